@@ -1,0 +1,331 @@
+"""Configuration: frozen, unknown keys refused, every field documented. Knows nothing of torch, Prefect or MLflow.
+
+A configuration is a shipped profile (`finsent/profiles/*.yaml`) with, on top, a YAML file of the user's and
+`key=value` overrides.
+"""
+
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from finsent.errors import ConfigError
+
+DEFAULT_PROFILE = "nano"
+
+Fraction = Field(ge=0.0, le=1.0)
+
+
+class Section(BaseModel):
+    """Base of every section: immutable, strict about unknown keys, docstrings become the schema's descriptions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class EmbeddedBase(Section):
+    """A small Llama built on the spot from these numbers and a fixed seed; needs no download."""
+
+    hidden_size: int = Field(gt=0)
+    """Width of the residual stream."""
+    intermediate_size: int = Field(gt=0)
+    """Width of the gated MLP; a multiple of 64 (bitsandbytes' CPU kernels need it)."""
+    layers: int = Field(gt=0)
+    """Number of decoder layers."""
+    heads: int = Field(gt=0)
+    """Number of attention heads."""
+    kv_heads: int = Field(gt=0)
+    """Number of key/value heads (grouped-query attention)."""
+    vocab_size: int = Field(gt=260)
+    """Size of the byte-level BPE, learnt from the training split alone."""
+    seed: int = 0
+    """Seed of the base's weights."""
+
+
+class Quantization(Section):
+    """How the frozen base weights are stored (QLoRA, arXiv:2305.14314)."""
+
+    kind: Literal["nf4", "none"] = "nf4"
+    """`nf4`: 4-bit NormalFloat through bitsandbytes; `none`: plain weights in `compute_dtype`."""
+    double: bool = True
+    """Quantise the quantisation constants too."""
+    compute_dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    """Type that matrix products run in. bitsandbytes would default to float32, silently slow."""
+    skip_modules: tuple[str, ...] = ("score", "classifier", "pooler")
+    """Modules never quantised: above all the classification head."""
+
+
+class ModelConfig(Section):
+    """The base model."""
+
+    name: str
+    """Hub id (`owner/name`), local folder, or `embedded` for the base built from `embedded`."""
+    revision: str | None = None
+    """Hub revision (a commit hash pins it). Left out, the Hub's default branch, recorded in the manifest once resolved."""
+    embedded: EmbeddedBase | None = None
+    """Shape of the embedded base; only with `name: embedded`."""
+    quantization: Quantization = Quantization()
+    """Storage of the base weights; part of the model's identity."""
+    max_length: int = Field(default=128, gt=1)
+    """Tokens kept of each text."""
+    padding_side: Literal["left", "right"] = "left"
+    """Side that padding goes to. The head pools the last real token either way."""
+
+    @model_validator(mode="after")
+    def _embedded_shape_given(self) -> Self:
+        if (self.name == "embedded") != (self.embedded is not None):
+            raise ValueError(f"model.embedded is given exactly when model.name is 'embedded', and model.name is {self.name!r}")
+        return self
+
+
+class LoraConfig(Section):
+    """Low-rank adapters (arXiv:2106.09685)."""
+
+    r: int = Field(default=16, gt=0)
+    """Rank."""
+    alpha: int = Field(default=32, gt=0)
+    """Scale: updates are multiplied by alpha / r."""
+    dropout: float = Field(default=0.05, ge=0.0, lt=1.0)
+    """Dropout on the adapters' input."""
+    bias: Literal["none", "all", "lora_only"] = "none"
+    """Which biases train."""
+    targets: tuple[str, ...] = Field(min_length=1)
+    """Names of the linear modules that get adapters."""
+    modules_to_save: tuple[str, ...] = ()
+    """Modules trained whole and saved with the adapter, besides the head, which always is."""
+
+
+class Recipe(Section):
+    """How the adapter is trained."""
+
+    epochs: float = Field(default=3.0, gt=0)
+    """Passes over the training split."""
+    batch_size: int = Field(default=4, gt=0)
+    """Rows in one forward pass."""
+    accumulation: int = Field(default=4, gt=0)
+    """Forward passes to one optimiser step; batch_size x accumulation rows a step."""
+    learning_rate: float = Field(default=2e-4, gt=0)
+    """Peak learning rate."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """Learning-rate schedule after warm-up."""
+    warmup_ratio: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of the steps with a rising learning rate."""
+    optimizer: Literal["paged_adamw_8bit", "adamw_8bit", "paged_adamw_32bit", "adamw_torch"] = "paged_adamw_8bit"
+    """Optimiser by transformers' names; paged ones fall back to unpaged on a CPU."""
+    weight_decay: float = Field(default=0.0, ge=0.0)
+    """Decoupled weight decay."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Gradient norm is clipped to this."""
+    mixed_precision: Literal["no", "fp16", "bf16"] = "bf16"
+    """Autocast type; `fp16` becomes bf16 where the hardware has it."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, a third more work."""
+    group_by_length: bool = False
+    """Draw batches of similar length from random windows: less padding. The reference draws at random."""
+    seed: int = 42
+    """Seed of row order, dropout and the adapters' start."""
+    checkpoint_every: int = Field(default=500, gt=0)
+    """Optimiser steps between checkpoints."""
+    evaluate_every_epoch: bool = True
+    """Score the validation split after each epoch."""
+
+
+class Source(Section):
+    """One place that labelled tweets come from."""
+
+    uri: str
+    """File, folder, glob, or `hf://owner/name` for a dataset of the Hub."""
+    name: str | None = None
+    """Name in reports and in the column `source`; left out, the file's name without endings."""
+    format: Literal["auto", "csv", "tsv", "jsonl", "parquet"] = "auto"
+    """File format; `auto` goes by the file's ending."""
+    text: str = "text"
+    """Column that holds the tweet."""
+    label: str = "label"
+    """Column that holds the label."""
+    created_at: str | None = None
+    """Column that holds the time of writing; left out, `created_at` is used where the file has it."""
+    labels: dict[str, Literal["Neutral", "Bullish", "Bearish"]] | None = None
+    """The source's label values and what they mean, e.g. {0: Bearish, 1: Bullish, 2: Neutral}. Left out, class names
+    in any case are understood; numbers are never guessed, since datasets disagree on their order."""
+    revision: str | None = None
+    """Revision of a Hub dataset."""
+    split: str = "train"
+    """Split of a Hub dataset to read."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _label_keys_are_text(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and isinstance(data.get("labels"), Mapping):
+            return {**data, "labels": {str(key): value for key, value in data["labels"].items()}}
+        return data
+
+
+class DataConfig(Section):
+    """What is ingested and how it is split."""
+
+    sources: tuple[Source, ...] = ()
+    """Labelled sources; the command line can name others."""
+    near_duplicate_jaccard: float = Field(default=0.8, gt=0.0, le=1.0)
+    """Texts whose shingle sets overlap at least this much are near duplicates and share a split."""
+    shingle_size: int = Field(default=5, gt=0)
+    """Characters to a shingle, on the normalised text."""
+    permutations: int = Field(default=128, ge=16)
+    """MinHash permutations of the candidate search; every candidate is verified by its real Jaccard."""
+    validation_fraction: float = Field(default=0.15, gt=0.0, lt=0.5)
+    """Share of near-duplicate groups for validation: calibration and early looks."""
+    test_fraction: float = Field(default=0.15, gt=0.0, lt=0.5)
+    """Share of near-duplicate groups for the test set, which training never sees."""
+    split_salt: str = "finsent"
+    """Goes into the hash that decides a group's split. Changing it moves rows between train and test."""
+    max_characters: int = Field(default=5000, gt=0)
+    """Longer texts are quarantined."""
+
+
+class GateConfig(Section):
+    """What a version must prove before it may be promoted. A rule without evidence fails."""
+
+    min_accuracy: float = Field(default=0.5, ge=0.0, le=1.0)
+    """Floor of accuracy on the held-out test split."""
+    min_macro_f1: float = Field(default=0.4, ge=0.0, le=1.0)
+    """Floor of macro-averaged F1."""
+    min_class_f1: float = Field(default=0.2, ge=0.0, le=1.0)
+    """Floor of each class's F1."""
+    min_test_rows: int = Field(default=200, gt=0)
+    """Fewer test rows prove nothing."""
+    alpha: float = Field(default=0.05, gt=0.0, lt=0.5)
+    """Level of the paired tests (exact McNemar, one-sided)."""
+    class_margin: float = Field(default=0.03, ge=0.0, le=1.0)
+    """How much lower than the champion's a class's F1 may be (lower end of its paired bootstrap interval counts)."""
+    max_ece: float = Field(default=0.1, gt=0.0, le=1.0)
+    """Ceiling of the expected calibration error after temperature scaling."""
+    max_logit_difference: float = Field(default=1e-2, gt=0.0)
+    """Largest difference between training's logits and those of a fresh process that loads from the registry."""
+    bootstrap_resamples: int = Field(default=1000, ge=100)
+    """Resamples of each bootstrap, drawn by near-duplicate group."""
+    approval: Literal["required", "automatic"] = "required"
+    """`required`: a version that passes waits as challenger for `finsent approve`."""
+
+
+class ScoringConfig(Section):
+    """Batch inference."""
+
+    token_budget: int = Field(default=4096, gt=0)
+    """Tokens, padding included, in one forward pass."""
+    chunk_rows: int = Field(default=2000, gt=0)
+    """Rows to one Delta commit: what a crash can lose is less than this."""
+    abstain_below: float = Field(default=0.5, ge=0.0, le=1.0)
+    """Predictions less confident than this are flagged as abstained."""
+
+
+class MonitorConfig(Section):
+    """Drift and the decision to retrain."""
+
+    psi_threshold: float = Field(default=0.2, gt=0.0)
+    """Population stability index above which a window counts as drifted (0.1 small, 0.25 large is the common reading)."""
+    windows: int = Field(default=5, ge=1)
+    """Latest scoring batches looked at."""
+    drifted_windows: int = Field(default=2, ge=1)
+    """Drifted windows among them that call for retraining."""
+    min_new_labels: int = Field(default=500, ge=0)
+    """Newly labelled rows since the champion's training that call for retraining."""
+    cooldown_hours: float = Field(default=24.0, ge=0.0)
+    """No retraining sooner than this after the last one."""
+
+
+class Config(Section):
+    """A whole configuration."""
+
+    profile: str
+    """Name of the profile this started from."""
+    registered_model: str = "finsent"
+    """Name in the MLflow registry."""
+    experiment: str = "finsent"
+    """MLflow experiment that holds the runs."""
+    model: ModelConfig
+    """The base model."""
+    lora: LoraConfig
+    """The adapter."""
+    recipe: Recipe
+    """The training."""
+    data: DataConfig = DataConfig()
+    """The data."""
+    gate: GateConfig = GateConfig()
+    """The promotion gate."""
+    scoring: ScoringConfig = ScoringConfig()
+    """Batch inference."""
+    monitor: MonitorConfig = MonitorConfig()
+    """Monitoring."""
+    notes: tuple[str, ...] = ()
+    """Where this profile deviates from its reference, and why."""
+
+
+def profiles() -> tuple[str, ...]:
+    """Names of the shipped profiles."""
+    return tuple(sorted(p.name.removesuffix(".yaml") for p in files("finsent.profiles").iterdir() if p.name.endswith(".yaml")))
+
+
+def load_config(profile: str = DEFAULT_PROFILE, path: Path | None = None, overrides: Iterable[str] = ()) -> Config:
+    """A profile, a YAML file on top, `section.key=value` overrides on top of that.
+
+    A file may name its own `profile`, which then wins over the argument.
+
+    Raises:
+        ConfigError: unknown profile, unreadable file, unknown key or a value out of range.
+    """
+    on_top = _read_yaml(path.read_text(encoding="utf-8"), str(path)) if path and path.is_file() else {}
+    if path and not path.is_file():
+        raise ConfigError(f"no configuration file {str(path)!r}. Give a YAML file, or leave --config out.")
+    profile = str(on_top.pop("profile", profile))
+    if profile not in profiles():
+        raise ConfigError(f"unknown profile {profile!r}. Shipped profiles: {', '.join(profiles())}.")
+    shipped = _read_yaml((files("finsent.profiles") / f"{profile}.yaml").read_text(encoding="utf-8"), profile)
+    merged = _merge(_merge({**shipped, "profile": profile}, on_top), _overrides(overrides))
+    try:
+        return Config.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, str(path or f"profile {profile!r}"))) from error
+
+
+def _read_yaml(text: str, where: str) -> dict[str, Any]:
+    try:
+        loaded = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where} is not YAML: {error}") from error
+    if loaded is not None and not isinstance(loaded, dict):
+        raise ConfigError(f"{where} must hold a mapping of sections, and holds {type(loaded).__name__}.")
+    return loaded or {}
+
+
+def _overrides(items: Iterable[str]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for item in items:
+        key, found, value = item.partition("=")
+        if not found or not key:
+            raise ConfigError(f"override {item!r} is not of the form section.key=value, e.g. recipe.epochs=1.")
+        leaf: Any = yaml.safe_load(value)
+        for part in reversed(key.split(".")):
+            leaf = {part: leaf}
+        tree = _merge(tree, leaf)
+    return tree
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _explain(error: ValidationError, where: str) -> str:
+    problems = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            problems.append(f"unknown key {key!r} (see `finsent config schema`)")
+        else:
+            problems.append(f"{key} = {item['input']!r}: {item['msg']}")
+    return f"{where}: " + "; ".join(problems)

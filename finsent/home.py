@@ -1,0 +1,61 @@
+"""Where finsent keeps its state. Resolving a home touches neither disk nor network."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Home:
+    """One project's state: tables, bases, checkpoints, reports, ledger, and the MLflow store beside them."""
+
+    root: Path
+    tables_url: str
+    """Folder or fsspec/S3 URL that holds the Delta tables."""
+    tracking_uri: str
+    """MLflow tracking and registry URI."""
+
+    @property
+    def bases(self) -> Path:
+        """Materialised embedded base models, in the Hub's folder layout."""
+        return self.root / "bases"
+
+    @property
+    def runs(self) -> Path:
+        """Checkpoints and adapters of trainings, one folder per MLflow run."""
+        return self.root / "runs"
+
+    @property
+    def versions(self) -> Path:
+        """Adapters fetched from the registry, one folder per registered version."""
+        return self.root / "versions"
+
+    @property
+    def reports(self) -> Path:
+        """Ingestion reports, one JSON file per version of the `tweets` table."""
+        return self.root / "reports"
+
+    @property
+    def ledger(self) -> Path:
+        """Hash-chained record of every promotion decision."""
+        return self.root / "ledger.jsonl"
+
+    @property
+    def artifacts(self) -> Path:
+        """MLflow's artifact folder when no tracking server is set."""
+        return self.root / "mlartifacts"
+
+    def lock(self, name: str) -> Path:
+        """Path of the lock file called `name`."""
+        return self.root / "locks" / f"{name}.lock"
+
+
+def resolve_home(environ: Mapping[str, str] = os.environ) -> Home:
+    """Home from FINSENT_HOME (default `.finsent` in the working folder), FINSENT_TABLES and MLFLOW_TRACKING_URI."""
+    root = Path(environ.get("FINSENT_HOME") or ".finsent").expanduser().resolve()
+    return Home(
+        root=root,
+        tables_url=environ.get("FINSENT_TABLES") or str(root / "tables"),
+        tracking_uri=environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}",
+    )
