@@ -1,0 +1,1 @@
+"""Drift of scored batches and the decision to retrain, both pure."""
