@@ -1,0 +1,89 @@
+"""An adapter as an MLflow model folder: pyfunc from code, the adapter, the source of finsent, pinned requirements. No pickle."""
+
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import finsent
+from finsent.errors import ArtifactError
+from finsent.model.manifest import verify
+
+ADAPTER = "artifacts/adapter"
+"""Where the adapter lies in the model folder."""
+
+_REQUIREMENTS = (
+    "accelerate",
+    "bitsandbytes",
+    "filelock",
+    "mlflow",
+    "numpy",
+    "peft",
+    "pydantic",
+    "PyYAML",
+    "safetensors",
+    "tokenizers",
+    "torch",
+    "tqdm",
+    "transformers",
+)
+_NOT_SHIPPED = shutil.ignore_patterns("__pycache__", "sample", "*.pyc")
+
+
+def requirements() -> list[str]:
+    """What a version needs to be served, pinned to what is installed (local build tags like `+cpu` are on no index)."""
+    return [f"{name}=={version(name).partition('+')[0]}" for name in _REQUIREMENTS]
+
+
+@contextmanager
+def quiet_type_hints() -> Iterator[None]:
+    """MLflow warns about `Any` in type hints, its own at import among them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*Any type hint is inferred as AnyType")
+        yield
+
+
+def save_model_folder(adapter: Path, folder: Path, *, model_id: str, run_id: str, metadata: dict[str, str]) -> None:
+    """Write the MLflow model of `adapter` to `folder`, which must not exist yet. Nothing is loaded for it.
+
+    Raises:
+        ArtifactError: the adapter does not match its manifest.
+    """
+    from mlflow.models import Model
+
+    verify(adapter)
+    staged = folder.parent / "staged"
+    # under fixed names, and the code without caches and sample data: MLflow copies whatever lies in the folders it is given
+    shutil.copytree(adapter, staged / "adapter")
+    package = Path(finsent.__file__).parent
+    shutil.copytree(package, staged / "finsent", ignore=_NOT_SHIPPED)
+    with quiet_type_hints():
+        import mlflow.pyfunc
+
+        mlflow.pyfunc.save_model(
+            path=str(folder),
+            mlflow_model=Model(run_id=run_id, model_uuid=model_id, model_id=model_id),
+            python_model=str(package / "registry" / "serving_model.py"),
+            artifacts={"adapter": str(staged / "adapter")},
+            code_paths=[str(staged / "finsent")],
+            pip_requirements=requirements(),
+            metadata=metadata,
+        )
+    shutil.rmtree(staged)
+    _forget_local_paths(folder)
+    if not (folder / ADAPTER / "manifest.json").is_file():
+        raise ArtifactError(f"MLflow laid the adapter elsewhere than {ADAPTER!r}: this MLflow is not the pinned one.")
+
+
+def _forget_local_paths(folder: Path) -> None:
+    """MLflow records where script and artifacts came from; loading uses their names alone, and the paths tell of this machine."""
+    from mlflow.models import Model
+
+    model = Model.load(str(folder / "MLmodel"))
+    pyfunc = model.flavors["python_function"]
+    pyfunc["model_code_path"] = "serving_model.py"
+    for artifact in pyfunc["artifacts"].values():
+        artifact["uri"] = artifact["path"]
+    model.save(str(folder / "MLmodel"))

@@ -1,0 +1,47 @@
+"""The script behind every registered version ("models from code"): MLflow runs it, then calls load_context and predict.
+
+It serves with `mlflow models serve -m models:/finsent@champion --env-manager local` and answers
+POST /invocations {"inputs": ["$AAPL to the moon", ...]} with label, confidence and probabilities of each text.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel
+
+
+class SentimentModel(PythonModel):  # type: ignore[misc, unused-ignore]
+    """An adapter on its base, calibrated."""
+
+    def load_context(self, context: Any) -> None:
+        """Load the adapter that this version holds; the base comes from the Hub's cache, or is built where finsent's home is."""
+        from finsent.home import Home, resolve_home
+        from finsent.model.adapter import load_adapter
+
+        if os.environ.get("FINSENT_HOME"):
+            home = resolve_home()
+        else:
+            root = Path(tempfile.mkdtemp(prefix="finsent-serving-"))
+            home = Home(root=root, tables_url=str(root / "tables"), tracking_uri="")
+        self.loaded = load_adapter(Path(context.artifacts["adapter"]), home)
+
+    def predict(self, context: Any, model_input: list[str], params: dict[str, Any] | None = None) -> list[dict[str, Any]]:  # noqa: ARG002
+        """Label, calibrated confidence and probability of each class, one object to each text."""
+        from finsent.model.engine import predict_logits, probabilities
+
+        labels = self.loaded.manifest.labels
+        table = probabilities(predict_logits(self.loaded, model_input), self.loaded.manifest.temperature)
+        return [
+            {
+                "label": labels[int(row.argmax())],
+                "confidence": float(row.max()),
+                "probabilities": {label: float(value) for label, value in zip(labels, row, strict=True)},
+            }
+            for row in table
+        ]
+
+
+set_model(SentimentModel())

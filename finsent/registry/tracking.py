@@ -1,0 +1,283 @@
+"""Runs, datasets and metrics in MLflow, through `MlflowClient` alone: no active run that a second thread could mix up."""
+
+import json
+import logging
+import os
+import platform
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import finsent
+from finsent.config import Config
+from finsent.errors import InputError, ServiceError
+from finsent.home import Home
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from finsent.data.dataset import DataVersion
+
+_log = logging.getLogger(__name__)
+
+_ANSWER_WITHIN = 3.0  # seconds for a first sign of life; MLflow alone would retry for minutes
+_FLUSH_AFTER = 10.0  # seconds of metrics held back: live enough to watch, few enough requests
+_FLUSH_AT = 500  # metrics held back; the server takes 1000 in one request
+_PARAM_LENGTH = 6000  # MLflow cuts longer ones without a word
+_DIGEST_LENGTH = 36  # the most that MLflow keeps of a dataset's digest
+
+
+@dataclass(frozen=True)
+class DatasetRef:
+    """How MLflow names the rows that a metric was measured on."""
+
+    name: str
+    digest: str
+
+
+def connect(home: Home) -> "MlflowClient":
+    """A client of the home's tracking server and registry; the fluent API is pointed there too.
+
+    A local store is made on first use, by one process at a time.
+
+    Raises:
+        ServiceError: nothing answers at `home.tracking_uri` within seconds.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    uri = home.tracking_uri
+    _probe(uri)
+    import mlflow
+    from filelock import FileLock
+    from mlflow import MlflowClient
+
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+    _point_fluent_api(mlflow, uri)
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    if _is_local(uri):
+        home.lock("mlflow").parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(home.lock("mlflow")):  # two first users at once would both create the tables
+            client.search_experiments(max_results=1)
+    return client
+
+
+def _point_fluent_api(mlflow: Any, uri: str) -> None:
+    """MLflow would also export the URI to the environment, where it would outlive this home."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    if before is None:
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+    else:
+        os.environ["MLFLOW_TRACKING_URI"] = before
+
+
+def _is_local(uri: str) -> bool:
+    return uri.startswith(("sqlite:", "file:"))
+
+
+def public_uri(uri: str) -> str:
+    """The URI without its password, fit for messages."""
+    parts = urlsplit(uri)
+    return uri.replace(f":{parts.password}@", ":***@", 1) if parts.password else uri
+
+
+def _probe(uri: str) -> None:
+    """Refuse a server that does not answer, before MLflow's own minutes of retries."""
+    parts = urlsplit(uri)
+    if not parts.hostname:
+        return
+    advice = "Start it (`finsent up`, or see mlflow/README.md), or correct MLFLOW_TRACKING_URI."
+    if parts.scheme not in {"http", "https"}:
+        try:
+            socket.create_connection((parts.hostname, parts.port or 5432), timeout=_ANSWER_WITHIN).close()
+        except OSError as error:
+            raise ServiceError(f"the MLflow store at {public_uri(uri)!r} does not answer ({error}). {advice}") from error
+        return
+    import requests
+
+    try:
+        status = requests.get(f"{uri.rstrip('/')}/health", timeout=_ANSWER_WITHIN).status_code
+    except requests.exceptions.SSLError:
+        return  # it does answer; MLflow's own settings decide whether its certificate will do
+    except requests.exceptions.RequestException as error:
+        reason = type(error).__name__
+        raise ServiceError(f"the MLflow server at {public_uri(uri)!r} does not answer ({reason}). {advice}") from error
+    if status >= 500:
+        raise ServiceError(f"the MLflow server at {public_uri(uri)!r} answers with status {status}. {advice}")
+
+
+def git_sha() -> str | None:
+    """Commit of the checkout that finsent runs from, `-dirty` if files differ; None outside a checkout."""
+    folder = Path(finsent.__file__).parent.parent
+    if not (folder / ".git").exists():
+        return None
+    try:
+        run = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=20,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return run.stdout.strip()
+
+
+def experiment_id(client: "MlflowClient", home: Home, name: str) -> str:
+    """Id of the experiment, made on first use; beside a local store it keeps its artifacts in the home."""
+    from mlflow.exceptions import MlflowException
+
+    known = client.get_experiment_by_name(name)
+    if known is None:
+        location = (home.artifacts / name).as_uri() if _is_local(home.tracking_uri) else None
+        try:
+            return str(client.create_experiment(name, artifact_location=location))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            known = client.get_experiment_by_name(name)
+    if known is None or known.lifecycle_stage != "active":
+        raise InputError(f"MLflow experiment {name!r} was deleted. Restore it in MLflow, or set `experiment`.")
+    return str(known.experiment_id)
+
+
+def flatten(section: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as `a.b.c` to text, lists as JSON."""
+    flat: dict[str, str] = {}
+    for key, value in section.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{name}.")
+        else:
+            text = json.dumps(value, default=str) if isinstance(value, list | tuple) else str(value)
+            flat[name] = text if len(text) <= _PARAM_LENGTH else f"{text[: _PARAM_LENGTH - 1]}…"
+    return flat
+
+
+@contextmanager
+def start_run(
+    config: Config, home: Home, *, kind: str, tags: Mapping[str, str] | None = None, data: "DataVersion | None" = None
+) -> Iterator[str]:
+    """Open an MLflow run named after `kind` and yield its id; it ends FINISHED, FAILED with the error as tag, or KILLED.
+
+    Settings of model, adapter, recipe and data become its parameters, `data` the version that is worked on.
+    """
+    client = connect(home)
+    facts = {"data_version": str(data.version), "data_fingerprint": data.fingerprint} if data else {}
+    own = {
+        "mlflow.runName": f"{kind}-{config.profile}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}",
+        "mlflow.source.name": f"finsent {kind}",
+        "mlflow.source.type": "LOCAL",
+        "kind": kind,
+        "profile": config.profile,
+        "finsent_version": finsent.__version__,
+        "python": platform.python_version(),
+    }
+    if (sha := git_sha()) is not None:
+        own |= {"mlflow.source.git.commit": sha, "git_sha": sha}
+    run = client.create_run(experiment_id(client, home, config.experiment), tags={**own, **facts, **(tags or {})})
+    run_id = str(run.info.run_id)
+    status = "FAILED"
+    try:
+        log_params(client, run_id, _settings(config, data))
+        yield run_id
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    except Exception as error:
+        client.set_tag(run_id, "error", f"{type(error).__name__}: {error}"[:_PARAM_LENGTH])
+        raise
+    finally:
+        client.set_terminated(run_id, status=status)
+
+
+def _settings(config: Config, data: "DataVersion | None") -> dict[str, str]:
+    sections = config.model_dump(mode="json", include={"model", "lora", "recipe", "data"})
+    sections["quantization"] = sections["model"].pop("quantization")
+    if data is not None:
+        sections["data"] |= {"version": data.version, "fingerprint": data.fingerprint, "rows": data.rows, "leaks": data.leaks}
+    return flatten(sections)
+
+
+def log_params(client: "MlflowClient", run_id: str, params: Mapping[str, str]) -> None:
+    """Log parameters, 100 to a request as the server takes them."""
+    from mlflow.entities import Param
+
+    entities = [Param(key, value) for key, value in params.items()]
+    for start in range(0, len(entities), 100):
+        client.log_batch(run_id, params=entities[start : start + 100])
+
+
+@contextmanager
+def log_series(client: "MlflowClient", run_id: str) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
+    """Yield `log(step, values)` for per-step metrics, sent in batches.
+
+    A server that is away for a while does not end a training of hours: values wait and are sent later.
+
+    Raises:
+        ServiceError: at the end values still could not be sent.
+    """
+    from mlflow.entities import Metric
+    from mlflow.exceptions import MlflowException
+
+    waiting: list[Metric] = []
+    last = time.monotonic()
+
+    def send() -> None:
+        nonlocal last
+        last = time.monotonic()
+        while waiting:
+            client.log_batch(run_id, metrics=waiting[:1000])
+            del waiting[:1000]
+
+    def log(step: int, values: Mapping[str, float]) -> None:
+        now = int(time.time() * 1000)
+        waiting.extend(Metric(key, float(value), now, step) for key, value in values.items())
+        # the second condition spaces out attempts while the server is away
+        if time.monotonic() - last > _FLUSH_AFTER or (len(waiting) >= _FLUSH_AT and time.monotonic() - last > 1):
+            try:
+                send()
+            except (MlflowException, OSError) as error:
+                _log.warning("metrics of run %s wait, the MLflow server does not take them: %s", run_id, error)
+
+    try:
+        yield log
+    finally:
+        try:
+            send()
+        except (MlflowException, OSError) as error:
+            raise ServiceError(f"{len(waiting)} metrics of run {run_id!r} could not be sent to MLflow: {error}") from error
+
+
+def log_dataset(
+    client: "MlflowClient",
+    run_id: str,
+    home: Home,
+    *,
+    table: str,
+    version: int,
+    fingerprint: str,
+    context: str,
+    split: str | None = None,
+    rows: int | None = None,
+) -> DatasetRef:
+    """Link the run to a version of a Delta table by reference; no rows are copied. `context` is training, validation, ..."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    ref = DatasetRef(f"{table}-{split}" if split else table, fingerprint[:_DIGEST_LENGTH])
+    # written out, since MLflow's own Delta source wants Spark
+    source = {"path": f"{home.tables_url.rstrip('/')}/{table}", "delta_table_version": version}
+    profile = json.dumps({"num_rows": rows}) if rows is not None else None
+    dataset = Dataset(ref.name, ref.digest, source_type="delta_table", source=json.dumps(source), profile=profile)
+    tags = {"mlflow.data.context": context, "delta_version": str(version), "fingerprint": fingerprint}
+    client.log_inputs(run_id, [DatasetInput(dataset, [InputTag(key, value) for key, value in tags.items()])])
+    return ref
