@@ -1,0 +1,276 @@
+"""The gate: every rule by table, every gap by property, its error rate by simulation."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from finsent.config import GateConfig
+from finsent.evaluation.evidence import Evidence
+from finsent.evaluation.statistics import bootstrap, class_f1, confusion_matrix, mcnemar, paired_bootstrap
+from finsent.labels import LABELS
+from finsent.registry.gate import decide
+
+RULES = GateConfig()
+CONFUSION = [[850, 90, 60], [80, 1100, 20], [50, 30, 720]]
+
+
+def metrics_of(confusion):
+    counts = np.asarray(confusion)
+    n, hits, truth, guessed = counts.sum(), np.diagonal(counts), counts.sum(axis=1), counts.sum(axis=0)
+    f1 = class_f1(counts)
+    columns = zip(LABELS, hits / np.maximum(guessed, 1), hits / np.maximum(truth, 1), f1, truth, strict=True)
+    per_class = {
+        label: {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(s)} for label, p, r, f, s in columns
+    }
+    return {
+        "n": int(n),
+        "accuracy": float(hits.sum() / n),
+        "macro_f1": float(f1.mean()),
+        "mcc": 0.7,
+        "per_class": per_class,
+        "confusion": counts.tolist(),
+    }
+
+
+def passing(champion="3"):
+    """Evidence that every rule accepts, as plain data."""
+    interval = {"low": 0.01, "high": 0.05, "level": 0.95}
+    significant = {"only_a": 130, "only_b": 60, "p_one_sided": 2e-7, "p_two_sided": 4e-7}
+    metrics = metrics_of(CONFUSION)
+    compared = {
+        "metrics": metrics_of([[800, 120, 80], [120, 1050, 30], [70, 50, 680]]),
+        "mcnemar": significant,
+        "paired_bootstrap": {"macro_f1_difference": interval, "class_f1_difference": dict.fromkeys(LABELS, interval)},
+    }
+    scores = {"accuracy": 0.89, "macro_f1": 0.88, "baseline_accuracy": 0.8}
+    return {
+        "model_name": "finsent",
+        "model_version": "4",
+        "data_version": 7,
+        "data_fingerprint": "abc",
+        "n_test": 3000,
+        "metrics": metrics,
+        "intervals": {"accuracy": interval, "macro_f1": interval},
+        "per_source": {"pyfin": {"n": 1000, **scores}, "zeroshot": {"n": 2000, **scores}},
+        "ece": 0.02,
+        "temperature": 1.3,
+        "leaks": 0,
+        "baseline": {"accuracy": 0.8, "macro_f1": 0.78, "mcnemar": significant},
+        "champion_version": champion,
+        "champion_compared": champion is not None,
+        "champion": compared if champion else None,
+        "round_trip": {
+            "max_logit_difference": 1e-4,
+            "head_hash_equal": True,
+            "padding_invariant": True,
+            "batch_invariant": True,
+        },
+    }
+
+
+def put(data, path, value):
+    """A copy of `data` with the value at the dotted path replaced."""
+    changed = copy.deepcopy(data)
+    *parents, last = path.split(".")
+    place = changed
+    for key in parents:
+        place = place[key]
+    place[last] = value
+    return changed
+
+
+def leaves(data, prefix=""):
+    """Dotted paths of all values and sections."""
+    for key, value in data.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+
+
+def remove(data, path):
+    changed = copy.deepcopy(data)
+    *parents, last = path.split(".")
+    place = changed
+    for key in parents:
+        place = place[key]
+    del place[last]
+    return changed
+
+
+def unchecked(data):
+    """Evidence whose sections nobody validated, as `model_copy` makes it."""
+    return Evidence(model_name="finsent", model_version="4").model_copy(update=data)
+
+
+def test_whole_and_good_evidence_promotes():
+    decision = decide(Evidence(**passing()), RULES, "3")
+    assert decision.decision == "promote"
+    assert {rule.status for rule in decision.rules} == {"pass"}
+    assert "Better than champion 3" in decision.reasons[0]
+
+
+def test_a_first_version_skips_the_champion_rules_and_says_so():
+    decision = decide(Evidence(**passing(champion=None)), RULES, None)
+    assert decision.decision == "promote"
+    assert "no champion yet: the champion rules were skipped" in decision.reasons[0]
+    names = [rule.name for rule in decision.rules]
+    assert "champion_current" in names
+    assert "beats_champion" not in names
+
+
+CASES = [
+    ("n_test", 199, "test_rows", "Test rows is 199, but must be at least 200"),
+    ("leaks", 1, "leaks", "Pairs of equal or nearly equal tweets across splits is 1, but must be exactly 0"),
+    ("leaks", None, "leaks", "no finite value"),
+    ("metrics.accuracy", 0.49, "accuracy", "Accuracy is 0.49, but must be at least 0.5"),
+    ("metrics.macro_f1", 0.39, "macro_f1", "Macro-F1 is 0.39"),
+    ("metrics.per_class.Bearish.f1", 0.19, "class_f1.Bearish", "F1 of Bearish is 0.19, but must be at least 0.2"),
+    ("ece", 0.11, "ece", "must be at most 0.1"),
+    ("ece", math.nan, "ece", "no finite value"),
+    ("baseline.accuracy", 0.89, "beats_tfidf", "must be above 0.89"),
+    ("baseline.accuracy", math.nan, "beats_tfidf", "no finite threshold"),
+    ("baseline.mcnemar.p_one_sided", 0.05, "beats_tfidf_significantly", "must be below 0.05"),
+    ("round_trip.max_logit_difference", 0.011, "round_trip.logits", "must be at most 0.01"),
+    ("round_trip.head_hash_equal", False, "round_trip.head", "shown to be false"),
+    ("round_trip.padding_invariant", False, "round_trip.padding", "shown to be false"),
+    ("round_trip.batch_invariant", False, "round_trip.batch", "shown to be false"),
+    ("round_trip", None, "round_trip.head", "not shown"),
+    (
+        "champion_version",
+        "2",
+        "champion_current",
+        "stale evidence: champion changed, the evaluation met version 2 and now it is version 3",
+    ),
+    ("champion_version", None, "champion_current", "met no champion and now it is version 3"),
+    ("champion_compared", False, "champion_compared", "was not scored on the same rows"),
+    ("champion.metrics.confusion", [[1000, 0, 0], [0, 1199, 0], [0, 0, 801]], "champion_compared", "scored other rows"),
+    ("champion.mcnemar.p_one_sided", 0.06, "beats_champion", "against champion 3 is 0.06, but must be below 0.05"),
+    ("champion.paired_bootstrap.class_f1_difference.Neutral.low", -0.03, "class_no_worse.Neutral", "must be above -0.03"),
+    ("per_source.pyfin.n", 1001, "same_rows", "sources 3,001"),
+    ("champion.metrics.n", 2999, "same_rows", "champion 2,999"),
+    ("per_source", {}, "evidence_complete", "per_source"),
+    ("data_fingerprint", "", "evidence_complete", "data_fingerprint"),
+    ("intervals", {}, "evidence_complete", "intervals.accuracy"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "rule", "reason"), CASES)
+def test_each_rule_refuses_with_its_reason(path, value, rule, reason):
+    decision = decide(Evidence(**put(passing(), path, value)), RULES, "3")
+    assert decision.decision == "refuse"
+    (result,) = [item for item in decision.rules if item.name == rule]
+    assert result.status != "pass"
+    assert reason in result.reason
+    assert result.reason in decision.reasons
+
+
+@pytest.mark.parametrize("edge", ["n_test", "metrics.accuracy", "ece", "round_trip.max_logit_difference"])
+def test_thresholds_themselves_pass(edge):
+    limits = {"n_test": 3000, "metrics.accuracy": 0.89, "ece": 0.1, "round_trip.max_logit_difference": 0.01}
+    rules = GateConfig(min_accuracy=0.89, min_test_rows=3000)
+    assert decide(Evidence(**put(passing(), edge, limits[edge])), rules, "3").decision == "promote"
+
+
+def test_evidence_that_met_a_champion_is_void_when_there_is_none_now():
+    decision = decide(Evidence(**passing()), RULES, None)
+    assert decision.decision == "refuse"
+    assert "stale evidence: champion changed" in decision.reasons[0]
+
+
+def test_refusal_lists_every_rule_that_failed_and_no_other():
+    data = put(put(passing(), "ece", 0.5), "leaks", 12)
+    decision = decide(Evidence(**data), RULES, "3")
+    assert len(decision.reasons) == 2
+    assert sum(rule.status == "pass" for rule in decision.rules) == len(decision.rules) - 2
+
+
+def test_no_evidence_at_all_is_refused():
+    decision = decide(Evidence(model_name="finsent", model_version="1"), RULES, None)
+    assert decision.decision == "refuse"
+    assert all(rule.status != "pass" for rule in decision.rules if rule.name != "champion_current")
+
+
+PIECES = sorted(set(leaves(passing())) - {"model_name", "model_version"})
+NUMBERS = [path for path in PIECES if path not in {"champion_version", "data_fingerprint"}]
+
+
+@settings(deadline=None, max_examples=len(PIECES) * 4)
+@given(st.sampled_from(PIECES), st.booleans(), st.booleans())
+def test_without_any_one_piece_of_evidence_nothing_is_promoted(path, absent, first):
+    data = passing(champion=None if first else "3")
+    if first and path.startswith("champion"):
+        path = "metrics"
+    hollow = unchecked(put(data, path, None) if absent or "." not in path else remove(data, path))
+    assert decide(hollow, RULES, None if first else "3").decision == "refuse"
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.sampled_from(NUMBERS), st.sampled_from([math.nan, math.inf, -math.inf]))
+def test_nothing_that_is_no_number_is_promoted(path, value):
+    assert decide(unchecked(put(passing(), path, value)), RULES, "3").decision == "refuse"
+
+
+@pytest.mark.parametrize("path", ["ece", "metrics.accuracy", "baseline.accuracy", "champion.mcnemar.p_one_sided"])
+def test_a_decision_holds_no_nan_so_that_the_ledger_can_keep_it(path):
+    decision = decide(unchecked(put(passing(), path, math.nan)), RULES, "3")
+    held = [value for rule in decision.rules for value in (rule.value, rule.threshold) if isinstance(value, float)]
+    assert held
+    assert all(math.isfinite(value) for value in held)
+
+
+def test_evidence_round_trips_through_json():
+    evidence = Evidence(**put(passing(), "ece", math.nan))
+    back = Evidence.model_validate_json(evidence.model_dump_json())
+    assert math.isnan(back.ece)
+    assert back.model_copy(update={"ece": 0.0}) == evidence.model_copy(update={"ece": 0.0})
+    whole = Evidence(**passing())
+    assert Evidence.model_validate_json(whole.model_dump_json()) == whole
+
+
+def compared(rng, n, disagreement, advantage):
+    """Evidence of a challenger whose accuracy is really `advantage` above the champion's, on `n` simulated rows."""
+    labels = rng.choice(3, n, p=[0.3, 0.45, 0.25])
+    wrong = (labels + rng.integers(1, 3, n)) % 3
+    draw = rng.random(n)
+    only_challenger = draw < (disagreement + advantage) / 2
+    only_champion = (draw >= (disagreement + advantage) / 2) & (draw < disagreement)
+    neither = (draw >= disagreement) & (rng.random(n) < 0.12)
+    challenger = np.where(only_champion | neither, wrong, labels)
+    champion = np.where(only_challenger | neither, wrong, labels)
+    groups = [str(group) for group in rng.integers(0, n, n)]
+    own, other = confusion_matrix(labels, challenger), confusion_matrix(labels, champion)
+    data = passing()
+    data |= {
+        "n_test": n,
+        "metrics": metrics_of(own),
+        "intervals": bootstrap(labels, challenger, groups, 100),
+        "per_source": {"simulated": {**data["per_source"]["pyfin"], "n": n}},
+    }
+    data["champion"] = {
+        "metrics": metrics_of(other),
+        "mcnemar": mcnemar(labels, challenger, champion),
+        "paired_bootstrap": paired_bootstrap(labels, challenger, champion, groups, 200, seed=int(rng.integers(1 << 31))),
+    }
+    return Evidence(**data)
+
+
+def test_equal_models_are_promoted_at_most_at_the_declared_level():
+    rng = np.random.default_rng(20240521)
+    promoted = higher = 0
+    for _ in range(300):
+        evidence = compared(rng, n=1500, disagreement=0.07, advantage=0.0)
+        promoted += decide(evidence, RULES, "3").decision == "promote"
+        higher += evidence.metrics["accuracy"] > evidence.champion["metrics"]["accuracy"]
+    noise = 2.6 * math.sqrt(RULES.alpha * (1 - RULES.alpha) / 300)
+    assert promoted / 300 <= RULES.alpha + noise
+    assert higher / 300 > 0.4, "the rule 'higher score wins' promotes nearly half of the equal models"
+
+
+def test_a_clearly_better_model_is_promoted():
+    rng = np.random.default_rng(7)
+    decisions = [decide(compared(rng, n=3000, disagreement=0.08, advantage=0.025), RULES, "3").decision for _ in range(40)]
+    assert decisions.count("promote") >= 38

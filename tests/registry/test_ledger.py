@@ -1,0 +1,166 @@
+"""The ledger: whatever is done to the file, `verify` sees it."""
+
+import json
+import subprocess
+import sys
+from datetime import datetime
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from finsent.errors import InputError, Refused
+from finsent.registry.ledger import GENESIS, Head, append, read, verify
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    for version in range(1, 6):
+        append(path, {"event": "promotion", "version": str(version), "reasons": ["naïve 🚀", version / 3]})
+    return path
+
+
+def test_entries_come_back_chained(ledger):
+    entries = read(ledger)
+    assert [entry["seq"] for entry in entries] == [0, 1, 2, 3, 4]
+    assert entries[0]["previous_hash"] == GENESIS
+    assert [entry["previous_hash"] for entry in entries[1:]] == [entry["hash"] for entry in entries[:-1]]
+    assert entries[2]["reasons"] == ["naïve 🚀", 1.0]
+    assert datetime.fromisoformat(entries[0]["at"]).utcoffset().total_seconds() == 0
+    assert verify(ledger) == Head(entries[-1]["hash"], 5)
+
+
+def test_append_returns_what_read_gives(tmp_path):
+    path = tmp_path / "new folder" / "ledger.jsonl"
+    entry = append(path, {"tuple": (1, 2), "numbered": {10: "ten", 9: "nine"}})
+    assert read(path) == [entry]
+    assert entry["numbered"] == {"10": "ten", "9": "nine"}
+    assert verify(path).length == 1
+
+
+def test_no_ledger_is_an_empty_one(tmp_path):
+    assert read(tmp_path / "none.jsonl") == []
+    assert verify(tmp_path / "none.jsonl") == Head(GENESIS, 0)
+
+
+def test_an_edited_entry_is_named(ledger):
+    ledger.write_text(ledger.read_text().replace('"version":"3"', '"version":"9"'))
+    with pytest.raises(Refused, match="line 3: the entry was changed"):
+        verify(ledger)
+
+
+def test_an_entry_edited_with_its_hash_made_to_fit_breaks_the_next(ledger, tmp_path):
+    lines = ledger.read_text().splitlines()
+    forged = tmp_path / "forged.jsonl"
+    forged.write_text("\n".join(lines[:2]) + "\n")
+    append(forged, {"event": "promotion", "version": "9"})
+    forged.write_text(forged.read_text() + "\n".join(lines[3:]) + "\n")
+    with pytest.raises(Refused, match="line 4: the entry does not follow"):
+        verify(forged)
+
+
+@pytest.mark.parametrize(
+    ("order", "line"), [([0, 1, 3, 4], 3), ([1, 2, 3, 4], 1), ([0, 2, 1, 3, 4], 2), ([0, 1, 2, 2, 3, 4], 4), ([4, 3, 2, 1, 0], 1)]
+)
+def test_deleted_moved_and_repeated_lines_are_named(ledger, order, line):
+    lines = ledger.read_text().splitlines()
+    ledger.write_text("".join(lines[index] + "\n" for index in order))
+    with pytest.raises(Refused, match=f"line {line}: the entry does not follow"):
+        verify(ledger)
+
+
+def test_truncation_shows_in_the_head_alone(ledger):
+    known = verify(ledger)
+    lines = ledger.read_text().splitlines()
+    ledger.write_text("".join(line + "\n" for line in lines[:3]))
+    assert verify(ledger).length == 3
+    assert verify(ledger) != known
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data())
+def test_no_byte_can_be_changed(tmp_path_factory, data):
+    path = tmp_path_factory.getbasetemp() / "flipped.jsonl"
+    original = tmp_path_factory.getbasetemp() / "original.jsonl"
+    if not original.exists():
+        for version in range(3):
+            append(original, {"version": version, "reasons": ["ü", 0.1]})
+    content = bytearray(original.read_bytes())
+    position = data.draw(st.integers(0, len(content) - 1))
+    content[position] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(bytes(content))
+    with pytest.raises(Refused, match=r"line [1-4]"):
+        verify(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'{"a":1', "not JSON"),
+        (b"[1,2]", "list where an entry belongs"),
+        (b'{"a":NaN}', "not JSON"),
+        (b'{"a":1e999}', "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+    ],
+)
+def test_lines_that_are_no_entries_are_named(ledger, line, message):
+    ledger.write_bytes(ledger.read_bytes() + line + b"\n")
+    for look in (verify, read):
+        with pytest.raises(Refused, match=f"line 6: {message}"):
+            look(ledger)
+    with pytest.raises(Refused, match="line 6"):
+        append(ledger, {"event": "promotion"})
+
+
+def test_a_second_key_of_the_same_name_does_not_hide_an_edit(ledger):
+    ledger.write_text(ledger.read_text().replace('"version":"3"', '"version":"9","version":"3"'))
+    with pytest.raises(Refused, match="line 3: the entry was changed"):
+        verify(ledger)
+
+
+def test_what_a_power_cut_leaves_is_cut_off_and_recorded(ledger):
+    whole = ledger.read_bytes()
+    ledger.write_bytes(whole + b'{"event":"promo')
+    with pytest.raises(Refused, match="line 6: 15 bytes without a line end"):
+        verify(ledger)
+    assert len(read(ledger)) == 5
+    entry = append(ledger, {"event": "rollback"})
+    assert (entry["seq"], entry["dropped_bytes"]) == (5, 15)
+    assert verify(ledger) == Head(entry["hash"], 6)
+    assert ledger.read_bytes().startswith(whole)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"hash": "x"}, r"keys \['hash'\]"),
+        ({"seq": 1, "at": "now"}, r"keys \['seq', 'at'\]"),
+        ({"value": float("nan")}, "not plain JSON"),
+        ({"value": np.float32(1)}, "not plain JSON"),
+    ],
+)
+def test_entries_that_cannot_be_kept_are_refused_before_anything_is_written(tmp_path, entry, message):
+    path = tmp_path / "ledger.jsonl"
+    with pytest.raises(InputError, match=message):
+        append(path, entry)
+    assert not path.exists()
+
+
+WRITER = """
+import pathlib, sys
+from finsent.registry.ledger import append
+for number in range(15):
+    append(pathlib.Path(sys.argv[1]), {"who": int(sys.argv[2]), "number": number})
+"""
+
+
+def test_processes_that_write_at_once_make_one_chain(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(who)]) for who in range(3)]
+    assert [writer.wait() for writer in writers] == [0, 0, 0]
+    assert verify(path).length == 45
+    seen = [(entry["who"], entry["number"]) for entry in read(path)]
+    assert sorted(seen) == [(who, number) for who in range(3) for number in range(15)]
+    assert json.loads(path.read_text().splitlines()[0])["seq"] == 0
