@@ -1,0 +1,178 @@
+"""Who scores tweets: the aliases `challenger`, `champion`, `previous` and the tag `stage`, changed by one process at a time.
+
+A promotion is one write, the alias `champion`, which the registry holds on exactly one version. Before it, the new
+version is tagged with the version that it `replaces`; after it, everything else is derived from those two by `settle`,
+which every operation here runs first. So a process killed between any two writes leaves the old champion or the new
+one, and whatever runs next finishes what is left.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from finsent.errors import NoChampionError, Refused
+from finsent.home import Home
+from finsent.registry.tracking import connect
+from finsent.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, aliases, get_version
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+PRODUCTION, STAGING, ARCHIVED = "Production", "Staging", "Archived"
+_REPLACES: Final = "replaces"
+_ROLLBACK: Final = "rollback_under_way"
+_LOCK_SECONDS: Final = 60.0
+
+
+@contextmanager
+def _registry(home: Home, name: str) -> Iterator["MlflowClient"]:
+    """A client, alone in this home's registry, with earlier operations finished."""
+    from filelock import FileLock, Timeout
+
+    client = connect(home)
+    path = home.lock("registry")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(path, timeout=_LOCK_SECONDS):
+            settle(client, name)
+            yield client
+    except Timeout as error:
+        raise Refused(f"another process has been changing the registry for a minute (lock {str(path)!r}). Try again.") from error
+
+
+def make_challenger(home: Home, name: str, version: str) -> None:
+    """Let the version wait for approval; a challenger that waited before is archived.
+
+    Raises:
+        InputError: there is no such version.
+        Refused: the version is the champion.
+    """
+    with _registry(home, name) as client:
+        get_version(client, name, version)
+        if aliases(client, name).get(CHAMPION) == version:
+            raise Refused(f"version {version!r} of {name!r} is the champion and cannot be its own challenger.")
+        client.set_registered_model_alias(name, CHALLENGER, version)
+        settle(client, name)
+
+
+def make_champion(home: Home, name: str, version: str, expected_champion: str | None) -> None:
+    """Let the version score tweets, provided that the champion is still `expected_champion` (None: there is none).
+
+    Run again after a crash it finishes; where the version is the champion already it changes nothing.
+
+    Raises:
+        InputError: there is no such version.
+        Refused: another version has become champion meanwhile.
+    """
+    with _registry(home, name) as client:
+        get_version(client, name, version)
+        current = aliases(client, name).get(CHAMPION)
+        if current == version:
+            return
+        if current != expected_champion:
+            raise Refused(
+                f"the champion of {name!r} is {_named(current)}, and the evidence for version {version!r} met "
+                f"{_named(expected_champion)}. Evaluate the version again, then promote."
+            )
+        client.set_model_version_tag(name, version, _REPLACES, current or "")
+        client.set_registered_model_alias(name, CHAMPION, version)
+        settle(client, name)
+
+
+def reject_version(home: Home, name: str, version: str) -> None:
+    """Archive a version; if it waits as challenger it no longer does.
+
+    Raises:
+        InputError: there is no such version.
+        Refused: the version is the champion.
+    """
+    with _registry(home, name) as client:
+        get_version(client, name, version)
+        known = aliases(client, name)
+        if known.get(CHAMPION) == version:
+            raise Refused(f"version {version!r} of {name!r} is the champion. Use `finsent rollback` to replace it.")
+        if known.get(CHALLENGER) == version:
+            client.delete_registered_model_alias(name, CHALLENGER)
+        client.set_model_version_tag(name, version, "stage", ARCHIVED)
+
+
+def rollback(home: Home, name: str) -> tuple[str, str]:
+    """Give the alias back to the version that the champion replaced; returns (from, to).
+
+    `previous` then points one further back, so that a second rollback goes on rather than returning. A rollback that
+    was killed half-way is finished, not repeated.
+
+    Raises:
+        NoChampionError: nothing to roll back.
+        Refused: the champion replaced no version, or that one is deleted.
+    """
+    with _registry(home, name) as client:
+        current, target = _rollback_plan(client, name)
+        client.set_registered_model_tag(name, _ROLLBACK, f"{current} {target}")
+        client.set_registered_model_alias(name, CHAMPION, target)
+        settle(client, name)
+        client.set_model_version_tag(name, current, "rolled_back", "true")
+        client.delete_registered_model_tag(name, _ROLLBACK)
+        return current, target
+
+
+def rollback_plan(home: Home, name: str) -> tuple[str, str]:
+    """What `rollback` would do, as (from, to); raises as it would."""
+    with _registry(home, name) as client:
+        return _rollback_plan(client, name)
+
+
+def _rollback_plan(client: "MlflowClient", name: str) -> tuple[str, str]:
+    known = aliases(client, name)
+    current = known.get(CHAMPION)
+    if current is None:
+        raise NoChampionError(f"{name!r} has no champion to roll back from.")
+    begun = client.get_registered_model(name).tags.get(_ROLLBACK, "").split()
+    if len(begun) == 2 and current in begun:
+        return begun[0], begun[1]
+    target = known.get(PREVIOUS)
+    if target is None:
+        raise Refused(f"champion {current!r} of {name!r} replaced no version that is still there: nothing to roll back to.")
+    return current, target
+
+
+def settle(client: "MlflowClient", name: str) -> None:
+    """Bring `previous`, `challenger` and the stage tags in line with the champion; changes nothing where they are."""
+    known = aliases(client, name)
+    champion = known.get(CHAMPION)
+    if champion is not None:
+        previous = _replaced_by(client, name, champion)
+        if previous is not None and known.get(PREVIOUS) != previous:
+            client.set_registered_model_alias(name, PREVIOUS, previous)
+        if previous is None and PREVIOUS in known:
+            client.delete_registered_model_alias(name, PREVIOUS)
+        if known.get(CHALLENGER) == champion:
+            client.delete_registered_model_alias(name, CHALLENGER)
+    challenger = known.get(CHALLENGER)
+    wanted = {champion: PRODUCTION} if challenger in {None, champion} else {champion: PRODUCTION, challenger: STAGING}
+    for stage in (PRODUCTION, STAGING):
+        for version in client.search_model_versions(f"name='{name}' and tags.stage='{stage}'"):
+            if wanted.get(str(version.version)) is None:
+                client.set_model_version_tag(name, str(version.version), "stage", ARCHIVED)
+    for number, stage in wanted.items():
+        if number is not None and client.get_model_version(name, number).tags.get("stage") != stage:
+            client.set_model_version_tag(name, number, "stage", stage)
+
+
+def _replaced_by(client: "MlflowClient", name: str, champion: str) -> str | None:
+    from mlflow.exceptions import MlflowException
+
+    version = client.get_model_version(name, champion).tags.get(_REPLACES)
+    if not version:
+        return None
+    try:
+        client.get_model_version(name, version)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":  # deleted since
+            return None
+        raise
+    return str(version)
+
+
+def _named(version: str | None) -> str:
+    return "none" if version is None else repr(version)
