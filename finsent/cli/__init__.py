@@ -1,0 +1,1 @@
+"""The `finsent` command line: the only room that turns errors into exit codes and prints."""

@@ -1,0 +1,75 @@
+"""Which servers belong to a home: `services.json`, written by `finsent up` while it runs."""
+
+import json
+import urllib.error
+import urllib.request
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from finsent.errors import InputError
+
+
+@dataclass(frozen=True)
+class Running:
+    """The servers of one `finsent up`."""
+
+    pid: int
+    """Process that started them and stops them."""
+    mlflow: str
+    """URL of the MLflow server."""
+    prefect: str
+    """URL of the Prefect UI; its API is under /api."""
+
+    @property
+    def prefect_api(self) -> str:
+        """URL that PREFECT_API_URL takes."""
+        return f"{self.prefect}/api"
+
+
+def services_file(root: Path) -> Path:
+    """Where a home's running servers are written down."""
+    return root / "services.json"
+
+
+def write_services(root: Path, running: Running) -> None:
+    """Write `services.json` in one step, so that no reader sees half of it."""
+    target = services_file(root)
+    partial = target.with_suffix(".partial")
+    partial.write_text(json.dumps(asdict(running), indent=2) + "\n", encoding="utf-8")
+    partial.replace(target)
+
+
+def read_services(root: Path) -> Running | None:
+    """What `services.json` says, whether or not the servers still answer.
+
+    Raises:
+        InputError: the file is not what `finsent up` writes.
+    """
+    target = services_file(root)
+    if not target.is_file():
+        return None
+    try:
+        return Running(**json.loads(target.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"{str(target)!r} is not what `finsent up` writes ({error}). Delete it and run `finsent up` again."
+        ) from error
+
+
+def answers(url: str, timeout: float = 2.0) -> bool:
+    """Whether an HTTP GET of `url` succeeds within `timeout` seconds."""
+    try:
+        with urllib.request.urlopen(url, timeout=timeout) as response:  # noqa: S310 - our own http URLs
+            return bool(response.status < 400)
+    except (urllib.error.URLError, OSError, ValueError):
+        return False
+
+
+def mlflow_answers(url: str) -> bool:
+    """Whether an MLflow server is up at `url`."""
+    return answers(f"{url}/health")
+
+
+def prefect_answers(api_url: str) -> bool:
+    """Whether a Prefect API is up at `api_url`."""
+    return answers(f"{api_url}/health")

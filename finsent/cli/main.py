@@ -1,0 +1,105 @@
+"""Entry point: parse, run, and turn whatever happens into one message and an exit code."""
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from finsent import __version__
+from finsent.cli import configuration, data, models, operate
+from finsent.cli.options import global_options
+from finsent.cli.quiet import configure_logging, prepare_environment
+from finsent.errors import FinsentError, Refused
+
+DONE, REFUSED, WRONG, INTERRUPTED = 0, 1, 2, 130
+
+
+class InOrder(click.Group):
+    """Lists commands in the order of the work, which is the order they were registered in."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Names as registered."""
+        return list(self.commands)
+
+
+HELP = """Keeps a financial-tweet sentiment model alive in production.
+
+\b
+Everything at work on the bundled sample, offline, in a few minutes:
+  finsent demo
+
+\b
+The chain, step by step:
+  finsent ingest tweets.csv --text tweet --label sentiment --label-map 0=Bearish,1=Bullish,2=Neutral
+  finsent train                    QLoRA on the training split, logged to MLflow, registered
+  finsent evaluate                 the version's evidence on the held-out test split
+  finsent promote                  the gate decides; `finsent approve` where a human must agree
+  finsent ingest --inbox new.csv   unlabelled tweets
+  finsent score                    the champion scores what it has not scored yet
+
+Exit codes: 0 done, 1 refused by the gate or a check, 2 wrong use or bad input.
+"""
+
+
+@click.group(cls=InOrder, help=HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@global_options
+@click.version_option(__version__, "--version")
+def finsent() -> None:
+    """Root of all commands."""
+
+
+operate.register_demo_and_up(finsent)
+data.register(finsent)
+models.register(finsent)
+operate.register(finsent)
+configuration.register(finsent)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """One invocation; returns the exit code.
+
+    With --json an error, too, is one JSON object on stdout.
+    """
+    as_json, verbose = "--json" in arguments, "--verbose" in arguments
+    show_traceback = "--traceback" in arguments or os.environ.get("FINSENT_TRACEBACK", "") not in ("", "0")
+    prepare_environment(verbose=verbose)
+    configure_logging(verbose=verbose)
+    try:
+        code = finsent.main(args=list(arguments), prog_name="finsent", standalone_mode=False)
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        hint = f"{context.get_usage()}\nSee `{context.command_path} --help`." if context else ""
+        return _fail(error.format_message(), type(error).__name__, WRONG, as_json=as_json, hint=hint)
+    except (click.Abort, KeyboardInterrupt):
+        message = "interrupted. What was committed stays; the same command again takes up the rest."
+        return _fail(message, "Interrupted", INTERRUPTED, as_json=as_json)
+    except Exception as error:  # noqa: BLE001 - the last line of defence: every error leaves as one message
+        if show_traceback:
+            traceback.print_exc()
+        if isinstance(error, FinsentError):
+            return _fail(str(error), type(error).__name__, REFUSED if isinstance(error, Refused) else WRONG, as_json=as_json)
+        message = f"unexpected {type(error).__name__}: {_one_line(error)}. This is a bug or a broken set-up: see `finsent doctor`"
+        hint = "" if show_traceback else "Run the same command with --traceback to see where it came from."
+        return _fail(message, type(error).__name__, WRONG, as_json=as_json, hint=hint)
+    return code if isinstance(code, int) else DONE
+
+
+def main() -> None:
+    """What the installed `finsent` command runs."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or "no message"
+
+
+def _fail(message: str, kind: str, code: int, *, as_json: bool, hint: str = "") -> int:
+    if as_json:
+        click.echo(json.dumps({"error": {"type": kind, "message": message}}, ensure_ascii=False))
+    click.echo(f"{'refused' if code == REFUSED else 'error'}: {message}", err=True)
+    if hint:
+        click.echo(hint, err=True)
+    return code

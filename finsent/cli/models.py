@@ -1,0 +1,228 @@
+"""From data to a champion, and out of and into the registry: train, evaluate, promote, approve, predict, export, import."""
+
+import getpass
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from finsent.cli import announce, reports
+from finsent.cli.options import Outcome, Settings, command, examples
+from finsent.cli.output import facts, plain, section
+from finsent.config import Config, Source
+from finsent.errors import InputError
+
+if TYPE_CHECKING:
+    from finsent.pipeline.promote import PromotionResult
+
+VERSION = click.option("--version", metavar="N", help="Registered version. Default: the newest.")
+WHO = click.option("--who", metavar="NAME", help="Who decides; goes into the ledger. Default: your login name.")
+WHY = click.option("--why", metavar="TEXT", required=True, help="Why; goes into the ledger.")
+
+
+def register(group: click.Group) -> None:
+    """Add the commands in the order of the work."""
+    command(
+        group,
+        "train",
+        epilog=examples(
+            "finsent train",
+            "finsent train --profile llama-3.1-8b",
+            "finsent train --set recipe.epochs=1 --set recipe.seed=7",
+            "finsent train --resume 0a1b2c...   take up the training of that MLflow run again",
+        ),
+        options=(
+            click.option("--resume", metavar="RUN", help="MLflow run whose training was cut off: goes on from its checkpoint."),
+        ),
+    )(_train)
+    command(
+        group,
+        "evaluate",
+        epilog=examples("finsent evaluate", "finsent evaluate --version 3", "finsent evaluate --data desk.csv --label sentiment"),
+        options=(
+            VERSION,
+            click.option("--data", metavar="FILE", help="Labelled file to score instead of the held-out test split."),
+            click.option("--text", default="text", show_default=True, metavar="COLUMN", help="With --data: column of the tweet."),
+            click.option(
+                "--label", default="label", show_default=True, metavar="COLUMN", help="With --data: column of the label."
+            ),
+            click.option("--label-map", metavar="MAP", help="With --data: what its labels mean, e.g. 0=Bearish,1=Bullish."),
+        ),
+    )(_evaluate)
+    command(group, "promote", epilog=examples("finsent promote", "finsent promote --version 3"), options=(VERSION,))(_promote)
+    version = click.argument("version", required=False)
+    command(
+        group,
+        "approve",
+        epilog=examples("finsent approve --why 'errors looked at'", "finsent approve 3 --who ada --why 'errors looked at'"),
+        options=(version, WHO, WHY),
+    )(_approve)
+    command(group, "reject", epilog=examples("finsent reject 3 --why 'misreads negations'"), options=(version, WHO, WHY))(_reject)
+    command(group, "rollback", epilog=examples("finsent rollback --why 'complaints since noon'"), options=(WHO, WHY))(_rollback)
+    command(
+        group,
+        "predict",
+        epilog=examples(
+            "finsent predict '$AAPL to the moon! 🚀 Great earnings, buying more calls!'",
+            "finsent predict --version 3 'guidance cut, $XYZ down 8%'",
+            "head tweets.txt | finsent predict -",
+        ),
+        options=(
+            click.argument("texts", nargs=-1, required=True, metavar="TEXT..."),
+            click.option("--version", metavar="N", help="Registered version. Default: the champion."),
+        ),
+    )(_predict)
+    command(
+        group,
+        "export",
+        epilog=examples("finsent export ./adapter", "finsent export ./adapter --version 3"),
+        options=(
+            click.argument("folder", type=Path),
+            click.option("--version", metavar="N", help="Registered version. Default: the champion."),
+        ),
+    )(_export)
+    command(
+        group,
+        "import",
+        epilog=examples(
+            "finsent import ./adapter",
+            "finsent import ./published-peft-adapter --profile llama-3.1-8b --labels Neutral,Bullish,Bearish",
+        ),
+        options=(
+            click.argument("folder", type=Path),
+            click.option(
+                "--labels", metavar="A,B,C", help="Classes in the order of the head's outputs, for a folder without manifest."
+            ),
+        ),
+    )(_import)
+
+
+def _train(settings: Settings, *, resume: str | None) -> Outcome:
+    """Train LoRA adapters (QLoRA) on the training split, log to MLflow, register the result as a version.
+
+    Nothing is promoted: a version scores tweets only once the gate has let it through.
+    """
+    from finsent.pipeline.train import train
+
+    result = train(settings.config(), settings.home(), resume=resume)
+    return Outcome(result, reports.training(result))
+
+
+def _evaluate(
+    settings: Settings, *, version: str | None, data: str | None, text: str, label: str, label_map: str | None
+) -> Outcome:
+    """Score a version on the held-out test split, beside the TF-IDF floor and the champion on the same rows.
+
+    The evidence goes to MLflow, where the gate finds it. With --data, any labelled file is scored instead, for the
+    record only: such figures are no evidence.
+    """
+    from finsent.cli.data import label_map as parse_labels
+    from finsent.pipeline.evaluate import evaluate
+
+    source = Source(uri=data, text=text, label=label, labels=parse_labels(label_map)) if data else None
+    result = evaluate(settings.config(), settings.home(), version=version, data=source)
+    metrics: dict[str, Any] = dict(result.evidence.metrics or {})
+    found = {
+        "accuracy": metrics.get("accuracy"),
+        "macro_f1": metrics.get("macro_f1"),
+        "per_class": metrics.get("per_class"),
+        "n": metrics.get("n"),
+        "intervals": result.evidence.intervals,
+    }
+    return Outcome({**found, **plain(result)}, reports.evaluation(result))
+
+
+def _promote(settings: Settings, *, version: str | None) -> Outcome:
+    """Let the gate decide on a version's evidence: promoted, waiting for approval, or refused (exit code 1).
+
+    Every decision, refusals too, goes into the ledger. Missing evidence refuses.
+    """
+    from finsent.pipeline.promote import promote
+
+    config, home = settings.config(), settings.home()
+    return _decided(settings, config, promote(config, home, version=version))
+
+
+def _decided(settings: Settings, config: Config, result: "PromotionResult") -> Outcome:
+    if result.decision == "promoted" and result.champion_before != result.model_version:
+        announce.promotion(settings, config.registered_model, result.model_version, result.champion_before)
+    return Outcome(result, reports.promotion(result), code=1 if result.decision == "refused" else 0)
+
+
+def _approve(settings: Settings, *, version: str | None, who: str | None, why: str) -> Outcome:
+    """Let the version that passed the gate and waits take over as champion.
+
+    The gate decides once more: if the champion changed meanwhile, the evidence is void and the approval is refused.
+    """
+    from finsent.pipeline.promote import approve
+
+    config, home = settings.config(), settings.home()
+    return _decided(settings, config, approve(config, home, version, who or _login(), why))
+
+
+def _reject(settings: Settings, *, version: str | None, who: str | None, why: str) -> Outcome:
+    """Turn down the version that passed the gate and waits."""
+    from finsent.pipeline.promote import reject
+
+    result = reject(settings.config(), settings.home(), version, who or _login(), why)
+    return Outcome(result, f"Version {result.model_version} rejected: {why}")
+
+
+def _rollback(settings: Settings, *, who: str | None, why: str) -> Outcome:
+    """Bring the previous champion back at once."""
+    from finsent.pipeline.promote import rollback
+
+    config, home = settings.config(), settings.home()
+    return _decided(settings, config, rollback(config, home, who or _login(), why))
+
+
+def _predict(settings: Settings, texts: tuple[str, ...], *, version: str | None) -> Outcome:
+    """Label a few texts with the champion; stores nothing. `-` reads texts from standard input, one a line."""
+    from finsent.pipeline.predict import predict
+
+    if "-" in texts:
+        lines = tuple(line.strip() for line in sys.stdin if line.strip())
+        texts = tuple(text for given in texts for text in (lines if given == "-" else (given,)))
+    if not all(text.strip() for text in texts) or not texts:
+        raise InputError("nothing to predict: a text is empty. Give the tweet in quotes, or `-` with lines on standard input.")
+    result = predict(settings.config(), settings.home(), texts, version=version)
+    head = f"Version {result.model_version} of {result.model_name}"
+    return Outcome(result, section(head, reports.predictions(plain(result.predictions))))
+
+
+def _export(settings: Settings, folder: Path, *, version: str | None) -> Outcome:
+    """Copy a version's adapter, verified and with its model card, to a folder that PEFT loads as it is."""
+    from finsent.pipeline.exchange import export_adapter
+
+    result = export_adapter(settings.config(), settings.home(), folder, version=version)
+    return Outcome(
+        result, section(f"Version {result.model_version} exported", facts([("folder", result.folder), *result.files.items()]))
+    )
+
+
+def _import(settings: Settings, folder: Path, *, labels: str | None) -> Outcome:
+    """Register an adapter made elsewhere: a folder that finsent exported, or a published PEFT adapter.
+
+    A published adapter (adapter_config.json and safetensors) brings no manifest: quantisation and text length are taken
+    from the profile, and the order of its classes must be stated, since nothing in it says so.
+    """
+    from finsent.pipeline.exchange import import_adapter
+
+    order = tuple(part.strip() for part in labels.split(",")) if labels else None
+    result = import_adapter(settings.config(), settings.home(), folder, labels=order)
+    return Outcome(
+        result,
+        section(
+            f"Registered as version {result.model_version}",
+            facts([("run", result.run_id), ("base", result.base)]),
+            f"Next: finsent evaluate --version {result.model_version}",
+        ),
+    )
+
+
+def _login() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError) as error:
+        raise InputError("cannot tell who you are. Say it with --who.") from error

@@ -1,0 +1,103 @@
+"""Running it: demo, up, doctor, status; score, monitor, retrain."""
+
+from pathlib import Path
+
+import click
+
+from finsent.cli import reports
+from finsent.cli.options import Outcome, Settings, command, examples
+
+
+def register_demo_and_up(group: click.Group) -> None:
+    """Add what a newcomer wants first."""
+    command(group, "demo", epilog=examples("finsent demo", "finsent demo --home /tmp/finsent-demo"))(_demo)
+    command(
+        group,
+        "up",
+        epilog=examples("finsent up", "finsent up --profile llama-3.1-8b --config mine.yaml", "finsent up --mlflow-port 5001"),
+        options=(
+            click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Address to listen on."),
+            click.option("--mlflow-port", type=int, default=5000, show_default=True, metavar="PORT"),
+            click.option("--prefect-port", type=int, default=4200, show_default=True, metavar="PORT"),
+            click.option(
+                "--project", type=Path, metavar="DIR", help="Folder that holds prefect.yaml. Default: here, or finsent's clone."
+            ),
+        ),
+    )(_up)
+    command(group, "doctor", epilog=examples("finsent doctor", "finsent doctor --profile llama-3.1-8b --json"))(_doctor)
+    command(group, "status", epilog=examples("finsent status", "finsent status --json"))(_status)
+
+
+def register(group: click.Group) -> None:
+    """Add the recurring work."""
+    command(
+        group,
+        "score",
+        epilog=examples("finsent score", "finsent score new-tweets.csv.gz --text body"),
+        options=(click.argument("files", nargs=-1, metavar="[FILE]..."),),
+    )(_score)
+    command(group, "monitor", epilog=examples("finsent monitor", "finsent monitor --set monitor.psi_threshold=0.1"))(_monitor)
+    command(group, "retrain", epilog=examples("finsent retrain", "finsent retrain --config mine.yaml"))(_retrain)
+
+
+def _demo(settings: Settings) -> Outcome:
+    """Run the whole chain on the bundled sample: offline, in a few minutes, everything kept in .finsent/demo.
+
+    Every step runs through Prefect and MLflow on SQLite. Run it again: new tweets arrive, a challenger is trained and
+    meets the champion on the same rows.
+    """
+    from finsent.cli.demo import run_demo, tell
+
+    result = run_demo(settings)
+    return Outcome(result, tell(result))
+
+
+def _up(settings: Settings, *, host: str, mlflow_port: int, prefect_port: int, project: Path | None) -> Outcome:
+    """Start MLflow, Prefect and its workers, deploy the flows with their schedules. Ctrl-C stops everything.
+
+    While it runs, other finsent commands on the same home use these servers by themselves.
+    """
+    from finsent.cli import up
+
+    return up.run(settings, up.Place(host, mlflow_port, prefect_port, up.find_project(project)))
+
+
+def _doctor(settings: Settings) -> Outcome:
+    """Check that this machine can do the work: packages, memory, disk, GPU, servers, base model. Exit code 1 on a failure."""
+    from finsent.cli.doctor import examine, tell
+
+    checks = examine(settings)
+    failed = any(check.state == "fail" for check in checks)
+    return Outcome({"ok": not failed, "checks": checks}, tell(checks), code=1 if failed else 0)
+
+
+def _status(settings: Settings) -> Outcome:
+    """Show what there is: data, versions and who is champion, the last decisions, the inbox, the servers."""
+    from finsent.cli.status import gather, tell
+
+    status = gather(settings)
+    return Outcome(status, tell(status))
+
+
+def _score(settings: Settings, files: tuple[str, ...]) -> Outcome:
+    """Let the champion score what the inbox holds and has no prediction yet. A second run scores nothing.
+
+    Files given are put into the inbox first.
+    """
+    from finsent.pipeline.score import score
+
+    report = score(settings.config(), settings.home(), files=tuple(Path(file) for file in files))
+    return Outcome(report, reports.scoring(report))
+
+
+def _monitor(settings: Settings) -> Outcome:
+    """Look for drift in the latest scoring batches and say whether to retrain."""
+    from finsent.pipeline.monitor import monitor
+
+    report = monitor(settings.config(), settings.home())
+    return Outcome(report, reports.monitoring(report))
+
+
+def _retrain(settings: Settings) -> Outcome:
+    """Ingest the configured sources, train, evaluate, and let the gate decide, in one go."""
+    raise NotImplementedError

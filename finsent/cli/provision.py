@@ -1,0 +1,49 @@
+"""Give a Prefect server finsent's work pools and automations: `python -m finsent.cli.provision automations.yaml cpu gpu`.
+
+Runs as often as you like. Uses the server that PREFECT_API_URL names. `prefect deploy` does the deployments.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
+
+def provision(automations: Path, pools: Sequence[str]) -> None:
+    """Create the process work pools that are missing, and bring the automations to what the file says."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+
+    with get_client(sync_client=True) as client:
+        existing = {pool.name for pool in client.read_work_pools()}
+        for name in pools:
+            if name not in existing:
+                client.create_work_pool(WorkPoolCreate(name=name, type="process", base_job_template=_process_template()))
+        for described in yaml.safe_load(automations.read_text(encoding="utf-8"))["automations"]:
+            _put_automation(client, described)
+
+
+def _process_template() -> dict[str, Any]:
+    from prefect.workers.process import ProcessWorker
+
+    return ProcessWorker.get_default_base_job_template()
+
+
+def _put_automation(client: "SyncPrefectClient", described: dict[str, Any]) -> None:
+    from prefect.events.schemas.automations import AutomationCore
+
+    wanted = AutomationCore.model_validate(described)
+    existing = client.read_automations_by_name(name=wanted.name)
+    if existing:
+        client.update_automation(existing[0].id, wanted)
+    else:
+        client.create_automation(wanted)
+
+
+if __name__ == "__main__":
+    provision(Path(sys.argv[1]), sys.argv[2:])

@@ -1,0 +1,155 @@
+"""What each step says to a person."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from finsent.cli.output import cell_text, duration, facts, section, shorten, table, with_interval
+
+
+def ingestion(report: Any) -> str:
+    """Where every row ended, the splits, the leak audit."""
+    total = ("all", report.read, report.accepted, report.duplicates, report.quarantined)
+    sources = [(name, n["read"], n["accepted"], n["duplicates"], n["quarantined"]) for name, n in report.by_source.items()]
+    parts = [
+        (
+            f"Data version {report.version}: {report.read:,} rows read = {report.accepted:,} accepted "
+            f"+ {report.duplicates:,} duplicates + {report.quarantined:,} quarantined ({duration(report.seconds)})"
+        ),
+        table(("source", "read", "accepted", "duplicates", "quarantined"), [*sources, total] if len(sources) > 1 else sources),
+    ]
+    if report.reasons:
+        reasons = sorted(report.reasons.items(), key=lambda item: -item[1])
+        parts.append(section("Quarantined because", table(("rows", "reason"), [(n, reason) for reason, n in reasons])))
+    parts += [splits(report.splits), leaks(report.leaks, report.naive_leak)]
+    return "\n\n".join(parts)
+
+
+def splits(counts: Mapping[str, Mapping[str, int]]) -> str:
+    """Rows by split and class."""
+    labels = list(dict.fromkeys(label for by_label in counts.values() for label in by_label))
+    rows = [(name, *(by_label.get(label, 0) for label in labels), sum(by_label.values())) for name, by_label in counts.items()]
+    return section("Splits", table(("split", *labels, "all"), rows))
+
+
+def leaks(pairs: int | None, naive: float | None) -> str:
+    """The leak audit in one line."""
+    audit = "Leak audit: not made" if pairs is None else f"Leak audit: {pairs} duplicate pairs across splits"
+    return audit + ("" if naive is None else f"; a random split would have leaked {naive:.1%} of its test rows")
+
+
+def training(result: Any) -> str:
+    """A finished training."""
+    return section(
+        f"Version {result.model_version} trained and registered",
+        facts(
+            [
+                ("run", result.run_id),
+                ("rows", result.rows),
+                ("steps", result.steps),
+                ("time", f"{duration(result.seconds)}, {result.rows_per_second:.0f} rows/s"),
+                *((f"validation {name}", value) for name, value in result.validation.items()),
+                ("adapter", result.adapter_dir),
+            ]
+        ),
+        "Next: finsent evaluate",
+    )
+
+
+def scores(evidence: Any) -> str:
+    """Accuracy and macro-F1 with intervals, beside the floor and the champion."""
+    metrics, intervals = evidence.metrics, evidence.intervals or {}
+    if metrics is None:
+        return "  not measured"
+    rows = [
+        (f"version {evidence.model_version}", *(with_interval(metrics[k], intervals.get(k)) for k in ("accuracy", "macro_f1"))),
+    ]
+    if evidence.champion:
+        champion = evidence.champion["metrics"]
+        rows.append(
+            (f"champion, version {evidence.champion_version}", f"{champion['accuracy']:.4f}", f"{champion['macro_f1']:.4f}")
+        )
+    if evidence.baseline:
+        baseline = evidence.baseline
+        rows.append(("TF-IDF floor", f"{baseline['accuracy']:.4f}", f"{baseline['macro_f1']:.4f}"))
+    return table(("model", "accuracy [95 % interval]", "macro-F1 [95 % interval]"), rows)
+
+
+def per_class(by_class: Mapping[str, Any]) -> str:
+    """Precision, recall and F1 of each class."""
+    rows = [(label, s["precision"], s["recall"], s["f1"], s["support"]) for label, s in by_class.items()]
+    return table(("class", "precision", "recall", "F1", "rows"), rows)
+
+
+def evaluation(result: Any) -> str:
+    """A version's evidence."""
+    evidence = result.evidence
+    parts = [f"Version {result.model_version} on {cell_text(evidence.n_test)} held-out rows", scores(evidence)]
+    if evidence.metrics:
+        parts.append(per_class(evidence.metrics["per_class"]))
+    if evidence.per_source:
+        rows = [(name, s["n"], s["accuracy"], s["macro_f1"], s["baseline_accuracy"]) for name, s in evidence.per_source.items()]
+        parts.append(table(("source", "rows", "accuracy", "macro-F1", "TF-IDF accuracy"), rows))
+    parts.append(facts([("calibration error", evidence.ece), ("temperature", evidence.temperature), ("leaks", evidence.leaks)]))
+    return "\n\n".join(parts)
+
+
+def rules(items: Any) -> str:
+    """The gate's rules, one a line."""
+    return table(("", "rule", "why"), [(rule.status, rule.name, rule.reason) for rule in items])
+
+
+def promotion(result: Any) -> str:
+    """The gate's decision and what comes next."""
+    version = result.model_version
+    heading = {
+        "promoted": f"PROMOTED: version {version} is the champion now (before: {cell_text(result.champion_before)})",
+        "pending_approval": f"PASSED: version {version} waits for approval.\n"
+        f"Next: finsent approve {version} --why '...'   or   finsent reject {version} --why '...'",
+        "refused": f"REFUSED: version {version} is not promoted; the champion stays (version {cell_text(result.champion_after)})",
+    }[result.decision]
+    return "\n\n".join(
+        [heading, "\n".join(f"  {reason}" for reason in result.reasons), *([rules(result.rules)] if result.rules else [])]
+    )
+
+
+def scoring(report: Any) -> str:
+    """One scoring run."""
+    total = sum(report.classes.values())
+    mix = [(label, n, f"{n / total:.1%}") for label, n in report.classes.items()] if total else []
+    return section(
+        f"Version {report.model_version} scored {report.scored:,} tweets",
+        facts(
+            [
+                ("received", report.received),
+                ("already scored", report.skipped),
+                ("quarantined", report.quarantined),
+                ("abstained", report.abstained),
+                ("time", f"{duration(report.seconds)}, {report.rows_per_second:.0f} rows/s"),
+            ]
+        ),
+        table(("class", "rows", "share"), mix) if mix else "",
+    )
+
+
+def monitoring(report: Any) -> str:
+    """Drift and the decision."""
+    return section(
+        f"Decision: {report.decision}",
+        "\n".join(f"  {reason}" for reason in report.reasons),
+        table(("feature", "PSI"), sorted(report.drift.items())) if report.drift else "",
+    )
+
+
+def predictions(rows: list[dict[str, Any]]) -> str:
+    """Label and probabilities of a few texts."""
+    cells = [
+        (
+            "abstained" if row["abstained"] else row["label"],
+            row["probabilities"]["Bearish"],
+            row["probabilities"]["Neutral"],
+            row["probabilities"]["Bullish"],
+            shorten(row["text"]),
+        )
+        for row in rows
+    ]
+    return table(("label", "bearish", "neutral", "bullish", "text"), cells)

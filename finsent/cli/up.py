@@ -1,0 +1,175 @@
+"""`finsent up`: the whole of production on one machine, started together, stopped together."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from finsent.cli import services
+from finsent.cli.discovery import Running, mlflow_answers, prefect_answers, read_services, services_file, write_services
+from finsent.cli.services import Service
+from finsent.errors import InputError, ServiceError
+from finsent.home import Home
+
+POOLS = {"cpu": 2, "gpu": 1}
+"""Work pools and how many flow runs each starts at a time: one training per GPU."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the servers listen and what the workers run."""
+
+    host: str
+    mlflow_port: int
+    prefect_port: int
+    project: Path
+    """Folder that holds `prefect.yaml` and `automations.yaml`."""
+
+    @property
+    def running(self) -> Running:
+        """What goes into `services.json`."""
+        seen = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104 - compared, not bound
+        return Running(os.getpid(), f"http://{seen}:{self.mlflow_port}", f"http://{seen}:{self.prefect_port}")
+
+
+def find_project(given: Path | None) -> Path:
+    """The folder with `prefect.yaml`: the one given, the working folder, or the clone that finsent runs from.
+
+    Raises:
+        InputError: none of them has it.
+    """
+    places = [given] if given else [Path.cwd(), Path(__file__).resolve().parents[2]]
+    for place in places:
+        if (place / "prefect.yaml").is_file():
+            return place.resolve()
+    tried = ", ".join(repr(str(place)) for place in places)
+    raise InputError(f"no prefect.yaml in {tried}. Run from a clone of finsent, or name its folder with --project.")
+
+
+def environment(home: Home, place: Place, profile: str, config_file: Path | None) -> dict[str, str]:
+    """What servers and workers see. What the user has set for Prefect and MLflow stays; addresses and state are ours."""
+    chosen = {
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        # without it the server starts a job runner and seven consumers: ten processes, 2.4 GB
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        # leases in memory leak their slot for ever when a run is killed and the server restarts
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # automations.yaml waits 65 s for it
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONUNBUFFERED": "1",
+    }
+    return {
+        **chosen,
+        **os.environ,
+        "PREFECT_HOME": str(home.root / "prefect"),
+        "PREFECT_API_URL": place.running.prefect_api,
+        "MLFLOW_TRACKING_URI": place.running.mlflow,
+        "FINSENT_HOME": str(home.root),
+        "FINSENT_TABLES": home.tables_url,
+        "FINSENT_PROFILE": profile,
+        **({"FINSENT_CONFIG": str(config_file.resolve())} if config_file else {}),
+    }
+
+
+def bring_up(home: Home, place: Place, env: dict[str, str]) -> list[Service]:
+    """Start everything and wait until it answers. On any failure what was started is stopped again.
+
+    Raises:
+        InputError: already up, or a port is taken.
+        ServiceError: something did not start; the message ends with its log.
+    """
+    _refuse_second(home)
+    services.require_free_ports(place.host, {"mlflow": place.mlflow_port, "prefect": place.prefect_port})
+    home.artifacts.mkdir(parents=True, exist_ok=True)
+    started: list[Service] = []
+    try:
+        started.append(services.start("mlflow", _mlflow(home, place), env, home))
+        started.append(services.start("prefect", _prefect(place), env, home))
+        services.wait_until(lambda: mlflow_answers(place.running.mlflow), started[0])
+        services.wait_until(lambda: prefect_answers(place.running.prefect_api), started[1])
+        _prepare(place, env)
+        started += [services.start(f"worker-{pool}", _worker(pool, limit), env, home) for pool, limit in POOLS.items()]
+        write_services(home.root, place.running)
+    except BaseException:
+        services.stop(started)
+        raise
+    return started
+
+
+def wait_and_stop(home: Home, started: Sequence[Service]) -> None:
+    """Wait for Ctrl-C, SIGTERM or a hang-up, then stop everything.
+
+    Raises:
+        ServiceError: a service ended by itself.
+    """
+    asked = threading.Event()
+
+    def ask(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a signal handler
+        asked.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, ask)
+    try:
+        while not asked.wait(1.0):
+            for service in started:
+                if service.process.poll() is not None:
+                    code = service.process.returncode
+                    raise ServiceError(f"{service.name} ended by itself with code {code}. {service.last_words()}")
+    finally:
+        click.echo("stopping the workers, Prefect and MLflow ...", err=True)
+        services_file(home.root).unlink(missing_ok=True)
+        services.stop(started)
+        click.echo("stopped.", err=True)
+
+
+def _mlflow(home: Home, place: Place) -> list[str]:
+    # Artifacts are written by the clients, straight into the home: so the same runs open with and without the server
+    store = ["--backend-store-uri", f"sqlite:///{home.root / 'mlflow.db'}"]
+    artifacts = ["--default-artifact-root", str(home.artifacts), "--no-serve-artifacts"]
+    return ["mlflow", "server", "--host", place.host, "--port", str(place.mlflow_port), "--workers", "1", *store, *artifacts]
+
+
+def _prefect(place: Place) -> list[str]:
+    return ["prefect", "server", "start", "--host", place.host, "--port", str(place.prefect_port)]
+
+
+def _worker(pool: str, limit: int) -> list[str]:
+    return ["prefect", "worker", "start", "--pool", pool, "--type", "process", "--limit", str(limit), "--name", f"finsent-{pool}"]
+
+
+def _prepare(place: Place, env: dict[str, str]) -> None:
+    """Work pools, deployments with their schedules and triggers, automations; all of it as often as you like."""
+    program = [sys.executable, "-m"]
+    commands = [
+        [*program, "finsent.cli.provision", str(place.project / "automations.yaml"), *POOLS],
+        [*program, "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(place.project / "prefect.yaml")],
+    ]
+    for command in commands:
+        done = subprocess.run(
+            command, env=env, cwd=place.project, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+        )
+        if done.returncode:
+            said = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
+            raise ServiceError(f"{' '.join(command[2:4])} failed on {place.running.prefect_api}:\n{said}")
+
+
+def _refuse_second(home: Home) -> None:
+    running = read_services(home.root)
+    if running is None:
+        return
+    if mlflow_answers(running.mlflow) or prefect_answers(running.prefect_api):
+        raise InputError(
+            f"finsent is already up in {str(home.root)!r}: process {running.pid}, {running.mlflow} and {running.prefect}. "
+            "Stop it with Ctrl-C there, or use another --home."
+        )
+    services_file(home.root).unlink()  # left by a killed one; nothing answers any more

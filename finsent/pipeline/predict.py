@@ -1,0 +1,54 @@
+"""Label a few texts at once, without touching any table."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from finsent.config import Config
+from finsent.home import Home
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One text's label."""
+
+    text: str
+    label: str
+    confidence: float
+    """Calibrated probability of the label."""
+    abstained: bool
+    """Whether the confidence is below `scoring.abstain_below`."""
+    probabilities: dict[str, float]
+    """Calibrated probability of each class."""
+
+
+@dataclass(frozen=True)
+class PredictResult:
+    """Labels and who gave them."""
+
+    model_name: str
+    model_version: str
+    predictions: tuple[Prediction, ...]
+
+
+def predict(config: Config, home: Home, texts: Sequence[str], *, version: str | None = None) -> PredictResult:
+    """Label texts by a version, the champion if none is named.
+
+    Raises:
+        NoChampionError: there is no champion yet.
+        InputError: there is no such version.
+        ArtifactError: the adapter does not match its manifest.
+    """
+    from finsent.model.adapter import load_adapter
+    from finsent.model.engine import predict_logits, probabilities
+    from finsent.registry.versions import adapter_path, require_champion
+
+    version = version or require_champion(home, config.registered_model)
+    loaded = load_adapter(adapter_path(home, config.registered_model, version), home)
+    labels = loaded.manifest.labels
+    rows = probabilities(predict_logits(loaded, texts), loaded.manifest.temperature)
+    found = []
+    for text, row in zip(texts, rows.tolist(), strict=True):
+        by_label = dict(zip(labels, row, strict=True))
+        label = max(by_label, key=lambda name: by_label[name])
+        found.append(Prediction(text, label, by_label[label], by_label[label] < config.scoring.abstain_below, by_label))
+    return PredictResult(config.registered_model, version, tuple(found))

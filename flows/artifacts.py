@@ -1,0 +1,115 @@
+"""What flows leave in the Prefect UI: short reports a person can act on. Pure text; the flows publish it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+
+def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table; pipes and line ends in cells are defused, since cells may hold tweets."""
+    lines = ["| " + " | ".join(headers) + " |", "|" + "---|" * len(headers)]
+    lines += ["| " + " | ".join(_cell(value) for value in row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return " ".join(str(value).split()).replace("|", "\\|")
+
+
+def data_report(report: Any) -> str:
+    """Where every row read ended, how the accepted ones are split, and what leaks."""
+    sources = ((name, n["read"], n["accepted"], n["duplicates"], n["quarantined"]) for name, n in report.by_source.items())
+    labels = sorted({label for counts in report.splits.values() for label in counts})
+    splits = ((name, *(counts.get(label, 0) for label in labels)) for name, counts in report.splits.items())
+    return "\n\n".join(
+        [
+            f"# Data version {report.version}",
+            (
+                f"{report.read:,} rows read = {report.accepted:,} accepted + {report.duplicates:,} duplicates "
+                f"+ {report.quarantined:,} quarantined."
+            ),
+            markdown_table(("source", "read", "accepted", "duplicates", "quarantined"), sources),
+            "## Why rows were quarantined",
+            markdown_table(("reason", "rows"), sorted(report.reasons.items())) if report.reasons else "None was.",
+            "## Splits",
+            markdown_table(("split", *labels), splits),
+            (
+                f"Pairs of duplicates across splits: **{report.leaks}**. "
+                f"A random split would have leaked: {_share(report.naive_leak)} of the test rows."
+            ),
+            f"Fingerprint `{report.fingerprint}`.",
+        ]
+    )
+
+
+def metrics_rows(evidence: Any) -> list[dict[str, Any]]:
+    """One row per model and score, for a Prefect table."""
+    metrics, baseline, champion = evidence.metrics, evidence.baseline, evidence.champion
+    rows: list[dict[str, Any]] = []
+    for score in ("accuracy", "macro_f1"):
+        interval = (evidence.intervals or {}).get(score)
+        rows.append(
+            {
+                "score": score,
+                f"version {evidence.model_version}": _round(metrics[score]) if metrics else None,
+                "95 % interval": f"{interval['low']:.4f} to {interval['high']:.4f}" if interval else None,
+                "TF-IDF floor": _round(baseline[score]) if baseline else None,
+                f"champion {evidence.champion_version or '(none)'}": _round(champion["metrics"][score]) if champion else None,
+            }
+        )
+    return rows
+
+
+def decision(result: Any, model: str) -> str:
+    """The gate's decision, rule by rule, and what happens next."""
+    heading = {
+        "promoted": f"# Version {result.model_version} of {model} is the champion",
+        "pending_approval": f"# Version {result.model_version} of {model} passed and waits for approval",
+        "refused": f"# Version {result.model_version} of {model} was refused",
+    }[result.decision]
+    version = result.model_version
+    after = {
+        "promoted": f"Before it: version {result.champion_before or '(none)'}. `finsent rollback` brings that one back.",
+        "pending_approval": f"`finsent approve {version} --why ...` or `finsent reject {version} --why ...`",
+        "refused": f"Champion stays: version {result.champion_after or '(none)'}.",
+    }[result.decision]
+    rules = ((rule.status, rule.name, rule.value, rule.threshold, rule.reason) for rule in result.rules)
+    reasons = "\n".join(f"- {reason}" for reason in result.reasons)
+    return "\n\n".join([heading, after, reasons, markdown_table(("status", "rule", "value", "threshold", "reason"), rules)])
+
+
+def predictions_report(report: Any) -> str:
+    """How many rows were scored by whom, and the class mix."""
+    counts: Mapping[str, int] = report.classes
+    total = sum(counts.values())
+    mix = ((label, n, _share(n / total)) for label, n in counts.items()) if total else ()
+    return "\n\n".join(
+        [
+            f"# {report.scored:,} tweets scored by version {report.model_version}",
+            (
+                f"{report.received:,} received, {report.skipped:,} already scored, {report.quarantined:,} quarantined, "
+                f"{report.abstained:,} abstained; {report.seconds:.1f} s."
+            ),
+            markdown_table(("class", "rows", "share"), mix),
+        ]
+    )
+
+
+def monitor_report(report: Any) -> str:
+    """Drift by feature and the decision it led to."""
+    reasons = "\n".join(f"- {reason}" for reason in report.reasons)
+    drift = markdown_table(("feature", "PSI"), sorted(report.drift.items()))
+    return "\n\n".join([f"# Decision: {report.decision}", reasons, drift, f"Windows looked at: {len(report.windows)}."])
+
+
+def _share(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.1%}"
+
+
+def _round(value: float) -> float:
+    return round(float(value), 4)

@@ -1,0 +1,38 @@
+"""The gate's decision. A refusal is a completed run with an artifact that says so, not a crash."""
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+
+from finsent.pipeline.promote import PromotionResult
+from flows.artifacts import decision
+from flows.events import emit_promoted
+from flows.parameters import FROM_ENVIRONMENT, Setup
+from flows.steps import step
+
+
+@step()
+def promote_version(setup: Setup, version: str | None) -> PromotionResult:
+    """Let the gate decide on the version's evidence; publish the decision, and tell the world of a promotion."""
+    from finsent.pipeline.promote import promote as run
+
+    config, home = setup.load()
+    result = run(config, home, version=version)
+    create_markdown_artifact(
+        decision(result, config.registered_model),
+        key="gate-decision",
+        description=f"Version {result.model_version}: {result.decision}",
+    )
+    if result.decision == "promoted":
+        emit_promoted(config.registered_model, result.model_version, result.champion_before)
+    return result
+
+
+@flow(name="promote", log_prints=False)
+def promote(version: str | None = None, setup: Setup = FROM_ENVIRONMENT) -> PromotionResult:
+    """Promote a version if it has proved itself.
+
+    Args:
+        version: Registered version; left out, the newest.
+        setup: Configuration and home; left empty, the worker's environment decides.
+    """
+    return promote_version(setup, version)

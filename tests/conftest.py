@@ -1,0 +1,148 @@
+"""Shared by all tests: a closed world (no network, no telemetry, no state outside temporary folders) and a fresh home."""
+
+import json
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from finsent.config import Config, load_config
+from finsent.home import Home, resolve_home
+
+# Before anything heavy is imported: libraries read these once
+_SCRATCH = Path(tempfile.mkdtemp(prefix="finsent-tests-"))
+os.environ.update(
+    {
+        "OMP_NUM_THREADS": "1",
+        "MPLBACKEND": "Agg",
+        "MPLCONFIGDIR": str(_SCRATCH / "matplotlib"),
+        "HF_HOME": str(_SCRATCH / "huggingface"),
+        "HF_MODULES_CACHE": str(_SCRATCH / "huggingface-modules"),
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "TOKENIZERS_PARALLELISM": "false",
+        "DO_NOT_TRACK": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+        "GIT_PYTHON_REFRESH": "quiet",
+        "PREFECT_HOME": str(_SCRATCH / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+)
+for _name in ("FINSENT_HOME", "FINSENT_TABLES", "FINSENT_PROFILE", "FINSENT_CONFIG", "MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
+    os.environ.pop(_name, None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _scratch_is_removed() -> Iterator[None]:
+    """Nothing of a test run stays behind."""
+    yield
+    shutil.rmtree(_SCRATCH, ignore_errors=True)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """A home of its own, with MLflow's store in it."""
+    return resolve_home({"FINSENT_HOME": str(tmp_path / "home")})
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> Config:
+    """The nano profile, shrunk to what builds in a blink."""
+    small = ("layers=1", "hidden_size=64", "intermediate_size=128", "heads=2", "kv_heads=1", "vocab_size=512")
+    return load_config("nano", overrides=[f"model.embedded.{item}" for item in small])
+
+
+@pytest.fixture(scope="session")
+def make_adapter(tmp_path_factory: pytest.TempPathFactory, tiny_config: Config) -> Callable[[int], Path]:
+    """`make_adapter(seed)`: an adapter folder with manifest and probe, its head drawn from the seed, nothing trained."""
+    scratch = resolve_home({"FINSENT_HOME": str(tmp_path_factory.mktemp("adapters"))})
+    made: dict[int, Path] = {}
+
+    def make(seed: int = 0) -> Path:
+        if seed not in made:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch and transformers deprecate things of their own
+                made[seed] = _build_adapter(scratch, tiny_config, seed)
+        return made[seed]
+
+    return make
+
+
+def _build_adapter(home: Home, config: Config, seed: int) -> Path:
+    import torch
+
+    from finsent.labels import LABELS
+    from finsent.model.adapter import attach, load_adapter, load_tokenizer, save_adapter
+    from finsent.model.base import load_base, locate_base
+    from finsent.model.engine import predict_logits
+    from finsent.model.manifest import PROBE, Manifest, write_manifest
+
+    texts = [
+        "$AAPL to the moon",
+        "selling all my $TSLA, it will crash",
+        "fed meets on tuesday",
+        "beat on earnings",
+        "puts printing",
+    ]
+    base = locate_base(config.model, home)
+    tokenizer = load_tokenizer(base, config.model, texts * 20)
+    torch.manual_seed(seed)
+    model = load_base(base, config.model, "cpu")
+    model.config.pad_token_id = tokenizer.pad_token_id
+    peft_model = attach(model, config.lora, config.model.name)
+    for name, parameter in peft_model.named_parameters():
+        if "lora_B" in name:  # zero until trained, and then the adapter would do nothing
+            torch.nn.init.normal_(parameter.data, std=0.05)
+    folder = home.root / f"adapter-{seed}"
+    folder.mkdir(parents=True)
+    save_adapter(peft_model, tokenizer, folder)
+    (folder / "README.md").unlink(missing_ok=True)
+    manifest = Manifest(
+        base_name=config.model.name,
+        base_revision=None,
+        base_fingerprint=base.fingerprint,
+        embedded=config.model.embedded,
+        quantization=config.model.quantization,
+        labels=LABELS,
+        max_length=config.model.max_length,
+        padding_side=config.model.padding_side,
+        pad_token_id=tokenizer.pad_token_id,
+        data_version=1,
+        data_fingerprint="ab" * 16,
+        split_rule="by hash of the near-duplicate group",
+        config=config.model_dump(mode="json"),
+        git_sha=None,
+        lock_hash="0" * 64,
+    )
+    write_manifest(folder, manifest)
+    logits = predict_logits(load_adapter(folder, home), texts)
+    (folder / PROBE).write_text(json.dumps({"texts": texts, "logits": logits.tolist()}), encoding="utf-8")
+    write_manifest(folder, manifest)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def _mlflow_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow database; making one takes seconds, copying it none."""
+    from finsent.registry.tracking import connect
+
+    home = resolve_home({"FINSENT_HOME": str(tmp_path_factory.mktemp("mlflow"))})
+    connect(home)
+    return home.root / "mlflow.db"
+
+
+@pytest.fixture
+def mlflow_home(home: Home, _mlflow_store: Path) -> Home:
+    """A home whose MLflow store is there already."""
+    home.root.mkdir(parents=True)
+    shutil.copyfile(_mlflow_store, home.root / "mlflow.db")
+    return home

@@ -1,0 +1,156 @@
+"""Profiles, files and overrides: what loads, what is refused, and the reference model card's numbers."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from finsent.config import DEFAULT_PROFILE, Config, load_config, profiles
+from finsent.errors import ConfigError
+
+
+@pytest.mark.parametrize("name", profiles())
+def test_every_shipped_profile_loads(name: str) -> None:
+    config = load_config(name)
+    assert config.profile == name
+    assert config.lora.targets
+
+
+def test_the_default_profile_downloads_nothing() -> None:
+    config = load_config()
+    assert config.profile == DEFAULT_PROFILE == "nano"
+    assert config.model.name == "embedded"
+    assert config.data.sources == ()
+
+
+def test_llama_profile_is_the_reference_card_to_the_letter() -> None:
+    config = load_config("llama-3.1-8b")
+    assert config.model.name == "meta-llama/Llama-3.1-8B-Instruct"
+    assert (config.model.max_length, config.model.padding_side) == (128, "left")
+    quantization = config.model.quantization
+    assert (quantization.kind, quantization.double, quantization.compute_dtype) == ("nf4", True, "bfloat16")
+    assert "score" in quantization.skip_modules
+    lora = config.lora
+    assert (lora.r, lora.alpha, lora.dropout, lora.bias) == (16, 32, 0.05, "none")
+    assert set(lora.targets) == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+    recipe = config.recipe
+    assert (recipe.epochs, recipe.batch_size, recipe.accumulation) == (3, 4, 4)
+    assert (recipe.learning_rate, recipe.schedule, recipe.optimizer) == (2e-4, "cosine", "paged_adamw_8bit")
+    assert recipe.mixed_precision == "fp16"
+    assert [source.uri for source in config.data.sources] == ["hf://TimKoornstra/financial-tweets-sentiment"]
+    assert config.data.sources[0].labels == {"0": "Neutral", "1": "Bullish", "2": "Bearish"}
+    assert any("bf16" in note for note in config.notes), "deviations are stated"
+
+
+def test_trainable_parameters_of_the_card() -> None:
+    """41,955,328: rank 16 on the seven projections of 32 layers, and a 3 x 4096 head without bias (Llama-3.1-8B's shapes)."""
+    rank, layers, width, kv_width, mlp, classes = 16, 32, 4096, 1024, 14336, 3
+    shapes = {
+        "q_proj": (width, width), "k_proj": (width, kv_width), "v_proj": (width, kv_width), "o_proj": (width, width),
+        "gate_proj": (width, mlp), "up_proj": (width, mlp), "down_proj": (mlp, width),
+    }  # fmt: skip
+    config = load_config("llama-3.1-8b")
+    adapters = sum(config.lora.r * sum(shapes[name]) for name in config.lora.targets) * layers
+    assert config.lora.r == rank
+    assert adapters + classes * width == 41_955_328
+
+
+def test_approval_by_a_human_is_the_default_everywhere() -> None:
+    assert {load_config(name).gate.approval for name in profiles()} == {"required"}
+
+
+def test_a_file_goes_on_top_of_its_profile_and_overrides_on_top_of_both(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("profile: minilm\nrecipe: {epochs: 1, batch_size: 8}\n", encoding="utf-8")
+    config = load_config("nano", file, ["recipe.batch_size=64", "gate.approval=automatic"])
+    assert config.profile == "minilm"
+    assert (config.recipe.epochs, config.recipe.batch_size) == (1, 64)
+    assert config.recipe.learning_rate == load_config("minilm").recipe.learning_rate
+    assert config.gate.approval == "automatic"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["recipe.epoch=1"], r"unknown key 'recipe\.epoch'"),
+        (["training.epochs=1"], r"unknown key 'training'"),
+        (["recipe.epochs=-1"], r"recipe\.epochs = -1"),
+        (["recipe.schedule=zigzag"], r"recipe\.schedule = 'zigzag'"),
+        (["recipe"], r"override 'recipe' is not of the form"),
+        (["=1"], r"override '=1' is not of the form"),
+        (["model.name=owner/other"], r"model\.embedded is given exactly when"),
+    ],
+)
+def test_wrong_values_are_refused_by_name(overrides: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_config("nano", overrides=overrides)
+
+
+def test_unknown_profile_lists_the_shipped_ones() -> None:
+    with pytest.raises(ConfigError, match=r"unknown profile 'nanoo'.*llama-3\.1-8b, .*nano"):
+        load_config("nanoo")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("recipe: [", "is not YAML"), ("- a\n- b\n", "must hold a mapping"), ("colour: red\n", "unknown key 'colour'")],
+)
+def test_wrong_files_are_refused_by_name(tmp_path: Path, content: str, said: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(content, encoding="utf-8")
+    with pytest.raises(ConfigError, match=said) as caught:
+        load_config(path=file)
+    assert str(file) in str(caught.value)
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no configuration file '.*absent\.yaml'"):
+        load_config(path=tmp_path / "absent.yaml")
+
+
+def test_configurations_do_not_change() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        load_config().recipe.epochs = 9
+
+
+def _properties(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for section in [schema, *schema["$defs"].values()]:
+        for name, item in section["properties"].items():
+            yield f"{section['title']}.{name}", item
+
+
+def test_schema_describes_every_field() -> None:
+    schema = Config.model_json_schema()
+    described = dict(_properties(schema))
+
+    def description(item: dict[str, Any]) -> str | None:
+        if "$ref" in item and "description" not in item:  # left out by pydantic when the section says the same
+            item = schema["$defs"][item["$ref"].rpartition("/")[2]]
+        return item.get("description")
+
+    assert len(described) > 60
+    assert not [name for name, item in described.items() if not description(item)]
+
+
+def test_schema_forbids_unknown_keys_everywhere() -> None:
+    schema = Config.model_json_schema()
+    assert all(section["additionalProperties"] is False for section in [schema, *schema["$defs"].values()])
+
+
+@pytest.mark.parametrize("name", profiles())
+def test_a_shown_configuration_loads_again(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "shown.json"  # JSON is YAML
+    file.write_text(load_config(name).model_dump_json(), encoding="utf-8")
+    assert load_config(path=file) == load_config(name)
+
+
+@given(st.dictionaries(st.integers(0, 9), st.sampled_from(["Neutral", "Bullish", "Bearish"]), min_size=1))
+def test_label_mappings_take_numbers_as_keys(labels: dict[int, str]) -> None:
+    source = Config.model_validate(
+        {**load_config().model_dump(), "data": {"sources": [{"uri": "x.csv", "labels": labels}]}}
+    ).data.sources[0]
+    assert source.labels == {str(key): value for key, value in labels.items()}

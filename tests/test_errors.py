@@ -1,0 +1,37 @@
+"""The tree of errors: what is caught as what, by callers and by the command line."""
+
+import inspect
+
+import pytest
+
+from finsent import errors
+from finsent.errors import FinsentError
+
+TREE = {
+    "FinsentError": (Exception,),
+    "ConfigError": (FinsentError, ValueError),
+    "InputError": (FinsentError, ValueError),
+    "BaseModelError": (FinsentError,),
+    "NoChampionError": (FinsentError, LookupError),
+    "ServiceError": (FinsentError, ConnectionError),
+    "Refused": (FinsentError,),
+    "ArtifactError": (errors.Refused,),
+}
+
+
+@pytest.mark.parametrize("name", TREE)
+def test_every_error_keeps_its_place(name: str) -> None:
+    assert getattr(errors, name).__bases__ == TREE[name]
+
+
+def test_there_is_no_error_beside_the_tree() -> None:
+    defined = {name for name, value in vars(errors).items() if inspect.isclass(value)}
+    assert defined == set(TREE)
+
+
+def test_messages_come_through_unchanged() -> None:
+    assert str(errors.InputError("no file 'x.csv'. Check the path.")) == "no file 'x.csv'. Check the path."
+
+
+def test_module_docstring_names_every_error() -> None:
+    assert all(name in str(errors.__doc__) for name in TREE)
