@@ -2,8 +2,6 @@
 
 import shutil
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -37,14 +35,6 @@ def requirements() -> list[str]:
     return [f"{name}=={version(name).partition('+')[0]}" for name in _REQUIREMENTS]
 
 
-@contextmanager
-def quiet_type_hints() -> Iterator[None]:
-    """MLflow warns about `Any` in type hints, its own at import among them."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*Any type hint is inferred as AnyType")
-        yield
-
-
 def save_model_folder(adapter: Path, folder: Path, *, model_id: str, run_id: str, metadata: dict[str, str]) -> None:
     """Write the MLflow model of `adapter` to `folder`, which must not exist yet. Nothing is loaded for it.
 
@@ -59,18 +49,18 @@ def save_model_folder(adapter: Path, folder: Path, *, model_id: str, run_id: str
     shutil.copytree(adapter, staged / "adapter")
     package = Path(finsent.__file__).parent
     shutil.copytree(package, staged / "finsent", ignore=_NOT_SHIPPED)
-    with quiet_type_hints():
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*Any type hint is inferred as AnyType")  # about type hints of MLflow's own
         import mlflow.pyfunc
-
-        mlflow.pyfunc.save_model(
-            path=str(folder),
-            mlflow_model=Model(run_id=run_id, model_uuid=model_id, model_id=model_id),
-            python_model=str(package / "registry" / "serving_model.py"),
-            artifacts={"adapter": str(staged / "adapter")},
-            code_paths=[str(staged / "finsent")],
-            pip_requirements=requirements(),
-            metadata=metadata,
-        )
+    mlflow.pyfunc.save_model(
+        path=str(folder),
+        mlflow_model=Model(run_id=run_id, model_uuid=model_id, model_id=model_id),
+        python_model=str(package / "registry" / "serving_model.py"),
+        artifacts={"adapter": str(staged / "adapter")},
+        code_paths=[str(staged / "finsent")],
+        pip_requirements=requirements(),
+        metadata=metadata,
+    )
     shutil.rmtree(staged)
     _forget_local_paths(folder)
     if not (folder / ADAPTER / "manifest.json").is_file():

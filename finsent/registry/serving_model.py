@@ -11,6 +11,15 @@ from typing import Any
 
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
+from pydantic import BaseModel
+
+
+class Prediction(BaseModel):
+    """The answer for one text. A typed one, since MLflow makes the version's signature of it."""
+
+    label: str
+    confidence: float
+    probabilities: dict[str, float]
 
 
 class SentimentModel(PythonModel):  # type: ignore[misc, unused-ignore]
@@ -28,18 +37,18 @@ class SentimentModel(PythonModel):  # type: ignore[misc, unused-ignore]
             home = Home(root=root, tables_url=str(root / "tables"), tracking_uri="")
         self.loaded = load_adapter(Path(context.artifacts["adapter"]), home)
 
-    def predict(self, context: Any, model_input: list[str], params: dict[str, Any] | None = None) -> list[dict[str, Any]]:  # noqa: ARG002
-        """Label, calibrated confidence and probability of each class, one object to each text."""
+    def predict(self, context: Any, model_input: list[str], params: dict[str, Any] | None = None) -> list[Prediction]:  # noqa: ARG002
+        """Label, calibrated confidence and probability of each class, one answer to each text."""
         from finsent.model.engine import predict_logits, probabilities
 
         labels = self.loaded.manifest.labels
         table = probabilities(predict_logits(self.loaded, model_input), self.loaded.manifest.temperature)
         return [
-            {
-                "label": labels[int(row.argmax())],
-                "confidence": float(row.max()),
-                "probabilities": {label: float(value) for label, value in zip(labels, row, strict=True)},
-            }
+            Prediction(
+                label=labels[int(row.argmax())],
+                confidence=float(row.max()),
+                probabilities=dict(zip(labels, row.tolist(), strict=True)),
+            )
             for row in table
         ]
 

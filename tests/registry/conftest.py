@@ -1,0 +1,34 @@
+"""Versions in a real registry."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from finsent.config import Config
+from finsent.home import Home
+from finsent.registry import tracking, versions
+
+
+@pytest.fixture
+def new_version(mlflow_home: Home, tiny_config: Config, make_adapter: Callable[[int], Path]) -> Callable[..., str]:
+    """`new_version(seed)`: register an adapter as a run of its own; returns the version."""
+
+    def register(seed: int = 0) -> str:
+        client = tracking.connect(mlflow_home)
+        with tracking.start_run(tiny_config, mlflow_home, kind="train") as run_id:
+            return versions.register(client, tiny_config, run_id=run_id, adapter=make_adapter(seed))
+
+    return register
+
+
+@pytest.fixture
+def bare_version(mlflow_home: Home) -> Callable[[], str]:
+    """`bare_version()`: a version without an artifact, for what looks at names alone."""
+    client = tracking.connect(mlflow_home)
+    client.create_registered_model("finsent")
+
+    def create() -> str:
+        return str(client.create_model_version("finsent", source="file:///nowhere", tags={"stage": "None"}).version)
+
+    return create

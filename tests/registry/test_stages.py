@@ -1,0 +1,200 @@
+"""Aliases and stages: one champion at every moment, whoever promotes and wherever a process dies."""
+
+import itertools
+import threading
+
+import pytest
+from mlflow import MlflowClient
+
+from finsent.errors import InputError, NoChampionError, Refused
+from finsent.registry import stages, tracking, versions
+
+
+def state(home):
+    """Aliases and the stage of each version."""
+    client = tracking.connect(home)
+    stage = {str(v.version): v.tags["stage"] for v in client.search_model_versions("name='finsent'")}
+    return versions.aliases(client, "finsent"), stage
+
+
+def test_the_way_of_a_version(mlflow_home, bare_version):
+    assert [bare_version(), bare_version(), bare_version()] == ["1", "2", "3"]
+    stages.make_challenger(mlflow_home, "finsent", "1")
+    assert state(mlflow_home) == ({"challenger": "1"}, {"1": "Staging", "2": "None", "3": "None"})
+    stages.make_champion(mlflow_home, "finsent", "1", None)
+    assert state(mlflow_home) == ({"champion": "1"}, {"1": "Production", "2": "None", "3": "None"})
+    stages.make_champion(mlflow_home, "finsent", "2", "1")
+    assert state(mlflow_home) == ({"champion": "2", "previous": "1"}, {"1": "Archived", "2": "Production", "3": "None"})
+    stages.make_challenger(mlflow_home, "finsent", "3")
+    assert state(mlflow_home)[1] == {"1": "Archived", "2": "Production", "3": "Staging"}
+    stages.reject_version(mlflow_home, "finsent", "3")
+    assert state(mlflow_home) == ({"champion": "2", "previous": "1"}, {"1": "Archived", "2": "Production", "3": "Archived"})
+
+
+def test_rollback_walks_back_and_stops_at_the_first(mlflow_home, bare_version):
+    for version, before in (("1", None), ("2", "1"), ("3", "2")):
+        bare_version()
+        stages.make_champion(mlflow_home, "finsent", version, before)
+    assert stages.rollback(mlflow_home, "finsent") == ("3", "2")
+    assert state(mlflow_home) == ({"champion": "2", "previous": "1"}, {"1": "Archived", "2": "Production", "3": "Archived"})
+    assert stages.rollback(mlflow_home, "finsent") == ("2", "1")
+    assert state(mlflow_home) == ({"champion": "1"}, {"1": "Production", "2": "Archived", "3": "Archived"})
+    with pytest.raises(Refused, match="nothing to roll back to"):
+        stages.rollback(mlflow_home, "finsent")
+    assert tracking.connect(mlflow_home).get_model_version("finsent", "3").tags["rolled_back"] == "true"
+
+
+def test_what_is_not_there_is_said(mlflow_home, bare_version):
+    with pytest.raises(InputError, match="has none yet"):
+        stages.make_champion(mlflow_home, "finsent", "1", None)
+    bare_version()
+    with pytest.raises(NoChampionError):
+        stages.rollback(mlflow_home, "finsent")
+    with pytest.raises(InputError, match="no version '9'"):
+        stages.make_challenger(mlflow_home, "finsent", "9")
+    stages.make_champion(mlflow_home, "finsent", "1", None)
+    with pytest.raises(Refused, match="cannot be its own challenger"):
+        stages.make_challenger(mlflow_home, "finsent", "1")
+    with pytest.raises(Refused, match="finsent rollback"):
+        stages.reject_version(mlflow_home, "finsent", "1")
+
+
+def test_deleted_predecessor_is_no_way_back(mlflow_home, bare_version):
+    for version, before in (("1", None), ("2", "1")):
+        bare_version()
+        stages.make_champion(mlflow_home, "finsent", version, before)
+    tracking.connect(mlflow_home).delete_model_version("finsent", "1")
+    with pytest.raises(Refused, match="still there"):
+        stages.rollback(mlflow_home, "finsent")
+    assert versions.champion(mlflow_home, "finsent") == "2"
+
+
+def test_stale_expectation_is_refused(mlflow_home, bare_version):
+    for _ in range(3):
+        bare_version()
+    stages.make_champion(mlflow_home, "finsent", "1", None)
+    before = state(mlflow_home)
+    for expected in (None, "2"):
+        with pytest.raises(Refused, match="Evaluate the version again"):
+            stages.make_champion(mlflow_home, "finsent", "3", expected)
+    assert state(mlflow_home) == before
+
+
+def test_of_two_promotions_at_once_one_wins(mlflow_home, bare_version):
+    for _ in range(3):
+        bare_version()
+    stages.make_champion(mlflow_home, "finsent", "1", None)
+    gate, outcomes = threading.Barrier(2), {}
+
+    def promote(version):
+        gate.wait()
+        try:
+            stages.make_champion(mlflow_home, "finsent", version, "1")
+            outcomes[version] = "won"
+        except Refused:
+            outcomes[version] = "refused"
+
+    threads = [threading.Thread(target=promote, args=(version,)) for version in ("2", "3")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes.values()) == ["refused", "won"]
+    (winner,) = [version for version, outcome in outcomes.items() if outcome == "won"]
+    aliases, stage = state(mlflow_home)
+    assert aliases == {"champion": winner, "previous": "1"}
+    assert sorted(stage.values()) == ["Archived", "None", "Production"]
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing in the code under test may catch it."""
+
+
+WRITES = (
+    "set_registered_model_alias",
+    "delete_registered_model_alias",
+    "set_model_version_tag",
+    "set_registered_model_tag",
+    "delete_registered_model_tag",
+)
+
+
+def die_before_write(monkeypatch, number):
+    """From now on the process dies in front of its `number`-th write; the returned function ends that."""
+    counter, real = itertools.count(), {name: getattr(MlflowClient, name) for name in WRITES}
+    for name in WRITES:
+
+        def write(self, *args, _name=name, **kwargs):
+            if next(counter) == number:
+                raise Killed
+            return real[_name](self, *args, **kwargs)
+
+        monkeypatch.setattr(MlflowClient, name, write)
+    return monkeypatch.undo
+
+
+def test_promotion_killed_before_any_write_is_finished_by_the_next(mlflow_home, bare_version, monkeypatch):
+    for _ in range(2):
+        bare_version()
+    for crash in itertools.count():
+        new = bare_version()
+        before = versions.champion(mlflow_home, "finsent")
+        stages.make_challenger(mlflow_home, "finsent", new)
+        alive = die_before_write(monkeypatch, crash)
+        try:
+            stages.make_champion(mlflow_home, "finsent", new, before)
+            died = False
+        except Killed:
+            died = True
+        alive()
+        assert versions.champion(mlflow_home, "finsent") in {before, new}
+        stages.make_champion(mlflow_home, "finsent", new, before)
+        aliases, stage = state(mlflow_home)
+        assert aliases == ({"champion": new, "previous": before} if before else {"champion": new})
+        assert [version for version, name in stage.items() if name == "Production"] == [new]
+        assert "Staging" not in stage.values()
+        if not died:
+            break
+    assert crash >= 5  # replaces, champion, previous, challenger, two stage tags
+
+
+def test_rollback_killed_before_any_write_goes_back_once(mlflow_home, bare_version, monkeypatch):
+    for crash in itertools.count():
+        base = versions.champion(mlflow_home, "finsent")
+        chain = [bare_version(), bare_version(), bare_version()]
+        for version in chain:
+            stages.make_champion(mlflow_home, "finsent", version, base)
+            base = version
+        alive = die_before_write(monkeypatch, crash)
+        try:
+            stages.rollback(mlflow_home, "finsent")
+            died = False
+        except Killed:
+            died = True
+        alive()
+        assert versions.champion(mlflow_home, "finsent") in {chain[1], chain[2]}
+        if died:
+            assert stages.rollback(mlflow_home, "finsent") == (chain[2], chain[1])
+        aliases, stage = state(mlflow_home)
+        assert aliases == {"champion": chain[1], "previous": chain[0]}
+        assert [version for version, name in stage.items() if name == "Production"] == [chain[1]]
+        client = tracking.connect(mlflow_home)
+        assert client.get_model_version("finsent", chain[2]).tags["rolled_back"] == "true"
+        assert not client.get_registered_model("finsent").tags
+        if not died:
+            break
+    assert crash >= 5
+
+
+def test_whatever_runs_next_finishes_a_killed_promotion(mlflow_home, bare_version, monkeypatch):
+    for version, before in (("1", None), ("2", "1")):
+        bare_version()
+        stages.make_champion(mlflow_home, "finsent", version, before)
+    bare_version()
+    alive = die_before_write(monkeypatch, 2)  # the alias is written, nothing after it
+    with pytest.raises(Killed):
+        stages.make_champion(mlflow_home, "finsent", "3", "2")
+    alive()
+    assert state(mlflow_home)[0] == {"champion": "3", "previous": "1"}
+    assert stages.rollback(mlflow_home, "finsent") == ("3", "2")
+    assert state(mlflow_home)[0] == {"champion": "2", "previous": "1"}

@@ -1,0 +1,183 @@
+"""Runs in a real MLflow store: what they hold, how they end, and that a dead server is said so at once."""
+
+import json
+import logging
+import socket
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from finsent.data.dataset import DataVersion
+from finsent.errors import InputError, ServiceError
+from finsent.home import resolve_home
+from finsent.registry import tracking
+
+DATA = DataVersion(version=3, fingerprint="cd" * 16, rows={"train": 70, "test": 30}, leaks=0, naive_leak=0.1)
+
+
+def test_run_holds_settings_and_origin(mlflow_home, tiny_config):
+    with tracking.start_run(tiny_config, mlflow_home, kind="train", tags={"extra": "yes"}, data=DATA) as run_id:
+        assert tracking.connect(mlflow_home).get_run(run_id).info.status == "RUNNING"
+    run = tracking.connect(mlflow_home).get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert run.info.artifact_uri.startswith(mlflow_home.artifacts.as_uri())
+    wanted = {
+        "lora.r": "16",
+        "lora.alpha": "32",
+        "quantization.kind": "nf4",
+        "recipe.optimizer": "paged_adamw_8bit",
+        "model.embedded.layers": "1",
+        "data.version": "3",
+        "data.rows.train": "70",
+        "lora.targets": json.dumps(list(tiny_config.lora.targets)),
+    }
+    assert {key: run.data.params[key] for key in wanted} == wanted
+    tags = run.data.tags
+    assert (tags["kind"], tags["profile"], tags["data_version"], tags["data_fingerprint"]) == ("train", "nano", "3", "cd" * 16)
+    assert (tags["extra"], tags["mlflow.source.name"]) == ("yes", "finsent train")
+    assert tags.get("git_sha") == tracking.git_sha()  # None outside a checkout
+    assert tags["finsent_version"]
+
+
+@pytest.mark.parametrize(("error", "status"), [(ValueError("the loss exploded"), "FAILED"), (KeyboardInterrupt(), "KILLED")])
+def test_run_that_breaks_off_says_so(mlflow_home, tiny_config, error, status):
+    with pytest.raises(type(error)), tracking.start_run(tiny_config, mlflow_home, kind="train") as run_id:
+        raise error
+    run = tracking.connect(mlflow_home).get_run(run_id)
+    assert run.info.status == status
+    assert run.data.tags.get("error") == ("ValueError: the loss exploded" if status == "FAILED" else None)
+
+
+def test_nothing_is_left_in_the_environment_or_the_working_folder(mlflow_home, tiny_config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with tracking.start_run(tiny_config, mlflow_home, kind="train"):
+        pass
+    assert resolve_home().tracking_uri != mlflow_home.tracking_uri
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
+def test_deleted_experiment_is_explained(mlflow_home, tiny_config):
+    client = tracking.connect(mlflow_home)
+    client.delete_experiment(tracking.experiment_id(client, mlflow_home, tiny_config.experiment))
+    with pytest.raises(InputError, match="'finsent' was deleted"), tracking.start_run(tiny_config, mlflow_home, kind="train"):
+        pass
+
+
+def test_series_keep_every_step(mlflow_home, tiny_config):
+    client = tracking.connect(mlflow_home)
+    with (
+        tracking.start_run(tiny_config, mlflow_home, kind="train") as run_id,
+        tracking.log_series(client, run_id) as log,
+    ):
+        for step in range(1500):
+            log(step, {"loss": 1 / (step + 1), "grad_norm": float("nan") if step == 7 else 1.0})
+    losses = client.get_metric_history(run_id, "loss")
+    assert sorted(metric.step for metric in losses) == list(range(1500))
+    assert {metric.value for metric in losses if metric.step == 3} == {0.25}
+
+
+def test_series_outlive_a_server_that_is_away_for_a_while(mlflow_home, tiny_config, monkeypatch, caplog):
+    client = tracking.connect(mlflow_home)
+    real, calls = client.log_batch, []
+
+    def flaky(*args, **kwargs):
+        calls.append(time.monotonic())
+        if len(calls) == 1:
+            raise ConnectionError("away")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(tracking, "_FLUSH_AFTER", 0.0)
+    with tracking.start_run(tiny_config, mlflow_home, kind="train") as run_id:
+        monkeypatch.setattr(client, "log_batch", flaky)
+        with caplog.at_level(logging.WARNING, logger="finsent"), tracking.log_series(client, run_id) as log:
+            log(0, {"loss": 2.0})
+            log(1, {"loss": 1.0})
+    assert "does not take them" in caplog.text
+    assert {m.step: m.value for m in client.get_metric_history(run_id, "loss")} == {0: 2.0, 1: 1.0}
+
+
+def test_series_that_never_arrive_are_an_error(mlflow_home, tiny_config, monkeypatch):
+    client = tracking.connect(mlflow_home)
+
+    def dead(*_args, **_kwargs):
+        raise ConnectionError("gone")
+
+    with tracking.start_run(tiny_config, mlflow_home, kind="train") as run_id:
+        monkeypatch.setattr(client, "log_batch", dead)
+        with (
+            pytest.raises(ServiceError, match=r"1 metrics of run .* could not be sent"),
+            tracking.log_series(client, run_id) as log,
+        ):
+            log(0, {"loss": 2.0})
+
+
+def test_dataset_is_linked_by_version(mlflow_home, tiny_config):
+    client = tracking.connect(mlflow_home)
+    with tracking.start_run(tiny_config, mlflow_home, kind="train") as run_id:
+        ref = tracking.log_dataset(
+            client,
+            run_id,
+            mlflow_home,
+            table="tweets",
+            version=3,
+            fingerprint="ef" * 32,
+            context="training",
+            split="train",
+            rows=70,
+        )
+    (logged,) = client.get_run(run_id).inputs.dataset_inputs
+    assert (logged.dataset.name, logged.dataset.digest) == (ref.name, ref.digest) == ("tweets-train", ("ef" * 32)[:36])
+    assert json.loads(logged.dataset.source) == {"path": f"{mlflow_home.tables_url}/tweets", "delta_table_version": 3}
+    assert {tag.key: tag.value for tag in logged.tags}["mlflow.data.context"] == "training"
+
+
+def test_long_parameters_are_cut_visibly():
+    flat = tracking.flatten({"a": {"b": "x" * 7000, "c": [1, 2]}, "d": None})
+    assert flat["a.b"].endswith("…")
+    assert len(flat["a.b"]) == 6000
+    assert (flat["a.c"], flat["d"]) == ("[1, 2]", "None")
+
+
+def test_dead_server_is_reported_within_seconds(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://user:secret@127.0.0.1:{taken.getsockname()[1]}"
+        home = resolve_home({"FINSENT_HOME": str(tmp_path / "home"), "MLFLOW_TRACKING_URI": url})
+        started = time.monotonic()
+        with pytest.raises(ServiceError, match="does not answer") as caught:
+            tracking.connect(home)
+    assert time.monotonic() - started < 5
+    assert "user:***@127.0.0.1" in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert not (tmp_path / "home").exists()
+
+
+def test_dead_database_is_reported_within_seconds(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"postgresql://mlflow:secret@127.0.0.1:{taken.getsockname()[1]}/mlflow"
+        with pytest.raises(ServiceError, match=r"mlflow:\*\*\*@127"):
+            tracking.connect(resolve_home({"FINSENT_HOME": str(tmp_path), "MLFLOW_TRACKING_URI": url}))
+
+
+def test_ailing_server_is_not_taken_for_a_sound_one(tmp_path):
+    class Ailing(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_error(503)
+
+        def log_message(self, *args):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Ailing)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}"
+        with pytest.raises(ServiceError, match="status 503"):
+            tracking.connect(resolve_home({"FINSENT_HOME": str(tmp_path), "MLFLOW_TRACKING_URI": url}))
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
