@@ -13,7 +13,7 @@ _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1f2430; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 .quiet { color: #5d636e; } figure { display: inline-block; margin: .5rem 1rem .5rem 0; vertical-align: top; }
-img { max-width: 100%; height: auto; } table { border-collapse: collapse; }
+img { width: 29rem; max-width: 100%; height: auto; } table { border-collapse: collapse; }
 th, td { padding: .25rem .8rem; border-bottom: 1px solid #dfe2e7; text-align: right; }
 th:first-child, td:first-child { text-align: left; } th { font-weight: 600; color: #5d636e; }
 """

@@ -106,7 +106,7 @@ def _floors(evidence: Evidence, rules: GateConfig) -> Iterator[RuleResult]:
 def _against_tfidf(evidence: Evidence, rules: GateConfig) -> Iterator[RuleResult]:
     floor: Any = evidence.baseline
     accuracy, least = _at(evidence.metrics, "accuracy"), _at(floor, "accuracy")
-    yield _rule("beats_tfidf", accuracy, "above", least, "Accuracy, held against the TF-IDF floor's,")
+    yield _rule("beats_tfidf", accuracy, "above", least, "Accuracy, against the TF-IDF floor's")
     p_value, what = _at(floor, "mcnemar", "p_one_sided"), "p of the exact McNemar test against the TF-IDF floor"
     yield _rule("beats_tfidf_significantly", p_value, "below", rules.alpha, what)
 
@@ -154,7 +154,7 @@ def _against_champion(evidence: Evidence, rules: GateConfig, current: str | None
     yield _rule("beats_champion", p_value, "below", rules.alpha, what)
     for label in LABELS:
         low = _at(champion, "paired_bootstrap", "class_f1_difference", label, "low")
-        what = f"F1 of {label} minus the champion's, lower end of the paired interval,"
+        what = f"F1 of {label} minus the champion's, lower end of the paired interval"
         yield _rule(f"class_no_worse.{label}", low, "above", -rules.class_margin, what)
 
 
@@ -164,8 +164,12 @@ def _rule(name: str, value: Any, relation: str, threshold: Any, what: str) -> Ru
         unknown = "value" if number is None else "threshold"
         return RuleResult(name, number, limit, "missing", f"{what}: no finite {unknown}, so this is not shown.")
     passed = bool(_RELATIONS[relation](number, limit))
-    reason = f"{what} is {number:.4g}, {'and' if passed else 'but'} must be {relation} {limit:.4g}."
+    reason = f"{what}: {_shown(number)}, required {relation} {_shown(limit)}."
     return RuleResult(name, number, limit, "pass" if passed else "fail", reason)
+
+
+def _shown(number: float) -> str:
+    return f"{number:,}" if isinstance(number, int) else f"{number:.4g}"
 
 
 def _number(value: Any) -> float | None:
