@@ -75,9 +75,17 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def _settings(manifest: Manifest) -> str:
     lora, recipe, q = manifest.config["lora"], manifest.config["recipe"], manifest.quantization
     quantised = f"NF4{', double quantisation' if q.double else ''}, computes in {q.compute_dtype}"
-    rows = [
+    identity = [
         ("base revision", manifest.base_revision or "as found at training"),
         ("base weights", quantised if q.kind == "nf4" else f"not quantised, {q.compute_dtype}"),
+        ("longest input", f"{manifest.max_length} tokens, the rest is cut"),
+        ("padding", f"{manifest.padding_side}, token id {manifest.pad_token_id}; pooled: {manifest.pooling}"),
+        ("calibration temperature", f"{manifest.temperature:.4g}"),
+    ]
+    if manifest.data_version is None:
+        return f"## Settings\n\n{_table(('setting', 'value'), identity)}\n\nTrained elsewhere: how is not known to finsent."
+    rows = [
+        *identity,
         ("LoRA", f"r {lora['r']}, alpha {lora['alpha']}, dropout {lora['dropout']}, bias {lora['bias']}"),
         ("target modules", ", ".join(lora["targets"])),
         ("trained whole", ", ".join(["classification head", *lora["modules_to_save"]])),
@@ -87,9 +95,6 @@ def _settings(manifest: Manifest) -> str:
         ("optimiser", f"{recipe['optimizer']}, weight decay {recipe['weight_decay']:g}"),
         ("mixed precision", recipe["mixed_precision"]),
         ("seed", recipe["seed"]),
-        ("longest input", f"{manifest.max_length} tokens, the rest is cut"),
-        ("padding", f"{manifest.padding_side}, token id {manifest.pad_token_id}; pooled: {manifest.pooling}"),
-        ("calibration temperature", f"{manifest.temperature:.4g}"),
     ]
     notes = "".join(f"\n- {note}" for note in manifest.config.get("notes", ()))
     return f"## Training\n\n{_table(('setting', 'value'), rows)}" + (
@@ -98,6 +103,11 @@ def _settings(manifest: Manifest) -> str:
 
 
 def _data(manifest: Manifest, evidence: Evidence | None) -> str:
+    if manifest.data_version is None:
+        return (
+            "## Data\n\nTrained elsewhere: on what is not known to finsent, nor whether the rows that it is "
+            "evaluated on were among it. Take its scores as an upper bound."
+        )
     leaks = "not audited" if evidence is None or evidence.leaks is None else str(evidence.leaks)
     sources = [source["uri"] for source in manifest.config["data"]["sources"]]
     named = f"Sources: {', '.join(f'`{uri}`' for uri in sources)}. " if sources else ""

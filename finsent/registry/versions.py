@@ -182,7 +182,7 @@ def download_adapter(home: Home, record: "ModelVersion", into: Path) -> Path:
     import mlflow.artifacts
     from mlflow.exceptions import MlflowException
 
-    what = f"version {record.version!r} of {record.name!r}"
+    what = f"version {str(record.version)!r} of {record.name!r}"
     try:
         fetched = mlflow.artifacts.download_artifacts(
             artifact_uri=f"models:/{record.name}/{record.version}/{ADAPTER}",
@@ -191,7 +191,8 @@ def download_adapter(home: Home, record: "ModelVersion", into: Path) -> Path:
             registry_uri=home.tracking_uri,
         )
     except (MlflowException, OSError) as error:
-        raise ArtifactError(f"the adapter of {what} cannot be fetched ({error}). Look at the artifact store.") from error
+        reason = " ".join(str(error).split())
+        raise ArtifactError(f"the adapter of {what} cannot be fetched ({reason}). Look at the artifact store.") from error
     folder = Path(fetched)
     if not (folder / MANIFEST).is_file() or sha256(folder / MANIFEST) != record.tags.get("manifest_sha256"):
         raise ArtifactError(f"the manifest of {what} is not the one that was registered. Its artifact was changed. Refused.")

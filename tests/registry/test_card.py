@@ -1,0 +1,115 @@
+"""The model card: true to the manifest, honest about what is missing, its snippet runs."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from finsent.config import load_config
+from finsent.evaluation.evidence import Evidence
+from finsent.labels import LABELS
+from finsent.model.manifest import verify
+from finsent.registry.card import render_card
+
+CLASSES = {label: {"precision": 0.7, "recall": 0.8, "f1": 0.75, "support": 100} for label in LABELS}
+EVIDENCE = Evidence(
+    model_name="finsent",
+    model_version="4",
+    leaks=0,
+    ece=0.021,
+    metrics={"n": 300, "accuracy": 0.7512, "macro_f1": 0.7345, "mcc": 0.61, "per_class": CLASSES, "confusion": [[100, 0, 0]] * 3},
+    intervals={
+        "accuracy": {"low": 0.71, "high": 0.79, "level": 0.95},
+        "macro_f1": {"low": 0.70, "high": 0.77, "level": 0.95},
+    },
+    per_source={"pyfin": {"n": 300, "accuracy": 0.7512, "macro_f1": 0.7345, "baseline_accuracy": 0.69}},
+    baseline={
+        "accuracy": 0.69,
+        "macro_f1": 0.66,
+        "mcnemar": {"only_a": 40, "only_b": 20, "p_one_sided": 0.01, "p_two_sided": 0.02},
+    },
+)
+
+
+@pytest.fixture
+def manifest(make_adapter):
+    return verify(make_adapter(0))
+
+
+def snippet(card):
+    return card.split("```python\n")[1].split("```")[0]
+
+
+def test_card_states_settings_scores_and_limits(manifest):
+    card = render_card(manifest, EVIDENCE)
+    header = yaml.safe_load(card.split("---\n")[1])
+    assert header["library_name"] == "peft"
+    assert header["model-index"][0]["results"][0]["metrics"][0] == {"type": "accuracy", "name": "Accuracy", "value": 0.7512}
+    for line in (
+        "| LoRA | r 16, alpha 32, dropout 0.05, bias none |",
+        "| base weights | NF4, double quantisation, computes in bfloat16 |",
+        "| accuracy | 0.7512 | 0.7100 to 0.7900 | 0.6900 |",
+        "| Bearish | 0.7000 | 0.8000 | 0.7500 | 100 |",
+        "| pyfin | 300 | 0.7512 | 0.7345 | 0.6900 |",
+        "pairs found across splits: 0",
+        "`0` Neutral, `1` Bullish, `2` Bearish",
+        "Not financial advice",
+    ):
+        assert line in card
+
+
+def test_card_without_evidence_claims_nothing(manifest):
+    card = render_card(manifest)
+    assert "Not evaluated yet" in card
+    assert "across splits: not audited" in card
+    assert "model-index" not in card
+    partial = render_card(
+        manifest, EVIDENCE.model_copy(update={"intervals": None, "ece": None, "baseline": None, "per_source": None})
+    )
+    assert "| accuracy | 0.7512 | not measured | not measured |" in partial
+
+
+def test_card_of_an_adapter_from_elsewhere_claims_no_training(manifest):
+    card = render_card(manifest.model_copy(update={"data_version": None, "data_fingerprint": None}), EVIDENCE)
+    assert "how is not known to finsent" in card
+    assert "upper bound" in card
+    assert "learning rate" not in card
+
+
+def test_card_of_the_reference_model(manifest):
+    config = load_config("llama-3.1-8b")
+    card = render_card(
+        manifest.model_copy(
+            update={
+                "base_name": config.model.name,
+                "embedded": None,
+                "quantization": config.model.quantization,
+                "config": config.model_dump(mode="json"),
+            }
+        )
+    )
+    header = yaml.safe_load(card.split("---\n")[1])
+    assert (header["base_model"], header["license"]) == ("meta-llama/Llama-3.1-8B-Instruct", "llama3.1")
+    assert "`hf://TimKoornstra/financial-tweets-sentiment`" in card
+    assert "| rows per step | 4 x 4 |" in card
+    assert "the card says fp16" in card
+    code = snippet(card)
+    compile(code, "card", "exec")
+    for part in ("BitsAndBytesConfig(", "AutoModelForSequenceClassification.from_pretrained(", "PeftModel.from_pretrained("):
+        assert part in code
+    assert 'bnb_4bit_quant_type="nf4"' in code
+
+
+def test_snippet_runs_on_the_exported_folder(manifest, make_adapter, tmp_path):
+    folder = shutil.copytree(make_adapter(0), tmp_path / "export")
+    (base,) = (make_adapter(0).parent / "bases").iterdir()
+    shutil.copytree(base, folder / "embedded-base")
+    script = folder / "snippet.py"
+    script.write_text(snippet(render_card(manifest, EVIDENCE)), encoding="utf-8")
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", script.name], cwd=folder, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert "'Bullish': 0." in run.stdout
