@@ -1,0 +1,267 @@
+"""Promotion from evidence to alias in a real registry: every way it can end, and what is written down on the way."""
+
+import json
+
+import pytest
+
+from finsent.config import load_config
+from finsent.errors import InputError, NoChampionError, Refused
+from finsent.evaluation.evidence import Evidence
+from finsent.labels import LABELS
+from finsent.pipeline import promote as pipeline
+from finsent.registry import ledger, stages, tracking, versions
+
+AUTOMATIC = load_config("nano", overrides=["gate.approval=automatic"])
+WITH_APPROVAL = load_config("nano", overrides=["gate.approval=required"])
+SIGNED = ("dana", "looked at the report")
+
+
+def evidence(version, champion=None, accuracy=0.9):
+    """Evidence that passes every rule, but for an accuracy that may be too low."""
+    interval = {"low": 0.01, "high": 0.05, "level": 0.95}
+    better = {"only_a": 130, "only_b": 60, "p_one_sided": 2e-7, "p_two_sided": 4e-7}
+    per_class = {label: {"precision": 0.9, "recall": 0.9, "f1": 0.9, "support": 1000} for label in LABELS}
+    confusion = [[900, 50, 50], [50, 900, 50], [50, 50, 900]]
+    metrics = {"n": 3000, "accuracy": accuracy, "macro_f1": 0.9, "mcc": 0.8, "per_class": per_class, "confusion": confusion}
+    scores = {"accuracy": 0.9, "macro_f1": 0.9, "baseline_accuracy": 0.7}
+    paired = {"macro_f1_difference": interval, "class_f1_difference": dict.fromkeys(LABELS, interval)}
+    return Evidence(
+        model_name="finsent",
+        model_version=version,
+        data_version=1,
+        data_fingerprint="ab" * 16,
+        n_test=3000,
+        metrics=metrics,
+        intervals={"accuracy": interval, "macro_f1": interval},
+        per_source={"all": {"n": 3000, **scores}},
+        ece=0.02,
+        temperature=1.2,
+        leaks=0,
+        baseline={"accuracy": 0.7, "macro_f1": 0.68, "mcnemar": better},
+        champion_version=champion,
+        champion_compared=champion is not None,
+        champion={"metrics": metrics, "mcnemar": better, "paired_bootstrap": paired} if champion else None,
+        round_trip={"max_logit_difference": 1e-4, "head_hash_equal": True, "padding_invariant": True, "batch_invariant": True},
+    )
+
+
+@pytest.fixture
+def evaluated(mlflow_home, tmp_path):
+    """`evaluated(champion, ...)`: a new version whose training run carries evidence; `content` replaces it as it is."""
+    client = tracking.connect(mlflow_home)
+    client.create_registered_model("finsent")
+
+    def create(champion=None, accuracy=0.9, content=None):
+        run = client.create_run(tracking.experiment_id(client, mlflow_home, "finsent"))
+        made = client.create_model_version("finsent", source="file:///nowhere", run_id=run.info.run_id, tags={"stage": "None"})
+        version = str(made.version)
+        path = tmp_path / "evidence.json"
+        path.write_text(evidence(version, champion, accuracy).model_dump_json() if content is None else content, encoding="utf-8")
+        if content != "":
+            client.log_artifact(run.info.run_id, str(path), "evaluation")
+        return version
+
+    return create
+
+
+def tags(home, version):
+    return tracking.connect(home).get_model_version("finsent", version).tags
+
+
+def test_first_version_that_passes_becomes_champion(mlflow_home, evaluated):
+    version = evaluated()
+    result = pipeline.promote(AUTOMATIC, mlflow_home)
+    assert (result.model_version, result.decision, result.champion_before, result.champion_after) == ("1", "promoted", None, "1")
+    assert {rule.status for rule in result.rules} == {"pass"}
+    assert versions.champion(mlflow_home, "finsent") == version
+    found = tags(mlflow_home, version)
+    assert (found["gate"], found["stage"]) == ("passed", "Production")
+    (entry,) = ledger.read(mlflow_home.ledger)
+    assert (entry["action"], entry["decision"], entry["version"], entry["champion"]) == ("gate", "promote", "1", None)
+    assert entry["gate"]["approval"] == "automatic"
+    assert len(entry["evidence_sha256"]) == 64
+    assert found["ledger_entry"] == f"{entry['seq']} {entry['hash']}"
+    assert ledger.verify(mlflow_home.ledger).length == 1
+
+
+def test_refusal_changes_nothing_and_is_written_down(mlflow_home, evaluated):
+    evaluated()
+    pipeline.promote(AUTOMATIC, mlflow_home)
+    weak = evaluated(champion="1", accuracy=0.3)
+    result = pipeline.promote(AUTOMATIC, mlflow_home, version=weak)
+    assert (result.decision, result.champion_before, result.champion_after) == ("refused", "1", "1")
+    assert any("Accuracy" in reason and "0.3" in reason for reason in result.reasons)
+    assert versions.aliases(tracking.connect(mlflow_home), "finsent") == {"champion": "1"}
+    assert (tags(mlflow_home, weak)["gate"], tags(mlflow_home, weak)["stage"]) == ("refused", "None")
+    assert tags(mlflow_home, weak)["gate_reasons"] == " ".join(result.reasons)
+    assert [entry["decision"] for entry in ledger.read(mlflow_home.ledger)] == ["promote", "refuse"]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("", "has no evidence: run `finsent evaluate`"),
+        ("not json", "cannot be read"),
+        (json.dumps({"model_name": "finsent"}), "cannot be read"),
+        (evidence("17").model_dump_json(), "evidence is of version 17"),
+    ],
+)
+def test_without_usable_evidence_nothing_is_promoted(mlflow_home, evaluated, content, reason):
+    version = evaluated(content=content)
+    result = pipeline.promote(AUTOMATIC, mlflow_home, version=version)
+    assert result.decision == "refused"
+    assert reason in result.reasons[0]
+    assert result.rules[0].status == "missing"
+    assert versions.champion(mlflow_home, "finsent") is None
+    assert ledger.read(mlflow_home.ledger)[0]["decision"] == "refuse"
+
+
+def test_evidence_against_another_champion_is_void(mlflow_home, evaluated):
+    evaluated()
+    late = evaluated(champion=None)  # evaluated before version 1 was promoted
+    pipeline.promote(AUTOMATIC, mlflow_home, version="1")
+    result = pipeline.promote(AUTOMATIC, mlflow_home, version=late)
+    assert result.decision == "refused"
+    assert any("stale evidence" in reason for reason in result.reasons)
+    assert versions.champion(mlflow_home, "finsent") == "1"
+
+
+def test_promotion_that_comes_second_is_refused(mlflow_home, evaluated, monkeypatch):
+    evaluated()
+    evaluated()
+    real = stages.make_champion
+
+    def overtaken(home, name, version, expected):
+        real(home, name, "2", None)
+        real(home, name, version, expected)
+
+    monkeypatch.setattr(stages, "make_champion", overtaken)
+    result = pipeline.promote(AUTOMATIC, mlflow_home, version="1")
+    assert (result.decision, result.champion_before, result.champion_after) == ("refused", None, "2")
+    assert "the champion of 'finsent' is '2'" in result.reasons[0]
+    assert [entry["decision"] for entry in ledger.read(mlflow_home.ledger)] == ["promote", "refuse"]
+    assert tags(mlflow_home, "1")["gate"] == "refused"
+
+
+def test_champion_is_not_judged_again(mlflow_home, evaluated):
+    evaluated()
+    pipeline.promote(AUTOMATIC, mlflow_home)
+    result = pipeline.promote(AUTOMATIC, mlflow_home)
+    assert (result.decision, result.reasons) == ("promoted", ("Version 1 is the champion already.",))
+    assert len(ledger.read(mlflow_home.ledger)) == 1
+
+
+def test_killed_after_the_decision_and_run_again(mlflow_home, evaluated, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def die(*_args):
+        raise Killed
+
+    version = evaluated()
+    with monkeypatch.context() as dying:
+        dying.setattr(stages, "make_champion", die)
+        with pytest.raises(Killed):
+            pipeline.promote(AUTOMATIC, mlflow_home)
+    assert versions.champion(mlflow_home, "finsent") is None
+    assert pipeline.promote(AUTOMATIC, mlflow_home).decision == "promoted"
+    assert versions.champion(mlflow_home, "finsent") == version
+    assert ledger.verify(mlflow_home.ledger).length == 2
+
+
+def test_approval_makes_the_challenger_champion(mlflow_home, evaluated):
+    version = evaluated()
+    waiting = pipeline.promote(WITH_APPROVAL, mlflow_home)
+    assert (waiting.decision, waiting.champion_after) == ("pending_approval", None)
+    assert versions.version_by_alias(mlflow_home, "finsent", "challenger") == version
+    assert (tags(mlflow_home, version)["approval"], tags(mlflow_home, version)["stage"]) == ("pending", "Staging")
+
+    result = pipeline.approve(WITH_APPROVAL, mlflow_home, None, *SIGNED)
+    assert (result.decision, result.champion_after) == ("promoted", version)
+    found = tags(mlflow_home, version)
+    assert (found["approval"], found["approved_by"], found["stage"]) == ("approved", "dana", "Production")
+    last = ledger.read(mlflow_home.ledger)[-1]
+    assert (last["action"], last["who"], last["why"]) == ("approve", *SIGNED)
+    again = pipeline.approve(WITH_APPROVAL, mlflow_home, version, *SIGNED)
+    assert again.reasons == ("Version 1 is the champion already.",)
+
+
+def test_approval_is_void_once_the_champion_changed(mlflow_home, evaluated):
+    first, second = evaluated(), evaluated()
+    pipeline.promote(WITH_APPROVAL, mlflow_home, version=first)
+    pipeline.promote(AUTOMATIC, mlflow_home, version=second)
+    result = pipeline.approve(WITH_APPROVAL, mlflow_home, first, *SIGNED)
+    assert result.decision == "refused"
+    assert any("stale evidence" in reason for reason in result.reasons)
+    assert versions.aliases(tracking.connect(mlflow_home), "finsent") == {"champion": second}
+    assert (tags(mlflow_home, first)["approval"], tags(mlflow_home, first)["stage"]) == ("void", "Archived")
+    assert ledger.read(mlflow_home.ledger)[-1]["action"] == "approval void"
+
+
+def test_approval_cut_short_can_be_given_again(mlflow_home, evaluated, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def die(*_args):
+        raise Killed
+
+    version = evaluated()
+    pipeline.promote(WITH_APPROVAL, mlflow_home)
+    with monkeypatch.context() as dying:
+        dying.setattr(stages, "make_champion", die)
+        with pytest.raises(Killed):
+            pipeline.approve(WITH_APPROVAL, mlflow_home, version, *SIGNED)
+    assert versions.champion(mlflow_home, "finsent") is None
+    assert pipeline.approve(WITH_APPROVAL, mlflow_home, version, *SIGNED).decision == "promoted"
+    assert versions.champion(mlflow_home, "finsent") == version
+
+
+def test_rejected_version_does_not_come_back_by_itself(mlflow_home, evaluated):
+    version = evaluated()
+    pipeline.promote(WITH_APPROVAL, mlflow_home)
+    result = pipeline.reject(WITH_APPROVAL, mlflow_home, version, *SIGNED)
+    assert result.reasons == ("Rejected by dana: looked at the report",)
+    assert tags(mlflow_home, version)["stage"] == "Archived"
+    again = pipeline.promote(AUTOMATIC, mlflow_home, version=version)
+    assert again.decision == "refused"
+    assert "was rejected" in again.reasons[0]
+    tracking.connect(mlflow_home).delete_model_version_tag("finsent", version, "approval")
+    assert pipeline.promote(AUTOMATIC, mlflow_home, version=version).decision == "promoted"
+
+
+@pytest.mark.parametrize("decide", [pipeline.approve, pipeline.reject])
+def test_only_what_waits_can_be_approved_or_rejected(mlflow_home, evaluated, decide):
+    with pytest.raises(Refused, match=r"no version of 'finsent' waits"):
+        decide(WITH_APPROVAL, mlflow_home, None, *SIGNED)
+    version = evaluated()
+    with pytest.raises(Refused, match="does not wait for approval: none does"):
+        decide(WITH_APPROVAL, mlflow_home, version, *SIGNED)
+    with pytest.raises(InputError, match="no version '8'"):
+        decide(WITH_APPROVAL, mlflow_home, "8", *SIGNED)
+    with pytest.raises(InputError, match="needs a name and a reason"):
+        decide(WITH_APPROVAL, mlflow_home, version, "dana", " ")
+    assert not mlflow_home.ledger.exists()
+
+
+def test_rollback_is_at_once_and_written_down(mlflow_home, evaluated):
+    with pytest.raises(NoChampionError):
+        pipeline.rollback(AUTOMATIC, mlflow_home, *SIGNED)
+    evaluated()
+    pipeline.promote(AUTOMATIC, mlflow_home)
+    bad = evaluated(champion="1")
+    assert pipeline.promote(AUTOMATIC, mlflow_home).champion_after == bad
+    result = pipeline.rollback(AUTOMATIC, mlflow_home, *SIGNED)
+    assert (result.model_version, result.champion_before, result.champion_after) == ("1", bad, "1")
+    last = ledger.read(mlflow_home.ledger)[-1]
+    assert (last["action"], last["from"], last["to"], last["who"]) == ("rollback", bad, "1", "dana")
+    again = pipeline.promote(AUTOMATIC, mlflow_home, version=bad)
+    assert "was rolled back" in again.reasons[0]
+    with pytest.raises(Refused, match="nothing to roll back to"):
+        pipeline.rollback(AUTOMATIC, mlflow_home, *SIGNED)
+
+
+def test_nothing_registered_is_said(mlflow_home):
+    with pytest.raises(InputError, match="run `finsent train`"):
+        pipeline.promote(AUTOMATIC, mlflow_home)
+    with pytest.raises(InputError, match="has none yet"):
+        pipeline.promote(AUTOMATIC, mlflow_home, version="3")
