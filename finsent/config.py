@@ -118,12 +118,15 @@ class Recipe(Section):
     """Decoupled weight decay."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradient norm is clipped to this."""
-    mixed_precision: Literal["no", "fp16", "bf16"] = "bf16"
+    mixed_precision: Literal["none", "fp16", "bf16"] = "bf16"
     """Autocast type; `fp16` becomes bf16 where the hardware has it."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third more work."""
     group_by_length: bool = False
     """Draw batches of similar length from random windows: less padding. The reference draws at random."""
+    token_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of each training text's tokens left out, drawn anew each time (word dropout, arXiv:1511.06349): keeps a base
+    without pre-training from learning its few thousand tweets by heart. The reference uses none."""
     seed: int = 42
     """Seed of row order, dropout and the adapters' start."""
     checkpoint_every: int = Field(default=500, gt=0)

@@ -1,0 +1,144 @@
+"""Loading a base model: from the Hub, a local folder, or built on the spot. Knows nothing of adapters."""
+
+import hashlib
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finsent.config import ModelConfig
+from finsent.errors import BaseModelError
+from finsent.home import Home
+from finsent.labels import ID2LABEL, LABEL2ID, LABELS
+from finsent.model.embedded import materialise
+
+_SAMPLE = 1 << 20
+
+
+@dataclass(frozen=True)
+class BaseFolder:
+    """A base model on disk, in the Hub's layout."""
+
+    folder: Path
+    revision: str | None
+    """Commit of the Hub, where it came from there."""
+    fingerprint: str
+    """Identity of its configuration and weights, see `fingerprint`."""
+
+
+def locate_base(config: ModelConfig, home: Home) -> BaseFolder:
+    """Find the base: build the embedded one, take a local folder, or fetch from the Hub (its cache first).
+
+    Raises:
+        BaseModelError: not there, not reachable, gated, or without safetensors weights.
+    """
+    if config.embedded is not None:
+        folder, revision = materialise(config.embedded, home.bases), None
+    elif Path(config.name).expanduser().is_dir():
+        folder, revision = Path(config.name).expanduser().resolve(), None
+    else:
+        folder, revision = _fetch(config.name, config.revision)
+    if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
+        raise BaseModelError(f"base model {config.name!r}: {str(folder)!r} lacks config.json or *.safetensors. Give a Hub id or a complete folder.")
+    return BaseFolder(folder, revision, fingerprint(folder))
+
+
+def _fetch(name: str, revision: str | None) -> tuple[Path, str | None]:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+
+    wanted = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt"]
+    try:
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
+    except GatedRepoError as error:
+        raise BaseModelError(f"base model {name!r} is gated. Accept its licence on its Hub page and set HF_TOKEN.") from error
+    except RevisionNotFoundError as error:
+        raise BaseModelError(f"base model {name!r} has no revision {revision!r}. Correct model.revision.") from error
+    except RepositoryNotFoundError as error:
+        raise BaseModelError(f"base model {name!r} is not on the Hub (or private: set HF_TOKEN), nor a local folder. Correct model.name.") from error
+    except HFValidationError as error:
+        raise BaseModelError(f"base model {name!r} is neither a folder here nor a valid Hub id. Correct model.name.") from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise BaseModelError(
+            f"base model {name!r} cannot be reached ({type(error).__name__}) and is not in the local cache. "
+            "Connect to the Hub, or set model.name to a local folder that holds it."
+        ) from error
+    return folder, folder.name if folder.parent.name == "snapshots" else revision
+
+
+def fingerprint(folder: Path) -> str:
+    """SHA-256 over the weight files' tables of contents, sizes and samples of their bytes, and the model's shape.
+
+    Whole files of 16 GB would take minutes at each load; the first and last MiB of every file's data do not, and two
+    trainings of one architecture differ in them.
+    """
+    digest = hashlib.sha256()
+    shape = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    for key in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"):
+        digest.update(f"{key}={shape.get(key)};".encode())
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            digest.update(stream.read(length))
+            digest.update(stream.read(_SAMPLE))
+            stream.seek(-min(_SAMPLE, path.stat().st_size), 2)
+            digest.update(stream.read(_SAMPLE))
+            digest.update(str(path.stat().st_size).encode())
+    return digest.hexdigest()
+
+
+def load_base(base: BaseFolder, config: ModelConfig, device: str) -> Any:
+    """The base with a fresh three-class head, quantised as configured, its weights frozen, on `device`.
+
+    Raises:
+        BaseModelError: transformers cannot load the folder as a sequence classifier.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig
+
+    dtype = getattr(torch, config.quantization.compute_dtype)
+    quantization = None
+    if config.quantization.kind == "nf4":
+        quantization = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=config.quantization.double,
+            bnb_4bit_compute_dtype=dtype,
+            # transformers' own default misses a head with a bias and would quantise it
+            llm_int8_skip_modules=list(config.quantization.skip_modules),
+        )
+    try:
+        model = AutoModelForSequenceClassification.from_pretrained(
+            base.folder,
+            num_labels=len(LABELS),
+            id2label=dict(ID2LABEL),
+            label2id=dict(LABEL2ID),
+            quantization_config=quantization,
+            dtype=dtype,
+            device_map={"": device},
+            trust_remote_code=False,
+            use_safetensors=True,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise BaseModelError(f"base model {config.name!r} does not load as a sequence classifier: {error}") from error
+    keep_gradients_right(model)
+    model.requires_grad_(requires_grad=False)
+    model.config.use_cache = False
+    return model
+
+
+def keep_gradients_right(model: Any) -> None:
+    """Switch off bitsandbytes' CPU repacking: after the first eval forward it makes later gradients silently wrong."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def pick_device() -> str:
+    """`cuda` with the local rank where there is a GPU, else `cpu`."""
+    import os
+
+    import torch
+
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"

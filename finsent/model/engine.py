@@ -1,0 +1,76 @@
+"""The stock engine: transformers and PEFT, padded, batches by token budget. The reference for every faster one."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finsent.model.adapter import Loaded
+from finsent.progress import track
+
+
+def tokenise(tokenizer: Any, texts: Sequence[str], max_length: int) -> list[list[int]]:
+    """Token ids of each text, cut at `max_length`, special tokens included, no padding."""
+    if not texts:
+        return []
+    ids: list[list[int]] = tokenizer(list(texts), truncation=True, max_length=max_length, add_special_tokens=True)["input_ids"]
+    return ids
+
+
+def count_tokens(loaded: Loaded, texts: Sequence[str]) -> NDArray[np.int64]:
+    """Tokens of each text as the model sees it."""
+    return np.array([len(ids) for ids in tokenise(loaded.tokenizer, texts, loaded.manifest.max_length)], dtype=np.int64)
+
+
+def token_batches(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:
+    """Row indices in batches of similar length, longest first, each of at most `token_budget` padded tokens (or one row)."""
+    batch: list[int] = []
+    longest = 0
+    for row in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        longest = longest or lengths[row]
+        if batch and longest * (len(batch) + 1) > token_budget:
+            yield batch
+            batch, longest = [], lengths[row]
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def pad(rows: Sequence[Sequence[int]], pad_id: int, side: str) -> tuple[Any, Any]:
+    """Tensors input_ids and attention_mask [rows, longest], padded on `side`."""
+    import torch
+
+    longest = max(len(row) for row in rows)
+    ids = torch.full((len(rows), longest), pad_id, dtype=torch.long)
+    mask = torch.zeros((len(rows), longest), dtype=torch.long)
+    for i, row in enumerate(rows):
+        span = slice(longest - len(row), longest) if side == "left" else slice(0, len(row))
+        ids[i, span] = torch.tensor(row, dtype=torch.long)
+        mask[i, span] = 1
+    return ids, mask
+
+
+def predict_logits(
+    loaded: Loaded, texts: Sequence[str], *, token_budget: int = 4096, progress: bool = False, padding_side: str | None = None
+) -> NDArray[np.float32]:
+    """Logits [texts, 3], float32, in the order of `texts`."""
+    import torch
+
+    rows = tokenise(loaded.tokenizer, texts, loaded.manifest.max_length)
+    logits = np.zeros((len(rows), len(loaded.manifest.labels)), dtype=np.float32)
+    batches = list(token_batches([len(row) for row in rows], token_budget))
+    with torch.inference_mode():
+        for batch in track(batches, description="scoring", unit="batch") if progress else batches:
+            ids, mask = pad([rows[i] for i in batch], loaded.manifest.pad_token_id, padding_side or loaded.manifest.padding_side)
+            out = loaded.model(input_ids=ids.to(loaded.device), attention_mask=mask.to(loaded.device)).logits
+            logits[batch] = out.float().cpu().numpy()
+    return logits
+
+
+def probabilities(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:
+    """Softmax of logits / temperature, rows sum to one (temperature scaling, arXiv:1706.04599)."""
+    scaled = logits.astype(np.float64) / temperature
+    scaled -= scaled.max(axis=1, keepdims=True, initial=-np.inf)
+    exponent = np.exp(scaled)
+    return np.asarray(exponent / exponent.sum(axis=1, keepdims=True))

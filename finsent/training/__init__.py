@@ -1,0 +1,1 @@
+"""Training: one linear loop, its checkpoints and its pre-flight check."""

@@ -1,0 +1,232 @@
+"""One training loop, from set-up to a saved adapter, top to bottom. Knows nothing of MLflow, Prefect or tables."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finsent.config import Config, Recipe
+from finsent.errors import FinsentError, InputError
+from finsent.home import Home
+from finsent.labels import LABELS
+from finsent.model.adapter import attach, load_tokenizer, save_adapter
+from finsent.model.base import BaseFolder, load_base, locate_base, pick_device
+from finsent.model.engine import pad, tokenise
+from finsent.progress import track
+from finsent.training.batches import drop_tokens, epoch_steps, steps_in_total
+from finsent.training.checkpoint import complete_checkpoints, load_checkpoint, save_checkpoint
+from finsent.training.optimizer import learning_rate, make_optimizer
+from finsent.training.preflight import verify_settings
+
+OnMetrics = Callable[[int, dict[str, float]], None]
+BatchOf = Callable[..., tuple[Any, Any, Any]]
+"""Rows, and the seed of this batch, to input_ids, attention_mask [rows, longest] and labels [rows]."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Labelled texts; labels int64 [N]."""
+
+    texts: Sequence[str]
+    labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training left behind."""
+
+    adapter: Path
+    base: BaseFolder
+    pad_token_id: int
+    rows: int
+    steps: int
+    resumed_from: int
+    """Optimiser step of the checkpoint that this went on from; 0 for a training from the start."""
+    seconds: float
+    rows_per_second: float
+    final_loss: float
+    trainable_parameters: int
+    quantized_modules: int
+    mixed_precision: str
+
+
+def train(config: Config, home: Home, train_rows: Rows, validation: Rows, folder: Path, on_metrics: OnMetrics) -> Trained:
+    """Train an adapter into `folder`/adapter, going on from the newest checkpoint in `folder` if there is one.
+
+    `on_metrics(step, values)` gets loss (mean over the step's rows), learning_rate, grad_norm (before clipping),
+    rows_per_second, tokens_per_second, padding_share after every optimiser step, and validation_* after each epoch.
+
+    Raises:
+        InputError: no rows, or only one class in them.
+        BaseModelError: the base cannot be reached.
+        FinsentError: the loss became infinite or not a number, or the pre-flight check failed.
+    """
+    import torch
+    from accelerate import Accelerator
+    from accelerate.utils import set_seed
+
+    # set-up
+    _check_rows(train_rows)
+    recipe, device = config.recipe, pick_device()
+    precision = resolve_precision(recipe.mixed_precision, device)
+    accelerator = Accelerator(mixed_precision="no" if precision == "none" else precision, cpu=device == "cpu")
+    set_seed(recipe.seed)
+    base = locate_base(config.model, home)
+    tokenizer = load_tokenizer(base, config.model, list(train_rows.texts))
+    model = load_base(base, config.model, device)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    if recipe.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model = attach(model, config.lora, config.model.name)
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = make_optimizer(recipe, trainable, device)
+    model, optimizer = accelerator.prepare(model, optimizer)
+    plain = accelerator.unwrap_model(model)
+    tokens = tokenise(tokenizer, train_rows.texts, config.model.max_length)
+    lengths = [len(ids) for ids in tokens]
+    rows_per_step = recipe.batch_size * recipe.accumulation
+    total = steps_in_total(len(tokens), rows_per_step, recipe.epochs)
+    batch_of = _collator(tokens, train_rows.labels, int(tokenizer.pad_token_id), config, device)
+
+    # verify, before hours are spent
+    checkpoints = complete_checkpoints(folder)
+    if not checkpoints and accelerator.is_main_process:
+        verify_settings(plain, tokenizer, batch_of, recipe, folder / "preflight", device)
+
+    # train
+    first = load_checkpoint(checkpoints[-1], plain, optimizer) if checkpoints else 0
+    model.train()
+    loss_value, seen, started = math.nan, 0, time.perf_counter()
+    steps = _schedule(lengths, rows_per_step, total, recipe)
+    for step in track(range(first, total), description="training", total=total - first, unit="step"):
+        step_started = time.perf_counter()
+        rows = steps(step)
+        torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout depends on the step alone, so a resumed run repeats it
+        rate = learning_rate(recipe, step, total)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        step_loss, padded = torch.zeros((), device=device), 0
+        for start in range(0, len(rows), recipe.batch_size):
+            ids, mask, labels = batch_of(rows[start : start + recipe.batch_size], (recipe.seed, step, start))
+            logits = model(input_ids=ids, attention_mask=mask).logits
+            # summed and divided by the rows of the whole step: transformers' own loss is too large under accumulation
+            loss = torch.nn.functional.cross_entropy(logits.float(), labels, reduction="sum") / len(rows)
+            accelerator.backward(loss)
+            step_loss += loss.detach()
+            padded += ids.numel()
+        norm = accelerator.clip_grad_norm_(trainable, recipe.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        loss_value = float(step_loss)
+        if not math.isfinite(loss_value):
+            raise FinsentError(f"loss is {loss_value!r} at step {step + 1}. Lower recipe.learning_rate ({recipe.learning_rate}), or use bf16 in place of fp16.")
+        seen += len(rows)
+        took, real = time.perf_counter() - step_started, sum(lengths[i] for i in rows)
+        on_metrics(
+            step + 1,
+            {
+                "loss": loss_value,
+                "learning_rate": rate,
+                "grad_norm": float(norm),
+                "rows_per_second": len(rows) / took,
+                "tokens_per_second": real / took,
+                "padding_share": 1 - real / padded,
+            },
+        )
+        if recipe.evaluate_every_epoch and (step + 1) % math.ceil(len(tokens) / rows_per_step) == 0 and len(validation.texts):
+            on_metrics(step + 1, validate(plain, tokenizer, validation, config, device))
+            model.train()
+        if (step + 1) % recipe.checkpoint_every == 0 and step + 1 < total and accelerator.is_main_process:
+            save_checkpoint(folder, step + 1, plain, optimizer)
+    seconds = time.perf_counter() - started
+
+    # save; the caller evaluates a fresh load of what lies here, never this model
+    adapter = folder / "adapter"
+    if accelerator.is_main_process:
+        save_adapter(plain, tokenizer, adapter)
+    accelerator.wait_for_everyone()
+    return Trained(
+        adapter=adapter,
+        base=base,
+        pad_token_id=int(tokenizer.pad_token_id),
+        rows=len(tokens),
+        steps=total,
+        resumed_from=first,
+        seconds=seconds,
+        rows_per_second=seen / seconds if seconds else 0.0,
+        final_loss=loss_value,
+        trainable_parameters=sum(parameter.numel() for parameter in trainable),
+        quantized_modules=sum(type(module).__name__ == "Linear4bit" for module in plain.modules()),
+        mixed_precision=precision,
+    )
+
+
+def validate(model: Any, tokenizer: Any, rows: Rows, config: Config, device: str) -> dict[str, float]:
+    """Loss and accuracy of the model in training on `rows`: a look on the way, not the evaluation."""
+    import torch
+
+    model.eval()
+    tokens = tokenise(tokenizer, rows.texts, config.model.max_length)
+    order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
+    loss, right = 0.0, 0
+    with torch.no_grad():
+        for start in range(0, len(order), 64):
+            chosen = order[start : start + 64]
+            ids, mask = pad([tokens[i] for i in chosen], tokenizer.pad_token_id, config.model.padding_side)
+            logits = model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits.float().cpu()
+            labels = torch.from_numpy(rows.labels[chosen])
+            loss += float(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"))
+            right += int((logits.argmax(-1) == labels).sum())
+    return {"validation_loss": loss / len(order), "validation_accuracy": right / len(order)}
+
+
+def resolve_precision(wanted: str, device: str) -> str:
+    """The autocast type to use: fp16 becomes bf16 where the hardware computes in it (a CPU always can)."""
+    import torch
+
+    if wanted == "fp16" and (device == "cpu" or torch.cuda.is_bf16_supported()):
+        return "bf16"
+    return wanted
+
+
+def _collator(tokens: list[list[int]], labels: NDArray[np.int64], pad_id: int, config: Config, device: str) -> BatchOf:
+    import torch
+
+    share = config.recipe.token_dropout
+
+    def collate(rows: list[int], seed: tuple[int, ...] | None = None) -> tuple[Any, Any, Any]:
+        chosen = [tokens[i] for i in rows]
+        if share and seed is not None:
+            generator = np.random.default_rng(seed)
+            chosen = [drop_tokens(ids, generator.random(len(ids)) >= share) for ids in chosen]
+        ids, mask = pad(chosen, pad_id, config.model.padding_side)
+        return ids.to(device), mask.to(device), torch.from_numpy(labels[rows]).to(device)
+
+    return collate
+
+
+def _schedule(lengths: list[int], rows_per_step: int, total: int, recipe: Recipe) -> Callable[[int], list[int]]:
+    per_epoch = math.ceil(len(lengths) / rows_per_step)
+    cache: dict[int, list[list[int]]] = {}
+
+    def rows_of(step: int) -> list[int]:
+        epoch = step // per_epoch
+        if epoch not in cache:
+            cache.clear()
+            cache[epoch] = epoch_steps(lengths, rows_per_step, seed=recipe.seed, epoch=epoch, group_by_length=recipe.group_by_length)
+        return cache[epoch][step % per_epoch]
+
+    return rows_of
+
+
+def _check_rows(rows: Rows) -> None:
+    if not len(rows.texts):
+        raise InputError("there are no rows to train on. Run `finsent ingest` first.")
+    present = [LABELS[i] for i in sorted(set(rows.labels.tolist()))]
+    if len(present) < 2:
+        raise InputError(f"all {len(rows.texts)} training rows are {present[0]!r}: nothing to tell apart. Ingest rows of the other classes.")
