@@ -3,16 +3,20 @@
 from dataclasses import dataclass
 
 from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
 
 from finsent.config import Source
 from finsent.pipeline.evaluate import EvaluationResult
 from finsent.pipeline.ingest import IngestReport
 from finsent.pipeline.promote import PromotionResult
+from finsent.pipeline.retrain import retrain_decision
 from finsent.pipeline.train import TrainResult
 from flows.evaluate import evaluate_version
 from flows.ingest import ingest_sources
 from flows.parameters import FROM_ENVIRONMENT, Setup
 from flows.promote import promote_version
+from flows.steps import step
 from flows.train import train_version
 
 
@@ -26,16 +30,31 @@ class Retrained:
     promotion: PromotionResult
 
 
+@step()
+def due(setup: Setup) -> tuple[bool, str]:
+    """Whether there is anything new to train on, and why or why not."""
+    config, home = setup.load()
+    decision = retrain_decision(config, home, scheduled=True)
+    return decision.decision == "retrain", " ".join(decision.reasons)
+
+
 @flow(name="retrain", log_prints=False)
-def retrain(sources: tuple[Source, ...] = (), setup: Setup = FROM_ENVIRONMENT) -> Retrained:
+def retrain(
+    sources: tuple[Source, ...] = (), only_if_due: bool = False, setup: Setup = FROM_ENVIRONMENT
+) -> Retrained | State[None]:
     """Read new labels, train on all of them, evaluate, and let the gate decide.
 
     Args:
         sources: What to read; left empty, the configured `data.sources`. With neither, the data there is trained on.
+        only_if_due: Stop after reading when nothing is new or the last training is too recent; schedules set it.
         setup: Configuration and home; left empty, the worker's environment decides.
     """
     config, _ = setup.load()
     data = ingest_sources(setup, sources) if sources or config.data.sources else None
+    if only_if_due:
+        wanted, why = due(setup)
+        if not wanted:
+            return Completed(name="Skipped", message=why)
     training = train_version(setup, None)
     evaluation = evaluate_version(setup, training.model_version)
     return Retrained(data, training, evaluation, promote_version(setup, training.model_version))

@@ -14,13 +14,18 @@ from finsent.config import Config, profiles
 def register(group: click.Group) -> None:
     """Add `config show` and `config schema`."""
 
-    @group.group("config", epilog=examples("finsent config show --profile llama-3.1-8b", "finsent config schema"))
+    @group.group(
+        "config",
+        short_help="Show what is set, or all that can be.",
+        epilog=examples("finsent config show --profile llama-3.1-8b", "finsent config schema"),
+    )
     def configuration() -> None:
         """Show the configuration in force, or everything that can be set."""
 
     @command(
         configuration,
         "show",
+        "The configuration in force, as YAML.",
         epilog=examples(
             "finsent config show --profile llama-3.1-8b > mine.yaml", "finsent config show --set recipe.epochs=1 --json"
         ),
@@ -32,7 +37,10 @@ def register(group: click.Group) -> None:
         return Outcome(values, head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110).rstrip())
 
     @command(
-        configuration, "schema", epilog=examples("finsent config schema", "finsent config schema --json > finsent.schema.json")
+        configuration,
+        "schema",
+        "Every key with default and meaning.",
+        epilog=examples("finsent config schema", "finsent config schema --json > finsent.schema.json"),
     )
     def schema(settings: Settings) -> Outcome:  # noqa: ARG001 - every command takes the settings
         """Print every key with its meaning; with --json as a JSON schema for editors and checks."""

@@ -16,6 +16,7 @@ def register(group: click.Group) -> None:
     command(
         group,
         "ingest",
+        "Read tweets: check, deduplicate, split, store.",
         epilog=examples(
             "finsent ingest tweets.csv",
             "finsent ingest day.jsonl.gz --text body --label sentiment --created-at posted",

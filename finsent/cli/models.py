@@ -26,6 +26,7 @@ def register(group: click.Group) -> None:
     command(
         group,
         "train",
+        "Train an adapter and register it as a version.",
         epilog=examples(
             "finsent train",
             "finsent train --profile llama-3.1-8b",
@@ -39,6 +40,7 @@ def register(group: click.Group) -> None:
     command(
         group,
         "evaluate",
+        "Score a version on the held-out test split.",
         epilog=examples("finsent evaluate", "finsent evaluate --version 3", "finsent evaluate --data desk.csv --label sentiment"),
         options=(
             VERSION,
@@ -50,19 +52,39 @@ def register(group: click.Group) -> None:
             click.option("--label-map", metavar="MAP", help="With --data: what its labels mean, e.g. 0=Bearish,1=Bullish."),
         ),
     )(_evaluate)
-    command(group, "promote", epilog=examples("finsent promote", "finsent promote --version 3"), options=(VERSION,))(_promote)
+    command(
+        group,
+        "promote",
+        "Let the gate decide on a version's evidence.",
+        epilog=examples("finsent promote", "finsent promote --version 3"),
+        options=(VERSION,),
+    )(_promote)
     version = click.argument("version", required=False)
     command(
         group,
         "approve",
+        "Make the version that waits the champion.",
         epilog=examples("finsent approve --why 'errors looked at'", "finsent approve 3 --who ada --why 'errors looked at'"),
         options=(version, WHO, WHY),
     )(_approve)
-    command(group, "reject", epilog=examples("finsent reject 3 --why 'misreads negations'"), options=(version, WHO, WHY))(_reject)
-    command(group, "rollback", epilog=examples("finsent rollback --why 'complaints since noon'"), options=(WHO, WHY))(_rollback)
+    command(
+        group,
+        "reject",
+        "Turn the version that waits down.",
+        epilog=examples("finsent reject 3 --why 'misreads negations'"),
+        options=(version, WHO, WHY),
+    )(_reject)
+    command(
+        group,
+        "rollback",
+        "Bring the previous champion back at once.",
+        epilog=examples("finsent rollback --why 'complaints since noon'"),
+        options=(WHO, WHY),
+    )(_rollback)
     command(
         group,
         "predict",
+        "Label a few texts; stores nothing.",
         epilog=examples(
             "finsent predict '$AAPL to the moon! 🚀 Great earnings, buying more calls!'",
             "finsent predict --version 3 'guidance cut, $XYZ down 8%'",
@@ -76,6 +98,7 @@ def register(group: click.Group) -> None:
     command(
         group,
         "export",
+        "Copy a version's adapter to a folder.",
         epilog=examples("finsent export ./adapter", "finsent export ./adapter --version 3"),
         options=(
             click.argument("folder", type=Path),
@@ -85,6 +108,7 @@ def register(group: click.Group) -> None:
     command(
         group,
         "import",
+        "Register an adapter made elsewhere.",
         epilog=examples(
             "finsent import ./adapter",
             "finsent import ./published-peft-adapter --profile llama-3.1-8b --labels Neutral,Bullish,Bearish",

@@ -4,16 +4,23 @@ from pathlib import Path
 
 import click
 
-from finsent.cli import reports
+from finsent.cli import announce, reports
 from finsent.cli.options import Outcome, Settings, command, examples
+from finsent.cli.output import plain
 
 
 def register_demo_and_up(group: click.Group) -> None:
     """Add what a newcomer wants first."""
-    command(group, "demo", epilog=examples("finsent demo", "finsent demo --home /tmp/finsent-demo"))(_demo)
+    command(
+        group,
+        "demo",
+        "The whole chain on the bundled sample, offline.",
+        epilog=examples("finsent demo", "finsent demo --home /tmp/finsent-demo"),
+    )(_demo)
     command(
         group,
         "up",
+        "Start MLflow, Prefect, workers and schedules.",
         epilog=examples("finsent up", "finsent up --profile llama-3.1-8b --config mine.yaml", "finsent up --mlflow-port 5001"),
         options=(
             click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Address to listen on."),
@@ -24,8 +31,18 @@ def register_demo_and_up(group: click.Group) -> None:
             ),
         ),
     )(_up)
-    command(group, "doctor", epilog=examples("finsent doctor", "finsent doctor --profile llama-3.1-8b --json"))(_doctor)
-    command(group, "status", epilog=examples("finsent status", "finsent status --json"))(_status)
+    command(
+        group,
+        "doctor",
+        "Check that this machine can do the work.",
+        epilog=examples("finsent doctor", "finsent doctor --profile llama-3.1-8b --json"),
+    )(_doctor)
+    command(
+        group,
+        "status",
+        "What there is: data, versions, decisions, inbox.",
+        epilog=examples("finsent status", "finsent status --json"),
+    )(_status)
 
 
 def register(group: click.Group) -> None:
@@ -33,11 +50,23 @@ def register(group: click.Group) -> None:
     command(
         group,
         "score",
-        epilog=examples("finsent score", "finsent score new-tweets.csv.gz --text body"),
+        "Let the champion score the inbox.",
+        epilog=examples("finsent score", "finsent score new-tweets.csv.gz"),
         options=(click.argument("files", nargs=-1, metavar="[FILE]..."),),
     )(_score)
-    command(group, "monitor", epilog=examples("finsent monitor", "finsent monitor --set monitor.psi_threshold=0.1"))(_monitor)
-    command(group, "retrain", epilog=examples("finsent retrain", "finsent retrain --config mine.yaml"))(_retrain)
+    command(
+        group,
+        "monitor",
+        "Look for drift, say whether to retrain.",
+        epilog=examples("finsent monitor", "finsent monitor --set monitor.psi_threshold=0.1"),
+    )(_monitor)
+    command(
+        group,
+        "retrain",
+        "Ingest, train, evaluate and promote in one go.",
+        epilog=examples("finsent retrain", "finsent retrain --config mine.yaml --only-if-due"),
+        options=(click.option("--only-if-due", is_flag=True, help="Stop after reading when nothing is new, or too soon."),),
+    )(_retrain)
 
 
 def _demo(settings: Settings) -> Outcome:
@@ -98,6 +127,28 @@ def _monitor(settings: Settings) -> Outcome:
     return Outcome(report, reports.monitoring(report))
 
 
-def _retrain(settings: Settings) -> Outcome:
-    """Ingest the configured sources, train, evaluate, and let the gate decide, in one go."""
-    raise NotImplementedError
+def _retrain(settings: Settings, *, only_if_due: bool) -> Outcome:
+    """Ingest the configured sources, train, evaluate, and let the gate decide, in one go.
+
+    Exit code 1 when the gate refuses. Without configured sources the data that is there is trained on.
+    """
+    from finsent.pipeline.evaluate import evaluate
+    from finsent.pipeline.ingest import ingest
+    from finsent.pipeline.promote import promote
+    from finsent.pipeline.retrain import retrain_decision
+    from finsent.pipeline.train import train
+
+    config, home = settings.config(), settings.home()
+    data = ingest(config, home) if config.data.sources else None
+    due = retrain_decision(config, home, scheduled=True) if only_if_due else None
+    if due and due.decision == "skip":
+        return Outcome({"data": data, **plain(due)}, "Not due: " + " ".join(due.reasons))
+    training = train(config, home)
+    evaluation = evaluate(config, home, version=training.model_version)
+    promotion = promote(config, home, version=training.model_version)
+    if promotion.decision == "promoted":
+        announce.promotion(settings, config.registered_model, promotion.model_version, promotion.champion_before)
+    found = {"data": data, "training": training, "evaluation": evaluation, **plain(promotion)}
+    parts = [reports.ingestion(data)] if data else []
+    parts += [reports.training(training), reports.evaluation(evaluation), reports.promotion(promotion)]
+    return Outcome(found, "\n\n".join(parts), code=1 if promotion.decision == "refused" else 0)

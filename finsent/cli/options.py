@@ -108,9 +108,11 @@ def examples(*lines: str) -> str:
 
 
 def command(
-    group: click.Group, name: str, *, epilog: str, options: Sequence[Callable[[F], F]] = ()
+    group: click.Group, name: str, summary: str, *, epilog: str, options: Sequence[Callable[[F], F]] = ()
 ) -> Callable[[Callable[..., Outcome]], click.Command]:
     """Register a function `(settings, **arguments) -> Outcome` as a command with its own `options` above the global ones.
+
+    `summary` is its line in the list of commands.
 
     While it works, stdout is stderr: whatever a library prints cannot get between a script and the result.
     """
@@ -131,6 +133,6 @@ def command(
         decorated = global_options(run)
         for option in reversed(options):
             decorated = option(decorated)
-        return group.command(name, epilog=epilog)(decorated)
+        return group.command(name, short_help=summary, epilog=epilog)(decorated)
 
     return register

@@ -1,10 +1,11 @@
 """`finsent up`: the whole of production on one machine, started together, stopped together."""
 
+import atexit
 import os
 import signal
 import subprocess
 import sys
-import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,13 @@ import click
 
 from finsent.cli import services
 from finsent.cli.discovery import Running, mlflow_answers, prefect_answers, read_services, services_file, write_services
+from finsent.cli.options import Outcome, Settings
+from finsent.cli.output import facts, section
 from finsent.cli.services import Service
 from finsent.errors import InputError, ServiceError
-from finsent.home import Home
+from finsent.home import Home, resolve_home
 
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 POOLS = {"cpu": 2, "gpu": 1}
 """Work pools and how many flow runs each starts at a time: one training per GPU."""
 
@@ -81,6 +85,43 @@ def environment(home: Home, place: Place, profile: str, config_file: Path | None
     }
 
 
+def run(settings: Settings, place: Place) -> Outcome:
+    """Bring everything up; the outcome waits until it is asked to stop.
+
+    Raises:
+        InputError: servers are set from outside, finsent is up already, or a port is taken.
+        ServiceError: something did not start.
+    """
+    for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
+        if os.environ.get(name):
+            raise InputError(
+                f"{name} is set to {os.environ[name]!r}, and `finsent up` starts servers of its own. Unset it; "
+                "docs/operations.md says how to work with servers that run elsewhere."
+            )
+    settings.config()  # wrong ones are said now, not by every worker later
+    home = resolve_home({**os.environ, **({"FINSENT_HOME": str(settings.home_dir)} if settings.home_dir else {})})
+    for number in INTERRUPTS:  # a shell's background jobs ignore SIGINT, and SIGTERM would leave the children behind
+        signal.signal(number, _interrupt)
+    click.echo("starting MLflow and Prefect (the first start prepares their databases) ...", err=True)
+    started = bring_up(home, place, environment(home, place, settings.profile, settings.config_file))
+    safety = atexit.register(stop_all, home, started)
+
+    def wait() -> None:
+        atexit.unregister(safety)
+        wait_and_stop(home, started)
+
+    running = place.running
+    described = {"home": home.root, "mlflow": running.mlflow, "prefect": running.prefect, "prefect_api": running.prefect_api}
+    lines = [("MLflow", running.mlflow), ("Prefect", running.prefect), ("home", home.root), ("logs", home.root / "logs")]
+    text = section(
+        "finsent is up",
+        facts(lines),
+        "  Other finsent commands on this home use these servers by themselves. Schedules: prefect.yaml.",
+        "  Ctrl-C stops everything.",
+    )
+    return Outcome({**described, "pid": running.pid, "pools": list(POOLS)}, text, afterwards=wait)
+
+
 def bring_up(home: Home, place: Place, env: dict[str, str]) -> list[Service]:
     """Start everything and wait until it answers. On any failure what was started is stopped again.
 
@@ -93,15 +134,15 @@ def bring_up(home: Home, place: Place, env: dict[str, str]) -> list[Service]:
     home.artifacts.mkdir(parents=True, exist_ok=True)
     started: list[Service] = []
     try:
-        started.append(services.start("mlflow", _mlflow(home, place), env, home))
-        started.append(services.start("prefect", _prefect(place), env, home))
+        started.append(services.start("mlflow", mlflow_command(home, place), env, home))
+        started.append(services.start("prefect", prefect_command(place), env, home))
         services.wait_until(lambda: mlflow_answers(place.running.mlflow), started[0])
         services.wait_until(lambda: prefect_answers(place.running.prefect_api), started[1])
-        _prepare(place, env)
-        started += [services.start(f"worker-{pool}", _worker(pool, limit), env, home) for pool, limit in POOLS.items()]
+        prepare(place, env)
+        started += [services.start(f"worker-{pool}", worker_command(pool, limit), env, home) for pool, limit in POOLS.items()]
         write_services(home.root, place.running)
     except BaseException:
-        services.stop(started)
+        stop_all(home, started)
         raise
     return started
 
@@ -110,44 +151,53 @@ def wait_and_stop(home: Home, started: Sequence[Service]) -> None:
     """Wait for Ctrl-C, SIGTERM or a hang-up, then stop everything.
 
     Raises:
-        ServiceError: a service ended by itself.
+        ServiceError: a service ended by itself; the others are stopped.
     """
-    asked = threading.Event()
-
-    def ask(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a signal handler
-        asked.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, ask)
     try:
-        while not asked.wait(1.0):
+        while True:
+            time.sleep(1.0)
             for service in started:
                 if service.process.poll() is not None:
                     code = service.process.returncode
                     raise ServiceError(f"{service.name} ended by itself with code {code}. {service.last_words()}")
-    finally:
+    except KeyboardInterrupt:
         click.echo("stopping the workers, Prefect and MLflow ...", err=True)
-        services_file(home.root).unlink(missing_ok=True)
-        services.stop(started)
+    finally:
+        stop_all(home, started)
         click.echo("stopped.", err=True)
 
 
-def _mlflow(home: Home, place: Place) -> list[str]:
+def stop_all(home: Home, started: Sequence[Service]) -> None:
+    """Stop everything; further interrupts cannot cut it short."""
+    for number in INTERRUPTS:
+        signal.signal(number, signal.SIG_IGN)
+    services_file(home.root).unlink(missing_ok=True)
+    services.stop(started)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a signal handler
+    raise KeyboardInterrupt
+
+
+def mlflow_command(home: Home, place: Place) -> list[str]:
+    """The MLflow server's command line."""
     # Artifacts are written by the clients, straight into the home: so the same runs open with and without the server
     store = ["--backend-store-uri", f"sqlite:///{home.root / 'mlflow.db'}"]
     artifacts = ["--default-artifact-root", str(home.artifacts), "--no-serve-artifacts"]
     return ["mlflow", "server", "--host", place.host, "--port", str(place.mlflow_port), "--workers", "1", *store, *artifacts]
 
 
-def _prefect(place: Place) -> list[str]:
+def prefect_command(place: Place) -> list[str]:
+    """The Prefect server's command line."""
     return ["prefect", "server", "start", "--host", place.host, "--port", str(place.prefect_port)]
 
 
-def _worker(pool: str, limit: int) -> list[str]:
+def worker_command(pool: str, limit: int) -> list[str]:
+    """A worker's command line; `limit` is how many flow runs it starts at a time."""
     return ["prefect", "worker", "start", "--pool", pool, "--type", "process", "--limit", str(limit), "--name", f"finsent-{pool}"]
 
 
-def _prepare(place: Place, env: dict[str, str]) -> None:
+def prepare(place: Place, env: dict[str, str]) -> None:
     """Work pools, deployments with their schedules and triggers, automations; all of it as often as you like."""
     program = [sys.executable, "-m"]
     commands = [

@@ -1,0 +1,221 @@
+"""`finsent demo`: the whole chain on the bundled sample, through Prefect and MLflow, in one process and one folder."""
+
+import logging
+import os
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from finsent.cli import reports
+from finsent.cli.options import Settings
+from finsent.cli.output import duration, facts, table
+from finsent.home import Home, resolve_home
+
+if TYPE_CHECKING:
+    from finsent.pipeline.monitor import MonitorReport
+    from finsent.pipeline.score import ScoreReport
+    from flows.retrain import Retrained
+
+STEPS = {
+    "ingest_sources": "ingest",
+    "train_version": "train",
+    "evaluate_version": "evaluate",
+    "promote_version": "promote",
+    "score_inbox": "score",
+    "monitor_batches": "monitor",
+}
+"""Prefect's task names, as a person calls the steps."""
+SHOWN = 8
+"""Scored tweets in the summary."""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Everything that one run of the demo found."""
+
+    home: Path
+    day: int
+    """Day of the sample whose tweets arrived: 1 in a fresh home, 2 in every later run."""
+    chain: "Retrained"
+    scoring: "ScoreReport"
+    monitoring: "MonitorReport"
+    tweets: tuple[dict[str, Any], ...]
+    """A few predictions with their texts."""
+    seconds: dict[str, float]
+    """Wall time by step, and `total`."""
+    open_mlflow: str
+    open_prefect: str
+
+
+class StepClock(logging.Handler):
+    """Hears Prefect say that a task has ended, tells the user, and keeps the times. Tasks here run one after another."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.seconds: dict[str, float] = {}
+        self.last = time.monotonic()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take note of one log line of a task run."""
+        name = STEPS.get(str(getattr(record, "task_name", "")))
+        if name is None or not record.getMessage().startswith("Finished in state"):
+            return
+        now = time.monotonic()
+        self.seconds[name], self.last = now - self.last, now
+        click.echo(f"  {name.ljust(9)} {duration(self.seconds[name])}", err=True)
+
+
+def run_demo(settings: Settings) -> Demo:
+    """Ingest, train, evaluate, promote, score and monitor on what arrived today."""
+    began = time.monotonic()
+    home = _prepare(settings)
+    from finsent.data import tables
+    from finsent.data.sample import inbox_files, sample_sources
+
+    # Prefect reads its environment at import, so not a moment earlier
+    from flows.monitor import monitor
+    from flows.parameters import Setup
+    from flows.retrain import Retrained, retrain
+    from flows.score import score
+
+    day = 1 if tables.version(home, "tweets") is None else 2
+    setup = Setup(
+        profile=settings.profile,
+        config_file=str(settings.config_file.resolve()) if settings.config_file else None,
+        overrides=("gate.approval=automatic", *settings.overrides),
+        home=str(home.root),
+    )
+    setup.load()  # a wrong option is said before the first minute is spent
+    click.echo(f"the bundled sample, day {day}, in {home.root}: Prefect starts, then the steps run", err=True)
+    clock = StepClock()
+    logger = logging.getLogger("prefect.task_runs")
+    logger.addHandler(clock)
+    try:
+        chain = retrain(sample_sources(day), setup=setup)
+        if not isinstance(chain, Retrained):
+            raise TypeError(f"the flow `retrain` returned {type(chain).__name__}")
+        scoring = score(tuple(map(str, inbox_files(day))), setup)
+        monitoring = monitor(setup)
+    finally:
+        logger.removeHandler(clock)
+    return Demo(
+        home=home.root,
+        day=day,
+        chain=chain,
+        scoring=scoring,
+        monitoring=monitoring,
+        tweets=_some_predictions(home, scoring.model_version),
+        seconds={**clock.seconds, "total": time.monotonic() - began},
+        open_mlflow=f"{_program('mlflow')} ui --backend-store-uri {home.tracking_uri}",
+        open_prefect=f"PREFECT_HOME={home.root / 'prefect'} {_program('prefect')} server start",
+    )
+
+
+def tell(demo: Demo) -> str:
+    """The one summary."""
+    chain, evidence = demo.chain, demo.chain.evaluation.evidence
+    trained = chain.training
+    return "\n\n".join(
+        [
+            _headline("DATA"),
+            reports.ingestion(chain.data) if chain.data else "nothing ingested",
+            _headline("MODEL"),
+            (
+                f"Version {trained.model_version}: {trained.rows:,} rows, {trained.steps:,} steps, {duration(trained.seconds)}, "
+                f"{trained.rows_per_second:.0f} rows/s"
+            ),
+            reports.evaluation(chain.evaluation),
+            _headline("GATE"),
+            reports.promotion(chain.promotion),
+            _headline("SCORING"),
+            reports.scoring(demo.scoring),
+            reports.predictions(list(demo.tweets)),
+            f"Monitoring says: {demo.monitoring.decision}. {' '.join(demo.monitoring.reasons)}",
+            _headline("TIME"),
+            table(("step", "time"), [(name, duration(seconds)) for name, seconds in demo.seconds.items()]),
+            _headline("LOOK AT IT"),
+            facts(
+                [
+                    ("MLflow", f"{demo.open_mlflow}   then http://127.0.0.1:5000"),
+                    ("Prefect", f"{demo.open_prefect}   then http://127.0.0.1:4200"),
+                    ("both", f"{_program('finsent')} up --home {_short(demo.home)}"),
+                ]
+            ),
+            _next(demo, evidence.champion_compared),
+        ]
+    )
+
+
+def _prepare(settings: Settings) -> Home:
+    """A home of the demo's own, and an environment in which nothing reaches a server or state elsewhere."""
+    for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "FINSENT_TABLES"):
+        if os.environ.pop(name, None):
+            click.echo(f"{name} is left aside: the demo keeps everything in its own folder", err=True)
+    root = settings.home_dir or resolve_home().root / "demo"
+    home = resolve_home({"FINSENT_HOME": str(root)})
+    os.environ.update(
+        {
+            "FINSENT_HOME": str(home.root),
+            "PREFECT_HOME": str(home.root / "prefect"),
+            "PREFECT_SERVER_EPHEMERAL_ENABLED": "true",
+            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+        }
+    )
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1))
+    return home
+
+
+def _some_predictions(home: Home, version: str) -> tuple[dict[str, Any], ...]:
+    """The surest predictions of each class and the least sure one, with their texts, of the rows scored last."""
+    import pyarrow.compute as pc
+
+    from finsent.data import tables
+
+    columns = ["id", "label", "confidence", "abstained", "p_neutral", "p_bullish", "p_bearish", "model_version", "scored_at"]
+    scored = tables.read(home, "predictions", columns=columns)
+    scored = scored.filter(pc.equal(scored["model_version"], version)).sort_by([("scored_at", "descending")]).slice(0, 1000)
+    texts = {row["id"]: row["text"] for row in tables.read(home, "inbox", columns=["id", "text"]).to_pylist()}
+    rows = sorted(scored.to_pylist(), key=lambda row: (-row["confidence"], row["id"]))
+    chosen = []
+    for label in ("Bullish", "Bearish", "Neutral"):
+        chosen += [row for row in rows if row["label"] == label][:20:10]  # not only the surest, which look alike
+    chosen += rows[-2:]
+    return tuple(
+        {
+            "text": texts.get(row["id"], ""),
+            "label": row["label"],
+            "confidence": row["confidence"],
+            "abstained": row["abstained"],
+            "probabilities": {"Neutral": row["p_neutral"], "Bullish": row["p_bullish"], "Bearish": row["p_bearish"]},
+        }
+        for row in chosen[:SHOWN]
+    )
+
+
+def _headline(text: str) -> str:
+    return f"{text} {'-' * (78 - len(text))}"
+
+
+def _next(demo: Demo, met_champion: bool) -> str:
+    if demo.day == 1:
+        return "Run `finsent demo` again: new tweets arrive, and a challenger meets this champion on the same rows."
+    return "The challenger met the champion on the same rows." if met_champion else ""
+
+
+def _program(name: str) -> str:
+    """How to call a program of this environment from the working folder."""
+    beside = Path(sys.executable).parent / name
+    on_path = shutil.which(name)
+    if on_path and Path(on_path).resolve() == beside.resolve():
+        return name
+    return _short(beside)
+
+
+def _short(path: Path) -> str:
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,0 +1,175 @@
+"""`finsent status`: what there is, at a glance. Reads only."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finsent.cli.discovery import mlflow_answers, prefect_answers, read_services
+from finsent.cli.options import Settings
+from finsent.cli.output import cell_text, facts, section, shorten, table
+from finsent.cli.reports import leaks
+from finsent.errors import InputError, Refused, ServiceError
+from finsent.home import Home
+
+DECISIONS = 5
+"""Ledger entries shown."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a home holds. A part that cannot be read says why in its `error`."""
+
+    home: Path
+    data: dict[str, Any]
+    versions: dict[str, Any]
+    decisions: dict[str, Any]
+    scoring: dict[str, Any]
+    services: dict[str, Any]
+
+
+def gather(settings: Settings) -> Status:
+    """Read tables, registry, ledger and servers."""
+    config, home = settings.config(), settings.home()
+    versions = _versions(home, config.registered_model)
+    champion = versions.get("champion", {}).get("version")
+    return Status(
+        home=home.root,
+        data=_data(home),
+        versions=versions,
+        decisions=_decisions(home),
+        scoring=_scoring(home, config.registered_model, champion),
+        services=_services(home),
+    )
+
+
+def _data(home: Home) -> dict[str, Any]:
+    from finsent.data.dataset import data_version
+
+    try:
+        found = data_version(home)
+    except InputError as error:
+        return {"version": None, "error": str(error)}
+    return {
+        "version": found.version,
+        "fingerprint": found.fingerprint,
+        "rows": found.rows,
+        "leaks": found.leaks,
+        "naive_leak": found.naive_leak,
+    }
+
+
+def _versions(home: Home, name: str) -> dict[str, Any]:
+    from finsent.pipeline.exchange import stored_evidence
+    from finsent.registry.tracking import connect
+    from finsent.registry.versions import aliases
+
+    if home.tracking_uri == f"sqlite:///{home.root / 'mlflow.db'}" and not (home.root / "mlflow.db").exists():
+        return {}  # looking must not create a store
+    try:
+        carried = aliases(connect(home), name)
+        found = {}
+        for alias in ("champion", "challenger", "previous"):
+            if alias in carried:
+                evidence = stored_evidence(home, name, carried[alias])
+                metrics = evidence.metrics if evidence else None
+                found[alias] = {
+                    "version": carried[alias],
+                    "accuracy": metrics["accuracy"] if metrics else None,
+                    "macro_f1": metrics["macro_f1"] if metrics else None,
+                }
+    except ServiceError as error:
+        return {"error": str(error)}
+    return found
+
+
+def _decisions(home: Home) -> dict[str, Any]:
+    from finsent.registry import ledger
+
+    try:
+        head = ledger.verify(home.ledger)
+        entries = ledger.read(home.ledger)[-DECISIONS:]
+    except Refused as error:
+        return {"error": str(error)}
+    kept = ("seq", "at", "action", "version", "decision", "reasons", "who", "why")
+    return {"entries": head.length, "last": [{key: entry[key] for key in kept if key in entry} for entry in reversed(entries)]}
+
+
+def _scoring(home: Home, name: str, champion: str | None) -> dict[str, Any]:
+    import pyarrow.compute as pc
+
+    from finsent.data import tables
+
+    inbox = tables.read(home, "inbox", columns=["id"])["id"]
+    predictions = tables.read(home, "predictions", columns=["id", "model_name", "model_version"])
+    waiting = len(pc.unique(inbox))
+    if champion is not None:
+        own = pc.and_(pc.equal(predictions["model_name"], name), pc.equal(predictions["model_version"], champion))
+        scored = predictions.filter(own)["id"]
+        waiting = len(pc.unique(inbox.filter(pc.invert(pc.is_in(inbox, value_set=scored)))))
+    return {"inbox": len(inbox), "waiting": waiting, "predictions": len(predictions)}
+
+
+def _services(home: Home) -> dict[str, Any]:
+    running = read_services(home.root)
+    mlflow = home.tracking_uri if home.tracking_uri.startswith("http") else running.mlflow if running else None
+    prefect = os.environ.get("PREFECT_API_URL") or (running.prefect_api if running else None)
+    return {
+        "mlflow": {"url": mlflow, "answers": mlflow_answers(mlflow) if mlflow else None},
+        "prefect": {"url": prefect, "answers": prefect_answers(prefect) if prefect else None},
+    }
+
+
+def tell(status: Status) -> str:
+    """The same for a person."""
+    return "\n\n".join(
+        [
+            f"Home {status.home}",
+            _tell_data(status.data),
+            _tell_versions(status.versions),
+            _tell_decisions(status.decisions),
+            section("Scoring", facts([(name, n) for name, n in status.scoring.items()])),
+            section("Services", facts([(name, _tell_service(service)) for name, service in status.services.items()])),
+        ]
+    )
+
+
+def _tell_data(data: dict[str, Any]) -> str:
+    if data["version"] is None:
+        return f"Data: {data['error']}"
+    rows = facts([(split, n) for split, n in data["rows"].items()])
+    return section(f"Data version {data['version']}", rows, "  " + leaks(data["leaks"], data["naive_leak"]))
+
+
+def _tell_versions(versions: dict[str, Any]) -> str:
+    if "error" in versions:
+        return f"Versions: {versions['error']}"
+    if not versions:
+        return "Versions: no champion yet (finsent train, finsent evaluate, finsent promote)"
+    rows = [(alias, found["version"], found["accuracy"], found["macro_f1"]) for alias, found in versions.items()]
+    return section("Versions", table(("alias", "version", "accuracy", "macro-F1"), rows))
+
+
+def _tell_decisions(decisions: dict[str, Any]) -> str:
+    if "error" in decisions:
+        return f"Decisions: {decisions['error']}"
+    if not decisions["last"]:
+        return "Decisions: none yet"
+    rows = [
+        (
+            entry["at"][:19],
+            entry["version"],
+            entry["action"],
+            cell_text(entry.get("decision")),
+            shorten(" ".join(entry["reasons"])),
+        )
+        for entry in decisions["last"]
+    ]
+    heading = f"Decisions ({decisions['entries']} in the ledger, its chain is whole)"
+    return section(heading, table(("at (UTC)", "version", "action", "decision", "because"), rows))
+
+
+def _tell_service(service: dict[str, Any]) -> str:
+    if service["url"] is None:
+        return "none, working in the home directly"
+    return f"{service['url']} ({'answers' if service['answers'] else 'DOES NOT ANSWER'})"

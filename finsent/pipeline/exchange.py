@@ -1,0 +1,236 @@
+"""Adapters out of the registry and into it: as folders that PEFT loads as they are."""
+
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pydantic import ValidationError
+
+from finsent.config import Config, ModelConfig
+from finsent.errors import ArtifactError, InputError
+from finsent.evaluation.evidence import Evidence
+from finsent.home import Home
+from finsent.labels import LABELS
+from finsent.model.manifest import MANIFEST, PROBE, Manifest, verify, write_manifest
+from finsent.pipeline.promote import EVIDENCE
+
+_log = logging.getLogger(__name__)
+
+PROBE_TEXTS = (
+    "$AAPL to the moon! Great earnings, buying more calls!",
+    "guidance cut again, $XYZ down 8% after hours",
+    "The Fed meets on Wednesday.",
+    "not bad at all $TSLA",
+    "🚀🚀🚀",
+    "short squeeze or dead cat bounce? watching $GME",
+    "RT @desk: dividend unchanged at 12 cents",
+    "a",
+)
+"""What an imported adapter's logits are recorded on, for the round-trip proof of its registered version."""
+_KEPT = ("adapter_model.safetensors", "adapter_config.json")
+_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "vocab.txt", "merges.txt")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A version's adapter on disk."""
+
+    model_version: str
+    folder: Path
+    files: dict[str, int]
+    """Bytes by file name."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A registered adapter from elsewhere."""
+
+    model_version: str
+    run_id: str
+    base: str
+
+
+def export_adapter(config: Config, home: Home, folder: Path, *, version: str | None = None) -> Exported:
+    """Copy a version's adapter (the champion's by default) to `folder`, with its card and a manifest that covers it.
+
+    Raises:
+        InputError: the folder exists and is not empty.
+        NoChampionError: no version is named and there is no champion.
+        ArtifactError: the registered adapter does not match its manifest.
+    """
+    from finsent.registry.versions import adapter_path, require_champion
+
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{str(folder)!r} exists and is not an empty folder. Name a new one.")
+    name = config.registered_model
+    version = version or require_champion(home, name)
+    source = adapter_path(home, name, version)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
+        copy = Path(scratch) / "adapter"
+        shutil.copytree(source, copy)
+        _write_card(home, name, version, copy)
+        verify(copy)
+        if folder.exists():
+            folder.rmdir()
+        copy.rename(folder)
+    return Exported(version, folder, {path.name: path.stat().st_size for path in sorted(folder.iterdir())})
+
+
+def import_adapter(config: Config, home: Home, folder: Path, *, labels: Sequence[str] | None = None) -> Imported:
+    """Register an adapter made elsewhere, after loading it on its base and recording its logits on probe texts.
+
+    A folder with a manifest is taken as it is. A plain PEFT adapter gets one: base from its `adapter_config.json`
+    (`model.name` where that has none), quantisation and text length from the configuration, and `labels` as the stated
+    order of its classes.
+
+    Raises:
+        InputError: no such folder, not an adapter, or the order of its classes is not stated.
+        ArtifactError: a file is damaged, the adapter does not fit its base, or its classes stand in another order.
+        BaseModelError: the base cannot be reached.
+    """
+    from finsent.model.adapter import load_adapter
+    from finsent.registry.tracking import connect, start_run
+    from finsent.registry.versions import register
+
+    if not folder.is_dir():
+        raise InputError(f"no folder {str(folder)!r}. Give the one that holds adapter_config.json and adapter_model.safetensors.")
+    home.runs.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".import.", dir=home.runs) as scratch:
+        adapter = Path(scratch) / "adapter"
+        if (folder / MANIFEST).is_file():
+            verify(folder)
+            shutil.copytree(folder, adapter)
+            load_adapter(adapter, home)
+        else:
+            _adopt(config, home, folder, adapter, labels)
+        manifest = verify(adapter)
+        with start_run(config, home, kind="import", tags={"imported_from": folder.name}) as run_id:
+            kept = home.runs / run_id / "adapter"
+            kept.parent.mkdir(parents=True)
+            adapter.rename(kept)
+            version = register(connect(home), config, run_id=run_id, adapter=kept, tags={"imported": "true"})
+    return Imported(version, run_id, manifest.base_name)
+
+
+def _adopt(config: Config, home: Home, folder: Path, adapter: Path, labels: Sequence[str] | None) -> None:
+    """Copy a plain PEFT adapter, and give it tokenizer, manifest, probe and card."""
+    from finsent.model.adapter import load_adapter, load_tokenizer
+    from finsent.model.base import locate_base
+    from finsent.model.engine import predict_logits
+    from finsent.registry.card import render_card
+
+    described = _peft_config(folder)
+    _require_order(folder, labels)
+    name = str(described.get("base_model_name_or_path") or config.model.name)
+    model = config.model if name == config.model.name else ModelConfig.model_validate(
+        {**config.model.model_dump(), "name": name, "revision": described.get("revision"), "embedded": None}
+    )  # fmt: skip
+    base = locate_base(model, home)
+    adapter.mkdir()
+    for file in (*_KEPT, *_TOKENIZER):
+        if (folder / file).is_file():
+            shutil.copyfile(folder / file, adapter / file)
+    if not (adapter / "tokenizer_config.json").is_file():
+        load_tokenizer(base, model, []).save_pretrained(adapter)
+    tokenizer = _padded(adapter)
+    manifest = _manifest(config, model, base.fingerprint, base.revision, int(tokenizer.pad_token_id))
+    (adapter / "README.md").write_text(render_card(manifest), encoding="utf-8")
+    write_manifest(adapter, manifest)
+    logits = predict_logits(load_adapter(adapter, home), PROBE_TEXTS)
+    (adapter / PROBE).write_text(json.dumps({"texts": list(PROBE_TEXTS), "logits": logits.tolist()}), encoding="utf-8")
+    write_manifest(adapter, manifest)
+
+
+def _peft_config(folder: Path) -> dict[str, Any]:
+    missing = [file for file in _KEPT if not (folder / file).is_file()]
+    if missing:
+        raise InputError(f"{str(folder)!r} lacks {missing[0]!r}: not a PEFT adapter in safetensors. Pickled ones are not taken.")
+    try:
+        described = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise ArtifactError(
+            f"adapter_config.json in {str(folder)!r} cannot be read ({error}). Fetch the adapter again."
+        ) from error
+    if not isinstance(described, dict) or described.get("task_type") != "SEQ_CLS":
+        task = described.get("task_type") if isinstance(described, dict) else described
+        raise InputError(f"adapter in {str(folder)!r} is for task {task!r}, and finsent takes SEQ_CLS, sequence classification.")
+    return described
+
+
+def _require_order(folder: Path, labels: Sequence[str] | None) -> None:
+    if labels is None:
+        raise InputError(
+            f"nothing in {str(folder)!r} says in which order its classes stand, and finsent does not guess. "
+            f"Look at its card and state it, e.g. --labels {','.join(LABELS)}."
+        )
+    if tuple(labels) != LABELS:
+        raise ArtifactError(f"the adapter's classes stand in the order {tuple(labels)!r}, and finsent's in {LABELS!r}. Refused.")
+
+
+def _padded(adapter: Path) -> Any:
+    """The adapter's tokenizer; where it has no padding token, end-of-text pads, and that is written down."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(adapter, trust_remote_code=False)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+        tokenizer.save_pretrained(adapter)
+    return tokenizer
+
+
+def _manifest(config: Config, model: ModelConfig, fingerprint: str, revision: str | None, pad_token_id: int) -> Manifest:
+    from finsent.provenance import lock_hash
+
+    return Manifest(
+        base_name=model.name,
+        base_revision=revision,
+        base_fingerprint=fingerprint,
+        embedded=model.embedded,
+        quantization=model.quantization,
+        labels=LABELS,
+        max_length=model.max_length,
+        padding_side=model.padding_side,
+        pad_token_id=pad_token_id,
+        data_version=None,
+        data_fingerprint=None,
+        split_rule="unknown: trained elsewhere",
+        config=config.model_dump(mode="json"),
+        git_sha=None,
+        lock_hash=lock_hash(),
+    )
+
+
+def _write_card(home: Home, name: str, version: str, folder: Path) -> None:
+    """Replace README.md by the version's card with today's evidence, and let the manifest cover it."""
+    from finsent.registry.card import render_card
+
+    manifest = verify(folder)
+    (folder / "README.md").write_text(render_card(manifest, stored_evidence(home, name, version)), encoding="utf-8")
+    write_manifest(folder, manifest)
+
+
+def stored_evidence(home: Home, name: str, version: str) -> Evidence | None:
+    """What the version has shown, if it was evaluated; evidence that cannot be read is none."""
+    from finsent.registry.tracking import connect
+    from finsent.registry.versions import get_version
+
+    client = connect(home)
+    run_id = get_version(client, name, version).run_id
+    if not any(item.path == EVIDENCE for item in client.list_artifacts(run_id, str(PurePosixPath(EVIDENCE).parent))):
+        return None
+    with tempfile.TemporaryDirectory(prefix="finsent-evidence-") as scratch:
+        content = Path(client.download_artifacts(run_id, EVIDENCE, scratch)).read_bytes()
+    try:
+        evidence = Evidence.model_validate_json(content)
+    except ValidationError as error:
+        _log.warning(
+            "the evidence of version %s cannot be read (%d problems): the card goes without", version, error.error_count()
+        )
+        return None
+    return evidence if evidence.model_version == version else None

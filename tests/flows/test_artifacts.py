@@ -1,0 +1,64 @@
+"""The reports that flows leave in the Prefect UI."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from finsent.evaluation.evidence import Evidence
+from finsent.pipeline.promote import PromotionResult
+from finsent.registry.gate import RuleResult
+from flows.artifacts import decision, markdown_table, metrics_rows, predictions_report
+
+
+def test_cells_cannot_break_a_table() -> None:
+    text = markdown_table(("tweet", "n"), [("a | b\nc", 1200), (None, 0.123456)])
+    assert text.splitlines() == ["| tweet | n |", "|---|---|", "| a \\| b c | 1,200 |", "| - | 0.1235 |"]
+
+
+RULE = RuleResult("accuracy", 0.4, 0.5, "fail", "Accuracy is 0.4, but must be at least 0.5.")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "heading", "after"),
+    [
+        ("promoted", "# Version 3 of finsent is the champion", "finsent rollback"),
+        ("pending_approval", "# Version 3 of finsent passed and waits for approval", "finsent approve 3"),
+        ("refused", "# Version 3 of finsent was refused", "Champion stays: version 2."),
+    ],
+)
+def test_a_decision_says_what_why_and_what_next(verdict: str, heading: str, after: str) -> None:
+    result = PromotionResult("3", verdict, ("too weak",), (RULE,), "2", "2")  # type: ignore[arg-type]
+    text = decision(result, "finsent")
+    assert text.startswith(heading)
+    assert after in text
+    assert "- too weak" in text
+    assert "| fail | accuracy | 0.4000 | 0.5000 | Accuracy is 0.4, but must be at least 0.5. |" in text
+
+
+def test_metrics_stand_beside_floor_and_champion() -> None:
+    per_class = {"Neutral": {"precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 9}}
+    metrics = {"n": 9, "accuracy": 0.81234, "macro_f1": 0.7, "mcc": 0.6, "per_class": per_class, "confusion": [[9]]}
+    interval = {"low": 0.7, "high": 0.9, "level": 0.95}
+    evidence = Evidence.model_validate(
+        {
+            "model_name": "finsent",
+            "model_version": "3",
+            "metrics": metrics,
+            "intervals": {"accuracy": interval, "macro_f1": interval},
+        }
+    )
+    rows = metrics_rows(evidence)
+    assert [row["score"] for row in rows] == ["accuracy", "macro_f1"]
+    assert rows[0]["version 3"] == 0.8123
+    assert rows[0]["95 % interval"] == "0.7000 to 0.9000"
+    assert rows[0]["TF-IDF floor"] is None
+    assert rows[0]["champion (none)"] is None
+
+
+def test_nothing_scored_is_a_report_too() -> None:
+    report = SimpleNamespace(
+        scored=0, model_version="3", received=0, skipped=5, quarantined=0, abstained=0, seconds=0.1, classes={}
+    )
+    text = predictions_report(report)
+    assert text.startswith("# 0 tweets scored by version 3")
+    assert "5 already scored" in text

@@ -1,0 +1,112 @@
+"""A real Prefect server and worker: `prefect.yaml` deploys from here, schedules fire, a deployment run completes.
+
+With SQLAlchemy 2.1 the server starts, deploys, and never schedules anything: only this test would notice.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finsent.cli import services, up
+from finsent.cli.discovery import prefect_answers
+from finsent.home import resolve_home
+
+ROOT = Path(__file__).parent.parent.parent
+pytestmark = pytest.mark.integration
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Server:
+    home: Path
+    env: dict[str, str]
+
+    def ask(self, path: str, **body: Any) -> Any:
+        """POST to the API."""
+        import requests
+
+        answer = requests.post(f"{self.env['PREFECT_API_URL']}/{path}", json=body, timeout=20)
+        answer.raise_for_status()
+        return answer.json()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Server and cpu worker as `finsent up` starts them, provisioned and deployed; MLflow stays the store in the home."""
+    home = resolve_home({"FINSENT_HOME": str(tmp_path_factory.mktemp("served"))})
+    place = up.Place("127.0.0.1", free_port(), free_port(), ROOT)
+    env = up.environment(home, place, "nano", None)
+    env["MLFLOW_TRACKING_URI"] = home.tracking_uri
+    env["PREFECT_WORKER_QUERY_SECONDS"] = "2"
+    started = [services.start("prefect", up.prefect_command(place), env, home)]
+    try:
+        services.wait_until(lambda: prefect_answers(place.running.prefect_api), started[0])
+        up.prepare(place, env)
+        started.append(services.start("worker-cpu", up.worker_command("cpu", 2), env, home))
+        yield Server(home.root, env)
+    finally:
+        services.stop(started)
+
+
+def wait_for(what: str, found: Any, seconds: float = 90) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (result := found()):
+        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
+        time.sleep(0.5)
+    return result
+
+
+def test_every_deployment_is_there_and_ready(server: Server) -> None:
+    deployments = {item["name"]: item for item in server.ask("deployments/filter")}
+    assert set(deployments) == {"ingest", "train", "evaluate", "promote", "score", "monitor", "retrain"}
+    assert deployments["retrain"]["concurrency_limit"] == 1 or deployments["retrain"]["global_concurrency_limit"]["limit"] == 1
+    assert not [name for name, item in deployments.items() if item["pull_steps"]], "flows come from the installed package"
+
+
+def test_schedules_create_runs(server: Server) -> None:
+    scheduled = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
+    runs = wait_for("scheduled runs", lambda: server.ask("flow_runs/filter", **scheduled))
+    assert {run["state_name"] for run in runs} <= {"Scheduled", "Late"}
+
+
+def test_deploying_again_changes_nothing(server: Server) -> None:
+    before = (len(server.ask("deployments/filter")), len(server.ask("automations/filter")))
+    port = int(server.env["PREFECT_API_URL"].split(":")[2].split("/")[0])
+    up.prepare(up.Place("127.0.0.1", 1, port, ROOT), server.env)
+    assert (len(server.ask("deployments/filter")), len(server.ask("automations/filter"))) == before
+
+
+def test_triggers_and_automations_are_on_the_server(server: Server) -> None:
+    automations = server.ask("automations/filter")
+    expected = {event for item in automations for event in item["trigger"].get("expect", [])}
+    assert {"finsent.model.promoted", "finsent.retrain.requested", "prefect.flow-run.heartbeat"} <= expected
+
+
+def test_a_deployment_run_completes_through_the_worker(server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "tweets.csv"
+    rows = [f"shares of firm {i} rise {i}% on results,Bullish" for i in range(30)]
+    file.write_text("\n".join(["text,label", *rows]), encoding="utf-8")
+    command = [sys.executable, "-m", "prefect", "deployment", "run", "ingest/ingest"]
+    parameters = ["--param", f"sources={json.dumps([{'uri': str(file)}])}"]
+    subprocess.run([*command, *parameters], env=server.env, check=True, capture_output=True, text=True)
+    by_hand = {"flow_runs": {"state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]}}}}
+    runs = wait_for("the run's end", lambda: server.ask("flow_runs/filter", **by_hand))
+    assert [(run["state_type"], run["state"]["message"]) for run in runs] == [("COMPLETED", None)]
+    artifacts = server.ask("artifacts/filter", artifacts={"key": {"any_": ["data-report"]}})
+    assert "30 rows read" in artifacts[0]["data"]
+    assert (server.home / "tables" / "tweets").is_dir()
+    assert os.environ.get("PREFECT_API_URL") is None

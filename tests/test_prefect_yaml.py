@@ -1,0 +1,98 @@
+"""`prefect.yaml` and `automations.yaml`: everything named in them exists and is of the right form. No server is needed."""
+
+import inspect
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from finsent.cli.up import POOLS
+
+ROOT = Path(__file__).parent.parent
+PROJECT: dict[str, Any] = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))
+DEPLOYMENTS: list[dict[str, Any]] = PROJECT["deployments"]
+STEPS = {"ingest", "train", "evaluate", "promote", "score", "monitor", "retrain"}
+
+
+def named(name: str) -> dict[str, Any]:
+    return next(deployment for deployment in DEPLOYMENTS if deployment["name"] == name)
+
+
+def test_every_step_has_its_deployment() -> None:
+    assert {deployment["name"] for deployment in DEPLOYMENTS} == STEPS
+    assert len(DEPLOYMENTS) == len(STEPS)
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda deployment: deployment["name"])
+def test_entrypoints_import_and_take_the_parameters(deployment: dict[str, Any]) -> None:
+    from prefect import Flow
+
+    module, _, function = deployment["entrypoint"].rpartition(".")
+    flow = getattr(import_module(module), function)
+    assert isinstance(flow, Flow)
+    assert flow.name == deployment["name"]
+    accepted = set(inspect.signature(flow.fn).parameters)
+    schedules = [schedule.get("parameters", {}) for schedule in deployment.get("schedules", [])]
+    for parameters in [deployment.get("parameters", {}), *schedules]:
+        assert set(parameters) <= accepted
+    assert "setup" in accepted
+
+
+def test_flows_can_run_without_any_parameter() -> None:
+    for deployment in DEPLOYMENTS:
+        module, _, function = deployment["entrypoint"].rpartition(".")
+        signature = inspect.signature(getattr(import_module(module), function).fn)
+        assert all(parameter.default is not inspect.Parameter.empty for parameter in signature.parameters.values())
+
+
+def test_pools_are_those_that_up_provides() -> None:
+    assert {deployment["work_pool"]["name"] for deployment in DEPLOYMENTS} == set(POOLS)
+    assert named("train")["work_pool"]["name"] == named("retrain")["work_pool"]["name"] == "gpu"
+
+
+@pytest.mark.parametrize("name", ["train", "retrain", "score"])
+def test_these_never_run_twice_at_once(name: str) -> None:
+    assert named(name)["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda deployment: deployment["name"])
+def test_schedules_parse_and_have_names(deployment: dict[str, Any]) -> None:
+    from prefect.client.schemas.schedules import CronSchedule
+
+    for schedule in deployment.get("schedules", []):
+        assert CronSchedule(cron=schedule["cron"], timezone=schedule["timezone"]).cron == schedule["cron"]
+        assert schedule["slug"]
+
+
+def test_scoring_monitoring_and_retraining_are_scheduled() -> None:
+    assert {deployment["name"] for deployment in DEPLOYMENTS if deployment.get("schedules")} >= {
+        "ingest",
+        "score",
+        "monitor",
+        "retrain",
+    }
+
+
+def test_events_that_deployments_wait_for_are_those_that_flows_emit() -> None:
+    from flows import events
+
+    waited = {deployment["name"]: trigger["expect"] for deployment in DEPLOYMENTS for trigger in deployment.get("triggers", [])}
+    assert waited == {"score": [events.PROMOTED], "retrain": [events.RETRAIN_REQUESTED]}
+
+
+def test_threads_are_limited_and_no_machine_is_named() -> None:
+    assert all(deployment["work_pool"]["job_variables"]["env"]["OMP_NUM_THREADS"] == "1" for deployment in DEPLOYMENTS)
+    assert PROJECT["pull"] == [], "flows come from the installed package, so there is no path to pull from"
+    text = (ROOT / "prefect.yaml").read_text(encoding="utf-8") + (ROOT / "automations.yaml").read_text(encoding="utf-8")
+    assert not any(path in text for path in ("/home/", "/root/", "/Users/", "/tmp/", str(ROOT)))
+
+
+def test_automations_are_of_prefects_form() -> None:
+    from prefect.events.schemas.automations import AutomationCore
+
+    described = yaml.safe_load((ROOT / "automations.yaml").read_text(encoding="utf-8"))["automations"]
+    automations = [AutomationCore.model_validate(item) for item in described]
+    assert [automation.name for automation in automations] == ["finsent-crash-lost-runs"]
+    assert automations[0].actions[0].type == "change-flow-run-state"
