@@ -117,7 +117,9 @@ def load_adapter(folder: Path, home: Home, device: str | None = None) -> Loaded:
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     tokenizer.padding_side = manifest.padding_side
     if tokenizer.pad_token_id != manifest.pad_token_id:
-        raise ArtifactError(f"tokenizer in {str(folder)!r} pads with {tokenizer.pad_token_id!r}, manifest says {manifest.pad_token_id!r}. Refused.")
+        raise ArtifactError(
+            f"tokenizer in {str(folder)!r} pads with {tokenizer.pad_token_id!r}, its manifest {manifest.pad_token_id!r}.."
+        )
     model = load_base(base, config, device)
     model.config.pad_token_id = manifest.pad_token_id
     try:

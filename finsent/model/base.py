@@ -40,15 +40,32 @@ def locate_base(config: ModelConfig, home: Home) -> BaseFolder:
     else:
         folder, revision = _fetch(config.name, config.revision)
     if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
-        raise BaseModelError(f"base model {config.name!r}: {str(folder)!r} lacks config.json or *.safetensors. Give a Hub id or a complete folder.")
+        raise BaseModelError(
+            f"base model {config.name!r}: {str(folder)!r} lacks config.json or *.safetensors. Give a Hub id or a complete folder."
+        )
     return BaseFolder(folder, revision, fingerprint(folder))
 
 
 def _fetch(name: str, revision: str | None) -> tuple[Path, str | None]:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
-    wanted = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt"]
+    wanted = [
+        "config.json",
+        "*.safetensors",
+        "*.safetensors.index.json",
+        "tokenizer*",
+        "special_tokens_map.json",
+        "vocab*",
+        "merges.txt",
+    ]
     try:
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
     except GatedRepoError as error:
@@ -56,7 +73,9 @@ def _fetch(name: str, revision: str | None) -> tuple[Path, str | None]:
     except RevisionNotFoundError as error:
         raise BaseModelError(f"base model {name!r} has no revision {revision!r}. Correct model.revision.") from error
     except RepositoryNotFoundError as error:
-        raise BaseModelError(f"base model {name!r} is not on the Hub (or private: set HF_TOKEN), nor a local folder. Correct model.name.") from error
+        raise BaseModelError(
+            f"base model {name!r} is not on the Hub (or private: set HF_TOKEN), nor a local folder. Correct model.name."
+        ) from error
     except HFValidationError as error:
         raise BaseModelError(f"base model {name!r} is neither a folder here nor a valid Hub id. Correct model.name.") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:

@@ -77,7 +77,9 @@ def verify(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise ArtifactError(f"{str(folder)!r} holds no {MANIFEST}: not an adapter of finsent's. `finsent import` takes in others.")
+        raise ArtifactError(
+            f"{str(folder)!r} holds no {MANIFEST}: not an adapter of finsent's. `finsent import` takes in others."
+        )
     try:
         manifest = Manifest.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except (ValidationError, json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -48,7 +49,7 @@ def connect(home: Home) -> "MlflowClient":
     A local store is made on first use, by one process at a time.
 
     Raises:
-        ServiceError: nothing answers at `home.tracking_uri` within seconds.
+        ServiceError: nothing answers at `home.tracking_uri` within seconds, or it does not let us in.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     if not sys.stderr.isatty():
@@ -66,7 +67,27 @@ def connect(home: Home) -> "MlflowClient":
         home.lock("mlflow").parent.mkdir(parents=True, exist_ok=True)
         with FileLock(home.lock("mlflow")):  # two first users at once would both create the tables
             client.search_experiments(max_results=1)
+    else:
+        _check_admission(uri)
     return client
+
+
+@cache
+def _check_admission(uri: str) -> None:
+    """Ask the server something that needs its permission, once in a process (a failure is not remembered)."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
+    except MlflowException as error:
+        reason = " ".join(str(error).split())
+        advice = "Look at the server's log."
+        if "401" in reason:
+            advice = "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+        elif "403" in reason:
+            advice = "It may not list this host name in --allowed-hosts, or this user may not read."
+        raise ServiceError(f"the MLflow server at {public_uri(uri)!r} does not let us in ({reason}). {advice}") from error
 
 
 def _point_fluent_api(mlflow: Any, uri: str) -> None:
@@ -167,13 +188,25 @@ def flatten(section: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 @contextmanager
 def start_run(
-    config: Config, home: Home, *, kind: str, tags: Mapping[str, str] | None = None, data: "DataVersion | None" = None
+    config: Config,
+    home: Home,
+    *,
+    kind: str,
+    tags: Mapping[str, str] | None = None,
+    data: "DataVersion | None" = None,
+    resume: str | None = None,
 ) -> Iterator[str]:
     """Open an MLflow run named after `kind` and yield its id; it ends FINISHED, FAILED with the error as tag, or KILLED.
 
     Settings of model, adapter, recipe and data become its parameters, `data` the version that is worked on.
+    With `resume`, that run is opened again instead, its settings and metrics kept.
     """
     client = connect(home)
+    if resume is not None:
+        client.update_run(resume, status="RUNNING")
+        with _ended(client, resume):
+            yield resume
+        return
     facts = {"data_version": str(data.version), "data_fingerprint": data.fingerprint} if data else {}
     own = {
         "mlflow.runName": f"{kind}-{config.profile}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}",
@@ -188,10 +221,17 @@ def start_run(
         own |= {"mlflow.source.git.commit": sha, "git_sha": sha}
     run = client.create_run(experiment_id(client, home, config.experiment), tags={**own, **facts, **(tags or {})})
     run_id = str(run.info.run_id)
-    status = "FAILED"
-    try:
+    with _ended(client, run_id):
         log_params(client, run_id, _settings(config, data))
         yield run_id
+
+
+@contextmanager
+def _ended(client: "MlflowClient", run_id: str) -> Iterator[None]:
+    """Write down how the run ended, whatever happens in it."""
+    status = "FAILED"
+    try:
+        yield
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"

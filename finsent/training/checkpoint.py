@@ -46,7 +46,9 @@ def load_checkpoint(checkpoint: Path, model: Any, optimizer: Any) -> int:
             if parameter.requires_grad:
                 parameter.copy_(saved[name].to(parameter.device))
     state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
-    optimizer.load_state_dict(_unflatten(load_file(checkpoint / "optimizer.safetensors"), state["optimizer"], optimizer.state_dict()))
+    optimizer.load_state_dict(
+        _unflatten(load_file(checkpoint / "optimizer.safetensors"), state["optimizer"], optimizer.state_dict())
+    )
     return int(state["step"])
 
 

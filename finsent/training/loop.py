@@ -66,12 +66,74 @@ def train(config: Config, home: Home, train_rows: Rows, validation: Rows, folder
         BaseModelError: the base cannot be reached.
         FinsentError: the loss became infinite or not a number, or the pre-flight check failed.
     """
-    import torch
+    _check_rows(train_rows)
+    recipe = config.recipe
+    run = _set_up(config, home, train_rows)
+    checkpoints = complete_checkpoints(folder)
+    if not checkpoints and run.accelerator.is_main_process:
+        verify_settings(run.plain, run.batch_of, recipe, folder / "preflight", run.device)
+    first = load_checkpoint(checkpoints[-1], run.plain, run.optimizer) if checkpoints else 0
+
+    rows_per_step = recipe.batch_size * recipe.accumulation
+    per_epoch = math.ceil(len(run.lengths) / rows_per_step)
+    total = steps_in_total(len(run.lengths), rows_per_step, recipe.epochs)
+    rows_of = _schedule(run.lengths, rows_per_step, recipe)
+    run.model.train()
+    loss, seen, started = math.nan, 0, time.perf_counter()
+    for step in track(range(first, total), description="training", total=total - first, unit="step"):
+        rows = rows_of(step)
+        values = _optimise(run, recipe, rows, step, total)
+        on_metrics(step + 1, values)
+        loss, seen = values["loss"], seen + len(rows)
+        if recipe.evaluate_every_epoch and (step + 1) % per_epoch == 0 and len(validation.texts):
+            on_metrics(step + 1, validate(run.plain, run.tokenizer, validation, config, run.device))
+            run.model.train()
+        if (step + 1) % recipe.checkpoint_every == 0 and step + 1 < total and run.accelerator.is_main_process:
+            save_checkpoint(folder, step + 1, run.plain, run.optimizer)
+    seconds = time.perf_counter() - started
+
+    # the caller evaluates a fresh load of what lies here, never this model
+    if run.accelerator.is_main_process:
+        save_adapter(run.plain, run.tokenizer, folder / "adapter")
+    run.accelerator.wait_for_everyone()
+    return Trained(
+        adapter=folder / "adapter",
+        base=run.base,
+        pad_token_id=int(run.tokenizer.pad_token_id),
+        rows=len(run.lengths),
+        steps=total,
+        resumed_from=first,
+        seconds=seconds,
+        rows_per_second=seen / seconds if seconds else 0.0,
+        final_loss=loss,
+        trainable_parameters=sum(parameter.numel() for parameter in run.trainable),
+        quantized_modules=sum(type(module).__name__ == "Linear4bit" for module in run.plain.modules()),
+        mixed_precision=run.precision,
+    )
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What set-up made and the steps use."""
+
+    accelerator: Any
+    model: Any
+    plain: Any
+    """The model without Accelerate's wrapper: what is saved."""
+    tokenizer: Any
+    optimizer: Any
+    trainable: list[Any]
+    lengths: list[int]
+    batch_of: BatchOf
+    base: BaseFolder
+    device: str
+    precision: str
+
+
+def _set_up(config: Config, home: Home, train_rows: Rows) -> _Run:
     from accelerate import Accelerator
     from accelerate.utils import set_seed
 
-    # set-up
-    _check_rows(train_rows)
     recipe, device = config.recipe, pick_device()
     precision = resolve_precision(recipe.mixed_precision, device)
     accelerator = Accelerator(mixed_precision="no" if precision == "none" else precision, cpu=device == "cpu")
@@ -86,84 +148,57 @@ def train(config: Config, home: Home, train_rows: Rows, validation: Rows, folder
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = make_optimizer(recipe, trainable, device)
     model, optimizer = accelerator.prepare(model, optimizer)
-    plain = accelerator.unwrap_model(model)
     tokens = tokenise(tokenizer, train_rows.texts, config.model.max_length)
-    lengths = [len(ids) for ids in tokens]
-    rows_per_step = recipe.batch_size * recipe.accumulation
-    total = steps_in_total(len(tokens), rows_per_step, recipe.epochs)
-    batch_of = _collator(tokens, train_rows.labels, int(tokenizer.pad_token_id), config, device)
-
-    # verify, before hours are spent
-    checkpoints = complete_checkpoints(folder)
-    if not checkpoints and accelerator.is_main_process:
-        verify_settings(plain, tokenizer, batch_of, recipe, folder / "preflight", device)
-
-    # train
-    first = load_checkpoint(checkpoints[-1], plain, optimizer) if checkpoints else 0
-    model.train()
-    loss_value, seen, started = math.nan, 0, time.perf_counter()
-    steps = _schedule(lengths, rows_per_step, total, recipe)
-    for step in track(range(first, total), description="training", total=total - first, unit="step"):
-        step_started = time.perf_counter()
-        rows = steps(step)
-        torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout depends on the step alone, so a resumed run repeats it
-        rate = learning_rate(recipe, step, total)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        step_loss, padded = torch.zeros((), device=device), 0
-        for start in range(0, len(rows), recipe.batch_size):
-            ids, mask, labels = batch_of(rows[start : start + recipe.batch_size], (recipe.seed, step, start))
-            logits = model(input_ids=ids, attention_mask=mask).logits
-            # summed and divided by the rows of the whole step: transformers' own loss is too large under accumulation
-            loss = torch.nn.functional.cross_entropy(logits.float(), labels, reduction="sum") / len(rows)
-            accelerator.backward(loss)
-            step_loss += loss.detach()
-            padded += ids.numel()
-        norm = accelerator.clip_grad_norm_(trainable, recipe.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad()
-        loss_value = float(step_loss)
-        if not math.isfinite(loss_value):
-            raise FinsentError(f"loss is {loss_value!r} at step {step + 1}. Lower recipe.learning_rate ({recipe.learning_rate}), or use bf16 in place of fp16.")
-        seen += len(rows)
-        took, real = time.perf_counter() - step_started, sum(lengths[i] for i in rows)
-        on_metrics(
-            step + 1,
-            {
-                "loss": loss_value,
-                "learning_rate": rate,
-                "grad_norm": float(norm),
-                "rows_per_second": len(rows) / took,
-                "tokens_per_second": real / took,
-                "padding_share": 1 - real / padded,
-            },
-        )
-        if recipe.evaluate_every_epoch and (step + 1) % math.ceil(len(tokens) / rows_per_step) == 0 and len(validation.texts):
-            on_metrics(step + 1, validate(plain, tokenizer, validation, config, device))
-            model.train()
-        if (step + 1) % recipe.checkpoint_every == 0 and step + 1 < total and accelerator.is_main_process:
-            save_checkpoint(folder, step + 1, plain, optimizer)
-    seconds = time.perf_counter() - started
-
-    # save; the caller evaluates a fresh load of what lies here, never this model
-    adapter = folder / "adapter"
-    if accelerator.is_main_process:
-        save_adapter(plain, tokenizer, adapter)
-    accelerator.wait_for_everyone()
-    return Trained(
-        adapter=adapter,
+    return _Run(
+        accelerator=accelerator,
+        model=model,
+        plain=accelerator.unwrap_model(model),
+        tokenizer=tokenizer,
+        optimizer=optimizer,
+        trainable=trainable,
+        lengths=[len(ids) for ids in tokens],
+        batch_of=_collator(tokens, train_rows.labels, int(tokenizer.pad_token_id), config, device),
         base=base,
-        pad_token_id=int(tokenizer.pad_token_id),
-        rows=len(tokens),
-        steps=total,
-        resumed_from=first,
-        seconds=seconds,
-        rows_per_second=seen / seconds if seconds else 0.0,
-        final_loss=loss_value,
-        trainable_parameters=sum(parameter.numel() for parameter in trainable),
-        quantized_modules=sum(type(module).__name__ == "Linear4bit" for module in plain.modules()),
-        mixed_precision=precision,
+        device=device,
+        precision=precision,
     )
+
+
+def _optimise(run: _Run, recipe: Recipe, rows: list[int], step: int, total: int) -> dict[str, float]:
+    """One optimiser step over `rows`, in micro-batches of the recipe's size; its figures."""
+    import torch
+
+    started = time.perf_counter()
+    torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout depends on the step alone, so a resumed run repeats it
+    rate = learning_rate(recipe, step, total)
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate
+    total_loss, padded, real = torch.zeros((), device=run.device), 0, 0
+    for start in range(0, len(rows), recipe.batch_size):
+        ids, mask, labels = run.batch_of(rows[start : start + recipe.batch_size], (recipe.seed, step, start))
+        logits = run.model(input_ids=ids, attention_mask=mask).logits
+        # summed and divided by the rows of the whole step: transformers' own loss is too large under accumulation
+        loss = torch.nn.functional.cross_entropy(logits.float(), labels, reduction="sum") / len(rows)
+        run.accelerator.backward(loss)
+        total_loss += loss.detach()
+        padded, real = padded + ids.numel(), real + int(mask.sum())
+    norm = run.accelerator.clip_grad_norm_(run.trainable, recipe.max_grad_norm)
+    run.optimizer.step()
+    run.optimizer.zero_grad()
+    value = float(total_loss)
+    if not math.isfinite(value):
+        raise FinsentError(
+            f"loss is {value!r} at step {step + 1}. Lower recipe.learning_rate ({recipe.learning_rate}), or use bf16."
+        )
+    took = time.perf_counter() - started
+    return {
+        "loss": value,
+        "learning_rate": rate,
+        "grad_norm": float(norm),
+        "rows_per_second": len(rows) / took,
+        "tokens_per_second": real / took,
+        "padding_share": 1 - real / padded,
+    }
 
 
 def validate(model: Any, tokenizer: Any, rows: Rows, config: Config, device: str) -> dict[str, float]:
@@ -210,7 +245,7 @@ def _collator(tokens: list[list[int]], labels: NDArray[np.int64], pad_id: int, c
     return collate
 
 
-def _schedule(lengths: list[int], rows_per_step: int, total: int, recipe: Recipe) -> Callable[[int], list[int]]:
+def _schedule(lengths: list[int], rows_per_step: int, recipe: Recipe) -> Callable[[int], list[int]]:
     per_epoch = math.ceil(len(lengths) / rows_per_step)
     cache: dict[int, list[list[int]]] = {}
 
@@ -218,7 +253,9 @@ def _schedule(lengths: list[int], rows_per_step: int, total: int, recipe: Recipe
         epoch = step // per_epoch
         if epoch not in cache:
             cache.clear()
-            cache[epoch] = epoch_steps(lengths, rows_per_step, seed=recipe.seed, epoch=epoch, group_by_length=recipe.group_by_length)
+            cache[epoch] = epoch_steps(
+                lengths, rows_per_step, seed=recipe.seed, epoch=epoch, group_by_length=recipe.group_by_length
+            )
         return cache[epoch][step % per_epoch]
 
     return rows_of
@@ -229,4 +266,6 @@ def _check_rows(rows: Rows) -> None:
         raise InputError("there are no rows to train on. Run `finsent ingest` first.")
     present = [LABELS[i] for i in sorted(set(rows.labels.tolist()))]
     if len(present) < 2:
-        raise InputError(f"all {len(rows.texts)} training rows are {present[0]!r}: nothing to tell apart. Ingest rows of the other classes.")
+        raise InputError(
+            f"all {len(rows.texts)} training rows are {present[0]!r}: nothing to tell apart. Ingest rows of the other classes."
+        )

@@ -17,7 +17,11 @@ def make_optimizer(recipe: Recipe, parameters: Iterable[Any], device: str) -> An
         return torch.optim.AdamW(parameters, fused=True, **common)
     import bitsandbytes as bnb
 
-    classes = {"paged_adamw_8bit": bnb.optim.PagedAdamW8bit, "adamw_8bit": bnb.optim.AdamW8bit, "paged_adamw_32bit": bnb.optim.PagedAdamW32bit}
+    classes = {
+        "paged_adamw_8bit": bnb.optim.PagedAdamW8bit,
+        "adamw_8bit": bnb.optim.AdamW8bit,
+        "paged_adamw_32bit": bnb.optim.PagedAdamW32bit,
+    }
     with warnings.catch_warnings():
         if not device.startswith("cuda"):  # known and wanted: the same name works on a CPU, unpaged
             warnings.filterwarnings("ignore", message="Paged optimizers are not supported on CPU")

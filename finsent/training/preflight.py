@@ -10,7 +10,9 @@ from finsent.config import Recipe
 from finsent.errors import FinsentError
 
 
-def verify_settings(model: Any, tokenizer: Any, batch_of: Callable[[list[int]], tuple[Any, Any, Any]], recipe: Recipe, folder: Path, device: str) -> None:
+def verify_settings(
+    model: Any, batch_of: Callable[[list[int]], tuple[Any, Any, Any]], recipe: Recipe, folder: Path, device: str
+) -> None:
     """Run two training steps with a throw-away optimiser and two evaluation steps, save, wipe, load, compare; then undo it all.
 
     Raises:
@@ -25,7 +27,7 @@ def verify_settings(model: Any, tokenizer: Any, batch_of: Callable[[list[int]], 
     before = {name: parameter.detach().clone() for name, parameter in trainable.items()}
     rows = list(range(min(recipe.batch_size, 4)))
     ids, mask, labels = batch_of(rows)
-    with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=recipe.mixed_precision != "none"):
+    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=recipe.mixed_precision != "none"):
         model.train()
         optimizer = torch.optim.AdamW(trainable.values(), lr=recipe.learning_rate)
         for _ in range(2):
@@ -33,9 +35,13 @@ def verify_settings(model: Any, tokenizer: Any, batch_of: Callable[[list[int]], 
             loss.backward()
             value = float(loss.detach())
             if not math.isfinite(value):
-                raise FinsentError(f"pre-flight check: the loss is {value!r} in the first steps. Lower recipe.learning_rate ({recipe.learning_rate}).")
+                raise FinsentError(
+                    f"pre-flight: loss is {value!r} in the first steps. Lower recipe.learning_rate ({recipe.learning_rate})."
+                )
             if idle := [name for name, parameter in trainable.items() if parameter.grad is None]:
-                raise FinsentError(f"pre-flight check: {idle[0]!r} gets no gradient, so it would never train. Check lora.targets and lora.modules_to_save.")
+                raise FinsentError(
+                    f"pre-flight: {idle[0]!r} gets no gradient,it would never train. Check lora.targets and lora.modules_to_save."
+                )
             optimizer.step()
             optimizer.zero_grad()
         model.eval()
@@ -55,4 +61,6 @@ def verify_settings(model: Any, tokenizer: Any, batch_of: Callable[[list[int]], 
         raise FinsentError("pre-flight check: two evaluations of the same rows differ, so no result would mean anything.")
     if not torch.allclose(expected[0], found, atol=1e-5):
         difference = float((expected[0] - found).abs().max())
-        raise FinsentError(f"pre-flight check: a saved and loaded adapter gives other logits (by {difference:.2g}): part of it, likely the head, is not saved.")
+        raise FinsentError(
+            f"pre-flight: a saved and loaded adapter gives other logits (by {difference:.2g}): part of it is not saved."
+        )

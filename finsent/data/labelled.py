@@ -1,0 +1,29 @@
+"""A labelled file as rows to score a model on: read by the same contract, stored nowhere."""
+
+from datetime import UTC, datetime
+
+import numpy as np
+
+from finsent.config import Config, Source
+from finsent.data.dataset import Split
+from finsent.data.reading import read_sources
+from finsent.errors import InputError
+from finsent.labels import LABEL2ID
+
+
+def load_labelled(config: Config, source: Source) -> Split:
+    """Readable rows of a labelled source, every one kept; texts that differ only in URLs, handles or case share a group.
+
+    Raises:
+        InputError: the file, a column or all labels are wrong, or no row is readable.
+    """
+    rows = read_sources([source], config.data, datetime.now(UTC)).rows
+    if not rows:
+        raise InputError(f"{source.uri!r} holds no readable labelled row.")
+    return Split(
+        ids=[f"{row.source}:{row.number}" for row in rows],
+        texts=[row.text for row in rows],
+        labels=np.array([LABEL2ID[row.label] for row in rows], np.int64),
+        sources=[row.source for row in rows],
+        groups=[row.id for row in rows],
+    )

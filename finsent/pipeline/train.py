@@ -1,0 +1,180 @@
+"""The training step: a data version in, a registered version out."""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finsent.config import Config
+from finsent.errors import InputError
+from finsent.home import Home
+from finsent.labels import LABELS
+
+if TYPE_CHECKING:
+    from finsent.data.dataset import DataVersion, Split
+    from finsent.training.loop import Trained
+
+_log = logging.getLogger(__name__)
+
+PROBES = 16
+"""Validation texts whose logits are recorded with the adapter, for the round-trip proof."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A registered version and how it came to be."""
+
+    run_id: str
+    model_version: str
+    adapter_dir: Path
+    rows: int
+    steps: int
+    resumed_from: int
+    """Step of the checkpoint that an interrupted training went on from; 0 for one from the start."""
+    seconds: float
+    """Time in the training loop."""
+    rows_per_second: float
+    validation: dict[str, float]
+    """Accuracy and macro-F1 on the validation split, by a fresh load of the saved adapter."""
+    temperature: float
+    trainable_parameters: int
+
+
+def train(config: Config, home: Home, *, resume: str | None = None) -> TrainResult:
+    """Train on the newest data version, calibrate a fresh load on the validation split, register the adapter.
+
+    An interrupted training of the same settings and data is taken up from its checkpoint by itself; `resume` names
+    one by its MLflow run.
+
+    Raises:
+        InputError: no data yet, or `resume` does not fit.
+        BaseModelError: the base cannot be reached.
+        ServiceError: the MLflow server does not answer.
+    """
+    from finsent.data.dataset import data_version, load_split
+    from finsent.registry.tracking import connect, log_dataset, log_params, log_series, start_run
+    from finsent.registry.versions import register
+    from finsent.training.folder import at_work, interrupted, require_resumable, settings_digest
+    from finsent.training.loop import Rows
+    from finsent.training.loop import train as run_loop
+
+    data = data_version(home)
+    rows, validation = load_split(home, "train", data.version), load_split(home, "validation", data.version)
+    if not rows.texts or not validation.texts:
+        raise InputError(
+            f"data version {data.version} has {len(rows.texts)} training, {len(validation.texts)} validation rows: ingest more."
+        )
+    digest = settings_digest(config, data.fingerprint)
+    if resume is not None:
+        require_resumable(home.runs, resume, digest)
+    else:
+        resume = interrupted(home.runs, digest)
+    client = connect(home)
+    with start_run(config, home, kind="train", data=data, resume=resume) as run_id, at_work(home.runs / run_id, digest):
+        if resume is not None:
+            _log.warning("taking up the interrupted training of run %s from its checkpoint", run_id)
+        for split, context in ((rows, "training"), (validation, "validation")):
+            name = "train" if context == "training" else "validation"
+            log_dataset(
+                client,
+                run_id,
+                home,
+                table="tweets",
+                version=data.version,
+                fingerprint=data.fingerprint,
+                context=context,
+                split=name,
+                rows=len(split.texts),
+            )
+        with log_series(client, run_id) as log:
+            trained = run_loop(
+                config, home, Rows(rows.texts, rows.labels), Rows(validation.texts, validation.labels), home.runs / run_id, log
+            )
+        logits, temperature = _finish_adapter(config, home, data, trained, validation)
+        scores = _validation_scores(validation.labels, logits)
+        facts = {
+            "trainable_parameters": trained.trainable_parameters,
+            "quantized_modules": trained.quantized_modules,
+            "mixed_precision_used": trained.mixed_precision,
+            "optimizer_steps": trained.steps,
+            "base_fingerprint": trained.base.fingerprint,
+        }
+        log_params(client, run_id, {key: str(value) for key, value in facts.items()})
+        summary = {
+            **{f"validation_{key}": value for key, value in scores.items()},
+            "temperature": temperature,
+            "train_seconds": trained.seconds,
+        }
+        for key, value in summary.items():
+            client.log_metric(run_id, key, value, step=trained.steps)
+        version = register(client, config, run_id=run_id, adapter=trained.adapter)
+    return TrainResult(
+        run_id=run_id,
+        model_version=version,
+        adapter_dir=trained.adapter,
+        rows=trained.rows,
+        steps=trained.steps,
+        resumed_from=trained.resumed_from,
+        seconds=trained.seconds,
+        rows_per_second=trained.rows_per_second,
+        validation=scores,
+        temperature=temperature,
+        trainable_parameters=trained.trainable_parameters,
+    )
+
+
+def _finish_adapter(
+    config: Config, home: Home, data: "DataVersion", trained: "Trained", validation: "Split"
+) -> tuple[NDArray[np.float32], float]:
+    """Load what was saved afresh, fit the temperature on its validation logits, record the probe, and seal the folder.
+
+    Returns:
+        Validation logits [rows, 3] of the fresh load, and the temperature.
+    """
+    from finsent.evaluation.calibration import fit_temperature
+    from finsent.model.adapter import load_adapter
+    from finsent.model.engine import predict_logits
+    from finsent.model.manifest import PROBE, Manifest, write_manifest
+    from finsent.provenance import lock_hash
+    from finsent.registry.card import render_card
+    from finsent.registry.tracking import git_sha
+
+    manifest = Manifest(
+        base_name=config.model.name,
+        base_revision=trained.base.revision,
+        base_fingerprint=trained.base.fingerprint,
+        embedded=config.model.embedded,
+        quantization=config.model.quantization,
+        labels=LABELS,
+        max_length=config.model.max_length,
+        padding_side=config.model.padding_side,
+        pad_token_id=trained.pad_token_id,
+        data_version=data.version,
+        data_fingerprint=data.fingerprint,
+        split_rule=f"near-duplicate groups by hash, salt {config.data.split_salt!r}",
+        config=config.model_dump(mode="json"),
+        git_sha=git_sha(),
+        lock_hash=lock_hash(),
+    )
+    write_manifest(trained.adapter, manifest)
+    loaded = load_adapter(trained.adapter, home)
+    logits = predict_logits(loaded, validation.texts, token_budget=config.scoring.token_budget, progress=True)
+    temperature = fit_temperature(logits, validation.labels)
+    probes = validation.texts[:PROBES]
+    probe = {"texts": probes, "logits": predict_logits(loaded, probes).tolist()}
+    (trained.adapter / PROBE).write_text(json.dumps(probe), encoding="utf-8")
+    calibrated = manifest.model_copy(update={"temperature": temperature})
+    (trained.adapter / "README.md").write_text(render_card(calibrated), encoding="utf-8")
+    write_manifest(trained.adapter, calibrated)
+    return logits, temperature
+
+
+def _validation_scores(labels: NDArray[np.int64], logits: NDArray[np.float32]) -> dict[str, float]:
+    from finsent.evaluation.metrics import compute_metrics
+
+    metrics = compute_metrics(labels, logits.argmax(axis=1))
+    return {"accuracy": metrics.accuracy, "macro_f1": metrics.macro_f1}
