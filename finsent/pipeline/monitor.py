@@ -115,8 +115,7 @@ def _labelled(home: Home, version: int | None) -> _Batch | None:
     current = tables.version(home, "tweets")
     if current is None or version is None or version > current:
         return None
-    rows = tables.read(home, "tweets", version=version, columns=["text", "label", "split"])
-    rows = rows.filter(pc.not_equal(rows["split"], "test"))
+    rows = tables.read(home, "tweets", version=version, columns=["text", "label"], filters=[("split", "!=", "test")])
     if not len(rows):
         return None
     return _Batch(_class_counts(rows), _numbers(pc.utf8_length(rows["text"])), np.empty(0))
@@ -142,9 +141,9 @@ def _runs(home: Home, name: str, version: str, windows: int) -> _Runs:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    columns = ["id", "label", "confidence", "model_name", "model_version", "run_id", "scored_at"]
-    scored = tables.read(home, "predictions", columns=columns)
-    scored = scored.filter(pc.and_(pc.equal(scored["model_name"], name), pc.equal(scored["model_version"], version)))
+    by_champion = [("model_name", "=", name), ("model_version", "=", version)]
+    columns = ["id", "label", "confidence", "run_id", "scored_at"]
+    scored = tables.read(home, "predictions", columns=columns, filters=by_champion)
     starts = scored.group_by("run_id").aggregate([("scored_at", "min")])
     order = [("scored_at_min", "ascending"), ("run_id", "ascending")]
     starts = [(row["run_id"], row["scored_at_min"]) for row in starts.sort_by(order).to_pylist()]
