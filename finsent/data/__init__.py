@@ -1,0 +1,1 @@
+"""Data: sources, the row contract, near-duplicate groups, splits, tables."""

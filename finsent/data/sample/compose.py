@@ -49,18 +49,15 @@ def number(rng: Random, low: int, high: int) -> int:
 def compose(rng: Random, tickers: Sequence[str]) -> tuple[str, str]:
     """A tweet and its label, as the class name."""
     draw = rng.random()
-    if draw < 0.24:
-        family, frame, neutral = NEUTRAL, pick(rng, NEUTRAL), True
-    else:
-        # the mix decides how far single words carry a linear model: measured, see tests/data/test_sample.py
-        family = TWO_SIDED if draw < 0.76 else ORDERED if draw < 0.92 else PLAINSPOKEN
-        frame, neutral = pick(rng, family), False
+    # the mix decides how far single words carry a linear model: measured, see tests/data/test_sample.py
+    family: tuple[str, ...] = NEUTRAL if draw < 0.24 else TWO_SIDED if draw < 0.76 else ORDERED if draw < 0.92 else PLAINSPOKEN
+    frame = pick(rng, family)
     bearish_wanted = rng.random() < 0.46
     while True:
-        clause, sign = fill(frame, rng, tickers, agree=frame in PLAINSPOKEN)
-        if neutral or family in (TWO_SIDED,) or (sign < 0) == bearish_wanted:
+        clause, sign = fill(frame, rng, tickers, agree=family is PLAINSPOKEN)
+        if family is NEUTRAL or family is TWO_SIDED or (sign < 0) == bearish_wanted:
             break
-    label = "Neutral" if neutral else "Bullish" if sign > 0 else "Bearish"
+    label = "Neutral" if family is NEUTRAL else "Bullish" if sign > 0 else "Bearish"
     return dress(clause, label, rng, tickers), label
 
 

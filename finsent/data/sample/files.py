@@ -35,22 +35,27 @@ def write_sample(folder: Path) -> tuple[Path, ...]:
     """Write all files into `folder`; the same bytes before compression every time."""
     folder.mkdir(parents=True, exist_ok=True)
     start, day = DAY_ONE - timedelta(days=60), timedelta(days=1)
-    desk = _labelled(Random(SEED), 2500, start, 60 * day, TICKERS)
-    street = _labelled(Random(SEED + 1), 2100, start, 60 * day, TICKERS)
-    archive = _labelled(Random(SEED + 2), 1150, start, 60 * day, TICKERS)
-    arrivals = _labelled(Random(SEED + 3), 1450, DAY_ONE, day, (*TICKERS, *LATE_TICKERS))
+    desk = _labelled(_rng(SEED), 2500, start, 60 * day, TICKERS)
+    street = _labelled(_rng(SEED + 1), 2100, start, 60 * day, TICKERS)
+    archive = _labelled(_rng(SEED + 2), 1150, start, 60 * day, TICKERS)
+    arrivals = _labelled(_rng(SEED + 3), 1450, DAY_ONE, day, (*TICKERS, *LATE_TICKERS))
     contents: dict[str, bytes] = {
         "desk.csv.gz": _csv(desk, ("text", "label", "created_at"), lambda label: str(label).lower())
         + b'"Great quarter for $AMD \xff\xfe\x80, buying more calls","bullish","2025-05-20T09:30:00Z"\r\n'
-        + b'"\xc3\x28 $F guidance cut","bearish","2025-05-21T09:30:00Z"\r\n',
+        + b'"\xc3\x28 $F guidance cut","bearish","2025-05-21T09:30:00Z"\r\n'
+        + b"Upgrade for $JPM, adding calls,bullish,2025-05-22T09:30:00Z\r\n",
         "street.jsonl.gz": _jsonl(street, "body", "sentiment")
         + b'{"body": "caf\xe9 chatter says $TSLA calls", "sentiment": "Bullish"}\n',
         "archive.csv.gz": _csv(archive, ("tweet", "y", "created_at"), lambda label: str(NUMERIC.get(str(label), 7))),
         "arrivals.csv.gz": _csv(arrivals, ("text", "label", "created_at"), str),
-        "inbox-day1.csv.gz": _inbox_csv(_unlabelled(Random(SEED + 4), 800, DAY_ONE, TICKERS)),
-        "inbox-day2.jsonl.gz": _inbox_jsonl(_unlabelled(Random(SEED + 5), 700, DAY_ONE + day, (*TICKERS[:12], *LATE_TICKERS))),
+        "inbox-day1.csv.gz": _inbox_csv(_unlabelled(_rng(SEED + 4), 800, DAY_ONE, TICKERS)),
+        "inbox-day2.jsonl.gz": _inbox_jsonl(_unlabelled(_rng(SEED + 5), 700, DAY_ONE + day, (*TICKERS[:12], *LATE_TICKERS))),
     }
     return tuple(_gzip(folder / name, data) for name, data in contents.items())
+
+
+def _rng(seed: int) -> Random:
+    return Random(seed)  # noqa: S311 - to be repeatable is the point
 
 
 def _labelled(rng: Random, rows: int, start: datetime, span: timedelta, tickers: Sequence[str]) -> list[Tweet]:

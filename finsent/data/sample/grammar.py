@@ -74,7 +74,7 @@ PLAIN: Final[dict[str, tuple[str, ...]]] = {
     ),
 }
 
-TWO_SIDED: Final = (
+TWO_SIDED: Final[tuple[str, ...]] = (
     "{trade} my {adj} {tag} {option} {when}",
     "{when} i {trade} {tag} {adj} {option}, {filler}",
     "{filler} {trade} the {adj} {option} on {tag}",
@@ -104,7 +104,7 @@ TWO_SIDED: Final = (
 )
 """The product of two sides decides; either word alone says nothing."""
 
-ORDERED: Final = (
+ORDERED: Final[tuple[str, ...]] = (
     "{tag} {-event} but {event} {when}",
     "{tag} {-event} {when} but {filler} {event}",
     "{-event} at {tag} but {who} says {event}",
@@ -116,7 +116,7 @@ ORDERED: Final = (
 )
 """Both sides are named; their order and the word between decide."""
 
-PLAINSPOKEN: Final = (
+PLAINSPOKEN: Final[tuple[str, ...]] = (
     "{tag} {mood} {when}",
     "{tag} {say} {glyph}",
     "{filler} {tag} {mood} {glyph}",
@@ -127,7 +127,7 @@ PLAINSPOKEN: Final = (
 )
 """One side decides: the part that a bag of words gets right."""
 
-NEUTRAL: Final = (
+NEUTRAL: Final[tuple[str, ...]] = (
     "anyone {~trade} {tag} {~option} {when}?",
     "are the {tag} {~camp} {~fate} or is it just me?",
     "what do you think, {tag} {~act} {n} {when}?",

@@ -1,0 +1,121 @@
+"""What training and evaluation read: a split's rows, and which version of the data they are."""
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from finsent.data import tables
+from finsent.data.splits import SPLITS, SplitName
+from finsent.errors import InputError
+from finsent.home import Home
+from finsent.labels import LABEL2ID
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows of one split in order of their ids, as parallel sequences."""
+
+    ids: list[str]
+    texts: list[str]
+    labels: npt.NDArray[np.int64]
+    """Label ids [N]."""
+    sources: list[str]
+    groups: list[str]
+    """Near-duplicate group of each row."""
+
+
+@dataclass(frozen=True)
+class DataVersion:
+    """A version of the table `tweets`."""
+
+    version: int
+    """Delta version, for time travel."""
+    fingerprint: str
+    """Hash of every row's id, label, group and split: equal fingerprints mean equal data."""
+    rows: dict[str, int]
+    """Rows of each split."""
+    leaks: int | None
+    """Exact and near-duplicate pairs across splits; None when no audit of exactly these rows is on record."""
+    naive_leak: float | None
+    """Share of test rows that a plain random split would have leaked."""
+
+
+def load_split(home: Home, split: SplitName, version: int | None = None) -> Split:
+    """Rows of a split, always in the same order.
+
+    Raises:
+        InputError: no such split, no data yet, no such version.
+    """
+    if split not in SPLITS:
+        raise InputError(f"there is no split {split!r}. Splits: {', '.join(SPLITS)}.")
+    columns = ["id", "text", "label", "source", "group", "split"]
+    found = tables.read(
+        home, "tweets", version=_existing(home, version), columns=columns, filters=[("split", "=", split)]
+    ).sort_by("id")
+    return Split(
+        ids=found["id"].to_pylist(),
+        texts=found["text"].to_pylist(),
+        labels=np.array([LABEL2ID[label] for label in found["label"].to_pylist()], np.int64),
+        sources=found["source"].to_pylist(),
+        groups=found["group"].to_pylist(),
+    )
+
+
+def data_version(home: Home, version: int | None = None) -> DataVersion:
+    """The latest version of the data, or an earlier one, with its leak audit where that is on record for exactly these rows.
+
+    Raises:
+        InputError: no data yet, no such version.
+    """
+    version = _existing(home, version)
+    rows = tables.read(home, "tweets", version=version, columns=["id", "label", "group", "split"])
+    if not rows.num_rows:
+        raise InputError(f"version {version} of the data has no rows. Run `finsent ingest` first.")
+    fingerprint = fingerprint_rows(rows)
+    report = read_report(home, version)
+    audited = report.get("fingerprint") == fingerprint
+    counts = Counter(rows["split"].to_pylist())
+    return DataVersion(
+        version=version,
+        fingerprint=fingerprint,
+        rows={split: counts[split] for split in SPLITS},
+        leaks=report.get("leaks") if audited else None,
+        naive_leak=report.get("naive_leak") if audited else None,
+    )
+
+
+def fingerprint_rows(rows: pa.Table) -> str:
+    """32 hexadecimal digits over id, label, group and split of all rows, whatever their order."""
+    columns = [rows[name].to_pylist() for name in ("id", "label", "group", "split")]
+    digest = hashlib.blake2b(digest_size=16)
+    for row in sorted(zip(*columns, strict=True)):
+        digest.update("\x1f".join(row).encode() + b"\x1e")
+    return digest.hexdigest()
+
+
+def report_path(home: Home, version: int) -> Path:
+    """Where the report of a data version is."""
+    return home.reports / f"data-v{version}.json"
+
+
+def read_report(home: Home, version: int) -> dict[str, Any]:
+    """The ingestion report of a version; empty when there is none or it cannot be read, which counts as no evidence."""
+    try:
+        loaded = json.loads(report_path(home, version).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return loaded if isinstance(loaded, dict) else {}
+
+
+def _existing(home: Home, version: int | None) -> int:
+    latest = tables.version(home, "tweets")
+    if latest is None:
+        raise InputError("there is no data yet. Run `finsent ingest FILE...`, or `finsent demo` for the bundled sample.")
+    return latest if version is None else version

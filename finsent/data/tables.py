@@ -1,0 +1,180 @@
+"""Delta tables: ACID appends, time travel, each append applied once. A table is created by its first append."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+
+from finsent.errors import InputError
+from finsent.home import Home
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+_TIME: Final = pa.timestamp("us", tz="UTC")
+
+
+def _schema(**columns: pa.DataType) -> pa.Schema:
+    return pa.schema([pa.field(name, kind) for name, kind in columns.items()])
+
+
+_PREDICTION: Final = {"p_neutral": pa.float64(), "p_bullish": pa.float64(), "p_bearish": pa.float64(), "confidence": pa.float64()}
+
+SCHEMAS: Final[Mapping[str, pa.Schema]] = MappingProxyType(
+    {
+        "tweets": _schema(
+            id=pa.string(),
+            text=pa.string(),
+            label=pa.string(),
+            source=pa.string(),
+            created_at=_TIME,
+            group=pa.string(),
+            split=pa.string(),
+            ingested_at=_TIME,
+        ),
+        "quarantine": _schema(
+            source=pa.string(),
+            row=pa.int64(),
+            text=pa.string(),
+            reason=pa.string(),
+            detail=pa.string(),
+            ingested_at=_TIME,
+        ),
+        "inbox": _schema(id=pa.string(), created_at=_TIME, text=pa.string(), received_at=_TIME),
+        "predictions": _schema(
+            id=pa.string(),
+            text_hash=pa.string(),
+            label=pa.string(),
+            **_PREDICTION,
+            abstained=pa.bool_(),
+            model_name=pa.string(),
+            model_version=pa.string(),
+            run_id=pa.string(),
+            scored_at=_TIME,
+        ),
+    }
+)
+"""Columns of each table. Labels are class names, times are UTC to the microsecond."""
+
+
+def location(home: Home, name: str) -> str:
+    """Folder or URL of a table."""
+    if name not in SCHEMAS:
+        raise InputError(f"there is no table {name!r}. Tables: {', '.join(SCHEMAS)}.")
+    return f"{home.tables_url.rstrip('/')}/{name}"
+
+
+def version(home: Home, name: str) -> int | None:
+    """Latest version of a table; None when it does not exist yet."""
+    handle = _open(home, name)
+    return None if handle is None else handle.version()
+
+
+def read(
+    home: Home, name: str, *, version: int | None = None, columns: Sequence[str] | None = None, filters: Any = None
+) -> pa.Table:
+    """Rows of a table, at its latest version or an earlier one; no rows when it does not exist yet.
+
+    Args:
+        home: Where the tables are.
+        name: One of `SCHEMAS`.
+        version: Version to read (time travel).
+        columns: Columns to read; all when left out.
+        filters: pyarrow expression, or tuples such as [("split", "=", "test")], applied while reading.
+
+    Raises:
+        InputError: no such version, or no such table in `SCHEMAS`.
+    """
+    schema = SCHEMAS[name] if columns is None else pa.schema([SCHEMAS[name].field(column) for column in columns])
+    handle = _open(home, name)
+    if handle is None:
+        if version is not None:
+            raise InputError(f"table {name!r} has no version {version}: it does not exist yet. Run `finsent ingest` first.")
+        return schema.empty_table()
+    if version is not None:
+        if not 0 <= version <= handle.version():
+            raise InputError(f"table {name!r} has no version {version}. Its latest is {handle.version()}.")
+        handle.load_as_version(version)
+    return handle.to_pyarrow_table(columns=schema.names, filters=filters).cast(schema)
+
+
+def append(
+    home: Home,
+    name: str,
+    table: pa.Table,
+    *,
+    transaction: tuple[str, int] | None = None,
+    metadata: dict[str, str] | None = None,
+) -> int:
+    """Append rows in one commit and return the table's version after it.
+
+    Args:
+        home: Where the tables are.
+        name: One of `SCHEMAS`; the rows must have its columns, in any order.
+        table: Rows to append.
+        transaction: (application, number): an append whose number that application has reached already writes nothing, so that
+            a rerun after a crash doubles no row. Numbers of one application must rise.
+        metadata: Recorded with the commit.
+    """
+    from deltalake import CommitProperties, Transaction, write_deltalake
+    from deltalake.exceptions import CommitFailedError
+
+    handle = _open_or_create(home, name)
+    data = table.select(SCHEMAS[name].names).cast(SCHEMAS[name])
+    properties = CommitProperties(
+        custom_metadata=metadata, app_transactions=[Transaction(*transaction)] if transaction is not None else None
+    )
+    if not _applied(handle, transaction):
+        try:
+            # through the handle that was asked: only then does Delta notice a competing commit of the same application
+            write_deltalake(handle, data, mode="append", commit_properties=properties)
+        except CommitFailedError:
+            handle = _open_or_create(home, name)
+            if not _applied(handle, transaction):
+                raise
+    handle.update_incremental()
+    return int(handle.version())
+
+
+def commit_metadata(home: Home, name: str, version: int) -> dict[str, Any]:
+    """What was recorded with the commit that made a version; empty when there is no such version."""
+    handle = _open(home, name)
+    commits = handle.history() if handle is not None else []
+    return next((commit for commit in commits if commit.get("version") == version), {})
+
+
+def _applied(handle: "DeltaTable", transaction: tuple[str, int] | None) -> bool:
+    if transaction is None:
+        return False
+    reached = handle.transaction_version(transaction[0])
+    return reached is not None and reached >= transaction[1]
+
+
+def _open(home: Home, name: str) -> "DeltaTable | None":
+    from deltalake import DeltaTable
+    from deltalake.exceptions import TableNotFoundError
+
+    try:
+        return DeltaTable(location(home, name))
+    except TableNotFoundError:
+        return None
+
+
+def _open_or_create(home: Home, name: str) -> "DeltaTable":
+    from deltalake import DeltaTable
+    from deltalake.exceptions import DeltaError
+
+    handle = _open(home, name)
+    if handle is not None:
+        return handle
+    if "://" not in home.tables_url:
+        Path(location(home, name)).mkdir(parents=True, exist_ok=True)
+    try:
+        return DeltaTable.create(location(home, name), SCHEMAS[name], mode="ignore")
+    except DeltaError:
+        handle = _open(home, name)  # another process made it in between
+        if handle is None:
+            raise
+        return handle

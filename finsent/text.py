@@ -1,0 +1,84 @@
+"""Forms of a tweet's text: its identity, and the template that near duplicates share. The text itself is stored untouched.
+
+`NORMALISATION` names the rules below. Stored ids depend on them, so any change needs a new name and a migration of the tables.
+"""
+
+import hashlib
+import html
+import re
+import unicodedata
+from typing import Final, NamedTuple
+
+NORMALISATION: Final = "1"
+
+_URL: Final = re.compile(r"(?:https?://|www\.|\bpic\.twitter\.com/|\bt\.co/)\S*|\bhttps?(?=\.\.\.)")
+_HANDLE: Final = re.compile(r"(?<![\w@])@\w+")
+_RETWEET: Final = re.compile(r"^(?:rt @user\s*:?\s*)+")
+_CASHTAG: Final = re.compile(r"(?<![\w$])\$[a-z][a-z0-9_.\-]{0,19}(?<![.\-])(?!\w)")
+_CUT: Final = re.compile(r"\s*\.{3,}$")
+_REPEAT: Final = re.compile(r"(\W)\1{2,}")
+# invisible marks that change nothing a reader sees, and quotes that keyboards set differently
+_MARKS: Final = str.maketrans("‘’“”", "''\"\"", "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufe0e\ufe0f\ufeff")
+
+
+def normalise(text: str) -> str:
+    """Identity form: two tweets that a reader would call the same text have the same one.
+
+    HTML entities resolved, Unicode width and case folded (NFKC), links dropped, handles masked, a leading `RT @x:` dropped,
+    white space collapsed. Applying it twice changes nothing.
+    """
+    once = _step(text)
+    # only entities and non-ASCII characters can still change: "&amp;amp;", or a fold that composes anew
+    while "&" in once or not once.isascii():
+        again = _step(once)
+        if again == once:
+            break
+        once = again
+    return once
+
+
+def _step(text: str) -> str:
+    if "&" in text:
+        text = html.unescape(text)
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text.translate(_MARKS))
+    text = text.casefold()
+    text = _HANDLE.sub("@user", _URL.sub(" ", text))
+    return _RETWEET.sub("", " ".join(text.split()))
+
+
+class Forms(NamedTuple):
+    """What a text is compared by."""
+
+    id: str
+    """See `text_id`."""
+    template: str
+    """See `template`."""
+    cut: bool
+    """Whether it ends in an ellipsis, as platforms leave it when they cut a tweet short."""
+
+
+def forms(text: str) -> Forms:
+    """All forms at once, at the price of one normalisation."""
+    identity = normalise(text)
+    masked = _CASHTAG.sub("$tag", _CUT.sub("", identity))
+    return Forms(_digest(identity), _REPEAT.sub(r"\1\1", masked), identity.endswith("..."))
+
+
+def template(text: str) -> str:
+    """Near-duplicate form: the identity form with cashtags masked, long runs of a mark shortened and a final ellipsis cut."""
+    return forms(text).template
+
+
+def text_id(text: str) -> str:
+    """Identity of a tweet: 32 hexadecimal digits of BLAKE2b over the identity form."""
+    return _digest(normalise(text))
+
+
+def text_hash(text: str) -> str:
+    """Hash of the text as it is, to the last character: 32 hexadecimal digits."""
+    return _digest(text)
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
