@@ -27,7 +27,8 @@ _REQUIREMENTS = (
     "tqdm",
     "transformers",
 )
-_NOT_SHIPPED = shutil.ignore_patterns("__pycache__", "sample", "*.pyc")
+_SERVED = ("*.py", "py.typed", "profiles/*", "model/*.py")
+"""What serving runs: the core and the model room. Each file is a request of its own when it goes to a server."""
 
 
 def requirements() -> list[str]:
@@ -45,10 +46,13 @@ def save_model_folder(adapter: Path, folder: Path, *, model_id: str, run_id: str
 
     verify(adapter)
     staged = folder.parent / "staged"
-    # under fixed names, and the code without caches and sample data: MLflow copies whatever lies in the folders it is given
+    # under fixed names: MLflow copies whatever lies in the folders it is given, and names them as it finds them
     shutil.copytree(adapter, staged / "adapter")
     package = Path(finsent.__file__).parent
-    shutil.copytree(package, staged / "finsent", ignore=_NOT_SHIPPED)
+    for source in sorted(path for pattern in _SERVED for path in package.glob(pattern) if path.is_file()):
+        target = staged / "finsent" / source.relative_to(package)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*Any type hint is inferred as AnyType")  # about type hints of MLflow's own
         import mlflow.pyfunc

@@ -1,0 +1,180 @@
+"""A real MLflow server, started as mlflow/compose.yaml starts it (basic auth included), on SQLite and on Postgres."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import requests
+import yaml
+
+from finsent.errors import ServiceError
+from finsent.home import resolve_home
+from finsent.registry import stages, tracking, versions
+
+pytestmark = pytest.mark.integration
+
+FOLDER = Path(__file__).parents[2] / "mlflow"
+PASSWORD = "correct horse battery"
+
+
+@dataclass(frozen=True)
+class Server:
+    url: str
+    stop: Callable[[], None]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URI of a database in a Postgres of its own."""
+    binaries = shutil.which("initdb"), shutil.which("postgres")
+    if None in binaries:
+        pytest.skip("no Postgres here")
+    initdb, server = binaries
+    folder = tmp_path_factory.mktemp("postgres")
+    as_user = {"user": "nobody", "cwd": "/"} if os.geteuid() == 0 else {}  # Postgres refuses to run as root
+    if as_user:
+        for parent in (folder, *folder.parents[:2]):
+            parent.chmod(0o755)
+        shutil.chown(folder, "nobody")
+    data, port = folder / "data", free_port()
+    setup = [initdb, "-D", str(data), "-U", "mlflow", "--auth=trust", "--no-sync", "--no-instructions"]
+    subprocess.run(setup, check=True, capture_output=True, **as_user)
+    command = [server, "-D", str(data), "-p", str(port), "-h", "127.0.0.1", "-k", str(folder), "-c", "fsync=off"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **as_user) as process:
+        wait_for(lambda: connects(port), process)
+        yield f"postgresql://mlflow@127.0.0.1:{port}/postgres"
+        process.send_signal(signal.SIGINT)
+
+
+def connects(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def wait_for(ready: Callable[[], bool], process: "subprocess.Popen[bytes]", seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not ready():
+        assert process.poll() is None, "the server ended"
+        assert time.monotonic() < deadline, "the server did not start"
+        time.sleep(0.2)
+
+
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgres", marks=pytest.mark.long)])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    store = request.getfixturevalue("postgres") if request.param == "postgres" else f"sqlite:///{folder / 'mlflow.db'}"
+    port = free_port()
+    ini = (FOLDER / "basic_auth.ini").read_text(encoding="utf-8").replace("/var/lib/mlflow", str(folder))
+    (folder / "basic_auth.ini").write_text(ini, encoding="utf-8")
+    flags = yaml.safe_load((FOLDER / "compose.yaml").read_text(encoding="utf-8"))["services"]["mlflow"]["command"][2:]
+    ours = {
+        "--host": "127.0.0.1",
+        "--port": str(port),
+        "--workers": "1",
+        "--artifacts-destination": str(folder / "artifacts"),
+        "--app-name": "basic-auth",
+        "--allowed-hosts": "localhost:*,127.0.0.1:*",
+    }
+    assert {flag.partition("=")[0] for flag in flags} == set(ours)
+    environment = {
+        **os.environ,
+        "MLFLOW_BACKEND_STORE_URI": store,
+        "MLFLOW_AUTH_CONFIG_PATH": str(folder / "basic_auth.ini"),
+        "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD,
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": "signed",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    command = [sys.executable, "-m", "mlflow", "server", *(f"{flag}={value}" for flag, value in ours.items())]
+    log = folder / "server.log"
+    url = f"http://127.0.0.1:{port}"
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True, cwd=folder) as process,
+    ):
+
+        def stop() -> None:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
+                process.wait(30)
+
+        try:
+            wait_for(lambda: connects(port) and requests.get(f"{url}/health", timeout=30).ok, process)
+            yield Server(url, stop)
+        finally:
+            stop()
+
+
+@pytest.fixture
+def server_home(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
+    return resolve_home({"FINSENT_HOME": str(tmp_path / "home"), "MLFLOW_TRACKING_URI": server.url})
+
+
+def test_server_lets_in_only_whom_it_knows_and_under_its_own_name(server, tmp_path, monkeypatch):
+    home = resolve_home({"FINSENT_HOME": str(tmp_path / "home"), "MLFLOW_TRACKING_URI": server.url})
+    with pytest.raises(ServiceError, match="Set MLFLOW_TRACKING_USERNAME"):
+        tracking.connect(home)
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "password1234")
+    with pytest.raises(ServiceError, match="does not let us in"):
+        tracking.connect(home)
+    api = f"{server.url}/api/2.0/mlflow/experiments/get-by-name?experiment_name=Default"
+    assert requests.get(api, auth=("admin", PASSWORD), timeout=30).status_code == 200
+    foreign = requests.get(api, auth=("admin", PASSWORD), headers={"Host": "evil.example"}, timeout=30)
+    assert foreign.status_code == 403
+
+
+def test_a_version_goes_all_the_way_through_the_server(server_home, tiny_config, make_adapter):
+    client = tracking.connect(server_home)
+    with tracking.start_run(tiny_config, server_home, kind="train") as run_id, tracking.log_series(client, run_id) as log:
+        for step in range(600):
+            log(step, {"loss": 1 / (step + 1)})
+        ref = tracking.log_dataset(
+            client, run_id, server_home, table="tweets", version=1, fingerprint="ab" * 16, context="training"
+        )
+        version = versions.register(client, tiny_config, run_id=run_id, adapter=make_adapter(0))
+        versions.log_model_metrics(client, "finsent", version, {"accuracy": 0.7}, run_id=run_id, dataset=ref)
+    run = client.get_run(run_id)
+    assert run.info.artifact_uri.startswith("mlflow-artifacts:")
+    assert (run.info.status, run.data.params["lora.r"]) == ("FINISHED", "16")
+    assert len(client.get_metric_history(run_id, "loss")) == 600
+    model = client.get_logged_model(versions.logged_model_id(client.get_model_version("finsent", version)))
+    assert [(metric.key, metric.dataset_digest) for metric in model.metrics] == [("accuracy", "ab" * 16)]
+
+    stages.make_challenger(server_home, "finsent", version)
+    stages.make_champion(server_home, "finsent", version, None)
+    assert versions.aliases(client, "finsent") == {"champion": version}
+    assert client.get_model_version("finsent", version).tags["stage"] == "Production"
+
+    folder = versions.adapter_path(server_home, "finsent", versions.require_champion(server_home, "finsent"))
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        path.name: path.read_bytes() for path in make_adapter(0).iterdir()
+    }
+    assert not server_home.artifacts.exists()
+
+
+def test_a_server_that_went_away_is_reported_within_seconds(server, server_home):
+    server.stop()
+    started = time.monotonic()
+    with pytest.raises(ServiceError, match=server.url):
+        tracking.connect(server_home)
+    assert time.monotonic() - started < 5

@@ -1,0 +1,70 @@
+"""`mlflow models serve` on the champion: the version alone answers, with the code that it carries."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import requests
+
+from finsent.labels import LABELS
+from finsent.registry import stages, tracking, versions
+
+pytestmark = pytest.mark.integration
+
+TEXTS = ["$AAPL to the moon", "selling all my $TSLA, it will crash", ""]
+
+
+def test_champion_answers_over_http(mlflow_home, tiny_config, make_adapter, tmp_path):
+    with tracking.start_run(tiny_config, mlflow_home, kind="train") as run_id:
+        version = versions.register(tracking.connect(mlflow_home), tiny_config, run_id=run_id, adapter=make_adapter(0))
+    stages.make_champion(mlflow_home, "finsent", version, None)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/finsent@champion"]
+    command += ["--env-manager", "local", "-h", "127.0.0.1", "-p", str(port)]
+    # MLflow starts uvicorn by name, as it finds it in an active environment
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": mlflow_home.tracking_uri, "PATH": path}
+    log = (tmp_path / "serve.log").open("wb")
+    with (
+        log,
+        subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True, cwd=tmp_path) as process,
+    ):
+        try:
+            deadline = time.monotonic() + 120
+            while not answers(url):
+                assert process.poll() is None, (tmp_path / "serve.log").read_text(encoding="utf-8")
+                assert time.monotonic() < deadline
+                time.sleep(0.3)
+            response = requests.post(f"{url}/invocations", json={"inputs": TEXTS}, timeout=60)
+            wrong = requests.post(f"{url}/invocations", json={"inputs": [1, 2]}, timeout=60)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
+    assert response.status_code == 200, response.text
+    answer = response.json()["predictions"]
+    assert len(answer) == len(TEXTS)
+    for row in answer:
+        assert set(row) == {"label", "confidence", "probabilities"}
+        assert row["label"] in LABELS
+        assert list(row["probabilities"]) == list(LABELS)
+        assert sum(row["probabilities"].values()) == pytest.approx(1.0)
+        assert row["confidence"] == max(row["probabilities"].values()) == row["probabilities"][row["label"]]
+    probe = json.loads((make_adapter(0) / "probe.json").read_text(encoding="utf-8"))
+    assert answer[0]["label"] == LABELS[max(range(3), key=lambda i: probe["logits"][0][i])]
+    assert wrong.status_code == 400
+
+
+def answers(url: str) -> bool:
+    try:
+        return requests.get(f"{url}/ping", timeout=5).ok
+    except requests.RequestException:
+        return False
