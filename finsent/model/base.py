@@ -138,6 +138,7 @@ def load_base(base: BaseFolder, config: ModelConfig, device: str) -> Any:
             device_map={"": device},
             trust_remote_code=False,
             use_safetensors=True,
+            ignore_mismatched_sizes=True,  # a base with a head of other classes gets a fresh one
         )
     except (OSError, ValueError, KeyError) as error:
         raise BaseModelError(f"base model {config.name!r} does not load as a sequence classifier: {error}") from error

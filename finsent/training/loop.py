@@ -107,7 +107,7 @@ def train(config: Config, home: Home, train_rows: Rows, validation: Rows, folder
         rows_per_second=seen / seconds if seconds else 0.0,
         final_loss=loss,
         trainable_parameters=sum(parameter.numel() for parameter in run.trainable),
-        quantized_modules=sum(type(module).__name__ == "Linear4bit" for module in run.plain.modules()),
+        quantized_modules=sum(_is_quantized(module) for module in run.plain.modules()),
         mixed_precision=run.precision,
     )
 
@@ -218,6 +218,11 @@ def validate(model: Any, tokenizer: Any, rows: Rows, config: Config, device: str
             loss += float(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"))
             right += int((logits.argmax(-1) == labels).sum())
     return {"validation_loss": loss / len(order), "validation_accuracy": right / len(order)}
+
+
+def _is_quantized(module: Any) -> bool:
+    """PEFT's wrapper of a 4-bit layer has the layer's class name too; only the layer counts."""
+    return type(module).__name__ == "Linear4bit" and type(module).__module__.startswith("bitsandbytes")
 
 
 def resolve_precision(wanted: str, device: str) -> str:

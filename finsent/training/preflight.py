@@ -40,7 +40,7 @@ def verify_settings(
                 )
             if idle := [name for name, parameter in trainable.items() if parameter.grad is None]:
                 raise FinsentError(
-                    f"pre-flight: {idle[0]!r} gets no gradient,it would never train. Check lora.targets and lora.modules_to_save."
+                    f"pre-flight: {idle[0]!r} gets no gradient, it would never train. Check lora.targets and lora.modules_to_save."
                 )
             optimizer.step()
             optimizer.zero_grad()
@@ -50,13 +50,18 @@ def verify_settings(
             model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
             for parameter in trainable.values():
                 parameter.zero_()
-            set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors", device=device))
+            try:
+                set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors", device=device))
+            except KeyError as error:
+                raise FinsentError(f"pre-flight: the saved adapter lacks {error}: part of it is not saved.") from error
             found = model(input_ids=ids, attention_mask=mask).logits.float()
     shutil.rmtree(folder)
     with torch.no_grad():
         for name, parameter in trainable.items():
             parameter.copy_(before[name])
             parameter.grad = None
+    if not torch.isfinite(expected[0]).all():
+        raise FinsentError(f"pre-flight: logits are not finite after two steps. Lower recipe.learning_rate ({recipe.learning_rate}).")
     if not torch.equal(expected[0], expected[1]):
         raise FinsentError("pre-flight check: two evaluations of the same rows differ, so no result would mean anything.")
     if not torch.allclose(expected[0], found, atol=1e-5):

@@ -1,0 +1,74 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from finsent.errors import ArtifactError
+from finsent.model.manifest import MANIFEST, verify, write_manifest
+
+
+@pytest.fixture
+def adapter(make_adapter: Callable[[int], Path], tmp_path: Path) -> Path:
+    folder = tmp_path / "adapter"
+    shutil.copytree(make_adapter(0), folder)
+    return folder
+
+
+def test_a_sealed_folder_verifies(adapter: Path) -> None:
+    manifest = verify(adapter)
+    assert manifest.labels == ("Neutral", "Bullish", "Bearish")
+    assert set(manifest.files) == {path.name for path in adapter.iterdir()} - {MANIFEST}
+
+
+def test_any_flipped_byte_of_any_file_is_refused(adapter: Path) -> None:
+    for path in sorted(adapter.iterdir()):
+        if path.name == MANIFEST:
+            continue
+        content = bytearray(path.read_bytes())
+        for position in (0, len(content) // 2, len(content) - 1):
+            flipped = bytearray(content)
+            flipped[position] ^= 0x01
+            path.write_bytes(flipped)
+            with pytest.raises(ArtifactError, match=path.name):
+                verify(adapter)
+        path.write_bytes(content)
+    verify(adapter)
+
+
+def test_a_missing_and_an_extra_file_are_refused(adapter: Path) -> None:
+    (adapter / "extra.json").write_text("{}")
+    with pytest.raises(ArtifactError, match=r"extra\.json"):
+        verify(adapter)
+    (adapter / "extra.json").unlink()
+    (adapter / "adapter_model.safetensors").unlink()
+    with pytest.raises(ArtifactError, match="lacks 'adapter_model"):
+        verify(adapter)
+
+
+def test_another_label_order_is_refused(adapter: Path) -> None:
+    content = json.loads((adapter / MANIFEST).read_text())
+    content["labels"] = ["Bearish", "Bullish", "Neutral"]
+    (adapter / MANIFEST).write_text(json.dumps(content))
+    with pytest.raises(ArtifactError, match="label order"):
+        verify(adapter)
+
+
+def test_a_damaged_manifest_is_refused_in_one_sentence(adapter: Path) -> None:
+    (adapter / MANIFEST).write_text("{not json")
+    with pytest.raises(ArtifactError, match="damaged"):
+        verify(adapter)
+    (adapter / MANIFEST).unlink()
+    with pytest.raises(ArtifactError, match="no manifest"):
+        verify(adapter)
+
+
+def test_pickles_and_code_are_never_sealed(adapter: Path) -> None:
+    manifest = verify(adapter)
+    for name in ("training_args.bin", "optimizer.pt", "model.pkl", "modeling.py"):
+        (adapter / name).write_bytes(b"x")
+        with pytest.raises(ArtifactError, match=name):
+            write_manifest(adapter, manifest)
+        (adapter / name).unlink()
+    assert write_manifest(adapter, manifest) == manifest

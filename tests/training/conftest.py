@@ -1,0 +1,39 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from finsent.config import Config
+from finsent.home import Home
+from finsent.training.loop import Rows, Trained, train
+
+UP = ["calls printing", "to the moon", "great beat", "loading up"]
+DOWN = ["puts printing", "going to zero", "awful miss", "dumping it all"]
+FLAT = ["reports on friday", "meets on tuesday", "names new cfo", "opens an office"]
+
+
+@pytest.fixture(scope="session")
+def rows() -> Rows:
+    """Forty-eight texts that anything can learn."""
+    texts = [f"${name} {phrase}" for name in ("AAPL", "TSLA", "NVDA", "AMD") for phrase in (*FLAT, *UP, *DOWN)]
+    return Rows(texts, np.array(([0] * 4 + [1] * 4 + [2] * 4) * 4, dtype=np.int64))
+
+
+@pytest.fixture
+def run(tiny_config: Config, home: Home, rows: Rows, tmp_path: Path) -> Callable[..., tuple[Trained, list[dict[str, float]]]]:
+    """`run(folder, **recipe)`: train and collect the figures of each step."""
+
+    def start(folder: str, *, stop_at: int | None = None, **recipe: object) -> tuple[Trained, list[dict[str, float]]]:
+        settings = {"epochs": 2.0, "batch_size": 16, "token_dropout": 0.0, "evaluate_every_epoch": False, **recipe}
+        config = tiny_config.model_copy(update={"recipe": tiny_config.recipe.model_copy(update=settings)})
+        figures: list[dict[str, float]] = []
+
+        def collect(step: int, values: dict[str, float]) -> None:
+            figures.append(values)
+            if stop_at is not None and step == stop_at:
+                raise KeyboardInterrupt
+
+        return train(config, home, rows, rows, tmp_path / folder, collect), figures
+
+    return start

@@ -1,0 +1,83 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from finsent.config import Config
+from finsent.errors import FinsentError, InputError
+from finsent.home import Home
+from finsent.training.loop import Rows, resolve_precision, train
+
+Run = Callable[..., Any]
+
+
+def test_it_learns_and_leaves_safetensors_and_json(run: Run, tmp_path: Path) -> None:
+    trained, figures = run("a", epochs=20.0)
+    assert figures[-1]["loss"] < 0.3 * figures[0]["loss"]
+    assert trained.steps == len(figures) == 60
+    assert trained.quantized_modules == 7
+    assert {path.suffix for path in trained.adapter.iterdir()} <= {".safetensors", ".json", ".md"}
+    assert not (tmp_path / "a" / "preflight").exists()
+    assert set(figures[0]) == {"loss", "learning_rate", "grad_norm", "rows_per_second", "tokens_per_second", "padding_share"}
+
+
+def test_accumulation_changes_neither_loss_nor_gradient(run: Run) -> None:
+    """transformers' Trainer gets this wrong for this head: four micro-batches gave four times the loss."""
+    _, whole = run("whole", batch_size=16, accumulation=1, epochs=1.0)
+    _, parts = run("parts", batch_size=4, accumulation=4, epochs=1.0)
+    for name in ("loss", "grad_norm"):
+        assert [f[name] for f in parts] == pytest.approx([f[name] for f in whole], rel=0.03)
+
+
+def test_equal_seeds_give_equal_adapters(run: Run) -> None:
+    first, second = run("one", epochs=1.0)[0], run("two", epochs=1.0)[0]
+    for name in ("adapter_model.safetensors", "adapter_config.json", "tokenizer.json"):
+        assert (first.adapter / name).read_bytes() == (second.adapter / name).read_bytes()
+    other, _ = run("three", epochs=1.0, seed=7)
+    assert (other.adapter / "adapter_model.safetensors").read_bytes() != (
+        first.adapter / "adapter_model.safetensors"
+    ).read_bytes()
+
+
+@pytest.mark.parametrize("optimizer", ["paged_adamw_8bit", "adamw_torch"])
+def test_a_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(run: Run, optimizer: str) -> None:
+    settings = {"epochs": 4.0, "optimizer": optimizer, "checkpoint_every": 5, "token_dropout": 0.2}
+    whole, figures = run("whole", **settings)
+    with pytest.raises(KeyboardInterrupt):
+        run("cut", stop_at=8, **settings)
+    resumed, rest = run("cut", **settings)
+    assert resumed.resumed_from == 5
+    assert [f["loss"] for f in rest] == [f["loss"] for f in figures[5:]]
+    one, other = (load_file(t.adapter / "adapter_model.safetensors") for t in (whole, resumed))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_learning_rate_that_blows_up_is_named_before_hours_are_spent(run: Run) -> None:
+    with pytest.raises(FinsentError, match="learning_rate"):
+        run("a", learning_rate=1e30, epochs=5.0)
+
+
+def test_validation_is_looked_at_after_each_epoch(run: Run) -> None:
+    _, figures = run("a", epochs=2.0, evaluate_every_epoch=True)
+    looks = [f for f in figures if "validation_loss" in f]
+    assert len(looks) == 2
+    assert 0 <= looks[0]["validation_accuracy"] <= 1
+
+
+def test_rows_of_one_class_or_none_are_refused(tiny_config: Config, home: Home, tmp_path: Path) -> None:
+    nothing = Rows([], np.array([], dtype=np.int64))
+    with pytest.raises(InputError, match="no rows"):
+        train(tiny_config, home, nothing, nothing, tmp_path, lambda *_: None)
+    one = Rows(["a", "b"], np.array([1, 1]))
+    with pytest.raises(InputError, match="'Bullish'"):
+        train(tiny_config, home, one, one, tmp_path, lambda *_: None)
+
+
+def test_half_precision_becomes_bfloat16_where_the_hardware_has_it() -> None:
+    assert resolve_precision("fp16", "cpu") == "bf16"
+    assert resolve_precision("none", "cpu") == "none"
