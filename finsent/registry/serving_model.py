@@ -4,7 +4,9 @@ It serves with `mlflow models serve -m models:/finsent@champion --env-manager lo
 POST /invocations {"inputs": ["$AAPL to the moon", ...]} with label, confidence and probabilities of each text.
 """
 
+import atexit
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ class SentimentModel(PythonModel):  # type: ignore[misc, unused-ignore]
             home = resolve_home()
         else:
             root = Path(tempfile.mkdtemp(prefix="finsent-serving-"))
+            atexit.register(shutil.rmtree, root, ignore_errors=True)
             home = Home(root=root, tables_url=str(root / "tables"), tracking_uri="")
         self.loaded = load_adapter(Path(context.artifacts["adapter"]), home)
 

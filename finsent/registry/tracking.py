@@ -52,6 +52,7 @@ def connect(home: Home) -> "MlflowClient":
         ServiceError: nothing answers at `home.tracking_uri` within seconds, or it does not let us in.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout is for results
     if not sys.stderr.isatty():
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     uri = home.tracking_uri
@@ -60,7 +61,7 @@ def connect(home: Home) -> "MlflowClient":
     from filelock import FileLock
     from mlflow import MlflowClient
 
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store").setLevel(logging.WARNING)  # tables made, versions waited for
     _point_fluent_api(mlflow, uri)
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     if _is_local(uri):

@@ -143,7 +143,7 @@ def test_server_lets_in_only_whom_it_knows_and_under_its_own_name(server, tmp_pa
     assert foreign.status_code == 403
 
 
-def test_a_version_goes_all_the_way_through_the_server(server_home, tiny_config, make_adapter):
+def test_a_version_goes_all_the_way_through_the_server(server_home, tiny_config, make_adapter, capfd):
     client = tracking.connect(server_home)
     with tracking.start_run(tiny_config, server_home, kind="train") as run_id, tracking.log_series(client, run_id) as log:
         for step in range(600):
@@ -170,6 +170,31 @@ def test_a_version_goes_all_the_way_through_the_server(server_home, tiny_config,
         path.name: path.read_bytes() for path in make_adapter(0).iterdir()
     }
     assert not server_home.artifacts.exists()
+    assert capfd.readouterr().out == ""  # stdout is for results, and MLflow likes to print links there
+
+
+@pytest.mark.filterwarnings("ignore:starlette.middleware.wsgi")  # of MLflow's own server code
+def test_a_scorers_account_scores_and_cannot_promote(server, server_home, tiny_config, make_adapter, monkeypatch):
+    """The account that mlflow/README.md gives to scorers."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.server import get_app_client
+
+    client = tracking.connect(server_home)
+    with tracking.start_run(tiny_config, server_home, kind="train") as run_id:
+        version = versions.register(client, tiny_config, run_id=run_id, adapter=make_adapter(1))
+    users = get_app_client("basic-auth", server.url)
+    users.create_user("scorer", "another password")
+    experiment = client.get_experiment_by_name("finsent").experiment_id
+    users.grant_user_permission("scorer", "experiment", experiment, "EDIT")
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "scorer")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "another password")
+    assert versions.adapter_path(server_home, "finsent", version).is_dir()
+    with tracking.start_run(tiny_config, server_home, kind="score") as run_id:
+        tracking.connect(server_home).log_metric(run_id, "rows_scored", 1)
+    before = versions.champion(server_home, "finsent")
+    with pytest.raises(MlflowException, match=r"403|Permission"):
+        stages.make_champion(server_home, "finsent", version, before)
+    assert versions.champion(server_home, "finsent") == before
 
 
 def test_a_server_that_went_away_is_reported_within_seconds(server, server_home):
