@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 NORMALISATION: Final = "1"
 
-_URL: Final = re.compile(r"(?:https?://|www\.|\bpic\.twitter\.com/|\bt\.co/)\S*|\bhttps?(?=\.\.\.)")
+_URL: Final = re.compile(r"(?:https?://|www\.|\bpic\.twitter\.com/|\bt\.co/)\S*|\bhttps?\.{3}")
 _HANDLE: Final = re.compile(r"(?<![\w@])@\w+")
 _RETWEET: Final = re.compile(r"^(?:rt @user\s*:?\s*)+")
 _CASHTAG: Final = re.compile(r"(?<![\w$])\$[a-z][a-z0-9_.\-]{0,19}(?<![.\-])(?!\w)")

@@ -33,6 +33,7 @@ _MAGIC: Final = {
     b"ARROW1": "Arrow",
     b"\xd0\xcf\x11\xe0": "Excel",
 }
+_CONTROL: Final = bytes(code for code in range(32) if code not in b"\t\n\r\f\x1b")
 _LARGEST_FIELD: Final = (
     16 * 1024 * 1024
 )  # characters; csv's own limit of 128 Ki would stop at a long text instead of quarantining it
@@ -237,7 +238,8 @@ def _refuse_binary(head: bytes, uri: str) -> None:
     if not head:
         raise InputError(f"{uri!r} is empty. Give a file with column names and rows.")
     kind = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
-    if kind or head.count(0) > len(head) // 100:
+    control = len(head) - len(head.translate(None, _CONTROL))
+    if kind or control > max(1, len(head) // 100):
         raise InputError(
             f"{uri!r} is not a text file but {kind or 'binary'}. Give UTF-8 text, or a file whose name tells its format."
         )

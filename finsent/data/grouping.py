@@ -11,7 +11,7 @@ New rows meet the rows accepted before, and one another:
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -21,7 +21,7 @@ import numpy as np
 
 from finsent.config import DataConfig
 from finsent.data.contract import Rejection, shorten
-from finsent.data.dedupe import components, near_pairs
+from finsent.data.dedupe import Int64, components, near_pairs
 from finsent.data.splits import SplitRule, split_of
 from finsent.text import Forms
 
@@ -57,9 +57,9 @@ class Accepted:
     splits: Sequence[str]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Placement:
-    """Where the new rows ended; every one of them is in exactly one of the three lists."""
+    """Where new rows ended; every one of them is in exactly one of the three lists."""
 
     accepted: list[tuple[Row, str, str]] = field(default_factory=list)
     """Row, group, split."""
@@ -72,7 +72,7 @@ class Placement:
     split would have been drawn from."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Old:
     """Rows accepted before, by distinct template."""
 
@@ -82,29 +82,40 @@ class _Old:
     """Positions in `Accepted` of each template."""
 
 
+@dataclass(frozen=True)
+class _Scene:
+    """New rows and what they are near to. A node is a distinct template among the new rows."""
+
+    accepted: Accepted
+    members: list[list[Row]]
+    """Rows of each node."""
+    twins: list[list[int]]
+    """Each node's near twins among the rows accepted before."""
+    neighbours: list[list[int]]
+    """Each node's near twins among the nodes."""
+    stay_out: AbstractSet[str]
+    rule: SplitRule
+
+
 def place(rows: Sequence[Row], accepted: Accepted, stay_out: AbstractSet[str], config: DataConfig, rule: SplitRule) -> Placement:
     """Place the new rows; `stay_out` are the ids quarantined as contradictory by an earlier ingestion."""
-    placement = Placement()
     old = _by_template(accepted)
-    position = {forms.id: index for index, forms in enumerate(accepted.forms)}
-    fresh: list[Row] = []
-    for row in rows:
-        known = position.get(row.id)
-        if known is None:
-            fresh.append(row)
-        elif accepted.labels[known] == row.label:
-            placement.duplicates.append(row)
-        else:
-            placement.quarantined.append((row, _contradiction(_side(row), f"{accepted.labels[known]}, accepted before")))
+    known, fresh = _meet_equals(rows, accepted)
     nodes: dict[str, list[Row]] = defaultdict(list)
     for row in fresh:
         nodes[row.forms.template].append(row)
-    members = list(nodes.values())
-    cut = old.cut + [any(row.forms.cut for row in node) for node in members]
+    cut = old.cut + [any(row.forms.cut for row in node) for node in nodes.values()]
     pairs = near_pairs(old.templates + list(nodes), cut, config, new_from=len(old.templates))
-    _Placing(accepted, old, members, pairs, stay_out, rule, placement).run()
-    placement.naive_groups = _naive_groups(rows, accepted, old, list(nodes), pairs)
-    return placement
+    scene = _scene(accepted, old, list(nodes.values()), pairs, stay_out, rule)
+    new_pairs = pairs[pairs[:, 0] >= len(old.templates)] - len(old.templates)
+    parts = [known, *(_settle(scene, group) for group in _groups(range(len(nodes)), new_pairs))]
+    return Placement(
+        accepted=[item for part in parts for item in part.accepted],
+        duplicates=[row for part in parts for row in part.duplicates],
+        quarantined=[item for part in parts for item in part.quarantined],
+        conflicts=sum(part.conflicts for part in parts),
+        naive_groups=_naive_groups(rows, accepted, old, list(nodes), pairs),
+    )
 
 
 def _by_template(accepted: Accepted) -> _Old:
@@ -115,122 +126,117 @@ def _by_template(accepted: Accepted) -> _Old:
     return _Old(list(rows), cut, list(rows.values()))
 
 
-class _Placing:
-    """One pass over the groups of new rows. A node is a distinct template among them, with its rows."""
-
-    def __init__(
-        self,
-        accepted: Accepted,
-        old: _Old,
-        members: list[list[Row]],
-        pairs: np.ndarray[tuple[int, ...], np.dtype[np.int64]],
-        stay_out: AbstractSet[str],
-        rule: SplitRule,
-        placement: Placement,
-    ) -> None:
-        self.accepted, self.members, self.stay_out, self.rule, self.placement = accepted, members, stay_out, rule, placement
-        start = len(old.templates)
-        self.twins: list[list[int]] = [[] for _ in members]
-        """Each node's near twins among the rows accepted before."""
-        self.neighbours: list[list[int]] = [[] for _ in members]
-        """Each node's near twins among the nodes."""
-        for lower, higher in pairs.tolist():
-            if lower < start:
-                self.twins[higher - start].extend(old.rows[lower])
-            else:
-                self.neighbours[lower - start].append(higher - start)
-                self.neighbours[higher - start].append(lower - start)
-        new_pairs = pairs[pairs[:, 0] >= start] - start
-        self.groups: dict[int, list[int]] = defaultdict(list)
-        for node, group in enumerate(components(len(members), new_pairs).tolist()):
-            self.groups[group].append(node)
-
-    def run(self) -> None:
-        for nodes in self.groups.values():
-            rows = [row for node in nodes for row in self.members[node]]
-            twins = sorted({twin for node in nodes for twin in self.twins[node]})
-            labels = {row.label for row in rows} | {self.accepted.labels[twin] for twin in twins}
-            if len(labels) > 1:
-                self._conflict(rows, twins)
-            elif len({self.accepted.splits[twin] for twin in twins}) > 1:
-                self._bridge(nodes)
-            else:
-                self._accept(nodes, twins)
-
-    def _conflict(self, rows: list[Row], twins: list[int]) -> None:
-        self.placement.conflicts += 1
-        sides = {
-            self.accepted.labels[
-                twin
-            ]: f"{self.accepted.labels[twin]}, accepted before, {shorten(self.accepted.texts[twin], _SHOWN)!r}"
-            for twin in twins
-        }
-        for row in rows:
-            sides.setdefault(row.label, _side(row))
-        for row in rows:
-            against = "; ".join(side for label, side in sides.items() if label != row.label)
-            self.placement.quarantined.append((row, _contradiction(_side(row), against)))
-
-    def _accept(self, nodes: Iterable[int], twins: Sequence[int]) -> None:
-        rows = self._without_old_conflicts(nodes)
-        if not rows:
-            return
-        if twins:
-            group, split = min((self.accepted.groups[twin], self.accepted.splits[twin]) for twin in twins)
+def _meet_equals(rows: Sequence[Row], accepted: Accepted) -> tuple[Placement, list[Row]]:
+    """Rows whose identity was accepted before, and those that are new."""
+    known, fresh = Placement(), []
+    position = {forms.id: index for index, forms in enumerate(accepted.forms)}
+    for row in rows:
+        there = position.get(row.id)
+        if there is None:
+            fresh.append(row)
+        elif accepted.labels[there] == row.label:
+            known.duplicates.append(row)
         else:
-            group = min(row.id for row in rows)
-            split = split_of(group, self.rule)
-        self._enter(rows, group, split)
+            known.quarantined.append((row, _contradiction(_side(row), _old_side(accepted, there))))
+    return known, fresh
 
-    def _enter(self, rows: Iterable[Row], group: str, split: str) -> None:
-        seen: set[str] = set()
-        for row in rows:
-            if row.id in seen:
-                self.placement.duplicates.append(row)
-            else:
-                seen.add(row.id)
-                self.placement.accepted.append((row, group, split))
 
-    def _without_old_conflicts(self, nodes: Iterable[int]) -> list[Row]:
-        rows = []
-        for node in nodes:
-            for row in self.members[node]:
-                if row.id in self.stay_out:
-                    detail = f"{_side(row)}: this text was quarantined as contradictory by an earlier ingestion"
-                    self.placement.quarantined.append((row, Rejection("contradictory label", detail)))
-                else:
-                    rows.append(row)
-        return rows
+def _scene(
+    accepted: Accepted, old: _Old, members: list[list[Row]], pairs: Int64, stay_out: AbstractSet[str], rule: SplitRule
+) -> _Scene:
+    start = len(old.templates)
+    twins: list[list[int]] = [[] for _ in members]
+    neighbours: list[list[int]] = [[] for _ in members]
+    for lower, higher in pairs.tolist():
+        if lower < start:
+            twins[higher - start].extend(old.rows[lower])
+        else:
+            neighbours[lower - start].append(higher - start)
+            neighbours[higher - start].append(lower - start)
+    return _Scene(accepted, members, twins, neighbours, stay_out, rule)
 
-    def _bridge(self, nodes: Sequence[int]) -> None:
-        """Place nodes next to twins that have a split; quarantine those that are twins of two splits."""
-        placed: dict[int, tuple[str, str]] = {}
-        refused: set[int] = set()
-        waiting = sorted(nodes, key=lambda node: min(row.id for row in self.members[node]))
-        while True:
-            reached = [node for node in waiting if self.twins[node] or any(other in placed for other in self.neighbours[node])]
-            if not reached:
-                break
-            node = reached[0]
-            waiting.remove(node)
-            homes = {(self.accepted.splits[twin], self.accepted.groups[twin]) for twin in self.twins[node]}
-            homes |= {placed[other] for other in self.neighbours[node] if other in placed}
-            if len({split for split, _ in homes}) > 1:
-                refused.add(node)
-                where = ", ".join(f"{split} (group {group})" for split, group in sorted(homes))
-                for row in self.members[node]:
-                    self.placement.quarantined.append((row, Rejection("bridges splits", f"near twins in {where}")))
-            else:
-                placed[node] = min(homes)
-                self._enter(self._without_old_conflicts([node]), placed[node][1], placed[node][0])
-        # what is left hung on the rows refused alone, and is free to found groups of its own
-        left = {node: index for index, node in enumerate(waiting)}
-        ties = [(left[node], left[other]) for node in waiting for other in self.neighbours[node] if other in left]
-        founded = defaultdict(list)
-        for node, group in zip(waiting, components(len(waiting), np.array(ties, np.int64).reshape(-1, 2)).tolist(), strict=True):
-            founded[group].append(node)
-        for some in founded.values():
-            self._accept(some, ())
+
+def _groups(nodes: Sequence[int], pairs: Int64) -> list[list[int]]:
+    """Nodes by connected component; `pairs` are positions in `nodes`."""
+    groups: dict[int, list[int]] = defaultdict(list)
+    for node, group in zip(nodes, components(len(nodes), pairs).tolist(), strict=True):
+        groups[group].append(node)
+    return list(groups.values())
+
+
+def _settle(scene: _Scene, nodes: Sequence[int]) -> Placement:
+    """Place one group of new rows."""
+    rows = [row for node in nodes for row in scene.members[node]]
+    twins = sorted({twin for node in nodes for twin in scene.twins[node]})
+    if len({row.label for row in rows} | {scene.accepted.labels[twin] for twin in twins}) > 1:
+        return Placement(quarantined=_conflict(scene, rows, twins), conflicts=1)
+    if len({scene.accepted.splits[twin] for twin in twins}) > 1:
+        return _bridge(scene, nodes)
+    home = min(((scene.accepted.splits[twin], scene.accepted.groups[twin]) for twin in twins), default=None)
+    return _enter(scene, nodes, home)
+
+
+def _conflict(scene: _Scene, rows: Sequence[Row], twins: Sequence[int]) -> list[tuple[Row, Rejection]]:
+    sides: dict[str, str] = {}
+    for twin in twins:
+        sides.setdefault(scene.accepted.labels[twin], _old_side(scene.accepted, twin))
+    for row in rows:
+        sides.setdefault(row.label, _side(row))
+    return [
+        (row, _contradiction(_side(row), "; ".join(side for label, side in sides.items() if label != row.label))) for row in rows
+    ]
+
+
+def _enter(scene: _Scene, nodes: Iterable[int], home: tuple[str, str] | None) -> Placement:
+    """Accept the nodes' rows into `home` (split, group), or into a new group when they have none."""
+    rows = [row for node in nodes for row in scene.members[node]]
+    placement = Placement(quarantined=[(row, _still_out(row)) for row in rows if row.id in scene.stay_out])
+    kept = [row for row in rows if row.id not in scene.stay_out]
+    if not kept:
+        return placement
+    founder = min(row.id for row in kept)
+    split, group = home or (split_of(founder, scene.rule), founder)
+    seen: set[str] = set()
+    for row in kept:
+        if row.id in seen:
+            placement.duplicates.append(row)
+        else:
+            seen.add(row.id)
+            placement.accepted.append((row, group, split))
+    return placement
+
+
+def _bridge(scene: _Scene, nodes: Sequence[int]) -> Placement:
+    """Place nodes next to twins that have a split; quarantine those that are twins of two splits."""
+    homes: dict[int, tuple[str, str]] = {}
+    parts = []
+    waiting = sorted(nodes, key=lambda node: min(row.id for row in scene.members[node]))
+    while (reached := next((node for node in waiting if _homes(scene, node, homes)), None)) is not None:
+        waiting.remove(reached)
+        near = _homes(scene, reached, homes)
+        if len({split for split, _ in near}) > 1:
+            where = ", ".join(f"{split} (group {group})" for split, group in sorted(near))
+            why = Rejection("bridges splits", f"near twins in {where}")
+            parts.append(Placement(quarantined=[(row, why) for row in scene.members[reached]]))
+        else:
+            homes[reached] = min(near)
+            parts.append(_enter(scene, [reached], homes[reached]))
+    # what is left hung on the rows refused alone, and is free to found groups of its own
+    place_of = {node: index for index, node in enumerate(waiting)}
+    ties = [(place_of[node], place_of[other]) for node in waiting for other in scene.neighbours[node] if other in place_of]
+    left = _groups(waiting, np.array(ties, np.int64).reshape(-1, 2))
+    parts += [_enter(scene, group, None) for group in left]
+    return Placement(
+        accepted=[item for part in parts for item in part.accepted],
+        duplicates=[row for part in parts for row in part.duplicates],
+        quarantined=[item for part in parts for item in part.quarantined],
+    )
+
+
+def _homes(scene: _Scene, node: int, placed: Mapping[int, tuple[str, str]]) -> set[tuple[str, str]]:
+    """Splits and groups that a node's twins live in."""
+    near = {(scene.accepted.splits[twin], scene.accepted.groups[twin]) for twin in scene.twins[node]}
+    return near | {placed[other] for other in scene.neighbours[node] if other in placed}
 
 
 def _naive_groups(
@@ -238,7 +244,7 @@ def _naive_groups(
     accepted: Accepted,
     old: _Old,
     new_templates: Sequence[str],
-    pairs: np.ndarray[tuple[int, ...], np.dtype[np.int64]],
+    pairs: Int64,
 ) -> list[int]:
     """Group number of every accepted row, then of every new one."""
     node_of = {text: index for index, text in enumerate(old.templates)}
@@ -257,5 +263,13 @@ def _side(row: Row) -> str:
     return f"{row.label} in {row.place} row {row.number}, {shorten(row.text, _SHOWN)!r}"
 
 
+def _old_side(accepted: Accepted, index: int) -> str:
+    return f"{accepted.labels[index]}, accepted before, {shorten(accepted.texts[index], _SHOWN)!r}"
+
+
 def _contradiction(here: str, there: str) -> Rejection:
     return Rejection("contradictory label", f"{here} against {there}")
+
+
+def _still_out(row: Row) -> Rejection:
+    return Rejection("contradictory label", f"{_side(row)}: an earlier ingestion quarantined this text as contradictory")

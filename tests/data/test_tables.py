@@ -1,0 +1,91 @@
+"""Delta tables: appended whole, once, readable at every version, by several processes at a time."""
+
+import subprocess
+import sys
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pytest
+
+from finsent.data import tables
+from finsent.errors import InputError
+from finsent.home import Home
+
+NOW = datetime(2025, 6, 1, tzinfo=UTC)
+
+
+def inbox_rows(*ids: str) -> pa.Table:
+    return pa.table(
+        {"text": [f"tweet {i}" for i in ids], "id": list(ids), "created_at": [NOW] * len(ids), "received_at": [NOW] * len(ids)}
+    )
+
+
+def ids(home: Home, version: int | None = None) -> list[str]:
+    return sorted(tables.read(home, "inbox", version=version)["id"].to_pylist())
+
+
+def test_an_absent_table_is_empty(home: Home) -> None:
+    assert tables.version(home, "tweets") is None
+    assert tables.read(home, "tweets").schema == tables.SCHEMAS["tweets"]
+    assert tables.read(home, "tweets", columns=["id"]).num_rows == 0
+    assert not home.root.exists()
+    with pytest.raises(InputError, match="does not exist yet"):
+        tables.read(home, "tweets", version=0)
+
+
+def test_append_and_time_travel(home: Home) -> None:
+    first = tables.append(home, "inbox", inbox_rows("a", "b"), metadata={"why": "test"})
+    second = tables.append(home, "inbox", inbox_rows("c"))
+    assert second == first + 1 == tables.version(home, "inbox")
+    assert (ids(home), ids(home, first)) == (["a", "b", "c"], ["a", "b"])
+    assert tables.commit_metadata(home, "inbox", first)["why"] == "test"
+    assert tables.read(home, "inbox", columns=["text"], filters=[("id", "=", "b")]).to_pylist() == [{"text": "tweet b"}]
+    assert tables.read(home, "inbox").schema == tables.SCHEMAS["inbox"]
+    with pytest.raises(InputError, match=f"no version {second + 1}. Its latest is {second}"):
+        tables.read(home, "inbox", version=second + 1)
+
+
+def test_a_transaction_is_applied_once(home: Home) -> None:
+    version = tables.append(home, "inbox", inbox_rows("a"), transaction=("score", 1))
+    assert tables.append(home, "inbox", inbox_rows("a"), transaction=("score", 1)) == version
+    tables.append(home, "inbox", inbox_rows("b"), transaction=("score", 2))
+    tables.append(home, "inbox", inbox_rows("c"), transaction=("other", 1))
+    assert ids(home) == ["a", "b", "c"]
+
+
+def test_unknown_tables_and_columns(home: Home) -> None:
+    with pytest.raises(InputError, match="no table 'tweet'"):
+        tables.version(home, "tweet")
+    with pytest.raises(KeyError):
+        tables.append(home, "inbox", pa.table({"id": ["a"]}))
+
+
+APPEND_SOME = """
+import sys
+from datetime import UTC, datetime
+import pyarrow as pa
+from finsent.data import tables
+from finsent.home import resolve_home
+
+home, worker, now = resolve_home({"FINSENT_HOME": sys.argv[1]}), sys.argv[2], datetime.now(UTC)
+for number in range(4):
+    for name, transaction in ((f"{worker}-{number}", None), (f"shared-{number}", ("shared", number + 1))):
+        row = pa.table({"id": [name], "text": ["x"], "created_at": [now], "received_at": [now]})
+        tables.append(home, "inbox", row, transaction=transaction)
+"""
+
+
+@pytest.mark.integration
+def test_processes_append_side_by_side(home: Home) -> None:
+    commands = [[sys.executable, "-c", APPEND_SOME, str(home.root), str(worker)] for worker in range(3)]
+    workers = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
+    for process in workers:
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
+    own = sorted(f"{worker}-{number}" for worker in range(3) for number in range(4))
+    found = ids(home)
+    assert [name for name in found if not name.startswith("shared")] == own
+    # a number that another worker passed meanwhile is not written again, and none is written twice
+    shared = [name for name in found if name.startswith("shared")]
+    assert len(shared) == len(set(shared))
+    assert "shared-3" in shared

@@ -1,0 +1,102 @@
+"""Forms of a text: what counts as the same, and what does not."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finsent.text import forms, normalise, template, text_hash, text_id
+
+TWEETS = st.lists(
+    st.sampled_from(
+        [
+            "RT @someone: ",
+            "rt @a_b ",
+            "@you",
+            "$AAPL",
+            "$brk.b",
+            "https://t.co/x1?a=b&c",
+            "www.site.io/x",
+            "&amp;",
+            "&amp;lt;",
+            "&#39;",
+            "…",
+            "...",
+            "ＡＢＣ",
+            "ﬁne",
+            "İ",
+            "ẞ",
+            "🚀🚀🚀",
+            "💎🙌",
+            "é",
+            "e\u0301",
+            "\u200b",
+            "\ufe0f",
+            "“so”",
+            " \t\n",
+            "to the moon",
+            "!!!!",
+        ]
+    )
+    | st.text(max_size=8),
+    max_size=8,
+).map("".join)
+
+
+@given(TWEETS)
+def test_normalising_twice_changes_nothing(text: str) -> None:
+    assert normalise(normalise(text)) == normalise(text)
+
+
+@given(TWEETS)
+def test_identity_survives_what_platforms_do_to_a_text(text: str) -> None:
+    assert text_id(f"  {text}  ") == text_id(text)
+    assert text_id(normalise(text)) == text_id(text)
+
+
+@given(TWEETS)
+def test_forms_agree_with_the_functions_of_their_names(text: str) -> None:
+    assert forms(text)[:2] == (text_id(text), template(text))
+    assert len(forms(text).id) == 32
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "RT @someone: Buying $AAPL calls, it's cheap & good!",
+        "rt @a: RT @b Buying $AAPL calls, it's cheap & good!",
+        "Buying $AAPL calls, it's cheap &amp; good! https://t.co/Abc123",
+        "Buying $AAPL calls, it&#39;s cheap &amp;amp; good! http…",
+        "  BUYING\n$aapl  calls, it’s cheap ＆ good!",
+        "Buying $AAPL calls,\u200b it's cheap & good! pic.twitter.com/xyz",
+    ],
+)
+def test_same_identity(other: str) -> None:
+    assert text_id(other) == text_id("Buying $AAPL calls, it's cheap & good!")
+
+
+@pytest.mark.parametrize("other", ["Buying $TSLA calls", "Buying $AAPL puts", "Buying $AAPL calls 🚀", "Buying AAPL calls"])
+def test_other_identity(other: str) -> None:
+    assert text_id(other) != text_id("Buying $AAPL calls")
+
+
+def test_handles_are_masked_and_links_dropped() -> None:
+    assert normalise("Thanks @Some_One! see https://t.co/x mail me@home.io") == "thanks @user! see mail me@home.io"
+
+
+def test_template_masks_cashtags_but_no_amounts() -> None:
+    assert template("$AAPL and $BRK.B, $NIO. cost $5, $1.2m and US$ 7") == "$tag and $tag, $tag. cost $5, $1.2m and us$ 7"
+
+
+def test_template_shortens_runs_of_marks_and_cuts_the_ellipsis() -> None:
+    assert template("wow!!!!! 🚀🚀🚀🚀 soooo good to go…") == "wow!! 🚀🚀 soooo good to go"
+    assert forms("good to go…").cut
+    assert not forms("good to go.").cut
+
+
+def test_text_hash_sees_every_character() -> None:
+    assert text_hash("a") != text_hash("A")
+    assert text_hash("a") == text_hash("a")
+
+
+def test_lone_surrogates_do_not_break_the_forms() -> None:
+    assert len(text_id("bad \udc80 byte")) == 32
