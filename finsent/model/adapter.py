@@ -66,6 +66,7 @@ def attach(model: Any, lora: LoraConfig, name: str) -> Any:
     for parameter in peft_model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+    _feed_heads_in_their_type(peft_model)
     if not any(head in n for head in HEADS for n, p in peft_model.named_parameters() if p.requires_grad):
         raise ConfigError(f"base {name!r} has no trainable head among {HEADS}: not a sequence classifier.")
     return peft_model
@@ -145,3 +146,11 @@ def head_in_full_precision(peft_model: Any, folder: Path) -> None:
                 if key not in keys:
                     raise ArtifactError(f"adapter in {str(folder)!r} lacks {key!r}: its trained head is not there. Refused.")
                 parameter.data = saved.get_tensor(key).float().to(parameter.device)
+    _feed_heads_in_their_type(peft_model)
+
+
+def _feed_heads_in_their_type(peft_model: Any) -> None:
+    """A float32 head on a bfloat16 body gets its input in float32; outside autocast the product would be refused."""
+    for name, module in peft_model.named_modules():
+        if name.endswith(tuple(f"{head}.modules_to_save.default" for head in HEADS)) and hasattr(module, "weight"):
+            module.register_forward_pre_hook(lambda head, inputs: (inputs[0].to(head.weight.dtype), *inputs[1:]))

@@ -132,9 +132,12 @@ class _Run:
 
 def _set_up(config: Config, home: Home, train_rows: Rows) -> _Run:
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
     from accelerate.utils import set_seed
 
     recipe, device = config.recipe, pick_device()
+    # Accelerate keeps the first training's precision for the whole process and refuses another one
+    AcceleratorState._reset_state(reset_partial_state=False)  # noqa: SLF001 - it offers no public way
     precision = resolve_precision(recipe.mixed_precision, device)
     accelerator = Accelerator(mixed_precision="no" if precision == "none" else precision, cpu=device == "cpu")
     set_seed(recipe.seed)

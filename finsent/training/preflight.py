@@ -40,7 +40,7 @@ def verify_settings(
                 )
             if idle := [name for name, parameter in trainable.items() if parameter.grad is None]:
                 raise FinsentError(
-                    f"pre-flight: {idle[0]!r} gets no gradient, it would never train. Check lora.targets and lora.modules_to_save."
+                    f"{idle[0]!r} gets no gradient, it would never train. Check lora.targets and lora.modules_to_save."
                 )
             optimizer.step()
             optimizer.zero_grad()
@@ -61,7 +61,7 @@ def verify_settings(
             parameter.copy_(before[name])
             parameter.grad = None
     if not torch.isfinite(expected[0]).all():
-        raise FinsentError(f"pre-flight: logits are not finite after two steps. Lower recipe.learning_rate ({recipe.learning_rate}).")
+        raise FinsentError(f"pre-flight: logits not finite after two steps. Lower recipe.learning_rate ({recipe.learning_rate}).")
     if not torch.equal(expected[0], expected[1]):
         raise FinsentError("pre-flight check: two evaluations of the same rows differ, so no result would mean anything.")
     if not torch.allclose(expected[0], found, atol=1e-5):

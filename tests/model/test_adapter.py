@@ -66,6 +66,15 @@ def test_the_head_is_in_the_file_in_full_precision(make_adapter: Callable[[int],
     assert torch.equal(saved, live)
 
 
+def test_a_body_in_bfloat16_gets_on_with_a_head_in_float32(home: Home, tiny_config: Config) -> None:
+    """As Llama-3.1-8B comes: its embeddings are bfloat16 and not trained, so nothing on the way is float32."""
+    lora = tiny_config.lora.model_copy(update={"modules_to_save": ()})
+    model = attach(load_base(locate_base(tiny_config.model, home), tiny_config.model, "cpu"), lora, "embedded").eval()
+    ids = torch.randint(3, 500, (2, 9))
+    assert model.base_model.model.model.embed_tokens.weight.dtype == torch.bfloat16
+    assert model(input_ids=ids[:1], attention_mask=torch.ones_like(ids[:1])).logits.dtype == torch.float32
+
+
 def reseal(folder: Path) -> None:
     manifest = Manifest.model_validate_json((folder / MANIFEST).read_text())
     write_manifest(folder, manifest)

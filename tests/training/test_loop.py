@@ -62,6 +62,10 @@ def test_a_learning_rate_that_blows_up_is_named_before_hours_are_spent(run: Run)
         run("a", learning_rate=1e30, epochs=5.0)
 
 
+def test_one_process_can_train_in_two_precisions(run: Run) -> None:
+    assert [run(p, mixed_precision=p, epochs=1.0)[0].mixed_precision for p in ("bf16", "none")] == ["bf16", "none"]
+
+
 def test_validation_is_looked_at_after_each_epoch(run: Run) -> None:
     _, figures = run("a", epochs=2.0, evaluate_every_epoch=True)
     looks = [f for f in figures if "validation_loss" in f]

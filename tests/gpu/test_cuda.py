@@ -1,0 +1,83 @@
+"""The same training on a GPU: run with `pytest -m gpu` where there is one."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from finsent.config import Config
+from finsent.home import Home
+from finsent.labels import LABELS
+from finsent.model.adapter import load_adapter
+from finsent.model.engine import predict_logits
+from finsent.model.manifest import Manifest, write_manifest
+from finsent.training.loop import Rows, train
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")]
+
+TEXTS = [f"${name} {words}" for name in ("A", "B", "C", "D") for words in ("calls printing", "puts printing", "meets today")]
+ROWS = Rows(TEXTS, np.array([1, 2, 0] * 4, dtype=np.int64))
+
+
+@pytest.fixture
+def run(tiny_config: Config, home: Home, tmp_path: Path) -> Callable[..., Any]:
+    def start(folder: str, stop_at: int | None = None, **recipe: object) -> Any:
+        settings = {"epochs": 20.0, "batch_size": 4, "accumulation": 3, "evaluate_every_epoch": False, **recipe}
+        config = tiny_config.model_copy(update={"recipe": tiny_config.recipe.model_copy(update=settings)})
+        losses: list[float] = []
+
+        def collect(step: int, values: dict[str, float]) -> None:
+            losses.append(values["loss"])
+            if step == stop_at:
+                raise KeyboardInterrupt
+
+        return config, train(config, home, ROWS, ROWS, tmp_path / folder, collect), losses
+
+    return start
+
+
+@pytest.mark.parametrize("precision", ["none", "bf16", "fp16"])
+def test_it_learns_in_every_precision(run: Callable[..., Any], precision: str) -> None:
+    _, trained, losses = run("a", mixed_precision=precision)
+    assert losses[-1] < 0.5 * losses[0]
+    assert trained.quantized_modules == 7
+
+
+def test_resume_equals_uninterrupted(run: Callable[..., Any]) -> None:
+    settings = {"checkpoint_every": 5, "optimizer": "paged_adamw_8bit"}
+    _, whole, _ = run("whole", **settings)
+    with pytest.raises(KeyboardInterrupt):
+        run("cut", stop_at=8, **settings)
+    _, resumed, _ = run("cut", **settings)
+    one, other = (load_file(t.adapter / "adapter_model.safetensors") for t in (whole, resumed))
+    assert all(torch.allclose(one[name], other[name], atol=1e-4) for name in one)
+
+
+def test_an_adapter_trained_on_a_gpu_serves_on_a_cpu(run: Callable[..., Any], home: Home) -> None:
+    config, trained, _ = run("a")
+    manifest = Manifest(
+        base_name="embedded",
+        base_revision=None,
+        base_fingerprint=trained.base.fingerprint,
+        embedded=config.model.embedded,
+        quantization=config.model.quantization,
+        labels=LABELS,
+        max_length=128,
+        padding_side="left",
+        pad_token_id=trained.pad_token_id,
+        data_version=None,
+        data_fingerprint=None,
+        split_rule="none",
+        config={},
+        git_sha=None,
+        lock_hash="",
+    )
+    write_manifest(trained.adapter, manifest)
+    there = predict_logits(load_adapter(trained.adapter, home, "cuda:0"), TEXTS)
+    here = predict_logits(load_adapter(trained.adapter, home, "cpu"), TEXTS)
+    assert np.abs(there - here).max() < 0.1 * np.abs(here).max()
+    assert (there.argmax(1) == here.argmax(1)).all()
