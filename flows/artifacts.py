@@ -76,7 +76,7 @@ def decision(result: Any, model: str) -> str:
     after = {
         "promoted": f"Before it: version {result.champion_before or '(none)'}. `finsent rollback` brings that one back.",
         "pending_approval": f"`finsent approve {version} --why ...` or `finsent reject {version} --why ...`",
-        "refused": f"Champion stays: version {result.champion_after or '(none)'}.",
+        "refused": f"Version {result.champion_after} stays champion." if result.champion_after else "There is still no champion.",
     }[result.decision]
     rules = ((rule.status, rule.name, rule.value, rule.threshold, rule.reason) for rule in result.rules)
     reasons = "\n".join(f"- {reason}" for reason in result.reasons)

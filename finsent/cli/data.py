@@ -65,7 +65,13 @@ def _ingest(settings: Settings, files: tuple[str, ...], *, inbox: bool, name: st
 
 
 def _into_inbox(settings: Settings, files: tuple[str, ...], text: str, created_at: str | None) -> Outcome:
-    raise NotImplementedError
+    from finsent.data.inbox import receive
+
+    if not files:
+        raise InputError("--inbox needs at least one FILE of unlabelled tweets.")
+    limit = settings.config().data.max_characters
+    report = receive(files, settings.home(), text=text, created_at=created_at, max_characters=limit)
+    return Outcome(report, reports.received(report))
 
 
 def label_map(given: str | None) -> dict[str, Any] | None:

@@ -31,11 +31,9 @@ def register(group: click.Group) -> None:
             "finsent train",
             "finsent train --profile llama-3.1-8b",
             "finsent train --set recipe.epochs=1 --set recipe.seed=7",
-            "finsent train --resume 0a1b2c...   take up the training of that MLflow run again",
+            "finsent train --resume 0a1b2c3d",
         ),
-        options=(
-            click.option("--resume", metavar="RUN", help="MLflow run whose training was cut off: goes on from its checkpoint."),
-        ),
+        options=(click.option("--resume", metavar="RUN", help="MLflow run of an interrupted training to take up again."),),
     )(_train)
     command(
         group,
@@ -125,7 +123,8 @@ def register(group: click.Group) -> None:
 def _train(settings: Settings, *, resume: str | None) -> Outcome:
     """Train LoRA adapters (QLoRA) on the training split, log to MLflow, register the result as a version.
 
-    Nothing is promoted: a version scores tweets only once the gate has let it through.
+    Nothing is promoted: a version scores tweets only once the gate has let it through. An interrupted training of the
+    same settings and data is taken up from its checkpoint by itself.
     """
     from finsent.pipeline.train import train
 

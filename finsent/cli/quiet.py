@@ -32,35 +32,34 @@ HUSHED: Final = {
 }
 """Set besides unless --verbose."""
 
-NOISY: Final = (
-    "alembic",
-    "bitsandbytes",
-    "mlflow",
-    "huggingface_hub",
-    "datasets",
-    "transformers",
-    "git",
-    "matplotlib",
-    "fontTools",
-)
+HEARD_FROM: Final = {
+    "prefect": logging.CRITICAL,  # says every error that it raises a second time, with its whole traceback
+    **dict.fromkeys(("alembic", "bitsandbytes", "datasets", "git", "huggingface_hub", "mlflow", "transformers"), logging.ERROR),
+}
+"""Lowest level of each library that is shown without --verbose."""
 
 
 def prepare_environment(*, verbose: bool) -> None:
     """Give the environment its defaults. A value that the user has set stays."""
     for name, value in (ENVIRONMENT if verbose else {**ENVIRONMENT, **HUSHED}).items():
         os.environ.setdefault(name, value)
+    if not sys.stderr.isatty():  # on a terminal the bars show how a base of 16 GB arrives
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 def configure_logging(*, verbose: bool) -> None:
-    """Log to stderr: finsent's own lines from INFO on, everybody else's errors; with `verbose` everything and all warnings."""
+    """Log to stderr: finsent's own lines from INFO on, others as in `HEARD_FROM`; with `verbose` everything and all warnings."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s" if verbose else "%(message)s"))
-    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, handlers=[handler], force=True)
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("finsent").setLevel(logging.DEBUG if verbose else logging.INFO)
     if verbose:
         warnings.simplefilter("default")
         return
-    for name in NOISY:
-        logging.getLogger(name).setLevel(logging.ERROR)
+    handler.addFilter(_worth_showing)  # at the handler: libraries set their loggers' levels themselves, later
     warnings.simplefilter("ignore")
     warnings.filterwarnings("default", module=r"finsent(\.|$)")
+
+
+def _worth_showing(record: logging.LogRecord) -> bool:
+    return record.levelno >= HEARD_FROM.get(record.name.partition(".")[0], logging.NOTSET)

@@ -8,20 +8,36 @@ from finsent.cli.output import cell_text, duration, facts, section, shorten, tab
 
 def ingestion(report: Any) -> str:
     """Where every row ended, the splits, the leak audit."""
+    heading = (
+        f"Data version {report.version}" if report.new_version else f"Nothing new, the data stays at version {report.version}"
+    )
     total = ("all", report.read, report.accepted, report.duplicates, report.quarantined)
     sources = [(name, n["read"], n["accepted"], n["duplicates"], n["quarantined"]) for name, n in report.by_source.items()]
     parts = [
         (
-            f"Data version {report.version}: {report.read:,} rows read = {report.accepted:,} accepted "
+            f"{heading}: {report.read:,} rows read = {report.accepted:,} accepted "
             f"+ {report.duplicates:,} duplicates + {report.quarantined:,} quarantined ({duration(report.seconds)})"
         ),
         table(("source", "read", "accepted", "duplicates", "quarantined"), [*sources, total] if len(sources) > 1 else sources),
     ]
-    if report.reasons:
-        reasons = sorted(report.reasons.items(), key=lambda item: -item[1])
-        parts.append(section("Quarantined because", table(("rows", "reason"), [(n, reason) for reason, n in reasons])))
+    parts += quarantine(report.reasons)
     parts += [splits(report.splits), leaks(report.leaks, report.naive_leak)]
     return "\n\n".join(parts)
+
+
+def quarantine(reasons: Mapping[str, int]) -> list[str]:
+    """Why rows were quarantined; nothing if none were."""
+    ordered = sorted(reasons.items(), key=lambda item: -item[1])
+    return [section("Quarantined because", table(("rows", "reason"), [(n, reason) for reason, n in ordered]))] if ordered else []
+
+
+def received(report: Any) -> str:
+    """What arrived in the inbox."""
+    heading = (
+        f"{report.read:,} rows read = {report.received:,} received into the inbox + {report.known:,} known already "
+        f"+ {report.quarantined:,} quarantined"
+    )
+    return "\n\n".join([heading, *quarantine(report.reasons), "Next: finsent score"])
 
 
 def splits(counts: Mapping[str, Mapping[str, int]]) -> str:
@@ -101,11 +117,13 @@ def rules(items: Any) -> str:
 def promotion(result: Any) -> str:
     """The gate's decision and what comes next."""
     version = result.model_version
+    stays = f"version {result.champion_after} stays champion" if result.champion_after else "there is still no champion"
+    before = f"before it: version {result.champion_before}" if result.champion_before else "the first one"
     heading = {
-        "promoted": f"PROMOTED: version {version} is the champion now (before: {cell_text(result.champion_before)})",
+        "promoted": f"PROMOTED: version {version} is the champion now ({before})",
         "pending_approval": f"PASSED: version {version} waits for approval.\n"
         f"Next: finsent approve {version} --why '...'   or   finsent reject {version} --why '...'",
-        "refused": f"REFUSED: version {version} is not promoted; the champion stays (version {cell_text(result.champion_after)})",
+        "refused": f"REFUSED: version {version} is not promoted; {stays}",
     }[result.decision]
     return "\n\n".join(
         [heading, "\n".join(f"  {reason}" for reason in result.reasons), *([rules(result.rules)] if result.rules else [])]

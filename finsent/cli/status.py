@@ -68,7 +68,7 @@ def _versions(home: Home, name: str) -> dict[str, Any]:
         return {}  # looking must not create a store
     try:
         carried = aliases(connect(home), name)
-        found = {}
+        found: dict[str, Any] = {}
         for alias in ("champion", "challenger", "previous"):
             if alias in carried:
                 evidence = stored_evidence(home, name, carried[alias])

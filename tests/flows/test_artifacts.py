@@ -23,7 +23,7 @@ RULE = RuleResult("accuracy", 0.4, 0.5, "fail", "Accuracy is 0.4, but must be at
     [
         ("promoted", "# Version 3 of finsent is the champion", "finsent rollback"),
         ("pending_approval", "# Version 3 of finsent passed and waits for approval", "finsent approve 3"),
-        ("refused", "# Version 3 of finsent was refused", "Champion stays: version 2."),
+        ("refused", "# Version 3 of finsent was refused", "Version 2 stays champion."),
     ],
 )
 def test_a_decision_says_what_why_and_what_next(verdict: str, heading: str, after: str) -> None:
