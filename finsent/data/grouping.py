@@ -207,20 +207,21 @@ def _enter(scene: _Scene, nodes: Iterable[int], home: tuple[str, str] | None) ->
 
 
 def _bridge(scene: _Scene, nodes: Sequence[int]) -> Placement:
-    """Place nodes next to twins that have a split; quarantine those that are twins of two splits."""
+    """Place nodes next to twins that have a split, nearest first; quarantine those that are twins of two splits."""
     homes: dict[int, tuple[str, str]] = {}
     parts = []
     waiting = sorted(nodes, key=lambda node: min(row.id for row in scene.members[node]))
-    while (reached := next((node for node in waiting if _homes(scene, node, homes)), None)) is not None:
-        waiting.remove(reached)
-        near = _homes(scene, reached, homes)
-        if len({split for split, _ in near}) > 1:
-            where = ", ".join(f"{split} (group {group})" for split, group in sorted(near))
-            why = Rejection("bridges splits", f"near twins in {where}")
-            parts.append(Placement(quarantined=[(row, why) for row in scene.members[reached]]))
-        else:
-            homes[reached] = min(near)
-            parts.append(_enter(scene, [reached], homes[reached]))
+    while reached := [node for node in waiting if _homes(scene, node, homes)]:
+        for node in reached:
+            near = _homes(scene, node, homes)
+            if len({split for split, _ in near}) > 1:
+                where = ", ".join(f"{split} (group {group})" for split, group in sorted(near))
+                why = Rejection("bridges splits", f"near twins in {where}")
+                parts.append(Placement(quarantined=[(row, why) for row in scene.members[node]]))
+            else:
+                homes[node] = min(near)
+                parts.append(_enter(scene, [node], homes[node]))
+        waiting = [node for node in waiting if node not in reached]
     # what is left hung on the rows refused alone, and is free to found groups of its own
     place_of = {node: index for index, node in enumerate(waiting)}
     ties = [(place_of[node], place_of[other]) for node in waiting for other in scene.neighbours[node] if other in place_of]

@@ -15,7 +15,7 @@ SPLITS: Final[tuple[SplitName, ...]] = ("train", "validation", "test")
 class SplitRule:
     """Everything that decides a row's split. Rows split by another rule must not share a table."""
 
-    salt: str
+    split_salt: str
     validation_fraction: float
     test_fraction: float
     near_duplicate_jaccard: float
@@ -30,7 +30,7 @@ class SplitRule:
 def split_rule(config: DataConfig) -> SplitRule:
     """The rule that a configuration asks for."""
     return SplitRule(
-        salt=config.split_salt,
+        split_salt=config.split_salt,
         validation_fraction=config.validation_fraction,
         test_fraction=config.test_fraction,
         near_duplicate_jaccard=config.near_duplicate_jaccard,
@@ -41,7 +41,7 @@ def split_rule(config: DataConfig) -> SplitRule:
 
 def split_of(group: str, rule: SplitRule) -> SplitName:
     """Split of a group: a hash of salt and group as a number in [0, 1), test below `test_fraction`, then validation."""
-    digest = hashlib.blake2b(f"{rule.salt}:{group}".encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(f"{rule.split_salt}:{group}".encode(), digest_size=8).digest()
     position = int.from_bytes(digest) / 2**64
     if position < rule.test_fraction:
         return "test"

@@ -138,11 +138,11 @@ def append(
     return int(handle.version())
 
 
-def commit_metadata(home: Home, name: str, version: int) -> dict[str, Any]:
-    """What was recorded with the commit that made a version; empty when there is no such version."""
+def last_metadata(home: Home, name: str, key: str) -> str | None:
+    """What the latest commit that recorded `key` said; commits of upkeep (compaction) record nothing."""
     handle = _open(home, name)
     commits = handle.history() if handle is not None else []
-    return next((commit for commit in commits if commit.get("version") == version), {})
+    return next((str(commit[key]) for commit in commits if key in commit), None)
 
 
 def _applied(handle: "DeltaTable", transaction: tuple[str, int] | None) -> bool:

@@ -91,7 +91,7 @@ def _commit(config: Config, home: Home, reading: Reading, started: float) -> Ing
     rule = split_rule(config.data)
     before = tables.version(home, "tweets")
     stored = tables.read(home, "tweets")
-    _check_rule(home, before, rule)
+    _check_rule(home, rule)
     accepted = _accepted(stored)
     placement = place(reading.rows, accepted, earlier_conflicts(home), config.data, rule)
     quarantined = [*reading.quarantined, *(Quarantined.of(row, why) for row, why in placement.quarantined)]
@@ -148,9 +148,9 @@ def _write(home: Home, report: IngestReport, new: pa.Table, reading: Reading, ru
     return report
 
 
-def _check_rule(home: Home, version: int | None, rule: SplitRule) -> None:
+def _check_rule(home: Home, rule: SplitRule) -> None:
     """Rows split by two rules in one table could sit on both sides of it."""
-    written = tables.commit_metadata(home, "tweets", version).get("split_rule") if version is not None else None
+    written = tables.last_metadata(home, "tweets", "split_rule")
     there = json.loads(written) if written else {}
     wrong = [
         f"{key} = {value!r} (the data has {there[key]!r})"
@@ -159,8 +159,8 @@ def _check_rule(home: Home, version: int | None, rule: SplitRule) -> None:
     ]
     if wrong:
         raise ConfigError(
-            f"the data in this home was split by another rule: {'; '.join(wrong)}. Set data.* back, or use another FINSENT_HOME: "
-            "a row must never move between splits."
+            f"the data in this home was split by another rule: {'; '.join(wrong)}. Set it back under `data`, or use another "
+            "FINSENT_HOME: a row must never move between splits."
         )
 
 

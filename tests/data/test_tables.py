@@ -38,7 +38,8 @@ def test_append_and_time_travel(home: Home) -> None:
     second = tables.append(home, "inbox", inbox_rows("c"))
     assert second == first + 1 == tables.version(home, "inbox")
     assert (ids(home), ids(home, first)) == (["a", "b", "c"], ["a", "b"])
-    assert tables.commit_metadata(home, "inbox", first)["why"] == "test"
+    assert tables.last_metadata(home, "inbox", "why") == "test"
+    assert tables.last_metadata(home, "inbox", "absent") is None
     assert tables.read(home, "inbox", columns=["text"], filters=[("id", "=", "b")]).to_pylist() == [{"text": "tweet b"}]
     assert tables.read(home, "inbox").schema == tables.SCHEMAS["inbox"]
     with pytest.raises(InputError, match=f"no version {second + 1}. Its latest is {second}"):
