@@ -275,7 +275,6 @@ def test_two_ingestions_at_once_both_land(home: Home, tmp_path: Path) -> None:
     assert data_version(home).leaks == 0
 
 
-@pytest.mark.long
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the eight core files are not beside this checkout (../shared/data)")
 def test_the_eight_core_files(home: Home) -> None:
     report = ingest(CONFIG, home, [Source(uri=str(SHARED / f"{name}.csv.gz")) for name in CORE])
