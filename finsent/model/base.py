@@ -116,6 +116,7 @@ def load_base(base: BaseFolder, config: ModelConfig, device: str) -> Any:
     import torch
     from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig
 
+    _free_earlier_models()
     dtype = getattr(torch, config.quantization.compute_dtype)
     quantization = None
     if config.quantization.kind == "nf4":
@@ -146,6 +147,17 @@ def load_base(base: BaseFolder, config: ModelConfig, device: str) -> Any:
     model.requires_grad_(requires_grad=False)
     model.config.use_cache = False
     return model
+
+
+def _free_earlier_models() -> None:
+    """PEFT models are reference cycles: without this the last one still lies in memory, and two 8B bases are one too many."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def keep_gradients_right(model: Any) -> None:
