@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -146,3 +147,47 @@ def mlflow_home(home: Home, _mlflow_store: Path) -> Home:
     home.root.mkdir(parents=True)
     shutil.copyfile(_mlflow_store, home.root / "mlflow.db")
     return home
+
+
+TINY = (
+    "model.embedded.hidden_size=64",
+    "model.embedded.intermediate_size=64",
+    "model.embedded.layers=1",
+    "model.embedded.heads=2",
+    "model.embedded.kv_heads=1",
+    "model.embedded.vocab_size=512",
+    "lora.r=4",
+    "recipe.epochs=0.25",
+    "gate.bootstrap_resamples=100",
+)
+"""`nano` made so small that it trains in seconds; it learns nothing, and the gate refuses it."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A home with data, one evaluated version, and that version as champion. Shared by many tests: leave it as it was."""
+
+    config: Config
+    home: Home
+    version: str
+    options: tuple[str, ...]
+    """What the command line takes to work with it."""
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
+    """Ingested, trained and evaluated for real; made champion by hand, since the gate rightly refuses so small a model."""
+    from finsent.data.sample import sample_sources
+    from finsent.pipeline.evaluate import evaluate
+    from finsent.pipeline.ingest import ingest
+    from finsent.pipeline.train import train
+    from finsent.registry.stages import make_champion
+
+    home = resolve_home({"FINSENT_HOME": str(tmp_path_factory.mktemp("served") / "home")})
+    config = load_config("nano", overrides=TINY)
+    ingest(config, home, sample_sources(1)[:1])
+    version = train(config, home).model_version
+    evaluate(config, home, version=version)
+    make_champion(home, config.registered_model, version, None)
+    options = ("--home", str(home.root), *(part for override in TINY for part in ("--set", override)))
+    return Served(config, home, version, options)

@@ -1,0 +1,229 @@
+"""Wrong input of every kind: one message that says what, where and what to do; the right exit code; nothing half-written."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from finsent.data import tables
+from finsent.home import Home
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Finsent, Said
+    from tests.conftest import Served
+
+GOOD = "text,label\nshares rise on results,Bullish\nshares fall on results,Bearish\n"
+
+
+def options(home: Home) -> tuple[str, str]:
+    return "--home", str(home.root)
+
+
+def expect(said: "Said", code: int, *fragments: str) -> None:
+    """One message, no traceback, nothing on stdout."""
+    assert said.code == code, said.err
+    assert said.out == ""
+    assert "Traceback" not in said.err
+    messages = [line for line in said.err.splitlines() if line.startswith(("error: ", "refused: "))]
+    assert len(messages) == 1, said.err
+    for fragment in fragments:
+        assert fragment in messages[0]
+
+
+FILES: list[tuple[str, bytes | None, tuple[str, ...], tuple[str, ...]]] = [
+    ("absent.csv", None, (), ("there is no file", "absent.csv")),
+    ("empty.csv", b"", (), ("empty.csv' is empty",)),
+    ("header.csv", b"text,label\n", (), ("header.csv' has no rows",)),
+    ("binary.csv", bytes(range(256)) * 20, (), ("binary.csv' is not a text file but binary",)),
+    ("fake.parquet", b"PAR1 not really", (), ("fake.parquet' cannot be read as Parquet",)),
+    ("prose.jsonl", b"not json\n", (), ("prose.jsonl' is not JSON lines",)),
+    ("what.xyz", b"x", (), ("the ending '.xyz' is not understood",)),
+    ("tweets.csv", GOOD.encode(), ("--text", "body"), ("no column 'body'", "'text', 'label'")),
+    ("tweets.csv", GOOD.encode(), ("--label", "mood"), ("no column 'mood'",)),
+    ("numbers.csv", b"text,label\na b c,1\n", (), ("no label in column 'label' is understood", "'1'", "--label-map")),
+    ("words.csv", b"text,label\na b c,happy\n", (), ("no label in column 'label' is understood", "'happy'")),
+    ("tweets.csv", GOOD.encode(), ("--label-map", "1=Glad"), ("'1=Glad' is not VALUE=CLASS", "Neutral, Bullish, Bearish")),
+    ("tweets.csv", GOOD.encode(), ("--label-map", "1=bullish,1=Bearish"), ("the value '1' is given twice",)),
+    ("tweets.csv", GOOD.encode(), ("--profile", "nanoo"), ("unknown profile 'nanoo'", "nano")),
+    ("tweets.csv", GOOD.encode(), ("--set", "recipe.epoch=1"), ("unknown key 'recipe.epoch'", "finsent config schema")),
+    ("tweets.csv", GOOD.encode(), ("--config", "gone.yaml"), ("no configuration file 'gone.yaml'",)),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "more", "fragments"), FILES, ids=[f"{file[0]} {' '.join(file[2])}" for file in FILES]
+)
+def test_files_and_options_of_ingest(
+    name: str,
+    content: bytes | None,
+    more: tuple[str, ...],
+    fragments: tuple[str, ...],
+    finsent: "Finsent",
+    tmp_path: Path,
+    home: Home,
+) -> None:
+    file = tmp_path / name
+    if content is not None:
+        file.write_bytes(content)
+    expect(finsent("ingest", file, *options(home), *more), 2, *fragments)
+    assert tables.version(home, "tweets") is None
+    assert tables.version(home, "quarantine") is None
+    as_json = finsent("ingest", file, *options(home), *more, "--json")
+    assert as_json.code == 2
+    assert all(fragment in as_json.json()["error"]["message"] for fragment in fragments)
+
+
+def test_one_bad_file_among_good_ones_stops_before_anything_is_written(finsent: "Finsent", tmp_path: Path, home: Home) -> None:
+    (tmp_path / "good.csv").write_text(GOOD, encoding="utf-8")
+    (tmp_path / "bad.csv").write_bytes(b"")
+    expect(finsent("ingest", tmp_path / "good.csv", tmp_path / "bad.csv", *options(home)), 2, "bad.csv' is empty")
+    assert tables.version(home, "tweets") is None
+
+
+def test_a_bad_row_does_not_stop_a_good_file(finsent: "Finsent", tmp_path: Path, home: Home) -> None:
+    (tmp_path / "mixed.csv").write_text(GOOD + "shares do what,happy\n", encoding="utf-8")
+    said = finsent("ingest", tmp_path / "mixed.csv", *options(home), "--json")
+    report = said.json()
+    assert said.code == 0
+    assert (report["read"], report["accepted"], report["duplicates"], report["quarantined"]) == (3, 2, 0, 1)
+    assert report["reasons"] == {"unknown label": 1}
+    assert report["version"] == tables.version(home, "tweets")
+
+
+def test_inbox_files_are_checked_the_same_way(finsent: "Finsent", tmp_path: Path, home: Home) -> None:
+    expect(finsent("ingest", "--inbox", *options(home)), 2, "--inbox needs at least one FILE")
+    expect(finsent("ingest", "--inbox", tmp_path / "absent.csv", *options(home)), 2, "there is no file")
+    assert tables.version(home, "inbox") is None
+
+
+def test_a_name_for_several_sources_is_refused(finsent: "Finsent", home: Home) -> None:
+    expect(finsent("ingest", "a.csv", "b.csv", "--name", "x", *options(home)), 2, "--name 'x' names one source, and 2 were given")
+
+
+@pytest.mark.parametrize(
+    ("step", "first"),
+    [
+        ("train", "finsent ingest"),
+        ("evaluate", "finsent train"),
+        ("promote", "finsent train"),
+        ("rollback --why x", "no champion"),
+    ],
+)
+def test_steps_without_what_they_need_say_so(step: str, first: str, finsent: "Finsent", mlflow_home: Home) -> None:
+    expect(finsent(*step.split(), *options(mlflow_home)), 2, first)
+
+
+@pytest.mark.parametrize("step", ["score", "monitor", "predict up", "export {tmp}/out"])
+def test_no_champion_yet(step: str, finsent: "Finsent", mlflow_home: Home, tmp_path: Path) -> None:
+    said = finsent(*step.format(tmp=tmp_path).split(), *options(mlflow_home), "--json")
+    assert said.code == 2
+    assert said.json()["error"]["type"] == "NoChampionError"
+    assert "finsent promote" in said.json()["error"]["message"]
+    assert not (tmp_path / "out").exists()
+    assert not Path(mlflow_home.tables_url).exists()
+
+
+def test_nothing_waits_for_approval(finsent: "Finsent", mlflow_home: Home) -> None:
+    expect(finsent("approve", "--why", "x", *options(mlflow_home)), 1, "no version of 'finsent' waits for approval")
+
+
+def test_the_base_model_cannot_be_reached(finsent: "Finsent", served: "Served") -> None:
+    from finsent.registry.versions import latest_version
+
+    before = latest_version(served.home, "finsent")
+    arguments = ("--profile", "minilm", "--set", "model.name=owner/absent", "--home", served.home.root)
+    expect(finsent("train", *arguments), 2, "base model 'owner/absent' cannot be reached", "model.name")
+    assert latest_version(served.home, "finsent") == before
+
+
+@pytest.mark.parametrize("step", ["train", "evaluate", "promote", "score", "status", "predict up"])
+def test_the_tracking_server_is_down(step: str, finsent: "Finsent", served: "Served", monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    versions = {name: tables.version(served.home, name) for name in tables.SCHEMAS}
+    said = finsent(*step.split(), *served.options)
+    if step == "status":  # shows the rest, and says what it could not see
+        assert said.code == 0
+        assert "http://127.0.0.1:9' does not answer" in said.out
+    else:
+        expect(said, 2, "the MLflow server at 'http://127.0.0.1:9' does not answer", "MLFLOW_TRACKING_URI")
+    assert versions == {name: tables.version(served.home, name) for name in tables.SCHEMAS}
+
+
+@pytest.fixture
+def corrupted(served: "Served") -> Iterator[Path]:
+    """The champion's adapter, with one byte changed wherever it lies, and put back afterwards."""
+    shutil.rmtree(served.home.versions, ignore_errors=True)
+    changed = []
+    for file in served.home.artifacts.rglob("adapter_model.safetensors"):
+        content = file.read_bytes()
+        file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        changed.append((file, content))
+    assert changed, "the registry keeps the adapter as a file"
+    yield changed[0][0]
+    for file, content in changed:
+        file.write_bytes(content)
+    shutil.rmtree(served.home.versions, ignore_errors=True)
+
+
+@pytest.mark.parametrize("step", ["predict up", "evaluate", "export {tmp}/out"])
+def test_a_corrupt_adapter_is_refused(step: str, finsent: "Finsent", served: "Served", corrupted: Path, tmp_path: Path) -> None:
+    said = finsent(*step.format(tmp=tmp_path).split(), *served.options)
+    expect(said, 1, corrupted.name, "SHA-256 differs")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_corrupt_adapter_scores_nothing(finsent: "Finsent", served: "Served", corrupted: Path, tmp_path: Path) -> None:
+    (tmp_path / "new.csv").write_text("text\nanything at all\n", encoding="utf-8")
+    before = tables.version(served.home, "predictions")
+    expect(finsent("score", tmp_path / "new.csv", *served.options), 1, corrupted.name)
+    assert tables.version(served.home, "predictions") == before
+
+
+@pytest.mark.parametrize(
+    ("files", "more", "code", "fragments"),
+    [
+        ({}, (), 2, ("lacks 'adapter_model.safetensors'",)),
+        ({"adapter_model.safetensors": b"x", "adapter_config.json": b"{"}, (), 1, ("adapter_config.json", "cannot be read")),
+        (
+            {"adapter_model.safetensors": b"x", "adapter_config.json": b'{"task_type": "CAUSAL_LM"}'},
+            (),
+            2,
+            ("'CAUSAL_LM'", "SEQ_CLS"),
+        ),
+        (
+            {"adapter_model.safetensors": b"x", "adapter_config.json": b'{"task_type": "SEQ_CLS"}'},
+            (),
+            2,
+            ("--labels Neutral,Bullish",),
+        ),
+        (
+            {"adapter_model.safetensors": b"x", "adapter_config.json": b'{"task_type": "SEQ_CLS"}'},
+            ("--labels", "Bearish,Neutral,Bullish"),
+            1,
+            ("stand in the order",),
+        ),
+        ({"manifest.json": b"{}"}, (), 1, ("is damaged",)),
+    ],
+)
+def test_folders_that_are_no_adapter_are_not_imported(
+    files: dict[str, bytes],
+    more: tuple[str, ...],
+    code: int,
+    fragments: tuple[str, ...],
+    finsent: "Finsent",
+    tmp_path: Path,
+    home: Home,
+) -> None:
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    expect(finsent("import", folder, *more, *options(home)), code, *fragments)
+    assert not list(home.runs.glob("*"))
+    assert not (home.root / "mlflow.db").exists()
+
+
+def test_a_folder_that_is_not_there_is_not_imported(finsent: "Finsent", tmp_path: Path, home: Home) -> None:
+    expect(finsent("import", tmp_path / "absent", *options(home)), 2, "no folder")

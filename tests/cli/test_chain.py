@@ -1,0 +1,154 @@
+"""The commands at work on a real home: what scripts read of their JSON, what people read, and the exit codes."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from finsent.data import tables
+from finsent.model.manifest import verify
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Finsent
+    from tests.conftest import Served
+
+
+def test_evaluate_json_has_what_is_promised(finsent: "Finsent", served: "Served", tmp_path: Path) -> None:
+    file = tmp_path / "labelled.csv"
+    rows = [f"firm {i} {'beats' if i % 2 else 'misses'} estimates,{'Bullish' if i % 2 else 'Bearish'}" for i in range(20)]
+    file.write_text("\n".join(["text,label", *rows]), encoding="utf-8")
+    said = finsent("evaluate", "--data", file, *served.options, "--json")
+    found = said.json()
+    assert said.code == 0
+    assert found["n"] == 20
+    assert set(found["per_class"]) == {"Neutral", "Bullish", "Bearish"}
+    assert 0 <= found["accuracy"] <= 1
+    assert 0 <= found["macro_f1"] <= 1
+    assert found["intervals"]["accuracy"]["low"] <= found["accuracy"] <= found["intervals"]["accuracy"]["high"]
+    assert found["model_version"] == served.version
+
+
+def test_status_shows_what_there_is(finsent: "Finsent", served: "Served") -> None:
+    found = finsent("status", *served.options, "--json").json()
+    assert found["data"]["version"] == tables.version(served.home, "tweets")
+    assert found["data"]["leaks"] == 0
+    assert found["versions"]["champion"]["version"] == served.version
+    assert 0 < found["versions"]["champion"]["accuracy"] < 1
+    said = finsent("status", *served.options)
+    assert said.code == 0
+    assert "champion" in said.out
+    assert "0 duplicate pairs across splits" in said.out
+
+
+def test_status_of_nothing_makes_nothing(finsent: "Finsent", tmp_path: Path) -> None:
+    said = finsent("status", "--home", tmp_path / "new")
+    assert said.code == 0
+    assert "There is no data yet" in said.out or "there is no data yet" in said.out
+    assert "no champion yet" in said.out
+    assert not (tmp_path / "new").exists()
+
+
+def test_predict_answers_with_label_and_probabilities(
+    finsent: "Finsent", served: "Served", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "$AAPL to the moon! 🚀 Great earnings, buying more calls!"
+    found = finsent("predict", text, *served.options, "--json").json()
+    (prediction,) = found["predictions"]
+    assert found["model_version"] == served.version
+    assert prediction["text"] == text
+    assert sum(prediction["probabilities"].values()) == pytest.approx(1)
+    assert prediction["label"] == max(prediction["probabilities"], key=prediction["probabilities"].get)
+    assert prediction["confidence"] == max(prediction["probabilities"].values())
+    said = finsent("predict", text, *served.options)
+    assert text in said.out
+    assert "bearish  neutral  bullish" in said.out
+
+    import io
+
+    monkeypatch.setattr("sys.stdin", io.StringIO("first line\n\nsecond line\n"))
+    found = finsent("predict", "-", *served.options, "--json").json()
+    assert [row["text"] for row in found["predictions"]] == ["first line", "second line"]
+
+
+def test_predict_wants_text(finsent: "Finsent", served: "Served") -> None:
+    said = finsent("predict", "  ", *served.options)
+    assert said.code == 2
+    assert "a text is empty" in said.err
+
+
+def test_score_json_and_a_second_run_that_scores_nothing(finsent: "Finsent", served: "Served", tmp_path: Path) -> None:
+    file = tmp_path / "new.csv"
+    file.write_text('text\nfirm one beats estimates\nfirm two misses estimates\n""\n', encoding="utf-8")
+    received = finsent("ingest", "--inbox", file, *served.options, "--json").json()
+    assert (received["read"], received["received"], received["quarantined"]) == (3, 2, 1)
+    first = finsent("score", *served.options, "--json").json()
+    assert (first["scored"], first["skipped"], first["model_version"]) == (2, 0, served.version)
+    second = finsent("score", file, *served.options, "--json").json()
+    assert (second["scored"], second["skipped"]) == (0, 2)
+    assert "already scored  2" in finsent("score", *served.options).out
+    assert finsent("status", *served.options, "--json").json()["scoring"] == {"inbox": 2, "waiting": 0, "predictions": 2}
+
+
+def test_monitor_says_what_to_do_and_why(finsent: "Finsent", served: "Served") -> None:
+    found = finsent("monitor", *served.options, "--json").json()
+    assert found["decision"] in {"retrain", "skip"}
+    assert found["reasons"]
+    assert finsent("monitor", *served.options).out.startswith(f"Decision: {found['decision']}")
+
+
+def test_a_refused_promotion_exits_with_1_and_says_why(finsent: "Finsent", served: "Served", tmp_path: Path) -> None:
+    """The same adapter again, as another version that nobody has evaluated."""
+    exported = tmp_path / "adapter"
+    assert finsent("export", exported, *served.options).code == 0
+    imported = finsent("import", exported, *served.options, "--json").json()
+    said = finsent("promote", "--version", imported["model_version"], *served.options, "--json")
+    assert said.code == 1
+    assert said.json()["decision"] == "refused"
+    assert any("no evidence" in reason for reason in said.json()["reasons"])
+    assert said.json()["champion_after"] == served.version
+    plain = finsent("promote", "--version", imported["model_version"], *served.options)
+    assert plain.code == 1
+    assert plain.out.startswith(f"REFUSED: version {imported['model_version']} is not promoted; version {served.version} stays")
+
+
+def test_an_exported_adapter_is_whole_has_its_card_and_comes_back_the_same(
+    finsent: "Finsent", served: "Served", tmp_path: Path
+) -> None:
+    exported = tmp_path / "out" / "adapter"
+    found = finsent("export", exported, *served.options, "--json").json()
+    assert found["folder"] == str(exported)
+    manifest = verify(exported)
+    card = (exported / "README.md").read_text(encoding="utf-8")
+    assert "accuracy" in card.lower()
+    assert "pipeline_tag: text-classification" in card
+    again = finsent("export", exported, *served.options)
+    assert again.code == 2
+    assert "not an empty folder" in again.err
+    version = finsent("import", exported, *served.options, "--json").json()["model_version"]
+    text = "firm one beats estimates"
+    answers = [finsent("predict", text, *served.options, *more, "--json").json() for more in ((), ("--version", version))]
+    assert answers[0]["predictions"] == answers[1]["predictions"]
+    assert manifest.base_name == "embedded"
+
+
+def test_a_plain_peft_adapter_is_taken_in(finsent: "Finsent", served: "Served", tmp_path: Path) -> None:
+    exported, plain = tmp_path / "adapter", tmp_path / "plain"
+    assert finsent("export", exported, *served.options).code == 0
+    plain.mkdir()
+    for name in ("adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "tokenizer_config.json"):
+        (plain / name).write_bytes((exported / name).read_bytes())
+    imported = finsent("import", plain, "--labels", "Neutral,Bullish,Bearish", *served.options, "--json").json()
+    text = "firm one beats estimates"
+    champion, taken = (
+        finsent("predict", text, *served.options, *more, "--json").json()["predictions"][0]["probabilities"]
+        for more in ((), ("--version", imported["model_version"]))
+    )
+    # the manifest of a plain adapter knows no temperature, so only the order of the classes must agree
+    assert sorted(champion, key=champion.get) == sorted(taken, key=taken.get)
+    from finsent.registry.versions import adapter_path
+
+    probe = json.loads(
+        (adapter_path(served.home, "finsent", imported["model_version"]) / "probe.json").read_text(encoding="utf-8")
+    )
+    assert len(probe["texts"]) == len(probe["logits"]) == 8
