@@ -1,0 +1,152 @@
+"""The flows on Prefect's own engine and API: what they do, what they leave in the UI, how they end when something is wrong."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from finsent.data import tables
+from finsent.errors import InputError, NoChampionError
+from finsent.home import Home
+from flows.parameters import Setup
+
+if TYPE_CHECKING:
+    from tests.conftest import Served
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module", autouse=True)
+def prefect() -> Iterator[None]:
+    """A Prefect API with a database of its own, for this module."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+def artifacts(key: str) -> list[Any]:
+    """Artifacts of a key, newest first."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+    from prefect.client.schemas.sorting import ArtifactSort
+
+    with get_client(sync_client=True) as client:
+        chosen = ArtifactFilter(key=ArtifactFilterKey(any_=[key]))
+        return client.read_artifacts(artifact_filter=chosen, sort=ArtifactSort.CREATED_DESC)
+
+
+def setup_of(served: "Served") -> Setup:
+    from tests.conftest import TINY
+
+    return Setup(profile="nano", overrides=TINY, home=str(served.home.root))
+
+
+def test_ingest_reads_sources_and_reports(home: Home, tmp_path: Path) -> None:
+    from finsent.config import Source
+    from flows.ingest import ingest
+
+    file = tmp_path / "tweets.csv"
+    file.write_text("text,label\nshares rise on results,Bullish\nshares fall on results,Bearish\n,Bearish\n", encoding="utf-8")
+    report = ingest((Source(uri=str(file)),), Setup(home=str(home.root)))
+    assert (report.read, report.accepted, report.quarantined) == (3, 2, 1)
+    assert tables.version(home, "tweets") == report.version
+    text = artifacts("data-report")[0].data
+    assert "3 rows read = 2 accepted + 0 duplicates + 1 quarantined" in text
+    assert "| empty | 1 |" in text
+
+
+def test_wrong_input_fails_at_once_with_its_own_message(home: Home, tmp_path: Path) -> None:
+    from finsent.config import Source
+    from flows.ingest import ingest, ingest_sources
+
+    state = ingest((Source(uri=str(tmp_path / "absent.csv")),), Setup(home=str(home.root)), return_state=True)
+    assert state.is_failed()
+    assert "there is no file" in str(state.message)
+    with pytest.raises(InputError, match="there is no file"):
+        state.result()
+    assert ingest_sources.retries > 0, "retried for servers, not for this"
+    assert tables.version(home, "tweets") is None
+
+
+def test_scoring_without_a_champion_fails_and_says_so(mlflow_home: Home) -> None:
+    from flows.score import score
+
+    state = score(setup=Setup(home=str(mlflow_home.root)), return_state=True)
+    assert state.is_failed()
+    with pytest.raises(NoChampionError, match="finsent promote"):
+        state.result()
+
+
+def test_retraining_runs_the_chain_and_a_refusal_is_a_completed_run(served: "Served") -> None:
+    """The challenger is as small as the champion, so the gate refuses it: a decision, not a crash."""
+    from flows.retrain import Retrained, retrain
+
+    state = retrain(setup=setup_of(served), return_state=True)
+    assert state.is_completed()
+    result = state.result()
+    assert isinstance(result, Retrained)
+    assert result.data is None, "no source is configured, so the data there is trained on"
+    assert result.promotion.decision == "refused"
+    assert result.promotion.champion_after == served.version
+    assert result.evaluation.evidence.champion_compared
+    decision = artifacts("gate-decision")[0]
+    assert decision.data.startswith(f"# Version {result.training.model_version} of finsent was refused")
+    assert f"Version {served.version} stays champion." in decision.data
+    assert {row["score"] for row in _rows(artifacts("metrics")[0])} == {"accuracy", "macro_f1"}
+    assert any(row["figure"] == "optimiser steps" for row in _rows(artifacts("training")[0]))
+    assert "mlflow ui" in artifacts("mlflow-run")[0].data
+
+
+def test_a_scheduled_retraining_with_nothing_new_is_skipped_with_the_reason(served: "Served") -> None:
+    from flows.retrain import retrain
+
+    state = retrain(only_if_due=True, setup=setup_of(served), return_state=True)
+    assert (state.is_completed(), state.name) == (True, "Skipped")
+    assert "No new labelled data" in str(state.message)
+
+
+def test_scoring_and_monitoring(served: "Served", tmp_path: Path) -> None:
+    from flows.monitor import monitor
+    from flows.score import score
+
+    file = tmp_path / "inbox.csv"
+    file.write_text("text\nflows score firm one\nflows score firm two\n", encoding="utf-8")
+    report = score((str(file),), setup_of(served))
+    assert (report.received, report.scored, report.model_version) == (2, 2, served.version)
+    assert f"# 2 tweets scored by version {served.version}" in artifacts("predictions")[0].data
+    assert score(setup=setup_of(served)).scored == 0
+    decision = monitor(setup_of(served))
+    assert artifacts("drift")[0].data.startswith(f"# Decision: {decision.decision}")
+
+
+def test_a_promotion_is_announced(served: "Served", monkeypatch: pytest.MonkeyPatch) -> None:
+    from finsent.pipeline.promote import PromotionResult
+    from flows import promote as module
+
+    said: list[tuple[str, str, str | None]] = []
+    promoted = PromotionResult("7", "promoted", ("better",), (), "6", "7")
+    monkeypatch.setattr("finsent.pipeline.promote.promote", lambda *_, **__: promoted)
+    monkeypatch.setattr(module, "emit_promoted", lambda *event: said.append(event))
+    assert module.promote(setup=setup_of(served)).decision == "promoted"
+    assert said == [("finsent", "7", "6")]
+
+
+def test_a_wish_to_retrain_is_announced(served: "Served", monkeypatch: pytest.MonkeyPatch) -> None:
+    from finsent.pipeline.monitor import MonitorReport
+    from flows import monitor as module
+
+    said: list[tuple[str, list[str]]] = []
+    report = MonitorReport("7", (), {"class_mix": 0.4}, "retrain", ("drifted",))
+    monkeypatch.setattr("finsent.pipeline.monitor.monitor", lambda *_, **__: report)
+    monkeypatch.setattr(module, "emit_retrain_requested", lambda *event: said.append(event))
+    module.monitor(setup_of(served))
+    assert said == [("finsent", ["drifted"])]
+
+
+def _rows(artifact: Any) -> list[dict[str, Any]]:
+    import json
+
+    rows: list[dict[str, Any]] = json.loads(artifact.data)
+    return rows
