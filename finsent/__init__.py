@@ -6,4 +6,3 @@ try:
     __version__ = version("finsent")
 except PackageNotFoundError:  # shipped as code beside a registered model, not installed
     __version__ = "0.0.0+uninstalled"
-
