@@ -79,6 +79,7 @@ class StepClock(logging.Handler):
 def run_demo(settings: Settings) -> Demo:
     """Ingest, train, evaluate, promote, score and monitor on what arrived today."""
     began = time.monotonic()
+    settings.config()  # a wrong option is said before the first minute is spent
     home = _prepare(settings)
     from finsent.data import tables
     from finsent.data.sample import inbox_files, sample_sources
@@ -96,7 +97,6 @@ def run_demo(settings: Settings) -> Demo:
         overrides=("gate.approval=automatic", *settings.overrides),
         home=str(home.root),
     )
-    setup.load()  # a wrong option is said before the first minute is spent
     click.echo(f"the bundled sample, day {day}, in {home.root}: Prefect starts, then the steps run", err=True)
     clock = StepClock()
     loggers = [logging.getLogger("prefect.flow_runs"), logging.getLogger("prefect.task_runs")]
@@ -119,7 +119,7 @@ def run_demo(settings: Settings) -> Demo:
         monitoring=monitoring,
         tweets=_some_predictions(home, scoring.model_version),
         seconds={**clock.seconds, "total": time.monotonic() - began},
-        open_mlflow=f"{_program('mlflow')} ui --backend-store-uri {home.tracking_uri}",
+        open_mlflow=f"{_program('mlflow')} ui --workers 1 --backend-store-uri {home.tracking_uri}",
         open_prefect=f"PREFECT_HOME={home.root / 'prefect'} {_program('prefect')} server start",
     )
 
@@ -149,9 +149,9 @@ def tell(demo: Demo) -> str:
             _headline("LOOK AT IT"),
             facts(
                 [
+                    ("both", f"{_program('finsent')} up --home {_short(demo.home)}"),
                     ("MLflow", f"{demo.open_mlflow}   then http://127.0.0.1:5000"),
                     ("Prefect", f"{demo.open_prefect}   then http://127.0.0.1:4200"),
-                    ("both", f"{_program('finsent')} up --home {_short(demo.home)}"),
                 ]
             ),
             _next(demo, evidence.champion_compared),
@@ -176,7 +176,6 @@ def _prepare(settings: Settings) -> Home:
         }
     )
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1))
     return home
 
 

@@ -102,6 +102,7 @@ def stop(services: Sequence[Service], grace: float = 15.0, insist: float = 5.0) 
             _signal_group(service.process.pid, number)
             with suppress(subprocess.TimeoutExpired):
                 service.process.wait(seconds)
+        _signal_group(service.process.pid, signal.SIGKILL)  # a leader that died by itself has left its group behind
         for process in started:
             with suppress(psutil.NoSuchProcess):  # compares the start time too, so a reused id is safe
                 process.kill()
