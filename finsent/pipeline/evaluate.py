@@ -238,6 +238,25 @@ def _keep(
         "macro_f1": f"{evidence.metrics['macro_f1']:.4f}",
     }
     set_tags(client, config.registered_model, evidence.model_version, tags)
+    client.update_model_version(config.registered_model, evidence.model_version, description=_summary(evidence))
+
+
+def _summary(evidence: Evidence) -> str:
+    """What the registry's page says of a version: its scores beside the floor's and the champion's, and where the rest is."""
+    metrics, interval, floor = evidence.metrics, (evidence.intervals or {}).get("accuracy"), evidence.baseline
+    assert metrics is not None, "gathered above"  # noqa: S101 - tells the type checker
+    around = f" (95 % interval {interval['low']:.3f} to {interval['high']:.3f})" if interval else ""
+    lines = [
+        f"Accuracy **{metrics['accuracy']:.3f}**{around}, macro-F1 {metrics['macro_f1']:.3f} on {metrics['n']:,} held-out tweets."
+    ]
+    if floor:
+        lines.append(f"TF-IDF floor on the same rows: {floor['accuracy']:.3f}.")
+    if evidence.champion:
+        lines.append(
+            f"Champion, version {evidence.champion_version}, on the same rows: {evidence.champion['metrics']['accuracy']:.3f}."
+        )
+    lines.append(f"Data version {evidence.data_version}, {evidence.leaks} leaks across splits.")
+    return " ".join(lines) + f"\n\nReport and evidence: artifacts of the source run, folder `{EVIDENCE_FOLDER}`."
 
 
 def _write_predictions(path: Path, test: "Split", scaled: NDArray[np.float64], rival: Labels | None) -> None:
