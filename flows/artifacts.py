@@ -74,13 +74,15 @@ def decision(result: Any, model: str) -> str:
     }[result.decision]
     version = result.model_version
     after = {
-        "promoted": f"Before it: version {result.champion_before or '(none)'}. `finsent rollback` brings that one back.",
+        "promoted": f"Before it: version {result.champion_before}, which `finsent rollback` brings back."
+        if result.champion_before
+        else "It is the first one.",
         "pending_approval": f"`finsent approve {version} --why ...` or `finsent reject {version} --why ...`",
         "refused": f"Version {result.champion_after} stays champion." if result.champion_after else "There is still no champion.",
     }[result.decision]
-    rules = ((rule.status, rule.name, rule.value, rule.threshold, rule.reason) for rule in result.rules)
+    rules = ((rule.status, rule.name, rule.reason) for rule in result.rules)
     reasons = "\n".join(f"- {reason}" for reason in result.reasons)
-    return "\n\n".join([heading, after, reasons, markdown_table(("status", "rule", "value", "threshold", "reason"), rules)])
+    return "\n\n".join([heading, after, reasons, markdown_table(("status", "rule", "reason"), rules)])
 
 
 def predictions_report(report: Any) -> str:

@@ -1,13 +1,21 @@
 """The gate's decision. A refusal is a completed run with an artifact that says so, not a crash."""
 
+from typing import Final, TypeVar
+
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
 
 from finsent.pipeline.promote import PromotionResult
 from flows.artifacts import decision
 from flows.events import emit_promoted
 from flows.parameters import FROM_ENVIRONMENT, Setup
 from flows.steps import step
+
+R = TypeVar("R")
+STATES: Final = {"promoted": "Promoted", "pending_approval": "Waiting for approval", "refused": "Refused"}
+"""Names of the final state. All are completed: a refusal is an answer."""
 
 
 @step()
@@ -28,11 +36,17 @@ def promote_version(setup: Setup, version: str | None) -> PromotionResult:
 
 
 @flow(name="promote", log_prints=False)
-def promote(version: str | None = None, setup: Setup = FROM_ENVIRONMENT) -> PromotionResult:
+def promote(version: str | None = None, setup: Setup = FROM_ENVIRONMENT) -> PromotionResult | State[PromotionResult]:
     """Promote a version if it has proved itself.
 
     Args:
         version: Registered version; left out, the newest.
         setup: Configuration and home; left empty, the worker's environment decides.
     """
-    return promote_version(setup, version)
+    result = promote_version(setup, version)
+    return concluded(result, result)
+
+
+def concluded(decision: PromotionResult, result: R) -> State[R]:
+    """A completed state that the UI shows by the decision's name, with the reasons as its message."""
+    return Completed(name=STATES[decision.decision], message=" ".join(decision.reasons), data=result)

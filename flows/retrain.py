@@ -15,7 +15,7 @@ from finsent.pipeline.train import TrainResult
 from flows.evaluate import evaluate_version
 from flows.ingest import ingest_sources
 from flows.parameters import FROM_ENVIRONMENT, Setup
-from flows.promote import promote_version
+from flows.promote import concluded, promote_version
 from flows.steps import step
 from flows.train import train_version
 
@@ -41,7 +41,7 @@ def due(setup: Setup) -> tuple[bool, str]:
 @flow(name="retrain", log_prints=False)
 def retrain(
     sources: tuple[Source, ...] = (), only_if_due: bool = False, setup: Setup = FROM_ENVIRONMENT
-) -> Retrained | State[None]:
+) -> Retrained | State[Retrained]:
     """Read new labels, train on all of them, evaluate, and let the gate decide.
 
     Args:
@@ -57,4 +57,5 @@ def retrain(
             return Completed(name="Skipped", message=why)
     training = train_version(setup, None)
     evaluation = evaluate_version(setup, training.model_version)
-    return Retrained(data, training, evaluation, promote_version(setup, training.model_version))
+    promotion = promote_version(setup, training.model_version)
+    return concluded(promotion, Retrained(data, training, evaluation, promotion))

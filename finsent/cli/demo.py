@@ -42,8 +42,9 @@ class Demo:
     day: int
     """Day of the sample whose tweets arrived: 1 in a fresh home, 2 in every later run."""
     chain: "Retrained"
-    scoring: "ScoreReport"
-    monitoring: "MonitorReport"
+    scoring: "ScoreReport | None"
+    """None where the gate refused the first version, so that there is nobody to score."""
+    monitoring: "MonitorReport | None"
     tweets: tuple[dict[str, Any], ...]
     """A few predictions with their texts."""
     seconds: dict[str, float]
@@ -106,8 +107,9 @@ def run_demo(settings: Settings) -> Demo:
         chain = retrain(sample_sources(day), setup=setup)
         if not isinstance(chain, Retrained):
             raise TypeError(f"the flow `retrain` returned {type(chain).__name__}")
-        scoring = score(tuple(map(str, inbox_files(day))), setup)
-        monitoring = monitor(setup)
+        champion = chain.promotion.champion_after
+        scoring = score(tuple(map(str, inbox_files(day))), setup) if champion else None
+        monitoring = monitor(setup) if champion else None
     finally:
         for logger in loggers:
             logger.removeHandler(clock)
@@ -117,7 +119,7 @@ def run_demo(settings: Settings) -> Demo:
         chain=chain,
         scoring=scoring,
         monitoring=monitoring,
-        tweets=_some_predictions(home, scoring.model_version),
+        tweets=_some_predictions(home, champion) if champion else (),
         seconds={**clock.seconds, "total": time.monotonic() - began},
         open_mlflow=f"{_program('mlflow')} ui --workers 1 --backend-store-uri {home.tracking_uri}",
         open_prefect=f"PREFECT_HOME={home.root / 'prefect'} {_program('prefect')} server start",
@@ -141,9 +143,7 @@ def tell(demo: Demo) -> str:
             _headline("GATE"),
             reports.promotion(chain.promotion),
             _headline("SCORING"),
-            reports.scoring(demo.scoring),
-            reports.predictions(list(demo.tweets)),
-            f"Monitoring says: {demo.monitoring.decision}. {' '.join(demo.monitoring.reasons)}",
+            *_tell_scoring(demo),
             _headline("TIME"),
             table(("step", "time"), [(name, duration(seconds)) for name, seconds in demo.seconds.items()]),
             _headline("LOOK AT IT"),
@@ -204,6 +204,13 @@ def _some_predictions(home: Home, version: str) -> tuple[dict[str, Any], ...]:
         }
         for row in chosen[:SHOWN]
     )
+
+
+def _tell_scoring(demo: Demo) -> list[str]:
+    if demo.scoring is None or demo.monitoring is None:
+        return ["Nothing is scored: no version has been promoted."]
+    monitoring = f"Monitoring says: {demo.monitoring.decision}. {' '.join(demo.monitoring.reasons)}"
+    return [reports.scoring(demo.scoring), reports.predictions(list(demo.tweets)), monitoring]
 
 
 def _headline(text: str) -> str:

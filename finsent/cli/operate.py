@@ -78,7 +78,7 @@ def _demo(settings: Settings) -> Outcome:
     from finsent.cli.demo import run_demo, tell
 
     result = run_demo(settings)
-    return Outcome(result, tell(result))
+    return Outcome(result, tell(result), code=0 if result.chain.promotion.champion_after else 1)
 
 
 def _up(settings: Settings, *, host: str, mlflow_port: int, prefect_port: int, project: Path | None) -> Outcome:

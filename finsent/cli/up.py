@@ -68,6 +68,7 @@ def environment(home: Home, place: Place, profile: str, config_file: Path | None
         # leases in memory leak their slot for ever when a run is killed and the server restarts
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # automations.yaml waits 65 s for it
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "finsent",  # its lines show in the UI beside Prefect's
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",

@@ -32,7 +32,7 @@ def test_a_decision_says_what_why_and_what_next(verdict: str, heading: str, afte
     assert text.startswith(heading)
     assert after in text
     assert "- too weak" in text
-    assert "| fail | accuracy | 0.4000 | 0.5000 | Accuracy is 0.4, but must be at least 0.5. |" in text
+    assert "| fail | accuracy | Accuracy is 0.4, but must be at least 0.5. |" in text
 
 
 def test_metrics_stand_beside_floor_and_champion() -> None:

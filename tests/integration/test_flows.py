@@ -84,9 +84,10 @@ def test_retraining_runs_the_chain_and_a_refusal_is_a_completed_run(served: "Ser
     from flows.retrain import Retrained, retrain
 
     state = retrain(setup=setup_of(served), return_state=True)
-    assert state.is_completed()
+    assert (state.is_completed(), state.name) == (True, "Refused")
     result = state.result()
     assert isinstance(result, Retrained)
+    assert state.message == " ".join(result.promotion.reasons)
     assert result.data is None, "no source is configured, so the data there is trained on"
     assert result.promotion.decision == "refused"
     assert result.promotion.champion_after == served.version
