@@ -90,7 +90,7 @@ def run(settings: Settings, place: Place) -> Outcome:
     """Bring everything up; the outcome waits until it is asked to stop.
 
     Raises:
-        InputError: servers are set from outside, finsent is up already, or a port is taken.
+        InputError: servers are set from outside, overrides are given, finsent is up already, or a port is taken.
         ServiceError: something did not start.
     """
     for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
@@ -99,6 +99,10 @@ def run(settings: Settings, place: Place) -> Outcome:
                 f"{name} is set to {os.environ[name]!r}, and `finsent up` starts servers of its own. Unset it; "
                 "docs/operations.md says how to work with servers that run elsewhere."
             )
+    if settings.overrides:
+        raise InputError(
+            f"--set {settings.overrides[0]!r} would not reach the workers. Put it into a file and give that with --config."
+        )
     settings.config()  # wrong ones are said now, not by every worker later
     home = resolve_home({**os.environ, **({"FINSENT_HOME": str(settings.home_dir)} if settings.home_dir else {})})
     for number in INTERRUPTS:  # a shell's background jobs ignore SIGINT, and SIGTERM would leave the children behind

@@ -98,6 +98,14 @@ def test_inbox_files_are_checked_the_same_way(finsent: "Finsent", tmp_path: Path
     assert tables.version(home, "inbox") is None
 
 
+def test_up_refuses_what_it_would_have_to_ignore(finsent: "Finsent", home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    expect(finsent("up", "--set", "recipe.epochs=1", *options(home)), 2, "--set 'recipe.epochs=1' would not reach the workers")
+    expect(finsent("up", "--project", home.root, *options(home)), 2, "no prefect.yaml in")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere:5000")
+    expect(finsent("up", *options(home)), 2, "MLFLOW_TRACKING_URI is set to 'http://elsewhere:5000'")
+    assert not home.root.exists()
+
+
 def test_a_name_for_several_sources_is_refused(finsent: "Finsent", home: Home) -> None:
     expect(finsent("ingest", "a.csv", "b.csv", "--name", "x", *options(home)), 2, "--name 'x' names one source, and 2 were given")
 
