@@ -42,7 +42,7 @@ up: $(STAMP)
 	@$(BIN)/finsent up
 
 docs: $(STAMP)
-	$(BIN)/python -m pip install --quiet '.[docs]' -c constraints.txt
+	$(BIN)/python -m pip install --quiet --editable '.[docs]' -c constraints.txt
 	$(BIN)/mkdocs build --strict
 
 clean:

@@ -141,15 +141,18 @@ def _storage(config: Config, home: Home) -> Iterator[Check]:  # noqa: ARG001
 
 
 def _servers(config: Config, home: Home) -> Iterator[Check]:  # noqa: ARG001
+    from finsent.registry.tracking import public_uri
+
     uri = home.tracking_uri
     if uri.startswith("http"):
         up = answers(f"{uri.rstrip('/')}/health", timeout=5)
         yield Check(
-            "mlflow", "ok" if up else "fail", uri, "" if up else "It does not answer: start it, or correct MLFLOW_TRACKING_URI."
+            "mlflow",
+            "ok" if up else "fail",
+            public_uri(uri),
+            "" if up else "It does not answer: start it, or correct MLFLOW_TRACKING_URI.",
         )
     else:
-        from finsent.registry.tracking import public_uri
-
         yield Check("mlflow", "ok", f"no server, the store itself: {public_uri(uri)}")
     running = read_services(home.root)
     api = os.environ.get("PREFECT_API_URL") or (running.prefect_api if running else None)

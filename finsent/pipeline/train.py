@@ -2,6 +2,8 @@
 
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,9 +58,9 @@ def train(config: Config, home: Home, *, resume: str | None = None) -> TrainResu
         ServiceError: the MLflow server does not answer.
     """
     from finsent.data.dataset import data_version, load_split
-    from finsent.registry.tracking import connect, log_dataset, log_params, log_series, start_run
+    from finsent.registry.tracking import connect, log_dataset, log_params, log_series
     from finsent.registry.versions import register
-    from finsent.training.folder import at_work, interrupted, require_resumable, settings_digest
+    from finsent.training.folder import interrupted, require_resumable, settings_digest
     from finsent.training.loop import Rows
     from finsent.training.loop import train as run_loop
 
@@ -74,7 +76,7 @@ def train(config: Config, home: Home, *, resume: str | None = None) -> TrainResu
     else:
         resume = interrupted(home.runs, digest)
     client = connect(home)
-    with start_run(config, home, kind="train", data=data, resume=resume) as run_id, at_work(home.runs / run_id, digest):
+    with _run_and_folder(config, home, data, digest, resume) as run_id:
         if resume is not None:
             _log.warning("taking up the interrupted training of run %s from its checkpoint", run_id)
         for split, context in ((rows, "training"), (validation, "validation")):
@@ -125,6 +127,20 @@ def train(config: Config, home: Home, *, resume: str | None = None) -> TrainResu
         temperature=temperature,
         trainable_parameters=trained.trainable_parameters,
     )
+
+
+@contextmanager
+def _run_and_folder(config: Config, home: Home, data: "DataVersion", digest: str, resume: str | None) -> Iterator[str]:
+    """Open the MLflow run and hold its folder. One that is taken up is held first: another process may be at work in it."""
+    from finsent.registry.tracking import start_run
+    from finsent.training.folder import at_work
+
+    if resume is not None:
+        with at_work(home.runs / resume, digest), start_run(config, home, kind="train", data=data, resume=resume):
+            yield resume
+    else:
+        with start_run(config, home, kind="train", data=data) as run_id, at_work(home.runs / run_id, digest):
+            yield run_id
 
 
 def _finish_adapter(

@@ -107,9 +107,9 @@ def _is_local(uri: str) -> bool:
 
 
 def public_uri(uri: str) -> str:
-    """The URI without its password, fit for messages."""
+    """The URI without user name and password, fit for messages and pages."""
     parts = urlsplit(uri)
-    return uri.replace(f":{parts.password}@", ":***@", 1) if parts.password else uri
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if parts.username or parts.password else uri
 
 
 def _probe(uri: str) -> None:
@@ -205,6 +205,8 @@ def start_run(
     client = connect(home)
     if resume is not None:
         client.update_run(resume, status="RUNNING")
+        if "error" in client.get_run(resume).data.tags:
+            client.delete_tag(resume, "error")  # why it was cut off; it goes on now
         with _ended(client, resume):
             yield resume
         return

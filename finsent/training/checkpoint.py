@@ -9,8 +9,8 @@ from typing import Any
 PREFIX = "checkpoint-"
 
 
-def save_checkpoint(folder: Path, step: int, model: Any, optimizer: Any) -> None:
-    """Write `checkpoint-<step>` in one rename, then drop the older ones."""
+def save_checkpoint(folder: Path, step: int, model: Any, optimizer: Any, scaler: Any = None) -> None:
+    """Write `checkpoint-<step>` in one rename, then drop the older ones. `scaler` is the loss scaler of fp16, if there is one."""
     from safetensors.torch import save_file
 
     target = folder / f"{PREFIX}{step}"
@@ -21,7 +21,9 @@ def save_checkpoint(folder: Path, step: int, model: Any, optimizer: Any) -> None
     save_file(trainable, partial / "trainable.safetensors")
     tensors, scalars = _flatten(optimizer.state_dict())
     save_file(tensors, partial / "optimizer.safetensors")
-    (partial / "state.json").write_text(json.dumps({"step": step, "optimizer": scalars}), encoding="utf-8")
+    (partial / "state.json").write_text(
+        json.dumps({"step": step, "optimizer": scalars, "scaler": scaler.state_dict() if scaler else None}), encoding="utf-8"
+    )
     if target.exists():
         shutil.rmtree(target)
     partial.rename(target)
@@ -35,7 +37,7 @@ def complete_checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.removeprefix(PREFIX)))
 
 
-def load_checkpoint(checkpoint: Path, model: Any, optimizer: Any) -> int:
+def load_checkpoint(checkpoint: Path, model: Any, optimizer: Any, scaler: Any = None) -> int:
     """Put weights and optimiser state back; the step they belong to."""
     import torch
     from safetensors.torch import load_file
@@ -49,6 +51,8 @@ def load_checkpoint(checkpoint: Path, model: Any, optimizer: Any) -> int:
     optimizer.load_state_dict(
         _unflatten(load_file(checkpoint / "optimizer.safetensors"), state["optimizer"], optimizer.state_dict())
     )
+    if scaler is not None and state["scaler"]:
+        scaler.load_state_dict(state["scaler"])
     return int(state["step"])
 
 

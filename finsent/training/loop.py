@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finsent.config import Config, Recipe
-from finsent.errors import FinsentError, InputError
+from finsent.errors import ConfigError, FinsentError, InputError
 from finsent.home import Home
 from finsent.labels import LABELS
 from finsent.model.adapter import attach, load_tokenizer, save_adapter
@@ -64,15 +65,20 @@ def train(config: Config, home: Home, train_rows: Rows, validation: Rows, folder
     Raises:
         InputError: no rows, or only one class in them.
         BaseModelError: the base cannot be reached.
-        FinsentError: the loss became infinite or not a number, or the pre-flight check failed.
+        ConfigError: launched on several processes.
+        FinsentError: the loss became infinite or not a number, memory ran out, or the pre-flight check failed.
     """
     _check_rows(train_rows)
     recipe = config.recipe
     run = _set_up(config, home, train_rows)
     checkpoints = complete_checkpoints(folder)
-    if not checkpoints and run.accelerator.is_main_process:
-        verify_settings(run.plain, run.batch_of, recipe, folder / "preflight", run.device)
-    first = load_checkpoint(checkpoints[-1], run.plain, run.optimizer) if checkpoints else 0
+    if not checkpoints:
+        longest = sorted(range(len(run.lengths)), key=lambda i: -run.lengths[i])[: recipe.batch_size]
+        with _memory_explained(config):
+            verify_settings(
+                run.plain, run.batch_of(longest), recipe.learning_rate, run.precision, folder / "preflight", run.device
+            )
+    first = load_checkpoint(checkpoints[-1], run.plain, run.optimizer, run.accelerator.scaler) if checkpoints else 0
 
     rows_per_step = recipe.batch_size * recipe.accumulation
     per_epoch = math.ceil(len(run.lengths) / rows_per_step)
@@ -82,20 +88,19 @@ def train(config: Config, home: Home, train_rows: Rows, validation: Rows, folder
     loss, seen, started = math.nan, 0, time.perf_counter()
     for step in track(range(first, total), description="training", total=total - first, unit="step"):
         rows = rows_of(step)
-        values = _optimise(run, recipe, rows, step, total)
+        with _memory_explained(config):
+            values = _optimise(run, recipe, rows, step, total)
         on_metrics(step + 1, values)
         loss, seen = values["loss"], seen + len(rows)
         if recipe.evaluate_every_epoch and (step + 1) % per_epoch == 0 and len(validation.texts):
             on_metrics(step + 1, validate(run.plain, run.tokenizer, validation, config, run.device))
             run.model.train()
-        if (step + 1) % recipe.checkpoint_every == 0 and step + 1 < total and run.accelerator.is_main_process:
-            save_checkpoint(folder, step + 1, run.plain, run.optimizer)
+        if (step + 1) % recipe.checkpoint_every == 0 and step + 1 < total:
+            save_checkpoint(folder, step + 1, run.plain, run.optimizer, run.accelerator.scaler)
     seconds = time.perf_counter() - started
 
     # the caller evaluates a fresh load of what lies here, never this model
-    if run.accelerator.is_main_process:
-        save_adapter(run.plain, run.tokenizer, folder / "adapter")
-    run.accelerator.wait_for_everyone()
+    save_adapter(run.plain, run.tokenizer, folder / "adapter")
     return Trained(
         adapter=folder / "adapter",
         base=run.base,
@@ -140,6 +145,10 @@ def _set_up(config: Config, home: Home, train_rows: Rows) -> _Run:
     AcceleratorState._reset_state(reset_partial_state=False)  # noqa: SLF001 - it offers no public way
     precision = resolve_precision(recipe.mixed_precision, device)
     accelerator = Accelerator(mixed_precision="no" if precision == "none" else precision, cpu=device == "cpu")
+    if accelerator.num_processes > 1:
+        raise ConfigError(
+            f"training was launched on {accelerator.num_processes} processes, and it runs on one. Start it without a launcher."
+        )
     set_seed(recipe.seed)
     base = locate_base(config.model, home)
     tokenizer = load_tokenizer(base, config.model, list(train_rows.texts))
@@ -223,6 +232,20 @@ def validate(model: Any, tokenizer: Any, rows: Rows, config: Config, device: str
     return {"validation_loss": loss / len(order), "validation_accuracy": right / len(order)}
 
 
+@contextmanager
+def _memory_explained(config: Config) -> Iterator[None]:
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        recipe = config.recipe
+        raise FinsentError(
+            f"GPU memory does not hold {recipe.batch_size} rows of {config.model.max_length} tokens. Lower recipe.batch_size and "
+            f"raise recipe.accumulation ({recipe.accumulation}) by as much, or set recipe.gradient_checkpointing=true."
+        ) from error
+
+
 def _is_quantized(module: Any) -> bool:
     """PEFT's wrapper of a 4-bit layer has the layer's class name too; only the layer counts."""
     return type(module).__name__ == "Linear4bit" and type(module).__module__.startswith("bitsandbytes")
@@ -232,7 +255,8 @@ def resolve_precision(wanted: str, device: str) -> str:
     """The autocast type to use: fp16 becomes bf16 where the hardware computes in it (a CPU always can)."""
     import torch
 
-    if wanted == "fp16" and (device == "cpu" or torch.cuda.is_bf16_supported()):
+    # emulated bfloat16 does not count: older cards report it too, and it is slow
+    if wanted == "fp16" and (device == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False)):
         return "bf16"
     return wanted
 

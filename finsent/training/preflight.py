@@ -2,18 +2,19 @@
 
 import math
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from finsent.config import Recipe
 from finsent.errors import FinsentError
 
 
 def verify_settings(
-    model: Any, batch_of: Callable[[list[int]], tuple[Any, Any, Any]], recipe: Recipe, folder: Path, device: str
+    model: Any, batch: tuple[Any, Any, Any], learning_rate: float, precision: str, folder: Path, device: str
 ) -> None:
     """Run two training steps with a throw-away optimiser and two evaluation steps, save, wipe, load, compare; then undo it all.
+
+    `batch` is input_ids, attention_mask [rows, length] and labels [rows]: the largest that training will see, so that
+    memory runs out here or never.
 
     Raises:
         FinsentError: a loss that is not finite, a trainable parameter without a gradient, or logits that a saved and
@@ -25,18 +26,18 @@ def verify_settings(
 
     trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     before = {name: parameter.detach().clone() for name, parameter in trainable.items()}
-    rows = list(range(min(recipe.batch_size, 4)))
-    ids, mask, labels = batch_of(rows)
-    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=recipe.mixed_precision != "none"):
+    ids, mask, labels = batch
+    half = torch.float16 if precision == "fp16" else torch.bfloat16
+    with torch.autocast(torch.device(device).type, half, enabled=precision != "none"):
         model.train()
-        optimizer = torch.optim.AdamW(trainable.values(), lr=recipe.learning_rate)
+        optimizer = torch.optim.AdamW(trainable.values(), lr=learning_rate)
         for _ in range(2):
             loss = torch.nn.functional.cross_entropy(model(input_ids=ids, attention_mask=mask).logits.float(), labels)
             loss.backward()
             value = float(loss.detach())
             if not math.isfinite(value):
                 raise FinsentError(
-                    f"pre-flight: loss is {value!r} in the first steps. Lower recipe.learning_rate ({recipe.learning_rate})."
+                    f"pre-flight: loss is {value!r} in the first steps. Lower recipe.learning_rate ({learning_rate})."
                 )
             if idle := [name for name, parameter in trainable.items() if parameter.grad is None]:
                 raise FinsentError(
@@ -61,7 +62,7 @@ def verify_settings(
             parameter.copy_(before[name])
             parameter.grad = None
     if not torch.isfinite(expected[0]).all():
-        raise FinsentError(f"pre-flight: logits not finite after two steps. Lower recipe.learning_rate ({recipe.learning_rate}).")
+        raise FinsentError(f"pre-flight: logits not finite after two steps. Lower recipe.learning_rate ({learning_rate}).")
     if not torch.equal(expected[0], expected[1]):
         raise FinsentError("pre-flight check: two evaluations of the same rows differ, so no result would mean anything.")
     if not torch.allclose(expected[0], found, atol=1e-5):

@@ -82,6 +82,22 @@ def test_rows_of_one_class_or_none_are_refused(tiny_config: Config, home: Home, 
         train(tiny_config, home, one, one, tmp_path, lambda *_: None)
 
 
+def test_two_rows_are_enough_to_start(tiny_config: Config, home: Home, tmp_path: Path) -> None:
+    two = Rows(["calls printing", "puts printing"], np.array([1, 2], dtype=np.int64))
+    assert train(tiny_config, home, two, two, tmp_path, lambda *_: None).steps == 8
+
+
+def test_memory_that_runs_out_names_the_settings(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from finsent.training import loop
+
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(loop, "_optimise", full)
+    with pytest.raises(FinsentError, match=r"recipe\.batch_size"):
+        run("a")
+
+
 def test_half_precision_becomes_bfloat16_where_the_hardware_has_it() -> None:
     assert resolve_precision("fp16", "cpu") == "bf16"
     assert resolve_precision("none", "cpu") == "none"

@@ -31,7 +31,7 @@ def weights(model: Any) -> dict[str, Any]:
 
 def test_it_undoes_all_it_did(model: Any, tiny_config: Config, tmp_path: Path) -> None:
     before = weights(model)
-    verify_settings(model, batch_of, tiny_config.recipe, tmp_path / "check", "cpu")
+    verify_settings(model, batch_of([0, 1, 2]), tiny_config.recipe.learning_rate, "none", tmp_path / "check", "cpu")
     after = weights(model)
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert not (tmp_path / "check").exists()
@@ -47,10 +47,10 @@ def test_a_head_that_is_not_saved_is_found(
         safetensors.torch, "load_file", lambda *a, **k: {n: t for n, t in real(*a, **k).items() if "score" not in n}
     )
     with pytest.raises(FinsentError, match="not saved"):
-        verify_settings(model, batch_of, tiny_config.recipe, tmp_path / "check", "cpu")
+        verify_settings(model, batch_of([0, 1, 2]), tiny_config.recipe.learning_rate, "none", tmp_path / "check", "cpu")
 
 
 def test_a_parameter_out_of_reach_is_named(model: Any, tiny_config: Config, tmp_path: Path) -> None:
     model.base_model.model.idle = torch.nn.Linear(2, 2)
     with pytest.raises(FinsentError, match="idle"):
-        verify_settings(model, batch_of, tiny_config.recipe, tmp_path / "check", "cpu")
+        verify_settings(model, batch_of([0, 1, 2]), tiny_config.recipe.learning_rate, "none", tmp_path / "check", "cpu")
