@@ -93,10 +93,14 @@ def run(settings: Settings, place: Place) -> Outcome:
         InputError: servers are set from outside, overrides are given, finsent is up already, or a port is taken.
         ServiceError: something did not start.
     """
+    from finsent.registry.tracking import public_uri
+
+    from finsent.registry.tracking import public_uri
+
     for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
         if os.environ.get(name):
             raise InputError(
-                f"{name} is set to {os.environ[name]!r}, and `finsent up` starts servers of its own. Unset it; "
+                f"{name} is set to {public_uri(os.environ[name])!r}, and `finsent up` starts servers of its own. Unset it; "
                 "docs/operations.md says how to work with servers that run elsewhere."
             )
     if settings.overrides:

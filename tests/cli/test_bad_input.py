@@ -101,8 +101,8 @@ def test_inbox_files_are_checked_the_same_way(finsent: "Finsent", tmp_path: Path
 def test_up_refuses_what_it_would_have_to_ignore(finsent: "Finsent", home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     expect(finsent("up", "--set", "recipe.epochs=1", *options(home)), 2, "--set 'recipe.epochs=1' would not reach the workers")
     expect(finsent("up", "--project", home.root, *options(home)), 2, "no prefect.yaml in")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere:5000")
-    expect(finsent("up", *options(home)), 2, "MLFLOW_TRACKING_URI is set to 'http://elsewhere:5000'")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@elsewhere:5000")
+    expect(finsent("up", *options(home)), 2, "MLFLOW_TRACKING_URI is set to 'http://me:***@elsewhere:5000'")
     assert not home.root.exists()
 
 
