@@ -113,8 +113,6 @@ def _scoring(home: Home, name: str, champion: str | None) -> dict[str, Any]:
 def _services(home: Home) -> dict[str, Any]:
     from finsent.registry.tracking import public_uri
 
-    from finsent.registry.tracking import public_uri
-
     running = read_services(home.root)
     mlflow = home.tracking_uri if home.tracking_uri.startswith("http") else running.mlflow if running else None
     prefect = os.environ.get("PREFECT_API_URL") or (running.prefect_api if running else None)

@@ -95,8 +95,6 @@ def run(settings: Settings, place: Place) -> Outcome:
     """
     from finsent.registry.tracking import public_uri
 
-    from finsent.registry.tracking import public_uri
-
     for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
         if os.environ.get(name):
             raise InputError(

@@ -102,7 +102,9 @@ def test_up_refuses_what_it_would_have_to_ignore(finsent: "Finsent", home: Home,
     expect(finsent("up", "--set", "recipe.epochs=1", *options(home)), 2, "--set 'recipe.epochs=1' would not reach the workers")
     expect(finsent("up", "--project", home.root, *options(home)), 2, "no prefect.yaml in")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@elsewhere:5000")
-    expect(finsent("up", *options(home)), 2, "MLFLOW_TRACKING_URI is set to 'http://me:***@elsewhere:5000'")
+    said = finsent("up", *options(home))
+    expect(said, 2, "MLFLOW_TRACKING_URI is set to", "elsewhere:5000'")
+    assert "secret" not in said.err
     assert not home.root.exists()
 
 
