@@ -16,8 +16,6 @@ from finsent.errors import ConfigError
 
 DEFAULT_PROFILE = "nano"
 
-Fraction = Field(ge=0.0, le=1.0)
-
 
 class Section(BaseModel):
     """Base of every section: immutable, strict about unknown keys, docstrings become the schema's descriptions."""
@@ -237,6 +235,14 @@ class MonitorConfig(Section):
     cooldown_hours: float = Field(default=24.0, ge=0.0)
     """No retraining sooner than this after the last one."""
 
+    @model_validator(mode="after")
+    def _threshold_can_be_reached(self) -> Self:
+        if self.drifted_windows > self.windows:
+            raise ValueError(
+                f"monitor.drifted_windows = {self.drifted_windows} can never be reached among monitor.windows = {self.windows}"
+            )
+        return self
+
 
 class Config(Section):
     """A whole configuration."""
@@ -278,9 +284,7 @@ def load_config(profile: str = DEFAULT_PROFILE, path: Path | None = None, overri
     Raises:
         ConfigError: unknown profile, unreadable file, unknown key or a value out of range.
     """
-    on_top = _read_yaml(path.read_text(encoding="utf-8"), str(path)) if path and path.is_file() else {}
-    if path and not path.is_file():
-        raise ConfigError(f"no configuration file {str(path)!r}. Give a YAML file, or leave --config out.")
+    on_top = _read_file(path) if path else {}
     profile = str(on_top.pop("profile", profile))
     if profile not in profiles():
         raise ConfigError(f"unknown profile {profile!r}. Shipped profiles: {', '.join(profiles())}.")
@@ -290,6 +294,20 @@ def load_config(profile: str = DEFAULT_PROFILE, path: Path | None = None, overri
         return Config.model_validate(merged)
     except ValidationError as error:
         raise ConfigError(_explain(error, str(path or f"profile {profile!r}"))) from error
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ConfigError(f"no configuration file {str(path)!r}. Give a YAML file, or leave --config out.")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{str(path)!r} is not UTF-8 text: byte {error.object[error.start]:#04x} at place {error.start}. Save it as UTF-8."
+        ) from error
+    except OSError as error:
+        raise ConfigError(f"{str(path)!r} cannot be read: {error.strerror}. Check its permissions.") from error
+    return _read_yaml(text, str(path))
 
 
 def _read_yaml(text: str, where: str) -> dict[str, Any]:
@@ -308,7 +326,13 @@ def _overrides(items: Iterable[str]) -> dict[str, Any]:
         key, found, value = item.partition("=")
         if not found or not key:
             raise ConfigError(f"override {item!r} is not of the form section.key=value, e.g. recipe.epochs=1.")
-        leaf: Any = yaml.safe_load(value)
+        try:
+            leaf: Any = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            problem = getattr(error, "problem", None) or str(error)
+            raise ConfigError(
+                f"override {item!r}: the value is not YAML ({problem}). Put it in quotes of its own: \"{key}='{value}'\"."
+            ) from error
         for part in reversed(key.split(".")):
             leaf = {part: leaf}
         tree = _merge(tree, leaf)

@@ -154,3 +154,28 @@ def test_label_mappings_take_numbers_as_keys(labels: dict[int, str]) -> None:
         {**load_config().model_dump(), "data": {"sources": [{"uri": "x.csv", "labels": labels}]}}
     ).data.sources[0]
     assert source.labels == {str(key): value for key, value in labels.items()}
+
+
+@pytest.mark.parametrize(
+    "item", ["model.name=@foo", "model.name=[a", "model.name=a: b: c", "model.name='open", "model.name=\x00"]
+)
+def test_an_override_that_is_not_yaml_is_quoted(item: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_config(overrides=["recipe.epochs=1", item])
+    assert repr(item) in str(raised.value)
+    assert "not YAML" in str(raised.value)
+
+
+def test_a_file_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes("registered_model: café\n".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"mine\.yaml.* is not UTF-8 text: byte 0xe9 at place 21"):
+        load_config(path=path)
+    path.write_bytes(b"\xef\xbb\xbfregistered_model: desk\n")
+    assert load_config(path=path).registered_model == "desk"
+
+
+def test_a_drift_threshold_that_can_never_be_reached_is_refused() -> None:
+    with pytest.raises(ConfigError, match="drifted_windows = 6 can never be reached among monitor.windows = 5"):
+        load_config(overrides=["monitor.drifted_windows=6"])
+    assert load_config(overrides=["monitor.drifted_windows=6", "monitor.windows=6"]).monitor.windows == 6
