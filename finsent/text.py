@@ -53,7 +53,7 @@ class Forms(NamedTuple):
     id: str
     """See `text_id`."""
     template: str
-    """See `template`."""
+    """Near-duplicate form: the identity form with cashtags masked, long runs of a mark shortened, a final ellipsis cut."""
     cut: bool
     """Whether it ends in an ellipsis, as platforms leave it when they cut a tweet short."""
 
@@ -63,11 +63,6 @@ def forms(text: str) -> Forms:
     identity = normalise(text)
     masked = _CASHTAG.sub("$tag", _CUT.sub("", identity))
     return Forms(_digest(identity), _REPEAT.sub(r"\1\1", masked), identity.endswith("..."))
-
-
-def template(text: str) -> str:
-    """Near-duplicate form: the identity form with cashtags masked, long runs of a mark shortened and a final ellipsis cut."""
-    return forms(text).template
 
 
 def text_id(text: str) -> str:

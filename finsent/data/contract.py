@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Final, Literal, get_args
+from typing import Final, Literal
 
 from finsent.labels import LABELS
 from finsent.text import normalise
@@ -19,9 +19,9 @@ Reason = Literal[
     "future date",
     "contradictory label",
     "bridges splits",
+    "id reused",
 ]
-REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
-"""Why a row can be quarantined; the last two are found by comparing rows, all others in the row itself."""
+"""Why a row can be quarantined; the last three are found by comparing rows, all others in the row itself."""
 
 CLOCK_SKEW: Final = timedelta(days=1)
 """How far ahead of our clock a tweet may be: clocks and time zones of sources are not exact."""

@@ -1,6 +1,6 @@
 """Near duplicates: MinHash signatures find candidates, the true Jaccard of the shingle sets decides.
 
-Texts are compared by their template (`finsent.text.template`) as sets of character shingles, each shingle a 64-bit hash.
+Texts are compared by their template (`finsent.text.Forms.template`) as sets of character shingles, each shingle a 64-bit hash.
 Signatures come from rensa; the bands of the LSH are laid over them here, in numpy, because a matrix of candidates can then be
 joined with rows from before and verified at once. With 4 values to a band and 128 permutations a pair at Jaccard 0.8 is missed
 with probability (1 - 0.8^4)^32 = 4e-13 (Leskovec, Rajaraman, Ullman: Mining of Massive Datasets, 3.4).
