@@ -1,0 +1,98 @@
+"""The chain on real labelled tweets: ingest, train, evaluate by source, decide, score a stream; Markdown on stdout.
+
+    python benchmarks/real_tweets.py DATA HOME [--profile nano] [--set recipe.epochs=5 ...] [--stream 20000]
+
+DATA holds the eight core files (`*.csv.gz`, columns text and label) and `unlabelled_stream.csv.gz`. An interrupted run
+is taken up where it was: rows are known, a training goes on from its checkpoint, scored tweets are not scored again.
+"""
+
+import argparse
+import csv
+import gzip
+import itertools
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from finsent.config import Source, load_config
+from finsent.home import resolve_home
+
+CORE = ("zeroshot_sent_train", "pyfin_moritz", "mattgilgo", "yash612", "poojathakoor", "fiqa", "surge_crypto", "surge_stock")
+
+
+def main() -> None:
+    """Run the steps and print what each found and took."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("home", type=Path)
+    parser.add_argument("--profile", default="nano")
+    parser.add_argument("--set", action="append", default=[], dest="overrides")
+    parser.add_argument("--stream", type=int, default=20_000)
+    arguments = parser.parse_args()
+    from finsent.errors import NoChampionError
+    from finsent.pipeline.evaluate import evaluate
+    from finsent.pipeline.ingest import ingest
+    from finsent.pipeline.promote import promote
+    from finsent.pipeline.score import score
+    from finsent.pipeline.train import train
+
+    config = load_config(arguments.profile, overrides=["gate.approval=automatic", *arguments.overrides])
+    home = resolve_home({"FINSENT_HOME": str(arguments.home)})
+    sources = tuple(Source(uri=str(arguments.data / f"{name}.csv.gz"), name=name) for name in CORE)
+    data = timed("ingest", lambda: ingest(config, home, sources))
+    print(f"rows: {data.read} read = {data.accepted} accepted + {data.duplicates} duplicates + {data.quarantined} quarantined")
+    print(
+        f"leaks {data.leaks}, naive {data.naive_leak}, groups {data.groups}, conflicts {data.conflicts}, splits {data.splits}\n"
+    )
+    trained = timed("train", lambda: train(config, home))
+    print(
+        f"{trained.rows} rows, {trained.steps} steps, {trained.rows_per_second:.0f} rows/s, resumed from {trained.resumed_from}\n"
+    )
+    evidence = timed("evaluate", lambda: evaluate(config, home)).evidence
+    tell(evidence)
+    decision = timed("promote", lambda: promote(config, home))
+    print(f"{decision.decision}: {' '.join(decision.reasons)}\n")
+    stream = first_rows(arguments.data / "unlabelled_stream.csv.gz", arguments.stream, arguments.home / "stream.csv")
+    try:
+        print(timed("score", lambda: score(config, home, files=[stream])))
+        print(timed("score again", lambda: score(config, home, files=[stream])))
+    except NoChampionError as error:
+        print(f"not scored: {error}")
+
+
+def timed(name: str, run: Any) -> Any:
+    """Run it; its wall time and the process's peak memory so far go before its result."""
+    started = time.perf_counter()
+    result = run()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"## {name}: {time.perf_counter() - started:.1f} s, peak memory so far {peak:.0f} MiB\n", flush=True)
+    return result
+
+
+def tell(evidence: Any) -> None:
+    """Scores beside the floors, and by source."""
+    metrics, floor = evidence.metrics, evidence.baseline
+    for key in ("accuracy", "macro_f1"):
+        low, high = evidence.intervals[key]["low"], evidence.intervals[key]["high"]
+        print(f"{key}: {metrics[key]:.4f} ({low:.4f} to {high:.4f}), TF-IDF {floor[key]:.4f}")
+    print(
+        f"majority {floor['majority_accuracy']:.4f}, source majority {floor['source_majority_accuracy']:.4f}, ece {evidence.ece:.4f}"
+    )
+    print({label: round(scores["f1"], 4) for label, scores in metrics["per_class"].items()})
+    print("\n| source | test rows | accuracy | macro-F1 | TF-IDF accuracy |\n|---|---:|---:|---:|---:|")
+    for name, row in sorted(evidence.per_source.items(), key=lambda item: -item[1]["n"]):
+        print(f"| {name} | {row['n']:,} | {row['accuracy']:.3f} | {row['macro_f1']:.3f} | {row['baseline_accuracy']:.3f} |")
+    print()
+
+
+def first_rows(source: Path, count: int, target: Path) -> Path:
+    """The first `count` rows of a gzipped CSV file, as a file."""
+    with gzip.open(source, "rt", encoding="utf-8", newline="") as lines, target.open("w", encoding="utf-8", newline="") as out:
+        csv.writer(out).writerows(itertools.islice(csv.reader(lines), count + 1))
+    return target
+
+
+if __name__ == "__main__":
+    sys.exit(main())
