@@ -78,7 +78,8 @@ def tell(evidence: Any) -> None:
         low, high = evidence.intervals[key]["low"], evidence.intervals[key]["high"]
         print(f"{key}: {metrics[key]:.4f} ({low:.4f} to {high:.4f}), TF-IDF {floor[key]:.4f}")
     print(
-        f"majority {floor['majority_accuracy']:.4f}, source majority {floor['source_majority_accuracy']:.4f}, ece {evidence.ece:.4f}"
+    most, by_source = floor["majority_accuracy"], floor["source_majority_accuracy"]
+    print(f"most frequent class {most:.4f}, most frequent class of the source {by_source:.4f}, ece {evidence.ece:.4f}")
     )
     print({label: round(scores["f1"], 4) for label, scores in metrics["per_class"].items()})
     print("\n| source | test rows | accuracy | macro-F1 | TF-IDF accuracy |\n|---|---:|---:|---:|---:|")
