@@ -6,6 +6,7 @@ model's identity, so they are recorded here and a mismatch is refused at load.
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from finsent.labels import LABELS
 
 MANIFEST = "manifest.json"
 PROBE = "probe.json"
-_UNSAFE_ENDINGS = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".py"}
+_UNSAFE_ENDINGS = {".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle", ".py"}
+_REQUIRED = ("adapter_model.safetensors", "adapter_config.json")
 
 
 class Manifest(BaseModel):
@@ -59,9 +61,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
         ArtifactError: the folder holds a pickle or code, which adapters never do.
     """
     paths = sorted(path for path in folder.iterdir() if path.is_file() and path.name != MANIFEST)
-    unsafe = [path.name for path in paths if path.suffix in _UNSAFE_ENDINGS]
-    if unsafe:
-        raise ArtifactError(f"{folder} holds {unsafe[0]!r}: adapters are safetensors and JSON only. Remove it.")
+    _refuse_unsafe(folder, [path.name for path in paths])
     full = manifest.model_copy(update={"files": {path.name: sha256(path) for path in paths}})
     partial = folder / f"{MANIFEST}.partial"
     partial.write_text(full.model_dump_json(indent=2), encoding="utf-8")
@@ -73,7 +73,8 @@ def verify(folder: Path) -> Manifest:
     """Read the manifest and check every file against it.
 
     Raises:
-        ArtifactError: no manifest, an unknown form, a file changed, missing or added, or another label order.
+        ArtifactError: no manifest, an unknown form, a file changed, missing or added, a subfolder, a pickle or code, no
+            adapter in safetensors, or another label order.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -84,7 +85,20 @@ def verify(folder: Path) -> Manifest:
         manifest = Manifest.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except (ValidationError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{str(path)!r} is damaged ({error}). Fetch or train the version again.") from error
-    present = {item.name: item for item in folder.iterdir() if item.is_file() and item.name != MANIFEST}
+    _check_files(folder, manifest)
+    if manifest.labels != LABELS:
+        raise ArtifactError(f"the adapter's label order is {manifest.labels!r}, and this finsent's is {LABELS!r}. Refused.")
+    return manifest
+
+
+def _check_files(folder: Path, manifest: Manifest) -> None:
+    if nested := sorted(item.name for item in folder.iterdir() if not item.is_file()):
+        raise ArtifactError(f"{str(folder)!r} holds {nested[0]!r}, and an adapter is one flat folder of files. Refused.")
+    present = {item.name: item for item in folder.iterdir() if item.name != MANIFEST}
+    _refuse_unsafe(folder, sorted({*present, *manifest.files}))
+    for name in _REQUIRED:
+        if name not in manifest.files:
+            raise ArtifactError(f"the manifest in {str(folder)!r} does not list {name!r}: there is no adapter in it. Refused.")
     for name, digest in manifest.files.items():
         if name not in present:
             raise ArtifactError(f"{str(folder)!r} lacks {name!r}, which its manifest lists. Fetch or train the version again.")
@@ -92,6 +106,9 @@ def verify(folder: Path) -> Manifest:
             raise ArtifactError(f"{name!r} in {str(folder)!r} is not the file its manifest lists (SHA-256 differs). Refused.")
     if extra := sorted(set(present) - set(manifest.files)):
         raise ArtifactError(f"{str(folder)!r} holds {extra[0]!r}, which its manifest does not list. Refused.")
-    if manifest.labels != LABELS:
-        raise ArtifactError(f"the adapter's label order is {manifest.labels!r}, and this finsent's is {LABELS!r}. Refused.")
-    return manifest
+
+
+def _refuse_unsafe(folder: Path, names: Iterable[str]) -> None:
+    """PEFT would unpickle `adapter_model.bin` where it finds one: a digest in the manifest makes no pickle safe."""
+    if unsafe := [name for name in names if Path(name).suffix.lower() in _UNSAFE_ENDINGS]:
+        raise ArtifactError(f"{str(folder)!r} holds {unsafe[0]!r}: adapters are safetensors and JSON only. Refused.")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from finsent.errors import ArtifactError
-from finsent.model.manifest import MANIFEST, verify, write_manifest
+from finsent.model.manifest import MANIFEST, sha256, verify, write_manifest
 
 
 @pytest.fixture
@@ -72,3 +72,32 @@ def test_pickles_and_code_are_never_sealed(adapter: Path) -> None:
             write_manifest(adapter, manifest)
         (adapter / name).unlink()
     assert write_manifest(adapter, manifest) == manifest
+
+
+def relist(folder: Path) -> None:
+    """What a forger does: list whatever lies in the folder, digests and all, without asking `write_manifest`."""
+    content = json.loads((folder / MANIFEST).read_text())
+    content["files"] = {path.name: sha256(path) for path in folder.iterdir() if path.is_file() and path.name != MANIFEST}
+    (folder / MANIFEST).write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("name", ["adapter_model.bin", "Weights.PT", "modeling.py"])
+def test_a_manifest_that_lists_a_pickle_or_code_is_refused(adapter: Path, name: str) -> None:
+    (adapter / name).write_bytes(b"x")
+    relist(adapter)
+    with pytest.raises(ArtifactError, match=f"holds '{name}': adapters are safetensors"):
+        verify(adapter)
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
+def test_a_manifest_without_an_adapter_is_refused(adapter: Path, name: str) -> None:
+    (adapter / name).unlink()
+    relist(adapter)
+    with pytest.raises(ArtifactError, match=f"does not list '{name}'"):
+        verify(adapter)
+
+
+def test_a_subfolder_is_refused(adapter: Path) -> None:
+    (adapter / "checkpoint").mkdir()
+    with pytest.raises(ArtifactError, match="holds 'checkpoint', and an adapter is one flat folder"):
+        verify(adapter)
