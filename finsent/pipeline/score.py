@@ -75,9 +75,10 @@ def score(config: Config, home: Home, *, files: Sequence[Path | str] = (), progr
 
     started = time.perf_counter()
     name = config.registered_model
-    version = require_champion(home, name)
+    require_champion(home, name)  # without one nothing is received either
     incoming = receive(files, home, max_characters=config.data.max_characters) if files else None
     with _alone(home):
+        version = require_champion(home, name)  # it may have changed while this run waited for the one before it
         before = position(home, application(name, version))
         due = find_due(home, name, version, max_characters=config.data.max_characters)
         record(home, due.bad, datetime.now(UTC))
