@@ -1,6 +1,5 @@
 """Readers of the formats that sources come in. A bad row is passed on with its fault; only a bad file raises."""
 
-import csv
 import gzip
 import io
 import json
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 from finsent.data.contract import Rejection, shorten
+from finsent.data.delimited import Torn, records
 from finsent.data.sources import HUB, RawRow, SourceFile, Wanted
 from finsent.errors import InputError
 
@@ -34,9 +34,6 @@ _MAGIC: Final = {
     b"\xd0\xcf\x11\xe0": "Excel",
 }
 _CONTROL: Final = bytes(code for code in range(32) if code not in b"\t\n\r\f\x1b")
-_LARGEST_FIELD: Final = (
-    16 * 1024 * 1024
-)  # characters; csv's own limit of 128 Ki would stop at a long text instead of quarantining it
 
 
 def read(file: SourceFile, wanted: Wanted) -> Iterator[list[RawRow]]:
@@ -56,31 +53,21 @@ def read(file: SourceFile, wanted: Wanted) -> Iterator[list[RawRow]]:
 
 def _read_csv(file: SourceFile, wanted: Wanted) -> Iterator[list[RawRow]]:
     delimiter = "\t" if file.format == "tsv" else ","
-    csv.field_size_limit(_LARGEST_FIELD)
     with _opened(file) as stream:
         # bytes that are not UTF-8 become lone surrogates, which the contract then finds in their row
         lines = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-        reader = csv.reader(lines, delimiter=delimiter)
-        header = [name.strip() for name in next(reader, [])]
+        found = records(lines, delimiter, file.uri)
+        first = next(found, [])
+        header = [name.strip() for name in first] if isinstance(first, list) else []
         columns = wanted.choose(header, file.uri)
         places = {role: header.index(column) for role, column in columns.items()}
-        number = 0
-        while True:
-            batch: list[RawRow] = []
-            while len(batch) < BATCH:
-                try:
-                    record = next(reader, None)
-                except csv.Error as error:
-                    number += 1
-                    batch.append(RawRow(number, fault=Rejection("malformed row", f"near line {reader.line_num}: {error}")))
-                    continue
-                if record is None:
-                    break
-                if record:
-                    number += 1
-                    batch.append(_csv_row(record, number, len(header), places))
-            if not batch:
-                return
+        rows = (
+            RawRow(number, record.text, fault=Rejection("malformed row", record.why))
+            if isinstance(record, Torn)
+            else _csv_row(record, number, len(header), places)
+            for number, record in enumerate((record for record in found if record), start=1)
+        )
+        while batch := list(islice(rows, BATCH)):
             yield batch
 
 
