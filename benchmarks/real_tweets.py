@@ -77,10 +77,8 @@ def tell(evidence: Any) -> None:
     for key in ("accuracy", "macro_f1"):
         low, high = evidence.intervals[key]["low"], evidence.intervals[key]["high"]
         print(f"{key}: {metrics[key]:.4f} ({low:.4f} to {high:.4f}), TF-IDF {floor[key]:.4f}")
-    print(
     most, by_source = floor["majority_accuracy"], floor["source_majority_accuracy"]
     print(f"most frequent class {most:.4f}, most frequent class of the source {by_source:.4f}, ece {evidence.ece:.4f}")
-    )
     print({label: round(scores["f1"], 4) for label, scores in metrics["per_class"].items()})
     print("\n| source | test rows | accuracy | macro-F1 | TF-IDF accuracy |\n|---|---:|---:|---:|---:|")
     for name, row in sorted(evidence.per_source.items(), key=lambda item: -item[1]["n"]):
