@@ -85,6 +85,7 @@ def _build_adapter(home: Home, config: Config, seed: int) -> Path:
     from finsent.model.adapter import attach, load_adapter, load_tokenizer, save_adapter
     from finsent.model.base import load_base, locate_base
     from finsent.model.engine import predict_logits
+    from finsent.model.head import head_sha256
     from finsent.model.manifest import PROBE, Manifest, write_manifest
 
     texts = [
@@ -125,8 +126,9 @@ def _build_adapter(home: Home, config: Config, seed: int) -> Path:
         lock_hash="0" * 64,
     )
     write_manifest(folder, manifest)
-    logits = predict_logits(load_adapter(folder, home), texts)
-    (folder / PROBE).write_text(json.dumps({"texts": texts, "logits": logits.tolist()}), encoding="utf-8")
+    loaded = load_adapter(folder, home)
+    probe = {"texts": texts, "logits": predict_logits(loaded, texts).tolist(), "head_sha256": head_sha256(loaded.model)}
+    (folder / PROBE).write_text(json.dumps(probe), encoding="utf-8")
     write_manifest(folder, manifest)
     return folder
 

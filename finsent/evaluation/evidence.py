@@ -101,8 +101,8 @@ class RoundTripRecord(TypedDict):
     __pydantic_config__ = _OPEN  # type: ignore[misc]
     max_logit_difference: float
     head_hash_equal: bool
-    padding_invariant: bool
-    batch_invariant: bool
+    max_padding_difference: float
+    max_batch_difference: float
 
 
 def _plain(value: Any) -> Any:

@@ -107,10 +107,11 @@ def _soundness(evidence: Evidence) -> str:
         ("calibration error after temperature scaling", _decimal(evidence.ece)),
         ("temperature", _decimal(evidence.temperature)),
         ("p against the TF-IDF floor", f"{floor['mcnemar']['p_one_sided']:.3g}" if floor else _UNKNOWN),
+        ("the head in the registry is the trained one", ("yes" if proof["head_hash_equal"] else "no") if proof else _UNKNOWN),
         ("largest logit difference after the registry", f"{proof['max_logit_difference']:.2g}" if proof else _UNKNOWN),
+        ("... between padding sides", f"{proof['max_padding_difference']:.2g}" if proof else _UNKNOWN),
+        ("... between batch sizes", f"{proof['max_batch_difference']:.2g}" if proof else _UNKNOWN),
     ]
-    proofs = ("head_hash_equal", "padding_invariant", "batch_invariant")
-    rows += [(name.replace("_", " "), ("yes" if proof[name] else "no") if proof else _UNKNOWN) for name in proofs]  # type: ignore[literal-required]
     return _table(("check", "found"), rows)
 
 

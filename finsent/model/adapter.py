@@ -10,9 +10,8 @@ from finsent.errors import ArtifactError, ConfigError
 from finsent.home import Home
 from finsent.model.base import BaseFolder, load_base, locate_base, pick_device
 from finsent.model.embedded import learn_tokenizer
+from finsent.model.head import HEADS
 from finsent.model.manifest import Manifest, verify
-
-HEADS = ("score", "classifier")
 
 
 @dataclass(frozen=True)

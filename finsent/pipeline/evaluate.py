@@ -79,7 +79,7 @@ def _on_test_split(config: Config, home: Home, version: str) -> EvaluationResult
         temperature,
         incumbent=incumbent,
         rival=rival,
-        round_trip=prove(home, name, version, max_logit_difference=config.gate.max_logit_difference),
+        round_trip=prove(home, name, version),
     )
     client = connect(home)
     record = get_version(client, name, version)

@@ -123,6 +123,7 @@ def _adopt(config: Config, home: Home, folder: Path, adapter: Path, labels: Sequ
     from finsent.model.adapter import load_adapter, load_tokenizer
     from finsent.model.base import locate_base
     from finsent.model.engine import predict_logits
+    from finsent.model.head import head_sha256
     from finsent.registry.card import render_card
 
     described = _peft_config(folder)
@@ -142,8 +143,10 @@ def _adopt(config: Config, home: Home, folder: Path, adapter: Path, labels: Sequ
     manifest = _manifest(config, model, base.fingerprint, base.revision, int(tokenizer.pad_token_id))
     (adapter / "README.md").write_text(render_card(manifest), encoding="utf-8")
     write_manifest(adapter, manifest)
-    logits = predict_logits(load_adapter(adapter, home), PROBE_TEXTS)
-    (adapter / PROBE).write_text(json.dumps({"texts": list(PROBE_TEXTS), "logits": logits.tolist()}), encoding="utf-8")
+    loaded = load_adapter(adapter, home)
+    logits = predict_logits(loaded, PROBE_TEXTS).tolist()
+    probe = {"texts": list(PROBE_TEXTS), "logits": logits, "head_sha256": head_sha256(loaded.model)}
+    (adapter / PROBE).write_text(json.dumps(probe), encoding="utf-8")
     write_manifest(adapter, manifest)
 
 

@@ -154,6 +154,7 @@ def _finish_adapter(
     from finsent.evaluation.calibration import fit_temperature
     from finsent.model.adapter import load_adapter
     from finsent.model.engine import predict_logits
+    from finsent.model.head import head_sha256
     from finsent.model.manifest import PROBE, Manifest, write_manifest
     from finsent.provenance import lock_hash
     from finsent.registry.card import render_card
@@ -181,7 +182,7 @@ def _finish_adapter(
     logits = predict_logits(loaded, validation.texts, token_budget=config.scoring.token_budget, progress=True)
     temperature = fit_temperature(logits, validation.labels)
     probes = validation.texts[:PROBES]
-    probe = {"texts": probes, "logits": predict_logits(loaded, probes).tolist()}
+    probe = {"texts": probes, "logits": predict_logits(loaded, probes).tolist(), "head_sha256": head_sha256(loaded.model)}
     (trained.adapter / PROBE).write_text(json.dumps(probe), encoding="utf-8")
     calibrated = manifest.model_copy(update={"temperature": temperature})
     (trained.adapter / "README.md").write_text(render_card(calibrated), encoding="utf-8")

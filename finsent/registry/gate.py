@@ -113,20 +113,19 @@ def _against_tfidf(evidence: Evidence, rules: GateConfig) -> Iterator[RuleResult
 
 def _round_trip(evidence: Evidence, rules: GateConfig) -> Iterator[RuleResult]:
     proof: Any = evidence.round_trip
-    difference, what = (
-        _at(proof, "max_logit_difference"),
-        "Largest logit difference between training and a load from the registry",
-    )
-    yield _rule("round_trip.logits", difference, "at most", rules.max_logit_difference, what)
-    for name, key, what in (
-        ("round_trip.head", "head_hash_equal", "The classification head in the registry is the trained one"),
-        ("round_trip.padding", "padding_invariant", "Logits do not depend on the padding side"),
-        ("round_trip.batch", "batch_invariant", "Logits do not depend on the batch size"),
+    for name, key, between in (
+        ("logits", "max_logit_difference", "training and a load from the registry"),
+        ("padding", "max_padding_difference", "padding on the left and on the right"),
+        ("batch", "max_batch_difference", "one text at a time and all at once"),
     ):
-        shown = _at(proof, key)
-        status: Status = "missing" if shown is None else "pass" if shown is True else "fail"
-        verdict = {"pass": "shown", "fail": "shown to be false", "missing": "not shown"}[status]
-        yield RuleResult(name, shown, True, status, f"{what}: {verdict}.")
+        what = f"Largest logit difference between {between}"
+        yield _rule(f"round_trip.{name}", _at(proof, key), "at most", rules.max_logit_difference, what)
+    same = _at(proof, "head_hash_equal")
+    status: Status = "missing" if same is None else "pass" if same is True else "fail"
+    verdict = {"pass": "shown", "fail": "shown to be false", "missing": "not shown"}[status]
+    yield RuleResult(
+        "round_trip.head", same, True, status, f"The classification head in the registry is the trained one: {verdict}."
+    )
 
 
 def _against_champion(evidence: Evidence, rules: GateConfig, current: str | None) -> Iterator[RuleResult]:

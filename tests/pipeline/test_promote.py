@@ -41,7 +41,12 @@ def evidence(version, champion=None, accuracy=0.9):
         champion_version=champion,
         champion_compared=champion is not None,
         champion={"metrics": metrics, "mcnemar": better, "paired_bootstrap": paired} if champion else None,
-        round_trip={"max_logit_difference": 1e-4, "head_hash_equal": True, "padding_invariant": True, "batch_invariant": True},
+        round_trip={
+            "max_logit_difference": 1e-4,
+            "head_hash_equal": True,
+            "max_padding_difference": 1e-4,
+            "max_batch_difference": 1e-4,
+        },
     )
 
 

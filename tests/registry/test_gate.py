@@ -66,8 +66,8 @@ def passing(champion="3"):
         "round_trip": {
             "max_logit_difference": 1e-4,
             "head_hash_equal": True,
-            "padding_invariant": True,
-            "batch_invariant": True,
+            "max_padding_difference": 1e-4,
+            "max_batch_difference": 1e-4,
         },
     }
 
@@ -136,8 +136,9 @@ CASES = [
     ("baseline.mcnemar.p_one_sided", 0.05, "beats_tfidf_significantly", "required below 0.05"),
     ("round_trip.max_logit_difference", 0.011, "round_trip.logits", "required at most 0.01"),
     ("round_trip.head_hash_equal", False, "round_trip.head", "shown to be false"),
-    ("round_trip.padding_invariant", False, "round_trip.padding", "shown to be false"),
-    ("round_trip.batch_invariant", False, "round_trip.batch", "shown to be false"),
+    ("round_trip.max_padding_difference", 0.02, "round_trip.padding", "required at most 0.01"),
+    ("round_trip.max_batch_difference", 0.02, "round_trip.batch", "required at most 0.01"),
+    ("round_trip.max_batch_difference", math.nan, "round_trip.batch", "no finite value"),
     ("round_trip", None, "round_trip.head", "not shown"),
     (
         "champion_version",
@@ -173,6 +174,14 @@ def test_thresholds_themselves_pass(edge):
     limits = {"n_test": 3000, "metrics.accuracy": 0.89, "ece": 0.1, "round_trip.max_logit_difference": 0.01}
     rules = GateConfig(min_accuracy=0.89, min_test_rows=3000)
     assert decide(Evidence(**put(passing(), edge, limits[edge])), rules, "3").decision == "promote"
+
+
+@pytest.mark.parametrize("difference", ["max_padding_difference", "max_batch_difference"])
+def test_the_gate_decides_on_invariance_by_its_own_rule_whatever_the_evaluation_took_for_one(difference):
+    data = put(passing(), f"round_trip.{difference}", 0.02)
+    data["round_trip"] |= {"padding_invariant": True, "batch_invariant": True}
+    assert decide(Evidence(**data), RULES, "3").decision == "refuse"
+    assert decide(Evidence(**data), GateConfig(max_logit_difference=0.05), "3").decision == "promote"
 
 
 def test_evidence_that_met_a_champion_is_void_when_there_is_none_now():
