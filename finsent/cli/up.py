@@ -22,8 +22,8 @@ from finsent.errors import InputError, ServiceError
 from finsent.home import Home, resolve_home
 
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-POOLS = {"cpu": 2, "gpu": 1}
-"""Work pools and how many flow runs each starts at a time: one training per GPU."""
+POOLS = {"cpu": 2, "gpu": 2}
+"""Work pools and how many flow runs each starts at a time: a training, which a limit keeps to one, and beside it a scoring."""
 
 
 @dataclass(frozen=True)
