@@ -176,6 +176,6 @@ def test_a_file_that_is_not_utf8_is_named(tmp_path: Path) -> None:
 
 
 def test_a_drift_threshold_that_can_never_be_reached_is_refused() -> None:
-    with pytest.raises(ConfigError, match="drifted_windows = 6 can never be reached among monitor.windows = 5"):
+    with pytest.raises(ConfigError, match=r"drifted_windows = 6 can never be reached among monitor.windows = 5"):
         load_config(overrides=["monitor.drifted_windows=6"])
     assert load_config(overrides=["monitor.drifted_windows=6", "monitor.windows=6"]).monitor.windows == 6

@@ -47,6 +47,18 @@ class DataVersion:
     """Share of test rows that a plain random split would have leaked."""
 
 
+@dataclass(frozen=True)
+class Audit:
+    """The leak audit of some rows; None is what is not on record."""
+
+    leaks: int | None = None
+    naive_leak: float | None = None
+
+    def metadata(self) -> dict[str, str]:
+        """As it is recorded with a commit, so that it travels with the table."""
+        return {"leaks": json.dumps(self.leaks), "naive_leak": json.dumps(self.naive_leak)}
+
+
 def load_split(home: Home, split: SplitName, version: int | None = None) -> Split:
     """Rows of a split, always in the same order.
 
@@ -79,15 +91,14 @@ def data_version(home: Home, version: int | None = None) -> DataVersion:
     if not rows.num_rows:
         raise InputError(f"version {version} of the data has no rows. Run `finsent ingest` first.")
     fingerprint = fingerprint_rows(rows)
-    report = read_report(home, version)
-    audited = report.get("fingerprint") == fingerprint
+    audit = read_audit(home, version, fingerprint)
     counts = Counter(rows["split"].to_pylist())
     return DataVersion(
         version=version,
         fingerprint=fingerprint,
         rows={split: counts[split] for split in SPLITS},
-        leaks=report.get("leaks") if audited else None,
-        naive_leak=report.get("naive_leak") if audited else None,
+        leaks=audit.leaks,
+        naive_leak=audit.naive_leak,
     )
 
 
@@ -98,6 +109,16 @@ def fingerprint_rows(rows: pa.Table) -> str:
     for row in sorted(zip(*columns, strict=True)):
         digest.update("\x1f".join(row).encode() + b"\x1e")
     return digest.hexdigest()
+
+
+def read_audit(home: Home, version: int, fingerprint: str) -> Audit:
+    """The audit on record for the rows with this fingerprint: with a commit up to `version`, else in this home's report."""
+    for commit in tables.commits(home, "tweets", version=version):
+        # an older commit counts too: upkeep, such as compaction, makes versions of the same rows
+        if commit.get("fingerprint") == fingerprint and "leaks" in commit:
+            return Audit(json.loads(commit["leaks"]), json.loads(commit.get("naive_leak", "null")))
+    report = read_report(home, version)
+    return Audit(report.get("leaks"), report.get("naive_leak")) if report.get("fingerprint") == fingerprint else Audit()
 
 
 def report_path(home: Home, version: int) -> Path:

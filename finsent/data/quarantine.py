@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Self
+from typing import Final, Self
 
 import pyarrow as pa
 
@@ -14,6 +14,7 @@ from finsent.home import Home
 from finsent.text import text_id
 
 _CONFLICT: Reason = "contradictory label"
+_APPLICATION: Final = "finsent-quarantine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +42,22 @@ def earlier_conflicts(home: Home) -> frozenset[str]:
 
 def record(home: Home, rows: Sequence[Quarantined], now: datetime) -> int:
     """Append the rows that are not on record yet, in one commit; how many those were."""
+    return tables.contend(home, "quarantine", _APPLICATION, lambda before: _record(home, rows, now, before)) if rows else 0
+
+
+def _record(home: Home, rows: Sequence[Quarantined], now: datetime, before: tables.Position) -> int | None:
     known = tables.read(home, "quarantine", columns=["source", "row", "text", "reason"]).to_pylist()
     seen = {(row["source"], row["row"], row["text"], row["reason"]) for row in known}
     new = [row for row in rows if (row.place, row.number, row.text, row.reason) not in seen]
-    if new:
-        columns = {
-            "source": [row.place for row in new],
-            "row": [row.number for row in new],
-            "text": [row.text for row in new],
-            "reason": [row.reason for row in new],
-            "detail": [row.detail for row in new],
-            "ingested_at": [now] * len(new),
-        }
-        tables.append(home, "quarantine", pa.table(columns, schema=tables.SCHEMAS["quarantine"]))
-    return len(new)
+    if not new:
+        return 0
+    columns = {
+        "source": [row.place for row in new],
+        "row": [row.number for row in new],
+        "text": [row.text for row in new],
+        "reason": [row.reason for row in new],
+        "detail": [row.detail for row in new],
+        "ingested_at": [now] * len(new),
+    }
+    table = pa.table(columns, schema=tables.SCHEMAS["quarantine"])
+    return None if tables.append_next(home, "quarantine", table, _APPLICATION, before) is None else len(new)

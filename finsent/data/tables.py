@@ -1,18 +1,26 @@
 """Delta tables: ACID appends, time travel, each append applied once. A table is created by its first append."""
 
-from collections.abc import Mapping, Sequence
+import logging
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import pyarrow as pa
 
-from finsent.errors import InputError
+from finsent.errors import InputError, Refused
 from finsent.home import Home
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
+_log = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
+
+_MARK: Final = "finsent.commit"
+_ATTEMPTS: Final = 10  # each lost one means that another run got ahead
 _TIME: Final = pa.timestamp("us", tz="UTC")
 
 
@@ -138,11 +146,66 @@ def append(
     return int(handle.version())
 
 
+@dataclass(frozen=True)
+class Position:
+    """Where a table stands for an application that numbers its commits."""
+
+    version: int
+    """Delta version; -1 before the first commit."""
+    number: int
+    """Last number committed by the application; 0 before the first."""
+
+
+def position(home: Home, name: str, application: str) -> Position:
+    """Where a table stands now. Read this before deriving what to append."""
+    handle = _open(home, name)
+    if handle is None:
+        return Position(-1, 0)
+    return Position(int(handle.version()), int(handle.transaction_version(application) or 0))
+
+
+def append_next(
+    home: Home, name: str, table: pa.Table, application: str, after: Position, metadata: Mapping[str, str] | None = None
+) -> Position | None:
+    """Append rows as the number that follows `after`; the new position, or None if another run took that number first.
+
+    Holds across machines, where no lock file does.
+    """
+    number, mark = after.number + 1, uuid.uuid4().hex
+    version = append(home, name, table, transaction=(application, number), metadata={**(metadata or {}), _MARK: mark})
+    # of the commits since, one is ours; others may be upkeep or of other applications
+    since = commits(home, name, last=max(version - after.version, 1))
+    ours = next((int(commit["version"]) for commit in since if commit.get(_MARK) == mark), None)
+    return None if ours is None else Position(ours, number)
+
+
+def contend(home: Home, name: str, application: str, attempt: Callable[[Position], _Result | None]) -> _Result:
+    """What `attempt` makes of the table's position; tried anew from where the table then stands as long as it gives None.
+
+    Raises:
+        Refused: other runs got ahead of every attempt.
+    """
+    for _ in range(_ATTEMPTS):
+        result = attempt(position(home, name, application))
+        if result is not None:
+            return result
+        _log.warning("another run wrote to table %r in between: looking at it again", name)
+    raise Refused(
+        f"other runs wrote to table {name!r} in {home.tables_url!r} before each of {_ATTEMPTS} attempts. "
+        "Wait until they are through, then run this again: nothing is lost or doubled by that."
+    )
+
+
+def commits(home: Home, name: str, *, version: int | None = None, last: int | None = None) -> list[dict[str, Any]]:
+    """What was recorded with each commit, the newest first: of the `last` ones, of those up to `version`, or of all."""
+    handle = _open(home, name)
+    found = handle.history(last) if handle is not None else []
+    return [commit for commit in found if version is None or int(commit["version"]) <= version]
+
+
 def last_metadata(home: Home, name: str, key: str) -> str | None:
     """What the latest commit that recorded `key` said; commits of upkeep (compaction) record nothing."""
-    handle = _open(home, name)
-    commits = handle.history() if handle is not None else []
-    return next((str(commit[key]) for commit in commits if key in commit), None)
+    return next((str(commit[key]) for commit in commits(home, name) if key in commit), None)
 
 
 def _applied(handle: "DeltaTable", transaction: tuple[str, int] | None) -> bool:

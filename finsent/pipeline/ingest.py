@@ -2,7 +2,8 @@
 
 Sources are read whole and checked before anything is written. Under the home's lock rows are then placed, the result is
 audited for leaks, and two commits follow: the quarantine first, the tweets last. A crash in between loses and doubles nothing:
-the rerun finds the quarantined rows recorded and the accepted ones still to come.
+the rerun finds the quarantined rows recorded and the accepted ones still to come. The tweets' commit takes the next number of
+this application: of two machines that placed rows against the same table, the second to commit places them again.
 """
 
 import dataclasses
@@ -13,14 +14,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 
 from finsent.config import Config, Source
 from finsent.data import tables
 from finsent.data.audit import count_leaks, naive_leak
-from finsent.data.dataset import fingerprint_rows, read_report, report_path
+from finsent.data.dataset import Audit, fingerprint_rows, read_audit, read_report, report_path
 from finsent.data.grouping import Accepted, Placement, Row, place
 from finsent.data.quarantine import Quarantined, earlier_conflicts, record
 from finsent.data.reading import Reading, read_sources
@@ -31,6 +32,8 @@ from finsent.labels import LABELS
 from finsent.text import forms
 
 _log = logging.getLogger(__name__)
+
+_APPLICATION: Final = "finsent-ingest"
 
 
 @dataclass(frozen=True)
@@ -84,10 +87,12 @@ def ingest(config: Config, home: Home, sources: Sequence[Source] = ()) -> Ingest
     from filelock import FileLock
 
     with FileLock(home.lock("ingest")):
-        return _commit(config, home, reading, started)
+        # the lock keeps runs of this home apart, the number of the commit those of other machines on the same tables
+        return tables.contend(home, "tweets", _APPLICATION, lambda position: _commit(config, home, reading, started, position))
 
 
-def _commit(config: Config, home: Home, reading: Reading, started: float) -> IngestReport:
+def _commit(config: Config, home: Home, reading: Reading, started: float, position: tables.Position) -> IngestReport | None:
+    """Place, audit and write; None if another run committed in between, which the placement then knows nothing of."""
     rule = split_rule(config.data)
     before = tables.version(home, "tweets")
     stored = tables.read(home, "tweets")
@@ -107,6 +112,8 @@ def _commit(config: Config, home: Home, reading: Reading, started: float) -> Ing
             f"{leaks} duplicate pairs lie across splits, and held-out must mean held-out. Nothing was written. "
             "Was the table changed by hand? Ingest into a new FINSENT_HOME."
         )
+    if tables.position(home, "tweets", _APPLICATION).number != position.number:
+        return None  # seen before the quarantine is written, what is on record there is right
     record(home, quarantined, now)
     report = IngestReport(
         **counts,
@@ -120,20 +127,32 @@ def _commit(config: Config, home: Home, reading: Reading, started: float) -> Ing
         new_version=bool(new.num_rows),
         seconds=0.0,
     )
-    return _write(home, report, new, reading, rule, started)
+    if new.num_rows:
+        written = append_tweets(home, new, position, report, rule)
+        if written is None:
+            return None
+        report = dataclasses.replace(report, version=written.version)
+    return _finish(home, report, reading, rule, started)
 
 
-def _write(home: Home, report: IngestReport, new: pa.Table, reading: Reading, rule: SplitRule, started: float) -> IngestReport:
+def append_tweets(
+    home: Home, new: pa.Table, position: tables.Position, report: IngestReport, rule: SplitRule
+) -> tables.Position | None:
+    """Commit accepted rows with what was found out about them; None if another run committed first."""
+    audit = Audit(report.leaks, report.naive_leak)
+    metadata = {"fingerprint": str(report.fingerprint), "split_rule": json.dumps(rule.describe()), **audit.metadata()}
+    return tables.append_next(home, "tweets", new, _APPLICATION, position, metadata)
+
+
+def _finish(home: Home, report: IngestReport, reading: Reading, rule: SplitRule, started: float) -> IngestReport:
     if report.new_version:
-        metadata = {"fingerprint": str(report.fingerprint), "split_rule": json.dumps(rule.describe())}
-        version = tables.append(home, "tweets", new, transaction=(f"ingest-{report.fingerprint}", 1), metadata=metadata)
-        report = dataclasses.replace(report, version=version)
+        _log.info("version %s of the data: %d rows accepted", report.version, report.accepted)
     else:
         _log.info("nothing new: no row was accepted, and the data stays at version %s", report.version)
-        recorded = read_report(home, report.version) if report.version is not None else {}
-        if recorded.get("fingerprint") == report.fingerprint:
+        audit = read_audit(home, report.version, str(report.fingerprint)) if report.version is not None else Audit()
+        if audit.leaks is not None:
             # the rows of this version were read by the ingestion that made it: these here are its copies
-            report = dataclasses.replace(report, naive_leak=recorded.get("naive_leak"))
+            report = dataclasses.replace(report, naive_leak=audit.naive_leak)
     report = dataclasses.replace(report, seconds=time.monotonic() - started)
     # the report of a version that an interrupted ingestion left without one is made up for here
     if report.version is not None and (

@@ -275,6 +275,83 @@ def test_two_ingestions_at_once_both_land(home: Home, tmp_path: Path) -> None:
     assert data_version(home).leaks == 0
 
 
+def shared_homes(tmp_path: Path) -> list[Home]:
+    """Two machines' homes over the same tables."""
+    return [resolve_home({"FINSENT_HOME": str(tmp_path / name), "FINSENT_TABLES": str(tmp_path / "tables")}) for name in "ab"]
+
+
+def test_the_audit_travels_with_the_tables(tmp_path: Path) -> None:
+    here, there = shared_homes(tmp_path)
+    sources = [
+        write(tmp_path / "a.jsonl", ("$AAPL is a buy", "Bullish"), ("$TSLA is a buy", "Bullish"), ("fed meets", "Neutral"))
+    ]
+    made = ingest(CONFIG, here, sources)
+    assert not there.root.exists()
+    assert data_version(there) == data_version(here)
+    assert (data_version(there).leaks, data_version(there).naive_leak) == (0, made.naive_leak)
+    again = ingest(CONFIG, there, sources)
+    assert (again.new_version, again.naive_leak, again.version) == (False, made.naive_leak, made.version)
+    ingest(CONFIG, there, [write(tmp_path / "b.jsonl", ("rates stay", "Neutral"))])
+    assert made.version is not None
+    assert data_version(here).leaks == data_version(here, made.version).leaks == 0
+
+
+def test_a_run_that_another_machine_overtook_places_its_rows_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = shared_homes(tmp_path)
+    ours = [write(tmp_path / "ours.jsonl", ("$AAPL is a buy", "Bullish"), ("fed meets today", "Neutral"), ("gold up", "Bullish"))]
+    theirs = [write(tmp_path / "theirs.jsonl", ("$AAPL is a buy", "Bullish"), ("fed meets today!", "Bearish"))]
+    real, overtaken = module.append_tweets, []
+
+    def late(home: Home, *rest: object) -> object:
+        if home == here and not overtaken:
+            overtaken.append(ingest(CONFIG, there, theirs))
+        return real(home, *rest)
+
+    monkeypatch.setattr(module, "append_tweets", late)
+    report = ingest(CONFIG, here, ours)
+    check(report, here)
+    assert overtaken[0].accepted == 2
+    assert (report.accepted, report.duplicates, report.reasons) == (1, 1, {"contradictory label": 1})
+    stored = {row["text"]: row["label"] for row in tables.read(here, "tweets").to_pylist()}
+    assert stored == {"$AAPL is a buy": "Bullish", "fed meets today!": "Bearish", "gold up": "Bullish"}
+    assert data_version(there).leaks == 0
+
+
+def test_a_run_that_is_overtaken_for_ever_says_so(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "append_tweets", lambda *_: None)
+    with pytest.raises(Refused, match=r"other runs wrote to table 'tweets' .* before each of 10 attempts"):
+        ingest(CONFIG, home, [write(tmp_path / "a.jsonl", ("$AAPL is a buy", "Bullish"))])
+    assert tables.version(home, "tweets") is None
+
+
+@pytest.mark.integration
+def test_two_machines_on_one_table_both_land(tmp_path: Path) -> None:
+    homes = shared_homes(tmp_path)
+    both = [("$AAPL is a buy for the long run", "Bullish"), ("the fed meets on tuesday again", "Neutral")]
+    sources = [
+        write(tmp_path / f"{name}.jsonl", *both, *((f"{name * 9} tweet number {n} says hello", "Neutral") for n in range(20)))
+        for name in "xy"
+    ]
+    script = (
+        "import sys; from finsent.config import Source, load_config; from finsent.home import resolve_home; "
+        "from finsent.pipeline.ingest import ingest; "
+        "home = resolve_home({'FINSENT_HOME': sys.argv[1], 'FINSENT_TABLES': sys.argv[2]}); "
+        "ingest(load_config(), home, [Source(uri=sys.argv[3])])"
+    )
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(home.root), home.tables_url, source.uri], stderr=subprocess.PIPE, text=True
+        )
+        for home, source in zip(homes, sources, strict=True)
+    ]
+    for process in running:
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
+    texts = tables.read(homes[0], "tweets")["text"].to_pylist()
+    assert len(texts) == len(set(texts)) == 42
+    assert [data_version(home).leaks for home in homes] == [0, 0]
+
+
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the eight core files are not beside this checkout (../shared/data)")
 def test_the_eight_core_files(home: Home) -> None:
     report = ingest(CONFIG, home, [Source(uri=str(SHARED / f"{name}.csv.gz")) for name in CORE])
