@@ -96,16 +96,30 @@ def per_class(by_class: Mapping[str, Any]) -> str:
     return table(("class", "precision", "recall", "F1", "rows"), rows)
 
 
+def _rows_scored(result: Any) -> str:
+    count = cell_text(result.evidence.n_test)
+    if result.data is None:
+        return f"{count} held-out rows"
+    known = (
+        "there is no training split here"
+        if result.n_in_training is None
+        else f"{result.n_in_training:,} of them in the training split"
+    )
+    return f"{count} rows of {result.data}, {known}"
+
+
 def evaluation(result: Any) -> str:
     """A version's evidence."""
     evidence = result.evidence
-    parts = [f"Version {result.model_version} on {cell_text(evidence.n_test)} held-out rows", scores(evidence)]
+    parts = [f"Version {result.model_version} on {_rows_scored(result)}", scores(evidence)]
     if evidence.metrics:
         parts.append(per_class(evidence.metrics["per_class"]))
     if evidence.per_source:
         rows = [(name, s["n"], s["accuracy"], s["macro_f1"], s["baseline_accuracy"]) for name, s in evidence.per_source.items()]
         parts.append(table(("source", "rows", "accuracy", "macro-F1", "TF-IDF accuracy"), rows))
     parts.append(facts([("calibration error", evidence.ece), ("temperature", evidence.temperature), ("leaks", evidence.leaks)]))
+    if evidence.leaks_unknown_because:
+        parts.append(evidence.leaks_unknown_because)
     return "\n\n".join(parts)
 
 
@@ -139,6 +153,7 @@ def scoring(report: Any) -> str:
         facts(
             [
                 ("received", report.received),
+                ("known already", report.known),
                 ("already scored", report.skipped),
                 ("quarantined", report.quarantined),
                 ("abstained", report.abstained),

@@ -1,7 +1,4 @@
-"""Calibration of class probabilities: temperature scaling, expected calibration error, Brier score.
-
-Formulas: Guo et al. 2017 (arXiv:1706.04599) for the temperature and the error, Brier 1950 in its many-class form.
-"""
+"""Calibration of class probabilities: temperature scaling and expected calibration error (Guo et al. 2017, arXiv:1706.04599)."""
 
 from dataclasses import dataclass
 
@@ -12,13 +9,6 @@ from finsent.errors import InputError
 
 TEMPERATURES = (0.05, 20.0)
 """Range searched. Logits that separate the classes without an error have no best temperature: the search ends at 0.05."""
-
-
-def softmax(logits: ArrayLike, temperature: float = 1.0) -> NDArray[np.float64]:
-    """Probabilities [N, classes] of logits divided by `temperature`."""
-    scaled = np.asarray(logits, dtype=np.float64) / temperature
-    exponentials = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
 
 
 def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
@@ -71,12 +61,6 @@ def reliability(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15) -> 
         np.bincount(index, weights=confidence, minlength=bins) / divisor,
         np.bincount(index, weights=right, minlength=bins) / divisor,
     )
-
-
-def brier(probabilities: ArrayLike, labels: ArrayLike) -> float:
-    """Mean squared distance of the probabilities from the one-hot truth, summed over classes: 0 best, 2 worst."""
-    scores, truth = _checked(probabilities, labels, "probabilities")
-    return float(np.mean(np.sum((scores - np.eye(scores.shape[1])[truth]) ** 2, axis=1)))
 
 
 def _checked(scores: ArrayLike, labels: ArrayLike, what: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

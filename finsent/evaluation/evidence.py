@@ -142,7 +142,9 @@ class Evidence(BaseModel):
     temperature: float | None = None
     """Temperature fitted on the validation split."""
     leaks: int | None = None
-    """Exact and near-duplicate pairs across splits."""
+    """Exact and near-duplicate pairs across splits; None unless the version is known to have trained on this very table."""
+    leaks_unknown_because: str | None = None
+    """Why `leaks` is None, a sentence."""
     baseline: Annotated[BaselineRecord | None, _Plain] = None
     """The TF-IDF floor, trained on the same training split."""
     champion_version: str | None = None

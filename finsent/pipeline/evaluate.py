@@ -18,6 +18,8 @@ from finsent.labels import LABELS
 
 if TYPE_CHECKING:
     from finsent.data.dataset import DataVersion, Split
+    from finsent.model.manifest import Manifest
+    from finsent.pipeline.lineage import KnownLeaks
 
 Labels = NDArray[np.int64]
 EVIDENCE_FOLDER = "evaluation"
@@ -35,6 +37,10 @@ class EvaluationResult:
     seconds: float
     rows_per_second: float
     """Rows through the model, tokenising included."""
+    data: str | None = None
+    """File that was scored instead of the test split."""
+    n_in_training: int | None = None
+    """Rows of that file whose text is in this home's training split: on those the model may have been trained."""
 
 
 def evaluate(config: Config, home: Home, *, version: str | None = None, data: Source | None = None) -> EvaluationResult:
@@ -56,6 +62,7 @@ def evaluate(config: Config, home: Home, *, version: str | None = None, data: So
 
 def _on_test_split(config: Config, home: Home, version: str) -> EvaluationResult:
     from finsent.data.dataset import data_version, load_split
+    from finsent.pipeline.lineage import known_leaks
     from finsent.registry.roundtrip import prove
     from finsent.registry.tracking import connect
     from finsent.registry.versions import champion, get_version
@@ -65,7 +72,7 @@ def _on_test_split(config: Config, home: Home, version: str) -> EvaluationResult
     test, rows = load_split(home, "test", facts.version), load_split(home, "train", facts.version)
     if not test.texts:
         raise InputError(f"data version {facts.version} has no test rows. Ingest more.")
-    logits, temperature, seconds = _logits(config, home, version, test.texts)
+    logits, manifest, seconds = _logits(config, home, version, test.texts)
     incumbent = champion(home, name)
     rival = _logits(config, home, incumbent, test.texts)[0].argmax(axis=1) if incumbent not in {None, version} else None
     evidence = gather(
@@ -76,7 +83,8 @@ def _on_test_split(config: Config, home: Home, version: str) -> EvaluationResult
         test,
         rows,
         logits,
-        temperature,
+        manifest.temperature,
+        leaks=known_leaks(home, manifest, facts),
         incumbent=incumbent,
         rival=rival,
         round_trip=prove(home, name, version),
@@ -97,15 +105,17 @@ def gather(
     logits: NDArray[np.float32],
     temperature: float,
     *,
+    leaks: "KnownLeaks",
     incumbent: str | None,
     rival: Labels | None,
     round_trip: Any,
 ) -> Evidence:
     """Evidence from logits [test rows, 3]: scores, intervals, floors, calibration and, against a champion, paired tests."""
     from finsent.evaluation.baseline import majority, source_majority, tfidf_predictions
-    from finsent.evaluation.calibration import expected_calibration_error, softmax
+    from finsent.evaluation.calibration import expected_calibration_error
     from finsent.evaluation.metrics import compute_metrics
     from finsent.evaluation.statistics import bootstrap, mcnemar
+    from finsent.model.engine import probabilities
 
     own = logits.argmax(axis=1)
     resamples = config.gate.bootstrap_resamples
@@ -130,9 +140,10 @@ def gather(
             "metrics": metrics,
             "intervals": bootstrap(test.labels, own, test.groups, resamples),
             "per_source": _per_source(test, own, floor, rival),
-            "ece": expected_calibration_error(softmax(logits, temperature), test.labels),
+            "ece": expected_calibration_error(probabilities(logits, temperature), test.labels),
             "temperature": temperature,
-            "leaks": facts.leaks,
+            "leaks": leaks.pairs,
+            "leaks_unknown_because": leaks.unknown_because,
             "baseline": baseline,
             "champion_version": incumbent,
             "champion_compared": rival is not None,
@@ -173,8 +184,8 @@ def _per_source(test: "Split", own: Labels, floor: Labels, rival: Labels | None)
     return table
 
 
-def _logits(config: Config, home: Home, version: str, texts: Sequence[str]) -> tuple[NDArray[np.float32], float, float]:
-    """Logits of a fresh load of the version, its temperature, and the seconds that scoring took."""
+def _logits(config: Config, home: Home, version: str, texts: Sequence[str]) -> tuple[NDArray[np.float32], "Manifest", float]:
+    """Logits of a fresh load of the version, its manifest, and the seconds that scoring took."""
     from finsent.model.adapter import load_adapter
     from finsent.model.engine import predict_logits
     from finsent.registry.versions import adapter_path
@@ -182,7 +193,7 @@ def _logits(config: Config, home: Home, version: str, texts: Sequence[str]) -> t
     loaded = load_adapter(adapter_path(home, config.registered_model, version), home)
     started = time.perf_counter()
     logits = predict_logits(loaded, texts, token_budget=config.scoring.token_budget, progress=True)
-    return logits, loaded.manifest.temperature, time.perf_counter() - started
+    return logits, loaded.manifest, time.perf_counter() - started
 
 
 def _keep(
@@ -255,7 +266,8 @@ def _summary(evidence: Evidence) -> str:
         lines.append(
             f"Champion, version {evidence.champion_version}, on the same rows: {evidence.champion['metrics']['accuracy']:.3f}."
         )
-    lines.append(f"Data version {evidence.data_version}, {evidence.leaks} leaks across splits.")
+    found = evidence.leaks_unknown_because or f"{evidence.leaks} leaks across splits."
+    lines.append(f"Data version {evidence.data_version}. {found}")
     return " ".join(lines) + f"\n\nReport and evidence: artifacts of the source run, folder `{EVIDENCE_FOLDER}`."
 
 
@@ -293,14 +305,15 @@ def _scalars(evidence: Evidence) -> dict[str, float]:
 
 def _on_file(config: Config, home: Home, version: str, source: Source) -> EvaluationResult:
     from finsent.data.labelled import load_labelled
-    from finsent.evaluation.calibration import expected_calibration_error, softmax
+    from finsent.evaluation.calibration import expected_calibration_error
     from finsent.evaluation.metrics import compute_metrics
     from finsent.evaluation.statistics import bootstrap
+    from finsent.model.engine import probabilities
     from finsent.registry.tracking import connect, start_run
 
     started = time.perf_counter()
     rows = load_labelled(config, source)
-    logits, temperature, seconds = _logits(config, home, version, rows.texts)
+    logits, manifest, seconds = _logits(config, home, version, rows.texts)
     own = logits.argmax(axis=1)
     evidence = Evidence.model_validate(
         {
@@ -309,8 +322,8 @@ def _on_file(config: Config, home: Home, version: str, source: Source) -> Evalua
             "n_test": len(rows.texts),
             "metrics": compute_metrics(rows.labels, own),
             "intervals": bootstrap(rows.labels, own, rows.groups, config.gate.bootstrap_resamples),
-            "ece": expected_calibration_error(softmax(logits, temperature), rows.labels),
-            "temperature": temperature,
+            "ece": expected_calibration_error(probabilities(logits, manifest.temperature), rows.labels),
+            "temperature": manifest.temperature,
         }
     )
     tags = {"model_version": version, "data": Path(source.uri).name}
@@ -319,4 +332,22 @@ def _on_file(config: Config, home: Home, version: str, source: Source) -> Evalua
         for key, value in _scalars(evidence).items():
             client.log_metric(run_id, key, value)
         client.log_text(run_id, evidence.model_dump_json(indent=2), "figures.json")
-    return EvaluationResult(run_id, version, evidence, time.perf_counter() - started, len(rows.texts) / seconds)
+    return EvaluationResult(
+        run_id,
+        version,
+        evidence,
+        time.perf_counter() - started,
+        len(rows.texts) / seconds,
+        data=source.uri,
+        n_in_training=_in_training(home, rows),
+    )
+
+
+def _in_training(home: Home, rows: "Split") -> int | None:
+    """How many of a file's rows (their groups are the ids of their texts) lie in the training split; None without data."""
+    from finsent.data import tables
+
+    if tables.version(home, "tweets") is None:
+        return None
+    known = set(tables.read(home, "tweets", columns=["id"], filters=[("split", "=", "train")])["id"].to_pylist())
+    return sum(group in known for group in rows.groups)

@@ -108,11 +108,14 @@ def _data(manifest: Manifest, evidence: Evidence | None) -> str:
             "## Data\n\nTrained elsewhere: on what is not known to finsent, nor whether the rows that it is "
             "evaluated on were among it. Take its scores as an upper bound."
         )
+    table = f"(fingerprint `{manifest.data_fingerprint}`)"
+    if evidence is not None and evidence.leaks_unknown_because:
+        return f"## Data\n\nVersion {manifest.data_version} of a table `tweets` {table}. {evidence.leaks_unknown_because}"
     leaks = "not audited" if evidence is None or evidence.leaks is None else str(evidence.leaks)
     sources = [source["uri"] for source in manifest.config["data"]["sources"]]
     named = f"Sources: {', '.join(f'`{uri}`' for uri in sources)}. " if sources else ""
     return (
-        f"## Data\n\n{named}Version {manifest.data_version} of the table `tweets` (fingerprint `{manifest.data_fingerprint}`). "
+        f"## Data\n\n{named}Version {manifest.data_version} of the table `tweets` {table}. "
         f"Split rule: {manifest.split_rule}. Near-duplicate groups are never divided between splits; "
         f"exact or near-duplicate pairs found across splits: {leaks}. The test split was not trained on."
     )

@@ -90,7 +90,10 @@ def _soundness(evidence: Evidence, rules: GateConfig) -> Iterator[RuleResult]:
     yield RuleResult("same_rows", listed or None, "all equal", status, f"Test rows as counted by: {listed or 'nothing'}.")
 
     yield _rule("test_rows", evidence.n_test, "at least", rules.min_test_rows, "Test rows")
-    yield _rule("leaks", evidence.leaks, "exactly", 0, "Pairs of equal or nearly equal tweets across splits")
+    if evidence.leaks is None and evidence.leaks_unknown_because:
+        yield RuleResult("leaks", None, 0, "missing", evidence.leaks_unknown_because)
+    else:
+        yield _rule("leaks", evidence.leaks, "exactly", 0, "Pairs of equal or nearly equal tweets across splits")
 
 
 def _floors(evidence: Evidence, rules: GateConfig) -> Iterator[RuleResult]:
@@ -184,7 +187,9 @@ def _at(section: Any, *path: str) -> Any:
 
 def _absent(evidence: Evidence) -> Iterator[str]:
     """Paths of what should be there and is not, or is no finite number."""
-    exempt = {"champion_version", "champion_compared"} | ({"champion"} if evidence.champion_version is None else set())
+    exempt = {"champion_version", "champion_compared", "leaks_unknown_because"} | (
+        {"champion"} if evidence.champion_version is None else set()
+    )
     for name in type(evidence).model_fields:
         value = getattr(evidence, name)
         if name not in exempt and (value is None or value in ("", {})):

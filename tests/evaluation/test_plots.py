@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finsent.evaluation.calibration import softmax
 from finsent.evaluation.metrics import Metrics
 from finsent.evaluation.plots import confusion_plot, per_source_plot, reliability_plot
+from finsent.model.engine import probabilities
 
 
 def inked(path):
@@ -26,7 +26,7 @@ def test_confusion(tmp_path, confusion):
 @pytest.mark.parametrize("rows", [1, 2000])
 def test_reliability(tmp_path, rows):
     rng = np.random.default_rng(0)
-    reliability_plot(softmax(rng.normal(size=(rows, 3))), rng.integers(0, 3, rows), tmp_path / "reliability.png")
+    reliability_plot(probabilities(rng.normal(size=(rows, 3)), 1.0), rng.integers(0, 3, rows), tmp_path / "reliability.png")
     assert inked(tmp_path / "reliability.png") > 0.02
 
 

@@ -78,6 +78,14 @@ def test_card_of_an_adapter_from_elsewhere_claims_no_training(manifest):
     assert "learning rate" not in card
 
 
+def test_card_of_an_adapter_trained_on_other_data_does_not_claim_that_the_test_rows_are_new_to_it(manifest):
+    unknown = EVIDENCE.model_copy(update={"leaks": None, "leaks_unknown_because": "It is not known whether it trained on these."})
+    card = render_card(manifest, unknown)
+    assert "of a table `tweets`" in card
+    assert "It is not known whether it trained on these." in card
+    assert "was not trained on" not in card
+
+
 def test_card_of_the_reference_model(manifest):
     config = load_config("llama-3.1-8b")
     card = render_card(

@@ -197,6 +197,13 @@ def test_refusal_lists_every_rule_that_failed_and_no_other():
     assert sum(rule.status == "pass" for rule in decision.rules) == len(decision.rules) - 2
 
 
+def test_unknown_leaks_are_refused_for_the_reason_that_the_evidence_gives():
+    why = "It is not known whether it trained on these test rows: it was trained elsewhere."
+    decision = decide(Evidence(**passing() | {"leaks": None, "leaks_unknown_because": why}), RULES, "3")
+    assert decision.decision == "refuse"
+    assert why in decision.reasons
+
+
 def test_no_evidence_at_all_is_refused():
     decision = decide(Evidence(model_name="finsent", model_version="1"), RULES, None)
     assert decision.decision == "refuse"

@@ -1,0 +1,55 @@
+"""What the evaluation says of where a version comes from, and of the rows that it scored."""
+
+import pytest
+
+from finsent.cli import reports
+from finsent.config import Source
+from finsent.data.dataset import data_version, load_split
+from finsent.data.sample import sample_sources
+from finsent.pipeline.evaluate import evaluate
+from finsent.pipeline.exchange import import_adapter
+from finsent.pipeline.ingest import ingest
+from finsent.pipeline.promote import promote
+from finsent.registry import tracking
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # torch and transformers deprecate things of their own while loading
+
+UNKNOWN = "It is not known whether it trained on these test rows"
+
+
+@pytest.fixture
+def quick(tiny_config):
+    return tiny_config.model_copy(update={"gate": tiny_config.gate.model_copy(update={"bootstrap_resamples": 100})})
+
+
+def test_an_imported_adapter_may_have_seen_the_test_rows_and_is_refused(mlflow_home, quick, make_adapter):
+    ingest(quick, mlflow_home, sample_sources(1)[:1])
+    imported = import_adapter(quick, mlflow_home, make_adapter(0))  # its manifest names version 1 of another home's data
+    evidence = evaluate(quick, mlflow_home, version=imported.model_version).evidence
+    assert data_version(mlflow_home).leaks == 0
+    assert evidence.leaks is None
+    assert UNKNOWN in evidence.leaks_unknown_because
+    record = tracking.connect(mlflow_home).get_model_version("finsent", imported.model_version)
+    assert UNKNOWN in record.description
+    assert "None leaks" not in record.description
+    decision = promote(quick, mlflow_home, version=imported.model_version)
+    assert decision.decision == "refused"
+    assert any(UNKNOWN in reason for reason in decision.reasons)
+
+
+def test_scoring_a_file_says_how_much_of_it_is_in_the_training_split(mlflow_home, quick, make_adapter, tmp_path):
+    version = import_adapter(quick, mlflow_home, make_adapter(0)).model_version
+    path = tmp_path / "mixed.csv"
+    path.write_text("text,label\nnobody has read this before,neutral\nnor has anybody read that,bullish\n", encoding="utf-8")
+    source = Source(uri=str(path))
+    alone = evaluate(quick, mlflow_home, version=version, data=source)
+    assert alone.n_in_training is None
+    ingest(quick, mlflow_home, sample_sources(1)[:1])
+    seen, held_out = (load_split(mlflow_home, split).texts[0] for split in ("train", "test"))
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(f'"{text.replace(chr(34), chr(34) * 2)}",bearish\n' for text in (seen, seen.upper(), held_out))
+    result = evaluate(quick, mlflow_home, version=version, data=source)
+    assert (result.evidence.n_test, result.n_in_training) == (5, 2)
+    said = reports.evaluation(result)
+    assert f"5 rows of {path}, 2 of them in the training split" in said
+    assert "held-out" not in said
