@@ -60,7 +60,7 @@ class _Batch:
     confidence: NDArray[np.float64]
 
 
-def monitor(config: Config, home: Home, *, scheduled: bool = False) -> MonitorReport:
+def monitor(config: Config, home: Home) -> MonitorReport:
     """Hold the champion's latest batches against the labelled rows it was trained on and against its first batch.
 
     Features: `class_mix` and `length` against the training and validation rows of the champion's data version;
@@ -73,7 +73,7 @@ def monitor(config: Config, home: Home, *, scheduled: bool = False) -> MonitorRe
     version = require_champion(home, name)
     labelled = _labelled(home, data_version_tag(get_version(connect(home), name, version).tags))
     windows = _windows(_runs(home, name, version, config.monitor.windows), labelled, config.monitor)
-    decision = retrain_decision(config, home, drifted=[window.drifted for window in windows], scheduled=scheduled)
+    decision = retrain_decision(config, home, drifted=[window.drifted for window in windows])
     return MonitorReport(version, tuple(windows), dict(windows[-1].psi) if windows else {}, decision.decision, decision.reasons)
 
 
