@@ -37,7 +37,7 @@ def gather(settings: Settings) -> Status:
         home=home.root,
         data=_data(home),
         versions=versions,
-        decisions=_decisions(home),
+        decisions=_decisions(home, config.registered_model),
         scoring=_scoring(home, config.registered_model, champion),
         services=_services(home),
     )
@@ -60,12 +60,12 @@ def _data(home: Home) -> dict[str, Any]:
 
 
 def _versions(home: Home, name: str) -> dict[str, Any]:
-    from finsent.pipeline.exchange import stored_evidence
+    from finsent.pipeline.exhibit import stored_evidence
     from finsent.registry.tracking import connect
     from finsent.registry.versions import aliases
 
-    if home.tracking_uri == f"sqlite:///{home.root / 'mlflow.db'}" and not (home.root / "mlflow.db").exists():
-        return {}  # looking must not create a store
+    if not _registry_exists(home):
+        return {}
     try:
         carried = aliases(connect(home), name)
         found: dict[str, Any] = {}
@@ -83,16 +83,34 @@ def _versions(home: Home, name: str) -> dict[str, Any]:
     return found
 
 
-def _decisions(home: Home) -> dict[str, Any]:
-    from finsent.registry import ledger
+def _registry_exists(home: Home) -> bool:
+    """Looking must not create a store."""
+    return home.tracking_uri != f"sqlite:///{home.root / 'mlflow.db'}" or (home.root / "mlflow.db").exists()
 
+
+def _decisions(home: Home, name: str) -> dict[str, Any]:
+    """The latest ones; `agrees` says that the ledger holds what the registry knows of, None that the registry was not there."""
+    from finsent.registry import ledger
+    from finsent.registry.tracking import connect
+    from finsent.registry.witness import require_agreement
+
+    agrees = None
     try:
         head = ledger.verify(home.ledger)
-        entries = ledger.read(home.ledger)[-DECISIONS:]
+        if _registry_exists(home):
+            require_agreement(connect(home), name, home.ledger)
+            agrees = True
+    except ServiceError:
+        agrees = None  # `versions` says why
     except Refused as error:
         return {"error": str(error)}
+    entries = ledger.read(home.ledger)[-DECISIONS:]
     kept = ("seq", "at", "action", "version", "decision", "reasons", "who", "why")
-    return {"entries": head.length, "last": [{key: entry[key] for key in kept if key in entry} for entry in reversed(entries)]}
+    return {
+        "entries": head.length,
+        "agrees": agrees,
+        "last": [{key: entry[key] for key in kept if key in entry} for entry in reversed(entries)],
+    }
 
 
 def _scoring(home: Home, name: str, champion: str | None) -> dict[str, Any]:
@@ -167,7 +185,8 @@ def _tell_decisions(decisions: dict[str, Any]) -> str:
         )
         for entry in decisions["last"]
     ]
-    heading = f"Decisions ({decisions['entries']} in the ledger, its chain is whole)"
+    agrees = " and agrees with the registry" if decisions["agrees"] else ""
+    heading = f"Decisions ({decisions['entries']} in the ledger, its chain is whole{agrees})"
     return section(heading, table(("at (UTC)", "version", "action", "decision", "because"), rows))
 
 

@@ -1,25 +1,19 @@
 """Adapters out of the registry and into it: as folders that PEFT loads as they are."""
 
 import json
-import logging
 import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
-
-from pydantic import ValidationError
 
 from finsent.config import Config, ModelConfig
 from finsent.errors import ArtifactError, InputError
-from finsent.evaluation.evidence import Evidence
 from finsent.home import Home
 from finsent.labels import LABELS
 from finsent.model.manifest import MANIFEST, PROBE, Manifest, verify, write_manifest
-from finsent.pipeline.promote import EVIDENCE
-
-_log = logging.getLogger(__name__)
+from finsent.pipeline.exhibit import stored_evidence
 
 PROBE_TEXTS = (
     "$AAPL to the moon! Great earnings, buying more calls!",
@@ -216,24 +210,3 @@ def _write_card(home: Home, name: str, version: str, folder: Path) -> None:
     manifest = verify(folder)
     (folder / "README.md").write_text(render_card(manifest, stored_evidence(home, name, version)), encoding="utf-8")
     write_manifest(folder, manifest)
-
-
-def stored_evidence(home: Home, name: str, version: str) -> Evidence | None:
-    """What the version has shown, if it was evaluated; evidence that cannot be read is none."""
-    from finsent.registry.tracking import connect
-    from finsent.registry.versions import get_version
-
-    client = connect(home)
-    run_id = get_version(client, name, version).run_id
-    if not any(item.path == EVIDENCE for item in client.list_artifacts(run_id, str(PurePosixPath(EVIDENCE).parent))):
-        return None
-    with tempfile.TemporaryDirectory(prefix="finsent-evidence-") as scratch:
-        content = Path(client.download_artifacts(run_id, EVIDENCE, scratch)).read_bytes()
-    try:
-        evidence = Evidence.model_validate_json(content)
-    except ValidationError as error:
-        _log.warning(
-            "the evidence of version %s cannot be read (%d problems): the card goes without", version, error.error_count()
-        )
-        return None
-    return evidence if evidence.model_version == version else None

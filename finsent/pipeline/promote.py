@@ -4,29 +4,22 @@ Order matters: a decision is in the ledger and on the version's tags before it t
 between has decided without acting; the same command again decides again and finishes.
 """
 
-import hashlib
-import tempfile
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import ValidationError
-
 from finsent.config import Config
-from finsent.errors import InputError, Refused, ServiceError
-from finsent.evaluation.evidence import Evidence
+from finsent.errors import InputError, Refused
 from finsent.home import Home
+from finsent.pipeline.exhibit import Exhibit, find_evidence
 from finsent.registry import ledger, stages
 from finsent.registry.gate import Decision, RuleResult, decide
 from finsent.registry.tracking import connect
 from finsent.registry.versions import CHALLENGER, aliases, champion, get_version, latest_version, set_tags
+from finsent.registry.witness import LEDGER_ENTRY, require_agreement
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
-
-EVIDENCE = "evaluation/evidence.json"
-"""Where the evaluation leaves its evidence, on the training run of the version."""
 
 
 @dataclass(frozen=True)
@@ -39,16 +32,6 @@ class PromotionResult:
     rules: tuple[RuleResult, ...]
     champion_before: str | None
     champion_after: str | None
-
-
-@dataclass(frozen=True)
-class _Exhibit:
-    """Evidence as it was found."""
-
-    evidence: Evidence
-    """Empty, which fails the gate, if none was found or it cannot be used."""
-    problem: str | None
-    sha256: str | None
 
 
 def promote(config: Config, home: Home, *, version: str | None = None) -> PromotionResult:
@@ -66,7 +49,7 @@ def promote(config: Config, home: Home, *, version: str | None = None) -> Promot
     before = champion(home, name)
     if before == version:
         return _already(home, name, version)
-    exhibit = _exhibit(client, record)
+    exhibit = find_evidence(client, record)
     decision = _barred(record) or _decide(config, exhibit, before)
     _record(config, home, client, version, decision, exhibit, before)
     if decision.decision == "refuse":
@@ -94,7 +77,7 @@ def approve(config: Config, home: Home, version: str | None, who: str, why: str)
         return _already(home, name, version)
     client, version = _waiting(home, name, version)
     record = get_version(client, name, version)
-    exhibit = _exhibit(client, record)
+    exhibit = find_evidence(client, record)
     decision = _decide(config, exhibit, before)
     by = {"who": who, "why": why}
     if decision.decision == "refuse":
@@ -146,33 +129,6 @@ def rollback(config: Config, home: Home, who: str, why: str) -> PromotionResult:
     return PromotionResult(target, "promoted", (reason,), (), current, champion(home, name))
 
 
-def _exhibit(client: "MlflowClient", record: "ModelVersion") -> _Exhibit:
-    from mlflow.exceptions import MlflowException
-
-    empty = Evidence(model_name=record.name, model_version=str(record.version))
-    try:
-        if not any(item.path == EVIDENCE for item in client.list_artifacts(record.run_id, str(PurePosixPath(EVIDENCE).parent))):
-            return _Exhibit(empty, f"Version {record.version} has no evidence: run `finsent evaluate`.", None)
-        with tempfile.TemporaryDirectory(prefix="finsent-evidence-") as scratch:
-            content = Path(client.download_artifacts(record.run_id, EVIDENCE, scratch)).read_bytes()
-    except (MlflowException, OSError) as error:
-        raise ServiceError(
-            f"the evidence of version {record.version!r} cannot be fetched from MLflow ({error}). Try again."
-        ) from error
-    digest = hashlib.sha256(content).hexdigest()
-    try:
-        evidence = Evidence.model_validate_json(content)
-    except ValidationError as error:
-        damaged = f"The evidence of version {record.version} cannot be read ({error.error_count()} problems): evaluate it again."
-        return _Exhibit(empty, damaged, digest)
-    if (evidence.model_name, evidence.model_version) != (record.name, str(record.version)):
-        other = (
-            f"The evidence is of version {evidence.model_version} of {evidence.model_name!r}: evaluate version {record.version}."
-        )
-        return _Exhibit(empty, other, digest)
-    return _Exhibit(evidence, None, digest)
-
-
 def _barred(record: "ModelVersion") -> Decision | None:
     """People's decisions outlast the gate's: what was rejected or rolled back does not return by itself."""
     for tag, values, what in (("rolled_back", {"true"}, "rolled back"), ("approval", {"rejected"}, "rejected")):
@@ -182,7 +138,7 @@ def _barred(record: "ModelVersion") -> Decision | None:
     return None
 
 
-def _decide(config: Config, exhibit: _Exhibit, current_champion: str | None) -> Decision:
+def _decide(config: Config, exhibit: Exhibit, current_champion: str | None) -> Decision:
     decision = decide(exhibit.evidence, config.gate, current_champion)
     if exhibit.problem is None:
         return decision
@@ -190,9 +146,7 @@ def _decide(config: Config, exhibit: _Exhibit, current_champion: str | None) -> 
     return Decision("refuse", (rule, *decision.rules), (exhibit.problem, *decision.reasons))
 
 
-def _crown(
-    config: Config, home: Home, version: str, decision: Decision, exhibit: _Exhibit, before: str | None
-) -> PromotionResult:
+def _crown(config: Config, home: Home, version: str, decision: Decision, exhibit: Exhibit, before: str | None) -> PromotionResult:
     name = config.registered_model
     try:
         stages.make_champion(home, name, version, before)
@@ -215,7 +169,7 @@ def _record(
     client: "MlflowClient",
     version: str,
     decision: Decision,
-    exhibit: _Exhibit,
+    exhibit: Exhibit,
     before: str | None,
     **more: str,
 ) -> None:
@@ -235,9 +189,10 @@ def _record(
 
 
 def _append(config: Config, home: Home, client: "MlflowClient", version: str, entry: dict[str, Any]) -> None:
-    """The ledger's head goes to the registry too: a ledger whose end was cut off no longer agrees with it."""
+    """The ledger's head goes to the registry too: a ledger whose end was cut off no longer agrees with it, and gets no entry."""
+    require_agreement(client, config.registered_model, home.ledger)
     head = ledger.append(home.ledger, {"model": config.registered_model, "version": version, **entry})
-    set_tags(client, config.registered_model, version, {"ledger_entry": f"{head['seq']} {head['hash']}"})
+    set_tags(client, config.registered_model, version, {LEDGER_ENTRY: f"{head['seq']} {head['hash']}"})
 
 
 def _already(home: Home, name: str, version: str) -> PromotionResult:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from finsent.cli import status
 from finsent.config import load_config
 from finsent.errors import InputError, NoChampionError, Refused
 from finsent.evaluation.evidence import Evidence
@@ -270,3 +271,68 @@ def test_nothing_registered_is_said(mlflow_home):
         pipeline.promote(AUTOMATIC, mlflow_home)
     with pytest.raises(InputError, match="has none yet"):
         pipeline.promote(AUTOMATIC, mlflow_home, version="3")
+
+
+def status_decisions(home):
+    return status._decisions(home, "finsent")
+
+
+def test_a_ledger_whose_end_was_cut_off_gets_no_further_entry(mlflow_home, evaluated):
+    evaluated()
+    pipeline.promote(AUTOMATIC, mlflow_home)
+    weak = evaluated(champion="1", accuracy=0.3)
+    pipeline.promote(AUTOMATIC, mlflow_home, version=weak)
+    assert status_decisions(mlflow_home)["agrees"] is True
+    whole = mlflow_home.ledger.read_bytes()
+    mlflow_home.ledger.write_bytes(whole.splitlines(keepends=True)[0])
+    assert ledger.verify(mlflow_home.ledger).length == 1  # its own chain does not tell
+    with pytest.raises(Refused, match=r"ends after 1 entries: its end was cut off.*knows entry 1, about version 2"):
+        pipeline.promote(AUTOMATIC, mlflow_home, version=weak)
+    assert "its end was cut off" in status_decisions(mlflow_home)["error"]
+    assert len(ledger.read(mlflow_home.ledger)) == 1
+    mlflow_home.ledger.write_bytes(whole)
+    assert pipeline.promote(AUTOMATIC, mlflow_home, version=weak).decision == "refused"
+    assert ledger.verify(mlflow_home.ledger).length == 3
+
+
+def test_a_ledger_that_was_deleted_or_replaced_is_found(mlflow_home, evaluated):
+    evaluated()
+    pipeline.promote(AUTOMATIC, mlflow_home)
+    better = evaluated(champion="1")
+    mlflow_home.ledger.unlink()
+    with pytest.raises(Refused, match="is empty or gone"):
+        pipeline.promote(AUTOMATIC, mlflow_home, version=better)
+    assert versions.champion(mlflow_home, "finsent") == "1"
+    assert not mlflow_home.ledger.exists()
+    assert "is empty or gone" in status_decisions(mlflow_home)["error"]
+    ledger.append(mlflow_home.ledger, {"action": "gate", "version": "1", "decision": "promote", "reasons": ["forged"]})
+    with pytest.raises(Refused, match="has another entry 0: it was replaced"):
+        pipeline.promote(AUTOMATIC, mlflow_home, version=better)
+    tracking.connect(mlflow_home).delete_model_version_tag("finsent", "1", "ledger_entry")  # as the message says
+    assert pipeline.promote(AUTOMATIC, mlflow_home, version=better).decision == "promoted"
+
+
+def test_a_ledger_that_is_ahead_of_the_registry_is_in_order(mlflow_home, evaluated, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def die(*_args):
+        raise Killed
+
+    version = evaluated()
+    pipeline.promote(WITH_APPROVAL, mlflow_home)
+    with monkeypatch.context() as dying:
+        dying.setattr(pipeline, "set_tags", die)  # between ledger and tag
+        with pytest.raises(Killed):
+            pipeline.approve(WITH_APPROVAL, mlflow_home, version, *SIGNED)
+    assert len(ledger.read(mlflow_home.ledger)) == 2
+    assert tags(mlflow_home, version)["ledger_entry"].startswith("0 ")
+    assert status_decisions(mlflow_home)["agrees"] is True
+    assert pipeline.approve(WITH_APPROVAL, mlflow_home, version, *SIGNED).decision == "promoted"
+
+
+def test_a_tag_that_finsent_did_not_write_is_refused(mlflow_home, evaluated):
+    version = evaluated()
+    tracking.connect(mlflow_home).set_model_version_tag("finsent", version, "ledger_entry", "soon")
+    with pytest.raises(Refused, match="'soon'"):
+        pipeline.promote(AUTOMATIC, mlflow_home)
