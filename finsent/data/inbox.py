@@ -1,25 +1,43 @@
-"""The inbox: unlabelled tweets that wait for scoring. An id that is there already is not added again."""
+"""The inbox: unlabelled tweets that wait for scoring, each id once.
+
+An id that comes again with its text is known. With another text (see `finsent.text.normalise` for what is the same) it is
+quarantined: which of the two the id means is not ours to decide.
+"""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from finsent.config import DataConfig, Source
 from finsent.data import tables
-from finsent.data.contract import Rejection, check_text, check_time
+from finsent.data.contract import Rejection, check_text, check_time, shorten
 from finsent.data.formats import read
 from finsent.data.quarantine import Quarantined, record
 from finsent.data.reading import reject
-from finsent.data.sources import RawRow, Wanted, resolve
+from finsent.data.sources import RawRow, SourceFile, Wanted, resolve
 from finsent.errors import Refused
 from finsent.home import Home
 from finsent.progress import track
 from finsent.text import text_id
+
+_APPLICATION: Final = "finsent-receive"
+_SHOWN: Final = 500  # characters of each text that a reused id is quarantined with
+
+
+@dataclass(frozen=True, slots=True)
+class _Readable:
+    """A row for the inbox, and where it stood."""
+
+    row: dict[str, Any]
+    raw: RawRow
+    file: SourceFile
 
 
 @dataclass(frozen=True)
@@ -29,7 +47,7 @@ class InboxReport:
     read: int
     received: int
     known: int
-    """Rows whose id the inbox had already, or had earlier in the same files."""
+    """Rows whose id the inbox had already, or had earlier in the same files, for the same text."""
     quarantined: int
     reasons: dict[str, int]
     """Quarantined rows by reason."""
@@ -62,31 +80,66 @@ def receive(
     from filelock import FileLock
 
     with FileLock(home.lock("inbox")):
-        there = set(tables.read(home, "inbox", columns=["id"])["id"].to_pylist())
-        # the first of several rows with one id is kept
-        new = {row["id"]: row for row in reversed(rows) if row["id"] not in there}
-        now = datetime.now(UTC)
-        record(home, bad, now)
-        version = tables.version(home, "inbox")
-        if new:
-            table = pa.Table.from_pylist(
-                [row | {"received_at": now} for row in reversed(new.values())], schema=tables.SCHEMAS["inbox"]
-            )
-            version = tables.append(home, "inbox", table)
-    report = InboxReport(number_read, len(new), len(rows) - len(new), len(bad), dict(Counter(row.reason for row in bad)), version)
+        # the lock keeps runs of this home apart, the number of the commit those of other machines on the same tables
+        report = tables.contend(home, "inbox", _APPLICATION, lambda before: _commit(home, rows, bad, number_read, before))
     if report.read != report.received + report.known + report.quarantined:
         raise Refused(f"rows do not add up: {report}. This is a fault in finsent, please report it.")
     return report
 
 
+def _commit(
+    home: Home, rows: Sequence[_Readable], unreadable: Sequence[Quarantined], number_read: int, before: tables.Position
+) -> InboxReport | None:
+    """Add what is new; None if another run added to the inbox in between."""
+    new, known, reused = _sort(rows, _there(home, {item.row["id"] for item in rows}))
+    bad = [*unreadable, *reused]
+    now = datetime.now(UTC)
+    record(home, bad, now)
+    version = tables.version(home, "inbox")
+    if new:
+        table = pa.Table.from_pylist([row | {"received_at": now} for row in new], schema=tables.SCHEMAS["inbox"])
+        written = tables.append_next(home, "inbox", table, _APPLICATION, before)
+        if written is None:
+            return None
+        version = written.version
+    return InboxReport(number_read, len(new), known, len(bad), dict(Counter(row.reason for row in bad)), version)
+
+
+def _there(home: Home, ids: AbstractSet[str]) -> dict[str, str]:
+    """Texts that the inbox has under these ids."""
+    if not ids:
+        return {}
+    found = tables.read(home, "inbox", columns=["id", "text"], filters=pc.field("id").isin(pa.array(sorted(ids))))
+    return dict(zip(found["id"].to_pylist(), found["text"].to_pylist(), strict=True))
+
+
+def _sort(rows: Sequence[_Readable], there: Mapping[str, str]) -> tuple[list[dict[str, Any]], int, list[Quarantined]]:
+    """New rows, how many are known, and those that give an id to another text. Of several with one id the first counts."""
+    texts, new, known, reused = dict(there), [], 0, []
+    for item in rows:
+        name, text = item.row["id"], item.row["text"]
+        if name not in texts:
+            texts[name] = text
+            new.append(item.row)
+        elif (first := texts[name]) == text or text_id(first) == text_id(text):
+            known += 1
+        else:
+            where = "in the inbox" if name in there else "earlier in these files"
+            detail = (
+                f"id {shorten(name)!r} is {where} for {shorten(first, _SHOWN)!r}, and comes here with {shorten(text, _SHOWN)!r}"
+            )
+            reused.append(reject(item.raw, Rejection("id reused", detail), item.file))
+    return new, known, reused
+
+
 def _read(
     files: Sequence[Path | str], text: str, created_at: str | None, longest: int
-) -> tuple[list[dict[str, Any]], list[Quarantined], int]:
+) -> tuple[list[_Readable], list[Quarantined], int]:
     wanted = Wanted(
         {"text": text} | ({"created_at": created_at} if created_at else {}),
         {"id": "id"} | ({} if created_at else {"created_at": "created_at"}),
     )
-    rows: list[dict[str, Any]] = []
+    rows: list[_Readable] = []
     bad: list[Quarantined] = []
     number_read = 0
     now = datetime.now(UTC)
@@ -98,7 +151,7 @@ def _read(
                 if isinstance(checked, Rejection):
                     bad.append(reject(raw, checked, file))
                 else:
-                    rows.append(checked)
+                    rows.append(_Readable(checked, raw, file))
     return rows, bad, number_read
 
 

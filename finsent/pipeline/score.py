@@ -19,9 +19,9 @@ from finsent.progress import track
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+    from finsent.data.tables import Position
     from finsent.model.adapter import Loaded
     from finsent.scoring.batch import Due
-    from finsent.scoring.sink import Position
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +34,8 @@ class ScoreReport:
 
     received: int
     """Tweets of the given files that the inbox did not have."""
+    known: int
+    """Tweets of the given files that it had."""
     scored: int
     skipped: int
     """Inbox rows that this version had scored before."""
@@ -89,6 +91,7 @@ def score(config: Config, home: Home, *, files: Sequence[Path | str] = (), progr
     scored = done.classes.total()
     return ScoreReport(
         received=incoming.received if incoming else 0,
+        known=incoming.known if incoming else 0,
         scored=scored,
         skipped=skipped,
         quarantined=len(due.bad) + (incoming.quarantined if incoming else 0),

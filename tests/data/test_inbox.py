@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,7 @@ from finsent.data import tables
 from finsent.data.inbox import receive
 from finsent.data.sample import inbox_files
 from finsent.errors import InputError
-from finsent.home import Home
+from finsent.home import Home, resolve_home
 from finsent.text import text_id
 
 
@@ -56,3 +57,48 @@ def test_only_bad_rows(home: Home, tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text('text,x\n"",1\n')
     report = receive([tmp_path / "in.csv"], home)
     assert (report.received, report.quarantined, report.version) == (0, 1, None)
+
+
+def test_an_id_that_comes_with_another_text_is_quarantined(home: Home, tmp_path: Path) -> None:
+    first, second = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    rows = [{"id": 1, "text": "$AAPL up"}, {"id": 2, "text": "gold"}, {"id": 2, "text": "silver"}, {"id": 2, "text": "GOLD "}]
+    first.write_text("\n".join(map(json.dumps, rows)))
+    second.write_text("\n".join(map(json.dumps, [{"id": 1, "text": "$AAPL down"}, {"id": 1, "text": "$AAPL up"}])))
+    report = receive([first], home)
+    assert (report.read, report.received, report.known, report.reasons) == (4, 2, 1, {"id reused": 1})
+    for _ in range(2):
+        report = receive([second], home)
+        assert (report.read, report.received, report.known, report.reasons) == (2, 0, 1, {"id reused": 1})
+    assert {row["id"]: row["text"] for row in tables.read(home, "inbox").to_pylist()} == {"1": "$AAPL up", "2": "gold"}
+    details = {row["text"]: row["detail"] for row in tables.read(home, "quarantine").to_pylist()}
+    assert details == {
+        "silver": "id '2' is earlier in these files for 'gold', and comes here with 'silver'",
+        "$AAPL down": "id '1' is in the inbox for '$AAPL up', and comes here with '$AAPL down'",
+    }
+
+
+def test_texts_of_one_character_arrive_once(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,text\nx,a\nx,a\n")
+    report = receive([tmp_path / "a.csv"], home)
+    assert (report.received, report.known) == (1, 1)
+
+
+def test_a_run_that_another_machine_overtook_looks_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = (
+        resolve_home({"FINSENT_HOME": str(tmp_path / name), "FINSENT_TABLES": str(tmp_path / "tables")}) for name in "ab"
+    )
+    ours, theirs = tmp_path / "ours.csv", tmp_path / "theirs.csv"
+    ours.write_text("id,text\n1,one\n2,two\n3,three\n")
+    theirs.write_text("id,text\n1,one\n2,zwei\n")
+    real, overtaken = tables.append_next, []
+
+    def late(home: Home, name: str, *rest: Any) -> Any:
+        if home == here and name == "inbox" and not overtaken:
+            overtaken.append(receive([theirs], there))
+        return real(home, name, *rest)
+
+    monkeypatch.setattr(tables, "append_next", late)
+    report = receive([ours], here)
+    assert (overtaken[0].received, report.received, report.known, report.reasons) == (2, 1, 1, {"id reused": 1})
+    found = sorted((row["id"], row["text"]) for row in tables.read(there, "inbox").to_pylist())
+    assert found == [("1", "one"), ("2", "zwei"), ("3", "three")]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -300,9 +301,10 @@ def test_a_run_that_another_machine_overtook_places_its_rows_again(tmp_path: Pat
     here, there = shared_homes(tmp_path)
     ours = [write(tmp_path / "ours.jsonl", ("$AAPL is a buy", "Bullish"), ("fed meets today", "Neutral"), ("gold up", "Bullish"))]
     theirs = [write(tmp_path / "theirs.jsonl", ("$AAPL is a buy", "Bullish"), ("fed meets today!", "Bearish"))]
-    real, overtaken = module.append_tweets, []
+    real = module.append_tweets
+    overtaken: list[IngestReport] = []
 
-    def late(home: Home, *rest: object) -> object:
+    def late(home: Home, *rest: Any) -> Any:
         if home == here and not overtaken:
             overtaken.append(ingest(CONFIG, there, theirs))
         return real(home, *rest)

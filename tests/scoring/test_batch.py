@@ -136,6 +136,7 @@ def test_files_go_through_the_inbox(champion, config, tmp_path):
     report = score(config, champion, files=[path], progress=False)
     assert (report.received, report.scored, report.skipped, report.quarantined) == (2, 2, 0, 1)
     again = score(config, champion, files=[path], progress=False)
+    assert (report.known, again.known) == (1, 3)
     assert (again.received, again.scored, again.skipped) == (0, 0, 2)
 
 
