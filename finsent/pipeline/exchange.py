@@ -38,6 +38,8 @@ class Exported:
     folder: Path
     files: dict[str, int]
     """Bytes by file name."""
+    base: Path | None
+    """Folder of the embedded base, beside the adapter's; None where the base is on the Hub or in a folder of the user's."""
 
 
 @dataclass(frozen=True)
@@ -52,28 +54,59 @@ class Imported:
 def export_adapter(config: Config, home: Home, folder: Path, *, version: str | None = None) -> Exported:
     """Copy a version's adapter (the champion's by default) to `folder`, with its card and a manifest that covers it.
 
+    An embedded base is on no hub, so it goes along, as `<folder>-base`: the card's snippet loads both.
+
     Raises:
-        InputError: the folder exists and is not empty.
+        InputError: a folder to be written exists and is not empty.
         NoChampionError: no version is named and there is no champion.
         ArtifactError: the registered adapter does not match its manifest.
     """
+    from finsent.registry.card import render_card
     from finsent.registry.versions import adapter_path, require_champion
 
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{str(folder)!r} exists and is not an empty folder. Name a new one.")
+    _require_free(folder)
     name = config.registered_model
     version = version or require_champion(home, name)
     source = adapter_path(home, name, version)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
+    manifest = verify(source)
+    whole = folder.resolve()  # `.` and `..` have no name of their own
+    base = whole.with_name(f"{whole.name}-base") if manifest.embedded is not None else None
+    if base is not None:
+        _require_free(base)
+    whole.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{whole.name}.", dir=whole.parent) as scratch:
         copy = Path(scratch) / "adapter"
         shutil.copytree(source, copy)
-        _write_card(home, name, version, copy)
+        card = render_card(manifest, stored_evidence(home, name, version), embedded_base=f"../{whole.name}-base")
+        (copy / "README.md").write_text(card, encoding="utf-8")
+        write_manifest(copy, manifest)
         verify(copy)
-        if folder.exists():
-            folder.rmdir()
-        copy.rename(folder)
-    return Exported(version, folder, {path.name: path.stat().st_size for path in sorted(folder.iterdir())})
+        if base is not None:
+            _put(_copy_base(home, manifest, Path(scratch) / "base"), base)
+        _put(copy, whole)  # last: where the adapter is, the export is whole
+    return Exported(version, folder, {path.name: path.stat().st_size for path in sorted(folder.iterdir())}, base)
+
+
+def _require_free(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{str(folder)!r} exists and is not an empty folder. Name a new one.")
+
+
+def _put(made: Path, folder: Path) -> None:
+    if folder.exists():
+        folder.rmdir()
+    made.rename(folder)
+
+
+def _copy_base(home: Home, manifest: Manifest, folder: Path) -> Path:
+    from finsent.model.base import fingerprint
+    from finsent.model.embedded import materialise
+
+    assert manifest.embedded is not None, "asked by the caller"  # noqa: S101 - tells the type checker
+    shutil.copytree(materialise(manifest.embedded, home.bases), folder)
+    if fingerprint(folder) != manifest.base_fingerprint:
+        raise ArtifactError("the embedded base that this finsent builds is not the one the adapter was trained on. Refused.")
+    return folder
 
 
 def import_adapter(config: Config, home: Home, folder: Path, *, labels: Sequence[str] | None = None) -> Imported:
@@ -201,12 +234,3 @@ def _manifest(config: Config, model: ModelConfig, fingerprint: str, revision: st
         git_sha=None,
         lock_hash=lock_hash(),
     )
-
-
-def _write_card(home: Home, name: str, version: str, folder: Path) -> None:
-    """Replace README.md by the version's card with today's evidence, and let the manifest cover it."""
-    from finsent.registry.card import render_card
-
-    manifest = verify(folder)
-    (folder / "README.md").write_text(render_card(manifest, stored_evidence(home, name, version)), encoding="utf-8")
-    write_manifest(folder, manifest)

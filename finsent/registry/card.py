@@ -12,15 +12,18 @@ from finsent.model.manifest import Manifest
 _BASE_LICENCES = {"meta-llama/Llama-3.1": "llama3.1", "sentence-transformers/": "apache-2.0", "embedded": "apache-2.0"}
 
 
-def render_card(manifest: Manifest, evidence: Evidence | None = None) -> str:
-    """README.md with the Hub's metadata block: settings, data, scores with intervals, limits, how to load."""
+def render_card(manifest: Manifest, evidence: Evidence | None = None, *, embedded_base: str = "../adapter-base") -> str:
+    """README.md with the Hub's metadata block: settings, data, scores with intervals, limits, how to load.
+
+    `embedded_base` is where an embedded base lies, seen from the adapter's folder.
+    """
     sections = (
         _summary(manifest),
         _settings(manifest),
         _data(manifest, evidence),
         _scores(evidence),
         _limits(manifest),
-        _loading(manifest),
+        _loading(manifest, embedded_base),
     )
     return f"---\n{_metadata(manifest, evidence)}---\n\n" + "\n\n".join(sections) + "\n"
 
@@ -176,9 +179,9 @@ def _limits(manifest: Manifest) -> str:
     )
 
 
-def _loading(manifest: Manifest) -> str:
+def _loading(manifest: Manifest, embedded_base: str) -> str:
     if manifest.embedded is not None:
-        base, before = '"embedded-base"', "# `finsent export` writes the embedded base beside the adapter\n"
+        base, before = f'"{embedded_base}"', "# `finsent export` writes the embedded base beside the adapter's folder\n"
     else:
         base, before = f'"{manifest.base_name}"', ""
     revision = f', revision="{manifest.base_revision}"' if manifest.base_revision else ""

@@ -1,16 +1,20 @@
 """The model card: true to the manifest, honest about what is missing, its snippet runs."""
 
-import shutil
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
 
 from finsent.config import load_config
+from finsent.errors import InputError
 from finsent.evaluation.evidence import Evidence
 from finsent.labels import LABELS
 from finsent.model.manifest import verify
+from finsent.pipeline.exchange import export_adapter, import_adapter
+from finsent.pipeline.predict import predict
 from finsent.registry.card import render_card
 
 CLASSES = {label: {"precision": 0.7, "recall": 0.8, "f1": 0.75, "support": 100} for label in LABELS}
@@ -110,14 +114,33 @@ def test_card_of_the_reference_model(manifest):
     assert 'bnb_4bit_quant_type="nf4"' in code
 
 
-def test_snippet_runs_on_the_exported_folder(manifest, make_adapter, tmp_path):
-    folder = shutil.copytree(make_adapter(0), tmp_path / "export")
-    (base,) = (make_adapter(0).parent / "bases").iterdir()
-    shutil.copytree(base, folder / "embedded-base")
-    script = folder / "snippet.py"
-    script.write_text(snippet(render_card(manifest, EVIDENCE)), encoding="utf-8")
+@pytest.mark.filterwarnings("ignore")  # torch and transformers deprecate things of their own while loading
+def test_snippet_runs_on_an_exported_folder_as_it_stands(mlflow_home, tiny_config, new_version, tmp_path, monkeypatch):
+    version = new_version(0)
+    monkeypatch.chdir(tmp_path)
+    exported = export_adapter(tiny_config, mlflow_home, Path("out/mine"), version=version)
+    folder = tmp_path / "out" / "mine"
+    assert exported.base == tmp_path / "out" / "mine-base"
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["mine", "mine-base"]
+    verify(folder)
+    code = snippet((folder / "README.md").read_text(encoding="utf-8"))
     run = subprocess.run(
-        [sys.executable, "-W", "ignore", script.name], cwd=folder, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-W", "ignore", "-c", code], cwd=folder, capture_output=True, text=True, timeout=120, check=False
     )
     assert run.returncode == 0, run.stderr
-    assert "'Bullish': 0." in run.stdout
+    stated = ast.literal_eval(run.stdout.strip().splitlines()[-1])
+    (own,) = predict(
+        tiny_config, mlflow_home, ["$AAPL to the moon! Great earnings, buying more calls!"], version=version
+    ).predictions
+    # the snippet's head is rounded to the base's bfloat16, finsent's own load keeps it in float32
+    assert stated == pytest.approx(own.probabilities, abs=0.02)
+    assert import_adapter(tiny_config, mlflow_home, folder).model_version == "2"
+
+
+def test_export_overwrites_nothing(mlflow_home, tiny_config, new_version, tmp_path):
+    version = new_version(0)
+    (tmp_path / "mine-base").mkdir()
+    (tmp_path / "mine-base" / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="mine-base' exists and is not an empty folder"):
+        export_adapter(tiny_config, mlflow_home, tmp_path / "mine", version=version)
+    assert not (tmp_path / "mine").exists()
