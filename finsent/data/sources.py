@@ -3,6 +3,7 @@
 import difflib
 import glob
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Final
 from finsent.config import Source
 from finsent.data.contract import Rejection
 from finsent.errors import InputError
+
+_log = logging.getLogger(__name__)
 
 FORMATS: Final = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 COMPRESSIONS: Final = {".gz": "gzip", ".zst": "zstd"}
@@ -94,7 +97,7 @@ def resolve(source: Source) -> tuple[SourceFile, ...]:
     """
     if source.uri.startswith(HUB):
         name = source.name or source.uri.removeprefix(HUB).rstrip("/").rsplit("/", 1)[-1]
-        return (SourceFile(name, name, source.uri, "hub", source=source),)
+        return (SourceFile(name, name, source.uri, "hub", source=_pin(source)),)
     if "://" in source.uri:
         raise InputError(
             f"{source.uri!r}: this kind of address is not understood. Give a file, a folder, a glob or {HUB}owner/name."
@@ -110,6 +113,26 @@ def resolve(source: Source) -> tuple[SourceFile, ...]:
             )
         )
     return tuple(files)
+
+
+def _pin(source: Source) -> Source:
+    """The Hub dataset at the commit that its revision stands for now, so that what is recorded is what is read.
+
+    As configured where the Hub cannot be asked: a local folder, or a dataset read from the cache without a network.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # that of whichever client the Hub's library uses
+
+    address = source.uri.removeprefix(HUB)
+    if Path(address).is_dir():
+        return source
+    try:
+        commit = HfApi().dataset_info(address, revision=source.revision).sha
+    except (OSError, ValueError, HTTPError) as error:
+        # whether it can be read all the same shows when it is
+        _log.warning("the commit of %r cannot be asked of the Hub (%s): recorded as configured", source.uri, type(error).__name__)
+        return source
+    return source.model_copy(update={"revision": commit or source.revision})
 
 
 def _paths(uri: str) -> list[Path]:
@@ -156,9 +179,9 @@ def _kind(path: Path, asked: str) -> tuple[str, str, str | None]:
 
 
 def fingerprint_file(file: SourceFile) -> dict[str, str | int]:
-    """What was read, for the record: address, size and SHA-256 of a file; the pinned revision of a Hub dataset."""
+    """What was read, for the record: address, size and SHA-256 of a file; the commit of a Hub dataset (see `_pin`)."""
     if file.format == "hub":
-        return {"name": file.name, "uri": file.uri, "revision": (file.source.revision if file.source else None) or "not pinned"}
+        return {"name": file.name, "uri": file.uri, "revision": (file.source.revision if file.source else None) or "not known"}
     path = Path(file.uri)
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()

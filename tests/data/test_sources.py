@@ -4,10 +4,12 @@ import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub.errors import HFValidationError, HTTPError, OfflineModeIsEnabled
 
 from finsent.config import Source
 from finsent.data.formats import read
@@ -226,3 +228,31 @@ def test_hub_datasets_that_cannot_be_read(hub_folder: Path) -> None:
         rows_of(Source(uri=f"hf://{hub_folder}", split="dev"))
     with pytest.raises(InputError, match="Check name, revision, split and network"):
         rows_of(Source(uri="hf://nobody/nothing-here", revision="abc"))
+
+
+def test_hub_datasets_are_read_at_the_commit_that_is_recorded(monkeypatch: pytest.MonkeyPatch, hub_folder: Path) -> None:
+    asked = []
+
+    def dataset_info(_: object, name: str, *, revision: str | None = None) -> SimpleNamespace:
+        asked.append((name, revision))
+        return SimpleNamespace(sha="c0ffee" * 6 + "c0ff")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", dataset_info)
+    (file,) = resolve(Source(uri="hf://owner/tweets", revision="v1"))
+    assert asked == [("owner/tweets", "v1")]
+    assert file.source is not None
+    assert file.source.revision == fingerprint_file(file)["revision"] == "c0ffee" * 6 + "c0ff"
+    (local,) = resolve(Source(uri=f"hf://{hub_folder}"))
+    assert fingerprint_file(local)["revision"] == "not known"
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("problem", [OfflineModeIsEnabled("offline"), HTTPError("no route"), HFValidationError("bad name")])
+def test_without_the_hub_what_was_configured_is_recorded(monkeypatch: pytest.MonkeyPatch, problem: Exception) -> None:
+    def dataset_info(*_: object, **__: object) -> None:
+        raise problem
+
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", dataset_info)
+    for revision, recorded in (("v1", "v1"), (None, "not known")):
+        (file,) = resolve(Source(uri="hf://owner/tweets", revision=revision))
+        assert fingerprint_file(file)["revision"] == recorded
