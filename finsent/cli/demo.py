@@ -219,8 +219,18 @@ def _headline(text: str) -> str:
 
 def _next(demo: Demo, met_champion: bool) -> str:
     if demo.day == 1:
-        return "Run `finsent demo` again: new tweets arrive, and a challenger meets this champion on the same rows."
-    return "The challenger met the champion on the same rows." if met_champion else ""
+        return (
+            "The sample is this project's own writing: scores on it say nothing about real tweets. The demo promotes by itself;\n"
+            "your own `finsent promote` leaves a version that passes waiting for `finsent approve`.\n"
+            "Run `finsent demo` again: new tweets arrive, and a challenger meets this champion on the same rows."
+        )
+    if not met_champion:
+        return ""
+    if demo.chain.promotion.decision == "promoted":
+        said = "The challenger beat the champion on the same rows and took its place."
+    else:
+        said = "The challenger met the champion on the same rows and was not shown to be better: the champion stays."
+    return f"{said} Either can happen: the next demo trains on what has arrived since."
 
 
 def _program(name: str) -> str:

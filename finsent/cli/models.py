@@ -2,6 +2,7 @@
 
 import getpass
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -197,7 +198,10 @@ def _rollback(settings: Settings, *, who: str | None, why: str) -> Outcome:
     from finsent.pipeline.promote import rollback
 
     config, home = settings.config(), settings.home()
-    return _decided(settings, config, rollback(config, home, who or _login(), why))
+    outcome = _decided(settings, config, rollback(config, home, who or _login(), why))
+    return replace(
+        outcome, text=f"ROLLED BACK.\n{outcome.text}\n\nNext: finsent score   (what the version before had scored waits again)"
+    )
 
 
 def _predict(settings: Settings, texts: tuple[str, ...], *, version: str | None) -> Outcome:

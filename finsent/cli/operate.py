@@ -51,8 +51,13 @@ def register(group: click.Group) -> None:
         group,
         "score",
         "Let the champion score the inbox.",
-        epilog=examples("finsent score", "finsent score new-tweets.csv.gz"),
-        options=(click.argument("files", nargs=-1, metavar="[FILE]..."),),
+        epilog=examples("finsent score", "finsent score new-tweets.csv.gz", "finsent score stream.jsonl --text body"),
+        options=(
+            click.argument("files", nargs=-1, metavar="[FILE]..."),
+            click.option(
+                "--text", default="text", show_default=True, metavar="COLUMN", help="Column of the files that holds the tweet."
+            ),
+        ),
     )(_score)
     command(
         group,
@@ -108,14 +113,14 @@ def _status(settings: Settings) -> Outcome:
     return Outcome(status, tell(status))
 
 
-def _score(settings: Settings, files: tuple[str, ...]) -> Outcome:
+def _score(settings: Settings, files: tuple[str, ...], text: str) -> Outcome:
     """Let the champion score what the inbox holds and has no prediction yet. A second run scores nothing.
 
     Files given are put into the inbox first.
     """
     from finsent.pipeline.score import score
 
-    report = score(settings.config(), settings.home(), files=tuple(Path(file) for file in files))
+    report = score(settings.config(), settings.home(), files=tuple(Path(file) for file in files), text=text)
     return Outcome(report, reports.scoring(report))
 
 

@@ -60,11 +60,11 @@ def check_text(value: object, max_characters: int) -> str | Rejection:
 def understand_label(value: object, mapping: Mapping[str, str] | None) -> str | None:
     """Class name that a source's label value stands for, or None.
 
-    With a mapping only its keys count. Without one only class names do, in any case: a number is never guessed, since
-    datasets disagree on the order.
+    A mapping's keys come first; class names are understood in any case, with a mapping too. A number is never guessed,
+    since datasets disagree on the order.
     """
     key = label_key(value)
-    return mapping.get(key) if mapping is not None else _NAMES.get(key.casefold())
+    return (mapping or {}).get(key) or _NAMES.get(key.casefold())
 
 
 def label_key(value: object) -> str:
@@ -79,7 +79,7 @@ def check_label(value: object, mapping: Mapping[str, str] | None) -> str | Rejec
     label = understand_label(value, mapping)
     if label is not None:
         return label
-    known = ", ".join(repr(key) for key in mapping) if mapping is not None else ", ".join(LABELS)
+    known = ", ".join([*(repr(key) for key in mapping or ()), *LABELS])
     return Rejection("unknown label", f"{shorten(repr(value))}; understood: {known}")
 
 

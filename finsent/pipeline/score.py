@@ -57,8 +57,10 @@ class _Scored:
     abstained: int
 
 
-def score(config: Config, home: Home, *, files: Sequence[Path | str] = (), progress: bool = True) -> ScoreReport:
-    """Put `files` into the inbox, then score every inbox row that has no prediction of the champion's.
+def score(
+    config: Config, home: Home, *, files: Sequence[Path | str] = (), text: str = "text", progress: bool = True
+) -> ScoreReport:
+    """Put `files` (tweets in column `text`) into the inbox, then score every inbox row without a prediction of the champion's.
 
     Each chunk of predictions is one commit: killed at any moment and run again, the table is as if nothing had
     happened. A run that overlaps with another on this home waits for it.
@@ -78,7 +80,7 @@ def score(config: Config, home: Home, *, files: Sequence[Path | str] = (), progr
     started = time.perf_counter()
     name = config.registered_model
     require_champion(home, name)  # without one nothing is received either
-    incoming = receive(files, home, max_characters=config.data.max_characters) if files else None
+    incoming = receive(files, home, text=text, max_characters=config.data.max_characters) if files else None
     with _alone(home):
         version = require_champion(home, name)  # it may have changed while this run waited for the one before it
         before = position(home, application(name, version))
