@@ -52,9 +52,11 @@ def test_nothing_else_is_guessed(value: object) -> None:
 
 
 @pytest.mark.parametrize("value", [1, 1.0, "1", " 1 "])
-def test_a_mapping_understands_its_keys_alone(value: object) -> None:
+def test_a_mapping_adds_its_keys_to_the_class_names(value: object) -> None:
     assert check_label(value, {"1": "Bearish"}) == "Bearish"
-    assert isinstance(check_label("Bearish", {"1": "Bearish"}), Rejection)
+    assert check_label("BULLISH", {"1": "Bearish"}) == "Bullish"
+    assert check_label("bullish", {"bullish": "Bearish"}) == "Bearish"  # what the mapping says comes first
+    assert isinstance(check_label("2", {"1": "Bearish"}), Rejection)
 
 
 @pytest.mark.parametrize(
