@@ -203,7 +203,8 @@ class GateConfig(Section):
     max_ece: float = Field(default=0.1, gt=0.0, le=1.0)
     """Ceiling of the expected calibration error after temperature scaling."""
     max_logit_difference: float = Field(default=1e-2, gt=0.0)
-    """Largest difference between training's logits and those of a fresh process that loads from the registry."""
+    """Largest difference between training's logits and those of a fresh process that loads from the registry; bounds the
+    differences by padding side and batch size too."""
     bootstrap_resamples: int = Field(default=1000, ge=100)
     """Resamples of each bootstrap, drawn by near-duplicate group."""
     approval: Literal["required", "automatic"] = "required"

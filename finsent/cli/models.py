@@ -224,7 +224,11 @@ def _export(settings: Settings, folder: Path, *, version: str | None) -> Outcome
 
     result = export_adapter(settings.config(), settings.home(), folder, version=version)
     return Outcome(
-        result, section(f"Version {result.model_version} exported", facts([("folder", result.folder), *result.files.items()]))
+        result,
+        section(
+            f"Version {result.model_version} exported",
+            facts([("folder", result.folder), ("base", result.base or "its Hub id, in the card"), *result.files.items()]),
+        ),
     )
 
 
