@@ -37,11 +37,11 @@ def token_batches(lengths: Sequence[int], token_budget: int) -> Iterator[list[in
         yield batch
 
 
-def pad(rows: Sequence[Sequence[int]], pad_id: int, side: str) -> tuple[Any, Any]:
-    """Tensors input_ids and attention_mask [rows, longest], padded on `side`."""
+def pad(rows: Sequence[Sequence[int]], pad_id: int, side: str, extra: int = 0) -> tuple[Any, Any]:
+    """Tensors input_ids and attention_mask [rows, longest + extra], padded on `side`."""
     import torch
 
-    longest = max(len(row) for row in rows)
+    longest = max(len(row) for row in rows) + extra
     ids = torch.full((len(rows), longest), pad_id, dtype=torch.long)
     mask = torch.zeros((len(rows), longest), dtype=torch.long)
     for i, row in enumerate(rows):
@@ -52,9 +52,15 @@ def pad(rows: Sequence[Sequence[int]], pad_id: int, side: str) -> tuple[Any, Any
 
 
 def predict_logits(
-    loaded: Loaded, texts: Sequence[str], *, token_budget: int = 4096, progress: bool = False, padding_side: str | None = None
+    loaded: Loaded,
+    texts: Sequence[str],
+    *,
+    token_budget: int = 4096,
+    progress: bool = False,
+    padding_side: str | None = None,
+    extra_padding: int = 0,
 ) -> NDArray[np.float32]:
-    """Logits [texts, 3], float32, in the order of `texts`."""
+    """Logits [texts, 3], float32, in the order of `texts`. Padding can be forced otherwise, to prove that it does not matter."""
     import torch
 
     rows = tokenise(loaded.tokenizer, texts, loaded.manifest.max_length)
@@ -62,7 +68,12 @@ def predict_logits(
     batches = list(token_batches([len(row) for row in rows], token_budget))
     with torch.inference_mode():
         for batch in track(batches, description="scoring", unit="batch") if progress else batches:
-            ids, mask = pad([rows[i] for i in batch], loaded.manifest.pad_token_id, padding_side or loaded.manifest.padding_side)
+            ids, mask = pad(
+                [rows[i] for i in batch],
+                loaded.manifest.pad_token_id,
+                padding_side or loaded.manifest.padding_side,
+                extra_padding,
+            )
             out = loaded.model(input_ids=ids.to(loaded.device), attention_mask=mask.to(loaded.device)).logits
             logits[batch] = out.float().cpu().numpy()
     return logits

@@ -118,7 +118,7 @@ def _round_trip(evidence: Evidence, rules: GateConfig) -> Iterator[RuleResult]:
     proof: Any = evidence.round_trip
     for name, key, between in (
         ("logits", "max_logit_difference", "training and a load from the registry"),
-        ("padding", "max_padding_difference", "padding on the left and on the right"),
+        ("padding", "max_padding_difference", "one way of padding and another"),
         ("batch", "max_batch_difference", "one text at a time and all at once"),
     ):
         what = f"Largest logit difference between {between}"

@@ -33,7 +33,7 @@ class RoundTrip:
     head_hash_equal: bool
     """The loaded model's head has the very weights whose hash training recorded."""
     max_padding_difference: float
-    """Largest difference of logits between padding on the left and on the right."""
+    """Largest difference of logits between padding on either side (absolute positions: between little and much padding)."""
     max_batch_difference: float
     """Largest difference of logits between one text at a time and all at once."""
     probes: int
@@ -118,14 +118,25 @@ def load_and_repeat(home: Home, name: str, version: str) -> Found:
         folder = download_adapter(home, get_version(connect(home), name, version), Path(scratch))
         texts = json.loads((folder / PROBE).read_text(encoding="utf-8"))["texts"]
         loaded = load_adapter(folder, own)
-        other = "right" if loaded.manifest.padding_side == "left" else "left"
+        forced = _other_padding(loaded)
         every = 1 << 30  # tokens: all texts in one batch
         return Found(
             logits=predict_logits(loaded, texts, token_budget=every).tolist(),
-            other_side=predict_logits(loaded, texts, token_budget=every, padding_side=other).tolist(),
+            other_side=predict_logits(loaded, texts, token_budget=every, **forced).tolist(),
             one_by_one=predict_logits(loaded, texts, token_budget=1).tolist(),
             head_sha256=head_sha256(loaded.model),
         )
+
+
+def _other_padding(loaded: Any) -> dict[str, Any]:
+    """How to pad differently: on the other side, or, where positions are counted from the left edge, more on the same side.
+
+    An encoder with a table of absolute positions (BERT) reads a text that is pushed to the right as another one; it is
+    never padded so. What must not matter there is how much padding follows.
+    """
+    if any(name.endswith("position_embeddings") for name, _ in loaded.model.named_modules()):
+        return {"extra_padding": 16}
+    return {"padding_side": "right" if loaded.manifest.padding_side == "left" else "left"}
 
 
 def _main(arguments: list[str]) -> int:
