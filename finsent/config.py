@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from finsent.errors import ConfigError
 
@@ -137,7 +137,10 @@ class Source(Section):
     """One place that labelled tweets come from."""
 
     uri: str
-    """File, folder, glob, or `hf://owner/name` for a dataset of the Hub."""
+    """File, folder, glob, `s3://bucket/key` (folders and globs too), `hf://owner/name` for a dataset of the Hub, or a database's
+    SQLAlchemy URL together with `query`."""
+    query: str | None = None
+    """What to ask a database for, e.g. `SELECT body AS text, label FROM tweets`; only where `uri` is a database."""
     name: str | None = None
     """Name in reports and in the column `source`; left out, the file's name without endings."""
     format: Literal["auto", "csv", "tsv", "jsonl", "parquet"] = "auto"
@@ -173,8 +176,24 @@ class DataConfig(Section):
     """Texts whose shingle sets overlap at least this much are near duplicates and share a split."""
     shingle_size: int = Field(default=5, gt=0)
     """Characters to a shingle, on the normalised text."""
-    permutations: int = Field(default=128, ge=16)
+    permutations: int = Field(default=160, ge=40)
     """MinHash permutations of the candidate search; every candidate is verified by its real Jaccard."""
+    truncation_min_characters: int = Field(default=32, gt=0)
+    """A text that ends in an ellipsis is a near duplicate of whatever goes on after it, if at least this much is left of it."""
+    split: Literal["group", "time", "source"] = "group"
+    """How rows are split: `group` by a stable hash of the near-duplicate group; `time` by `created_at`, later rows for testing;
+    `source` by `test_sources` and `validation_sources`. A group lives in one split in each of them."""
+    validation_from: AwareDatetime | None = None
+    """With `split: time`: rows from here on, up to `test_from`, are for validation."""
+    test_from: AwareDatetime | None = None
+    """With `split: time`: rows from here on are for testing."""
+    embargo_hours: float = Field(default=24.0, ge=0.0)
+    """With `split: time`: rows this soon before `validation_from` and `test_from` are used for nothing, since what they speak of
+    is still going on after it."""
+    validation_sources: tuple[str, ...] = ()
+    """With `split: source`: names of the sources held out for validation."""
+    test_sources: tuple[str, ...] = ()
+    """With `split: source`: names of the sources held out for testing."""
     validation_fraction: float = Field(default=0.15, gt=0.0, lt=0.5)
     """Share of near-duplicate groups for validation: calibration and early looks."""
     test_fraction: float = Field(default=0.15, gt=0.0, lt=0.5)
@@ -183,6 +202,29 @@ class DataConfig(Section):
     """Goes into the hash that decides a group's split. Changing it moves rows between train and test."""
     max_characters: int = Field(default=5000, gt=0)
     """Longer texts are quarantined."""
+    languages: tuple[str, ...] = ()
+    """Languages taken, as two-letter codes (`en`); rows in others are quarantined. Left empty, every language is taken."""
+    repair_mojibake: bool = True
+    """Repair text that was decoded with the wrong encoding (`â€¦` for an ellipsis), where that can be undone without loss.
+    Repaired rows are flagged, and so is mojibake that stays."""
+    mask_handles: bool = False
+    """Store and show `@user` in place of every handle."""
+    check_schema: bool = True
+    """Stop before writing when a source lost a column or has a label that it did not have the last time."""
+    check_labels: bool = True
+    """Stop before writing when a source's labels look mapped wrongly: rows called Bullish that speak like Bearish ones."""
+
+    @model_validator(mode="after")
+    def _split_is_complete(self) -> Self:
+        if self.split == "time" and (self.validation_from is None or self.test_from is None):
+            raise ValueError("data.split: time needs data.validation_from and data.test_from")
+        if self.validation_from and self.test_from and self.validation_from >= self.test_from:
+            raise ValueError(f"data.validation_from = {self.validation_from} must be before data.test_from = {self.test_from}")
+        if self.split == "source" and not (self.validation_sources and self.test_sources):
+            raise ValueError("data.split: source needs data.validation_sources and data.test_sources")
+        if both := set(self.validation_sources) & set(self.test_sources):
+            raise ValueError(f"sources {sorted(both)} are in data.validation_sources and in data.test_sources")
+        return self
 
 
 class GateConfig(Section):

@@ -41,6 +41,25 @@ SCHEMAS: Final[Mapping[str, pa.Schema]] = MappingProxyType(
             group=pa.string(),
             split=pa.string(),
             ingested_at=_TIME,
+            flags=pa.string(),
+        ),
+        "signatures": _schema(
+            id=pa.string(),
+            template=pa.int64(),
+            prefix=pa.int64(),
+            cut=pa.bool_(),
+            size=pa.int32(),
+            bands=pa.binary(),
+            sketch=pa.binary(),
+        ),
+        "reviews": _schema(
+            id=pa.string(),
+            text=pa.string(),
+            decision=pa.string(),
+            label=pa.string(),
+            why=pa.string(),
+            who=pa.string(),
+            decided_at=_TIME,
         ),
         "quarantine": _schema(
             source=pa.string(),
@@ -65,6 +84,10 @@ SCHEMAS: Final[Mapping[str, pa.Schema]] = MappingProxyType(
     }
 )
 """Columns of each table. Labels are class names, times are UTC to the microsecond."""
+
+ADDED: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({"tweets": ("flags",)})
+"""Schema migrations: columns that a table got after it was first released, in that order. A table from before gets them with
+its next append; until then, and in its old rows, they are null. Columns are never renamed, retyped or dropped."""
 
 
 def location(home: Home, name: str) -> str:
@@ -105,7 +128,16 @@ def read(
         if not 0 <= version <= handle.version():
             raise InputError(f"table {name!r} has no version {version}. Its latest is {handle.version()}.")
         handle.load_as_version(version)
-    return handle.to_pyarrow_table(columns=schema.names, filters=filters).cast(schema)
+    there = {field.name for field in handle.schema().fields}
+    found = handle.to_pyarrow_table(columns=[column for column in schema.names if column in there], filters=filters)
+    return _complete(name, found, schema)
+
+
+def _complete(name: str, table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table with the columns of `schema`; those of a migration may be missing, and are null then."""
+    for column in set(schema.names) & set(ADDED.get(name, ())) - set(table.column_names):
+        table = table.append_column(column, pa.nulls(table.num_rows, schema.field(column).type))
+    return table.select(schema.names).cast(schema)
 
 
 def append(
@@ -130,7 +162,7 @@ def append(
     from deltalake.exceptions import CommitFailedError
 
     handle = _open_or_create(home, name)
-    data = table.select(SCHEMAS[name].names).cast(SCHEMAS[name])
+    data = _complete(name, table, SCHEMAS[name])
     properties = CommitProperties(
         custom_metadata=metadata, app_transactions=[Transaction(*transaction)] if transaction is not None else None
     )
@@ -225,13 +257,23 @@ def _open(home: Home, name: str) -> "DeltaTable | None":
         return None
 
 
+def _migrated(handle: "DeltaTable", name: str) -> "DeltaTable":
+    from deltalake.schema import Field, PrimitiveType
+
+    there = {field.name for field in handle.schema().fields}
+    missing = [column for column in ADDED.get(name, ()) if column not in there]
+    if missing:
+        handle.alter.add_columns([Field(column, PrimitiveType(str(SCHEMAS[name].field(column).type))) for column in missing])
+    return handle
+
+
 def _open_or_create(home: Home, name: str) -> "DeltaTable":
     from deltalake import DeltaTable
     from deltalake.exceptions import DeltaError
 
     handle = _open(home, name)
     if handle is not None:
-        return handle
+        return _migrated(handle, name)
     if "://" not in home.tables_url:
         Path(location(home, name)).mkdir(parents=True, exist_ok=True)
     try:

@@ -200,6 +200,7 @@ def _tweets(placement: Placement, now: datetime) -> pa.Table:
             "group": [group for _, group, _ in rows],
             "split": [split for _, _, split in rows],
             "ingested_at": [now] * len(rows),
+            "flags": [None] * len(rows),
         },
         schema=tables.SCHEMAS["tweets"],
     )

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -90,3 +91,16 @@ def test_processes_append_side_by_side(home: Home) -> None:
     shared = [name for name in found if name.startswith("shared")]
     assert len(shared) == len(set(shared))
     assert "shared-3" in shared
+
+
+def test_a_table_from_before_a_migration_is_read_and_gets_the_column_with_its_next_append(home: Home) -> None:
+    from deltalake import write_deltalake
+
+    old = tables.SCHEMAS["tweets"].remove(tables.SCHEMAS["tweets"].get_field_index("flags"))
+    row = {"id": "a", "text": "x", "label": "Neutral", "source": "s", "group": "a", "split": "train"}
+    Path(tables.location(home, "tweets")).mkdir(parents=True)
+    write_deltalake(tables.location(home, "tweets"), pa.Table.from_pylist([row], schema=old))
+    assert tables.read(home, "tweets", columns=["id", "flags"]).to_pylist() == [{"id": "a", "flags": None}]
+    tables.append(home, "tweets", pa.Table.from_pylist([row | {"id": "b", "flags": "mojibake"}], schema=tables.SCHEMAS["tweets"]))
+    found = tables.read(home, "tweets", columns=["id", "flags"]).sort_by("id").to_pylist()
+    assert found == [{"id": "a", "flags": None}, {"id": "b", "flags": "mojibake"}]
