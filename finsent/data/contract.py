@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Final, Literal
 
 from finsent.labels import LABELS
-from finsent.text import normalise
+from finsent.text import is_blank
 
 Reason = Literal[
     "malformed row",
@@ -55,7 +55,7 @@ def check_text(value: object, max_characters: int) -> str | Rejection:
             value.encode()
         except UnicodeEncodeError as error:
             return Rejection("bad encoding", f"{error.object[error.start : error.end]!r} at character {error.start} is not UTF-8")
-    if not normalise(value):
+    if is_blank(value):
         return Rejection("empty", "nothing but white space and links" if value.strip() else "no characters")
     return value
 

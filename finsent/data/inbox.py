@@ -19,8 +19,9 @@ from finsent.config import DataConfig, Source
 from finsent.data import tables
 from finsent.data.contract import Rejection, check_text, check_time, shorten
 from finsent.data.formats import read
-from finsent.data.quarantine import Quarantined, record
+from finsent.data.quarantine import record
 from finsent.data.reading import reject
+from finsent.data.rows import Quarantined
 from finsent.data.sources import RawRow, SourceFile, Wanted, resolve
 from finsent.errors import Refused
 from finsent.home import Home

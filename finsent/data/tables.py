@@ -2,7 +2,7 @@
 
 import logging
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -48,7 +48,6 @@ SCHEMAS: Final[Mapping[str, pa.Schema]] = MappingProxyType(
             template=pa.int64(),
             prefix=pa.int64(),
             cut=pa.bool_(),
-            size=pa.int32(),
             bands=pa.binary(),
             sketch=pa.binary(),
         ),
@@ -68,6 +67,7 @@ SCHEMAS: Final[Mapping[str, pa.Schema]] = MappingProxyType(
             reason=pa.string(),
             detail=pa.string(),
             ingested_at=_TIME,
+            id=pa.string(),
         ),
         "inbox": _schema(id=pa.string(), created_at=_TIME, text=pa.string(), received_at=_TIME),
         "predictions": _schema(
@@ -85,7 +85,7 @@ SCHEMAS: Final[Mapping[str, pa.Schema]] = MappingProxyType(
 )
 """Columns of each table. Labels are class names, times are UTC to the microsecond."""
 
-ADDED: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({"tweets": ("flags",)})
+ADDED: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({"tweets": ("flags",), "quarantine": ("id",)})
 """Schema migrations: columns that a table got after it was first released, in that order. A table from before gets them with
 its next append; until then, and in its old rows, they are null. Columns are never renamed, retyped or dropped."""
 
@@ -133,6 +133,34 @@ def read(
     return _complete(name, found, schema)
 
 
+def batches(
+    home: Home, name: str, columns: Sequence[str], *, version: int | None = None, filters: Any = None, rows: int = 65_536
+) -> Iterator[pa.RecordBatch]:
+    """Rows of a table in batches, at its latest version or an earlier one; always in the same order for one version.
+
+    Args:
+        home: Where the tables are.
+        name: One of `SCHEMAS`.
+        columns: Columns to read.
+        version: Version to read (time travel).
+        filters: pyarrow expression, applied while reading.
+        rows: Rows of a batch at most.
+    """
+    handle = _open(home, name)
+    if handle is None:
+        return
+    if version is not None:
+        handle.load_as_version(version)
+    schema = pa.schema([SCHEMAS[name].field(column) for column in columns])
+    there = [column for column in columns if column in {field.name for field in handle.schema().fields}]
+    scan = handle.to_pyarrow_dataset().scanner(
+        columns=there, filter=filters, batch_size=rows, batch_readahead=2, fragment_readahead=1
+    )
+    for batch in scan.to_batches():
+        if batch.num_rows:
+            yield from _complete(name, pa.Table.from_batches([batch]), schema).combine_chunks().to_batches()
+
+
 def _complete(name: str, table: pa.Table, schema: pa.Schema) -> pa.Table:
     """The table with the columns of `schema`; those of a migration may be missing, and are null then."""
     for column in set(schema.names) & set(ADDED.get(name, ())) - set(table.column_names):
@@ -143,7 +171,7 @@ def _complete(name: str, table: pa.Table, schema: pa.Schema) -> pa.Table:
 def append(
     home: Home,
     name: str,
-    table: pa.Table,
+    table: pa.Table | pa.RecordBatchReader,
     *,
     transaction: tuple[str, int] | None = None,
     metadata: dict[str, str] | None = None,
@@ -153,7 +181,8 @@ def append(
     Args:
         home: Where the tables are.
         name: One of `SCHEMAS`; the rows must have its columns, in any order.
-        table: Rows to append.
+        table: Rows to append; a reader, which must have the table's very schema, is written as it is read, so that memory holds
+            one row group of it.
         transaction: (application, number): an append whose number that application has reached already writes nothing, so that
             a rerun after a crash doubles no row. Numbers of one application must rise.
         metadata: Recorded with the commit.
@@ -162,7 +191,7 @@ def append(
     from deltalake.exceptions import CommitFailedError
 
     handle = _open_or_create(home, name)
-    data = _complete(name, table, SCHEMAS[name])
+    data = _complete(name, table, SCHEMAS[name]) if isinstance(table, pa.Table) else table
     properties = CommitProperties(
         custom_metadata=metadata, app_transactions=[Transaction(*transaction)] if transaction is not None else None
     )
@@ -176,6 +205,18 @@ def append(
                 raise
     handle.update_incremental()
     return int(handle.version())
+
+
+def replace(home: Home, name: str, table: pa.Table, *, metadata: dict[str, str] | None = None) -> None:
+    """Put these rows in place of all that a table has, in one commit; only for what can be derived anew."""
+    from deltalake import CommitProperties, write_deltalake
+
+    write_deltalake(
+        _open_or_create(home, name),
+        _complete(name, table, SCHEMAS[name]),
+        mode="overwrite",
+        commit_properties=CommitProperties(custom_metadata=metadata),
+    )
 
 
 @dataclass(frozen=True)
@@ -197,7 +238,12 @@ def position(home: Home, name: str, application: str) -> Position:
 
 
 def append_next(
-    home: Home, name: str, table: pa.Table, application: str, after: Position, metadata: Mapping[str, str] | None = None
+    home: Home,
+    name: str,
+    table: pa.Table | pa.RecordBatchReader,
+    application: str,
+    after: Position,
+    metadata: Mapping[str, str] | None = None,
 ) -> Position | None:
     """Append rows as the number that follows `after`; the new position, or None if another run took that number first.
 
