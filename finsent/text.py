@@ -11,7 +11,8 @@ from typing import Final, NamedTuple
 
 NORMALISATION: Final = "2"
 
-_URL: Final = re.compile(r"(?:https?://|www\.|\bpic\.twitter\.com/|\bt\.co/)\S*|\bhttps?\.{3}")
+URL: Final = re.compile(r"(?:https?://|www\.|\bpic\.twitter\.com/|\bt\.co/)\S*|\bhttps?\.{3}")
+"""A link, in text that is folded; the start of one too, where a tweet was cut short inside it."""
 _HANDLE: Final = re.compile(r"(?<![\w@])@\w+")
 _RETWEET: Final = re.compile(r"^(?:rt @user\s*:?\s*)+")
 _CASHTAG: Final = re.compile(r"(?<![\w$])\$[a-z][a-z0-9_.\-]{0,19}(?<![.\-])(?!\w)")
@@ -49,7 +50,7 @@ def _step(text: str) -> str:
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text.translate(_MARKS))
     text = text.casefold()
-    text = _HANDLE.sub("@user", _URL.sub(" ", text))
+    text = _HANDLE.sub("@user", URL.sub(" ", text))
     return _RETWEET.sub("", " ".join(text.split()))
 
 

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from finsent.data.linking import pairs_apart, unite
-from finsent.data.placing import QUARANTINED, Refusal, Scene, enter, homes_of
+from finsent.data.placing import QUARANTINED, Refusal, Scene, enter, first_home, homes_of
 from finsent.data.shingles import Int64
 from finsent.data.splits import CODES, OUT
 
@@ -78,8 +78,10 @@ def _spread(
                 refused.add(node)
                 _refuse(scene, members[node], near)
             else:
-                placed[node] = min(near)
-                enter(scene, members[node], placed[node])
+                home = first_home(scene.before, near)
+                enter(scene, members[node], home)
+                if home is not None:
+                    placed[node] = home
         waiting = [node for node in waiting if node not in placed and node not in refused]
     free = set(waiting)
     ties = [(node, other) for node in waiting for other in neighbours[node] if other in free]
@@ -89,7 +91,8 @@ def _spread(
 
 
 def _refuse(scene: Scene, rows: Sequence[int], near: set[tuple[int, int]]) -> None:
-    where = ", ".join(f"{CODES[split]} (group {scene.before.names[group].as_py()})" for split, group in sorted(near))
+    names = sorted((CODES[split], scene.before.names[group].as_py()) for split, group in near)
+    where = ", ".join(f"{split} (group {group})" for split, group in names)
     for row in rows:
         scene.into.outcome[row] = QUARANTINED
         scene.into.refusals.append(Refusal(row, "bridges splits", detail=f"near twins in {where}"))

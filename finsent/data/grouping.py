@@ -33,6 +33,7 @@ from finsent.data.placing import (
     Rows,
     Scene,
     enter,
+    first_home,
     homes_of,
 )
 from finsent.data.shingles import Int64
@@ -200,7 +201,7 @@ def _settle(scene: Scene, rows: Int64, old: Sequence[int]) -> str:
     if len({split for split, _ in homes if split != OUT}) > 1:
         bridge(scene, rows, old)
         return "bridge"
-    enter(scene, rows.tolist(), min(homes, default=None))
+    enter(scene, rows.tolist(), first_home(scene.before, homes))
     return "group"
 
 

@@ -3,11 +3,11 @@
 import re
 from typing import Final
 
-from finsent.text import _URL, normalise
+from finsent.text import URL, normalise
 
 MASK: Final = "@user"
 
-_LINK: Final = re.compile(_URL.pattern, re.IGNORECASE)  # there the text is folded already
+_LINK: Final = re.compile(URL.pattern, re.IGNORECASE)  # there the text is folded already
 # a handle as people write it: the at sign in any width, invisible marks inside that the identity form drops
 _WRITTEN: Final = re.compile(r"(?<![\w@＠﹫])[@＠﹫]\w+(?:[\u00ad\u200b-\u200f\u2060\ufe0e\ufe0f\ufeff]+\w+)*")
 

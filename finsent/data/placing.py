@@ -1,6 +1,7 @@
 """What placing rows works on and with: rows as parallel arrays, their near-duplicate graph, and entering rows into a group."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -108,8 +109,13 @@ class Scene:
 
 
 def homes_of(before: Before, old: Iterable[int]) -> set[tuple[int, int]]:
-    """Splits and group numbers of rows accepted before; the splits that are used come first."""
+    """Splits and group numbers of rows accepted before."""
     return {(int(before.splits[row]), int(before.groups[row])) for row in old}
+
+
+def first_home(before: Before, homes: AbstractSet[tuple[int, int]]) -> tuple[int, int] | None:
+    """The home that new rows go to: one that is used for something, of several the first by name."""
+    return min(homes, key=lambda home: (home[0], before.names[home[1]].as_py()), default=None)
 
 
 def enter(scene: Scene, rows: Sequence[int], home: tuple[int, int] | None) -> None:

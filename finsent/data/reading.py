@@ -7,12 +7,16 @@ from datetime import datetime
 from typing import Any, Final
 
 from finsent.config import DataConfig, Source
-from finsent.data.contract import Rejection, check_label, check_text, check_time, label_key, shorten, understand_label
+from finsent.data.contract import Rejection, check_label, check_text, check_time, label_key, quoted, shorten, understand_label
 from finsent.data.formats import read
+from finsent.data.language import check_language
+from finsent.data.masking import mask_handles
+from finsent.data.mojibake import repair
+from finsent.data.plausibility import Polarity, check_polarity, describe_implausible
 from finsent.data.rows import Quarantined, Row
 from finsent.data.sources import RawRow, SourceFile, fingerprint_file, labelled, resolve
 from finsent.data.spool import Spool
-from finsent.errors import InputError
+from finsent.errors import InputError, Refused
 from finsent.progress import track
 from finsent.text import forms
 
@@ -40,21 +44,25 @@ def spool_sources(sources: Sequence[Source], config: DataConfig, now: datetime, 
 
     Raises:
         InputError: a file, a column or all labels of a source are wrong.
+        Refused: the labels of a source look mapped wrongly.
     """
     read, rejected, reasons, flags = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
     inputs = []
     resolved = [[(source, file) for file in resolve(source)] for source in sources]
     for files in resolved:
-        seen = Counter[str]()
+        seen, polarity = Counter[str](), Polarity()
         for source, file in files:
             for number, good, bad in track(checked(file, source, config, now, seen), description=file.label, unit="batch"):
                 spool.add(good, bad)
+                polarity.add((row.label, row.text) for row in good)
                 read[file.name] += number
                 rejected[file.name] += len(bad)
                 reasons.update(row.reason for row in bad)
                 flags.update(row.flags for row in good if row.flags is not None)
             inputs.append(fingerprint_file(file))
         check_labels(files[0][0], seen)
+        if config.check_labels and (implausible := check_polarity(polarity, files[0][0].labels)):
+            raise Refused(describe_implausible(implausible, files[0][1].name))
     return Reading(dict(read), dict(rejected), dict(reasons), dict(flags), inputs)
 
 
@@ -76,13 +84,28 @@ def checked(
         for raw in batch:
             row = _check(raw, file, source.labels, config, now)
             if isinstance(row, Rejection):
-                bad.append(reject(raw, row, file))
+                bad.append(reject(raw, row, file, mask=config.mask_handles))
             else:
                 good.append(row)
         yield len(batch), good, bad
 
 
 def _check(raw: RawRow, file: SourceFile, labels: Mapping[str, str] | None, config: DataConfig, now: datetime) -> Row | Rejection:
+    fields = _fields(raw, labels, config, now)
+    if isinstance(fields, Rejection):
+        return fields
+    text, label, created_at = fields
+    text, flag = _repaired(text, config)
+    if (foreign := check_language(text, config.languages)) is not None:
+        return foreign
+    if config.mask_handles:
+        text = mask_handles(text)
+    return Row(file.name, file.label, raw.number, text, label, created_at, forms(text), flag)
+
+
+def _fields(
+    raw: RawRow, labels: Mapping[str, str] | None, config: DataConfig, now: datetime
+) -> tuple[str, str, datetime | None] | Rejection:
     if raw.fault is not None:
         return raw.fault
     text = check_text(raw.text, config.max_characters)
@@ -92,16 +115,24 @@ def _check(raw: RawRow, file: SourceFile, labels: Mapping[str, str] | None, conf
     if isinstance(label, Rejection):
         return label
     created_at = check_time(raw.created_at, now)
-    if isinstance(created_at, Rejection):
-        return created_at
     if created_at is None and config.split == "time":
         return Rejection("no date", "rows are split by time (data.split), and this one has none")
-    return Row(file.name, file.label, raw.number, text, label, created_at, forms(text))
+    return created_at if isinstance(created_at, Rejection) else (text, label, created_at)
 
 
-def reject(raw: RawRow, why: Rejection, file: SourceFile) -> Quarantined:
-    """A row of a file for the quarantine; its text made storable, and cut where it is very long."""
-    return Quarantined(file.name, file.label, raw.number, storable(raw.text), why.reason, why.detail)
+def _repaired(text: str, config: DataConfig) -> tuple[str, str | None]:
+    found = repair(text)
+    if found.text != text and not config.repair_mojibake:
+        return text, "mojibake"
+    return found.text, found.flag
+
+
+def reject(raw: RawRow, why: Rejection, file: SourceFile, *, mask: bool = False) -> Quarantined:
+    """A row of a file for the quarantine; its text made storable, cut where it is very long, handles masked if asked for."""
+    text, detail = storable(raw.text), why.detail
+    if mask:
+        text, detail = mask_handles(text), mask_handles(detail)
+    return Quarantined(file.name, file.label, raw.number, text, why.reason, detail)
 
 
 def storable(value: Any) -> str:
@@ -109,7 +140,11 @@ def storable(value: Any) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        return shorten(str(value).encode("utf-8", "backslashreplace").decode(), _KEPT_OF_BAD_TEXT)
+        try:
+            written = str(value)
+        except (ValueError, RecursionError):  # numbers of thousands of digits, endless nests
+            written = quoted(value)
+        return shorten(written.encode("utf-8", "backslashreplace").decode(), _KEPT_OF_BAD_TEXT)
     try:
         raw = value.encode("utf-8", "surrogateescape")  # back to the bytes that the file has
     except UnicodeEncodeError:

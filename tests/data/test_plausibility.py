@@ -4,6 +4,7 @@ import csv
 import gzip
 import itertools
 import re
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,8 +22,9 @@ from finsent.data.plausibility import (
     means,
     polarity,
 )
-from finsent.data.reading import read_sources
+from finsent.data.reading import checked
 from finsent.data.sample import sample_sources
+from finsent.data.sources import resolve
 from finsent.labels import LABELS
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -131,8 +133,8 @@ def test_batches_make_no_difference() -> None:
 def test_the_bundled_sample_passes() -> None:
     for day in (1, 2):
         for source in sample_sources(day):
-            reading = read_sources([source], DataConfig(), datetime.now(UTC))
-            rows = [(row.label, row.text) for row in reading.rows]
+            batches = (checked(file, source, DataConfig(), datetime.now(UTC), Counter()) for file in resolve(source))
+            rows = [(row.label, row.text) for batch in batches for _, good, _ in batch for row in good]
             assert check_polarity(gather(rows), source.labels) is None
             assert check_polarity(gather(rows, {"Bullish": "Bearish", "Bearish": "Bullish"})) is not None
 
