@@ -21,38 +21,7 @@ import numpy as np
 ADDED = 10_000
 CHUNK = 50_000
 LABELS = ("Neutral", "Bullish", "Bearish")
-SYLLABLES = [
-    "ba",
-    "ce",
-    "di",
-    "fo",
-    "gu",
-    "ha",
-    "je",
-    "ki",
-    "lo",
-    "mu",
-    "na",
-    "pe",
-    "qui",
-    "ro",
-    "su",
-    "ta",
-    "ve",
-    "wi",
-    "xo",
-    "yu",
-    "za",
-    "bre",
-    "cli",
-    "dro",
-    "fla",
-    "gri",
-    "sto",
-    "tra",
-    "ple",
-    "shu",
-]
+SYLLABLES = tuple("babecedifoguhajekilomunaperosutavewixoyuzabocludrefla"[at : at + 2] for at in range(0, 52, 2))
 EMOJI = ("🚀", "📈", "📉", "🔥", "😂")
 
 MEASURED = """

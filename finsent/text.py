@@ -22,6 +22,7 @@ _REPEAT: Final = re.compile(r"(\W)\1{2,}")
 _EMOJI: Final = re.compile(
     "[\U0001f000-\U0001faff\u2190-\u21ff\u2300-\u23ff\u2500-\u27bf\u2900-\u297f\u2b00-\u2bff\u20e3\U000e0020-\U000e007f]+"
 )
+_WORD: Final = re.compile(r"(?<![\w$@])[^\W\d_]")  # its first letter; cashtags and handles are no words
 # a word of plain letters between white space outlasts every step of `normalise`
 _PLAIN_WORD: Final = re.compile(r"(?<!\S)(?!rt\s)[a-z]+(?!\S)", re.IGNORECASE)
 # invisible marks that change nothing a reader sees, and quotes that keyboards set differently
@@ -61,7 +62,7 @@ class Forms(NamedTuple):
     """See `text_id`."""
     template: str
     """Near-duplicate form: the identity form without emoji, cashtags masked, long runs of a mark shortened, a final ellipsis
-    cut. A text of nothing else keeps its emoji."""
+    cut. A text without a word keeps emoji and cashtags, which are all it says."""
     cut: bool
     """Whether it ends in an ellipsis, as platforms leave it when they cut a tweet short."""
 
@@ -69,10 +70,10 @@ class Forms(NamedTuple):
 def forms(text: str) -> Forms:
     """All forms at once, at the price of one normalisation."""
     identity = normalise(text)
-    plain = identity
-    if not identity.isascii():
-        plain = " ".join(_EMOJI.sub(" ", identity).split()) or identity
+    plain = identity if identity.isascii() else " ".join(_EMOJI.sub(" ", identity).split())
     masked = _CASHTAG.sub("$tag", _CUT.sub("", plain))
+    if _WORD.search(masked) is None:
+        masked = plain = identity  # nothing else to tell "$AAPL 🚀" from "$TSLA 📉" by
     return Forms(_digest(identity), _REPEAT.sub(r"\1\1", masked), plain.endswith("..."))
 
 

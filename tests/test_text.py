@@ -118,4 +118,7 @@ def test_emoji_do_not_tell_twins_apart() -> None:
     assert forms("$AAPL 🚀 to the ❤️ moon ✅").template == plain.template
     assert forms("$AAPL 🚀 to the moon").id != plain.id
     assert forms("🚀🚀").template == "🚀🚀"
+    assert forms("$AAPL 🚀 @you 150").template == "$aapl 🚀 @user 150"
+    assert forms("$AAPL 🚀").template != forms("$TSLA 🚀").template
+    assert forms("$AAPL nice 🚀").template == forms("$TSLA nice").template
     assert forms("café €5 日本 half ½").template == "café €5 日本 half 1⁄2"
