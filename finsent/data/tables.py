@@ -283,3 +283,57 @@ def _open_or_create(home: Home, name: str) -> "DeltaTable":
         if handle is None:
             raise
         return handle
+
+
+def change_next(
+    home: Home, name: str, changes: pa.Table, application: str, after: Position, metadata: Mapping[str, str] | None = None
+) -> Position | None:
+    """Change and remove rows by their id as the number that follows `after`, in one commit; earlier versions keep them.
+
+    Args:
+        home: Where the tables are.
+        name: A table that exists and whose ids are unique.
+        changes: Columns `id`, `removed` (bool: the row goes) and those to be overwritten in the other rows. Ids that the table
+            does not have are passed over.
+        application: Whose commits are numbered.
+        after: Where the table stood when `changes` were derived.
+        metadata: Recorded with the commit.
+
+    Returns:
+        The new position, or None if another run took that number first, or rewrote the same files (compaction).
+    """
+    from deltalake import CommitProperties, DeltaTable, Transaction
+    from deltalake.exceptions import CommitFailedError
+
+    number, mark = after.number + 1, uuid.uuid4().hex
+    handle = DeltaTable(location(home, name))
+    if _applied(handle, (application, number)):
+        return None
+    seen = int(handle.version())
+    properties = CommitProperties(
+        custom_metadata={**(metadata or {}), _MARK: mark}, app_transactions=[Transaction(application, number)]
+    )
+    values = {f"`{column}`": f"change.`{column}`" for column in changes.column_names if column not in ("id", "removed")}
+    merge = (
+        handle.merge(
+            changes,
+            "row.id = change.id",
+            source_alias="change",
+            target_alias="row",
+            streamed_exec=False,
+            commit_properties=properties,
+        )
+        .when_matched_delete("change.removed")
+        .when_matched_update(values)
+    )
+    try:
+        merge.execute()
+    except CommitFailedError:
+        handle.update_incremental()
+        if int(handle.version()) == seen:
+            raise  # nobody got ahead: it failed for another reason
+        return None
+    handle.update_incremental()
+    since = commits(home, name, last=max(int(handle.version()) - after.version, 1))
+    ours = next((int(commit["version"]) for commit in since if commit.get(_MARK) == mark), None)
+    return None if ours is None else Position(ours, number)
