@@ -302,32 +302,27 @@ def change_next(
     Returns:
         The new position, or None if another run took that number first, or rewrote the same files (compaction).
     """
-    from deltalake import CommitProperties, DeltaTable, Transaction
+    import pyarrow.compute as pc
+    from deltalake import CommitProperties, Transaction, write_deltalake
     from deltalake.exceptions import CommitFailedError
 
     number, mark = after.number + 1, uuid.uuid4().hex
-    handle = DeltaTable(location(home, name))
+    handle = _open_or_create(home, name)
     if _applied(handle, (application, number)):
         return None
     seen = int(handle.version())
+    ids = changes["id"].to_pylist()
+    there = _complete(name, handle.to_pyarrow_table(filters=pc.field("id").isin(pa.array(ids, pa.string()))), SCHEMAS[name])
     properties = CommitProperties(
         custom_metadata={**(metadata or {}), _MARK: mark}, app_transactions=[Transaction(application, number)]
     )
-    values = {f"`{column}`": f"change.`{column}`" for column in changes.column_names if column not in ("id", "removed")}
-    merge = (
-        handle.merge(
-            changes,
-            "row.id = change.id",
-            source_alias="change",
-            target_alias="row",
-            streamed_exec=False,
-            commit_properties=properties,
-        )
-        .when_matched_delete("change.removed")
-        .when_matched_update(values)
-    )
+    listed = ", ".join("'" + row_id.replace("'", "''") + "'" for row_id in ids)
     try:
-        merge.execute()
+        # Rows replaced, not DeltaTable.merge, update or delete: those write strings as string_view, which no filter of pyarrow's
+        # reads back (delta-rs issue 4579). Through the handle that was read, so that Delta notices who got ahead.
+        write_deltalake(
+            handle, _overwritten(there, changes), mode="overwrite", predicate=f"id IN ({listed})", commit_properties=properties
+        )
     except CommitFailedError:
         handle.update_incremental()
         if int(handle.version()) == seen:
@@ -337,3 +332,14 @@ def change_next(
     since = commits(home, name, last=max(int(handle.version()) - after.version, 1))
     ours = next((int(commit["version"]) for commit in since if commit.get(_MARK) == mark), None)
     return None if ours is None else Position(ours, number)
+
+
+def _overwritten(rows: pa.Table, changes: pa.Table) -> pa.Table:
+    """Those of the rows that stay, with the values of the changes."""
+    wanted = {change["id"]: change for change in changes.to_pylist()}
+    kept = [
+        {**row, **{column: value for column, value in wanted[row["id"]].items() if column != "removed"}}
+        for row in rows.to_pylist()
+        if not wanted[row["id"]]["removed"]
+    ]
+    return pa.Table.from_pylist(kept, schema=rows.schema)

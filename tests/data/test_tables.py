@@ -5,6 +5,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+import deltalake
 import pyarrow as pa
 import pytest
 
@@ -129,32 +130,50 @@ def test_a_number_that_another_run_took_is_not_changed_under(home: Home, monkeyp
     assert tables.append_next(home, "inbox", inbox_rows("c"), "edit", start) is not None
     assert tables.change_next(home, "inbox", changes(("a", "", True)), "edit", start) is None
     # and one that is taken between looking and committing
-    from deltalake.table import TableMerger
+    start, real = tables.position(home, "inbox", "edit"), deltalake.write_deltalake
 
-    start, real = tables.position(home, "inbox", "edit"), TableMerger.execute
-
-    def late(merger: TableMerger) -> object:
-        monkeypatch.setattr(TableMerger, "execute", real)
+    def late(*arguments: object, **more: object) -> None:
+        monkeypatch.setattr(deltalake, "write_deltalake", real)
         assert tables.append_next(home, "inbox", inbox_rows("d"), "edit", start) is not None
-        return real(merger)
+        real(*arguments, **more)
 
-    monkeypatch.setattr(TableMerger, "execute", late)
+    monkeypatch.setattr(deltalake, "write_deltalake", late)
     assert tables.change_next(home, "inbox", changes(("a", "", True)), "edit", start) is None
     assert ids(home) == ["a", "b", "c", "d"]
 
 
 def test_rows_changed_while_another_application_appends_lose_nothing(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    from deltalake.table import TableMerger
-
     tables.append(home, "inbox", inbox_rows("a", "b"))
-    start, real = tables.position(home, "inbox", "edit"), TableMerger.execute
+    start, real = tables.position(home, "inbox", "edit"), deltalake.write_deltalake
 
-    def late(merger: TableMerger) -> object:
+    def late(*arguments: object, **more: object) -> None:
+        monkeypatch.setattr(deltalake, "write_deltalake", real)
         tables.append(home, "inbox", inbox_rows("c"), transaction=("other", 1))
-        return real(merger)
+        real(*arguments, **more)
 
-    monkeypatch.setattr(TableMerger, "execute", late)
+    monkeypatch.setattr(deltalake, "write_deltalake", late)
     written = tables.change_next(home, "inbox", changes(("a", "", True)), "edit", start)
-    monkeypatch.undo()
-    # Delta may refuse, since the new rows could have matched; either way nothing is lost and nothing half done
-    assert ids(home) == (["a", "b", "c"] if written is None else ["b", "c"])
+    assert written == tables.Position(start.version + 2, 1)
+    assert ids(home) == ["b", "c"]
+
+
+def test_changed_rows_can_be_filtered_by_text_columns(home: Home) -> None:
+    rows = inbox_rows(*(f"{number:03}" for number in range(100)))
+    tables.append(home, "inbox", rows)
+    start = tables.position(home, "inbox", "edit")
+    tables.change_next(home, "inbox", changes(("003", "it's new", False), ("004", "", True)), "edit", start)
+    for filters, found in (
+        ([("text", "=", "it's new")], ["003"]),
+        ([("id", "in", ("003", "004", "005"))], ["003", "005"]),
+        ([("id", ">", "097")], ["098", "099"]),
+    ):
+        assert sorted(tables.read(home, "inbox", columns=["id"], filters=filters)["id"].to_pylist()) == found
+
+
+def test_all_rows_can_go(home: Home) -> None:
+    tables.append(home, "inbox", inbox_rows("a", "it's"))
+    start = tables.position(home, "inbox", "edit")
+    assert tables.change_next(home, "inbox", changes(("a", "", True), ("it's", "", True)), "edit", start) is not None
+    assert ids(home) == []
+    tables.append(home, "inbox", inbox_rows("b"))
+    assert ids(home) == ["b"]
