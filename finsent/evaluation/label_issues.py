@@ -103,7 +103,10 @@ def out_of_fold(texts: Sequence[str], labels: NDArray[np.int64], groups: Sequenc
 
 
 def _features(texts: Sequence[str]) -> Any:
-    """Sparse TF-IDF matrix [N, 2 * columns]; hashed, so that memory does not grow with the vocabulary."""
+    """Sparse TF-IDF matrix [N, columns]: hashed, so that memory does not grow with the vocabulary.
+
+    Without the columns that one text alone has: they are half of all and tell nothing of another text.
+    """
     from scipy.sparse import hstack
     from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 
@@ -111,10 +114,13 @@ def _features(texts: Sequence[str]) -> Any:
         HashingVectorizer(n_features=_COLUMNS, alternate_sign=False, norm=None, **settings).transform(texts)
         for settings in ({"ngram_range": (1, 2)}, {"analyzer": "char_wb", "ngram_range": (3, 5)})
     )
-    return hstack([TfidfTransformer(sublinear_tf=True).fit_transform(matrix) for matrix in counts]).tocsr()
+    weighted = hstack([TfidfTransformer(sublinear_tf=True).fit_transform(matrix) for matrix in counts]).tocsc()
+    return weighted[:, np.diff(weighted.indptr) > 1].tocsr()
 
 
 def _classifier() -> Any:
     from sklearn.linear_model import LogisticRegression
 
-    return LogisticRegression(C=3.0, max_iter=200, random_state=_SEED)
+    # of nine settings on 27,842 real tweets with planted errors; they differ by less than chance in what they find, and this
+    # one takes half the time of the default tolerance
+    return LogisticRegression(C=5.0, tol=3e-4, max_iter=200)
