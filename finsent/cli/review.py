@@ -7,6 +7,7 @@ import click
 
 from finsent.cli.options import Outcome, Settings, command, examples, login
 from finsent.cli.output import section, shorten, table
+from finsent.errors import InputError
 
 if TYPE_CHECKING:
     from finsent.pipeline.review import Listing, Recorded
@@ -102,6 +103,8 @@ def _list(settings: Settings, *, conflicts: bool, limit: int | None, out: Path |
     """
     from finsent.pipeline import review
 
+    if conflicts and with_test:
+        raise InputError("--test goes with the search for wrong labels; conflicts are in no split yet. Leave it out.")
     home = settings.home()
     shown = limit if limit is not None or out is not None or settings.json else 20
     found = (
@@ -118,7 +121,7 @@ def _listing(found: "Listing", out: Path | None, *, conflicts: bool) -> str:
         rows: list[Any] = [(item.id[:8], item.label, shorten(item.detail, 160)) for item in found.entries]
         columns: tuple[str, ...] = ("id", "label", "both sides")
     else:
-        head = f"{found.found:,} of {found.looked_at:,} labels are likely wrong"
+        head = f"{found.found:,} of {found.looked_at:,} labels are doubtful"
         if found.looked_at < found.of:
             head += f" (a random sample of the {found.of:,} rows)"
         rows = [(item.id[:8], item.label, item.suggested, item.confidence, shorten(item.text)) for item in found.entries]
@@ -130,7 +133,8 @@ def _listing(found: "Listing", out: Path | None, *, conflicts: bool) -> str:
             f"{head}; {len(found.entries):,} of them are in {out}",
             "Fill in decision (accept, fix or drop), new_label with fix, and why. Then: finsent review apply " + str(out),
         )
-    more = f"The first {len(found.entries)}; all of them: finsent review list --out review.csv" if len(rows) < found.found else ""
+    again = "finsent review list --conflicts --out conflicts.csv" if conflicts else "finsent review list --out review.csv"
+    more = f"The first {len(rows)}; all of them: {again}" if len(rows) < found.found else ""
     return "\n\n".join([head, table(columns, rows), *([more] if more else [])])
 
 

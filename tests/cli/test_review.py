@@ -85,7 +85,7 @@ def test_suspects_on_the_screen_and_in_a_file(finsent: "Finsent", tmp_path: Path
     ingest(load_config(), resolve_home({"FINSENT_HOME": str(tmp_path / "home")}), sample_sources(1)[:1])
     at = ("--home", str(tmp_path / "home"))
     shown = finsent("review", "list", "--limit", 2, *at)
-    assert "labels are likely wrong" in shown.out
+    assert "labels are doubtful" in shown.out
     assert "The first 2; all of them: finsent review list --out review.csv" in shown.out
     listed = finsent("review", "list", "--out", tmp_path / "review.csv", *at)
     assert f"Then: finsent review apply {tmp_path / 'review.csv'}" in listed.out
@@ -105,6 +105,7 @@ def test_wrong_ids_and_missing_reasons_are_exit_code_2(at: tuple[str, str], fins
         (("fix", MOON, "--why", "x"), "Missing argument 'LABEL'"),
         (("fix", MOON, "up", "--why", "x"), "there is no label 'up'"),
         (("list", "--limit", "0"), "0 is not in the range x>=1"),
+        (("list", "--conflicts", "--test"), "conflicts are in no split yet"),
     ):
         refused = finsent("review", *arguments, *at)
         assert (refused.code, refused.out) == (2, "")
