@@ -46,10 +46,14 @@ def apply_to_table(home: Home) -> int | None:
 
 
 def _apply(home: Home, position: tables.Position) -> _Applied | None:
-    rows = tables.read(home, "tweets", columns=["id", "label", "group", "split"])
-    changes = _changes(rows, load_decisions(home))
+    import pyarrow.compute as pc
+
+    decisions = load_decisions(home)
+    decided = pc.field("id").isin(pa.array(list(decisions), pa.string()))
+    changes = _changes(tables.read(home, "tweets", columns=["id", "label"], filters=decided), decisions)
     if not changes.num_rows:
         return _Applied(None)
+    rows = tables.read(home, "tweets", columns=["id", "label", "group", "split"])
     # a label or a removal adds no pair of texts across splits: what was audited before still holds
     audit = read_audit(home, position.version, fingerprint_rows(rows))
     metadata = {"fingerprint": fingerprint_rows(_changed(rows, changes)), **audit.metadata()}

@@ -2,8 +2,11 @@
 
 import csv
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from finsent.data.review_file import COLUMNS, Entry, Filled, read_entries, write_entries
 from finsent.errors import InputError
@@ -79,3 +82,16 @@ def test_a_file_in_another_encoding_or_none_at_all(tmp_path: Path) -> None:
     (tmp_path / "review.csv").write_bytes("id,decision,new_label,why\nab,drop,,naïve\n".encode("cp1252"))
     with pytest.raises(InputError, match=r"is not UTF-8 \(byte 37\)"):
         read_entries(tmp_path / "review.csv")
+
+
+@given(
+    texts=st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=4),
+    why=st.text(st.characters(exclude_categories=["Cs"]), max_size=30),
+)
+def test_no_text_breaks_the_file(texts: list[str], why: str) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "review.csv"
+        write_entries([entry(text) for text in texts], path)
+        fill(path, decision="drop", why=why)
+        (found,) = read_entries(path)
+        assert (found.id, found.decision, found.why) == ("a" * 32, "drop", why.strip())
