@@ -129,7 +129,7 @@ def read(
             raise InputError(f"table {name!r} has no version {version}. Its latest is {handle.version()}.")
         handle.load_as_version(version)
     there = {field.name for field in handle.schema().fields}
-    found = handle.to_pyarrow_table(columns=[column for column in schema.names if column in there], filters=filters)
+    found = _scan(handle, [column for column in schema.names if column in there], filters).to_table()
     return _complete(name, found, schema)
 
 
@@ -153,12 +153,18 @@ def batches(
         handle.load_as_version(version)
     schema = pa.schema([SCHEMAS[name].field(column) for column in columns])
     there = [column for column in columns if column in {field.name for field in handle.schema().fields}]
-    scan = handle.to_pyarrow_dataset().scanner(
-        columns=there, filter=filters, batch_size=rows, batch_readahead=2, fragment_readahead=1
-    )
+    scan = _scan(handle, there, filters, batch_size=rows, batch_readahead=2, fragment_readahead=1)
     for batch in scan.to_batches():
         if batch.num_rows:
             yield from _complete(name, pa.Table.from_batches([batch]), schema).combine_chunks().to_batches()
+
+
+def _scan(handle: "DeltaTable", columns: Sequence[str], filters: Any, **reading: Any) -> "pa.dataset.Scanner":
+    """Not by Arrow's threads: a process that ends soon after they scanned is aborted by the C++ runtime now and then."""
+    from pyarrow.parquet import filters_to_expression
+
+    expression = filters_to_expression(filters) if isinstance(filters, list) else filters
+    return handle.to_pyarrow_dataset().scanner(columns=list(columns), filter=expression, use_threads=False, **reading)
 
 
 def _complete(name: str, table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -358,7 +364,13 @@ def change_next(
         return None
     seen = int(handle.version())
     ids = changes["id"].to_pylist()
-    there = _complete(name, handle.to_pyarrow_table(filters=pc.field("id").isin(pa.array(ids, pa.string()))), SCHEMAS[name])
+    there = _complete(
+        name,
+        _scan(
+            handle, [field.name for field in handle.schema().fields], pc.field("id").isin(pa.array(ids, pa.string()))
+        ).to_table(),
+        SCHEMAS[name],
+    )
     properties = CommitProperties(
         custom_metadata={**(metadata or {}), _MARK: mark}, app_transactions=[Transaction(application, number)]
     )
