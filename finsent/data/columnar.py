@@ -1,13 +1,12 @@
 """Rows of Parquet files and Arrow batches. A bad value costs its row; memory is bounded by the largest values, not the file."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from finsent.data import objects
 from finsent.data.contract import Rejection, shorten
 from finsent.data.sources import RawRow, SourceFile, Wanted
-from finsent.data.unpacking import LONGEST_LINE
 from finsent.errors import InputError
 
 if TYPE_CHECKING:
@@ -15,6 +14,8 @@ if TYPE_CHECKING:
 
 BATCH: Final = 4096
 _BYTES_AT_ONCE: Final = 32 * 1024 * 1024
+_LARGEST_ROW: Final = 64 * 1024 * 1024
+_SMALL_GROUP: Final = 64 * 1024 * 1024
 _READ_AHEAD: Final = 1024 * 1024
 
 
@@ -30,17 +31,21 @@ def read_parquet(file: SourceFile, wanted: Wanted) -> Iterator[list[RawRow]]:
     file.seen.clear()
     try:
         with _source(file) as source:
-            schema = pq.read_schema(source)
+            metadata = pq.read_metadata(source)
+            schema = metadata.schema.to_arrow_schema()
             columns = wanted.choose(schema.names, file.uri)
             chosen = list(dict.fromkeys(columns.values()))
-            # a value that is repeated a million times is held once
-            texts = [name for name in chosen if _is_text(schema.field(name).type)]
+            # a long value that is repeated a million times is held once; but pyarrow holds all values of a row group so
+            small = _most(metadata, lambda group: group.total_byte_size) < _SMALL_GROUP
+            texts = [name for name in chosen if small and _is_text(schema.field(name).type)]
             options = {"buffer_size": _READ_AHEAD, "read_dictionary": texts, "page_checksum_verification": True}
-            with pq.ParquetFile(source, **options) as parquet:
+            with pq.ParquetFile(source, metadata=metadata, **options) as parquet:
                 number = 0
-                for batch in parquet.iter_batches(_batch_size(parquet.metadata, chosen, file.uri), columns=chosen):
+                for batch in parquet.iter_batches(_batch_size(metadata, file.uri), columns=chosen):
                     yield arrow_rows(batch, columns, number)
                     number += batch.num_rows
+            if number != metadata.num_rows:
+                raise InputError(f"{file.uri!r} is damaged: {number} of {metadata.num_rows} rows are there. Get the file anew.")
             if "etag" in file.seen:
                 objects.check_unchanged(file.uri, str(file.seen["etag"]))
     except InputError:
@@ -75,18 +80,19 @@ def _is_text(kind: "pa.DataType") -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_binary(kind))
 
 
-def _batch_size(metadata: Any, chosen: Sequence[str], uri: str) -> int:
-    """Rows that take about `_BYTES_AT_ONCE`, going by the sizes that the file states of its row groups."""
-    largest = 1.0
-    for group in (metadata.row_group(index) for index in range(metadata.num_row_groups)):
-        for column in (group.column(index) for index in range(group.num_columns)):
-            if group.num_rows and column.path_in_schema.startswith(tuple(chosen)):
-                largest = max(largest, column.total_uncompressed_size / group.num_rows)
-    if largest > LONGEST_LINE:
-        raise InputError(
-            f"{uri!r}: a value takes {largest / 2**20:.0f} MiB on average, more than {LONGEST_LINE >> 20}. No tweet does."
-        )
-    return max(1, min(BATCH, int(_BYTES_AT_ONCE / largest)))
+def _batch_size(metadata: Any, uri: str) -> int:
+    """Rows that take about `_BYTES_AT_ONCE`, going by the sizes that the file states of its row groups.
+
+    Not by those of its columns: asking for them ends the process where the file's footer is damaged (pyarrow 25).
+    """
+    largest = _most(metadata, lambda group: group.total_byte_size / max(1, group.num_rows))
+    if largest > _LARGEST_ROW:
+        raise InputError(f"{uri!r}: a row takes {largest / 2**20:.0f} MiB on average. No tweet does.")
+    return int(max(1, min(BATCH, _BYTES_AT_ONCE / max(1.0, largest))))
+
+
+def _most(metadata: Any, size: Callable[[Any], float]) -> float:
+    return max((size(metadata.row_group(index)) for index in range(metadata.num_row_groups)), default=0.0)
 
 
 def arrow_rows(batch: "pa.RecordBatch", columns: Mapping[str, str], before: int) -> list[RawRow]:
@@ -125,12 +131,13 @@ def _value(item: Any) -> object:
 
 def row(number: int, values: Mapping[str, object]) -> RawRow:
     """A row of these values, or its fault where one of them cannot be used."""
-    fault = next((value for value in values.values() if isinstance(value, Rejection)), None)
-    if fault is None:
-        fault = next((wrong for value in values.values() if (wrong := _unusable(value))), None)
-    if fault is not None:
-        text = values.get("text")
-        return RawRow(number, text if isinstance(text, str) else None, fault=fault)
+    for value in values.values():
+        if value is None or type(value) is str:
+            continue
+        fault = value if isinstance(value, Rejection) else _unusable(value)
+        if fault is not None:
+            text = values.get("text")
+            return RawRow(number, text if isinstance(text, str) else None, fault=fault)
     name = values.get("id")
     if isinstance(name, str) and not name.isascii() and any("\ud800" <= character <= "\udfff" for character in name):
         return RawRow(number, values.get("text"), fault=Rejection("bad encoding", f"the id {shorten(ascii(name))} is not UTF-8"))
@@ -142,6 +149,8 @@ _DEEPEST: Final = 20
 
 def _unusable(value: object) -> Rejection | None:
     """Whether a list or mapping is nested so deeply that it cannot even be shown."""
+    if not isinstance(value, list | tuple | dict):
+        return None
     level: list[object] = [value]
     for _ in range(_DEEPEST):
         level = [

@@ -39,12 +39,13 @@ def _read_csv(file: SourceFile, wanted: Wanted) -> Iterator[list[RawRow]]:
         header = [name.strip() for name in first] if isinstance(first, list) else []
         columns = wanted.choose(header, file.uri)
         places = {role: header.index(column) for role, column in columns.items()}
-        yield from _batches(
-            (RawRow(number, record.text, fault=Rejection("malformed row", record.why)), len(record.text))
+        rows = (
+            RawRow(number, record.text, fault=Rejection("malformed row", record.why))
             if isinstance(record, Torn)
-            else (_csv_row(record, number, len(header), places), sum(map(len, record)))
+            else _csv_row(record, number, len(header), places)
             for number, record in enumerate((record for record in found if record), start=1)
         )
+        yield from _batches((found, len(found.text) if isinstance(found.text, str) else 0) for found in rows)
 
 
 def _batches(rows: Iterable[tuple[RawRow, int]]) -> Iterator[list[RawRow]]:

@@ -256,6 +256,13 @@ dataset_info:
         names:
           '0': bearish
           '1': bullish
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: data/train-*
+  - split: test
+    path: data/test-*
 ---
 """
     (folder / "README.md").write_text(card)
