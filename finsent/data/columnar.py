@@ -44,10 +44,7 @@ def read_parquet(file: SourceFile, wanted: Wanted) -> Iterator[list[RawRow]]:
                 for batch in parquet.iter_batches(_batch_size(metadata, file.uri), columns=chosen):
                     yield arrow_rows(batch, columns, number)
                     number += batch.num_rows
-            if number != metadata.num_rows:
-                raise InputError(f"{file.uri!r} is damaged: {number} of {metadata.num_rows} rows are there. Get the file anew.")
-            if "etag" in file.seen:
-                objects.check_unchanged(file.uri, str(file.seen["etag"]))
+            _check_whole(file, number, metadata.num_rows)
     except InputError:
         raise
     except PermissionError as error:
@@ -60,6 +57,13 @@ def read_parquet(file: SourceFile, wanted: Wanted) -> Iterator[list[RawRow]]:
         raise InputError(
             f"{file.uri!r} cannot be read as Parquet: {shorten(str(error), 200)}. Write it anew, or correct its name."
         ) from error
+
+
+def _check_whole(file: SourceFile, found: int, stated: int) -> None:
+    if found != stated:
+        raise InputError(f"{file.uri!r} is damaged: it says that it has {stated} rows, and has {found}. Get the file anew.")
+    if "etag" in file.seen:
+        objects.check_unchanged(file.uri, str(file.seen["etag"]))
 
 
 @contextmanager

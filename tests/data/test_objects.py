@@ -223,3 +223,38 @@ def test_ingestion_from_the_store_into_tables_in_the_store(store: str, monkeypat
     keys = [item["Key"] for item in client(store).list_objects_v2(Bucket="tables", Prefix="finsent/tweets/")["Contents"]]
     assert any("_delta_log" in key for key in keys)
     assert not (tmp_path / "home" / "tables").exists()
+
+
+APPEND_SOME = """
+import sys
+from datetime import UTC, datetime
+import pyarrow as pa
+from finsent.data import tables
+from finsent.home import resolve_home
+
+home, worker, now = resolve_home(), sys.argv[1], datetime.now(UTC)
+for number in range(4):
+    for name, transaction in ((f"{worker}-{number}", None), (f"shared-{number}", ("shared", number + 1))):
+        row = pa.table({"id": [name], "text": ["x"], "created_at": [now], "received_at": [now]})
+        tables.append(home, "inbox", row, transaction=transaction)
+"""
+
+
+def test_processes_append_side_by_side_to_a_table_in_the_store(
+    store: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    client(store).create_bucket(Bucket="shared", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    places = {"FINSENT_HOME": str(tmp_path / "home"), "FINSENT_TABLES": "s3://shared/finsent"}
+    for name, value in {**places, "AWS_ALLOW_HTTP": "true"}.items():
+        monkeypatch.setenv(name, value)
+    workers = [
+        subprocess.Popen([sys.executable, "-c", APPEND_SOME, str(worker)], stderr=subprocess.PIPE, text=True)
+        for worker in range(2)
+    ]
+    for process in workers:
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
+    found = tables.read(resolve_home(places), "inbox")["id"].to_pylist()
+    assert sorted(name for name in found if "shared" not in name) == sorted(f"{w}-{n}" for w in range(2) for n in range(4))
+    assert len(found) == len(set(found))
+    assert "shared-3" in found
