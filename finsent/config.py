@@ -4,13 +4,14 @@ A configuration is a shipped profile (`finsent/profiles/*.yaml`) with, on top, a
 `key=value` overrides.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from finsent.errors import ConfigError
 
@@ -133,6 +134,12 @@ class Recipe(Section):
     """Score the validation split after each epoch."""
 
 
+def mask_passwords(text: str) -> str:
+    """The text with `***` for the password of every URL in it."""
+    masked = re.sub(r"(://[^:@/\s]*):\S*@", r"\1:***@", text)
+    return re.sub(r"([?&][^=&\s]*(?:pass|pwd|secret|token)[^=&\s]*=)[^&\s]+", r"\1***", masked, flags=re.IGNORECASE)
+
+
 class Source(Section):
     """One place that labelled tweets come from."""
 
@@ -158,12 +165,23 @@ class Source(Section):
     """Revision of a Hub dataset."""
     split: str = "train"
     """Split of a Hub dataset to read."""
+    connection: SecretStr | None = Field(default=None, exclude=True, repr=False)
+    """A database's URL as it was given, where it holds a password: `uri` keeps it masked, and this is never shown or stored.
+    Filled from `uri`."""
 
     @model_validator(mode="before")
     @classmethod
     def _label_keys_are_text(cls, data: Any) -> Any:
         if isinstance(data, Mapping) and isinstance(data.get("labels"), Mapping):
             return {**data, "labels": {str(key): value for key, value in data["labels"].items()}}
+        return data
+
+    @model_validator(mode="before")
+    @classmethod
+    def _password_is_taken_out(cls, data: Any) -> Any:
+        uri = data.get("uri") if isinstance(data, Mapping) else None
+        if isinstance(uri, str) and (masked := mask_passwords(uri)) != uri:
+            return {**data, "uri": masked, "connection": uri}
         return data
 
 
@@ -398,4 +416,4 @@ def _explain(error: ValidationError, where: str) -> str:
             problems.append(f"unknown key {key!r} (see `finsent config schema`)")
         else:
             problems.append(f"{key} = {item['input']!r}: {item['msg']}")
-    return f"{where}: " + "; ".join(problems)
+    return mask_passwords(f"{where}: " + "; ".join(problems))

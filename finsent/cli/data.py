@@ -23,6 +23,8 @@ def register(group: click.Group) -> None:
             "finsent ingest 'archive/*.csv' --label-map '0=Bearish,1=Bullish,2=Neutral' --name archive",
             "finsent ingest hf://TimKoornstra/financial-tweets-sentiment --text tweet --label sentiment --label-map "
             "'0=Neutral,1=Bullish,2=Bearish'",
+            "finsent ingest 's3://bucket/tweets/2025-*.csv.gz' --name archive",
+            "finsent ingest postgresql+psycopg2://reader@db/desk --query 'SELECT body AS text, label FROM tweets'",
             "finsent ingest --inbox unlabelled.csv.gz",
         ),
         options=(
@@ -37,12 +39,22 @@ def register(group: click.Group) -> None:
             ),
             click.option("--created-at", metavar="COLUMN", help="Column that holds the time of writing."),
             click.option("--name", metavar="NAME", help="Name of the source in reports; default: the file's name."),
+            click.option(
+                "--format",
+                type=click.Choice(["auto", "csv", "tsv", "jsonl", "parquet"]),
+                default="auto",
+                show_default=True,
+                help="Format of the files; auto goes by their endings.",
+            ),
+            click.option("--query", metavar="SQL", help="What to ask a database for, where FILE is its SQLAlchemy URL."),
+            click.option("--split", metavar="SPLIT", help="Split of a Hub dataset; default: train."),
+            click.option("--revision", metavar="REVISION", help="Revision of a Hub dataset: a commit, branch or tag."),
         ),
     )(_ingest)
 
 
 def _ingest(settings: Settings, files: tuple[str, ...], *, inbox: bool, name: str | None, **columns: Any) -> Outcome:
-    """Read tweets from files, folders, globs or the Hub (CSV, TSV, JSONL, Parquet; gzip too).
+    """Read tweets from files, folders, globs, s3:// and the Hub (CSV, TSV, JSONL, Parquet; gzip and zstd too), or a database.
 
     Every row ends in exactly one place: accepted, duplicate, or quarantined with a reason. Without a FILE the configured
     `data.sources` are read. Splits go by near-duplicate group, so that the test set never leaks into training.
@@ -51,17 +63,31 @@ def _ingest(settings: Settings, files: tuple[str, ...], *, inbox: bool, name: st
         raise InputError(
             f"--name {name!r} names one source, and {len(files)} were given. Ingest them one by one, or leave --name out."
         )
+    _check_options(files, columns, inbox=inbox)
     if inbox:
         return _into_inbox(settings, files, columns["text"], columns["created_at"])
     from finsent.pipeline.ingest import ingest
 
     labels = label_map(columns["label_map"])
-    sources = tuple(
-        Source(uri=file, name=name, text=columns["text"], label=columns["label"], created_at=columns["created_at"], labels=labels)
-        for file in files
-    )
+    given = {key: value for key, value in columns.items() if key != "label_map" and value is not None}
+    sources = tuple(Source(uri=file, name=name, labels=labels, **given) for file in files)
     report = ingest(settings.config(), settings.home(), sources)
     return Outcome(report, reports.ingestion(report))
+
+
+def _check_options(files: tuple[str, ...], given: dict[str, Any], *, inbox: bool) -> None:
+    """Options that would be passed over without a word where the files are of another kind."""
+    for option in ("split", "revision"):
+        if given[option] is not None and (inbox or not files or not all(file.startswith("hf://") for file in files)):
+            raise InputError(
+                f"--{option} {given[option]!r} is for labelled datasets of the Hub (hf://owner/name), and of those alone."
+            )
+    if given["query"] is not None and (inbox or len(files) != 1):
+        raise InputError(
+            "--query needs one FILE, the database's URL, and labelled tweets. For the inbox, export the rows to a file."
+        )
+    if given["format"] != "auto" and (inbox or not files):
+        raise InputError(f"--format {given['format']!r} needs a labelled FILE.")
 
 
 def _into_inbox(settings: Settings, files: tuple[str, ...], text: str, created_at: str | None) -> Outcome:

@@ -2,7 +2,8 @@
 
 CSV: fields are quoted where they hold a delimiter, a quote (doubled) or a line break. A quote that is never closed would
 make everything after it one field. Where a later quote shows that, the line with the stray quote is a bad row and reading goes
-on behind it; where nothing shows it until the end of the file, or for `LONGEST` lines, the file is refused.
+on behind it; where nothing shows it until the end of the file, or for `LONGEST` lines or `LONGEST_LINE` characters, the file
+is refused.
 
 TSV: quotes mean nothing in most TSV, and spreadsheets quote fields as in CSV. Decided by the record: it is quoted only if all
 its quotes pair up as in CSV and the fields are as many as the header's. Over several lines it is quoted only if no field holds
@@ -17,11 +18,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from finsent.data.contract import shorten
+from finsent.data.unpacking import LONGEST_LINE
 from finsent.errors import InputError
 
 LONGEST: Final = 200
 """Lines that one record may span; a tweet has a handful."""
-_LARGEST_FIELD: Final = 16 * 1024 * 1024  # characters; csv's own 128 Ki would stop at a long text instead of quarantining it
+_LARGEST_FIELD: Final = 2 * LONGEST_LINE  # characters; csv's own 128 Ki would stop at a long text instead of quarantining it
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class Torn:
 
 
 class _TooLongError(Exception):
-    """A record has spanned `LONGEST` lines."""
+    """A record has spanned `LONGEST` lines, or `LONGEST_LINE` characters over several."""
 
 
 class _Lines:
@@ -43,6 +45,7 @@ class _Lines:
         self._lines = iter(lines)
         self._returned: deque[str] = deque()
         self.record: list[str] = []
+        self.characters = 0
         self.first = 1
         """Number of the record's first line in the file, from 1."""
         self.ended = False
@@ -51,19 +54,20 @@ class _Lines:
         return self
 
     def __next__(self) -> str:
-        if len(self.record) > LONGEST:
+        if len(self.record) > LONGEST or self.characters > LONGEST_LINE:
             raise _TooLongError
         line = self._returned.popleft() if self._returned else next(self._lines, None)
         if line is None:
             self.ended = True
             raise StopIteration
         self.record.append(line)
+        self.characters += len(line)
         return line
 
     def begin(self) -> None:
         """The next line begins a record."""
         self.first += len(self.record)
-        self.record, self.ended = [], False
+        self.record, self.characters, self.ended = [], 0, False
 
     def keep_first(self) -> str:
         """The record's first line; the others come again."""
@@ -135,7 +139,8 @@ def _open_quote(source: _Lines, delimiter: str, uri: str) -> str:
     place = match.end() if (match := complete.match(text)) else 0
     before = text[:place].splitlines(keepends=True)
     number = source.first + sum(line.endswith(("\n", "\r")) for line in before)
-    until = "the file ends inside it" if source.ended else f"it goes on for more than {LONGEST} lines"
+    most = f"{LONGEST} lines" if len(source.record) > LONGEST else f"{LONGEST_LINE >> 20} Mi characters"
+    until = "the file ends inside it" if source.ended else f"it goes on for more than {most}"
     return (
         f"{uri!r}, line {number}: a quote opens a field that is never closed ({until}): "
         f"{shorten(text[place:].splitlines()[0])!r}. Every row after it would be lost. Close the quote; where it is part of the "

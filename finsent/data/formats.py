@@ -1,39 +1,19 @@
 """Readers of the formats that sources come in. A bad row is passed on with its fault; only a bad file raises."""
 
-import gzip
-import io
 import json
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
+from typing import Any, Final, cast
 
+from finsent.data import database
+from finsent.data.columnar import BATCH, arrow_rows, read_parquet, row
 from finsent.data.contract import Rejection, shorten
 from finsent.data.delimited import Torn, records
 from finsent.data.sources import HUB, RawRow, SourceFile, Wanted
+from finsent.data.unpacking import byte_lines, opened, text_lines
 from finsent.errors import InputError
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-BATCH: Final = 4096
-_HEAD: Final = 8192
-_MAGIC: Final = {
-    b"PAR1": "Parquet",
-    b"PK\x03\x04": "ZIP (or Excel)",
-    b"\x89PNG": "PNG",
-    b"%PDF": "PDF",
-    b"\x1f\x8b": "gzip",
-    b"\x28\xb5\x2f\xfd": "Zstandard",
-    b"SQLite format 3": "SQLite",
-    b"\xff\xfe": "UTF-16",
-    b"\xfe\xff": "UTF-16",
-    b"ARROW1": "Arrow",
-    b"\xd0\xcf\x11\xe0": "Excel",
-}
-_CONTROL: Final = bytes(code for code in range(32) if code not in b"\t\n\r\f\x1b")
+_CHARACTERS_AT_ONCE: Final = 16 * 1024 * 1024
 
 
 def read(file: SourceFile, wanted: Wanted) -> Iterator[list[RawRow]]:
@@ -53,11 +33,9 @@ def read(file: SourceFile, wanted: Wanted) -> Iterator[list[RawRow]]:
 
 def _read_csv(file: SourceFile, wanted: Wanted) -> Iterator[list[RawRow]]:
     delimiter = "\t" if file.format == "tsv" else ","
-    with _opened(file) as stream:
-        # bytes that are not UTF-8 become lone surrogates, which the contract then finds in their row
-        lines = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-        found = records(lines, delimiter, file.uri)
-        first = next(found, [])
+    with opened(file) as (stream, encoding):
+        found = records(text_lines(stream, encoding, file.uri), delimiter, file.uri)
+        first = next((record for record in found if record), [])
         header = [name.strip() for name in first] if isinstance(first, list) else []
         columns = wanted.choose(header, file.uri)
         places = {role: header.index(column) for role, column in columns.items()}
@@ -67,8 +45,21 @@ def _read_csv(file: SourceFile, wanted: Wanted) -> Iterator[list[RawRow]]:
             else _csv_row(record, number, len(header), places)
             for number, record in enumerate((record for record in found if record), start=1)
         )
-        while batch := list(islice(rows, BATCH)):
+        yield from _batches((found, len(found.text) if isinstance(found.text, str) else 0) for found in rows)
+
+
+def _batches(rows: Iterable[tuple[RawRow, int]]) -> Iterator[list[RawRow]]:
+    """Rows, given with the characters that each was read from: so many that they stay small."""
+    batch: list[RawRow] = []
+    characters = 0
+    for found, size in rows:
+        batch.append(found)
+        characters += size
+        if len(batch) == BATCH or characters > _CHARACTERS_AT_ONCE:
             yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
 
 
 def _csv_row(record: list[str], number: int, width: int, places: Mapping[str, int]) -> RawRow:
@@ -79,15 +70,20 @@ def _csv_row(record: list[str], number: int, width: int, places: Mapping[str, in
         )
         return RawRow(number, text=found, fault=fault)
     values = {role: record[place] for role, place in places.items()}
-    return _row(number, values)
+    return row(number, values)
 
 
 def _read_jsonl(file: SourceFile, wanted: Wanted) -> Iterator[list[RawRow]]:
-    with _opened(file) as stream:
-        lines = (line for line in stream if line.strip())
-        # column names come from the first batch: JSON lines have no header
-        first = [_parse_line(line) for line in islice(lines, BATCH)]
-        found = list(dict.fromkeys(key for value in first if isinstance(value, dict) for key in value))
+    with opened(file) as (stream, encoding):
+        lines = (line for line in byte_lines(stream, encoding, file.uri) if line.strip())
+        # column names come from the first lines: JSON lines have no header
+        first, size = [], 0
+        for line in islice(lines, BATCH):
+            first.append((_parse_line(line), len(line)))
+            size += len(line)
+            if size > _CHARACTERS_AT_ONCE:
+                break
+        found = list(dict.fromkeys(key for value, _ in first if isinstance(value, dict) for key in value))
         if first and not found:
             raise InputError(
                 f'{file.uri!r} is not JSON lines: none of its first {len(first)} lines is an object like {{"text": ...}}.'
@@ -95,47 +91,27 @@ def _read_jsonl(file: SourceFile, wanted: Wanted) -> Iterator[list[RawRow]]:
         if not first:
             return
         columns = wanted.choose(found, file.uri)
-        number = 0
-        parsed = chain(first, (_parse_line(line) for line in lines))
-        while values := list(islice(parsed, BATCH)):
-            yield [_json_row(value, number + index, columns) for index, value in enumerate(values, start=1)]
-            number += len(values)
+        parsed = chain(first, ((_parse_line(line), len(line)) for line in lines))
+        yield from _batches((_json_row(value, number, columns), size) for number, (value, size) in enumerate(parsed, start=1))
 
 
 def _parse_line(line: bytes) -> Any:
     """The line's JSON value, or what is wrong with the line."""
     try:
-        value = json.loads(line.removeprefix(b"\xef\xbb\xbf").decode())
+        value = json.loads(line.decode())
     except UnicodeDecodeError as error:
-        return Rejection("bad encoding", f"byte {error.object[error.start]:#04x} is not UTF-8, in {shorten(repr(line))}")
+        return Rejection("bad encoding", f"byte {error.object[error.start]:#04x} is not UTF-8, in {shorten(repr(line[:200]))}")
     except (ValueError, RecursionError) as error:
-        return Rejection("malformed row", f"not JSON ({error}): {shorten(repr(line))}")
+        return Rejection("malformed row", f"not JSON ({error}): {shorten(repr(line[:200]))}")
     if not isinstance(value, dict):
-        return Rejection("malformed row", f"not an object but {type(value).__name__}: {shorten(repr(line))}")
+        return Rejection("malformed row", f"not an object but {type(value).__name__}: {shorten(repr(line[:200]))}")
     return value
 
 
 def _json_row(value: Any, number: int, columns: Mapping[str, str]) -> RawRow:
     if isinstance(value, Rejection):
         return RawRow(number, fault=value)
-    return _row(number, {role: value.get(column) for role, column in columns.items()})
-
-
-def _read_parquet(file: SourceFile, wanted: Wanted) -> Iterator[list[RawRow]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(file.uri) as parquet:
-            columns = wanted.choose(parquet.schema_arrow.names, file.uri)
-            number = 0
-            for batch in parquet.iter_batches(BATCH, columns=list(dict.fromkeys(columns.values()))):
-                yield _arrow_rows(batch, columns, number)
-                number += batch.num_rows
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(
-            f"{file.uri!r} cannot be read as Parquet: {shorten(str(error), 200)}. Write it anew, or correct its name."
-        ) from error
+    return row(number, {role: value.get(column) for role, column in columns.items()})
 
 
 def _read_hub(file: SourceFile, wanted: Wanted) -> Iterator[list[RawRow]]:
@@ -157,7 +133,7 @@ def _read_hub(file: SourceFile, wanted: Wanted) -> Iterator[list[RawRow]]:
     number = 0
     for table in loaded.select_columns(list(dict.fromkeys(columns.values()))).with_format("arrow").iter(BATCH):
         for batch in table.combine_chunks().to_batches():
-            rows = _arrow_rows(batch, columns, number)
+            rows = arrow_rows(batch, columns, number)
             number += batch.num_rows
             # the dataset itself says what its ids mean, so that nothing is guessed
             yield [_named(row, names) for row in rows] if names else rows
@@ -168,74 +144,30 @@ def _named(row: RawRow, names: Sequence[str]) -> RawRow:
     return RawRow(row.number, row.text, names[cast("int", row.label)] if known else row.label, row.created_at, row.id, row.fault)
 
 
-def _arrow_rows(batch: "pa.RecordBatch", columns: Mapping[str, str], before: int) -> list[RawRow]:
-    values = {role: _arrow_values(batch.column(batch.schema.get_field_index(column))) for role, column in columns.items()}
-    return [_row(before + index + 1, {role: column[index] for role, column in values.items()}) for index in range(batch.num_rows)]
-
-
-def _arrow_values(array: "pa.Array") -> list[object]:
-    import pyarrow as pa
-
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
-    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
-        array = array.cast(pa.large_binary())  # decoded here: one bad value must not cost its whole batch
-    if pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type):
-        return [value if value is None else value.decode("utf-8", "surrogateescape") for value in array.to_pylist()]
-    return cast("list[object]", array.to_pylist())
-
-
-def _row(number: int, values: Mapping[str, object]) -> RawRow:
-    return RawRow(number, values.get("text"), values.get("label"), values.get("created_at"), values.get("id"))
-
-
-@contextmanager
-def _opened(file: SourceFile) -> Iterator[BinaryIO]:
-    """The file's bytes, unpacked; damage in them and files that are not text become an InputError."""
-    import pyarrow as pa
-
-    try:
-        with _unpacked(file) as stream:
-            _refuse_binary(stream.peek(_HEAD)[:_HEAD], file.uri)
-            yield cast("BinaryIO", stream)
-    except (EOFError, zlib.error, OSError, pa.ArrowException) as error:
-        raise InputError(
-            f"{file.uri!r} is damaged or cut short, or not what its name says: {error}. Get the file anew."
-        ) from error
-
-
-@contextmanager
-def _unpacked(file: SourceFile) -> "Iterator[io.BufferedReader[Any]]":
-    import pyarrow as pa
-
-    with Path(file.uri).open("rb") as plain:
-        if file.compression == "gzip":
-            with io.BufferedReader(cast("io.RawIOBase", gzip.GzipFile(fileobj=plain)), 1 << 16) as stream:
-                yield stream
-        elif file.compression == "zstd":
-            with io.BufferedReader(
-                cast("io.RawIOBase", pa.CompressedInputStream(pa.PythonFile(plain), "zstd")), 1 << 16
-            ) as stream:
-                yield stream
-        else:
-            yield plain
-
-
-def _refuse_binary(head: bytes, uri: str) -> None:
-    if not head:
-        raise InputError(f"{uri!r} is empty. Give a file with column names and rows.")
-    kind = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
-    control = len(head) - len(head.translate(None, _CONTROL))
-    if kind or control > max(1, len(head) // 100):
-        raise InputError(
-            f"{uri!r} is not a text file but {kind or 'binary'}. Give UTF-8 text, or a file whose name tells its format."
-        )
+def _read_database(file: SourceFile, wanted: Wanted) -> Iterator[list[RawRow]]:
+    if file.source is None:
+        raise InputError(f"{file.uri!r}: a database is read through a configured source.")
+    file.seen.clear()
+    digest = database.Digest()
+    places: dict[str, int] = {}
+    for names, part in database.rows(file.source):
+        if not places:
+            places = {role: names.index(column) for role, column in wanted.choose(names, file.uri).items()}
+        batch = []
+        for record in part:
+            values = {role: record[place] for role, place in places.items()}
+            digest.add(tuple(values.values()))
+            batch.append(row(digest.rows, values))
+        if batch:
+            yield batch
+    file.seen.update(rows=digest.rows, sha256=digest.hexdigest())
 
 
 _READERS: Final[Mapping[str, Callable[[SourceFile, Wanted], Iterator[list[RawRow]]]]] = {
     "csv": _read_csv,
     "tsv": _read_csv,
     "jsonl": _read_jsonl,
-    "parquet": _read_parquet,
+    "parquet": read_parquet,
     "hub": _read_hub,
+    "sql": _read_database,
 }

@@ -1,16 +1,20 @@
-"""Where rows come from: files, folders, globs and datasets of the Hub, resolved and checked before anything is written."""
+"""Where rows come from: files, folders, globs, object stores, databases and datasets of the Hub.
 
-import difflib
+Resolved and checked before anything is written.
+"""
+
 import glob
-import hashlib
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Final
 
 from finsent.config import Source
+from finsent.data import database, objects, unpacking
 from finsent.data.contract import Rejection
+from finsent.data.suggest import listed, nearest
 from finsent.errors import InputError
 
 _log = logging.getLogger(__name__)
@@ -51,7 +55,7 @@ class Wanted:
             if column not in found:
                 raise InputError(
                     f"{where}: there is no column {column!r} for the {_ROLES[role]}. "
-                    f"Columns: {_listed(found)}.{_nearest(column, found)}"
+                    f"Columns: {listed(found)}.{nearest(column, found)}"
                 )
         chosen = self.required | {role: column for role, column in self.optional.items() if column in found}
         for column in chosen.values():
@@ -69,13 +73,15 @@ class SourceFile:
     label: str
     """Name in the quarantine, which says the file too where a source has several."""
     uri: str
-    """Path, or `hf://owner/name`."""
+    """Path, `s3://bucket/key`, `hf://owner/name`, or a database's URL with its password masked."""
     format: str
-    """csv, tsv, jsonl, parquet or hub."""
+    """csv, tsv, jsonl, parquet, hub or sql."""
     compression: str | None = None
     """gzip, zstd or None."""
     source: Source | None = None
-    """The source as configured, where the format needs it (Hub datasets)."""
+    """The source as configured, where the format needs it (Hub datasets and databases)."""
+    seen: dict[str, str | int] = field(default_factory=dict, compare=False, repr=False)
+    """What reading found out about it, for `fingerprint_file`: filled in when it has been read to its end."""
 
 
 _ROLES: Final = {"text": "tweet", "label": "label", "created_at": "time of writing", "id": "id"}
@@ -93,26 +99,34 @@ def resolve(source: Source) -> tuple[SourceFile, ...]:
     """Files of a source, in order of their paths.
 
     Raises:
-        InputError: nothing there, nothing of a known format, or a kind of address that is not understood.
+        InputError: nothing there, nothing of a known format, no access, or a kind of address that is not understood.
     """
+    is_database = "://" in source.uri and not source.uri.startswith((HUB, objects.S3))
+    if source.query is not None and not is_database:
+        raise InputError(
+            f"{source.uri!r} is no database, and a query was given. Leave `query` (--query) out, or give a database's URL."
+        )
     if source.uri.startswith(HUB):
         name = source.name or source.uri.removeprefix(HUB).rstrip("/").rsplit("/", 1)[-1]
         return (SourceFile(name, name, source.uri, "hub", source=_pin(source)),)
-    if "://" in source.uri:
-        raise InputError(
-            f"{source.uri!r}: this kind of address is not understood. Give a file, a folder, a glob or {HUB}owner/name."
-        )
-    paths = _paths(source.uri)
+    if is_database:
+        database_name = database.check(source)
+        name = source.name or database_name
+        return (SourceFile(name, name, source.uri, "sql", source=source),)
+    addresses = objects.find(source.uri, FORMATS) if source.uri.startswith(objects.S3) else _paths(source.uri)
     files = []
-    for path in paths:
-        stem, file_format, compression = _kind(path, source.format)
-        name = source.name or stem
-        files.append(
-            SourceFile(
-                name, f"{name}:{path.name}" if len(paths) > 1 and source.name else name, str(path), file_format, compression
-            )
-        )
+    for address in addresses:
+        path = PurePath(address)
+        stem, file_format, compression = _kind(address, source.format)
+        name = source.name or _storable(stem)
+        label = f"{name}:{_storable(path.name)}" if len(addresses) > 1 and source.name else name
+        files.append(SourceFile(name, label, address, file_format, compression))
     return tuple(files)
+
+
+def _storable(name: str) -> str:
+    """A file's name as text that a table can hold: names are bytes, and need not be UTF-8."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _pin(source: Source) -> Source:
@@ -135,65 +149,94 @@ def _pin(source: Source) -> Source:
     return source.model_copy(update={"revision": commit or source.revision})
 
 
-def _paths(uri: str) -> list[Path]:
+def _paths(uri: str) -> list[str]:
     path = Path(uri).expanduser()
+    try:
+        return [str(found) for found in _found(path, uri)]
+    except OSError as error:
+        raise InputError(
+            f"{uri!r} cannot be looked at: {error.strerror} ({str(error.filename)!r}). Check path and permissions."
+        ) from error
+
+
+def _found(path: Path, uri: str) -> list[Path]:
     if path.is_file():
         return [path]
     if path.is_dir():
-        inside = sorted(item for item in path.rglob("*") if item.is_file() and _ending(item) in FORMATS)
+        inside = _inside(path)
         if not inside:
-            raise InputError(f"folder {uri!r} holds no file that ends in {_listed(list(FORMATS))} (or .gz, .zst after it).")
+            raise InputError(f"folder {uri!r} holds no file that ends in {listed(list(FORMATS))} (or .gz, .zst after it).")
         return inside
+    if path.is_symlink():
+        raise InputError(f"{uri!r} is a link to {str(path.readlink())!r}, which is not there. Mend the link.")
     if glob.has_magic(uri):
         found = glob.glob(str(path), recursive=True)  # noqa: PTH207 - pathlib's own takes no absolute pattern
-        matches = sorted(Path(match) for match in found if Path(match).is_file())
+        matches = sorted(Path(match) for match in found if _is_there(Path(match)))
         if not matches:
             raise InputError(f"no file matches {uri!r}. Check the pattern and the working folder.")
         return matches
+    if path.exists():
+        raise InputError(f"{uri!r} is not a file but a device, pipe or socket. Give a file.")
     siblings = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
-    raise InputError(f"there is no file {uri!r}. Check the path.{_nearest(path.name, siblings)}")
+    raise InputError(f"there is no file {uri!r}. Check the path.{nearest(path.name, siblings)}")
 
 
-def _ending(path: Path) -> str:
+def _inside(folder: Path) -> list[Path]:
+    """Files of a known format below a folder. One that cannot be looked at is an error, or its rows would be missing unseen."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    found = [Path(root) / name for root, _, names in os.walk(folder, onerror=refuse) for name in names]
+    return sorted(path for path in found if _ending(path) in FORMATS and _is_there(path))
+
+
+def _is_there(path: Path) -> bool:
+    """Whether this is a file; a link that leads nowhere is an error."""
+    if path.is_symlink() and not path.exists():
+        raise InputError(f"{str(path)!r} is a link to {str(path.readlink())!r}, which is not there. Mend or remove the link.")
+    return path.is_file()
+
+
+def _ending(path: PurePath) -> str:
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in COMPRESSIONS:
         suffixes.pop()
     return suffixes[-1] if suffixes else ""
 
 
-def _kind(path: Path, asked: str) -> tuple[str, str, str | None]:
+def _kind(address: str, asked: str) -> tuple[str, str, str | None]:
     """Name without endings, format, compression."""
+    path = PurePath(address)
     compression = COMPRESSIONS.get(path.suffix.lower())
-    plain = Path(path.stem if compression else path.name)
+    plain = PurePath(path.stem if compression else path.name)
     ending = plain.suffix.lower()
     if asked != "auto":
         return plain.stem, asked, compression
     if ending not in FORMATS:
         raise InputError(
-            f"{str(path)!r}: the ending {ending or path.suffix!r} is not understood. Files end in {_listed(list(FORMATS))}, "
+            f"{address!r}: the ending {ending or path.suffix!r} is not understood. Files end in {listed(list(FORMATS))}, "
             "with .gz or .zst after it where compressed; or name the format in the source's `format`."
         )
     if FORMATS[ending] == "parquet" and compression:
-        raise InputError(f"{str(path)!r}: Parquet compresses inside. Unpack the file and give the plain .parquet.")
+        raise InputError(f"{address!r}: Parquet compresses inside. Unpack the file and give the plain .parquet.")
     return plain.stem, FORMATS[ending], compression
 
 
 def fingerprint_file(file: SourceFile) -> dict[str, str | int]:
-    """What was read, for the record: address, size and SHA-256 of a file; the commit of a Hub dataset (see `_pin`)."""
+    """What was read, for the record. Ask once the file has been read to its end.
+
+    A file: name, size, SHA-256 and, of text, encoding; an object also its ETag; a Hub dataset: its commit (see `_pin`); a
+    database: hash of the query, number of rows and a hash of them that does not depend on their order.
+
+    Raises:
+        InputError: it cannot be read (any more), or the query has not been read to its end.
+    """
     if file.format == "hub":
         return {"name": file.name, "uri": file.uri, "revision": (file.source.revision if file.source else None) or "not known"}
-    path = Path(file.uri)
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return {"name": file.name, "uri": path.name, "bytes": path.stat().st_size, "sha256": digest}
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:20])
-    return f"{shown} and {len(names) - 20} more" if len(names) > 20 else shown or "none"
-
-
-def _nearest(name: str, candidates: Sequence[str]) -> str:
-    lowered = {candidate.casefold(): candidate for candidate in candidates}
-    close = difflib.get_close_matches(name.casefold(), list(lowered), n=1, cutoff=0.6)
-    return f" Did you mean {lowered[close[0]]!r}?" if close else ""
+    if file.format == "sql" and file.source is not None:
+        if "sha256" not in file.seen:
+            raise InputError(f"{file.uri!r}: the query has not been read to its end, so there is no saying what was read.")
+        return {"name": file.name, "uri": file.uri, "query_sha256": database.query_hash(file.source), **file.seen}
+    uri = file.uri if file.uri.startswith(objects.S3) else _storable(PurePath(file.uri).name)
+    return {"name": file.name, "uri": uri, **unpacking.fingerprint(file)}

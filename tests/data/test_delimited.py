@@ -90,6 +90,15 @@ def test_fields_of_many_lines_stay_whole() -> None:
     ]  # fmt: skip
 
 
+def test_a_field_of_many_long_lines_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finsent.data.delimited.LONGEST_LINE", 2**20)
+    line = "x" * 2**19 + "\n"
+    assert len(parsed(f'text,label\n"{line}",Bullish\n')[1]) == 2
+    with pytest.raises(InputError, match=r"line 2: a quote opens a field that is never closed .*more than 1 Mi characters"):
+        parsed('text,label\n"' + line * 4)
+    assert [len(record) for record in parsed('text\tlabel\n"' + (line[:-1] + "\tBullish\n") * 4, "\t")] == [2] * 5
+
+
 CELLS = st.text(st.sampled_from('a", \n\t🚀'), max_size=8)
 
 

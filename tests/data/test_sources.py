@@ -1,6 +1,7 @@
 """Addresses, files and formats: good ones are read row by row, wrong ones say what is wrong with them."""
 
 import gzip
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,9 @@ import pytest
 from huggingface_hub.errors import HFValidationError, HTTPError, OfflineModeIsEnabled
 
 from finsent.config import Source
+from finsent.data.contract import Rejection, check_text
 from finsent.data.formats import read
-from finsent.data.sources import RawRow, fingerprint_file, labelled, resolve
+from finsent.data.sources import RawRow, Wanted, fingerprint_file, labelled, resolve
 from finsent.errors import InputError
 
 ROWS = [("buy $AAPL 🚀", "Bullish"), ('two\nlines, and "quotes"', "Neutral")]
@@ -118,7 +120,11 @@ BAD_FILES: dict[str, tuple[bytes, str]] = {
     "image.csv": (b"\x89PNG\r\n\x1a\n" + bytes(100), "PNG"),
     "book.csv": (b"PK\x03\x04" + bytes(100), "Excel"),
     "bytes.jsonl": (bytes(range(256)) * 4, "binary"),
-    "wide.csv": ("text,label\nhi,Bullish\n".encode("utf-16"), "UTF-16"),
+    "wide.csv": ("text,label\nhi,Bullish\n".encode("utf-16-le"), "not a text file but binary"),
+    "cutwide.csv": ("text,label\nhi,Bullish\n".encode("utf-16")[:-1], "utf-16-le by its byte order mark"),
+    "wrong32.jsonl": ("{}\n".encode("utf-32") + b"\xff" * 4, "utf-32-le by its byte order mark"),
+    "binary16.csv": ("\0\1\2".encode("utf-16") * 40, "binary"),
+    "cut.csv.zst": (b"\x28\xb5\x2f\xfd\x04", "damaged or cut short"),
     "packed.csv": (gzip.compress(csv_text()), "gzip"),
     "plain.csv.gz": (csv_text(), "damaged or cut short"),
     "cut.csv.gz": (gzip.compress(csv_text() * 50)[:-20], "damaged or cut short"),
@@ -180,6 +186,60 @@ def test_fingerprints_name_the_bytes(tmp_path: Path) -> None:
     assert first["sha256"] != second["sha256"]
 
 
+@pytest.mark.parametrize("name", [name for name in WRITERS if name != "a.parquet"])
+def test_fingerprints_are_of_what_was_read(tmp_path: Path, name: str) -> None:
+    WRITERS[name](tmp_path / name)
+    data = (tmp_path / name).read_bytes()
+    source = Source(uri=str(tmp_path / name))
+    (file,) = resolve(source)
+    before = fingerprint_file(file)
+    list(read(file, labelled(source)))
+    (tmp_path / name).write_bytes(b"replaced")
+    after = fingerprint_file(file)
+    assert before["sha256"] == after["sha256"] == hashlib.sha256(data).hexdigest()
+    assert before["bytes"] == after["bytes"] == len(data)
+    assert after["encoding"] == "utf-8"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.csv.gz"])
+def test_wide_encodings_are_read_by_their_mark(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, encoding: str, name: str
+) -> None:
+    many = "".join(f"{n} 🚀 é{{d}}Bullish\n" for n in range(5000))  # over the borders of what is decoded at once
+    text = "text{d}label\n" + many
+    if "jsonl" in name:
+        text = "".join(json.dumps({"text": f"{n} 🚀 é", "label": "Bullish"}, ensure_ascii=False) + "\n" for n in range(5000))
+    data = ("\ufeff" + text.replace("{d}", "\t" if "tsv" in name else ",")).encode(encoding)
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    source = Source(uri=str(tmp_path / name))
+    (file,) = resolve(source)
+    rows = [row for batch in read(file, labelled(source)) for row in batch]
+    assert [(row.number, row.text, row.label, row.fault) for row in rows] == [
+        (n + 1, f"{n} 🚀 é", "Bullish", None) for n in range(5000)
+    ]
+    assert fingerprint_file(file)["encoding"] == encoding
+    assert encoding in caplog.text
+
+
+def test_half_a_character_of_utf_16_costs_its_row_alone(tmp_path: Path) -> None:
+    half = "\ud83d".encode("utf-16-le", "surrogatepass")
+    for name, before, after in (
+        ("a.csv", "text,label\n", ",Bullish\nfine,Bearish\n"),
+        ("a.jsonl", '{"text": "', '"}\n{"text": "fine"}'),
+    ):
+        (tmp_path / name).write_bytes(("\ufeff" + before).encode("utf-16-le") + half + after.encode("utf-16-le"))
+        rows = [
+            row
+            for batch in read(resolve(Source(uri=str(tmp_path / name)))[0], Wanted({"text": "text"}, {"label": "label"}))
+            for row in batch
+        ]
+        assert [isinstance(check_text(row.text, 100) if row.fault is None else row.fault, Rejection) for row in rows] == [
+            True,
+            False,
+        ]
+
+
 @pytest.fixture
 def hub_folder(tmp_path: Path) -> Path:
     """A dataset in the Hub's layout: a card with class names, Parquet files by split."""
@@ -196,6 +256,13 @@ dataset_info:
         names:
           '0': bearish
           '1': bullish
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: data/train-*
+  - split: test
+    path: data/test-*
 ---
 """
     (folder / "README.md").write_text(card)
