@@ -4,7 +4,8 @@ New rows meet the rows accepted before, and one another:
 
 1. A row whose identity was accepted before is a duplicate, or contradicts it when the labels differ.
 2. Near-duplicate rows form groups, together with the groups accepted before that they touch. A group whose members disagree on
-   the label is a conflict: all its new rows are quarantined, with both sides shown. A row accepted before never changes.
+   the label is a conflict: all its new rows are quarantined, with both sides shown. A row accepted before never changes. Rows
+   whose label a person decided on are no part of the disagreement.
 3. A group that touches rows accepted before takes over their group id and split; a new one is named after its smallest id.
 4. New rows that would tie two splits together: see `finsent.data.bridges`.
 
@@ -15,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -88,6 +90,7 @@ def place(
     rule: SplitRule,
     *,
     stay_out: AbstractSet[str] = frozenset(),
+    dropped: npt.NDArray[np.bool_] | None = None,
     wanted: Codes | None = None,
     times: Int64 | None = None,
 ) -> Placement:
@@ -101,11 +104,16 @@ def place(
         config: Threshold and shingle size.
         rule: Decides the split of a new group.
         stay_out: Ids quarantined as contradictory by an earlier ingestion, of which nobody decided yet.
+        dropped: New rows that a person said stay out of the data [N].
         wanted: The split that each new row asks for [N], for rules by time or source.
         times: Of each new row [N]; decides which row of a group is its first under a rule by time.
     """
     count = len(new)
     placement = Placement(np.full(count, PENDING, np.int8), np.arange(count), np.zeros(count, np.int8))
+    if dropped is not None:
+        placement.outcome[dropped] = QUARANTINED
+        why = "a person decided that this text stays out of the data: see `finsent review decisions`"
+        placement.refusals.extend(Refusal(row, "dropped by review", detail=why) for row in np.flatnonzero(dropped).tolist())
     _meet_equals(new, before, placement)
     fresh = np.flatnonzero(placement.outcome == PENDING)
     component = graph.components[graph.new_nodes[fresh]]
@@ -145,8 +153,8 @@ def place(
 def _meet_equals(new: Rows, before: Before, into: Placement) -> None:
     """Rows whose identity was accepted before."""
     there = pc.index_in(new.ids, value_set=before.rows.ids)
-    known = np.flatnonzero(pc.is_valid(there).to_numpy(zero_copy_only=False))
-    at = there.drop_null().to_numpy().astype(np.int64)
+    known = np.flatnonzero(pc.is_valid(there).to_numpy(zero_copy_only=False) & (into.outcome == PENDING))
+    at = there.take(pa.array(known)).to_numpy().astype(np.int64)
     same = before.rows.labels[at] == new.labels[known]
     into.outcome[known] = np.where(same, DUPLICATE, QUARANTINED)
     into.refusals.extend(
@@ -192,17 +200,20 @@ def _found_alone(scene: Scene, rows: Int64) -> None:
 
 def _settle(scene: Scene, rows: Int64, old: Sequence[int]) -> str:
     """Place the new rows of one component; says what it turned out to be."""
-    labels = {int(label): (False, int(row)) for label, row in zip(scene.new.labels[rows][::-1], rows[::-1], strict=True)}
-    labels |= {int(scene.before.rows.labels[row]): (True, row) for row in reversed(old)}
+    open_rows = rows[~scene.new.decided[rows]]
+    labels = {int(scene.new.labels[row]): (False, int(row)) for row in open_rows[::-1]}
+    labels |= {int(scene.before.rows.labels[row]): (True, row) for row in reversed(old) if not scene.before.rows.decided[row]}
     if len(labels) > 1:
-        _conflict(scene, rows, labels)
-        return "conflict"
+        _conflict(scene, open_rows, labels)
+        rows = rows[scene.new.decided[rows]]
+        if not len(rows):
+            return "conflict"
     homes = homes_of(scene.before, old)
     if len({split for split, _ in homes if split != OUT}) > 1:
         bridge(scene, rows, old)
         return "bridge"
     enter(scene, rows.tolist(), first_home(scene.before, homes))
-    return "group"
+    return "conflict" if len(labels) > 1 else "group"
 
 
 def _conflict(scene: Scene, rows: Int64, labels: Mapping[int, tuple[bool, int]]) -> None:

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from finsent.config import DataConfig, Source
 from finsent.data import tables
+from finsent.data.columns import SCHEMAS
 from finsent.data.contract import Rejection, check_text, check_time, shorten
 from finsent.data.formats import read
 from finsent.data.masking import mask_handles
@@ -102,7 +103,7 @@ def _commit(
     record(home, bad, now)
     version = tables.version(home, "inbox")
     if new:
-        table = pa.Table.from_pylist([row | {"received_at": now} for row in new], schema=tables.SCHEMAS["inbox"])
+        table = pa.Table.from_pylist([row | {"received_at": now} for row in new], schema=SCHEMAS["inbox"])
         written = tables.append_next(home, "inbox", table, _APPLICATION, before)
         if written is None:
             return None

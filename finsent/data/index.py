@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from finsent.config import DataConfig
 from finsent.data import tables
+from finsent.data.columns import SCHEMAS
 from finsent.data.shingles import Int64
 from finsent.data.signatures import SKETCH, Signatures, concatenate, empty, sign, signature_rule
 from finsent.home import Home
@@ -28,7 +29,7 @@ def load_signatures(home: Home, ids: pa.StringArray, config: DataConfig) -> Sign
     """Signatures of the tweets with these ids, in their order; missing ones are made and added to the table."""
     rule = signature_rule(config)
     current = tables.last_metadata(home, _TABLE, _RULE) == rule
-    stored = tables.read(home, _TABLE) if current else tables.SCHEMAS[_TABLE].empty_table()
+    stored = tables.read(home, _TABLE) if current else SCHEMAS[_TABLE].empty_table()
     place = pc.index_in(ids, value_set=stored["id"].combine_chunks())
     missing = ids.filter(pc.is_null(place))
     known = _from_table(stored, config)
@@ -59,7 +60,7 @@ def add_signatures(
             "bands": _binary(signatures.bands.view(np.uint8)),
             "sketch": _binary(signatures.sketch),
         },
-        schema=tables.SCHEMAS[_TABLE],
+        schema=SCHEMAS[_TABLE],
     )
     (tables.replace if anew else tables.append)(home, _TABLE, table, metadata={_RULE: rule})
 

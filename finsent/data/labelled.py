@@ -8,7 +8,7 @@ import numpy as np
 from finsent.config import Config, Source
 from finsent.data.dataset import Split
 from finsent.data.reading import check_labels, checked
-from finsent.data.sources import resolve
+from finsent.data.sources import labelled, resolve
 from finsent.errors import InputError
 from finsent.labels import LABEL2ID
 
@@ -20,7 +20,10 @@ def load_labelled(config: Config, source: Source) -> Split:
         InputError: the file, a column or all labels are wrong, or no row is readable.
     """
     now, seen = datetime.now(UTC), Counter[str]()
-    rows = [row for file in resolve(source) for _, good, _ in checked(file, source, config.data, now, seen) for row in good]
+    wanted = labelled(source)
+    rows = [
+        row for file in resolve(source) for _, good, _ in checked(file, source, config.data, now, seen, wanted) for row in good
+    ]
     check_labels(source, seen)
     if not rows:
         raise InputError(f"{source.uri!r} holds no readable labelled row.")

@@ -27,6 +27,8 @@ class Rows:
     ids: pa.StringArray
     labels: npt.NDArray[np.int8]
     signatures: Signatures
+    decided: npt.NDArray[np.bool_]
+    """Whether a person said that the row's label stands, whatever contradicts it [N]."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -52,7 +54,7 @@ class Refusal:
     against: tuple[tuple[bool, int], ...] = ()
     """The other sides: whether accepted before, and the row's number."""
     detail: str = ""
-    """Said instead of the sides."""
+    """Said instead of the sides, where there are none."""
 
 
 @dataclass(frozen=True)

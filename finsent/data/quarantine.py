@@ -9,6 +9,7 @@ from typing import Final
 import pyarrow as pa
 
 from finsent.data import tables
+from finsent.data.columns import SCHEMAS
 from finsent.data.contract import Reason
 from finsent.data.rows import Quarantined
 from finsent.home import Home
@@ -59,7 +60,7 @@ def _record(home: Home, rows: Iterable[Quarantined], now: datetime, before: tabl
             yield _batch(some, now)
             some = list(islice(new, _BATCH))
 
-    reader = pa.RecordBatchReader.from_batches(tables.SCHEMAS["quarantine"], batches())
+    reader = pa.RecordBatchReader.from_batches(SCHEMAS["quarantine"], batches())
     written = tables.append_next(home, "quarantine", reader, _APPLICATION, before)
     return None if written is None else count
 
@@ -78,4 +79,4 @@ def _batch(rows: Sequence[Quarantined], now: datetime) -> pa.RecordBatch:
         "ingested_at": [now] * len(rows),
         "id": [row.id for row in rows],
     }
-    return pa.record_batch(columns, schema=tables.SCHEMAS["quarantine"])
+    return pa.record_batch(columns, schema=SCHEMAS["quarantine"])

@@ -1,9 +1,11 @@
 """From sources to rows that are readable and rows that are not. Nothing is written to a table here."""
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Final
 
 from finsent.config import DataConfig, Source
@@ -14,60 +16,125 @@ from finsent.data.masking import mask_handles
 from finsent.data.mojibake import repair
 from finsent.data.plausibility import Polarity, check_polarity, describe_implausible
 from finsent.data.rows import Quarantined, Row
-from finsent.data.sources import RawRow, SourceFile, fingerprint_file, labelled, resolve
+from finsent.data.schema import SourceSchema, as_dict, compare, describe, source_schema
+from finsent.data.sources import RawRow, SourceFile, Wanted, fingerprint_file, labelled, resolve
 from finsent.data.spool import Spool
 from finsent.errors import InputError, Refused
 from finsent.progress import track
 from finsent.text import forms
 
+_log = logging.getLogger(__name__)
+
 _KEPT_OF_BAD_TEXT: Final = 2000
+_RARE: Final = 0.005
 
 
 @dataclass(frozen=True)
 class Reading:
     """What some sources held, besides the rows."""
 
-    read: dict[str, int]
+    read: Counter[str]
     """Rows read of each source."""
-    rejected: dict[str, int]
+    rejected: Counter[str]
     """Rows of each source that cannot be used."""
-    reasons: dict[str, int]
+    reasons: Counter[str]
     """Those by reason."""
-    flags: dict[str, int]
+    flags: Counter[str]
     """Readable rows by what was noticed about them."""
     inputs: list[dict[str, str | int]]
     """What was read: address, size and hash of each file."""
+    schemas: dict[str, dict[str, Any]]
+    """Columns and label values of each source, see `finsent.data.schema`."""
 
 
-def spool_sources(sources: Sequence[Source], config: DataConfig, now: datetime, spool: Spool) -> Reading:
+def spool_sources(
+    sources: Sequence[Source],
+    config: DataConfig,
+    now: datetime,
+    spool: Spool,
+    schemas: Mapping[str, SourceSchema] = MappingProxyType({}),
+) -> Reading:
     """Read every source to its end.
+
+    Args:
+        sources: What to read.
+        config: What is asked of a row.
+        now: Our clock.
+        spool: Takes the rows.
+        schemas: What each source looked like when it was read before, by its name.
 
     Raises:
         InputError: a file, a column or all labels of a source are wrong.
-        Refused: the labels of a source look mapped wrongly.
+        Refused: a source is not what it was, or its labels look mapped wrongly.
     """
-    read, rejected, reasons, flags = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
-    inputs = []
+    reading = Reading(Counter(), Counter(), Counter(), Counter(), [], {})
     resolved = [[(source, file) for file in resolve(source)] for source in sources]
     for files in resolved:
-        seen, polarity = Counter[str](), Polarity()
+        seen, polarity, wanted = Counter[str](), Polarity(), labelled(files[0][0])
         for source, file in files:
-            for number, good, bad in track(checked(file, source, config, now, seen), description=file.label, unit="batch"):
-                spool.add(good, bad)
-                polarity.add((row.label, row.text) for row in good)
-                read[file.name] += number
-                rejected[file.name] += len(bad)
-                reasons.update(row.reason for row in bad)
-                flags.update(row.flags for row in good if row.flags is not None)
-            inputs.append(fingerprint_file(file))
-        check_labels(files[0][0], seen)
-        if config.check_labels and (implausible := check_polarity(polarity, files[0][0].labels)):
-            raise Refused(describe_implausible(implausible, files[0][1].name))
-    return Reading(dict(read), dict(rejected), dict(reasons), dict(flags), inputs)
+            try:
+                for number, good, bad in track(
+                    checked(file, source, config, now, seen, wanted), description=file.label, unit="batch"
+                ):
+                    spool.add(good, bad)
+                    polarity.add((row.label, row.text) for row in good)
+                    reading.read[file.name] += number
+                    reading.rejected[file.name] += len(bad)
+                    reading.reasons.update(row.reason for row in bad)
+                    reading.flags.update(row.flags for row in good if row.flags is not None)
+            except InputError as error:
+                # a column that is missing may be one that was renamed: then what changed says more
+                if config.check_schema and file.name in schemas and wanted.met:
+                    _check_schema(source, schemas[file.name], _schema(file.name, wanted, seen), seen, file, error)
+                raise
+            reading.inputs.append(fingerprint_file(file))
+        source, file = files[0]
+        check_labels(source, seen)
+        for name in dict.fromkeys(file.name for _, file in files):
+            schema = _schema(name, wanted, seen)
+            reading.schemas[name] = as_dict(schema)
+            if config.check_schema and name in schemas:
+                _check_schema(source, schemas[name], schema, seen, file)
+        if config.check_labels and (implausible := check_polarity(polarity, source.labels)):
+            raise Refused(describe_implausible(implausible, file.name))
+    return reading
+
+
+def _schema(name: str, wanted: Wanted, seen: Counter[str]) -> SourceSchema:
+    roles = {role: column for role, column in (wanted.required | wanted.optional).items() if column in wanted.met}
+    return source_schema(name, wanted.met, seen, roles)
+
+
+def _check_schema(
+    source: Source,
+    before: SourceSchema,
+    now: SourceSchema,
+    seen: Counter[str],
+    file: SourceFile,
+    error: InputError | None = None,
+) -> None:
+    """Stop when the source lost a column, or has a label that nobody said the meaning of; tell of other changes.
+
+    A key that does not come again in JSON lines is no column lost, unless it was read. A label of less than `_RARE` of the rows
+    is a row's fault, and ends in the quarantine.
+    """
+    drift = compare(before, now)
+    if drift is None:
+        return
+    gone = tuple(column for column in drift.gone if file.format != "jsonl" or column in before.roles.values())
+    rows = seen.total()
+    labels = tuple(
+        label for label in drift.new_labels if understand_label(label, source.labels) is None and seen[label] >= _RARE * rows
+    )
+    drift = replace(drift, gone=gone, new_labels=labels)
+    if drift.stops:
+        raise Refused(describe(drift)) from error
+    if drift.added or drift.moved:
+        _log.warning("%s", describe(drift))
 
 
 def checked(
-    file: SourceFile, source: Source, config: DataConfig, now: datetime, seen: Counter[str]
+    file: SourceFile, source: Source, config: DataConfig, now: datetime, seen: Counter[str], wanted: Wanted
 ) -> Iterator[tuple[int, list[Row], list[Quarantined]]]:
     """Rows of a file in batches: how many were read, those that are readable, those that are not.
 
@@ -77,8 +144,9 @@ def checked(
         config: What is asked of a row.
         now: Our clock.
         seen: Counts the label values that were met.
+        wanted: The columns that are read, see `labelled`.
     """
-    for batch in read(file, labelled(source)):
+    for batch in read(file, wanted):
         seen.update(label_key(raw.label) for raw in batch if raw.fault is None)
         good, bad = [], []
         for raw in batch:

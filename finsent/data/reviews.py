@@ -12,6 +12,7 @@ from typing import Final, Literal, get_args
 import pyarrow as pa
 
 from finsent.data import tables
+from finsent.data.columns import SCHEMAS
 from finsent.errors import InputError
 from finsent.home import Home
 from finsent.labels import LABELS
@@ -124,5 +125,5 @@ def _record(home: Home, asked: list[Review], now: datetime, before: tables.Posit
         "who": [review.who for review in new],
         "decided_at": [moment] * len(new),
     }
-    table = pa.table(columns, schema=tables.SCHEMAS["reviews"])
+    table = pa.table(columns, schema=SCHEMAS["reviews"])
     return None if tables.append_next(home, "reviews", table, _APPLICATION, before) is None else len(new)

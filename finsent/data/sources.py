@@ -44,6 +44,8 @@ class Wanted:
     """Missing ones are an error."""
     optional: dict[str, str] = field(default_factory=dict)
     """Read where the source has them."""
+    met: list[str] = field(default_factory=list, compare=False, repr=False)
+    """All columns that were met while reading, each once."""
 
     def choose(self, found: Sequence[str], where: str) -> dict[str, str]:
         """Role to column, of those that are there.
@@ -51,6 +53,7 @@ class Wanted:
         Raises:
             InputError: a required column is missing, or one that is read occurs twice.
         """
+        self.met.extend(column for column in dict.fromkeys(found) if column not in self.met)
         for role, column in self.required.items():
             if column not in found:
                 raise InputError(

@@ -1,8 +1,10 @@
 """Rows accepted before, as ingestion compares new ones with them."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -12,6 +14,7 @@ from finsent.data.dataset import FINGERPRINTED, fingerprint_rows, read_audit
 from finsent.data.index import load_signatures, stored_templates
 from finsent.data.linking import TextsOf
 from finsent.data.placing import Before, Rows
+from finsent.data.reviews import Decision
 from finsent.data.shingles import Int64
 from finsent.data.signatures import empty
 from finsent.data.splits import CODES
@@ -32,7 +35,7 @@ class Stored:
     """Whether the leak audit of exactly these rows is on record, with no leak."""
 
 
-def load_stored(home: Home, config: DataConfig) -> Stored:
+def load_stored(home: Home, config: DataConfig, decisions: Mapping[str, Decision]) -> Stored:
     """Everything that new rows are compared with, but the texts.
 
     Raises:
@@ -48,6 +51,7 @@ def load_stored(home: Home, config: DataConfig) -> Stored:
             ids,
             _coded(rows["label"], LABELS, "label"),
             load_signatures(home, ids, config) if len(ids) else empty(config),
+            is_one_of(ids, {name for name, decision in decisions.items() if decision.kind != "drop"}),
         ),
         groups=groups.indices.to_numpy().astype(np.int64),
         names=groups.dictionary,
@@ -55,6 +59,30 @@ def load_stored(home: Home, config: DataConfig) -> Stored:
     )
     audited = version is None or not len(ids) or read_audit(home, version, fingerprint).leaks == 0
     return Stored(version, before, fingerprint, audited)
+
+
+def spooled_rows(spooled: Spooled, decisions: Mapping[str, Decision]) -> tuple[Rows, npt.NDArray[np.bool_]]:
+    """The spooled rows with the labels that people decided on, and which of them people dropped [N]."""
+    labels, decided = spooled.labels.copy(), np.zeros(len(spooled), bool)
+    rows = np.flatnonzero(is_one_of(spooled.ids, decisions))
+    by_id: dict[str, list[int]] = {}
+    for row, name in zip(rows.tolist(), spooled.ids.take(pa.array(rows)).to_pylist(), strict=True):
+        by_id.setdefault(name, []).append(row)
+    dropped = np.zeros(len(spooled), bool)
+    for name, copies in by_id.items():
+        decision = decisions[name]
+        if decision.kind == "fix":
+            labels[copies] = LABELS.index(str(decision.label))
+        dropped[copies] = decision.kind == "drop"
+        # of copies with several labels, which one a person found right is not known
+        decided[copies] = len(set(labels[copies].tolist())) == 1
+    return Rows(spooled.ids, labels, spooled.signatures, decided), dropped
+
+
+def is_one_of(ids: pa.StringArray, wanted: Iterable[str]) -> npt.NDArray[np.bool_]:
+    """Which of the ids are wanted [N]."""
+    found = pc.is_in(ids, value_set=pa.array(sorted(wanted), pa.string()))
+    return np.array(found.to_numpy(zero_copy_only=False), bool)
 
 
 def templates(home: Home, before: Before, spooled: Spooled) -> TextsOf:

@@ -25,6 +25,8 @@ import pyarrow.compute as pc
 from finsent.config import Config, Source
 from finsent.data import tables
 from finsent.data.audit import audit_splits, group_sizes, naive_leak
+from finsent.data.columns import SCHEMAS
+from finsent.data.corrections import APPLICATION, apply_to_table
 from finsent.data.dataset import (
     FINGERPRINTED,
     Audit,
@@ -40,17 +42,16 @@ from finsent.data.placing import ACCEPTED, DUPLICATE, Placement, Rows
 from finsent.data.quarantine import earlier_conflicts, record
 from finsent.data.reading import Reading, spool_sources
 from finsent.data.refusals import tell
+from finsent.data.reviews import load_decisions
+from finsent.data.schema import SourceSchema, from_dict
 from finsent.data.splits import CODES, EXCLUDED, SPLITS, Codes, SplitRule, split_rule, wanted_by_source, wanted_by_time
 from finsent.data.spool import Spooled, open_spool, readable_batches, rejected
-from finsent.data.stored import Stored, load_stored, templates
+from finsent.data.stored import Stored, load_stored, spooled_rows, templates
 from finsent.errors import ConfigError, InputError, Refused
 from finsent.home import Home
 from finsent.labels import LABELS
 
 _log = logging.getLogger(__name__)
-
-APPLICATION: Final = "finsent-ingest"
-"""What the commits to `tweets` are numbered under."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def ingest(config: Config, home: Home, sources: Sequence[Source] = ()) -> Ingest
     Raises:
         InputError: a file or column is wrong; nothing was written.
         ConfigError: the data there was split by another rule; nothing was written.
-        Refused: the leak audit failed; nothing was written.
+        Refused: a source is not what it was, its labels look mapped wrongly, or the leak audit failed; nothing was written.
     """
     started = time.monotonic()
     sources = tuple(sources) or config.data.sources
@@ -109,8 +110,9 @@ def ingest(config: Config, home: Home, sources: Sequence[Source] = ()) -> Ingest
         )
     from filelock import FileLock
 
+    apply_to_table(home)  # decisions that were recorded and, by a crash, not brought into the data
     with open_spool(home.root / "spool", config.data) as spool:
-        reading = spool_sources(sources, config.data, datetime.now(UTC), spool)
+        reading = spool_sources(sources, config.data, datetime.now(UTC), spool, _schemas(home))
         spooled = spool.finish()
         home.lock("ingest").parent.mkdir(parents=True, exist_ok=True)
         with FileLock(home.lock("ingest")):
@@ -126,8 +128,10 @@ def _commit(
     """Place, audit and write; None if another run committed in between, which the placement then knows nothing of."""
     rule = split_rule(config.data)
     _check_rule(home, rule)
-    stored = load_stored(home, config.data)
-    before, new = stored.before, Rows(spooled.ids, spooled.labels, spooled.signatures)
+    decisions = load_decisions(home)
+    stored = load_stored(home, config.data, decisions)
+    before = stored.before
+    new, dropped = spooled_rows(spooled, decisions)
     graph, texts_of = build_graph(new, before, templates(home, before, spooled), config.data)
     wanted = _wanted(spooled, rule)
     placement = place(
@@ -137,7 +141,8 @@ def _commit(
         texts_of,
         config.data,
         rule,
-        stay_out=earlier_conflicts(home),
+        stay_out=earlier_conflicts(home) - decisions.keys(),
+        dropped=dropped,
         wanted=wanted,
         times=spooled.times if rule.split == "time" else None,
     )
@@ -161,7 +166,7 @@ def _commit(
     now = datetime.now(UTC)
     refused = tell(placement.refusals, spooled, before, home)
     record(home, lambda: chain(rejected(spooled), refused()), now)
-    added = fingerprint_rows(_tweets(spooled, stored, placement, now)) if taken.any() else None
+    added = fingerprint_rows(_tweets(spooled, new, stored, placement, now)) if taken.any() else None
     everywhere = graph.components[np.concatenate([graph.old_nodes, graph.new_nodes])]
     report = IngestReport(
         **_count(reading, spooled, placement),
@@ -179,8 +184,8 @@ def _commit(
         seconds=time.monotonic() - started,
     )
     if added:
-        reader = pa.RecordBatchReader.from_batches(tables.SCHEMAS["tweets"], _tweets(spooled, stored, placement, now))
-        written = append_tweets(home, reader, position, report, rule, reading.inputs)
+        reader = pa.RecordBatchReader.from_batches(SCHEMAS["tweets"], _tweets(spooled, new, stored, placement, now))
+        written = append_tweets(home, reader, position, report, rule, reading)
         if written is None:
             return None
         _check_written(home, written.version, now, added)
@@ -195,14 +200,14 @@ def append_tweets(
     position: tables.Position,
     report: IngestReport,
     rule: SplitRule,
-    inputs: Sequence[dict[str, Any]],
+    reading: Reading,
 ) -> tables.Position | None:
     """Commit accepted rows with what was found out about them; None if another run committed first."""
     audit = Audit(report.leaks, report.naive_leak)
     metadata = {
         "fingerprint": str(report.fingerprint),
         "split_rule": json.dumps(rule.describe()),
-        "report": json.dumps(_details(report, rule, inputs), ensure_ascii=False),
+        "report": json.dumps(_details(report, rule, reading), ensure_ascii=False),
         **audit.metadata(),
     }
     return tables.append_next(home, "tweets", new, APPLICATION, position, metadata)
@@ -220,7 +225,7 @@ def _check_written(home: Home, version: int, now: datetime, expected: str) -> No
         )
 
 
-_TIME: Final = tables.SCHEMAS["tweets"].field("ingested_at").type
+_TIME: Final = SCHEMAS["tweets"].field("ingested_at").type
 
 
 def _wanted(spooled: Spooled, rule: SplitRule) -> Codes | None:
@@ -232,8 +237,22 @@ def _wanted(spooled: Spooled, rule: SplitRule) -> Codes | None:
     return None
 
 
-def _details(report: IngestReport, rule: SplitRule, inputs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    return {**dataclasses.asdict(report), "split_rule": rule.describe(), "inputs": list(inputs)}
+def _details(report: IngestReport, rule: SplitRule, reading: Reading) -> dict[str, Any]:
+    return {
+        **dataclasses.asdict(report),
+        "split_rule": rule.describe(),
+        "inputs": reading.inputs,
+        "schemas": reading.schemas,
+    }
+
+
+def _schemas(home: Home) -> dict[str, SourceSchema]:
+    """What each source looked like when it was last read into the data."""
+    found: dict[str, SourceSchema] = {}
+    for commit in tables.commits(home, "tweets"):
+        for name, stored in json.loads(commit.get("report", "{}")).get("schemas", {}).items():
+            found.setdefault(name, from_dict(stored))
+    return found
 
 
 def _finish(home: Home, report: IngestReport, reading: Reading, rule: SplitRule, started: float) -> IngestReport:
@@ -250,7 +269,7 @@ def _finish(home: Home, report: IngestReport, reading: Reading, rule: SplitRule,
         path = report_path(home, report.version)
         # the report of a version that an interrupted ingestion left without one is made up for here
         if report.new_version or not path.exists():
-            details = (not report.new_version and recorded_report(home, report.version)) or _details(report, rule, reading.inputs)
+            details = (not report.new_version and recorded_report(home, report.version)) or _details(report, rule, reading)
             path.parent.mkdir(parents=True, exist_ok=True)
             part = path.with_suffix(".part")
             part.write_text(json.dumps(details, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -276,10 +295,10 @@ def _check_rule(home: Home, rule: SplitRule) -> None:
         )
 
 
-def _tweets(spooled: Spooled, stored: Stored, placement: Placement, now: datetime) -> Iterator[pa.RecordBatch]:
+def _tweets(spooled: Spooled, new: Rows, stored: Stored, placement: Placement, now: datetime) -> Iterator[pa.RecordBatch]:
     """The accepted rows, in batches."""
     names = pa.concat_arrays([spooled.ids, stored.before.names])
-    codes = pa.array(CODES, pa.string())
+    codes, labels = pa.array(CODES, pa.string()), pa.array(LABELS, pa.string())
     for start, batch in readable_batches(spooled):
         some = slice(start, start + batch.num_rows)
         kept = placement.outcome[some] == ACCEPTED
@@ -287,12 +306,13 @@ def _tweets(spooled: Spooled, stored: Stored, placement: Placement, now: datetim
         if not rows.num_rows:
             continue
         columns = {
-            **{name: rows.column(name) for name in ("id", "text", "label", "source", "created_at", "flags")},
+            **{name: rows.column(name) for name in ("id", "text", "source", "created_at", "flags")},
+            "label": labels.take(pa.array(new.labels[some][kept])),
             "group": names.take(pa.array(placement.groups[some][kept])),
             "split": codes.take(pa.array(placement.splits[some][kept])),
             "ingested_at": pa.repeat(pa.scalar(now, _TIME), rows.num_rows),
         }
-        schema = tables.SCHEMAS["tweets"]
+        schema = SCHEMAS["tweets"]
         yield pa.record_batch([columns[name] for name in schema.names], schema=schema)
 
 
@@ -326,7 +346,7 @@ def _count(reading: Reading, spooled: Spooled, placement: Placement) -> dict[str
             )
     totals = {key: sum(n[key] for n in counts.values()) for key in ("read", "accepted", "duplicates", "quarantined")}
     reasons = Counter(reading.reasons) + Counter(item.reason for item in placement.refusals)
-    return {**totals, "by_source": counts, "reasons": dict(reasons.most_common()), "flags": reading.flags}
+    return {**totals, "by_source": counts, "reasons": dict(reasons.most_common()), "flags": dict(reading.flags)}
 
 
 def _by_split(splits: Codes, labels: Codes) -> dict[str, dict[str, int]]:

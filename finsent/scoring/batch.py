@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from finsent.data import tables
+from finsent.data.columns import SCHEMAS
 from finsent.data.contract import Rejection, check_text
 from finsent.data.rows import Quarantined
 from finsent.home import Home
@@ -109,6 +110,6 @@ def score_rows(
         "model_name": [model_name] * count,
         "model_version": [model_version] * count,
         "run_id": [run_id] * count,
-        "scored_at": pa.array([now] * count, tables.SCHEMAS["predictions"].field("scored_at").type),
+        "scored_at": pa.array([now] * count, SCHEMAS["predictions"].field("scored_at").type),
     }
-    return pa.table(columns).cast(tables.SCHEMAS["predictions"])
+    return pa.table(columns).cast(SCHEMAS["predictions"])

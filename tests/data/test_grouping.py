@@ -77,7 +77,9 @@ class Placed:
                 return [(self.rows[item.row], why) for item, why in zip(self.placement.refusals, told(), strict=True)]
 
 
-def placed(rows: Sequence[Row], accepted: Sequence[Known] = (), stay_out: Sequence[str] = ()) -> Placed:
+def placed(
+    rows: Sequence[Row], accepted: Sequence[Known] = (), stay_out: Sequence[str] = (), decided: Sequence[str] = ()
+) -> Placed:
     known = [forms(text) for text, *_ in accepted]
     groups = pa.array([group for _, _, group, _ in accepted], pa.string()).dictionary_encode()
     stored = Before(
@@ -85,6 +87,7 @@ def placed(rows: Sequence[Row], accepted: Sequence[Known] = (), stay_out: Sequen
             pa.array([form.id for form in known], pa.string()),
             np.array([LABEL2ID[label] for _, label, _, _ in accepted], np.int8),
             sign(known, CONFIG),
+            np.zeros(len(known), bool),
         ),
         groups.indices.to_numpy().astype(np.int64),
         groups.dictionary,
@@ -94,6 +97,7 @@ def placed(rows: Sequence[Row], accepted: Sequence[Known] = (), stay_out: Sequen
         pa.array([item.id for item in rows], pa.string()),
         np.array([LABEL2ID[item.label] for item in rows], np.int8),
         sign([item.forms for item in rows], CONFIG),
+        np.array([text_id(item.text) in decided for item in rows], bool),
     )
     templates = [form.template for form in known] + [item.forms.template for item in rows]
     graph, texts_of = build_graph(new, stored, lambda some: [templates[index] for index in some], CONFIG)
@@ -203,6 +207,16 @@ def test_texts_quarantined_as_contradictory_stay_out() -> None:
     assert [item.text for item, _ in placement.quarantined] == [LONG]
     assert "earlier ingestion" in placement.quarantined[0][1].detail
     assert {item.text: group for item, group, _ in placement.accepted}[LONG + "!!"] == text_id(LONG + "!!")
+
+
+def test_a_label_that_a_person_decided_on_stands() -> None:
+    rows = [row(LONG, "Bullish", 1), row(LONG + "!", "Bearish", 2), row(LONG + "!!", "Bullish", 3)]
+    placement = placed(rows, decided=[text_id(LONG + "!")])
+    assert [item.number for item, _, _ in placement.accepted] == [1, 2, 3]
+    assert len({group for _, group, _ in placement.accepted}) == 1
+    apart = placed([*rows, row(LONG + " ok", "Neutral", 4)], decided=[text_id(LONG + "!")])
+    assert [item.number for item, _, _ in apart.accepted] == [2]
+    assert {item.number for item, _ in apart.quarantined} == {1, 3, 4}
 
 
 def test_naive_groups_count_copies_conflicts_and_rows_from_before() -> None:

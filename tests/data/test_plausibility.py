@@ -24,7 +24,7 @@ from finsent.data.plausibility import (
 )
 from finsent.data.reading import checked
 from finsent.data.sample import sample_sources
-from finsent.data.sources import resolve
+from finsent.data.sources import labelled, resolve
 from finsent.labels import LABELS
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -133,7 +133,9 @@ def test_batches_make_no_difference() -> None:
 def test_the_bundled_sample_passes() -> None:
     for day in (1, 2):
         for source in sample_sources(day):
-            batches = (checked(file, source, DataConfig(), datetime.now(UTC), Counter()) for file in resolve(source))
+            batches = (
+                checked(file, source, DataConfig(), datetime.now(UTC), Counter(), labelled(source)) for file in resolve(source)
+            )
             rows = [(row.label, row.text) for batch in batches for _, good, _ in batch for row in good]
             assert check_polarity(gather(rows), source.labels) is None
             assert check_polarity(gather(rows, {"Bullish": "Bearish", "Bearish": "Bullish"})) is not None
