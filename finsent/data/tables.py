@@ -2,7 +2,7 @@
 
 import logging
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -119,18 +119,23 @@ def read(
         InputError: no such version, or no such table in `SCHEMAS`.
     """
     schema = SCHEMAS[name] if columns is None else pa.schema([SCHEMAS[name].field(column) for column in columns])
-    handle = _open(home, name)
+    handle = _open_at(home, name, version)
     if handle is None:
-        if version is not None:
-            raise InputError(f"table {name!r} has no version {version}: it does not exist yet. Run `finsent ingest` first.")
         return schema.empty_table()
-    if version is not None:
-        if not 0 <= version <= handle.version():
-            raise InputError(f"table {name!r} has no version {version}. Its latest is {handle.version()}.")
-        handle.load_as_version(version)
     there = {field.name for field in handle.schema().fields}
     found = handle.to_pyarrow_table(columns=[column for column in schema.names if column in there], filters=filters)
     return _complete(name, found, schema)
+
+
+def scan(home: Home, name: str, columns: Sequence[str], *, version: int | None = None) -> Iterator[pa.Table]:
+    """The rows of a table batch by batch, for what must not hold all of its texts at once; otherwise as `read`."""
+    schema = pa.schema([SCHEMAS[name].field(column) for column in columns])
+    handle = _open_at(home, name, version)
+    if handle is None:
+        return
+    there = {field.name for field in handle.schema().fields}
+    for batch in handle.to_pyarrow_dataset().to_batches(columns=[column for column in schema.names if column in there]):
+        yield _complete(name, pa.Table.from_batches([batch]), schema)
 
 
 def _complete(name: str, table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -255,6 +260,18 @@ def _open(home: Home, name: str) -> "DeltaTable | None":
         return DeltaTable(location(home, name))
     except TableNotFoundError:
         return None
+
+
+def _open_at(home: Home, name: str, version: int | None) -> "DeltaTable | None":
+    handle = _open(home, name)
+    if version is None:
+        return handle
+    if handle is None:
+        raise InputError(f"table {name!r} has no version {version}: it does not exist yet. Run `finsent ingest` first.")
+    if not 0 <= version <= handle.version():
+        raise InputError(f"table {name!r} has no version {version}. Its latest is {handle.version()}.")
+    handle.load_as_version(version)
+    return handle
 
 
 def _migrated(handle: "DeltaTable", name: str) -> "DeltaTable":
