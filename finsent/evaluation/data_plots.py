@@ -1,7 +1,7 @@
 """Plots of a data version, as PNG files."""
 
 from collections.abc import Mapping
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +26,7 @@ def length_plot(summary: Summary, path: Path) -> None:
         axes.plot(np.arange(LONGEST + 1), shares, color=SPLIT_COLOURS.get(split, QUIET), linewidth=1.6, label=label)
     axes.set(xlabel=f"words ({LONGEST} stands for all longer ones)", ylabel="share of the split's rows", xlim=(0, LONGEST))
     axes.set_ylim(bottom=0)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
     axes.legend(frameon=False)
     quieten(axes)
     save(figure, path)
@@ -76,9 +76,12 @@ def group_size_plot(sizes: Mapping[str, int], what: str, path: Path) -> None:
 
 def time_plot(summary: Summary, path: Path) -> None:
     """Dated rows over the time of writing, stacked by split; by day, week or month, as the span asks for."""
+    from matplotlib.dates import date2num
+
     days = sorted(summary.by_day)
     step, name = _step((days[-1] - days[0]).days if days else 0)
     starts = sorted({_start(day, step) for day in days})
+    left = date2num(starts)
     place = {start: index for index, start in enumerate(starts)}
     figure, axes = blank_figure(6.4, 4.0)
     below = np.zeros(len(starts))
@@ -87,8 +90,9 @@ def time_plot(summary: Summary, path: Path) -> None:
         for day, counts in summary.by_day.items():
             rows[place[_start(day, step)]] += counts.get(split, 0)
         colour = SPLIT_COLOURS.get(split, QUIET)
-        axes.bar(starts, rows, bottom=below, width=timedelta(days=step * 0.94), align="edge", color=colour, label=split)
+        axes.bar(left, rows, bottom=below, width=step * 0.94, align="edge", color=colour, label=split)
         below += rows
+    axes.xaxis_date()
     axes.set(ylabel=f"rows in a {name}")
     axes.yaxis.set_major_formatter("{x:,.0f}")
     for label in axes.get_xticklabels():

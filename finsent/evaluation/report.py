@@ -6,6 +6,7 @@ from pathlib import Path
 
 from finsent.evaluation import html
 from finsent.evaluation.evidence import Evidence, IntervalRecord
+from finsent.evaluation.naive_split import claim_in_words, how_estimated
 from finsent.labels import LABELS
 
 _UNKNOWN = "not measured"
@@ -19,6 +20,7 @@ def write_report(evidence: Evidence, plots: Mapping[str, Path], path: Path) -> N
         f'<p class="quiet">{escape(_where(evidence))}</p>',
         "<h2>Scores on held-out rows</h2>",
         _scores(evidence),
+        *_naive(evidence),
         *_champion(evidence),
         "<h2>Plots</h2>" if plots else "",
         *(html.figure(caption, file) for caption, file in plots.items()),
@@ -47,6 +49,16 @@ def _scores(evidence: Evidence) -> str:
         rows.append((name, score, _interval(intervals.get(key)), rival, least))
     heads = ("", "this version", "interval", f"champion {evidence.champion_version or ''}", "TF-IDF floor")
     return html.table(heads, rows)
+
+
+def _naive(evidence: Evidence) -> Iterable[str]:
+    yield html.heading("What a naive split would have claimed")
+    record = evidence.naive_split
+    if record is None:
+        yield html.paragraph(f"{_UNKNOWN.capitalize()}.")
+        return
+    yield html.paragraph(claim_in_words(record))
+    yield html.paragraph(f"{how_estimated(record)} The gate does not look at this.", "quiet")
 
 
 def _champion(evidence: Evidence) -> Iterable[str]:
