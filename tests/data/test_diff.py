@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finsent.data import tables
@@ -84,6 +84,7 @@ ROWS = st.dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(ROWS, ROWS)
 def test_changes_are_those_of_plain_dictionaries(old: dict[int, Any], new: dict[int, Any]) -> None:
     def table(rows: dict[int, Any]) -> pa.Table:

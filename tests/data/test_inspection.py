@@ -63,12 +63,12 @@ def test_both_sides_of_a_contradiction_are_told_apart(sampled: Sampled) -> None:
 
 
 def test_a_tweet_that_holds_the_dividing_word_is_not_divided() -> None:
-    detail = "Bullish in a row 1, 'I bet against Bearish $X' against Bearish in b row 2, 'I bet against bearish $X'; Neutral in c row 3, 'x'"
-    other = "Bearish in b row 2, 'I bet against bearish $X' against Bullish in a row 1, 'I bet against Bearish $X'"
+    here, there = "Bullish in a row 1, 'I bet against Bearish $X'", "Bearish in b row 2, 'I bet against bearish $X'"
+    detail = f"{here} against {there}; Neutral in c row 3, 'x'"
+    other = f"{there} against {here}"
     rows = [{"reason": CONFLICT, "detail": detail}, {"reason": CONFLICT, "detail": other}, {"reason": "empty", "detail": "x"}]
     (found,) = conflict_sides(rows, 5)
-    assert found[0] == "Bullish in a row 1, 'I bet against Bearish $X'"
-    assert found[1].startswith("Bearish in b row 2")
+    assert found == (here, f"{there}; Neutral in c row 3, 'x'")
 
 
 def test_nothing_is_there_yet(home: Home) -> None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finsent.evaluation.baseline import majority, source_majority
@@ -26,6 +26,7 @@ def test_a_source_that_is_the_label_and_one_that_says_nothing():
     assert cramers_v(unrelated) == (0.0, 0.0)
 
 
+@settings(deadline=None)
 @given(TABLES)
 def test_measures_keep_their_bounds_and_agree_with_scikit_learn(table):
     from sklearn.metrics import mutual_info_score
@@ -39,6 +40,7 @@ def test_measures_keep_their_bounds_and_agree_with_scikit_learn(table):
     assert w >= 0
 
 
+@settings(deadline=None)
 @given(TABLES, st.randoms(use_true_random=False))
 def test_guesses_score_as_the_row_by_row_baselines_do(table, random):
     train = np.array(table)

@@ -1,7 +1,7 @@
 """The estimate of what a random split would have claimed, and the words for it."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finsent.evaluation.naive_split import claim_in_words, how_estimated, naive_split_claim
@@ -9,6 +9,7 @@ from finsent.evaluation.naive_split import claim_in_words, how_estimated, naive_
 SHARE = st.floats(0, 1)
 
 
+@settings(deadline=None)
 @given(SHARE, SHARE, SHARE)
 def test_the_claim_lies_between_held_out_and_training(held_out, training, leak):
     claimed = naive_split_claim(held_out, training, 500, leak)["claimed_accuracy"]
