@@ -99,7 +99,7 @@ def in_words(facts: DataFacts) -> str:
     if data.naive_leak is not None:
         sentences.append(
             f"Had the rows been split at random instead, {data.naive_leak:.1%} of the test rows would have had a near copy among "
-            "the training rows, and every score would have looked better than it is."
+            "the training rows, and scores on them would have flattered every model."
         )
     return " ".join(sentences)
 
@@ -153,7 +153,8 @@ def _leaks(facts: DataFacts) -> Iterable[str]:
     naive = facts.data.naive_leak
     share = NOT_RECORDED if naive is None else f"{naive:.1%} of the test rows, on average over ten draws"
     yield html.paragraph(f"A plain random split would have leaked: {share}.")
-    bridges = facts.report.get("bridges") or {"quarantined": facts.report.get("reasons", {}).get("bridges splits")}
+    reasons = facts.report.get("reasons")
+    bridges = facts.report.get("bridges") or {"quarantined": None if reasons is None else reasons.get("bridges splits", 0)}
     said = ", ".join(f"{key.replace('_', ' ')} {_number(value)}" for key, value in bridges.items())
     yield html.paragraph(f"New rows that are near twins of rows in two splits (bridges): {said}.")
 

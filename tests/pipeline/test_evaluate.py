@@ -71,14 +71,3 @@ def test_a_version_trained_here_says_what_a_naive_split_would_have_claimed(serve
     assert claim_in_words(naive) in reports.evaluation(EvaluationResult("run", served.version, evidence, 1.0, 1.0))
     record = tracking.connect(served.home).get_model_version("finsent", served.version)
     assert claim_in_words(naive) in record.description
-
-
-def test_the_gate_decides_the_same_without_the_claim(served):
-    from finsent.pipeline.exhibit import stored_evidence
-    from finsent.registry.gate import decide
-
-    evidence = stored_evidence(served.home, "finsent", served.version)
-    without = evidence.model_copy(update={"naive_split": None})
-    boast = evidence.model_copy(update={"naive_split": {**evidence.naive_split, "claimed_accuracy": 1.0}})
-    decisions = [decide(item, served.config.gate, None) for item in (evidence, without, boast)]
-    assert decisions[0] == decisions[1] == decisions[2]
