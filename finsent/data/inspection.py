@@ -56,6 +56,16 @@ def previous_version(home: Home, version: int) -> int | None:
     return next((number for number in version_numbers(home) if number < version), None)
 
 
+def origin(home: Home, version: int, fingerprint: str) -> int:
+    """The version in which an ingestion made the rows that `version` holds: itself, or an earlier one if only upkeep followed."""
+    made = (
+        int(commit["version"])
+        for commit in tables.commits(home, "tweets", version=version)
+        if commit.get("fingerprint") == fingerprint
+    )
+    return next(made, version)
+
+
 def list_versions(home: Home) -> list[VersionRecord]:
     """Every version that an ingestion made, the newest first."""
     return [_version(home, commit) for commit in tables.commits(home, "tweets") if "fingerprint" in commit]

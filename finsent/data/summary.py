@@ -1,6 +1,7 @@
 """What a version of the data holds: counts by split, source and label, lengths, groups, times, flags; read batch by batch."""
 
 from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Final
@@ -99,7 +100,7 @@ def summarise(home: Home, version: int) -> Summary:
         ends = pc.min_max(batch["created_at"]).as_py()
         times += [moment for moment in ends.values() if moment is not None]
         flags += _flags(batch["flags"])
-        sample = pa.concat_tables([sample, batch.select(["id", "text"])]).sort_by("id").slice(0, SAMPLED)
+        sample = _lowest(pa.concat_tables([sample, batch.select(["id", "text"])]))
     splits = _in_order({split for split, _, _ in cells})
     sources = tuple(sorted({source for _, source, _ in cells}))
     return Summary(
@@ -115,8 +116,13 @@ def summarise(home: Home, version: int) -> Summary:
         undated=sum(n for (day, _), n in days.items() if day is None),
         by_day=_by_day(days),
         flags=dict(flags.most_common()),
-        sample=tuple(sample["text"].to_pylist()),
+        sample=tuple(sample.sort_by("id")["text"].to_pylist()),
     )
+
+
+def count_languages(texts: Iterable[str], detect: Callable[[str], str | None]) -> dict[str, int]:
+    """Texts by language, the most frequent first; `unknown` where `detect` cannot tell."""
+    return dict(Counter(detect(text) or "unknown" for text in texts).most_common())
 
 
 def _count(batch: pa.Table, *keys: str) -> Counter[Any]:
@@ -126,8 +132,17 @@ def _count(batch: pa.Table, *keys: str) -> Counter[Any]:
     return Counter({key: n for *key_values, n in zip(*columns, strict=True) if (key := tuple(key_values))})
 
 
+def _lowest(rows: pa.Table) -> pa.Table:
+    """The rows with the lowest ids, up to SAMPLED of them."""
+    return rows.take(pc.select_k_unstable(rows.select(["id"]), SAMPLED, [("id", "ascending")]))
+
+
 def _words(text: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pc.min_element_wise(pc.count_substring_regex(text, r"[^\s\pZ]+"), pa.scalar(LONGEST, pa.int32()))
+    """Words of each text, at most LONGEST."""
+    trimmed = pc.utf8_trim_whitespace(text)
+    words = pc.list_value_length(pc.utf8_split_whitespace(trimmed))
+    some = pc.if_else(pc.equal(trimmed, ""), 0, words)  # nothing splits into one empty word
+    return pc.min_element_wise(some, pa.scalar(LONGEST, pa.int32()))
 
 
 def _flags(column: pa.ChunkedArray) -> Counter[str]:

@@ -74,24 +74,25 @@ def gather_facts(home: Home, version: int | None = None) -> "DataFacts":
     """All that is known of a version: its table looked through once, its report, quarantine and predecessor beside it."""
     from finsent.data.dataset import data_version, read_report
     from finsent.data.diff import difference
-    from finsent.data.inspection import conflict_sides, latest_time, previous_version, quarantined, version_numbers
+    from finsent.data.inspection import conflict_sides, latest_time, origin, previous_version, quarantined, version_numbers
     from finsent.data.summary import summarise
     from finsent.evaluation.confounding import confounding
     from finsent.evaluation.data_page import DataFacts
 
     data = data_version(home, version)
     summary = summarise(home, data.version)
-    before = previous_version(home, data.version)
-    newest = max(version_numbers(home), default=data.version)
+    made = origin(home, data.version, data.fingerprint)
+    before = previous_version(home, made)
+    newest = max(version_numbers(home), default=made)
     # rows that later ingestions quarantined are not of this version
-    view = quarantined(home, until=None if data.version >= newest else latest_time(home, data.version))
+    view = quarantined(home, until=None if made >= newest else latest_time(home, made))
     examples: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in _mixed(view.rows):
         if len(examples[row["reason"]]) < _EXAMPLES:
             examples[row["reason"]].append(row)
     return DataFacts(
         data=data,
-        report=_without_secrets(read_report(home, data.version)),
+        report=_without_secrets(read_report(home, made)),
         summary=summary,
         confounding=confounding(summary.counts.sum(axis=0), summary.of_split("train"), summary.of_split("test"), summary.sources),
         quarantine=dict(examples),

@@ -10,7 +10,7 @@ import pytest
 from finsent.config import load_config
 from finsent.data import tables
 from finsent.data.sample import sample_sources
-from finsent.data.summary import LONGEST, SAMPLED, summarise
+from finsent.data.summary import LONGEST, SAMPLED, count_languages, summarise
 from finsent.errors import InputError
 from finsent.home import Home, resolve_home
 from finsent.labels import LABELS
@@ -71,3 +71,8 @@ def test_flags_days_and_splits_that_are_seldom(home: Home) -> None:
     assert found.group_sizes["3-5"] == 3
     with pytest.raises(InputError, match="has no version 99"):
         summarise(home, 99)
+
+
+def test_languages_are_counted_and_what_cannot_be_told_too() -> None:
+    found = count_languages(["a", "b", "c", "$X"], lambda text: None if text == "$X" else "ja" if text == "a" else "en")
+    assert list(found.items()) == [("en", 2), ("ja", 1), ("unknown", 1)]

@@ -141,6 +141,21 @@ def test_what_was_not_recorded_is_said_to_be_missing(home: Home, config: Config,
     assert "read" not in figures(done.facts)
 
 
+def test_upkeep_makes_a_version_but_no_other_data(home: Home, config: Config, tmp_path: Path) -> None:
+    from deltalake import DeltaTable
+
+    from finsent.data import tables
+
+    for name in "ab":
+        ingest(config, home, [write(tmp_path / f"{name}.jsonl", (f"$AAPL is a buy says {name * 9}", "Bullish"))])
+    DeltaTable(tables.location(home, "tweets")).optimize.compact()
+    facts = report_data(config, home, to_mlflow=False).facts
+    assert facts.data.version == 3
+    assert facts.report["version"] == 2
+    assert facts.difference is not None
+    assert (facts.difference.before, facts.difference.n_added) == (1, 1)
+
+
 def test_no_data_no_report(home: Home, config: Config) -> None:
     with pytest.raises(InputError, match="no data yet"):
         publish_data_report(config, home)
