@@ -26,8 +26,8 @@ def naive_split_claim(held_out: float, training: float, n_training: int, leak: f
 def claim_in_words(record: NaiveSplitRecord) -> str:
     """The claim beside what held-out rows say."""
     return (
-        f"A naive random split would have claimed {record['claimed_accuracy']:.2f} where held-out rows say "
-        f"{record['held_out_accuracy']:.2f}."
+        f"A naive random split would have claimed {record['claimed_accuracy']:.3f} where held-out rows say "
+        f"{record['held_out_accuracy']:.3f}."
     )
 
 

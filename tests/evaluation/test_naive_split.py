@@ -23,5 +23,5 @@ def test_nothing_leaked_claims_nothing_more():
 def test_the_words_hold_the_formula():
     record = naive_split_claim(0.77, 0.97, 500, 0.2)
     assert record["claimed_accuracy"] == pytest.approx(0.81)
-    assert claim_in_words(record) == "A naive random split would have claimed 0.81 where held-out rows say 0.77."
+    assert claim_in_words(record) == "A naive random split would have claimed 0.810 where held-out rows say 0.770."
     assert "0.800 x 0.770 (held-out accuracy) + 0.200 x 0.970 (accuracy on 500 rows trained on)" in how_estimated(record)
