@@ -176,7 +176,7 @@ class DataConfig(Section):
     """Texts whose shingle sets overlap at least this much are near duplicates and share a split."""
     shingle_size: int = Field(default=5, gt=0)
     """Characters to a shingle, on the normalised text."""
-    permutations: int = Field(default=160, ge=40)
+    permutations: int = Field(default=160, ge=64)
     """MinHash permutations of the candidate search; every candidate is verified by its real Jaccard."""
     truncation_min_characters: int = Field(default=32, gt=0)
     """A text that ends in an ellipsis is a near duplicate of whatever goes on after it, if at least this much is left of it."""

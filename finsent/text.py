@@ -9,14 +9,22 @@ import re
 import unicodedata
 from typing import Final, NamedTuple
 
-NORMALISATION: Final = "1"
+NORMALISATION: Final = "2"
 
-_URL: Final = re.compile(r"(?:https?://|www\.|\bpic\.twitter\.com/|\bt\.co/)\S*|\bhttps?\.{3}")
+URL: Final = re.compile(r"(?:https?://|www\.|\bpic\.twitter\.com/|\bt\.co/)\S*|\bhttps?\.{3}")
+"""A link, in text that is folded; the start of one too, where a tweet was cut short inside it."""
 _HANDLE: Final = re.compile(r"(?<![\w@])@\w+")
 _RETWEET: Final = re.compile(r"^(?:rt @user\s*:?\s*)+")
 _CASHTAG: Final = re.compile(r"(?<![\w$])\$[a-z][a-z0-9_.\-]{0,19}(?<![.\-])(?!\w)")
 _CUT: Final = re.compile(r"\s*\.{3,}$")
 _REPEAT: Final = re.compile(r"(\W)\1{2,}")
+# pictographs, dingbats, arrows, flags, skin tones and what joins them into one sign; no letters, digits or currency signs
+_EMOJI: Final = re.compile(
+    "[\U0001f000-\U0001faff\u2190-\u21ff\u2300-\u23ff\u2500-\u27bf\u2900-\u297f\u2b00-\u2bff\u20e3\U000e0020-\U000e007f]+"
+)
+_WORD: Final = re.compile(r"(?<![\w$@])[^\W\d_]")  # its first letter; cashtags and handles are no words
+# a word of plain letters between white space outlasts every step of `normalise`
+_PLAIN_WORD: Final = re.compile(r"(?<!\S)(?!rt\s)[a-z]+(?!\S)", re.IGNORECASE)
 # invisible marks that change nothing a reader sees, and quotes that keyboards set differently
 _MARKS: Final = str.maketrans("‘’“”", "''\"\"", "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufe0e\ufe0f\ufeff")
 
@@ -43,7 +51,7 @@ def _step(text: str) -> str:
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text.translate(_MARKS))
     text = text.casefold()
-    text = _HANDLE.sub("@user", _URL.sub(" ", text))
+    text = _HANDLE.sub("@user", URL.sub(" ", text))
     return _RETWEET.sub("", " ".join(text.split()))
 
 
@@ -53,7 +61,8 @@ class Forms(NamedTuple):
     id: str
     """See `text_id`."""
     template: str
-    """Near-duplicate form: the identity form with cashtags masked, long runs of a mark shortened, a final ellipsis cut."""
+    """Near-duplicate form: the identity form without emoji, cashtags masked, long runs of a mark shortened, a final ellipsis
+    cut. A text without a word keeps emoji and cashtags, which are all it says."""
     cut: bool
     """Whether it ends in an ellipsis, as platforms leave it when they cut a tweet short."""
 
@@ -61,8 +70,16 @@ class Forms(NamedTuple):
 def forms(text: str) -> Forms:
     """All forms at once, at the price of one normalisation."""
     identity = normalise(text)
-    masked = _CASHTAG.sub("$tag", _CUT.sub("", identity))
-    return Forms(_digest(identity), _REPEAT.sub(r"\1\1", masked), identity.endswith("..."))
+    plain = identity if identity.isascii() else " ".join(_EMOJI.sub(" ", identity).split())
+    masked = _CASHTAG.sub("$tag", _CUT.sub("", plain))
+    if _WORD.search(masked) is None:
+        masked = plain = identity  # nothing else to tell "$AAPL 🚀" from "$TSLA 📉" by
+    return Forms(_digest(identity), _REPEAT.sub(r"\1\1", masked), plain.endswith("..."))
+
+
+def is_blank(text: str) -> bool:
+    """Whether nothing is left of a text once links are dropped."""
+    return _PLAIN_WORD.search(text) is None and not normalise(text)
 
 
 def text_id(text: str) -> str:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finsent.text import forms, normalise, text_hash, text_id
+from finsent.text import forms, is_blank, normalise, text_hash, text_id
 
 TWEETS = st.lists(
     st.sampled_from(
@@ -88,7 +88,7 @@ def test_template_masks_cashtags_but_no_amounts() -> None:
 
 
 def test_template_shortens_runs_of_marks_and_cuts_the_ellipsis() -> None:
-    assert forms("wow!!!!! 🚀🚀🚀🚀 soooo good to go…").template == "wow!! 🚀🚀 soooo good to go"
+    assert forms("wow!!!!! soooo good to go… 🚀🚀").template == "wow!! soooo good to go"
     assert forms("good to go…").cut
     assert not forms("good to go.").cut
 
@@ -100,3 +100,25 @@ def test_text_hash_sees_every_character() -> None:
 
 def test_lone_surrogates_do_not_break_the_forms() -> None:
     assert len(text_id("bad \udc80 byte")) == 32
+
+
+@given(st.text())
+def test_blank_is_what_normalises_to_nothing(text: str) -> None:
+    assert is_blank(text) == (not normalise(text))
+
+
+@pytest.mark.parametrize("text", ["RT @a: https://t.co/x", "rt", "RT", "www.x.com", " \n", "rt @user", "a", "RT @x hello"])
+def test_blank_where_links_and_retweets_are_all_there_is(text: str) -> None:
+    assert is_blank(text) == (not normalise(text))
+
+
+def test_emoji_do_not_tell_twins_apart() -> None:
+    plain = forms("$AAPL to the moon")
+    assert forms("🚀🚀 $TSLA to the moon 👩🏽‍💻🇺🇸 1️⃣").template.startswith(plain.template)
+    assert forms("$AAPL 🚀 to the ❤️ moon ✅").template == plain.template
+    assert forms("$AAPL 🚀 to the moon").id != plain.id
+    assert forms("🚀🚀").template == "🚀🚀"
+    assert forms("$AAPL 🚀 @you 150").template == "$aapl 🚀 @user 150"
+    assert forms("$AAPL 🚀").template != forms("$TSLA 🚀").template
+    assert forms("$AAPL nice 🚀").template == forms("$TSLA nice").template
+    assert forms("café €5 日本 half ½").template == "café €5 日本 half 1⁄2"

@@ -69,8 +69,15 @@ def _into_inbox(settings: Settings, files: tuple[str, ...], text: str, created_a
 
     if not files:
         raise InputError("--inbox needs at least one FILE of unlabelled tweets.")
-    limit = settings.config().data.max_characters
-    report = receive(files, settings.home(), text=text, created_at=created_at, max_characters=limit)
+    data = settings.config().data
+    report = receive(
+        files,
+        settings.home(),
+        text=text,
+        created_at=created_at,
+        max_characters=data.max_characters,
+        masked=data.mask_handles,
+    )
     return Outcome(report, reports.received(report))
 
 

@@ -1,54 +1,115 @@
 """The leak audit: pairs of equal or near-equal texts on two sides of a split, and what a random split would have leaked."""
 
-from collections import defaultdict
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import Any, Final
 
 import numpy as np
 
 from finsent.config import DataConfig
-from finsent.data.dedupe import near_pairs
-from finsent.data.splits import SPLITS
+from finsent.data.linking import TextsOf, pairs_apart
+from finsent.data.shingles import Int64
+from finsent.data.signatures import Signatures, sign
+from finsent.data.splits import CODES, SPLITS, Codes
 from finsent.text import Forms
 
-_SEED: Final = 2  # other permutations than grouping used: what those missed, these can find
+INDEPENDENT_SEED: Final = 2
+"""Other permutations than stored signatures were made with: what those missed, these can find."""
 _NAIVE_TEST_SHARE: Final = 0.15
 _NAIVE_SEEDS: Final = 10
 
 
-def count_leaks(texts: Sequence[Forms], splits: Sequence[str], config: DataConfig) -> int:
-    """Pairs of rows in different splits whose texts are equal or near duplicates; 0 is what held-out means."""
-    counts: dict[str, list[int]] = defaultdict(lambda: [0] * len(SPLITS))
-    cut: dict[str, bool] = defaultdict(bool)
-    position: dict[str, int] = {name: index for index, name in enumerate(SPLITS)}
-    for text, split in zip(texts, splits, strict=True):
-        counts[text.template][position[split]] += 1
-        cut[text.template] |= text.cut
-    table = np.array(list(counts.values()), np.int64).reshape(-1, len(SPLITS))
-    equal = ((table.sum(axis=1) ** 2 - (table**2).sum(axis=1)) // 2).sum()
-    # a text with rows in several splits is compared with all others
+@dataclass(frozen=True)
+class LeakAudit:
+    """Pairs of rows across splits whose texts are the same or near duplicates; rows that are used for nothing do not count."""
+
+    exact: dict[str, int]
+    """Pairs with the same text but for what near-duplicate forms leave out, by pair of splits such as "train-test"."""
+    near: dict[str, int]
+    """Pairs with near-duplicate texts, by pair of splits."""
+
+    @property
+    def leaks(self) -> int:
+        """All of them; 0 is what held-out means."""
+        return sum(self.exact.values()) + sum(self.near.values())
+
+    def describe(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+
+def audit_splits(
+    nodes: Int64, splits: Codes, signatures: Signatures, texts_of: TextsOf, config: DataConfig, *, new_from: int = 0
+) -> LeakAudit:
+    """Audit rows.
+
+    Args:
+        nodes: Node of each row [R]; a node is a distinct template.
+        splits: Split of each row [R].
+        signatures: Of the nodes.
+        texts_of: Templates of the nodes.
+        config: Threshold and shingle size.
+        new_from: Pairs of two nodes below this were audited before.
+    """
+    table = np.zeros((len(signatures), len(CODES)), np.int64)
+    np.add.at(table, (nodes, splits), 1)
+    table = table[:, : len(SPLITS)]
+    there = np.flatnonzero(table.sum(axis=1))
+    table = table[there]
     several = (table > 0).sum(axis=1) > 1
+    # a text with rows in several splits is compared with all others
     home = np.where(several, len(SPLITS) + np.arange(len(table)), table.argmax(axis=1)) if len(table) else np.zeros(0, np.int64)
-    pairs = near_pairs(list(counts), list(cut.values()), config, together=home, seed=_SEED)
-    left, right = table[pairs[:, 0]], table[pairs[:, 1]]
-    near = (left.sum(axis=1) * right.sum(axis=1) - (left * right).sum(axis=1)).sum()
-    return int(equal + near)
+    pairs = pairs_apart(
+        signatures.take(there),
+        lambda some: texts_of(there[some]),
+        config,
+        home.astype(np.int64),
+        new_from=int(np.searchsorted(there, new_from)),
+    )
+    low, high = table[pairs[:, 0]], table[pairs[:, 1]]
+    exact, near = {}, {}
+    for one, other in combinations(range(len(SPLITS)), 2):
+        name = f"{SPLITS[one]}-{SPLITS[other]}"
+        exact[name] = int((table[:, one] * table[:, other]).sum())
+        near[name] = int((low[:, one] * high[:, other] + low[:, other] * high[:, one]).sum())
+    return LeakAudit(exact, near)
 
 
-def naive_leak(groups: Sequence[int]) -> float | None:
+def audit_texts(texts: Sequence[Forms], splits: Codes, config: DataConfig) -> LeakAudit:
+    """Audit texts from nothing but themselves, with permutations of its own."""
+    node_of: dict[str, int] = {}
+    nodes = np.fromiter((node_of.setdefault(text.template, len(node_of)) for text in texts), np.int64, len(texts))
+    cut: Mapping[str, bool] = {text.template: text.cut for text in sorted(texts, key=lambda text: text.cut)}
+    templates = list(node_of)
+    signatures = sign([Forms("", template, cut[template]) for template in templates], config, INDEPENDENT_SEED)
+    return audit_splits(nodes, splits, signatures, lambda some: [templates[row] for row in some], config)
+
+
+def naive_leak(groups: Int64) -> float | None:
     """Share of test rows with a near duplicate in train under a plain random 85/15 split, mean of ten seeds.
 
     Args:
         groups: Near-duplicate group of each row, copies included.
     """
-    numbers = np.asarray(groups, np.int64)
-    tested = round(len(numbers) * _NAIVE_TEST_SHARE)
+    tested = round(len(groups) * _NAIVE_TEST_SHARE)
     if not tested:
         return None
-    _, numbers = np.unique(numbers, return_inverse=True)
+    _, numbers = np.unique(groups, return_inverse=True)
     shares = []
     for seed in range(_NAIVE_SEEDS):
         order = np.random.default_rng(seed).permutation(len(numbers))
         in_train = np.bincount(numbers[order[tested:]], minlength=numbers.max() + 1) > 0
         shares.append(in_train[numbers[order[:tested]]].mean())
     return float(np.mean(shares))
+
+
+GROUP_SIZES: Final = (("1", 1), ("2", 2), ("3-5", 5), ("6-10", 10), ("11-100", 100))
+
+
+def group_sizes(groups: Int64) -> dict[str, int]:
+    """Rows by the size of their near-duplicate group, copies included."""
+    sizes = np.bincount(np.unique(groups, return_inverse=True)[1]) if len(groups) else np.zeros(0, np.int64)
+    bins = np.searchsorted([largest for _, largest in GROUP_SIZES], sizes)
+    rows = np.bincount(bins, weights=sizes, minlength=len(GROUP_SIZES) + 1).astype(int)
+    return dict(zip([*(name for name, _ in GROUP_SIZES), ">100"], rows.tolist(), strict=True))

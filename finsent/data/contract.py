@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Final, Literal
 
 from finsent.labels import LABELS
-from finsent.text import normalise
+from finsent.text import is_blank
 
 Reason = Literal[
     "malformed row",
@@ -47,7 +47,7 @@ def check_text(value: object, max_characters: int) -> str | Rejection:
     if value is None:
         return Rejection("empty", "no value")
     if not isinstance(value, str):
-        return Rejection("not a string", f"{type(value).__name__}: {shorten(repr(value))}")
+        return Rejection("not a string", f"{type(value).__name__}: {quoted(value)}")
     if len(value) > max_characters:
         return Rejection("too long", f"{len(value)} characters, at most {max_characters} are taken (data.max_characters)")
     if not value.isascii():
@@ -55,7 +55,7 @@ def check_text(value: object, max_characters: int) -> str | Rejection:
             value.encode()
         except UnicodeEncodeError as error:
             return Rejection("bad encoding", f"{error.object[error.start : error.end]!r} at character {error.start} is not UTF-8")
-    if not normalise(value):
+    if is_blank(value):
         return Rejection("empty", "nothing but white space and links" if value.strip() else "no characters")
     return value
 
@@ -74,7 +74,10 @@ def label_key(value: object) -> str:
     """A label value as the text that a mapping is keyed by: trimmed, and 1.0 as "1" (Parquet and JSON turn ids to floats)."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return "" if value is None else str(value).strip()
+    try:
+        return "" if value is None else str(value).strip()
+    except (ValueError, RecursionError):
+        return quoted(value)
 
 
 def check_label(value: object, mapping: Mapping[str, str] | None) -> str | Rejection:
@@ -83,7 +86,7 @@ def check_label(value: object, mapping: Mapping[str, str] | None) -> str | Rejec
     if label is not None:
         return label
     known = ", ".join([*(repr(key) for key in mapping or ()), *LABELS])
-    return Rejection("unknown label", f"{shorten(repr(value))}; understood: {known}")
+    return Rejection("unknown label", f"{quoted(value)}; understood: {known}")
 
 
 def check_time(value: object, now: datetime) -> datetime | Rejection | None:
@@ -92,7 +95,7 @@ def check_time(value: object, now: datetime) -> datetime | Rejection | None:
         return None
     moment = _parse_time(value)
     if moment is None:
-        return Rejection("unreadable date", f"{shorten(repr(value))}; understood: ISO 8601, Twitter's form, seconds since 1970")
+        return Rejection("unreadable date", f"{quoted(value)}; understood: ISO 8601, Twitter's form, seconds since 1970")
     if moment > now + CLOCK_SKEW:
         return Rejection("future date", f"{moment.isoformat()} is after {now.isoformat(timespec='seconds')}")
     return moment
@@ -126,6 +129,14 @@ def _parse_written_time(value: str) -> datetime | None:
         except ValueError:
             return None
     return _parse_time(moment)
+
+
+def quoted(value: object) -> str:
+    """A value as a message shows it, shortened; numbers of thousands of digits and endless nests by their type alone."""
+    try:
+        return shorten(repr(value))
+    except (ValueError, RecursionError):  # Python's own limits, both within reach of a JSON file
+        return f"<{type(value).__name__} too large to show>"
 
 
 def shorten(text: str, length: int = 80) -> str:

@@ -3,9 +3,10 @@
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,11 @@ from finsent.data.splits import SPLITS, SplitName
 from finsent.errors import InputError
 from finsent.home import Home
 from finsent.labels import LABEL2ID
+
+FINGERPRINTED: Final = ("id", "label", "group", "split")
+"""Columns that a fingerprint is over."""
+_BATCH: Final = 65_536
+_MODULUS: Final = 1 << 128
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,7 @@ def data_version(home: Home, version: int | None = None) -> DataVersion:
         InputError: no data yet, no such version.
     """
     version = _existing(home, version)
-    rows = tables.read(home, "tweets", version=version, columns=["id", "label", "group", "split"])
+    rows = tables.read(home, "tweets", version=version, columns=FINGERPRINTED)
     if not rows.num_rows:
         raise InputError(f"version {version} of the data has no rows. Run `finsent ingest` first.")
     fingerprint = fingerprint_rows(rows)
@@ -102,13 +108,24 @@ def data_version(home: Home, version: int | None = None) -> DataVersion:
     )
 
 
-def fingerprint_rows(rows: pa.Table) -> str:
-    """32 hexadecimal digits over id, label, group and split of all rows, whatever their order."""
-    columns = [rows[name].to_pylist() for name in ("id", "label", "group", "split")]
-    digest = hashlib.blake2b(digest_size=16)
-    for row in sorted(zip(*columns, strict=True)):
-        digest.update("\x1f".join(row).encode() + b"\x1e")
-    return digest.hexdigest()
+def fingerprint_rows(rows: pa.Table | Iterable[pa.RecordBatch]) -> str:
+    """32 hexadecimal digits over id, label, group and split of all rows, whatever their order.
+
+    A sum of BLAKE2b hashes modulo 2^128 (the multiset hash AdHash, Bellare and Micciancio 1997), so that adding rows costs
+    nothing for those that are there.
+    """
+    batches = rows.to_batches(_BATCH) if isinstance(rows, pa.Table) else rows
+    total = 0
+    for batch in batches:
+        columns = [batch.column(name).to_pylist() for name in FINGERPRINTED]
+        for row in zip(*columns, strict=True):
+            total += int.from_bytes(hashlib.blake2b("\x1f".join(row).encode(), digest_size=16).digest())
+    return f"{total % _MODULUS:032x}"
+
+
+def add_fingerprints(one: str, other: str) -> str:
+    """Fingerprint of the rows of both."""
+    return f"{(int(one, 16) + int(other, 16)) % _MODULUS:032x}"
 
 
 def read_audit(home: Home, version: int, fingerprint: str) -> Audit:
@@ -127,12 +144,23 @@ def report_path(home: Home, version: int) -> Path:
 
 
 def read_report(home: Home, version: int) -> dict[str, Any]:
-    """The ingestion report of a version; empty when there is none or it cannot be read, which counts as no evidence."""
+    """The ingestion report of a version: this home's copy, else what was recorded with the commit.
+
+    Empty when there is none or it cannot be read, which counts as no evidence.
+    """
     try:
-        loaded = json.loads(report_path(home, version).read_text(encoding="utf-8"))
+        loaded: Any = json.loads(report_path(home, version).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
-        return {}
-    return loaded if isinstance(loaded, dict) else {}
+        loaded = None
+    return loaded if isinstance(loaded, dict) else recorded_report(home, version)
+
+
+def recorded_report(home: Home, version: int) -> dict[str, Any]:
+    """The ingestion report that was recorded with the commit of a version; empty when there is none."""
+    for commit in tables.commits(home, "tweets", version=version):
+        if int(commit["version"]) == version and "report" in commit:
+            return {**json.loads(commit["report"]), "version": version}
+    return {}
 
 
 def _existing(home: Home, version: int | None) -> int:

@@ -3,274 +3,210 @@
 New rows meet the rows accepted before, and one another:
 
 1. A row whose identity was accepted before is a duplicate, or contradicts it when the labels differ.
-2. Near-duplicate rows form groups. A group whose members, new or accepted before, disagree on the label is a conflict: all its
-   new rows are quarantined, with both sides shown. A row accepted before never changes.
+2. Near-duplicate rows form groups, together with the groups accepted before that they touch. A group whose members disagree on
+   the label is a conflict: all its new rows are quarantined, with both sides shown. A row accepted before never changes.
 3. A group that touches rows accepted before takes over their group id and split; a new one is named after its smallest id.
-4. New rows that would tie two splits together: those that are themselves twins of both are quarantined, the rest go where
-   their twins are.
+4. New rows that would tie two splits together: see `finsent.data.bridges`.
+
+Rows are numbers into parallel arrays, since there may be millions of them; only groups of several rows are looked at one by one.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Final
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from finsent.config import DataConfig
-from finsent.data.contract import Rejection, shorten
-from finsent.data.dedupe import Int64, components, near_pairs
-from finsent.data.splits import SplitRule, split_of
-from finsent.text import Forms
-
-_SHOWN: Final = 120
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A readable row. `place` names it in the quarantine, together with `number`."""
-
-    source: str
-    place: str
-    number: int
-    text: str
-    label: str
-    created_at: datetime | None
-    forms: Forms
-
-    @property
-    def id(self) -> str:
-        """Identity of the text."""
-        return self.forms.id
+from finsent.data.bridges import bridge
+from finsent.data.linking import TextsOf, candidates_before, link, unite
+from finsent.data.placing import (
+    ACCEPTED,
+    DUPLICATE,
+    PENDING,
+    QUARANTINED,
+    Before,
+    Graph,
+    Placement,
+    Refusal,
+    Rows,
+    Scene,
+    enter,
+    first_home,
+    homes_of,
+)
+from finsent.data.shingles import Int64
+from finsent.data.signatures import concatenate
+from finsent.data.splits import OUT, TEST, Codes, SplitRule, code_of
 
 
-@dataclass(frozen=True)
-class Accepted:
-    """Rows accepted before, as parallel lists."""
+def build_graph(new: Rows, before: Before, texts_of_rows: TextsOf, config: DataConfig) -> tuple[Graph, TextsOf]:
+    """Near-duplicate components of all rows.
 
-    texts: Sequence[str]
-    forms: Sequence[Forms]
-    labels: Sequence[str]
-    groups: Sequence[str]
-    splits: Sequence[str]
+    Args:
+        new: New rows [N].
+        before: Rows accepted before [M].
+        texts_of_rows: Templates of rows, by number: of rows accepted before, then of new ones from M on. What may be needed of
+            the former is asked for at once, in the first call.
+        config: Threshold and shingle size.
 
-
-@dataclass(frozen=True)
-class Placement:
-    """Where new rows ended; every one of them is in exactly one of the three lists."""
-
-    accepted: list[tuple[Row, str, str]] = field(default_factory=list)
-    """Row, group, split."""
-    duplicates: list[Row] = field(default_factory=list)
-    quarantined: list[tuple[Row, Rejection]] = field(default_factory=list)
-    conflicts: int = 0
-    """Groups whose members disagree on the label."""
-    naive_groups: list[int] = field(default_factory=list)
-    """Near-duplicate group of every row, accepted before or readable now, copies and conflicts included: what a plain random
-    split would have been drawn from."""
-
-
-@dataclass(frozen=True)
-class _Old:
-    """Rows accepted before, by distinct template."""
-
-    templates: list[str]
-    cut: list[bool]
-    rows: list[list[int]]
-    """Positions in `Accepted` of each template."""
-
-
-@dataclass(frozen=True)
-class _Scene:
-    """New rows and what they are near to. A node is a distinct template among the new rows."""
-
-    accepted: Accepted
-    members: list[list[Row]]
-    """Rows of each node."""
-    twins: list[list[int]]
-    """Each node's near twins among the rows accepted before."""
-    neighbours: list[list[int]]
-    """Each node's near twins among the nodes."""
-    stay_out: AbstractSet[str]
-    rule: SplitRule
-
-
-def place(rows: Sequence[Row], accepted: Accepted, stay_out: AbstractSet[str], config: DataConfig, rule: SplitRule) -> Placement:
-    """Place the new rows; `stay_out` are the ids quarantined as contradictory by an earlier ingestion."""
-    old = _by_template(accepted)
-    known, fresh = _meet_equals(rows, accepted)
-    nodes: dict[str, list[Row]] = defaultdict(list)
-    for row in fresh:
-        nodes[row.forms.template].append(row)
-    cut = old.cut + [any(row.forms.cut for row in node) for node in nodes.values()]
-    pairs = near_pairs(old.templates + list(nodes), cut, config, new_from=len(old.templates))
-    scene = _scene(accepted, old, list(nodes.values()), pairs, stay_out, rule)
-    new_pairs = pairs[pairs[:, 0] >= len(old.templates)] - len(old.templates)
-    parts = [known, *(_settle(scene, group) for group in _groups(range(len(nodes)), new_pairs))]
-    return Placement(
-        accepted=[item for part in parts for item in part.accepted],
-        duplicates=[row for part in parts for row in part.duplicates],
-        quarantined=[item for part in parts for item in part.quarantined],
-        conflicts=sum(part.conflicts for part in parts),
-        naive_groups=_naive_groups(rows, accepted, old, list(nodes), pairs),
+    Returns:
+        The graph, and the templates of its nodes.
+    """
+    hashes = np.concatenate([before.rows.signatures.template, new.signatures.template])
+    _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+    rank = np.argsort(np.argsort(first))  # nodes in the order that their first rows come in, so that old ones come first
+    nodes, first_row = rank[inverse], np.sort(first)
+    known = len(before.rows)
+    first_new = int(np.searchsorted(first_row, known))
+    signatures = concatenate(
+        [before.rows.signatures.take(first_row[:first_new]), new.signatures.take(first_row[first_new:] - known)]
     )
+    np.logical_or.at(signatures.cut, nodes, np.concatenate([before.rows.signatures.cut, new.signatures.cut]))
+    joined = np.arange(len(first_row))
+    if known:
+        leaders = np.zeros(len(before.names), np.int64)
+        leaders[before.groups[::-1]] = nodes[:known][::-1]
+        joined = unite(joined, np.unique(np.stack([leaders[before.groups], nodes[:known]], axis=1), axis=0))
+
+    def texts_of(wanted: Int64) -> list[str]:
+        return texts_of_rows(first_row[wanted])
+
+    if known:
+        texts_of(candidates_before(signatures, config, first_new, joined))
+    components = link(signatures, texts_of, config, new_from=first_new, joined=joined)
+    return Graph(signatures, nodes[known:], nodes[:known], components, first_new), texts_of
 
 
-def _by_template(accepted: Accepted) -> _Old:
-    rows: dict[str, list[int]] = defaultdict(list)
-    for index, forms in enumerate(accepted.forms):
-        rows[forms.template].append(index)
-    cut = [any(accepted.forms[index].cut for index in indices) for indices in rows.values()]
-    return _Old(list(rows), cut, list(rows.values()))
+def place(
+    new: Rows,
+    before: Before,
+    graph: Graph,
+    texts_of: TextsOf,
+    config: DataConfig,
+    rule: SplitRule,
+    *,
+    stay_out: AbstractSet[str] = frozenset(),
+    wanted: Codes | None = None,
+    times: Int64 | None = None,
+) -> Placement:
+    """Place the new rows.
 
-
-def _meet_equals(rows: Sequence[Row], accepted: Accepted) -> tuple[Placement, list[Row]]:
-    """Rows whose identity was accepted before, and those that are new."""
-    known, fresh = Placement(), []
-    position = {forms.id: index for index, forms in enumerate(accepted.forms)}
-    for row in rows:
-        there = position.get(row.id)
-        if there is None:
-            fresh.append(row)
-        elif accepted.labels[there] == row.label:
-            known.duplicates.append(row)
-        else:
-            known.quarantined.append((row, _contradiction(_side(row), _old_side(accepted, there))))
-    return known, fresh
-
-
-def _scene(
-    accepted: Accepted, old: _Old, members: list[list[Row]], pairs: Int64, stay_out: AbstractSet[str], rule: SplitRule
-) -> _Scene:
-    start = len(old.templates)
-    twins: list[list[int]] = [[] for _ in members]
-    neighbours: list[list[int]] = [[] for _ in members]
-    for lower, higher in pairs.tolist():
-        if lower < start:
-            twins[higher - start].extend(old.rows[lower])
-        else:
-            neighbours[lower - start].append(higher - start)
-            neighbours[higher - start].append(lower - start)
-    return _Scene(accepted, members, twins, neighbours, stay_out, rule)
-
-
-def _groups(nodes: Sequence[int], pairs: Int64) -> list[list[int]]:
-    """Nodes by connected component; `pairs` are positions in `nodes`."""
-    groups: dict[int, list[int]] = defaultdict(list)
-    for node, group in zip(nodes, components(len(nodes), pairs).tolist(), strict=True):
-        groups[group].append(node)
-    return list(groups.values())
-
-
-def _settle(scene: _Scene, nodes: Sequence[int]) -> Placement:
-    """Place one group of new rows."""
-    rows = [row for node in nodes for row in scene.members[node]]
-    twins = sorted({twin for node in nodes for twin in scene.twins[node]})
-    if len({row.label for row in rows} | {scene.accepted.labels[twin] for twin in twins}) > 1:
-        return Placement(quarantined=_conflict(scene, rows, twins), conflicts=1)
-    if len({scene.accepted.splits[twin] for twin in twins}) > 1:
-        return _bridge(scene, nodes)
-    home = min(((scene.accepted.splits[twin], scene.accepted.groups[twin]) for twin in twins), default=None)
-    return _enter(scene, nodes, home)
-
-
-def _conflict(scene: _Scene, rows: Sequence[Row], twins: Sequence[int]) -> list[tuple[Row, Rejection]]:
-    sides: dict[str, str] = {}
-    for twin in twins:
-        sides.setdefault(scene.accepted.labels[twin], _old_side(scene.accepted, twin))
-    for row in rows:
-        sides.setdefault(row.label, _side(row))
-    return [
-        (row, _contradiction(_side(row), "; ".join(side for label, side in sides.items() if label != row.label))) for row in rows
+    Args:
+        new: New rows [N], in the order that they were read in: of several copies the first is kept.
+        before: Rows accepted before.
+        graph: Of both, see `build_graph`.
+        texts_of: Templates of the graph's nodes.
+        config: Threshold and shingle size.
+        rule: Decides the split of a new group.
+        stay_out: Ids quarantined as contradictory by an earlier ingestion, of which nobody decided yet.
+        wanted: The split that each new row asks for [N], for rules by time or source.
+        times: Of each new row [N]; decides which row of a group is its first under a rule by time.
+    """
+    count = len(new)
+    placement = Placement(np.full(count, PENDING, np.int8), np.arange(count), np.zeros(count, np.int8))
+    _meet_equals(new, before, placement)
+    fresh = np.flatnonzero(placement.outcome == PENDING)
+    component = graph.components[graph.new_nodes[fresh]]
+    fresh = fresh[np.argsort(component, kind="stable")]
+    component = np.sort(component, kind="stable")
+    starts = np.flatnonzero(np.concatenate([[True], component[1:] != component[:-1]])) if len(fresh) else np.zeros(0, np.int64)
+    sizes = np.diff(np.append(starts, len(fresh)))
+    scene = Scene(
+        new=new,
+        before=before,
+        graph=graph,
+        old_members=_old_members(graph, component[starts]),
+        stay_out=pc.is_in(new.ids, value_set=pa.array(sorted(stay_out), pa.string())).to_numpy(zero_copy_only=False),
+        wanted=wanted,
+        order=_order(count, wanted, times, rule),
+        rule=rule,
+        config=config,
+        texts_of=texts_of,
+        into=placement,
+    )
+    alone = (sizes == 1) & (component[starts] >= graph.first_new) & ~scene.stay_out[fresh[starts]]
+    _found_alone(scene, fresh[starts[alone]])
+    settled = [
+        _settle(scene, fresh[start : start + size], scene.old_members.get(int(number), ()))
+        for start, size, number in zip(starts[~alone].tolist(), sizes[~alone].tolist(), component[starts[~alone]], strict=True)
     ]
-
-
-def _enter(scene: _Scene, nodes: Iterable[int], home: tuple[str, str] | None) -> Placement:
-    """Accept the nodes' rows into `home` (split, group), or into a new group when they have none."""
-    rows = [row for node in nodes for row in scene.members[node]]
-    placement = Placement(quarantined=[(row, _still_out(row)) for row in rows if row.id in scene.stay_out])
-    kept = [row for row in rows if row.id not in scene.stay_out]
-    if not kept:
-        return placement
-    founder = min(row.id for row in kept)
-    split, group = home or (split_of(founder, scene.rule), founder)
-    seen: set[str] = set()
-    for row in kept:
-        if row.id in seen:
-            placement.duplicates.append(row)
-        else:
-            seen.add(row.id)
-            placement.accepted.append((row, group, split))
-    return placement
-
-
-def _bridge(scene: _Scene, nodes: Sequence[int]) -> Placement:
-    """Place nodes next to twins that have a split, nearest first; quarantine those that are twins of two splits."""
-    homes: dict[int, tuple[str, str]] = {}
-    parts = []
-    waiting = sorted(nodes, key=lambda node: min(row.id for row in scene.members[node]))
-    while reached := [node for node in waiting if _homes(scene, node, homes)]:
-        for node in reached:
-            near = _homes(scene, node, homes)
-            if len({split for split, _ in near}) > 1:
-                where = ", ".join(f"{split} (group {group})" for split, group in sorted(near))
-                why = Rejection("bridges splits", f"near twins in {where}")
-                parts.append(Placement(quarantined=[(row, why) for row in scene.members[node]]))
-            else:
-                homes[node] = min(near)
-                parts.append(_enter(scene, [node], homes[node]))
-        waiting = [node for node in waiting if node not in reached]
-    # what is left hung on the rows refused alone, and is free to found groups of its own
-    place_of = {node: index for index, node in enumerate(waiting)}
-    ties = [(place_of[node], place_of[other]) for node in waiting for other in scene.neighbours[node] if other in place_of]
-    left = _groups(waiting, np.array(ties, np.int64).reshape(-1, 2))
-    parts += [_enter(scene, group, None) for group in left]
     return Placement(
-        accepted=[item for part in parts for item in part.accepted],
-        duplicates=[row for part in parts for row in part.duplicates],
-        quarantined=[item for part in parts for item in part.quarantined],
+        placement.outcome,
+        placement.groups,
+        placement.splits,
+        placement.refusals,
+        conflicts=settled.count("conflict"),
+        bridges=settled.count("bridge"),
     )
 
 
-def _homes(scene: _Scene, node: int, placed: Mapping[int, tuple[str, str]]) -> set[tuple[str, str]]:
-    """Splits and groups that a node's twins live in."""
-    near = {(scene.accepted.splits[twin], scene.accepted.groups[twin]) for twin in scene.twins[node]}
-    return near | {placed[other] for other in scene.neighbours[node] if other in placed}
+def _meet_equals(new: Rows, before: Before, into: Placement) -> None:
+    """Rows whose identity was accepted before."""
+    there = pc.index_in(new.ids, value_set=before.rows.ids)
+    known = np.flatnonzero(pc.is_valid(there).to_numpy(zero_copy_only=False))
+    at = there.drop_null().to_numpy().astype(np.int64)
+    same = before.rows.labels[at] == new.labels[known]
+    into.outcome[known] = np.where(same, DUPLICATE, QUARANTINED)
+    into.refusals.extend(
+        Refusal(row, "contradictory label", ((True, old),))
+        for row, old in zip(known[~same].tolist(), at[~same].tolist(), strict=True)
+    )
 
 
-def _naive_groups(
-    rows: Sequence[Row],
-    accepted: Accepted,
-    old: _Old,
-    new_templates: Sequence[str],
-    pairs: Int64,
-) -> list[int]:
-    """Group number of every accepted row, then of every new one."""
-    node_of = {text: index for index, text in enumerate(old.templates)}
-    for index, text in enumerate(new_templates, start=len(old.templates)):
-        node_of.setdefault(text, index)
-    count = len(old.templates) + len(new_templates)
-    leader: dict[str, int] = {}
-    ties = [(leader.setdefault(accepted.groups[index], node), node) for node, indices in enumerate(old.rows) for index in indices]
-    joined = components(count, np.concatenate([np.array(ties, np.int64).reshape(-1, 2), pairs]))
-    old_nodes = {index: node for node, indices in enumerate(old.rows) for index in indices}
-    before = [int(joined[old_nodes[index]]) for index in range(len(accepted.forms))]
-    return before + [int(joined[node_of[row.forms.template]]) for row in rows]
+def _old_members(graph: Graph, touched: Int64) -> dict[int, list[int]]:
+    """Rows accepted before by component, of the components that new rows touch."""
+    component = graph.components[graph.old_nodes]
+    rows = np.flatnonzero(np.isin(component, touched[touched < graph.first_new]))
+    members: dict[int, list[int]] = {}
+    for row, number in zip(rows.tolist(), component[rows].tolist(), strict=True):
+        members.setdefault(number, []).append(row)
+    return members
 
 
-def _side(row: Row) -> str:
-    return f"{row.label} in {row.place} row {row.number}, {shorten(row.text, _SHOWN)!r}"
+def _order(count: int, wanted: Codes | None, times: Int64 | None, rule: SplitRule) -> Int64:
+    rank = np.arange(count)
+    if wanted is None:
+        return rank
+    # by source: what is held out stays held out; by time: the earliest. A row in the embargo decides only among its like
+    first = np.array([2, 1, 0])[np.minimum(wanted, TEST)] if times is None or rule.split == "source" else times
+    order = np.lexsort((rank, first, wanted == OUT))
+    ranked = np.empty(count, np.int64)
+    ranked[order] = rank
+    return ranked
 
 
-def _old_side(accepted: Accepted, index: int) -> str:
-    return f"{accepted.labels[index]}, accepted before, {shorten(accepted.texts[index], _SHOWN)!r}"
+def _found_alone(scene: Scene, rows: Int64) -> None:
+    """Accept rows that are near to none: each founds a group, named after itself."""
+    into = scene.into
+    into.outcome[rows] = ACCEPTED
+    if scene.wanted is not None:
+        into.splits[rows] = scene.wanted[rows]
+        return
+    for start in range(0, len(rows), 65_536):
+        some = rows[start : start + 65_536]
+        names = scene.new.ids.take(pa.array(some)).to_pylist()
+        into.splits[some] = np.fromiter((code_of(name, scene.rule) for name in names), np.int8, len(some))
 
 
-def _contradiction(here: str, there: str) -> Rejection:
-    return Rejection("contradictory label", f"{here} against {there}")
+def _settle(scene: Scene, rows: Int64, old: Sequence[int]) -> str:
+    """Place the new rows of one component; says what it turned out to be."""
+    labels = {int(label): (False, int(row)) for label, row in zip(scene.new.labels[rows][::-1], rows[::-1], strict=True)}
+    labels |= {int(scene.before.rows.labels[row]): (True, row) for row in reversed(old)}
+    if len(labels) > 1:
+        _conflict(scene, rows, labels)
+        return "conflict"
+    homes = homes_of(scene.before, old)
+    if len({split for split, _ in homes if split != OUT}) > 1:
+        bridge(scene, rows, old)
+        return "bridge"
+    enter(scene, rows.tolist(), first_home(scene.before, homes))
+    return "group"
 
 
-def _still_out(row: Row) -> Rejection:
-    return Rejection("contradictory label", f"{_side(row)}: an earlier ingestion quarantined this text as contradictory")
+def _conflict(scene: Scene, rows: Int64, labels: Mapping[int, tuple[bool, int]]) -> None:
+    scene.into.outcome[rows] = QUARANTINED
+    for row, label in zip(rows.tolist(), scene.new.labels[rows].tolist(), strict=True):
+        others = tuple(side for other, side in labels.items() if other != label)
+        scene.into.refusals.append(Refusal(row, "contradictory label", others))

@@ -4,6 +4,7 @@ An id that comes again with its text is known. With another text (see `finsent.t
 quarantined: which of the two the id means is not ours to decide.
 """
 
+import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -19,8 +20,10 @@ from finsent.config import DataConfig, Source
 from finsent.data import tables
 from finsent.data.contract import Rejection, check_text, check_time, shorten
 from finsent.data.formats import read
-from finsent.data.quarantine import Quarantined, record
+from finsent.data.masking import mask_handles
+from finsent.data.quarantine import record
 from finsent.data.reading import reject
+from finsent.data.rows import Quarantined
 from finsent.data.sources import RawRow, SourceFile, Wanted, resolve
 from finsent.errors import Refused
 from finsent.home import Home
@@ -62,6 +65,7 @@ def receive(
     text: str = "text",
     created_at: str | None = None,
     max_characters: int = DataConfig().max_characters,
+    masked: bool = False,
 ) -> InboxReport:
     """Put unlabelled tweets into the inbox.
 
@@ -71,11 +75,12 @@ def receive(
         text: Column that holds the tweet.
         created_at: Column that holds the time of writing; left out, `created_at` is used where it is there.
         max_characters: Longer texts are quarantined.
+        masked: Store `@user` in place of handles (`data.mask_handles`).
 
     Raises:
         InputError: a file or column is wrong; nothing was written.
     """
-    rows, bad, number_read = _read(files, text, created_at, max_characters)
+    rows, bad, number_read = _read(files, text, created_at, max_characters, masked=masked)
     home.lock("inbox").parent.mkdir(parents=True, exist_ok=True)
     from filelock import FileLock
 
@@ -133,7 +138,7 @@ def _sort(rows: Sequence[_Readable], there: Mapping[str, str]) -> tuple[list[dic
 
 
 def _read(
-    files: Sequence[Path | str], text: str, created_at: str | None, longest: int
+    files: Sequence[Path | str], text: str, created_at: str | None, longest: int, *, masked: bool
 ) -> tuple[list[_Readable], list[Quarantined], int]:
     wanted = Wanted(
         {"text": text} | ({"created_at": created_at} if created_at else {}),
@@ -149,9 +154,11 @@ def _read(
             for raw in batch:
                 checked = _check(raw, longest, now)
                 if isinstance(checked, Rejection):
-                    bad.append(reject(raw, checked, file))
+                    bad.append(reject(raw, checked, file, mask=masked))
                 else:
-                    rows.append(_Readable(checked, raw, file))
+                    if masked:
+                        checked["text"] = mask_handles(checked["text"])
+                    rows.append(_Readable(checked, dataclasses.replace(raw, text=checked["text"]), file))
     return rows, bad, number_read
 
 

@@ -1,12 +1,14 @@
 """A labelled file as rows to score a model on: read by the same contract, stored nowhere."""
 
+from collections import Counter
 from datetime import UTC, datetime
 
 import numpy as np
 
 from finsent.config import Config, Source
 from finsent.data.dataset import Split
-from finsent.data.reading import read_sources
+from finsent.data.reading import check_labels, checked
+from finsent.data.sources import resolve
 from finsent.errors import InputError
 from finsent.labels import LABEL2ID
 
@@ -17,7 +19,9 @@ def load_labelled(config: Config, source: Source) -> Split:
     Raises:
         InputError: the file, a column or all labels are wrong, or no row is readable.
     """
-    rows = read_sources([source], config.data, datetime.now(UTC)).rows
+    now, seen = datetime.now(UTC), Counter[str]()
+    rows = [row for file in resolve(source) for _, good, _ in checked(file, source, config.data, now, seen) for row in good]
+    check_labels(source, seen)
     if not rows:
         raise InputError(f"{source.uri!r} holds no readable labelled row.")
     return Split(

@@ -1,48 +1,113 @@
-"""Which split a near-duplicate group belongs to: a pure function of the group's id, so that no row ever moves."""
+"""Which split a near-duplicate group belongs to: a rule that looks at nothing that can change, so that no row ever moves.
+
+`group` hashes the group's id. `time` and `source` give each row the split that its time or its source asks for; the group takes
+that of its first row, and its other rows are stored where that is the same and `excluded` where it is not, since a twin on the
+other side would be a leak. Excluded rows are used for nothing.
+"""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
 from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from finsent.config import DataConfig
 from finsent.text import NORMALISATION
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: Final[tuple[SplitName, ...]] = ("train", "validation", "test")
+EXCLUDED: Final = "excluded"
+"""Where rows are that are stored and used for nothing: near copies across the sides of a split by time or source, and rows in
+the embargo before a cut-off."""
+CODES: Final = (*SPLITS, EXCLUDED)
+"""Names by code, as arrays hold them."""
+TRAIN, VALIDATION, TEST, OUT = range(len(CODES))
+
+Codes = npt.NDArray[np.int8]
 
 
 @dataclass(frozen=True)
 class SplitRule:
     """Everything that decides a row's split. Rows split by another rule must not share a table."""
 
+    split: str
     split_salt: str
     validation_fraction: float
     test_fraction: float
     near_duplicate_jaccard: float
     shingle_size: int
+    truncation_min_characters: int
     normalisation: str
+    validation_from: str | None = None
+    test_from: str | None = None
+    embargo_hours: float | None = None
+    validation_sources: tuple[str, ...] = ()
+    test_sources: tuple[str, ...] = ()
 
-    def describe(self) -> dict[str, str | float | int]:
-        """The rule as plain values, for reports and manifests."""
-        return asdict(self)
+    def describe(self) -> dict[str, str | float | int | list[str]]:
+        """The rule as plain values, for reports and manifests; without what it makes no use of."""
+        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return {key: value for key, value in plain.items() if value is not None and value != []}
 
 
 def split_rule(config: DataConfig) -> SplitRule:
     """The rule that a configuration asks for."""
+    by_time, by_source = config.split == "time", config.split == "source"
     return SplitRule(
+        split=config.split,
         split_salt=config.split_salt,
         validation_fraction=config.validation_fraction,
         test_fraction=config.test_fraction,
         near_duplicate_jaccard=config.near_duplicate_jaccard,
         shingle_size=config.shingle_size,
+        truncation_min_characters=config.truncation_min_characters,
         normalisation=NORMALISATION,
+        validation_from=_written(config.validation_from) if by_time else None,
+        test_from=_written(config.test_from) if by_time else None,
+        embargo_hours=config.embargo_hours if by_time else None,
+        validation_sources=tuple(sorted(config.validation_sources)) if by_source else (),
+        test_sources=tuple(sorted(config.test_sources)) if by_source else (),
     )
 
 
 def split_of(group: str, rule: SplitRule) -> SplitName:
     """Split of a group: a hash of salt and group as a number in [0, 1), test below `test_fraction`, then validation."""
+    return SPLITS[code_of(group, rule)]
+
+
+def code_of(group: str, rule: SplitRule) -> int:
+    """`split_of` as a code."""
     digest = hashlib.blake2b(f"{rule.split_salt}:{group}".encode(), digest_size=8).digest()
     position = int.from_bytes(digest) / 2**64
     if position < rule.test_fraction:
-        return "test"
-    return "validation" if position < rule.test_fraction + rule.validation_fraction else "train"
+        return TEST
+    return VALIDATION if position < rule.test_fraction + rule.validation_fraction else TRAIN
+
+
+def wanted_by_time(times: npt.NDArray[np.int64], rule: SplitRule) -> Codes:
+    """The split that each row's time [N], in microseconds since 1970, asks for."""
+    validation_from, test_from = (datetime.fromisoformat(str(moment)) for moment in (rule.validation_from, rule.test_from))
+    embargo = timedelta(hours=rule.embargo_hours or 0.0)
+    wanted = np.full(len(times), TRAIN, np.int8)
+    wanted[times >= _micro(validation_from - embargo)] = OUT
+    wanted[times >= _micro(validation_from)] = VALIDATION
+    wanted[times >= _micro(max(test_from - embargo, validation_from))] = OUT
+    wanted[times >= _micro(test_from)] = TEST
+    return wanted
+
+
+def wanted_by_source(sources: Sequence[str], rule: SplitRule) -> Codes:
+    """The split that each of these sources asks for."""
+    held_out = dict.fromkeys(rule.validation_sources, VALIDATION) | dict.fromkeys(rule.test_sources, TEST)
+    return np.array([held_out.get(source, TRAIN) for source in sources], np.int8)
+
+
+def _micro(moment: datetime) -> int:
+    return round(moment.timestamp() * 1_000_000)
+
+
+def _written(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()

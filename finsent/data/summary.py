@@ -92,7 +92,8 @@ def summarise(home: Home, version: int) -> Summary:
     times: list[datetime] = []
     sample = pa.table({"id": pa.array([], pa.string()), "text": pa.array([], pa.string())})
     columns = ["id", "text", "label", "source", "created_at", "split", "flags"]
-    for batch in tables.scan(home, "tweets", columns, version=version):
+    for read in tables.batches(home, "tweets", columns, version=version):
+        batch = pa.Table.from_batches([read])
         cells += _count(batch, "split", "source", "label")
         lengths += _count(batch.append_column("words", _words(batch["text"])), "split", "words")
         day = pc.cast(pc.floor_temporal(batch["created_at"], unit="day"), pa.date32())

@@ -48,7 +48,6 @@ SCHEMAS: Final[Mapping[str, pa.Schema]] = MappingProxyType(
             template=pa.int64(),
             prefix=pa.int64(),
             cut=pa.bool_(),
-            size=pa.int32(),
             bands=pa.binary(),
             sketch=pa.binary(),
         ),
@@ -68,6 +67,7 @@ SCHEMAS: Final[Mapping[str, pa.Schema]] = MappingProxyType(
             reason=pa.string(),
             detail=pa.string(),
             ingested_at=_TIME,
+            id=pa.string(),
         ),
         "inbox": _schema(id=pa.string(), created_at=_TIME, text=pa.string(), received_at=_TIME),
         "predictions": _schema(
@@ -85,7 +85,7 @@ SCHEMAS: Final[Mapping[str, pa.Schema]] = MappingProxyType(
 )
 """Columns of each table. Labels are class names, times are UTC to the microsecond."""
 
-ADDED: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({"tweets": ("flags",)})
+ADDED: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({"tweets": ("flags",), "quarantine": ("id",)})
 """Schema migrations: columns that a table got after it was first released, in that order. A table from before gets them with
 its next append; until then, and in its old rows, they are null. Columns are never renamed, retyped or dropped."""
 
@@ -127,15 +127,33 @@ def read(
     return _complete(name, found, schema)
 
 
-def scan(home: Home, name: str, columns: Sequence[str], *, version: int | None = None) -> Iterator[pa.Table]:
-    """The rows of a table batch by batch, for what must not hold all of its texts at once; otherwise as `read`."""
-    schema = pa.schema([SCHEMAS[name].field(column) for column in columns])
+def batches(
+    home: Home, name: str, columns: Sequence[str], *, version: int | None = None, filters: Any = None, rows: int = 65_536
+) -> Iterator[pa.RecordBatch]:
+    """Rows of a table in batches, at its latest version or an earlier one; always in the same order for one version.
+
+    Args:
+        home: Where the tables are.
+        name: One of `SCHEMAS`.
+        columns: Columns to read.
+        version: Version to read (time travel).
+        filters: pyarrow expression, applied while reading.
+        rows: Rows of a batch at most.
+
+    Raises:
+        InputError: no such version.
+    """
     handle = _open_at(home, name, version)
     if handle is None:
         return
-    there = {field.name for field in handle.schema().fields}
-    for batch in handle.to_pyarrow_dataset().to_batches(columns=[column for column in schema.names if column in there]):
-        yield _complete(name, pa.Table.from_batches([batch]), schema)
+    schema = pa.schema([SCHEMAS[name].field(column) for column in columns])
+    there = [column for column in columns if column in {field.name for field in handle.schema().fields}]
+    scan = handle.to_pyarrow_dataset().scanner(
+        columns=there, filter=filters, batch_size=rows, batch_readahead=2, fragment_readahead=1
+    )
+    for batch in scan.to_batches():
+        if batch.num_rows:
+            yield from _complete(name, pa.Table.from_batches([batch]), schema).combine_chunks().to_batches()
 
 
 def _complete(name: str, table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -148,7 +166,7 @@ def _complete(name: str, table: pa.Table, schema: pa.Schema) -> pa.Table:
 def append(
     home: Home,
     name: str,
-    table: pa.Table,
+    table: pa.Table | pa.RecordBatchReader,
     *,
     transaction: tuple[str, int] | None = None,
     metadata: dict[str, str] | None = None,
@@ -158,7 +176,8 @@ def append(
     Args:
         home: Where the tables are.
         name: One of `SCHEMAS`; the rows must have its columns, in any order.
-        table: Rows to append.
+        table: Rows to append; a reader, which must have the table's very schema, is written as it is read, so that memory holds
+            one row group of it.
         transaction: (application, number): an append whose number that application has reached already writes nothing, so that
             a rerun after a crash doubles no row. Numbers of one application must rise.
         metadata: Recorded with the commit.
@@ -167,7 +186,7 @@ def append(
     from deltalake.exceptions import CommitFailedError
 
     handle = _open_or_create(home, name)
-    data = _complete(name, table, SCHEMAS[name])
+    data = _complete(name, table, SCHEMAS[name]) if isinstance(table, pa.Table) else table
     properties = CommitProperties(
         custom_metadata=metadata, app_transactions=[Transaction(*transaction)] if transaction is not None else None
     )
@@ -181,6 +200,18 @@ def append(
                 raise
     handle.update_incremental()
     return int(handle.version())
+
+
+def replace(home: Home, name: str, table: pa.Table, *, metadata: dict[str, str] | None = None) -> None:
+    """Put these rows in place of all that a table has, in one commit; only for what can be derived anew."""
+    from deltalake import CommitProperties, write_deltalake
+
+    write_deltalake(
+        _open_or_create(home, name),
+        _complete(name, table, SCHEMAS[name]),
+        mode="overwrite",
+        commit_properties=CommitProperties(custom_metadata=metadata),
+    )
 
 
 @dataclass(frozen=True)
@@ -202,7 +233,12 @@ def position(home: Home, name: str, application: str) -> Position:
 
 
 def append_next(
-    home: Home, name: str, table: pa.Table, application: str, after: Position, metadata: Mapping[str, str] | None = None
+    home: Home,
+    name: str,
+    table: pa.Table | pa.RecordBatchReader,
+    application: str,
+    after: Position,
+    metadata: Mapping[str, str] | None = None,
 ) -> Position | None:
     """Append rows as the number that follows `after`; the new position, or None if another run took that number first.
 

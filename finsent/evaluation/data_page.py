@@ -154,9 +154,11 @@ def _leaks(facts: DataFacts) -> Iterable[str]:
     share = NOT_RECORDED if naive is None else f"{naive:.1%} of the test rows, on average over ten draws"
     yield html.paragraph(f"A plain random split would have leaked: {share}.")
     reasons = facts.report.get("reasons")
-    bridges = facts.report.get("bridges") or {"quarantined": None if reasons is None else reasons.get("bridges splits", 0)}
-    said = ", ".join(f"{key.replace('_', ' ')} {_number(value)}" for key, value in bridges.items())
-    yield html.paragraph(f"New rows that are near twins of rows in two splits (bridges): {said}.")
+    refused = None if reasons is None else reasons.get("bridges splits", 0)
+    yield html.paragraph(
+        f"Groups of new rows that touched two splits (bridges): {_number(facts.report.get('bridges'))}; rows of them "
+        f"quarantined, since they are near twins of both sides: {_number(refused)}."
+    )
 
 
 def _confounding(found: Confounding) -> Iterable[str]:

@@ -1,9 +1,10 @@
 """Ingestion: labelled sources in, a new version of the table `tweets` out, every row accounted for.
 
-Sources are read whole and checked before anything is written. Under the home's lock rows are then placed, the result is
-audited for leaks, and two commits follow: the quarantine first, the tweets last. A crash in between loses and doubles nothing:
-the rerun finds the quarantined rows recorded and the accepted ones still to come. The tweets' commit takes the next number of
-this application: of two machines that placed rows against the same table, the second to commit places them again.
+Sources are read whole and checked before anything is written to a table; meanwhile rows lie in a spool on local disk. Under the
+home's lock they are then placed, the result is audited for leaks, and three commits follow: the quarantine first, then the
+tweets, then the signatures that the next ingestion compares with. A crash in between loses and doubles nothing: the rerun finds
+what is recorded and does the rest. The tweets' commit takes the next number of this application: of two machines that placed
+rows against the same table, the second to commit places them again. What was written is read back and held against the audit.
 """
 
 import dataclasses
@@ -11,29 +12,45 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from finsent.config import Config, Source
 from finsent.data import tables
-from finsent.data.audit import count_leaks, naive_leak
-from finsent.data.dataset import Audit, fingerprint_rows, read_audit, read_report, report_path
-from finsent.data.grouping import Accepted, Placement, Row, place
-from finsent.data.quarantine import Quarantined, earlier_conflicts, record
-from finsent.data.reading import Reading, read_sources
-from finsent.data.splits import SPLITS, SplitRule, split_rule
+from finsent.data.audit import audit_splits, group_sizes, naive_leak
+from finsent.data.dataset import (
+    FINGERPRINTED,
+    Audit,
+    add_fingerprints,
+    fingerprint_rows,
+    read_audit,
+    recorded_report,
+    report_path,
+)
+from finsent.data.grouping import build_graph, place
+from finsent.data.index import add_signatures
+from finsent.data.placing import ACCEPTED, DUPLICATE, Placement, Rows
+from finsent.data.quarantine import earlier_conflicts, record
+from finsent.data.reading import Reading, spool_sources
+from finsent.data.refusals import tell
+from finsent.data.splits import CODES, EXCLUDED, SPLITS, Codes, SplitRule, split_rule, wanted_by_source, wanted_by_time
+from finsent.data.spool import Spooled, open_spool, readable_batches, rejected
+from finsent.data.stored import Stored, load_stored, templates
 from finsent.errors import ConfigError, InputError, Refused
 from finsent.home import Home
 from finsent.labels import LABELS
-from finsent.text import forms
 
 _log = logging.getLogger(__name__)
 
-_APPLICATION: Final = "finsent-ingest"
+APPLICATION: Final = "finsent-ingest"
+"""What the commits to `tweets` are numbered under."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +63,8 @@ class IngestReport:
     quarantined: int
     reasons: dict[str, int]
     """Quarantined rows by reason."""
+    flags: dict[str, int]
+    """Readable rows by what was noticed about their text."""
     by_source: dict[str, dict[str, int]]
     """read, accepted, duplicates, quarantined of each source."""
     splits: dict[str, dict[str, int]]
@@ -54,8 +73,14 @@ class IngestReport:
     """Near-duplicate groups of the whole version."""
     conflicts: int
     """Groups quarantined because their members disagree on the label."""
+    bridges: int
+    """Groups of new rows that touched two splits."""
+    group_sizes: dict[str, int]
+    """Rows by the size of their near-duplicate group, over the rows that `naive_leak` is over."""
     leaks: int
     """Exact and near-duplicate pairs across splits; anything but 0 is refused before it is written."""
+    audit: dict[str, dict[str, int]]
+    """Those pairs, exact and near, by pair of splits."""
     naive_leak: float | None
     """Share of test rows that a plain random split would have leaked, over the rows accepted before and all rows read for this
     version, copies included."""
@@ -82,66 +107,133 @@ def ingest(config: Config, home: Home, sources: Sequence[Source] = ()) -> Ingest
         raise InputError(
             "nothing to ingest: no source was named and `data.sources` is empty. Name a file, folder, glob or hf:// dataset."
         )
-    reading = read_sources(sources, config.data, datetime.now(UTC))
-    home.lock("ingest").parent.mkdir(parents=True, exist_ok=True)
     from filelock import FileLock
 
-    with FileLock(home.lock("ingest")):
-        # the lock keeps runs of this home apart, the number of the commit those of other machines on the same tables
-        return tables.contend(home, "tweets", _APPLICATION, lambda position: _commit(config, home, reading, started, position))
+    with open_spool(home.root / "spool", config.data) as spool:
+        reading = spool_sources(sources, config.data, datetime.now(UTC), spool)
+        spooled = spool.finish()
+        home.lock("ingest").parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(home.lock("ingest")):
+            # the lock keeps runs of this home apart, the number of the commit those of other machines on the same tables
+            return tables.contend(
+                home, "tweets", APPLICATION, lambda position: _commit(config, home, reading, spooled, started, position)
+            )
 
 
-def _commit(config: Config, home: Home, reading: Reading, started: float, position: tables.Position) -> IngestReport | None:
+def _commit(
+    config: Config, home: Home, reading: Reading, spooled: Spooled, started: float, position: tables.Position
+) -> IngestReport | None:
     """Place, audit and write; None if another run committed in between, which the placement then knows nothing of."""
     rule = split_rule(config.data)
-    before = tables.version(home, "tweets")
-    stored = tables.read(home, "tweets")
     _check_rule(home, rule)
-    accepted = _accepted(stored)
-    placement = place(reading.rows, accepted, earlier_conflicts(home), config.data, rule)
-    quarantined = [*reading.quarantined, *(Quarantined.of(row, why) for row, why in placement.quarantined)]
-    counts = _count(reading, placement, quarantined)
-    now = datetime.now(UTC)
-    new = _tweets(placement, now)
-    everything = pa.concat_tables([stored, new])
-    leaks = count_leaks(
-        [*accepted.forms, *(row.forms for row, _, _ in placement.accepted)], everything["split"].to_pylist(), config.data
+    stored = load_stored(home, config.data)
+    before, new = stored.before, Rows(spooled.ids, spooled.labels, spooled.signatures)
+    graph, texts_of = build_graph(new, before, templates(home, before, spooled), config.data)
+    wanted = _wanted(spooled, rule)
+    placement = place(
+        new,
+        before,
+        graph,
+        texts_of,
+        config.data,
+        rule,
+        stay_out=earlier_conflicts(home),
+        wanted=wanted,
+        times=spooled.times if rule.split == "time" else None,
     )
-    if leaks:
+    taken = placement.outcome == ACCEPTED
+    splits = np.concatenate([before.splits, placement.splits[taken]])
+    audit = audit_splits(
+        np.concatenate([graph.old_nodes, graph.new_nodes[taken]]),
+        splits,
+        graph.signatures,
+        texts_of,
+        config.data,
+        new_from=graph.first_new if stored.audited else 0,  # a table changed by other means is audited whole
+    )
+    if audit.leaks:
         raise Refused(
-            f"{leaks} duplicate pairs lie across splits, and held-out must mean held-out. Nothing was written. "
+            f"{audit.leaks} duplicate pairs lie across splits, and held-out must mean held-out. Nothing was written. "
             "Was the table changed by hand? Ingest into a new FINSENT_HOME."
         )
-    if tables.position(home, "tweets", _APPLICATION).number != position.number:
+    if tables.position(home, "tweets", APPLICATION).number != position.number:
         return None  # seen before the quarantine is written, what is on record there is right
-    record(home, quarantined, now)
+    now = datetime.now(UTC)
+    refused = tell(placement.refusals, spooled, before, home)
+    record(home, lambda: chain(rejected(spooled), refused()), now)
+    added = fingerprint_rows(_tweets(spooled, stored, placement, now)) if taken.any() else None
+    everywhere = graph.components[np.concatenate([graph.old_nodes, graph.new_nodes])]
     report = IngestReport(
-        **counts,
-        splits=_by_split(everything),
-        groups=len(set(everything["group"].to_pylist())),
+        **_count(reading, spooled, placement),
+        splits=_by_split(splits, np.concatenate([before.rows.labels, new.labels[taken]])),
+        groups=len(before.names) + len(np.unique(placement.groups[taken & (placement.groups < len(new))])),
         conflicts=placement.conflicts,
-        leaks=leaks,
-        naive_leak=naive_leak(placement.naive_groups),
-        version=before if everything.num_rows else None,
-        fingerprint=fingerprint_rows(everything) if everything.num_rows else None,
-        new_version=bool(new.num_rows),
-        seconds=0.0,
+        bridges=placement.bridges,
+        group_sizes=group_sizes(everywhere),
+        leaks=audit.leaks,
+        audit=audit.describe(),
+        naive_leak=naive_leak(everywhere),
+        version=stored.version if len(splits) else None,
+        fingerprint=(add_fingerprints(stored.fingerprint, added) if added else stored.fingerprint) if len(splits) else None,
+        new_version=added is not None,
+        seconds=time.monotonic() - started,
     )
-    if new.num_rows:
-        written = append_tweets(home, new, position, report, rule)
+    if added:
+        reader = pa.RecordBatchReader.from_batches(tables.SCHEMAS["tweets"], _tweets(spooled, stored, placement, now))
+        written = append_tweets(home, reader, position, report, rule, reading.inputs)
         if written is None:
             return None
+        _check_written(home, written.version, now, added)
         report = dataclasses.replace(report, version=written.version)
+        add_signatures(home, spooled.ids.filter(pa.array(taken)), new.signatures.take(np.flatnonzero(taken)), config.data)
     return _finish(home, report, reading, rule, started)
 
 
 def append_tweets(
-    home: Home, new: pa.Table, position: tables.Position, report: IngestReport, rule: SplitRule
+    home: Home,
+    new: pa.RecordBatchReader,
+    position: tables.Position,
+    report: IngestReport,
+    rule: SplitRule,
+    inputs: Sequence[dict[str, Any]],
 ) -> tables.Position | None:
     """Commit accepted rows with what was found out about them; None if another run committed first."""
     audit = Audit(report.leaks, report.naive_leak)
-    metadata = {"fingerprint": str(report.fingerprint), "split_rule": json.dumps(rule.describe()), **audit.metadata()}
-    return tables.append_next(home, "tweets", new, _APPLICATION, position, metadata)
+    metadata = {
+        "fingerprint": str(report.fingerprint),
+        "split_rule": json.dumps(rule.describe()),
+        "report": json.dumps(_details(report, rule, inputs), ensure_ascii=False),
+        **audit.metadata(),
+    }
+    return tables.append_next(home, "tweets", new, APPLICATION, position, metadata)
+
+
+def _check_written(home: Home, version: int, now: datetime, expected: str) -> None:
+    """What stands in the table is what was audited."""
+    there = fingerprint_rows(
+        tables.batches(home, "tweets", FINGERPRINTED, version=version, filters=pc.field("ingested_at") == pa.scalar(now, _TIME))
+    )
+    if there != expected:
+        raise Refused(
+            f"version {version} of the data, read back, is not what was audited (fingerprint {there} in place of {expected}). "
+            "Do not train on it: check the storage, and restore the version before."
+        )
+
+
+_TIME: Final = tables.SCHEMAS["tweets"].field("ingested_at").type
+
+
+def _wanted(spooled: Spooled, rule: SplitRule) -> Codes | None:
+    if rule.split == "time":
+        return wanted_by_time(spooled.times, rule)
+    if rule.split == "source":
+        by_source: Codes = wanted_by_source(spooled.sources.dictionary.to_pylist(), rule)[spooled.sources.indices.to_numpy()]
+        return by_source
+    return None
+
+
+def _details(report: IngestReport, rule: SplitRule, inputs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return {**dataclasses.asdict(report), "split_rule": rule.describe(), "inputs": list(inputs)}
 
 
 def _finish(home: Home, report: IngestReport, reading: Reading, rule: SplitRule, started: float) -> IngestReport:
@@ -154,27 +246,28 @@ def _finish(home: Home, report: IngestReport, reading: Reading, rule: SplitRule,
             # the rows of this version were read by the ingestion that made it: these here are its copies
             report = dataclasses.replace(report, naive_leak=audit.naive_leak)
     report = dataclasses.replace(report, seconds=time.monotonic() - started)
-    # the report of a version that an interrupted ingestion left without one is made up for here
-    if report.version is not None and (
-        report.new_version or read_report(home, report.version).get("fingerprint") != report.fingerprint
-    ):
-        details: dict[str, Any] = {**dataclasses.asdict(report), "split_rule": rule.describe(), "inputs": reading.inputs}
+    if report.version is not None:
         path = report_path(home, report.version)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(details, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        part.replace(path)
+        # the report of a version that an interrupted ingestion left without one is made up for here
+        if report.new_version or not path.exists():
+            details = (not report.new_version and recorded_report(home, report.version)) or _details(report, rule, reading.inputs)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_suffix(".part")
+            part.write_text(json.dumps(details, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            part.replace(path)
     return report
 
 
 def _check_rule(home: Home, rule: SplitRule) -> None:
     """Rows split by two rules in one table could sit on both sides of it."""
     written = tables.last_metadata(home, "tweets", "split_rule")
-    there = json.loads(written) if written else {}
+    if written is None:
+        return
+    there, here = json.loads(written), json.loads(json.dumps(rule.describe()))
     wrong = [
-        f"{key} = {value!r} (the data has {there[key]!r})"
-        for key, value in rule.describe().items()
-        if key in there and there[key] != value
+        f"{key} = {here.get(key)!r} (the data has {there.get(key)!r})"
+        for key in dict.fromkeys([*here, *there])
+        if here.get(key) != there.get(key)
     ]
     if wrong:
         raise ConfigError(
@@ -183,54 +276,61 @@ def _check_rule(home: Home, rule: SplitRule) -> None:
         )
 
 
-def _accepted(stored: pa.Table) -> Accepted:
-    texts = stored["text"].to_pylist()
-    return Accepted(texts, [forms(text) for text in texts], *(stored[name].to_pylist() for name in ("label", "group", "split")))
+def _tweets(spooled: Spooled, stored: Stored, placement: Placement, now: datetime) -> Iterator[pa.RecordBatch]:
+    """The accepted rows, in batches."""
+    names = pa.concat_arrays([spooled.ids, stored.before.names])
+    codes = pa.array(CODES, pa.string())
+    for start, batch in readable_batches(spooled):
+        some = slice(start, start + batch.num_rows)
+        kept = placement.outcome[some] == ACCEPTED
+        rows = batch.filter(pa.array(kept))
+        if not rows.num_rows:
+            continue
+        columns = {
+            **{name: rows.column(name) for name in ("id", "text", "label", "source", "created_at", "flags")},
+            "group": names.take(pa.array(placement.groups[some][kept])),
+            "split": codes.take(pa.array(placement.splits[some][kept])),
+            "ingested_at": pa.repeat(pa.scalar(now, _TIME), rows.num_rows),
+        }
+        schema = tables.SCHEMAS["tweets"]
+        yield pa.record_batch([columns[name] for name in schema.names], schema=schema)
 
 
-def _tweets(placement: Placement, now: datetime) -> pa.Table:
-    rows = placement.accepted
-    return pa.table(
-        {
-            "id": [row.id for row, _, _ in rows],
-            "text": [row.text for row, _, _ in rows],
-            "label": [row.label for row, _, _ in rows],
-            "source": [row.source for row, _, _ in rows],
-            "created_at": [row.created_at for row, _, _ in rows],
-            "group": [group for _, group, _ in rows],
-            "split": [split for _, _, split in rows],
-            "ingested_at": [now] * len(rows),
-            "flags": [None] * len(rows),
-        },
-        schema=tables.SCHEMAS["tweets"],
-    )
-
-
-def _count(reading: Reading, placement: Placement, quarantined: Sequence[Quarantined]) -> dict[str, Any]:
+def _count(reading: Reading, spooled: Spooled, placement: Placement) -> dict[str, Any]:
     """Rows by outcome, over all and by source.
 
     Raises:
         Refused: a row was lost or counted twice, which must never be.
     """
-    accepted = _names(row for row, _, _ in placement.accepted)
-    duplicates, rejected = _names(placement.duplicates), Counter(item.source for item in quarantined)
-    by_source = {
-        name: {"read": read, "accepted": accepted[name], "duplicates": duplicates[name], "quarantined": rejected[name]}
+    names = spooled.sources.dictionary.to_pylist()
+    sources = spooled.sources.indices.to_numpy()
+
+    def by_source(outcome: int) -> dict[str, int]:
+        return dict(zip(names, np.bincount(sources[placement.outcome == outcome], minlength=len(names)).tolist(), strict=True))
+
+    accepted, duplicates = by_source(ACCEPTED), by_source(DUPLICATE)
+    refused = Counter(names[source] for source in sources[[item.row for item in placement.refusals]].tolist())
+    counts = {
+        name: {
+            "read": read,
+            "accepted": accepted.get(name, 0),
+            "duplicates": duplicates.get(name, 0),
+            "quarantined": reading.rejected.get(name, 0) + refused[name],
+        }
         for name, read in reading.read.items()
     }
-    for name, n in by_source.items():
+    for name, n in counts.items():
         if n["read"] != n["accepted"] + n["duplicates"] + n["quarantined"]:
             raise Refused(
                 f"rows of source {name!r} do not add up: {n}. Nothing was written; this is a fault in finsent, please report it."
             )
-    totals = {key: sum(n[key] for n in by_source.values()) for key in ("read", "accepted", "duplicates", "quarantined")}
-    return {**totals, "by_source": by_source, "reasons": dict(Counter(item.reason for item in quarantined).most_common())}
+    totals = {key: sum(n[key] for n in counts.values()) for key in ("read", "accepted", "duplicates", "quarantined")}
+    reasons = Counter(reading.reasons) + Counter(item.reason for item in placement.refusals)
+    return {**totals, "by_source": counts, "reasons": dict(reasons.most_common()), "flags": reading.flags}
 
 
-def _names(rows: Iterable[Row]) -> Counter[str]:
-    return Counter(row.source for row in rows)
-
-
-def _by_split(rows: pa.Table) -> dict[str, dict[str, int]]:
-    counts = Counter(zip(rows["split"].to_pylist(), rows["label"].to_pylist(), strict=True))
-    return {split: {label: counts[split, label] for label in LABELS} for split in SPLITS}
+def _by_split(splits: Codes, labels: Codes) -> dict[str, dict[str, int]]:
+    counts = np.bincount(splits.astype(np.int64) * len(LABELS) + labels, minlength=len(CODES) * len(LABELS))
+    table = counts.reshape(len(CODES), len(LABELS)).tolist()
+    by_split = {split: dict(zip(LABELS, row, strict=True)) for split, row in zip(CODES, table, strict=True)}
+    return by_split if any(by_split[EXCLUDED].values()) else {split: by_split[split] for split in SPLITS}

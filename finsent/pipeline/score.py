@@ -80,7 +80,8 @@ def score(
     started = time.perf_counter()
     name = config.registered_model
     require_champion(home, name)  # without one nothing is received either
-    incoming = receive(files, home, text=text, max_characters=config.data.max_characters) if files else None
+    data = config.data
+    incoming = receive(files, home, text=text, max_characters=data.max_characters, masked=data.mask_handles) if files else None
     with _alone(home):
         version = require_champion(home, name)  # it may have changed while this run waited for the one before it
         before = position(home, application(name, version))

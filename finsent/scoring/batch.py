@@ -13,7 +13,7 @@ import numpy as np
 
 from finsent.data import tables
 from finsent.data.contract import Rejection, check_text
-from finsent.data.quarantine import Quarantined
+from finsent.data.rows import Quarantined
 from finsent.home import Home
 from finsent.text import text_hash
 

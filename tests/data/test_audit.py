@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from finsent.config import DataConfig
-from finsent.data.audit import count_leaks, naive_leak
+from finsent.data.audit import audit_texts, group_sizes, naive_leak
+from finsent.data.splits import CODES
 from finsent.text import forms
 
 CONFIG = DataConfig()
@@ -12,7 +13,8 @@ TEXT = "loading up on september calls this morning because the chart looks ready
 
 
 def leaks(*rows: tuple[str, str]) -> int:
-    return count_leaks([forms(text) for text, _ in rows], [split for _, split in rows], CONFIG)
+    splits = np.array([CODES.index(split) for _, split in rows], np.int8)
+    return audit_texts([forms(text) for text, _ in rows], splits, CONFIG).leaks
 
 
 def test_no_rows_no_leaks() -> None:
@@ -26,7 +28,7 @@ def test_pairs_inside_a_split_are_no_leak() -> None:
 
 def test_equal_and_near_pairs_across_splits_are_counted() -> None:
     assert leaks((TEXT, "train"), (TEXT.upper(), "test")) == 1
-    assert leaks((TEXT, "train"), (TEXT + " 🚀", "validation")) == 1
+    assert leaks((TEXT, "train"), (TEXT + " ok", "validation")) == 1
     assert leaks((TEXT, "train"), (TEXT, "train"), (TEXT, "test"), (TEXT + " ok", "test")) == 4
     assert leaks((TEXT, "train"), (TEXT, "test"), (TEXT + " ok", "validation")) == 3
 
@@ -35,9 +37,27 @@ def test_truncated_copies_are_counted() -> None:
     assert leaks((TEXT, "train"), (TEXT[:55] + "…", "test")) == 1
 
 
+def test_leaks_are_told_by_pair_of_splits() -> None:
+    rows = [(TEXT, "train"), (TEXT.upper(), "test"), (TEXT + " ok", "validation"), (TEXT + " 🚀", "validation")]
+    audit = audit_texts([forms(text) for text, _ in rows], np.array([CODES.index(split) for _, split in rows], np.int8), CONFIG)
+    assert audit.exact == {"train-validation": 1, "train-test": 1, "validation-test": 1}
+    assert audit.near == {"train-validation": 1, "train-test": 0, "validation-test": 1}
+    assert audit.leaks == 5
+
+
+def test_rows_used_for_nothing_leak_nothing() -> None:
+    assert leaks((TEXT, "train"), (TEXT, "excluded"), (TEXT + " ok", "excluded")) == 0
+
+
 def test_naive_leak_of_groups_of_known_size() -> None:
-    assert naive_leak(list(range(1000))) == 0.0
-    assert naive_leak([0] * 1000) == 1.0
-    assert naive_leak([]) is None
+    assert naive_leak(np.arange(1000)) == 0.0
+    assert naive_leak(np.zeros(1000, np.int64)) == 1.0
+    assert naive_leak(np.zeros(0, np.int64)) is None
     # pairs: the partner of a test row is in train with probability 85 %
-    assert naive_leak(np.repeat(np.arange(4000), 2).tolist()) == pytest.approx(0.85, abs=0.02)
+    assert naive_leak(np.repeat(np.arange(4000), 2)) == pytest.approx(0.85, abs=0.02)
+
+
+def test_group_sizes_count_rows() -> None:
+    groups = np.repeat(np.arange(7), [1, 1, 2, 5, 10, 100, 101])
+    assert group_sizes(groups) == {"1": 2, "2": 2, "3-5": 5, "6-10": 10, "11-100": 100, ">100": 101}
+    assert sum(group_sizes(np.zeros(0, np.int64)).values()) == 0

@@ -6,9 +6,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finsent.data.contract import CLOCK_SKEW, Rejection, check_label, check_text, check_time, shorten
+from finsent.data.contract import CLOCK_SKEW, Rejection, check_label, check_text, check_time, label_key, quoted, shorten
+from finsent.labels import LABELS
 
 NOW = datetime(2025, 6, 1, 12, tzinfo=UTC)
+
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(1, 9).map(lambda digit: digit * 10**5000)
+    | st.floats()
+    | st.text()
+    | st.text(st.characters(categories=["Cs", "Nd", "Zs", "Cc"]), max_size=12)
+    | st.text("0123456789.+-:TZ ", max_size=30)
+    | st.binary(max_size=30)
+    | st.dates()
+    | st.times()
+    | st.datetimes(timezones=st.none() | st.timezones())
+    | st.decimals()
+    | st.complex_numbers()
+)
+anything = st.recursive(scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=3))
 
 
 @pytest.mark.parametrize(
@@ -104,3 +123,31 @@ def test_the_future_begins_after_the_clock_skew() -> None:
 def test_shorten() -> None:
     assert shorten("abcdef", 6) == "abcdef"
     assert shorten("abcdefg", 6) == "abcde…"
+
+
+@given(anything)
+def test_whatever_stands_in_a_row_is_a_value_or_has_a_reason(value: object) -> None:
+    text = check_text(value, 100)
+    assert (text is value and isinstance(text, str)) or isinstance(text, Rejection)
+    label = check_label(value, {"1": "Bullish"})
+    assert label in LABELS or isinstance(label, Rejection)
+    moment = check_time(value, NOW)
+    assert moment is None or isinstance(moment, Rejection) or (moment.tzinfo is UTC and moment <= NOW + CLOCK_SKEW)
+    assert label_key(value) == label_key(value).strip()
+    for checked in (text, label, moment):
+        if isinstance(checked, Rejection):
+            assert checked.detail.encode()  # a table can hold it
+
+
+def test_values_too_large_to_show_are_named_by_their_type() -> None:
+    endless: list[object] = []
+    for _ in range(100_000):
+        endless = [endless]
+    assert quoted(10**5000) == "<int too large to show>"
+    assert quoted(endless) == "<list too large to show>"
+    assert label_key(10**5000) == "<int too large to show>"
+    assert isinstance(check_text(endless, 100), Rejection)
+    assert isinstance(check_label(endless, None), Rejection)
+    assert isinstance(check_time(endless, NOW), Rejection)
+    while endless:  # taken apart one by one: Python's own way down is a recursion too
+        endless = endless.pop()  # type: ignore[assignment]

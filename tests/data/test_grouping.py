@@ -1,43 +1,119 @@
 """Where rows end: groups, contradictions, rows from before, rows that would tie two splits together."""
 
+import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
+from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finsent.config import DataConfig
-from finsent.data.audit import count_leaks
-from finsent.data.grouping import Accepted, Placement, Row, place
-from finsent.data.splits import split_of, split_rule
+from finsent.data import tables
+from finsent.data.audit import audit_texts
+from finsent.data.bridges import LARGEST
+from finsent.data.grouping import build_graph, place
+from finsent.data.placing import ACCEPTED, DUPLICATE, QUARANTINED, Before, Placement, Rows
+from finsent.data.refusals import tell
+from finsent.data.rows import Quarantined, Row
+from finsent.data.signatures import sign
+from finsent.data.splits import CODES, split_of, split_rule
+from finsent.data.spool import open_spool
+from finsent.home import resolve_home
+from finsent.labels import LABEL2ID
 from finsent.text import forms, text_id
 
 CONFIG = DataConfig()
 RULE = split_rule(CONFIG)
 LONG = "loading up on september calls this morning because the chart looks ready and volume is finally back"
 OTHER = "the board meets on thursday in oslo to set the dividend and nobody expects anything new from it"
+Known = tuple[str, str, str, str]
 
 
 def row(text: str, label: str = "Bullish", number: int = 1) -> Row:
     return Row("desk", "desk", number, text, label, None, forms(text))
 
 
-def before(*rows: tuple[str, str, str, str]) -> Accepted:
+def before(*rows: Known) -> tuple[Known, ...]:
     """Rows accepted before: text, label, group, split."""
-    texts = [text for text, *_ in rows]
-    rest = [[item[place] for item in rows] for place in (1, 2, 3)]
-    return Accepted(texts, [forms(text) for text in texts], *rest)
+    return rows
 
 
-def placed(rows: Sequence[Row], accepted: Accepted | None = None, stay_out: Sequence[str] = ()) -> Placement:
-    accepted = accepted or before()
-    placement = place(rows, accepted, frozenset(stay_out), CONFIG, RULE)
-    ends = [*(item for item, _, _ in placement.accepted), *placement.duplicates, *(item for item, _ in placement.quarantined)]
-    assert sorted(map(id, ends)) == sorted(map(id, rows)), "every row ends in exactly one place"
-    made = [*accepted.forms, *(item.forms for item, _, _ in placement.accepted)]
-    assert count_leaks(made, [*accepted.splits, *(split for _, _, split in placement.accepted)], CONFIG) == 0
-    return placement
+@dataclass
+class Placed:
+    """A placement in rows, not numbers."""
+
+    rows: Sequence[Row]
+    known: Sequence[Known]
+    placement: Placement
+    stored: Before
+    naive_groups: list[int]
+    accepted: list[tuple[Row, str, str]] = field(default_factory=list)
+    duplicates: list[Row] = field(default_factory=list)
+
+    @property
+    def conflicts(self) -> int:
+        return self.placement.conflicts
+
+    @cached_property
+    def quarantined(self) -> list[tuple[Row, Quarantined]]:
+        """With what the quarantine says, the texts accepted before read from a real table."""
+        with tempfile.TemporaryDirectory() as folder:
+            home = resolve_home({"FINSENT_HOME": folder})
+            if self.known:
+                rows = [
+                    {"id": text_id(text), "text": text, "label": label, "source": "s", "group": group, "split": split}
+                    for text, label, group, split in self.known
+                ]
+                tables.append(home, "tweets", pa.Table.from_pylist(rows, schema=tables.SCHEMAS["tweets"]))
+            with open_spool(Path(folder) / "spool", CONFIG) as spool:
+                spool.add(self.rows, [])
+                told = tell(self.placement.refusals, spool.finish(), self.stored, home)
+                return [(self.rows[item.row], why) for item, why in zip(self.placement.refusals, told(), strict=True)]
+
+
+def placed(rows: Sequence[Row], accepted: Sequence[Known] = (), stay_out: Sequence[str] = ()) -> Placed:
+    known = [forms(text) for text, *_ in accepted]
+    groups = pa.array([group for _, _, group, _ in accepted], pa.string()).dictionary_encode()
+    stored = Before(
+        Rows(
+            pa.array([form.id for form in known], pa.string()),
+            np.array([LABEL2ID[label] for _, label, _, _ in accepted], np.int8),
+            sign(known, CONFIG),
+        ),
+        groups.indices.to_numpy().astype(np.int64),
+        groups.dictionary,
+        np.array([CODES.index(split) for *_, split in accepted], np.int8),
+    )
+    new = Rows(
+        pa.array([item.id for item in rows], pa.string()),
+        np.array([LABEL2ID[item.label] for item in rows], np.int8),
+        sign([item.forms for item in rows], CONFIG),
+    )
+    templates = [form.template for form in known] + [item.forms.template for item in rows]
+    graph, texts_of = build_graph(new, stored, lambda some: [templates[index] for index in some], CONFIG)
+    placement = place(new, stored, graph, texts_of, CONFIG, RULE, stay_out=frozenset(stay_out))
+    naive = graph.components[np.concatenate([graph.old_nodes, graph.new_nodes])].tolist()
+    made = Placed(rows, accepted, placement, stored, naive)
+    names = [item.id for item in rows] + groups.dictionary.to_pylist()
+    outcome = placement.outcome.tolist()
+    made.accepted = [
+        (rows[index], names[placement.groups[index]], CODES[placement.splits[index]])
+        for index, code in enumerate(outcome)
+        if code == ACCEPTED
+    ]
+    made.duplicates = [rows[index] for index, code in enumerate(outcome) if code == DUPLICATE]
+    assert set(outcome) <= {ACCEPTED, DUPLICATE, QUARANTINED}, "every row has an outcome"
+    assert sorted(item.row for item in placement.refusals) == [i for i, code in enumerate(outcome) if code == QUARANTINED]
+    everything = [*known, *(item.forms for item, _, _ in made.accepted)]
+    splits = np.array([*stored.splits, *(CODES.index(split) for *_, split in made.accepted)], np.int8)
+    assert audit_texts(everything, splits, CONFIG).leaks == 0
+    return made
 
 
 def test_copies_are_duplicates_and_near_copies_share_a_group() -> None:
@@ -159,6 +235,15 @@ def test_the_chain_is_what_the_tests_take_it_for(step: int) -> None:
     for left, right in pairwise(texts):
         assert near(left, right)
     assert not near(texts[0], texts[2])
+
+
+def test_a_bridging_spam_wave_is_quarantined_whole() -> None:
+    texts = chain(3)
+    accepted = before((texts[0], "Bullish", "a", "train"), (texts[2], "Bullish", "b", "test"))
+    wave = [row(f"{texts[1]} {number}") for number in range(LARGEST + 1)]
+    placement = placed(wave, accepted)
+    assert not placement.accepted
+    assert {why.reason for _, why in placement.quarantined} == {"bridges splits"}
 
 
 def near(left: str, right: str) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from finsent.config import Config, Source, load_config
 from finsent.data.dataset import report_path
 from finsent.data.sample import sample_sources
 from finsent.errors import InputError
-from finsent.evaluation.data_page import NOT_RECORDED
+from finsent.evaluation.data_page import NOT_RECORDED, write_page
 from finsent.home import Home
 from finsent.pipeline.data_report import DataReport, describe, figures, publish_data_report, report_data
 from finsent.pipeline.ingest import ingest
@@ -118,13 +119,13 @@ def test_what_ingestion_records_is_shown(home: Home, config: Config, tmp_path: P
         tmp_path,
         audit={"exact": {"train-test": 0}, "near": {"train-test": 3, "train-validation": 0}},
         group_sizes={"1": 5, "2": 2, "3-5": 0, "6-10": 0, "11-100": 0, ">100": 0},
-        bridges={"quarantined": 4, "kept": 1},
+        bridges=4,
         schemas={"a": {"columns": ["text", "label"], "labels": {"0": "Bearish"}}},
         inputs=[{"name": "a", "uri": "postgresql://ada:secret@db/tweets", "sha256": "ab" * 32, "bytes": 1234}],
     )
     page = Page(done.path)
     assert re.search(r"train and test\s+0\s+3\s+train and validation\s+0\s+0", page.text)
-    assert "quarantined 4, kept 1" in page.text
+    assert "Groups of new rows that touched two splits (bridges): 4; rows of them" in page.text
     assert "0: Bearish" in page.text
     assert "postgresql://db/tweets" in page.text
     assert "secret" not in page.source + json.dumps(describe(done.facts), default=str)
@@ -132,13 +133,13 @@ def test_what_ingestion_records_is_shown(home: Home, config: Config, tmp_path: P
 
 def test_what_was_not_recorded_is_said_to_be_missing(home: Home, config: Config, tmp_path: Path) -> None:
     ingest(config, home, [write(tmp_path / "a.jsonl", ("$AAPL is a buy", "Bullish"))])
-    report_path(home, 1).unlink()
-    done = report_data(config, home, to_mlflow=False)
-    page = Page(done.path)
+    facts = replace(report_data(config, home, to_mlflow=False).facts, report={})
+    write_page(facts, {}, tmp_path / "page.html")
+    page = Page(tmp_path / "page.html")
     assert page.text.lower().count(NOT_RECORDED) >= 5
     assert "This is the first version." in page.text
-    assert figures(done.facts)["rows"] == 1
-    assert "read" not in figures(done.facts)
+    assert figures(facts)["rows"] == 1
+    assert "read" not in figures(facts)
 
 
 def test_upkeep_makes_a_version_but_no_other_data(home: Home, config: Config, tmp_path: Path) -> None:

@@ -1,0 +1,227 @@
+"""Near-duplicate pairs and the components that they form, at a cost that follows the new rows and not the square of all.
+
+Rows are distinct templates. Two rows are near duplicates when the Jaccard similarity of their shingle sets reaches the
+threshold, or when one was cut short with an ellipsis and the other goes on where it ends. Candidates share a bucket: a band of
+their signatures, or the first characters of a template that was cut. No candidate counts before its texts have been compared.
+
+Components need no list of all pairs, which is quadratic where one text comes ten thousand times: buckets are first linked along
+stars and chains, then only pairs that are still in different components are looked at. Every pair that shares a bucket is
+decided that way, or joined already.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from finsent.config import DataConfig
+from finsent.data.shingles import Int64, jaccard, shingle
+from finsent.data.signatures import Signatures, likely
+from finsent.progress import track
+
+TextsOf = Callable[[Int64], list[str]]
+"""Templates of the given rows."""
+
+_SMALL: Final = 64  # buckets up to this size are enumerated all at once
+_BLOCK: Final = 2_000_000  # pairs enumerated at once: bounds memory
+_SLOTS: Final = np.uint64((1 << 22) - 1)
+
+
+@dataclass(frozen=True)
+class _Buckets:
+    """Rows that share a key: `members[starts[i]:starts[i] + sizes[i]]`, in ascending order, at least two."""
+
+    members: Int64
+    starts: Int64
+    sizes: Int64
+
+
+@dataclass(frozen=True)
+class _Search:
+    signatures: Signatures
+    texts_of: TextsOf
+    config: DataConfig
+    new_from: int
+
+
+def link(
+    signatures: Signatures, texts_of: TextsOf, config: DataConfig, *, new_from: int = 0, joined: Int64 | None = None
+) -> Int64:
+    """Connected components [N] of the near-duplicate graph: each row's number is the lowest row of its component.
+
+    Args:
+        signatures: Of N distinct templates.
+        texts_of: Gives the templates of rows, for verification.
+        config: Threshold and shingle size.
+        new_from: Pairs of two rows below this were looked at before, and are not again.
+        joined: Components known already [N], each numbered by its lowest row; each row its own when left out.
+    """
+    search = _Search(signatures, texts_of, config, new_from)
+    parent = np.arange(len(signatures)) if joined is None else joined.copy()
+    rejected = np.zeros(0, np.int64)
+    for enumerate_pairs, what in ((_stars, "linking near duplicates"), (_all_pairs, "checking what is left apart")):
+        for buckets, is_prefix in track(list(_keys(search)), description=what, unit="band"):
+            for candidates in enumerate_pairs(_buckets(search, buckets, prefix=is_prefix), parent, new_from):
+                pairs = candidates[parent[candidates[:, 0]] != parent[candidates[:, 1]]]
+                near, failed = _verified(search, pairs, rejected, prefix=is_prefix)
+                parent = unite(parent, near)
+                if not is_prefix and len(failed):
+                    rejected = np.union1d(rejected, failed)
+    return parent
+
+
+def candidates_before(signatures: Signatures, config: DataConfig, new_from: int, joined: Int64) -> Int64:
+    """Rows below `new_from` whose text may have to be compared with that of a later row; see `link` for the arguments."""
+    search = _Search(signatures, lambda _: [], config, new_from)
+    found = np.zeros(0, np.int64)
+    for band, is_prefix in _keys(search):
+        for pairs in _all_pairs(_buckets(search, band, prefix=is_prefix), joined, new_from):
+            some = pairs if is_prefix else likely(signatures, pairs, config.near_duplicate_jaccard)
+            rows = some.ravel()
+            found = np.union1d(found, rows[rows < new_from])
+    return found
+
+
+def pairs_apart(signatures: Signatures, texts_of: TextsOf, config: DataConfig, apart: Int64, *, new_from: int = 0) -> Int64:
+    """Near-duplicate pairs [P, 2] of rows whose numbers in `apart` [N] differ, lower row first, each once.
+
+    Args:
+        signatures: Of N distinct templates.
+        texts_of: Gives the templates of rows, for verification.
+        config: Threshold and shingle size.
+        apart: What must differ; `np.arange(N)` for all pairs.
+        new_from: The higher row of a pair is at least this.
+    """
+    search = _Search(signatures, texts_of, config, new_from)
+    found, rejected = np.zeros(0, np.int64), np.zeros(0, np.int64)
+    for key, is_prefix in track(list(_keys(search)), description="auditing", unit="band"):
+        for candidates in _all_pairs(_buckets(search, key, prefix=is_prefix), apart, new_from):
+            known = rejected if is_prefix else np.union1d(rejected, found)
+            near, failed = _verified(search, candidates, known, prefix=is_prefix)
+            found = np.union1d(found, _codes(near, len(signatures)))
+            if not is_prefix and len(failed):
+                rejected = np.union1d(rejected, failed)
+    return np.stack([found // max(len(signatures), 1), found % max(len(signatures), 1)], axis=1)
+
+
+def unite(parent: Int64, pairs: Int64) -> Int64:
+    """Components [N] after joining the rows of each pair [P, 2]; each numbered by its lowest row, before and after."""
+    while len(pairs):
+        low, high = np.sort(parent[pairs], axis=1).T
+        np.minimum.at(parent, high, low)
+        while (parent != (shorter := parent[parent])).any():
+            parent = shorter
+        pairs = pairs[parent[pairs[:, 0]] != parent[pairs[:, 1]]]
+    return parent
+
+
+def _keys(search: _Search) -> Iterator[tuple[int, bool]]:
+    """Bands by their number, then the prefixes."""
+    yield from ((band, False) for band in range(search.signatures.bands.shape[1]))
+    yield -1, True
+
+
+def _buckets(search: _Search, band: int, *, prefix: bool) -> _Buckets:
+    signatures, new_from = search.signatures, search.new_from
+    keys = signatures.prefix.view(np.uint64) if prefix else signatures.bands[:, band].astype(np.uint64)
+    rows = np.arange(len(keys))
+    if prefix:
+        rows = rows[keys != 0]
+    if 0 < new_from < len(keys):
+        # most old rows share no key with a new one: a table of hashed keys leaves them out before anything is sorted
+        slots = np.zeros(int(_SLOTS) + 1, bool)
+        slots[keys[new_from:] & _SLOTS] = True
+        rows = rows[(rows >= new_from) | slots[keys[rows] & _SLOTS]]
+    order = np.lexsort((rows, keys[rows])) if prefix else np.argsort((keys[rows] << np.uint64(32)) | rows.astype(np.uint64))
+    members = rows[order]
+    ordered = keys[members]
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])) if len(members) else np.zeros(0, np.int64)
+    sizes = np.diff(np.append(starts, len(members)))
+    kept = (sizes > 1) & (members[starts + sizes - 1] >= new_from) if len(starts) else np.zeros(0, bool)
+    if prefix and len(starts):
+        kept &= np.logical_or.reduceat(signatures.cut[members], starts)
+    return _Buckets(members, starts[kept], sizes[kept])
+
+
+def _stars(buckets: _Buckets, _: Int64, new_from: int) -> Iterator[Int64]:
+    """Each member with the first of its bucket, and with the one before it."""
+    steps = np.arange(buckets.sizes.sum()) - np.repeat(np.cumsum(buckets.sizes) - buckets.sizes, buckets.sizes)
+    places = np.repeat(buckets.starts, buckets.sizes) + steps
+    places, steps = places[steps > 0], steps[steps > 0]
+    member = buckets.members[places]
+    for other in (buckets.members[places - steps], buckets.members[places - 1]):
+        yield np.stack([other, member], axis=1)[member >= new_from]
+
+
+def _all_pairs(buckets: _Buckets, apart: Int64, new_from: int) -> Iterator[Int64]:
+    """All pairs in buckets, of those that are apart, lower row first."""
+    if not len(buckets.starts):
+        return
+    numbers = apart[buckets.members]
+    ends = np.stack([buckets.starts, buckets.starts + buckets.sizes], axis=1).ravel()
+    bounded = np.append(numbers, 0)  # reduceat takes no end beyond the last
+    mixed = np.minimum.reduceat(bounded, ends)[::2] != np.maximum.reduceat(bounded, ends)[::2]
+    for size in np.unique(buckets.sizes[mixed & (buckets.sizes <= _SMALL)]):
+        lower, higher = np.triu_indices(size, 1)
+        starts = buckets.starts[mixed & (buckets.sizes == size)]
+        step = max(_BLOCK // len(lower), 1)
+        for first in range(0, len(starts), step):
+            members = buckets.members[starts[first : first + step, None] + np.arange(size)]
+            yield _wanted(members[:, lower].ravel(), members[:, higher].ravel(), apart, new_from)
+    large = mixed & (buckets.sizes > _SMALL)
+    for start, size in zip(buckets.starts[large], buckets.sizes[large], strict=True):
+        members = buckets.members[start : start + size]
+        step = max(_BLOCK // int(size), 1)
+        for first in range(0, int(size), step):
+            block = members[first : first + step]
+            row, column = np.nonzero((apart[block][:, None] != apart[members]) & (block[:, None] < members))
+            yield _wanted(block[row], members[column], apart, new_from)
+
+
+def _wanted(low: Int64, high: Int64, apart: Int64, new_from: int) -> Int64:
+    wanted: Int64 = np.stack([low, high], axis=1)[(high >= new_from) & (apart[low] != apart[high])]
+    return wanted
+
+
+def _verified(search: _Search, pairs: Int64, known: Int64, *, prefix: bool) -> tuple[Int64, Int64]:
+    """Those of the pairs that are near duplicates, and codes of those that turned out not to be; `known` ones are left out."""
+    count = len(search.signatures)
+    if prefix:
+        return _continued(search, pairs), np.zeros(0, np.int64)
+    some = likely(search.signatures, pairs, search.config.near_duplicate_jaccard)
+    codes = np.unique(_codes(some, count))
+    codes = codes[~np.isin(codes, known, assume_unique=True)]
+    some = np.stack([codes // max(count, 1), codes % max(count, 1)], axis=1)
+    rows, place = np.unique(some, return_inverse=True)
+    shingles = shingle(search.texts_of(rows), search.config.shingle_size)
+    near = jaccard(shingles, place.reshape(-1, 2)) >= search.config.near_duplicate_jaccard - 1e-12
+    return some[near], codes[~near]
+
+
+def _codes(pairs: Int64, count: int) -> Int64:
+    codes: Int64 = pairs[:, 0] * count + pairs[:, 1]
+    return codes
+
+
+def _continued(search: _Search, pairs: Int64) -> Int64:
+    """Pairs of which one text was cut short and the other goes on where it ends."""
+    cut = search.signatures.cut
+    pairs = pairs[cut[pairs].any(axis=1)]
+    rows, place = np.unique(pairs, return_inverse=True)
+    texts = search.texts_of(rows)
+    shortest = search.config.truncation_min_characters
+    near = [
+        (cut[low] and goes_on(texts[a], texts[b], shortest)) or (cut[high] and goes_on(texts[b], texts[a], shortest))
+        for (low, high), (a, b) in zip(pairs, place.reshape(-1, 2), strict=True)
+    ]
+    continued: Int64 = pairs[np.array(near, bool)]
+    return continued
+
+
+def goes_on(cut: str, other: str, shortest: int) -> bool:
+    """Whether `other` begins with the template of a text that was cut short, whose last word may be half a word."""
+    start = cut.rpartition(" ")[0]
+    if len(start) < shortest:
+        start = cut  # nothing to spare: then the other has to go on with the last word too
+    return len(start) >= shortest and other.startswith(start)

@@ -1,0 +1,41 @@
+"""A row on its way from a source into a table: readable, or quarantined."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from finsent.data.contract import Reason
+from finsent.text import Forms
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A readable row. `place` names it in the quarantine, together with `number`."""
+
+    source: str
+    place: str
+    number: int
+    text: str
+    label: str
+    created_at: datetime | None
+    forms: Forms
+    flags: str | None = None
+    """What was noticed about the text, e.g. "mojibake repaired"."""
+
+    @property
+    def id(self) -> str:
+        """Identity of the text."""
+        return self.forms.id
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A row that was not taken. `place` and `number` say where it stands; `source` is what reports count it under."""
+
+    source: str
+    place: str
+    number: int
+    text: str
+    reason: Reason
+    detail: str
+    id: str | None = None
+    """Identity of the text, where it could be read."""

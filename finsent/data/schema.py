@@ -1,0 +1,152 @@
+"""Schema drift: a source that lost a column, or has labels it did not have the last time, is looked at before it is read on."""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from finsent.errors import InputError
+
+MOST_LABELS: Final = 100
+"""Label values remembered of a source."""
+MORE: Final = " …"
+"""Stands after them where there are more; keys are trimmed, so that none is like it."""
+
+_ROLES: Final = ("text", "label", "created_at", "id")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSchema:
+    """What a source looked like when it was read."""
+
+    name: str
+    """Name of the source."""
+    columns: tuple[str, ...]
+    """All its columns, in their order."""
+    labels: tuple[str, ...]
+    """Its label values as keys of a mapping (`contract.label_key`), sorted; `MORE` comes last where they are not all."""
+    roles: Mapping[str, str]
+    """`text`, `label`, `created_at` and `id` to the column that holds it, so far as they are read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """What changed between two readings of a source."""
+
+    name: str
+    gone: tuple[str, ...]
+    """Columns that were there."""
+    added: tuple[str, ...]
+    """Columns that were not."""
+    renamed: Mapping[str, str]
+    """Column that is gone to the added one that it likely is now."""
+    new_labels: tuple[str, ...]
+    """Label values never seen before."""
+    missing_labels: tuple[str, ...]
+    """Label values that did not come this time."""
+    moved: Mapping[str, tuple[str | None, str | None]]
+    """Role to the column that held it and the one that holds it now, where they differ."""
+
+    @property
+    def stops(self) -> bool:
+        """Whether somebody must look before rows are written: something was lost, or something has no agreed meaning."""
+        return bool(self.gone or self.new_labels)
+
+
+def source_schema(name: str, columns: Sequence[str], labels: Iterable[str], roles: Mapping[str, str]) -> SourceSchema:
+    """The schema of a source from what was read of it. A missing label (`""`) is a row's fault, not a value."""
+    values = sorted({_storable(label) for label in labels if label})
+    kept = (*values[:MOST_LABELS], MORE) if len(values) > MOST_LABELS else tuple(values)
+    return SourceSchema(name, tuple(_storable(column) for column in columns), kept, dict(roles))
+
+
+def compare(before: SourceSchema, now: SourceSchema) -> Drift | None:
+    """What changed, or None. Labels beyond those remembered are not compared: a value may have been among them."""
+    gone = tuple(column for column in before.columns if column not in now.columns)
+    added = tuple(column for column in now.columns if column not in before.columns)
+    moved = {
+        role: (before.roles.get(role), now.roles.get(role)) for role in _ROLES if before.roles.get(role) != now.roles.get(role)
+    }
+    drift = Drift(now.name, gone, added, _likely_renames(gone, added), _unseen(now, before), _unseen(before, now), moved)
+    changed = gone or added or drift.new_labels or drift.missing_labels or moved
+    return drift if changed else None
+
+
+def describe(drift: Drift) -> str:
+    """The change as a diff that a person reads, and what to do about it."""
+    lines = [f"source {drift.name!r}: not as it was the last time."]
+    if drift.gone or drift.added:
+        lines.append("columns")
+        lines += [f"  - {column}" for column in drift.gone]
+        was = {new: old for old, new in drift.renamed.items()}
+        lines += [f"  + {column}" + (f"    ({was[column]!r} renamed?)" if column in was else "") for column in drift.added]
+    if drift.moved:
+        lines.append("read from")
+        lines += [f"  {role}: {_shown(old)} -> {_shown(new)}" for role, (old, new) in drift.moved.items()]
+    if drift.new_labels or drift.missing_labels:
+        lines.append("label values")
+        lines += [f"  - {label}    (did not come this time)" for label in drift.missing_labels]
+        lines += [f"  + {label}    (never seen before)" for label in drift.new_labels]
+    return "\n".join([*lines, _advice(drift)])
+
+
+def as_dict(schema: SourceSchema) -> dict[str, Any]:
+    """The schema in plain JSON values."""
+    return {"name": schema.name, "columns": list(schema.columns), "labels": list(schema.labels), "roles": dict(schema.roles)}
+
+
+def from_dict(stored: Mapping[str, Any]) -> SourceSchema:
+    """The schema that `as_dict` stored.
+
+    Raises:
+        InputError: it is not of that form.
+    """
+    match stored:
+        case {"name": str(name), "columns": [*columns], "labels": [*labels], "roles": Mapping() as roles} if all(
+            isinstance(value, str) for value in (*columns, *labels, *roles, *roles.values())
+        ):
+            return SourceSchema(name, tuple(columns), tuple(labels), dict(roles))
+    raise InputError(
+        f"stored schema {dict(stored)!r} is not of the form name, columns, labels, roles. Read the source once with "
+        "--set data.check_schema=false: that stores it anew."
+    )
+
+
+def _likely_renames(gone: Sequence[str], added: Sequence[str]) -> dict[str, str]:
+    """Each column that is gone to the most similar added one, any only once; one lost and one added are taken for a pair."""
+    if len(gone) == len(added) == 1:
+        return {gone[0]: added[0]}
+    free = {column.casefold(): column for column in added}
+    renamed = {}
+    for column in gone:
+        if close := difflib.get_close_matches(column.casefold(), list(free), n=1, cutoff=0.6):
+            renamed[column] = free.pop(close[0])
+    return renamed
+
+
+def _unseen(here: SourceSchema, there: SourceSchema) -> tuple[str, ...]:
+    if MORE in there.labels:
+        return ()
+    return tuple(label for label in here.labels if label != MORE and label not in there.labels)
+
+
+def _advice(drift: Drift) -> str:
+    if not drift.stops:
+        return "Nothing that was there is lost: reading goes on."
+    steps = []
+    if drift.gone:
+        steps.append("name the new columns in the source's `text`, `label` or `created_at` where those were renamed")
+    if drift.new_labels:
+        steps.append("say what the new values mean in the source's `labels` (--label-map)")
+    return (
+        f"Nothing was written. Look at the source, then {' and '.join(steps)}; "
+        "for one run, --set data.check_schema=false accepts it as it is now."
+    )
+
+
+def _shown(column: str | None) -> str:
+    return "nothing" if column is None else repr(column)
+
+
+def _storable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,89 @@
+"""Rows accepted before, as ingestion compares new ones with them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from finsent.config import DataConfig
+from finsent.data import tables
+from finsent.data.dataset import FINGERPRINTED, fingerprint_rows, read_audit
+from finsent.data.index import load_signatures, stored_templates
+from finsent.data.linking import TextsOf
+from finsent.data.placing import Before, Rows
+from finsent.data.shingles import Int64
+from finsent.data.signatures import empty
+from finsent.data.splits import CODES
+from finsent.data.spool import Spooled, column
+from finsent.errors import InputError
+from finsent.home import Home
+from finsent.labels import LABELS
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The table `tweets` as it stands."""
+
+    version: int | None
+    before: Before
+    fingerprint: str
+    audited: bool
+    """Whether the leak audit of exactly these rows is on record, with no leak."""
+
+
+def load_stored(home: Home, config: DataConfig) -> Stored:
+    """Everything that new rows are compared with, but the texts.
+
+    Raises:
+        InputError: a label or a split in the table is none of ours.
+    """
+    version = tables.version(home, "tweets")
+    rows = tables.read(home, "tweets", columns=FINGERPRINTED)
+    fingerprint = fingerprint_rows(rows)
+    ids = _array(rows["id"])
+    groups = _array(rows["group"]).dictionary_encode()
+    before = Before(
+        rows=Rows(
+            ids,
+            _coded(rows["label"], LABELS, "label"),
+            load_signatures(home, ids, config) if len(ids) else empty(config),
+        ),
+        groups=groups.indices.to_numpy().astype(np.int64),
+        names=groups.dictionary,
+        splits=_coded(rows["split"], CODES, "split"),
+    )
+    audited = version is None or not len(ids) or read_audit(home, version, fingerprint).leaks == 0
+    return Stored(version, before, fingerprint, audited)
+
+
+def templates(home: Home, before: Before, spooled: Spooled) -> TextsOf:
+    """Templates by row number: of rows accepted before, then of the spooled ones. Stored texts are read once."""
+    cache: dict[int, str] = {}
+    known = len(before.rows)
+
+    def texts_of(rows: Int64) -> list[str]:
+        missing = [row for row in rows[rows < known].tolist() if row not in cache]
+        if missing:
+            names = before.rows.ids.take(pa.array(missing)).to_pylist()
+            found = stored_templates(home, names)
+            cache.update((row, found[name]) for row, name in zip(missing, names, strict=True))
+        new = iter(column(spooled, "template", rows[rows >= known] - known))
+        return [cache[row] if row < known else next(new) for row in rows.tolist()]
+
+    return texts_of
+
+
+def _array(values: pa.ChunkedArray) -> pa.StringArray:
+    return pa.concat_arrays([pa.array([], pa.string()), *values.chunks])
+
+
+def _coded(values: pa.ChunkedArray, names: tuple[str, ...], what: str) -> np.ndarray[tuple[int], np.dtype[np.int8]]:
+    codes = pc.index_in(values, value_set=pa.array(names, pa.string()))
+    if codes.null_count:
+        odd = pc.filter(values, pc.is_null(codes))[0].as_py()
+        raise InputError(
+            f"the table 'tweets' has a row whose {what} is {odd!r}; {what}s are {', '.join(names)}. "
+            "Was the table changed by hand? Restore an earlier version, or ingest into a new FINSENT_HOME."
+        )
+    return np.array(codes.to_numpy(), np.int8)

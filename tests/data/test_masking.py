@@ -1,0 +1,50 @@
+"""Handles masked: every one, nothing else, and the tweet's identity stays."""
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from finsent.data.masking import mask_handles
+from finsent.text import text_id
+
+PIECES = (
+    *("@", "＠", "&#64;", "&amp;", "a", "b_1", "Bob", "é", "e\u0301", "\u200b", "\u00ad", "™", " ", "\n", ":", "RT ", "rt @x: "),
+    *("https://", "HTTPS://t.co/", "www.", "t.co/", "https...", "…", ".", "-", "/", "user", "日本", "😀", "ß", "$AAPL", "#", "¨"),
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("@elon buys, says @reuters.", "@user buys, says @user."),
+        ("RT @x: to the moon", "RT @user: to the moon"),
+        ("RT @x_1 to the moon", "RT @user to the moon"),
+        ("(@A) “@b” .@c_d", "(@user) “@user” .@user"),
+        ("＠wide and @日本", "@user and @user"),
+        ("@jo\u200bhn is hidden", "@user is hidden"),
+        ("@user stays", "@user stays"),
+        ("mail ir@acme.com", "mail ir@acme.com"),
+        ("see https://medium.com/@bob/post @bob", "see https://medium.com/@bob/post @user"),
+        ("HTTPS://T.CO/@x é @x", "HTTPS://T.CO/@x é @user"),
+        ("Apple™@bob and @bob", "Apple™@bob and @user"),
+        ("10 @ $5, @@ twice@", "10 @ $5, @@ twice@"),
+        ("no handle at all, $AAPL 🚀", "no handle at all, $AAPL 🚀"),
+    ],
+)
+def test_handles(text: str, masked: str) -> None:
+    assert mask_handles(text) == masked
+    assert text_id(masked) == text_id(text)
+
+
+@given(st.lists(st.sampled_from(PIECES) | st.characters(exclude_categories=["Cs"]), max_size=14).map("".join))
+@example("&#64;@0")
+@example("e\u0301@bob")
+def test_the_identity_stays(text: str) -> None:
+    masked = mask_handles(text)
+    assert text_id(masked) == text_id(text)
+    assert mask_handles(masked) == masked
+
+
+@given(st.lists(st.sampled_from(["@bob", "buy", "$F", "RT", "🚀", "x@y.z", "ok:"]), max_size=10))
+def test_every_word_but_handles_is_kept(words: list[str]) -> None:
+    assert mask_handles(" ".join(words)).split() == ["@user" if word == "@bob" else word for word in words]

@@ -1,0 +1,117 @@
+"""Schema drift: what stops, what is only told, and how it reads."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finsent.data.schema import MORE, MOST_LABELS, SourceSchema, as_dict, compare, describe, from_dict, source_schema
+from finsent.errors import InputError
+
+ROLES = {"text": "text", "label": "label"}
+BEFORE = source_schema("desk", ("text", "label", "user"), ["0", "1", "2"], ROLES)
+names = st.text(st.characters(exclude_categories=["Cs"]), max_size=8).map(str.strip).filter(bool)
+schemas = st.builds(
+    source_schema,
+    names,
+    st.lists(names, max_size=6, unique=True),
+    st.lists(names, max_size=6),
+    st.dictionaries(st.sampled_from(["text", "label", "created_at", "id"]), names),
+)
+
+
+def test_the_same_source_has_not_drifted() -> None:
+    again = source_schema("desk", ("text", "label", "user"), ["2", "1", "0", "0", ""], ROLES)
+    assert compare(BEFORE, again) is None
+
+
+def test_a_renamed_column_stops() -> None:
+    drift = compare(BEFORE, source_schema("desk", ("tweet", "label", "user"), ["0", "1", "2"], ROLES | {"text": "tweet"}))
+    assert drift is not None
+    assert drift.stops
+    assert (drift.gone, drift.added, drift.renamed) == (("text",), ("tweet",), {"text": "tweet"})
+    assert describe(drift).splitlines() == [
+        "source 'desk': not as it was the last time.",
+        "columns",
+        "  - text",
+        "  + tweet    ('text' renamed?)",
+        "read from",
+        "  text: 'text' -> 'tweet'",
+        (
+            "Nothing was written. Look at the source, then name the new columns in the source's `text`, `label` or `created_at` "
+            "where those were renamed; for one run, --set data.check_schema=false accepts it as it is now."
+        ),
+    ]
+
+
+def test_renames_are_told_by_likeness() -> None:
+    now = source_schema("desk", ("Full_Text", "Labels", "lang", "user"), ["0", "1", "2"], ROLES)
+    drift = compare(BEFORE, now)
+    assert drift is not None
+    assert drift.renamed == {"text": "Full_Text", "label": "Labels"}
+
+
+def test_a_new_label_value_stops() -> None:
+    drift = compare(BEFORE, source_schema("desk", BEFORE.columns, ["0", "1", "2", "3"], ROLES))
+    assert drift is not None
+    assert drift.stops
+    assert drift.new_labels == ("3",)
+    assert "  + 3    (never seen before)" in describe(drift)
+    assert "--label-map" in describe(drift)
+
+
+def test_added_columns_and_absent_labels_are_only_told() -> None:
+    drift = compare(BEFORE, source_schema("desk", (*BEFORE.columns, "lang"), ["0", "1"], ROLES))
+    assert drift is not None
+    assert not drift.stops
+    assert (drift.added, drift.missing_labels) == (("lang",), ("2",))
+    assert "  + lang" in describe(drift)
+    assert "did not come this time" in describe(drift)
+    assert "check_schema" not in describe(drift)
+
+
+def test_many_label_values_are_cut_and_then_not_compared() -> None:
+    many = source_schema("desk", BEFORE.columns, [f"{number:04}" for number in range(MOST_LABELS + 1)], ROLES)
+    assert len(many.labels) == MOST_LABELS + 1
+    assert many.labels[-1] == MORE
+    few = source_schema("desk", BEFORE.columns, ["0000", "new"], ROLES)
+    drift = compare(many, few)
+    assert drift is not None
+    assert not drift.stops  # "new" may have been among those that were cut
+    drift = compare(few, many)
+    assert drift is not None
+    assert "0001" in drift.new_labels
+    assert MORE not in drift.new_labels
+
+
+@given(schemas)
+def test_schemas_are_stored_as_json(schema: SourceSchema) -> None:
+    assert from_dict(json.loads(json.dumps(as_dict(schema)))) == schema
+
+
+@given(schemas, schemas)
+def test_drift_is_complete(before: SourceSchema, now: SourceSchema) -> None:
+    drift = compare(before, now)
+    assert compare(now, now) is None
+    if drift is None:
+        assert set(before.columns) == set(now.columns)
+        assert before.labels == now.labels
+        return
+    assert set(before.columns) - set(drift.gone) | set(drift.added) == set(now.columns)
+    assert set(before.labels) - set(drift.missing_labels) | set(drift.new_labels) == set(now.labels)
+    assert drift.stops == (bool(drift.gone) or bool(drift.new_labels))
+    assert all(f"  + {column}" in describe(drift) for column in drift.added)
+
+
+@pytest.mark.parametrize(
+    "stored", [{}, {"name": "x", "columns": [1], "labels": [], "roles": {}}, {"name": "x", "columns": "text"}]
+)
+def test_a_stored_schema_of_another_form_is_an_error(stored: dict[str, object]) -> None:
+    with pytest.raises(InputError, match="not of the form name, columns, labels, roles"):
+        from_dict(stored)
+
+
+def test_half_a_surrogate_pair_can_be_stored() -> None:
+    schema = source_schema("desk", ("te\udcffxt",), ["\ud83d"], {})
+    assert json.dumps(as_dict(schema), ensure_ascii=False).encode()
