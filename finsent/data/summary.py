@@ -122,8 +122,8 @@ def summarise(home: Home, version: int) -> Summary:
 
 
 def count_languages(texts: Iterable[str], detect: Callable[[str], str | None]) -> dict[str, int]:
-    """Texts by language, the most frequent first; `unknown` where `detect` cannot tell."""
-    return dict(Counter(detect(text) or "unknown" for text in texts).most_common())
+    """Texts by language, the most frequent first; `not clear` where `detect` cannot tell."""
+    return dict(Counter(detect(text) or "not clear" for text in texts).most_common())
 
 
 def _count(batch: pa.Table, *keys: str) -> Counter[Any]:

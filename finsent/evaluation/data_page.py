@@ -151,7 +151,11 @@ def _leaks(facts: DataFacts) -> Iterable[str]:
     )
     yield html.paragraph(f"{found}. It must be 0.", "" if leaks == 0 else "bad")
     naive = facts.data.naive_leak
-    share = NOT_RECORDED if naive is None else f"{naive:.1%} of the test rows, on average over ten draws"
+    share = (
+        NOT_RECORDED
+        if naive is None
+        else f"{naive:.1%} of the test rows, on average over ten draws from the rows there before and all rows read this time"
+    )
     yield html.paragraph(f"A plain random split would have leaked: {share}.")
     reasons = facts.report.get("reasons")
     refused = None if reasons is None else reasons.get("bridges splits", 0)

@@ -75,7 +75,8 @@ def gather_facts(home: Home, version: int | None = None) -> "DataFacts":
     from finsent.data.dataset import data_version, read_report
     from finsent.data.diff import difference
     from finsent.data.inspection import conflict_sides, latest_time, origin, previous_version, quarantined, version_numbers
-    from finsent.data.summary import summarise
+    from finsent.data.language import detect_language
+    from finsent.data.summary import count_languages, summarise
     from finsent.evaluation.confounding import confounding
     from finsent.evaluation.data_page import DataFacts
 
@@ -99,6 +100,7 @@ def gather_facts(home: Home, version: int | None = None) -> "DataFacts":
         quarantined=view.reasons,
         conflicts=conflict_sides(_mixed(view.rows), _CONFLICTS),
         difference=difference(home, before, data.version) if before is not None else None,
+        languages=count_languages(summary.sample, detect_language),
     )
 
 
@@ -162,7 +164,7 @@ def _write(facts: "DataFacts", path: Path) -> None:
         }
         data_plots.class_balance_plot(facts.confounding.by_source, plots["Classes by source"])
         data_plots.length_plot(summary, plots["Length by split"])
-        what = "rows read, copies included" if recorded else "rows stored, copies not counted"
+        what = "rows, copies included" if recorded else "rows stored, copies not counted"
         data_plots.group_size_plot(recorded or summary.group_sizes, what, plots["Near duplicates"])
         if summary.by_day:
             plots["Time of writing"] = folder / "time.png"

@@ -75,4 +75,4 @@ def test_flags_days_and_splits_that_are_seldom(home: Home) -> None:
 
 def test_languages_are_counted_and_what_cannot_be_told_too() -> None:
     found = count_languages(["a", "b", "c", "$X"], lambda text: None if text == "$X" else "ja" if text == "a" else "en")
-    assert list(found.items()) == [("en", 2), ("ja", 1), ("unknown", 1)]
+    assert list(found.items()) == [("en", 2), ("ja", 1), ("not clear", 1)]
