@@ -1,6 +1,5 @@
 """From data to a champion, and out of and into the registry: train, evaluate, promote, approve, predict, export, import."""
 
-import getpass
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from finsent.cli import announce, reports
-from finsent.cli.options import Outcome, Settings, command, examples
+from finsent.cli.options import Outcome, Settings, command, examples, login
 from finsent.cli.output import facts, plain, section
 from finsent.config import Config, Source
 from finsent.errors import InputError
@@ -182,14 +181,14 @@ def _approve(settings: Settings, *, version: str | None, who: str | None, why: s
     from finsent.pipeline.promote import approve
 
     config, home = settings.config(), settings.home()
-    return _decided(settings, config, approve(config, home, version, who or _login(), why))
+    return _decided(settings, config, approve(config, home, version, who or login(), why))
 
 
 def _reject(settings: Settings, *, version: str | None, who: str | None, why: str) -> Outcome:
     """Turn down the version that passed the gate and waits."""
     from finsent.pipeline.promote import reject
 
-    result = reject(settings.config(), settings.home(), version, who or _login(), why)
+    result = reject(settings.config(), settings.home(), version, who or login(), why)
     return Outcome(result, f"Version {result.model_version} rejected: {why}")
 
 
@@ -198,7 +197,7 @@ def _rollback(settings: Settings, *, who: str | None, why: str) -> Outcome:
     from finsent.pipeline.promote import rollback
 
     config, home = settings.config(), settings.home()
-    outcome = _decided(settings, config, rollback(config, home, who or _login(), why))
+    outcome = _decided(settings, config, rollback(config, home, who or login(), why))
     return replace(
         outcome, text=f"ROLLED BACK.\n{outcome.text}\n\nNext: finsent score   (what the version before had scored waits again)"
     )
@@ -250,10 +249,3 @@ def _import(settings: Settings, folder: Path, *, labels: str | None) -> Outcome:
             f"Next: finsent evaluate --version {result.model_version}",
         ),
     )
-
-
-def _login() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError) as error:
-        raise InputError("cannot tell who you are. Say it with --who.") from error

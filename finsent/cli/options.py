@@ -1,6 +1,7 @@
 """What every command shares: the global options, where the state lives, and how a result is shown."""
 
 import functools
+import getpass
 import json
 import os
 import sys
@@ -15,6 +16,7 @@ import click
 from finsent.cli.discovery import mlflow_answers, read_services
 from finsent.cli.output import plain
 from finsent.config import DEFAULT_PROFILE, Config, load_config
+from finsent.errors import InputError
 from finsent.home import Home, resolve_home
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -105,6 +107,18 @@ def global_options(function: F) -> F:
     for option in reversed(options):
         function = option(function)
     return function
+
+
+def login() -> str:
+    """Name to record a decision under where --who gives none.
+
+    Raises:
+        InputError: the system does not say who is logged in.
+    """
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError) as error:
+        raise InputError("cannot tell who you are. Say it with --who.") from error
 
 
 def examples(*lines: str) -> str:

@@ -336,3 +336,63 @@ def _open_or_create(home: Home, name: str) -> "DeltaTable":
         if handle is None:
             raise
         return handle
+
+
+def change_next(
+    home: Home, name: str, changes: pa.Table, application: str, after: Position, metadata: Mapping[str, str] | None = None
+) -> Position | None:
+    """Change and remove rows by their id as the number that follows `after`, in one commit; earlier versions keep them.
+
+    Args:
+        home: Where the tables are.
+        name: A table that exists and whose ids are unique.
+        changes: Columns `id`, `removed` (bool: the row goes) and those to be overwritten in the other rows. Ids that the table
+            does not have are passed over.
+        application: Whose commits are numbered.
+        after: Where the table stood when `changes` were derived.
+        metadata: Recorded with the commit.
+
+    Returns:
+        The new position, or None if another run took that number first, or rewrote the same files (compaction).
+    """
+    import pyarrow.compute as pc
+    from deltalake import CommitProperties, Transaction, write_deltalake
+    from deltalake.exceptions import CommitFailedError
+
+    number, mark = after.number + 1, uuid.uuid4().hex
+    handle = _open_or_create(home, name)
+    if _applied(handle, (application, number)):
+        return None
+    seen = int(handle.version())
+    ids = changes["id"].to_pylist()
+    there = _complete(name, handle.to_pyarrow_table(filters=pc.field("id").isin(pa.array(ids, pa.string()))), SCHEMAS[name])
+    properties = CommitProperties(
+        custom_metadata={**(metadata or {}), _MARK: mark}, app_transactions=[Transaction(application, number)]
+    )
+    listed = ", ".join("'" + row_id.replace("'", "''") + "'" for row_id in ids)
+    try:
+        # Rows replaced, not DeltaTable.merge, update or delete: those write strings as string_view, which no filter of pyarrow's
+        # reads back (delta-rs issue 4579). Through the handle that was read, so that Delta notices who got ahead.
+        write_deltalake(
+            handle, _overwritten(there, changes), mode="overwrite", predicate=f"id IN ({listed})", commit_properties=properties
+        )
+    except CommitFailedError:
+        handle.update_incremental()
+        if int(handle.version()) == seen:
+            raise  # nobody got ahead: it failed for another reason
+        return None
+    handle.update_incremental()
+    since = commits(home, name, last=max(int(handle.version()) - after.version, 1))
+    ours = next((int(commit["version"]) for commit in since if commit.get(_MARK) == mark), None)
+    return None if ours is None else Position(ours, number)
+
+
+def _overwritten(rows: pa.Table, changes: pa.Table) -> pa.Table:
+    """Those of the rows that stay, with the values of the changes."""
+    wanted = {change["id"]: change for change in changes.to_pylist()}
+    kept = [
+        {**row, **{column: value for column, value in wanted[row["id"]].items() if column != "removed"}}
+        for row in rows.to_pylist()
+        if not wanted[row["id"]]["removed"]
+    ]
+    return pa.Table.from_pylist(kept, schema=rows.schema)

@@ -5,6 +5,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+import deltalake
 import pyarrow as pa
 import pytest
 
@@ -104,3 +105,75 @@ def test_a_table_from_before_a_migration_is_read_and_gets_the_column_with_its_ne
     tables.append(home, "tweets", pa.Table.from_pylist([row | {"id": "b", "flags": "mojibake"}], schema=tables.SCHEMAS["tweets"]))
     found = tables.read(home, "tweets", columns=["id", "flags"]).sort_by("id").to_pylist()
     assert found == [{"id": "a", "flags": None}, {"id": "b", "flags": "mojibake"}]
+
+
+def changes(*rows: tuple[str, str, bool]) -> pa.Table:
+    return pa.table({"id": [row[0] for row in rows], "text": [row[1] for row in rows], "removed": [row[2] for row in rows]})
+
+
+def test_rows_are_changed_and_removed_in_one_commit(home: Home) -> None:
+    first = tables.append(home, "inbox", inbox_rows("a", "b", "c"))
+    start = tables.position(home, "inbox", "edit")
+    wanted = changes(("a", "changed", False), ("b", "", True), ("absent", "", True))
+    written = tables.change_next(home, "inbox", wanted, "edit", start, {"why": "test"})
+    assert written == tables.Position(first + 1, 1) == tables.position(home, "inbox", "edit")
+    found = tables.read(home, "inbox").sort_by("id").to_pylist()
+    assert [(row["id"], row["text"]) for row in found] == [("a", "changed"), ("c", "tweet c")]
+    assert found[0]["received_at"] == NOW
+    assert ids(home, first) == ["a", "b", "c"]
+    assert tables.last_metadata(home, "inbox", "why") == "test"
+
+
+def test_a_number_that_another_run_took_is_not_changed_under(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables.append(home, "inbox", inbox_rows("a", "b"))
+    start = tables.position(home, "inbox", "edit")
+    assert tables.append_next(home, "inbox", inbox_rows("c"), "edit", start) is not None
+    assert tables.change_next(home, "inbox", changes(("a", "", True)), "edit", start) is None
+    # and one that is taken between looking and committing
+    start, real = tables.position(home, "inbox", "edit"), deltalake.write_deltalake
+
+    def late(*arguments: object, **more: object) -> None:
+        monkeypatch.setattr(deltalake, "write_deltalake", real)
+        assert tables.append_next(home, "inbox", inbox_rows("d"), "edit", start) is not None
+        real(*arguments, **more)
+
+    monkeypatch.setattr(deltalake, "write_deltalake", late)
+    assert tables.change_next(home, "inbox", changes(("a", "", True)), "edit", start) is None
+    assert ids(home) == ["a", "b", "c", "d"]
+
+
+def test_rows_changed_while_another_application_appends_lose_nothing(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables.append(home, "inbox", inbox_rows("a", "b"))
+    start, real = tables.position(home, "inbox", "edit"), deltalake.write_deltalake
+
+    def late(*arguments: object, **more: object) -> None:
+        monkeypatch.setattr(deltalake, "write_deltalake", real)
+        tables.append(home, "inbox", inbox_rows("c"), transaction=("other", 1))
+        real(*arguments, **more)
+
+    monkeypatch.setattr(deltalake, "write_deltalake", late)
+    written = tables.change_next(home, "inbox", changes(("a", "", True)), "edit", start)
+    assert written == tables.Position(start.version + 2, 1)
+    assert ids(home) == ["b", "c"]
+
+
+def test_changed_rows_can_be_filtered_by_text_columns(home: Home) -> None:
+    rows = inbox_rows(*(f"{number:03}" for number in range(100)))
+    tables.append(home, "inbox", rows)
+    start = tables.position(home, "inbox", "edit")
+    tables.change_next(home, "inbox", changes(("003", "it's new", False), ("004", "", True)), "edit", start)
+    for filters, found in (
+        ([("text", "=", "it's new")], ["003"]),
+        ([("id", "in", ("003", "004", "005"))], ["003", "005"]),
+        ([("id", ">", "097")], ["098", "099"]),
+    ):
+        assert sorted(tables.read(home, "inbox", columns=["id"], filters=filters)["id"].to_pylist()) == found
+
+
+def test_all_rows_can_go(home: Home) -> None:
+    tables.append(home, "inbox", inbox_rows("a", "it's"))
+    start = tables.position(home, "inbox", "edit")
+    assert tables.change_next(home, "inbox", changes(("a", "", True), ("it's", "", True)), "edit", start) is not None
+    assert ids(home) == []
+    tables.append(home, "inbox", inbox_rows("b"))
+    assert ids(home) == ["b"]

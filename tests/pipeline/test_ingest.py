@@ -217,7 +217,7 @@ def test_a_leak_is_refused_before_writing(home: Home, tmp_path: Path, monkeypatc
     assert data_version(home).leaks is None
 
 
-@pytest.mark.parametrize("crash_at", ["tweets", "report"])
+@pytest.mark.parametrize("crash_at", ["quarantine", "tweets", "signatures", "report"])
 def test_a_crash_between_the_commits_loses_and_doubles_nothing(
     home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crash_at: str
 ) -> None:
@@ -233,19 +233,23 @@ def test_a_crash_between_the_commits_loses_and_doubles_nothing(
         raise Crash
 
     with monkeypatch.context() as patch:
-        if crash_at == "tweets":
+        if crash_at == "report":
+            patch.setattr(module, "report_path", crash)
+        elif crash_at == "signatures":
+            patch.setattr(module, "add_signatures", crash)
+        else:
             patch.setattr(
                 module.tables,
                 "append",
-                lambda home, name, *rest, **more: crash() if name == "tweets" else APPEND(home, name, *rest, **more),
+                lambda home, name, *rest, **more: crash() if name == crash_at else APPEND(home, name, *rest, **more),
             )
-        else:
-            patch.setattr(module, "report_path", crash)
         with pytest.raises(Crash):
             ingest(CONFIG, home, [source])
     report = ingest(CONFIG, home, [source])
     assert report.fingerprint == expected.fingerprint
     assert data_version(home).leaks == 0
+    assert tables.read(home, "signatures").sort_by("id") == tables.read(whole, "signatures").sort_by("id")
+    assert not list(home.root.glob("spool/[!.]*"))
     for name in ("tweets", "quarantine"):
         kept = [name for name in tables.SCHEMAS[name].names if name != "ingested_at"]
         assert tables.read(home, name, columns=kept).to_pylist() == tables.read(whole, name, columns=kept).to_pylist()

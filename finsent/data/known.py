@@ -1,0 +1,87 @@
+"""Which text a person means by an id, and what is known about it."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from finsent.data import tables
+from finsent.data.reviews import Decision, load_decisions
+from finsent.errors import InputError
+from finsent.home import Home
+from finsent.text import text_id
+
+CONFLICT: Final = "contradictory label"
+_ID_DIGITS: Final = 32
+
+
+@dataclass(frozen=True)
+class Known:
+    """Texts that the given ids can mean."""
+
+    texts: dict[str, str]
+    stored: dict[str, str]
+    """Labels of those in the data."""
+    contradictory: dict[str, set[str]]
+    """Labels under which the others were quarantined as contradictory."""
+    decided: dict[str, Decision]
+
+    @classmethod
+    def of(cls, home: Home, ids: Sequence[str]) -> "Known":
+        """What the tables know that begins with one of the ids."""
+        beginnings = tuple(given.strip().casefold() for given in ids)
+        rows = tables.read(home, "tweets", columns=["id", "text", "label"], filters=_beginning_with(beginnings)).to_pylist()
+        texts = {row["id"]: row["text"] for row in rows}
+        labels: dict[str, set[str]] = defaultdict(set)
+        filters = [("reason", "in", [CONFLICT, "dropped by review"])]
+        for row in tables.read(home, "quarantine", columns=["text", "reason", "detail"], filters=filters).to_pylist():
+            row_id = text_id(row["text"])
+            texts.setdefault(row_id, row["text"])
+            if row["reason"] == CONFLICT:
+                labels[row_id].add(read_as(row["detail"]))
+        return cls(texts, {row["id"]: row["label"] for row in rows}, dict(labels), load_decisions(home))
+
+    def resolve(self, given: str) -> str:
+        """The full id. One that no text has (yet) is kept for later; a beginning must be that of exactly one known id."""
+        beginning = given.strip().casefold()
+        if not beginning or len(beginning) > _ID_DIGITS or set(beginning) - set("0123456789abcdef"):
+            raise InputError(f"{given!r} is no id: ids are {_ID_DIGITS} hexadecimal digits. `finsent review list` shows them.")
+        if len(beginning) == _ID_DIGITS:
+            return beginning
+        found = sorted(row_id for row_id in {*self.texts, *self.decided} if row_id.startswith(beginning))
+        if len(found) != 1:
+            several = f"begins {len(found)} ids ({', '.join(found[:3])}{', …' if len(found) > 3 else ''})"
+            raise InputError(f"{given!r} {several if found else 'begins the id of no known text'}. Give more of it.")
+        return found[0]
+
+    def check(self, row_id: str, decision: Decision) -> None:
+        """Refuse to accept what is not one label."""
+        if decision.kind != "accept":
+            return
+        before = self.decided.get(row_id)
+        if before is not None and before.kind == "fix":
+            raise InputError(
+                f"{row_id!r} was fixed to {before.label}, so that its own label no longer counts. To undo that, fix it to the "
+                "label it had; to confirm it, there is nothing to do."
+            )
+        labels = sorted(self.contradictory.get(row_id, ()))
+        if row_id not in self.stored and len(labels) > 1:
+            raise InputError(f"{row_id!r} was read as {' and as '.join(labels)}: say which with fix, or drop it.")
+
+
+def _beginning_with(beginnings: Iterable[str]) -> Any:
+    """A filter for ids; whole ones are looked up together."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    given = set(beginnings)
+    whole = [item for item in given if len(item) == _ID_DIGITS]
+    wanted = pc.field("id").isin(pa.array(whole, pa.string()))
+    for item in given.difference(whole):
+        wanted |= pc.starts_with(pc.field("id"), pattern=item)
+    return wanted
+
+
+def read_as(detail: str) -> str:
+    """The label under which a contradictory row was read: its detail begins with it."""
+    return detail.split(maxsplit=1)[0].rstrip(",:")

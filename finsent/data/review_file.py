@@ -1,0 +1,120 @@
+"""The file that a person fills: rows to look at, one a line, with empty columns for what is decided."""
+
+import csv
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from finsent.errors import InputError
+
+COLUMNS: Final = ("id", "text", "label", "suggested", "confidence", "source", "kind", "detail", "decision", "new_label", "why")
+_FILLED: Final = ("id", "decision", "new_label", "why")
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets take for the start of a formula and may run
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A row to look at."""
+
+    id: str
+    text: str
+    label: str
+    """As it is."""
+    suggested: str
+    """What the model takes it for; empty for a conflict."""
+    confidence: float | None
+    """Probability that the model gives the label as it is; None for a conflict."""
+    source: str
+    kind: Literal["suspect", "conflict"]
+    detail: str
+    """Where a suspect is, or both sides of a conflict."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """What a person filled in, white space around it cut."""
+
+    line: int
+    """Line of the file that it ends on, from 1."""
+    id: str
+    decision: str
+    new_label: str
+    why: str
+
+
+def write_entries(entries: Iterable[Entry], path: Path) -> None:
+    """Write the file, or nothing: it appears whole. UTF-8 with the mark that spreadsheets know it by.
+
+    A text that a spreadsheet would take for a formula gets an apostrophe in front; what is read back are the id and what was
+    filled in, never the text.
+
+    Raises:
+        InputError: it cannot be written there, or is there already: what someone filled in is not written over.
+    """
+    if path.exists():
+        raise InputError(f"{str(path)!r} is there already, and may hold decisions. Name another file, or remove it.")
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS)
+    for entry in entries:
+        confidence = "" if entry.confidence is None else f"{entry.confidence:.4f}"
+        shown = (
+            _safe(value)
+            for value in (entry.text, entry.label, entry.suggested, confidence, entry.source, entry.kind, entry.detail)
+        )
+        writer.writerow([entry.id, *shown, "", "", ""])
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(text.getvalue(), encoding="utf-8-sig", newline="")
+        part.replace(path)
+    except OSError as error:
+        raise InputError(f"cannot write {str(path)!r}: {error.strerror}.") from error
+
+
+def read_entries(path: Path) -> list[Filled]:
+    """Rows in which a decision was filled in; comma, semicolon or tab between the fields, as spreadsheets save them.
+
+    Raises:
+        InputError: no such file, not UTF-8, a column missing, a row with other fields than the header, or a `new_label` beside
+            no decision.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            text = file.read()
+    except OSError as error:
+        raise InputError(f"cannot read {str(path)!r}: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{str(path)!r} is not UTF-8 (byte {error.start}). Save it as 'CSV UTF-8', or the texts of tweets get lost."
+        ) from error
+    head = text.partition("\n")[0]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count), strict=True)
+    try:
+        columns = [name.strip() for name in next(reader, [])]
+        if missing := [name for name in _FILLED if name not in columns]:
+            raise InputError(
+                f"{str(path)!r} has no column {missing[0]!r}. Columns: {', '.join(map(repr, columns))}. "
+                "`finsent review list --out FILE` writes such a file."
+            )
+        places = [columns.index(name) for name in _FILLED]
+        rows = [_filled(path, record, reader.line_num, len(columns), places) for record in reader if any(record)]
+    except csv.Error as error:
+        raise InputError(f"{str(path)!r}, line {reader.line_num}: {error}. Nothing was recorded.") from error
+    return [row for row in rows if row.decision]
+
+
+def _filled(path: Path, record: list[str], line: int, width: int, places: list[int]) -> Filled:
+    if len(record) != width:
+        raise InputError(f"{str(path)!r}, line {line}: {len(record)} fields, and the header has {width}. Nothing was recorded.")
+    row_id, decision, new_label, why = (record[place].strip() for place in places)
+    if new_label and not decision:
+        raise InputError(
+            f"{str(path)!r}, line {line}: new_label {new_label!r} without a decision. Write fix beside it. Nothing was recorded."
+        )
+    return Filled(line, row_id, decision.casefold(), new_label, why)
+
+
+def _safe(value: str) -> str:
+    return "'" + value if value.startswith(_FORMULA) else value
