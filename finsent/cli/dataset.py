@@ -66,7 +66,7 @@ def register(group: click.Group) -> None:
 
 
 def _versions(settings: Settings) -> Outcome:
-    """List every version of the data that an ingestion made, the newest first."""
+    """List every version of the data that an ingestion or a review made, the newest first."""
     from finsent.data.inspection import list_versions
 
     found = list_versions(settings.home())

@@ -31,7 +31,7 @@ class VersionRecord:
     leaks: int | None
     """Duplicate pairs across splits; None where no audit is recorded."""
     inputs: tuple[str, ...]
-    """What was read for it; empty where that is not recorded."""
+    """What was read for it; empty where nothing was, as for a review, or where that is not recorded."""
 
 
 @dataclass(frozen=True)
@@ -47,17 +47,17 @@ class QuarantineView:
 
 
 def version_numbers(home: Home) -> list[int]:
-    """Versions of the table that an ingestion made, the newest first; upkeep makes versions too, of the same rows."""
+    """Versions that an ingestion or a review made, the newest first; upkeep makes versions too, of the same rows."""
     return [int(commit["version"]) for commit in tables.commits(home, "tweets") if "fingerprint" in commit]
 
 
 def previous_version(home: Home, version: int) -> int | None:
-    """The version that the latest ingestion before this version made; None if it is the first."""
+    """The version before this one; None if it is the first."""
     return next((number for number in version_numbers(home) if number < version), None)
 
 
 def origin(home: Home, version: int, fingerprint: str) -> int:
-    """The version in which an ingestion made the rows that `version` holds: itself, or an earlier one if only upkeep followed."""
+    """The version in which the rows that `version` holds were made: itself, or an earlier one if only upkeep followed."""
     made = (
         int(commit["version"])
         for commit in tables.commits(home, "tweets", version=version)
@@ -67,7 +67,7 @@ def origin(home: Home, version: int, fingerprint: str) -> int:
 
 
 def list_versions(home: Home) -> list[VersionRecord]:
-    """Every version that an ingestion made, the newest first."""
+    """Every version that an ingestion or a review made, the newest first."""
     return [_version(home, commit) for commit in tables.commits(home, "tweets") if "fingerprint" in commit]
 
 

@@ -94,6 +94,8 @@ def in_words(facts: DataFacts) -> str:
             f"For it {report['read']:,} rows were read: {report['accepted']:,} were taken, {report['duplicates']:,} repeat a row "
             f"that is there, {report['quarantined']:,} were put into quarantine with a reason. None was lost."
         )
+    else:
+        sentences.append("No reading of sources is on record for it: it was made by a review, or the ingestion's report is lost.")
     if data.leaks == 0:
         sentences.append("No tweet of one split has an equal or nearly equal one in another.")
     if data.naive_leak is not None:

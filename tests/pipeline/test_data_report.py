@@ -138,6 +138,7 @@ def test_what_was_not_recorded_is_said_to_be_missing(home: Home, config: Config,
     page = Page(tmp_path / "page.html")
     assert page.text.lower().count(NOT_RECORDED) >= 5
     assert "This is the first version." in page.text
+    assert "No reading of sources is on record for it" in page.text
     assert figures(facts)["rows"] == 1
     assert "read" not in figures(facts)
 
@@ -155,6 +156,20 @@ def test_upkeep_makes_a_version_but_no_other_data(home: Home, config: Config, tm
     assert facts.report["version"] == 2
     assert facts.difference is not None
     assert (facts.difference.before, facts.difference.n_added) == (1, 1)
+
+
+def test_a_version_made_by_a_review_shows_what_it_changed(home: Home, config: Config, tmp_path: Path) -> None:
+    from finsent.data import tables
+    from finsent.pipeline.review import decide
+
+    ingest(config, home, [write(tmp_path / "a.jsonl", ("$AAPL is a buy", "Bearish"), ("fed meets", "Neutral"))])
+    (wrong,) = (row["id"] for row in tables.read(home, "tweets").to_pylist() if row["label"] == "Bearish")
+    decide(home, [wrong], "fix", label="Bullish", who="ada", why="it says buy")
+    facts = report_data(config, home, to_mlflow=False).facts
+    assert facts.difference is not None
+    assert facts.difference.relabelled == {"Bearish to Bullish": 1}
+    assert facts.difference.moved == {}
+    assert not facts.report
 
 
 def test_no_data_no_report(home: Home, config: Config) -> None:
