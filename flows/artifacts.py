@@ -21,8 +21,8 @@ def _cell(value: object) -> str:
     return " ".join(str(value).split()).replace("|", "\\|")
 
 
-def data_report(report: Any) -> str:
-    """Where every row read ended, how the accepted ones are split, and what leaks."""
+def data_report(report: Any, facts: Any = None) -> str:
+    """Where every row read ended, how the accepted ones are split, what leaks and, from the data report, what is confounded."""
     sources = ((name, n["read"], n["accepted"], n["duplicates"], n["quarantined"]) for name, n in report.by_source.items())
     labels = sorted({label for counts in report.splits.values() for label in counts})
     splits = ((name, *(counts.get(label, 0) for label in labels)) for name, counts in report.splits.items())
@@ -42,9 +42,31 @@ def data_report(report: Any) -> str:
                 f"Pairs of duplicates across splits: **{report.leaks}**. "
                 f"A random split would have leaked: {_share(report.naive_leak)} of the test rows."
             ),
+            *_audit(facts),
+            *_confounding(facts),
             f"Fingerprint `{report.fingerprint}`.",
         ]
     )
+
+
+def _audit(facts: Any) -> Iterable[str]:
+    """The leak audit by pair of splits, where the ingestion recorded it."""
+    audit = facts.report.get("audit") if facts is not None else None
+    if audit:
+        exact, near = audit.get("exact", {}), audit.get("near", {})
+        pairs = dict.fromkeys((*exact, *near))
+        yield markdown_table(
+            ("splits", "equal", "nearly equal"), ((pair, exact.get(pair, 0), near.get(pair, 0)) for pair in pairs)
+        )
+
+
+def _confounding(facts: Any) -> Iterable[str]:
+    if facts is not None:
+        by_source = facts.confounding.by_source
+        labels = list(dict.fromkeys(label for counts in by_source.values() for label in counts))
+        yield "## Label and source"
+        yield facts.confounding.sentence
+        yield markdown_table(("source", *labels), ((name, *counts.values()) for name, counts in by_source.items()))
 
 
 def metrics_rows(evidence: Any) -> list[dict[str, Any]]:

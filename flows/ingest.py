@@ -1,10 +1,11 @@
 """Labelled sources into the table `tweets`."""
 
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
 
 from finsent.config import Source
 from finsent.pipeline.ingest import IngestReport
+from flows import links
 from flows.artifacts import data_report
 from flows.parameters import FROM_ENVIRONMENT, Setup
 from flows.steps import step
@@ -12,13 +13,25 @@ from flows.steps import step
 
 @step()
 def ingest_sources(setup: Setup, sources: tuple[Source, ...]) -> IngestReport:
-    """Read, check, deduplicate, split and commit; publish the data report."""
+    """Read, check, deduplicate, split and commit."""
     from finsent.pipeline.ingest import ingest as run
 
     config, home = setup.load()
-    report = run(config, home, sources)
-    create_markdown_artifact(data_report(report), key="data-report", description=f"Data version {report.version}")
-    return report
+    return run(config, home, sources)
+
+
+@step()
+def report_version(setup: Setup, report: IngestReport) -> None:
+    """Write the page of the version, log it to MLflow and show it here. A task of its own: MLflow may be away for a while."""
+    from finsent.pipeline.data_report import report_data
+
+    config, home = setup.load()
+    published = report_data(config, home, report.version) if report.version is not None else None
+    facts = published.facts if published else None
+    create_markdown_artifact(data_report(report, facts), key="data-report", description=f"Data version {report.version}")
+    page = links.run_page(home, published.run_id) if published and published.run_id else None
+    if page:
+        create_link_artifact(page, link_text=f"Data version {report.version} in MLflow", key="mlflow-data")
 
 
 @flow(name="ingest", log_prints=False)
@@ -29,4 +42,6 @@ def ingest(sources: tuple[Source, ...] = (), setup: Setup = FROM_ENVIRONMENT) ->
         sources: What to read; left empty, the configured `data.sources`.
         setup: Configuration and home; left empty, the worker's environment decides.
     """
-    return ingest_sources(setup, sources)
+    report = ingest_sources(setup, sources)
+    report_version(setup, report)
+    return report

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 
 from finsent import __version__
-from finsent.cli import configuration, data, models, operate, review
+from finsent.cli import configuration, data, dataset, models, operate, review
 from finsent.cli.options import global_options
 from finsent.cli.quiet import configure_logging, prepare_environment
 from finsent.errors import FinsentError, Refused
@@ -53,6 +53,7 @@ def finsent() -> None:
 
 operate.register_demo_and_up(finsent)
 data.register(finsent)
+dataset.register(finsent)
 review.register(finsent)
 models.register(finsent)
 operate.register(finsent)

@@ -120,6 +120,10 @@ def evaluation(result: Any) -> str:
     parts.append(facts([("calibration error", evidence.ece), ("temperature", evidence.temperature), ("leaks", evidence.leaks)]))
     if evidence.leaks_unknown_because:
         parts.append(evidence.leaks_unknown_because)
+    if evidence.naive_split:
+        from finsent.evaluation.naive_split import claim_in_words, how_estimated
+
+        parts.append(f"{claim_in_words(evidence.naive_split)}\n{how_estimated(evidence.naive_split)}")
     return "\n\n".join(parts)
 
 

@@ -52,15 +52,9 @@ def read(
         InputError: no such version, or no such table in `SCHEMAS`.
     """
     schema = SCHEMAS[name] if columns is None else pa.schema([SCHEMAS[name].field(column) for column in columns])
-    handle = _open(home, name)
+    handle = _open_at(home, name, version)
     if handle is None:
-        if version is not None:
-            raise InputError(f"table {name!r} has no version {version}: it does not exist yet. Run `finsent ingest` first.")
         return schema.empty_table()
-    if version is not None:
-        if not 0 <= version <= handle.version():
-            raise InputError(f"table {name!r} has no version {version}. Its latest is {handle.version()}.")
-        handle.load_as_version(version)
     there = {field.name for field in handle.schema().fields}
     found = _scan(handle, [column for column in schema.names if column in there], filters).to_table()
     return _complete(name, found, schema)
@@ -78,12 +72,13 @@ def batches(
         version: Version to read (time travel).
         filters: pyarrow expression, applied while reading.
         rows: Rows of a batch at most.
+
+    Raises:
+        InputError: no such version.
     """
-    handle = _open(home, name)
+    handle = _open_at(home, name, version)
     if handle is None:
         return
-    if version is not None:
-        handle.load_as_version(version)
     schema = pa.schema([SCHEMAS[name].field(column) for column in columns])
     there = [column for column in columns if column in {field.name for field in handle.schema().fields}]
     scan = _scan(handle, there, filters, batch_size=rows, batch_readahead=2, fragment_readahead=1)
@@ -240,6 +235,18 @@ def _open(home: Home, name: str) -> "DeltaTable | None":
         return DeltaTable(location(home, name))
     except TableNotFoundError:
         return None
+
+
+def _open_at(home: Home, name: str, version: int | None) -> "DeltaTable | None":
+    handle = _open(home, name)
+    if version is None:
+        return handle
+    if handle is None:
+        raise InputError(f"table {name!r} has no version {version}: it does not exist yet. Run `finsent ingest` first.")
+    if not 0 <= version <= handle.version():
+        raise InputError(f"table {name!r} has no version {version}. Its latest is {handle.version()}.")
+    handle.load_as_version(version)
+    return handle
 
 
 def _migrated(handle: "DeltaTable", name: str) -> "DeltaTable":

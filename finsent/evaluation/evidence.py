@@ -105,6 +105,22 @@ class RoundTripRecord(TypedDict):
     max_batch_difference: float
 
 
+class NaiveSplitRecord(TypedDict):
+    """What a plain random split would have claimed, an estimate: (1 - leak) * held out + leak * training accuracy.
+
+    A test row with a near copy in the training split is in effect a training row.
+    """
+
+    __pydantic_config__ = _OPEN  # type: ignore[misc]
+    claimed_accuracy: float
+    held_out_accuracy: float
+    training_accuracy: float
+    """On `n_training` random rows of the split that the version trained on."""
+    n_training: int
+    leak: float
+    """Share of test rows with a near duplicate in the training split, had rows been split at random."""
+
+
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
@@ -155,3 +171,6 @@ class Evidence(BaseModel):
     """The comparison with that champion."""
     round_trip: Annotated[RoundTripRecord | None, _Plain] = None
     """The proof that the registry gives back what was trained."""
+    naive_split: Annotated[NaiveSplitRecord | None, _Plain] = None
+    """Accuracy that a plain random split would have claimed, an estimate for people; the gate does not look at it. None where
+    the version is not known to have trained on this very table, or what such a split would leak is not on record."""

@@ -24,7 +24,7 @@ def confusion_plot(metrics: "Metrics", path: Path) -> None:
     counts = np.asarray(metrics.confusion)
     totals = counts.sum(axis=1, keepdims=True)
     shares = counts / np.maximum(totals, 1)
-    figure, axes = _figure(5.6, 5.0)
+    figure, axes = blank_figure(5.6, 5.0)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(*counts.shape):
         axes.text(
@@ -42,7 +42,7 @@ def confusion_plot(metrics: "Metrics", path: Path) -> None:
     axes.set_title(f"{metrics.n:,} test rows · accuracy {metrics.accuracy:.3f} · macro-F1 {metrics.macro_f1:.3f}", fontsize=11)
     bar = figure.colorbar(image, ax=axes, fraction=0.046, pad=0.04)
     bar.set_label("share of the true class")
-    _save(figure, path)
+    save(figure, path)
 
 
 def reliability_plot(probabilities: ArrayLike, labels: ArrayLike, path: Path, bins: int = 15) -> None:
@@ -65,8 +65,8 @@ def reliability_plot(probabilities: ArrayLike, labels: ArrayLike, path: Path, bi
     lower.set(xlabel="confidence (largest probability)", ylabel="rows")
     lower.yaxis.set_major_formatter("{x:,.0f}")
     for axes in (upper, lower):
-        _quieten(axes)
-    _save(figure, path)
+        quieten(axes)
+    save(figure, path)
 
 
 def per_source_plot(per_source: "Mapping[str, SourceRecord]", path: Path) -> None:
@@ -78,7 +78,7 @@ def per_source_plot(per_source: "Mapping[str, SourceRecord]", path: Path) -> Non
     bars.append(("this version", MODEL, [float(per_source[name]["accuracy"]) for name in sources]))
 
     thickness = 0.8 / len(bars)
-    figure, axes = _figure(7.2, 1.4 + len(sources) * (0.28 * len(bars) + 0.15))
+    figure, axes = blank_figure(7.2, 1.4 + len(sources) * (0.28 * len(bars) + 0.15))
     positions = np.arange(len(sources))
     for index, (name, colour, values) in enumerate(bars):
         offset = (index - (len(bars) - 1) / 2) * thickness
@@ -90,25 +90,28 @@ def per_source_plot(per_source: "Mapping[str, SourceRecord]", path: Path) -> Non
     axes.invert_yaxis()
     axes.set(xlabel="accuracy on held-out rows", xlim=(0, 1.1))
     axes.set_xticks(np.linspace(0, 1, 6))
-    _quieten(axes)
+    quieten(axes)
     axes.grid(visible=False, axis="y")
     figure.legend(loc="outside upper center", ncols=len(bars), frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
-def _figure(width: float, height: float) -> "tuple[Figure, Any]":
+def blank_figure(width: float, height: float) -> "tuple[Figure, Any]":
+    """An empty figure and its axes; inches."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots()
 
 
-def _quieten(axes: Any) -> None:
+def quieten(axes: Any) -> None:
+    """Leave out what carries nothing: two sides of the frame, strong grid lines."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(visible=True, color=QUIET, alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)
 
 
-def _save(figure: "Figure", path: Path) -> None:
+def save(figure: "Figure", path: Path) -> None:
+    """Write the figure as PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130, metadata={"Software": "finsent"})

@@ -1,22 +1,15 @@
 """One evaluation as one self-contained HTML page: evidence in tables, plots inline, nothing loaded from elsewhere."""
 
-import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
 
+from finsent.evaluation import html
 from finsent.evaluation.evidence import Evidence, IntervalRecord
+from finsent.evaluation.naive_split import claim_in_words, how_estimated
 from finsent.labels import LABELS
 
 _UNKNOWN = "not measured"
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1f2430; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.1rem; margin-top: 2rem; }
-.quiet { color: #5d636e; } figure { display: inline-block; margin: .5rem 1rem .5rem 0; vertical-align: top; }
-img { width: 29rem; max-width: 100%; height: auto; } table { border-collapse: collapse; }
-th, td { padding: .25rem .8rem; border-bottom: 1px solid #dfe2e7; text-align: right; }
-th:first-child, td:first-child { text-align: left; } th { font-weight: 600; color: #5d636e; }
-"""
 
 
 def write_report(evidence: Evidence, plots: Mapping[str, Path], path: Path) -> None:
@@ -27,9 +20,10 @@ def write_report(evidence: Evidence, plots: Mapping[str, Path], path: Path) -> N
         f'<p class="quiet">{escape(_where(evidence))}</p>',
         "<h2>Scores on held-out rows</h2>",
         _scores(evidence),
+        *_naive(evidence),
         *_champion(evidence),
         "<h2>Plots</h2>" if plots else "",
-        *(_figure(caption, file) for caption, file in plots.items()),
+        *(html.figure(caption, file) for caption, file in plots.items()),
         "<h2>By class</h2>",
         _by_class(evidence),
         "<h2>By source</h2>",
@@ -37,11 +31,7 @@ def write_report(evidence: Evidence, plots: Mapping[str, Path], path: Path) -> N
         "<h2>Soundness</h2>",
         _soundness(evidence),
     ]
-    page = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style></head>'
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{page}<body>{''.join(sections)}</body></html>\n", encoding="utf-8")
+    html.write(path, html.page(title, sections))
 
 
 def _where(evidence: Evidence) -> str:
@@ -58,7 +48,17 @@ def _scores(evidence: Evidence) -> str:
         score, rival, least = (_decimal(side.get(key)) if side else "–" for side in sides)
         rows.append((name, score, _interval(intervals.get(key)), rival, least))
     heads = ("", "this version", "interval", f"champion {evidence.champion_version or ''}", "TF-IDF floor")
-    return _table(heads, rows)
+    return html.table(heads, rows)
+
+
+def _naive(evidence: Evidence) -> Iterable[str]:
+    yield html.heading("What a naive split would have claimed")
+    record = evidence.naive_split
+    if record is None:
+        yield html.paragraph(f"{_UNKNOWN.capitalize()}.")
+        return
+    yield html.paragraph(claim_in_words(record))
+    yield html.paragraph(f"{how_estimated(record)} The gate does not look at this.", "quiet")
 
 
 def _champion(evidence: Evidence) -> Iterable[str]:
@@ -73,7 +73,7 @@ def _champion(evidence: Evidence) -> Iterable[str]:
     yield "(exact McNemar test, one-sided).</p>"
     rows = [("macro-F1", _interval(paired["macro_f1_difference"], signed=True))]
     rows += [(f"F1 of {label}", _interval(item, signed=True)) for label, item in paired["class_f1_difference"].items()]
-    yield _table(("this version minus champion", "paired interval"), rows)
+    yield html.table(("this version minus champion", "paired interval"), rows)
 
 
 def _by_class(evidence: Evidence) -> str:
@@ -82,7 +82,7 @@ def _by_class(evidence: Evidence) -> str:
         (label, *(_decimal(scores[key]) for key in ("precision", "recall", "f1")), f"{scores['support']:,}")
         for label, scores in ((label, per_class[label]) for label in LABELS if label in per_class)
     ]
-    return _table(("class", "precision", "recall", "F1", "rows"), rows)
+    return html.table(("class", "precision", "recall", "F1", "rows"), rows)
 
 
 def _by_source(evidence: Evidence) -> str:
@@ -97,7 +97,7 @@ def _by_source(evidence: Evidence) -> str:
         )
         for name, scores in sorted((evidence.per_source or {}).items(), key=lambda item: -item[1]["n"])
     ]
-    return _table(("source", "rows", "accuracy", "macro-F1", "champion's accuracy", "floor's accuracy"), rows)
+    return html.table(("source", "rows", "accuracy", "macro-F1", "champion's accuracy", "floor's accuracy"), rows)
 
 
 def _soundness(evidence: Evidence) -> str:
@@ -112,21 +112,7 @@ def _soundness(evidence: Evidence) -> str:
         ("... between padding sides", f"{proof['max_padding_difference']:.2g}" if proof else _UNKNOWN),
         ("... between batch sizes", f"{proof['max_batch_difference']:.2g}" if proof else _UNKNOWN),
     ]
-    return _table(("check", "found"), rows)
-
-
-def _figure(caption: str, file: Path) -> str:
-    data = base64.b64encode(file.read_bytes()).decode("ascii")
-    image = f'<img alt="{escape(caption)}" src="data:image/png;base64,{data}">'
-    return f'<figure>{image}<figcaption class="quiet">{escape(caption)}</figcaption></figure>'
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    if not rows:
-        return f"<p>{_UNKNOWN.capitalize()}.</p>"
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in heads)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><tr>{head}</tr>{body}</table>"
+    return html.table(("check", "found"), rows)
 
 
 def _interval(interval: IntervalRecord | None, *, signed: bool = False) -> str:

@@ -18,10 +18,13 @@ from finsent.labels import LABELS
 
 if TYPE_CHECKING:
     from finsent.data.dataset import DataVersion, Split
+    from finsent.evaluation.evidence import NaiveSplitRecord
+    from finsent.model.adapter import Loaded
     from finsent.model.manifest import Manifest
     from finsent.pipeline.lineage import KnownLeaks
 
 Labels = NDArray[np.int64]
+_TRAINING_ROWS = 500  # scored to estimate the accuracy on training rows: within about 4 points, and little work
 EVIDENCE_FOLDER = "evaluation"
 """Where evidence, predictions, plots and report lie among the training run's artifacts."""
 
@@ -72,7 +75,9 @@ def _on_test_split(config: Config, home: Home, version: str) -> EvaluationResult
     test, rows = load_split(home, "test", facts.version), load_split(home, "train", facts.version)
     if not test.texts:
         raise InputError(f"data version {facts.version} has no test rows. Ingest more.")
-    logits, manifest, seconds = _logits(config, home, version, test.texts)
+    loaded = _load(config, home, version)
+    logits, seconds = _score(config, loaded, test.texts)
+    leaks = known_leaks(home, loaded.manifest, facts)
     incumbent = champion(home, name)
     rival = _logits(config, home, incumbent, test.texts)[0].argmax(axis=1) if incumbent not in {None, version} else None
     evidence = gather(
@@ -83,12 +88,15 @@ def _on_test_split(config: Config, home: Home, version: str) -> EvaluationResult
         test,
         rows,
         logits,
-        manifest.temperature,
-        leaks=known_leaks(home, manifest, facts),
+        loaded.manifest.temperature,
+        leaks=leaks,
         incumbent=incumbent,
         rival=rival,
         round_trip=prove(home, name, version),
     )
+    if leaks.pairs is not None and facts.naive_leak is not None and evidence.metrics is not None:
+        naive = _naive_split(config, home, loaded, evidence.metrics["accuracy"], facts.naive_leak)
+        evidence = evidence.model_copy(update={"naive_split": naive})
     client = connect(home)
     record = get_version(client, name, version)
     _keep(config, home, client, record.run_id, evidence, test, logits, rival)
@@ -184,16 +192,41 @@ def _per_source(test: "Split", own: Labels, floor: Labels, rival: Labels | None)
     return table
 
 
+def _naive_split(config: Config, home: Home, loaded: "Loaded", held_out: float, leak: float) -> "NaiveSplitRecord | None":
+    """What a random split would have claimed, from a fixed sample of the rows trained on; None if none of those is here."""
+    from finsent.data.dataset import load_split
+    from finsent.evaluation.naive_split import naive_split_claim
+
+    trained = load_split(home, "train", loaded.manifest.data_version)  # not rows that came later: those it never saw
+    chosen = np.random.default_rng(0).permutation(len(trained.texts))[:_TRAINING_ROWS]
+    if not len(chosen):
+        return None
+    logits, _ = _score(config, loaded, [trained.texts[row] for row in chosen])
+    training = float((logits.argmax(axis=1) == trained.labels[chosen]).mean())
+    return naive_split_claim(held_out, training, len(chosen), leak)
+
+
 def _logits(config: Config, home: Home, version: str, texts: Sequence[str]) -> tuple[NDArray[np.float32], "Manifest", float]:
     """Logits of a fresh load of the version, its manifest, and the seconds that scoring took."""
+    loaded = _load(config, home, version)
+    logits, seconds = _score(config, loaded, texts)
+    return logits, loaded.manifest, seconds
+
+
+def _load(config: Config, home: Home, version: str) -> "Loaded":
     from finsent.model.adapter import load_adapter
-    from finsent.model.engine import predict_logits
     from finsent.registry.versions import adapter_path
 
-    loaded = load_adapter(adapter_path(home, config.registered_model, version), home)
+    return load_adapter(adapter_path(home, config.registered_model, version), home)
+
+
+def _score(config: Config, loaded: "Loaded", texts: Sequence[str]) -> tuple[NDArray[np.float32], float]:
+    """Logits [texts, 3], and the seconds that they took."""
+    from finsent.model.engine import predict_logits
+
     started = time.perf_counter()
     logits = predict_logits(loaded, texts, token_budget=config.scoring.token_budget, progress=True)
-    return logits, loaded.manifest, time.perf_counter() - started
+    return logits, time.perf_counter() - started
 
 
 def _keep(
@@ -254,6 +287,8 @@ def _keep(
 
 def _summary(evidence: Evidence) -> str:
     """What the registry's page says of a version: its scores beside the floor's and the champion's, and where the rest is."""
+    from finsent.evaluation.naive_split import claim_in_words
+
     metrics, interval, floor = evidence.metrics, (evidence.intervals or {}).get("accuracy"), evidence.baseline
     assert metrics is not None, "gathered above"  # noqa: S101 - tells the type checker
     around = f" (95 % interval {interval['low']:.3f} to {interval['high']:.3f})" if interval else ""
@@ -266,6 +301,8 @@ def _summary(evidence: Evidence) -> str:
         lines.append(
             f"Champion, version {evidence.champion_version}, on the same rows: {evidence.champion['metrics']['accuracy']:.3f}."
         )
+    if evidence.naive_split:
+        lines.append(claim_in_words(evidence.naive_split))
     found = evidence.leaks_unknown_because or f"{evidence.leaks} leaks across splits."
     lines.append(f"Data version {evidence.data_version}. {found}")
     return " ".join(lines) + f"\n\nReport and evidence: artifacts of the source run, folder `{EVIDENCE_FOLDER}`."
@@ -298,6 +335,9 @@ def _scalars(evidence: Evidence) -> dict[str, float]:
     flat |= {"test_ece": evidence.ece, "test_leaks": evidence.leaks, "test_rows": evidence.n_test}
     if evidence.baseline:
         flat |= {"tfidf_accuracy": evidence.baseline["accuracy"], "tfidf_macro_f1": evidence.baseline["macro_f1"]}
+    if evidence.naive_split:
+        naive = evidence.naive_split
+        flat |= {"naive_split_accuracy": naive["claimed_accuracy"], "training_accuracy": naive["training_accuracy"]}
     if evidence.champion:
         flat |= {f"champion_{key}": evidence.champion["metrics"][key] for key in ("accuracy", "macro_f1")}
     return {key: float(value) for key, value in flat.items() if value is not None}

@@ -28,6 +28,8 @@ _RELATIONS: Final = {
     "exactly": operator.eq,
 }
 
+_FOR_PEOPLE: Final = {"naive_split"}  # estimates that no rule may rest on, and that need not be there
+
 
 @dataclass(frozen=True)
 class RuleResult:
@@ -191,6 +193,8 @@ def _absent(evidence: Evidence) -> Iterator[str]:
         {"champion"} if evidence.champion_version is None else set()
     )
     for name in type(evidence).model_fields:
+        if name in _FOR_PEOPLE:
+            continue
         value = getattr(evidence, name)
         if name not in exempt and (value is None or value in ("", {})):
             yield name

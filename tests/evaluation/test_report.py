@@ -39,6 +39,13 @@ def evidence():
         temperature=1.3,
         leaks=0,
         baseline={"accuracy": 0.8, "macro_f1": 0.7, "mcnemar": TEST},
+        naive_split={
+            "claimed_accuracy": 0.9,
+            "held_out_accuracy": 0.887,
+            "training_accuracy": 0.952,
+            "n_training": 500,
+            "leak": 0.2,
+        },
         champion_version="3",
         champion_compared=True,
         champion={
@@ -79,6 +86,8 @@ def test_one_page_with_everything_in_it(evidence, tmp_path):
     assert "<script" not in page
     for shown in ("0.887", "0.871 to 0.902 (95%)", "0.842", "champion 3", "31 times", "p = 0.00271", "+0.871 to +0.902"):
         assert shown in page
+    assert "A naive random split would have claimed 0.900 where held-out rows say 0.887." in page
+    assert "0.800 x 0.887 (held-out accuracy) + 0.200 x 0.952" in page
 
 
 def test_what_was_not_measured_is_said_to_be_missing(tmp_path):

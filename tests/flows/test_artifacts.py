@@ -7,7 +7,7 @@ import pytest
 from finsent.evaluation.evidence import Evidence
 from finsent.pipeline.promote import PromotionResult
 from finsent.registry.gate import RuleResult
-from flows.artifacts import decision, markdown_table, metrics_rows, predictions_report
+from flows.artifacts import data_report, decision, markdown_table, metrics_rows, predictions_report
 
 
 def test_cells_cannot_break_a_table() -> None:
@@ -62,3 +62,24 @@ def test_nothing_scored_is_a_report_too() -> None:
     text = predictions_report(report)
     assert text.startswith("# 0 tweets scored by version 3")
     assert "5 already scored" in text
+
+
+def test_the_data_report_shows_audit_and_confounding_where_they_are_known() -> None:
+    counts = {"read": 3, "accepted": 2, "duplicates": 1, "quarantined": 0}
+    report = SimpleNamespace(
+        version=4,
+        **counts,
+        by_source={"desk": counts},
+        reasons={},
+        splits={"train": {"Neutral": 2}},
+        leaks=0,
+        naive_leak=0.2,
+        fingerprint="abc",
+    )
+    found = SimpleNamespace(by_source={"desk": {"Neutral": 2, "Bullish": 0}}, sentence="Label and source are hardly related.")
+    facts = SimpleNamespace(report={"audit": {"exact": {"train-test": 0}, "near": {"train-test": 0}}}, confounding=found)
+    text = data_report(report, facts)
+    assert "| train-test | 0 | 0 |" in text
+    assert "Label and source are hardly related." in text
+    assert "| desk | 2 | 0 |" in text
+    assert "Label and source" not in data_report(report)

@@ -28,6 +28,7 @@ def test_an_imported_adapter_may_have_seen_the_test_rows_and_is_refused(mlflow_h
     evidence = evaluate(quick, mlflow_home, version=imported.model_version).evidence
     assert data_version(mlflow_home).leaks == 0
     assert evidence.leaks is None
+    assert evidence.naive_split is None
     assert UNKNOWN in evidence.leaks_unknown_because
     record = tracking.connect(mlflow_home).get_model_version("finsent", imported.model_version)
     assert UNKNOWN in record.description
@@ -53,3 +54,20 @@ def test_scoring_a_file_says_how_much_of_it_is_in_the_training_split(mlflow_home
     said = reports.evaluation(result)
     assert f"5 rows of {path}, 2 of them in the training split" in said
     assert "held-out" not in said
+
+
+def test_a_version_trained_here_says_what_a_naive_split_would_have_claimed(served):
+    from finsent.evaluation.naive_split import claim_in_words
+    from finsent.pipeline.evaluate import EvaluationResult
+    from finsent.pipeline.exhibit import stored_evidence
+
+    evidence = stored_evidence(served.home, "finsent", served.version)
+    naive, leak = evidence.naive_split, data_version(served.home).naive_leak
+    assert naive["leak"] == leak
+    assert naive["n_training"] == 500
+    assert naive["held_out_accuracy"] == evidence.metrics["accuracy"]
+    expected = (1 - leak) * naive["held_out_accuracy"] + leak * naive["training_accuracy"]
+    assert naive["claimed_accuracy"] == pytest.approx(expected)
+    assert claim_in_words(naive) in reports.evaluation(EvaluationResult("run", served.version, evidence, 1.0, 1.0))
+    record = tracking.connect(served.home).get_model_version("finsent", served.version)
+    assert claim_in_words(naive) in record.description

@@ -169,6 +169,15 @@ def test_each_rule_refuses_with_its_reason(path, value, rule, reason):
     assert result.reason in decision.reasons
 
 
+@pytest.mark.parametrize("claimed", [None, 1.0, math.nan])
+def test_what_a_naive_split_would_have_claimed_decides_nothing(claimed):
+    naive = {"held_out_accuracy": 0.89, "training_accuracy": 0.97, "n_training": 500, "leak": 0.2}
+    record = {"naive_split": naive | {"claimed_accuracy": claimed}} if claimed is not None else {}
+    decision = decide(Evidence(**passing(), **record), RULES, "3")
+    assert decision == decide(Evidence(**passing()), RULES, "3")
+    assert decision.decision == "promote"
+
+
 @pytest.mark.parametrize("edge", ["n_test", "metrics.accuracy", "ece", "round_trip.max_logit_difference"])
 def test_thresholds_themselves_pass(edge):
     limits = {"n_test": 3000, "metrics.accuracy": 0.89, "ece": 0.1, "round_trip.max_logit_difference": 0.01}

@@ -1,0 +1,87 @@
+"""Parts of a self-contained page: everything inline, nothing loaded from elsewhere, every text escaped."""
+
+import base64
+from collections.abc import Collection, Iterable, Sequence
+from html import escape
+from pathlib import Path
+
+_STYLE = """
+:root { color-scheme: light; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #1f2430; background: #fff; max-width: 62rem; margin: 2rem auto;
+padding: 0 1rem; }
+h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.1rem; margin-top: 2.2rem; }
+.quiet { color: #5d636e; } figure { display: inline-block; margin: .5rem 1rem .5rem 0; vertical-align: top; }
+img { width: 29rem; max-width: 100%; height: auto; } table { border-collapse: collapse; margin: .6rem 0; }
+.wide { overflow-x: auto; } th, td { padding: .25rem .8rem; border-bottom: 1px solid #dfe2e7; text-align: right; }
+th:first-child, td:first-child, th.text, td.text { text-align: left; } th { font-weight: 600; color: #5d636e; }
+td { font-variant-numeric: tabular-nums; vertical-align: top; } td.text p { margin: 0 0 .3rem; }
+.long { overflow-wrap: anywhere; } .lead { font-size: 1.05rem; } .bad { color: #b42318; font-weight: 600; }
+"""
+
+
+class Markup(str):
+    """HTML that is put into a page as it is; every other text is escaped."""
+
+    __slots__ = ()
+
+
+def page(title: str, sections: Iterable[str]) -> str:
+    """The whole document; `sections` are HTML."""
+    head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>'
+    return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(sections)}</body></html>\n'
+
+
+def write(path: Path, document: str) -> None:
+    """Write a page; a reader never sees half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(document, encoding="utf-8")
+    part.replace(path)
+
+
+def heading(text: str) -> str:
+    """A section's heading."""
+    return f"<h2>{escape(text)}</h2>"
+
+
+def paragraph(text: str, kind: str = "") -> str:
+    """A paragraph, plain or of a kind: `quiet`, `lead`, `bad`."""
+    return f'<p class="{kind}">{markup(text)}</p>' if kind else f"<p>{markup(text)}</p>"
+
+
+def markup(text: str) -> str:
+    """The text as HTML."""
+    return text if isinstance(text, Markup) else escape(text)
+
+
+def table(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], *, text: Collection[int] = (), empty: str = "Not measured."
+) -> str:
+    """A table whose first column and columns `text` (from 0) are set to the left, all others to the right."""
+    if not rows:
+        return paragraph(empty)
+
+    def line(tag: str, cells: Sequence[str]) -> str:
+        kinds = (' class="text"' if column in text else "" for column in range(len(cells)))
+        return "<tr>" + "".join(f"<{tag}{kind}>{markup(cell)}</{tag}>" for kind, cell in zip(kinds, cells, strict=True)) + "</tr>"
+
+    return f'<div class="wide"><table>{line("th", heads)}{"".join(line("td", row) for row in rows)}</table></div>'
+
+
+def figure(caption: str, file: Path) -> str:
+    """A PNG file as part of the page."""
+    data = base64.b64encode(file.read_bytes()).decode("ascii")
+    image = f'<img alt="{escape(caption)}" src="data:image/png;base64,{data}">'
+    return f'<figure>{image}<figcaption class="quiet">{escape(caption)}</figcaption></figure>'
+
+
+def quote(text: str, length: int = 160) -> Markup:
+    """A tweet on one line, shortened; its writing direction ends with it."""
+    flat = " ".join(text.split())
+    shown = flat if len(flat) <= length else flat[: length - 1] + "…"
+    return Markup(f'<bdi class="long">{escape(shown)}</bdi>')
+
+
+def code(text: str) -> Markup:
+    """An address or a hash, broken anywhere rather than too wide."""
+    return Markup(f'<code class="long">{escape(text)}</code>')

@@ -1,0 +1,224 @@
+"""The data report: a version of the data as a page in the home and as an MLflow run of kind `data`, one for each version."""
+
+import dataclasses
+import json
+import logging
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from finsent.config import Config
+from finsent.home import Home
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from finsent.evaluation.data_page import DataFacts
+
+_log = logging.getLogger(__name__)
+
+KIND: Final = "data"
+"""Tag `kind` of the runs that stand for versions of the data."""
+ARTIFACTS: Final = "data"
+"""Where page and figures lie among such a run's artifacts."""
+_EXAMPLES: Final = 3
+_CONFLICTS: Final = 20
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """A report that was written."""
+
+    version: int
+    path: Path
+    """The page."""
+    run_id: str | None
+    """MLflow run of this data version; None where none was asked for."""
+    facts: "DataFacts"
+
+
+def publish_data_report(config: Config, home: Home, version: int | None = None) -> Path:
+    """Write the page of a data version (the latest by default) and log it to MLflow; where the page is.
+
+    Raises:
+        InputError: no data yet, or no such version.
+        ServiceError: MLflow does not answer; the page is there by then.
+    """
+    return report_data(config, home, version).path
+
+
+def report_data(config: Config, home: Home, version: int | None = None, *, to_mlflow: bool = True) -> DataReport:
+    """The same, with all that was found; with `to_mlflow` off the page alone. Doing it again replaces what is there.
+
+    Raises:
+        InputError: no data yet, or no such version.
+        ServiceError: MLflow does not answer; the page is there by then.
+    """
+    facts = gather_facts(home, version)
+    path = page_path(home, facts.data.version)
+    _write(facts, path)
+    run_id = _log_run(config, home, facts, path) if to_mlflow else None
+    return DataReport(facts.data.version, path, run_id, facts)
+
+
+def page_path(home: Home, version: int) -> Path:
+    """Where the page of a data version is."""
+    return home.reports / f"data-v{version}.html"
+
+
+def gather_facts(home: Home, version: int | None = None) -> "DataFacts":
+    """All that is known of a version: its table looked through once, its report, quarantine and predecessor beside it."""
+    from finsent.data.dataset import data_version, read_report
+    from finsent.data.diff import difference
+    from finsent.data.inspection import conflict_sides, latest_time, origin, previous_version, quarantined, version_numbers
+    from finsent.data.language import detect_language
+    from finsent.data.summary import count_languages, summarise
+    from finsent.evaluation.confounding import confounding
+    from finsent.evaluation.data_page import DataFacts
+
+    data = data_version(home, version)
+    summary = summarise(home, data.version)
+    made = origin(home, data.version, data.fingerprint)
+    before = previous_version(home, made)
+    newest = max(version_numbers(home), default=made)
+    # rows that later ingestions quarantined are not of this version
+    view = quarantined(home, until=None if made >= newest else latest_time(home, made))
+    examples: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in _mixed(view.rows):
+        if len(examples[row["reason"]]) < _EXAMPLES:
+            examples[row["reason"]].append(row)
+    return DataFacts(
+        data=data,
+        report=_without_secrets(read_report(home, made)),
+        summary=summary,
+        confounding=confounding(summary.counts.sum(axis=0), summary.of_split("train"), summary.of_split("test"), summary.sources),
+        quarantine=dict(examples),
+        quarantined=view.reasons,
+        conflicts=conflict_sides(_mixed(view.rows), _CONFLICTS),
+        difference=difference(home, before, data.version) if before is not None else None,
+        languages=count_languages(summary.sample, detect_language),
+    )
+
+
+def data_run(client: "MlflowClient", config: Config, home: Home, version: int, fingerprint: str) -> str | None:
+    """MLflow run that stands for exactly this version of the data, if there is one."""
+    from finsent.registry.tracking import experiment_id
+
+    wanted = {"kind": KIND, "data_version": str(version), "data_fingerprint": fingerprint}
+    text = " and ".join(f"tags.{key} = '{value}'" for key, value in wanted.items())
+    found = client.search_runs([experiment_id(client, home, config.experiment)], filter_string=text, max_results=1)
+    return str(found[0].info.run_id) if found else None
+
+
+def figures(facts: "DataFacts") -> dict[str, float]:
+    """Counts and measures of a version as MLflow metrics."""
+    report, summary, found = facts.report, facts.summary, facts.confounding
+    flat: dict[str, Any] = {
+        key: report.get(key) for key in ("read", "accepted", "duplicates", "quarantined", "conflicts", "groups")
+    }
+    flat |= {f"quarantined_{_key(reason)}": n for reason, n in (report.get("reasons") or {}).items()}
+    flat |= {"rows": summary.rows, "sources": len(summary.sources)}
+    flat |= {f"rows_{split}": sum(counts.values()) for split, counts in summary.by_split().items()}
+    flat |= {f"flagged_{_key(flag)}": n for flag, n in summary.flags.items()}
+    flat |= {"leaks": facts.data.leaks, "naive_leak": facts.data.naive_leak}
+    flat |= {
+        "majority_accuracy": found.majority_accuracy,
+        "source_majority_accuracy": found.source_majority_accuracy,
+        "label_source_mutual_information": found.mutual_information,
+        "label_source_cramers_v": found.cramers_v,
+    }
+    return {key: float(value) for key, value in flat.items() if isinstance(value, int | float)}
+
+
+def describe(facts: "DataFacts") -> dict[str, Any]:
+    """Everything on the page as plain values, for JSON."""
+    return {
+        "version": facts.data.version,
+        "fingerprint": facts.data.fingerprint,
+        "leaks": facts.data.leaks,
+        "naive_leak": facts.data.naive_leak,
+        "ingestion": dict(facts.report),
+        "summary": facts.summary.describe(),
+        "confounding": dataclasses.asdict(facts.confounding),
+        "quarantine_on_record": dict(facts.quarantined),
+        "difference": dataclasses.asdict(facts.difference) if facts.difference else None,
+        "languages": facts.languages,
+    }
+
+
+def _write(facts: "DataFacts", path: Path) -> None:
+    from finsent.evaluation import data_plots
+    from finsent.evaluation.data_page import write_page
+
+    summary, recorded = facts.summary, facts.report.get("group_sizes")
+    with tempfile.TemporaryDirectory(prefix="finsent-data-") as scratch:
+        folder = Path(scratch)
+        plots = {
+            "Classes by source": folder / "classes.png",
+            "Length by split": folder / "length.png",
+            "Near duplicates": folder / "groups.png",
+        }
+        data_plots.class_balance_plot(facts.confounding.by_source, plots["Classes by source"])
+        data_plots.length_plot(summary, plots["Length by split"])
+        what = "rows, copies included" if recorded else "rows stored, copies not counted"
+        data_plots.group_size_plot(recorded or summary.group_sizes, what, plots["Near duplicates"])
+        if summary.by_day:
+            plots["Time of writing"] = folder / "time.png"
+            data_plots.time_plot(summary, plots["Time of writing"])
+        write_page(facts, plots, path)
+
+
+def _log_run(config: Config, home: Home, facts: "DataFacts", page: Path) -> str:
+    """The run of this version, made or brought up to date."""
+    from filelock import FileLock
+
+    from finsent.registry.tracking import connect, log_dataset, start_run
+
+    data = facts.data
+    client = connect(home)
+    home.lock("data-report").parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(home.lock("data-report")):
+        known = data_run(client, config, home, data.version, data.fingerprint)
+        tags = {"fingerprint": data.fingerprint, "leaks": str(data.leaks), "confounded": str(facts.confounding.confounded)}
+        with start_run(config, home, kind=KIND, tags=tags, data=data, resume=known) as run_id:
+            for key, value in figures(facts).items():
+                client.log_metric(run_id, key, value)
+            client.log_artifact(run_id, str(page), ARTIFACTS)
+            details = json.dumps(describe(facts), indent=2, ensure_ascii=False, default=str)
+            client.log_text(run_id, details, f"{ARTIFACTS}/data-v{data.version}.json")
+            log_dataset(
+                client,
+                run_id,
+                home,
+                table="tweets",
+                version=data.version,
+                fingerprint=data.fingerprint,
+                context=KIND,
+                rows=facts.summary.rows,
+            )
+    _log.info("data version %s: page %s, MLflow run %s", data.version, page, run_id)
+    return run_id
+
+
+def _mixed(rows: Iterable[dict[str, Any]]) -> Iterable[dict[str, Any]]:
+    """The rows source by source in turn, so that a few of them show more than the first file."""
+    by_source: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        by_source[row["source"]].append(row)
+    return (row for row in chain.from_iterable(zip_longest(*by_source.values())) if row is not None)
+
+
+def _without_secrets(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The report, its addresses without user names and passwords."""
+    from finsent.registry.tracking import public_uri
+
+    inputs = [{**item, "uri": public_uri(str(item["uri"]))} if "uri" in item else item for item in report.get("inputs", ())]
+    return {**report, "inputs": inputs} if inputs else dict(report)
+
+
+def _key(name: str) -> str:
+    return "_".join(name.split())
