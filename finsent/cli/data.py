@@ -1,14 +1,24 @@
 """`finsent ingest`: labelled tweets into the data, unlabelled ones into the inbox."""
 
-from typing import Any
+import logging
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from finsent.cli import reports
 from finsent.cli.options import Outcome, Settings, command, examples
-from finsent.config import Source
-from finsent.errors import InputError
+from finsent.cli.output import plain
+from finsent.config import Config, Source
+from finsent.errors import InputError, ServiceError
+from finsent.home import Home
 from finsent.labels import LABELS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from finsent.pipeline.ingest import IngestReport
+
+_log = logging.getLogger(__name__)
 
 
 def register(group: click.Group) -> None:
@@ -47,13 +57,16 @@ def register(group: click.Group) -> None:
                 help="Format of the files; auto goes by their endings.",
             ),
             click.option("--query", metavar="SQL", help="What to ask a database for, where FILE is its SQLAlchemy URL."),
+            click.option("--no-report", is_flag=True, help="Write no data report, log nothing to MLflow."),
             click.option("--split", metavar="SPLIT", help="Split of a Hub dataset; default: train."),
             click.option("--revision", metavar="REVISION", help="Revision of a Hub dataset: a commit, branch or tag."),
         ),
     )(_ingest)
 
 
-def _ingest(settings: Settings, files: tuple[str, ...], *, inbox: bool, name: str | None, **columns: Any) -> Outcome:
+def _ingest(
+    settings: Settings, files: tuple[str, ...], *, inbox: bool, name: str | None, no_report: bool, **columns: Any
+) -> Outcome:
     """Read tweets from files, folders, globs, s3:// and the Hub (CSV, TSV, JSONL, Parquet; gzip and zstd too), or a database.
 
     Every row ends in exactly one place: accepted, duplicate, or quarantined with a reason. Without a FILE the configured
@@ -71,8 +84,35 @@ def _ingest(settings: Settings, files: tuple[str, ...], *, inbox: bool, name: st
     labels = label_map(columns["label_map"])
     given = {key: value for key, value in columns.items() if key != "label_map" and value is not None}
     sources = tuple(Source(uri=file, name=name, labels=labels, **given) for file in files)
-    report = ingest(settings.config(), settings.home(), sources)
-    return Outcome(report, reports.ingestion(report))
+    config, home = settings.config(), settings.home()
+    report = ingest(config, home, sources)
+    page = None if no_report else _publish(config, home, report)
+    shown = reports.ingestion(report) if page is None else f"{reports.ingestion(report)}\n\nData report: {page}"
+    return Outcome({**plain(report), "page": None if page is None else str(page)}, shown)
+
+
+def _publish(config: Config, home: Home, report: "IngestReport") -> "Path | None":
+    """The page of the version, in MLflow too. The rows are committed by now, whatever becomes of the page."""
+    from finsent.data.dataset import DataVersion
+    from finsent.data.splits import SPLITS
+    from finsent.pipeline.data_report import page_path, report_data
+
+    if report.version is None:
+        return None
+    path = page_path(home, report.version)
+    if path.exists() and not report.new_version:
+        return path
+    rows: dict[str, int] = {name: sum(report.splits[name].values()) for name in SPLITS}
+    known = DataVersion(report.version, str(report.fingerprint), rows, report.leaks, report.naive_leak)
+    try:
+        return report_data(config, home, report.version, known=known).path
+    except ServiceError as error:
+        _log.warning(
+            "version %d is committed and its page written, but MLflow does not have it (%s). Run `finsent data report` later.",
+            report.version,
+            error,
+        )
+        return path
 
 
 def _check_options(files: tuple[str, ...], given: dict[str, Any], *, inbox: bool) -> None:

@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from finsent.data.diff import Difference
     from finsent.data.inspection import QuarantineView
 
+_LEAKED = 1
 _MOVED = 1  # exit code: rows in another split than before are what no version may have
 
 
 def register(group: click.Group) -> None:
-    """Add `data` with `versions`, `report`, `diff` and `quarantine`."""
+    """Add `data` with `versions`, `report`, `diff`, `audit` and `quarantine`."""
 
     @group.group(
         "data",
@@ -50,6 +51,13 @@ def register(group: click.Group) -> None:
         epilog=examples("finsent data diff 1 2", "finsent data diff 1 2 --json"),
         options=(click.argument("before", type=int, metavar="V1"), click.argument("after", type=int, metavar="V2")),
     )(_diff)
+    command(
+        data,
+        "audit",
+        "Look for leaks across splits again, from the texts alone.",
+        epilog=examples("finsent data audit", "finsent data audit --version 3 --json"),
+        options=(click.option("--version", type=int, metavar="N", help="Version of the data. Default: the latest."),),
+    )(_audit)
     command(
         data,
         "quarantine",
@@ -89,6 +97,22 @@ def _report(settings: Settings, *, version: int | None, no_mlflow: bool) -> Outc
     done = report_data(settings.config(), settings.home(), version, to_mlflow=not no_mlflow)
     result = {"version": done.version, "path": done.path, "run_id": done.run_id, "report": describe(done.facts)}
     return Outcome(result, str(done.path))
+
+
+def _audit(settings: Settings, version: int | None) -> Outcome:
+    """Compare every text with every text on another side of a split, with nothing taken from an index or a record.
+
+    Exit code 1 if a pair of exact or near duplicates is found: then do not train on this version.
+    """
+    from finsent.pipeline.audit import audit_data
+
+    audit = audit_data(settings.config(), settings.home(), version)
+    pairs = [(name, audit.exact[name], audit.near[name]) for name in audit.exact]
+    text = section(
+        f"Data version {audit.version}: {audit.leaks} duplicate pairs across splits among {audit.rows:,} rows",
+        table(("between", "exact", "near"), pairs),
+    )
+    return Outcome(audit, text, code=_LEAKED if audit.leaks else 0)
 
 
 def _diff(settings: Settings, before: int, after: int) -> Outcome:

@@ -70,7 +70,8 @@ def build_graph(new: Rows, before: Before, texts_of_rows: TextsOf, config: DataC
     if known:
         leaders = np.zeros(len(before.names), np.int64)
         leaders[before.groups[::-1]] = nodes[:known][::-1]
-        joined = unite(joined, np.unique(np.stack([leaders[before.groups], nodes[:known]], axis=1), axis=0))
+        ties = np.stack([leaders[before.groups], nodes[:known]], axis=1)
+        joined = unite(joined, ties[ties[:, 0] != ties[:, 1]])
 
     def texts_of(wanted: Int64) -> list[str]:
         return texts_of_rows(first_row[wanted])

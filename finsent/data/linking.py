@@ -25,7 +25,7 @@ TextsOf = Callable[[Int64], list[str]]
 
 _SMALL: Final = 64  # buckets up to this size are enumerated all at once
 _BLOCK: Final = 2_000_000  # pairs enumerated at once: bounds memory
-_SLOTS: Final = np.uint64((1 << 22) - 1)
+_SLOTS: Final = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -124,18 +124,20 @@ def _keys(search: _Search) -> Iterator[tuple[int, bool]]:
 
 def _buckets(search: _Search, band: int, *, prefix: bool) -> _Buckets:
     signatures, new_from = search.signatures, search.new_from
-    keys = signatures.prefix.view(np.uint64) if prefix else signatures.bands[:, band].astype(np.uint64)
-    rows = np.arange(len(keys))
-    if prefix:
-        rows = rows[keys != 0]
+    keys = signatures.prefix.view(np.uint64) if prefix else signatures.bands[:, band]
     if 0 < new_from < len(keys):
         # most old rows share no key with a new one: a table of hashed keys leaves them out before anything is sorted
-        slots = np.zeros(int(_SLOTS) + 1, bool)
-        slots[keys[new_from:] & _SLOTS] = True
-        rows = rows[(rows >= new_from) | slots[keys[rows] & _SLOTS]]
-    order = np.lexsort((rows, keys[rows])) if prefix else np.argsort((keys[rows] << np.uint64(32)) | rows.astype(np.uint64))
-    members = rows[order]
-    ordered = keys[members]
+        mask = keys.dtype.type(_SLOTS - 1)
+        slots = np.zeros(_SLOTS, bool)
+        slots[keys[new_from:] & mask] = True
+        rows = np.concatenate([np.flatnonzero(slots[keys[:new_from] & mask]), np.arange(new_from, len(keys))])
+    else:
+        rows = np.arange(len(keys))
+    if prefix:
+        rows = rows[keys[rows] != 0]
+    some = keys[rows].astype(np.uint64)
+    order = np.lexsort((rows, some)) if prefix else np.argsort((some << np.uint64(32)) | rows.astype(np.uint64))
+    members, ordered = rows[order], some[order]
     starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])) if len(members) else np.zeros(0, np.int64)
     sizes = np.diff(np.append(starts, len(members)))
     kept = (sizes > 1) & (members[starts + sizes - 1] >= new_from) if len(starts) else np.zeros(0, bool)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from finsent.config import Config
+from finsent.data.dataset import DataVersion
 from finsent.home import Home
 
 if TYPE_CHECKING:
@@ -51,14 +52,18 @@ def publish_data_report(config: Config, home: Home, version: int | None = None) 
     return report_data(config, home, version).path
 
 
-def report_data(config: Config, home: Home, version: int | None = None, *, to_mlflow: bool = True) -> DataReport:
+def report_data(
+    config: Config, home: Home, version: int | None = None, *, to_mlflow: bool = True, known: DataVersion | None = None
+) -> DataReport:
     """The same, with all that was found; with `to_mlflow` off the page alone. Doing it again replaces what is there.
+
+    What is `known` of the version need not be found out from the table again.
 
     Raises:
         InputError: no data yet, or no such version.
         ServiceError: MLflow does not answer; the page is there by then.
     """
-    facts = gather_facts(home, version)
+    facts = gather_facts(home, version, known)
     path = page_path(home, facts.data.version)
     _write(facts, path)
     run_id = _log_run(config, home, facts, path) if to_mlflow else None
@@ -70,7 +75,7 @@ def page_path(home: Home, version: int) -> Path:
     return home.reports / f"data-v{version}.html"
 
 
-def gather_facts(home: Home, version: int | None = None) -> "DataFacts":
+def gather_facts(home: Home, version: int | None = None, known: DataVersion | None = None) -> "DataFacts":
     """All that is known of a version: its table looked through once, its report, quarantine and predecessor beside it."""
     from finsent.data.dataset import data_version, read_report
     from finsent.data.diff import difference
@@ -80,7 +85,7 @@ def gather_facts(home: Home, version: int | None = None) -> "DataFacts":
     from finsent.evaluation.confounding import confounding
     from finsent.evaluation.data_page import DataFacts
 
-    data = data_version(home, version)
+    data = known or data_version(home, version)
     summary = summarise(home, data.version)
     made = origin(home, data.version, data.fingerprint)
     before = previous_version(home, made)

@@ -90,3 +90,17 @@ def test_nothing_there_yet_is_said_and_makes_nothing(finsent: "Finsent", tmp_pat
     for command in (("report",), ("diff", "1", "2")):
         assert finsent("data", *command, "--home", new).code == 2
     assert not new.exists()
+
+
+def test_audit_finds_a_leak_that_was_planted(finsent: "Finsent", sampled: Home, tmp_path: Path) -> None:
+    found = finsent("data", "audit", "--home", sampled.root, "--json").json()
+    assert (found["version"], found["leaks"]) == (2, 0)
+    assert finsent("data", "audit", "--home", sampled.root).code == 0
+    home = resolve_home({"FINSENT_HOME": str(tmp_path / "home")})
+    rows = tables.read(sampled, "tweets").to_pylist()[:50]
+    twin = next(row for row in rows if row["split"] == "train")
+    leaked = twin | {"id": "0" * 32, "text": f"RT @x: {twin['text']}", "split": "test"}
+    tables.append(home, "tweets", pa.Table.from_pylist([*rows, leaked], schema=tables.SCHEMAS["tweets"]))
+    said = finsent("data", "audit", "--home", home.root)
+    assert said.code == 1
+    assert "train-test" in said.out

@@ -1,0 +1,187 @@
+"""What ingestion asks of sources and rows: labels that make sense, schemas that stay, text repaired and masked, people's word."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from finsent.config import Config, Source, load_config
+from finsent.data import tables
+from finsent.data.dataset import read_report
+from finsent.data.reviews import Decision, record_decisions
+from finsent.errors import InputError, Refused
+from finsent.home import Home
+from finsent.pipeline.audit import audit_data
+from finsent.pipeline.ingest import IngestReport, ingest
+from finsent.text import text_id
+
+CONFIG = load_config()
+NOW = datetime(2025, 6, 1, tzinfo=UTC)
+SPOKEN = {"2": "the fed meets on day {}", "1": "breakout, buying calls {}", "0": "weak, puts and a crash {}"}
+TFNS = {"0": "Bearish", "1": "Bullish", "2": "Neutral"}
+REFERENCE = {"0": "Neutral", "1": "Bullish", "2": "Bearish"}
+
+
+def give(home: Home, path: Path, rows: list[dict[str, object]], config: Config = CONFIG, **source: object) -> IngestReport:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return ingest(config, home, [Source(uri=str(path), **source)])  # type: ignore[arg-type]
+
+
+def stored(home: Home) -> dict[str, dict[str, object]]:
+    return {row["text"]: row for row in tables.read(home, "tweets").to_pylist()}
+
+
+def test_labels_mapped_as_another_dataset_has_them_are_caught(home: Home, tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"text": text.format(number), "label": int(value)} for number in range(60) for value, text in SPOKEN.items()
+    ]
+    with pytest.raises(Refused, match=r"labels look mapped wrongly.*0=Bearish,1=Bullish,2=Neutral' would fit"):
+        give(home, tmp_path / "a.jsonl", rows, labels=REFERENCE)
+    assert tables.version(home, "tweets") is None
+    accepted = give(home, tmp_path / "a.jsonl", rows, load_config(overrides=["data.check_labels=false"]), labels=REFERENCE)
+    assert accepted.accepted > 0
+
+
+def test_right_labels_pass(home: Home, tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"text": text.format(number), "label": int(value)} for number in range(60) for value, text in SPOKEN.items()
+    ]
+    assert give(home, tmp_path / "a.jsonl", rows, labels=TFNS).accepted > 0
+
+
+def csv_source(path: Path, text: str) -> Source:
+    path.write_text(text)
+    return Source(uri=str(path), name="desk")
+
+
+@pytest.mark.parametrize(
+    ("later", "told"),
+    [
+        ("tweet,label,id\n$SPY flat,Neutral,1\n", r"- text\n  \+ tweet    \('text' renamed\?\)"),
+        ("text,label\n$SPY flat,Neutral\n", r"columns\n  - id"),
+        (
+            "text,label,id\n$SPY flat,Strong Buy,1\n$SPY off,Bearish,2\n",
+            r"label values\n.*\+ Strong Buy    \(never seen before\)",
+        ),
+    ],
+)
+def test_a_source_that_is_not_what_it_was_stops_before_writing(home: Home, tmp_path: Path, later: str, told: str) -> None:
+    ingest(CONFIG, home, [csv_source(tmp_path / "a.csv", "text,label,id\n$AAPL up,Bullish,1\nfed meets,Neutral,2\n")])
+    assert read_report(home, 1)["schemas"]["desk"]["columns"] == ["text", "label", "id"]
+    with pytest.raises(Refused, match=rf"(?s)source 'desk': not as it was.*{told}.*data.check_schema=false"):
+        ingest(CONFIG, home, [csv_source(tmp_path / "b.csv", later)])
+    assert len(stored(home)) == 2
+    assert tables.version(home, "quarantine") is None
+
+
+def test_what_is_accepted_once_is_the_new_normal(home: Home, tmp_path: Path) -> None:
+    once = load_config(overrides=["data.check_schema=false"])
+    ingest(CONFIG, home, [csv_source(tmp_path / "a.csv", "text,label,id\n$AAPL up,Bullish,1\n")])
+    ingest(once, home, [csv_source(tmp_path / "b.csv", "text,label\n$SPY flat,Neutral\n")])
+    ingest(CONFIG, home, [csv_source(tmp_path / "c.csv", "text,label\n$QQQ is down,Bearish\n")])
+    assert len(stored(home)) == 3
+
+
+def test_new_columns_known_labels_and_a_stray_label_do_not_stop(home: Home, tmp_path: Path) -> None:
+    ingest(CONFIG, home, [csv_source(tmp_path / "a.csv", "text,label\n$AAPL up,Bullish\n")])
+    many = "".join(f"the fed meets on day {number},Bearish,x\n" for number in range(400))
+    report = ingest(CONFIG, home, [csv_source(tmp_path / "b.csv", f"text,label,lang\n{many}what,Typo,x\n")])
+    assert report.reasons == {"unknown label": 1}
+    missing = Source(uri=str(tmp_path / "b.csv"), name="other", text="tweet")
+    with pytest.raises(InputError, match="no column 'tweet'"):
+        ingest(CONFIG, home, [missing])
+
+
+def test_mojibake_is_repaired_without_loss_or_flagged(home: Home, tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"text": "itâ€™s a buy", "label": "Bullish"},
+        {"text": "lost \ufffd bytes", "label": "Neutral"},
+        {"text": "café €5 🚀", "label": "Neutral"},
+    ]
+    report = give(home, tmp_path / "a.jsonl", rows)
+    assert report.flags == {"mojibake repaired": 1, "replacement character": 1}
+    assert {text: row["flags"] for text, row in stored(home).items()} == {
+        "it’s a buy": "mojibake repaired",
+        "lost \ufffd bytes": "replacement character",
+        "café €5 🚀": None,
+    }
+
+
+def test_mojibake_stays_where_asked(home: Home, tmp_path: Path) -> None:
+    config = load_config(overrides=["data.repair_mojibake=false"])
+    give(home, tmp_path / "a.jsonl", [{"text": "itâ€™s a buy", "label": "Bullish"}], config)
+    assert stored(home)["itâ€™s a buy"]["flags"] == "mojibake"
+
+
+def test_handles_are_masked_wherever_text_is_kept(home: Home, tmp_path: Path) -> None:
+    config = load_config(overrides=["data.mask_handles=true"])
+    rows: list[dict[str, object]] = [
+        {"text": "RT @Some_One: $AAPL is a buy", "label": "Bullish"},
+        {"text": "@somebody says $AAPL is a buy!", "label": "Bearish"},
+        {"text": "@other says $AAPL is a buy!", "label": "Bullish"},
+        {"text": "thanks @nobody", "label": "so so"},
+    ]
+    report = give(home, tmp_path / "a.jsonl", rows, config)
+    assert report.quarantined == 3
+    assert set(stored(home)) == {"RT @user: $AAPL is a buy"}
+    kept = json.dumps([tables.read(home, name, columns=["text"]).to_pylist() for name in ("tweets", "quarantine")])
+    kept += json.dumps(tables.read(home, "quarantine", columns=["detail"]).to_pylist())
+    for handle in ("Some_One", "somebody", "other", "nobody"):
+        assert handle not in kept
+    assert next(iter(stored(home).values()))["id"] == text_id("RT @Some_One: $AAPL is a buy")
+
+
+def test_other_languages_are_quarantined_where_asked(home: Home, tmp_path: Path) -> None:
+    config = load_config(overrides=["data.languages=[en]"])
+    rows: list[dict[str, object]] = [
+        {"text": "$AAPL 株価は上昇しています、買いです", "label": "Bullish"},
+        {"text": "$AAPL looks ready to break out this week", "label": "Bullish"},
+        {"text": "puts", "label": "Bearish"},
+    ]
+    assert give(home, tmp_path / "a.jsonl", rows, config).reasons == {"other language": 1}
+    assert len(stored(home)) == 2
+
+
+def decide(home: Home, **decisions: Decision) -> None:
+    record_decisions(home, {text_id(text.replace("_", " ")): it for text, it in decisions.items()}, "me", "looked at it", NOW)
+
+
+def test_later_ingestions_respect_what_people_decided(home: Home, tmp_path: Path) -> None:
+    decide(home, gold_is_up=Decision("drop"), puts_are_printing=Decision("fix", "Bearish"))
+    rows: list[dict[str, object]] = [
+        {"text": "gold is up", "label": "Bullish"},
+        {"text": "puts are printing", "label": "Bullish"},
+        {"text": "puts are printing", "label": "Neutral"},
+    ]
+    report = give(home, tmp_path / "a.jsonl", rows)
+    assert (report.accepted, report.duplicates, report.reasons) == (1, 1, {"dropped by review": 1})
+    assert stored(home)["puts are printing"]["label"] == "Bearish"
+    assert audit_data(CONFIG, home).leaks == 0
+
+
+def test_a_conflict_that_was_decided_comes_in(home: Home, tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"text": "$AAPL earnings call is tonight after the close", "label": "Neutral"},
+        {"text": "$AAPL earnings call is tonight after the close!", "label": "Bullish"},
+    ]
+    assert give(home, tmp_path / "a.jsonl", rows).conflicts == 1
+    assert give(home, tmp_path / "a.jsonl", rows).reasons == {"contradictory label": 2}
+    record_decisions(home, {text_id(str(rows[0]["text"])): Decision("accept")}, "me", "it is news", NOW)
+    report = give(home, tmp_path / "a.jsonl", rows)
+    assert (report.accepted, report.reasons) == (1, {"contradictory label": 1})
+    record_decisions(home, {text_id(str(rows[1]["text"])): Decision("fix", "Neutral")}, "me", "the same news", NOW)
+    assert give(home, tmp_path / "a.jsonl", rows).accepted == 1
+    assert {row["label"] for row in stored(home).values()} == {"Neutral"}
+    assert len({row["group"] for row in stored(home).values()}) == 1
+
+
+def test_pending_decisions_are_brought_into_the_data_first(home: Home, tmp_path: Path) -> None:
+    give(home, tmp_path / "a.jsonl", [{"text": "gold is up", "label": "Bearish"}, {"text": "rates stay", "label": "Neutral"}])
+    decide(home, gold_is_up=Decision("fix", "Bullish"), rates_stay=Decision("drop"))
+    report = give(home, tmp_path / "b.jsonl", [{"text": "the board meets in oslo", "label": "Neutral"}])
+    assert {text: row["label"] for text, row in stored(home).items()} == {
+        "gold is up": "Bullish",
+        "the board meets in oslo": "Neutral",
+    }
+    assert (report.leaks, sum(sum(by_label.values()) for by_label in report.splits.values())) == (0, 2)
