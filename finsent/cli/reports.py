@@ -21,6 +21,10 @@ def ingestion(report: Any) -> str:
         table(("source", "read", "accepted", "duplicates", "quarantined"), [*sources, total] if len(sources) > 1 else sources),
     ]
     parts += quarantine(report.reasons)
+    if report.flags:
+        parts.append(section("Noted about texts", table(("rows", "what"), [(n, flag) for flag, n in report.flags.items()])))
+    if report.bridges:
+        parts.append(f"{report.bridges:,} groups of new rows touched two splits: see `bridges splits` in the quarantine")
     parts += [splits(report.splits), leaks(report.leaks, report.naive_leak)]
     return "\n\n".join(parts)
 
