@@ -6,16 +6,18 @@ their signatures, or the first characters of a template that was cut. No candida
 
 Components need no list of all pairs, which is quadratic where one text comes ten thousand times: buckets are first linked along
 stars and chains, then only pairs that are still in different components are looked at. Every pair that shares a bucket is
-decided that way, or joined already.
+decided that way, or joined already. Large buckets of texts that are alike and not near: see `finsent.data.crowds`.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from finsent.config import DataConfig
+from finsent.data.crowds import likely_in_crowd
 from finsent.data.shingles import Int64, jaccard, shingle
 from finsent.data.signatures import Signatures, likely
 from finsent.progress import track
@@ -59,28 +61,30 @@ def link(
     """
     search = _Search(signatures, texts_of, config, new_from)
     parent = np.arange(len(signatures)) if joined is None else joined.copy()
-    rejected = np.zeros(0, np.int64)
+    rejected = _Codes()
     for enumerate_pairs, what in ((_stars, "linking near duplicates"), (_all_pairs, "checking what is left apart")):
-        for buckets, is_prefix in track(list(_keys(search)), description=what, unit="band"):
-            for candidates in enumerate_pairs(_buckets(search, buckets, prefix=is_prefix), parent, new_from):
+        for band, is_prefix in track(list(_keys(search)), description=what, unit="band"):
+            for candidates in enumerate_pairs(search, _buckets(search, band, prefix=is_prefix), parent, prefix=is_prefix):
                 pairs = candidates[parent[candidates[:, 0]] != parent[candidates[:, 1]]]
                 near, failed = _verified(search, pairs, rejected, prefix=is_prefix)
                 parent = unite(parent, near)
-                if not is_prefix and len(failed):
-                    rejected = np.union1d(rejected, failed)
+                rejected.add(failed)
     return parent
 
 
 def candidates_before(signatures: Signatures, config: DataConfig, new_from: int, joined: Int64) -> Int64:
     """Rows below `new_from` whose text may have to be compared with that of a later row; see `link` for the arguments."""
     search = _Search(signatures, lambda _: [], config, new_from)
-    found = np.zeros(0, np.int64)
+    found = np.zeros(len(signatures), bool)
     for band, is_prefix in _keys(search):
-        for pairs in _all_pairs(_buckets(search, band, prefix=is_prefix), joined, new_from):
+        buckets = _buckets(search, band, prefix=is_prefix)
+        mixed = _mixed(buckets, joined)
+        for pairs in _few_by_few(buckets, mixed, joined, new_from):
             some = pairs if is_prefix else likely(signatures, pairs, config.near_duplicate_jaccard)
-            rows = some.ravel()
-            found = np.union1d(found, rows[rows < new_from])
-    return found
+            found[some.ravel()] = True
+        for members in _crowds(buckets, mixed):
+            found[members] = True
+    return np.flatnonzero(found[:new_from])
 
 
 def pairs_apart(signatures: Signatures, texts_of: TextsOf, config: DataConfig, apart: Int64, *, new_from: int = 0) -> Int64:
@@ -94,15 +98,15 @@ def pairs_apart(signatures: Signatures, texts_of: TextsOf, config: DataConfig, a
         new_from: The higher row of a pair is at least this.
     """
     search = _Search(signatures, texts_of, config, new_from)
-    found, rejected = np.zeros(0, np.int64), np.zeros(0, np.int64)
-    for key, is_prefix in track(list(_keys(search)), description="auditing", unit="band"):
-        for candidates in _all_pairs(_buckets(search, key, prefix=is_prefix), apart, new_from):
-            known = rejected if is_prefix else np.union1d(rejected, found)
-            near, failed = _verified(search, candidates, known, prefix=is_prefix)
-            found = np.union1d(found, _codes(near, len(signatures)))
-            if not is_prefix and len(failed):
-                rejected = np.union1d(rejected, failed)
-    return np.stack([found // max(len(signatures), 1), found % max(len(signatures), 1)], axis=1)
+    found, seen = [np.zeros((0, 2), np.int64)], _Codes()
+    for band, is_prefix in track(list(_keys(search)), description="auditing", unit="band"):
+        for candidates in _all_pairs(search, _buckets(search, band, prefix=is_prefix), apart, prefix=is_prefix):
+            near, failed = _verified(search, candidates, seen, prefix=is_prefix)
+            found.append(near)
+            seen.add(failed)
+            if not is_prefix:
+                seen.add(np.sort(_codes(near, len(signatures))))
+    return np.unique(np.concatenate(found), axis=0)
 
 
 def unite(parent: Int64, pairs: Int64) -> Int64:
@@ -146,24 +150,46 @@ def _buckets(search: _Search, band: int, *, prefix: bool) -> _Buckets:
     return _Buckets(members, starts[kept], sizes[kept])
 
 
-def _stars(buckets: _Buckets, _: Int64, new_from: int) -> Iterator[Int64]:
+def _stars(search: _Search, buckets: _Buckets, _: Int64, *, prefix: bool) -> Iterator[Int64]:  # noqa: ARG001
     """Each member with the first of its bucket, and with the one before it."""
     steps = np.arange(buckets.sizes.sum()) - np.repeat(np.cumsum(buckets.sizes) - buckets.sizes, buckets.sizes)
     places = np.repeat(buckets.starts, buckets.sizes) + steps
     places, steps = places[steps > 0], steps[steps > 0]
     member = buckets.members[places]
     for other in (buckets.members[places - steps], buckets.members[places - 1]):
-        yield np.stack([other, member], axis=1)[member >= new_from]
+        yield np.stack([other, member], axis=1)[member >= search.new_from]
 
 
-def _all_pairs(buckets: _Buckets, apart: Int64, new_from: int) -> Iterator[Int64]:
-    """All pairs in buckets, of those that are apart, lower row first."""
+def _all_pairs(search: _Search, buckets: _Buckets, apart: Int64, *, prefix: bool) -> Iterator[Int64]:
+    """All pairs in buckets that may be near, of those that are apart, lower row first."""
+    mixed = _mixed(buckets, apart)
+    yield from _few_by_few(buckets, mixed, apart, search.new_from)
+    for members in _crowds(buckets, mixed):
+        if prefix:
+            yield from _with_cut(search, members, apart)
+        else:
+            yield from likely_in_crowd(
+                members,
+                apart[members],
+                search.texts_of(members),
+                threshold=search.config.near_duplicate_jaccard,
+                size=search.config.shingle_size,
+                new_from=search.new_from,
+            )
+
+
+def _mixed(buckets: _Buckets, apart: Int64) -> npt.NDArray[np.bool_]:
+    """Buckets with members that are apart."""
     if not len(buckets.starts):
-        return
-    numbers = apart[buckets.members]
+        return np.zeros(0, bool)
     ends = np.stack([buckets.starts, buckets.starts + buckets.sizes], axis=1).ravel()
-    bounded = np.append(numbers, 0)  # reduceat takes no end beyond the last
-    mixed = np.minimum.reduceat(bounded, ends)[::2] != np.maximum.reduceat(bounded, ends)[::2]
+    bounded = np.append(apart[buckets.members], 0)  # reduceat takes no end beyond the last
+    mixed: npt.NDArray[np.bool_] = np.minimum.reduceat(bounded, ends)[::2] != np.maximum.reduceat(bounded, ends)[::2]
+    return mixed
+
+
+def _few_by_few(buckets: _Buckets, mixed: npt.NDArray[np.bool_], apart: Int64, new_from: int) -> Iterator[Int64]:
+    """All pairs of small buckets."""
     for size in np.unique(buckets.sizes[mixed & (buckets.sizes <= _SMALL)]):
         lower, higher = np.triu_indices(size, 1)
         starts = buckets.starts[mixed & (buckets.sizes == size)]
@@ -171,14 +197,23 @@ def _all_pairs(buckets: _Buckets, apart: Int64, new_from: int) -> Iterator[Int64
         for first in range(0, len(starts), step):
             members = buckets.members[starts[first : first + step, None] + np.arange(size)]
             yield _wanted(members[:, lower].ravel(), members[:, higher].ravel(), apart, new_from)
+
+
+def _crowds(buckets: _Buckets, mixed: npt.NDArray[np.bool_]) -> Iterator[Int64]:
+    """Members of each large bucket."""
     large = mixed & (buckets.sizes > _SMALL)
-    for start, size in zip(buckets.starts[large], buckets.sizes[large], strict=True):
-        members = buckets.members[start : start + size]
-        step = max(_BLOCK // int(size), 1)
-        for first in range(0, int(size), step):
-            block = members[first : first + step]
-            row, column = np.nonzero((apart[block][:, None] != apart[members]) & (block[:, None] < members))
-            yield _wanted(block[row], members[column], apart, new_from)
+    for start, size in zip(buckets.starts[large].tolist(), buckets.sizes[large].tolist(), strict=True):
+        yield buckets.members[start : start + size]
+
+
+def _with_cut(search: _Search, members: Int64, apart: Int64) -> Iterator[Int64]:
+    """All pairs of a large bucket of which one text was cut short."""
+    cut = members[search.signatures.cut[members]]
+    step = max(_BLOCK // len(members), 1)
+    for first in range(0, len(cut), step):
+        block = np.repeat(cut[first : first + step], len(members))
+        other = np.tile(members, len(cut[first : first + step]))
+        yield _wanted(np.minimum(block, other), np.maximum(block, other), apart, search.new_from)
 
 
 def _wanted(low: Int64, high: Int64, apart: Int64, new_from: int) -> Int64:
@@ -186,14 +221,34 @@ def _wanted(low: Int64, high: Int64, apart: Int64, new_from: int) -> Int64:
     return wanted
 
 
-def _verified(search: _Search, pairs: Int64, known: Int64, *, prefix: bool) -> tuple[Int64, Int64]:
+@dataclass
+class _Codes:
+    """Pairs that were looked at, as sorted codes in runs that double in length, so that adding some costs no copy of all."""
+
+    runs: list[Int64] = field(default_factory=list)
+
+    def add(self, codes: Int64) -> None:
+        """Take some more, sorted."""
+        if len(codes):
+            self.runs.append(codes)
+        while len(self.runs) > 1 and len(self.runs[-2]) < 2 * len(self.runs[-1]):
+            self.runs[-2:] = [np.union1d(self.runs[-2], self.runs[-1])]
+
+    def without(self, codes: Int64) -> Int64:
+        """Those of the codes that were not looked at."""
+        for run in self.runs:
+            place = np.searchsorted(run, codes)
+            codes = codes[run[np.minimum(place, len(run) - 1)] != codes]
+        return codes
+
+
+def _verified(search: _Search, pairs: Int64, known: _Codes, *, prefix: bool) -> tuple[Int64, Int64]:
     """Those of the pairs that are near duplicates, and codes of those that turned out not to be; `known` ones are left out."""
     count = len(search.signatures)
     if prefix:
         return _continued(search, pairs), np.zeros(0, np.int64)
     some = likely(search.signatures, pairs, search.config.near_duplicate_jaccard)
-    codes = np.unique(_codes(some, count))
-    codes = codes[~np.isin(codes, known, assume_unique=True)]
+    codes = known.without(np.unique(_codes(some, count)))
     some = np.stack([codes // max(count, 1), codes % max(count, 1)], axis=1)
     rows, place = np.unique(some, return_inverse=True)
     shingles = shingle(search.texts_of(rows), search.config.shingle_size)

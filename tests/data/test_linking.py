@@ -151,6 +151,18 @@ def test_a_wave_of_copies_costs_no_square() -> None:
     assert len(set(linked(wave).tolist())) == 1
 
 
+def test_a_crowd_of_alike_texts_is_told_apart_as_by_brute_force() -> None:
+    draw = np.random.default_rng(1)
+    crowd = [f"price alert {draw.integers(10**6)} for the stock was triggered this morning by our bot" for _ in range(400)]
+    made = distinct(crowd + [text + " now" for text in crowd[:50]] + [text[:50] + "…" for text in crowd[:20]])
+    true = brute_pairs(made)
+    assert near_pairs(made) == true
+    assert (linked(made) == unite(np.arange(len(made)), np.array(sorted(true)))).all()
+    first = 300
+    start = np.concatenate([linked(made[:first]), np.arange(first, len(made))])
+    assert (linked(made, new_from=first, joined=start) == linked(made)).all()
+
+
 def test_a_cut_text_is_a_twin_of_what_goes_on_after_it() -> None:
     whole = "for a limited time we are opening our trading chat room to the public and everyone is welcome to join us there"
     made = distinct([whole, whole[:60] + "…", "for a limited time…", whole[:60] + " other words altogether and many of them"])
