@@ -408,14 +408,17 @@ def test_names_that_are_not_utf_8(tmp_path: Path, capsys: pytest.CaptureFixture[
         list(read(resolve(Source(uri=str(tmp_path / name)))[0], labelled(Source(uri=str(tmp_path / name)))))
 
 
-def through_the_command_line(file: Malformed, folder: Path, capsys: pytest.CaptureFixture[str]) -> int:
+def through_the_command_line(
+    file: Malformed, folder: Path, capsys: pytest.CaptureFixture[str], *, with_report: bool = False
+) -> int:
     from finsent.cli.main import run
 
     folder.mkdir()
     (folder / file.name).write_bytes(file.data)
     checks = ("--set", "data.check_labels=false", "--set", "data.check_schema=false")  # whose refusals are another matter
+    report = () if with_report else ("--no-report",)
     capsys.readouterr()
-    code = run(["ingest", str(folder / file.name), "--home", str(folder / "home"), "--json", *checks])
+    code = run(["ingest", str(folder / file.name), "--home", str(folder / "home"), "--json", *checks, *report])
     said = capsys.readouterr()
     (line,) = said.out.splitlines()
     result = json.loads(line)
@@ -450,5 +453,8 @@ def test_some_through_the_command_line(tmp_path: Path, capsys: pytest.CaptureFix
 @pytest.mark.long
 @pytest.mark.usefixtures("_environment")
 def test_all_through_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    codes = [through_the_command_line(file, tmp_path / str(index), capsys) for index, file in enumerate(malformed(500))]
+    codes = [
+        through_the_command_line(file, tmp_path / str(index), capsys, with_report=index % 5 == 0)
+        for index, file in enumerate(malformed(500))
+    ]
     assert set(codes) == {0, 2}
