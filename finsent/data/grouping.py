@@ -65,7 +65,7 @@ def build_graph(new: Rows, before: Before, texts_of_rows: TextsOf, config: DataC
     signatures = concatenate(
         [before.rows.signatures.take(first_row[:first_new]), new.signatures.take(first_row[first_new:] - known)]
     )
-    np.logical_or.at(signatures.cut, nodes, np.concatenate([before.rows.signatures.cut, new.signatures.cut]))
+    signatures = signatures.with_cut(nodes, np.concatenate([before.rows.signatures.cut, new.signatures.cut]))
     joined = np.arange(len(first_row))
     if known:
         leaders = np.zeros(len(before.names), np.int64)

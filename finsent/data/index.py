@@ -25,10 +25,10 @@ _RULE = "signature_rule"
 _BATCH = 20_000
 
 
-def load_signatures(home: Home, ids: pa.StringArray, config: DataConfig) -> Signatures:
-    """Signatures of the tweets with these ids, in their order; missing ones are made and added to the table."""
+def load_signatures(home: Home, ids: pa.StringArray, config: DataConfig, *, anew: bool = False) -> Signatures:
+    """Signatures of the tweets with these ids, in their order; missing ones, or all if `anew`, are made and stored."""
     rule = signature_rule(config)
-    current = tables.last_metadata(home, _TABLE, _RULE) == rule
+    current = not anew and tables.last_metadata(home, _TABLE, _RULE) == rule
     stored = tables.read(home, _TABLE) if current else SCHEMAS[_TABLE].empty_table()
     place = pc.index_in(ids, value_set=stored["id"].combine_chunks())
     missing = ids.filter(pc.is_null(place))

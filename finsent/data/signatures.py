@@ -8,7 +8,7 @@ defaults, 32 bands of 5, a pair at the threshold of 0.8 is missed with probabili
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Self
 
 import numpy as np
@@ -53,6 +53,12 @@ class Signatures:
         if len(rows) == len(self) and (rows == np.arange(len(rows))).all():
             return self
         return type(self)(self.template[rows], self.prefix[rows], self.cut[rows], self.bands[rows], self.sketch[rows])
+
+    def with_cut(self, texts: Int64, cut: npt.NDArray[np.bool_]) -> Self:
+        """The same, cut where one of the given `texts` [M] at least is [M]."""
+        flags = np.zeros(len(self), bool)
+        np.logical_or.at(flags, texts, cut)
+        return replace(self, cut=flags)
 
 
 def signature_rule(config: DataConfig) -> str:

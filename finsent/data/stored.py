@@ -46,18 +46,18 @@ def load_stored(home: Home, config: DataConfig) -> Stored:
     rows = tables.read(home, "tweets", columns=["id", "label", "group", "split"])
     fingerprint = fingerprint_table(home, version)
     ids = _array(rows["id"])
+    audited = version is None or not len(ids) or read_audit(home, version, fingerprint).leaks == 0
     groups = _array(rows["group"]).dictionary_encode()
     before = Before(
         rows=Rows(
             ids,
             _coded(rows["label"], LABELS, "label"),
-            load_signatures(home, ids, config) if len(ids) else empty(config),
+            load_signatures(home, ids, config, anew=not audited) if len(ids) else empty(config),
         ),
         groups=groups.indices.to_numpy().astype(np.int64),
         names=groups.dictionary,
         splits=_coded(rows["split"], CODES, "split"),
     )
-    audited = version is None or not len(ids) or read_audit(home, version, fingerprint).leaks == 0
     return Stored(version, before, fingerprint, audited)
 
 

@@ -150,10 +150,11 @@ def _commit(
     )
     taken = placement.outcome == ACCEPTED
     splits = np.concatenate([before.splits, placement.splits[taken]])
+    used = np.concatenate([graph.old_nodes, graph.new_nodes[taken]])
     audit = audit_splits(
-        np.concatenate([graph.old_nodes, graph.new_nodes[taken]]),
+        used,
         splits,
-        graph.signatures,
+        graph.signatures.with_cut(used, np.concatenate([before.rows.signatures.cut, new.signatures.cut[taken]])),
         texts_of,
         config.data,
         active=graph.active if stored.audited else None,  # a table changed by other means is audited whole

@@ -4,12 +4,14 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from finsent.config import Config, Source, load_config
 from finsent.data import tables
 from finsent.data.dataset import read_report
 from finsent.data.reviews import Decision, record_decisions
+from finsent.data.splits import CODES, code_of, split_rule
 from finsent.errors import InputError, Refused
 from finsent.home import Home
 from finsent.pipeline.audit import audit_data
@@ -185,3 +187,38 @@ def test_pending_decisions_are_brought_into_the_data_first(home: Home, tmp_path:
         "the board meets in oslo": "Neutral",
     }
     assert (report.leaks, sum(sum(by_label.values()) for by_label in report.splits.values())) == (0, 2)
+
+
+LONG = "loading up on september calls this morning because the chart looks ready and volume is finally back"
+
+
+def test_a_cut_copy_that_would_tie_two_splits_stays_out(home: Home, tmp_path: Path) -> None:
+    longer = next(
+        f"{LONG} {end}"
+        for end in ("and then the sector went up", "and so did everything else", "while rates fell", "for once", "at last")
+        if split_of_group(f"{LONG} {end} over there in the east") != split_of_group(LONG)
+    )
+    longer += " over there in the east"
+    give(home, tmp_path / "a.jsonl", [{"text": LONG, "label": "Bullish"}, {"text": longer, "label": "Bullish"}])
+    assert len({row["split"] for row in stored(home).values()}) == 2
+    report = give(home, tmp_path / "b.jsonl", [{"text": LONG + "…", "label": "Bullish"}])
+    assert report.reasons == {"bridges splits": 1}
+    assert audit_data(CONFIG, home).leaks == 0
+
+
+def split_of_group(text: str) -> str:
+    return CODES[code_of(text_id(text), split_rule(CONFIG.data))]
+
+
+def test_a_text_changed_by_hand_is_noticed(home: Home, tmp_path: Path) -> None:
+    give(
+        home,
+        tmp_path / "a.jsonl",
+        [{"text": f"{word} is up today", "label": "Bullish"} for word in ("gold", "oil", "tin", "zinc")],
+    )
+    rows = tables.read(home, "tweets").to_pylist()
+    rows[0] |= {"text": LONG, "split": "train"}
+    rows[1] |= {"text": LONG + " now", "split": "test"}
+    tables.replace(home, "tweets", pa.Table.from_pylist(rows, schema=tables.SCHEMAS["tweets"]))
+    with pytest.raises(Refused, match="1 duplicate pairs lie across splits"):
+        give(home, tmp_path / "b.jsonl", [{"text": "the fed meets", "label": "Neutral"}])
