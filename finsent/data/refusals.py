@@ -18,12 +18,17 @@ _SHOWN: Final = 120
 _CHUNK: Final = 4096
 
 
-def tell(refusals: Sequence[Refusal], spooled: Spooled, before: Before, home: Home) -> Callable[[], Iterator[Quarantined]]:
-    """What gives the rows refused, for the quarantine. Stored texts are read here and now: not while a table is written."""
+def tell(
+    refusals: Sequence[Refusal], spooled: Spooled, before: Before, home: Home, version: int | None = None
+) -> Callable[[], Iterator[Quarantined]]:
+    """What gives the rows refused, for the quarantine. Stored texts are read here and now: not while a table is written.
+
+    Rows accepted `before` are those of `version` of the tweets, or of the latest.
+    """
     old_ids = before.rows.ids.take(pa.array(sorted({row for item in refusals for old, row in item.against if old}), pa.int64()))
     old_texts: dict[str, str] = {}
     if len(old_ids):
-        for batch in texts_by_id(home, old_ids):
+        for batch in texts_by_id(home, old_ids, version):
             old_texts |= dict(zip(*batch.to_pydict().values(), strict=True))
 
     def told() -> Iterator[Quarantined]:

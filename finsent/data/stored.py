@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from finsent.config import DataConfig
 from finsent.data import tables
+from finsent.data.columns import SCHEMAS
 from finsent.data.dataset import FINGERPRINTED, fingerprint_rows, read_audit
 from finsent.data.index import load_signatures, stored_templates
 from finsent.data.linking import TextsOf
@@ -26,7 +27,7 @@ from finsent.labels import LABELS
 
 @dataclass(frozen=True)
 class Stored:
-    """The table `tweets` as it stands."""
+    """The table `tweets` at one version."""
 
     version: int | None
     before: Before
@@ -35,14 +36,21 @@ class Stored:
     """Whether the leak audit of exactly these rows is on record, with no leak."""
 
 
-def load_stored(home: Home, config: DataConfig, decisions: Mapping[str, Decision]) -> Stored:
+def load_stored(home: Home, config: DataConfig, decisions: Mapping[str, Decision], version: int | None) -> Stored:
     """Everything that new rows are compared with, but the texts.
+
+    Args:
+        home: Where the tables are.
+        config: How rows are compared.
+        decisions: What people decided, by id.
+        version: Of the table; None before there is one. All that an ingestion reads is read at one version: another machine's
+            review may take rows out of a later one.
 
     Raises:
         InputError: a label or a split in the table is none of ours.
     """
-    version = tables.version(home, "tweets")
-    rows = tables.read(home, "tweets", columns=FINGERPRINTED)
+    schema = pa.schema([SCHEMAS["tweets"].field(name) for name in FINGERPRINTED])
+    rows = schema.empty_table() if version is None else tables.read(home, "tweets", version=version, columns=FINGERPRINTED)
     fingerprint = fingerprint_rows(rows)
     ids = _array(rows["id"])
     groups = _array(rows["group"]).dictionary_encode()
@@ -50,7 +58,7 @@ def load_stored(home: Home, config: DataConfig, decisions: Mapping[str, Decision
         rows=Rows(
             ids,
             _coded(rows["label"], LABELS, "label"),
-            load_signatures(home, ids, config) if len(ids) else empty(config),
+            load_signatures(home, ids, config, version) if len(ids) else empty(config),
             is_one_of(ids, {name for name, decision in decisions.items() if decision.kind != "drop"}),
         ),
         groups=groups.indices.to_numpy().astype(np.int64),
@@ -85,16 +93,16 @@ def is_one_of(ids: pa.StringArray, wanted: Iterable[str]) -> npt.NDArray[np.bool
     return np.array(found.to_numpy(zero_copy_only=False), bool)
 
 
-def templates(home: Home, before: Before, spooled: Spooled) -> TextsOf:
+def templates(home: Home, stored: Stored, spooled: Spooled) -> TextsOf:
     """Templates by row number: of rows accepted before, then of the spooled ones. Stored texts are read once."""
     cache: dict[int, str] = {}
-    known = len(before.rows)
+    before, known = stored.before, len(stored.before.rows)
 
     def texts_of(rows: Int64) -> list[str]:
         missing = [row for row in rows[rows < known].tolist() if row not in cache]
         if missing:
             names = before.rows.ids.take(pa.array(missing)).to_pylist()
-            found = stored_templates(home, names)
+            found = stored_templates(home, names, stored.version)
             cache.update((row, found[name]) for row, name in zip(missing, names, strict=True))
         new = iter(column(spooled, "template", rows[rows >= known] - known))
         return [cache[row] if row < known else next(new) for row in rows.tolist()]

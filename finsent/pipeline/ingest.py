@@ -129,10 +129,10 @@ def _commit(
     rule = split_rule(config.data)
     _check_rule(home, rule)
     decisions = load_decisions(home)
-    stored = load_stored(home, config.data, decisions)
+    stored = load_stored(home, config.data, decisions, position.version if position.version >= 0 else None)
     before = stored.before
     new, dropped = spooled_rows(spooled, decisions)
-    graph, texts_of = build_graph(new, before, templates(home, before, spooled), config.data)
+    graph, texts_of = build_graph(new, before, templates(home, stored, spooled), config.data)
     wanted = _wanted(spooled, rule)
     placement = place(
         new,
@@ -164,7 +164,7 @@ def _commit(
     if tables.position(home, "tweets", APPLICATION).number != position.number:
         return None  # seen before the quarantine is written, what is on record there is right
     now = datetime.now(UTC)
-    refused = tell(placement.refusals, spooled, before, home)
+    refused = tell(placement.refusals, spooled, before, home, stored.version)
     record(home, lambda: chain(rejected(spooled), refused()), now)
     added = fingerprint_rows(_tweets(spooled, new, stored, placement, now)) if taken.any() else None
     everywhere = graph.components[np.concatenate([graph.old_nodes, graph.new_nodes])]

@@ -17,6 +17,8 @@ from finsent.errors import ConfigError, InputError, Refused
 from finsent.home import Home, resolve_home
 from finsent.pipeline import ingest as module
 from finsent.pipeline.ingest import IngestReport, ingest
+from finsent.pipeline.review import decide
+from finsent.text import text_id
 
 CONFIG = load_config()
 CORE = ("zeroshot_sent_train", "pyfin_moritz", "mattgilgo", "yash612", "poojathakoor", "fiqa", "surge_crypto", "surge_stock")
@@ -321,6 +323,32 @@ def test_a_run_that_another_machine_overtook_places_its_rows_again(tmp_path: Pat
     stored = {row["text"]: row["label"] for row in tables.read(here, "tweets").to_pylist()}
     assert stored == {"$AAPL is a buy": "Bullish", "fed meets today!": "Bearish", "gold up": "Bullish"}
     assert data_version(there).leaks == 0
+
+
+@pytest.mark.parametrize("at", ["load_stored", "build_graph", "tell"])
+def test_a_row_that_another_machine_drops_meanwhile_is_not_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    here, there = shared_homes(tmp_path)
+    words = " ".join(f"word{index}" for index in range(20))
+    ingest(CONFIG, here, [write(tmp_path / "a.jsonl", (words, "Bullish"), ("the fed meets on tuesday", "Neutral"))])
+    real, dropped = getattr(module, at), []
+
+    def late(*arguments: Any, **more: Any) -> Any:
+        if not dropped:
+            dropped.append(decide(there, [text_id(words)], "drop", who="ada", why="spam").version)
+        return real(*arguments, **more)
+
+    monkeypatch.setattr(module, at, late)
+    # a near twin of the row that goes, and a contradiction to it
+    later = [write(tmp_path / "b.jsonl", (words + " more", "Bullish"), (words + " other", "Bearish"), ("gold up", "Bullish"))]
+    report = ingest(CONFIG, here, later)
+    check(report, here)
+    assert dropped != [None]
+    assert report.version == (dropped[0] or 0) + 1
+    stored = set(tables.read(here, "tweets")["text"].to_pylist())
+    assert words not in stored
+    assert "gold up" in stored
 
 
 def test_a_run_that_is_overtaken_for_ever_says_so(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
