@@ -271,9 +271,9 @@ def _finish(home: Home, report: IngestReport, reading: Reading, rule: SplitRule,
     report = dataclasses.replace(report, seconds=time.monotonic() - started)
     if report.version is not None:
         path = report_path(home, report.version)
-        # the report of a version that an interrupted ingestion left without one is made up for here
-        if report.new_version or not path.exists():
-            details = (not report.new_version and recorded_report(home, report.version)) or _details(report, rule, reading)
+        # the report of a version that an interrupted ingestion left without one is made up for here; a review's has none
+        details = _details(report, rule, reading) if report.new_version else recorded_report(home, report.version)
+        if report.new_version or (details and not path.exists()):
             path.parent.mkdir(parents=True, exist_ok=True)
             part = path.with_suffix(".part")
             part.write_text(json.dumps(details, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -11,7 +11,7 @@ import pytest
 
 from finsent.config import Config, Source, load_config
 from finsent.data import tables
-from finsent.data.dataset import data_version, load_split, read_report
+from finsent.data.dataset import data_version, load_split, read_report, report_path
 from finsent.data.sample import sample_sources
 from finsent.errors import ConfigError, InputError, Refused
 from finsent.home import Home, resolve_home
@@ -173,6 +173,18 @@ def test_contradictions_stay_out_when_one_side_comes_again(home: Home, tmp_path:
     check(report, home)
     assert report.reasons == {"contradictory label": 1}
     assert [row["text"] for row in tables.read(home, "tweets").to_pylist()] == ["fed meets"]
+
+
+def test_reading_again_after_a_review_is_no_report_of_the_version_that_the_review_made(home: Home, tmp_path: Path) -> None:
+    source = write(tmp_path / "a.jsonl", ("$AAPL is a buy", "Bullish"), ("fed meets", "Neutral"))
+    made = ingest(CONFIG, home, [source])
+    version = decide(home, [text_id("fed meets")], "fix", label="Bearish", who="ada", why="read").version
+    again = ingest(CONFIG, home, [source])
+    assert again.version == version == (made.version or 0) + 1
+    assert not report_path(home, again.version).exists()
+    report_path(home, made.version or 0).unlink()
+    assert read_report(home, again.version) == {}
+    assert read_report(home, made.version or 0)["accepted"] == 2
 
 
 def test_nothing_accepted_at_all(home: Home, tmp_path: Path) -> None:
