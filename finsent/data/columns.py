@@ -53,6 +53,8 @@ SCHEMAS: Final[Mapping[str, pa.Schema]] = MappingProxyType(
             detail=pa.string(),
             ingested_at=_TIME,
             id=pa.string(),
+            input=pa.string(),
+            label=pa.string(),
         ),
         "inbox": _schema(id=pa.string(), created_at=_TIME, text=pa.string(), received_at=_TIME),
         "predictions": _schema(
@@ -70,6 +72,6 @@ SCHEMAS: Final[Mapping[str, pa.Schema]] = MappingProxyType(
 )
 """Columns of each table. Labels are class names, times are UTC to the microsecond."""
 
-ADDED: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({"tweets": ("flags",), "quarantine": ("id",)})
+ADDED: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({"tweets": ("flags",), "quarantine": ("id", "input", "label")})
 """Schema migrations: columns that a table got after it was first released, in that order. A table from before gets them with
 its next append; until then, and in its old rows, they are null. Columns are never renamed, retyped or dropped."""

@@ -20,6 +20,8 @@ from finsent.labels import LABEL2ID
 
 FINGERPRINTED: Final = ("id", "label", "group", "split", "text")
 """Columns that a fingerprint is over."""
+NOTHING: Final = "0" * 32
+"""Fingerprint of no rows."""
 _BATCH: Final = 65_536
 _MODULUS: Final = 1 << 128
 

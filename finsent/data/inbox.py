@@ -22,10 +22,10 @@ from finsent.data.columns import SCHEMAS
 from finsent.data.contract import Rejection, check_text, check_time, shorten
 from finsent.data.formats import read
 from finsent.data.masking import mask_handles
-from finsent.data.quarantine import record
+from finsent.data.quarantine import identify, record
 from finsent.data.reading import reject
 from finsent.data.rows import Quarantined
-from finsent.data.sources import RawRow, SourceFile, Wanted, resolve
+from finsent.data.sources import RawRow, SourceFile, Wanted, fingerprint_file, resolve
 from finsent.errors import Refused
 from finsent.home import Home
 from finsent.progress import track
@@ -42,6 +42,8 @@ class _Readable:
     row: dict[str, Any]
     raw: RawRow
     file: SourceFile
+    input: str
+    """See `identify`."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,6 @@ def _commit(
     new, known, reused = _sort(rows, _there(home, {item.row["id"] for item in rows}))
     bad = [*unreadable, *reused]
     now = datetime.now(UTC)
-    record(home, bad, now)
     version = tables.version(home, "inbox")
     if new:
         table = pa.Table.from_pylist([row | {"received_at": now} for row in new], schema=SCHEMAS["inbox"])
@@ -108,6 +109,7 @@ def _commit(
         if written is None:
             return None
         version = written.version
+    record(home, bad, now)  # no sooner: another run may have been first, and what reuses an id is then another row
     return InboxReport(number_read, len(new), known, len(bad), dict(Counter(row.reason for row in bad)), version)
 
 
@@ -134,7 +136,8 @@ def _sort(rows: Sequence[_Readable], there: Mapping[str, str]) -> tuple[list[dic
             detail = (
                 f"id {shorten(name)!r} is {where} for {shorten(first, _SHOWN)!r}, and comes here with {shorten(text, _SHOWN)!r}"
             )
-            reused.append(reject(item.raw, Rejection("id reused", detail), item.file))
+            refused = reject(item.raw, Rejection("id reused", detail), item.file)
+            reused.append(dataclasses.replace(refused, input=item.input))
     return new, known, reused
 
 
@@ -150,16 +153,20 @@ def _read(
     number_read = 0
     now = datetime.now(UTC)
     for file in track([file for path in files for file in resolve(Source(uri=str(path)))], description="reading", unit="file"):
+        good, unreadable = [], []
         for batch in read(file, wanted):
             number_read += len(batch)
             for raw in batch:
                 checked = _check(raw, longest, now)
                 if isinstance(checked, Rejection):
-                    bad.append(reject(raw, checked, file, mask=masked))
+                    unreadable.append(reject(raw, checked, file, mask=masked))
                 else:
                     if masked:
                         checked["text"] = mask_handles(checked["text"])
-                    rows.append(_Readable(checked, dataclasses.replace(raw, text=checked["text"]), file))
+                    good.append((checked, dataclasses.replace(raw, text=checked["text"])))
+        given = identify(fingerprint_file(file))
+        rows += [_Readable(row, raw, file, given) for row, raw in good]
+        bad += [dataclasses.replace(row, input=given) for row in unreadable]
     return rows, bad, number_read
 
 

@@ -25,8 +25,13 @@ _RULE = "signature_rule"
 _BATCH = 20_000
 
 
-def load_signatures(home: Home, ids: pa.StringArray, config: DataConfig, *, anew: bool = False) -> Signatures:
-    """Signatures of the tweets with these ids, in their order; missing ones, or all if `anew`, are made and stored."""
+def load_signatures(
+    home: Home, ids: pa.StringArray, config: DataConfig, version: int | None = None, *, anew: bool = False
+) -> Signatures:
+    """Signatures of the tweets with these ids, in their order; missing ones, or all if `anew`, are made and stored.
+
+    The ids are those of `version` of the tweets, or of the latest.
+    """
     rule = signature_rule(config)
     current = not anew and tables.last_metadata(home, _TABLE, _RULE) == rule
     stored = tables.read(home, _TABLE) if current else SCHEMAS[_TABLE].empty_table()
@@ -36,7 +41,7 @@ def load_signatures(home: Home, ids: pa.StringArray, config: DataConfig, *, anew
     del stored
     if not len(missing):
         return known.take(_numbers(place))
-    order, made = _sign_stored(home, missing, config)
+    order, made = _sign_stored(home, missing, config, version)
     add_signatures(home, order, made, config, anew=not current)
     # the rows just made stand behind the stored ones
     rows = _numbers(pc.fill_null(place, -1))
@@ -65,9 +70,9 @@ def add_signatures(
     (tables.replace if anew else tables.append)(home, _TABLE, table, metadata={_RULE: rule})
 
 
-def _sign_stored(home: Home, ids: pa.StringArray, config: DataConfig) -> tuple[pa.StringArray, Signatures]:
+def _sign_stored(home: Home, ids: pa.StringArray, config: DataConfig, version: int | None) -> tuple[pa.StringArray, Signatures]:
     order, made = [pa.array([], pa.string())], [empty(config)]
-    for batch in track(texts_by_id(home, ids), description="signing stored tweets", unit="batch"):
+    for batch in track(texts_by_id(home, ids, version), description="signing stored tweets", unit="batch"):
         order.append(batch["id"])
         made.append(sign([forms(text) for text in batch["text"].to_pylist()], config))
     return pa.concat_arrays(order), concatenate(made)
@@ -81,11 +86,11 @@ def texts_by_id(home: Home, ids: pa.StringArray, version: int | None = None) -> 
             yield batch.filter(there)
 
 
-def stored_templates(home: Home, ids: Sequence[str]) -> dict[str, str]:
-    """Templates of the tweets with these ids."""
+def stored_templates(home: Home, ids: Sequence[str], version: int | None = None) -> dict[str, str]:
+    """Templates of the tweets with these ids, in `version` or the latest."""
     found: dict[str, str] = {}
     if len(ids):
-        for batch in texts_by_id(home, pa.array(ids, pa.string())):
+        for batch in texts_by_id(home, pa.array(ids, pa.string()), version):
             found |= {key: forms(text).template for key, text in zip(*batch.to_pydict().values(), strict=True)}
     return found
 

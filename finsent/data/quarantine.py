@@ -1,12 +1,17 @@
-"""The quarantine: rows that were not taken, each with the reason, recorded once however often its file is read."""
+"""The quarantine: rows that were not taken, each with the reason, recorded once however often its file is read.
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+A file is known by its contents: the same row of another file, be it of the same name, is recorded too.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from hashlib import blake2b
 from itertools import islice
 from typing import Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from finsent.data import tables
 from finsent.data.columns import SCHEMAS
@@ -17,7 +22,7 @@ from finsent.text import text_id
 
 _CONFLICT: Reason = "contradictory label"
 _APPLICATION: Final = "finsent-quarantine"
-_KEY: Final = ("source", "row", "text", "reason")
+_KEY: Final = ("input", "source", "row", "text", "reason")
 _BATCH: Final = 8192
 
 
@@ -37,16 +42,34 @@ def record(home: Home, rows: Sequence[Quarantined] | Callable[[], Iterable[Quara
         now: When they came.
     """
     again = rows if callable(rows) else lambda: rows
-    if next(iter(again()), None) is None:
+    inputs = {row.input for row in again()}
+    if not inputs:
         return 0
-    return tables.contend(home, "quarantine", _APPLICATION, lambda before: _record(home, again(), now, before))
+    return tables.contend(home, "quarantine", _APPLICATION, lambda before: _record(home, again(), inputs, now, before))
 
 
-def _record(home: Home, rows: Iterable[Quarantined], now: datetime, before: tables.Position) -> int | None:
-    seen = {
-        _key(*row) for batch in tables.batches(home, "quarantine", _KEY) for row in zip(*batch.to_pydict().values(), strict=True)
-    }
-    new = (row for row in rows if _key(row.place, row.number, row.text, row.reason) not in seen)
+def identify(fingerprint: Mapping[str, str | int]) -> str:
+    """Identity of what was read, from `finsent.data.sources.fingerprint_file`.
+
+    Of a file its hash, of a Hub dataset its commit; of a database the hash of the query: what it gives changes by itself.
+    """
+    key = next(key for key in ("query_sha256", "sha256", "revision") if key in fingerprint)
+    return f"{key}:{fingerprint[key]}"
+
+
+def _record(
+    home: Home, rows: Iterable[Quarantined], inputs: AbstractSet[str | None], now: datetime, before: tables.Position
+) -> int | None:
+    seen = _on_record(home, inputs)
+
+    def is_new(row: Quarantined) -> bool:
+        own, any_input = (_key(given, row.place, row.number, row.text, row.reason) for given in (row.input, None))
+        if own in seen or any_input in seen:  # rows from before 0.2 do not say their input: it may be any
+            return False
+        seen.add(own)
+        return True
+
+    new = (row for row in rows if is_new(row))
     first = next(new, None)
     if first is None:
         return 0
@@ -65,8 +88,18 @@ def _record(home: Home, rows: Iterable[Quarantined], now: datetime, before: tabl
     return None if written is None else count
 
 
-def _key(place: str, number: int, text: str, reason: str) -> bytes:
-    return blake2b(f"{place}\x1f{number}\x1f{reason}\x1f{text}".encode(), digest_size=16).digest()
+def _on_record(home: Home, inputs: AbstractSet[str | None]) -> set[bytes]:
+    """Keys of the rows that are on record for these inputs, or for none."""
+    of_these = pa.array([*inputs, None], pa.string())
+    found: set[bytes] = set()
+    for batch in tables.batches(home, "quarantine", _KEY):
+        some = batch.filter(pc.is_in(batch["input"], value_set=of_these))
+        found.update(_key(*row) for row in zip(*some.to_pydict().values(), strict=True))
+    return found
+
+
+def _key(given: str | None, place: str, number: int, text: str, reason: str) -> bytes:
+    return blake2b(f"{given or ''}\x1f{place}\x1f{number}\x1f{reason}\x1f{text}".encode(), digest_size=16).digest()
 
 
 def _batch(rows: Sequence[Quarantined], now: datetime) -> pa.RecordBatch:
@@ -78,5 +111,7 @@ def _batch(rows: Sequence[Quarantined], now: datetime) -> pa.RecordBatch:
         "detail": [row.detail for row in rows],
         "ingested_at": [now] * len(rows),
         "id": [row.id for row in rows],
+        "input": [row.input for row in rows],
+        "label": [row.label for row in rows],
     }
     return pa.record_batch(columns, schema=SCHEMAS["quarantine"])

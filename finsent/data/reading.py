@@ -76,7 +76,7 @@ def spool_sources(
                 for number, good, bad in track(
                     checked(file, source, config, now, seen, wanted), description=file.label, unit="batch"
                 ):
-                    spool.add(good, bad)
+                    spool.add(good, bad, len(reading.inputs))
                     polarity.add((row.label, row.text) for row in good)
                     reading.read[file.name] += number
                     reading.rejected[file.name] += len(bad)

@@ -10,7 +10,7 @@ from finsent.data.contract import Reason, shorten
 from finsent.data.index import texts_by_id
 from finsent.data.placing import Before, Refusal
 from finsent.data.rows import Quarantined
-from finsent.data.spool import Spooled, column
+from finsent.data.spool import Spooled, column, input_of
 from finsent.home import Home
 from finsent.labels import LABELS
 
@@ -18,12 +18,17 @@ _SHOWN: Final = 120
 _CHUNK: Final = 4096
 
 
-def tell(refusals: Sequence[Refusal], spooled: Spooled, before: Before, home: Home) -> Callable[[], Iterator[Quarantined]]:
-    """What gives the rows refused, for the quarantine. Stored texts are read here and now: not while a table is written."""
+def tell(
+    refusals: Sequence[Refusal], spooled: Spooled, before: Before, home: Home, version: int | None = None
+) -> Callable[[], Iterator[Quarantined]]:
+    """What gives the rows refused, for the quarantine. Stored texts are read here and now: not while a table is written.
+
+    Rows accepted `before` are those of `version` of the tweets, or of the latest.
+    """
     old_ids = before.rows.ids.take(pa.array(sorted({row for item in refusals for old, row in item.against if old}), pa.int64()))
     old_texts: dict[str, str] = {}
     if len(old_ids):
-        for batch in texts_by_id(home, old_ids):
+        for batch in texts_by_id(home, old_ids, version):
             old_texts |= dict(zip(*batch.to_pydict().values(), strict=True))
 
     def told() -> Iterator[Quarantined]:
@@ -36,21 +41,21 @@ def tell(refusals: Sequence[Refusal], spooled: Spooled, before: Before, home: Ho
 def _tell(refusals: Sequence[Refusal], spooled: Spooled, before: Before, old_texts: dict[str, str]) -> Iterator[Quarantined]:
     shown = {item.row for item in refusals} | {row for item in refusals for old, row in item.against if not old}
     numbers = np.array(sorted(shown), np.int64)
-    names = ("source", "place", "number", "text", "label", "id")
+    names = ("source", "place", "number", "text", "label", "id", "file")
     rows = dict(zip(numbers.tolist(), zip(*(column(spooled, name, numbers) for name in names), strict=True), strict=True))
 
     def side(old: bool, row: int) -> str:
         if not old:
-            _, place, number, text, label, _ = rows[row]
+            _, place, number, text, label, *_ = rows[row]
             return f"{label} in {place} row {number}, {shorten(text, _SHOWN)!r}"
         text = old_texts[before.rows.ids[row].as_py()]
         return f"{LABELS[before.rows.labels[row]]}, accepted before, {shorten(text, _SHOWN)!r}"
 
     for item in refusals:
-        source, place, number, text, _, identity = rows[item.row]
+        source, place, number, text, label, identity, file = rows[item.row]
         if item.against:
             detail = f"{side(False, item.row)} against {'; '.join(side(*other) for other in item.against)}"
         else:
             detail = item.detail or f"{side(False, item.row)}: an earlier ingestion quarantined this text as contradictory"
         reason: Reason = item.reason
-        yield Quarantined(source, place, number, text, reason, detail, identity)
+        yield Quarantined(source, place, number, text, reason, detail, identity, input_of(spooled, file), label)

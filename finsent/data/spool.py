@@ -27,6 +27,7 @@ _LOCK: Final = "lock"
 _TIME: Final = pa.timestamp("us", tz="UTC")
 _READABLE: Final = pa.schema(
     [
+        ("file", pa.int32()),
         ("source", pa.string()),
         ("place", pa.string()),
         ("number", pa.int64()),
@@ -39,7 +40,8 @@ _READABLE: Final = pa.schema(
     ]
 )
 _REJECTED: Final = pa.schema(
-    [(name, pa.string()) for name in ("source", "place", "text", "reason", "detail", "id")] + [("number", pa.int64())]
+    [(name, pa.string()) for name in ("source", "place", "text", "reason", "detail", "id", "label")]
+    + [("number", pa.int64()), ("file", pa.int32())]
 )
 
 
@@ -58,6 +60,8 @@ class Spooled:
     rejected: "pa.ipc.RecordBatchFileReader | None"
     starts: Int64
     """Number of the first row of each batch, and at last how many rows there are."""
+    inputs: tuple[str, ...] = ()
+    """Identity of each file that rows came from, see `finsent.data.quarantine.identify`; empty where nobody asks."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -74,20 +78,24 @@ class Spool:
     config: DataConfig
     readable: list[Row] = field(default_factory=list)
     rejected: list[Quarantined] = field(default_factory=list)
+    _readable_from: list[int] = field(default_factory=list)
+    _rejected_from: list[int] = field(default_factory=list)
     _parts: list[tuple[pa.StringArray, npt.NDArray[np.int8], pa.StringArray, Int64, Signatures]] = field(default_factory=list)
     _files: dict[str, Any] = field(default_factory=dict)
 
-    def add(self, readable: Sequence[Row], rejected: Sequence[Quarantined]) -> None:
-        """Take some rows; they reach the disk in larger batches."""
+    def add(self, readable: Sequence[Row], rejected: Sequence[Quarantined], file: int = 0) -> None:
+        """Take some rows of the file with this number, from 0; they reach the disk in larger batches."""
         self.readable += readable
+        self._readable_from += [file] * len(readable)
         self.rejected += rejected
+        self._rejected_from += [file] * len(rejected)
         if len(self.readable) >= _BATCH:
             self._write_readable()
         if len(self.rejected) >= _BATCH:
             self._write_rejected()
 
-    def finish(self) -> Spooled:
-        """Everything taken, for reading."""
+    def finish(self, inputs: Sequence[str] = ()) -> Spooled:
+        """Everything taken, for reading; `inputs` are the identities of the files, known once they were read to their end."""
         self._write_readable()
         self._write_rejected()
         for stream in self._files.values():
@@ -103,6 +111,7 @@ class Spool:
             rows=files.get("readable"),
             rejected=files.get("rejected"),
             starts=np.cumsum([0, *(len(part) for part in ids)]),
+            inputs=tuple(inputs),
         )
 
     def _write_readable(self) -> None:
@@ -112,6 +121,7 @@ class Spool:
         ids, sources = pa.array([row.id for row in rows], pa.string()), pa.array([row.source for row in rows], pa.string())
         created_at = pa.array([row.created_at for row in rows], _TIME)
         columns = [
+            self._readable_from,
             sources,
             [row.place for row in rows],
             [row.number for row in rows],
@@ -127,12 +137,14 @@ class Spool:
         times = created_at.cast(pa.int64()).fill_null(NO_TIME).to_numpy()
         self._parts.append((ids, labels, sources, times, sign([row.forms for row in rows], self.config)))
         self.readable.clear()
+        self._readable_from.clear()
 
     def _write_rejected(self) -> None:
         if self.rejected:
-            columns = [[getattr(row, name) for row in self.rejected] for name in _REJECTED.names]
-            self._write("rejected", columns, _REJECTED)
+            columns = [[getattr(row, name) for row in self.rejected] for name in _REJECTED.names if name != "file"]
+            self._write("rejected", [*columns, self._rejected_from], _REJECTED)
             self.rejected.clear()
+            self._rejected_from.clear()
 
     def _write(self, name: str, columns: Sequence[Any], schema: pa.Schema) -> None:
         if name not in self._files:
@@ -200,7 +212,13 @@ def rejected(spooled: Spooled) -> Iterator[Quarantined]:
     """Rows that could not be read, in the order that they were met in."""
     for batch in range(spooled.rejected.num_record_batches if spooled.rejected is not None else 0):
         for row in spooled.rejected.get_batch(batch).to_pylist():  # type: ignore[union-attr]  # the range is empty without it
-            yield Quarantined(**row)
+            file = row.pop("file")
+            yield Quarantined(**row, input=input_of(spooled, file))
+
+
+def input_of(spooled: Spooled, file: int) -> str | None:
+    """Identity of the file with this number, as far as `Spool.finish` was told."""
+    return spooled.inputs[file] if spooled.inputs else None
 
 
 def readable_batches(spooled: Spooled) -> Iterator[tuple[int, pa.RecordBatch]]:

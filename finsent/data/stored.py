@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 
 from finsent.config import DataConfig
 from finsent.data import tables
-from finsent.data.dataset import fingerprint_table, read_audit
+from finsent.data.columns import SCHEMAS
+from finsent.data.dataset import NOTHING, fingerprint_table, read_audit
 from finsent.data.grouping import is_one_of
 from finsent.data.index import load_signatures, stored_templates
 from finsent.data.linking import TextsOf
@@ -27,7 +28,7 @@ from finsent.labels import LABELS
 
 @dataclass(frozen=True)
 class Stored:
-    """The table `tweets` as it stands."""
+    """The table `tweets` at one version."""
 
     version: int | None
     before: Before
@@ -36,15 +37,22 @@ class Stored:
     """Whether the leak audit of exactly these rows is on record, with no leak."""
 
 
-def load_stored(home: Home, config: DataConfig) -> Stored:
+def load_stored(home: Home, config: DataConfig, version: int | None) -> Stored:
     """Everything that new rows are compared with, but the texts.
+
+    Args:
+        home: Where the tables are.
+        config: How rows are compared.
+        version: Of the table; None before there is one. All that an ingestion reads is read at one version: another machine's
+            review may take rows out of a later one.
 
     Raises:
         InputError: a label or a split in the table is none of ours.
     """
-    version = tables.version(home, "tweets")
-    rows = tables.read(home, "tweets", columns=["id", "label", "group", "split"])
-    fingerprint = fingerprint_table(home, version)
+    columns = ("id", "label", "group", "split")
+    schema = pa.schema([SCHEMAS["tweets"].field(name) for name in columns])
+    rows = schema.empty_table() if version is None else tables.read(home, "tweets", version=version, columns=columns)
+    fingerprint = NOTHING if version is None else fingerprint_table(home, version)
     ids = _array(rows["id"])
     audited = version is None or not len(ids) or read_audit(home, version, fingerprint).leaks == 0
     groups = _array(rows["group"]).dictionary_encode()
@@ -52,7 +60,7 @@ def load_stored(home: Home, config: DataConfig) -> Stored:
         rows=Rows(
             ids,
             _coded(rows["label"], LABELS, "label"),
-            load_signatures(home, ids, config, anew=not audited) if len(ids) else empty(config),
+            load_signatures(home, ids, config, version, anew=not audited) if len(ids) else empty(config),
         ),
         groups=groups.indices.to_numpy().astype(np.int64),
         names=groups.dictionary,
@@ -82,16 +90,16 @@ def spooled_rows(spooled: Spooled, decisions: Mapping[str, Decision]) -> tuple[R
     return Rows(spooled.ids, labels, spooled.signatures), decided, dropped
 
 
-def templates(home: Home, before: Before, spooled: Spooled) -> TextsOf:
+def templates(home: Home, stored: Stored, spooled: Spooled) -> TextsOf:
     """Templates by row number: of rows accepted before, then of the spooled ones. Stored texts are read once."""
     cache: dict[int, str] = {}
-    known = len(before.rows)
+    before, known = stored.before, len(stored.before.rows)
 
     def texts_of(rows: Int64) -> list[str]:
         missing = [row for row in rows[rows < known].tolist() if row not in cache]
         if missing:
             names = before.rows.ids.take(pa.array(missing)).to_pylist()
-            found = stored_templates(home, names)
+            found = stored_templates(home, names, stored.version)
             cache.update((row, found[name]) for row, name in zip(missing, names, strict=True))
         new = iter(column(spooled, "template", rows[rows >= known] - known))
         return [cache[row] if row < known else next(new) for row in rows.tolist()]

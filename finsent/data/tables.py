@@ -124,33 +124,62 @@ def append(
     from deltalake import CommitProperties, Transaction, write_deltalake
     from deltalake.exceptions import CommitFailedError
 
-    handle = _open_or_create(home, name)
     data = _complete(name, table, SCHEMAS[name]) if isinstance(table, pa.Table) else table
     properties = CommitProperties(
         custom_metadata=metadata, app_transactions=[Transaction(*transaction)] if transaction is not None else None
     )
-    if not _applied(handle, transaction):
+
+    def write(handle: "DeltaTable") -> None:
+        if _applied(handle, transaction):
+            return
         try:
             # through the handle that was asked: only then does Delta notice a competing commit of the same application
             write_deltalake(handle, data, mode="append", commit_properties=properties)
         except CommitFailedError:
-            handle = _open_or_create(home, name)
-            if not _applied(handle, transaction):
+            if not _applied(_open_or_create(home, name), transaction):
                 raise
+
+    # what a reader gave is gone once it was read: a commit that lost is then the caller's to try anew
+    handle = _tried(home, name, write, attempts=_ATTEMPTS if isinstance(table, pa.Table) else 1)
     handle.update_incremental()
     return int(handle.version())
 
 
 def replace(home: Home, name: str, table: pa.Table, *, metadata: dict[str, str] | None = None) -> None:
-    """Put these rows in place of all that a table has, in one commit; only for what can be derived anew."""
+    """Put these rows in place of all that a table has, in one commit; only for what can be derived anew.
+
+    Rows that another run adds meanwhile go too.
+    """
     from deltalake import CommitProperties, write_deltalake
 
-    write_deltalake(
-        _open_or_create(home, name),
-        _complete(name, table, SCHEMAS[name]),
-        mode="overwrite",
-        commit_properties=CommitProperties(custom_metadata=metadata),
-    )
+    data, properties = _complete(name, table, SCHEMAS[name]), CommitProperties(custom_metadata=metadata)
+    _tried(home, name, lambda handle: write_deltalake(handle, data, mode="overwrite", commit_properties=properties))
+
+
+def _tried(home: Home, name: str, write: Callable[["DeltaTable"], None], attempts: int = _ATTEMPTS) -> "DeltaTable":
+    """The table after `write`, which is tried anew where Delta refused the commit because of one that got ahead.
+
+    Appends go together, but for one that meets the table's creation, its migration or a replacement of its rows.
+    """
+    from deltalake.exceptions import CommitFailedError
+
+    for left in reversed(range(attempts)):
+        handle = _open_or_create(home, name)
+        seen = int(handle.version())
+        try:
+            write(handle)
+            break
+        except CommitFailedError:
+            if not left or not _moved(handle, seen):
+                raise
+            _log.info("another run changed table %r in between: writing to it again", name)
+    return handle
+
+
+def _moved(handle: "DeltaTable", seen: int) -> bool:
+    """Whether somebody committed since version `seen`: where nobody did, a commit failed for another reason."""
+    handle.update_incremental()
+    return int(handle.version()) != seen
 
 
 @dataclass(frozen=True)
@@ -183,10 +212,22 @@ def append_next(
 
     Holds across machines, where no lock file does.
     """
+    from deltalake.exceptions import CommitFailedError
+
     number, mark = after.number + 1, uuid.uuid4().hex
-    version = append(home, name, table, transaction=(application, number), metadata={**(metadata or {}), _MARK: mark})
-    # of the commits since, one is ours; others may be upkeep or of other applications
-    since = commits(home, name, last=max(version - after.version, 1))
+    try:
+        append(home, name, table, transaction=(application, number), metadata={**(metadata or {}), _MARK: mark})
+    except CommitFailedError:
+        if position(home, name, application).version == after.version:
+            raise  # nobody got ahead: it failed for another reason
+        return None
+    return _marked(home, name, mark, after, number)
+
+
+def _marked(home: Home, name: str, mark: str, after: Position, number: int) -> Position | None:
+    """Of the commits since `after`, the one that has our mark; others may be upkeep, of other applications, or come later."""
+    handle = _open(home, name)
+    since = handle.history(max(int(handle.version()) - after.version, 1)) if handle is not None else []
     ours = next((int(commit["version"]) for commit in since if commit.get(_MARK) == mark), None)
     return None if ours is None else Position(ours, number)
 
@@ -250,17 +291,25 @@ def _open_at(home: Home, name: str, version: int | None) -> "DeltaTable | None":
 
 
 def _migrated(handle: "DeltaTable", name: str) -> "DeltaTable":
+    from deltalake.exceptions import CommitFailedError
     from deltalake.schema import Field, PrimitiveType
 
-    there = {field.name for field in handle.schema().fields}
-    missing = [column for column in ADDED.get(name, ()) if column not in there]
-    if missing:
-        handle.alter.add_columns([Field(column, PrimitiveType(str(SCHEMAS[name].field(column).type))) for column in missing])
+    for left in reversed(range(_ATTEMPTS)):
+        there = {field.name for field in handle.schema().fields}
+        missing = [column for column in ADDED.get(name, ()) if column not in there]
+        if not missing:
+            break
+        seen = int(handle.version())
+        try:
+            handle.alter.add_columns([Field(column, PrimitiveType(str(SCHEMAS[name].field(column).type))) for column in missing])
+        except CommitFailedError:
+            if not left or not _moved(handle, seen):
+                raise  # with nobody ahead, or with somebody ahead each time
     return handle
 
 
 def _open_or_create(home: Home, name: str) -> "DeltaTable":
-    from deltalake import DeltaTable
+    from deltalake import CommitProperties, DeltaTable
     from deltalake.exceptions import DeltaError
 
     handle = _open(home, name)
@@ -269,12 +318,14 @@ def _open_or_create(home: Home, name: str) -> "DeltaTable":
     if "://" not in home.tables_url:
         Path(location(home, name)).mkdir(parents=True, exist_ok=True)
     try:
-        return DeltaTable.create(location(home, name), SCHEMAS[name], mode="ignore")
+        # not tried again by Delta: what lost would be committed on top of the other's, and fail whoever writes by then
+        once = CommitProperties(max_commit_retries=0)
+        return DeltaTable.create(location(home, name), SCHEMAS[name], mode="error", commit_properties=once)
     except DeltaError:
         handle = _open(home, name)  # another process made it in between
         if handle is None:
             raise
-        return handle
+        return _migrated(handle, name)
 
 
 def change_next(
@@ -322,14 +373,10 @@ def change_next(
             handle, _overwritten(there, changes), mode="overwrite", predicate=f"id IN ({listed})", commit_properties=properties
         )
     except CommitFailedError:
-        handle.update_incremental()
-        if int(handle.version()) == seen:
-            raise  # nobody got ahead: it failed for another reason
+        if not _moved(handle, seen):
+            raise
         return None
-    handle.update_incremental()
-    since = commits(home, name, last=max(int(handle.version()) - after.version, 1))
-    ours = next((int(commit["version"]) for commit in since if commit.get(_MARK) == mark), None)
-    return None if ours is None else Position(ours, number)
+    return _marked(home, name, mark, after, number)
 
 
 def _overwritten(rows: pa.Table, changes: pa.Table) -> pa.Table:

@@ -1,10 +1,11 @@
 """Ingestion: labelled sources in, a new version of the table `tweets` out, every row accounted for.
 
 Sources are read whole and checked before anything is written to a table; meanwhile rows lie in a spool on local disk. Under the
-home's lock they are then placed, the result is audited for leaks, and three commits follow: the quarantine first, then the
-tweets, then the signatures that the next ingestion compares with. A crash in between loses and doubles nothing: the rerun finds
-what is recorded and does the rest. The tweets' commit takes the next number of this application: of two machines that placed
-rows against the same table, the second to commit places them again. What was written is read back and held against the audit.
+home's lock they are then placed, the result is audited for leaks, and three commits follow: the tweets, then the quarantine,
+then the signatures that the next ingestion compares with. A crash in between loses and doubles nothing: the rerun meets its own
+rows as duplicates, refuses the others again for the same reasons, and records what is not on record. The tweets' commit takes
+the next number of this application: of two machines that placed rows against the same table, the second to commit places them
+again, and what it had refused until then is forgotten. What was written is read back and held against the audit.
 """
 
 import dataclasses
@@ -39,7 +40,7 @@ from finsent.data.dataset import (
 from finsent.data.grouping import build_graph, is_one_of, place
 from finsent.data.index import add_signatures
 from finsent.data.placing import ACCEPTED, DUPLICATE, Placement, Rows
-from finsent.data.quarantine import earlier_conflicts, record
+from finsent.data.quarantine import earlier_conflicts, identify, record
 from finsent.data.reading import Reading, spool_sources
 from finsent.data.refusals import tell
 from finsent.data.reviews import load_decisions
@@ -114,7 +115,7 @@ def ingest(config: Config, home: Home, sources: Sequence[Source] = ()) -> Ingest
     apply_to_table(home)  # decisions that were recorded and, by a crash, not brought into the data
     with open_spool(home.root / "spool", config.data) as spool:
         reading = spool_sources(sources, config.data, datetime.now(UTC), spool, _schemas(home))
-        spooled = spool.finish()
+        spooled = spool.finish([identify(item) for item in reading.inputs])
         home.lock("ingest").parent.mkdir(parents=True, exist_ok=True)
         with FileLock(home.lock("ingest")):
             # the lock keeps runs of this home apart, the number of the commit those of other machines on the same tables
@@ -130,10 +131,10 @@ def _commit(
     rule = split_rule(config.data)
     _check_rule(home, rule)
     decisions = load_decisions(home)
-    stored = load_stored(home, config.data)
+    stored = load_stored(home, config.data, position.version if position.version >= 0 else None)
     before = stored.before
     new, decided, dropped = spooled_rows(spooled, decisions)
-    graph, texts_of = build_graph(new, before, templates(home, before, spooled), config.data)
+    graph, texts_of = build_graph(new, before, templates(home, stored, spooled), config.data)
     wanted = _wanted(spooled, rule)
     placement = place(
         new,
@@ -165,10 +166,9 @@ def _commit(
             "Was the table changed by hand? Ingest into a new FINSENT_HOME."
         )
     if tables.position(home, "tweets", APPLICATION).number != position.number:
-        return None  # seen before the quarantine is written, what is on record there is right
+        return None  # what was refused is told of what another run has replaced
     now = datetime.now(UTC)
-    refused = tell(placement.refusals, spooled, before, home)
-    record(home, lambda: chain(rejected(spooled), refused()), now)
+    refused = tell(placement.refusals, spooled, before, home, stored.version)
     added = fingerprint_rows(_tweets(spooled, new, stored, placement, now)) if taken.any() else None
     # what was accepted before and comes again is taken for a second reading, not for a copy
     fresh = ~is_one_of(new.ids, before.rows.ids)
@@ -191,11 +191,15 @@ def _commit(
         new_version=added is not None,
         seconds=time.monotonic() - started,
     )
+    written = None
     if added:
         reader = pa.RecordBatchReader.from_batches(SCHEMAS["tweets"], _tweets(spooled, new, stored, placement, now))
         written = append_tweets(home, reader, position, report, rule, reading)
         if written is None:
             return None
+    # no sooner: what a run that lost the race found to contradict may not when it looks again
+    record(home, lambda: chain(rejected(spooled), refused()), now)
+    if added and written:
         _check_written(home, written.version, now, added)
         report = dataclasses.replace(report, version=written.version)
         add_signatures(home, spooled.ids.filter(pa.array(taken)), new.signatures.take(np.flatnonzero(taken)), config.data)
@@ -284,9 +288,9 @@ def _finish(home: Home, report: IngestReport, reading: Reading, rule: SplitRule,
     report = dataclasses.replace(report, seconds=time.monotonic() - started)
     if report.version is not None:
         path = report_path(home, report.version)
-        # the report of a version that an interrupted ingestion left without one is made up for here
-        if report.new_version or not path.exists():
-            details = (not report.new_version and recorded_report(home, report.version)) or _details(report, rule, reading)
+        # the report of a version that an interrupted ingestion left without one is made up for here; a review's has none
+        details = _details(report, rule, reading) if report.new_version else recorded_report(home, report.version)
+        if report.new_version or (details and not path.exists()):
             path.parent.mkdir(parents=True, exist_ok=True)
             part = path.with_suffix(".part")
             part.write_text(json.dumps(details, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

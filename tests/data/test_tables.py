@@ -4,6 +4,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import deltalake
 import pyarrow as pa
@@ -11,7 +12,7 @@ import pytest
 
 from finsent.data import tables
 from finsent.errors import InputError
-from finsent.home import Home
+from finsent.home import Home, resolve_home
 
 NOW = datetime(2025, 6, 1, tzinfo=UTC)
 
@@ -177,3 +178,72 @@ def test_all_rows_can_go(home: Home) -> None:
     assert ids(home) == []
     tables.append(home, "inbox", inbox_rows("b"))
     assert ids(home) == ["b"]
+
+
+TRIALS = 10
+CONTEND = """
+import sys
+from datetime import UTC, datetime
+import deltalake  # now, so that all of them start together
+import pyarrow as pa
+from finsent.data import tables
+from finsent.data.columns import SCHEMAS
+from finsent.home import resolve_home
+
+folder, worker, now = sys.argv[1], sys.argv[2], datetime.now(UTC)
+for trial in range(int(sys.argv[3])):
+    print("ready", flush=True)
+    sys.stdin.readline()
+    home = resolve_home({"FINSENT_HOME": f"{folder}/{trial}"})
+    row = pa.table({"id": [worker], "created_at": [now], "text": ["x"], "received_at": [now]}, schema=SCHEMAS["inbox"])
+    rows = lambda: row if worker in "ab" else row.to_reader()
+    tables.contend(home, "inbox", "test", lambda before: tables.append_next(home, "inbox", rows(), "test", before))
+    none = SCHEMAS["signatures"].empty_table()
+    (tables.replace if worker in "ac" else tables.append)(home, "signatures", none, metadata={"by": worker})
+"""
+
+
+@pytest.mark.integration
+def test_processes_that_write_first_to_a_table_all_land_and_land_once(home: Home) -> None:
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", CONTEND, str(home.root), name, str(TRIALS)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name in "abcd"
+    ]
+    for _ in range(TRIALS):
+        for process in workers:
+            assert process.stdout is not None
+            process.stdout.readline()  # empty once it failed
+        for process in workers:
+            assert process.stdin is not None
+            if process.poll() is None:
+                process.stdin.write("\n")
+                process.stdin.flush()
+    for process in workers:
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
+    for trial in range(10):
+        there = resolve_home({"FINSENT_HOME": str(home.root / str(trial))})
+        assert ids(there) == ["a", "b", "c", "d"]
+        assert tables.position(there, "inbox", "test").number == 4
+        assert {commit["by"] for commit in tables.commits(there, "signatures") if "by" in commit} == {"a", "b", "c", "d"}
+
+
+def test_a_commit_is_found_again_when_others_follow_before_it_is_looked_for(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables.append(home, "inbox", inbox_rows("a"))
+    start, real = tables.position(home, "inbox", "edit"), tables.append
+
+    def overtaken(*arguments: Any, **more: Any) -> int:
+        monkeypatch.setattr(tables, "append", real)
+        version = real(*arguments, **more)
+        for name in "cde":
+            real(home, "inbox", inbox_rows(name))
+        return version
+
+    monkeypatch.setattr(tables, "append", overtaken)
+    assert tables.append_next(home, "inbox", inbox_rows("b"), "edit", start) == tables.Position(start.version + 1, 1)

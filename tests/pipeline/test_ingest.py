@@ -11,12 +11,14 @@ import pytest
 
 from finsent.config import Config, Source, load_config
 from finsent.data import tables
-from finsent.data.dataset import data_version, load_split, read_report
+from finsent.data.dataset import data_version, load_split, read_report, report_path
 from finsent.data.sample import sample_sources
 from finsent.errors import ConfigError, InputError, Refused
 from finsent.home import Home, resolve_home
 from finsent.pipeline import ingest as module
 from finsent.pipeline.ingest import IngestReport, ingest
+from finsent.pipeline.review import decide
+from finsent.text import text_id
 
 CONFIG = load_config()
 CORE = ("zeroshot_sent_train", "pyfin_moritz", "mattgilgo", "yash612", "poojathakoor", "fiqa", "surge_crypto", "surge_stock")
@@ -134,6 +136,35 @@ def test_the_quarantine_says_where_and_why(home: Home, tmp_path: Path) -> None:
     assert "'meh'" in rows[3]["detail"]
 
 
+def bad_rows(home: Home) -> list[tuple[str, int, str]]:
+    return [(row["source"], row["row"], row["reason"]) for row in tables.read(home, "quarantine").to_pylist()]
+
+
+def test_the_quarantine_knows_files_by_their_contents(home: Home, tmp_path: Path) -> None:
+    today = write(tmp_path / "a.jsonl", ("fed meets", "Neutral"), ("", "Neutral"))
+    ingest(CONFIG, home, [today, today])
+    assert bad_rows(home) == [("a", 2, "empty")]
+    ingest(CONFIG, home, [today])
+    assert len(bad_rows(home)) == 1
+    tomorrow = write(tmp_path / "a.jsonl", ("gold is up today", "Neutral"), ("", "Neutral"))
+    ingest(CONFIG, home, [tomorrow])
+    assert bad_rows(home) == [("a", 2, "empty")] * 2
+    assert len(set(tables.read(home, "quarantine")["input"].to_pylist())) == 2
+
+
+def test_rows_quarantined_before_files_were_told_apart_are_not_recorded_again(home: Home, tmp_path: Path) -> None:
+    from deltalake import write_deltalake
+
+    source = write(tmp_path / "a.jsonl", ("fed meets", "Neutral"), ("", "Neutral"), ("", "Bullish"))
+    ingest(CONFIG, home, [source])
+    old = tables.read(home, "quarantine").slice(0, 1).drop_columns(["id", "input", "label"])
+    other = resolve_home({"FINSENT_HOME": str(tmp_path / "other")})
+    Path(tables.location(other, "quarantine")).mkdir(parents=True)
+    write_deltalake(tables.location(other, "quarantine"), old)
+    ingest(CONFIG, other, [source])
+    assert sorted(bad_rows(other)) == [("a", 2, "empty"), ("a", 3, "empty")]
+
+
 def test_contradictions_stay_out_when_one_side_comes_again(home: Home, tmp_path: Path) -> None:
     both = write(tmp_path / "both.jsonl", ("$AAPL is a buy", "Bullish"), ("$AAPL is a buy!", "Bearish"), ("fed meets", "Neutral"))
     one = write(tmp_path / "one.jsonl", ("$AAPL is a buy", "Bullish"))
@@ -142,6 +173,18 @@ def test_contradictions_stay_out_when_one_side_comes_again(home: Home, tmp_path:
     check(report, home)
     assert report.reasons == {"contradictory label": 1}
     assert [row["text"] for row in tables.read(home, "tweets").to_pylist()] == ["fed meets"]
+
+
+def test_reading_again_after_a_review_is_no_report_of_the_version_that_the_review_made(home: Home, tmp_path: Path) -> None:
+    source = write(tmp_path / "a.jsonl", ("$AAPL is a buy", "Bullish"), ("fed meets", "Neutral"))
+    made = ingest(CONFIG, home, [source])
+    version = decide(home, [text_id("fed meets")], "fix", label="Bearish", who="ada", why="read").version
+    again = ingest(CONFIG, home, [source])
+    assert again.version == version == (made.version or 0) + 1
+    assert not report_path(home, again.version).exists()
+    report_path(home, made.version or 0).unlink()
+    assert read_report(home, again.version) == {}
+    assert read_report(home, made.version or 0)["accepted"] == 2
 
 
 def test_nothing_accepted_at_all(home: Home, tmp_path: Path) -> None:
@@ -221,9 +264,14 @@ def test_a_leak_is_refused_before_writing(home: Home, tmp_path: Path, monkeypatc
 def test_a_crash_between_the_commits_loses_and_doubles_nothing(
     home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crash_at: str
 ) -> None:
-    rows = [("$AAPL is a buy", "Bullish"), ("$AAPL is a buy now!", "Bearish"), ("fed meets", "Neutral"), ("", "Neutral")]
-    source = write(tmp_path / "a.jsonl", *rows)
+    words = " ".join(f"word{index}" for index in range(20))
+    first = [("$AAPL is a buy", "Bullish"), (words, "Bullish")]
+    rows = [("$AAPL is a buy now!", "Bearish"), ("fed meets", "Neutral"), ("", "Neutral"), (words + " x", "Bearish")]
+    rows += [("gold is up", "Bullish"), ("gold is up", "Bearish"), ("rates stay where they are", "Neutral")]
+    source = write(tmp_path / "a.jsonl", *first, *rows)
     whole = resolve_home({"FINSENT_HOME": str(tmp_path / "whole")})
+    for there in (home, whole):
+        ingest(CONFIG, there, [write(tmp_path / "first.jsonl", first[1])])
     expected = ingest(CONFIG, whole, [source])
 
     class Crash(BaseException):
@@ -321,6 +369,59 @@ def test_a_run_that_another_machine_overtook_places_its_rows_again(tmp_path: Pat
     stored = {row["text"]: row["label"] for row in tables.read(here, "tweets").to_pylist()}
     assert stored == {"$AAPL is a buy": "Bullish", "fed meets today!": "Bearish", "gold up": "Bullish"}
     assert data_version(there).leaks == 0
+
+
+def test_a_run_that_lost_leaves_nothing_of_its_first_attempt_in_quarantine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = shared_homes(tmp_path)
+    words = " ".join(f"word{index}" for index in range(20))
+    ours = [write(tmp_path / "ours.jsonl", (words, "Bullish"), (words, "Bearish"), ("", "Bullish"), ("gold up", "Bullish"))]
+    theirs = [write(tmp_path / "theirs.jsonl", (words, "Bullish"))]
+    real, overtaken = module.append_tweets, []
+
+    def late(home: Home, *rest: Any) -> Any:
+        if home == here and not overtaken:
+            overtaken.append(ingest(CONFIG, there, theirs))
+            assert tables.read(here, "quarantine").num_rows == 0
+        return real(home, *rest)
+
+    monkeypatch.setattr(module, "append_tweets", late)
+    report = ingest(CONFIG, here, ours)
+    check(report, here)
+    assert (report.accepted, report.duplicates, report.quarantined) == (1, 1, 2)
+    assert sorted(bad_rows(here)) == [("ours", 2, "contradictory label"), ("ours", 3, "empty")]
+    again = ingest(CONFIG, here, ours)
+    assert (again.accepted, again.quarantined, again.reasons) == (0, 2, report.reasons)
+    assert len(bad_rows(here)) == 2
+    # what their file holds is in the data, and no contradiction that was found in vain keeps it out of another
+    assert ingest(CONFIG, there, theirs).duplicates == 1
+
+
+@pytest.mark.parametrize("at", ["load_stored", "build_graph", "tell"])
+def test_a_row_that_another_machine_drops_meanwhile_is_not_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    here, there = shared_homes(tmp_path)
+    words = " ".join(f"word{index}" for index in range(20))
+    ingest(CONFIG, here, [write(tmp_path / "a.jsonl", (words, "Bullish"), ("the fed meets on tuesday", "Neutral"))])
+    real, dropped = getattr(module, at), []
+
+    def late(*arguments: Any, **more: Any) -> Any:
+        if not dropped:
+            dropped.append(decide(there, [text_id(words)], "drop", who="ada", why="spam").version)
+        return real(*arguments, **more)
+
+    monkeypatch.setattr(module, at, late)
+    # a near twin of the row that goes, and a contradiction to it
+    later = [write(tmp_path / "b.jsonl", (words + " more", "Bullish"), (words + " other", "Bearish"), ("gold up", "Bullish"))]
+    report = ingest(CONFIG, here, later)
+    check(report, here)
+    assert dropped != [None]
+    assert report.version == (dropped[0] or 0) + 1
+    stored = set(tables.read(here, "tweets")["text"].to_pylist())
+    assert words not in stored
+    assert "gold up" in stored
 
 
 def test_a_run_that_is_overtaken_for_ever_says_so(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
