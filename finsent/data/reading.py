@@ -12,7 +12,7 @@ from finsent.config import DataConfig, Source
 from finsent.data.contract import Rejection, check_label, check_text, check_time, label_key, quoted, shorten, understand_label
 from finsent.data.formats import read
 from finsent.data.language import check_language
-from finsent.data.masking import mask_handles
+from finsent.data.masking import mask_handles, mask_shown
 from finsent.data.mojibake import repair
 from finsent.data.plausibility import Polarity, check_polarity, describe_implausible
 from finsent.data.rows import Quarantined, Row
@@ -225,7 +225,9 @@ def reject(raw: RawRow, why: Rejection, file: SourceFile, *, mask: bool = False)
     """A row of a file for the quarantine; its text made storable, cut where it is very long, handles masked if asked for."""
     text, detail = storable(raw.text), why.detail
     if mask:
-        text, detail = mask_handles(text), mask_handles(detail)
+        # what could not be read is shown with escapes in it, and is no tweet whose identity counts
+        raw_shown = raw.fault is not None or why.reason in ("bad encoding", "not a string")
+        text, detail = (mask_shown if raw_shown else mask_handles)(text), mask_shown(detail)
     return Quarantined(file.name, file.label, raw.number, text, why.reason, detail)
 
 

@@ -164,7 +164,7 @@ def _commit(
     if tables.position(home, "tweets", APPLICATION).number != position.number:
         return None  # seen before the quarantine is written, what is on record there is right
     now = datetime.now(UTC)
-    refused = tell(placement.refusals, spooled, before, home)
+    refused = tell(placement.refusals, spooled, before, home, masked=config.data.mask_handles)
     record(home, lambda: chain(rejected(spooled), refused()), now)
     added = fingerprint_rows(_tweets(spooled, new, stored, placement, now)) if taken.any() else None
     everywhere = graph.components[np.concatenate([graph.old_nodes, graph.new_nodes])]

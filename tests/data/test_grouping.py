@@ -73,7 +73,7 @@ class Placed:
                 tables.append(home, "tweets", pa.Table.from_pylist(rows, schema=tables.SCHEMAS["tweets"]))
             with open_spool(Path(folder) / "spool", CONFIG) as spool:
                 spool.add(self.rows, [])
-                told = tell(self.placement.refusals, spool.finish(), self.stored, home)
+                told = tell(self.placement.refusals, spool.finish(), self.stored, home, masked=False)
                 return [(self.rows[item.row], why) for item, why in zip(self.placement.refusals, told(), strict=True)]
 
 

@@ -197,6 +197,26 @@ def test_handles_are_masked_wherever_text_is_kept(home: Home, tmp_path: Path) ->
     assert next(iter(stored(home).values()))["id"] == text_id("RT @Some_One: $AAPL is a buy")
 
 
+def test_handles_are_masked_in_what_is_shown_of_rows_from_before_and_of_rows_that_cannot_be_read(
+    home: Home, tmp_path: Path
+) -> None:
+    give(home, tmp_path / "a.jsonl", [{"text": "@elonmusk says $AAPL is a buy", "label": "Bullish"}])
+    config = load_config(overrides=["data.mask_handles=true"])
+    give(home, tmp_path / "b.jsonl", [{"text": "@elonmusk says $AAPL is a buy!", "label": "Bearish"}], config)
+    good = b'{"text":"the fed meets","label":"Neutral"}\n'
+    torn = '{"text": "hey @Jürgenelonmusk and @elonmusk\n'.encode()
+    latin = b'{"text": "caf\xe9@elonmusk @m\xfcelonmusk","label":"Bullish"}\n'
+    (tmp_path / "c.jsonl").write_bytes(good + torn + latin)
+    ingest(config, home, [Source(uri=str(tmp_path / "c.jsonl"))])
+    (tmp_path / "d.csv").write_bytes(b"text,label\nRT\xe9@elonmusk hi,Bullish\n@elonmusk,extra,fields,here\ngold,Neutral\n")
+    ingest(config, home, [Source(uri=str(tmp_path / "d.csv"))])
+    kept = tables.read(home, "quarantine").to_pylist()
+    assert len(kept) == 5
+    assert "elonmusk" not in json.dumps([(row["text"], row["detail"]) for row in kept])
+    assert any("@user says $AAPL is a buy'" in row["detail"] for row in kept)
+    assert any(text.startswith("@elonmusk") for text in stored(home))  # rows from before stay as they are
+
+
 def test_other_languages_are_quarantined_where_asked(home: Home, tmp_path: Path) -> None:
     config = load_config(overrides=["data.languages=[en]"])
     rows: list[dict[str, object]] = [
