@@ -10,6 +10,10 @@ MASK: Final = "@user"
 _LINK: Final = re.compile(URL.pattern, re.IGNORECASE)  # there the text is folded already
 # a handle as people write it: the at sign in any width, invisible marks inside that the identity form drops
 _WRITTEN: Final = re.compile(r"(?<![\w@＠﹫])[@＠﹫]\w+(?:[\u00ad\u200b-\u200f\u2060\ufe0e\ufe0f\ufeff]+\w+)*")
+_ESCAPE: Final = r"\\+(?:x[0-9a-f]{2}|u[0-9a-f]{4})"
+_SHOWN: Final = re.compile(
+    rf"(?:[@＠﹫]|\\+u0040)(?:\w|{_ESCAPE})(?:[\w\u00ad\u200b-\u200f\u2060\ufe0e\ufe0f\ufeff]|{_ESCAPE})*", re.IGNORECASE
+)
 
 
 def mask_handles(text: str) -> str:
@@ -26,6 +30,14 @@ def mask_handles(text: str) -> str:
     if not spans or (text.isascii() and "&" not in text) or normalise(masked) == normalise(text):
         return masked
     return _mask_one_by_one(text, spans)
+
+
+def mask_shown(text: str) -> str:
+    """The same for what is only shown to people: raw lines, bytes and values in quotes, where escapes stand around handles.
+
+    Whatever follows an at sign is masked, in links and addresses too: there is no identity to keep.
+    """
+    return _SHOWN.sub(MASK, text)
 
 
 def _handles(text: str) -> list[tuple[int, int]]:

@@ -168,7 +168,7 @@ def _commit(
     if tables.position(home, "tweets", APPLICATION).number != position.number:
         return None  # what was refused is told of what another run has replaced
     now = datetime.now(UTC)
-    refused = tell(placement.refusals, spooled, before, home, stored.version)
+    refused = tell(placement.refusals, spooled, before, home, stored.version, masked=config.data.mask_handles)
     added = fingerprint_rows(_tweets(spooled, new, stored, placement, now)) if taken.any() else None
     # what was accepted before and comes again is taken for a second reading, not for a copy
     fresh = ~is_one_of(new.ids, before.rows.ids)

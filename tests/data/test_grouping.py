@@ -21,7 +21,7 @@ from finsent.data.placing import ACCEPTED, DUPLICATE, QUARANTINED, Before, Place
 from finsent.data.refusals import tell
 from finsent.data.rows import Quarantined, Row
 from finsent.data.signatures import sign
-from finsent.data.splits import CODES, split_of, split_rule
+from finsent.data.splits import CODES, code_of, split_rule
 from finsent.data.spool import open_spool
 from finsent.home import resolve_home
 from finsent.labels import LABEL2ID
@@ -72,7 +72,7 @@ class Placed:
                 tables.append(home, "tweets", pa.Table.from_pylist(rows, schema=tables.SCHEMAS["tweets"]))
             with open_spool(Path(folder) / "spool", CONFIG) as spool:
                 spool.add(self.rows, [])
-                told = tell(self.placement.refusals, spool.finish(), self.stored, home)
+                told = tell(self.placement.refusals, spool.finish(), self.stored, home, masked=False)
                 return [(self.rows[item.row], why) for item, why in zip(self.placement.refusals, told(), strict=True)]
 
 
@@ -125,7 +125,7 @@ def test_copies_are_duplicates_and_near_copies_share_a_group() -> None:
     groups = {item.text: group for item, group, _ in placement.accepted}
     assert groups[rows[0].text] == groups[rows[2].text] == min(rows[0].id, rows[2].id)
     assert groups[OTHER] == text_id(OTHER)
-    assert all(split == split_of(group, RULE) for _, group, split in placement.accepted)
+    assert all(split == CODES[code_of(group, RULE)] for _, group, split in placement.accepted)
 
 
 def test_the_first_of_several_copies_is_kept() -> None:

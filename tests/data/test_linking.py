@@ -49,7 +49,7 @@ def share_a_group(*texts: str) -> bool:
 
 
 @settings(deadline=None, max_examples=120)
-@given(WORDS, st.integers(0, 10))
+@given(WORDS, st.integers(0, 13))
 def test_planted_twins_share_a_group(text: str, kind: int) -> None:
     text = f"$AAPL {text} https://t.co/abcd"
     plain = text.removesuffix(" https://t.co/abcd")
@@ -65,6 +65,9 @@ def test_planted_twins_share_a_group(text: str, kind: int) -> None:
         f"{text} 🚀",
         f"🔥{plain} 🚀🚀🚀 📈 🚀🚀🚀🚀🚀",
         f"  @you {plain}\n\n😂👩🏽‍💻 ",
+        f"{plain[: max(45, int(len(plain) * 0.5))]} https://t.co/z…",
+        f"{plain[: max(45, int(len(plain) * 0.6))]} https… https://t.co/zz",
+        f"“{plain[: max(45, int(len(plain) * 0.5))]}…” (via @some_one)",
     ][kind]
     assert share_a_group(text, twin)
 

@@ -64,7 +64,7 @@ def csv_source(path: Path, text: str) -> Source:
         ("text,label\n$SPY flat,Neutral\n", r"columns\n  - id"),
         (
             "text,label,id\n$SPY flat,Strong Buy,1\n$SPY off,Bearish,2\n",
-            r"label values\n.*\+ Strong Buy    \(never seen before\)",
+            r"label values\n.*\+ Strong Buy    \(not known\)",
         ),
     ],
 )
@@ -93,6 +93,71 @@ def test_new_columns_known_labels_and_a_stray_label_do_not_stop(home: Home, tmp_
     missing = Source(uri=str(tmp_path / "b.csv"), name="other", text="tweet")
     with pytest.raises(InputError, match="no column 'tweet'"):
         ingest(CONFIG, home, [missing])
+
+
+def test_each_file_of_a_folder_is_remembered_as_it_is(home: Home, tmp_path: Path) -> None:
+    folder = tmp_path / "day"
+    folder.mkdir()
+    (folder / "x.csv").write_text("text,label,created_at\n$AAPL up,Bullish,2025-01-01\n")
+    (folder / "y.csv").write_text("text,label\nputs printing,Bearish\n")
+    ingest(CONFIG, home, [Source(uri=str(folder))])
+    schemas = read_report(home, 1)["schemas"]
+    assert {name: schema["columns"][2:] for name, schema in schemas.items()} == {"x": ["created_at"], "y": []}
+    assert {name: schema["labels"] for name, schema in schemas.items()} == {"x": ["Bullish"], "y": ["Bearish"]}
+    (folder / "y.csv").write_text("text,label\nputs are printing money,Bearish\n")
+    assert ingest(CONFIG, home, [Source(uri=str(folder / "y.csv"))]).accepted == 1
+    (folder / "x.csv").write_text("text,label\n$AAPL up again today,Bullish\n")
+    with pytest.raises(Refused, match=r"(?s)source 'x': not as it was.*- created_at"):
+        ingest(CONFIG, home, [Source(uri=str(folder / "?.csv"))])
+
+
+def test_sources_of_one_name_are_one(home: Home, tmp_path: Path) -> None:
+    both = [
+        csv_source(tmp_path / "a.csv", "text,label,lang\n$AAPL up,Bullish,en\n"),
+        csv_source(tmp_path / "b.csv", "text,label,id\nputs printing,Bearish,7\n"),
+    ]
+    ingest(CONFIG, home, both)
+    assert read_report(home, 1)["schemas"]["desk"]["columns"] == ["text", "label", "lang", "id"]
+    assert ingest(CONFIG, home, both[::-1]).duplicates == 2
+
+
+def some_labelled(path: Path, day: int, **rows: int) -> Source:
+    lines = [f"day {day} of {label} and note {number},{label}" for label, n in rows.items() for number in range(n)]
+    return csv_source(path, "\n".join(["text,label", *lines, ""]))
+
+
+def test_a_stray_label_opens_no_door_for_many(home: Home, tmp_path: Path) -> None:
+    for day, stray in enumerate((0, 1, 1)):
+        ingest(CONFIG, home, [some_labelled(tmp_path / "a.csv", day, Bullish=300, Hold=stray)])
+    with pytest.raises(Refused, match=r"\+ Hold    \(not known\)"):
+        ingest(CONFIG, home, [some_labelled(tmp_path / "a.csv", 4, Bullish=100, Hold=100)])
+    once = load_config(overrides=["data.check_schema=false"])
+    assert ingest(once, home, [some_labelled(tmp_path / "a.csv", 5, Bullish=300, Hold=10)]).reasons == {"unknown label": 10}
+    for day, held in ((6, 1), (7, 10)):  # what was accepted stays so, however few come
+        assert ingest(CONFIG, home, [some_labelled(tmp_path / "a.csv", day, Bullish=300, Hold=held)]).quarantined == held
+
+
+def test_a_new_source_can_be_read_again(home: Home, tmp_path: Path) -> None:
+    for day in (1, 1, 2):
+        source = some_labelled(tmp_path / "a.csv", day, Bullish=50, Hold=5)
+        assert ingest(CONFIG, home, [source]).reasons == {"unknown label": 5}
+
+
+def test_labels_that_are_to_mean_something_else_stop(home: Home, tmp_path: Path) -> None:
+    def day(number: int, labels: dict[str, str], values: str, config: Config = CONFIG) -> IngestReport:
+        rows: list[dict[str, object]] = [
+            {"text": f"{'abcde'[int(v)] * 9} {'vwxyz'[number] * 9}", "label": int(v)} for v in values
+        ]
+        return give(home, tmp_path / "desk.jsonl", rows, config, labels=labels)
+
+    day(1, TFNS, "012")
+    day(2, TFNS, "12")
+    with pytest.raises(Refused, match=r"(?s)read as\n  0: Bearish -> Neutral\n  2: Neutral -> Bearish\n.*check_schema=false"):
+        day(3, REFERENCE, "012")
+    with pytest.raises(Refused, match="0: Bearish -> not understood"):
+        day(3, {"1": "Bullish", "2": "Neutral"}, "012")
+    assert day(3, REFERENCE, "012", load_config(overrides=["data.check_schema=false"])).accepted == 3
+    assert day(4, REFERENCE, "012").accepted == 3
 
 
 def test_mojibake_is_repaired_without_loss_or_flagged(home: Home, tmp_path: Path) -> None:
@@ -132,6 +197,26 @@ def test_handles_are_masked_wherever_text_is_kept(home: Home, tmp_path: Path) ->
     for handle in ("Some_One", "somebody", "other", "nobody"):
         assert handle not in kept
     assert next(iter(stored(home).values()))["id"] == text_id("RT @Some_One: $AAPL is a buy")
+
+
+def test_handles_are_masked_in_what_is_shown_of_rows_from_before_and_of_rows_that_cannot_be_read(
+    home: Home, tmp_path: Path
+) -> None:
+    give(home, tmp_path / "a.jsonl", [{"text": "@elonmusk says $AAPL is a buy", "label": "Bullish"}])
+    config = load_config(overrides=["data.mask_handles=true"])
+    give(home, tmp_path / "b.jsonl", [{"text": "@elonmusk says $AAPL is a buy!", "label": "Bearish"}], config)
+    good = b'{"text":"the fed meets","label":"Neutral"}\n'
+    torn = '{"text": "hey @Jürgenelonmusk and @elonmusk\n'.encode()
+    latin = b'{"text": "caf\xe9@elonmusk @m\xfcelonmusk","label":"Bullish"}\n'
+    (tmp_path / "c.jsonl").write_bytes(good + torn + latin)
+    ingest(config, home, [Source(uri=str(tmp_path / "c.jsonl"))])
+    (tmp_path / "d.csv").write_bytes(b"text,label\nRT\xe9@elonmusk hi,Bullish\n@elonmusk,extra,fields,here\ngold,Neutral\n")
+    ingest(config, home, [Source(uri=str(tmp_path / "d.csv"))])
+    kept = tables.read(home, "quarantine").to_pylist()
+    assert len(kept) == 5
+    assert "elonmusk" not in json.dumps([(row["text"], row["detail"]) for row in kept])
+    assert any("@user says $AAPL is a buy'" in row["detail"] for row in kept)
+    assert any(text.startswith("@elonmusk") for text in stored(home))  # rows from before stay as they are
 
 
 def test_other_languages_are_quarantined_where_asked(home: Home, tmp_path: Path) -> None:
