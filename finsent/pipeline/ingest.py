@@ -37,6 +37,7 @@ from finsent.data.dataset import (
     report_path,
 )
 from finsent.data.grouping import build_graph, place
+from finsent.data.held_out import check_held_out
 from finsent.data.index import add_signatures
 from finsent.data.placing import ACCEPTED, DUPLICATE, Placement, Rows
 from finsent.data.quarantine import earlier_conflicts, record
@@ -99,7 +100,8 @@ def ingest(config: Config, home: Home, sources: Sequence[Source] = ()) -> Ingest
 
     Raises:
         InputError: a file or column is wrong; nothing was written.
-        ConfigError: the data there was split by another rule; nothing was written.
+        ConfigError: the data there was split by another rule, or a source that is held out is spelled wrongly; nothing was
+            written.
         Refused: a source is not what it was, its labels look mapped wrongly, or the leak audit failed; nothing was written.
     """
     started = time.monotonic()
@@ -114,6 +116,7 @@ def ingest(config: Config, home: Home, sources: Sequence[Source] = ()) -> Ingest
     with open_spool(home.root / "spool", config.data) as spool:
         reading = spool_sources(sources, config.data, datetime.now(UTC), spool, _schemas(home))
         spooled = spool.finish()
+        check_held_out(split_rule(config.data), chain(reading.read, _sources(home, config)))
         home.lock("ingest").parent.mkdir(parents=True, exist_ok=True)
         with FileLock(home.lock("ingest")):
             # the lock keeps runs of this home apart, the number of the commit those of other machines on the same tables
@@ -244,6 +247,14 @@ def _details(report: IngestReport, rule: SplitRule, reading: Reading) -> dict[st
         "inputs": reading.inputs,
         "schemas": reading.schemas,
     }
+
+
+def _sources(home: Home, config: Config) -> list[str]:
+    """Names of the sources in the data, where rows are split by them."""
+    if config.data.split != "source":
+        return []
+    found: list[str] = pc.unique(tables.read(home, "tweets", columns=["source"])["source"]).to_pylist()
+    return found
 
 
 def _schemas(home: Home) -> dict[str, SourceSchema]:
