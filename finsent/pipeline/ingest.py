@@ -38,6 +38,9 @@ from finsent.data.dataset import (
     report_path,
 )
 from finsent.data.grouping import build_graph, is_one_of, place
+=======
+from finsent.data.grouping import build_graph, place
+from finsent.data.held_out import check_held_out
 from finsent.data.index import add_signatures
 from finsent.data.placing import ACCEPTED, DUPLICATE, Placement, Rows
 from finsent.data.quarantine import earlier_conflicts, identify, record
@@ -101,7 +104,8 @@ def ingest(config: Config, home: Home, sources: Sequence[Source] = ()) -> Ingest
 
     Raises:
         InputError: a file or column is wrong; nothing was written.
-        ConfigError: the data there was split by another rule; nothing was written.
+        ConfigError: the data there was split by another rule, or a source that is held out is spelled wrongly; nothing was
+            written.
         Refused: a source is not what it was, its labels look mapped wrongly, or the leak audit failed; nothing was written.
     """
     started = time.monotonic()
@@ -116,6 +120,9 @@ def ingest(config: Config, home: Home, sources: Sequence[Source] = ()) -> Ingest
     with open_spool(home.root / "spool", config.data) as spool:
         reading = spool_sources(sources, config.data, datetime.now(UTC), spool, _schemas(home))
         spooled = spool.finish([identify(item) for item in reading.inputs])
+=======
+        spooled = spool.finish()
+        check_held_out(split_rule(config.data), chain(reading.read, _sources(home, config)))
         home.lock("ingest").parent.mkdir(parents=True, exist_ok=True)
         with FileLock(home.lock("ingest")):
             # the lock keeps runs of this home apart, the number of the commit those of other machines on the same tables
@@ -265,6 +272,14 @@ def _naive_before(home: Home) -> NaiveSplit | None:
         if "naive_rows" in report:
             return NaiveSplit(report["naive_leak"], report["naive_rows"])
     return None
+
+
+def _sources(home: Home, config: Config) -> list[str]:
+    """Names of the sources in the data, where rows are split by them."""
+    if config.data.split != "source":
+        return []
+    found: list[str] = pc.unique(tables.read(home, "tweets", columns=["source"])["source"]).to_pylist()
+    return found
 
 
 def _schemas(home: Home) -> dict[str, SourceSchema]:

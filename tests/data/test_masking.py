@@ -8,7 +8,28 @@ from finsent.data.masking import mask_handles, mask_shown
 from finsent.text import text_id
 
 PIECES = (
-    *("@", "＠", "&#64;", "&amp;", "a", "b_1", "Bob", "é", "e\u0301", "\u200b", "\u00ad", "™", " ", "\n", ":", "RT ", "rt @x: "),
+    *(
+        "@",
+        "＠",
+        "&#64;",
+        "&#x40;",
+        "&amp;",
+        "&amp;#64;",
+        "&commat;",
+        "a",
+        "b_1",
+        "Bob",
+        "é",
+        "e\u0301",
+        "\u200b",
+        "\u00ad",
+        "™",
+        " ",
+        "\n",
+        ":",
+        "RT ",
+        "rt @x: ",
+    ),
     *("https://", "HTTPS://t.co/", "www.", "t.co/", "https...", "…", ".", "-", "/", "user", "日本", "😀", "ß", "$AAPL", "#", "¨"),
 )
 
@@ -22,6 +43,7 @@ PIECES = (
         ("(@A) “@b” .@c_d", "(@user) “@user” .@user"),
         ("＠wide and @日本", "@user and @user"),
         ("@jo\u200bhn is hidden", "@user is hidden"),
+        ("&#64;bob, &amp;commat;bob and a&#64;bob", "@user, @user and a&#64;bob"),
         ("@user stays", "@user stays"),
         ("mail ir@acme.com", "mail ir@acme.com"),
         ("see https://medium.com/@bob/post @bob", "see https://medium.com/@bob/post @user"),

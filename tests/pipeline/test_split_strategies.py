@@ -139,3 +139,28 @@ def test_no_order_of_arrival_makes_a_leak_or_moves_a_row(
         assert before.items() <= after.items()
         before = after
     assert audit_data(BY_TIME, home).leaks == 0
+
+
+def test_names_that_are_held_out_are_held_against_the_sources_there_are(
+    home: Home, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert give(home, BY_SOURCE, tmp_path / "desk.jsonl", ("gold is up", None)).accepted == 1
+    assert "data.test_sources: there is no source 'street' yet" in caplog.text
+    assert "data.validation_sources: there is no source 'news' yet" in caplog.text
+    assert "Sources: 'desk'." in caplog.text
+    for name in ("Street", "street.csv", "  STREET "):
+        with pytest.raises(ConfigError, match=f"data.test_sources names 'street', and the source is called '{name}'.*'desk'"):
+            give(home, BY_SOURCE, tmp_path / "a.jsonl", ("silver is up", None), name=name)
+    give(home, BY_SOURCE, tmp_path / "streets.jsonl", ("copper is up", None))
+    assert "Did you mean 'streets'?" in caplog.text
+    give(home, BY_SOURCE, tmp_path / "street.jsonl", ("silver is up", None))
+    give(home, BY_SOURCE, tmp_path / "news.jsonl", ("oil is up", None))
+    caplog.clear()
+    assert give(home, BY_SOURCE, tmp_path / "Street.jsonl", ("wheat is up", None)).accepted == 1  # both are there: no mistake
+    assert "no source" not in caplog.text
+
+
+def test_other_splits_hold_no_names_against_sources(home: Home, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = load_config(overrides=["data.test_sources=[street]"])
+    assert give(home, config, tmp_path / "Street.jsonl", ("gold is up", None)).accepted == 1
+    assert "no source" not in caplog.text
