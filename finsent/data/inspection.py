@@ -78,7 +78,7 @@ def _version(home: Home, commit: dict[str, Any]) -> VersionRecord:
     return VersionRecord(
         version=number,
         at=datetime.fromtimestamp(commit["timestamp"] / 1000, UTC),
-        rows=tables.read(home, "tweets", version=number, columns=["split"]).num_rows,
+        rows=tables.read(home, "tweets", version=number, columns=["ingested_at"]).num_rows,
         fingerprint=str(commit["fingerprint"]),
         leaks=int(leaks) if leaks not in (None, "null") else None,
         inputs=tuple(str(item.get("name")) for item in report.get("inputs", ())),

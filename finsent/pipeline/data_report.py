@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from finsent.config import Config
 from finsent.data.dataset import DataVersion
+from finsent.data.splits import SPLITS
 from finsent.home import Home
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from finsent.evaluation.data_page import DataFacts
+    from finsent.pipeline.ingest import IngestReport
 
 _log = logging.getLogger(__name__)
 
@@ -42,20 +44,27 @@ class DataReport:
     facts: "DataFacts"
 
 
-def publish_data_report(config: Config, home: Home, version: int | None = None) -> Path:
-    """Write the page of a data version (the latest by default) and log it to MLflow; where the page is.
+def report_ingestion(config: Config, home: Home, report: "IngestReport") -> DataReport | None:
+    """Report the version that an ingestion left; None where its page is there already, or there are no rows to report.
 
     Raises:
-        InputError: no data yet, or no such version.
         ServiceError: MLflow does not answer; the page is there by then.
     """
-    return report_data(config, home, version).path
+    rows: dict[str, int] = {name: sum(report.splits[name].values()) for name in SPLITS}
+    if report.version is None or not any(sum(labels.values()) for labels in report.splits.values()):
+        return None
+    if page_path(home, report.version).exists() and not report.new_version:
+        return None
+    known = DataVersion(report.version, str(report.fingerprint), rows, report.leaks, report.naive_leak)
+    return report_data(config, home, report.version, known=known)
 
 
 def report_data(
     config: Config, home: Home, version: int | None = None, *, to_mlflow: bool = True, known: DataVersion | None = None
 ) -> DataReport:
-    """The same, with all that was found; with `to_mlflow` off the page alone. Doing it again replaces what is there.
+    """Write the page of a data version (the latest by default) and log it to MLflow, unless `to_mlflow` is off.
+
+    Doing it again replaces what is there.
 
     What is `known` of the version need not be found out from the table again.
 

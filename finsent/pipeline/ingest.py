@@ -178,8 +178,11 @@ def _commit(
         leaks=audit.leaks,
         audit=audit.describe(),
         naive_leak=naive_leak(everywhere),
-        version=stored.version if len(splits) else None,
-        fingerprint=(add_fingerprints(stored.fingerprint, added) if added else stored.fingerprint) if len(splits) else None,
+        # a table that was only created holds no version of the data; one whose rows were all dropped by review does
+        version=stored.version if len(splits) or stored.version else None,
+        fingerprint=(add_fingerprints(stored.fingerprint, added) if added else stored.fingerprint)
+        if len(splits) or stored.version
+        else None,
         new_version=added is not None,
         seconds=time.monotonic() - started,
     )
