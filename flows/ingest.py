@@ -22,11 +22,11 @@ def ingest_sources(setup: Setup, sources: tuple[Source, ...]) -> IngestReport:
 
 @step()
 def report_version(setup: Setup, report: IngestReport) -> None:
-    """Write the page of the version, log it to MLflow and show it here. A task of its own: MLflow may be away for a while."""
-    from finsent.pipeline.data_report import report_data
+    """Write the page of a new version, log it to MLflow and show it here. A task of its own: MLflow may be away for a while."""
+    from finsent.pipeline.data_report import report_ingestion
 
     config, home = setup.load()
-    published = report_data(config, home, report.version) if report.version is not None else None
+    published = report_ingestion(config, home, report)
     facts = published.facts if published else None
     create_markdown_artifact(data_report(report, facts), key="data-report", description=f"Data version {report.version}")
     page = links.run_page(home, published.run_id) if published and published.run_id else None

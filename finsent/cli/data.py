@@ -93,26 +93,20 @@ def _ingest(
 
 def _publish(config: Config, home: Home, report: "IngestReport") -> "Path | None":
     """The page of the version, in MLflow too. The rows are committed by now, whatever becomes of the page."""
-    from finsent.data.dataset import DataVersion
-    from finsent.data.splits import SPLITS
-    from finsent.pipeline.data_report import page_path, report_data
+    from finsent.pipeline.data_report import page_path, report_ingestion
 
     if report.version is None:
         return None
     path = page_path(home, report.version)
-    if path.exists() and not report.new_version:
-        return path
-    rows: dict[str, int] = {name: sum(report.splits[name].values()) for name in SPLITS}
-    known = DataVersion(report.version, str(report.fingerprint), rows, report.leaks, report.naive_leak)
     try:
-        return report_data(config, home, report.version, known=known).path
+        report_ingestion(config, home, report)
     except ServiceError as error:
         _log.warning(
             "version %d is committed and its page written, but MLflow does not have it (%s). Run `finsent data report` later.",
             report.version,
             error,
         )
-        return path
+    return path if path.exists() else None  # no rows, no page
 
 
 def _check_options(files: tuple[str, ...], given: dict[str, Any], *, inbox: bool) -> None:

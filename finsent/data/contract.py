@@ -26,6 +26,8 @@ Reason = Literal[
 ]
 """Why a row can be quarantined; the last three are found by comparing rows, all others in the row itself."""
 
+CONFLICT: Final[Reason] = "contradictory label"
+
 CLOCK_SKEW: Final = timedelta(days=1)
 """How far ahead of our clock a tweet may be: clocks and time zones of sources are not exact."""
 

@@ -2,19 +2,24 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any, Final
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from finsent.data import tables
+from finsent.data.contract import CONFLICT
 from finsent.data.dataset import read_report
+from finsent.data.quarantine import rows_at
 from finsent.errors import InputError
 from finsent.home import Home
 
-CONFLICT: Final = "contradictory label"
+_LOOKED_AT: Final = (128, 1024)  # rows looked at for contradictions to show: mostly the first are enough
 # between the two sides of a contradiction; a tweet may hold the word itself
 _AGAINST: Final = re.compile(r" against (?=(?:Neutral|Bullish|Bearish)(?: in |, accepted before))")
 
@@ -43,7 +48,19 @@ class QuarantineView:
     reasons: dict[str, int]
     """Those rows by reason."""
     rows: tuple[dict[str, Any], ...]
-    """Rows shown: source, row, text, reason, detail, ingested_at."""
+    """Rows shown, with all columns of the table."""
+
+
+@dataclass(frozen=True)
+class QuarantineExamples:
+    """What the quarantine holds, and some of it."""
+
+    reasons: dict[str, int]
+    """Rows by reason."""
+    rows: dict[str, list[dict[str, Any]]]
+    """Some rows of each reason."""
+    conflicts: list[tuple[str, str]]
+    """Some contradictions: one side, and what stands against it."""
 
 
 def version_numbers(home: Home) -> list[int]:
@@ -78,7 +95,7 @@ def _version(home: Home, commit: dict[str, Any]) -> VersionRecord:
     return VersionRecord(
         version=number,
         at=datetime.fromtimestamp(commit["timestamp"] / 1000, UTC),
-        rows=tables.read(home, "tweets", version=number, columns=["split"]).num_rows,
+        rows=tables.read(home, "tweets", version=number, columns=["ingested_at"]).num_rows,
         fingerprint=str(commit["fingerprint"]),
         leaks=int(leaks) if leaks not in (None, "null") else None,
         inputs=tuple(str(item.get("name")) for item in report.get("inputs", ())),
@@ -98,19 +115,65 @@ def quarantined(
     Raises:
         InputError: no row has this reason or source.
     """
-    rows = tables.read(home, "quarantine")
+    version, keys = _keys(home, until)
     for column, wanted in (("reason", reason), ("source", source)):
         if wanted is not None:
-            there = sorted(pc.unique(rows[column]).to_pylist())
+            there = sorted(pc.unique(keys[column]).to_pylist())
             if wanted not in there:
                 known = ", ".join(repr(value) for value in there) or "none, the quarantine is empty"
                 raise InputError(f"no quarantined row has {column} {wanted!r}. There are: {known}.")
-            rows = rows.filter(pc.equal(rows[column], wanted))
+            keys = keys.filter(pc.equal(keys[column], wanted))
+    shown = keys["position"].slice(0, limit).to_pylist()
+    return QuarantineView(keys.num_rows, _by_reason(keys), tuple(rows_at(home, version, shown)))
+
+
+def quarantine_examples(home: Home, until: datetime | None, limit: int, conflicts: int) -> QuarantineExamples:
+    """What the quarantine holds up to a time, with `limit` rows of each reason and `conflicts` contradictions, both sides.
+
+    They are taken from the sources in turn, so that a few of them show more than the first file.
+    """
+    version, keys = _keys(home, until)
+    reasons = _by_reason(keys)
+    positions = {reason: _mixed(keys.filter(pc.equal(keys["reason"], reason))) for reason in reasons}
+    chosen = [position for some in positions.values() for position in some[:limit]]
+    found = dict(zip(chosen, rows_at(home, version, chosen), strict=True))
+    return QuarantineExamples(
+        reasons=reasons,
+        rows={reason: [found[position] for position in some[:limit]] for reason, some in positions.items()},
+        conflicts=conflict_sides(_some_at_a_time(home, version, positions.get(CONFLICT, [])), conflicts),
+    )
+
+
+def _keys(home: Home, until: datetime | None) -> tuple[int | None, pa.Table]:
+    """Rows without their texts, the latest first: source, row, reason, ingested_at, position in this version of the table."""
+    version = tables.version(home, "quarantine")
+    keys = tables.read(home, "quarantine", version=version, columns=["source", "row", "reason", "ingested_at"])
+    keys = keys.append_column("position", pa.array(np.arange(keys.num_rows)))
     if until is not None:
-        rows = rows.filter(pc.less_equal(rows["ingested_at"], until))
-    counted = Counter({item["values"]: item["counts"] for item in pc.value_counts(rows["reason"]).to_pylist()})
-    shown = rows.sort_by([("ingested_at", "descending"), ("source", "ascending"), ("row", "ascending")]).slice(0, limit)
-    return QuarantineView(rows.num_rows, dict(counted.most_common()), tuple(shown.to_pylist()))
+        keys = keys.filter(pc.less_equal(keys["ingested_at"], until))
+    order = [("ingested_at", "descending"), ("source", "ascending"), ("row", "ascending"), ("position", "ascending")]
+    return version, keys.sort_by(order)
+
+
+def _by_reason(keys: pa.Table) -> dict[str, int]:
+    counted = Counter({item["values"]: item["counts"] for item in pc.value_counts(keys["reason"]).to_pylist()})
+    return dict(counted.most_common())
+
+
+def _mixed(keys: pa.Table) -> list[int]:
+    """Positions, source by source in turn."""
+    codes = pa.concat_arrays([pa.array([], pa.string()), *keys["source"].chunks]).dictionary_encode().indices.to_numpy()
+    by_source = np.argsort(codes, kind="stable")
+    turn = np.empty(len(codes), np.int64)
+    turn[by_source] = np.arange(len(codes)) - np.searchsorted(codes[by_source], codes[by_source])
+    mixed: list[int] = keys["position"].to_numpy()[np.lexsort((codes, turn))].tolist()
+    return mixed
+
+
+def _some_at_a_time(home: Home, version: int | None, positions: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """Rows as long as somebody asks for more; the table is gone through each time."""
+    for start, stop in pairwise((0, *_LOOKED_AT)):
+        yield from rows_at(home, version, positions[start:stop])
 
 
 def latest_time(home: Home, version: int) -> datetime | None:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from finsent.data import tables
+from finsent.data.contract import CONFLICT
+from finsent.data.quarantine import ids_of, labels_of
 from finsent.data.reviews import Decision, load_decisions
 from finsent.errors import InputError
 from finsent.home import Home
-from finsent.text import text_id
 
-CONFLICT: Final = "contradictory label"
 _ID_DIGITS: Final = 32
 
 
@@ -29,16 +29,22 @@ class Known:
     @classmethod
     def of(cls, home: Home, ids: Sequence[str]) -> "Known":
         """What the tables know that begins with one of the ids."""
+        import pyarrow.compute as pc
+
         beginnings = tuple(given.strip().casefold() for given in ids)
         rows = tables.read(home, "tweets", columns=["id", "text", "label"], filters=_beginning_with(beginnings)).to_pylist()
         texts = {row["id"]: row["text"] for row in rows}
+        whole = {given for given in beginnings if len(given) == _ID_DIGITS}  # a filled listing may give thousands
+        short = tuple(given for given in beginnings if given not in whole)
         labels: dict[str, set[str]] = defaultdict(set)
-        filters = [("reason", "in", [CONFLICT, "dropped by review"])]
-        for row in tables.read(home, "quarantine", columns=["text", "reason", "detail"], filters=filters).to_pylist():
-            row_id = text_id(row["text"])
-            texts.setdefault(row_id, row["text"])
-            if row["reason"] == CONFLICT:
-                labels[row_id].add(read_as(row["detail"]))
+        columns, filters = ["id", "text", "reason", "detail", "label"], pc.field("reason").isin([CONFLICT, "dropped by review"])
+        for batch in tables.batches(home, "quarantine", columns, filters=filters):
+            read = zip(ids_of(batch), batch["reason"].to_pylist(), labels_of(batch), strict=True)
+            for row, (row_id, reason, label) in enumerate(read):
+                if row_id in whole or row_id.startswith(short):
+                    texts.setdefault(row_id, batch["text"][row].as_py())
+                    if reason == CONFLICT:
+                        labels[row_id].add(label)
         return cls(texts, {row["id"]: row["label"] for row in rows}, dict(labels), load_decisions(home))
 
     def resolve(self, given: str) -> str:
@@ -80,8 +86,3 @@ def _beginning_with(beginnings: Iterable[str]) -> Any:
     for item in given.difference(whole):
         wanted |= pc.starts_with(pc.field("id"), pattern=item)
     return wanted
-
-
-def read_as(detail: str) -> str:
-    """The label under which a contradictory row was read: its detail begins with it."""
-    return detail.split(maxsplit=1)[0].rstrip(",:")

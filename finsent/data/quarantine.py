@@ -8,19 +8,19 @@ from collections.abc import Set as AbstractSet
 from datetime import datetime
 from hashlib import blake2b
 from itertools import islice
-from typing import Final
+from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from finsent.data import tables
 from finsent.data.columns import SCHEMAS
-from finsent.data.contract import Reason
+from finsent.data.contract import CONFLICT
 from finsent.data.rows import Quarantined
 from finsent.home import Home
 from finsent.text import text_id
 
-_CONFLICT: Reason = "contradictory label"
 _APPLICATION: Final = "finsent-quarantine"
 _KEY: Final = ("input", "source", "row", "text", "reason")
 _BATCH: Final = 8192
@@ -28,9 +28,38 @@ _BATCH: Final = 8192
 
 def earlier_conflicts(home: Home) -> frozenset[str]:
     """Ids of the texts that earlier ingestions quarantined as contradictory: they stay out until someone decides."""
-    rows = tables.read(home, "quarantine", columns=["id", "text", "reason"], filters=[("reason", "=", _CONFLICT)])
-    texts = dict(zip(rows["text"].to_pylist(), rows["id"].to_pylist(), strict=True))
-    return frozenset(given or text_id(text) for text, given in texts.items())
+    found: set[str] = set()
+    for batch in tables.batches(home, "quarantine", ["id", "text"], filters=pc.field("reason") == CONFLICT):
+        found.update(ids_of(batch))
+    return frozenset(found)
+
+
+def ids_of(batch: pa.RecordBatch) -> list[str]:
+    """Identities of the texts of some readable rows, of their columns `id` and `text`: rows from before 0.2 have no id."""
+    return [given or text_id(batch["text"][row].as_py()) for row, given in enumerate(batch["id"].to_pylist())]
+
+
+def labels_of(batch: pa.RecordBatch) -> list[str]:
+    """Classes that some contradictory rows were read as, of their columns `label` and `detail`.
+
+    In rows from before there was that column the detail begins with it.
+    """
+    pairs = zip(batch["label"].to_pylist(), batch["detail"].to_pylist(), strict=True)
+    return [label or detail.partition(" ")[0].rstrip(",:") for label, detail in pairs]
+
+
+def rows_at(home: Home, version: int | None, positions: Sequence[int]) -> list[dict[str, Any]]:
+    """Rows by where they stand in a version of the table, in the order asked for; of the others none is kept."""
+    wanted = np.unique(np.array(positions, np.int64))
+    found: dict[int, dict[str, Any]] = {}
+    start = 0
+    for batch in tables.batches(home, "quarantine", SCHEMAS["quarantine"].names, version=version) if len(wanted) else ():
+        first, last = np.searchsorted(wanted, (start, start + batch.num_rows))
+        there = wanted[first:last]
+        if len(there):
+            found |= zip(there.tolist(), batch.take(pa.array(there - start)).to_pylist(), strict=True)
+        start += batch.num_rows
+    return [found[position] for position in positions]
 
 
 def record(home: Home, rows: Sequence[Quarantined] | Callable[[], Iterable[Quarantined]], now: datetime) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import pyarrow as pa
 
-from finsent.data.columns import ADDED, SCHEMAS
+from finsent.data.columns import ADDED, REQUIRED, SCHEMAS
 from finsent.errors import InputError, Refused
 from finsent.home import Home
 
@@ -49,7 +49,7 @@ def read(
         filters: pyarrow expression, or tuples such as [("split", "=", "test")], applied while reading.
 
     Raises:
-        InputError: no such version, or no such table in `SCHEMAS`.
+        InputError: no such version, no such table in `SCHEMAS`, or a row without one of the `REQUIRED` columns.
     """
     schema = SCHEMAS[name] if columns is None else pa.schema([SCHEMAS[name].field(column) for column in columns])
     handle = _open_at(home, name, version)
@@ -57,7 +57,7 @@ def read(
         return schema.empty_table()
     there = {field.name for field in handle.schema().fields}
     found = _scan(handle, [column for column in schema.names if column in there], filters).to_table()
-    return _complete(name, found, schema)
+    return _whole(name, _complete(name, found, schema))
 
 
 def batches(
@@ -74,7 +74,7 @@ def batches(
         rows: Rows of a batch at most.
 
     Raises:
-        InputError: no such version.
+        InputError: no such version, or a row without one of the `REQUIRED` columns.
     """
     handle = _open_at(home, name, version)
     if handle is None:
@@ -84,7 +84,7 @@ def batches(
     scan = _scan(handle, there, filters, batch_size=rows, batch_readahead=2, fragment_readahead=1)
     for batch in scan.to_batches():
         if batch.num_rows:
-            yield from _complete(name, pa.Table.from_batches([batch]), schema).combine_chunks().to_batches()
+            yield from _whole(name, _complete(name, pa.Table.from_batches([batch]), schema)).combine_chunks().to_batches()
 
 
 def _scan(handle: "DeltaTable", columns: Sequence[str], filters: Any, **reading: Any) -> "pa.dataset.Scanner":
@@ -93,6 +93,17 @@ def _scan(handle: "DeltaTable", columns: Sequence[str], filters: Any, **reading:
 
     expression = filters_to_expression(filters) if isinstance(filters, list) else filters
     return handle.to_pyarrow_dataset().scanner(columns=list(columns), filter=expression, use_threads=False, **reading)
+
+
+def _whole(name: str, table: pa.Table) -> pa.Table:
+    """The table, unless a value is missing that every row has."""
+    for column in REQUIRED.get(name, ()):
+        if column in table.column_names and table[column].null_count:
+            raise InputError(
+                f"the table {name!r} has rows without a value in column {column!r}. Was the table changed by hand? "
+                "Restore an earlier version, or ingest into a new FINSENT_HOME."
+            )
+    return table
 
 
 def _complete(name: str, table: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -4,21 +4,21 @@ import dataclasses
 import json
 import logging
 import tempfile
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import chain, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from finsent.config import Config
 from finsent.data.dataset import DataVersion
+from finsent.data.splits import SPLITS
 from finsent.home import Home
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from finsent.evaluation.data_page import DataFacts
+    from finsent.pipeline.ingest import IngestReport
 
 _log = logging.getLogger(__name__)
 
@@ -42,20 +42,27 @@ class DataReport:
     facts: "DataFacts"
 
 
-def publish_data_report(config: Config, home: Home, version: int | None = None) -> Path:
-    """Write the page of a data version (the latest by default) and log it to MLflow; where the page is.
+def report_ingestion(config: Config, home: Home, report: "IngestReport") -> DataReport | None:
+    """Report the version that an ingestion left; None where its page is there already, or there are no rows to report.
 
     Raises:
-        InputError: no data yet, or no such version.
         ServiceError: MLflow does not answer; the page is there by then.
     """
-    return report_data(config, home, version).path
+    rows: dict[str, int] = {name: sum(report.splits[name].values()) for name in SPLITS}
+    if report.version is None or not any(sum(labels.values()) for labels in report.splits.values()):
+        return None
+    if page_path(home, report.version).exists() and not report.new_version:
+        return None
+    known = DataVersion(report.version, str(report.fingerprint), rows, report.leaks, report.naive_leak)
+    return report_data(config, home, report.version, known=known)
 
 
 def report_data(
     config: Config, home: Home, version: int | None = None, *, to_mlflow: bool = True, known: DataVersion | None = None
 ) -> DataReport:
-    """The same, with all that was found; with `to_mlflow` off the page alone. Doing it again replaces what is there.
+    """Write the page of a data version (the latest by default) and log it to MLflow, unless `to_mlflow` is off.
+
+    Doing it again replaces what is there.
 
     What is `known` of the version need not be found out from the table again.
 
@@ -79,7 +86,7 @@ def gather_facts(home: Home, version: int | None = None, known: DataVersion | No
     """All that is known of a version: its table looked through once, its report, quarantine and predecessor beside it."""
     from finsent.data.dataset import data_version, read_report
     from finsent.data.diff import difference
-    from finsent.data.inspection import conflict_sides, latest_time, origin, previous_version, quarantined, version_numbers
+    from finsent.data.inspection import latest_time, origin, previous_version, quarantine_examples, version_numbers
     from finsent.data.language import detect_language
     from finsent.data.summary import count_languages, summarise
     from finsent.evaluation.confounding import confounding
@@ -91,19 +98,16 @@ def gather_facts(home: Home, version: int | None = None, known: DataVersion | No
     before = previous_version(home, made)
     newest = max(version_numbers(home), default=made)
     # rows that later ingestions quarantined are not of this version
-    view = quarantined(home, until=None if made >= newest else latest_time(home, made))
-    examples: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in _mixed(view.rows):
-        if len(examples[row["reason"]]) < _EXAMPLES:
-            examples[row["reason"]].append(row)
+    until = None if made >= newest else latest_time(home, made)
+    refused = quarantine_examples(home, until, _EXAMPLES, _CONFLICTS)
     return DataFacts(
         data=data,
         report=_without_secrets(read_report(home, made)),
         summary=summary,
         confounding=confounding(summary.counts.sum(axis=0), summary.of_split("train"), summary.of_split("test"), summary.sources),
-        quarantine=dict(examples),
-        quarantined=view.reasons,
-        conflicts=conflict_sides(_mixed(view.rows), _CONFLICTS),
+        quarantine=refused.rows,
+        quarantined=refused.reasons,
+        conflicts=refused.conflicts,
         difference=difference(home, before, data.version) if before is not None else None,
         languages=count_languages(summary.sample, detect_language),
     )
@@ -207,14 +211,6 @@ def _log_run(config: Config, home: Home, facts: "DataFacts", page: Path) -> str:
             )
     _log.info("data version %s: page %s, MLflow run %s", data.version, page, run_id)
     return run_id
-
-
-def _mixed(rows: Iterable[dict[str, Any]]) -> Iterable[dict[str, Any]]:
-    """The rows source by source in turn, so that a few of them show more than the first file."""
-    by_source: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in rows:
-        by_source[row["source"]].append(row)
-    return (row for row in chain.from_iterable(zip_longest(*by_source.values())) if row is not None)
 
 
 def _without_secrets(report: Mapping[str, Any]) -> dict[str, Any]:

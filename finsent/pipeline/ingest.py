@@ -38,8 +38,6 @@ from finsent.data.dataset import (
     report_path,
 )
 from finsent.data.grouping import build_graph, is_one_of, place
-=======
-from finsent.data.grouping import build_graph, place
 from finsent.data.held_out import check_held_out
 from finsent.data.index import add_signatures
 from finsent.data.placing import ACCEPTED, DUPLICATE, Placement, Rows
@@ -120,8 +118,6 @@ def ingest(config: Config, home: Home, sources: Sequence[Source] = ()) -> Ingest
     with open_spool(home.root / "spool", config.data) as spool:
         reading = spool_sources(sources, config.data, datetime.now(UTC), spool, _schemas(home))
         spooled = spool.finish([identify(item) for item in reading.inputs])
-=======
-        spooled = spool.finish()
         check_held_out(split_rule(config.data), chain(reading.read, _sources(home, config)))
         home.lock("ingest").parent.mkdir(parents=True, exist_ok=True)
         with FileLock(home.lock("ingest")):
@@ -193,8 +189,11 @@ def _commit(
         audit=audit.describe(),
         naive_leak=naive.leak,
         naive_rows=naive.rows,
-        version=stored.version if len(splits) else None,
-        fingerprint=(add_fingerprints(stored.fingerprint, added) if added else stored.fingerprint) if len(splits) else None,
+        # a table that was only created holds no version of the data; one whose rows were all dropped by review does
+        version=stored.version if len(splits) or stored.version else None,
+        fingerprint=(add_fingerprints(stored.fingerprint, added) if added else stored.fingerprint)
+        if len(splits) or stored.version
+        else None,
         new_version=added is not None,
         seconds=time.monotonic() - started,
     )

@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Final
 
 from finsent.data import tables
+from finsent.data.contract import CONFLICT
 from finsent.data.corrections import apply_to_table
-from finsent.data.known import CONFLICT, Known, read_as
+from finsent.data.known import Known
+from finsent.data.quarantine import ids_of, labels_of, rows_at
 from finsent.data.review_file import Entry, Filled, read_entries, write_entries
 from finsent.data.reviews import KINDS, Decision, Kind, load_decisions, record_decisions
 from finsent.data.splits import SPLITS
 from finsent.errors import InputError
 from finsent.home import Home
 from finsent.labels import LABEL2ID, LABELS
-from finsent.text import text_id
 
 _log = logging.getLogger(__name__)
 
@@ -100,17 +101,30 @@ def list_suspects(home: Home, *, limit: int | None = None, with_test: bool = Fal
 
 def list_conflicts(home: Home, *, limit: int | None = None) -> Listing:
     """Texts quarantined as contradictory that nobody has decided on, each side once, the sides of one conflict together."""
-    filters = [("reason", "=", CONFLICT)]
-    # the rows of one conflict were appended together: sorting by time alone keeps them so
-    rows = sorted(tables.read(home, "quarantine", filters=filters).to_pylist(), key=lambda row: row["ingested_at"])
-    decided = load_decisions(home)
-    entries: dict[tuple[str, str], Entry] = {}
-    for row in rows:
-        row_id, label = text_id(row["text"]), read_as(row["detail"])
-        if row_id not in decided:
-            entry = Entry(row_id, row["text"], label, "", None, row["source"], "conflict", row["detail"])
-            entries.setdefault((row_id, label), entry)
-    return Listing(list(entries.values())[:limit], len(entries), len(rows), len(rows))
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    version, decided, start = tables.version(home, "quarantine"), load_decisions(home), 0
+    sides: dict[tuple[str, str], tuple[datetime, int]] = {}
+    looked_at = 0
+    columns = ["id", "text", "reason", "detail", "label", "ingested_at"]
+    for batch in tables.batches(home, "quarantine", columns, version=version):
+        positions = np.flatnonzero(pc.equal(batch["reason"], CONFLICT).to_numpy(zero_copy_only=False))
+        some = batch.take(pa.array(positions))
+        times = some["ingested_at"].to_pylist()
+        for row_id, label, time, position in zip(ids_of(some), labels_of(some), times, (positions + start).tolist(), strict=True):
+            if row_id not in decided:
+                sides[row_id, label] = min((time, position), sides.get((row_id, label), (time, position)))
+        start, looked_at = start + batch.num_rows, looked_at + len(positions)
+    # the rows of one conflict were appended together: sorting by time and place keeps them so
+    shown = sorted(sides.items(), key=lambda item: item[1])[:limit]
+    rows = rows_at(home, version, [position for _, (_, position) in shown])
+    entries = [
+        Entry(row_id, row["text"], label, "", None, row["source"], "conflict", row["detail"])
+        for ((row_id, label), _), row in zip(shown, rows, strict=True)
+    ]
+    return Listing(entries, len(sides), looked_at, looked_at)
 
 
 def write_listing(listing: Listing, path: Path) -> None:

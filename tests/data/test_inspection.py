@@ -1,14 +1,17 @@
 """Versions and quarantine, as ingestion left them."""
 
+from collections import Counter
+
 import pytest
 
 from finsent.config import load_config
+from finsent.data.contract import CONFLICT
 from finsent.data.inspection import (
-    CONFLICT,
     conflict_sides,
     latest_time,
     list_versions,
     previous_version,
+    quarantine_examples,
     quarantined,
     version_numbers,
 )
@@ -71,7 +74,31 @@ def test_a_tweet_that_holds_the_dividing_word_is_not_divided() -> None:
     assert found == (here, f"{there}; Neutral in c row 3, 'x'")
 
 
+def test_examples_come_from_every_source_and_no_more_than_asked_for(sampled: Sampled) -> None:
+    home, first, second = sampled
+    found = quarantine_examples(home, None, 3, 20)
+    assert found.reasons == quarantined(home).reasons == dict(Counter(first.reasons) + Counter(second.reasons))
+    assert found.rows.keys() == found.reasons.keys()
+    for reason, rows in found.rows.items():
+        everything = quarantined(home, reason=reason)
+        assert len(rows) == min(3, everything.total)
+        assert len({row["source"] for row in rows}) == min(3, len({row["source"] for row in everything.rows}))
+        assert all(row in everything.rows for row in rows)
+        # the latest of each source
+        latest = {
+            source: max(row["ingested_at"] for row in everything.rows if row["source"] == source)
+            for source in {row["source"] for row in rows}
+        }
+        assert rows[0]["ingested_at"] == latest[rows[0]["source"]]
+    assert len(found.conflicts) == 20
+    assert first.version is not None
+    assert quarantine_examples(home, latest_time(home, first.version), 3, 20).reasons == first.reasons
+    few = quarantined(home, limit=5)
+    assert few.rows == quarantined(home).rows[:5]
+
+
 def test_nothing_is_there_yet(home: Home) -> None:
     assert list_versions(home) == []
     assert quarantined(home).total == 0
+    assert quarantine_examples(home, None, 3, 20).rows == {}
     assert not home.root.exists()

@@ -247,3 +247,20 @@ def test_a_commit_is_found_again_when_others_follow_before_it_is_looked_for(home
 
     monkeypatch.setattr(tables, "append", overtaken)
     assert tables.append_next(home, "inbox", inbox_rows("b"), "edit", start) == tables.Position(start.version + 1, 1)
+
+
+@pytest.mark.parametrize("column", ["id", "text", "label", "source", "group", "split"])
+def test_a_row_that_somebody_wrote_without_a_value_is_named(home: Home, column: str) -> None:
+    from deltalake import write_deltalake
+
+    row = {"id": "a" * 32, "text": "x", "label": "Neutral", "source": "s", "group": "a" * 32, "split": "train"}
+    rows = pa.Table.from_pylist([row | {column: None}], schema=tables.SCHEMAS["tweets"])
+    Path(tables.location(home, "tweets")).mkdir(parents=True)
+    write_deltalake(tables.location(home, "tweets"), rows)
+    for reading in (
+        lambda: tables.read(home, "tweets"),
+        lambda: list(tables.batches(home, "tweets", ["created_at", column], rows=1)),
+    ):
+        with pytest.raises(InputError, match=rf"has rows without a value in column '{column}'\. Was the table changed by hand\?"):
+            reading()
+    assert tables.read(home, "tweets", columns=["ingested_at"]).num_rows == 1

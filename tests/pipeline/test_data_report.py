@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 
 from finsent.config import Config, Source, load_config
-from finsent.data.dataset import report_path
+from finsent.data import tables
+from finsent.data.dataset import data_version, report_path
 from finsent.data.sample import sample_sources
 from finsent.errors import InputError
 from finsent.evaluation.data_page import NOT_RECORDED, write_page
 from finsent.home import Home
-from finsent.pipeline.data_report import DataReport, describe, figures, publish_data_report, report_data
+from finsent.pipeline.data_report import DataReport, describe, figures, report_data, report_ingestion
 from finsent.pipeline.ingest import ingest
+from finsent.pipeline.review import decide
 from finsent.registry.tracking import connect, experiment_id
 
 CORE = ("zeroshot_sent_train", "pyfin_moritz", "mattgilgo", "yash612", "poojathakoor", "fiqa", "surge_crypto", "surge_stock")
@@ -60,7 +62,7 @@ def write(path: Path, *rows: tuple[str, str]) -> Source:
 def test_page_and_run_hold_the_same_and_are_there_once(mlflow_home: Home, config: Config) -> None:
     first = ingest(config, mlflow_home, sample_sources(1))
     second = ingest(config, mlflow_home, sample_sources(2))
-    path = publish_data_report(config, mlflow_home)
+    path = report_data(config, mlflow_home).path
     assert path == mlflow_home.reports / f"data-v{second.version}.html"
     page = Page(path)
     assert len(page.references) == 4
@@ -146,8 +148,6 @@ def test_what_was_not_recorded_is_said_to_be_missing(home: Home, config: Config,
 def test_upkeep_makes_a_version_but_no_other_data(home: Home, config: Config, tmp_path: Path) -> None:
     from deltalake import DeltaTable
 
-    from finsent.data import tables
-
     for name in "ab":
         ingest(config, home, [write(tmp_path / f"{name}.jsonl", (f"$AAPL is a buy says {name * 9}", "Bullish"))])
     DeltaTable(tables.location(home, "tweets")).optimize.compact()
@@ -159,8 +159,6 @@ def test_upkeep_makes_a_version_but_no_other_data(home: Home, config: Config, tm
 
 
 def test_a_version_made_by_a_review_shows_what_it_changed(home: Home, config: Config, tmp_path: Path) -> None:
-    from finsent.data import tables
-    from finsent.pipeline.review import decide
 
     ingest(config, home, [write(tmp_path / "a.jsonl", ("$AAPL is a buy", "Bearish"), ("fed meets", "Neutral"))])
     (wrong,) = (row["id"] for row in tables.read(home, "tweets").to_pylist() if row["label"] == "Bearish")
@@ -174,7 +172,7 @@ def test_a_version_made_by_a_review_shows_what_it_changed(home: Home, config: Co
 
 def test_no_data_no_report(home: Home, config: Config) -> None:
     with pytest.raises(InputError, match="no data yet"):
-        publish_data_report(config, home)
+        report_data(config, home)
     assert not home.root.exists()
 
 
@@ -197,3 +195,20 @@ def test_label_and_source_of_the_core_files_are_confounded(home: Home, config: C
     # 0.591 against 0.460 over all rows (SOURCES.md); here learnt on train and scored on test
     assert found.source_majority_accuracy == pytest.approx(0.591, abs=0.02)
     assert found.majority_accuracy == pytest.approx(0.460, abs=0.02)
+
+
+def test_an_ingestion_is_reported_once_and_not_where_no_row_is_left(mlflow_home: Home, config: Config, tmp_path: Path) -> None:
+    source = write(tmp_path / "a.jsonl", ("$AAPL is a buy", "Bullish"), ("fed meets", "Neutral"))
+    made = ingest(config, mlflow_home, [source])
+    first = report_ingestion(config, mlflow_home, made)
+    assert first is not None
+    assert first.run_id
+    assert first.facts.data == data_version(mlflow_home)
+    written = first.path.read_bytes()
+    again = ingest(config, mlflow_home, [source])
+    assert (again.version, report_ingestion(config, mlflow_home, again)) == (made.version, None)
+    assert first.path.read_bytes() == written
+    gone = decide(mlflow_home, tables.read(mlflow_home, "tweets")["id"].to_pylist(), "drop", who="ada", why="spam")
+    empty = ingest(config, mlflow_home, [source])
+    assert (empty.version, empty.new_version, empty.accepted) == (gone.version, False, 0)
+    assert report_ingestion(config, mlflow_home, empty) is None

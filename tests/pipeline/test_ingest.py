@@ -260,6 +260,20 @@ def test_a_leak_is_refused_before_writing(home: Home, tmp_path: Path, monkeypatc
     assert data_version(home).leaks is None
 
 
+def test_rows_that_do_not_add_up_are_refused_before_writing(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = module.spool_sources
+
+    def miscounted(*arguments: Any) -> Any:
+        reading = real(*arguments)
+        reading.read["a"] += 1
+        return reading
+
+    monkeypatch.setattr(module, "spool_sources", miscounted)
+    with pytest.raises(Refused, match=r"rows of source 'a' do not add up: .* Nothing was written"):
+        ingest(CONFIG, home, [write(tmp_path / "a.jsonl", ("fed meets", "Neutral"), ("", "Neutral"))])
+    assert [tables.version(home, name) for name in ("tweets", "quarantine")] == [None, None]
+
+
 @pytest.mark.parametrize("crash_at", ["quarantine", "tweets", "signatures", "report"])
 def test_a_crash_between_the_commits_loses_and_doubles_nothing(
     home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crash_at: str

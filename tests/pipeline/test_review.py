@@ -2,7 +2,9 @@
 
 import csv
 import json
+import tracemalloc
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,13 @@ import pytest
 
 from finsent.config import Source, load_config
 from finsent.data import tables
+from finsent.data.contract import CONFLICT
 from finsent.data.dataset import data_version
+from finsent.data.inspection import quarantine_examples, quarantined
+from finsent.data.known import Known
+from finsent.data.quarantine import earlier_conflicts, record
 from finsent.data.reviews import Decision, load_decisions, read_reviews
+from finsent.data.rows import Quarantined
 from finsent.data.sample import sample_sources
 from finsent.errors import InputError
 from finsent.home import Home, resolve_home
@@ -104,6 +111,46 @@ def test_conflicts_show_each_side_once_and_together(small: Home, tmp_path: Path)
     assert all("against" in entry.detail for entry in listing.entries)
     assert {(entry.kind, entry.source, entry.confidence) for entry in listing.entries} == {("conflict", "small", None)}
     assert len(list_conflicts(small, limit=1).entries) == 1
+
+
+def test_conflicts_from_before_ids_and_labels_were_recorded(small: Home, tmp_path: Path) -> None:
+    from deltalake import write_deltalake
+
+    other = resolve_home({"FINSENT_HOME": str(tmp_path / "other")})
+    Path(tables.location(other, "quarantine")).mkdir(parents=True)
+    old = tables.read(small, "quarantine").drop_columns(["id", "input", "label"])
+    write_deltalake(tables.location(other, "quarantine"), old)
+    assert list_conflicts(other) == list_conflicts(small)
+    with pytest.raises(InputError, match="was read as Bearish and as Bullish"):
+        decide(other, [DONE], "accept", **WHO)
+    assert decide(other, [DONE[:8]], "drop", **WHO).recorded == 1
+    assert DONE not in {entry.id for entry in list_conflicts(other).entries}
+    assert earlier_conflicts(other) == earlier_conflicts(small)
+
+
+def test_memory_does_not_grow_with_the_texts_of_the_quarantine(home: Home) -> None:
+    texts = [f"{number} " + "x" * 4000 for number in range(2500)]
+    labels = ("Bullish", "Bearish")
+    rows = [
+        Quarantined("a", label, number, text, CONFLICT, f"{label} against", text_id(text), "sha256:0", label)
+        for number, text in enumerate(texts)
+        for label in labels
+    ]
+    record(home, rows, datetime(2025, 6, 1, tzinfo=UTC))
+    del rows
+    for look in (
+        lambda: list_conflicts(home, limit=3).found,
+        lambda: len(Known.of(home, [text_id(texts[0])]).contradictory) * 5000,
+        lambda: len(earlier_conflicts(home)) * 2,
+        lambda: quarantined(home, limit=3).total,
+        lambda: sum(quarantine_examples(home, None, 3, 3).reasons.values()),
+    ):
+        assert look() == 5000  # and modules are imported
+        tracemalloc.start()
+        look()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 8e6, "the texts are 20 MB"
 
 
 def test_what_is_decided_on_is_listed_no_more(sampled: Home, tmp_path: Path) -> None:
