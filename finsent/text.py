@@ -16,13 +16,18 @@ URL: Final = re.compile(r"(?:https?://|www\.|\bpic\.twitter\.com/|\bt\.co/)\S*|\
 _HANDLE: Final = re.compile(r"(?<![\w@])@\w+")
 _RETWEET: Final = re.compile(r"^(?:rt @user\s*:?\s*)+")
 _CASHTAG: Final = re.compile(r"(?<![\w$])\$[a-z][a-z0-9_.\-]{0,19}(?<![.\-])(?!\w)")
-_CUT: Final = re.compile(r"\s*\.{3,}$")
 _REPEAT: Final = re.compile(r"(\W)\1{2,}")
 # pictographs, dingbats, arrows, flags, skin tones and what joins them into one sign; no letters, digits or currency signs
 _EMOJI: Final = re.compile(
     "[\U0001f000-\U0001faff\u2190-\u21ff\u2300-\u23ff\u2500-\u27bf\u2900-\u297f\u2b00-\u2bff\u20e3\U000e0020-\U000e007f]+"
 )
 _WORD: Final = re.compile(r"(?<![\w$@])[^\W\d_]")  # its first letter; cashtags and handles are no words
+# what may stand behind the ellipsis of a text that was cut short: closing quotes and brackets, emoji, links, `(via @x)`
+_BEHIND: Final = re.compile(
+    rf"""(?:[\s"')\]}}»]|{_EMOJI.pattern}|(?:https?://|www\.|pic\.twitter\.com/|t\.co/)\S*+|[(\[]?\bvia @\w++)*+"""
+)
+_CUT: Final = re.compile(r""" ?[(\[]?(?<!\.)\.{3,}+(?:[\s"')\]}»]|[(\[]?\bvia @\w++)*+$""")
+_CREDIT: Final = re.compile(r"""(?<![\s"')\]}»])(?:[\s"')\]}»]|[(\[]?\bvia @\w++)++$""")
 # a word of plain letters between white space outlasts every step of `normalise`
 _PLAIN_WORD: Final = re.compile(r"(?<!\S)(?!rt\s)[a-z]+(?!\S)", re.IGNORECASE)
 # invisible marks that change nothing a reader sees, and quotes that keyboards set differently
@@ -35,23 +40,30 @@ def normalise(text: str) -> str:
     HTML entities resolved, Unicode width and case folded (NFKC), links dropped, handles masked, a leading `RT @x:` dropped,
     white space collapsed. Applying it twice changes nothing.
     """
-    once = _step(text)
+    return _identity(_fold(text))
+
+
+def _identity(folded: str) -> str:
+    once = _strip(folded)
     # only entities and non-ASCII characters can still change: "&amp;amp;", or a fold that composes anew
     while "&" in once or not once.isascii():
-        again = _step(once)
+        again = _strip(_fold(once))
         if again == once:
             break
         once = again
     return once
 
 
-def _step(text: str) -> str:
+def _fold(text: str) -> str:
     if "&" in text:
         text = html.unescape(text)
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text.translate(_MARKS))
-    text = text.casefold()
-    text = _HANDLE.sub("@user", URL.sub(" ", text))
+    return text.casefold()
+
+
+def _strip(folded: str) -> str:
+    text = _HANDLE.sub("@user", URL.sub(" ", folded))
     return _RETWEET.sub("", " ".join(text.split()))
 
 
@@ -61,20 +73,29 @@ class Forms(NamedTuple):
     id: str
     """See `text_id`."""
     template: str
-    """Near-duplicate form: the identity form without emoji, cashtags masked, long runs of a mark shortened, a final ellipsis
-    cut. A text without a word keeps emoji and cashtags, which are all it says."""
+    """Near-duplicate form: the identity form without emoji, cashtags masked, long runs of a mark shortened, quotes before it
+    and a final ellipsis dropped, with what may stand behind one. A text without a word keeps emoji and cashtags, which are all
+    it says."""
     cut: bool
-    """Whether it ends in an ellipsis, as platforms leave it when they cut a tweet short."""
+    """Whether it ends in an ellipsis, as platforms leave it when they cut a tweet short: inside or before a link too, and
+    where a quote is closed behind it or `(via @x)` follows."""
 
 
 def forms(text: str) -> Forms:
     """All forms at once, at the price of one normalisation."""
-    identity = normalise(text)
+    folded = _fold(text)
+    identity = _identity(folded)
     plain = identity if identity.isascii() else " ".join(_EMOJI.sub(" ", identity).split())
-    masked = _CASHTAG.sub("$tag", _CUT.sub("", plain))
-    if _WORD.search(masked) is None:
-        masked = plain = identity  # nothing else to tell "$AAPL 🚀" from "$TSLA 📉" by
-    return Forms(_digest(identity), _REPEAT.sub(r"\1\1", masked), plain.endswith("..."))
+    masked, cut = plain, False
+    if "..." in plain:
+        masked = _CUT.sub("", plain)
+        cut = masked != plain
+    if not cut and "..." in folded and _BEHIND.fullmatch(folded, folded.rindex("...") + 3):
+        masked, cut = _CREDIT.sub("", plain), True  # the ellipsis went with the link that it stood in
+    masked = _CASHTAG.sub("$tag", masked)
+    # without a word there is nothing else to tell "$AAPL 🚀" from "$TSLA 📉" by
+    template = identity if _WORD.search(masked) is None else masked.lstrip("\"' ")
+    return Forms(_digest(identity), _REPEAT.sub(r"\1\1", template), cut)
 
 
 def is_blank(text: str) -> bool:

@@ -93,6 +93,55 @@ def test_template_shortens_runs_of_marks_and_cuts_the_ellipsis() -> None:
     assert not forms("good to go.").cut
 
 
+CUT = (
+    ("…", "..."),
+    ("", " ", " https", " https://t.co/a", " http://site.io/a-b", " www.site.io/x", " t.co/", " pic.twitter.com/x", " ht"),
+    ("", '"', "”", ")", "]", " https://t.co/x1", " (via @some_one)", " via @a", " 🚀", "” https://t.co/x1 🚀"),
+)
+
+
+@given(
+    st.lists(st.sampled_from(["the", "Fed", "$AAPL", "@you", "fell", "5%", "wow!!!!", "🚀", "“so”"]), min_size=1, max_size=9),
+    st.tuples(*map(st.sampled_from, CUT)),
+    st.text(max_size=20),
+)
+def test_a_cut_text_is_known_for_one_and_begins_as_the_whole_did(words: list[str], cut: tuple[str, str, str], more: str) -> None:
+    ellipsis, link, behind = cut
+    start = f"Markets rally {' '.join(words)}"
+    short = forms(f"{start}{link}{ellipsis}{behind}")
+    assert short.cut
+    whole = forms(f"{start}{link if link in ('', ' ') else f'{link}://tps'} {more} which means").template
+    assert whole.startswith(short.template.removesuffix(" ht"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rally… and go",
+        "see https://site.io/a...b now",
+        "https://t.co/a… is down",
+        "rally (via @x)",
+        "rally …5",
+        "via @x",
+        "a .. (via @x)",
+    ],
+)
+def test_an_ellipsis_before_more_words_cuts_nothing(text: str) -> None:
+    assert not forms(text).cut
+
+
+def test_what_stands_around_a_cut_text_is_not_part_of_its_template() -> None:
+    for cut in ("fell…", "“fell…”", "fell… (via @x)", "fell [...]", "fell https://t.co/ab… via @x", "'fell https…'", "fell (…)"):
+        assert forms(cut)[1:] == ("fell", True)
+    assert forms('he said "it fell…"').template == 'he said "it fell'
+    assert forms("rally… https://site.io/a...b").cut
+
+
+def test_long_runs_of_marks_cost_no_square() -> None:
+    for run in ("." * 20_000, '"' * 20_000, "(" * 20_000, " via @x" * 3000, " t.co/…" * 3000):
+        assert not forms(f"{run} fell … {run} go").cut
+
+
 def test_text_hash_sees_every_character() -> None:
     assert text_hash("a") != text_hash("A")
     assert text_hash("a") == text_hash("a")

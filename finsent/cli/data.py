@@ -40,8 +40,8 @@ def register(group: click.Group) -> None:
         options=(
             click.argument("files", nargs=-1, metavar="[FILE]..."),
             click.option("--inbox", is_flag=True, help="The files hold unlabelled tweets: put them into the inbox for scoring."),
-            click.option("--text", default="text", show_default=True, metavar="COLUMN", help="Column that holds the tweet."),
-            click.option("--label", default="label", show_default=True, metavar="COLUMN", help="Column that holds the label."),
+            click.option("--text", show_default="text", metavar="COLUMN", help="Column that holds the tweet."),
+            click.option("--label", show_default="label", metavar="COLUMN", help="Column that holds the label."),
             click.option(
                 "--label-map",
                 metavar="MAP",
@@ -72,11 +72,11 @@ def _ingest(
     Every row ends in exactly one place: accepted, duplicate, or quarantined with a reason. Without a FILE the configured
     `data.sources` are read. Splits go by near-duplicate group, so that the test set never leaks into training.
     """
-    if name and len(files) != 1:
+    if name is not None and len(files) != 1:
         raise InputError(
             f"--name {name!r} names one source, and {len(files)} were given. Ingest them one by one, or leave --name out."
         )
-    _check_options(files, columns, inbox=inbox)
+    _check_options(files, columns | {"name": name}, inbox=inbox)
     if inbox:
         return _into_inbox(settings, files, columns["text"], columns["created_at"])
     from finsent.pipeline.ingest import ingest
@@ -120,11 +120,19 @@ def _check_options(files: tuple[str, ...], given: dict[str, Any], *, inbox: bool
         raise InputError(
             "--query needs one FILE, the database's URL, and labelled tweets. For the inbox, export the rows to a file."
         )
+    for option in ("name", "label", "label_map", "text", "created_at"):
+        if given[option] is None:
+            continue
+        shown = f"--{option.replace('_', '-')} {given[option]!r}"
+        if inbox and option in ("name", "label", "label_map"):
+            raise InputError(f"{shown} is for labelled tweets, and --inbox takes unlabelled ones. Leave one of the two out.")
+        if not inbox and not files:
+            raise InputError(f"{shown} needs a FILE: sources of the configuration (data.sources) have settings of their own.")
     if given["format"] != "auto" and (inbox or not files):
         raise InputError(f"--format {given['format']!r} needs a labelled FILE.")
 
 
-def _into_inbox(settings: Settings, files: tuple[str, ...], text: str, created_at: str | None) -> Outcome:
+def _into_inbox(settings: Settings, files: tuple[str, ...], text: str | None, created_at: str | None) -> Outcome:
     from finsent.data.inbox import receive
 
     if not files:
@@ -133,7 +141,7 @@ def _into_inbox(settings: Settings, files: tuple[str, ...], text: str, created_a
     report = receive(
         files,
         settings.home(),
-        text=text,
+        text="text" if text is None else text,
         created_at=created_at,
         max_characters=data.max_characters,
         masked=data.mask_handles,

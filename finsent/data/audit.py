@@ -6,9 +6,10 @@ from itertools import combinations
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from finsent.config import DataConfig
-from finsent.data.linking import TextsOf, pairs_apart
+from finsent.data.linking import Active, TextsOf, pairs_apart
 from finsent.data.shingles import Int64
 from finsent.data.signatures import Signatures, sign
 from finsent.data.splits import CODES, SPLITS, Codes
@@ -40,7 +41,13 @@ class LeakAudit:
 
 
 def audit_splits(
-    nodes: Int64, splits: Codes, signatures: Signatures, texts_of: TextsOf, config: DataConfig, *, new_from: int = 0
+    nodes: Int64,
+    splits: Codes,
+    signatures: Signatures,
+    texts_of: TextsOf,
+    config: DataConfig,
+    *,
+    active: Active | None = None,
 ) -> LeakAudit:
     """Audit rows.
 
@@ -50,7 +57,7 @@ def audit_splits(
         signatures: Of the nodes.
         texts_of: Templates of the nodes.
         config: Threshold and shingle size.
-        new_from: Pairs of two nodes below this were audited before.
+        active: Nodes that got a row, or all when left out; pairs of two others were audited before.
     """
     table = np.zeros((len(signatures), len(CODES)), np.int64)
     np.add.at(table, (nodes, splits), 1)
@@ -65,7 +72,7 @@ def audit_splits(
         lambda some: texts_of(there[some]),
         config,
         home.astype(np.int64),
-        new_from=int(np.searchsorted(there, new_from)),
+        active=None if active is None else active[there],
     )
     low, high = table[pairs[:, 0]], table[pairs[:, 1]]
     exact, near = {}, {}
@@ -86,11 +93,40 @@ def audit_texts(texts: Sequence[Forms], splits: Codes, config: DataConfig) -> Le
     return audit_splits(nodes, splits, signatures, lambda some: [templates[row] for row in some], config)
 
 
-def naive_leak(groups: Int64) -> float | None:
+@dataclass(frozen=True)
+class NaiveSplit:
+    """What a plain random 85/15 split of all rows read so far would have leaked."""
+
+    leak: float | None
+    """Share of test rows with a near duplicate in train; None of too few rows to split."""
+    rows: int
+    """Rows that this is over, copies included."""
+
+
+def naive_split(components: Int64, is_new: npt.NDArray[np.bool_], before: NaiveSplit | None) -> NaiveSplit:
+    """What is known after an ingestion: of its rows by their own copies, of those from before at least what was known of them.
+
+    Copies are not stored, so those of rows read earlier are in `before` alone.
+
+    Args:
+        components: Near-duplicate group of each row, of those accepted before and of those that are new, copies included.
+        is_new: Which are new.
+        before: Of the rows read until then.
+    """
+    count = int(is_new.sum())
+    if before is None or before.leak is None or not count:
+        return before if before is not None and not count else NaiveSplit(naive_leak(components), len(components))
+    old, new = naive_leak(components, ~is_new), naive_leak(components, is_new)
+    rows = before.rows + count
+    return NaiveSplit((before.rows * max(before.leak, old or 0.0) + count * (new or 0.0)) / rows, rows)
+
+
+def naive_leak(groups: Int64, of: npt.NDArray[np.bool_] | None = None) -> float | None:
     """Share of test rows with a near duplicate in train under a plain random 85/15 split, mean of ten seeds.
 
     Args:
         groups: Near-duplicate group of each row, copies included.
+        of: Test rows that count; all when left out.
     """
     tested = round(len(groups) * _NAIVE_TEST_SHARE)
     if not tested:
@@ -100,16 +136,18 @@ def naive_leak(groups: Int64) -> float | None:
     for seed in range(_NAIVE_SEEDS):
         order = np.random.default_rng(seed).permutation(len(numbers))
         in_train = np.bincount(numbers[order[tested:]], minlength=numbers.max() + 1) > 0
-        shares.append(in_train[numbers[order[:tested]]].mean())
-    return float(np.mean(shares))
+        rows = order[:tested] if of is None else order[:tested][of[order[:tested]]]
+        if len(rows):
+            shares.append(in_train[numbers[rows]].mean())
+    return float(np.mean(shares)) if shares else None
 
 
 GROUP_SIZES: Final = (("1", 1), ("2", 2), ("3-5", 5), ("6-10", 10), ("11-100", 100))
 
 
-def group_sizes(groups: Int64) -> dict[str, int]:
-    """Rows by the size of their near-duplicate group, copies included."""
-    sizes = np.bincount(np.unique(groups, return_inverse=True)[1]) if len(groups) else np.zeros(0, np.int64)
-    bins = np.searchsorted([largest for _, largest in GROUP_SIZES], sizes)
-    rows = np.bincount(bins, weights=sizes, minlength=len(GROUP_SIZES) + 1).astype(int)
+def group_sizes(groups: Int64, of: npt.NDArray[np.bool_] | None = None) -> dict[str, int]:
+    """Rows by the size of their near-duplicate group, copies included; only rows in `of` where that is given."""
+    _, numbers, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    bins = np.searchsorted([largest for _, largest in GROUP_SIZES], sizes[numbers if of is None else numbers[of]])
+    rows = np.bincount(bins, minlength=len(GROUP_SIZES) + 1)
     return dict(zip([*(name for name, _ in GROUP_SIZES), ">100"], rows.tolist(), strict=True))

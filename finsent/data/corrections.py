@@ -12,7 +12,14 @@ from typing import Final
 import pyarrow as pa
 
 from finsent.data import tables
-from finsent.data.dataset import fingerprint_rows, read_audit
+from finsent.data.dataset import (
+    FINGERPRINTED,
+    add_fingerprints,
+    fingerprint_rows,
+    fingerprint_table,
+    read_audit,
+    subtract_fingerprint,
+)
 from finsent.data.reviews import Decision, load_decisions
 from finsent.home import Home
 
@@ -50,13 +57,16 @@ def _apply(home: Home, position: tables.Position) -> _Applied | None:
 
     decisions = load_decisions(home)
     decided = pc.field("id").isin(pa.array(list(decisions), pa.string()))
-    changes = _changes(tables.read(home, "tweets", columns=["id", "label"], filters=decided), decisions)
+    rows = tables.read(home, "tweets", columns=FINGERPRINTED, filters=decided)
+    changes = _changes(rows, decisions)
     if not changes.num_rows:
         return _Applied(None)
-    rows = tables.read(home, "tweets", columns=["id", "label", "group", "split"])
+    before = fingerprint_table(home)
     # a label or a removal adds no pair of texts across splits: what was audited before still holds
-    audit = read_audit(home, position.version, fingerprint_rows(rows))
-    metadata = {"fingerprint": fingerprint_rows(_changed(rows, changes)), **audit.metadata()}
+    audit = read_audit(home, position.version, before)
+    untouched = subtract_fingerprint(before, fingerprint_rows(rows))
+    after = add_fingerprints(untouched, fingerprint_rows(_changed(rows, changes)))
+    metadata = {"fingerprint": after, **audit.metadata()}
     rule = tables.last_metadata(home, "tweets", "split_rule")
     if rule is not None:
         metadata["split_rule"] = rule

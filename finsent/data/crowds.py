@@ -21,7 +21,7 @@ _BLOCK: Final = 4_000_000  # products, or pairs, at once: bounds memory
 
 
 def likely_in_crowd(
-    members: Int64, numbers: Int64, texts: Sequence[str], *, threshold: float, size: int, new_from: int
+    members: Int64, numbers: Int64, texts: Sequence[str], active: npt.NDArray[np.bool_], *, threshold: float, size: int
 ) -> Iterator[Int64]:
     """Pairs [P, 2] of members that may be near duplicates, lower row first; a pair may come twice.
 
@@ -29,9 +29,9 @@ def likely_in_crowd(
         members: Rows [M], ascending.
         numbers: Number of each member [M]; only pairs whose numbers differ are wanted.
         texts: Templates of the members.
+        active: One member of a pair at least is active [M].
         threshold: Least Jaccard similarity of near duplicates.
         size: Characters to a shingle.
-        new_from: The higher row of a pair is at least this.
     """
     from scipy.sparse import csr_matrix
 
@@ -50,11 +50,11 @@ def likely_in_crowd(
     def near_enough(left: Int64, right: Int64, overlap: Int64 | int) -> Int64:
         low, high = np.minimum(left, right), np.maximum(left, right)
         found = np.minimum(common[left], common[right]) + overlap >= share * (sizes[left] + sizes[right]) - 1e-9
-        found &= (numbers[left] != numbers[right]) & (members[high] >= new_from)
+        found &= (numbers[left] != numbers[right]) & (active[left] | active[right])
         pairs: Int64 = np.stack([members[low[found]], members[high[found]]], axis=1)
         return pairs
 
-    ours = _one_side(members, numbers, new_from)
+    ours = _one_side(numbers, active)
     joined = matrix[ours]
     cost = np.cumsum(np.asarray(joined @ counts.astype(np.float64)))
     start = 0
@@ -66,12 +66,12 @@ def likely_in_crowd(
     yield from _by_what_is_common(ours, sizes, common, share, near_enough)
 
 
-def _one_side(members: Int64, numbers: Int64, new_from: int) -> Int64:
-    """Places of members of which every wanted pair has at least one: all but those of the most frequent number, or the new."""
+def _one_side(numbers: Int64, active: npt.NDArray[np.bool_]) -> Int64:
+    """Places of members of which every wanted pair has one: all but those of the most frequent number, or the active ones."""
     found, counts = np.unique(numbers, return_counts=True)
     others = np.flatnonzero(numbers != found[counts.argmax()])
-    new = np.flatnonzero(members >= new_from)
-    return others if len(others) <= len(new) else new
+    ours = np.flatnonzero(active)
+    return others if len(others) <= len(ours) else ours
 
 
 def _rare(row: Int64, column: Int64, counts: Int64, sizes: Int64, alone: Int64, share: float) -> npt.NDArray[np.bool_]:

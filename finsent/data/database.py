@@ -153,6 +153,13 @@ def _check_sqlite(source: Source, database: str | None) -> None:
         raise InputError(f"{source.uri!r}: there is no database file {database!r}.{nearest(path.name, beside)}")
 
 
+def _authorise_sqlite(action: int, *_: str | None) -> int:
+    """Deny ATTACH, and VACUUM INTO with it: both make a file where a session is read only too."""
+    import sqlite3
+
+    return sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_ATTACH else sqlite3.SQLITE_OK
+
+
 @contextmanager
 def _connected(source: Source) -> "Iterator[Connection]":
     engine = _engine(source)
@@ -165,6 +172,7 @@ def _connected(source: Source) -> "Iterator[Connection]":
                 # bytes that are not UTF-8 become lone surrogates, which the contract then finds in their row
                 driver: Any = connection.connection.driver_connection
                 driver.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
+                driver.set_authorizer(_authorise_sqlite)
             if backend in _READ_ONLY:
                 connection.exec_driver_sql(_READ_ONLY[backend])
                 connection.commit()

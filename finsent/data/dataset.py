@@ -18,8 +18,10 @@ from finsent.errors import InputError
 from finsent.home import Home
 from finsent.labels import LABEL2ID
 
-FINGERPRINTED: Final = ("id", "label", "group", "split")
+FINGERPRINTED: Final = ("id", "label", "group", "split", "text")
 """Columns that a fingerprint is over."""
+NOTHING: Final = "0" * 32
+"""Fingerprint of no rows."""
 _BATCH: Final = 65_536
 _MODULUS: Final = 1 << 128
 
@@ -44,7 +46,7 @@ class DataVersion:
     version: int
     """Delta version, for time travel."""
     fingerprint: str
-    """Hash of every row's id, label, group and split: equal fingerprints mean equal data."""
+    """Hash of every row's id, label, group, split and text: equal fingerprints mean equal data."""
     rows: dict[str, int]
     """Rows of each split."""
     leaks: int | None
@@ -93,12 +95,12 @@ def data_version(home: Home, version: int | None = None) -> DataVersion:
         InputError: no data yet, no such version.
     """
     version = _existing(home, version)
-    rows = tables.read(home, "tweets", version=version, columns=FINGERPRINTED)
-    if not rows.num_rows:
+    splits = tables.read(home, "tweets", version=version, columns=["split"])
+    if not splits.num_rows:
         raise InputError(f"version {version} of the data has no rows. Run `finsent ingest` first.")
-    fingerprint = fingerprint_rows(rows)
+    fingerprint = fingerprint_table(home, version)
     audit = read_audit(home, version, fingerprint)
-    counts = Counter(rows["split"].to_pylist())
+    counts = Counter(splits["split"].to_pylist())
     return DataVersion(
         version=version,
         fingerprint=fingerprint,
@@ -109,7 +111,7 @@ def data_version(home: Home, version: int | None = None) -> DataVersion:
 
 
 def fingerprint_rows(rows: pa.Table | Iterable[pa.RecordBatch]) -> str:
-    """32 hexadecimal digits over id, label, group and split of all rows, whatever their order.
+    """32 hexadecimal digits over id, label, group, split and text of all rows, whatever their order.
 
     A sum of BLAKE2b hashes modulo 2^128 (the multiset hash AdHash, Bellare and Micciancio 1997), so that adding rows costs
     nothing for those that are there.
@@ -121,6 +123,16 @@ def fingerprint_rows(rows: pa.Table | Iterable[pa.RecordBatch]) -> str:
         for row in zip(*columns, strict=True):
             total += int.from_bytes(hashlib.blake2b("\x1f".join(row).encode(), digest_size=16).digest())
     return f"{total % _MODULUS:032x}"
+
+
+def fingerprint_table(home: Home, version: int | None = None) -> str:
+    """Fingerprint of a version of the table `tweets`, read in batches."""
+    return fingerprint_rows(tables.batches(home, "tweets", FINGERPRINTED, version=version))
+
+
+def subtract_fingerprint(whole: str, part: str) -> str:
+    """Fingerprint of what is left of the rows of `whole` without those of `part`."""
+    return f"{(int(whole, 16) - int(part, 16)) % _MODULUS:032x}"
 
 
 def add_fingerprints(one: str, other: str) -> str:

@@ -27,6 +27,9 @@ def read(file: SourceFile, wanted: Wanted) -> Iterator[list[RawRow]]:
     for batch in _READERS[file.format](file, wanted):
         rows += len(batch)
         yield batch
+    if not rows and file.source is not None and file.format == "sql":
+        query = shorten(file.source.query or "", 200)
+        raise InputError(f"{file.uri!r}: the query {query!r} has no rows. Look at its WHERE and JOIN, and at the database.")
     if not rows:
         raise InputError(f"{file.uri!r} has no rows. Give a file with at least one row under its columns.")
 

@@ -4,8 +4,8 @@ New rows meet the rows accepted before, and one another:
 
 1. A row whose identity was accepted before is a duplicate, or contradicts it when the labels differ.
 2. Near-duplicate rows form groups, together with the groups accepted before that they touch. A group whose members disagree on
-   the label is a conflict: all its new rows are quarantined, with both sides shown. A row accepted before never changes. Rows
-   whose label a person decided on are no part of the disagreement.
+   the label is a conflict: all its new rows are quarantined, with both sides shown, but for those whose label a person decided
+   on. A row accepted before never changes.
 3. A group that touches rows accepted before takes over their group id and split; a new one is named after its smallest id.
 4. New rows that would tie two splits together: see `finsent.data.bridges`.
 
@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from finsent.config import DataConfig
 from finsent.data.bridges import bridge
-from finsent.data.linking import TextsOf, candidates_before, link, unite
+from finsent.data.linking import TextsOf, link, needed_texts, unite
 from finsent.data.placing import (
     ACCEPTED,
     DUPLICATE,
@@ -65,7 +65,7 @@ def build_graph(new: Rows, before: Before, texts_of_rows: TextsOf, config: DataC
     signatures = concatenate(
         [before.rows.signatures.take(first_row[:first_new]), new.signatures.take(first_row[first_new:] - known)]
     )
-    np.logical_or.at(signatures.cut, nodes, np.concatenate([before.rows.signatures.cut, new.signatures.cut]))
+    signatures = signatures.with_cut(nodes, np.concatenate([before.rows.signatures.cut, new.signatures.cut]))
     joined = np.arange(len(first_row))
     if known:
         leaders = np.zeros(len(before.names), np.int64)
@@ -76,10 +76,18 @@ def build_graph(new: Rows, before: Before, texts_of_rows: TextsOf, config: DataC
     def texts_of(wanted: Int64) -> list[str]:
         return texts_of_rows(first_row[wanted])
 
+    active = np.zeros(len(first_row), bool)
+    # a new row can make a node near to what it was not near to before: its text was cut short, or the others were excluded
+    active[nodes[known:][~is_one_of(new.ids, before.rows.ids)]] = True
     if known:
-        texts_of(candidates_before(signatures, config, first_new, joined))
-    components = link(signatures, texts_of, config, new_from=first_new, joined=joined)
-    return Graph(signatures, nodes[known:], nodes[:known], components, first_new), texts_of
+        texts_of(needed_texts(signatures, config, active, joined))
+    components = link(signatures, texts_of, config, active=active, joined=joined)
+    return Graph(signatures, nodes[known:], nodes[:known], components, first_new, active), texts_of
+
+
+def is_one_of(ids: pa.StringArray, others: pa.StringArray) -> npt.NDArray[np.bool_]:
+    """Which of the ids are among the others [N]."""
+    return np.array(pc.is_in(ids, value_set=others).to_numpy(zero_copy_only=False), bool)
 
 
 def place(
@@ -91,6 +99,7 @@ def place(
     rule: SplitRule,
     *,
     stay_out: AbstractSet[str] = frozenset(),
+    decided: npt.NDArray[np.bool_] | None = None,
     dropped: npt.NDArray[np.bool_] | None = None,
     wanted: Codes | None = None,
     times: Int64 | None = None,
@@ -105,6 +114,7 @@ def place(
         config: Threshold and shingle size.
         rule: Decides the split of a new group.
         stay_out: Ids quarantined as contradictory by an earlier ingestion, of which nobody decided yet.
+        decided: New rows of which a person said that the label stands [N].
         dropped: New rows that a person said stay out of the data [N].
         wanted: The split that each new row asks for [N], for rules by time or source.
         times: Of each new row [N]; decides which row of a group is its first under a rule by time.
@@ -127,7 +137,8 @@ def place(
         before=before,
         graph=graph,
         old_members=_old_members(graph, component[starts]),
-        stay_out=pc.is_in(new.ids, value_set=pa.array(sorted(stay_out), pa.string())).to_numpy(zero_copy_only=False),
+        stay_out=is_one_of(new.ids, pa.array(sorted(stay_out), pa.string())),
+        decided=np.zeros(count, bool) if decided is None else decided,
         wanted=wanted,
         order=_order(count, wanted, times, rule),
         rule=rule,
@@ -201,19 +212,18 @@ def _found_alone(scene: Scene, rows: Int64) -> None:
 
 def _settle(scene: Scene, rows: Int64, old: Sequence[int]) -> str:
     """Place the new rows of one component; says what it turned out to be."""
-    open_rows = rows[~scene.new.decided[rows]]
-    labels = {int(scene.new.labels[row]): (False, int(row)) for row in open_rows[::-1]}
-    labels |= {int(scene.before.rows.labels[row]): (True, row) for row in reversed(old) if not scene.before.rows.decided[row]}
+    labels = {int(scene.new.labels[row]): (False, int(row)) for row in rows[::-1]}
+    labels |= {int(scene.before.rows.labels[row]): (True, row) for row in reversed(old)}
     if len(labels) > 1:
-        _conflict(scene, open_rows, labels)
-        rows = rows[scene.new.decided[rows]]
+        _conflict(scene, rows[~scene.decided[rows]], labels)
+        rows = rows[scene.decided[rows]]
         if not len(rows):
             return "conflict"
-    homes = homes_of(scene.before, old)
-    if len({split for split, _ in homes if split != OUT}) > 1:
+    homes = homes_of(scene, old)
+    if len({split for split, _ in homes}) > 1:
         bridge(scene, rows, old)
         return "bridge"
-    enter(scene, rows.tolist(), first_home(scene.before, homes))
+    enter(scene, rows.tolist(), first_home(scene, homes))
     return "conflict" if len(labels) > 1 else "group"
 
 

@@ -89,17 +89,25 @@ def receive(
 
     with FileLock(home.lock("inbox")):
         # the lock keeps runs of this home apart, the number of the commit those of other machines on the same tables
-        report = tables.contend(home, "inbox", _APPLICATION, lambda before: _commit(home, rows, bad, number_read, before))
+        report = tables.contend(
+            home, "inbox", _APPLICATION, lambda before: _commit(home, rows, bad, number_read, before, masked=masked)
+        )
     if report.read != report.received + report.known + report.quarantined:
         raise Refused(f"rows do not add up: {report}. This is a fault in finsent, please report it.")
     return report
 
 
 def _commit(
-    home: Home, rows: Sequence[_Readable], unreadable: Sequence[Quarantined], number_read: int, before: tables.Position
+    home: Home,
+    rows: Sequence[_Readable],
+    unreadable: Sequence[Quarantined],
+    number_read: int,
+    before: tables.Position,
+    *,
+    masked: bool,
 ) -> InboxReport | None:
     """Add what is new; None if another run added to the inbox in between."""
-    new, known, reused = _sort(rows, _there(home, {item.row["id"] for item in rows}))
+    new, known, reused = _sort(rows, _there(home, {item.row["id"] for item in rows}), masked=masked)
     bad = [*unreadable, *reused]
     now = datetime.now(UTC)
     version = tables.version(home, "inbox")
@@ -121,7 +129,9 @@ def _there(home: Home, ids: AbstractSet[str]) -> dict[str, str]:
     return dict(zip(found["id"].to_pylist(), found["text"].to_pylist(), strict=True))
 
 
-def _sort(rows: Sequence[_Readable], there: Mapping[str, str]) -> tuple[list[dict[str, Any]], int, list[Quarantined]]:
+def _sort(
+    rows: Sequence[_Readable], there: Mapping[str, str], *, masked: bool
+) -> tuple[list[dict[str, Any]], int, list[Quarantined]]:
     """New rows, how many are known, and those that give an id to another text. Of several with one id the first counts."""
     texts, new, known, reused = dict(there), [], 0, []
     for item in rows:
@@ -133,10 +143,11 @@ def _sort(rows: Sequence[_Readable], there: Mapping[str, str]) -> tuple[list[dic
             known += 1
         else:
             where = "in the inbox" if name in there else "earlier in these files"
+            shown = mask_handles(first) if masked else first  # one in the inbox may be from before masking
             detail = (
-                f"id {shorten(name)!r} is {where} for {shorten(first, _SHOWN)!r}, and comes here with {shorten(text, _SHOWN)!r}"
+                f"id {shorten(name)!r} is {where} for {shorten(shown, _SHOWN)!r}, and comes here with {shorten(text, _SHOWN)!r}"
             )
-            refused = reject(item.raw, Rejection("id reused", detail), item.file)
+            refused = reject(item.raw, Rejection("id reused", detail), item.file, mask=masked)
             reused.append(dataclasses.replace(refused, input=item.input))
     return new, known, reused
 

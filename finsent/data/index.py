@@ -25,13 +25,15 @@ _RULE = "signature_rule"
 _BATCH = 20_000
 
 
-def load_signatures(home: Home, ids: pa.StringArray, config: DataConfig, version: int | None = None) -> Signatures:
-    """Signatures of the tweets with these ids, in their order; missing ones are made and added to the table.
+def load_signatures(
+    home: Home, ids: pa.StringArray, config: DataConfig, version: int | None = None, *, anew: bool = False
+) -> Signatures:
+    """Signatures of the tweets with these ids, in their order; missing ones, or all if `anew`, are made and stored.
 
     The ids are those of `version` of the tweets, or of the latest.
     """
     rule = signature_rule(config)
-    current = tables.last_metadata(home, _TABLE, _RULE) == rule
+    current = not anew and tables.last_metadata(home, _TABLE, _RULE) == rule
     stored = tables.read(home, _TABLE) if current else SCHEMAS[_TABLE].empty_table()
     place = pc.index_in(ids, value_set=stored["id"].combine_chunks())
     missing = ids.filter(pc.is_null(place))

@@ -22,6 +22,8 @@ from finsent.data.shingles import Int64, jaccard, shingle
 from finsent.data.signatures import Signatures, likely
 from finsent.progress import track
 
+Active = npt.NDArray[np.bool_]
+"""Rows that are looked at [N]: of a pair one at least is active. Pairs of two others were decided before."""
 TextsOf = Callable[[Int64], list[str]]
 """Templates of the given rows."""
 
@@ -44,11 +46,16 @@ class _Search:
     signatures: Signatures
     texts_of: TextsOf
     config: DataConfig
-    new_from: int
+    active: Active
 
 
 def link(
-    signatures: Signatures, texts_of: TextsOf, config: DataConfig, *, new_from: int = 0, joined: Int64 | None = None
+    signatures: Signatures,
+    texts_of: TextsOf,
+    config: DataConfig,
+    *,
+    active: Active | None = None,
+    joined: Int64 | None = None,
 ) -> Int64:
     """Connected components [N] of the near-duplicate graph: each row's number is the lowest row of its component.
 
@@ -56,10 +63,10 @@ def link(
         signatures: Of N distinct templates.
         texts_of: Gives the templates of rows, for verification.
         config: Threshold and shingle size.
-        new_from: Pairs of two rows below this were looked at before, and are not again.
+        active: Rows that are looked at; all when left out.
         joined: Components known already [N], each numbered by its lowest row; each row its own when left out.
     """
-    search = _Search(signatures, texts_of, config, new_from)
+    search = _search(signatures, texts_of, config, active)
     parent = np.arange(len(signatures)) if joined is None else joined.copy()
     rejected = _Codes()
     for enumerate_pairs, what in ((_stars, "linking near duplicates"), (_all_pairs, "checking what is left apart")):
@@ -72,22 +79,28 @@ def link(
     return parent
 
 
-def candidates_before(signatures: Signatures, config: DataConfig, new_from: int, joined: Int64) -> Int64:
-    """Rows below `new_from` whose text may have to be compared with that of a later row; see `link` for the arguments."""
-    search = _Search(signatures, lambda _: [], config, new_from)
+def needed_texts(signatures: Signatures, config: DataConfig, active: Active, joined: Int64) -> Int64:
+    """Rows whose text `link` may have to compare; see there for the arguments."""
+    search = _search(signatures, lambda _: [], config, active)
     found = np.zeros(len(signatures), bool)
     for band, is_prefix in _keys(search):
         buckets = _buckets(search, band, prefix=is_prefix)
         mixed = _mixed(buckets, joined)
-        for pairs in _few_by_few(buckets, mixed, joined, new_from):
+        for pairs in _few_by_few(search, buckets, mixed, joined):
             some = pairs if is_prefix else likely(signatures, pairs, config.near_duplicate_jaccard)
             found[some.ravel()] = True
         for members in _crowds(buckets, mixed):
             found[members] = True
-    return np.flatnonzero(found[:new_from])
+    return np.flatnonzero(found)
 
 
-def pairs_apart(signatures: Signatures, texts_of: TextsOf, config: DataConfig, apart: Int64, *, new_from: int = 0) -> Int64:
+def _search(signatures: Signatures, texts_of: TextsOf, config: DataConfig, active: Active | None) -> _Search:
+    return _Search(signatures, texts_of, config, np.ones(len(signatures), bool) if active is None else active)
+
+
+def pairs_apart(
+    signatures: Signatures, texts_of: TextsOf, config: DataConfig, apart: Int64, *, active: Active | None = None
+) -> Int64:
     """Near-duplicate pairs [P, 2] of rows whose numbers in `apart` [N] differ, lower row first, each once.
 
     Args:
@@ -95,9 +108,9 @@ def pairs_apart(signatures: Signatures, texts_of: TextsOf, config: DataConfig, a
         texts_of: Gives the templates of rows, for verification.
         config: Threshold and shingle size.
         apart: What must differ; `np.arange(N)` for all pairs.
-        new_from: The higher row of a pair is at least this.
+        active: Rows that are looked at; all when left out.
     """
-    search = _Search(signatures, texts_of, config, new_from)
+    search = _search(signatures, texts_of, config, active)
     found, seen = [np.zeros((0, 2), np.int64)], _Codes()
     for band, is_prefix in track(list(_keys(search)), description="auditing", unit="band"):
         for candidates in _all_pairs(search, _buckets(search, band, prefix=is_prefix), apart, prefix=is_prefix):
@@ -127,25 +140,25 @@ def _keys(search: _Search) -> Iterator[tuple[int, bool]]:
 
 
 def _buckets(search: _Search, band: int, *, prefix: bool) -> _Buckets:
-    signatures, new_from = search.signatures, search.new_from
+    signatures, active = search.signatures, search.active
     keys = signatures.prefix.view(np.uint64) if prefix else signatures.bands[:, band]
-    if 0 < new_from < len(keys):
-        # most old rows share no key with a new one: a table of hashed keys leaves them out before anything is sorted
+    wanted = active.copy()
+    if not active.all():
+        # most other rows share no key with an active one: a table of hashed keys leaves them out before anything is sorted
         mask = keys.dtype.type(_SLOTS - 1)
         slots = np.zeros(_SLOTS, bool)
-        slots[keys[new_from:] & mask] = True
-        rows = np.concatenate([np.flatnonzero(slots[keys[:new_from] & mask]), np.arange(new_from, len(keys))])
-    else:
-        rows = np.arange(len(keys))
-    if prefix:
-        rows = rows[keys[rows] != 0]
+        slots[keys[active] & mask] = True
+        wanted |= slots[keys & mask]
+    rows = np.flatnonzero(wanted & (keys != 0) if prefix else wanted)
     some = keys[rows].astype(np.uint64)
     order = np.lexsort((rows, some)) if prefix else np.argsort((some << np.uint64(32)) | rows.astype(np.uint64))
     members, ordered = rows[order], some[order]
-    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])) if len(members) else np.zeros(0, np.int64)
+    if not len(members):
+        return _Buckets(members, members, members)
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
     sizes = np.diff(np.append(starts, len(members)))
-    kept = (sizes > 1) & (members[starts + sizes - 1] >= new_from) if len(starts) else np.zeros(0, bool)
-    if prefix and len(starts):
+    kept = (sizes > 1) & np.logical_or.reduceat(active[members], starts)
+    if prefix:
         kept &= np.logical_or.reduceat(signatures.cut[members], starts)
     return _Buckets(members, starts[kept], sizes[kept])
 
@@ -157,13 +170,13 @@ def _stars(search: _Search, buckets: _Buckets, _: Int64, *, prefix: bool) -> Ite
     places, steps = places[steps > 0], steps[steps > 0]
     member = buckets.members[places]
     for other in (buckets.members[places - steps], buckets.members[places - 1]):
-        yield np.stack([other, member], axis=1)[member >= search.new_from]
+        yield np.stack([other, member], axis=1)[search.active[other] | search.active[member]]
 
 
 def _all_pairs(search: _Search, buckets: _Buckets, apart: Int64, *, prefix: bool) -> Iterator[Int64]:
     """All pairs in buckets that may be near, of those that are apart, lower row first."""
     mixed = _mixed(buckets, apart)
-    yield from _few_by_few(buckets, mixed, apart, search.new_from)
+    yield from _few_by_few(search, buckets, mixed, apart)
     for members in _crowds(buckets, mixed):
         if prefix:
             yield from _with_cut(search, members, apart)
@@ -172,9 +185,9 @@ def _all_pairs(search: _Search, buckets: _Buckets, apart: Int64, *, prefix: bool
                 members,
                 apart[members],
                 search.texts_of(members),
+                search.active[members],
                 threshold=search.config.near_duplicate_jaccard,
                 size=search.config.shingle_size,
-                new_from=search.new_from,
             )
 
 
@@ -188,7 +201,7 @@ def _mixed(buckets: _Buckets, apart: Int64) -> npt.NDArray[np.bool_]:
     return mixed
 
 
-def _few_by_few(buckets: _Buckets, mixed: npt.NDArray[np.bool_], apart: Int64, new_from: int) -> Iterator[Int64]:
+def _few_by_few(search: _Search, buckets: _Buckets, mixed: npt.NDArray[np.bool_], apart: Int64) -> Iterator[Int64]:
     """All pairs of small buckets."""
     for size in np.unique(buckets.sizes[mixed & (buckets.sizes <= _SMALL)]):
         lower, higher = np.triu_indices(size, 1)
@@ -196,7 +209,7 @@ def _few_by_few(buckets: _Buckets, mixed: npt.NDArray[np.bool_], apart: Int64, n
         step = max(_BLOCK // len(lower), 1)
         for first in range(0, len(starts), step):
             members = buckets.members[starts[first : first + step, None] + np.arange(size)]
-            yield _wanted(members[:, lower].ravel(), members[:, higher].ravel(), apart, new_from)
+            yield _wanted(search, members[:, lower].ravel(), members[:, higher].ravel(), apart)
 
 
 def _crowds(buckets: _Buckets, mixed: npt.NDArray[np.bool_]) -> Iterator[Int64]:
@@ -213,11 +226,12 @@ def _with_cut(search: _Search, members: Int64, apart: Int64) -> Iterator[Int64]:
     for first in range(0, len(cut), step):
         block = np.repeat(cut[first : first + step], len(members))
         other = np.tile(members, len(cut[first : first + step]))
-        yield _wanted(np.minimum(block, other), np.maximum(block, other), apart, search.new_from)
+        yield _wanted(search, np.minimum(block, other), np.maximum(block, other), apart)
 
 
-def _wanted(low: Int64, high: Int64, apart: Int64, new_from: int) -> Int64:
-    wanted: Int64 = np.stack([low, high], axis=1)[(high >= new_from) & (apart[low] != apart[high])]
+def _wanted(search: _Search, low: Int64, high: Int64, apart: Int64) -> Int64:
+    kept = (search.active[low] | search.active[high]) & (apart[low] != apart[high])
+    wanted: Int64 = np.stack([low, high], axis=1)[kept]
     return wanted
 
 

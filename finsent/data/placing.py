@@ -27,8 +27,6 @@ class Rows:
     ids: pa.StringArray
     labels: npt.NDArray[np.int8]
     signatures: Signatures
-    decided: npt.NDArray[np.bool_]
-    """Whether a person said that the row's label stands, whatever contradicts it [N]."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -70,6 +68,8 @@ class Graph:
     """Component of each node, numbered by its lowest node."""
     first_new: int
     """Nodes from here on are of no row accepted before."""
+    active: npt.NDArray[np.bool_]
+    """Nodes of new rows that were not accepted before: what they are near to was looked at, whatever else is of the node."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,8 @@ class Scene:
     """Rows accepted before of each component that new rows touch."""
     stay_out: npt.NDArray[np.bool_]
     """New rows whose text an earlier ingestion quarantined as contradictory [N]."""
+    decided: npt.NDArray[np.bool_]
+    """New rows of which a person said that the label stands, whatever contradicts it [N]."""
     wanted: Codes | None
     """The split that each new row asks for, where rows do that [N]."""
     order: Int64
@@ -110,45 +112,51 @@ class Scene:
     into: Placement
 
 
-def homes_of(before: Before, old: Iterable[int]) -> set[tuple[int, int]]:
-    """Splits and group numbers of rows accepted before."""
-    return {(int(before.splits[row]), int(before.groups[row])) for row in old}
+Home = tuple[int, int]
+"""A split that is used, and a group in it, as `Placement.groups` has them."""
 
 
-def first_home(before: Before, homes: AbstractSet[tuple[int, int]]) -> tuple[int, int] | None:
-    """The home that new rows go to: one that is used for something, of several the first by name."""
-    return min(homes, key=lambda home: (home[0], before.names[home[1]].as_py()), default=None)
+def homes_of(scene: Scene, old: Iterable[int]) -> set[Home]:
+    """Where rows accepted before are; those that are used for nothing bind nobody."""
+    before, count = scene.before, len(scene.new)
+    return {(int(before.splits[row]), count + int(before.groups[row])) for row in old if before.splits[row] != OUT}
 
 
-def enter(scene: Scene, rows: Sequence[int], home: tuple[int, int] | None) -> None:
-    """Accept rows into `home` (split, number of a group from before), or into a new group when they have none."""
+def group_name(scene: Scene, group: int) -> str:
+    """Id of a group."""
+    count = len(scene.new)
+    return str((scene.new.ids[group] if group < count else scene.before.names[group - count]).as_py())
+
+
+def first_home(scene: Scene, homes: AbstractSet[Home]) -> Home | None:
+    """The home that new rows go to: of several the first by split and name."""
+    return min(homes, key=lambda home: (home[0], group_name(scene, home[1])), default=None)
+
+
+def enter(scene: Scene, rows: Sequence[int], home: Home | None) -> Home | None:
+    """Accept rows into `home`, or into a new group when they have none; says where they are, None where nothing of them is used.
+
+    Of rows with the same text the first is kept, in the order in which rows decide.
+    """
     into, kept = scene.into, []
-    for row in rows:
+    for row in sorted(rows, key=scene.order.__getitem__):
         if scene.stay_out[row]:
             into.outcome[row] = QUARANTINED
             into.refusals.append(Refusal(row, "contradictory label"))
         else:
             kept.append(row)
     if not kept:
-        return
+        return None
     names = scene.new.ids.take(pa.array(kept)).to_pylist()
-    split, group = _found(scene, kept, names) if home is None else (home[0], len(scene.new) + home[1])
+    if home is None:
+        founder, group = min(zip(names, kept, strict=True))
+        split = code_of(founder, scene.rule) if scene.wanted is None else int(scene.wanted[kept[0]])
+    else:
+        split, group = home
     seen: set[str] = set()
     for row, name in zip(kept, names, strict=True):
         into.outcome[row] = DUPLICATE if name in seen else ACCEPTED
         seen.add(name)
-    if scene.wanted is not None:
-        if split == OUT:  # a group of excluded rows binds nobody
-            split = int(scene.wanted[min(kept, key=scene.order.__getitem__)])
-        into.splits[kept] = np.where(scene.wanted[kept] == split, split, OUT)
-    else:
-        into.splits[kept] = split
+    into.splits[kept] = split if scene.wanted is None else np.where(scene.wanted[kept] == split, split, OUT)
     into.groups[kept] = group
-
-
-def _found(scene: Scene, rows: Sequence[int], names: Sequence[str]) -> tuple[int, int]:
-    """Split and group of rows that are near to none accepted before: the group is named after the smallest id."""
-    founder, row = min(zip(names, rows, strict=True))
-    if scene.wanted is not None:
-        return int(scene.wanted[min(rows, key=scene.order.__getitem__)]), row
-    return code_of(founder, scene.rule), row
+    return None if split == OUT else (split, group)

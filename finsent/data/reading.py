@@ -3,7 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final
@@ -12,7 +12,7 @@ from finsent.config import DataConfig, Source
 from finsent.data.contract import Rejection, check_label, check_text, check_time, label_key, quoted, shorten, understand_label
 from finsent.data.formats import read
 from finsent.data.language import check_language
-from finsent.data.masking import mask_handles
+from finsent.data.masking import mask_handles, mask_shown
 from finsent.data.mojibake import repair
 from finsent.data.plausibility import Polarity, check_polarity, describe_implausible
 from finsent.data.rows import Quarantined, Row
@@ -69,9 +69,13 @@ def spool_sources(
     """
     reading = Reading(Counter(), Counter(), Counter(), Counter(), [], {})
     resolved = [[(source, file) for file in resolve(source)] for source in sources]
-    for files in resolved:
-        seen, polarity, wanted = Counter[str](), Polarity(), labelled(files[0][0])
+    last = {file.name: number for number, files in enumerate(resolved) for _, file in files}
+    met: dict[str, _Met] = {}
+    for place, files in enumerate(resolved):
+        polarity, labels = Polarity(), Counter[str]()
         for source, file in files:
+            found = met.setdefault(file.name, _Met(file))
+            wanted, seen = replace(labelled(source), met=found.columns), Counter[str]()
             try:
                 for number, good, bad in track(
                     checked(file, source, config, now, seen, wanted), description=file.label, unit="batch"
@@ -83,50 +87,72 @@ def spool_sources(
                     reading.reasons.update(row.reason for row in bad)
                     reading.flags.update(row.flags for row in good if row.flags is not None)
             except InputError as error:
+                found.add(source, wanted, seen)
                 # a column that is missing may be one that was renamed: then what changed says more
-                if config.check_schema and file.name in schemas and wanted.met:
-                    _check_schema(source, schemas[file.name], _schema(file.name, wanted, seen), seen, file, error)
+                if config.check_schema and file.name in schemas and found.columns:
+                    _check_schema(schemas[file.name], _schema(found, schemas.get(file.name)), file, error)
                 raise
+            found.add(source, wanted, seen)
+            labels.update(seen)
             reading.inputs.append(fingerprint_file(file))
         source, file = files[0]
-        check_labels(source, seen)
+        check_labels(source, labels)
         for name in dict.fromkeys(file.name for _, file in files):
-            schema = _schema(name, wanted, seen)
+            if last[name] != place:
+                continue  # another source of that name follows: they are one
+            schema = _schema(met[name], schemas.get(name))
             reading.schemas[name] = as_dict(schema)
             if config.check_schema and name in schemas:
-                _check_schema(source, schemas[name], schema, seen, file)
+                _check_schema(schemas[name], schema, met[name].file)
         if config.check_labels and (implausible := check_polarity(polarity, source.labels)):
             raise Refused(describe_implausible(implausible, file.name))
     return reading
 
 
-def _schema(name: str, wanted: Wanted, seen: Counter[str]) -> SourceSchema:
-    roles = {role: column for role, column in (wanted.required | wanted.optional).items() if column in wanted.met}
-    return source_schema(name, wanted.met, seen, roles)
+@dataclass
+class _Met:
+    """What was met under one name: that of a file, or the one given to several."""
+
+    file: SourceFile
+    """The first of them."""
+    columns: list[str] = field(default_factory=list)
+    roles: dict[str, str] = field(default_factory=dict)
+    seen: Counter[str] = field(default_factory=Counter)
+    """Rows by label value."""
+    meanings: dict[str, str] = field(default_factory=dict)
+    """Label value to the class that it is read as: those that came, and those of the source's mapping."""
+
+    def add(self, source: Source, wanted: Wanted, seen: Counter[str]) -> None:
+        """Take in what a file had."""
+        self.seen += seen
+        self.roles |= {role: column for role, column in (wanted.required | wanted.optional).items() if column in wanted.met}
+        self.meanings |= source.labels or {}
+        self.meanings |= {value: label for value in seen if (label := understand_label(value, source.labels)) is not None}
 
 
-def _check_schema(
-    source: Source,
-    before: SourceSchema,
-    now: SourceSchema,
-    seen: Counter[str],
-    file: SourceFile,
-    error: InputError | None = None,
-) -> None:
-    """Stop when the source lost a column, or has a label that nobody said the meaning of; tell of other changes.
+def _schema(met: _Met, before: SourceSchema | None) -> SourceSchema:
+    """What is remembered of a source, and compared with what was.
 
-    A key that does not come again in JSON lines is no column lost, unless it was read. A label of less than `_RARE` of the rows
-    is a row's fault, and ends in the quarantine.
+    Of label values that are not understood those alone that were remembered before or are `_RARE` or more of the rows: a rarer
+    one is a row's fault, ends in the quarantine, and is no known one when more of it come. Of meanings those from before too.
+    """
+    known = frozenset[str]() if before is None else frozenset(before.labels) | before.meanings.keys()
+    rows = met.seen.total()
+    values = [value for value, n in met.seen.items() if value in met.meanings or value in known or n >= _RARE * rows]
+    kept = {} if before is None else {value: label for value, label in before.meanings.items() if value not in met.seen}
+    return source_schema(met.file.name, met.columns, values, met.roles, kept | met.meanings)
+
+
+def _check_schema(before: SourceSchema, now: SourceSchema, file: SourceFile, error: InputError | None = None) -> None:
+    """Stop when the source lost a column, or has a label without a meaning, or with another one than before; tell other changes.
+
+    A key that does not come again in JSON lines is no column lost, unless it was read.
     """
     drift = compare(before, now)
     if drift is None:
         return
     gone = tuple(column for column in drift.gone if file.format != "jsonl" or column in before.roles.values())
-    rows = seen.total()
-    labels = tuple(
-        label for label in drift.new_labels if understand_label(label, source.labels) is None and seen[label] >= _RARE * rows
-    )
-    drift = replace(drift, gone=gone, new_labels=labels)
+    drift = replace(drift, gone=gone, new_labels=tuple(label for label in drift.new_labels if label not in now.meanings))
     if drift.stops:
         raise Refused(describe(drift)) from error
     if drift.added or drift.moved:
@@ -199,7 +225,9 @@ def reject(raw: RawRow, why: Rejection, file: SourceFile, *, mask: bool = False)
     """A row of a file for the quarantine; its text made storable, cut where it is very long, handles masked if asked for."""
     text, detail = storable(raw.text), why.detail
     if mask:
-        text, detail = mask_handles(text), mask_handles(detail)
+        # what could not be read is shown with escapes in it, and is no tweet whose identity counts
+        raw_shown = raw.fault is not None or why.reason in ("bad encoding", "not a string")
+        text, detail = (mask_shown if raw_shown else mask_handles)(text), mask_shown(detail)
     return Quarantined(file.name, file.label, raw.number, text, why.reason, detail)
 
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from finsent.data.contract import Reason, shorten
 from finsent.data.index import texts_by_id
+from finsent.data.masking import mask_handles
 from finsent.data.placing import Before, Refusal
 from finsent.data.rows import Quarantined
 from finsent.data.spool import Spooled, column, input_of
@@ -19,17 +20,26 @@ _CHUNK: Final = 4096
 
 
 def tell(
-    refusals: Sequence[Refusal], spooled: Spooled, before: Before, home: Home, version: int | None = None
+    refusals: Sequence[Refusal],
+    spooled: Spooled,
+    before: Before,
+    home: Home,
+    version: int | None = None,
+    *,
+    masked: bool = False,
 ) -> Callable[[], Iterator[Quarantined]]:
     """What gives the rows refused, for the quarantine. Stored texts are read here and now: not while a table is written.
 
-    Rows accepted `before` are those of `version` of the tweets, or of the latest.
+    Rows accepted `before` are those of `version` of the tweets, or of the latest. With `masked` (`data.mask_handles`) they are
+    shown with `@user` for handles, as the spooled ones are already.
     """
     old_ids = before.rows.ids.take(pa.array(sorted({row for item in refusals for old, row in item.against if old}), pa.int64()))
     old_texts: dict[str, str] = {}
     if len(old_ids):
         for batch in texts_by_id(home, old_ids, version):
             old_texts |= dict(zip(*batch.to_pydict().values(), strict=True))
+    if masked:
+        old_texts = {name: mask_handles(text) for name, text in old_texts.items()}
 
     def told() -> Iterator[Quarantined]:
         for start in range(0, len(refusals), _CHUNK):

@@ -1,8 +1,9 @@
-"""Schema drift: a source that lost a column, or has labels it did not have the last time, is looked at before it is read on."""
+"""Schema drift: a source that lost a column, or whose labels are new or mean something else, is looked at before it is read."""
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final
 
 from finsent.errors import InputError
@@ -27,6 +28,8 @@ class SourceSchema:
     """Its label values as keys of a mapping (`contract.label_key`), sorted; `MORE` comes last where they are not all."""
     roles: Mapping[str, str]
     """`text`, `label`, `created_at` and `id` to the column that holds it, so far as they are read."""
+    meanings: Mapping[str, str] = field(default_factory=dict)
+    """Label value to the class that it was read as; empty in what was stored before these were kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,23 +44,32 @@ class Drift:
     renamed: Mapping[str, str]
     """Column that is gone to the added one that it likely is now."""
     new_labels: tuple[str, ...]
-    """Label values never seen before."""
+    """Label values that are not known."""
     missing_labels: tuple[str, ...]
     """Label values that did not come this time."""
     moved: Mapping[str, tuple[str | None, str | None]]
     """Role to the column that held it and the one that holds it now, where they differ."""
+    remapped: Mapping[str, tuple[str, str | None]]
+    """Label value to the class that it was read as and the one that it would be now, None where it is not understood any more."""
 
     @property
     def stops(self) -> bool:
         """Whether somebody must look before rows are written: something was lost, or something has no agreed meaning."""
-        return bool(self.gone or self.new_labels)
+        return bool(self.gone or self.new_labels or self.remapped)
 
 
-def source_schema(name: str, columns: Sequence[str], labels: Iterable[str], roles: Mapping[str, str]) -> SourceSchema:
+def source_schema(
+    name: str,
+    columns: Sequence[str],
+    labels: Iterable[str],
+    roles: Mapping[str, str],
+    meanings: Mapping[str, str] = MappingProxyType({}),
+) -> SourceSchema:
     """The schema of a source from what was read of it. A missing label (`""`) is a row's fault, not a value."""
     values = sorted({_storable(label) for label in labels if label})
     kept = (*values[:MOST_LABELS], MORE) if len(values) > MOST_LABELS else tuple(values)
-    return SourceSchema(name, tuple(_storable(column) for column in columns), kept, dict(roles))
+    known = {_storable(value): label for value, label in meanings.items()}
+    return SourceSchema(name, tuple(_storable(column) for column in columns), kept, dict(roles), known)
 
 
 def compare(before: SourceSchema, now: SourceSchema) -> Drift | None:
@@ -67,8 +79,15 @@ def compare(before: SourceSchema, now: SourceSchema) -> Drift | None:
     moved = {
         role: (before.roles.get(role), now.roles.get(role)) for role in _ROLES if before.roles.get(role) != now.roles.get(role)
     }
-    drift = Drift(now.name, gone, added, _likely_renames(gone, added), _unseen(now, before), _unseen(before, now), moved)
-    changed = gone or added or drift.new_labels or drift.missing_labels or moved
+    remapped = {
+        value: (meant, now.meanings.get(value))
+        for value, meant in before.meanings.items()
+        if (value in now.labels or value in now.meanings) and now.meanings.get(value) != meant
+    }
+    drift = Drift(
+        now.name, gone, added, _likely_renames(gone, added), _unseen(now, before), _unseen(before, now), moved, remapped
+    )
+    changed = gone or added or drift.new_labels or drift.missing_labels or moved or remapped
     return drift if changed else None
 
 
@@ -86,26 +105,39 @@ def describe(drift: Drift) -> str:
     if drift.new_labels or drift.missing_labels:
         lines.append("label values")
         lines += [f"  - {label}    (did not come this time)" for label in drift.missing_labels]
-        lines += [f"  + {label}    (never seen before)" for label in drift.new_labels]
+        lines += [f"  + {label}    (not known)" for label in drift.new_labels]
+    if drift.remapped:
+        lines.append("read as")
+        lines += [f"  {value}: {old} -> {new or 'not understood'}" for value, (old, new) in drift.remapped.items()]
     return "\n".join([*lines, _advice(drift)])
 
 
 def as_dict(schema: SourceSchema) -> dict[str, Any]:
     """The schema in plain JSON values."""
-    return {"name": schema.name, "columns": list(schema.columns), "labels": list(schema.labels), "roles": dict(schema.roles)}
+    return {
+        "name": schema.name,
+        "columns": list(schema.columns),
+        "labels": list(schema.labels),
+        "roles": dict(schema.roles),
+        "meanings": dict(schema.meanings),
+    }
 
 
 def from_dict(stored: Mapping[str, Any]) -> SourceSchema:
-    """The schema that `as_dict` stored.
+    """The schema that `as_dict` stored, with or without the meanings of its labels, which came later.
 
     Raises:
         InputError: it is not of that form.
     """
-    match stored:
-        case {"name": str(name), "columns": [*columns], "labels": [*labels], "roles": Mapping() as roles} if all(
-            isinstance(value, str) for value in (*columns, *labels, *roles, *roles.values())
-        ):
-            return SourceSchema(name, tuple(columns), tuple(labels), dict(roles))
+    match {"meanings": {}, **stored}:
+        case {
+            "name": str(name),
+            "columns": [*columns],
+            "labels": [*labels],
+            "roles": Mapping() as roles,
+            "meanings": Mapping() as meanings,
+        } if all(isinstance(value, str) for value in (*columns, *labels, *roles, *roles.values(), *meanings, *meanings.values())):
+            return SourceSchema(name, tuple(columns), tuple(labels), dict(roles), dict(meanings))
     raise InputError(
         f"stored schema {dict(stored)!r} is not of the form name, columns, labels, roles. Read the source once with "
         "--set data.check_schema=false: that stores it anew."
@@ -138,6 +170,8 @@ def _advice(drift: Drift) -> str:
         steps.append("name the new columns in the source's `text`, `label` or `created_at` where those were renamed")
     if drift.new_labels:
         steps.append("say what the new values mean in the source's `labels` (--label-map)")
+    if drift.remapped:
+        steps.append("set its `labels` (--label-map) back, or correct the rows that were stored with the other meaning")
     return (
         f"Nothing was written. Look at the source, then {' and '.join(steps)}; "
         "for one run, --set data.check_schema=false accepts it as it is now."

@@ -1,14 +1,14 @@
 """What near-duplicate candidates are found by: MinHash signatures of texts, in the compact form that is stored with the table.
 
 A signature is `data.permutations` MinHash values (rensa's R-MinHash) over the character shingles of a text's template. Kept of
-it are the band keys of locality-sensitive hashing (a hash of each `BAND_ROWS` values) and a sketch (the low byte of `SKETCH`
-values, b-bit MinHash of Li and König, arXiv:0910.3349), 192 bytes a text with the defaults. Two texts of Jaccard similarity J
-share a band with probability 1 - (1 - J^5)^32 (Leskovec, Rajaraman, Ullman: Mining of Massive Datasets, 3.4): a pair at the
-default threshold of 0.8 is missed with probability 3e-6, and pairs are mostly well above it.
+it are the band keys of locality-sensitive hashing (a hash of each few values) and a sketch (the low byte of `SKETCH` values,
+b-bit MinHash of Li and König, arXiv:0910.3349), 192 bytes a text with the defaults. Two texts of Jaccard similarity J share one
+of b bands of r values with probability 1 - (1 - J^r)^b (Leskovec, Rajaraman, Ullman: Mining of Massive Datasets, 3.4): with the
+defaults, 32 bands of 5, a pair at the threshold of 0.8 is missed with probability 3e-6, and pairs are mostly well above it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Self
 
 import numpy as np
@@ -16,11 +16,12 @@ import numpy.typing as npt
 
 from finsent.config import DataConfig
 from finsent.data.shingles import Int64, Shingles, fold, windows
+from finsent.errors import ConfigError
 from finsent.text import NORMALISATION, Forms
 
-BAND_ROWS: Final = 5
-"""Signature values to a band: few enough that hardly a pair at the threshold is missed, many enough that unlike texts rarely
-meet; verification sorts out the rest."""
+MOST_MISSED: Final = 1e-5
+"""Probability that a pair just at the threshold shares no band. Bands are as long as that allows: the longer, the fewer unlike
+texts meet in them; verification sorts out the rest."""
 SKETCH: Final = 64
 """Bytes of the sketch."""
 SEED: Final = 1
@@ -53,13 +54,35 @@ class Signatures:
             return self
         return type(self)(self.template[rows], self.prefix[rows], self.cut[rows], self.bands[rows], self.sketch[rows])
 
+    def with_cut(self, texts: Int64, cut: npt.NDArray[np.bool_]) -> Self:
+        """The same, cut where one of the given `texts` [M] at least is [M]."""
+        flags = np.zeros(len(self), bool)
+        np.logical_or.at(flags, texts, cut)
+        return replace(self, cut=flags)
+
 
 def signature_rule(config: DataConfig) -> str:
     """Everything that decides a signature; those made by another rule cannot be compared."""
     return (
         f"normalisation {NORMALISATION}, shingles of {config.shingle_size}, {config.permutations} permutations in bands of "
-        f"{BAND_ROWS}, sketch of {SKETCH}, truncated from {config.truncation_min_characters}, seed {SEED}"
+        f"{band_rows(config)}, sketch of {SKETCH}, truncated from {config.truncation_min_characters}, seed {SEED}"
     )
+
+
+def band_rows(config: DataConfig) -> int:
+    """Signature values to a band, by threshold and permutations.
+
+    Raises:
+        ConfigError: so low a threshold needs more permutations.
+    """
+    threshold, permutations = config.near_duplicate_jaccard, config.permutations
+    good = [rows for rows in range(1, permutations + 1) if (1 - threshold**rows) ** (permutations // rows) <= MOST_MISSED]
+    if not good:
+        raise ConfigError(
+            f"data.permutations = {permutations} cannot find near duplicates at data.near_duplicate_jaccard = {threshold}: "
+            f"more than {MOST_MISSED:g} of the pairs there would be missed. Raise one of the two."
+        )
+    return max(good)
 
 
 def sign(forms: Sequence[Forms], config: DataConfig, seed: int = SEED) -> Signatures:
@@ -71,7 +94,7 @@ def sign(forms: Sequence[Forms], config: DataConfig, seed: int = SEED) -> Signat
         template=_hashes(templates),
         prefix=_hashes([text[:shortest] if len(text) >= shortest else "" for text in templates]),
         cut=np.fromiter((text.cut for text in forms), bool, len(forms)),
-        bands=_bands(values),
+        bands=_bands(values, band_rows(config)),
         sketch=values[:, :SKETCH].astype(np.uint8),
     )
 
@@ -119,12 +142,12 @@ def likely(signatures: Signatures, pairs: Int64, threshold: float) -> Int64:
     return kept
 
 
-def _bands(values: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+def _bands(values: npt.NDArray[np.uint32], rows: int) -> npt.NDArray[np.uint32]:
     count, permutations = values.shape
-    keys = np.empty((count, permutations // BAND_ROWS), np.uint32)
+    keys = np.empty((count, permutations // rows), np.uint32)
     for band in range(keys.shape[1]):
         key = np.zeros(count, np.uint64)
-        for column in range(band * BAND_ROWS, (band + 1) * BAND_ROWS):
+        for column in range(band * rows, (band + 1) * rows):
             key = fold(key, values[:, column])
         keys[:, band] = key >> np.uint64(32)
     return keys

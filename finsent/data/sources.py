@@ -102,8 +102,13 @@ def resolve(source: Source) -> tuple[SourceFile, ...]:
     """Files of a source, in order of their paths.
 
     Raises:
-        InputError: nothing there, nothing of a known format, no access, or a kind of address that is not understood.
+        InputError: no address, an empty name, nothing there, nothing of a known format, no access, or a kind of address that is
+            not understood.
     """
+    if not source.uri.strip():
+        raise InputError(f"{source.uri!r} is no address, and the folder that this runs in is not read unasked. Give '.' for it.")
+    if source.name is not None and not source.name.strip():
+        raise InputError(f"{source.uri!r}: the name {source.name!r} (--name) says nothing. Give another, or leave it out.")
     is_database = "://" in source.uri and not source.uri.startswith((HUB, objects.S3))
     if source.query is not None and not is_database:
         raise InputError(

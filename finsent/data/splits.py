@@ -73,13 +73,8 @@ def split_rule(config: DataConfig) -> SplitRule:
     )
 
 
-def split_of(group: str, rule: SplitRule) -> SplitName:
-    """Split of a group: a hash of salt and group as a number in [0, 1), test below `test_fraction`, then validation."""
-    return SPLITS[code_of(group, rule)]
-
-
 def code_of(group: str, rule: SplitRule) -> int:
-    """`split_of` as a code."""
+    """Code of a group's split: a hash of salt and group is a number in [0, 1), test below `test_fraction`, then validation."""
     digest = hashlib.blake2b(f"{rule.split_salt}:{group}".encode(), digest_size=8).digest()
     position = int.from_bytes(digest) / 2**64
     if position < rule.test_fraction:

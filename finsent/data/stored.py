@@ -1,6 +1,6 @@
 """Rows accepted before, as ingestion compares new ones with them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 from finsent.config import DataConfig
 from finsent.data import tables
 from finsent.data.columns import SCHEMAS
-from finsent.data.dataset import FINGERPRINTED, fingerprint_rows, read_audit
+from finsent.data.dataset import NOTHING, fingerprint_table, read_audit
+from finsent.data.grouping import is_one_of
 from finsent.data.index import load_signatures, stored_templates
 from finsent.data.linking import TextsOf
 from finsent.data.placing import Before, Rows
@@ -36,43 +37,45 @@ class Stored:
     """Whether the leak audit of exactly these rows is on record, with no leak."""
 
 
-def load_stored(home: Home, config: DataConfig, decisions: Mapping[str, Decision], version: int | None) -> Stored:
+def load_stored(home: Home, config: DataConfig, version: int | None) -> Stored:
     """Everything that new rows are compared with, but the texts.
 
     Args:
         home: Where the tables are.
         config: How rows are compared.
-        decisions: What people decided, by id.
         version: Of the table; None before there is one. All that an ingestion reads is read at one version: another machine's
             review may take rows out of a later one.
 
     Raises:
         InputError: a label or a split in the table is none of ours.
     """
-    schema = pa.schema([SCHEMAS["tweets"].field(name) for name in FINGERPRINTED])
-    rows = schema.empty_table() if version is None else tables.read(home, "tweets", version=version, columns=FINGERPRINTED)
-    fingerprint = fingerprint_rows(rows)
+    columns = ("id", "label", "group", "split")
+    schema = pa.schema([SCHEMAS["tweets"].field(name) for name in columns])
+    rows = schema.empty_table() if version is None else tables.read(home, "tweets", version=version, columns=columns)
+    fingerprint = NOTHING if version is None else fingerprint_table(home, version)
     ids = _array(rows["id"])
+    audited = version is None or not len(ids) or read_audit(home, version, fingerprint).leaks == 0
     groups = _array(rows["group"]).dictionary_encode()
     before = Before(
         rows=Rows(
             ids,
             _coded(rows["label"], LABELS, "label"),
-            load_signatures(home, ids, config, version) if len(ids) else empty(config),
-            is_one_of(ids, {name for name, decision in decisions.items() if decision.kind != "drop"}),
+            load_signatures(home, ids, config, version, anew=not audited) if len(ids) else empty(config),
         ),
         groups=groups.indices.to_numpy().astype(np.int64),
         names=groups.dictionary,
         splits=_coded(rows["split"], CODES, "split"),
     )
-    audited = version is None or not len(ids) or read_audit(home, version, fingerprint).leaks == 0
     return Stored(version, before, fingerprint, audited)
 
 
-def spooled_rows(spooled: Spooled, decisions: Mapping[str, Decision]) -> tuple[Rows, npt.NDArray[np.bool_]]:
-    """The spooled rows with the labels that people decided on, and which of them people dropped [N]."""
+Mask = npt.NDArray[np.bool_]
+
+
+def spooled_rows(spooled: Spooled, decisions: Mapping[str, Decision]) -> tuple[Rows, Mask, Mask]:
+    """The spooled rows with the labels that people decided on; whose labels those are [N], and which people dropped [N]."""
     labels, decided = spooled.labels.copy(), np.zeros(len(spooled), bool)
-    rows = np.flatnonzero(is_one_of(spooled.ids, decisions))
+    rows = np.flatnonzero(is_one_of(spooled.ids, pa.array(sorted(decisions), pa.string())))
     by_id: dict[str, list[int]] = {}
     for row, name in zip(rows.tolist(), spooled.ids.take(pa.array(rows)).to_pylist(), strict=True):
         by_id.setdefault(name, []).append(row)
@@ -84,13 +87,7 @@ def spooled_rows(spooled: Spooled, decisions: Mapping[str, Decision]) -> tuple[R
         dropped[copies] = decision.kind == "drop"
         # of copies with several labels, which one a person found right is not known
         decided[copies] = len(set(labels[copies].tolist())) == 1
-    return Rows(spooled.ids, labels, spooled.signatures, decided), dropped
-
-
-def is_one_of(ids: pa.StringArray, wanted: Iterable[str]) -> npt.NDArray[np.bool_]:
-    """Which of the ids are wanted [N]."""
-    found = pc.is_in(ids, value_set=pa.array(sorted(wanted), pa.string()))
-    return np.array(found.to_numpy(zero_copy_only=False), bool)
+    return Rows(spooled.ids, labels, spooled.signatures), decided, dropped
 
 
 def templates(home: Home, stored: Stored, spooled: Spooled) -> TextsOf:

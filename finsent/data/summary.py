@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from finsent.data import tables
+from finsent.data.audit import group_sizes
 from finsent.home import Home
 from finsent.labels import LABEL2ID, LABELS
 
@@ -19,8 +20,6 @@ LONGEST: Final = 60
 """Lengths from here on share the last bin of the histogram."""
 SAMPLED: Final = 2000
 """Texts looked at where looking at all would take too long."""
-SIZES: Final = ((1, "1"), (2, "2"), (3, "3-5"), (6, "6-10"), (11, "11-100"), (101, ">100"))
-"""Smallest size and name of each class of group sizes."""
 _ORDER: Final = ("train", "validation", "test", "excluded")
 
 
@@ -182,7 +181,5 @@ def _by_day(days: Counter[tuple[date | None, str]]) -> dict[date, dict[str, int]
 
 def _group_sizes(home: Home, version: int) -> dict[str, int]:
     column = tables.read(home, "tweets", version=version, columns=["group"])["group"]
-    sizes = pc.value_counts(column).field("counts").to_numpy(zero_copy_only=False) if len(column) else np.zeros(0, np.int64)
-    place = np.searchsorted([least for least, _ in SIZES], sizes, side="right") - 1
-    rows = np.bincount(place, weights=sizes, minlength=len(SIZES))
-    return {name: int(n) for (_, name), n in zip(SIZES, rows, strict=True)}
+    groups = column.combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    return group_sizes(groups.astype(np.int64))

@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 
 from finsent.config import Config, Source
 from finsent.data import tables
-from finsent.data.audit import audit_splits, group_sizes, naive_leak
+from finsent.data.audit import NaiveSplit, audit_splits, group_sizes, naive_split
 from finsent.data.columns import SCHEMAS
 from finsent.data.corrections import APPLICATION, apply_to_table
 from finsent.data.dataset import (
@@ -37,7 +37,8 @@ from finsent.data.dataset import (
     recorded_report,
     report_path,
 )
-from finsent.data.grouping import build_graph, place
+from finsent.data.grouping import build_graph, is_one_of, place
+from finsent.data.held_out import check_held_out
 from finsent.data.index import add_signatures
 from finsent.data.placing import ACCEPTED, DUPLICATE, Placement, Rows
 from finsent.data.quarantine import earlier_conflicts, identify, record
@@ -78,14 +79,15 @@ class IngestReport:
     bridges: int
     """Groups of new rows that touched two splits."""
     group_sizes: dict[str, int]
-    """Rows by the size of their near-duplicate group, over the rows that `naive_leak` is over."""
+    """Rows that were not there before by the size of their near-duplicate group, copies included."""
     leaks: int
     """Exact and near-duplicate pairs across splits; anything but 0 is refused before it is written."""
     audit: dict[str, dict[str, int]]
     """Those pairs, exact and near, by pair of splits."""
     naive_leak: float | None
-    """Share of test rows that a plain random split would have leaked, over the rows accepted before and all rows read for this
-    version, copies included."""
+    """Share of test rows that a plain random split would have leaked, over all rows read so far, copies included."""
+    naive_rows: int
+    """How many rows that is over."""
     version: int | None
     """Version of the data after this; None when nothing has ever been accepted."""
     fingerprint: str | None
@@ -100,7 +102,8 @@ def ingest(config: Config, home: Home, sources: Sequence[Source] = ()) -> Ingest
 
     Raises:
         InputError: a file or column is wrong; nothing was written.
-        ConfigError: the data there was split by another rule; nothing was written.
+        ConfigError: the data there was split by another rule, or a source that is held out is spelled wrongly; nothing was
+            written.
         Refused: a source is not what it was, its labels look mapped wrongly, or the leak audit failed; nothing was written.
     """
     started = time.monotonic()
@@ -115,6 +118,7 @@ def ingest(config: Config, home: Home, sources: Sequence[Source] = ()) -> Ingest
     with open_spool(home.root / "spool", config.data) as spool:
         reading = spool_sources(sources, config.data, datetime.now(UTC), spool, _schemas(home))
         spooled = spool.finish([identify(item) for item in reading.inputs])
+        check_held_out(split_rule(config.data), chain(reading.read, _sources(home, config)))
         home.lock("ingest").parent.mkdir(parents=True, exist_ok=True)
         with FileLock(home.lock("ingest")):
             # the lock keeps runs of this home apart, the number of the commit those of other machines on the same tables
@@ -130,9 +134,9 @@ def _commit(
     rule = split_rule(config.data)
     _check_rule(home, rule)
     decisions = load_decisions(home)
-    stored = load_stored(home, config.data, decisions, position.version if position.version >= 0 else None)
+    stored = load_stored(home, config.data, position.version if position.version >= 0 else None)
     before = stored.before
-    new, dropped = spooled_rows(spooled, decisions)
+    new, decided, dropped = spooled_rows(spooled, decisions)
     graph, texts_of = build_graph(new, before, templates(home, stored, spooled), config.data)
     wanted = _wanted(spooled, rule)
     placement = place(
@@ -143,19 +147,21 @@ def _commit(
         config.data,
         rule,
         stay_out=earlier_conflicts(home) - decisions.keys(),
+        decided=decided,
         dropped=dropped,
         wanted=wanted,
         times=spooled.times if rule.split == "time" else None,
     )
     taken = placement.outcome == ACCEPTED
     splits = np.concatenate([before.splits, placement.splits[taken]])
+    used = np.concatenate([graph.old_nodes, graph.new_nodes[taken]])
     audit = audit_splits(
-        np.concatenate([graph.old_nodes, graph.new_nodes[taken]]),
+        used,
         splits,
-        graph.signatures,
+        graph.signatures.with_cut(used, np.concatenate([before.rows.signatures.cut, new.signatures.cut[taken]])),
         texts_of,
         config.data,
-        new_from=graph.first_new if stored.audited else 0,  # a table changed by other means is audited whole
+        active=graph.active if stored.audited else None,  # a table changed by other means is audited whole
     )
     if audit.leaks:
         raise Refused(
@@ -165,19 +171,24 @@ def _commit(
     if tables.position(home, "tweets", APPLICATION).number != position.number:
         return None  # what was refused is told of what another run has replaced
     now = datetime.now(UTC)
-    refused = tell(placement.refusals, spooled, before, home, stored.version)
+    refused = tell(placement.refusals, spooled, before, home, stored.version, masked=config.data.mask_handles)
     added = fingerprint_rows(_tweets(spooled, new, stored, placement, now)) if taken.any() else None
-    everywhere = graph.components[np.concatenate([graph.old_nodes, graph.new_nodes])]
+    # what was accepted before and comes again is taken for a second reading, not for a copy
+    fresh = ~is_one_of(new.ids, before.rows.ids)
+    components = graph.components[np.concatenate([graph.old_nodes, graph.new_nodes[fresh]])]
+    is_new = np.arange(len(components)) >= len(before.rows)
+    naive = naive_split(components, is_new, _naive_before(home))
     report = IngestReport(
         **_count(reading, spooled, placement),
         splits=_by_split(splits, np.concatenate([before.rows.labels, new.labels[taken]])),
         groups=len(before.names) + len(np.unique(placement.groups[taken & (placement.groups < len(new))])),
         conflicts=placement.conflicts,
         bridges=placement.bridges,
-        group_sizes=group_sizes(everywhere),
+        group_sizes=group_sizes(components, is_new),
         leaks=audit.leaks,
         audit=audit.describe(),
-        naive_leak=naive_leak(everywhere),
+        naive_leak=naive.leak,
+        naive_rows=naive.rows,
         # a table that was only created holds no version of the data; one whose rows were all dropped by review does
         version=stored.version if len(splits) or stored.version else None,
         fingerprint=(add_fingerprints(stored.fingerprint, added) if added else stored.fingerprint)
@@ -251,6 +262,23 @@ def _details(report: IngestReport, rule: SplitRule, reading: Reading) -> dict[st
         "inputs": reading.inputs,
         "schemas": reading.schemas,
     }
+
+
+def _naive_before(home: Home) -> NaiveSplit | None:
+    """What was known of a naive split at the last ingestion that made a version."""
+    for commit in tables.commits(home, "tweets"):
+        report = json.loads(commit.get("report", "{}"))
+        if "naive_rows" in report:
+            return NaiveSplit(report["naive_leak"], report["naive_rows"])
+    return None
+
+
+def _sources(home: Home, config: Config) -> list[str]:
+    """Names of the sources in the data, where rows are split by them."""
+    if config.data.split != "source":
+        return []
+    found: list[str] = pc.unique(tables.read(home, "tweets", columns=["source"])["source"]).to_pylist()
+    return found
 
 
 def _schemas(home: Home) -> dict[str, SourceSchema]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from finsent.config import DataConfig
-from finsent.data.audit import audit_texts, group_sizes, naive_leak
+from finsent.data.audit import NaiveSplit, audit_texts, group_sizes, naive_leak, naive_split
 from finsent.data.splits import CODES
 from finsent.text import forms
 
@@ -61,3 +61,21 @@ def test_group_sizes_count_rows() -> None:
     groups = np.repeat(np.arange(7), [1, 1, 2, 5, 10, 100, 101])
     assert group_sizes(groups) == {"1": 2, "2": 2, "3-5": 5, "6-10": 10, "11-100": 100, ">100": 101}
     assert sum(group_sizes(np.zeros(0, np.int64)).values()) == 0
+
+
+def test_copies_read_earlier_are_not_forgotten() -> None:
+    first = naive_split(np.repeat(np.arange(40), 10), np.ones(400, bool), None)
+    assert first == NaiveSplit(1.0, 400)
+    # of the 40 texts that were kept none is another's copy; one more row, near to none
+    grown = naive_split(np.arange(41), np.arange(41) >= 40, first)
+    assert grown.rows == 401
+    assert grown.leak == pytest.approx(400 / 401)
+    assert naive_split(np.arange(40), np.zeros(40, bool), first) == first
+
+
+def test_copies_that_come_later_count_for_the_rows_from_before_too() -> None:
+    first = naive_split(np.arange(1000), np.ones(1000, bool), None)
+    assert first == NaiveSplit(0.0, 1000)
+    both = naive_split(np.concatenate([np.arange(1000), np.arange(1000)]), np.arange(2000) >= 1000, first)
+    assert both.rows == 2000
+    assert both.leak == pytest.approx(0.85, abs=0.03)

@@ -79,7 +79,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "SELECT 1; DROP TABLE tweets": ("SQLITE", "one statement at a time"),
     "SELECT body, mood AS label FROM tweets": ("SQLITE", "no column 'text' for the tweet. Columns: 'body', 'label'"),
     "SELECT body AS text, mood AS text, mood AS label FROM tweets": ("SQLITE", "the column 'text' occurs 2 times"),
-    "SELECT body AS text, mood AS label FROM tweets WHERE 0": ("SQLITE", "has no rows"),
+    "SELECT body AS text, mood AS label FROM tweets WHERE 0": ("SQLITE", "FROM tweets WHERE 0' has no rows. Look at its WHERE"),
     "PRAGMA user_version = 5": ("SQLITE", "readonly database"),
     "PRAGMA cache_size = 100": ("SQLITE", "gives no rows"),
     " ": ("SQLITE", "no query says what to read"),
@@ -108,6 +108,13 @@ def test_wrong_queries_and_addresses(sqlite: str, query: str, caplog: pytest.Log
         assert connection.execute("SELECT count(*) FROM tweets").fetchone() == (5000,)
         assert connection.execute("PRAGMA user_version").fetchone() == (0,)
     connection.close()
+
+
+@pytest.mark.parametrize("query", ["ATTACH DATABASE '{}' AS other", "VACUUM INTO '{}'", "CREATE TEMP TABLE t AS SELECT 1"])
+def test_a_query_makes_no_file(sqlite: str, tmp_path: Path, query: str) -> None:
+    with pytest.raises(InputError, match=r"not authorized|authorization denied|readonly database"):
+        rows_of(Source(uri=sqlite, query=query.format(tmp_path / "new.db")))
+    assert [path.name for path in tmp_path.iterdir()] == ["desk.db"]
 
 
 @pytest.mark.parametrize(

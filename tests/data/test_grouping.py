@@ -16,13 +16,12 @@ from hypothesis import strategies as st
 from finsent.config import DataConfig
 from finsent.data import tables
 from finsent.data.audit import audit_texts
-from finsent.data.bridges import LARGEST
 from finsent.data.grouping import build_graph, place
 from finsent.data.placing import ACCEPTED, DUPLICATE, QUARANTINED, Before, Placement, Rows
 from finsent.data.refusals import tell
 from finsent.data.rows import Quarantined, Row
 from finsent.data.signatures import sign
-from finsent.data.splits import CODES, split_of, split_rule
+from finsent.data.splits import CODES, code_of, split_rule
 from finsent.data.spool import open_spool
 from finsent.home import resolve_home
 from finsent.labels import LABEL2ID
@@ -73,7 +72,7 @@ class Placed:
                 tables.append(home, "tweets", pa.Table.from_pylist(rows, schema=tables.SCHEMAS["tweets"]))
             with open_spool(Path(folder) / "spool", CONFIG) as spool:
                 spool.add(self.rows, [])
-                told = tell(self.placement.refusals, spool.finish(), self.stored, home)
+                told = tell(self.placement.refusals, spool.finish(), self.stored, home, masked=False)
                 return [(self.rows[item.row], why) for item, why in zip(self.placement.refusals, told(), strict=True)]
 
 
@@ -87,7 +86,6 @@ def placed(
             pa.array([form.id for form in known], pa.string()),
             np.array([LABEL2ID[label] for _, label, _, _ in accepted], np.int8),
             sign(known, CONFIG),
-            np.zeros(len(known), bool),
         ),
         groups.indices.to_numpy().astype(np.int64),
         groups.dictionary,
@@ -97,11 +95,11 @@ def placed(
         pa.array([item.id for item in rows], pa.string()),
         np.array([LABEL2ID[item.label] for item in rows], np.int8),
         sign([item.forms for item in rows], CONFIG),
-        np.array([text_id(item.text) in decided for item in rows], bool),
     )
     templates = [form.template for form in known] + [item.forms.template for item in rows]
     graph, texts_of = build_graph(new, stored, lambda some: [templates[index] for index in some], CONFIG)
-    placement = place(new, stored, graph, texts_of, CONFIG, RULE, stay_out=frozenset(stay_out))
+    stands = np.array([text_id(item.text) in decided for item in rows], bool)
+    placement = place(new, stored, graph, texts_of, CONFIG, RULE, stay_out=frozenset(stay_out), decided=stands)
     naive = graph.components[np.concatenate([graph.old_nodes, graph.new_nodes])].tolist()
     made = Placed(rows, accepted, placement, stored, naive)
     names = [item.id for item in rows] + groups.dictionary.to_pylist()
@@ -127,7 +125,7 @@ def test_copies_are_duplicates_and_near_copies_share_a_group() -> None:
     groups = {item.text: group for item, group, _ in placement.accepted}
     assert groups[rows[0].text] == groups[rows[2].text] == min(rows[0].id, rows[2].id)
     assert groups[OTHER] == text_id(OTHER)
-    assert all(split == split_of(group, RULE) for _, group, split in placement.accepted)
+    assert all(split == CODES[code_of(group, RULE)] for _, group, split in placement.accepted)
 
 
 def test_the_first_of_several_copies_is_kept() -> None:
@@ -212,11 +210,29 @@ def test_texts_quarantined_as_contradictory_stay_out() -> None:
 def test_a_label_that_a_person_decided_on_stands() -> None:
     rows = [row(LONG, "Bullish", 1), row(LONG + "!", "Bearish", 2), row(LONG + "!!", "Bullish", 3)]
     placement = placed(rows, decided=[text_id(LONG + "!")])
-    assert [item.number for item, _, _ in placement.accepted] == [1, 2, 3]
-    assert len({group for _, group, _ in placement.accepted}) == 1
-    apart = placed([*rows, row(LONG + " ok", "Neutral", 4)], decided=[text_id(LONG + "!")])
-    assert [item.number for item, _, _ in apart.accepted] == [2]
-    assert {item.number for item, _ in apart.quarantined} == {1, 3, 4}
+    assert [item.number for item, _, _ in placement.accepted] == [2]
+    assert {item.number for item, _ in placement.quarantined} == {1, 3}
+    all_of_them = placed(rows, decided=[text_id(item.text) for item in rows])
+    assert [item.number for item, _, _ in all_of_them.accepted] == [1, 2, 3]
+    assert len({group for _, group, _ in all_of_them.accepted}) == 1
+
+
+def test_a_decision_lets_nothing_in_that_contradicts_it() -> None:
+    accepted = before((LONG, "Bullish", "g", "train"))
+    against = row(LONG + "!", "Bearish")
+    assert not placed([against], accepted).accepted
+    both = placed([row(LONG + "!!", "Bullish", 2), against], accepted, decided=[text_id(LONG + "!!")])
+    assert [item.number for item, _, _ in both.accepted] == [2]
+    assert [item.text for item, _ in both.quarantined] == [against.text]
+
+
+def test_a_cut_copy_of_a_known_text_is_looked_at_anew() -> None:
+    longer = LONG + " and then the whole sector went up with it"
+    accepted = before((LONG, "Bullish", "a", "train"), (longer, "Bullish", "b", "test"))
+    placement = placed([row(LONG + "…")], accepted)
+    assert [why.reason for _, why in placement.quarantined] == ["bridges splits"]
+    against = before((LONG, "Bullish", "a", "train"), (longer, "Bearish", "b", "train"))
+    assert [why.reason for _, why in placed([row(LONG + "…")], against).quarantined] == ["contradictory label"]
 
 
 def test_naive_groups_count_copies_conflicts_and_rows_from_before() -> None:
@@ -251,12 +267,13 @@ def test_the_chain_is_what_the_tests_take_it_for(step: int) -> None:
     assert not near(texts[0], texts[2])
 
 
-def test_a_bridging_spam_wave_is_quarantined_whole() -> None:
+def test_a_bridging_wave_is_placed_a_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finsent.data.bridges.AT_ONCE", 7)
     texts = chain(3)
     accepted = before((texts[0], "Bullish", "a", "train"), (texts[2], "Bullish", "b", "test"))
-    wave = [row(f"{texts[1]} {number}") for number in range(LARGEST + 1)]
+    wave = [row(f"{text} {number}", number=number) for number, text in enumerate(chain(12) * 3)]
     placement = placed(wave, accepted)
-    assert not placement.accepted
+    assert placement.accepted
     assert {why.reason for _, why in placement.quarantined} == {"bridges splits"}
 
 

@@ -102,3 +102,12 @@ def test_a_run_that_another_machine_overtook_looks_again(tmp_path: Path, monkeyp
     assert (overtaken[0].received, report.received, report.known, report.reasons) == (2, 1, 1, {"id reused": 1})
     found = sorted((row["id"], row["text"]) for row in tables.read(there, "inbox").to_pylist())
     assert found == [("1", "one"), ("2", "zwei"), ("3", "three")]
+
+
+def test_a_reused_id_shows_no_handle_of_a_text_from_before_masking(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,text\n1,@elonmusk is up\n")
+    (tmp_path / "b.csv").write_text("id,text\n1,@elonmusk is down\n")
+    receive([tmp_path / "a.csv"], home)
+    assert receive([tmp_path / "b.csv"], home, masked=True).reasons == {"id reused": 1}
+    (kept,) = tables.read(home, "quarantine").to_pylist()
+    assert "'@user is up', and comes here with '@user is down'" in kept["detail"]

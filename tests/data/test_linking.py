@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finsent.config import DataConfig
-from finsent.data.linking import candidates_before, goes_on, link, pairs_apart, unite
+from finsent.data.linking import goes_on, link, needed_texts, pairs_apart, unite
 from finsent.data.shingles import Int64, jaccard, shingle
 from finsent.data.signatures import sign
+from finsent.errors import ConfigError
 from finsent.text import Forms, forms
 
 CONFIG = DataConfig()
@@ -38,7 +39,8 @@ def linked(made: list[Forms], **more: object) -> Int64:
 
 def near_pairs(made: list[Forms], apart: Int64 | None = None, new_from: int = 0) -> set[tuple[int, int]]:
     apart = np.arange(len(made)) if apart is None else apart
-    pairs = pairs_apart(sign(made, CONFIG), lambda rows: [made[row].template for row in rows], CONFIG, apart, new_from=new_from)
+    active = np.arange(len(made)) >= new_from
+    pairs = pairs_apart(sign(made, CONFIG), lambda rows: [made[row].template for row in rows], CONFIG, apart, active=active)
     return {(low, high) for low, high in pairs.tolist()}
 
 
@@ -47,7 +49,7 @@ def share_a_group(*texts: str) -> bool:
 
 
 @settings(deadline=None, max_examples=120)
-@given(WORDS, st.integers(0, 10))
+@given(WORDS, st.integers(0, 13))
 def test_planted_twins_share_a_group(text: str, kind: int) -> None:
     text = f"$AAPL {text} https://t.co/abcd"
     plain = text.removesuffix(" https://t.co/abcd")
@@ -63,6 +65,9 @@ def test_planted_twins_share_a_group(text: str, kind: int) -> None:
         f"{text} 🚀",
         f"🔥{plain} 🚀🚀🚀 📈 🚀🚀🚀🚀🚀",
         f"  @you {plain}\n\n😂👩🏽‍💻 ",
+        f"{plain[: max(45, int(len(plain) * 0.5))]} https://t.co/z…",
+        f"{plain[: max(45, int(len(plain) * 0.6))]} https… https://t.co/zz",
+        f"“{plain[: max(45, int(len(plain) * 0.5))]}…” (via @some_one)",
     ][kind]
     assert share_a_group(text, twin)
 
@@ -132,11 +137,21 @@ def test_in_two_steps_as_at_once(seed: int, share: float) -> None:
     first = int(len(made) * share)
     before = linked(made[:first])
     start = np.concatenate([before, np.arange(first, len(made))])
-    assert (linked(made, new_from=first, joined=start) == linked(made)).all()
+    assert (linked(made, active=np.arange(len(made)) >= first, joined=start) == linked(made)).all()
     apart = near_pairs(made, new_from=first)
     assert apart == {pair for pair in near_pairs(made) if pair[1] >= first}
-    needed = candidates_before(sign(made, CONFIG), CONFIG, first, start)
-    assert {low for low, _ in apart if low < first and start[low] == low} <= set(needed.tolist())
+    needed = needed_texts(sign(made, CONFIG), CONFIG, np.arange(len(made)) >= first, start)
+    assert {row for pair in apart for row in pair} <= set(needed.tolist())
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 1000), st.sets(st.integers(0, 60)))
+def test_only_pairs_with_an_active_row(seed: int, chosen: set[int]) -> None:
+    made = twins_of_all_degrees(40, seed)
+    active = np.isin(np.arange(len(made)), sorted(chosen))
+    signatures, apart = sign(made, CONFIG), np.arange(len(made))
+    found = pairs_apart(signatures, lambda rows: [made[row].template for row in rows], CONFIG, apart, active=active)
+    assert {(low, high) for low, high in found.tolist()} == {pair for pair in near_pairs(made) if active[list(pair)].any()}
 
 
 def test_only_pairs_that_are_apart() -> None:
@@ -160,7 +175,7 @@ def test_a_crowd_of_alike_texts_is_told_apart_as_by_brute_force() -> None:
     assert (linked(made) == unite(np.arange(len(made)), np.array(sorted(true)))).all()
     first = 300
     start = np.concatenate([linked(made[:first]), np.arange(first, len(made))])
-    assert (linked(made, new_from=first, joined=start) == linked(made)).all()
+    assert (linked(made, active=np.arange(len(made)) >= first, joined=start) == linked(made)).all()
 
 
 def test_a_cut_text_is_a_twin_of_what_goes_on_after_it() -> None:
@@ -207,3 +222,30 @@ def test_true_similarity_decides_not_the_sketch() -> None:
         similar = jaccard(shingles, np.array([[low, high]]))[0]
         cut = made[low].cut or made[high].cut
         assert similar >= CONFIG.near_duplicate_jaccard or cut
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.6, 0.7, 0.9])
+def test_bands_follow_the_threshold(threshold: float) -> None:
+    config = CONFIG.model_copy(update={"near_duplicate_jaccard": threshold})
+    draw = np.random.default_rng(5)
+    words = ["".join(draw.choice(list("abcdefghijklmnop"), 5)) for _ in range(500)]
+    texts = []
+    for _ in range(150):
+        text = draw.choice(words, 20)
+        texts += [
+            " ".join(text),
+            " ".join([*text[: int(20 - draw.integers(0, 9))], *draw.choice(words, int(draw.integers(0, 4)))]),
+        ]
+    made = distinct(texts)
+    pairs = np.array(list(itertools.combinations(range(len(made)), 2)))
+    similar = jaccard(shingle([form.template for form in made], 5), pairs) >= threshold - 1e-12
+    true = {(low, high) for low, high in pairs[similar].tolist()}
+    found = pairs_apart(sign(made, config), lambda rows: [made[row].template for row in rows], config, np.arange(len(made)))
+    assert len(true) > 10
+    assert {(low, high) for low, high in found.tolist()} == true
+
+
+def test_a_threshold_that_cannot_be_held_is_refused() -> None:
+    config = CONFIG.model_copy(update={"near_duplicate_jaccard": 0.05, "permutations": 64})
+    with pytest.raises(ConfigError, match=r"data.permutations = 64 cannot find near duplicates at .* = 0.05"):
+        sign(distinct(["some text"]), config)

@@ -4,11 +4,32 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from finsent.data.masking import mask_handles
+from finsent.data.masking import mask_handles, mask_shown
 from finsent.text import text_id
 
 PIECES = (
-    *("@", "＠", "&#64;", "&amp;", "a", "b_1", "Bob", "é", "e\u0301", "\u200b", "\u00ad", "™", " ", "\n", ":", "RT ", "rt @x: "),
+    *(
+        "@",
+        "＠",
+        "&#64;",
+        "&#x40;",
+        "&amp;",
+        "&amp;#64;",
+        "&commat;",
+        "a",
+        "b_1",
+        "Bob",
+        "é",
+        "e\u0301",
+        "\u200b",
+        "\u00ad",
+        "™",
+        " ",
+        "\n",
+        ":",
+        "RT ",
+        "rt @x: ",
+    ),
     *("https://", "HTTPS://t.co/", "www.", "t.co/", "https...", "…", ".", "-", "/", "user", "日本", "😀", "ß", "$AAPL", "#", "¨"),
 )
 
@@ -22,6 +43,7 @@ PIECES = (
         ("(@A) “@b” .@c_d", "(@user) “@user” .@user"),
         ("＠wide and @日本", "@user and @user"),
         ("@jo\u200bhn is hidden", "@user is hidden"),
+        ("&#64;bob, &amp;commat;bob and a&#64;bob", "@user, @user and a&#64;bob"),
         ("@user stays", "@user stays"),
         ("mail ir@acme.com", "mail ir@acme.com"),
         ("see https://medium.com/@bob/post @bob", "see https://medium.com/@bob/post @user"),
@@ -48,3 +70,23 @@ def test_the_identity_stays(text: str) -> None:
 @given(st.lists(st.sampled_from(["@bob", "buy", "$F", "RT", "🚀", "x@y.z", "ok:"]), max_size=10))
 def test_every_word_but_handles_is_kept(words: list[str]) -> None:
     assert mask_handles(" ".join(words)).split() == ["@user" if word == "@bob" else word for word in words]
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        r"b'hey @J\xc3\xbcrgenKlopp, x'",
+        r"b'a\xe9@JrgenKlopp x'",
+        r"'RT\udce9@Jürgen_Klopp'",
+        r'{"text": "so\n@Klopp x"}',
+        r'{"text": "J\\u00fc@J\\u00fcrgenKlopp\\u2019s"}',
+        r"\u0040Klopp",
+        r"@\xfcKlopp",
+        "see x.com/@Klopp",
+        "＠Kl\u200bopp",
+    ],
+)
+def test_what_is_shown_raw_has_no_handle_left(shown: str) -> None:
+    assert "opp" not in mask_shown(shown)
+    assert "@user" in mask_shown(shown)
+    assert mask_shown(mask_shown(shown)) == mask_shown(shown)

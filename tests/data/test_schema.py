@@ -18,6 +18,7 @@ schemas = st.builds(
     st.lists(names, max_size=6, unique=True),
     st.lists(names, max_size=6),
     st.dictionaries(st.sampled_from(["text", "label", "created_at", "id"]), names),
+    st.dictionaries(names, st.sampled_from(["Neutral", "Bullish", "Bearish"]), max_size=4),
 )
 
 
@@ -57,7 +58,7 @@ def test_a_new_label_value_stops() -> None:
     assert drift is not None
     assert drift.stops
     assert drift.new_labels == ("3",)
-    assert "  + 3    (never seen before)" in describe(drift)
+    assert "  + 3    (not known)" in describe(drift)
     assert "--label-map" in describe(drift)
 
 
@@ -85,6 +86,22 @@ def test_many_label_values_are_cut_and_then_not_compared() -> None:
     assert MORE not in drift.new_labels
 
 
+def test_a_value_that_is_to_mean_something_else_stops() -> None:
+    before = source_schema("desk", BEFORE.columns, ["0", "1", "2"], ROLES, {"0": "Bearish", "1": "Bullish", "2": "Neutral"})
+    drift = compare(before, source_schema("desk", BEFORE.columns, ["0", "2"], ROLES, {"0": "Neutral", "1": "Bearish"}))
+    assert drift is not None
+    assert drift.stops
+    assert "read as\n  0: Bearish -> Neutral\n  1: Bullish -> Bearish\n  2: Neutral -> not understood" in describe(drift)
+    assert "set its `labels` (--label-map) back" in describe(drift)
+
+
+def test_a_schema_stored_without_meanings_says_nothing_of_them() -> None:
+    stored = {key: value for key, value in as_dict(BEFORE).items() if key != "meanings"}
+    assert compare(from_dict(stored), source_schema("desk", BEFORE.columns, ["0", "1", "2"], ROLES, {"0": "Neutral"})) is None
+    with pytest.raises(InputError, match="not of the form"):
+        from_dict(stored | {"meanings": {"0": 1}})
+
+
 @given(schemas)
 def test_schemas_are_stored_as_json(schema: SourceSchema) -> None:
     assert from_dict(json.loads(json.dumps(as_dict(schema)))) == schema
@@ -100,7 +117,10 @@ def test_drift_is_complete(before: SourceSchema, now: SourceSchema) -> None:
         return
     assert set(before.columns) - set(drift.gone) | set(drift.added) == set(now.columns)
     assert set(before.labels) - set(drift.missing_labels) | set(drift.new_labels) == set(now.labels)
-    assert drift.stops == (bool(drift.gone) or bool(drift.new_labels))
+    assert drift.stops == (bool(drift.gone) or bool(drift.new_labels) or bool(drift.remapped))
+    for value, meant in before.meanings.items():
+        same = now.meanings.get(value) == meant or (value not in now.meanings and value not in now.labels)
+        assert same == (value not in drift.remapped)
     assert all(f"  + {column}" in describe(drift) for column in drift.added)
 
 

@@ -4,12 +4,14 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from finsent.config import Config, Source, load_config
 from finsent.data import tables
 from finsent.data.dataset import read_report
 from finsent.data.reviews import Decision, record_decisions
+from finsent.data.splits import CODES, code_of, split_rule
 from finsent.errors import InputError, Refused
 from finsent.home import Home
 from finsent.pipeline.audit import audit_data
@@ -62,7 +64,7 @@ def csv_source(path: Path, text: str) -> Source:
         ("text,label\n$SPY flat,Neutral\n", r"columns\n  - id"),
         (
             "text,label,id\n$SPY flat,Strong Buy,1\n$SPY off,Bearish,2\n",
-            r"label values\n.*\+ Strong Buy    \(never seen before\)",
+            r"label values\n.*\+ Strong Buy    \(not known\)",
         ),
     ],
 )
@@ -91,6 +93,71 @@ def test_new_columns_known_labels_and_a_stray_label_do_not_stop(home: Home, tmp_
     missing = Source(uri=str(tmp_path / "b.csv"), name="other", text="tweet")
     with pytest.raises(InputError, match="no column 'tweet'"):
         ingest(CONFIG, home, [missing])
+
+
+def test_each_file_of_a_folder_is_remembered_as_it_is(home: Home, tmp_path: Path) -> None:
+    folder = tmp_path / "day"
+    folder.mkdir()
+    (folder / "x.csv").write_text("text,label,created_at\n$AAPL up,Bullish,2025-01-01\n")
+    (folder / "y.csv").write_text("text,label\nputs printing,Bearish\n")
+    ingest(CONFIG, home, [Source(uri=str(folder))])
+    schemas = read_report(home, 1)["schemas"]
+    assert {name: schema["columns"][2:] for name, schema in schemas.items()} == {"x": ["created_at"], "y": []}
+    assert {name: schema["labels"] for name, schema in schemas.items()} == {"x": ["Bullish"], "y": ["Bearish"]}
+    (folder / "y.csv").write_text("text,label\nputs are printing money,Bearish\n")
+    assert ingest(CONFIG, home, [Source(uri=str(folder / "y.csv"))]).accepted == 1
+    (folder / "x.csv").write_text("text,label\n$AAPL up again today,Bullish\n")
+    with pytest.raises(Refused, match=r"(?s)source 'x': not as it was.*- created_at"):
+        ingest(CONFIG, home, [Source(uri=str(folder / "?.csv"))])
+
+
+def test_sources_of_one_name_are_one(home: Home, tmp_path: Path) -> None:
+    both = [
+        csv_source(tmp_path / "a.csv", "text,label,lang\n$AAPL up,Bullish,en\n"),
+        csv_source(tmp_path / "b.csv", "text,label,id\nputs printing,Bearish,7\n"),
+    ]
+    ingest(CONFIG, home, both)
+    assert read_report(home, 1)["schemas"]["desk"]["columns"] == ["text", "label", "lang", "id"]
+    assert ingest(CONFIG, home, both[::-1]).duplicates == 2
+
+
+def some_labelled(path: Path, day: int, **rows: int) -> Source:
+    lines = [f"day {day} of {label} and note {number},{label}" for label, n in rows.items() for number in range(n)]
+    return csv_source(path, "\n".join(["text,label", *lines, ""]))
+
+
+def test_a_stray_label_opens_no_door_for_many(home: Home, tmp_path: Path) -> None:
+    for day, stray in enumerate((0, 1, 1)):
+        ingest(CONFIG, home, [some_labelled(tmp_path / "a.csv", day, Bullish=300, Hold=stray)])
+    with pytest.raises(Refused, match=r"\+ Hold    \(not known\)"):
+        ingest(CONFIG, home, [some_labelled(tmp_path / "a.csv", 4, Bullish=100, Hold=100)])
+    once = load_config(overrides=["data.check_schema=false"])
+    assert ingest(once, home, [some_labelled(tmp_path / "a.csv", 5, Bullish=300, Hold=10)]).reasons == {"unknown label": 10}
+    for day, held in ((6, 1), (7, 10)):  # what was accepted stays so, however few come
+        assert ingest(CONFIG, home, [some_labelled(tmp_path / "a.csv", day, Bullish=300, Hold=held)]).quarantined == held
+
+
+def test_a_new_source_can_be_read_again(home: Home, tmp_path: Path) -> None:
+    for day in (1, 1, 2):
+        source = some_labelled(tmp_path / "a.csv", day, Bullish=50, Hold=5)
+        assert ingest(CONFIG, home, [source]).reasons == {"unknown label": 5}
+
+
+def test_labels_that_are_to_mean_something_else_stop(home: Home, tmp_path: Path) -> None:
+    def day(number: int, labels: dict[str, str], values: str, config: Config = CONFIG) -> IngestReport:
+        rows: list[dict[str, object]] = [
+            {"text": f"{'abcde'[int(v)] * 9} {'vwxyz'[number] * 9}", "label": int(v)} for v in values
+        ]
+        return give(home, tmp_path / "desk.jsonl", rows, config, labels=labels)
+
+    day(1, TFNS, "012")
+    day(2, TFNS, "12")
+    with pytest.raises(Refused, match=r"(?s)read as\n  0: Bearish -> Neutral\n  2: Neutral -> Bearish\n.*check_schema=false"):
+        day(3, REFERENCE, "012")
+    with pytest.raises(Refused, match="0: Bearish -> not understood"):
+        day(3, {"1": "Bullish", "2": "Neutral"}, "012")
+    assert day(3, REFERENCE, "012", load_config(overrides=["data.check_schema=false"])).accepted == 3
+    assert day(4, REFERENCE, "012").accepted == 3
 
 
 def test_mojibake_is_repaired_without_loss_or_flagged(home: Home, tmp_path: Path) -> None:
@@ -130,6 +197,26 @@ def test_handles_are_masked_wherever_text_is_kept(home: Home, tmp_path: Path) ->
     for handle in ("Some_One", "somebody", "other", "nobody"):
         assert handle not in kept
     assert next(iter(stored(home).values()))["id"] == text_id("RT @Some_One: $AAPL is a buy")
+
+
+def test_handles_are_masked_in_what_is_shown_of_rows_from_before_and_of_rows_that_cannot_be_read(
+    home: Home, tmp_path: Path
+) -> None:
+    give(home, tmp_path / "a.jsonl", [{"text": "@elonmusk says $AAPL is a buy", "label": "Bullish"}])
+    config = load_config(overrides=["data.mask_handles=true"])
+    give(home, tmp_path / "b.jsonl", [{"text": "@elonmusk says $AAPL is a buy!", "label": "Bearish"}], config)
+    good = b'{"text":"the fed meets","label":"Neutral"}\n'
+    torn = '{"text": "hey @Jürgenelonmusk and @elonmusk\n'.encode()
+    latin = b'{"text": "caf\xe9@elonmusk @m\xfcelonmusk","label":"Bullish"}\n'
+    (tmp_path / "c.jsonl").write_bytes(good + torn + latin)
+    ingest(config, home, [Source(uri=str(tmp_path / "c.jsonl"))])
+    (tmp_path / "d.csv").write_bytes(b"text,label\nRT\xe9@elonmusk hi,Bullish\n@elonmusk,extra,fields,here\ngold,Neutral\n")
+    ingest(config, home, [Source(uri=str(tmp_path / "d.csv"))])
+    kept = tables.read(home, "quarantine").to_pylist()
+    assert len(kept) == 5
+    assert "elonmusk" not in json.dumps([(row["text"], row["detail"]) for row in kept])
+    assert any("@user says $AAPL is a buy'" in row["detail"] for row in kept)
+    assert any(text.startswith("@elonmusk") for text in stored(home))  # rows from before stay as they are
 
 
 def test_other_languages_are_quarantined_where_asked(home: Home, tmp_path: Path) -> None:
@@ -185,3 +272,38 @@ def test_pending_decisions_are_brought_into_the_data_first(home: Home, tmp_path:
         "the board meets in oslo": "Neutral",
     }
     assert (report.leaks, sum(sum(by_label.values()) for by_label in report.splits.values())) == (0, 2)
+
+
+LONG = "loading up on september calls this morning because the chart looks ready and volume is finally back"
+
+
+def test_a_cut_copy_that_would_tie_two_splits_stays_out(home: Home, tmp_path: Path) -> None:
+    longer = next(
+        f"{LONG} {end}"
+        for end in ("and then the sector went up", "and so did everything else", "while rates fell", "for once", "at last")
+        if split_of_group(f"{LONG} {end} over there in the east") != split_of_group(LONG)
+    )
+    longer += " over there in the east"
+    give(home, tmp_path / "a.jsonl", [{"text": LONG, "label": "Bullish"}, {"text": longer, "label": "Bullish"}])
+    assert len({row["split"] for row in stored(home).values()}) == 2
+    report = give(home, tmp_path / "b.jsonl", [{"text": LONG + "…", "label": "Bullish"}])
+    assert report.reasons == {"bridges splits": 1}
+    assert audit_data(CONFIG, home).leaks == 0
+
+
+def split_of_group(text: str) -> str:
+    return CODES[code_of(text_id(text), split_rule(CONFIG.data))]
+
+
+def test_a_text_changed_by_hand_is_noticed(home: Home, tmp_path: Path) -> None:
+    give(
+        home,
+        tmp_path / "a.jsonl",
+        [{"text": f"{word} is up today", "label": "Bullish"} for word in ("gold", "oil", "tin", "zinc")],
+    )
+    rows = tables.read(home, "tweets").to_pylist()
+    rows[0] |= {"text": LONG, "split": "train"}
+    rows[1] |= {"text": LONG + " now", "split": "test"}
+    tables.replace(home, "tweets", pa.Table.from_pylist(rows, schema=tables.SCHEMAS["tweets"]))
+    with pytest.raises(Refused, match="1 duplicate pairs lie across splits"):
+        give(home, tmp_path / "b.jsonl", [{"text": "the fed meets", "label": "Neutral"}])

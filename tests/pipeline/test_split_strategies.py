@@ -92,6 +92,29 @@ def test_in_one_ingestion_the_held_out_source_wins(home: Home, tmp_path: Path) -
     assert splits(home) == {WORDS: "excluded", WORDS + " yes": "test"}
 
 
+@pytest.mark.parametrize("order", [("desk", "street"), ("street", "desk")])
+def test_of_equal_texts_the_held_out_one_is_kept_whatever_is_read_first(
+    home: Home, tmp_path: Path, order: tuple[str, str]
+) -> None:
+    sources = []
+    for name in order:
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"text": WORDS, "label": "Bullish"}) + "\n")
+        sources.append(Source(uri=str(tmp_path / f"{name}.jsonl")))
+    report = ingest(BY_SOURCE, home, sources)
+    assert splits(home) == {WORDS: "test"}
+    assert report.by_source["desk"]["duplicates"] == 1
+
+
+def test_a_copy_of_an_excluded_row_is_looked_at_anew(home: Home, tmp_path: Path) -> None:
+    end = "and then the whole sector went up with it"
+    give(home, BY_TIME, tmp_path / "a.jsonl", (f"$AAPL {WORDS}", day(57.5)), ("the board meets in oslo", day(200)))
+    give(home, BY_TIME, tmp_path / "b.jsonl", (f"$AAPL {WORDS} yes", day(200)))
+    assert splits(home)[f"$AAPL {WORDS} yes"] == "test"
+    give(home, BY_TIME, tmp_path / "c.jsonl", (f"$TSLA {WORDS}", day(1)), (f"$AAPL {WORDS} {end}", day(1)))
+    assert splits(home)[f"$TSLA {WORDS}"] == "excluded"
+    assert audit_data(BY_TIME, home).leaks == 0
+
+
 def test_a_home_keeps_its_strategy(home: Home, tmp_path: Path) -> None:
     give(home, BY_SOURCE, tmp_path / "desk.jsonl", ("gold is up", day(1)))
     for other in (load_config(), BY_TIME):
@@ -116,3 +139,28 @@ def test_no_order_of_arrival_makes_a_leak_or_moves_a_row(
         assert before.items() <= after.items()
         before = after
     assert audit_data(BY_TIME, home).leaks == 0
+
+
+def test_names_that_are_held_out_are_held_against_the_sources_there_are(
+    home: Home, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert give(home, BY_SOURCE, tmp_path / "desk.jsonl", ("gold is up", None)).accepted == 1
+    assert "data.test_sources: there is no source 'street' yet" in caplog.text
+    assert "data.validation_sources: there is no source 'news' yet" in caplog.text
+    assert "Sources: 'desk'." in caplog.text
+    for name in ("Street", "street.csv", "  STREET "):
+        with pytest.raises(ConfigError, match=f"data.test_sources names 'street', and the source is called '{name}'.*'desk'"):
+            give(home, BY_SOURCE, tmp_path / "a.jsonl", ("silver is up", None), name=name)
+    give(home, BY_SOURCE, tmp_path / "streets.jsonl", ("copper is up", None))
+    assert "Did you mean 'streets'?" in caplog.text
+    give(home, BY_SOURCE, tmp_path / "street.jsonl", ("silver is up", None))
+    give(home, BY_SOURCE, tmp_path / "news.jsonl", ("oil is up", None))
+    caplog.clear()
+    assert give(home, BY_SOURCE, tmp_path / "Street.jsonl", ("wheat is up", None)).accepted == 1  # both are there: no mistake
+    assert "no source" not in caplog.text
+
+
+def test_other_splits_hold_no_names_against_sources(home: Home, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = load_config(overrides=["data.test_sources=[street]"])
+    assert give(home, config, tmp_path / "Street.jsonl", ("gold is up", None)).accepted == 1
+    assert "no source" not in caplog.text
