@@ -6,12 +6,13 @@ A configuration is a shipped profile (`finsent/profiles/*.yaml`) with, on top, a
 
 import re
 from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime, time
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from finsent.errors import ConfigError
 
@@ -185,6 +186,21 @@ class Source(Section):
         return data
 
 
+def _as_utc(value: Any) -> Any:
+    """A date is its first moment, and a time without a zone is UTC, as in the tables."""
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value.strip())
+        except ValueError:
+            return value  # pydantic says what is wrong with it
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime.combine(value, time())
+    return value.replace(tzinfo=UTC) if isinstance(value, datetime) and value.tzinfo is None else value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_as_utc)]
+
+
 class DataConfig(Section):
     """What is ingested and how it is split."""
 
@@ -201,9 +217,9 @@ class DataConfig(Section):
     split: Literal["group", "time", "source"] = "group"
     """How rows are split: `group` by a stable hash of the near-duplicate group; `time` by `created_at`, later rows for testing;
     `source` by `test_sources` and `validation_sources`. A group lives in one split in each of them."""
-    validation_from: AwareDatetime | None = None
-    """With `split: time`: rows from here on, up to `test_from`, are for validation."""
-    test_from: AwareDatetime | None = None
+    validation_from: Moment | None = None
+    """With `split: time`: rows from here on, up to `test_from`, are for validation. A date (2025-03-01), or a time in UTC."""
+    test_from: Moment | None = None
     """With `split: time`: rows from here on are for testing."""
     embargo_hours: float = Field(default=24.0, ge=0.0)
     """With `split: time`: rows this soon before `validation_from` and `test_from` are used for nothing, since what they speak of

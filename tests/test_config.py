@@ -1,6 +1,7 @@
 """Profiles, files and overrides: what loads, what is refused, and the reference model card's numbers."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -179,3 +180,11 @@ def test_a_drift_threshold_that_can_never_be_reached_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"drifted_windows = 6 can never be reached among monitor.windows = 5"):
         load_config(overrides=["monitor.drifted_windows=6"])
     assert load_config(overrides=["monitor.drifted_windows=6", "monitor.windows=6"]).monitor.windows == 6
+
+
+@pytest.mark.parametrize("written", ["2025-03-01", "'2025-03-01'", "2025-03-01T00:00:00", "'2025-03-01T01:00:00+01:00'"])
+def test_dates_are_moments_in_utc(written: str) -> None:
+    config = load_config(overrides=["data.split=time", f"data.validation_from={written}", "data.test_from=2025-04-01"])
+    assert config.data.validation_from == datetime(2025, 3, 1, tzinfo=UTC)
+    with pytest.raises(ConfigError, match=r"data\.test_from"):
+        load_config(overrides=["data.split=time", "data.validation_from=2025-03-01", "data.test_from=soon"])

@@ -47,8 +47,14 @@ def register(group: click.Group) -> None:
                 metavar="MAP",
                 help="What the file's labels mean, e.g. 0=Bearish,1=Bullish,2=Neutral. Numbers are never guessed.",
             ),
-            click.option("--created-at", metavar="COLUMN", help="Column that holds the time of writing."),
-            click.option("--name", metavar="NAME", help="Name of the source in reports; default: the file's name."),
+            click.option(
+                "--created-at",
+                metavar="COLUMN",
+                help="Column that holds the time of writing; default: created_at, where the file has it.",
+            ),
+            click.option(
+                "--name", metavar="NAME", help="Name of the source, by which it is known again; default: the file's name."
+            ),
             click.option(
                 "--format",
                 type=click.Choice(["auto", "csv", "tsv", "jsonl", "parquet"]),

@@ -61,7 +61,7 @@ def register(group: click.Group) -> None:
     command(
         data,
         "quarantine",
-        "Rows that were not taken, and why.",
+        "Rows that were not taken when they were read, and why.",
         epilog=examples("finsent data quarantine", "finsent data quarantine --reason 'contradictory label' --limit 100 --json"),
         options=(
             click.option("--reason", metavar="REASON", help="Only rows with this reason."),

@@ -1,10 +1,14 @@
 """Entry point: parse, run, and turn whatever happens into one message and an exit code."""
 
+import atexit
 import json
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import NoReturn
 
 import click
 
@@ -91,7 +95,25 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> None:
     """What the installed `finsent` command runs."""
-    sys.exit(run(sys.argv[1:]))
+    leave(run(sys.argv[1:]))
+
+
+def leave(code: int) -> NoReturn:
+    """End the process as Python does, but for the C++ runtime's own end.
+
+    Arrow's threads may still be there when that destroys what they use, and then a finished command aborts with exit code 134
+    now and then (apache/arrow issue 39862). Where nothing loaded Arrow, the usual way is taken.
+    """
+    if "pyarrow" not in sys.modules:
+        sys.exit(code)
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
+    atexit._run_exitfuncs()  # noqa: SLF001 - what Python calls itself at this place
+    with suppress(BrokenPipeError):  # whoever read the output has gone, as `head` does
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def _one_line(error: Exception) -> str:

@@ -70,9 +70,11 @@ class Known:
                 f"{row_id!r} was fixed to {before.label}, so that its own label no longer counts. To undo that, fix it to the "
                 "label it had; to confirm it, there is nothing to do."
             )
-        labels = sorted(self.contradictory.get(row_id, ()))
-        if row_id not in self.stored and len(labels) > 1:
-            raise InputError(f"{row_id!r} was read as {' and as '.join(labels)}: say which with fix, or drop it.")
+        there = self.stored.get(row_id)
+        labels = sorted({*self.contradictory.get(row_id, ()), *([there] if there else ())})
+        if len(labels) > 1:
+            stands = f"; the data has {there}" if there else ""
+            raise InputError(f"{row_id!r} was read as {' and as '.join(labels)}{stands}: say which with fix, or drop it.")
 
 
 def _beginning_with(beginnings: Iterable[str]) -> Any:

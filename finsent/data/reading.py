@@ -45,6 +45,8 @@ class Reading:
     """What was read: address, size and hash of each file."""
     schemas: dict[str, dict[str, Any]]
     """Columns and label values of each source, see `finsent.data.schema`."""
+    unknown: dict[str, dict[str, int]]
+    """Rows of each source by label value that is not understood, the most frequent first."""
 
 
 def spool_sources(
@@ -67,7 +69,7 @@ def spool_sources(
         InputError: a file, a column or all labels of a source are wrong.
         Refused: a source is not what it was, or its labels look mapped wrongly.
     """
-    reading = Reading(Counter(), Counter(), Counter(), Counter(), [], {})
+    reading = Reading(Counter(), Counter(), Counter(), Counter(), [], {}, {})
     resolved = [[(source, file) for file in resolve(source)] for source in sources]
     last = {file.name: number for number, files in enumerate(resolved) for _, file in files}
     met: dict[str, _Met] = {}
@@ -102,6 +104,8 @@ def spool_sources(
                 continue  # another source of that name follows: they are one
             schema = _schema(met[name], schemas.get(name))
             reading.schemas[name] = as_dict(schema)
+            odd = ((value, n) for value, n in met[name].seen.most_common() if value and value not in met[name].meanings)
+            reading.unknown[name] = dict(odd)
             if config.check_schema and name in schemas:
                 _check_schema(schemas[name], schema, met[name].file)
         if config.check_labels and (implausible := check_polarity(polarity, source.labels)):
@@ -146,12 +150,16 @@ def _schema(met: _Met, before: SourceSchema | None) -> SourceSchema:
 def _check_schema(before: SourceSchema, now: SourceSchema, file: SourceFile, error: InputError | None = None) -> None:
     """Stop when the source lost a column, or has a label without a meaning, or with another one than before; tell other changes.
 
-    A key that does not come again in JSON lines is no column lost, unless it was read.
+    A key that does not come again in JSON lines is no column lost, unless it was read. Nor is a column whose place another
+    takes that was named for it: that is what this message asks for.
     """
     drift = compare(before, now)
     if drift is None:
         return
-    gone = tuple(column for column in drift.gone if file.format != "jsonl" or column in before.roles.values())
+    replaced = {before.roles.get(role) for role, column in now.roles.items() if before.roles.get(role) != column}
+    gone = tuple(
+        column for column in drift.gone if column not in replaced and (file.format != "jsonl" or column in before.roles.values())
+    )
     drift = replace(drift, gone=gone, new_labels=tuple(label for label in drift.new_labels if label not in now.meanings))
     if drift.stops:
         raise Refused(describe(drift)) from error

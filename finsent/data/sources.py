@@ -58,13 +58,20 @@ class Wanted:
             if column not in found:
                 raise InputError(
                     f"{where}: there is no column {column!r} for the {_ROLES[role]}. "
-                    f"Columns: {listed(found)}.{nearest(column, found)}"
+                    f"Columns: {listed(found)}.{nearest(column, found) or _other_delimiter(found)}"
                 )
         chosen = self.required | {role: column for role, column in self.optional.items() if column in found}
         for column in chosen.values():
             if list(found).count(column) > 1:
                 raise InputError(f"{where}: the column {column!r} occurs {list(found).count(column)} times. Rename all but one.")
         return chosen
+
+
+def _other_delimiter(columns: Sequence[str]) -> str:
+    """A word on a header that is one column because it is separated by something else."""
+    if len(columns) == 1 and any(mark in columns[0] for mark in ";|"):
+        return " Is it separated by something else than commas? Write it with commas, or with tabs as .tsv."
+    return ""
 
 
 @dataclass(frozen=True)
@@ -112,7 +119,8 @@ def resolve(source: Source) -> tuple[SourceFile, ...]:
     is_database = "://" in source.uri and not source.uri.startswith((HUB, objects.S3))
     if source.query is not None and not is_database:
         raise InputError(
-            f"{source.uri!r} is no database, and a query was given. Leave `query` (--query) out, or give a database's URL."
+            f"{source.uri!r} is no database's URL, and a query was given. Leave `query` (--query) out, or give a URL such as "
+            "sqlite:///desk.db or postgresql+psycopg2://reader@host/desk."
         )
     if source.uri.startswith(HUB):
         name = source.name or source.uri.removeprefix(HUB).rstrip("/").rsplit("/", 1)[-1]
@@ -190,13 +198,17 @@ def _found(path: Path, uri: str) -> list[Path]:
 
 
 def _inside(folder: Path) -> list[Path]:
-    """Files of a known format below a folder. One that cannot be looked at is an error, or its rows would be missing unseen."""
+    """Files of a known format below a folder, none that is hidden or in a hidden folder.
+
+    One that cannot be looked at is an error, or its rows would be missing unseen.
+    """
 
     def refuse(error: OSError) -> None:
         raise error
 
     found = [Path(root) / name for root, _, names in os.walk(folder, onerror=refuse) for name in names]
-    return sorted(path for path in found if _ending(path) in FORMATS and _is_there(path))
+    shown = (path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    return sorted(path for path in shown if _ending(path) in FORMATS and _is_there(path))
 
 
 def _is_there(path: Path) -> bool:

@@ -246,8 +246,8 @@ def _origin(row: Mapping[str, Any]) -> str:
 def _conflicts(facts: DataFacts) -> str:
     total = facts.report.get("conflicts")
     known = (
-        f"Groups of near duplicates with more than one label, this time: {_number(total)}. Their new rows are in quarantine, "
-        "where those of earlier ingestions are too."
+        f"Groups of near duplicates with more than one label, this time: {_number(total)}. Their new rows are in quarantine. "
+        "Some that are on record, of this ingestion and of earlier ones:"
     )
     rows = [(html.quote(here, 200), html.quote(there, 300)) for here, there in facts.conflicts]
     return html.paragraph(known) + (html.table(("some of them: one side", "against"), rows, text=(0, 1)) if rows else "")

@@ -169,12 +169,14 @@ def _write(facts: "DataFacts", path: Path) -> None:
         plots = {
             "Classes by source": folder / "classes.png",
             "Length by split": folder / "length.png",
-            "Near duplicates": folder / "groups.png",
+            "Near duplicates among the rows that were new this time": folder / "groups.png",
         }
         data_plots.class_balance_plot(facts.confounding.by_source, plots["Classes by source"])
         data_plots.length_plot(summary, plots["Length by split"])
         what = "rows, copies included" if recorded else "rows stored, copies not counted"
-        data_plots.group_size_plot(recorded or summary.group_sizes, what, plots["Near duplicates"])
+        data_plots.group_size_plot(
+            recorded or summary.group_sizes, what, plots["Near duplicates among the rows that were new this time"]
+        )
         if summary.by_day:
             plots["Time of writing"] = folder / "time.png"
             data_plots.time_plot(summary, plots["Time of writing"])

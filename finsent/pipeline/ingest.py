@@ -27,6 +27,7 @@ from finsent.config import Config, Source
 from finsent.data import tables
 from finsent.data.audit import NaiveSplit, audit_splits, group_sizes, naive_split
 from finsent.data.columns import SCHEMAS
+from finsent.data.contract import shorten
 from finsent.data.corrections import APPLICATION, apply_to_table
 from finsent.data.dataset import (
     FINGERPRINTED,
@@ -54,6 +55,9 @@ from finsent.home import Home
 from finsent.labels import LABELS
 
 _log = logging.getLogger(__name__)
+
+_MASKED: Final = "masked"
+_MANY: Final = 0.2  # share of a source's rows
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,7 @@ def _commit(
     """Place, audit and write; None if another run committed in between, which the placement then knows nothing of."""
     rule = split_rule(config.data)
     _check_rule(home, rule)
+    _check_masking(home, config)
     decisions = load_decisions(home)
     stored = load_stored(home, config.data, position.version if position.version >= 0 else None)
     before = stored.before
@@ -200,7 +205,7 @@ def _commit(
     written = None
     if added:
         reader = pa.RecordBatchReader.from_batches(SCHEMAS["tweets"], _tweets(spooled, new, stored, placement, now))
-        written = append_tweets(home, reader, position, report, rule, reading)
+        written = append_tweets(home, reader, position, report, rule, reading, config.data.mask_handles)
         if written is None:
             return None
     # no sooner: what a run that lost the race found to contradict may not when it looks again
@@ -219,6 +224,7 @@ def append_tweets(
     report: IngestReport,
     rule: SplitRule,
     reading: Reading,
+    masked: bool,
 ) -> tables.Position | None:
     """Commit accepted rows with what was found out about them; None if another run committed first."""
     audit = Audit(report.leaks, report.naive_leak)
@@ -226,6 +232,7 @@ def append_tweets(
         "fingerprint": str(report.fingerprint),
         "split_rule": json.dumps(rule.describe()),
         "report": json.dumps(_details(report, rule, reading), ensure_ascii=False),
+        _MASKED: json.dumps(masked),
         **audit.metadata(),
     }
     return tables.append_next(home, "tweets", new, APPLICATION, position, metadata)
@@ -290,6 +297,22 @@ def _schemas(home: Home) -> dict[str, SourceSchema]:
     return found
 
 
+def _warn(report: IngestReport, reading: Reading) -> None:
+    """A source of which much was quarantined is more likely a wrong setting than a heap of bad rows."""
+    for name, n in report.by_source.items():
+        if n["quarantined"] > _MANY * n["read"]:
+            why = ", ".join(f"{reason} ({count:,})" for reason, count in list(report.reasons.items())[:3])
+            labels = ", ".join(f"{shorten(label)!r} ({n:,})" for label, n in list(reading.unknown.get(name, {}).items())[:5])
+            _log.warning(
+                "%s: %d of %d rows were quarantined; in this ingestion: %s%s. See `finsent data quarantine`.",
+                name,
+                n["quarantined"],
+                n["read"],
+                why,
+                f"; labels that are not understood: {labels}" if labels else "",
+            )
+
+
 def _finish(home: Home, report: IngestReport, reading: Reading, rule: SplitRule, started: float) -> IngestReport:
     if report.new_version:
         _log.info("version %s of the data: %d rows accepted", report.version, report.accepted)
@@ -299,6 +322,7 @@ def _finish(home: Home, report: IngestReport, reading: Reading, rule: SplitRule,
         if audit.leaks is not None:
             # the rows of this version were read by the ingestion that made it: these here are its copies
             report = dataclasses.replace(report, naive_leak=audit.naive_leak)
+    _warn(report, reading)
     report = dataclasses.replace(report, seconds=time.monotonic() - started)
     if report.version is not None:
         path = report_path(home, report.version)
@@ -327,6 +351,15 @@ def _check_rule(home: Home, rule: SplitRule) -> None:
         raise ConfigError(
             f"the data in this home was split by another rule: {'; '.join(wrong)}. Set it back under `data`, or use another "
             "FINSENT_HOME: a row must never move between splits."
+        )
+
+
+def _check_masking(home: Home, config: Config) -> None:
+    """A home whose owner asked for masked handles gets no others by a setting that was forgotten."""
+    if not config.data.mask_handles and tables.last_metadata(home, "tweets", _MASKED) == "true":
+        raise ConfigError(
+            "this home stores handles masked, and data.mask_handles is false now. Set it to true (--set data.mask_handles=true, "
+            "or in the file that FINSENT_CONFIG names), or use another FINSENT_HOME."
         )
 
 

@@ -72,7 +72,7 @@ def test_a_format_that_the_name_does_not_tell(finsent: "Finsent", tmp_path: Path
     [
         (("a.csv", "--split", "test"), "--split 'test' is for labelled datasets of the Hub"),
         (("a.csv", "--revision", "main"), "--revision 'main' is for labelled datasets of the Hub"),
-        (("a.csv", "--query", "SELECT 1"), "'a.csv' is no database, and a query was given"),
+        (("a.csv", "--query", "SELECT 1"), "'a.csv' is no database's URL, and a query was given"),
         (("a.csv", "b.csv", "--query", "SELECT 1"), "--query needs one FILE"),
         (("--inbox", "sqlite:///a.db", "--query", "SELECT 1"), "For the inbox, export the rows to a file"),
         (("--inbox", "a.txt", "--format", "csv"), "--format 'csv' needs a labelled FILE"),

@@ -181,3 +181,11 @@ def test_json_is_one_line_in_a_real_process(tmp_path: Path) -> None:
     )
     assert done.stderr == ""
     assert json.loads(done.stdout)["profile"] == "nano"
+
+
+def test_a_finished_command_leaves_with_its_code_once_arrow_is_loaded(tmp_path: Path) -> None:
+    script = (
+        "import sys, pyarrow, atexit; atexit.register(print, 'bye'); from finsent.cli.main import leave; print('hi'); leave(1)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (1, ["hi", "bye"], "")

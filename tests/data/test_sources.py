@@ -323,3 +323,17 @@ def test_without_the_hub_what_was_configured_is_recorded(monkeypatch: pytest.Mon
     for revision, recorded in (("v1", "v1"), (None, "not known")):
         (file,) = resolve(Source(uri="hf://owner/tweets", revision=revision))
         assert fingerprint_file(file)["revision"] == recorded
+
+
+def test_hidden_files_of_a_folder_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / ".cache").mkdir()
+    for name in ("a.csv", ".hidden.csv", ".cache/b.csv"):
+        (tmp_path / name).write_text("text,label\nup,Bullish\n")
+    assert [file.name for file in resolve(Source(uri=str(tmp_path)))] == ["a"]
+
+
+def test_another_delimiter_is_suspected(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text;label\nup;Bullish\n")
+    source = Source(uri=str(tmp_path / "a.csv"))
+    with pytest.raises(InputError, match="separated by something else than commas"):
+        list(read(resolve(source)[0], labelled(source)))

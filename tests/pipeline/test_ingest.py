@@ -329,7 +329,8 @@ def test_two_ingestions_at_once_both_land(home: Home, tmp_path: Path) -> None:
     script = (
         "import sys; from finsent.config import Source, load_config; from finsent.home import resolve_home; "
         "from finsent.pipeline.ingest import ingest; "
-        "ingest(load_config(), resolve_home({'FINSENT_HOME': sys.argv[1]}), [Source(uri=sys.argv[2])])"
+        "ingest(load_config(), resolve_home({'FINSENT_HOME': sys.argv[1]}), [Source(uri=sys.argv[2])]); "
+        "from finsent.cli.main import leave; leave(0)"
     )
     running = [
         subprocess.Popen([sys.executable, "-c", script, str(home.root), source.uri], stderr=subprocess.PIPE, text=True)
@@ -457,7 +458,7 @@ def test_two_machines_on_one_table_both_land(tmp_path: Path) -> None:
         "import sys; from finsent.config import Source, load_config; from finsent.home import resolve_home; "
         "from finsent.pipeline.ingest import ingest; "
         "home = resolve_home({'FINSENT_HOME': sys.argv[1], 'FINSENT_TABLES': sys.argv[2]}); "
-        "ingest(load_config(), home, [Source(uri=sys.argv[3])])"
+        "ingest(load_config(), home, [Source(uri=sys.argv[3])]); from finsent.cli.main import leave; leave(0)"
     )
     running = [
         subprocess.Popen(

@@ -12,7 +12,7 @@ from finsent.data import tables
 from finsent.data.dataset import read_report
 from finsent.data.reviews import Decision, record_decisions
 from finsent.data.splits import CODES, code_of, split_rule
-from finsent.errors import InputError, Refused
+from finsent.errors import ConfigError, InputError, Refused
 from finsent.home import Home
 from finsent.pipeline.audit import audit_data
 from finsent.pipeline.ingest import IngestReport, ingest
@@ -307,3 +307,26 @@ def test_a_text_changed_by_hand_is_noticed(home: Home, tmp_path: Path) -> None:
     tables.replace(home, "tweets", pa.Table.from_pylist(rows, schema=tables.SCHEMAS["tweets"]))
     with pytest.raises(Refused, match="1 duplicate pairs lie across splits"):
         give(home, tmp_path / "b.jsonl", [{"text": "the fed meets", "label": "Neutral"}])
+
+
+def test_a_home_that_masks_goes_on_masking(home: Home, tmp_path: Path) -> None:
+    masked = load_config(overrides=["data.mask_handles=true"])
+    give(home, tmp_path / "a.jsonl", [{"text": "@someone likes $AAPL", "label": "Bullish"}], masked)
+    with pytest.raises(ConfigError, match=r"stores handles masked, and data\.mask_handles is false"):
+        give(home, tmp_path / "b.jsonl", [{"text": "@other sells $AAPL", "label": "Bearish"}])
+    assert len(stored(home)) == 1
+
+
+def test_a_column_named_anew_is_no_column_lost(home: Home, tmp_path: Path) -> None:
+    ingest(CONFIG, home, [csv_source(tmp_path / "a.csv", "text,label,id\n$AAPL up,Bullish,1\n")])
+    renamed = csv_source(tmp_path / "b.csv", "tweet,label,id\n$SPY flat,Neutral,1\n").model_copy(update={"text": "tweet"})
+    assert ingest(CONFIG, home, [renamed]).accepted == 1
+
+
+def test_much_quarantine_is_told(home: Home, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows: list[dict[str, object]] = [
+        {"text": f"the fed meets on day {n}", "label": "2" if n % 2 else "Neutral"} for n in range(20)
+    ]
+    give(home, tmp_path / "a.jsonl", rows)
+    assert "a: 10 of 20 rows were quarantined" in caplog.text
+    assert "labels that are not understood: '2' (10)" in caplog.text

@@ -25,7 +25,9 @@ import sys
 from finsent.config import Source, load_config
 from finsent.home import resolve_home
 from finsent.pipeline.ingest import ingest
+from finsent.cli.main import leave
 ingest(load_config(), resolve_home({"FINSENT_HOME": sys.argv[1]}), [Source(uri=sys.argv[2])])
+leave(0)
 """
 
 
