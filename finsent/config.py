@@ -4,16 +4,15 @@ A configuration is a shipped profile (`finsent/profiles/*.yaml`) with, on top, a
 `key=value` overrides.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, time
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
+from finsent.config_files import explain, mask_passwords, merge, parse_overrides, read_file, read_yaml
 from finsent.errors import ConfigError
 
 DEFAULT_PROFILE = "nano"
@@ -133,12 +132,6 @@ class Recipe(Section):
     """Optimiser steps between checkpoints."""
     evaluate_every_epoch: bool = True
     """Score the validation split after each epoch."""
-
-
-def mask_passwords(text: str) -> str:
-    """The text with `***` for the password of every URL in it."""
-    masked = re.sub(r"(://[^:@/\s]*):\S*@", r"\1:***@", text)
-    return re.sub(r"([?&][^=&\s]*(?:pass|pwd|secret|token)[^=&\s]*=)[^&\s]+", r"\1***", masked, flags=re.IGNORECASE)
 
 
 class Source(Section):
@@ -361,75 +354,13 @@ def load_config(profile: str = DEFAULT_PROFILE, path: Path | None = None, overri
     Raises:
         ConfigError: unknown profile, unreadable file, unknown key or a value out of range.
     """
-    on_top = _read_file(path) if path else {}
+    on_top = read_file(path) if path else {}
     profile = str(on_top.pop("profile", profile))
     if profile not in profiles():
         raise ConfigError(f"unknown profile {profile!r}. Shipped profiles: {', '.join(profiles())}.")
-    shipped = _read_yaml((files("finsent.profiles") / f"{profile}.yaml").read_text(encoding="utf-8"), profile)
-    merged = _merge(_merge({**shipped, "profile": profile}, on_top), _overrides(overrides))
+    shipped = read_yaml((files("finsent.profiles") / f"{profile}.yaml").read_text(encoding="utf-8"), profile)
+    merged = merge(merge({**shipped, "profile": profile}, on_top), parse_overrides(overrides))
     try:
         return Config.model_validate(merged)
     except ValidationError as error:
-        raise ConfigError(_explain(error, str(path or f"profile {profile!r}"))) from error
-
-
-def _read_file(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ConfigError(f"no configuration file {str(path)!r}. Give a YAML file, or leave --config out.")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"{str(path)!r} is not UTF-8 text: byte {error.object[error.start]:#04x} at place {error.start}. Save it as UTF-8."
-        ) from error
-    except OSError as error:
-        raise ConfigError(f"{str(path)!r} cannot be read: {error.strerror}. Check its permissions.") from error
-    return _read_yaml(text, str(path))
-
-
-def _read_yaml(text: str, where: str) -> dict[str, Any]:
-    try:
-        loaded = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where} is not YAML: {error}") from error
-    if loaded is not None and not isinstance(loaded, dict):
-        raise ConfigError(f"{where} must hold a mapping of sections, and holds {type(loaded).__name__}.")
-    return loaded or {}
-
-
-def _overrides(items: Iterable[str]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for item in items:
-        key, found, value = item.partition("=")
-        if not found or not key:
-            raise ConfigError(f"override {item!r} is not of the form section.key=value, e.g. recipe.epochs=1.")
-        try:
-            leaf: Any = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            problem = getattr(error, "problem", None) or str(error)
-            raise ConfigError(
-                f"override {item!r}: the value is not YAML ({problem}). Put it in quotes of its own: \"{key}='{value}'\"."
-            ) from error
-        for part in reversed(key.split(".")):
-            leaf = {part: leaf}
-        tree = _merge(tree, leaf)
-    return tree
-
-
-def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return merged
-
-
-def _explain(error: ValidationError, where: str) -> str:
-    problems = []
-    for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"])
-        if item["type"] == "extra_forbidden":
-            problems.append(f"unknown key {key!r} (see `finsent config schema`)")
-        else:
-            problems.append(f"{key} = {item['input']!r}: {item['msg']}")
-    return mask_passwords(f"{where}: " + "; ".join(problems))
+        raise ConfigError(explain(error, str(path or f"profile {profile!r}"))) from error

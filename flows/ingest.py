@@ -4,7 +4,7 @@ from prefect import flow
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 
 from finsent.config import Source
-from finsent.pipeline.ingest import IngestReport
+from finsent.pipeline.accounting import IngestReport
 from flows import links
 from flows.artifacts import data_report
 from flows.parameters import FROM_ENVIRONMENT, Setup

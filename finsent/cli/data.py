@@ -16,7 +16,7 @@ from finsent.labels import LABELS
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from finsent.pipeline.ingest import IngestReport
+    from finsent.pipeline.accounting import IngestReport
 
 _log = logging.getLogger(__name__)
 

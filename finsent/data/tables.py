@@ -366,13 +366,9 @@ def change_next(
         return None
     seen = int(handle.version())
     ids = changes["id"].to_pylist()
-    there = _complete(
-        name,
-        _scan(
-            handle, [field.name for field in handle.schema().fields], pc.field("id").isin(pa.array(ids, pa.string()))
-        ).to_table(),
-        SCHEMAS[name],
-    )
+    columns = [field.name for field in handle.schema().fields]
+    chosen = pc.field("id").isin(pa.array(ids, pa.string()))
+    there = _complete(name, _scan(handle, columns, chosen).to_table(), SCHEMAS[name])
     properties = CommitProperties(
         custom_metadata={**(metadata or {}), _MARK: mark}, app_transactions=[Transaction(application, number)]
     )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from finsent.evaluation.data_page import DataFacts
-    from finsent.pipeline.ingest import IngestReport
+    from finsent.pipeline.accounting import IngestReport
 
 _log = logging.getLogger(__name__)
 

@@ -12,12 +12,10 @@ import dataclasses
 import json
 import logging
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -25,9 +23,8 @@ import pyarrow.compute as pc
 
 from finsent.config import Config, Source
 from finsent.data import tables
-from finsent.data.audit import NaiveSplit, audit_splits, group_sizes, naive_split
+from finsent.data.audit import LeakAudit, audit_splits, group_sizes, naive_split
 from finsent.data.columns import SCHEMAS
-from finsent.data.contract import shorten
 from finsent.data.corrections import APPLICATION, apply_to_table
 from finsent.data.dataset import (
     FINGERPRINTED,
@@ -41,64 +38,31 @@ from finsent.data.dataset import (
 from finsent.data.grouping import build_graph, is_one_of, place
 from finsent.data.held_out import check_held_out
 from finsent.data.index import add_signatures
-from finsent.data.placing import ACCEPTED, DUPLICATE, Placement, Rows
+from finsent.data.linking import TextsOf
+from finsent.data.placing import ACCEPTED, Graph, Placement, Rows
 from finsent.data.quarantine import earlier_conflicts, identify, record
 from finsent.data.reading import Reading, spool_sources
 from finsent.data.refusals import tell
 from finsent.data.reviews import load_decisions
-from finsent.data.schema import SourceSchema, from_dict
-from finsent.data.splits import CODES, EXCLUDED, SPLITS, Codes, SplitRule, split_rule, wanted_by_source, wanted_by_time
+from finsent.data.splits import CODES, Codes, SplitRule, split_rule, wanted_by_source, wanted_by_time
 from finsent.data.spool import Spooled, open_spool, readable_batches, rejected
-from finsent.data.stored import Stored, load_stored, spooled_rows, templates
+from finsent.data.stored import Mask, Stored, load_stored, spooled_rows, templates
 from finsent.errors import ConfigError, InputError, Refused
 from finsent.home import Home
 from finsent.labels import LABELS
+from finsent.pipeline.accounting import (
+    IngestReport,
+    count_rows,
+    details,
+    known_schemas,
+    naive_before,
+    rows_by_split,
+    warn_of_much_quarantine,
+)
 
 _log = logging.getLogger(__name__)
 
 _MASKED: Final = "masked"
-_MANY: Final = 0.2  # share of a source's rows
-
-
-@dataclass(frozen=True)
-class IngestReport:
-    """Where every row read ended, and the version of the data after it."""
-
-    read: int
-    accepted: int
-    duplicates: int
-    quarantined: int
-    reasons: dict[str, int]
-    """Quarantined rows by reason."""
-    flags: dict[str, int]
-    """Readable rows by what was noticed about their text."""
-    by_source: dict[str, dict[str, int]]
-    """read, accepted, duplicates, quarantined of each source."""
-    splits: dict[str, dict[str, int]]
-    """Rows of the whole version by split and label."""
-    groups: int
-    """Near-duplicate groups of the whole version."""
-    conflicts: int
-    """Groups quarantined because their members disagree on the label."""
-    bridges: int
-    """Groups of new rows that touched two splits."""
-    group_sizes: dict[str, int]
-    """Rows that were not there before by the size of their near-duplicate group, copies included."""
-    leaks: int
-    """Exact and near-duplicate pairs across splits; anything but 0 is refused before it is written."""
-    audit: dict[str, dict[str, int]]
-    """Those pairs, exact and near, by pair of splits."""
-    naive_leak: float | None
-    """Share of test rows that a plain random split would have leaked, over all rows read so far, copies included."""
-    naive_rows: int
-    """How many rows that is over."""
-    version: int | None
-    """Version of the data after this; None when nothing has ever been accepted."""
-    fingerprint: str | None
-    """Fingerprint of that version."""
-    new_version: bool
-    """Whether this ingestion made the version."""
-    seconds: float
 
 
 def ingest(config: Config, home: Home, sources: Sequence[Source] = ()) -> IngestReport:
@@ -120,7 +84,7 @@ def ingest(config: Config, home: Home, sources: Sequence[Source] = ()) -> Ingest
 
     apply_to_table(home)  # decisions that were recorded and, by a crash, not brought into the data
     with open_spool(home.root / "spool", config.data) as spool:
-        reading = spool_sources(sources, config.data, datetime.now(UTC), spool, _schemas(home))
+        reading = spool_sources(sources, config.data, datetime.now(UTC), spool, known_schemas(home))
         spooled = spool.finish([identify(item) for item in reading.inputs])
         check_held_out(split_rule(config.data), chain(reading.read, _sources(home, config)))
         home.lock("ingest").parent.mkdir(parents=True, exist_ok=True)
@@ -159,20 +123,7 @@ def _commit(
     )
     taken = placement.outcome == ACCEPTED
     splits = np.concatenate([before.splits, placement.splits[taken]])
-    used = np.concatenate([graph.old_nodes, graph.new_nodes[taken]])
-    audit = audit_splits(
-        used,
-        splits,
-        graph.signatures.with_cut(used, np.concatenate([before.rows.signatures.cut, new.signatures.cut[taken]])),
-        texts_of,
-        config.data,
-        active=graph.active if stored.audited else None,  # a table changed by other means is audited whole
-    )
-    if audit.leaks:
-        raise Refused(
-            f"{audit.leaks} duplicate pairs lie across splits, and held-out must mean held-out. Nothing was written. "
-            "Was the table changed by hand? Ingest into a new FINSENT_HOME."
-        )
+    audit = _audit(config, stored, new, graph, texts_of, taken, splits)
     if tables.position(home, "tweets", APPLICATION).number != position.number:
         return None  # what was refused is told of what another run has replaced
     now = datetime.now(UTC)
@@ -182,10 +133,10 @@ def _commit(
     fresh = ~is_one_of(new.ids, before.rows.ids)
     components = graph.components[np.concatenate([graph.old_nodes, graph.new_nodes[fresh]])]
     is_new = np.arange(len(components)) >= len(before.rows)
-    naive = naive_split(components, is_new, _naive_before(home))
+    naive = naive_split(components, is_new, naive_before(home))
     report = IngestReport(
-        **_count(reading, spooled, placement),
-        splits=_by_split(splits, np.concatenate([before.rows.labels, new.labels[taken]])),
+        **count_rows(reading, spooled, placement),
+        splits=rows_by_split(splits, np.concatenate([before.rows.labels, new.labels[taken]])),
         groups=len(before.names) + len(np.unique(placement.groups[taken & (placement.groups < len(new))])),
         conflicts=placement.conflicts,
         bridges=placement.bridges,
@@ -217,6 +168,30 @@ def _commit(
     return _finish(home, report, reading, rule, started)
 
 
+def _audit(config: Config, stored: Stored, new: Rows, graph: Graph, texts_of: TextsOf, taken: Mask, splits: Codes) -> LeakAudit:
+    """The leak audit of the table as it will be.
+
+    Raises:
+        Refused: it is not 0.
+    """
+    used = np.concatenate([graph.old_nodes, graph.new_nodes[taken]])
+    cut = np.concatenate([stored.before.rows.signatures.cut, new.signatures.cut[taken]])
+    audit = audit_splits(
+        used,
+        splits,
+        graph.signatures.with_cut(used, cut),
+        texts_of,
+        config.data,
+        active=graph.active if stored.audited else None,  # a table changed by other means is audited whole
+    )
+    if audit.leaks:
+        raise Refused(
+            f"{audit.leaks} duplicate pairs lie across splits, and held-out must mean held-out. Nothing was written. "
+            "Was the table changed by hand? Ingest into a new FINSENT_HOME."
+        )
+    return audit
+
+
 def append_tweets(
     home: Home,
     new: pa.RecordBatchReader,
@@ -231,7 +206,7 @@ def append_tweets(
     metadata = {
         "fingerprint": str(report.fingerprint),
         "split_rule": json.dumps(rule.describe()),
-        "report": json.dumps(_details(report, rule, reading), ensure_ascii=False),
+        "report": json.dumps(details(report, rule, reading), ensure_ascii=False),
         _MASKED: json.dumps(masked),
         **audit.metadata(),
     }
@@ -262,55 +237,12 @@ def _wanted(spooled: Spooled, rule: SplitRule) -> Codes | None:
     return None
 
 
-def _details(report: IngestReport, rule: SplitRule, reading: Reading) -> dict[str, Any]:
-    return {
-        **dataclasses.asdict(report),
-        "split_rule": rule.describe(),
-        "inputs": reading.inputs,
-        "schemas": reading.schemas,
-    }
-
-
-def _naive_before(home: Home) -> NaiveSplit | None:
-    """What was known of a naive split at the last ingestion that made a version."""
-    for commit in tables.commits(home, "tweets"):
-        report = json.loads(commit.get("report", "{}"))
-        if "naive_rows" in report:
-            return NaiveSplit(report["naive_leak"], report["naive_rows"])
-    return None
-
-
 def _sources(home: Home, config: Config) -> list[str]:
     """Names of the sources in the data, where rows are split by them."""
     if config.data.split != "source":
         return []
     found: list[str] = pc.unique(tables.read(home, "tweets", columns=["source"])["source"]).to_pylist()
     return found
-
-
-def _schemas(home: Home) -> dict[str, SourceSchema]:
-    """What each source looked like when it was last read into the data."""
-    found: dict[str, SourceSchema] = {}
-    for commit in tables.commits(home, "tweets"):
-        for name, stored in json.loads(commit.get("report", "{}")).get("schemas", {}).items():
-            found.setdefault(name, from_dict(stored))
-    return found
-
-
-def _warn(report: IngestReport, reading: Reading) -> None:
-    """A source of which much was quarantined is more likely a wrong setting than a heap of bad rows."""
-    for name, n in report.by_source.items():
-        if n["quarantined"] > _MANY * n["read"]:
-            why = ", ".join(f"{reason} ({count:,})" for reason, count in list(report.reasons.items())[:3])
-            labels = ", ".join(f"{shorten(label)!r} ({n:,})" for label, n in list(reading.unknown.get(name, {}).items())[:5])
-            _log.warning(
-                "%s: %d of %d rows were quarantined; in this ingestion: %s%s. See `finsent data quarantine`.",
-                name,
-                n["quarantined"],
-                n["read"],
-                why,
-                f"; labels that are not understood: {labels}" if labels else "",
-            )
 
 
 def _finish(home: Home, report: IngestReport, reading: Reading, rule: SplitRule, started: float) -> IngestReport:
@@ -322,16 +254,16 @@ def _finish(home: Home, report: IngestReport, reading: Reading, rule: SplitRule,
         if audit.leaks is not None:
             # the rows of this version were read by the ingestion that made it: these here are its copies
             report = dataclasses.replace(report, naive_leak=audit.naive_leak)
-    _warn(report, reading)
+    warn_of_much_quarantine(report, reading)
     report = dataclasses.replace(report, seconds=time.monotonic() - started)
     if report.version is not None:
         path = report_path(home, report.version)
         # the report of a version that an interrupted ingestion left without one is made up for here; a review's has none
-        details = _details(report, rule, reading) if report.new_version else recorded_report(home, report.version)
-        if report.new_version or (details and not path.exists()):
+        found = details(report, rule, reading) if report.new_version else recorded_report(home, report.version)
+        if report.new_version or (found and not path.exists()):
             path.parent.mkdir(parents=True, exist_ok=True)
             part = path.with_suffix(".part")
-            part.write_text(json.dumps(details, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            part.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
             part.replace(path)
     return report
 
@@ -382,43 +314,3 @@ def _tweets(spooled: Spooled, new: Rows, stored: Stored, placement: Placement, n
         }
         schema = SCHEMAS["tweets"]
         yield pa.record_batch([columns[name] for name in schema.names], schema=schema)
-
-
-def _count(reading: Reading, spooled: Spooled, placement: Placement) -> dict[str, Any]:
-    """Rows by outcome, over all and by source.
-
-    Raises:
-        Refused: a row was lost or counted twice, which must never be.
-    """
-    names = spooled.sources.dictionary.to_pylist()
-    sources = spooled.sources.indices.to_numpy()
-
-    def by_source(outcome: int) -> dict[str, int]:
-        return dict(zip(names, np.bincount(sources[placement.outcome == outcome], minlength=len(names)).tolist(), strict=True))
-
-    accepted, duplicates = by_source(ACCEPTED), by_source(DUPLICATE)
-    refused = Counter(names[source] for source in sources[[item.row for item in placement.refusals]].tolist())
-    counts = {
-        name: {
-            "read": read,
-            "accepted": accepted.get(name, 0),
-            "duplicates": duplicates.get(name, 0),
-            "quarantined": reading.rejected.get(name, 0) + refused[name],
-        }
-        for name, read in reading.read.items()
-    }
-    for name, n in counts.items():
-        if n["read"] != n["accepted"] + n["duplicates"] + n["quarantined"]:
-            raise Refused(
-                f"rows of source {name!r} do not add up: {n}. Nothing was written; this is a fault in finsent, please report it."
-            )
-    totals = {key: sum(n[key] for n in counts.values()) for key in ("read", "accepted", "duplicates", "quarantined")}
-    reasons = Counter(reading.reasons) + Counter(item.reason for item in placement.refusals)
-    return {**totals, "by_source": counts, "reasons": dict(reasons.most_common()), "flags": dict(reading.flags)}
-
-
-def _by_split(splits: Codes, labels: Codes) -> dict[str, dict[str, int]]:
-    counts = np.bincount(splits.astype(np.int64) * len(LABELS) + labels, minlength=len(CODES) * len(LABELS))
-    table = counts.reshape(len(CODES), len(LABELS)).tolist()
-    by_split = {split: dict(zip(LABELS, row, strict=True)) for split, row in zip(CODES, table, strict=True)}
-    return by_split if any(by_split[EXCLUDED].values()) else {split: by_split[split] for split in SPLITS}

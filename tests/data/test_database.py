@@ -92,7 +92,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "SELECT 7": ("postgresql://me:hunt@er2@127.0.0.1/desk", "Percent-encode"),
     "SELECT 8": (f"postgresql://me:{QUOTED}@127.0.0.1:port/desk", "is not a database's URL"),
     "SELECT 9": ("postgresql://me:***@127.0.0.1/desk", "was masked"),
-    "SELECT 10": ("tweets.csv", "is no database, and a query was given"),
+    "SELECT 10": ("tweets.csv", "is no database's URL, and a query was given"),
 }
 
 

@@ -18,7 +18,8 @@ from finsent.data.inspection import (
 from finsent.data.sample import sample_sources
 from finsent.errors import InputError
 from finsent.home import Home, resolve_home
-from finsent.pipeline.ingest import IngestReport, ingest
+from finsent.pipeline.accounting import IngestReport
+from finsent.pipeline.ingest import ingest
 
 Sampled = tuple[Home, IngestReport, IngestReport]
 

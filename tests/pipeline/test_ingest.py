@@ -16,7 +16,8 @@ from finsent.data.sample import sample_sources
 from finsent.errors import ConfigError, InputError, Refused
 from finsent.home import Home, resolve_home
 from finsent.pipeline import ingest as module
-from finsent.pipeline.ingest import IngestReport, ingest
+from finsent.pipeline.accounting import IngestReport
+from finsent.pipeline.ingest import ingest
 from finsent.pipeline.review import decide
 from finsent.text import text_id
 

@@ -14,8 +14,9 @@ from finsent.data.reviews import Decision, record_decisions
 from finsent.data.splits import CODES, code_of, split_rule
 from finsent.errors import ConfigError, InputError, Refused
 from finsent.home import Home
+from finsent.pipeline.accounting import IngestReport
 from finsent.pipeline.audit import audit_data
-from finsent.pipeline.ingest import IngestReport, ingest
+from finsent.pipeline.ingest import ingest
 from finsent.text import text_id
 
 CONFIG = load_config()

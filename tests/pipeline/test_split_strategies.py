@@ -12,8 +12,9 @@ from finsent.config import Config, Source, load_config
 from finsent.data import tables
 from finsent.errors import ConfigError
 from finsent.home import Home, resolve_home
+from finsent.pipeline.accounting import IngestReport
 from finsent.pipeline.audit import audit_data
-from finsent.pipeline.ingest import IngestReport, ingest
+from finsent.pipeline.ingest import ingest
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 BY_TIME = load_config(
