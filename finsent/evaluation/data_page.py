@@ -156,7 +156,7 @@ def _leaks(facts: DataFacts) -> Iterable[str]:
     share = (
         NOT_RECORDED
         if naive is None
-        else f"{naive:.1%} of the test rows, on average over ten draws from the rows there before and all rows read this time"
+        else f"{naive:.1%} of the test rows, on average over ten draws from all rows read so far, copies included"
     )
     yield html.paragraph(f"A plain random split would have leaked: {share}.")
     reasons = facts.report.get("reasons")
