@@ -61,9 +61,24 @@ def predict_logits(
     extra_padding: int = 0,
 ) -> NDArray[np.float32]:
     """Logits [texts, 3], float32, in the order of `texts`. Padding can be forced otherwise, to prove that it does not matter."""
+    rows = tokenise(loaded.tokenizer, texts, loaded.manifest.max_length)
+    return predict_tokens(
+        loaded, rows, token_budget=token_budget, progress=progress, padding_side=padding_side, extra_padding=extra_padding
+    )
+
+
+def predict_tokens(
+    loaded: Loaded,
+    rows: Sequence[Sequence[int]],
+    *,
+    token_budget: int = 4096,
+    progress: bool = False,
+    padding_side: str | None = None,
+    extra_padding: int = 0,
+) -> NDArray[np.float32]:
+    """Logits [rows, 3], float32, of texts that are token ids already (see `tokenise`), in the order of `rows`."""
     import torch
 
-    rows = tokenise(loaded.tokenizer, texts, loaded.manifest.max_length)
     logits = np.zeros((len(rows), len(loaded.manifest.labels)), dtype=np.float32)
     batches = list(token_batches([len(row) for row in rows], token_budget))
     with torch.inference_mode():

@@ -1,0 +1,153 @@
+"""Configuration of the model, its training and the engines that run it. Part of `finsent.config`."""
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Section(BaseModel):
+    """Base of every section: immutable, strict about unknown keys, docstrings become the schema's descriptions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class EmbeddedBase(Section):
+    """A small Llama built on the spot from these numbers and a fixed seed; needs no download."""
+
+    hidden_size: int = Field(gt=0)
+    """Width of the residual stream."""
+    intermediate_size: int = Field(gt=0)
+    """Width of the gated MLP; a multiple of 64 (bitsandbytes' CPU kernels need it)."""
+    layers: int = Field(gt=0)
+    """Number of decoder layers."""
+    heads: int = Field(gt=0)
+    """Number of attention heads."""
+    kv_heads: int = Field(gt=0)
+    """Number of key/value heads (grouped-query attention)."""
+    vocab_size: int = Field(gt=260)
+    """Size of the byte-level BPE, learnt from the training split alone."""
+    seed: int = 0
+    """Seed of the base's weights."""
+
+
+class Quantization(Section):
+    """How the frozen base weights are stored (QLoRA, arXiv:2305.14314)."""
+
+    kind: Literal["nf4", "none"] = "nf4"
+    """`nf4`: 4-bit NormalFloat through bitsandbytes; `none`: plain weights in `compute_dtype`."""
+    double: bool = True
+    """Quantise the quantisation constants too."""
+    compute_dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    """Type that matrix products run in. bitsandbytes would default to float32, silently slow."""
+    skip_modules: tuple[str, ...] = ("score", "classifier", "pooler")
+    """Modules never quantised: above all the classification head."""
+
+
+class ModelConfig(Section):
+    """The base model."""
+
+    name: str
+    """Hub id (`owner/name`), local folder, or `embedded` for the base built from `embedded`."""
+    revision: str | None = None
+    """Hub revision (a commit hash pins it). Left out, the Hub's default branch, recorded in the manifest once resolved."""
+    embedded: EmbeddedBase | None = None
+    """Shape of the embedded base; only with `name: embedded`."""
+    quantization: Quantization = Quantization()
+    """Storage of the base weights; part of the model's identity."""
+    max_length: int = Field(default=128, gt=1)
+    """Tokens kept of each text."""
+    padding_side: Literal["left", "right"] = "left"
+    """Side that padding goes to. The head pools the last real token either way."""
+
+    @model_validator(mode="after")
+    def _embedded_shape_given(self) -> Self:
+        if (self.name == "embedded") != (self.embedded is not None):
+            raise ValueError(f"model.embedded is given exactly when model.name is 'embedded', and model.name is {self.name!r}")
+        return self
+
+
+class LoraConfig(Section):
+    """Low-rank adapters (arXiv:2106.09685)."""
+
+    r: int = Field(default=16, gt=0)
+    """Rank."""
+    alpha: int = Field(default=32, gt=0)
+    """Scale: updates are multiplied by alpha / r."""
+    dropout: float = Field(default=0.05, ge=0.0, lt=1.0)
+    """Dropout on the adapters' input."""
+    bias: Literal["none", "all", "lora_only"] = "none"
+    """Which biases train."""
+    targets: tuple[str, ...] = Field(min_length=1)
+    """Names of the linear modules that get adapters."""
+    modules_to_save: tuple[str, ...] = ()
+    """Modules trained whole and saved with the adapter, besides the head, which always is."""
+
+
+class Recipe(Section):
+    """How the adapter is trained."""
+
+    epochs: float = Field(default=3.0, gt=0)
+    """Passes over the training split."""
+    batch_size: int = Field(default=4, gt=0)
+    """Rows in one forward pass."""
+    accumulation: int = Field(default=4, gt=0)
+    """Forward passes to one optimiser step; batch_size x accumulation rows a step."""
+    learning_rate: float = Field(default=2e-4, gt=0)
+    """Peak learning rate."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """Learning-rate schedule after warm-up."""
+    warmup_ratio: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of the steps with a rising learning rate."""
+    optimizer: Literal["paged_adamw_8bit", "adamw_8bit", "paged_adamw_32bit", "adamw_torch"] = "paged_adamw_8bit"
+    """Optimiser by transformers' names; paged ones fall back to unpaged on a CPU."""
+    weight_decay: float = Field(default=0.0, ge=0.0)
+    """Decoupled weight decay."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Gradient norm is clipped to this."""
+    mixed_precision: Literal["none", "fp16", "bf16"] = "bf16"
+    """Autocast type; `fp16` becomes bf16 where the hardware has it."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, a third more work."""
+    group_by_length: bool = False
+    """Draw batches of similar length from random windows: less padding. The reference draws at random."""
+    token_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of each training text's tokens left out, drawn anew each time (word dropout, arXiv:1511.06349): keeps a base
+    without pre-training from learning its few thousand tweets by heart. The reference uses none."""
+    seed: int = 42
+    """Seed of row order, dropout and the adapters' start."""
+    checkpoint_every: int = Field(default=500, gt=0)
+    """Optimiser steps between checkpoints."""
+    evaluate_every_epoch: bool = True
+    """Score the validation split after each epoch."""
+
+
+class EngineConfig(Section):
+    """How fast and in how much memory the same training and the same predictions are computed; no part of a model's identity."""
+
+    training: Literal["auto", "stock", "packed"] = "auto"
+    """`packed`: tokens end to end, no padding (Llama-like decoders); `stock`: padded, as transformers and PEFT do it, the
+    reference. `auto`: packed where the base allows it."""
+    inference: Literal["auto", "stock", "packed"] = "auto"
+    """The same for scoring and evaluation. On a GPU, `packed` merges the adapter into dense weights where memory allows."""
+    residency: Literal["auto", "nf4", "bf16"] = "auto"
+    """How the frozen base of a quantised model lies in GPU memory: `nf4` (4.4 GiB for 8B) or `bf16` (15 GiB, the very values
+    that NF4 stands for, faster). `auto` goes by free memory."""
+    precision: Literal["bf16", "fp8"] = "bf16"
+    """Type of the merged weights in inference. `fp8` (Hopper and later) is used only while it passes the fidelity limits
+    below on this home's held-out rows; otherwise bf16 is, and the log says so."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Compile the layers; `auto`: on a GPU, when the work is long enough to earn the compilation back."""
+    memory_gib: float | None = Field(default=None, gt=0)
+    """Cap on the GPU memory that is used; left out, all that is free."""
+    micro_batch_tokens: int | None = Field(default=None, gt=0)
+    """Most tokens in one training pass of the packed engine; left out, the planner chooses from free memory."""
+    batch_tokens: int | None = Field(default=None, gt=0)
+    """Tokens in one inference pass of the packed engine; left out, the planner chooses."""
+    devices: int | None = Field(default=None, gt=0)
+    """GPUs that scoring uses, one replica of the model on each; left out, all that are visible."""
+    min_agreement: float = Field(default=0.99, ge=0.0, le=1.0)
+    """fp8: least share of held-out rows with the same label as in bf16."""
+    max_logit_error: float = Field(default=0.2, gt=0.0)
+    """fp8: largest root-mean-square difference of logits to bf16, in standard deviations of the logits."""
+    max_f1_drop: float = Field(default=0.002, ge=0.0, le=1.0)
+    """fp8: largest loss of macro-F1 against bf16 on held-out rows."""
