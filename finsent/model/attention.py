@@ -81,12 +81,8 @@ def _flash(
         options["window_size"] = (-1, 0) if causal else (-1, -1)
     else:
         options["is_causal"] = causal
-    if q.shape[1] != k.shape[1]:
-        if "enable_gqa" in known:  # torch 2.12 and later
-            options["enable_gqa"] = True
-        else:
-            groups = q.shape[1] // k.shape[1]
-            k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
+    if "enable_gqa" in known:  # torch 2.12 and later; before, fewer key heads are taken without asking
+        options["enable_gqa"] = q.shape[1] != k.shape[1]
     return varlen_attn(q.contiguous(), k.contiguous(), v.contiguous(), starts_q, starts_k, longest_q, longest_k, **options)
 
 

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from finsent.errors import FinsentError
+
 _BLOCK = 256
 """Values that share a scale in bitsandbytes' 8-bit optimisers (arXiv:2110.02861)."""
 _SMALL = 4096
@@ -34,6 +36,8 @@ class Masters:
     """Parameters that compute in a copy: parameter, places in `flat` and `gradient`, its copy, the copy's gradient."""
     spans: list[tuple[slice, slice]]
     """Parts of `flat` that are copied, and where they lie in `copies`."""
+    names: list[str]
+    """Names of the parameters: those of `full`, then those of `working`."""
     copies: Any
     """The copies that the model computes with; empty where there are none."""
     copy_gradients: Any
@@ -77,7 +81,8 @@ def make_masters(model: Any, working_type: Any = None) -> Masters:
         start += space
     optimised = [_parameter(flat, gradient, 0, large)] if large else []
     optimised += [_parameter(flat, gradient, begin, begin + values) for begin, values in small]
-    masters = Masters(optimised, flat, gradient, full, working, spans, copies, copy_gradients)
+    names = [name for name, _ in order if not copied[name]] + [name for name, _ in order if copied[name]]
+    masters = Masters(optimised, flat, gradient, full, working, spans, names, copies, copy_gradients)
     refresh(masters)
     for parameter, _, _, copy, _ in working:
         parameter.data = copy
@@ -101,16 +106,23 @@ def _parameter(flat: Any, gradient: Any, start: int, stop: int) -> Any:
 
 
 def collect(masters: Masters) -> None:
-    """Add the gradients that a backward pass left on the model's parameters to the masters', and clear them."""
+    """Add the gradients that a backward pass left on the model's parameters to the masters', and clear them.
+
+    Raises:
+        FinsentError: a trainable parameter took no part in the loss.
+    """
     import torch
 
-    full = [(grad, parameter) for parameter, _, grad in masters.full if parameter.grad is not None]
-    copied = [(grad, parameter) for parameter, _, _, _, grad in masters.working if parameter.grad is not None]
+    full = [(grad, parameter) for parameter, _, grad in masters.full]
+    copied = [(grad, parameter) for parameter, _, _, _, grad in masters.working]
+    for number, (_, parameter) in enumerate((*full, *copied)):
+        if parameter.grad is None:
+            raise FinsentError(
+                f"{masters.names[number]!r} gets no gradient, it would never train. Check lora.targets and lora.modules_to_save."
+            )
     with torch.no_grad():
         if full:
             torch._foreach_add_([grad for grad, _ in full], [parameter.grad for _, parameter in full])
-        if len(copied) < len(masters.working):
-            masters.copy_gradients.zero_()
         if copied:
             torch._foreach_copy_([grad for grad, _ in copied], [parameter.grad for _, parameter in copied])
             for place, copy in masters.spans:
