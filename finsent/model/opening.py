@@ -3,6 +3,7 @@
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from finsent.config import EngineConfig
 from finsent.errors import ConfigError
@@ -63,5 +64,11 @@ def open_engine(loaded: Loaded, engine: EngineConfig, *, rows: int) -> Loaded:
         model, precision = merge_into_dense(model, torch.bfloat16), "bf16"
     elif loaded.manifest.quantization.kind == "nf4" and on_gpu:
         unnest_absmax(model)
-    packed = packed_model(model, compiled=plan.compiled)
+    packed = packed_model(model, compiled=plan.compiled, joined=plan.merged and _joinable(model))
     return replace(loaded, model=model, packed=packed, batch_tokens=plan.tokens, precision=precision, plan=plan.reason)
+
+
+def _joinable(model: Any) -> bool:
+    from finsent.model.joined import why_not_joined
+
+    return why_not_joined(plain(model)) is None

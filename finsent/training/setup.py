@@ -16,7 +16,7 @@ from finsent.model.adapter import attach, load_tokenizer
 from finsent.model.base import BaseFolder, load_base, locate_base, pick_device
 from finsent.model.engine import tokenise
 from finsent.model.merging import dequantise, unnest_absmax
-from finsent.model.packed import FAMILIES, packed_model, why_not_packed
+from finsent.model.packed import FAMILIES, packed_model, plain, why_not_packed
 from finsent.model.planner import Shape, TrainingPlan, plan_training, read_shape, usable_bytes
 from finsent.training.batches import epoch_steps
 from finsent.training.distributed import World, launched
@@ -185,7 +185,9 @@ def _passes(
     if plan.engine == "stock":
         logits = stock_logits(model, int(tokenizer.pad_token_id), config.model.padding_side, device)
         return logits, eager_backward(logits, masters, accelerator, device)
-    packed = packed_model(model, compiled=plan.compiled)
+    packed = packed_model(model, compiled=plan.compiled, joined=bool(masters.working) and _joinable(model))
+    if packed.joined is not None:
+        masters.followers.append(packed.joined.refresh)
     logits = packed_rows_logits(packed, device)
     if not (plan.graphs and masters.working):
         return logits, eager_backward(logits, masters, accelerator, device)
@@ -196,6 +198,12 @@ def _passes(
         _log.info("recorded a step of %d tokens in %.1f s", size, seconds)
 
     return logits, graphed_backward(packed, masters, device, slots=slots, longest=config.model.max_length, record=record)
+
+
+def _joinable(model: Any) -> bool:
+    from finsent.model.joined import why_not_joined
+
+    return why_not_joined(plain(model)) is None
 
 
 def resolve_precision(wanted: str, device: str) -> str:
