@@ -25,6 +25,12 @@ def say(text: str) -> None:
     print(f"[{time.perf_counter() - _STARTED:7.1f} s] {text}", flush=True)
 
 
+def command() -> str:
+    """How the running script was called, its folders left out."""
+    shown = [Path(a).name if a.endswith((".json", ".txt")) else "FOLDER" if "/" in a else a for a in sys.argv[1:]]
+    return " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *shown])
+
+
 def environment(device: str) -> dict[str, Any]:
     """What it ran on."""
     from importlib.metadata import PackageNotFoundError, version
@@ -34,7 +40,7 @@ def environment(device: str) -> dict[str, Any]:
         "memory_gib": round(torch.cuda.mem_get_info()[1] / 2**30, 1) if device.startswith("cuda") else None,
         "python": platform.python_version(),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "command": command(),
     }
     for package in ("torch", "transformers", "peft", "bitsandbytes"):
         try:
@@ -132,7 +138,7 @@ def measure_ceiling(device: str, size: int = 8192, repeats: int = 20) -> dict[st
 
 
 def floor_rows_per_second(work: str, tokens_per_row: float, precision: str = "bf16", flops: float | None = None) -> float:
-    """Rows/s if all time went into the linear layers at the ceiling: 4N FLOP a token in training (frozen base), 2N in inference."""
+    """Rows/s if all time went into the linear layers: 4N FLOP a token in training (frozen base), 2N in inference."""
     return (flops or CEILING[precision]) / ({"train": 4, "infer": 2}[work] * LINEAR_WEIGHTS * tokens_per_row)
 
 
@@ -167,9 +173,7 @@ def rates(
     measured = (ceiling or {}).get(precision)
     if measured:
         flops = measured * 1e12
-        found["share_of_measured_ceiling"] = round(
-            median / floor_rows_per_second(work, tokens_per_row, precision, flops), 4
-        )
+        found["share_of_measured_ceiling"] = round(median / floor_rows_per_second(work, tokens_per_row, precision, flops), 4)
     if work == "train":
         found["hours_full_run"] = round(FULL_RUN / wall / 3600, 3)
     else:

@@ -96,7 +96,7 @@ def train_steps(
         for start in range(step * per_step, (step + 1) * per_step, MICRO_BATCH):
             rows = slice(start, start + MICRO_BATCH)
             batch = pad(tokens[rows], device)
-            with torch.autocast(device.split(":")[0], torch.bfloat16):
+            with torch.autocast(device.split(":", maxsplit=1)[0], torch.bfloat16):
                 loss = model(**batch, labels=torch.from_numpy(labels[rows]).to(device)).loss / ACCUMULATION
             loss.backward()
             total += loss.detach()

@@ -65,14 +65,16 @@ def padded_per_real(loaded: Loaded, lengths: Sequence[int], token_budget: int = 
     return sum(len(batch) * max(lengths[i] for i in batch) for batch in batches) / sum(lengths)
 
 
-def run_ours(name: str, adapter: Path, config: Config, arguments: argparse.Namespace, texts: llama8b.Texts, ceiling: Any) -> dict[str, Any]:
+def run_ours(
+    name: str, adapter: Path, config: Config, arguments: argparse.Namespace, texts: llama8b.Texts, ceiling: Any
+) -> dict[str, Any]:
     """One engine: opening, the first batches (compiling), and passes over all rows."""
     before, started = measuring.mark_memory(), time.perf_counter()
     loaded = open_part(name, adapter, arguments, config, len(texts.texts))
     opened = time.perf_counter()
     tokens = tokenise(loaded.tokenizer, texts.texts, loaded.manifest.max_length)
     llama8b.check_lengths(texts, tokens)
-    load_peak, before_work = measuring.peak_gib(before), time.perf_counter()
+    opening_peak, before_work = measuring.peak_gib(before), time.perf_counter()
     predict_tokens(loaded, tokens[: arguments.warmup_rows])
     warm = time.perf_counter() - before_work
     say(f"{name}: opened in {opened - started:.1f} s, first {arguments.warmup_rows} rows in {warm:.1f} s")
@@ -95,7 +97,7 @@ def run_ours(name: str, adapter: Path, config: Config, arguments: argparse.Names
         "engine": getattr(loaded, "engine", "stock"),
         "open_seconds": round(opened - started, 1),
         "compile_seconds": round(max(0.0, warm - arguments.warmup_rows / model_only["rows_per_second"]), 1),
-        "load_peak_gib": load_peak,
+        "opening_peak_gib": opening_peak,
         "peak_gib": measuring.peak_gib(before),
         "overrides": list(arguments.set),
     }
@@ -104,7 +106,9 @@ def run_ours(name: str, adapter: Path, config: Config, arguments: argparse.Names
     return found
 
 
-def run_naive(model: Any, tokenizer: Any, arguments: argparse.Namespace, texts: llama8b.Texts, ceiling: Any) -> list[dict[str, Any]]:
+def run_naive(
+    model: Any, tokenizer: Any, arguments: argparse.Namespace, texts: llama8b.Texts, ceiling: Any
+) -> list[dict[str, Any]]:
     """One A side: each of the card's batch sizes, in order of arrival."""
     count = min(arguments.naive_rows, len(texts.texts))
     part = texts.texts[:count]
@@ -115,7 +119,11 @@ def run_naive(model: Any, tokenizer: Any, arguments: argparse.Namespace, texts: 
         whole, only = naive.time_inference(
             model, tokenizer, part, tokens, batch_rows=rows, repeats=arguments.repeats, device=arguments.device
         )
-        common = {"tokens_per_row": only.tokens / sum(only.rows), "padded_per_real": only.padded / only.tokens, "ceiling": ceiling}
+        common = {
+            "tokens_per_row": only.tokens / sum(only.rows),
+            "padded_per_real": only.padded / only.tokens,
+            "ceiling": ceiling,
+        }
         result = measuring.rates("infer", rows=whole.rows, seconds=whole.seconds, **common)
         model_only = measuring.rates("infer", rows=only.rows, seconds=only.seconds, **common)
         found.append(
@@ -219,7 +227,8 @@ def measure_devices(adapter: Path, arguments: argparse.Namespace, texts: llama8b
     context = processes.get_context("spawn")
     barrier, answers = context.Barrier(arguments.devices), context.SimpleQueue()
     started = [
-        context.Process(target=_replica, args=(rank, adapter, arguments, texts, barrier, answers)) for rank in range(arguments.devices)
+        context.Process(target=_replica, args=(rank, adapter, arguments, texts, barrier, answers))
+        for rank in range(arguments.devices)
     ]
     for process in started:
         process.start()
@@ -320,9 +329,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                     model, tokenizer = load_naive(base, adapter, arguments.device)
                 *earlier, last = run_naive(model, tokenizer, arguments, texts, ceiling)
                 found["results"] += earlier
-                result |= last
+                result.update(last)
             else:
-                result |= run_ours(name, adapter, config, arguments, texts, ceiling)
+                result.update(run_ours(name, adapter, config, arguments, texts, ceiling))
         measuring.free()
         spreads = {f"naive b{rows}": measuring.spread(found["results"], f"naive b{rows}") for rows in arguments.naive_batches}
         found["naive_spread"] = spreads
@@ -330,7 +339,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         model = None
         measuring.free()
         with measuring.part("devices", arguments.json, found) as result:
-            result |= measure_devices(adapter, arguments, texts)
+            result.update(measure_devices(adapter, arguments, texts))
     return measuring.finish(arguments.json, found)
 
 

@@ -44,7 +44,9 @@ class Watch:
                 self.other[name] = self.other.get(name, 0.0) + value
 
 
-def read_watch(watch: Watch, *, skip: int, rows_per_step: int, tokens_per_row: float, ceiling: dict[str, float]) -> dict[str, Any]:
+def read_watch(
+    watch: Watch, *, skip: int, rows_per_step: int, tokens_per_row: float, ceiling: dict[str, float]
+) -> dict[str, Any]:
     """Columns from the steps after the first `skip`: the median of their own rates, and rows by the clock from first to last."""
     timed = watch.steps[skip:]
     if len(timed) < 2:
@@ -75,27 +77,29 @@ def run_naive(model: Any, arguments: argparse.Namespace, data: "Data", result: d
     before = measuring.mark_memory()
     steps, warmup = arguments.naive_steps, arguments.naive_warmup
     rows = (steps + warmup) * naive.MICRO_BATCH * naive.ACCUMULATION
-    timing = naive.train_steps(
-        model, data.tokens[:rows], data.labels[:rows], warmup=warmup, steps=steps, device=arguments.device
+    timing = naive.train_steps(model, data.tokens[:rows], data.labels[:rows], warmup=warmup, steps=steps, device=arguments.device)
+    result.update(
+        measuring.rates(
+            "train",
+            rows=timing.rows,
+            seconds=timing.seconds,
+            tokens_per_row=timing.tokens / sum(timing.rows),
+            padded_per_real=timing.padded / timing.tokens,
+            ceiling=ceiling,
+        )
     )
-    result |= measuring.rates(
-        "train",
-        rows=timing.rows,
-        seconds=timing.seconds,
-        tokens_per_row=timing.tokens / sum(timing.rows),
-        padded_per_real=timing.padded / timing.tokens,
-        ceiling=ceiling,
+    result.update(
+        {
+            "rows_per_step": naive.MICRO_BATCH * naive.ACCUMULATION,
+            "steps_timed": len(timing.seconds),
+            "first_loss": round(timing.losses[0], 4),
+            "last_loss": round(timing.losses[-1], 4),
+            # the model lies in memory for both A sides: its share is added here and taken off the others
+            "peak_gib": measuring.peak_gib(),
+            "step_seconds": [round(seconds, 4) for seconds in timing.seconds],
+            "resident_gib": round(before / 2**30, 2),
+        }
     )
-    result |= {
-        "rows_per_step": naive.MICRO_BATCH * naive.ACCUMULATION,
-        "steps_timed": len(timing.seconds),
-        "first_loss": round(timing.losses[0], 4),
-        "last_loss": round(timing.losses[-1], 4),
-        # the model lies in memory for both A sides: its share is added here and taken off the others
-        "peak_gib": measuring.peak_gib(),
-        "step_seconds": [round(seconds, 4) for seconds in timing.seconds],
-        "resident_gib": round(before / 2**30, 2),
-    }
 
 
 def run_ours(
@@ -114,23 +118,25 @@ def run_ours(
     trained = train(config, llama8b.home_in(arguments.folder), rows, rows, folder, watch)
     whole = time.perf_counter() - started
     tokens_per_row = float(data.texts.wanted[:count].mean())
-    result |= read_watch(
-        watch, skip=arguments.skip, rows_per_step=rows_per_step, tokens_per_row=tokens_per_row, ceiling=ceiling
+    result.update(
+        read_watch(watch, skip=arguments.skip, rows_per_step=rows_per_step, tokens_per_row=tokens_per_row, ceiling=ceiling)
     )
-    result |= {
-        "profile": profile,
-        "overrides": list(arguments.set),
-        "rows_per_step": rows_per_step,
-        "peak_gib": measuring.peak_gib(before),
-        "trainable_parameters": trained.trainable_parameters,
-        "quantized_modules": trained.quantized_modules,
-        # everything that `train` did, loading and compiling and the pre-flight check included
-        "end_to_end_seconds": round(whole, 1),
-        "outside_the_steps_seconds": round(whole - trained.seconds, 1),
-        "adapter": str(trained.adapter),
-        "adapter_mib": round(sum(path.stat().st_size for path in trained.adapter.iterdir()) / 2**20, 1),
-        "median_rates": [round(values["rows_per_second"], 1) for _, _, values in watch.steps],
-    }
+    result.update(
+        {
+            "profile": profile,
+            "overrides": list(arguments.set),
+            "rows_per_step": rows_per_step,
+            "peak_gib": measuring.peak_gib(before),
+            "trainable_parameters": trained.trainable_parameters,
+            "quantized_modules": trained.quantized_modules,
+            # everything that `train` did, loading and compiling and the pre-flight check included
+            "end_to_end_seconds": round(whole, 1),
+            "outside_the_steps_seconds": round(whole - trained.seconds, 1),
+            "adapter": str(trained.adapter),
+            "adapter_mib": round(sum(path.stat().st_size for path in trained.adapter.iterdir()) / 2**20, 1),
+            "median_rates": [round(values["rows_per_second"], 1) for _, _, values in watch.steps],
+        }
+    )
 
 
 @dataclass(frozen=True)
