@@ -62,13 +62,14 @@ def stock_logits(adapter: Path, texts: Sequence[str], arguments: argparse.Namesp
     found = {"reference": predict_logits(loaded, texts), "again": predict_logits(loaded, texts, token_budget=256)}
     with loaded.model.disable_adapter():
         # PEFT takes its own head away with the adapter; the saved one is put in, so that only the updates are missing
-        found["off"] = predict_logits(_with_saved_head(loaded), texts)
+        found["off"] = predict_logits(with_saved_head(loaded), texts)
     del loaded
     measuring.free()
     return found
 
 
-def _with_saved_head(loaded: Loaded) -> Loaded:
+def with_saved_head(loaded: Loaded) -> Loaded:
+    """The same, its trained head also in the place that counts while the adapter is off."""
     wrapper = loaded.model.base_model.model.score
     wrapper.original_module.weight.data = wrapper.modules_to_save["default"].weight.data.to(wrapper.original_module.weight.dtype)
     return loaded
