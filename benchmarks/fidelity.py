@@ -163,16 +163,11 @@ def compare_gradients(base: Path, texts: Sequence[str], arguments: argparse.Name
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--json", type=Path)
+    llama8b.add_options(parser)
     parser.add_argument("--parts", nargs="*", choices=[*ENGINES, "gradient"], default=[*ENGINES, "gradient"])
     parser.add_argument("--rows", type=int, default=256)
     parser.add_argument("--steps", type=int, default=8, help="training steps each way; the first one's gradient is compared")
     parser.add_argument("--gradient-engine", choices=["packed", "stock"], default="packed")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as for finsent; repeat")
-    parser.add_argument("--lengths", type=Path, help="file of real token counts, else the log-normal")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--tiny", action="store_true")
     return parser.parse_args(argv)
 
 
@@ -184,7 +179,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     adapter = llama8b.make_adapter(base, arguments.folder / "fidelity-adapter", config)
     count = max(arguments.rows, 16 * arguments.steps)
     texts = llama8b.write_texts(
-        llama8b.draw_lengths(count, seed=arguments.seed, file=arguments.lengths), seed=arguments.seed
+        llama8b.draw_lengths(count, seed=arguments.seed, lengths=arguments.lengths), seed=arguments.seed
     ).texts
     found: dict[str, Any] = {
         "benchmark": "fidelity",

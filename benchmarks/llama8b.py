@@ -4,6 +4,7 @@ Speed and memory do not depend on the weights, so they are drawn on the device a
 them says anything about accuracy.
 """
 
+import argparse
 import json
 import math
 import time
@@ -50,7 +51,11 @@ WEIGHT_STD: Final = 0.02  # transformers' initializer_range
 MAX_LENGTH: Final = 128
 SHORTEST: Final = 3
 MEDIAN, SIGMA = 28.0, 0.66
-"""Log-normal that fits 38,121 labelled tweets in Llama 3's own tokens (percentiles 5/25/50/75/90/95/99: 8/17/28/42/61/73/104)."""
+SHARES: Final = (0.0, 0.05, 0.25, 0.50, 0.75, 0.90, 0.95, 0.99, 1.0)
+QUANTILES: Final = (3, 8, 17, 28, 42, 61, 73, 104, 128)
+"""Tokens of 38,121 labelled tweets by Llama 3's own tokenizer (mean 32.4). The log-normal above is fitted to them; its upper
+tail is heavier (mean 34.5)."""
+PERCENTILES: Final = "percentiles"
 
 PAD, BOS, EOS = "<pad>", "<s>", "</s>"
 WORDS: Final = tuple(
@@ -68,15 +73,38 @@ class Texts:
     """Tokens that each was made for, specials included [N]."""
 
 
-def draw_lengths(count: int, *, seed: int = 0, file: Path | None = None) -> NDArray[np.int64]:
-    """Token counts [count]: from `file` (whitespace-separated numbers, drawn with replacement), else from the log-normal."""
+def draw_lengths(count: int, *, seed: int = 0, lengths: str | None = None) -> NDArray[np.int64]:
+    """Token counts [count]: from the log-normal; for `percentiles` between the tweets' own; else from the file `lengths`.
+
+    A file holds whitespace-separated numbers, which are drawn with replacement.
+    """
     draw = np.random.default_rng(seed)
-    if file is not None:
-        known = np.array(file.read_text(encoding="utf-8").split(), dtype=np.int64)
-        lengths = draw.choice(known, count)
+    if lengths == PERCENTILES:
+        drawn = np.interp(draw.random(count), SHARES, QUANTILES)
+    elif lengths is not None:
+        drawn = draw.choice(np.array(Path(lengths).read_text(encoding="utf-8").split(), dtype=np.float64), count)
     else:
-        lengths = np.rint(np.exp(draw.normal(math.log(MEDIAN), SIGMA, count))).astype(np.int64)
-    return np.clip(lengths, SHORTEST, MAX_LENGTH)
+        drawn = np.exp(draw.normal(math.log(MEDIAN), SIGMA, count))
+    return np.clip(np.rint(drawn).astype(np.int64), SHORTEST, MAX_LENGTH)
+
+
+def describe_lengths(lengths: str | None) -> str:
+    """What `draw_lengths` draws from, in words; of a file its name alone."""
+    if lengths is None:
+        return f"log-normal, median {MEDIAN:.0f}, sigma {SIGMA}, clipped to {SHORTEST}..{MAX_LENGTH}"
+    return "percentiles of 38,121 real tweets" if lengths == PERCENTILES else f"drawn from {Path(lengths).name}"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options that all benchmarks on this base share."""
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="holds the base (16 GB, built on first use)")
+    parser.add_argument("--json", type=Path, help="file of results, written as they come")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as for finsent; repeat")
+    parser.add_argument(
+        "--lengths", metavar="FILE", help=f"file of token counts, or `{PERCENTILES}` of real tweets; else the log-normal"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of lengths, texts and labels")
+    parser.add_argument("--tiny", action="store_true", help="a toy base, on a CPU too: to try the script, not to measure")
 
 
 def write_texts(lengths: NDArray[np.int64], *, seed: int = 0) -> Texts:

@@ -68,7 +68,7 @@ def run_part(name: str, base: Path, adapter: Path, arguments: argparse.Namespace
         total = torch.cuda.mem_get_info()[1] / 2**30
         torch.cuda.set_per_process_memory_fraction(min(1.0, (cap - CONTEXT_GIB) / total))
     count = 16 * arguments.steps if work == "train" else arguments.rows
-    lengths = llama8b.draw_lengths(count, seed=arguments.seed, file=arguments.lengths)
+    lengths = llama8b.draw_lengths(count, seed=arguments.seed, lengths=arguments.lengths)
     texts = llama8b.write_texts(lengths, seed=arguments.seed)
     samples: list[float] = []
     with sampled(samples):
@@ -143,8 +143,7 @@ def in_process_of_its_own(name: str, arguments: argparse.Namespace) -> dict[str,
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--json", type=Path)
+    llama8b.add_options(parser)
     parser.add_argument(
         "--parts", nargs="+", choices=list(PARTS), default=["train_16gib", "infer_6gib", "train_nf4", "infer_nf4"]
     )
@@ -153,10 +152,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=2048, help="rows scored")
     parser.add_argument("--no-cap", action="store_true", help="let finsent keep to the cap by itself")
     parser.add_argument("--without-planner", action="store_true", help="score with what `load_adapter` gives")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as for finsent; repeat")
-    parser.add_argument("--lengths", type=Path, help="file of real token counts, else the log-normal")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--tiny", action="store_true")
     return parser.parse_args(argv)
 
 

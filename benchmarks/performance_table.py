@@ -3,7 +3,8 @@
     python benchmarks/performance_table.py JSON... > table.md
     python benchmarks/performance_table.py JSON... --into docs/performance.md
 
-With `--into`, what stands between `<!-- measured -->` and `<!-- /measured -->` is replaced. Runs of `--tiny` are refused.
+With `--into`, what stands between `<!-- measured -->` and `<!-- /measured -->` (or the markers of `--section`) is replaced.
+Runs of `--tiny` are refused.
 """
 
 import argparse
@@ -14,7 +15,6 @@ from typing import Any, Final
 
 import measuring
 
-BEGIN, END = "<!-- measured -->", "<!-- /measured -->"
 TITLES: Final = {
     "speed_train": "Training",
     "speed_infer": "Inference",
@@ -243,25 +243,31 @@ def make(runs: Sequence[Found], *, tiny: bool = False) -> str:
     return "\n".join(lines).strip() + "\n"
 
 
-def put_into(page: str, tables: str) -> str:
-    """`page` with what stands between the markers replaced."""
-    if page.count(BEGIN) != 1 or page.count(END) != 1:
-        raise SystemExit(f"the page must have {BEGIN} and {END} once each.")
-    before, rest = page.split(BEGIN)
-    return f"{before}{BEGIN}\n\n{tables}\n{END}{rest.split(END)[1]}"
+def put_into(page: str, tables: str, section: str = "measured") -> str:
+    """`page` with what stands between the markers of `section` replaced.
+
+    Raises:
+        SystemExit: the markers are not there once each.
+    """
+    begin, end = f"<!-- {section} -->", f"<!-- /{section} -->"
+    if page.count(begin) != 1 or page.count(end) != 1:
+        raise SystemExit(f"the page must have {begin} and {end} once each.")
+    before, rest = page.split(begin)
+    return f"{before}{begin}\n\n{tables}\n{end}{rest.split(end)[1]}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the tables, or put them into a page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", type=Path, nargs="+")
-    parser.add_argument("--into", type=Path)
+    parser.add_argument("--into", type=Path, metavar="PAGE")
+    parser.add_argument("--section", default="measured", help="which markers of the page, e.g. 'measured on a CPU'")
     parser.add_argument("--tiny", action="store_true", help="take runs of --tiny: to try this command, never for the docs")
     arguments = parser.parse_args(argv)
     tables = make([json.loads(path.read_text(encoding="utf-8")) for path in arguments.files], tiny=arguments.tiny)
     if arguments.into:
         page = arguments.into.read_text(encoding="utf-8")
-        arguments.into.write_text(put_into(page, tables), encoding="utf-8")
+        arguments.into.write_text(put_into(page, tables, arguments.section), encoding="utf-8")
     else:
         print(tables, end="")
     return 0

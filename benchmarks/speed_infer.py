@@ -203,7 +203,7 @@ def write_tweets(path: Path, count: int, arguments: argparse.Namespace) -> Path:
     import pyarrow.parquet as pq
 
     distinct = count - count // 10
-    lengths = llama8b.draw_lengths(distinct, seed=arguments.seed + 10, file=arguments.lengths)
+    lengths = llama8b.draw_lengths(distinct, seed=arguments.seed + 10, lengths=arguments.lengths)
     texts = llama8b.write_texts(lengths, seed=arguments.seed + 10).texts
     again = np.random.default_rng(arguments.seed).integers(0, distinct, count - distinct)
     texts += [texts[i] for i in again]
@@ -275,21 +275,16 @@ def load_base_name(adapter: Path) -> str:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--json", type=Path)
+    llama8b.add_options(parser)
     parser.add_argument("--parts", nargs="*", choices=["naive", *OURS], default=["naive", "bf16", "fp8", "naive"])
     parser.add_argument("--rows", type=int, default=16384, help="rows of finsent's side")
     parser.add_argument("--naive-rows", type=int, default=768, help="the first of them, for the naive side")
     parser.add_argument("--naive-batches", type=int, nargs="+", default=[32, 64, 256])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--warmup-rows", type=int, default=1024)
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as for finsent; repeat")
-    parser.add_argument("--lengths", type=Path, help="file of real token counts, else the log-normal")
     parser.add_argument("--table", type=int, default=0, metavar="ROWS", help="also a tweets file of ROWS to predictions")
     parser.add_argument("--devices", type=int, default=0, help="also one replica on each of so many GPUs")
     parser.add_argument("--devices-part", choices=OURS, default="bf16")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--tiny", action="store_true")
     arguments = parser.parse_args(argv)
     arguments.device = "cuda:0" if torch.cuda.is_available() else "cpu"
     arguments.warmup_rows = min(arguments.warmup_rows, arguments.rows)
@@ -304,14 +299,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = llama8b.configure(base, "llama-3.1-8b", arguments.set)
     adapter = llama8b.make_adapter(base, arguments.folder / ("tiny-adapter" if arguments.tiny else "adapter"), config)
     texts = llama8b.write_texts(
-        llama8b.draw_lengths(arguments.rows, seed=arguments.seed, file=arguments.lengths), seed=arguments.seed
+        llama8b.draw_lengths(arguments.rows, seed=arguments.seed, lengths=arguments.lengths), seed=arguments.seed
     )
     ceiling = measuring.measure_ceiling(arguments.device, **({"size": 128, "repeats": 2} if arguments.tiny else {}))
     found: dict[str, Any] = {
         "benchmark": "speed_infer",
         "tiny": arguments.tiny,
         "environment": measuring.environment(arguments.device),
-        "lengths": str(arguments.lengths.name) if arguments.lengths else "log-normal, median 28, sigma 0.66, clipped 3..128",
+        "lengths": llama8b.describe_lengths(arguments.lengths),
         "tokens_per_row": round(float(texts.wanted.mean()), 2),
         "rows": arguments.rows,
         "measured_ceiling_tflops": ceiling,

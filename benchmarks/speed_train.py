@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from measuring import say
 
+TRAINABLE = 41_955_328  # r 16 on seven projections of 32 layers, and the head: the card's number
 PROFILES = {"card": "llama-3.1-8b", "fast": "llama-3.1-8b-fast"}
 
 
@@ -117,6 +118,8 @@ def run_ours(
     started = time.perf_counter()
     trained = train(config, llama8b.home_in(arguments.folder), rows, rows, folder, watch)
     whole = time.perf_counter() - started
+    if not arguments.tiny and trained.trainable_parameters != TRAINABLE:
+        raise ValueError(f"{trained.trainable_parameters} parameters were trained, the card's {TRAINABLE} were to be")
     tokens_per_row = float(data.texts.wanted[:count].mean())
     result.update(
         read_watch(watch, skip=arguments.skip, rows_per_step=rows_per_step, tokens_per_row=tokens_per_row, ceiling=ceiling)
@@ -152,7 +155,7 @@ def prepare(arguments: argparse.Namespace, base: Path, rows: int) -> Data:
     """Texts, their tokens and labels; stops if the token counts are not the ones asked for."""
     from transformers import AutoTokenizer
 
-    texts = llama8b.write_texts(llama8b.draw_lengths(rows, seed=arguments.seed, file=arguments.lengths), seed=arguments.seed)
+    texts = llama8b.write_texts(llama8b.draw_lengths(rows, seed=arguments.seed, lengths=arguments.lengths), seed=arguments.seed)
     tokens = AutoTokenizer.from_pretrained(base)(texts.texts, truncation=True, max_length=llama8b.MAX_LENGTH)["input_ids"]
     llama8b.check_lengths(texts, tokens)
     return Data(texts, tokens, llama8b.draw_labels(rows, seed=arguments.seed))
@@ -161,18 +164,13 @@ def prepare(arguments: argparse.Namespace, base: Path, rows: int) -> Data:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--json", type=Path)
+    llama8b.add_options(parser)
     parser.add_argument("--parts", nargs="+", choices=["naive", *PROFILES], default=["naive", "card", "fast", "naive"])
     parser.add_argument("--steps", type=int, default=200, help="timed steps of finsent's side")
     parser.add_argument("--skip", type=int, default=20, help="first steps of finsent's side, not timed")
     parser.add_argument("--naive-steps", type=int, default=8, help="timed steps of each naive side (2.7 s each on an H200)")
     parser.add_argument("--naive-warmup", type=int, default=3)
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as for finsent; repeat")
-    parser.add_argument("--lengths", type=Path, help="file of real token counts, else the log-normal")
     parser.add_argument("--rows", type=int, help="rows made; default: what the card's part needs")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--tiny", action="store_true")
     arguments = parser.parse_args(argv)
     arguments.device = "cuda:0" if torch.cuda.is_available() else "cpu"
     return arguments
@@ -193,7 +191,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "benchmark": "speed_train",
         "tiny": arguments.tiny,
         "environment": measuring.environment(arguments.device),
-        "lengths": str(arguments.lengths.name) if arguments.lengths else "log-normal, median 28, sigma 0.66, clipped 3..128",
+        "lengths": llama8b.describe_lengths(arguments.lengths),
         "tokens_per_row": round(float(data.texts.wanted.mean()), 2),
         "rows": len(data.tokens),
         "measured_ceiling_tflops": ceiling,

@@ -49,13 +49,16 @@ def test_lengths_follow_the_fit_and_a_file() -> None:
     # of 38,121 labelled tweets: 17, 28, 42
     assert np.percentile(drawn, [25, 50, 75]) == pytest.approx([17, 28, 42], abs=2)
     assert np.array_equal(drawn, llama8b.draw_lengths(40_000))
+    measured = llama8b.draw_lengths(40_000, lengths="percentiles")
+    assert np.percentile(measured, [5, 25, 50, 75, 90, 95, 99]) == pytest.approx([8, 17, 28, 42, 61, 73, 104], abs=1.5)
+    assert measured.mean() == pytest.approx(32.4, abs=0.7)
 
 
 def test_lengths_come_from_a_file_where_one_is_given(tmp_path: Path) -> None:
     llama8b = importlib.import_module("llama8b")
     file = tmp_path / "lengths.txt"
     file.write_text("7 9\n300", encoding="utf-8")
-    assert set(llama8b.draw_lengths(200, file=file).tolist()) == {7, 9, 128}
+    assert set(llama8b.draw_lengths(200, lengths=str(file)).tolist()) == {7, 9, 128}
 
 
 def test_texts_are_distinct_and_have_the_tokens_asked_for() -> None:
@@ -214,7 +217,15 @@ def test_memory_in_processes_of_their_own(folder: Path, tmp_path: Path, monkeypa
 def a_run(benchmark: str, results: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
     environment = {"device": "Some GPU", "date": "2026-01-01", "command": "python benchmarks/x.py", "torch": "2.11"}
     common = {"tokens_per_row": 31.4, "lengths": "log-normal", "measured_ceiling_tflops": {"bf16": 783.0}}
-    return {"benchmark": benchmark, "tiny": False, "environment": environment, "finished": True, "results": results, **common, **more}
+    return {
+        "benchmark": benchmark,
+        "tiny": False,
+        "environment": environment,
+        "finished": True,
+        "results": results,
+        **common,
+        **more,
+    }
 
 
 def test_tables_say_what_was_measured_and_no_more() -> None:
@@ -246,9 +257,11 @@ def test_tables_are_put_between_the_markers() -> None:
     page = (FOLDER.parent / "docs" / "performance.md").read_text(encoding="utf-8")
     new = tables.put_into(page, "| a |\n")
     assert "| a |" in new
-    assert new.startswith(page.split(tables.BEGIN)[0])
-    assert new.endswith(page.split(tables.END)[1])
+    assert new.startswith(page.split("<!-- measured -->")[0])
+    assert new.endswith(page.split("<!-- /measured -->")[1])
     assert tables.put_into(new, "| a |\n") == new
+    both = tables.put_into(new, "| b |\n", "measured on a CPU")
+    assert both.index("| a |") < both.index("On a CPU") < both.index("| b |")
     with pytest.raises(SystemExit, match="once each"):
         tables.put_into("nothing here", "| a |")
 
