@@ -81,7 +81,9 @@ def _fp8_class() -> Any:
             self.register_buffer("scale", scale.t().contiguous())
             self.bias, self.sizes = bias, sizes
 
-        def forward(self, x: Any) -> Any:
+        drawn = 0
+
+        def forward(self, x: Any, _bits: Any = None) -> Any:
             rows, scale = scale_rows(x.reshape(-1, x.shape[-1]))
             out = torch._scaled_mm(  # noqa: SLF001 - PyTorch's only entry to it
                 rows,

@@ -109,8 +109,11 @@ def packed_logits(model: PackedModel, batch: Batch) -> Any:
         hidden = decoder.embed_tokens(batch.ids)
         rotary = decoder.rotary_emb(hidden, position_ids=batch.positions)
         if model.joined is not None and model.joined_layer is not None:
+            from finsent.model.joined import draw_bits
+
             for layer, projections in zip(decoder.layers[:-1], model.joined.layers, strict=True):
-                hidden = model.joined_layer(layer, projections, hidden, *rotary, batch.starts, batch.longest)
+                bits = draw_bits(projections, hidden)
+                hidden = model.joined_layer(layer, projections, hidden, *rotary, batch.starts, batch.longest, bits)
         else:
             hidden = _through_layers(decoder.layers[:-1], hidden, rotary, batch)
         pooled = model.last_layer(decoder.layers[-1], hidden, *rotary, batch.starts, batch.last, batch.longest)
