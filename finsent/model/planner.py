@@ -26,6 +26,7 @@ _WORKSPACE = 0.7 * GIB
 _MARGIN = 0.93
 _LONGEST_PASS = 8192
 """More tokens in one pass gain nothing: the matrix units are busy from about 2,000 on."""
+_WORTH_MERGING = 500
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,8 @@ def plan_inference(
     stored = _NF4 if quantization == "nf4" else 2.0
     beside = usable * _MARGIN - _WORKSPACE
     dense = 2.0 * shape.body
-    merged = beside + stored * shape.body >= dense + per_token * 4096 + 0.2 * GIB
+    # merging takes seconds, which a few texts never earn back
+    merged = rows >= _WORTH_MERGING and beside + stored * shape.body >= dense + per_token * 4096 + 0.2 * GIB
     left = beside - (dense - stored * shape.body if merged else 0)
     tokens = max(256, min(engine.batch_tokens or _LONGEST_PASS, int(left / per_token)))
     reason = (

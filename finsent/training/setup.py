@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finsent.config import Config, LoraConfig, Recipe
+from finsent.errors import ConfigError
 from finsent.home import Home
 from finsent.model.adapter import attach, load_tokenizer
 from finsent.model.base import BaseFolder, load_base, locate_base, pick_device
@@ -66,7 +67,7 @@ def set_up(config: Config, home: Home, texts: Sequence[str]) -> Run:
 
     Raises:
         BaseModelError: the base cannot be reached.
-        ConfigError: a target names no module of the base.
+        ConfigError: a target names no module of the base, or the base cannot run what `engine` demands.
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
@@ -126,8 +127,16 @@ def make_plan(config: Config, base: BaseFolder, lengths: list[int], device: str,
     mean = sum(lengths) / len(lengths)
     # a step of ordinary rows; a longer one is cut into several passes
     step_tokens = min(math.ceil(mean * rows_per_step * 1.5), sum(sorted(lengths)[-rows_per_step:]))
+    engine = config.engine
+    if precision != "bf16" or "embed_tokens" in config.lora.modules_to_save:
+        # a dense layer takes its input as it is, and bfloat16 weights do not multiply a float32 stream
+        if engine.residency == "bf16" and usable is not None:
+            raise ConfigError(
+                "engine.residency=bf16 needs recipe.mixed_precision=bf16 and embeddings that are not trained. Set it to auto."
+            )
+        engine = engine.model_copy(update={"residency": "nf4"})
     return plan_training(
-        config.engine,
+        engine,
         config.model,
         shape,
         usable=usable,
@@ -159,8 +168,6 @@ def _load(config: Config, base: BaseFolder, pad_id: int, plan: TrainingPlan, dev
     model.config.pad_token_id = pad_id
     if plan.engine == "packed":
         if reason := why_not_packed(model, config.model.max_length):
-            from finsent.errors import ConfigError
-
             raise ConfigError(f"engine.training=packed: {reason}. Set engine.training=stock.")
         if plan.residency == "bf16":
             model = dequantise(model)
