@@ -104,7 +104,7 @@ def test_a_refused_promotion_exits_with_1_and_says_why(finsent: "Finsent", serve
     """The same adapter again, as another version that nobody has evaluated."""
     exported = tmp_path / "adapter"
     assert finsent("export", exported, *served.options).code == 0
-    imported = finsent("import", exported, *served.options, "--json").json()
+    imported = finsent("import", exported, "--no-evaluate", *served.options, "--json").json()
     said = finsent("promote", "--version", imported["model_version"], *served.options, "--json")
     assert said.code == 1
     assert said.json()["decision"] == "refused"
@@ -128,7 +128,7 @@ def test_an_exported_adapter_is_whole_has_its_card_and_comes_back_the_same(
     again = finsent("export", exported, *served.options)
     assert again.code == 2
     assert "not an empty folder" in again.err
-    version = finsent("import", exported, *served.options, "--json").json()["model_version"]
+    version = finsent("import", exported, "--no-evaluate", *served.options, "--json").json()["model_version"]
     text = "firm one beats estimates"
     answers = [finsent("predict", text, *served.options, *more, "--json").json() for more in ((), ("--version", version))]
     assert answers[0]["predictions"] == answers[1]["predictions"]
@@ -141,7 +141,7 @@ def test_a_plain_peft_adapter_is_taken_in(finsent: "Finsent", served: "Served", 
     plain.mkdir()
     for name in ("adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "tokenizer_config.json"):
         (plain / name).write_bytes((exported / name).read_bytes())
-    imported = finsent("import", plain, "--labels", "Neutral,Bullish,Bearish", *served.options, "--json").json()
+    imported = finsent("import", plain, "--no-evaluate", "--labels", "Neutral,Bullish,Bearish", *served.options, "--json").json()
     text = "firm one beats estimates"
     champion, taken = (
         finsent("predict", text, *served.options, *more, "--json").json()["predictions"][0]["probabilities"]
