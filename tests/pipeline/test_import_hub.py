@@ -79,5 +79,5 @@ def test_what_is_not_there_is_said_with_what_to_do(
     on_hub(published(at.adapter, tmp_path / "published", "base"), "tester/adapter")
     with pytest.raises(InputError, match="cannot be reached"):  # offline, of that revision nothing is here
         import_adapter(at.config, at.home, "tester/adapter", revision="v2", labels=LABELS)
-    with pytest.raises(InputError, match="state it, e.g. --labels"):
+    with pytest.raises(InputError, match=r"state it, e\.g\. --labels"):
         import_adapter(at.config, at.home, "tester/adapter")

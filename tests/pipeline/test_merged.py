@@ -12,7 +12,7 @@ from safetensors import safe_open
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from finsent.errors import ArtifactError, InputError
-from finsent.labels import ID2LABEL, LABELS
+from finsent.labels import ID2LABEL
 from finsent.model.adapter import load_adapter
 from finsent.model.engine import predict_logits
 from finsent.model.manifest import MANIFEST, sha256
@@ -48,7 +48,7 @@ def test_it_loads_by_itself_with_the_labels_and_logits_of_the_version(
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     assert config["architectures"] == ["LlamaForSequenceClassification"]
     assert config["id2label"] == {str(index): label for index, label in ID2LABEL.items()}
-    assert list(config["label2id"].values()) == [0, 1, 2] or set(config["label2id"]) == set(LABELS)
+    assert config["label2id"] == {label: index for index, label in ID2LABEL.items()}
     assert (config["pad_token_id"], config["dtype"]) == (1, "bfloat16")
     assert "quantization_config" not in config
     with safe_open(folder / "model.safetensors", "pt") as saved:
