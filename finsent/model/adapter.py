@@ -12,6 +12,7 @@ from finsent.model.base import BaseFolder, load_base, locate_base, pick_device
 from finsent.model.embedded import learn_tokenizer
 from finsent.model.head import HEADS
 from finsent.model.manifest import Manifest, verify
+from finsent.model.packed import PackedModel
 
 
 @dataclass(frozen=True)
@@ -19,9 +20,23 @@ class Loaded:
     """An adapter on its base, ready to score."""
 
     model: Any
+    """PEFT's model, or a plain transformers model where the adapter is merged."""
     tokenizer: Any
     manifest: Manifest
     device: str
+    packed: PackedModel | None = None
+    """The packed engine over `model`; None: the stock one."""
+    batch_tokens: int | None = None
+    """Tokens in one pass of the packed engine; None: the caller's budget."""
+    precision: str = "as loaded"
+    """`as loaded`, or the type of merged weights: `bf16`, `fp8`, ..."""
+    plan: str = "the reference"
+    """Why it scores as it does."""
+
+    @property
+    def engine(self) -> str:
+        """`packed` or `stock`."""
+        return "stock" if self.packed is None else "packed"
 
 
 def load_tokenizer(base: BaseFolder, config: ModelConfig, texts: list[str]) -> Any:

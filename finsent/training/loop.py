@@ -1,5 +1,6 @@
 """One training loop, from set-up to a saved adapter, top to bottom. Knows nothing of MLflow, Prefect or tables."""
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,21 +13,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finsent.config import Config, Recipe
-from finsent.errors import ConfigError, FinsentError, InputError
+from finsent.errors import FinsentError, InputError
 from finsent.home import Home
 from finsent.labels import LABELS
-from finsent.model.adapter import attach, load_tokenizer, save_adapter
-from finsent.model.base import BaseFolder, load_base, locate_base, pick_device
-from finsent.model.engine import pad, tokenise
+from finsent.model.adapter import save_adapter
+from finsent.model.base import BaseFolder
+from finsent.model.engine import tokenise
+from finsent.model.packing import packs, split_evenly
 from finsent.progress import track
-from finsent.training.batches import drop_tokens, epoch_steps, steps_in_total
+from finsent.training.batches import steps_in_total
 from finsent.training.checkpoint import complete_checkpoints, load_checkpoint, save_checkpoint
-from finsent.training.optimizer import learning_rate, make_optimizer
+from finsent.training.distributed import share_of, sum_over_processes, wait_for_all
+from finsent.training.masters import full_precision, refresh
+from finsent.training.optimizer import learning_rate, update
 from finsent.training.preflight import verify_settings
+from finsent.training.setup import Run, resolve_precision, schedule, set_up, take_tokens
+
+__all__ = ["OnMetrics", "Rows", "Trained", "resolve_precision", "train"]
+
+_log = logging.getLogger(__name__)
 
 OnMetrics = Callable[[int, dict[str, float]], None]
-BatchOf = Callable[..., tuple[Any, Any, Any]]
-"""Rows, and the seed of this batch, to input_ids, attention_mask [rows, longest] and labels [rows]."""
+_LOOK_EVERY = 10
+"""Steps on a GPU between looks at its figures: reading a number waits for the device."""
 
 
 @dataclass(frozen=True)
@@ -49,58 +58,75 @@ class Trained:
     resumed_from: int
     """Optimiser step of the checkpoint that this went on from; 0 for a training from the start."""
     seconds: float
+    """In the steps, recording of CUDA graphs and compilation included."""
+    preparation_seconds: float
+    """Loading, pre-flight check, and compilation where it fell into that."""
     rows_per_second: float
     final_loss: float
     trainable_parameters: int
     quantized_modules: int
     mixed_precision: str
+    engine: str
+    plan: str
+    """Why the training ran as it did, and with what."""
+    processes: int
 
 
 def train(config: Config, home: Home, train_rows: Rows, validation: Rows, folder: Path, on_metrics: OnMetrics) -> Trained:
     """Train an adapter into `folder`/adapter, going on from the newest checkpoint in `folder` if there is one.
 
     `on_metrics(step, values)` gets loss (mean over the step's rows), learning_rate, grad_norm (before clipping),
-    rows_per_second, tokens_per_second, padding_share after every optimiser step, and validation_* after each epoch.
+    rows_per_second, tokens_per_second, padding_share of every optimiser step, and validation_* after each epoch; on a GPU
+    some steps late, all in order. Under a launcher every process calls this, and the first one alone writes and reports.
 
     Raises:
         InputError: no rows, or only one class in them.
         BaseModelError: the base cannot be reached.
-        ConfigError: launched on several processes.
-        FinsentError: the loss became infinite or not a number, memory ran out, or the pre-flight check failed.
+        FinsentError: the loss became infinite or not a number, memory does not hold a single row, or the pre-flight check
+            failed.
     """
     _check_rows(train_rows)
+    started = time.perf_counter()
     recipe = config.recipe
-    run = _set_up(config, home, train_rows)
+    run = set_up(config, home, train_rows.texts)
     checkpoints = complete_checkpoints(folder)
     if not checkpoints:
-        longest = sorted(range(len(run.lengths)), key=lambda i: -run.lengths[i])[: recipe.batch_size]
         with _memory_explained(config):
-            verify_settings(
-                run.plain, run.batch_of(longest), recipe.learning_rate, run.precision, folder / "preflight", run.device
-            )
-    first = load_checkpoint(checkpoints[-1], run.plain, run.optimizer, run.accelerator.scaler) if checkpoints else 0
+            _preflight(run, config, train_rows.labels, folder)
+    with full_precision(run.masters):
+        scaler = run.accelerator.scaler
+        first = load_checkpoint(checkpoints[-1], run.model, run.optimizer, scaler) if checkpoints else 0
 
     rows_per_step = recipe.batch_size * recipe.accumulation
     per_epoch = math.ceil(len(run.lengths) / rows_per_step)
     total = steps_in_total(len(run.lengths), rows_per_step, recipe.epochs)
-    rows_of = _schedule(run.lengths, rows_per_step, recipe)
+    rows_of = schedule(run.lengths, rows_per_step, recipe)
+    report = on_metrics if run.world.is_main else lambda *_: None
     run.model.train()
-    loss, seen, started = math.nan, 0, time.perf_counter()
-    for step in track(range(first, total), description="training", total=total - first, unit="step"):
+    preparation, started = time.perf_counter() - started, time.perf_counter()
+    pending: list[_Figures] = []
+    loss, seen = math.nan, 0
+    steps = track(range(first, total), description="training", total=total - first, unit="step")
+    for step in steps if run.world.is_main else range(first, total):
         rows = rows_of(step)
         with _memory_explained(config):
-            values = _optimise(run, recipe, rows, step, total)
-        on_metrics(step + 1, values)
-        loss, seen = values["loss"], seen + len(rows)
-        if recipe.evaluate_every_epoch and (step + 1) % per_epoch == 0 and len(validation.texts):
-            on_metrics(step + 1, validate(run.plain, run.tokenizer, validation, config, run.device))
-            run.model.train()
-        if (step + 1) % recipe.checkpoint_every == 0 and step + 1 < total:
-            save_checkpoint(folder, step + 1, run.plain, run.optimizer, run.accelerator.scaler)
+            pending.append(_optimise(run, recipe, rows, train_rows.labels, step, total))
+        seen += len(rows)
+        looks = recipe.evaluate_every_epoch and (step + 1) % per_epoch == 0 and len(validation.texts) > 0
+        keeps = (step + 1) % recipe.checkpoint_every == 0 and step + 1 < total
+        if run.device == "cpu" or len(pending) == _LOOK_EVERY or looks or keeps or step + 1 == total:
+            loss = _report(run, recipe, pending, report)
+        if looks and run.world.is_main:
+            report(step + 1, validate(run, validation, config))
+        if keeps and run.world.is_main:
+            _save(run, folder, step + 1)
     seconds = time.perf_counter() - started
 
     # the caller evaluates a fresh load of what lies here, never this model
-    save_adapter(run.plain, run.tokenizer, folder / "adapter")
+    if run.world.is_main:
+        with full_precision(run.masters):
+            save_adapter(run.model, run.tokenizer, folder / "adapter")
+    wait_for_all(run.world)
     return Trained(
         adapter=folder / "adapter",
         base=run.base,
@@ -109,127 +135,160 @@ def train(config: Config, home: Home, train_rows: Rows, validation: Rows, folder
         steps=total,
         resumed_from=first,
         seconds=seconds,
+        preparation_seconds=preparation,
         rows_per_second=seen / seconds if seconds else 0.0,
         final_loss=loss,
-        trainable_parameters=sum(parameter.numel() for parameter in run.trainable),
-        quantized_modules=sum(_is_quantized(module) for module in run.plain.modules()),
+        trainable_parameters=sum(parameter.numel() for parameter in run.model.parameters() if parameter.requires_grad),
+        quantized_modules=sum(_is_quantized(module) for module in run.model.modules()),
         mixed_precision=run.precision,
+        engine=run.plan.engine,
+        plan=run.plan.reason,
+        processes=run.world.size,
     )
+
+
+def _preflight(run: Run, config: Config, labels: NDArray[np.int64], folder: Path) -> None:
+    """The pre-flight check on the rows that need most memory."""
+    longest = sorted(range(len(run.lengths)), key=lambda i: -run.lengths[i])[: run.budget.rows]
+    part = _micro_batches(run, longest)[0]
+    rows, wanted = [run.tokens[row] for row in part], [int(labels[row]) for row in part]
+    verify_settings(run, rows, wanted, config.recipe.learning_rate, folder / f"preflight-{run.world.rank}")
+
+
+def _save(run: Run, folder: Path, step: int) -> None:
+    with full_precision(run.masters):
+        save_checkpoint(folder, step, run.model, run.optimizer, run.accelerator.scaler)
 
 
 @dataclass(frozen=True)
-class _Run:
-    """What set-up made and the steps use."""
+class _Figures:
+    """A step's figures, some of them still on the device."""
 
-    accelerator: Any
-    model: Any
-    plain: Any
-    """The model without Accelerate's wrapper: what is saved."""
-    tokenizer: Any
-    optimizer: Any
-    trainable: list[Any]
-    lengths: list[int]
-    batch_of: BatchOf
-    base: BaseFolder
-    device: str
-    precision: str
+    step: int
+    loss: Any
+    norm: Any
+    rate: float
+    rows: int
+    tokens: int
+    padded: int
+    started: float
 
 
-def _set_up(config: Config, home: Home, train_rows: Rows) -> _Run:
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-    from accelerate.utils import set_seed
-
-    recipe, device = config.recipe, pick_device()
-    # Accelerate keeps the first training's precision for the whole process and refuses another one
-    AcceleratorState._reset_state(reset_partial_state=False)  # noqa: SLF001 - it offers no public way
-    precision = resolve_precision(recipe.mixed_precision, device)
-    accelerator = Accelerator(mixed_precision="no" if precision == "none" else precision, cpu=device == "cpu")
-    if accelerator.num_processes > 1:
-        raise ConfigError(
-            f"training was launched on {accelerator.num_processes} processes, and it runs on one. Start it without a launcher."
-        )
-    set_seed(recipe.seed)
-    base = locate_base(config.model, home)
-    tokenizer = load_tokenizer(base, config.model, list(train_rows.texts))
-    model = load_base(base, config.model, device)
-    model.config.pad_token_id = tokenizer.pad_token_id
-    if recipe.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    model = attach(model, config.lora, config.model.name)
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = make_optimizer(recipe, trainable, device)
-    model, optimizer = accelerator.prepare(model, optimizer)
-    tokens = tokenise(tokenizer, train_rows.texts, config.model.max_length)
-    return _Run(
-        accelerator=accelerator,
-        model=model,
-        plain=accelerator.unwrap_model(model),
-        tokenizer=tokenizer,
-        optimizer=optimizer,
-        trainable=trainable,
-        lengths=[len(ids) for ids in tokens],
-        batch_of=_collator(tokens, train_rows.labels, int(tokenizer.pad_token_id), config, device),
-        base=base,
-        device=device,
-        precision=precision,
-    )
-
-
-def _optimise(run: _Run, recipe: Recipe, rows: list[int], step: int, total: int) -> dict[str, float]:
-    """One optimiser step over `rows`, in micro-batches of the recipe's size; its figures."""
+def _optimise(run: Run, recipe: Recipe, rows: list[int], labels: NDArray[np.int64], step: int, total: int) -> _Figures:
+    """One optimiser step over `rows`; where memory runs out, the same step again in smaller micro-batches."""
     import torch
 
     started = time.perf_counter()
-    torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout depends on the step alone, so a resumed run repeats it
     rate = learning_rate(recipe, step, total)
     for group in run.optimizer.param_groups:
         group["lr"] = rate
-    total_loss, padded, real = torch.zeros((), device=run.device), 0, 0
-    for start in range(0, len(rows), recipe.batch_size):
-        ids, mask, labels = run.batch_of(rows[start : start + recipe.batch_size], (recipe.seed, step, start))
-        logits = run.model(input_ids=ids, attention_mask=mask).logits
+    mine = share_of(rows, run.lengths, run.world)
+    while True:
+        try:
+            # dropout depends on the step alone, so a resumed run repeats it
+            torch.manual_seed(recipe.seed * 1_000_003 + step + 7_919 * run.world.rank)
+            loss, tokens, padded = _gradients(run, recipe, mine, labels, step, len(rows))
+            break
+        except torch.OutOfMemoryError as error:
+            _back_off(run, error)
+    sum_over_processes(run.world, run.masters.gradient, loss)
+    norm = run.accelerator.clip_grad_norm_(run.masters.optimised, recipe.max_grad_norm)
+    update(run.optimizer, in_flight=run.device != "cpu" and run.accelerator.scaler is None)
+    run.masters.gradient.zero_()
+    refresh(run.masters)
+    return _Figures(step, loss, norm, rate, len(rows), tokens, padded, started)
+
+
+def _gradients(
+    run: Run, recipe: Recipe, rows: list[int], labels: NDArray[np.int64], step: int, rows_of_step: int
+) -> tuple[Any, int, int]:
+    """Gradients of the step's rows in the masters; the loss on the device, and how many tokens there were and ran."""
+    import torch
+
+    loss, real, padded = torch.zeros((), device=run.device), 0, 0
+    for part in _micro_batches(run, rows):
+        tokens = take_tokens(run.tokens, part, recipe, step)
         # summed and divided by the rows of the whole step: transformers' own loss is too large under accumulation
-        loss = torch.nn.functional.cross_entropy(logits.float(), labels, reduction="sum") / len(rows)
-        run.accelerator.backward(loss)
-        total_loss += loss.detach()
-        padded, real = padded + ids.numel(), real + int(mask.sum())
-    norm = run.accelerator.clip_grad_norm_(run.trainable, recipe.max_grad_norm)
-    run.optimizer.step()
-    run.optimizer.zero_grad()
-    value = float(total_loss)
-    if not math.isfinite(value):
-        raise FinsentError(
-            f"loss is {value!r} at step {step + 1}. Lower recipe.learning_rate ({recipe.learning_rate}), or use bf16."
+        loss += run.backward(tokens, [int(labels[row]) for row in part], rows_of_step)
+        lengths = [len(ids) for ids in tokens]
+        real += sum(lengths)
+        padded += sum(lengths) if run.budget.tokens is not None else len(lengths) * max(lengths)
+    return loss, real, padded
+
+
+def _micro_batches(run: Run, rows: list[int]) -> list[list[int]]:
+    if run.budget.tokens is not None:
+        return split_evenly(rows, run.lengths, run.budget.tokens) if rows else []
+    return [rows[start : start + run.budget.rows] for start in range(0, len(rows), run.budget.rows)]
+
+
+def _back_off(run: Run, error: Exception) -> None:
+    """Halve the micro-batch and clear what the failed step left; one row that does not fit is the end.
+
+    Raises:
+        torch.OutOfMemoryError: `error`, since nothing smaller is left.
+    """
+    import torch
+
+    budget = run.budget
+    if budget.tokens is not None:
+        smaller = budget.tokens // 2
+        if smaller < max(run.lengths) // 2:
+            raise error
+        budget.tokens = smaller
+    elif budget.rows == 1:
+        raise error
+    else:
+        budget.rows //= 2
+    for parameter in run.model.parameters():
+        parameter.grad = None
+    run.masters.gradient.zero_()
+    torch.cuda.empty_cache()
+    now = f"{budget.tokens} tokens" if budget.tokens is not None else f"{budget.rows} rows"
+    _log.warning("GPU memory ran out: the step is repeated in passes of at most %s", now)
+
+
+def _report(run: Run, recipe: Recipe, pending: list[_Figures], on_metrics: OnMetrics) -> float:
+    """Hand out the figures of finished steps, oldest first; the newest loss. Speeds are those of the whole stretch."""
+    losses = [float(one.loss) for one in pending]  # waits for the device
+    took = time.perf_counter() - pending[0].started
+    rows, tokens = sum(one.rows for one in pending), sum(one.tokens for one in pending)
+    ready = list(pending)
+    pending.clear()
+    for one, value in zip(ready, losses, strict=True):
+        if not math.isfinite(value):
+            raise FinsentError(
+                f"loss is {value!r} at step {one.step + 1}. Lower recipe.learning_rate ({recipe.learning_rate}), or use bf16."
+            )
+        on_metrics(
+            one.step + 1,
+            {
+                "loss": value,
+                "learning_rate": one.rate,
+                "grad_norm": float(one.norm),
+                "rows_per_second": rows / took,
+                "tokens_per_second": tokens * run.world.size / took,
+                "padding_share": 1 - one.tokens / one.padded if one.padded else 0.0,
+            },
         )
-    took = time.perf_counter() - started
-    return {
-        "loss": value,
-        "learning_rate": rate,
-        "grad_norm": float(norm),
-        "rows_per_second": len(rows) / took,
-        "tokens_per_second": real / took,
-        "padding_share": 1 - real / padded,
-    }
+    return losses[-1]
 
 
-def validate(model: Any, tokenizer: Any, rows: Rows, config: Config, device: str) -> dict[str, float]:
+def validate(run: Run, rows: Rows, config: Config) -> dict[str, float]:
     """Loss and accuracy of the model in training on `rows`: a look on the way, not the evaluation."""
     import torch
 
-    model.eval()
-    tokens = tokenise(tokenizer, rows.texts, config.model.max_length)
-    order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
+    run.model.eval()
+    tokens = tokenise(run.tokenizer, rows.texts, config.model.max_length)
     loss, right = 0.0, 0
-    with torch.no_grad():
-        for start in range(0, len(order), 64):
-            chosen = order[start : start + 64]
-            ids, mask = pad([tokens[i] for i in chosen], tokenizer.pad_token_id, config.model.padding_side)
-            logits = model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits.float().cpu()
-            labels = torch.from_numpy(rows.labels[chosen])
+    with torch.no_grad(), run.accelerator.autocast(), torch.compiler.set_stance("force_eager"):
+        for part in packs([len(ids) for ids in tokens], min(run.budget.tokens or 2048, 2048)):
+            logits = run.logits([tokens[row] for row in part]).float().cpu()
+            labels = torch.from_numpy(rows.labels[part])
             loss += float(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"))
             right += int((logits.argmax(-1) == labels).sum())
-    return {"validation_loss": loss / len(order), "validation_accuracy": right / len(order)}
+    run.model.train()
+    return {"validation_loss": loss / len(tokens), "validation_accuracy": right / len(tokens)}
 
 
 @contextmanager
@@ -249,48 +308,6 @@ def _memory_explained(config: Config) -> Iterator[None]:
 def _is_quantized(module: Any) -> bool:
     """PEFT's wrapper of a 4-bit layer has the layer's class name too; only the layer counts."""
     return type(module).__name__ == "Linear4bit" and type(module).__module__.startswith("bitsandbytes")
-
-
-def resolve_precision(wanted: str, device: str) -> str:
-    """The autocast type to use: fp16 becomes bf16 where the hardware computes in it (a CPU always can)."""
-    import torch
-
-    # emulated bfloat16 does not count: older cards report it too, and it is slow
-    if wanted == "fp16" and (device == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False)):
-        return "bf16"
-    return wanted
-
-
-def _collator(tokens: list[list[int]], labels: NDArray[np.int64], pad_id: int, config: Config, device: str) -> BatchOf:
-    import torch
-
-    share = config.recipe.token_dropout
-
-    def collate(rows: list[int], seed: tuple[int, ...] | None = None) -> tuple[Any, Any, Any]:
-        chosen = [tokens[i] for i in rows]
-        if share and seed is not None:
-            generator = np.random.default_rng(seed)
-            chosen = [drop_tokens(ids, generator.random(len(ids)) >= share) for ids in chosen]
-        ids, mask = pad(chosen, pad_id, config.model.padding_side)
-        return ids.to(device), mask.to(device), torch.from_numpy(labels[rows]).to(device)
-
-    return collate
-
-
-def _schedule(lengths: list[int], rows_per_step: int, recipe: Recipe) -> Callable[[int], list[int]]:
-    per_epoch = math.ceil(len(lengths) / rows_per_step)
-    cache: dict[int, list[list[int]]] = {}
-
-    def rows_of(step: int) -> list[int]:
-        epoch = step // per_epoch
-        if epoch not in cache:
-            cache.clear()
-            cache[epoch] = epoch_steps(
-                lengths, rows_per_step, seed=recipe.seed, epoch=epoch, group_by_length=recipe.group_by_length
-            )
-        return cache[epoch][step % per_epoch]
-
-    return rows_of
 
 
 def _check_rows(rows: Rows) -> None:

@@ -2,19 +2,18 @@
 
 import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from finsent.errors import FinsentError
+from finsent.training.masters import full_precision, refresh
+from finsent.training.setup import Run
 
 
-def verify_settings(
-    model: Any, batch: tuple[Any, Any, Any], learning_rate: float, precision: str, folder: Path, device: str
-) -> None:
+def verify_settings(run: Run, rows: Sequence[Sequence[int]], labels: Sequence[int], learning_rate: float, folder: Path) -> None:
     """Run two training steps with a throw-away optimiser and two evaluation steps, save, wipe, load, compare; then undo it all.
 
-    `batch` is input_ids, attention_mask [rows, length] and labels [rows]: the largest that training will see, so that
-    memory runs out here or never.
+    `rows` are the token rows of the largest micro-batch that training will see, so that memory runs out here or never.
 
     Raises:
         FinsentError: a loss that is not finite, a trainable parameter without a gradient, or logits that a saved and
@@ -24,43 +23,38 @@ def verify_settings(
     from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    before = {name: parameter.detach().clone() for name, parameter in trainable.items()}
-    ids, mask, labels = batch
-    half = torch.float16 if precision == "fp16" else torch.bfloat16
-    with torch.autocast(torch.device(device).type, half, enabled=precision != "none"):
-        model.train()
-        optimizer = torch.optim.AdamW(trainable.values(), lr=learning_rate)
-        for _ in range(2):
-            loss = torch.nn.functional.cross_entropy(model(input_ids=ids, attention_mask=mask).logits.float(), labels)
-            loss.backward()
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                raise FinsentError(
-                    f"pre-flight: loss is {value!r} in the first steps. Lower recipe.learning_rate ({learning_rate})."
-                )
-            if idle := [name for name, parameter in trainable.items() if parameter.grad is None]:
-                raise FinsentError(
-                    f"{idle[0]!r} gets no gradient, it would never train. Check lora.targets and lora.modules_to_save."
-                )
-            optimizer.step()
-            optimizer.zero_grad()
-        model.eval()
-        with torch.no_grad():
-            expected = [model(input_ids=ids, attention_mask=mask).logits.float() for _ in range(2)]
+    masters, model = run.masters, run.model
+    before = masters.flat.clone()
+    state = torch.get_rng_state()
+    model.train()
+    optimizer = torch.optim.AdamW(masters.optimised, lr=learning_rate)
+    for _ in range(2):
+        value = float(run.backward(rows, labels, len(rows)))
+        if not math.isfinite(value):
+            raise FinsentError(f"pre-flight: loss is {value!r} in the first steps. Lower recipe.learning_rate ({learning_rate}).")
+        if run.accelerator.scaler is not None:  # fp16: its first scale may be too large, and says nothing about the settings
+            masters.gradient.div_(run.accelerator.scaler.get_scale()).nan_to_num_(0.0, 0.0, 0.0)
+        optimizer.step()
+        masters.gradient.zero_()
+        refresh(masters)
+    model.eval()
+    with torch.no_grad(), run.accelerator.autocast(), torch.compiler.set_stance("force_eager"):
+        expected = [run.logits(rows).float() for _ in range(2)]
+        with full_precision(masters):
             model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
-            for parameter in trainable.values():
-                parameter.zero_()
+            masters.flat.zero_()
             try:
-                set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors", device=device))
+                saved = load_file(folder / "adapter_model.safetensors", device=run.device)
+                set_peft_model_state_dict(model, saved)
             except KeyError as error:
                 raise FinsentError(f"pre-flight: the saved adapter lacks {error}: part of it is not saved.") from error
-            found = model(input_ids=ids, attention_mask=mask).logits.float()
+        found = run.logits(rows).float()
     shutil.rmtree(folder)
-    with torch.no_grad():
-        for name, parameter in trainable.items():
-            parameter.copy_(before[name])
-            parameter.grad = None
+    masters.flat.copy_(before)
+    refresh(masters)
+    torch.set_rng_state(state)
+    if run.device != "cpu":
+        torch.cuda.empty_cache()  # what ran kernel by kernel leaves blocks that recorded steps cannot use
     if not torch.isfinite(expected[0]).all():
         raise FinsentError(f"pre-flight: logits not finite after two steps. Lower recipe.learning_rate ({learning_rate}).")
     if not torch.equal(expected[0], expected[1]):

@@ -1,0 +1,74 @@
+"""From an adapter's folder to the fastest engine that scores it faithfully on this device."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from finsent.config import EngineConfig
+from finsent.errors import ConfigError
+from finsent.home import Home
+from finsent.model.adapter import Loaded, load_adapter
+from finsent.model.base import pick_device
+from finsent.model.merging import merge_into_dense, unnest_absmax
+from finsent.model.packed import packed_model, plain, why_not_packed
+from finsent.model.planner import plan_inference, shape_of, usable_bytes
+
+_log = logging.getLogger(__name__)
+
+
+def open_adapter(folder: Path, home: Home, engine: EngineConfig, *, rows: int, device: str | None = None) -> Loaded:
+    """Load an adapter, and open the engine for about `rows` texts on it.
+
+    Raises:
+        ArtifactError: the folder or the base is not what the manifest says.
+        BaseModelError: the base cannot be reached.
+        ConfigError: an engine is demanded that this base cannot run.
+    """
+    device = device or pick_device()
+    if device.startswith("cuda"):
+        usable_bytes(device, engine)  # the cap holds while loading, too
+    return open_engine(load_adapter(folder, home, device), engine, rows=rows)
+
+
+def open_engine(loaded: Loaded, engine: EngineConfig, *, rows: int) -> Loaded:
+    """What `load_adapter` gave, made fast for about `rows` texts: packed where the base allows it, merged where memory does.
+
+    Logits agree with the stock engine's up to rounding: merged weights are rounded once to bfloat16, which is what the
+    live adapter's own bfloat16 arithmetic amounts to. The model of `loaded` is changed in place where it is merged.
+
+    Raises:
+        ConfigError: `engine.inference` is `packed`, and this base cannot run packed rows.
+    """
+    import torch
+
+    on_gpu = loaded.device.startswith("cuda")
+    unpackable = why_not_packed(loaded.model, loaded.manifest.max_length)
+    if engine.inference == "packed" and unpackable:
+        raise ConfigError(f"engine.inference=packed: {unpackable}. Set engine.inference=auto.")
+    if on_gpu:
+        torch.cuda.empty_cache()
+    plan = plan_inference(
+        engine,
+        loaded.manifest.quantization.kind,
+        shape_of(plain(loaded.model).config.to_dict()),
+        usable=usable_bytes(loaded.device, engine) if on_gpu else None,
+        rows=rows,
+        unpackable=unpackable,
+    )
+    _log.info("scoring with the %s engine: %s", plan.engine, plan.reason)
+    if plan.engine == "stock":
+        return replace(loaded, plan=plan.reason)
+    model, precision = loaded.model, "as loaded"
+    if plan.merged:
+        model, precision = merge_into_dense(model, torch.bfloat16), "bf16"
+    elif loaded.manifest.quantization.kind == "nf4" and on_gpu:
+        unnest_absmax(model)
+    packed = packed_model(model, compiled=plan.compiled, joined=plan.merged and _joinable(model))
+    return replace(loaded, model=model, packed=packed, batch_tokens=plan.tokens, precision=precision, plan=plan.reason)
+
+
+def _joinable(model: Any) -> bool:
+    from finsent.model.joined import why_not_joined
+
+    return why_not_joined(plain(model)) is None

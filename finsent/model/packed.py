@@ -1,0 +1,164 @@
+"""The packed forward pass of Llama-like decoders: transformers' and PEFT's own modules, called on rows laid end to end.
+
+Nothing is padded; the last layer computes queries, MLP and norm for the last token of each row alone (its other tokens
+only serve as keys and values), and the head sees nothing else. Logits equal the stock engine's up to rounding.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from finsent.model.attention import attend, packed_attention, rotate, split_heads
+from finsent.model.packing import Packed
+
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+"""Model types whose layers take cumulative lengths through to attention and have the parts that `_last_layer` calls."""
+
+
+@dataclass(frozen=True)
+class PackedModel:
+    """A sequence classifier ready for packed rows."""
+
+    classifier: Any
+    """transformers' *ForSequenceClassification: with PEFT's layers in place, or merged."""
+    last_layer: Callable[..., Any]
+    """`_last_layer`, compiled or not."""
+    joined: Any
+    """`finsent.model.joined.Joined`, or None: layers are called as transformers wrote them."""
+    joined_layer: Callable[..., Any] | None
+    compiled: bool
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Packed rows on a device."""
+
+    ids: Any
+    """int64 [1, T]"""
+    positions: Any
+    """int64 [1, T]"""
+    starts: Any
+    """int32 [N + 1]"""
+    last: Any
+    """int64 [N]: index of each row's last token."""
+    longest: int
+
+
+def why_not_packed(model: Any, max_length: int) -> str | None:
+    """Why this model (transformers' or PEFT's) cannot run packed rows; None if it can."""
+    config = model.config
+    if config.model_type not in FAMILIES:
+        return f"{config.model_type!r} is no decoder of the kinds {', '.join(FAMILIES)}"
+    if not hasattr(plain(model), "score"):
+        return f"{type(plain(model)).__name__} has no head named 'score'"
+    window = getattr(config, "sliding_window", None)
+    if window and getattr(config, "use_sliding_window", True) and window < max_length:
+        return f"its attention window of {window} tokens is shorter than texts of {max_length}"
+    if getattr(config, "attention_dropout", 0.0):
+        return "it has dropout on attention weights"
+    return None
+
+
+def plain(model: Any) -> Any:
+    """The transformers model inside PEFT's, which has the adapters in place; itself where there is no PEFT."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def packed_model(model: Any, *, compiled: bool = False, joined: bool = False) -> PackedModel:
+    """Prepare a model; compiled where asked (the first pass of each kind then takes its time), and with `joined` projections.
+
+    Joined weights replace the modules' own, which keep views of them; see `finsent.model.joined`.
+
+    Raises:
+        ValueError: these layers cannot be joined.
+    """
+    import torch
+
+    classifier = plain(model)
+    together, layer = None, None
+    if joined:
+        from finsent.model.joined import join, joined_layer, why_not_joined
+
+        if reason := why_not_joined(classifier):
+            raise ValueError(f"projections cannot be joined: {reason}")
+        together = join(classifier)
+        layer = torch.compile(joined_layer, dynamic=True) if compiled else joined_layer
+    elif compiled:
+        for one in classifier.model.layers[:-1]:
+            one.compile(dynamic=True)
+    last = torch.compile(_last_layer, dynamic=True) if compiled else _last_layer
+    return PackedModel(classifier, last, together, layer, compiled)
+
+
+def to_device(packed: Packed, device: str, *, longest: int | None = None) -> Batch:
+    """Tensors on `device`, copied without waiting where it is a GPU; `longest` is an upper bound, by default the true length."""
+    import torch
+
+    def move(array: Any) -> Any:
+        tensor = torch.from_numpy(array)
+        return tensor.pin_memory().to(device, non_blocking=True) if device.startswith("cuda") else tensor
+
+    last = packed.starts[1:].astype("int64") - 1
+    return Batch(move(packed.ids)[None], move(packed.positions)[None], move(packed.starts), move(last), longest or packed.longest)
+
+
+def packed_logits(model: PackedModel, batch: Batch) -> Any:
+    """Logits [N, classes] in float32."""
+    decoder = model.classifier.model
+    with packed_attention(decoder):
+        hidden = decoder.embed_tokens(batch.ids)
+        rotary = decoder.rotary_emb(hidden, position_ids=batch.positions)
+        if model.joined is not None and model.joined_layer is not None:
+            for layer, projections in zip(decoder.layers[:-1], model.joined.layers, strict=True):
+                hidden = model.joined_layer(layer, projections, hidden, *rotary, batch.starts, batch.longest)
+        else:
+            hidden = _through_layers(decoder.layers[:-1], hidden, rotary, batch)
+        pooled = model.last_layer(decoder.layers[-1], hidden, *rotary, batch.starts, batch.last, batch.longest)
+        # the head's hook feeds it in its own type
+        return model.classifier.score(decoder.norm(pooled)[0]).float()
+
+
+def _through_layers(layers: Any, hidden: Any, rotary: tuple[Any, Any], batch: Batch) -> Any:
+    for layer in layers:
+        hidden = layer(
+            hidden,
+            attention_mask=None,
+            position_ids=batch.positions,
+            position_embeddings=rotary,
+            use_cache=False,
+            cu_seq_lens_q=batch.starts,
+            cu_seq_lens_k=batch.starts,
+            max_length_q=batch.longest,
+            max_length_k=batch.longest,
+        )
+    return hidden
+
+
+def _last_layer(layer: Any, hidden: Any, cosine: Any, sine: Any, starts: Any, last: Any, longest: int) -> Any:
+    """The decoder layer's own parts, in its own order, for the last token of each row: [1, T, width] to [1, N, width]."""
+    import torch
+
+    attention = layer.self_attn
+    normed = layer.input_layernorm(hidden)
+    key = split_heads(attention, attention.k_proj(normed), getattr(attention, "k_norm", None))
+    value = split_heads(attention, attention.v_proj(normed), None)
+    query = split_heads(attention, attention.q_proj(normed.index_select(1, last)), getattr(attention, "q_norm", None))
+    turn = rotate(attention)
+    key = turn(key, key, cosine, sine)[1]
+    query = turn(query, query, cosine.index_select(1, last), sine.index_select(1, last))[0]
+    one_each = torch.arange(len(last) + 1, dtype=torch.int32, device=hidden.device)
+    mixed, _ = attend(
+        attention,
+        query,
+        key,
+        value,
+        None,
+        scaling=attention.scaling,
+        cu_seq_lens_q=one_each,
+        cu_seq_lens_k=starts,
+        max_length_q=1,
+        max_length_k=longest,
+        causal=False,
+    )
+    residual = hidden.index_select(1, last) + attention.o_proj(mixed.flatten(2))
+    return residual + layer.mlp(layer.post_attention_layernorm(residual))

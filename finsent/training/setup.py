@@ -1,0 +1,243 @@
+"""From a configuration to everything that a training step uses: base, adapters, flat masters, optimiser, passes, schedule."""
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finsent.config import Config, LoraConfig, Recipe
+from finsent.home import Home
+from finsent.model.adapter import attach, load_tokenizer
+from finsent.model.base import BaseFolder, load_base, locate_base, pick_device
+from finsent.model.engine import tokenise
+from finsent.model.merging import dequantise, unnest_absmax
+from finsent.model.packed import FAMILIES, packed_model, plain, why_not_packed
+from finsent.model.planner import Shape, TrainingPlan, plan_training, read_shape, usable_bytes
+from finsent.training.batches import epoch_steps
+from finsent.training.distributed import World, launched
+from finsent.training.masters import Masters, make_masters
+from finsent.training.optimizer import make_optimizer
+from finsent.training.passes import Backward, Logits, eager_backward, graphed_backward, packed_rows_logits, stock_logits
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Budget:
+    """Size of a micro-batch; smaller after memory ran out."""
+
+    rows: int
+    tokens: int | None
+    """None: the stock engine, which goes by rows alone."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What set-up made and the steps use."""
+
+    accelerator: Any
+    model: Any
+    """PEFT's model, in which the masters live."""
+    masters: Masters
+    optimizer: Any
+    tokenizer: Any
+    tokens: list[list[int]]
+    lengths: list[int]
+    backward: Backward
+    logits: Logits
+    """For validation: launched kernel by kernel, without dropout if the model is in eval mode."""
+    plan: TrainingPlan
+    budget: Budget
+    world: World
+    base: BaseFolder
+    device: str
+    precision: str
+    recorded: list[tuple[int, float]]
+    """Tokens and seconds of each CUDA graph that was recorded."""
+
+
+def set_up(config: Config, home: Home, texts: Sequence[str]) -> Run:
+    """Load, attach and prepare, on this process's device.
+
+    Raises:
+        BaseModelError: the base cannot be reached.
+        ConfigError: a target names no module of the base.
+    """
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import set_seed
+
+    recipe, device, world = config.recipe, pick_device(), launched()
+    # Accelerate keeps the first training's precision for the whole process and refuses another one
+    AcceleratorState._reset_state(reset_partial_state=False)  # noqa: SLF001 - it offers no public way
+    precision = resolve_precision(recipe.mixed_precision, device)
+    accelerator = Accelerator(mixed_precision="no" if precision == "none" else precision, cpu=device == "cpu")
+    set_seed(recipe.seed)
+    base = locate_base(config.model, home)
+    tokenizer = load_tokenizer(base, config.model, list(texts))
+    tokens = tokenise(tokenizer, texts, config.model.max_length)
+    lengths = [len(ids) for ids in tokens]
+    plan = make_plan(config, base, lengths, device, precision, world)
+    if world.is_main:
+        _log.info("training with the %s engine: %s", plan.engine, plan.reason)
+    model = _load(config, base, int(tokenizer.pad_token_id), plan, device)
+    on_copies = plan.engine == "packed" and device != "cpu" and precision == "bf16"
+    import torch
+
+    masters = make_masters(model, torch.bfloat16 if on_copies else None)
+    optimizer = make_optimizer(recipe, masters.optimised)
+    model = accelerator.unwrap_model(accelerator.prepare_model(model, evaluation_mode=True))
+    optimizer = accelerator.prepare_optimizer(optimizer)
+    recorded: list[tuple[int, float]] = []
+    logits, backward = _passes(config, plan, model, masters, accelerator, tokenizer, device, world, recorded)
+    return Run(
+        accelerator=accelerator,
+        model=model,
+        masters=masters,
+        optimizer=optimizer,
+        tokenizer=tokenizer,
+        tokens=tokens,
+        lengths=lengths,
+        backward=backward,
+        logits=logits,
+        plan=plan,
+        budget=Budget(recipe.batch_size, plan.tokens),
+        world=world,
+        base=base,
+        device=device,
+        precision=precision,
+        recorded=recorded,
+    )
+
+
+def make_plan(config: Config, base: BaseFolder, lengths: list[int], device: str, precision: str, world: World) -> TrainingPlan:
+    """The plan for this device, from what is free on it now."""
+    recipe, shape = config.recipe, read_shape(base.folder)
+    usable = usable_bytes(device, config.engine) if device != "cpu" else None
+    unpackable = _why_not(base.folder)
+    if usable is not None and precision == "fp16":
+        unpackable = unpackable or "fp16 needs loss scaling, which the packed engine does without"
+    rows_per_step = -(-recipe.batch_size * recipe.accumulation // world.size)
+    mean = sum(lengths) / len(lengths)
+    # a step of ordinary rows; a longer one is cut into several passes
+    step_tokens = min(math.ceil(mean * rows_per_step * 1.5), sum(sorted(lengths)[-rows_per_step:]))
+    return plan_training(
+        config.engine,
+        config.model,
+        shape,
+        usable=usable,
+        trainable=_trainable(config.lora, shape),
+        step_tokens=step_tokens,
+        longest=max(lengths),
+        total_tokens=math.ceil(sum(lengths) * recipe.epochs / world.size),
+        unpackable=unpackable,
+    )
+
+
+def _why_not(folder: Path) -> str | None:
+    import json
+
+    kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    return None if kind in FAMILIES else f"{kind!r} is no decoder of the kinds {', '.join(FAMILIES)}"
+
+
+def _trainable(lora: LoraConfig, shape: Shape | None) -> int:
+    """Trainable values with adapters on all seven projections, and the embedding where it is trained: an upper estimate."""
+    if shape is None:
+        return 0
+    per_layer = 11 * shape.hidden + 3 * shape.intermediate
+    return shape.layers * lora.r * per_layer + (shape.embedding if "embed_tokens" in lora.modules_to_save else 0)
+
+
+def _load(config: Config, base: BaseFolder, pad_id: int, plan: TrainingPlan, device: str) -> Any:
+    model = load_base(base, config.model, device)
+    model.config.pad_token_id = pad_id
+    if plan.engine == "packed":
+        if reason := why_not_packed(model, config.model.max_length):
+            from finsent.errors import ConfigError
+
+            raise ConfigError(f"engine.training=packed: {reason}. Set engine.training=stock.")
+        if plan.residency == "bf16":
+            model = dequantise(model)
+        elif plan.residency == "nf4":
+            unnest_absmax(model)
+    if plan.checkpointing or (plan.engine == "stock" and config.recipe.gradient_checkpointing):
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return attach(model, config.lora, config.model.name)
+
+
+def _passes(
+    config: Config,
+    plan: TrainingPlan,
+    model: Any,
+    masters: Masters,
+    accelerator: Any,
+    tokenizer: Any,
+    device: str,
+    world: World,
+    recorded: list[tuple[int, float]],
+) -> tuple[Logits, Backward]:
+    if plan.engine == "stock":
+        logits = stock_logits(model, int(tokenizer.pad_token_id), config.model.padding_side, device)
+        return logits, eager_backward(logits, masters, accelerator, device)
+    packed = packed_model(model, compiled=plan.compiled, joined=bool(masters.working) and _joinable(model))
+    if packed.joined is not None:
+        masters.followers.append(packed.joined.refresh)
+    logits = packed_rows_logits(packed, device)
+    if not (plan.graphs and masters.working):
+        return logits, eager_backward(logits, masters, accelerator, device)
+    slots = -(-config.recipe.batch_size * config.recipe.accumulation // world.size)
+
+    def record(size: int, seconds: float) -> None:
+        recorded.append((size, seconds))
+        _log.info("recorded a step of %d tokens in %.1f s", size, seconds)
+
+    return logits, graphed_backward(packed, masters, device, slots=slots, longest=config.model.max_length, record=record)
+
+
+def _joinable(model: Any) -> bool:
+    from finsent.model.joined import why_not_joined
+
+    return why_not_joined(plain(model)) is None
+
+
+def resolve_precision(wanted: str, device: str) -> str:
+    """The autocast type to use: fp16 becomes bf16 where the hardware computes in it (a CPU always can)."""
+    import torch
+
+    # emulated bfloat16 does not count: older cards report it too, and it is slow
+    if wanted == "fp16" and (device == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False)):
+        return "bf16"
+    return wanted
+
+
+def schedule(lengths: list[int], rows_per_step: int, recipe: Recipe) -> Callable[[int], list[int]]:
+    """Step number to its row indices; one epoch's order is held at a time."""
+    per_epoch = math.ceil(len(lengths) / rows_per_step)
+    cache: dict[int, list[list[int]]] = {}
+
+    def rows_of(step: int) -> list[int]:
+        epoch = step // per_epoch
+        if epoch not in cache:
+            cache.clear()
+            cache[epoch] = epoch_steps(
+                lengths, rows_per_step, seed=recipe.seed, epoch=epoch, group_by_length=recipe.group_by_length
+            )
+        return cache[epoch][step % per_epoch]
+
+    return rows_of
+
+
+def take_tokens(tokens: list[list[int]], rows: Sequence[int], recipe: Recipe, step: int) -> list[list[int]]:
+    """The rows' tokens as this step sees them; which are left out depends on seed, step and row alone."""
+    from finsent.training.batches import drop_tokens
+
+    if not recipe.token_dropout:
+        return [tokens[row] for row in rows]
+    drawn: list[NDArray[np.float64]] = [np.random.default_rng((recipe.seed, step, row)).random(len(tokens[row])) for row in rows]
+    return [drop_tokens(tokens[row], keep >= recipe.token_dropout) for row, keep in zip(rows, drawn, strict=True)]
