@@ -92,9 +92,10 @@ def export_merged(
         live, adapter = _write_checkpoint(home, source, made, texts, precision)
         error, agreement = _difference(live, _reloaded(made, adapter, texts, precision))
         if not error <= config.engine.max_logit_error:  # NaN is no number that may pass
+            advice = "" if precision == "float32" else "Use --precision float32. "
             raise ArtifactError(
                 f"merged in {precision}, the logits of version {version!r} differ from its adapter's by {error:.3g} standard "
-                f"deviations, and engine.max_logit_error is {config.engine.max_logit_error}. Use --precision float32. Refused."
+                f"deviations, and engine.max_logit_error is {config.engine.max_logit_error}. {advice}Refused."
             )
         manifest = _manifest(config, version, source, adapter, precision, error, agreement, len(texts))
         card = render_merged_card(adapter, precision, _in_words(manifest), evidence)

@@ -78,6 +78,7 @@ def assert_same(theirs: tuple[list[str], np.ndarray], ours: tuple[list[str], np.
     assert np.sqrt(np.square(theirs[1] - ours[1]).mean()) < 3e-2 * ours[1].std()  # 1.8e-2 with AVX512-BF16 kernels
 
 
+@pytest.mark.long
 def test_the_exported_cards_code_gives_predicts_labels_and_logits(on_llama: Callable[..., Any], tmp_path: Path) -> None:
     at, folder = on_llama(), tmp_path / "exported"
     export_adapter(at.config, at.home, folder, version=at.version)
