@@ -11,7 +11,13 @@ import pytest
 import torch
 from peft import LoraConfig as PeftLora
 from peft import PeftModelForSequenceClassification, get_peft_model
-from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaForSequenceClassification
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertForSequenceClassification,
+    LlamaConfig,
+    LlamaForSequenceClassification,
+)
 
 from finsent.config import Config, LoraConfig, ModelConfig, Quantization
 from finsent.errors import ArtifactError
@@ -96,6 +102,25 @@ def test_merged_in_bfloat16_keeps_the_adapter_that_pefts_own_merge_erases(llama:
     assert ours < 2e-2
     assert ours < 0.3 * theirs
     assert ours < 1.5 * live
+
+
+@pytest.mark.parametrize("kind", ["nf4", "none"])
+def test_an_encoder_with_a_biased_head_is_merged_too(tmp_path: Path, home: Home, kind: str) -> None:
+    config = BertConfig(
+        hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128, vocab_size=500, num_labels=3,
+        initializer_range=0.1,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    BertForSequenceClassification(config).save_pretrained(tmp_path)
+    torch.manual_seed(1)
+    model = attach(base_of(tmp_path, home, kind), LoraConfig(targets=("query", "value")), "bert").eval()
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter.data, std=0.1)
+    live = logits_of(model)
+    merged = merge_into_dense(model, torch.bfloat16)
+    assert distance(logits_of(merged), live) < 2e-2
+    assert merged.classifier.bias.dtype == torch.float32
 
 
 def test_dequantised_weights_are_what_the_quantised_layers_multiply_with(llama: Path, home: Home) -> None:
