@@ -1,6 +1,5 @@
 """Scoring by a real adapter into real Delta tables: every row once, whoever dies and whoever else is at work."""
 
-import json
 import os
 import shutil
 import signal
@@ -20,7 +19,7 @@ from finsent.labels import LABELS
 from finsent.model.engine import probabilities
 from finsent.pipeline.score import score
 from finsent.registry import stages, tracking, versions
-from finsent.scoring import batch, sink
+from finsent.scoring import batch, due, sink
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning"),  # transformers' own
@@ -104,18 +103,16 @@ def test_the_run_is_in_mlflow_with_its_model(champion, config):
 
 
 def test_confidence_is_calibrated_by_the_adapters_temperature(champion, config, make_adapter):
-    from dataclasses import replace
-
     from finsent.model.adapter import load_adapter
     from finsent.model.engine import predict_logits
 
     fill(champion, TEXTS[:5])
     loaded = load_adapter(make_adapter(0), champion)
-    warm = replace(loaded, manifest=loaded.manifest.model_copy(update={"temperature": 2.5}))
-    rows = batch.find_due(champion, "finsent", "1", max_characters=5000).rows
-    arguments = {"token_budget": 64, "abstain_below": 0.5, "model_name": "finsent", "model_version": "1", "run_id": "r"}
-    scored = batch.score_rows(warm, rows, **arguments)
-    logits = predict_logits(loaded, rows["text"].to_pylist(), token_budget=64)
+    rows = due.find_due(champion, "finsent", "1", max_characters=5000).rows
+    part = batch.chunk(rows, 0, len(rows))
+    logits = predict_logits(loaded, part.texts, token_budget=64)
+    warm = loaded.manifest.model_copy(update={"temperature": 2.5})
+    scored = batch.predictions(part, logits, warm, batch.Stamp("finsent", "1", "r", 0.5))
     np.testing.assert_allclose(scored["confidence"].to_numpy(), probabilities(logits, 2.5).max(axis=1), atol=1e-12)
     assert scored.schema == tables.SCHEMAS["predictions"]
 
@@ -257,9 +254,8 @@ def test_lost_chunk_is_noticed_and_not_written(champion, config):
 def test_order_of_what_is_due_depends_on_the_rows_alone(home):
     fill(home, ["b", "a", "c"], prefix="x")
     fill(home, ["a", "c"], prefix="y")
-    due = batch.find_due(home, "finsent", "1", max_characters=5000).rows
-    assert due["text_hash"].to_pylist() == sorted(due["text_hash"].to_pylist())
-    same = [row["id"] for row in due.to_pylist() if row["text"] == "a"]
+    rows = due.find_due(home, "finsent", "1", max_characters=5000).rows
+    assert rows["text_hash"].to_pylist() == sorted(rows["text_hash"].to_pylist())
+    same = [row["id"] for row in rows.to_pylist() if row["text"] == "a"]
     assert same == ["x1", "y0"]
-    assert [len(part) for part in batch.chunks(due, 2)] == [2, 2, 1]
-    assert json.dumps(due.to_pylist())
+    assert due.cut(len(rows), 2) == [(0, 2), (2, 4), (4, 5)]
