@@ -85,7 +85,8 @@ def _ordered(rows: "pa.Table") -> "pa.Table":
     # large: what is taken in another order becomes one piece, and of plain strings that holds 2 GB at most
     large = {name: rows[name].cast(pa.large_string()) for name in ("id", "text")}
     table = pa.table({**large, "text_hash": pa.array(map(text_hash, large["text"].to_pylist()), pa.string())})
-    return table.take(pc.sort_indices(table, sort_keys=[("text_hash", "ascending"), ("id", "ascending")]))
+    order = pc.sort_indices(table, sort_keys=[("text_hash", "ascending"), ("id", "ascending")])
+    return table.combine_chunks().take(order)
 
 
 def cut(total: int, size: int, devices: int = 1) -> list[tuple[int, int]]:

@@ -89,22 +89,38 @@ def open_here(opening: Opening, device: str | None = None) -> Opened:
 
 
 def predict_ahead(loaded: "Loaded", parts: Iterator[list[str]], token_budget: int) -> Generator[Predicted, None, None]:
-    """Logits of each part's texts; the part after it is fetched and tokenised meanwhile.
+    """Logits of each part's texts, see `overlap`."""
+    from finsent.model.engine import predict_tokens, tokenise
+
+    def prepare(texts: list[str]) -> list[list[int]]:
+        return tokenise(loaded.tokenizer, texts, loaded.manifest.max_length)
+
+    def compute(rows: list[list[int]]) -> NDArray[np.float32]:
+        return predict_tokens(loaded, rows, token_budget=token_budget)
+
+    return overlap(parts, prepare, compute)
+
+
+def overlap(
+    parts: Iterator[list[str]],
+    prepare: Callable[[list[str]], list[list[int]]],
+    compute: Callable[[list[list[int]]], NDArray[np.float32]],
+) -> Generator[Predicted, None, None]:
+    """Logits that `compute` makes of each part; a thread fetches and tokenises (`prepare`) the part after it meanwhile.
 
     An exception in either is raised here, after the parts before it.
     """
-    from finsent.model.engine import predict_tokens, tokenise
 
-    def prepare() -> list[list[int]] | None:
+    def ready() -> list[list[int]] | None:
         texts = next(parts, None)
-        return None if texts is None else tokenise(loaded.tokenizer, texts, loaded.manifest.max_length)
+        return None if texts is None else prepare(texts)
 
     ahead = ThreadPoolExecutor(1, thread_name_prefix="finsent-tokenise")
     try:
-        pending = ahead.submit(prepare)
+        pending = ahead.submit(ready)
         while (rows := pending.result()) is not None:
-            pending = ahead.submit(prepare)
-            yield Predicted(predict_tokens(loaded, rows, token_budget=token_budget), sum(map(len, rows)))
+            pending = ahead.submit(ready)
+            yield Predicted(compute(rows), sum(map(len, rows)))
     finally:
         # not waited for: a part that is being fetched may be one that never comes
         ahead.shutdown(wait=False, cancel_futures=True)
