@@ -105,7 +105,7 @@ def _receive(replica: _Replica) -> Any:
         raise _died(replica) from None
     if isinstance(message, _Failed):
         raise DeviceError(
-            f"scoring on device {replica.device!r} failed: {message.error}. What was committed stands; run this again to go on."
+            f"scoring on device {replica.device!r} failed: {message.error.rstrip('.')}. What was committed stands; run this again to go on."
         ) from RuntimeError(message.trace)
     return message
 
