@@ -176,11 +176,11 @@ def _opened(config: Config, home: Home, version: str, due: "Due", devices: Seque
     from finsent.registry.versions import adapter_path
     from finsent.scoring.batch import distinct
     from finsent.scoring.predicting import Opening, open_here
-    from finsent.scoring.replicas import replicated, visible_devices
+    from finsent.scoring.replicas import choose_devices, replicated
 
     folder = adapter_path(home, config.registered_model, version)
     opening = Opening(folder, home, config.engine, distinct(due.rows), config.scoring.token_budget)
-    devices = devices or visible_devices(config.engine)
+    devices = devices or choose_devices(config.engine, opening.rows)
     if len(devices) == 1:
         yield open_here(opening, devices[0])
     else:

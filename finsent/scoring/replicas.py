@@ -26,6 +26,7 @@ from finsent.scoring.predicting import Engine, Opened, Opening, Predicted, descr
 _log = logging.getLogger(__name__)
 
 _DEALT: Final = 2  # chunks that a replica has at a time
+_WORTH_A_DEVICE: Final = 5000  # texts; fewer are computed sooner than another replica is opened
 _GRACE: Final = 10.0  # seconds that a replica is given to end
 
 
@@ -50,14 +51,15 @@ class _Replica:
     """Numbers of the chunks that it has, in the order in which it will be through with them."""
 
 
-def visible_devices(engine: EngineConfig) -> tuple[str, ...]:
-    """Devices to score on: every GPU, at most `engine.devices` of them; without one the CPU, once."""
+def choose_devices(engine: EngineConfig, rows: int) -> tuple[str, ...]:
+    """Devices to score `rows` texts on: every GPU, at most `engine.devices`, as long as each has work; else the CPU, once."""
     import torch
 
     from finsent.model.base import pick_device
 
-    count = min(torch.cuda.device_count(), engine.devices or torch.cuda.device_count())
-    return tuple(f"cuda:{index}" for index in range(count)) if count > 1 else (pick_device(),)
+    there = torch.cuda.device_count()
+    number = min(there, engine.devices or there, max(1, rows // _WORTH_A_DEVICE))
+    return tuple(f"cuda:{index}" for index in range(number)) if number > 1 else (pick_device(),)
 
 
 @contextmanager
@@ -104,8 +106,9 @@ def _receive(replica: _Replica) -> Any:
     except (EOFError, ConnectionError):
         raise _died(replica) from None
     if isinstance(message, _Failed):
+        why = message.error.rstrip(".")
         raise DeviceError(
-            f"scoring on device {replica.device!r} failed: {message.error.rstrip('.')}. What was committed stands; run this again to go on."
+            f"scoring on device {replica.device!r} failed: {why}. What was committed stands; run this again to go on."
         ) from RuntimeError(message.trace)
     return message
 

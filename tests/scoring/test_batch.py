@@ -90,12 +90,15 @@ def test_every_row_is_scored_once_and_a_second_run_scores_nothing(champion, conf
 
 
 def test_the_run_is_in_mlflow_with_its_model(champion, config):
-    fill(champion, TEXTS[:6])
+    fill(champion, [*TEXTS[:4], TEXTS[0], TEXTS[0]])
     report = score(config, champion, progress=False)
     client = tracking.connect(champion)
     run = client.get_run(report.run_id)
     assert (run.info.status, run.data.tags["kind"], run.data.tags["model_version"]) == ("FINISHED", "score", "1")
     assert run.data.metrics["rows_scored"] == 6
+    assert run.data.metrics["share_distinct"] in {4 / 6, 5 / 6}  # chunks of 5: the copies may lie in two
+    assert 0 < run.data.metrics["rows_per_second"] < run.data.metrics["tokens_per_second"]
+    assert (run.data.params["engine"], run.data.params["precision"], run.data.params["devices"]) == ("stock", "nf4", "cpu")
     assert sum(run.data.metrics[f"share_{label.lower()}"] for label in LABELS) == pytest.approx(1)
     (used,) = run.inputs.model_inputs
     assert used.model_id == versions.logged_model_id(client.get_model_version("finsent", "1"))
@@ -125,6 +128,20 @@ def test_a_new_champion_scores_everything_again_beside_the_old(champion, config,
     assert (report.scored, report.skipped, report.model_version) == (len(TEXTS), 0, "2")
     versions_of = [(row["id"], row["model_version"]) for row in outcome(champion)]
     assert len(versions_of) == len(set(versions_of)) == 2 * len(TEXTS)
+
+
+@pytest.mark.long
+def test_several_devices_write_what_one_writes(champion, config, tmp_path):
+    fill(champion, [*TEXTS, *REPEATED, *BAD])
+    other = resolve_home({"FINSENT_HOME": str(tmp_path / "other")})
+    shutil.copytree(champion.root, other.root)
+    versions.adapter_path(champion, "finsent", "1")
+    score(config, champion, progress=False)
+    shutil.copytree(champion.versions, other.versions)
+    report = score(config, other, devices=("cpu", "cpu"), progress=False)
+    assert (report.scored, report.quarantined) == (22, 4)
+    assert outcome(other) == outcome(champion)
+    assert tracking.connect(other).get_run(report.run_id).data.params["devices"] == "cpu, cpu"
 
 
 def test_files_go_through_the_inbox(champion, config, tmp_path):

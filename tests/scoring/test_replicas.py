@@ -21,7 +21,7 @@ from finsent.model.manifest import verify
 from finsent.scoring import batch, due, sink
 from finsent.scoring.chunks import score_chunks
 from finsent.scoring.predicting import Opening, open_here
-from finsent.scoring.replicas import replicated, visible_devices
+from finsent.scoring.replicas import choose_devices, replicated
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning"),  # transformers' own
@@ -146,6 +146,6 @@ def test_replicas_end_with_their_parent(home, make_adapter, tmp_path, how):
         time.sleep(0.05)
 
 
-def test_devices_are_those_that_are_there(home):
-    assert visible_devices(EngineConfig()) == ("cpu",)
-    assert visible_devices(EngineConfig(devices=4)) == ("cpu",)
+def test_without_a_gpu_there_is_one_device_whatever_is_allowed():
+    assert choose_devices(EngineConfig(), 10) == ("cpu",)
+    assert choose_devices(EngineConfig(devices=4), 1_000_000) == ("cpu",)
