@@ -70,16 +70,16 @@ class Opened:
 
 def open_model(opening: Opening, device: str | None = None) -> "Loaded":
     """The model, on `device` or where it is fastest."""
-    from finsent.model.adapter import load_adapter
+    from finsent.scoring.opening import open_folder
 
-    return load_adapter(opening.folder, opening.home, device=device)
+    return open_folder(opening.engine, opening.home, opening.folder, rows=opening.rows, device=device)
 
 
 def describe(loaded: "Loaded") -> Engine:
     """What an opened model computes with."""
     quantization = loaded.manifest.quantization
-    precision = quantization.compute_dtype if quantization.kind == "none" else quantization.kind
-    return Engine("stock", precision, (loaded.device,))
+    stored = quantization.compute_dtype if quantization.kind == "none" else quantization.kind
+    return Engine(loaded.engine, stored if loaded.precision == "as loaded" else loaded.precision, (loaded.device,))
 
 
 def open_here(opening: Opening, device: str | None = None) -> Opened:
