@@ -6,13 +6,13 @@
 FOLDER holds the random base (16 GB, built on first use; other benchmarks share it). The adapter's updates are 1.5 % of the
 weights' norm. Every part is held against the stock engine on NF4 with the adapter live (the card's way), `fp8` against the
 merged bf16 weights: `again` is the stock engine in other batches, its own noise; `off` the base without its adapter, what a
-lost adapter would look like; `gradient` trains one step each way and compares. Random weights amplify differences more
+lost adapter would look like; `gradient` compares the gradients of 16 rows. Random weights amplify differences more
 than trained ones do: limits for a real adapter are set by `finsent` on its own held-out rows.
 """
 
 import argparse
-import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,18 +20,14 @@ import llama8b
 import measuring
 import numpy as np
 import torch
-from measuring import say
 from numpy.typing import NDArray
 
 from finsent.labels import LABELS
 from finsent.model.adapter import Loaded, load_adapter
 from finsent.model.engine import predict_logits, probabilities
 
-ENGINES: Final = {
-    "packed": ("engine.inference=packed", "engine.residency=nf4"),
-    "merged": ("engine.inference=packed", "engine.residency=bf16"),
-    "fp8": ("engine.inference=packed", "engine.residency=bf16", "engine.precision=fp8"),
-}
+ENGINES: Final = ("packed", "merged", "fp8")
+"""Packed rows with the adapter live on NF4; merged into bf16; that in fp8."""
 LIMITS: Final = {"packed": 2e-2, "merged": 2e-2}
 """Largest rms difference of logits in their standard deviations, bf16 (issue of the packed engine)."""
 LEAST_COSINE: Final = 0.999
@@ -79,83 +75,66 @@ def engine_logits(
     name: str, base: Path, adapter: Path, texts: Sequence[str], arguments: argparse.Namespace
 ) -> NDArray[np.float32]:
     """Logits of one of the fast engines, as `open_engine` gives it."""
-    from finsent.model.planner import open_engine
+    from finsent.model.fp8 import to_fp8
+    from finsent.model.opening import open_engine
+    from finsent.model.packed import packed_model
 
-    config = llama8b.configure(base, "llama-3.1-8b", [*ENGINES[name], *arguments.set])
-    loaded = open_engine(load_adapter(adapter, llama8b.home_in(arguments.folder)), config.engine, rows=len(texts))
+    loaded = load_adapter(adapter, llama8b.home_in(arguments.folder))
+    if name == "packed":
+        loaded = replace(loaded, packed=packed_model(loaded.model))
+    else:
+        config = llama8b.configure(base, "llama-3.1-8b", arguments.set)
+        loaded = open_engine(loaded, config.engine, rows=len(texts))
+    if name == "fp8":
+        assert loaded.packed is not None, "a Llama is packed"
+        loaded = replace(loaded, packed=to_fp8(loaded.packed), precision="fp8")
     logits = predict_logits(loaded, texts)
     del loaded
     measuring.free()
     return logits
 
 
-# --- gradients: read off the optimiser after one step; adapt `first_gradient` alone when checkpoints change ----------------
-
-
 def first_gradient(
     engine: str, base: Path, texts: Sequence[str], arguments: argparse.Namespace
-) -> tuple[dict[str, NDArray[np.float32]], list[float]]:
-    """Gradient of the first step over 16 rows, unclipped, of `adapters` and `head`, each end to end; and the steps' losses.
+) -> tuple[dict[str, NDArray[np.float32]], float]:
+    """Gradient over 16 rows, before clipping, of `adapters` and `head`, each end to end; and the loss.
 
-    AdamW's first moment after one step is 0.1 times the gradient (beta1 = 0.9), and the checkpoint holds it in float32.
-    Of a fresh adapter (B = 0) only B and the head have a gradient. Dropout is off: engines draw it in other orders.
+    Dropout is off: engines draw it in other orders. B gets small values, else A would have no gradient.
     """
-    from safetensors.torch import load_file
+    from finsent.training.masters import refresh
+    from finsent.training.setup import set_up
 
-    from finsent.training.checkpoint import complete_checkpoints
-    from finsent.training.loop import Rows, train
-
-    overrides = [
-        f"engine.training={engine}",
-        "lora.dropout=0.0",
-        "recipe.optimizer=adamw_torch",
-        "recipe.checkpoint_every=1",
-        "recipe.max_grad_norm=1e9",
-        *arguments.set,
-    ]
+    overrides = [f"engine.training={engine}", "lora.dropout=0.0", *arguments.set]
     config = llama8b.configure(base, "llama-3.1-8b", overrides)
-    home = llama8b.home_in(arguments.folder)
-    folder = home.runs / f"fidelity-{engine}-{time.time_ns()}"
-    losses: list[float] = []
-    moments: list[dict[str, Any]] = []
-
-    def watch(_: int, values: dict[str, float]) -> None:
-        if "loss" not in values:
-            return
-        losses.append(values["loss"])
-        # called before the step's checkpoint is written: at the second step the newest one is the first step's
-        if len(losses) == 2:
-            moments.append(load_file(complete_checkpoints(folder)[-1] / "optimizer.safetensors"))
-
-    rows = Rows(list(texts[: 16 * arguments.steps]), llama8b.draw_labels(16 * arguments.steps, seed=arguments.seed))
-    train(config, home, rows, rows, folder, watch)
-    if not moments:
-        raise ValueError(f"{len(losses)} step(s) were reported; the first gradient is read at the second. Raise --steps.")
-    order = sorted((int(name.split("/")[0]), name) for name in moments[0] if name.endswith("exp_avg"))
+    run = set_up(config, llama8b.home_in(arguments.folder), texts[:16])
+    draw = np.random.default_rng(arguments.seed)
+    for parameter, place, *_ in sorted([*run.masters.full, *run.masters.working], key=lambda item: item[1].data_ptr()):
+        if place.dim() == 2 and place.shape[1] == config.lora.r:
+            place.copy_(torch.from_numpy(draw.normal(0, 0.01, parameter.shape).astype(np.float32)))
+    refresh(run.masters)
+    run.model.train()
+    loss = float(run.backward(run.tokens, llama8b.draw_labels(16, seed=arguments.seed).tolist(), 16))
+    scale = run.accelerator.scaler.get_scale() if run.accelerator.scaler is not None else 1.0
+    found: dict[str, list[NDArray[np.float32]]] = {"adapters": [], "head": []}
+    by_place = sorted([*run.masters.full, *run.masters.working], key=lambda item: item[1].data_ptr())
+    for _, place, gradient, *_ in by_place:
+        kind = "head" if place.shape[0] == len(LABELS) else "adapters"
+        found[kind].append((gradient / scale).cpu().numpy().ravel())
+    del run
     measuring.free()
-    tensors = [moments[0][name].float() * 10 for _, name in order]
-    is_head = [tensor.shape[0] == len(LABELS) for tensor in tensors]
-
-    def joined(*, head: bool) -> NDArray[np.float32]:
-        chosen = [tensor.numpy().ravel() for tensor, of_head in zip(tensors, is_head, strict=True) if of_head == head]
-        return np.concatenate(chosen)
-
-    return {"adapters": joined(head=False), "head": joined(head=True)}, losses
+    return {kind: np.concatenate(parts) for kind, parts in found.items()}, loss
 
 
 def compare_gradients(base: Path, texts: Sequence[str], arguments: argparse.Namespace) -> dict[str, Any]:
-    """Cosine of the first gradients of the stock and the packed engine, and how far their losses part over the steps."""
-    stock, stock_losses = first_gradient("stock", base, texts, arguments)
-    say(f"stock: losses {stock_losses[0]:.4f} .. {stock_losses[-1]:.4f}")
-    other, losses = first_gradient(arguments.gradient_engine, base, texts, arguments)
-    found: dict[str, Any] = {"steps": len(losses), "parameters": sum(value.size for value in stock.values())}
+    """Cosine of the first gradients of the stock and the packed engine, and their losses."""
+    stock, stock_loss = first_gradient("stock", base, texts, arguments)
+    other, loss = first_gradient("packed", base, texts, arguments)
+    found: dict[str, Any] = {"parameters": sum(value.size for value in stock.values()), "losses": [stock_loss, loss]}
     for name, reference in stock.items():  # the head's gradient is the larger by far, and would hide the adapters'
         one, two = reference.astype(np.float64), other[name].astype(np.float64)
         norms = float(np.linalg.norm(one)), float(np.linalg.norm(two))
         found[f"cosine_{name}"] = round(float(np.dot(one, two)) / (norms[0] * norms[1]), 7)
         found[f"norms_{name}"] = [float(f"{norm:.6g}") for norm in norms]
-    found["largest_loss_difference"] = float(f"{np.abs(np.array(losses) - np.array(stock_losses)).max():.3g}")
-    found["losses"] = {"stock": stock_losses, arguments.gradient_engine: losses}
     found["within_limit"] = min(found["cosine_adapters"], found["cosine_head"]) >= LEAST_COSINE
     return found
 
@@ -166,8 +145,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     llama8b.add_options(parser)
     parser.add_argument("--parts", nargs="*", choices=[*ENGINES, "gradient"], default=[*ENGINES, "gradient"])
     parser.add_argument("--rows", type=int, default=256)
-    parser.add_argument("--steps", type=int, default=8, help="training steps each way; the first one's gradient is compared")
-    parser.add_argument("--gradient-engine", choices=["packed", "stock"], default="packed")
     return parser.parse_args(argv)
 
 
@@ -177,7 +154,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     base, _ = llama8b.build_base(arguments.folder, tiny=arguments.tiny)
     config = llama8b.configure(base, "llama-3.1-8b", arguments.set)
     adapter = llama8b.make_adapter(base, arguments.folder / "fidelity-adapter", config)
-    count = max(arguments.rows, 16 * arguments.steps)
+    count = max(arguments.rows, 16)
     texts = llama8b.write_texts(
         llama8b.draw_lengths(count, seed=arguments.seed, lengths=arguments.lengths), seed=arguments.seed
     ).texts

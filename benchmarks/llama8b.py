@@ -189,6 +189,10 @@ def build_base(folder: Path, *, tiny: bool = False) -> tuple[Path, float]:
             model = LlamaForSequenceClassification(config)
     finally:
         torch.set_default_dtype(torch.float32)
+    with torch.no_grad():  # as GPT-2 starts, and as trained residual branches are: else noise grows layer by layer
+        for layer in model.model.layers:
+            for linear in (layer.self_attn.o_proj, layer.mlp.down_proj):
+                linear.weight.mul_((2 * config.num_hidden_layers) ** -0.5)
     model.save_pretrained(base)
     make_tokenizer().save_pretrained(base)
     (base / "complete").touch()

@@ -107,7 +107,7 @@ def infer_part(config: Any, adapter: Path, texts: llama8b.Texts, arguments: argp
 
     loaded = load_adapter(adapter, llama8b.home_in(arguments.folder))
     if not arguments.without_planner:
-        from finsent.model.planner import open_engine
+        from finsent.model.opening import open_engine
 
         loaded = open_engine(loaded, config.engine, rows=len(texts.texts))
     opened = time.perf_counter()

@@ -15,6 +15,8 @@ import argparse
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +36,22 @@ OURS = ("stock", "bf16", "fp8")
 
 
 def open_part(name: str, adapter: Path, arguments: argparse.Namespace, config: Config, rows: int) -> Loaded:
-    """The adapter as finsent's commands open it for about `rows` texts; `stock` is what `load_adapter` alone gives."""
+    """The adapter as finsent's commands open it for long work, compiled; `stock` is what `load_adapter` alone gives.
+
+    Random weights would never pass the fidelity gate of fp8, so here it is made without asking.
+    """
     loaded = load_adapter(adapter, llama8b.home_in(arguments.folder))
     if name == "stock":
         return loaded
-    from finsent.model.planner import open_engine
+    from finsent.model.fp8 import to_fp8
+    from finsent.model.opening import open_engine
 
-    return open_engine(loaded, config.engine.model_copy(update={"precision": name}), rows=rows)
+    compiled = config.engine.model_copy(update={"compile": "on"}) if arguments.device != "cpu" else config.engine
+    loaded = open_engine(loaded, compiled, rows=rows)
+    if name == "fp8":
+        assert loaded.packed is not None, "a Llama is packed"
+        loaded = replace(loaded, packed=to_fp8(loaded.packed), precision="fp8")
+    return loaded
 
 
 def time_passes(score: Callable[[], NDArray[np.float32]], rows: int, repeats: int, device: str) -> naive.Timing:
@@ -139,9 +150,6 @@ def run_naive(
     return found
 
 
-# --- a tweets file to a table of predictions: adapt this function alone when the way of scoring changes ---------------------
-
-
 def measure_table(loaded: Loaded, arguments: argparse.Namespace, config: Config, model_only: float) -> dict[str, Any]:
     """Parquet of tweets (a tenth of them repeated under other ids) to the Delta table `predictions`, as `finsent score` does it.
 
@@ -149,32 +157,26 @@ def measure_table(loaded: Loaded, arguments: argparse.Namespace, config: Config,
     """
     from finsent.data.inbox import receive
     from finsent.home import resolve_home
-    from finsent.scoring.batch import chunks, find_due, score_rows
-    from finsent.scoring.sink import application, position, write
+    from finsent.scoring.batch import Stamp
+    from finsent.scoring.chunks import score_chunks
+    from finsent.scoring.due import cut, find_due
+    from finsent.scoring.predicting import Opened, describe, predict_ahead
+    from finsent.scoring.sink import application, position
 
     folder = arguments.folder / "table"
     shutil.rmtree(folder, ignore_errors=True)
     file = write_tweets(folder / "tweets.parquet", arguments.table, arguments)
     home, name = resolve_home({"FINSENT_HOME": str(folder / "home")}), "benchmark"
+    opened = Opened(lambda parts: predict_ahead(loaded, parts, config.scoring.token_budget), loaded.manifest, describe(loaded))
     started = time.perf_counter()
     receive([file], home)
     received = time.perf_counter()
     before = position(home, application(name, "1"))
     due = find_due(home, name, "1", max_characters=config.data.max_characters)
     derived = time.perf_counter()
-    for part in chunks(due.rows, config.scoring.chunk_rows):
-        rows = score_rows(
-            loaded,
-            part,
-            token_budget=config.scoring.token_budget,
-            abstain_below=config.scoring.abstain_below,
-            model_name=name,
-            model_version="1",
-            run_id="benchmark",
-        )
-        after = write(home, rows, application(name, "1"), before)
-        assert after is not None, "nobody else writes here"
-        before = after
+    cuts = cut(len(due.rows), config.scoring.chunk_rows)
+    for done in score_chunks(home, opened, due.rows, cuts, Stamp(name, "1", "benchmark", config.scoring.abstain_below), before):
+        assert done is not None, "nobody else writes here"
     ended = time.perf_counter()
     return table_figures(due.rows["text"].to_pylist(), model_only, started, received, derived, ended)
 
@@ -213,56 +215,34 @@ def write_tweets(path: Path, count: int, arguments: argparse.Namespace) -> Path:
     return path
 
 
-# --- several GPUs: adapt this function alone when finsent's replicas change -------------------------------------------------
+def measure_devices(adapter: Path, arguments: argparse.Namespace, texts: llama8b.Texts) -> list[dict[str, Any]]:
+    """Rows/s over 1, 2, ... `--devices` replicas as `finsent score` makes them, from texts to logits; opening not counted."""
+    from finsent.scoring.predicting import Opening, open_here
+    from finsent.scoring.replicas import replicated
 
-
-def measure_devices(adapter: Path, arguments: argparse.Namespace, texts: llama8b.Texts) -> dict[str, Any]:
-    """Rows/s of one replica on each of `--devices` GPUs, in processes of their own that start to score together.
-
-    Each replica scores the same rows (weak scaling), so the rate of N GPUs is N x rows by the time of the slowest. This
-    measures the machine; finsent's own way over several GPUs is to be called here.
-    """
-    import torch.multiprocessing as processes
-
-    context = processes.get_context("spawn")
-    barrier, answers = context.Barrier(arguments.devices), context.SimpleQueue()
-    started = [
-        context.Process(target=_replica, args=(rank, adapter, arguments, texts, barrier, answers))
-        for rank in range(arguments.devices)
-    ]
-    for process in started:
-        process.start()
-    for process in started:
-        process.join()
-    if any(process.exitcode for process in started):
-        raise RuntimeError(f"replicas ended with {[process.exitcode for process in started]}")
-    seconds = [answers.get() for _ in started]
-    rate = arguments.devices * len(texts.texts) / max(seconds)
-    return {
-        "devices": arguments.devices,
-        "rows_per_second": round(rate, 1),
-        "seconds": [round(value, 2) for value in seconds],
-        "one_replica_rows_per_second": [round(len(texts.texts) / value, 1) for value in seconds],
-    }
-
-
-def _replica(rank: int, adapter: Path, arguments: argparse.Namespace, texts: llama8b.Texts, barrier: Any, answers: Any) -> None:
-    import os
-
-    if torch.cuda.is_available():
-        torch.cuda.set_device(rank)
-    os.environ["LOCAL_RANK"] = str(rank)
     config = llama8b.configure(Path(load_base_name(adapter)), "llama-3.1-8b", arguments.set)
-    loaded = open_part(arguments.devices_part, adapter, arguments, config, len(texts.texts))
-    predict_logits(loaded, texts.texts[: arguments.warmup_rows])
-    try:
-        barrier.wait(timeout=500)
-    except Exception:
-        barrier.abort()
-        raise
-    started = time.perf_counter()
-    predict_logits(loaded, texts.texts)
-    answers.put(time.perf_counter() - started)
+    engine = config.engine.model_copy(update={"compile": "on"}) if torch.cuda.is_available() else config.engine
+    home, rows = llama8b.home_in(arguments.folder), len(texts.texts)
+    size = config.scoring.chunk_rows
+    parts = [texts.texts[start : start + size] for start in range(0, rows, size)]
+    found = []
+    for count in range(1, arguments.devices + 1):
+        opening = Opening(adapter, home, engine, rows, config.scoring.token_budget)
+        names = [f"cuda:{rank}" for rank in range(count)] if torch.cuda.is_available() else ["cpu"] * count
+        # one replica in a process of its own, too: the same way for each count
+        with replicated(opening, names) if count > 1 else nullcontext(open_here(opening, names[0])) as opened:
+            for _ in opened.predict(iter(parts[: 2 * count])):
+                pass  # compiles
+            started = time.perf_counter()
+            scored = sum(len(part.logits) for part in opened.predict(iter(parts)))
+            seconds = time.perf_counter() - started
+            assert scored == rows, "every text comes back"
+            del opened
+        measuring.free()
+        found.append({"devices": count, "rows_per_second": round(rows / seconds, 1), "seconds": round(seconds, 2)})
+        found[-1]["scaling"] = round(found[-1]["rows_per_second"] / found[0]["rows_per_second"], 3)
+        say(f"{count} devices: {found[-1]}")
+    return found
 
 
 def load_base_name(adapter: Path) -> str:
@@ -283,8 +263,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--warmup-rows", type=int, default=1024)
     parser.add_argument("--table", type=int, default=0, metavar="ROWS", help="also a tweets file of ROWS to predictions")
-    parser.add_argument("--devices", type=int, default=0, help="also one replica on each of so many GPUs")
-    parser.add_argument("--devices-part", choices=OURS, default="bf16")
+    parser.add_argument("--devices", type=int, default=0, help="also 1, 2, ... N replicas, one on each GPU")
     arguments = parser.parse_args(argv)
     arguments.device = "cuda:0" if torch.cuda.is_available() else "cpu"
     arguments.warmup_rows = min(arguments.warmup_rows, arguments.rows)
@@ -334,7 +313,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         model = None
         measuring.free()
         with measuring.part("devices", arguments.json, found) as result:
-            result.update(measure_devices(adapter, arguments, texts))
+            result["scaling"] = measure_devices(adapter, arguments, texts)
     return measuring.finish(arguments.json, found)
 
 

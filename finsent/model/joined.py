@@ -117,6 +117,8 @@ class Joined:
 
 def why_not_joined(classifier: Any) -> str | None:
     """Why these layers cannot be joined; None if they can: dense weights of one type, plain LoRA on all or none of a group."""
+    if len(classifier.model.layers) < 2:
+        return "the last layer is never joined, and it is the only one"
     for layer in classifier.model.layers[:-1]:
         for name, members in GROUPS.items():
             modules = [layer.get_submodule(member) for member in members]

@@ -194,15 +194,12 @@ def test_comparison_of_logits() -> None:
     assert compare(shifted, shifted + np.float32(0.1))["rms_over_row_std"] == pytest.approx(0.1, abs=0.01)
 
 
-def test_gradients_of_the_first_step(folder: Path, tmp_path: Path) -> None:
-    """The stock engine against itself: the same gradient, and one that is there."""
-    options = ("--parts", "gradient", "--gradient-engine", "stock", "--steps", "2", "--rows", "16")
-    found = run("fidelity", *options, folder=folder, out=tmp_path / "fidelity.json")
+def test_gradients_of_both_engines_agree(folder: Path, tmp_path: Path) -> None:
+    found = run("fidelity", "--parts", "gradient", "--rows", "16", folder=folder, out=tmp_path / "fidelity.json")
     gradient = found["results"][-1]
     assert gradient["within_limit"]
-    assert gradient["cosine_adapters"] == gradient["cosine_head"] == pytest.approx(1.0)
     assert min(gradient["norms_adapters"] + gradient["norms_head"]) > 0
-    assert gradient["largest_loss_difference"] == 0.0
+    assert gradient["losses"][1] == pytest.approx(gradient["losses"][0], rel=0.02)
 
 
 @pytest.mark.long
