@@ -46,7 +46,7 @@ def open_part(name: str, adapter: Path, arguments: argparse.Namespace, config: C
     from finsent.model.fp8 import to_fp8
     from finsent.model.opening import open_engine
 
-    compiled = config.engine.model_copy(update={"compile": "on"}) if arguments.device != "cpu" else config.engine
+    compiled = config.engine.model_copy(update={"compile": "always"}) if arguments.device != "cpu" else config.engine
     loaded = open_engine(loaded, compiled, rows=rows)
     if name == "fp8":
         assert loaded.packed is not None, "a Llama is packed"
@@ -221,7 +221,7 @@ def measure_devices(adapter: Path, arguments: argparse.Namespace, texts: llama8b
     from finsent.scoring.replicas import replicated
 
     config = llama8b.configure(Path(load_base_name(adapter)), "llama-3.1-8b", arguments.set)
-    engine = config.engine.model_copy(update={"compile": "on"}) if torch.cuda.is_available() else config.engine
+    engine = config.engine.model_copy(update={"compile": "always"}) if torch.cuda.is_available() else config.engine
     home, rows = llama8b.home_in(arguments.folder), len(texts.texts)
     size = config.scoring.chunk_rows
     parts = [texts.texts[start : start + size] for start in range(0, rows, size)]

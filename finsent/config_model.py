@@ -135,7 +135,7 @@ class EngineConfig(Section):
     precision: Literal["bf16", "fp8"] = "bf16"
     """Type of the merged weights in inference. `fp8` (Hopper and later) is used only while it passes the fidelity limits
     below on this home's held-out rows; otherwise bf16 is, and the log says so."""
-    compile: Literal["auto", "on", "off"] = "auto"
+    compile: Literal["auto", "always", "never"] = "auto"
     """Compile the layers; `auto`: on a GPU, when the work is long enough to earn the compilation back."""
     memory_gib: float | None = Field(default=None, gt=0)
     """Cap on the GPU memory that is used; left out, all that is free."""

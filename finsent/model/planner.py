@@ -130,7 +130,7 @@ def plan_training(
         return TrainingPlan(
             "packed", "as loaded", tokens, graphs=False, compiled=False, checkpointing=False, reason="rows without padding"
         )
-    compiled = engine.compile == "on" or (engine.compile == "auto" and _worth_compiling(shape, total_tokens))
+    compiled = engine.compile == "always" or (engine.compile == "auto" and _worth_compiling(shape, total_tokens))
     room = usable * _MARGIN - _WORKSPACE - trainable * _MASTER_BYTES - 2 * shape.embedding
     per_token = activation_bytes(shape, compiled=compiled)
     quantised = model.quantization.kind == "nf4"
@@ -182,7 +182,7 @@ def plan_inference(
         return InferencePlan("stock", merged, None, compiled=False, reason=f"{how}; padded, since {unpackable}")
     if not on_gpu:
         return InferencePlan("packed", merged, engine.batch_tokens, compiled=False, reason=f"{how}; rows without padding")
-    compiled = engine.compile == "on" or (engine.compile == "auto" and _worth_compiling(shape, 40 * rows, passes=1))
+    compiled = engine.compile == "always" or (engine.compile == "auto" and _worth_compiling(shape, 40 * rows, passes=1))
     left = beside - (dense - stored * shape.body if merged else 0)
     tokens = max(256, min(engine.batch_tokens or _LONGEST_PASS, int(left / per_token)))
     reason = (
