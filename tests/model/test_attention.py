@@ -1,3 +1,6 @@
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 
@@ -40,10 +43,17 @@ def test_dropout_on_attention_weights_is_refused() -> None:
         attend(None, q, q, q, None, scaling=1.0, dropout=0.1, **ranges)
 
 
-def test_the_implementation_is_put_back_after_an_exception_too(decoder: object) -> None:
-    model = decoder("llama").model  # type: ignore[operator]
+def test_the_implementation_is_put_back_after_an_exception_too(decoder: Callable[..., Any]) -> None:
+    model = decoder("llama").model
     before = model.config._attn_implementation
-    with pytest.raises(KeyError), packed_attention(model):
-        assert model.config._attn_implementation == NAME
-        raise KeyError
+    inside = []
+
+    def fail() -> None:
+        with packed_attention(model):
+            inside.append(model.config._attn_implementation)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert inside == [NAME]
     assert model.config._attn_implementation == before
