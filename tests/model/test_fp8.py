@@ -13,17 +13,22 @@ def test_every_value_is_within_the_formats_rounding(rows: int, columns: int, exp
     quantised, scale = scale_rows(matrix)
     assert quantised.dtype == torch.float8_e4m3fn
     assert scale.shape == (rows, 1)
-    back = quantised.float() * scale
-    assert ((back - matrix).abs() <= matrix.abs() / 16 * 1.001 + scale * 2**-10).all()
-    assert torch.allclose(back.abs().amax(-1), matrix.abs().amax(-1), rtol=1e-5)  # the largest of a row is exact
+    again = quantised.float() * scale
+    assert ((again - matrix).abs() <= matrix.abs() / 16 * 1.001 + scale * 2**-10).all()
+    assert torch.allclose(again.abs().amax(-1), matrix.abs().amax(-1), rtol=1e-5)  # the largest of a row is exact
     assert (quantised.float().abs() <= LARGEST).all()
+
+
+def back(matrix: torch.Tensor) -> torch.Tensor:
+    quantised, scale = scale_rows(matrix)
+    return quantised.float() * scale
 
 
 def test_a_product_of_gaussians_errs_by_a_few_percent() -> None:
     torch.manual_seed(0)
     x, weight = torch.randn(64, 512), torch.randn(96, 512)
     wanted = x @ weight.t()
-    found = (lambda a, b: (a[0].float() * a[1]) @ (b[0].float() * b[1]).t())(scale_rows(x), scale_rows(weight))
+    found = back(x) @ back(weight).t()
     assert 0.005 < (found - wanted).square().mean().sqrt() / wanted.std() < 0.05
 
 

@@ -166,7 +166,7 @@ def test_copies_in_bfloat16_compute_what_autocast_does(tiny_config: Config) -> N
     for step in range(5):
         torch.manual_seed(step)
         x, labels = torch.randn(32, 96), torch.randint(0, 3, (32,))
-        for model, masters, optimizer in zip((cast, copied), (ordinary, working), optimizers, strict=True):
+        for model, masters in ((cast, ordinary), (copied, working)):
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 logits = model(x.bfloat16())
             torch.nn.functional.cross_entropy(logits.float(), labels).backward()
@@ -193,10 +193,15 @@ def test_full_precision_shows_the_masters_and_puts_the_copies_back() -> None:
     masters = make_masters(module, torch.bfloat16)
     assert module.lora_b.dtype == torch.bfloat16
     assert module.a.dtype == torch.float32
-    with pytest.raises(KeyError), full_precision(masters):
-        assert all(torch.equal(before[name], p) for name, p in module.named_parameters() if p.requires_grad)
-        module.lora_b.data.fill_(0.5)  # as loading does
-        raise KeyError
+
+    def load() -> None:
+        with full_precision(masters):
+            assert all(torch.equal(before[name], p) for name, p in module.named_parameters() if p.requires_grad)
+            module.lora_b.data.fill_(0.5)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        load()
     assert module.lora_b.dtype == torch.bfloat16
     assert bool((module.lora_b == 0.5).all())
     assert torch.equal(module.lora_small, before["lora_small"].bfloat16())

@@ -25,11 +25,13 @@ def check(request: pytest.FixtureRequest, tiny_config: Config, home: Home, tmp_p
         run = set_up(tiny_config.model_copy(update={"engine": engine}), home, TEXTS)
         run.masters.flat[:5] += 0.125  # so that undone means these values, not what a fresh start has
         before = run.masters.flat.clone(), torch.get_rng_state()
-        verify_settings(run, run.tokens, LABELS, tiny_config.recipe.learning_rate, tmp_path / "check")
-        assert not (tmp_path / "check").exists()
-        assert torch.equal(before[0], run.masters.flat)
-        assert torch.equal(before[1], torch.get_rng_state())
-        assert not run.masters.gradient.any()
+        try:
+            verify_settings(run, run.tokens, LABELS, tiny_config.recipe.learning_rate, tmp_path / "check")
+        finally:
+            assert not (tmp_path / "check").exists()
+            assert torch.equal(before[0], run.masters.flat)
+            assert torch.equal(before[1], torch.get_rng_state())
+            assert not run.masters.gradient.any()
         return run
 
     return start
