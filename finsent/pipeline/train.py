@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from finsent.labels import LABELS
 
 if TYPE_CHECKING:
     from finsent.data.dataset import DataVersion, Split
+    from finsent.training.distributed import World
     from finsent.training.loop import Trained
 
 _log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ def train(config: Config, home: Home, *, resume: str | None = None) -> TrainResu
     """Train on the newest data version, calibrate a fresh load on the validation split, register the adapter.
 
     An interrupted training of the same settings and data is taken up from its checkpoint by itself; `resume` names
-    one by its MLflow run.
+    one by its MLflow run. Under a launcher the main process calls this, and all others `take_part`.
 
     Raises:
         InputError: no data yet, or `resume` does not fit.
@@ -60,6 +61,7 @@ def train(config: Config, home: Home, *, resume: str | None = None) -> TrainResu
     from finsent.data.dataset import data_version, load_split
     from finsent.registry.tracking import connect, log_dataset, log_params, log_series
     from finsent.registry.versions import register
+    from finsent.training.distributed import join, part, same_everywhere
     from finsent.training.folder import interrupted, require_resumable, settings_digest
     from finsent.training.loop import Rows
     from finsent.training.loop import train as run_loop
@@ -76,7 +78,9 @@ def train(config: Config, home: Home, *, resume: str | None = None) -> TrainResu
     else:
         resume = interrupted(home.runs, digest)
     client = connect(home)
-    with _run_and_folder(config, home, data, digest, resume) as run_id:
+    world = join()
+    with _ended_if_others_fail(home, world) as note, _run_and_folder(config, home, data, digest, resume) as run_id:
+        note(run_id)
         if resume is not None:
             _log.warning("taking up the interrupted training of run %s from its checkpoint", run_id)
         for split, context in ((rows, "training"), (validation, "validation")):
@@ -92,10 +96,12 @@ def train(config: Config, home: Home, *, resume: str | None = None) -> TrainResu
                 split=name,
                 rows=len(split.texts),
             )
+        same_everywhere(world, _Assignment(data.version, run_id))
         with log_series(client, run_id) as log:
             trained = run_loop(
                 config, home, Rows(rows.texts, rows.labels), Rows(validation.texts, validation.labels), home.runs / run_id, log
             )
+        part(world)
         logits, temperature = _finish_adapter(config, home, data, trained, validation)
         scores = _validation_scores(validation.labels, logits)
         facts = {
@@ -127,6 +133,48 @@ def train(config: Config, home: Home, *, resume: str | None = None) -> TrainResu
         temperature=temperature,
         trainable_parameters=trained.trainable_parameters,
     )
+
+
+@dataclass(frozen=True)
+class _Assignment:
+    """What the main process tells the others."""
+
+    data_version: int
+    run_id: str
+
+
+def take_part(config: Config, home: Home) -> None:
+    """Compute this process's share of a training that the main process of the launch runs; write and say nothing.
+
+    Tables and home must be those of the main process.
+    """
+    from finsent.data.dataset import load_split
+    from finsent.training.distributed import join, part, same_everywhere
+    from finsent.training.loop import Rows
+    from finsent.training.loop import train as run_loop
+
+    world = join()
+    task: _Assignment = same_everywhere(world, None)
+    rows, validation = (load_split(home, split, task.data_version) for split in ("train", "validation"))
+    folder = home.runs / task.run_id
+    run_loop(config, home, Rows(rows.texts, rows.labels), Rows(validation.texts, validation.labels), folder, lambda *_: None)
+    part(world)
+
+
+@contextmanager
+def _ended_if_others_fail(home: Home, world: "World") -> Iterator[Callable[[str], None]]:
+    """Leave no run open where another process fails and the launcher ends this one; yields what takes the run's id."""
+    from finsent.registry.tracking import connect
+    from finsent.training.distributed import ends_with_the_others
+
+    runs: list[str] = []
+
+    def last_words() -> None:
+        for run_id in runs:
+            connect(home).set_terminated(run_id, status="KILLED")
+
+    with ends_with_the_others(world, last_words):
+        yield runs.append
 
 
 @contextmanager

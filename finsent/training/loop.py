@@ -23,7 +23,7 @@ from finsent.model.packing import packs, split_evenly
 from finsent.progress import track
 from finsent.training.batches import steps_in_total
 from finsent.training.checkpoint import complete_checkpoints, load_checkpoint, save_checkpoint
-from finsent.training.distributed import share_of, sum_over_processes, wait_for_all
+from finsent.training.distributed import World, same_everywhere, share_of, sum_over_processes, wait_for_all
 from finsent.training.masters import full_precision, refresh
 from finsent.training.optimizer import learning_rate, update
 from finsent.training.preflight import verify_settings
@@ -97,6 +97,7 @@ def train(config: Config, home: Home, train_rows: Rows, validation: Rows, folder
         scaler = run.accelerator.scaler
         first = load_checkpoint(checkpoints[-1], run.model, run.optimizer, scaler) if checkpoints else 0
 
+    _require_common_start(run.world, first, folder)
     rows_per_step = recipe.batch_size * recipe.accumulation
     per_epoch = math.ceil(len(run.lengths) / rows_per_step)
     total = steps_in_total(len(run.lengths), rows_per_step, recipe.epochs)
@@ -164,6 +165,16 @@ def _preflight(run: Run, config: Config, labels: NDArray[np.int64], folder: Path
             _back_off(run, part, error)
         else:
             return
+
+
+def _require_common_start(world: World, first: int, folder: Path) -> None:
+    """Processes at different steps would wait for each other for ever."""
+    main = same_everywhere(world, first)
+    if main != first:
+        raise FinsentError(
+            f"process {world.rank} starts at step {first}, the main one at {main}: it does not see the checkpoints in "
+            f"{str(folder)!r}. Let all machines share FINSENT_HOME."
+        )
 
 
 def _save(run: Run, folder: Path, step: int) -> None:
