@@ -27,7 +27,7 @@ from finsent.training.passes import Backward, Logits, eager_backward, graphed_ba
 _log = logging.getLogger(__name__)
 
 _EARNING = 16
-"""Rows a step for each process, below which a GPU has too little to do at once: about 600 tokens of tweets."""
+"""Rows a step for each process, below which a GPU mostly reads weights: about 500 tokens of tweets."""
 
 
 @dataclass
