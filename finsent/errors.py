@@ -6,6 +6,7 @@
     ├── BaseModelError       the base model cannot be reached or is not what was asked for
     ├── NoChampionError      no version carries the alias `champion` yet (LookupError)
     ├── ServiceError         the MLflow or Prefect server does not answer (ConnectionError)
+    ├── DeviceError          a device, or the process that works on it, failed or died (RuntimeError)
     └── Refused              a check or gate said no
         └── ArtifactError    an adapter does not match its manifest
 
@@ -36,6 +37,10 @@ class NoChampionError(FinsentError, LookupError):
 
 class ServiceError(FinsentError, ConnectionError):
     """The MLflow or Prefect server does not answer."""
+
+
+class DeviceError(FinsentError, RuntimeError):
+    """A device, or the process that works on it, failed or died."""
 
 
 class Refused(FinsentError):  # noqa: N818 - a refusal is an outcome, its name is the domain's

@@ -78,6 +78,12 @@ def make_adapter(tmp_path_factory: pytest.TempPathFactory, tiny_config: Config) 
     return make
 
 
+@pytest.fixture(scope="session")
+def build_adapter() -> Callable[[Home, Config, int], Path]:
+    """`build_adapter(home, config, seed)`: the same for any base."""
+    return _build_adapter
+
+
 def _build_adapter(home: Home, config: Config, seed: int) -> Path:
     import torch
 
@@ -110,7 +116,7 @@ def _build_adapter(home: Home, config: Config, seed: int) -> Path:
     (folder / "README.md").unlink(missing_ok=True)
     manifest = Manifest(
         base_name=config.model.name,
-        base_revision=None,
+        base_revision=base.revision,
         base_fingerprint=base.fingerprint,
         embedded=config.model.embedded,
         quantization=config.model.quantization,

@@ -55,9 +55,9 @@ def test_the_fast_profile_differs_from_the_card_in_what_its_notes_say() -> None:
         "batch_size", "accumulation", "learning_rate", "warmup_ratio", "mixed_precision", "gradient_checkpointing",
     }  # fmt: skip
     rows, more = (config.recipe.batch_size * config.recipe.accumulation for config in (card, fast))
-    assert fast.recipe.learning_rate == pytest.approx(card.recipe.learning_rate * (more / rows) ** 0.5)
+    assert fast.recipe.learning_rate == pytest.approx(card.recipe.learning_rate * (more / rows) ** 0.5, rel=0.02)
     stated = " ".join(fast.notes)
-    assert all(word in stated for word in ("64 rows", "4e-4", "warm-up", "bf16", "gradient checkpointing", "not measured"))
+    assert all(word in stated for word in ("128 rows", "5.6e-4", "warm-up", "bf16", "gradient checkpointing", "not measured"))
 
 
 def test_trainable_parameters_of_the_card() -> None:

@@ -14,6 +14,7 @@ TREE = {
     "BaseModelError": (FinsentError,),
     "NoChampionError": (FinsentError, LookupError),
     "ServiceError": (FinsentError, ConnectionError),
+    "DeviceError": (FinsentError, RuntimeError),
     "Refused": (FinsentError,),
     "ArtifactError": (errors.Refused,),
 }

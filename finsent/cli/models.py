@@ -15,10 +15,12 @@ from finsent.errors import InputError
 from finsent.training.distributed import launched
 
 if TYPE_CHECKING:
+    from finsent.pipeline.merged import Precision
     from finsent.pipeline.promote import PromotionResult
 
 VERSION = click.option("--version", metavar="N", help="Registered version. Default: the newest.")
 WHO = click.option("--who", metavar="NAME", help="Who decides; goes into the ledger. Default: your login name.")
+PRECISIONS: tuple["Precision", ...] = ("bfloat16", "float16", "float32")
 WHY = click.option("--why", metavar="TEXT", required=True, help="Why; goes into the ledger.")
 
 
@@ -98,26 +100,38 @@ def register(group: click.Group) -> None:
     command(
         group,
         "export",
-        "Copy a version's adapter to a folder.",
-        epilog=examples("finsent export ./adapter", "finsent export ./adapter --version 3"),
+        "Copy a version to a folder: its adapter, or merged.",
+        epilog=examples(
+            "finsent export ./adapter",
+            "finsent export ./adapter --version 3",
+            "finsent export ./model --merged",
+            "finsent export ./model --merged --precision float16",
+        ),
         options=(
             click.argument("folder", type=Path),
             click.option("--version", metavar="N", help="Registered version. Default: the champion."),
+            click.option("--merged", is_flag=True, help="The whole model, the adapter merged in, for model servers."),
+            click.option(
+                "--precision", type=click.Choice(PRECISIONS), help="With --merged: type of its weights. Default: bfloat16."
+            ),
         ),
     )(_export)
     command(
         group,
         "import",
-        "Register an adapter made elsewhere.",
+        "Register, evaluate and gate an adapter made elsewhere.",
         epilog=examples(
             "finsent import ./adapter",
             "finsent import ./published-peft-adapter --profile llama-3.1-8b --labels Neutral,Bullish,Bearish",
+            "finsent import owner/name --revision 0a1b2c3 --profile llama-3.1-8b --labels Neutral,Bullish,Bearish",
         ),
         options=(
-            click.argument("folder", type=Path),
+            click.argument("adapter"),
+            click.option("--revision", metavar="REV", help="Branch, tag or commit, for an adapter on the Hub."),
             click.option(
-                "--labels", metavar="A,B,C", help="Classes in the order of the head's outputs, for a folder without manifest."
+                "--labels", metavar="A,B,C", help="Classes in the order of the head's outputs, for an adapter without manifest."
             ),
+            click.option("--no-evaluate", is_flag=True, help="Register only."),
         ),
     )(_import)
 
@@ -224,8 +238,16 @@ def _predict(settings: Settings, texts: tuple[str, ...], *, version: str | None)
     return Outcome(result, section(head, reports.predictions(plain(result.predictions))))
 
 
-def _export(settings: Settings, folder: Path, *, version: str | None) -> Outcome:
-    """Copy a version's adapter, verified and with its model card, to a folder that PEFT loads as it is."""
+def _export(settings: Settings, folder: Path, *, version: str | None, merged: bool, precision: "Precision | None") -> Outcome:
+    """Copy a version's adapter, verified and with its model card, to a folder that PEFT loads as it is.
+
+    With --merged the whole model is written, its adapter merged into the dequantised base, as an ordinary checkpoint that
+    transformers and model servers load without PEFT; it is loaded again and held against the live adapter.
+    """
+    if merged:
+        return _export_merged(settings, folder, version, precision or PRECISIONS[0])
+    if precision is not None:
+        raise InputError(f"--precision {precision!r} is for --merged: an adapter keeps the type that it was trained in.")
     from finsent.pipeline.exchange import export_adapter
 
     result = export_adapter(settings.config(), settings.home(), folder, version=version)
@@ -238,21 +260,49 @@ def _export(settings: Settings, folder: Path, *, version: str | None) -> Outcome
     )
 
 
-def _import(settings: Settings, folder: Path, *, labels: str | None) -> Outcome:
-    """Register an adapter made elsewhere: a folder that finsent exported, or a published PEFT adapter.
+def _export_merged(settings: Settings, folder: Path, version: str | None, precision: "Precision") -> Outcome:
+    from finsent.pipeline.merged import export_merged
 
-    A published adapter (adapter_config.json and safetensors) brings no manifest: quantisation and text length are taken
-    from the profile, and the order of its classes must be stated, since nothing in it says so.
-    """
-    from finsent.pipeline.exchange import import_adapter
-
-    order = tuple(part.strip() for part in labels.split(",")) if labels else None
-    result = import_adapter(settings.config(), settings.home(), folder, labels=order)
+    result = export_merged(settings.config(), settings.home(), folder, version=version, precision=precision)
+    near = f"{result.logit_error:.2g} standard deviations, {result.label_agreement:.0%} of labels equal"
     return Outcome(
         result,
         section(
-            f"Registered as version {result.model_version}",
-            facts([("run", result.run_id), ("base", result.base)]),
-            f"Next: finsent evaluate --version {result.model_version}",
+            f"Version {result.model_version} exported, merged in {result.precision}",
+            facts([("folder", result.folder), ("logits off by", near), *result.files.items()]),
         ),
     )
+
+
+def _import(settings: Settings, adapter: str, *, revision: str | None, labels: str | None, no_evaluate: bool) -> Outcome:
+    """Register an adapter made elsewhere, evaluate it and show what the gate makes of it.
+
+    ADAPTER is a folder that finsent exported, a published PEFT adapter's folder, or its Hub id (owner/name). A published
+    adapter (adapter_config.json and safetensors) brings no manifest: quantisation and text length are taken from the
+    profile, and the order of its classes must be stated, since nothing in it says so. Nothing is promoted: that is
+    `finsent promote`'s.
+    """
+    from finsent.pipeline.appraise import Appraisal, appraise
+    from finsent.pipeline.exchange import import_adapter
+
+    order = tuple(part.strip() for part in labels.split(",")) if labels else None
+    config, home = settings.config(), settings.home()
+    result = import_adapter(config, home, adapter, labels=order, revision=revision)
+    version = result.model_version
+    if no_evaluate:
+        found = Appraisal(None, None, f"--no-evaluate was given. Next: finsent evaluate --version {version}")
+    else:
+        click.echo(f"registered as version {version}; evaluating it", err=True)
+        found = appraise(config, home, version)
+    evidence = found.evaluation.evidence if found.evaluation else None
+    said = {
+        **plain(result),
+        "evaluated": found.evaluation is not None,
+        "not_evaluated_because": found.not_evaluated_because,
+        "metrics": evidence.metrics if evidence else None,
+        "gate": {"decision": found.verdict.decision, "reasons": found.verdict.reasons} if found.verdict else None,
+    }
+    head = section(
+        f"Registered as version {version}", facts([("from", result.origin), ("run", result.run_id), ("base", result.base)])
+    )
+    return Outcome(said, f"{head}\n\n{reports.appraisal(found, version)}")

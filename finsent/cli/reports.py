@@ -131,6 +131,18 @@ def evaluation(result: Any) -> str:
     return "\n\n".join(parts)
 
 
+def appraisal(found: Any, version: str) -> str:
+    """A version's scores and what the gate makes of them, or why there are none."""
+    if found.evaluation is None:
+        return f"Not evaluated: {found.not_evaluated_because}"
+    heading = {
+        "promote": f"The gate lets it through. Next: finsent promote --version {version}",
+        "refuse": "The gate would refuse it:",
+    }[found.verdict.decision]
+    reasons = "\n".join(f"  {reason}" for reason in found.verdict.reasons)
+    return "\n\n".join([evaluation(found.evaluation), f"{heading}\n{reasons}", rules(found.verdict.rules)])
+
+
 def rules(items: Any) -> str:
     """The gate's rules, one a line."""
     return table(("", "rule", "why"), [(rule.status, rule.name, rule.reason) for rule in items])

@@ -5,13 +5,15 @@ quarantined: which of the two the id means is not ours to decide.
 """
 
 import dataclasses
+import gc
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -35,12 +37,15 @@ _APPLICATION: Final = "finsent-receive"
 _SHOWN: Final = 500  # characters of each text that a reused id is quarantined with
 
 
-@dataclass(frozen=True, slots=True)
-class _Readable:
-    """A row for the inbox, and where it stood."""
+class _Readable(NamedTuple):
+    """A row for the inbox, and where it stood. A tuple: there may be millions."""
 
-    row: dict[str, Any]
+    id: str
+    created_at: datetime | None
+    text: str
+    """As it is stored."""
     raw: RawRow
+    """As it was read."""
     file: SourceFile
     input: str
     """See `identify`."""
@@ -83,7 +88,8 @@ def receive(
     Raises:
         InputError: a file or column is wrong; nothing was written.
     """
-    rows, bad, number_read = _read(files, text, created_at, max_characters, masked=masked)
+    with _without_garbage_collection():
+        rows, bad, number_read = _read(files, text, created_at, max_characters, masked=masked)
     home.lock("inbox").parent.mkdir(parents=True, exist_ok=True)
     from filelock import FileLock
 
@@ -107,18 +113,22 @@ def _commit(
     masked: bool,
 ) -> InboxReport | None:
     """Add what is new; None if another run added to the inbox in between."""
-    new, known, reused = _sort(rows, _there(home, {item.row["id"] for item in rows}), masked=masked)
+    new, known, reused = _sort(rows, _there(home, {item.id for item in rows}), masked=masked)
     bad = [*unreadable, *reused]
     now = datetime.now(UTC)
     version = tables.version(home, "inbox")
     if new:
-        table = pa.Table.from_pylist([row | {"received_at": now} for row in new], schema=SCHEMAS["inbox"])
-        written = tables.append_next(home, "inbox", table, _APPLICATION, before)
+        written = tables.append_next(home, "inbox", _table(new, now), _APPLICATION, before)
         if written is None:
             return None
         version = written.version
     record(home, bad, now)  # no sooner: another run may have been first, and what reuses an id is then another row
     return InboxReport(number_read, len(new), known, len(bad), dict(Counter(row.reason for row in bad)), version)
+
+
+def _table(rows: Sequence[_Readable], now: datetime) -> pa.Table:
+    columns = {"id": [row.id for row in rows], "created_at": [row.created_at for row in rows], "text": [row.text for row in rows]}
+    return pa.table(columns | {"received_at": [now] * len(rows)}, schema=SCHEMAS["inbox"])
 
 
 def _there(home: Home, ids: AbstractSet[str]) -> dict[str, str]:
@@ -129,16 +139,14 @@ def _there(home: Home, ids: AbstractSet[str]) -> dict[str, str]:
     return dict(zip(found["id"].to_pylist(), found["text"].to_pylist(), strict=True))
 
 
-def _sort(
-    rows: Sequence[_Readable], there: Mapping[str, str], *, masked: bool
-) -> tuple[list[dict[str, Any]], int, list[Quarantined]]:
+def _sort(rows: Sequence[_Readable], there: Mapping[str, str], *, masked: bool) -> tuple[list[_Readable], int, list[Quarantined]]:
     """New rows, how many are known, and those that give an id to another text. Of several with one id the first counts."""
     texts, new, known, reused = dict(there), [], 0, []
     for item in rows:
-        name, text = item.row["id"], item.row["text"]
+        name, text = item.id, item.text
         if name not in texts:
             texts[name] = text
-            new.append(item.row)
+            new.append(item)
         elif (first := texts[name]) == text or text_id(first) == text_id(text):
             known += 1
         else:
@@ -147,7 +155,8 @@ def _sort(
             detail = (
                 f"id {shorten(name)!r} is {where} for {shorten(shown, _SHOWN)!r}, and comes here with {shorten(text, _SHOWN)!r}"
             )
-            refused = reject(item.raw, Rejection("id reused", detail), item.file, mask=masked)
+            raw = dataclasses.replace(item.raw, text=text)
+            refused = reject(raw, Rejection("id reused", detail), item.file, mask=masked)
             reused.append(dataclasses.replace(refused, input=item.input))
     return new, known, reused
 
@@ -172,16 +181,28 @@ def _read(
                 if isinstance(checked, Rejection):
                     unreadable.append(reject(raw, checked, file, mask=masked))
                 else:
-                    if masked:
-                        checked["text"] = mask_handles(checked["text"])
-                    good.append((checked, dataclasses.replace(raw, text=checked["text"])))
+                    name, moment, value = checked
+                    good.append((name, moment, mask_handles(value) if masked else value, raw))
         given = identify(fingerprint_file(file))
-        rows += [_Readable(row, raw, file, given) for row, raw in good]
+        rows += [_Readable(*row, file, given) for row in good]
         bad += [dataclasses.replace(row, input=given) for row in unreadable]
     return rows, bad, number_read
 
 
-def _check(raw: RawRow, longest: int, now: datetime) -> dict[str, Any] | Rejection:
+@contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Rows make no cycles, and looking for some among millions of them again and again takes a quarter of all the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _check(raw: RawRow, longest: int, now: datetime) -> tuple[str, datetime | None, str] | Rejection:
+    """Id, time and text of a row, or what is wrong with it."""
     if raw.fault is not None:
         return raw.fault
     text = check_text(raw.text, longest)
@@ -191,4 +212,4 @@ def _check(raw: RawRow, longest: int, now: datetime) -> dict[str, Any] | Rejecti
     if isinstance(moment, Rejection):
         return moment
     given = "" if raw.id is None else str(raw.id).strip()
-    return {"id": given or text_id(text), "created_at": moment, "text": text}
+    return given or text_id(text), moment, text

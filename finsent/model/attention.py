@@ -8,6 +8,7 @@ a padded batch would attend to its padding. `packed_attention` therefore sets it
 """
 
 import inspect
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -112,3 +113,14 @@ def _inside_padding(q: Any, k: Any, v: Any, starts: Any, longest: int, scaling: 
     mask = (torch.arange(longest, device=k.device) < lengths[:, None])[:, None, None]
     out = F.scaled_dot_product_attention(q[:, :, None], block(k), block(v), attn_mask=mask, scale=scaling, enable_gqa=grouped)
     return out[:, :, 0]
+
+
+def split_heads(attention: Any, projected: Any, norm: Any) -> Any:
+    """[1, T, heads * size] to [1, heads, T, size], through the family's norm of heads where it has one."""
+    heads = projected.view(*projected.shape[:-1], -1, attention.head_dim)
+    return (norm(heads) if norm is not None else heads).transpose(1, 2)
+
+
+def rotate(attention: Any) -> Any:
+    """The rotary embedding of this family, as its attention calls it: (query, key, cosine, sine) to query, key."""
+    return sys.modules[type(attention).__module__].apply_rotary_pos_emb

@@ -46,44 +46,29 @@ def locate_base(config: ModelConfig, home: Home) -> BaseFolder:
     return BaseFolder(folder, revision, fingerprint(folder))
 
 
-def _fetch(name: str, revision: str | None) -> tuple[Path, str | None]:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+_WANTED = (
+    "config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "vocab*",
+    "merges.txt",
+)
 
-    wanted = [
-        "config.json",
-        "*.safetensors",
-        "*.safetensors.index.json",
-        "tokenizer*",
-        "special_tokens_map.json",
-        "vocab*",
-        "merges.txt",
-    ]
-    try:
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
-    except GatedRepoError as error:
-        raise BaseModelError(f"base model {name!r} is gated. Accept its licence on its Hub page and set HF_TOKEN.") from error
-    except RevisionNotFoundError as error:
-        raise BaseModelError(f"base model {name!r} has no revision {revision!r}. Correct model.revision.") from error
-    except RepositoryNotFoundError as error:
-        raise BaseModelError(
-            f"base model {name!r} is not on the Hub (or private: set HF_TOKEN), nor a local folder. Correct model.name."
-        ) from error
-    except HFValidationError as error:
-        raise BaseModelError(f"base model {name!r} is neither a folder here nor a valid Hub id. Correct model.name.") from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise BaseModelError(
-            f"base model {name!r} cannot be reached ({type(error).__name__}) and is not in the local cache. "
-            "Connect to the Hub, or set model.name to a local folder that holds it."
-        ) from error
-    return folder, folder.name if folder.parent.name == "snapshots" else revision
+
+def _fetch(name: str, revision: str | None) -> tuple[Path, str | None]:
+    from finsent.model.hub import fetch
+
+    return fetch(
+        name,
+        revision,
+        _WANTED,
+        what="base model",
+        correct="model.name" if revision is None else "model.name or model.revision",
+        instead="set model.name to a local folder that holds it",
+        error=BaseModelError,
+    )
 
 
 def fingerprint(folder: Path) -> str:
@@ -116,7 +101,7 @@ def load_base(base: BaseFolder, config: ModelConfig, device: str) -> Any:
     import torch
     from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig
 
-    _free_earlier_models()
+    free_earlier_models()
     dtype = getattr(torch, config.quantization.compute_dtype)
     quantization = None
     if config.quantization.kind == "nf4":
@@ -149,7 +134,7 @@ def load_base(base: BaseFolder, config: ModelConfig, device: str) -> Any:
     return model
 
 
-def _free_earlier_models() -> None:
+def free_earlier_models() -> None:
     """PEFT models are reference cycles: without this the last one still lies in memory, and two 8B bases are one too many."""
     import gc
 

@@ -3,6 +3,7 @@
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from finsent.config import EngineConfig
 from finsent.errors import ConfigError
@@ -33,12 +34,14 @@ def open_adapter(folder: Path, home: Home, engine: EngineConfig, *, rows: int, d
 def open_engine(loaded: Loaded, engine: EngineConfig, *, rows: int) -> Loaded:
     """What `load_adapter` gave, made fast for about `rows` texts: packed where the base allows it, merged where memory does.
 
-    Logits agree with the stock engine's up to rounding: merged weights are rounded once to bfloat16, which is what the
-    live adapter's own bfloat16 arithmetic amounts to. The model of `loaded` is changed in place where it is merged.
+    Logits agree with the stock engine's up to rounding: merged weights are rounded once to bfloat16 (see `dense_type`), which
+    is what the live adapter's own bfloat16 arithmetic amounts to. The model of `loaded` is changed in place where it is
+    merged.
 
     Raises:
         ConfigError: `engine.inference` is `packed`, and this base cannot run packed rows.
     """
+    import psutil
     import torch
 
     on_gpu = loaded.device.startswith("cuda")
@@ -51,17 +54,36 @@ def open_engine(loaded: Loaded, engine: EngineConfig, *, rows: int) -> Loaded:
         engine,
         loaded.manifest.quantization.kind,
         shape_of(plain(loaded.model).config.to_dict()),
-        usable=usable_bytes(loaded.device, engine) if on_gpu else None,
+        usable=usable_bytes(loaded.device, engine) if on_gpu else float(psutil.virtual_memory().available),
+        on_gpu=on_gpu,
         rows=rows,
         unpackable=unpackable,
     )
     _log.info("scoring with the %s engine: %s", plan.engine, plan.reason)
-    if plan.engine == "stock":
-        return replace(loaded, plan=plan.reason)
     model, precision = loaded.model, "as loaded"
     if plan.merged:
-        model, precision = merge_into_dense(model, torch.bfloat16), "bf16"
-    elif loaded.manifest.quantization.kind == "nf4" and on_gpu:
+        kind = dense_type(loaded.device)
+        model = merge_into_dense(model, getattr(torch, kind))
+        precision = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}[kind]
+    elif plan.engine == "packed" and loaded.manifest.quantization.kind == "nf4" and on_gpu:
         unnest_absmax(model)
-    packed = packed_model(model, compiled=plan.compiled)
+    packed = None
+    if plan.engine == "packed":
+        joined = plan.merged and _joinable(model)
+        packed = packed_model(model, compiled=plan.compiled, joined=joined)
     return replace(loaded, model=model, packed=packed, batch_tokens=plan.tokens, precision=precision, plan=plan.reason)
+
+
+def dense_type(device: str) -> str:
+    """The type for merged weights: bfloat16 where the hardware multiplies it, else float16 on a GPU and float32 on a CPU."""
+    import torch
+
+    if device.startswith("cuda"):
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+    return "bfloat16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "float32"  # noqa: SLF001 - no public way
+
+
+def _joinable(model: Any) -> bool:
+    from finsent.model.joined import why_not_joined
+
+    return why_not_joined(plain(model)) is None

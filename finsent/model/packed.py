@@ -4,12 +4,11 @@ Nothing is padded; the last layer computes queries, MLP and norm for the last to
 only serve as keys and values), and the head sees nothing else. Logits equal the stock engine's up to rounding.
 """
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from finsent.model.attention import attend, packed_attention
+from finsent.model.attention import attend, packed_attention, rotate, split_heads
 from finsent.model.packing import Packed
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
@@ -24,6 +23,9 @@ class PackedModel:
     """transformers' *ForSequenceClassification: with PEFT's layers in place, or merged."""
     last_layer: Callable[..., Any]
     """`_last_layer`, compiled or not."""
+    joined: Any
+    """`finsent.model.joined.Joined`, or None: layers are called as transformers wrote them."""
+    joined_layer: Callable[..., Any] | None
     compiled: bool
 
 
@@ -62,16 +64,30 @@ def plain(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def packed_model(model: Any, *, compiled: bool = False) -> PackedModel:
-    """Prepare a model; compiled layer by layer where asked (the first pass of each kind then takes its time)."""
+def packed_model(model: Any, *, compiled: bool = False, joined: bool = False) -> PackedModel:
+    """Prepare a model; compiled where asked (the first pass of each kind then takes its time), and with `joined` projections.
+
+    Joined weights replace the modules' own, which keep views of them; see `finsent.model.joined`.
+
+    Raises:
+        ValueError: these layers cannot be joined.
+    """
     import torch
 
     classifier = plain(model)
-    if not compiled:
-        return PackedModel(classifier, _last_layer, compiled=False)
-    for layer in classifier.model.layers[:-1]:
-        layer.compile(dynamic=True)
-    return PackedModel(classifier, torch.compile(_last_layer, dynamic=True), compiled=True)
+    together, layer = None, None
+    if joined:
+        from finsent.model.joined import join, joined_layer, why_not_joined
+
+        if reason := why_not_joined(classifier):
+            raise ValueError(f"projections cannot be joined: {reason}")
+        together = join(classifier)
+        layer = torch.compile(joined_layer, dynamic=True) if compiled else joined_layer
+    elif compiled:
+        for one in classifier.model.layers[:-1]:
+            one.compile(dynamic=True)
+    last = torch.compile(_last_layer, dynamic=True) if compiled else _last_layer
+    return PackedModel(classifier, last, together, layer, compiled)
 
 
 def to_device(packed: Packed, device: str, *, longest: int | None = None) -> Batch:
@@ -92,21 +108,33 @@ def packed_logits(model: PackedModel, batch: Batch) -> Any:
     with packed_attention(decoder):
         hidden = decoder.embed_tokens(batch.ids)
         rotary = decoder.rotary_emb(hidden, position_ids=batch.positions)
-        for layer in decoder.layers[:-1]:
-            hidden = layer(
-                hidden,
-                attention_mask=None,
-                position_ids=batch.positions,
-                position_embeddings=rotary,
-                use_cache=False,
-                cu_seq_lens_q=batch.starts,
-                cu_seq_lens_k=batch.starts,
-                max_length_q=batch.longest,
-                max_length_k=batch.longest,
-            )
+        if model.joined is not None and model.joined_layer is not None:
+            from finsent.model.joined import draw_bits
+
+            for layer, projections in zip(decoder.layers[:-1], model.joined.layers, strict=True):
+                bits = draw_bits(projections, hidden)
+                hidden = model.joined_layer(layer, projections, hidden, *rotary, batch.starts, batch.longest, bits)
+        else:
+            hidden = _through_layers(decoder.layers[:-1], hidden, rotary, batch)
         pooled = model.last_layer(decoder.layers[-1], hidden, *rotary, batch.starts, batch.last, batch.longest)
         # the head's hook feeds it in its own type
         return model.classifier.score(decoder.norm(pooled)[0]).float()
+
+
+def _through_layers(layers: Any, hidden: Any, rotary: tuple[Any, Any], batch: Batch) -> Any:
+    for layer in layers:
+        hidden = layer(
+            hidden,
+            attention_mask=None,
+            position_ids=batch.positions,
+            position_embeddings=rotary,
+            use_cache=False,
+            cu_seq_lens_q=batch.starts,
+            cu_seq_lens_k=batch.starts,
+            max_length_q=batch.longest,
+            max_length_k=batch.longest,
+        )
+    return hidden
 
 
 def _last_layer(layer: Any, hidden: Any, cosine: Any, sine: Any, starts: Any, last: Any, longest: int) -> Any:
@@ -114,20 +142,13 @@ def _last_layer(layer: Any, hidden: Any, cosine: Any, sine: Any, starts: Any, la
     import torch
 
     attention = layer.self_attn
-    shape = (1, -1, attention.head_dim)
-    # the rotation of this family, as its attention calls it
-    rotate = sys.modules[type(attention).__module__].apply_rotary_pos_emb
-
-    def split(projected: Any, norm: Any) -> Any:
-        heads = projected.view(*projected.shape[:-1], *shape[1:])
-        return (norm(heads) if norm is not None else heads).transpose(1, 2)
-
     normed = layer.input_layernorm(hidden)
-    key = split(attention.k_proj(normed), getattr(attention, "k_norm", None))
-    value = split(attention.v_proj(normed), None)
-    query = split(attention.q_proj(normed.index_select(1, last)), getattr(attention, "q_norm", None))
-    key = rotate(key, key, cosine, sine)[1]
-    query = rotate(query, query, cosine.index_select(1, last), sine.index_select(1, last))[0]
+    key = split_heads(attention, attention.k_proj(normed), getattr(attention, "k_norm", None))
+    value = split_heads(attention, attention.v_proj(normed), None)
+    query = split_heads(attention, attention.q_proj(normed.index_select(1, last)), getattr(attention, "q_norm", None))
+    turn = rotate(attention)
+    key = turn(key, key, cosine, sine)[1]
+    query = turn(query, query, cosine.index_select(1, last), sine.index_select(1, last))[0]
     one_each = torch.arange(len(last) + 1, dtype=torch.int32, device=hidden.device)
     mixed, _ = attend(
         attention,

@@ -155,26 +155,39 @@ def plan_training(
 
 
 def plan_inference(
-    engine: EngineConfig, quantization: str, shape: Shape | None, *, usable: float | None, rows: int, unpackable: str | None
+    engine: EngineConfig,
+    quantization: str,
+    shape: Shape | None,
+    *,
+    usable: float,
+    on_gpu: bool,
+    rows: int,
+    unpackable: str | None,
 ) -> InferencePlan:
-    """Choose for about `rows` texts, on a GPU with `usable` bytes beside the base as it is loaded, or on a CPU (None)."""
-    if engine.inference == "stock" or unpackable or shape is None:
-        why = "engine.inference is stock" if engine.inference == "stock" else unpackable or "the base's sizes are unknown"
+    """Choose for about `rows` texts, with `usable` bytes of memory beside the base as it is loaded.
+
+    Whether the adapter is merged does not depend on `rows`: a run that takes up where a killed one ended must compute alike.
+    """
+    if engine.inference == "stock" or shape is None:
+        why = "engine.inference is stock" if engine.inference == "stock" else "the base's sizes are unknown"
         return InferencePlan("stock", merged=False, tokens=None, compiled=False, reason=why)
-    if usable is None:
-        return InferencePlan("packed", merged=False, tokens=engine.batch_tokens, compiled=False, reason="rows without padding")
-    compiled = engine.compile == "on" or (engine.compile == "auto" and _worth_compiling(shape, 40 * rows, passes=1))
     # a layer's widest tensors, several at once: hidden states, gate, up, their product
     per_token = 2 * (6 * shape.hidden + 4 * shape.intermediate)
     stored = _NF4 if quantization == "nf4" else 2.0
-    beside = usable * _MARGIN - _WORKSPACE
     dense = 2.0 * shape.body
-    merged = beside + stored * shape.body >= dense + per_token * 4096 + 0.2 * GIB
+    beside = usable * _MARGIN - _WORKSPACE if on_gpu else usable * 0.5  # a CPU's memory is everybody's
+    merged = beside + stored * shape.body >= dense + per_token * 4096 + (0.2 * GIB if on_gpu else 0)
+    how = "adapter merged into dense weights" if merged else "adapter live on the base"
+    if unpackable:
+        return InferencePlan("stock", merged, None, compiled=False, reason=f"{how}; padded, since {unpackable}")
+    if not on_gpu:
+        return InferencePlan("packed", merged, engine.batch_tokens, compiled=False, reason=f"{how}; rows without padding")
+    compiled = engine.compile == "on" or (engine.compile == "auto" and _worth_compiling(shape, 40 * rows, passes=1))
     left = beside - (dense - stored * shape.body if merged else 0)
     tokens = max(256, min(engine.batch_tokens or _LONGEST_PASS, int(left / per_token)))
     reason = (
-        f"{usable / GIB:.1f} GiB free beside the base: adapter {'merged into bf16 weights' if merged else 'live on the base'}, "
-        f"{'compiled, ' if compiled else ''}passes of {tokens:,} tokens"
+        f"{usable / GIB:.1f} GiB free beside the base: {how}, "
+        f"{'compiled, ' if compiled else ''}passes of {tokens:,} tokens without padding"
     )
     return InferencePlan("packed", merged, tokens, compiled, reason)
 

@@ -66,6 +66,7 @@ def evaluate(config: Config, home: Home, *, version: str | None = None, data: So
 def _on_test_split(config: Config, home: Home, version: str) -> EvaluationResult:
     from finsent.data.dataset import data_version, load_split
     from finsent.pipeline.lineage import known_leaks
+    from finsent.pipeline.opening import open_version
     from finsent.registry.roundtrip import prove
     from finsent.registry.tracking import connect
     from finsent.registry.versions import champion, get_version
@@ -75,7 +76,7 @@ def _on_test_split(config: Config, home: Home, version: str) -> EvaluationResult
     test, rows = load_split(home, "test", facts.version), load_split(home, "train", facts.version)
     if not test.texts:
         raise InputError(f"data version {facts.version} has no test rows. Ingest more.")
-    loaded = _load(config, home, version)
+    loaded = open_version(config, home, version, rows=len(test.texts))
     logits, seconds = _score(config, loaded, test.texts)
     leaks = known_leaks(home, loaded.manifest, facts)
     incumbent = champion(home, name)
@@ -208,16 +209,11 @@ def _naive_split(config: Config, home: Home, loaded: "Loaded", held_out: float, 
 
 def _logits(config: Config, home: Home, version: str, texts: Sequence[str]) -> tuple[NDArray[np.float32], "Manifest", float]:
     """Logits of a fresh load of the version, its manifest, and the seconds that scoring took."""
-    loaded = _load(config, home, version)
+    from finsent.pipeline.opening import open_version
+
+    loaded = open_version(config, home, version, rows=len(texts))
     logits, seconds = _score(config, loaded, texts)
     return logits, loaded.manifest, seconds
-
-
-def _load(config: Config, home: Home, version: str) -> "Loaded":
-    from finsent.model.adapter import load_adapter
-    from finsent.registry.versions import adapter_path
-
-    return load_adapter(adapter_path(home, config.registered_model, version), home)
 
 
 def _score(config: Config, loaded: "Loaded", texts: Sequence[str]) -> tuple[NDArray[np.float32], float]:

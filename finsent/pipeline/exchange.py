@@ -1,10 +1,12 @@
 """Adapters out of the registry and into it: as folders that PEFT loads as they are."""
 
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,9 @@ PROBE_TEXTS = (
 """What an imported adapter's logits are recorded on, for the round-trip proof of its registered version."""
 _KEPT = ("adapter_model.safetensors", "adapter_config.json")
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "vocab.txt", "merges.txt")
+HUB = "hf://"
+_WANTED = ("*.json", "*.safetensors", "vocab.txt", "merges.txt", "README.md")
+"""What is fetched of an adapter on the Hub: no pickle, no code."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,8 @@ class Imported:
     model_version: str
     run_id: str
     base: str
+    origin: str
+    """Name of its folder, or Hub id and commit."""
 
 
 def export_adapter(config: Config, home: Home, folder: Path, *, version: str | None = None) -> Exported:
@@ -64,7 +71,7 @@ def export_adapter(config: Config, home: Home, folder: Path, *, version: str | N
     from finsent.registry.card import render_card
     from finsent.registry.versions import adapter_path, require_champion
 
-    _require_free(folder)
+    require_free(folder)
     name = config.registered_model
     version = version or require_champion(home, name)
     source = adapter_path(home, name, version)
@@ -72,7 +79,7 @@ def export_adapter(config: Config, home: Home, folder: Path, *, version: str | N
     whole = folder.resolve()  # `.` and `..` have no name of their own
     base = whole.with_name(f"{whole.name}-base") if manifest.embedded is not None else None
     if base is not None:
-        _require_free(base)
+        require_free(base)
     whole.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{whole.name}.", dir=whole.parent) as scratch:
         copy = Path(scratch) / "adapter"
@@ -82,17 +89,23 @@ def export_adapter(config: Config, home: Home, folder: Path, *, version: str | N
         write_manifest(copy, manifest)
         verify(copy)
         if base is not None:
-            _put(_copy_base(home, manifest, Path(scratch) / "base"), base)
-        _put(copy, whole)  # last: where the adapter is, the export is whole
+            put(_copy_base(home, manifest, Path(scratch) / "base"), base)
+        put(copy, whole)  # last: where the adapter is, the export is whole
     return Exported(version, folder, {path.name: path.stat().st_size for path in sorted(folder.iterdir())}, base)
 
 
-def _require_free(folder: Path) -> None:
+def require_free(folder: Path) -> None:
+    """Refuse a target that holds anything.
+
+    Raises:
+        InputError: it exists and is not an empty folder.
+    """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{str(folder)!r} exists and is not an empty folder. Name a new one.")
 
 
-def _put(made: Path, folder: Path) -> None:
+def put(made: Path, folder: Path) -> None:
+    """Move what was made to its place in one rename; `folder` is free, see `require_free`."""
     if folder.exists():
         folder.rmdir()
     made.rename(folder)
@@ -109,15 +122,18 @@ def _copy_base(home: Home, manifest: Manifest, folder: Path) -> Path:
     return folder
 
 
-def import_adapter(config: Config, home: Home, folder: Path, *, labels: Sequence[str] | None = None) -> Imported:
+def import_adapter(
+    config: Config, home: Home, source: str | Path, *, labels: Sequence[str] | None = None, revision: str | None = None
+) -> Imported:
     """Register an adapter made elsewhere, after loading it on its base and recording its logits on probe texts.
 
-    A folder with a manifest is taken as it is. A plain PEFT adapter gets one: base from its `adapter_config.json`
-    (`model.name` where that has none), quantisation and text length from the configuration, and `labels` as the stated
-    order of its classes.
+    `source` is a folder, or a Hub id (`owner/name` or `hf://owner/name`, at `revision`). One with a manifest is taken as it
+    is. A plain PEFT adapter gets a manifest: base from its `adapter_config.json` (`model.name` where that has none),
+    quantisation and text length from the configuration, and `labels` as the stated order of its classes.
 
     Raises:
-        InputError: no such folder, not an adapter, or the order of its classes is not stated.
+        InputError: no such folder, not on the Hub or not reachable, not an adapter, or the order of its classes is not
+            stated.
         ArtifactError: a file is damaged, the adapter does not fit its base, or its classes stand in another order.
         BaseModelError: the base cannot be reached.
     """
@@ -125,24 +141,65 @@ def import_adapter(config: Config, home: Home, folder: Path, *, labels: Sequence
     from finsent.registry.tracking import connect, start_run
     from finsent.registry.versions import register
 
-    if not folder.is_dir():
-        raise InputError(f"no folder {str(folder)!r}. Give the one that holds adapter_config.json and adapter_model.safetensors.")
+    folder, origin, from_hub = _located(str(source), revision)
     home.runs.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".import.", dir=home.runs) as scratch:
         adapter = Path(scratch) / "adapter"
         if (folder / MANIFEST).is_file():
-            verify(folder)
-            shutil.copytree(folder, adapter)
+            _copy_sealed(folder, adapter, from_hub=from_hub)
             load_adapter(adapter, home)
         else:
             _adopt(config, home, folder, adapter, labels)
         manifest = verify(adapter)
-        with start_run(config, home, kind="import", tags={"imported_from": folder.name}) as run_id:
+        with start_run(config, home, kind="import", tags={"imported_from": origin}) as run_id:
             kept = home.runs / run_id / "adapter"
             kept.parent.mkdir(parents=True)
             adapter.rename(kept)
             version = register(connect(home), config, run_id=run_id, adapter=kept, tags={"imported": "true"})
-    return Imported(version, run_id, manifest.base_name)
+    return Imported(version, run_id, manifest.base_name, origin)
+
+
+def _located(source: str, revision: str | None) -> tuple[Path, str, bool]:
+    """Folder of the adapter, fetched if need be, what to call where it is from, and whether that is the Hub."""
+    from finsent.model.hub import fetch
+
+    local, name = Path(source).expanduser(), source.removeprefix(HUB)
+    if name == source and local.is_dir():
+        if revision is not None:
+            raise InputError(f"revision {revision!r} is for adapters on the Hub, and {source!r} is a folder here. Leave it out.")
+        folder, origin = local, local.resolve().name
+    elif name == source and not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
+        raise InputError(
+            f"no folder {source!r}. Give the one that holds adapter_config.json and adapter_model.safetensors, "
+            "or a Hub id, owner/name."
+        )
+    else:
+        folder, commit = fetch(
+            name,
+            revision,
+            _WANTED,
+            what="adapter",
+            correct="the name" if revision is None else "the name or --revision",
+            instead="give a local folder that holds it",
+            error=InputError,
+        )
+        origin = f"{name}@{commit}"
+    if (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
+        raise InputError(f"{source!r} is a whole model, and finsent takes adapters. A base is set as model.name.")
+    return folder, origin, folder is not local
+
+
+def _copy_sealed(folder: Path, adapter: Path, *, from_hub: bool) -> None:
+    """Copy an adapter that has a manifest, and verify it; beside one from the Hub may lie what the Hub adds by itself."""
+    if not from_hub:
+        verify(folder)
+        shutil.copytree(folder, adapter)
+        return
+    adapter.mkdir()
+    for path in folder.iterdir():
+        if path.is_file() and any(fnmatch(path.name, pattern) for pattern in _WANTED):
+            shutil.copyfile(path, adapter / path.name)
+    verify(adapter)
 
 
 def _adopt(config: Config, home: Home, folder: Path, adapter: Path, labels: Sequence[str] | None) -> None:

@@ -38,12 +38,12 @@ def predict(config: Config, home: Home, texts: Sequence[str], *, version: str | 
         InputError: there is no such version.
         ArtifactError: the adapter does not match its manifest.
     """
-    from finsent.model.adapter import load_adapter
     from finsent.model.engine import predict_logits, probabilities
-    from finsent.registry.versions import adapter_path, require_champion
+    from finsent.pipeline.opening import open_version
+    from finsent.registry.versions import require_champion
 
     version = version or require_champion(home, config.registered_model)
-    loaded = load_adapter(adapter_path(home, config.registered_model, version), home)
+    loaded = open_version(config, home, version, rows=len(texts))
     labels = loaded.manifest.labels
     rows = probabilities(predict_logits(loaded, texts), loaded.manifest.temperature)
     found = []

@@ -61,6 +61,17 @@ def promote(config: Config, home: Home, *, version: str | None = None) -> Promot
     return _crown(config, home, version, decision, exhibit, before)
 
 
+def consider(config: Config, home: Home, version: str) -> Decision:
+    """What the gate would say of the version now. Nothing is recorded and nothing moves: that is `promote`'s.
+
+    Raises:
+        InputError: there is no such version.
+    """
+    client, name = connect(home), config.registered_model
+    record = get_version(client, name, version)
+    return _barred(record) or _decide(config, find_evidence(client, record), champion(home, name))
+
+
 def approve(config: Config, home: Home, version: str | None, who: str, why: str) -> PromotionResult:
     """Make a waiting challenger champion. The gate decides once more: if the champion changed meanwhile, the evidence is void.
 

@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -17,11 +17,12 @@ from finsent.labels import LABELS
 from finsent.progress import track
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from mlflow import MlflowClient
 
     from finsent.data.tables import Position
-    from finsent.model.adapter import Loaded
-    from finsent.scoring.batch import Due
+    from finsent.scoring.due import Due
+    from finsent.scoring.predicting import Opened
 
 _log = logging.getLogger(__name__)
 
@@ -53,28 +54,55 @@ class ScoreReport:
 
 @dataclass(frozen=True)
 class _Scored:
-    classes: Counter[str]
-    abstained: int
+    classes: Counter[str] = field(default_factory=Counter)
+    abstained: int = 0
+    texts: int = 0
+    """Distinct ones of each chunk: what the model looked at."""
+    tokens: int = 0
+
+    def __add__(self, other: "_Scored") -> "_Scored":
+        return _Scored(
+            self.classes + other.classes,
+            self.abstained + other.abstained,
+            self.texts + other.texts,
+            self.tokens + other.tokens,
+        )
 
 
 def score(
-    config: Config, home: Home, *, files: Sequence[Path | str] = (), text: str = "text", progress: bool = True
+    config: Config,
+    home: Home,
+    *,
+    files: Sequence[Path | str] = (),
+    text: str = "text",
+    devices: Sequence[str] | None = None,
+    progress: bool = True,
 ) -> ScoreReport:
     """Put `files` (tweets in column `text`) into the inbox, then score every inbox row without a prediction of the champion's.
 
     Each chunk of predictions is one commit: killed at any moment and run again, the table is as if nothing had
-    happened. A run that overlaps with another on this home waits for it.
+    happened. A run that overlaps with another on this home waits for it. While the model is at one chunk, the next is tokenised
+    and the one before it is committed.
+
+    Args:
+        config: How to score.
+        home: Where the tables and the registry are.
+        files: Files of tweets to receive first.
+        text: Their column that holds the tweet.
+        devices: Devices to score on, a replica of the model on each; left out, all GPUs, at most `engine.devices`.
+        progress: Show a bar on a terminal.
 
     Raises:
         NoChampionError: no version was promoted yet; nothing was received either.
         InputError: a file is wrong; nothing was received.
         ArtifactError: the champion is not what was registered.
+        DeviceError: a replica of the model failed or died; what was committed before stands.
         Refused: another run has been at work for an hour.
     """
     from finsent.data.inbox import receive
     from finsent.data.quarantine import record
     from finsent.registry.versions import require_champion
-    from finsent.scoring.batch import find_due
+    from finsent.scoring.due import find_due
     from finsent.scoring.sink import application, position
 
     started = time.perf_counter()
@@ -87,9 +115,9 @@ def score(
         before = position(home, application(name, version))
         due = find_due(home, name, version, max_characters=config.data.max_characters)
         record(home, due.bad, datetime.now(UTC))
-        skipped, run_id, done = due.scored, None, _Scored(Counter(), 0)
+        skipped, run_id, done = due.scored, None, _Scored()
         if len(due.rows):
-            run_id, done = _score_due(config, home, version, due, before, progress=progress)
+            run_id, done = _score_due(config, home, version, due, before, devices, progress=progress)
     seconds = time.perf_counter() - started
     scored = done.classes.total()
     return ScoreReport(
@@ -108,22 +136,32 @@ def score(
 
 
 def _score_due(
-    config: Config, home: Home, version: str, due: "Due", before: "Position", *, progress: bool
+    config: Config,
+    home: Home,
+    version: str,
+    due: "Due",
+    before: "Position",
+    devices: Sequence[str] | None,
+    *,
+    progress: bool,
 ) -> tuple[str, _Scored]:
-    from finsent.model.adapter import load_adapter
-    from finsent.registry.tracking import connect, start_run
-    from finsent.registry.versions import adapter_path
-    from finsent.scoring.batch import find_due
+    from finsent.registry.tracking import connect, log_params, start_run
+    from finsent.scoring.due import find_due
     from finsent.scoring.sink import application, position
 
     name = config.registered_model
-    loaded = load_adapter(adapter_path(home, name, version), home)
-    done = _Scored(Counter(), 0)
-    with start_run(config, home, kind="score", tags={"model_version": version}) as run_id:
+    done = _Scored()
+    with (
+        _opened(config, home, version, due, devices) as opened,
+        start_run(config, home, kind="score", tags={"model_version": version}) as run_id,
+    ):
+        engine = opened.engine
+        settings = {"engine": engine.name, "precision": engine.precision, "devices": ", ".join(engine.devices)}
+        log_params(connect(home), run_id, settings)
         started = time.perf_counter()
         while True:
-            part, finished = _write_chunks(config, home, loaded, due, before, version, run_id, progress=progress)
-            done = _Scored(done.classes + part.classes, done.abstained + part.abstained)
+            part, finished = _write_chunks(config, home, opened, due, before, version, run_id, progress=progress)
+            done += part
             if finished:
                 break
             _log.warning("another run is scoring with version %s of %s: looking again at what is due", version, name)
@@ -133,10 +171,27 @@ def _score_due(
     return run_id, done
 
 
+@contextmanager
+def _opened(config: Config, home: Home, version: str, due: "Due", devices: Sequence[str] | None) -> Iterator["Opened"]:
+    from finsent.registry.versions import adapter_path
+    from finsent.scoring.batch import distinct
+    from finsent.scoring.predicting import Opening, open_here
+    from finsent.scoring.replicas import choose_devices, replicated
+
+    folder = adapter_path(home, config.registered_model, version)
+    opening = Opening(folder, home, config.engine, distinct(due.rows), config.scoring.token_budget)
+    devices = devices or choose_devices(config.engine, opening.rows)
+    if len(devices) == 1:
+        yield open_here(opening, devices[0])
+    else:
+        with replicated(opening, devices) as opened:
+            yield opened
+
+
 def _write_chunks(
     config: Config,
     home: Home,
-    loaded: "Loaded",
+    opened: "Opened",
     due: "Due",
     before: "Position",
     version: str,
@@ -145,27 +200,28 @@ def _write_chunks(
     progress: bool,
 ) -> tuple[_Scored, bool]:
     """Score and commit chunk by chunk; False as soon as another run committed in between."""
-    from finsent.scoring.batch import chunks, score_rows
-    from finsent.scoring.sink import application, write
+    from finsent.scoring.batch import Stamp
+    from finsent.scoring.chunks import score_chunks
+    from finsent.scoring.due import cut
 
-    size, done = config.scoring.chunk_rows, _Scored(Counter(), 0)
-    parts = chunks(due.rows, size)
-    for part in track(parts, description="scoring", total=-(-len(due.rows) // size), unit="chunk") if progress else parts:
-        rows = score_rows(
-            loaded,
-            part,
-            token_budget=config.scoring.token_budget,
-            abstain_below=config.scoring.abstain_below,
-            model_name=config.registered_model,
-            model_version=version,
-            run_id=run_id,
-        )
-        after = write(home, rows, application(config.registered_model, version), before)
-        if after is None:
+    cuts, done = cut(len(due.rows), config.scoring.chunk_rows, len(opened.engine.devices)), _Scored()
+    stamp = Stamp(config.registered_model, version, run_id, config.scoring.abstain_below)
+    parts = score_chunks(home, opened, due.rows, cuts, stamp, before)
+    for part in track(parts, description="scoring", total=len(cuts), unit="chunk") if progress else parts:
+        if part is None:
             return done, False
-        before = after
-        done = _Scored(done.classes + Counter(rows["label"].to_pylist()), done.abstained + sum(rows["abstained"].to_pylist()))
+        done += _Scored(_classes(part.rows), _abstained(part.rows), part.texts, part.tokens)
     return done, True
+
+
+def _classes(rows: "pa.Table") -> Counter[str]:
+    return Counter({row["values"]: row["counts"] for row in rows["label"].value_counts().to_pylist()})
+
+
+def _abstained(rows: "pa.Table") -> int:
+    import pyarrow.compute as pc
+
+    return int(pc.sum(rows["abstained"]).as_py() or 0)
 
 
 def _log_figures(client: "MlflowClient", name: str, version: str, run_id: str, done: _Scored, seconds: float) -> None:
@@ -177,6 +233,8 @@ def _log_figures(client: "MlflowClient", name: str, version: str, run_id: str, d
     figures = {
         "rows_scored": float(total),
         "rows_per_second": total / seconds,
+        "tokens_per_second": done.tokens / seconds,
+        **({"share_distinct": done.texts / total} if total else {}),
         **{f"share_{label.lower()}": done.classes[label] / total for label in LABELS if total},
         **({"share_abstained": done.abstained / total} if total else {}),
     }

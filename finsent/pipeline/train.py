@@ -108,6 +108,9 @@ def train(config: Config, home: Home, *, resume: str | None = None) -> TrainResu
             "trainable_parameters": trained.trainable_parameters,
             "quantized_modules": trained.quantized_modules,
             "mixed_precision_used": trained.mixed_precision,
+            "training_engine": trained.engine,
+            "training_plan": trained.plan,
+            "processes": trained.processes,
             "optimizer_steps": trained.steps,
             "base_fingerprint": trained.base.fingerprint,
         }
@@ -204,6 +207,7 @@ def _finish_adapter(
     from finsent.model.engine import predict_logits
     from finsent.model.head import head_sha256
     from finsent.model.manifest import PROBE, Manifest, write_manifest
+    from finsent.model.opening import open_engine
     from finsent.provenance import lock_hash
     from finsent.registry.card import render_card
     from finsent.registry.tracking import git_sha
@@ -227,11 +231,13 @@ def _finish_adapter(
     )
     write_manifest(trained.adapter, manifest)
     loaded = load_adapter(trained.adapter, home)
-    logits = predict_logits(loaded, validation.texts, token_budget=config.scoring.token_budget, progress=True)
-    temperature = fit_temperature(logits, validation.labels)
     probes = validation.texts[:PROBES]
+    # the reference engine's: the round trip is proved by the same
     probe = {"texts": probes, "logits": predict_logits(loaded, probes).tolist(), "head_sha256": head_sha256(loaded.model)}
     (trained.adapter / PROBE).write_text(json.dumps(probe), encoding="utf-8")
+    loaded = open_engine(loaded, config.engine, rows=len(validation.texts))
+    logits = predict_logits(loaded, validation.texts, token_budget=config.scoring.token_budget, progress=True)
+    temperature = fit_temperature(logits, validation.labels)
     calibrated = manifest.model_copy(update={"temperature": temperature})
     (trained.adapter / "README.md").write_text(render_card(calibrated), encoding="utf-8")
     write_manifest(trained.adapter, calibrated)

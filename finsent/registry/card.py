@@ -1,6 +1,7 @@
 """The model card: README.md of a version, in the form of a published adapter's, with its evidence or "not evaluated"."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePath
 from typing import Any
 
 import yaml
@@ -8,6 +9,7 @@ import yaml
 from finsent.evaluation.evidence import Evidence
 from finsent.labels import LABELS
 from finsent.model.manifest import Manifest
+from finsent.registry.card_snippets import loading_an_adapter
 
 _BASE_LICENCES = {"meta-llama/Llama-3.1": "llama3.1", "sentence-transformers/": "apache-2.0", "embedded": "apache-2.0"}
 
@@ -19,25 +21,24 @@ def render_card(manifest: Manifest, evidence: Evidence | None = None, *, embedde
     """
     sections = (
         _summary(manifest),
-        _settings(manifest),
-        _data(manifest, evidence),
-        _scores(evidence),
-        _limits(manifest),
+        settings(manifest),
+        data(manifest, evidence),
+        scores(evidence),
+        limits(manifest),
         _loading(manifest, embedded_base),
     )
     return f"---\n{_metadata(manifest, evidence)}---\n\n" + "\n\n".join(sections) + "\n"
 
 
 def _metadata(manifest: Manifest, evidence: Evidence | None) -> str:
-    licence = next((licence for start, licence in _BASE_LICENCES.items() if manifest.base_name.startswith(start)), "other")
     block: dict[str, Any] = {
         "library_name": "peft",
         "pipeline_tag": "text-classification",
         "language": ["en"],
-        "license": licence,
+        "license": licence(manifest),
         "tags": ["lora", "peft", "finance", "sentiment-analysis", "tweets"],
     }
-    if manifest.embedded is None:
+    if manifest.embedded is None and not is_local(manifest.base_name):
         block |= {"base_model": manifest.base_name, "base_model_relation": "adapter"}
     if evidence is not None and evidence.metrics is not None:
         metrics = [
@@ -53,9 +54,14 @@ def _metadata(manifest: Manifest, evidence: Evidence | None) -> str:
     return yaml.safe_dump(block, sort_keys=False, allow_unicode=True)
 
 
+def licence(manifest: Manifest) -> str:
+    """Licence of the base, which what is made from it inherits."""
+    return next((licence for start, licence in _BASE_LICENCES.items() if manifest.base_name.startswith(start)), "other")
+
+
 def _summary(manifest: Manifest) -> str:
     classes = ", ".join(f"`{index}` {label}" for index, label in enumerate(manifest.labels))
-    base = _base(manifest)
+    base = base_in_words(manifest)
     return (
         f"# Financial-tweet sentiment: LoRA adapter on {base}\n\n"
         f"Classifies a financial tweet as {classes}. This folder holds the adapter, the trained classification head and the "
@@ -64,9 +70,12 @@ def _summary(manifest: Manifest) -> str:
     )
 
 
-def _base(manifest: Manifest) -> str:
+def base_in_words(manifest: Manifest) -> str:
+    """The base's name, without any path."""
     return (
-        f"`{manifest.base_name}`" if manifest.embedded is None else "finsent's embedded base (a small Llama, built from a seed)"
+        f"`{shown(manifest.base_name)}`"
+        if manifest.embedded is None
+        else "finsent's embedded base (a small Llama, built from a seed)"
     )
 
 
@@ -75,7 +84,8 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
-def _settings(manifest: Manifest) -> str:
+def settings(manifest: Manifest) -> str:
+    """What a version's identity is, and how it was trained."""
     lora, recipe, q = manifest.config["lora"], manifest.config["recipe"], manifest.quantization
     quantised = f"NF4{', double quantisation' if q.double else ''}, computes in {q.compute_dtype}"
     identity = [
@@ -105,7 +115,8 @@ def _settings(manifest: Manifest) -> str:
     )
 
 
-def _data(manifest: Manifest, evidence: Evidence | None) -> str:
+def data(manifest: Manifest, evidence: Evidence | None) -> str:
+    """What it was trained on, and whether its test rows are new to it."""
     if manifest.data_version is None:
         return (
             "## Data\n\nTrained elsewhere: on what is not known to finsent, nor whether the rows that it is "
@@ -115,7 +126,7 @@ def _data(manifest: Manifest, evidence: Evidence | None) -> str:
     if evidence is not None and evidence.leaks_unknown_because:
         return f"## Data\n\nVersion {manifest.data_version} of a table `tweets` {table}. {evidence.leaks_unknown_because}"
     leaks = "not audited" if evidence is None or evidence.leaks is None else str(evidence.leaks)
-    sources = [source["uri"] for source in manifest.config["data"]["sources"]]
+    sources = [shown(source["uri"]) for source in manifest.config["data"]["sources"]]
     named = f"Sources: {', '.join(f'`{uri}`' for uri in sources)}. " if sources else ""
     return (
         f"## Data\n\n{named}Version {manifest.data_version} of the table `tweets` {table}. "
@@ -124,7 +135,8 @@ def _data(manifest: Manifest, evidence: Evidence | None) -> str:
     )
 
 
-def _scores(evidence: Evidence | None) -> str:
+def scores(evidence: Evidence | None, of: str = "this adapter") -> str:
+    """Scores with intervals, by class and by source; `of` is what they were measured on."""
     if evidence is None or evidence.metrics is None:
         return "## Scores\n\nNot evaluated yet: `finsent evaluate` measures a version, and its evidence goes to the MLflow run."
     metrics, intervals = evidence.metrics, evidence.intervals or {}
@@ -150,7 +162,7 @@ def _scores(evidence: Evidence | None) -> str:
         if label in metrics["per_class"]
     ]
     text = (
-        f"## Scores\n\nOn {metrics['n']:,} held-out test rows, from a fresh load of this adapter. "
+        f"## Scores\n\nOn {metrics['n']:,} held-out test rows, from a fresh load of {of}. "
         "Intervals are bootstrapped by near-duplicate group.\n\n"
         f"{_table(('metric', 'value', f'{level} interval'.strip(), 'TF-IDF floor'), rows)}\n\n"
         f"{_table(('class', 'precision', 'recall', 'F1', 'rows'), classes)}"
@@ -168,48 +180,32 @@ def _of_floor(evidence: Evidence, key: str) -> str:
     return "not measured" if evidence.baseline is None else f"{evidence.baseline[key]:.4f}"  # type: ignore[literal-required]
 
 
-def _limits(manifest: Manifest) -> str:
+def limits(manifest: Manifest, precision: str = "The adapter means what it says only on this base in this precision") -> str:
+    """What not to expect; `precision` says on what its meaning rests."""
     return (
         "## Limits\n\n"
         "- Labels are opinions of the sources' annotators; sources disagree on what is bullish, and scores differ by source.\n"
         "- English tweets about listed companies and crypto assets; other text is out of its domain. "
         f"Texts beyond {manifest.max_length} tokens are cut.\n"
-        "- The adapter means what it says only on this base in this precision: another changes logits and some labels.\n"
+        f"- {precision}: another changes logits and some labels.\n"
         "- Not financial advice, and not a forecast of prices."
     )
 
 
 def _loading(manifest: Manifest, embedded_base: str) -> str:
+    base, comment = manifest.base_name, ""
     if manifest.embedded is not None:
-        base, before = f'"{embedded_base}"', "# `finsent export` writes the embedded base beside the adapter's folder\n"
-    else:
-        base, before = f'"{manifest.base_name}"', ""
-    revision = f', revision="{manifest.base_revision}"' if manifest.base_revision else ""
-    names = ", ".join(f'"{label}"' for label in manifest.labels)
-    q = manifest.quantization
-    imports, quantization = "AutoModelForSequenceClassification, AutoTokenizer", ""
-    argument = f"dtype=torch.{q.compute_dtype}"
-    if q.kind == "nf4":
-        imports += ", BitsAndBytesConfig"
-        skip = ", ".join(f'"{name}"' for name in q.skip_modules)
-        quantization = (
-            "quantization = BitsAndBytesConfig(\n    load_in_4bit=True,\n"
-            f'    bnb_4bit_quant_type="nf4",\n    bnb_4bit_use_double_quant={q.double},\n'
-            f"    bnb_4bit_compute_dtype=torch.{q.compute_dtype},\n    llm_int8_skip_modules=[{skip}],\n)\n"
-        )
-        argument += ", quantization_config=quantization"
-    return (
-        "## Loading\n\n```python\nimport torch\nfrom peft import PeftModel\n"
-        f"from transformers import {imports}\n\n"
-        f'{before}base = {base}\nadapter = "."  # this folder\n{quantization}'
-        "model = AutoModelForSequenceClassification.from_pretrained(\n"
-        f"    base{revision}, num_labels={len(manifest.labels)}, {argument}\n)\n"
-        "tokenizer = AutoTokenizer.from_pretrained(adapter)\n"
-        f"model.config.pad_token_id = {manifest.pad_token_id}\n"
-        "model = PeftModel.from_pretrained(model, adapter).eval()\n\n"
-        'text = "$AAPL to the moon! Great earnings, buying more calls!"\n'
-        f'batch = tokenizer(text, return_tensors="pt", truncation=True, max_length={manifest.max_length}).to(model.device)\n'
-        "with torch.inference_mode():\n"
-        f"    probabilities = (model(**batch).logits.float() / {manifest.temperature:.6g}).softmax(-1)[0]\n"
-        f"print(dict(zip([{names}], probabilities.tolist())))\n```"
-    )
+        base, comment = embedded_base, "`finsent export` writes the embedded base beside the adapter's folder"
+    elif is_local(manifest.base_name):
+        comment = "a folder on the machine of the training: put there where yours is"
+    return f"## Loading and inference\n\n{loading_an_adapter(manifest, base, comment)}"
+
+
+def is_local(name: str) -> bool:
+    """Whether a base's name is a folder's path, which means nothing on another machine, and no Hub id."""
+    return name.startswith((".", "~", "/")) or name.count("/") > 1 or Path(name).is_dir()
+
+
+def shown(name: str) -> str:
+    """A base's or source's name as a card may tell it: of a local path the last part alone, so that it tells of no machine."""
+    return name if "://" in name or not is_local(name) else PurePath(name).name

@@ -1,115 +1,96 @@
-"""What is due, in which chunks, and what the model says of a chunk.
+"""From due rows to rows of predictions: each distinct text of a chunk goes through the model once."""
 
-The order of what is due depends on its rows alone, and chunks are cut from its start. So a run that takes up where a
-killed one ended cuts the same chunks, and the model sees the same batches: probabilities come out equal to the last bit.
-"""
-
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from finsent.data import tables
 from finsent.data.columns import SCHEMAS
-from finsent.data.contract import Rejection, check_text
-from finsent.data.rows import Quarantined
-from finsent.home import Home
-from finsent.text import text_hash
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from finsent.model.adapter import Loaded
-
-_PLACE: Final = "inbox#"
+    from finsent.model.manifest import Manifest
 
 
 @dataclass(frozen=True)
-class Due:
-    """Inbox rows that a model version has not scored."""
+class Chunk:
+    """Consecutive due rows that are committed together."""
 
     rows: "pa.Table"
-    """Columns id, text, text_hash; ordered by text_hash, id: equal texts are neighbours."""
-    scored: int
-    """Inbox rows that it has scored already."""
-    bad: tuple[Quarantined, ...]
-    """Rows whose text cannot be scored, and which are not in quarantine yet."""
+    """Columns id, text, text_hash; equal texts are neighbours."""
+    texts: list[str]
+    """Distinct ones, in the order of the rows."""
+    place: NDArray[np.int64]
+    """For each row, where its text is in `texts`."""
 
 
-def find_due(home: Home, model_name: str, model_version: str, *, max_characters: int) -> Due:
-    """Inbox rows without a prediction of this version, less those that cannot be scored."""
-    import pyarrow as pa
+@dataclass(frozen=True)
+class Stamp:
+    """What every prediction of a run carries."""
+
+    model_name: str
+    """Registered model."""
+    model_version: str
+    run_id: str
+    """MLflow run that scores."""
+    abstain_below: float
+    """Predictions less confident than this are flagged."""
+
+
+def chunk(rows: "pa.Table", start: int, stop: int) -> Chunk:
+    """Due rows from `start` to before `stop`, their texts once each."""
+    part = rows.slice(start, stop - start)
+    new = _differs(part)
+    return Chunk(part, part["text"].filter(new).to_pylist(), np.cumsum(new) - 1)
+
+
+def distinct(rows: "pa.Table") -> int:
+    """How many texts there are among due rows: what the model has to look at."""
+    return int(_differs(rows).sum())
+
+
+def _differs(rows: "pa.Table") -> NDArray[np.bool_]:
+    """Whether each row has another text than the one before it."""
     import pyarrow.compute as pc
 
-    inbox = tables.read(home, "inbox", columns=["id", "text"])
-    by_version = [("model_name", "=", model_name), ("model_version", "=", model_version)]
-    done = tables.read(home, "predictions", columns=["id"], filters=by_version)["id"]
-    scored = pc.is_in(inbox["id"], value_set=done.combine_chunks())
-    left = inbox.filter(pc.invert(scored))
-    known = tables.read(home, "quarantine", columns=["source"], filters=pc.starts_with(pc.field("source"), _PLACE))["source"]
-    set_aside = {place.removeprefix(_PLACE) for place in known.to_pylist()}
-    good: list[tuple[str, str, str]] = []
-    bad: list[Quarantined] = []
-    for row_id, text in zip(left["id"].to_pylist(), left["text"].to_pylist(), strict=True):
-        checked = check_text(text, max_characters)
-        if not isinstance(checked, Rejection):
-            good.append((text_hash(checked), row_id, checked))
-        elif row_id not in set_aside:
-            why = f"{checked.detail}; inbox id {row_id}"
-            bad.append(Quarantined("inbox", f"{_PLACE}{row_id}", 0, text or "", checked.reason, why))
-    good.sort()
-    columns = {"id": [row[1] for row in good], "text": [row[2] for row in good], "text_hash": [row[0] for row in good]}
-    kinds = pa.schema([("id", pa.string()), ("text", pa.string()), ("text_hash", pa.string())])
-    return Due(pa.table(columns, schema=kinds), len(inbox) - len(left), tuple(bad))
+    new = np.ones(len(rows), dtype=np.bool_)
+    if len(rows) > 1:
+        hashes = rows["text_hash"]
+        new[1:] = np.asarray(pc.not_equal(hashes.slice(1), hashes.slice(0, len(rows) - 1)))
+    return new
 
 
-def chunks(rows: "pa.Table", size: int) -> Iterator["pa.Table"]:
-    """Consecutive parts of at most `size` rows."""
-    for start in range(0, len(rows), size):
-        yield rows.slice(start, size)
-
-
-def score_rows(
-    loaded: "Loaded",
-    rows: "pa.Table",
-    *,
-    token_budget: int,
-    abstain_below: float,
-    model_name: str,
-    model_version: str,
-    run_id: str,
-) -> "pa.Table":
-    """Rows for the table of predictions, in the order of `rows`; each distinct text goes through the model once.
+def predictions(part: Chunk, logits: NDArray[np.float32], manifest: "Manifest", stamp: Stamp) -> "pa.Table":
+    """Rows for the table of predictions, in the order of the chunk's.
 
     Probabilities are those at the adapter's temperature; confidence is the label's.
+
+    Args:
+        part: What was scored.
+        logits: [distinct texts, 3].
+        manifest: The adapter's: its labels and temperature.
+        stamp: What every row carries.
     """
     import pyarrow as pa
 
-    from finsent.model.engine import predict_logits, probabilities
+    from finsent.model.engine import probabilities
 
-    hashes = rows["text_hash"].to_pylist()
-    first = {value: index for index, value in reversed(list(enumerate(hashes)))}
-    texts = rows["text"].to_pylist()
-    distinct = sorted(first.values())
-    logits = predict_logits(loaded, [texts[index] for index in distinct], token_budget=token_budget)
-    scaled = probabilities(logits, loaded.manifest.temperature)
-    place = {hashes[index]: number for number, index in enumerate(distinct)}
-    table = scaled[[place[value] for value in hashes]]
+    table = probabilities(logits, manifest.temperature)[part.place]
     confidence = table.max(axis=1)
-    labels = loaded.manifest.labels
-    count, now = len(rows), datetime.now(UTC)
+    schema, count = SCHEMAS["predictions"], len(part.rows)
     columns = {
-        "id": rows["id"],
-        "text_hash": rows["text_hash"],
-        "label": [labels[index] for index in table.argmax(axis=1)],
-        **{f"p_{label.lower()}": np.ascontiguousarray(table[:, index]) for index, label in enumerate(labels)},
+        "id": part.rows["id"],
+        "text_hash": part.rows["text_hash"],
+        "label": pa.array(manifest.labels).take(pa.array(table.argmax(axis=1))),
+        **{f"p_{label.lower()}": np.ascontiguousarray(table[:, index]) for index, label in enumerate(manifest.labels)},
         "confidence": confidence,
-        "abstained": confidence < abstain_below,
-        "model_name": [model_name] * count,
-        "model_version": [model_version] * count,
-        "run_id": [run_id] * count,
-        "scored_at": pa.array([now] * count, SCHEMAS["predictions"].field("scored_at").type),
+        "abstained": confidence < stamp.abstain_below,
+        "model_name": pa.repeat(stamp.model_name, count),
+        "model_version": pa.repeat(stamp.model_version, count),
+        "run_id": pa.repeat(stamp.run_id, count),
+        "scored_at": pa.repeat(pa.scalar(datetime.now(UTC), schema.field("scored_at").type), count),
     }
-    return pa.table(columns).cast(SCHEMAS["predictions"])
+    return pa.table(columns).cast(schema)

@@ -7,9 +7,9 @@ them, and tensors that it would give 32-bit states (under 4,096 values) stay ten
 On a GPU the adapters compute in bfloat16 copies, cast once per step; that is what autocast does at every use.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from finsent.errors import FinsentError
@@ -41,6 +41,8 @@ class Masters:
     copies: Any
     """The copies that the model computes with; empty where there are none."""
     copy_gradients: Any
+    followers: list[Callable[[], None]] = field(default_factory=list)
+    """What else is brought up to date after the copies."""
 
 
 def make_masters(model: Any, working_type: Any = None) -> Masters:
@@ -135,6 +137,8 @@ def refresh(masters: Masters) -> None:
     """Bring the copies up to the masters, after every optimiser step."""
     for place, copy in masters.spans:
         masters.copies[copy].copy_(masters.flat[place])
+    for follow in masters.followers:
+        follow()
 
 
 @contextmanager

@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finsent.config import Config, LoraConfig, Recipe
+from finsent.errors import ConfigError
 from finsent.home import Home
 from finsent.model.adapter import attach, load_tokenizer
 from finsent.model.base import BaseFolder, load_base, locate_base, pick_device
 from finsent.model.engine import tokenise
 from finsent.model.merging import dequantise, unnest_absmax
-from finsent.model.packed import FAMILIES, packed_model, why_not_packed
+from finsent.model.packed import FAMILIES, packed_model, plain, why_not_packed
 from finsent.model.planner import Shape, TrainingPlan, plan_training, read_shape, usable_bytes
 from finsent.training.batches import epoch_steps
 from finsent.training.distributed import World, join
@@ -69,7 +70,7 @@ def set_up(config: Config, home: Home, texts: Sequence[str]) -> Run:
 
     Raises:
         BaseModelError: the base cannot be reached.
-        ConfigError: a target names no module of the base.
+        ConfigError: a target names no module of the base, or the base cannot run what `engine` demands.
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
@@ -126,7 +127,7 @@ def _hint(recipe: Recipe, world: World) -> None:
     if world.size > 1 and rows < _EARNING * world.size:
         _log.warning(
             "%d processes share %d rows a step, too few to gain much: weights move once a step, however many compute it. A "
-            "larger step (recipe.batch_size; profile llama-3.1-8b-fast has 64 rows) is another optimisation: evaluate it as one",
+            "larger step (recipe.batch_size; profile llama-3.1-8b-fast has 128 rows) is another optimisation: evaluate it as one",
             world.size,
             rows,
         )
@@ -143,8 +144,16 @@ def make_plan(config: Config, base: BaseFolder, lengths: list[int], device: str,
     mean = sum(lengths) / len(lengths)
     # a step of ordinary rows; a longer one is cut into several passes
     step_tokens = min(math.ceil(mean * rows_per_step * 1.5), sum(sorted(lengths)[-rows_per_step:]))
+    engine = config.engine
+    if precision != "bf16" or "embed_tokens" in config.lora.modules_to_save:
+        # a dense layer takes its input as it is, and bfloat16 weights do not multiply a float32 stream
+        if engine.residency == "bf16" and usable is not None:
+            raise ConfigError(
+                "engine.residency=bf16 needs recipe.mixed_precision=bf16 and embeddings that are not trained. Set it to auto."
+            )
+        engine = engine.model_copy(update={"residency": "nf4"})
     return plan_training(
-        config.engine,
+        engine,
         config.model,
         shape,
         usable=usable,
@@ -176,8 +185,6 @@ def _load(config: Config, base: BaseFolder, pad_id: int, plan: TrainingPlan, dev
     model.config.pad_token_id = pad_id
     if plan.engine == "packed":
         if reason := why_not_packed(model, config.model.max_length):
-            from finsent.errors import ConfigError
-
             raise ConfigError(f"engine.training=packed: {reason}. Set engine.training=stock.")
         if plan.residency == "bf16":
             model = dequantise(model)
@@ -202,7 +209,9 @@ def _passes(
     if plan.engine == "stock":
         logits = stock_logits(model, int(tokenizer.pad_token_id), config.model.padding_side, device)
         return logits, eager_backward(logits, masters, accelerator, device)
-    packed = packed_model(model, compiled=plan.compiled)
+    packed = packed_model(model, compiled=plan.compiled, joined=bool(masters.working) and _joinable(model))
+    if packed.joined is not None:
+        masters.followers.append(packed.joined.refresh)
     logits = packed_rows_logits(packed, device)
     if not (plan.graphs and masters.working):
         return logits, eager_backward(logits, masters, accelerator, device)
@@ -213,6 +222,12 @@ def _passes(
         _log.info("recorded a step of %d tokens in %.1f s", size, seconds)
 
     return logits, graphed_backward(packed, masters, device, slots=slots, longest=config.model.max_length, record=record)
+
+
+def _joinable(model: Any) -> bool:
+    from finsent.model.joined import why_not_joined
+
+    return why_not_joined(plain(model)) is None
 
 
 def resolve_precision(wanted: str, device: str) -> str:

@@ -104,7 +104,7 @@ def test_a_refused_promotion_exits_with_1_and_says_why(finsent: "Finsent", serve
     """The same adapter again, as another version that nobody has evaluated."""
     exported = tmp_path / "adapter"
     assert finsent("export", exported, *served.options).code == 0
-    imported = finsent("import", exported, *served.options, "--json").json()
+    imported = finsent("import", exported, "--no-evaluate", *served.options, "--json").json()
     said = finsent("promote", "--version", imported["model_version"], *served.options, "--json")
     assert said.code == 1
     assert said.json()["decision"] == "refused"
@@ -128,7 +128,7 @@ def test_an_exported_adapter_is_whole_has_its_card_and_comes_back_the_same(
     again = finsent("export", exported, *served.options)
     assert again.code == 2
     assert "not an empty folder" in again.err
-    version = finsent("import", exported, *served.options, "--json").json()["model_version"]
+    version = finsent("import", exported, "--no-evaluate", *served.options, "--json").json()["model_version"]
     text = "firm one beats estimates"
     answers = [finsent("predict", text, *served.options, *more, "--json").json() for more in ((), ("--version", version))]
     assert answers[0]["predictions"] == answers[1]["predictions"]
@@ -141,7 +141,7 @@ def test_a_plain_peft_adapter_is_taken_in(finsent: "Finsent", served: "Served", 
     plain.mkdir()
     for name in ("adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "tokenizer_config.json"):
         (plain / name).write_bytes((exported / name).read_bytes())
-    imported = finsent("import", plain, "--labels", "Neutral,Bullish,Bearish", *served.options, "--json").json()
+    imported = finsent("import", plain, "--no-evaluate", "--labels", "Neutral,Bullish,Bearish", *served.options, "--json").json()
     text = "firm one beats estimates"
     champion, taken = (
         finsent("predict", text, *served.options, *more, "--json").json()["predictions"][0]["probabilities"]
@@ -155,3 +155,46 @@ def test_a_plain_peft_adapter_is_taken_in(finsent: "Finsent", served: "Served", 
         (adapter_path(served.home, "finsent", imported["model_version"]) / "probe.json").read_text(encoding="utf-8")
     )
     assert len(probe["texts"]) == len(probe["logits"]) == 8
+
+
+def test_an_import_is_evaluated_and_gated_and_moves_nothing(finsent: "Finsent", served: "Served", tmp_path: Path) -> None:
+    exported = tmp_path / "adapter"
+    assert finsent("export", exported, *served.options).code == 0
+    ledger = served.home.ledger.read_bytes() if served.home.ledger.exists() else b""
+    said = finsent("import", exported, *served.options, "--json")
+    found = said.json()
+    assert said.code == 0
+    assert found["evaluated"]
+    assert found["not_evaluated_because"] is None
+    assert 0 < found["metrics"]["accuracy"] < 1
+    assert found["gate"]["decision"] == "refuse"  # so small a model
+    assert any("TF-IDF" in reason for reason in found["gate"]["reasons"])
+    assert finsent("status", *served.options, "--json").json()["versions"]["champion"]["version"] == served.version
+    assert (served.home.ledger.read_bytes() if served.home.ledger.exists() else b"") == ledger
+    decided = finsent("promote", "--version", found["model_version"], *served.options, "--json").json()
+    assert decided["reasons"] == found["gate"]["reasons"]
+
+
+def test_an_import_into_a_home_without_data_says_that_it_was_not_evaluated(
+    finsent: "Finsent", served: "Served", tmp_path: Path
+) -> None:
+    exported = tmp_path / "adapter"
+    assert finsent("export", exported, *served.options).code == 0
+    said = finsent("import", exported, *served.options, "--home", tmp_path / "new")
+    assert said.code == 0
+    assert "Registered as version 1" in said.out
+    assert (
+        "Not evaluated: there is no data in this home yet: run `finsent ingest`, then `finsent evaluate --version 1`" in said.out
+    )
+
+
+def test_a_merged_export_says_how_near_it_is(finsent: "Finsent", served: "Served", tmp_path: Path) -> None:
+    said = finsent("export", tmp_path / "model", "--merged", "--precision", "float32", *served.options)
+    assert said.code == 0
+    assert f"Version {served.version} exported, merged in float32" in said.out
+    assert "100% of labels equal" in said.out
+    assert (tmp_path / "model" / "config.json").is_file()
+    said = finsent("export", tmp_path / "adapter", "--precision", "float16", *served.options)
+    assert said.code == 2
+    assert "--precision 'float16' is for --merged" in said.err
+    assert not (tmp_path / "adapter").exists()

@@ -1,6 +1,5 @@
 """The model card: true to the manifest, honest about what is missing, its snippet runs."""
 
-import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -43,7 +42,7 @@ def manifest(make_adapter):
 
 
 def snippet(card):
-    return card.split("```python\n")[1].split("```")[0]
+    return "\n".join(block.split("```")[0] for block in card.split("```python\n")[1:])
 
 
 def test_card_states_settings_scores_and_limits(manifest):
@@ -128,12 +127,12 @@ def test_snippet_runs_on_an_exported_folder_as_it_stands(mlflow_home, tiny_confi
         [sys.executable, "-W", "ignore", "-c", code], cwd=folder, capture_output=True, text=True, timeout=120, check=False
     )
     assert run.returncode == 0, run.stderr
-    stated = ast.literal_eval(run.stdout.strip().splitlines()[-1])
-    (own,) = predict(
-        tiny_config, mlflow_home, ["$AAPL to the moon! Great earnings, buying more calls!"], version=version
-    ).predictions
+    stated = [(line.split()[0], float(line.split()[1])) for line in run.stdout.strip().splitlines()[-2:]]
+    texts = ["$AAPL to the moon! Great earnings, buying more calls!", "guidance cut again, $XYZ down 8% after hours"]
+    own = predict(tiny_config, mlflow_home, texts, version=version).predictions
+    assert [label for label, _ in stated] == [row.label for row in own]
     # the snippet's head is rounded to the base's bfloat16, finsent's own load keeps it in float32
-    assert stated == pytest.approx(own.probabilities, abs=0.02)
+    assert [confidence for _, confidence in stated] == pytest.approx([row.confidence for row in own], abs=0.02)
     assert import_adapter(tiny_config, mlflow_home, folder).model_version == "2"
 
 

@@ -1,6 +1,5 @@
 """Scoring by a real adapter into real Delta tables: every row once, whoever dies and whoever else is at work."""
 
-import json
 import os
 import shutil
 import signal
@@ -20,7 +19,7 @@ from finsent.labels import LABELS
 from finsent.model.engine import probabilities
 from finsent.pipeline.score import score
 from finsent.registry import stages, tracking, versions
-from finsent.scoring import batch, sink
+from finsent.scoring import batch, due, sink
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning"),  # transformers' own
@@ -91,12 +90,16 @@ def test_every_row_is_scored_once_and_a_second_run_scores_nothing(champion, conf
 
 
 def test_the_run_is_in_mlflow_with_its_model(champion, config):
-    fill(champion, TEXTS[:6])
+    fill(champion, [*TEXTS[:4], TEXTS[0], TEXTS[0]])
     report = score(config, champion, progress=False)
     client = tracking.connect(champion)
     run = client.get_run(report.run_id)
     assert (run.info.status, run.data.tags["kind"], run.data.tags["model_version"]) == ("FINISHED", "score", "1")
     assert run.data.metrics["rows_scored"] == 6
+    assert run.data.metrics["share_distinct"] in {4 / 6, 5 / 6}  # chunks of 5: the copies may lie in two
+    assert 0 < run.data.metrics["rows_per_second"] < run.data.metrics["tokens_per_second"]
+    assert (run.data.params["engine"], run.data.params["devices"]) == ("packed", "cpu")
+    assert run.data.params["precision"] in {"bf16", "fp32"}  # merged: as the processor multiplies
     assert sum(run.data.metrics[f"share_{label.lower()}"] for label in LABELS) == pytest.approx(1)
     (used,) = run.inputs.model_inputs
     assert used.model_id == versions.logged_model_id(client.get_model_version("finsent", "1"))
@@ -104,18 +107,16 @@ def test_the_run_is_in_mlflow_with_its_model(champion, config):
 
 
 def test_confidence_is_calibrated_by_the_adapters_temperature(champion, config, make_adapter):
-    from dataclasses import replace
-
     from finsent.model.adapter import load_adapter
     from finsent.model.engine import predict_logits
 
     fill(champion, TEXTS[:5])
     loaded = load_adapter(make_adapter(0), champion)
-    warm = replace(loaded, manifest=loaded.manifest.model_copy(update={"temperature": 2.5}))
-    rows = batch.find_due(champion, "finsent", "1", max_characters=5000).rows
-    arguments = {"token_budget": 64, "abstain_below": 0.5, "model_name": "finsent", "model_version": "1", "run_id": "r"}
-    scored = batch.score_rows(warm, rows, **arguments)
-    logits = predict_logits(loaded, rows["text"].to_pylist(), token_budget=64)
+    rows = due.find_due(champion, "finsent", "1", max_characters=5000).rows
+    part = batch.chunk(rows, 0, len(rows))
+    logits = predict_logits(loaded, part.texts, token_budget=64)
+    warm = loaded.manifest.model_copy(update={"temperature": 2.5})
+    scored = batch.predictions(part, logits, warm, batch.Stamp("finsent", "1", "r", 0.5))
     np.testing.assert_allclose(scored["confidence"].to_numpy(), probabilities(logits, 2.5).max(axis=1), atol=1e-12)
     assert scored.schema == tables.SCHEMAS["predictions"]
 
@@ -128,6 +129,20 @@ def test_a_new_champion_scores_everything_again_beside_the_old(champion, config,
     assert (report.scored, report.skipped, report.model_version) == (len(TEXTS), 0, "2")
     versions_of = [(row["id"], row["model_version"]) for row in outcome(champion)]
     assert len(versions_of) == len(set(versions_of)) == 2 * len(TEXTS)
+
+
+@pytest.mark.long
+def test_several_devices_write_what_one_writes(champion, config, tmp_path):
+    fill(champion, [*TEXTS, *REPEATED, *BAD])
+    other = resolve_home({"FINSENT_HOME": str(tmp_path / "other")})
+    shutil.copytree(champion.root, other.root)
+    versions.adapter_path(champion, "finsent", "1")
+    score(config, champion, progress=False)
+    shutil.copytree(champion.versions, other.versions)
+    report = score(config, other, devices=("cpu", "cpu"), progress=False)
+    assert (report.scored, report.quarantined) == (22, 4)
+    assert outcome(other) == outcome(champion)
+    assert tracking.connect(other).get_run(report.run_id).data.params["devices"] == "cpu, cpu"
 
 
 def test_files_go_through_the_inbox(champion, config, tmp_path):
@@ -257,9 +272,8 @@ def test_lost_chunk_is_noticed_and_not_written(champion, config):
 def test_order_of_what_is_due_depends_on_the_rows_alone(home):
     fill(home, ["b", "a", "c"], prefix="x")
     fill(home, ["a", "c"], prefix="y")
-    due = batch.find_due(home, "finsent", "1", max_characters=5000).rows
-    assert due["text_hash"].to_pylist() == sorted(due["text_hash"].to_pylist())
-    same = [row["id"] for row in due.to_pylist() if row["text"] == "a"]
+    rows = due.find_due(home, "finsent", "1", max_characters=5000).rows
+    assert rows["text_hash"].to_pylist() == sorted(rows["text_hash"].to_pylist())
+    same = [row["id"] for row in rows.to_pylist() if row["text"] == "a"]
     assert same == ["x1", "y0"]
-    assert [len(part) for part in batch.chunks(due, 2)] == [2, 2, 1]
-    assert json.dumps(due.to_pylist())
+    assert due.cut(len(rows), 2) == [(0, 2), (2, 4), (4, 5)]

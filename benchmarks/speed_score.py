@@ -1,0 +1,177 @@
+"""How much of the model's own speed is left from a file of tweets to the table of predictions.
+
+    python benchmarks/speed_score.py FOLDER --rows 100000 --rate 1400 2500
+    python benchmarks/speed_score.py FOLDER --rows 20000 --chunk-rows 2000
+
+With `--rate` a device that does so many tweets a second stands in for the model: it waits as long as one would take, and as with
+a GPU no Python runs meanwhile. Tokenising, hashing, tables and commits are real. Without it the model is `nano`, trained on a few
+rows of the bundled sample, on this machine's processor, and its own speed that of the same batches, tokenised beforehand.
+
+The host's steps are timed one by one first; then everything, in one go, as `finsent score FILE` does it, opening the model not
+counted. Rows are those of `ingest_scale.py`, with ids; texts that occur twice go through the model once. Tables of earlier
+runs in FOLDER are removed.
+"""
+
+import argparse
+import csv
+import json
+import logging
+import shutil
+import sys
+import time
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ingest_scale import tweets
+from numpy.typing import NDArray
+
+from finsent.config import Config, load_config
+from finsent.data import tables
+from finsent.data.inbox import receive
+from finsent.data.sample import sample_sources
+from finsent.home import Home, resolve_home
+from finsent.model.adapter import Loaded
+from finsent.model.engine import predict_tokens, tokenise
+from finsent.pipeline.ingest import ingest
+from finsent.pipeline.train import train
+from finsent.registry.versions import adapter_path
+from finsent.scoring import sink
+from finsent.scoring.batch import Stamp, chunk, distinct, predictions
+from finsent.scoring.chunks import score_chunks
+from finsent.scoring.due import Due, cut, find_due
+from finsent.scoring.predicting import Opened, Opening, Predicted, describe, open_model, overlap, predict_ahead
+
+STAMP = Stamp("finsent", "1", "benchmark", 0.5)
+
+
+def main() -> None:
+    """Time the steps, then the whole."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--rate", type=float, nargs="*", default=[], help="tweets a second of a device that stands in")
+    parser.add_argument("--chunk-rows", type=int, default=20_000)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    home = resolve_home({"FINSENT_HOME": str(given.folder / "home")})
+    config, loaded = _model(home)
+    file = given.folder / f"tweets-{given.rows}.csv"
+    if not file.exists():
+        _write(file, given.rows)
+    steps = _steps(file, home, config, loaded, given.chunk_rows)
+    found: dict[str, Any] = {"rows": given.rows, "chunk_rows": given.chunk_rows, "steps": steps, "whole": []}
+    for rate in given.rate or [None]:
+        found["whole"].append(_whole(file, home, config, loaded, given.chunk_rows, rate))
+        print(json.dumps(found["whole"][-1]), file=sys.stderr)
+    print(json.dumps(found, indent=2))
+    if given.json:
+        given.json.write_text(json.dumps(found, indent=2), encoding="utf-8")
+
+
+def _model(home: Home) -> tuple[Config, Loaded]:
+    config = load_config("nano", overrides=["recipe.epochs=0.2"])
+    if tables.version(home, "tweets") is None:
+        ingest(config, home, sample_sources(1)[:1])
+        train(config, home)
+    folder = adapter_path(home, config.registered_model, "1")
+    return config, open_model(Opening(folder, home, config.engine, 0, config.scoring.token_budget))
+
+
+def _write(file: Path, count: int) -> None:
+    with file.open("w", encoding="utf-8", newline="") as stream:
+        out = csv.writer(stream)
+        out.writerow(("id", "text"))
+        out.writerows((f"{0x9E3779B97F4A7C15 * (i + 1) % 2**60:019d}", text) for i, (text, _) in enumerate(tweets(count, 1)))
+
+
+def _fresh(home: Home) -> None:
+    for name in ("inbox", "predictions", "quarantine"):
+        shutil.rmtree(tables.location(home, name), ignore_errors=True)
+
+
+def _timed(run: Callable[[], Any]) -> tuple[float, Any]:
+    started = time.perf_counter()
+    result = run()
+    return round(time.perf_counter() - started, 3), result
+
+
+def _steps(file: Path, home: Home, config: Config, loaded: Loaded, size: int) -> dict[str, float]:
+    """Seconds of each of the host's steps, one after the other."""
+    _fresh(home)
+    steps: dict[str, float] = {}
+    steps["receive"], _ = _timed(lambda: receive([file], home))
+    steps["find due"], due = _timed(lambda: _due(home, config))
+    cuts = cut(len(due.rows), size)
+    steps["cut chunks"], parts = _timed(lambda: [chunk(due.rows, *place) for place in cuts])
+    steps["tokenise"], _ = _timed(lambda: [tokenise(loaded.tokenizer, part.texts, loaded.manifest.max_length) for part in parts])
+    logits = [np.random.default_rng(0).normal(size=(len(part.texts), 3)).astype(np.float32) for part in parts]
+    steps["make rows"], rows = _timed(
+        lambda: [predictions(part, found, loaded.manifest, STAMP) for part, found in zip(parts, logits, strict=True)]
+    )
+
+    def commit() -> None:
+        after = sink.position(home, "benchmark")
+        for some in rows:
+            written = sink.write(home, some, "benchmark", after)
+            if written is None:
+                raise SystemExit("somebody else writes to the benchmark's tables")
+            after = written
+
+    steps["commit"], _ = _timed(commit)
+    return steps
+
+
+def _due(home: Home, config: Config) -> Due:
+    return find_due(home, STAMP.model_name, STAMP.model_version, max_characters=config.data.max_characters)
+
+
+def _whole(file: Path, home: Home, config: Config, loaded: Loaded, size: int, rate: float | None) -> dict[str, Any]:
+    _fresh(home)
+    budget = config.scoring.token_budget
+
+    def wait(rows: list[list[int]]) -> NDArray[np.float32]:
+        time.sleep(len(rows) / (rate or 1.0))
+        return np.random.default_rng(0).normal(size=(len(rows), 3)).astype(np.float32)
+
+    def stand_in(parts: Iterator[list[str]]) -> Generator[Predicted, None, None]:
+        return overlap(parts, lambda texts: tokenise(loaded.tokenizer, texts, loaded.manifest.max_length), wait)
+
+    def really(parts: Iterator[list[str]]) -> Generator[Predicted, None, None]:
+        return predict_ahead(loaded, parts, budget)
+
+    opened = Opened(stand_in if rate else really, loaded.manifest, describe(loaded))
+    started = time.perf_counter()
+    receive([file], home)
+    before = sink.position(home, sink.application(STAMP.model_name, STAMP.model_version))
+    due = _due(home, config)
+    ready = time.perf_counter()
+    for done in score_chunks(home, opened, due.rows, cut(len(due.rows), size), STAMP, before):
+        if done is None:
+            raise SystemExit("somebody else scores in the benchmark's home")
+    ended = time.perf_counter()
+    texts, alone = distinct(due.rows), 0.0
+    if rate is None:
+        for place in cut(len(due.rows), size):
+            rows = tokenise(loaded.tokenizer, chunk(due.rows, *place).texts, loaded.manifest.max_length)
+            seconds, _ = _timed(lambda rows=rows: predict_tokens(loaded, rows, token_budget=budget))
+            alone += seconds
+    else:
+        alone = sum(len(chunk(due.rows, *place).texts) for place in cut(len(due.rows), size)) / rate
+    return {
+        "rate": rate,
+        "rows": len(due.rows),
+        "texts": texts,
+        "seconds": round(ended - started, 2),
+        "of that before the model": round(ready - started, 2),
+        "model alone": round(alone, 2),
+        "share": round(alone / (ended - started), 4),
+        "share from inbox on": round(alone / (ended - ready), 4),
+    }
+
+
+if __name__ == "__main__":
+    logging.getLogger("finsent").setLevel(logging.WARNING)
+    main()

@@ -1,0 +1,153 @@
+"""Stages of neighbouring chunks run at the same time, and an error in any of them ends the run with whole chunks."""
+
+import threading
+import time
+from datetime import UTC, datetime
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from finsent.config_model import EngineConfig
+from finsent.data import tables
+from finsent.home import Home
+from finsent.scoring import due, sink
+from finsent.scoring.batch import Stamp, chunk, distinct
+from finsent.scoring.chunks import score_chunks
+from finsent.scoring.predicting import Opened, Opening, open_here, overlap
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning"),  # transformers' own
+    pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning"),
+]
+
+STAMP = Stamp("finsent", "1", "r", 0.5)
+APPLICATION = sink.application("finsent", "1")
+
+
+@pytest.fixture
+def filled(home: Home) -> Home:
+    now = datetime.now(UTC)
+    rows = [{"id": f"t{i}", "text": f"tweet number {i % 16}", "created_at": now, "received_at": now} for i in range(20)]
+    tables.append(home, "inbox", pa.Table.from_pylist(rows, schema=tables.SCHEMAS["inbox"]))
+    return home
+
+
+@pytest.fixture
+def opened(filled, make_adapter) -> Opened:
+    return open_here(Opening(make_adapter(0), filled, EngineConfig(), 16, token_budget=64), "cpu")
+
+
+def run(home: Home, opened: Opened, size: int = 5):
+    rows = due.find_due(home, "finsent", "1", max_characters=5000).rows
+    return score_chunks(home, opened, rows, due.cut(len(rows), size), STAMP, sink.position(home, APPLICATION))
+
+
+def assert_no_thread_is_left() -> None:
+    deadline = time.monotonic() + 10
+    while [thread.name for thread in threading.enumerate() if thread.name.startswith("finsent-")]:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def slow_device(opened: Opened, prepare, compute) -> Opened:
+    return Opened(lambda parts: overlap(parts, prepare, compute), opened.manifest, opened.engine)
+
+
+def test_each_text_of_a_chunk_goes_through_the_model_once(filled):
+    rows = due.find_due(filled, "finsent", "1", max_characters=5000).rows
+    part = chunk(rows, 3, 17)
+    assert len(set(part.texts)) == len(part.texts)
+    assert [part.texts[place] for place in part.place] == part.rows["text"].to_pylist() == rows["text"].to_pylist()[3:17]
+    assert distinct(rows) == 16
+    assert chunk(rows, 4, 4).texts == []
+
+
+def test_next_chunk_is_tokenised_and_the_last_one_committed_while_the_model_computes(filled, opened, monkeypatch):
+    """Every stage waits until its neighbours are at work: one after the other, none would ever go on."""
+    tokenised, committing = [threading.Event() for _ in range(5)], [threading.Event() for _ in range(5)]
+    order, real = [], sink.write
+
+    def prepare(texts):
+        tokenised[len(order_of("tokenise"))].set()
+        order.append("tokenise")
+        return [[1]] * len(texts)
+
+    def order_of(stage):
+        return [found for found in order if found == stage]
+
+    def compute(rows):
+        number = len(order_of("model"))
+        order.append("model")
+        if number < 3:
+            assert tokenised[number + 1].wait(10)  # the next chunk's
+        if number:
+            assert committing[number - 1].wait(10)  # the last chunk's
+        return np.zeros((len(rows), 3), dtype=np.float32)
+
+    def write(home, rows, application, after):
+        committing[len(order_of("commit"))].set()
+        order.append("commit")
+        return real(home, rows, application, after)
+
+    monkeypatch.setattr(sink, "write", write)
+    parts = list(run(filled, slow_device(opened, prepare, compute)))
+    assert [len(part.rows) for part in parts] == [5, 5, 5, 5]
+    assert [part.position.number for part in parts] == [1, 2, 3, 4]
+    assert sorted(tables.read(filled, "predictions")["id"].to_pylist()) == sorted(f"t{i}" for i in range(20))
+    assert_no_thread_is_left()
+
+
+@pytest.mark.parametrize("stage", ["tokeniser", "model", "commit"])
+def test_an_error_in_any_stage_ends_the_run_with_whole_chunks_and_a_rerun_goes_on(filled, opened, monkeypatch, stage):
+    calls = dict.fromkeys(("tokeniser", "model", "commit"), 0)
+    real = sink.write
+
+    def fail_third(name):
+        calls[name] += 1
+        if name == stage and calls[name] == 3:
+            raise OSError(f"the {name} is broken")
+
+    def prepare(texts):
+        fail_third("tokeniser")
+        return [[1]] * len(texts)
+
+    def compute(rows):
+        fail_third("model")
+        return np.zeros((len(rows), 3), dtype=np.float32)
+
+    def write(home, rows, application, after):
+        fail_third("commit")
+        return real(home, rows, application, after)
+
+    monkeypatch.setattr(sink, "write", write)
+    with pytest.raises(OSError, match=f"the {stage} is broken") as caught:
+        list(run(filled, slow_device(opened, prepare, compute)))
+    where = "while chunk 3 of 4 was committed" if stage == "commit" else "while the model was at chunk 3 of 4"
+    assert where in caught.value.__notes__[0]
+    assert len(tables.read(filled, "predictions")) == 10
+    assert_no_thread_is_left()
+    assert [len(part.rows) for part in run(filled, opened)] == [5, 5]
+    assert len(tables.read(filled, "predictions")) == 20
+
+
+def test_ctrl_c_leaves_no_thread_and_whole_chunks(filled, opened):
+    def compute(rows):
+        if tables.version(filled, "predictions"):
+            raise KeyboardInterrupt
+        return np.zeros((len(rows), 3), dtype=np.float32)
+
+    with pytest.raises(KeyboardInterrupt):
+        list(run(filled, slow_device(opened, lambda texts: [[1]] * len(texts), compute)))
+    assert len(tables.read(filled, "predictions")) % 5 == 0
+    assert_no_thread_is_left()
+
+
+def test_a_run_that_was_overtaken_stops_at_once(filled, opened):
+    rows = due.find_due(filled, "finsent", "1", max_characters=5000).rows
+    before = sink.position(filled, APPLICATION)
+    assert list(run(filled, opened))
+    late = list(score_chunks(filled, opened, rows, due.cut(len(rows), 5), STAMP, before))
+    assert late == [None]
+    assert len(tables.read(filled, "predictions")) == 20
+    assert_no_thread_is_left()
