@@ -1,16 +1,20 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
 from finsent.config import EngineConfig
 from finsent.errors import ConfigError
 from finsent.home import Home
+from finsent.model import opening
 from finsent.model.adapter import Loaded, load_adapter
-from finsent.model.engine import predict_logits, tokenise
+from finsent.model.engine import predict_logits
 from finsent.model.opening import open_adapter, open_engine
 
 TEXTS = ["$AAPL to the moon", "puts", "fed meets on tuesday, and that is all", "beat on earnings " * 30, "selling", "buy"] * 5
@@ -30,42 +34,53 @@ def loaded(make_adapter: Callable[[int], Path], home: Home) -> Loaded:
     return replace(found, model=found.model.float())
 
 
-def test_packed_logits_are_those_of_the_reference(loaded: Loaded) -> None:
-    opened = open_engine(loaded, EngineConfig(), rows=len(TEXTS))
-    assert (loaded.engine, opened.engine, opened.precision) == ("stock", "packed", "as loaded")
+@pytest.fixture(params=["merged", "live"])
+def opened(loaded: Loaded, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[Loaded, Any]:
+    """The engine over it in float32, with the adapter merged or, for want of memory, live; and the reference's logits."""
     wanted = predict_logits(loaded, TEXTS)
     assert wanted.std() > 0.01
+    monkeypatch.setattr(opening, "dense_type", lambda _: "float32")
+    if request.param == "live":
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1))
+    found = open_engine(loaded, EngineConfig(), rows=len(TEXTS))
+    assert (loaded.engine, found.engine) == ("stock", "packed")
+    assert found.precision == ("fp32" if request.param == "merged" else "as loaded")
+    return found, wanted
+
+
+def test_packed_logits_are_those_of_the_reference(opened: tuple[Loaded, Any]) -> None:
     for budget in (16, 300, 4096):
-        assert np.abs(predict_logits(opened, TEXTS, token_budget=budget) - wanted).max() <= 1e-5
+        assert np.abs(predict_logits(opened[0], TEXTS, token_budget=budget) - opened[1]).max() <= 1e-5
 
 
-def test_texts_keep_their_order(loaded: Loaded) -> None:
-    opened = open_engine(loaded, EngineConfig(batch_tokens=64), rows=len(TEXTS))
-    assert opened.batch_tokens == 64
+def test_texts_keep_their_order(opened: tuple[Loaded, Any]) -> None:
     order = np.random.default_rng(0).permutation(len(TEXTS))
-    shuffled = predict_logits(opened, [TEXTS[i] for i in order])
-    assert np.abs(shuffled - predict_logits(opened, TEXTS)[order]).max() <= 1e-5
+    shuffled = predict_logits(replace(opened[0], batch_tokens=64), [TEXTS[i] for i in order])
+    assert np.abs(shuffled - opened[1][order]).max() <= 1e-5
 
 
-def test_one_text_and_none(loaded: Loaded) -> None:
-    opened = open_engine(loaded, EngineConfig(), rows=1)
-    assert predict_logits(opened, []).shape == (0, 3)
-    one = predict_logits(opened, TEXTS[:1])
-    assert np.abs(one - predict_logits(loaded, TEXTS[:1])).max() <= 1e-5
+def test_one_text_and_none(opened: tuple[Loaded, Any]) -> None:
+    assert predict_logits(opened[0], []).shape == (0, 3)
+    assert np.abs(predict_logits(opened[0], TEXTS[:1]) - opened[1][:1]).max() <= 1e-5
 
 
-def test_padding_that_is_asked_for_takes_the_reference(loaded: Loaded) -> None:
-    opened = open_engine(loaded, EngineConfig(), rows=1)
-    assert np.array_equal(
-        predict_logits(opened, TEXTS, padding_side="right"), predict_logits(loaded, TEXTS, padding_side="right")
-    )
+def test_padding_that_is_asked_for_takes_the_padded_way(opened: tuple[Loaded, Any]) -> None:
+    assert np.abs(predict_logits(opened[0], TEXTS, padding_side="right", extra_padding=3) - opened[1]).max() <= 1e-5
+
+
+def test_merged_in_the_machines_own_type_logits_agree_up_to_rounding(loaded: Loaded) -> None:
+    wanted = predict_logits(loaded, TEXTS)
+    found = open_engine(loaded, EngineConfig(batch_tokens=99), rows=len(TEXTS))
+    assert found.batch_tokens == 99
+    assert found.precision in {"bf16", "fp32"}
+    error = predict_logits(found, TEXTS) - wanted
+    assert np.sqrt(np.square(error).mean()) / wanted.std() <= 2e-2
 
 
 def test_the_engine_can_be_chosen(make_adapter: Callable[[int], Path], home: Home) -> None:
     stock = open_adapter(make_adapter(0), home, EngineConfig(inference="stock"), rows=5, device="cpu")
-    assert (stock.engine, stock.plan) == ("stock", "engine.inference is stock")
+    assert (stock.engine, stock.precision, stock.plan) == ("stock", "as loaded", "engine.inference is stock")
     assert open_adapter(make_adapter(0), home, EngineConfig(inference="packed"), rows=5, device="cpu").engine == "packed"
-    assert len(tokenise(stock.tokenizer, TEXTS[:1], 128)[0]) > 2
 
 
 def test_an_engine_that_the_base_cannot_run_is_refused(loaded: Loaded) -> None:

@@ -45,10 +45,16 @@ def training(
 
 
 def inference(
-    gib: float | None, *, rows: int = 10_000, quantization: str = "nf4", unpackable: str | None = None, **engine: object
+    gib: float,
+    *,
+    rows: int = 10_000,
+    quantization: str = "nf4",
+    unpackable: str | None = None,
+    on_gpu: bool = True,
+    **engine: object,
 ) -> InferencePlan:
-    usable = None if gib is None else gib * GIB
-    return plan_inference(EngineConfig(**engine), quantization, SHAPE, usable=usable, rows=rows, unpackable=unpackable)  # type: ignore[arg-type]
+    settings = EngineConfig(**engine)  # type: ignore[arg-type]
+    return plan_inference(settings, quantization, SHAPE, usable=gib * GIB, on_gpu=on_gpu, rows=rows, unpackable=unpackable)
 
 
 def test_the_shape_of_llama_is_read_from_its_configuration() -> None:
@@ -134,19 +140,33 @@ def test_scoring_on_a_small_card_leaves_the_adapter_live() -> None:
 def test_scoring_on_a_card_of_24_gib_merges() -> None:
     plan = inference(24 - 4.5)
     assert (plan.engine, plan.merged) == ("packed", True)
-    assert "adapter merged into bf16 weights" in plan.reason
+    assert "19.5 GiB free beside the base: adapter merged into dense weights" in plan.reason
 
 
 def test_scoring_keeps_its_caps_and_reasons() -> None:
     assert inference(80, batch_tokens=1000).tokens == 1000
     assert inference(80).tokens == 8192
     assert inference(80, inference="stock").reason == "engine.inference is stock"
-    assert inference(80, unpackable="'bert' is no decoder").engine == "stock"
-    assert inference(None, batch_tokens=77).tokens == 77
-    assert inference(None).merged is False
     assert inference(80, rows=10_000_000).compiled
     assert not inference(80, rows=1_000).compiled
-    assert plan_inference(EngineConfig(), "nf4", None, usable=None, rows=1, unpackable=None).engine == "stock"
+    assert plan_inference(EngineConfig(), "nf4", None, usable=1e12, on_gpu=True, rows=1, unpackable=None).engine == "stock"
+
+
+def test_a_base_that_cannot_be_packed_is_merged_all_the_same() -> None:
+    plan = inference(80, unpackable="'bert' is no decoder")
+    assert (plan.engine, plan.merged, plan.compiled) == ("stock", True, False)
+    assert plan.reason == "adapter merged into dense weights; padded, since 'bert' is no decoder"
+
+
+def test_scoring_on_a_cpu_takes_half_of_the_memory_at_most() -> None:
+    plan = inference(64, on_gpu=False, batch_tokens=77)
+    assert (plan.engine, plan.merged, plan.tokens, plan.compiled) == ("packed", True, 77, False)
+    assert not inference(16, on_gpu=False).merged
+
+
+@given(rows=st.integers(1, 10**8), gib=st.floats(2, 100), on_gpu=st.booleans())
+def test_whether_the_adapter_is_merged_does_not_depend_on_the_work(rows: int, gib: float, on_gpu: bool) -> None:
+    assert inference(gib, rows=rows, on_gpu=on_gpu).merged == inference(gib, rows=1, on_gpu=on_gpu).merged
 
 
 @given(first=st.floats(2, 200), second=st.floats(2, 200), quantization=st.sampled_from(["nf4", "none"]))
