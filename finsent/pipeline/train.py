@@ -17,6 +17,8 @@ from finsent.home import Home
 from finsent.labels import LABELS
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
     from finsent.data.dataset import DataVersion, Split
     from finsent.training.distributed import World
     from finsent.training.loop import Trained
@@ -59,7 +61,7 @@ def train(config: Config, home: Home, *, resume: str | None = None) -> TrainResu
         ServiceError: the MLflow server does not answer.
     """
     from finsent.data.dataset import data_version, load_split
-    from finsent.registry.tracking import connect, log_dataset, log_params, log_series
+    from finsent.registry.tracking import connect, log_series
     from finsent.registry.versions import register
     from finsent.training.distributed import join, part, same_everywhere
     from finsent.training.folder import interrupted, require_resumable, settings_digest
@@ -83,19 +85,7 @@ def train(config: Config, home: Home, *, resume: str | None = None) -> TrainResu
         note(run_id)
         if resume is not None:
             _log.warning("taking up the interrupted training of run %s from its checkpoint", run_id)
-        for split, context in ((rows, "training"), (validation, "validation")):
-            name = "train" if context == "training" else "validation"
-            log_dataset(
-                client,
-                run_id,
-                home,
-                table="tweets",
-                version=data.version,
-                fingerprint=data.fingerprint,
-                context=context,
-                split=name,
-                rows=len(split.texts),
-            )
+        _log_splits(client, run_id, home, data, train=rows, validation=validation)
         same_everywhere(world, _Assignment(data.version, run_id))
         with log_series(client, run_id) as log:
             trained = run_loop(
@@ -104,24 +94,7 @@ def train(config: Config, home: Home, *, resume: str | None = None) -> TrainResu
         part(world)
         logits, temperature = _finish_adapter(config, home, data, trained, validation)
         scores = _validation_scores(validation.labels, logits)
-        facts = {
-            "trainable_parameters": trained.trainable_parameters,
-            "quantized_modules": trained.quantized_modules,
-            "mixed_precision_used": trained.mixed_precision,
-            "training_engine": trained.engine,
-            "training_plan": trained.plan,
-            "processes": trained.processes,
-            "optimizer_steps": trained.steps,
-            "base_fingerprint": trained.base.fingerprint,
-        }
-        log_params(client, run_id, {key: str(value) for key, value in facts.items()})
-        summary = {
-            **{f"validation_{key}": value for key, value in scores.items()},
-            "temperature": temperature,
-            "train_seconds": trained.seconds,
-        }
-        for key, value in summary.items():
-            client.log_metric(run_id, key, value, step=trained.steps)
+        _log_outcome(client, run_id, trained, scores, temperature)
         version = register(client, config, run_id=run_id, adapter=trained.adapter)
     return TrainResult(
         run_id=run_id,
@@ -136,6 +109,50 @@ def train(config: Config, home: Home, *, resume: str | None = None) -> TrainResu
         temperature=temperature,
         trainable_parameters=trained.trainable_parameters,
     )
+
+
+def _log_splits(
+    client: "MlflowClient", run_id: str, home: Home, data: "DataVersion", *, train: "Split", validation: "Split"
+) -> None:
+    """Link the run to the rows that it trains on and is looked at with."""
+    from finsent.registry.tracking import log_dataset
+
+    for split, name, context in ((train, "train", "training"), (validation, "validation", "validation")):
+        log_dataset(
+            client,
+            run_id,
+            home,
+            table="tweets",
+            version=data.version,
+            fingerprint=data.fingerprint,
+            context=context,
+            split=name,
+            rows=len(split.texts),
+        )
+
+
+def _log_outcome(client: "MlflowClient", run_id: str, trained: "Trained", scores: dict[str, float], temperature: float) -> None:
+    """What was used and what came out, as the run's parameters and last metrics."""
+    from finsent.registry.tracking import log_params
+
+    facts = {
+        "trainable_parameters": trained.trainable_parameters,
+        "quantized_modules": trained.quantized_modules,
+        "mixed_precision_used": trained.mixed_precision,
+        "training_engine": trained.engine,
+        "training_plan": trained.plan,
+        "processes": trained.processes,
+        "optimizer_steps": trained.steps,
+        "base_fingerprint": trained.base.fingerprint,
+    }
+    log_params(client, run_id, {key: str(value) for key, value in facts.items()})
+    summary = {
+        **{f"validation_{key}": value for key, value in scores.items()},
+        "temperature": temperature,
+        "train_seconds": trained.seconds,
+    }
+    for key, value in summary.items():
+        client.log_metric(run_id, key, value, step=trained.steps)
 
 
 @dataclass(frozen=True)

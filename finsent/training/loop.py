@@ -23,7 +23,7 @@ from finsent.model.packing import packs, split_evenly
 from finsent.progress import track
 from finsent.training.batches import steps_in_total
 from finsent.training.checkpoint import complete_checkpoints, load_checkpoint, save_checkpoint
-from finsent.training.distributed import World, same_everywhere, share_of, sum_over_processes, wait_for_all
+from finsent.training.distributed import same_everywhere, share_of, sum_over_processes, wait_for_all
 from finsent.training.masters import full_precision, refresh
 from finsent.training.optimizer import learning_rate, update
 from finsent.training.preflight import verify_settings
@@ -89,15 +89,7 @@ def train(config: Config, home: Home, train_rows: Rows, validation: Rows, folder
     started = time.perf_counter()
     recipe = config.recipe
     run = set_up(config, home, train_rows.texts)
-    checkpoints = complete_checkpoints(folder)
-    if not checkpoints:
-        with _memory_explained(config):
-            _preflight(run, config, train_rows.labels, folder)
-    with full_precision(run.masters):
-        scaler = run.accelerator.scaler
-        first = load_checkpoint(checkpoints[-1], run.model, run.optimizer, scaler) if checkpoints else 0
-
-    _require_common_start(run.world, first, folder)
+    first = _start(run, config, train_rows.labels, folder)
     rows_per_step = recipe.batch_size * recipe.accumulation
     per_epoch = math.ceil(len(run.lengths) / rows_per_step)
     total = steps_in_total(len(run.lengths), rows_per_step, recipe.epochs)
@@ -148,6 +140,25 @@ def train(config: Config, home: Home, train_rows: Rows, validation: Rows, folder
     )
 
 
+def _start(run: Run, config: Config, labels: NDArray[np.int64], folder: Path) -> int:
+    """Check the settings, or take up the newest checkpoint; the step to start at."""
+    checkpoints = complete_checkpoints(folder)
+    if not checkpoints:
+        with _memory_explained(config):
+            _preflight(run, config, labels, folder)
+    first = 0
+    with full_precision(run.masters):
+        if checkpoints:
+            first = load_checkpoint(checkpoints[-1], run.model, run.optimizer, run.accelerator.scaler)
+    main = same_everywhere(run.world, first)
+    if main != first:  # they would wait for each other for ever
+        raise FinsentError(
+            f"process {run.world.rank} starts at step {first}, the main one at {main}: it does not see the checkpoints in "
+            f"{str(folder)!r}. Let all machines share FINSENT_HOME."
+        )
+    return first
+
+
 def _preflight(run: Run, config: Config, labels: NDArray[np.int64], folder: Path) -> None:
     """The pre-flight check on the rows that need most memory; where it runs out, training starts with smaller passes."""
     import torch
@@ -165,16 +176,6 @@ def _preflight(run: Run, config: Config, labels: NDArray[np.int64], folder: Path
             _back_off(run, part, error)
         else:
             return
-
-
-def _require_common_start(world: World, first: int, folder: Path) -> None:
-    """Processes at different steps would wait for each other for ever."""
-    main = same_everywhere(world, first)
-    if main != first:
-        raise FinsentError(
-            f"process {world.rank} starts at step {first}, the main one at {main}: it does not see the checkpoints in "
-            f"{str(folder)!r}. Let all machines share FINSENT_HOME."
-        )
 
 
 def _save(run: Run, folder: Path, step: int) -> None:
