@@ -25,7 +25,8 @@ class PackedModel:
     """`_last_layer`, compiled or not."""
     joined: Any
     """`finsent.model.joined.Joined`, or None: layers are called as transformers wrote them."""
-    joined_layer: Callable[..., Any] | None
+    joined_layer: Callable[..., Any]
+    """`finsent.model.joined.joined_layer`, compiled or not."""
     compiled: bool
 
 
@@ -75,18 +76,18 @@ def packed_model(model: Any, *, compiled: bool = False, joined: bool = False) ->
     import torch
 
     classifier = plain(model)
-    together, layer = None, None
-    if joined:
-        from finsent.model.joined import join, joined_layer, why_not_joined
+    together = None
+    from finsent.model.joined import join, joined_layer, why_not_joined
 
+    layer = torch.compile(joined_layer) if compiled else joined_layer
+    if joined:
         if reason := why_not_joined(classifier):
             raise ValueError(f"projections cannot be joined: {reason}")
         together = join(classifier)
-        layer = torch.compile(joined_layer, dynamic=True) if compiled else joined_layer
     elif compiled:
         for one in classifier.model.layers[:-1]:
             one.compile(dynamic=True)
-    last = torch.compile(_last_layer, dynamic=True) if compiled else _last_layer
+    last = torch.compile(_last_layer) if compiled else _last_layer
     return PackedModel(classifier, last, together, layer, compiled)
 
 
@@ -108,17 +109,38 @@ def packed_logits(model: PackedModel, batch: Batch) -> Any:
     with packed_attention(decoder):
         hidden = decoder.embed_tokens(batch.ids)
         rotary = decoder.rotary_emb(hidden, position_ids=batch.positions)
-        if model.joined is not None and model.joined_layer is not None:
-            from finsent.model.joined import draw_bits
-
-            for layer, projections in zip(decoder.layers[:-1], model.joined.layers, strict=True):
-                bits = draw_bits(projections, hidden)
-                hidden = model.joined_layer(layer, projections, hidden, *rotary, batch.starts, batch.longest, bits)
+        if model.joined is not None:
+            hidden = _through_joined_layers(model, hidden, rotary, batch)
         else:
             hidden = _through_layers(decoder.layers[:-1], hidden, rotary, batch)
+        if model.compiled:
+            _vary(hidden, *rotary, batch.starts, batch.last)
         pooled = model.last_layer(decoder.layers[-1], hidden, *rotary, batch.starts, batch.last, batch.longest)
         # the head's hook feeds it in its own type
         return model.classifier.score(decoder.norm(pooled)[0]).float()
+
+
+def _through_joined_layers(model: PackedModel, hidden: Any, rotary: tuple[Any, Any], batch: Batch) -> Any:
+    import torch
+
+    from finsent.model.joined import draw_bits
+
+    if torch.is_grad_enabled() and not hidden.requires_grad:
+        hidden.requires_grad_()  # the first layer is then compiled as the others are: its input's gradient costs less
+    for layer, projections in zip(model.classifier.model.layers[:-1], model.joined.layers, strict=True):
+        bits = draw_bits(projections, hidden)
+        if model.compiled:
+            _vary(hidden, batch.starts, *rotary, *([bits] if bits is not None else []))
+        hidden = model.joined_layer(layer, projections, hidden, *rotary, batch.starts, batch.longest, bits)
+    return hidden
+
+
+def _vary(*tensors: Any) -> None:
+    """Tell the compiler that the number of tokens or rows varies, and nothing else does: one compilation serves all sizes."""
+    import torch
+
+    for tensor in tensors:
+        torch._dynamo.maybe_mark_dynamic(tensor, 1 if tensor.dim() == 3 else 0)  # noqa: SLF001 - it has no public name
 
 
 def _through_layers(layers: Any, hidden: Any, rotary: tuple[Any, Any], batch: Batch) -> Any:
