@@ -47,6 +47,19 @@ def test_llama_profile_is_the_reference_card_to_the_letter() -> None:
     assert any("bf16" in note for note in config.notes), "deviations are stated"
 
 
+def test_the_fast_profile_differs_from_the_card_in_what_its_notes_say() -> None:
+    card, fast = load_config("llama-3.1-8b"), load_config("llama-3.1-8b-fast")
+    assert (fast.model, fast.lora, fast.data, fast.gate) == (card.model, card.lora, card.data, card.gate)
+    changed = {name for name in type(card.recipe).model_fields if getattr(card.recipe, name) != getattr(fast.recipe, name)}
+    assert changed == {
+        "batch_size", "accumulation", "learning_rate", "warmup_ratio", "mixed_precision", "gradient_checkpointing",
+    }  # fmt: skip
+    rows, more = (config.recipe.batch_size * config.recipe.accumulation for config in (card, fast))
+    assert fast.recipe.learning_rate == pytest.approx(card.recipe.learning_rate * (more / rows) ** 0.5, rel=0.02)
+    stated = " ".join(fast.notes)
+    assert all(word in stated for word in ("128 rows", "5.6e-4", "warm-up", "bf16", "gradient checkpointing", "not measured"))
+
+
 def test_trainable_parameters_of_the_card() -> None:
     """41,955,328: rank 16 on the seven projections of 32 layers, and a 3 x 4096 head without bias (Llama-3.1-8B's shapes)."""
     rank, layers, width, kv_width, mlp, classes = 16, 32, 4096, 1024, 14336, 3

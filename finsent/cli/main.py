@@ -2,6 +2,7 @@
 
 import atexit
 import json
+import logging
 import os
 import sys
 import threading
@@ -17,6 +18,7 @@ from finsent.cli import configuration, data, dataset, models, operate, review
 from finsent.cli.options import global_options
 from finsent.cli.quiet import configure_logging, prepare_environment
 from finsent.errors import FinsentError, Refused
+from finsent.training.distributed import launched
 
 DONE, REFUSED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
@@ -69,10 +71,13 @@ def run(arguments: Sequence[str]) -> int:
 
     With --json an error, too, is one JSON object on stdout.
     """
-    as_json, verbose = "--json" in arguments, "--verbose" in arguments
+    verbose = "--verbose" in arguments
+    as_json = "--json" in arguments and launched().is_main  # one object from all processes of a launch
     show_traceback = "--traceback" in arguments or os.environ.get("FINSENT_TRACEBACK", "") not in ("", "0")
     prepare_environment(verbose=verbose)
     configure_logging(verbose=verbose)
+    if not (verbose or launched().is_main):
+        logging.getLogger("finsent").setLevel(logging.WARNING)
     try:
         code = finsent.main(args=list(arguments), prog_name="finsent", standalone_mode=False)
     except click.ClickException as error:

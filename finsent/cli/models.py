@@ -12,6 +12,7 @@ from finsent.cli.options import Outcome, Settings, command, examples, login
 from finsent.cli.output import facts, plain, section
 from finsent.config import Config, Source
 from finsent.errors import InputError
+from finsent.training.distributed import launched
 
 if TYPE_CHECKING:
     from finsent.pipeline.merged import Precision
@@ -34,6 +35,7 @@ def register(group: click.Group) -> None:
             "finsent train --profile llama-3.1-8b",
             "finsent train --set recipe.epochs=1 --set recipe.seed=7",
             "finsent train --resume 0a1b2c3d",
+            "torchrun --nproc-per-node 4 -m finsent train --profile llama-3.1-8b-fast",
         ),
         options=(click.option("--resume", metavar="RUN", help="MLflow run of an interrupted training to take up again."),),
     )(_train)
@@ -138,11 +140,16 @@ def _train(settings: Settings, *, resume: str | None) -> Outcome:
     """Train LoRA adapters (QLoRA) on the training split, log to MLflow, register the result as a version.
 
     Nothing is promoted: a version scores tweets only once the gate has let it through. An interrupted training of the
-    same settings and data is taken up from its checkpoint by itself.
+    same settings and data is taken up from its checkpoint by itself. On several GPUs: `torchrun --nproc-per-node N -m
+    finsent train`.
     """
-    from finsent.pipeline.train import train
+    from finsent.pipeline.train import take_part, train
 
-    result = train(settings.config(), settings.home(), resume=resume)
+    config, home = settings.config(), settings.home()
+    if not launched().is_main:
+        take_part(config, home)
+        return Outcome(None, "", silent=True)
+    result = train(config, home, resume=resume)
     return Outcome(result, reports.training(result))
 
 

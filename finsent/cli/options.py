@@ -18,6 +18,7 @@ from finsent.cli.output import plain
 from finsent.config import DEFAULT_PROFILE, Config, load_config
 from finsent.errors import InputError
 from finsent.home import Home, resolve_home
+from finsent.training.distributed import launched
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -72,6 +73,8 @@ class Outcome:
     code: int = 0
     afterwards: Callable[[], None] | None = None
     """Runs once the result is on the screen: `finsent up` waits there."""
+    silent: bool = False
+    """Another process of this launch says it."""
 
 
 def _path(value: str | None) -> Path | None:
@@ -140,8 +143,15 @@ def command(
         @functools.wraps(function)
         def run(**arguments: Any) -> int:
             settings = click.get_current_context().ensure_object(Settings)
+            if launched().size > 1 and name != "train":
+                raise InputError(
+                    f"`finsent {name}` was started in {launched().size} processes (WORLD_SIZE), and only `finsent train` is "
+                    "shared between several. Start it once, without a launcher."
+                )
             with redirect_stdout(sys.stderr):
                 outcome = function(settings, **arguments)
+            if outcome.silent:
+                return outcome.code
             click.echo(json.dumps(plain(outcome.result), ensure_ascii=False) if settings.json else outcome.text)
             if outcome.afterwards:
                 sys.stdout.flush()

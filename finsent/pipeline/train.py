@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,10 @@ from finsent.home import Home
 from finsent.labels import LABELS
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
     from finsent.data.dataset import DataVersion, Split
+    from finsent.training.distributed import World
     from finsent.training.loop import Trained
 
 _log = logging.getLogger(__name__)
@@ -50,7 +53,7 @@ def train(config: Config, home: Home, *, resume: str | None = None) -> TrainResu
     """Train on the newest data version, calibrate a fresh load on the validation split, register the adapter.
 
     An interrupted training of the same settings and data is taken up from its checkpoint by itself; `resume` names
-    one by its MLflow run.
+    one by its MLflow run. Under a launcher the main process calls this, and all others `take_part`.
 
     Raises:
         InputError: no data yet, or `resume` does not fit.
@@ -58,8 +61,9 @@ def train(config: Config, home: Home, *, resume: str | None = None) -> TrainResu
         ServiceError: the MLflow server does not answer.
     """
     from finsent.data.dataset import data_version, load_split
-    from finsent.registry.tracking import connect, log_dataset, log_params, log_series
+    from finsent.registry.tracking import connect, log_series
     from finsent.registry.versions import register
+    from finsent.training.distributed import join, part, same_everywhere
     from finsent.training.folder import interrupted, require_resumable, settings_digest
     from finsent.training.loop import Rows
     from finsent.training.loop import train as run_loop
@@ -76,46 +80,21 @@ def train(config: Config, home: Home, *, resume: str | None = None) -> TrainResu
     else:
         resume = interrupted(home.runs, digest)
     client = connect(home)
-    with _run_and_folder(config, home, data, digest, resume) as run_id:
+    world = join()
+    with _ended_if_others_fail(home, world) as note, _run_and_folder(config, home, data, digest, resume) as run_id:
+        note(run_id)
         if resume is not None:
             _log.warning("taking up the interrupted training of run %s from its checkpoint", run_id)
-        for split, context in ((rows, "training"), (validation, "validation")):
-            name = "train" if context == "training" else "validation"
-            log_dataset(
-                client,
-                run_id,
-                home,
-                table="tweets",
-                version=data.version,
-                fingerprint=data.fingerprint,
-                context=context,
-                split=name,
-                rows=len(split.texts),
-            )
+        _log_splits(client, run_id, home, data, train=rows, validation=validation)
+        same_everywhere(world, _Assignment(data.version, run_id))
         with log_series(client, run_id) as log:
             trained = run_loop(
                 config, home, Rows(rows.texts, rows.labels), Rows(validation.texts, validation.labels), home.runs / run_id, log
             )
+        part(world)
         logits, temperature = _finish_adapter(config, home, data, trained, validation)
         scores = _validation_scores(validation.labels, logits)
-        facts = {
-            "trainable_parameters": trained.trainable_parameters,
-            "quantized_modules": trained.quantized_modules,
-            "mixed_precision_used": trained.mixed_precision,
-            "training_engine": trained.engine,
-            "training_plan": trained.plan,
-            "processes": trained.processes,
-            "optimizer_steps": trained.steps,
-            "base_fingerprint": trained.base.fingerprint,
-        }
-        log_params(client, run_id, {key: str(value) for key, value in facts.items()})
-        summary = {
-            **{f"validation_{key}": value for key, value in scores.items()},
-            "temperature": temperature,
-            "train_seconds": trained.seconds,
-        }
-        for key, value in summary.items():
-            client.log_metric(run_id, key, value, step=trained.steps)
+        _log_outcome(client, run_id, trained, scores, temperature)
         version = register(client, config, run_id=run_id, adapter=trained.adapter)
     return TrainResult(
         run_id=run_id,
@@ -130,6 +109,92 @@ def train(config: Config, home: Home, *, resume: str | None = None) -> TrainResu
         temperature=temperature,
         trainable_parameters=trained.trainable_parameters,
     )
+
+
+def _log_splits(
+    client: "MlflowClient", run_id: str, home: Home, data: "DataVersion", *, train: "Split", validation: "Split"
+) -> None:
+    """Link the run to the rows that it trains on and is looked at with."""
+    from finsent.registry.tracking import log_dataset
+
+    for split, name, context in ((train, "train", "training"), (validation, "validation", "validation")):
+        log_dataset(
+            client,
+            run_id,
+            home,
+            table="tweets",
+            version=data.version,
+            fingerprint=data.fingerprint,
+            context=context,
+            split=name,
+            rows=len(split.texts),
+        )
+
+
+def _log_outcome(client: "MlflowClient", run_id: str, trained: "Trained", scores: dict[str, float], temperature: float) -> None:
+    """What was used and what came out, as the run's parameters and last metrics."""
+    from finsent.registry.tracking import log_params
+
+    facts = {
+        "trainable_parameters": trained.trainable_parameters,
+        "quantized_modules": trained.quantized_modules,
+        "mixed_precision_used": trained.mixed_precision,
+        "training_engine": trained.engine,
+        "training_plan": trained.plan,
+        "processes": trained.processes,
+        "optimizer_steps": trained.steps,
+        "base_fingerprint": trained.base.fingerprint,
+    }
+    log_params(client, run_id, {key: str(value) for key, value in facts.items()})
+    summary = {
+        **{f"validation_{key}": value for key, value in scores.items()},
+        "temperature": temperature,
+        "train_seconds": trained.seconds,
+    }
+    for key, value in summary.items():
+        client.log_metric(run_id, key, value, step=trained.steps)
+
+
+@dataclass(frozen=True)
+class _Assignment:
+    """What the main process tells the others."""
+
+    data_version: int
+    run_id: str
+
+
+def take_part(config: Config, home: Home) -> None:
+    """Compute this process's share of a training that the main process of the launch runs; write and say nothing.
+
+    Tables and home must be those of the main process.
+    """
+    from finsent.data.dataset import load_split
+    from finsent.training.distributed import join, part, same_everywhere
+    from finsent.training.loop import Rows
+    from finsent.training.loop import train as run_loop
+
+    world = join()
+    task: _Assignment = same_everywhere(world, None)
+    rows, validation = (load_split(home, split, task.data_version) for split in ("train", "validation"))
+    folder = home.runs / task.run_id
+    run_loop(config, home, Rows(rows.texts, rows.labels), Rows(validation.texts, validation.labels), folder, lambda *_: None)
+    part(world)
+
+
+@contextmanager
+def _ended_if_others_fail(home: Home, world: "World") -> Iterator[Callable[[str], None]]:
+    """Leave no run open where another process fails and the launcher ends this one; yields what takes the run's id."""
+    from finsent.registry.tracking import connect
+    from finsent.training.distributed import ends_with_the_others
+
+    runs: list[str] = []
+
+    def last_words() -> None:
+        for run_id in runs:
+            connect(home).set_terminated(run_id, status="KILLED")
+
+    with ends_with_the_others(world, last_words):
+        yield runs.append
 
 
 @contextmanager

@@ -5,9 +5,16 @@ by the rows of the whole step wherever they were: the result is that of one GPU,
 """
 
 import os
-from collections.abc import Sequence
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+
+_GRACE = 10.0
+"""Seconds that a process gets to end by itself once the launcher wants it to; `torchrun` kills after 30."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,73 @@ ALONE = World(0, 1)
 def launched() -> World:
     """The world that the launcher's environment tells of; nothing is started."""
     return World(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+
+
+def join() -> World:
+    """Meet the other processes of this launch, if there are any: NCCL between GPUs, each process on its own; gloo on CPUs.
+
+    Loading can keep the others waiting for longer than the libraries' ten minutes, so they get an hour.
+    """
+    world = launched()
+    if world.size > 1:
+        from datetime import timedelta
+
+        from accelerate import PartialState
+
+        from finsent.model.base import pick_device
+
+        PartialState(cpu=pick_device() == "cpu", timeout=timedelta(hours=1))
+    return world
+
+
+def part(world: World) -> None:
+    """Go separate ways, all processes at once; what the main one does after this, it does alone."""
+    if world.size > 1:
+        import torch.distributed as dist
+
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+@contextmanager
+def ends_with_the_others(world: World, last_words: Callable[[], None]) -> Iterator[None]:
+    """End as by Ctrl-C on SIGTERM, which the launcher sends when another process has failed.
+
+    Python hears a signal between two of its own instructions, and one that waits for a GPU or for the others never gets
+    there. So a thread gives it `_GRACE` seconds, then says `last_words` and ends the process.
+    """
+    if world.size == 1 or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard, written = os.pipe()
+    os.set_blocking(written, False)
+    done = threading.Event()
+
+    def interrupt(_number: int, _frame: Any) -> None:
+        if sys.exc_info()[0] is None:  # else it is ending already, and must not be kept from writing down how
+            raise KeyboardInterrupt
+
+    def watch() -> None:
+        while number := os.read(heard, 1):
+            if number[0] == signal.SIGTERM and not done.wait(_GRACE):
+                try:
+                    last_words()
+                finally:
+                    os._exit(128 + signal.SIGTERM)
+
+    handler_before = signal.signal(signal.SIGTERM, interrupt)
+    fd_before = signal.set_wakeup_fd(written, warn_on_full_buffer=False)
+    watcher = threading.Thread(target=watch, name="termination", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        signal.set_wakeup_fd(fd_before)
+        signal.signal(signal.SIGTERM, handler_before)
+        os.close(written)
+        watcher.join()
+        os.close(heard)
 
 
 def share_of(rows: Sequence[int], lengths: Sequence[int], world: World) -> list[int]:

@@ -23,7 +23,7 @@ from finsent.model.packing import packs, split_evenly
 from finsent.progress import track
 from finsent.training.batches import steps_in_total
 from finsent.training.checkpoint import complete_checkpoints, load_checkpoint, save_checkpoint
-from finsent.training.distributed import share_of, sum_over_processes, wait_for_all
+from finsent.training.distributed import same_everywhere, share_of, sum_over_processes, wait_for_all
 from finsent.training.masters import full_precision, refresh
 from finsent.training.optimizer import learning_rate, update
 from finsent.training.preflight import verify_settings
@@ -89,14 +89,7 @@ def train(config: Config, home: Home, train_rows: Rows, validation: Rows, folder
     started = time.perf_counter()
     recipe = config.recipe
     run = set_up(config, home, train_rows.texts)
-    checkpoints = complete_checkpoints(folder)
-    if not checkpoints:
-        with _memory_explained(config):
-            _preflight(run, config, train_rows.labels, folder)
-    with full_precision(run.masters):
-        scaler = run.accelerator.scaler
-        first = load_checkpoint(checkpoints[-1], run.model, run.optimizer, scaler) if checkpoints else 0
-
+    first = _start(run, config, train_rows.labels, folder)
     rows_per_step = recipe.batch_size * recipe.accumulation
     per_epoch = math.ceil(len(run.lengths) / rows_per_step)
     total = steps_in_total(len(run.lengths), rows_per_step, recipe.epochs)
@@ -147,12 +140,42 @@ def train(config: Config, home: Home, train_rows: Rows, validation: Rows, folder
     )
 
 
+def _start(run: Run, config: Config, labels: NDArray[np.int64], folder: Path) -> int:
+    """Check the settings, or take up the newest checkpoint; the step to start at."""
+    checkpoints = complete_checkpoints(folder)
+    if not checkpoints:
+        with _memory_explained(config):
+            _preflight(run, config, labels, folder)
+    first = 0
+    with full_precision(run.masters):
+        if checkpoints:
+            first = load_checkpoint(checkpoints[-1], run.model, run.optimizer, run.accelerator.scaler)
+    main = same_everywhere(run.world, first)
+    if main != first:  # they would wait for each other for ever
+        raise FinsentError(
+            f"process {run.world.rank} starts at step {first}, the main one at {main}: it does not see the checkpoints in "
+            f"{str(folder)!r}. Let all machines share FINSENT_HOME."
+        )
+    return first
+
+
 def _preflight(run: Run, config: Config, labels: NDArray[np.int64], folder: Path) -> None:
-    """The pre-flight check on the rows that need most memory."""
-    longest = sorted(range(len(run.lengths)), key=lambda i: -run.lengths[i])[: run.budget.rows]
-    part = _micro_batches(run, longest)[0]
-    rows, wanted = [run.tokens[row] for row in part], [int(labels[row]) for row in part]
-    verify_settings(run, rows, wanted, config.recipe.learning_rate, folder / f"preflight-{run.world.rank}")
+    """The pre-flight check on the rows that need most memory; where it runs out, training starts with smaller passes."""
+    import torch
+
+    recipe = config.recipe
+    # a packed pass holds whatever rows of a step fit its tokens, however they were to be accumulated
+    most = run.budget.rows if run.budget.tokens is None else -(-recipe.batch_size * recipe.accumulation // run.world.size)
+    longest = sorted(range(len(run.lengths)), key=lambda i: -run.lengths[i])[:most]
+    while True:
+        part = _micro_batches(run, longest)[0]
+        rows, wanted = [run.tokens[row] for row in part], [int(labels[row]) for row in part]
+        try:
+            verify_settings(run, rows, wanted, recipe.learning_rate, folder / f"preflight-{run.world.rank}")
+        except torch.OutOfMemoryError as error:
+            _back_off(run, part, error)
+        else:
+            return
 
 
 def _save(run: Run, folder: Path, step: int) -> None:
@@ -190,7 +213,7 @@ def _optimise(run: Run, recipe: Recipe, rows: list[int], labels: NDArray[np.int6
             loss, tokens, padded = _gradients(run, recipe, mine, labels, step, len(rows))
             break
         except torch.OutOfMemoryError as error:
-            _back_off(run, error)
+            _back_off(run, mine, error)
     sum_over_processes(run.world, run.masters.gradient, loss)
     norm = run.accelerator.clip_grad_norm_(run.masters.optimised, recipe.max_grad_norm)
     update(run.optimizer, in_flight=run.device != "cpu" and run.accelerator.scaler is None)
@@ -222,8 +245,8 @@ def _micro_batches(run: Run, rows: list[int]) -> list[list[int]]:
     return [rows[start : start + run.budget.rows] for start in range(0, len(rows), run.budget.rows)]
 
 
-def _back_off(run: Run, error: Exception) -> None:
-    """Halve the micro-batch and clear what the failed step left; one row that does not fit is the end.
+def _back_off(run: Run, rows: list[int], error: Exception) -> None:
+    """Halve the micro-batch that failed on `rows`, and clear what it left; one row that does not fit is the end.
 
     Raises:
         torch.OutOfMemoryError: `error`, since nothing smaller is left.
@@ -232,20 +255,20 @@ def _back_off(run: Run, error: Exception) -> None:
 
     budget = run.budget
     if budget.tokens is not None:
-        smaller = budget.tokens // 2
+        smaller = min(budget.tokens, sum(run.lengths[row] for row in rows)) // 2
         if smaller < max(run.lengths) // 2:
             raise error
         budget.tokens = smaller
-    elif budget.rows == 1:
+    elif min(budget.rows, len(rows)) == 1:
         raise error
     else:
-        budget.rows //= 2
+        budget.rows = min(budget.rows, len(rows)) // 2
     for parameter in run.model.parameters():
         parameter.grad = None
     run.masters.gradient.zero_()
     torch.cuda.empty_cache()
     now = f"{budget.tokens} tokens" if budget.tokens is not None else f"{budget.rows} rows"
-    _log.warning("GPU memory ran out: the step is repeated in passes of at most %s", now)
+    _log.warning("GPU memory ran out: the same rows again, in passes of at most %s", now)
 
 
 def _report(run: Run, recipe: Recipe, pending: list[_Figures], on_metrics: OnMetrics) -> float:
@@ -298,10 +321,10 @@ def _memory_explained(config: Config) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        recipe = config.recipe
         raise FinsentError(
-            f"GPU memory does not hold {recipe.batch_size} rows of {config.model.max_length} tokens. Lower recipe.batch_size and "
-            f"raise recipe.accumulation ({recipe.accumulation}) by as much, or set recipe.gradient_checkpointing=true."
+            f"GPU memory does not hold the training pass of a single row of up to {config.model.max_length} tokens. Free GPU "
+            f"memory, raise engine.memory_gib ({config.engine.memory_gib}), set engine.residency=nf4, lower model.max_length, or "
+            "set engine.training=stock with recipe.gradient_checkpointing=true."
         ) from error
 
 

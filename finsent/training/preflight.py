@@ -4,6 +4,7 @@ import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from finsent.errors import FinsentError
 from finsent.training.masters import full_precision, refresh
@@ -16,16 +17,45 @@ def verify_settings(run: Run, rows: Sequence[Sequence[int]], labels: Sequence[in
     `rows` are the token rows of the largest micro-batch that training will see, so that memory runs out here or never.
 
     Raises:
+        torch.OutOfMemoryError: memory does not hold these rows; all is undone then, too.
         FinsentError: a loss that is not finite, a trainable parameter without a gradient, or logits that a saved and
             loaded adapter does not reproduce (a head that was not saved shows here, not after the training).
     """
+    import torch
+
+    masters = run.masters
+    before = masters.flat.clone()
+    state = torch.get_rng_state()
+    try:
+        expected, again, found = _save_and_load(run, rows, labels, learning_rate, folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        masters.flat.copy_(before)
+        masters.gradient.zero_()
+        refresh(masters)
+        torch.set_rng_state(state)
+        if run.device != "cpu":
+            torch.cuda.empty_cache()  # what ran kernel by kernel leaves blocks that recorded steps cannot use
+    if not torch.isfinite(expected).all():
+        raise FinsentError(f"pre-flight: logits not finite after two steps. Lower recipe.learning_rate ({learning_rate}).")
+    if not torch.equal(expected, again):
+        raise FinsentError("pre-flight check: two evaluations of the same rows differ, so no result would mean anything.")
+    if not torch.allclose(expected, found, atol=1e-5):
+        difference = float((expected - found).abs().max())
+        raise FinsentError(
+            f"pre-flight: a saved and loaded adapter gives other logits (by {difference:.2g}): part of it is not saved."
+        )
+
+
+def _save_and_load(
+    run: Run, rows: Sequence[Sequence[int]], labels: Sequence[int], learning_rate: float, folder: Path
+) -> tuple[Any, Any, Any]:
+    """Train two steps; logits of the model twice, and once more of the saved and loaded one."""
     import torch
     from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
 
     masters, model = run.masters, run.model
-    before = masters.flat.clone()
-    state = torch.get_rng_state()
     model.train()
     optimizer = torch.optim.AdamW(masters.optimised, lr=learning_rate)
     for _ in range(2):
@@ -49,18 +79,4 @@ def verify_settings(run: Run, rows: Sequence[Sequence[int]], labels: Sequence[in
             except KeyError as error:
                 raise FinsentError(f"pre-flight: the saved adapter lacks {error}: part of it is not saved.") from error
         found = run.logits(rows).float()
-    shutil.rmtree(folder)
-    masters.flat.copy_(before)
-    refresh(masters)
-    torch.set_rng_state(state)
-    if run.device != "cpu":
-        torch.cuda.empty_cache()  # what ran kernel by kernel leaves blocks that recorded steps cannot use
-    if not torch.isfinite(expected[0]).all():
-        raise FinsentError(f"pre-flight: logits not finite after two steps. Lower recipe.learning_rate ({learning_rate}).")
-    if not torch.equal(expected[0], expected[1]):
-        raise FinsentError("pre-flight check: two evaluations of the same rows differ, so no result would mean anything.")
-    if not torch.allclose(expected[0], found, atol=1e-5):
-        difference = float((expected[0] - found).abs().max())
-        raise FinsentError(
-            f"pre-flight: a saved and loaded adapter gives other logits (by {difference:.2g}): part of it is not saved."
-        )
+    return expected[0], expected[1], found

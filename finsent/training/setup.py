@@ -20,12 +20,15 @@ from finsent.model.merging import dequantise, unnest_absmax
 from finsent.model.packed import FAMILIES, packed_model, plain, why_not_packed
 from finsent.model.planner import Shape, TrainingPlan, plan_training, read_shape, usable_bytes
 from finsent.training.batches import epoch_steps
-from finsent.training.distributed import World, launched
+from finsent.training.distributed import World, join
 from finsent.training.masters import Masters, make_masters
 from finsent.training.optimizer import make_optimizer
 from finsent.training.passes import Backward, Logits, eager_backward, graphed_backward, packed_rows_logits, stock_logits
 
 _log = logging.getLogger(__name__)
+
+_EARNING = 16
+"""Rows a step for each process, below which a GPU mostly reads weights: about 500 tokens of tweets."""
 
 
 @dataclass
@@ -73,7 +76,7 @@ def set_up(config: Config, home: Home, texts: Sequence[str]) -> Run:
     from accelerate.state import AcceleratorState
     from accelerate.utils import set_seed
 
-    recipe, device, world = config.recipe, pick_device(), launched()
+    recipe, device, world = config.recipe, pick_device(), join()
     # Accelerate keeps the first training's precision for the whole process and refuses another one
     AcceleratorState._reset_state(reset_partial_state=False)  # noqa: SLF001 - it offers no public way
     precision = resolve_precision(recipe.mixed_precision, device)
@@ -86,13 +89,15 @@ def set_up(config: Config, home: Home, texts: Sequence[str]) -> Run:
     plan = make_plan(config, base, lengths, device, precision, world)
     if world.is_main:
         _log.info("training with the %s engine: %s", plan.engine, plan.reason)
+        _hint(recipe, world)
     model = _load(config, base, int(tokenizer.pad_token_id), plan, device)
     on_copies = plan.engine == "packed" and device != "cpu" and precision == "bf16"
     import torch
 
+    # before the masters: with several processes on CPUs this moves every parameter to other memory
+    model = accelerator.unwrap_model(accelerator.prepare_model(model, evaluation_mode=True))
     masters = make_masters(model, torch.bfloat16 if on_copies else None)
     optimizer = make_optimizer(recipe, masters.optimised)
-    model = accelerator.unwrap_model(accelerator.prepare_model(model, evaluation_mode=True))
     optimizer = accelerator.prepare_optimizer(optimizer)
     recorded: list[tuple[int, float]] = []
     logits, backward = _passes(config, plan, model, masters, accelerator, tokenizer, device, world, recorded)
@@ -114,6 +119,18 @@ def set_up(config: Config, home: Home, texts: Sequence[str]) -> Run:
         precision=precision,
         recorded=recorded,
     )
+
+
+def _hint(recipe: Recipe, world: World) -> None:
+    """Say so where several processes will hardly be faster than one."""
+    rows = recipe.batch_size * recipe.accumulation
+    if world.size > 1 and rows < _EARNING * world.size:
+        _log.warning(
+            "%d processes share %d rows a step, too few to gain much: weights move once a step, however many compute it. A "
+            "larger step (recipe.batch_size; profile llama-3.1-8b-fast has 128 rows) is another optimisation: evaluate it as one",
+            world.size,
+            rows,
+        )
 
 
 def make_plan(config: Config, base: BaseFolder, lengths: list[int], device: str, precision: str, world: World) -> TrainingPlan:

@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +22,22 @@ def rows() -> Rows:
 
 @pytest.fixture
 def run(tiny_config: Config, home: Home, rows: Rows, tmp_path: Path) -> Callable[..., tuple[Trained, list[dict[str, float]]]]:
-    """`run(folder, **recipe)`: train and collect the figures of each step."""
+    """`run(folder, engine=..., **recipe)`: train and collect the figures of each step."""
 
-    def start(folder: str, *, stop_at: int | None = None, **recipe: object) -> tuple[Trained, list[dict[str, float]]]:
+    def start(
+        folder: str,
+        *,
+        stop_at: int | None = None,
+        engine: Mapping[str, object] | None = None,
+        lora: Mapping[str, object] | None = None,
+        model: Mapping[str, object] | None = None,
+        **recipe: object,
+    ) -> tuple[Trained, list[dict[str, float]]]:
         settings = {"epochs": 2.0, "batch_size": 16, "token_dropout": 0.0, "evaluate_every_epoch": False, **recipe}
-        config = tiny_config.model_copy(update={"recipe": tiny_config.recipe.model_copy(update=settings)})
+        changed = {"recipe": settings, "engine": engine or {}, "lora": lora or {}, "model": model or {}}
+        config = tiny_config.model_copy(
+            update={name: getattr(tiny_config, name).model_copy(update=dict(values)) for name, values in changed.items()}
+        )
         figures: list[dict[str, float]] = []
 
         def collect(step: int, values: dict[str, float]) -> None:

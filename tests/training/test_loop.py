@@ -1,3 +1,4 @@
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,11 @@ def test_accumulation_changes_neither_loss_nor_gradient(run: Run) -> None:
         assert [f[name] for f in parts] == pytest.approx([f[name] for f in whole], rel=0.03)
 
 
-def test_equal_seeds_give_equal_adapters(run: Run) -> None:
+@pytest.mark.parametrize("engine", ["stock", "packed"])
+def test_equal_seeds_give_equal_adapters(run: Run, engine: str) -> None:
+    run = functools.partial(run, engine={"training": engine})
     first, second = run("one", epochs=1.0)[0], run("two", epochs=1.0)[0]
+    assert first.engine == engine
     for name in ("adapter_model.safetensors", "adapter_config.json", "tokenizer.json"):
         assert (first.adapter / name).read_bytes() == (second.adapter / name).read_bytes()
     other, _ = run("three", epochs=1.0, seed=7)
@@ -43,9 +47,17 @@ def test_equal_seeds_give_equal_adapters(run: Run) -> None:
     ).read_bytes()
 
 
-@pytest.mark.parametrize("optimizer", ["paged_adamw_8bit", "adamw_torch"])
-def test_a_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(run: Run, optimizer: str) -> None:
-    settings = {"epochs": 4.0, "optimizer": optimizer, "checkpoint_every": 5, "token_dropout": 0.2}
+@pytest.mark.parametrize(
+    ("optimizer", "engine"), [("paged_adamw_8bit", "stock"), ("adamw_torch", "packed"), ("adamw_8bit", "packed")]
+)
+def test_a_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(run: Run, optimizer: str, engine: str) -> None:
+    settings = {
+        "epochs": 4.0,
+        "optimizer": optimizer,
+        "checkpoint_every": 5,
+        "token_dropout": 0.2,
+        "engine": {"training": engine},
+    }
     whole, figures = run("whole", **settings)
     with pytest.raises(KeyboardInterrupt):
         run("cut", stop_at=8, **settings)
@@ -85,17 +97,6 @@ def test_rows_of_one_class_or_none_are_refused(tiny_config: Config, home: Home, 
 def test_two_rows_are_enough_to_start(tiny_config: Config, home: Home, tmp_path: Path) -> None:
     two = Rows(["calls printing", "puts printing"], np.array([1, 2], dtype=np.int64))
     assert train(tiny_config, home, two, two, tmp_path, lambda *_: None).steps == 8
-
-
-def test_memory_that_runs_out_names_the_settings(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from finsent.training import loop
-
-    def full(*_: object, **__: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(loop, "_optimise", full)
-    with pytest.raises(FinsentError, match=r"recipe\.batch_size"):
-        run("a")
 
 
 def test_half_precision_becomes_bfloat16_where_the_hardware_has_it() -> None:

@@ -28,7 +28,7 @@ def test_warm_up_rises_to_the_peak() -> None:
 def test_every_optimiser_by_its_cards_name_descends_on_a_cpu(name: str, tiny_config: Config) -> None:
     torch.manual_seed(0)
     weight = torch.nn.Parameter(torch.randn(80, 80))
-    optimizer = make_optimizer(tiny_config.recipe.model_copy(update={"optimizer": name, "learning_rate": 0.05}), [weight], "cpu")
+    optimizer = make_optimizer(tiny_config.recipe.model_copy(update={"optimizer": name, "learning_rate": 0.05}), [weight])
     losses = []
     for _ in range(20):
         loss = weight.square().mean()

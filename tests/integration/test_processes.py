@@ -1,0 +1,202 @@
+"""One training in several processes, on CPUs: the same result as in one, one answer, and nothing left open when one fails."""
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from finsent.config import load_config
+from finsent.data.sample import sample_sources
+from finsent.home import Home
+from finsent.pipeline.ingest import ingest
+from tests.integration.test_prefect_server import free_port
+
+pytestmark = pytest.mark.integration
+
+LOOP = """
+import json, sys
+from pathlib import Path
+
+import numpy as np
+from torch.nn.parallel import DistributedDataParallel
+
+from finsent.config import load_config
+from finsent.home import resolve_home
+from finsent.training import loop
+from finsent.training.distributed import launched
+
+optimise = loop._optimise
+texts = [f"{ticker} {words}" for ticker in "ABCDEFGH" for words in ("calls printing", "puts printing, all of it", "meets")]
+rows = loop.Rows(texts, np.array([1, 2, 0] * 8, dtype=np.int64))
+
+
+def train(folder, home, overrides, stop_at=None):
+    figures = []
+
+    def cut_off(run, recipe, rows, labels, step, total):
+        assert not any(isinstance(module, DistributedDataParallel) for module in run.model.modules())
+        if step == stop_at:
+            raise KeyboardInterrupt
+        return optimise(run, recipe, rows, labels, step, total)
+
+    loop._optimise = cut_off
+    config = load_config("nano", overrides=overrides)
+    try:
+        done = loop.train(config, resolve_home({"FINSENT_HOME": home}), rows, rows, Path(folder), lambda _, f: figures.append(f))
+    except KeyboardInterrupt:
+        return None
+    finally:
+        loop._optimise = optimise
+    assert bool(figures) == launched().is_main
+    return {"figures": figures, "resumed_from": done.resumed_from, "processes": done.processes}
+
+
+if __name__ == "__main__":
+    folder, home, *overrides = sys.argv[1:]
+    whole = train(f"{folder}/whole", home, overrides)
+    assert train(f"{folder}/cut", home, overrides, stop_at=9) is None
+    resumed = train(f"{folder}/cut", home, overrides)
+    if whole["figures"]:
+        Path(folder, "figures.json").write_text(json.dumps({"whole": whole, "resumed": resumed}))
+"""
+SMALL = (
+    "model.embedded.layers=2",
+    "model.embedded.hidden_size=64",
+    "model.embedded.intermediate_size=128",
+    "model.embedded.heads=2",
+    "model.embedded.kv_heads=1",
+    "model.embedded.vocab_size=512",
+    "model.quantization.kind=none",
+    "model.quantization.compute_dtype=float32",
+    "lora.dropout=0",
+    "recipe.token_dropout=0.1",
+    "recipe.batch_size=7",
+    "recipe.accumulation=1",
+    "recipe.epochs=5",
+    "recipe.optimizer=adamw_torch",
+    "recipe.checkpoint_every=6",
+)
+
+
+def launch(processes: int, arguments: Sequence[str], *, check: bool = True, timeout: float = 100) -> Any:
+    environment = {name: value for name, value in os.environ.items() if name not in {"RANK", "WORLD_SIZE", "LOCAL_RANK"}}
+    environment |= {"PYTHONPATH": str(Path(__file__).parents[2]), "CUDA_VISIBLE_DEVICES": ""}
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        str(processes),
+        "--master-port",
+        str(free_port()),
+    ]
+    command = [*launcher, *arguments] if processes > 1 else [sys.executable, *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=check, timeout=timeout)
+
+
+def test_two_processes_train_as_one_and_resume_as_if_never_cut_off(tmp_path: Path) -> None:
+    script, home = tmp_path / "loop.py", str(tmp_path / "home")
+    script.write_text(LOOP)
+    one = runpy.run_path(str(script))["train"](tmp_path / "one", home, SMALL)
+    done = launch(2, [str(script), str(tmp_path), home, *SMALL], check=False)
+    assert done.returncode == 0, done.stderr
+    two = json.loads((tmp_path / "figures.json").read_text())
+
+    def series(run: Any, name: str) -> list[float]:
+        return [figures[name] for figures in run["figures"] if name in figures]
+
+    assert (one["processes"], two["whole"]["processes"]) == (1, 2)
+    assert len(series(one, "loss")) == 20
+    assert series(one, "loss")[-1] < 0.5 * series(one, "loss")[0]
+    for name in ("loss", "grad_norm", "validation_loss"):
+        assert series(two["whole"], name) == pytest.approx(series(one, name), rel=1e-3)
+    assert two["resumed"]["resumed_from"] == 6
+    assert series(two["resumed"], "loss") == series(two["whole"], "loss")[6:]
+    for file in (
+        "adapter/adapter_model.safetensors",
+        "checkpoint-18/trainable.safetensors",
+        "checkpoint-18/optimizer.safetensors",
+    ):
+        whole, taken_up = load_file(tmp_path / "whole" / file), load_file(tmp_path / "cut" / file)
+        assert whole.keys() == taken_up.keys()
+        assert all(torch.equal(whole[name], taken_up[name]) for name in whole)
+
+
+@pytest.fixture
+def ingested(mlflow_home: Home) -> Home:
+    ingest(load_config("nano"), mlflow_home, sample_sources(1)[:1])
+    return mlflow_home
+
+
+def options(home: Home, *more: str) -> list[str]:
+    settings = (*(s for s in SMALL if "batch_size" not in s and "epochs" not in s), "recipe.epochs=0.3", *more)
+    return ["train", "--json", "--home", str(home.root), *(part for setting in settings for part in ("--set", setting))]
+
+
+def runs_of(home: Home) -> list[Any]:
+    from finsent.registry.tracking import connect
+
+    client = connect(home)
+    return [
+        run
+        for e in client.search_experiments()
+        for run in client.search_runs([e.experiment_id])
+        if run.data.tags.get("kind") == "train"
+    ]
+
+
+def test_the_command_in_two_processes_gives_one_run_one_version_one_answer(ingested: Home) -> None:
+    done = launch(2, ["-m", "finsent", *options(ingested)])
+    answer = json.loads(done.stdout)  # one object, or this fails
+    assert answer["model_version"] == "1"
+    assert Path(answer["adapter_dir"], "manifest.json").is_file()
+    (run,) = runs_of(ingested)
+    assert (run.info.run_id, run.info.status) == (answer["run_id"], "FINISHED")
+    assert "2 processes share 32 rows" not in done.stderr
+    assert done.stderr.count("training with the packed engine") == 1
+
+
+FAILING = """
+import os, sys
+from finsent.cli.main import main
+from finsent.training import loop
+
+real = loop._optimise
+
+def fail(run, recipe, rows, labels, step, total):
+    if step == 3 and run.world.rank == 1:
+        os._exit(7)
+    return real(run, recipe, rows, labels, step, total)
+
+loop._optimise = fail
+main()
+"""
+
+
+def test_one_process_that_fails_ends_all_and_leaves_no_run_open(ingested: Home, tmp_path: Path) -> None:
+    (tmp_path / "failing.py").write_text(FAILING)
+    done = launch(2, [str(tmp_path / "failing.py"), *options(ingested, "recipe.batch_size=8")], check=False)
+    assert done.returncode != 0
+    (run,) = runs_of(ingested)
+    assert run.info.status in {"FAILED", "KILLED"}
+    assert set(json.loads(done.stdout)) == {"error"}
+    assert "2 processes share 8 rows a step" in done.stderr
+    assert not [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or [])]
+
+
+def test_other_commands_refuse_to_run_in_several_processes(monkeypatch: pytest.MonkeyPatch, capsys: Any, home: Home) -> None:
+    from finsent.cli.main import run
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    assert run(["status", "--home", str(home.root)]) == 2
+    assert "`finsent status` was started in 2 processes" in capsys.readouterr().err

@@ -1,0 +1,90 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from finsent.config import EngineConfig
+from finsent.errors import ConfigError
+from finsent.home import Home
+from finsent.model import opening
+from finsent.model.adapter import Loaded, load_adapter
+from finsent.model.engine import predict_logits
+from finsent.model.opening import open_adapter, open_engine
+
+TEXTS = ["$AAPL to the moon", "puts", "fed meets on tuesday, and that is all", "beat on earnings " * 30, "selling", "buy"] * 5
+
+
+@pytest.fixture
+def loaded(make_adapter: Callable[[int], Path], home: Home) -> Loaded:
+    """An adapter on a small Llama whose 4-bit layers were turned into float32 ones."""
+    from finsent.model.merging import dequantise
+
+    found = load_adapter(make_adapter(0), home, "cpu")
+    base = found.model.get_base_model()
+    for module in list(base.modules()):
+        for name, child in list(module.named_children()):
+            if type(child).__name__ == "Linear4bit" and type(child).__module__.startswith("bitsandbytes"):
+                setattr(module, name, dequantise(torch.nn.Sequential(child))[0])
+    return replace(found, model=found.model.float())
+
+
+@pytest.fixture(params=["merged", "live"])
+def opened(loaded: Loaded, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[Loaded, Any]:
+    """The engine over it in float32, with the adapter merged or, for want of memory, live; and the reference's logits."""
+    wanted = predict_logits(loaded, TEXTS)
+    assert wanted.std() > 0.01
+    monkeypatch.setattr(opening, "dense_type", lambda _: "float32")
+    if request.param == "live":
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1))
+    found = open_engine(loaded, EngineConfig(), rows=len(TEXTS))
+    assert (loaded.engine, found.engine) == ("stock", "packed")
+    assert found.precision == ("fp32" if request.param == "merged" else "as loaded")
+    return found, wanted
+
+
+def test_packed_logits_are_those_of_the_reference(opened: tuple[Loaded, Any]) -> None:
+    for budget in (16, 300, 4096):
+        assert np.abs(predict_logits(opened[0], TEXTS, token_budget=budget) - opened[1]).max() <= 1e-5
+
+
+def test_texts_keep_their_order(opened: tuple[Loaded, Any]) -> None:
+    order = np.random.default_rng(0).permutation(len(TEXTS))
+    shuffled = predict_logits(replace(opened[0], batch_tokens=64), [TEXTS[i] for i in order])
+    assert np.abs(shuffled - opened[1][order]).max() <= 1e-5
+
+
+def test_one_text_and_none(opened: tuple[Loaded, Any]) -> None:
+    assert predict_logits(opened[0], []).shape == (0, 3)
+    assert np.abs(predict_logits(opened[0], TEXTS[:1]) - opened[1][:1]).max() <= 1e-5
+
+
+def test_padding_that_is_asked_for_takes_the_padded_way(opened: tuple[Loaded, Any]) -> None:
+    assert np.abs(predict_logits(opened[0], TEXTS, padding_side="right", extra_padding=3) - opened[1]).max() <= 1e-5
+
+
+def test_merged_in_the_machines_own_type_logits_agree_up_to_rounding(loaded: Loaded) -> None:
+    wanted = predict_logits(loaded, TEXTS)
+    found = open_engine(loaded, EngineConfig(batch_tokens=99), rows=len(TEXTS))
+    assert found.batch_tokens == 99
+    assert found.precision in {"bf16", "fp32"}
+    error = predict_logits(found, TEXTS) - wanted
+    assert np.sqrt(np.square(error).mean()) / wanted.std() <= 2e-2
+
+
+def test_the_engine_can_be_chosen(make_adapter: Callable[[int], Path], home: Home) -> None:
+    stock = open_adapter(make_adapter(0), home, EngineConfig(inference="stock"), rows=5, device="cpu")
+    assert (stock.engine, stock.precision, stock.plan) == ("stock", "as loaded", "engine.inference is stock")
+    assert open_adapter(make_adapter(0), home, EngineConfig(inference="packed"), rows=5, device="cpu").engine == "packed"
+
+
+def test_an_engine_that_the_base_cannot_run_is_refused(loaded: Loaded) -> None:
+    loaded.model.config.attention_dropout = 0.1
+    with pytest.raises(ConfigError, match=r"engine\.inference=packed: it has dropout on attention weights"):
+        open_engine(loaded, EngineConfig(inference="packed"), rows=1)
+    assert open_engine(loaded, EngineConfig(), rows=1).engine == "stock"
