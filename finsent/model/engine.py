@@ -1,22 +1,27 @@
 """Texts to logits. The stock engine pads, as transformers and PEFT do, and is the reference for the packed one."""
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from finsent.errors import FinsentError
 from finsent.model.adapter import Loaded
 from finsent.model.packed import packed_logits, to_device
 from finsent.model.packing import pack, packs
 from finsent.progress import track
+
+_log = logging.getLogger(__name__)
 
 
 def tokenise(tokenizer: Any, texts: Sequence[str], max_length: int) -> list[list[int]]:
     """Token ids of each text, cut at `max_length`, special tokens included, no padding."""
     if not texts:
         return []
-    ids: list[list[int]] = tokenizer(list(texts), truncation=True, max_length=max_length, add_special_tokens=True)["input_ids"]
+    encoded = tokenizer(list(texts), truncation=True, max_length=max_length, add_special_tokens=True, return_attention_mask=False)
+    ids: list[list[int]] = encoded["input_ids"]
     return ids
 
 
@@ -103,30 +108,58 @@ _FETCH_EVERY = 32
 
 
 def _packed_tokens(loaded: Loaded, rows: Sequence[Sequence[int]], token_budget: int, *, progress: bool) -> NDArray[np.float32]:
-    """Logits [rows, 3] by the packed engine; the host packs the next rows while the device computes."""
+    """Logits [rows, 3] by the packed engine; where memory runs out, the rows that are left go on in smaller packs.
+
+    Raises:
+        FinsentError: memory does not hold the longest row alone.
+    """
+    import torch
+
+    logits = np.zeros((len(rows), len(loaded.manifest.labels)), dtype=np.float32)
+    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    left = np.ones(len(rows), dtype=bool)
+    budget = min(token_budget, int(lengths.sum()))
+    while left.any():
+        there = np.flatnonzero(left)
+        batches = [there[part] for part in packs(lengths[there], budget)]
+        try:
+            for part, found in _packs_in_flight(
+                loaded, rows, track(batches, description="scoring", unit="batch") if progress else batches
+            ):
+                logits[part], left[part] = found, False
+        except torch.OutOfMemoryError as error:
+            if budget <= lengths[left].max():
+                raise FinsentError(
+                    f"GPU memory does not hold one text of {int(lengths[left].max())} tokens. "
+                    "Free memory on the device, raise engine.memory_gib, or set engine.inference=stock."
+                ) from error
+            budget //= 2
+            torch.cuda.empty_cache()
+            _log.warning("GPU memory ran out: scoring goes on in passes of at most %d tokens", budget)
+    return logits
+
+
+def _packs_in_flight(
+    loaded: Loaded, rows: Sequence[Sequence[int]], batches: Iterable[NDArray[np.int64]]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Row indices and their logits, some packs at a time; the host packs the next rows while the device computes."""
     import torch
 
     assert loaded.packed is not None, "asked by the caller"  # noqa: S101 - tells the type checker
-    logits = np.zeros((len(rows), len(loaded.manifest.labels)), dtype=np.float32)
-    batches = list(packs([len(row) for row in rows], token_budget))
     on_gpu = loaded.device.startswith("cuda")
-    waiting: list[tuple[list[int], Any]] = []
-
-    def fetch() -> None:
-        if waiting:
-            logits[[row for part, _ in waiting for row in part]] = torch.cat([found for _, found in waiting]).cpu().numpy()
-            waiting.clear()
-
-    with torch.inference_mode():
-        for part in track(batches, description="scoring", unit="batch") if progress else batches:
-            # one bound for all on a GPU: compiled layers specialise on it
-            longest = loaded.manifest.max_length if on_gpu else None
-            batch = to_device(pack([rows[row] for row in part]), loaded.device, longest=longest)
-            waiting.append((part, packed_logits(loaded.packed, batch)))
-            if len(waiting) == _FETCH_EVERY or not on_gpu:
-                fetch()
-        fetch()
-    return logits
+    # one bound for all on a GPU: compiled layers specialise on it
+    longest = loaded.manifest.max_length if on_gpu else None
+    parts: list[NDArray[np.int64]] = []
+    found: list[Any] = []
+    for part in batches:
+        batch = to_device(pack([rows[row] for row in part]), loaded.device, longest=longest)
+        found.append(packed_logits(loaded.packed, batch))
+        parts.append(part)
+        if len(parts) == _FETCH_EVERY or not on_gpu:
+            yield np.concatenate(parts), torch.cat(found).cpu().numpy()
+            parts, found = [], []
+    if parts:
+        yield np.concatenate(parts), torch.cat(found).cpu().numpy()
 
 
 def probabilities(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ from finsent.model.adapter import Loaded, load_adapter
 from finsent.model.base import pick_device
 from finsent.model.merging import merge_into_dense, unnest_absmax
 from finsent.model.packed import packed_model, plain, why_not_packed
-from finsent.model.planner import plan_inference, shape_of, usable_bytes
+from finsent.model.planner import GIB, plan_inference, shape_of, usable_bytes
 
 _log = logging.getLogger(__name__)
 
@@ -50,11 +50,12 @@ def open_engine(loaded: Loaded, engine: EngineConfig, *, rows: int) -> Loaded:
         raise ConfigError(f"engine.inference=packed: {unpackable}. Set engine.inference=auto.")
     if on_gpu:
         torch.cuda.empty_cache()
+    usable = usable_bytes(loaded.device, engine) if on_gpu else float(psutil.virtual_memory().available)
     plan = plan_inference(
         engine,
         loaded.manifest.quantization.kind,
         shape_of(plain(loaded.model).config.to_dict()),
-        usable=usable_bytes(loaded.device, engine) if on_gpu else float(psutil.virtual_memory().available),
+        usable=usable,
         on_gpu=on_gpu,
         rows=rows,
         unpackable=unpackable,
@@ -65,8 +66,8 @@ def open_engine(loaded: Loaded, engine: EngineConfig, *, rows: int) -> Loaded:
         kind = dense_type(loaded.device)
         model = merge_into_dense(model, getattr(torch, kind))
         precision = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}[kind]
-    elif plan.engine == "packed" and loaded.manifest.quantization.kind == "nf4" and on_gpu:
-        unnest_absmax(model)
+    elif plan.engine == "packed" and loaded.manifest.quantization.kind == "nf4" and on_gpu and usable > 2 * GIB:
+        unnest_absmax(model)  # a third of a GiB for 8B: not where every one counts
     packed = None
     if plan.engine == "packed":
         joined = plan.merged and _joinable(model)

@@ -24,6 +24,8 @@ _CONTEXT = 0.6 * GIB
 _WORKSPACE = 0.7 * GIB
 """Matrix products' workspaces, a dequantised layer, fragmentation."""
 _MARGIN = 0.93
+_FULL_PASS = 2048
+_SHORTEST_PASS = 256
 _LONGEST_PASS = 8192
 """More tokens in one pass gain nothing: the matrix units are busy from about 2,000 on."""
 
@@ -89,16 +91,18 @@ def shape_of(written: Mapping[str, Any]) -> Shape | None:
 
 
 def usable_bytes(device: str, engine: EngineConfig) -> float:
-    """Memory of a GPU that may be used: what is free, or the configured cap; the cap is enforced on the allocator."""
+    """Memory of a GPU that may still be taken: what is free, or left under the configured cap, which is enforced from now on."""
     import torch
 
     free, total = torch.cuda.mem_get_info(device)
+    held = torch.cuda.memory_allocated(device)
+    left = float(free + torch.cuda.memory_reserved(device) - held)  # blocks that the allocator keeps are as good as free
     if engine.memory_gib is None:
         torch.cuda.set_per_process_memory_fraction(1.0, device)
-        return float(free)
+        return left
     cap = max(engine.memory_gib * GIB - _CONTEXT, 0.1 * GIB)
     torch.cuda.set_per_process_memory_fraction(min(cap / total, 1.0), device)
-    return min(float(free), cap)
+    return min(left, cap - held)
 
 
 def activation_bytes(shape: Shape, *, compiled: bool, checkpointing: bool = False) -> int:
@@ -132,12 +136,15 @@ def plan_training(
         )
     compiled = engine.compile == "always" or (engine.compile == "auto" and _worth_compiling(shape, total_tokens))
     room = usable * _MARGIN - _WORKSPACE - trainable * _MASTER_BYTES - 2 * shape.embedding
-    per_token = activation_bytes(shape, compiled=compiled)
+    # a recorded step holds its own, and before the next size is recorded the same work runs once outside the recording
+    per_token = 2 * activation_bytes(shape, compiled=compiled)
     quantised = model.quantization.kind == "nf4"
     stored = _NF4_UNNESTED if quantised else 2.0
     residency = "nf4" if quantised else "as loaded"
-    dense_room = room - 2 * shape.body
-    if quantised and engine.residency != "nf4" and (engine.residency == "bf16" or dense_room >= per_token * step_tokens):
+    # joining the projections holds the largest group, gate and up, twice for a moment
+    needed = max(per_token * min(step_tokens, _FULL_PASS), 4 * shape.layers * shape.hidden * shape.intermediate)
+    fits_dense = room - 2 * shape.body >= needed
+    if quantised and engine.residency != "nf4" and (engine.residency == "bf16" or fits_dense):
         residency, stored = "bf16", 2.0
     left = room - stored * shape.body
     checkpointing = left < per_token * longest
@@ -173,6 +180,7 @@ def plan_inference(
         return InferencePlan("stock", merged=False, tokens=None, compiled=False, reason=why)
     # a layer's widest tensors, several at once: hidden states, gate, up, their product
     per_token = 2 * (6 * shape.hidden + 4 * shape.intermediate)
+    live = per_token + 12 * shape.intermediate  # PEFT computes a live adapter's products in float32
     stored = _NF4 if quantization == "nf4" else 2.0
     dense = 2.0 * shape.body
     beside = usable * _MARGIN - _WORKSPACE if on_gpu else usable * 0.5  # a CPU's memory is everybody's
@@ -184,7 +192,7 @@ def plan_inference(
         return InferencePlan("packed", merged, engine.batch_tokens, compiled=False, reason=f"{how}; rows without padding")
     compiled = engine.compile == "always" or (engine.compile == "auto" and _worth_compiling(shape, 40 * rows, passes=1))
     left = beside - (dense - stored * shape.body if merged else 0)
-    tokens = max(256, min(engine.batch_tokens or _LONGEST_PASS, int(left / per_token)))
+    tokens = max(_SHORTEST_PASS, min(engine.batch_tokens or _LONGEST_PASS, int(left / (per_token if merged else live))))
     reason = (
         f"{usable / GIB:.1f} GiB free beside the base: {how}, "
         f"{'compiled, ' if compiled else ''}passes of {tokens:,} tokens without padding"

@@ -88,3 +88,32 @@ def test_an_engine_that_the_base_cannot_run_is_refused(loaded: Loaded) -> None:
     with pytest.raises(ConfigError, match=r"engine\.inference=packed: it has dropout on attention weights"):
         open_engine(loaded, EngineConfig(inference="packed"), rows=1)
     assert open_engine(loaded, EngineConfig(), rows=1).engine == "stock"
+
+
+def test_memory_that_runs_out_makes_passes_smaller(opened: tuple[Loaded, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    from finsent.model import engine
+
+    whole, seen = engine.packed_logits, []
+
+    def tight(model: Any, batch: Any) -> Any:
+        seen.append(batch.ids.shape[1])
+        if seen[-1] > 150:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(model, batch)
+
+    monkeypatch.setattr(engine, "packed_logits", tight)
+    found = predict_logits(opened[0], TEXTS, token_budget=600)
+    assert np.abs(found - opened[1]).max() <= 1e-5
+    assert max(seen) > 150 >= seen[-1]
+
+
+def test_a_text_that_memory_never_holds_is_a_clear_error(opened: tuple[Loaded, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    from finsent.errors import FinsentError
+    from finsent.model import engine
+
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(engine, "packed_logits", full)
+    with pytest.raises(FinsentError, match=r"does not hold one text of \d+ tokens"):
+        predict_logits(opened[0], TEXTS)

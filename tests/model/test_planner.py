@@ -96,7 +96,7 @@ def test_caps_are_kept() -> None:
     assert training(16, residency="bf16").residency == "bf16"
     assert training(140, step_tokens=100_000).tokens == 8192
     assert training(80, step_tokens=20).tokens == 128  # the longest row must fit, whatever an ordinary step holds
-    assert training(80, compile="on").compiled
+    assert training(80, compile="always").compiled
     assert not training(80, compile="off").compiled
 
 

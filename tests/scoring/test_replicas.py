@@ -59,7 +59,7 @@ def test_two_replicas_write_the_table_that_one_process_writes_and_one_that_fails
     tables.append(other, "inbox", tables.read(filled, "inbox"))
     alone = score(other, open_here(opening(make_adapter(0), other), "cpu"), 8)
     with replicated(opening(make_adapter(0), filled), PAIR) as opened:
-        assert (opened.engine.name, opened.engine.devices) == ("stock", PAIR)
+        assert (opened.engine.name, opened.engine.devices) == ("packed", PAIR)
         assert opened.manifest == verify(make_adapter(0))
         assert score(filled, opened, 8) == alone  # to the last bit: the chunks are the same
         first, *_ = opened.predict(iter([TEXTS[:3], TEXTS[3:5]]))
