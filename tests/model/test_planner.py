@@ -97,7 +97,7 @@ def test_caps_are_kept() -> None:
     assert training(140, step_tokens=100_000).tokens == 8192
     assert training(80, step_tokens=20).tokens == 128  # the longest row must fit, whatever an ordinary step holds
     assert training(80, compile="always").compiled
-    assert not training(80, compile="off").compiled
+    assert not training(80, compile="never").compiled
 
 
 def test_what_cannot_be_packed_trains_as_ever_and_says_why() -> None:
