@@ -122,11 +122,11 @@ def _packed_tokens(loaded: Loaded, rows: Sequence[Sequence[int]], token_budget: 
     while left.any():
         there = np.flatnonzero(left)
         batches = [there[part] for part in packs(lengths[there], budget)]
+        shown = track(batches, description="scoring", unit="batch") if progress else batches
         try:
-            for part, found in _packs_in_flight(
-                loaded, rows, track(batches, description="scoring", unit="batch") if progress else batches
-            ):
-                logits[part], left[part] = found, False
+            with torch.inference_mode():
+                for part, found in _packs_in_flight(loaded, rows, shown):
+                    logits[part], left[part] = found, False
         except torch.OutOfMemoryError as error:
             if budget <= lengths[left].max():
                 raise FinsentError(

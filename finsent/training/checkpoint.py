@@ -6,11 +6,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from finsent.errors import InputError
+
 PREFIX = "checkpoint-"
 
 
-def save_checkpoint(folder: Path, step: int, model: Any, optimizer: Any, scaler: Any = None) -> None:
-    """Write `checkpoint-<step>` in one rename, then drop the older ones. `scaler` is the loss scaler of fp16, if there is one."""
+def save_checkpoint(folder: Path, step: int, model: Any, optimizer: Any, scaler: Any = None, layout: str = "") -> None:
+    """Write `checkpoint-<step>` in one rename, then drop the older ones.
+
+    `scaler` is the loss scaler of fp16, if there is one; `layout` says in which order the optimiser holds its values.
+    """
     from safetensors.torch import save_file
 
     target = folder / f"{PREFIX}{step}"
@@ -22,7 +27,8 @@ def save_checkpoint(folder: Path, step: int, model: Any, optimizer: Any, scaler:
     tensors, scalars = _flatten(optimizer.state_dict())
     save_file(tensors, partial / "optimizer.safetensors")
     (partial / "state.json").write_text(
-        json.dumps({"step": step, "optimizer": scalars, "scaler": scaler.state_dict() if scaler else None}), encoding="utf-8"
+        json.dumps({"step": step, "layout": layout, "optimizer": scalars, "scaler": scaler.state_dict() if scaler else None}),
+        encoding="utf-8",
     )
     if target.exists():
         shutil.rmtree(target)
@@ -37,17 +43,26 @@ def complete_checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.removeprefix(PREFIX)))
 
 
-def load_checkpoint(checkpoint: Path, model: Any, optimizer: Any, scaler: Any = None) -> int:
-    """Put weights and optimiser state back; the step they belong to."""
+def load_checkpoint(checkpoint: Path, model: Any, optimizer: Any, scaler: Any = None, layout: str = "") -> int:
+    """Put weights and optimiser state back; the step they belong to.
+
+    Raises:
+        InputError: the optimiser that wrote it held its values in another order.
+    """
     import torch
     from safetensors.torch import load_file
 
+    state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+    if state.get("layout", "") != layout:
+        raise InputError(
+            f"checkpoint {checkpoint.name!r} was written by another engine or version: its optimiser's state does not fit. "
+            f"Set engine.training as it was, or delete {str(checkpoint.parent)!r} to train anew."
+        )
     saved = load_file(checkpoint / "trainable.safetensors")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
                 parameter.copy_(saved[name].to(parameter.device))
-    state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
     optimizer.load_state_dict(
         _unflatten(load_file(checkpoint / "optimizer.safetensors"), state["optimizer"], optimizer.state_dict())
     )

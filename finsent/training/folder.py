@@ -11,12 +11,14 @@ from finsent.errors import InputError
 from finsent.training.checkpoint import complete_checkpoints
 
 STATE = "training.json"
+_FORMAT = 2
+"""Of checkpoints; those of another are not taken up again."""
 
 
 def settings_digest(config: Config, data_fingerprint: str) -> str:
     """Identity of a training: everything that decides its result, so that only its own checkpoint is taken up again."""
     deciding = config.model_dump(mode="json", include={"model", "lora", "recipe"})
-    return hashlib.sha256(json.dumps([deciding, data_fingerprint], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([deciding, data_fingerprint, _FORMAT], sort_keys=True).encode()).hexdigest()
 
 
 def interrupted(runs: Path, digest: str) -> str | None:

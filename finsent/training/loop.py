@@ -149,7 +149,7 @@ def _start(run: Run, config: Config, labels: NDArray[np.int64], folder: Path) ->
     first = 0
     with full_precision(run.masters):
         if checkpoints:
-            first = load_checkpoint(checkpoints[-1], run.model, run.optimizer, run.accelerator.scaler)
+            first = load_checkpoint(checkpoints[-1], run.model, run.optimizer, run.accelerator.scaler, run.masters.layout)
     main = same_everywhere(run.world, first)
     if main != first:  # they would wait for each other for ever
         raise FinsentError(
@@ -180,7 +180,7 @@ def _preflight(run: Run, config: Config, labels: NDArray[np.int64], folder: Path
 
 def _save(run: Run, folder: Path, step: int) -> None:
     with full_precision(run.masters):
-        save_checkpoint(folder, step, run.model, run.optimizer, run.accelerator.scaler)
+        save_checkpoint(folder, step, run.model, run.optimizer, run.accelerator.scaler, run.masters.layout)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ them, and tensors that it would give 32-bit states (under 4,096 values) stay ten
 On a GPU the adapters compute in bfloat16 copies, cast once per step; that is what autocast does at every use.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -38,6 +39,8 @@ class Masters:
     """Parts of `flat` that are copied, and where they lie in `copies`."""
     names: list[str]
     """Names of the parameters: those of `full`, then those of `working`."""
+    layout: str
+    """Identity of the order in which `flat` holds the parameters: optimiser states fit no other."""
     copies: Any
     """The copies that the model computes with; empty where there are none."""
     copy_gradients: Any
@@ -84,7 +87,8 @@ def make_masters(model: Any, working_type: Any = None) -> Masters:
     optimised = [_parameter(flat, gradient, 0, large)] if large else []
     optimised += [_parameter(flat, gradient, begin, begin + values) for begin, values in small]
     names = [name for name, _ in order if not copied[name]] + [name for name, _ in order if copied[name]]
-    masters = Masters(optimised, flat, gradient, full, working, spans, names, copies, copy_gradients)
+    layout = hashlib.sha256(repr([(name, tuple(parameter.shape)) for name, parameter in order]).encode()).hexdigest()
+    masters = Masters(optimised, flat, gradient, full, working, spans, names, layout, copies, copy_gradients)
     refresh(masters)
     for parameter, _, _, copy, _ in working:
         parameter.data = copy

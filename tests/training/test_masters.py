@@ -235,3 +235,14 @@ def test_a_checkpoint_brings_weights_and_states_back(tiny_config: Config, tmp_pa
         assert load_checkpoint(tmp_path / "checkpoint-3", second, again) == 3
     found = go_on(second, others, again, range(3, 6))
     assert all(torch.equal(found[name], wanted[name]) for name in SHAPES)
+
+
+def test_a_checkpoint_of_another_order_is_refused(tmp_path: Path) -> None:
+    from finsent.errors import InputError
+
+    first, second = torch.nn.Linear(8, 8), torch.nn.Sequential(torch.nn.Linear(8, 8))
+    one, other = make_masters(first), make_masters(second)
+    assert one.layout != other.layout
+    save_checkpoint(tmp_path, 1, first, torch.optim.AdamW(one.optimised), layout=one.layout)
+    with pytest.raises(InputError, match=r"another engine or version.*engine\.training"):
+        load_checkpoint(tmp_path / "checkpoint-1", second, torch.optim.AdamW(other.optimised), layout=other.layout)
