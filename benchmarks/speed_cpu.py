@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=2 python benchmarks/speed_cpu.py FOLDER --threads 2 --data DATA --json cpu.json
 
-Profiles: `nano`, and `minilm` on random weights in the shape of all-MiniLM-L6-v2 (written into FOLDER; its word pieces are
-learnt from the texts). Sides, in turns A-B-C-A-B-C, since other work disturbs a shared machine for seconds or minutes:
+Profiles: `nano`, and `minilm` on random weights in the shape of all-MiniLM-L6-v2, its word pieces learnt from the texts.
+Sides, in turns A-B-C-A-B-C, since other work disturbs a shared machine for seconds or minutes:
 
 - `naive`: random order, padded to the longest of 32, float32; scored in order of arrival, 32 at a time, the adapter live;
 - `stock`: the profile through the padded engine;
@@ -17,7 +17,6 @@ import argparse
 import csv
 import gzip
 import os
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ import fidelity
 import measuring
 import numpy as np
 import torch
+import transformers
 from llama8b import home_in
 from measuring import say
 from numpy.typing import NDArray
@@ -42,11 +42,11 @@ from finsent.training.loop import Rows, Trained, train
 
 MINILM: Final = {"num_hidden_layers": 6, "hidden_size": 384, "num_attention_heads": 12, "intermediate_size": 1536}
 VOCABULARY: Final = 30_522
-PIECES: Final = 4000
-"""Word pieces learnt: of a few thousand tweets no more, or words are whole and texts shorter than they really are."""
+PIECES: Final = 4000  # with more of them, learnt from so few tweets, words are whole and texts shorter than they really are
 NAIVE_ROWS: Final = 32
 SHARE: Final = {"nano": 1.0, "minilm": 0.25}
 """Of the rows: MiniLM takes some ten times as long for each."""
+Score = Callable[[Sequence[str]], NDArray[np.float32]]
 STOCK: Final = ("engine.training=stock", "engine.inference=stock")
 SIDES: Final[dict[str, tuple[str, ...]]] = {
     "naive": (*STOCK, "recipe.group_by_length=false", "recipe.mixed_precision=none"),
@@ -57,15 +57,13 @@ SIDES: Final[dict[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Bench:
-    """What the parts of one profile share."""
+    """What the parts of one profile share: `rows` are trained on, `texts` scored."""
 
     profile: str
     folder: Path
     base: Path | None
     rows: Rows
-    """For training."""
     texts: list[str]
-    """For scoring."""
 
     def configure(self, overrides: Sequence[str]) -> Config:
         """The profile on this benchmark's base: one epoch, no validation, no checkpoints."""
@@ -111,9 +109,8 @@ def train_once(bench: Bench, overrides: Sequence[str]) -> tuple[dict[str, Any], 
     home, nothing = home_in(bench.folder), Rows([], np.zeros(0, np.int64))
     folder = home.runs / f"cpu-{time.time_ns()}"
     trained = train(config, home, bench.rows, nothing, folder, lambda _, values: padding.append(values["padding_share"]))
-    found = {name: getattr(trained, name) for name in ("rows", "final_loss", "engine", "mixed_precision")}
-    found["rows_per_second"] = round(trained.rows_per_second, 1)
-    found["preparation_seconds"] = round(trained.preparation_seconds, 1)
+    told = ("rows_per_second", "rows", "preparation_seconds", "final_loss", "engine", "mixed_precision")
+    found = {name: getattr(trained, name) for name in told}
     found["padded_per_real"] = round(float(np.mean([1 / (1 - share) for share in padding])), 3)
     return found, trained, config
 
@@ -141,9 +138,6 @@ def naive_logits(loaded: Loaded, texts: Sequence[str]) -> NDArray[np.float32]:
     return np.concatenate(found)
 
 
-Score = Callable[[Sequence[str]], NDArray[np.float32]]
-
-
 def open_side(bench: Bench, adapter: Path, overrides: Sequence[str], budget: int | None = None) -> tuple[Score, Loaded]:
     """Texts to logits as `finsent score` computes them; `budget` tokens a pass, or what the configuration and planner say."""
     config = bench.configure(overrides)
@@ -157,7 +151,7 @@ def open_side(bench: Bench, adapter: Path, overrides: Sequence[str], budget: int
 def measure_training(bench: Bench, arguments: argparse.Namespace, found: dict[str, Any]) -> None:
     """All sides in turns, `--rounds` times."""
     varied = [one.partition(":")[2] for one in arguments.vary if one.startswith(f"{bench.profile}:")]
-    sides = {name: SIDES[name] for name in arguments.sides} | {f"ours, {one}": tuple(one.split(",")) for one in varied}
+    sides = SIDES | {f"ours, {one}": tuple(one.split(",")) for one in varied}
     for _ in range(arguments.rounds):
         for side, overrides in sides.items():
             with measuring.part(f"{bench.profile} train {side}", arguments.json, found) as result:
@@ -181,13 +175,11 @@ def measure_scoring(bench: Bench, arguments: argparse.Namespace, found: dict[str
                 score(bench.texts[:64])
                 load, started = os.getloadavg()[0], time.perf_counter()
                 logits[side] = score(bench.texts)
-                rate = len(bench.texts) / (time.perf_counter() - started)
-                result.update(profile=bench.profile, work="infer", side=side, load=round(load, 2))
-                result.update(rows_per_second=round(rate, 1), rows=len(bench.texts), engine=loaded.engine)
-                result.update(precision=loaded.precision, plan=loaded.plan)
-    compared = {side: fidelity.compare(one, logits["stock"]) for side, one in logits.items() if side != "stock"}
-    found["fidelity"][bench.profile] = compared
-    say(f"{bench.profile}: ours against stock: {compared['ours']}")
+                rate = round(len(bench.texts) / (time.perf_counter() - started), 1)
+                result.update(profile=bench.profile, work="infer", side=side, load=round(load, 2), rows_per_second=rate)
+                result.update(rows=len(bench.texts), engine=loaded.engine, precision=loaded.precision, plan=loaded.plan)
+    found["fidelity"][bench.profile] = {side: fidelity.compare(one, logits["stock"]) for side, one in logits.items()}
+    say(f"{bench.profile}, logits against stock: {found['fidelity'][bench.profile]}")
 
 
 def summarise(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -197,20 +189,19 @@ def summarise(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         rates.setdefault((result["profile"], result["work"], result["side"]), []).append(result["rows_per_second"])
     found = []
     for (profile, work, side), values in rates.items():
-        naive = rates.get((profile, work, "naive"), [])
-        ratios = [one / other for one, other in zip(values, naive, strict=False)]
-        found.append({"profile": profile, "work": work, "side": side, "median": round(float(np.median(values)), 1)})
-        found[-1] |= {"least": min(values), "most": max(values), "rounds": len(values)}
-        found[-1]["of_naive"] = round(float(np.median(ratios)), 2) if ratios else None
+        ratios = [one / other for one, other in zip(values, rates.get((profile, work, "naive"), []), strict=False)]
+        line = {"profile": profile, "work": work, "side": side, "median": round(float(np.median(values)), 1)}
+        line |= {"of_naive": round(float(np.median(ratios)), 2) if ratios else None}
+        found.append(line | {"least": min(values), "most": max(values), "rounds": len(values)})
     return found
 
 
 def cpu_name() -> str:
     """Model of the processor and the widest of its matrix types, as Linux tells them."""
     text = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
-    model = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)
+    model = text.partition("model name")[2].partition("\n")[0].lstrip("\t :")
     kinds = [name for flag, name in (("amx_bf16", "AMX-BF16"), ("avx512_bf16", "AVX512-BF16")) if flag in text]
-    return f"{model[1] if model else 'unknown CPU'} ({', '.join(kinds) or 'no bf16 products'}, {os.cpu_count()} cores, shared)"
+    return f"{model or 'unknown CPU'} ({', '.join(kinds) or 'no bf16 products'}, {os.cpu_count()} cores, shared)"
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -221,7 +212,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="folder with zeroshot_sent_train.csv.gz")
     parser.add_argument("--threads", type=int, default=1, help="set OMP_NUM_THREADS to the same: bitsandbytes goes by that")
     parser.add_argument("--profiles", nargs="+", choices=["nano", "minilm"], default=["nano", "minilm"])
-    parser.add_argument("--sides", nargs="*", choices=list(SIDES), default=list(SIDES), help="of training")
     parser.add_argument("--rows", type=int, default=2400, help="texts that are scored")
     parser.add_argument("--train-rows", type=int, default=1024, help="the first of them, trained on")
     parser.add_argument("--rounds", type=int, default=3)
@@ -233,18 +223,16 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure profile by profile, one JSON file as it goes."""
-    from transformers.utils.logging import disable_progress_bar
-
     arguments = parse(argv)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(arguments.threads)
     texts, labels, source = read_rows(arguments.data, arguments.rows)
     device = f"{cpu_name()}, {arguments.threads} thread{'s' * (arguments.threads > 1)}"
     called = f"OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', '')} {measuring.command()}"
-    environment = measuring.environment("cpu") | {"device": device, "command": called, "threads": arguments.threads}
+    environment = measuring.environment("cpu") | {"device": device, "command": called}
     found: dict[str, Any] = {"benchmark": "speed_cpu", "tiny": arguments.tiny, "environment": environment, "texts": source}
-    found |= {"load_at_start": os.getloadavg(), "results": [], "fidelity": {}, "tokens": {}, "finished": False}
+    found |= {"results": [], "fidelity": {}, "tokens": {}, "finished": False}
     for profile in arguments.profiles:
         base = build_minilm(arguments.folder, texts, tiny=arguments.tiny) if profile == "minilm" else None
         scored, trained = (round(SHARE[profile] * count) for count in (arguments.rows, arguments.train_rows))
@@ -253,9 +241,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         measure_scoring(bench, arguments, found)
         found["summary"] = summarise(found["results"])
         measuring.save(arguments.json, found)
-    found["load_at_end"] = os.getloadavg()
-    for line in found["summary"]:
-        say(f"{line['profile']} {line['work']} {line['side']}: {line['median']} rows/s ({line['least']} to {line['most']})")
+    say("; ".join(f"{line['profile']} {line['work']} {line['side']} {line['median']} rows/s" for line in found["summary"]))
     return measuring.finish(arguments.json, found)
 
 
