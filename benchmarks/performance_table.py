@@ -20,6 +20,7 @@ TITLES: Final = {
     "speed_infer": "Inference",
     "memory": "Memory",
     "fidelity": "Fidelity",
+    "speed_cpu": "CPU",
 }
 NAMES: Final = {
     "naive": "naive (the card's way)",
@@ -225,7 +226,51 @@ def fidelity_table(found: Found) -> list[str]:
     return lines
 
 
-MAKERS: Final = {"speed_train": train_table, "speed_infer": infer_table, "memory": memory_table, "fidelity": fidelity_table}
+def cpu_table(found: Found) -> list[str]:
+    """Rates of each side over its rounds, then the load they were measured under and how far the logits are apart."""
+    lines = head("model", "work", "side", "rows/s, median", "least to most", "of naive", "of stock", "padded/real", "runs as")
+    last = {(result["profile"], result["work"], result["side"]): result for result in found["results"]}
+    medians = {(one["profile"], one["work"], one["side"]): one["median"] for one in found["summary"]}
+    for one in found["summary"]:
+        key = (one["profile"], one["work"], one["side"])
+        engine = (last[key]["engine"], last[key].get("precision") or last[key]["mixed_precision"])
+        lines.append(
+            row(
+                one["profile"],
+                "training" if one["work"] == "train" else "inference",
+                one["side"],
+                number(one["median"]),
+                f"{number(one['least'])} to {number(one['most'])}",
+                times(one["of_naive"], 1) if one["of_naive"] else "–",
+                times(one["median"], medians.get((*key[:2], "stock"))),
+                number(last[key].get("padded_per_real"), 2),
+                ", ".join(engine),
+            )
+        )
+    loads = [result["load"] for result in found["results"]]
+    rounds = max(one["rounds"] for one in found["summary"])
+    tokens = ", ".join(f"{profile} {value}" for profile, value in found["tokens"].items())
+    lines += [
+        "",
+        f"{rounds} rounds in turns; load average {min(loads)} to {max(loads)}. Tokens a row: {tokens} ({found['texts']}).",
+    ]
+    for profile, sides in found["fidelity"].items():
+        values = sides["ours"]
+        text = (
+            f"Logits of {profile}, ours against stock: rms {values['rms_over_std']:.2g} of the standard deviation "
+            f"({values['rms_over_row_std']:.2g} of that around the classes' means), same label {percent(values['agreement'], 2)}."
+        )
+        lines += ["", text]
+    return lines
+
+
+MAKERS: Final = {
+    "speed_train": train_table,
+    "speed_infer": infer_table,
+    "memory": memory_table,
+    "fidelity": fidelity_table,
+    "speed_cpu": cpu_table,
+}
 
 
 def make(runs: Sequence[Found], *, tiny: bool = False) -> str:
@@ -239,7 +284,8 @@ def make(runs: Sequence[Found], *, tiny: bool = False) -> str:
         for found in (run for run in runs if run["benchmark"] == kind):
             if found["tiny"] and not tiny:
                 raise SystemExit(f"a run of {kind} with --tiny: its figures mean nothing. Give files of full runs.")
-            lines += ["", f"### {title}", *caption(found), *MAKERS[kind](found), *faults(found)]
+            heading = f"#### {found['environment']['device'].rpartition(', ')[2]}" if kind == "speed_cpu" else f"### {title}"
+            lines += ["", heading, *caption(found), *MAKERS[kind](found), *faults(found)]
     return "\n".join(lines).strip() + "\n"
 
 
