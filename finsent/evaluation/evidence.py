@@ -172,5 +172,7 @@ class Evidence(BaseModel):
     round_trip: Annotated[RoundTripRecord | None, _Plain] = None
     """The proof that the registry gives back what was trained."""
     naive_split: Annotated[NaiveSplitRecord | None, _Plain] = None
+    scored_with: str | None = None
+    """Engine and type of weights that computed the logits."""
     """Accuracy that a plain random split would have claimed, an estimate for people; the gate does not look at it. None where
     the version is not known to have trained on this very table, or what such a split would leak is not on record."""

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from finsent.config import EngineConfig
 from finsent.evaluation.metrics import compute_metrics
 
-MIN_ROWS = 200
+MIN_ROWS = 500
 """Fewer held-out rows say nothing about an agreement of 99 %."""
 
 

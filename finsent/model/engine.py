@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from finsent.errors import FinsentError
 from finsent.model.adapter import Loaded
 from finsent.model.packed import packed_logits, to_device
-from finsent.model.packing import pack, packs
+from finsent.model.packing import pack, packs, trimmed
 from finsent.progress import track
 
 _log = logging.getLogger(__name__)
@@ -116,6 +116,7 @@ def _packed_tokens(loaded: Loaded, rows: Sequence[Sequence[int]], token_budget: 
     import torch
 
     logits = np.zeros((len(rows), len(loaded.manifest.labels)), dtype=np.float32)
+    rows = trimmed(rows, loaded.manifest.pad_token_id)
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
     left = np.ones(len(rows), dtype=bool)
     budget = min(token_budget, int(lengths.sum()))

@@ -117,21 +117,36 @@ class Joined:
 
 def why_not_joined(classifier: Any) -> str | None:
     """Why these layers cannot be joined; None if they can: dense weights of one type, plain LoRA on all or none of a group."""
-    if len(classifier.model.layers) < 2:
+    layers = list(classifier.model.layers[:-1])
+    if not layers:
         return "the last layer is never joined, and it is the only one"
-    for layer in classifier.model.layers[:-1]:
-        for name, members in GROUPS.items():
-            modules = [layer.get_submodule(member) for member in members]
-            adapted = [hasattr(module, "lora_A") for module in modules]
-            if any(adapted) != all(adapted):
-                return f"only some of {name} have adapters"
-            for module in modules:
-                base = module.base_layer if hasattr(module, "lora_A") else module
-                if type(base) is not torch.nn.Linear:
-                    return f"{name} is {type(base).__name__}, not a dense layer"
-                if hasattr(module, "lora_A") and _unusual(module):
-                    return f"the adapters of {name} are not plain LoRA"
+    for name, members in GROUPS.items():
+        alike = {tuple(_form(layer.get_submodule(member)) for member in members) for layer in layers}
+        if len(alike) > 1:
+            return f"{name} is not alike in all layers"
+        if len({adapted for adapted, *_ in next(iter(alike))}) > 1:
+            return f"only some of {name} have adapters"
+        obstacles = [_obstacle(layer.get_submodule(member)) for layer in layers for member in members]
+        if reason := next((obstacle for obstacle in obstacles if obstacle), None):
+            return f"{name}: {reason}"
     return None
+
+
+def _obstacle(module: Any) -> str | None:
+    base = module.base_layer if hasattr(module, "lora_A") else module
+    if type(base) is not torch.nn.Linear:
+        return f"{type(base).__name__} is not a dense layer"
+    if not hasattr(module, "lora_A"):
+        return None
+    if base.bias is not None and base.bias.requires_grad:
+        return "its bias is trained"
+    return "its adapter is not plain LoRA" if _unusual(module) else None
+
+
+def _form(module: Any) -> tuple[Any, ...]:
+    base = module.base_layer if hasattr(module, "lora_A") else module
+    ranks = tuple(sorted((key, part.out_features) for key, part in module.lora_A.items())) if hasattr(module, "lora_A") else ()
+    return hasattr(module, "lora_A"), base.in_features, base.out_features, base.bias is not None, base.weight.dtype, ranks
 
 
 def _unusual(module: Any) -> bool:
@@ -231,7 +246,7 @@ def draw_bits(projections: tuple[Any, Any, Any, Any], hidden: Any) -> Any:
     if not width:
         return None
     words = torch.empty(hidden.shape[1], -(-width // 4), dtype=torch.int64, device=hidden.device)
-    return words.random_(-(2**63), None).view(torch.int16)
+    return words.random_(-(2**63), None).view(torch.int16)[:, :width]
 
 
 def joined_layer(

@@ -45,13 +45,10 @@ class Batch:
     longest: int
 
 
-def why_not_packed(model: Any, max_length: int) -> str | None:
-    """Why this model (transformers' or PEFT's) cannot run packed rows; None if it can."""
-    config = model.config
+def why_not_packed(config: Any, max_length: int) -> str | None:
+    """Why a model of this transformers configuration cannot run packed rows of up to `max_length` tokens; None if it can."""
     if config.model_type not in FAMILIES:
         return f"{config.model_type!r} is no decoder of the kinds {', '.join(FAMILIES)}"
-    if not hasattr(plain(model), "score"):
-        return f"{type(plain(model)).__name__} has no head named 'score'"
     window = getattr(config, "sliding_window", None)
     if window and getattr(config, "use_sliding_window", True) and window < max_length:
         return f"its attention window of {window} tokens is shorter than texts of {max_length}"

@@ -54,6 +54,20 @@ def pack(
     return Packed(ids, positions, starts.astype(np.int32), int(sizes.max()))
 
 
+def trimmed(rows: Sequence[Sequence[int]], pad_id: int) -> list[Sequence[int]]:
+    """Rows without padding ids at their end: the head pools the last other token, and no earlier one sees later ones.
+
+    A row of nothing else keeps one.
+    """
+    found: list[Sequence[int]] = []
+    for row in rows:
+        end = len(row)
+        while end and row[end - 1] == pad_id:
+            end -= 1
+        found.append(row[:end] if end else [pad_id])
+    return found
+
+
 def packs(lengths: Sequence[int] | Ints, token_budget: int) -> Iterator[list[int]]:
     """Row indices in packs of at most `token_budget` tokens (or one row), longest rows first.
 

@@ -190,7 +190,9 @@ def plan_inference(
         return InferencePlan("stock", merged, None, compiled=False, reason=f"{how}; padded, since {unpackable}")
     if not on_gpu:
         return InferencePlan("packed", merged, engine.batch_tokens, compiled=False, reason=f"{how}; rows without padding")
-    compiled = engine.compile == "always" or (engine.compile == "auto" and _worth_compiling(shape, 40 * rows, passes=1))
+    # fp8 only pays when compiled; and what it computes must not depend on how many rows there are
+    long_enough = engine.precision == "fp8" or _worth_compiling(shape, 40 * rows, passes=1)
+    compiled = engine.compile == "always" or (engine.compile == "auto" and long_enough)
     left = beside - (dense - stored * shape.body if merged else 0)
     tokens = max(_SHORTEST_PASS, min(engine.batch_tokens or _LONGEST_PASS, int(left / (per_token if merged else live))))
     reason = (
@@ -204,8 +206,3 @@ def _worth_compiling(shape: Shape, tokens: int, passes: int = 2) -> bool:
     """Whether the work takes minutes, of which compiling (about 40 s, 100 s with a cold cache) saves a fifth or more."""
     seconds = passes * 2 * shape.body * tokens / 300e12
     return seconds > 240
-
-
-def describe(plan: Any) -> dict[str, str]:
-    """The plan as tags of a run."""
-    return {f"plan_{key}": str(value) for key, value in vars(plan).items() if value is not None}

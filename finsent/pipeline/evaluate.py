@@ -65,6 +65,7 @@ def evaluate(config: Config, home: Home, *, version: str | None = None, data: So
 
 def _on_test_split(config: Config, home: Home, version: str) -> EvaluationResult:
     from finsent.data.dataset import data_version, load_split
+    from finsent.model.base import free_earlier_models
     from finsent.pipeline.lineage import known_leaks
     from finsent.pipeline.opening import open_version
     from finsent.registry.roundtrip import prove
@@ -78,9 +79,16 @@ def _on_test_split(config: Config, home: Home, version: str) -> EvaluationResult
         raise InputError(f"data version {facts.version} has no test rows. Ingest more.")
     loaded = open_version(config, home, version, rows=len(test.texts))
     logits, seconds = _score(config, loaded, test.texts)
-    leaks = known_leaks(home, loaded.manifest, facts)
+    manifest, scored_with = loaded.manifest, f"{loaded.engine}, {loaded.precision}"
+    leaks = known_leaks(home, manifest, facts)
+    naive = None
+    if leaks.pairs is not None and facts.naive_leak is not None:
+        held_out = float((logits.argmax(axis=1) == test.labels).mean())
+        naive = _naive_split(config, home, loaded, held_out, facts.naive_leak)
+    del loaded  # the champion and the proof need its memory
     incumbent = champion(home, name)
     rival = _logits(config, home, incumbent, test.texts)[0].argmax(axis=1) if incumbent not in {None, version} else None
+    free_earlier_models()
     evidence = gather(
         config,
         name,
@@ -89,15 +97,13 @@ def _on_test_split(config: Config, home: Home, version: str) -> EvaluationResult
         test,
         rows,
         logits,
-        loaded.manifest.temperature,
+        manifest.temperature,
         leaks=leaks,
         incumbent=incumbent,
         rival=rival,
         round_trip=prove(home, name, version),
     )
-    if leaks.pairs is not None and facts.naive_leak is not None and evidence.metrics is not None:
-        naive = _naive_split(config, home, loaded, evidence.metrics["accuracy"], facts.naive_leak)
-        evidence = evidence.model_copy(update={"naive_split": naive})
+    evidence = evidence.model_copy(update={"naive_split": naive, "scored_with": scored_with})
     client = connect(home)
     record = get_version(client, name, version)
     _keep(config, home, client, record.run_id, evidence, test, logits, rival)

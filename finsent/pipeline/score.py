@@ -156,7 +156,12 @@ def _score_due(
         start_run(config, home, kind="score", tags={"model_version": version}) as run_id,
     ):
         engine = opened.engine
-        settings = {"engine": engine.name, "precision": engine.precision, "devices": ", ".join(engine.devices)}
+        settings = {
+            "engine": engine.name,
+            "precision": engine.precision,
+            "devices": ", ".join(engine.devices),
+            "plan": engine.plan,
+        }
         log_params(connect(home), run_id, settings)
         started = time.perf_counter()
         while True:

@@ -53,7 +53,7 @@ def _why_not(loaded: "Loaded") -> str | None:
     if loaded.packed is None or loaded.packed.joined is None:
         return "the adapter is not merged into dense weights here"
     if not loaded.packed.compiled:
-        return "it only pays when compiled, and the work is too short for that"
+        return "it only pays when compiled, and engine.compile is never"
     return None
 
 

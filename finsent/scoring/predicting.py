@@ -43,6 +43,8 @@ class Engine:
     precision: str
     """Type of the weights."""
     devices: tuple[str, ...]
+    plan: str = ""
+    """Why it computes so; what fp8 was found to change, or why it is not used."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def describe(loaded: "Loaded") -> Engine:
     """What an opened model computes with."""
     quantization = loaded.manifest.quantization
     stored = quantization.compute_dtype if quantization.kind == "none" else quantization.kind
-    return Engine(loaded.engine, stored if loaded.precision == "as loaded" else loaded.precision, (loaded.device,))
+    return Engine(loaded.engine, stored if loaded.precision == "as loaded" else loaded.precision, (loaded.device,), loaded.plan)
 
 
 def open_here(opening: Opening, device: str | None = None) -> Opened:

@@ -78,7 +78,12 @@ def replicated(opening: Opening, devices: Sequence[str]) -> Iterator[Opened]:
         while len(opened) < len(replicas):
             opened += [_receive(replica) for replica in _heard(replicas)]
         names, precisions = ({ready.engine.name for ready in opened}, {ready.engine.precision for ready in opened})
-        engine = Engine(", ".join(sorted(names)), ", ".join(sorted(precisions)), tuple(devices))
+        if len(names) > 1 or len(precisions) > 1:
+            raise DeviceError(
+                f"replicas on {', '.join(devices)} would compute differently ({', '.join(sorted(names | precisions))}), since "
+                "their free memory or GPUs differ. Set engine.inference, engine.precision, engine.memory_gib or engine.devices."
+            )
+        engine = replace(opened[0].engine, devices=tuple(devices))
         numbers = count()  # goes on from call to call: what a call that was given up had dealt is told by its number
         yield Opened(lambda parts: _deal(replicas, parts, numbers), opened[0].manifest, engine)
     finally:

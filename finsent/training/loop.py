@@ -208,7 +208,7 @@ def _optimise(run: Run, recipe: Recipe, rows: list[int], labels: NDArray[np.int6
     mine = share_of(rows, run.lengths, run.world)
     while True:
         try:
-            # dropout depends on the step alone, so a resumed run repeats it
+            # dropout depends on the step (and on how it is cut into passes), so a resumed run repeats it
             torch.manual_seed(recipe.seed * 1_000_003 + step + 7_919 * run.world.rank)
             loss, tokens, padded = _gradients(run, recipe, mine, labels, step, len(rows))
             break
@@ -305,7 +305,8 @@ def validate(run: Run, rows: Rows, config: Config) -> dict[str, float]:
     tokens = tokenise(run.tokenizer, rows.texts, config.model.max_length)
     loss, right = 0.0, 0
     with torch.no_grad(), run.accelerator.autocast(), torch.compiler.set_stance("force_eager"):
-        for part in packs([len(ids) for ids in tokens], min(run.budget.tokens or 2048, 2048)):
+        # half a training pass: recorded steps keep their memory, and validation runs beside them
+        for part in packs([len(ids) for ids in tokens], max(256, min(run.budget.tokens or 4096, 4096) // 2)):
             logits = run.logits([tokens[row] for row in part]).float().cpu()
             labels = torch.from_numpy(rows.labels[part])
             loss += float(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"))

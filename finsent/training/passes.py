@@ -10,7 +10,7 @@ from typing import Any
 
 from finsent.model.engine import pad
 from finsent.model.packed import Batch, PackedModel, packed_logits, to_device
-from finsent.model.packing import bucket, pack
+from finsent.model.packing import bucket, pack, trimmed
 from finsent.training.masters import Masters, collect
 
 Tokens = Sequence[Sequence[int]]
@@ -31,9 +31,9 @@ def stock_logits(model: Any, pad_id: int, side: str, device: str) -> Logits:
     return logits
 
 
-def packed_rows_logits(model: PackedModel, device: str) -> Logits:
+def packed_rows_logits(model: PackedModel, pad_id: int, device: str) -> Logits:
     """The packed engine, launched kernel by kernel."""
-    return lambda rows: packed_logits(model, to_device(pack(rows), device))
+    return lambda rows: packed_logits(model, to_device(pack(trimmed(rows, pad_id)), device))
 
 
 def eager_backward(logits: Logits, masters: Masters, accelerator: Any, device: str) -> Backward:
@@ -69,7 +69,14 @@ def recorded_size(tokens: int) -> int:
 
 
 def graphed_backward(
-    model: PackedModel, masters: Masters, device: str, *, slots: int, longest: int, record: Callable[[int, float], None]
+    model: PackedModel,
+    masters: Masters,
+    pad_id: int,
+    device: str,
+    *,
+    slots: int,
+    longest: int,
+    record: Callable[[int, float], None],
 ) -> Backward:
     """A `Backward` under CUDA graphs: forward, backward and collecting are recorded once per size and replayed.
 
@@ -86,6 +93,7 @@ def graphed_backward(
     room = slots + -(-FILLED // longest)
 
     def backward(rows: Tokens, labels: Sequence[int], rows_of_step: int) -> Any:
+        rows = trimmed(rows, pad_id)
         size = recorded_size(sum(len(row) for row in rows))
         packed = to_device(pack(rows, tokens=size, slots=room, longest=longest), device, longest=longest)
         wanted = torch.tensor([*labels, *[-100] * (room - len(labels))]).pin_memory().to(device, non_blocking=True)

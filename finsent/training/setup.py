@@ -17,7 +17,7 @@ from finsent.model.adapter import attach, load_tokenizer
 from finsent.model.base import BaseFolder, load_base, locate_base, pick_device
 from finsent.model.engine import tokenise
 from finsent.model.merging import dequantise, unnest_absmax
-from finsent.model.packed import FAMILIES, packed_model, plain, why_not_packed
+from finsent.model.packed import packed_model, plain, why_not_packed
 from finsent.model.planner import Shape, TrainingPlan, plan_training, read_shape, usable_bytes
 from finsent.training.batches import epoch_steps
 from finsent.training.distributed import World, join
@@ -91,7 +91,7 @@ def set_up(config: Config, home: Home, texts: Sequence[str]) -> Run:
         _log.info("training with the %s engine: %s", plan.engine, plan.reason)
         _hint(recipe, world)
     model = _load(config, base, int(tokenizer.pad_token_id), plan, device)
-    on_copies = plan.engine == "packed" and device != "cpu" and precision == "bf16"
+    on_copies = plan.engine == "packed" and device != "cpu" and _bf16_throughout(config, precision)
     import torch
 
     # before the masters: with several processes on CPUs this moves every parameter to other memory
@@ -137,7 +137,7 @@ def make_plan(config: Config, base: BaseFolder, lengths: list[int], device: str,
     """The plan for this device, from what is free on it now."""
     recipe, shape = config.recipe, read_shape(base.folder)
     usable = usable_bytes(device, config.engine) if device != "cpu" else None
-    unpackable = _why_not(base.folder)
+    unpackable = _why_not(config, base.folder)
     if usable is not None and precision == "fp16":
         unpackable = unpackable or "fp16 needs loss scaling, which the packed engine does without"
     rows_per_step = -(-recipe.batch_size * recipe.accumulation // world.size)
@@ -145,11 +145,14 @@ def make_plan(config: Config, base: BaseFolder, lengths: list[int], device: str,
     # a step of ordinary rows; a longer one is cut into several passes
     step_tokens = min(math.ceil(mean * rows_per_step * 1.5), sum(sorted(lengths)[-rows_per_step:]))
     engine = config.engine
-    if precision != "bf16" or "embed_tokens" in config.lora.modules_to_save:
+    if engine.training == "packed" and unpackable:
+        raise ConfigError(f"engine.training=packed: {unpackable}. Set engine.training=auto.")
+    if not _bf16_throughout(config, precision):
         # a dense layer takes its input as it is, and bfloat16 weights do not multiply a float32 stream
         if engine.residency == "bf16" and usable is not None:
             raise ConfigError(
-                "engine.residency=bf16 needs recipe.mixed_precision=bf16 and embeddings that are not trained. Set it to auto."
+                "engine.residency=bf16 needs recipe.mixed_precision=bf16, model.quantization.compute_dtype=bfloat16 and "
+                "embeddings that are not trained. Set it to auto."
             )
         engine = engine.model_copy(update={"residency": "nf4"})
     return plan_training(
@@ -165,11 +168,16 @@ def make_plan(config: Config, base: BaseFolder, lengths: list[int], device: str,
     )
 
 
-def _why_not(folder: Path) -> str | None:
-    import json
+def _why_not(config: Config, folder: Path) -> str | None:
+    from transformers import AutoConfig
 
-    kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
-    return None if kind in FAMILIES else f"{kind!r} is no decoder of the kinds {', '.join(FAMILIES)}"
+    return why_not_packed(AutoConfig.from_pretrained(folder, trust_remote_code=False), config.model.max_length)
+
+
+def _bf16_throughout(config: Config, precision: str) -> bool:
+    """Whether all that flows through the layers is bfloat16: only then do dense bf16 weights and bf16 copies fit it."""
+    quantised = config.model.quantization
+    return precision == "bf16" and quantised.compute_dtype == "bfloat16" and "embed_tokens" not in config.lora.modules_to_save
 
 
 def _trainable(lora: LoraConfig, shape: Shape | None) -> int:
@@ -184,8 +192,6 @@ def _load(config: Config, base: BaseFolder, pad_id: int, plan: TrainingPlan, dev
     model = load_base(base, config.model, device)
     model.config.pad_token_id = pad_id
     if plan.engine == "packed":
-        if reason := why_not_packed(model, config.model.max_length):
-            raise ConfigError(f"engine.training=packed: {reason}. Set engine.training=stock.")
         if plan.residency == "bf16":
             model = dequantise(model)
         elif plan.residency == "nf4":
@@ -209,10 +215,13 @@ def _passes(
     if plan.engine == "stock":
         logits = stock_logits(model, int(tokenizer.pad_token_id), config.model.padding_side, device)
         return logits, eager_backward(logits, masters, accelerator, device)
-    packed = packed_model(model, compiled=plan.compiled, joined=bool(masters.working) and _joinable(model))
+    # joined layers are not called as modules, and checkpointing is a layer's own affair
+    joined = bool(masters.working) and not plan.checkpointing and _joinable(model)
+    packed = packed_model(model, compiled=plan.compiled, joined=joined)
     if packed.joined is not None:
         masters.followers.append(packed.joined.refresh)
-    logits = packed_rows_logits(packed, device)
+    pad_id = int(tokenizer.pad_token_id)
+    logits = packed_rows_logits(packed, pad_id, device)
     if not (plan.graphs and masters.working):
         return logits, eager_backward(logits, masters, accelerator, device)
     slots = -(-config.recipe.batch_size * config.recipe.accumulation // world.size)
@@ -221,7 +230,7 @@ def _passes(
         recorded.append((size, seconds))
         _log.info("recorded a step of %d tokens in %.1f s", size, seconds)
 
-    return logits, graphed_backward(packed, masters, device, slots=slots, longest=config.model.max_length, record=record)
+    return logits, graphed_backward(packed, masters, pad_id, device, slots=slots, longest=config.model.max_length, record=record)
 
 
 def _joinable(model: Any) -> bool:

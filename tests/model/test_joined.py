@@ -126,3 +126,26 @@ def test_what_cannot_be_joined_says_why(decoder: Decoder) -> None:
     assert "not plain LoRA" in str(why_not_joined(plain(dora)))
     with pytest.raises(ValueError, match="only some of qkv"):
         packed_model(some, joined=True)
+
+
+def test_layers_that_differ_are_not_joined() -> None:
+    """An adapter on some layers only would be dropped in silence, or get no gradient."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import LlamaConfig, LlamaForSequenceClassification
+
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 50}
+    targets = ["q_proj", "k_proj", "v_proj"]
+
+    def adapted(**more: object) -> torch.nn.Module:
+        base = LlamaForSequenceClassification(LlamaConfig(**shape, num_hidden_layers=4, pad_token_id=0))
+        return get_peft_model(base, LoraConfig(r=4, target_modules=targets, task_type="SEQ_CLS", **more)).get_base_model()
+
+    assert why_not_joined(adapted()) is None
+    assert why_not_joined(adapted(layers_to_transform=[1])) == "qkv is not alike in all layers"
+    assert why_not_joined(adapted(rank_pattern={"layers.2.self_attn.q_proj": 2})) == "qkv is not alike in all layers"
+    model = adapted()
+    projection = model.model.layers[0].self_attn.q_proj.base_layer
+    for layer in model.model.layers:
+        layer.self_attn.q_proj.base_layer.bias = torch.nn.Parameter(torch.zeros(projection.out_features))
+    assert why_not_joined(model) == "qkv: its bias is trained"

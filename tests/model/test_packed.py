@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 import torch
 
-from finsent.model.packed import packed_logits, packed_model, to_device, why_not_packed
-from finsent.model.packing import pack
+from finsent.model.packed import packed_logits, packed_model, plain, to_device, why_not_packed
+from finsent.model.packing import pack, trimmed
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 ROWS = [[5, 9, 3], [7], list(range(10, 47)), [4, 4], [50, 60, 70, 80, 90, 11, 12], list(range(20, 40))]
@@ -21,7 +21,7 @@ def packed(model: Any, rows: Sequence[Sequence[int]] = ROWS, **filling: Any) -> 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_logits_are_those_of_padded_rows(decoder: Decoder, stock: Stock, family: str, lora: bool) -> None:
     model = decoder(family, lora=lora)
-    assert why_not_packed(model, 128) is None
+    assert why_not_packed(plain(model).config, 128) is None
     with torch.no_grad():
         found = packed(model)
         for side in ("left", "right"):
@@ -107,15 +107,26 @@ def test_what_cannot_be_packed_says_why(decoder: Decoder) -> None:
             hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, vocab_size=99, num_labels=3
         )
     )
-    assert "'bert'" in str(why_not_packed(bert, 128))
-    assert "attention weights" in str(why_not_packed(decoder("llama", attention_dropout=0.1), 128))
-    headless = transformers.LlamaModel(decoder("llama").config)
-    assert "no head" in str(why_not_packed(headless, 128))
+    assert "'bert'" in str(why_not_packed(plain(bert).config, 128))
+    assert "attention weights" in str(why_not_packed(decoder("llama", attention_dropout=0.1).config, 128))
 
 
 def test_a_window_shorter_than_texts_is_refused(decoder: Decoder) -> None:
-    assert "64 tokens is shorter than texts of 128" in str(why_not_packed(decoder("mistral", sliding_window=64), 128))
-    assert why_not_packed(decoder("mistral", sliding_window=128), 128) is None
+    assert "64 tokens is shorter than texts of 128" in str(why_not_packed(decoder("mistral", sliding_window=64).config, 128))
+    assert why_not_packed(decoder("mistral", sliding_window=128).config, 128) is None
     # Qwen2 writes a window down that it does not use
-    assert why_not_packed(decoder("qwen2", sliding_window=64, use_sliding_window=False), 128) is None
-    assert why_not_packed(decoder("qwen2", sliding_window=64, use_sliding_window=True, max_window_layers=0), 128) is not None
+    assert why_not_packed(decoder("qwen2", sliding_window=64, use_sliding_window=False).config, 128) is None
+    assert (
+        why_not_packed(decoder("qwen2", sliding_window=64, use_sliding_window=True, max_window_layers=0).config, 128) is not None
+    )
+
+
+def test_rows_that_end_in_the_padding_id_pool_the_token_before(decoder: Decoder, stock: Stock) -> None:
+    """Where the padding token is the end of text, tokenizers put it there."""
+    model = decoder("llama", lora=True)
+    pad_id = model.config.pad_token_id
+    rows = [[*row, *[pad_id] * (1 + index % 2)] for index, row in enumerate(ROWS)]
+    with torch.no_grad():
+        wanted = stock(model, rows)
+        assert (packed(model, trimmed(rows, pad_id)) - wanted).abs().max() <= 1e-5
+        assert (packed(model, rows) - wanted).abs().max() > 1e-3

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finsent.model.packing import bucket, pack, packs, split_evenly
+from finsent.model.packing import bucket, pack, packs, split_evenly, trimmed
 
 LENGTHS = st.lists(st.integers(1, 128), min_size=1, max_size=60)
 
@@ -76,3 +76,8 @@ def test_a_step_that_fits_is_one_part() -> None:
 def test_buckets_are_the_next_multiple(tokens: int, step: int) -> None:
     assert bucket(tokens, step) % step == 0
     assert tokens <= bucket(tokens, step) < tokens + step
+
+
+def test_padding_ids_at_the_end_are_cut_and_nothing_else() -> None:
+    assert trimmed([[5, 0, 6], [5, 6, 0], [0, 5, 0, 0]], 0) == [[5, 0, 6], [5, 6], [0, 5]]
+    assert trimmed([[0, 0], []], 0) == [[0], [0]]

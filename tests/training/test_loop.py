@@ -102,3 +102,19 @@ def test_two_rows_are_enough_to_start(tiny_config: Config, home: Home, tmp_path:
 def test_half_precision_becomes_bfloat16_where_the_hardware_has_it() -> None:
     assert resolve_precision("fp16", "cpu") == "bf16"
     assert resolve_precision("none", "cpu") == "none"
+
+
+def test_an_engine_that_the_base_cannot_run_is_refused_and_auto_takes_the_other(
+    tiny_config: Config, home: Home, rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from finsent.errors import ConfigError
+    from finsent.training import setup
+
+    monkeypatch.setattr(setup, "why_not_packed", lambda *_: "it has dropout on attention weights")
+    recipe = tiny_config.recipe.model_copy(update={"epochs": 1.0, "evaluate_every_epoch": False})
+    config = tiny_config.model_copy(update={"recipe": recipe})
+    trained = train(config, home, rows, rows, tmp_path / "auto", lambda *_: None)
+    assert (trained.engine, trained.plan) == ("stock", "it has dropout on attention weights")
+    demanded = config.model_copy(update={"engine": config.engine.model_copy(update={"training": "packed"})})
+    with pytest.raises(ConfigError, match=r"engine\.training=packed: it has dropout"):
+        train(demanded, home, rows, rows, tmp_path / "demanded", lambda *_: None)
