@@ -144,8 +144,7 @@ def open_side(bench: Bench, adapter: Path, overrides: Sequence[str], budget: int
     engine = config.engine.model_copy(update={"batch_tokens": budget}) if budget else config.engine
     loaded = open_engine(load_adapter(adapter, home_in(bench.folder), "cpu"), engine, rows=len(bench.texts))
     tokens = budget or config.scoring.token_budget
-    # inference mode for the packed engine too, whose passes enter none by themselves at the moment
-    return torch.inference_mode()(lambda texts: predict_logits(loaded, texts, token_budget=tokens)), loaded
+    return lambda texts: predict_logits(loaded, texts, token_budget=tokens), loaded
 
 
 def measure_training(bench: Bench, arguments: argparse.Namespace, found: dict[str, Any]) -> None:
@@ -229,7 +228,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(arguments.threads)
     texts, labels, source = read_rows(arguments.data, arguments.rows)
     device = f"{cpu_name()}, {arguments.threads} thread{'s' * (arguments.threads > 1)}"
-    called = f"OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', '')} {measuring.command()}"
+    called = " ".join(
+        [*(f"{name}={value}" for name, value in os.environ.items() if name.startswith("OMP_")), measuring.command()]
+    )
     environment = measuring.environment("cpu") | {"device": device, "command": called}
     found: dict[str, Any] = {"benchmark": "speed_cpu", "tiny": arguments.tiny, "environment": environment, "texts": source}
     found |= {"results": [], "fidelity": {}, "tokens": {}, "finished": False}
