@@ -40,8 +40,13 @@ from finsent.model.manifest import Manifest, write_manifest
 from finsent.model.opening import open_engine
 from finsent.training.loop import Rows, Trained, train
 
-MINILM: Final = {"num_hidden_layers": 6, "hidden_size": 384, "num_attention_heads": 12, "intermediate_size": 1536}
-VOCABULARY: Final = 30_522
+MINILM: Final = {
+    "vocab_size": 30_522,
+    "num_hidden_layers": 6,
+    "hidden_size": 384,
+    "num_attention_heads": 12,
+    "intermediate_size": 1536,
+}
 PIECES: Final = 4000  # with more of them, learnt from so few tweets, words are whole and texts shorter than they really are
 NAIVE_ROWS: Final = 32
 SHARE: Final = {"nano": 1.0, "minilm": 0.25}
@@ -96,7 +101,7 @@ def build_minilm(folder: Path, texts: Sequence[str], *, tiny: bool) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         # wider than BERT's own start: with 0.02 all texts would get nearly the same logits
-        config = BertConfig(vocab_size=VOCABULARY, num_labels=len(LABELS), initializer_range=0.05, **shape)
+        config = BertConfig(num_labels=len(LABELS), initializer_range=0.05, **shape)
         BertForSequenceClassification(config).save_pretrained(base)
     BertTokenizerFast(tokenizer_object=pieces._tokenizer, model_max_length=512).save_pretrained(base)  # noqa: SLF001
     return base
