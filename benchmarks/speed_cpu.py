@@ -40,13 +40,8 @@ from finsent.model.manifest import Manifest, write_manifest
 from finsent.model.opening import open_engine
 from finsent.training.loop import Rows, Trained, train
 
-MINILM: Final = {
-    "vocab_size": 30_522,
-    "num_hidden_layers": 6,
-    "hidden_size": 384,
-    "num_attention_heads": 12,
-    "intermediate_size": 1536,
-}
+SIZES: Final = ("vocab_size", "num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
+MINILM: Final = dict(zip(SIZES, (30_522, 6, 384, 12, 1536), strict=True))
 PIECES: Final = 4000  # with more of them, learnt from so few tweets, words are whole and texts shorter than they really are
 NAIVE_ROWS: Final = 32
 SHARE: Final = {"nano": 1.0, "minilm": 0.25}
