@@ -40,8 +40,8 @@ from finsent.model.manifest import Manifest, write_manifest
 from finsent.model.opening import open_engine
 from finsent.training.loop import Rows, Trained, train
 
-MINILM: Final = {"num_hidden_layers": 6, "hidden_size": 384, "num_attention_heads": 12, "intermediate_size": 1536}
-VOCABULARY: Final = 30_522
+SIZES: Final = ("vocab_size", "num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
+MINILM: Final = dict(zip(SIZES, (30_522, 6, 384, 12, 1536), strict=True))
 PIECES: Final = 4000  # with more of them, learnt from so few tweets, words are whole and texts shorter than they really are
 NAIVE_ROWS: Final = 32
 SHARE: Final = {"nano": 1.0, "minilm": 0.25}
@@ -96,7 +96,7 @@ def build_minilm(folder: Path, texts: Sequence[str], *, tiny: bool) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         # wider than BERT's own start: with 0.02 all texts would get nearly the same logits
-        config = BertConfig(vocab_size=VOCABULARY, num_labels=len(LABELS), initializer_range=0.05, **shape)
+        config = BertConfig(num_labels=len(LABELS), initializer_range=0.05, **shape)
         BertForSequenceClassification(config).save_pretrained(base)
     BertTokenizerFast(tokenizer_object=pieces._tokenizer, model_max_length=512).save_pretrained(base)  # noqa: SLF001
     return base
@@ -144,8 +144,7 @@ def open_side(bench: Bench, adapter: Path, overrides: Sequence[str], budget: int
     engine = config.engine.model_copy(update={"batch_tokens": budget}) if budget else config.engine
     loaded = open_engine(load_adapter(adapter, home_in(bench.folder), "cpu"), engine, rows=len(bench.texts))
     tokens = budget or config.scoring.token_budget
-    # inference mode for the packed engine too, whose passes enter none by themselves at the moment
-    return torch.inference_mode()(lambda texts: predict_logits(loaded, texts, token_budget=tokens)), loaded
+    return lambda texts: predict_logits(loaded, texts, token_budget=tokens), loaded
 
 
 def measure_training(bench: Bench, arguments: argparse.Namespace, found: dict[str, Any]) -> None:
@@ -229,7 +228,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(arguments.threads)
     texts, labels, source = read_rows(arguments.data, arguments.rows)
     device = f"{cpu_name()}, {arguments.threads} thread{'s' * (arguments.threads > 1)}"
-    called = f"OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', '')} {measuring.command()}"
+    called = " ".join(
+        [*(f"{name}={value}" for name, value in os.environ.items() if name.startswith("OMP_")), measuring.command()]
+    )
     environment = measuring.environment("cpu") | {"device": device, "command": called}
     found: dict[str, Any] = {"benchmark": "speed_cpu", "tiny": arguments.tiny, "environment": environment, "texts": source}
     found |= {"results": [], "fidelity": {}, "tokens": {}, "finished": False}

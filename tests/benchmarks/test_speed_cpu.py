@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
@@ -24,13 +23,13 @@ def _benchmarks_importable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_all_sides_in_turns_and_into_a_table(tmp_path: Path) -> None:
     out = tmp_path / "cpu.json"
-    options = ("--rows", "64", "--train-rows", "32", "--rounds", "2", "--vary", "minilm:recipe.mixed_precision=none")
+    options = ("--rows", "64", "--train-rows", "32", "--rounds", "1", "--vary", "minilm:recipe.mixed_precision=none")
     status = importlib.import_module("speed_cpu").main([str(tmp_path), "--tiny", "--json", str(out), *options])
     found: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
     assert status == 0, found.get("failed")
     assert found["finished"]
     named = [result["part"] for result in found["results"]]
-    assert named[:6] == [f"nano train {side}" for side in ("naive", "stock", "ours")] * 2
+    assert named[:6] == [f"nano {work} {side}" for work in ("train", "infer") for side in ("naive", "stock", "ours")]
     assert "minilm train ours, recipe.mixed_precision=none" in named
     results = {result["part"]: result for result in found["results"]}
     assert results["nano train naive"]["engine"] == results["nano train stock"]["engine"] == "stock"
@@ -45,8 +44,7 @@ def test_all_sides_in_turns_and_into_a_table(tmp_path: Path) -> None:
     assert found["fidelity"]["nano"]["ours"]["agreement"] > 0.9
     line = next(one for one in found["summary"] if (one["profile"], one["work"], one["side"]) == ("nano", "infer", "ours"))
     rates = [result["rows_per_second"] for result in found["results"] if result["part"] == "nano infer ours"]
-    assert (line["rounds"], line["least"], line["most"]) == (2, min(rates), max(rates))
-    assert line["median"] == pytest.approx(np.median(rates), abs=0.06)
+    assert (line["rounds"], line["median"], line["least"], line["most"]) == (1, *rates, *rates, *rates)
     tables = importlib.import_module("performance_table")
     text = tables.make([found], tiny=True)
     assert str(tmp_path) not in text
