@@ -28,7 +28,7 @@ _RELATIONS: Final = {
     "exactly": operator.eq,
 }
 
-_FOR_PEOPLE: Final = {"naive_split"}  # estimates that no rule may rest on, and that need not be there
+_FOR_PEOPLE: Final = {"naive_split", "scored_with"}  # no rule rests on these, and they need not be there
 
 
 @dataclass(frozen=True)
