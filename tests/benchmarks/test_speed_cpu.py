@@ -21,6 +21,7 @@ def _benchmarks_importable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
+@pytest.mark.long
 def test_all_sides_in_turns_and_into_a_table(tmp_path: Path) -> None:
     out = tmp_path / "cpu.json"
     options = ("--rows", "64", "--train-rows", "32", "--rounds", "1", "--vary", "minilm:recipe.mixed_precision=none")

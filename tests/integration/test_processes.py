@@ -182,6 +182,7 @@ main()
 """
 
 
+@pytest.mark.long
 def test_one_process_that_fails_ends_all_and_leaves_no_run_open(ingested: Home, tmp_path: Path) -> None:
     (tmp_path / "failing.py").write_text(FAILING)
     done = launch(2, [str(tmp_path / "failing.py"), *options(ingested, "recipe.batch_size=8")], check=False)

@@ -96,6 +96,7 @@ def test_the_published_cards_code_gives_predicts_labels_and_logits(
     assert_same(run(loading + inference, tmp_path, list(PROBE_TEXTS)), own(at, list(PROBE_TEXTS)))
 
 
+@pytest.mark.long
 def test_the_code_for_a_base_on_the_hub_runs_as_it_stands(
     on_llama: Callable[..., Any], on_hub: Callable[[Path, str], str], llama_base: Path, tmp_path: Path
 ) -> None:
