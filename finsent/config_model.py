@@ -1,8 +1,8 @@
 """Configuration of the model, its training and the engines that run it. Part of `finsent.config`."""
 
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 
 class Section(BaseModel):
@@ -121,6 +121,11 @@ class Recipe(Section):
     """Score the validation split after each epoch."""
 
 
+def _in_words(value: Any) -> Any:
+    """`on` and `off`, which YAML reads as truth values."""
+    return {True: "always", False: "never"}.get(value, value) if isinstance(value, bool) else value
+
+
 class EngineConfig(Section):
     """How fast and in how much memory the same training and the same predictions are computed; no part of a model's identity."""
 
@@ -133,10 +138,10 @@ class EngineConfig(Section):
     """How the frozen base of a quantised model lies in GPU memory: `nf4` (4.4 GiB for 8B) or `bf16` (15 GiB, the very values
     that NF4 stands for, faster). `auto` goes by free memory."""
     precision: Literal["bf16", "fp8"] = "bf16"
-    """Type of the merged weights in inference. `fp8` (Hopper and later) is used only while it passes the fidelity limits
-    below on this home's held-out rows; otherwise bf16 is, and the log says so."""
-    compile: Literal["auto", "always", "never"] = "auto"
-    """Compile the layers; `auto`: on a GPU, when the work is long enough to earn the compilation back."""
+    """Type of the merged weights in scoring and evaluation on a GPU. `fp8` (Hopper and later) is used only while it passes the
+    fidelity limits below on this home's held-out rows; otherwise bf16 is, and the log says so."""
+    compile: Annotated[Literal["auto", "always", "never"], BeforeValidator(_in_words)] = "auto"
+    """Compile the layers, on a GPU; `auto`: when the work is long enough to earn the compilation back."""
     memory_gib: float | None = Field(default=None, gt=0)
     """Cap on the GPU memory that is used; left out, all that is free."""
     micro_batch_tokens: int | None = Field(default=None, gt=0)

@@ -111,10 +111,9 @@ def leave(code: int) -> NoReturn:
     """
     if "pyarrow" not in sys.modules:
         sys.exit(code)
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join()
-    atexit._run_exitfuncs()  # noqa: SLF001 - what Python calls itself at this place
+    # what Python calls itself at this place: the first wakes idle pools, which wait for work for ever, and joins threads
+    threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001
+    atexit._run_exitfuncs()  # noqa: SLF001
     with suppress(BrokenPipeError):  # whoever read the output has gone, as `head` does
         sys.stdout.flush()
         sys.stderr.flush()

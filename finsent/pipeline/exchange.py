@@ -146,6 +146,8 @@ def import_adapter(
     with tempfile.TemporaryDirectory(prefix=".import.", dir=home.runs) as scratch:
         adapter = Path(scratch) / "adapter"
         if (folder / MANIFEST).is_file():
+            if labels is not None:
+                _require_order(folder, labels)  # the manifest's is ours, and a contradiction is not passed over
             _copy_sealed(folder, adapter, from_hub=from_hub)
             load_adapter(adapter, home)
         else:

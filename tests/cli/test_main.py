@@ -189,3 +189,16 @@ def test_a_finished_command_leaves_with_its_code_once_arrow_is_loaded(tmp_path: 
     )
     done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stdout.split(), done.stderr) == (1, ["hi", "bye"], "")
+
+
+def test_an_idle_pool_does_not_keep_a_finished_command_alive() -> None:
+    """MLflow's artifact stores keep pools whose threads wait for work that never comes."""
+    import subprocess
+    import sys
+
+    script = (
+        "import pyarrow\nfrom concurrent.futures import ThreadPoolExecutor\nfrom finsent.cli.main import leave\n"
+        "pool = ThreadPoolExecutor(1)\nprint(pool.submit(int, '7').result())\nleave(3)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False)
+    assert (ended.returncode, ended.stdout) == (3, "7\n")
