@@ -103,6 +103,7 @@ def launch(processes: int, arguments: Sequence[str], *, check: bool = True, time
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=check, timeout=timeout)
 
 
+@pytest.mark.long
 def test_two_processes_train_as_one_and_resume_as_if_never_cut_off(tmp_path: Path) -> None:
     script, home = tmp_path / "loop.py", str(tmp_path / "home")
     script.write_text(LOOP)
