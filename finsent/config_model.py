@@ -99,7 +99,7 @@ class Recipe(Section):
     warmup_ratio: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of the steps with a rising learning rate."""
     optimizer: Literal["paged_adamw_8bit", "adamw_8bit", "paged_adamw_32bit", "adamw_torch"] = "paged_adamw_8bit"
-    """Optimiser by transformers' names; paged ones fall back to unpaged on a CPU."""
+    """Optimiser by transformers' names. Paged ones run unpaged: the same arithmetic, and an adapter's states are small."""
     weight_decay: float = Field(default=0.0, ge=0.0)
     """Decoupled weight decay."""
     max_grad_norm: float = Field(default=1.0, gt=0)
@@ -107,7 +107,8 @@ class Recipe(Section):
     mixed_precision: Literal["none", "fp16", "bf16"] = "bf16"
     """Autocast type; `fp16` becomes bf16 where the hardware has it."""
     gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, a third more work."""
+    """Recompute activations in the backward pass: less memory, a third more work. The packed engine does so only where memory is
+    too short otherwise."""
     group_by_length: bool = False
     """Draw batches of similar length from random windows: less padding. The reference draws at random."""
     token_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)

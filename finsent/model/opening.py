@@ -3,7 +3,6 @@
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from finsent.config import EngineConfig
 from finsent.errors import ConfigError
@@ -11,7 +10,7 @@ from finsent.home import Home
 from finsent.model.adapter import Loaded, load_adapter
 from finsent.model.base import pick_device
 from finsent.model.merging import merge_into_dense, unnest_absmax
-from finsent.model.packed import packed_model, plain, why_not_packed
+from finsent.model.packed import can_join, packed_model, plain, why_not_packed
 from finsent.model.planner import GIB, plan_inference, shape_of, usable_bytes
 
 _log = logging.getLogger(__name__)
@@ -71,7 +70,7 @@ def open_engine(loaded: Loaded, engine: EngineConfig, *, rows: int) -> Loaded:
         unnest_absmax(model)  # a third of a GiB for 8B: not where every one counts
     packed = None
     if plan.engine == "packed":
-        joined = plan.merged and _joinable(model)
+        joined = plan.merged and can_join(model)
         packed = packed_model(model, compiled=plan.compiled, joined=joined)
     return replace(loaded, model=model, packed=packed, batch_tokens=plan.tokens, precision=precision, plan=plan.reason)
 
@@ -83,9 +82,3 @@ def dense_type(device: str) -> str:
     if device.startswith("cuda"):
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
     return "bfloat16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "float32"  # noqa: SLF001 - no public way
-
-
-def _joinable(model: Any) -> bool:
-    from finsent.model.joined import why_not_joined
-
-    return why_not_joined(plain(model)) is None

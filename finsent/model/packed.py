@@ -62,6 +62,13 @@ def plain(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
+def can_join(model: Any) -> bool:
+    """Whether the projections of this model (transformers' or PEFT's) can be joined, see `finsent.model.joined`."""
+    from finsent.model.joined import why_not_joined
+
+    return why_not_joined(plain(model)) is None
+
+
 def packed_model(model: Any, *, compiled: bool = False, joined: bool = False) -> PackedModel:
     """Prepare a model; compiled where asked (the first pass of each kind then takes its time), and with `joined` projections.
 

@@ -17,7 +17,7 @@ from finsent.model.adapter import attach, load_tokenizer
 from finsent.model.base import BaseFolder, load_base, locate_base, pick_device
 from finsent.model.engine import tokenise
 from finsent.model.merging import dequantise, unnest_absmax
-from finsent.model.packed import packed_model, plain, why_not_packed
+from finsent.model.packed import can_join, packed_model, why_not_packed
 from finsent.model.planner import Shape, TrainingPlan, plan_training, read_shape, usable_bytes
 from finsent.training.batches import epoch_steps
 from finsent.training.distributed import World, join
@@ -216,7 +216,7 @@ def _passes(
         logits = stock_logits(model, int(tokenizer.pad_token_id), config.model.padding_side, device)
         return logits, eager_backward(logits, masters, accelerator, device)
     # joined layers are not called as modules, and checkpointing is a layer's own affair
-    joined = bool(masters.working) and not plan.checkpointing and _joinable(model)
+    joined = bool(masters.working) and not plan.checkpointing and can_join(model)
     packed = packed_model(model, compiled=plan.compiled, joined=joined)
     if packed.joined is not None:
         masters.followers.append(packed.joined.refresh)
@@ -231,12 +231,6 @@ def _passes(
         _log.info("recorded a step of %d tokens in %.1f s", size, seconds)
 
     return logits, graphed_backward(packed, masters, pad_id, device, slots=slots, longest=config.model.max_length, record=record)
-
-
-def _joinable(model: Any) -> bool:
-    from finsent.model.joined import why_not_joined
-
-    return why_not_joined(plain(model)) is None
 
 
 def resolve_precision(wanted: str, device: str) -> str:
