@@ -61,8 +61,6 @@ class Run:
     base: BaseFolder
     device: str
     precision: str
-    recorded: list[tuple[int, float]]
-    """Tokens and seconds of each CUDA graph that was recorded."""
 
 
 def set_up(config: Config, home: Home, texts: Sequence[str]) -> Run:
@@ -99,8 +97,7 @@ def set_up(config: Config, home: Home, texts: Sequence[str]) -> Run:
     masters = make_masters(model, torch.bfloat16 if on_copies else None)
     optimizer = make_optimizer(recipe, masters.optimised)
     optimizer = accelerator.prepare_optimizer(optimizer)
-    recorded: list[tuple[int, float]] = []
-    logits, backward = _passes(config, plan, model, masters, accelerator, tokenizer, device, world, recorded)
+    logits, backward = _passes(config, plan, model, masters, accelerator, tokenizer, device, world)
     return Run(
         accelerator=accelerator,
         model=model,
@@ -117,7 +114,6 @@ def set_up(config: Config, home: Home, texts: Sequence[str]) -> Run:
         base=base,
         device=device,
         precision=precision,
-        recorded=recorded,
     )
 
 
@@ -210,7 +206,6 @@ def _passes(
     tokenizer: Any,
     device: str,
     world: World,
-    recorded: list[tuple[int, float]],
 ) -> tuple[Logits, Backward]:
     if plan.engine == "stock":
         logits = stock_logits(model, int(tokenizer.pad_token_id), config.model.padding_side, device)
@@ -227,7 +222,6 @@ def _passes(
     slots = -(-config.recipe.batch_size * config.recipe.accumulation // world.size)
 
     def record(size: int, seconds: float) -> None:
-        recorded.append((size, seconds))
         _log.info("recorded a step of %d tokens in %.1f s", size, seconds)
 
     return logits, graphed_backward(packed, masters, pad_id, device, slots=slots, longest=config.model.max_length, record=record)
