@@ -24,6 +24,7 @@ __all__ = [
     "DataConfig",
     "EmbeddedBase",
     "EngineConfig",
+    "EvaluationConfig",
     "GateConfig",
     "LoraConfig",
     "ModelConfig",
@@ -171,8 +172,21 @@ class GateConfig(Section):
     """Fewer test rows prove nothing."""
     alpha: float = Field(default=0.05, gt=0.0, lt=0.5)
     """Level of the paired tests (exact McNemar, one-sided)."""
+    power: float = Field(default=0.8, gt=0.5, lt=1.0)
+    """Chance of being found with which the smallest difference that the test set can see is stated."""
+    macro_f1_margin: float = Field(default=0.01, ge=0.0, le=1.0)
+    """How much lower than the champion's macro-F1 may be (lower end of the paired interval, one-sided at `alpha`)."""
     class_margin: float = Field(default=0.03, ge=0.0, le=1.0)
-    """How much lower than the champion's a class's F1 may be (lower end of its paired bootstrap interval counts)."""
+    """How much lower than the champion's a class's F1 may be (lower end of the paired interval, corrected for three classes)."""
+    slice_margin: float = Field(default=0.05, ge=0.0, le=1.0)
+    """How much lower than the champion's the accuracy on a slice may be (lower end of the paired interval, corrected for the
+    number of slices)."""
+    min_slice_rows: int = Field(default=200, ge=30)
+    """Slices with fewer test rows are shown and not judged: nothing can be proved on them within such a margin."""
+    max_flip_rate: float = Field(default=0.2, gt=0.0, le=1.0)
+    """Ceiling of the share of predictions that change when nothing that matters does (other cashtag, link, case, typo ...)."""
+    max_direction_failures: float = Field(default=0.8, gt=0.0, le=1.0)
+    """Ceiling of the share of predictions that stay when the meaning is turned round (negation, up for down)."""
     max_ece: float = Field(default=0.1, gt=0.0, le=1.0)
     """Ceiling of the expected calibration error after temperature scaling."""
     max_logit_difference: float = Field(default=1e-2, gt=0.0)
@@ -182,6 +196,23 @@ class GateConfig(Section):
     """Resamples of each bootstrap, drawn by near-duplicate group."""
     approval: Literal["required", "automatic"] = "required"
     """`required`: a version that passes waits as challenger for `finsent approve`."""
+    approval_expires_hours: float = Field(default=168.0, gt=0.0)
+    """A version that waits longer for approval than this must pass the gate again."""
+
+
+class EvaluationConfig(Section):
+    """What is measured of a version besides its scores."""
+
+    target_precision: float = Field(default=0.9, gt=0.0, lt=1.0)
+    """Share of answers that are to be right: the abstain threshold is fitted to it on the validation split."""
+    robustness_rows: int = Field(default=300, ge=30)
+    """Test rows that the robustness suite changes and scores again, for each of its checks."""
+    latency_texts: int = Field(default=40, ge=5)
+    """Tweets scored one at a time to measure latency."""
+    price_per_hour: float | None = Field(default=None, gt=0.0)
+    """Price of an hour of the machine that evaluates, in `currency`; with it the cost of a million tweets is stated."""
+    currency: str = "USD"
+    """Currency of `price_per_hour`."""
 
 
 class ScoringConfig(Section):
@@ -237,6 +268,8 @@ class Config(Section):
     """The data."""
     gate: GateConfig = GateConfig()
     """The promotion gate."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """What is measured of a version besides its scores."""
     scoring: ScoringConfig = ScoringConfig()
     """Batch inference."""
     engine: EngineConfig = EngineConfig()

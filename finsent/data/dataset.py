@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,6 +38,8 @@ class Split:
     sources: list[str]
     groups: list[str]
     """Near-duplicate group of each row."""
+    created_at: list[datetime | None]
+    """When each tweet was written, in UTC; None where it is not known."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ def load_split(home: Home, split: SplitName, version: int | None = None) -> Spli
     """
     if split not in SPLITS:
         raise InputError(f"there is no split {split!r}. Splits: {', '.join(SPLITS)}.")
-    columns = ["id", "text", "label", "source", "group", "split"]
+    columns = ["id", "text", "label", "source", "group", "split", "created_at"]
     found = tables.read(
         home, "tweets", version=_existing(home, version), columns=columns, filters=[("split", "=", split)]
     ).sort_by("id")
@@ -85,6 +88,7 @@ def load_split(home: Home, split: SplitName, version: int | None = None) -> Spli
         labels=np.array([LABEL2ID[label] for label in found["label"].to_pylist()], np.int64),
         sources=found["source"].to_pylist(),
         groups=found["group"].to_pylist(),
+        created_at=found["created_at"].to_pylist(),
     )
 
 

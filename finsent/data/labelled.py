@@ -33,4 +33,5 @@ def load_labelled(config: Config, source: Source) -> Split:
         labels=np.array([LABEL2ID[row.label] for row in rows], np.int64),
         sources=[row.source for row in rows],
         groups=[row.id for row in rows],
+        created_at=[row.created_at for row in rows],
     )

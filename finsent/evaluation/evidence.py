@@ -56,34 +56,57 @@ class McnemarRecord(TypedDict):
     p_two_sided: float
 
 
+class DifferenceRecord(TypedDict):
+    """`statistics.Difference`: this model minus the champion on the same rows."""
+
+    __pydantic_config__ = _OPEN  # type: ignore[misc]
+    difference: float
+    standard_error: float
+    low: float
+    high: float
+    level: float
+
+
 class PairedBootstrapRecord(TypedDict):
     """`statistics.PairedBootstrap`: this model minus the champion."""
 
     __pydantic_config__ = _OPEN  # type: ignore[misc]
-    macro_f1_difference: IntervalRecord
-    class_f1_difference: dict[str, IntervalRecord]
+    macro_f1_difference: DifferenceRecord
+    class_f1_difference: dict[str, DifferenceRecord]
 
 
-class SourceRecord(TypedDict):
-    """Scores on the test rows of one source."""
+class PowerRecord(TypedDict):
+    """`power.Power`: what the paired test on these rows can see."""
+
+    __pydantic_config__ = _OPEN  # type: ignore[misc]
+    groups: int
+    discordant_share: float
+    detectable_difference: float | None
+    alpha: float
+    power: float
+
+
+class SliceRecord(TypedDict):
+    """Scores on a slice of the test rows; with a champion, accuracy of this model minus the champion's."""
 
     __pydantic_config__ = _OPEN  # type: ignore[misc]
     n: int
     accuracy: float
+    accuracy_interval: IntervalRecord
     macro_f1: float
-    baseline_accuracy: float
+    mcc: float
+    floor_accuracy: float
     champion_accuracy: NotRequired[float]
+    accuracy_difference: NotRequired[DifferenceRecord]
 
 
-class BaselineRecord(TypedDict):
-    """The TF-IDF floor on the same rows; `mcnemar` has this model as `a` and the floor as `b`."""
+class FloorRecord(TypedDict):
+    """A floor on the same rows; `mcnemar` has this model as `a` and the floor as `b`."""
 
     __pydantic_config__ = _OPEN  # type: ignore[misc]
     accuracy: float
     macro_f1: float
     mcnemar: McnemarRecord
-    majority_accuracy: NotRequired[float]
-    source_majority_accuracy: NotRequired[float]
 
 
 class ChampionRecord(TypedDict):
@@ -93,6 +116,71 @@ class ChampionRecord(TypedDict):
     metrics: MetricsRecord
     mcnemar: McnemarRecord
     paired_bootstrap: PairedBootstrapRecord
+    power: PowerRecord
+
+
+class AbstentionRecord(TypedDict):
+    """What abstaining below the version's own threshold, fitted on validation rows, does on the test rows."""
+
+    __pydantic_config__ = _OPEN  # type: ignore[misc]
+    target_precision: float
+    """Share of answers that are to be right."""
+    threshold: float
+    """Confidence below which no answer is given."""
+    coverage: float
+    """Share of test rows answered."""
+    precision: float | None
+    """Share of those that are right; None where none is answered."""
+
+
+class CalibrationRecord(TypedDict):
+    """`calibration.Calibration`: how far confidence can be believed, after temperature scaling; intervals are in `intervals`."""
+
+    __pydantic_config__ = _OPEN  # type: ignore[misc]
+    brier: float
+    ece_before_scaling: float
+    abstention: AbstentionRecord | None
+    """None for a version without a threshold of its own."""
+
+
+class RobustnessRecord(TypedDict):
+    """`robustness.Check`: how often predictions do what they must not when texts are changed."""
+
+    __pydantic_config__ = _OPEN  # type: ignore[misc]
+    kind: str
+    """`invariance` (the label must stay) or `direction` (the label must change)."""
+    n: int
+    """Texts that the change applies to."""
+    failure_rate: float
+    """Invariance: share of predictions that changed, the flip rate. Direction: share that did not change as they must."""
+    interval: IntervalRecord
+    champion_failure_rate: NotRequired[float]
+
+
+class SpeedRecord(TypedDict):
+    """What scoring takes on the machine of the evaluation."""
+
+    __pydantic_config__ = _OPEN  # type: ignore[misc]
+    device: str
+    rows_per_second: float
+    """In batches, tokenising included."""
+    latency_ms_p50: float
+    """One tweet at a time."""
+    latency_ms_p95: float
+    hours_per_million: float
+    """Hours of this machine for a million tweets."""
+    cost_per_million: float | None
+    """Those hours at `evaluation.price_per_hour`, in its currency; None where no price is configured."""
+
+
+class LooksRecord(TypedDict):
+    """How often the test set has been looked at: evidence taken, this time included, by the ledger."""
+
+    __pydantic_config__ = _OPEN  # type: ignore[misc]
+    at_these_rows: int
+    """At exactly these test rows."""
+    at_any_rows: int
+    """At any version of the data, whose test rows are mostly the same."""
 
 
 class RoundTripRecord(TypedDict):
@@ -101,6 +189,9 @@ class RoundTripRecord(TypedDict):
     __pydantic_config__ = _OPEN  # type: ignore[misc]
     max_logit_difference: float
     head_hash_equal: bool
+    labels_equal: bool
+    padding_equal: bool
+    """Padding side, padding token and pooled position are training's."""
     max_padding_difference: float
     max_batch_difference: float
 
@@ -150,19 +241,23 @@ class Evidence(BaseModel):
     metrics: Annotated[MetricsRecord | None, _Plain] = None
     """Scores on the held-out rows."""
     intervals: Annotated[dict[str, IntervalRecord] | None, _Plain] = None
-    """Bootstrap intervals of `accuracy` and `macro_f1`, drawn by near-duplicate group."""
-    per_source: Annotated[dict[str, SourceRecord] | None, _Plain] = None
-    """The same rows by source; the sources' `n` add up to `n_test`."""
+    """Bootstrap intervals of `accuracy`, `macro_f1`, `mcc`, `ece` and `brier`, drawn by near-duplicate group."""
+    slices: Annotated[dict[str, dict[str, SliceRecord]] | None, _Plain] = None
+    """The same rows by dimension (`source` is always one) and value; in each dimension the values' `n` add up to `n_test`."""
     ece: float | None = None
     """Expected calibration error after temperature scaling."""
     temperature: float | None = None
     """Temperature fitted on the validation split."""
+    calibration: Annotated[CalibrationRecord | None, _Plain] = None
+    """How far confidence can be believed, beside `ece`."""
     leaks: int | None = None
     """Exact and near-duplicate pairs across splits; None unless the version is known to have trained on this very table."""
     leaks_unknown_because: str | None = None
     """Why `leaks` is None, a sentence."""
-    baseline: Annotated[BaselineRecord | None, _Plain] = None
-    """The TF-IDF floor, trained on the same training split."""
+    floors: Annotated[dict[str, FloorRecord] | None, _Plain] = None
+    """Floors trained in the same run on the rows that the version trained on: `majority`, `source_majority`, `tfidf`."""
+    robustness: Annotated[dict[str, RobustnessRecord] | None, _Plain] = None
+    """The robustness suite, by check."""
     champion_version: str | None = None
     """Champion at the time of the evaluation; None if there was none."""
     champion_compared: bool = False
@@ -171,8 +266,16 @@ class Evidence(BaseModel):
     """The comparison with that champion."""
     round_trip: Annotated[RoundTripRecord | None, _Plain] = None
     """The proof that the registry gives back what was trained."""
-    naive_split: Annotated[NaiveSplitRecord | None, _Plain] = None
+    manifest_sha256: str | None = None
+    """Of the artifact that was evaluated and proved: its manifest, which lists the digest of every other file."""
+    rules_sha256: str | None = None
+    """Of the gate's rules that were declared when the evidence was taken (`gate.rules_digest`)."""
+    looks: Annotated[LooksRecord | None, _Plain] = None
+    speed: Annotated[SpeedRecord | None, _Plain] = None
+    taken_at: str | None = None
+    """When, in UTC."""
     scored_with: str | None = None
     """Engine and type of weights that computed the logits."""
+    naive_split: Annotated[NaiveSplitRecord | None, _Plain] = None
     """Accuracy that a plain random split would have claimed, an estimate for people; the gate does not look at it. None where
     the version is not known to have trained on this very table, or what such a split would leak is not on record."""

@@ -7,8 +7,10 @@ own small matrix, and groups with equal matrices are interchangeable, so one mul
 matrices replaces the draw over thousands of groups: the same distribution, in milliseconds.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -43,11 +45,25 @@ class Mcnemar:
 
 
 @dataclass(frozen=True)
-class PairedBootstrap:
-    """Intervals of a minus b on the same resampled groups."""
+class Difference:
+    """Score of a minus score of b on the same rows."""
 
-    macro_f1_difference: Interval
-    class_f1_difference: dict[str, Interval]
+    difference: float
+    """On the rows as they are."""
+    standard_error: float
+    """Of that, rows of one group counting as one draw."""
+    low: float
+    high: float
+    level: float
+    """Of the interval from `low` to `high`."""
+
+
+@dataclass(frozen=True)
+class PairedBootstrap:
+    """Differences a minus b on the same resampled groups."""
+
+    macro_f1_difference: Difference
+    class_f1_difference: dict[str, Difference]
 
 
 def confusion_matrix(labels: ArrayLike, predictions: ArrayLike) -> NDArray[np.int64]:
@@ -64,14 +80,26 @@ def class_f1(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
     return f1
 
 
+def matthews(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Matthews correlation [...] of confusion matrices [..., classes, classes] (Gorodkin 2004); 0 where it is undefined."""
+    counts = confusion.astype(np.float64)
+    total, hits = counts.sum(axis=(-2, -1)), np.trace(counts, axis1=-2, axis2=-1)
+    truth, guess = counts.sum(axis=-1), counts.sum(axis=-2)
+    covariance = hits * total - (truth * guess).sum(axis=-1)
+    spread = np.sqrt((total**2 - (guess**2).sum(axis=-1)) * (total**2 - (truth**2).sum(axis=-1)))
+    mcc: NDArray[np.float64] = np.divide(covariance, spread, out=np.zeros_like(spread), where=spread > 0)
+    return mcc
+
+
 def bootstrap(
     labels: ArrayLike, predictions: ArrayLike, groups: Sequence[str], resamples: int = 1000, seed: int = 0, *, level: float = 0.95
 ) -> dict[str, Interval]:
-    """Intervals of `accuracy` and `macro_f1`, drawn by near-duplicate group."""
+    """Intervals of `accuracy`, `macro_f1` and `mcc`, drawn by near-duplicate group."""
     truth, guess = _same_rows(labels, predictions)
     drawn = _resample(truth * CLASSES + guess, CLASSES**2, groups, resamples, seed).reshape(-1, CLASSES, CLASSES)
     accuracy = np.trace(drawn, axis1=1, axis2=2) / drawn.sum(axis=(1, 2))
-    return {"accuracy": _interval(accuracy, level), "macro_f1": _interval(class_f1(drawn).mean(axis=1), level)}
+    values = {"accuracy": accuracy, "macro_f1": class_f1(drawn).mean(axis=1), "mcc": matthews(drawn)}
+    return {name: _interval(drawn_values, level) for name, drawn_values in values.items()}
 
 
 def paired_bootstrap(
@@ -89,10 +117,45 @@ def paired_bootstrap(
     cells = (truth * CLASSES + first) * CLASSES + second
     drawn = _resample(cells, CLASSES**3, groups, resamples, seed).reshape(-1, CLASSES, CLASSES, CLASSES)
     difference = class_f1(drawn.sum(axis=3)) - class_f1(drawn.sum(axis=2))
+    seen = class_f1(confusion_matrix(truth, first)) - class_f1(confusion_matrix(truth, second))
     return PairedBootstrap(
-        macro_f1_difference=_interval(difference.mean(axis=1), level),
-        class_f1_difference={name: _interval(difference[:, index], level) for index, name in enumerate(LABELS)},
+        macro_f1_difference=_difference(float(seen.mean()), difference.mean(axis=1), level),
+        class_f1_difference={
+            name: _difference(float(seen[index]), difference[:, index], level) for index, name in enumerate(LABELS)
+        },
     )
+
+
+def accuracy_difference(
+    labels: ArrayLike, a: ArrayLike, b: ArrayLike, groups: Sequence[str], *, level: float = 0.95
+) -> Difference:
+    """Accuracy of a minus accuracy of b, with the cluster-robust standard error of a ratio of group totals (Cochran 1977, 6.3).
+
+    The interval is normal: slices are many, and a bootstrap of each would say the same more slowly.
+    """
+    truth, first, second = _same_rows(labels, a, b)
+    gain = (first == truth).astype(np.float64) - (second == truth)
+    difference, error = _clustered_mean(gain, groups)
+    reach = NormalDist().inv_cdf((1 + level) / 2) * error
+    return Difference(difference, error, difference - reach, difference + reach, level)
+
+
+def accuracy_interval(labels: ArrayLike, predictions: ArrayLike, groups: Sequence[str], *, level: float = 0.95) -> Interval:
+    """Interval of the accuracy with its cluster-robust standard error, within 0 and 1.
+
+    Wilson's score interval (1927) with as many independent rows as give that error, so that it is no point at 0 and 1.
+    """
+    truth, guess = _same_rows(labels, predictions)
+    right = (guess == truth).astype(np.float64)
+    accuracy, error = _clustered_mean(right, groups)
+    variance = accuracy * (1 - accuracy)
+    independent = float(len(set(groups)))
+    # no fewer than one: a slice may be a single group, and no more than there are groups
+    rows = min(max(variance / error**2, 1.0), independent) if error > 0 and variance > 0 else independent
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    centre = (accuracy + z**2 / (2 * rows)) / (1 + z**2 / rows)
+    reach = z / (1 + z**2 / rows) * float(np.sqrt(variance / rows + z**2 / (4 * rows**2)))
+    return Interval(max(centre - reach, 0.0), min(centre + reach, 1.0), level)
 
 
 def mcnemar(labels: ArrayLike, a: ArrayLike, b: ArrayLike, groups: Sequence[str] | None = None) -> Mcnemar:
@@ -126,6 +189,17 @@ def _resample(cells: NDArray[np.int64], n_cells: int, groups: Sequence[str], res
     return drawn
 
 
+def _clustered_mean(values: NDArray[np.float64], groups: Sequence[str]) -> tuple[float, float]:
+    """Mean of values [N] and its standard error, rows of a group counting as one draw; no error from a single group."""
+    ids = _group_ids(groups, len(values))
+    mean = float(values.mean())
+    residuals = np.bincount(ids, weights=values - mean)
+    count = len(residuals)
+    if count < 2:
+        return mean, math.inf
+    return mean, float(np.sqrt((residuals**2).sum() * count / (count - 1)) / len(values))
+
+
 def _group_ids(groups: Sequence[str], rows: int) -> NDArray[np.int64]:
     if len(groups) != rows:
         raise InputError(f"{len(groups)} near-duplicate groups for {rows} rows: give one group to each row.")
@@ -144,6 +218,11 @@ def _same_rows(*columns: ArrayLike) -> tuple[NDArray[np.int64], ...]:
             wrong = array.tolist()[:5]
             raise InputError(f"label ids {wrong!r}... are not all whole numbers from 0 to {CLASSES - 1} ({', '.join(LABELS)}).")
     return tuple(array.astype(np.int64) for array in arrays)
+
+
+def _difference(seen: float, drawn: NDArray[np.float64], level: float) -> Difference:
+    interval = _interval(drawn, level)
+    return Difference(seen, float(drawn.std(ddof=1)), interval.low, interval.high, level)
 
 
 def _interval(values: NDArray[np.float64], level: float) -> Interval:

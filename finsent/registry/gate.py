@@ -5,10 +5,12 @@ Every rule is listed in the decision, passed or not. Evidence that is absent or 
 of the time, but for winning an exact paired test on the same rows (docs/adr/0003-gate-rules-and-paired-tests.md).
 """
 
+import hashlib
+import json
 import math
 import operator
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from pydantic import ValidationError
@@ -16,6 +18,7 @@ from pydantic import ValidationError
 from finsent.config import GateConfig
 from finsent.evaluation.evidence import Evidence
 from finsent.labels import LABELS
+from finsent.registry.noninferiority import NoWorse, no_worse
 
 Value = float | str | bool | None
 Status = Literal["pass", "fail", "missing"]
@@ -28,7 +31,9 @@ _RELATIONS: Final = {
     "exactly": operator.eq,
 }
 
-_FOR_PEOPLE: Final = {"naive_split", "scored_with"}  # no rule rests on these, and they need not be there
+_FOR_PEOPLE: Final = {"naive_split", "scored_with", "taken_at"}  # no rule rests on these, and they need not be there
+FLOORS: Final = {"majority": "the most frequent class", "source_majority": "each source's most frequent class", "tfidf": "TF-IDF"}
+"""What any version must beat significantly, and what to call it."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,11 @@ class Decision:
     """Why not, a sentence for each rule that did not pass; or what the promotion rests on."""
 
 
+def rules_digest(rules: GateConfig) -> str:
+    """SHA-256 of the rules: evidence states by it which rules were declared when it was taken."""
+    return hashlib.sha256(json.dumps(rules.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+
 def decide(evidence: Evidence, rules: GateConfig, current_champion: str | None) -> Decision:
     """Whether the version that `evidence` is about may take the place of `current_champion` (None: there is none yet)."""
     try:
@@ -65,8 +75,9 @@ def decide(evidence: Evidence, rules: GateConfig, current_champion: str | None) 
         return _refuse_unreadable(error)
     results = (
         *_soundness(whole, rules),
-        *_floors(whole, rules),
-        *_against_tfidf(whole, rules),
+        *_minima(whole, rules),
+        *against_floors(whole, rules),
+        *_robustness(whole, rules),
         *_round_trip(whole, rules),
         *_against_champion(whole, rules, current_champion),
     )
@@ -76,7 +87,10 @@ def decide(evidence: Evidence, rules: GateConfig, current_champion: str | None) 
     if current_champion is None:
         basis = "There is no champion yet: the champion rules were skipped, and the other rules alone decided."
     else:
-        basis = f"Better than champion {current_champion} on the same rows by an exact paired test, and no class is worse."
+        basis = (
+            f"Better than champion {current_champion} on the same rows by an exact paired test, and shown to be no worse in any "
+            "class or slice that is judged."
+        )
     return Decision("promote", results, (basis,))
 
 
@@ -84,6 +98,17 @@ def _soundness(evidence: Evidence, rules: GateConfig) -> Iterator[RuleResult]:
     absent = ", ".join(_absent(evidence))
     reason = f"Evidence is missing or not a number: {absent}." if absent else "Every piece of evidence is there."
     yield RuleResult("evidence_complete", absent or "complete", "complete", "missing" if absent else "pass", reason)
+
+    declared, now = evidence.rules_sha256, rules_digest(rules)
+    if declared != now:
+        reason = (
+            f"The gate's rules are not those declared when the evidence was taken ({_short(declared)}, now {_short(now)}). "
+            "Rules are set before a look, not after: put them back, or evaluate again under the new ones."
+        )
+        yield RuleResult("rules_declared", _short(declared), _short(now), "fail" if declared else "missing", reason)
+    else:
+        reason = "The rules are those that were declared when the evidence was taken."
+        yield RuleResult("rules_declared", _short(declared), _short(now), "pass", reason)
 
     counts = _row_counts(evidence)
     listed = ", ".join(f"{name} {count:,}" for name, count in counts.items())
@@ -98,7 +123,7 @@ def _soundness(evidence: Evidence, rules: GateConfig) -> Iterator[RuleResult]:
         yield _rule("leaks", evidence.leaks, "exactly", 0, "Pairs of equal or nearly equal tweets across splits")
 
 
-def _floors(evidence: Evidence, rules: GateConfig) -> Iterator[RuleResult]:
+def _minima(evidence: Evidence, rules: GateConfig) -> Iterator[RuleResult]:
     metrics: Any = evidence.metrics
     yield _rule("accuracy", _at(metrics, "accuracy"), "at least", rules.min_accuracy, "Accuracy")
     yield _rule("macro_f1", _at(metrics, "macro_f1"), "at least", rules.min_macro_f1, "Macro-F1")
@@ -108,12 +133,30 @@ def _floors(evidence: Evidence, rules: GateConfig) -> Iterator[RuleResult]:
     yield _rule("ece", evidence.ece, "at most", rules.max_ece, "Calibration error after temperature scaling")
 
 
-def _against_tfidf(evidence: Evidence, rules: GateConfig) -> Iterator[RuleResult]:
-    floor: Any = evidence.baseline
-    accuracy, least = _at(evidence.metrics, "accuracy"), _at(floor, "accuracy")
-    yield _rule("beats_tfidf", accuracy, "above", least, "Accuracy, against the TF-IDF floor's")
-    p_value, what = _at(floor, "mcnemar", "p_one_sided"), "p of the exact McNemar test against the TF-IDF floor"
-    yield _rule("beats_tfidf_significantly", p_value, "below", rules.alpha, what)
+def against_floors(evidence: Evidence, rules: GateConfig) -> tuple[RuleResult, ...]:
+    """Whether the version beats every floor; all must be beaten, so no correction is needed (intersection-union)."""
+    floors: Any = evidence.floors
+    results = []
+    for floor, name in FLOORS.items():
+        accuracy, least = _at(evidence.metrics, "accuracy"), _at(floors, floor, "accuracy")
+        results.append(_rule(f"beats_{floor}", accuracy, "above", least, f"Accuracy, against that of {name}"))
+        p_value, what = _at(floors, floor, "mcnemar", "p_one_sided"), f"p of the exact McNemar test against {name}"
+        results.append(_rule(f"beats_{floor}_significantly", p_value, "below", rules.alpha, what))
+    return tuple(results)
+
+
+def _robustness(evidence: Evidence, rules: GateConfig) -> Iterator[RuleResult]:
+    checks: Any = evidence.robustness or {}
+    limits = {"invariance": rules.max_flip_rate, "direction": rules.max_direction_failures}
+    done = {"invariance": "change", "direction": "stay as they were"}
+    for kind, limit in limits.items():
+        found = {name: check for name, check in checks.items() if _at(check, "kind") == kind}
+        if not found:
+            reason = f"No check of {kind} was made: evaluate again."
+            yield RuleResult(f"robust.{kind}", None, limit, "missing", reason)
+        for name, check in found.items():
+            what = f"Share of predictions that {done[kind]} under {name.replace('_', ' ')} ({_at(check, 'n')} texts)"
+            yield _rule(f"robust.{name}", _at(check, "failure_rate"), "at most", limit, what)
 
 
 def _round_trip(evidence: Evidence, rules: GateConfig) -> Iterator[RuleResult]:
@@ -125,12 +168,15 @@ def _round_trip(evidence: Evidence, rules: GateConfig) -> Iterator[RuleResult]:
     ):
         what = f"Largest logit difference between {between}"
         yield _rule(f"round_trip.{name}", _at(proof, key), "at most", rules.max_logit_difference, what)
-    same = _at(proof, "head_hash_equal")
-    status: Status = "missing" if same is None else "pass" if same is True else "fail"
-    verdict = {"pass": "shown", "fail": "shown to be false", "missing": "not shown"}[status]
-    yield RuleResult(
-        "round_trip.head", same, True, status, f"The classification head in the registry is the trained one: {verdict}."
-    )
+    for name, key, what in (
+        ("head", "head_hash_equal", "The classification head in the registry is the trained one"),
+        ("labels", "labels_equal", "The order of the labels is training's"),
+        ("pooling", "padding_equal", "Padding side, padding token and pooled position are training's"),
+    ):
+        same = _at(proof, key)
+        status: Status = "missing" if same is None else "pass" if same is True else "fail"
+        verdict = {"pass": "shown", "fail": "shown to be false", "missing": "not shown"}[status]
+        yield RuleResult(f"round_trip.{name}", same, True, status, f"{what}: {verdict}.")
 
 
 def _against_champion(evidence: Evidence, rules: GateConfig, current: str | None) -> Iterator[RuleResult]:
@@ -155,11 +201,62 @@ def _against_champion(evidence: Evidence, rules: GateConfig, current: str | None
     yield RuleResult("champion_compared", str(other) if other else None, str(own), status, reason)
 
     p_value, what = _at(champion, "mcnemar", "p_one_sided"), f"p of the exact McNemar test against champion {current}"
-    yield _rule("beats_champion", p_value, "below", rules.alpha, what)
-    for label in LABELS:
-        low = _at(champion, "paired_bootstrap", "class_f1_difference", label, "low")
-        what = f"F1 of {label} minus the champion's, lower end of the paired interval"
-        yield _rule(f"class_no_worse.{label}", low, "above", -rules.class_margin, what)
+    result = _rule("beats_champion", p_value, "below", rules.alpha, what)
+    yield replace(result, reason=f"{result.reason} {power_in_words(_at(champion, 'power'))}")
+    yield from _no_worse_overall(champion, rules)
+    yield from _no_worse_by_slice(evidence, rules)
+
+
+def power_in_words(power: Any) -> str:
+    """What the test set could have shown."""
+    least, chance = _number(_at(power, "detectable_difference")), _number(_at(power, "power"))
+    if chance is None:
+        return "What this test set can see is not stated."
+    if least is None:
+        return "This test set is too small to see any difference reliably between two models that disagree so seldom."
+    return f"This test set can see differences above {100 * least:.1f} points of accuracy ({chance:.0%} of the time)."
+
+
+def _no_worse_overall(champion: Any, rules: GateConfig) -> Iterator[RuleResult]:
+    paired = _at(champion, "paired_bootstrap")
+    macro = {"macro_f1": _estimate(_at(paired, "macro_f1_difference"))}
+    by_class = {label: _estimate(_at(paired, "class_f1_difference", label)) for label in LABELS}
+    for name, verdict in no_worse(macro, rules.macro_f1_margin, rules.alpha).items():
+        yield _margin_rule(f"{name}_no_worse", "Macro-F1", verdict, rules.macro_f1_margin)
+    for label, verdict in no_worse(by_class, rules.class_margin, rules.alpha).items():
+        yield _margin_rule(f"class_no_worse.{label}", f"F1 of {label}", verdict, rules.class_margin)
+
+
+def _no_worse_by_slice(evidence: Evidence, rules: GateConfig) -> Iterator[RuleResult]:
+    slices: Any = evidence.slices or {}
+    every = {f"{dimension}={value}": found for dimension, values in slices.items() for value, found in values.items()}
+    judged = {
+        name: _estimate(found.get("accuracy_difference")) for name, found in every.items() if found["n"] >= rules.min_slice_rows
+    }
+    small = [f"{name} ({found['n']})" for name, found in every.items() if name not in judged]
+    reason = f"Slices judged: {len(judged)} of {len(every)}."
+    if small:
+        reason += f" Of fewer than {rules.min_slice_rows} rows, so shown and not judged: {', '.join(small)}."
+    status: Status = "pass" if every else "missing"
+    yield RuleResult("slices_judged", f"{len(judged)} of {len(every)}" if every else None, None, status, reason)
+    for name, verdict in no_worse(judged, rules.slice_margin, rules.alpha).items():
+        yield _margin_rule(f"slice_no_worse.{name}", f"Accuracy on {name}", verdict, rules.slice_margin)
+
+
+def _estimate(record: Any) -> tuple[float, float]:
+    """Difference and standard error; NaN where one is missing, which shows nothing."""
+    difference, error = _number(_at(record, "difference")), _number(_at(record, "standard_error"))
+    return (math.nan, math.nan) if difference is None or error is None else (difference, error)
+
+
+def _margin_rule(name: str, what: str, verdict: NoWorse, margin: float) -> RuleResult:
+    if not math.isfinite(verdict.lower):
+        return RuleResult(name, None, -margin, "missing", f"{what} minus the champion's: no finite value, so nothing is shown.")
+    reason = (
+        f"{what} minus the champion's: {100 * verdict.difference:+.1f} points, lower end {100 * verdict.lower:+.1f} "
+        f"(one-sided {100 * verdict.level:.2f} % interval), required above {-100 * margin:+.1f}."
+    )
+    return RuleResult(name, round(verdict.lower, 6), -margin, "pass" if verdict.shown else "fail", reason)
 
 
 def _rule(name: str, value: Any, relation: str, threshold: Any, what: str) -> RuleResult:
@@ -200,7 +297,12 @@ def _absent(evidence: Evidence) -> Iterator[str]:
             yield name
         yield from _not_finite(name, value)
     by_label = ("metrics.per_class", "champion.metrics.per_class", "champion.paired_bootstrap.class_f1_difference")
-    expected = {"intervals": ("accuracy", "macro_f1"), **dict.fromkeys(by_label, LABELS)}
+    expected = {
+        "intervals": ("accuracy", "macro_f1", "mcc", "ece", "brier"),
+        "floors": tuple(FLOORS),
+        "slices": ("source",),
+        **dict.fromkeys(by_label, LABELS),
+    }
     for path, keys in expected.items():
         first, *rest = path.split(".")
         section = _at(getattr(evidence, first), *rest)
@@ -221,13 +323,17 @@ def _row_counts(evidence: Evidence) -> dict[str, int]:
     for name, metrics in (("metrics", evidence.metrics), ("champion", _at(evidence.champion, "metrics"))):
         if metrics is not None:
             counts |= {name: metrics["n"], f"{name} confusion": sum(map(sum, metrics["confusion"]))}
-    if evidence.per_source is not None:
-        counts["sources"] = sum(source["n"] for source in evidence.per_source.values())
+    for dimension, values in (evidence.slices or {}).items():
+        counts[f"slices by {dimension}"] = sum(found["n"] for found in values.values())
     return counts
 
 
 def _class_rows(metrics: Any) -> list[int]:
     return [] if metrics is None else [sum(row) for row in metrics["confusion"]]
+
+
+def _short(digest: str | None) -> str | None:
+    return digest[:12] if digest else None
 
 
 def _named(version: str | None) -> str:
