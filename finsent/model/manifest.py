@@ -18,6 +18,8 @@ from finsent.labels import LABELS
 
 MANIFEST = "manifest.json"
 PROBE = "probe.json"
+POOLING = "last token that is not padding"
+"""Whose hidden state the head reads, whatever the padding."""
 _UNSAFE_ENDINGS = {".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle", ".py"}
 _REQUIRED = ("adapter_model.safetensors", "adapter_config.json")
 
@@ -37,7 +39,7 @@ class Manifest(BaseModel):
     max_length: int
     padding_side: str
     pad_token_id: int
-    pooling: str = "last token that is not padding"
+    pooling: str = POOLING
     data_version: int | None
     data_fingerprint: str | None
     split_rule: str

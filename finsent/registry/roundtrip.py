@@ -18,7 +18,8 @@ import numpy as np
 
 from finsent.errors import FinsentError, Refused
 from finsent.home import Home, resolve_home
-from finsent.model.manifest import PROBE
+from finsent.labels import LABELS
+from finsent.model.manifest import POOLING, PROBE, verify
 from finsent.registry.versions import adapter_path
 
 _TIMEOUT = 1800  # seconds; an 8B base from a cold disk takes minutes
@@ -32,6 +33,10 @@ class RoundTrip:
     """Largest difference to training's logits on the probe texts."""
     head_hash_equal: bool
     """The loaded model's head has the very weights whose hash training recorded."""
+    labels_equal: bool
+    """The loaded model names its outputs as training's manifest does, in that order."""
+    padding_equal: bool
+    """Padding side, padding token (of tokenizer and model) and pooled position of what was loaded are training's."""
     max_padding_difference: float
     """Largest difference of logits between padding on either side (absolute positions: between little and much padding)."""
     max_batch_difference: float
@@ -49,6 +54,10 @@ class Found:
     other_side: list[list[float]]
     one_by_one: list[list[float]]
     head_sha256: str
+    labels: list[str]
+    """What the loaded model calls its outputs."""
+    padding: list[Any]
+    """Side, and padding token by the tokenizer and by the model."""
 
 
 def prove(home: Home, name: str, version: str) -> RoundTrip:
@@ -58,7 +67,8 @@ def prove(home: Home, name: str, version: str) -> RoundTrip:
         Refused: the new process could not load the version (its reason is quoted), or training recorded no hash of the head.
     """
     started = time.monotonic()
-    probe = json.loads((adapter_path(home, name, version) / PROBE).read_text(encoding="utf-8"))
+    folder = adapter_path(home, name, version)
+    probe, manifest = json.loads((folder / PROBE).read_text(encoding="utf-8")), verify(folder)
     if not isinstance(probe.get("head_sha256"), str):
         raise Refused(f"round trip of version {version!r}: its probe records no hash of the trained head. Train it again.")
     found = _in_new_process(home, name, version)
@@ -71,6 +81,9 @@ def prove(home: Home, name: str, version: str) -> RoundTrip:
     return RoundTrip(
         max_logit_difference=_largest(logits, probe["logits"]),
         head_hash_equal=found.head_sha256 == probe["head_sha256"],
+        labels_equal=tuple(found.labels) == manifest.labels == LABELS,
+        padding_equal=found.padding == [manifest.padding_side, manifest.pad_token_id, manifest.pad_token_id]
+        and manifest.pooling == POOLING,
         max_padding_difference=_largest(logits, found.other_side),
         max_batch_difference=_largest(logits, found.one_by_one),
         probes=len(trained),
@@ -125,6 +138,8 @@ def load_and_repeat(home: Home, name: str, version: str) -> Found:
             other_side=predict_logits(loaded, texts, token_budget=every, **forced).tolist(),
             one_by_one=predict_logits(loaded, texts, token_budget=1).tolist(),
             head_sha256=head_sha256(loaded.model),
+            labels=[loaded.model.config.id2label[index] for index in range(len(loaded.manifest.labels))],
+            padding=[loaded.tokenizer.padding_side, loaded.tokenizer.pad_token_id, loaded.model.config.pad_token_id],
         )
 
 

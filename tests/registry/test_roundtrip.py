@@ -20,6 +20,8 @@ def test_sound_version_is_proved(mlflow_home, tiny_config, make_adapter):
     proof = roundtrip.prove(mlflow_home, "finsent", version)
     assert proof.max_logit_difference < 1e-4
     assert proof.head_hash_equal
+    assert proof.labels_equal
+    assert proof.padding_equal
     assert proof.max_padding_difference < 1e-2
     assert proof.max_batch_difference < 1e-2
     assert proof.probes == 5
@@ -52,6 +54,31 @@ def test_head_that_is_not_the_trained_one_is_found(mlflow_home, tiny_config, mak
     found = roundtrip.prove(mlflow_home, "finsent", register(mlflow_home, tiny_config, other))
     assert found.max_logit_difference < 1e-4
     assert not found.head_hash_equal
+
+
+@pytest.mark.filterwarnings("ignore")  # torch and transformers deprecate things of their own while loading
+@pytest.mark.parametrize(
+    ("change", "untrue"),
+    [
+        (lambda model, tokenizer: model.config.id2label.update({1: "Bearish", 2: "Bullish"}), "labels_equal"),
+        (lambda model, tokenizer: setattr(model.config, "pad_token_id", 7), "padding_equal"),
+        (lambda model, tokenizer: setattr(tokenizer, "padding_side", "right"), "padding_equal"),
+    ],
+)
+def test_labels_and_padding_are_those_of_what_was_loaded(mlflow_home, tiny_config, make_adapter, monkeypatch, change, untrue):
+    from finsent.model import adapter
+
+    load = adapter.load_adapter
+
+    def load_changed(folder, home):
+        loaded = load(folder, home)
+        change(loaded.model, loaded.tokenizer)
+        return loaded
+
+    monkeypatch.setattr(roundtrip, "_in_new_process", roundtrip.load_and_repeat)
+    monkeypatch.setattr(adapter, "load_adapter", load_changed)  # a library that loads otherwise, as one did before
+    found = roundtrip.prove(mlflow_home, "finsent", register(mlflow_home, tiny_config, make_adapter(0)))
+    assert {name for name in ("head_hash_equal", "labels_equal", "padding_equal") if not getattr(found, name)} == {untrue}
 
 
 def test_probe_without_a_hash_of_the_head_proves_nothing(mlflow_home, tiny_config, make_adapter, tmp_path):
