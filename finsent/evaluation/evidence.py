@@ -95,7 +95,7 @@ class SliceRecord(TypedDict):
     accuracy_interval: IntervalRecord
     macro_f1: float
     mcc: float
-    floor_accuracy: float
+    floor_accuracy: NotRequired[float]
     champion_accuracy: NotRequired[float]
     accuracy_difference: NotRequired[DifferenceRecord]
 

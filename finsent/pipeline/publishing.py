@@ -1,0 +1,175 @@
+"""What an evaluation and a decision leave for people: artifacts, metrics and tags in MLflow, the report, the model card."""
+
+import json
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finsent.config import Config
+from finsent.evaluation.evidence import Evidence
+from finsent.home import Home
+from finsent.labels import LABELS
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+    from finsent.data.dataset import Split
+    from finsent.pipeline.gathering import Measured
+
+EVIDENCE_FOLDER = "evaluation"
+"""Where evidence, predictions, plots, report and card lie among the training run's artifacts."""
+
+
+def keep(
+    config: Config,
+    home: Home,
+    record: "ModelVersion",
+    evidence: Evidence,
+    test: "Split",
+    own: "Measured",
+    rival: "Measured | None",
+) -> bool:
+    """Artifacts on the training run, metrics on the LoggedModel; the ledger and the tags that say so come last.
+
+    Returns:
+        Whether the version is a candidate: it beats every floor significantly.
+    """
+    from finsent.model.engine import probabilities
+    from finsent.pipeline.exhibit import record_evidence
+    from finsent.registry.gate import against_floors
+    from finsent.registry.stages import set_candidate
+    from finsent.registry.tracking import connect, log_dataset
+    from finsent.registry.versions import log_model_metrics, set_tags
+
+    client, version = connect(home), evidence.model_version
+    scaled = probabilities(own.logits, own.manifest.temperature)
+    with tempfile.TemporaryDirectory(prefix="finsent-evaluation-") as scratch:
+        folder = Path(scratch)
+        _write_predictions(folder / "predictions.parquet", test, scaled, rival)
+        content = evidence.model_dump_json(indent=2).encode()
+        (folder / "evidence.json").write_bytes(content)
+        _write_pages(folder, evidence, test, own, rival, scaled)
+        client.log_artifacts(record.run_id, str(folder), EVIDENCE_FOLDER)
+    dataset = log_dataset(
+        client,
+        record.run_id,
+        home,
+        table="tweets",
+        version=evidence.data_version or 0,
+        fingerprint=evidence.data_fingerprint or "",
+        context="evaluation",
+        split="test",
+        rows=evidence.n_test,
+    )
+    log_model_metrics(client, evidence.model_name, version, scalars(evidence), run_id=record.run_id, dataset=dataset)
+    record_evidence(config, home, client, version, content)
+    assert evidence.metrics is not None, "measured above"  # noqa: S101 - tells the type checker
+    tags = {
+        "evaluation_run": record.run_id,
+        "accuracy": f"{evidence.metrics['accuracy']:.4f}",
+        "macro_f1": f"{evidence.metrics['macro_f1']:.4f}",
+    }
+    set_tags(client, config.registered_model, version, tags)
+    client.update_model_version(config.registered_model, version, description=summary(evidence))
+    short = [rule.reason for rule in against_floors(evidence, config.gate) if rule.status != "pass"]
+    set_candidate(home, config.registered_model, version, short)
+    return not short
+
+
+def keep_for_the_record(config: Config, home: Home, evidence: Evidence, rows: "Split", own: "Measured", what: str) -> str:
+    """The same pages and figures in a run of their own: no evidence, no tag, nothing that the gate reads; the run's id."""
+    from finsent.model.engine import probabilities
+    from finsent.registry.tracking import connect, start_run
+
+    tags = {"model_version": evidence.model_version, "data": Path(what).name}
+    scaled = probabilities(own.logits, own.manifest.temperature)
+    with (
+        start_run(config, home, kind="evaluate", tags=tags) as run_id,
+        tempfile.TemporaryDirectory(prefix="finsent-evaluation-") as scratch,
+    ):
+        client, folder = connect(home), Path(scratch)
+        for key, value in scalars(evidence).items():
+            client.log_metric(run_id, key, value)
+        _write_predictions(folder / "predictions.parquet", rows, scaled, None)
+        # under another name than evidence's: the gate must never take it for that
+        (folder / "figures.json").write_text(evidence.model_dump_json(indent=2), encoding="utf-8")
+        _write_pages(folder, evidence, rows, own, None, scaled)
+        client.log_artifacts(run_id, str(folder), EVIDENCE_FOLDER)
+    return run_id
+
+
+def summary(evidence: Evidence) -> str:
+    """What the registry's page says of a version: its scores beside the floor's and the champion's, and where the rest is."""
+    from finsent.evaluation.naive_split import claim_in_words
+    from finsent.registry.gate import power_in_words
+
+    metrics, interval = evidence.metrics, (evidence.intervals or {}).get("accuracy")
+    assert metrics is not None, "measured before"  # noqa: S101 - tells the type checker
+    around = f" (95 % interval {interval['low']:.3f} to {interval['high']:.3f})" if interval else ""
+    lines = [
+        f"Accuracy **{metrics['accuracy']:.3f}**{around}, macro-F1 {metrics['macro_f1']:.3f} on {metrics['n']:,} held-out tweets."
+    ]
+    if evidence.floors:
+        lines.append(f"TF-IDF floor on the same rows: {evidence.floors['tfidf']['accuracy']:.3f}.")
+    if evidence.champion:
+        score = evidence.champion["metrics"]["accuracy"]
+        lines.append(f"Champion, version {evidence.champion_version}, on the same rows: {score:.3f}.")
+        lines.append(power_in_words(evidence.champion["power"]))
+    if evidence.naive_split:
+        lines.append(claim_in_words(evidence.naive_split))
+    found = evidence.leaks_unknown_because or f"{evidence.leaks} leaks across splits."
+    lines.append(f"Data version {evidence.data_version}. {found}")
+    if evidence.looks:
+        lines.append(f"Look {evidence.looks['at_these_rows']} at these test rows.")
+    return " ".join(lines) + f"\n\nReport, model card and evidence: artifacts of the source run, folder `{EVIDENCE_FOLDER}`."
+
+
+def scalars(evidence: Evidence) -> dict[str, float]:
+    """The evidence's figures as MLflow metrics."""
+    metrics, intervals = evidence.metrics, evidence.intervals or {}
+    flat: dict[str, float | None] = {f"test_{key}": metrics[key] for key in ("accuracy", "macro_f1", "mcc")} if metrics else {}
+    for label, scores in (metrics["per_class"] if metrics else {}).items():
+        flat[f"test_f1_{label.lower()}"] = scores["f1"]
+    for key, interval in intervals.items():
+        flat |= {f"test_{key}_low": interval["low"], f"test_{key}_high": interval["high"]}
+    flat |= {"test_ece": evidence.ece, "test_leaks": evidence.leaks, "test_rows": evidence.n_test}
+    if evidence.calibration:
+        flat["test_brier"] = evidence.calibration["brier"]
+        if abstention := evidence.calibration["abstention"]:
+            flat |= {"test_coverage": abstention["coverage"], "test_answered_precision": abstention["precision"]}
+    for name, floor in (evidence.floors or {}).items():
+        flat |= {f"{name}_accuracy": floor["accuracy"], f"{name}_macro_f1": floor["macro_f1"]}
+    for name, check in (evidence.robustness or {}).items():
+        flat[f"robustness_{name}"] = check["failure_rate"]
+    if evidence.speed:
+        flat |= {key: evidence.speed[key] for key in ("rows_per_second", "latency_ms_p50", "latency_ms_p95", "cost_per_million")}
+    if evidence.naive_split:
+        naive = evidence.naive_split
+        flat |= {"naive_split_accuracy": naive["claimed_accuracy"], "training_accuracy": naive["training_accuracy"]}
+    if evidence.champion:
+        flat |= {f"champion_{key}": evidence.champion["metrics"][key] for key in ("accuracy", "macro_f1")}
+        flat["champion_p"] = evidence.champion["mcnemar"]["p_one_sided"]
+    if evidence.looks:
+        flat["test_looks"] = evidence.looks["at_these_rows"]
+    return {key: float(value) for key, value in flat.items() if value is not None}
+
+
+def _write_predictions(path: Path, rows: "Split", scaled: NDArray[np.float64], rival: "Measured | None") -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns: dict[str, Any] = {
+        "id": rows.ids,
+        "source": rows.sources,
+        "label": [LABELS[i] for i in rows.labels],
+        "prediction": [LABELS[i] for i in scaled.argmax(axis=1)],
+        **{f"p_{label.lower()}": scaled[:, i] for i, label in enumerate(LABELS)},
+    }
+    if rival is not None:
+        columns["champion_prediction"] = [LABELS[i] for i in rival.labels]
+    pq.write_table(pa.table(columns), path)
