@@ -38,7 +38,7 @@ def no_worse(differences: Mapping[str, tuple[float, float]], margin: float, alph
         difference, error = differences[name]
         corrected = alpha / (len(ordered) - rank)
         lower = difference - _NORMAL.inv_cdf(1 - corrected) * error
-        standing = standing and math.isfinite(lower) and lower > -margin
+        standing = standing and math.isfinite(lower) and error >= 0 and lower > -margin
         verdicts[name] = NoWorse(difference, lower, 1 - corrected, standing)
     return {name: verdicts[name] for name in differences}
 

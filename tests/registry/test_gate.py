@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from finsent.config import GateConfig
 from finsent.evaluation.evidence import Evidence
-from finsent.evaluation.statistics import bootstrap, class_f1, confusion_matrix, mcnemar, paired_bootstrap
+from finsent.evaluation.statistics import accuracy_difference, bootstrap, class_f1, confusion_matrix, mcnemar, paired_bootstrap
 from finsent.labels import LABELS
-from finsent.registry.gate import decide
+from finsent.registry.gate import FLOORS, decide, rules_digest
 
 RULES = GateConfig()
+DIFFERENCE = {"difference": 0.02, "standard_error": 0.01, "low": 0.0, "high": 0.04, "level": 0.95}
 CONFUSION = [[850, 90, 60], [80, 1100, 20], [50, 30, 720]]
 
 
@@ -44,9 +45,23 @@ def passing(champion="3"):
     compared = {
         "metrics": metrics_of([[800, 120, 80], [120, 1050, 30], [70, 50, 680]]),
         "mcnemar": significant,
-        "paired_bootstrap": {"macro_f1_difference": interval, "class_f1_difference": dict.fromkeys(LABELS, interval)},
+        "paired_bootstrap": {
+            "macro_f1_difference": DIFFERENCE,
+            "class_f1_difference": {label: dict(DIFFERENCE) for label in LABELS},
+        },
+        "power": {
+            "groups": 2900,
+            "discordant_share": 0.06,
+            "detectable_difference": 0.012,
+            "alpha": 0.05,
+            "power": 0.8,
+        },
     }
-    scores = {"accuracy": 0.89, "macro_f1": 0.88, "baseline_accuracy": 0.8}
+    scores = {"accuracy": 0.89, "accuracy_interval": interval, "macro_f1": 0.88, "mcc": 0.8, "floor_accuracy": 0.8}
+    if champion:
+        scores["accuracy_difference"] = DIFFERENCE
+    floor = {"accuracy": 0.8, "macro_f1": 0.78, "mcnemar": significant}
+    check = {"n": 300, "failure_rate": 0.05, "interval": interval}
     return {
         "model_name": "finsent",
         "model_version": "4",
@@ -54,20 +69,42 @@ def passing(champion="3"):
         "data_fingerprint": "abc",
         "n_test": 3000,
         "metrics": metrics,
-        "intervals": {"accuracy": interval, "macro_f1": interval},
-        "per_source": {"pyfin": {"n": 1000, **scores}, "zeroshot": {"n": 2000, **scores}},
+        "intervals": dict.fromkeys(("accuracy", "macro_f1", "mcc", "ece", "brier"), interval),
+        "slices": {
+            "source": {"pyfin": {"n": 1000, **copy.deepcopy(scores)}, "zeroshot": {"n": 2000, **copy.deepcopy(scores)}},
+            "emoji": {"with": {"n": 100, **copy.deepcopy(scores)}, "without": {"n": 2900, **copy.deepcopy(scores)}},
+        },
         "ece": 0.02,
         "temperature": 1.3,
+        "calibration": {
+            "brier": 0.2,
+            "ece_before_scaling": 0.08,
+            "abstention": {"target_precision": 0.9, "threshold": 0.6, "coverage": 0.9, "precision": 0.92},
+        },
         "leaks": 0,
-        "baseline": {"accuracy": 0.8, "macro_f1": 0.78, "mcnemar": significant},
+        "floors": {name: copy.deepcopy(floor) for name in FLOORS},
+        "robustness": {"typos": {"kind": "invariance", **check}, "negation": {"kind": "direction", **check}},
         "champion_version": champion,
         "champion_compared": champion is not None,
         "champion": compared if champion else None,
         "round_trip": {
             "max_logit_difference": 1e-4,
             "head_hash_equal": True,
+            "labels_equal": True,
+            "padding_equal": True,
             "max_padding_difference": 1e-4,
             "max_batch_difference": 1e-4,
+        },
+        "manifest_sha256": "cd" * 32,
+        "rules_sha256": rules_digest(RULES),
+        "looks": {"at_these_rows": 1, "at_any_rows": 3},
+        "speed": {
+            "device": "cpu",
+            "rows_per_second": 400.0,
+            "latency_ms_p50": 8.0,
+            "latency_ms_p95": 11.0,
+            "hours_per_million": 0.7,
+            "cost_per_million": None,
         },
     }
 
@@ -131,15 +168,24 @@ CASES = [
     ("metrics.per_class.Bearish.f1", 0.19, "class_f1.Bearish", "F1 of Bearish: 0.19, required at least 0.2"),
     ("ece", 0.11, "ece", "required at most 0.1"),
     ("ece", math.nan, "ece", "no finite value"),
-    ("baseline.accuracy", 0.89, "beats_tfidf", "required above 0.89"),
-    ("baseline.accuracy", math.nan, "beats_tfidf", "no finite threshold"),
-    ("baseline.mcnemar.p_one_sided", 0.05, "beats_tfidf_significantly", "required below 0.05"),
+    ("floors.tfidf.accuracy", 0.89, "beats_tfidf", "required above 0.89"),
+    ("floors.tfidf.accuracy", math.nan, "beats_tfidf", "no finite threshold"),
+    ("floors.tfidf.mcnemar.p_one_sided", 0.05, "beats_tfidf_significantly", "required below 0.05"),
+    ("floors.source_majority.mcnemar.p_one_sided", 0.2, "beats_source_majority_significantly", "each source's most frequent"),
+    ("floors.majority.accuracy", 0.9, "beats_majority", "the most frequent class: 0.89, required above 0.9"),
+    ("robustness.typos.failure_rate", 0.21, "robust.typos", "predictions that change under typos (300 texts): 0.21, required at"),
+    ("robustness.negation.failure_rate", 0.81, "robust.negation", "that stay as they were under negation"),
+    ("robustness.negation.kind", "invariance", "robust.direction", "No check of direction was made"),
+    ("rules_sha256", "ab" * 32, "rules_declared", "not those declared when the evidence was taken (abababababab, now"),
+    ("rules_sha256", None, "rules_declared", "Rules are set before a look"),
     ("round_trip.max_logit_difference", 0.011, "round_trip.logits", "required at most 0.01"),
     ("round_trip.head_hash_equal", False, "round_trip.head", "shown to be false"),
     ("round_trip.max_padding_difference", 0.02, "round_trip.padding", "required at most 0.01"),
     ("round_trip.max_batch_difference", 0.02, "round_trip.batch", "required at most 0.01"),
     ("round_trip.max_batch_difference", math.nan, "round_trip.batch", "no finite value"),
     ("round_trip", None, "round_trip.head", "not shown"),
+    ("round_trip.labels_equal", False, "round_trip.labels", "order of the labels is training's: shown to be false"),
+    ("round_trip.padding_equal", False, "round_trip.pooling", "pooled position are training's: shown to be false"),
     (
         "champion_version",
         "2",
@@ -150,10 +196,33 @@ CASES = [
     ("champion_compared", False, "champion_compared", "was not scored on the same rows"),
     ("champion.metrics.confusion", [[1000, 0, 0], [0, 1199, 0], [0, 0, 801]], "champion_compared", "scored other rows"),
     ("champion.mcnemar.p_one_sided", 0.06, "beats_champion", "against champion 3: 0.06, required below 0.05"),
-    ("champion.paired_bootstrap.class_f1_difference.Neutral.low", -0.03, "class_no_worse.Neutral", "required above -0.03"),
-    ("per_source.pyfin.n", 1001, "same_rows", "sources 3,001"),
+    ("champion.mcnemar.p_one_sided", 0.06, "beats_champion", "can see differences above 1.2 points of accuracy (80% of the"),
+    (
+        "champion.paired_bootstrap.class_f1_difference.Neutral.difference",
+        -0.02,
+        "class_no_worse.Neutral",
+        "F1 of Neutral minus the champion's: -2.0 points, lower end -3.6 (one-sided 95.00 % interval), required above -3.0",
+    ),
+    ("champion.paired_bootstrap.macro_f1_difference.standard_error", 0.02, "macro_f1_no_worse", "required above -1.0"),
+    ("slices.source.pyfin.accuracy_difference.difference", -0.04, "slice_no_worse.source=pyfin", "required above -5.0"),
+    ("slices.source.pyfin.n", 1001, "same_rows", "slices by source 3,001"),
+    ("slices.emoji.without.n", 2901, "same_rows", "slices by emoji 3,001"),
     ("champion.metrics.n", 2999, "same_rows", "champion 2,999"),
-    ("per_source", {}, "evidence_complete", "per_source"),
+    ("slices", {}, "evidence_complete", "slices"),
+    ("slices", {}, "slices_judged", "Slices judged: 0 of 0"),
+    (
+        "floors",
+        {
+            "tfidf": {
+                "accuracy": 0.1,
+                "macro_f1": 0.1,
+                "mcnemar": dict.fromkeys(("only_a", "only_b", "p_one_sided", "p_two_sided"), 0),
+            }
+        },
+        "evidence_complete",
+        "floors.majority, floors.source_majority",
+    ),
+    ("manifest_sha256", None, "evidence_complete", "manifest_sha256"),
     ("data_fingerprint", "", "evidence_complete", "data_fingerprint"),
     ("intervals", {}, "evidence_complete", "intervals.accuracy"),
 ]
@@ -182,7 +251,8 @@ def test_what_a_naive_split_would_have_claimed_decides_nothing(claimed):
 def test_thresholds_themselves_pass(edge):
     limits = {"n_test": 3000, "metrics.accuracy": 0.89, "ece": 0.1, "round_trip.max_logit_difference": 0.01}
     rules = GateConfig(min_accuracy=0.89, min_test_rows=3000)
-    assert decide(Evidence(**put(passing(), edge, limits[edge])), rules, "3").decision == "promote"
+    data = passing() | {"rules_sha256": rules_digest(rules)}
+    assert decide(Evidence(**put(data, edge, limits[edge])), rules, "3").decision == "promote"
 
 
 @pytest.mark.parametrize("difference", ["max_padding_difference", "max_batch_difference"])
@@ -190,7 +260,8 @@ def test_the_gate_decides_on_invariance_by_its_own_rule_whatever_the_evaluation_
     data = put(passing(), f"round_trip.{difference}", 0.02)
     data["round_trip"] |= {"padding_invariant": True, "batch_invariant": True}
     assert decide(Evidence(**data), RULES, "3").decision == "refuse"
-    assert decide(Evidence(**data), GateConfig(max_logit_difference=0.05), "3").decision == "promote"
+    laxer = GateConfig(max_logit_difference=0.05)
+    assert decide(Evidence(**data | {"rules_sha256": rules_digest(laxer)}), laxer, "3").decision == "promote"
 
 
 def test_evidence_that_met_a_champion_is_void_when_there_is_none_now():
@@ -219,15 +290,22 @@ def test_no_evidence_at_all_is_refused():
     assert all(rule.status != "pass" for rule in decision.rules if rule.name != "champion_current")
 
 
-PIECES = sorted(set(leaves(passing())) - {"model_name", "model_version"})
-NUMBERS = [path for path in PIECES if path not in {"champion_version", "data_fingerprint"}]
+OPTIONAL = {"speed.cost_per_million", "calibration.abstention", "champion.power.detectable_difference"}
+"""None where there is nothing to say: no price, no threshold of its own, no difference that could be seen."""
+PIECES = sorted(
+    path
+    for path in set(leaves(passing())) - {"model_name", "model_version"} - OPTIONAL
+    if not path.endswith("floor_accuracy") and not path.startswith(("calibration.abstention", "slices.emoji"))
+)
+TEXT = ("champion_version", "data_fingerprint", "manifest_sha256", "rules_sha256")
+NUMBERS = [path for path in PIECES if path not in TEXT]
 
 
 @settings(deadline=None, max_examples=len(PIECES) * 4)
 @given(st.sampled_from(PIECES), st.booleans(), st.booleans())
 def test_without_any_one_piece_of_evidence_nothing_is_promoted(path, absent, first):
     data = passing(champion=None if first else "3")
-    if first and path.startswith("champion"):
+    if first and (path.startswith("champion") or path.endswith("accuracy_difference") or ".accuracy_difference." in path):
         path = "metrics"
     hollow = unchecked(put(data, path, None) if absent or "." not in path else remove(data, path))
     assert decide(hollow, RULES, None if first else "3").decision == "refuse"
@@ -239,7 +317,7 @@ def test_nothing_that_is_no_number_is_promoted(path, value):
     assert decide(unchecked(put(passing(), path, value)), RULES, "3").decision == "refuse"
 
 
-@pytest.mark.parametrize("path", ["ece", "metrics.accuracy", "baseline.accuracy", "champion.mcnemar.p_one_sided"])
+@pytest.mark.parametrize("path", ["ece", "metrics.accuracy", "floors.tfidf.accuracy", "champion.mcnemar.p_one_sided"])
 def test_a_decision_holds_no_nan_so_that_the_ledger_can_keep_it(path):
     decision = decide(unchecked(put(passing(), path, math.nan)), RULES, "3")
     held = [value for rule in decision.rules for value in (rule.value, rule.threshold) if isinstance(value, float)]
@@ -269,16 +347,20 @@ def compared(rng, n, disagreement, advantage):
     groups = [str(group) for group in rng.integers(0, n, n)]
     own, other = confusion_matrix(labels, challenger), confusion_matrix(labels, champion)
     data = passing()
+    record = data["slices"]["source"]["pyfin"] | {"n": n}
     data |= {
         "n_test": n,
         "metrics": metrics_of(own),
-        "intervals": bootstrap(labels, challenger, groups, 100),
-        "per_source": {"simulated": {**data["per_source"]["pyfin"], "n": n}},
+        "intervals": data["intervals"] | bootstrap(labels, challenger, groups, 100),
+        "slices": {
+            "source": {"simulated": record | {"accuracy_difference": accuracy_difference(labels, challenger, champion, groups)}}
+        },
     }
     data["champion"] = {
         "metrics": metrics_of(other),
-        "mcnemar": mcnemar(labels, challenger, champion),
+        "mcnemar": mcnemar(labels, challenger, champion, groups),
         "paired_bootstrap": paired_bootstrap(labels, challenger, champion, groups, 200, seed=int(rng.integers(1 << 31))),
+        "power": data["champion"]["power"],
     }
     return Evidence(**data)
 
@@ -299,3 +381,26 @@ def test_a_clearly_better_model_is_promoted():
     rng = np.random.default_rng(7)
     decisions = [decide(compared(rng, n=3000, disagreement=0.08, advantage=0.025), RULES, "3").decision for _ in range(40)]
     assert decisions.count("promote") >= 38
+
+
+def test_a_slice_too_small_to_judge_is_named_and_decides_nothing():
+    decision = decide(Evidence(**put(passing(), "slices.emoji.with.accuracy_difference.difference", -0.5)), RULES, "3")
+    assert decision.decision == "promote"
+    (judged,) = [rule for rule in decision.rules if rule.name == "slices_judged"]
+    assert judged.value == "3 of 4"
+    assert "Of fewer than 200 rows, so shown and not judged: emoji=with (100)" in judged.reason
+
+
+def test_a_judged_slice_without_a_difference_shows_nothing():
+    decision = decide(Evidence(**remove(passing(), "slices.source.pyfin.accuracy_difference")), RULES, "3")
+    (result,) = [rule for rule in decision.rules if rule.name == "slice_no_worse.source=pyfin"]
+    assert (decision.decision, result.status) == ("refuse", "missing")
+
+
+def test_any_change_of_the_rules_changes_their_digest():
+    changed = {
+        "approval": "automatic", "alpha": 0.04, "slice_margin": 0.06, "min_test_rows": 1, "max_ece": 0.2, "max_flip_rate": 0.3
+    }  # fmt: skip
+    digests = {rules_digest(RULES.model_copy(update={key: value})) for key, value in changed.items()}
+    assert len(digests | {rules_digest(RULES)}) == len(changed) + 1
+    assert rules_digest(GateConfig()) == rules_digest(RULES)

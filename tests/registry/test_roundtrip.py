@@ -60,9 +60,9 @@ def test_head_that_is_not_the_trained_one_is_found(mlflow_home, tiny_config, mak
 @pytest.mark.parametrize(
     ("change", "untrue"),
     [
-        (lambda model, tokenizer: model.config.id2label.update({1: "Bearish", 2: "Bullish"}), "labels_equal"),
-        (lambda model, tokenizer: setattr(model.config, "pad_token_id", 7), "padding_equal"),
-        (lambda model, tokenizer: setattr(tokenizer, "padding_side", "right"), "padding_equal"),
+        (lambda loaded: loaded.model.config.id2label.update({1: "Bearish", 2: "Bullish"}), "labels_equal"),
+        (lambda loaded: setattr(loaded.model.config, "pad_token_id", 7), "padding_equal"),
+        (lambda loaded: setattr(loaded.tokenizer, "padding_side", "right"), "padding_equal"),
     ],
 )
 def test_labels_and_padding_are_those_of_what_was_loaded(mlflow_home, tiny_config, make_adapter, monkeypatch, change, untrue):
@@ -72,7 +72,7 @@ def test_labels_and_padding_are_those_of_what_was_loaded(mlflow_home, tiny_confi
 
     def load_changed(folder, home):
         loaded = load(folder, home)
-        change(loaded.model, loaded.tokenizer)
+        change(loaded)
         return loaded
 
     monkeypatch.setattr(roundtrip, "_in_new_process", roundtrip.load_and_repeat)

@@ -1,0 +1,69 @@
+"""No worse than a margin: the levels that Holm's correction gives, what is no number, and the error rate."""
+
+import math
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finsent.registry.noninferiority import no_worse
+
+VALUES = st.tuples(st.floats(-0.2, 0.2), st.floats(1e-6, 0.1))
+
+
+def test_one_difference_is_held_to_alpha():
+    (shown,) = no_worse({"a": (0.0, 0.01)}, 0.02, 0.05).values()
+    assert shown.shown
+    assert math.isclose(shown.lower, -0.01 * 1.6448536, rel_tol=1e-6)
+    (hidden,) = no_worse({"a": (0.0, 0.01)}, 0.016, 0.05).values()
+    assert not hidden.shown
+
+
+def test_levels_step_down_from_the_clearest():
+    found = no_worse({"unclear": (-0.01, 0.01), "clear": (0.05, 0.01), "middle": (0.01, 0.01)}, 0.03, 0.06)
+    assert [round(1 - found[name].level, 6) for name in ("clear", "middle", "unclear")] == [0.02, 0.03, 0.06]
+    assert list(found) == ["unclear", "clear", "middle"]
+
+
+def test_from_the_first_that_fails_on_all_fail():
+    # the second would pass at its own, laxer level, and comes after one that failed
+    found = no_worse({"first": (0.0, 0.0100), "second": (0.0, 0.0101)}, 0.0185, 0.05)
+    assert not found["first"].shown
+    assert found["second"].lower > -0.0185
+    assert not found["second"].shown
+
+
+def test_without_any_disagreement_the_difference_itself_counts():
+    assert no_worse({"a": (0.0, 0.0)}, 0.01, 0.05)["a"].shown
+    assert not no_worse({"a": (-0.02, 0.0)}, 0.01, 0.05)["a"].shown
+    assert not no_worse({"a": (0.0, 0.0)}, 0.0, 0.05)["a"].shown
+
+
+@given(
+    st.sampled_from([(math.nan, 0.1), (0.0, math.nan), (0.0, math.inf), (math.inf, 0.1), (0.1, -0.1)]),
+    st.lists(VALUES, max_size=4),
+)
+def test_what_is_no_number_shows_nothing(broken, others):
+    differences = {"broken": broken, **{str(index): value for index, value in enumerate(others)}}
+    assert not no_worse(differences, 0.5, 0.05)["broken"].shown
+
+
+@given(st.dictionaries(st.text(min_size=1), VALUES, min_size=1), st.floats(0.001, 0.1))
+def test_correction_is_never_laxer_than_none_and_a_wider_margin_never_stricter(differences, margin):
+    corrected = no_worse(differences, margin, 0.05)
+    wider = no_worse(differences, margin + 0.01, 0.05)
+    for name, value in differences.items():
+        alone = no_worse({name: value}, margin, 0.05)[name]
+        assert alone.shown or not corrected[name].shown
+        assert wider[name].shown or not corrected[name].shown
+
+
+def test_that_any_harmful_slice_is_called_harmless_is_bounded_by_alpha():
+    rng = np.random.default_rng(5)
+    wrong = 0
+    for _ in range(4000):
+        harmful = {f"bad {index}": (rng.normal(-0.05, 0.02), 0.02) for index in range(6)}
+        harmless = {f"good {index}": (rng.normal(0.0, 0.01), 0.01) for index in range(6)}
+        found = no_worse(harmful | harmless, 0.05, 0.05)
+        wrong += any(found[name].shown for name in harmful)
+    assert wrong / 4000 < 0.05 + 2.6 * math.sqrt(0.05 * 0.95 / 4000)
