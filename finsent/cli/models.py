@@ -11,6 +11,7 @@ from finsent.cli import announce, reports
 from finsent.cli.options import Outcome, Settings, command, examples, login
 from finsent.cli.output import facts, plain, section
 from finsent.config import Config, Source
+from finsent.data.splits import SPLITS, SplitName
 from finsent.errors import InputError
 from finsent.training.distributed import launched
 
@@ -43,15 +44,23 @@ def register(group: click.Group) -> None:
         group,
         "evaluate",
         "Score a version on the held-out test split.",
-        epilog=examples("finsent evaluate", "finsent evaluate --version 3", "finsent evaluate --data desk.csv --label sentiment"),
+        epilog=examples(
+            "finsent evaluate",
+            "finsent evaluate 3",
+            "finsent evaluate champion --data desk.csv --label sentiment",
+            "finsent evaluate 3 --data-version 12 --split validation",
+        ),
         options=(
-            VERSION,
+            click.argument("model", required=False, metavar="[MODEL]"),
+            click.option("--version", metavar="N", help="The same as MODEL. Default: the newest version."),
             click.option("--data", metavar="FILE", help="Labelled file to score instead of the held-out test split."),
             click.option("--text", default="text", show_default=True, metavar="COLUMN", help="With --data: column of the tweet."),
             click.option(
                 "--label", default="label", show_default=True, metavar="COLUMN", help="With --data: column of the label."
             ),
             click.option("--label-map", metavar="MAP", help="With --data: what its labels mean, e.g. 0=Bearish,1=Bullish."),
+            click.option("--data-version", type=int, metavar="N", help="Version of the table to score instead of the newest."),
+            click.option("--split", type=click.Choice(SPLITS), default="test", show_default=True, help="Rows of the table."),
         ),
     )(_evaluate)
     command(
@@ -154,18 +163,36 @@ def _train(settings: Settings, *, resume: str | None) -> Outcome:
 
 
 def _evaluate(
-    settings: Settings, *, version: str | None, data: str | None, text: str, label: str, label_map: str | None
+    settings: Settings,
+    *,
+    model: str | None,
+    version: str | None,
+    data: str | None,
+    text: str,
+    label: str,
+    label_map: str | None,
+    data_version: int | None,
+    split: SplitName,
 ) -> Outcome:
-    """Score a version on the held-out test split, beside the TF-IDF floor and the champion on the same rows.
+    """Score a version from a fresh load on the held-out test split, beside floors and champion on the same rows.
 
-    The evidence goes to MLflow, where the gate finds it. With --data, any labelled file is scored instead, for the
-    record only: such figures are no evidence.
+    MODEL is a version's number or an alias (champion, challenger, previous). The evidence goes to MLflow with a report and
+    a model card, and the gate finds it there. With --data any labelled file is scored instead, with --data-version or
+    --split other rows of the table, for the record only: such figures are no evidence.
     """
     from finsent.cli.data import label_map as parse_labels
     from finsent.pipeline.evaluate import evaluate
+    from finsent.registry.versions import resolve
 
+    if model is not None and version is not None:
+        raise InputError(f"MODEL {model!r} and --version {version!r} name a version twice. Give one of them.")
+    if data is not None and (data_version is not None or split != "test"):
+        raise InputError(f"--data {data!r} is a file, and --data-version and --split choose rows of the table. Give one or other.")
+    config, home = settings.config(), settings.home()
+    given = model or version
+    wanted = resolve(home, config.registered_model, given) if given else None
     source = Source(uri=data, text=text, label=label, labels=parse_labels(label_map)) if data else None
-    result = evaluate(settings.config(), settings.home(), version=version, data=source)
+    result = evaluate(config, home, version=wanted, data=source, data_version=data_version, split=split)
     metrics: dict[str, Any] = dict(result.evidence.metrics or {})
     found = {
         "accuracy": metrics.get("accuracy"),

@@ -123,6 +123,22 @@ def latest_version(home: Home, name: str) -> str:
     return str(newest[0].version)
 
 
+def resolve(home: Home, name: str, given: str) -> str:
+    """Number of the version that `given` names: a number, or an alias such as `champion`.
+
+    Raises:
+        InputError: there is no such version and no such alias.
+    """
+    client = connect(home)
+    if given.isdecimal():
+        return str(get_version(client, name, given).version)
+    known = aliases(client, name)
+    if given not in known:
+        there = ", ".join(f"{alias} (version {version})" for alias, version in sorted(known.items())) or "none yet"
+        raise InputError(f"{given!r} is no version of {name!r} and no alias of one. Its aliases: {there}.")
+    return known[given]
+
+
 def get_version(client: "MlflowClient", name: str, version: str) -> "ModelVersion":
     """The registry's record of a version.
 
