@@ -35,7 +35,6 @@ def test_rows_are_told_apart_by_what_is_in_them():
         "cashtags": ["one cashtag", "one cashtag", "several cashtags", "no cashtag", "no cashtag", "no cashtag"],
         "retweet": ["retweet"] + ["not a retweet"] * 5,
         "time": ["2021 Q1", "2021 Q2", "unknown", "2021 Q1", "2021 Q1", "2021 Q1"],
-        "language": ["English", "English", "not told", "other", "English", "not told"],
     }
     assert rows["language"].tolist()[1::2] == ["English", "other", "not told"]
     assert "language" not in slice_rows(TEXTS, list("aabbbb"), TIMES, languages=False)
