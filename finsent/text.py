@@ -98,6 +98,22 @@ def forms(text: str) -> Forms:
     return Forms(_digest(identity), _REPEAT.sub(r"\1\1", template), cut)
 
 
+class Marks(NamedTuple):
+    """What a tweet carries besides words."""
+
+    retweet: bool
+    """Whether it begins with `RT @x`."""
+    cashtags: int
+    """Different cashtags in it."""
+    emoji: bool
+
+
+def marks(text: str) -> Marks:
+    """What is in a text, by the same rules as its forms."""
+    masked = " ".join(_HANDLE.sub("@user", URL.sub(" ", _fold(text))).split())
+    return Marks(_RETWEET.match(masked) is not None, len(set(_CASHTAG.findall(masked))), _EMOJI.search(masked) is not None)
+
+
 def is_blank(text: str) -> bool:
     """Whether nothing is left of a text once links are dropped."""
     return _PLAIN_WORD.search(text) is None and not normalise(text)
