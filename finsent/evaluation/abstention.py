@@ -1,7 +1,7 @@
 """When to give no answer: what a threshold of confidence costs in coverage and buys in precision, and how to choose one.
 
-Confidence is the largest probability. A row is answered if its confidence is at least the threshold, coverage is the share of rows
-answered, precision the share of the answered ones that are right (selective classification, El-Yaniv and Wiener 2010).
+Confidence is the largest probability. A row is answered if its confidence is at least the threshold, coverage is the share of
+rows answered, precision the share of the answered ones that are right (selective classification, El-Yaniv and Wiener 2010).
 """
 
 from collections.abc import Sequence
@@ -67,11 +67,11 @@ def fit_abstain_threshold(
 ) -> float | None:
     """The lowest threshold that is shown to give the target precision, on validation rows; None if none is.
 
-    Shown means: the lower 95 % bound of precision (Clopper and Pearson 1934, one-sided) reaches the target, and so it did at every
-    higher threshold that was tried. Thresholds are tried from the surest tenth of the rows downwards in steps of 2 % of coverage,
-    up to the first that fails: hypotheses tested in an order fixed beforehand need no correction for their number, so that with
-    a chance of 95 % the precision on new rows of the same kind is the target or more (fixed sequence testing, Angelopoulos et al.
-    2021, arXiv:2110.01052). The plug-in value would miss the target about half of the time.
+    Shown means: the lower 95 % bound of precision (Clopper and Pearson 1934, one-sided) reaches the target, and so it did at
+    every higher threshold that was tried. Thresholds are tried from the surest tenth of the rows downwards in steps of 2 % of
+    coverage, up to the first that fails: hypotheses tested in an order fixed beforehand need no correction for their number, so
+    that with a chance of 95 % the precision on new rows of the same kind is the target or more (fixed sequence testing,
+    Angelopoulos et al. 2021, arXiv:2110.01052). The plug-in value would miss the target about half of the time.
 
     Args:
         probabilities: [N, classes], after temperature scaling.
@@ -131,6 +131,6 @@ def _checked(confidence: ArrayLike, right: ArrayLike) -> tuple[NDArray[np.float6
     sure, correct = np.asarray(confidence, dtype=np.float64), np.asarray(right, dtype=np.bool_)
     if sure.ndim != 1 or correct.shape != sure.shape or not len(sure) or not np.isfinite(sure).all():
         raise InputError(
-            f"confidence of shape {sure.shape} and hits of shape {correct.shape}: give one finite value each to each of N > 0 rows."
+            f"confidence of shape {sure.shape} and hits of shape {correct.shape}: give one finite value to each of N > 0 rows."
         )
     return sure, correct

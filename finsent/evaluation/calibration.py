@@ -1,5 +1,6 @@
-"""How far confidence can be believed: temperature scaling and expected calibration error (Guo et al. 2017, arXiv:1706.04599),
-Brier score, intervals of both. What to do with confidence is in `abstention`.
+"""How far confidence can be believed: temperature scaling, calibration error and Brier score, with intervals.
+
+Scaling and error are those of Guo et al. 2017 (arXiv:1706.04599). What to do with confidence is in `abstention`.
 """
 
 from collections.abc import Sequence
