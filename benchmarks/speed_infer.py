@@ -157,6 +157,7 @@ def measure_table(loaded: Loaded, arguments: argparse.Namespace, config: Config,
     """
     from finsent.data.inbox import receive
     from finsent.home import resolve_home
+    from finsent.model.manifest import abstain_threshold
     from finsent.scoring.batch import Stamp
     from finsent.scoring.chunks import score_chunks
     from finsent.scoring.due import cut, find_due
@@ -175,7 +176,8 @@ def measure_table(loaded: Loaded, arguments: argparse.Namespace, config: Config,
     due = find_due(home, name, "1", max_characters=config.data.max_characters)
     derived = time.perf_counter()
     cuts = cut(len(due.rows), config.scoring.chunk_rows)
-    for done in score_chunks(home, opened, due.rows, cuts, Stamp(name, "1", "benchmark", config.scoring.abstain_below), before):
+    stamp = Stamp(name, "1", "benchmark", abstain_threshold(opened.manifest))
+    for done in score_chunks(home, opened, due.rows, cuts, stamp, before):
         assert done is not None, "nobody else writes here"
     ended = time.perf_counter()
     return table_figures(due.rows["text"].to_pylist(), model_only, started, received, derived, ended)

@@ -222,8 +222,9 @@ class ScoringConfig(Section):
     """Tokens, padding included, in one forward pass."""
     chunk_rows: int = Field(default=2000, gt=0)
     """Rows to one Delta commit: what a crash can lose is less than this."""
-    abstain_below: float = Field(default=0.5, ge=0.0, le=1.0)
-    """Predictions less confident than this are flagged as abstained."""
+    abstain_below: float | None = Field(default=None, ge=0.0, le=1.0)
+    """Predictions less confident than this are flagged as abstained. Left out, the threshold is the version's own, which its
+    training fitted to `evaluation.target_precision`; 0.5 for a version that has none."""
 
 
 class MonitorConfig(Section):

@@ -1,11 +1,19 @@
-"""Calibration of class probabilities: temperature scaling and expected calibration error (Guo et al. 2017, arXiv:1706.04599)."""
+"""How far confidence can be believed: temperature scaling, calibration error and Brier score, with intervals.
 
+Scaling and error are those of Guo et al. 2017 (arXiv:1706.04599). What to do with confidence is in `abstention`.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from finsent.errors import InputError
+from finsent.evaluation.abstention import Abstention, CurvePoint, abstention, abstention_curve
+from finsent.evaluation.statistics import Interval
+
+_DRAWN_AT_ONCE = 2**22  # numbers: 32 MB of them
 
 TEMPERATURES = (0.05, 20.0)
 """Range searched. Logits that separate the classes without an error have no best temperature: the search ends at 0.05."""
@@ -53,7 +61,7 @@ def reliability(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15) -> 
     scores, truth = _checked(probabilities, labels, "probabilities")
     confidence = scores.max(axis=1)
     right = (scores.argmax(axis=1) == truth).astype(np.float64)
-    index = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    index = _bin(confidence, bins)
     count = np.bincount(index, minlength=bins)
     divisor = np.maximum(count, 1)
     return Reliability(
@@ -61,6 +69,129 @@ def reliability(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15) -> 
         np.bincount(index, weights=confidence, minlength=bins) / divisor,
         np.bincount(index, weights=right, minlength=bins) / divisor,
     )
+
+
+def brier_score(probabilities: ArrayLike, labels: ArrayLike) -> float:
+    """Mean over rows of the squared distance to the one-hot truth, summed over classes (Brier 1950): 0 to 2, lower is better.
+
+    The original form: in the two-class form that takes one class only it would be half of this.
+    """
+    scores, truth = _checked(probabilities, labels, "probabilities")
+    return float(_squared_distance(scores, truth).mean())
+
+
+def calibration_intervals(
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    groups: Sequence[str],
+    resamples: int = 1000,
+    seed: int = 0,
+    *,
+    level: float = 0.95,
+    bins: int = 15,
+) -> dict[str, Interval]:
+    """Percentile intervals of `ece` and `brier`, drawn by near-duplicate group (cluster bootstrap, see `statistics`).
+
+    Read the interval of the calibration error from above: with n rows even a perfectly calibrated model shows an error of about
+    sqrt(bins / n), since distances do not cancel out (Kumar et al. 2019, arXiv:1909.10155), and each resample adds as much noise
+    again. So the interval leans upwards: its upper end bounds the error safely, and a lower end above 0 proves no miscalibration;
+    it may even lie above the error itself. The Brier score is a plain mean and has no such bias.
+
+    Raises:
+        InputError: shapes do not fit, or there is not one group to each row.
+    """
+    scores, truth = _checked(probabilities, labels, "probabilities")
+    if len(groups) != len(truth):
+        raise InputError(f"{len(groups)} near-duplicate groups for {len(truth)} rows: give one group to each row.")
+    ids = np.unique(np.asarray(groups), return_inverse=True)[1]
+    count = int(ids.max()) + 1
+    confidence = scores.max(axis=1)
+    gap = confidence - (scores.argmax(axis=1) == truth)
+    # all that a resample needs of a group: its rows, its squared distances, and its summed gap in each bin
+    totals = np.zeros((count, bins + 2))
+    np.add.at(totals, (ids, _bin(confidence, bins)), gap)
+    totals[:, bins] = np.bincount(ids, weights=_squared_distance(scores, truth), minlength=count)
+    totals[:, bins + 1] = np.bincount(ids, minlength=count)
+    drawn = _draw(totals, resamples, np.random.default_rng(seed))
+    rows = drawn[:, bins + 1]
+    values = {"ece": np.abs(drawn[:, :bins]).sum(axis=1) / rows, "brier": drawn[:, bins] / rows}
+    ends = [(1 - level) / 2, (1 + level) / 2]
+    return {name: Interval(*(float(end) for end in np.quantile(drawn, ends)), level) for name, drawn in values.items()}
+
+
+def _draw(totals: NDArray[np.float64], resamples: int, random: np.random.Generator) -> NDArray[np.float64]:
+    """Sums [resamples, figures] of rows of `totals` [groups, figures] drawn with replacement."""
+    count = len(totals)
+    parts, step = [], max(1, _DRAWN_AT_ONCE // count)
+    for start in range(0, resamples, step):
+        number = min(step, resamples - start)
+        chosen = random.integers(count, size=(number, count), dtype=np.int64)
+        chosen += np.arange(number)[:, None] * count
+        times = np.bincount(chosen.ravel(), minlength=number * count).reshape(number, count)
+        parts.append(times @ totals)
+    return np.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far confidence can be believed, after temperature scaling."""
+
+    brier: float
+    """See `brier_score`."""
+    ece_before_scaling: float
+    """Expected calibration error of the logits as they are."""
+    abstention: Abstention | None
+    """What the version's threshold does on these rows; None without one."""
+    curve: tuple[CurvePoint, ...]
+    """What other thresholds would do."""
+
+
+def calibration(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    groups: Sequence[str],
+    temperature: float,
+    threshold: float | None,
+    target_precision: float,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[Calibration, dict[str, Interval]]:
+    """Calibration on test rows, and the intervals of `ece` and `brier`.
+
+    Args:
+        logits: [rows, classes], as the model gives them.
+        labels: [rows].
+        groups: Near-duplicate group of each row.
+        temperature: Fitted on validation rows.
+        threshold: Confidence below which the version abstains, fitted on validation rows too; None if it has none.
+        target_precision: What the threshold was fitted to.
+        resamples: Of the bootstrap.
+        seed: Of the bootstrap.
+
+    Raises:
+        InputError: shapes do not fit, or logits are not finite.
+    """
+    from scipy.special import softmax
+
+    raw, truth = _checked(logits, labels, "logits")
+    scaled = softmax(raw / temperature, axis=1)
+    confidence, right = scaled.max(axis=1), scaled.argmax(axis=1) == truth
+    found = Calibration(
+        brier=brier_score(scaled, truth),
+        ece_before_scaling=expected_calibration_error(softmax(raw, axis=1), truth),
+        abstention=None if threshold is None else abstention(confidence, right, threshold, target_precision),
+        curve=abstention_curve(confidence, right),
+    )
+    return found, calibration_intervals(scaled, truth, groups, resamples, seed)
+
+
+def _squared_distance(scores: NDArray[np.float64], truth: NDArray[np.int64]) -> NDArray[np.float64]:
+    distance: NDArray[np.float64] = ((scores - np.eye(scores.shape[1])[truth]) ** 2).sum(axis=1)
+    return distance
+
+
+def _bin(confidence: NDArray[np.float64], bins: int) -> NDArray[np.int64]:
+    return np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
 
 
 def _checked(scores: ArrayLike, labels: ArrayLike, what: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -20,6 +20,8 @@ MANIFEST = "manifest.json"
 PROBE = "probe.json"
 POOLING = "last token that is not padding"
 """Whose hidden state the head reads, whatever the padding."""
+ABSTAIN_BELOW = 0.5
+"""Of versions without a threshold of their own."""
 _UNSAFE_ENDINGS = {".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle", ".py"}
 _REQUIRED = ("adapter_model.safetensors", "adapter_config.json")
 
@@ -47,7 +49,19 @@ class Manifest(BaseModel):
     git_sha: str | None
     lock_hash: str
     temperature: float = 1.0
+    abstain_below: float | None = None
+    """Confidence below which the version gives no answer, fitted on validation rows. None: the target was not reached, or the
+    version is older than the fitting."""
     files: dict[str, str] = {}
+
+
+def abstain_threshold(manifest: Manifest, override: float | None = None) -> float:
+    """Confidence below which a prediction counts as abstained: `override`, else the version's own, else 0.5.
+
+    Below 0.5 the other classes together are more likely than the label.
+    """
+    own = ABSTAIN_BELOW if manifest.abstain_below is None else manifest.abstain_below
+    return own if override is None else override
 
 
 def sha256(path: Path) -> str:

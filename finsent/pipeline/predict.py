@@ -16,7 +16,7 @@ class Prediction:
     confidence: float
     """Calibrated probability of the label."""
     abstained: bool
-    """Whether the confidence is below `scoring.abstain_below`."""
+    """Whether the confidence is below the version's threshold, or `scoring.abstain_below` where that is set."""
     probabilities: dict[str, float]
     """Calibrated probability of each class."""
 
@@ -39,16 +39,17 @@ def predict(config: Config, home: Home, texts: Sequence[str], *, version: str | 
         ArtifactError: the adapter does not match its manifest.
     """
     from finsent.model.engine import predict_logits, probabilities
+    from finsent.model.manifest import abstain_threshold
     from finsent.pipeline.opening import open_version
     from finsent.registry.versions import require_champion
 
     version = version or require_champion(home, config.registered_model)
     loaded = open_version(config, home, version, rows=len(texts))
-    labels = loaded.manifest.labels
+    labels, threshold = loaded.manifest.labels, abstain_threshold(loaded.manifest, config.scoring.abstain_below)
     rows = probabilities(predict_logits(loaded, texts), loaded.manifest.temperature)
     found = []
     for text, row in zip(texts, rows.tolist(), strict=True):
         by_label = dict(zip(labels, row, strict=True))
         label = max(by_label, key=lambda name: by_label[name])
-        found.append(Prediction(text, label, by_label[label], by_label[label] < config.scoring.abstain_below, by_label))
+        found.append(Prediction(text, label, by_label[label], by_label[label] < threshold, by_label))
     return PredictResult(config.registered_model, version, tuple(found))

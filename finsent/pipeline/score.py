@@ -47,7 +47,7 @@ class ScoreReport:
     classes: dict[str, int]
     """Scored rows by label."""
     abstained: int
-    """Scored rows less confident than `scoring.abstain_below`."""
+    """Scored rows less confident than the version's threshold, or than `scoring.abstain_below` where that is set."""
     seconds: float
     rows_per_second: float
 
@@ -145,6 +145,7 @@ def _score_due(
     *,
     progress: bool,
 ) -> tuple[str, _Scored]:
+    from finsent.model.manifest import abstain_threshold
     from finsent.registry.tracking import connect, log_params, start_run
     from finsent.scoring.due import find_due
     from finsent.scoring.sink import application, position
@@ -161,6 +162,7 @@ def _score_due(
             "precision": engine.precision,
             "devices": ", ".join(engine.devices),
             "plan": engine.plan,
+            "abstain_threshold": f"{abstain_threshold(opened.manifest, config.scoring.abstain_below):.6g}",
         }
         log_params(connect(home), run_id, settings)
         started = time.perf_counter()
@@ -205,12 +207,15 @@ def _write_chunks(
     progress: bool,
 ) -> tuple[_Scored, bool]:
     """Score and commit chunk by chunk; False as soon as another run committed in between."""
+    from finsent.model.manifest import abstain_threshold
     from finsent.scoring.batch import Stamp
     from finsent.scoring.chunks import score_chunks
     from finsent.scoring.due import cut
 
     cuts, done = cut(len(due.rows), config.scoring.chunk_rows, len(opened.engine.devices)), _Scored()
-    stamp = Stamp(config.registered_model, version, run_id, config.scoring.abstain_below)
+    # from the adapter itself, so that a run that goes on where another was killed draws the same line
+    threshold = abstain_threshold(opened.manifest, config.scoring.abstain_below)
+    stamp = Stamp(config.registered_model, version, run_id, threshold)
     parts = score_chunks(home, opened, due.rows, cuts, stamp, before)
     for part in track(parts, description="scoring", total=len(cuts), unit="chunk") if progress else parts:
         if part is None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from finsent.data.dataset import DataVersion, Split
+    from finsent.model.manifest import Manifest
     from finsent.training.distributed import World
     from finsent.training.loop import Trained
 
@@ -92,9 +93,9 @@ def train(config: Config, home: Home, *, resume: str | None = None) -> TrainResu
                 config, home, Rows(rows.texts, rows.labels), Rows(validation.texts, validation.labels), home.runs / run_id, log
             )
         part(world)
-        logits, temperature = _finish_adapter(config, home, data, trained, validation)
+        logits, sealed = _finish_adapter(config, home, data, trained, validation)
         scores = _validation_scores(validation.labels, logits)
-        _log_outcome(client, run_id, trained, scores, temperature)
+        _log_outcome(client, run_id, trained, scores, sealed)
         version = register(client, config, run_id=run_id, adapter=trained.adapter)
     return TrainResult(
         run_id=run_id,
@@ -106,7 +107,7 @@ def train(config: Config, home: Home, *, resume: str | None = None) -> TrainResu
         seconds=trained.seconds,
         rows_per_second=trained.rows_per_second,
         validation=scores,
-        temperature=temperature,
+        temperature=sealed.temperature,
         trainable_parameters=trained.trainable_parameters,
     )
 
@@ -131,7 +132,7 @@ def _log_splits(
         )
 
 
-def _log_outcome(client: "MlflowClient", run_id: str, trained: "Trained", scores: dict[str, float], temperature: float) -> None:
+def _log_outcome(client: "MlflowClient", run_id: str, trained: "Trained", scores: dict[str, float], manifest: "Manifest") -> None:
     """What was used and what came out, as the run's parameters and last metrics."""
     from finsent.registry.tracking import log_params
 
@@ -148,9 +149,11 @@ def _log_outcome(client: "MlflowClient", run_id: str, trained: "Trained", scores
     log_params(client, run_id, {key: str(value) for key, value in facts.items()})
     summary = {
         **{f"validation_{key}": value for key, value in scores.items()},
-        "temperature": temperature,
+        "temperature": manifest.temperature,
         "train_seconds": trained.seconds,
     }
+    if manifest.abstain_below is not None:
+        summary["abstain_below"] = manifest.abstain_below
     for key, value in summary.items():
         client.log_metric(run_id, key, value, step=trained.steps)
 
@@ -213,17 +216,18 @@ def _run_and_folder(config: Config, home: Home, data: "DataVersion", digest: str
 
 def _finish_adapter(
     config: Config, home: Home, data: "DataVersion", trained: "Trained", validation: "Split"
-) -> tuple[NDArray[np.float32], float]:
-    """Load what was saved afresh, fit the temperature on its validation logits, record the probe, and seal the folder.
+) -> "tuple[NDArray[np.float32], Manifest]":
+    """Load what was saved afresh, fit temperature and abstain threshold on its validation logits, record the probe, seal it.
 
     Returns:
-        Validation logits [rows, 3] of the fresh load, and the temperature.
+        Validation logits [rows, 3] of the fresh load, and the manifest as sealed.
     """
+    from finsent.evaluation.abstention import fit_abstain_threshold
     from finsent.evaluation.calibration import fit_temperature
     from finsent.model.adapter import load_adapter
-    from finsent.model.engine import predict_logits
+    from finsent.model.engine import predict_logits, probabilities
     from finsent.model.head import head_sha256
-    from finsent.model.manifest import PROBE, Manifest, write_manifest
+    from finsent.model.manifest import ABSTAIN_BELOW, PROBE, Manifest, write_manifest
     from finsent.model.opening import open_engine
     from finsent.provenance import lock_hash
     from finsent.registry.card import render_card
@@ -255,10 +259,18 @@ def _finish_adapter(
     loaded = open_engine(loaded, config.engine, rows=len(validation.texts))
     logits = predict_logits(loaded, validation.texts, token_budget=config.scoring.token_budget, progress=True)
     temperature = fit_temperature(logits, validation.labels)
-    calibrated = manifest.model_copy(update={"temperature": temperature})
+    target = config.evaluation.target_precision
+    threshold = fit_abstain_threshold(probabilities(logits, temperature), validation.labels, target, validation.groups)
+    if threshold is None:
+        _log.warning(
+            "no threshold of confidence is shown to give a precision of %g on %d validation rows: the version abstains below %g",
+            target,
+            len(validation.labels),
+            ABSTAIN_BELOW,
+        )
+    calibrated = manifest.model_copy(update={"temperature": temperature, "abstain_below": threshold})
     (trained.adapter / "README.md").write_text(render_card(calibrated), encoding="utf-8")
-    write_manifest(trained.adapter, calibrated)
-    return logits, temperature
+    return logits, write_manifest(trained.adapter, calibrated)
 
 
 def _validation_scores(labels: NDArray[np.int64], logits: NDArray[np.float32]) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """The script behind every registered version ("models from code"): MLflow runs it, then calls load_context and predict.
 
 It serves with `mlflow models serve -m models:/finsent@champion --env-manager local` and answers
-POST /invocations {"inputs": ["$AAPL to the moon", ...]} with label, confidence and probabilities of each text.
+POST /invocations {"inputs": ["$AAPL to the moon", ...]} with label, confidence and probabilities of each text, and whether the
+version abstains, since it is less confident than its own threshold.
 """
 
 import atexit
@@ -21,6 +22,7 @@ class Prediction(BaseModel):
 
     label: str
     confidence: float
+    abstained: bool
     probabilities: dict[str, float]
 
 
@@ -43,13 +45,15 @@ class SentimentModel(PythonModel):  # type: ignore[misc, unused-ignore]
     def predict(self, context: Any, model_input: list[str], params: dict[str, Any] | None = None) -> list[Prediction]:  # noqa: ARG002
         """Label, calibrated confidence and probability of each class, one answer to each text."""
         from finsent.model.engine import predict_logits, probabilities
+        from finsent.model.manifest import abstain_threshold
 
-        labels = self.loaded.manifest.labels
+        labels, threshold = self.loaded.manifest.labels, abstain_threshold(self.loaded.manifest)
         table = probabilities(predict_logits(self.loaded, model_input), self.loaded.manifest.temperature)
         return [
             Prediction(
                 label=labels[int(row.argmax())],
                 confidence=float(row.max()),
+                abstained=bool(row.max() < threshold),
                 probabilities=dict(zip(labels, row.tolist(), strict=True)),
             )
             for row in table

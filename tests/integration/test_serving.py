@@ -53,7 +53,7 @@ def test_champion_answers_over_http(mlflow_home, tiny_config, make_adapter, tmp_
     answer = response.json()["predictions"]
     assert len(answer) == len(TEXTS)
     for row in answer:
-        assert set(row) == {"label", "confidence", "probabilities"}
+        assert set(row) == {"label", "confidence", "abstained", "probabilities"}
         assert row["label"] in LABELS
         assert list(row["probabilities"]) == list(LABELS)
         assert sum(row["probabilities"].values()) == pytest.approx(1.0)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from finsent.errors import ArtifactError
-from finsent.model.manifest import MANIFEST, sha256, verify, write_manifest
+from finsent.model.manifest import MANIFEST, abstain_threshold, sha256, verify, write_manifest
 
 
 @pytest.fixture
@@ -101,3 +101,12 @@ def test_a_subfolder_is_refused(adapter: Path) -> None:
     (adapter / "checkpoint").mkdir()
     with pytest.raises(ArtifactError, match="holds 'checkpoint', and an adapter is one flat folder"):
         verify(adapter)
+
+
+def test_the_threshold_is_the_settings_or_the_versions_or_one_half(adapter: Path) -> None:
+    older = verify(adapter)
+    assert abstain_threshold(older) == 0.5
+    fitted = write_manifest(adapter, older.model_copy(update={"abstain_below": 0.71}))
+    assert verify(adapter) == fitted
+    assert abstain_threshold(fitted) == 0.71
+    assert abstain_threshold(fitted, 0.0) == 0.0

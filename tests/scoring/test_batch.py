@@ -74,7 +74,7 @@ def test_every_row_is_scored_once_and_a_second_run_scores_nothing(champion, conf
         assert sum(chances) == pytest.approx(1.0)
         assert row["confidence"] == max(chances)
         assert row["label"] == LABELS[int(np.argmax(chances))]
-        assert row["abstained"] == (row["confidence"] < config.scoring.abstain_below)
+        assert row["abstained"] == (row["confidence"] < 0.5)
         assert (row["model_name"], row["model_version"]) == ("finsent", "1")
     assert first.abstained == sum(row["abstained"] for row in rows)
     assert len({row["p_neutral"] for row in rows if row["id"] in {"t18", "t19", "t20", "t21"}}) == 1
@@ -119,6 +119,24 @@ def test_confidence_is_calibrated_by_the_adapters_temperature(champion, config, 
     scored = batch.predictions(part, logits, warm, batch.Stamp("finsent", "1", "r", 0.5))
     np.testing.assert_allclose(scored["confidence"].to_numpy(), probabilities(logits, 2.5).max(axis=1), atol=1e-12)
     assert scored.schema == tables.SCHEMAS["predictions"]
+
+
+def test_a_version_draws_its_own_line_and_a_setting_overrides_it(mlflow_home, config, make_adapter, tmp_path):
+    from finsent.model.manifest import verify, write_manifest
+    from finsent.pipeline.predict import predict
+
+    cautious = tmp_path / "cautious"
+    shutil.copytree(make_adapter(0), cautious)
+    write_manifest(cautious, verify(cautious).model_copy(update={"abstain_below": 1.0}))
+    home = crown(mlflow_home, config, cautious, None)
+    fill(home, TEXTS[:6])
+    assert score(config, home, progress=False).abstained == 6
+    assert all(row.abstained for row in predict(config, home, TEXTS[:2]).predictions)
+    bold = config.model_copy(update={"scoring": config.scoring.model_copy(update={"abstain_below": 0.0})})
+    assert not any(row.abstained for row in predict(bold, home, TEXTS[:2]).predictions)
+    fill(home, TEXTS[6:12], "later")
+    assert (found := score(bold, home, progress=False)).abstained == 0
+    assert (found.scored, found.skipped) == (6, 6)  # what was scored keeps the flag that it was given
 
 
 def test_a_new_champion_scores_everything_again_beside_the_old(champion, config, make_adapter):
