@@ -226,7 +226,7 @@ def _approve(settings: Settings, *, version: str | None, who: str | None, why: s
 
     The gate decides once more: if the champion changed meanwhile, the evidence is void and the approval is refused.
     """
-    from finsent.pipeline.promote import approve
+    from finsent.pipeline.approval import approve
 
     config, home = settings.config(), settings.home()
     return _decided(settings, config, approve(config, home, version, who or login(), why))
@@ -234,7 +234,7 @@ def _approve(settings: Settings, *, version: str | None, who: str | None, why: s
 
 def _reject(settings: Settings, *, version: str | None, who: str | None, why: str) -> Outcome:
     """Turn down the version that passed the gate and waits."""
-    from finsent.pipeline.promote import reject
+    from finsent.pipeline.approval import reject
 
     result = reject(settings.config(), settings.home(), version, who or login(), why)
     return Outcome(result, f"Version {result.model_version} rejected: {why}")

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from finsent.cli.discovery import mlflow_answers, prefect_answers, read_services
 from finsent.cli.options import Settings
 from finsent.cli.output import cell_text, facts, section, shorten, table
 from finsent.cli.reports import leaks
+from finsent.config import Config
 from finsent.errors import InputError, Refused, ServiceError
 from finsent.home import Home
 
@@ -31,13 +33,13 @@ class Status:
 def gather(settings: Settings) -> Status:
     """Read tables, registry, ledger and servers."""
     config, home = settings.config(), settings.home()
-    versions = _versions(home, config.registered_model)
+    versions = _versions(home, config)
     champion = versions.get("champion", {}).get("version")
     return Status(
         home=home.root,
         data=_data(home),
         versions=versions,
-        decisions=_decisions(home, config.registered_model),
+        decisions=_decisions(home, config),
         scoring=_scoring(home, config.registered_model, champion),
         services=_services(home),
     )
@@ -59,15 +61,19 @@ def _data(home: Home) -> dict[str, Any]:
     }
 
 
-def _versions(home: Home, name: str) -> dict[str, Any]:
+def _versions(home: Home, config: Config) -> dict[str, Any]:
+    from finsent.pipeline.approval import expires_at
     from finsent.pipeline.exhibit import stored_evidence
     from finsent.registry.tracking import connect
-    from finsent.registry.versions import aliases
+    from finsent.registry.stages import stage_of
+    from finsent.registry.versions import aliases, get_version
 
     if not _registry_exists(home):
         return {}
+    name = config.registered_model
     try:
-        carried = aliases(connect(home), name)
+        client = connect(home)
+        carried = aliases(client, name)
         found: dict[str, Any] = {}
         for alias in ("champion", "challenger", "previous"):
             if alias in carried:
@@ -77,8 +83,12 @@ def _versions(home: Home, name: str) -> dict[str, Any]:
                     "version": carried[alias],
                     "accuracy": metrics["accuracy"] if metrics else None,
                     "macro_f1": metrics["macro_f1"] if metrics else None,
+                    "stage": stage_of(carried[alias], carried, get_version(client, name, carried[alias]).tags),
                 }
-    except ServiceError as error:
+        if "challenger" in found:
+            until = expires_at(config, home, carried["challenger"])
+            found["challenger"]["approval_expires_at"] = until.isoformat(timespec="seconds") if until else None
+    except (ServiceError, Refused) as error:
         return {"error": str(error)}
     return found
 
@@ -88,8 +98,9 @@ def _registry_exists(home: Home) -> bool:
     return home.tracking_uri != f"sqlite:///{home.root / 'mlflow.db'}" or (home.root / "mlflow.db").exists()
 
 
-def _decisions(home: Home, name: str) -> dict[str, Any]:
+def _decisions(home: Home, config: Config) -> dict[str, Any]:
     """The latest ones; `agrees` says that the ledger holds what the registry knows of, None that the registry was not there."""
+    from finsent.pipeline.exhibit import EVALUATE
     from finsent.registry import ledger
     from finsent.registry.tracking import connect
     from finsent.registry.witness import require_agreement
@@ -98,13 +109,13 @@ def _decisions(home: Home, name: str) -> dict[str, Any]:
     try:
         head = ledger.verify(home.ledger)
         if _registry_exists(home):
-            require_agreement(connect(home), name, home.ledger)
+            require_agreement(config, connect(home), home.ledger)
             agrees = True
     except ServiceError:
         agrees = None  # `versions` says why
     except Refused as error:
         return {"error": str(error)}
-    entries = ledger.read(home.ledger)[-DECISIONS:]
+    entries = [entry for entry in ledger.read(home.ledger) if entry.get("action") != EVALUATE][-DECISIONS:]
     kept = ("seq", "at", "action", "version", "decision", "reasons", "who", "why")
     return {
         "entries": head.length,
@@ -167,7 +178,18 @@ def _tell_versions(versions: dict[str, Any]) -> str:
     if not versions:
         return "Versions: no champion yet (finsent train, finsent evaluate, finsent promote)"
     rows = [(alias, found["version"], found["accuracy"], found["macro_f1"]) for alias, found in versions.items()]
-    return section("Versions", table(("alias", "version", "accuracy", "macro-F1"), rows))
+    waits = versions.get("challenger")
+    notes = [f"  {_tell_waiting(waits['version'], waits['approval_expires_at'])}"] if waits else []
+    return section("Versions", table(("alias", "version", "accuracy", "macro-F1"), rows), *notes)
+
+
+def _tell_waiting(version: str, until: str | None) -> str:
+    if until is None:
+        return f"Version {version} cannot be approved any more: finsent promote --version {version} asks anew."
+    hours = (datetime.fromisoformat(until) - datetime.now(UTC)).total_seconds() / 3600
+    if hours <= 0:
+        return f"Version {version} waited for approval until {until[:16]} UTC: finsent promote --version {version} asks anew."
+    return f"Version {version} waits for approval (finsent approve | reject), for {hours:.1f} h more."
 
 
 def _tell_decisions(decisions: dict[str, Any]) -> str:
@@ -181,7 +203,7 @@ def _tell_decisions(decisions: dict[str, Any]) -> str:
             entry["version"],
             entry["action"],
             cell_text(entry.get("decision")),
-            shorten(" ".join(entry["reasons"])),
+            shorten(" ".join(entry.get("reasons", ()))),
         )
         for entry in decisions["last"]
     ]

@@ -1,17 +1,26 @@
-"""A version's evidence, as the evaluation left it on the version's run."""
+"""A version's evidence: as the evaluation left it on the version's run, and as the ledger knows it.
+
+The file may be changed by whoever may write to MLflow. The ledger holds the digest of what was taken, so that evidence
+which is not on record there, or is not the newest taken, is none.
+"""
 
 import hashlib
 import logging
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 
+from finsent.config import Config
 from finsent.errors import ServiceError
 from finsent.evaluation.evidence import Evidence
 from finsent.home import Home
+from finsent.registry import ledger
+from finsent.registry.tracking import connect
+from finsent.registry.versions import get_version
+from finsent.registry.witness import record
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -21,6 +30,8 @@ _log = logging.getLogger(__name__)
 
 EVIDENCE = "evaluation/evidence.json"
 """Where the evaluation leaves its evidence, on the training run of the version."""
+EVALUATE: Final = "evaluate"
+"""Action of a ledger entry about evidence taken on the test split."""
 
 
 @dataclass(frozen=True)
@@ -34,50 +45,105 @@ class Exhibit:
     """Of the file; None if there is none."""
 
 
-def find_evidence(client: "MlflowClient", record: "ModelVersion") -> Exhibit:
-    """The version's evidence, or why there is none.
+def record_evidence(config: Config, home: Home, client: "MlflowClient", evidence: Evidence, content: bytes) -> dict[str, Any]:
+    """Put evidence on record in the ledger, once `content`, the file `evidence.json`, is in MLflow; returns the entry.
+
+    Raises:
+        Refused: the ledger is not what it was.
+        ServiceError: its copy could not be made.
+    """
+    entry = {
+        "action": EVALUATE,
+        "evidence_sha256": hashlib.sha256(content).hexdigest(),
+        "manifest_sha256": evidence.manifest_sha256,
+        "data_version": evidence.data_version,
+        "data_fingerprint": evidence.data_fingerprint,
+        "rules_sha256": evidence.rules_sha256,
+        "champion": evidence.champion_version,
+    }
+    return record(config, home, client, evidence.model_version, entry)
+
+
+def recorded_evidence(home: Home, name: str, version: str) -> dict[str, Any] | None:
+    """The newest ledger entry about evidence of the version, if there is one."""
+    taken = (e for e in reversed(ledger.read(home.ledger)) if e.get("action") == EVALUATE)
+    return next((e for e in taken if (e.get("model"), e.get("version")) == (name, version)), None)
+
+
+def looks(home: Home, name: str, data_fingerprint: str) -> tuple[int, int]:
+    """How often evidence of the model was taken so far: at exactly these test rows, and at any version of the data."""
+    taken = [e for e in ledger.read(home.ledger) if e.get("action") == EVALUATE and e.get("model") == name]
+    return sum(e.get("data_fingerprint") == data_fingerprint for e in taken), len(taken)
+
+
+def find_evidence(client: "MlflowClient", home: Home, version: "ModelVersion") -> Exhibit:
+    """The version's evidence, provided that it is the newest on record in the ledger, or why there is none.
+
+    Raises:
+        ServiceError: MLflow does not hand it out.
+    """
+    found = read_evidence(client, version)
+    if found.problem is not None:
+        return found
+    entry = recorded_evidence(home, version.name, str(version.version))
+    what = f"The evidence of version {version.version}"
+    if entry is None:
+        problem = f"{what} is not on record in the ledger {str(home.ledger)!r}: evaluate it again, in this home."
+    elif entry.get("evidence_sha256") != found.sha256:
+        problem = (
+            f"{what} was changed after it was taken: the ledger knows another digest (entry {entry.get('seq')}). "
+            "Evaluate it again."
+        )
+    elif entry.get("manifest_sha256") != found.evidence.manifest_sha256:
+        problem = f"{what} is about another artifact than the ledger's entry {entry.get('seq')}. Evaluate it again."
+    else:
+        return found
+    return Exhibit(Evidence(model_name=version.name, model_version=str(version.version)), problem, found.sha256)
+
+
+def read_evidence(client: "MlflowClient", version: "ModelVersion") -> Exhibit:
+    """The version's evidence as it lies in MLflow, or why there is none.
 
     Raises:
         ServiceError: MLflow does not hand it out.
     """
     from mlflow.exceptions import MlflowException
 
-    empty = Evidence(model_name=record.name, model_version=str(record.version))
+    empty = Evidence(model_name=version.name, model_version=str(version.version))
     try:
-        if not any(item.path == EVIDENCE for item in client.list_artifacts(record.run_id, str(PurePosixPath(EVIDENCE).parent))):
-            return Exhibit(empty, f"Version {record.version} has no evidence: run `finsent evaluate`.", None)
+        if not any(item.path == EVIDENCE for item in client.list_artifacts(version.run_id, str(PurePosixPath(EVIDENCE).parent))):
+            return Exhibit(empty, f"Version {version.version} has no evidence: run `finsent evaluate`.", None)
         with tempfile.TemporaryDirectory(prefix="finsent-evidence-") as scratch:
-            content = Path(client.download_artifacts(record.run_id, EVIDENCE, scratch)).read_bytes()
+            content = Path(client.download_artifacts(version.run_id, EVIDENCE, scratch)).read_bytes()
     except (MlflowException, OSError) as error:
         raise ServiceError(
-            f"the evidence of version {record.version!r} cannot be fetched from MLflow ({error}). Try again."
+            f"the evidence of version {version.version!r} cannot be fetched from MLflow ({error}). Try again."
         ) from error
     digest = hashlib.sha256(content).hexdigest()
     try:
         evidence = Evidence.model_validate_json(content)
     except ValidationError as error:
-        damaged = f"The evidence of version {record.version} cannot be read ({error.error_count()} problems): evaluate it again."
+        damaged = f"The evidence of version {version.version} cannot be read ({error.error_count()} problems): evaluate it again."
         return Exhibit(empty, damaged, digest)
-    if (evidence.model_name, evidence.model_version) != (record.name, str(record.version)):
+    if (evidence.model_name, evidence.model_version) != (version.name, str(version.version)):
         other = (
-            f"The evidence is of version {evidence.model_version} of {evidence.model_name!r}: evaluate version {record.version}."
+            f"The evidence is of version {evidence.model_version} of {evidence.model_name!r}: evaluate version {version.version}."
         )
         return Exhibit(empty, other, digest)
     return Exhibit(evidence, None, digest)
 
 
 def stored_evidence(home: Home, name: str, version: str) -> Evidence | None:
-    """What the version has shown, if it was evaluated; evidence that cannot be used is none, with a warning.
+    """What the version has shown, if it was evaluated, for people to read; the gate asks the ledger besides (`find_evidence`).
+
+    Evidence that cannot be used is none, with a warning.
 
     Raises:
         InputError: there is no such version.
         ServiceError: MLflow does not answer.
     """
-    from finsent.registry.tracking import connect
-    from finsent.registry.versions import get_version
-
     client = connect(home)
-    found = find_evidence(client, get_version(client, name, version))
+    found = read_evidence(client, get_version(client, name, version))
     if found.problem is None:
         return found.evidence
     if found.sha256 is not None:

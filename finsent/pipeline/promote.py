@@ -1,25 +1,31 @@
 """From evidence to a champion: the gate decides, the ledger records, and only then does an alias move.
 
-Order matters: a decision is in the ledger and on the version's tags before it takes effect, so a process killed in
-between has decided without acting; the same command again decides again and finishes.
+Order matters: a decision is in the ledger, in its copy and on the version's tags before it takes effect, so a process
+killed in between has decided without acting; the same command again decides again and finishes. No alias moves to a
+version whose artifact is not, byte for byte, the one that its evidence is about.
 """
 
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from finsent.config import Config
 from finsent.errors import InputError, Refused
 from finsent.home import Home
-from finsent.pipeline.exhibit import Exhibit, find_evidence
-from finsent.registry import ledger, stages
+from finsent.pipeline.exhibit import Exhibit, find_evidence, recorded_evidence
+from finsent.registry import stages
+from finsent.registry.artifact import artifact_rule
 from finsent.registry.gate import Decision, RuleResult, decide
 from finsent.registry.tracking import connect
 from finsent.registry.versions import CHALLENGER, aliases, champion, get_version, latest_version, set_tags
-from finsent.registry.witness import LEDGER_ENTRY, require_agreement
+from finsent.registry.witness import record as record_entry
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
+
+GATE, ROLLBACK = "gate", "rollback"
+"""Actions of ledger entries: the gate decided on a version, a person went back to one."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,18 @@ class PromotionResult:
     champion_after: str | None
 
 
+@dataclass(frozen=True)
+class Case:
+    """A version before the gate, and all that the decision rests on."""
+
+    version: str
+    decision: Decision
+    evidence_sha256: str | None
+    """Of the evidence's file; None if there is none."""
+    champion: str | None
+    """Champion at that moment."""
+
+
 def promote(config: Config, home: Home, *, version: str | None = None) -> PromotionResult:
     """Let the gate decide on the version's evidence, the newest version's by default.
 
@@ -41,6 +59,8 @@ def promote(config: Config, home: Home, *, version: str | None = None) -> Promot
 
     Raises:
         InputError: there is no such version, or none at all.
+        Refused: the ledger is not what it was.
+        ServiceError: MLflow does not answer. Nothing has moved.
     """
     name = config.registered_model
     version = version or latest_version(home, name)
@@ -48,17 +68,18 @@ def promote(config: Config, home: Home, *, version: str | None = None) -> Promot
     record = get_version(client, name, version)
     before = champion(home, name)
     if before == version:
-        return _already(home, name, version)
-    exhibit = find_evidence(client, record)
-    decision = _barred(record) or _decide(config, exhibit, before)
-    _record(config, home, client, version, decision, exhibit, before)
-    if decision.decision == "refuse":
-        return _refuse(home, name, version, decision, before)
+        return already_champion(home, name, version)
+    case = judge(config, home, client, record, before)
+    record_decision(config, home, client, case)
+    if case.decision.decision == "refuse":
+        return refused(home, name, case)
     if config.gate.approval == "required":
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        # tags before the alias: whatever waits has a time since when it does
+        set_tags(client, name, version, {"approval": "pending", "approval_requested_at": now})
         stages.make_challenger(home, name, version)
-        set_tags(client, name, version, {"approval": "pending"})
-        return PromotionResult(version, "pending_approval", decision.reasons, decision.rules, before, before)
-    return _crown(config, home, version, decision, exhibit, before)
+        return PromotionResult(version, "pending_approval", case.decision.reasons, case.decision.rules, before, before)
+    return crown(config, home, case)
 
 
 def consider(config: Config, home: Home, version: str) -> Decision:
@@ -68,79 +89,49 @@ def consider(config: Config, home: Home, version: str) -> Decision:
         InputError: there is no such version.
     """
     client, name = connect(home), config.registered_model
-    record = get_version(client, name, version)
-    return _barred(record) or _decide(config, find_evidence(client, record), champion(home, name))
-
-
-def approve(config: Config, home: Home, version: str | None, who: str, why: str) -> PromotionResult:
-    """Make a waiting challenger champion. The gate decides once more: if the champion changed meanwhile, the evidence is void.
-
-    `version` None means the challenger.
-
-    Raises:
-        InputError: no name or reason given, or no such version.
-        Refused: the version does not wait for approval.
-    """
-    _signed(who, why)
-    name = config.registered_model
-    before = champion(home, name)
-    if version is not None and before == version:
-        return _already(home, name, version)
-    client, version = _waiting(home, name, version)
-    record = get_version(client, name, version)
-    exhibit = find_evidence(client, record)
-    decision = _decide(config, exhibit, before)
-    by = {"who": who, "why": why}
-    if decision.decision == "refuse":
-        set_tags(client, name, version, {"approval": "void"})
-        _record(config, home, client, version, decision, exhibit, before, action="approval void", **by)
-        return _refuse(home, name, version, decision, before)
-    _record(config, home, client, version, decision, exhibit, before, action="approve", **by)
-    set_tags(client, name, version, {"approval": "approved", "approved_by": who, "approved_why": why})
-    return _crown(config, home, version, decision, exhibit, before)
-
-
-def reject(config: Config, home: Home, version: str | None, who: str, why: str) -> PromotionResult:
-    """Turn a waiting challenger down. It is not promoted later unless its tag `approval` is deleted in MLflow.
-
-    Raises:
-        InputError: no name or reason given, or no such version.
-        Refused: the version does not wait for approval.
-    """
-    _signed(who, why)
-    name = config.registered_model
-    client, version = _waiting(home, name, version)
-    before = champion(home, name)
-    reason = f"Rejected by {who}: {why}"
-    _append(
-        config, home, client, version, {"action": "reject", "decision": "refuse", "reasons": [reason], "who": who, "why": why}
-    )
-    set_tags(client, name, version, {"approval": "rejected", "rejected_by": who, "rejected_why": why})
-    stages.reject_version(home, name, version)
-    return PromotionResult(version, "refused", (reason,), (), before, before)
+    return judge(config, home, client, get_version(client, name, version), champion(home, name)).decision
 
 
 def rollback(config: Config, home: Home, who: str, why: str) -> PromotionResult:
     """Give the alias back to the version that the champion replaced, at once and without the gate.
 
-    The version rolled back from is not promoted again unless its tag `rolled_back` is deleted in MLflow.
+    Its artifact is checked first. The version rolled back from is not promoted again unless its tag `rolled_back` is
+    deleted in MLflow.
 
     Raises:
         InputError: no name or reason given.
         NoChampionError: nothing to roll back.
-        Refused: the champion replaced no version.
+        Refused: the champion replaced no version, or the ledger is not what it was.
     """
-    _signed(who, why)
-    name = config.registered_model
+    require_signature(who, why)
+    name, client = config.registered_model, connect(home)
     current, target = stages.rollback_plan(home, name)
+    taken = recorded_evidence(home, name, target)
+    record = get_version(client, name, target)
+    known = taken["manifest_sha256"] if taken else record.tags.get("manifest_sha256")  # of a ledger begun anew since
+    rule = artifact_rule(home, record, known, "the ledger" if taken else "the registry")
+    entry: dict[str, Any] = {"action": ROLLBACK, "from": current, "to": target, "champion": current, "who": who, "why": why}
+    if rule.status != "pass":
+        record_entry(config, home, client, target, {**entry, "decision": "refuse", "reasons": [rule.reason]})
+        return PromotionResult(target, "refused", (rule.reason,), (rule,), current, champion(home, name))
     reason = f"Rolled back from version {current} to {target} by {who}: {why}"
-    entry = {"action": "rollback", "from": current, "to": target, "reasons": [reason], "who": who, "why": why}
-    _append(config, home, connect(home), target, entry)
+    record_entry(config, home, client, target, {**entry, "decision": "promote", "reasons": [reason]})
     stages.rollback(home, name)
-    return PromotionResult(target, "promoted", (reason,), (), current, champion(home, name))
+    return PromotionResult(target, "promoted", (reason,), (rule,), current, champion(home, name))
 
 
-def _barred(record: "ModelVersion") -> Decision | None:
+def judge(config: Config, home: Home, client: "MlflowClient", record: "ModelVersion", current_champion: str | None) -> Case:
+    """What people decided before, what the gate says of the evidence, and whether the artifact is what it is about.
+
+    Raises:
+        ServiceError: MLflow does not answer.
+    """
+    exhibit = find_evidence(client, home, record)
+    decision = barred(record) or _decide(config, home, record, exhibit, current_champion)
+    return Case(str(record.version), decision, exhibit.sha256, current_champion)
+
+
+def barred(record: "ModelVersion") -> Decision | None:
     """People's decisions outlast the gate's: what was rejected or rolled back does not return by itself."""
     for tag, values, what in (("rolled_back", {"true"}, "rolled back"), ("approval", {"rejected"}, "rejected")):
         if record.tags.get(tag) in values:
@@ -149,82 +140,84 @@ def _barred(record: "ModelVersion") -> Decision | None:
     return None
 
 
-def _decide(config: Config, exhibit: Exhibit, current_champion: str | None) -> Decision:
+def _decide(config: Config, home: Home, record: "ModelVersion", exhibit: Exhibit, current_champion: str | None) -> Decision:
     decision = decide(exhibit.evidence, config.gate, current_champion)
-    if exhibit.problem is None:
-        return decision
-    rule = RuleResult("evidence", None, None, "missing", exhibit.problem)
-    return Decision("refuse", (rule, *decision.rules), (exhibit.problem, *decision.reasons))
+    if exhibit.problem is not None:  # and then there is nothing that the artifact could be held against
+        rule = RuleResult("evidence", None, None, "missing", exhibit.problem)
+        return Decision("refuse", (rule, *decision.rules), (exhibit.problem, *decision.reasons))
+    artifact = artifact_rule(home, record, exhibit.evidence.manifest_sha256, "the evidence")
+    rules = (*decision.rules, artifact)
+    if artifact.status == "pass":
+        return Decision(decision.decision, rules, decision.reasons)
+    return Decision("refuse", rules, (artifact.reason, *(decision.reasons if decision.decision == "refuse" else ())))
 
 
-def _crown(config: Config, home: Home, version: str, decision: Decision, exhibit: Exhibit, before: str | None) -> PromotionResult:
-    name = config.registered_model
+def crown(config: Config, home: Home, case: Case) -> PromotionResult:
+    """Move the alias, provided that the champion is still the one that the decision rests on."""
+    name, decision = config.registered_model, case.decision
     try:
-        stages.make_champion(home, name, version, before)
+        stages.make_champion(home, name, case.version, case.champion)
     except Refused as error:  # somebody else's promotion came first
-        lost = Decision("refuse", decision.rules, (str(error),))
-        _record(config, home, connect(home), version, lost, exhibit, before)
-        return _refuse(home, name, version, lost, before)
-    return PromotionResult(version, "promoted", decision.reasons, decision.rules, before, champion(home, name))
+        lost = Case(case.version, Decision("refuse", decision.rules, (str(error),)), case.evidence_sha256, case.champion)
+        record_decision(config, home, connect(home), lost)
+        return refused(home, name, lost)
+    return PromotionResult(case.version, "promoted", decision.reasons, decision.rules, case.champion, champion(home, name))
 
 
-def _refuse(home: Home, name: str, version: str, decision: Decision, before: str | None) -> PromotionResult:
-    if aliases(connect(home), name).get(CHALLENGER) == version:
-        stages.reject_version(home, name, version)
-    return PromotionResult(version, "refused", decision.reasons, decision.rules, before, champion(home, name))
+def refused(home: Home, name: str, case: Case, to: Literal["Candidate", "Archived"] = stages.ARCHIVED) -> PromotionResult:
+    """End a refusal: a version that waited waits no more."""
+    if aliases(connect(home), name).get(CHALLENGER) == case.version:
+        stages.stand_down(home, name, case.version, to)
+    return PromotionResult(
+        case.version, "refused", case.decision.reasons, case.decision.rules, case.champion, champion(home, name)
+    )
 
 
-def _record(
-    config: Config,
-    home: Home,
-    client: "MlflowClient",
-    version: str,
-    decision: Decision,
-    exhibit: Exhibit,
-    before: str | None,
-    **more: str,
+def record_decision(
+    config: Config, home: Home, client: "MlflowClient", case: Case, *, action: str = GATE, signed: dict[str, str] | None = None
 ) -> None:
+    """Ledger, its copy, the version's tags, and the pages that people read; `signed` holds `who` and `why`.
+
+    Raises:
+        Refused: the ledger is not what it was.
+        ServiceError: MLflow does not answer.
+    """
+    decision = case.decision
     entry = {
-        "action": "gate",
+        "action": action,
         "decision": decision.decision,
         "reasons": list(decision.reasons),
         "rules": [asdict(rule) for rule in decision.rules],
         "gate": config.gate.model_dump(mode="json"),
-        "champion": before,
-        "evidence_sha256": exhibit.sha256,
-        **more,
+        "champion": case.champion,
+        "evidence_sha256": case.evidence_sha256,
+        **(signed or {}),
     }
-    _append(config, home, client, version, entry)
+    record_entry(config, home, client, case.version, entry)
     verdict = "passed" if decision.decision == "promote" else "refused"
-    set_tags(client, config.registered_model, version, {"gate": verdict, "gate_reasons": " ".join(decision.reasons)[:5000]})
+    tags = {"gate": verdict, "gate_reasons": " ".join(decision.reasons)[:5000]}
+    set_tags(client, config.registered_model, case.version, tags)
+    _publish(config, home, case, action, signed or {})
 
 
-def _append(config: Config, home: Home, client: "MlflowClient", version: str, entry: dict[str, Any]) -> None:
-    """The ledger's head goes to the registry too: a ledger whose end was cut off no longer agrees with it, and gets no entry."""
-    require_agreement(client, config.registered_model, home.ledger)
-    head = ledger.append(home.ledger, {"model": config.registered_model, "version": version, **entry})
-    set_tags(client, config.registered_model, version, {LEDGER_ENTRY: f"{head['seq']} {head['hash']}"})
+def _publish(config: Config, home: Home, case: Case, action: str, signed: dict[str, str]) -> None:
+    """The one place where report and card are rendered anew with a decision that was recorded; no alias has moved yet.
+
+    Runs again when a killed command is run again, so it must replace what it wrote before.
+    """
 
 
-def _already(home: Home, name: str, version: str) -> PromotionResult:
-    stages.make_champion(home, name, version, version)  # finishes a promotion that was cut short
+def already_champion(home: Home, name: str, version: str) -> PromotionResult:
+    """Finish a promotion that was cut short."""
+    stages.make_champion(home, name, version, version)
     return PromotionResult(version, "promoted", (f"Version {version} is the champion already.",), (), version, version)
 
 
-def _waiting(home: Home, name: str, version: str | None) -> tuple["MlflowClient", str]:
-    client = connect(home)
-    challenger = aliases(client, name).get(CHALLENGER)
-    version = version or challenger
-    if version is None:
-        raise Refused(f"no version of {name!r} waits for approval. `finsent promote` puts one there.")
-    record = get_version(client, name, version)
-    # `approved` and still the challenger: an approval was cut short and may be given again
-    if version != challenger or record.tags.get("approval") not in {"pending", "approved"}:
-        waits = f"version {challenger} does" if challenger else "none does; `finsent promote` puts one there"
-        raise Refused(f"version {version!r} of {name!r} does not wait for approval: {waits}.")
-    return client, version
+def require_signature(who: str, why: str) -> None:
+    """Decisions of people have a name and a reason.
 
-
-def _signed(who: str, why: str) -> None:
+    Raises:
+        InputError: one of them is empty.
+    """
     if not who.strip() or not why.strip():
         raise InputError(f"a decision needs a name and a reason, and got who={who!r}, why={why!r}.")

@@ -64,8 +64,8 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [_entry(line, number, path) for number, line in enumerate(_split(path)[0], start=1)]
 
 
-def verify(path: Path) -> Head:
-    """Follow the chain from its start to its head.
+def verify(path: Path, *, allow_unfinished: bool = False) -> Head:
+    """Follow the chain from its start to its head; with `allow_unfinished` a cut-off last line is left to the next `append`.
 
     Raises:
         Refused: names the first line that was changed, inserted, moved, left unfinished, or whose predecessor is gone.
@@ -82,7 +82,7 @@ def verify(path: Path) -> Head:
             problem = f"the entry does not follow the one before it (seq {entry.get('seq')!r}, expected {head.length})"
             raise Refused(f"ledger {str(path)!r}, line {number}: {problem}: lines were deleted, inserted or moved. {_ADVICE}")
         head = Head(entry["hash"], head.length + 1)
-    if unfinished:
+    if unfinished and not allow_unfinished:
         problem = f"{len(unfinished)} bytes without a line end, an unfinished write; the next decision removes and records them"
         raise Refused(f"ledger {str(path)!r}, line {len(lines) + 1}: {problem}.")
     return head

@@ -1,14 +1,17 @@
 """Who scores tweets: the aliases `challenger`, `champion`, `previous` and the tag `stage`, changed by one process at a time.
 
+A version's life: none, candidate (it beats every floor), challenger (it passed the gate and waits), champion, previous
+(the one that the champion replaced), archived.
+
 A promotion is one write, the alias `champion`, which the registry holds on exactly one version. Before it, the new
 version is tagged with the version that it `replaces`; after it, everything else is derived from those two by `settle`,
 which every operation here runs first. So a process killed between any two writes leaves the old champion or the new
 one, and whatever runs next finishes what is left.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from finsent.errors import NoChampionError, Refused
 from finsent.home import Home
@@ -18,7 +21,14 @@ from finsent.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, aliases, g
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-PRODUCTION, STAGING, ARCHIVED = "Production", "Staging", "Archived"
+Stage = Literal["none", "candidate", "challenger", "champion", "previous", "archived"]
+NONE: Final = "None"
+CANDIDATE: Final = "Candidate"
+STAGING: Final = "Staging"
+PRODUCTION: Final = "Production"
+ARCHIVED: Final = "Archived"
+NOT_CANDIDATE: Final = "not_candidate"
+"""Tag that says why an evaluated version is no candidate."""
 _REPLACES: Final = "replaces"
 _ROLLBACK: Final = "rollback_under_way"
 _LOCK_SECONDS: Final = 60.0
@@ -38,6 +48,48 @@ def _registry(home: Home, name: str) -> Iterator["MlflowClient"]:
             yield client
     except Timeout as error:
         raise Refused(f"another process has been changing the registry for a minute (lock {str(path)!r}). Try again.") from error
+
+
+def stage_of(version: str, carried: Mapping[str, str], tags: Mapping[str, str]) -> Stage:
+    """Where a version is in its life, by the model's aliases (alias to version) and the version's own tags.
+
+    Aliases come first: a process that was killed may have left the tag behind, never the alias.
+    """
+    if carried.get(CHAMPION) == version:
+        return "champion"
+    if carried.get(CHALLENGER) == version:
+        return "challenger"
+    if carried.get(PREVIOUS) == version:
+        return "previous"
+    stage = tags.get("stage", NONE)
+    if stage == CANDIDATE:
+        return "candidate"
+    return "none" if stage == NONE else "archived"
+
+
+def set_candidate(home: Home, name: str, version: str, reasons: Sequence[str]) -> Stage:
+    """Make an evaluated version a candidate, or, where there are `reasons` against it, say on it why it is none.
+
+    Champion, challenger and previous keep their stage. An archived version that does well becomes a candidate again, unless
+    it was rejected or rolled back: that is for people to undo.
+
+    Raises:
+        InputError: there is no such version.
+    """
+    with _registry(home, name) as client:
+        tags = get_version(client, name, version).tags
+        known = aliases(client, name)
+        stage = stage_of(version, known, tags)
+        if reasons:
+            client.set_model_version_tag(name, version, NOT_CANDIDATE, " ".join(reasons)[:5000])
+        elif NOT_CANDIDATE in tags:
+            client.delete_model_version_tag(name, version, NOT_CANDIDATE)
+        wanted = NONE if reasons else CANDIDATE
+        barred = tags.get("rolled_back") == "true" or tags.get("approval") == "rejected"
+        free = stage in {"none", "candidate"} or (stage == "archived" and not reasons and not barred)
+        if free and tags.get("stage") != wanted:
+            client.set_model_version_tag(name, version, "stage", wanted)
+        return stage_of(version, known, {"stage": wanted} if free else tags)
 
 
 def make_challenger(home: Home, name: str, version: str) -> None:
@@ -79,8 +131,8 @@ def make_champion(home: Home, name: str, version: str, expected_champion: str | 
         settle(client, name)
 
 
-def reject_version(home: Home, name: str, version: str) -> None:
-    """Archive a version; if it waits as challenger it no longer does.
+def stand_down(home: Home, name: str, version: str, to: Literal["Candidate", "Archived"] = ARCHIVED) -> None:
+    """Archive a version, or let it be a candidate again; if it waits as challenger it no longer does.
 
     Raises:
         InputError: there is no such version.
@@ -91,9 +143,10 @@ def reject_version(home: Home, name: str, version: str) -> None:
         known = aliases(client, name)
         if known.get(CHAMPION) == version:
             raise Refused(f"version {version!r} of {name!r} is the champion. Use `finsent rollback` to replace it.")
+        # the tag first: while the alias is there, the next operation takes the tag back and can do all of it again
+        client.set_model_version_tag(name, version, "stage", to)
         if known.get(CHALLENGER) == version:
             client.delete_registered_model_alias(name, CHALLENGER)
-        client.set_model_version_tag(name, version, "stage", ARCHIVED)
 
 
 def rollback(home: Home, name: str) -> tuple[str, str]:

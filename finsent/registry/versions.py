@@ -194,6 +194,7 @@ def download_adapter(home: Home, record: "ModelVersion", into: Path) -> Path:
 
     Raises:
         ArtifactError: the artifact is gone, or not what was registered.
+        ServiceError: MLflow has gone away.
     """
     import mlflow.artifacts
     from mlflow.exceptions import MlflowException
@@ -207,6 +208,7 @@ def download_adapter(home: Home, record: "ModelVersion", into: Path) -> Path:
             registry_uri=home.tracking_uri,
         )
     except (MlflowException, OSError) as error:
+        connect(home)  # a server that is away is no fault of the artifact's, and says so here
         reason = " ".join(str(error).split())
         raise ArtifactError(f"the adapter of {what} cannot be fetched ({reason}). Look at the artifact store.") from error
     folder = Path(fetched)

@@ -5,69 +5,30 @@ import json
 import pytest
 
 from finsent.cli import status
-from finsent.config import load_config
 from finsent.errors import InputError, NoChampionError, Refused
-from finsent.evaluation.evidence import Evidence
-from finsent.labels import LABELS
+from finsent.pipeline import approval
 from finsent.pipeline import promote as pipeline
-from finsent.registry import ledger, stages, tracking, versions
-
-AUTOMATIC = load_config("nano", overrides=["gate.approval=automatic"])
-WITH_APPROVAL = load_config("nano", overrides=["gate.approval=required"])
-SIGNED = ("dana", "looked at the report")
-
-
-def evidence(version, champion=None, accuracy=0.9):
-    """Evidence that passes every rule, but for an accuracy that may be too low."""
-    interval = {"low": 0.01, "high": 0.05, "level": 0.95}
-    better = {"only_a": 130, "only_b": 60, "p_one_sided": 2e-7, "p_two_sided": 4e-7}
-    per_class = {label: {"precision": 0.9, "recall": 0.9, "f1": 0.9, "support": 1000} for label in LABELS}
-    confusion = [[900, 50, 50], [50, 900, 50], [50, 50, 900]]
-    metrics = {"n": 3000, "accuracy": accuracy, "macro_f1": 0.9, "mcc": 0.8, "per_class": per_class, "confusion": confusion}
-    scores = {"accuracy": 0.9, "macro_f1": 0.9, "baseline_accuracy": 0.7}
-    paired = {"macro_f1_difference": interval, "class_f1_difference": dict.fromkeys(LABELS, interval)}
-    return Evidence(
-        model_name="finsent",
-        model_version=version,
-        data_version=1,
-        data_fingerprint="ab" * 16,
-        n_test=3000,
-        metrics=metrics,
-        intervals={"accuracy": interval, "macro_f1": interval},
-        per_source={"all": {"n": 3000, **scores}},
-        ece=0.02,
-        temperature=1.2,
-        leaks=0,
-        baseline={"accuracy": 0.7, "macro_f1": 0.68, "mcnemar": better},
-        champion_version=champion,
-        champion_compared=champion is not None,
-        champion={"metrics": metrics, "mcnemar": better, "paired_bootstrap": paired} if champion else None,
-        round_trip={
-            "max_logit_difference": 1e-4,
-            "head_hash_equal": True,
-            "max_padding_difference": 1e-4,
-            "max_batch_difference": 1e-4,
-        },
-    )
-
+from finsent.registry import ledger, ledger_copy, stages, tracking, versions, witness
+from tests.pipeline.promotion import AUTOMATIC, SIGNED, WITH_APPROVAL, evaluate_new, evidence, evidence_of, leave, register, take
 
 @pytest.fixture
-def evaluated(mlflow_home, tmp_path):
-    """`evaluated(champion, ...)`: a new version whose training run carries evidence; `content` replaces it as it is."""
-    client = tracking.connect(mlflow_home)
-    client.create_registered_model("finsent")
+def evaluated(mlflow_home, make_adapter):
+    """`evaluated(champion, ...)`: a new version with evidence on record; `content` is left in its place, as it is."""
 
-    def create(champion=None, accuracy=0.9, content=None):
-        run = client.create_run(tracking.experiment_id(client, mlflow_home, "finsent"))
-        made = client.create_model_version("finsent", source="file:///nowhere", run_id=run.info.run_id, tags={"stage": "None"})
-        version = str(made.version)
-        path = tmp_path / "evidence.json"
-        path.write_text(evidence(version, champion, accuracy).model_dump_json() if content is None else content, encoding="utf-8")
-        if content != "":
-            client.log_artifact(run.info.run_id, str(path), "evaluation")
+    def create(champion=None, accuracy=0.9, content=None, config=AUTOMATIC, seed=0):
+        if content is None:
+            return evaluate_new(mlflow_home, make_adapter(seed), champion=champion, accuracy=accuracy, config=config)
+        version = register(mlflow_home, make_adapter(seed))
+        if content:
+            leave(mlflow_home, version, content)
         return version
 
     return create
+
+
+def decisions(home):
+    """Ledger entries that are not about evidence."""
+    return [entry for entry in ledger.read(home.ledger) if entry["action"] != "evaluate"]
 
 
 def tags(home, version):
@@ -82,12 +43,12 @@ def test_first_version_that_passes_becomes_champion(mlflow_home, evaluated):
     assert versions.champion(mlflow_home, "finsent") == version
     found = tags(mlflow_home, version)
     assert (found["gate"], found["stage"]) == ("passed", "Production")
-    (entry,) = ledger.read(mlflow_home.ledger)
+    (entry,) = decisions(mlflow_home)
     assert (entry["action"], entry["decision"], entry["version"], entry["champion"]) == ("gate", "promote", "1", None)
     assert entry["gate"]["approval"] == "automatic"
     assert len(entry["evidence_sha256"]) == 64
     assert found["ledger_entry"] == f"{entry['seq']} {entry['hash']}"
-    assert ledger.verify(mlflow_home.ledger).length == 1
+    assert ledger.verify(mlflow_home.ledger).length == 2
 
 
 def test_refusal_changes_nothing_and_is_written_down(mlflow_home, evaluated):
@@ -100,7 +61,7 @@ def test_refusal_changes_nothing_and_is_written_down(mlflow_home, evaluated):
     assert versions.aliases(tracking.connect(mlflow_home), "finsent") == {"champion": "1"}
     assert (tags(mlflow_home, weak)["gate"], tags(mlflow_home, weak)["stage"]) == ("refused", "None")
     assert tags(mlflow_home, weak)["gate_reasons"] == " ".join(result.reasons)
-    assert [entry["decision"] for entry in ledger.read(mlflow_home.ledger)] == ["promote", "refuse"]
+    assert [entry["decision"] for entry in decisions(mlflow_home)] == ["promote", "refuse"]
 
 
 @pytest.mark.parametrize(
@@ -119,7 +80,7 @@ def test_without_usable_evidence_nothing_is_promoted(mlflow_home, evaluated, con
     assert reason in result.reasons[0]
     assert result.rules[0].status == "missing"
     assert versions.champion(mlflow_home, "finsent") is None
-    assert ledger.read(mlflow_home.ledger)[0]["decision"] == "refuse"
+    assert decisions(mlflow_home)[0]["decision"] == "refuse"
 
 
 def test_evidence_against_another_champion_is_void(mlflow_home, evaluated):
@@ -145,7 +106,7 @@ def test_promotion_that_comes_second_is_refused(mlflow_home, evaluated, monkeypa
     result = pipeline.promote(AUTOMATIC, mlflow_home, version="1")
     assert (result.decision, result.champion_before, result.champion_after) == ("refused", None, "2")
     assert "the champion of 'finsent' is '2'" in result.reasons[0]
-    assert [entry["decision"] for entry in ledger.read(mlflow_home.ledger)] == ["promote", "refuse"]
+    assert [entry["decision"] for entry in decisions(mlflow_home)] == ["promote", "refuse"]
     assert tags(mlflow_home, "1")["gate"] == "refused"
 
 
@@ -154,7 +115,7 @@ def test_champion_is_not_judged_again(mlflow_home, evaluated):
     pipeline.promote(AUTOMATIC, mlflow_home)
     result = pipeline.promote(AUTOMATIC, mlflow_home)
     assert (result.decision, result.reasons) == ("promoted", ("Version 1 is the champion already.",))
-    assert len(ledger.read(mlflow_home.ledger)) == 1
+    assert len(decisions(mlflow_home)) == 1
 
 
 def test_killed_after_the_decision_and_run_again(mlflow_home, evaluated, monkeypatch):
@@ -172,31 +133,31 @@ def test_killed_after_the_decision_and_run_again(mlflow_home, evaluated, monkeyp
     assert versions.champion(mlflow_home, "finsent") is None
     assert pipeline.promote(AUTOMATIC, mlflow_home).decision == "promoted"
     assert versions.champion(mlflow_home, "finsent") == version
-    assert ledger.verify(mlflow_home.ledger).length == 2
+    assert [entry["decision"] for entry in decisions(mlflow_home)] == ["promote", "promote"]
 
 
 def test_approval_makes_the_challenger_champion(mlflow_home, evaluated):
-    version = evaluated()
+    version = evaluated(config=WITH_APPROVAL)
     waiting = pipeline.promote(WITH_APPROVAL, mlflow_home)
     assert (waiting.decision, waiting.champion_after) == ("pending_approval", None)
     assert versions.version_by_alias(mlflow_home, "finsent", "challenger") == version
     assert (tags(mlflow_home, version)["approval"], tags(mlflow_home, version)["stage"]) == ("pending", "Staging")
 
-    result = pipeline.approve(WITH_APPROVAL, mlflow_home, None, *SIGNED)
+    result = approval.approve(WITH_APPROVAL, mlflow_home, None, *SIGNED)
     assert (result.decision, result.champion_after) == ("promoted", version)
     found = tags(mlflow_home, version)
     assert (found["approval"], found["approved_by"], found["stage"]) == ("approved", "dana", "Production")
     last = ledger.read(mlflow_home.ledger)[-1]
     assert (last["action"], last["who"], last["why"]) == ("approve", *SIGNED)
-    again = pipeline.approve(WITH_APPROVAL, mlflow_home, version, *SIGNED)
+    again = approval.approve(WITH_APPROVAL, mlflow_home, version, *SIGNED)
     assert again.reasons == ("Version 1 is the champion already.",)
 
 
 def test_approval_is_void_once_the_champion_changed(mlflow_home, evaluated):
-    first, second = evaluated(), evaluated()
+    first, second = evaluated(config=WITH_APPROVAL), evaluated()
     pipeline.promote(WITH_APPROVAL, mlflow_home, version=first)
     pipeline.promote(AUTOMATIC, mlflow_home, version=second)
-    result = pipeline.approve(WITH_APPROVAL, mlflow_home, first, *SIGNED)
+    result = approval.approve(WITH_APPROVAL, mlflow_home, first, *SIGNED)
     assert result.decision == "refused"
     assert any("stale evidence" in reason for reason in result.reasons)
     assert versions.aliases(tracking.connect(mlflow_home), "finsent") == {"champion": second}
@@ -211,42 +172,42 @@ def test_approval_cut_short_can_be_given_again(mlflow_home, evaluated, monkeypat
     def die(*_args):
         raise Killed
 
-    version = evaluated()
+    version = evaluated(config=WITH_APPROVAL)
     pipeline.promote(WITH_APPROVAL, mlflow_home)
     with monkeypatch.context() as dying:
         dying.setattr(stages, "make_champion", die)
         with pytest.raises(Killed):
-            pipeline.approve(WITH_APPROVAL, mlflow_home, version, *SIGNED)
+            approval.approve(WITH_APPROVAL, mlflow_home, version, *SIGNED)
     assert versions.champion(mlflow_home, "finsent") is None
-    assert pipeline.approve(WITH_APPROVAL, mlflow_home, version, *SIGNED).decision == "promoted"
+    assert approval.approve(WITH_APPROVAL, mlflow_home, version, *SIGNED).decision == "promoted"
     assert versions.champion(mlflow_home, "finsent") == version
 
 
 def test_rejected_version_does_not_come_back_by_itself(mlflow_home, evaluated):
-    version = evaluated()
+    version = evaluated(config=WITH_APPROVAL)
     pipeline.promote(WITH_APPROVAL, mlflow_home)
-    result = pipeline.reject(WITH_APPROVAL, mlflow_home, version, *SIGNED)
+    result = approval.reject(WITH_APPROVAL, mlflow_home, version, *SIGNED)
     assert result.reasons == ("Rejected by dana: looked at the report",)
     assert tags(mlflow_home, version)["stage"] == "Archived"
-    again = pipeline.promote(AUTOMATIC, mlflow_home, version=version)
+    again = pipeline.promote(WITH_APPROVAL, mlflow_home, version=version)
     assert again.decision == "refused"
     assert "was rejected" in again.reasons[0]
     tracking.connect(mlflow_home).delete_model_version_tag("finsent", version, "approval")
-    assert pipeline.promote(AUTOMATIC, mlflow_home, version=version).decision == "promoted"
+    assert pipeline.promote(WITH_APPROVAL, mlflow_home, version=version).decision == "pending_approval"
 
 
-@pytest.mark.parametrize("decide", [pipeline.approve, pipeline.reject])
+@pytest.mark.parametrize("decide", [approval.approve, approval.reject])
 def test_only_what_waits_can_be_approved_or_rejected(mlflow_home, evaluated, decide):
     with pytest.raises(Refused, match=r"no version of 'finsent' waits"):
         decide(WITH_APPROVAL, mlflow_home, None, *SIGNED)
-    version = evaluated()
+    version = evaluated(config=WITH_APPROVAL)
     with pytest.raises(Refused, match="does not wait for approval: none does"):
         decide(WITH_APPROVAL, mlflow_home, version, *SIGNED)
     with pytest.raises(InputError, match="no version '8'"):
         decide(WITH_APPROVAL, mlflow_home, "8", *SIGNED)
     with pytest.raises(InputError, match="needs a name and a reason"):
         decide(WITH_APPROVAL, mlflow_home, version, "dana", " ")
-    assert not mlflow_home.ledger.exists()
+    assert decisions(mlflow_home) == []
 
 
 def test_rollback_is_at_once_and_written_down(mlflow_home, evaluated):
@@ -274,7 +235,7 @@ def test_nothing_registered_is_said(mlflow_home):
 
 
 def status_decisions(home):
-    return status._decisions(home, "finsent")
+    return status._decisions(home, AUTOMATIC)
 
 
 def test_a_ledger_whose_end_was_cut_off_gets_no_further_entry(mlflow_home, evaluated):
@@ -284,15 +245,15 @@ def test_a_ledger_whose_end_was_cut_off_gets_no_further_entry(mlflow_home, evalu
     pipeline.promote(AUTOMATIC, mlflow_home, version=weak)
     assert status_decisions(mlflow_home)["agrees"] is True
     whole = mlflow_home.ledger.read_bytes()
-    mlflow_home.ledger.write_bytes(whole.splitlines(keepends=True)[0])
-    assert ledger.verify(mlflow_home.ledger).length == 1  # its own chain does not tell
-    with pytest.raises(Refused, match=r"ends after 1 entries: its end was cut off.*knows entry 1, about version 2"):
+    mlflow_home.ledger.write_bytes(b"".join(whole.splitlines(keepends=True)[:3]))
+    assert ledger.verify(mlflow_home.ledger).length == 3  # its own chain does not tell
+    with pytest.raises(Refused, match=r"line 4: it ends after 3 entries: its end was cut off.*knows entry 3, of (version 2|the copy)"):
         pipeline.promote(AUTOMATIC, mlflow_home, version=weak)
     assert "its end was cut off" in status_decisions(mlflow_home)["error"]
-    assert len(ledger.read(mlflow_home.ledger)) == 1
+    assert len(ledger.read(mlflow_home.ledger)) == 3
     mlflow_home.ledger.write_bytes(whole)
     assert pipeline.promote(AUTOMATIC, mlflow_home, version=weak).decision == "refused"
-    assert ledger.verify(mlflow_home.ledger).length == 3
+    assert ledger.verify(mlflow_home.ledger).length == 5
 
 
 def test_a_ledger_that_was_deleted_or_replaced_is_found(mlflow_home, evaluated):
@@ -306,9 +267,14 @@ def test_a_ledger_that_was_deleted_or_replaced_is_found(mlflow_home, evaluated):
     assert not mlflow_home.ledger.exists()
     assert "is empty or gone" in status_decisions(mlflow_home)["error"]
     ledger.append(mlflow_home.ledger, {"action": "gate", "version": "1", "decision": "promote", "reasons": ["forged"]})
-    with pytest.raises(Refused, match="has another entry 0: it was replaced"):
+    with pytest.raises(Refused, match="line [23]: it ends after 1 entries"):
         pipeline.promote(AUTOMATIC, mlflow_home, version=better)
-    tracking.connect(mlflow_home).delete_model_version_tag("finsent", "1", "ledger_entry")  # as the message says
+    client = tracking.connect(mlflow_home)  # and now as the message says
+    for version in ("1", better):
+        client.delete_model_version_tag("finsent", version, "ledger_entry")
+    client.delete_run(ledger_copy.find_run(client, AUTOMATIC).info.run_id)
+    assert "not on record" in pipeline.promote(AUTOMATIC, mlflow_home, version=better).reasons[0]
+    take(mlflow_home, evidence_of(mlflow_home, better, champion="1"))
     assert pipeline.promote(AUTOMATIC, mlflow_home, version=better).decision == "promoted"
 
 
@@ -319,16 +285,16 @@ def test_a_ledger_that_is_ahead_of_the_registry_is_in_order(mlflow_home, evaluat
     def die(*_args):
         raise Killed
 
-    version = evaluated()
+    version = evaluated(config=WITH_APPROVAL)
     pipeline.promote(WITH_APPROVAL, mlflow_home)
     with monkeypatch.context() as dying:
-        dying.setattr(pipeline, "set_tags", die)  # between ledger and tag
+        dying.setattr(witness, "set_tags", die)  # between ledger and tag
         with pytest.raises(Killed):
-            pipeline.approve(WITH_APPROVAL, mlflow_home, version, *SIGNED)
-    assert len(ledger.read(mlflow_home.ledger)) == 2
-    assert tags(mlflow_home, version)["ledger_entry"].startswith("0 ")
+            approval.approve(WITH_APPROVAL, mlflow_home, version, *SIGNED)
+    assert len(ledger.read(mlflow_home.ledger)) == 3
+    assert tags(mlflow_home, version)["ledger_entry"].startswith("1 ")
     assert status_decisions(mlflow_home)["agrees"] is True
-    assert pipeline.approve(WITH_APPROVAL, mlflow_home, version, *SIGNED).decision == "promoted"
+    assert approval.approve(WITH_APPROVAL, mlflow_home, version, *SIGNED).decision == "promoted"
 
 
 def test_a_tag_that_finsent_did_not_write_is_refused(mlflow_home, evaluated):

@@ -27,7 +27,7 @@ def test_the_way_of_a_version(mlflow_home, bare_version):
     assert state(mlflow_home) == ({"champion": "2", "previous": "1"}, {"1": "Archived", "2": "Production", "3": "None"})
     stages.make_challenger(mlflow_home, "finsent", "3")
     assert state(mlflow_home)[1] == {"1": "Archived", "2": "Production", "3": "Staging"}
-    stages.reject_version(mlflow_home, "finsent", "3")
+    stages.stand_down(mlflow_home, "finsent", "3")
     assert state(mlflow_home) == ({"champion": "2", "previous": "1"}, {"1": "Archived", "2": "Production", "3": "Archived"})
 
 
@@ -56,7 +56,7 @@ def test_what_is_not_there_is_said(mlflow_home, bare_version):
     with pytest.raises(Refused, match="cannot be its own challenger"):
         stages.make_challenger(mlflow_home, "finsent", "1")
     with pytest.raises(Refused, match="finsent rollback"):
-        stages.reject_version(mlflow_home, "finsent", "1")
+        stages.stand_down(mlflow_home, "finsent", "1")
 
 
 def test_deleted_predecessor_is_no_way_back(mlflow_home, bare_version):

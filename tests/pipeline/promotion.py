@@ -1,0 +1,121 @@
+"""Versions that were "evaluated": real adapters in a real registry, with evidence on record that passes every rule."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+from finsent.config import Config, load_config
+from finsent.evaluation.evidence import Evidence
+from finsent.home import Home
+from finsent.labels import LABELS
+from finsent.model.manifest import MANIFEST, sha256
+from finsent.pipeline.exhibit import record_evidence
+from finsent.registry import tracking, versions
+from finsent.registry.gate import FLOORS, rules_digest
+
+AUTOMATIC = load_config("nano", overrides=["gate.approval=automatic"])
+WITH_APPROVAL = load_config("nano", overrides=["gate.approval=required"])
+SIGNED = ("dana", "looked at the report")
+
+
+def evidence(
+    version: str, champion: str | None = None, accuracy: float = 0.9, config: Config = AUTOMATIC, manifest: str = "cd" * 32
+) -> Evidence:
+    """Evidence that passes every rule, but for an accuracy that may be too low."""
+    interval = {"low": 0.01, "high": 0.05, "level": 0.95}
+    difference = {"difference": 0.02, "standard_error": 0.005, **interval}
+    better = {"only_a": 130, "only_b": 60, "p_one_sided": 2e-7, "p_two_sided": 4e-7}
+    per_class = {label: {"precision": 0.9, "recall": 0.9, "f1": 0.9, "support": 1000} for label in LABELS}
+    confusion = [[900, 50, 50], [50, 900, 50], [50, 50, 900]]
+    metrics = {"n": 3000, "accuracy": accuracy, "macro_f1": 0.9, "mcc": 0.8, "per_class": per_class, "confusion": confusion}
+    scores = {"accuracy": 0.9, "accuracy_interval": interval, "macro_f1": 0.9, "mcc": 0.8, "floor_accuracy": 0.7}
+    paired = {"macro_f1_difference": difference, "class_f1_difference": dict.fromkeys(LABELS, difference)}
+    power = {"groups": 2900, "discordant_share": 0.06, "detectable_difference": 0.012, "alpha": 0.05, "power": 0.8}
+    compared = {"metrics": copy.deepcopy(metrics), "mcnemar": better, "paired_bootstrap": paired, "power": power}
+    check = {"n": 300, "failure_rate": 0.05, "interval": interval}
+    return Evidence(
+        model_name="finsent",
+        model_version=version,
+        data_version=1,
+        data_fingerprint="ab" * 16,
+        n_test=3000,
+        metrics=metrics,
+        intervals=dict.fromkeys(("accuracy", "macro_f1", "mcc", "ece", "brier"), interval),
+        slices={"source": {"all": {"n": 3000, **scores, **({"accuracy_difference": difference} if champion else {})}}},
+        ece=0.02,
+        temperature=1.2,
+        calibration={
+            "brier": 0.15,
+            "ece_before_scaling": 0.05,
+            "abstention": {"target_precision": 0.9, "threshold": 0.6, "coverage": 0.8, "precision": 0.93},
+        },
+        leaks=0,
+        floors=dict.fromkeys(FLOORS, {"accuracy": 0.2, "macro_f1": 0.2, "mcnemar": better}),
+        robustness={"case": {"kind": "invariance", **check}, "negation": {"kind": "direction", **check}},
+        champion_version=champion,
+        champion_compared=champion is not None,
+        champion=compared if champion else None,
+        round_trip={
+            "max_logit_difference": 1e-4,
+            "head_hash_equal": True,
+            "labels_equal": True,
+            "padding_equal": True,
+            "max_padding_difference": 1e-4,
+            "max_batch_difference": 1e-4,
+        },
+        manifest_sha256=manifest,
+        rules_sha256=rules_digest(config.gate),
+        looks={"at_these_rows": 1, "at_any_rows": 1},
+        speed={
+            "device": "cpu",
+            "rows_per_second": 500.0,
+            "latency_ms_p50": 4.0,
+            "latency_ms_p95": 9.0,
+            "hours_per_million": 0.6,
+            "cost_per_million": 0.1,
+        },
+        taken_at="2026-01-01T00:00:00+00:00",
+    )
+
+
+def register(home: Home, adapter: Path) -> str:
+    """Put the adapter into the registry as a training would; returns the version."""
+    client = tracking.connect(home)
+    run = client.create_run(tracking.experiment_id(client, home, AUTOMATIC.experiment))
+    return versions.register(client, AUTOMATIC, run_id=run.info.run_id, adapter=adapter)
+
+
+def evidence_of(home: Home, version: str, **options: object) -> Evidence:
+    """`evidence` about the very artifact that is registered as the version."""
+    manifest = tracking.connect(home).get_model_version("finsent", version).tags["manifest_sha256"]
+    return evidence(version, manifest=manifest, **options)  # type: ignore[arg-type]
+
+
+def leave(home: Home, version: str, content: str) -> None:
+    """Put a file where the evaluation leaves its evidence."""
+    client = tracking.connect(home)
+    run_id = client.get_model_version("finsent", version).run_id
+    client.log_text(run_id, content, "evaluation/evidence.json")
+
+
+def take(home: Home, found: Evidence) -> None:
+    """Leave evidence and put it on record, as the evaluation does."""
+    content = found.model_dump_json(indent=2)
+    leave(home, found.model_version, content)
+    record_evidence(AUTOMATIC, home, tracking.connect(home), found, content.encode())
+
+
+def adapter_digest(folder: Path) -> str:
+    """What the registry and the evidence know an artifact by."""
+    return sha256(folder / MANIFEST)
+
+
+Evaluated = Callable[..., str]
+"""`evaluated(champion, ...)`: registers a new version and takes evidence of it; returns the version."""
+
+
+def evaluate_new(home: Home, adapter: Path, **options: object) -> str:
+    """A new version with evidence on record."""
+    version = register(home, adapter)
+    take(home, evidence_of(home, version, **options))
+    return version
