@@ -24,7 +24,7 @@ from finsent.config import GateConfig
 from finsent.evaluation.power import mcnemar_power
 from finsent.evaluation.statistics import accuracy_difference, mcnemar, paired_bootstrap
 from finsent.labels import LABELS
-from finsent.registry.noninferiority import no_worse
+from finsent.registry.noninferiority import Estimate, no_worse
 
 RULES = GateConfig()
 ROWS = (500, 1500, 3000, 6000)
@@ -96,18 +96,22 @@ def _no_worse(pair: dict[str, Any], groups: list[str]) -> bool:
     labels, own, other = pair["labels"], pair["own"], pair["other"]
     paired = paired_bootstrap(labels, own, other, groups, RULES.bootstrap_resamples)
     macro, classes = paired.macro_f1_difference, paired.class_f1_difference
-    judged: dict[str, tuple[float, float]] = {}
+    judged: dict[str, Estimate] = {}
     for dimension, values in enumerate(pair["slices"]):
         for value in np.unique(values):
             chosen = values == value
             if chosen.sum() >= RULES.min_slice_rows:
                 there = [group for group, inside in zip(groups, chosen, strict=True) if inside]
                 found = accuracy_difference(labels[chosen], own[chosen], other[chosen], there)
-                judged[f"{dimension}={value}"] = (found.difference, found.standard_error)
+                judged[f"{dimension}={value}"] = Estimate(
+                    found.difference, found.standard_error, (found.rows, found.only_a, found.only_b)
+                )
     verdicts = (
-        no_worse({"macro": (macro.difference, macro.standard_error)}, RULES.macro_f1_margin, RULES.alpha),
+        no_worse({"macro": Estimate(macro.difference, macro.standard_error)}, RULES.macro_f1_margin, RULES.alpha),
         no_worse(
-            {name: (classes[name].difference, classes[name].standard_error) for name in LABELS}, RULES.class_margin, RULES.alpha
+            {name: Estimate(classes[name].difference, classes[name].standard_error) for name in LABELS},
+            RULES.class_margin,
+            RULES.alpha,
         ),
         no_worse(judged, RULES.slice_margin, RULES.alpha),
     )

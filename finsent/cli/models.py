@@ -187,7 +187,9 @@ def _evaluate(
     if model is not None and version is not None:
         raise InputError(f"MODEL {model!r} and --version {version!r} name a version twice. Give one of them.")
     if data is not None and (data_version is not None or split != "test"):
-        raise InputError(f"--data {data!r} is a file, and --data-version and --split choose rows of the table. Give one or other.")
+        raise InputError(
+            f"--data {data!r} is a file, and --data-version and --split choose rows of the table. Give one or other."
+        )
     config, home = settings.config(), settings.home()
     given = model or version
     wanted = resolve(home, config.registered_model, given) if given else None

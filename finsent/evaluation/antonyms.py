@@ -47,7 +47,8 @@ _BEFORE: Final = {
 """Behind these words the word is no direction: "set up", "how long", "earnings calls"."""
 _AFTER: Final = {
     **dict.fromkeys(
-        ("long", "short"), frozenset("term time run way day days ago as lived list enough weekend story haul covering notice".split())
+        ("long", "short"),
+        frozenset("term time run way day days ago as lived list enough weekend story haul covering notice".split()),
     ),
     **dict.fromkeys(("up", "down"), frozenset("to for with next there here and".split())),
     **dict.fromkeys(
@@ -107,9 +108,7 @@ def _swapped(text: str, found: list[re.Match[str]]) -> str | None:
 def _idiom(match: re.Match[str], masked: str) -> bool:
     word = match[0].lower()
     before, after = _LAST_WORD.search(masked, 0, match.start()), _NEXT_WORD.match(masked, match.end())
-    return bool(
-        (before and before[1].lower() in _BEFORE.get(word, ())) or (after and after[1].lower() in _AFTER.get(word, ()))
-    )
+    return bool((before and before[1].lower() in _BEFORE.get(word, ())) or (after and after[1].lower() in _AFTER.get(word, ())))
 
 
 @functools.cache

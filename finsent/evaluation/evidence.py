@@ -65,6 +65,9 @@ class DifferenceRecord(TypedDict):
     low: float
     high: float
     level: float
+    rows: NotRequired[int]
+    only_a: NotRequired[int]
+    only_b: NotRequired[int]
 
 
 class PairedBootstrapRecord(TypedDict):

@@ -35,7 +35,9 @@ INVERSE: Final = frozenset(
     "SQQQ SPXS SPXU SDS SH SDOW PSQ DOG TZA SOXS UVXY UVIX VXX VIXY VIX TVIX LABD JDST DUST FAZ YANG KOLD BITI DXY USD".split()
 )
 """What rises when the market falls: another name in its place turns the sentiment round."""
-SIDELESS: Final = frozenset("👀🤔📊☕🧵📰🗞📅🗓📆⏰⏱⏳⌛📌📍📣📢🔔📝✍🎙🎧📺📷📸🔍🔎🔗👇👉👆👈▶⏩💬🗣📚📖📄📋💼🏢🏦🏭🏠🌍🌎🌏☀🌙🌧🍿🖥💻📱🤷♂♀")
+SIDELESS: Final = frozenset(
+    "👀🤔📊☕🧵📰🗞📅🗓📆⏰⏱⏳⌛📌📍📣📢🔔📝✍🎙🎧📺📷📸🔍🔎🔗👇👉👆👈▶⏩💬🗣📚📖📄📋💼🏢🏦🏭🏠🌍🌎🌏☀🌙🌧🍿🖥💻📱🤷♂♀"
+)
 """Emoji that say nothing of up or down. Others may be all that tells the sentiment, so that removing them may rightly change it."""
 _JOINERS: Final = "\ufe0e\ufe0f\u200d"
 _SIDELESS_RUN: Final = re.compile(rf"[{''.join(sorted(SIDELESS))}][{_JOINERS}{''.join(sorted(SIDELESS))}]*")

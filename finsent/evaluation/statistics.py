@@ -59,6 +59,17 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class AccuracyDifference(Difference):
+    """The same for accuracies, with the counts that it comes from."""
+
+    rows: int
+    only_a: int
+    """Rows on which a is right and b wrong."""
+    only_b: int
+    """Rows on which b is right and a wrong."""
+
+
+@dataclass(frozen=True)
 class PairedBootstrap:
     """Differences a minus b on the same resampled groups."""
 
@@ -128,7 +139,7 @@ def paired_bootstrap(
 
 def accuracy_difference(
     labels: ArrayLike, a: ArrayLike, b: ArrayLike, groups: Sequence[str], *, level: float = 0.95
-) -> Difference:
+) -> AccuracyDifference:
     """Accuracy of a minus accuracy of b, with the cluster-robust standard error of a ratio of group totals (Cochran 1977, 6.3).
 
     The interval is normal: slices are many, and a bootstrap of each would say the same more slowly.
@@ -137,7 +148,8 @@ def accuracy_difference(
     gain = (first == truth).astype(np.float64) - (second == truth)
     difference, error = _clustered_mean(gain, groups)
     reach = NormalDist().inv_cdf((1 + level) / 2) * error
-    return Difference(difference, error, difference - reach, difference + reach, level)
+    only_a, only_b = int((gain > 0).sum()), int((gain < 0).sum())
+    return AccuracyDifference(difference, error, difference - reach, difference + reach, level, len(truth), only_a, only_b)
 
 
 def accuracy_interval(labels: ArrayLike, predictions: ArrayLike, groups: Sequence[str], *, level: float = 0.95) -> Interval:

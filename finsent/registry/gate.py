@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from finsent.config import GateConfig
 from finsent.evaluation.evidence import Evidence
 from finsent.labels import LABELS
-from finsent.registry.noninferiority import NoWorse, no_worse
+from finsent.registry.noninferiority import Estimate, NoWorse, no_worse
 
 Value = float | str | bool | None
 Status = Literal["pass", "fail", "missing"]
@@ -243,10 +243,14 @@ def _no_worse_by_slice(evidence: Evidence, rules: GateConfig) -> Iterator[RuleRe
         yield _margin_rule(f"slice_no_worse.{name}", f"Accuracy on {name}", verdict, rules.slice_margin)
 
 
-def _estimate(record: Any) -> tuple[float, float]:
-    """Difference and standard error; NaN where one is missing, which shows nothing."""
+def _estimate(record: Any) -> Estimate:
+    """What the evidence says of a difference; NaN where something is missing, which shows nothing."""
     difference, error = _number(_at(record, "difference")), _number(_at(record, "standard_error"))
-    return (math.nan, math.nan) if difference is None or error is None else (difference, error)
+    if difference is None or error is None:
+        return Estimate(math.nan, math.nan)
+    rows, own, other = (_number(_at(record, key)) for key in ("rows", "only_a", "only_b"))
+    counts = (int(rows), int(own), int(other)) if rows and own is not None and other is not None else None
+    return Estimate(difference, error, counts)
 
 
 def _margin_rule(name: str, what: str, verdict: NoWorse, margin: float) -> RuleResult:
