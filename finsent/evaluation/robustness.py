@@ -148,13 +148,19 @@ def _check(outcomes: list[tuple[_Case, int, int]]) -> Check:
     failed = [outcome for outcome in outcomes if (outcome[1] == outcome[2]) == (kind == "direction")]
     n = len(outcomes)
     reach = binomtest(len(failed), n).proportion_ci(confidence_level=0.95, method="wilson")
-    examples = tuple(Example(case.original, case.changed, LABELS[before], LABELS[after]) for case, before, after in failed[:SHOWN])
+    examples = tuple(
+        Example(case.original, case.changed, LABELS[before], LABELS[after]) for case, before, after in failed[:SHOWN]
+    )
     return Check(kind, n, len(failed) / n, Interval(float(reach.low), float(reach.high), 0.95), examples)
 
 
 def _ids(answers: Labels, asked: int) -> list[int]:
     found = np.asarray(answers)
-    if found.shape != (asked,) or found.dtype.kind not in "iu" or (found.size and not (0 <= found.min() <= found.max() < len(LABELS))):
+    if (
+        found.shape != (asked,)
+        or found.dtype.kind not in "iu"
+        or (found.size and not (0 <= found.min() <= found.max() < len(LABELS)))
+    ):
         raise InputError(
             f"predictions of shape {found.shape} and type {found.dtype} for {asked} changed texts: one label id from 0 to "
             f"{len(LABELS) - 1} is wanted for each."
