@@ -41,8 +41,8 @@ _CONTRAST: Final = re.compile(r"\b(?:but|despite|although|though|however|yet|unl
 _PHRASAL: Final = _words(
     "set sets setting pick picks picking end ends sign signed show shows what's whats follow wake give gives back shut catch "
     "look looks looking made make makes heads hurry settle calm break broke shake double slow turn come comes wrap warm speed "
-    "hang hold load loading loaded stock line fill start started team close opens clean mess fed build builds step steps write sit "
-    "lock bring keep ramp scale"
+    "hang hold load loading loaded stock line fill start started team close opens clean mess fed build builds step steps write "
+    "sit lock bring keep ramp scale"
 )
 _BEFORE: Final = {
     **dict.fromkeys(("up", "down"), _PHRASAL),
