@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finsent.text import forms, is_blank, normalise, text_hash, text_id
+from finsent.text import Marks, forms, is_blank, marks, normalise, text_hash, text_id
 
 TWEETS = st.lists(
     st.sampled_from(
@@ -171,3 +171,17 @@ def test_emoji_do_not_tell_twins_apart() -> None:
     assert forms("$AAPL 🚀").template != forms("$TSLA 🚀").template
     assert forms("$AAPL nice 🚀").template == forms("$TSLA nice").template
     assert forms("café €5 日本 half ½").template == "café €5 日本 half 1⁄2"
+
+
+def test_marks_are_found_by_the_rules_of_the_forms():
+    assert marks("RT @desk: $AAPL, $aapl and $TSLA 🚀") == Marks(retweet=True, cashtags=2, emoji=True)
+    assert marks(" rt  @a @b up") == Marks(retweet=True, cashtags=0, emoji=False)
+    assert marks("as @desk said, RT @desk: $12 https://t.co/$AAPL") == Marks(retweet=False, cashtags=0, emoji=False)
+    assert marks("&#128640; &#36;AAPL") == Marks(retweet=False, cashtags=1, emoji=True)
+
+
+@given(TWEETS)
+def test_a_retweet_is_what_the_identity_form_shortens(parts):
+    text = "".join(parts)
+    assert marks("RT @x: " + text).retweet
+    assert not marks("word " + text).retweet

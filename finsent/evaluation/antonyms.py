@@ -23,9 +23,14 @@ bulls/bears longs/shorts buyers/sellers dip_buyers/short_sellers
 """
 """Opposites, one word for one word, so that swapping twice gives the text back; `_` stands for a space."""
 
-_TRADES: Final = frozenset(
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_TRADES: Final = _words(
     "buy sell buys sells buying selling bought sold pump dump pumps dumps pumping dumping pumped dumped long short love hate "
-    "longing shorting".split()
+    "longing shorting"
 )
 _OPTIONS: Final = frozenset(
     ("calls", "puts", *(f"{side} {form}" for side in ("call", "put") for form in ("options", "spreads", "option", "spread")))
@@ -33,28 +38,26 @@ _OPTIONS: Final = frozenset(
 _CAMPS: Final = frozenset(("bulls", "bears", "longs", "shorts", "buyers", "sellers", "dip buyers", "short sellers"))
 _CONTRAST: Final = re.compile(r"\b(?:but|despite|although|though|however|yet|unlike|except|vs|versus)\b", re.IGNORECASE)
 
-_PHRASAL: Final = frozenset(
-    "set sets setting pick picks picking end ends sign signed show shows what's whats follow wake give gives back shut catch look "
-    "looks looking made make makes heads hurry settle calm break broke shake double slow turn come comes wrap warm speed hang hold "
-    "load loading loaded stock line fill start started team close opens clean mess fed build builds step steps write sit lock "
-    "bring keep ramp scale".split()
+_PHRASAL: Final = _words(
+    "set sets setting pick picks picking end ends sign signed show shows what's whats follow wake give gives back shut catch "
+    "look looks looking made make makes heads hurry settle calm break broke shake double slow turn come comes wrap warm speed "
+    "hang hold load loading loaded stock line fill start started team close opens clean mess fed build builds step steps write "
+    "sit lock bring keep ramp scale"
 )
 _BEFORE: Final = {
     **dict.fromkeys(("up", "down"), _PHRASAL),
-    **dict.fromkeys(("long", "short"), frozenset("how too so as all very in that this fall falls fell day year cut".split())),
-    **dict.fromkeys(("calls", "puts"), frozenset("earnings conference phone he she who ceo it analyst which".split())),
+    **dict.fromkeys(("long", "short"), _words("how too so as all very in that this fall falls fell day year cut")),
+    **dict.fromkeys(("calls", "puts"), _words("earnings conference phone he she who ceo it analyst which")),
 }
 """Behind these words the word is no direction: "set up", "how long", "earnings calls"."""
 _AFTER: Final = {
     **dict.fromkeys(
         ("long", "short"),
-        frozenset("term time run way day days ago as lived list enough weekend story haul covering notice".split()),
+        _words("term time run way day days ago as lived list enough weekend story haul covering notice"),
     ),
-    **dict.fromkeys(("up", "down"), frozenset("to for with next there here and".split())),
-    **dict.fromkeys(
-        ("good", "bad", "great", "terrible"), frozenset("luck morning evening night day friday weekend job afternoon".split())
-    ),
-    **dict.fromkeys(("calls", "puts"), frozenset("for it him her me out".split())),
+    **dict.fromkeys(("up", "down"), _words("to for with next there here and")),
+    **dict.fromkeys(("good", "bad", "great", "terrible"), _words("luck morning evening night day friday weekend job afternoon")),
+    **dict.fromkeys(("calls", "puts"), _words("for it him her me out")),
 }
 """Before these words the word is no direction: "long term", "up to"."""
 _LAST_WORD: Final = re.compile(r"([\w'’]+)\s*$")
@@ -107,6 +110,8 @@ def _swapped(text: str, found: list[re.Match[str]]) -> str | None:
 
 def _idiom(match: re.Match[str], masked: str) -> bool:
     word = match[0].lower()
+    if word in {"calls", "puts"} and masked[match.end() : match.end() + 2] == " _":  # "the desk calls $JPM a bargain"
+        return True
     before, after = _LAST_WORD.search(masked, 0, match.start()), _NEXT_WORD.match(masked, match.end())
     return bool((before and before[1].lower() in _BEFORE.get(word, ())) or (after and after[1].lower() in _AFTER.get(word, ())))
 

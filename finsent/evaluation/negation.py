@@ -37,29 +37,34 @@ _VERBS: Final = (
     "go|rise|run|rip|moon|fly|rally|climb|jump|pop|soar|surge|fall|drop|crash|tank|dump|plunge|sink|slide|hit|break|explode|squeeze|"
     "bounce|beat|miss|double|buy|sell|print|pump|skyrocket|collapse|outperform|underperform|win|lose"
 )
-_PAST: Final = dict(
-    form.split("/")
-    for form in (
-        "bought/buy sold/sell added/add grabbed/grab dumped/dump rose/rise fell/fall jumped/jump climbed/climb surged/surge soared/soar "
-        "plunged/plunge tumbled/tumble slumped/slump missed/miss rallied/rally crashed/crash dropped/drop"
-    ).split()
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+def _forms(text: str) -> dict[str, str]:
+    """Base form of each verb form, from `form/base` pairs."""
+    return dict(pair.split("/") for pair in text.split())
+
+
+_PAST: Final = _forms(
+    "bought/buy sold/sell added/add grabbed/grab dumped/dump rose/rise fell/fall jumped/jump climbed/climb surged/surge "
+    "soared/soar plunged/plunge tumbled/tumble slumped/slump missed/miss rallied/rally crashed/crash dropped/drop"
 )
-_PRESENT: Final = dict(
-    form.split("/")
-    for form in (
-        "rises/rise falls/fall jumps/jump climbs/climb surges/surge soars/soar plunges/plunge tumbles/tumble slumps/slump beats/beat "
-        "misses/miss holds/hold loses/lose reclaims/reclaim clears/clear"
-    ).split()
+_PRESENT: Final = _forms(
+    "rises/rise falls/fall jumps/jump climbs/climb surges/surge soars/soar plunges/plunge tumbles/tumble slumps/slump "
+    "beats/beat misses/miss holds/hold loses/lose reclaims/reclaim clears/clear"
 )
-_NOT_STATED: Final = frozenset(
-    "the a an this that these his her its their your on of for amid in with by from after at into due despite started start starts "
-    "keep keeps kept begin begins began aggressively".split()
+_NOT_STATED: Final = _words(
+    "the a an this that these his her its their your on of for amid in with by from after at into due despite started start "
+    "starts keep keeps kept begin begins began aggressively"
 )
 """Behind these a state is no statement: "on bearish coverage", "keeps climbing"."""
 _NAMED_AFTER: Final = re.compile(
     r"\s+(?:opportunit|pressure|power|interest|spree|signal|engulfing|divergence|case)", re.IGNORECASE
 )
-_HELPED: Final = frozenset("is are was were be been being has have had get got gets getting".split())
+_HELPED: Final = _words("is are was were be been being has have had get got gets getting")
 
 _IMPERATIVE: Final = re.compile(r"^(?:buy|sell|load up)(?=\s)(?!-)", re.IGNORECASE)
 _POSITION: Final = re.compile(r"(?:^|(?<=\bi am )|(?<=\bi'm )|(?<=\bam ))(?:long|short)(?=\s+_)", re.IGNORECASE)

@@ -32,13 +32,16 @@ TICKERS: Final = (
 )
 """Well-known names to put in place of another."""
 INVERSE: Final = frozenset(
-    "SQQQ SPXS SPXU SDS SH SDOW PSQ DOG TZA SOXS UVXY UVIX VXX VIXY VIX TVIX LABD JDST DUST FAZ YANG KOLD BITI DXY USD".split()
+    (
+        *("SQQQ", "SPXS", "SPXU", "SDS", "SH", "SDOW", "PSQ", "DOG", "TZA", "SOXS", "UVXY", "UVIX", "VXX"),
+        *("VIXY", "VIX", "TVIX", "LABD", "JDST", "DUST", "FAZ", "YANG", "KOLD", "BITI", "DXY", "USD"),
+    )
 )
 """What rises when the market falls: another name in its place turns the sentiment round."""
 SIDELESS: Final = frozenset(
     "👀🤔📊☕🧵📰🗞📅🗓📆⏰⏱⏳⌛📌📍📣📢🔔📝✍🎙🎧📺📷📸🔍🔎🔗👇👉👆👈▶⏩💬🗣📚📖📄📋💼🏢🏦🏭🏠🌍🌎🌏☀🌙🌧🍿🖥💻📱🤷♂♀"
 )
-"""Emoji that say nothing of up or down. Others may be all that tells the sentiment, so that removing them may rightly change it."""
+"""Emoji that say nothing of up or down. Others may be all that tells the sentiment: to remove them may rightly change it."""
 _JOINERS: Final = "\ufe0e\ufe0f\u200d"
 _SIDELESS_RUN: Final = re.compile(rf"[{''.join(sorted(SIDELESS))}][{_JOINERS}{''.join(sorted(SIDELESS))}]*")
 
@@ -103,7 +106,7 @@ def emoji_removal(text: str, rng: Random) -> str | None:  # noqa: ARG001 - of th
 
 
 def typos(text: str, rng: Random) -> str | None:
-    """Two neighbouring inner letters change places in one or two words of five letters or more; first and last letters stay."""
+    """Two neighbouring inner letters change places in a word of five letters or more, in two of a text of over 15 words."""
     fixed = [match.span() for match in _FIXED.finditer(text)]
     places = []
     for word in _LONGER_WORD.finditer(text):
@@ -115,26 +118,17 @@ def typos(text: str, rng: Random) -> str | None:
     if not places:
         return None
     letters = list(text)
-    for inner in rng.sample(places, min(len(places), rng.randint(1, 2))):
+    for inner in rng.sample(places, min(len(places), 1 + (len(text.split()) > 15))):
         at = rng.choice(inner)
         letters[at], letters[at + 1] = letters[at + 1], letters[at]
     return "".join(letters)
 
 
 def whitespace_and_punctuation(text: str, rng: Random) -> str | None:
-    """A final full stop is dropped or put, and up to three spaces are doubled."""
+    """One space between words is doubled, or a final full stop is dropped or put."""
     body = text.rstrip()
-    if not body:
-        return None
-    last = _FIXED.search(body, body.rfind(" ") + 1)  # a full stop behind a link would become part of it
-    if re.search(r"(?<!\.)\.$", body) and len(body) > 1:
-        body = body[:-1]
-    elif body[-1].isalnum() and (last is None or last.end() < len(body)):
-        body += "."
-    spaces = [match.start() for match in re.finditer(r"(?<=\S) (?=\S)", body)]
-    for at in sorted(rng.sample(spaces, min(3, len(spaces))), reverse=True):
-        body = f"{body[:at]} {body[at:]}"
-    return _unless_blank(body) if body != text else None
+    ways = [changed for changed in (_full_stop(body), _double_space(body, rng)) if changed is not None]
+    return rng.choice(ways) if ways else None
 
 
 def negation(text: str, rng: Random) -> str | None:  # noqa: ARG001 - of the same form as the others
@@ -172,6 +166,21 @@ DIRECTION: Final[Mapping[str, Change]] = MappingProxyType({"negation": negation,
 
 def _cashtags(text: str) -> list[re.Match[str]]:
     return [match for match in _FIXED.finditer(text) if match[1] is not None]
+
+
+def _full_stop(body: str) -> str | None:
+    if body.endswith("."):
+        return None if body.endswith("..") else _unless_blank(body[:-1])
+    behind_a_link = any(match.end() == len(body) for match in _FIXED.finditer(body))  # it would become part of the link
+    return f"{body}." if body and body[-1].isalnum() and not behind_a_link else None
+
+
+def _double_space(body: str, rng: Random) -> str | None:
+    spaces = [match.start() for match in re.finditer(r"(?<=\S) (?=\S)", body)]
+    if not spaces:
+        return None
+    at = rng.choice(spaces)
+    return f"{body[:at]} {body[at:]}"
 
 
 def _outside(fixed: re.Pattern[str], text: str, way: Callable[[str], str]) -> str:

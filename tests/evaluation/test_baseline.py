@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from finsent.errors import InputError
-from finsent.evaluation.baseline import majority, source_majority, tfidf_predictions
+from finsent.evaluation.baseline import floor_predictions, majority, source_majority, tfidf_predictions
 
 UP, DOWN, FLAT = "calls printing to the moon", "puts, this is crashing hard", "earnings call on Tuesday"
 
@@ -54,3 +54,38 @@ def test_source_majority_falls_back_on_the_whole_for_a_new_source():
     labels = np.array([1, 1, 2, 0, 1])
     sources = ["news", "news", "forum", "forum", "news"]
     assert source_majority(labels, sources, ["forum", "news", "new source"]).tolist() == [0, 1, 1]
+
+
+def test_characters_weigh_as_scikit_learns_own_analyzer_counts_them():
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    from finsent.evaluation.baseline import _character_features
+
+    rng = np.random.default_rng(1)
+    words = ["Bullish", "BEARISH", "up", "a", "🚀🚀", "$AAPL", "don't", "İstanbul", "naïve", "x" * 30, "up,"]
+    texts = [rng.choice(["  ", " ", "\n", "\u00a0"]).join(rng.choice(words, rng.integers(1, 9))) for _ in range(120)]
+    own = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), min_df=2, sublinear_tf=True)
+    expected = np.vstack([own.fit_transform(texts[:80]).toarray(), own.transform(texts[80:]).toarray()])
+    found = _character_features(texts, 80, 2).toarray()
+    assert found.shape == expected.shape
+    assert np.allclose(np.sort(found, axis=1), np.sort(expected, axis=1), atol=1e-12)
+
+
+def test_floors_are_learnt_from_the_same_rows():
+    texts = [f"{text} {number}" for number in range(20) for text in (FLAT, UP, DOWN)]
+    labels, sources = np.tile([0, 1, 2], 20), ["news", "forum", "forum"] * 20
+    floors = floor_predictions(texts[1:], labels[1:], sources[1:], [UP, DOWN, FLAT], ["forum", "news", "new"])
+    assert {name: values.tolist() for name, values in floors.items()} == {
+        "majority": [1, 1, 1],
+        "source_majority": [1, 0, 1],
+        "tfidf": [1, 2, 0],
+    }
+    assert {values.dtype for values in floors.values()} == {np.dtype(np.int64)}
+
+
+def test_floors_refuse_columns_that_do_not_fit():
+    labels = np.array([1, 2])
+    with pytest.raises(InputError, match="2 training texts with 1 sources"):
+        floor_predictions(["a", "b"], labels, ["s"], ["a"], ["s"])
+    with pytest.raises(InputError, match="1 test texts with 2 sources"):
+        floor_predictions(["a", "b"], labels, ["s", "s"], ["a"], ["s", "s"])
