@@ -2,12 +2,14 @@
 
 import json
 import os
+import runpy
 import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -199,3 +201,22 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
     make_champion(home, config.registered_model, version, None)
     options = ("--home", str(home.root), *(part for override in TINY for part in ("--set", override)))
     return Served(config, home, version, options)
+
+
+@pytest.fixture(scope="session")
+def specimen() -> Any:
+    """Evidence of a version that met a champion, with the rows that it was taken on (tests/evaluation/specimen.py)."""
+    return _specimen(champion=True)
+
+
+@pytest.fixture(scope="session")
+def first_specimen() -> Any:
+    """The same of a version without a champion to meet."""
+    return _specimen(champion=False)
+
+
+def _specimen(*, champion: bool) -> Any:
+    path = Path(__file__).parent / "evaluation" / "specimen.py"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # `evaluate` and what it imports deprecate things of their own
+        return runpy.run_path(str(path))["specimen"](champion=champion)

@@ -93,11 +93,11 @@ def fit_abstain_threshold(
         raise InputError(f"a target precision of {target_precision!r} is not between 0 and 1: set evaluation.target_precision.")
     sure, right = _checked(table.max(axis=1), table.argmax(axis=1) == truth)
     order = np.argsort(-sure, kind="stable")
-    sure, right = sure[order], right[order].astype(np.float64)
+    sure, hits = sure[order], right[order].astype(np.float64)
     ids = np.arange(len(sure)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1][order]
     found = None
     for k in _tried(sure, target_precision):
-        if _lower_bound(right[:k], ids[:k]) < target_precision:
+        if _lower_bound(hits[:k], ids[:k]) < target_precision:
             break
         found = 0.0 if k == len(sure) else float(sure[k - 1])
     return found

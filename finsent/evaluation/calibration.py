@@ -116,7 +116,11 @@ def calibration_intervals(
     rows = drawn[:, bins + 1]
     values = {"ece": np.abs(drawn[:, :bins]).sum(axis=1) / rows, "brier": drawn[:, bins] / rows}
     ends = [(1 - level) / 2, (1 + level) / 2]
-    return {name: Interval(*(float(end) for end in np.quantile(drawn, ends)), level) for name, drawn in values.items()}
+    found = {}
+    for name, drawn_values in values.items():
+        low, high = np.quantile(drawn_values, ends)
+        found[name] = Interval(float(low), float(high), level)
+    return found
 
 
 def _draw(totals: NDArray[np.float64], resamples: int, random: np.random.Generator) -> NDArray[np.float64]:

@@ -16,7 +16,17 @@ img { width: 29rem; max-width: 100%; height: auto; } table { border-collapse: co
 th:first-child, td:first-child, th.text, td.text { text-align: left; } th { font-weight: 600; color: #5d636e; }
 td { font-variant-numeric: tabular-nums; vertical-align: top; } td.text p { margin: 0 0 .3rem; }
 .long { overflow-wrap: anywhere; } .lead { font-size: 1.05rem; } .bad { color: #b42318; font-weight: 600; }
+.verdict { border: 1px solid #dfe2e7; border-left: .5rem solid #8a8f98; padding: .4rem 1rem; margin: 1rem 0;
+background: #f7f8fa; }
+.verdict h2 { margin: .3rem 0; font-size: 1.25rem; } .verdict ul { margin: .3rem 0 .6rem; padding-left: 1.2rem; }
+.verdict.yes { border-left-color: #1a7f4b; } .verdict.no { border-left-color: #b42318; }
+.pass, .fail, .missing { font-weight: 600; white-space: nowrap; } .pass { color: #1a7f4b; } .fail { color: #b42318; }
+.missing { color: #8a5a00; } details { margin: .6rem 0; } summary { cursor: pointer; color: #2b6cb0; }
+figure.broad { display: block; } figure.broad img { width: 58rem; } .numbers td { white-space: nowrap; }
+ul.links { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .2rem 1rem; }
 """
+
+_SIGNS = {"pass": "✓ pass", "fail": "✗ FAIL", "missing": "? MISSING"}
 
 
 class Markup(str):
@@ -44,6 +54,21 @@ def heading(text: str) -> str:
     return f"<h2>{escape(text)}</h2>"
 
 
+def status(of: str) -> Markup:
+    """A rule's outcome (`pass`, `fail`, `missing`): told by sign and word, the colour repeats it."""
+    return Markup(f'<span class="{escape(of)}">{escape(_SIGNS.get(of, of))}</span>')
+
+
+def listing(items: Iterable[str]) -> str:
+    """A list of sentences."""
+    return "<ul>" + "".join(f"<li>{markup(item)}</li>" for item in items) + "</ul>"
+
+
+def folded(summary: str, *parts: str) -> str:
+    """What is shown on a click; `parts` are HTML."""
+    return f"<details><summary>{escape(summary)}</summary>{''.join(parts)}</details>"
+
+
 def paragraph(text: str, kind: str = "") -> str:
     """A paragraph, plain or of a kind: `quiet`, `lead`, `bad`."""
     return f'<p class="{kind}">{markup(text)}</p>' if kind else f"<p>{markup(text)}</p>"
@@ -68,11 +93,12 @@ def table(
     return f'<div class="wide"><table>{line("th", heads)}{"".join(line("td", row) for row in rows)}</table></div>'
 
 
-def figure(caption: str, file: Path) -> str:
-    """A PNG file as part of the page."""
+def figure(caption: str, file: Path, *, broad: bool = False) -> str:
+    """A PNG file as part of the page; a broad one takes the whole width."""
     data = base64.b64encode(file.read_bytes()).decode("ascii")
     image = f'<img alt="{escape(caption)}" src="data:image/png;base64,{data}">'
-    return f'<figure>{image}<figcaption class="quiet">{escape(caption)}</figcaption></figure>'
+    opening = '<figure class="broad">' if broad else "<figure>"
+    return f'{opening}{image}<figcaption class="quiet">{escape(caption)}</figcaption></figure>'
 
 
 def quote(text: str, length: int = 160) -> Markup:
@@ -80,6 +106,11 @@ def quote(text: str, length: int = 160) -> Markup:
     flat = " ".join(text.split())
     shown = flat if len(flat) <= length else flat[: length - 1] + "…"
     return Markup(f'<bdi class="long">{escape(shown)}</bdi>')
+
+
+def name(text: str) -> Markup:
+    """A dotted name, broken between its parts."""
+    return Markup(f"<code>{escape(text).replace('.', '.<wbr>').replace('_', '_<wbr>').replace('=', '=<wbr>')}</code>")
 
 
 def code(text: str) -> Markup:

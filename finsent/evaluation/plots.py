@@ -1,11 +1,11 @@
 """Plots of an evaluation, as PNG files. No pyplot: no global state, no display, safe in threads."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from finsent.evaluation.calibration import expected_calibration_error, reliability
 from finsent.labels import LABELS
@@ -13,54 +13,74 @@ from finsent.labels import LABELS
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from finsent.evaluation.evidence import SourceRecord
-    from finsent.evaluation.metrics import Metrics
+    from finsent.evaluation.evidence import MetricsRecord
 
 INK, QUIET, FLOOR, MODEL, CHAMPION = "#1f2430", "#8a8f98", "#b8bcc4", "#2b6cb0", "#dd8b3a"
 
 
-def confusion_plot(metrics: "Metrics", path: Path) -> None:
-    """Counts of true against predicted class; colour and percentages are shares of the true class's rows."""
-    counts = np.asarray(metrics.confusion)
-    totals = counts.sum(axis=1, keepdims=True)
-    shares = counts / np.maximum(totals, 1)
-    figure, axes = blank_figure(5.6, 5.0)
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for row, column in np.ndindex(*counts.shape):
-        axes.text(
-            column,
-            row,
-            f"{counts[row, column]:,}\n{shares[row, column]:.1%}",
-            ha="center",
-            va="center",
-            fontsize=11,
-            color="white" if shares[row, column] > 0.55 else INK,
-        )
-    axes.set_xticks(range(len(LABELS)), LABELS)
-    axes.set_yticks(range(len(LABELS)), [f"{name}\n({total:,})" for name, total in zip(LABELS, totals[:, 0], strict=True)])
-    axes.set(xlabel="predicted", ylabel="true (rows)")
-    axes.set_title(f"{metrics.n:,} test rows · accuracy {metrics.accuracy:.3f} · macro-F1 {metrics.macro_f1:.3f}", fontsize=11)
-    bar = figure.colorbar(image, ax=axes, fraction=0.046, pad=0.04)
+def confusion_plot(metrics: "MetricsRecord", path: Path, champion: "MetricsRecord | None" = None) -> None:
+    """Counts of true against predicted class, the champion's beside them; colour and percentages are shares of the true class."""
+    from matplotlib.figure import Figure
+
+    sides = [("this version", metrics)] + ([("champion", champion)] if champion else [])
+    figure = Figure(figsize=(1.0 + 4.6 * len(sides), 5.0), layout="constrained")
+    panels = figure.subplots(1, len(sides), squeeze=False)[0]
+    for axes, (name, scores) in zip(panels, sides, strict=True):
+        image = _confusion(axes, np.asarray(scores["confusion"]))
+        axes.set_title(f"{name}\naccuracy {scores['accuracy']:.3f} · macro-F1 {scores['macro_f1']:.3f}", fontsize=11)
+    panels[0].set(ylabel=f"true class (of {metrics['n']:,} test rows)")
+    bar = figure.colorbar(image, ax=panels.tolist(), fraction=0.046, pad=0.02)
     bar.set_label("share of the true class")
     save(figure, path)
 
 
+def _confusion(axes: Any, counts: NDArray[np.int64]) -> Any:
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = counts / np.maximum(totals, 1)
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.ndindex(*counts.shape):
+        colour = "white" if shares[row, column] > 0.55 else INK
+        said = f"{counts[row, column]:,}\n{shares[row, column]:.1%}"
+        axes.text(column, row, said, ha="center", va="center", fontsize=11, color=colour)
+    axes.set_xticks(range(len(LABELS)), LABELS)
+    axes.set_yticks(range(len(LABELS)), [f"{name}\n({total:,})" for name, total in zip(LABELS, totals[:, 0], strict=True)])
+    axes.set(xlabel="predicted")
+    return image
+
+
 def reliability_plot(probabilities: ArrayLike, labels: ArrayLike, path: Path, bins: int = 15) -> None:
-    """Accuracy against confidence above, rows by confidence below; on the diagonal the model is as good as it says."""
+    """Accuracy with 95 % intervals against confidence above, rows by confidence below.
+
+    On the diagonal the model is as good as it says. Intervals are Wilson's (1927), rows taken as independent: where one meets the
+    diagonal, the bin says nothing against the model.
+    """
+    from matplotlib.figure import Figure
+
     rows = reliability(probabilities, labels, bins)
     error = expected_calibration_error(probabilities, labels, bins)
     used = rows.count > 0
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(5.6, 6.0), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     edges = np.arange(bins) / bins
-    upper.plot([0, 1], [0, 1], color=QUIET, linestyle="--", linewidth=1, label="perfectly calibrated")
-    upper.bar(edges[used], rows.accuracy[used], width=1 / bins, align="edge", color=MODEL, alpha=0.35, edgecolor="white")
-    upper.plot(rows.confidence[used], rows.accuracy[used], color=MODEL, marker="o", markersize=4, label="model")
-    upper.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02))
+    upper.plot([0, 1], [0, 1], color=QUIET, linestyle="--", linewidth=1, label="as good as it says")
+    low, high = _wilson(rows.accuracy[used], rows.count[used])
+    reach = (rows.accuracy[used] - low, high - rows.accuracy[used])
+    upper.errorbar(
+        rows.confidence[used],
+        rows.accuracy[used],
+        yerr=np.maximum(reach, 0),
+        fmt="o-",
+        color=MODEL,
+        markersize=4,
+        linewidth=1.2,
+        elinewidth=1.2,
+        capsize=2.5,
+        label="this version, 95 % interval",
+    )
+    start = float(np.floor(10 * min(edges[used].min(), 1 / len(LABELS))) / 10)
+    upper.set(ylabel="accuracy", xlim=(start, 1.01), ylim=(0, 1.03))
     upper.set_title(f"{rows.count.sum():,} test rows · expected calibration error {error:.3f}", fontsize=11)
-    upper.legend(loc="upper left", frameon=False)
+    upper.legend(loc="lower right", frameon=False)
     lower.bar(edges, rows.count, width=1 / bins, align="edge", color=MODEL, alpha=0.6, edgecolor="white")
     lower.set(xlabel="confidence (largest probability)", ylabel="rows")
     lower.yaxis.set_major_formatter("{x:,.0f}")
@@ -69,30 +89,50 @@ def reliability_plot(probabilities: ArrayLike, labels: ArrayLike, path: Path, bi
     save(figure, path)
 
 
-def per_source_plot(per_source: "Mapping[str, SourceRecord]", path: Path) -> None:
-    """Accuracy by source beside the TF-IDF floor and, where the sources carry `champion_accuracy`, the champion."""
-    sources = sorted(per_source, key=lambda name: per_source[name]["n"], reverse=True)
-    bars = [("TF-IDF floor", FLOOR, [float(per_source[name]["baseline_accuracy"]) for name in sources])]
-    if any("champion_accuracy" in per_source[name] for name in sources):
-        bars.append(("champion", CHAMPION, [float(per_source[name].get("champion_accuracy", np.nan)) for name in sources]))
-    bars.append(("this version", MODEL, [float(per_source[name]["accuracy"]) for name in sources]))
+def _wilson(share: NDArray[np.float64], n: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """95 % score intervals of shares [bins] of n rows [bins]."""
+    z = 1.96
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    reach = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return np.clip(centre - reach, 0, 1), np.clip(centre + reach, 0, 1)
 
-    thickness = 0.8 / len(bars)
-    figure, axes = blank_figure(7.2, 1.4 + len(sources) * (0.28 * len(bars) + 0.15))
-    positions = np.arange(len(sources))
-    for index, (name, colour, values) in enumerate(bars):
-        offset = (index - (len(bars) - 1) / 2) * thickness
-        drawn = axes.barh(positions + offset, values, height=thickness * 0.92, color=colour, label=name)
-        axes.bar_label(
-            drawn, labels=["–" if np.isnan(value) else f"{value:.3f}" for value in values], padding=3, fontsize=8, color=INK
+
+def abstention_plot(curve: Sequence[Mapping[str, float]], chosen: Mapping[str, Any] | None, path: Path) -> None:
+    """Precision against coverage as the threshold rises; the version's own threshold and its target are marked.
+
+    Args:
+        curve: Points with `threshold`, `coverage` and `precision`.
+        chosen: What the version's threshold does, see `abstention.Abstention`; None if it has none.
+        path: PNG file.
+    """
+    coverage = np.array([point["coverage"] for point in curve])
+    precision = np.array([point["precision"] for point in curve])
+    figure, axes = blank_figure(5.6, 4.4)
+    axes.plot(coverage, precision, color=MODEL, linewidth=1.8)
+    for point in curve[5 :: max(1, len(curve) // 6)]:
+        at = (point["coverage"], point["precision"])
+        axes.plot(*at, "o", color=MODEL, markersize=3)
+        axes.annotate(f"≥ {point['threshold']:.2f}", at, (2, 5), textcoords="offset points", fontsize=8, color=QUIET)
+    if chosen is not None:
+        axes.axhline(chosen["target_precision"], color=QUIET, linestyle="--", linewidth=1)
+        axes.annotate(
+            f"target {chosen['target_precision']:.0%}",
+            (0.01, chosen["target_precision"]),
+            (0, -11),
+            textcoords="offset points",
+            fontsize=8,
+            color=QUIET,
         )
-    axes.set_yticks(positions, [f"{name}\n({per_source[name]['n']:,} rows)" for name in sources])
-    axes.invert_yaxis()
-    axes.set(xlabel="accuracy on held-out rows", xlim=(0, 1.1))
-    axes.set_xticks(np.linspace(0, 1, 6))
+        if chosen["precision"] is not None:
+            label = f"its threshold {chosen['threshold']:.3f}: {chosen['coverage']:.1%} answered, {chosen['precision']:.1%} right"
+            axes.plot(chosen["coverage"], chosen["precision"], "D", color=CHAMPION, markersize=8, label=label)
+            axes.legend(loc="lower left", frameon=False, fontsize=9)
+    floor = max(0.0, float(np.floor(20 * precision.min()) / 20) - 0.05)
+    axes.set(xlabel="share of tweets answered (coverage)", ylabel="share of answers that are right", xlim=(0, 1.02))
+    axes.set_ylim(floor, 1.01)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
     quieten(axes)
-    axes.grid(visible=False, axis="y")
-    figure.legend(loc="outside upper center", ncols=len(bars), frameon=False)
     save(figure, path)
 
 

@@ -1,130 +1,177 @@
-"""One evaluation as one self-contained HTML page: evidence in tables, plots inline, nothing loaded from elsewhere."""
+"""One evaluation as one self-contained HTML page: why the version was or was not promoted, for somebody who was not there."""
 
-from collections.abc import Iterable, Mapping
-from html import escape
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from finsent.evaluation import html
-from finsent.evaluation.evidence import Evidence, IntervalRecord
-from finsent.evaluation.naive_split import claim_in_words, how_estimated
-from finsent.labels import LABELS
+from finsent.evaluation.evidence import Evidence
+from finsent.evaluation.examples import Disagreement, ErrorPair
+from finsent.evaluation.report_parts import (
+    calibration,
+    champion,
+    classes,
+    disagreements,
+    errors_by_pair,
+    floors,
+    naive,
+    origin,
+    power,
+    robustness,
+    scores,
+    slices,
+    soundness,
+    speed,
+)
 
-_UNKNOWN = "not measured"
+Value = float | str | bool | None
+Rule = tuple[str, Value, Value, str, str]
+"""Name, value, threshold, status (`pass`, `fail`, `missing`) and reason: a sentence."""
+_ORDER = {"fail": 0, "missing": 1, "pass": 2}
 
 
-def write_report(evidence: Evidence, plots: Mapping[str, Path], path: Path) -> None:
-    """Write the page; `plots` are captions and PNG files, in the order shown."""
+@dataclass(frozen=True)
+class Verdict:
+    """A decision on a version, as a page tells it."""
+
+    heading: str
+    """What was decided, in words: `Version 4 was refused`."""
+    favourable: bool
+    """Whether the version passed."""
+    reasons: tuple[str, ...]
+    rules: tuple[Rule, ...] = ()
+    when: str | None = None
+    who: str | None = None
+    why: str | None = None
+    """What the person who decided wrote."""
+
+
+def write_report(
+    evidence: Evidence,
+    plots: Mapping[str, Path],
+    path: Path,
+    *,
+    decision: Verdict | None = None,
+    examples: Sequence[Disagreement] | None = None,
+    errors: Sequence[ErrorPair] | None = None,
+) -> None:
+    """Write the page.
+
+    Args:
+        evidence: What was measured; what was not is said to be missing.
+        plots: Captions and PNG files, in the order shown.
+        path: Where to.
+        decision: What was decided, or what the gate would say now.
+        examples: Where the version and the champion disagree; texts as they may be shown.
+        errors: Confident wrong answers; texts as they may be shown.
+    """
     title = f"{evidence.model_name}, version {evidence.model_version}"
-    sections = [
-        f"<h1>{escape(title)}</h1>",
-        f'<p class="quiet">{escape(_where(evidence))}</p>',
-        "<h2>Scores on held-out rows</h2>",
-        _scores(evidence),
-        *_naive(evidence),
-        *_champion(evidence),
-        "<h2>Plots</h2>" if plots else "",
-        *(html.figure(caption, file) for caption, file in plots.items()),
-        "<h2>By class</h2>",
-        _by_class(evidence),
-        "<h2>By source</h2>",
-        _by_source(evidence),
-        "<h2>Soundness</h2>",
-        _soundness(evidence),
-    ]
-    html.write(path, html.page(title, sections))
+    html.write(path, html.page(title, _sections(title, evidence, plots, decision, examples, errors)))
+
+
+def _sections(
+    title: str,
+    evidence: Evidence,
+    plots: Mapping[str, Path],
+    decision: Verdict | None,
+    examples: Sequence[Disagreement] | None,
+    errors: Sequence[ErrorPair] | None,
+) -> Iterable[str]:
+    left = dict(plots)
+
+    def shown(start: str, *, broad: bool = False) -> Iterable[str]:
+        for caption in [caption for caption in left if caption.startswith(start)]:
+            yield html.figure(caption, left.pop(caption), broad=broad)
+
+    yield f"<h1>{html.markup(title)}</h1>"
+    yield html.paragraph(_where(evidence), "quiet")
+    yield from _verdict(decision)
+    yield from power(evidence)
+    yield html.heading("Scores on held-out rows")
+    yield scores(evidence)
+    yield from shown("Confusion", broad=evidence.champion is not None)
+    yield html.heading("Against the champion, on the same rows")
+    yield from champion(evidence, {rule[0]: rule[1:3] for rule in decision.rules} if decision else {})
+    yield html.heading("Against the floors")
+    yield floors(evidence)
+    yield html.heading("By class")
+    yield classes(evidence)
+    yield html.heading("Can its confidence be believed?")
+    yield from calibration(evidence)
+    yield from shown("Reliability")
+    yield from shown("Precision")
+    yield html.heading("By slice")
+    yield from shown("Accuracy by slice", broad=True)
+    yield from slices(evidence)
+    yield html.heading("Robustness to changed texts")
+    yield from shown("Robustness")
+    yield from robustness(evidence)
+    yield html.heading("Where version and champion disagree")
+    yield from disagreements(evidence, examples)
+    yield html.heading("Confident and wrong")
+    yield from errors_by_pair(errors)
+    yield html.heading("Speed and cost")
+    yield from speed(evidence)
+    yield html.heading("Soundness")
+    yield soundness(evidence)
+    yield html.heading("What a naive split would have claimed")
+    yield from naive(evidence)
+    if left:
+        yield html.heading("More plots")
+        yield from (html.figure(caption, file) for caption, file in left.items())
+    yield html.heading("What this rests on")
+    yield origin(evidence)
 
 
 def _where(evidence: Evidence) -> str:
-    rows = _UNKNOWN if evidence.n_test is None else f"{evidence.n_test:,} test rows"
-    return f"{rows}, data version {_or_unknown(evidence.data_version)}, fingerprint {_or_unknown(evidence.data_fingerprint)}"
+    rows = "test rows not counted" if evidence.n_test is None else f"{evidence.n_test:,} test rows"
+    data = "data not known" if evidence.data_version is None else f"data version {evidence.data_version}"
+    met = "no champion" if evidence.champion_version is None else f"champion version {evidence.champion_version}"
+    taken = f", evidence taken {evidence.taken_at}" if evidence.taken_at else ""
+    return f"{rows} of {data}, {met}{taken}"
 
 
-def _scores(evidence: Evidence) -> str:
-    own, floor, champion = evidence.metrics, evidence.baseline, evidence.champion
-    intervals = evidence.intervals or {}
-    rows = []
-    for name, key in (("accuracy", "accuracy"), ("macro-F1", "macro_f1"), ("MCC", "mcc")):
-        sides = (own, champion["metrics"] if champion else None, floor)
-        score, rival, least = (_decimal(side.get(key)) if side else "–" for side in sides)
-        rows.append((name, score, _interval(intervals.get(key)), rival, least))
-    heads = ("", "this version", "interval", f"champion {evidence.champion_version or ''}", "TF-IDF floor")
-    return html.table(heads, rows)
-
-
-def _naive(evidence: Evidence) -> Iterable[str]:
-    yield html.heading("What a naive split would have claimed")
-    record = evidence.naive_split
-    if record is None:
-        yield html.paragraph(f"{_UNKNOWN.capitalize()}.")
+def _verdict(decision: Verdict | None) -> Iterable[str]:
+    if decision is None:
+        body = html.paragraph("No decision on this version was known when this page was written.")
+        yield f'<div class="verdict"><h2>Not decided</h2>{body}</div>'
         return
-    yield html.paragraph(claim_in_words(record))
-    yield html.paragraph(f"{how_estimated(record)} The gate does not look at this.", "quiet")
-
-
-def _champion(evidence: Evidence) -> Iterable[str]:
-    yield "<h2>Against the champion, on the same rows</h2>"
-    if evidence.champion is None:
-        met = "There was no champion." if evidence.champion_version is None else "The champion was not scored."
-        yield f"<p>{met}</p>"
+    by = ", ".join(part for part in (decision.when, f"by {decision.who}" if decision.who else "") if part)
+    parts = [f"<h2>{'✓' if decision.favourable else '✗'} {html.markup(decision.heading)}</h2>"]
+    parts += [html.paragraph(by, "quiet")] if by else []
+    parts += [html.paragraph(f"In their words: {decision.why}")] if decision.why else []
+    parts.append(html.listing(decision.reasons))
+    yield f'<div class="verdict {"yes" if decision.favourable else "no"}">{"".join(parts)}</div>'
+    yield html.heading("The gate's rules")
+    if not decision.rules:
+        yield html.paragraph("The rules that this decision went by are not on record.")
         return
-    test, paired = evidence.champion["mcnemar"], evidence.champion["paired_bootstrap"]
-    yield f"<p>This version alone is right {test['only_a']:,} times, the champion alone {test['only_b']:,} times. "
-    yield f"Were they equally good, so many wins or more would come by chance with p = {test['p_one_sided']:.3g} "
-    yield "(exact McNemar test, one-sided).</p>"
-    rows = [("macro-F1", _interval(paired["macro_f1_difference"], signed=True))]
-    rows += [(f"F1 of {label}", _interval(item, signed=True)) for label, item in paired["class_f1_difference"].items()]
-    yield html.table(("this version minus champion", "paired interval"), rows)
+    ordered = sorted(decision.rules, key=lambda rule: _ORDER.get(rule[3], 1))  # a stable sort: the gate's order within a status
+    counts = {status: sum(rule[3] == status for rule in ordered) for status in _ORDER}
+    yield html.paragraph(
+        f"{counts['pass']} of {len(ordered)} rules passed, {counts['fail']} failed, {counts['missing']} had no evidence, "
+        "which counts as failed."
+    )
+    open_rules = [rule for rule in ordered if rule[3] != "pass"]
+    if open_rules:
+        yield _rules(open_rules)
+    if counts["pass"]:
+        yield html.folded(f"The {counts['pass']} rules that passed", _rules([rule for rule in ordered if rule[3] == "pass"]))
 
 
-def _by_class(evidence: Evidence) -> str:
-    per_class = evidence.metrics["per_class"] if evidence.metrics else {}
+def _rules(rules: Sequence[Rule]) -> str:
     rows = [
-        (label, *(_decimal(scores[key]) for key in ("precision", "recall", "f1")), f"{scores['support']:,}")
-        for label, scores in ((label, per_class[label]) for label in LABELS if label in per_class)
+        (html.status(status), html.name(name), _short(value), _short(threshold), reason)
+        for name, value, threshold, status, reason in rules
     ]
-    return html.table(("class", "precision", "recall", "F1", "rows"), rows)
+    return html.table(("", "rule", "value", "threshold", "what it says"), rows, text=(1, 4))
 
 
-def _by_source(evidence: Evidence) -> str:
-    rows = [
-        (
-            name,
-            f"{scores['n']:,}",
-            _decimal(scores["accuracy"]),
-            _decimal(scores["macro_f1"]),
-            _decimal(scores.get("champion_accuracy")),
-            _decimal(scores["baseline_accuracy"]),
-        )
-        for name, scores in sorted((evidence.per_source or {}).items(), key=lambda item: -item[1]["n"])
-    ]
-    return html.table(("source", "rows", "accuracy", "macro-F1", "champion's accuracy", "floor's accuracy"), rows)
-
-
-def _soundness(evidence: Evidence) -> str:
-    proof, floor = evidence.round_trip, evidence.baseline
-    rows = [
-        ("equal or nearly equal tweets across splits", _or_unknown(evidence.leaks)),
-        ("calibration error after temperature scaling", _decimal(evidence.ece)),
-        ("temperature", _decimal(evidence.temperature)),
-        ("p against the TF-IDF floor", f"{floor['mcnemar']['p_one_sided']:.3g}" if floor else _UNKNOWN),
-        ("the head in the registry is the trained one", ("yes" if proof["head_hash_equal"] else "no") if proof else _UNKNOWN),
-        ("largest logit difference after the registry", f"{proof['max_logit_difference']:.2g}" if proof else _UNKNOWN),
-        ("... between padding sides", f"{proof['max_padding_difference']:.2g}" if proof else _UNKNOWN),
-        ("... between batch sizes", f"{proof['max_batch_difference']:.2g}" if proof else _UNKNOWN),
-    ]
-    return html.table(("check", "found"), rows)
-
-
-def _interval(interval: IntervalRecord | None, *, signed: bool = False) -> str:
-    if interval is None:
+def _short(value: Value) -> str:
+    if value is None:
         return "–"
-    sign = "+" if signed else ""
-    return f"{interval['low']:{sign}.3f} to {interval['high']:{sign}.3f} ({interval['level']:.0%})"
-
-
-def _decimal(value: object) -> str:
-    return f"{value:.3f}" if isinstance(value, int | float) else _UNKNOWN
-
-
-def _or_unknown(value: object) -> str:
-    return _UNKNOWN if value is None else str(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        return f"{value:.4g}" if isinstance(value, float) else f"{value:,}"
+    return value if len(value) <= 40 else f"{value[:39]}…"

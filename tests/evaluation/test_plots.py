@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finsent.evaluation.metrics import Metrics
-from finsent.evaluation.plots import confusion_plot, per_source_plot, reliability_plot
+from finsent.config import load_config
+from finsent.evaluation.abstention import abstention_curve
+from finsent.evaluation.evidence import Evidence
+from finsent.evaluation.plots import abstention_plot, confusion_plot, reliability_plot
+from finsent.evaluation.slice_plots import draw_plots, robustness_plot
 from finsent.model.engine import probabilities
 
 
@@ -18,9 +21,12 @@ def inked(path):
 
 @pytest.mark.parametrize("confusion", [[[900, 50, 50], [20, 1500, 80], [10, 40, 300]], [[0, 0, 0], [0, 3, 0], [0, 0, 0]]])
 def test_confusion(tmp_path, confusion):
-    metrics = Metrics(n=sum(map(sum, confusion)), accuracy=0.9, macro_f1=0.8, mcc=0.7, per_class={}, confusion=confusion)
+    metrics = {"n": sum(map(sum, confusion)), "accuracy": 0.9, "macro_f1": 0.8, "confusion": confusion}
     confusion_plot(metrics, tmp_path / "new folder" / "confusion.png")
     assert inked(tmp_path / "new folder" / "confusion.png") > 0.05
+    confusion_plot(metrics, tmp_path / "both.png", metrics)
+    with Image.open(tmp_path / "both.png") as both, Image.open(tmp_path / "new folder" / "confusion.png") as one:
+        assert both.width > 1.5 * one.width
 
 
 @pytest.mark.parametrize("rows", [1, 2000])
@@ -30,16 +36,43 @@ def test_reliability(tmp_path, rows):
     assert inked(tmp_path / "reliability.png") > 0.02
 
 
-def test_per_source_draws_the_champion_only_where_there_is_one(tmp_path):
-    scores = {"n": 120, "accuracy": 0.8, "macro_f1": 0.7, "baseline_accuracy": 0.75}
-    champion = {**scores, "n": 40, "champion_accuracy": 0.78}
-    per_source_plot({"pyfin": scores, "a_source_with_a_long_name": scores}, tmp_path / "without.png")
-    per_source_plot({"pyfin": scores, "a_source_with_a_long_name": champion}, tmp_path / "with.png")
-    orange = (221, 139, 58)
+def has(path, colour):
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("RGB")).astype(int)
+    return bool((abs(pixels - colour).max(axis=2) <= 2).any())
 
-    def has(path, colour):
-        with Image.open(path) as image:
-            return bool((np.asarray(image.convert("RGB")) == colour).all(axis=2).any())
 
-    assert has(tmp_path / "with.png", orange)
-    assert not has(tmp_path / "without.png", orange)
+ORANGE, RED = (221, 139, 58), (180, 35, 24)
+
+
+def test_everything_is_drawn_and_the_champion_only_where_there_is_one(specimen, first_specimen, tmp_path):
+    rules = load_config().gate
+    both = draw_plots(specimen.evidence, specimen.scaled, specimen.labels, rules, tmp_path / "both")
+    alone = draw_plots(first_specimen.evidence, first_specimen.scaled, first_specimen.labels, rules, tmp_path / "alone")
+    assert list(both) == list(alone)
+    assert len(set(both.values())) == 5
+    assert all(inked(path) > 0.01 for path in (*both.values(), *alone.values()))
+    for caption in ("Accuracy by slice", "Robustness to changed texts"):
+        assert has(both[caption], ORANGE)
+        assert not has(alone[caption], ORANGE)
+    assert has(both["Accuracy by slice"], RED)  # the margin, which there is only against a champion
+    assert not has(alone["Accuracy by slice"], RED)
+    assert has(alone["Precision bought by abstaining"], ORANGE)  # the version's own threshold
+
+
+def test_what_was_not_measured_is_not_drawn(specimen, tmp_path):
+    bare = Evidence(model_name="finsent", model_version="1")
+    drawn = draw_plots(bare, specimen.scaled, specimen.labels, load_config().gate, tmp_path)
+    assert list(drawn) == ["Reliability after temperature scaling"]
+    without = [point.__dict__ for point in abstention_curve([0.9, 0.4], [True, False])]
+    abstention_plot(without, None, tmp_path / "abstention.png")
+    assert not has(tmp_path / "abstention.png", ORANGE)
+
+
+def test_a_check_over_its_limit_is_told_by_more_than_its_length(specimen, tmp_path):
+    checks = specimen.evidence.robustness
+    robustness_plot(checks, tmp_path / "strict.png", limits={"invariance": 0.001, "direction": 0.001})
+    robustness_plot(checks, tmp_path / "lax.png", limits={"invariance": 0.9, "direction": 0.9})
+    assert inked(tmp_path / "strict.png") != inked(tmp_path / "lax.png")
+    assert not has(tmp_path / "lax.png", (198, 90, 82))
+    assert has(tmp_path / "strict.png", (198, 90, 82))  # red at three quarters

@@ -1,0 +1,158 @@
+"""Plots of a version by slice and under changed texts, beside its champion, as PNG files."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from finsent.evaluation.plots import CHAMPION, INK, MODEL, QUIET, quieten, save
+
+if TYPE_CHECKING:
+    from finsent.config import GateConfig
+    from finsent.evaluation.evidence import Evidence, RobustnessRecord, SliceRecord
+
+BAD: Final = "#b42318"
+_KINDS: Final = {"invariance": "label must stay: share that changed", "direction": "label must change: share that stayed"}
+
+
+def slice_plot(slices: "Mapping[str, Mapping[str, SliceRecord]]", path: Path, *, margin: float, min_rows: int) -> None:
+    """Accuracy with its interval on every slice (forest plot); with a champion its accuracy too, and the paired difference.
+
+    Args:
+        slices: By dimension and value.
+        path: PNG file.
+        margin: How much worse than the champion is allowed, a share; drawn as a line beside the differences.
+        min_rows: Slices of fewer rows are drawn hollow: they are not judged.
+    """
+    from matplotlib.figure import Figure
+
+    rows: list[tuple[str, SliceRecord | None]] = []
+    for dimension, values in slices.items():
+        rows.append((dimension.replace("_", " "), None))
+        rows += [(name, values[name]) for name in sorted(values, key=lambda name: -values[name]["n"])]
+    paired = any(found is not None and "accuracy_difference" in found for _, found in rows)
+    size = (9.6 if paired else 7.0, 1.5 + 0.27 * len(rows))
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(1, 2 if paired else 1, sharey=True, squeeze=False, width_ratios=[3, 2] if paired else [1])[0]
+    places = range(len(rows))
+    for place, (_, found) in zip(places, rows, strict=True):
+        if found is not None:
+            _accuracies(panels[0], place, found, judged=found["n"] >= min_rows)
+            if paired and "accuracy_difference" in found:
+                _difference(panels[1], place, found, judged=found["n"] >= min_rows)
+    panels[0].set_yticks(places, [name if found is None else f"{name}  ({found['n']:,})" for name, found in rows])
+    for label, (_, found) in zip(panels[0].get_yticklabels(), rows, strict=True):
+        label.set_fontweight("bold" if found is None else "normal")
+    panels[0].set_ylim(len(rows) - 0.4, -0.6)
+    panels[0].set(xlabel="accuracy, 95 % interval")
+    if paired:
+        panels[1].axvline(0, color=QUIET, linewidth=1)
+        panels[1].axvline(-100 * margin, color=BAD, linestyle="--", linewidth=1.2)
+        panels[1].set(xlabel=f"minus the champion, points, 95 % interval\n(margin {-100 * margin:+.1f}, dashed)")
+        panels[1].tick_params(axis="y", length=0)
+    for axes in panels:
+        quieten(axes)
+        axes.grid(visible=False, axis="y")
+    handles = [_mark("o", MODEL, "this version"), _mark("o", "white", f"under {min_rows} rows: not judged", edge=MODEL)]
+    handles += [_mark("D", CHAMPION, "champion")] if paired else []
+    handles += [_mark("|", INK, "TF-IDF floor", edge=QUIET)]
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False, fontsize=9)
+    save(figure, path)
+
+
+def _accuracies(axes: Any, place: int, found: "SliceRecord", *, judged: bool) -> None:
+    axes.plot([found["accuracy_interval"]["low"], found["accuracy_interval"]["high"]], [place] * 2, color=MODEL, linewidth=1.4)
+    axes.plot(found["floor_accuracy"], place, "|", color=QUIET, markersize=9, markeredgewidth=2)
+    if "champion_accuracy" in found:
+        below = place + 0.24  # or it is hidden where both are equal
+        axes.plot(found["champion_accuracy"], below, "D", color=CHAMPION, markersize=4.5)
+    axes.plot(found["accuracy"], place, "o", color=MODEL, markerfacecolor=MODEL if judged else "white", markersize=6, zorder=4)
+
+
+def _difference(axes: Any, place: int, found: "SliceRecord", *, judged: bool) -> None:
+    low, seen, high = (100 * found["accuracy_difference"][end] for end in ("low", "difference", "high"))
+    axes.plot([low, high], [place] * 2, color=MODEL, linewidth=1.4)
+    axes.plot(seen, place, "o", color=MODEL, markerfacecolor=MODEL if judged else "white", markersize=6)
+
+
+def _mark(marker: str, colour: str, label: str, edge: str | None = None) -> Any:
+    from matplotlib.lines import Line2D
+
+    style: dict[str, Any] = {"markeredgewidth": 2} if marker == "|" else {}
+    return Line2D([], [], marker=marker, color=edge or colour, markerfacecolor=colour, linestyle="none", label=label, **style)
+
+
+def robustness_plot(checks: "Mapping[str, RobustnessRecord]", path: Path, *, limits: Mapping[str, float]) -> None:
+    """Failure rate of every check with its interval, the limit of its kind, and the champion's rate where there is one.
+
+    Bars over their limit are red and hatched. `limits` are by kind: `invariance`, `direction`.
+    """
+    from matplotlib.figure import Figure
+
+    kinds = [kind for kind in _KINDS if any(check["kind"] == kind for check in checks.values())]
+    by_kind = {kind: {name: check for name, check in checks.items() if check["kind"] == kind} for kind in kinds}
+    sizes = [len(found) for found in by_kind.values()]
+    figure = Figure(figsize=(7.0, 1.0 + sum(0.9 + 0.36 * size for size in sizes)), layout="constrained")
+    panels = figure.subplots(len(kinds), 1, squeeze=False, height_ratios=[size + 1 for size in sizes])[:, 0]
+    for axes, (kind, found) in zip(panels, by_kind.items(), strict=True):
+        names = sorted(found, key=lambda name: -found[name]["failure_rate"])
+        for place, name in enumerate(names):
+            _failure(axes, place, found[name], limits[kind])
+        axes.axvline(limits[kind], color=INK, linestyle="--", linewidth=1.2)
+        axes.annotate(
+            f"limit {limits[kind]:.0%}", (limits[kind], -0.62), (4, 0), textcoords="offset points", fontsize=8, va="center"
+        )
+        axes.set_yticks(range(len(names)), [f"{name.replace('_', ' ')}  ({found[name]['n']:,})" for name in names])
+        axes.set_ylim(len(names) - 0.4, -0.95)
+        axes.set_title(_KINDS[kind], fontsize=10, loc="left")
+        axes.set_xlim(
+            0, 1.0 if kind == "direction" else max(0.3, *(check["interval"]["high"] * 1.15 for check in found.values()))
+        )
+        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
+        quieten(axes)
+        axes.grid(visible=False, axis="y")
+    if any("champion_failure_rate" in check for check in checks.values()):
+        figure.legend(handles=[_mark("D", CHAMPION, "champion")], loc="outside lower right", frameon=False, fontsize=9)
+    save(figure, path)
+
+
+def _failure(axes: Any, place: int, check: "RobustnessRecord", limit: float) -> None:
+    rate, over = check["failure_rate"], check["failure_rate"] > limit
+    axes.barh(
+        place, rate, height=0.62, color=BAD if over else MODEL, alpha=0.75, hatch="///" if over else None, edgecolor="white"
+    )
+    axes.plot([check["interval"]["low"], check["interval"]["high"]], [place] * 2, color=INK, linewidth=1.2)
+    if "champion_failure_rate" in check:
+        axes.plot(check["champion_failure_rate"], place, "D", color=CHAMPION, markersize=5, markeredgecolor="white")
+
+
+def draw_plots(evidence: "Evidence", scaled: Any, labels: Any, rules: "GateConfig", folder: Path) -> dict[str, Path]:
+    """Every plot that the evidence allows, as PNG files in `folder`; captions and files, in a report's order.
+
+    Args:
+        evidence: With whatever sections it has.
+        scaled: [rows, 3], probabilities after temperature scaling.
+        labels: [rows].
+        rules: The gate's, for margins and limits.
+        folder: Made if it is not there.
+    """
+    from finsent.evaluation.plots import abstention_plot, confusion_plot, reliability_plot
+
+    drawn: dict[str, Path] = {}
+
+    def file(caption: str, name: str) -> Path:
+        return drawn.setdefault(caption, folder / f"{name}.png")
+
+    if evidence.metrics is not None:
+        champion = evidence.champion["metrics"] if evidence.champion else None
+        confusion_plot(evidence.metrics, file("Confusion matrix", "confusion"), champion)
+    reliability_plot(scaled, labels, file("Reliability after temperature scaling", "reliability"))
+    calibrated: Any = evidence.calibration
+    if calibrated is not None and calibrated.get("curve"):
+        abstention_plot(calibrated["curve"], calibrated["abstention"], file("Precision bought by abstaining", "abstention"))
+    if evidence.slices:
+        path = file("Accuracy by slice", "slices")
+        slice_plot(evidence.slices, path, margin=rules.slice_margin, min_rows=rules.min_slice_rows)
+    if evidence.robustness:
+        limits = {"invariance": rules.max_flip_rate, "direction": rules.max_direction_failures}
+        robustness_plot(evidence.robustness, file("Robustness to changed texts", "robustness"), limits=limits)
+    return drawn

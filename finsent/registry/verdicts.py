@@ -1,0 +1,42 @@
+"""The gate's decision in the form in which a page tells it."""
+
+from collections.abc import Sequence
+
+from finsent.evaluation.report import Verdict
+from finsent.registry.gate import Decision, RuleResult
+
+
+def would_say(decision: Decision, version: str) -> Verdict:
+    """What the gate makes of evidence before anybody asked it for a promotion."""
+    passed = decision.decision == "promote"
+    said = "passes the gate as it stands, and is not promoted yet" if passed else "would be refused by the gate as it stands"
+    return Verdict(f"Version {version} {said}", passed, decision.reasons, rule_rows(decision.rules))
+
+
+def decided(
+    version: str,
+    outcome: str,
+    reasons: Sequence[str],
+    rules: Sequence[RuleResult],
+    *,
+    when: str | None = None,
+    who: str | None = None,
+    why: str | None = None,
+) -> Verdict:
+    """A decision that was made: `outcome` is promoted, pending_approval, refused, approved or rejected."""
+    said = {
+        "promoted": "was promoted: it is the champion",
+        "approved": "was approved: it is the champion",
+        "pending_approval": "passed the gate and waits for approval",
+        "rejected": "was rejected by a person",
+        "refused": "was refused by the gate",
+    }.get(outcome, f"was decided on: {outcome}")
+    favourable = outcome in {"promoted", "approved", "pending_approval"}
+    return Verdict(f"Version {version} {said}", favourable, tuple(reasons), rule_rows(rules), when, who, why)
+
+
+def rule_rows(
+    rules: Sequence[RuleResult],
+) -> tuple[tuple[str, float | str | bool | None, float | str | bool | None, str, str], ...]:
+    """Rules as plain rows."""
+    return tuple((rule.name, rule.value, rule.threshold, rule.status, rule.reason) for rule in rules)
