@@ -1,8 +1,9 @@
-"""The two events that chain deployments; `prefect.yaml` holds the triggers that wait for them."""
+"""The events that chain deployments; `prefect.yaml` holds the triggers that wait for them."""
 
 from prefect.events import emit_event
 
 PROMOTED = "finsent.model.promoted"
+APPROVAL_REQUESTED = "finsent.approval.requested"
 RETRAIN_REQUESTED = "finsent.retrain.requested"
 
 
@@ -12,6 +13,15 @@ def emit_promoted(model: str, version: str, before: str | None) -> None:
         PROMOTED,
         resource={"prefect.resource.id": f"finsent.model.{model}", "prefect.resource.name": model},
         payload={"version": version, "champion_before": before},
+    )
+
+
+def emit_approval_requested(model: str, version: str, champion: str | None, reasons: list[str]) -> None:
+    """Say that `version` passed the gate and waits for a person: the approve deployment asks."""
+    emit_event(
+        APPROVAL_REQUESTED,
+        resource={"prefect.resource.id": f"finsent.model.{model}", "prefect.resource.name": model},
+        payload={"version": version, "champion": champion, "reasons": reasons},
     )
 
 

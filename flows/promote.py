@@ -9,7 +9,7 @@ from prefect.states import Completed
 
 from finsent.pipeline.promote import PromotionResult
 from flows.artifacts import decision
-from flows.events import emit_promoted
+from flows.events import emit_approval_requested, emit_promoted
 from flows.parameters import FROM_ENVIRONMENT, Setup
 from flows.steps import step
 
@@ -20,7 +20,7 @@ STATES: Final = {"promoted": "Promoted", "pending_approval": "Waiting for approv
 
 @step()
 def promote_version(setup: Setup, version: str | None) -> PromotionResult:
-    """Let the gate decide on the version's evidence; publish the decision, and tell the world of a promotion."""
+    """Let the gate decide on the version's evidence; publish the decision, and tell the world of it."""
     from finsent.pipeline.promote import promote as run
 
     config, home = setup.load()
@@ -32,6 +32,8 @@ def promote_version(setup: Setup, version: str | None) -> PromotionResult:
     )
     if result.decision == "promoted":
         emit_promoted(config.registered_model, result.model_version, result.champion_before)
+    elif result.decision == "pending_approval":
+        emit_approval_requested(config.registered_model, result.model_version, result.champion_before, list(result.reasons))
     return result
 
 

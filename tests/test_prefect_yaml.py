@@ -13,7 +13,7 @@ from finsent.cli.up import POOLS
 ROOT = Path(__file__).parent.parent
 PROJECT: dict[str, Any] = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))
 DEPLOYMENTS: list[dict[str, Any]] = PROJECT["deployments"]
-STEPS = {"ingest", "train", "evaluate", "promote", "score", "monitor", "retrain"}
+STEPS = {"ingest", "train", "evaluate", "promote", "approve", "score", "monitor", "retrain"}
 
 
 def named(name: str) -> dict[str, Any]:
@@ -79,7 +79,8 @@ def test_events_that_deployments_wait_for_are_those_that_flows_emit() -> None:
     from flows import events
 
     waited = {deployment["name"]: trigger["expect"] for deployment in DEPLOYMENTS for trigger in deployment.get("triggers", [])}
-    assert waited == {"score": [events.PROMOTED], "retrain": [events.RETRAIN_REQUESTED]}
+    asked = {"approve": [events.APPROVAL_REQUESTED]}
+    assert waited == {"score": [events.PROMOTED], "retrain": [events.RETRAIN_REQUESTED], **asked}
 
 
 def test_threads_are_limited_and_no_machine_is_named() -> None:

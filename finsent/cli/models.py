@@ -220,6 +220,10 @@ def _promote(settings: Settings, *, version: str | None) -> Outcome:
 def _decided(settings: Settings, config: Config, result: "PromotionResult") -> Outcome:
     if result.decision == "promoted" and result.champion_before != result.model_version:
         announce.promotion(settings, config.registered_model, result.model_version, result.champion_before)
+    elif result.decision == "pending_approval":
+        announce.approval_request(
+            settings, config.registered_model, result.model_version, result.champion_before, result.reasons
+        )
     return Outcome(result, reports.promotion(result), code=1 if result.decision == "refused" else 0)
 
 

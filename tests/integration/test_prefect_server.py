@@ -72,7 +72,7 @@ def wait_for(what: str, found: Any, seconds: float = 90) -> Any:
 
 def test_every_deployment_is_there_and_ready(server: Server) -> None:
     deployments = {item["name"]: item for item in server.ask("deployments/filter")}
-    assert set(deployments) == {"ingest", "train", "evaluate", "promote", "score", "monitor", "retrain"}
+    assert set(deployments) == {"ingest", "train", "evaluate", "promote", "approve", "score", "monitor", "retrain"}
     assert deployments["retrain"]["concurrency_limit"] == 1 or deployments["retrain"]["global_concurrency_limit"]["limit"] == 1
     assert not [name for name, item in deployments.items() if item["pull_steps"]], "flows come from the installed package"
 
@@ -93,7 +93,7 @@ def test_deploying_again_changes_nothing(server: Server) -> None:
 def test_triggers_and_automations_are_on_the_server(server: Server) -> None:
     automations = server.ask("automations/filter")
     expected = {event for item in automations for event in item["trigger"].get("expect", [])}
-    assert {"finsent.model.promoted", "finsent.retrain.requested", "prefect.flow-run.heartbeat"} <= expected
+    assert {"finsent.model.promoted", "finsent.approval.requested", "finsent.retrain.requested", "prefect.flow-run.heartbeat"} <= expected
 
 
 def test_a_deployment_run_completes_through_the_worker(server: Server, tmp_path: Path) -> None:

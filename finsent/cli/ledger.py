@@ -1,0 +1,104 @@
+"""`finsent history` and `finsent ledger`: what was decided, by whom and why, and whether the record can be believed."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from finsent.cli.options import Outcome, Settings, command, examples
+from finsent.cli.output import cell_text, facts, section, shorten, table
+
+if TYPE_CHECKING:
+    from finsent.pipeline.history import Recorded
+
+
+def register(group: click.Group) -> None:
+    """Add `history`, and `ledger` with its commands."""
+    command(
+        group,
+        "history",
+        "Every decision on every version: when, who, why.",
+        epilog=examples("finsent history", "finsent history 3", "finsent history --limit 20 --json"),
+        options=(
+            click.argument("version", required=False),
+            click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The last N. Default: all."),
+        ),
+    )(_history)
+
+    @group.group(
+        "ledger",
+        short_help="Check and copy the record of all decisions.",
+        epilog=examples("finsent ledger verify", "finsent ledger export ledger-2026-07.jsonl"),
+    )
+    def ledger() -> None:
+        """Check or copy the ledger: one line for each evaluation and decision, each with the hash of the line before."""
+
+    command(
+        ledger,
+        "verify",
+        "Find any edit, deletion, reorder or cut end.",
+        epilog=examples("finsent ledger verify", "finsent ledger verify --json"),
+    )(_verify)
+    command(
+        ledger,
+        "export",
+        "Copy it to a file.",
+        epilog=examples("finsent ledger export ledger-2026-07.jsonl"),
+        options=(click.argument("file", type=Path),),
+    )(_export)
+
+
+def _history(settings: Settings, *, version: str | None, limit: int | None) -> Outcome:
+    """Show every evaluation and decision, oldest first, and whether the chain of the ledger verifies.
+
+    With VERSION only what concerns that one, rollbacks from it and to it included. Reads the ledger of this home alone;
+    `finsent ledger verify` holds it against the registry, too.
+    """
+    from finsent.pipeline.history import history
+
+    found = history(settings.config(), settings.home(), version, limit)
+    chain = "Its chain verifies." if found.whole else f"ITS CHAIN IS BROKEN: {found.problem}"
+    if not found.entries:
+        about = f"version {version}" if version else "any version"
+        return Outcome(asdict(found), f"The ledger has no entry about {about}. {chain}")
+    head = f"{len(found.entries)} of {found.of} entries in the ledger. {chain}"
+    columns = ("at (UTC)", "version", "action", "decision", "champion", "who", "why")
+    return Outcome(asdict(found), section(head, table(columns, [_row(entry) for entry in found.entries])))
+
+
+def _row(entry: "Recorded") -> tuple[str, ...]:
+    before, after = cell_text(entry.champion_before), cell_text(entry.champion_after)
+    why = entry.why or (entry.reasons[0] if entry.reasons else "")
+    return (
+        entry.at[:19],
+        cell_text(entry.version),
+        entry.action,
+        cell_text(entry.decision),
+        before if before == after else f"{before} -> {after}",
+        cell_text(entry.who),
+        shorten(why, 90),
+    )
+
+
+def _verify(settings: Settings) -> Outcome:
+    """Follow the chain from its first line, and hold it against the registry and against the ledger's copy in MLflow.
+
+    Exit code 1, with the line's number, at any line that was edited, inserted, moved, deleted or cut off.
+    """
+    from finsent.pipeline.history import verify_ledger
+
+    found = verify_ledger(settings.config(), settings.home())
+    said = [("entries", found.entries), ("head", found.head), ("in the copy in MLflow", found.copied)]
+    return Outcome(found, section("The ledger is whole and agrees with the registry", facts(said)))
+
+
+def _export(settings: Settings, file: Path) -> Outcome:
+    """Copy the ledger to FILE, a new one: kept elsewhere, it shows what happens to the ledger here."""
+    from finsent.pipeline.history import export_ledger
+
+    head = export_ledger(settings.home(), file)
+    return Outcome(
+        {"file": file, "entries": head.length, "head": head.hash},
+        section("Ledger exported", facts([("file", file), ("entries", head.length), ("head", head.hash)])),
+    )
