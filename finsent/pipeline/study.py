@@ -29,7 +29,7 @@ _FORMAT: Final = 1
 _RANDOM: Final = 5
 """Trials before the sampler models what it saw. Optuna's default of 10 is most of a small budget."""
 _UNPRUNED: Final = 3
-"""Complete trials before one is pruned."""
+"""Complete trials that one must be behind the median of to be pruned."""
 EIGHTHS: Final = 8
 """Places in a training at which trials are compared."""
 _KILLS: Final = 3
@@ -108,7 +108,7 @@ def opened(home: Home, name: str, identity: Mapping[str, str], first: Mapping[st
         storage = optuna.storages.RDBStorage(url)
         try:
             study = optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
-            study.pruner = optuna.pruners.MedianPruner(n_startup_trials=_UNPRUNED)
+            study.pruner = optuna.pruners.MedianPruner(n_startup_trials=_UNPRUNED, n_min_trials=_UNPRUNED)
             if not study.get_trials(deepcopy=False):
                 study.enqueue_trial(dict(first))
             for trial in _of(study, "RUNNING"):
@@ -144,11 +144,13 @@ def behind(trial: "Trial", looks: list[tuple[float, float]], share: float, loss:
     """
     before = looks[-1] if looks else None
     looks.append((share, loss))
-    due = [
-        eighth for eighth in range(1, EIGHTHS) if (before[0] < eighth / EIGHTHS <= share if before else eighth / EIGHTHS == share)
-    ]
-    for eighth in due:
-        weight = (eighth / EIGHTHS - before[0]) / (share - before[0]) if before else 1.0
+    due = []
+    for eighth in range(1, EIGHTHS):
+        at = eighth / EIGHTHS
+        if not (before[0] < at <= share if before else at == share):
+            continue
+        due.append(eighth)
+        weight = (at - before[0]) / (share - before[0]) if before else 1.0
         trial.report(loss * weight + (before[1] * (1 - weight) if before else 0.0), eighth)
     return bool(due) and share < 1.0 and trial.should_prune()
 
