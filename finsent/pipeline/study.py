@@ -144,15 +144,14 @@ def behind(trial: "Trial", looks: list[tuple[float, float]], share: float, loss:
     """
     before = looks[-1] if looks else None
     looks.append((share, loss))
-    due = []
+    fell = False
     for eighth in range(1, EIGHTHS):
         at = eighth / EIGHTHS
-        if not (before[0] < at <= share if before else at == share):
-            continue
-        due.append(eighth)
-        weight = (at - before[0]) / (share - before[0]) if before else 1.0
-        trial.report(loss * weight + (before[1] * (1 - weight) if before else 0.0), eighth)
-    return bool(due) and share < 1.0 and trial.should_prune()
+        if before[0] < at <= share if before else at == share:
+            weight = (at - before[0]) / (share - before[0]) if before else 1.0
+            trial.report(loss * weight + (before[1] * (1 - weight) if before else 0.0), eighth)
+            fell = fell or trial.should_prune()  # the pruner goes by the latest report alone
+    return fell and share < 1.0
 
 
 def release(study: "Study", number: int, reason: str, *, killed: bool = False) -> None:

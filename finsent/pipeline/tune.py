@@ -72,7 +72,7 @@ def tune(
         config: Where the search starts, and what is not varied.
         home: Where data, study and result are.
         trials: Trials in all, earlier invocations' included; left out, 20, or as many as `hours` allows.
-        hours: No trial starts later than this after the beginning.
+        hours: No trial starts later than this after the beginning, but for a first one.
         study: Beginning of the study's name; left out, the profile's name.
         space: YAML file of what is varied; left out, `default_space`.
 
@@ -118,15 +118,18 @@ def _load(home: Home) -> TrialData:
         InputError: no data, or none in one of the two.
     """
     from finsent.data import tables
-    from finsent.data.dataset import FINGERPRINTED, fingerprint_rows, load_split
+    from finsent.data.dataset import FINGERPRINTED, add_fingerprints, fingerprint_rows, load_split
 
     version = tables.version(home, "tweets")
     if version is None:
         raise InputError("there are no rows to train on. Run `finsent ingest` first.")
-    wanted = [("split", "in", ["train", "validation"])]
+
+    def fingerprint(split: str) -> str:
+        return fingerprint_rows(tables.batches(home, "tweets", FINGERPRINTED, version=version, filters=[("split", "=", split)]))
+
     data = TrialData(
         version=version,
-        fingerprint=fingerprint_rows(tables.batches(home, "tweets", FINGERPRINTED, version=version, filters=wanted)),
+        fingerprint=add_fingerprints(fingerprint("train"), fingerprint("validation")),
         train=load_split(home, "train", version),
         validation=load_split(home, "validation", version),
     )
@@ -146,9 +149,10 @@ def _say_what_changed(home: Home, prefix: str, name: str, identity: dict[str, st
 
 
 def _places(search: "Study", most: int | None, deadline: float | None) -> Iterator[int]:
-    """One item for each trial that is still to come; asked for when the one before is over."""
+    """One item for each trial that is still to come, asked for when the one before is over; at least one, if there is one."""
+    before = len(studies.ended(search))
     while (over := len(studies.ended(search))) < (most if most is not None else over + 1):
-        if deadline is not None and time.monotonic() >= deadline:
+        if deadline is not None and time.monotonic() >= deadline and over > before:
             _log.info("the time is up after %d trials; the same command goes on", over)
             return
         yield over
@@ -253,8 +257,7 @@ def _result(search: "Study", home: Home, before: int, run_id: str) -> TuneResult
     if best is None:
         reasons = sorted({trial.reason for trial in found if trial.reason})
         raise FinsentError(
-            f"none of the {len(found)} trials of study {search.study_name!r} was completed: "
-            + ("; ".join(reasons[:3]) or "the time was up before the first one ended")
+            f"none of the {len(found)} trials of study {search.study_name!r} was completed: " + "; ".join(reasons[:3])
         )
     return TuneResult(
         study=search.study_name,
