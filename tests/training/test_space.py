@@ -52,10 +52,8 @@ def test_whatever_is_drawn_from_a_default_space_makes_a_configuration(seed: int)
 
 
 def test_a_file_lists_all_that_is_varied(nano: Config, tmp_path: Path) -> None:
-    path = written(
-        tmp_path,
-        "recipe: {learning_rate: {low: 1.0e-4, high: 1.0e-2, log: true}, schedule: [cosine, linear]}\nlora: {r: [8, 16]}",
-    )
+    rate = "learning_rate: {low: 1.0e-4, high: 1.0e-2, log: true}"
+    path = written(tmp_path, f"recipe: {{{rate}, schedule: [cosine, linear]}}\nlora: {{r: [8, 16]}}")
     space = read_space(path, nano)
     assert space == {
         "recipe.learning_rate": Interval(low=1e-4, high=1e-2, log=True),
