@@ -13,7 +13,7 @@ from finsent.cli.up import POOLS
 ROOT = Path(__file__).parent.parent
 PROJECT: dict[str, Any] = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))
 DEPLOYMENTS: list[dict[str, Any]] = PROJECT["deployments"]
-STEPS = {"ingest", "train", "evaluate", "promote", "approve", "score", "monitor", "retrain"}
+STEPS = {"ingest", "train", "evaluate", "promote", "approve", "score", "monitor", "retrain", "tune"}
 
 
 def named(name: str) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def test_pools_are_those_that_up_provides() -> None:
     assert named("train")["work_pool"]["name"] == named("retrain")["work_pool"]["name"] == "gpu"
 
 
-@pytest.mark.parametrize("name", ["train", "retrain", "score"])
+@pytest.mark.parametrize("name", ["train", "retrain", "score", "tune"])
 def test_these_never_run_twice_at_once(name: str) -> None:
     assert named(name)["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
 

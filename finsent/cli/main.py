@@ -14,7 +14,7 @@ from typing import NoReturn
 import click
 
 from finsent import __version__
-from finsent.cli import configuration, data, dataset, ledger, models, operate, review
+from finsent.cli import configuration, data, dataset, ledger, models, operate, review, tune
 from finsent.cli.options import global_options
 from finsent.cli.quiet import configure_logging, prepare_environment
 from finsent.errors import FinsentError, Refused
@@ -61,6 +61,7 @@ operate.register_demo_and_up(finsent)
 data.register(finsent)
 dataset.register(finsent)
 review.register(finsent)
+tune.register(finsent)
 models.register(finsent)
 ledger.register(finsent)
 operate.register(finsent)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PROMISED = {
     *("demo", "up", "doctor", "status", "ingest", "train", "evaluate", "promote", "approve", "reject", "rollback"),
-    *("score", "predict", "monitor", "retrain", "export", "import", "config", "data", "review"),
+    *("score", "predict", "monitor", "retrain", "export", "import", "config", "data", "review", "tune"),
 }
 
 

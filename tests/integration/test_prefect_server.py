@@ -72,7 +72,7 @@ def wait_for(what: str, found: Any, seconds: float = 90) -> Any:
 
 def test_every_deployment_is_there_and_ready(server: Server) -> None:
     deployments = {item["name"]: item for item in server.ask("deployments/filter")}
-    assert set(deployments) == {"ingest", "train", "evaluate", "promote", "approve", "score", "monitor", "retrain"}
+    assert set(deployments) == {"ingest", "train", "tune", "evaluate", "promote", "approve", "score", "monitor", "retrain"}
     assert deployments["retrain"]["concurrency_limit"] == 1 or deployments["retrain"]["global_concurrency_limit"]["limit"] == 1
     assert not [name for name, item in deployments.items() if item["pull_steps"]], "flows come from the installed package"
 

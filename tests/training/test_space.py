@@ -1,0 +1,106 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from finsent.config import Config, load_config, profiles
+from finsent.errors import ConfigError
+from finsent.training.space import Interval, contains, default_space, distributions, own_values, read_space, with_values
+
+
+@pytest.fixture
+def nano() -> Config:
+    return load_config("nano")
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "space.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("profile", profiles())
+def test_the_default_space_holds_the_profiles_own_values_and_costs_no_more_epochs(profile: str) -> None:
+    config = load_config(profile)
+    space = default_space(config)
+    own = own_values(config, space)
+    assert with_values(config, own) == config
+    assert all(contains(space[key], value) for key, value in own.items())
+    assert ("recipe.token_dropout" in space) == (config.recipe.token_dropout > 0)
+    epochs = space["recipe.epochs"]
+    assert isinstance(epochs, Interval)
+    assert epochs.high == config.recipe.epochs
+
+
+def test_a_fractional_training_keeps_its_length() -> None:
+    assert "recipe.epochs" not in default_space(load_config("nano", overrides=["recipe.epochs=0.5"]))
+
+
+@given(seed=st.integers(0, 2**31 - 1))
+@settings(max_examples=25, deadline=None)
+def test_whatever_is_drawn_from_a_default_space_makes_a_configuration(seed: int) -> None:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    config = load_config("nano")
+    space = default_space(config)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    params = study.ask(distributions(space, config)).params
+    assert own_values(with_values(config, params), space) == params
+    assert all(contains(space[key], value) for key, value in params.items())
+
+
+def test_a_file_lists_all_that_is_varied(nano: Config, tmp_path: Path) -> None:
+    rate = "learning_rate: {low: 1.0e-4, high: 1.0e-2, log: true}"
+    path = written(tmp_path, f"recipe: {{{rate}, schedule: [cosine, linear]}}\nlora: {{r: [8, 16]}}")
+    space = read_space(path, nano)
+    assert space == {
+        "recipe.learning_rate": Interval(low=1e-4, high=1e-2, log=True),
+        "recipe.schedule": ("cosine", "linear"),
+        "lora.r": (8, 16),
+    }
+    changed = with_values(nano, {"recipe.schedule": "linear", "lora.r": 8})
+    assert (changed.recipe.schedule, changed.lora.r, changed.lora.alpha) == ("linear", 8, nano.lora.alpha)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("recipe: {lerning_rate: [0.1]}", "unknown key 'recipe.lerning_rate'"),
+        ("model: {max_length: [64, 128]}", "'model' cannot be searched"),
+        ("recipe: [1, 2]", "'recipe' cannot be searched"),
+        ("recipe: {seed: [1, 42]}", "luck"),
+        ("lora: {targets: [[q_proj], [v_proj]]}", "no single value"),
+        ("recipe: {learning_rate: 0.1}", "0.1 is no set of values"),
+        ("recipe: {learning_rate: []}", "no set of values"),
+        ("recipe: {learning_rate: {low: 0.1, hgh: 1}}", "hgh"),
+        ("recipe: {learning_rate: {low: 0.1, high: 0.01}}", "must be below"),
+        ("recipe: {learning_rate: {low: 0, high: 0.01, log: true}}", "above 0"),
+        ("recipe: {learning_rate: {low: 0.001, high: 0.01, log: true, step: 0.001}}", "exclude each other"),
+        ("recipe: {learning_rate: {low: 0.1, high: 1.0}}", "own 0.002"),
+        ("recipe: {schedule: {low: 1, high: 2}}", "no number"),
+        ("recipe: {schedule: [cosine, sawtooth]}", "sawtooth"),
+        ("lora: {r: {low: 4, high: 16.5}}", "whole numbers"),
+        ("lora: {dropout: {low: 0.0, high: 1.5}}", "lora"),
+        ("lora: {r: [0, 16]}", "r = 0"),
+        ("{}", "nothing to vary"),
+        ("recipe: [", "not YAML"),
+    ],
+)
+def test_a_wrong_space_is_explained(nano: Config, tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_space(written(tmp_path, text), nano)
+    assert said in str(caught.value)
+    assert "space.yaml" in str(caught.value)
+
+
+def test_an_absent_file_is_said(nano: Config, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"absent\.yaml"):
+        read_space(tmp_path / "absent.yaml", nano)
+
+
+def test_values_between_two_steps_are_not_in_an_interval() -> None:
+    assert contains(Interval(low=4, high=8, step=1.0), 5.0)
+    assert not contains(Interval(low=4, high=8, step=1.0), 5.5)
+    assert not contains(Interval(low=4, high=8), True)
