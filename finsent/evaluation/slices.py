@@ -62,7 +62,7 @@ def score_slices(
     rows_by_dimension: Mapping[str, Values],
     labels: Labels,
     predictions: Labels,
-    floor_predictions: Labels,
+    floor_predictions: Labels | None,
     groups: Sequence[str],
     champion_predictions: Labels | None = None,
 ) -> dict[str, dict[str, dict[str, Any]]]:
@@ -76,12 +76,11 @@ def score_slices(
     groups_array = np.asarray(groups)
     columns: dict[str, NDArray[Any]] = {
         "predictions": predictions,
-        "floor predictions": floor_predictions,
         "groups": groups_array,
         **rows_by_dimension,
     }
-    if champion_predictions is not None:
-        columns["champion predictions"] = champion_predictions
+    beside = {"floor predictions": floor_predictions, "champion predictions": champion_predictions}
+    columns |= {name: column for name, column in beside.items() if column is not None}
     for name, column in columns.items():
         if len(column) != len(labels):
             raise InputError(f"{len(column)} {name} for {len(labels)} rows cannot be scored by slice: give one to each row.")
@@ -90,14 +89,12 @@ def score_slices(
         scores[dimension] = {}
         for value in np.unique(values).tolist():
             chosen = values == value
-            champion = None if champion_predictions is None else champion_predictions[chosen]
-            scores[dimension][value] = _score(
-                labels[chosen], predictions[chosen], floor_predictions[chosen], groups_array[chosen].tolist(), champion
-            )
+            floor, champion = (None if column is None else column[chosen] for column in (floor_predictions, champion_predictions))
+            scores[dimension][value] = _score(labels[chosen], predictions[chosen], floor, groups_array[chosen].tolist(), champion)
     return scores
 
 
-def _score(labels: Labels, own: Labels, floor: Labels, groups: list[str], champion: Labels | None) -> dict[str, Any]:
+def _score(labels: Labels, own: Labels, floor: Labels | None, groups: list[str], champion: Labels | None) -> dict[str, Any]:
     confusion = confusion_matrix(labels, own)
     record: dict[str, Any] = {
         "n": len(labels),
@@ -105,8 +102,9 @@ def _score(labels: Labels, own: Labels, floor: Labels, groups: list[str], champi
         "accuracy_interval": asdict(accuracy_interval(labels, own, groups)),
         "macro_f1": float(class_f1(confusion).mean()),
         "mcc": float(matthews(confusion)),
-        "floor_accuracy": float((floor == labels).mean()),
     }
+    if floor is not None:
+        record["floor_accuracy"] = float((floor == labels).mean())
     if champion is not None:
         record["champion_accuracy"] = float((champion == labels).mean())
         if len(set(groups)) > 1:

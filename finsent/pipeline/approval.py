@@ -11,6 +11,7 @@ from finsent.home import Home
 from finsent.pipeline.exhibit import find_evidence
 from finsent.pipeline.promote import (
     GATE,
+    REJECT,
     Case,
     PromotionResult,
     already_champion,
@@ -29,7 +30,7 @@ from finsent.registry.versions import CHALLENGER, aliases, champion, get_version
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
-APPROVE, REJECT, VOID = "approve", "reject", "approval void"
+APPROVE, VOID = "approve", "approval void"
 """Actions of ledger entries."""
 
 
@@ -91,7 +92,8 @@ def reject(config: Config, home: Home, version: str | None, who: str, why: str) 
     record = _waiting(home, name, version or aliases(client, name).get(CHALLENGER))
     before = champion(home, name)
     reason = f"Rejected by {who}: {why}"
-    case = Case(str(record.version), Decision("refuse", (), (reason,)), find_evidence(client, home, record).sha256, before)
+    passed = judge(config, home, client, record, before)  # what the person who turned it down had before them
+    case = Case(passed.version, Decision("refuse", passed.decision.rules, (reason,)), passed.evidence_sha256, before)
     record_decision(config, home, client, case, action=REJECT, signed={"who": who, "why": why})
     set_tags(client, name, case.version, {"approval": "rejected", "rejected_by": who, "rejected_why": why})
     return refused(home, name, case)

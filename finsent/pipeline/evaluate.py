@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -140,7 +140,6 @@ def _on_test_split(config: Config, home: Home, version: str) -> EvaluationResult
 
 def _of_version(config: Config, home: Home, version: str, test: "Split", facts: "DataVersion") -> "tuple[Measured, KnownLeaks]":
     """The version on the test rows, on a sample of its training rows, and what is known of leaks; its memory is free again."""
-    from dataclasses import replace
 
     from finsent.pipeline.lineage import known_leaks
     from finsent.pipeline.opening import open_version
@@ -234,7 +233,7 @@ def _on_file(config: Config, home: Home, version: str, source: Source) -> Evalua
     from finsent.data.labelled import load_labelled
 
     rows = load_labelled(config, source)
-    return _for_the_record(config, home, version, rows, source.uri, n_in_training=_in_training(home, rows))
+    return _for_the_record(config, home, version, rows, source.uri, {}, n_in_training=_in_training(home, rows))
 
 
 def _on_split(config: Config, home: Home, version: str, wanted: int | None, split: "SplitName") -> EvaluationResult:
@@ -248,12 +247,19 @@ def _on_split(config: Config, home: Home, version: str, wanted: int | None, spli
         raise InputError(f"split {split!r} of data version {facts.version} has no rows.")
     if split == "test":
         record_look(config, home, version, facts)
-    found = {"data_version": facts.version, "data_fingerprint": facts.fingerprint}
-    return _for_the_record(config, home, version, rows, f"{split} split of data version {facts.version}", **found)
+    origin: dict[str, Any] = {"data_version": facts.version, "data_fingerprint": facts.fingerprint}
+    return _for_the_record(config, home, version, rows, f"{split} split of data version {facts.version}", origin)
 
 
 def _for_the_record(
-    config: Config, home: Home, version: str, rows: "Split", what: str, *, n_in_training: int | None = None, **found: Any
+    config: Config,
+    home: Home,
+    version: str,
+    rows: "Split",
+    what: str,
+    origin: dict[str, Any],
+    *,
+    n_in_training: int | None = None,
 ) -> EvaluationResult:
     """Figures and a report in a run of their own."""
     from finsent.pipeline.publishing import keep_for_the_record
@@ -261,7 +267,7 @@ def _for_the_record(
     started = time.perf_counter()
     own = _measure(config, home, version, rows, speed=True)
     scored = time.perf_counter()
-    evidence = evidence_of({**scores(config, rows, own, None, None), **found})
+    evidence = evidence_of({**scores(config, rows, own, None, None), **origin})
     run_id = keep_for_the_record(config, home, evidence, rows, own, what)
     return EvaluationResult(
         run_id=run_id,

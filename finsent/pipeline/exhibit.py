@@ -26,12 +26,16 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
+    from finsent.data.dataset import DataVersion
+
 _log = logging.getLogger(__name__)
 
 EVIDENCE = "evaluation/evidence.json"
 """Where the evaluation leaves its evidence, on the training run of the version."""
 EVALUATE: Final = "evaluate"
 """Action of a ledger entry about evidence taken on the test split."""
+LOOK: Final = "look"
+"""Action of one about test rows that were scored for the record."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,17 @@ def record_evidence(config: Config, home: Home, client: "MlflowClient", evidence
     return record(config, home, client, evidence.model_version, entry)
 
 
+def record_look(config: Config, home: Home, version: str, facts: "DataVersion") -> None:
+    """Count a look at test rows that is to leave no evidence.
+
+    Raises:
+        Refused: the ledger is not what it was.
+        ServiceError: its copy could not be made.
+    """
+    entry = {"action": LOOK, "data_version": facts.version, "data_fingerprint": facts.fingerprint}
+    record(config, home, connect(home), version, entry)
+
+
 def recorded_evidence(home: Home, name: str, version: str) -> dict[str, Any] | None:
     """The newest ledger entry about evidence of the version, if there is one."""
     taken = (e for e in reversed(ledger.read(home.ledger)) if e.get("action") == EVALUATE)
@@ -71,8 +86,8 @@ def recorded_evidence(home: Home, name: str, version: str) -> dict[str, Any] | N
 
 
 def looks(home: Home, name: str, data_fingerprint: str) -> tuple[int, int]:
-    """How often evidence of the model was taken so far: at exactly these test rows, and at any version of the data."""
-    taken = [e for e in ledger.read(home.ledger) if e.get("action") == EVALUATE and e.get("model") == name]
+    """How often the model's test rows were looked at so far: exactly these, and those of any version of the data."""
+    taken = [e for e in ledger.read(home.ledger) if e.get("action") in {EVALUATE, LOOK} and e.get("model") == name]
     return sum(e.get("data_fingerprint") == data_fingerprint for e in taken), len(taken)
 
 

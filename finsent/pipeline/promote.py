@@ -21,10 +21,11 @@ from finsent.registry.versions import CHALLENGER, aliases, champion, get_version
 from finsent.registry.witness import record as record_entry
 
 if TYPE_CHECKING:
+    from finsent.pipeline.publishing import Outcome
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-GATE, ROLLBACK = "gate", "rollback"
+GATE, REJECT, ROLLBACK = "gate", "reject", "rollback"
 """Actions of ledger entries: the gate decided on a version, a person went back to one."""
 
 
@@ -103,6 +104,8 @@ def rollback(config: Config, home: Home, who: str, why: str) -> PromotionResult:
         NoChampionError: nothing to roll back.
         Refused: the champion replaced no version, or the ledger is not what it was.
     """
+    from finsent.pipeline.publishing import in_words, publish_decision
+
     require_signature(who, why)
     name, client = config.registered_model, connect(home)
     current, target = stages.rollback_plan(home, name)
@@ -117,6 +120,8 @@ def rollback(config: Config, home: Home, who: str, why: str) -> PromotionResult:
     reason = f"Rolled back from version {current} to {target} by {who}: {why}"
     record_entry(config, home, client, target, {**entry, "decision": "promote", "reasons": [reason]})
     stages.rollback(home, name)
+    fallen = in_words(current, Decision("refuse", (), (reason,)), "rolled back", who=who, why=why)
+    publish_decision(home, get_version(client, name, current), fallen)
     return PromotionResult(target, "promoted", (reason,), (rule,), current, champion(home, name))
 
 
@@ -205,6 +210,18 @@ def _publish(config: Config, home: Home, case: Case, action: str, signed: dict[s
 
     Runs again when a killed command is run again, so it must replace what it wrote before.
     """
+    from finsent.pipeline.publishing import in_words, publish_decision
+
+    passed = case.decision.decision == "promote"
+    waits = action == GATE and config.gate.approval == "required"
+    outcome: Outcome = "promoted" if passed and not waits else "waits" if passed else "refused"
+    if action == REJECT:
+        outcome = "rejected"
+    publish_decision(
+        home,
+        get_version(connect(home), config.registered_model, case.version),
+        in_words(case.version, case.decision, outcome, **signed),
+    )
 
 
 def already_champion(home: Home, name: str, version: str) -> PromotionResult:

@@ -3,16 +3,23 @@
 import json
 import tempfile
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from finsent.config import Config
+from finsent.data.masking import mask_shown
+from finsent.errors import ServiceError
 from finsent.evaluation.evidence import Evidence
+from finsent.evaluation.examples import Disagreement, ErrorPair, WorstError, disagreements, worst_errors
+from finsent.evaluation.report import Verdict, write_report
+from finsent.evaluation.slice_plots import draw_plots
 from finsent.home import Home
 from finsent.labels import LABELS
+from finsent.model.manifest import Manifest
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -20,9 +27,13 @@ if TYPE_CHECKING:
 
     from finsent.data.dataset import Split
     from finsent.pipeline.gathering import Measured
+    from finsent.registry.gate import Decision
 
 EVIDENCE_FOLDER = "evaluation"
 """Where evidence, predictions, plots, report and card lie among the training run's artifacts."""
+MATERIAL: Final = "pages.json"
+"""What report and card are made of besides the evidence."""
+Outcome = Literal["foreseen", "promoted", "waits", "refused", "rejected", "rolled back"]
 
 
 def keep(
@@ -41,6 +52,7 @@ def keep(
     """
     from finsent.model.engine import probabilities
     from finsent.pipeline.exhibit import record_evidence
+    from finsent.pipeline.promote import consider
     from finsent.registry.gate import against_floors
     from finsent.registry.stages import set_candidate
     from finsent.registry.tracking import connect, log_dataset
@@ -50,24 +62,27 @@ def keep(
     scaled = probabilities(own.logits, own.manifest.temperature)
     with tempfile.TemporaryDirectory(prefix="finsent-evaluation-") as scratch:
         folder = Path(scratch)
-        _write_predictions(folder / "predictions.parquet", test, scaled, rival)
         content = evidence.model_dump_json(indent=2).encode()
         (folder / "evidence.json").write_bytes(content)
-        _write_pages(folder, evidence, test, own, rival, scaled)
+        _write_material(config, folder, evidence, test, own, rival, scaled)
         client.log_artifacts(record.run_id, str(folder), EVIDENCE_FOLDER)
-    dataset = log_dataset(
-        client,
-        record.run_id,
-        home,
-        table="tweets",
-        version=evidence.data_version or 0,
-        fingerprint=evidence.data_fingerprint or "",
-        context="evaluation",
-        split="test",
-        rows=evidence.n_test,
-    )
-    log_model_metrics(client, evidence.model_name, version, scalars(evidence), run_id=record.run_id, dataset=dataset)
-    record_evidence(config, home, client, version, content)
+        dataset = log_dataset(
+            client,
+            record.run_id,
+            home,
+            table="tweets",
+            version=evidence.data_version or 0,
+            fingerprint=evidence.data_fingerprint or "",
+            context="evaluation",
+            split="test",
+            rows=evidence.n_test,
+        )
+        log_model_metrics(client, evidence.model_name, version, scalars(evidence), run_id=record.run_id, dataset=dataset)
+        record_evidence(config, home, client, evidence, content)
+        short = [rule.reason for rule in against_floors(evidence, config.gate) if rule.status != "pass"]
+        set_candidate(home, config.registered_model, version, short)
+        verdict = in_words(version, consider(config, home, version), "foreseen")
+        _publish(client, record.run_id, folder, evidence, verdict)
     assert evidence.metrics is not None, "measured above"  # noqa: S101 - tells the type checker
     tags = {
         "evaluation_run": record.run_id,
@@ -76,9 +91,101 @@ def keep(
     }
     set_tags(client, config.registered_model, version, tags)
     client.update_model_version(config.registered_model, version, description=summary(evidence))
-    short = [rule.reason for rule in against_floors(evidence, config.gate) if rule.status != "pass"]
-    set_candidate(home, config.registered_model, version, short)
     return not short
+
+
+def publish_decision(home: Home, record: "ModelVersion", verdict: Verdict) -> None:
+    """Render report and model card anew, with a decision; nothing where the version has no evidence to tell of.
+
+    Raises:
+        ServiceError: MLflow does not hand out or take the files.
+    """
+    from mlflow.exceptions import MlflowException
+
+    from finsent.pipeline.exhibit import read_evidence
+    from finsent.registry.tracking import connect
+
+    client = connect(home)
+    found = read_evidence(client, record)
+    if found.problem is not None:
+        return
+    try:
+        with tempfile.TemporaryDirectory(prefix="finsent-decision-") as scratch:
+            folder = Path(client.download_artifacts(record.run_id, EVIDENCE_FOLDER, scratch))
+            if (folder / MATERIAL).is_file():  # an evaluation killed before that left evidence alone
+                _publish(client, record.run_id, folder, found.evidence, verdict)
+    except (MlflowException, OSError) as error:
+        raise ServiceError(
+            f"the report of version {record.version!r} cannot be written to MLflow ({error}). Try again."
+        ) from error
+
+
+def in_words(version: str, decision: "Decision", outcome: Outcome, **signed: str) -> Verdict:
+    """A decision as the pages tell it; `signed` holds `who` and `why` where a person decided."""
+    passed = decision.decision == "promote"
+    heading = {
+        "foreseen": f"Version {version} {'would pass the gate' if passed else 'would be refused'} now; nothing is decided yet",
+        "promoted": f"Version {version} was promoted",
+        "waits": f"Version {version} passed the gate and waits for approval",
+        "refused": f"Version {version} was refused",
+        "rejected": f"Version {version} passed the gate and was rejected by a person",
+        "rolled back": f"Version {version} was champion and was rolled back",
+    }[outcome]
+    return Verdict(
+        heading=heading,
+        favourable=passed and outcome not in {"rejected", "rolled back"},
+        reasons=decision.reasons,
+        rules=tuple((rule.name, rule.value, rule.threshold, rule.status, rule.reason) for rule in decision.rules),
+        when=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        who=signed.get("who"),
+        why=signed.get("why"),
+    )
+
+
+def _publish(client: "MlflowClient", run_id: str, folder: Path, evidence: Evidence, verdict: Verdict | None) -> None:
+    """Report and card from the material in `folder`."""
+    from finsent.registry.card import card_page, render_card
+
+    material = json.loads((folder / MATERIAL).read_text(encoding="utf-8"))
+    pages = folder / "pages"
+    pages.mkdir(exist_ok=True)
+    write_report(
+        evidence,
+        {caption: folder / name for caption, name in material["plots"].items()},
+        pages / "report.html",
+        decision=verdict,
+        examples=[Disagreement(**item) for item in material["disagreements"]],
+        errors=[
+            ErrorPair(**{**pair, "worst": tuple(WorstError(**item) for item in pair["worst"])}) for pair in material["errors"]
+        ],
+    )
+    card = render_card(Manifest.model_validate(material["manifest"]), evidence, decision=verdict)
+    (pages / "model_card.md").write_text(card, encoding="utf-8")
+    (pages / "model_card.html").write_text(card_page(card), encoding="utf-8")
+    client.log_artifacts(run_id, str(pages), EVIDENCE_FOLDER)
+
+
+def _write_material(
+    config: Config,
+    folder: Path,
+    evidence: Evidence,
+    rows: "Split",
+    own: "Measured",
+    rival: "Measured | None",
+    scaled: NDArray[np.float64],
+) -> None:
+    """Predictions, plots, examples and the manifest: what the pages are made of, now and when a decision is known."""
+    _write_predictions(folder / "predictions.parquet", rows, scaled, rival)
+    plots = draw_plots(evidence, scaled, rows.labels, config.gate, folder)
+    texts = [mask_shown(text) for text in rows.texts] if config.data.mask_handles else rows.texts
+    differ = () if rival is None else disagreements(texts, rows.labels, rival.labels, scaled, rows.groups)
+    material = {
+        "plots": {caption: path.name for caption, path in plots.items()},
+        "disagreements": [asdict(item) for item in differ],
+        "errors": [asdict(pair) for pair in worst_errors(texts, rows.labels, scaled, rows.groups)],
+        "manifest": own.manifest.model_dump(mode="json"),
+    }
+    (folder / MATERIAL).write_text(json.dumps(material, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
 def keep_for_the_record(config: Config, home: Home, evidence: Evidence, rows: "Split", own: "Measured", what: str) -> str:
@@ -95,11 +202,11 @@ def keep_for_the_record(config: Config, home: Home, evidence: Evidence, rows: "S
         client, folder = connect(home), Path(scratch)
         for key, value in scalars(evidence).items():
             client.log_metric(run_id, key, value)
-        _write_predictions(folder / "predictions.parquet", rows, scaled, None)
         # under another name than evidence's: the gate must never take it for that
         (folder / "figures.json").write_text(evidence.model_dump_json(indent=2), encoding="utf-8")
-        _write_pages(folder, evidence, rows, own, None, scaled)
+        _write_material(config, folder, evidence, rows, own, None, scaled)
         client.log_artifacts(run_id, str(folder), EVIDENCE_FOLDER)
+        _publish(client, run_id, folder, evidence, None)
     return run_id
 
 
