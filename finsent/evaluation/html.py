@@ -22,8 +22,8 @@ background: #f7f8fa; }
 .verdict.yes { border-left-color: #1a7f4b; } .verdict.no { border-left-color: #b42318; }
 .pass, .fail, .missing { font-weight: 600; white-space: nowrap; } .pass { color: #1a7f4b; } .fail { color: #b42318; }
 .missing { color: #8a5a00; } details { margin: .6rem 0; } summary { cursor: pointer; color: #2b6cb0; }
-figure.broad { display: block; } figure.broad img { width: 58rem; } .numbers td { white-space: nowrap; }
-ul.links { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .2rem 1rem; }
+figure.broad { display: block; } figure.broad img { width: 58rem; }
+pre { overflow-x: auto; background: #f7f8fa; padding: .6rem .8rem; font-size: .85rem; line-height: 1.4; }
 """
 
 _SIGNS = {"pass": "✓ pass", "fail": "✗ FAIL", "missing": "? MISSING"}

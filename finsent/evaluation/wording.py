@@ -86,8 +86,8 @@ def cost_in_words(evidence: Evidence) -> str:
     )
     return (
         f"{speed['rows_per_second']:,.0f} tweets/s in batches on {speed['device']}; one at a time "
-        f"{speed['latency_ms_p50']:.1f} ms each (median), {speed['latency_ms_p95']:.1f} ms at the 95th percentile. A million tweets take "
-        f"{speed['hours_per_million']:.2f} hours{cost}."
+        f"{speed['latency_ms_p50']:.1f} ms each (median), {speed['latency_ms_p95']:.1f} ms at the 95th percentile. "
+        f"A million tweets take {speed['hours_per_million']:.2f} hours{cost}."
     )
 
 

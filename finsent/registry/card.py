@@ -1,33 +1,51 @@
 """The model card: README.md of a version, in the form of a published adapter's, with its evidence or "not evaluated"."""
 
-from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
 import yaml
 
 from finsent.evaluation.evidence import Evidence
-from finsent.labels import LABELS
-from finsent.model.manifest import Manifest
+from finsent.evaluation.report import Verdict
+from finsent.model.manifest import Manifest, abstain_threshold
+from finsent.registry.card_licence import citation, licence, licence_in_words
+from finsent.registry.card_scores import comparisons, confidence, gate, naive, robustness, scores, speed, table
 from finsent.registry.card_snippets import loading_an_adapter
 
-_BASE_LICENCES = {"meta-llama/Llama-3.1": "llama3.1", "sentence-transformers/": "apache-2.0", "embedded": "apache-2.0"}
 
+def render_card(
+    manifest: Manifest,
+    evidence: Evidence | None = None,
+    *,
+    embedded_base: str = "../adapter-base",
+    decision: Verdict | None = None,
+) -> str:
+    """README.md with the Hub's metadata block: settings, data, all that the evidence shows, the decision, limits, how to load.
 
-def render_card(manifest: Manifest, evidence: Evidence | None = None, *, embedded_base: str = "../adapter-base") -> str:
-    """README.md with the Hub's metadata block: settings, data, scores with intervals, limits, how to load.
-
-    `embedded_base` is where an embedded base lies, seen from the adapter's folder.
+    Args:
+        manifest: The version's.
+        evidence: What it has shown; None: not evaluated.
+        embedded_base: Where an embedded base lies, seen from the adapter's folder.
+        decision: What was decided on it, or what the gate would say.
     """
+    least = manifest.config.get("gate", {}).get("min_slice_rows", 200)
     sections = (
         _summary(manifest),
         settings(manifest),
         data(manifest, evidence),
-        scores(evidence),
+        scores(evidence, least=least),
+        comparisons(evidence),
+        confidence(manifest, evidence),
+        robustness(evidence),
+        naive(evidence),
+        speed(evidence),
+        gate(decision) if evidence is not None else "",
         limits(manifest),
+        licence_in_words(manifest),
         _loading(manifest, embedded_base),
+        citation(manifest),
     )
-    return f"---\n{_metadata(manifest, evidence)}---\n\n" + "\n\n".join(sections) + "\n"
+    return f"---\n{_metadata(manifest, evidence)}---\n\n" + "\n\n".join(part for part in sections if part) + "\n"
 
 
 def _metadata(manifest: Manifest, evidence: Evidence | None) -> str:
@@ -54,11 +72,6 @@ def _metadata(manifest: Manifest, evidence: Evidence | None) -> str:
     return yaml.safe_dump(block, sort_keys=False, allow_unicode=True)
 
 
-def licence(manifest: Manifest) -> str:
-    """Licence of the base, which what is made from it inherits."""
-    return next((licence for start, licence in _BASE_LICENCES.items() if manifest.base_name.startswith(start)), "other")
-
-
 def _summary(manifest: Manifest) -> str:
     classes = ", ".join(f"`{index}` {label}" for index, label in enumerate(manifest.labels))
     base = base_in_words(manifest)
@@ -79,11 +92,6 @@ def base_in_words(manifest: Manifest) -> str:
     )
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
-
-
 def settings(manifest: Manifest) -> str:
     """What a version's identity is, and how it was trained."""
     lora, recipe, q = manifest.config["lora"], manifest.config["recipe"], manifest.quantization
@@ -94,9 +102,10 @@ def settings(manifest: Manifest) -> str:
         ("longest input", f"{manifest.max_length} tokens, the rest is cut"),
         ("padding", f"{manifest.padding_side}, token id {manifest.pad_token_id}; pooled: {manifest.pooling}"),
         ("calibration temperature", f"{manifest.temperature:.4g}"),
+        ("abstains below", f"{abstain_threshold(manifest):.4g}"),
     ]
     if manifest.data_version is None:
-        return f"## Settings\n\n{_table(('setting', 'value'), identity)}\n\nTrained elsewhere: how is not known to finsent."
+        return f"## Settings\n\n{table(('setting', 'value'), identity)}\n\nTrained elsewhere: how is not known to finsent."
     rows = [
         *identity,
         ("LoRA", f"r {lora['r']}, alpha {lora['alpha']}, dropout {lora['dropout']}, bias {lora['bias']}"),
@@ -110,7 +119,7 @@ def settings(manifest: Manifest) -> str:
         ("seed", recipe["seed"]),
     ]
     notes = "".join(f"\n- {note}" for note in manifest.config.get("notes", ()))
-    return f"## Training\n\n{_table(('setting', 'value'), rows)}" + (
+    return f"## Training\n\n{table(('setting', 'value'), rows)}" + (
         f"\n\nDeviations from the reference:\n{notes}" if notes else ""
     )
 
@@ -122,62 +131,17 @@ def data(manifest: Manifest, evidence: Evidence | None) -> str:
             "## Data\n\nTrained elsewhere: on what is not known to finsent, nor whether the rows that it is "
             "evaluated on were among it. Take its scores as an upper bound."
         )
-    table = f"(fingerprint `{manifest.data_fingerprint}`)"
+    named_table = f"(fingerprint `{manifest.data_fingerprint}`)"
     if evidence is not None and evidence.leaks_unknown_because:
-        return f"## Data\n\nVersion {manifest.data_version} of a table `tweets` {table}. {evidence.leaks_unknown_because}"
+        return f"## Data\n\nVersion {manifest.data_version} of a table `tweets` {named_table}. {evidence.leaks_unknown_because}"
     leaks = "not audited" if evidence is None or evidence.leaks is None else str(evidence.leaks)
     sources = [shown(source["uri"]) for source in manifest.config["data"]["sources"]]
     named = f"Sources: {', '.join(f'`{uri}`' for uri in sources)}. " if sources else ""
     return (
-        f"## Data\n\n{named}Version {manifest.data_version} of the table `tweets` {table}. "
+        f"## Data\n\n{named}Version {manifest.data_version} of the table `tweets` {named_table}. "
         f"Split rule: {manifest.split_rule}. Near-duplicate groups are never divided between splits; "
         f"exact or near-duplicate pairs found across splits: {leaks}. The test split was not trained on."
     )
-
-
-def scores(evidence: Evidence | None, of: str = "this adapter") -> str:
-    """Scores with intervals, by class and by source; `of` is what they were measured on."""
-    if evidence is None or evidence.metrics is None:
-        return "## Scores\n\nNot evaluated yet: `finsent evaluate` measures a version, and its evidence goes to the MLflow run."
-    metrics, intervals = evidence.metrics, evidence.intervals or {}
-
-    def interval(key: str) -> str:
-        found = intervals.get(key)
-        return f"{found['low']:.4f} to {found['high']:.4f}" if found else "not measured"
-
-    rows: list[Sequence[object]] = [
-        ("accuracy", f"{metrics['accuracy']:.4f}", interval("accuracy"), _of_floor(evidence, "accuracy")),
-        ("macro-F1", f"{metrics['macro_f1']:.4f}", interval("macro_f1"), _of_floor(evidence, "macro_f1")),
-        ("MCC", f"{metrics['mcc']:.4f}", "", ""),
-        ("calibration error (15 bins)", "not measured" if evidence.ece is None else f"{evidence.ece:.4f}", "", ""),
-    ]
-    level = next((f"{100 * found['level']:.0f} %" for found in intervals.values()), "")
-    classes = [
-        (
-            label,
-            *(f"{metrics['per_class'][label][key]:.4f}" for key in ("precision", "recall", "f1")),
-            metrics["per_class"][label]["support"],
-        )
-        for label in LABELS
-        if label in metrics["per_class"]
-    ]
-    text = (
-        f"## Scores\n\nOn {metrics['n']:,} held-out test rows, from a fresh load of {of}. "
-        "Intervals are bootstrapped by near-duplicate group.\n\n"
-        f"{_table(('metric', 'value', f'{level} interval'.strip(), 'TF-IDF floor'), rows)}\n\n"
-        f"{_table(('class', 'precision', 'recall', 'F1', 'rows'), classes)}"
-    )
-    if evidence.per_source:
-        by_source = [
-            (name, s["n"], f"{s['accuracy']:.4f}", f"{s['macro_f1']:.4f}", f"{s['baseline_accuracy']:.4f}")
-            for name, s in sorted(evidence.per_source.items())
-        ]
-        text += f"\n\n{_table(('source', 'rows', 'accuracy', 'macro-F1', 'floor accuracy'), by_source)}"
-    return text
-
-
-def _of_floor(evidence: Evidence, key: str) -> str:
-    return "not measured" if evidence.baseline is None else f"{evidence.baseline[key]:.4f}"  # type: ignore[literal-required]
 
 
 def limits(manifest: Manifest, precision: str = "The adapter means what it says only on this base in this precision") -> str:

@@ -6,7 +6,9 @@ import yaml
 
 from finsent.evaluation.evidence import Evidence
 from finsent.model.manifest import Manifest
-from finsent.registry.card import base_in_words, data, is_local, licence, limits, scores, settings
+from finsent.registry.card import base_in_words, data, is_local, limits, settings
+from finsent.registry.card_licence import citation, licence, licence_in_words
+from finsent.registry.card_scores import scores
 from finsent.registry.card_snippets import loading_merged
 
 
@@ -19,7 +21,9 @@ def render_merged_card(manifest: Manifest, precision: str, fidelity: str, eviden
         data(manifest, evidence),
         scores(evidence, "the adapter on its base, before they were merged"),
         limits(manifest, "The model means what it says only in this precision"),
+        licence_in_words(manifest),
         _loading(manifest, precision),
+        citation(manifest),
     )
     return f"---\n{_metadata(manifest)}---\n\n" + "\n\n".join(sections) + "\n"
 

@@ -9,31 +9,13 @@ import yaml
 
 from finsent.config import load_config
 from finsent.errors import InputError
-from finsent.evaluation.evidence import Evidence
-from finsent.labels import LABELS
 from finsent.model.manifest import verify
 from finsent.pipeline.exchange import export_adapter, import_adapter
 from finsent.pipeline.predict import predict
 from finsent.registry.card import render_card
-
-CLASSES = {label: {"precision": 0.7, "recall": 0.8, "f1": 0.75, "support": 100} for label in LABELS}
-EVIDENCE = Evidence(
-    model_name="finsent",
-    model_version="4",
-    leaks=0,
-    ece=0.021,
-    metrics={"n": 300, "accuracy": 0.7512, "macro_f1": 0.7345, "mcc": 0.61, "per_class": CLASSES, "confusion": [[100, 0, 0]] * 3},
-    intervals={
-        "accuracy": {"low": 0.71, "high": 0.79, "level": 0.95},
-        "macro_f1": {"low": 0.70, "high": 0.77, "level": 0.95},
-    },
-    per_source={"pyfin": {"n": 300, "accuracy": 0.7512, "macro_f1": 0.7345, "baseline_accuracy": 0.69}},
-    baseline={
-        "accuracy": 0.69,
-        "macro_f1": 0.66,
-        "mcnemar": {"only_a": 40, "only_b": 20, "p_one_sided": 0.01, "p_two_sided": 0.02},
-    },
-)
+from finsent.registry.card_page import card_page
+from finsent.registry.gate import decide
+from finsent.registry.verdicts import would_say
 
 
 @pytest.fixture
@@ -45,48 +27,113 @@ def snippet(card):
     return "\n".join(block.split("```")[0] for block in card.split("```python\n")[1:])
 
 
-def test_card_states_settings_scores_and_limits(manifest):
-    card = render_card(manifest, EVIDENCE)
+def test_card_states_settings_scores_and_limits(manifest, specimen):
+    evidence = specimen.evidence
+    metrics, interval = evidence.metrics, evidence.intervals["accuracy"]
+    verdict = would_say(decide(evidence, load_config().gate, "3"), "4")
+    card = render_card(manifest.model_copy(update={"abstain_below": 0.7359}), evidence, decision=verdict)
     header = yaml.safe_load(card.split("---\n")[1])
     assert header["library_name"] == "peft"
-    assert header["model-index"][0]["results"][0]["metrics"][0] == {"type": "accuracy", "name": "Accuracy", "value": 0.7512}
+    stated = header["model-index"][0]["results"][0]["metrics"]
+    assert stated[0] == {"type": "accuracy", "name": "Accuracy", "value": round(metrics["accuracy"], 4)}
+    bearish, champion, source = metrics["per_class"]["Bearish"], evidence.champion["metrics"], evidence.slices["source"]["fiqa"]
     for line in (
         "| LoRA | r 16, alpha 32, dropout 0.05, bias none |",
         "| base weights | NF4, double quantisation, computes in bfloat16 |",
-        "| accuracy | 0.7512 | 0.7100 to 0.7900 | 0.6900 |",
-        "| Bearish | 0.7000 | 0.8000 | 0.7500 | 100 |",
-        "| pyfin | 300 | 0.7512 | 0.7345 | 0.6900 |",
+        f"| accuracy | {metrics['accuracy']:.4f} | {interval['low']:.4f} to {interval['high']:.4f} |",
+        f"| Brier score | {evidence.calibration['brier']:.4f} |",
+        f"| Bearish | {bearish['precision']:.4f} | {bearish['recall']:.4f} | {bearish['f1']:.4f} | {bearish['support']} |",
+        f"| source = fiqa | {source['n']} | {source['accuracy']:.4f} |",
+        f"| champion, version 3 | {champion['accuracy']:.4f} |",
+        "| upper case | stay | 300 | 24.0% |",
+        "This test set can see differences above",
+        "looked at twice at exactly these rows",
+        "| abstains below | 0.7359 |",
+        f"on the test rows it answers {evidence.calibration['abstention']['coverage']:.1%}",
         "pairs found across splits: 0",
+        "would have claimed 0.900",
+        "612 tweets/s",
+        "Version 4 would be refused by the gate as it stands",
+        "under upper case (300 texts): 0.24, required at most 0.2.",
         "`0` Neutral, `1` Bullish, `2` Bearish",
         "Not financial advice",
+        "@software{finsent,",
     ):
         assert line in card
 
 
-def test_card_without_evidence_claims_nothing(manifest):
+def test_slices_too_small_to_be_judged_are_left_out_but_no_source(manifest, specimen):
+    card = render_card(
+        manifest.model_copy(update={"config": {**manifest.config, "gate": {"min_slice_rows": 400}}}), specimen.evidence
+    )
+    assert "| source = fiqa |" in card
+    assert "| length = 9 to 16 words |" in card
+    assert "| emoji = emoji |" not in card
+
+
+def test_card_without_evidence_claims_nothing(manifest, specimen):
     card = render_card(manifest)
     assert "Not evaluated yet" in card
     assert "across splits: not audited" in card
     assert "model-index" not in card
-    partial = render_card(
-        manifest, EVIDENCE.model_copy(update={"intervals": None, "ece": None, "baseline": None, "per_source": None})
-    )
-    assert "| accuracy | 0.7512 | not measured | not measured |" in partial
+    for heading in ("## Robustness", "## Promotion", "## Speed", "## Against"):
+        assert heading not in card
+    gone = dict.fromkeys(("intervals", "ece", "floors", "slices", "calibration", "robustness", "speed", "looks", "champion"))
+    partial = render_card(manifest, specimen.evidence.model_copy(update=gone))
+    assert "| not measured | not measured |" in partial
+    assert "## Robustness\n\nNot measured." in partial
+    assert "is not on record" in partial
+    assert "No decision of the registry gate was known" in partial
 
 
-def test_card_of_an_adapter_from_elsewhere_claims_no_training(manifest):
-    card = render_card(manifest.model_copy(update={"data_version": None, "data_fingerprint": None}), EVIDENCE)
+def test_card_of_an_adapter_from_elsewhere_claims_no_training(manifest, specimen):
+    card = render_card(manifest.model_copy(update={"data_version": None, "data_fingerprint": None}), specimen.evidence)
     assert "how is not known to finsent" in card
     assert "upper bound" in card
     assert "learning rate" not in card
+    assert "fitted no temperature" in card
 
 
-def test_card_of_an_adapter_trained_on_other_data_does_not_claim_that_the_test_rows_are_new_to_it(manifest):
-    unknown = EVIDENCE.model_copy(update={"leaks": None, "leaks_unknown_because": "It is not known whether it trained on these."})
-    card = render_card(manifest, unknown)
+def test_card_of_an_adapter_trained_on_other_data_does_not_claim_that_the_test_rows_are_new_to_it(manifest, specimen):
+    unknown = {"leaks": None, "leaks_unknown_because": "It is not known whether it trained on these."}
+    card = render_card(manifest, specimen.evidence.model_copy(update=unknown))
     assert "of a table `tweets`" in card
     assert "It is not known whether it trained on these." in card
     assert "was not trained on" not in card
+
+
+@pytest.mark.parametrize(
+    ("base", "licence", "said"),
+    [
+        (
+            "meta-llama/Llama-3.1-8B-Instruct",
+            "llama3.1",
+            "Built with Llama.** Llama 3.1 is licensed under the Llama 3.1 Community",
+        ),
+        ("meta-llama/Llama-3.2-1B", "llama3.2", "Llama 3.2 Community License"),
+        ("meta-llama/Meta-Llama-3-8B", "llama3", "Llama 3 Community License"),
+        ("sentence-transformers/all-MiniLM-L6-v2", "apache-2.0", "apache-2.0, as the base"),
+        ("someone/a-model", "other", "finsent does not know"),
+    ],
+)
+def test_the_licence_of_the_base_binds_the_card(manifest, base, licence, said):
+    card = render_card(manifest.model_copy(update={"base_name": base, "embedded": None}))
+    assert yaml.safe_load(card.split("---\n")[1])["license"] == licence
+    assert said in card
+
+
+def test_a_card_is_a_page_too_and_obeys_no_markup_of_others(manifest, specimen):
+    evidence = specimen.evidence
+    rude = {"<img src=x>|y": evidence.slices["source"]["fiqa"]}
+    card = render_card(manifest, evidence.model_copy(update={"slices": {"source": rude}}))
+    page = card_page(card)
+    assert "<h1>Financial-tweet sentiment" in page
+    assert "<table>" in page
+    assert "<td>source = &lt;img src=x&gt;|y</td>" in page
+    assert "Metadata of the card" in page
+    assert "library_name: peft" in page
+    assert "<img" not in page
+    assert card_page("no header, no title").count("Model card") == 1
 
 
 def test_card_of_the_reference_model(manifest):
@@ -105,6 +152,8 @@ def test_card_of_the_reference_model(manifest):
     assert (header["base_model"], header["license"]) == ("meta-llama/Llama-3.1-8B-Instruct", "llama3.1")
     assert "`hf://TimKoornstra/financial-tweets-sentiment`" in card
     assert "| rows per step | 4 x 4 |" in card
+    assert "title = {The Llama 3 Herd of Models}" in card
+    assert "Hugging Face dataset TimKoornstra/financial-tweets-sentiment" in card
     assert "the card says fp16" in card
     code = snippet(card)
     compile(code, "card", "exec")
