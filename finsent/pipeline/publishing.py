@@ -144,7 +144,8 @@ def in_words(version: str, decision: "Decision", outcome: Outcome, **signed: str
 
 def _publish(client: "MlflowClient", run_id: str, folder: Path, evidence: Evidence, verdict: Verdict | None) -> None:
     """Report and card from the material in `folder`."""
-    from finsent.registry.card import card_page, render_card
+    from finsent.registry.card import render_card
+    from finsent.registry.card_page import card_page
 
     material = json.loads((folder / MATERIAL).read_text(encoding="utf-8"))
     pages = folder / "pages"
