@@ -62,7 +62,7 @@ _NOT_STATED: Final = _words(
 )
 """Behind these a state is no statement: "on bearish coverage", "keeps climbing"."""
 _NAMED_AFTER: Final = re.compile(
-    r"\s+(?:opportunit|pressure|power|interest|spree|signal|engulfing|divergence|case)", re.IGNORECASE
+    r"\s+(?:opportunit|pressure|power|interest|spree|signal|reversal|engulfing|divergence|case)", re.IGNORECASE
 )
 _HELPED: Final = _words("is are was were be been being has have had get got gets getting")
 
@@ -71,7 +71,9 @@ _POSITION: Final = re.compile(r"(?:^|(?<=\bi am )|(?<=\bi'm )|(?<=\bam ))(?:long
 _MODAL: Final = re.compile(rf"\b(?:will|should|would|could|can|going to|gonna)(?=\s+(?:{_VERBS})\b)", re.IGNORECASE)
 _QUALITY: Final = re.compile(rf"(?:(?<=\s)|^)(?P<be>{_BE})\s+(?P<what>{_DEGREE}(?:{_QUALITIES}))\b(?!-)", re.IGNORECASE)
 _STATE: Final = re.compile(rf"(?<![\w'’\-#@$]){_DEGREE}(?:{_STATES})(?![\w'’\-])", re.IGNORECASE)
-_VERB: Final = re.compile(rf"(?<![\w'’\-#@$])(?:{'|'.join((*_PAST, *_PRESENT))})(?![\w'’\-])", re.IGNORECASE)
+_VERB: Final = re.compile(  # at the very end a past form is more likely a participle: "550 puts bought"
+    rf"(?<![\w'’\-#@$])(?:(?:{'|'.join(_PAST)})(?=\s+\S)|(?:{'|'.join(_PRESENT)})(?![\w'’\-]))", re.IGNORECASE
+)
 _CLAUSE: Final = re.compile(r"[.!;,:\n]+(?:\s|$)|\band\b", re.IGNORECASE)
 _PREVIOUS: Final = re.compile(r"([\w'’]+)\s*$")
 

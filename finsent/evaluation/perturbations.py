@@ -42,8 +42,8 @@ SIDELESS: Final = frozenset(
     "👀🤔📊☕🧵📰🗞📅🗓📆⏰⏱⏳⌛📌📍📣📢🔔📝✍🎙🎧📺📷📸🔍🔎🔗👇👉👆👈▶⏩💬🗣📚📖📄📋💼🏢🏦🏭🏠🌍🌎🌏☀🌙🌧🍿🖥💻📱🤷♂♀"
 )
 """Emoji that say nothing of up or down. Others may be all that tells the sentiment: to remove them may rightly change it."""
-_JOINERS: Final = "\ufe0e\ufe0f\u200d"
-_SIDELESS_RUN: Final = re.compile(rf"[{''.join(sorted(SIDELESS))}][{_JOINERS}{''.join(sorted(SIDELESS))}]*")
+_JOINED: Final = "\ufe0e\ufe0f\u200d\U0001f3fb-\U0001f3ff"  # variation selectors, joiner, skin tones
+_SIDELESS_RUN: Final = re.compile(rf"[ ]?[{''.join(sorted(SIDELESS))}][{_JOINED}{''.join(sorted(SIDELESS))}]*")
 
 
 def cashtag_swap(text: str, rng: Random) -> str | None:
@@ -84,7 +84,7 @@ def url_and_handle_change(text: str, rng: Random) -> str | None:
 def link_change(text: str, rng: Random) -> str | None:
     """A link is dropped where there is one, and put at the end where there is none."""
     if _LINK.search(text):
-        return _unless_blank(" ".join(_LINK.sub(" ", text).split()))
+        return _unless_blank(re.sub(rf"\s*(?:{_LINK.pattern})", "", text, flags=re.IGNORECASE).strip())
     return f"{text.rstrip()} https://t.co/{_random_word(rng, string.ascii_letters + string.digits, 10)}" if text.strip() else None
 
 
@@ -101,8 +101,8 @@ def case(text: str, rng: Random) -> str | None:
 
 def emoji_removal(text: str, rng: Random) -> str | None:  # noqa: ARG001 - of the same form as the others
     """Without emoji that take no side; 🚀, 📉, 😭 and the like stay, for they carry the sentiment."""
-    changed = _SIDELESS_RUN.sub(" ", text)
-    return _unless_blank(" ".join(changed.split())) if changed != text else None
+    changed = _SIDELESS_RUN.sub("", text)
+    return _unless_blank(changed.strip()) if changed != text else None
 
 
 def typos(text: str, rng: Random) -> str | None:

@@ -2,9 +2,21 @@
 
 Behavioural tests in the sense of CheckList (Ribeiro et al., ACL 2020, arXiv:2005.04118): they find models that are right for
 the wrong reasons, which no score on test rows from the same sources can.
+
+Measured failure rates (300 texts a check), on the bundled sample and on 4,786 real test tweets:
+
+    model            typos        other invariance     negation     templates    up_down_swap
+    nano             0.19, 0.12   to 0.06, to 0.08     0.68, 0.93   0.69, 0.97   0.05, 0.43
+    TF-IDF           0.07, 0.08   to 0.07, to 0.10     0.73, 0.95   0.75, 0.97   0.42, 0.47
+    keywords         0.08, 0.06   0.00, 0.00           0.99, 0.94   1.00, 1.00   0.46, 0.18
+    five cashtags    0.05, 0.05   to 0.21, to 0.29     0.99, 0.96   1.00, 1.00   0.58, 0.38
+    source's label   -     0.03   -        to 0.17     -     0.99   -     1.00   -     1.00
+
+nano learns denials from the sample, whose grammar turns on them, and hardly any from two epochs of real tweets: there it is
+in this respect a counter of keywords, and no limit tells it from one. A counter of keywords fails the floors besides.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Final, Literal
@@ -90,12 +102,13 @@ def run_suite(
             raise InputError(f"{len(column)} {name} for {len(texts)} texts: give one to each text.")
     cases: list[_Case] = []
     right = (labels == predictions) & (labels != NEUTRAL)
-    for kind, changes, applies in (
+    kinds: tuple[tuple[Kind, Mapping[str, Change], NDArray[np.bool_]], ...] = (
         ("invariance", INVARIANCE, np.ones(len(texts), dtype=bool)),
         ("direction", DIRECTION, right),
-    ):
+    )
+    for kind, changes, applies in kinds:
         for name, change in changes.items():
-            cases += _draw(name, kind, change, texts, predictions, groups, applies, rows, seed)  # type: ignore[arg-type]
+            cases += _draw(name, kind, change, texts, predictions, groups, applies, rows, seed)
     cases += [_Case("negation_templates", "direction", plain, denied, -1, LABEL2ID[label]) for plain, denied, label in TEMPLATES]
     asked = [case.changed for case in cases] + [case.original for case in cases if case.before < 0]
     answers = _ids(predict(asked), len(asked))

@@ -138,6 +138,7 @@ def test_case_leaves_links():
 
 def test_only_emoji_that_take_no_side_go():
     assert emoji_removal("👀 watch $AAPL 🤷‍♂️ 🚀📉😭", Random(0)) == "watch $AAPL 🚀📉😭"
+    assert emoji_removal("one 👇🏿👇🏿\ntwo", Random(0)) == "one\ntwo"  # skin tones go with them, line breaks stay
     assert emoji_removal("🚀📉", Random(0)) is None
     assert emoji_removal("👀", Random(0)) is None
 
@@ -162,6 +163,8 @@ def test_a_full_stop_or_a_space_is_changed():
         ("it is going to crash", "it is not going to crash"),
         ("we bought $AAPL calls", "we did not buy $AAPL calls"),
         ("$AAPL beats on revenue", "$AAPL does not beat on revenue"),
+        ("$AAPL stock soars", "$AAPL stock does not soar"),
+        ("550 puts bought", None),
         ("$AAPL looks weak", "$AAPL looks not weak"),
         ("No doubt $AAPL holds 150", "No way $AAPL holds 150"),
         ("zero chance $AAPL holds", "every chance $AAPL holds"),

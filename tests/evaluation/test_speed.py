@@ -28,13 +28,13 @@ def test_latency_is_that_of_one_text_after_a_warm_up():
     def predict(texts):
         asked.append(list(texts))
         # slow at first, and on one text in ten
-        time.sleep(0.05 if len(asked) <= 3 else 0.02 if texts[0] in {TEXTS[0], TEXTS[100]} else 0.002)
+        time.sleep(0.3 if len(asked) <= 3 else 0.02 if texts[0] in {TEXTS[0], TEXTS[100]} else 0.002)
 
     speed = measure_speed(predict, TEXTS, rows=1, seconds=1.0, texts_one_by_one=21, device="cpu")
     assert all(len(texts) == 1 for texts in asked)
     assert [texts[0] for texts in asked[3:]] == TEXTS[::5]
-    assert 2 <= speed.latency_ms_p50 < 15
-    assert 20 <= speed.latency_ms_p95 < 45
+    assert 2 <= speed.latency_ms_p50 < speed.latency_ms_p95
+    assert 20 <= speed.latency_ms_p95 < 250
     assert speed.cost_per_million is None
 
 
