@@ -184,9 +184,15 @@ class GateConfig(Section):
     min_slice_rows: int = Field(default=200, ge=30)
     """Slices with fewer test rows are shown and not judged: nothing can be proved on them within such a margin."""
     max_flip_rate: float = Field(default=0.2, gt=0.0, le=1.0)
-    """Ceiling of the share of predictions that change when nothing that matters does (other cashtag, link, case, typo ...)."""
-    max_direction_failures: float = Field(default=0.8, gt=0.0, le=1.0)
-    """Ceiling of the share of predictions that stay when the meaning is turned round (negation, up for down)."""
+    """Ceiling of the share of predictions that change when nothing that matters does (other cashtag, link, case ...)."""
+    max_typo_flip_rate: float = Field(default=0.3, gt=0.0, le=1.0)
+    """The same for typing errors, which do hide words."""
+    max_negation_failures: float = Field(default=0.8, gt=0.0, le=1.0)
+    """Ceiling of the share of predictions that stay when the text is negated. A model that counts words is near 1."""
+    max_swap_failures: float = Field(default=0.6, gt=0.0, le=1.0)
+    """Ceiling of the share of predictions that stay when up is swapped for down, buy for sell, and so on."""
+    min_check_texts: int = Field(default=30, ge=10)
+    """Robustness checks of fewer texts are shown and not judged; of each kind one at least must be judged."""
     max_ece: float = Field(default=0.1, gt=0.0, le=1.0)
     """Ceiling of the expected calibration error after temperature scaling."""
     max_logit_difference: float = Field(default=1e-2, gt=0.0)
@@ -198,6 +204,16 @@ class GateConfig(Section):
     """`required`: a version that passes waits as challenger for `finsent approve`."""
     approval_expires_hours: float = Field(default=168.0, gt=0.0)
     """A version that waits longer for approval than this must pass the gate again."""
+
+    def robustness_limit(self, check: str) -> float:
+        """Ceiling of a robustness check's failures; one that has none of its own is held to `max_flip_rate`."""
+        own = {
+            "typos": self.max_typo_flip_rate,
+            "negation": self.max_negation_failures,
+            "negation_templates": self.max_negation_failures,
+            "up_down_swap": self.max_swap_failures,
+        }
+        return own.get(check, self.max_flip_rate)
 
 
 class EvaluationConfig(Section):

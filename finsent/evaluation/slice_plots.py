@@ -82,9 +82,9 @@ def _mark(marker: str, colour: str, label: str, edge: str | None = None) -> Any:
 
 
 def robustness_plot(checks: "Mapping[str, RobustnessRecord]", path: Path, *, limits: Mapping[str, float]) -> None:
-    """Failure rate of every check with its interval, the limit of its kind, and the champion's rate where there is one.
+    """Failure rate of every check with its interval, its limit, and the champion's rate where there is one.
 
-    Bars over their limit are red and hatched. `limits` are by kind: `invariance`, `direction`.
+    Bars over their limit are red and hatched. `limits` are by check.
     """
     from matplotlib.figure import Figure
 
@@ -96,16 +96,12 @@ def robustness_plot(checks: "Mapping[str, RobustnessRecord]", path: Path, *, lim
     for axes, (kind, found) in zip(panels, by_kind.items(), strict=True):
         names = sorted(found, key=lambda name: -found[name]["failure_rate"])
         for place, name in enumerate(names):
-            _failure(axes, place, found[name], limits[kind])
-        axes.axvline(limits[kind], color=INK, linestyle="--", linewidth=1.2)
-        axes.annotate(
-            f"limit {limits[kind]:.0%}", (limits[kind], -0.62), (4, 0), textcoords="offset points", fontsize=8, va="center"
-        )
+            _failure(axes, place, found[name], limits[name])
         axes.set_yticks(range(len(names)), [f"{name.replace('_', ' ')}  ({found[name]['n']:,})" for name in names])
         axes.set_ylim(len(names) - 0.4, -0.95)
         axes.set_title(_KINDS[kind], fontsize=10, loc="left")
         axes.set_xlim(
-            0, 1.0 if kind == "direction" else max(0.3, *(check["interval"]["high"] * 1.15 for check in found.values()))
+            0, 1.0 if kind == "direction" else max(0.36, *(check["interval"]["high"] * 1.15 for check in found.values()))
         )
         axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
         quieten(axes)
@@ -121,6 +117,8 @@ def _failure(axes: Any, place: int, check: "RobustnessRecord", limit: float) -> 
         place, rate, height=0.62, color=BAD if over else MODEL, alpha=0.75, hatch="///" if over else None, edgecolor="white"
     )
     axes.plot([check["interval"]["low"], check["interval"]["high"]], [place] * 2, color=INK, linewidth=1.2)
+    axes.plot([limit, limit], [place - 0.45, place + 0.45], color=INK, linestyle="--", linewidth=1.2)
+    axes.annotate(f"{limit:.0%}", (limit, place), (4, 0), textcoords="offset points", fontsize=8, va="center")
     if "champion_failure_rate" in check:
         axes.plot(check["champion_failure_rate"], place, "D", color=CHAMPION, markersize=5, markeredgecolor="white")
 
@@ -153,6 +151,6 @@ def draw_plots(evidence: "Evidence", scaled: Any, labels: Any, rules: "GateConfi
         path = file("Accuracy by slice", "slices")
         slice_plot(evidence.slices, path, margin=rules.slice_margin, min_rows=rules.min_slice_rows)
     if evidence.robustness:
-        limits = {"invariance": rules.max_flip_rate, "direction": rules.max_direction_failures}
+        limits = {name: rules.robustness_limit(name) for name in evidence.robustness}
         robustness_plot(evidence.robustness, file("Robustness to changed texts", "robustness"), limits=limits)
     return drawn

@@ -147,16 +147,17 @@ def against_floors(evidence: Evidence, rules: GateConfig) -> tuple[RuleResult, .
 
 def _robustness(evidence: Evidence, rules: GateConfig) -> Iterator[RuleResult]:
     checks: Any = evidence.robustness or {}
-    limits = {"invariance": rules.max_flip_rate, "direction": rules.max_direction_failures}
-    done = {"invariance": "change", "direction": "stay as they were"}
-    for kind, limit in limits.items():
+    for kind, happens in (("invariance", "change"), ("direction", "stay as they were")):
         found = {name: check for name, check in checks.items() if _at(check, "kind") == kind}
-        if not found:
-            reason = f"No check of {kind} was made: evaluate again."
-            yield RuleResult(f"robust.{kind}", None, limit, "missing", reason)
-        for name, check in found.items():
-            what = f"Share of predictions that {done[kind]} under {name.replace('_', ' ')} ({_at(check, 'n')} texts)"
-            yield _rule(f"robust.{name}", _at(check, "failure_rate"), "at most", limit, what)
+        judged = {name: check for name, check in found.items() if (_number(_at(check, "n")) or 0) >= rules.min_check_texts}
+        small = [f"{name} ({_at(check, 'n')})" for name, check in found.items() if name not in judged]
+        reason = f"Checks of {kind} judged: {len(judged)} of {len(found)}."
+        if small:
+            reason += f" Of fewer than {rules.min_check_texts} texts, so shown and not judged: {', '.join(small)}."
+        yield RuleResult(f"robust.{kind}", f"{len(judged)} of {len(found)}", None, "pass" if judged else "missing", reason)
+        for name, check in judged.items():
+            what = f"Share of predictions that {happens} under {name.replace('_', ' ')} ({_at(check, 'n')} texts)"
+            yield _rule(f"robust.{name}", _at(check, "failure_rate"), "at most", rules.robustness_limit(name), what)
 
 
 def _round_trip(evidence: Evidence, rules: GateConfig) -> Iterator[RuleResult]:

@@ -71,8 +71,8 @@ def test_what_was_not_measured_is_not_drawn(specimen, tmp_path):
 
 def test_a_check_over_its_limit_is_told_by_more_than_its_length(specimen, tmp_path):
     checks = specimen.evidence.robustness
-    robustness_plot(checks, tmp_path / "strict.png", limits={"invariance": 0.001, "direction": 0.001})
-    robustness_plot(checks, tmp_path / "lax.png", limits={"invariance": 0.9, "direction": 0.9})
+    robustness_plot(checks, tmp_path / "strict.png", limits=dict.fromkeys(checks, 0.001))
+    robustness_plot(checks, tmp_path / "lax.png", limits=dict.fromkeys(checks, 0.9))
     assert inked(tmp_path / "strict.png") != inked(tmp_path / "lax.png")
     assert not has(tmp_path / "lax.png", (198, 90, 82))
     assert has(tmp_path / "strict.png", (198, 90, 82))  # red at three quarters

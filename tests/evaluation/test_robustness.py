@@ -103,8 +103,7 @@ def checks(model, texts, labels, rows=150):
 
 def failed(found):
     """Names of the checks that exceed the gate's limits."""
-    limits = {"invariance": GATE.max_flip_rate, "direction": GATE.max_direction_failures}
-    return {name for name, check in found.items() if check.failure_rate > limits[check.kind]}
+    return {name for name, check in found.items() if check.failure_rate > GATE.robustness_limit(name)}
 
 
 def test_an_honest_model_passes_every_check():

@@ -83,7 +83,11 @@ def passing(champion="3"):
         },
         "leaks": 0,
         "floors": {name: copy.deepcopy(floor) for name in FLOORS},
-        "robustness": {"typos": {"kind": "invariance", **check}, "negation": {"kind": "direction", **check}},
+        "robustness": {
+            "typos": {"kind": "invariance", **check},
+            "case": {"kind": "invariance", **check},
+            "negation": {"kind": "direction", **check},
+        },
         "champion_version": champion,
         "champion_compared": champion is not None,
         "champion": compared if champion else None,
@@ -173,9 +177,11 @@ CASES = [
     ("floors.tfidf.mcnemar.p_one_sided", 0.05, "beats_tfidf_significantly", "required below 0.05"),
     ("floors.source_majority.mcnemar.p_one_sided", 0.2, "beats_source_majority_significantly", "each source's most frequent"),
     ("floors.majority.accuracy", 0.9, "beats_majority", "the most frequent class: 0.89, required above 0.9"),
-    ("robustness.typos.failure_rate", 0.21, "robust.typos", "predictions that change under typos (300 texts): 0.21, required at"),
+    ("robustness.typos.failure_rate", 0.31, "robust.typos", "predictions that change under typos (300 texts): 0.31, required at"),
+    ("robustness.case.failure_rate", 0.21, "robust.case", "required at most 0.2"),
+    ("robustness.negation.n", 29, "robust.direction", "fewer than 30 texts, so shown and not judged: negation (29)"),
     ("robustness.negation.failure_rate", 0.81, "robust.negation", "that stay as they were under negation"),
-    ("robustness.negation.kind", "invariance", "robust.direction", "No check of direction was made"),
+    ("robustness.negation.kind", "invariance", "robust.direction", "Checks of direction judged: 0 of 0"),
     ("rules_sha256", "ab" * 32, "rules_declared", "not those declared when the evidence was taken (abababababab, now"),
     ("rules_sha256", None, "rules_declared", "Rules are set before a look"),
     ("round_trip.max_logit_difference", 0.011, "round_trip.logits", "required at most 0.01"),
@@ -290,8 +296,17 @@ def test_no_evidence_at_all_is_refused():
     assert all(rule.status != "pass" for rule in decision.rules if rule.name != "champion_current")
 
 
-OPTIONAL = {"speed.cost_per_million", "calibration.abstention", "champion.power.detectable_difference"}
-"""None where there is nothing to say: no price, no threshold of its own, no difference that could be seen."""
+OPTIONAL = {
+    "robustness.case",
+    "robustness.typos",
+    "robustness.case.n",
+    "robustness.typos.n",
+    "speed.cost_per_million",
+    "calibration.abstention",
+    "champion.power.detectable_difference",
+}
+"""None where there is nothing to say: no price, no threshold of its own, no difference that could be seen, no text with emoji.
+Of each kind of robustness check one must be there."""
 PIECES = sorted(
     path
     for path in set(leaves(passing())) - {"model_name", "model_version"} - OPTIONAL
