@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from finsent.config import Source, load_config
+from finsent.evaluation.wording import each_slice
 from finsent.home import resolve_home
 
 CORE = ("zeroshot_sent_train", "pyfin_moritz", "mattgilgo", "yash612", "poojathakoor", "fiqa", "surge_crypto", "surge_stock")
@@ -72,17 +73,20 @@ def timed(name: str, run: Any) -> Any:
 
 
 def tell(evidence: Any) -> None:
-    """Scores beside the floors, and by source."""
-    metrics, floor = evidence.metrics, evidence.baseline
+    """Scores beside the floors, calibration, and every slice."""
+    metrics, floors, found = evidence.metrics, evidence.floors, evidence.calibration
     for key in ("accuracy", "macro_f1"):
         low, high = evidence.intervals[key]["low"], evidence.intervals[key]["high"]
-        print(f"{key}: {metrics[key]:.4f} ({low:.4f} to {high:.4f}), TF-IDF {floor[key]:.4f}")
-    most, by_source = floor["majority_accuracy"], floor["source_majority_accuracy"]
-    print(f"most frequent class {most:.4f}, most frequent class of the source {by_source:.4f}, ece {evidence.ece:.4f}")
+        print(f"{key}: {metrics[key]:.4f} ({low:.4f} to {high:.4f}), TF-IDF {floors['tfidf'][key]:.4f}")
+    most, by_source = floors["majority"]["accuracy"], floors["source_majority"]["accuracy"]
+    print(f"most frequent class {most:.4f}, most frequent class of the source {by_source:.4f}")
+    print(f"ece {evidence.ece:.4f}, before scaling {found['ece_before_scaling']:.4f}, Brier {found['brier']:.4f}")
+    print(f"abstaining: {found['abstention']}")
     print({label: round(scores["f1"], 4) for label, scores in metrics["per_class"].items()})
-    print("\n| source | test rows | accuracy | macro-F1 | TF-IDF accuracy |\n|---|---:|---:|---:|---:|")
-    for name, row in sorted(evidence.per_source.items(), key=lambda item: -item[1]["n"]):
-        print(f"| {name} | {row['n']:,} | {row['accuracy']:.3f} | {row['macro_f1']:.3f} | {row['baseline_accuracy']:.3f} |")
+    print("\n| slice | test rows | accuracy | macro-F1 | TF-IDF accuracy |\n|---|---:|---:|---:|---:|")
+    for dimension, value, row in each_slice(evidence):
+        scored = f"{row['accuracy']:.3f} | {row['macro_f1']:.3f} | {row['floor_accuracy']:.3f}"
+        print(f"| {dimension} = {value} | {row['n']:,} | {scored} |")
     print()
 
 

@@ -71,17 +71,20 @@ def _confounding(facts: Any) -> Iterable[str]:
 
 def metrics_rows(evidence: Any) -> list[dict[str, Any]]:
     """One row per model and score, for a Prefect table."""
-    metrics, baseline, champion = evidence.metrics, evidence.baseline, evidence.champion
+    metrics, champion = evidence.metrics, evidence.champion
+    floor, calibrated = (evidence.floors or {}).get("tfidf"), evidence.calibration
+    own = {key: metrics[key] for key in ("accuracy", "macro_f1", "mcc")} if metrics else {}
+    own |= {"ece": evidence.ece, "brier": calibrated["brier"] if calibrated else None}
     rows: list[dict[str, Any]] = []
-    for score in ("accuracy", "macro_f1"):
+    for score in ("accuracy", "macro_f1", "mcc", "ece", "brier"):
         interval = (evidence.intervals or {}).get(score)
         rows.append(
             {
                 "score": score,
-                f"version {evidence.model_version}": _round(metrics[score]) if metrics else None,
+                f"version {evidence.model_version}": _round(own.get(score)),
                 "95 % interval": f"{interval['low']:.4f} to {interval['high']:.4f}" if interval else None,
-                "TF-IDF floor": _round(baseline[score]) if baseline else None,
-                f"champion {evidence.champion_version or '(none)'}": _round(champion["metrics"][score]) if champion else None,
+                "TF-IDF floor": _round(floor.get(score)) if floor else None,
+                f"champion {evidence.champion_version or '(none)'}": _round(champion["metrics"].get(score)) if champion else None,
             }
         )
     return rows
@@ -102,9 +105,15 @@ def decision(result: Any, model: str) -> str:
         "pending_approval": f"`finsent approve {version} --why ...` or `finsent reject {version} --why ...`",
         "refused": f"Version {result.champion_after} stays champion." if result.champion_after else "There is still no champion.",
     }[result.decision]
-    rules = ((rule.status, rule.name, rule.reason) for rule in result.rules)
+    order = ("fail", "missing", "pass")  # what stands against it comes first
+    by_status = {status: [rule for rule in result.rules if rule.status == status] for status in order}
+    rules = ((rule.status, rule.name, rule.reason) for found in by_status.values() for rule in found)
+    counts = ", ".join(
+        f"{len(by_status[status])} {word}" for status, word in zip(order, ("failed", "missing", "passed"), strict=True)
+    )
     reasons = "\n".join(f"- {reason}" for reason in result.reasons)
-    return "\n\n".join([heading, after, reasons, markdown_table(("status", "rule", "reason"), rules)])
+    counted = [f"Rules: {counts}."] if result.rules else []
+    return "\n\n".join([heading, after, reasons, *counted, markdown_table(("status", "rule", "reason"), rules)])
 
 
 def predictions_report(report: Any) -> str:
@@ -135,5 +144,5 @@ def _share(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.1%}"
 
 
-def _round(value: float) -> float:
-    return round(float(value), 4)
+def _round(value: float | None) -> float | None:
+    return None if value is None else round(float(value), 4)

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from finsent.cli.output import cell_text, duration, facts, section, shorten, table, with_interval
+from finsent.cli.evidence import floors, lines, per_class, scores, slices
+from finsent.cli.output import cell_text, duration, facts, section, shorten, table
 
 
 def ingestion(report: Any) -> str:
@@ -75,31 +76,6 @@ def training(result: Any) -> str:
     )
 
 
-def scores(evidence: Any) -> str:
-    """Accuracy and macro-F1 with intervals, beside the floor and the champion."""
-    metrics, intervals = evidence.metrics, evidence.intervals or {}
-    if metrics is None:
-        return "  not measured"
-    rows = [
-        (f"version {evidence.model_version}", *(with_interval(metrics[k], intervals.get(k)) for k in ("accuracy", "macro_f1"))),
-    ]
-    if evidence.champion:
-        champion = evidence.champion["metrics"]
-        rows.append(
-            (f"champion, version {evidence.champion_version}", f"{champion['accuracy']:.4f}", f"{champion['macro_f1']:.4f}")
-        )
-    if evidence.baseline:
-        baseline = evidence.baseline
-        rows.append(("TF-IDF floor", f"{baseline['accuracy']:.4f}", f"{baseline['macro_f1']:.4f}"))
-    return table(("model", "accuracy [95 % interval]", "macro-F1 [95 % interval]"), rows)
-
-
-def per_class(by_class: Mapping[str, Any]) -> str:
-    """Precision, recall and F1 of each class."""
-    rows = [(label, s["precision"], s["recall"], s["f1"], s["support"]) for label, s in by_class.items()]
-    return table(("class", "precision", "recall", "F1", "rows"), rows)
-
-
 def _rows_scored(result: Any) -> str:
     count = cell_text(result.evidence.n_test)
     if result.data is None:
@@ -118,10 +94,11 @@ def evaluation(result: Any) -> str:
     parts = [f"Version {result.model_version} on {_rows_scored(result)}", scores(evidence)]
     if evidence.metrics:
         parts.append(per_class(evidence.metrics["per_class"]))
-    if evidence.per_source:
-        rows = [(name, s["n"], s["accuracy"], s["macro_f1"], s["baseline_accuracy"]) for name, s in evidence.per_source.items()]
-        parts.append(table(("source", "rows", "accuracy", "macro-F1", "TF-IDF accuracy"), rows))
-    parts.append(facts([("calibration error", evidence.ece), ("temperature", evidence.temperature), ("leaks", evidence.leaks)]))
+    if evidence.floors:
+        parts.append(floors(evidence))
+    if evidence.slices:
+        parts.append(slices(evidence))
+    parts.append(lines(evidence))
     if evidence.leaks_unknown_because:
         parts.append(evidence.leaks_unknown_because)
     if evidence.naive_split:
@@ -139,13 +116,21 @@ def appraisal(found: Any, version: str) -> str:
         "promote": f"The gate lets it through. Next: finsent promote --version {version}",
         "refuse": "The gate would refuse it:",
     }[found.verdict.decision]
-    reasons = "\n".join(f"  {reason}" for reason in found.verdict.reasons)
-    return "\n\n".join([evaluation(found.evaluation), f"{heading}\n{reasons}", rules(found.verdict.rules)])
+    told = {rule.reason for rule in found.verdict.rules if rule.status != "pass"}
+    reasons = "".join(f"\n  {reason}" for reason in found.verdict.reasons if reason not in told)
+    return "\n\n".join([evaluation(found.evaluation), f"{heading}{reasons}", rules(found.verdict.rules)])
 
 
 def rules(items: Any) -> str:
-    """The gate's rules, one a line."""
-    return table(("", "rule", "why"), [(rule.status, rule.name, rule.reason) for rule in items])
+    """The gate's rules that did not pass, one a line, then how many did."""
+    items = list(items)
+    open_rules = [rule for status in ("fail", "missing") for rule in items if rule.status == status]
+    passed = f"{len(items) - len(open_rules)} of {len(items)} rules passed"
+    if not open_rules:
+        return f"{passed}."
+    failed = sum(rule.status == "fail" for rule in open_rules)
+    counts = f"{passed}, {failed} failed, {len(open_rules) - failed} had no evidence."
+    return f"{table(('', 'rule', 'why'), [(rule.status, rule.name, rule.reason) for rule in open_rules])}\n\n{counts}"
 
 
 def promotion(result: Any) -> str:
@@ -159,9 +144,9 @@ def promotion(result: Any) -> str:
         f"Next: finsent approve {version} --why '...'   or   finsent reject {version} --why '...'",
         "refused": f"REFUSED: version {version} is not promoted; {stays}",
     }[result.decision]
-    return "\n\n".join(
-        [heading, "\n".join(f"  {reason}" for reason in result.reasons), *([rules(result.rules)] if result.rules else [])]
-    )
+    told = {rule.reason for rule in result.rules if rule.status != "pass"}  # the rules below say these themselves
+    reasons = [f"  {reason}" for reason in result.reasons if reason not in told]
+    return "\n\n".join([heading, *(["\n".join(reasons)] if reasons else []), *([rules(result.rules)] if result.rules else [])])
 
 
 def scoring(report: Any) -> str:

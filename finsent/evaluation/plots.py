@@ -23,13 +23,13 @@ def confusion_plot(metrics: "MetricsRecord", path: Path, champion: "MetricsRecor
     from matplotlib.figure import Figure
 
     sides = [("this version", metrics)] + ([("champion", champion)] if champion else [])
-    figure = Figure(figsize=(1.0 + 4.6 * len(sides), 5.0), layout="constrained")
+    figure = Figure(figsize=(2.0 + 4.4 * len(sides), 5.0), layout="constrained")
     panels = figure.subplots(1, len(sides), squeeze=False)[0]
     for axes, (name, scores) in zip(panels, sides, strict=True):
         image = _confusion(axes, np.asarray(scores["confusion"]))
         axes.set_title(f"{name}\naccuracy {scores['accuracy']:.3f} · macro-F1 {scores['macro_f1']:.3f}", fontsize=11)
     panels[0].set(ylabel=f"true class (of {metrics['n']:,} test rows)")
-    bar = figure.colorbar(image, ax=panels.tolist(), fraction=0.046, pad=0.02)
+    bar = figure.colorbar(image, ax=panels[-1], fraction=0.046, pad=0.04)
     bar.set_label("share of the true class")
     save(figure, path)
 

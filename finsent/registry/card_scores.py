@@ -19,7 +19,10 @@ _HOW_READ = (
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A Markdown table; pipes in cells are defused."""
-    lines = [head, ["---"] * len(head), *rows]
+    cells = [[str(cell) for cell in row] for row in rows]
+    # text to the left, figures to the right: whatever shows the table may have a mind of its own otherwise
+    text = [any(row[column][:1].isalpha() for row in cells) for column in range(len(head))]
+    lines = [head, [":---" if left else "---:" for left in text], *cells]
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 

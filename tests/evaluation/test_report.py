@@ -3,57 +3,13 @@
 import re
 from html.parser import HTMLParser
 
-import numpy as np
-import pytest
-
+from finsent.config import load_config
 from finsent.evaluation.evidence import Evidence
-from finsent.evaluation.plots import reliability_plot
-from finsent.evaluation.report import write_report
-
-INTERVAL = {"low": 0.871, "high": 0.902, "level": 0.95}
-METRICS = {
-    "n": 300,
-    "accuracy": 0.887,
-    "macro_f1": 0.861,
-    "mcc": 0.8,
-    "per_class": {
-        label: {"precision": 0.9, "recall": 0.8, "f1": 0.85, "support": 100} for label in ("Neutral", "Bullish", "Bearish")
-    },
-    "confusion": [[90, 5, 5], [5, 90, 5], [5, 5, 90]],
-}
-TEST = {"only_a": 31, "only_b": 12, "p_one_sided": 0.00271, "p_two_sided": 0.0054}
-
-
-@pytest.fixture
-def evidence():
-    return Evidence(
-        model_name="finsent <script>",
-        model_version="4",
-        data_version=7,
-        data_fingerprint="abc",
-        n_test=300,
-        metrics=METRICS,
-        intervals={"accuracy": INTERVAL, "macro_f1": INTERVAL},
-        per_source={"pyfin": {"n": 300, "accuracy": 0.887, "macro_f1": 0.861, "baseline_accuracy": 0.8}},
-        ece=0.021,
-        temperature=1.3,
-        leaks=0,
-        baseline={"accuracy": 0.8, "macro_f1": 0.7, "mcnemar": TEST},
-        naive_split={
-            "claimed_accuracy": 0.9,
-            "held_out_accuracy": 0.887,
-            "training_accuracy": 0.952,
-            "n_training": 500,
-            "leak": 0.2,
-        },
-        champion_version="3",
-        champion_compared=True,
-        champion={
-            "metrics": {**METRICS, "accuracy": 0.842},
-            "mcnemar": TEST,
-            "paired_bootstrap": {"macro_f1_difference": INTERVAL, "class_f1_difference": {"Bearish": INTERVAL}},
-        },
-    )
+from finsent.evaluation.examples import disagreements, worst_errors
+from finsent.evaluation.report import Verdict, write_report
+from finsent.evaluation.slice_plots import draw_plots
+from finsent.registry.gate import RuleResult, decide
+from finsent.registry.verdicts import decided, would_say
 
 
 class Balance(HTMLParser):
@@ -65,34 +21,107 @@ class Balance(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.references += [value for key, value in attrs if key in {"src", "href"}]
-        if tag not in {"meta", "img"}:
+        if tag not in {"meta", "img", "br", "wbr"}:
             self.open.append(tag)
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
 
 
-def test_one_page_with_everything_in_it(evidence, tmp_path):
-    plot = tmp_path / "reliability.png"
-    reliability_plot(np.full((5, 3), 1 / 3), np.array([0, 1, 2, 0, 1]), plot)
-    write_report(evidence, {"Reliability": plot}, tmp_path / "reports" / "report.html")
-    page = (tmp_path / "reports" / "report.html").read_text()
+def read(path):
+    """The page's text, after a look at its form: one document, tags closed in order, nothing loaded from elsewhere."""
+    page = path.read_text(encoding="utf-8")
     parser = Balance()
     parser.feed(page)
     assert parser.open == []
-    assert len(parser.references) == 1
-    assert parser.references[0].startswith("data:image/png;base64,")
-    assert not re.search(r"https?://|@import|url\(", page)
-    assert "<script" not in page
-    for shown in ("0.887", "0.871 to 0.902 (95%)", "0.842", "champion 3", "31 times", "p = 0.00271", "+0.871 to +0.902"):
-        assert shown in page
-    assert "A naive random split would have claimed 0.900 where held-out rows say 0.887." in page
-    assert "0.800 x 0.887 (held-out accuracy) + 0.200 x 0.952" in page
+    assert all(reference.startswith("data:image/png;base64,") for reference in parser.references)
+    assert not re.search(r"@import|url\(|<script|<link", page)
+    assert "nan" not in re.sub(r'src="[^"]*"', "", page)
+    return page, len(parser.references)
+
+
+def refusal():
+    rules = (
+        ("accuracy", 0.83, 0.5, "pass", "Accuracy: 0.83, required at least 0.5."),
+        ("macro_f1_no_worse", -0.021, -0.01, "fail", "Macro-F1 minus the champion's is too low."),
+        ("leaks", None, 0, "missing", "No leak audit <is> known."),
+    )
+    return Verdict(
+        "Version 4 was refused <by> the gate",
+        False,
+        ("Macro-F1 is too low.",),
+        rules,
+        "2026-11-25 04:20 UTC",
+        "Ada",
+        "not yet & no",
+    )
+
+
+def test_one_page_tells_a_stranger_what_was_decided_and_why(specimen, tmp_path):
+    evidence = specimen.evidence
+    plots = draw_plots(evidence, specimen.scaled, specimen.labels, load_config().gate, tmp_path)
+    texts = specimen.texts
+    examples = disagreements(texts, specimen.labels, specimen.champion, specimen.scaled, specimen.groups, 2)
+    errors = worst_errors(texts, specimen.labels, specimen.scaled, specimen.groups, 2)
+    write_report(evidence, plots, tmp_path / "new" / "report.html", decision=refusal(), examples=examples, errors=errors)
+    page, pictures = read(tmp_path / "new" / "report.html")
+    assert pictures == len(plots) == 5
+    champion, metrics = evidence.champion, evidence.metrics
+    for shown in (
+        "✗ Version 4 was refused &lt;by&gt; the gate",
+        "2026-11-25 04:20 UTC, by Ada",
+        "not yet &amp; no",
+        "1 of 3 rules passed, 1 failed, 1 had no evidence",
+        "No leak audit &lt;is&gt; known.",
+        "This test set can see differences above",
+        "looked at twice at exactly these rows and 5 times",
+        f"<td>{metrics['accuracy']:.3f}</td>",
+        f"<td>{champion['metrics']['accuracy']:.3f}</td>",
+        f"better on {champion['mcnemar']['only_a']:,} groups of near-duplicate tweets",
+        "<td>-2.1</td><td>-1.0</td>",  # what the gate held the macro-F1 against
+        "most frequent class of the source",
+        f"{evidence.calibration['brier']:.3f}",
+        "source = pyfin_moritz",
+        "label must change",
+        "$XYZ &lt;i&gt;beats&lt;/i&gt; @desk",
+        "Only the champion is right",
+        "taken for",
+        "612 tweets/s",
+        "A naive random split would have claimed 0.900 where held-out rows say 0.887.",
+        evidence.data_fingerprint,
+        evidence.manifest_sha256,
+        evidence.rules_sha256,
+    ):
+        assert shown in page, shown
+    assert "<b>futures" not in page
+    order = [page.index(reason) for reason in ("Macro-F1 minus the champion", "No leak audit", "Accuracy: 0.83")]
+    assert order == sorted(order)  # failed, missing, passed
+    for sign in ("✗ FAIL", "? MISSING", "✓ pass"):  # told by more than a colour
+        assert sign in page
+
+
+def test_a_version_without_a_champion_has_none_beside_it(first_specimen, tmp_path):
+    verdict = would_say(decide(first_specimen.evidence, load_config().gate, None), "4")
+    write_report(first_specimen.evidence, {}, tmp_path / "report.html", decision=verdict)
+    page, pictures = read(tmp_path / "report.html")
+    assert pictures == 0
+    assert "There was no champion" in page
+    assert "No examples were kept." in page
+    assert "Version 4 would be refused by the gate as it stands" in page
+    assert "robust.<wbr>upper_<wbr>case" in page
 
 
 def test_what_was_not_measured_is_said_to_be_missing(tmp_path):
-    write_report(Evidence(model_name="finsent", model_version="1"), {}, tmp_path / "report.html")
-    page = (tmp_path / "report.html").read_text()
-    assert page.count("not measured") >= 8
-    assert "There was no champion." in page
-    assert "nan" not in page
+    write_report(Evidence(model_name="finsent <script>", model_version="1"), {}, tmp_path / "report.html")
+    page, _ = read(tmp_path / "report.html")
+    assert page.count("not measured") + page.count("Not measured") >= 15
+    assert "There was no champion" in page
+    assert "Not decided" in page
+
+
+def test_a_decision_that_was_made_keeps_who_and_why():
+    rules = (RuleResult("accuracy", 0.9, 0.5, "pass", "fine"),)
+    made = decided("7", "rejected", ["not before the fair"], rules, when="today", who="Ada", why="not before the fair")
+    assert (made.favourable, made.rules) == (False, (("accuracy", 0.9, 0.5, "pass", "fine"),))
+    assert made.heading == "Version 7 was rejected by a person"
+    assert decided("7", "promoted", ["better"], rules).favourable

@@ -1,6 +1,7 @@
 """The reports that flows leave in the Prefect UI."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -35,24 +36,25 @@ def test_a_decision_says_what_why_and_what_next(verdict: str, heading: str, afte
     assert "| fail | accuracy | Accuracy is 0.4, but must be at least 0.5. |" in text
 
 
-def test_metrics_stand_beside_floor_and_champion() -> None:
-    per_class = {"Neutral": {"precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 9}}
-    metrics = {"n": 9, "accuracy": 0.81234, "macro_f1": 0.7, "mcc": 0.6, "per_class": per_class, "confusion": [[9]]}
-    interval = {"low": 0.7, "high": 0.9, "level": 0.95}
-    evidence = Evidence.model_validate(
-        {
-            "model_name": "finsent",
-            "model_version": "3",
-            "metrics": metrics,
-            "intervals": {"accuracy": interval, "macro_f1": interval},
-        }
-    )
-    rows = metrics_rows(evidence)
-    assert [row["score"] for row in rows] == ["accuracy", "macro_f1"]
-    assert rows[0]["version 3"] == 0.8123
-    assert rows[0]["95 % interval"] == "0.7000 to 0.9000"
-    assert rows[0]["TF-IDF floor"] is None
-    assert rows[0]["champion (none)"] is None
+def test_what_stands_against_a_version_comes_first_and_the_rest_is_counted() -> None:
+    fine, lost = RuleResult("macro_f1", 0.9, 0.5, "pass", "fine"), RuleResult("leaks", None, 0, "missing", "nobody looked")
+    text = decision(PromotionResult("3", "refused", ("too weak",), (fine, lost, RULE), "2", "2"), "finsent")
+    assert "Rules: 1 failed, 1 missing, 1 passed." in text
+    assert text.index("| fail |") < text.index("| missing |") < text.index("| pass |")
+
+
+def test_metrics_stand_beside_floor_and_champion(specimen: Any) -> None:
+    evidence = specimen.evidence
+    rows = {row["score"]: row for row in metrics_rows(evidence)}
+    assert list(rows) == ["accuracy", "macro_f1", "mcc", "ece", "brier"]
+    assert rows["accuracy"]["version 4"] == round(evidence.metrics["accuracy"], 4)
+    assert rows["accuracy"]["champion 3"] == round(evidence.champion["metrics"]["accuracy"], 4)
+    assert rows["accuracy"]["TF-IDF floor"] == round(evidence.floors["tfidf"]["accuracy"], 4)
+    interval = evidence.intervals["ece"]
+    assert rows["ece"]["95 % interval"] == f"{interval['low']:.4f} to {interval['high']:.4f}"
+    assert rows["brier"]["champion 3"] is None
+    (bare, *_) = metrics_rows(Evidence(model_name="finsent", model_version="3"))
+    assert (bare["version 3"], bare["TF-IDF floor"], bare["champion (none)"]) == (None, None, None)
 
 
 def test_nothing_scored_is_a_report_too() -> None:

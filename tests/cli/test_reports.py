@@ -1,0 +1,80 @@
+"""What the evaluation and the gate say on a terminal."""
+
+from types import SimpleNamespace
+from typing import Any
+
+from finsent.cli import reports
+from finsent.config import load_config
+from finsent.evaluation.evidence import Evidence
+from finsent.registry.gate import RuleResult, decide
+
+
+def said(evidence: Evidence) -> str:
+    return reports.evaluation(SimpleNamespace(evidence=evidence, model_version="4", data=None, n_in_training=None))
+
+
+def test_an_evaluation_is_told_in_a_screen_and_a_half(specimen: Any) -> None:
+    evidence = specimen.evidence
+    text = said(evidence)
+    metrics, champion, interval = evidence.metrics, evidence.champion["metrics"], evidence.intervals["brier"]
+    for shown in (
+        "Version 4 on 1,600 held-out rows",
+        f"{metrics['mcc']:.4f} [",
+        f"champion, version 3  {champion['accuracy']:.4f}",
+        "most frequent class of the source",
+        "Sources, and the weakest of 5 other slices",
+        f"{evidence.ece:.4f} [",
+        f"{evidence.calibration['ece_before_scaling']:.4f} before scaling",
+        f"{evidence.calibration['brier']:.4f} [{interval['low']:.4f}, {interval['high']:.4f}]",
+        f"Below a confidence of {evidence.calibration['abstention']['threshold']:.3f} it gives no answer",
+        "changes its mind most under upper case: 24.0% of 300 texts (4 checks)",
+        "612 tweets/s",
+        "can see differences above",
+        "looked at twice",
+    ):
+        assert shown in " ".join(text.split()) or shown in text, shown
+    assert [text.count(f"source = {name}") for name in evidence.slices["source"]] == [1] * 4
+    assert len(text.splitlines()) <= 60
+    other = sorted(
+        found["accuracy"] for dimension, values in evidence.slices.items() if dimension != "source" for found in values.values()
+    )
+    assert all(f"{accuracy:.4f} [" in text for accuracy in other[:3])
+
+
+def test_an_evaluation_of_nothing_says_so() -> None:
+    text = said(Evidence(model_name="finsent", model_version="4"))
+    assert "not measured" in text
+    assert "calibration error  -" in text
+
+
+def decision(outcome: str, rules: tuple[RuleResult, ...], reasons: tuple[str, ...]) -> Any:
+    return SimpleNamespace(
+        model_version="4", champion_after="3", champion_before="3", decision=outcome, rules=rules, reasons=reasons
+    )
+
+
+def test_a_refusal_names_what_failed_first_and_counts_the_rest(specimen: Any) -> None:
+    found = decide(specimen.evidence.model_copy(update={"leaks": None}), load_config().gate, "3")
+    text = reports.promotion(decision("refused", found.rules, found.reasons))
+    assert text.startswith("REFUSED: version 4 is not promoted; version 3 stays champion")
+    assert text.index("robust.upper_case") < text.index("evidence_complete")  # failed, then missing
+    assert "beats_majority" not in text
+    failed, missing = (sum(rule.status == status for rule in found.rules) for status in ("fail", "missing"))
+    passed = len(found.rules) - failed - missing
+    assert f"{passed} of {len(found.rules)} rules passed, {failed} failed, {missing} had no evidence." in text
+    assert text.count("required at most 0.2.") == 1  # a reason is said once
+
+
+def test_what_no_rule_says_is_said_above_the_rules() -> None:
+    rule = RuleResult("accuracy", 0.9, 0.5, "pass", "Accuracy: 0.9, required at least 0.5.")
+    text = reports.promotion(decision("promoted", (rule,), ("Better than champion 3.",)))
+    assert "PROMOTED: version 4 is the champion now (before it: version 3)" in text
+    assert "Better than champion 3." in text
+    assert text.endswith("1 of 1 rules passed.")
+    appraisal = SimpleNamespace(
+        evaluation=SimpleNamespace(
+            evidence=Evidence(model_name="f", model_version="4"), model_version="4", data=None, n_in_training=None
+        ),
+        verdict=SimpleNamespace(decision="refuse", rules=(rule,), reasons=("The evidence is void.",)),
+    )
+    assert "The gate would refuse it:\n  The evidence is void." in reports.appraisal(appraisal, "4")

@@ -1,0 +1,35 @@
+"""What a training leaves with its version beside the weights."""
+
+import pytest
+
+from finsent.config import load_config
+from finsent.data.sample import sample_sources
+from finsent.model.manifest import verify
+from finsent.pipeline.ingest import ingest
+from finsent.pipeline.predict import predict
+from finsent.pipeline.train import train
+from finsent.registry.tracking import connect
+from finsent.registry.versions import adapter_path
+
+TINY = [
+    f"model.embedded.{item}"
+    for item in ("hidden_size=64", "intermediate_size=64", "layers=1", "heads=2", "kv_heads=1", "vocab_size=512")
+]
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore")  # torch and transformers deprecate things of their own while loading
+def test_a_threshold_is_fitted_on_validation_rows_and_goes_with_the_version(mlflow_home):
+    # so low a target is reached by answering everything, even by a model that has learnt nothing
+    overrides = [*TINY, "lora.r=4", "recipe.epochs=0.1", "evaluation.target_precision=0.2"]
+    config = load_config("nano", overrides=overrides)
+    ingest(config, mlflow_home, sample_sources(1)[:1])
+    trained = train(config, mlflow_home)
+    manifest = verify(adapter_path(mlflow_home, config.registered_model, trained.model_version))
+    assert manifest.abstain_below == 0.0
+    assert manifest.temperature == trained.temperature
+    metrics = connect(mlflow_home).get_run(trained.run_id).data.metrics
+    assert (metrics["abstain_below"], metrics["temperature"]) == (0.0, pytest.approx(manifest.temperature))
+    (answer,) = predict(config, mlflow_home, ["flat day"], version=trained.model_version).predictions
+    assert answer.abstained is False
+    assert "Below a confidence of 0.0000 it abstains." in (trained.adapter_dir / "README.md").read_text(encoding="utf-8")
