@@ -68,7 +68,9 @@ def history(config: Config, home: Home, version: str | None = None, limit: int |
     except Refused as error:
         problem = str(error)
     known = [entry for entry in ledger.read(home.ledger) if entry.get("model") == name]
-    chosen = [entry for entry in known if version is None or version in {entry.get("version"), entry.get("from"), entry.get("to")}]
+    chosen = [
+        entry for entry in known if version is None or version in {entry.get("version"), entry.get("from"), entry.get("to")}
+    ]
     shown = chosen[-limit:] if limit is not None else chosen
     return History(tuple(_recorded(entry) for entry in shown), len(chosen), problem is None, problem)
 

@@ -93,7 +93,12 @@ def test_deploying_again_changes_nothing(server: Server) -> None:
 def test_triggers_and_automations_are_on_the_server(server: Server) -> None:
     automations = server.ask("automations/filter")
     expected = {event for item in automations for event in item["trigger"].get("expect", [])}
-    assert {"finsent.model.promoted", "finsent.approval.requested", "finsent.retrain.requested", "prefect.flow-run.heartbeat"} <= expected
+    assert {
+        "finsent.model.promoted",
+        "finsent.approval.requested",
+        "finsent.retrain.requested",
+        "prefect.flow-run.heartbeat",
+    } <= expected
 
 
 def test_a_deployment_run_completes_through_the_worker(server: Server, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def evidence(
             "abstention": {"target_precision": 0.9, "threshold": 0.6, "coverage": 0.8, "precision": 0.93},
         },
         leaks=0,
-        floors=dict.fromkeys(FLOORS, {"accuracy": 0.2, "macro_f1": 0.2, "mcnemar": better}),
+        floors={floor: {"accuracy": 0.2, "macro_f1": 0.2, "mcnemar": better} for floor in FLOORS},
         robustness={"case": {"kind": "invariance", **check}, "negation": {"kind": "direction", **check}},
         champion_version=champion,
         champion_compared=champion is not None,
