@@ -25,7 +25,7 @@ from flows.steps import step
 
 KEY: Final = "approval"
 """Names the form among the run's inputs: the same at every execution of the run."""
-_ATTENTION: Final = 60.0  # seconds: the least that a form is open for
+_ATTENTION: Final = 60  # seconds: the least that a form is open for
 
 
 class Verdict(Enum):
@@ -82,7 +82,7 @@ def approve(
     seconds = (asked.expires_at - datetime.now(UTC)).total_seconds() if asked.expires_at else 0.0
     filled = suspend_flow_run(
         wait_for_input=ApprovalForm.with_initial_data(description=f"{asked.text}\n\n{where}"),
-        timeout=max(seconds, _ATTENTION),
+        timeout=max(int(seconds), _ATTENTION),
         key=KEY,
     )
     result = decide_version(setup, asked.version, filled.verdict.value, filled.who, filled.why)

@@ -221,9 +221,7 @@ def _decided(settings: Settings, config: Config, result: "PromotionResult") -> O
     if result.decision == "promoted" and result.champion_before != result.model_version:
         announce.promotion(settings, config.registered_model, result.model_version, result.champion_before)
     elif result.decision == "pending_approval":
-        announce.approval_request(
-            settings, config.registered_model, result.model_version, result.champion_before, result.reasons
-        )
+        announce.approval_request(settings, config.registered_model, result.model_version, result.champion_before, result.reasons)
     return Outcome(result, reports.promotion(result), code=1 if result.decision == "refused" else 0)
 
 

@@ -64,8 +64,8 @@ def _data(home: Home) -> dict[str, Any]:
 def _versions(home: Home, config: Config) -> dict[str, Any]:
     from finsent.pipeline.approval import expires_at
     from finsent.pipeline.exhibit import stored_evidence
-    from finsent.registry.tracking import connect
     from finsent.registry.stages import stage_of
+    from finsent.registry.tracking import connect
     from finsent.registry.versions import aliases, get_version
 
     if not _registry_exists(home):

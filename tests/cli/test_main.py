@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 PROMISED = {
     *("demo", "up", "doctor", "status", "ingest", "train", "evaluate", "promote", "approve", "reject", "rollback"),
     *("score", "predict", "monitor", "retrain", "export", "import", "config", "data", "review", "tune"),
+    *("history", "ledger"),
 }
 
 

@@ -1,6 +1,7 @@
 """Approval by the form of a suspended run, on a real Prefect API: it asks, waits, and does what the person said."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -61,10 +62,8 @@ def execute(run_id: UUID) -> Any:
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(run_id, Pending())
         run = client.read_flow_run(run_id)
-        try:
+        with suppress(Pause):  # leaves the process; the worker goes on with other runs
             run_flow(approve, flow_run=run, parameters=dict(run.parameters), return_type="state")
-        except Pause:
-            pass  # leaves the process; the worker goes on with other runs
         return client.read_flow_run(run_id).state
 
 

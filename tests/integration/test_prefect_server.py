@@ -93,7 +93,20 @@ def test_deploying_again_changes_nothing(server: Server) -> None:
 def test_triggers_and_automations_are_on_the_server(server: Server) -> None:
     automations = server.ask("automations/filter")
     expected = {event for item in automations for event in item["trigger"].get("expect", [])}
-    assert {"finsent.model.promoted", "finsent.approval.requested", "finsent.retrain.requested", "prefect.flow-run.heartbeat"} <= expected
+    assert {
+        "finsent.model.promoted",
+        "finsent.approval.requested",
+        "finsent.retrain.requested",
+        "prefect.flow-run.heartbeat",
+    } <= expected
+
+
+def test_a_request_for_approval_starts_the_run_that_asks_about_that_version(server: Server) -> None:
+    code = "from flows.events import emit_approval_requested as emit; emit('finsent', '17', '3', ['better'])"
+    subprocess.run([sys.executable, "-c", code], env=server.env, check=True, capture_output=True, text=True, cwd=ROOT)
+    asked = {"flows": {"name": {"any_": ["approve"]}}}
+    (run,) = wait_for("the run that asks", lambda: server.ask("flow_runs/filter", **asked))
+    assert run["parameters"]["version"] == "17"
 
 
 def test_a_deployment_run_completes_through_the_worker(server: Server, tmp_path: Path) -> None:

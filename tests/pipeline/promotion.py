@@ -1,14 +1,15 @@
 """Versions that were "evaluated": real adapters in a real registry, with evidence on record that passes every rule."""
 
 import copy
-from collections.abc import Callable
+import gc
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from finsent.config import Config, load_config
 from finsent.evaluation.evidence import Evidence
 from finsent.home import Home
 from finsent.labels import LABELS
-from finsent.model.manifest import MANIFEST, sha256
 from finsent.pipeline.exhibit import record_evidence
 from finsent.registry import tracking, versions
 from finsent.registry.gate import FLOORS, rules_digest
@@ -50,7 +51,7 @@ def evidence(
             "abstention": {"target_precision": 0.9, "threshold": 0.6, "coverage": 0.8, "precision": 0.93},
         },
         leaks=0,
-        floors=dict.fromkeys(FLOORS, {"accuracy": 0.2, "macro_f1": 0.2, "mcnemar": better}),
+        floors={floor: {"accuracy": 0.2, "macro_f1": 0.2, "mcnemar": better} for floor in FLOORS},
         robustness={"case": {"kind": "invariance", **check}, "negation": {"kind": "direction", **check}},
         champion_version=champion,
         champion_compared=champion is not None,
@@ -105,17 +106,37 @@ def take(home: Home, found: Evidence) -> None:
     record_evidence(AUTOMATIC, home, tracking.connect(home), found, content.encode())
 
 
-def adapter_digest(folder: Path) -> str:
-    """What the registry and the evidence know an artifact by."""
-    return sha256(folder / MANIFEST)
-
-
-Evaluated = Callable[..., str]
-"""`evaluated(champion, ...)`: registers a new version and takes evidence of it; returns the version."""
-
-
 def evaluate_new(home: Home, adapter: Path, **options: object) -> str:
     """A new version with evidence on record."""
     version = register(home, adapter)
     take(home, evidence_of(home, version, **options))
     return version
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A home as it was at one moment. MLflow's store holds absolute paths, so it comes back to the same place."""
+
+    home: Home
+    kept: Path
+
+    def restore(self) -> Home:
+        """Bring everything back to that moment."""
+        shutil.rmtree(self.home.root)
+        shutil.copytree(self.kept, self.home.root)
+        forget_connections()
+        return self.home
+
+
+def snapshot(home: Home, folder: Path) -> Snapshot:
+    """Keep the home as it is now."""
+    shutil.copytree(home.root, folder, ignore=shutil.ignore_patterns("*.lock"))
+    return Snapshot(home, folder)
+
+
+def forget_connections(*, inherited: bool = False) -> None:
+    """Make MLflow open its database anew; with `inherited`, in a forked child, the parent's connections are left alone."""
+    from sqlalchemy.engine import Engine
+
+    for engine in [found for found in gc.get_objects() if type(found) is Engine]:
+        engine.dispose(close=not inherited)

@@ -11,6 +11,7 @@ from finsent.pipeline import promote as pipeline
 from finsent.registry import ledger, ledger_copy, stages, tracking, versions, witness
 from tests.pipeline.promotion import AUTOMATIC, SIGNED, WITH_APPROVAL, evaluate_new, evidence, evidence_of, leave, register, take
 
+
 @pytest.fixture
 def evaluated(mlflow_home, make_adapter):
     """`evaluated(champion, ...)`: a new version with evidence on record; `content` is left in its place, as it is."""
@@ -247,7 +248,7 @@ def test_a_ledger_whose_end_was_cut_off_gets_no_further_entry(mlflow_home, evalu
     whole = mlflow_home.ledger.read_bytes()
     mlflow_home.ledger.write_bytes(b"".join(whole.splitlines(keepends=True)[:3]))
     assert ledger.verify(mlflow_home.ledger).length == 3  # its own chain does not tell
-    with pytest.raises(Refused, match=r"line 4: it ends after 3 entries: its end was cut off.*knows entry 3, of (version 2|the copy)"):
+    with pytest.raises(Refused, match=r"line 4: it ends after 3 .*cut off.*knows entry 3, of (version 2|the copy)"):
         pipeline.promote(AUTOMATIC, mlflow_home, version=weak)
     assert "its end was cut off" in status_decisions(mlflow_home)["error"]
     assert len(ledger.read(mlflow_home.ledger)) == 3
@@ -267,7 +268,7 @@ def test_a_ledger_that_was_deleted_or_replaced_is_found(mlflow_home, evaluated):
     assert not mlflow_home.ledger.exists()
     assert "is empty or gone" in status_decisions(mlflow_home)["error"]
     ledger.append(mlflow_home.ledger, {"action": "gate", "version": "1", "decision": "promote", "reasons": ["forged"]})
-    with pytest.raises(Refused, match="line [23]: it ends after 1 entries"):
+    with pytest.raises(Refused, match=r"line [23]: it ends after 1 entries"):
         pipeline.promote(AUTOMATIC, mlflow_home, version=better)
     client = tracking.connect(mlflow_home)  # and now as the message says
     for version in ("1", better):

@@ -44,6 +44,66 @@ def test_rollback_walks_back_and_stops_at_the_first(mlflow_home, bare_version):
     assert tracking.connect(mlflow_home).get_model_version("finsent", "3").tags["rolled_back"] == "true"
 
 
+def stage(home, version):
+    client = tracking.connect(home)
+    tags = client.get_model_version("finsent", version).tags
+    return stages.stage_of(version, versions.aliases(client, "finsent"), tags), tags
+
+
+def test_a_candidate_is_what_beats_the_floors_and_whatever_does_not_says_why(mlflow_home, bare_version):
+    bare_version()
+    assert stage(mlflow_home, "1")[0] == "none"
+    assert stages.set_candidate(mlflow_home, "finsent", "1", ["No better than TF-IDF.", "Nor than the majority."]) == "none"
+    found, tags = stage(mlflow_home, "1")
+    assert (found, tags["stage"], tags["not_candidate"]) == ("none", "None", "No better than TF-IDF. Nor than the majority.")
+    assert stages.set_candidate(mlflow_home, "finsent", "1", []) == "candidate"
+    found, tags = stage(mlflow_home, "1")
+    assert (found, tags["stage"]) == ("candidate", "Candidate")
+    assert "not_candidate" not in tags
+    stages.set_candidate(mlflow_home, "finsent", "1", ["Worse on new rows."])
+    assert stage(mlflow_home, "1")[1]["stage"] == "None"
+    with pytest.raises(InputError, match="no version '9'"):
+        stages.set_candidate(mlflow_home, "finsent", "9", [])
+
+
+def test_an_evaluation_takes_nobodys_stage_away(mlflow_home, bare_version):
+    for _ in range(4):
+        bare_version()
+    stages.make_champion(mlflow_home, "finsent", "1", None)
+    stages.make_champion(mlflow_home, "finsent", "2", "1")
+    stages.make_champion(mlflow_home, "finsent", "3", "2")
+    stages.make_challenger(mlflow_home, "finsent", "4")
+    before = state(mlflow_home)
+    whose = {"1": "archived", "2": "previous", "3": "champion", "4": "challenger"}
+    for version, expected in whose.items():
+        assert stages.set_candidate(mlflow_home, "finsent", version, ["Worse."]) == expected
+        assert stage(mlflow_home, version)[0] == expected
+    assert state(mlflow_home) == before
+    for version in ("2", "3", "4"):
+        assert stages.set_candidate(mlflow_home, "finsent", version, []) == whose[version]
+    assert state(mlflow_home) == before
+    assert stages.set_candidate(mlflow_home, "finsent", "1", []) == "candidate"
+    assert stage(mlflow_home, "1")[0] == "candidate"
+
+
+@pytest.mark.parametrize(("tag", "value"), [("rolled_back", "true"), ("approval", "rejected")])
+def test_what_people_turned_down_is_no_candidate_again_by_itself(mlflow_home, bare_version, tag, value):
+    bare_version()
+    stages.stand_down(mlflow_home, "finsent", "1")
+    tracking.connect(mlflow_home).set_model_version_tag("finsent", "1", tag, value)
+    assert stages.set_candidate(mlflow_home, "finsent", "1", []) == "archived"
+    assert stage(mlflow_home, "1")[0] == "archived"
+
+
+def test_a_challenger_can_go_back_to_being_a_candidate(mlflow_home, bare_version):
+    bare_version()
+    stages.make_challenger(mlflow_home, "finsent", "1")
+    stages.stand_down(mlflow_home, "finsent", "1", stages.CANDIDATE)
+    assert state(mlflow_home) == ({}, {"1": "Candidate"})
+    stages.settle(tracking.connect(mlflow_home), "finsent")
+    assert state(mlflow_home) == ({}, {"1": "Candidate"})
+
+
 def test_what_is_not_there_is_said(mlflow_home, bare_version):
     with pytest.raises(InputError, match="has none yet"):
         stages.make_champion(mlflow_home, "finsent", "1", None)

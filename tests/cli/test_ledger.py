@@ -1,0 +1,130 @@
+"""`finsent history` and `finsent ledger`: what was decided and why, and whether the record can be believed."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from finsent.home import Home, resolve_home
+from finsent.pipeline import approval, promote
+from tests.pipeline.promotion import SIGNED, WITH_APPROVAL, Snapshot, evaluate_new, snapshot
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Finsent
+
+
+@pytest.fixture(scope="module")
+def lived(tmp_path_factory: pytest.TempPathFactory, _mlflow_store: Path, make_adapter: Callable[[int], Path]) -> Snapshot:
+    """Version 1 approved, 2 refused, 3 approved, rolled back to 1, and 4 waits."""
+    home = resolve_home({"FINSENT_HOME": str(tmp_path_factory.mktemp("lived") / "home")})
+    home.root.mkdir()
+    shutil.copyfile(_mlflow_store, home.root / "mlflow.db")
+    for version, options in (
+        ("1", {}),
+        ("2", {"champion": "1", "accuracy": 0.3}),
+        ("3", {"champion": "1"}),
+    ):
+        evaluate_new(home, make_adapter(0), config=WITH_APPROVAL, **options)
+        if promote.promote(WITH_APPROVAL, home).decision == "pending_approval":
+            approval.approve(WITH_APPROVAL, home, version, *SIGNED)
+    promote.rollback(WITH_APPROVAL, home, "ada", "complaints since noon")
+    evaluate_new(home, make_adapter(0), config=WITH_APPROVAL, champion="1")
+    promote.promote(WITH_APPROVAL, home)
+    return snapshot(home, tmp_path_factory.mktemp("kept") / "home")
+
+
+@pytest.fixture
+def home(lived: Snapshot) -> Home:
+    return lived.restore()
+
+
+def test_history_tells_what_happened_in_order(finsent: "Finsent", home: Home) -> None:
+    found = finsent("history", "--home", home.root, "--json").json()
+    told = [(entry["action"], entry["version"], entry["decision"]) for entry in found["entries"] if entry["action"] != "evaluate"]
+    assert told == [
+        ("gate", "1", "promote"),
+        ("approve", "1", "promote"),
+        ("gate", "2", "refuse"),
+        ("gate", "3", "promote"),
+        ("approve", "3", "promote"),
+        ("rollback", "1", "promote"),
+        ("gate", "4", "promote"),
+    ]
+    moved = [
+        (entry["champion_before"], entry["champion_after"])
+        for entry in found["entries"]
+        if entry["champion_before"] != entry["champion_after"]
+    ]
+    assert moved == [(None, "1"), ("1", "3"), ("3", "1")]
+    assert (found["of"], found["whole"], found["problem"]) == (11, True, None)
+    text = finsent("history", "--home", home.root).out
+    assert "11 of 11 entries in the ledger. Its chain verifies." in text
+    assert "3 -> 1" in text
+    assert "complaints since noon" in text
+
+
+def test_history_of_one_version_and_of_the_last(finsent: "Finsent", home: Home) -> None:
+    of_three = finsent("history", "3", "--home", home.root, "--json").json()["entries"]
+    assert [entry["action"] for entry in of_three] == ["evaluate", "gate", "approve", "rollback"]
+    assert of_three[2]["who"] == "dana"
+    last = finsent("history", "--limit", "2", "--home", home.root, "--json").json()
+    assert [entry["action"] for entry in last["entries"]] == ["evaluate", "gate"]
+    assert last["of"] == 11
+    assert "no entry about version 9" in finsent("history", "9", "--home", home.root).out
+
+
+def test_history_of_an_edited_ledger_says_so(finsent: "Finsent", home: Home) -> None:
+    home.ledger.write_text(home.ledger.read_text().replace("complaints since noon", "it was raining out"))
+    said = finsent("history", "--home", home.root)
+    assert said.code == 0
+    assert "ITS CHAIN IS BROKEN" in said.out
+    assert "line 9: the entry was changed" in said.out
+
+
+def test_a_whole_ledger_verifies(finsent: "Finsent", home: Home) -> None:
+    said = finsent("ledger", "verify", "--home", home.root, "--json")
+    assert said.code == 0
+    assert (said.json()["entries"], said.json()["copied"]) == (11, 11)
+    assert len(said.json()["head"]) == 64
+
+
+@pytest.mark.parametrize("how", ["edited", "deleted", "reordered", "cut off"])
+def test_a_ledger_that_was_touched_does_not(finsent: "Finsent", home: Home, how: str) -> None:
+    lines = home.ledger.read_bytes().splitlines(keepends=True)
+    changed = {
+        "edited": [*lines[:3], lines[3].replace(b"evaluate", b"approves"), *lines[4:]],
+        "deleted": [*lines[:3], *lines[4:]],
+        "reordered": [*lines[:3], lines[4], lines[3], *lines[5:]],
+        "cut off": lines[:3],
+    }[how]
+    assert changed != lines
+    home.ledger.write_bytes(b"".join(changed))
+    said = finsent("ledger", "verify", "--home", home.root)
+    assert said.code == 1
+    assert "refused: ledger" in said.err
+    assert "line 4" in said.err or how == "cut off"
+    assert "line " in said.err
+
+
+def test_an_exported_ledger_is_the_ledger(finsent: "Finsent", home: Home, tmp_path: Path) -> None:
+    said = finsent("ledger", "export", tmp_path / "kept" / "ledger.jsonl", "--home", home.root, "--json")
+    assert said.code == 0
+    assert (tmp_path / "kept" / "ledger.jsonl").read_bytes() == home.ledger.read_bytes()
+    assert said.json()["entries"] == 11
+    again = finsent("ledger", "export", tmp_path / "kept" / "ledger.jsonl", "--home", home.root)
+    assert again.code == 2
+    assert "exists" in again.err
+    nothing = finsent("ledger", "export", tmp_path / "other.jsonl", "--home", tmp_path / "empty")
+    assert nothing.code == 2
+    assert "there is no ledger" in nothing.err
+
+
+def test_status_says_how_long_approval_is_good_for(finsent: "Finsent", home: Home) -> None:
+    found = finsent("status", "--home", home.root, "--json").json()["versions"]
+    assert (found["challenger"]["version"], found["challenger"]["stage"]) == ("4", "challenger")
+    assert found["challenger"]["approval_expires_at"].endswith("+00:00")
+    assert "Version 4 waits for approval (finsent approve | reject), for 16" in finsent("status", "--home", home.root).out
+    late = finsent("status", "--home", home.root, "--set", "gate.approval_expires_hours=1e-7").out
+    assert "Version 4 waited for approval until" in late
