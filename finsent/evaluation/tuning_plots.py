@@ -30,16 +30,18 @@ class TrialRecord:
 
 
 def history_plot(trials: Sequence[TrialRecord], path: Path) -> None:
-    """Value of each complete trial and the best so far; trial 0 is the configuration's own settings."""
+    """Value of each complete trial and the best so far; trial 0 is the configuration's own settings. One must be complete."""
     done = [(trial.number, trial.value) for trial in trials if trial.value is not None]
     figure, axes = blank_figure(6.4, 4.0)
     numbers, values = [number for number, _ in done], [value for _, value in done]
     best = [min(values[: place + 1]) for place in range(len(values))]
+    through = max(trial.number for trial in trials)
     axes.plot(numbers, values, "o", color=MODEL, markersize=5, label="complete trial")
-    axes.step(numbers, best, where="post", color=CHAMPION, linewidth=1.5, label="best so far")
+    axes.step([*numbers, through], [*best, best[-1]], where="post", color=CHAMPION, linewidth=1.5, label="best so far")
     pruned = [trial.number for trial in trials if trial.state == "pruned"]
     if pruned:
-        axes.plot(pruned, [max(values)] * len(pruned), "x", color=QUIET, markersize=5, label="pruned (no value)")
+        at_the_top = axes.get_xaxis_transform()  # x in data, y in shares of the panel: they have no value
+        axes.plot(pruned, [0.97] * len(pruned), "x", color=QUIET, markersize=5, transform=at_the_top, label="pruned")
     if done and done[0][0] == 0:
         axes.axhline(values[0], color=QUIET, linestyle="--", linewidth=1, label="the configuration's own settings")
     axes.set(xlabel="trial", ylabel="validation loss (nats, after scaling)")
@@ -62,6 +64,7 @@ def importance_plot(importances: Mapping[str, float], path: Path) -> None:
 def slices_plot(trials: Sequence[TrialRecord], logarithmic: Sequence[str], path: Path) -> None:
     """Value against each setting, one panel a setting; later trials are darker."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     done = [trial for trial in trials if trial.value is not None]
     names = sorted(done[0].params)
@@ -80,9 +83,11 @@ def slices_plot(trials: Sequence[TrialRecord], logarithmic: Sequence[str], path:
             axes.axvline(own, color=FLOOR, linestyle="--", linewidth=1)
         if name in logarithmic:
             axes.set_xscale("log")
+            axes.xaxis.set_minor_formatter(NullFormatter())  # labels between powers of ten would overlap
         axes.set_title(name, fontsize=10)
         quieten(axes)
     for axes in panels[len(names) :]:
         axes.set_visible(False)
+    figure.suptitle("Later trials are darker; the dashed line is the configuration's own setting.", fontsize=10, color=QUIET)
     figure.supylabel("validation loss (nats, after scaling)", fontsize=10)
     save(figure, path)

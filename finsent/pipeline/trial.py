@@ -1,6 +1,5 @@
 """One trial of a search: a training with its own settings, looked at after each epoch, scored on the validation split."""
 
-import gc
 import logging
 import shutil
 import time
@@ -93,7 +92,6 @@ def run_trial(config: Config, home: Home, data: TrialData, folder: Path, parent:
             raise
         client.set_tag(run_id, "trial_state", "failed")
         outcome = Outcome("failed", run_id, time.perf_counter() - started, {}, str(error))
-    _release_memory()
     shutil.rmtree(folder, ignore_errors=True)
     return outcome
 
@@ -142,7 +140,6 @@ def _score(config: Config, home: Home, data: TrialData, trained: "Trained") -> d
     from finsent.model.engine import predict_logits
     from finsent.model.manifest import Manifest, write_manifest
     from finsent.model.opening import open_engine
-    from finsent.provenance import lock_hash
 
     manifest = Manifest(
         base_name=config.model.name,
@@ -159,7 +156,7 @@ def _score(config: Config, home: Home, data: TrialData, trained: "Trained") -> d
         split_rule=f"near-duplicate groups by hash, salt {config.data.split_salt!r}",
         config=config.model_dump(mode="json"),
         git_sha=None,
-        lock_hash=lock_hash(),
+        lock_hash="",  # thrown away once it is scored
     )
     write_manifest(trained.adapter, manifest)
     texts, labels = data.validation.texts, data.validation.labels
@@ -177,12 +174,3 @@ def cross_entropy(logits: "NDArray[np.floating]", labels: "NDArray[np.int64]") -
     from scipy.special import log_softmax
 
     return float(-log_softmax(logits.astype(np.float64), axis=1)[np.arange(len(labels)), labels].mean())
-
-
-def _release_memory() -> None:
-    """Give the trial's GPU memory back before the next one asks for it."""
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
