@@ -81,7 +81,6 @@ def _on_test_split(config: Config, home: Home, version: str) -> EvaluationResult
     from finsent.data.dataset import data_version, load_split
     from finsent.model.base import free_earlier_models
     from finsent.pipeline.exhibit import looks
-    from finsent.pipeline.lineage import known_leaks
     from finsent.pipeline.publishing import keep
     from finsent.registry.gate import rules_digest
     from finsent.registry.roundtrip import prove
@@ -140,7 +139,6 @@ def _on_test_split(config: Config, home: Home, version: str) -> EvaluationResult
 
 def _of_version(config: Config, home: Home, version: str, test: "Split", facts: "DataVersion") -> "tuple[Measured, KnownLeaks]":
     """The version on the test rows, on a sample of its training rows, and what is known of leaks; its memory is free again."""
-
     from finsent.pipeline.lineage import known_leaks
     from finsent.pipeline.opening import open_version
 

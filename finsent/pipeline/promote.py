@@ -21,9 +21,10 @@ from finsent.registry.versions import CHALLENGER, aliases, champion, get_version
 from finsent.registry.witness import record as record_entry
 
 if TYPE_CHECKING:
-    from finsent.pipeline.publishing import Outcome
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
+
+    from finsent.pipeline.publishing import Outcome
 
 GATE, REJECT, ROLLBACK = "gate", "reject", "rollback"
 """Actions of ledger entries: the gate decided on a version, a person went back to one."""

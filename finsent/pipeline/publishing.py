@@ -239,32 +239,41 @@ def summary(evidence: Evidence) -> str:
 
 def scalars(evidence: Evidence) -> dict[str, float]:
     """The evidence's figures as MLflow metrics."""
-    metrics, intervals = evidence.metrics, evidence.intervals or {}
+    flat = {**_own_figures(evidence), **_compared_figures(evidence)}
+    return {key: float(value) for key, value in flat.items() if value is not None}
+
+
+def _own_figures(evidence: Evidence) -> dict[str, float | None]:
+    metrics = evidence.metrics
     flat: dict[str, float | None] = {f"test_{key}": metrics[key] for key in ("accuracy", "macro_f1", "mcc")} if metrics else {}
     for label, scores in (metrics["per_class"] if metrics else {}).items():
         flat[f"test_f1_{label.lower()}"] = scores["f1"]
-    for key, interval in intervals.items():
+    for key, interval in (evidence.intervals or {}).items():
         flat |= {f"test_{key}_low": interval["low"], f"test_{key}_high": interval["high"]}
     flat |= {"test_ece": evidence.ece, "test_leaks": evidence.leaks, "test_rows": evidence.n_test}
     if evidence.calibration:
         flat["test_brier"] = evidence.calibration["brier"]
         if abstention := evidence.calibration["abstention"]:
             flat |= {"test_coverage": abstention["coverage"], "test_answered_precision": abstention["precision"]}
+    if speed := evidence.speed:
+        flat |= {key: speed[key] for key in ("rows_per_second", "latency_ms_p50", "latency_ms_p95", "cost_per_million")}  # type: ignore[literal-required]
+    if evidence.looks:
+        flat["test_looks"] = evidence.looks["at_these_rows"]
+    return flat
+
+
+def _compared_figures(evidence: Evidence) -> dict[str, float | None]:
+    flat: dict[str, float | None] = {}
     for name, floor in (evidence.floors or {}).items():
         flat |= {f"{name}_accuracy": floor["accuracy"], f"{name}_macro_f1": floor["macro_f1"]}
     for name, check in (evidence.robustness or {}).items():
         flat[f"robustness_{name}"] = check["failure_rate"]
-    if evidence.speed:
-        flat |= {key: evidence.speed[key] for key in ("rows_per_second", "latency_ms_p50", "latency_ms_p95", "cost_per_million")}
-    if evidence.naive_split:
-        naive = evidence.naive_split
+    if naive := evidence.naive_split:
         flat |= {"naive_split_accuracy": naive["claimed_accuracy"], "training_accuracy": naive["training_accuracy"]}
-    if evidence.champion:
-        flat |= {f"champion_{key}": evidence.champion["metrics"][key] for key in ("accuracy", "macro_f1")}
-        flat["champion_p"] = evidence.champion["mcnemar"]["p_one_sided"]
-    if evidence.looks:
-        flat["test_looks"] = evidence.looks["at_these_rows"]
-    return {key: float(value) for key, value in flat.items() if value is not None}
+    if champion := evidence.champion:
+        flat |= {f"champion_{key}": champion["metrics"][key] for key in ("accuracy", "macro_f1")}  # type: ignore[literal-required]
+        flat["champion_p"] = champion["mcnemar"]["p_one_sided"]
+    return flat
 
 
 def _write_predictions(path: Path, rows: "Split", scaled: NDArray[np.float64], rival: "Measured | None") -> None:
