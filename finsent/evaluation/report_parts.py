@@ -165,7 +165,7 @@ def slices(evidence: Evidence) -> Iterable[str]:
                 decimal(found["macro_f1"]),
                 decimal(found["champion_accuracy"]) if "champion_accuracy" in found else "–",
                 f"{100 * difference['low']:+.1f} to {100 * difference['high']:+.1f}" if difference else "–",
-                decimal(found["floor_accuracy"]),
+                decimal(found.get("floor_accuracy")),
             )
         )
     heads = ("slice", "rows", "accuracy", "interval", "macro-F1", "champion", "difference, points", "TF-IDF floor")

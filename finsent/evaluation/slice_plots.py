@@ -1,6 +1,8 @@
 """Plots of a version by slice and under changed texts, beside its champion, as PNG files."""
 
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,7 +30,11 @@ def slice_plot(slices: "Mapping[str, Mapping[str, SliceRecord]]", path: Path, *,
     rows: list[tuple[str, SliceRecord | None]] = []
     for dimension, values in slices.items():
         rows.append((dimension.replace("_", " "), None))
-        rows += [(name, values[name]) for name in sorted(values, key=lambda name: -values[name]["n"])]
+        # bands and periods in their own order, names by size
+        ordered = (
+            natural_order(values) if dimension in {"length", "time"} else sorted(values, key=lambda name: -values[name]["n"])
+        )
+        rows += [(name, values[name]) for name in ordered]
     paired = any(found is not None and "accuracy_difference" in found for _, found in rows)
     size = (9.6 if paired else 7.0, 1.5 + 0.27 * len(rows))
     figure = Figure(figsize=size, layout="constrained")
@@ -54,14 +60,27 @@ def slice_plot(slices: "Mapping[str, Mapping[str, SliceRecord]]", path: Path, *,
         axes.grid(visible=False, axis="y")
     handles = [_mark("o", MODEL, "this version"), _mark("o", "white", f"under {min_rows} rows: not judged", edge=MODEL)]
     handles += [_mark("D", CHAMPION, "champion")] if paired else []
-    handles += [_mark("|", INK, "TF-IDF floor", edge=QUIET)]
+    if any(found is not None and "floor_accuracy" in found for _, found in rows):
+        handles += [_mark("|", INK, "TF-IDF floor", edge=QUIET)]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False, fontsize=9)
     save(figure, path)
 
 
+def natural_order(values: Iterable[str]) -> list[str]:
+    """By the first number in a name (bands of length, years and quarters); names without one come last."""
+
+    def place(name: str) -> tuple[float, int, str]:
+        numbers = [int(number) for number in re.findall(r"\d+", name)]
+        # "over 30 words" follows "21 to 30 words"
+        return (float(numbers[0]) + 0.5 * name.startswith("over") if numbers else math.inf, sum(numbers[1:]), name)
+
+    return sorted(values, key=place)
+
+
 def _accuracies(axes: Any, place: int, found: "SliceRecord", *, judged: bool) -> None:
     axes.plot([found["accuracy_interval"]["low"], found["accuracy_interval"]["high"]], [place] * 2, color=MODEL, linewidth=1.4)
-    axes.plot(found["floor_accuracy"], place, "|", color=QUIET, markersize=9, markeredgewidth=2)
+    if "floor_accuracy" in found:
+        axes.plot(found["floor_accuracy"], place, "|", color=QUIET, markersize=9, markeredgewidth=2)
     if "champion_accuracy" in found:
         below = place + 0.24  # or it is hidden where both are equal
         axes.plot(found["champion_accuracy"], below, "D", color=CHAMPION, markersize=4.5)

@@ -256,7 +256,7 @@ def _own_figures(evidence: Evidence) -> dict[str, float | None]:
         if abstention := evidence.calibration["abstention"]:
             flat |= {"test_coverage": abstention["coverage"], "test_answered_precision": abstention["precision"]}
     if speed := evidence.speed:
-        flat |= {key: speed[key] for key in ("rows_per_second", "latency_ms_p50", "latency_ms_p95", "cost_per_million")}  # type: ignore[literal-required]
+        flat |= {key: speed[key] for key in ("rows_per_second", "latency_ms_p50", "latency_ms_p95", "cost_per_million")}
     if evidence.looks:
         flat["test_looks"] = evidence.looks["at_these_rows"]
     return flat
@@ -271,7 +271,7 @@ def _compared_figures(evidence: Evidence) -> dict[str, float | None]:
     if naive := evidence.naive_split:
         flat |= {"naive_split_accuracy": naive["claimed_accuracy"], "training_accuracy": naive["training_accuracy"]}
     if champion := evidence.champion:
-        flat |= {f"champion_{key}": champion["metrics"][key] for key in ("accuracy", "macro_f1")}  # type: ignore[literal-required]
+        flat |= {f"champion_{key}": champion["metrics"][key] for key in ("accuracy", "macro_f1")}
         flat["champion_p"] = champion["mcnemar"]["p_one_sided"]
     return flat
 

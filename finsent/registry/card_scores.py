@@ -84,7 +84,7 @@ def _slices(evidence: Evidence, least: int) -> Iterable[str]:
             f"{found['accuracy']:.4f}",
             wording.interval(found["accuracy_interval"], digits=4),
             f"{found['macro_f1']:.4f}",
-            f"{found['floor_accuracy']:.4f}",
+            wording.decimal(found.get("floor_accuracy"), 4),
         )
         for dimension, value, found in wording.each_slice(evidence)
         if dimension == "source" or found["n"] >= least
