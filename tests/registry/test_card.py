@@ -129,7 +129,7 @@ def test_a_card_is_a_page_too_and_obeys_no_markup_of_others(manifest, specimen):
     page = card_page(card)
     assert "<h1>Financial-tweet sentiment" in page
     assert "<table>" in page
-    assert "<td>source = &lt;img src=x&gt;|y</td>" in page
+    assert ">source = &lt;img src=x&gt;|y</td>" in page
     assert "Metadata of the card" in page
     assert "library_name: peft" in page
     assert "<img" not in page
