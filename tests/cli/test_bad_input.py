@@ -116,6 +116,7 @@ def test_a_name_for_several_sources_is_refused(finsent: "Finsent", home: Home) -
     ("step", "first"),
     [
         ("train", "finsent ingest"),
+        ("tune", "finsent ingest"),
         ("evaluate", "finsent train"),
         ("promote", "finsent train"),
         ("rollback --why x", "no champion"),
