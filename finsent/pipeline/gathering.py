@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finsent.config import Config
+from finsent.data.masking import mask_shown
 from finsent.evaluation.evidence import Evidence
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def scores(config: Config, rows: "Split", own: Measured, rival: Measured | None,
         "ece": expected_calibration_error(probabilities(own.logits, manifest.temperature), rows.labels),
         "temperature": manifest.temperature,
         "calibration": calibrated,
-        "robustness": _robustness(own, rival),
+        "robustness": _robustness(own, rival, masked=config.data.mask_handles),
         "speed": own.speed,
         "scored_with": own.scored_with,
         "taken_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -117,8 +118,13 @@ def evidence_of(sections: dict[str, Any]) -> Evidence:
     return Evidence.model_validate(sections)
 
 
-def _robustness(own: Measured, rival: Measured | None) -> dict[str, Any]:
+def _robustness(own: Measured, rival: Measured | None, *, masked: bool) -> dict[str, Any]:
     found = {name: asdict(check) for name, check in own.checks.items()}
+    if masked:
+        for check in found.values():
+            check["examples"] = [
+                example | {key: mask_shown(example[key]) for key in ("original", "changed")} for example in check["examples"]
+            ]
     for name, check in (rival.checks if rival else {}).items():
         if name in found:
             found[name]["champion_failure_rate"] = check.failure_rate

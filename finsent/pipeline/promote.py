@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-    from finsent.pipeline.publishing import Outcome
 
 GATE, REJECT, ROLLBACK = "gate", "reject", "rollback"
 """Actions of ledger entries: the gate decided on a version, a person went back to one."""
@@ -105,8 +104,6 @@ def rollback(config: Config, home: Home, who: str, why: str) -> PromotionResult:
         NoChampionError: nothing to roll back.
         Refused: the champion replaced no version, or the ledger is not what it was.
     """
-    from finsent.pipeline.publishing import in_words, publish_decision
-
     require_signature(who, why)
     name, client = config.registered_model, connect(home)
     current, target = stages.rollback_plan(home, name)
@@ -121,8 +118,7 @@ def rollback(config: Config, home: Home, who: str, why: str) -> PromotionResult:
     reason = f"Rolled back from version {current} to {target} by {who}: {why}"
     record_entry(config, home, client, target, {**entry, "decision": "promote", "reasons": [reason]})
     stages.rollback(home, name)
-    fallen = in_words(current, Decision("refuse", (), (reason,)), "rolled back", who=who, why=why)
-    publish_decision(home, get_version(client, name, current), fallen)
+    _tell(config, home, current, "rolled_back", Decision("refuse", (), (reason,)), {"who": who, "why": why})
     return PromotionResult(target, "promoted", (reason,), (rule,), current, champion(home, name))
 
 
@@ -211,18 +207,20 @@ def _publish(config: Config, home: Home, case: Case, action: str, signed: dict[s
 
     Runs again when a killed command is run again, so it must replace what it wrote before.
     """
-    from finsent.pipeline.publishing import in_words, publish_decision
+    passed, waits = case.decision.decision == "promote", action == GATE and config.gate.approval == "required"
+    outcome = "rejected" if action == REJECT else "refused" if not passed else "pending_approval" if waits else "promoted"
+    if passed and signed:
+        outcome = "approved"
+    _tell(config, home, case.version, outcome, case.decision, signed)
 
-    passed = case.decision.decision == "promote"
-    waits = action == GATE and config.gate.approval == "required"
-    outcome: Outcome = "promoted" if passed and not waits else "waits" if passed else "refused"
-    if action == REJECT:
-        outcome = "rejected"
-    publish_decision(
-        home,
-        get_version(connect(home), config.registered_model, case.version),
-        in_words(case.version, case.decision, outcome, **signed),
-    )
+
+def _tell(config: Config, home: Home, version: str, outcome: str, decision: Decision, signed: dict[str, str]) -> None:
+    from finsent.pipeline.publishing import publish_decision
+    from finsent.registry.verdicts import decided
+
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    verdict = decided(version, outcome, decision.reasons, decision.rules, when=now, **signed)
+    publish_decision(home, get_version(connect(home), config.registered_model, version), verdict)
 
 
 def already_champion(home: Home, name: str, version: str) -> PromotionResult:

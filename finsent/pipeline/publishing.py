@@ -3,9 +3,8 @@
 import json
 import tempfile
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,13 +26,11 @@ if TYPE_CHECKING:
 
     from finsent.data.dataset import Split
     from finsent.pipeline.gathering import Measured
-    from finsent.registry.gate import Decision
 
 EVIDENCE_FOLDER = "evaluation"
 """Where evidence, predictions, plots, report and card lie among the training run's artifacts."""
 MATERIAL: Final = "pages.json"
 """What report and card are made of besides the evidence."""
-Outcome = Literal["foreseen", "promoted", "waits", "refused", "rejected", "rolled back"]
 
 
 def keep(
@@ -56,6 +53,7 @@ def keep(
     from finsent.registry.gate import against_floors
     from finsent.registry.stages import set_candidate
     from finsent.registry.tracking import connect, log_dataset
+    from finsent.registry.verdicts import would_say
     from finsent.registry.versions import log_model_metrics, set_tags
 
     client, version = connect(home), evidence.model_version
@@ -81,8 +79,7 @@ def keep(
         record_evidence(config, home, client, evidence, content)
         short = [rule.reason for rule in against_floors(evidence, config.gate) if rule.status != "pass"]
         set_candidate(home, config.registered_model, version, short)
-        verdict = in_words(version, consider(config, home, version), "foreseen")
-        _publish(client, record.run_id, folder, evidence, verdict)
+        _publish(client, record.run_id, folder, evidence, would_say(consider(config, home, version), version))
     assert evidence.metrics is not None, "measured above"  # noqa: S101 - tells the type checker
     tags = {
         "evaluation_run": record.run_id,
@@ -118,28 +115,6 @@ def publish_decision(home: Home, record: "ModelVersion", verdict: Verdict) -> No
         raise ServiceError(
             f"the report of version {record.version!r} cannot be written to MLflow ({error}). Try again."
         ) from error
-
-
-def in_words(version: str, decision: "Decision", outcome: Outcome, **signed: str) -> Verdict:
-    """A decision as the pages tell it; `signed` holds `who` and `why` where a person decided."""
-    passed = decision.decision == "promote"
-    heading = {
-        "foreseen": f"Version {version} {'would pass the gate' if passed else 'would be refused'} now; nothing is decided yet",
-        "promoted": f"Version {version} was promoted",
-        "waits": f"Version {version} passed the gate and waits for approval",
-        "refused": f"Version {version} was refused",
-        "rejected": f"Version {version} passed the gate and was rejected by a person",
-        "rolled back": f"Version {version} was champion and was rolled back",
-    }[outcome]
-    return Verdict(
-        heading=heading,
-        favourable=passed and outcome not in {"rejected", "rolled back"},
-        reasons=decision.reasons,
-        rules=tuple((rule.name, rule.value, rule.threshold, rule.status, rule.reason) for rule in decision.rules),
-        when=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        who=signed.get("who"),
-        why=signed.get("why"),
-    )
 
 
 def _publish(client: "MlflowClient", run_id: str, folder: Path, evidence: Evidence, verdict: Verdict | None) -> None:

@@ -23,14 +23,15 @@ def decided(
     who: str | None = None,
     why: str | None = None,
 ) -> Verdict:
-    """A decision that was made: `outcome` is promoted, pending_approval, refused, approved or rejected."""
+    """A decision that was made: `outcome` is promoted, pending_approval, refused, approved, rejected or rolled_back."""
     said = {
         "promoted": "was promoted: it is the champion",
         "approved": "was approved: it is the champion",
         "pending_approval": "passed the gate and waits for approval",
         "rejected": "was rejected by a person",
         "refused": "was refused by the gate",
-    }.get(outcome, f"was decided on: {outcome}")
+        "rolled_back": "was champion and was rolled back",
+    }[outcome]
     favourable = outcome in {"promoted", "approved", "pending_approval"}
     return Verdict(f"Version {version} {said}", favourable, tuple(reasons), rule_rows(rules), when, who, why)
 
