@@ -53,7 +53,7 @@ def slices(evidence: Any) -> str:
             with_interval(found["accuracy"], found["accuracy_interval"]),
             found["macro_f1"],
             found.get("champion_accuracy"),
-            found["floor_accuracy"],
+            found.get("floor_accuracy"),
         )
         for dimension, value, found in shown
     ]

@@ -120,12 +120,10 @@ def evidence_of(sections: dict[str, Any]) -> Evidence:
 
 def _robustness(own: Measured, rival: Measured | None, *, masked: bool) -> dict[str, Any]:
     found = {name: asdict(check) for name, check in own.checks.items()}
-    if masked:
-        for check in found.values():
-            check["examples"] = [
-                example | {key: mask_shown(example[key]) for key in ("original", "changed")} for example in check["examples"]
-            ]
-    for name, check in (rival.checks if rival else {}).items():
-        if name in found:
-            found[name]["champion_failure_rate"] = check.failure_rate
+    for name, record in found.items():
+        if masked:
+            shown = ("original", "changed")
+            record["examples"] = [example | {key: mask_shown(example[key]) for key in shown} for example in record["examples"]]
+        if rival is not None and name in rival.checks:
+            record["champion_failure_rate"] = rival.checks[name].failure_rate
     return found

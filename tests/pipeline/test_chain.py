@@ -56,13 +56,14 @@ def test_train_evaluate_and_refuse(quick: Config, mlflow_home: Home, tmp_path: P
     evidence = result.evidence
     assert evidence.n_test == evidence.metrics["n"] > 500
     assert evidence.leaks == 0
-    assert evidence.baseline["accuracy"] > 0.7
+    assert evidence.floors["tfidf"]["accuracy"] > 0.7
     assert evidence.champion_version is None
     assert evidence.round_trip["max_logit_difference"] == 0.0
     assert evidence.round_trip["head_hash_equal"]
     artifacts = {item.path for item in client.list_artifacts(trained.run_id, "evaluation")}
     assert {
-        f"evaluation/{name}" for name in ("evidence.json", "report.html", "confusion.png", "predictions.parquet")
+        f"evaluation/{name}"
+        for name in ("evidence.json", "report.html", "model_card.html", "confusion.png", "predictions.parquet")
     } <= artifacts
 
     decision = promote(quick, mlflow_home)

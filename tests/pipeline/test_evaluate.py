@@ -68,6 +68,6 @@ def test_a_version_trained_here_says_what_a_naive_split_would_have_claimed(serve
     assert naive["held_out_accuracy"] == evidence.metrics["accuracy"]
     expected = (1 - leak) * naive["held_out_accuracy"] + leak * naive["training_accuracy"]
     assert naive["claimed_accuracy"] == pytest.approx(expected)
-    assert claim_in_words(naive) in reports.evaluation(EvaluationResult("run", served.version, evidence, 1.0, 1.0))
+    assert claim_in_words(naive) in reports.evaluation(EvaluationResult("run", served.version, evidence, 1.0, 1.0, 1.0))
     record = tracking.connect(served.home).get_model_version("finsent", served.version)
     assert claim_in_words(naive) in record.description
