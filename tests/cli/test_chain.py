@@ -19,7 +19,7 @@ def test_evaluate_json_has_what_is_promised(finsent: "Finsent", served: "Served"
     file = tmp_path / "labelled.csv"
     rows = [f"firm {i} {'beats' if i % 2 else 'misses'} estimates,{'Bullish' if i % 2 else 'Bearish'}" for i in range(20)]
     file.write_text("\n".join(["text,label", *rows]), encoding="utf-8")
-    said = finsent("evaluate", "--data", file, *served.options, "--json")
+    said = finsent("evaluate", served.version, "--data", file, *served.options, "--json")
     found = said.json()
     assert said.code == 0
     assert found["n"] == 20

@@ -95,7 +95,7 @@ def test_retraining_runs_the_chain_and_a_refusal_is_a_completed_run(served: "Ser
     decision = artifacts("gate-decision")[0]
     assert decision.data.startswith(f"# Version {result.training.model_version} of finsent was refused")
     assert f"Version {served.version} stays champion." in decision.data
-    assert {row["score"] for row in _rows(artifacts("metrics")[0])} == {"accuracy", "macro_f1"}
+    assert {row["score"] for row in _rows(artifacts("metrics")[0])} == {"accuracy", "macro_f1", "mcc", "ece", "brier"}
     assert any(row["figure"] == "optimiser steps" for row in _rows(artifacts("training")[0]))
     assert "mlflow ui" in artifacts("mlflow-run")[0].data
 
