@@ -27,6 +27,12 @@ WHY = click.option("--why", metavar="TEXT", required=True, help="Why; goes into 
 
 def register(group: click.Group) -> None:
     """Add the commands in the order of the work."""
+    _register_training(group)
+    _register_decisions(group)
+    _register_use(group)
+
+
+def _register_training(group: click.Group) -> None:
     command(
         group,
         "train",
@@ -63,6 +69,9 @@ def register(group: click.Group) -> None:
             click.option("--split", type=click.Choice(SPLITS), default="test", show_default=True, help="Rows of the table."),
         ),
     )(_evaluate)
+
+
+def _register_decisions(group: click.Group) -> None:
     command(
         group,
         "promote",
@@ -92,6 +101,9 @@ def register(group: click.Group) -> None:
         epilog=examples("finsent rollback --why 'complaints since noon'"),
         options=(WHO, WHY),
     )(_rollback)
+
+
+def _register_use(group: click.Group) -> None:
     command(
         group,
         "predict",

@@ -98,6 +98,10 @@ def evaluation(result: Any) -> str:
         parts.append(floors(evidence))
     if evidence.slices:
         parts.append(slices(evidence))
+    if result.candidate is not None:
+        following = f" Next: finsent promote --version {result.model_version}" if result.candidate else ""
+        stands = "It is a candidate: it beats" if result.candidate else "It is no candidate: it does not beat"
+        parts.append(f"{stands} every floor significantly.{following}")
     parts.append(lines(evidence))
     if evidence.leaks_unknown_because:
         parts.append(evidence.leaks_unknown_because)

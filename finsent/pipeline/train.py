@@ -86,7 +86,7 @@ def train(config: Config, home: Home, *, resume: str | None = None) -> TrainResu
         note(run_id)
         if resume is not None:
             _log.warning("taking up the interrupted training of run %s from its checkpoint", run_id)
-        _log_splits(client, run_id, home, data, train=rows, validation=validation)
+        log_splits(client, run_id, home, data.version, data.fingerprint, train=rows, validation=validation)
         same_everywhere(world, _Assignment(data.version, run_id))
         with log_series(client, run_id) as log:
             trained = run_loop(
@@ -112,8 +112,8 @@ def train(config: Config, home: Home, *, resume: str | None = None) -> TrainResu
     )
 
 
-def _log_splits(
-    client: "MlflowClient", run_id: str, home: Home, data: "DataVersion", *, train: "Split", validation: "Split"
+def log_splits(
+    client: "MlflowClient", run_id: str, home: Home, version: int, fingerprint: str, *, train: "Split", validation: "Split"
 ) -> None:
     """Link the run to the rows that it trains on and is looked at with."""
     from finsent.registry.tracking import log_dataset
@@ -124,8 +124,8 @@ def _log_splits(
             run_id,
             home,
             table="tweets",
-            version=data.version,
-            fingerprint=data.fingerprint,
+            version=version,
+            fingerprint=fingerprint,
             context=context,
             split=name,
             rows=len(split.texts),
@@ -214,6 +214,31 @@ def _run_and_folder(config: Config, home: Home, data: "DataVersion", digest: str
             yield run_id
 
 
+def manifest_of(
+    config: Config, version: int, fingerprint: str, trained: "Trained", *, git_sha: str | None, lock_hash: str
+) -> "Manifest":
+    """What an adapter that was just trained on version `version` of the data is made from; its files are not listed yet."""
+    from finsent.model.manifest import Manifest
+
+    return Manifest(
+        base_name=config.model.name,
+        base_revision=trained.base.revision,
+        base_fingerprint=trained.base.fingerprint,
+        embedded=config.model.embedded,
+        quantization=config.model.quantization,
+        labels=LABELS,
+        max_length=config.model.max_length,
+        padding_side=config.model.padding_side,
+        pad_token_id=trained.pad_token_id,
+        data_version=version,
+        data_fingerprint=fingerprint,
+        split_rule=f"near-duplicate groups by hash, salt {config.data.split_salt!r}",
+        config=config.model_dump(mode="json"),
+        git_sha=git_sha,
+        lock_hash=lock_hash,
+    )
+
+
 def _finish_adapter(
     config: Config, home: Home, data: "DataVersion", trained: "Trained", validation: "Split"
 ) -> "tuple[NDArray[np.float32], Manifest]":
@@ -227,29 +252,13 @@ def _finish_adapter(
     from finsent.model.adapter import load_adapter
     from finsent.model.engine import predict_logits, probabilities
     from finsent.model.head import head_sha256
-    from finsent.model.manifest import ABSTAIN_BELOW, PROBE, Manifest, write_manifest
+    from finsent.model.manifest import ABSTAIN_BELOW, PROBE, write_manifest
     from finsent.model.opening import open_engine
     from finsent.provenance import lock_hash
     from finsent.registry.card import render_card
     from finsent.registry.tracking import git_sha
 
-    manifest = Manifest(
-        base_name=config.model.name,
-        base_revision=trained.base.revision,
-        base_fingerprint=trained.base.fingerprint,
-        embedded=config.model.embedded,
-        quantization=config.model.quantization,
-        labels=LABELS,
-        max_length=config.model.max_length,
-        padding_side=config.model.padding_side,
-        pad_token_id=trained.pad_token_id,
-        data_version=data.version,
-        data_fingerprint=data.fingerprint,
-        split_rule=f"near-duplicate groups by hash, salt {config.data.split_salt!r}",
-        config=config.model_dump(mode="json"),
-        git_sha=git_sha(),
-        lock_hash=lock_hash(),
-    )
+    manifest = manifest_of(config, data.version, data.fingerprint, trained, git_sha=git_sha(), lock_hash=lock_hash())
     write_manifest(trained.adapter, manifest)
     loaded = load_adapter(trained.adapter, home)
     probes = validation.texts[:PROBES]

@@ -13,7 +13,6 @@ import numpy as np
 from finsent.config import Config
 from finsent.errors import FinsentError
 from finsent.home import Home
-from finsent.labels import LABELS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -138,26 +137,12 @@ def _score(config: Config, home: Home, data: TrialData, trained: "Trained") -> d
     from finsent.evaluation.metrics import compute_metrics
     from finsent.model.adapter import load_adapter
     from finsent.model.engine import predict_logits
-    from finsent.model.manifest import Manifest, write_manifest
+    from finsent.model.manifest import write_manifest
     from finsent.model.opening import open_engine
+    from finsent.pipeline.train import manifest_of
 
-    manifest = Manifest(
-        base_name=config.model.name,
-        base_revision=trained.base.revision,
-        base_fingerprint=trained.base.fingerprint,
-        embedded=config.model.embedded,
-        quantization=config.model.quantization,
-        labels=LABELS,
-        max_length=config.model.max_length,
-        padding_side=config.model.padding_side,
-        pad_token_id=trained.pad_token_id,
-        data_version=data.version,
-        data_fingerprint=data.fingerprint,
-        split_rule=f"near-duplicate groups by hash, salt {config.data.split_salt!r}",
-        config=config.model_dump(mode="json"),
-        git_sha=None,
-        lock_hash="",  # thrown away once it is scored
-    )
+    # of an adapter that is thrown away once it is scored
+    manifest = manifest_of(config, data.version, data.fingerprint, trained, git_sha=None, lock_hash="")
     write_manifest(trained.adapter, manifest)
     texts, labels = data.validation.texts, data.validation.labels
     loaded = open_engine(load_adapter(trained.adapter, home), config.engine, rows=len(texts))

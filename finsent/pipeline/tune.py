@@ -224,7 +224,8 @@ def _run(
     client: "MlflowClient", config: Config, home: Home, data: TrialData, name: str, space: Space, run_id: str | None
 ) -> Iterator[str]:
     """The search's run, opened again or new, with the splits that it works on; nested runs left open by a kill are ended."""
-    from finsent.registry.tracking import log_dataset, start_run
+    from finsent.pipeline.train import log_splits
+    from finsent.registry.tracking import start_run
     from finsent.training.space import described
 
     if run_id is not None:
@@ -235,19 +236,8 @@ def _run(
             client.set_terminated(left.info.run_id, status="KILLED")
     tags = {"study": name, "data_version": str(data.version), "space": json.dumps(described(space))[:5000]}
     with start_run(config, home, kind=KIND, tags=tags, resume=run_id) as opened:
-        for split, rows, context in (("train", data.train, "training"), ("validation", data.validation, "validation")):
-            if run_id is None:
-                log_dataset(
-                    client,
-                    opened,
-                    home,
-                    table="tweets",
-                    version=data.version,
-                    fingerprint=data.fingerprint,
-                    context=context,
-                    split=split,
-                    rows=len(rows.texts),
-                )
+        if run_id is None:
+            log_splits(client, opened, home, data.version, data.fingerprint, train=data.train, validation=data.validation)
         yield opened
 
 

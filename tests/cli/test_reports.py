@@ -9,8 +9,15 @@ from finsent.evaluation.evidence import Evidence
 from finsent.registry.gate import RuleResult, decide
 
 
-def said(evidence: Evidence) -> str:
-    return reports.evaluation(SimpleNamespace(evidence=evidence, model_version="4", data=None, n_in_training=None))
+def said(evidence: Evidence, *, candidate: bool | None = True) -> str:
+    result = SimpleNamespace(evidence=evidence, model_version="4", data=None, n_in_training=None, candidate=candidate)
+    return reports.evaluation(result)
+
+
+def test_an_evaluation_says_whether_the_version_may_stand_for_promotion(specimen: Any) -> None:
+    assert "candidate: it beats every floor significantly. Next: finsent promote --version 4" in said(specimen.evidence)
+    assert "no candidate: it does not beat every floor significantly." in said(specimen.evidence, candidate=False)
+    assert "candidate" not in said(specimen.evidence, candidate=None)
 
 
 def test_an_evaluation_is_told_in_a_screen_and_a_half(specimen: Any) -> None:

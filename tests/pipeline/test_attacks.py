@@ -64,7 +64,7 @@ def re_sign(home, version, **changes):
     tracking.connect(home).set_model_version_tag("finsent", version, "manifest_sha256", sha256(folder / MANIFEST))
 
 
-def refused(home, reason, rule=None, config=AUTOMATIC):
+def assert_refused(home, reason, rule=None, config=AUTOMATIC):
     """Promotion of version 2 is refused for the reason, on record, and the champion stays."""
     result = promote(config, home, version="2")
     assert result.decision == "refused"
@@ -86,7 +86,7 @@ def test_01_flipped_byte_in_the_adapter(arena):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    result = refused(arena, "'adapter_model.safetensors' in", "artifact")
+    result = assert_refused(arena, "'adapter_model.safetensors' in", "artifact")
     assert "is damaged or was changed" in result.reasons[0]
     assert "SHA-256 differs" in result.reasons[0]
 
@@ -96,11 +96,11 @@ def test_02_swapped_label_map(arena, signed):
     labels = ("Bullish", "Neutral", "Bearish")
     if signed:
         re_sign(arena, "2", labels=labels)
-        refused(arena, "the adapter's label order is ('Bullish', 'Neutral', 'Bearish')", "artifact")
+        assert_refused(arena, "the adapter's label order is ('Bullish', 'Neutral', 'Bearish')", "artifact")
     else:
         path = artifact(arena, "2") / MANIFEST
         path.write_text(json.dumps(json.loads(path.read_text()) | {"labels": labels}))
-        refused(arena, "manifest of version '2' of 'finsent' is not the one that was registered", "artifact")
+        assert_refused(arena, "manifest of version '2' of 'finsent' is not the one that was registered", "artifact")
 
 
 @pytest.mark.parametrize("signed", [False, True])
@@ -108,9 +108,9 @@ def test_03_head_replaced(arena, make_adapter, signed):
     shutil.copyfile(make_adapter(2) / "adapter_model.safetensors", artifact(arena, "2") / "adapter_model.safetensors")
     if signed:
         re_sign(arena, "2")
-        refused(arena, "is not the one that the evidence is about", "artifact")
+        assert_refused(arena, "is not the one that the evidence is about", "artifact")
     else:
-        refused(arena, "SHA-256 differs", "artifact")
+        assert_refused(arena, "SHA-256 differs", "artifact")
 
 
 @pytest.mark.parametrize("where", ["manifest", "registry"])
@@ -119,23 +119,23 @@ def test_04_base_precision_changed(arena, where):
         manifest = Manifest.model_validate_json((artifact(arena, "2") / MANIFEST).read_text())
         assert manifest.quantization.kind == "nf4"
         re_sign(arena, "2", quantization=manifest.quantization.model_copy(update={"kind": "none"}))
-        refused(arena, "is not the one that the evidence is about", "artifact")
+        assert_refused(arena, "is not the one that the evidence is about", "artifact")
     else:
         tracking.connect(arena).set_model_version_tag("finsent", "2", "quantization", "none")
-        refused(arena, "quantization 'none' instead of 'nf4'", "artifact")
+        assert_refused(arena, "quantization 'none' instead of 'nf4'", "artifact")
 
 
 @pytest.mark.parametrize("change", [{"ece": None}, {"ece": math.nan}, {"metrics": None}, {"robustness": None}])
 def test_05_missing_metric(arena, change):
     take(arena, evidence_of(arena, "2", champion="1").model_copy(update=change))
-    refused(arena, f"Evidence is missing or not a number: {next(iter(change))}", "evidence_complete")
+    assert_refused(arena, f"Evidence is missing or not a number: {next(iter(change))}", "evidence_complete")
 
 
 @pytest.mark.parametrize("leaks", [3, None])
 def test_06_test_rows_in_training(arena, leaks):
     why = None if leaks else "It is not known what the version trained on."
     take(arena, evidence_of(arena, "2", champion="1").model_copy(update={"leaks": leaks, "leaks_unknown_because": why}))
-    refused(arena, why or "Pairs of equal or nearly equal tweets across splits: 3, required exactly 0", "leaks")
+    assert_refused(arena, why or "Pairs of equal or nearly equal tweets across splits: 3, required exactly 0", "leaks")
 
 
 @pytest.mark.parametrize("how", ["another champion", "too late"])
@@ -173,9 +173,9 @@ def _wait_until(moment):
 
 def test_08_gate_loosened_after_the_evidence_was_taken(arena):
     take(arena, evidence_of(arena, "2", champion="1", accuracy=0.45))
-    refused(arena, "Accuracy: 0.45, required at least 0.5", "accuracy")
+    assert_refused(arena, "Accuracy: 0.45, required at least 0.5", "accuracy")
     loose = AUTOMATIC.model_copy(update={"gate": AUTOMATIC.gate.model_copy(update={"min_accuracy": 0.1})})
-    refused(arena, "Rules are set before a look, not after", "rules_declared", config=loose)
+    assert_refused(arena, "Rules are set before a look, not after", "rules_declared", config=loose)
 
 
 @pytest.mark.parametrize("version", ["2", "3"])
@@ -258,7 +258,7 @@ def test_10_edited_ledger(arena, how):
 def test_evidence_changed_after_it_was_taken(arena):
     take(arena, evidence_of(arena, "2", champion="1", accuracy=0.45))
     leave(arena, "2", evidence_of(arena, "2", champion="1", accuracy=0.95).model_dump_json())
-    refused(arena, "was changed after it was taken", "evidence")
+    assert_refused(arena, "was changed after it was taken", "evidence")
 
 
 def test_evidence_that_nobody_took(arena, make_adapter):
@@ -275,4 +275,4 @@ def test_good_evidence_of_before_is_not_put_back_over_worse(arena):
     content = Path(client.download_artifacts(run_id, "evaluation/evidence.json")).read_text(encoding="utf-8")
     take(arena, evidence_of(arena, "2", champion="1", accuracy=0.45))
     leave(arena, "2", content)
-    refused(arena, "was changed after it was taken", "evidence")
+    assert_refused(arena, "was changed after it was taken", "evidence")

@@ -78,6 +78,7 @@ def test_train_evaluate_and_refuse(quick: Config, mlflow_home: Home, tmp_path: P
     assert other.run_id != result.run_id
 
 
+@pytest.mark.long
 def test_a_killed_training_is_taken_up_and_ends_in_the_same_weights(quick: Config, mlflow_home: Home, tmp_path: Path) -> None:
     ingest(quick, mlflow_home, sample_sources(2))
     script = tmp_path / "train.py"

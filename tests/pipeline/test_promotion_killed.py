@@ -167,7 +167,7 @@ def uninterrupted(moments):
     return run
 
 
-def check(moments, uninterrupted, name, place):
+def assert_recovers(moments, uninterrupted, name, place):
     made, ended, new = uninterrupted(name)
     kept = moment(moments, name)
     home = kept.restore()
@@ -201,11 +201,13 @@ def test_killed_between_record_and_alias_and_right_after_the_alias(moments, unin
     """The two places that matter most; the long test goes through all of them."""
     made = uninterrupted(name)[0]
     alias = next(place for place, write in enumerate(made) if "alias" in write)
-    check(moments, uninterrupted, name, made.index("log_artifact") if when == "recorded" else min(alias + 1, len(made) - 1))
+    assert_recovers(
+        moments, uninterrupted, name, made.index("log_artifact") if when == "recorded" else min(alias + 1, len(made) - 1)
+    )
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_killed_at_every_place(moments, uninterrupted, name):
     for place in range(len(uninterrupted(name)[0])):
-        check(moments, uninterrupted, name, place)
+        assert_recovers(moments, uninterrupted, name, place)

@@ -182,7 +182,8 @@ def test_the_test_split_has_no_say_and_one_trial_runs_in_any_time(searched: Sear
     assert learnt(found) == learnt(searched.result)[:1]
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_search_that_was_cut_off_ends_as_one_that_was_not(
     searched: Searched, fresh: Home, tmp_path: Path, how: signal.Signals
 ) -> None:
