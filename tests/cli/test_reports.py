@@ -82,7 +82,11 @@ def test_what_no_rule_says_is_said_above_the_rules() -> None:
     assert text.endswith("1 of 1 rules passed.")
     appraisal = SimpleNamespace(
         evaluation=SimpleNamespace(
-            evidence=Evidence(model_name="f", model_version="4"), model_version="4", data=None, n_in_training=None
+            evidence=Evidence(model_name="f", model_version="4"),
+            model_version="4",
+            data=None,
+            n_in_training=None,
+            candidate=False,
         ),
         verdict=SimpleNamespace(decision="refuse", rules=(rule,), reasons=("The evidence is void.",)),
     )
