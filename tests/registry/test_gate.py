@@ -1,150 +1,15 @@
-"""The gate: every rule by table, every gap by property, its error rate by simulation."""
+"""The gate: every rule by table, every gap by property."""
 
-import copy
 import math
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finsent.config import GateConfig
 from finsent.evaluation.evidence import Evidence
-from finsent.evaluation.statistics import accuracy_difference, bootstrap, class_f1, confusion_matrix, mcnemar, paired_bootstrap
-from finsent.labels import LABELS
-from finsent.registry.gate import FLOORS, decide, rules_digest
-
-RULES = GateConfig()
-DIFFERENCE = {"difference": 0.02, "standard_error": 0.01, "low": 0.0, "high": 0.04, "level": 0.95}
-CONFUSION = [[850, 90, 60], [80, 1100, 20], [50, 30, 720]]
-
-
-def metrics_of(confusion):
-    counts = np.asarray(confusion)
-    n, hits, truth, guessed = counts.sum(), np.diagonal(counts), counts.sum(axis=1), counts.sum(axis=0)
-    f1 = class_f1(counts)
-    columns = zip(LABELS, hits / np.maximum(guessed, 1), hits / np.maximum(truth, 1), f1, truth, strict=True)
-    per_class = {
-        label: {"precision": float(p), "recall": float(r), "f1": float(f), "support": int(s)} for label, p, r, f, s in columns
-    }
-    return {
-        "n": int(n),
-        "accuracy": float(hits.sum() / n),
-        "macro_f1": float(f1.mean()),
-        "mcc": 0.7,
-        "per_class": per_class,
-        "confusion": counts.tolist(),
-    }
-
-
-def passing(champion="3"):
-    """Evidence that every rule accepts, as plain data."""
-    interval = {"low": 0.01, "high": 0.05, "level": 0.95}
-    significant = {"only_a": 130, "only_b": 60, "p_one_sided": 2e-7, "p_two_sided": 4e-7}
-    metrics = metrics_of(CONFUSION)
-    compared = {
-        "metrics": metrics_of([[800, 120, 80], [120, 1050, 30], [70, 50, 680]]),
-        "mcnemar": significant,
-        "paired_bootstrap": {
-            "macro_f1_difference": DIFFERENCE,
-            "class_f1_difference": {label: dict(DIFFERENCE) for label in LABELS},
-        },
-        "power": {
-            "groups": 2900,
-            "discordant_share": 0.06,
-            "detectable_difference": 0.012,
-            "alpha": 0.05,
-            "power": 0.8,
-        },
-    }
-    scores = {"accuracy": 0.89, "accuracy_interval": interval, "macro_f1": 0.88, "mcc": 0.8, "floor_accuracy": 0.8}
-    if champion:
-        scores["accuracy_difference"] = DIFFERENCE
-    floor = {"accuracy": 0.8, "macro_f1": 0.78, "mcnemar": significant}
-    check = {"n": 300, "failure_rate": 0.05, "interval": interval}
-    return {
-        "model_name": "finsent",
-        "model_version": "4",
-        "data_version": 7,
-        "data_fingerprint": "abc",
-        "n_test": 3000,
-        "metrics": metrics,
-        "intervals": dict.fromkeys(("accuracy", "macro_f1", "mcc", "ece", "brier"), interval),
-        "slices": {
-            "source": {"pyfin": {"n": 1000, **copy.deepcopy(scores)}, "zeroshot": {"n": 2000, **copy.deepcopy(scores)}},
-            "emoji": {"with": {"n": 100, **copy.deepcopy(scores)}, "without": {"n": 2900, **copy.deepcopy(scores)}},
-        },
-        "ece": 0.02,
-        "temperature": 1.3,
-        "calibration": {
-            "brier": 0.2,
-            "ece_before_scaling": 0.08,
-            "abstention": {"target_precision": 0.9, "threshold": 0.6, "coverage": 0.9, "precision": 0.92},
-        },
-        "leaks": 0,
-        "floors": {name: copy.deepcopy(floor) for name in FLOORS},
-        "robustness": {
-            "typos": {"kind": "invariance", **check},
-            "case": {"kind": "invariance", **check},
-            "negation": {"kind": "direction", **check},
-        },
-        "champion_version": champion,
-        "champion_compared": champion is not None,
-        "champion": compared if champion else None,
-        "round_trip": {
-            "max_logit_difference": 1e-4,
-            "head_hash_equal": True,
-            "labels_equal": True,
-            "padding_equal": True,
-            "max_padding_difference": 1e-4,
-            "max_batch_difference": 1e-4,
-        },
-        "manifest_sha256": "cd" * 32,
-        "rules_sha256": rules_digest(RULES),
-        "looks": {"at_these_rows": 1, "at_any_rows": 3},
-        "speed": {
-            "device": "cpu",
-            "rows_per_second": 400.0,
-            "latency_ms_p50": 8.0,
-            "latency_ms_p95": 11.0,
-            "hours_per_million": 0.7,
-            "cost_per_million": None,
-        },
-    }
-
-
-def put(data, path, value):
-    """A copy of `data` with the value at the dotted path replaced."""
-    changed = copy.deepcopy(data)
-    *parents, last = path.split(".")
-    place = changed
-    for key in parents:
-        place = place[key]
-    place[last] = value
-    return changed
-
-
-def leaves(data, prefix=""):
-    """Dotted paths of all values and sections."""
-    for key, value in data.items():
-        yield f"{prefix}{key}"
-        if isinstance(value, dict):
-            yield from leaves(value, f"{prefix}{key}.")
-
-
-def remove(data, path):
-    changed = copy.deepcopy(data)
-    *parents, last = path.split(".")
-    place = changed
-    for key in parents:
-        place = place[key]
-    del place[last]
-    return changed
-
-
-def unchecked(data):
-    """Evidence whose sections nobody validated, as `model_copy` makes it."""
-    return Evidence(model_name="finsent", model_version="4").model_copy(update=data)
+from finsent.registry.gate import decide, rules_digest
+from tests.registry.whole_evidence import RULES, leaves, passing, put, remove, unchecked
 
 
 def test_whole_and_good_evidence_promotes():
@@ -347,55 +212,6 @@ def test_evidence_round_trips_through_json():
     assert back.model_copy(update={"ece": 0.0}) == evidence.model_copy(update={"ece": 0.0})
     whole = Evidence(**passing())
     assert Evidence.model_validate_json(whole.model_dump_json()) == whole
-
-
-def compared(rng, n, disagreement, advantage):
-    """Evidence of a challenger whose accuracy is really `advantage` above the champion's, on `n` simulated rows."""
-    labels = rng.choice(3, n, p=[0.3, 0.45, 0.25])
-    wrong = (labels + rng.integers(1, 3, n)) % 3
-    draw = rng.random(n)
-    only_challenger = draw < (disagreement + advantage) / 2
-    only_champion = (draw >= (disagreement + advantage) / 2) & (draw < disagreement)
-    neither = (draw >= disagreement) & (rng.random(n) < 0.12)
-    challenger = np.where(only_champion | neither, wrong, labels)
-    champion = np.where(only_challenger | neither, wrong, labels)
-    groups = [str(group) for group in rng.integers(0, n, n)]
-    own, other = confusion_matrix(labels, challenger), confusion_matrix(labels, champion)
-    data = passing()
-    record = data["slices"]["source"]["pyfin"] | {"n": n}
-    data |= {
-        "n_test": n,
-        "metrics": metrics_of(own),
-        "intervals": data["intervals"] | bootstrap(labels, challenger, groups, 100),
-        "slices": {
-            "source": {"simulated": record | {"accuracy_difference": accuracy_difference(labels, challenger, champion, groups)}}
-        },
-    }
-    data["champion"] = {
-        "metrics": metrics_of(other),
-        "mcnemar": mcnemar(labels, challenger, champion, groups),
-        "paired_bootstrap": paired_bootstrap(labels, challenger, champion, groups, 200, seed=int(rng.integers(1 << 31))),
-        "power": data["champion"]["power"],
-    }
-    return Evidence(**data)
-
-
-def test_equal_models_are_promoted_at_most_at_the_declared_level():
-    rng = np.random.default_rng(20240521)
-    promoted = higher = 0
-    for _ in range(300):
-        evidence = compared(rng, n=1500, disagreement=0.07, advantage=0.0)
-        promoted += decide(evidence, RULES, "3").decision == "promote"
-        higher += evidence.metrics["accuracy"] > evidence.champion["metrics"]["accuracy"]
-    noise = 2.6 * math.sqrt(RULES.alpha * (1 - RULES.alpha) / 300)
-    assert promoted / 300 <= RULES.alpha + noise
-    assert higher / 300 > 0.4, "the rule 'higher score wins' promotes nearly half of the equal models"
-
-
-def test_a_clearly_better_model_is_promoted():
-    rng = np.random.default_rng(7)
-    decisions = [decide(compared(rng, n=3000, disagreement=0.08, advantage=0.025), RULES, "3").decision for _ in range(40)]
-    assert decisions.count("promote") >= 38
 
 
 def test_a_slice_too_small_to_judge_is_named_and_decides_nothing():
