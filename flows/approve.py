@@ -83,7 +83,7 @@ def approve(
     filled = suspend_flow_run(
         wait_for_input=ApprovalForm.with_initial_data(description=f"{asked.text}\n\n{where}"),
         timeout=max(int(seconds), _ATTENTION),
-        key=KEY,
+        key=f"{KEY}-{asked.version}",  # a newer challenger is another question
     )
     result = decide_version(setup, asked.version, filled.verdict.value, filled.who, filled.why)
     return concluded(result, result)

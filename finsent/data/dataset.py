@@ -134,6 +134,11 @@ def fingerprint_table(home: Home, version: int | None = None) -> str:
     return fingerprint_rows(tables.batches(home, "tweets", FINGERPRINTED, version=version))
 
 
+def fingerprint_split(home: Home, split: SplitName, version: int) -> str:
+    """Fingerprint of the rows of one split."""
+    return fingerprint_rows(tables.batches(home, "tweets", FINGERPRINTED, version=version, filters=[("split", "=", split)]))
+
+
 def subtract_fingerprint(whole: str, part: str) -> str:
     """Fingerprint of what is left of the rows of `whole` without those of `part`."""
     return f"{(int(whole, 16) - int(part, 16)) % _MODULUS:032x}"

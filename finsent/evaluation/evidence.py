@@ -239,6 +239,8 @@ class Evidence(BaseModel):
     """Version of the table `tweets` that the test rows come from."""
     data_fingerprint: str | None = None
     """Fingerprint of that data version."""
+    test_fingerprint: str | None = None
+    """Fingerprint of its test rows alone."""
     n_test: int | None = None
     """Held-out rows scored."""
     metrics: Annotated[MetricsRecord | None, _Plain] = None

@@ -34,6 +34,12 @@ Labels = NDArray[np.int64]
 Kind = Literal["invariance", "direction"]
 
 NEUTRAL: Final = LABEL2ID["Neutral"]
+CHECKS: Final[Mapping[str, Kind]] = {
+    **dict.fromkeys(INVARIANCE, "invariance"),
+    **dict.fromkeys(DIRECTION, "direction"),
+    "negation_templates": "direction",
+}
+"""Every check by name."""
 SHOWN: Final = 5
 """Failures shown of each check."""
 
@@ -92,7 +98,7 @@ def run_suite(
     counts any row. Direction counts rows that are truly Bullish or Bearish and were predicted so: of a wrong prediction nobody
     can say what it should become. It fails where the prediction stays: Neutral is taken for an answer too, since "not bullish"
     may be either, and a swapped text may be a milder one. `negation_templates` asks the same of short tweets of our own.
-    A check that applies to no text is left out.
+    A check that applies to no text has `n` 0 and says nothing: anything from 0 to 1.
 
     Raises:
         InputError: columns of unequal length, or predictions that are not one label id to each text.
@@ -118,7 +124,7 @@ def run_suite(
         before = case.before if case.before >= 0 else next(before_templates)
         if case.before >= 0 or before == case.label:
             outcomes.setdefault(case.check, []).append((case, before, after))
-    return {name: _check(found) for name, found in outcomes.items()}
+    return {name: _check(kind, outcomes.get(name, [])) for name, kind in CHECKS.items()}
 
 
 def _draw(
@@ -154,10 +160,11 @@ def _random(seed: str) -> Random:
     return Random(seed.encode("utf-8", "surrogatepass"))  # noqa: S311 - to be repeatable is the point
 
 
-def _check(outcomes: list[tuple[_Case, int, int]]) -> Check:
+def _check(kind: Kind, outcomes: list[tuple[_Case, int, int]]) -> Check:
     from scipy.stats import binomtest
 
-    kind = outcomes[0][0].kind
+    if not outcomes:
+        return Check(kind, 0, 0.0, Interval(0.0, 1.0, 0.95), ())
     failed = [outcome for outcome in outcomes if (outcome[1] == outcome[2]) == (kind == "direction")]
     n = len(outcomes)
     reach = binomtest(len(failed), n).proportion_ci(confidence_level=0.95, method="wilson")

@@ -32,9 +32,13 @@ def p_value(value: float) -> str:
     return f"{value:.3f}" if value >= 0.001 else f"{value:.0e}"
 
 
-def power_in_words(power: PowerRecord) -> str:
-    """What the paired test on these rows can see."""
+def power_in_words(power: PowerRecord | None, *, short: bool = False) -> str:
+    """What the paired test on these rows can see; `short` in a sentence, else with what that rests on."""
+    if not power:
+        return "What this test set can see is not stated."
     seen = power["detectable_difference"]
+    if short and seen is not None:
+        return f"This test set can see differences above {100 * seen:.1f} points of accuracy ({power['power']:.0%} of the time)."
     basis = f"{power['groups']:,} independent groups of tweets, of which the two models differ on {power['discordant_share']:.1%}"
     if seen is None:
         return f"This test set ({basis}) is too small to see any difference reliably between two models that differ so seldom."

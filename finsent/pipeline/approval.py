@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from finsent.config import Config
 from finsent.errors import Refused
 from finsent.evaluation.evidence import Evidence
+from finsent.evaluation.wording import power_in_words
 from finsent.home import Home
 from finsent.pipeline.exhibit import find_evidence
 from finsent.pipeline.promote import (
@@ -23,7 +24,7 @@ from finsent.pipeline.promote import (
     require_signature,
 )
 from finsent.registry import ledger, stages
-from finsent.registry.gate import Decision, RuleResult, power_in_words
+from finsent.registry.gate import Decision, RuleResult
 from finsent.registry.tracking import connect
 from finsent.registry.versions import CHALLENGER, aliases, champion, get_version, set_tags
 
@@ -70,14 +71,14 @@ def approve(config: Config, home: Home, version: str | None, who: str, why: str)
         case = Case(case.version, Decision("refuse", (late, *case.decision.rules), (late.reason,)), case.evidence_sha256, before)
     if case.decision.decision == "refuse":
         record_decision(config, home, client, case, action=VOID, signed=signed)
-        if barred(record):  # a rejection that was cut short
+        if barred(client, record):  # a rejection that was cut short
             return refused(home, name, case)
         set_tags(client, name, case.version, {"approval": "void"})
         # its evidence may still hold: a version that only waited too long can go before the gate again
         return refused(home, name, case, stages.CANDIDATE if late else stages.ARCHIVED)
     record_decision(config, home, client, case, action=APPROVE, signed=signed)
     set_tags(client, name, case.version, {"approval": "approved", "approved_by": who, "approved_why": why})
-    return crown(config, home, case)
+    return crown(config, home, case, waiting=True)
 
 
 def reject(config: Config, home: Home, version: str | None, who: str, why: str) -> PromotionResult:
@@ -172,7 +173,7 @@ def _asked(evidence: Evidence, version: str, current: str | None, reasons: str) 
     if evidence.metrics is not None:
         lines.append(f"Accuracy {evidence.metrics['accuracy']:.4f}, macro-F1 {evidence.metrics['macro_f1']:.4f}.")
     if evidence.champion is not None:
-        lines.append(power_in_words(evidence.champion["power"]))
+        lines.append(power_in_words(evidence.champion["power"], short=True))
     return "\n\n".join(line for line in lines if line)
 
 

@@ -78,7 +78,7 @@ def evaluate(
 
 
 def _on_test_split(config: Config, home: Home, version: str) -> EvaluationResult:
-    from finsent.data.dataset import data_version, load_split
+    from finsent.data.dataset import data_version, fingerprint_split, load_split
     from finsent.model.base import free_earlier_models
     from finsent.pipeline.exhibit import looks
     from finsent.pipeline.publishing import keep
@@ -105,12 +105,14 @@ def _on_test_split(config: Config, home: Home, version: str) -> EvaluationResult
         sections = scores(config, test, own, rival, floors["tfidf"])
         compared = compared_with_floors(test, own.labels, floors)
         round_trip = proof.result()
-    at_these_rows, at_any_rows = looks(home, name, facts.fingerprint)
+    test_fingerprint = fingerprint_split(home, "test", facts.version)
+    at_these_rows, at_any_rows = looks(home, name, test_fingerprint)
     evidence = evidence_of(
         {
             **sections,
             "data_version": facts.version,
             "data_fingerprint": facts.fingerprint,
+            "test_fingerprint": test_fingerprint,
             "leaks": leaks.pairs,
             "leaks_unknown_because": leaks.unknown_because,
             "floors": compared,
@@ -231,7 +233,14 @@ def _on_file(config: Config, home: Home, version: str, source: Source) -> Evalua
     from finsent.data.labelled import load_labelled
 
     rows = load_labelled(config, source)
-    return _for_the_record(config, home, version, rows, source.uri, {}, n_in_training=_in_training(home, rows))
+    counts = _in_splits(home, rows)
+    if counts is not None and counts["test"]:
+        from finsent.data import tables
+        from finsent.pipeline.exhibit import record_look
+
+        record_look(config, home, version, tables.version(home, "tweets") or 0)
+    known = counts["train"] if counts is not None else None
+    return _for_the_record(config, home, version, rows, source.uri, {}, n_in_training=known)
 
 
 def _on_split(config: Config, home: Home, version: str, wanted: int | None, split: "SplitName") -> EvaluationResult:
@@ -244,7 +253,7 @@ def _on_split(config: Config, home: Home, version: str, wanted: int | None, spli
     if not rows.texts:
         raise InputError(f"split {split!r} of data version {facts.version} has no rows.")
     if split == "test":
-        record_look(config, home, version, facts)
+        record_look(config, home, version, facts.version)
     origin: dict[str, Any] = {"data_version": facts.version, "data_fingerprint": facts.fingerprint}
     return _for_the_record(config, home, version, rows, f"{split} split of data version {facts.version}", origin)
 
@@ -279,11 +288,14 @@ def _for_the_record(
     )
 
 
-def _in_training(home: Home, rows: "Split") -> int | None:
-    """How many of a file's rows (their groups are the ids of their texts) lie in the training split; None without data."""
+def _in_splits(home: Home, rows: "Split") -> dict[str, int] | None:
+    """How many of a file's rows (their groups are the ids of their texts) lie in each split of the data; None without data."""
     from finsent.data import tables
+    from finsent.data.splits import SPLITS
 
     if tables.version(home, "tweets") is None:
         return None
-    known = set(tables.read(home, "tweets", columns=["id"], filters=[("split", "=", "train")])["id"].to_pylist())
-    return sum(group in known for group in rows.groups)
+    known = tables.read(home, "tweets", columns=["id", "split"])
+    split_of = dict(zip(known["id"].to_pylist(), known["split"].to_pylist(), strict=True))
+    found = [split_of.get(group) for group in rows.groups]
+    return {split: found.count(split) for split in SPLITS}

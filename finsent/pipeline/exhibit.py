@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import ValidationError
 
 from finsent.config import Config
+from finsent.data.dataset import fingerprint_split
 from finsent.errors import ServiceError
 from finsent.evaluation.evidence import Evidence
 from finsent.home import Home
@@ -25,8 +26,6 @@ from finsent.registry.witness import record
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
-
-    from finsent.data.dataset import DataVersion
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +49,9 @@ class Exhibit:
 
 
 def record_evidence(config: Config, home: Home, client: "MlflowClient", evidence: Evidence, content: bytes) -> dict[str, Any]:
-    """Put evidence on record in the ledger, once `content`, the file `evidence.json`, is in MLflow; returns the entry.
+    """Put evidence on record in the ledger, before `content`, the file `evidence.json`, goes to MLflow; returns the entry.
+
+    In this order a look is counted whatever happens next; evidence that did not arrive is refused, and taken again.
 
     Raises:
         Refused: the ledger is not what it was.
@@ -62,20 +63,21 @@ def record_evidence(config: Config, home: Home, client: "MlflowClient", evidence
         "manifest_sha256": evidence.manifest_sha256,
         "data_version": evidence.data_version,
         "data_fingerprint": evidence.data_fingerprint,
+        "test_fingerprint": evidence.test_fingerprint,
         "rules_sha256": evidence.rules_sha256,
         "champion": evidence.champion_version,
     }
     return record(config, home, client, evidence.model_version, entry)
 
 
-def record_look(config: Config, home: Home, version: str, facts: "DataVersion") -> None:
+def record_look(config: Config, home: Home, version: str, data_version: int) -> None:
     """Count a look at test rows that is to leave no evidence.
 
     Raises:
         Refused: the ledger is not what it was.
         ServiceError: its copy could not be made.
     """
-    entry = {"action": LOOK, "data_version": facts.version, "data_fingerprint": facts.fingerprint}
+    entry = {"action": LOOK, "data_version": data_version, "test_fingerprint": fingerprint_split(home, "test", data_version)}
     record(config, home, connect(home), version, entry)
 
 
@@ -85,10 +87,10 @@ def recorded_evidence(home: Home, name: str, version: str) -> dict[str, Any] | N
     return next((e for e in taken if (e.get("model"), e.get("version")) == (name, version)), None)
 
 
-def looks(home: Home, name: str, data_fingerprint: str) -> tuple[int, int]:
+def looks(home: Home, name: str, test_fingerprint: str) -> tuple[int, int]:
     """How often the model's test rows were looked at so far: exactly these, and those of any version of the data."""
     taken = [e for e in ledger.read(home.ledger) if e.get("action") in {EVALUATE, LOOK} and e.get("model") == name]
-    return sum(e.get("data_fingerprint") == data_fingerprint for e in taken), len(taken)
+    return sum(e.get("test_fingerprint") == test_fingerprint for e in taken), len(taken)
 
 
 def find_evidence(client: "MlflowClient", home: Home, version: "ModelVersion") -> Exhibit:

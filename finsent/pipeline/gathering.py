@@ -63,7 +63,8 @@ def scores(config: Config, rows: "Split", own: Measured, rival: Measured | None,
         rows.groups,
         manifest.temperature,
         manifest.abstain_below,
-        config.evaluation.target_precision,
+        # what the threshold was fitted to, which the configuration of now may no longer say
+        manifest.config.get("evaluation", {}).get("target_precision", config.evaluation.target_precision),
         resamples,
     )
     dimensions = slice_rows(rows.texts, rows.sources, rows.created_at)

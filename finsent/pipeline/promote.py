@@ -13,7 +13,7 @@ from finsent.config import Config
 from finsent.errors import InputError, Refused
 from finsent.home import Home
 from finsent.pipeline.exhibit import Exhibit, find_evidence, recorded_evidence
-from finsent.registry import stages
+from finsent.registry import ledger, stages
 from finsent.registry.artifact import artifact_rule
 from finsent.registry.gate import Decision, RuleResult, decide
 from finsent.registry.tracking import connect
@@ -112,14 +112,31 @@ def rollback(config: Config, home: Home, who: str, why: str) -> PromotionResult:
     known = taken["manifest_sha256"] if taken else record.tags.get("manifest_sha256")  # of a ledger begun anew since
     rule = artifact_rule(home, record, known, "the ledger" if taken else "the registry")
     entry: dict[str, Any] = {"action": ROLLBACK, "from": current, "to": target, "champion": current, "who": who, "why": why}
-    if rule.status != "pass":
-        record_entry(config, home, client, target, {**entry, "decision": "refuse", "reasons": [rule.reason]})
-        return PromotionResult(target, "refused", (rule.reason,), (rule,), current, champion(home, name))
+    down = barred(client, record)
+    against = (*(down.rules if down else ()), *((rule,) if rule.status != "pass" else ()), *_never_champion(home, name, target))
+    if against:
+        reasons = tuple(item.reason for item in against)
+        record_entry(config, home, client, target, {**entry, "decision": "refuse", "reasons": list(reasons)})
+        return PromotionResult(target, "refused", reasons, against, current, champion(home, name))
     reason = f"Rolled back from version {current} to {target} by {who}: {why}"
     record_entry(config, home, client, target, {**entry, "decision": "promote", "reasons": [reason]})
-    stages.rollback(home, name)
+    # before the alias moves: whoever repeats a command that failed here must not roll back twice
     _tell(config, home, current, "rolled_back", Decision("refuse", (), (reason,)), {"who": who, "why": why})
+    stages.rollback(home, name, (current, target))
     return PromotionResult(target, "promoted", (reason,), (rule,), current, champion(home, name))
+
+
+def _never_champion(home: Home, name: str, version: str) -> tuple[RuleResult, ...]:
+    """A failed rule unless the ledger knows the version as champion: the registry's tags alone could name any version."""
+    for entry in ledger.read(home.ledger):
+        promoted = entry.get("version") == version and entry.get("decision") == "promote"
+        if entry.get("model") == name and (promoted or entry.get("champion") == version):
+            return ()
+    reason = (
+        f"The ledger does not know version {version} of {name!r} as a champion, only the registry does. To bring it back all "
+        "the same, set the alias `champion` in MLflow."
+    )
+    return (RuleResult("was_champion", None, version, "missing", reason),)
 
 
 def judge(config: Config, home: Home, client: "MlflowClient", record: "ModelVersion", current_champion: str | None) -> Case:
@@ -129,17 +146,18 @@ def judge(config: Config, home: Home, client: "MlflowClient", record: "ModelVers
         ServiceError: MLflow does not answer.
     """
     exhibit = find_evidence(client, home, record)
-    decision = barred(record) or _decide(config, home, record, exhibit, current_champion)
+    decision = barred(client, record) or _decide(config, home, record, exhibit, current_champion)
     return Case(str(record.version), decision, exhibit.sha256, current_champion)
 
 
-def barred(record: "ModelVersion") -> Decision | None:
+def barred(client: "MlflowClient", record: "ModelVersion") -> Decision | None:
     """People's decisions outlast the gate's: what was rejected or rolled back does not return by itself."""
-    for tag, values, what in (("rolled_back", {"true"}, "rolled back"), ("approval", {"rejected"}, "rejected")):
-        if record.tags.get(tag) in values:
-            reason = f"Version {record.version} was {what}. Train anew, or delete its tag {tag!r} in MLflow to let it in again."
-            return Decision("refuse", (RuleResult(f"not_{tag}", record.tags[tag], None, "fail", reason),), (reason,))
-    return None
+    what = stages.turned_down_by(client, record)
+    if what is None:
+        return None
+    tag = "approval" if what == "rejected" else "rolled_back"
+    reason = f"Version {record.version} was {what}. Train anew, or delete its tag {tag!r} in MLflow to let it in again."
+    return Decision("refuse", (RuleResult(f"not_{tag}", what, None, "fail", reason),), (reason,))
 
 
 def _decide(config: Config, home: Home, record: "ModelVersion", exhibit: Exhibit, current_champion: str | None) -> Decision:
@@ -154,11 +172,14 @@ def _decide(config: Config, home: Home, record: "ModelVersion", exhibit: Exhibit
     return Decision("refuse", rules, (artifact.reason, *(decision.reasons if decision.decision == "refuse" else ())))
 
 
-def crown(config: Config, home: Home, case: Case) -> PromotionResult:
-    """Move the alias, provided that the champion is still the one that the decision rests on."""
+def crown(config: Config, home: Home, case: Case, *, waiting: bool = False) -> PromotionResult:
+    """Move the alias, provided that the champion is still the one that the decision rests on and nobody decided otherwise.
+
+    `waiting`: the version is to be the challenger still.
+    """
     name, decision = config.registered_model, case.decision
     try:
-        stages.make_champion(home, name, case.version, case.champion)
+        stages.make_champion(home, name, case.version, case.champion, waiting=waiting)
     except Refused as error:  # somebody else's promotion came first
         lost = Case(case.version, Decision("refuse", decision.rules, (str(error),)), case.evidence_sha256, case.champion)
         record_decision(config, home, connect(home), lost)

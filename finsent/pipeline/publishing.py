@@ -42,7 +42,7 @@ def keep(
     own: "Measured",
     rival: "Measured | None",
 ) -> bool:
-    """Artifacts on the training run, metrics on the LoggedModel; the ledger and the tags that say so come last.
+    """The ledger, artifacts on the training run, metrics on the LoggedModel; the tags that say so come last.
 
     Returns:
         Whether the version is a candidate: it beats every floor significantly.
@@ -53,7 +53,7 @@ def keep(
     from finsent.registry.gate import against_floors
     from finsent.registry.stages import set_candidate
     from finsent.registry.tracking import connect, log_dataset
-    from finsent.registry.verdicts import would_say
+    from finsent.registry.verdicts import still_champion, would_say
     from finsent.registry.versions import log_model_metrics, set_tags
 
     client, version = connect(home), evidence.model_version
@@ -63,6 +63,7 @@ def keep(
         content = evidence.model_dump_json(indent=2).encode()
         (folder / "evidence.json").write_bytes(content)
         _write_material(config, folder, evidence, test, own, rival, scaled)
+        record_evidence(config, home, client, evidence, content)
         client.log_artifacts(record.run_id, str(folder), EVIDENCE_FOLDER)
         dataset = log_dataset(
             client,
@@ -76,10 +77,11 @@ def keep(
             rows=evidence.n_test,
         )
         log_model_metrics(client, evidence.model_name, version, scalars(evidence), run_id=record.run_id, dataset=dataset)
-        record_evidence(config, home, client, evidence, content)
         short = [rule.reason for rule in against_floors(evidence, config.gate) if rule.status != "pass"]
         set_candidate(home, config.registered_model, version, short)
-        _publish(client, record.run_id, folder, evidence, would_say(consider(config, home, version), version))
+        is_champion = evidence.champion_version == version
+        verdict = still_champion(version) if is_champion else would_say(consider(config, home, version), version)
+        _publish(client, record.run_id, folder, evidence, verdict)
     assert evidence.metrics is not None, "measured above"  # noqa: S101 - tells the type checker
     tags = {
         "evaluation_run": record.run_id,
@@ -189,7 +191,7 @@ def keep_for_the_record(config: Config, home: Home, evidence: Evidence, rows: "S
 def summary(evidence: Evidence) -> str:
     """What the registry's page says of a version: its scores beside the floor's and the champion's, and where the rest is."""
     from finsent.evaluation.naive_split import claim_in_words
-    from finsent.registry.gate import power_in_words
+    from finsent.evaluation.wording import power_in_words
 
     metrics, interval = evidence.metrics, (evidence.intervals or {}).get("accuracy")
     assert metrics is not None, "measured before"  # noqa: S101 - tells the type checker
@@ -202,7 +204,7 @@ def summary(evidence: Evidence) -> str:
     if evidence.champion:
         score = evidence.champion["metrics"]["accuracy"]
         lines.append(f"Champion, version {evidence.champion_version}, on the same rows: {score:.3f}.")
-        lines.append(power_in_words(evidence.champion["power"]))
+        lines.append(power_in_words(evidence.champion["power"], short=True))
     if evidence.naive_split:
         lines.append(claim_in_words(evidence.naive_split))
     found = evidence.leaks_unknown_because or f"{evidence.leaks} leaks across splits."

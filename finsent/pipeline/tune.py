@@ -118,18 +118,15 @@ def _load(home: Home) -> TrialData:
         InputError: no data, or none in one of the two.
     """
     from finsent.data import tables
-    from finsent.data.dataset import FINGERPRINTED, add_fingerprints, fingerprint_rows, load_split
+    from finsent.data.dataset import add_fingerprints, fingerprint_split, load_split
 
     version = tables.version(home, "tweets")
     if version is None:
         raise InputError("there are no rows to train on. Run `finsent ingest` first.")
 
-    def fingerprint(split: str) -> str:
-        return fingerprint_rows(tables.batches(home, "tweets", FINGERPRINTED, version=version, filters=[("split", "=", split)]))
-
     data = TrialData(
         version=version,
-        fingerprint=add_fingerprints(fingerprint("train"), fingerprint("validation")),
+        fingerprint=add_fingerprints(*(fingerprint_split(home, split, version) for split in ("train", "validation"))),
         train=load_split(home, "train", version),
         validation=load_split(home, "validation", version),
     )

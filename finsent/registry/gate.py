@@ -17,6 +17,8 @@ from pydantic import ValidationError
 
 from finsent.config import GateConfig
 from finsent.evaluation.evidence import Evidence
+from finsent.evaluation.robustness import CHECKS
+from finsent.evaluation.wording import FLOOR_NAMES, power_in_words
 from finsent.labels import LABELS
 from finsent.registry.noninferiority import Estimate, NoWorse, no_worse
 
@@ -32,8 +34,6 @@ _RELATIONS: Final = {
 }
 
 _FOR_PEOPLE: Final = {"naive_split", "scored_with", "taken_at"}  # no rule rests on these, and they need not be there
-FLOORS: Final = {"majority": "the most frequent class", "source_majority": "each source's most frequent class", "tfidf": "TF-IDF"}
-"""What any version must beat significantly, and what to call it."""
 
 
 @dataclass(frozen=True)
@@ -137,9 +137,9 @@ def against_floors(evidence: Evidence, rules: GateConfig) -> tuple[RuleResult, .
     """Whether the version beats every floor; all must be beaten, so no correction is needed (intersection-union)."""
     floors: Any = evidence.floors
     results = []
-    for floor, name in FLOORS.items():
+    for floor, name in FLOOR_NAMES.items():
         accuracy, least = _at(evidence.metrics, "accuracy"), _at(floors, floor, "accuracy")
-        results.append(_rule(f"beats_{floor}", accuracy, "above", least, f"Accuracy, against that of {name}"))
+        results.append(_rule(f"beats_{floor}", accuracy, "above", least, f"Accuracy, against {name}"))
         p_value, what = _at(floors, floor, "mcnemar", "p_one_sided"), f"p of the exact McNemar test against {name}"
         results.append(_rule(f"beats_{floor}_significantly", p_value, "below", rules.alpha, what))
     return tuple(results)
@@ -203,19 +203,9 @@ def _against_champion(evidence: Evidence, rules: GateConfig, current: str | None
 
     p_value, what = _at(champion, "mcnemar", "p_one_sided"), f"p of the exact McNemar test against champion {current}"
     result = _rule("beats_champion", p_value, "below", rules.alpha, what)
-    yield replace(result, reason=f"{result.reason} {power_in_words(_at(champion, 'power'))}")
+    yield replace(result, reason=f"{result.reason} {power_in_words(_at(champion, 'power'), short=True)}")
     yield from _no_worse_overall(champion, rules)
     yield from _no_worse_by_slice(evidence, rules)
-
-
-def power_in_words(power: Any) -> str:
-    """What the test set could have shown."""
-    least, chance = _number(_at(power, "detectable_difference")), _number(_at(power, "power"))
-    if chance is None:
-        return "What this test set can see is not stated."
-    if least is None:
-        return "This test set is too small to see any difference reliably between two models that disagree so seldom."
-    return f"This test set can see differences above {100 * least:.1f} points of accuracy ({chance:.0%} of the time)."
 
 
 def _no_worse_overall(champion: Any, rules: GateConfig) -> Iterator[RuleResult]:
@@ -238,7 +228,7 @@ def _no_worse_by_slice(evidence: Evidence, rules: GateConfig) -> Iterator[RuleRe
     reason = f"Slices judged: {len(judged)} of {len(every)}."
     if small:
         reason += f" Of fewer than {rules.min_slice_rows} rows, so shown and not judged: {', '.join(small)}."
-    status: Status = "pass" if every else "missing"
+    status: Status = "pass" if judged else "missing"
     yield RuleResult("slices_judged", f"{len(judged)} of {len(every)}" if every else None, None, status, reason)
     for name, verdict in no_worse(judged, rules.slice_margin, rules.alpha).items():
         yield _margin_rule(f"slice_no_worse.{name}", f"Accuracy on {name}", verdict, rules.slice_margin)
@@ -304,8 +294,9 @@ def _absent(evidence: Evidence) -> Iterator[str]:
     by_label = ("metrics.per_class", "champion.metrics.per_class", "champion.paired_bootstrap.class_f1_difference")
     expected = {
         "intervals": ("accuracy", "macro_f1", "mcc", "ece", "brier"),
-        "floors": tuple(FLOORS),
+        "floors": tuple(FLOOR_NAMES),
         "slices": ("source",),
+        "robustness": CHECKS,
         **dict.fromkeys(by_label, LABELS),
     }
     for path, keys in expected.items():

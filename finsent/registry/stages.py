@@ -20,6 +20,7 @@ from finsent.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, aliases, g
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
 
 Stage = Literal["none", "candidate", "challenger", "champion", "previous", "archived"]
 NONE: Final = "None"
@@ -107,28 +108,46 @@ def make_challenger(home: Home, name: str, version: str) -> None:
         settle(client, name)
 
 
-def make_champion(home: Home, name: str, version: str, expected_champion: str | None) -> None:
+def make_champion(home: Home, name: str, version: str, expected_champion: str | None, *, waiting: bool = False) -> None:
     """Let the version score tweets, provided that the champion is still `expected_champion` (None: there is none).
+
+    With `waiting`, for an approval, it must still be the challenger, too.
 
     Run again after a crash it finishes; where the version is the champion already it changes nothing.
 
     Raises:
         InputError: there is no such version.
-        Refused: another version has become champion meanwhile.
+        Refused: meanwhile another version has become champion, or this one was turned down, rolled back or waits no more.
     """
     with _registry(home, name) as client:
-        get_version(client, name, version)
-        current = aliases(client, name).get(CHAMPION)
+        record, known = get_version(client, name, version), aliases(client, name)
+        current = known.get(CHAMPION)
         if current == version:
             return
+        if turned_down := turned_down_by(client, record):
+            raise Refused(f"version {version!r} of {name!r} was {turned_down} meanwhile.")
+        if waiting and known.get(CHALLENGER) != version:
+            raise Refused(f"version {version!r} of {name!r} does not wait for approval any more.")
         if current != expected_champion:
             raise Refused(
                 f"the champion of {name!r} is {_named(current)}, and the evidence for version {version!r} met "
                 f"{_named(expected_champion)}. Evaluate the version again, then promote."
             )
+        _finish_rollback(client, name, current)
         client.set_model_version_tag(name, version, _REPLACES, current or "")
         client.set_registered_model_alias(name, CHAMPION, version)
         settle(client, name)
+
+
+def turned_down_by(client: "MlflowClient", record: "ModelVersion") -> str | None:
+    """How people turned the version down, in words that follow "was"; None if they did not."""
+    begun = client.get_registered_model(record.name).tags.get(_ROLLBACK, "").split()
+    # a rollback that was killed before it tagged the version counts as done once its alias has moved
+    if begun[:1] == [str(record.version)] and aliases(client, record.name).get(CHAMPION) == begun[-1]:
+        return "rolled back"
+    if record.tags.get("rolled_back") == "true":
+        return "rolled back"
+    return "rejected" if record.tags.get("approval") == "rejected" else None
 
 
 def stand_down(home: Home, name: str, version: str, to: Literal["Candidate", "Archived"] = ARCHIVED) -> None:
@@ -149,24 +168,35 @@ def stand_down(home: Home, name: str, version: str, to: Literal["Candidate", "Ar
             client.delete_registered_model_alias(name, CHALLENGER)
 
 
-def rollback(home: Home, name: str) -> tuple[str, str]:
+def rollback(home: Home, name: str, planned: tuple[str, str] | None = None) -> tuple[str, str]:
     """Give the alias back to the version that the champion replaced; returns (from, to).
+
+    With `planned`, what `rollback_plan` said, only if that is still so.
 
     `previous` then points one further back, so that a second rollback goes on rather than returning. A rollback that
     was killed half-way is finished, not repeated.
 
     Raises:
         NoChampionError: nothing to roll back.
-        Refused: the champion replaced no version, or that one is deleted.
+        Refused: the champion replaced no version, that one is deleted, or the champion changed since it was planned.
     """
     with _registry(home, name) as client:
         current, target = _rollback_plan(client, name)
+        if planned is not None and planned != (current, target):
+            raise Refused(f"the champion of {name!r} changed meanwhile: {planned[0]} before, {current} now. Decide again.")
         client.set_registered_model_tag(name, _ROLLBACK, f"{current} {target}")
         client.set_registered_model_alias(name, CHAMPION, target)
         settle(client, name)
-        client.set_model_version_tag(name, current, "rolled_back", "true")
-        client.delete_registered_model_tag(name, _ROLLBACK)
+        _finish_rollback(client, name, target)
         return current, target
+
+
+def _finish_rollback(client: "MlflowClient", name: str, champion: str | None) -> None:
+    """Tag the version that was rolled back from, where the alias has moved and that is left to do."""
+    begun = client.get_registered_model(name).tags.get(_ROLLBACK, "").split()
+    if len(begun) == 2 and champion == begun[1]:
+        client.set_model_version_tag(name, begun[0], "rolled_back", "true")
+        client.delete_registered_model_tag(name, _ROLLBACK)
 
 
 def rollback_plan(home: Home, name: str) -> tuple[str, str]:

@@ -13,6 +13,12 @@ def would_say(decision: Decision, version: str) -> Verdict:
     return Verdict(f"Version {version} {said}", passed, decision.reasons, rule_rows(decision.rules))
 
 
+def still_champion(version: str) -> Verdict:
+    """What is said of the champion where it is measured again."""
+    reason = "Measured again, with no champion to compare with; `finsent history` tells of its promotion."
+    return Verdict(f"Version {version} is the champion: nothing is to be decided", favourable=True, reasons=(reason,))
+
+
 def decided(
     version: str,
     outcome: str,

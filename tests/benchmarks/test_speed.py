@@ -105,6 +105,7 @@ def test_a_part_that_fails_is_kept_and_the_next_one_runs(tmp_path: Path) -> None
     assert [result["part"] for result in kept["results"]] == ["second"]
 
 
+@pytest.mark.long
 def test_training_side_by_side(folder: Path, tmp_path: Path) -> None:
     options = ("--parts", "naive", "card", "naive", "--steps", "3", "--skip", "1", "--naive-steps", "2", "--naive-warmup", "1")
     found = run("speed_train", *options, folder=folder, out=tmp_path / "train.json")
@@ -143,6 +144,7 @@ def test_watch_adds_up_what_is_timed_beside_the_steps() -> None:
     assert [step for step, _, _ in watch.steps] == [2]
 
 
+@pytest.mark.long
 def test_inference_side_by_side_and_into_a_table(folder: Path, tmp_path: Path) -> None:
     ours = ["stock", "bf16"] if WITH_PLANNER else ["stock"]
     options = ("--rows", "40", "--naive-rows", "16", "--naive-batches", "8", "--repeats", "2", "--table", "40")
@@ -194,6 +196,7 @@ def test_comparison_of_logits() -> None:
     assert compare(shifted, shifted + np.float32(0.1))["rms_over_row_std"] == pytest.approx(0.1, abs=0.01)
 
 
+@pytest.mark.long
 def test_gradients_of_both_engines_agree(folder: Path, tmp_path: Path) -> None:
     found = run("fidelity", "--parts", "gradient", "--rows", "16", folder=folder, out=tmp_path / "fidelity.json")
     gradient = found["results"][-1]

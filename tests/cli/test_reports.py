@@ -34,7 +34,7 @@ def test_an_evaluation_is_told_in_a_screen_and_a_half(specimen: Any) -> None:
         f"{evidence.calibration['ece_before_scaling']:.4f} before scaling",
         f"{evidence.calibration['brier']:.4f} [{interval['low']:.4f}, {interval['high']:.4f}]",
         f"Below a confidence of {evidence.calibration['abstention']['threshold']:.3f} it gives no answer",
-        "changes its mind most under upper case: 24.0% of 300 texts (4 checks)",
+        "changes its mind most under case: 24.0% of 300 texts (7 checks)",
         "612 tweets/s",
         "can see differences above",
         "looked at twice",
@@ -64,7 +64,7 @@ def test_a_refusal_names_what_failed_first_and_counts_the_rest(specimen: Any) ->
     found = decide(specimen.evidence.model_copy(update={"leaks": None}), load_config().gate, "3")
     text = reports.promotion(decision("refused", found.rules, found.reasons))
     assert text.startswith("REFUSED: version 4 is not promoted; version 3 stays champion")
-    assert text.index("robust.upper_case") < text.index("evidence_complete")  # failed, then missing
+    assert text.index("robust.case") < text.index("evidence_complete")  # failed, then missing
     assert "beats_majority" not in text
     failed, missing = (sum(rule.status == status for rule in found.rules) for status in ("fail", "missing"))
     passed = len(found.rules) - failed - missing

@@ -60,6 +60,7 @@ def specimen(*, champion: bool, rows: int = 1600) -> Specimen:
         "model_version": "4",
         "data_version": 7,
         "data_fingerprint": "5f2c" * 16,
+        "test_fingerprint": "7e1d" * 16,
         "n_test": rows,
         "metrics": compute_metrics(labels, guess),
         "intervals": bootstrap(labels, guess, groups, 400) | intervals,
@@ -150,10 +151,14 @@ def _robustness(rng: Any, *, champion: bool) -> dict[str, Any]:
     checks = {
         "cashtag_swap": ("invariance", 300, 0.06),
         "link_change": ("invariance", 140, 0.014),
-        "upper_case": ("invariance", 300, 0.24),
+        "case": ("invariance", 300, 0.24),
         "typos": ("invariance", 300, 0.11),
+        "url_and_handle_change": ("invariance", 300, 0.01),
+        "emoji_removal": ("invariance", 48, 0.05),
+        "whitespace_and_punctuation": ("invariance", 300, 0.03),
         "negation": ("direction", 210, 0.68),
-        "up_for_down": ("direction", 95, 0.42),
+        "up_down_swap": ("direction", 95, 0.42),
+        "negation_templates": ("direction", 30, 0.6),
     }
     found: dict[str, Any] = {}
     for name, (kind, n, rate) in checks.items():
@@ -162,7 +167,7 @@ def _robustness(rng: Any, *, champion: bool) -> dict[str, Any]:
         found[name] = {"kind": kind, "n": n, "failure_rate": rate, "interval": interval}
         if champion:
             found[name]["champion_failure_rate"] = rate * float(rng.uniform(0.7, 1.3))
-    found["upper_case"]["examples"] = [
+    found["case"]["examples"] = [
         {
             "original": "$XYZ <i>beats</i> @desk",
             "changed": "$XYZ <I>BEATS</I> @DESK",

@@ -20,7 +20,7 @@ from finsent.evaluation.evidence import Evidence
 from finsent.evaluation.metrics import Metrics
 from finsent.evaluation.negation import TEMPLATES
 from finsent.evaluation.perturbations import DIRECTION, INVARIANCE
-from finsent.evaluation.robustness import SHOWN, run_suite
+from finsent.evaluation.robustness import CHECKS, SHOWN, run_suite
 from finsent.evaluation.statistics import mcnemar
 from finsent.labels import LABEL2ID, LABELS
 from finsent.registry.gate import against_floors
@@ -253,15 +253,18 @@ def test_direction_counts_rows_that_were_right_and_took_a_side():
     assert moves["negation"].failure_rate == 0
 
 
-def test_a_check_without_texts_is_left_out_and_the_others_are_whole():
+def test_a_check_without_texts_is_there_and_says_nothing_and_the_others_are_whole():
     found = run_suite(reader, ["reports on Tuesday"] * 2, np.array([0, 0]), np.array([0, 0]), ["a", "b"], rows=5)
-    assert set(found) == {"link_change", "case", "typos", "whitespace_and_punctuation", "negation_templates"}
+    assert set(found) == set(CHECKS)
+    asked = {name for name, check in found.items() if check.n}
+    assert asked == {"link_change", "case", "typos", "whitespace_and_punctuation", "negation_templates"}
+    assert (found["negation"].interval.low, found["negation"].interval.high) == (0.0, 1.0)
     kept = Evidence.model_validate({"model_name": "m", "model_version": "1", "robustness": found})
     assert kept.robustness["case"] == asdict(found["case"])
     assert found["case"].interval.low == 0
     assert 0 < found["case"].interval.high < 1
     silent = run_suite(lambda asked: np.zeros(len(asked), dtype=int), ["12 %"], np.array([0]), np.array([0]), ["a"], rows=5)
-    assert "negation_templates" not in silent  # not one of them was right before
+    assert silent["negation_templates"].n == 0  # not one of them was right before
     assert not any(np.isnan(check.failure_rate) for check in silent.values())
 
 

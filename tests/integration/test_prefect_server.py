@@ -83,6 +83,7 @@ def test_schedules_create_runs(server: Server) -> None:
     assert {run["state_name"] for run in runs} <= {"Scheduled", "Late"}
 
 
+@pytest.mark.long
 def test_deploying_again_changes_nothing(server: Server) -> None:
     before = (len(server.ask("deployments/filter")), len(server.ask("automations/filter")))
     port = int(server.env["PREFECT_API_URL"].split(":")[2].split("/")[0])

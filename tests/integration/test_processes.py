@@ -155,6 +155,7 @@ def runs_of(home: Home) -> list[Any]:
     ]
 
 
+@pytest.mark.long
 def test_the_command_in_two_processes_gives_one_run_one_version_one_answer(ingested: Home) -> None:
     done = launch(2, ["-m", "finsent", *options(ingested)])
     answer = json.loads(done.stdout)  # one object, or this fails

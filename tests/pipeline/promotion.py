@@ -8,11 +8,13 @@ from pathlib import Path
 
 from finsent.config import Config, load_config
 from finsent.evaluation.evidence import Evidence
+from finsent.evaluation.robustness import CHECKS
+from finsent.evaluation.wording import FLOOR_NAMES
 from finsent.home import Home
 from finsent.labels import LABELS
 from finsent.pipeline.exhibit import record_evidence
 from finsent.registry import tracking, versions
-from finsent.registry.gate import FLOORS, rules_digest
+from finsent.registry.gate import rules_digest
 
 AUTOMATIC = load_config("nano", overrides=["gate.approval=automatic"])
 WITH_APPROVAL = load_config("nano", overrides=["gate.approval=required"])
@@ -39,6 +41,7 @@ def evidence(
         model_version=version,
         data_version=1,
         data_fingerprint="ab" * 16,
+        test_fingerprint="cd" * 16,
         n_test=3000,
         metrics=metrics,
         intervals=dict.fromkeys(("accuracy", "macro_f1", "mcc", "ece", "brier"), interval),
@@ -51,8 +54,8 @@ def evidence(
             "abstention": {"target_precision": 0.9, "threshold": 0.6, "coverage": 0.8, "precision": 0.93},
         },
         leaks=0,
-        floors={floor: {"accuracy": 0.2, "macro_f1": 0.2, "mcnemar": better} for floor in FLOORS},
-        robustness={"case": {"kind": "invariance", **check}, "negation": {"kind": "direction", **check}},
+        floors={floor: {"accuracy": 0.2, "macro_f1": 0.2, "mcnemar": better} for floor in FLOOR_NAMES},
+        robustness={name: {"kind": kind, **check} for name, kind in CHECKS.items()},
         champion_version=champion,
         champion_compared=champion is not None,
         champion=compared if champion else None,

@@ -12,6 +12,14 @@ from finsent.registry import ledger, ledger_copy, stages, tracking, versions, wi
 from tests.pipeline.promotion import AUTOMATIC, SIGNED, WITH_APPROVAL, evaluate_new, evidence, evidence_of, leave, register, take
 
 
+class Killed(BaseException):
+    """Ends an operation where a kill would, without running what handles exceptions."""
+
+
+def die(*_args, **_more):
+    raise Killed
+
+
 @pytest.fixture
 def evaluated(mlflow_home, make_adapter):
     """`evaluated(champion, ...)`: a new version with evidence on record; `content` is left in its place, as it is."""
@@ -99,9 +107,9 @@ def test_promotion_that_comes_second_is_refused(mlflow_home, evaluated, monkeypa
     evaluated()
     real = stages.make_champion
 
-    def overtaken(home, name, version, expected):
+    def overtaken(home, name, version, expected, *, waiting):
         real(home, name, "2", None)
-        real(home, name, version, expected)
+        real(home, name, version, expected, waiting=waiting)
 
     monkeypatch.setattr(stages, "make_champion", overtaken)
     result = pipeline.promote(AUTOMATIC, mlflow_home, version="1")
@@ -120,11 +128,6 @@ def test_champion_is_not_judged_again(mlflow_home, evaluated):
 
 
 def test_killed_after_the_decision_and_run_again(mlflow_home, evaluated, monkeypatch):
-    class Killed(BaseException):
-        pass
-
-    def die(*_args):
-        raise Killed
 
     version = evaluated()
     with monkeypatch.context() as dying:
@@ -167,11 +170,6 @@ def test_approval_is_void_once_the_champion_changed(mlflow_home, evaluated):
 
 
 def test_approval_cut_short_can_be_given_again(mlflow_home, evaluated, monkeypatch):
-    class Killed(BaseException):
-        pass
-
-    def die(*_args):
-        raise Killed
 
     version = evaluated(config=WITH_APPROVAL)
     pipeline.promote(WITH_APPROVAL, mlflow_home)
@@ -280,11 +278,6 @@ def test_a_ledger_that_was_deleted_or_replaced_is_found(mlflow_home, evaluated):
 
 
 def test_a_ledger_that_is_ahead_of_the_registry_is_in_order(mlflow_home, evaluated, monkeypatch):
-    class Killed(BaseException):
-        pass
-
-    def die(*_args):
-        raise Killed
 
     version = evaluated(config=WITH_APPROVAL)
     pipeline.promote(WITH_APPROVAL, mlflow_home)
@@ -303,3 +296,57 @@ def test_a_tag_that_finsent_did_not_write_is_refused(mlflow_home, evaluated):
     tracking.connect(mlflow_home).set_model_version_tag("finsent", version, "ledger_entry", "soon")
     with pytest.raises(Refused, match="'soon'"):
         pipeline.promote(AUTOMATIC, mlflow_home)
+
+
+def test_a_rejection_that_comes_between_an_approval_and_its_alias_stands(mlflow_home, evaluated, monkeypatch):
+    pipeline.promote(AUTOMATIC, mlflow_home, version=evaluated())
+    waits = evaluated(champion="1", config=WITH_APPROVAL)
+    pipeline.promote(WITH_APPROVAL, mlflow_home, version=waits)
+    real = approval.crown
+
+    def rejected_first(config, home, case, **more):
+        monkeypatch.setattr(approval, "crown", real)
+        approval.reject(config, home, waits, "eve", "misreads negation")
+        return real(config, home, case, **more)
+
+    monkeypatch.setattr(approval, "crown", rejected_first)
+    result = approval.approve(WITH_APPROVAL, mlflow_home, waits, *SIGNED)
+    assert result.decision == "refused"
+    assert "was rejected meanwhile" in result.reasons[0]
+    assert versions.champion(mlflow_home, "finsent") == "1"
+
+
+def test_a_rollback_whose_page_cannot_be_written_is_done_once_when_repeated(mlflow_home, evaluated, monkeypatch):
+    for before in (None, "1", "2"):
+        pipeline.promote(AUTOMATIC, mlflow_home, version=evaluated(champion=before))
+    with monkeypatch.context() as away:
+        away.setattr(pipeline, "_tell", die)
+        with pytest.raises(Killed):
+            pipeline.rollback(AUTOMATIC, mlflow_home, *SIGNED)
+    assert pipeline.rollback(AUTOMATIC, mlflow_home, *SIGNED).champion_after == "2"
+
+
+def test_a_version_rolled_back_from_stays_out_although_its_tag_was_not_written(mlflow_home, evaluated, monkeypatch):
+    pipeline.promote(AUTOMATIC, mlflow_home, version=evaluated())
+    fallen = evaluated(champion="1")
+    pipeline.promote(AUTOMATIC, mlflow_home, version=fallen)
+    with monkeypatch.context() as dying:
+        dying.setattr(stages, "_finish_rollback", die)
+        with pytest.raises(Killed):
+            pipeline.rollback(AUTOMATIC, mlflow_home, *SIGNED)
+    assert versions.champion(mlflow_home, "finsent") == "1"
+    assert "rolled_back" not in tags(mlflow_home, fallen)
+    result = pipeline.promote(AUTOMATIC, mlflow_home, version=fallen)
+    assert result.decision == "refused"
+    assert "was rolled back" in result.reasons[0]
+
+
+def test_rollback_goes_to_no_version_that_the_ledger_does_not_know_as_champion(mlflow_home, evaluated):
+    pipeline.promote(AUTOMATIC, mlflow_home, version=evaluated())
+    stranger = evaluated(champion="1")
+    pipeline.promote(AUTOMATIC, mlflow_home, version=evaluated(champion="1"))
+    tracking.connect(mlflow_home).set_model_version_tag("finsent", "3", "replaces", stranger)
+    result = pipeline.rollback(AUTOMATIC, mlflow_home, *SIGNED)
+    assert result.decision == "refused"
+    assert f"does not know version {stranger} of 'finsent' as a champion" in result.reasons[0]
+    assert versions.champion(mlflow_home, "finsent") == "3"

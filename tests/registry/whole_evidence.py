@@ -6,9 +6,11 @@ import numpy as np
 
 from finsent.config import GateConfig
 from finsent.evaluation.evidence import Evidence
+from finsent.evaluation.robustness import CHECKS
 from finsent.evaluation.statistics import class_f1
+from finsent.evaluation.wording import FLOOR_NAMES
 from finsent.labels import LABELS
-from finsent.registry.gate import FLOORS, rules_digest
+from finsent.registry.gate import rules_digest
 
 RULES = GateConfig()
 DIFFERENCE = {"difference": 0.02, "standard_error": 0.01, "low": 0.0, "high": 0.04, "level": 0.95}
@@ -63,6 +65,7 @@ def passing(champion="3"):
         "model_version": "4",
         "data_version": 7,
         "data_fingerprint": "abc",
+        "test_fingerprint": "def",
         "n_test": 3000,
         "metrics": metrics,
         "intervals": dict.fromkeys(("accuracy", "macro_f1", "mcc", "ece", "brier"), interval),
@@ -78,12 +81,8 @@ def passing(champion="3"):
             "abstention": {"target_precision": 0.9, "threshold": 0.6, "coverage": 0.9, "precision": 0.92},
         },
         "leaks": 0,
-        "floors": {name: copy.deepcopy(floor) for name in FLOORS},
-        "robustness": {
-            "typos": {"kind": "invariance", **check},
-            "case": {"kind": "invariance", **check},
-            "negation": {"kind": "direction", **check},
-        },
+        "floors": {name: copy.deepcopy(floor) for name in FLOOR_NAMES},
+        "robustness": {name: {"kind": kind, **copy.deepcopy(check)} for name, kind in CHECKS.items()},
         "champion_version": champion,
         "champion_compared": champion is not None,
         "champion": compared if champion else None,
