@@ -190,7 +190,8 @@ def _evaluate(
 
     MODEL is a version's number or an alias (champion, challenger, previous). The evidence goes to MLflow with a report and
     a model card, and the gate finds it there. With --data any labelled file is scored instead, with --data-version or
-    --split other rows of the table, for the record only: such figures are no evidence.
+    --split other rows of the table, for the record only: such figures are no evidence. Whatever holds test rows counts
+    as a look at them.
     """
     from finsent.cli.data import label_map as parse_labels
     from finsent.pipeline.evaluate import evaluate
