@@ -22,8 +22,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	@$(BIN)/finsent demo
 
+# two processes, whole files to each: session fixtures are built twice, and it still takes half of the time
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-long: $(STAMP)
 	$(BIN)/python -m pytest -m long
