@@ -112,6 +112,7 @@ def test_scoring_and_monitoring(served: "Served", tmp_path: Path) -> None:
     from flows.monitor import monitor
     from flows.score import score
 
+    score(setup=setup_of(served))  # what tests of other files left waiting in the home that they share
     file = tmp_path / "inbox.csv"
     file.write_text("text\nflows score firm one\nflows score firm two\n", encoding="utf-8")
     report = score((str(file),), setup_of(served))
