@@ -83,7 +83,7 @@ def _on_test_split(config: Config, home: Home, version: str) -> EvaluationResult
     from finsent.pipeline.exhibit import looks
     from finsent.pipeline.publishing import keep
     from finsent.registry.gate import rules_digest
-    from finsent.registry.roundtrip import prove
+    from finsent.registry.roundtrip import ready_to_prove
     from finsent.registry.tracking import connect
     from finsent.registry.versions import champion, get_version
 
@@ -93,18 +93,19 @@ def _on_test_split(config: Config, home: Home, version: str) -> EvaluationResult
     test = load_split(home, "test", facts.version)
     if not test.texts:
         raise InputError(f"data version {facts.version} has no test rows. Ingest more.")
-    own, leaks = _of_version(config, home, version, test, facts)
     incumbent = champion(home, name)
-    rival = _measure(config, home, incumbent, test) if incumbent is not None and incumbent != version else None
-    free_earlier_models()
-    scored = time.perf_counter()
-    # the proof is a process of its own: it runs beside the floors, which are work for the other core
-    with ThreadPoolExecutor(1) as pool:
-        proof: Future[RoundTrip] = pool.submit(prove, home, name, version)
-        floors = _floors(home, own.manifest, leaks, facts, test)
-        sections = scores(config, test, own, rival, floors["tfidf"])
-        compared = compared_with_floors(test, own.labels, floors)
-        round_trip = proof.result()
+    with ready_to_prove(home, name, version) as prove:
+        own, leaks = _of_version(config, home, version, test, facts)
+        rival = _measure(config, home, incumbent, test) if incumbent is not None and incumbent != version else None
+        free_earlier_models()
+        scored = time.perf_counter()
+        # the proof is a process of its own: it runs beside the floors, which are work for the other core
+        with ThreadPoolExecutor(1) as pool:
+            proof: Future[RoundTrip] = pool.submit(prove)
+            floors = _floors(home, own.manifest, leaks, facts, test)
+            sections = scores(config, test, own, rival, floors["tfidf"])
+            compared = compared_with_floors(test, own.labels, floors)
+            round_trip = proof.result()
     test_fingerprint = fingerprint_split(home, "test", facts.version)
     at_these_rows, at_any_rows = looks(home, name, test_fingerprint)
     evidence = evidence_of(

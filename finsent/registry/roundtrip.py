@@ -1,15 +1,19 @@
 """The proof that the registry gives back what was trained: a new process loads the version and repeats training's probe.
 
 `python -m finsent.registry.roundtrip NAME VERSION` is that process. It starts from the registry alone: a home of its own
-without cached adapters or bases, where an embedded base is built anew. It writes one JSON object to stdout.
+without cached adapters or bases, where an embedded base is built anew. It imports what it will need, waits for a line on
+stdin, and writes one JSON object to stdout: importing takes longer than proving, and goes on while others still score.
 """
 
+import importlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -60,18 +64,25 @@ class Found:
     """Side, and padding token by the tokenizer and by the model."""
 
 
-def prove(home: Home, name: str, version: str) -> RoundTrip:
-    """Run the proof and hold what came back against training's record. How much may differ is the gate's to say.
+@contextmanager
+def ready_to_prove(home: Home, name: str, version: str) -> Iterator[Callable[[], RoundTrip]]:
+    """Start the new process. Calling what is yielded runs the proof, and holds what came back against training's record.
 
-    Raises:
+    Until then the process holds no model; at the end of the block there is none left. How much may
+    differ is the gate's to say. The call raises:
         Refused: the new process could not load the version (its reason is quoted), or training recorded no hash of the head.
     """
+    with _new_process(home, name, version) as load_there:
+        yield lambda: _proof(home, name, version, load_there)
+
+
+def _proof(home: Home, name: str, version: str, load_there: Callable[[], Found]) -> RoundTrip:
     started = time.monotonic()
     folder = adapter_path(home, name, version)
     probe, manifest = json.loads((folder / PROBE).read_text(encoding="utf-8")), verify(folder)
     if not isinstance(probe.get("head_sha256"), str):
         raise Refused(f"round trip of version {version!r}: its probe records no hash of the trained head. Train it again.")
-    found = _in_new_process(home, name, version)
+    found = load_there()
     trained = np.asarray(probe["logits"], dtype=np.float64)
     logits = np.asarray(found.logits, dtype=np.float64)
     if logits.shape != trained.shape:
@@ -97,7 +108,8 @@ def _largest(logits: Any, other: Any) -> float:
     return float(np.abs(logits - np.asarray(other, dtype=np.float64)).max())
 
 
-def _in_new_process(home: Home, name: str, version: str) -> Found:
+@contextmanager
+def _new_process(home: Home, name: str, version: str) -> Iterator[Callable[[], Found]]:
     environment = {
         **os.environ,
         "FINSENT_HOME": str(home.root),
@@ -106,14 +118,23 @@ def _in_new_process(home: Home, name: str, version: str) -> Found:
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     }
     command = [sys.executable, "-m", "finsent.registry.roundtrip", name, version]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            yield lambda: _let_go(process, name, version)
+        finally:
+            process.kill()  # ended by itself, unless nobody asked it or it did not answer
+
+
+def _let_go(process: "subprocess.Popen[str]", name: str, version: str) -> Found:
     try:
-        run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_TIMEOUT, check=False)
+        stdout, stderr = process.communicate("go\n", timeout=_TIMEOUT)
     except subprocess.TimeoutExpired as error:
         raise Refused(f"round trip of version {version!r} of {name!r}: no answer within {_TIMEOUT} s. Refused.") from error
-    if run.returncode != 0:
-        last = (run.stderr.strip().splitlines() or ["no message"])[-1]
+    if process.returncode != 0:
+        last = (stderr.strip().splitlines() or ["no message"])[-1]
         raise Refused(f"round trip of version {version!r} of {name!r}: a new process cannot load it ({last}). Refused.")
-    return Found(**json.loads(run.stdout))
+    return Found(**json.loads(stdout))
 
 
 def load_and_repeat(home: Home, name: str, version: str) -> Found:
@@ -155,8 +176,12 @@ def _other_padding(loaded: Any) -> dict[str, Any]:
 
 
 def _main(arguments: list[str]) -> int:
-    """Only the JSON object goes to stdout, whatever libraries print there."""
+    """Only the JSON object goes to stdout, whatever libraries print there. Without a line on stdin nothing is loaded."""
     stdout, sys.stdout = sys.stdout, sys.stderr
+    for name in ("mlflow", "peft"):  # of the ten seconds that this takes, these two are nine
+        importlib.import_module(name)
+    if not sys.stdin.readline():
+        return 1  # whoever started this has ended
     try:
         found = load_and_repeat(resolve_home(), *arguments)
     except FinsentError as error:

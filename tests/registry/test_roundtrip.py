@@ -2,6 +2,10 @@
 
 import json
 import shutil
+import subprocess
+import sys
+from contextlib import nullcontext
+from functools import partial
 
 import pytest
 
@@ -15,9 +19,19 @@ def register(home, config, adapter):
         return versions.register(tracking.connect(home), config, run_id=run_id, adapter=adapter)
 
 
+def prove(home, name, version):
+    with roundtrip.ready_to_prove(home, name, version) as run:
+        return run()
+
+
+def here(home, name, version):
+    """In place of the new process, which has tests of its own."""
+    return nullcontext(partial(roundtrip.load_and_repeat, home, name, version))
+
+
 def test_sound_version_is_proved(mlflow_home, tiny_config, make_adapter):
     version = register(mlflow_home, tiny_config, make_adapter(0))
-    proof = roundtrip.prove(mlflow_home, "finsent", version)
+    proof = prove(mlflow_home, "finsent", version)
     assert proof.max_logit_difference < 1e-4
     assert proof.head_hash_equal
     assert proof.labels_equal
@@ -30,12 +44,12 @@ def test_sound_version_is_proved(mlflow_home, tiny_config, make_adapter):
 
 @pytest.mark.filterwarnings("ignore")  # torch and transformers deprecate things of their own while loading
 def test_probe_of_another_model_is_found(mlflow_home, tiny_config, make_adapter, tmp_path, monkeypatch):
-    monkeypatch.setattr(roundtrip, "_in_new_process", roundtrip.load_and_repeat)  # a new process has its test above
+    monkeypatch.setattr(roundtrip, "_new_process", here)
     foreign = shutil.copytree(make_adapter(0), tmp_path / "foreign")
     shutil.copyfile(make_adapter(1) / "probe.json", foreign / "probe.json")
     write_manifest(foreign, verify(make_adapter(0)))
     version = register(mlflow_home, tiny_config, foreign)
-    found = roundtrip.prove(mlflow_home, "finsent", version)
+    found = prove(mlflow_home, "finsent", version)
     assert found.max_logit_difference > 0.1
     assert found.max_padding_difference < 1e-2
 
@@ -44,14 +58,14 @@ def test_probe_of_another_model_is_found(mlflow_home, tiny_config, make_adapter,
 def test_head_that_is_not_the_trained_one_is_found(mlflow_home, tiny_config, make_adapter, tmp_path, monkeypatch):
     from safetensors.torch import load_file, save_file
 
-    monkeypatch.setattr(roundtrip, "_in_new_process", roundtrip.load_and_repeat)
+    monkeypatch.setattr(roundtrip, "_new_process", here)
     other = shutil.copytree(make_adapter(0), tmp_path / "other")
     weights = load_file(other / "adapter_model.safetensors")
     (head,) = [name for name in weights if "score" in name]
     weights[head] = weights[head] * (1 + 1e-6)  # no logit tells
     save_file(weights, other / "adapter_model.safetensors", metadata={"format": "pt"})
     write_manifest(other, verify(make_adapter(0)))
-    found = roundtrip.prove(mlflow_home, "finsent", register(mlflow_home, tiny_config, other))
+    found = prove(mlflow_home, "finsent", register(mlflow_home, tiny_config, other))
     assert found.max_logit_difference < 1e-4
     assert not found.head_hash_equal
 
@@ -75,9 +89,9 @@ def test_labels_and_padding_are_those_of_what_was_loaded(mlflow_home, tiny_confi
         change(loaded)
         return loaded
 
-    monkeypatch.setattr(roundtrip, "_in_new_process", roundtrip.load_and_repeat)
+    monkeypatch.setattr(roundtrip, "_new_process", here)
     monkeypatch.setattr(adapter, "load_adapter", load_changed)  # a library that loads otherwise, as one did before
-    found = roundtrip.prove(mlflow_home, "finsent", register(mlflow_home, tiny_config, make_adapter(0)))
+    found = prove(mlflow_home, "finsent", register(mlflow_home, tiny_config, make_adapter(0)))
     assert {name for name in ("head_hash_equal", "labels_equal", "padding_equal") if not getattr(found, name)} == {untrue}
 
 
@@ -89,7 +103,7 @@ def test_probe_without_a_hash_of_the_head_proves_nothing(mlflow_home, tiny_confi
     write_manifest(old, verify(make_adapter(0)))
     version = register(mlflow_home, tiny_config, old)
     with pytest.raises(Refused, match="records no hash of the trained head"):
-        roundtrip.prove(mlflow_home, "finsent", version)
+        prove(mlflow_home, "finsent", version)
 
 
 def test_version_that_cannot_be_loaded_is_refused_with_the_reason(mlflow_home, tiny_config, make_adapter):
@@ -99,4 +113,19 @@ def test_version_that_cannot_be_loaded_is_refused_with_the_reason(mlflow_home, t
     with pytest.raises(
         Refused, match=r"a new process cannot load it \(the adapter of version '1' of 'finsent' cannot be fetched"
     ):
-        roundtrip.prove(mlflow_home, "finsent", version)
+        prove(mlflow_home, "finsent", version)
+
+
+def test_process_that_nobody_asks_ends_with_the_block(mlflow_home, monkeypatch):
+    started = []
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: started.append(popen(*a, **k)) or started[0])
+    with pytest.raises(ZeroDivisionError), roundtrip.ready_to_prove(mlflow_home, "finsent", "1"):
+        1 / 0  # scoring failed meanwhile
+    assert started[0].returncode is not None
+
+
+def test_process_whose_parent_is_gone_loads_nothing():
+    command = [sys.executable, "-m", "finsent.registry.roundtrip", "finsent", "1"]
+    ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=120)
+    assert (ended.returncode, ended.stdout) == (1, "")

@@ -1,0 +1,78 @@
+"""Approval as people meet it: a worker's run asks, leaves the worker, and decides when the form has been sent to the server."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finsent.cli import services, up
+from finsent.cli.discovery import prefect_answers
+from finsent.home import Home
+from finsent.pipeline import approval, promote
+from finsent.registry import ledger, versions
+from tests.integration.test_prefect_server import ROOT, Server, free_port, wait_for
+from tests.pipeline.promotion import WITH_APPROVAL, evaluate_new
+
+pytestmark = [pytest.mark.integration, pytest.mark.long]
+ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+
+
+@dataclass(frozen=True)
+class Served:
+    server: Server
+    home: Home
+
+
+@pytest.fixture
+def served(mlflow_home: Home, make_adapter: Callable[[int], Path]) -> Iterator[Served]:
+    """Version 1 is champion, version 2 has its evidence; a server and the worker that decides run as `finsent up` starts them."""
+    evaluate_new(mlflow_home, make_adapter(0), config=WITH_APPROVAL)
+    promote.promote(WITH_APPROVAL, mlflow_home)
+    approval.approve(WITH_APPROVAL, mlflow_home, "1", "ada", "the first")
+    evaluate_new(mlflow_home, make_adapter(0), champion="1", config=WITH_APPROVAL)
+    place = up.Place("127.0.0.1", free_port(), free_port(), ROOT)
+    env = up.environment(mlflow_home, place, "nano", None)
+    env["MLFLOW_TRACKING_URI"] = mlflow_home.tracking_uri
+    env["PREFECT_WORKER_QUERY_SECONDS"] = "2"
+    started = [services.start("prefect", up.prefect_command(place), env, mlflow_home)]
+    try:
+        services.wait_until(lambda: prefect_answers(place.running.prefect_api), started[0])
+        up.prepare(place, env)
+        started.append(services.start("worker-gpu", up.worker_command("gpu", 2), env, mlflow_home))
+        yield Served(Server(mlflow_home.root, env), mlflow_home)
+    finally:
+        services.stop(started)
+
+
+def newest(server: Server, flow: str, *states: str) -> dict[str, Any] | None:
+    """The newest run of a flow, once it is in one of the states."""
+    runs = server.ask("flow_runs/filter", flows={"name": {"any_": [flow]}}, sort="START_TIME_DESC")
+    return next((run for run in runs if run["state_type"] in states), None)
+
+
+def test_the_gate_asks_through_the_server_and_the_form_promotes(served: Served) -> None:
+    server = served.server
+    command = [sys.executable, "-m", "prefect", "deployment", "run", "promote/promote", "--param", 'version="2"']
+    subprocess.run(command, env=server.env, check=True, capture_output=True, text=True)
+    asked = wait_for("the gate's decision", lambda: newest(server, "promote", *ENDED))
+    assert (asked["state_type"], asked["state_name"]) == ("COMPLETED", "Waiting for approval"), asked["state"]["message"]
+    waiting = wait_for("the form", lambda: newest(server, "approve", "PAUSED"))
+    assert waiting["state_name"] == "Suspended"
+    assert waiting["parameters"]["version"] == "2"
+    assert versions.champion(served.home, "finsent") == "1"
+
+    time.sleep(5)  # the process has left the worker by now: what goes on is a new one
+    form = {"verdict": "approve", "who": "dana", "why": "read the report"}
+    accepted = server.ask(f"flow_runs/{waiting['id']}/resume", run_input=form)
+    assert accepted["status"] == "ACCEPT", accepted
+    decided = wait_for("the decision", lambda: newest(server, "approve", *ENDED))
+    assert (decided["state_type"], decided["state_name"]) == ("COMPLETED", "Promoted"), decided["state"]["message"]
+    assert versions.champion(served.home, "finsent") == "2"
+    last = ledger.read(served.home.ledger)[-1]
+    assert (last["action"], last["who"], last["why"]) == ("approve", "dana", "read the report")
+    assert wait_for("scoring by the new champion", lambda: newest(server, "score", *ENDED))["state_type"] == "COMPLETED"
