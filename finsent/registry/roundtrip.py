@@ -68,8 +68,8 @@ class Found:
 def ready_to_prove(home: Home, name: str, version: str) -> Iterator[Callable[[], RoundTrip]]:
     """Start the new process. Calling what is yielded runs the proof, and holds what came back against training's record.
 
-    Until then the process holds no model; at the end of the block there is none left. How much may
-    differ is the gate's to say. The call raises:
+    Until then the process holds no model; at the end of the block it has ended. How much may differ is the gate's to say.
+    The call raises:
         Refused: the new process could not load the version (its reason is quoted), or training recorded no hash of the head.
     """
     with _new_process(home, name, version) as load_there:
