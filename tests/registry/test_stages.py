@@ -31,6 +31,15 @@ def test_the_way_of_a_version(mlflow_home, bare_version):
     assert state(mlflow_home) == ({"champion": "2", "previous": "1"}, {"1": "Archived", "2": "Production", "3": "Archived"})
 
 
+def test_a_challenger_displaced_by_another_waits_no_more(mlflow_home, bare_version):
+    client = tracking.connect(mlflow_home)
+    for version in (bare_version(), bare_version()):
+        client.set_model_version_tag("finsent", version, "approval", "pending")
+        stages.make_challenger(mlflow_home, "finsent", version)
+    assert state(mlflow_home) == ({"challenger": "2"}, {"1": "Archived", "2": "Staging"})
+    assert [client.get_model_version("finsent", version).tags["approval"] for version in "12"] == ["void", "pending"]
+
+
 def test_rollback_walks_back_and_stops_at_the_first(mlflow_home, bare_version):
     for version, before in (("1", None), ("2", "1"), ("3", "2")):
         bare_version()
