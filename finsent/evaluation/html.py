@@ -1,6 +1,7 @@
 """Parts of a self-contained page: everything inline, nothing loaded from elsewhere, every text escaped."""
 
 import base64
+import re
 from collections.abc import Collection, Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -75,8 +76,8 @@ def paragraph(text: str, kind: str = "") -> str:
 
 
 def markup(text: str) -> str:
-    """The text as HTML."""
-    return text if isinstance(text, Markup) else escape(text)
+    """The text as HTML; what stands between backticks is code."""
+    return text if isinstance(text, Markup) else re.sub("`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def table(

@@ -127,6 +127,7 @@ def _where(evidence: Evidence) -> str:
     rows = "test rows not counted" if evidence.n_test is None else f"{evidence.n_test:,} test rows"
     data = "data not known" if evidence.data_version is None else f"data version {evidence.data_version}"
     met = "no champion" if evidence.champion_version is None else f"champion version {evidence.champion_version}"
+    met = "itself the champion" if evidence.champion_version == evidence.model_version else met
     taken = f", evidence taken {evidence.taken_at}" if evidence.taken_at else ""
     return f"{rows} of {data}, {met}{taken}"
 
@@ -144,7 +145,7 @@ def _verdict(decision: Verdict | None) -> Iterable[str]:
     yield f'<div class="verdict {"yes" if decision.favourable else "no"}">{"".join(parts)}</div>'
     yield html.heading("The gate's rules")
     if not decision.rules:
-        yield html.paragraph("The rules that this decision went by are not on record.")
+        yield html.paragraph("This decision does not rest on the gate's rules.")
         return
     ordered = sorted(decision.rules, key=lambda rule: _ORDER.get(rule[3], 1))  # a stable sort: the gate's order within a status
     counts = {status: sum(rule[3] == status for rule in ordered) for status in _ORDER}

@@ -18,10 +18,8 @@ def power(evidence: Evidence) -> Iterable[str]:
     yield html.heading("What this test set can show")
     if evidence.champion is not None:
         yield html.paragraph(wording.power_in_words(evidence.champion["power"]))
-    elif evidence.champion_version is None:
-        yield html.paragraph("There was no champion to compare with; the floors alone were to be beaten.")
     else:
-        yield html.paragraph(f"{UNKNOWN.capitalize()}: the champion was not scored.")
+        yield html.paragraph(f"{wording.not_compared_because(evidence)} What differences these rows can show is not known.")
     yield html.paragraph(wording.looks_in_words(evidence))
 
 
@@ -35,7 +33,7 @@ def scores(evidence: Evidence) -> str:
             name,
             decimal(own[key]) if own else UNKNOWN,  # type: ignore[literal-required]
             interval(intervals.get(key)),
-            decimal(rival[key]) if rival else "–",  # type: ignore[literal-required]
+            *((decimal(rival[key]),) if rival else ()),  # type: ignore[literal-required]
             decimal(floor[key]) if floor and key in floor else "–",  # type: ignore[literal-required]
         )
         for name, key in _SCORES
@@ -44,7 +42,7 @@ def scores(evidence: Evidence) -> str:
         "",
         "this version",
         f"{wording.level(evidence)} interval",
-        f"champion {evidence.champion_version or ''}",
+        *((f"champion {evidence.champion_version}",) if rival else ()),
         "TF-IDF floor",
     )
     note = html.paragraph("Intervals are bootstrapped by near-duplicate group: near copies of one tweet count once.", "quiet")
@@ -54,8 +52,7 @@ def scores(evidence: Evidence) -> str:
 def champion(evidence: Evidence, judged: Mapping[str, Sequence[object]]) -> Iterable[str]:
     """The paired tests; `judged` has value and threshold of the gate's rules by name."""
     if evidence.champion is None:
-        known = evidence.champion_version is None
-        yield html.paragraph("There was no champion." if known else "The champion was not scored.")
+        yield html.paragraph(str(wording.not_compared_because(evidence)))
         return
     test, paired = evidence.champion["mcnemar"], evidence.champion["paired_bootstrap"]
     yield html.paragraph(
@@ -112,11 +109,12 @@ def classes(evidence: Evidence) -> str:
             label,
             *(decimal(found[key]) for key in ("precision", "recall", "f1")),
             f"{found['support']:,}",
-            decimal(rival[label]["f1"]) if label in rival else "–",
+            *((decimal(rival[label]["f1"]),) if label in rival else ()),
         )
         for label, found in ((label, own[label]) for label in LABELS if label in own)
     ]
-    return html.table(("class", "precision", "recall", "F1", "rows", "champion's F1"), rows)
+    heads = ("class", "precision", "recall", "F1", "rows", *(("champion's F1",) if rival else ()))
+    return html.table(heads, rows)
 
 
 def calibration(evidence: Evidence) -> Iterable[str]:
@@ -153,7 +151,7 @@ def slices(evidence: Evidence) -> Iterable[str]:
             f"{dimension} = {value}: {found['accuracy']:.3f} ({found['n']:,} rows)" for dimension, value, found in worst
         )
         yield html.paragraph(f"Lowest accuracy: {named}.")
-    rows = []
+    rows, rival = [], evidence.champion is not None
     for dimension, value, found in wording.each_slice(evidence):
         difference = found.get("accuracy_difference")
         rows.append(
@@ -163,12 +161,19 @@ def slices(evidence: Evidence) -> Iterable[str]:
                 decimal(found["accuracy"]),
                 interval(found["accuracy_interval"]),
                 decimal(found["macro_f1"]),
-                decimal(found["champion_accuracy"]) if "champion_accuracy" in found else "–",
-                f"{100 * difference['low']:+.1f} to {100 * difference['high']:+.1f}" if difference else "–",
+                *(
+                    (
+                        decimal(found["champion_accuracy"]) if "champion_accuracy" in found else "–",
+                        f"{100 * difference['low']:+.1f} to {100 * difference['high']:+.1f}" if difference else "–",
+                    )
+                    if rival
+                    else ()
+                ),
                 decimal(found.get("floor_accuracy")),
             )
         )
-    heads = ("slice", "rows", "accuracy", "interval", "macro-F1", "champion", "difference, points", "TF-IDF floor")
+    beside = ("champion", "difference, points") if rival else ()
+    heads = ("slice", "rows", "accuracy", "interval", "macro-F1", *beside, "TF-IDF floor")
     table = html.table(heads, rows)
     yield html.folded(f"All {len(rows)} slices", table) if rows else table
 
@@ -176,6 +181,7 @@ def slices(evidence: Evidence) -> Iterable[str]:
 def robustness(evidence: Evidence) -> Iterable[str]:
     """Each check, and texts on which it failed."""
     checks: Any = evidence.robustness or {}
+    rival = evidence.champion is not None
     wanted = {"invariance": "label must stay", "direction": "label must change"}
     rows = [
         (
@@ -184,11 +190,12 @@ def robustness(evidence: Evidence) -> Iterable[str]:
             f"{check['n']:,}",
             f"{check['failure_rate']:.1%}",
             f"{check['interval']['low']:.1%} to {check['interval']['high']:.1%}",
-            f"{check['champion_failure_rate']:.1%}" if "champion_failure_rate" in check else "–",
+            *((f"{check['champion_failure_rate']:.1%}" if "champion_failure_rate" in check else "–",) if rival else ()),
         )
         for name, check in checks.items()
     ]
-    yield html.table(("change", "what must happen", "texts", "failed", "interval", "champion"), rows, text=(1,))
+    heads = ("change", "what must happen", "texts", "failed", "interval", *(("champion",) if rival else ()))
+    yield html.table(heads, rows, text=(1,))
     failed = [
         (
             name.replace("_", " "),
@@ -206,11 +213,8 @@ def robustness(evidence: Evidence) -> Iterable[str]:
 def disagreements(evidence: Evidence, examples: Sequence[Disagreement] | None) -> Iterable[str]:
     """The surest rows of each kind of disagreement."""
     if not examples:
-        if evidence.champion_version is None:
-            reason = "There was no champion to disagree with."
-        else:
-            reason = "No examples were kept." if examples is None else "They agree on every test row."
-        yield html.paragraph(reason)
+        agreed = "No examples were kept." if examples is None else "They agree on every test row."
+        yield html.paragraph(wording.not_compared_because(evidence) or agreed)
         return
     for kind in dict.fromkeys(example.kind for example in examples):
         rows = [

@@ -137,7 +137,8 @@ def _failure(axes: Any, place: int, check: "RobustnessRecord", limit: float) -> 
     )
     axes.plot([check["interval"]["low"], check["interval"]["high"]], [place] * 2, color=INK, linewidth=1.2)
     axes.plot([limit, limit], [place - 0.45, place + 0.45], color=INK, linestyle="--", linewidth=1.2)
-    axes.annotate(f"{limit:.0%}", (limit, place), (4, 0), textcoords="offset points", fontsize=8, va="center")
+    legible = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6}  # the bar may reach behind it
+    axes.annotate(f"{limit:.0%}", (limit, place), (4, 0), textcoords="offset points", fontsize=8, va="center", bbox=legible)
     if "champion_failure_rate" in check:
         axes.plot(check["champion_failure_rate"], place, "D", color=CHAMPION, markersize=5, markeredgecolor="white")
 

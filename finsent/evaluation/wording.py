@@ -48,6 +48,17 @@ def power_in_words(power: PowerRecord | None, *, short: bool = False) -> str:
     )
 
 
+def not_compared_because(evidence: Evidence) -> str | None:
+    """Why there is no comparison with a champion, in a sentence; None where there is one."""
+    if evidence.champion is not None:
+        return None
+    if evidence.champion_version is None:
+        return "There was no champion to compare with."
+    if evidence.champion_version == evidence.model_version:
+        return "This version is the champion itself."
+    return "Not measured: the champion was not scored."
+
+
 def looks_in_words(evidence: Evidence) -> str:
     """How often the test set was looked at."""
     if evidence.looks is None:

@@ -119,8 +119,8 @@ def comparisons(evidence: Evidence | None) -> str:
             f"Macro-F1 minus the champion's: {100 * paired['difference']:+.1f} points, {paired['level']:.0%} interval "
             f"{100 * paired['low']:+.1f} to {100 * paired['high']:+.1f}. {wording.power_in_words(evidence.champion['power'])}"
         )
-    elif evidence.champion_version is None:
-        parts.append("There was no champion to compare with.")
+    else:
+        parts.append(str(wording.not_compared_because(evidence)))
     parts.append(wording.looks_in_words(evidence))
     return "\n\n".join(parts)
 

@@ -236,12 +236,16 @@ def settle(client: "MlflowClient", name: str) -> None:
     for stage in (PRODUCTION, STAGING):
         for version in client.search_model_versions(f"name='{name}' and tags.stage='{stage}'"):
             if wanted.get(str(version.version)) is None:
-                if version.tags.get("approval") == "pending":  # another waits in its place
-                    client.set_model_version_tag(name, str(version.version), "approval", "void")
-                client.set_model_version_tag(name, str(version.version), "stage", ARCHIVED)
+                _archive(client, version)
     for number, stage in wanted.items():
         if number is not None and client.get_model_version(name, number).tags.get("stage") != stage:
             client.set_model_version_tag(name, number, "stage", stage)
+
+
+def _archive(client: "MlflowClient", version: "ModelVersion") -> None:
+    if version.tags.get("approval") == "pending":  # another waits in its place
+        client.set_model_version_tag(version.name, str(version.version), "approval", "void")
+    client.set_model_version_tag(version.name, str(version.version), "stage", ARCHIVED)
 
 
 def _replaced_by(client: "MlflowClient", name: str, champion: str) -> str | None:

@@ -9,7 +9,7 @@ from finsent.evaluation.examples import disagreements, worst_errors
 from finsent.evaluation.report import Verdict, write_report
 from finsent.evaluation.slice_plots import draw_plots
 from finsent.registry.gate import RuleResult, decide
-from finsent.registry.verdicts import decided, would_say
+from finsent.registry.verdicts import decided, still_champion, would_say
 
 
 class Balance(HTMLParser):
@@ -109,6 +109,17 @@ def test_a_version_without_a_champion_has_none_beside_it(first_specimen, tmp_pat
     assert "No examples were kept." in page
     assert "Version 4 would be refused by the gate as it stands" in page
     assert "robust.<wbr>case" in page
+
+
+def test_the_champion_measured_again_is_not_held_against_itself(first_specimen, tmp_path):
+    evidence = first_specimen.evidence.model_copy(update={"champion_version": first_specimen.evidence.model_version})
+    write_report(evidence, {}, tmp_path / "report.html", decision=still_champion(evidence.model_version), examples=[])
+    page, _ = read(tmp_path / "report.html")
+    assert page.count("This version is the champion itself.") == 3
+    assert "<code>finsent history</code>" in page
+    assert "agree on every test row" not in page
+    assert "<th>champion" not in page
+    assert "champion&#x27;s F1" not in page
 
 
 def test_what_was_not_measured_is_said_to_be_missing(tmp_path):
