@@ -152,6 +152,13 @@ def keep_gradients_right(model: Any) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
+def cpu_multiplies_bf16() -> bool:
+    """Whether this processor multiplies bfloat16 itself; where not, emulation is some twenty times slower than float32."""
+    import torch
+
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())  # noqa: SLF001 - no public way
+
+
 def pick_device() -> str:
     """`cuda` with the local rank where there is a GPU, else `cpu`."""
     import os

@@ -8,7 +8,7 @@ from finsent.config import EngineConfig
 from finsent.errors import ConfigError
 from finsent.home import Home
 from finsent.model.adapter import Loaded, load_adapter
-from finsent.model.base import pick_device
+from finsent.model.base import cpu_multiplies_bf16, pick_device
 from finsent.model.merging import merge_into_dense, unnest_absmax
 from finsent.model.packed import can_join, packed_model, plain, why_not_packed
 from finsent.model.planner import GIB, plan_inference, shape_of, usable_bytes
@@ -81,4 +81,4 @@ def dense_type(device: str) -> str:
 
     if device.startswith("cuda"):
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
-    return "bfloat16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "float32"  # noqa: SLF001 - no public way
+    return "bfloat16" if cpu_multiplies_bf16() else "float32"

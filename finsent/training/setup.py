@@ -14,7 +14,7 @@ from finsent.config import Config, LoraConfig, Recipe
 from finsent.errors import ConfigError
 from finsent.home import Home
 from finsent.model.adapter import attach, load_tokenizer
-from finsent.model.base import BaseFolder, load_base, locate_base, pick_device
+from finsent.model.base import BaseFolder, cpu_multiplies_bf16, load_base, locate_base, pick_device
 from finsent.model.engine import tokenise
 from finsent.model.merging import dequantise, unnest_absmax
 from finsent.model.packed import can_join, packed_model, why_not_packed
@@ -228,11 +228,18 @@ def _passes(
 
 
 def resolve_precision(wanted: str, device: str) -> str:
-    """The autocast type to use: fp16 becomes bf16 where the hardware computes in it (a CPU always can)."""
+    """The autocast type to use: bf16 for fp16 where the hardware computes in it; on a CPU that does not, none (float32)."""
     import torch
 
+    if wanted == "none":
+        return wanted
+    if device == "cpu":
+        if cpu_multiplies_bf16():
+            return "bf16"
+        _log.info("this processor only emulates bfloat16, which is slow: training computes in float32")
+        return "none"
     # emulated bfloat16 does not count: older cards report it too, and it is slow
-    if wanted == "fp16" and (device == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False)):
+    if wanted == "fp16" and torch.cuda.is_bf16_supported(including_emulation=False):
         return "bf16"
     return wanted
 

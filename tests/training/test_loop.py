@@ -74,7 +74,8 @@ def test_a_learning_rate_that_blows_up_is_named_before_hours_are_spent(run: Run)
         run("a", learning_rate=1e30, epochs=5.0)
 
 
-def test_one_process_can_train_in_two_precisions(run: Run) -> None:
+def test_one_process_can_train_in_two_precisions(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finsent.training.setup.cpu_multiplies_bf16", lambda: True)  # emulated, where it does not
     assert [run(p, mixed_precision=p, epochs=1.0)[0].mixed_precision for p in ("bf16", "none")] == ["bf16", "none"]
 
 
@@ -99,9 +100,15 @@ def test_two_rows_are_enough_to_start(tiny_config: Config, home: Home, tmp_path:
     assert train(tiny_config, home, two, two, tmp_path, lambda *_: None).steps == 8
 
 
-def test_half_precision_becomes_bfloat16_where_the_hardware_has_it() -> None:
-    assert resolve_precision("fp16", "cpu") == "bf16"
-    assert resolve_precision("none", "cpu") == "none"
+def test_half_precision_becomes_what_the_processor_computes_in(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("finsent.training.setup.cpu_multiplies_bf16", lambda: True)
+    assert [resolve_precision(wanted, "cpu") for wanted in ("fp16", "bf16", "none")] == ["bf16", "bf16", "none"]
+    monkeypatch.setattr("finsent.training.setup.cpu_multiplies_bf16", lambda: False)
+    with caplog.at_level("INFO"):
+        assert [resolve_precision(wanted, "cpu") for wanted in ("fp16", "bf16", "none")] == ["none"] * 3
+    assert "only emulates bfloat16" in caplog.text
 
 
 def test_an_engine_that_the_base_cannot_run_is_refused_and_auto_takes_the_other(
