@@ -24,7 +24,7 @@ def read_file(path: Path) -> dict[str, Any]:
         ConfigError: it is not there, cannot be read, or holds no mapping.
     """
     if not path.is_file():
-        raise ConfigError(f"no configuration file {str(path)!r}. Give a YAML file, or leave --config out.")
+        raise ConfigError(f"no configuration file {str(path)!r}. Give a YAML file, or leave the option out.")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

@@ -139,7 +139,7 @@ def tell(demo: Demo) -> str:
                 f"Version {trained.model_version}: {trained.rows:,} rows, {trained.steps:,} steps, {duration(trained.seconds)}, "
                 f"{trained.rows_per_second:.0f} rows/s"
             ),
-            reports.evaluation(chain.evaluation),
+            reports.evaluation(chain.evaluation, following=False),
             _headline("GATE"),
             reports.promotion(chain.promotion),
             _headline("SCORING"),
@@ -229,7 +229,7 @@ def _next(demo: Demo, met_champion: bool) -> str:
     if demo.chain.promotion.decision == "promoted":
         said = "The challenger beat the champion on the same rows and took its place."
     else:
-        said = "The challenger met the champion on the same rows and was not shown to be better: the champion stays."
+        said = "The challenger met the champion on the same rows and did not pass every rule of the gate: the champion stays."
     return f"{said} Either can happen: the next demo trains on what has arrived since."
 
 

@@ -56,10 +56,15 @@ def _history(settings: Settings, *, version: str | None, limit: int | None) -> O
     `finsent ledger verify` holds it against the registry, too.
     """
     from finsent.pipeline.history import history
+    from finsent.registry.tracking import connect
+    from finsent.registry.versions import get_version
 
-    found = history(settings.config(), settings.home(), version, limit)
+    config, home = settings.config(), settings.home()
+    found = history(config, home, version, limit)
     chain = "Its chain verifies." if found.whole else f"ITS CHAIN IS BROKEN: {found.problem}"
     if not found.entries:
+        if version:
+            get_version(connect(home), config.registered_model, version)  # a wrong number is an error, not an empty history
         about = f"version {version}" if version else "any version"
         return Outcome(asdict(found), f"The ledger has no entry about {about}. {chain}")
     head = f"{len(found.entries)} of {found.of} entries in the ledger. {chain}"
@@ -74,11 +79,21 @@ def _row(entry: "Recorded") -> tuple[str, ...]:
         entry.at[:19],
         cell_text(entry.version),
         entry.action,
-        cell_text(entry.decision),
+        _decision(entry),
         before if before == after else f"{before} -> {after}",
         cell_text(entry.who),
         shorten(why, 90),
     )
+
+
+def _decision(entry: "Recorded") -> str:
+    """In words: a version that the gate lets through may wait for a person, and then nothing has moved."""
+    if entry.decision == "promote" and entry.champion_after != entry.version:
+        return "passed, waits"
+    if entry.action == "reject":
+        return "rejected"
+    words = {"promote": "promoted", "refuse": "refused"}
+    return words.get(entry.decision or "", cell_text(entry.decision))
 
 
 def _verify(settings: Settings) -> Outcome:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from finsent.cli import announce, reports
-from finsent.cli.options import Outcome, Settings, command, examples, login
+from finsent.cli.options import Outcome, Settings, again, command, examples, login
 from finsent.cli.output import facts, plain, section
 from finsent.config import Config, Source
 from finsent.data.splits import SPLITS, SplitName
@@ -16,6 +16,7 @@ from finsent.errors import InputError
 from finsent.training.distributed import launched
 
 if TYPE_CHECKING:
+    from finsent.home import Home
     from finsent.pipeline.merged import Precision
     from finsent.pipeline.promote import PromotionResult
 
@@ -216,7 +217,18 @@ def _evaluate(
         "n": metrics.get("n"),
         "intervals": result.evidence.intervals,
     }
-    return Outcome({**found, **plain(result)}, reports.evaluation(result))
+    text = reports.evaluation(result)
+    if result.data is None:
+        text += _report_line(config, home, result.model_version)
+    return Outcome({**found, **plain(result)}, text)
+
+
+def _report_line(config: Config, home: "Home", version: str) -> str:
+    """Where to read on; the model card lies beside it."""
+    from finsent.pipeline.exhibit import report_place
+
+    place = report_place(home, config.registered_model, version)
+    return f"\nReport: {place}" if place else ""
 
 
 def _promote(settings: Settings, *, version: str | None) -> Outcome:
@@ -235,7 +247,8 @@ def _decided(settings: Settings, config: Config, result: "PromotionResult") -> O
         announce.promotion(settings, config.registered_model, result.model_version, result.champion_before)
     elif result.decision == "pending_approval":
         announce.approval_request(settings, config.registered_model, result.model_version, result.champion_before, result.reasons)
-    return Outcome(result, reports.promotion(result), code=1 if result.decision == "refused" else 0)
+    text = reports.promotion(result) + _report_line(config, settings.home(), result.model_version)
+    return Outcome(result, text, code=1 if result.decision == "refused" else 0)
 
 
 def _approve(settings: Settings, *, version: str | None, who: str | None, why: str) -> Outcome:
@@ -262,10 +275,15 @@ def _rollback(settings: Settings, *, who: str | None, why: str) -> Outcome:
     from finsent.pipeline.promote import rollback
 
     config, home = settings.config(), settings.home()
-    outcome = _decided(settings, config, rollback(config, home, who or login(), why))
-    return replace(
-        outcome, text=f"ROLLED BACK.\n{outcome.text}\n\nNext: finsent score   (what the version before had scored waits again)"
+    result = rollback(config, home, who or login(), why)
+    outcome = _decided(settings, config, result)
+    if result.decision == "refused":
+        return outcome
+    text = (
+        f"ROLLED BACK: version {result.model_version} is the champion again, version {result.champion_before} is archived\n\n"
+        f"Next: {again('finsent score')}\n  What version {result.champion_before} had scored waits again."
     )
+    return replace(outcome, text=text)
 
 
 def _predict(settings: Settings, texts: tuple[str, ...], *, version: str | None) -> Outcome:

@@ -4,6 +4,7 @@ import functools
 import getpass
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
@@ -75,6 +76,19 @@ class Outcome:
     """Runs once the result is on the screen: `finsent up` waits there."""
     silent: bool = False
     """Another process of this launch says it."""
+
+
+def again(line: str) -> str:
+    """A command to type next, with the options of this invocation that say where and under which configuration."""
+    context = click.get_current_context(silent=True)
+    given, usual = (context.find_object(Settings) if context else None) or Settings(), Settings()
+    options = [
+        *(("--profile", given.profile) if given.profile != usual.profile else ()),
+        *(("--config", str(given.config_file)) if given.config_file not in {None, usual.config_file} else ()),
+        *(part for override in given.overrides for part in ("--set", override)),
+        *(("--home", str(given.home_dir)) if given.home_dir else ()),
+    ]
+    return " ".join([line, *map(shlex.quote, options)])
 
 
 def _path(value: str | None) -> Path | None:

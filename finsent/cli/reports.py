@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from finsent.cli.evidence import floors, lines, per_class, scores, slices
+from finsent.cli.options import again
 from finsent.cli.output import cell_text, duration, facts, section, shorten, table
 
 
@@ -42,7 +43,7 @@ def received(report: Any) -> str:
         f"{report.read:,} rows read = {report.received:,} received into the inbox + {report.known:,} known already "
         f"+ {report.quarantined:,} quarantined"
     )
-    return "\n\n".join([heading, *quarantine(report.reasons), "Next: finsent score"])
+    return "\n\n".join([heading, *quarantine(report.reasons), f"Next: {again('finsent score')}"])
 
 
 def splits(counts: Mapping[str, Mapping[str, int]]) -> str:
@@ -72,7 +73,7 @@ def training(result: Any) -> str:
                 ("adapter", result.adapter_dir),
             ]
         ),
-        "Next: finsent evaluate",
+        f"Next: {again('finsent evaluate')}",
     )
 
 
@@ -88,10 +89,14 @@ def _rows_scored(result: Any) -> str:
     return f"{count} rows of {result.data}, {known}"
 
 
-def evaluation(result: Any) -> str:
-    """A version's evidence."""
+def evaluation(result: Any, *, following: bool = True) -> str:
+    """A version's evidence; with `following`, what to type next where it may be promoted."""
     evidence = result.evidence
-    parts = [f"Version {result.model_version} on {_rows_scored(result)}", scores(evidence)]
+    parts = [f"Version {result.model_version} on {_rows_scored(result)}"]
+    if result.skipped:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in result.skipped.items())
+        parts.append(f"NOT SCORED: {sum(result.skipped.values()):,} rows that cannot be read ({reasons})")
+    parts.append(scores(evidence))
     if evidence.metrics:
         parts.append(per_class(evidence.metrics["per_class"]))
     if evidence.floors:
@@ -99,9 +104,9 @@ def evaluation(result: Any) -> str:
     if evidence.slices:
         parts.append(slices(evidence))
     if result.candidate is not None:
-        following = f" Next: finsent promote --version {result.model_version}" if result.candidate else ""
+        promote = f"\nNext: {again(f'finsent promote --version {result.model_version}')}"
         stands = "It is a candidate: it beats" if result.candidate else "It is no candidate: it does not beat"
-        parts.append(f"{stands} every floor significantly.{following}")
+        parts.append(f"{stands} every floor significantly.{promote if result.candidate and following else ''}")
     parts.append(lines(evidence))
     if evidence.leaks_unknown_because:
         parts.append(evidence.leaks_unknown_because)
@@ -117,7 +122,7 @@ def appraisal(found: Any, version: str) -> str:
     if found.evaluation is None:
         return f"Not evaluated: {found.not_evaluated_because}"
     heading = {
-        "promote": f"The gate lets it through. Next: finsent promote --version {version}",
+        "promote": f"The gate lets it through.\nNext: {again(f'finsent promote --version {version}')}",
         "refuse": "The gate would refuse it:",
     }[found.verdict.decision]
     told = {rule.reason for rule in found.verdict.rules if rule.status != "pass"}
@@ -142,10 +147,13 @@ def promotion(result: Any) -> str:
     version = result.model_version
     stays = f"version {result.champion_after} stays champion" if result.champion_after else "there is still no champion"
     before = f"before it: version {result.champion_before}" if result.champion_before else "the first one"
+    verdicts = [again(f"finsent {verdict} {version} --why '...'") for verdict in ("approve", "reject")]
+    already = result.champion_before == version
     heading = {
-        "promoted": f"PROMOTED: version {version} is the champion now ({before})",
-        "pending_approval": f"PASSED: version {version} waits for approval.\n"
-        f"Next: finsent approve {version} --why '...'   or   finsent reject {version} --why '...'",
+        "promoted": f"Version {version} is the champion"
+        if already
+        else f"PROMOTED: version {version} is the champion now ({before})",
+        "pending_approval": f"PASSED: version {version} waits for approval.\nNext: {verdicts[0]}\n  or: {verdicts[1]}",
         "refused": f"REFUSED: version {version} is not promoted; {stays}",
     }[result.decision]
     told = {rule.reason for rule in result.rules if rule.status != "pass"}  # the rules below say these themselves

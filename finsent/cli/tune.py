@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from finsent.cli.options import Outcome, Settings, command, examples
+from finsent.cli.options import Outcome, Settings, again, command, examples
 from finsent.cli.output import facts, section, shorten, table
 
 if TYPE_CHECKING:
@@ -92,10 +92,15 @@ def _text(result: "TuneResult") -> str:
             section("Best settings", facts(changed)),
             section("Failed", *failed) if failed else "",
             verdict,
-            f"Next: finsent train --config {result.config_file}",
+            "" if own is not None and own.number == best.number else f"Next: {_train_with(result.config_file)}",
         )
         if part
     )
+
+
+def _train_with(file: Path) -> str:
+    """The file holds the whole configuration: of this invocation's options only the home is left to say."""
+    return again(f"finsent train --config {file}")
 
 
 def _row(name: str, trial: "TrialRecord") -> tuple[object, ...]:

@@ -9,7 +9,7 @@ from finsent.errors import Refused
 from finsent.evaluation.evidence import Evidence
 from finsent.evaluation.wording import power_in_words
 from finsent.home import Home
-from finsent.pipeline.exhibit import find_evidence
+from finsent.pipeline.exhibit import changed_rules, find_evidence
 from finsent.pipeline.promote import (
     GATE,
     REJECT,
@@ -56,7 +56,8 @@ def approve(config: Config, home: Home, version: str | None, who: str, why: str)
 
     Raises:
         InputError: no name or reason given, or no such version.
-        Refused: the version does not wait for approval, or the ledger is not what it was.
+        Refused: the version does not wait for approval, the configuration's rules are not those that it was evaluated under
+            (it waits on then), or the ledger is not what it was.
     """
     require_signature(who, why)
     name = config.registered_model
@@ -65,6 +66,7 @@ def approve(config: Config, home: Home, version: str | None, who: str, why: str)
     if version is not None and before == version:
         return already_champion(home, name, version)
     record = _waiting(home, name, version)
+    _require_declared_rules(config, home, str(record.version))
     client, signed = connect(home), {"who": who, "why": why}
     case = judge(config, home, client, record, before)
     if (late := _overdue(config, home, case.version)) is not None:
@@ -86,11 +88,12 @@ def reject(config: Config, home: Home, version: str | None, who: str, why: str) 
 
     Raises:
         InputError: no name or reason given, or no such version.
-        Refused: the version does not wait for approval, or the ledger is not what it was.
+        Refused: as of `approve`.
     """
     require_signature(who, why)
     name, client = config.registered_model, connect(home)
     record = _waiting(home, name, version or aliases(client, name).get(CHALLENGER))
+    _require_declared_rules(config, home, str(record.version))
     before = champion(home, name)
     reason = f"Rejected by {who}: {why}"
     passed = judge(config, home, client, record, before)  # what the person who turned it down had before them
@@ -98,6 +101,15 @@ def reject(config: Config, home: Home, version: str | None, who: str, why: str) 
     record_decision(config, home, client, case, action=REJECT, signed={"who": who, "why": why})
     set_tags(client, name, case.version, {"approval": "rejected", "rejected_by": who, "rejected_why": why})
     return refused(home, name, case)
+
+
+def _require_declared_rules(config: Config, home: Home, version: str) -> None:
+    """A person's word under other rules would be about another decision than the one that waits."""
+    if changed := changed_rules(config, home, version):
+        raise Refused(
+            f"version {version!r} was evaluated under other rules than those of this configuration ({'; '.join(changed)}). It "
+            "waits on: give the command the options that the evaluation had (--profile, --config, --set), or evaluate it again."
+        )
 
 
 def question(config: Config, home: Home, version: str | None) -> Question | None:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,6 +46,8 @@ class EvaluationResult:
     """File or split that was scored instead of the test split."""
     n_in_training: int | None = None
     """Rows of that file whose text is in this home's training split: on those the model may have been trained."""
+    skipped: dict[str, int] = field(default_factory=dict)
+    """Rows of that file that could not be read and were not scored, by reason."""
 
 
 def evaluate(
@@ -233,7 +235,7 @@ def _naive_split(config: Config, home: Home, loaded: "Loaded", held_out: float, 
 def _on_file(config: Config, home: Home, version: str, source: Source) -> EvaluationResult:
     from finsent.data.labelled import load_labelled
 
-    rows = load_labelled(config, source)
+    rows, skipped = load_labelled(config, source)
     counts = _in_splits(home, rows)
     if counts is not None and counts["test"]:
         from finsent.data import tables
@@ -241,7 +243,8 @@ def _on_file(config: Config, home: Home, version: str, source: Source) -> Evalua
 
         record_look(config, home, version, tables.version(home, "tweets") or 0)
     known = counts["train"] if counts is not None else None
-    return _for_the_record(config, home, version, rows, source.uri, {}, n_in_training=known)
+    found = _for_the_record(config, home, version, rows, source.uri, {})
+    return replace(found, n_in_training=known, skipped=skipped)
 
 
 def _on_split(config: Config, home: Home, version: str, wanted: int | None, split: "SplitName") -> EvaluationResult:
@@ -266,8 +269,6 @@ def _for_the_record(
     rows: "Split",
     what: str,
     origin: dict[str, Any],
-    *,
-    n_in_training: int | None = None,
 ) -> EvaluationResult:
     """Figures and a report in a run of their own."""
     from finsent.pipeline.publishing import keep_for_the_record
@@ -285,7 +286,6 @@ def _for_the_record(
         rows_per_second=len(rows.texts) / own.seconds,
         model_seconds=scored - started,
         data=what,
-        n_in_training=n_in_training,
     )
 
 

@@ -19,6 +19,7 @@ from finsent.errors import ServiceError
 from finsent.evaluation.evidence import Evidence
 from finsent.home import Home
 from finsent.registry import ledger
+from finsent.registry.gate import rules_digest
 from finsent.registry.tracking import connect
 from finsent.registry.versions import get_version
 from finsent.registry.witness import record
@@ -31,6 +32,8 @@ _log = logging.getLogger(__name__)
 
 EVIDENCE = "evaluation/evidence.json"
 """Where the evaluation leaves its evidence, on the training run of the version."""
+REPORT: Final = "evaluation/report.html"
+"""Beside it, the page for people."""
 EVALUATE: Final = "evaluate"
 """Action of a ledger entry about evidence taken on the test split."""
 LOOK: Final = "look"
@@ -65,6 +68,7 @@ def record_evidence(config: Config, home: Home, client: "MlflowClient", evidence
         "data_fingerprint": evidence.data_fingerprint,
         "test_fingerprint": evidence.test_fingerprint,
         "rules_sha256": evidence.rules_sha256,
+        "gate": config.gate.model_dump(mode="json"),
         "champion": evidence.champion_version,
     }
     return record(config, home, client, evidence.model_version, entry)
@@ -85,6 +89,39 @@ def recorded_evidence(home: Home, name: str, version: str) -> dict[str, Any] | N
     """The newest ledger entry about evidence of the version, if there is one."""
     taken = (e for e in reversed(ledger.read(home.ledger)) if e.get("action") == EVALUATE)
     return next((e for e in taken if (e.get("model"), e.get("version")) == (name, version)), None)
+
+
+def changed_rules(config: Config, home: Home, version: str) -> tuple[str, ...]:
+    """Which of the gate's rules are not those under which the version's evidence was taken: `gate.alpha 0.05, now 0.2`."""
+    taken = recorded_evidence(home, config.registered_model, version) or {}
+    declared, now = taken.get("gate"), config.gate.model_dump(mode="json")
+    if declared is None or taken.get("rules_sha256") == rules_digest(config.gate):
+        return ()  # the same, or evidence of before rules were written out: the gate compares the digest all the same
+    return tuple(
+        f"gate.{key} {declared.get(key)!r}, now {now.get(key)!r}"
+        for key in sorted({*declared, *now})
+        if declared.get(key) != now.get(key)
+    )
+
+
+def report_place(home: Home, name: str, version: str) -> str | None:
+    """Where the version's evaluation report lies: a file, or run and server to look in; None before its first evaluation.
+
+    Raises:
+        InputError: there is no such version.
+        ServiceError: MLflow does not answer.
+    """
+    from urllib.parse import unquote, urlsplit
+
+    client = connect(home)
+    run_id = get_version(client, name, version).tags.get("evaluation_run")
+    if run_id is None:
+        return None
+    root = str(client.get_run(run_id).info.artifact_uri)
+    parts = urlsplit(root)
+    if parts.scheme in {"", "file"}:
+        return str(Path(unquote(parts.path)) / REPORT)
+    return f"{REPORT} among the artifacts of run {run_id} in MLflow"
 
 
 def looks(home: Home, name: str, test_fingerprint: str) -> tuple[int, int]:

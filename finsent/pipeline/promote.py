@@ -5,14 +5,14 @@ killed in between has decided without acting; the same command again decides aga
 version whose artifact is not, byte for byte, the one that its evidence is about.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from finsent.config import Config
 from finsent.errors import InputError, Refused
 from finsent.home import Home
-from finsent.pipeline.exhibit import Exhibit, find_evidence, recorded_evidence
+from finsent.pipeline.exhibit import Exhibit, changed_rules, find_evidence, recorded_evidence
 from finsent.registry import ledger, stages
 from finsent.registry.artifact import artifact_rule
 from finsent.registry.gate import Decision, RuleResult, decide
@@ -71,7 +71,8 @@ def promote(config: Config, home: Home, *, version: str | None = None) -> Promot
     if before == version:
         return already_champion(home, name, version)
     case = judge(config, home, client, record, before)
-    record_decision(config, home, client, case)
+    # what people said of it stays on its pages, with the rules that they had before them
+    record_decision(config, home, client, case, tell=barred(client, record) is None)
     if case.decision.decision == "refuse":
         return refused(home, name, case)
     if config.gate.approval == "required":
@@ -165,11 +166,26 @@ def _decide(config: Config, home: Home, record: "ModelVersion", exhibit: Exhibit
     if exhibit.problem is not None:  # and then there is nothing that the artifact could be held against
         rule = RuleResult("evidence", None, None, "missing", exhibit.problem)
         return Decision("refuse", (rule, *decision.rules), (exhibit.problem, *decision.reasons))
+    decision = _naming_rules(decision, changed_rules(config, home, str(record.version)))
     artifact = artifact_rule(home, record, exhibit.evidence.manifest_sha256, "the evidence")
     rules = (*decision.rules, artifact)
     if artifact.status == "pass":
         return Decision(decision.decision, rules, decision.reasons)
     return Decision("refuse", rules, (artifact.reason, *(decision.reasons if decision.decision == "refuse" else ())))
+
+
+def _naming_rules(decision: Decision, changed: tuple[str, ...]) -> Decision:
+    """The decision with the settings named that are not those declared; the gate itself knows their digests only."""
+    if not changed:
+        return decision
+    named = {
+        rule.reason: replace(rule, reason=f"{rule.reason} Set differently: {'; '.join(changed)}.")
+        for rule in decision.rules
+        if rule.name == "rules_declared" and rule.status != "pass"
+    }
+    rules = tuple(named.get(rule.reason, rule) for rule in decision.rules)
+    reasons = tuple(named[reason].reason if reason in named else reason for reason in decision.reasons)
+    return Decision(decision.decision, rules, reasons)
 
 
 def crown(config: Config, home: Home, case: Case, *, waiting: bool = False) -> PromotionResult:
@@ -197,9 +213,16 @@ def refused(home: Home, name: str, case: Case, to: Literal["Candidate", "Archive
 
 
 def record_decision(
-    config: Config, home: Home, client: "MlflowClient", case: Case, *, action: str = GATE, signed: dict[str, str] | None = None
+    config: Config,
+    home: Home,
+    client: "MlflowClient",
+    case: Case,
+    *,
+    action: str = GATE,
+    signed: dict[str, str] | None = None,
+    tell: bool = True,
 ) -> None:
-    """Ledger, its copy, the version's tags, and the pages that people read; `signed` holds `who` and `why`.
+    """Ledger, its copy, the version's tags, and, with `tell`, the pages that people read; `signed` holds `who` and `why`.
 
     Raises:
         Refused: the ledger is not what it was.
@@ -220,7 +243,8 @@ def record_decision(
     verdict = "passed" if decision.decision == "promote" else "refused"
     tags = {"gate": verdict, "gate_reasons": " ".join(decision.reasons)[:5000]}
     set_tags(client, config.registered_model, case.version, tags)
-    _publish(config, home, case, action, signed or {})
+    if tell:
+        _publish(config, home, case, action, signed or {})
 
 
 def _publish(config: Config, home: Home, case: Case, action: str, signed: dict[str, str]) -> None:

@@ -72,7 +72,10 @@ def test_history_of_one_version_and_of_the_last(finsent: "Finsent", home: Home) 
     last = finsent("history", "--limit", "2", "--home", home.root, "--json").json()
     assert [entry["action"] for entry in last["entries"]] == ["evaluate", "gate"]
     assert last["of"] == 11
-    assert "no entry about version 9" in finsent("history", "9", "--home", home.root).out
+    wrong = finsent("history", "9", "--home", home.root)
+    assert (wrong.code, wrong.err) == (2, "error: 'finsent' has no version '9'. Its versions: 1, 2, 3, 4.\n")
+    shown = finsent("history", "3", "--home", home.root).out
+    assert "passed, waits" in shown, "a version that waits was not promoted"
 
 
 def test_history_of_an_edited_ledger_says_so(finsent: "Finsent", home: Home) -> None:

@@ -1,23 +1,40 @@
 """What the evaluation and the gate say on a terminal."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import click
+
 from finsent.cli import reports
+from finsent.cli.options import Settings, again
 from finsent.config import load_config
 from finsent.evaluation.evidence import Evidence
 from finsent.registry.gate import RuleResult, decide
 
 
 def said(evidence: Evidence, *, candidate: bool | None = True) -> str:
-    result = SimpleNamespace(evidence=evidence, model_version="4", data=None, n_in_training=None, candidate=candidate)
+    result = SimpleNamespace(evidence=evidence, model_version="4", data=None, n_in_training=None, skipped={}, candidate=candidate)
     return reports.evaluation(result)
 
 
 def test_an_evaluation_says_whether_the_version_may_stand_for_promotion(specimen: Any) -> None:
-    assert "candidate: it beats every floor significantly. Next: finsent promote --version 4" in said(specimen.evidence)
+    assert "candidate: it beats every floor significantly.\nNext: finsent promote --version 4" in said(specimen.evidence)
     assert "no candidate: it does not beat every floor significantly." in said(specimen.evidence, candidate=False)
     assert "candidate" not in said(specimen.evidence, candidate=None)
+
+
+def test_rows_that_could_not_be_read_are_not_passed_over(specimen: Any) -> None:
+    result = SimpleNamespace(
+        evidence=specimen.evidence, model_version="4", data="x.csv", n_in_training=0, skipped={"unknown label": 2}, candidate=None
+    )
+    assert "NOT SCORED: 2 rows that cannot be read (2 unknown label)" in reports.evaluation(result)
+
+
+def test_what_to_type_next_repeats_where_and_under_which_configuration() -> None:
+    with click.Context(click.Command("x"), obj=Settings(overrides=("gate.alpha=0.1",), home_dir=Path("my home"))).scope():
+        assert again("finsent promote") == "finsent promote --set gate.alpha=0.1 --home 'my home'"
+    assert again("finsent promote") == "finsent promote"
 
 
 def test_an_evaluation_is_told_in_a_screen_and_a_half(specimen: Any) -> None:
@@ -86,6 +103,7 @@ def test_what_no_rule_says_is_said_above_the_rules() -> None:
             model_version="4",
             data=None,
             n_in_training=None,
+            skipped={},
             candidate=False,
         ),
         verdict=SimpleNamespace(decision="refuse", rules=(rule,), reasons=("The evidence is void.",)),

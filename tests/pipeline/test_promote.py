@@ -5,6 +5,7 @@ import json
 import pytest
 
 from finsent.cli import status
+from finsent.config import load_config
 from finsent.errors import InputError, NoChampionError, Refused
 from finsent.pipeline import approval
 from finsent.pipeline import promote as pipeline
@@ -193,6 +194,38 @@ def test_rejected_version_does_not_come_back_by_itself(mlflow_home, evaluated):
     assert "was rejected" in again.reasons[0]
     tracking.connect(mlflow_home).delete_model_version_tag("finsent", version, "approval")
     assert pipeline.promote(WITH_APPROVAL, mlflow_home, version=version).decision == "pending_approval"
+
+
+def test_what_a_person_decided_stays_on_the_page(mlflow_home, evaluated, monkeypatch):
+    version = evaluated(config=WITH_APPROVAL)
+    pipeline.promote(WITH_APPROVAL, mlflow_home)
+    told = []
+    monkeypatch.setattr("finsent.pipeline.publishing.publish_decision", lambda *given: told.append(given[2].heading))
+    approval.reject(WITH_APPROVAL, mlflow_home, version, *SIGNED)
+    assert pipeline.promote(WITH_APPROVAL, mlflow_home, version=version).decision == "refused"
+    assert told == ["Version 1 was rejected by a person"]
+    assert decisions(mlflow_home)[-1] == "refuse", "on record all the same"
+
+
+@pytest.mark.parametrize("decide", [approval.approve, approval.reject])
+def test_a_word_under_other_rules_is_not_taken_and_the_version_waits_on(mlflow_home, evaluated, decide):
+    version = evaluated(config=WITH_APPROVAL)
+    pipeline.promote(WITH_APPROVAL, mlflow_home)
+    before = ledger.read(mlflow_home.ledger)
+    other = load_config("nano", overrides=["gate.approval=required", "gate.max_flip_rate=0.5"])
+    with pytest.raises(Refused, match=r"gate\.max_flip_rate 0\.2, now 0\.5\). It waits on"):
+        decide(other, mlflow_home, version, *SIGNED)
+    assert ledger.read(mlflow_home.ledger) == before
+    assert versions.aliases(tracking.connect(mlflow_home), "finsent") == {"challenger": version}
+    assert approval.approve(WITH_APPROVAL, mlflow_home, version, *SIGNED).decision == "promoted"
+
+
+def test_rules_that_were_changed_after_the_look_are_named(mlflow_home, evaluated):
+    evaluated()
+    loose = load_config("nano", overrides=["gate.approval=automatic", "gate.alpha=0.2"])
+    refused = pipeline.promote(loose, mlflow_home)
+    assert refused.decision == "refused"
+    assert refused.reasons[0].endswith("Set differently: gate.alpha 0.05, now 0.2.")
 
 
 @pytest.mark.parametrize("decide", [approval.approve, approval.reject])
