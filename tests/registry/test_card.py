@@ -49,7 +49,7 @@ def test_card_states_settings_scores_and_limits(manifest, specimen):
         "This test set can see differences above",
         "looked at twice at exactly these rows",
         "| abstains below | 0.7359 |",
-        f"on the test rows it answers {evidence.calibration['abstention']['coverage']:.1%}",
+        f"on these rows it answers {evidence.calibration['abstention']['coverage']:.1%}",
         "pairs found across splits: 0",
         "would have claimed 0.900",
         "612 tweets/s",
