@@ -25,5 +25,4 @@ WORDS: Final = {
 
 def glossary() -> str:
     """The words, on a click."""
-    rows = [(word, meaning) for word, meaning in WORDS.items()]
-    return html.folded("What the words mean", html.table(("word", "meaning"), rows, text=(1,)))
+    return html.folded("What the words mean", html.table(("word", "meaning"), list(WORDS.items()), text=(1,)))

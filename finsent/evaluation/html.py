@@ -26,7 +26,9 @@ background: #f7f8fa; }
 figure.broad { display: block; } figure.broad img { width: 58rem; }
 pre { overflow-x: auto; background: #f7f8fa; padding: .6rem .8rem; font-size: .85rem; line-height: 1.4; }
 @media (max-width: 600px) { body { margin: 1rem auto; padding: 0 .6rem; } table { font-size: .8rem; line-height: 1.35; }
-th, td { padding: .2rem .35rem; } td.text { min-width: 5.5rem; } td.text:last-child { min-width: 9rem; } }
+th, td { padding: .2rem .35rem; } td.text { min-width: 5.5rem; } td.text:last-child { min-width: 9rem; }
+.rules tr { display: flex; flex-wrap: wrap; border-bottom: 1px solid #dfe2e7; } .rules td { border: 0; }
+.rules tr:first-child { display: none; } .rules td.text:last-child { flex-basis: 100%; } }
 """
 
 # without it a telephone lays the page out as wide as a desk's and shrinks it

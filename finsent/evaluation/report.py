@@ -163,11 +163,13 @@ def _verdict(decision: Verdict | None) -> Iterable[str]:
 
 
 def _rules(rules: Sequence[Rule]) -> str:
+    """On a narrow screen the sentence stands below the figures (class `rules`): it names both, and is too long for a column."""
     rows = [
         (html.status(status), html.name(name), _short(value), _short(threshold), reason)
         for name, value, threshold, status, reason in rules
     ]
-    return html.table(("", "rule", "value", "threshold", "what it says"), rows, text=(1, 4))
+    table = html.table(("", "rule", "value", "threshold", "what it says"), rows, text=(1, 4))
+    return f'<div class="rules">{table}</div>'
 
 
 def _short(value: Value) -> str:
