@@ -62,6 +62,16 @@ def test_card_states_settings_scores_and_limits(manifest, specimen):
         assert line in card
 
 
+def test_a_card_says_so_where_the_version_always_answers(manifest, specimen):
+    always = manifest.model_copy(update={"abstain_below": 0.0})
+    found = {**specimen.evidence.calibration["abstention"], "threshold": 0.0}
+    evidence = specimen.evidence.model_copy(update={"calibration": {**specimen.evidence.calibration, "abstention": found}})
+    for card in (render_card(always), render_card(always, evidence)):
+        assert "| abstains below | never: always answers |" in card
+        assert "It always answers" in card
+        assert "Below a confidence" not in card
+
+
 def test_slices_too_small_to_be_judged_are_left_out_but_no_source(manifest, specimen):
     card = render_card(
         manifest.model_copy(update={"config": {**manifest.config, "gate": {"min_slice_rows": 400}}}), specimen.evidence
