@@ -25,8 +25,14 @@ background: #f7f8fa; }
 .missing { color: #8a5a00; } details { margin: .6rem 0; } summary { cursor: pointer; color: #2b6cb0; }
 figure.broad { display: block; } figure.broad img { width: 58rem; }
 pre { overflow-x: auto; background: #f7f8fa; padding: .6rem .8rem; font-size: .85rem; line-height: 1.4; }
+@media (max-width: 600px) { body { margin: 1rem auto; padding: 0 .6rem; } table { font-size: .8rem; line-height: 1.35; }
+th, td { padding: .2rem .35rem; } td.text { min-width: 5.5rem; } td.text:last-child { min-width: 9rem; }
+.rules tr { display: flex; flex-wrap: wrap; border-bottom: 1px solid #dfe2e7; } .rules td { border: 0; }
+.rules tr:first-child { display: none; } .rules td.text:last-child { flex-basis: 100%; } }
 """
 
+# without it a telephone lays the page out as wide as a desk's and shrinks it
+_VIEWPORT = '<meta name="viewport" content="width=device-width, initial-scale=1">'
 _SIGNS = {"pass": "✓ pass", "fail": "✗ FAIL", "missing": "? MISSING"}
 
 
@@ -38,7 +44,7 @@ class Markup(str):
 
 def page(title: str, sections: Iterable[str]) -> str:
     """The whole document; `sections` are HTML."""
-    head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>'
+    head = f'<meta charset="utf-8">{_VIEWPORT}<title>{escape(title)}</title><style>{_STYLE}</style>'
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(sections)}</body></html>\n'
 
 

@@ -116,18 +116,21 @@ def abstention_plot(curve: Sequence[Mapping[str, float]], chosen: Mapping[str, A
     if chosen is not None:
         axes.axhline(chosen["target_precision"], color=QUIET, linestyle="--", linewidth=1)
         axes.annotate(
-            f"target {chosen['target_precision']:.0%}",
-            (0.01, chosen["target_precision"]),
-            (0, -11),
+            f"target\n{100 * chosen['target_precision']:.3g} %",
+            (1, chosen["target_precision"]),
+            (4, 0),
+            xycoords=axes.get_yaxis_transform(),  # in the right margin: neither the curve nor a tick's label is there
             textcoords="offset points",
             fontsize=8,
             color=QUIET,
+            va="center",
         )
         if chosen["precision"] is not None:
             label = f"its threshold {chosen['threshold']:.3f}: {chosen['coverage']:.1%} answered, {chosen['precision']:.1%} right"
             axes.plot(chosen["coverage"], chosen["precision"], "D", color=CHAMPION, markersize=8, label=label)
             axes.legend(loc="lower left", frameon=False, fontsize=9)
-    floor = max(0.0, float(np.floor(20 * precision.min()) / 20) - 0.05)
+    lowest = min(precision.min(), 1.0 if chosen is None else chosen["target_precision"])
+    floor = max(0.0, float(np.floor(20 * lowest) / 20) - 0.05)
     axes.set(xlabel="share of tweets answered (coverage)", ylabel="share of answers that are right", xlim=(0, 1.02))
     axes.set_ylim(floor, 1.01)
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")

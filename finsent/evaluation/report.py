@@ -7,6 +7,7 @@ from pathlib import Path
 from finsent.evaluation import html
 from finsent.evaluation.evidence import Evidence
 from finsent.evaluation.examples import Disagreement, ErrorPair
+from finsent.evaluation.glossary import glossary
 from finsent.evaluation.report_parts import (
     calibration,
     champion,
@@ -77,7 +78,7 @@ def _sections(
     examples: Sequence[Disagreement] | None,
     errors: Sequence[ErrorPair] | None,
 ) -> Iterable[str]:
-    left = dict(plots)
+    left, rules = dict(plots), decision.rules if decision else ()
 
     def shown(start: str, *, broad: bool = False) -> Iterable[str]:
         for caption in [caption for caption in left if caption.startswith(start)]:
@@ -91,7 +92,7 @@ def _sections(
     yield scores(evidence)
     yield from shown("Confusion", broad=evidence.champion is not None)
     yield html.heading("Against the champion, on the same rows")
-    yield from champion(evidence, {rule[0]: rule[1:3] for rule in decision.rules} if decision else {})
+    yield from champion(evidence, {rule[0]: rule[1:3] for rule in rules})
     yield html.heading("Against the floors")
     yield floors(evidence)
     yield html.heading("By class")
@@ -104,8 +105,8 @@ def _sections(
     yield from shown("Accuracy by slice", broad=True)
     yield from slices(evidence)
     yield html.heading("Robustness to changed texts")
-    yield from shown("Robustness")
-    yield from robustness(evidence)
+    yield from shown("Robustness", broad=True)
+    yield from robustness(evidence, {rule[0]: rule[2:4] for rule in rules})
     yield html.heading("Where version and champion disagree")
     yield from disagreements(evidence, examples)
     yield html.heading("Confident and wrong")
@@ -121,6 +122,7 @@ def _sections(
         yield from (html.figure(caption, file) for caption, file in left.items())
     yield html.heading("What this rests on")
     yield origin(evidence)
+    yield glossary()
 
 
 def _where(evidence: Evidence) -> str:
@@ -161,11 +163,13 @@ def _verdict(decision: Verdict | None) -> Iterable[str]:
 
 
 def _rules(rules: Sequence[Rule]) -> str:
+    """On a narrow screen the sentence stands below the figures (class `rules`): it names both, and is too long for a column."""
     rows = [
         (html.status(status), html.name(name), _short(value), _short(threshold), reason)
         for name, value, threshold, status, reason in rules
     ]
-    return html.table(("", "rule", "value", "threshold", "what it says"), rows, text=(1, 4))
+    table = html.table(("", "rule", "value", "threshold", "what it says"), rows, text=(1, 4))
+    return f'<div class="rules">{table}</div>'
 
 
 def _short(value: Value) -> str:

@@ -140,6 +140,9 @@ def calibration(evidence: Evidence) -> Iterable[str]:
         "bound, the lower end proves nothing.",
         "quiet",
     )
+    worse = wording.scaling_in_words(evidence)
+    if worse:
+        yield html.paragraph(worse)
     yield html.paragraph(wording.abstention_in_words(evidence))
 
 
@@ -178,10 +181,11 @@ def slices(evidence: Evidence) -> Iterable[str]:
     yield html.folded(f"All {len(rows)} slices", table) if rows else table
 
 
-def robustness(evidence: Evidence) -> Iterable[str]:
-    """Each check, and texts on which it failed."""
+def robustness(evidence: Evidence, judged: Mapping[str, Sequence[object]]) -> Iterable[str]:
+    """Each check, and texts on which it failed; `judged` has threshold and status of the gate's rules by name."""
     checks: Any = evidence.robustness or {}
     rival = evidence.champion is not None
+    known = any(f"robust.{name}" in judged for name in checks)
     wanted = {"invariance": "label must stay", "direction": "label must change"}
     rows = [
         (
@@ -191,11 +195,12 @@ def robustness(evidence: Evidence) -> Iterable[str]:
             f"{check['failure_rate']:.1%}",
             f"{check['interval']['low']:.1%} to {check['interval']['high']:.1%}",
             *((f"{check['champion_failure_rate']:.1%}" if "champion_failure_rate" in check else "–",) if rival else ()),
+            *(_limit(*judged.get(f"robust.{name}", (None, ""))) if known else ()),
         )
         for name, check in checks.items()
     ]
     heads = ("change", "what must happen", "texts", "failed", "interval", *(("champion",) if rival else ()))
-    yield html.table(heads, rows, text=(1,))
+    yield html.table((*heads, *(("limit", "") if known else ())), rows, text=(1,))
     failed = [
         (
             name.replace("_", " "),
@@ -208,6 +213,12 @@ def robustness(evidence: Evidence) -> Iterable[str]:
     if failed:
         table = html.table(("change", "text before and after", "answer before and after"), failed, text=(1, 2))
         yield html.folded(f"Texts on which a check failed ({len(failed)})", table)
+
+
+def _limit(threshold: object, status: object) -> tuple[str, str]:
+    """A check of too few texts has no rule, and so no limit; what passed needs no mark."""
+    limit = f"{100 * threshold:.3g}%" if isinstance(threshold, int | float) else "–"
+    return limit, "" if status in {"", "pass"} else html.status(str(status))
 
 
 def disagreements(evidence: Evidence, examples: Sequence[Disagreement] | None) -> Iterable[str]:
@@ -227,7 +238,7 @@ def disagreements(evidence: Evidence, examples: Sequence[Disagreement] | None) -
 
 
 def errors_by_pair(errors: Sequence[ErrorPair] | None) -> Iterable[str]:
-    """The surest wrong answers by pair of classes."""
+    """The surest wrong answers by pair of classes; one given with less than even confidence is not confident."""
     if not errors:
         yield html.paragraph("No examples were kept." if errors is None else "It made no error on the test rows.")
         return
@@ -235,8 +246,10 @@ def errors_by_pair(errors: Sequence[ErrorPair] | None) -> Iterable[str]:
         (html.quote(worst.text), f"{pair.label} taken for {pair.own}", f"{worst.confidence:.2f}", f"{pair.count:,}")
         for pair in errors
         for worst in pair.worst
+        if worst.confidence >= 0.5
     ]
-    yield html.table(("tweet", "error", "confidence", "such errors"), rows, text=(1,))
+    none = "No wrong answer had a confidence of 0.5 or more."
+    yield html.table(("tweet", "error", "confidence", "errors of this kind"), rows, text=(1,), empty=none)
 
 
 def speed(evidence: Evidence) -> Iterable[str]:

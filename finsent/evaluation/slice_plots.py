@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from finsent.evaluation.evidence import Evidence, RobustnessRecord, SliceRecord
 
 BAD: Final = "#b42318"
+_SHADE: Final = 0.75
 _KINDS: Final = {"invariance": "label must stay: share that changed", "direction": "label must change: share that stayed"}
 
 
@@ -103,42 +104,49 @@ def _mark(marker: str, colour: str, label: str, edge: str | None = None) -> Any:
 def robustness_plot(checks: "Mapping[str, RobustnessRecord]", path: Path, *, limits: Mapping[str, float]) -> None:
     """Failure rate of every check with its interval, its limit, and the champion's rate where there is one.
 
-    Bars over their limit are red and hatched. `limits` are by check.
+    Bars over their limit are red and hatched. `limits` are by check; one without a limit is not judged.
     """
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
     kinds = [kind for kind in _KINDS if any(check["kind"] == kind for check in checks.values())]
     by_kind = {kind: {name: check for name, check in checks.items() if check["kind"] == kind} for kind in kinds}
     sizes = [len(found) for found in by_kind.values()]
-    figure = Figure(figsize=(7.0, 1.0 + sum(0.9 + 0.36 * size for size in sizes)), layout="constrained")
+    figure = Figure(figsize=(9.6, 1.0 + sum(0.9 + 0.34 * size for size in sizes)), layout="constrained")
     panels = figure.subplots(len(kinds), 1, squeeze=False, height_ratios=[size + 1 for size in sizes])[:, 0]
     for axes, (kind, found) in zip(panels, by_kind.items(), strict=True):
         names = sorted(found, key=lambda name: -found[name]["failure_rate"])
         for place, name in enumerate(names):
-            _failure(axes, place, found[name], limits[name])
+            _failure(axes, place, found[name], limits.get(name))
         axes.set_yticks(range(len(names)), [f"{name.replace('_', ' ')}  ({found[name]['n']:,})" for name in names])
-        axes.set_ylim(len(names) - 0.4, -0.95)
-        axes.set_title(_KINDS[kind], fontsize=10, loc="left")
-        axes.set_xlim(
-            0, 1.0 if kind == "direction" else max(0.36, *(check["interval"]["high"] * 1.15 for check in found.values()))
-        )
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.set_title(_KINDS[kind], fontsize=11, loc="left")
+        highest = max(max(check["interval"]["high"], limits.get(name, 0.0)) for name, check in found.items())
+        axes.set_xlim(0, 1.0 if kind == "direction" else max(0.25, 1.1 * highest))
         axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
         quieten(axes)
         axes.grid(visible=False, axis="y")
+    handles = [Patch(color=MODEL, alpha=_SHADE, label="this version, 95 % interval")]
+    if any(check["failure_rate"] > limits.get(name, 1.0) for name, check in checks.items()):
+        handles += [Patch(facecolor=BAD, alpha=_SHADE, hatch="///", edgecolor="white", label="over its limit")]
     if any("champion_failure_rate" in check for check in checks.values()):
-        figure.legend(handles=[_mark("D", CHAMPION, "champion")], loc="outside lower right", frameon=False, fontsize=9)
+        handles += [_mark("D", CHAMPION, "champion")]
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False, fontsize=9)
     save(figure, path)
 
 
-def _failure(axes: Any, place: int, check: "RobustnessRecord", limit: float) -> None:
-    rate, over = check["failure_rate"], check["failure_rate"] > limit
+def _failure(axes: Any, place: int, check: "RobustnessRecord", limit: float | None) -> None:
+    rate, over = check["failure_rate"], limit is not None and check["failure_rate"] > limit
     axes.barh(
-        place, rate, height=0.62, color=BAD if over else MODEL, alpha=0.75, hatch="///" if over else None, edgecolor="white"
+        place, rate, height=0.62, color=BAD if over else MODEL, alpha=_SHADE, hatch="///" if over else None, edgecolor="white"
     )
     axes.plot([check["interval"]["low"], check["interval"]["high"]], [place] * 2, color=INK, linewidth=1.2)
-    axes.plot([limit, limit], [place - 0.45, place + 0.45], color=INK, linestyle="--", linewidth=1.2)
-    legible = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6}  # the bar may reach behind it
-    axes.annotate(f"{limit:.0%}", (limit, place), (4, 0), textcoords="offset points", fontsize=8, va="center", bbox=legible)
+    said = "not judged" if limit is None else f"{'✗ limit' if over else 'limit'} {100 * limit:.3g} %"
+    if limit is not None:
+        axes.plot([limit, limit], [place - 0.45, place + 0.45], color=INK, linestyle="--", linewidth=1.2)
+    # in the right margin, where no bar reaches
+    style: dict[str, Any] = {"color": BAD, "fontweight": "bold"} if over else {"color": INK if limit is not None else QUIET}
+    axes.text(1.01, place, said, transform=axes.get_yaxis_transform(), fontsize=9, va="center", **style)
     if "champion_failure_rate" in check:
         axes.plot(check["champion_failure_rate"], place, "D", color=CHAMPION, markersize=5, markeredgecolor="white")
 
@@ -171,6 +179,7 @@ def draw_plots(evidence: "Evidence", scaled: Any, labels: Any, rules: "GateConfi
         path = file("Accuracy by slice", "slices")
         slice_plot(evidence.slices, path, margin=rules.slice_margin, min_rows=rules.min_slice_rows)
     if evidence.robustness:
-        limits = {name: rules.robustness_limit(name) for name in evidence.robustness}
+        judged = [name for name, check in evidence.robustness.items() if check["n"] >= rules.min_check_texts]
+        limits = {name: rules.robustness_limit(name) for name in judged}
         robustness_plot(evidence.robustness, file("Robustness to changed texts", "robustness"), limits=limits)
     return drawn

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from finsent.evaluation.evidence import Evidence, PowerRecord, SliceRecord
+from finsent.labels import LABELS
 
 UNKNOWN = "not measured"
 FLOOR_NAMES = {"majority": "most frequent class", "source_majority": "most frequent class of the source", "tfidf": "TF-IDF"}
@@ -74,6 +75,22 @@ def _times(count: int) -> str:
     return {1: "once", 2: "twice"}.get(count, f"{count:,} times")
 
 
+def scaling_in_words(evidence: Evidence) -> str | None:
+    """Why temperature scaling left a larger calibration error than it found, a sentence; None where it did not."""
+    before = evidence.calibration["ece_before_scaling"] if evidence.calibration else None
+    if before is None or evidence.ece is None or round(evidence.ece, 3) <= round(before, 3):
+        return None
+    return (
+        f"Scaling made the calibration error larger here ({before:.3f} before, {evidence.ece:.3f} after): the temperature is "
+        "fitted on validation rows, and on these rows the error is larger by chance or because the rows differ."
+    )
+
+
+def always_answers(threshold: float) -> bool:
+    """Whether no text is too unsure for a threshold: the largest of the probabilities is never below an equal share."""
+    return threshold <= 1 / len(LABELS)
+
+
 def abstention_in_words(evidence: Evidence) -> str:
     """What the version's abstain threshold does."""
     if evidence.calibration is None:
@@ -85,9 +102,14 @@ def abstention_in_words(evidence: Evidence) -> str:
             "precision, or it is older than the fitting. It abstains below 0.5."
         )
     precise = "no answer was given" if found["precision"] is None else f"of its answers {found['precision']:.1%} are right"
+    if always_answers(found["threshold"]):
+        return (
+            f"It always answers: on validation rows a precision of {found['target_precision']:.0%} was shown without abstaining; "
+            f"on these rows {precise}."
+        )
     return (
         f"Below a confidence of {found['threshold']:.3f} it gives no answer. That was fitted on validation rows for a precision "
-        f"of {found['target_precision']:.0%}; on the test rows it answers {found['coverage']:.1%}, and {precise}."
+        f"of {found['target_precision']:.0%}; on these rows it answers {found['coverage']:.1%}, and {precise}."
     )
 
 

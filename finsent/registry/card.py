@@ -7,6 +7,7 @@ import yaml
 
 from finsent.evaluation.evidence import Evidence
 from finsent.evaluation.report import Verdict
+from finsent.evaluation.wording import always_answers
 from finsent.model.manifest import Manifest, abstain_threshold
 from finsent.registry.card_licence import citation, licence, licence_in_words
 from finsent.registry.card_scores import comparisons, confidence, gate, naive, robustness, scores, speed, table
@@ -95,6 +96,7 @@ def base_in_words(manifest: Manifest) -> str:
 def settings(manifest: Manifest) -> str:
     """What a version's identity is, and how it was trained."""
     lora, recipe, q = manifest.config["lora"], manifest.config["recipe"], manifest.quantization
+    threshold = abstain_threshold(manifest)
     quantised = f"NF4{', double quantisation' if q.double else ''}, computes in {q.compute_dtype}"
     identity = [
         ("base revision", manifest.base_revision or "as found at training"),
@@ -102,7 +104,7 @@ def settings(manifest: Manifest) -> str:
         ("longest input", f"{manifest.max_length} tokens, the rest is cut"),
         ("padding", f"{manifest.padding_side}, token id {manifest.pad_token_id}; pooled: {manifest.pooling}"),
         ("calibration temperature", f"{manifest.temperature:.4g}"),
-        ("abstains below", f"{abstain_threshold(manifest):.4g}"),
+        ("abstains below", "never: always answers" if always_answers(threshold) else f"{threshold:.4g}"),
     ]
     if manifest.data_version is None:
         return f"## Settings\n\n{table(('setting', 'value'), identity)}\n\nTrained elsewhere: how is not known to finsent."

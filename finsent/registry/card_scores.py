@@ -131,6 +131,8 @@ def confidence(manifest: Manifest, evidence: Evidence | None) -> str:
     fitted = (
         f"It has no abstain threshold of its own, and abstains below {ABSTAIN_BELOW:g}."
         if own is None
+        else "It always answers."
+        if wording.always_answers(own)
         else f"Below a confidence of {own:.4f} it abstains."
     )
     found = evidence.calibration if evidence else None

@@ -76,3 +76,44 @@ def test_a_check_over_its_limit_is_told_by_more_than_its_length(specimen, tmp_pa
     assert inked(tmp_path / "strict.png") != inked(tmp_path / "lax.png")
     assert not has(tmp_path / "lax.png", (198, 90, 82))
     assert has(tmp_path / "strict.png", (198, 90, 82))  # red at three quarters
+
+
+def drawn_boxes(monkeypatch, module, draw):
+    """Draws, and gives the figure's axes and a function from an artist to its box in pixels."""
+    kept = []
+    monkeypatch.setattr(f"finsent.evaluation.{module}.save", lambda figure, _: kept.append(figure))
+    draw()
+    kept[0].draw_without_rendering()
+    return kept[0].axes, lambda artist: artist.get_window_extent()
+
+
+@pytest.mark.parametrize("precision", [0.30, 0.70, 0.905, 0.951, 0.999])
+@pytest.mark.parametrize("target", [0.02, 0.9])
+def test_the_target_is_named_where_no_tick_is(tmp_path, monkeypatch, precision, target):
+    curve = [{"threshold": 0.5, "coverage": share, "precision": precision} for share in (1.0, 0.5, 0.1)]
+    chosen = {"target_precision": target, "threshold": 0.5, "coverage": 1.0, "precision": precision}
+    (axes,), box = drawn_boxes(monkeypatch, "plots", lambda: abstention_plot(curve, chosen, tmp_path / "a.png"))
+    named = next(text for text in axes.texts if text.get_text().startswith("target"))
+    assert axes.get_ylim()[0] <= target <= axes.get_ylim()[1]
+    for label in (*axes.get_xticklabels(), *axes.get_yticklabels(), *axes.texts):
+        assert label is named or not box(named).overlaps(box(label)), label.get_text()
+
+
+def test_limits_are_named_beside_all_bars_and_marked_where_they_are_passed(specimen, tmp_path, monkeypatch):
+    checks = specimen.evidence.robustness
+    limits = {name: load_config().gate.robustness_limit(name) for name in checks if name != "emoji_removal"}
+    panels, box = drawn_boxes(monkeypatch, "slice_plots", lambda: robustness_plot(checks, tmp_path / "r.png", limits=limits))
+    said = [text.get_text() for axes in panels for text in axes.texts]
+    assert len(said) == len(checks)
+    assert [text for text in said if text.startswith("✗")] == ["✗ limit 20 %"]
+    assert said.count("not judged") == 1
+    for axes in panels:
+        assert not any(box(text).overlaps(box(bar)) for text in axes.texts for bar in axes.patches)
+
+
+def test_a_check_of_too_few_texts_is_not_held_to_a_limit(specimen, tmp_path):
+    rules, checks = load_config().gate, specimen.evidence.robustness
+    few = {name: {**check, "n": rules.min_check_texts - 1, "failure_rate": 0.9} for name, check in checks.items()}
+    evidence = specimen.evidence.model_copy(update={"robustness": few})
+    drawn = draw_plots(evidence, specimen.scaled, specimen.labels, rules, tmp_path)
+    assert not has(drawn["Robustness to changed texts"], (198, 90, 82))

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 from finsent.config import load_config
 from finsent.evaluation.evidence import Evidence
-from finsent.evaluation.examples import disagreements, worst_errors
+from finsent.evaluation.examples import ErrorPair, WorstError, disagreements, worst_errors
 from finsent.evaluation.report import Verdict, write_report
 from finsent.evaluation.slice_plots import draw_plots
 from finsent.registry.gate import RuleResult, decide
@@ -136,3 +136,58 @@ def test_a_decision_that_was_made_keeps_who_and_why():
     assert (made.favourable, made.rules) == (False, (("accuracy", 0.9, 0.5, "pass", "fine"),))
     assert made.heading == "Version 7 was rejected by a person"
     assert decided("7", "promoted", ["better"], rules).favourable
+
+
+def robustness_of(page):
+    """The table below the heading."""
+    return page.split("<h2>Robustness to changed texts</h2>")[1].split("</table>")[0]
+
+
+def test_a_check_over_its_limit_is_marked_beside_the_limit(specimen, tmp_path):
+    rules = (
+        ("robust.case", 0.24, 0.2, "fail", "Too many."),
+        ("robust.typos", 0.11, 0.3, "pass", "Few."),
+        ("robust.negation", None, 0.8, "missing", "Nothing known."),
+    )
+    write_report(specimen.evidence, {}, tmp_path / "report.html", decision=Verdict("Refused", False, (), rules))
+    rows = robustness_of(read(tmp_path / "report.html")[0]).split("</tr>")
+    found = {name: next(row for row in rows if f">{name}</td>" in row) for name in ("case", "typos", "negation", "link change")}
+    assert "<th>limit</th>" in rows[0]
+    assert '<td>20%</td><td><span class="fail">✗ FAIL</span></td>' in found["case"]
+    assert found["typos"].endswith("<td>30%</td><td></td>")
+    assert '<td>80%</td><td><span class="missing">' in found["negation"]
+    assert found["link change"].endswith("<td>–</td><td></td>")  # of too few texts: the gate has no rule for it
+
+
+def test_without_rules_no_limit_is_claimed(specimen, tmp_path):
+    write_report(specimen.evidence, {}, tmp_path / "report.html")
+    assert "limit" not in robustness_of(read(tmp_path / "report.html")[0])
+
+
+def test_a_hesitant_error_is_not_called_confident(specimen, tmp_path):
+    sure, hesitant = WorstError("sure and wrong", "Neutral", "Bullish", 0.5), WorstError("a guess", "Neutral", "Bullish", 0.49)
+    errors = [ErrorPair("Neutral", "Bullish", 2, (sure, hesitant))]
+    write_report(specimen.evidence, {}, tmp_path / "report.html", errors=errors)
+    page, _ = read(tmp_path / "report.html")
+    assert "errors of this kind" in page
+    assert "sure and wrong" in page
+    assert "a guess" not in page
+    write_report(specimen.evidence, {}, tmp_path / "report.html", errors=[ErrorPair("Neutral", "Bullish", 1, (hesitant,))])
+    assert "No wrong answer had a confidence of 0.5 or more." in read(tmp_path / "report.html")[0]
+
+
+def test_scaling_that_made_calibration_worse_is_said_on_the_page(specimen, tmp_path):
+    worse = {"ece": specimen.evidence.calibration["ece_before_scaling"] + 0.01}
+    write_report(specimen.evidence.model_copy(update=worse), {}, tmp_path / "worse.html")
+    write_report(specimen.evidence, {}, tmp_path / "better.html")
+    sentence = "Scaling made the calibration error larger here"
+    assert sentence in read(tmp_path / "worse.html")[0]
+    assert sentence not in read(tmp_path / "better.html")[0]
+
+
+def test_the_page_is_laid_out_for_a_narrow_screen_too(specimen, tmp_path):
+    write_report(specimen.evidence, {}, tmp_path / "report.html", decision=refusal())
+    page, _ = read(tmp_path / "report.html")
+    assert '<meta name="viewport" content="width=device-width' in page  # a telephone obeys @media only with it
+    assert "@media (max-width: 600px)" in page
+    assert page.count('<div class="rules">') == 2

@@ -49,7 +49,7 @@ def test_card_states_settings_scores_and_limits(manifest, specimen):
         "This test set can see differences above",
         "looked at twice at exactly these rows",
         "| abstains below | 0.7359 |",
-        f"on the test rows it answers {evidence.calibration['abstention']['coverage']:.1%}",
+        f"on these rows it answers {evidence.calibration['abstention']['coverage']:.1%}",
         "pairs found across splits: 0",
         "would have claimed 0.900",
         "612 tweets/s",
@@ -60,6 +60,16 @@ def test_card_states_settings_scores_and_limits(manifest, specimen):
         "@software{finsent,",
     ):
         assert line in card
+
+
+def test_a_card_says_so_where_the_version_always_answers(manifest, specimen):
+    always = manifest.model_copy(update={"abstain_below": 0.0})
+    found = {**specimen.evidence.calibration["abstention"], "threshold": 0.0}
+    evidence = specimen.evidence.model_copy(update={"calibration": {**specimen.evidence.calibration, "abstention": found}})
+    for card in (render_card(always), render_card(always, evidence)):
+        assert "| abstains below | never: always answers |" in card
+        assert "It always answers" in card
+        assert "Below a confidence" not in card
 
 
 def test_slices_too_small_to_be_judged_are_left_out_but_no_source(manifest, specimen):
