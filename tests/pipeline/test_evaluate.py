@@ -48,9 +48,10 @@ def test_scoring_a_file_says_how_much_of_it_is_in_the_training_split(mlflow_home
     ingest(quick, mlflow_home, sample_sources(1)[:1])
     seen, held_out = (load_split(mlflow_home, split).texts[0] for split in ("train", "test"))
     with path.open("a", encoding="utf-8") as file:
+        file.write("a label that nobody knows,up\n")
         file.writelines(f'"{text.replace(chr(34), chr(34) * 2)}",bearish\n' for text in (seen, seen.upper(), held_out))
     result = evaluate(quick, mlflow_home, version=version, data=source)
-    assert (result.evidence.n_test, result.n_in_training) == (5, 2)
+    assert (result.evidence.n_test, result.n_in_training, result.skipped) == (5, 2, {"unknown label": 1})
     said = reports.evaluation(result)
     assert f"5 rows of {path}, 2 of them in the training split" in said
     assert "held-out" not in said

@@ -204,7 +204,7 @@ def test_what_a_person_decided_stays_on_the_page(mlflow_home, evaluated, monkeyp
     approval.reject(WITH_APPROVAL, mlflow_home, version, *SIGNED)
     assert pipeline.promote(WITH_APPROVAL, mlflow_home, version=version).decision == "refused"
     assert told == ["Version 1 was rejected by a person"]
-    assert decisions(mlflow_home)[-1] == "refuse", "on record all the same"
+    assert decisions(mlflow_home)[-1]["decision"] == "refuse", "on record all the same"
 
 
 @pytest.mark.parametrize("decide", [approval.approve, approval.reject])
