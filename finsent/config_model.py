@@ -105,7 +105,7 @@ class Recipe(Section):
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradient norm is clipped to this."""
     mixed_precision: Literal["none", "fp16", "bf16"] = "bf16"
-    """Autocast type; `fp16` becomes bf16 where the hardware has it."""
+    """Autocast type; `fp16` becomes bf16 where the hardware has it, and both float32 on a CPU that only emulates bf16."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third more work. The packed engine does so only where memory is
     too short otherwise."""

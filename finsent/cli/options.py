@@ -78,17 +78,17 @@ class Outcome:
     """Another process of this launch says it."""
 
 
-def again(line: str) -> str:
-    """A command to type next, with the options of this invocation that say where and under which configuration."""
+def again(line: str, *, configuration: bool = True) -> str:
+    """A command to type next, with the options of this invocation that say where and, with `configuration`, under which one."""
     context = click.get_current_context(silent=True)
     given, usual = (context.find_object(Settings) if context else None) or Settings(), Settings()
-    options = [
+    settings = [
         *(("--profile", given.profile) if given.profile != usual.profile else ()),
         *(("--config", str(given.config_file)) if given.config_file not in {None, usual.config_file} else ()),
         *(part for override in given.overrides for part in ("--set", override)),
-        *(("--home", str(given.home_dir)) if given.home_dir else ()),
     ]
-    return " ".join([line, *map(shlex.quote, options)])
+    home = ("--home", str(given.home_dir)) if given.home_dir else ()
+    return " ".join([line, *map(shlex.quote, (*(settings if configuration else ()), *home))])
 
 
 def _path(value: str | None) -> Path | None:

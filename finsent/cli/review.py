@@ -54,6 +54,17 @@ def register(group: click.Group) -> None:
             click.option("--test", "with_test", is_flag=True, help="Look at test rows too; see above why that is left out."),
         ),
     )(_list)
+    _register_decisions(review)
+    command(
+        review,
+        "decisions",
+        "What was decided, by whom and why.",
+        epilog=examples("finsent review decisions", "finsent review decisions --json"),
+    )(_decisions)
+
+
+def _register_decisions(review: click.Group) -> None:
+    """The commands that decide."""
     command(
         review,
         "accept",
@@ -86,12 +97,6 @@ def register(group: click.Group) -> None:
             click.option("--why", metavar="TEXT", help="Why, for rows that give no reason of their own."),
         ),
     )(_apply)
-    command(
-        review,
-        "decisions",
-        "What was decided, by whom and why.",
-        epilog=examples("finsent review decisions", "finsent review decisions --json"),
-    )(_decisions)
 
 
 def _list(settings: Settings, *, conflicts: bool, limit: int | None, out: Path | None, with_test: bool) -> Outcome:

@@ -80,11 +80,13 @@ def _text(result: "TuneResult") -> str:
     ]
     failed = [f"  trial {trial.number}: {shorten(trial.reason or '', 120)}" for trial in result.trials if trial.state == "failed"]
     if own is not None and own.number == best.number:
-        verdict = "No trial was better than the configuration's own settings."
+        verdict, following = "No trial was better than the configuration's own settings.", ""
     else:
         verdict = (
             "The best of many looks better on the rows that chose it than on others: `finsent evaluate` tells how good it is."
         )
+        # the file holds the whole configuration: --set of this invocation would undo what the search found
+        following = f"Next: {again(f'finsent train --config {result.config_file}', configuration=False)}"
     return "\n\n".join(
         part
         for part in (
@@ -92,15 +94,10 @@ def _text(result: "TuneResult") -> str:
             section("Best settings", facts(changed)),
             section("Failed", *failed) if failed else "",
             verdict,
-            "" if own is not None and own.number == best.number else f"Next: {_train_with(result.config_file)}",
+            following,
         )
         if part
     )
-
-
-def _train_with(file: Path) -> str:
-    """The file holds the whole configuration: of this invocation's options only the home is left to say."""
-    return again(f"finsent train --config {file}")
 
 
 def _row(name: str, trial: "TrialRecord") -> tuple[object, ...]:

@@ -113,12 +113,16 @@ def report_place(home: Home, name: str, version: str) -> str | None:
     """
     from urllib.parse import unquote, urlsplit
 
+    from mlflow.exceptions import MlflowException
+
     client = connect(home)
     run_id = get_version(client, name, version).tags.get("evaluation_run")
     if run_id is None:
         return None
-    root = str(client.get_run(run_id).info.artifact_uri)
-    parts = urlsplit(root)
+    try:
+        parts = urlsplit(str(client.get_run(run_id).info.artifact_uri))
+    except MlflowException as error:
+        return f"not found: MLflow does not show run {run_id} ({error})"  # what was decided is to be said all the same
     if parts.scheme in {"", "file"}:
         return str(Path(unquote(parts.path)) / REPORT)
     return f"{REPORT} among the artifacts of run {run_id} in MLflow"

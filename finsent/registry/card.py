@@ -117,7 +117,7 @@ def settings(manifest: Manifest) -> str:
         ("rows per step", f"{recipe['batch_size']} x {recipe['accumulation']}"),
         ("learning rate", f"{recipe['learning_rate']:g}, {recipe['schedule']}, warm-up {recipe['warmup_ratio']:g}"),
         ("optimiser", f"{recipe['optimizer']}, weight decay {recipe['weight_decay']:g}"),
-        ("mixed precision", recipe["mixed_precision"]),
+        ("mixed precision", _precision(recipe["mixed_precision"])),
         ("seed", recipe["seed"]),
     ]
     notes = "".join(f"\n- {note}" for note in manifest.config.get("notes", ()))
@@ -175,3 +175,8 @@ def is_local(name: str) -> bool:
 def shown(name: str) -> str:
     """A base's or source's name as a card may tell it: of a local path the last part alone, so that it tells of no machine."""
     return name if "://" in name or not is_local(name) else PurePath(name).name
+
+
+def _precision(wanted: str) -> str:
+    """What was asked for: the processor decides what it computes in, and the training run keeps that."""
+    return wanted if wanted == "none" else f"{wanted} asked for; what ran is `mixed_precision_used` of the training run"

@@ -21,7 +21,7 @@ def options(home: Home) -> tuple[str, str]:
     return "--home", str(home.root)
 
 
-def expect(said: "Said", code: int, *fragments: str) -> None:
+def assert_error(said: "Said", code: int, *fragments: str) -> None:
     """One message, no traceback, nothing on stdout."""
     assert said.code == code, said.err
     assert said.out == ""
@@ -67,7 +67,7 @@ def test_files_and_options_of_ingest(
     file = tmp_path / name
     if content is not None:
         file.write_bytes(content)
-    expect(finsent("ingest", file, *options(home), *more), 2, *fragments)
+    assert_error(finsent("ingest", file, *options(home), *more), 2, *fragments)
     assert tables.version(home, "tweets") is None
     assert tables.version(home, "quarantine") is None
     as_json = finsent("ingest", file, *options(home), *more, "--json")
@@ -78,7 +78,7 @@ def test_files_and_options_of_ingest(
 def test_one_bad_file_among_good_ones_stops_before_anything_is_written(finsent: "Finsent", tmp_path: Path, home: Home) -> None:
     (tmp_path / "good.csv").write_text(GOOD, encoding="utf-8")
     (tmp_path / "bad.csv").write_bytes(b"")
-    expect(finsent("ingest", tmp_path / "good.csv", tmp_path / "bad.csv", *options(home)), 2, "bad.csv' is empty")
+    assert_error(finsent("ingest", tmp_path / "good.csv", tmp_path / "bad.csv", *options(home)), 2, "bad.csv' is empty")
     assert tables.version(home, "tweets") is None
 
 
@@ -93,23 +93,27 @@ def test_a_bad_row_does_not_stop_a_good_file(finsent: "Finsent", tmp_path: Path,
 
 
 def test_inbox_files_are_checked_the_same_way(finsent: "Finsent", tmp_path: Path, home: Home) -> None:
-    expect(finsent("ingest", "--inbox", *options(home)), 2, "--inbox needs at least one FILE")
-    expect(finsent("ingest", "--inbox", tmp_path / "absent.csv", *options(home)), 2, "there is no file")
+    assert_error(finsent("ingest", "--inbox", *options(home)), 2, "--inbox needs at least one FILE")
+    assert_error(finsent("ingest", "--inbox", tmp_path / "absent.csv", *options(home)), 2, "there is no file")
     assert tables.version(home, "inbox") is None
 
 
 def test_up_refuses_what_it_would_have_to_ignore(finsent: "Finsent", home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    expect(finsent("up", "--set", "recipe.epochs=1", *options(home)), 2, "--set 'recipe.epochs=1' would not reach the workers")
-    expect(finsent("up", "--project", home.root, *options(home)), 2, "no prefect.yaml in")
+    assert_error(
+        finsent("up", "--set", "recipe.epochs=1", *options(home)), 2, "--set 'recipe.epochs=1' would not reach the workers"
+    )
+    assert_error(finsent("up", "--project", home.root, *options(home)), 2, "no prefect.yaml in")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@elsewhere:5000")
     said = finsent("up", *options(home))
-    expect(said, 2, "MLFLOW_TRACKING_URI is set to", "elsewhere:5000'")
+    assert_error(said, 2, "MLFLOW_TRACKING_URI is set to", "elsewhere:5000'")
     assert "secret" not in said.err
     assert not home.root.exists()
 
 
 def test_a_name_for_several_sources_is_refused(finsent: "Finsent", home: Home) -> None:
-    expect(finsent("ingest", "a.csv", "b.csv", "--name", "x", *options(home)), 2, "--name 'x' names one source, and 2 were given")
+    assert_error(
+        finsent("ingest", "a.csv", "b.csv", "--name", "x", *options(home)), 2, "--name 'x' names one source, and 2 were given"
+    )
 
 
 @pytest.mark.parametrize(
@@ -123,7 +127,7 @@ def test_a_name_for_several_sources_is_refused(finsent: "Finsent", home: Home) -
     ],
 )
 def test_steps_without_what_they_need_say_so(step: str, first: str, finsent: "Finsent", mlflow_home: Home) -> None:
-    expect(finsent(*step.split(), *options(mlflow_home)), 2, first)
+    assert_error(finsent(*step.split(), *options(mlflow_home)), 2, first)
 
 
 @pytest.mark.parametrize("step", ["score", "monitor", "predict up", "export {tmp}/out"])
@@ -137,7 +141,7 @@ def test_no_champion_yet(step: str, finsent: "Finsent", mlflow_home: Home, tmp_p
 
 
 def test_nothing_waits_for_approval(finsent: "Finsent", mlflow_home: Home) -> None:
-    expect(finsent("approve", "--why", "x", *options(mlflow_home)), 1, "no version of 'finsent' waits for approval")
+    assert_error(finsent("approve", "--why", "x", *options(mlflow_home)), 1, "no version of 'finsent' waits for approval")
 
 
 def test_the_base_model_cannot_be_reached(finsent: "Finsent", served: "Served") -> None:
@@ -145,7 +149,7 @@ def test_the_base_model_cannot_be_reached(finsent: "Finsent", served: "Served") 
 
     before = latest_version(served.home, "finsent")
     arguments = ("--profile", "minilm", "--set", "model.name=owner/absent", "--home", served.home.root)
-    expect(finsent("train", *arguments), 2, "base model 'owner/absent' cannot be reached", "model.name")
+    assert_error(finsent("train", *arguments), 2, "base model 'owner/absent' cannot be reached", "model.name")
     assert latest_version(served.home, "finsent") == before
 
 
@@ -158,7 +162,7 @@ def test_the_tracking_server_is_down(step: str, finsent: "Finsent", served: "Ser
         assert said.code == 0
         assert "http://127.0.0.1:9' does not answer" in said.out
     else:
-        expect(said, 2, "the MLflow server at 'http://127.0.0.1:9' does not answer", "MLFLOW_TRACKING_URI")
+        assert_error(said, 2, "the MLflow server at 'http://127.0.0.1:9' does not answer", "MLFLOW_TRACKING_URI")
     assert versions == {name: tables.version(served.home, name) for name in tables.SCHEMAS}
 
 
@@ -181,14 +185,14 @@ def corrupted(served: "Served") -> Iterator[Path]:
 @pytest.mark.parametrize("step", ["predict up", "evaluate", "export {tmp}/out"])
 def test_a_corrupt_adapter_is_refused(step: str, finsent: "Finsent", served: "Served", corrupted: Path, tmp_path: Path) -> None:
     said = finsent(*step.format(tmp=tmp_path).split(), *served.options)
-    expect(said, 1, corrupted.name, "SHA-256 differs")
+    assert_error(said, 1, corrupted.name, "SHA-256 differs")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_corrupt_adapter_scores_nothing(finsent: "Finsent", served: "Served", corrupted: Path, tmp_path: Path) -> None:
     (tmp_path / "new.csv").write_text("text\nanything at all\n", encoding="utf-8")
     before = tables.version(served.home, "predictions")
-    expect(finsent("score", tmp_path / "new.csv", *served.options), 1, corrupted.name)
+    assert_error(finsent("score", tmp_path / "new.csv", *served.options), 1, corrupted.name)
     assert tables.version(served.home, "predictions") == before
 
 
@@ -231,10 +235,10 @@ def test_folders_that_are_no_adapter_are_not_imported(
     folder.mkdir()
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    expect(finsent("import", folder, *more, *options(home)), code, *fragments)
+    assert_error(finsent("import", folder, *more, *options(home)), code, *fragments)
     assert not list(home.runs.glob("*"))
     assert not (home.root / "mlflow.db").exists()
 
 
 def test_a_folder_that_is_not_there_is_not_imported(finsent: "Finsent", tmp_path: Path, home: Home) -> None:
-    expect(finsent("import", tmp_path / "absent", *options(home)), 2, "no folder")
+    assert_error(finsent("import", tmp_path / "absent", *options(home)), 2, "no folder")

@@ -34,6 +34,9 @@ def test_rows_that_could_not_be_read_are_not_passed_over(specimen: Any) -> None:
 def test_what_to_type_next_repeats_where_and_under_which_configuration() -> None:
     with click.Context(click.Command("x"), obj=Settings(overrides=("gate.alpha=0.1",), home_dir=Path("my home"))).scope():
         assert again("finsent promote") == "finsent promote --set gate.alpha=0.1 --home 'my home'"
+        assert (
+            again("finsent train --config best.yaml", configuration=False) == "finsent train --config best.yaml --home 'my home'"
+        )
     assert again("finsent promote") == "finsent promote"
 
 

@@ -98,3 +98,4 @@ def test_free_ports_stay_free() -> None:
     services.require_free_ports("127.0.0.1", {"mlflow": port})
     with socket.socket() as again:
         again.bind(("127.0.0.1", port))
+        assert again.getsockname()[1] == port, "the look has left it free"

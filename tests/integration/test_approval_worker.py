@@ -10,12 +10,10 @@ from typing import Any
 
 import pytest
 
-from finsent.cli import services, up
-from finsent.cli.discovery import prefect_answers
 from finsent.home import Home
 from finsent.pipeline import approval, promote
 from finsent.registry import ledger, versions
-from tests.integration.test_prefect_server import ROOT, Server, free_port, wait_for
+from tests.integration.test_prefect_server import Server, serving, wait_for
 from tests.pipeline.promotion import WITH_APPROVAL, evaluate_new
 
 pytestmark = [pytest.mark.integration, pytest.mark.long]
@@ -35,18 +33,8 @@ def served(mlflow_home: Home, make_adapter: Callable[[int], Path]) -> Iterator[S
     promote.promote(WITH_APPROVAL, mlflow_home)
     approval.approve(WITH_APPROVAL, mlflow_home, "1", "ada", "the first")
     evaluate_new(mlflow_home, make_adapter(0), champion="1", config=WITH_APPROVAL)
-    place = up.Place("127.0.0.1", free_port(), free_port(), ROOT)
-    env = up.environment(mlflow_home, place, "nano", None)
-    env["MLFLOW_TRACKING_URI"] = mlflow_home.tracking_uri
-    env["PREFECT_WORKER_QUERY_SECONDS"] = "2"
-    started = [services.start("prefect", up.prefect_command(place), env, mlflow_home)]
-    try:
-        services.wait_until(lambda: prefect_answers(place.running.prefect_api), started[0])
-        up.prepare(place, env)
-        started.append(services.start("worker-gpu", up.worker_command("gpu", 2), env, mlflow_home))
-        yield Served(Server(mlflow_home.root, env), mlflow_home)
-    finally:
-        services.stop(started)
+    with serving(mlflow_home, "gpu") as server:
+        yield Served(server, mlflow_home)
 
 
 def newest(server: Server, flow: str, *states: str) -> dict[str, Any] | None:

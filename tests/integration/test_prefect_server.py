@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pytest
 
 from finsent.cli import services, up
 from finsent.cli.discovery import prefect_answers
-from finsent.home import resolve_home
+from finsent.home import Home, resolve_home
 
 ROOT = Path(__file__).parent.parent.parent
 pytestmark = pytest.mark.integration
@@ -44,10 +45,9 @@ class Server:
         return answer.json()
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Server and cpu worker as `finsent up` starts them, provisioned and deployed; MLflow stays the store in the home."""
-    home = resolve_home({"FINSENT_HOME": str(tmp_path_factory.mktemp("served"))})
+@contextmanager
+def serving(home: Home, pool: str) -> Iterator[Server]:
+    """Server and a pool's worker as `finsent up` starts them, provisioned and deployed; MLflow stays the store in the home."""
     place = up.Place("127.0.0.1", free_port(), free_port(), ROOT)
     env = up.environment(home, place, "nano", None)
     env["MLFLOW_TRACKING_URI"] = home.tracking_uri
@@ -56,10 +56,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     try:
         services.wait_until(lambda: prefect_answers(place.running.prefect_api), started[0])
         up.prepare(place, env)
-        started.append(services.start("worker-cpu", up.worker_command("cpu", 2), env, home))
+        started.append(services.start(f"worker-{pool}", up.worker_command(pool, 2), env, home))
         yield Server(home.root, env)
     finally:
         services.stop(started)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(resolve_home({"FINSENT_HOME": str(tmp_path_factory.mktemp("served"))}), "cpu") as started:
+        yield started
 
 
 def wait_for(what: str, found: Any, seconds: float = 90) -> Any:

@@ -198,7 +198,7 @@ def test_decisions_on_texts_that_are_not_in_the_data_wait(small: Home) -> None:
     assert load_decisions(small) == {DONE: Decision("fix", "Bearish"), absent: Decision("drop")}
 
 
-def refuse(home: Home, said: str, ids: Sequence[str], kind: Any, label: str | None = None) -> None:
+def assert_refused(home: Home, said: str, ids: Sequence[str], kind: Any, label: str | None = None) -> None:
     before = read_reviews(home)
     with pytest.raises(InputError, match=said):
         decide(home, ids, kind, label=label, **WHO)
@@ -206,11 +206,11 @@ def refuse(home: Home, said: str, ids: Sequence[str], kind: Any, label: str | No
 
 
 def test_ids_that_mean_no_one_text(small: Home) -> None:
-    refuse(small, "'xyz' is no id: ids are 32 hexadecimal digits", ["xyz"], "drop")
-    refuse(small, "'' is no id", [""], "drop")
-    refuse(small, "is no id", ["a" * 33], "drop")
+    assert_refused(small, "'xyz' is no id: ids are 32 hexadecimal digits", ["xyz"], "drop")
+    assert_refused(small, "'' is no id", [""], "drop")
+    assert_refused(small, "is no id", ["a" * 33], "drop")
     unknown = next(start for n in range(4096) if not any(i.startswith(start := f"{n:03x}") for i in known(small)))
-    refuse(small, f"'{unknown}' begins the id of no known text", [MOON, unknown], "drop")
+    assert_refused(small, f"'{unknown}' begins the id of no known text", [MOON, unknown], "drop")
 
 
 def known(home: Home) -> set[str]:
@@ -218,14 +218,14 @@ def known(home: Home) -> set[str]:
 
 
 def test_a_beginning_that_several_ids_share_is_refused(sampled: Home) -> None:
-    refuse(sampled, r"'0' begins \d+ ids \(0[0-9a-f]{31}, .*…\)\. Give more of it", ["0"], "drop")
+    assert_refused(sampled, r"'0' begins \d+ ids \(0[0-9a-f]{31}, .*…\)\. Give more of it", ["0"], "drop")
 
 
 def test_what_cannot_be_accepted_is_said(small: Home) -> None:
-    refuse(small, f"'{DONE}' was read as Bearish and as Bullish: say which with fix", [DONE], "accept")
-    refuse(small, "no label 'up'. Labels: Neutral, Bullish, Bearish", [DONE], "fix", "up")
+    assert_refused(small, f"'{DONE}' was read as Bearish and as Bullish: say which with fix", [DONE], "accept")
+    assert_refused(small, "no label 'up'. Labels: Neutral, Bullish, Bearish", [DONE], "fix", "up")
     decide(small, [MOON], "fix", label="Bearish", **WHO)
-    refuse(small, "was fixed to Bearish, so that its own label no longer counts", [MOON], "accept")
+    assert_refused(small, "was fixed to Bearish, so that its own label no longer counts", [MOON], "accept")
 
 
 @pytest.mark.parametrize("given", ["Bearish", "bearish", " BEARISH "])
