@@ -1,0 +1,362 @@
+"""The evaluation step: a version, the champion, baselines and the round-trip check on the held-out test split, as evidence."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finsent.config import Source
+from finsent.errors import InputError
+from finsent.evaluation.build_evidence import ModelScores, build_ad_hoc_evidence, build_test_evidence, score_model
+from finsent.evaluation.evidence import Evidence
+from finsent.steps.context import Context
+
+if TYPE_CHECKING:
+    from finsent.data.dataset import DataVersion, Split
+    from finsent.data.leakage import LeakageStatus
+    from finsent.data.splits import SplitName
+    from finsent.evaluation.evidence import NaiveSplitRecord
+    from finsent.models.adapter import LoadedAdapter
+    from finsent.registry.verification import RoundTrip
+
+_TRAINING_ROWS = 500  # scored to estimate the accuracy on training rows: within about 4 points at 95 %, and little work
+_one_model_at_a_time = threading.Lock()  # two 8B models do not fit on one GPU, and loading them is not thread-safe
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """What is compared with what, on which rows."""
+
+    version: str
+    run_id: str
+    """Training run of the version; it takes the artifacts."""
+    manifest_sha256: str | None
+    champion: str | None
+    data: "DataVersion"
+    test_fingerprint: str
+    n_test: int
+
+
+@dataclass(frozen=True)
+class VersionScores:
+    """The version on the test rows, and whether it can have trained on them."""
+
+    scores: ModelScores
+    leakage: "LeakageStatus"
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What was measured."""
+
+    run_id: str
+    """MLflow run that holds the artifacts."""
+    model_version: str
+    evidence: Evidence
+    seconds: float
+    rows_per_second: float
+    """Rows through the model, tokenisation included."""
+    model_seconds: float
+    """Time of scoring this version and the champion."""
+    candidate: bool | None = None
+    """Whether it beats every baseline significantly and so may be promoted at all; None where that was not asked."""
+    data: str | None = None
+    """File or split that was scored instead of the test split."""
+    n_in_training: int | None = None
+    """Rows of that file whose text is in the training split: the model may have been trained on them."""
+    skipped: dict[str, int] = field(default_factory=dict)
+    """Rows of that file that could not be read and were not scored, by reason."""
+
+
+def evaluate(context: Context, *, version: str | None = None) -> EvaluationResult:
+    """Measure a version (the newest by default) on the held-out test split, beside baselines and champion on the same rows.
+
+    The round-trip check is a process of its own: it runs beside the champion's scores and the baselines.
+
+    Raises:
+        InputError: no such version, or no data.
+        ArtifactError: the version is not what was registered.
+        CheckFailed: a new process cannot load the version from the registry, or audit log and registry disagree.
+    """
+    started = time.perf_counter()
+    plan = prepare(context, version)
+    with start_round_trip(context, plan) as replay, ThreadPoolExecutor(2) as pool:
+        own = score_version(context, plan)
+        baselines = pool.submit(score_baselines, context, plan)
+        if proof_needs_free_gpu():
+            champion = score_champion(context, plan)
+            round_trip = pool.submit(check_round_trip, plan, replay)
+        else:
+            round_trip = pool.submit(check_round_trip, plan, replay)
+            champion = score_champion(context, plan)
+        evidence = build_evidence(context, plan, own, champion, baselines.result(), round_trip.result())
+    return publish(context, plan, evidence, own, champion, started=started)
+
+
+def prepare(context: Context, version: str | None = None) -> EvaluationPlan:
+    """Settle on version, champion and test rows, so that every part of the evaluation is about the same.
+
+    Raises:
+        InputError: no such version, no data, or no test rows.
+    """
+    from finsent.data.dataset import data_version, fingerprint_split
+
+    version = version or context.registry.latest_version()
+    record = context.registry.get_version(version)
+    data = data_version(context.workspace)
+    if not data.rows.get("test"):
+        raise InputError(f"data version {data.version} has no test rows. Ingest more.")
+    return EvaluationPlan(
+        version=version,
+        run_id=str(record.run_id),
+        manifest_sha256=record.tags.get("manifest_sha256"),
+        champion=context.registry.champion(),
+        data=data,
+        test_fingerprint=fingerprint_split(context.workspace, "test", data.version),
+        n_test=data.rows["test"],
+    )
+
+
+def score_version(context: Context, plan: EvaluationPlan) -> VersionScores:
+    """The version on the test rows and on a sample of its training rows, and what is known of leakage.
+
+    Raises:
+        ArtifactError: the version is not what was registered.
+        BaseModelError: its base cannot be loaded.
+    """
+    from finsent.data.dataset import load_split
+    from finsent.data.leakage import leakage_status
+
+    test = load_split(context.workspace, "test", plan.data.version)
+    with _loaded(context, plan.version, rows=len(test.texts)) as model:
+        scores = score_model(context.config, model, plan.version, test, speed=True)
+        leakage = leakage_status(context.workspace, model.manifest, plan.data)
+        if leakage.pairs is not None and plan.data.naive_leak is not None:
+            held_out = float((scores.labels == test.labels).mean())
+            scores = replace(scores, naive=_naive_split(context, model, held_out, plan.data.naive_leak))
+    return VersionScores(scores, leakage)
+
+
+def score_champion(context: Context, plan: EvaluationPlan) -> ModelScores | None:
+    """The champion on the same rows; None where there is none, or where it is the version itself."""
+    from finsent.data.dataset import load_split
+
+    if plan.champion is None or plan.champion == plan.version:
+        return None
+    test = load_split(context.workspace, "test", plan.data.version)
+    with _loaded(context, plan.champion, rows=len(test.texts)) as model:
+        return score_model(context.config, model, plan.champion, test)
+
+
+def score_baselines(context: Context, plan: EvaluationPlan) -> dict[str, NDArray[np.int64]]:
+    """Predictions [test rows] of each baseline, trained on the rows that the version trained on.
+
+    Where those are not known, on the training split as it is now.
+    """
+    from finsent.data.dataset import load_split
+    from finsent.data.leakage import leakage_status
+    from finsent.evaluation.baselines import baseline_predictions
+    from finsent.models.manifest import verify
+
+    manifest = verify(context.registry.adapter_path(plan.version))
+    known = leakage_status(context.workspace, manifest, plan.data).unknown_because is None
+    train = load_split(context.workspace, "train", manifest.data_version if known else plan.data.version)
+    test = load_split(context.workspace, "test", plan.data.version)
+    return baseline_predictions(train.texts, train.labels, train.sources, test.texts, test.sources)
+
+
+@contextmanager
+def start_round_trip(context: Context, plan: EvaluationPlan) -> Iterator[Callable[[], "RoundTrip"]]:
+    """Start the process that will load the version from the registry: it imports while the models score."""
+    from finsent.registry.verification import round_trip_check
+
+    with round_trip_check(context.registry, plan.version) as check:
+        yield check
+
+
+def check_round_trip(plan: EvaluationPlan, check: Callable[[], "RoundTrip"]) -> "RoundTrip":
+    """Compare what a new process computes after loading the version from the registry with what training recorded.
+
+    Raises:
+        CheckFailed: the new process cannot load the version, or training recorded no hash of the head.
+    """
+    return check()
+
+
+def proof_needs_free_gpu() -> bool:
+    """Whether the round-trip check has to wait until the models of this process have left the GPU."""
+    from finsent.models.base import pick_device
+
+    return pick_device() != "cpu"
+
+
+def build_evidence(
+    context: Context,
+    plan: EvaluationPlan,
+    own: VersionScores,
+    champion: ModelScores | None,
+    baselines: dict[str, NDArray[np.int64]],
+    round_trip: "RoundTrip",
+) -> Evidence:
+    """Everything measured as one typed record: what the gate will read."""
+    from finsent.data.dataset import load_split
+    from finsent.registry.evidence_store import test_set_uses
+    from finsent.registry.gate import rules_digest
+
+    at_these_rows, at_any_rows = test_set_uses(context, plan.test_fingerprint)
+    return build_test_evidence(
+        context.config,
+        load_split(context.workspace, "test", plan.data.version),
+        own.scores,
+        champion,
+        baselines,
+        {
+            "data_version": plan.data.version,
+            "data_fingerprint": plan.data.fingerprint,
+            "test_fingerprint": plan.test_fingerprint,
+            "leaks": own.leakage.pairs,
+            "leaks_unknown_because": own.leakage.unknown_because,
+            "champion_version": plan.champion,
+            "round_trip": round_trip,
+            "manifest_sha256": plan.manifest_sha256,
+            "rules_sha256": rules_digest(context.config.gate),
+            "looks": {"at_these_rows": at_these_rows + 1, "at_any_rows": at_any_rows + 1},
+        },
+    )
+
+
+def publish(
+    context: Context,
+    plan: EvaluationPlan,
+    evidence: Evidence,
+    own: VersionScores,
+    champion: ModelScores | None,
+    *,
+    started: float,
+) -> EvaluationResult:
+    """Audit log first, then artifacts, metrics, report and tags in MLflow.
+
+    Raises:
+        ServiceError: MLflow does not answer.
+    """
+    from finsent.data.dataset import load_split
+    from finsent.steps.report import publish_evaluation
+
+    test = load_split(context.workspace, "test", plan.data.version)
+    candidate = publish_evaluation(context, evidence, test, own.scores, champion)
+    return EvaluationResult(
+        run_id=plan.run_id,
+        model_version=plan.version,
+        evidence=evidence,
+        seconds=time.perf_counter() - started,
+        rows_per_second=plan.n_test / own.scores.seconds,
+        model_seconds=own.scores.total_seconds + (champion.total_seconds if champion else 0.0),
+        candidate=candidate,
+    )
+
+
+def evaluate_file(context: Context, version: str, source: Source) -> EvaluationResult:
+    """Score a labelled file in an MLflow run of its own. Such figures are no evidence; the audit log counts used test rows.
+
+    Raises:
+        InputError: no such version, or the file cannot be read.
+        ArtifactError: the version is not what was registered.
+    """
+    from finsent.data import tables
+    from finsent.data.labelled import load_labelled
+    from finsent.registry.evidence_store import record_test_set_use
+
+    rows, skipped = load_labelled(context.config, source)
+    counts = _in_splits(context, rows)
+    if counts is not None and counts["test"]:
+        record_test_set_use(context, version, tables.version(context.workspace, "tweets") or 0)
+    result = _evaluate_rows(context, version, rows, source.uri, {})
+    return replace(result, n_in_training=counts["train"] if counts is not None else None, skipped=skipped)
+
+
+def evaluate_split(context: Context, version: str, data_version: int | None, split: "SplitName") -> EvaluationResult:
+    """Score any split of any data version in an MLflow run of its own. Such figures are no evidence.
+
+    Raises:
+        InputError: no such version of model or data, or no such rows.
+        ArtifactError: the version is not what was registered.
+    """
+    from finsent.data.dataset import data_version as find_data_version
+    from finsent.data.dataset import load_split
+    from finsent.registry.evidence_store import record_test_set_use
+
+    data = find_data_version(context.workspace, data_version)
+    rows = load_split(context.workspace, split, data.version)
+    if not rows.texts:
+        raise InputError(f"split {split!r} of data version {data.version} has no rows.")
+    if split == "test":
+        record_test_set_use(context, version, data.version)
+    origin: dict[str, Any] = {"data_version": data.version, "data_fingerprint": data.fingerprint}
+    return _evaluate_rows(context, version, rows, f"{split} split of data version {data.version}", origin)
+
+
+def _evaluate_rows(
+    context: Context, version: str, rows: "Split", description: str, origin: dict[str, Any]
+) -> EvaluationResult:
+    from finsent.steps.report import publish_ad_hoc_evaluation
+
+    started = time.perf_counter()
+    with _loaded(context, version, rows=len(rows.texts)) as model:
+        own = score_model(context.config, model, version, rows, speed=True)
+    evidence = build_ad_hoc_evidence(context.config, rows, own, origin)
+    run_id = publish_ad_hoc_evaluation(context, evidence, rows, own, description)
+    return EvaluationResult(
+        run_id=run_id,
+        model_version=version,
+        evidence=evidence,
+        seconds=time.perf_counter() - started,
+        rows_per_second=len(rows.texts) / own.seconds,
+        model_seconds=own.total_seconds,
+        data=description,
+    )
+
+
+@contextmanager
+def _loaded(context: Context, version: str, *, rows: int) -> Iterator["LoadedAdapter"]:
+    """The version opened for about `rows` texts, the only model of this process; its memory is freed afterwards."""
+    from finsent.models.base import free_earlier_models
+    from finsent.models.load import load_for_inference
+
+    with _one_model_at_a_time:
+        free_earlier_models()
+        yield load_for_inference(context.config.engine, context.workspace, context.registry.adapter_path(version), rows=rows)
+    free_earlier_models()
+
+
+def _naive_split(context: Context, model: "LoadedAdapter", held_out: float, leak: float) -> "NaiveSplitRecord | None":
+    """The score that a random split would have claimed, from a fixed sample of training rows; None if none is here."""
+    from finsent.data.dataset import load_split
+    from finsent.evaluation.build_evidence import timed_logits
+    from finsent.evaluation.naive_split import naive_split_estimate
+
+    trained = load_split(context.workspace, "train", model.manifest.data_version)  # later rows it never saw
+    chosen = np.random.default_rng(0).permutation(len(trained.texts))[:_TRAINING_ROWS]
+    if not len(chosen):
+        return None
+    logits, _ = timed_logits(context.config, model, [trained.texts[row] for row in chosen])
+    training = float((logits.argmax(axis=1) == trained.labels[chosen]).mean())
+    return naive_split_estimate(held_out, training, len(chosen), leak)
+
+
+def _in_splits(context: Context, rows: "Split") -> dict[str, int] | None:
+    """Rows of a file by split of the data in which their text (its id is their group) lies; None without data."""
+    from finsent.data import tables
+    from finsent.data.splits import SPLITS
+
+    if tables.version(context.workspace, "tweets") is None:
+        return None
+    known = tables.read(context.workspace, "tweets", columns=["id", "split"])
+    split_of = dict(zip(known["id"].to_pylist(), known["split"].to_pylist(), strict=True))
+    found = [split_of.get(group) for group in rows.groups]
+    return {split: found.count(split) for split in SPLITS}

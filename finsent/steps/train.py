@@ -1,0 +1,376 @@
+"""The training step: prepare, fit, calibrate, register. A data version in, a registered model version out."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finsent.errors import InputError
+from finsent.labels import LABELS
+from finsent.steps.context import Context
+
+if TYPE_CHECKING:
+    from finsent.data.dataset import DataVersion, Split
+    from finsent.models.manifest import Manifest
+    from finsent.training.distributed import World
+    from finsent.training.trainer import Trained
+
+_log = logging.getLogger(__name__)
+
+PROBE_TEXTS = 16
+"""Validation texts whose logits are recorded with the adapter, for the round-trip check."""
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What is trained on."""
+
+    profile: str
+    data: "DataVersion"
+    digest: str
+    """Of settings and data: an interrupted training with the same digest is resumed."""
+    resume: str | None
+    """MLflow run to resume, named by the user."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What the validation split says of a fresh load of the saved adapter."""
+
+    manifest: "Manifest"
+    """As sealed, with temperature and abstain threshold."""
+    validation: dict[str, float]
+    """Accuracy and macro-F1."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A registered version and how it came to be."""
+
+    run_id: str
+    model_version: str
+    adapter_dir: Path
+    rows: int
+    steps: int
+    resumed_from: int
+    """Step of the checkpoint that training resumed from; 0 for a training from the start."""
+    seconds: float
+    """Time in the training loop."""
+    rows_per_second: float
+    validation: dict[str, float]
+    """Accuracy and macro-F1 on the validation split, by a fresh load of the saved adapter."""
+    temperature: float
+    trainable_parameters: int
+
+
+def train(context: Context, *, resume: str | None = None) -> TrainResult:
+    """Train on the newest data version, calibrate a fresh load on the validation split, register the adapter.
+
+    An interrupted training with the same settings and data is resumed from its checkpoint; `resume` names one by its
+    MLflow run. Under a launcher the main process calls this, and all others `train_worker`.
+
+    Raises:
+        InputError: no data yet, or `resume` does not fit.
+        BaseModelError: the base cannot be loaded.
+        ServiceError: the MLflow server does not answer.
+    """
+    plan = prepare(context, resume=resume)
+    run_id, trained = fit(context, plan)
+    return register(context, plan, run_id, trained, calibrate(context, plan, run_id, trained))
+
+
+def prepare(context: Context, *, resume: str | None = None) -> TrainingPlan:
+    """Choose the data version, and check that it can be trained on and `resume` resumed.
+
+    Raises:
+        InputError: no data yet, no training or validation rows, or `resume` does not fit.
+    """
+    from finsent.data.dataset import data_version
+    from finsent.training.run_dir import require_resumable, settings_digest
+
+    data = data_version(context.workspace)
+    if not data.rows.get("train") or not data.rows.get("validation"):
+        raise InputError(
+            f"data version {data.version} has {data.rows.get('train', 0)} training and {data.rows.get('validation', 0)} "
+            "validation rows. Ingest more."
+        )
+    digest = settings_digest(context.config, data.fingerprint)
+    if resume is not None:
+        require_resumable(context.workspace.runs, resume, digest)
+    return TrainingPlan(context.config.profile, data, digest, resume)
+
+
+def fit(context: Context, plan: TrainingPlan) -> "tuple[str, Trained]":
+    """Run the training loop, or resume it from its newest checkpoint; one that is complete is not run again.
+
+    Returns:
+        MLflow run id, and what the loop left in that run's folder.
+    """
+    from finsent.data.dataset import load_split
+    from finsent.registry.tracking import log_series
+    from finsent.training.distributed import broadcast, init, shutdown
+    from finsent.training.run_dir import find_resumable
+    from finsent.training.trainer import Rows
+    from finsent.training.trainer import train as run_loop
+
+    config, workspace, data = context.config, context.workspace, plan.data
+    rows, validation = (load_split(workspace, split, data.version) for split in ("train", "validation"))
+    resume = plan.resume or find_resumable(workspace.runs, plan.digest)
+    world = init()
+    with _terminated_with_peers(context, world) as note, _open_run(context, plan, resume) as run_id:
+        note(run_id)
+        if resume is not None:
+            _log.warning("resuming the interrupted training of run %s", run_id)
+        log_splits(context, run_id, data.version, data.fingerprint, train=rows, validation=validation)
+        broadcast(world, _Assignment(data.version, run_id))
+        with log_series(context.registry.client, run_id) as log:
+            trained = run_loop(
+                config,
+                workspace,
+                Rows(rows.texts, rows.labels),
+                Rows(validation.texts, validation.labels),
+                workspace.runs / run_id,
+                log,
+            )
+        shutdown(world)
+    return run_id, trained
+
+
+def calibrate(context: Context, plan: TrainingPlan, run_id: str, trained: "Trained") -> Calibration:
+    """Load the saved adapter afresh, fit temperature and abstain threshold on validation logits, record the probe, seal.
+
+    Idempotent: running it again writes the same files.
+    """
+    from finsent.data.dataset import load_split
+    from finsent.evaluation.metrics import compute_metrics
+    from finsent.registry.tracking import start_run
+
+    validation = load_split(context.workspace, "validation", plan.data.version)
+    with start_run(context.config, context.workspace, kind="train", resume=run_id):
+        logits, manifest = _calibrate_adapter(context, plan.data, trained, validation)
+    metrics = compute_metrics(validation.labels, logits.argmax(axis=1))
+    return Calibration(manifest, {"accuracy": metrics.accuracy, "macro_f1": metrics.macro_f1})
+
+
+def register(
+    context: Context,
+    plan: TrainingPlan,
+    run_id: str,
+    trained: "Trained",
+    calibration: Calibration,
+    *,
+    tags: Mapping[str, str] | None = None,
+) -> TrainResult:
+    """Log what came out and register the adapter. Idempotent: the same adapter of the same run keeps its version.
+
+    Raises:
+        ServiceError: the MLflow server does not answer; calling this again does not train again.
+    """
+    from finsent.registry.tracking import start_run
+    from finsent.training.run_dir import mark_finished
+
+    with start_run(context.config, context.workspace, kind="train", resume=run_id):
+        _log_outcome(context, run_id, trained, calibration)
+        version = context.registry.register(
+            context.config, run_id=run_id, adapter=trained.adapter, tags={"training_digest": plan.digest, **(tags or {})}
+        )
+    mark_finished(context.workspace.runs / run_id, plan.digest)
+    return TrainResult(
+        run_id=run_id,
+        model_version=version,
+        adapter_dir=trained.adapter,
+        rows=trained.rows,
+        steps=trained.steps,
+        resumed_from=trained.resumed_from,
+        seconds=trained.seconds,
+        rows_per_second=trained.rows_per_second,
+        validation=calibration.validation,
+        temperature=calibration.manifest.temperature,
+        trainable_parameters=trained.trainable_parameters,
+    )
+
+
+def train_worker(context: Context) -> None:
+    """Compute this process's share of a distributed training that the main process runs; write and report nothing.
+
+    Tables and workspace must be those of the main process.
+    """
+    from finsent.data.dataset import load_split
+    from finsent.training.distributed import broadcast, init, shutdown
+    from finsent.training.trainer import Rows
+    from finsent.training.trainer import train as run_loop
+
+    world = init()
+    task: _Assignment = broadcast(world, None)
+    rows, validation = (load_split(context.workspace, split, task.data_version) for split in ("train", "validation"))
+    folder = context.workspace.runs / task.run_id
+    run_loop(
+        context.config,
+        context.workspace,
+        Rows(rows.texts, rows.labels),
+        Rows(validation.texts, validation.labels),
+        folder,
+        lambda *_: None,
+    )
+    shutdown(world)
+
+
+def log_splits(
+    context: Context, run_id: str, version: int, fingerprint: str, *, train: "Split", validation: "Split"
+) -> None:
+    """Link the MLflow run to the rows that it trains on and validates with."""
+    from finsent.registry.tracking import log_dataset
+
+    for split, name, purpose in ((train, "train", "training"), (validation, "validation", "validation")):
+        log_dataset(
+            context.registry.client,
+            run_id,
+            context.workspace,
+            table="tweets",
+            version=version,
+            fingerprint=fingerprint,
+            context=purpose,
+            split=name,
+            rows=len(split.texts),
+        )
+
+
+@dataclass(frozen=True)
+class _Assignment:
+    """What the main process tells the others."""
+
+    data_version: int
+    run_id: str
+
+
+@contextmanager
+def _terminated_with_peers(context: Context, world: "World") -> Iterator[Callable[[str], None]]:
+    """End the MLflow run as KILLED where another process fails and the launcher ends this one; yields what takes its id."""
+    from finsent.training.distributed import terminate_with_peers
+
+    runs: list[str] = []
+
+    def end_runs() -> None:
+        for run_id in runs:
+            context.registry.client.set_terminated(run_id, status="KILLED")
+
+    with terminate_with_peers(world, end_runs):
+        yield runs.append
+
+
+@contextmanager
+def _open_run(context: Context, plan: TrainingPlan, resume: str | None) -> Iterator[str]:
+    """Open the MLflow run and lock its folder. A run to resume is locked first: another process may be training in it."""
+    from finsent.registry.tracking import start_run
+    from finsent.training.run_dir import hold_run_dir
+
+    config, workspace = context.config, context.workspace
+    if resume is not None:
+        with (
+            hold_run_dir(workspace.runs / resume, plan.digest),
+            start_run(config, workspace, kind="train", data=plan.data, resume=resume),
+        ):
+            yield resume
+    else:
+        with (
+            start_run(config, workspace, kind="train", data=plan.data, tags=context.run_tags) as run_id,
+            hold_run_dir(workspace.runs / run_id, plan.digest),
+        ):
+            yield run_id
+
+
+def _log_outcome(context: Context, run_id: str, trained: "Trained", calibration: Calibration) -> None:
+    """Log what was used and what came out as the run's parameters and last metrics."""
+    from finsent.registry.tracking import log_params
+
+    client, manifest = context.registry.client, calibration.manifest
+    facts = {
+        "trainable_parameters": trained.trainable_parameters,
+        "quantized_modules": trained.quantized_modules,
+        "mixed_precision_used": trained.mixed_precision,
+        "training_engine": trained.engine,
+        "training_plan": trained.plan,
+        "processes": trained.processes,
+        "optimizer_steps": trained.steps,
+        "base_fingerprint": trained.base.fingerprint,
+    }
+    log_params(client, run_id, {key: str(value) for key, value in facts.items()})
+    summary = {
+        **{f"validation_{key}": value for key, value in calibration.validation.items()},
+        "temperature": manifest.temperature,
+        "train_seconds": trained.seconds,
+    }
+    if manifest.abstain_below is not None:
+        summary["abstain_below"] = manifest.abstain_below
+    for key, value in summary.items():
+        client.log_metric(run_id, key, value, step=trained.steps)
+
+
+def manifest_of(
+    context: Context, version: int, fingerprint: str, trained: "Trained", *, git_sha: str | None, lock_hash: str
+) -> "Manifest":
+    """Manifest of an adapter just trained on data version `version`; its files are not listed yet."""
+    from finsent.models.manifest import Manifest
+
+    config = context.config
+    return Manifest(
+        base_name=config.model.name,
+        base_revision=trained.base.revision,
+        base_fingerprint=trained.base.fingerprint,
+        embedded=config.model.embedded,
+        quantization=config.model.quantization,
+        labels=LABELS,
+        max_length=config.model.max_length,
+        padding_side=config.model.padding_side,
+        pad_token_id=trained.pad_token_id,
+        data_version=version,
+        data_fingerprint=fingerprint,
+        split_rule=f"near-duplicate groups by hash, salt {config.data.split_salt!r}",
+        config=config.model_dump(mode="json"),
+        git_sha=git_sha,
+        lock_hash=lock_hash,
+    )
+
+
+def _calibrate_adapter(
+    context: Context, data: "DataVersion", trained: "Trained", validation: "Split"
+) -> "tuple[NDArray[np.float32], Manifest]":
+    """Validation logits [rows, 3] of a fresh load, and the manifest as sealed."""
+    from finsent.evaluation.calibration import fit_abstain_threshold, fit_temperature
+    from finsent.models.adapter import head_sha256, load_adapter
+    from finsent.models.load import open_engine
+    from finsent.models.manifest import ABSTAIN_BELOW, PROBE, write_manifest
+    from finsent.models.predict import predict_logits, probabilities
+    from finsent.provenance import lock_hash
+    from finsent.registry.tracking import git_sha
+    from finsent.reporting.model_card import render_card
+
+    config = context.config
+    manifest = manifest_of(context, data.version, data.fingerprint, trained, git_sha=git_sha(), lock_hash=lock_hash())
+    write_manifest(trained.adapter, manifest)
+    loaded = load_adapter(trained.adapter, context.workspace)
+    texts = validation.texts[:PROBE_TEXTS]
+    # by the reference engine, which the round-trip check uses too
+    probe = {"texts": texts, "logits": predict_logits(loaded, texts).tolist(), "head_sha256": head_sha256(loaded.model)}
+    (trained.adapter / PROBE).write_text(json.dumps(probe), encoding="utf-8")
+    loaded = open_engine(loaded, config.engine, rows=len(validation.texts))
+    logits = predict_logits(loaded, validation.texts, token_budget=config.scoring.token_budget, progress=True)
+    temperature = fit_temperature(logits, validation.labels)
+    target = config.evaluation.target_precision
+    threshold = fit_abstain_threshold(probabilities(logits, temperature), validation.labels, target, validation.groups)
+    if threshold is None:
+        _log.warning(
+            "no confidence threshold is shown to reach a precision of %g on %d validation rows: the version abstains below %g",
+            target,
+            len(validation.labels),
+            ABSTAIN_BELOW,
+        )
+    calibrated = manifest.model_copy(update={"temperature": temperature, "abstain_below": threshold})
+    (trained.adapter / "README.md").write_text(render_card(calibrated), encoding="utf-8")
+    return logits, write_manifest(trained.adapter, calibrated)
