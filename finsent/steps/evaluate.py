@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finsent.config import Source
 from finsent.errors import InputError
-from finsent.evaluation.build_evidence import ModelScores, build_ad_hoc_evidence, build_test_evidence, score_model
+from finsent.evaluation.build_evidence import ModelScores, build_test_evidence, score_model
 from finsent.evaluation.evidence import Evidence
 from finsent.steps.context import Context
 
@@ -134,7 +133,7 @@ def score_version(context: Context, plan: EvaluationPlan) -> VersionScores:
     from finsent.data.leakage import leakage_status
 
     test = load_split(context.workspace, "test", plan.data.version)
-    with _loaded(context, plan.version, rows=len(test.texts)) as model:
+    with loaded_version(context, plan.version, rows=len(test.texts)) as model:
         scores = score_model(context.config, model, plan.version, test, speed=True)
         leakage = leakage_status(context.workspace, model.manifest, plan.data)
         if leakage.pairs is not None and plan.data.naive_leak is not None:
@@ -150,7 +149,7 @@ def score_champion(context: Context, plan: EvaluationPlan) -> ModelScores | None
     if plan.champion is None or plan.champion == plan.version:
         return None
     test = load_split(context.workspace, "test", plan.data.version)
-    with _loaded(context, plan.champion, rows=len(test.texts)) as model:
+    with loaded_version(context, plan.champion, rows=len(test.texts)) as model:
         return score_model(context.config, model, plan.champion, test)
 
 
@@ -261,69 +260,8 @@ def publish(
     )
 
 
-def evaluate_file(context: Context, version: str, source: Source) -> EvaluationResult:
-    """Score a labelled file in an MLflow run of its own. Such figures are no evidence; the audit log counts used test rows.
-
-    Raises:
-        InputError: no such version, or the file cannot be read.
-        ArtifactError: the version is not what was registered.
-    """
-    from finsent.data import tables
-    from finsent.data.labelled import load_labelled
-    from finsent.registry.evidence_store import record_test_set_use
-
-    rows, skipped = load_labelled(context.config, source)
-    counts = _in_splits(context, rows)
-    if counts is not None and counts["test"]:
-        record_test_set_use(context, version, tables.version(context.workspace, "tweets") or 0)
-    result = _evaluate_rows(context, version, rows, source.uri, {})
-    return replace(result, n_in_training=counts["train"] if counts is not None else None, skipped=skipped)
-
-
-def evaluate_split(context: Context, version: str, data_version: int | None, split: "SplitName") -> EvaluationResult:
-    """Score any split of any data version in an MLflow run of its own. Such figures are no evidence.
-
-    Raises:
-        InputError: no such version of model or data, or no such rows.
-        ArtifactError: the version is not what was registered.
-    """
-    from finsent.data.dataset import data_version as find_data_version
-    from finsent.data.dataset import load_split
-    from finsent.registry.evidence_store import record_test_set_use
-
-    data = find_data_version(context.workspace, data_version)
-    rows = load_split(context.workspace, split, data.version)
-    if not rows.texts:
-        raise InputError(f"split {split!r} of data version {data.version} has no rows.")
-    if split == "test":
-        record_test_set_use(context, version, data.version)
-    origin: dict[str, Any] = {"data_version": data.version, "data_fingerprint": data.fingerprint}
-    return _evaluate_rows(context, version, rows, f"{split} split of data version {data.version}", origin)
-
-
-def _evaluate_rows(
-    context: Context, version: str, rows: "Split", description: str, origin: dict[str, Any]
-) -> EvaluationResult:
-    from finsent.steps.report import publish_ad_hoc_evaluation
-
-    started = time.perf_counter()
-    with _loaded(context, version, rows=len(rows.texts)) as model:
-        own = score_model(context.config, model, version, rows, speed=True)
-    evidence = build_ad_hoc_evidence(context.config, rows, own, origin)
-    run_id = publish_ad_hoc_evaluation(context, evidence, rows, own, description)
-    return EvaluationResult(
-        run_id=run_id,
-        model_version=version,
-        evidence=evidence,
-        seconds=time.perf_counter() - started,
-        rows_per_second=len(rows.texts) / own.seconds,
-        model_seconds=own.total_seconds,
-        data=description,
-    )
-
-
 @contextmanager
-def _loaded(context: Context, version: str, *, rows: int) -> Iterator["LoadedAdapter"]:
+def loaded_version(context: Context, version: str, *, rows: int) -> Iterator["LoadedAdapter"]:
     """The version opened for about `rows` texts, the only model of this process; its memory is freed afterwards."""
     from finsent.models.base import free_earlier_models
     from finsent.models.load import load_for_inference
@@ -347,16 +285,3 @@ def _naive_split(context: Context, model: "LoadedAdapter", held_out: float, leak
     logits, _ = timed_logits(context.config, model, [trained.texts[row] for row in chosen])
     training = float((logits.argmax(axis=1) == trained.labels[chosen]).mean())
     return naive_split_estimate(held_out, training, len(chosen), leak)
-
-
-def _in_splits(context: Context, rows: "Split") -> dict[str, int] | None:
-    """Rows of a file by split of the data in which their text (its id is their group) lies; None without data."""
-    from finsent.data import tables
-    from finsent.data.splits import SPLITS
-
-    if tables.version(context.workspace, "tweets") is None:
-        return None
-    known = tables.read(context.workspace, "tweets", columns=["id", "split"])
-    split_of = dict(zip(known["id"].to_pylist(), known["split"].to_pylist(), strict=True))
-    found = [split_of.get(group) for group in rows.groups]
-    return {split: found.count(split) for split in SPLITS}

@@ -1,6 +1,5 @@
 """The training step: prepare, fit, calibrate, register. A data version in, a registered model version out."""
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -8,11 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from finsent.errors import InputError
-from finsent.labels import LABELS
 from finsent.steps.context import Context
 
 if TYPE_CHECKING:
@@ -22,10 +17,6 @@ if TYPE_CHECKING:
     from finsent.training.trainer import Trained
 
 _log = logging.getLogger(__name__)
-
-PROBE_TEXTS = 16
-"""Validation texts whose logits are recorded with the adapter, for the round-trip check."""
-
 
 @dataclass(frozen=True)
 class TrainingPlan:
@@ -115,13 +106,16 @@ def fit(context: Context, plan: TrainingPlan) -> "tuple[str, Trained]":
     from finsent.data.dataset import load_split
     from finsent.registry.tracking import log_series
     from finsent.training.distributed import broadcast, init, shutdown
-    from finsent.training.run_dir import find_resumable
+    from finsent.training.run_dir import find_resumable, load_trained, save_trained
     from finsent.training.trainer import Rows
     from finsent.training.trainer import train as run_loop
 
     config, workspace, data = context.config, context.workspace, plan.data
-    rows, validation = (load_split(workspace, split, data.version) for split in ("train", "validation"))
     resume = plan.resume or find_resumable(workspace.runs, plan.digest)
+    if resume is not None and (trained := load_trained(workspace.runs / resume)) is not None:
+        _log.warning("the training of run %s is complete but not registered: going on with its adapter", resume)
+        return resume, trained
+    rows, validation = (load_split(workspace, split, data.version) for split in ("train", "validation"))
     world = init()
     with _terminated_with_peers(context, world) as note, _open_run(context, plan, resume) as run_id:
         note(run_id)
@@ -138,22 +132,30 @@ def fit(context: Context, plan: TrainingPlan) -> "tuple[str, Trained]":
                 workspace.runs / run_id,
                 log,
             )
+        save_trained(workspace.runs / run_id, trained)
         shutdown(world)
     return run_id, trained
 
 
 def calibrate(context: Context, plan: TrainingPlan, run_id: str, trained: "Trained") -> Calibration:
-    """Load the saved adapter afresh, fit temperature and abstain threshold on validation logits, record the probe, seal.
-
-    Idempotent: running it again writes the same files.
-    """
+    """Calibrate a fresh load of the saved adapter on the validation split, write its card, seal its manifest. Idempotent."""
     from finsent.data.dataset import load_split
     from finsent.evaluation.metrics import compute_metrics
+    from finsent.models.manifest import write_manifest
     from finsent.registry.tracking import start_run
+    from finsent.reporting.model_card import render_card
+    from finsent.training.calibrate import calibrate_adapter
+    from finsent.training.run_dir import hold_run_dir
 
-    validation = load_split(context.workspace, "validation", plan.data.version)
-    with start_run(context.config, context.workspace, kind="train", resume=run_id):
-        logits, manifest = _calibrate_adapter(context, plan.data, trained, validation)
+    config, workspace = context.config, context.workspace
+    validation = load_split(workspace, "validation", plan.data.version)
+    with (
+        hold_run_dir(workspace.runs / run_id, plan.digest),
+        start_run(config, workspace, kind="train", resume=run_id),
+    ):
+        logits, manifest = calibrate_adapter(config, workspace, plan.data, trained, validation)
+        (trained.adapter / "README.md").write_text(render_card(manifest), encoding="utf-8")
+        manifest = write_manifest(trained.adapter, manifest)
     metrics = compute_metrics(validation.labels, logits.argmax(axis=1))
     return Calibration(manifest, {"accuracy": metrics.accuracy, "macro_f1": metrics.macro_f1})
 
@@ -173,14 +175,15 @@ def register(
         ServiceError: the MLflow server does not answer; calling this again does not train again.
     """
     from finsent.registry.tracking import start_run
-    from finsent.training.run_dir import mark_finished
+    from finsent.training.run_dir import hold_run_dir, mark_finished
 
-    with start_run(context.config, context.workspace, kind="train", resume=run_id):
+    folder = context.workspace.runs / run_id
+    with hold_run_dir(folder, plan.digest), start_run(context.config, context.workspace, kind="train", resume=run_id):
         _log_outcome(context, run_id, trained, calibration)
         version = context.registry.register(
             context.config, run_id=run_id, adapter=trained.adapter, tags={"training_digest": plan.digest, **(tags or {})}
         )
-    mark_finished(context.workspace.runs / run_id, plan.digest)
+        mark_finished(folder, plan.digest)
     return TrainResult(
         run_id=run_id,
         model_version=version,
@@ -310,67 +313,3 @@ def _log_outcome(context: Context, run_id: str, trained: "Trained", calibration:
         summary["abstain_below"] = manifest.abstain_below
     for key, value in summary.items():
         client.log_metric(run_id, key, value, step=trained.steps)
-
-
-def manifest_of(
-    context: Context, version: int, fingerprint: str, trained: "Trained", *, git_sha: str | None, lock_hash: str
-) -> "Manifest":
-    """Manifest of an adapter just trained on data version `version`; its files are not listed yet."""
-    from finsent.models.manifest import Manifest
-
-    config = context.config
-    return Manifest(
-        base_name=config.model.name,
-        base_revision=trained.base.revision,
-        base_fingerprint=trained.base.fingerprint,
-        embedded=config.model.embedded,
-        quantization=config.model.quantization,
-        labels=LABELS,
-        max_length=config.model.max_length,
-        padding_side=config.model.padding_side,
-        pad_token_id=trained.pad_token_id,
-        data_version=version,
-        data_fingerprint=fingerprint,
-        split_rule=f"near-duplicate groups by hash, salt {config.data.split_salt!r}",
-        config=config.model_dump(mode="json"),
-        git_sha=git_sha,
-        lock_hash=lock_hash,
-    )
-
-
-def _calibrate_adapter(
-    context: Context, data: "DataVersion", trained: "Trained", validation: "Split"
-) -> "tuple[NDArray[np.float32], Manifest]":
-    """Validation logits [rows, 3] of a fresh load, and the manifest as sealed."""
-    from finsent.evaluation.calibration import fit_abstain_threshold, fit_temperature
-    from finsent.models.adapter import head_sha256, load_adapter
-    from finsent.models.load import open_engine
-    from finsent.models.manifest import ABSTAIN_BELOW, PROBE, write_manifest
-    from finsent.models.predict import predict_logits, probabilities
-    from finsent.provenance import lock_hash
-    from finsent.registry.tracking import git_sha
-    from finsent.reporting.model_card import render_card
-
-    config = context.config
-    manifest = manifest_of(context, data.version, data.fingerprint, trained, git_sha=git_sha(), lock_hash=lock_hash())
-    write_manifest(trained.adapter, manifest)
-    loaded = load_adapter(trained.adapter, context.workspace)
-    texts = validation.texts[:PROBE_TEXTS]
-    # by the reference engine, which the round-trip check uses too
-    probe = {"texts": texts, "logits": predict_logits(loaded, texts).tolist(), "head_sha256": head_sha256(loaded.model)}
-    (trained.adapter / PROBE).write_text(json.dumps(probe), encoding="utf-8")
-    loaded = open_engine(loaded, config.engine, rows=len(validation.texts))
-    logits = predict_logits(loaded, validation.texts, token_budget=config.scoring.token_budget, progress=True)
-    temperature = fit_temperature(logits, validation.labels)
-    target = config.evaluation.target_precision
-    threshold = fit_abstain_threshold(probabilities(logits, temperature), validation.labels, target, validation.groups)
-    if threshold is None:
-        _log.warning(
-            "no confidence threshold is shown to reach a precision of %g on %d validation rows: the version abstains below %g",
-            target,
-            len(validation.labels),
-            ABSTAIN_BELOW,
-        )
-    calibrated = manifest.model_copy(update={"temperature": temperature, "abstain_below": threshold})
-    (trained.adapter / "README.md").write_text(render_card(calibrated), encoding="utf-8")
-    return logits, write_manifest(trained.adapter, calibrated)

@@ -1,0 +1,90 @@
+"""Score a version on any labelled file or split, in an MLflow run of its own: figures for people, no evidence for the gate."""
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from finsent.config import Source
+from finsent.errors import InputError
+from finsent.evaluation.build_evidence import build_ad_hoc_evidence, score_model
+from finsent.models.load import loaded_version
+from finsent.steps.context import Context
+from finsent.steps.evaluate import EvaluationResult
+
+if TYPE_CHECKING:
+    from finsent.data.dataset import Split
+    from finsent.data.splits import SplitName
+
+
+def evaluate_file(context: Context, version: str, source: Source) -> EvaluationResult:
+    """Score a labelled file in an MLflow run of its own. Such figures are no evidence; the audit log counts used test rows.
+
+    Raises:
+        InputError: no such version, or the file cannot be read.
+        ArtifactError: the version is not what was registered.
+    """
+    from finsent.data import tables
+    from finsent.data.labelled import load_labelled
+    from finsent.registry.evidence_store import record_test_set_use
+
+    rows, skipped = load_labelled(context.config, source)
+    counts = _in_splits(context, rows)
+    if counts is not None and counts["test"]:
+        record_test_set_use(context, version, tables.version(context.workspace, "tweets") or 0)
+    result = _evaluate_rows(context, version, rows, source.uri, {})
+    return replace(result, n_in_training=counts["train"] if counts is not None else None, skipped=skipped)
+
+
+def evaluate_split(context: Context, version: str, data_version: int | None, split: "SplitName") -> EvaluationResult:
+    """Score any split of any data version in an MLflow run of its own. Such figures are no evidence.
+
+    Raises:
+        InputError: no such version of model or data, or no such rows.
+        ArtifactError: the version is not what was registered.
+    """
+    from finsent.data.dataset import data_version as find_data_version
+    from finsent.data.dataset import load_split
+    from finsent.registry.evidence_store import record_test_set_use
+
+    data = find_data_version(context.workspace, data_version)
+    rows = load_split(context.workspace, split, data.version)
+    if not rows.texts:
+        raise InputError(f"split {split!r} of data version {data.version} has no rows.")
+    if split == "test":
+        record_test_set_use(context, version, data.version)
+    origin: dict[str, Any] = {"data_version": data.version, "data_fingerprint": data.fingerprint}
+    return _evaluate_rows(context, version, rows, f"{split} split of data version {data.version}", origin)
+
+
+def _evaluate_rows(
+    context: Context, version: str, rows: "Split", description: str, origin: dict[str, Any]
+) -> EvaluationResult:
+    from finsent.steps.report import publish_ad_hoc_evaluation
+
+    started = time.perf_counter()
+    with loaded_version(context, version, rows=len(rows.texts)) as model:
+        own = score_model(context.config, model, version, rows, speed=True)
+    evidence = build_ad_hoc_evidence(context.config, rows, own, origin)
+    run_id = publish_ad_hoc_evaluation(context, evidence, rows, own, description)
+    return EvaluationResult(
+        run_id=run_id,
+        model_version=version,
+        evidence=evidence,
+        seconds=time.perf_counter() - started,
+        rows_per_second=len(rows.texts) / own.seconds,
+        model_seconds=own.total_seconds,
+        data=description,
+    )
+
+
+def _in_splits(context: Context, rows: "Split") -> dict[str, int] | None:
+    """Rows of a file by split of the data in which their text (its id is their group) lies; None without data."""
+    from finsent.data import tables
+    from finsent.data.splits import SPLITS
+
+    if tables.version(context.workspace, "tweets") is None:
+        return None
+    known = tables.read(context.workspace, "tweets", columns=["id", "split"])
+    split_of = dict(zip(known["id"].to_pylist(), known["split"].to_pylist(), strict=True))
+    found = [split_of.get(group) for group in rows.groups]
+    return {split: found.count(split) for split in SPLITS}
