@@ -1,6 +1,6 @@
-"""A person's word on a version that waits: the run suspends with a form, and whoever fills it in decides.
+"""Human approval of a version that passed the gate: the run suspends with a form, and whoever fills it in decides.
 
-A suspended run leaves its worker and starts from the top when it is resumed, so that all before the form only reads.
+A suspended run leaves its worker and starts from the top when it is resumed, so everything before the form only reads.
 """
 
 from datetime import UTC, datetime
@@ -8,82 +8,72 @@ from enum import Enum
 from typing import Final
 
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
 from prefect.states import Completed
 from pydantic import Field
 
-from finsent.pipeline.promote import PromotionResult
-from flows import links
-from flows.artifacts import decision
-from flows.events import emit_promoted
-from flows.parameters import FROM_ENVIRONMENT, Setup
-from flows.promote import concluded
-from flows.steps import step
+from finsent.steps import promote as step
+from finsent.steps.context import Context
+from finsent.steps.promote import PromotionResult
+from flows import mlflow_urls
+from flows.promote import announce, completed_state, show_decision
+from flows.settings import FROM_ENVIRONMENT, FlowSettings, describe_run, resolved
+from flows.tasks import retrying_task, show
 
 KEY: Final = "approval"
 """Names the form among the run's inputs: the same at every execution of the run."""
-_ATTENTION: Final = 60  # seconds: the least that a form is open for
+_SHORTEST_WAIT: Final = 60  # seconds that a form stays open at least
 
 
 class Verdict(Enum):
-    """What a person can say."""
+    """The two answers."""
 
     approve = "approve"
     reject = "reject"
 
 
 class ApprovalForm(RunInput):
-    """Let the version take over as champion, or turn it down. Both go into the ledger with name and reason."""
+    """Make the version champion, or reject it. Both go into the audit log with name and reason."""
 
-    verdict: Verdict = Field(description="`approve` makes it the champion at once; `reject` keeps it out for good.")
+    verdict: Verdict = Field(description="`approve` makes it the champion at once; `reject` bars it for good.")
     who: str = Field(min_length=1, description="Who decides.")
     why: str = Field(min_length=1, description="What the decision rests on.")
 
 
-@step()
-def decide_version(setup: Setup, version: str, verdict: str, who: str, why: str) -> PromotionResult:
-    """Record the decision and act on it; publish it, and tell the world of a promotion."""
-    from finsent.pipeline import approval
-
-    config, home = setup.load()
-    decide = approval.approve if verdict == Verdict.approve.value else approval.reject
-    result = decide(config, home, version, who, why)
-    create_markdown_artifact(
-        decision(result, config.registered_model),
-        key="gate-decision",
-        description=f"Version {result.model_version}: {result.decision}, {who}",
-    )
-    if result.decision == "promoted":
-        emit_promoted(config.registered_model, result.model_version, result.champion_before)
-    return result
+@retrying_task("{verdict} version {version}")
+def decide_version(context: Context, version: str, verdict: str, who: str, why: str) -> PromotionResult:
+    """Record the decision in the audit log and act on it."""
+    decide = step.approve if verdict == Verdict.approve.value else step.reject
+    return decide(context, version, who, why)
 
 
-@flow(name="approve", log_prints=False)
+@flow(name="approve", flow_run_name="approve version {version}", log_prints=False)
 def approve(
-    version: str | None = None, setup: Setup = FROM_ENVIRONMENT
+    version: str | None = None, settings: FlowSettings = FROM_ENVIRONMENT
 ) -> PromotionResult | State[PromotionResult] | State[None]:
-    """Ask a person whether a version that passed the gate becomes champion. A request for approval starts it.
+    """Ask a human whether a version that passed the gate becomes champion. A request for approval starts it.
 
     Args:
         version: Registered version; left out, whichever waits.
-        setup: Configuration and home; left empty, the worker's environment decides.
+        settings: Configuration and home; left empty, the worker's environment decides.
     """
-    from finsent.pipeline.approval import question, verdict_in_words
-
-    config, home = setup.load()
-    asked = question(config, home, version)
-    if asked is None:
-        return Completed(name="Decided already", message=verdict_in_words(config, home, version))
-    page = links.version_page(home, asked.model_name, asked.version)
-    where = f"[Version {asked.version} in MLflow, with report and card]({page})" if page else links.how_to_open(home)
-    seconds = (asked.expires_at - datetime.now(UTC)).total_seconds() if asked.expires_at else 0.0
-    filled = suspend_flow_run(
-        wait_for_input=ApprovalForm.with_initial_data(description=f"{asked.text}\n\n{where}"),
-        timeout=max(int(seconds), _ATTENTION),
-        key=f"{KEY}-{asked.version}",  # a newer challenger is another question
-    )
-    result = decide_version(setup, asked.version, filled.verdict.value, filled.who, filled.why)
-    return concluded(result, result)
+    with resolved(settings) as context:
+        request = step.get_approval_request(context, version)
+        if request is None:
+            return Completed(name="Decided already", message=step.decision_summary(context, version))
+        describe_run(f"approve version {request.version}", version=request.version)
+        page = mlflow_urls.version_page(context.workspace, request.model_name, request.version)
+        opening = mlflow_urls.how_to_open(context.workspace)
+        where = f"[Version {request.version} in MLflow, with report and card]({page})" if page else opening
+        seconds = (request.expires_at - datetime.now(UTC)).total_seconds() if request.expires_at else 0.0
+        filled = suspend_flow_run(
+            wait_for_input=ApprovalForm.with_initial_data(description=f"{request.text}\n\n{where}"),
+            timeout=max(int(seconds), _SHORTEST_WAIT),
+            key=f"{KEY}-{request.version}",  # a newer challenger is another question
+        )
+        result = decide_version(context, request.version, filled.verdict.value, filled.who, filled.why)
+        announce(request.model_name, result)
+        show(show_decision, request.model_name, result, filled.who)
+    return completed_state(result, result)

@@ -1,33 +1,52 @@
-"""Drift, and the decision whether to retrain."""
+"""Drift, and the decision whether to retrain: compare, decide, announce."""
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
-from finsent.pipeline.monitor import MonitorReport
+from finsent.steps import monitor as step
+from finsent.steps.context import Context
+from finsent.steps.monitor import BatchDrift, MonitorReport
 from flows.artifacts import monitor_report
 from flows.events import emit_retrain_requested
-from flows.parameters import FROM_ENVIRONMENT, Setup
-from flows.steps import step
+from flows.settings import FROM_ENVIRONMENT, FlowSettings, describe_run, resolved
+from flows.tasks import retrying_task, show
 
 
-@step()
-def monitor_batches(setup: Setup) -> MonitorReport:
-    """Compare the latest scoring batches with the champion's training data; ask for retraining when the rules say so."""
-    from finsent.pipeline.monitor import monitor as run
+@retrying_task("compare latest batches")
+def compare_batches(context: Context) -> BatchDrift:
+    """Compare the champion's latest scoring batches with its training data and its first batch."""
+    return step.compare_batches(context)
 
-    config, home = setup.load()
-    report = run(config, home)
-    create_markdown_artifact(monitor_report(report), key="drift", description=f"Decision: {report.decision}")
+
+@retrying_task("decide on retraining")
+def decide(context: Context, found: BatchDrift) -> MonitorReport:
+    """Apply the retraining policy."""
+    return step.decide(context, found)
+
+
+@retrying_task("announce {report.decision}")
+def announce(model: str, report: MonitorReport) -> None:
+    """Emit the event that starts the retrain deployment where the policy asks for it."""
     if report.decision == "retrain":
-        emit_retrain_requested(config.registered_model, list(report.reasons))
-    return report
+        emit_retrain_requested(model, list(report.reasons))
 
 
-@flow(name="monitor", log_prints=False)
-def monitor(setup: Setup = FROM_ENVIRONMENT) -> MonitorReport:
+@retrying_task("show drift of version {report.model_version}")
+def show_drift(report: MonitorReport) -> None:
+    """Publish drift by feature and the decision."""
+    create_markdown_artifact(monitor_report(report), key="drift", description=f"Decision: {report.decision}")
+
+
+@flow(name="monitor", flow_run_name="monitor", log_prints=False)
+def monitor(settings: FlowSettings = FROM_ENVIRONMENT) -> MonitorReport:
     """Look for drift; an event starts the retrain deployment when the decision is to retrain.
 
     Args:
-        setup: Configuration and home; left empty, the worker's environment decides.
+        settings: Configuration and home; left empty, the worker's environment decides.
     """
-    return monitor_batches(setup)
+    with resolved(settings) as context:
+        report = decide(context, compare_batches(context))
+        describe_run(f"monitor version {report.model_version}: {report.decision}", version=report.model_version)
+        announce(context.config.registered_model, report)
+        show(show_drift, report)
+    return report

@@ -1,4 +1,4 @@
-"""The chain from new labels to a decision: ingest, train, evaluate, promote. Scoring starts by the event of a promotion."""
+"""Retraining: ingest, train, evaluate and promote as subflows. Scoring starts by the event of a promotion."""
 
 from dataclasses import dataclass
 
@@ -7,55 +7,65 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from finsent.config import Source
-from finsent.pipeline.accounting import IngestReport
-from finsent.pipeline.evaluate import EvaluationResult
-from finsent.pipeline.promote import PromotionResult
-from finsent.pipeline.retrain import retrain_decision
-from finsent.pipeline.train import TrainResult
-from flows.evaluate import evaluate_version
-from flows.ingest import ingest_sources
-from flows.parameters import FROM_ENVIRONMENT, Setup
-from flows.promote import concluded, promote_version
-from flows.steps import step
-from flows.train import train_version
+from finsent.data.ingest_report import IngestReport
+from finsent.monitoring.retrain_policy import RetrainDecision, find_undecided_version, should_retrain
+from finsent.steps.context import Context
+from finsent.steps.evaluate import EvaluationResult
+from finsent.steps.promote import PromotionResult
+from finsent.steps.train import TrainResult
+from flows.evaluate import evaluate
+from flows.ingest import ingest
+from flows.promote import completed_state, promote
+from flows.settings import FROM_ENVIRONMENT, FlowSettings, describe_run, resolved
+from flows.tasks import retrying_task
+from flows.train import train
 
 
 @dataclass(frozen=True)
-class Retrained:
-    """What each step of one retraining found."""
+class RetrainResult:
+    """What each subflow of one retraining found."""
 
     data: IngestReport | None
-    training: TrainResult
+    training: TrainResult | None
+    """None where an earlier retraining had registered the version and died before its decision."""
     evaluation: EvaluationResult
     promotion: PromotionResult
 
 
-@step()
-def due(setup: Setup) -> tuple[bool, str]:
+@retrying_task("decide whether retraining is due")
+def check_due(context: Context) -> RetrainDecision:
     """Whether there is anything new to train on, and why or why not."""
-    config, home = setup.load()
-    decision = retrain_decision(config, home, scheduled=True)
-    return decision.decision == "retrain", " ".join(decision.reasons)
+    return should_retrain(context, scheduled=True)
 
 
-@flow(name="retrain", log_prints=False)
+@retrying_task("look for an undecided version")
+def find_undecided(context: Context, retraining_is_due: bool) -> str | None:
+    """A version that an earlier retraining registered and the gate never decided on, unless newer data calls for another."""
+    return find_undecided_version(context, retraining_is_due=retraining_is_due)
+
+
+@flow(name="retrain", flow_run_name="retrain {settings.profile_name}", log_prints=False)
 def retrain(
-    sources: tuple[Source, ...] = (), only_if_due: bool = False, setup: Setup = FROM_ENVIRONMENT
-) -> Retrained | State[Retrained]:
+    sources: tuple[Source, ...] = (), only_if_due: bool = False, settings: FlowSettings = FROM_ENVIRONMENT
+) -> RetrainResult | State[RetrainResult]:
     """Read new labels, train on all of them, evaluate, and let the gate decide.
+
+    A retraining that died after registering its version goes on with that version instead of training again.
 
     Args:
         sources: What to read; left empty, the configured `data.sources`. With neither, the data there is trained on.
         only_if_due: Stop after reading when nothing is new or the last training is too recent; schedules set it.
-        setup: Configuration and home; left empty, the worker's environment decides.
+        settings: Configuration and home; left empty, the worker's environment decides.
     """
-    config, _ = setup.load()
-    data = ingest_sources(setup, sources) if sources or config.data.sources else None
-    if only_if_due:
-        wanted, why = due(setup)
-        if not wanted:
-            return Completed(name="Skipped", message=why)
-    training = train_version(setup, None)
-    evaluation = evaluate_version(setup, training.model_version)
-    promotion = promote_version(setup, training.model_version)
-    return concluded(promotion, Retrained(data, training, evaluation, promotion))
+    with resolved(settings) as context:
+        describe_run(f"retrain {context.config.profile}", profile=context.config.profile)
+        data = ingest(sources, settings=settings) if sources or context.config.data.sources else None
+        due = check_due(context) if only_if_due else None
+        undecided = find_undecided(context, due is None or due.decision == "retrain")
+        if due is not None and due.decision == "skip" and undecided is None:
+            return Completed(name="Skipped", message=" ".join(due.reasons))
+        training = None if undecided else train(settings=settings)
+        version = undecided or training.model_version
+        evaluation = evaluate(version, settings=settings)
+        promotion = promote(version, settings=settings)
+    return completed_state(promotion, RetrainResult(data, training, evaluation, promotion))

@@ -1,33 +1,40 @@
-"""Batch inference by the champion."""
+"""Batch inference by the champion: receive files, score what is pending."""
 
 from pathlib import Path
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
-from finsent.pipeline.score import ScoreReport
+from finsent.steps import score as step
+from finsent.steps.context import Context
+from finsent.steps.score import ScoreReport
 from flows.artifacts import predictions_report
-from flows.parameters import FROM_ENVIRONMENT, Setup
-from flows.steps import step
+from flows.settings import FROM_ENVIRONMENT, FlowSettings, describe_run, resolved
+from flows.tasks import retrying_task, show
 
 
-@step()
-def score_inbox(setup: Setup, files: tuple[str, ...]) -> ScoreReport:
-    """Score what has no prediction of the champion's yet; a second run finds nothing to do."""
-    from finsent.pipeline.score import score as run
+@retrying_task("score pending rows")
+def score_pending(context: Context, files: tuple[str, ...]) -> ScoreReport:
+    """Score what has no prediction of the champion yet. Idempotent: a second run finds nothing to do."""
+    return step.score(context, files=tuple(Path(file) for file in files))
 
-    config, home = setup.load()
-    report = run(config, home, files=tuple(Path(file) for file in files))
+
+@retrying_task("show {report.scored} predictions")
+def show_predictions(report: ScoreReport) -> None:
+    """Publish counts and class mix."""
     create_markdown_artifact(predictions_report(report), key="predictions", description=f"{report.scored} scored")
-    return report
 
 
-@flow(name="score", log_prints=False)
-def score(files: tuple[str, ...] = (), setup: Setup = FROM_ENVIRONMENT) -> ScoreReport:
+@flow(name="score", flow_run_name="score inbox", log_prints=False)
+def score(files: tuple[str, ...] = (), settings: FlowSettings = FROM_ENVIRONMENT) -> ScoreReport:
     """Score the inbox.
 
     Args:
         files: Files of unlabelled tweets to put into the inbox first.
-        setup: Configuration and home; left empty, the worker's environment decides.
+        settings: Configuration and home; left empty, the worker's environment decides.
     """
-    return score_inbox(setup, files)
+    with resolved(settings) as context:
+        report = score_pending(context, files)
+        describe_run(f"score {report.scored:,} tweets by version {report.model_version}", version=report.model_version)
+        show(show_predictions, report)
+    return report

@@ -1,46 +1,85 @@
-"""One training, registered as a version."""
+"""One training, registered as a version: prepare, fit, calibrate, register."""
+
+from typing import Any
 
 from prefect import flow
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
-from finsent.pipeline.train import TrainResult
-from flows import links
-from flows.parameters import FROM_ENVIRONMENT, Setup
-from flows.steps import step
+from finsent.steps import train as step
+from finsent.steps.context import Context
+from finsent.steps.train import Calibration, TrainingPlan, TrainResult
+from flows import mlflow_urls
+from flows.settings import FROM_ENVIRONMENT, FlowSettings, describe_run, resolved
+from flows.tasks import retrying_task, show
 
 
-@step(retries=1, first_delay=30.0)
-def train_version(setup: Setup, resume: str | None) -> TrainResult:
-    """Train on the newest data version; publish the figures and the way to the MLflow run."""
-    from finsent.pipeline.train import train as run
+@retrying_task("prepare training")
+def prepare_training(context: Context, resume: str | None) -> TrainingPlan:
+    """Choose the data version, and check that it can be trained on."""
+    return step.prepare(context, resume=resume)
 
-    config, home = setup.load()
-    result = run(config, home, resume=resume)
+
+@retrying_task("fit {plan.profile} data-v{plan.data.version}", retries=1, first_delay=30.0)
+def fit_adapter(context: Context, plan: TrainingPlan) -> tuple[str, Any]:
+    """Train, or resume from the last checkpoint: a retry does so too."""
+    return step.fit(context, plan)
+
+
+@retrying_task("calibrate {plan.profile} data-v{plan.data.version}")
+def calibrate_adapter(context: Context, plan: TrainingPlan, run_id: str, trained: Any) -> Calibration:
+    """Fit temperature and abstain threshold on the validation split, with a fresh load of the saved adapter."""
+    return step.calibrate(context, plan, run_id, trained)
+
+
+@retrying_task("register {plan.profile} data-v{plan.data.version}", retries=5, first_delay=10.0)
+def register_version(
+    context: Context, plan: TrainingPlan, run_id: str, trained: Any, calibration: Calibration
+) -> TrainResult:
+    """Register the adapter. A task of its own: a registry that is away for a while must not train twice."""
+    return step.register(context, plan, run_id, trained, calibration)
+
+
+@retrying_task("show training of version {result.model_version}")
+def show_training(context: Context, result: TrainResult) -> None:
+    """Publish the figures and the link to the MLflow run."""
     create_table_artifact(
         [
             {"figure": "rows", "value": result.rows},
-            {"figure": "optimiser steps", "value": result.steps},
+            {"figure": "optimizer steps", "value": result.steps},
             {"figure": "seconds", "value": round(result.seconds, 1)},
             {"figure": "rows per second", "value": round(result.rows_per_second, 1)},
             *({"figure": f"validation {name}", "value": round(value, 4)} for name, value in result.validation.items()),
         ],
         key="training",
-        description=f"Version {result.model_version} of {config.registered_model}",
+        description=f"Version {result.model_version} of {context.config.registered_model}",
     )
-    page = links.run_page(home, result.run_id)
+    link_run(context, result.run_id, f"Training run {result.run_id}")
+
+
+def link_run(context: Context, run_id: str, text: str) -> None:
+    """Leave the way to an MLflow run: a link, or the command that opens a store without a server."""
+    page = mlflow_urls.run_page(context.workspace, run_id)
     if page:
-        create_link_artifact(page, link_text=f"Training run {result.run_id}", key="mlflow-run")
+        create_link_artifact(page, link_text=text, key="mlflow-run")
     else:
-        create_markdown_artifact(f"Run `{result.run_id}`: open with `{links.how_to_open(home)}`", key="mlflow-run")
-    return result
+        opening = mlflow_urls.how_to_open(context.workspace)
+        create_markdown_artifact(f"Run `{run_id}`: open with `{opening}`", key="mlflow-run")
 
 
-@flow(name="train", log_prints=False)
-def train(resume: str | None = None, setup: Setup = FROM_ENVIRONMENT) -> TrainResult:
+@flow(name="train", flow_run_name="train {settings.profile_name}", log_prints=False)
+def train(resume: str | None = None, settings: FlowSettings = FROM_ENVIRONMENT) -> TrainResult:
     """Train and register one version. Nothing is promoted.
 
     Args:
-        resume: MLflow run to take up again from its last checkpoint; left out, a new training.
-        setup: Configuration and home; left empty, the worker's environment decides.
+        resume: MLflow run to resume from its last checkpoint; left out, the interrupted training with the same settings and
+            data if there is one, or a new one.
+        settings: Configuration and home; left empty, the worker's environment decides.
     """
-    return train_version(setup, resume)
+    with resolved(settings) as context:
+        plan = prepare_training(context, resume)
+        describe_run(f"train {plan.profile} data-v{plan.data.version}", profile=plan.profile, data=plan.data.version)
+        run_id, trained = fit_adapter(context, plan)
+        calibration = calibrate_adapter(context, plan, run_id, trained)
+        result = register_version(context, plan, run_id, trained, calibration)
+        show(show_training, context, result)
+    return result

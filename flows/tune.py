@@ -3,21 +3,25 @@
 from pathlib import Path
 
 from prefect import flow
-from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_table_artifact
 
-from finsent.pipeline.tune import TuneResult
-from flows import links
-from flows.parameters import FROM_ENVIRONMENT, Setup
-from flows.steps import step
+from finsent.steps import tune as step
+from finsent.steps.context import Context
+from finsent.steps.tune import TuneResult
+from flows.settings import FROM_ENVIRONMENT, FlowSettings, describe_run, resolved
+from flows.tasks import retrying_task, show
+from flows.train import link_run
 
 
-@step(retries=1, first_delay=30.0)
-def search_settings(setup: Setup, trials: int | None, hours: float | None, study: str | None, space: str | None) -> TuneResult:
-    """Go on with the search, or start it; publish its trials and the way to the MLflow run."""
-    from finsent.pipeline.tune import tune as run
+@retrying_task("search {trials} trials", retries=1, first_delay=30.0)
+def search(context: Context, trials: int | None, hours: float | None, study: str | None, space: str | None) -> TuneResult:
+    """Start the search, or go on with it where it was interrupted."""
+    return step.tune(context, trials=trials, hours=hours, study=study, space=Path(space) if space else None)
 
-    config, home = setup.load()
-    result = run(config, home, trials=trials, hours=hours, study=study, space=Path(space) if space else None)
+
+@retrying_task("show study {result.study}")
+def show_study(context: Context, result: TuneResult) -> None:
+    """Publish the trials and the link to the MLflow run."""
     create_table_artifact(
         [
             {"trial": trial.number, "state": trial.state, "loss": trial.value, "macro-F1": trial.macro_f1, **trial.params}
@@ -26,21 +30,16 @@ def search_settings(setup: Setup, trials: int | None, hours: float | None, study
         key="tuning",
         description=f"Study {result.study}; best is trial {result.best.number}: `{result.config_file}`",
     )
-    page = links.run_page(home, result.run_id)
-    if page:
-        create_link_artifact(page, link_text=f"Search {result.run_id}", key="mlflow-run")
-    else:
-        create_markdown_artifact(f"Run `{result.run_id}`: open with `{links.how_to_open(home)}`", key="mlflow-run")
-    return result
+    link_run(context, result.run_id, f"Search {result.run_id}")
 
 
-@flow(name="tune", log_prints=False)
+@flow(name="tune", flow_run_name="tune {settings.profile_name}", log_prints=False)
 def tune(
     trials: int | None = None,
     hours: float | None = None,
     study: str | None = None,
     space: str | None = None,
-    setup: Setup = FROM_ENVIRONMENT,
+    settings: FlowSettings = FROM_ENVIRONMENT,
 ) -> TuneResult:
     """Search hyper-parameters. Nothing is registered or promoted, and the test split is never read.
 
@@ -49,6 +48,10 @@ def tune(
         hours: No trial starts later than this after the beginning.
         study: Beginning of the study's name; left out, the profile's name.
         space: YAML file of what is varied, as an absolute path on the worker; left out, around the profile's values.
-        setup: Configuration and home; left empty, the worker's environment decides.
+        settings: Configuration and home; left empty, the worker's environment decides.
     """
-    return search_settings(setup, trials, hours, study, space)
+    with resolved(settings) as context:
+        result = search(context, trials, hours, study, space)
+        describe_run(f"tune {result.study}", profile=context.config.profile)
+        show(show_study, context, result)
+    return result

@@ -1,0 +1,88 @@
+"""What every flow is told in plain values: which configuration, and where the state lives. Resolved once per flow run."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import replace
+from pathlib import Path
+
+from prefect.runtime import flow_run
+from pydantic import BaseModel, ConfigDict
+
+from finsent.config import DEFAULT_PROFILE, load_config
+from finsent.home import resolve_home
+from finsent.steps.context import Context, make_context
+
+
+class FlowSettings(BaseModel):
+    """Configuration and home of a run. Left empty, the worker's environment decides, which is how deployments use it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    profile: str | None = None
+    """Shipped profile; left out, FINSENT_PROFILE or nano."""
+    config_file: str | None = None
+    """YAML file on top of the profile, as an absolute path on the worker; left out, FINSENT_CONFIG."""
+    overrides: tuple[str, ...] = ()
+    """`section.key=value` on top of both."""
+    home: str | None = None
+    """Folder of the state; left out, FINSENT_HOME."""
+    tracking_uri: str | None = None
+    """MLflow server or store; left out, MLFLOW_TRACKING_URI, or the store in the home."""
+
+    def load(self) -> Context:
+        """Resolve configuration and home now.
+
+        Raises:
+            ConfigError: the configuration is wrong.
+        """
+        file = self.config_file or os.environ.get("FINSENT_CONFIG")
+        given = (("FINSENT_HOME", self.home), ("MLFLOW_TRACKING_URI", self.tracking_uri))
+        environ = {**os.environ, **{name: value for name, value in given if value}}
+        config = load_config(self.profile_name, Path(file) if file else None, self.overrides)
+        return make_context(config, resolve_home(environ))
+
+    @property
+    def profile_name(self) -> str:
+        """The profile that is meant, the environment's default included."""
+        return self.profile or os.environ.get("FINSENT_PROFILE") or DEFAULT_PROFILE
+
+
+FROM_ENVIRONMENT = FlowSettings()
+"""The default of every flow."""
+
+_resolved: ContextVar[tuple[FlowSettings, Context] | None] = ContextVar("resolved", default=None)
+
+
+@contextmanager
+def resolved(settings: FlowSettings) -> Iterator[Context]:
+    """The context of this flow run. A subflow called with the same settings gets its parent's.
+
+    So an edit of a configuration file in the middle of a retraining changes no rule between training and promotion. MLflow
+    runs opened in this context carry the flow run's id, name and page as tags.
+    """
+    inherited = _resolved.get()
+    context = inherited[1] if inherited and inherited[0] == settings else settings.load()
+    links = {
+        "prefect.flow_run_id": flow_run.id,
+        "prefect.flow_run_name": flow_run.name,
+        "prefect.flow_run_url": flow_run.ui_url,
+    }
+    context = replace(context, run_tags={**context.run_tags, **{key: str(value) for key, value in links.items() if value}})
+    token = _resolved.set((settings, context))
+    try:
+        yield context
+    finally:
+        _resolved.reset(token)
+
+
+def describe_run(name: str, **tags: object) -> None:
+    """Give the current flow run a name and tags that say what it is about, such as `train nano data-v3`."""
+    from prefect.client.orchestration import get_client
+
+    if not flow_run.id:  # called as a plain function
+        return
+    labels = ["finsent", *(f"{key}:{value}" for key, value in tags.items() if value is not None)]
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(flow_run.id, name=name, tags=sorted({*flow_run.tags, *labels}))

@@ -1,0 +1,56 @@
+"""How tasks behave: retried when a retry can help, never cached, since every task changes something outside Prefect."""
+
+import logging
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+from prefect import Task, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import exponential_backoff
+
+from finsent.errors import BaseModelError, FinsentError, ServiceError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_log = logging.getLogger("finsent.flows")
+
+
+def transient(task_definition: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001 - Prefect's signature
+    """Whether a retry can help: servers and networks come back, wrong input and refusals do not change."""
+    error = state.data
+    if isinstance(error, FinsentError):
+        return isinstance(error, ServiceError | BaseModelError)
+    return isinstance(error, ConnectionError | TimeoutError)
+
+
+def retrying_task(
+    run_name: str | None = None, *, retries: int = 3, first_delay: float = 5.0
+) -> Callable[[Callable[P, R]], Task[P, R]]:
+    """Make a task, retried `retries` times after `first_delay`, twice, four times ... as many seconds if the error is transient.
+
+    `run_name` is the name of its runs in the UI, a template over the parameters such as `fit data-v{plan.data.version}`.
+    """
+
+    def decorate(function: Callable[P, R]) -> Task[P, R]:
+        make: Callable[[Callable[P, R]], Task[P, R]] = task(
+            task_run_name=run_name,
+            retries=retries,
+            retry_delay_seconds=exponential_backoff(first_delay),
+            retry_jitter_factor=0.5,
+            retry_condition_fn=transient,
+            cache_policy=NO_CACHE,
+            persist_result=False,
+            log_prints=False,
+        )
+        return make(function)
+
+    return decorate
+
+
+def show(report: Task[P, Any], *args: P.args, **kwargs: P.kwargs) -> None:
+    """Run a task that only shows a result in the UI. Its failure is a warning: the work behind it is done and announced."""
+    state = report(*args, **kwargs, return_state=True)  # type: ignore[call-overload]
+    if state.is_failed() or state.is_crashed():
+        _log.warning("%s: the result stands, but its report for the Prefect UI failed: %s", report.name, state.message)
