@@ -8,7 +8,8 @@ from prefect.states import Completed
 
 from finsent.config import Source
 from finsent.data.ingest_report import IngestReport
-from finsent.monitoring.retrain_policy import RetrainDecision, find_undecided_version, should_retrain
+from finsent.monitoring.retrain_policy import RetrainDecision
+from finsent.steps import retrain as step
 from finsent.steps.context import Context
 from finsent.steps.evaluate import EvaluationResult
 from finsent.steps.promote import PromotionResult
@@ -35,13 +36,13 @@ class RetrainResult:
 @retrying_task("decide whether retraining is due")
 def check_due(context: Context) -> RetrainDecision:
     """Whether there is anything new to train on, and why or why not."""
-    return should_retrain(context, scheduled=True)
+    return step.check_due(context)
 
 
 @retrying_task("look for an undecided version")
 def find_undecided(context: Context, retraining_is_due: bool) -> str | None:
     """A version that an earlier retraining registered and the gate never decided on, unless newer data calls for another."""
-    return find_undecided_version(context, retraining_is_due=retraining_is_due)
+    return step.find_undecided(context, retraining_is_due=retraining_is_due)
 
 
 @flow(name="retrain", flow_run_name="retrain {settings.profile_name}", log_prints=False)

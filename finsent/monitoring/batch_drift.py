@@ -1,20 +1,17 @@
-"""Drift of the champion's scored batches, and the decision to retrain. Reads tables and registry, writes nothing."""
+"""Drift of the champion's scoring batches against its training data and its first batch. Reads tables, writes nothing."""
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from finsent.config import Config, MonitorConfig
+from finsent.config import MonitorConfig
 from finsent.data import tables
 from finsent.home import Home
 from finsent.labels import LABELS
 from finsent.monitoring.drift import Drift, categorical_drift, numeric_drift
-from finsent.pipeline.retrain import data_version_tag, retrain_decision
-from finsent.registry.tracking import connect
-from finsent.registry.versions import get_version, require_champion
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,19 +34,6 @@ class Window:
 
 
 @dataclass(frozen=True)
-class MonitorReport:
-    """What the latest batches look like, and what to do about it."""
-
-    model_version: str
-    windows: tuple[Window, ...]
-    """Latest batches, oldest first; at most `monitor.windows`."""
-    drift: dict[str, float]
-    """Population stability index by feature of the latest batch."""
-    decision: Literal["retrain", "skip"]
-    reasons: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class _Batch:
     """What is looked at of a set of rows; an empty array where it is not known."""
 
@@ -60,21 +44,13 @@ class _Batch:
     confidence: NDArray[np.float64]
 
 
-def monitor(config: Config, home: Home) -> MonitorReport:
-    """Hold the champion's latest batches against the labelled rows it was trained on and against its first batch.
+def batch_drift(home: Home, name: str, version: str, trained_on: int | None, rules: MonitorConfig) -> tuple[Window, ...]:
+    """The latest `monitor.windows` batches that a version scored, oldest first, each compared with its references.
 
-    Features: `class_mix` and `length` against the training and validation rows of the champion's data version;
-    `class_mix_since_first` and `confidence` against the champion's first batch.
-
-    Raises:
-        NoChampionError: no version was promoted yet.
+    Features: `class_mix` and `length` against the training and validation rows of data version `trained_on`;
+    `class_mix_since_first` and `confidence` against the version's first batch.
     """
-    name = config.registered_model
-    version = require_champion(home, name)
-    labelled = _labelled(home, data_version_tag(get_version(connect(home), name, version).tags))
-    windows = _windows(_runs(home, name, version, config.monitor.windows), labelled, config.monitor)
-    decision = retrain_decision(config, home, drifted=[window.drifted for window in windows])
-    return MonitorReport(version, tuple(windows), dict(windows[-1].psi) if windows else {}, decision.decision, decision.reasons)
+    return tuple(_windows(_runs(home, name, version, rules.windows), _labelled(home, trained_on), rules))
 
 
 def _windows(runs: "_Runs", labelled: _Batch | None, rules: MonitorConfig) -> list[Window]:

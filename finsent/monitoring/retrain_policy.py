@@ -1,4 +1,4 @@
-"""Retrain or not: a pure function of what was observed, so that every decision can be replayed and explained."""
+"""The retraining policy: a pure function of what was observed, so that every decision can be replayed and explained."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from finsent.config import MonitorConfig
 
 @dataclass(frozen=True)
 class RetrainDecision:
-    """What to do, and why, in sentences for a person."""
+    """Whether to retrain, and the reasons as sentences."""
 
     decision: Literal["retrain", "skip"]
     reasons: tuple[str, ...]
@@ -23,17 +23,17 @@ def decide_retrain(
     rules: MonitorConfig,
     scheduled: bool = False,
 ) -> RetrainDecision:
-    """Retrain when a trigger fires and nothing speaks against it.
+    """Retrain when a trigger fires and nothing blocks it.
 
     Triggers: `drifted_windows` of the latest `windows` batches drifted, `min_new_labels` new rows, or `scheduled`.
-    Against it, whatever the trigger: no new labelled row (the same rows give the same model), and the cooldown.
+    Blocks, whatever the trigger: no new labelled row (the same rows give the same model), and the cooldown.
 
     Args:
         drifted: the scored batches, oldest first.
         new_labels: labelled rows that the latest training did not have.
         hours_since_training: None if nothing was ever trained.
         rules: thresholds.
-        scheduled: the calendar asks for a retraining.
+        scheduled: a schedule asks for a retraining.
     """
     latest = tuple(drifted)[-rules.windows :]
     enough_drift = sum(latest) >= rules.drifted_windows

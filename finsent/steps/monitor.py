@@ -1,0 +1,63 @@
+"""The monitoring step: compare the champion's latest batches with their references, and decide whether to retrain."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from finsent.monitoring.batch_drift import Window, batch_drift
+from finsent.monitoring.retrain_inputs import data_version_tag, hours_since_training, new_labels
+from finsent.monitoring.retrain_policy import decide_retrain
+from finsent.steps.context import Context
+
+
+@dataclass(frozen=True)
+class BatchDrift:
+    """The champion's latest batches, each compared with its references."""
+
+    model_version: str
+    windows: tuple[Window, ...]
+    """Oldest first; at most `monitor.windows`."""
+
+
+@dataclass(frozen=True)
+class MonitorReport:
+    """Drift of the latest batches and the decision."""
+
+    model_version: str
+    windows: tuple[Window, ...]
+    drift: dict[str, float]
+    """Population stability index by feature of the latest batch."""
+    decision: Literal["retrain", "skip"]
+    reasons: tuple[str, ...]
+
+
+def monitor(context: Context) -> MonitorReport:
+    """Look for drift and decide whether to retrain. Writes nothing.
+
+    Raises:
+        NoChampionError: no version was promoted yet.
+    """
+    return decide(context, compare_batches(context))
+
+
+def compare_batches(context: Context) -> BatchDrift:
+    """Compare the champion's latest batches with the rows that it was trained on and with its first batch.
+
+    Raises:
+        NoChampionError: no version was promoted yet.
+    """
+    version = context.registry.require_champion()
+    trained_on = data_version_tag(context.registry.get_version(version).tags)
+    windows = batch_drift(context.workspace, context.registry.name, version, trained_on, context.config.monitor)
+    return BatchDrift(version, windows)
+
+
+def decide(context: Context, found: BatchDrift) -> MonitorReport:
+    """Apply the retraining policy to the drift that was found."""
+    decision = decide_retrain(
+        drifted=[window.drifted for window in found.windows],
+        new_labels=new_labels(context.registry, context.workspace),
+        hours_since_training=hours_since_training(context.registry),
+        rules=context.config.monitor,
+    )
+    drift = dict(found.windows[-1].psi) if found.windows else {}
+    return MonitorReport(found.model_version, found.windows, drift, decision.decision, decision.reasons)
