@@ -27,7 +27,7 @@ _REQUIREMENTS = (
     "tqdm",
     "transformers",
 )
-_SERVED = ("*.py", "py.typed", "profiles/*", "model/*.py")
+_SERVED = ("*.py", "py.typed", "config/*.py", "config/profiles/*", "models/*.py", "engine/*.py")
 """What serving runs: the core and the model room. Each file is a request of its own when it goes to a server."""
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from finsent.config_model import EngineConfig
+from finsent.config.model_schema import EngineConfig
 from finsent.home import Home
 from finsent.model.manifest import Manifest
 

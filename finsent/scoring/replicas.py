@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, Final
 
-from finsent.config_model import EngineConfig
+from finsent.config.model_schema import EngineConfig
 from finsent.errors import DeviceError
 from finsent.model.manifest import Manifest
 from finsent.scoring.predicting import Engine, Opened, Opening, Predicted, describe, open_model, predict_ahead

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from pydantic import Field, ValidationError, model_validator
 
 from finsent.config import Config, Section
-from finsent.config_files import explain, merge, read_file
+from finsent.config.loader import explain, merge, read_file
 from finsent.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from finsent.config_model import EngineConfig
+from finsent.config.model_schema import EngineConfig
 from finsent.data import tables
 from finsent.home import Home
 from finsent.scoring import due, sink

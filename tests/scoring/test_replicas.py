@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from finsent.config_model import EngineConfig
+from finsent.config.model_schema import EngineConfig
 from finsent.data import tables
 from finsent.errors import DeviceError
 from finsent.home import Home
@@ -107,7 +107,7 @@ def test_killed_replica_ends_the_run_and_a_rerun_goes_on(filled, make_adapter):
 ENDED = """
 import sys
 from pathlib import Path
-from finsent.config_model import EngineConfig
+from finsent.config.model_schema import EngineConfig
 from finsent.home import resolve_home
 from finsent.scoring.predicting import Opening
 from finsent.scoring.replicas import replicated

@@ -1,4 +1,4 @@
-"""Configuration of the model, its training and the engines that run it. Part of `finsent.config`."""
+"""Every configuration key of the base model, the adapter, training and the engine."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -113,7 +113,7 @@ class Recipe(Section):
     """Draw batches of similar length from random windows: less padding. The reference draws at random."""
     token_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of each training text's tokens left out, drawn anew each time (word dropout, arXiv:1511.06349): keeps a base
-    without pre-training from learning its few thousand tweets by heart. The reference uses none."""
+    without pre-training from memorising its few thousand tweets. The reference uses none."""
     seed: int = 42
     """Seed of row order, dropout and the adapters' start."""
     checkpoint_every: int = Field(default=500, gt=0)
@@ -122,8 +122,8 @@ class Recipe(Section):
     """Score the validation split after each epoch."""
 
 
-def _in_words(value: Any) -> Any:
-    """`on` and `off`, which YAML reads as truth values."""
+def _yaml_booleans(value: Any) -> Any:
+    """Undo YAML's reading of `on` and `off` as booleans."""
     return {True: "always", False: "never"}.get(value, value) if isinstance(value, bool) else value
 
 
@@ -140,9 +140,9 @@ class EngineConfig(Section):
     that NF4 stands for, faster). `auto` goes by free memory."""
     precision: Literal["bf16", "fp8"] = "bf16"
     """Type of the merged weights in scoring and evaluation on a GPU. `fp8` (Hopper and later) is used only while it passes the
-    fidelity limits below on this home's held-out rows; otherwise bf16 is, and the log says so."""
-    compile: Annotated[Literal["auto", "always", "never"], BeforeValidator(_in_words)] = "auto"
-    """Compile the layers, on a GPU; `auto`: when the work is long enough to earn the compilation back."""
+    parity limits below on this home's held-out rows; otherwise bf16 is, with a log line."""
+    compile: Annotated[Literal["auto", "always", "never"], BeforeValidator(_yaml_booleans)] = "auto"
+    """Compile the layers, on a GPU; `auto`: when the work is long enough to pay for the compilation."""
     memory_gib: float | None = Field(default=None, gt=0)
     """Cap on the GPU memory that is used; left out, all that is free."""
     micro_batch_tokens: int | None = Field(default=None, gt=0)

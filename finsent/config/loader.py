@@ -1,4 +1,4 @@
-"""Configuration files and overrides: read, merged, and their errors explained. What the keys mean is in `finsent.config`."""
+"""Configuration files, profiles and overrides: read and merged, their errors explained."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -18,7 +18,7 @@ def mask_passwords(text: str) -> str:
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """A YAML file of the user's.
+    """Read a user's YAML file.
 
     Raises:
         ConfigError: it is not there, cannot be read, or holds no mapping.
@@ -37,7 +37,7 @@ def read_file(path: Path) -> dict[str, Any]:
 
 
 def read_yaml(text: str, where: str) -> dict[str, Any]:
-    """A mapping of sections; `where` it stands is for the message.
+    """Parse a mapping of sections; `where` names its place in messages.
 
     Raises:
         ConfigError: it is not YAML, or no mapping.
@@ -85,7 +85,7 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def explain(error: ValidationError, where: str) -> str:
-    """What is wrong with a configuration, in words that name the key and quote the value."""
+    """Say what is wrong with a configuration: key, value and problem of each error."""
     problems = []
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"])

@@ -1,42 +1,13 @@
-"""Configuration: frozen, unknown keys refused, every field documented. Knows nothing of torch, Prefect or MLflow.
+"""Every configuration key of data, gate, evaluation, scoring and monitoring; the field docstrings are the user's schema."""
 
-A configuration is a shipped profile (`finsent/profiles/*.yaml`) with, on top, a YAML file of the user's and
-`key=value` overrides.
-"""
-
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, time
-from importlib.resources import files
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import AwareDatetime, BeforeValidator, Field, SecretStr, model_validator
 
-from finsent.config_files import explain, mask_passwords, merge, parse_overrides, read_file, read_yaml
-from finsent.config_model import EmbeddedBase, EngineConfig, LoraConfig, ModelConfig, Quantization, Recipe, Section
-from finsent.errors import ConfigError
-
-DEFAULT_PROFILE = "nano"
-
-__all__ = [
-    "DEFAULT_PROFILE",
-    "Config",
-    "DataConfig",
-    "EmbeddedBase",
-    "EngineConfig",
-    "EvaluationConfig",
-    "GateConfig",
-    "LoraConfig",
-    "ModelConfig",
-    "MonitorConfig",
-    "Quantization",
-    "Recipe",
-    "ScoringConfig",
-    "Section",
-    "Source",
-    "load_config",
-    "profiles",
-]
+from finsent.config.loader import mask_passwords
+from finsent.config.model_schema import EngineConfig, LoraConfig, ModelConfig, Recipe, Section
 
 
 class Source(Section):
@@ -46,7 +17,7 @@ class Source(Section):
     """File, folder, glob, `s3://bucket/key` (folders and globs too), `hf://owner/name` for a dataset of the Hub, or a database's
     SQLAlchemy URL together with `query`."""
     query: str | None = None
-    """What to ask a database for, e.g. `SELECT body AS text, label FROM tweets`; only where `uri` is a database."""
+    """Query to a database, e.g. `SELECT body AS text, label FROM tweets`; only where `uri` is a database."""
     name: str | None = None
     """Name in reports and in the column `source`; left out, the file's name without endings."""
     format: Literal["auto", "csv", "tsv", "jsonl", "parquet"] = "auto"
@@ -58,7 +29,7 @@ class Source(Section):
     created_at: str | None = None
     """Column that holds the time of writing; left out, `created_at` is used where the file has it."""
     labels: dict[str, Literal["Neutral", "Bullish", "Bearish"]] | None = None
-    """The source's label values and what they mean, e.g. {0: Bearish, 1: Bullish, 2: Neutral}. Left out, class names
+    """Meaning of the source's label values, e.g. {0: Bearish, 1: Bullish, 2: Neutral}. Left out, class names
     in any case are understood; numbers are never guessed, since datasets disagree on their order."""
     revision: str | None = None
     """Revision of a Hub dataset."""
@@ -85,18 +56,18 @@ class Source(Section):
 
 
 def _as_utc(value: Any) -> Any:
-    """A date is its first moment, and a time without a zone is UTC, as in the tables."""
+    """A date means its first moment, a time without a zone is UTC."""
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value.strip())
         except ValueError:
-            return value  # pydantic says what is wrong with it
+            return value  # pydantic reports it
     if isinstance(value, date) and not isinstance(value, datetime):
         value = datetime.combine(value, time())
     return value.replace(tzinfo=UTC) if isinstance(value, datetime) and value.tzinfo is None else value
 
 
-Moment = Annotated[AwareDatetime, BeforeValidator(_as_utc)]
+UtcDatetime = Annotated[AwareDatetime, BeforeValidator(_as_utc)]
 
 
 class DataConfig(Section):
@@ -111,40 +82,40 @@ class DataConfig(Section):
     permutations: int = Field(default=160, ge=64)
     """MinHash permutations of the candidate search; every candidate is verified by its real Jaccard."""
     truncation_min_characters: int = Field(default=32, gt=0)
-    """A text that ends in an ellipsis is a near duplicate of whatever goes on after it, if at least this much is left of it."""
+    """A text cut off by an ellipsis is a near duplicate of any text that it begins, if at least this many characters are left."""
     split: Literal["group", "time", "source"] = "group"
     """How rows are split: `group` by a stable hash of the near-duplicate group; `time` by `created_at`, later rows for testing;
     `source` by `test_sources` and `validation_sources`. A group lives in one split in each of them."""
-    validation_from: Moment | None = None
+    validation_from: UtcDatetime | None = None
     """With `split: time`: rows from here on, up to `test_from`, are for validation. A date (2025-03-01), or a time in UTC."""
-    test_from: Moment | None = None
+    test_from: UtcDatetime | None = None
     """With `split: time`: rows from here on are for testing."""
     embargo_hours: float = Field(default=24.0, ge=0.0)
-    """With `split: time`: rows this soon before `validation_from` and `test_from` are used for nothing, since what they speak of
-    is still going on after it."""
+    """With `split: time`: rows this soon before `validation_from` and `test_from` are excluded, since the events that they discuss
+    continue after it."""
     validation_sources: tuple[str, ...] = ()
     """With `split: source`: names of the sources held out for validation."""
     test_sources: tuple[str, ...] = ()
     """With `split: source`: names of the sources held out for testing."""
     validation_fraction: float = Field(default=0.15, gt=0.0, lt=0.5)
-    """Share of near-duplicate groups for validation: calibration and early looks."""
+    """Share of near-duplicate groups for validation: calibration, and scores during training."""
     test_fraction: float = Field(default=0.15, gt=0.0, lt=0.5)
     """Share of near-duplicate groups for the test set, which training never sees."""
     split_salt: str = "finsent"
-    """Goes into the hash that decides a group's split. Changing it moves rows between train and test."""
+    """Salt of the hash that assigns a group to a split. Changing it moves rows between train and test."""
     max_characters: int = Field(default=5000, gt=0)
     """Longer texts are quarantined."""
     languages: tuple[str, ...] = ()
-    """Languages taken, as two-letter codes (`en`); rows in others are quarantined. Left empty, every language is taken."""
+    """Accepted languages, as two-letter codes (`en`); rows in others are quarantined. Left empty, every language is accepted."""
     repair_mojibake: bool = True
-    """Repair text that was decoded with the wrong encoding (`â€¦` for an ellipsis), where that can be undone without loss.
-    Repaired rows are flagged, and so is mojibake that stays."""
+    """Repair text that was decoded with the wrong encoding (`â€¦` for an ellipsis), where that is lossless.
+    Repaired rows are flagged, and so is mojibake that remains."""
     mask_handles: bool = False
     """Store and show `@user` in place of every handle."""
     check_schema: bool = True
     """Stop before writing when a source lost a column or has a label that it did not have the last time."""
     check_labels: bool = True
-    """Stop before writing when a source's labels look mapped wrongly: rows called Bullish that speak like Bearish ones."""
+    """Stop before writing when a source's labels look mapped wrongly: rows labelled Bullish with the words of Bearish ones."""
 
     @model_validator(mode="after")
     def _split_is_complete(self) -> Self:
@@ -160,44 +131,43 @@ class DataConfig(Section):
 
 
 class GateConfig(Section):
-    """What a version must prove before it may be promoted. A rule without evidence fails."""
+    """Rules that a version must pass to be promoted. A rule without evidence fails."""
 
     min_accuracy: float = Field(default=0.5, ge=0.0, le=1.0)
-    """Floor of accuracy on the held-out test split."""
+    """Minimum accuracy on the held-out test split."""
     min_macro_f1: float = Field(default=0.4, ge=0.0, le=1.0)
-    """Floor of macro-averaged F1."""
+    """Minimum macro-averaged F1."""
     min_class_f1: float = Field(default=0.2, ge=0.0, le=1.0)
-    """Floor of each class's F1."""
+    """Minimum F1 of each class."""
     min_test_rows: int = Field(default=200, gt=0)
-    """Fewer test rows prove nothing."""
+    """Minimum number of test rows."""
     alpha: float = Field(default=0.05, gt=0.0, lt=0.5)
     """Level of the paired tests (exact McNemar, one-sided)."""
     power: float = Field(default=0.8, gt=0.5, lt=1.0)
-    """Chance of being found with which the smallest difference that the test set can see is stated."""
+    """Statistical power used for the minimum detectable difference."""
     macro_f1_margin: float = Field(default=0.01, ge=0.0, le=1.0)
-    """How much lower than the champion's macro-F1 may be (lower end of the paired interval, one-sided at `alpha`)."""
+    """Non-inferiority margin for macro-F1 against the champion (lower end of the paired interval, one-sided at `alpha`)."""
     class_margin: float = Field(default=0.03, ge=0.0, le=1.0)
-    """How much lower than the champion's a class's F1 may be (lower end of the paired interval, corrected for three classes)."""
+    """Non-inferiority margin for each class's F1 (lower end of the paired interval, Holm-corrected for three classes)."""
     slice_margin: float = Field(default=0.05, ge=0.0, le=1.0)
-    """How much lower than the champion's the accuracy on a slice may be (lower end of the paired interval, corrected for the
-    number of slices)."""
+    """Non-inferiority margin for accuracy on a slice (lower end of the paired interval, Holm-corrected for the slices)."""
     min_slice_rows: int = Field(default=200, ge=30)
-    """Slices with fewer test rows are shown and not judged: nothing can be proved on them within such a margin."""
+    """Slices with fewer test rows are shown but not judged: they are too small for the margin."""
     max_flip_rate: float = Field(default=0.2, gt=0.0, le=1.0)
-    """Ceiling of the share of predictions that change when nothing that matters does (other cashtag, link, case ...)."""
+    """Maximum share of predictions that change under a change without meaning (other cashtag, link, case ...)."""
     max_typo_flip_rate: float = Field(default=0.3, gt=0.0, le=1.0)
-    """The same for typing errors, which do hide words."""
+    """The same for typing errors, which hide words."""
     max_negation_failures: float = Field(default=0.8, gt=0.0, le=1.0)
-    """Ceiling of the share of predictions that stay when the text is negated. A model that counts words is near 1."""
+    """Maximum share of predictions that stay when the text is negated. A bag-of-words model is near 1."""
     max_swap_failures: float = Field(default=0.6, gt=0.0, le=1.0)
-    """Ceiling of the share of predictions that stay when up is swapped for down, buy for sell, and so on."""
+    """Maximum share of predictions that stay when up is swapped for down, buy for sell, and so on."""
     min_check_texts: int = Field(default=30, ge=10)
-    """Robustness checks of fewer texts are shown and not judged; of each kind one at least must be judged."""
+    """Robustness checks with fewer texts are shown but not judged; at least one of each kind must be judged."""
     max_ece: float = Field(default=0.1, gt=0.0, le=1.0)
-    """Ceiling of the expected calibration error after temperature scaling."""
+    """Maximum expected calibration error after temperature scaling."""
     max_logit_difference: float = Field(default=1e-2, gt=0.0)
-    """Largest difference between training's logits and those of a fresh process that loads from the registry; bounds the
-    differences by padding side and batch size too."""
+    """Maximum difference between logits in training and in a new process that loads from the registry; also bounds the
+    differences by padding side and batch size."""
     bootstrap_resamples: int = Field(default=1000, ge=100)
     """Resamples of each bootstrap, drawn by near-duplicate group."""
     approval: Literal["required", "automatic"] = "required"
@@ -206,7 +176,7 @@ class GateConfig(Section):
     """A version that waits longer for approval than this must pass the gate again."""
 
     def robustness_limit(self, check: str) -> float:
-        """Ceiling of a robustness check's failures; one that has none of its own is held to `max_flip_rate`."""
+        """Maximum failure rate of a robustness check; `max_flip_rate` where it has no limit of its own."""
         own = {
             "typos": self.max_typo_flip_rate,
             "negation": self.max_negation_failures,
@@ -217,12 +187,12 @@ class GateConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """What is measured of a version besides its scores."""
+    """Measurements besides the scores."""
 
     target_precision: float = Field(default=0.9, gt=0.0, lt=1.0)
-    """Share of answers that are to be right: the abstain threshold is fitted to it on the validation split."""
+    """Precision that the abstain threshold is fitted to on the validation split."""
     robustness_rows: int = Field(default=300, ge=30)
-    """Test rows that the robustness suite changes and scores again, for each of its checks."""
+    """Test rows that each robustness check perturbs and scores again."""
     latency_texts: int = Field(default=40, ge=5)
     """Tweets scored one at a time to measure latency."""
     price_per_hour: float | None = Field(default=None, gt=0.0)
@@ -237,9 +207,9 @@ class ScoringConfig(Section):
     token_budget: int = Field(default=4096, gt=0)
     """Tokens, padding included, in one forward pass."""
     chunk_rows: int = Field(default=2000, gt=0)
-    """Rows to one Delta commit: what a crash can lose is less than this."""
+    """Rows to one Delta commit: a crash loses less than this."""
     abstain_below: float | None = Field(default=None, ge=0.0, le=1.0)
-    """Predictions less confident than this are flagged as abstained. Left out, the threshold is the version's own, which its
+    """Predictions less confident than this are flagged as abstained. Left out, the version's own threshold is used, which
     training fitted to `evaluation.target_precision`; 0.5 for a version that has none."""
 
 
@@ -249,11 +219,11 @@ class MonitorConfig(Section):
     psi_threshold: float = Field(default=0.2, gt=0.0)
     """Population stability index above which a window counts as drifted (0.1 small, 0.25 large is the common reading)."""
     windows: int = Field(default=5, ge=1)
-    """Latest scoring batches looked at."""
+    """Number of latest scoring batches compared."""
     drifted_windows: int = Field(default=2, ge=1)
-    """Drifted windows among them that call for retraining."""
+    """Drifted windows among them that trigger retraining."""
     min_new_labels: int = Field(default=500, ge=0)
-    """Newly labelled rows since the champion's training that call for retraining."""
+    """Newly labelled rows since the champion's training that trigger retraining."""
     cooldown_hours: float = Field(default=24.0, ge=0.0)
     """No retraining sooner than this after the last one."""
 
@@ -286,7 +256,7 @@ class Config(Section):
     gate: GateConfig = GateConfig()
     """The promotion gate."""
     evaluation: EvaluationConfig = EvaluationConfig()
-    """What is measured of a version besides its scores."""
+    """Measurements besides the scores."""
     scoring: ScoringConfig = ScoringConfig()
     """Batch inference."""
     engine: EngineConfig = EngineConfig()
@@ -295,28 +265,3 @@ class Config(Section):
     """Monitoring."""
     notes: tuple[str, ...] = ()
     """Where this profile deviates from its reference, and why."""
-
-
-def profiles() -> tuple[str, ...]:
-    """Names of the shipped profiles."""
-    return tuple(sorted(p.name.removesuffix(".yaml") for p in files("finsent.profiles").iterdir() if p.name.endswith(".yaml")))
-
-
-def load_config(profile: str = DEFAULT_PROFILE, path: Path | None = None, overrides: Iterable[str] = ()) -> Config:
-    """A profile, a YAML file on top, `section.key=value` overrides on top of that.
-
-    A file may name its own `profile`, which then wins over the argument.
-
-    Raises:
-        ConfigError: unknown profile, unreadable file, unknown key or a value out of range.
-    """
-    on_top = read_file(path) if path else {}
-    profile = str(on_top.pop("profile", profile))
-    if profile not in profiles():
-        raise ConfigError(f"unknown profile {profile!r}. Shipped profiles: {', '.join(profiles())}.")
-    shipped = read_yaml((files("finsent.profiles") / f"{profile}.yaml").read_text(encoding="utf-8"), profile)
-    merged = merge(merge({**shipped, "profile": profile}, on_top), parse_overrides(overrides))
-    try:
-        return Config.model_validate(merged)
-    except ValidationError as error:
-        raise ConfigError(explain(error, str(path or f"profile {profile!r}"))) from error

@@ -1,0 +1,64 @@
+"""Configuration: a shipped profile (`profiles/*.yaml`), a user's YAML file on top, then `key=value` overrides.
+
+Frozen, unknown keys refused, every field documented. Imports neither torch, Prefect nor MLflow.
+"""
+
+from collections.abc import Iterable
+from importlib.resources import files
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from finsent.config.loader import explain, merge, parse_overrides, read_file, read_yaml
+from finsent.config.model_schema import EmbeddedBase, EngineConfig, LoraConfig, ModelConfig, Quantization, Recipe, Section
+from finsent.config.schema import Config, DataConfig, EvaluationConfig, GateConfig, MonitorConfig, ScoringConfig, Source
+from finsent.errors import ConfigError
+
+DEFAULT_PROFILE = "nano"
+
+__all__ = [
+    "DEFAULT_PROFILE",
+    "Config",
+    "DataConfig",
+    "EmbeddedBase",
+    "EngineConfig",
+    "EvaluationConfig",
+    "GateConfig",
+    "LoraConfig",
+    "ModelConfig",
+    "MonitorConfig",
+    "Quantization",
+    "Recipe",
+    "ScoringConfig",
+    "Section",
+    "Source",
+    "load_config",
+    "profiles",
+]
+
+
+def profiles() -> tuple[str, ...]:
+    """Names of the shipped profiles."""
+    return tuple(
+        sorted(p.name.removesuffix(".yaml") for p in files("finsent.config.profiles").iterdir() if p.name.endswith(".yaml"))
+    )
+
+
+def load_config(profile: str = DEFAULT_PROFILE, path: Path | None = None, overrides: Iterable[str] = ()) -> Config:
+    """A profile, a YAML file on top, `section.key=value` overrides on top of that.
+
+    A file may name its own `profile`, which then wins over the argument.
+
+    Raises:
+        ConfigError: unknown profile, unreadable file, unknown key or a value out of range.
+    """
+    on_top = read_file(path) if path else {}
+    profile = str(on_top.pop("profile", profile))
+    if profile not in profiles():
+        raise ConfigError(f"unknown profile {profile!r}. Shipped profiles: {', '.join(profiles())}.")
+    shipped = read_yaml((files("finsent.config.profiles") / f"{profile}.yaml").read_text(encoding="utf-8"), profile)
+    merged = merge(merge({**shipped, "profile": profile}, on_top), parse_overrides(overrides))
+    try:
+        return Config.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError(explain(error, str(path or f"profile {profile!r}"))) from error
