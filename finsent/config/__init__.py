@@ -15,6 +15,7 @@ from finsent.config.schema import Config, DataConfig, EvaluationConfig, GateConf
 from finsent.errors import ConfigError
 
 DEFAULT_PROFILE = "nano"
+_PROFILES = files("finsent.config") / "profiles"
 
 __all__ = [
     "DEFAULT_PROFILE",
@@ -56,7 +57,7 @@ def load_config(profile: str = DEFAULT_PROFILE, path: Path | None = None, overri
     profile = str(on_top.pop("profile", profile))
     if profile not in profiles():
         raise ConfigError(f"unknown profile {profile!r}. Shipped profiles: {', '.join(profiles())}.")
-    shipped = read_yaml((files("finsent.config.profiles") / f"{profile}.yaml").read_text(encoding="utf-8"), profile)
+    shipped = read_yaml((_PROFILES / f"{profile}.yaml").read_text(encoding="utf-8"), profile)
     merged = merge(merge({**shipped, "profile": profile}, on_top), parse_overrides(overrides))
     try:
         return Config.model_validate(merged)

@@ -91,7 +91,7 @@ class DataConfig(Section):
     test_from: UtcDatetime | None = None
     """With `split: time`: rows from here on are for testing."""
     embargo_hours: float = Field(default=24.0, ge=0.0)
-    """With `split: time`: rows this soon before `validation_from` and `test_from` are excluded, since the events that they discuss
+    """With `split: time`: rows this soon before `validation_from` and `test_from` are excluded, since the events they discuss
     continue after it."""
     validation_sources: tuple[str, ...] = ()
     """With `split: source`: names of the sources held out for validation."""

@@ -1,1 +1,0 @@
-"""Shipped profiles, one YAML file each; read through importlib.resources."""
