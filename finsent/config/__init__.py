@@ -40,9 +40,7 @@ __all__ = [
 
 def profiles() -> tuple[str, ...]:
     """Names of the shipped profiles."""
-    return tuple(
-        sorted(p.name.removesuffix(".yaml") for p in files("finsent.config.profiles").iterdir() if p.name.endswith(".yaml"))
-    )
+    return tuple(sorted(file.name.removesuffix(".yaml") for file in _PROFILES.iterdir() if file.name.endswith(".yaml")))
 
 
 def load_config(profile: str = DEFAULT_PROFILE, path: Path | None = None, overrides: Iterable[str] = ()) -> Config:
