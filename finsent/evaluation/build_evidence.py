@@ -16,7 +16,7 @@ from finsent.evaluation.evidence import Evidence
 if TYPE_CHECKING:
     from finsent.data.dataset import Split
     from finsent.evaluation.evidence import NaiveSplitRecord
-    from finsent.evaluation.robustness import Check
+    from finsent.evaluation.robustness.suite import Check
     from finsent.evaluation.speed import Speed
     from finsent.models.adapter import LoadedAdapter
     from finsent.models.manifest import Manifest
@@ -52,7 +52,7 @@ class ModelScores:
 
 def score_model(config: Config, model: "LoadedAdapter", version: str, rows: "Split", *, speed: bool = False) -> ModelScores:
     """Score rows and their perturbed texts for the robustness suite; with `speed`, time some of them one by one."""
-    from finsent.evaluation.robustness import run_suite
+    from finsent.evaluation.robustness.suite import run_suite
     from finsent.evaluation.speed import measure_speed
 
     started, settings = time.perf_counter(), config.evaluation

@@ -1,6 +1,6 @@
-"""How far confidence can be believed: temperature scaling, calibration error and Brier score, with intervals.
+"""Confidence: temperature scaling, calibration error, Brier score, and the abstain rule with its threshold.
 
-Scaling and error are those of Guo et al. 2017 (arXiv:1706.04599). What to do with confidence is in `abstention`.
+Scaling and error are those of Guo et al. 2017 (arXiv:1706.04599).
 """
 
 from collections.abc import Sequence
@@ -10,10 +10,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from finsent.errors import InputError
-from finsent.evaluation.abstention import Abstention, CurvePoint, abstention, abstention_curve
 from finsent.evaluation.statistics import Interval
 
 _DRAWN_AT_ONCE = 2**22  # numbers: 32 MB of them
+_POINTS = 50
+_FIRST_COVERAGE = 0.1  # a version that answers less than a tenth of the tweets is of no use
+_STEP = 0.02
+_TRUST = 0.95
 
 TEMPERATURES = (0.05, 20.0)
 """Range searched. Logits that separate the classes without an error have no best temperature: the search ends at 0.05."""
@@ -28,7 +31,7 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     from scipy.optimize import minimize_scalar
     from scipy.special import logsumexp
 
-    scores, truth = _checked(logits, labels, "logits")
+    scores, truth = _checked_logits(logits, labels, "logits")
     right = scores[np.arange(len(truth)), truth]
 
     def loss(log_temperature: float) -> float:
@@ -58,7 +61,7 @@ class Reliability:
 
 def reliability(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15) -> Reliability:
     """Rows, mean confidence and accuracy in bins (k/bins, (k+1)/bins] of the largest probability."""
-    scores, truth = _checked(probabilities, labels, "probabilities")
+    scores, truth = _checked_logits(probabilities, labels, "probabilities")
     confidence = scores.max(axis=1)
     right = (scores.argmax(axis=1) == truth).astype(np.float64)
     index = _bin(confidence, bins)
@@ -76,7 +79,7 @@ def brier_score(probabilities: ArrayLike, labels: ArrayLike) -> float:
 
     The original form: in the two-class form that takes one class only it would be half of this.
     """
-    scores, truth = _checked(probabilities, labels, "probabilities")
+    scores, truth = _checked_logits(probabilities, labels, "probabilities")
     return float(_squared_distance(scores, truth).mean())
 
 
@@ -100,7 +103,7 @@ def calibration_intervals(
     Raises:
         InputError: shapes do not fit, or there is not one group to each row.
     """
-    scores, truth = _checked(probabilities, labels, "probabilities")
+    scores, truth = _checked_logits(probabilities, labels, "probabilities")
     if len(groups) != len(truth):
         raise InputError(f"{len(groups)} near-duplicate groups for {len(truth)} rows: give one group to each row.")
     ids = np.unique(np.asarray(groups), return_inverse=True)[1]
@@ -134,6 +137,124 @@ def _draw(totals: NDArray[np.float64], resamples: int, random: np.random.Generat
         times = np.bincount(chosen.ravel(), minlength=number * count).reshape(number, count)
         parts.append(times @ totals)
     return np.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """What one threshold does."""
+
+    threshold: float
+    coverage: float
+    precision: float
+
+
+@dataclass(frozen=True)
+class Abstention:
+    """What the version's threshold does on some rows."""
+
+    target_precision: float
+    """Share of answers that are to be right."""
+    threshold: float
+    """Confidence below which no answer is given."""
+    coverage: float
+    """Share of rows answered."""
+    precision: float | None
+    """Share of those that are right; None where none is answered."""
+
+
+def abstention(
+    confidence: NDArray[np.float64], right: NDArray[np.bool_], threshold: float, target_precision: float
+) -> Abstention:
+    """What a threshold does on rows of this confidence [N] that are right or wrong [N]."""
+    answered = confidence >= threshold
+    precision = float(right[answered].mean()) if answered.any() else None
+    return Abstention(target_precision, float(threshold), float(answered.mean()), precision)
+
+
+def abstention_curve(confidence: ArrayLike, right: ArrayLike, points: int = _POINTS) -> tuple[CurvePoint, ...]:
+    """Coverage and precision at no more than `points` thresholds, evenly spaced in coverage, from all rows answered to few."""
+    sure, correct = _checked_confidence(confidence, right)
+    order = np.argsort(-sure, kind="stable")
+    sure, hits = sure[order], np.cumsum(correct[order])
+    n = len(sure)
+    wanted = np.unique(np.linspace(1, n, min(points, n)).round().astype(np.int64))[::-1]
+    # equal confidences are answered or not together
+    last = np.unique(np.searchsorted(-sure, -sure[wanted - 1], side="right"))[::-1]
+    return tuple(CurvePoint(float(sure[k - 1]), float(k / n), float(hits[k - 1] / k)) for k in last)
+
+
+def fit_abstain_threshold(
+    probabilities: ArrayLike, labels: ArrayLike, target_precision: float, groups: Sequence[str] | None = None
+) -> float | None:
+    """The lowest threshold that is shown to give the target precision, on validation rows; None if none is.
+
+    Shown means: the lower 95 % bound of precision (Clopper and Pearson 1934, one-sided) reaches the target, and so it did at
+    every higher threshold that was tried. Thresholds are tried from the surest tenth of the rows downwards in steps of 2 % of
+    coverage, up to the first that fails: hypotheses tested in an order fixed beforehand need no correction for their number, so
+    that with a chance of 95 % the precision on new rows of the same kind is the target or more (fixed sequence testing,
+    Angelopoulos et al. 2021, arXiv:2110.01052). The plug-in value would miss the target about half of the time.
+
+    Args:
+        probabilities: [N, classes], after temperature scaling.
+        labels: [N].
+        target_precision: Share of answers that are to be right, between 0 and 1.
+        groups: Near-duplicate groups of the rows: rows of one group then count as the fewer independent ones that give the same
+            cluster-robust error. None: rows are independent.
+
+    Returns:
+        The threshold, 0 where answering everything is precise enough.
+
+    Raises:
+        InputError: shapes do not fit, or the target is not between 0 and 1.
+    """
+    table, truth = np.asarray(probabilities, dtype=np.float64), np.asarray(labels)
+    if table.ndim != 2 or truth.shape != table.shape[:1] or (groups is not None and len(groups) != len(truth)):
+        raise InputError(f"probabilities of shape {table.shape}, labels of shape {truth.shape} and groups do not go together.")
+    if not 0 < target_precision < 1:
+        raise InputError(f"a target precision of {target_precision!r} is not between 0 and 1: set evaluation.target_precision.")
+    sure, right = _checked_confidence(table.max(axis=1), table.argmax(axis=1) == truth)
+    order = np.argsort(-sure, kind="stable")
+    sure, hits = sure[order], right[order].astype(np.float64)
+    ids = np.arange(len(sure)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1][order]
+    found = None
+    for k in _tried(sure, target_precision):
+        if _lower_bound(hits[:k], ids[:k]) < target_precision:
+            break
+        found = 0.0 if k == len(sure) else float(sure[k - 1])
+    return found
+
+
+def _tried(sure: NDArray[np.float64], target: float) -> list[int]:
+    """How many of the surest rows are answered at each threshold tried; equal confidences go together."""
+    n = len(sure)
+    # twice the rows that would show the target if all were right: one unlucky row shall not end the search
+    least = 2 * int(np.ceil(np.log(1 - _TRUST) / np.log(target)))
+    wanted = np.arange(max(least, int(_FIRST_COVERAGE * n)), n + 1, max(1, round(_STEP * n)))
+    wanted = np.append(wanted, n) if n >= least else wanted
+    return [int(k) for k in np.unique(np.searchsorted(-sure, -sure[wanted - 1], side="right"))]
+
+
+def _lower_bound(right: NDArray[np.float64], ids: NDArray[np.int64]) -> float:
+    """One-sided lower bound of the share of ones, rows of a group counting as fewer."""
+    from scipy.stats import beta
+
+    n, share = len(right), float(right.mean())
+    if share in {0.0, 1.0}:
+        independent = float(len(np.unique(ids)))
+    else:
+        residuals = np.bincount(ids, weights=right - share)
+        independent = min(n, max(1.0, share * (1 - share) * n**2 / float((residuals**2).sum())))
+    hits = share * independent
+    return float(beta.ppf(1 - _TRUST, hits, independent - hits + 1)) if hits else 0.0
+
+
+def _checked_confidence(confidence: ArrayLike, right: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    sure, correct = np.asarray(confidence, dtype=np.float64), np.asarray(right, dtype=np.bool_)
+    if sure.ndim != 1 or correct.shape != sure.shape or not len(sure) or not np.isfinite(sure).all():
+        raise InputError(
+            f"confidence of shape {sure.shape} and hits of shape {correct.shape}: give one finite value to each of N > 0 rows."
+        )
+    return sure, correct
 
 
 @dataclass(frozen=True)
@@ -177,7 +298,7 @@ def calibration(
     """
     from scipy.special import softmax
 
-    raw, truth = _checked(logits, labels, "logits")
+    raw, truth = _checked_logits(logits, labels, "logits")
     scaled = softmax(raw / temperature, axis=1)
     confidence, right = scaled.max(axis=1), scaled.argmax(axis=1) == truth
     found = Calibration(
@@ -198,7 +319,7 @@ def _bin(confidence: NDArray[np.float64], bins: int) -> NDArray[np.int64]:
     return np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
 
 
-def _checked(scores: ArrayLike, labels: ArrayLike, what: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def _checked_logits(scores: ArrayLike, labels: ArrayLike, what: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     matrix, truth = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=np.int64)
     if matrix.ndim != 2 or truth.shape != matrix.shape[:1] or not len(truth):
         raise InputError(

@@ -32,11 +32,7 @@ def compute_metrics(labels: NDArray[np.int64], predictions: NDArray[np.int64]) -
         InputError: no rows, unequal lengths, or ids that are no label.
     """
     confusion_matrix(labels, predictions)  # its checks; `evaluate` would fail later and less clearly
-    from finsent.evaluation.modules.accuracy import Accuracy
-    from finsent.evaluation.modules.confusion import Confusion
-    from finsent.evaluation.modules.macro_f1 import MacroF1
-    from finsent.evaluation.modules.mcc import Mcc
-    from finsent.evaluation.modules.per_class import PerClass
+    from finsent.evaluation.metric_modules import Accuracy, Confusion, MacroF1, Mcc, PerClass
 
     scores = {}
     for module in (Accuracy, MacroF1, Mcc, PerClass, Confusion):

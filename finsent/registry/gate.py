@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from finsent.config import GateConfig
 from finsent.evaluation.evidence import Evidence
-from finsent.evaluation.robustness import CHECKS
+from finsent.evaluation.robustness.suite import CHECKS
 from finsent.evaluation.wording import FLOOR_NAMES, power_in_words
 from finsent.labels import LABELS
 from finsent.registry.noninferiority import Estimate, NoWorse, no_worse

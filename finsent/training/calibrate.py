@@ -32,8 +32,7 @@ def calibrate_adapter(
         Validation logits [rows, 3] of the fresh load, and the manifest with temperature and threshold; its files are not
         listed yet, since the model card is still to come: `write_manifest` seals it.
     """
-    from finsent.evaluation.abstention import fit_abstain_threshold
-    from finsent.evaluation.calibration import fit_temperature
+    from finsent.evaluation.calibration import fit_abstain_threshold, fit_temperature
     from finsent.models.adapter import load_adapter
     from finsent.models.head import head_sha256
     from finsent.models.load import open_engine

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 
 from finsent.config import load_config
-from finsent.evaluation.abstention import fit_abstain_threshold
-from finsent.evaluation.calibration import calibration, expected_calibration_error, fit_temperature
+from finsent.evaluation.calibration import calibration, expected_calibration_error, fit_abstain_threshold, fit_temperature
 from finsent.evaluation.evidence import Evidence
 from finsent.evaluation.metrics import compute_metrics
 from finsent.evaluation.naive_split import naive_split_claim

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finsent.errors import InputError
-from finsent.evaluation.abstention import abstention, abstention_curve, fit_abstain_threshold
+from finsent.evaluation.calibration import abstention, abstention_curve, fit_abstain_threshold
 
 
 def honest(rng, n):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finsent.evaluation.baseline import majority, source_majority
+from finsent.evaluation.baselines import majority, source_majority
 from finsent.evaluation.confounding import confounding, cramers_v, cross_table, entropy, majority_scores, mutual_information
 
 TABLES = st.lists(st.lists(st.integers(0, 60), min_size=3, max_size=3), min_size=1, max_size=6).map(

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from finsent.config import load_config
-from finsent.evaluation.abstention import abstention_curve
+from finsent.evaluation.calibration import abstention_curve
 from finsent.evaluation.evidence import Evidence
 from finsent.evaluation.plots import abstention_plot, confusion_plot, reliability_plot
 from finsent.evaluation.slice_plots import draw_plots, robustness_plot

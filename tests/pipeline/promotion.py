@@ -8,7 +8,7 @@ from pathlib import Path
 
 from finsent.config import Config, load_config
 from finsent.evaluation.evidence import Evidence
-from finsent.evaluation.robustness import CHECKS
+from finsent.evaluation.robustness.suite import CHECKS
 from finsent.evaluation.wording import FLOOR_NAMES
 from finsent.home import Home
 from finsent.labels import LABELS

@@ -80,7 +80,7 @@ def test_most_rows_are_in_small_groups(sampled: tuple[Home, list[IngestReport]])
 
 
 def test_single_words_do_not_solve_the_sample(sampled: tuple[Home, list[IngestReport]]) -> None:
-    from finsent.evaluation.baseline import tfidf_predictions
+    from finsent.evaluation.baselines import tfidf_predictions
 
     home, _ = sampled
     train, test = load_split(home, "train", version=1), load_split(home, "test", version=1)

@@ -6,7 +6,7 @@ import numpy as np
 
 from finsent.config import GateConfig
 from finsent.evaluation.evidence import Evidence
-from finsent.evaluation.robustness import CHECKS
+from finsent.evaluation.robustness.suite import CHECKS
 from finsent.evaluation.statistics import class_f1
 from finsent.evaluation.wording import FLOOR_NAMES
 from finsent.labels import LABELS

@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from finsent.evaluation.antonyms import find_directions, like, mask
+from finsent.evaluation.robustness.antonyms import find_directions, like, mask
 
 _DENIES: Final = re.compile(
     r"\b(?:not|no|nor|never|none|nobody|nothing|without|hardly|barely|cannot|neither|if|unless|"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from finsent.errors import InputError
-from finsent.evaluation.baseline import floor_predictions, majority, source_majority, tfidf_predictions
+from finsent.evaluation.baselines import baseline_predictions, majority, source_majority, tfidf_predictions
 
 UP, DOWN, FLAT = "calls printing to the moon", "puts, this is crashing hard", "earnings call on Tuesday"
 
@@ -59,7 +59,7 @@ def test_source_majority_falls_back_on_the_whole_for_a_new_source():
 def test_characters_weigh_as_scikit_learns_own_analyzer_counts_them():
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    from finsent.evaluation.baseline import _character_features
+    from finsent.evaluation.baselines import _character_features
 
     rng = np.random.default_rng(1)
     words = ["Bullish", "BEARISH", "up", "a", "🚀🚀", "$AAPL", "don't", "İstanbul", "naïve", "x" * 30, "up,"]
@@ -74,7 +74,7 @@ def test_characters_weigh_as_scikit_learns_own_analyzer_counts_them():
 def test_floors_are_learnt_from_the_same_rows():
     texts = [f"{text} {number}" for number in range(20) for text in (FLAT, UP, DOWN)]
     labels, sources = np.tile([0, 1, 2], 20), ["news", "forum", "forum"] * 20
-    floors = floor_predictions(texts[1:], labels[1:], sources[1:], [UP, DOWN, FLAT], ["forum", "news", "new"])
+    floors = baseline_predictions(texts[1:], labels[1:], sources[1:], [UP, DOWN, FLAT], ["forum", "news", "new"])
     assert {name: values.tolist() for name, values in floors.items()} == {
         "majority": [1, 1, 1],
         "source_majority": [1, 0, 1],
@@ -86,6 +86,6 @@ def test_floors_are_learnt_from_the_same_rows():
 def test_floors_refuse_columns_that_do_not_fit():
     labels = np.array([1, 2])
     with pytest.raises(InputError, match="2 training texts with 1 sources"):
-        floor_predictions(["a", "b"], labels, ["s"], ["a"], ["s"])
+        baseline_predictions(["a", "b"], labels, ["s"], ["a"], ["s"])
     with pytest.raises(InputError, match="1 test texts with 2 sources"):
-        floor_predictions(["a", "b"], labels, ["s", "s"], ["a"], ["s", "s"])
+        baseline_predictions(["a", "b"], labels, ["s", "s"], ["a"], ["s", "s"])

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finsent.evaluation.antonyms import PAIRS
-from finsent.evaluation.negation import TEMPLATES
-from finsent.evaluation.perturbations import (
+from finsent.evaluation.robustness.antonyms import PAIRS
+from finsent.evaluation.robustness.negation import TEMPLATES
+from finsent.evaluation.robustness.perturbations import (
     DIRECTION,
     INVARIANCE,
     TICKERS,

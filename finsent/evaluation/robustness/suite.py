@@ -25,8 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finsent.errors import InputError
-from finsent.evaluation.negation import TEMPLATES
-from finsent.evaluation.perturbations import DIRECTION, INVARIANCE, Change
+from finsent.evaluation.robustness.negation import TEMPLATES
+from finsent.evaluation.robustness.perturbations import DIRECTION, INVARIANCE, Change
 from finsent.evaluation.statistics import Interval
 from finsent.labels import LABEL2ID, LABELS
 

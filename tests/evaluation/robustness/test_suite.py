@@ -15,12 +15,12 @@ from finsent.config import GateConfig
 from finsent.data.sample.compose import compose
 from finsent.data.sample.grammar import TICKERS
 from finsent.errors import InputError
-from finsent.evaluation.baseline import floor_predictions
+from finsent.evaluation.baselines import baseline_predictions
 from finsent.evaluation.evidence import Evidence
 from finsent.evaluation.metrics import Metrics
-from finsent.evaluation.negation import TEMPLATES
-from finsent.evaluation.perturbations import DIRECTION, INVARIANCE
-from finsent.evaluation.robustness import CHECKS, SHOWN, run_suite
+from finsent.evaluation.robustness.negation import TEMPLATES
+from finsent.evaluation.robustness.perturbations import DIRECTION, INVARIANCE
+from finsent.evaluation.robustness.suite import CHECKS, SHOWN, run_suite
 from finsent.evaluation.statistics import mcnemar
 from finsent.labels import LABEL2ID, LABELS
 from finsent.registry.gate import against_floors
@@ -150,7 +150,7 @@ def _source_ids(texts, ids, others):
 def rules_on_floors(own, train, test, groups):
     """What the gate says of predictions beside the floors on the same rows."""
     (texts, labels, sources), (test_texts, truth, test_sources) = train, test
-    floors = floor_predictions(texts, labels, sources, test_texts, test_sources)
+    floors = baseline_predictions(texts, labels, sources, test_texts, test_sources)
     evidence = {
         "model_name": "m",
         "model_version": "1",

@@ -12,8 +12,8 @@ from random import Random
 from types import MappingProxyType
 from typing import Final
 
-from finsent.evaluation.antonyms import opposite
-from finsent.evaluation.negation import negated
+from finsent.evaluation.robustness.antonyms import opposite
+from finsent.evaluation.robustness.negation import negated
 
 Change = Callable[[str, Random], str | None]
 

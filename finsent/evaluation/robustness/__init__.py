@@ -1,0 +1,1 @@
+"""The robustness suite: perturbations of tweets whose effect on sentiment is known, and the checks that apply them."""
