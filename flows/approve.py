@@ -48,16 +48,16 @@ def decide_version(setup: Setup, version: str, verdict: str, who: str, why: str)
     """Record the decision and act on it; publish it, and tell the world of a promotion."""
     from finsent.pipeline import approval
 
-    config, home = setup.load()
+    context = setup.load()
     decide = approval.approve if verdict == Verdict.approve.value else approval.reject
-    result = decide(config, home, version, who, why)
+    result = decide(context, version, who, why)
     create_markdown_artifact(
-        decision(result, config.registered_model),
+        decision(result, context.registry.name),
         key="gate-decision",
         description=f"Version {result.model_version}: {result.decision}, {who}",
     )
     if result.decision == "promoted":
-        emit_promoted(config.registered_model, result.model_version, result.champion_before)
+        emit_promoted(context.registry.name, result.model_version, result.champion_before)
     return result
 
 
@@ -73,12 +73,12 @@ def approve(
     """
     from finsent.pipeline.approval import question, verdict_in_words
 
-    config, home = setup.load()
-    asked = question(config, home, version)
+    context = setup.load()
+    asked = question(context, version)
     if asked is None:
-        return Completed(name="Decided already", message=verdict_in_words(config, home, version))
-    page = links.version_page(home, asked.model_name, asked.version)
-    where = f"[Version {asked.version} in MLflow, with report and card]({page})" if page else links.how_to_open(home)
+        return Completed(name="Decided already", message=verdict_in_words(context, version))
+    page = links.version_page(context.workspace, asked.model_name, asked.version)
+    where = f"[Version {asked.version} in MLflow, with report and card]({page})" if page else links.how_to_open(context.workspace)
     seconds = (asked.expires_at - datetime.now(UTC)).total_seconds() if asked.expires_at else 0.0
     filled = suspend_flow_run(
         wait_for_input=ApprovalForm.with_initial_data(description=f"{asked.text}\n\n{where}"),

@@ -15,16 +15,16 @@ def evaluate_version(setup: Setup, version: str | None) -> EvaluationResult:
     """Score the test split with a fresh load of the version; publish scores beside the floor's and the champion's."""
     from finsent.pipeline.evaluate import evaluate as run
 
-    config, home = setup.load()
-    result = run(config, home, version=version)
+    context = setup.load()
+    result = run(context, version=version)
     create_table_artifact(
         metrics_rows(result.evidence),
         key="metrics",
         description=f"Version {result.model_version}, {result.evidence.n_test} test rows",
     )
-    page = links.version_page(home, config.registered_model, result.model_version)
+    page = links.version_page(context.workspace, context.registry.name, result.model_version)
     if page:
-        create_link_artifact(page, link_text=f"Version {result.model_version} of {config.registered_model}", key="mlflow-model")
+        create_link_artifact(page, link_text=f"Version {result.model_version} of {context.registry.name}", key="mlflow-model")
     return result
 
 

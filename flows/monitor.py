@@ -15,11 +15,11 @@ def monitor_batches(setup: Setup) -> MonitorReport:
     """Compare the latest scoring batches with the champion's training data; ask for retraining when the rules say so."""
     from finsent.pipeline.monitor import monitor as run
 
-    config, home = setup.load()
-    report = run(config, home)
+    context = setup.load()
+    report = run(context)
     create_markdown_artifact(monitor_report(report), key="drift", description=f"Decision: {report.decision}")
     if report.decision == "retrain":
-        emit_retrain_requested(config.registered_model, list(report.reasons))
+        emit_retrain_requested(context.registry.name, list(report.reasons))
     return report
 
 

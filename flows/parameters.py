@@ -5,8 +5,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from finsent.config import DEFAULT_PROFILE, Config, load_config
-from finsent.home import Home, resolve_home
+from finsent.config import DEFAULT_PROFILE, load_config
+from finsent.home import resolve_home
+from finsent.steps.context import Context, make_context
 
 
 class Setup(BaseModel):
@@ -25,8 +26,8 @@ class Setup(BaseModel):
     tracking_uri: str | None = None
     """MLflow server or store; left out, MLFLOW_TRACKING_URI, or the store in the home."""
 
-    def load(self) -> tuple[Config, Home]:
-        """Configuration and home.
+    def load(self) -> Context:
+        """The context that steps take.
 
         Raises:
             ConfigError: the configuration is wrong.
@@ -37,7 +38,8 @@ class Setup(BaseModel):
             **os.environ,
             **{k: v for k, v in (("FINSENT_HOME", self.home), ("MLFLOW_TRACKING_URI", self.tracking_uri)) if v},
         }
-        return load_config(profile, Path(file) if file else None, self.overrides), resolve_home(environ)
+        config = load_config(profile, Path(file) if file else None, self.overrides)
+        return make_context(config, resolve_home(environ))
 
 
 FROM_ENVIRONMENT = Setup()

@@ -23,17 +23,17 @@ def promote_version(setup: Setup, version: str | None) -> PromotionResult:
     """Let the gate decide on the version's evidence; publish the decision, and tell the world of it."""
     from finsent.pipeline.promote import promote as run
 
-    config, home = setup.load()
-    result = run(config, home, version=version)
+    context = setup.load()
+    result = run(context, version=version)
     create_markdown_artifact(
-        decision(result, config.registered_model),
+        decision(result, context.registry.name),
         key="gate-decision",
         description=f"Version {result.model_version}: {result.decision}",
     )
     if result.decision == "promoted":
-        emit_promoted(config.registered_model, result.model_version, result.champion_before)
+        emit_promoted(context.registry.name, result.model_version, result.champion_before)
     elif result.decision == "pending_approval":
-        emit_approval_requested(config.registered_model, result.model_version, result.champion_before, list(result.reasons))
+        emit_approval_requested(context.registry.name, result.model_version, result.champion_before, list(result.reasons))
     return result
 
 

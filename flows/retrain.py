@@ -33,8 +33,8 @@ class Retrained:
 @step()
 def due(setup: Setup) -> tuple[bool, str]:
     """Whether there is anything new to train on, and why or why not."""
-    config, home = setup.load()
-    decision = retrain_decision(config, home, scheduled=True)
+    context = setup.load()
+    decision = retrain_decision(context, scheduled=True)
     return decision.decision == "retrain", " ".join(decision.reasons)
 
 
@@ -49,7 +49,7 @@ def retrain(
         only_if_due: Stop after reading when nothing is new or the last training is too recent; schedules set it.
         setup: Configuration and home; left empty, the worker's environment decides.
     """
-    config, _ = setup.load()
+    config = setup.load().config
     data = ingest_sources(setup, sources) if sources or config.data.sources else None
     if only_if_due:
         wanted, why = due(setup)

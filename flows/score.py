@@ -16,8 +16,8 @@ def score_inbox(setup: Setup, files: tuple[str, ...]) -> ScoreReport:
     """Score what has no prediction of the champion's yet; a second run finds nothing to do."""
     from finsent.pipeline.score import score as run
 
-    config, home = setup.load()
-    report = run(config, home, files=tuple(Path(file) for file in files))
+    context = setup.load()
+    report = run(context, files=tuple(Path(file) for file in files))
     create_markdown_artifact(predictions_report(report), key="predictions", description=f"{report.scored} scored")
     return report
 

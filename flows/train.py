@@ -14,8 +14,8 @@ def train_version(setup: Setup, resume: str | None) -> TrainResult:
     """Train on the newest data version; publish the figures and the way to the MLflow run."""
     from finsent.pipeline.train import train as run
 
-    config, home = setup.load()
-    result = run(config, home, resume=resume)
+    context = setup.load()
+    result = run(context, resume=resume)
     create_table_artifact(
         [
             {"figure": "rows", "value": result.rows},
@@ -25,13 +25,13 @@ def train_version(setup: Setup, resume: str | None) -> TrainResult:
             *({"figure": f"validation {name}", "value": round(value, 4)} for name, value in result.validation.items()),
         ],
         key="training",
-        description=f"Version {result.model_version} of {config.registered_model}",
+        description=f"Version {result.model_version} of {context.registry.name}",
     )
-    page = links.run_page(home, result.run_id)
+    page = links.run_page(context.workspace, result.run_id)
     if page:
         create_link_artifact(page, link_text=f"Training run {result.run_id}", key="mlflow-run")
     else:
-        create_markdown_artifact(f"Run `{result.run_id}`: open with `{links.how_to_open(home)}`", key="mlflow-run")
+        create_markdown_artifact(f"Run `{result.run_id}`: open with `{links.how_to_open(context.workspace)}`", key="mlflow-run")
     return result
 
 

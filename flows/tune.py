@@ -16,8 +16,8 @@ def search_settings(setup: Setup, trials: int | None, hours: float | None, study
     """Go on with the search, or start it; publish its trials and the way to the MLflow run."""
     from finsent.pipeline.tune import tune as run
 
-    config, home = setup.load()
-    result = run(config, home, trials=trials, hours=hours, study=study, space=Path(space) if space else None)
+    context = setup.load()
+    result = run(context.config, context.workspace, trials=trials, hours=hours, study=study, space=Path(space) if space else None)
     create_table_artifact(
         [
             {"trial": trial.number, "state": trial.state, "loss": trial.value, "macro-F1": trial.macro_f1, **trial.params}
@@ -26,11 +26,11 @@ def search_settings(setup: Setup, trials: int | None, hours: float | None, study
         key="tuning",
         description=f"Study {result.study}; best is trial {result.best.number}: `{result.config_file}`",
     )
-    page = links.run_page(home, result.run_id)
+    page = links.run_page(context.workspace, result.run_id)
     if page:
         create_link_artifact(page, link_text=f"Search {result.run_id}", key="mlflow-run")
     else:
-        create_markdown_artifact(f"Run `{result.run_id}`: open with `{links.how_to_open(home)}`", key="mlflow-run")
+        create_markdown_artifact(f"Run `{result.run_id}`: open with `{links.how_to_open(context.workspace)}`", key="mlflow-run")
     return result
 
 

@@ -14,6 +14,7 @@ from finsent.errors import InputError
 from finsent.evaluation.evidence import Evidence
 from finsent.home import Home
 from finsent.pipeline.gathering import Measured, compared_with_champion, compared_with_floors, evidence_of, scores
+from finsent.steps.context import Context
 
 if TYPE_CHECKING:
     from finsent.data.dataset import DataVersion, Split
@@ -51,8 +52,7 @@ class EvaluationResult:
 
 
 def evaluate(
-    config: Config,
-    home: Home,
+    context: Context,
     *,
     version: str | None = None,
     data: Source | None = None,
@@ -69,36 +69,33 @@ def evaluate(
         ArtifactError: the version is not what was registered.
         Refused: a new process cannot load the version from the registry, or the ledger does not agree with the registry.
     """
-    from finsent.registry.versions import latest_version
-
-    version = version or latest_version(home, config.registered_model)
+    version = version or context.registry.latest_version()
     if data is not None:
-        return _on_file(config, home, version, data)
+        return _on_file(context, version, data)
     if data_version is not None or split != "test":
-        return _on_split(config, home, version, data_version, split)
-    return _on_test_split(config, home, version)
+        return _on_split(context, version, data_version, split)
+    return _on_test_split(context, version)
 
 
-def _on_test_split(config: Config, home: Home, version: str) -> EvaluationResult:
+def _on_test_split(context: Context, version: str) -> EvaluationResult:
     from finsent.data.dataset import data_version, fingerprint_split, load_split
     from finsent.model.base import free_earlier_models
     from finsent.pipeline.exhibit import looks
     from finsent.pipeline.publishing import keep
     from finsent.registry.gate import rules_digest
     from finsent.registry.roundtrip import ready_to_prove
-    from finsent.registry.tracking import connect
-    from finsent.registry.versions import champion, get_version
 
-    started, name = time.perf_counter(), config.registered_model
-    record = get_version(connect(home), name, version)
+    started = time.perf_counter()
+    config, home, registry = context.config, context.workspace, context.registry
+    record = registry.get_version(version)
     facts = data_version(home)
     test = load_split(home, "test", facts.version)
     if not test.texts:
         raise InputError(f"data version {facts.version} has no test rows. Ingest more.")
-    incumbent = champion(home, name)
-    with ready_to_prove(home, name, version) as prove:
-        own, leaks = _of_version(config, home, version, test, facts)
-        rival = _measure(config, home, incumbent, test) if incumbent is not None and incumbent != version else None
+    incumbent = registry.champion()
+    with ready_to_prove(registry, version) as prove:
+        own, leaks = _of_version(context, version, test, facts)
+        rival = _measure(context, incumbent, test) if incumbent is not None and incumbent != version else None
         free_earlier_models()
         scored = time.perf_counter()
         # the proof is a process of its own: it runs beside the floors, which are work for the other core
@@ -109,7 +106,7 @@ def _on_test_split(config: Config, home: Home, version: str) -> EvaluationResult
             compared = compared_with_floors(test, own.labels, floors)
             round_trip = proof.result()
     test_fingerprint = fingerprint_split(home, "test", facts.version)
-    at_these_rows, at_any_rows = looks(home, name, test_fingerprint)
+    at_these_rows, at_any_rows = looks(home, registry.name, test_fingerprint)
     evidence = evidence_of(
         {
             **sections,
@@ -129,7 +126,7 @@ def _on_test_split(config: Config, home: Home, version: str) -> EvaluationResult
             "looks": {"at_these_rows": at_these_rows + 1, "at_any_rows": at_any_rows + 1},
         }
     )
-    candidate = keep(config, home, record, evidence, test, own, rival)
+    candidate = keep(context, record, evidence, test, own, rival)
     seconds = time.perf_counter() - started
     return EvaluationResult(
         run_id=record.run_id,
@@ -142,12 +139,12 @@ def _on_test_split(config: Config, home: Home, version: str) -> EvaluationResult
     )
 
 
-def _of_version(config: Config, home: Home, version: str, test: "Split", facts: "DataVersion") -> "tuple[Measured, KnownLeaks]":
+def _of_version(context: Context, version: str, test: "Split", facts: "DataVersion") -> "tuple[Measured, KnownLeaks]":
     """The version on the test rows, on a sample of its training rows, and what is known of leaks; its memory is free again."""
     from finsent.pipeline.lineage import known_leaks
-    from finsent.pipeline.opening import open_version
 
-    loaded = open_version(config, home, version, rows=len(test.texts))
+    config, home = context.config, context.workspace
+    loaded = _open(context, version, len(test.texts))
     own = _score(config, loaded, version, test, speed=True)
     leaks = known_leaks(home, loaded.manifest, facts)
     if leaks.pairs is not None and facts.naive_leak is not None:
@@ -156,10 +153,14 @@ def _of_version(config: Config, home: Home, version: str, test: "Split", facts: 
     return own, leaks
 
 
-def _measure(config: Config, home: Home, version: str, rows: "Split", *, speed: bool = False) -> Measured:
-    from finsent.pipeline.opening import open_version
+def _measure(context: Context, version: str, rows: "Split", *, speed: bool = False) -> Measured:
+    return _score(context.config, _open(context, version, len(rows.texts)), version, rows, speed=speed)
 
-    return _score(config, open_version(config, home, version, rows=len(rows.texts)), version, rows, speed=speed)
+
+def _open(context: Context, version: str, rows: int) -> "Loaded":
+    from finsent.scoring.opening import open_folder
+
+    return open_folder(context.config.engine, context.workspace, context.registry.adapter_path(version), rows=rows)
 
 
 def _score(config: Config, loaded: "Loaded", version: str, rows: "Split", *, speed: bool) -> Measured:
@@ -232,39 +233,38 @@ def _naive_split(config: Config, home: Home, loaded: "Loaded", held_out: float, 
     return naive_split_claim(held_out, training, len(chosen), leak)
 
 
-def _on_file(config: Config, home: Home, version: str, source: Source) -> EvaluationResult:
+def _on_file(context: Context, version: str, source: Source) -> EvaluationResult:
     from finsent.data.labelled import load_labelled
 
-    rows, skipped = load_labelled(config, source)
-    counts = _in_splits(home, rows)
+    rows, skipped = load_labelled(context.config, source)
+    counts = _in_splits(context.workspace, rows)
     if counts is not None and counts["test"]:
         from finsent.data import tables
         from finsent.pipeline.exhibit import record_look
 
-        record_look(config, home, version, tables.version(home, "tweets") or 0)
+        record_look(context.config, context.registry, version, tables.version(context.workspace, "tweets") or 0)
     known = counts["train"] if counts is not None else None
-    found = _for_the_record(config, home, version, rows, source.uri, {})
+    found = _for_the_record(context, version, rows, source.uri, {})
     return replace(found, n_in_training=known, skipped=skipped)
 
 
-def _on_split(config: Config, home: Home, version: str, wanted: int | None, split: "SplitName") -> EvaluationResult:
+def _on_split(context: Context, version: str, wanted: int | None, split: "SplitName") -> EvaluationResult:
     """Rows of the table, of any version and split. Where they are test rows, the ledger counts the look."""
     from finsent.data.dataset import data_version, load_split
     from finsent.pipeline.exhibit import record_look
 
-    facts = data_version(home, wanted)
-    rows = load_split(home, split, facts.version)
+    facts = data_version(context.workspace, wanted)
+    rows = load_split(context.workspace, split, facts.version)
     if not rows.texts:
         raise InputError(f"split {split!r} of data version {facts.version} has no rows.")
     if split == "test":
-        record_look(config, home, version, facts.version)
+        record_look(context.config, context.registry, version, facts.version)
     origin: dict[str, Any] = {"data_version": facts.version, "data_fingerprint": facts.fingerprint}
-    return _for_the_record(config, home, version, rows, f"{split} split of data version {facts.version}", origin)
+    return _for_the_record(context, version, rows, f"{split} split of data version {facts.version}", origin)
 
 
 def _for_the_record(
-    config: Config,
-    home: Home,
+    context: Context,
     version: str,
     rows: "Split",
     what: str,
@@ -274,10 +274,10 @@ def _for_the_record(
     from finsent.pipeline.publishing import keep_for_the_record
 
     started = time.perf_counter()
-    own = _measure(config, home, version, rows, speed=True)
+    own = _measure(context, version, rows, speed=True)
     scored = time.perf_counter()
-    evidence = evidence_of({**scores(config, rows, own, None, None), **origin})
-    run_id = keep_for_the_record(config, home, evidence, rows, own, what)
+    evidence = evidence_of({**scores(context.config, rows, own, None, None), **origin})
+    run_id = keep_for_the_record(context, evidence, rows, own, what)
     return EvaluationResult(
         run_id=run_id,
         model_version=version,

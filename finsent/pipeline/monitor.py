@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from finsent.config import Config, MonitorConfig
+from finsent.config import MonitorConfig
 from finsent.data import tables
 from finsent.home import Home
 from finsent.labels import LABELS
 from finsent.monitoring.drift import Drift, categorical_drift, numeric_drift
 from finsent.pipeline.retrain import data_version_tag, retrain_decision
-from finsent.registry.tracking import connect
-from finsent.registry.versions import get_version, require_champion
+from finsent.steps.context import Context
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -60,7 +59,7 @@ class _Batch:
     confidence: NDArray[np.float64]
 
 
-def monitor(config: Config, home: Home) -> MonitorReport:
+def monitor(context: Context) -> MonitorReport:
     """Hold the champion's latest batches against the labelled rows it was trained on and against its first batch.
 
     Features: `class_mix` and `length` against the training and validation rows of the champion's data version;
@@ -69,11 +68,11 @@ def monitor(config: Config, home: Home) -> MonitorReport:
     Raises:
         NoChampionError: no version was promoted yet.
     """
-    name = config.registered_model
-    version = require_champion(home, name)
-    labelled = _labelled(home, data_version_tag(get_version(connect(home), name, version).tags))
-    windows = _windows(_runs(home, name, version, config.monitor.windows), labelled, config.monitor)
-    decision = retrain_decision(config, home, drifted=[window.drifted for window in windows])
+    registry, home, rules = context.registry, context.workspace, context.config.monitor
+    version = registry.require_champion()
+    labelled = _labelled(home, data_version_tag(registry.get_version(version).tags))
+    windows = _windows(_runs(home, registry.name, version, rules.windows), labelled, rules)
+    decision = retrain_decision(context, drifted=[window.drifted for window in windows])
     return MonitorReport(version, tuple(windows), dict(windows[-1].psi) if windows else {}, decision.decision, decision.reasons)
 
 

@@ -3,28 +3,25 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from finsent.config import Config
 from finsent.data import tables
 from finsent.home import Home
 from finsent.monitoring.decision import RetrainDecision, decide_retrain
-from finsent.registry.tracking import connect
+from finsent.steps.context import Context
 
 
-def retrain_decision(config: Config, home: Home, *, drifted: Sequence[bool] = (), scheduled: bool = False) -> RetrainDecision:
+def retrain_decision(context: Context, *, drifted: Sequence[bool] = (), scheduled: bool = False) -> RetrainDecision:
     """Retrain or skip, with reasons. `drifted` are the champion's scored batches, oldest first; `scheduled`: the calendar asks.
 
     New labels are counted since the latest training, not since the champion's: a challenger that was refused has seen
     them, and training on them again would give it again.
     """
-    newest = connect(home).search_model_versions(
-        f"name='{config.registered_model}'", order_by=["version_number DESC"], max_results=1
-    )
-    trained_on = data_version_tag(newest[0].tags) if newest else None
+    newest = context.registry.find_latest()
+    trained_on = data_version_tag(newest.tags) if newest else None
     return decide_retrain(
         drifted=drifted,
-        new_labels=_new_rows(home, trained_on),
-        hours_since_training=_hours_since(newest[0].creation_timestamp) if newest else None,
-        rules=config.monitor,
+        new_labels=_new_rows(context.workspace, trained_on),
+        hours_since_training=_hours_since(newest.creation_timestamp) if newest else None,
+        rules=context.config.monitor,
         scheduled=scheduled,
     )
 

@@ -15,6 +15,7 @@ from finsent.config import Config
 from finsent.errors import InputError
 from finsent.home import Home
 from finsent.labels import LABELS
+from finsent.steps.context import Context
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -50,7 +51,7 @@ class TrainResult:
     trainable_parameters: int
 
 
-def train(config: Config, home: Home, *, resume: str | None = None) -> TrainResult:
+def train(context: Context, *, resume: str | None = None) -> TrainResult:
     """Train on the newest data version, calibrate a fresh load on the validation split, register the adapter.
 
     An interrupted training of the same settings and data is taken up from its checkpoint by itself; `resume` names
@@ -62,13 +63,13 @@ def train(config: Config, home: Home, *, resume: str | None = None) -> TrainResu
         ServiceError: the MLflow server does not answer.
     """
     from finsent.data.dataset import data_version, load_split
-    from finsent.registry.tracking import connect, log_series
-    from finsent.registry.versions import register
+    from finsent.registry.tracking import log_series
     from finsent.training.distributed import join, part, same_everywhere
     from finsent.training.folder import interrupted, require_resumable, settings_digest
     from finsent.training.loop import Rows
     from finsent.training.loop import train as run_loop
 
+    config, home, client = context.config, context.workspace, context.registry.client
     data = data_version(home)
     rows, validation = load_split(home, "train", data.version), load_split(home, "validation", data.version)
     if not rows.texts or not validation.texts:
@@ -80,9 +81,8 @@ def train(config: Config, home: Home, *, resume: str | None = None) -> TrainResu
         require_resumable(home.runs, resume, digest)
     else:
         resume = interrupted(home.runs, digest)
-    client = connect(home)
     world = join()
-    with _ended_if_others_fail(home, world) as note, _run_and_folder(config, home, data, digest, resume) as run_id:
+    with _ended_if_others_fail(context, world) as note, _run_and_folder(config, home, data, digest, resume) as run_id:
         note(run_id)
         if resume is not None:
             _log.warning("taking up the interrupted training of run %s from its checkpoint", run_id)
@@ -96,7 +96,7 @@ def train(config: Config, home: Home, *, resume: str | None = None) -> TrainResu
         logits, sealed = _finish_adapter(config, home, data, trained, validation)
         scores = _validation_scores(validation.labels, logits)
         _log_outcome(client, run_id, trained, scores, sealed)
-        version = register(client, config, run_id=run_id, adapter=trained.adapter)
+        version = context.registry.register(trained.adapter, run_id=run_id, profile=config.profile)
     return TrainResult(
         run_id=run_id,
         model_version=version,
@@ -166,7 +166,7 @@ class _Assignment:
     run_id: str
 
 
-def take_part(config: Config, home: Home) -> None:
+def take_part(context: Context) -> None:
     """Compute this process's share of a training that the main process of the launch runs; write and say nothing.
 
     Tables and home must be those of the main process.
@@ -176,6 +176,7 @@ def take_part(config: Config, home: Home) -> None:
     from finsent.training.loop import Rows
     from finsent.training.loop import train as run_loop
 
+    config, home = context.config, context.workspace
     world = join()
     task: _Assignment = same_everywhere(world, None)
     rows, validation = (load_split(home, split, task.data_version) for split in ("train", "validation"))
@@ -185,16 +186,15 @@ def take_part(config: Config, home: Home) -> None:
 
 
 @contextmanager
-def _ended_if_others_fail(home: Home, world: "World") -> Iterator[Callable[[str], None]]:
+def _ended_if_others_fail(context: Context, world: "World") -> Iterator[Callable[[str], None]]:
     """Leave no run open where another process fails and the launcher ends this one; yields what takes the run's id."""
-    from finsent.registry.tracking import connect
     from finsent.training.distributed import ends_with_the_others
 
     runs: list[str] = []
 
     def last_words() -> None:
         for run_id in runs:
-            connect(home).set_terminated(run_id, status="KILLED")
+            context.registry.client.set_terminated(run_id, status="KILLED")
 
     with ends_with_the_others(world, last_words):
         yield runs.append
