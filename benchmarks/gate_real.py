@@ -21,6 +21,8 @@ from real_tweets import CORE
 
 from finsent.config import Config, Source, load_config
 from finsent.home import Home, resolve_home
+from finsent.registry.client import Registry
+from finsent.steps.context import make_context
 
 
 def main() -> None:
@@ -70,13 +72,12 @@ def trained(config: Config, home: Home, sources: tuple[Source, ...], number: int
     from finsent.errors import InputError
     from finsent.pipeline.ingest import ingest
     from finsent.pipeline.train import train
-    from finsent.registry.versions import resolve
 
     try:
-        return resolve(home, config.registered_model, str(number))
+        return Registry(home, config.registered_model).resolve(str(number))
     except InputError:
         ingest(config, home, sources)
-        return train(config, home).model_version
+        return train(make_context(config, home)).model_version
 
 
 def tell(config: Config, home: Home, version: str, what: str) -> None:
@@ -84,10 +85,9 @@ def tell(config: Config, home: Home, version: str, what: str) -> None:
     from finsent.pipeline.evaluate import evaluate
     from finsent.pipeline.promote import promote
     from finsent.registry import stages
-    from finsent.registry.versions import champion
 
-    before = champion(home, config.registered_model)
-    result = evaluate(config, home, version=version)
+    before = Registry(home, config.registered_model).champion()
+    result = evaluate(make_context(config, home), version=version)
     evidence: Any = result.evidence
     print(f"\n## Version {version}, {what}, against {'champion ' + before if before else 'no champion'}\n")
     ece, brier = (evidence.intervals[key] for key in ("ece", "brier"))
@@ -97,7 +97,7 @@ def tell(config: Config, home: Home, version: str, what: str) -> None:
     print(f"ECE {evidence.ece:.4f} ({ece['low']:.4f} to {ece['high']:.4f}), ", end="")
     print(f"Brier {evidence.calibration['brier']:.4f} ({brier['low']:.4f} to {brier['high']:.4f})")
     print(f"evaluation {result.seconds:.1f} s, of which models {result.model_seconds:.1f} s", flush=True)
-    decision = promote(config, home, version=version)
+    decision = promote(make_context(config, home), version=version)
     print(f"\n**{decision.decision}**\n")
     print("\n".join(f"- {rule.status}: {rule.reason}" for rule in decision.rules if rule.status != "pass"))
     shown = ("beats_champion", "macro_f1_no_worse", "class_no_worse", "slices_judged")
@@ -107,7 +107,7 @@ def tell(config: Config, home: Home, version: str, what: str) -> None:
         )
     )
     if decision.decision != "promoted":
-        stages.make_champion(home, config.registered_model, version, before)
+        stages.make_champion(Registry(home, config.registered_model), version, before)
         print(f"\nMade champion by hand all the same, for the next to meet: version {version}.", flush=True)
 
 

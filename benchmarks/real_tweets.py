@@ -19,6 +19,7 @@ from typing import Any
 from finsent.config import Source, load_config
 from finsent.evaluation.wording import each_slice
 from finsent.home import resolve_home
+from finsent.steps.context import make_context
 
 CORE = ("zeroshot_sent_train", "pyfin_moritz", "mattgilgo", "yash612", "poojathakoor", "fiqa", "surge_crypto", "surge_stock")
 
@@ -47,18 +48,18 @@ def main() -> None:
     print(
         f"leaks {data.leaks}, naive {data.naive_leak}, groups {data.groups}, conflicts {data.conflicts}, splits {data.splits}\n"
     )
-    trained = timed("train", lambda: train(config, home))
+    trained = timed("train", lambda: train(make_context(config, home)))
     print(
         f"{trained.rows} rows, {trained.steps} steps, {trained.rows_per_second:.0f} rows/s, resumed from {trained.resumed_from}\n"
     )
-    evidence = timed("evaluate", lambda: evaluate(config, home)).evidence
+    evidence = timed("evaluate", lambda: evaluate(make_context(config, home))).evidence
     tell(evidence)
-    decision = timed("promote", lambda: promote(config, home))
+    decision = timed("promote", lambda: promote(make_context(config, home)))
     print(f"{decision.decision}: {' '.join(decision.reasons)}\n")
     stream = first_rows(arguments.data / "unlabelled_stream.csv.gz", arguments.stream, arguments.home / "stream.csv")
     try:
-        print(timed("score", lambda: score(config, home, files=[stream])))
-        print(timed("score again", lambda: score(config, home, files=[stream])))
+        print(timed("score", lambda: score(make_context(config, home), files=[stream])))
+        print(timed("score again", lambda: score(make_context(config, home), files=[stream])))
     except NoChampionError as error:
         print(f"not scored: {error}")
 

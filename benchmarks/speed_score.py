@@ -36,12 +36,13 @@ from finsent.model.adapter import Loaded
 from finsent.model.engine import predict_tokens, tokenise
 from finsent.pipeline.ingest import ingest
 from finsent.pipeline.train import train
-from finsent.registry.versions import adapter_path
+from finsent.registry.client import Registry
 from finsent.scoring import sink
 from finsent.scoring.batch import Stamp, chunk, distinct, predictions
 from finsent.scoring.chunks import score_chunks
 from finsent.scoring.due import Due, cut, find_due
 from finsent.scoring.predicting import Opened, Opening, Predicted, describe, open_model, overlap, predict_ahead
+from finsent.steps.context import make_context
 
 STAMP = Stamp("finsent", "1", "benchmark", 0.5)
 
@@ -75,8 +76,8 @@ def _model(home: Home) -> tuple[Config, Loaded]:
     config = load_config("nano", overrides=["recipe.epochs=0.2"])
     if tables.version(home, "tweets") is None:
         ingest(config, home, sample_sources(1)[:1])
-        train(config, home)
-    folder = adapter_path(home, config.registered_model, "1")
+        train(make_context(config, home))
+    folder = Registry(home, config.registered_model).adapter_path("1")
     return config, open_model(Opening(folder, home, config.engine, 0, config.scoring.token_budget))
 
 

@@ -15,6 +15,8 @@ import pytest
 
 from finsent.config import Config, load_config
 from finsent.home import Home, resolve_home
+from finsent.registry.client import Registry
+from finsent.steps.context import make_context
 
 # Before anything heavy is imported: libraries read these once
 _SCRATCH = Path(tempfile.mkdtemp(prefix="finsent-tests-"))
@@ -159,6 +161,12 @@ def mlflow_home(home: Home, _mlflow_store: Path) -> Home:
     return home
 
 
+@pytest.fixture
+def registry(mlflow_home: Home) -> Registry:
+    """The registered model `finsent` of `mlflow_home`."""
+    return Registry(mlflow_home, "finsent")
+
+
 TINY = (
     "model.embedded.hidden_size=64",
     "model.embedded.intermediate_size=64",
@@ -196,9 +204,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
     home = resolve_home({"FINSENT_HOME": str(tmp_path_factory.mktemp("served") / "home")})
     config = load_config("nano", overrides=TINY)
     ingest(config, home, sample_sources(1)[:1])
-    version = train(config, home).model_version
-    evaluate(config, home, version=version)
-    make_champion(home, config.registered_model, version, None)
+    version = train(make_context(config, home)).model_version
+    evaluate(make_context(config, home), version=version)
+    make_champion(Registry(home, config.registered_model), version, None)
     options = ("--home", str(home.root), *(part for override in TINY for part in ("--set", override)))
     return Served(config, home, version, options)
 

@@ -56,15 +56,13 @@ def _history(settings: Settings, *, version: str | None, limit: int | None) -> O
     `finsent ledger verify` holds it against the registry, too.
     """
     from finsent.pipeline.history import history
-    from finsent.registry.tracking import connect
-    from finsent.registry.versions import get_version
 
-    config, home = settings.config(), settings.home()
-    found = history(config, home, version, limit)
+    context = settings.context()
+    found = history(context, version, limit)
     chain = "Its chain verifies." if found.whole else f"ITS CHAIN IS BROKEN: {found.problem}"
     if not found.entries:
         if version:
-            get_version(connect(home), config.registered_model, version)  # a wrong number is an error, not an empty history
+            context.registry.get_version(version)  # a wrong number is an error, not an empty history
         about = f"version {version}" if version else "any version"
         return Outcome(asdict(found), f"The ledger has no entry about {about}. {chain}")
     head = f"{len(found.entries)} of {found.of} entries in the ledger. {chain}"
@@ -103,7 +101,7 @@ def _verify(settings: Settings) -> Outcome:
     """
     from finsent.pipeline.history import verify_ledger
 
-    found = verify_ledger(settings.config(), settings.home())
+    found = verify_ledger(settings.context())
     said = [("entries", found.entries), ("head", found.head), ("in the copy in MLflow", found.copied)]
     return Outcome(found, section("The ledger is whole and agrees with the registry", facts(said)))
 

@@ -10,15 +10,15 @@ import click
 from finsent.cli import announce, reports
 from finsent.cli.options import Outcome, Settings, again, command, examples, login
 from finsent.cli.output import facts, plain, section
-from finsent.config import Config, Source
+from finsent.config import Source
 from finsent.data.splits import SPLITS, SplitName
 from finsent.errors import InputError
 from finsent.training.distributed import launched
 
 if TYPE_CHECKING:
-    from finsent.home import Home
     from finsent.pipeline.merged import Precision
     from finsent.pipeline.promote import PromotionResult
+    from finsent.steps.context import Context
 
 VERSION = click.option("--version", metavar="N", help="Registered version. Default: the newest.")
 WHO = click.option("--who", metavar="NAME", help="Who decides; goes into the ledger. Default: your login name.")
@@ -167,11 +167,11 @@ def _train(settings: Settings, *, resume: str | None) -> Outcome:
     """
     from finsent.pipeline.train import take_part, train
 
-    config, home = settings.config(), settings.home()
+    context = settings.context()
     if not launched().is_main:
-        take_part(config, home)
+        take_part(context)
         return Outcome(None, "", silent=True)
-    result = train(config, home, resume=resume)
+    result = train(context, resume=resume)
     return Outcome(result, reports.training(result))
 
 
@@ -196,7 +196,6 @@ def _evaluate(
     """
     from finsent.cli.data import label_map as parse_labels
     from finsent.pipeline.evaluate import evaluate
-    from finsent.registry.versions import resolve
 
     if model is not None and version is not None:
         raise InputError(f"MODEL {model!r} and --version {version!r} name a version twice. Give one of them.")
@@ -204,11 +203,11 @@ def _evaluate(
         raise InputError(
             f"--data {data!r} is a file, and --data-version and --split choose rows of the table. Give one or other."
         )
-    config, home = settings.config(), settings.home()
+    context = settings.context()
     given = model or version
-    wanted = resolve(home, config.registered_model, given) if given else None
+    wanted = context.registry.resolve(given) if given else None
     source = Source(uri=data, text=text, label=label, labels=parse_labels(label_map)) if data else None
-    result = evaluate(config, home, version=wanted, data=source, data_version=data_version, split=split)
+    result = evaluate(context, version=wanted, data=source, data_version=data_version, split=split)
     metrics: dict[str, Any] = dict(result.evidence.metrics or {})
     found = {
         "accuracy": metrics.get("accuracy"),
@@ -219,15 +218,15 @@ def _evaluate(
     }
     text = reports.evaluation(result)
     if result.data is None:
-        text += _report_line(config, home, result.model_version)
+        text += _report_line(context, result.model_version)
     return Outcome({**found, **plain(result)}, text)
 
 
-def _report_line(config: Config, home: "Home", version: str) -> str:
+def _report_line(context: "Context", version: str) -> str:
     """Where to read on; the model card lies beside it."""
     from finsent.pipeline.exhibit import report_place
 
-    place = report_place(home, config.registered_model, version)
+    place = report_place(context.registry, version)
     return f"\nReport: {place}" if place else ""
 
 
@@ -238,16 +237,17 @@ def _promote(settings: Settings, *, version: str | None) -> Outcome:
     """
     from finsent.pipeline.promote import promote
 
-    config, home = settings.config(), settings.home()
-    return _decided(settings, config, promote(config, home, version=version))
+    context = settings.context()
+    return _decided(settings, context, promote(context, version=version))
 
 
-def _decided(settings: Settings, config: Config, result: "PromotionResult") -> Outcome:
+def _decided(settings: Settings, context: "Context", result: "PromotionResult") -> Outcome:
+    name = context.registry.name
     if result.decision == "promoted" and result.champion_before != result.model_version:
-        announce.promotion(settings, config.registered_model, result.model_version, result.champion_before)
+        announce.promotion(settings, name, result.model_version, result.champion_before)
     elif result.decision == "pending_approval":
-        announce.approval_request(settings, config.registered_model, result.model_version, result.champion_before, result.reasons)
-    text = reports.promotion(result) + _report_line(config, settings.home(), result.model_version)
+        announce.approval_request(settings, name, result.model_version, result.champion_before, result.reasons)
+    text = reports.promotion(result) + _report_line(context, result.model_version)
     return Outcome(result, text, code=1 if result.decision == "refused" else 0)
 
 
@@ -258,15 +258,15 @@ def _approve(settings: Settings, *, version: str | None, who: str | None, why: s
     """
     from finsent.pipeline.approval import approve
 
-    config, home = settings.config(), settings.home()
-    return _decided(settings, config, approve(config, home, version, who or login(), why))
+    context = settings.context()
+    return _decided(settings, context, approve(context, version, who or login(), why))
 
 
 def _reject(settings: Settings, *, version: str | None, who: str | None, why: str) -> Outcome:
     """Turn down the version that passed the gate and waits."""
     from finsent.pipeline.approval import reject
 
-    result = reject(settings.config(), settings.home(), version, who or login(), why)
+    result = reject(settings.context(), version, who or login(), why)
     return Outcome(result, f"Version {result.model_version} rejected: {why}")
 
 
@@ -274,9 +274,9 @@ def _rollback(settings: Settings, *, who: str | None, why: str) -> Outcome:
     """Bring the previous champion back at once."""
     from finsent.pipeline.promote import rollback
 
-    config, home = settings.config(), settings.home()
-    result = rollback(config, home, who or login(), why)
-    outcome = _decided(settings, config, result)
+    context = settings.context()
+    result = rollback(context, who or login(), why)
+    outcome = _decided(settings, context, result)
     if result.decision == "refused":
         return outcome
     text = (
@@ -295,7 +295,7 @@ def _predict(settings: Settings, texts: tuple[str, ...], *, version: str | None)
         texts = tuple(text for given in texts for text in (lines if given == "-" else (given,)))
     if not all(text.strip() for text in texts) or not texts:
         raise InputError("nothing to predict: a text is empty. Give the tweet in quotes, or `-` with lines on standard input.")
-    result = predict(settings.config(), settings.home(), texts, version=version)
+    result = predict(settings.context(), texts, version=version)
     head = f"Version {result.model_version} of {result.model_name}"
     return Outcome(result, section(head, reports.predictions(plain(result.predictions))))
 
@@ -312,7 +312,7 @@ def _export(settings: Settings, folder: Path, *, version: str | None, merged: bo
         raise InputError(f"--precision {precision!r} is for --merged: an adapter keeps the type that it was trained in.")
     from finsent.pipeline.exchange import export_adapter
 
-    result = export_adapter(settings.config(), settings.home(), folder, version=version)
+    result = export_adapter(settings.context(), folder, version=version)
     return Outcome(
         result,
         section(
@@ -325,7 +325,7 @@ def _export(settings: Settings, folder: Path, *, version: str | None, merged: bo
 def _export_merged(settings: Settings, folder: Path, version: str | None, precision: "Precision") -> Outcome:
     from finsent.pipeline.merged import export_merged
 
-    result = export_merged(settings.config(), settings.home(), folder, version=version, precision=precision)
+    result = export_merged(settings.context(), folder, version=version, precision=precision)
     near = f"{result.logit_error:.2g} standard deviations, {result.label_agreement:.0%} of labels equal"
     return Outcome(
         result,
@@ -348,14 +348,14 @@ def _import(settings: Settings, adapter: str, *, revision: str | None, labels: s
     from finsent.pipeline.exchange import import_adapter
 
     order = tuple(part.strip() for part in labels.split(",")) if labels else None
-    config, home = settings.config(), settings.home()
-    result = import_adapter(config, home, adapter, labels=order, revision=revision)
+    context = settings.context()
+    result = import_adapter(context, adapter, labels=order, revision=revision)
     version = result.model_version
     if no_evaluate:
         found = Appraisal(None, None, f"--no-evaluate was given. Next: finsent evaluate --version {version}")
     else:
         click.echo(f"registered as version {version}; evaluating it", err=True)
-        found = appraise(config, home, version)
+        found = appraise(context, version)
     evidence = found.evaluation.evidence if found.evaluation else None
     said = {
         **plain(result),

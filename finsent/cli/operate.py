@@ -120,7 +120,7 @@ def _score(settings: Settings, files: tuple[str, ...], text: str) -> Outcome:
     """
     from finsent.pipeline.score import score
 
-    report = score(settings.config(), settings.home(), files=tuple(Path(file) for file in files), text=text)
+    report = score(settings.context(), files=tuple(Path(file) for file in files), text=text)
     return Outcome(report, reports.scoring(report))
 
 
@@ -128,7 +128,7 @@ def _monitor(settings: Settings) -> Outcome:
     """Look for drift in the latest scoring batches and say whether to retrain."""
     from finsent.pipeline.monitor import monitor
 
-    report = monitor(settings.config(), settings.home())
+    report = monitor(settings.context())
     return Outcome(report, reports.monitoring(report))
 
 
@@ -143,16 +143,16 @@ def _retrain(settings: Settings, *, only_if_due: bool) -> Outcome:
     from finsent.pipeline.retrain import retrain_decision
     from finsent.pipeline.train import train
 
-    config, home = settings.config(), settings.home()
-    data = ingest(config, home) if config.data.sources else None
-    due = retrain_decision(config, home, scheduled=True) if only_if_due else None
+    context = settings.context()
+    data = ingest(context.config, context.workspace) if context.config.data.sources else None
+    due = retrain_decision(context, scheduled=True) if only_if_due else None
     if due and due.decision == "skip":
         return Outcome({"data": data, **plain(due)}, "Not due: " + " ".join(due.reasons))
-    training = train(config, home)
-    evaluation = evaluate(config, home, version=training.model_version)
-    promotion = promote(config, home, version=training.model_version)
+    training = train(context)
+    evaluation = evaluate(context, version=training.model_version)
+    promotion = promote(context, version=training.model_version)
     if promotion.decision == "promoted":
-        announce.promotion(settings, config.registered_model, promotion.model_version, promotion.champion_before)
+        announce.promotion(settings, context.registry.name, promotion.model_version, promotion.champion_before)
     found = {"data": data, "training": training, "evaluation": evaluation, **plain(promotion)}
     parts = [reports.ingestion(data)] if data else []
     parts += [reports.training(training), reports.evaluation(evaluation), reports.promotion(promotion)]

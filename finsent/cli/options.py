@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -20,6 +20,9 @@ from finsent.config import DEFAULT_PROFILE, Config, load_config
 from finsent.errors import InputError
 from finsent.home import Home, resolve_home
 from finsent.training.distributed import launched
+
+if TYPE_CHECKING:
+    from finsent.steps.context import Context
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -63,6 +66,12 @@ class Settings:
             err=True,
         )
         return home
+
+    def context(self) -> "Context":
+        """Configuration, workspace and registry, as steps take them."""
+        from finsent.steps.context import make_context
+
+        return make_context(self.config(), self.home())
 
 
 @dataclass(frozen=True)

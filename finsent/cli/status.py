@@ -4,15 +4,17 @@ import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from finsent.cli.discovery import mlflow_answers, prefect_answers, read_services
 from finsent.cli.options import Settings
 from finsent.cli.output import cell_text, facts, section, shorten, table
 from finsent.cli.reports import leaks
-from finsent.config import Config
 from finsent.errors import InputError, Refused, ServiceError
 from finsent.home import Home
+
+if TYPE_CHECKING:
+    from finsent.steps.context import Context
 
 DECISIONS = 5
 """Ledger entries shown."""
@@ -32,15 +34,16 @@ class Status:
 
 def gather(settings: Settings) -> Status:
     """Read tables, registry, ledger and servers."""
-    config, home = settings.config(), settings.home()
-    versions = _versions(home, config)
+    context = settings.context()
+    home = context.workspace
+    versions = _versions(context)
     champion = versions.get("champion", {}).get("version")
     return Status(
         home=home.root,
         data=_data(home),
         versions=versions,
-        decisions=_decisions(home, config),
-        scoring=_scoring(home, config.registered_model, champion),
+        decisions=_decisions(context),
+        scoring=_scoring(home, context.registry.name, champion),
         services=_services(home),
     )
 
@@ -61,32 +64,29 @@ def _data(home: Home) -> dict[str, Any]:
     }
 
 
-def _versions(home: Home, config: Config) -> dict[str, Any]:
+def _versions(context: "Context") -> dict[str, Any]:
     from finsent.pipeline.approval import expires_at
     from finsent.pipeline.exhibit import stored_evidence
     from finsent.registry.stages import stage_of
-    from finsent.registry.tracking import connect
-    from finsent.registry.versions import aliases, get_version
 
-    if not _registry_exists(home):
+    registry = context.registry
+    if not _registry_exists(context.workspace):
         return {}
-    name = config.registered_model
     try:
-        client = connect(home)
-        carried = aliases(client, name)
+        carried = registry.aliases()
         found: dict[str, Any] = {}
         for alias in ("champion", "challenger", "previous"):
             if alias in carried:
-                evidence = stored_evidence(home, name, carried[alias])
+                evidence = stored_evidence(registry, carried[alias])
                 metrics = evidence.metrics if evidence else None
                 found[alias] = {
                     "version": carried[alias],
                     "accuracy": metrics["accuracy"] if metrics else None,
                     "macro_f1": metrics["macro_f1"] if metrics else None,
-                    "stage": stage_of(carried[alias], carried, get_version(client, name, carried[alias]).tags),
+                    "stage": stage_of(carried[alias], carried, registry.get_version(carried[alias]).tags),
                 }
         if "challenger" in found:
-            until = expires_at(config, home, carried["challenger"])
+            until = expires_at(context, carried["challenger"])
             found["challenger"]["approval_expires_at"] = until.isoformat(timespec="seconds") if until else None
     except (ServiceError, Refused) as error:
         return {"error": str(error)}
@@ -98,18 +98,17 @@ def _registry_exists(home: Home) -> bool:
     return home.tracking_uri != f"sqlite:///{home.root / 'mlflow.db'}" or (home.root / "mlflow.db").exists()
 
 
-def _decisions(home: Home, config: Config) -> dict[str, Any]:
+def _decisions(context: "Context") -> dict[str, Any]:
     """The latest ones; `agrees` says that the ledger holds what the registry knows of, None that the registry was not there."""
     from finsent.pipeline.exhibit import EVALUATE
     from finsent.registry import ledger
-    from finsent.registry.tracking import connect
     from finsent.registry.witness import require_agreement
 
-    agrees = None
+    home, agrees = context.workspace, None
     try:
         head = ledger.verify(home.ledger)
         if _registry_exists(home):
-            require_agreement(config, connect(home), home.ledger)
+            require_agreement(context.config, context.registry.client, home.ledger)
             agrees = True
     except ServiceError:
         agrees = None  # `versions` says why

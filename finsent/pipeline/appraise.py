@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from finsent.config import Config
-from finsent.home import Home
+from finsent.steps.context import Context
 
 if TYPE_CHECKING:
     from finsent.pipeline.evaluate import EvaluationResult
@@ -21,7 +20,7 @@ class Appraisal:
     not_evaluated_because: str | None
 
 
-def appraise(config: Config, home: Home, version: str) -> Appraisal:
+def appraise(context: Context, version: str) -> Appraisal:
     """Evaluate `version` on the held-out test split and say what the gate makes of it; moves no alias, writes no ledger.
 
     A home without test rows is no error: it is said, with what to do.
@@ -37,11 +36,11 @@ def appraise(config: Config, home: Home, version: str) -> Appraisal:
     from finsent.pipeline.promote import consider
 
     missing = None
-    if tables.version(home, "tweets") is None:
+    if tables.version(context.workspace, "tweets") is None:
         missing = "there is no data in this home yet"
-    elif not data_version(home).rows.get("test"):
+    elif not data_version(context.workspace).rows.get("test"):
         missing = "the data of this home has no test rows"
     if missing is not None:
         return Appraisal(None, None, f"{missing}: run `finsent ingest`, then `finsent evaluate --version {version}`.")
-    evaluation = evaluate(config, home, version=version)
-    return Appraisal(evaluation, consider(config, home, version), None)
+    evaluation = evaluate(context, version=version)
+    return Appraisal(evaluation, consider(context, version), None)

@@ -4,11 +4,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from finsent.config import Config
 from finsent.errors import Refused
 from finsent.evaluation.evidence import Evidence
 from finsent.evaluation.wording import power_in_words
-from finsent.home import Home
 from finsent.pipeline.exhibit import changed_rules, find_evidence
 from finsent.pipeline.promote import (
     GATE,
@@ -24,9 +22,9 @@ from finsent.pipeline.promote import (
     require_signature,
 )
 from finsent.registry import ledger, stages
+from finsent.registry.client import CHALLENGER, Registry
 from finsent.registry.gate import Decision, RuleResult
-from finsent.registry.tracking import connect
-from finsent.registry.versions import CHALLENGER, aliases, champion, get_version, set_tags
+from finsent.steps.context import Context
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -48,7 +46,7 @@ class Question:
     """Markdown: why the gate let it through, and what the test set can see."""
 
 
-def approve(config: Config, home: Home, version: str | None, who: str, why: str) -> PromotionResult:
+def approve(context: Context, version: str | None, who: str, why: str) -> PromotionResult:
     """Make a waiting challenger champion, `version` None meaning whichever waits.
 
     The gate decides once more. If the champion changed meanwhile, or the version has waited for longer than
@@ -59,52 +57,53 @@ def approve(config: Config, home: Home, version: str | None, who: str, why: str)
         Refused: the version does not wait for approval, the configuration's rules are not those that it was evaluated under
             (it waits on then), or the ledger is not what it was.
     """
+    registry = context.registry
     require_signature(who, why)
-    name = config.registered_model
-    before = champion(home, name)
-    version = version or aliases(connect(home), name).get(CHALLENGER)
+    before = registry.champion()
+    version = version or registry.aliases().get(CHALLENGER)
     if version is not None and before == version:
-        return already_champion(home, name, version)
-    record = _waiting(home, name, version)
-    _require_declared_rules(config, home, str(record.version))
-    client, signed = connect(home), {"who": who, "why": why}
-    case = judge(config, home, client, record, before)
-    if (late := _overdue(config, home, case.version)) is not None:
+        return already_champion(registry, version)
+    record = _waiting(registry, version)
+    _require_declared_rules(context, str(record.version))
+    signed = {"who": who, "why": why}
+    case = judge(context, record, before)
+    if (late := _overdue(context, case.version)) is not None:
         case = Case(case.version, Decision("refuse", (late, *case.decision.rules), (late.reason,)), case.evidence_sha256, before)
     if case.decision.decision == "refuse":
-        record_decision(config, home, client, case, action=VOID, signed=signed)
-        if barred(client, record):  # a rejection that was cut short
-            return refused(home, name, case)
-        set_tags(client, name, case.version, {"approval": "void"})
+        record_decision(context, case, action=VOID, signed=signed)
+        if barred(registry, record):  # a rejection that was cut short
+            return refused(registry, case)
+        registry.set_tags(case.version, {"approval": "void"})
         # its evidence may still hold: a version that only waited too long can go before the gate again
-        return refused(home, name, case, stages.CANDIDATE if late else stages.ARCHIVED)
-    record_decision(config, home, client, case, action=APPROVE, signed=signed)
-    set_tags(client, name, case.version, {"approval": "approved", "approved_by": who, "approved_why": why})
-    return crown(config, home, case, waiting=True)
+        return refused(registry, case, stages.CANDIDATE if late else stages.ARCHIVED)
+    record_decision(context, case, action=APPROVE, signed=signed)
+    registry.set_tags(case.version, {"approval": "approved", "approved_by": who, "approved_why": why})
+    return crown(context, case, waiting=True)
 
 
-def reject(config: Config, home: Home, version: str | None, who: str, why: str) -> PromotionResult:
+def reject(context: Context, version: str | None, who: str, why: str) -> PromotionResult:
     """Turn a waiting challenger down. It is not promoted later unless its tag `approval` is deleted in MLflow.
 
     Raises:
         InputError: no name or reason given, or no such version.
         Refused: as of `approve`.
     """
+    registry = context.registry
     require_signature(who, why)
-    name, client = config.registered_model, connect(home)
-    record = _waiting(home, name, version or aliases(client, name).get(CHALLENGER))
-    _require_declared_rules(config, home, str(record.version))
-    before = champion(home, name)
+    record = _waiting(registry, version or registry.aliases().get(CHALLENGER))
+    _require_declared_rules(context, str(record.version))
+    before = registry.champion()
     reason = f"Rejected by {who}: {why}"
-    passed = judge(config, home, client, record, before)  # what the person who turned it down had before them
+    passed = judge(context, record, before)  # what the person who turned it down had before them
     case = Case(passed.version, Decision("refuse", passed.decision.rules, (reason,)), passed.evidence_sha256, before)
-    record_decision(config, home, client, case, action=REJECT, signed={"who": who, "why": why})
-    set_tags(client, name, case.version, {"approval": "rejected", "rejected_by": who, "rejected_why": why})
-    return refused(home, name, case)
+    record_decision(context, case, action=REJECT, signed={"who": who, "why": why})
+    registry.set_tags(case.version, {"approval": "rejected", "rejected_by": who, "rejected_why": why})
+    return refused(registry, case)
 
 
-def _require_declared_rules(config: Config, home: Home, version: str) -> None:
+def _require_declared_rules(context: Context, version: str) -> None:
     """A person's word under other rules would be about another decision than the one that waits."""
+    config, home = context.config, context.workspace
     if changed := changed_rules(config, home, version):
         raise Refused(
             f"version {version!r} was evaluated under other rules than those of this configuration ({'; '.join(changed)}). It "
@@ -112,31 +111,33 @@ def _require_declared_rules(config: Config, home: Home, version: str) -> None:
         )
 
 
-def question(config: Config, home: Home, version: str | None) -> Question | None:
+def question(context: Context, version: str | None) -> Question | None:
     """What to ask a person about the version, by default whichever waits; None if it does not wait, or waits no more. Reads only.
 
     Raises:
         InputError: there is no such version.
     """
-    client, name = connect(home), config.registered_model
-    challenger = aliases(client, name).get(CHALLENGER)
+    home, registry = context.workspace, context.registry
+    name = registry.name
+    challenger = registry.aliases().get(CHALLENGER)
     if challenger is None or (version is not None and version != challenger):
         if version is not None:
-            get_version(client, name, version)
+            registry.get_version(version)
         return None
-    record = get_version(client, name, challenger)
-    evidence = find_evidence(client, home, record).evidence
-    current = champion(home, name)
+    record = registry.get_version(challenger)
+    evidence = find_evidence(registry.client, home, record).evidence
+    current = registry.champion()
     text = _asked(evidence, challenger, current, str(record.tags.get("gate_reasons", "")))
-    return Question(name, challenger, current, expires_at(config, home, challenger), text)
+    return Question(name, challenger, current, expires_at(context, challenger), text)
 
 
-def verdict_in_words(config: Config, home: Home, version: str | None) -> str:
+def verdict_in_words(context: Context, version: str | None) -> str:
     """What was decided on a version that waits no more, by the ledger."""
-    name = config.registered_model
+    registry = context.registry
+    name = registry.name
     if version is None:
         return f"No version of {name!r} waits for approval."
-    decided = [e for e in _entries(home, name, version) if e.get("action") in {APPROVE, REJECT, VOID}]
+    decided = [e for e in _entries(registry, version) if e.get("action") in {APPROVE, REJECT, VOID}]
     if not decided:
         return f"Version {version} of {name!r} does not wait for approval."
     last = decided[-1]
@@ -144,12 +145,13 @@ def verdict_in_words(config: Config, home: Home, version: str | None) -> str:
     return f"Version {version} of {name!r} was {what} at {last['at'][:19]} UTC by {last.get('who')}: {last.get('why')}"
 
 
-def expires_at(config: Config, home: Home, version: str) -> datetime | None:
+def expires_at(context: Context, version: str) -> datetime | None:
     """Until when (UTC) the version may be approved, by the ledger's entry of the gate's decision; None if there is none.
 
     The ledger decides and not the tag `approval_requested_at`, which whoever may write to MLflow can set.
     """
-    for entry in reversed(_entries(home, config.registered_model, version)):
+    config, registry = context.config, context.registry
+    for entry in reversed(_entries(registry, version)):
         if entry.get("action") in {VOID, REJECT}:
             return None
         if entry.get("action") == GATE:
@@ -158,13 +160,14 @@ def expires_at(config: Config, home: Home, version: str) -> datetime | None:
     return None
 
 
-def _entries(home: Home, name: str, version: str) -> list[dict[str, Any]]:
-    return [e for e in ledger.read(home.ledger) if (e.get("model"), e.get("version")) == (name, version)]
+def _entries(registry: Registry, version: str) -> list[dict[str, Any]]:
+    return [e for e in ledger.read(registry.workspace.ledger) if (e.get("model"), e.get("version")) == (registry.name, version)]
 
 
-def _overdue(config: Config, home: Home, version: str) -> RuleResult | None:
+def _overdue(context: Context, version: str) -> RuleResult | None:
     """The rule that an approval comes too late; None while it is in time."""
-    until, hours = expires_at(config, home, version), config.gate.approval_expires_hours
+    config = context.config
+    until, hours = expires_at(context, version), config.gate.approval_expires_hours
     if until is None:
         reason = f"The ledger does not say since when version {version} waits for approval: `finsent promote` asks anew."
         return RuleResult("approval_in_time", None, hours, "missing", reason)
@@ -189,13 +192,13 @@ def _asked(evidence: Evidence, version: str, current: str | None, reasons: str) 
     return "\n\n".join(line for line in lines if line)
 
 
-def _waiting(home: Home, name: str, version: str | None) -> "ModelVersion":
+def _waiting(registry: Registry, version: str | None) -> "ModelVersion":
     """The registry's record of the challenger, which is what waits; its alias is the last thing to go in every decision."""
-    client = connect(home)
-    challenger = aliases(client, name).get(CHALLENGER)
+    name = registry.name
+    challenger = registry.aliases().get(CHALLENGER)
     if version is None:
         raise Refused(f"no version of {name!r} waits for approval. `finsent promote` puts one there.")
-    record = get_version(client, name, version)
+    record = registry.get_version(version)
     if version != challenger:
         waits = f"version {challenger} does" if challenger else "none does; `finsent promote` puts one there"
         raise Refused(f"version {version!r} of {name!r} does not wait for approval: {waits}.")

@@ -16,6 +16,7 @@ from finsent.home import Home
 from finsent.labels import LABELS
 from finsent.model.manifest import MANIFEST, PROBE, Manifest, verify, write_manifest
 from finsent.pipeline.exhibit import stored_evidence
+from finsent.steps.context import Context
 
 PROBE_TEXTS = (
     "$AAPL to the moon! Great earnings, buying more calls!",
@@ -58,7 +59,7 @@ class Imported:
     """Name of its folder, or Hub id and commit."""
 
 
-def export_adapter(config: Config, home: Home, folder: Path, *, version: str | None = None) -> Exported:
+def export_adapter(context: Context, folder: Path, *, version: str | None = None) -> Exported:
     """Copy a version's adapter (the champion's by default) to `folder`, with its card and a manifest that covers it.
 
     An embedded base is on no hub, so it goes along, as `<folder>-base`: the card's snippet loads both.
@@ -69,12 +70,11 @@ def export_adapter(config: Config, home: Home, folder: Path, *, version: str | N
         ArtifactError: the registered adapter does not match its manifest.
     """
     from finsent.registry.card import render_card
-    from finsent.registry.versions import adapter_path, require_champion
 
     require_free(folder)
-    name = config.registered_model
-    version = version or require_champion(home, name)
-    source = adapter_path(home, name, version)
+    registry = context.registry
+    version = version or registry.require_champion()
+    source = registry.adapter_path(version)
     manifest = verify(source)
     whole = folder.resolve()  # `.` and `..` have no name of their own
     base = whole.with_name(f"{whole.name}-base") if manifest.embedded is not None else None
@@ -84,12 +84,12 @@ def export_adapter(config: Config, home: Home, folder: Path, *, version: str | N
     with tempfile.TemporaryDirectory(prefix=f".{whole.name}.", dir=whole.parent) as scratch:
         copy = Path(scratch) / "adapter"
         shutil.copytree(source, copy)
-        card = render_card(manifest, stored_evidence(home, name, version), embedded_base=f"../{whole.name}-base")
+        card = render_card(manifest, stored_evidence(registry, version), embedded_base=f"../{whole.name}-base")
         (copy / "README.md").write_text(card, encoding="utf-8")
         write_manifest(copy, manifest)
         verify(copy)
         if base is not None:
-            put(_copy_base(home, manifest, Path(scratch) / "base"), base)
+            put(_copy_base(context.workspace, manifest, Path(scratch) / "base"), base)
         put(copy, whole)  # last: where the adapter is, the export is whole
     return Exported(version, folder, {path.name: path.stat().st_size for path in sorted(folder.iterdir())}, base)
 
@@ -123,7 +123,7 @@ def _copy_base(home: Home, manifest: Manifest, folder: Path) -> Path:
 
 
 def import_adapter(
-    config: Config, home: Home, source: str | Path, *, labels: Sequence[str] | None = None, revision: str | None = None
+    context: Context, source: str | Path, *, labels: Sequence[str] | None = None, revision: str | None = None
 ) -> Imported:
     """Register an adapter made elsewhere, after loading it on its base and recording its logits on probe texts.
 
@@ -138,9 +138,9 @@ def import_adapter(
         BaseModelError: the base cannot be reached.
     """
     from finsent.model.adapter import load_adapter
-    from finsent.registry.tracking import connect, start_run
-    from finsent.registry.versions import register
+    from finsent.registry.tracking import start_run
 
+    config, home = context.config, context.workspace
     folder, origin, from_hub = _located(str(source), revision)
     home.runs.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".import.", dir=home.runs) as scratch:
@@ -157,7 +157,7 @@ def import_adapter(
             kept = home.runs / run_id / "adapter"
             kept.parent.mkdir(parents=True)
             adapter.rename(kept)
-            version = register(connect(home), config, run_id=run_id, adapter=kept, tags={"imported": "true"})
+            version = context.registry.register(kept, run_id=run_id, profile=config.profile, tags={"imported": "true"})
     return Imported(version, run_id, manifest.base_name, origin)
 
 

@@ -19,9 +19,8 @@ from finsent.errors import ServiceError
 from finsent.evaluation.evidence import Evidence
 from finsent.home import Home
 from finsent.registry import ledger
+from finsent.registry.client import Registry
 from finsent.registry.gate import rules_digest
-from finsent.registry.tracking import connect
-from finsent.registry.versions import get_version
 from finsent.registry.witness import record
 
 if TYPE_CHECKING:
@@ -74,15 +73,19 @@ def record_evidence(config: Config, home: Home, client: "MlflowClient", evidence
     return record(config, home, client, evidence.model_version, entry)
 
 
-def record_look(config: Config, home: Home, version: str, data_version: int) -> None:
+def record_look(config: Config, registry: Registry, version: str, data_version: int) -> None:
     """Count a look at test rows that is to leave no evidence.
 
     Raises:
         Refused: the ledger is not what it was.
         ServiceError: its copy could not be made.
     """
-    entry = {"action": LOOK, "data_version": data_version, "test_fingerprint": fingerprint_split(home, "test", data_version)}
-    record(config, home, connect(home), version, entry)
+    entry = {
+        "action": LOOK,
+        "data_version": data_version,
+        "test_fingerprint": fingerprint_split(registry.workspace, "test", data_version),
+    }
+    record(config, registry.workspace, registry.client, version, entry)
 
 
 def recorded_evidence(home: Home, name: str, version: str) -> dict[str, Any] | None:
@@ -104,7 +107,7 @@ def changed_rules(config: Config, home: Home, version: str) -> tuple[str, ...]:
     )
 
 
-def report_place(home: Home, name: str, version: str) -> str | None:
+def report_place(registry: Registry, version: str) -> str | None:
     """Where the version's evaluation report lies: a file, or run and server to look in; None before its first evaluation.
 
     Raises:
@@ -115,12 +118,11 @@ def report_place(home: Home, name: str, version: str) -> str | None:
 
     from mlflow.exceptions import MlflowException
 
-    client = connect(home)
-    run_id = get_version(client, name, version).tags.get("evaluation_run")
+    run_id = registry.get_version(version).tags.get("evaluation_run")
     if run_id is None:
         return None
     try:
-        parts = urlsplit(str(client.get_run(run_id).info.artifact_uri))
+        parts = urlsplit(str(registry.client.get_run(run_id).info.artifact_uri))
     except MlflowException as error:
         return f"not found: MLflow does not show run {run_id} ({error})"  # what was decided is to be said all the same
     if parts.scheme in {"", "file"}:
@@ -191,7 +193,7 @@ def read_evidence(client: "MlflowClient", version: "ModelVersion") -> Exhibit:
     return Exhibit(evidence, None, digest)
 
 
-def stored_evidence(home: Home, name: str, version: str) -> Evidence | None:
+def stored_evidence(registry: Registry, version: str) -> Evidence | None:
     """What the version has shown, if it was evaluated, for people to read; the gate asks the ledger besides (`find_evidence`).
 
     Evidence that cannot be used is none, with a warning.
@@ -200,8 +202,7 @@ def stored_evidence(home: Home, name: str, version: str) -> Evidence | None:
         InputError: there is no such version.
         ServiceError: MLflow does not answer.
     """
-    client = connect(home)
-    found = read_evidence(client, get_version(client, name, version))
+    found = read_evidence(registry.client, registry.get_version(version))
     if found.problem is None:
         return found.evidence
     if found.sha256 is not None:

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finsent.config import Config
 from finsent.errors import InputError, Refused
 from finsent.home import Home
 from finsent.registry import ledger, ledger_copy
-from finsent.registry.tracking import connect
 from finsent.registry.witness import require_agreement
+from finsent.steps.context import Context
 
 
 @dataclass(frozen=True)
@@ -55,19 +54,19 @@ class Verified:
     """Entries that the copy in MLflow holds."""
 
 
-def history(config: Config, home: Home, version: str | None = None, limit: int | None = None) -> History:
+def history(context: Context, version: str | None = None, limit: int | None = None) -> History:
     """The last `limit` entries about the model, or about one version of it. Reads only.
 
     Raises:
         Refused: a line of the ledger is no entry at all.
     """
-    name = config.registered_model
+    name, path = context.registry.name, context.workspace.ledger
     problem = None
     try:
-        ledger.verify(home.ledger)
+        ledger.verify(path)
     except Refused as error:
         problem = str(error)
-    known = [entry for entry in ledger.read(home.ledger) if entry.get("model") == name]
+    known = [entry for entry in ledger.read(path) if entry.get("model") == name]
     chosen = [
         entry for entry in known if version is None or version in {entry.get("version"), entry.get("from"), entry.get("to")}
     ]
@@ -94,17 +93,17 @@ def _recorded(entry: dict[str, Any]) -> Recorded:
     )
 
 
-def verify_ledger(config: Config, home: Home) -> Verified:
+def verify_ledger(context: Context) -> Verified:
     """Follow the chain, and hold the ledger against the registry and against its copy in MLflow.
 
     Raises:
         Refused: names the line that was edited, moved, deleted or cut off.
         ServiceError: MLflow does not answer, so that the ledger has only its own word.
     """
-    head = ledger.verify(home.ledger)
-    client = connect(home)
-    require_agreement(config, client, home.ledger)
-    return Verified(head.length, head.hash, ledger_copy.require_extension(config, client, home.ledger))
+    path, client = context.workspace.ledger, context.registry.client
+    head = ledger.verify(path)
+    require_agreement(context.config, client, path)
+    return Verified(head.length, head.hash, ledger_copy.require_extension(context.config, client, path))
 
 
 def export_ledger(home: Home, file: Path) -> ledger.Head:

@@ -12,6 +12,7 @@ from finsent.config import Config, Quantization
 from finsent.errors import ArtifactError
 from finsent.home import Home
 from finsent.model.manifest import MANIFEST, PROBE, Manifest, sha256
+from finsent.steps.context import Context
 
 Precision = Literal["bfloat16", "float16", "float32"]
 
@@ -61,7 +62,7 @@ class ExportedMerged:
 
 
 def export_merged(
-    config: Config, home: Home, folder: Path, *, version: str | None = None, precision: Precision = "bfloat16"
+    context: Context, folder: Path, *, version: str | None = None, precision: Precision = "bfloat16"
 ) -> ExportedMerged:
     """Write a version (the champion by default) as a checkpoint that `AutoModelForSequenceClassification` loads by itself.
 
@@ -77,19 +78,18 @@ def export_merged(
     from finsent.pipeline.exchange import put, require_free
     from finsent.pipeline.exhibit import stored_evidence
     from finsent.registry.merged_card import render_merged_card
-    from finsent.registry.versions import adapter_path, require_champion
 
     require_free(folder)
-    name = config.registered_model
-    version = version or require_champion(home, name)
-    source = adapter_path(home, name, version)
-    evidence = stored_evidence(home, name, version)
+    config, registry = context.config, context.registry
+    version = version or registry.require_champion()
+    source = registry.adapter_path(version)
+    evidence = stored_evidence(registry, version)
     texts = json.loads((source / PROBE).read_text(encoding="utf-8"))["texts"]
     whole = folder.resolve()
     whole.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{whole.name}.", dir=whole.parent) as scratch:
         made = Path(scratch) / "merged"
-        live, adapter = _write_checkpoint(home, source, made, texts, precision)
+        live, adapter = _write_checkpoint(context.workspace, source, made, texts, precision)
         error, agreement = _difference(live, _reloaded(made, adapter, texts, precision))
         if not error <= config.engine.max_logit_error:  # NaN is no number that may pass
             advice = "" if precision == "float32" else "Use --precision float32. "

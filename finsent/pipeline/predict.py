@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from finsent.config import Config
-from finsent.home import Home
+from finsent.steps.context import Context
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class PredictResult:
     predictions: tuple[Prediction, ...]
 
 
-def predict(config: Config, home: Home, texts: Sequence[str], *, version: str | None = None) -> PredictResult:
+def predict(context: Context, texts: Sequence[str], *, version: str | None = None) -> PredictResult:
     """Label texts by a version, the champion if none is named.
 
     Raises:
@@ -40,11 +39,11 @@ def predict(config: Config, home: Home, texts: Sequence[str], *, version: str | 
     """
     from finsent.model.engine import predict_logits, probabilities
     from finsent.model.manifest import abstain_threshold
-    from finsent.pipeline.opening import open_version
-    from finsent.registry.versions import require_champion
+    from finsent.scoring.opening import open_folder
 
-    version = version or require_champion(home, config.registered_model)
-    loaded = open_version(config, home, version, rows=len(texts))
+    config, registry = context.config, context.registry
+    version = version or registry.require_champion()
+    loaded = open_folder(config.engine, context.workspace, registry.adapter_path(version), rows=len(texts))
     labels, threshold = loaded.manifest.labels, abstain_threshold(loaded.manifest, config.scoring.abstain_below)
     rows = probabilities(predict_logits(loaded, texts), loaded.manifest.temperature)
     found = []

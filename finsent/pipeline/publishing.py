@@ -16,9 +16,10 @@ from finsent.evaluation.evidence import Evidence
 from finsent.evaluation.examples import Disagreement, ErrorPair, WorstError, disagreements, worst_errors
 from finsent.evaluation.report import Verdict, write_report
 from finsent.evaluation.slice_plots import draw_plots
-from finsent.home import Home
 from finsent.labels import LABELS
 from finsent.model.manifest import Manifest
+from finsent.registry.client import Registry
+from finsent.steps.context import Context
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -34,8 +35,7 @@ MATERIAL: Final = "pages.json"
 
 
 def keep(
-    config: Config,
-    home: Home,
+    context: Context,
     record: "ModelVersion",
     evidence: Evidence,
     test: "Split",
@@ -52,11 +52,11 @@ def keep(
     from finsent.pipeline.promote import consider
     from finsent.registry.gate import against_floors
     from finsent.registry.stages import set_candidate
-    from finsent.registry.tracking import connect, log_dataset
+    from finsent.registry.tracking import log_dataset
     from finsent.registry.verdicts import still_champion, would_say
-    from finsent.registry.versions import log_model_metrics, set_tags
 
-    client, version = connect(home), evidence.model_version
+    config, home, registry = context.config, context.workspace, context.registry
+    client, version = registry.client, evidence.model_version
     scaled = probabilities(own.logits, own.manifest.temperature)
     with tempfile.TemporaryDirectory(prefix="finsent-evaluation-") as scratch:
         folder = Path(scratch)
@@ -76,11 +76,11 @@ def keep(
             split="test",
             rows=evidence.n_test,
         )
-        log_model_metrics(client, evidence.model_name, version, scalars(evidence), run_id=record.run_id, dataset=dataset)
+        registry.log_model_metrics(version, scalars(evidence), run_id=record.run_id, dataset=dataset)
         short = [rule.reason for rule in against_floors(evidence, config.gate) if rule.status != "pass"]
-        set_candidate(home, config.registered_model, version, short)
+        set_candidate(registry, version, short)
         is_champion = evidence.champion_version == version
-        verdict = still_champion(version) if is_champion else would_say(consider(config, home, version), version)
+        verdict = still_champion(version) if is_champion else would_say(consider(context, version), version)
         _publish(client, record.run_id, folder, evidence, verdict)
     assert evidence.metrics is not None, "measured above"  # noqa: S101 - tells the type checker
     tags = {
@@ -88,12 +88,12 @@ def keep(
         "accuracy": f"{evidence.metrics['accuracy']:.4f}",
         "macro_f1": f"{evidence.metrics['macro_f1']:.4f}",
     }
-    set_tags(client, config.registered_model, version, tags)
-    client.update_model_version(config.registered_model, version, description=summary(evidence))
+    registry.set_tags(version, tags)
+    client.update_model_version(registry.name, version, description=summary(evidence))
     return not short
 
 
-def publish_decision(home: Home, record: "ModelVersion", verdict: Verdict) -> None:
+def publish_decision(registry: Registry, record: "ModelVersion", verdict: Verdict) -> None:
     """Render report and model card anew, with a decision; nothing where the version has no evidence to tell of.
 
     Raises:
@@ -102,9 +102,8 @@ def publish_decision(home: Home, record: "ModelVersion", verdict: Verdict) -> No
     from mlflow.exceptions import MlflowException
 
     from finsent.pipeline.exhibit import read_evidence
-    from finsent.registry.tracking import connect
 
-    client = connect(home)
+    client = registry.client
     found = read_evidence(client, record)
     if found.problem is not None:
         return
@@ -166,18 +165,19 @@ def _write_material(
     (folder / MATERIAL).write_text(json.dumps(material, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
-def keep_for_the_record(config: Config, home: Home, evidence: Evidence, rows: "Split", own: "Measured", what: str) -> str:
+def keep_for_the_record(context: Context, evidence: Evidence, rows: "Split", own: "Measured", what: str) -> str:
     """The same pages and figures in a run of their own: no evidence, no tag, nothing that the gate reads; the run's id."""
     from finsent.model.engine import probabilities
-    from finsent.registry.tracking import connect, start_run
+    from finsent.registry.tracking import start_run
 
+    config, client = context.config, context.registry.client
     tags = {"model_version": evidence.model_version, "data": Path(what).name}
     scaled = probabilities(own.logits, own.manifest.temperature)
     with (
-        start_run(config, home, kind="evaluate", tags=tags) as run_id,
+        start_run(config, context.workspace, kind="evaluate", tags=tags) as run_id,
         tempfile.TemporaryDirectory(prefix="finsent-evaluation-") as scratch,
     ):
-        client, folder = connect(home), Path(scratch)
+        folder = Path(scratch)
         for key, value in scalars(evidence).items():
             client.log_metric(run_id, key, value)
         # under another name than evidence's: the gate must never take it for that

@@ -10,17 +10,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from finsent.config import Config
 from finsent.errors import Refused
 from finsent.home import Home
 from finsent.labels import LABELS
 from finsent.progress import track
+from finsent.steps.context import Context
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from mlflow import MlflowClient
 
     from finsent.data.tables import Position
+    from finsent.registry.client import Registry
     from finsent.scoring.due import Due
     from finsent.scoring.predicting import Opened
 
@@ -70,8 +70,7 @@ class _Scored:
 
 
 def score(
-    config: Config,
-    home: Home,
+    context: Context,
     *,
     files: Sequence[Path | str] = (),
     text: str = "text",
@@ -85,8 +84,7 @@ def score(
     and the one before it is committed.
 
     Args:
-        config: How to score.
-        home: Where the tables and the registry are.
+        context: How to score, and where tables and registry are.
         files: Files of tweets to receive first.
         text: Their column that holds the tweet.
         devices: Devices to score on, a replica of the model on each; left out, all GPUs, at most `engine.devices`.
@@ -101,23 +99,22 @@ def score(
     """
     from finsent.data.inbox import receive
     from finsent.data.quarantine import record
-    from finsent.registry.versions import require_champion
     from finsent.scoring.due import find_due
     from finsent.scoring.sink import application, position
 
     started = time.perf_counter()
-    name = config.registered_model
-    require_champion(home, name)  # without one nothing is received either
+    config, home, registry = context.config, context.workspace, context.registry
+    registry.require_champion()  # without one nothing is received either
     data = config.data
     incoming = receive(files, home, text=text, max_characters=data.max_characters, masked=data.mask_handles) if files else None
     with _alone(home):
-        version = require_champion(home, name)  # it may have changed while this run waited for the one before it
-        before = position(home, application(name, version))
-        due = find_due(home, name, version, max_characters=config.data.max_characters)
+        version = registry.require_champion()  # it may have changed while this run waited for the one before it
+        before = position(home, application(registry.name, version))
+        due = find_due(home, registry.name, version, max_characters=config.data.max_characters)
         record(home, due.bad, datetime.now(UTC))
         skipped, run_id, done = due.scored, None, _Scored()
         if len(due.rows):
-            run_id, done = _score_due(config, home, version, due, before, devices, progress=progress)
+            run_id, done = _score_due(context, version, due, before, devices, progress=progress)
     seconds = time.perf_counter() - started
     scored = done.classes.total()
     return ScoreReport(
@@ -136,8 +133,7 @@ def score(
 
 
 def _score_due(
-    config: Config,
-    home: Home,
+    context: Context,
     version: str,
     due: "Due",
     before: "Position",
@@ -146,14 +142,14 @@ def _score_due(
     progress: bool,
 ) -> tuple[str, _Scored]:
     from finsent.model.manifest import abstain_threshold
-    from finsent.registry.tracking import connect, log_params, start_run
+    from finsent.registry.tracking import log_params, start_run
     from finsent.scoring.due import find_due
     from finsent.scoring.sink import application, position
 
-    name = config.registered_model
-    done = _Scored()
+    config, home, registry = context.config, context.workspace, context.registry
+    name, done = registry.name, _Scored()
     with (
-        _opened(config, home, version, due, devices) as opened,
+        _opened(context, version, due, devices) as opened,
         start_run(config, home, kind="score", tags={"model_version": version}) as run_id,
     ):
         engine = opened.engine
@@ -164,29 +160,28 @@ def _score_due(
             "plan": engine.plan,
             "abstain_threshold": f"{abstain_threshold(opened.manifest, config.scoring.abstain_below):.6g}",
         }
-        log_params(connect(home), run_id, settings)
+        log_params(registry.client, run_id, settings)
         started = time.perf_counter()
         while True:
-            part, finished = _write_chunks(config, home, opened, due, before, version, run_id, progress=progress)
+            part, finished = _write_chunks(context, opened, due, before, version, run_id, progress=progress)
             done += part
             if finished:
                 break
             _log.warning("another run is scoring with version %s of %s: looking again at what is due", version, name)
             before = position(home, application(name, version))
             due = find_due(home, name, version, max_characters=config.data.max_characters)
-        _log_figures(connect(home), name, version, run_id, done, time.perf_counter() - started)
+        _log_figures(registry, version, run_id, done, time.perf_counter() - started)
     return run_id, done
 
 
 @contextmanager
-def _opened(config: Config, home: Home, version: str, due: "Due", devices: Sequence[str] | None) -> Iterator["Opened"]:
-    from finsent.registry.versions import adapter_path
+def _opened(context: Context, version: str, due: "Due", devices: Sequence[str] | None) -> Iterator["Opened"]:
     from finsent.scoring.batch import distinct
     from finsent.scoring.predicting import Opening, open_here
     from finsent.scoring.replicas import choose_devices, replicated
 
-    folder = adapter_path(home, config.registered_model, version)
-    opening = Opening(folder, home, config.engine, distinct(due.rows), config.scoring.token_budget)
+    config, folder = context.config, context.registry.adapter_path(version)
+    opening = Opening(folder, context.workspace, config.engine, distinct(due.rows), config.scoring.token_budget)
     devices = devices or choose_devices(config.engine, opening.rows)
     if len(devices) == 1:
         yield open_here(opening, devices[0])
@@ -196,8 +191,7 @@ def _opened(config: Config, home: Home, version: str, due: "Due", devices: Seque
 
 
 def _write_chunks(
-    config: Config,
-    home: Home,
+    context: Context,
     opened: "Opened",
     due: "Due",
     before: "Position",
@@ -212,11 +206,12 @@ def _write_chunks(
     from finsent.scoring.chunks import score_chunks
     from finsent.scoring.due import cut
 
+    config = context.config
     cuts, done = cut(len(due.rows), config.scoring.chunk_rows, len(opened.engine.devices)), _Scored()
     # from the adapter itself, so that a run that goes on where another was killed draws the same line
     threshold = abstain_threshold(opened.manifest, config.scoring.abstain_below)
     stamp = Stamp(config.registered_model, version, run_id, threshold)
-    parts = score_chunks(home, opened, due.rows, cuts, stamp, before)
+    parts = score_chunks(context.workspace, opened, due.rows, cuts, stamp, before)
     for part in track(parts, description="scoring", total=len(cuts), unit="chunk") if progress else parts:
         if part is None:
             return done, False
@@ -234,10 +229,10 @@ def _abstained(rows: "pa.Table") -> int:
     return int(pc.sum(rows["abstained"]).as_py() or 0)
 
 
-def _log_figures(client: "MlflowClient", name: str, version: str, run_id: str, done: _Scored, seconds: float) -> None:
+def _log_figures(registry: "Registry", version: str, run_id: str, done: _Scored, seconds: float) -> None:
     from mlflow.entities import LoggedModelInput
 
-    from finsent.registry.versions import get_version, logged_model_id
+    from finsent.registry.client import logged_model_id
 
     total = done.classes.total()
     figures = {
@@ -249,8 +244,8 @@ def _log_figures(client: "MlflowClient", name: str, version: str, run_id: str, d
         **({"share_abstained": done.abstained / total} if total else {}),
     }
     for key, value in figures.items():
-        client.log_metric(run_id, key, value)
-    client.log_inputs(run_id, models=[LoggedModelInput(logged_model_id(get_version(client, name, version)))])
+        registry.client.log_metric(run_id, key, value)
+    registry.client.log_inputs(run_id, models=[LoggedModelInput(logged_model_id(registry.get_version(version)))])
 
 
 @contextmanager

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finsent.errors import ArtifactError
-from finsent.home import Home
 from finsent.model.manifest import MANIFEST, Manifest, sha256, verify
+from finsent.registry.client import Registry
 from finsent.registry.gate import RuleResult
-from finsent.registry.versions import download_adapter
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 RULE = "artifact"
 
 
-def artifact_rule(home: Home, record: "ModelVersion", expected: str | None, basis: str) -> RuleResult:
+def artifact_rule(registry: Registry, record: "ModelVersion", expected: str | None, basis: str) -> RuleResult:
     """Fetch the adapter from the registry alone, check every file, and hold its manifest against the digest `expected`.
 
     `basis` says what knows that digest, for the reason. None, an unknown digest, is shown as missing.
@@ -27,7 +26,7 @@ def artifact_rule(home: Home, record: "ModelVersion", expected: str | None, basi
     what = f"version {record.version}"
     try:
         with tempfile.TemporaryDirectory(prefix="finsent-artifact-") as scratch:
-            folder = download_adapter(home, record, Path(scratch))
+            folder = registry.download_adapter(record, Path(scratch))
             manifest, found = verify(folder), sha256(folder / MANIFEST)
     except ArtifactError as error:
         return RuleResult(RULE, None, _short(expected), "fail", f"The artifact of {what} is damaged or was changed: {error}")

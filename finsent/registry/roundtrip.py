@@ -24,7 +24,7 @@ from finsent.errors import FinsentError, Refused
 from finsent.home import Home, resolve_home
 from finsent.labels import LABELS
 from finsent.model.manifest import POOLING, PROBE, verify
-from finsent.registry.versions import adapter_path
+from finsent.registry.client import Registry
 
 _TIMEOUT = 1800  # seconds; an 8B base from a cold disk takes minutes
 
@@ -65,20 +65,20 @@ class Found:
 
 
 @contextmanager
-def ready_to_prove(home: Home, name: str, version: str) -> Iterator[Callable[[], RoundTrip]]:
+def ready_to_prove(registry: Registry, version: str) -> Iterator[Callable[[], RoundTrip]]:
     """Start the new process. Calling what is yielded runs the proof, and holds what came back against training's record.
 
     Until then the process holds no model; at the end of the block it has ended. How much may differ is the gate's to say.
     The call raises:
         Refused: the new process could not load the version (its reason is quoted), or training recorded no hash of the head.
     """
-    with _new_process(home, name, version) as load_there:
-        yield lambda: _proof(home, name, version, load_there)
+    with _new_process(registry.workspace, registry.name, version) as load_there:
+        yield lambda: _proof(registry, version, load_there)
 
 
-def _proof(home: Home, name: str, version: str, load_there: Callable[[], Found]) -> RoundTrip:
+def _proof(registry: Registry, version: str, load_there: Callable[[], Found]) -> RoundTrip:
     started = time.monotonic()
-    folder = adapter_path(home, name, version)
+    folder = registry.adapter_path(version)
     probe, manifest = json.loads((folder / PROBE).read_text(encoding="utf-8")), verify(folder)
     if not isinstance(probe.get("head_sha256"), str):
         raise Refused(f"round trip of version {version!r}: its probe records no hash of the trained head. Train it again.")
@@ -142,14 +142,13 @@ def load_and_repeat(home: Home, name: str, version: str) -> Found:
     from finsent.model.adapter import load_adapter
     from finsent.model.engine import predict_logits
     from finsent.model.head import head_sha256
-    from finsent.registry.tracking import connect
-    from finsent.registry.versions import download_adapter, get_version
 
     with tempfile.TemporaryDirectory(prefix="finsent-roundtrip-") as scratch:
         own = replace(home, root=Path(scratch) / "home")
         own.root.mkdir()
         # the client's local store stays the home's: only caches are new
-        folder = download_adapter(home, get_version(connect(home), name, version), Path(scratch))
+        registry = Registry(home, name)
+        folder = registry.download_adapter(registry.get_version(version), Path(scratch))
         texts = json.loads((folder / PROBE).read_text(encoding="utf-8"))["texts"]
         loaded = load_adapter(folder, own)
         forced = _other_padding(loaded)

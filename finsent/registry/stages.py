@@ -14,9 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Literal
 
 from finsent.errors import NoChampionError, Refused
-from finsent.home import Home
-from finsent.registry.tracking import connect
-from finsent.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, aliases, get_version
+from finsent.registry.client import CHALLENGER, CHAMPION, PREVIOUS, Registry
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -36,16 +34,16 @@ _LOCK_SECONDS: Final = 60.0
 
 
 @contextmanager
-def _registry(home: Home, name: str) -> Iterator["MlflowClient"]:
-    """A client, alone in this home's registry, with earlier operations finished."""
+def _alone(registry: Registry) -> Iterator["MlflowClient"]:
+    """The registry's client, while no other process of this workspace changes aliases, with earlier operations finished."""
     from filelock import FileLock, Timeout
 
-    client = connect(home)
-    path = home.lock("registry")
+    client = registry.client
+    path = registry.workspace.lock("registry")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(path, timeout=_LOCK_SECONDS):
-            settle(client, name)
+            settle(registry)
             yield client
     except Timeout as error:
         raise Refused(f"another process has been changing the registry for a minute (lock {str(path)!r}). Try again.") from error
@@ -68,7 +66,7 @@ def stage_of(version: str, carried: Mapping[str, str], tags: Mapping[str, str]) 
     return "none" if stage == NONE else "archived"
 
 
-def set_candidate(home: Home, name: str, version: str, reasons: Sequence[str]) -> Stage:
+def set_candidate(registry: Registry, version: str, reasons: Sequence[str]) -> Stage:
     """Make an evaluated version a candidate, or, where there are `reasons` against it, say on it why it is none.
 
     Champion, challenger and previous keep their stage. An archived version that does well becomes a candidate again, unless
@@ -77,9 +75,10 @@ def set_candidate(home: Home, name: str, version: str, reasons: Sequence[str]) -
     Raises:
         InputError: there is no such version.
     """
-    with _registry(home, name) as client:
-        tags = get_version(client, name, version).tags
-        known = aliases(client, name)
+    name = registry.name
+    with _alone(registry) as client:
+        tags = registry.get_version(version).tags
+        known = registry.aliases()
         stage = stage_of(version, known, tags)
         if reasons:
             client.set_model_version_tag(name, version, NOT_CANDIDATE, " ".join(reasons)[:5000])
@@ -93,22 +92,23 @@ def set_candidate(home: Home, name: str, version: str, reasons: Sequence[str]) -
         return stage_of(version, known, {"stage": wanted} if free else tags)
 
 
-def make_challenger(home: Home, name: str, version: str) -> None:
+def make_challenger(registry: Registry, version: str) -> None:
     """Let the version wait for approval; a challenger that waited before is archived.
 
     Raises:
         InputError: there is no such version.
         Refused: the version is the champion.
     """
-    with _registry(home, name) as client:
-        get_version(client, name, version)
-        if aliases(client, name).get(CHAMPION) == version:
+    name = registry.name
+    with _alone(registry) as client:
+        registry.get_version(version)
+        if registry.aliases().get(CHAMPION) == version:
             raise Refused(f"version {version!r} of {name!r} is the champion and cannot be its own challenger.")
         client.set_registered_model_alias(name, CHALLENGER, version)
-        settle(client, name)
+        settle(registry)
 
 
-def make_champion(home: Home, name: str, version: str, expected_champion: str | None, *, waiting: bool = False) -> None:
+def make_champion(registry: Registry, version: str, expected_champion: str | None, *, waiting: bool = False) -> None:
     """Let the version score tweets, provided that the champion is still `expected_champion` (None: there is none).
 
     With `waiting`, for an approval, it must still be the challenger, too.
@@ -119,12 +119,13 @@ def make_champion(home: Home, name: str, version: str, expected_champion: str | 
         InputError: there is no such version.
         Refused: meanwhile another version has become champion, or this one was turned down, rolled back or waits no more.
     """
-    with _registry(home, name) as client:
-        record, known = get_version(client, name, version), aliases(client, name)
+    name = registry.name
+    with _alone(registry) as client:
+        record, known = registry.get_version(version), registry.aliases()
         current = known.get(CHAMPION)
         if current == version:
             return
-        if turned_down := turned_down_by(client, record):
+        if turned_down := turned_down_by(registry, record):
             raise Refused(f"version {version!r} of {name!r} was {turned_down} meanwhile.")
         if waiting and known.get(CHALLENGER) != version:
             raise Refused(f"version {version!r} of {name!r} does not wait for approval any more.")
@@ -133,33 +134,34 @@ def make_champion(home: Home, name: str, version: str, expected_champion: str | 
                 f"the champion of {name!r} is {_named(current)}, and the evidence for version {version!r} met "
                 f"{_named(expected_champion)}. Evaluate the version again, then promote."
             )
-        _finish_rollback(client, name, current)
+        _finish_rollback(registry, current)
         client.set_model_version_tag(name, version, _REPLACES, current or "")
         client.set_registered_model_alias(name, CHAMPION, version)
-        settle(client, name)
+        settle(registry)
 
 
-def turned_down_by(client: "MlflowClient", record: "ModelVersion") -> str | None:
+def turned_down_by(registry: Registry, record: "ModelVersion") -> str | None:
     """How people turned the version down, in words that follow "was"; None if they did not."""
-    begun = client.get_registered_model(record.name).tags.get(_ROLLBACK, "").split()
+    begun = registry.client.get_registered_model(record.name).tags.get(_ROLLBACK, "").split()
     # a rollback that was killed before it tagged the version counts as done once its alias has moved
-    if begun[:1] == [str(record.version)] and aliases(client, record.name).get(CHAMPION) == begun[-1]:
+    if begun[:1] == [str(record.version)] and registry.aliases().get(CHAMPION) == begun[-1]:
         return "rolled back"
     if record.tags.get("rolled_back") == "true":
         return "rolled back"
     return "rejected" if record.tags.get("approval") == "rejected" else None
 
 
-def stand_down(home: Home, name: str, version: str, to: Literal["Candidate", "Archived"] = ARCHIVED) -> None:
+def stand_down(registry: Registry, version: str, to: Literal["Candidate", "Archived"] = ARCHIVED) -> None:
     """Archive a version, or let it be a candidate again; if it waits as challenger it no longer does.
 
     Raises:
         InputError: there is no such version.
         Refused: the version is the champion.
     """
-    with _registry(home, name) as client:
-        get_version(client, name, version)
-        known = aliases(client, name)
+    name = registry.name
+    with _alone(registry) as client:
+        registry.get_version(version)
+        known = registry.aliases()
         if known.get(CHAMPION) == version:
             raise Refused(f"version {version!r} of {name!r} is the champion. Use `finsent rollback` to replace it.")
         # the tag first: while the alias is there, the next operation takes the tag back and can do all of it again
@@ -168,7 +170,7 @@ def stand_down(home: Home, name: str, version: str, to: Literal["Candidate", "Ar
             client.delete_registered_model_alias(name, CHALLENGER)
 
 
-def rollback(home: Home, name: str, planned: tuple[str, str] | None = None) -> tuple[str, str]:
+def rollback(registry: Registry, planned: tuple[str, str] | None = None) -> tuple[str, str]:
     """Give the alias back to the version that the champion replaced; returns (from, to).
 
     With `planned`, what `rollback_plan` said, only if that is still so.
@@ -180,33 +182,36 @@ def rollback(home: Home, name: str, planned: tuple[str, str] | None = None) -> t
         NoChampionError: nothing to roll back.
         Refused: the champion replaced no version, that one is deleted, or the champion changed since it was planned.
     """
-    with _registry(home, name) as client:
-        current, target = _rollback_plan(client, name)
+    name = registry.name
+    with _alone(registry) as client:
+        current, target = _rollback_plan(registry)
         if planned is not None and planned != (current, target):
             raise Refused(f"the champion of {name!r} changed meanwhile: {planned[0]} before, {current} now. Decide again.")
         client.set_registered_model_tag(name, _ROLLBACK, f"{current} {target}")
         client.set_registered_model_alias(name, CHAMPION, target)
-        settle(client, name)
-        _finish_rollback(client, name, target)
+        settle(registry)
+        _finish_rollback(registry, target)
         return current, target
 
 
-def _finish_rollback(client: "MlflowClient", name: str, champion: str | None) -> None:
+def _finish_rollback(registry: Registry, champion: str | None) -> None:
     """Tag the version that was rolled back from, where the alias has moved and that is left to do."""
+    client, name = registry.client, registry.name
     begun = client.get_registered_model(name).tags.get(_ROLLBACK, "").split()
     if len(begun) == 2 and champion == begun[1]:
         client.set_model_version_tag(name, begun[0], "rolled_back", "true")
         client.delete_registered_model_tag(name, _ROLLBACK)
 
 
-def rollback_plan(home: Home, name: str) -> tuple[str, str]:
+def rollback_plan(registry: Registry) -> tuple[str, str]:
     """What `rollback` would do, as (from, to); raises as it would."""
-    with _registry(home, name) as client:
-        return _rollback_plan(client, name)
+    with _alone(registry):
+        return _rollback_plan(registry)
 
 
-def _rollback_plan(client: "MlflowClient", name: str) -> tuple[str, str]:
-    known = aliases(client, name)
+def _rollback_plan(registry: Registry) -> tuple[str, str]:
+    client, name = registry.client, registry.name
+    known = registry.aliases()
     current = known.get(CHAMPION)
     if current is None:
         raise NoChampionError(f"{name!r} has no champion to roll back from.")
@@ -219,12 +224,13 @@ def _rollback_plan(client: "MlflowClient", name: str) -> tuple[str, str]:
     return current, target
 
 
-def settle(client: "MlflowClient", name: str) -> None:
+def settle(registry: Registry) -> None:
     """Bring `previous`, `challenger` and the stage tags in line with the champion; changes nothing where they are."""
-    known = aliases(client, name)
+    client, name = registry.client, registry.name
+    known = registry.aliases()
     champion = known.get(CHAMPION)
     if champion is not None:
-        previous = _replaced_by(client, name, champion)
+        previous = _replaced_by(registry, champion)
         if previous is not None and known.get(PREVIOUS) != previous:
             client.set_registered_model_alias(name, PREVIOUS, previous)
         if previous is None and PREVIOUS in known:
@@ -248,7 +254,8 @@ def _archive(client: "MlflowClient", version: "ModelVersion") -> None:
     client.set_model_version_tag(version.name, str(version.version), "stage", ARCHIVED)
 
 
-def _replaced_by(client: "MlflowClient", name: str, champion: str) -> str | None:
+def _replaced_by(registry: Registry, champion: str) -> str | None:
+    client, name = registry.client, registry.name
     from mlflow.exceptions import MlflowException
 
     version = client.get_model_version(name, champion).tags.get(_REPLACES)

@@ -11,7 +11,7 @@ from finsent.config import Config
 from finsent.errors import Refused
 from finsent.home import Home
 from finsent.registry import ledger, ledger_copy
-from finsent.registry.versions import set_tags
+from finsent.registry.client import Registry
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -32,7 +32,7 @@ def record(config: Config, home: Home, client: "MlflowClient", version: str, ent
     ledger.verify(home.ledger, allow_unfinished=True)
     require_agreement(config, client, home.ledger)
     written = ledger.append(home.ledger, {"model": config.registered_model, "version": version, **entry})
-    set_tags(client, config.registered_model, version, {LEDGER_ENTRY: f"{written['seq']} {written['hash']}"})
+    Registry(home, config.registered_model).set_tags(version, {LEDGER_ENTRY: f"{written['seq']} {written['hash']}"})
     ledger_copy.export_copy(config, home, client)
     return written
 

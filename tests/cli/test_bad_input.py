@@ -9,6 +9,7 @@ import pytest
 
 from finsent.data import tables
 from finsent.home import Home
+from finsent.registry.client import Registry
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Finsent, Said
@@ -145,12 +146,11 @@ def test_nothing_waits_for_approval(finsent: "Finsent", mlflow_home: Home) -> No
 
 
 def test_the_base_model_cannot_be_reached(finsent: "Finsent", served: "Served") -> None:
-    from finsent.registry.versions import latest_version
 
-    before = latest_version(served.home, "finsent")
+    before = Registry(served.home, "finsent").latest_version()
     arguments = ("--profile", "minilm", "--set", "model.name=owner/absent", "--home", served.home.root)
     assert_error(finsent("train", *arguments), 2, "base model 'owner/absent' cannot be reached", "model.name")
-    assert latest_version(served.home, "finsent") == before
+    assert Registry(served.home, "finsent").latest_version() == before
 
 
 @pytest.mark.parametrize("step", ["train", "evaluate", "promote", "score", "status", "predict up"])

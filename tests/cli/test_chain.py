@@ -9,6 +9,7 @@ import pytest
 from finsent.data import tables
 from finsent.model.manifest import verify
 from finsent.registry import ledger
+from finsent.registry.client import Registry
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Finsent
@@ -150,10 +151,9 @@ def test_a_plain_peft_adapter_is_taken_in(finsent: "Finsent", served: "Served", 
     )
     # the manifest of a plain adapter knows no temperature, so only the order of the classes must agree
     assert sorted(champion, key=champion.get) == sorted(taken, key=taken.get)
-    from finsent.registry.versions import adapter_path
 
     probe = json.loads(
-        (adapter_path(served.home, "finsent", imported["model_version"]) / "probe.json").read_text(encoding="utf-8")
+        (Registry(served.home, "finsent").adapter_path(imported["model_version"]) / "probe.json").read_text(encoding="utf-8")
     )
     assert len(probe["texts"]) == len(probe["logits"]) == 8
 

@@ -9,6 +9,7 @@ import pytest
 
 from finsent.home import Home, resolve_home
 from finsent.pipeline import approval, promote
+from finsent.steps.context import make_context
 from tests.pipeline.promotion import SIGNED, WITH_APPROVAL, Snapshot, evaluate_new, snapshot
 
 if TYPE_CHECKING:
@@ -27,11 +28,11 @@ def lived(tmp_path_factory: pytest.TempPathFactory, _mlflow_store: Path, make_ad
         ("3", {"champion": "1"}),
     ):
         evaluate_new(home, make_adapter(0), config=WITH_APPROVAL, **options)
-        if promote.promote(WITH_APPROVAL, home).decision == "pending_approval":
-            approval.approve(WITH_APPROVAL, home, version, *SIGNED)
-    promote.rollback(WITH_APPROVAL, home, "ada", "complaints since noon")
+        if promote.promote(make_context(WITH_APPROVAL, home)).decision == "pending_approval":
+            approval.approve(make_context(WITH_APPROVAL, home), version, *SIGNED)
+    promote.rollback(make_context(WITH_APPROVAL, home), "ada", "complaints since noon")
     evaluate_new(home, make_adapter(0), config=WITH_APPROVAL, champion="1")
-    promote.promote(WITH_APPROVAL, home)
+    promote.promote(make_context(WITH_APPROVAL, home))
     return snapshot(home, tmp_path_factory.mktemp("kept") / "home")
 
 

@@ -16,7 +16,8 @@ def test_left_empty_the_environment_decides(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("FINSENT_CONFIG", str(file))
     monkeypatch.setenv("FINSENT_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
-    config, home = FROM_ENVIRONMENT.load()
+    context = FROM_ENVIRONMENT.load()
+    config, home = context.config, context.workspace
     assert (config.profile, config.recipe.seed) == ("minilm", 5)
     assert (home.root, home.tracking_uri) == (tmp_path / "home", "http://mlflow:5000")
 
@@ -25,7 +26,8 @@ def test_values_win_over_the_environment(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("FINSENT_PROFILE", "minilm")
     monkeypatch.setenv("FINSENT_HOME", "/nowhere")
     setup = Setup(profile="nano", overrides=("recipe.seed=9",), home=str(tmp_path), tracking_uri="sqlite:////x.db")
-    config, home = setup.load()
+    context = setup.load()
+    config, home = context.config, context.workspace
     assert (config.profile, config.recipe.seed) == ("nano", 9)
     assert (home.root, home.tracking_uri) == (tmp_path, "sqlite:////x.db")
 

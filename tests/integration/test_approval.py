@@ -10,7 +10,9 @@ import pytest
 
 from finsent.home import Home
 from finsent.pipeline import approval, promote
-from finsent.registry import ledger, tracking, versions
+from finsent.registry import ledger, tracking
+from finsent.registry.client import Registry
+from finsent.steps.context import make_context
 from flows.parameters import Setup
 from tests.pipeline.promotion import WITH_APPROVAL, evaluate_new
 
@@ -30,10 +32,10 @@ def prefect() -> Iterator[None]:
 def waiting(mlflow_home: Home, make_adapter: Callable[[int], Path]) -> Home:
     """A home in which version 1 is champion and version 2 waits."""
     evaluate_new(mlflow_home, make_adapter(0), config=WITH_APPROVAL)
-    promote.promote(WITH_APPROVAL, mlflow_home)
-    approval.approve(WITH_APPROVAL, mlflow_home, "1", "ada", "the first")
+    promote.promote(make_context(WITH_APPROVAL, mlflow_home))
+    approval.approve(make_context(WITH_APPROVAL, mlflow_home), "1", "ada", "the first")
     evaluate_new(mlflow_home, make_adapter(0), champion="1", config=WITH_APPROVAL)
-    assert promote.promote(WITH_APPROVAL, mlflow_home).decision == "pending_approval"
+    assert promote.promote(make_context(WITH_APPROVAL, mlflow_home)).decision == "pending_approval"
     return mlflow_home
 
 
@@ -106,7 +108,7 @@ def test_a_suspended_run_shows_a_form_and_approves(waiting: Home) -> None:
     resume(run_id, verdict="approve", who="dana", why="read the report")
     state = execute(run_id)
     assert (state.type.value, state.name) == ("COMPLETED", "Promoted")
-    assert versions.champion(waiting, "finsent") == "2"
+    assert Registry(waiting, "finsent").champion() == "2"
     last = ledger.read(waiting.ledger)[-1]
     assert (last["action"], last["who"], last["why"]) == ("approve", "dana", "read the report")
 
@@ -118,21 +120,21 @@ def test_a_suspended_run_rejects(waiting: Home) -> None:
     state = execute(run_id)
     assert (state.type.value, state.name) == ("COMPLETED", "Refused")
     assert "Rejected by dana: misreads negations" in state.message
-    assert versions.champion(waiting, "finsent") == "1"
+    assert Registry(waiting, "finsent").champion() == "1"
     assert tracking.connect(waiting).get_model_version("finsent", "2").tags["approval"] == "rejected"
 
 
 def test_a_run_whose_version_was_decided_meanwhile_ends_and_says_so(waiting: Home) -> None:
     run_id = start(waiting, "2")
     execute(run_id)
-    approval.reject(WITH_APPROVAL, waiting, "2", "ada", "by command")
+    approval.reject(make_context(WITH_APPROVAL, waiting), "2", "ada", "by command")
     entries = len(ledger.read(waiting.ledger))
     resume(run_id, verdict="approve", who="dana", why="too late")
     state = execute(run_id)
     assert (state.type.value, state.name) == ("COMPLETED", "Decided already")
     assert "Version 2 of 'finsent' was rejected" in state.message
     assert "by ada: by command" in state.message
-    assert versions.champion(waiting, "finsent") == "1"
+    assert Registry(waiting, "finsent").champion() == "1"
     assert len(ledger.read(waiting.ledger)) == entries
 
 
@@ -141,4 +143,4 @@ def test_a_form_without_a_reason_is_not_taken(waiting: Home) -> None:
     execute(run_id)
     with pytest.raises(RuntimeError, match="field 'why'"):
         resume(run_id, verdict="approve", who="dana", why="")
-    assert versions.champion(waiting, "finsent") == "1"
+    assert Registry(waiting, "finsent").champion() == "1"

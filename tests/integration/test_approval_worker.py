@@ -12,7 +12,9 @@ import pytest
 
 from finsent.home import Home
 from finsent.pipeline import approval, promote
-from finsent.registry import ledger, versions
+from finsent.registry import ledger
+from finsent.registry.client import Registry
+from finsent.steps.context import make_context
 from tests.integration.test_prefect_server import Server, serving, wait_for
 from tests.pipeline.promotion import WITH_APPROVAL, evaluate_new
 
@@ -30,8 +32,8 @@ class Served:
 def served(mlflow_home: Home, make_adapter: Callable[[int], Path]) -> Iterator[Served]:
     """Version 1 is champion, version 2 has its evidence; a server and the worker that decides run as `finsent up` starts them."""
     evaluate_new(mlflow_home, make_adapter(0), config=WITH_APPROVAL)
-    promote.promote(WITH_APPROVAL, mlflow_home)
-    approval.approve(WITH_APPROVAL, mlflow_home, "1", "ada", "the first")
+    promote.promote(make_context(WITH_APPROVAL, mlflow_home))
+    approval.approve(make_context(WITH_APPROVAL, mlflow_home), "1", "ada", "the first")
     evaluate_new(mlflow_home, make_adapter(0), champion="1", config=WITH_APPROVAL)
     with serving(mlflow_home, "gpu") as server:
         yield Served(server, mlflow_home)
@@ -52,7 +54,7 @@ def test_the_gate_asks_through_the_server_and_the_form_promotes(served: Served) 
     waiting = wait_for("the form", lambda: newest(server, "approve", "PAUSED"))
     assert waiting["state_name"] == "Suspended"
     assert waiting["parameters"]["version"] == "2"
-    assert versions.champion(served.home, "finsent") == "1"
+    assert Registry(served.home, "finsent").champion() == "1"
 
     time.sleep(5)  # the process has left the worker by now: what goes on is a new one
     form = {"verdict": "approve", "who": "dana", "why": "read the report"}
@@ -60,7 +62,7 @@ def test_the_gate_asks_through_the_server_and_the_form_promotes(served: Served) 
     assert accepted["status"] == "ACCEPT", accepted
     decided = wait_for("the decision", lambda: newest(server, "approve", *ENDED))
     assert (decided["state_type"], decided["state_name"]) == ("COMPLETED", "Promoted"), decided["state"]["message"]
-    assert versions.champion(served.home, "finsent") == "2"
+    assert Registry(served.home, "finsent").champion() == "2"
     last = ledger.read(served.home.ledger)[-1]
     assert (last["action"], last["who"], last["why"]) == ("approve", "dana", "read the report")
     assert wait_for("scoring by the new champion", lambda: newest(server, "score", *ENDED))["state_type"] == "COMPLETED"

@@ -17,7 +17,8 @@ import yaml
 
 from finsent.errors import ServiceError
 from finsent.home import resolve_home
-from finsent.registry import stages, tracking, versions
+from finsent.registry import stages, tracking
+from finsent.registry.client import Registry, logged_model_id
 
 pytestmark = pytest.mark.integration
 
@@ -144,28 +145,29 @@ def test_server_lets_in_only_whom_it_knows_and_under_its_own_name(server, tmp_pa
 
 
 def test_a_version_goes_all_the_way_through_the_server(server_home, tiny_config, make_adapter, capfd):
-    client = tracking.connect(server_home)
+    registry = Registry(server_home, "finsent")
+    client = registry.client
     with tracking.start_run(tiny_config, server_home, kind="train") as run_id, tracking.log_series(client, run_id) as log:
         for step in range(600):
             log(step, {"loss": 1 / (step + 1)})
         ref = tracking.log_dataset(
             client, run_id, server_home, table="tweets", version=1, fingerprint="ab" * 16, context="training"
         )
-        version = versions.register(client, tiny_config, run_id=run_id, adapter=make_adapter(0))
-        versions.log_model_metrics(client, "finsent", version, {"accuracy": 0.7}, run_id=run_id, dataset=ref)
+        version = registry.register(make_adapter(0), run_id=run_id, profile="nano")
+        registry.log_model_metrics(version, {"accuracy": 0.7}, run_id=run_id, dataset=ref)
     run = client.get_run(run_id)
     assert run.info.artifact_uri.startswith("mlflow-artifacts:")
     assert (run.info.status, run.data.params["lora.r"]) == ("FINISHED", "16")
     assert len(client.get_metric_history(run_id, "loss")) == 600
-    model = client.get_logged_model(versions.logged_model_id(client.get_model_version("finsent", version)))
+    model = client.get_logged_model(logged_model_id(client.get_model_version("finsent", version)))
     assert [(metric.key, metric.dataset_digest) for metric in model.metrics] == [("accuracy", "ab" * 16)]
 
-    stages.make_challenger(server_home, "finsent", version)
-    stages.make_champion(server_home, "finsent", version, None)
-    assert versions.aliases(client, "finsent") == {"champion": version}
+    stages.make_challenger(registry, version)
+    stages.make_champion(registry, version, None)
+    assert registry.aliases() == {"champion": version}
     assert client.get_model_version("finsent", version).tags["stage"] == "Production"
 
-    folder = versions.adapter_path(server_home, "finsent", versions.require_champion(server_home, "finsent"))
+    folder = registry.adapter_path(registry.require_champion())
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
         path.name: path.read_bytes() for path in make_adapter(0).iterdir()
     }
@@ -179,22 +181,24 @@ def test_a_scorers_account_scores_and_cannot_promote(server, server_home, tiny_c
     from mlflow.exceptions import MlflowException
     from mlflow.server import get_app_client
 
-    client = tracking.connect(server_home)
+    registry = Registry(server_home, "finsent")
+    client = registry.client
     with tracking.start_run(tiny_config, server_home, kind="train") as run_id:
-        version = versions.register(client, tiny_config, run_id=run_id, adapter=make_adapter(1))
+        version = registry.register(make_adapter(1), run_id=run_id, profile="nano")
     users = get_app_client("basic-auth", server.url)
     users.create_user("scorer", "another password")
     experiment = client.get_experiment_by_name("finsent").experiment_id
     users.grant_user_permission("scorer", "experiment", experiment, "EDIT")
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "scorer")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "another password")
-    assert versions.adapter_path(server_home, "finsent", version).is_dir()
+    registry = Registry(server_home, "finsent")
+    assert registry.adapter_path(version).is_dir()
     with tracking.start_run(tiny_config, server_home, kind="score") as run_id:
         tracking.connect(server_home).log_metric(run_id, "rows_scored", 1)
-    before = versions.champion(server_home, "finsent")
+    before = registry.champion()
     with pytest.raises(MlflowException, match=r"403|Permission"):
-        stages.make_champion(server_home, "finsent", version, before)
-    assert versions.champion(server_home, "finsent") == before
+        stages.make_champion(registry, version, before)
+    assert registry.champion() == before
 
 
 def test_a_server_that_went_away_is_reported_within_seconds(server, server_home):

@@ -51,13 +51,14 @@ def llama_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def on_llama(llama_base: Path, mlflow_home: Home, build_adapter: Callable[[Home, Config, int], Path]) -> Callable[[str], OnLlama]:
     """`on_llama(name)`: register an adapter, made by the reference profile, on the base of that name (a folder or Hub id)."""
-    from finsent.registry import tracking, versions
+    from finsent.registry import tracking
+    from finsent.registry.client import Registry
 
     def register(name: str = str(llama_base)) -> OnLlama:
         config = load_config("llama-3.1-8b", overrides=[f"model.name={name}", "gate.bootstrap_resamples=100"])
         adapter = build_adapter(mlflow_home, config, 0)
         with tracking.start_run(config, mlflow_home, kind="train") as run_id:
-            version = versions.register(tracking.connect(mlflow_home), config, run_id=run_id, adapter=adapter)
+            version = Registry(mlflow_home, config.registered_model).register(adapter, run_id=run_id, profile=config.profile)
         return OnLlama(config, mlflow_home, version, adapter)
 
     return register

@@ -13,7 +13,8 @@ from finsent.evaluation.wording import FLOOR_NAMES
 from finsent.home import Home
 from finsent.labels import LABELS
 from finsent.pipeline.exhibit import record_evidence
-from finsent.registry import tracking, versions
+from finsent.registry import tracking
+from finsent.registry.client import Registry
 from finsent.registry.gate import rules_digest
 
 AUTOMATIC = load_config("nano", overrides=["gate.approval=automatic"])
@@ -86,7 +87,7 @@ def register(home: Home, adapter: Path) -> str:
     """Put the adapter into the registry as a training would; returns the version."""
     client = tracking.connect(home)
     run = client.create_run(tracking.experiment_id(client, home, AUTOMATIC.experiment))
-    return versions.register(client, AUTOMATIC, run_id=run.info.run_id, adapter=adapter)
+    return Registry(home, AUTOMATIC.registered_model).register(adapter, run_id=run.info.run_id, profile=AUTOMATIC.profile)
 
 
 def evidence_of(home: Home, version: str, **options: object) -> Evidence:

@@ -16,8 +16,10 @@ from finsent.home import resolve_home
 from finsent.model.manifest import MANIFEST, Manifest, sha256, write_manifest
 from finsent.pipeline import approval
 from finsent.pipeline.promote import promote
-from finsent.registry import ledger, tracking, versions
+from finsent.registry import ledger, tracking
+from finsent.registry.client import Registry, logged_model_id
 from finsent.registry.packaging import ADAPTER
+from finsent.steps.context import make_context
 from tests.pipeline.promotion import (
     AUTOMATIC,
     SIGNED,
@@ -38,7 +40,7 @@ def prepared(tmp_path_factory, _mlflow_store, make_adapter):
     home.root.mkdir()
     shutil.copyfile(_mlflow_store, home.root / "mlflow.db")
     evaluate_new(home, make_adapter(0))
-    assert promote(AUTOMATIC, home).decision == "promoted"
+    assert promote(make_context(AUTOMATIC, home)).decision == "promoted"
     evaluate_new(home, make_adapter(1), champion="1")
     return snapshot(home, tmp_path_factory.mktemp("kept") / "home")
 
@@ -52,7 +54,7 @@ def arena(prepared):
 def artifact(home, version):
     """The folder in which the artifact store keeps the version's adapter."""
     record = tracking.connect(home).get_model_version("finsent", version)
-    found = list(home.artifacts.glob(f"**/{versions.logged_model_id(record)}/artifacts/{ADAPTER}"))
+    found = list(home.artifacts.glob(f"**/{logged_model_id(record)}/artifacts/{ADAPTER}"))
     assert len(found) == 1
     return found[0]
 
@@ -67,10 +69,10 @@ def re_sign(home, version, **changes):
 
 def assert_refused(home, reason, rule=None, config=AUTOMATIC):
     """Promotion of version 2 is refused for the reason, on record, and the champion stays."""
-    result = promote(config, home, version="2")
+    result = promote(make_context(config, home), version="2")
     assert result.decision == "refused"
     assert [text for text in result.reasons if reason in text], result.reasons
-    assert result.champion_after == versions.champion(home, "finsent") == "1"
+    assert result.champion_after == Registry(home, "finsent").champion() == "1"
     assert [item.status for item in result.rules if item.name == rule] in ([], ["fail"], ["missing"])
     assert rule is None or rule in {item.name for item in result.rules}
     last = ledger.read(home.ledger)[-1]
@@ -79,7 +81,7 @@ def assert_refused(home, reason, rule=None, config=AUTOMATIC):
 
 
 def test_00_without_an_attack_version_2_is_promoted(arena):
-    assert promote(AUTOMATIC, arena, version="2").champion_after == "2"
+    assert promote(make_context(AUTOMATIC, arena), version="2").champion_after == "2"
 
 
 def test_01_flipped_byte_in_the_adapter(arena):
@@ -146,22 +148,22 @@ def test_07_stale_approval(arena, make_adapter, how):
         gate = config.gate.model_copy(update={"approval_expires_hours": 1e-4})
         config = config.model_copy(update={"gate": gate})
     take(arena, evidence_of(arena, "2", champion="1", config=config))
-    assert promote(config, arena, version="2").decision == "pending_approval"
+    assert promote(make_context(config, arena), version="2").decision == "pending_approval"
     if how == "another champion":
         evaluate_new(arena, make_adapter(0), champion="1")
-        promote(AUTOMATIC, arena, version="3")
+        promote(make_context(AUTOMATIC, arena), version="3")
         reason, champion, stage = "stale evidence: champion changed", "3", "Archived"
     else:
-        requested = approval.expires_at(config, arena, "2")
+        requested = approval.expires_at(make_context(config, arena), "2")
         _wait_until(requested)
         client = tracking.connect(arena)  # the registry's word on when is not asked for
         client.set_model_version_tag("finsent", "2", "approval_requested_at", "2099-01-01T00:00:00+00:00")
         reason, champion, stage = "The approval of version 2 comes too late", "1", "Candidate"
-    result = approval.approve(config, arena, "2", *SIGNED)
+    result = approval.approve(make_context(config, arena), "2", *SIGNED)
     assert result.decision == "refused"
     assert any(reason in text for text in result.reasons)
-    assert versions.aliases(tracking.connect(arena), "finsent").get("challenger") is None
-    assert versions.champion(arena, "finsent") == champion
+    assert Registry(arena, "finsent").aliases().get("challenger") is None
+    assert Registry(arena, "finsent").champion() == champion
     tags = tracking.connect(arena).get_model_version("finsent", "2").tags
     assert (tags["approval"], tags["stage"]) == ("void", stage)
     last = ledger.read(arena.ledger)[-1]
@@ -192,7 +194,7 @@ def test_09_two_promotions_at_once(arena, make_adapter, version):
         process.join(60)
         assert process.exitcode == 0
     results = [said.get() for _ in processes]
-    champion = versions.champion(arena, "finsent")
+    champion = Registry(arena, "finsent").champion()
     assert champion in {"2", version}
     if version == "2":  # the same one twice: it is the champion, and nobody is told anything else
         assert [result.decision for result in results] == ["promoted", "promoted"]
@@ -202,7 +204,7 @@ def test_09_two_promotions_at_once(arena, make_adapter, version):
         assert any("the champion of 'finsent' is" in text or "stale evidence" in text for text in loser.reasons)
     stages = {str(v.version): v.tags["stage"] for v in tracking.connect(arena).search_model_versions("name='finsent'")}
     assert [number for number, stage in stages.items() if stage == "Production"] == [champion]
-    assert versions.version_by_alias(arena, "finsent", "previous") == "1"
+    assert Registry(arena, "finsent").aliases().get("previous") == "1"
     assert ledger.verify(arena.ledger).length >= 6
 
 
@@ -218,7 +220,7 @@ def _promote_together(home, version, together, said):
             together.wait(30)
 
     module.record_decision = both_have_decided
-    said.put(module.promote(AUTOMATIC, home, version=version))
+    said.put(module.promote(make_context(AUTOMATIC, home), version=version))
     os._exit(0)  # what other tests of this process registered for its end is not this child's to run
 
 
@@ -252,8 +254,8 @@ def test_10_edited_ledger(arena, how):
         reason = "has another entry"
     before = arena.ledger.read_bytes()
     with pytest.raises(Refused, match=reason):
-        promote(AUTOMATIC, arena, version="2")
-    assert versions.champion(arena, "finsent") == "1"
+        promote(make_context(AUTOMATIC, arena), version="2")
+    assert Registry(arena, "finsent").champion() == "1"
     assert arena.ledger.read_bytes() == before
 
 
@@ -266,9 +268,9 @@ def test_evidence_changed_after_it_was_taken(arena):
 def test_evidence_that_nobody_took(arena, make_adapter):
     version = register(arena, make_adapter(0))
     leave(arena, version, evidence_of(arena, version, champion="1").model_dump_json())
-    result = promote(AUTOMATIC, arena, version=version)
+    result = promote(make_context(AUTOMATIC, arena), version=version)
     assert "is not on record in the ledger" in result.reasons[0]
-    assert versions.champion(arena, "finsent") == "1"
+    assert Registry(arena, "finsent").champion() == "1"
 
 
 def test_good_evidence_of_before_is_not_put_back_over_worse(arena):

@@ -15,6 +15,7 @@ from finsent.model.engine import predict_logits
 from finsent.model.manifest import verify
 from finsent.pipeline.exchange import PROBE_TEXTS, export_adapter
 from finsent.pipeline.predict import predict
+from finsent.steps.context import make_context
 
 if TYPE_CHECKING:
     from tests.pipeline.conftest import OnLlama
@@ -67,7 +68,7 @@ def run(code: str, folder: Path, texts: list[str]) -> tuple[list[str], np.ndarra
 
 
 def own(at: "OnLlama", texts: list[str]) -> tuple[list[str], np.ndarray]:
-    result = predict(at.config, at.home, texts, version=at.version)
+    result = predict(make_context(at.config, at.home), texts, version=at.version)
     return [row.label for row in result.predictions], predict_logits(load_adapter(at.adapter, at.home), texts)
 
 
@@ -81,7 +82,7 @@ def assert_same(theirs: tuple[list[str], np.ndarray], ours: tuple[list[str], np.
 @pytest.mark.long
 def test_the_exported_cards_code_gives_predicts_labels_and_logits(on_llama: Callable[..., Any], tmp_path: Path) -> None:
     at, folder = on_llama(), tmp_path / "exported"
-    export_adapter(at.config, at.home, folder, version=at.version)
+    export_adapter(make_context(at.config, at.home), folder, version=at.version)
     code = "\n".join(blocks((folder / "README.md").read_text(encoding="utf-8")))
     assert_same(run(code, folder, list(PROBE_TEXTS)), own(at, list(PROBE_TEXTS)))
 
@@ -90,7 +91,7 @@ def test_the_published_cards_code_gives_predicts_labels_and_logits(
     on_llama: Callable[..., Any], llama_base: Path, tmp_path: Path
 ) -> None:
     at, folder = on_llama(), tmp_path / "exported"
-    export_adapter(at.config, at.home, folder, version=at.version)
+    export_adapter(make_context(at.config, at.home), folder, version=at.version)
     inference = blocks((folder / "README.md").read_text(encoding="utf-8"))[1]
     loading = PUBLISHED.replace("meta-llama/Llama-3.1-8B-Instruct", str(llama_base)).replace("path/to/adapter", str(folder))
     assert_same(run(loading + inference, tmp_path, list(PROBE_TEXTS)), own(at, list(PROBE_TEXTS)))
@@ -102,7 +103,7 @@ def test_the_code_for_a_base_on_the_hub_runs_as_it_stands(
 ) -> None:
     commit = on_hub(llama_base, "tester/small-llama")
     at, folder = on_llama("tester/small-llama"), tmp_path / "exported"
-    exported = export_adapter(at.config, at.home, folder, version=at.version)
+    exported = export_adapter(make_context(at.config, at.home), folder, version=at.version)
     assert exported.base is None
     assert verify(folder).base_revision == commit
     card = (folder / "README.md").read_text(encoding="utf-8")
@@ -114,7 +115,7 @@ def test_the_code_for_a_base_on_the_hub_runs_as_it_stands(
 
 def test_the_card_tells_of_no_folder_but_in_the_code(on_llama: Callable[..., Any], llama_base: Path, tmp_path: Path) -> None:
     at, folder = on_llama(), tmp_path / "exported"
-    export_adapter(at.config, at.home, folder, version=at.version)
+    export_adapter(make_context(at.config, at.home), folder, version=at.version)
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "base_model:" not in card  # a path is no model of the Hub's
     assert card.count(str(llama_base.parent)) == 1

@@ -18,6 +18,7 @@ from finsent.pipeline.evaluate import evaluate
 from finsent.pipeline.ingest import ingest
 from finsent.pipeline.promote import promote
 from finsent.pipeline.train import train
+from finsent.steps.context import make_context
 
 pytestmark = pytest.mark.integration
 
@@ -33,9 +34,9 @@ def test_train_evaluate_and_refuse(quick: Config, mlflow_home: Home, tmp_path: P
     from finsent.registry.tracking import connect
 
     with pytest.raises(InputError, match="finsent ingest"):
-        train(quick, mlflow_home)
+        train(make_context(quick, mlflow_home))
     ingest(quick, mlflow_home, sample_sources(1))
-    trained = train(quick, mlflow_home)
+    trained = train(make_context(quick, mlflow_home))
     assert trained.model_version == "1"
     assert {"accuracy", "macro_f1"} == trained.validation.keys()
 
@@ -52,7 +53,7 @@ def test_train_evaluate_and_refuse(quick: Config, mlflow_home: Home, tmp_path: P
     assert len(client.get_metric_history(trained.run_id, "loss")) == trained.steps
     assert {item.dataset.name for item in run.inputs.dataset_inputs} == {"tweets-train", "tweets-validation"}
 
-    result = evaluate(quick, mlflow_home)
+    result = evaluate(make_context(quick, mlflow_home))
     evidence = result.evidence
     assert evidence.n_test == evidence.metrics["n"] > 500
     assert evidence.leaks == 0
@@ -66,13 +67,13 @@ def test_train_evaluate_and_refuse(quick: Config, mlflow_home: Home, tmp_path: P
         for name in ("evidence.json", "report.html", "model_card.html", "confusion.png", "predictions.parquet")
     } <= artifacts
 
-    decision = promote(quick, mlflow_home)
+    decision = promote(make_context(quick, mlflow_home))
     assert decision.decision == "refused"  # so small a model does not beat the TF-IDF floor, and is told so
     assert any("TF-IDF" in reason for reason in decision.reasons)
 
     labelled = tmp_path / "extra.csv"
     labelled.write_text("text,label\n$A to the moon,bullish\n$A to zero,bearish\nfed meets,neutral\n" * 3)
-    other = evaluate(quick, mlflow_home, data=Source(uri=str(labelled)))
+    other = evaluate(make_context(quick, mlflow_home), data=Source(uri=str(labelled)))
     assert other.evidence.n_test == 9
     assert other.evidence.leaks is None  # figures for the record, no evidence
     assert other.run_id != result.run_id
@@ -122,6 +123,6 @@ def test_a_tracking_server_that_is_down_is_said_before_training(quick: Config, m
     ingest(quick, mlflow_home, sample_sources(2))
     started = time.monotonic()
     with pytest.raises(ServiceError, match=r"127\.0\.0\.1:9"):
-        train(quick, replace(mlflow_home, tracking_uri="http://127.0.0.1:9"))
+        train(make_context(quick, replace(mlflow_home, tracking_uri="http://127.0.0.1:9")))
     assert time.monotonic() - started < 15
     assert not mlflow_home.runs.exists()

@@ -11,6 +11,7 @@ from finsent.pipeline.exchange import import_adapter
 from finsent.pipeline.ingest import ingest
 from finsent.pipeline.promote import promote
 from finsent.registry import tracking
+from finsent.steps.context import make_context
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch and transformers deprecate things of their own while loading
 
@@ -24,8 +25,10 @@ def quick(tiny_config):
 
 def test_an_imported_adapter_may_have_seen_the_test_rows_and_is_refused(mlflow_home, quick, make_adapter):
     ingest(quick, mlflow_home, sample_sources(1)[:1])
-    imported = import_adapter(quick, mlflow_home, make_adapter(0))  # its manifest names version 1 of another home's data
-    evidence = evaluate(quick, mlflow_home, version=imported.model_version).evidence
+    imported = import_adapter(
+        make_context(quick, mlflow_home), make_adapter(0)
+    )  # its manifest names version 1 of another home's data
+    evidence = evaluate(make_context(quick, mlflow_home), version=imported.model_version).evidence
     assert data_version(mlflow_home).leaks == 0
     assert evidence.leaks is None
     assert evidence.naive_split is None
@@ -33,24 +36,24 @@ def test_an_imported_adapter_may_have_seen_the_test_rows_and_is_refused(mlflow_h
     record = tracking.connect(mlflow_home).get_model_version("finsent", imported.model_version)
     assert UNKNOWN in record.description
     assert "None leaks" not in record.description
-    decision = promote(quick, mlflow_home, version=imported.model_version)
+    decision = promote(make_context(quick, mlflow_home), version=imported.model_version)
     assert decision.decision == "refused"
     assert any(UNKNOWN in reason for reason in decision.reasons)
 
 
 def test_scoring_a_file_says_how_much_of_it_is_in_the_training_split(mlflow_home, quick, make_adapter, tmp_path):
-    version = import_adapter(quick, mlflow_home, make_adapter(0)).model_version
+    version = import_adapter(make_context(quick, mlflow_home), make_adapter(0)).model_version
     path = tmp_path / "mixed.csv"
     path.write_text("text,label\nnobody has read this before,neutral\nnor has anybody read that,bullish\n", encoding="utf-8")
     source = Source(uri=str(path))
-    alone = evaluate(quick, mlflow_home, version=version, data=source)
+    alone = evaluate(make_context(quick, mlflow_home), version=version, data=source)
     assert alone.n_in_training is None
     ingest(quick, mlflow_home, sample_sources(1)[:1])
     seen, held_out = (load_split(mlflow_home, split).texts[0] for split in ("train", "test"))
     with path.open("a", encoding="utf-8") as file:
         file.write("a label that nobody knows,up\n")
         file.writelines(f'"{text.replace(chr(34), chr(34) * 2)}",bearish\n' for text in (seen, seen.upper(), held_out))
-    result = evaluate(quick, mlflow_home, version=version, data=source)
+    result = evaluate(make_context(quick, mlflow_home), version=version, data=source)
     assert (result.evidence.n_test, result.n_in_training, result.skipped) == (5, 2, {"unknown label": 1})
     said = reports.evaluation(result)
     assert f"5 rows of {path}, 2 of them in the training split" in said
@@ -62,7 +65,7 @@ def test_a_version_trained_here_says_what_a_naive_split_would_have_claimed(serve
     from finsent.pipeline.evaluate import EvaluationResult
     from finsent.pipeline.exhibit import stored_evidence
 
-    evidence = stored_evidence(served.home, "finsent", served.version)
+    evidence = stored_evidence(Registry(served.home, "finsent"), served.version)
     naive, leak = evidence.naive_split, data_version(served.home).naive_leak
     assert naive["leak"] == leak
     assert naive["n_training"] == 500

@@ -16,7 +16,8 @@ from finsent.model.engine import predict_logits
 from finsent.model.manifest import verify
 from finsent.pipeline.exchange import PROBE_TEXTS, export_adapter, import_adapter
 from finsent.registry import tracking
-from finsent.registry.versions import adapter_path
+from finsent.registry.client import Registry
+from finsent.steps.context import make_context
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch and transformers deprecate things of their own while loading
 
@@ -40,9 +41,9 @@ def test_a_published_adapter_comes_in_by_its_hub_id(
     base_commit = on_hub(llama_base, "tester/small-llama")
     at = on_llama("tester/small-llama")
     commit = on_hub(published(at.adapter, tmp_path / "published", "tester/small-llama"), "tester/adapter")
-    imported = import_adapter(at.config, at.home, given, labels=LABELS)
+    imported = import_adapter(make_context(at.config, at.home), given, labels=LABELS)
     assert imported.origin == f"tester/adapter@{commit}"
-    kept = adapter_path(at.home, "finsent", imported.model_version)
+    kept = Registry(at.home, "finsent").adapter_path(imported.model_version)
     manifest = verify(kept)
     assert (manifest.base_name, manifest.base_revision) == ("tester/small-llama", base_commit)
     assert not [path for path in kept.iterdir() if path.suffix == ".bin"]
@@ -56,12 +57,12 @@ def test_an_exported_adapter_comes_back_from_the_hub_with_its_manifest(
     on_llama: Callable[..., Any], on_hub: Callable[[Path, str], str], tmp_path: Path
 ) -> None:
     at, folder = on_llama(), tmp_path / "exported"
-    export_adapter(at.config, at.home, folder, version=at.version)
+    export_adapter(make_context(at.config, at.home), folder, version=at.version)
     before = verify(folder)
     (folder / ".gitattributes").write_text("*.safetensors filter=lfs")  # the Hub adds it to every repository
     commit = on_hub(folder, "tester/exported")
-    imported = import_adapter(at.config, at.home, "tester/exported", revision=commit)
-    assert verify(adapter_path(at.home, "finsent", imported.model_version)) == before
+    imported = import_adapter(make_context(at.config, at.home), "tester/exported", revision=commit)
+    assert verify(Registry(at.home, "finsent").adapter_path(imported.model_version)) == before
 
 
 def test_what_is_not_there_is_said_with_what_to_do(
@@ -75,9 +76,9 @@ def test_what_is_not_there_is_said_with_what_to_do(
         (str(at.adapter), "main", "revision 'main' is for adapters on the Hub"),
     ):
         with pytest.raises(InputError, match=said):
-            import_adapter(at.config, at.home, given, revision=revision, labels=LABELS)
+            import_adapter(make_context(at.config, at.home), given, revision=revision, labels=LABELS)
     on_hub(published(at.adapter, tmp_path / "published", "base"), "tester/adapter")
     with pytest.raises(InputError, match="cannot be reached"):  # offline, of that revision nothing is here
-        import_adapter(at.config, at.home, "tester/adapter", revision="v2", labels=LABELS)
+        import_adapter(make_context(at.config, at.home), "tester/adapter", revision="v2", labels=LABELS)
     with pytest.raises(InputError, match=r"state it, e\.g\. --labels"):
-        import_adapter(at.config, at.home, "tester/adapter")
+        import_adapter(make_context(at.config, at.home), "tester/adapter")

@@ -15,6 +15,7 @@ from finsent.labels import LABELS
 from finsent.pipeline.monitor import monitor
 from finsent.pipeline.retrain import retrain_decision
 from finsent.registry.tracking import connect
+from finsent.steps.context import make_context
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
 USUAL = (0.3, 0.45, 0.25)
@@ -86,11 +87,11 @@ def served(mlflow_home):
 
 def test_without_a_champion_there_is_nothing_to_monitor(mlflow_home):
     with pytest.raises(NoChampionError, match="has no champion yet"):
-        monitor(CONFIG, mlflow_home)
+        monitor(make_context(CONFIG, mlflow_home))
 
 
 def test_a_champion_that_has_scored_nothing_has_no_windows(served):
-    report = monitor(CONFIG, served)
+    report = monitor(make_context(CONFIG, served))
     assert (report.windows, report.drift, report.decision) == ((), {}, "skip")
     assert "No new labelled data" in report.reasons[0]
 
@@ -98,7 +99,7 @@ def test_a_champion_that_has_scored_nothing_has_no_windows(served):
 def test_batches_like_the_training_data_have_not_drifted(served):
     for day in range(3):
         add_batch(served, day)
-    report = monitor(CONFIG, served)
+    report = monitor(make_context(CONFIG, served))
     assert [window.run_id for window in report.windows] == ["run-0", "run-1", "run-2"]
     assert [window.rows for window in report.windows] == [800, 800, 800]
     assert not any(window.drifted for window in report.windows)
@@ -119,7 +120,7 @@ def test_batches_like_the_training_data_have_not_drifted(served):
 def test_each_feature_sees_its_own_drift(served, change, features):
     add_batch(served, 0)
     add_batch(served, 1, **change)
-    report = monitor(CONFIG, served)
+    report = monitor(make_context(CONFIG, served))
     assert [window.drifted for window in report.windows] == [False, True]
     assert {feature for feature, psi in report.drift.items() if psi > CONFIG.monitor.psi_threshold} == features
     assert all(report.windows[1].p_values[feature] < 0.01 for feature in features)
@@ -128,9 +129,9 @@ def test_each_feature_sees_its_own_drift(served, change, features):
 def test_drift_in_two_of_five_batches_and_a_new_label_call_for_retraining(served):
     for day in range(7):
         add_batch(served, day, mix=(0.8, 0.1, 0.1) if day in {0, 1, 4, 6} else USUAL)
-    assert monitor(CONFIG, served).decision == "skip"
+    assert monitor(make_context(CONFIG, served)).decision == "skip"
     add_labels(served, 1, "new-")
-    report = monitor(CONFIG, served)
+    report = monitor(make_context(CONFIG, served))
     assert [window.run_id for window in report.windows] == [f"run-{day}" for day in range(2, 7)]
     assert report.decision == "retrain"
     assert "batches drifted (2 call for retraining)" in report.reasons[0]
@@ -140,7 +141,7 @@ def test_batches_of_former_champions_are_left_alone(served):
     add_batch(served, 0, version="1", mix=(1.0, 0.0, 0.0))
     register(served, tables.version(served, "tweets"))
     add_batch(served, 1, version="2")
-    report = monitor(CONFIG, served)
+    report = monitor(make_context(CONFIG, served))
     assert report.model_version == "2"
     assert [window.run_id for window in report.windows] == ["run-1"]
     assert not report.windows[0].drifted
@@ -149,13 +150,13 @@ def test_batches_of_former_champions_are_left_alone(served):
 def test_test_rows_are_no_reference(served):
     register(served, add_labels(served, 4000, "test-", split="test", mix=(0.0, 0.0, 1.0)))
     add_batch(served, 0, version="2")
-    assert not monitor(CONFIG, served).windows[0].drifted
+    assert not monitor(make_context(CONFIG, served)).windows[0].drifted
 
 
 def test_the_reference_is_the_data_the_champion_saw_and_not_what_came_later(served):
     add_labels(served, 8000, "later-", mix=(0.0, 0.0, 1.0))
     add_batch(served, 0)
-    assert not monitor(CONFIG, served).windows[0].drifted
+    assert not monitor(make_context(CONFIG, served)).windows[0].drifted
 
 
 def test_texts_that_left_the_inbox_leave_the_length_out(served):
@@ -163,31 +164,31 @@ def test_texts_that_left_the_inbox_leave_the_length_out(served):
     gone = dataclasses.replace(served, tables_url=str(served.root / "elsewhere"))
     for name in ("predictions", "tweets"):
         tables.append(gone, name, tables.read(served, name))
-    assert set(monitor(CONFIG, gone).drift) == {"class_mix"}
+    assert set(monitor(make_context(CONFIG, gone)).drift) == {"class_mix"}
 
 
 def test_monitoring_writes_nothing(served):
     add_batch(served, 0)
     before = {name: tables.version(served, name) for name in ("tweets", "inbox", "predictions")}
-    report = monitor(CONFIG, served)
+    report = monitor(make_context(CONFIG, served))
     assert {name: tables.version(served, name) for name in before} == before
     assert json.loads(json.dumps(dataclasses.asdict(report), default=str))["model_version"] == "1"
 
 
 def test_new_labels_are_counted_since_the_latest_training(served):
-    assert "No new labelled data" in retrain_decision(CONFIG, served).reasons[0]
+    assert "No new labelled data" in retrain_decision(make_context(CONFIG, served)).reasons[0]
     version = add_labels(served, 600, "new-")
-    decision = retrain_decision(CONFIG, served)
+    decision = retrain_decision(make_context(CONFIG, served))
     assert decision.decision == "retrain"
     assert decision.reasons == ("600 newly labelled rows (500 call for retraining).",)
     register(served, version, champion=False)  # a challenger was trained on them, promoted or not
-    assert retrain_decision(CONFIG, served).decision == "skip"
+    assert retrain_decision(make_context(CONFIG, served)).decision == "skip"
 
 
 def test_cooldown_counts_from_the_latest_training(served):
     add_labels(served, 600, "new-")
     config = load_config(overrides=["monitor.cooldown_hours=24"])
-    decision = retrain_decision(config, served)
+    decision = retrain_decision(make_context(config, served))
     assert decision.decision == "skip"
     assert "Cooling down: trained 0.0 h ago" in decision.reasons[0]
 
@@ -196,12 +197,12 @@ def test_cooldown_counts_from_the_latest_training(served):
 def test_a_version_trained_on_data_unknown_here_has_seen_none_of_it(mlflow_home, noted):
     add_labels(mlflow_home, 700, "label-")
     register(mlflow_home, noted)
-    assert "700 newly labelled rows" in retrain_decision(CONFIG, mlflow_home).reasons[0]
+    assert "700 newly labelled rows" in retrain_decision(make_context(CONFIG, mlflow_home)).reasons[0]
     add_batch(mlflow_home, 0)
-    assert monitor(CONFIG, mlflow_home).drift == {}
+    assert monitor(make_context(CONFIG, mlflow_home)).drift == {}
 
 
 def test_without_any_version_the_first_labels_are_reason_enough(mlflow_home):
-    assert retrain_decision(CONFIG, mlflow_home, scheduled=True).decision == "skip"
+    assert retrain_decision(make_context(CONFIG, mlflow_home), scheduled=True).decision == "skip"
     add_labels(mlflow_home, 600, "label-")
-    assert retrain_decision(CONFIG, mlflow_home).decision == "retrain"
+    assert retrain_decision(make_context(CONFIG, mlflow_home)).decision == "retrain"

@@ -9,7 +9,9 @@ from finsent.config import load_config
 from finsent.errors import InputError, NoChampionError, Refused
 from finsent.pipeline import approval
 from finsent.pipeline import promote as pipeline
-from finsent.registry import ledger, ledger_copy, stages, tracking, versions, witness
+from finsent.registry import ledger, ledger_copy, stages, tracking, witness
+from finsent.registry.client import Registry
+from finsent.steps.context import make_context
 from tests.pipeline.promotion import AUTOMATIC, SIGNED, WITH_APPROVAL, evaluate_new, evidence, evidence_of, leave, register, take
 
 
@@ -47,10 +49,10 @@ def tags(home, version):
 
 def test_first_version_that_passes_becomes_champion(mlflow_home, evaluated):
     version = evaluated()
-    result = pipeline.promote(AUTOMATIC, mlflow_home)
+    result = pipeline.promote(make_context(AUTOMATIC, mlflow_home))
     assert (result.model_version, result.decision, result.champion_before, result.champion_after) == ("1", "promoted", None, "1")
     assert {rule.status for rule in result.rules} == {"pass"}
-    assert versions.champion(mlflow_home, "finsent") == version
+    assert Registry(mlflow_home, "finsent").champion() == version
     found = tags(mlflow_home, version)
     assert (found["gate"], found["stage"]) == ("passed", "Production")
     (entry,) = decisions(mlflow_home)
@@ -63,12 +65,12 @@ def test_first_version_that_passes_becomes_champion(mlflow_home, evaluated):
 
 def test_refusal_changes_nothing_and_is_written_down(mlflow_home, evaluated):
     evaluated()
-    pipeline.promote(AUTOMATIC, mlflow_home)
+    pipeline.promote(make_context(AUTOMATIC, mlflow_home))
     weak = evaluated(champion="1", accuracy=0.3)
-    result = pipeline.promote(AUTOMATIC, mlflow_home, version=weak)
+    result = pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=weak)
     assert (result.decision, result.champion_before, result.champion_after) == ("refused", "1", "1")
     assert any("Accuracy" in reason and "0.3" in reason for reason in result.reasons)
-    assert versions.aliases(tracking.connect(mlflow_home), "finsent") == {"champion": "1"}
+    assert Registry(mlflow_home, "finsent").aliases() == {"champion": "1"}
     assert (tags(mlflow_home, weak)["gate"], tags(mlflow_home, weak)["stage"]) == ("refused", "None")
     assert tags(mlflow_home, weak)["gate_reasons"] == " ".join(result.reasons)
     assert [entry["decision"] for entry in decisions(mlflow_home)] == ["promote", "refuse"]
@@ -85,22 +87,22 @@ def test_refusal_changes_nothing_and_is_written_down(mlflow_home, evaluated):
 )
 def test_without_usable_evidence_nothing_is_promoted(mlflow_home, evaluated, content, reason):
     version = evaluated(content=content)
-    result = pipeline.promote(AUTOMATIC, mlflow_home, version=version)
+    result = pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=version)
     assert result.decision == "refused"
     assert reason in result.reasons[0]
     assert result.rules[0].status == "missing"
-    assert versions.champion(mlflow_home, "finsent") is None
+    assert Registry(mlflow_home, "finsent").champion() is None
     assert decisions(mlflow_home)[0]["decision"] == "refuse"
 
 
 def test_evidence_against_another_champion_is_void(mlflow_home, evaluated):
     evaluated()
     late = evaluated(champion=None)  # evaluated before version 1 was promoted
-    pipeline.promote(AUTOMATIC, mlflow_home, version="1")
-    result = pipeline.promote(AUTOMATIC, mlflow_home, version=late)
+    pipeline.promote(make_context(AUTOMATIC, mlflow_home), version="1")
+    result = pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=late)
     assert result.decision == "refused"
     assert any("stale evidence" in reason for reason in result.reasons)
-    assert versions.champion(mlflow_home, "finsent") == "1"
+    assert Registry(mlflow_home, "finsent").champion() == "1"
 
 
 def test_promotion_that_comes_second_is_refused(mlflow_home, evaluated, monkeypatch):
@@ -113,7 +115,7 @@ def test_promotion_that_comes_second_is_refused(mlflow_home, evaluated, monkeypa
         real(home, name, version, expected, waiting=waiting)
 
     monkeypatch.setattr(stages, "make_champion", overtaken)
-    result = pipeline.promote(AUTOMATIC, mlflow_home, version="1")
+    result = pipeline.promote(make_context(AUTOMATIC, mlflow_home), version="1")
     assert (result.decision, result.champion_before, result.champion_after) == ("refused", None, "2")
     assert "the champion of 'finsent' is '2'" in result.reasons[0]
     assert [entry["decision"] for entry in decisions(mlflow_home)] == ["promote", "refuse"]
@@ -122,8 +124,8 @@ def test_promotion_that_comes_second_is_refused(mlflow_home, evaluated, monkeypa
 
 def test_champion_is_not_judged_again(mlflow_home, evaluated):
     evaluated()
-    pipeline.promote(AUTOMATIC, mlflow_home)
-    result = pipeline.promote(AUTOMATIC, mlflow_home)
+    pipeline.promote(make_context(AUTOMATIC, mlflow_home))
+    result = pipeline.promote(make_context(AUTOMATIC, mlflow_home))
     assert (result.decision, result.reasons) == ("promoted", ("Version 1 is the champion already.",))
     assert len(decisions(mlflow_home)) == 1
 
@@ -134,38 +136,38 @@ def test_killed_after_the_decision_and_run_again(mlflow_home, evaluated, monkeyp
     with monkeypatch.context() as dying:
         dying.setattr(stages, "make_champion", die)
         with pytest.raises(Killed):
-            pipeline.promote(AUTOMATIC, mlflow_home)
-    assert versions.champion(mlflow_home, "finsent") is None
-    assert pipeline.promote(AUTOMATIC, mlflow_home).decision == "promoted"
-    assert versions.champion(mlflow_home, "finsent") == version
+            pipeline.promote(make_context(AUTOMATIC, mlflow_home))
+    assert Registry(mlflow_home, "finsent").champion() is None
+    assert pipeline.promote(make_context(AUTOMATIC, mlflow_home)).decision == "promoted"
+    assert Registry(mlflow_home, "finsent").champion() == version
     assert [entry["decision"] for entry in decisions(mlflow_home)] == ["promote", "promote"]
 
 
 def test_approval_makes_the_challenger_champion(mlflow_home, evaluated):
     version = evaluated(config=WITH_APPROVAL)
-    waiting = pipeline.promote(WITH_APPROVAL, mlflow_home)
+    waiting = pipeline.promote(make_context(WITH_APPROVAL, mlflow_home))
     assert (waiting.decision, waiting.champion_after) == ("pending_approval", None)
-    assert versions.version_by_alias(mlflow_home, "finsent", "challenger") == version
+    assert Registry(mlflow_home, "finsent").aliases().get("challenger") == version
     assert (tags(mlflow_home, version)["approval"], tags(mlflow_home, version)["stage"]) == ("pending", "Staging")
 
-    result = approval.approve(WITH_APPROVAL, mlflow_home, None, *SIGNED)
+    result = approval.approve(make_context(WITH_APPROVAL, mlflow_home), None, *SIGNED)
     assert (result.decision, result.champion_after) == ("promoted", version)
     found = tags(mlflow_home, version)
     assert (found["approval"], found["approved_by"], found["stage"]) == ("approved", "dana", "Production")
     last = ledger.read(mlflow_home.ledger)[-1]
     assert (last["action"], last["who"], last["why"]) == ("approve", *SIGNED)
-    again = approval.approve(WITH_APPROVAL, mlflow_home, version, *SIGNED)
+    again = approval.approve(make_context(WITH_APPROVAL, mlflow_home), version, *SIGNED)
     assert again.reasons == ("Version 1 is the champion already.",)
 
 
 def test_approval_is_void_once_the_champion_changed(mlflow_home, evaluated):
     first, second = evaluated(config=WITH_APPROVAL), evaluated()
-    pipeline.promote(WITH_APPROVAL, mlflow_home, version=first)
-    pipeline.promote(AUTOMATIC, mlflow_home, version=second)
-    result = approval.approve(WITH_APPROVAL, mlflow_home, first, *SIGNED)
+    pipeline.promote(make_context(WITH_APPROVAL, mlflow_home), version=first)
+    pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=second)
+    result = approval.approve(make_context(WITH_APPROVAL, mlflow_home), first, *SIGNED)
     assert result.decision == "refused"
     assert any("stale evidence" in reason for reason in result.reasons)
-    assert versions.aliases(tracking.connect(mlflow_home), "finsent") == {"champion": second}
+    assert Registry(mlflow_home, "finsent").aliases() == {"champion": second}
     assert (tags(mlflow_home, first)["approval"], tags(mlflow_home, first)["stage"]) == ("void", "Archived")
     assert ledger.read(mlflow_home.ledger)[-1]["action"] == "approval void"
 
@@ -173,36 +175,36 @@ def test_approval_is_void_once_the_champion_changed(mlflow_home, evaluated):
 def test_approval_cut_short_can_be_given_again(mlflow_home, evaluated, monkeypatch):
 
     version = evaluated(config=WITH_APPROVAL)
-    pipeline.promote(WITH_APPROVAL, mlflow_home)
+    pipeline.promote(make_context(WITH_APPROVAL, mlflow_home))
     with monkeypatch.context() as dying:
         dying.setattr(stages, "make_champion", die)
         with pytest.raises(Killed):
-            approval.approve(WITH_APPROVAL, mlflow_home, version, *SIGNED)
-    assert versions.champion(mlflow_home, "finsent") is None
-    assert approval.approve(WITH_APPROVAL, mlflow_home, version, *SIGNED).decision == "promoted"
-    assert versions.champion(mlflow_home, "finsent") == version
+            approval.approve(make_context(WITH_APPROVAL, mlflow_home), version, *SIGNED)
+    assert Registry(mlflow_home, "finsent").champion() is None
+    assert approval.approve(make_context(WITH_APPROVAL, mlflow_home), version, *SIGNED).decision == "promoted"
+    assert Registry(mlflow_home, "finsent").champion() == version
 
 
 def test_rejected_version_does_not_come_back_by_itself(mlflow_home, evaluated):
     version = evaluated(config=WITH_APPROVAL)
-    pipeline.promote(WITH_APPROVAL, mlflow_home)
-    result = approval.reject(WITH_APPROVAL, mlflow_home, version, *SIGNED)
+    pipeline.promote(make_context(WITH_APPROVAL, mlflow_home))
+    result = approval.reject(make_context(WITH_APPROVAL, mlflow_home), version, *SIGNED)
     assert result.reasons == ("Rejected by dana: looked at the report",)
     assert tags(mlflow_home, version)["stage"] == "Archived"
-    again = pipeline.promote(WITH_APPROVAL, mlflow_home, version=version)
+    again = pipeline.promote(make_context(WITH_APPROVAL, mlflow_home), version=version)
     assert again.decision == "refused"
     assert "was rejected" in again.reasons[0]
     tracking.connect(mlflow_home).delete_model_version_tag("finsent", version, "approval")
-    assert pipeline.promote(WITH_APPROVAL, mlflow_home, version=version).decision == "pending_approval"
+    assert pipeline.promote(make_context(WITH_APPROVAL, mlflow_home), version=version).decision == "pending_approval"
 
 
 def test_what_a_person_decided_stays_on_the_page(mlflow_home, evaluated, monkeypatch):
     version = evaluated(config=WITH_APPROVAL)
-    pipeline.promote(WITH_APPROVAL, mlflow_home)
+    pipeline.promote(make_context(WITH_APPROVAL, mlflow_home))
     told = []
     monkeypatch.setattr("finsent.pipeline.publishing.publish_decision", lambda *given: told.append(given[2].heading))
-    approval.reject(WITH_APPROVAL, mlflow_home, version, *SIGNED)
-    assert pipeline.promote(WITH_APPROVAL, mlflow_home, version=version).decision == "refused"
+    approval.reject(make_context(WITH_APPROVAL, mlflow_home), version, *SIGNED)
+    assert pipeline.promote(make_context(WITH_APPROVAL, mlflow_home), version=version).decision == "refused"
     assert told == ["Version 1 was rejected by a person"]
     assert decisions(mlflow_home)[-1]["decision"] == "refuse", "on record all the same"
 
@@ -210,20 +212,20 @@ def test_what_a_person_decided_stays_on_the_page(mlflow_home, evaluated, monkeyp
 @pytest.mark.parametrize("decide", [approval.approve, approval.reject])
 def test_a_word_under_other_rules_is_not_taken_and_the_version_waits_on(mlflow_home, evaluated, decide):
     version = evaluated(config=WITH_APPROVAL)
-    pipeline.promote(WITH_APPROVAL, mlflow_home)
+    pipeline.promote(make_context(WITH_APPROVAL, mlflow_home))
     before = ledger.read(mlflow_home.ledger)
     other = load_config("nano", overrides=["gate.approval=required", "gate.max_flip_rate=0.5"])
     with pytest.raises(Refused, match=r"gate\.max_flip_rate 0\.2, now 0\.5\). It waits on"):
-        decide(other, mlflow_home, version, *SIGNED)
+        decide(make_context(other, mlflow_home), version, *SIGNED)
     assert ledger.read(mlflow_home.ledger) == before
-    assert versions.aliases(tracking.connect(mlflow_home), "finsent") == {"challenger": version}
-    assert approval.approve(WITH_APPROVAL, mlflow_home, version, *SIGNED).decision == "promoted"
+    assert Registry(mlflow_home, "finsent").aliases() == {"challenger": version}
+    assert approval.approve(make_context(WITH_APPROVAL, mlflow_home), version, *SIGNED).decision == "promoted"
 
 
 def test_rules_that_were_changed_after_the_look_are_named(mlflow_home, evaluated):
     evaluated()
     loose = load_config("nano", overrides=["gate.approval=automatic", "gate.alpha=0.2"])
-    refused = pipeline.promote(loose, mlflow_home)
+    refused = pipeline.promote(make_context(loose, mlflow_home))
     assert refused.decision == "refused"
     assert refused.reasons[0].endswith("Set differently: gate.alpha 0.05, now 0.2.")
 
@@ -231,39 +233,39 @@ def test_rules_that_were_changed_after_the_look_are_named(mlflow_home, evaluated
 @pytest.mark.parametrize("decide", [approval.approve, approval.reject])
 def test_only_what_waits_can_be_approved_or_rejected(mlflow_home, evaluated, decide):
     with pytest.raises(Refused, match=r"no version of 'finsent' waits"):
-        decide(WITH_APPROVAL, mlflow_home, None, *SIGNED)
+        decide(make_context(WITH_APPROVAL, mlflow_home), None, *SIGNED)
     version = evaluated(config=WITH_APPROVAL)
     with pytest.raises(Refused, match="does not wait for approval: none does"):
-        decide(WITH_APPROVAL, mlflow_home, version, *SIGNED)
+        decide(make_context(WITH_APPROVAL, mlflow_home), version, *SIGNED)
     with pytest.raises(InputError, match="no version '8'"):
-        decide(WITH_APPROVAL, mlflow_home, "8", *SIGNED)
+        decide(make_context(WITH_APPROVAL, mlflow_home), "8", *SIGNED)
     with pytest.raises(InputError, match="needs a name and a reason"):
-        decide(WITH_APPROVAL, mlflow_home, version, "dana", " ")
+        decide(make_context(WITH_APPROVAL, mlflow_home), version, "dana", " ")
     assert decisions(mlflow_home) == []
 
 
 def test_rollback_is_at_once_and_written_down(mlflow_home, evaluated):
     with pytest.raises(NoChampionError):
-        pipeline.rollback(AUTOMATIC, mlflow_home, *SIGNED)
+        pipeline.rollback(make_context(AUTOMATIC, mlflow_home), *SIGNED)
     evaluated()
-    pipeline.promote(AUTOMATIC, mlflow_home)
+    pipeline.promote(make_context(AUTOMATIC, mlflow_home))
     bad = evaluated(champion="1")
-    assert pipeline.promote(AUTOMATIC, mlflow_home).champion_after == bad
-    result = pipeline.rollback(AUTOMATIC, mlflow_home, *SIGNED)
+    assert pipeline.promote(make_context(AUTOMATIC, mlflow_home)).champion_after == bad
+    result = pipeline.rollback(make_context(AUTOMATIC, mlflow_home), *SIGNED)
     assert (result.model_version, result.champion_before, result.champion_after) == ("1", bad, "1")
     last = ledger.read(mlflow_home.ledger)[-1]
     assert (last["action"], last["from"], last["to"], last["who"]) == ("rollback", bad, "1", "dana")
-    again = pipeline.promote(AUTOMATIC, mlflow_home, version=bad)
+    again = pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=bad)
     assert "was rolled back" in again.reasons[0]
     with pytest.raises(Refused, match="nothing to roll back to"):
-        pipeline.rollback(AUTOMATIC, mlflow_home, *SIGNED)
+        pipeline.rollback(make_context(AUTOMATIC, mlflow_home), *SIGNED)
 
 
 def test_nothing_registered_is_said(mlflow_home):
     with pytest.raises(InputError, match="run `finsent train`"):
-        pipeline.promote(AUTOMATIC, mlflow_home)
+        pipeline.promote(make_context(AUTOMATIC, mlflow_home))
     with pytest.raises(InputError, match="has none yet"):
-        pipeline.promote(AUTOMATIC, mlflow_home, version="3")
+        pipeline.promote(make_context(AUTOMATIC, mlflow_home), version="3")
 
 
 def status_decisions(home):
@@ -272,114 +274,114 @@ def status_decisions(home):
 
 def test_a_ledger_whose_end_was_cut_off_gets_no_further_entry(mlflow_home, evaluated):
     evaluated()
-    pipeline.promote(AUTOMATIC, mlflow_home)
+    pipeline.promote(make_context(AUTOMATIC, mlflow_home))
     weak = evaluated(champion="1", accuracy=0.3)
-    pipeline.promote(AUTOMATIC, mlflow_home, version=weak)
+    pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=weak)
     assert status_decisions(mlflow_home)["agrees"] is True
     whole = mlflow_home.ledger.read_bytes()
     mlflow_home.ledger.write_bytes(b"".join(whole.splitlines(keepends=True)[:3]))
     assert ledger.verify(mlflow_home.ledger).length == 3  # its own chain does not tell
     with pytest.raises(Refused, match=r"line 4: it ends after 3 .*cut off.*knows entry 3, of (version 2|the copy)"):
-        pipeline.promote(AUTOMATIC, mlflow_home, version=weak)
+        pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=weak)
     assert "its end was cut off" in status_decisions(mlflow_home)["error"]
     assert len(ledger.read(mlflow_home.ledger)) == 3
     mlflow_home.ledger.write_bytes(whole)
-    assert pipeline.promote(AUTOMATIC, mlflow_home, version=weak).decision == "refused"
+    assert pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=weak).decision == "refused"
     assert ledger.verify(mlflow_home.ledger).length == 5
 
 
 def test_a_ledger_that_was_deleted_or_replaced_is_found(mlflow_home, evaluated):
     evaluated()
-    pipeline.promote(AUTOMATIC, mlflow_home)
+    pipeline.promote(make_context(AUTOMATIC, mlflow_home))
     better = evaluated(champion="1")
     mlflow_home.ledger.unlink()
     with pytest.raises(Refused, match="is empty or gone"):
-        pipeline.promote(AUTOMATIC, mlflow_home, version=better)
-    assert versions.champion(mlflow_home, "finsent") == "1"
+        pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=better)
+    assert Registry(mlflow_home, "finsent").champion() == "1"
     assert not mlflow_home.ledger.exists()
     assert "is empty or gone" in status_decisions(mlflow_home)["error"]
     ledger.append(mlflow_home.ledger, {"action": "gate", "version": "1", "decision": "promote", "reasons": ["forged"]})
     with pytest.raises(Refused, match=r"line [23]: it ends after 1 entries"):
-        pipeline.promote(AUTOMATIC, mlflow_home, version=better)
+        pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=better)
     client = tracking.connect(mlflow_home)  # and now as the message says
     for version in ("1", better):
         client.delete_model_version_tag("finsent", version, "ledger_entry")
     client.delete_run(ledger_copy.find_run(client, AUTOMATIC).info.run_id)
-    assert "not on record" in pipeline.promote(AUTOMATIC, mlflow_home, version=better).reasons[0]
+    assert "not on record" in pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=better).reasons[0]
     take(mlflow_home, evidence_of(mlflow_home, better, champion="1"))
-    assert pipeline.promote(AUTOMATIC, mlflow_home, version=better).decision == "promoted"
+    assert pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=better).decision == "promoted"
 
 
 def test_a_ledger_that_is_ahead_of_the_registry_is_in_order(mlflow_home, evaluated, monkeypatch):
 
     version = evaluated(config=WITH_APPROVAL)
-    pipeline.promote(WITH_APPROVAL, mlflow_home)
+    pipeline.promote(make_context(WITH_APPROVAL, mlflow_home))
     with monkeypatch.context() as dying:
         dying.setattr(witness, "set_tags", die)  # between ledger and tag
         with pytest.raises(Killed):
-            approval.approve(WITH_APPROVAL, mlflow_home, version, *SIGNED)
+            approval.approve(make_context(WITH_APPROVAL, mlflow_home), version, *SIGNED)
     assert len(ledger.read(mlflow_home.ledger)) == 3
     assert tags(mlflow_home, version)["ledger_entry"].startswith("1 ")
     assert status_decisions(mlflow_home)["agrees"] is True
-    assert approval.approve(WITH_APPROVAL, mlflow_home, version, *SIGNED).decision == "promoted"
+    assert approval.approve(make_context(WITH_APPROVAL, mlflow_home), version, *SIGNED).decision == "promoted"
 
 
 def test_a_tag_that_finsent_did_not_write_is_refused(mlflow_home, evaluated):
     version = evaluated()
     tracking.connect(mlflow_home).set_model_version_tag("finsent", version, "ledger_entry", "soon")
     with pytest.raises(Refused, match="'soon'"):
-        pipeline.promote(AUTOMATIC, mlflow_home)
+        pipeline.promote(make_context(AUTOMATIC, mlflow_home))
 
 
 def test_a_rejection_that_comes_between_an_approval_and_its_alias_stands(mlflow_home, evaluated, monkeypatch):
-    pipeline.promote(AUTOMATIC, mlflow_home, version=evaluated())
+    pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=evaluated())
     waits = evaluated(champion="1", config=WITH_APPROVAL)
-    pipeline.promote(WITH_APPROVAL, mlflow_home, version=waits)
+    pipeline.promote(make_context(WITH_APPROVAL, mlflow_home), version=waits)
     real = approval.crown
 
-    def rejected_first(config, home, case, **more):
+    def rejected_first(context, case, **more):
         monkeypatch.setattr(approval, "crown", real)
-        approval.reject(config, home, waits, "eve", "misreads negation")
-        return real(config, home, case, **more)
+        approval.reject(context, waits, "eve", "misreads negation")
+        return real(context, case, **more)
 
     monkeypatch.setattr(approval, "crown", rejected_first)
-    result = approval.approve(WITH_APPROVAL, mlflow_home, waits, *SIGNED)
+    result = approval.approve(make_context(WITH_APPROVAL, mlflow_home), waits, *SIGNED)
     assert result.decision == "refused"
     assert "was rejected meanwhile" in result.reasons[0]
-    assert versions.champion(mlflow_home, "finsent") == "1"
+    assert Registry(mlflow_home, "finsent").champion() == "1"
 
 
 def test_a_rollback_whose_page_cannot_be_written_is_done_once_when_repeated(mlflow_home, evaluated, monkeypatch):
     for before in (None, "1", "2"):
-        pipeline.promote(AUTOMATIC, mlflow_home, version=evaluated(champion=before))
+        pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=evaluated(champion=before))
     with monkeypatch.context() as away:
         away.setattr(pipeline, "_tell", die)
         with pytest.raises(Killed):
-            pipeline.rollback(AUTOMATIC, mlflow_home, *SIGNED)
-    assert pipeline.rollback(AUTOMATIC, mlflow_home, *SIGNED).champion_after == "2"
+            pipeline.rollback(make_context(AUTOMATIC, mlflow_home), *SIGNED)
+    assert pipeline.rollback(make_context(AUTOMATIC, mlflow_home), *SIGNED).champion_after == "2"
 
 
 def test_a_version_rolled_back_from_stays_out_although_its_tag_was_not_written(mlflow_home, evaluated, monkeypatch):
-    pipeline.promote(AUTOMATIC, mlflow_home, version=evaluated())
+    pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=evaluated())
     fallen = evaluated(champion="1")
-    pipeline.promote(AUTOMATIC, mlflow_home, version=fallen)
+    pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=fallen)
     with monkeypatch.context() as dying:
         dying.setattr(stages, "_finish_rollback", die)
         with pytest.raises(Killed):
-            pipeline.rollback(AUTOMATIC, mlflow_home, *SIGNED)
-    assert versions.champion(mlflow_home, "finsent") == "1"
+            pipeline.rollback(make_context(AUTOMATIC, mlflow_home), *SIGNED)
+    assert Registry(mlflow_home, "finsent").champion() == "1"
     assert "rolled_back" not in tags(mlflow_home, fallen)
-    result = pipeline.promote(AUTOMATIC, mlflow_home, version=fallen)
+    result = pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=fallen)
     assert result.decision == "refused"
     assert "was rolled back" in result.reasons[0]
 
 
 def test_rollback_goes_to_no_version_that_the_ledger_does_not_know_as_champion(mlflow_home, evaluated):
-    pipeline.promote(AUTOMATIC, mlflow_home, version=evaluated())
+    pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=evaluated())
     stranger = evaluated(champion="1")
-    pipeline.promote(AUTOMATIC, mlflow_home, version=evaluated(champion="1"))
+    pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=evaluated(champion="1"))
     tracking.connect(mlflow_home).set_model_version_tag("finsent", "3", "replaces", stranger)
-    result = pipeline.rollback(AUTOMATIC, mlflow_home, *SIGNED)
+    result = pipeline.rollback(make_context(AUTOMATIC, mlflow_home), *SIGNED)
     assert result.decision == "refused"
     assert f"does not know version {stranger} of 'finsent' as a champion" in result.reasons[0]
-    assert versions.champion(mlflow_home, "finsent") == "3"
+    assert Registry(mlflow_home, "finsent").champion() == "3"

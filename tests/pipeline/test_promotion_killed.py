@@ -18,7 +18,9 @@ from finsent.errors import Refused
 from finsent.home import resolve_home
 from finsent.pipeline import approval, promote
 from finsent.pipeline.history import verify_ledger
-from finsent.registry import ledger, stages, tracking, versions
+from finsent.registry import ledger, stages, tracking
+from finsent.registry.client import Registry
+from finsent.steps.context import make_context
 from tests.pipeline.promotion import AUTOMATIC, SIGNED, WITH_APPROVAL, evaluate_new, forget_connections, snapshot
 
 WRITES = (
@@ -38,11 +40,11 @@ WRITES = (
 """Methods of MLflow's client that change something, and that these operations use."""
 
 OPERATIONS = {
-    "promote": ("evaluated", lambda home: promote.promote(AUTOMATIC, home, version="2")),
-    "ask": ("evaluated", lambda home: promote.promote(WITH_APPROVAL, home, version="2")),
-    "approve": ("waiting", lambda home: approval.approve(WITH_APPROVAL, home, "2", *SIGNED)),
-    "reject": ("waiting", lambda home: approval.reject(WITH_APPROVAL, home, "2", *SIGNED)),
-    "rollback": ("promoted", lambda home: promote.rollback(AUTOMATIC, home, *SIGNED)),
+    "promote": ("evaluated", lambda home: promote.promote(make_context(AUTOMATIC, home), version="2")),
+    "ask": ("evaluated", lambda home: promote.promote(make_context(WITH_APPROVAL, home), version="2")),
+    "approve": ("waiting", lambda home: approval.approve(make_context(WITH_APPROVAL, home), "2", *SIGNED)),
+    "reject": ("waiting", lambda home: approval.reject(make_context(WITH_APPROVAL, home), "2", *SIGNED)),
+    "rollback": ("promoted", lambda home: promote.rollback(make_context(AUTOMATIC, home), *SIGNED)),
 }
 
 
@@ -55,10 +57,10 @@ def moments(tmp_path_factory, _mlflow_store, make_adapter):
         home.root.mkdir()
         shutil.copyfile(_mlflow_store, home.root / "mlflow.db")
         evaluate_new(home, make_adapter(0))
-        promote.promote(AUTOMATIC, home)
+        promote.promote(make_context(AUTOMATIC, home))
         evaluate_new(home, make_adapter(0), champion="1", config=config)
         found[f"{name}-kept"] = snapshot(home, tmp_path_factory.mktemp("kept") / "home")
-        promote.promote(config, home, version="2")
+        promote.promote(make_context(config, home), version="2")
         found["waiting" if config is WITH_APPROVAL else "promoted"] = snapshot(home, tmp_path_factory.mktemp("kept") / "home")
     return {"evaluated": found["evaluated-kept"], "asked": found["waiting-kept"], **found}
 
@@ -131,15 +133,15 @@ def state(home):
         str(version.version): {key: value for key, value in version.tags.items() if key not in passing}
         for version in client.search_model_versions("name='finsent'")
     }
-    return versions.aliases(client, "finsent"), tags, client.get_registered_model("finsent").tags
+    return Registry(home, "finsent").aliases(), tags, client.get_registered_model("finsent").tags
 
 
 def assert_legal(home, old, new):
     """One of the states that a registry may be in, once the next operation has looked at it."""
     found = champion_of(home)
     assert found in {old, new}
-    verify_ledger(AUTOMATIC, home)
-    stages.settle(tracking.connect(home), "finsent")
+    verify_ledger(make_context(AUTOMATIC, home))
+    stages.settle(Registry(home, "finsent"))
     aliases, tags, _ = state(home)
     assert aliases["champion"] == found
     assert [version for version, own in tags.items() if own["stage"] == "Production"] == [found]
@@ -182,7 +184,7 @@ def assert_recovers(moments, uninterrupted, name, place):
         assert state(home) == ended
     assert state(home) == ended, f"killed before write {place}, {made[place]}"
     assert champion_of(home) == new
-    verify_ledger(AUTOMATIC, home)
+    verify_ledger(make_context(AUTOMATIC, home))
 
 
 @pytest.mark.parametrize("name", OPERATIONS)

@@ -9,24 +9,26 @@ from filelock import FileLock
 from finsent.config import load_config
 from finsent.pipeline.score import score
 from finsent.registry import stages, tracking
+from finsent.registry.client import Registry
+from finsent.steps.context import make_context
 
 
 def test_a_run_that_waited_scores_with_the_champion_of_after_the_wait(mlflow_home, caplog):
     client = tracking.connect(mlflow_home)
     client.create_registered_model("finsent")
     first, second = (str(client.create_model_version("finsent", source="file:///nowhere").version) for _ in range(2))
-    stages.make_champion(mlflow_home, "finsent", first, None)
+    stages.make_champion(Registry(mlflow_home, "finsent"), first, None)
     reports = []
     lock = mlflow_home.lock("score")
     lock.parent.mkdir(parents=True, exist_ok=True)
-    waiting = threading.Thread(target=lambda: reports.append(score(load_config(), mlflow_home, progress=False)))
+    waiting = threading.Thread(target=lambda: reports.append(score(make_context(load_config(), mlflow_home), progress=False)))
     with caplog.at_level(logging.INFO, logger="finsent.pipeline.score"), FileLock(lock):
         waiting.start()
         deadline = time.monotonic() + 30
         while "waiting for it" not in caplog.text:
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        stages.make_champion(mlflow_home, "finsent", second, first)
+        stages.make_champion(Registry(mlflow_home, "finsent"), second, first)
     waiting.join(timeout=60)
     (report,) = reports
     assert report.model_version == second

@@ -8,8 +8,9 @@ from finsent.model.manifest import verify
 from finsent.pipeline.ingest import ingest
 from finsent.pipeline.predict import predict
 from finsent.pipeline.train import train
+from finsent.registry.client import Registry
 from finsent.registry.tracking import connect
-from finsent.registry.versions import adapter_path
+from finsent.steps.context import make_context
 
 TINY = [
     f"model.embedded.{item}"
@@ -24,12 +25,12 @@ def test_a_threshold_is_fitted_on_validation_rows_and_goes_with_the_version(mlfl
     overrides = [*TINY, "lora.r=4", "recipe.epochs=0.1", "evaluation.target_precision=0.2"]
     config = load_config("nano", overrides=overrides)
     ingest(config, mlflow_home, sample_sources(1)[:1])
-    trained = train(config, mlflow_home)
-    manifest = verify(adapter_path(mlflow_home, config.registered_model, trained.model_version))
+    trained = train(make_context(config, mlflow_home))
+    manifest = verify(Registry(mlflow_home, config.registered_model).adapter_path(trained.model_version))
     assert manifest.abstain_below == 0.0
     assert manifest.temperature == trained.temperature
     metrics = connect(mlflow_home).get_run(trained.run_id).data.metrics
     assert (metrics["abstain_below"], metrics["temperature"]) == (0.0, pytest.approx(manifest.temperature))
-    (answer,) = predict(config, mlflow_home, ["flat day"], version=trained.model_version).predictions
+    (answer,) = predict(make_context(config, mlflow_home), ["flat day"], version=trained.model_version).predictions
     assert answer.abstained is False
     assert "Below a confidence of 0.0000 it abstains." in (trained.adapter_dir / "README.md").read_text(encoding="utf-8")

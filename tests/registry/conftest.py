@@ -7,7 +7,8 @@ import pytest
 
 from finsent.config import Config
 from finsent.home import Home
-from finsent.registry import tracking, versions
+from finsent.registry import tracking
+from finsent.registry.client import Registry
 
 
 @pytest.fixture
@@ -15,9 +16,8 @@ def new_version(mlflow_home: Home, tiny_config: Config, make_adapter: Callable[[
     """`new_version(seed)`: register an adapter as a run of its own; returns the version."""
 
     def register(seed: int = 0) -> str:
-        client = tracking.connect(mlflow_home)
         with tracking.start_run(tiny_config, mlflow_home, kind="train") as run_id:
-            return versions.register(client, tiny_config, run_id=run_id, adapter=make_adapter(seed))
+            return Registry(mlflow_home, "finsent").register(make_adapter(seed), run_id=run_id, profile=tiny_config.profile)
 
     return register
 

@@ -11,16 +11,17 @@ import pytest
 
 from finsent.errors import Refused
 from finsent.model.manifest import verify, write_manifest
-from finsent.registry import roundtrip, tracking, versions
+from finsent.registry import roundtrip, tracking
+from finsent.registry.client import Registry
 
 
 def register(home, config, adapter):
     with tracking.start_run(config, home, kind="train") as run_id:
-        return versions.register(tracking.connect(home), config, run_id=run_id, adapter=adapter)
+        return Registry(home, config.registered_model).register(adapter, run_id=run_id, profile=config.profile)
 
 
 def prove(home, name, version):
-    with roundtrip.ready_to_prove(home, name, version) as run:
+    with roundtrip.ready_to_prove(Registry(home, name), version) as run:
         return run()
 
 
@@ -108,7 +109,7 @@ def test_probe_without_a_hash_of_the_head_proves_nothing(mlflow_home, tiny_confi
 
 def test_version_that_cannot_be_loaded_is_refused_with_the_reason(mlflow_home, tiny_config, make_adapter):
     version = register(mlflow_home, tiny_config, make_adapter(0))
-    versions.adapter_path(mlflow_home, "finsent", version)  # this home has a copy; the registry loses its own
+    Registry(mlflow_home, "finsent").adapter_path(version)  # this home has a copy; the registry loses its own
     shutil.rmtree(mlflow_home.artifacts)
     with pytest.raises(
         Refused, match=r"a new process cannot load it \(the adapter of version '1' of 'finsent' cannot be fetched"
@@ -120,7 +121,7 @@ def test_process_that_nobody_asks_ends_with_the_block(mlflow_home, monkeypatch):
     started = []
     popen = subprocess.Popen
     monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: started.append(popen(*a, **k)) or started[0])
-    with pytest.raises(MemoryError), roundtrip.ready_to_prove(mlflow_home, "finsent", "1"):
+    with pytest.raises(MemoryError), roundtrip.ready_to_prove(Registry(mlflow_home, "finsent"), "1"):
         raise MemoryError  # scoring failed meanwhile
     assert started[0].returncode is not None
 

@@ -6,14 +6,15 @@ import shutil
 import pytest
 
 from finsent.errors import ArtifactError, InputError, NoChampionError
-from finsent.model.manifest import verify
-from finsent.registry import tracking, versions
+from finsent.model.manifest import sha256, verify
+from finsent.registry import tracking
+from finsent.registry.client import logged_model_id
 
 
 def artifact_folder(home, name, version):
     """Where the local store keeps the version's files."""
     client = tracking.connect(home)
-    model = client.get_logged_model(versions.logged_model_id(client.get_model_version(name, version)))
+    model = client.get_logged_model(logged_model_id(client.get_model_version(name, version)))
     return home.artifacts.parent / model.artifact_location.removeprefix(f"{home.root.as_uri()}/")
 
 
@@ -40,63 +41,63 @@ def test_version_is_tagged_and_tied_to_its_run(mlflow_home, new_version):
     assert record.tags["run_id"] == record.run_id
     assert (record.tags["profile"], record.tags["base"], record.tags["data_version"]) == ("nano", "embedded", "1")
     (output,) = client.get_run(record.run_id).outputs.model_outputs
-    assert output.model_id == versions.logged_model_id(record)
+    assert output.model_id == logged_model_id(record)
     assert client.get_logged_model(output.model_id).status == "READY"
 
 
-def test_registering_again_gives_the_same_version(mlflow_home, tiny_config, make_adapter):
-    client = tracking.connect(mlflow_home)
+def test_registering_again_gives_the_same_version(mlflow_home, tiny_config, make_adapter, registry):
+    tracking.connect(mlflow_home)
     with tracking.start_run(tiny_config, mlflow_home, kind="train") as run_id:
-        first = versions.register(client, tiny_config, run_id=run_id, adapter=make_adapter(0))
-        again = versions.register(client, tiny_config, run_id=run_id, adapter=make_adapter(0))
-        other = versions.register(client, tiny_config, run_id=run_id, adapter=make_adapter(1))
+        first = registry.register(make_adapter(0), run_id=run_id, profile="nano")
+        again = registry.register(make_adapter(0), run_id=run_id, profile="nano")
+        other = registry.register(make_adapter(1), run_id=run_id, profile="nano")
     assert (first, again, other) == ("1", "1", "2")
-    assert versions.latest_version(mlflow_home, "finsent") == "2"
+    assert registry.latest_version() == "2"
 
 
-def test_damaged_adapter_is_not_registered(mlflow_home, tiny_config, make_adapter, tmp_path):
+def test_damaged_adapter_is_not_registered(mlflow_home, tiny_config, make_adapter, tmp_path, registry):
     folder = shutil.copytree(make_adapter(0), tmp_path / "adapter")
     (folder / "adapter_config.json").write_text("{}", encoding="utf-8")
-    client = tracking.connect(mlflow_home)
+    tracking.connect(mlflow_home)
     with (
         pytest.raises(ArtifactError, match="adapter_config"),
         tracking.start_run(tiny_config, mlflow_home, kind="train") as run_id,
     ):
-        versions.register(client, tiny_config, run_id=run_id, adapter=folder)
-    assert versions.champion(mlflow_home, "finsent") is None
+        registry.register(folder, run_id=run_id, profile="nano")
+    assert registry.champion() is None
     with pytest.raises(InputError, match="run `finsent train`"):
-        versions.latest_version(mlflow_home, "finsent")
+        registry.latest_version()
 
 
-def test_adapter_comes_back_byte_for_byte_and_once(mlflow_home, new_version, make_adapter):
+def test_adapter_comes_back_byte_for_byte_and_once(mlflow_home, new_version, make_adapter, registry):
     version = new_version()
-    folder = versions.adapter_path(mlflow_home, "finsent", version)
+    folder = registry.adapter_path(version)
     assert folder == mlflow_home.versions / "finsent-1"
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == {p.name: p.read_bytes() for p in make_adapter(0).iterdir()}
     shutil.rmtree(artifact_folder(mlflow_home, "finsent", version))
-    assert versions.adapter_path(mlflow_home, "finsent", version) == folder
+    assert registry.adapter_path(version) == folder
     assert [path.name for path in mlflow_home.versions.iterdir()] == ["finsent-1"]
 
 
-def test_changed_copy_in_the_home_is_refused(mlflow_home, new_version):
+def test_changed_copy_in_the_home_is_refused(new_version, registry):
     version = new_version()
-    weights = versions.adapter_path(mlflow_home, "finsent", version) / "adapter_model.safetensors"
+    weights = registry.adapter_path(version) / "adapter_model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
     with pytest.raises(ArtifactError, match=r"adapter_model\.safetensors"):
-        versions.adapter_path(mlflow_home, "finsent", version)
+        registry.adapter_path(version)
 
 
-def test_copy_of_another_registry_is_replaced(mlflow_home, new_version, make_adapter):
+def test_copy_of_another_registry_is_replaced(mlflow_home, new_version, make_adapter, registry):
     version = new_version(0)
     shutil.copytree(make_adapter(1), mlflow_home.versions / "finsent-1")
-    folder = versions.adapter_path(mlflow_home, "finsent", version)
+    folder = registry.adapter_path(version)
     assert verify(folder) == verify(make_adapter(0))
 
 
 @pytest.mark.parametrize("change", ["byte", "manifest too", "gone"])
-def test_changed_artifact_is_refused(mlflow_home, new_version, change):
+def test_changed_artifact_is_refused(mlflow_home, new_version, change, registry):
     version = new_version()
     adapter = artifact_folder(mlflow_home, "finsent", version) / "artifacts" / "adapter"
     if change == "gone":
@@ -106,35 +107,35 @@ def test_changed_artifact_is_refused(mlflow_home, new_version, change):
         probe.write_text(probe.read_text(encoding="utf-8") + " ", encoding="utf-8")
     if change == "manifest too":
         manifest = json.loads((adapter / "manifest.json").read_text(encoding="utf-8"))
-        manifest["files"]["probe.json"] = versions.sha256(probe)
+        manifest["files"]["probe.json"] = sha256(probe)
         (adapter / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
         assert verify(adapter)
     with pytest.raises(ArtifactError):
-        versions.adapter_path(mlflow_home, "finsent", version)
+        registry.adapter_path(version)
     assert not list(mlflow_home.versions.iterdir())
 
 
-def test_unknown_names_and_versions_say_what_there_is(mlflow_home, new_version):
+def test_unknown_names_and_versions_say_what_there_is(new_version, registry):
     with pytest.raises(NoChampionError, match="no champion yet: run `finsent promote`"):
-        versions.require_champion(mlflow_home, "finsent")
-    assert versions.version_by_alias(mlflow_home, "finsent", "challenger") is None
+        registry.require_champion()
+    assert registry.aliases().get("challenger") is None
     with pytest.raises(InputError, match="has none yet: run `finsent train`"):
-        versions.adapter_path(mlflow_home, "finsent", "1")
+        registry.adapter_path("1")
     new_version()
     for wrong in ("7", "seven", ""):
         with pytest.raises(InputError, match="Its versions: 1"):
-            versions.adapter_path(mlflow_home, "finsent", wrong)
+            registry.adapter_path(wrong)
 
 
-def test_metrics_land_on_model_run_and_dataset(mlflow_home, tiny_config, new_version):
+def test_metrics_land_on_model_run_and_dataset(mlflow_home, tiny_config, new_version, registry):
     version = new_version()
     client = tracking.connect(mlflow_home)
     with tracking.start_run(tiny_config, mlflow_home, kind="evaluate") as run_id:
         ref = tracking.log_dataset(
             client, run_id, mlflow_home, table="tweets", version=1, fingerprint="ab" * 16, context="test", split="test"
         )
-        versions.log_model_metrics(client, "finsent", version, {"accuracy": 0.75, "macro_f1": 0.5}, run_id=run_id, dataset=ref)
-    model = client.get_logged_model(versions.logged_model_id(client.get_model_version("finsent", version)))
+        registry.log_model_metrics(version, {"accuracy": 0.75, "macro_f1": 0.5}, run_id=run_id, dataset=ref)
+    model = client.get_logged_model(logged_model_id(client.get_model_version("finsent", version)))
     assert {m.key: (m.value, m.dataset_name, m.dataset_digest) for m in model.metrics} == {
         "accuracy": (0.75, "tweets-test", "ab" * 16),
         "macro_f1": (0.5, "tweets-test", "ab" * 16),

@@ -18,8 +18,10 @@ from finsent.home import Home, resolve_home
 from finsent.labels import LABELS
 from finsent.model.engine import probabilities
 from finsent.pipeline.score import score
-from finsent.registry import stages, tracking, versions
+from finsent.registry import stages, tracking
+from finsent.registry.client import Registry, logged_model_id
 from finsent.scoring import batch, due, sink
+from finsent.steps.context import make_context
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning"),  # transformers' own
@@ -45,8 +47,8 @@ def champion(mlflow_home, config, make_adapter):
 
 def crown(home: Home, config: Config, adapter, before: str | None) -> Home:
     with tracking.start_run(config, home, kind="train") as run_id:
-        version = versions.register(tracking.connect(home), config, run_id=run_id, adapter=adapter)
-    stages.make_champion(home, "finsent", version, before)
+        version = Registry(home, config.registered_model).register(adapter, run_id=run_id, profile=config.profile)
+    stages.make_champion(Registry(home, "finsent"), version, before)
     return home
 
 
@@ -64,7 +66,7 @@ def outcome(home: Home) -> list[dict]:
 
 def test_every_row_is_scored_once_and_a_second_run_scores_nothing(champion, config, make_adapter):
     fill(champion, [*TEXTS, *REPEATED, *BAD])
-    first = score(config, champion, progress=False)
+    first = score(make_context(config, champion), progress=False)
     assert (first.scored, first.skipped, first.quarantined, first.model_version) == (22, 0, 4, "1")
     assert sum(first.classes.values()) == 22
     rows = outcome(champion)
@@ -80,7 +82,7 @@ def test_every_row_is_scored_once_and_a_second_run_scores_nothing(champion, conf
     assert len({row["p_neutral"] for row in rows if row["id"] in {"t18", "t19", "t20", "t21"}}) == 1
     assert tables.version(champion, "predictions") == 5  # created, then 22 rows in chunks of 5
 
-    second = score(config, champion, progress=False)
+    second = score(make_context(config, champion), progress=False)
     assert (second.scored, second.skipped, second.quarantined, second.run_id) == (0, 22, 0, None)
     assert second.rows_per_second == 0
     assert tables.version(champion, "predictions") == 5
@@ -91,7 +93,7 @@ def test_every_row_is_scored_once_and_a_second_run_scores_nothing(champion, conf
 
 def test_the_run_is_in_mlflow_with_its_model(champion, config):
     fill(champion, [*TEXTS[:4], TEXTS[0], TEXTS[0]])
-    report = score(config, champion, progress=False)
+    report = score(make_context(config, champion), progress=False)
     client = tracking.connect(champion)
     run = client.get_run(report.run_id)
     assert (run.info.status, run.data.tags["kind"], run.data.tags["model_version"]) == ("FINISHED", "score", "1")
@@ -102,7 +104,7 @@ def test_the_run_is_in_mlflow_with_its_model(champion, config):
     assert run.data.params["precision"] in {"bf16", "fp32"}  # merged: as the processor multiplies
     assert sum(run.data.metrics[f"share_{label.lower()}"] for label in LABELS) == pytest.approx(1)
     (used,) = run.inputs.model_inputs
-    assert used.model_id == versions.logged_model_id(client.get_model_version("finsent", "1"))
+    assert used.model_id == logged_model_id(client.get_model_version("finsent", "1"))
     assert set(tables.read(champion, "predictions", columns=["run_id"])["run_id"].to_pylist()) == {report.run_id}
 
 
@@ -130,20 +132,20 @@ def test_a_version_draws_its_own_line_and_a_setting_overrides_it(mlflow_home, co
     write_manifest(cautious, verify(cautious).model_copy(update={"abstain_below": 1.0}))
     home = crown(mlflow_home, config, cautious, None)
     fill(home, TEXTS[:6])
-    assert score(config, home, progress=False).abstained == 6
-    assert all(row.abstained for row in predict(config, home, TEXTS[:2]).predictions)
+    assert score(make_context(config, home), progress=False).abstained == 6
+    assert all(row.abstained for row in predict(make_context(config, home), TEXTS[:2]).predictions)
     bold = config.model_copy(update={"scoring": config.scoring.model_copy(update={"abstain_below": 0.0})})
-    assert not any(row.abstained for row in predict(bold, home, TEXTS[:2]).predictions)
+    assert not any(row.abstained for row in predict(make_context(bold, home), TEXTS[:2]).predictions)
     fill(home, TEXTS[6:12], "later")
-    assert (found := score(bold, home, progress=False)).abstained == 0
+    assert (found := score(make_context(bold, home), progress=False)).abstained == 0
     assert (found.scored, found.skipped) == (6, 6)  # what was scored keeps the flag that it was given
 
 
 def test_a_new_champion_scores_everything_again_beside_the_old(champion, config, make_adapter):
     fill(champion, TEXTS)
-    score(config, champion, progress=False)
+    score(make_context(config, champion), progress=False)
     crown(champion, config, make_adapter(1), "1")
-    report = score(config, champion, progress=False)
+    report = score(make_context(config, champion), progress=False)
     assert (report.scored, report.skipped, report.model_version) == (len(TEXTS), 0, "2")
     versions_of = [(row["id"], row["model_version"]) for row in outcome(champion)]
     assert len(versions_of) == len(set(versions_of)) == 2 * len(TEXTS)
@@ -154,10 +156,10 @@ def test_several_devices_write_what_one_writes(champion, config, tmp_path):
     fill(champion, [*TEXTS, *REPEATED, *BAD])
     other = resolve_home({"FINSENT_HOME": str(tmp_path / "other")})
     shutil.copytree(champion.root, other.root)
-    versions.adapter_path(champion, "finsent", "1")
-    score(config, champion, progress=False)
+    Registry(champion, "finsent").adapter_path("1")
+    score(make_context(config, champion), progress=False)
     shutil.copytree(champion.versions, other.versions)
-    report = score(config, other, devices=("cpu", "cpu"), progress=False)
+    report = score(make_context(config, other), devices=("cpu", "cpu"), progress=False)
     assert (report.scored, report.quarantined) == (22, 4)
     assert outcome(other) == outcome(champion)
     assert tracking.connect(other).get_run(report.run_id).data.params["devices"] == "cpu, cpu"
@@ -166,9 +168,9 @@ def test_several_devices_write_what_one_writes(champion, config, tmp_path):
 def test_files_go_through_the_inbox(champion, config, tmp_path):
     path = tmp_path / "new.csv"
     path.write_text("id,text\na,$AAPL to the moon\nb,$TSLA will crash\nc,\na,$AAPL to the moon\n", encoding="utf-8")
-    report = score(config, champion, files=[path], progress=False)
+    report = score(make_context(config, champion), files=[path], progress=False)
     assert (report.received, report.scored, report.skipped, report.quarantined) == (2, 2, 0, 1)
-    again = score(config, champion, files=[path], progress=False)
+    again = score(make_context(config, champion), files=[path], progress=False)
     assert (report.known, again.known) == (1, 3)
     assert (again.received, again.scored, again.skipped) == (0, 0, 2)
 
@@ -177,13 +179,13 @@ def test_nothing_is_received_without_a_champion_or_from_a_wrong_file(mlflow_home
     path = tmp_path / "new.csv"
     path.write_text("text\nhello $AAPL\n", encoding="utf-8")
     with pytest.raises(NoChampionError, match="run `finsent promote`"):
-        score(config, mlflow_home, files=[path])
+        score(make_context(config, mlflow_home), files=[path])
     crown(mlflow_home, config, make_adapter(0), None)
     with pytest.raises(InputError):
-        score(config, mlflow_home, files=[tmp_path / "missing.csv"])
+        score(make_context(config, mlflow_home), files=[tmp_path / "missing.csv"])
     assert tables.version(mlflow_home, "inbox") is None
     assert tables.version(mlflow_home, "predictions") is None
-    empty = score(config, mlflow_home, progress=False)
+    empty = score(make_context(config, mlflow_home), progress=False)
     assert (empty.scored, empty.classes, empty.run_id) == (0, {}, None)
 
 
@@ -225,12 +227,12 @@ for argument in sys.argv[2:]:
 
 def test_kill_9_anywhere_and_run_again_gives_the_same_table(champion, config, tmp_path):
     fill(champion, [*TEXTS, *REPEATED, *BAD])
-    versions.adapter_path(champion, "finsent", "1")
+    Registry(champion, "finsent").adapter_path("1")
     points = ["before:1", "after:1", "before:3", "after:5"]
     homes = {point: tmp_path / point.replace(":", "-") for point in points}
     for root in homes.values():
         shutil.copytree(champion.root, root)
-    score(config, champion, progress=False)
+    score(make_context(config, champion), progress=False)
     whole = outcome(champion)
 
     settings = tmp_path / "config.json"
@@ -241,7 +243,7 @@ def test_kill_9_anywhere_and_run_again_gives_the_same_table(champion, config, tm
     for point, committed in zip(points, (0, 5, 10, 22), strict=True):
         home = resolve_home({"FINSENT_HOME": str(homes[point])})
         assert len(tables.read(home, "predictions")) == committed
-        report = score(config, home, progress=False)
+        report = score(make_context(config, home), progress=False)
         assert (report.skipped, report.scored) == (committed, 22 - committed)
         assert outcome(home) == whole  # equal to the last bit
         assert len(tables.read(home, "quarantine")) == len(BAD)
@@ -257,11 +259,11 @@ def test_two_runs_at_once_score_no_row_twice(champion, config, tmp_path, monkeyp
         if not reports and home is champion and after.number == 1:  # ours has committed one chunk
             reports.append(None)
             monkeypatch.setattr(sink, "write", real)
-            reports[0] = score(config, elsewhere, progress=False)
+            reports[0] = score(make_context(config, elsewhere), progress=False)
         return real(home, rows, application, after)
 
     monkeypatch.setattr(sink, "write", overtaken)
-    ours = score(config, champion, progress=False)
+    ours = score(make_context(config, champion), progress=False)
     (theirs,) = reports
     assert (ours.scored, theirs.scored, theirs.skipped) == (5, len(TEXTS) - 5, 5)
     ids = [row["id"] for row in outcome(champion)]

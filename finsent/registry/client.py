@@ -1,0 +1,257 @@
+"""`Registry`: one registered model in MLflow. Registers adapters, finds versions, fetches adapters back, tags versions."""
+
+import json
+import tempfile
+import time
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finsent.errors import ArtifactError, InputError, NoChampionError
+from finsent.home import Home
+from finsent.model.manifest import MANIFEST, sha256, verify
+from finsent.registry.packaging import ADAPTER, save_model_folder
+from finsent.registry.tracking import DatasetRef, connect
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+
+
+class Registry:
+    """The versions of one registered model, over one MLflow client.
+
+    Args:
+        workspace: Whose MLflow server or store is used, and where fetched adapters are cached.
+        name: Registered model.
+    """
+
+    def __init__(self, workspace: Home, name: str) -> None:
+        self.workspace = workspace
+        self.name = name
+
+    @cached_property
+    def client(self) -> "MlflowClient":
+        """The one client, connected at first use.
+
+        Raises:
+            ServiceError: the MLflow server does not answer or rejects the request.
+        """
+        return connect(self.workspace)
+
+    def aliases(self) -> dict[str, str]:
+        """Alias to version; empty if the model is not registered."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return {alias: str(version) for alias, version in self.client.get_registered_model(self.name).aliases.items()}
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return {}
+            raise
+
+    def champion(self) -> str | None:
+        """Version that scores tweets, if there is one."""
+        return self.aliases().get(CHAMPION)
+
+    def require_champion(self) -> str:
+        """Version that scores tweets.
+
+        Raises:
+            NoChampionError: no version was promoted yet.
+        """
+        version = self.champion()
+        if version is None:
+            raise NoChampionError(f"{self.name!r} has no champion yet: run `finsent promote`, after train and evaluate.")
+        return version
+
+    def find_latest(self) -> "ModelVersion | None":
+        """The registry's record of the newest version; None if nothing is registered under this name."""
+        newest = self.client.search_model_versions(f"name='{self.name}'", order_by=["version_number DESC"], max_results=1)
+        return newest[0] if newest else None
+
+    def latest_version(self) -> str:
+        """Newest version.
+
+        Raises:
+            InputError: nothing is registered under this name.
+        """
+        newest = self.find_latest()
+        if newest is None:
+            raise InputError(f"{self.name!r} has no version yet: run `finsent train`.")
+        return str(newest.version)
+
+    def resolve(self, given: str) -> str:
+        """Number of the version that `given` names: a number, or an alias such as `champion`.
+
+        Raises:
+            InputError: there is no such version and no such alias.
+        """
+        if given.isdecimal():
+            return str(self.get_version(given).version)
+        known = self.aliases()
+        if given not in known:
+            there = ", ".join(f"{alias} (version {version})" for alias, version in sorted(known.items())) or "none yet"
+            raise InputError(f"{given!r} is no version of {self.name!r} and no alias of one. Its aliases: {there}.")
+        return known[given]
+
+    def get_version(self, version: str) -> "ModelVersion":
+        """The registry's record of a version.
+
+        Raises:
+            InputError: there is no such version.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self.client.get_model_version(self.name, version)
+        except MlflowException as error:
+            if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+                raise
+            known = sorted(int(v.version) for v in self.client.search_model_versions(f"name='{self.name}'"))
+            there = f"Its versions: {', '.join(map(str, known))}." if known else "It has none yet: run `finsent train`."
+            raise InputError(f"{self.name!r} has no version {version!r}. {there}") from error
+
+    def set_tags(self, version: str, tags: Mapping[str, object]) -> None:
+        """Tag a version; what is not text becomes JSON."""
+        for key, value in tags.items():
+            text = value if isinstance(value, str) else json.dumps(value)
+            self.client.set_model_version_tag(self.name, version, key, text)
+
+    def register(self, adapter: Path, *, run_id: str, profile: str, tags: Mapping[str, str] | None = None) -> str:
+        """Log the adapter as a LoggedModel of the run and register it; returns the version.
+
+        Idempotent: the same adapter of the same run is registered once.
+
+        Raises:
+            ArtifactError: the adapter does not match its manifest.
+        """
+        manifest = verify(adapter)
+        digest = sha256(adapter / MANIFEST)
+        for known in self.client.search_model_versions(f"name='{self.name}' and run_id='{run_id}'"):
+            if known.tags.get("manifest_sha256") == digest:
+                return str(known.version)
+        facts = {
+            "profile": profile,
+            "base": manifest.base_name,
+            "quantization": manifest.quantization.kind,
+            "data_version": str(manifest.data_version),
+            "data_fingerprint": str(manifest.data_fingerprint),
+        }
+        model_id = self._log_model(adapter, run_id, facts)
+        self._ensure_registered_model()
+        created = self.client.create_model_version(
+            self.name,
+            source=f"models:/{model_id}",
+            run_id=run_id,
+            model_id=model_id,
+            tags={"stage": "None", "run_id": run_id, "manifest_sha256": digest, **facts, **(tags or {})},
+        )
+        return str(created.version)
+
+    def _log_model(self, adapter: Path, run_id: str, facts: dict[str, str]) -> str:
+        """Upload the adapter as a LoggedModel and make it an output of the run; returns the LoggedModel's id."""
+        from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+
+        experiment = self.client.get_run(run_id).info.experiment_id
+        model = self.client.create_logged_model(
+            experiment, name=self.name, source_run_id=run_id, tags=facts, model_type="text-classification"
+        )
+        try:
+            with tempfile.TemporaryDirectory(prefix="finsent-register-") as scratch:
+                folder = Path(scratch) / "model"
+                save_model_folder(adapter, folder, model_id=model.model_id, run_id=run_id, metadata=facts)
+                self.client.log_model_artifacts(model.model_id, str(folder))
+        except BaseException:
+            self.client.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
+            raise
+        self.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+        self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+        return str(model.model_id)
+
+    def _ensure_registered_model(self) -> None:
+        from mlflow.exceptions import MlflowException
+
+        about = "Financial-tweet sentiment: LoRA adapters, promoted on evidence."
+        try:
+            self.client.create_registered_model(self.name, description=about)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+    def adapter_path(self, version: str) -> Path:
+        """Folder of the version's adapter, fetched once into the workspace and verified at every call.
+
+        Raises:
+            InputError: there is no such version.
+            ArtifactError: what was fetched, or what is cached, is not what was registered.
+        """
+        record, cache = self.get_version(version), self.workspace.versions
+        folder = cache / f"{self.name}-{version}"
+        if folder.is_dir() and (folder / MANIFEST).is_file() and sha256(folder / MANIFEST) == record.tags.get("manifest_sha256"):
+            verify(folder)
+            return folder
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=cache) as scratch:
+            fetched = self.download_adapter(record, Path(scratch))
+            if folder.exists():  # of another registry, or half deleted: never what was asked for
+                folder.rename(Path(scratch) / "replaced")
+            try:
+                fetched.rename(folder)
+            except OSError:  # another process was first
+                if not folder.is_dir():
+                    raise
+        verify(folder)
+        return folder
+
+    def download_adapter(self, record: "ModelVersion", into: Path) -> Path:
+        """Fetch the version's adapter from the registry into `into`, and verify it against manifest and registry.
+
+        Raises:
+            ArtifactError: the artifact is gone, or not what was registered.
+            ServiceError: the MLflow server went away.
+        """
+        import mlflow.artifacts
+        from mlflow.exceptions import MlflowException
+
+        what = f"version {str(record.version)!r} of {record.name!r}"
+        try:
+            fetched = mlflow.artifacts.download_artifacts(
+                artifact_uri=f"models:/{record.name}/{record.version}/{ADAPTER}",
+                dst_path=str(into),
+                tracking_uri=self.workspace.tracking_uri,
+                registry_uri=self.workspace.tracking_uri,
+            )
+        except (MlflowException, OSError) as error:
+            connect(self.workspace)  # raises ServiceError where the server, not the artifact, is at fault
+            reason = " ".join(str(error).split())
+            raise ArtifactError(f"the adapter of {what} cannot be fetched ({reason}). Look at the artifact store.") from error
+        folder = Path(fetched)
+        if not (folder / MANIFEST).is_file() or sha256(folder / MANIFEST) != record.tags.get("manifest_sha256"):
+            raise ArtifactError(f"the manifest of {what} is not the one that was registered. Its artifact was changed. Refused.")
+        verify(folder)
+        return folder
+
+    def log_model_metrics(
+        self, version: str, metrics: Mapping[str, float], *, run_id: str, dataset: DatasetRef | None = None
+    ) -> None:
+        """Put metrics on the version's LoggedModel and on the run that measured them, linked to the dataset they are about."""
+        from mlflow.entities import Metric
+
+        model_id = logged_model_id(self.get_version(version))
+        named, digest = (dataset.name, dataset.digest) if dataset else (None, None)
+        now = int(time.time() * 1000)
+        entities = [
+            Metric(key, float(value), now, 0, model_id=model_id, dataset_name=named, dataset_digest=digest, run_id=run_id)
+            for key, value in metrics.items()
+        ]
+        for start in range(0, len(entities), 1000):
+            self.client.log_batch(run_id, metrics=entities[start : start + 1000])
+
+
+def logged_model_id(version: "ModelVersion") -> str:
+    """Id of the LoggedModel behind a version; MLflow mostly leaves `model_id` empty and keeps it in the source."""
+    return str(version.model_id or str(version.source).removeprefix("models:/"))

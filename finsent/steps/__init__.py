@@ -1,0 +1,1 @@
+"""One public entry point per pipeline step, called by `flows/` and `cli/` only."""
