@@ -1,25 +1,14 @@
 """What the retraining policy needs to know of registry, audit log and the table `tweets`."""
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
-
 from finsent.data import tables
 from finsent.home import Home
 from finsent.registry import audit_log
 from finsent.registry.client import Registry
 
-if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion
-
 TRAINING_DIGEST = "training_digest"
 """Version tag: digest of the settings and data that the version was trained with."""
 _DECISIONS = {"gate", "approve", "reject", "void", "rollback"}  # actions of audit log entries that decide on a version
-
-
-def newest_version(registry: Registry) -> "ModelVersion | None":
-    """The version registered last, whatever became of it; None before the first training."""
-    found = registry.client.search_model_versions(f"name='{registry.name}'", order_by=["version_number DESC"], max_results=1)
-    return found[0] if found else None
 
 
 def new_labels(registry: Registry, workspace: Home) -> int:
@@ -30,7 +19,7 @@ def new_labels(registry: Registry, workspace: Home) -> int:
     """
     import pyarrow.compute as pc
 
-    newest = newest_version(registry)
+    newest = registry.find_latest()
     since, current = data_version_tag(newest.tags) if newest else None, tables.version(workspace, "tweets")
     if current is None or since == current:
         return 0
@@ -43,7 +32,7 @@ def new_labels(registry: Registry, workspace: Home) -> int:
 
 def hours_since_training(registry: Registry) -> float | None:
     """Hours since the newest version was registered; None before the first."""
-    newest = newest_version(registry)
+    newest = registry.find_latest()
     if newest is None:
         return None
     return max(0.0, (datetime.now(UTC).timestamp() - newest.creation_timestamp / 1000) / 3600)
@@ -60,7 +49,7 @@ def undecided_version(registry: Registry, workspace: Home, digest: str, *, retra
 
     It is worth going on with if settings and data are still the same (`digest`), or if nothing calls for a newer training.
     """
-    newest = newest_version(registry)
+    newest = registry.find_latest()
     if newest is None or TRAINING_DIGEST not in newest.tags:  # none yet, or imported
         return None
     if newest.tags[TRAINING_DIGEST] != digest and retraining_is_due:

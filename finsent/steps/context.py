@@ -1,6 +1,7 @@
 """`Context`: the configuration, the workspace and the registry client that every step takes as its first argument."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from finsent.config import Config
 from finsent.home import Home
@@ -14,6 +15,8 @@ class Context:
     config: Config
     workspace: Home
     registry: Registry
+    run_tags: Mapping[str, str] = field(default_factory=dict)
+    """Tags of every MLflow run that a step opens, such as the Prefect flow run that it belongs to."""
 
 
 def make_context(config: Config, workspace: Home) -> Context:

@@ -181,7 +181,7 @@ def register(
     with hold_run_dir(folder, plan.digest), start_run(context.config, context.workspace, kind="train", resume=run_id):
         _log_outcome(context, run_id, trained, calibration)
         version = context.registry.register(
-            context.config, run_id=run_id, adapter=trained.adapter, tags={"training_digest": plan.digest, **(tags or {})}
+            trained.adapter, run_id=run_id, profile=plan.profile, tags={TRAINING_DIGEST: plan.digest, **(tags or {})}
         )
         mark_finished(folder, plan.digest)
     return TrainResult(
