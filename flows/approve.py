@@ -42,30 +42,11 @@ class ApprovalForm(RunInput):
     why: str = Field(min_length=1, description="What the decision rests on.")
 
 
-<<<<<<< HEAD
 @retrying_task("{verdict} version {version}")
 def decide_version(context: Context, version: str, verdict: str, who: str, why: str) -> PromotionResult:
     """Record the decision in the audit log and act on it."""
     decide = step.approve if verdict == Verdict.approve.value else step.reject
     return decide(context, version, who, why)
-=======
-@step()
-def decide_version(setup: Setup, version: str, verdict: str, who: str, why: str) -> PromotionResult:
-    """Record the decision and act on it; publish it, and tell the world of a promotion."""
-    from finsent.pipeline import approval
-
-    context = setup.load()
-    decide = approval.approve if verdict == Verdict.approve.value else approval.reject
-    result = decide(context, version, who, why)
-    create_markdown_artifact(
-        decision(result, context.registry.name),
-        key="gate-decision",
-        description=f"Version {result.model_version}: {result.decision}, {who}",
-    )
-    if result.decision == "promoted":
-        emit_promoted(context.registry.name, result.model_version, result.champion_before)
-    return result
->>>>>>> 70ecf57 (hand edits of registry)
 
 
 @flow(name="approve", flow_run_name="approve version {version}", log_prints=False)
@@ -78,7 +59,6 @@ def approve(
         version: Registered version; left out, whichever waits.
         settings: Configuration and home; left empty, the worker's environment decides.
     """
-<<<<<<< HEAD
     with resolved(settings) as context:
         request = step.get_approval_request(context, version)
         if request is None:
@@ -97,21 +77,3 @@ def approve(
         announce(request.model_name, result)
         show(show_decision, request.model_name, result, filled.who)
     return completed_state(result, result)
-=======
-    from finsent.pipeline.approval import question, verdict_in_words
-
-    context = setup.load()
-    asked = question(context, version)
-    if asked is None:
-        return Completed(name="Decided already", message=verdict_in_words(context, version))
-    page = links.version_page(context.workspace, asked.model_name, asked.version)
-    where = f"[Version {asked.version} in MLflow, with report and card]({page})" if page else links.how_to_open(context.workspace)
-    seconds = (asked.expires_at - datetime.now(UTC)).total_seconds() if asked.expires_at else 0.0
-    filled = suspend_flow_run(
-        wait_for_input=ApprovalForm.with_initial_data(description=f"{asked.text}\n\n{where}"),
-        timeout=max(int(seconds), _ATTENTION),
-        key=f"{KEY}-{asked.version}",  # a newer challenger is another question
-    )
-    result = decide_version(setup, asked.version, filled.verdict.value, filled.who, filled.why)
-    return concluded(result, result)
->>>>>>> 70ecf57 (hand edits of registry)

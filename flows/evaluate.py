@@ -23,7 +23,6 @@ def prepare_evaluation(context: Context, version: str | None) -> EvaluationPlan:
     """Settle on version, champion and test rows."""
     return step.prepare(context, version)
 
-<<<<<<< HEAD
 
 @retrying_task("score version {plan.version} on {plan.n_test} test rows")
 def score_version(context: Context, plan: EvaluationPlan) -> Any:
@@ -66,26 +65,15 @@ def publish_evaluation(
 @retrying_task("show evaluation of version {result.model_version}")
 def show_evaluation(context: Context, result: EvaluationResult) -> None:
     """Publish the scores beside the baseline's and the champion's, and the link to the version in MLflow."""
-=======
-    context = setup.load()
-    result = run(context, version=version)
->>>>>>> 70ecf57 (hand edits of registry)
     create_table_artifact(
         metrics_rows(result.evidence),
         key="metrics",
         description=f"Version {result.model_version}, {result.evidence.n_test} test rows",
     )
-<<<<<<< HEAD
     page = mlflow_urls.version_page(context.workspace, context.config.registered_model, result.model_version)
     if page:
         text = f"Version {result.model_version} of {context.config.registered_model}"
         create_link_artifact(page, link_text=text, key="mlflow-model")
-=======
-    page = links.version_page(context.workspace, context.registry.name, result.model_version)
-    if page:
-        create_link_artifact(page, link_text=f"Version {result.model_version} of {context.registry.name}", key="mlflow-model")
-    return result
->>>>>>> 70ecf57 (hand edits of registry)
 
 
 @flow(name="evaluate", flow_run_name="evaluate version {version}", log_prints=False)

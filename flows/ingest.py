@@ -16,8 +16,8 @@ def ingest_sources(setup: Setup, sources: tuple[Source, ...]) -> IngestReport:
     """Read, check, deduplicate, split and commit."""
     from finsent.pipeline.ingest import ingest as run
 
-    context = setup.load()
-    return run(context.config, context.workspace, sources)
+    config, home = setup.load()
+    return run(config, home, sources)
 
 
 @step()
@@ -25,11 +25,11 @@ def report_version(setup: Setup, report: IngestReport) -> None:
     """Write the page of a new version, log it to MLflow and show it here. A task of its own: MLflow may be away for a while."""
     from finsent.pipeline.data_report import report_ingestion
 
-    context = setup.load()
-    published = report_ingestion(context.config, context.workspace, report)
+    config, home = setup.load()
+    published = report_ingestion(config, home, report)
     facts = published.facts if published else None
     create_markdown_artifact(data_report(report, facts), key="data-report", description=f"Data version {report.version}")
-    page = links.run_page(context.workspace, published.run_id) if published and published.run_id else None
+    page = links.run_page(home, published.run_id) if published and published.run_id else None
     if page:
         create_link_artifact(page, link_text=f"Data version {report.version} in MLflow", key="mlflow-data")
 

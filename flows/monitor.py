@@ -17,7 +17,6 @@ def compare_batches(context: Context) -> BatchDrift:
     """Compare the champion's latest scoring batches with its training data and its first batch."""
     return step.compare_batches(context)
 
-<<<<<<< HEAD
 
 @retrying_task("decide on retraining")
 def decide(context: Context, found: BatchDrift) -> MonitorReport:
@@ -30,14 +29,6 @@ def announce(model: str, report: MonitorReport) -> None:
     """Emit the event that starts the retrain deployment where the policy asks for it."""
     if report.decision == "retrain":
         emit_retrain_requested(model, list(report.reasons))
-=======
-    context = setup.load()
-    report = run(context)
-    create_markdown_artifact(monitor_report(report), key="drift", description=f"Decision: {report.decision}")
-    if report.decision == "retrain":
-        emit_retrain_requested(context.registry.name, list(report.reasons))
-    return report
->>>>>>> 70ecf57 (hand edits of registry)
 
 
 @retrying_task("show drift of version {report.model_version}")

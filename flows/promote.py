@@ -25,7 +25,6 @@ def judge_version(context: Context, version: str) -> Any:
     """Let the gate decide on the version's evidence."""
     return step.judge(context, version)
 
-<<<<<<< HEAD
 
 @retrying_task("record decision on version {version}")
 def record_decision(context: Context, version: str, judged: Any) -> None:
@@ -46,20 +45,6 @@ def announce(model: str, result: PromotionResult) -> None:
         emit_promoted(model, result.model_version, result.champion_before)
     elif result.decision == "pending_approval":
         emit_approval_requested(model, result.model_version, result.champion_before, list(result.reasons))
-=======
-    context = setup.load()
-    result = run(context, version=version)
-    create_markdown_artifact(
-        decision(result, context.registry.name),
-        key="gate-decision",
-        description=f"Version {result.model_version}: {result.decision}",
-    )
-    if result.decision == "promoted":
-        emit_promoted(context.registry.name, result.model_version, result.champion_before)
-    elif result.decision == "pending_approval":
-        emit_approval_requested(context.registry.name, result.model_version, result.champion_before, list(result.reasons))
-    return result
->>>>>>> 70ecf57 (hand edits of registry)
 
 
 @retrying_task("show decision on version {result.model_version}")

@@ -36,13 +36,7 @@ class RetrainResult:
 @retrying_task("decide whether retraining is due")
 def check_due(context: Context) -> RetrainDecision:
     """Whether there is anything new to train on, and why or why not."""
-<<<<<<< HEAD
     return step.check_due(context)
-=======
-    context = setup.load()
-    decision = retrain_decision(context, scheduled=True)
-    return decision.decision == "retrain", " ".join(decision.reasons)
->>>>>>> 70ecf57 (hand edits of registry)
 
 
 @retrying_task("look for an undecided version")
@@ -64,7 +58,6 @@ def retrain(
         only_if_due: Stop after reading when nothing is new or the last training is too recent; schedules set it.
         settings: Configuration and home; left empty, the worker's environment decides.
     """
-<<<<<<< HEAD
     with resolved(settings) as context:
         describe_run(f"retrain {context.config.profile}", profile=context.config.profile)
         data = ingest(sources, settings=settings) if sources or context.config.data.sources else None
@@ -77,15 +70,3 @@ def retrain(
         evaluation = evaluate(version, settings=settings)
         promotion = promote(version, settings=settings)
     return completed_state(promotion, RetrainResult(data, training, evaluation, promotion))
-=======
-    config = setup.load().config
-    data = ingest_sources(setup, sources) if sources or config.data.sources else None
-    if only_if_due:
-        wanted, why = due(setup)
-        if not wanted:
-            return Completed(name="Skipped", message=why)
-    training = train_version(setup, None)
-    evaluation = evaluate_version(setup, training.model_version)
-    promotion = promote_version(setup, training.model_version)
-    return concluded(promotion, Retrained(data, training, evaluation, promotion))
->>>>>>> 70ecf57 (hand edits of registry)

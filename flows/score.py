@@ -18,15 +18,10 @@ def score_pending(context: Context, files: tuple[str, ...]) -> ScoreReport:
     """Score what has no prediction of the champion yet. Idempotent: a second run finds nothing to do."""
     return step.score(context, files=tuple(Path(file) for file in files))
 
-<<<<<<< HEAD
 
 @retrying_task("show {report.scored} predictions")
 def show_predictions(report: ScoreReport) -> None:
     """Publish counts and class mix."""
-=======
-    context = setup.load()
-    report = run(context, files=tuple(Path(file) for file in files))
->>>>>>> 70ecf57 (hand edits of registry)
     create_markdown_artifact(predictions_report(report), key="predictions", description=f"{report.scored} scored")
 
 

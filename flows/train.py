@@ -18,7 +18,6 @@ def prepare_training(context: Context, resume: str | None) -> TrainingPlan:
     """Choose the data version, and check that it can be trained on."""
     return step.prepare(context, resume=resume)
 
-<<<<<<< HEAD
 
 @retrying_task("fit {plan.profile} data-v{plan.data.version}", retries=1, first_delay=30.0)
 def fit_adapter(context: Context, plan: TrainingPlan) -> tuple[str, Any]:
@@ -43,10 +42,6 @@ def register_version(
 @retrying_task("show training of version {result.model_version}")
 def show_training(context: Context, result: TrainResult) -> None:
     """Publish the figures and the link to the MLflow run."""
-=======
-    context = setup.load()
-    result = run(context, resume=resume)
->>>>>>> 70ecf57 (hand edits of registry)
     create_table_artifact(
         [
             {"figure": "rows", "value": result.rows},
@@ -56,7 +51,6 @@ def show_training(context: Context, result: TrainResult) -> None:
             *({"figure": f"validation {name}", "value": round(value, 4)} for name, value in result.validation.items()),
         ],
         key="training",
-<<<<<<< HEAD
         description=f"Version {result.model_version} of {context.config.registered_model}",
     )
     link_run(context, result.run_id, f"Training run {result.run_id}")
@@ -65,21 +59,11 @@ def show_training(context: Context, result: TrainResult) -> None:
 def link_run(context: Context, run_id: str, text: str) -> None:
     """Leave the way to an MLflow run: a link, or the command that opens a store without a server."""
     page = mlflow_urls.run_page(context.workspace, run_id)
-=======
-        description=f"Version {result.model_version} of {context.registry.name}",
-    )
-    page = links.run_page(context.workspace, result.run_id)
->>>>>>> 70ecf57 (hand edits of registry)
     if page:
         create_link_artifact(page, link_text=text, key="mlflow-run")
     else:
-<<<<<<< HEAD
         opening = mlflow_urls.how_to_open(context.workspace)
         create_markdown_artifact(f"Run `{run_id}`: open with `{opening}`", key="mlflow-run")
-=======
-        create_markdown_artifact(f"Run `{result.run_id}`: open with `{links.how_to_open(context.workspace)}`", key="mlflow-run")
-    return result
->>>>>>> 70ecf57 (hand edits of registry)
 
 
 @flow(name="train", flow_run_name="train {settings.profile_name}", log_prints=False)

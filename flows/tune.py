@@ -18,15 +18,10 @@ def search(context: Context, trials: int | None, hours: float | None, study: str
     """Start the search, or go on with it where it was interrupted."""
     return step.tune(context, trials=trials, hours=hours, study=study, space=Path(space) if space else None)
 
-<<<<<<< HEAD
 
 @retrying_task("show study {result.study}")
 def show_study(context: Context, result: TuneResult) -> None:
     """Publish the trials and the link to the MLflow run."""
-=======
-    context = setup.load()
-    result = run(context.config, context.workspace, trials=trials, hours=hours, study=study, space=Path(space) if space else None)
->>>>>>> 70ecf57 (hand edits of registry)
     create_table_artifact(
         [
             {"trial": trial.number, "state": trial.state, "loss": trial.value, "macro-F1": trial.macro_f1, **trial.params}
@@ -35,16 +30,7 @@ def show_study(context: Context, result: TuneResult) -> None:
         key="tuning",
         description=f"Study {result.study}; best is trial {result.best.number}: `{result.config_file}`",
     )
-<<<<<<< HEAD
     link_run(context, result.run_id, f"Search {result.run_id}")
-=======
-    page = links.run_page(context.workspace, result.run_id)
-    if page:
-        create_link_artifact(page, link_text=f"Search {result.run_id}", key="mlflow-run")
-    else:
-        create_markdown_artifact(f"Run `{result.run_id}`: open with `{links.how_to_open(context.workspace)}`", key="mlflow-run")
-    return result
->>>>>>> 70ecf57 (hand edits of registry)
 
 
 @flow(name="tune", flow_run_name="tune {settings.profile_name}", log_prints=False)

@@ -12,11 +12,6 @@ from finsent.data import tables
 from finsent.home import Home
 from finsent.labels import LABELS
 from finsent.monitoring.drift import Drift, categorical_drift, numeric_drift
-<<<<<<< HEAD:finsent/monitoring/batch_drift.py
-=======
-from finsent.pipeline.retrain import data_version_tag, retrain_decision
-from finsent.steps.context import Context
->>>>>>> 70ecf57 (hand edits of registry):finsent/pipeline/monitor.py
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,27 +44,13 @@ class _Batch:
     confidence: NDArray[np.float64]
 
 
-<<<<<<< HEAD:finsent/monitoring/batch_drift.py
 def batch_drift(home: Home, name: str, version: str, trained_on: int | None, rules: MonitorConfig) -> tuple[Window, ...]:
     """The latest `monitor.windows` batches that a version scored, oldest first, each compared with its references.
-=======
-def monitor(context: Context) -> MonitorReport:
-    """Hold the champion's latest batches against the labelled rows it was trained on and against its first batch.
->>>>>>> 70ecf57 (hand edits of registry):finsent/pipeline/monitor.py
 
     Features: `class_mix` and `length` against the training and validation rows of data version `trained_on`;
     `class_mix_since_first` and `confidence` against the version's first batch.
     """
-<<<<<<< HEAD:finsent/monitoring/batch_drift.py
     return tuple(_windows(_runs(home, name, version, rules.windows), _labelled(home, trained_on), rules))
-=======
-    registry, home, rules = context.registry, context.workspace, context.config.monitor
-    version = registry.require_champion()
-    labelled = _labelled(home, data_version_tag(registry.get_version(version).tags))
-    windows = _windows(_runs(home, registry.name, version, rules.windows), labelled, rules)
-    decision = retrain_decision(context, drifted=[window.drifted for window in windows])
-    return MonitorReport(version, tuple(windows), dict(windows[-1].psi) if windows else {}, decision.decision, decision.reasons)
->>>>>>> 70ecf57 (hand edits of registry):finsent/pipeline/monitor.py
 
 
 def _windows(runs: "_Runs", labelled: _Batch | None, rules: MonitorConfig) -> list[Window]:
