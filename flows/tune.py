@@ -5,7 +5,7 @@ from pathlib import Path
 from prefect import flow
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
-from finsent.pipeline.tune import TuneResult
+from finsent.steps.tune import TuneResult
 from flows import links
 from flows.parameters import FROM_ENVIRONMENT, Setup
 from flows.steps import step
@@ -14,7 +14,7 @@ from flows.steps import step
 @step(retries=1, first_delay=30.0)
 def search_settings(setup: Setup, trials: int | None, hours: float | None, study: str | None, space: str | None) -> TuneResult:
     """Go on with the search, or start it; publish its trials and the way to the MLflow run."""
-    from finsent.pipeline.tune import tune as run
+    from finsent.steps.tune import tune as run
 
     config, home = setup.load()
     result = run(config, home, trials=trials, hours=hours, study=study, space=Path(space) if space else None)

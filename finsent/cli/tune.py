@@ -9,8 +9,8 @@ from finsent.cli.options import Outcome, Settings, again, command, examples
 from finsent.cli.output import facts, section, shorten, table
 
 if TYPE_CHECKING:
-    from finsent.evaluation.tuning_plots import TrialRecord, Value
-    from finsent.pipeline.tune import TuneResult
+    from finsent.steps.tune import TuneResult
+    from finsent.tuning.report import TrialRecord, Value
 
 
 def register(group: click.Group) -> None:
@@ -50,7 +50,7 @@ def _tune(settings: Settings, *, trials: int | None, hours: float | None, study:
     that fall behind are pruned. The same command goes on where the last one was cut off. The test split is never read,
     nothing is registered and nothing is promoted: train with the file that is named at the end.
     """
-    from finsent.pipeline.tune import tune
+    from finsent.steps.tune import tune
 
     result = tune(settings.config(), settings.home(), trials=trials, hours=hours, study=study, space=space)
     said = {

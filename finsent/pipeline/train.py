@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from finsent.config import Config
 from finsent.errors import InputError
 from finsent.home import Home
-from finsent.labels import LABELS
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -62,7 +61,7 @@ def train(config: Config, home: Home, *, resume: str | None = None) -> TrainResu
         ServiceError: the MLflow server does not answer.
     """
     from finsent.data.dataset import data_version, load_split
-    from finsent.registry.tracking import connect, log_series
+    from finsent.registry.tracking import connect, log_series, log_splits
     from finsent.registry.versions import register
     from finsent.training.distributed import join, part, same_everywhere
     from finsent.training.folder import interrupted, require_resumable, settings_digest
@@ -110,26 +109,6 @@ def train(config: Config, home: Home, *, resume: str | None = None) -> TrainResu
         temperature=sealed.temperature,
         trainable_parameters=trained.trainable_parameters,
     )
-
-
-def log_splits(
-    client: "MlflowClient", run_id: str, home: Home, version: int, fingerprint: str, *, train: "Split", validation: "Split"
-) -> None:
-    """Link the run to the rows that it trains on and is looked at with."""
-    from finsent.registry.tracking import log_dataset
-
-    for split, name, context in ((train, "train", "training"), (validation, "validation", "validation")):
-        log_dataset(
-            client,
-            run_id,
-            home,
-            table="tweets",
-            version=version,
-            fingerprint=fingerprint,
-            context=context,
-            split=name,
-            rows=len(split.texts),
-        )
 
 
 def _log_outcome(client: "MlflowClient", run_id: str, trained: "Trained", scores: dict[str, float], manifest: "Manifest") -> None:
@@ -214,31 +193,6 @@ def _run_and_folder(config: Config, home: Home, data: "DataVersion", digest: str
             yield run_id
 
 
-def manifest_of(
-    config: Config, version: int, fingerprint: str, trained: "Trained", *, git_sha: str | None, lock_hash: str
-) -> "Manifest":
-    """What an adapter that was just trained on version `version` of the data is made from; its files are not listed yet."""
-    from finsent.model.manifest import Manifest
-
-    return Manifest(
-        base_name=config.model.name,
-        base_revision=trained.base.revision,
-        base_fingerprint=trained.base.fingerprint,
-        embedded=config.model.embedded,
-        quantization=config.model.quantization,
-        labels=LABELS,
-        max_length=config.model.max_length,
-        padding_side=config.model.padding_side,
-        pad_token_id=trained.pad_token_id,
-        data_version=version,
-        data_fingerprint=fingerprint,
-        split_rule=f"near-duplicate groups by hash, salt {config.data.split_salt!r}",
-        config=config.model_dump(mode="json"),
-        git_sha=git_sha,
-        lock_hash=lock_hash,
-    )
-
-
 def _finish_adapter(
     config: Config, home: Home, data: "DataVersion", trained: "Trained", validation: "Split"
 ) -> "tuple[NDArray[np.float32], Manifest]":
@@ -257,6 +211,7 @@ def _finish_adapter(
     from finsent.provenance import lock_hash
     from finsent.registry.card import render_card
     from finsent.registry.tracking import git_sha
+    from finsent.training.loop import manifest_of
 
     manifest = manifest_of(config, data.version, data.fingerprint, trained, git_sha=git_sha(), lock_hash=lock_hash())
     write_manifest(trained.adapter, manifest)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from finsent.config import Config
 from finsent.errors import InputError
 from finsent.home import Home
-from finsent.training.space import Space, Value, described
+from finsent.tuning.space import Space, Value, space_to_dict
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -30,7 +30,7 @@ _RANDOM: Final = 5
 """Trials before the sampler models what it saw. Optuna's default of 10 is most of a small budget."""
 _UNPRUNED: Final = 3
 """Complete trials that one must be behind the median of to be pruned."""
-EIGHTHS: Final = 8
+COMPARISON_POINTS: Final = 8
 """Places in a training at which trials are compared."""
 _KILLS: Final = 3
 """Deaths of the process in the same trial after which it is given up."""
@@ -38,10 +38,10 @@ NUMBER, RETRY_OF, KILLS, RETRIED, REASON = "trial", "retry_of", "kills", "retrie
 """What is kept with a trial besides its settings and values. NUMBER: its place in the search, which it keeps when tried again."""
 
 
-def identify(config: Config, space: Space, fingerprint: str) -> dict[str, str]:
+def study_identity(config: Config, space: Space, fingerprint: str) -> dict[str, str]:
     """What makes a study this one: data, settings and space; each as a digest, so that a change can be named."""
     settings = config.model_dump(mode="json", include={"model", "lora", "recipe"})
-    return {"data": fingerprint, "settings": _digest(settings), "space": _digest(described(space)), "format": str(_FORMAT)}
+    return {"data": fingerprint, "settings": _digest(settings), "space": _digest(space_to_dict(space)), "format": str(_FORMAT)}
 
 
 def study_name(prefix: str, identity: Mapping[str, str]) -> str:
@@ -55,7 +55,7 @@ def study_name(prefix: str, identity: Mapping[str, str]) -> str:
     return f"{prefix}-{_digest(identity)[:8]}"
 
 
-def folder_of(home: Home, name: str) -> Path:
+def study_dir(home: Home, name: str) -> Path:
     """Where a study lives."""
     return home.root / "tune" / name
 
@@ -65,7 +65,7 @@ def changed_since(home: Home, prefix: str, name: str, identity: Mapping[str, str
 
     None where there is no other, or `name` is there already.
     """
-    if (folder_of(home, name) / _IDENTITY).exists():
+    if (study_dir(home, name) / _IDENTITY).exists():
         return None
     found = [
         path
@@ -80,7 +80,7 @@ def changed_since(home: Home, prefix: str, name: str, identity: Mapping[str, str
 
 
 @contextmanager
-def opened(home: Home, name: str, identity: Mapping[str, str], first: Mapping[str, Value]) -> "Iterator[Study]":
+def open_study(home: Home, name: str, identity: Mapping[str, str], first: Mapping[str, Value]) -> "Iterator[Study]":
     """The study, made on first use with the settings `first` as its trial 0; held, so that nobody else works at it.
 
     Trials that a killed process left running are marked failed and queued again with the same settings.
@@ -92,7 +92,7 @@ def opened(home: Home, name: str, identity: Mapping[str, str], first: Mapping[st
     from filelock import FileLock, Timeout
     from sqlalchemy import URL
 
-    folder = folder_of(home, name)
+    folder = study_dir(home, name)
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
     try:
@@ -112,7 +112,7 @@ def opened(home: Home, name: str, identity: Mapping[str, str], first: Mapping[st
             if not study.get_trials(deepcopy=False):
                 study.enqueue_trial(dict(first))
             for trial in _of(study, "RUNNING"):
-                release(study, trial.number, "its process was killed", killed=True)
+                requeue_trial(study, trial.number, "its process was killed", killed=True)
             yield study
         finally:
             storage.remove_session()
@@ -121,21 +121,21 @@ def opened(home: Home, name: str, identity: Mapping[str, str], first: Mapping[st
         lock.release()
 
 
-def ask(study: "Study", space: "Mapping[str, BaseDistribution]", seed: int) -> "Trial":
+def next_trial(study: "Study", space: "Mapping[str, BaseDistribution]", seed: int) -> "Trial":
     """The next trial: one that waits, or what the sampler proposes after those that ended.
 
     The sampler is seeded by how many ended, so that a search that was cut off proposes what it would have proposed.
     """
     from optuna.samplers import TPESampler
 
-    study.sampler = TPESampler(seed=seed * 1_000_003 + len(ended(study)), n_startup_trials=_RANDOM)
+    study.sampler = TPESampler(seed=seed * 1_000_003 + len(finished_trials(study)), n_startup_trials=_RANDOM)
     trial = study.ask(dict(space))
     if NUMBER not in trial.user_attrs:
-        trial.set_user_attr(NUMBER, len(ended(study)))
+        trial.set_user_attr(NUMBER, len(finished_trials(study)))
     return trial
 
 
-def behind(trial: "Trial", looks: list[tuple[float, float]], share: float, loss: float) -> bool:
+def should_prune(trial: "Trial", looks: list[tuple[float, float]], share: float, loss: float) -> bool:
     """Record a look at a training of which `share` is done, and say whether it fell behind the median of the others.
 
     Trials of different lengths are compared at equal shares of their training, in eighths, since a learning rate that is nearly
@@ -145,8 +145,8 @@ def behind(trial: "Trial", looks: list[tuple[float, float]], share: float, loss:
     before = looks[-1] if looks else None
     looks.append((share, loss))
     fell = False
-    for eighth in range(1, EIGHTHS):
-        at = eighth / EIGHTHS
+    for eighth in range(1, COMPARISON_POINTS):
+        at = eighth / COMPARISON_POINTS
         if before[0] < at <= share if before else at == share:
             weight = (at - before[0]) / (share - before[0]) if before else 1.0
             trial.report(loss * weight + (before[1] * (1 - weight) if before else 0.0), eighth)
@@ -154,7 +154,7 @@ def behind(trial: "Trial", looks: list[tuple[float, float]], share: float, loss:
     return fell and share < 1.0
 
 
-def release(study: "Study", number: int, reason: str, *, killed: bool = False) -> None:
+def requeue_trial(study: "Study", number: int, reason: str, *, killed: bool = False) -> None:
     """Mark a running trial failed and queue its settings again; given up after the third death of the process in it."""
     trial = next(trial for trial in _of(study, "RUNNING") if trial.number == number)
     kills = int(trial.user_attrs.get(KILLS, 0)) + killed
@@ -163,7 +163,7 @@ def release(study: "Study", number: int, reason: str, *, killed: bool = False) -
     settings = {**trial.system_attrs.get("fixed_params", {}), **trial.params}  # it may have died while they were drawn
     queued = any(other.user_attrs.get(RETRY_OF) == number for other in study.get_trials(deepcopy=False))
     if settings and not queued and not given_up:
-        place = trial.user_attrs.get(NUMBER, len(ended(study)))
+        place = trial.user_attrs.get(NUMBER, len(finished_trials(study)))
         study.enqueue_trial(settings, user_attrs={RETRY_OF: number, KILLS: kills, NUMBER: place})
     storage, key = study._storage, trial._trial_id  # noqa: SLF001 - Optuna has no public way to annotate another's trial
     storage.set_trial_user_attr(key, RETRIED, not given_up)
@@ -171,7 +171,7 @@ def release(study: "Study", number: int, reason: str, *, killed: bool = False) -
     study.tell(number, state=_state("FAIL"))
 
 
-def ended(study: "Study") -> "list[FrozenTrial]":
+def finished_trials(study: "Study") -> "list[FrozenTrial]":
     """Trials that are over: complete, pruned, or failed for a reason of their own. Those queued again do not count."""
     return [
         trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished() and not trial.user_attrs.get(RETRIED)
@@ -183,14 +183,14 @@ def complete(study: "Study") -> "list[FrozenTrial]":
     return _of(study, "COMPLETE")
 
 
-def best(study: "Study") -> "FrozenTrial | None":
+def best_trial(study: "Study") -> "FrozenTrial | None":
     """The trial with the lowest value, the earliest of equals; None while none is complete."""
     return min(complete(study), key=lambda trial: (trial.value, trial.number), default=None)
 
 
-def counts(study: "Study") -> dict[str, int]:
+def count_states(study: "Study") -> dict[str, int]:
     """Trials that are over, by state."""
-    found = Counter(state_name(trial) for trial in ended(study))
+    found = Counter(state_name(trial) for trial in finished_trials(study))
     return {name: found[name] for name in ("complete", "pruned", "failed")}
 
 

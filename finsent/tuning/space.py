@@ -25,7 +25,7 @@ _EXAMPLE: Final = "recipe: {learning_rate: {low: 1.0e-4, high: 1.0e-2, log: true
 _HOW: Final = "Give a list of values, or {low: ..., high: ...} with log: true or step: ... where wanted."
 
 
-class Interval(Section):
+class ValueRange(Section):
     """All values between two bounds, which belong to it."""
 
     low: float
@@ -48,7 +48,7 @@ class Interval(Section):
         return self
 
 
-Space = Mapping[str, Interval | tuple[Value, ...]]
+Space = Mapping[str, ValueRange | tuple[Value, ...]]
 """Values by dotted key, e.g. `recipe.learning_rate`."""
 
 
@@ -60,18 +60,18 @@ def default_space(config: Config) -> Space:
     batch is varied: one is luck, the other speed and memory.
     """
     lora, recipe = config.lora, config.recipe
-    space: dict[str, Interval | tuple[Value, ...]] = {
-        "recipe.learning_rate": Interval(low=recipe.learning_rate / 4, high=recipe.learning_rate * 4, log=True),
-        "recipe.warmup_ratio": Interval(low=0.0, high=max(0.2, recipe.warmup_ratio)),
-        "recipe.weight_decay": Interval(low=0.0, high=max(0.1, 2 * recipe.weight_decay)),
+    space: dict[str, ValueRange | tuple[Value, ...]] = {
+        "recipe.learning_rate": ValueRange(low=recipe.learning_rate / 4, high=recipe.learning_rate * 4, log=True),
+        "recipe.warmup_ratio": ValueRange(low=0.0, high=max(0.2, recipe.warmup_ratio)),
+        "recipe.weight_decay": ValueRange(low=0.0, high=max(0.1, 2 * recipe.weight_decay)),
         "lora.r": _around(lora.r),
         "lora.alpha": _around(lora.alpha),
-        "lora.dropout": Interval(low=0.0, high=max(0.2, lora.dropout)),
+        "lora.dropout": ValueRange(low=0.0, high=max(0.2, lora.dropout)),
     }
     if recipe.epochs >= 2 and recipe.epochs == int(recipe.epochs):
-        space["recipe.epochs"] = Interval(low=math.ceil(recipe.epochs / 2), high=recipe.epochs, step=1.0)
+        space["recipe.epochs"] = ValueRange(low=math.ceil(recipe.epochs / 2), high=recipe.epochs, step=1.0)
     if recipe.token_dropout > 0:
-        space["recipe.token_dropout"] = Interval(low=0.0, high=max(0.3, recipe.token_dropout))
+        space["recipe.token_dropout"] = ValueRange(low=0.0, high=max(0.3, recipe.token_dropout))
     return space
 
 
@@ -86,7 +86,7 @@ def read_space(path: Path, config: Config) -> Space:
     space = {key: _values(key, given, where, config) for key, given in _leaves(read_file(path), where)}
     if not space:
         raise ConfigError(f"{where} lists nothing to vary. Example: {_EXAMPLE}.")
-    for key, own in own_values(config, space).items():
+    for key, own in current_params(config, space).items():
         if not contains(space[key], own):
             raise ConfigError(
                 f"{where}: {key} does not hold the configuration's own {own!r}, which is tried first so that the result can only "
@@ -95,13 +95,13 @@ def read_space(path: Path, config: Config) -> Space:
     return space
 
 
-def own_values(config: Config, space: Space) -> dict[str, Value]:
+def current_params(config: Config, space: Space) -> dict[str, Value]:
     """What the configuration itself has for the keys of the space."""
     dumped = config.model_dump(mode="json")
     return {key: dumped[key.partition(".")[0]][key.partition(".")[2]] for key in space}
 
 
-def with_values(config: Config, values: Mapping[str, Value]) -> Config:
+def apply_params(config: Config, values: Mapping[str, Value]) -> Config:
     """The configuration with these values by dotted key.
 
     Raises:
@@ -121,9 +121,9 @@ def with_values(config: Config, values: Mapping[str, Value]) -> Config:
     return config.model_copy(update=sections)
 
 
-def contains(values: Interval | Sequence[Value], value: Value) -> bool:
+def contains(values: ValueRange | Sequence[Value], value: Value) -> bool:
     """Whether the value is one of these; a value between two steps is not."""
-    if not isinstance(values, Interval):
+    if not isinstance(values, ValueRange):
         return value in values
     if isinstance(value, bool | str) or not values.low <= value <= values.high:
         return False
@@ -131,9 +131,9 @@ def contains(values: Interval | Sequence[Value], value: Value) -> bool:
     return math.isclose(steps, round(steps), abs_tol=1e-9)
 
 
-def described(space: Space) -> dict[str, Any]:
+def space_to_dict(space: Space) -> dict[str, Any]:
     """The space in JSON's types."""
-    return {key: values.model_dump() if isinstance(values, Interval) else list(values) for key, values in sorted(space.items())}
+    return {key: values.model_dump() if isinstance(values, ValueRange) else list(values) for key, values in sorted(space.items())}
 
 
 def distributions(space: Space, config: Config) -> "dict[str, BaseDistribution]":
@@ -141,9 +141,9 @@ def distributions(space: Space, config: Config) -> "dict[str, BaseDistribution]"
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     made: dict[str, BaseDistribution] = {}
-    for key, own in own_values(config, space).items():
+    for key, own in current_params(config, space).items():
         values = space[key]
-        if not isinstance(values, Interval):
+        if not isinstance(values, ValueRange):
             made[key] = CategoricalDistribution(values)
         elif isinstance(own, int):
             made[key] = IntDistribution(int(values.low), int(values.high), log=values.log, step=int(values.step or 1))
@@ -167,7 +167,7 @@ def _leaves(tree: Mapping[str, Any], where: str) -> list[tuple[str, Any]]:
     return found
 
 
-def _values(key: str, given: Any, where: str, config: Config) -> Interval | tuple[Value, ...]:
+def _values(key: str, given: Any, where: str, config: Config) -> ValueRange | tuple[Value, ...]:
     """Check one key and its values against the configuration's own rules."""
     section, _, name = key.partition(".")
     fields = type(getattr(config, section)).model_fields
@@ -178,11 +178,11 @@ def _values(key: str, given: Any, where: str, config: Config) -> Interval | tupl
         raise ConfigError(f"{where}: {key} cannot be searched: {_REFUSED.get(key, 'it is no single value')}. Leave it out.")
     if isinstance(given, Mapping):
         try:
-            interval = Interval.model_validate(given)
+            interval = ValueRange.model_validate(given)
         except ValidationError as error:
             problems = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'it'}: {item['msg']}" for item in error.errors())
             raise ConfigError(f"{where}: {key} = {dict(given)!r}: {problems}. {_HOW}") from error
-        values: Interval | tuple[Value, ...] = interval
+        values: ValueRange | tuple[Value, ...] = interval
         ends = _ends(key, interval, own, where)
     elif isinstance(given, list) and given and all(isinstance(value, Value) for value in given):
         values, ends = tuple(given), tuple(given)
@@ -190,13 +190,13 @@ def _values(key: str, given: Any, where: str, config: Config) -> Interval | tupl
         raise ConfigError(f"{where}: {key} = {given!r} is no set of values. {_HOW}")
     for value in ends:
         try:
-            with_values(config, {key: value})
+            apply_params(config, {key: value})
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from error
     return values
 
 
-def _ends(key: str, values: Interval, own: Value, where: str) -> tuple[Value, ...]:
+def _ends(key: str, values: ValueRange, own: Value, where: str) -> tuple[Value, ...]:
     """Bounds of an interval, of the setting's own type."""
     if isinstance(own, bool | str):
         raise ConfigError(f"{where}: {key} is no number and has no interval. Give a list of values, e.g. [{own!r}].")

@@ -22,10 +22,10 @@ from finsent.config import Config, Source, load_config
 from finsent.data import tables
 from finsent.errors import InputError
 from finsent.home import Home, resolve_home
-from finsent.pipeline import study as studies
 from finsent.pipeline.ingest import ingest
-from finsent.pipeline.tune import TuneResult, tune
-from finsent.training.space import with_values
+from finsent.steps.tune import TuneResult, tune
+from finsent.tuning import search as studies
+from finsent.tuning.space import apply_params
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -159,7 +159,7 @@ def test_the_search_has_a_run_with_the_best_settings_plots_and_table(searched: S
 
 
 def test_best_yaml_is_the_best_trials_whole_configuration(searched: Searched) -> None:
-    assert load_config(path=searched.result.config_file) == with_values(searched.config, searched.result.best.params)
+    assert load_config(path=searched.result.config_file) == apply_params(searched.config, searched.result.best.params)
 
 
 def test_nothing_is_registered_evaluated_or_left_on_disk(searched: Searched) -> None:
@@ -169,7 +169,7 @@ def test_nothing_is_registered_evaluated_or_left_on_disk(searched: Searched) -> 
     assert not searched.home.ledger.exists()
     assert not searched.home.runs.exists()
     assert runs(searched.home, "tags.kind != 'trial' and tags.kind != 'tune' and tags.kind != 'data'") == []
-    assert list((studies.folder_of(searched.home, searched.result.study) / "trials").iterdir()) == []
+    assert list((studies.study_dir(searched.home, searched.result.study) / "trials").iterdir()) == []
 
 
 def test_the_test_split_has_no_say_and_one_trial_runs_in_any_time(searched: Searched, fresh: Home) -> None:
@@ -190,7 +190,7 @@ def test_a_search_that_was_cut_off_ends_as_one_that_was_not(
     script = tmp_path / "search.py"
     script.write_text(
         "import sys\nfrom pathlib import Path\nfrom finsent.config import load_config\nfrom finsent.home import resolve_home\n"
-        "from finsent.pipeline.tune import tune\n"
+        "from finsent.steps.tune import tune\n"
         "tune(load_config('nano', overrides=sys.argv[2:]), resolve_home(), trials=2, space=Path(sys.argv[1]))\n"
     )
     process = subprocess.Popen(
@@ -201,7 +201,7 @@ def test_a_search_that_was_cut_off_ends_as_one_that_was_not(
         text=True,
     )
     cut, deadline = 1, time.monotonic() + 120
-    while not list(studies.folder_of(fresh, searched.result.study).glob(f"trials/{cut}/checkpoint-*/state.json")):
+    while not list(studies.study_dir(fresh, searched.result.study).glob(f"trials/{cut}/checkpoint-*/state.json")):
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -217,7 +217,7 @@ def test_a_search_that_was_cut_off_ends_as_one_that_was_not(
     killed = runs(fresh, "attributes.status = 'KILLED'")
     assert [run.data.tags["mlflow.runName"] for run in killed] == [f"trial-{cut}"]
     assert [run.info.run_id for run in runs(fresh, "tags.kind = 'tune'")] == [result.run_id], "it went on in the same run"
-    with studies.opened(fresh, result.study, {}, {}) as search:
+    with studies.open_study(fresh, result.study, {}, {}) as search:
         again = [trial for trial in search.trials if trial.user_attrs.get(studies.RETRIED)]
         assert [(trial.user_attrs[studies.NUMBER], trial.state.name) for trial in again] == [(cut, "FAIL")]
         assert len(search.trials) == 3

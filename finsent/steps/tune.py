@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from finsent.config import Config
 from finsent.errors import FinsentError, InputError
-from finsent.evaluation.tuning_plots import TrialRecord
 from finsent.home import Home
-from finsent.pipeline import study as studies
-from finsent.pipeline.trial import TrialData, run_trial
-from finsent.pipeline.tuned import config_file, publish, records
 from finsent.progress import track
-from finsent.training.space import Space, default_space, distributions, own_values, read_space, with_values
+from finsent.tuning import search as studies
+from finsent.tuning.report import TrialRecord, publish, trial_records, write_best_config
+from finsent.tuning.space import Space, apply_params, current_params, default_space, distributions, read_space
+from finsent.tuning.trial import TrialData, run_trial
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -90,12 +89,12 @@ def tune(
     deadline = time.monotonic() + hours * 3600 if hours is not None else None
     data = _load(home)
     client = connect(home)
-    identity = studies.identify(config, varied, data.fingerprint)
+    identity = studies.study_identity(config, varied, data.fingerprint)
     prefix = study or config.profile
     name = studies.study_name(prefix, identity)
     _say_what_changed(home, prefix, name, identity)
-    with studies.opened(home, name, identity, own_values(config, varied)) as search:
-        before = len(studies.ended(search))
+    with studies.open_study(home, name, identity, current_params(config, varied)) as search:
+        before = len(studies.finished_trials(search))
         run_id = _run_of(client, config, home, name)
         if run_id is None or _is_open(client, run_id) or most is None or before < most:
             with _run(client, config, home, data, name, varied, run_id) as run_id:
@@ -147,8 +146,8 @@ def _say_what_changed(home: Home, prefix: str, name: str, identity: dict[str, st
 
 def _places(search: "Study", most: int | None, deadline: float | None) -> Iterator[int]:
     """One item for each trial that is still to come, asked for when the one before is over; at least one, if there is one."""
-    before = len(studies.ended(search))
-    while (over := len(studies.ended(search))) < (most if most is not None else over + 1):
+    before = len(studies.finished_trials(search))
+    while (over := len(studies.finished_trials(search))) < (most if most is not None else over + 1):
         if deadline is not None and time.monotonic() >= deadline and over > before:
             _log.info("the time is up after %d trials; the same command goes on", over)
             return
@@ -157,13 +156,15 @@ def _places(search: "Study", most: int | None, deadline: float | None) -> Iterat
 
 def _next(search: "Study", config: Config, home: Home, data: TrialData, space: Space, parent: str) -> None:
     """Run one trial and record how it ended; cut off, it is queued again."""
-    trial = studies.ask(search, distributions(space, config), config.recipe.seed)
+    trial = studies.next_trial(search, distributions(space, config), config.recipe.seed)
     place = int(trial.user_attrs[studies.NUMBER])
-    folder = studies.folder_of(home, search.study_name) / "trials" / str(place)
-    tried = with_values(config, trial.params)
+    folder = studies.study_dir(home, search.study_name) / "trials" / str(place)
+    tried = apply_params(config, trial.params)
     looks = _taken_over(search, trial, tried, len(data.train.texts), folder)
     try:
-        outcome = run_trial(tried, home, data, folder, parent, f"trial-{place}", functools.partial(studies.behind, trial, looks))
+        outcome = run_trial(
+            tried, home, data, folder, parent, f"trial-{place}", functools.partial(studies.should_prune, trial, looks)
+        )
         facts: dict[str, Any] = {"run_id": outcome.run_id, "seconds": round(outcome.seconds, 3), **outcome.scores}
         for key, value in facts.items():
             trial.set_user_attr(key, value)
@@ -171,15 +172,15 @@ def _next(search: "Study", config: Config, home: Home, data: TrialData, space: S
             trial.set_user_attr(studies.REASON, outcome.reason)
     except BaseException as error:
         reason = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
-        studies.release(search, trial.number, reason)
+        studies.requeue_trial(search, trial.number, reason)
         raise
     if outcome.state == "complete":
         search.tell(trial, outcome.scores["loss"])
     else:
         search.tell(trial, state=studies.state_of(outcome.state))
-    best = studies.best(search)
+    best = studies.best_trial(search)
     if best is not None and best.number == trial.number:
-        config_file(search, config, home)  # at once: a process that is killed leaves the best so far
+        write_best_config(search, config, home)  # at once: a process that is killed leaves the best so far
     so_far = f"{best.value:.4f} (trial {best.user_attrs[studies.NUMBER]})" if best is not None else "none"
     value = f"loss {outcome.scores['loss']:.4f}, macro-F1 {outcome.scores['macro_f1']:.4f}" if outcome.scores else outcome.reason
     _log.info("trial %d %s: %s; best so far %s", place, outcome.state, value, so_far)
@@ -197,10 +198,14 @@ def _taken_over(search: "Study", trial: "Trial", config: Config, rows: int, fold
         rows, config.recipe.batch_size * config.recipe.accumulation, config.recipe.epochs
     )
     earlier = next(other for other in search.get_trials(deepcopy=False) if other.number == before)
-    seen = [(place, loss) for place, loss in sorted(earlier.intermediate_values.items()) if place / studies.EIGHTHS <= reached]
+    seen = [
+        (place, loss)
+        for place, loss in sorted(earlier.intermediate_values.items())
+        if place / studies.COMPARISON_POINTS <= reached
+    ]
     for place, loss in seen:
         trial.report(loss, place)
-    return [(place / studies.EIGHTHS, loss) for place, loss in seen]
+    return [(place / studies.COMPARISON_POINTS, loss) for place, loss in seen]
 
 
 def _run_of(client: "MlflowClient", config: Config, home: Home, name: str) -> str | None:
@@ -221,9 +226,8 @@ def _run(
     client: "MlflowClient", config: Config, home: Home, data: TrialData, name: str, space: Space, run_id: str | None
 ) -> Iterator[str]:
     """The search's run, opened again or new, with the splits that it works on; nested runs left open by a kill are ended."""
-    from finsent.pipeline.train import log_splits
-    from finsent.registry.tracking import start_run
-    from finsent.training.space import described
+    from finsent.registry.tracking import log_splits, start_run
+    from finsent.tuning.space import space_to_dict
 
     if run_id is not None:
         experiment = client.get_run(run_id).info.experiment_id
@@ -231,7 +235,7 @@ def _run(
         for left in client.search_runs([experiment], wanted):
             client.set_tag(left.info.run_id, "trial_state", "failed")
             client.set_terminated(left.info.run_id, status="KILLED")
-    tags = {"study": name, "data_version": str(data.version), "space": json.dumps(described(space))[:5000]}
+    tags = {"study": name, "data_version": str(data.version), "space": json.dumps(space_to_dict(space))[:5000]}
     with start_run(config, home, kind=KIND, tags=tags, resume=run_id) as opened:
         if run_id is None:
             log_splits(client, opened, home, data.version, data.fingerprint, train=data.train, validation=data.validation)
@@ -239,8 +243,8 @@ def _run(
 
 
 def _result(search: "Study", home: Home, before: int, run_id: str) -> TuneResult:
-    found = records(search)
-    best = studies.best(search)
+    found = trial_records(search)
+    best = studies.best_trial(search)
     if best is None:
         reasons = sorted({trial.reason for trial in found if trial.reason})
         raise FinsentError(
@@ -249,10 +253,10 @@ def _result(search: "Study", home: Home, before: int, run_id: str) -> TuneResult
     return TuneResult(
         study=search.study_name,
         trials=found,
-        states=studies.counts(search),
+        states=studies.count_states(search),
         added=len(found) - before,
         best=next(trial for trial in found if trial.number == best.user_attrs[studies.NUMBER]),
         own=next((trial for trial in found if trial.number == 0 and trial.value is not None), None),
-        config_file=studies.folder_of(home, search.study_name) / "best.yaml",
+        config_file=studies.study_dir(home, search.study_name) / "best.yaml",
         run_id=run_id,
     )

@@ -9,8 +9,8 @@ import pytest
 from finsent.config import Config
 from finsent.errors import InputError
 from finsent.home import Home
-from finsent.pipeline import study as studies
-from finsent.training.space import default_space, distributions, own_values
+from finsent.tuning import search as studies
+from finsent.tuning.space import current_params, default_space, distributions
 
 IDENTITY = {"data": "d", "settings": "s", "space": "p"}
 
@@ -28,42 +28,42 @@ def losses(search: object, values: list[float], at: int) -> None:
 
 def test_a_trial_left_running_is_queued_again_and_given_up_after_three_kills(tiny_config: Config, home: Home) -> None:
     space = default_space(tiny_config)
-    own = own_values(tiny_config, space)
+    own = current_params(tiny_config, space)
     for kills in range(3):
-        with studies.opened(home, "s", IDENTITY, own) as search:
-            assert studies.counts(search) == {"complete": 0, "pruned": 0, "failed": 0}
-            trial = studies.ask(search, distributions(space, tiny_config), 1)  # and here the process is gone
+        with studies.open_study(home, "s", IDENTITY, own) as search:
+            assert studies.count_states(search) == {"complete": 0, "pruned": 0, "failed": 0}
+            trial = studies.next_trial(search, distributions(space, tiny_config), 1)  # and here the process is gone
             assert trial.params == own
             assert trial.user_attrs[studies.NUMBER] == 0
             assert trial.number == kills
-    with studies.opened(home, "s", IDENTITY, own) as search:
-        over = studies.ended(search)
+    with studies.open_study(home, "s", IDENTITY, own) as search:
+        over = studies.finished_trials(search)
         assert [(one.user_attrs[studies.NUMBER], studies.state_name(one)) for one in over] == [(0, "failed")]
         assert over[0].user_attrs[studies.REASON] == "its process was killed 3 times"
-        fresh = studies.ask(search, distributions(space, tiny_config), 1)
+        fresh = studies.next_trial(search, distributions(space, tiny_config), 1)
         assert fresh.user_attrs[studies.NUMBER] == 1
         assert fresh.params != own
 
 
 def test_interrupts_are_not_counted_as_kills(tiny_config: Config, home: Home) -> None:
     space = default_space(tiny_config)
-    with studies.opened(home, "s", IDENTITY, own_values(tiny_config, space)) as search:
+    with studies.open_study(home, "s", IDENTITY, current_params(tiny_config, space)) as search:
         for _ in range(4):
-            trial = studies.ask(search, distributions(space, tiny_config), 1)
-            studies.release(search, trial.number, "interrupted")
-        assert studies.ended(search) == []
+            trial = studies.next_trial(search, distributions(space, tiny_config), 1)
+            studies.requeue_trial(search, trial.number, "interrupted")
+        assert studies.finished_trials(search) == []
 
 
 def test_proposals_do_not_depend_on_interruptions(tiny_config: Config, home: Home) -> None:
     space = {key: values for key, values in default_space(tiny_config).items() if key in {"lora.dropout", "lora.r"}}
-    own, drawn = own_values(tiny_config, space), distributions(space, tiny_config)
+    own, drawn = current_params(tiny_config, space), distributions(space, tiny_config)
 
     def proposed(name: str, *, cut: tuple[int, ...]) -> list[object]:
         found: list[object] = []
         while len(found) < 8:
-            with studies.opened(home, name, IDENTITY, own) as search:
+            with studies.open_study(home, name, IDENTITY, own) as search:
                 while len(found) < 8:
-                    trial = studies.ask(search, drawn, 7)
+                    trial = studies.next_trial(search, drawn, 7)
                     if len(found) in cut and studies.RETRY_OF not in trial.user_attrs:
                         break  # left running, as by a kill
                     found.append(dict(trial.params))
@@ -74,7 +74,7 @@ def test_proposals_do_not_depend_on_interruptions(tiny_config: Config, home: Hom
 
 
 def test_nobody_else_works_at_a_study_that_is_open(home: Home) -> None:
-    with studies.opened(home, "s", IDENTITY, {"recipe.epochs": 1.0}):
+    with studies.open_study(home, "s", IDENTITY, {"recipe.epochs": 1.0}):
         code = (
             "import sys\nfrom finsent.home import resolve_home\nfrom finsent.pipeline import study\n"
             "with study.opened(resolve_home({'FINSENT_HOME': sys.argv[1]}), 's', {}, {}): pass"
@@ -95,7 +95,7 @@ def test_a_new_study_says_what_changed(home: Home) -> None:
     second = studies.study_name("night", changed)
     assert first != second
     assert studies.changed_since(home, "night", first, IDENTITY) is None
-    with studies.opened(home, first, IDENTITY, {"recipe.epochs": 1.0}):
+    with studies.open_study(home, first, IDENTITY, {"recipe.epochs": 1.0}):
         pass
     assert studies.changed_since(home, "night", first, IDENTITY) is None, "it is that study"
     assert studies.changed_since(home, "night", second, changed) == (first, ["data", "space"])
@@ -104,11 +104,11 @@ def test_a_new_study_says_what_changed(home: Home) -> None:
 
 def test_identity_follows_data_settings_and_space_and_nothing_else(tiny_config: Config) -> None:
     space = default_space(tiny_config)
-    base = studies.identify(tiny_config, space, "f")
+    base = studies.study_identity(tiny_config, space, "f")
     other_gate = tiny_config.model_copy(update={"gate": tiny_config.gate.model_copy(update={"alpha": 0.1})})
-    assert studies.identify(other_gate, space, "f") == base
-    assert studies.identify(tiny_config, space, "g") != base
-    assert studies.identify(tiny_config, {"lora.r": (4, 8)}, "f") != base
+    assert studies.study_identity(other_gate, space, "f") == base
+    assert studies.study_identity(tiny_config, space, "g") != base
+    assert studies.study_identity(tiny_config, {"lora.r": (4, 8)}, "f") != base
 
 
 def test_a_trial_is_pruned_at_equal_shares_of_the_training_and_between_looks() -> None:
@@ -118,20 +118,20 @@ def test_a_trial_is_pruned_at_equal_shares_of_the_training_and_between_looks() -
     search = optuna.create_study(pruner=optuna.pruners.MedianPruner(n_startup_trials=3, n_min_trials=3))
     losses(search, [0.5, 0.6], at=4)
     slow, looks = search.ask(), []
-    assert not studies.behind(slow, looks, 0.5, 9.0), "two others prove nothing"
+    assert not studies.should_prune(slow, looks, 0.5, 9.0), "two others prove nothing"
     search.tell(slow, 0.9)
     losses(search, [0.7], at=4)
     third = search.ask()  # of three epochs: a half lies between its looks
     looks = []
-    assert not studies.behind(third, looks, 1 / 3, 1.0)
-    assert studies.behind(third, looks, 2 / 3, 0.8)
+    assert not studies.should_prune(third, looks, 1 / 3, 1.0)
+    assert studies.should_prune(third, looks, 2 / 3, 0.8)
     seen = search.trials[third.number].intermediate_values
     assert seen[4] == pytest.approx(0.9)
     assert set(seen) == {3, 4, 5}
     good, looks = search.ask(), []
-    assert not studies.behind(good, looks, 0.5, 0.4)
-    assert not studies.behind(good, looks, 1.0, 9.0), "one that is through is scored"
+    assert not studies.should_prune(good, looks, 0.5, 0.4)
+    assert not studies.should_prune(good, looks, 1.0, 9.0), "one that is through is scored"
 
 
 def test_the_folder_is_of_the_home(home: Home) -> None:
-    assert studies.folder_of(home, "nano-1") == Path(home.root / "tune" / "nano-1")
+    assert studies.study_dir(home, "nano-1") == Path(home.root / "tune" / "nano-1")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-OnLook = Callable[[float, float], bool]
+EvalCallback = Callable[[float, float], bool]
 """`on_look(share, validation_loss)`, `share` of the training being done: whether to end the trial here."""
 KIND: Final = "trial"
 """Tag `kind` of the runs."""
@@ -41,7 +41,7 @@ class TrialData:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrialOutcome:
     """How a trial ended."""
 
     state: str
@@ -58,7 +58,9 @@ class _Hopeless(Exception):  # noqa: N818 - ends a training from within its repo
     pass
 
 
-def run_trial(config: Config, home: Home, data: TrialData, folder: Path, parent: str, name: str, on_look: OnLook) -> Outcome:
+def run_trial(
+    config: Config, home: Home, data: TrialData, folder: Path, parent: str, name: str, on_look: EvalCallback
+) -> TrialOutcome:
     """Train with these settings in a nested MLflow run, and score a fresh load of what came out.
 
     A training that diverges or does not fit into memory is an outcome; anything else that goes wrong is raised. The folder is
@@ -82,15 +84,15 @@ def run_trial(config: Config, home: Home, data: TrialData, folder: Path, parent:
                 scores = _score(config, home, data, trained)
                 for key, value in scores.items():
                     client.log_metric(run_id, f"tuned_{key}", value, step=trained.steps)
-                outcome = Outcome("complete", run_id, time.perf_counter() - started, scores)
+                outcome = TrialOutcome("complete", run_id, time.perf_counter() - started, scores)
             except _Hopeless as reason:
-                outcome = Outcome("pruned", run_id, time.perf_counter() - started, {}, str(reason))
+                outcome = TrialOutcome("pruned", run_id, time.perf_counter() - started, {}, str(reason))
             client.set_tag(run_id, "trial_state", outcome.state)
     except FinsentError as error:
         if type(error) is not FinsentError:  # input, base or server: the next trial would meet the same
             raise
         client.set_tag(run_id, "trial_state", "failed")
-        outcome = Outcome("failed", run_id, time.perf_counter() - started, {}, str(error))
+        outcome = TrialOutcome("failed", run_id, time.perf_counter() - started, {}, str(error))
     shutil.rmtree(folder, ignore_errors=True)
     return outcome
 
@@ -110,7 +112,7 @@ def _train(
 
 
 def _looking(
-    config: Config, rows: int, log: Callable[[int, dict[str, float]], None], on_look: OnLook
+    config: Config, rows: int, log: Callable[[int, dict[str, float]], None], on_look: EvalCallback
 ) -> Callable[[int, dict[str, float]], None]:
     """What the training reports to: figures go to `log`, the validation loss after each epoch to `on_look` too."""
     from finsent.training.batches import steps_in_total
@@ -139,7 +141,7 @@ def _score(config: Config, home: Home, data: TrialData, trained: "Trained") -> d
     from finsent.model.engine import predict_logits
     from finsent.model.manifest import write_manifest
     from finsent.model.opening import open_engine
-    from finsent.pipeline.train import manifest_of
+    from finsent.training.loop import manifest_of
 
     # of an adapter that is thrown away once it is scored
     manifest = manifest_of(config, data.version, data.fingerprint, trained, git_sha=None, lock_hash="")

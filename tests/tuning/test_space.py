@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from finsent.config import Config, load_config, profiles
 from finsent.errors import ConfigError
-from finsent.training.space import Interval, contains, default_space, distributions, own_values, read_space, with_values
+from finsent.tuning.space import ValueRange, apply_params, contains, current_params, default_space, distributions, read_space
 
 
 @pytest.fixture
@@ -24,12 +24,12 @@ def written(folder: Path, text: str) -> Path:
 def test_the_default_space_holds_the_profiles_own_values_and_costs_no_more_epochs(profile: str) -> None:
     config = load_config(profile)
     space = default_space(config)
-    own = own_values(config, space)
-    assert with_values(config, own) == config
+    own = current_params(config, space)
+    assert apply_params(config, own) == config
     assert all(contains(space[key], value) for key, value in own.items())
     assert ("recipe.token_dropout" in space) == (config.recipe.token_dropout > 0)
     epochs = space["recipe.epochs"]
-    assert isinstance(epochs, Interval)
+    assert isinstance(epochs, ValueRange)
     assert epochs.high == config.recipe.epochs
 
 
@@ -47,7 +47,7 @@ def test_whatever_is_drawn_from_a_default_space_makes_a_configuration(seed: int)
     space = default_space(config)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     params = study.ask(distributions(space, config)).params
-    assert own_values(with_values(config, params), space) == params
+    assert current_params(apply_params(config, params), space) == params
     assert all(contains(space[key], value) for key, value in params.items())
 
 
@@ -56,11 +56,11 @@ def test_a_file_lists_all_that_is_varied(nano: Config, tmp_path: Path) -> None:
     path = written(tmp_path, f"recipe: {{{rate}, schedule: [cosine, linear]}}\nlora: {{r: [8, 16]}}")
     space = read_space(path, nano)
     assert space == {
-        "recipe.learning_rate": Interval(low=1e-4, high=1e-2, log=True),
+        "recipe.learning_rate": ValueRange(low=1e-4, high=1e-2, log=True),
         "recipe.schedule": ("cosine", "linear"),
         "lora.r": (8, 16),
     }
-    changed = with_values(nano, {"recipe.schedule": "linear", "lora.r": 8})
+    changed = apply_params(nano, {"recipe.schedule": "linear", "lora.r": 8})
     assert (changed.recipe.schedule, changed.lora.r, changed.lora.alpha) == ("linear", 8, nano.lora.alpha)
 
 
@@ -101,6 +101,6 @@ def test_an_absent_file_is_said(nano: Config, tmp_path: Path) -> None:
 
 
 def test_values_between_two_steps_are_not_in_an_interval() -> None:
-    assert contains(Interval(low=4, high=8, step=1.0), 5.0)
-    assert not contains(Interval(low=4, high=8, step=1.0), 5.5)
-    assert not contains(Interval(low=4, high=8), True)
+    assert contains(ValueRange(low=4, high=8, step=1.0), 5.0)
+    assert not contains(ValueRange(low=4, high=8, step=1.0), 5.5)
+    assert not contains(ValueRange(low=4, high=8), True)
