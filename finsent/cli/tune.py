@@ -10,7 +10,8 @@ from finsent.cli.output import facts, section, shorten, table
 
 if TYPE_CHECKING:
     from finsent.steps.tune import TuneResult
-    from finsent.tuning.report import TrialRecord, Value
+    from finsent.tuning.search import TrialRecord
+    from finsent.tuning.space import Value
 
 
 def register(group: click.Group) -> None:

@@ -24,7 +24,7 @@ from finsent.home import Home
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from finsent.data.dataset import DataVersion
+    from finsent.data.dataset import DataVersion, Split
 
 _log = logging.getLogger(__name__)
 
@@ -327,3 +327,21 @@ def log_dataset(
     tags = {"mlflow.data.context": context, "delta_version": str(version), "fingerprint": fingerprint}
     client.log_inputs(run_id, [DatasetInput(dataset, [InputTag(key, value) for key, value in tags.items()])])
     return ref
+
+
+def log_splits(
+    client: "MlflowClient", run_id: str, home: Home, version: int, fingerprint: str, *, train: "Split", validation: "Split"
+) -> None:
+    """Link the run to its training and validation rows."""
+    for split, name, context in ((train, "train", "training"), (validation, "validation", "validation")):
+        log_dataset(
+            client,
+            run_id,
+            home,
+            table="tweets",
+            version=version,
+            fingerprint=fingerprint,
+            context=context,
+            split=name,
+            rows=len(split.texts),
+        )

@@ -19,6 +19,7 @@ from finsent.labels import LABELS
 from finsent.model.adapter import save_adapter
 from finsent.model.base import BaseFolder
 from finsent.model.engine import tokenise
+from finsent.model.manifest import Manifest
 from finsent.model.packing import packs, split_evenly
 from finsent.progress import track
 from finsent.training.batches import steps_in_total
@@ -342,3 +343,26 @@ def _check_rows(rows: Rows) -> None:
         raise InputError(
             f"all {len(rows.texts)} training rows are {present[0]!r}: nothing to tell apart. Ingest rows of the other classes."
         )
+
+
+def manifest_of(
+    config: Config, version: int, fingerprint: str, trained: Trained, *, git_sha: str | None, lock_hash: str
+) -> Manifest:
+    """Manifest of a newly trained adapter, without its list of files; `version` is that of the table `tweets`."""
+    return Manifest(
+        base_name=config.model.name,
+        base_revision=trained.base.revision,
+        base_fingerprint=trained.base.fingerprint,
+        embedded=config.model.embedded,
+        quantization=config.model.quantization,
+        labels=LABELS,
+        max_length=config.model.max_length,
+        padding_side=config.model.padding_side,
+        pad_token_id=trained.pad_token_id,
+        data_version=version,
+        data_fingerprint=fingerprint,
+        split_rule=f"near-duplicate groups by hash, salt {config.data.split_salt!r}",
+        config=config.model_dump(mode="json"),
+        git_sha=git_sha,
+        lock_hash=lock_hash,
+    )

@@ -1,14 +1,18 @@
-"""A search's memory: an Optuna study in a SQLite file of the home, taken up where a killed process left it.
+"""The Optuna study of a search: identity, storage, proposals, pruning, and retries of trials that were cut off.
 
-SQLite, not Optuna's journal: each change is one transaction, so a process that dies in it leaves the one before.
+Optuna's heartbeat is not used: it takes a killed trial for running until a grace period has passed, while the lock on the study
+shows at once that nobody works at it. The storage is SQLite, not Optuna's journal: each change is one transaction, so a process
+that is killed in it leaves the state before.
 """
 
 import hashlib
 import json
 import re
+import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,29 +23,51 @@ from finsent.tuning.space import Space, Value, space_to_dict
 
 if TYPE_CHECKING:
     from optuna import Study
-    from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial, Trial
 
-DATABASE: Final = "study.db"
+_DATABASE: Final = "study.db"
 _IDENTITY: Final = "study.json"
-_FORMAT: Final = 1
-"""Of the objective; studies of another are not gone on with."""
-_RANDOM: Final = 5
-"""Trials before the sampler models what it saw. Optuna's default of 10 is most of a small budget."""
-_UNPRUNED: Final = 3
-"""Complete trials that one must be behind the median of to be pruned."""
+_OBJECTIVE_VERSION: Final = 1
+"""Raised when the objective changes: values of another version cannot be compared."""
+_RANDOM_TRIALS: Final = 5
+"""Trials before the sampler models the earlier ones. Optuna's default of 10 is most of a small budget."""
+_MIN_COMPLETE: Final = 3
+"""Complete trials that a median needs before a trial can be pruned."""
 COMPARISON_POINTS: Final = 8
-"""Places in a training at which trials are compared."""
-_KILLS: Final = 3
-"""Deaths of the process in the same trial after which it is given up."""
-NUMBER, RETRY_OF, KILLS, RETRIED, REASON = "trial", "retry_of", "kills", "retried", "reason"
-"""What is kept with a trial besides its settings and values. NUMBER: its place in the search, which it keeps when tried again."""
+"""Trials are compared at each eighth of their training."""
+_MAX_KILLS: Final = 3
+"""A trial is given up when its process was killed this often."""
+NUMBER, _KILLS, _EVALUATIONS, _RECORD = "trial", "kills", "evaluations", "record"
+"""User attributes of a trial: its place in the search, kept by its retries, where Optuna's own number counts each attempt; how often
+its process was killed; share of the training done, validation loss and pruning decision of each evaluation; its `TrialRecord`."""
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A finished trial."""
+
+    number: int
+    """Its place in the search, which its retries keep."""
+    state: str
+    """`complete`, `pruned` or `failed`."""
+    value: float | None
+    """What is minimised, the validation loss in nats; None unless complete."""
+    params: dict[str, Value]
+    accuracy: float | None = None
+    """On the validation split; None unless complete."""
+    macro_f1: float | None = None
+    seconds: float | None = None
+    run_id: str | None = None
+    """Its MLflow run."""
+    reason: str | None = None
+    """Why it was pruned, failed, or not trained since its settings were tried before."""
 
 
 def study_identity(config: Config, space: Space, fingerprint: str) -> dict[str, str]:
-    """What makes a study this one: data, settings and space; each as a digest, so that a change can be named."""
+    """Digest of each part that makes a study: data, settings of model, adapter and recipe, search space, objective."""
     settings = config.model_dump(mode="json", include={"model", "lora", "recipe"})
-    return {"data": fingerprint, "settings": _digest(settings), "space": _digest(space_to_dict(space)), "format": str(_FORMAT)}
+    digests = {"settings": _digest(settings), "space": _digest(space_to_dict(space))}
+    return {"data": fingerprint, **digests, "objective": str(_OBJECTIVE_VERSION)}
 
 
 def study_name(prefix: str, identity: Mapping[str, str]) -> str:
@@ -56,37 +82,37 @@ def study_name(prefix: str, identity: Mapping[str, str]) -> str:
 
 
 def study_dir(home: Home, name: str) -> Path:
-    """Where a study lives."""
+    """Folder of the study `name`."""
     return home.root / "tune" / name
 
 
 def changed_since(home: Home, prefix: str, name: str, identity: Mapping[str, str]) -> tuple[str, list[str]] | None:
-    """The newest other study of this prefix and what differs (`data`, `settings`, `space`).
+    """The newest other study of this prefix, and the parts of the identity that differ, e.g. `data`.
 
-    None where there is no other, or `name` is there already.
+    None if there is no other, or `name` exists already.
     """
     if (study_dir(home, name) / _IDENTITY).exists():
         return None
-    found = [
+    others = [
         path
         for path in (home.root / "tune").glob(f"{prefix}-*/{_IDENTITY}")
         if re.fullmatch(r"[0-9a-f]{8}", path.parent.name.removeprefix(f"{prefix}-"))
     ]
-    if not found:
+    if not others:
         return None
-    newest = max(found, key=lambda path: path.stat().st_mtime)
+    newest = max(others, key=lambda path: path.stat().st_mtime)
     before = json.loads(newest.read_text(encoding="utf-8"))
     return newest.parent.name, [part for part, value in identity.items() if before.get(part) != value]
 
 
 @contextmanager
 def open_study(home: Home, name: str, identity: Mapping[str, str], first: Mapping[str, Value]) -> "Iterator[Study]":
-    """The study, made on first use with the settings `first` as its trial 0; held, so that nobody else works at it.
+    """The study under an exclusive lock, created on first use with the settings `first` as trial 0.
 
     Trials that a killed process left running are marked failed and queued again with the same settings.
 
     Raises:
-        InputError: another process is at work in it.
+        InputError: another process holds the study.
     """
     import optuna
     from filelock import FileLock, Timeout
@@ -94,124 +120,138 @@ def open_study(home: Home, name: str, identity: Mapping[str, str], first: Mappin
 
     folder = study_dir(home, name)
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise InputError(f"another process works at study {name!r}. Wait for it, or give another name with --study.") from error
-    try:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(FileLock(folder / ".lock").acquire(timeout=0))
+        except Timeout as error:
+            raise InputError(
+                f"another process works at study {name!r}. Wait for it, or give another name with --study."
+            ) from error
         partial = folder / f"{_IDENTITY}.partial"
         partial.write_text(json.dumps(dict(identity)), encoding="utf-8")
         partial.replace(folder / _IDENTITY)
-        optuna.logging.set_verbosity(optuna.logging.WARNING)  # our own lines say more
-        url = URL.create("sqlite", database=str(folder / DATABASE)).render_as_string(hide_password=False)
+        optuna.logging.set_verbosity(optuna.logging.WARNING)  # the step logs each trial itself
+        url = URL.create("sqlite", database=str(folder / _DATABASE)).render_as_string(hide_password=False)
         storage = optuna.storages.RDBStorage(url)
-        try:
-            study = optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
-            study.pruner = optuna.pruners.MedianPruner(n_startup_trials=_UNPRUNED, n_min_trials=_UNPRUNED)
-            if not study.get_trials(deepcopy=False):
-                study.enqueue_trial(dict(first))
-            for trial in _of(study, "RUNNING"):
-                requeue_trial(study, trial.number, "its process was killed", killed=True)
-            yield study
-        finally:
-            storage.remove_session()
-            storage.engine.dispose()
-    finally:
-        lock.release()
+        stack.callback(storage.engine.dispose)
+        stack.callback(storage.remove_session)
+        pruner = optuna.pruners.MedianPruner(n_startup_trials=_MIN_COMPLETE, n_min_trials=_MIN_COMPLETE)
+        study = optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True, pruner=pruner)
+        if not study.get_trials(deepcopy=False):
+            study.enqueue_trial(dict(first))
+        for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+            requeue_trial(study, trial.number, killed=True)
+        yield study
 
 
-def next_trial(study: "Study", space: "Mapping[str, BaseDistribution]", seed: int) -> "Trial":
-    """The next trial: one that waits, or what the sampler proposes after those that ended.
+def next_trial(study: "Study", space: Space, seed: int) -> "Trial":
+    """The next trial: a queued one, or what the sampler proposes after those that are finished.
 
-    The sampler is seeded by how many ended, so that a search that was cut off proposes what it would have proposed.
+    The sampler is seeded with the number of finished trials, so that an interrupted search proposes what it would have
+    proposed without the interruption.
     """
     from optuna.samplers import TPESampler
 
-    study.sampler = TPESampler(seed=seed * 1_000_003 + len(finished_trials(study)), n_startup_trials=_RANDOM)
+    finished = len(finished_trials(study))
+    study.sampler = TPESampler(seed=seed * 1_000_003 + finished, n_startup_trials=_RANDOM_TRIALS)
     trial = study.ask(dict(space))
     if NUMBER not in trial.user_attrs:
-        trial.set_user_attr(NUMBER, len(finished_trials(study)))
+        trial.set_user_attr(NUMBER, finished)
     return trial
 
 
-def should_prune(trial: "Trial", looks: list[tuple[float, float]], share: float, loss: float) -> bool:
-    """Record a look at a training of which `share` is done, and say whether it fell behind the median of the others.
+def should_prune(trial: "Trial", share: float, loss: float) -> bool:
+    """Report the validation loss after `share` of the training, and whether it is behind the median of the complete trials.
 
-    Trials of different lengths are compared at equal shares of their training, in eighths, since a learning rate that is nearly
-    down flatters a short one; between two looks the loss is interpolated. The best look so far counts (Optuna's median
-    pruner), so one that grows over-confident late is not ended for it. `looks` holds those before as (share, loss).
+    Trials of different lengths are compared at equal shares of their training, in eighths, since the low learning rate at the
+    end flatters a short one; between two evaluations the loss is interpolated. The best loss so far counts (Optuna's median
+    pruner), so a trial that becomes over-confident late is not pruned for it.
     """
-    before = looks[-1] if looks else None
-    looks.append((share, loss))
-    fell = False
-    for eighth in range(1, COMPARISON_POINTS):
-        at = eighth / COMPARISON_POINTS
+    evaluations = trial.user_attrs.get(_EVALUATIONS, [])
+    for known in evaluations:
+        if known[0] == share:  # evaluated again, by a retry that resumed from a checkpoint before it
+            return bool(known[2])
+    before = evaluations[-1] if evaluations else None
+    behind = False
+    for point in range(1, COMPARISON_POINTS):
+        at = point / COMPARISON_POINTS
         if before[0] < at <= share if before else at == share:
             weight = (at - before[0]) / (share - before[0]) if before else 1.0
-            trial.report(loss * weight + (before[1] * (1 - weight) if before else 0.0), eighth)
-            fell = fell or trial.should_prune()  # the pruner goes by the latest report alone
-    return fell and share < 1.0
+            trial.report(loss * weight + (before[1] * (1 - weight) if before else 0.0), point)
+            behind = behind or trial.should_prune()  # asked at each point: the pruner goes by the latest report
+    behind = behind and share < 1.0
+    trial.set_user_attr(_EVALUATIONS, [*evaluations, (share, loss, behind)])
+    return behind
 
 
-def requeue_trial(study: "Study", number: int, reason: str, *, killed: bool = False) -> None:
-    """Mark a running trial failed and queue its settings again; given up after the third death of the process in it."""
-    trial = next(trial for trial in _of(study, "RUNNING") if trial.number == number)
-    kills = int(trial.user_attrs.get(KILLS, 0)) + killed
-    given_up = killed and kills >= _KILLS
-    # queued before it is marked: a kill in between leaves it running, and the queue is looked at then
-    settings = {**trial.system_attrs.get("fixed_params", {}), **trial.params}  # it may have died while they were drawn
-    queued = any(other.user_attrs.get(RETRY_OF) == number for other in study.get_trials(deepcopy=False))
-    if settings and not queued and not given_up:
-        place = trial.user_attrs.get(NUMBER, len(finished_trials(study)))
-        study.enqueue_trial(settings, user_attrs={RETRY_OF: number, KILLS: kills, NUMBER: place})
-    storage, key = study._storage, trial._trial_id  # noqa: SLF001 - Optuna has no public way to annotate another's trial
-    storage.set_trial_user_attr(key, RETRIED, not given_up)
-    storage.set_trial_user_attr(key, REASON, f"{reason} {kills} times" if given_up else reason)
-    study.tell(number, state=_state("FAIL"))
-
-
-def finished_trials(study: "Study") -> "list[FrozenTrial]":
-    """Trials that are over: complete, pruned, or failed for a reason of their own. Those queued again do not count."""
-    return [
-        trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished() and not trial.user_attrs.get(RETRIED)
-    ]
-
-
-def complete(study: "Study") -> "list[FrozenTrial]":
-    """Trials with a value."""
-    return _of(study, "COMPLETE")
-
-
-def best_trial(study: "Study") -> "FrozenTrial | None":
-    """The trial with the lowest value, the earliest of equals; None while none is complete."""
-    return min(complete(study), key=lambda trial: (trial.value, trial.number), default=None)
-
-
-def count_states(study: "Study") -> dict[str, int]:
-    """Trials that are over, by state."""
-    found = Counter(state_name(trial) for trial in finished_trials(study))
-    return {name: found[name] for name in ("complete", "pruned", "failed")}
-
-
-def state_name(trial: "FrozenTrial") -> str:
-    """`complete`, `pruned` or `failed`."""
-    return {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}[trial.state.name]
-
-
-def state_of(name: str) -> Any:
-    """Optuna's state for `complete`, `pruned` or `failed`."""
-    return _state({"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}[name])
-
-
-def _of(study: "Study", state: str) -> "list[FrozenTrial]":
-    return study.get_trials(deepcopy=False, states=(_state(state),))
-
-
-def _state(name: str) -> Any:
+def finish_trial(study: "Study", trial: "Trial", record: TrialRecord) -> None:
+    """Record how a trial ended."""
     from optuna.trial import TrialState
 
-    return TrialState[name]
+    trial.set_user_attr(_RECORD, asdict(record))
+    if record.state == "complete":
+        study.tell(trial, record.value)
+    else:
+        study.tell(trial, state=TrialState.PRUNED if record.state == "pruned" else TrialState.FAIL)
+
+
+def requeue_trial(study: "Study", number: int, *, killed: bool) -> None:
+    """Mark a running trial failed and queue its settings again, unless its process was killed for the third time.
+
+    Args:
+        study: The study.
+        number: Optuna's number of the trial.
+        killed: Whether its process was killed; interrupts and errors are not counted.
+    """
+    from optuna.exceptions import ExperimentalWarning
+    from optuna.storages import RetryHeartbeatStaleTrialCallback
+    from optuna.trial import TrialState
+
+    trials = study.get_trials()  # copies, to be changed before the callback takes their attributes over
+    trial = next(trial for trial in trials if trial.number == number)
+    trial.user_attrs.pop(_RECORD, None)
+    trial.user_attrs.setdefault(NUMBER, len(finished_trials(study)))
+    trial.user_attrs[_KILLS] = trial.user_attrs.get(_KILLS, 0) + killed
+    # queued before it is marked failed: a process killed in between leaves it running, and the retry history shows the retry
+    if trial.user_attrs[_KILLS] < _MAX_KILLS and number not in _retried(trials):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            retry = RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)
+        retry(study, trial)
+    study.tell(number, state=TrialState.FAIL)
+
+
+def finished_trials(study: "Study") -> tuple[TrialRecord, ...]:
+    """Trials that are complete, pruned, or failed for good, in order; an attempt that was queued again does not count."""
+    trials = study.get_trials(deepcopy=False)
+    retried = _retried(trials)
+    found = [_record(trial) for trial in trials if trial.state.is_finished() and trial.number not in retried]
+    return tuple(sorted(found, key=lambda trial: trial.number))
+
+
+def best_trial(study: "Study") -> TrialRecord | None:
+    """The complete trial with the lowest value, the earliest of equals; None if none is complete."""
+    complete = [trial for trial in finished_trials(study) if trial.value is not None]
+    return min(complete, key=lambda trial: (trial.value, trial.number), default=None)
+
+
+def count_states(trials: Iterable[TrialRecord]) -> dict[str, int]:
+    """Number of trials by state."""
+    found = Counter(trial.state for trial in trials)
+    return {state: found[state] for state in ("complete", "pruned", "failed")}
+
+
+def _record(trial: "FrozenTrial") -> TrialRecord:
+    attrs = trial.user_attrs
+    if trial.state.name == "FAIL" and attrs.get(_RECORD, {}).get("state") != "failed":  # given up by `requeue_trial`
+        reason = f"its process was killed {attrs.get(_KILLS, 0) + 1} times"
+        return TrialRecord(int(attrs[NUMBER]), "failed", None, dict(trial.params), reason=reason)
+    return TrialRecord(**attrs[_RECORD])
+
+
+def _retried(trials: "Iterable[FrozenTrial]") -> set[int]:
+    """Optuna's numbers of the attempts that were queued again."""
+    return {number for trial in trials for number in trial.system_attrs.get("retry_history", ())}
 
 
 def _digest(value: Any) -> str:

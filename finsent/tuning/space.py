@@ -1,55 +1,43 @@
-"""What a hyper-parameter search varies: settings of the adapter and the recipe, each with the values that it may take."""
+"""Search space: the settings of adapter and recipe that a search varies, each with the values it may take."""
 
+import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import FiniteFloat, ValidationError
 
 from finsent.config import Config, Section
 from finsent.config.loader import explain, merge, read_file
 from finsent.errors import ConfigError
 
 if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    Distribution = CategoricalDistribution | FloatDistribution | IntDistribution
 
 Value = bool | int | float | str
+Space = Mapping[str, "Distribution"]
+"""Values by dotted key, e.g. `recipe.learning_rate`; both bounds of a range belong to it."""
+
 _SECTIONS: Final = ("lora", "recipe")
 _REFUSED: Final = {
     "recipe.seed": "the best of several seeds is luck and does not last",
-    "recipe.evaluate_every_epoch": "a search looks after each epoch",
+    "recipe.evaluate_every_epoch": "a search evaluates after each epoch",
     "recipe.checkpoint_every": "it changes no result",
 }
 _EXAMPLE: Final = "recipe: {learning_rate: {low: 1.0e-4, high: 1.0e-2, log: true}}"
-_HOW: Final = "Give a list of values, or {low: ..., high: ...} with log: true or step: ... where wanted."
+_FORMS: Final = "Give a list of values, or {low: ..., high: ...} with log: true or step: ... where wanted."
 
 
-class ValueRange(Section):
-    """All values between two bounds, which belong to it."""
+class _Range(Section):
+    """A range as a file gives it; Optuna checks how its parts fit together."""
 
-    low: float
-    """Smallest value."""
-    high: float
-    """Largest value."""
+    low: FiniteFloat
+    high: FiniteFloat
     log: bool = False
-    """Draw evenly in the logarithm."""
-    step: float | None = Field(default=None, gt=0.0)
-    """Distance of one value to the next; left out, any value."""
-
-    @model_validator(mode="after")
-    def _is_one(self) -> Self:
-        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
-            raise ValueError(f"low = {self.low:g} must be below high = {self.high:g}")
-        if self.log and self.low <= 0:
-            raise ValueError(f"log: true needs a low above 0, not {self.low:g}")
-        if self.log and self.step is not None:
-            raise ValueError("log: true and step exclude each other")
-        return self
-
-
-Space = Mapping[str, ValueRange | tuple[Value, ...]]
-"""Values by dotted key, e.g. `recipe.learning_rate`."""
+    step: FiniteFloat | None = None
 
 
 def default_space(config: Config) -> Space:
@@ -59,19 +47,21 @@ def default_space(config: Config) -> Space:
     them. Token dropout is varied only where it is used, which is for bases without pre-training. Neither the seed nor the
     batch is varied: one is luck, the other speed and memory.
     """
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
     lora, recipe = config.lora, config.recipe
-    space: dict[str, ValueRange | tuple[Value, ...]] = {
-        "recipe.learning_rate": ValueRange(low=recipe.learning_rate / 4, high=recipe.learning_rate * 4, log=True),
-        "recipe.warmup_ratio": ValueRange(low=0.0, high=max(0.2, recipe.warmup_ratio)),
-        "recipe.weight_decay": ValueRange(low=0.0, high=max(0.1, 2 * recipe.weight_decay)),
-        "lora.r": _around(lora.r),
-        "lora.alpha": _around(lora.alpha),
-        "lora.dropout": ValueRange(low=0.0, high=max(0.2, lora.dropout)),
+    space: dict[str, Distribution] = {
+        "recipe.learning_rate": FloatDistribution(recipe.learning_rate / 4, recipe.learning_rate * 4, log=True),
+        "recipe.warmup_ratio": FloatDistribution(0.0, max(0.2, recipe.warmup_ratio)),
+        "recipe.weight_decay": FloatDistribution(0.0, max(0.1, 2 * recipe.weight_decay)),
+        "lora.r": CategoricalDistribution(sorted({max(1, lora.r // 2), lora.r, 2 * lora.r})),
+        "lora.alpha": CategoricalDistribution(sorted({max(1, lora.alpha // 2), lora.alpha, 2 * lora.alpha})),
+        "lora.dropout": FloatDistribution(0.0, max(0.2, lora.dropout)),
     }
     if recipe.epochs >= 2 and recipe.epochs == int(recipe.epochs):
-        space["recipe.epochs"] = ValueRange(low=math.ceil(recipe.epochs / 2), high=recipe.epochs, step=1.0)
+        space["recipe.epochs"] = FloatDistribution(math.ceil(recipe.epochs / 2), recipe.epochs, step=1.0)
     if recipe.token_dropout > 0:
-        space["recipe.token_dropout"] = ValueRange(low=0.0, high=max(0.3, recipe.token_dropout))
+        space["recipe.token_dropout"] = FloatDistribution(0.0, max(0.3, recipe.token_dropout))
     return space
 
 
@@ -83,7 +73,14 @@ def read_space(path: Path, config: Config) -> Space:
             without the configuration's own, which is the first to be tried.
     """
     where = f"search space {str(path)!r}"
-    space = {key: _values(key, given, where, config) for key, given in _leaves(read_file(path), where)}
+    space = {}
+    for section, keys in read_file(path).items():
+        if section not in _SECTIONS or not isinstance(keys, Mapping):
+            raise ConfigError(
+                f"{where}: {section!r} cannot be searched. Name keys of {' and '.join(_SECTIONS)} below their section."
+            )
+        for name, given in keys.items():
+            space[f"{section}.{name}"] = _distribution(section, name, given, where, config)
     if not space:
         raise ConfigError(f"{where} lists nothing to vary. Example: {_EXAMPLE}.")
     for key, own in current_params(config, space).items():
@@ -96,19 +93,19 @@ def read_space(path: Path, config: Config) -> Space:
 
 
 def current_params(config: Config, space: Space) -> dict[str, Value]:
-    """What the configuration itself has for the keys of the space."""
+    """The configuration's own values for the keys of the space."""
     dumped = config.model_dump(mode="json")
     return {key: dumped[key.partition(".")[0]][key.partition(".")[2]] for key in space}
 
 
-def apply_params(config: Config, values: Mapping[str, Value]) -> Config:
+def apply_params(config: Config, params: Mapping[str, Value]) -> Config:
     """The configuration with these values by dotted key.
 
     Raises:
         ConfigError: it refuses one of them.
     """
     changed: dict[str, Any] = {}
-    for key, value in values.items():
+    for key, value in params.items():
         section, _, name = key.partition(".")
         changed.setdefault(section, {})[name] = value
     try:
@@ -121,74 +118,45 @@ def apply_params(config: Config, values: Mapping[str, Value]) -> Config:
     return config.model_copy(update=sections)
 
 
-def contains(values: ValueRange | Sequence[Value], value: Value) -> bool:
+def contains(values: "Distribution", value: Value) -> bool:
     """Whether the value is one of these; a value between two steps is not."""
-    if not isinstance(values, ValueRange):
-        return value in values
+    from optuna.distributions import CategoricalDistribution
+
+    if isinstance(values, CategoricalDistribution):
+        return value in values.choices
     if isinstance(value, bool | str) or not values.low <= value <= values.high:
         return False
-    steps = 0.0 if values.step is None else (value - values.low) / values.step
+    steps = (value - values.low) / values.step if values.step else 0.0
     return math.isclose(steps, round(steps), abs_tol=1e-9)
 
 
 def space_to_dict(space: Space) -> dict[str, Any]:
     """The space in JSON's types."""
-    return {key: values.model_dump() if isinstance(values, ValueRange) else list(values) for key, values in sorted(space.items())}
+    from optuna.distributions import distribution_to_json
+
+    return {key: json.loads(distribution_to_json(values)) for key, values in sorted(space.items())}
 
 
-def distributions(space: Space, config: Config) -> "dict[str, BaseDistribution]":
-    """The space in Optuna's terms."""
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+def _distribution(section: str, name: str, given: Any, where: str, config: Config) -> "Distribution":
+    """Values of one key, checked against the configuration's own rules."""
+    from optuna.distributions import CategoricalDistribution
 
-    made: dict[str, BaseDistribution] = {}
-    for key, own in current_params(config, space).items():
-        values = space[key]
-        if not isinstance(values, ValueRange):
-            made[key] = CategoricalDistribution(values)
-        elif isinstance(own, int):
-            made[key] = IntDistribution(int(values.low), int(values.high), log=values.log, step=int(values.step or 1))
-        else:
-            made[key] = FloatDistribution(values.low, values.high, log=values.log, step=values.step)
-    return made
-
-
-def _around(value: int) -> tuple[Value, ...]:
-    return tuple(sorted({max(1, value // 2), value, 2 * value}))
-
-
-def _leaves(tree: Mapping[str, Any], where: str) -> list[tuple[str, Any]]:
-    found = []
-    for section, keys in tree.items():
-        if section not in _SECTIONS or not isinstance(keys, Mapping):
-            raise ConfigError(
-                f"{where}: {section!r} cannot be searched. Name keys of {' and '.join(_SECTIONS)} below their section."
-            )
-        found += [(f"{section}.{name}", given) for name, given in keys.items()]
-    return found
-
-
-def _values(key: str, given: Any, where: str, config: Config) -> ValueRange | tuple[Value, ...]:
-    """Check one key and its values against the configuration's own rules."""
-    section, _, name = key.partition(".")
-    fields = type(getattr(config, section)).model_fields
+    key, fields = f"{section}.{name}", type(getattr(config, section)).model_fields
     if name not in fields:
         raise ConfigError(f"{where}: unknown key {key!r}. Keys of {section}: {', '.join(fields)}.")
     own = getattr(getattr(config, section), name)
     if key in _REFUSED or not isinstance(own, Value):
         raise ConfigError(f"{where}: {key} cannot be searched: {_REFUSED.get(key, 'it is no single value')}. Leave it out.")
+    values: Distribution
+    checked: tuple[Value, ...]
     if isinstance(given, Mapping):
-        try:
-            interval = ValueRange.model_validate(given)
-        except ValidationError as error:
-            problems = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'it'}: {item['msg']}" for item in error.errors())
-            raise ConfigError(f"{where}: {key} = {dict(given)!r}: {problems}. {_HOW}") from error
-        values: ValueRange | tuple[Value, ...] = interval
-        ends = _ends(key, interval, own, where)
+        values = _range(key, given, own, where)
+        checked = (values.low, values.high)
     elif isinstance(given, list) and given and all(isinstance(value, Value) for value in given):
-        values, ends = tuple(given), tuple(given)
+        values, checked = CategoricalDistribution(given), tuple(given)
     else:
-        raise ConfigError(f"{where}: {key} = {given!r} is no set of values. {_HOW}")
-    for value in ends:
+        raise ConfigError(f"{where}: {key} = {given!r} is no set of values. {_FORMS}")
+    for value in checked:
         try:
             apply_params(config, {key: value})
         except ConfigError as error:
@@ -196,12 +164,27 @@ def _values(key: str, given: Any, where: str, config: Config) -> ValueRange | tu
     return values
 
 
-def _ends(key: str, values: ValueRange, own: Value, where: str) -> tuple[Value, ...]:
-    """Bounds of an interval, of the setting's own type."""
+def _range(key: str, given: Mapping[str, Any], own: Value, where: str) -> "FloatDistribution | IntDistribution":
+    """All values between two bounds, whole numbers for a setting that is one."""
+    from optuna.distributions import FloatDistribution, IntDistribution
+
     if isinstance(own, bool | str):
-        raise ConfigError(f"{where}: {key} is no number and has no interval. Give a list of values, e.g. [{own!r}].")
-    if isinstance(own, float):
-        return values.low, values.high
-    if any(number != int(number) for number in (values.low, values.high, values.step or 1)):
-        raise ConfigError(f"{where}: {key} takes whole numbers, not {values.low:g} to {values.high:g} by {values.step or 1:g}.")
-    return int(values.low), int(values.high)
+        raise ConfigError(f"{where}: {key} is no number and has no range. Give a list of values, e.g. [{own!r}].")
+    try:
+        bounds = _Range.model_validate(given)
+        low, high, log, step = bounds.low, bounds.high, bounds.log, bounds.step
+        whole = isinstance(own, int) and all(number == int(number) for number in (low, high, step or 1))
+        found = (
+            IntDistribution(int(low), int(high), log=log, step=int(step or 1))
+            if whole
+            else FloatDistribution(low, high, log=log, step=step)
+        )
+    except ValueError as error:  # pydantic's or Optuna's
+        details = error.errors() if isinstance(error, ValidationError) else []
+        problem = "; ".join(f"{item['loc'][0]}: {item['msg']}" for item in details) or str(error).rstrip(".")
+        raise ConfigError(f"{where}: {key} = {dict(given)!r}: {problem}. {_FORMS}") from error
+    if isinstance(own, int) and not whole:
+        raise ConfigError(f"{where}: {key} takes whole numbers, not {low:g} to {high:g} by {step or 1:g}.")
+    if found.single():
+        raise ConfigError(f"{where}: {key} = {dict(given)!r} is a single value. {_FORMS}")
+    return found

@@ -1,10 +1,10 @@
-"""One trial of a search: a training with its own settings, looked at after each epoch, scored on the validation split."""
+"""One trial of a search: a training in a nested MLflow run, evaluated after each epoch, scored on the validation split."""
 
 import logging
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -13,24 +13,26 @@ import numpy as np
 from finsent.config import Config
 from finsent.errors import FinsentError
 from finsent.home import Home
+from finsent.tuning import search
+from finsent.tuning.search import TrialRecord
+from finsent.tuning.space import Space, apply_params
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from optuna import Study
+    from optuna.trial import Trial
 
     from finsent.data.dataset import Split
     from finsent.training.loop import Trained
 
 _log = logging.getLogger(__name__)
 
-EvalCallback = Callable[[float, float], bool]
-"""`on_look(share, validation_loss)`, `share` of the training being done: whether to end the trial here."""
 KIND: Final = "trial"
-"""Tag `kind` of the runs."""
+"""Tag `kind` of a trial's run."""
 
 
 @dataclass(frozen=True)
 class TrialData:
-    """What every trial of a search works on; the test split is no part of it."""
+    """Rows that every trial of a search uses; the test split is no part of it."""
 
     version: int
     """Of the table `tweets`."""
@@ -40,67 +42,97 @@ class TrialData:
     validation: "Split"
 
 
-@dataclass(frozen=True)
-class TrialOutcome:
-    """How a trial ended."""
+def run_trial(study: "Study", config: Config, home: Home, data: TrialData, space: Space, parent_run: str) -> None:
+    """Run the next trial and record how it ended; settings that were tried before are not trained again.
 
-    state: str
-    """`complete`, `pruned` or `failed`."""
-    run_id: str
-    seconds: float
-    scores: dict[str, float]
-    """loss (what is minimised), accuracy, macro_f1; empty unless complete."""
-    reason: str | None = None
-    """Why it was pruned or failed."""
-
-
-class _Hopeless(Exception):  # noqa: N818 - ends a training from within its report; no error
-    pass
-
-
-def run_trial(config: Config, home: Home, data: TrialData, folder: Path, parent: str, name: str, on_look: EvalCallback) -> TrialOutcome:
-    """Train with these settings in a nested MLflow run, and score a fresh load of what came out.
-
-    A training that diverges or does not fit into memory is an outcome; anything else that goes wrong is raised. The folder is
-    kept for the next attempt then, and is removed otherwise.
+    A training that diverges or exceeds the memory is a failed trial. Any other error, and an interrupt, is raised; the trial
+    is queued again then, and its checkpoints are kept for the next attempt.
 
     Raises:
         InputError: no rows, or only one class in them.
         BaseModelError: the base cannot be reached.
         ServiceError: the MLflow server does not answer.
     """
+    trial = search.next_trial(study, space, config.recipe.seed)
+    number = trial.user_attrs[search.NUMBER]
+    earlier = next((other for other in search.finished_trials(study) if other.params == trial.params), None)
+    try:
+        if earlier is None:
+            folder = search.study_dir(home, study.study_name) / "trials" / str(number)
+            record = _run(apply_params(config, trial.params), home, data, folder, trial, parent_run)
+        else:  # all trials share the seed, so it would end alike
+            reason = f"same settings as trial {earlier.number}, not trained again" + (
+                f": {earlier.reason}" if earlier.reason else ""
+            )
+            record = replace(earlier, number=number, seconds=0.0, reason=reason)
+    except BaseException:
+        search.requeue_trial(study, trial.number, killed=False)
+        raise
+    search.finish_trial(study, trial, record)
+    best = search.best_trial(study)
+    so_far = f"{best.value:.4f} (trial {best.number})" if best else "none"
+    ended = record.reason if record.value is None else f"loss {record.value:.4f}, macro-F1 {record.macro_f1:.4f}"
+    _log.info("trial %d %s: %s; best so far %s", number, record.state, ended, so_far)
+
+
+def _run(config: Config, home: Home, data: TrialData, folder: Path, trial: "Trial", parent_run: str) -> TrialRecord:
+    """Train with the trial's settings in a nested MLflow run, and score a fresh load of the saved adapter."""
+    from optuna import TrialPruned
+
     from finsent.registry.tracking import connect, log_series, start_run
 
-    client, started = connect(home), time.perf_counter()
-    run_id, outcome = "", None
-    tags = {"mlflow.parentRunId": parent, "mlflow.runName": name}
+    client, started, number = connect(home), time.perf_counter(), trial.user_attrs[search.NUMBER]
+    state, run_id, reason = "complete", "", None
+    scores: dict[str, float] = {}
+    tags = {"mlflow.parentRunId": parent_run, "mlflow.runName": f"trial-{number}"}
     try:
         with start_run(config, home, kind=KIND, tags=tags) as run_id:
             try:
                 with log_series(client, run_id) as log:
-                    trained = _train(config, home, data, folder, _looking(config, len(data.train.texts), log, on_look))
+                    trained = _train(config, home, data, folder, trial, log)
                 scores = _score(config, home, data, trained)
                 for key, value in scores.items():
                     client.log_metric(run_id, f"tuned_{key}", value, step=trained.steps)
-                outcome = TrialOutcome("complete", run_id, time.perf_counter() - started, scores)
-            except _Hopeless as reason:
-                outcome = TrialOutcome("pruned", run_id, time.perf_counter() - started, {}, str(reason))
-            client.set_tag(run_id, "trial_state", outcome.state)
+            except TrialPruned as pruned:
+                state, reason = "pruned", str(pruned)
+            client.set_tag(run_id, "trial_state", state)
     except FinsentError as error:
         if type(error) is not FinsentError:  # input, base or server: the next trial would meet the same
             raise
-        client.set_tag(run_id, "trial_state", "failed")
-        outcome = TrialOutcome("failed", run_id, time.perf_counter() - started, {}, str(error))
+        state, reason = "failed", str(error)
+        client.set_tag(run_id, "trial_state", state)
     shutil.rmtree(folder, ignore_errors=True)
-    return outcome
+    return TrialRecord(
+        number=number,
+        state=state,
+        value=scores.get("loss"),
+        params=dict(trial.params),
+        accuracy=scores.get("accuracy"),
+        macro_f1=scores.get("macro_f1"),
+        seconds=round(time.perf_counter() - started, 3),
+        run_id=run_id,
+        reason=reason,
+    )
 
 
 def _train(
-    config: Config, home: Home, data: TrialData, folder: Path, report: Callable[[int, dict[str, float]], None]
+    config: Config, home: Home, data: TrialData, folder: Path, trial: "Trial", log: Callable[[int, dict[str, float]], None]
 ) -> "Trained":
+    """Train, with metrics going to `log`; pruned by the validation loss after an epoch, as `TrialPruned`."""
     import torch
+    from optuna import TrialPruned
 
+    from finsent.training.batches import steps_in_total
     from finsent.training.loop import Rows, train
+
+    recipe = config.recipe
+    total = steps_in_total(len(data.train.texts), recipe.batch_size * recipe.accumulation, recipe.epochs)
+
+    def report(step: int, values: dict[str, float]) -> None:
+        log(step, values)
+        loss = values.get("validation_loss")
+        if loss is not None and search.should_prune(trial, step / total, loss):
+            raise TrialPruned(f"validation loss {loss:.4f} after {step} of {total} steps, behind the median of the other trials")
 
     rows, validation = Rows(data.train.texts, data.train.labels), Rows(data.validation.texts, data.validation.labels)
     try:
@@ -109,39 +141,24 @@ def _train(
         raise FinsentError(f"GPU memory ran out: {error}") from error
 
 
-def _looking(
-    config: Config, rows: int, log: Callable[[int, dict[str, float]], None], on_look: EvalCallback
-) -> Callable[[int, dict[str, float]], None]:
-    """What the training reports to: figures go to `log`, the validation loss after each epoch to `on_look` too."""
-    from finsent.training.batches import steps_in_total
-
-    total = steps_in_total(rows, config.recipe.batch_size * config.recipe.accumulation, config.recipe.epochs)
-
-    def report(step: int, values: dict[str, float]) -> None:
-        log(step, values)
-        loss = values.get("validation_loss")
-        if loss is not None and on_look(step / total, loss):
-            raise _Hopeless(f"validation loss {loss:.4f} after {step} of {total} steps, behind the median of the other trials")
-
-    return report
-
-
 def _score(config: Config, home: Home, data: TrialData, trained: "Trained") -> dict[str, float]:
-    """Figures of a fresh load of the saved adapter on the validation split.
+    """Loss, accuracy and macro-F1 of a fresh load of the saved adapter on the validation split.
 
-    The loss is the cross-entropy after temperature scaling fitted on the same rows, as `finsent train` does afterwards: a
-    proper score (Gneiting and Raftery 2007), so it tells settings apart by every row's probability where macro-F1 counts
-    flipped labels, and without a share for over-confidence that scaling takes away anyway.
+    The loss is the cross-entropy, in nats, after temperature scaling fitted on the same rows, as `finsent train` does: a
+    proper score (Gneiting and Raftery 2007), so it compares settings by every row's probability where macro-F1 counts
+    flipped labels, and does not punish over-confidence that scaling takes away anyway.
     """
+    from scipy.special import log_softmax
+
     from finsent.evaluation.calibration import fit_temperature
     from finsent.evaluation.metrics import compute_metrics
     from finsent.model.adapter import load_adapter
     from finsent.model.engine import predict_logits
     from finsent.model.manifest import write_manifest
     from finsent.model.opening import open_engine
-    from finsent.pipeline.train import manifest_of
+    from finsent.training.loop import manifest_of
 
-    # of an adapter that is thrown away once it is scored
+    # loading requires a manifest; this adapter is deleted once it is scored, so it records neither commit nor lock file
     manifest = manifest_of(config, data.version, data.fingerprint, trained, git_sha=None, lock_hash="")
     write_manifest(trained.adapter, manifest)
     texts, labels = data.validation.texts, data.validation.labels
@@ -150,12 +167,6 @@ def _score(config: Config, home: Home, data: TrialData, trained: "Trained") -> d
     if not np.isfinite(logits).all():
         raise FinsentError("logits on the validation split are not all finite. Lower recipe.learning_rate.")
     metrics = compute_metrics(labels, logits.argmax(axis=1))
-    loss = cross_entropy(logits / fit_temperature(logits, labels), labels)
+    scaled = log_softmax(logits.astype(np.float64) / fit_temperature(logits, labels), axis=1)
+    loss = float(-scaled[np.arange(len(labels)), labels].mean())
     return {"loss": loss, "accuracy": metrics.accuracy, "macro_f1": metrics.macro_f1}
-
-
-def cross_entropy(logits: "NDArray[np.floating]", labels: "NDArray[np.int64]") -> float:
-    """Mean negative log-likelihood, in nats, of labels [N] under logits [N, classes]."""
-    from scipy.special import log_softmax
-
-    return float(-log_softmax(logits.astype(np.float64), axis=1)[np.arange(len(labels)), labels].mean())

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -182,6 +182,16 @@ def test_the_test_split_has_no_say_and_one_trial_runs_in_any_time(searched: Sear
     assert learnt(found) == learnt(searched.result)[:1]
 
 
+def test_settings_that_were_tried_are_not_trained_again(searched: Searched, fresh: Home, tmp_path: Path) -> None:
+    space = tmp_path / "space.yaml"
+    space.write_text("recipe: {learning_rate: [0.01], warmup_ratio: [0.05]}")
+    first, second, third = tune(searched.config, fresh, trials=3, space=space).trials
+    assert (first.value, first.reason) == (searched.result.trials[0].value, None)
+    assert len(runs(fresh, "tags.kind = 'trial'")) == 1
+    for number, trial in ((1, second), (2, third)):
+        assert trial == replace(first, number=number, seconds=0.0, reason="same settings as trial 0, not trained again")
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_search_that_was_cut_off_ends_as_one_that_was_not(
@@ -218,9 +228,9 @@ def test_a_search_that_was_cut_off_ends_as_one_that_was_not(
     assert [run.data.tags["mlflow.runName"] for run in killed] == [f"trial-{cut}"]
     assert [run.info.run_id for run in runs(fresh, "tags.kind = 'tune'")] == [result.run_id], "it went on in the same run"
     with studies.open_study(fresh, result.study, {}, {}) as search:
-        again = [trial for trial in search.trials if trial.user_attrs.get(studies.RETRIED)]
-        assert [(trial.user_attrs[studies.NUMBER], trial.state.name) for trial in again] == [(cut, "FAIL")]
-        assert len(search.trials) == 3
+        assert [(trial.user_attrs[studies.NUMBER], trial.state.name) for trial in search.trials] == [
+            *[(0, "COMPLETE"), (cut, "FAIL"), (cut, "COMPLETE")]
+        ]
 
 
 def test_a_finished_search_adds_nothing_and_goes_on_when_told_more(

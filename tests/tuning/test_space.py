@@ -3,10 +3,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from finsent.config import Config, load_config, profiles
 from finsent.errors import ConfigError
-from finsent.tuning.space import ValueRange, contains, default_space, distributions, current_params, read_space, apply_params
+from finsent.tuning.space import apply_params, contains, current_params, default_space, read_space
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def test_the_default_space_holds_the_profiles_own_values_and_costs_no_more_epoch
     assert all(contains(space[key], value) for key, value in own.items())
     assert ("recipe.token_dropout" in space) == (config.recipe.token_dropout > 0)
     epochs = space["recipe.epochs"]
-    assert isinstance(epochs, ValueRange)
+    assert isinstance(epochs, FloatDistribution)
     assert epochs.high == config.recipe.epochs
 
 
@@ -46,7 +47,7 @@ def test_whatever_is_drawn_from_a_default_space_makes_a_configuration(seed: int)
     config = load_config("nano")
     space = default_space(config)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
-    params = study.ask(distributions(space, config)).params
+    params = study.ask(dict(space)).params
     assert current_params(apply_params(config, params), space) == params
     assert all(contains(space[key], value) for key, value in params.items())
 
@@ -56,9 +57,9 @@ def test_a_file_lists_all_that_is_varied(nano: Config, tmp_path: Path) -> None:
     path = written(tmp_path, f"recipe: {{{rate}, schedule: [cosine, linear]}}\nlora: {{r: [8, 16]}}")
     space = read_space(path, nano)
     assert space == {
-        "recipe.learning_rate": ValueRange(low=1e-4, high=1e-2, log=True),
-        "recipe.schedule": ("cosine", "linear"),
-        "lora.r": (8, 16),
+        "recipe.learning_rate": FloatDistribution(1e-4, 1e-2, log=True),
+        "recipe.schedule": CategoricalDistribution(["cosine", "linear"]),
+        "lora.r": CategoricalDistribution([8, 16]),
     }
     changed = apply_params(nano, {"recipe.schedule": "linear", "lora.r": 8})
     assert (changed.recipe.schedule, changed.lora.r, changed.lora.alpha) == ("linear", 8, nano.lora.alpha)
@@ -75,9 +76,15 @@ def test_a_file_lists_all_that_is_varied(nano: Config, tmp_path: Path) -> None:
         ("recipe: {learning_rate: 0.1}", "0.1 is no set of values"),
         ("recipe: {learning_rate: []}", "no set of values"),
         ("recipe: {learning_rate: {low: 0.1, hgh: 1}}", "hgh"),
-        ("recipe: {learning_rate: {low: 0.1, high: 0.01}}", "must be below"),
-        ("recipe: {learning_rate: {low: 0, high: 0.01, log: true}}", "above 0"),
-        ("recipe: {learning_rate: {low: 0.001, high: 0.01, log: true, step: 0.001}}", "exclude each other"),
+        ("recipe: {learning_rate: {low: 0.1, high: 0.01}}", "`low <= high` must hold"),
+        ("recipe: {learning_rate: {low: 0.002, high: 0.002}}", "single value"),
+        ("recipe: {learning_rate: {low: 0.001, high: .inf}}", "high: Input should be a finite number"),
+        ("recipe: {learning_rate: {low: 0.001, high: 0.01, step: 0}}", "`step > 0` must hold"),
+        ("recipe: {learning_rate: {low: 0, high: 0.01, log: true}}", "`low > 0` must hold"),
+        (
+            "recipe: {learning_rate: {low: 0.001, high: 0.01, log: true, step: 0.001}}",
+            "not supported when `log`",
+        ),
         ("recipe: {learning_rate: {low: 0.1, high: 1.0}}", "own 0.002"),
         ("recipe: {schedule: {low: 1, high: 2}}", "no number"),
         ("recipe: {schedule: [cosine, sawtooth]}", "sawtooth"),
@@ -101,6 +108,11 @@ def test_an_absent_file_is_said(nano: Config, tmp_path: Path) -> None:
 
 
 def test_values_between_two_steps_are_not_in_an_interval() -> None:
-    assert contains(ValueRange(low=4, high=8, step=1.0), 5.0)
-    assert not contains(ValueRange(low=4, high=8, step=1.0), 5.5)
-    assert not contains(ValueRange(low=4, high=8), True)
+    assert contains(FloatDistribution(4, 8, step=1.0), 5.0)
+    assert not contains(FloatDistribution(4, 8, step=1.0), 5.5)
+    assert not contains(IntDistribution(4, 8), True)
+
+
+def test_a_range_of_a_whole_number_is_of_whole_numbers(nano: Config, tmp_path: Path) -> None:
+    space = read_space(written(tmp_path, "lora: {r: {low: 4, high: 16, step: 4}}"), nano)
+    assert space == {"lora.r": IntDistribution(4, 16, step=4)}

@@ -1,0 +1,1 @@
+"""Hyper-parameter search with Optuna: search space, study, trials and report."""
