@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finsent.config import Config
-from finsent.data.masking import mask_shown
+from finsent.data.validation.text_cleaning import mask_raw_handles
 from finsent.evaluation.evidence import Evidence
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def _robustness(own: ModelScores, champion: ModelScores | None, *, masked: bool)
     for name, record in records.items():
         if masked:
             shown = ("original", "changed")
-            record["examples"] = [example | {key: mask_shown(example[key]) for key in shown} for example in record["examples"]]
+            record["examples"] = [example | {key: mask_raw_handles(example[key]) for key in shown} for example in record["examples"]]
         if champion is not None and name in champion.checks:
             record["champion_failure_rate"] = champion.checks[name].failure_rate
     return records

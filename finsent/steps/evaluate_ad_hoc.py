@@ -24,10 +24,10 @@ def evaluate_file(context: Context, version: str, source: Source) -> EvaluationR
         ArtifactError: the version is not what was registered.
     """
     from finsent.data import tables
-    from finsent.data.labelled import load_labelled
+    from finsent.data.sources.reading import load_labelled_file
     from finsent.registry.evidence_store import record_test_set_use
 
-    rows, skipped = load_labelled(context.config, source)
+    rows, skipped = load_labelled_file(context.config, source)
     counts = _in_splits(context, rows)
     if counts is not None and counts["test"]:
         record_test_set_use(context, version, tables.version(context.workspace, "tweets") or 0)
@@ -56,9 +56,7 @@ def evaluate_split(context: Context, version: str, data_version: int | None, spl
     return _evaluate_rows(context, version, rows, f"{split} split of data version {data.version}", origin)
 
 
-def _evaluate_rows(
-    context: Context, version: str, rows: "Split", description: str, origin: dict[str, Any]
-) -> EvaluationResult:
+def _evaluate_rows(context: Context, version: str, rows: "Split", description: str, origin: dict[str, Any]) -> EvaluationResult:
     from finsent.steps.report import publish_ad_hoc_evaluation
 
     started = time.perf_counter()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from finsent.data.contract import Reason
+from finsent.data.validation.row_validation import Reason
 from finsent.text import Forms
 
 
@@ -28,7 +28,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Quarantined:
+class QuarantinedRow:
     """A row that was not taken. `place` and `number` say where it stands; `source` is what reports count it under."""
 
     source: str

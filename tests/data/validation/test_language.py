@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from finsent.data.language import CERTAIN, check_language, detect_language
+from finsent.data.validation.language import MIN_PROBABILITY, check_language, detect_language
 from finsent.errors import ConfigError
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -41,7 +41,7 @@ def test_foreign_tweets_are_told_and_rejected(language: str, text: str) -> None:
     assert rejection is not None
     assert rejection.reason == "other language"
     assert repr(language) in rejection.detail
-    assert float(rejection.detail.split("probability ")[1][:4]) >= CERTAIN
+    assert float(rejection.detail.split("probability ")[1][:4]) >= MIN_PROBABILITY
     assert check_language(text, ("en", language)) is None
     assert check_language(text, ()) is None
 
@@ -68,7 +68,9 @@ def test_a_language_that_is_not_known_is_an_error(language: str) -> None:
 
 
 def test_the_model_is_loaded_only_when_asked_for() -> None:
-    code = "import sys, finsent.data.language as l; l.check_language('x' * 20, ()); sys.exit('py3langid' in sys.modules)"
+    code = (
+        "import sys, finsent.data.validation.language as l; l.check_language('x' * 20, ()); sys.exit('py3langid' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
