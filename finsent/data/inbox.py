@@ -21,13 +21,13 @@ import pyarrow.compute as pc
 from finsent.config import DataConfig, Source
 from finsent.data import tables
 from finsent.data.columns import SCHEMAS
-from finsent.data.contract import Rejection, check_text, check_time, shorten
-from finsent.data.formats import read
-from finsent.data.masking import mask_handles
 from finsent.data.quarantine import identify, record
-from finsent.data.reading import reject
-from finsent.data.rows import Quarantined
-from finsent.data.sources import RawRow, SourceFile, Wanted, fingerprint_file, resolve
+from finsent.data.sources.formats import read
+from finsent.data.sources.reading import reject
+from finsent.data.sources.records import Quarantined
+from finsent.data.sources.resolve import RawRow, SourceFile, Wanted, fingerprint_file, resolve
+from finsent.data.validation.row_validation import Rejection, check_text, check_time, shorten
+from finsent.data.validation.text_cleaning import mask_handles
 from finsent.errors import Refused
 from finsent.home import Home
 from finsent.progress import track

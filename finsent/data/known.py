@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from finsent.data import tables
-from finsent.data.contract import CONFLICT
 from finsent.data.quarantine import ids_of, labels_of
 from finsent.data.reviews import Decision, load_decisions
+from finsent.data.validation.row_validation import CONFLICT
 from finsent.errors import InputError
 from finsent.home import Home
 

@@ -10,11 +10,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from finsent.config import DataConfig
-from finsent.data.contract import Reason
 from finsent.data.linking import TextsOf
 from finsent.data.shingles import Int64
 from finsent.data.signatures import Signatures
 from finsent.data.splits import OUT, Codes, SplitRule, code_of
+from finsent.data.validation.row_validation import Reason
 
 ACCEPTED, DUPLICATE, QUARANTINED = range(3)
 PENDING: Final = -1

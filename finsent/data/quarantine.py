@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 
 from finsent.data import tables
 from finsent.data.columns import SCHEMAS
-from finsent.data.contract import CONFLICT
-from finsent.data.rows import Quarantined
+from finsent.data.sources.records import Quarantined
+from finsent.data.validation.row_validation import CONFLICT
 from finsent.home import Home
 from finsent.text import text_id
 
@@ -78,7 +78,7 @@ def record(home: Home, rows: Sequence[Quarantined] | Callable[[], Iterable[Quara
 
 
 def identify(fingerprint: Mapping[str, str | int]) -> str:
-    """Identity of what was read, from `finsent.data.sources.fingerprint_file`.
+    """Identity of what was read, from `finsent.data.sources.resolve.fingerprint_file`.
 
     Of a file its hash, of a Hub dataset its commit; of a database the hash of the query: what it gives changes by itself.
     """

@@ -6,12 +6,12 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from finsent.data.contract import Reason, shorten
 from finsent.data.index import texts_by_id
-from finsent.data.masking import mask_handles
 from finsent.data.placing import Before, Refusal
-from finsent.data.rows import Quarantined
+from finsent.data.sources.records import Quarantined
 from finsent.data.spool import Spooled, column, input_of
+from finsent.data.validation.row_validation import Reason, shorten
+from finsent.data.validation.text_cleaning import mask_handles
 from finsent.home import Home
 from finsent.labels import LABELS
 

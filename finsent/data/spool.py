@@ -17,9 +17,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from finsent.config import DataConfig
-from finsent.data.rows import Quarantined, Row
 from finsent.data.shingles import Int64
 from finsent.data.signatures import Signatures, concatenate, empty, sign
+from finsent.data.sources.records import Quarantined, Row
 from finsent.labels import LABEL2ID
 
 _BATCH: Final = 16_384

@@ -11,12 +11,12 @@ import numpy as np
 
 from finsent.data import tables
 from finsent.data.audit import NaiveSplit
-from finsent.data.contract import shorten
 from finsent.data.placing import ACCEPTED, DUPLICATE, Placement
-from finsent.data.reading import Reading
-from finsent.data.schema import SourceSchema, from_dict
+from finsent.data.sources.reading import Reading
 from finsent.data.splits import CODES, EXCLUDED, SPLITS, Codes, SplitRule
 from finsent.data.spool import Spooled
+from finsent.data.validation.row_validation import shorten
+from finsent.data.validation.schema_drift import SourceSchema, from_dict
 from finsent.errors import Refused
 from finsent.home import Home
 from finsent.labels import LABELS

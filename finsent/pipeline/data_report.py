@@ -87,8 +87,8 @@ def gather_facts(home: Home, version: int | None = None, known: DataVersion | No
     from finsent.data.dataset import data_version, read_report
     from finsent.data.diff import difference
     from finsent.data.inspection import latest_time, origin, previous_version, quarantine_examples, version_numbers
-    from finsent.data.language import detect_language
     from finsent.data.summary import count_languages, summarise
+    from finsent.data.validation.language import detect_language
     from finsent.evaluation.confounding import confounding
     from finsent.evaluation.data_page import DataFacts
 

@@ -233,7 +233,7 @@ def _naive_split(config: Config, home: Home, loaded: "Loaded", held_out: float, 
 
 
 def _on_file(config: Config, home: Home, version: str, source: Source) -> EvaluationResult:
-    from finsent.data.labelled import load_labelled
+    from finsent.data.sources.reading import load_labelled
 
     rows, skipped = load_labelled(config, source)
     counts = _in_splits(home, rows)

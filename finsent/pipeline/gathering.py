@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finsent.config import Config
-from finsent.data.masking import mask_shown
+from finsent.data.validation.text_cleaning import mask_shown
 from finsent.evaluation.evidence import Evidence
 
 if TYPE_CHECKING:

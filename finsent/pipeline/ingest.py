@@ -36,17 +36,17 @@ from finsent.data.dataset import (
     report_path,
 )
 from finsent.data.grouping import build_graph, is_one_of, place
-from finsent.data.held_out import check_held_out
 from finsent.data.index import add_signatures
 from finsent.data.linking import TextsOf
 from finsent.data.placing import ACCEPTED, Graph, Placement, Rows
 from finsent.data.quarantine import earlier_conflicts, identify, record
-from finsent.data.reading import Reading, spool_sources
 from finsent.data.refusals import tell
 from finsent.data.reviews import load_decisions
+from finsent.data.sources.reading import Reading, spool_sources
 from finsent.data.splits import CODES, Codes, SplitRule, split_rule, wanted_by_source, wanted_by_time
 from finsent.data.spool import Spooled, open_spool, readable_batches, rejected
 from finsent.data.stored import Mask, Stored, load_stored, spooled_rows, templates
+from finsent.data.validation.heldout_check import check_held_out
 from finsent.errors import ConfigError, InputError, Refused
 from finsent.home import Home
 from finsent.labels import LABELS

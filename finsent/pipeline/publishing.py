@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finsent.config import Config
-from finsent.data.masking import mask_shown
+from finsent.data.validation.text_cleaning import mask_shown
 from finsent.errors import ServiceError
 from finsent.evaluation.evidence import Evidence
 from finsent.evaluation.examples import Disagreement, ErrorPair, WorstError, disagreements, worst_errors

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Final
 
 from finsent.data import tables
-from finsent.data.contract import CONFLICT
 from finsent.data.corrections import apply_to_table
 from finsent.data.known import Known
 from finsent.data.quarantine import ids_of, labels_of, rows_at
 from finsent.data.review_file import Entry, Filled, read_entries, write_entries
 from finsent.data.reviews import KINDS, Decision, Kind, load_decisions, record_decisions
 from finsent.data.splits import SPLITS
+from finsent.data.validation.row_validation import CONFLICT
 from finsent.errors import InputError
 from finsent.home import Home
 from finsent.labels import LABEL2ID, LABELS

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from finsent.data import tables
-from finsent.data.contract import Rejection, check_text
-from finsent.data.rows import Quarantined
+from finsent.data.sources.records import Quarantined
+from finsent.data.validation.row_validation import Rejection, check_text
 from finsent.home import Home
 from finsent.text import text_hash
 

@@ -19,8 +19,8 @@ from finsent.data.audit import audit_texts
 from finsent.data.grouping import build_graph, place
 from finsent.data.placing import ACCEPTED, DUPLICATE, QUARANTINED, Before, Placement, Rows
 from finsent.data.refusals import tell
-from finsent.data.rows import Quarantined, Row
 from finsent.data.signatures import sign
+from finsent.data.sources.records import Quarantined, Row
 from finsent.data.splits import CODES, code_of, split_rule
 from finsent.data.spool import open_spool
 from finsent.home import resolve_home

@@ -5,7 +5,6 @@ from collections import Counter
 import pytest
 
 from finsent.config import load_config
-from finsent.data.contract import CONFLICT
 from finsent.data.inspection import (
     conflict_sides,
     latest_time,
@@ -16,6 +15,7 @@ from finsent.data.inspection import (
     version_numbers,
 )
 from finsent.data.sample import sample_sources
+from finsent.data.validation.row_validation import CONFLICT
 from finsent.errors import InputError
 from finsent.home import Home, resolve_home
 from finsent.pipeline.accounting import IngestReport

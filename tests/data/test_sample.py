@@ -8,11 +8,10 @@ from random import Random
 import pytest
 
 from finsent.data import sample
-from finsent.data.formats import read
-from finsent.data.sample.compose import compose, fill
-from finsent.data.sample.files import write_sample
+from finsent.data.sample.generate import compose, fill, write_sample
 from finsent.data.sample.grammar import NEUTRAL, ORDERED, PLAINSPOKEN, TICKERS, TWO_SIDED
-from finsent.data.sources import labelled, resolve
+from finsent.data.sources.formats import read
+from finsent.data.sources.resolve import labelled, resolve
 
 
 def test_the_files_are_what_the_generator_writes(tmp_path: Path) -> None:

@@ -12,14 +12,14 @@ import pytest
 
 from finsent.config import Source, load_config
 from finsent.data import tables
-from finsent.data.contract import CONFLICT
 from finsent.data.dataset import data_version
 from finsent.data.inspection import quarantine_examples, quarantined
 from finsent.data.known import Known
 from finsent.data.quarantine import earlier_conflicts, record
 from finsent.data.reviews import Decision, load_decisions, read_reviews
-from finsent.data.rows import Quarantined
 from finsent.data.sample import sample_sources
+from finsent.data.sources.records import Quarantined
+from finsent.data.validation.row_validation import CONFLICT
 from finsent.errors import InputError
 from finsent.home import Home, resolve_home
 from finsent.pipeline import review as module

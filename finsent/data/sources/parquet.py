@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from finsent.data import objects
-from finsent.data.contract import Rejection, shorten
-from finsent.data.sources import RawRow, SourceFile, Wanted
+from finsent.data.sources import s3
+from finsent.data.sources.resolve import RawRow, SourceFile, Wanted
+from finsent.data.validation.row_validation import Rejection, shorten
 from finsent.errors import InputError
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ def read_parquet(file: SourceFile, wanted: Wanted) -> Iterator[list[RawRow]]:
             f"{file.uri!r} may not be read: permission denied. Check the rights of the file and its folders."
         ) from error
     except (pa.ArrowException, OSError, ValueError) as error:
-        if file.uri.startswith(objects.S3) and "AWS Error" in str(error):
-            raise InputError(objects.explain(file.uri, error)) from error
+        if file.uri.startswith(s3.S3) and "AWS Error" in str(error):
+            raise InputError(s3.explain(file.uri, error)) from error
         raise InputError(
             f"{file.uri!r} cannot be read as Parquet: {shorten(str(error), 200)}. Write it anew, or correct its name."
         ) from error
@@ -63,15 +63,15 @@ def _check_whole(file: SourceFile, found: int, stated: int) -> None:
     if found != stated:
         raise InputError(f"{file.uri!r} is damaged: it says that it has {stated} rows, and has {found}. Get the file anew.")
     if "etag" in file.seen:
-        objects.check_unchanged(file.uri, str(file.seen["etag"]))
+        s3.check_unchanged(file.uri, str(file.seen["etag"]))
 
 
 @contextmanager
 def _source(file: SourceFile) -> Iterator[Any]:
     import pyarrow as pa
 
-    if file.uri.startswith(objects.S3):
-        source, file.seen["etag"] = objects.open_file(file.uri)
+    if file.uri.startswith(s3.S3):
+        source, file.seen["etag"] = s3.open_file(file.uri)
     else:
         source = pa.OSFile(file.uri)
     with source:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from finsent.config import Source
-from finsent.data.contract import shorten
-from finsent.data.suggest import nearest
+from finsent.data.validation.did_you_mean import nearest
+from finsent.data.validation.row_validation import shorten
 from finsent.errors import InputError
 
 if TYPE_CHECKING:

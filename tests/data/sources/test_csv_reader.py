@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finsent.config import Source
-from finsent.data.delimited import LONGEST, Torn, records
-from finsent.data.formats import read
-from finsent.data.sources import RawRow, labelled, resolve
+from finsent.data.sources.csv_reader import LONGEST, Torn, records
+from finsent.data.sources.formats import read
+from finsent.data.sources.resolve import RawRow, labelled, resolve
 from finsent.errors import InputError
 
 
@@ -91,7 +91,7 @@ def test_fields_of_many_lines_stay_whole() -> None:
 
 
 def test_a_field_of_many_long_lines_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finsent.data.delimited.LONGEST_LINE", 2**20)
+    monkeypatch.setattr("finsent.data.sources.csv_reader.LONGEST_LINE", 2**20)
     line = "x" * 2**19 + "\n"
     assert len(parsed(f'text,label\n"{line}",Bullish\n')[1]) == 2
     with pytest.raises(InputError, match=r"line 2: a quote opens a field that is never closed .*more than 1 Mi characters"):

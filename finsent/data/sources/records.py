@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from finsent.data.contract import Reason
+from finsent.data.validation.row_validation import Reason
 from finsent.text import Forms
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from finsent.config import Source
-from finsent.data.formats import read
-from finsent.data.sources import RawRow, SourceFile, fingerprint_file, labelled, resolve
+from finsent.data.sources.formats import read
+from finsent.data.sources.resolve import RawRow, SourceFile, fingerprint_file, labelled, resolve
 from finsent.errors import InputError
 
 PASSWORD = "hunter2:/?#"

@@ -13,8 +13,8 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from finsent.data.contract import shorten
-from finsent.data.suggest import listed, nearest
+from finsent.data.validation.did_you_mean import listed, nearest
+from finsent.data.validation.row_validation import shorten
 from finsent.errors import InputError
 
 if TYPE_CHECKING:

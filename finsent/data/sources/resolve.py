@@ -12,9 +12,9 @@ from pathlib import Path, PurePath
 from typing import Final
 
 from finsent.config import Source
-from finsent.data import database, objects, unpacking
-from finsent.data.contract import Rejection
-from finsent.data.suggest import listed, nearest
+from finsent.data.sources import database, decode, s3
+from finsent.data.validation.did_you_mean import listed, nearest
+from finsent.data.validation.row_validation import Rejection
 from finsent.errors import InputError
 
 _log = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ def resolve(source: Source) -> tuple[SourceFile, ...]:
         raise InputError(f"{source.uri!r} is no address, and the folder that this runs in is not read unasked. Give '.' for it.")
     if source.name is not None and not source.name.strip():
         raise InputError(f"{source.uri!r}: the name {source.name!r} (--name) says nothing. Give another, or leave it out.")
-    is_database = "://" in source.uri and not source.uri.startswith((HUB, objects.S3))
+    is_database = "://" in source.uri and not source.uri.startswith((HUB, s3.S3))
     if source.query is not None and not is_database:
         raise InputError(
             f"{source.uri!r} is no database's URL, and a query was given. Leave `query` (--query) out, or give a URL such as "
@@ -129,7 +129,7 @@ def resolve(source: Source) -> tuple[SourceFile, ...]:
         database_name = database.check(source)
         name = source.name or database_name
         return (SourceFile(name, name, source.uri, "sql", source=source),)
-    addresses = objects.find(source.uri, FORMATS) if source.uri.startswith(objects.S3) else _paths(source.uri)
+    addresses = s3.find(source.uri, FORMATS) if source.uri.startswith(s3.S3) else _paths(source.uri)
     files = []
     for address in addresses:
         path = PurePath(address)
@@ -258,5 +258,5 @@ def fingerprint_file(file: SourceFile) -> dict[str, str | int]:
         if "sha256" not in file.seen:
             raise InputError(f"{file.uri!r}: the query has not been read to its end, so there is no saying what was read.")
         return {"name": file.name, "uri": file.uri, "query_sha256": database.query_hash(file.source), **file.seen}
-    uri = file.uri if file.uri.startswith(objects.S3) else _storable(PurePath(file.uri).name)
-    return {"name": file.name, "uri": uri, **unpacking.fingerprint(file)}
+    uri = file.uri if file.uri.startswith(s3.S3) else _storable(PurePath(file.uri).name)
+    return {"name": file.name, "uri": uri, **decode.fingerprint(file)}

@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
-from finsent.data import objects
+from finsent.data.sources import s3
 from finsent.errors import InputError
 
 if TYPE_CHECKING:
-    from finsent.data.sources import SourceFile
+    from finsent.data.sources.resolve import SourceFile
 
 _log = logging.getLogger(__name__)
 
@@ -101,8 +101,8 @@ def opened(file: "SourceFile") -> "Iterator[tuple[io.BufferedReader[Any], str]]"
 
 
 def _explain(uri: str, error: Exception) -> str:
-    if uri.startswith(objects.S3) and ("AWS Error" in str(error) or isinstance(error, FileNotFoundError)):
-        return objects.explain(uri, error)
+    if uri.startswith(s3.S3) and ("AWS Error" in str(error) or isinstance(error, FileNotFoundError)):
+        return s3.explain(uri, error)
     if isinstance(error, PermissionError):
         return f"{uri!r} may not be read: permission denied. Check the rights of the file and of its folders."
     return f"{uri!r} is damaged or cut short, or not what its name says: {error}. Get the file anew."
@@ -130,17 +130,17 @@ def fingerprint(file: "SourceFile") -> dict[str, str | int]:
 
 @contextmanager
 def _hashed(file: "SourceFile") -> Iterator[_Hashed]:
-    if not file.uri.startswith(objects.S3):
+    if not file.uri.startswith(s3.S3):
         with Path(file.uri).open("rb", buffering=0) as raw:
             yield _Hashed(raw)
         return
-    stream, etag = objects.open_stream(file.uri)
+    stream, etag = s3.open_stream(file.uri)
     with stream:
         file.seen["etag"] = etag
         hashed = _Hashed(stream)
         yield hashed
         if hashed.whole:
-            objects.check_unchanged(file.uri, etag)
+            s3.check_unchanged(file.uri, etag)
 
 
 @contextmanager

@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from finsent.config import Source
-from finsent.data.formats import read
-from finsent.data.sources import RawRow, fingerprint_file, labelled, resolve
+from finsent.data.sources.formats import read
+from finsent.data.sources.resolve import RawRow, fingerprint_file, labelled, resolve
 from finsent.errors import InputError
 
 SEED = 20251
@@ -303,8 +303,8 @@ READER = """
 import resource, sys
 import pyarrow.parquet
 from finsent.config import Source
-from finsent.data.formats import read
-from finsent.data.sources import labelled, resolve
+from finsent.data.sources.formats import read
+from finsent.data.sources.resolve import labelled, resolve
 from finsent.errors import InputError
 source = Source(uri=sys.argv[1])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -13,7 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finsent.config import DataConfig
-from finsent.data.plausibility import (
+from finsent.data.sample import sample_sources
+from finsent.data.sources.reading import checked
+from finsent.data.sources.resolve import labelled, resolve
+from finsent.data.validation.label_check import (
     ENOUGH,
     KEPT,
     Polarity,
@@ -22,9 +25,6 @@ from finsent.data.plausibility import (
     means,
     polarity,
 )
-from finsent.data.reading import checked
-from finsent.data.sample import sample_sources
-from finsent.data.sources import labelled, resolve
 from finsent.labels import LABELS
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"

@@ -17,8 +17,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from finsent.data.contract import shorten
-from finsent.data.unpacking import LONGEST_LINE
+from finsent.data.sources.decode import LONGEST_LINE
+from finsent.data.validation.row_validation import shorten
 from finsent.errors import InputError
 
 LONGEST: Final = 200

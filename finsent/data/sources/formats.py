@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any, Final, cast
 
-from finsent.data import database
-from finsent.data.columnar import BATCH, arrow_rows, read_parquet, row
-from finsent.data.contract import Rejection, shorten
-from finsent.data.delimited import Torn, records
-from finsent.data.sources import HUB, RawRow, SourceFile, Wanted
-from finsent.data.unpacking import byte_lines, opened, text_lines
+from finsent.data.sources import database
+from finsent.data.sources.csv_reader import Torn, records
+from finsent.data.sources.decode import byte_lines, opened, text_lines
+from finsent.data.sources.parquet import BATCH, arrow_rows, read_parquet, row
+from finsent.data.sources.resolve import HUB, RawRow, SourceFile, Wanted
+from finsent.data.validation.row_validation import Rejection, shorten
 from finsent.errors import InputError
 
 _CHARACTERS_AT_ONCE: Final = 16 * 1024 * 1024

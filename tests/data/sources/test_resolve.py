@@ -13,9 +13,9 @@ import pytest
 from huggingface_hub.errors import HFValidationError, HTTPError, OfflineModeIsEnabled
 
 from finsent.config import Source
-from finsent.data.contract import Rejection, check_text
-from finsent.data.formats import read
-from finsent.data.sources import RawRow, Wanted, fingerprint_file, labelled, resolve
+from finsent.data.sources.formats import read
+from finsent.data.sources.resolve import RawRow, Wanted, fingerprint_file, labelled, resolve
+from finsent.data.validation.row_validation import Rejection, check_text
 from finsent.errors import InputError
 
 ROWS = [("buy $AAPL 🚀", "Bullish"), ('two\nlines, and "quotes"', "Neutral")]

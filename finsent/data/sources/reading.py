@@ -4,22 +4,34 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final
 
-from finsent.config import DataConfig, Source
-from finsent.data.contract import Rejection, check_label, check_text, check_time, label_key, quoted, shorten, understand_label
-from finsent.data.formats import read
-from finsent.data.language import check_language
-from finsent.data.masking import mask_handles, mask_shown
-from finsent.data.mojibake import repair
-from finsent.data.plausibility import Polarity, check_polarity, describe_implausible
-from finsent.data.rows import Quarantined, Row
-from finsent.data.schema import SourceSchema, as_dict, compare, describe, source_schema
-from finsent.data.sources import RawRow, SourceFile, Wanted, fingerprint_file, labelled, resolve
+import numpy as np
+
+from finsent.config import Config, DataConfig, Source
+from finsent.data.dataset import Split
+from finsent.data.sources.formats import read
+from finsent.data.sources.records import Quarantined, Row
+from finsent.data.sources.resolve import RawRow, SourceFile, Wanted, fingerprint_file, labelled, resolve
 from finsent.data.spool import Spool
+from finsent.data.validation.label_check import Polarity, check_polarity, describe_implausible
+from finsent.data.validation.language import check_language
+from finsent.data.validation.row_validation import (
+    Rejection,
+    check_label,
+    check_text,
+    check_time,
+    label_key,
+    quoted,
+    shorten,
+    understand_label,
+)
+from finsent.data.validation.schema_drift import SourceSchema, as_dict, compare, describe, source_schema
+from finsent.data.validation.text_cleaning import mask_handles, mask_shown, repair
 from finsent.errors import InputError, Refused
+from finsent.labels import LABEL2ID
 from finsent.progress import track
 from finsent.text import forms
 
@@ -44,7 +56,7 @@ class Reading:
     inputs: list[dict[str, str | int]]
     """What was read: address, size and hash of each file."""
     schemas: dict[str, dict[str, Any]]
-    """Columns and label values of each source, see `finsent.data.schema`."""
+    """Columns and label values of each source, see `finsent.data.validation.schema_drift`."""
     unknown: dict[str, dict[str, int]]
     """Rows of each source by label value that is not understood, the most frequent first."""
 
@@ -268,3 +280,32 @@ def check_labels(source: Source, seen: Counter[str]) -> None:
         "--label-map '0=Bearish,1=Bullish,2=Neutral'). "
         "Numbers are never guessed: datasets disagree on their order."
     )
+
+
+def load_labelled(config: Config, source: Source) -> tuple[Split, dict[str, int]]:
+    """Readable rows of a labelled source, every one kept, and how many were not readable, by reason.
+
+    Texts that differ only in URLs, handles or case share a group.
+
+    Raises:
+        InputError: the file, a column or all labels are wrong, or no row is readable.
+    """
+    now, seen = datetime.now(UTC), Counter[str]()
+    wanted = labelled(source)
+    rows, skipped = [], Counter[str]()
+    for file in resolve(source):
+        for _, good, bad in checked(file, source, config.data, now, seen, wanted):
+            rows += good
+            skipped.update(row.reason for row in bad)
+    check_labels(source, seen)
+    if not rows:
+        raise InputError(f"{source.uri!r} holds no readable labelled row.")
+    split = Split(
+        ids=[f"{row.source}:{row.number}" for row in rows],
+        texts=[row.text for row in rows],
+        labels=np.array([LABEL2ID[row.label] for row in rows], np.int64),
+        sources=[row.source for row in rows],
+        groups=[row.id for row in rows],
+        created_at=[row.created_at for row in rows],
+    )
+    return split, dict(skipped)

@@ -17,9 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from finsent.config import Source, load_config
-from finsent.data import objects, tables
-from finsent.data.formats import read
-from finsent.data.sources import RawRow, fingerprint_file, labelled, resolve
+from finsent.data import tables
+from finsent.data.sources import s3
+from finsent.data.sources.formats import read
+from finsent.data.sources.resolve import RawRow, fingerprint_file, labelled, resolve
 from finsent.errors import InputError
 from finsent.home import resolve_home
 from finsent.pipeline.ingest import ingest
@@ -182,7 +183,7 @@ def test_a_store_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("store")
 def test_a_store_that_takes_calls_and_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(objects, "_ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(s3, "_ANSWER_SECONDS", 1.0)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()

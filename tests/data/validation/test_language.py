@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from finsent.data.language import CERTAIN, check_language, detect_language
+from finsent.data.validation.language import CERTAIN, check_language, detect_language
 from finsent.errors import ConfigError
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -68,7 +68,9 @@ def test_a_language_that_is_not_known_is_an_error(language: str) -> None:
 
 
 def test_the_model_is_loaded_only_when_asked_for() -> None:
-    code = "import sys, finsent.data.language as l; l.check_language('x' * 20, ()); sys.exit('py3langid' in sys.modules)"
+    code = (
+        "import sys, finsent.data.validation.language as l; l.check_language('x' * 20, ()); sys.exit('py3langid' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Sequence
 from typing import Final
 
-from finsent.data.contract import shorten
+from finsent.data.validation.row_validation import shorten
 
 _SHOWN: Final = 20
 _LONGEST: Final = 60  # characters of a name that are shown

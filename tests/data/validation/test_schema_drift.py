@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finsent.data.schema import MORE, MOST_LABELS, SourceSchema, as_dict, compare, describe, from_dict, source_schema
+from finsent.data.validation.schema_drift import (
+    MORE,
+    MOST_LABELS,
+    SourceSchema,
+    as_dict,
+    compare,
+    describe,
+    from_dict,
+    source_schema,
+)
 from finsent.errors import InputError
 
 ROLES = {"text": "text", "label": "label"}

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from pathlib import PurePath
 from typing import Final
 
-from finsent.data.sources import COMPRESSIONS, FORMATS
+from finsent.data.sources.resolve import COMPRESSIONS, FORMATS
 from finsent.data.splits import SplitRule
-from finsent.data.suggest import listed, nearest
+from finsent.data.validation.did_you_mean import listed, nearest
 from finsent.errors import ConfigError
 
 _log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ import functools
 import re
 from typing import Any, Final
 
-from finsent.data.contract import Rejection
+from finsent.data.validation.row_validation import Rejection
 from finsent.errors import ConfigError
 
 CERTAIN: Final = 0.8
