@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from finsent.data import tables
 from finsent.data.columns import SCHEMAS
-from finsent.data.sources.records import Quarantined
+from finsent.data.sources.records import QuarantinedRow
 from finsent.data.validation.row_validation import CONFLICT
 from finsent.home import Home
 from finsent.text import text_id
@@ -62,7 +62,7 @@ def rows_at(home: Home, version: int | None, positions: Sequence[int]) -> list[d
     return [found[position] for position in positions]
 
 
-def record(home: Home, rows: Sequence[Quarantined] | Callable[[], Iterable[Quarantined]], now: datetime) -> int:
+def record(home: Home, rows: Sequence[QuarantinedRow] | Callable[[], Iterable[QuarantinedRow]], now: datetime) -> int:
     """Append the rows that are not on record yet, in one commit; how many those were.
 
     Args:
@@ -87,11 +87,11 @@ def identify(fingerprint: Mapping[str, str | int]) -> str:
 
 
 def _record(
-    home: Home, rows: Iterable[Quarantined], inputs: AbstractSet[str | None], now: datetime, before: tables.Position
+    home: Home, rows: Iterable[QuarantinedRow], inputs: AbstractSet[str | None], now: datetime, before: tables.Position
 ) -> int | None:
     seen = _on_record(home, inputs)
 
-    def is_new(row: Quarantined) -> bool:
+    def is_new(row: QuarantinedRow) -> bool:
         own, any_input = (_key(given, row.place, row.number, row.text, row.reason) for given in (row.input, None))
         if own in seen or any_input in seen:  # rows from before 0.2 do not say their input: it may be any
             return False
@@ -131,7 +131,7 @@ def _key(given: str | None, place: str, number: int, text: str, reason: str) -> 
     return blake2b(f"{given or ''}\x1f{place}\x1f{number}\x1f{reason}\x1f{text}".encode(), digest_size=16).digest()
 
 
-def _batch(rows: Sequence[Quarantined], now: datetime) -> pa.RecordBatch:
+def _batch(rows: Sequence[QuarantinedRow], now: datetime) -> pa.RecordBatch:
     columns = {
         "source": [row.place for row in rows],
         "row": [row.number for row in rows],

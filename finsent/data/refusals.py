@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from finsent.data.index import texts_by_id
 from finsent.data.placing import Before, Refusal
-from finsent.data.sources.records import Quarantined
+from finsent.data.sources.records import QuarantinedRow
 from finsent.data.spool import Spooled, column, input_of
 from finsent.data.validation.row_validation import Reason, shorten
 from finsent.data.validation.text_cleaning import mask_handles
@@ -27,7 +27,7 @@ def tell(
     version: int | None = None,
     *,
     masked: bool = False,
-) -> Callable[[], Iterator[Quarantined]]:
+) -> Callable[[], Iterator[QuarantinedRow]]:
     """What gives the rows refused, for the quarantine. Stored texts are read here and now: not while a table is written.
 
     Rows accepted `before` are those of `version` of the tweets, or of the latest. With `masked` (`data.mask_handles`) they are
@@ -41,14 +41,14 @@ def tell(
     if masked:
         old_texts = {name: mask_handles(text) for name, text in old_texts.items()}
 
-    def told() -> Iterator[Quarantined]:
+    def told() -> Iterator[QuarantinedRow]:
         for start in range(0, len(refusals), _CHUNK):
             yield from _tell(refusals[start : start + _CHUNK], spooled, before, old_texts)
 
     return told
 
 
-def _tell(refusals: Sequence[Refusal], spooled: Spooled, before: Before, old_texts: dict[str, str]) -> Iterator[Quarantined]:
+def _tell(refusals: Sequence[Refusal], spooled: Spooled, before: Before, old_texts: dict[str, str]) -> Iterator[QuarantinedRow]:
     shown = {item.row for item in refusals} | {row for item in refusals for old, row in item.against if not old}
     numbers = np.array(sorted(shown), np.int64)
     names = ("source", "place", "number", "text", "label", "id", "file")
@@ -68,4 +68,4 @@ def _tell(refusals: Sequence[Refusal], spooled: Spooled, before: Before, old_tex
         else:
             detail = item.detail or f"{side(False, item.row)}: an earlier ingestion quarantined this text as contradictory"
         reason: Reason = item.reason
-        yield Quarantined(source, place, number, text, reason, detail, identity, input_of(spooled, file), label)
+        yield QuarantinedRow(source, place, number, text, reason, detail, identity, input_of(spooled, file), label)

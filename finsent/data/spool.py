@@ -19,7 +19,7 @@ import pyarrow as pa
 from finsent.config import DataConfig
 from finsent.data.shingles import Int64
 from finsent.data.signatures import Signatures, concatenate, empty, sign
-from finsent.data.sources.records import Quarantined, Row
+from finsent.data.sources.records import QuarantinedRow, Row
 from finsent.labels import LABEL2ID
 
 _BATCH: Final = 16_384
@@ -77,13 +77,13 @@ class Spool:
     folder: Path
     config: DataConfig
     readable: list[Row] = field(default_factory=list)
-    rejected: list[Quarantined] = field(default_factory=list)
+    rejected: list[QuarantinedRow] = field(default_factory=list)
     _readable_from: list[int] = field(default_factory=list)
     _rejected_from: list[int] = field(default_factory=list)
     _parts: list[tuple[pa.StringArray, npt.NDArray[np.int8], pa.StringArray, Int64, Signatures]] = field(default_factory=list)
     _files: dict[str, Any] = field(default_factory=dict)
 
-    def add(self, readable: Sequence[Row], rejected: Sequence[Quarantined], file: int = 0) -> None:
+    def add(self, readable: Sequence[Row], rejected: Sequence[QuarantinedRow], file: int = 0) -> None:
         """Take some rows of the file with this number, from 0; they reach the disk in larger batches."""
         self.readable += readable
         self._readable_from += [file] * len(readable)
@@ -208,12 +208,12 @@ def column(spooled: Spooled, name: str, rows: Int64) -> list[Any]:
     return [values[place] for place in inverse]
 
 
-def rejected(spooled: Spooled) -> Iterator[Quarantined]:
+def rejected(spooled: Spooled) -> Iterator[QuarantinedRow]:
     """Rows that could not be read, in the order that they were met in."""
     for batch in range(spooled.rejected.num_record_batches if spooled.rejected is not None else 0):
         for row in spooled.rejected.get_batch(batch).to_pylist():  # type: ignore[union-attr]  # the range is empty without it
             file = row.pop("file")
-            yield Quarantined(**row, input=input_of(spooled, file))
+            yield QuarantinedRow(**row, input=input_of(spooled, file))
 
 
 def input_of(spooled: Spooled, file: int) -> str | None:

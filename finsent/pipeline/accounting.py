@@ -12,11 +12,11 @@ import numpy as np
 from finsent.data import tables
 from finsent.data.audit import NaiveSplit
 from finsent.data.placing import ACCEPTED, DUPLICATE, Placement
-from finsent.data.sources.reading import Reading
+from finsent.data.sources.reading import ReadSummary
 from finsent.data.splits import CODES, EXCLUDED, SPLITS, Codes, SplitRule
 from finsent.data.spool import Spooled
 from finsent.data.validation.row_validation import shorten
-from finsent.data.validation.schema_drift import SourceSchema, from_dict
+from finsent.data.validation.schema_drift import SourceSchema, schema_from_dict
 from finsent.errors import Refused
 from finsent.home import Home
 from finsent.labels import LABELS
@@ -67,7 +67,7 @@ class IngestReport:
     seconds: float
 
 
-def count_rows(reading: Reading, spooled: Spooled, placement: Placement) -> dict[str, Any]:
+def count_rows(reading: ReadSummary, spooled: Spooled, placement: Placement) -> dict[str, Any]:
     """Rows by outcome, over all and by source.
 
     Raises:
@@ -108,7 +108,7 @@ def rows_by_split(splits: Codes, labels: Codes) -> dict[str, dict[str, int]]:
     return by_split if any(by_split[EXCLUDED].values()) else {split: by_split[split] for split in SPLITS}
 
 
-def details(report: IngestReport, rule: SplitRule, reading: Reading) -> dict[str, Any]:
+def details(report: IngestReport, rule: SplitRule, reading: ReadSummary) -> dict[str, Any]:
     """What is recorded with the version, as JSON's types."""
     return {
         **dataclasses.asdict(report),
@@ -118,7 +118,7 @@ def details(report: IngestReport, rule: SplitRule, reading: Reading) -> dict[str
     }
 
 
-def warn_of_much_quarantine(report: IngestReport, reading: Reading) -> None:
+def warn_of_much_quarantine(report: IngestReport, reading: ReadSummary) -> None:
     """A source of which much was quarantined is more likely a wrong setting than a heap of bad rows."""
     for name, n in report.by_source.items():
         if n["quarantined"] > _MANY * n["read"]:
@@ -148,5 +148,5 @@ def known_schemas(home: Home) -> dict[str, SourceSchema]:
     found: dict[str, SourceSchema] = {}
     for commit in tables.commits(home, "tweets"):
         for name, stored in json.loads(commit.get("report", "{}")).get("schemas", {}).items():
-            found.setdefault(name, from_dict(stored))
+            found.setdefault(name, schema_from_dict(stored))
     return found

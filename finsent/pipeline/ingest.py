@@ -42,11 +42,11 @@ from finsent.data.placing import ACCEPTED, Graph, Placement, Rows
 from finsent.data.quarantine import earlier_conflicts, identify, record
 from finsent.data.refusals import tell
 from finsent.data.reviews import load_decisions
-from finsent.data.sources.reading import Reading, spool_sources
+from finsent.data.sources.reading import ReadSummary, stage_sources
 from finsent.data.splits import CODES, Codes, SplitRule, split_rule, wanted_by_source, wanted_by_time
 from finsent.data.spool import Spooled, open_spool, readable_batches, rejected
 from finsent.data.stored import Mask, Stored, load_stored, spooled_rows, templates
-from finsent.data.validation.heldout_check import check_held_out
+from finsent.data.validation.heldout_check import check_heldout_sources
 from finsent.errors import ConfigError, InputError, Refused
 from finsent.home import Home
 from finsent.labels import LABELS
@@ -84,9 +84,9 @@ def ingest(config: Config, home: Home, sources: Sequence[Source] = ()) -> Ingest
 
     apply_to_table(home)  # decisions that were recorded and, by a crash, not brought into the data
     with open_spool(home.root / "spool", config.data) as spool:
-        reading = spool_sources(sources, config.data, datetime.now(UTC), spool, known_schemas(home))
+        reading = stage_sources(sources, config.data, datetime.now(UTC), spool, known_schemas(home))
         spooled = spool.finish([identify(item) for item in reading.inputs])
-        check_held_out(split_rule(config.data), chain(reading.read, _sources(home, config)))
+        check_heldout_sources(split_rule(config.data), chain(reading.read, _sources(home, config)))
         home.lock("ingest").parent.mkdir(parents=True, exist_ok=True)
         with FileLock(home.lock("ingest")):
             # the lock keeps runs of this home apart, the number of the commit those of other machines on the same tables
@@ -96,7 +96,7 @@ def ingest(config: Config, home: Home, sources: Sequence[Source] = ()) -> Ingest
 
 
 def _commit(
-    config: Config, home: Home, reading: Reading, spooled: Spooled, started: float, position: tables.Position
+    config: Config, home: Home, reading: ReadSummary, spooled: Spooled, started: float, position: tables.Position
 ) -> IngestReport | None:
     """Place, audit and write; None if another run committed in between, which the placement then knows nothing of."""
     rule = split_rule(config.data)
@@ -198,7 +198,7 @@ def append_tweets(
     position: tables.Position,
     report: IngestReport,
     rule: SplitRule,
-    reading: Reading,
+    reading: ReadSummary,
     masked: bool,
 ) -> tables.Position | None:
     """Commit accepted rows with what was found out about them; None if another run committed first."""
@@ -245,7 +245,7 @@ def _sources(home: Home, config: Config) -> list[str]:
     return found
 
 
-def _finish(home: Home, report: IngestReport, reading: Reading, rule: SplitRule, started: float) -> IngestReport:
+def _finish(home: Home, report: IngestReport, reading: ReadSummary, rule: SplitRule, started: float) -> IngestReport:
     if report.new_version:
         _log.info("version %s of the data: %d rows accepted", report.version, report.accepted)
     else:

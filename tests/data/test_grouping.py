@@ -20,7 +20,7 @@ from finsent.data.grouping import build_graph, place
 from finsent.data.placing import ACCEPTED, DUPLICATE, QUARANTINED, Before, Placement, Rows
 from finsent.data.refusals import tell
 from finsent.data.signatures import sign
-from finsent.data.sources.records import Quarantined, Row
+from finsent.data.sources.records import QuarantinedRow, Row
 from finsent.data.splits import CODES, code_of, split_rule
 from finsent.data.spool import open_spool
 from finsent.home import resolve_home
@@ -60,7 +60,7 @@ class Placed:
         return self.placement.conflicts
 
     @cached_property
-    def quarantined(self) -> list[tuple[Row, Quarantined]]:
+    def quarantined(self) -> list[tuple[Row, QuarantinedRow]]:
         """With what the quarantine says, the texts accepted before read from a real table."""
         with tempfile.TemporaryDirectory() as folder:
             home = resolve_home({"FINSENT_HOME": folder})

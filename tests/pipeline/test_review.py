@@ -18,7 +18,7 @@ from finsent.data.known import Known
 from finsent.data.quarantine import earlier_conflicts, record
 from finsent.data.reviews import Decision, load_decisions, read_reviews
 from finsent.data.sample import sample_sources
-from finsent.data.sources.records import Quarantined
+from finsent.data.sources.records import QuarantinedRow
 from finsent.data.validation.row_validation import CONFLICT
 from finsent.errors import InputError
 from finsent.home import Home, resolve_home
@@ -132,7 +132,7 @@ def test_memory_does_not_grow_with_the_texts_of_the_quarantine(home: Home) -> No
     texts = [f"{number} " + "x" * 4000 for number in range(2500)]
     labels = ("Bullish", "Bearish")
     rows = [
-        Quarantined("a", label, number, text, CONFLICT, f"{label} against", text_id(text), "sha256:0", label)
+        QuarantinedRow("a", label, number, text, CONFLICT, f"{label} against", text_id(text), "sha256:0", label)
         for number, text in enumerate(texts)
         for label in labels
     ]

@@ -31,7 +31,7 @@ from finsent.labels import LABELS
 T = TypeVar("T")
 
 SLOT: Final = re.compile(r"\{([-~]?)(\w+)\}")
-PLUS: Final = 0.6
+BULLISH_SHARE: Final = 0.6
 """Chance of a slot's bullish side. Off one half, so that each word alone hints a little and only the pair settles it."""
 LETTERS: Final = "abcdefghijklmnopqrstuvwxyz0123456789"
 SLANG: Final = {
@@ -68,7 +68,7 @@ def compose(rng: Random, tickers: Sequence[str]) -> tuple[str, str]:
         if family is NEUTRAL or family is TWO_SIDED or (sign < 0) == bearish_wanted:
             break
     label = "Neutral" if family is NEUTRAL else "Bullish" if sign > 0 else "Bearish"
-    return dress(clause, label, rng, tickers), label
+    return decorate(clause, label, rng, tickers), label
 
 
 def fill(frame: str, rng: Random, tickers: Sequence[str], *, agree: bool = False) -> tuple[str, int]:
@@ -79,7 +79,7 @@ def fill(frame: str, rng: Random, tickers: Sequence[str], *, agree: bool = False
     shared = 1 if rng.random() < 0.5 else -1
     for mark, name in SLOT.findall(text):
         if name in SIDES and mark != "~" and name not in chosen:
-            chosen[name] = shared if agree else 1 if rng.random() < PLUS else -1
+            chosen[name] = shared if agree else 1 if rng.random() < BULLISH_SHARE else -1
     for name in dict.fromkeys(name for mark, name in SLOT.findall(text) if name in chosen and mark == ""):
         sign *= chosen[name]
     sign = shared if agree else sign
@@ -99,7 +99,7 @@ def fill(frame: str, rng: Random, tickers: Sequence[str], *, agree: bool = False
     return SLOT.sub(slot, text), sign
 
 
-def dress(clause: str, label: str, rng: Random, tickers: Sequence[str]) -> str:
+def decorate(clause: str, label: str, rng: Random, tickers: Sequence[str]) -> str:
     """Opener, tail, emoji, hashtag, handle, link, slang and the odd slip of the finger around a clause."""
     parts = [clause]
     if rng.random() < 0.2:
@@ -121,7 +121,7 @@ def dress(clause: str, label: str, rng: Random, tickers: Sequence[str]) -> str:
     if rng.random() < 0.08:
         text = " ".join(SLANG.get(word, word) for word in text.split(" "))
     if rng.random() < 0.04:
-        text = slip(text, rng)
+        text = swap_letters(text, rng)
     return text[0].upper() + text[1:] if rng.random() < 0.4 else text
 
 
@@ -137,7 +137,7 @@ def link(rng: Random) -> str:
     return "https://t.co/" + "".join(pick(rng, LETTERS) for _ in range(10))
 
 
-def slip(text: str, rng: Random) -> str:
+def swap_letters(text: str, rng: Random) -> str:
     """Swap two letters inside one long word."""
     words = text.split(" ")
     long_words = [index for index, word in enumerate(words) if len(word) > 5 and word.isalpha()]

@@ -17,28 +17,28 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from finsent.data.sources.decode import LONGEST_LINE
+from finsent.data.sources.decode import MAX_LINE_CHARS
 from finsent.data.validation.row_validation import shorten
 from finsent.errors import InputError
 
-LONGEST: Final = 200
+MAX_RECORD_LINES: Final = 200
 """Lines that one record may span; a tweet has a handful."""
-_LARGEST_FIELD: Final = 2 * LONGEST_LINE  # characters; csv's own 128 Ki would stop at a long text instead of quarantining it
+_MAX_FIELD_CHARS: Final = 2 * MAX_LINE_CHARS  # characters; csv's own 128 Ki would stop at a long text instead of quarantining it
 
 
 @dataclass(frozen=True, slots=True)
-class Torn:
+class MalformedLine:
     """A line that is no record."""
 
     text: str
     why: str
 
 
-class _TooLongError(Exception):
+class _RecordTooLongError(Exception):
     """A record has spanned `LONGEST` lines, or `LONGEST_LINE` characters over several."""
 
 
-class _Lines:
+class _RewindableLines:
     """Lines for `csv.reader`, of which those of the current record can be given back."""
 
     def __init__(self, lines: Iterable[str]) -> None:
@@ -54,8 +54,8 @@ class _Lines:
         return self
 
     def __next__(self) -> str:
-        if len(self.record) > LONGEST or self.characters > LONGEST_LINE:
-            raise _TooLongError
+        if len(self.record) > MAX_RECORD_LINES or self.characters > MAX_LINE_CHARS:
+            raise _RecordTooLongError
         line = self._returned.popleft() if self._returned else next(self._lines, None)
         if line is None:
             self.ended = True
@@ -69,38 +69,38 @@ class _Lines:
         self.first += len(self.record)
         self.record, self.characters, self.ended = [], 0, False
 
-    def keep_first(self) -> str:
+    def rewind_to_first_line(self) -> str:
         """The record's first line; the others come again."""
         self._returned.extendleft(reversed(self.record[1:]))
         del self.record[1:]
         return self.record[0]
 
 
-def records(lines: Iterable[str], delimiter: str, uri: str) -> Iterator[list[str] | Torn]:
+def parse_records(lines: Iterable[str], delimiter: str, uri: str) -> Iterator[list[str] | MalformedLine]:
     """Records in order, the header first; blank lines come as empty records.
 
     Raises:
         InputError: a quote opens a CSV field that never ends.
     """
-    csv.field_size_limit(_LARGEST_FIELD)
-    source = _Lines(lines)
+    csv.field_size_limit(_MAX_FIELD_CHARS)
+    source = _RewindableLines(lines)
     reader = csv.reader(source, delimiter=delimiter, strict=True)
     width = 0
     while True:
         source.begin()
-        found: list[str] | Torn | None
+        found: list[str] | MalformedLine | None
         try:
             found = next(reader, None)
-        except (csv.Error, _TooLongError) as error:
-            if delimiter != "\t" and (source.ended or isinstance(error, _TooLongError)):
-                raise InputError(_open_quote(source, delimiter, uri)) from error
-            found = _unquoted(source) if delimiter == "\t" else _first_line(source, delimiter, error)
+        except (csv.Error, _RecordTooLongError) as error:
+            if delimiter != "\t" and (source.ended or isinstance(error, _RecordTooLongError)):
+                raise InputError(_unclosed_quote_error(source, delimiter, uri)) from error
+            found = _parse_unquoted(source) if delimiter == "\t" else _parse_first_line(source, delimiter, error)
         else:
             if found is None:
                 return
             if delimiter == "\t" and not _is_quoted(found, width, len(source.record)):
-                found = _unquoted(source)
-        width = width or (0 if isinstance(found, Torn) else len(found))
+                found = _parse_unquoted(source)
+        width = width or (0 if isinstance(found, MalformedLine) else len(found))
         yield found
 
 
@@ -111,35 +111,35 @@ def _is_quoted(fields: list[str], width: int, spanned: int) -> bool:
     return len(fields) >= width
 
 
-def _unquoted(source: _Lines) -> list[str] | Torn:
-    line = source.keep_first()
+def _parse_unquoted(source: _RewindableLines) -> list[str] | MalformedLine:
+    line = source.rewind_to_first_line()
     try:
         return next(csv.reader([line], delimiter="\t", quoting=csv.QUOTE_NONE), [])
     except csv.Error as error:
-        return Torn(line, f"line {source.first}: {error}")
+        return MalformedLine(line, f"line {source.first}: {error}")
 
 
-def _first_line(source: _Lines, delimiter: str, error: Exception) -> list[str] | Torn:
+def _parse_first_line(source: _RewindableLines, delimiter: str, error: Exception) -> list[str] | MalformedLine:
     """What a record that is not well quoted comes to.
 
     On one line, it is read as spreadsheets do; over several, its first line has a quote that was not closed there.
     """
-    spanned, line = len(source.record), source.keep_first()
+    spanned, line = len(source.record), source.rewind_to_first_line()
     if spanned > 1:
-        return Torn(line, f"line {source.first}: a quote is opened and not closed, or closed inside a field")
+        return MalformedLine(line, f"line {source.first}: a quote is opened and not closed, or closed inside a field")
     try:
         return next(csv.reader([line], delimiter=delimiter), [])
     except csv.Error:
-        return Torn(line, f"line {source.first}: {error}")
+        return MalformedLine(line, f"line {source.first}: {error}")
 
 
-def _open_quote(source: _Lines, delimiter: str, uri: str) -> str:
+def _unclosed_quote_error(source: _RewindableLines, delimiter: str, uri: str) -> str:
     text = "".join(source.record)
     complete = re.compile(rf'(?:(?:"(?:[^"]|"")*+"|[^"{delimiter}][^{delimiter}]*+|){delimiter})*+')
     place = match.end() if (match := complete.match(text)) else 0
     before = text[:place].splitlines(keepends=True)
     number = source.first + sum(line.endswith(("\n", "\r")) for line in before)
-    most = f"{LONGEST} lines" if len(source.record) > LONGEST else f"{LONGEST_LINE >> 20} Mi characters"
+    most = f"{MAX_RECORD_LINES} lines" if len(source.record) > MAX_RECORD_LINES else f"{MAX_LINE_CHARS >> 20} Mi characters"
     until = "the file ends inside it" if source.ended else f"it goes on for more than {most}"
     return (
         f"{uri!r}, line {number}: a quote opens a field that is never closed ({until}): "

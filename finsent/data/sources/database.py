@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from finsent.config import Source
-from finsent.data.validation.did_you_mean import nearest
+from finsent.data.validation.did_you_mean import did_you_mean
 from finsent.data.validation.row_validation import shorten
 from finsent.errors import InputError
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_ROWS_AT_ONCE: Final = 1000
+_BATCH_ROWS: Final = 1000
 _CONNECT_SECONDS: Final = 10
 _READ_ONLY: Final = {
     "sqlite": "PRAGMA query_only = ON",
@@ -33,13 +33,13 @@ _DRIVERS: Final = {"postgresql": "psycopg2-binary", "mysql": "pymysql", "mariadb
 _EXAMPLE: Final = "SELECT body AS text, label FROM tweets"
 
 
-def check(source: Source) -> str:
+def check_source(source: Source) -> str:
     """Check address and query without connecting; returns the database's name.
 
     Raises:
         InputError: not a database's address, or no query.
     """
-    url = _url(source)
+    url = _parse_url(source)
     if not (source.query or "").strip():
         raise InputError(
             f"{source.uri!r} is a database, and no query says what to read. Give `query` (--query), e.g. {_EXAMPLE!r}."
@@ -49,15 +49,15 @@ def check(source: Source) -> str:
     return Path(url.database or "").stem or url.host or str(url.get_backend_name())
 
 
-def rows(source: Source) -> Iterator[tuple[list[str], list[tuple[Any, ...]]]]:
+def stream_rows(source: Source) -> Iterator[tuple[list[str], list[tuple[Any, ...]]]]:
     """Column names and the next rows of the query, until its end; the first time without rows.
 
     Raises:
         InputError: driver missing, no connection, or a query that the database does not take or that writes.
     """
     query = source.query or ""
-    with _connected(source) as connection, _explained(source, f"the query {shorten(query, 200)!r}"):
-        options = {"stream_results": True, "yield_per": _ROWS_AT_ONCE, "no_parameters": True}
+    with _connect_read_only(source) as connection, _translate_errors(source, f"the query {shorten(query, 200)!r}"):
+        options = {"stream_results": True, "yield_per": _BATCH_ROWS, "no_parameters": True}
         result: CursorResult[Any] = connection.exec_driver_sql(query, execution_options=options)
         if not result.returns_rows:
             raise InputError(
@@ -69,7 +69,7 @@ def rows(source: Source) -> Iterator[tuple[list[str], list[tuple[Any, ...]]]]:
             yield columns, [tuple(row) for row in part]
 
 
-class Digest:
+class RowDigest:
     """SHA-256 over rows in any order: the sum of the rows' own hashes, modulo 2**256."""
 
     def __init__(self) -> None:
@@ -91,7 +91,7 @@ def query_hash(source: Source) -> str:
     return hashlib.sha256((source.query or "").encode("utf-8", "backslashreplace")).hexdigest()
 
 
-def _url(source: Source) -> Any:
+def _parse_url(source: Source) -> Any:
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
@@ -124,7 +124,7 @@ def _url(source: Source) -> Any:
 def _engine(source: Source) -> "Engine":
     import sqlalchemy
 
-    url = _url(source)
+    url = _parse_url(source)
     backend = url.get_backend_name()
     arguments: dict[str, Any] = {}
     if backend == "sqlite":
@@ -150,10 +150,10 @@ def _check_sqlite(source: Source, database: str | None) -> None:
     path = Path(database or "")
     if not database or (not path.is_file() and not database.startswith("file:")):
         beside = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise InputError(f"{source.uri!r}: there is no database file {database!r}.{nearest(path.name, beside)}")
+        raise InputError(f"{source.uri!r}: there is no database file {database!r}.{did_you_mean(path.name, beside)}")
 
 
-def _authorise_sqlite(action: int, *_: str | None) -> int:
+def _deny_attach(action: int, *_: str | None) -> int:
     """Deny ATTACH, and VACUUM INTO with it: both make a file where a session is read only too."""
     import sqlite3
 
@@ -161,18 +161,18 @@ def _authorise_sqlite(action: int, *_: str | None) -> int:
 
 
 @contextmanager
-def _connected(source: Source) -> "Iterator[Connection]":
+def _connect_read_only(source: Source) -> "Iterator[Connection]":
     engine = _engine(source)
     backend = engine.dialect.name
-    with _explained(source, "the connection"):
+    with _translate_errors(source, "the connection"):
         connection = engine.connect()
     try:
-        with _explained(source, "the connection"):
+        with _translate_errors(source, "the connection"):
             if backend == "sqlite":
                 # bytes that are not UTF-8 become lone surrogates, which the contract then finds in their row
                 driver: Any = connection.connection.driver_connection
                 driver.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
-                driver.set_authorizer(_authorise_sqlite)
+                driver.set_authorizer(_deny_attach)
             if backend in _READ_ONLY:
                 connection.exec_driver_sql(_READ_ONLY[backend])
                 connection.commit()
@@ -187,7 +187,7 @@ def _connected(source: Source) -> "Iterator[Connection]":
 
 
 @contextmanager
-def _explained(source: Source, what: str) -> Iterator[None]:
+def _translate_errors(source: Source, what: str) -> Iterator[None]:
     """Errors of SQLAlchemy and the driver as an InputError. The database's own words are kept, without address or password."""
     import sqlite3
 
@@ -197,7 +197,7 @@ def _explained(source: Source, what: str) -> Iterator[None]:
         yield
     except (SQLAlchemyError, sqlite3.Warning, UnicodeError) as error:
         said = str(error.orig if isinstance(error, DBAPIError) and error.orig else error)
-        secret = _url(source).password
+        secret = _parse_url(source).password
         if secret:
             said = said.replace(str(secret), "***")
         raise InputError(

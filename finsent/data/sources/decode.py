@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-LONGEST_LINE: Final = 16 * 1024 * 1024
+MAX_LINE_CHARS: Final = 16 * 1024 * 1024
 """Characters of a line, and of a record over several. A tweet has a few hundred; a file without line breaks has them all."""
 _HEAD: Final = 8192
 _CHUNK: Final = 1 << 16
-_MAGIC: Final = {
+_MAGIC_NUMBERS: Final = {
     b"PAR1": "Parquet",
     b"PK\x03\x04": "ZIP (or Excel)",
     b"\x89PNG": "PNG",
@@ -37,7 +37,7 @@ _MAGIC: Final = {
     b"ARROW1": "Arrow",
     b"\xd0\xcf\x11\xe0": "Excel",
 }
-_MARKS: Final = {
+_BYTE_ORDER_MARKS: Final = {
     codecs.BOM_UTF32_LE: "utf-32-le",  # before UTF-16's, which it begins with
     codecs.BOM_UTF32_BE: "utf-32-be",
     codecs.BOM_UTF16_LE: "utf-16-le",
@@ -47,7 +47,7 @@ _MARKS: Final = {
 _CONTROL: Final = bytes(code for code in range(32) if code not in b"\t\n\r\f\x1b")
 
 
-class _Hashed(io.RawIOBase):
+class _HashingReader(io.RawIOBase):
     """Bytes of `inner`, hashed as they go by."""
 
     def __init__(self, inner: Any) -> None:
@@ -70,7 +70,7 @@ class _Hashed(io.RawIOBase):
 
 
 @contextmanager
-def opened(file: "SourceFile") -> "Iterator[tuple[io.BufferedReader[Any], str]]":
+def open_text(file: "SourceFile") -> "Iterator[tuple[io.BufferedReader[Any], str]]":
     """The file's bytes, unpacked and behind the byte order mark, and their encoding.
 
     What the file was (size, SHA-256, encoding) is noted in `file.seen` if it was read to its end.
@@ -82,9 +82,9 @@ def opened(file: "SourceFile") -> "Iterator[tuple[io.BufferedReader[Any], str]]"
 
     file.seen.clear()
     try:
-        with _hashed(file) as plain, _unpacked(plain, file.compression) as stream:
-            encoding, mark = _encoding(stream.peek(_HEAD)[:4])
-            _refuse_binary(stream.peek(_HEAD)[:_HEAD], encoding, file.uri)
+        with _open_hashed(file) as plain, _decompress(plain, file.compression) as stream:
+            encoding, mark = _detect_encoding(stream.peek(_HEAD)[:4])
+            _require_text(stream.peek(_HEAD)[:_HEAD], encoding, file.uri)
             stream.read(mark)
             if encoding != "utf-8":
                 _log.warning("%r is not UTF-8 but %s by its byte order mark: read as that", file.uri, encoding)
@@ -97,12 +97,12 @@ def opened(file: "SourceFile") -> "Iterator[tuple[io.BufferedReader[Any], str]]"
             "damaged or cut short. Get the file anew, or save it as UTF-8."
         ) from error
     except (EOFError, zlib.error, OSError, pa.ArrowException) as error:
-        raise InputError(_explain(file.uri, error)) from error
+        raise InputError(read_error(file.uri, error)) from error
 
 
-def _explain(uri: str, error: Exception) -> str:
+def read_error(uri: str, error: Exception) -> str:
     if uri.startswith(s3.S3) and ("AWS Error" in str(error) or isinstance(error, FileNotFoundError)):
-        return s3.explain(uri, error)
+        return s3.describe_error(uri, error)
     if isinstance(error, PermissionError):
         return f"{uri!r} may not be read: permission denied. Check the rights of the file and of its folders."
     return f"{uri!r} is damaged or cut short, or not what its name says: {error}. Get the file anew."
@@ -118,33 +118,33 @@ def fingerprint(file: "SourceFile") -> dict[str, str | int]:
         return dict(file.seen)
     before = dict(file.seen)
     try:
-        with _hashed(file) as plain:
+        with _open_hashed(file) as plain:
             while plain.read(1 << 20):
                 pass
             if "etag" in before and before["etag"] != file.seen["etag"]:
                 raise InputError(f"{file.uri!r} was replaced while it was read. Nothing was written; ingest it again.")
             return {**file.seen, "bytes": plain.size, "sha256": plain.digest.hexdigest()}
     except OSError as error:
-        raise InputError(_explain(file.uri, error)) from error
+        raise InputError(read_error(file.uri, error)) from error
 
 
 @contextmanager
-def _hashed(file: "SourceFile") -> Iterator[_Hashed]:
+def _open_hashed(file: "SourceFile") -> Iterator[_HashingReader]:
     if not file.uri.startswith(s3.S3):
         with Path(file.uri).open("rb", buffering=0) as raw:
-            yield _Hashed(raw)
+            yield _HashingReader(raw)
         return
     stream, etag = s3.open_stream(file.uri)
     with stream:
         file.seen["etag"] = etag
-        hashed = _Hashed(stream)
+        hashed = _HashingReader(stream)
         yield hashed
         if hashed.whole:
             s3.check_unchanged(file.uri, etag)
 
 
 @contextmanager
-def _unpacked(plain: io.RawIOBase, compression: str | None) -> "Iterator[io.BufferedReader[Any]]":
+def _decompress(plain: io.RawIOBase, compression: str | None) -> "Iterator[io.BufferedReader[Any]]":
     import pyarrow as pa
 
     packed: io.BufferedReader[Any] = io.BufferedReader(plain, _CHUNK)
@@ -159,18 +159,18 @@ def _unpacked(plain: io.RawIOBase, compression: str | None) -> "Iterator[io.Buff
         yield packed
 
 
-def _encoding(head: bytes) -> tuple[str, int]:
+def _detect_encoding(head: bytes) -> tuple[str, int]:
     """Encoding by the byte order mark, and the mark's length."""
-    for mark, encoding in _MARKS.items():
+    for mark, encoding in _BYTE_ORDER_MARKS.items():
         if head.startswith(mark):
             return encoding, len(mark)
     return "utf-8", 0
 
 
-def _refuse_binary(head: bytes, encoding: str, uri: str) -> None:
+def _require_text(head: bytes, encoding: str, uri: str) -> None:
     if not head:
         raise InputError(f"{uri!r} is empty. Give a file with column names and rows.")
-    kind = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
+    kind = next((name for magic, name in _MAGIC_NUMBERS.items() if head.startswith(magic)), None)
     if encoding != "utf-8":
         head = head.decode(encoding, "ignore").encode("utf-8", "ignore")
     control = len(head) - len(head.translate(None, _CONTROL))
@@ -191,9 +191,9 @@ def text_lines(stream: BinaryIO, encoding: str, uri: str) -> Iterator[str]:
     errors = "surrogateescape" if encoding == "utf-8" else "surrogatepass"
     text = io.TextIOWrapper(stream, encoding=encoding, errors=errors, newline="")
     number = 0
-    while line := text.readline(LONGEST_LINE + 1):
+    while line := text.readline(MAX_LINE_CHARS + 1):
         number += 1
-        if len(line) > LONGEST_LINE:
+        if len(line) > MAX_LINE_CHARS:
             raise InputError(_too_long(uri, number))
         yield line
 
@@ -206,16 +206,16 @@ def byte_lines(stream: BinaryIO, encoding: str, uri: str) -> Iterator[bytes]:
     """
     if encoding != "utf-8":
         wide = io.TextIOWrapper(stream, encoding=encoding, errors="surrogatepass", newline="\n")
-        stream = cast("BinaryIO", _Encoded(wide))
+        stream = cast("BinaryIO", _Utf8Lines(wide))
     number = 0
-    while line := stream.readline(LONGEST_LINE + 1):
+    while line := stream.readline(MAX_LINE_CHARS + 1):
         number += 1
-        if len(line) > LONGEST_LINE:
+        if len(line) > MAX_LINE_CHARS:
             raise InputError(_too_long(uri, number))
         yield line
 
 
-class _Encoded:
+class _Utf8Lines:
     """Lines of text as UTF-8."""
 
     def __init__(self, text: io.TextIOWrapper) -> None:
@@ -227,6 +227,6 @@ class _Encoded:
 
 def _too_long(uri: str, number: int) -> str:
     return (
-        f"{uri!r}, line {number}: more than {LONGEST_LINE >> 20} Mi characters without a line break. That is no file of tweets, "
+        f"{uri!r}, line {number}: more than {MAX_LINE_CHARS >> 20} Mi characters without a line break. That is no file of tweets, "
         "one to a line. A JSON array, for one, has to become JSON lines."
     )

@@ -6,17 +6,17 @@ from itertools import chain, islice
 from typing import Any, Final, cast
 
 from finsent.data.sources import database
-from finsent.data.sources.csv_reader import Torn, records
-from finsent.data.sources.decode import byte_lines, opened, text_lines
-from finsent.data.sources.parquet import BATCH, arrow_rows, read_parquet, row
-from finsent.data.sources.resolve import HUB, RawRow, SourceFile, Wanted
+from finsent.data.sources.csv_reader import MalformedLine, parse_records
+from finsent.data.sources.decode import byte_lines, open_text, text_lines
+from finsent.data.sources.parquet import BATCH_ROWS, arrow_rows, read_parquet, row
+from finsent.data.sources.resolve import HUB, RawRow, RequestedColumns, SourceFile
 from finsent.data.validation.row_validation import Rejection, shorten
 from finsent.errors import InputError
 
-_CHARACTERS_AT_ONCE: Final = 16 * 1024 * 1024
+_BATCH_CHARS: Final = 16 * 1024 * 1024
 
 
-def read(file: SourceFile, wanted: Wanted) -> Iterator[list[RawRow]]:
+def read_rows(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRow]]:
     """Rows of a file, in batches.
 
     Raises:
@@ -34,17 +34,17 @@ def read(file: SourceFile, wanted: Wanted) -> Iterator[list[RawRow]]:
         raise InputError(f"{file.uri!r} has no rows. Give a file with at least one row under its columns.")
 
 
-def _read_csv(file: SourceFile, wanted: Wanted) -> Iterator[list[RawRow]]:
+def _read_csv(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRow]]:
     delimiter = "\t" if file.format == "tsv" else ","
-    with opened(file) as (stream, encoding):
-        found = records(text_lines(stream, encoding, file.uri), delimiter, file.uri)
+    with open_text(file) as (stream, encoding):
+        found = parse_records(text_lines(stream, encoding, file.uri), delimiter, file.uri)
         first = next((record for record in found if record), [])
         header = [name.strip() for name in first] if isinstance(first, list) else []
-        columns = wanted.choose(header, file.uri)
+        columns = wanted.select(header, file.uri)
         places = {role: header.index(column) for role, column in columns.items()}
         rows = (
             RawRow(number, record.text, fault=Rejection("malformed row", record.why))
-            if isinstance(record, Torn)
+            if isinstance(record, MalformedLine)
             else _csv_row(record, number, len(header), places)
             for number, record in enumerate((record for record in found if record), start=1)
         )
@@ -58,7 +58,7 @@ def _batches(rows: Iterable[tuple[RawRow, int]]) -> Iterator[list[RawRow]]:
     for found, size in rows:
         batch.append(found)
         characters += size
-        if len(batch) == BATCH or characters > _CHARACTERS_AT_ONCE:
+        if len(batch) == BATCH_ROWS or characters > _BATCH_CHARS:
             yield batch
             batch, characters = [], 0
     if batch:
@@ -76,15 +76,15 @@ def _csv_row(record: list[str], number: int, width: int, places: Mapping[str, in
     return row(number, values)
 
 
-def _read_jsonl(file: SourceFile, wanted: Wanted) -> Iterator[list[RawRow]]:
-    with opened(file) as (stream, encoding):
+def _read_jsonl(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRow]]:
+    with open_text(file) as (stream, encoding):
         lines = (line for line in byte_lines(stream, encoding, file.uri) if line.strip())
         # column names come from the first lines: JSON lines have no header
         first, size = [], 0
-        for line in islice(lines, BATCH):
+        for line in islice(lines, BATCH_ROWS):
             first.append((_parse_line(line), len(line)))
             size += len(line)
-            if size > _CHARACTERS_AT_ONCE:
+            if size > _BATCH_CHARS:
                 break
         found = list(dict.fromkeys(key for value, _ in first if isinstance(value, dict) for key in value))
         if first and not found:
@@ -93,7 +93,7 @@ def _read_jsonl(file: SourceFile, wanted: Wanted) -> Iterator[list[RawRow]]:
             )
         if not first:
             return
-        columns = wanted.choose(found, file.uri)
+        columns = wanted.select(found, file.uri)
         parsed = chain(first, ((_parse_line(line), len(line)) for line in lines))
         yield from _batches((_json_row(value, number, columns), size) for number, (value, size) in enumerate(parsed, start=1))
 
@@ -117,7 +117,7 @@ def _json_row(value: Any, number: int, columns: Mapping[str, str]) -> RawRow:
     return row(number, {role: value.get(column) for role, column in columns.items()})
 
 
-def _read_hub(file: SourceFile, wanted: Wanted) -> Iterator[list[RawRow]]:
+def _read_hub(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRow]]:
     import datasets
 
     if file.source is None:
@@ -130,32 +130,32 @@ def _read_hub(file: SourceFile, wanted: Wanted) -> Iterator[list[RawRow]]:
             f"the dataset {file.uri!r} (revision {file.source.revision!r}, split {file.source.split!r}) cannot be read: "
             f"{shorten(str(error), 300)}. Check name, revision, split and network; a local folder in the Hub's layout works too."
         ) from error
-    columns = wanted.choose(loaded.column_names, file.uri)
+    columns = wanted.select(loaded.column_names, file.uri)
     label = loaded.features.get(columns.get("label", ""))
     names = label.names if isinstance(label, datasets.ClassLabel) and file.source.labels is None else None
     number = 0
-    for table in loaded.select_columns(list(dict.fromkeys(columns.values()))).with_format("arrow").iter(BATCH):
+    for table in loaded.select_columns(list(dict.fromkeys(columns.values()))).with_format("arrow").iter(BATCH_ROWS):
         for batch in table.combine_chunks().to_batches():
             rows = arrow_rows(batch, columns, number)
             number += batch.num_rows
             # the dataset itself says what its ids mean, so that nothing is guessed
-            yield [_named(row, names) for row in rows] if names else rows
+            yield [_with_label_name(row, names) for row in rows] if names else rows
 
 
-def _named(row: RawRow, names: Sequence[str]) -> RawRow:
+def _with_label_name(row: RawRow, names: Sequence[str]) -> RawRow:
     known = isinstance(row.label, int) and 0 <= row.label < len(names)
     return RawRow(row.number, row.text, names[cast("int", row.label)] if known else row.label, row.created_at, row.id, row.fault)
 
 
-def _read_database(file: SourceFile, wanted: Wanted) -> Iterator[list[RawRow]]:
+def _read_database(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRow]]:
     if file.source is None:
         raise InputError(f"{file.uri!r}: a database is read through a configured source.")
     file.seen.clear()
-    digest = database.Digest()
+    digest = database.RowDigest()
     places: dict[str, int] = {}
-    for names, part in database.rows(file.source):
+    for names, part in database.stream_rows(file.source):
         if not places:
-            places = {role: names.index(column) for role, column in wanted.choose(names, file.uri).items()}
+            places = {role: names.index(column) for role, column in wanted.select(names, file.uri).items()}
         batch = []
         for record in part:
             values = {role: record[place] for role, place in places.items()}
@@ -166,7 +166,7 @@ def _read_database(file: SourceFile, wanted: Wanted) -> Iterator[list[RawRow]]:
     file.seen.update(rows=digest.rows, sha256=digest.hexdigest())
 
 
-_READERS: Final[Mapping[str, Callable[[SourceFile, Wanted], Iterator[list[RawRow]]]]] = {
+_READERS: Final[Mapping[str, Callable[[SourceFile, RequestedColumns], Iterator[list[RawRow]]]]] = {
     "csv": _read_csv,
     "tsv": _read_csv,
     "jsonl": _read_jsonl,

@@ -12,11 +12,11 @@ import numpy as np
 
 from finsent.config import Config, DataConfig, Source
 from finsent.data.dataset import Split
-from finsent.data.sources.formats import read
-from finsent.data.sources.records import Quarantined, Row
-from finsent.data.sources.resolve import RawRow, SourceFile, Wanted, fingerprint_file, labelled, resolve
+from finsent.data.sources.formats import read_rows
+from finsent.data.sources.records import QuarantinedRow, Row
+from finsent.data.sources.resolve import RawRow, RequestedColumns, SourceFile, fingerprint_file, labelled_columns, resolve
 from finsent.data.spool import Spool
-from finsent.data.validation.label_check import Polarity, check_polarity, describe_implausible
+from finsent.data.validation.label_check import PolarityStats, check_label_polarity, format_label_mismatch
 from finsent.data.validation.language import check_language
 from finsent.data.validation.row_validation import (
     Rejection,
@@ -24,12 +24,12 @@ from finsent.data.validation.row_validation import (
     check_text,
     check_time,
     label_key,
+    parse_label,
     quoted,
     shorten,
-    understand_label,
 )
-from finsent.data.validation.schema_drift import SourceSchema, as_dict, compare, describe, source_schema
-from finsent.data.validation.text_cleaning import mask_handles, mask_shown, repair
+from finsent.data.validation.schema_drift import SourceSchema, compare_schemas, format_drift, schema_to_dict, source_schema
+from finsent.data.validation.text_cleaning import mask_handles, mask_raw_handles, repair_mojibake
 from finsent.errors import InputError, Refused
 from finsent.labels import LABEL2ID
 from finsent.progress import track
@@ -37,12 +37,12 @@ from finsent.text import forms
 
 _log = logging.getLogger(__name__)
 
-_KEPT_OF_BAD_TEXT: Final = 2000
-_RARE: Final = 0.005
+_MAX_QUARANTINED_CHARS: Final = 2000
+_MIN_LABEL_SHARE: Final = 0.005
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadSummary:
     """What some sources held, besides the rows."""
 
     read: Counter[str]
@@ -61,13 +61,13 @@ class Reading:
     """Rows of each source by label value that is not understood, the most frequent first."""
 
 
-def spool_sources(
+def stage_sources(
     sources: Sequence[Source],
     config: DataConfig,
     now: datetime,
     spool: Spool,
     schemas: Mapping[str, SourceSchema] = MappingProxyType({}),
-) -> Reading:
+) -> ReadSummary:
     """Read every source to its end.
 
     Args:
@@ -81,18 +81,18 @@ def spool_sources(
         InputError: a file, a column or all labels of a source are wrong.
         Refused: a source is not what it was, or its labels look mapped wrongly.
     """
-    reading = Reading(Counter(), Counter(), Counter(), Counter(), [], {}, {})
+    reading = ReadSummary(Counter(), Counter(), Counter(), Counter(), [], {}, {})
     resolved = [[(source, file) for file in resolve(source)] for source in sources]
     last = {file.name: number for number, files in enumerate(resolved) for _, file in files}
-    met: dict[str, _Met] = {}
+    met: dict[str, _SourceStats] = {}
     for place, files in enumerate(resolved):
-        polarity, labels = Polarity(), Counter[str]()
+        polarity, labels = PolarityStats(), Counter[str]()
         for source, file in files:
-            found = met.setdefault(file.name, _Met(file))
-            wanted, seen = replace(labelled(source), met=found.columns), Counter[str]()
+            found = met.setdefault(file.name, _SourceStats(file))
+            wanted, seen = replace(labelled_columns(source), seen_columns=found.columns), Counter[str]()
             try:
                 for number, good, bad in track(
-                    checked(file, source, config, now, seen, wanted), description=file.label, unit="batch"
+                    read_validated(file, source, config, now, seen, wanted), description=file.label, unit="batch"
                 ):
                     spool.add(good, bad, len(reading.inputs))
                     polarity.add((row.label, row.text) for row in good)
@@ -104,7 +104,7 @@ def spool_sources(
                 found.add(source, wanted, seen)
                 # a column that is missing may be one that was renamed: then what changed says more
                 if config.check_schema and file.name in schemas and found.columns:
-                    _check_schema(schemas[file.name], _schema(found, schemas.get(file.name)), file, error)
+                    _check_schema_drift(schemas[file.name], _observed_schema(found, schemas.get(file.name)), file, error)
                 raise
             found.add(source, wanted, seen)
             labels.update(seen)
@@ -114,19 +114,19 @@ def spool_sources(
         for name in dict.fromkeys(file.name for _, file in files):
             if last[name] != place:
                 continue  # another source of that name follows: they are one
-            schema = _schema(met[name], schemas.get(name))
-            reading.schemas[name] = as_dict(schema)
+            schema = _observed_schema(met[name], schemas.get(name))
+            reading.schemas[name] = schema_to_dict(schema)
             odd = ((value, n) for value, n in met[name].seen.most_common() if value and value not in met[name].meanings)
             reading.unknown[name] = dict(odd)
             if config.check_schema and name in schemas:
-                _check_schema(schemas[name], schema, met[name].file)
-        if config.check_labels and (implausible := check_polarity(polarity, source.labels)):
-            raise Refused(describe_implausible(implausible, file.name))
+                _check_schema_drift(schemas[name], schema, met[name].file)
+        if config.check_labels and (implausible := check_label_polarity(polarity, source.labels)):
+            raise Refused(format_label_mismatch(implausible, file.name))
     return reading
 
 
 @dataclass
-class _Met:
+class _SourceStats:
     """What was met under one name: that of a file, or the one given to several."""
 
     file: SourceFile
@@ -138,15 +138,17 @@ class _Met:
     meanings: dict[str, str] = field(default_factory=dict)
     """Label value to the class that it is read as: those that came, and those of the source's mapping."""
 
-    def add(self, source: Source, wanted: Wanted, seen: Counter[str]) -> None:
+    def add(self, source: Source, wanted: RequestedColumns, seen: Counter[str]) -> None:
         """Take in what a file had."""
         self.seen += seen
-        self.roles |= {role: column for role, column in (wanted.required | wanted.optional).items() if column in wanted.met}
+        self.roles |= {
+            role: column for role, column in (wanted.required | wanted.optional).items() if column in wanted.seen_columns
+        }
         self.meanings |= source.labels or {}
-        self.meanings |= {value: label for value in seen if (label := understand_label(value, source.labels)) is not None}
+        self.meanings |= {value: label for value in seen if (label := parse_label(value, source.labels)) is not None}
 
 
-def _schema(met: _Met, before: SourceSchema | None) -> SourceSchema:
+def _observed_schema(met: _SourceStats, before: SourceSchema | None) -> SourceSchema:
     """What is remembered of a source, and compared with what was.
 
     Of label values that are not understood those alone that were remembered before or are `_RARE` or more of the rows: a rarer
@@ -154,34 +156,36 @@ def _schema(met: _Met, before: SourceSchema | None) -> SourceSchema:
     """
     known = frozenset[str]() if before is None else frozenset(before.labels) | before.meanings.keys()
     rows = met.seen.total()
-    values = [value for value, n in met.seen.items() if value in met.meanings or value in known or n >= _RARE * rows]
+    values = [value for value, n in met.seen.items() if value in met.meanings or value in known or n >= _MIN_LABEL_SHARE * rows]
     kept = {} if before is None else {value: label for value, label in before.meanings.items() if value not in met.seen}
     return source_schema(met.file.name, met.columns, values, met.roles, kept | met.meanings)
 
 
-def _check_schema(before: SourceSchema, now: SourceSchema, file: SourceFile, error: InputError | None = None) -> None:
+def _check_schema_drift(before: SourceSchema, now: SourceSchema, file: SourceFile, error: InputError | None = None) -> None:
     """Stop when the source lost a column, or has a label without a meaning, or with another one than before; tell other changes.
 
     A key that does not come again in JSON lines is no column lost, unless it was read. Nor is a column whose place another
     takes that was named for it: that is what this message asks for.
     """
-    drift = compare(before, now)
+    drift = compare_schemas(before, now)
     if drift is None:
         return
     replaced = {before.roles.get(role) for role, column in now.roles.items() if before.roles.get(role) != column}
     gone = tuple(
-        column for column in drift.gone if column not in replaced and (file.format != "jsonl" or column in before.roles.values())
+        column
+        for column in drift.removed
+        if column not in replaced and (file.format != "jsonl" or column in before.roles.values())
     )
-    drift = replace(drift, gone=gone, new_labels=tuple(label for label in drift.new_labels if label not in now.meanings))
-    if drift.stops:
-        raise Refused(describe(drift)) from error
-    if drift.added or drift.moved:
-        _log.warning("%s", describe(drift))
+    drift = replace(drift, removed=gone, new_labels=tuple(label for label in drift.new_labels if label not in now.meanings))
+    if drift.blocks:
+        raise Refused(format_drift(drift)) from error
+    if drift.added or drift.role_changes:
+        _log.warning("%s", format_drift(drift))
 
 
-def checked(
-    file: SourceFile, source: Source, config: DataConfig, now: datetime, seen: Counter[str], wanted: Wanted
-) -> Iterator[tuple[int, list[Row], list[Quarantined]]]:
+def read_validated(
+    file: SourceFile, source: Source, config: DataConfig, now: datetime, seen: Counter[str], wanted: RequestedColumns
+) -> Iterator[tuple[int, list[Row], list[QuarantinedRow]]]:
     """Rows of a file in batches: how many were read, those that are readable, those that are not.
 
     Args:
@@ -192,24 +196,26 @@ def checked(
         seen: Counts the label values that were met.
         wanted: The columns that are read, see `labelled`.
     """
-    for batch in read(file, wanted):
+    for batch in read_rows(file, wanted):
         seen.update(label_key(raw.label) for raw in batch if raw.fault is None)
         good, bad = [], []
         for raw in batch:
-            row = _check(raw, file, source.labels, config, now)
+            row = _validate(raw, file, source.labels, config, now)
             if isinstance(row, Rejection):
-                bad.append(reject(raw, row, file, mask=config.mask_handles))
+                bad.append(quarantine_row(raw, row, file, mask=config.mask_handles))
             else:
                 good.append(row)
         yield len(batch), good, bad
 
 
-def _check(raw: RawRow, file: SourceFile, labels: Mapping[str, str] | None, config: DataConfig, now: datetime) -> Row | Rejection:
-    fields = _fields(raw, labels, config, now)
+def _validate(
+    raw: RawRow, file: SourceFile, labels: Mapping[str, str] | None, config: DataConfig, now: datetime
+) -> Row | Rejection:
+    fields = _validate_fields(raw, labels, config, now)
     if isinstance(fields, Rejection):
         return fields
     text, label, created_at = fields
-    text, flag = _repaired(text, config)
+    text, flag = _repair(text, config)
     if (foreign := check_language(text, config.languages)) is not None:
         return foreign
     if config.mask_handles:
@@ -217,7 +223,7 @@ def _check(raw: RawRow, file: SourceFile, labels: Mapping[str, str] | None, conf
     return Row(file.name, file.label, raw.number, text, label, created_at, forms(text), flag)
 
 
-def _fields(
+def _validate_fields(
     raw: RawRow, labels: Mapping[str, str] | None, config: DataConfig, now: datetime
 ) -> tuple[str, str, datetime | None] | Rejection:
     if raw.fault is not None:
@@ -234,21 +240,21 @@ def _fields(
     return created_at if isinstance(created_at, Rejection) else (text, label, created_at)
 
 
-def _repaired(text: str, config: DataConfig) -> tuple[str, str | None]:
-    found = repair(text)
+def _repair(text: str, config: DataConfig) -> tuple[str, str | None]:
+    found = repair_mojibake(text)
     if found.text != text and not config.repair_mojibake:
         return text, "mojibake"
     return found.text, found.flag
 
 
-def reject(raw: RawRow, why: Rejection, file: SourceFile, *, mask: bool = False) -> Quarantined:
+def quarantine_row(raw: RawRow, why: Rejection, file: SourceFile, *, mask: bool = False) -> QuarantinedRow:
     """A row of a file for the quarantine; its text made storable, cut where it is very long, handles masked if asked for."""
     text, detail = storable(raw.text), why.detail
     if mask:
         # what could not be read is shown with escapes in it, and is no tweet whose identity counts
         raw_shown = raw.fault is not None or why.reason in ("bad encoding", "not a string")
-        text, detail = (mask_shown if raw_shown else mask_handles)(text), mask_shown(detail)
-    return Quarantined(file.name, file.label, raw.number, text, why.reason, detail)
+        text, detail = (mask_raw_handles if raw_shown else mask_handles)(text), mask_raw_handles(detail)
+    return QuarantinedRow(file.name, file.label, raw.number, text, why.reason, detail)
 
 
 def storable(value: Any) -> str:
@@ -260,18 +266,18 @@ def storable(value: Any) -> str:
             written = str(value)
         except (ValueError, RecursionError):  # numbers of thousands of digits, endless nests
             written = quoted(value)
-        return shorten(written.encode("utf-8", "backslashreplace").decode(), _KEPT_OF_BAD_TEXT)
+        return shorten(written.encode("utf-8", "backslashreplace").decode(), _MAX_QUARANTINED_CHARS)
     try:
         raw = value.encode("utf-8", "surrogateescape")  # back to the bytes that the file has
     except UnicodeEncodeError:
         raw = value.encode("utf-8", "backslashreplace")
     readable = raw.decode("utf-8", "backslashreplace")
-    return shorten(readable, _KEPT_OF_BAD_TEXT)
+    return shorten(readable, _MAX_QUARANTINED_CHARS)
 
 
 def check_labels(source: Source, seen: Counter[str]) -> None:
     """A source of which no label at all is understood is a wrong setting, not a heap of bad rows."""
-    if not seen or any(understand_label(value, source.labels) for value in seen):
+    if not seen or any(parse_label(value, source.labels) for value in seen):
         return
     values = ", ".join(f"{shorten(value)!r} ({count} rows)" for value, count in seen.most_common(10))
     raise InputError(
@@ -282,7 +288,7 @@ def check_labels(source: Source, seen: Counter[str]) -> None:
     )
 
 
-def load_labelled(config: Config, source: Source) -> tuple[Split, dict[str, int]]:
+def load_labelled_file(config: Config, source: Source) -> tuple[Split, dict[str, int]]:
     """Readable rows of a labelled source, every one kept, and how many were not readable, by reason.
 
     Texts that differ only in URLs, handles or case share a group.
@@ -291,10 +297,10 @@ def load_labelled(config: Config, source: Source) -> tuple[Split, dict[str, int]
         InputError: the file, a column or all labels are wrong, or no row is readable.
     """
     now, seen = datetime.now(UTC), Counter[str]()
-    wanted = labelled(source)
+    wanted = labelled_columns(source)
     rows, skipped = [], Counter[str]()
     for file in resolve(source):
-        for _, good, bad in checked(file, source, config.data, now, seen, wanted):
+        for _, good, bad in read_validated(file, source, config.data, now, seen, wanted):
             rows += good
             skipped.update(row.reason for row in bad)
     check_labels(source, seen)

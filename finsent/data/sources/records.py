@@ -28,7 +28,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Quarantined:
+class QuarantinedRow:
     """A row that was not taken. `place` and `number` say where it stands; `source` is what reports count it under."""
 
     source: str

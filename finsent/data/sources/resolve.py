@@ -13,7 +13,7 @@ from typing import Final
 
 from finsent.config import Source
 from finsent.data.sources import database, decode, s3
-from finsent.data.validation.did_you_mean import listed, nearest
+from finsent.data.validation.did_you_mean import did_you_mean, format_names
 from finsent.data.validation.row_validation import Rejection
 from finsent.errors import InputError
 
@@ -37,28 +37,28 @@ class RawRow:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RequestedColumns:
     """Columns asked for: what a row's `text`, `label`, `created_at` and `id` are called in the source."""
 
     required: dict[str, str]
     """Missing ones are an error."""
     optional: dict[str, str] = field(default_factory=dict)
     """Read where the source has them."""
-    met: list[str] = field(default_factory=list, compare=False, repr=False)
+    seen_columns: list[str] = field(default_factory=list, compare=False, repr=False)
     """All columns that were met while reading, each once."""
 
-    def choose(self, found: Sequence[str], where: str) -> dict[str, str]:
+    def select(self, found: Sequence[str], where: str) -> dict[str, str]:
         """Role to column, of those that are there.
 
         Raises:
             InputError: a required column is missing, or one that is read occurs twice.
         """
-        self.met.extend(column for column in dict.fromkeys(found) if column not in self.met)
+        self.seen_columns.extend(column for column in dict.fromkeys(found) if column not in self.seen_columns)
         for role, column in self.required.items():
             if column not in found:
                 raise InputError(
                     f"{where}: there is no column {column!r} for the {_ROLES[role]}. "
-                    f"Columns: {listed(found)}.{nearest(column, found) or _other_delimiter(found)}"
+                    f"Columns: {format_names(found)}.{did_you_mean(column, found) or _delimiter_hint(found)}"
                 )
         chosen = self.required | {role: column for role, column in self.optional.items() if column in found}
         for column in chosen.values():
@@ -67,7 +67,7 @@ class Wanted:
         return chosen
 
 
-def _other_delimiter(columns: Sequence[str]) -> str:
+def _delimiter_hint(columns: Sequence[str]) -> str:
     """A word on a header that is one column because it is separated by something else."""
     if len(columns) == 1 and any(mark in columns[0] for mark in ";|"):
         return " Is it separated by something else than commas? Write it with commas, or with tabs as .tsv."
@@ -97,12 +97,12 @@ class SourceFile:
 _ROLES: Final = {"text": "tweet", "label": "label", "created_at": "time of writing", "id": "id"}
 
 
-def labelled(source: Source) -> Wanted:
+def labelled_columns(source: Source) -> RequestedColumns:
     """Columns of a labelled source; `created_at` is read where it is there, and required where it was named."""
     required = {"text": source.text, "label": source.label}
     if source.created_at is not None:
-        return Wanted(required | {"created_at": source.created_at})
-    return Wanted(required, {"created_at": "created_at"})
+        return RequestedColumns(required | {"created_at": source.created_at})
+    return RequestedColumns(required, {"created_at": "created_at"})
 
 
 def resolve(source: Source) -> tuple[SourceFile, ...]:
@@ -124,16 +124,16 @@ def resolve(source: Source) -> tuple[SourceFile, ...]:
         )
     if source.uri.startswith(HUB):
         name = source.name or source.uri.removeprefix(HUB).rstrip("/").rsplit("/", 1)[-1]
-        return (SourceFile(name, name, source.uri, "hub", source=_pin(source)),)
+        return (SourceFile(name, name, source.uri, "hub", source=_pin_revision(source)),)
     if is_database:
-        database_name = database.check(source)
+        database_name = database.check_source(source)
         name = source.name or database_name
         return (SourceFile(name, name, source.uri, "sql", source=source),)
-    addresses = s3.find(source.uri, FORMATS) if source.uri.startswith(s3.S3) else _paths(source.uri)
+    addresses = s3.find_objects(source.uri, FORMATS) if source.uri.startswith(s3.S3) else _paths(source.uri)
     files = []
     for address in addresses:
         path = PurePath(address)
-        stem, file_format, compression = _kind(address, source.format)
+        stem, file_format, compression = _split_name(address, source.format)
         name = source.name or _storable(stem)
         label = f"{name}:{_storable(path.name)}" if len(addresses) > 1 and source.name else name
         files.append(SourceFile(name, label, address, file_format, compression))
@@ -145,7 +145,7 @@ def _storable(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _pin(source: Source) -> Source:
+def _pin_revision(source: Source) -> Source:
     """The Hub dataset at the commit that its revision stands for now, so that what is recorded is what is read.
 
     As configured where the Hub cannot be asked: a local folder, or a dataset read from the cache without a network.
@@ -179,9 +179,9 @@ def _found(path: Path, uri: str) -> list[Path]:
     if path.is_file():
         return [path]
     if path.is_dir():
-        inside = _inside(path)
+        inside = _files_below(path)
         if not inside:
-            raise InputError(f"folder {uri!r} holds no file that ends in {listed(list(FORMATS))} (or .gz, .zst after it).")
+            raise InputError(f"folder {uri!r} holds no file that ends in {format_names(list(FORMATS))} (or .gz, .zst after it).")
         return inside
     if path.is_symlink():
         raise InputError(f"{uri!r} is a link to {str(path.readlink())!r}, which is not there. Mend the link.")
@@ -194,10 +194,10 @@ def _found(path: Path, uri: str) -> list[Path]:
     if path.exists():
         raise InputError(f"{uri!r} is not a file but a device, pipe or socket. Give a file.")
     siblings = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
-    raise InputError(f"there is no file {uri!r}. Check the path.{nearest(path.name, siblings)}")
+    raise InputError(f"there is no file {uri!r}. Check the path.{did_you_mean(path.name, siblings)}")
 
 
-def _inside(folder: Path) -> list[Path]:
+def _files_below(folder: Path) -> list[Path]:
     """Files of a known format below a folder, none that is hidden or in a hidden folder.
 
     One that cannot be looked at is an error, or its rows would be missing unseen.
@@ -225,7 +225,7 @@ def _ending(path: PurePath) -> str:
     return suffixes[-1] if suffixes else ""
 
 
-def _kind(address: str, asked: str) -> tuple[str, str, str | None]:
+def _split_name(address: str, asked: str) -> tuple[str, str, str | None]:
     """Name without endings, format, compression."""
     path = PurePath(address)
     compression = COMPRESSIONS.get(path.suffix.lower())
@@ -235,7 +235,7 @@ def _kind(address: str, asked: str) -> tuple[str, str, str | None]:
         return plain.stem, asked, compression
     if ending not in FORMATS:
         raise InputError(
-            f"{address!r}: the ending {ending or path.suffix!r} is not understood. Files end in {listed(list(FORMATS))}, "
+            f"{address!r}: the ending {ending or path.suffix!r} is not understood. Files end in {format_names(list(FORMATS))}, "
             "with .gz or .zst after it where compressed; or name the format in the source's `format`."
         )
     if FORMATS[ending] == "parquet" and compression:

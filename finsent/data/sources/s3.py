@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from finsent.data.validation.did_you_mean import listed, nearest
+from finsent.data.validation.did_you_mean import did_you_mean, format_names
 from finsent.data.validation.row_validation import shorten
 from finsent.errors import InputError
 
@@ -22,13 +22,21 @@ if TYPE_CHECKING:
 
 S3: Final = "s3://"
 _CONNECT_SECONDS: Final = 5.0
-_ANSWER_SECONDS: Final = 10.0
+_REQUEST_SECONDS: Final = 10.0
 _ATTEMPTS: Final = 2
-_READ_AHEAD: Final = 4 * 1024 * 1024  # bytes; every read is a request of its own
-_DENIED: Final = ("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE", "EXPIRED", "TOKEN", "HTTP status 403", "HTTP status 401")
+_BUFFER_BYTES: Final = 4 * 1024 * 1024  # bytes; every read is a request of its own
+_ACCESS_DENIED_WORDS: Final = (
+    "ACCESS_DENIED",
+    "INVALID_ACCESS_KEY_ID",
+    "SIGNATURE",
+    "EXPIRED",
+    "TOKEN",
+    "HTTP status 403",
+    "HTTP status 401",
+)
 
 
-def find(uri: str, endings: Collection[str]) -> list[str]:
+def find_objects(uri: str, endings: Collection[str]) -> list[str]:
     """Addresses that `s3://bucket/key`, a folder or a glob stands for, in order.
 
     Args:
@@ -45,7 +53,7 @@ def find(uri: str, endings: Collection[str]) -> list[str]:
         store = _store(bucket)
         return _find(store, bucket, key.rstrip("/"), uri, endings)
     except OSError as error:
-        raise InputError(explain(uri, error)) from error
+        raise InputError(describe_error(uri, error)) from error
 
 
 def _find(store: "fs.FileSystem", bucket: str, key: str, uri: str, endings: Collection[str]) -> list[str]:
@@ -59,11 +67,11 @@ def _find(store: "fs.FileSystem", bucket: str, key: str, uri: str, endings: Coll
         inside = sorted(item.path for item in store.get_file_info(fs.FileSelector(path, recursive=True)) if item.is_file)
         found = [item for item in inside if _ending(item) in endings]
         if not found:
-            raise InputError(f"folder {uri!r} holds nothing that ends in {listed(list(endings))} (or .gz, .zst after it).")
+            raise InputError(f"folder {uri!r} holds nothing that ends in {format_names(list(endings))} (or .gz, .zst after it).")
         return [S3 + item for item in found]
     if store.get_file_info(bucket).type == fs.FileType.NotFound:
         raise InputError(
-            f"there is no bucket {bucket!r} at {_where()}. Check its name, and AWS_ENDPOINT_URL for a store that is not Amazon's."
+            f"there is no bucket {bucket!r} at {_store_name()}. Check its name, and AWS_ENDPOINT_URL for a store that is not Amazon's."
         )
     if glob.has_magic(key):
         from fsspec.implementations.arrow import ArrowFSWrapper  # type: ignore[import-untyped]
@@ -75,7 +83,7 @@ def _find(store: "fs.FileSystem", bucket: str, key: str, uri: str, endings: Coll
         return [S3 + item for item in found]
     beside = store.get_file_info(fs.FileSelector(str(PurePosixPath(path).parent), allow_not_found=True))
     raise InputError(
-        f"there is no object {uri!r}. Check the key.{nearest(PurePosixPath(key).name, [item.base_name for item in beside])}"
+        f"there is no object {uri!r}. Check the key.{did_you_mean(PurePosixPath(key).name, [item.base_name for item in beside])}"
     )
 
 
@@ -86,7 +94,7 @@ def open_stream(uri: str) -> tuple[Any, str]:
         OSError: it cannot be read; `explain` says what that means.
     """
     path = uri.removeprefix(S3)
-    stream = _store(path.partition("/")[0]).open_input_stream(path, compression=None, buffer_size=_READ_AHEAD)
+    stream = _store(path.partition("/")[0]).open_input_stream(path, compression=None, buffer_size=_BUFFER_BYTES)
     return stream, _etag(stream)
 
 
@@ -130,7 +138,7 @@ def _store(bucket: str) -> "fs.FileSystem":
         scheme=scheme or "https",
         region=region or (None if endpoint else fs.resolve_s3_region(bucket)),
         connect_timeout=_CONNECT_SECONDS,
-        request_timeout=_ANSWER_SECONDS,
+        request_timeout=_REQUEST_SECONDS,
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
     )
 
@@ -139,30 +147,28 @@ def _endpoint() -> str:
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
 
 
-def _where() -> str:
+def _store_name() -> str:
     parts = urlsplit(_endpoint())
     return repr(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}") if parts.netloc else "Amazon S3"
 
 
-def explain(uri: str, error: Exception) -> str:
+def describe_error(uri: str, error: Exception) -> str:
     """What went wrong with an object, for people."""
     said = str(error)
     if isinstance(error, FileNotFoundError):
         return f"there is no object {uri!r}. Check the key."
     if "NO_SUCH_BUCKET" in said or ("Bucket" in said and "not found" in said):
-        return (
-            f"there is no bucket for {uri!r} at {_where()}. Check its name; AWS_ENDPOINT_URL names a store that is not Amazon's."
-        )
-    if any(word in said for word in _DENIED):
+        return f"there is no bucket for {uri!r} at {_store_name()}. Check its name; AWS_ENDPOINT_URL names a store that is not Amazon's."
+    if any(word in said for word in _ACCESS_DENIED_WORDS):
         given = "AWS_ACCESS_KEY_ID is set" if os.environ.get("AWS_ACCESS_KEY_ID") else "AWS_ACCESS_KEY_ID is not set"
         return (
-            f"{uri!r}: {_where()} gives no access ({given}). Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to those of an "
+            f"{uri!r}: {_store_name()} gives no access ({given}). Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to those of an "
             "account that may list and read the bucket."
         )
     if "NETWORK_CONNECTION" in said or "curl" in said.lower():
         detail = said.rpartition("Details: ")[2] or said
-        return f"{uri!r}: {_where()} does not answer ({shorten(detail, 160)}). Check AWS_ENDPOINT_URL and the network."
-    return f"{uri!r} cannot be read from {_where()}: {shorten(said, 300)}. Check address, region and AWS_ENDPOINT_URL."
+        return f"{uri!r}: {_store_name()} does not answer ({shorten(detail, 160)}). Check AWS_ENDPOINT_URL and the network."
+    return f"{uri!r} cannot be read from {_store_name()}: {shorten(said, 300)}. Check address, region and AWS_ENDPOINT_URL."
 
 
 def _ending(path: str) -> str:

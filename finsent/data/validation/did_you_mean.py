@@ -11,13 +11,13 @@ _LONGEST: Final = 60  # characters of a name that are shown
 _COMPARED: Final = 1000  # names that are looked at for the nearest one
 
 
-def listed(names: Sequence[str]) -> str:
+def format_names(names: Sequence[str]) -> str:
     """The names in quotes, the first twenty of many."""
     shown = ", ".join(repr(shorten(name, _LONGEST)) for name in names[:_SHOWN])
     return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown or "none"
 
 
-def nearest(name: str, candidates: Sequence[str]) -> str:
+def did_you_mean(name: str, candidates: Sequence[str]) -> str:
     """` Did you mean ...?`, or nothing where no candidate is near."""
     lowered = {candidate.casefold(): candidate for candidate in candidates[:_COMPARED] if len(candidate) <= 4 * _LONGEST}
     close = difflib.get_close_matches(name[: 4 * _LONGEST].casefold(), list(lowered), n=1, cutoff=0.6)

@@ -7,7 +7,7 @@ from typing import Final
 
 from finsent.data.sources.resolve import COMPRESSIONS, FORMATS
 from finsent.data.splits import SplitRule
-from finsent.data.validation.did_you_mean import listed, nearest
+from finsent.data.validation.did_you_mean import did_you_mean, format_names
 from finsent.errors import ConfigError
 
 _log = logging.getLogger(__name__)
@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 _ENDINGS: Final = FORMATS.keys() | COMPRESSIONS.keys()
 
 
-def check_held_out(rule: SplitRule, names: Iterable[str]) -> None:
+def check_heldout_sources(rule: SplitRule, names: Iterable[str]) -> None:
     """Hold the names that a split by source asks for against the sources there are; other splits have none.
 
     A source that is still to come is nobody's mistake, so that a name without one is only warned of. It is an error where a
@@ -29,27 +29,27 @@ def check_held_out(rule: SplitRule, names: Iterable[str]) -> None:
         ConfigError: a name is surely spelled wrongly.
     """
     known = sorted(set(names))
-    by_spelling = {_spelling(name): name for name in known}
+    by_spelling = {_spelling_key(name): name for name in known}
     for setting, asked in (("data.validation_sources", rule.validation_sources), ("data.test_sources", rule.test_sources)):
         unknown = [name for name in asked if name not in known]
         for name in unknown:
-            if (meant := by_spelling.get(_spelling(name))) and meant not in (*rule.validation_sources, *rule.test_sources):
+            if (meant := by_spelling.get(_spelling_key(name))) and meant not in (*rule.validation_sources, *rule.test_sources):
                 raise ConfigError(
                     f"{setting} names {name!r}, and the source is called {meant!r}: it would not be held out. Sources: "
-                    f"{listed(known)}. Correct the setting, or name the source (its `name`, --name) as the setting does. "
+                    f"{format_names(known)}. Correct the setting, or name the source (its `name`, --name) as the setting does. "
                     "Nothing was written."
                 )
         if unknown:
             _log.warning(
                 "%s: there is no source %s yet, so that nothing is held out by that name. Sources: %s.%s",
                 setting,
-                listed(unknown),
-                listed(known),
-                nearest(unknown[0], known),
+                format_names(unknown),
+                format_names(known),
+                did_you_mean(unknown[0], known),
             )
 
 
-def _spelling(name: str) -> str:
+def _spelling_key(name: str) -> str:
     """The name without case, punctuation and a file's endings."""
     path = PurePath(name.strip())
     while path.suffix.lower() in _ENDINGS:

@@ -15,13 +15,13 @@ from typing import Final
 
 from finsent.labels import LABELS
 
-LEVEL: Final = 0.001
+SIGNIFICANCE_LEVEL: Final = 0.001
 """Level of the verdict: one-sided Welch tests of at most three pairs of classes, by Bonferroni."""
-EFFECT: Final = 0.1
+MIN_EFFECT: Final = 0.1
 """Least reversal, in units of polarity (-1 to 1), that counts: right labels of eleven real sources lie 0.3 apart or more."""
-ENOUGH: Final = 30
+MIN_ROWS: Final = 30
 """Rows of a class under which nothing is said of it."""
-KEPT: Final = 6000
+MAX_SAMPLED_ROWS: Final = 6000
 """Rows of a class that are looked at, spread evenly over all of it."""
 
 _BULLISH: Final = """
@@ -43,22 +43,22 @@ _BEARISH: Final = """
     warns warning
     📉 🐻 🔻 🩸 💩 🔴 👎
 """
-_POLES: Final = dict.fromkeys(_BULLISH.split(), 1) | dict.fromkeys(_BEARISH.split(), -1)
+_WORD_POLARITY: Final = dict.fromkeys(_BULLISH.split(), 1) | dict.fromkeys(_BEARISH.split(), -1)
 _WORD: Final = re.compile(r"\$?[a-z]+|[^\x00-\x7f]")  # $MOON is a name
 
-_ORDER: Final = ("Bullish", "Neutral", "Bearish")
-_TYPICAL: Final = {"Bullish": 0.45, "Neutral": 0.1, "Bearish": -0.25}
+_CLASS_ORDER: Final = ("Bullish", "Neutral", "Bearish")
+_TYPICAL_POLARITY: Final = {"Bullish": 0.45, "Neutral": 0.1, "Bearish": -0.25}
 """Mean polarity as right labels of real sources have it, roughly; only a suggestion depends on it."""
 
 
 def polarity(text: str) -> float:
     """(bullish - bearish) / (bullish + bearish) words of the list, in -1 to 1; 0 without any."""
-    found = [_POLES[word] for word in _WORD.findall(text.lower()) if word in _POLES]
+    found = [_WORD_POLARITY[word] for word in _WORD.findall(text.lower()) if word in _WORD_POLARITY]
     return sum(found) / len(found) if found else 0.0
 
 
 @dataclass(slots=True)
-class _Sample:
+class _ClassSample:
     """Polarity of every `stride`-th row of a class; repeats of a text count once, or a busy bot would decide."""
 
     stride: int = 1
@@ -72,26 +72,26 @@ class _Sample:
             return
         self.texts.add(key)
         self.values.append(polarity(text))
-        if len(self.values) == KEPT:
+        if len(self.values) == MAX_SAMPLED_ROWS:
             self.values, self.stride = self.values[::2], 2 * self.stride
 
 
 @dataclass(slots=True)
-class Polarity:
+class PolarityStats:
     """What a source's classes speak like, gathered batch by batch."""
 
-    samples: dict[str, _Sample] = field(default_factory=dict)
+    samples: dict[str, _ClassSample] = field(default_factory=dict)
 
     def add(self, rows: Iterable[tuple[str, str]]) -> None:
         """Take in (class name, text) pairs: what the labels were understood as, not the source's own values."""
         for label, text in rows:
             if (sample := self.samples.get(label)) is None:
-                sample = self.samples[label] = _Sample()
+                sample = self.samples[label] = _ClassSample()
             sample.add(text)
 
 
 @dataclass(frozen=True, slots=True)
-class Mean:
+class PolarityMean:
     """Mean polarity of a class over `rows` texts, with its standard error."""
 
     rows: int
@@ -100,10 +100,10 @@ class Mean:
 
 
 @dataclass(frozen=True, slots=True)
-class Implausible:
+class LabelMismatch:
     """Labels that look mapped wrongly."""
 
-    means: Mapping[str, Mean]
+    means: Mapping[str, PolarityMean]
     """Of each class that was there."""
     reversed: tuple[tuple[str, str], ...]
     """Pairs of classes in the wrong order: the first should speak more bullish, and speaks more bearish."""
@@ -113,34 +113,35 @@ class Implausible:
     """The same in the source's own values, where it came with a mapping."""
 
 
-def means(gathered: Polarity) -> dict[str, Mean]:
+def mean_polarity(gathered: PolarityStats) -> dict[str, PolarityMean]:
     """Mean polarity of each class, most bullish name first."""
-    return {label: _mean(gathered.samples[label].values) for label in _ORDER if label in gathered.samples}
+    return {label: _mean(gathered.samples[label].values) for label in _CLASS_ORDER if label in gathered.samples}
 
 
-def check_polarity(gathered: Polarity, labels: Mapping[str, str] | None = None) -> Implausible | None:
+def check_label_polarity(gathered: PolarityStats, labels: Mapping[str, str] | None = None) -> LabelMismatch | None:
     """What is implausible about a source's labels, or None: in order, not reversed with certainty, or too few rows to tell.
 
     `labels` is the source's mapping of values to class names, for a suggestion in its own values. A pair of classes is reversed
     when a one-sided Welch test says so at `LEVEL` / 3 and the difference is `EFFECT` or more. A source of two classes of which
     one goes by the wrong name while the order holds (bearish tweets called Neutral) is not told.
     """
-    everything = means(gathered)
-    found = {label: mean for label, mean in everything.items() if mean.rows >= ENOUGH}
-    critical = NormalDist().inv_cdf(1 - LEVEL / 3)
+    everything = mean_polarity(gathered)
+    found = {label: mean for label, mean in everything.items() if mean.rows >= MIN_ROWS}
+    critical = NormalDist().inv_cdf(1 - SIGNIFICANCE_LEVEL / 3)
     turned = tuple(
         (upper, lower)
         for upper, lower in itertools.combinations(found, 2)
-        if found[lower].value - found[upper].value >= max(EFFECT, critical * math.hypot(found[upper].error, found[lower].error))
+        if found[lower].value - found[upper].value
+        >= max(MIN_EFFECT, critical * math.hypot(found[upper].error, found[lower].error))
     )
     if not turned:
         return None
-    fits = _nearest(list(everything), found)
+    fits = _best_assignment(list(everything), found)
     mapping = {value: fits.get(label, label) for value, label in labels.items()} if labels else None
-    return Implausible(everything, turned, fits, mapping)
+    return LabelMismatch(everything, turned, fits, mapping)
 
 
-def describe_implausible(what: Implausible, source: str) -> str:
+def format_label_mismatch(what: LabelMismatch, source: str) -> str:
     """The error that a person reads: what was found, what would fit, what to do."""
     spoken = ", ".join(
         f"{label} {mean.value:+.2f} [{mean.value - 1.96 * mean.error:+.2f}, {mean.value + 1.96 * mean.error:+.2f}] "
@@ -159,21 +160,21 @@ def describe_implausible(what: Implausible, source: str) -> str:
     )
 
 
-def _mean(values: list[float]) -> Mean:
+def _mean(values: list[float]) -> PolarityMean:
     rows = len(values)
     mean = math.fsum(values) / rows
     variance = math.fsum((value - mean) ** 2 for value in values) / max(rows - 1, 1)
-    return Mean(rows, mean, math.sqrt(variance / rows))
+    return PolarityMean(rows, mean, math.sqrt(variance / rows))
 
 
-def _nearest(present: Sequence[str], found: Mapping[str, Mean]) -> dict[str, str]:
+def _best_assignment(present: Sequence[str], found: Mapping[str, PolarityMean]) -> dict[str, str]:
     """Each class present by the name whose typical mean it lies nearest to, all in all; of three classes that is their order.
 
     A class of too few rows gets the name that is left over.
     """
 
     def distance(naming: tuple[str, ...]) -> float:
-        return sum((mean.value - _TYPICAL[name]) ** 2 for mean, name in zip(found.values(), naming, strict=True))
+        return sum((mean.value - _TYPICAL_POLARITY[name]) ** 2 for mean, name in zip(found.values(), naming, strict=True))
 
     namings: list[tuple[str, ...]] = list(itertools.permutations(LABELS, len(found)))
     nearest = min(namings, key=distance)

@@ -11,7 +11,7 @@ from typing import Any, Final
 from finsent.data.validation.row_validation import Rejection
 from finsent.errors import ConfigError
 
-CERTAIN: Final = 0.8
+MIN_PROBABILITY: Final = 0.8
 """Probability from which a language counts as known. Of 53,959 real labelled tweets one English one is then taken for another
 language, and all others that are rejected are foreign by eye; at 0.6 some ten English ones are ("max pain on puts")."""
 
@@ -20,10 +20,10 @@ _NOT_WORDS: Final = re.compile(
 )
 _LETTERS: Final = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _NO_LANGUAGE: Final = "zxx"
-_ENOUGH: Final = 8
+_MIN_LATIN_LETTERS: Final = 8
 """Letters of a Latin alphabet under which nothing is told; other scripts tell more by each character."""
-_ENOUGH_ELSEWHERE: Final = 3
-_LATIN_ENDS: Final = "\u024f"
+_MIN_OTHER_LETTERS: Final = 3
+_LAST_LATIN: Final = "\u024f"
 
 
 def detect_language(text: str) -> str | None:
@@ -31,7 +31,7 @@ def detect_language(text: str) -> str | None:
 
     Links, handles, hashtags, cashtags, numbers and emoji say nothing of a language and are left out.
     """
-    told = _tell(text)
+    told = _classify(text)
     return told[0] if told else None
 
 
@@ -44,7 +44,7 @@ def check_language(text: str, languages: tuple[str, ...]) -> Rejection | None:
     if not languages:
         return None
     _check_known(languages)
-    told = _tell(text)
+    told = _classify(text)
     if told is None or told[0] in languages:
         return None
     language, probability = told
@@ -53,19 +53,19 @@ def check_language(text: str, languages: tuple[str, ...]) -> Rejection | None:
     )
 
 
-def _tell(text: str) -> tuple[str, float] | None:
+def _classify(text: str) -> tuple[str, float] | None:
     words = " ".join(_LETTERS.findall(_NOT_WORDS.sub(" ", text)))
     letters = len(words) - words.count(" ")
-    if letters < (_ENOUGH_ELSEWHERE if max(words, default="") > _LATIN_ENDS else _ENOUGH):
+    if letters < (_MIN_OTHER_LETTERS if max(words, default="") > _LAST_LATIN else _MIN_LATIN_LETTERS):
         return None
-    language, probability = _identifier().classify(words)
-    if language == _NO_LANGUAGE or probability < CERTAIN:
+    language, probability = _load_model().classify(words)
+    if language == _NO_LANGUAGE or probability < MIN_PROBABILITY:
         return None
     return str(language), float(probability)
 
 
 @functools.cache
-def _identifier() -> Any:
+def _load_model() -> Any:
     """The model, loaded on first use (0.8 s, 120 MB)."""
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
@@ -76,7 +76,7 @@ def _identifier() -> Any:
 
 @functools.cache
 def _check_known(languages: tuple[str, ...]) -> None:
-    known = sorted(set(_identifier().labels) - {_NO_LANGUAGE})
+    known = sorted(set(_load_model().labels) - {_NO_LANGUAGE})
     for language in languages:
         if language not in known:
             raise ConfigError(f"data.languages: {language!r} is no known language. Two-letter codes: {', '.join(known)}.")

@@ -62,7 +62,7 @@ def check_text(value: object, max_characters: int) -> str | Rejection:
     return value
 
 
-def understand_label(value: object, mapping: Mapping[str, str] | None) -> str | None:
+def parse_label(value: object, mapping: Mapping[str, str] | None) -> str | None:
     """Class name that a source's label value stands for, or None.
 
     A mapping's keys come first; class names are understood in any case, with a mapping too. A number is never guessed,
@@ -84,7 +84,7 @@ def label_key(value: object) -> str:
 
 def check_label(value: object, mapping: Mapping[str, str] | None) -> str | Rejection:
     """The class name of a row's label, or what is wrong with it."""
-    label = understand_label(value, mapping)
+    label = parse_label(value, mapping)
     if label is not None:
         return label
     known = ", ".join([*(repr(key) for key in mapping or ()), *LABELS])
@@ -112,7 +112,7 @@ def _parse_time(value: object) -> datetime | None:
         elif isinstance(value, int | float) and not isinstance(value, bool):
             moment = datetime.fromtimestamp(value / 1000 if abs(value) > _MILLISECONDS_FROM else value, UTC)
         elif isinstance(value, str):
-            return _parse_written_time(value.strip())
+            return _parse_time_text(value.strip())
         else:
             return None
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
@@ -120,7 +120,7 @@ def _parse_time(value: object) -> datetime | None:
         return None
 
 
-def _parse_written_time(value: str) -> datetime | None:
+def _parse_time_text(value: str) -> datetime | None:
     try:
         if value.replace(".", "", 1).isdigit() and len(value) > 8:
             return _parse_time(float(value))

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from finsent.errors import InputError
 
-MOST_LABELS: Final = 100
+MAX_LABELS: Final = 100
 """Label values remembered of a source."""
-MORE: Final = " …"
+TRUNCATED: Final = " …"
 """Stands after them where there are more; keys are trimmed, so that none is like it."""
 
 _ROLES: Final = ("text", "label", "created_at", "id")
@@ -33,11 +33,11 @@ class SourceSchema:
 
 
 @dataclass(frozen=True, slots=True)
-class Drift:
+class SchemaDrift:
     """What changed between two readings of a source."""
 
     name: str
-    gone: tuple[str, ...]
+    removed: tuple[str, ...]
     """Columns that were there."""
     added: tuple[str, ...]
     """Columns that were not."""
@@ -47,15 +47,15 @@ class Drift:
     """Label values that are not known."""
     missing_labels: tuple[str, ...]
     """Label values that did not come this time."""
-    moved: Mapping[str, tuple[str | None, str | None]]
+    role_changes: Mapping[str, tuple[str | None, str | None]]
     """Role to the column that held it and the one that holds it now, where they differ."""
-    remapped: Mapping[str, tuple[str, str | None]]
+    remapped_labels: Mapping[str, tuple[str, str | None]]
     """Label value to the class that it was read as and the one that it would be now, None where it is not understood any more."""
 
     @property
-    def stops(self) -> bool:
+    def blocks(self) -> bool:
         """Whether somebody must look before rows are written: something was lost, or something has no agreed meaning."""
-        return bool(self.gone or self.new_labels or self.remapped)
+        return bool(self.removed or self.new_labels or self.remapped_labels)
 
 
 def source_schema(
@@ -67,12 +67,12 @@ def source_schema(
 ) -> SourceSchema:
     """The schema of a source from what was read of it. A missing label (`""`) is a row's fault, not a value."""
     values = sorted({_storable(label) for label in labels if label})
-    kept = (*values[:MOST_LABELS], MORE) if len(values) > MOST_LABELS else tuple(values)
+    kept = (*values[:MAX_LABELS], TRUNCATED) if len(values) > MAX_LABELS else tuple(values)
     known = {_storable(value): label for value, label in meanings.items()}
     return SourceSchema(name, tuple(_storable(column) for column in columns), kept, dict(roles), known)
 
 
-def compare(before: SourceSchema, now: SourceSchema) -> Drift | None:
+def compare_schemas(before: SourceSchema, now: SourceSchema) -> SchemaDrift | None:
     """What changed, or None. Labels beyond those remembered are not compared: a value may have been among them."""
     gone = tuple(column for column in before.columns if column not in now.columns)
     added = tuple(column for column in now.columns if column not in before.columns)
@@ -84,35 +84,35 @@ def compare(before: SourceSchema, now: SourceSchema) -> Drift | None:
         for value, meant in before.meanings.items()
         if (value in now.labels or value in now.meanings) and now.meanings.get(value) != meant
     }
-    drift = Drift(
-        now.name, gone, added, _likely_renames(gone, added), _unseen(now, before), _unseen(before, now), moved, remapped
+    drift = SchemaDrift(
+        now.name, gone, added, _likely_renames(gone, added), _new_values(now, before), _new_values(before, now), moved, remapped
     )
     changed = gone or added or drift.new_labels or drift.missing_labels or moved or remapped
     return drift if changed else None
 
 
-def describe(drift: Drift) -> str:
+def format_drift(drift: SchemaDrift) -> str:
     """The change as a diff that a person reads, and what to do about it."""
     lines = [f"source {drift.name!r}: not as it was the last time."]
-    if drift.gone or drift.added:
+    if drift.removed or drift.added:
         lines.append("columns")
-        lines += [f"  - {column}" for column in drift.gone]
+        lines += [f"  - {column}" for column in drift.removed]
         was = {new: old for old, new in drift.renamed.items()}
         lines += [f"  + {column}" + (f"    ({was[column]!r} renamed?)" if column in was else "") for column in drift.added]
-    if drift.moved:
+    if drift.role_changes:
         lines.append("read from")
-        lines += [f"  {role}: {_shown(old)} -> {_shown(new)}" for role, (old, new) in drift.moved.items()]
+        lines += [f"  {role}: {_shown(old)} -> {_shown(new)}" for role, (old, new) in drift.role_changes.items()]
     if drift.new_labels or drift.missing_labels:
         lines.append("label values")
         lines += [f"  - {label}    (did not come this time)" for label in drift.missing_labels]
         lines += [f"  + {label}    (not known)" for label in drift.new_labels]
-    if drift.remapped:
+    if drift.remapped_labels:
         lines.append("read as")
-        lines += [f"  {value}: {old} -> {new or 'not understood'}" for value, (old, new) in drift.remapped.items()]
+        lines += [f"  {value}: {old} -> {new or 'not understood'}" for value, (old, new) in drift.remapped_labels.items()]
     return "\n".join([*lines, _advice(drift)])
 
 
-def as_dict(schema: SourceSchema) -> dict[str, Any]:
+def schema_to_dict(schema: SourceSchema) -> dict[str, Any]:
     """The schema in plain JSON values."""
     return {
         "name": schema.name,
@@ -123,7 +123,7 @@ def as_dict(schema: SourceSchema) -> dict[str, Any]:
     }
 
 
-def from_dict(stored: Mapping[str, Any]) -> SourceSchema:
+def schema_from_dict(stored: Mapping[str, Any]) -> SourceSchema:
     """The schema that `as_dict` stored, with or without the meanings of its labels, which came later.
 
     Raises:
@@ -156,21 +156,21 @@ def _likely_renames(gone: Sequence[str], added: Sequence[str]) -> dict[str, str]
     return renamed
 
 
-def _unseen(here: SourceSchema, there: SourceSchema) -> tuple[str, ...]:
-    if MORE in there.labels:
+def _new_values(here: SourceSchema, there: SourceSchema) -> tuple[str, ...]:
+    if TRUNCATED in there.labels:
         return ()
-    return tuple(label for label in here.labels if label != MORE and label not in there.labels)
+    return tuple(label for label in here.labels if label != TRUNCATED and label not in there.labels)
 
 
-def _advice(drift: Drift) -> str:
-    if not drift.stops:
+def _advice(drift: SchemaDrift) -> str:
+    if not drift.blocks:
         return "Nothing that was there is lost: reading goes on."
     steps = []
-    if drift.gone:
+    if drift.removed:
         steps.append("name the new columns in the source's `text`, `label` or `created_at` where those were renamed")
     if drift.new_labels:
         steps.append("say what the new values mean in the source's `labels` (--label-map)")
-    if drift.remapped:
+    if drift.remapped_labels:
         steps.append("set its `labels` (--label-map) back, or correct the rows that were stored with the other meaning")
     return (
         f"Nothing was written. Look at the source, then {' and '.join(steps)}; "

@@ -9,19 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finsent.config import Source
-from finsent.data.sources.csv_reader import LONGEST, Torn, records
-from finsent.data.sources.formats import read
-from finsent.data.sources.resolve import RawRow, labelled, resolve
+from finsent.data.sources.csv_reader import MAX_RECORD_LINES, MalformedLine, parse_records
+from finsent.data.sources.formats import read_rows
+from finsent.data.sources.resolve import RawRow, labelled_columns, resolve
 from finsent.errors import InputError
 
 
 def rows_of(path: Path) -> list[RawRow]:
     source = Source(uri=str(path))
-    return [row for file in resolve(source) for batch in read(file, labelled(source)) for row in batch]
+    return [row for file in resolve(source) for batch in read_rows(file, labelled_columns(source)) for row in batch]
 
 
-def parsed(text: str, delimiter: str = ",") -> list[list[str] | Torn]:
-    return list(records(io.StringIO(text, newline=""), delimiter, "a.csv"))
+def parsed(text: str, delimiter: str = ",") -> list[list[str] | MalformedLine]:
+    return list(parse_records(io.StringIO(text, newline=""), delimiter, "a.csv"))
 
 
 def test_a_stray_quote_in_a_tsv_is_text(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_quoted_fields_of_a_tsv() -> None:
 
 
 @pytest.mark.parametrize(
-    ("after", "until"), [(3, "the file ends inside it"), (1000, f"it goes on for more than {LONGEST} lines")]
+    ("after", "until"), [(3, "the file ends inside it"), (1000, f"it goes on for more than {MAX_RECORD_LINES} lines")]
 )
 @pytest.mark.parametrize(
     ("start", "number"),
@@ -84,14 +84,14 @@ def test_a_stray_quote_that_a_later_one_shows_costs_its_own_line_alone(tmp_path:
 
 
 def test_fields_of_many_lines_stay_whole() -> None:
-    body = "\n".join(["line"] * (LONGEST - 1))
+    body = "\n".join(["line"] * (MAX_RECORD_LINES - 1))
     assert parsed(f'text,label\r\n"{body}",Bullish\r\n"a\r\n\r\nb",Neutral\r\n') == [
         ["text", "label"], [body, "Bullish"], ["a\r\n\r\nb", "Neutral"],
     ]  # fmt: skip
 
 
 def test_a_field_of_many_long_lines_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finsent.data.sources.csv_reader.LONGEST_LINE", 2**20)
+    monkeypatch.setattr("finsent.data.sources.csv_reader.MAX_LINE_CHARS", 2**20)
     line = "x" * 2**19 + "\n"
     assert len(parsed(f'text,label\n"{line}",Bullish\n')[1]) == 2
     with pytest.raises(InputError, match=r"line 2: a quote opens a field that is never closed .*more than 1 Mi characters"):

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from finsent.config import Source
-from finsent.data.sources.formats import read
-from finsent.data.sources.resolve import RawRow, SourceFile, fingerprint_file, labelled, resolve
+from finsent.data.sources.formats import read_rows
+from finsent.data.sources.resolve import RawRow, SourceFile, fingerprint_file, labelled_columns, resolve
 from finsent.errors import InputError
 
 PASSWORD = "hunter2:/?#"
@@ -25,7 +25,7 @@ TWEETS = "SELECT body AS text, mood AS label FROM tweets"
 
 
 def rows_of(source: Source, file: SourceFile | None = None) -> list[RawRow]:
-    return [row for batch in read(file or resolve(source)[0], labelled(source)) for row in batch]
+    return [row for batch in read_rows(file or resolve(source)[0], labelled_columns(source)) for row in batch]
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_a_query_is_read_row_by_row(sqlite: str) -> None:
     source = Source(uri=sqlite, query="SELECT body AS text, mood AS label FROM tweets ORDER BY id", name="desk")
     (file,) = resolve(source)
     assert (file.name, file.label, file.format) == ("desk", "desk", "sql")
-    batches = list(read(file, labelled(source)))
+    batches = list(read_rows(file, labelled_columns(source)))
     assert max(map(len, batches)) <= 1000
     rows = [row for batch in batches for row in batch]
     assert [(row.number, row.text, row.label) for row in rows] == [(n + 1, f"tweet {n} 🚀", "Bullish") for n in range(5000)]

@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from finsent.config import Source
-from finsent.data.sources.formats import read
-from finsent.data.sources.resolve import RawRow, fingerprint_file, labelled, resolve
+from finsent.data.sources.formats import read_rows
+from finsent.data.sources.resolve import RawRow, fingerprint_file, labelled_columns, resolve
 from finsent.errors import InputError
 
 SEED = 20251
@@ -266,7 +266,7 @@ def outcome(file: Malformed, folder: Path) -> str:
     source = Source(uri=str(path))
     (found,) = resolve(source)
     try:
-        rows = [row for batch in read(found, labelled(source)) for row in batch]
+        rows = [row for batch in read_rows(found, labelled_columns(source)) for row in batch]
     except InputError as error:
         refusal = str(error)
     else:
@@ -303,13 +303,13 @@ READER = """
 import resource, sys
 import pyarrow.parquet
 from finsent.config import Source
-from finsent.data.sources.formats import read
-from finsent.data.sources.resolve import labelled, resolve
+from finsent.data.sources.formats import read_rows
+from finsent.data.sources.resolve import labelled_columns, resolve
 from finsent.errors import InputError
 source = Source(uri=sys.argv[1])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
-    said = f"{sum(len(batch) for file in resolve(source) for batch in read(file, labelled(source)))} rows"
+    said = f"{sum(len(batch) for file in resolve(source) for batch in read_rows(file, labelled_columns(source)))} rows"
 except InputError as error:
     said = str(error)
 print(said)
@@ -391,7 +391,7 @@ def test_files_that_may_not_be_read() -> None:
             }.items():
                 source = Source(uri=str(folder / uri))
                 with pytest.raises(InputError, match=message):
-                    [list(read(file, labelled(source))) for file in resolve(source)]
+                    [list(read_rows(file, labelled_columns(source))) for file in resolve(source)]
         finally:
             os.seteuid(0)
 
@@ -405,7 +405,7 @@ def test_names_that_are_not_utf_8(tmp_path: Path, capsys: pytest.CaptureFixture[
     )
     (tmp_path / name).write_text("txt,label\nup,Bullish\n")
     with pytest.raises(InputError, match="there is no column 'text'"):
-        list(read(resolve(Source(uri=str(tmp_path / name)))[0], labelled(Source(uri=str(tmp_path / name)))))
+        list(read_rows(resolve(Source(uri=str(tmp_path / name)))[0], labelled_columns(Source(uri=str(tmp_path / name)))))
 
 
 def through_the_command_line(

@@ -13,8 +13,8 @@ import pytest
 from huggingface_hub.errors import HFValidationError, HTTPError, OfflineModeIsEnabled
 
 from finsent.config import Source
-from finsent.data.sources.formats import read
-from finsent.data.sources.resolve import RawRow, Wanted, fingerprint_file, labelled, resolve
+from finsent.data.sources.formats import read_rows
+from finsent.data.sources.resolve import RawRow, RequestedColumns, fingerprint_file, labelled_columns, resolve
 from finsent.data.validation.row_validation import Rejection, check_text
 from finsent.errors import InputError
 
@@ -22,7 +22,7 @@ ROWS = [("buy $AAPL 🚀", "Bullish"), ('two\nlines, and "quotes"', "Neutral")]
 
 
 def rows_of(source: Source) -> list[RawRow]:
-    return [row for file in resolve(source) for batch in read(file, labelled(source)) for row in batch]
+    return [row for file in resolve(source) for batch in read_rows(file, labelled_columns(source)) for row in batch]
 
 
 def csv_text(delimiter: str = ",", end: str = "\n") -> bytes:
@@ -193,7 +193,7 @@ def test_fingerprints_are_of_what_was_read(tmp_path: Path, name: str) -> None:
     source = Source(uri=str(tmp_path / name))
     (file,) = resolve(source)
     before = fingerprint_file(file)
-    list(read(file, labelled(source)))
+    list(read_rows(file, labelled_columns(source)))
     (tmp_path / name).write_bytes(b"replaced")
     after = fingerprint_file(file)
     assert before["sha256"] == after["sha256"] == hashlib.sha256(data).hexdigest()
@@ -214,7 +214,7 @@ def test_wide_encodings_are_read_by_their_mark(
     (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
     source = Source(uri=str(tmp_path / name))
     (file,) = resolve(source)
-    rows = [row for batch in read(file, labelled(source)) for row in batch]
+    rows = [row for batch in read_rows(file, labelled_columns(source)) for row in batch]
     assert [(row.number, row.text, row.label, row.fault) for row in rows] == [
         (n + 1, f"{n} 🚀 é", "Bullish", None) for n in range(5000)
     ]
@@ -231,7 +231,9 @@ def test_half_a_character_of_utf_16_costs_its_row_alone(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(("\ufeff" + before).encode("utf-16-le") + half + after.encode("utf-16-le"))
         rows = [
             row
-            for batch in read(resolve(Source(uri=str(tmp_path / name)))[0], Wanted({"text": "text"}, {"label": "label"}))
+            for batch in read_rows(
+                resolve(Source(uri=str(tmp_path / name)))[0], RequestedColumns({"text": "text"}, {"label": "label"})
+            )
             for row in batch
         ]
         assert [isinstance(check_text(row.text, 100) if row.fault is None else row.fault, Rejection) for row in rows] == [
@@ -336,4 +338,4 @@ def test_another_delimiter_is_suspected(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text;label\nup;Bullish\n")
     source = Source(uri=str(tmp_path / "a.csv"))
     with pytest.raises(InputError, match="separated by something else than commas"):
-        list(read(resolve(source)[0], labelled(source)))
+        list(read_rows(resolve(source)[0], labelled_columns(source)))

@@ -19,8 +19,8 @@ import pytest
 from finsent.config import Source, load_config
 from finsent.data import tables
 from finsent.data.sources import s3
-from finsent.data.sources.formats import read
-from finsent.data.sources.resolve import RawRow, fingerprint_file, labelled, resolve
+from finsent.data.sources.formats import read_rows
+from finsent.data.sources.resolve import RawRow, fingerprint_file, labelled_columns, resolve
 from finsent.errors import InputError
 from finsent.home import resolve_home
 from finsent.pipeline.ingest import ingest
@@ -102,7 +102,7 @@ def store(endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str
 
 
 def rows_of(source: Source) -> list[RawRow]:
-    return [row for file in resolve(source) for batch in read(file, labelled(source)) for row in batch]
+    return [row for file in resolve(source) for batch in read_rows(file, labelled_columns(source)) for row in batch]
 
 
 @pytest.mark.usefixtures("store")
@@ -111,7 +111,7 @@ def test_objects_of_every_format(key: str) -> None:
     source = Source(uri=f"s3://desk/{key}")
     (file,) = resolve(source)
     assert file.name == key.rpartition("/")[2].partition(".")[0]
-    rows = [row for batch in read(file, labelled(source)) for row in batch]
+    rows = [row for batch in read_rows(file, labelled_columns(source)) for row in batch]
     assert [(row.text, row.label) for row in rows] == ROWS
     assert [row.number for row in rows] == list(range(1, 5001))
     found = fingerprint_file(file)
@@ -183,7 +183,7 @@ def test_a_store_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("store")
 def test_a_store_that_takes_calls_and_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3, "_ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(s3, "_REQUEST_SECONDS", 1.0)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -201,7 +201,7 @@ def test_an_object_that_is_replaced_while_it_is_read(store: str, tmp_path: Path,
     body = (tmp_path / "a.parquet").read_bytes() if "parquet" in name else CSV * 10
     client(store).put_object(Bucket="desk", Key=name, Body=body)
     source = Source(uri=f"s3://desk/{name}")
-    batches = read(resolve(source)[0], labelled(source))
+    batches = read_rows(resolve(source)[0], labelled_columns(source))
     assert len(next(batches)) == 4096
     client(store).put_object(Bucket="desk", Key=name, Body=body[:-8] + b"x" * 8)
     with pytest.raises(InputError, match="replaced while it was read"):

@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 
 from finsent.config import DataConfig
 from finsent.data.sample import sample_sources
-from finsent.data.sources.reading import checked
-from finsent.data.sources.resolve import labelled, resolve
+from finsent.data.sources.reading import read_validated
+from finsent.data.sources.resolve import labelled_columns, resolve
 from finsent.data.validation.label_check import (
-    ENOUGH,
-    KEPT,
-    Polarity,
-    check_polarity,
-    describe_implausible,
-    means,
+    MAX_SAMPLED_ROWS,
+    MIN_ROWS,
+    PolarityStats,
+    check_label_polarity,
+    format_label_mismatch,
+    mean_polarity,
     polarity,
 )
 from finsent.labels import LABELS
@@ -43,8 +43,8 @@ def load(name: str) -> list[tuple[str, str]]:
         return [(row["label"].capitalize(), row["text"]) for row in csv.DictReader(stream)]
 
 
-def gather(rows: list[tuple[str, str]], renamed: dict[str, str] | None = None) -> Polarity:
-    gathered = Polarity()
+def gather(rows: list[tuple[str, str]], renamed: dict[str, str] | None = None) -> PolarityStats:
+    gathered = PolarityStats()
     gathered.add(((renamed or {}).get(label, label), text) for label, text in rows)
     return gathered
 
@@ -76,10 +76,10 @@ def test_polarity_is_bounded(text: str) -> None:
 def test_a_borrowed_mapping_is_refused_and_the_right_one_named() -> None:
     ids = {label: value for value, label in TFNS.items()}
     rows = [(REFERENCE[ids[label]], text) for label, text in planted(50)]
-    found = check_polarity(gather(rows), REFERENCE)
+    found = check_label_polarity(gather(rows), REFERENCE)
     assert found is not None
     assert found.mapping == TFNS
-    message = describe_implausible(found, "tfns")
+    message = format_label_mismatch(found, "tfns")
     assert "source 'tfns'" in message
     assert "--label-map '0=Bearish,1=Bullish,2=Neutral'" in message
     assert "Neutral -1.00" in message
@@ -87,70 +87,71 @@ def test_a_borrowed_mapping_is_refused_and_the_right_one_named() -> None:
 
 
 def test_without_a_mapping_the_classes_are_named() -> None:
-    found = check_polarity(gather(planted(50), {"Bullish": "Bearish", "Bearish": "Bullish"}))
+    found = check_label_polarity(gather(planted(50), {"Bullish": "Bearish", "Bearish": "Bullish"}))
     assert found is not None
     assert found.mapping is None
-    assert "Bullish is Bearish, Bearish is Bullish" in describe_implausible(found, "x")
+    assert "Bullish is Bearish, Bearish is Bullish" in format_label_mismatch(found, "x")
 
 
 def test_few_rows_say_nothing() -> None:
     swap = {"Bullish": "Bearish", "Bearish": "Bullish"}
-    assert check_polarity(gather(planted(ENOUGH - 1), swap)) is None
-    assert check_polarity(gather(planted(ENOUGH), swap)) is not None
-    assert check_polarity(Polarity()) is None
+    assert check_label_polarity(gather(planted(MIN_ROWS - 1), swap)) is None
+    assert check_label_polarity(gather(planted(MIN_ROWS), swap)) is not None
+    assert check_label_polarity(PolarityStats()) is None
 
 
 def test_a_faint_reversal_says_nothing() -> None:
     rows = [("Bullish", f"calls or puts {number}") for number in range(1000)]
     rows += [("Bearish", f"{'calls' if number % 20 == 0 else 'the'} {number}") for number in range(1000)]
-    found = means(gather(rows))
+    found = mean_polarity(gather(rows))
     assert found["Bearish"].value - found["Bullish"].value == pytest.approx(0.05)
-    assert check_polarity(gather(rows)) is None
+    assert check_label_polarity(gather(rows)) is None
 
 
 def test_a_text_repeated_counts_once() -> None:
     rows = planted(50) + [("Neutral", "🚀 buy the breakout 🚀")] * 1000
-    assert means(gather(rows))["Neutral"].rows == 51
-    assert check_polarity(gather(rows)) is None
+    assert mean_polarity(gather(rows))["Neutral"].rows == 51
+    assert check_label_polarity(gather(rows)) is None
 
 
 def test_a_long_source_is_sampled_evenly() -> None:
     """Rows of the second half count as much as those of the first: half speak of calls, and then half of nothing."""
     rows = [("Bullish", f"{'calls' if number < 50_000 else 'nothing'} {number}") for number in range(100_000)]
-    mean = means(gather(rows))["Bullish"]
-    assert KEPT // 2 <= mean.rows < KEPT
+    mean = mean_polarity(gather(rows))["Bullish"]
+    assert MAX_SAMPLED_ROWS // 2 <= mean.rows < MAX_SAMPLED_ROWS
     assert mean.value == pytest.approx(0.5, abs=0.01)
 
 
 def test_batches_make_no_difference() -> None:
     rows = planted(40)
-    whole, by_parts = gather(rows), Polarity()
+    whole, by_parts = gather(rows), PolarityStats()
     for start in range(0, len(rows), 7):
         by_parts.add(rows[start : start + 7])
-    assert means(whole) == means(by_parts)
+    assert mean_polarity(whole) == mean_polarity(by_parts)
 
 
 def test_the_bundled_sample_passes() -> None:
     for day in (1, 2):
         for source in sample_sources(day):
             batches = (
-                checked(file, source, DataConfig(), datetime.now(UTC), Counter(), labelled(source)) for file in resolve(source)
+                read_validated(file, source, DataConfig(), datetime.now(UTC), Counter(), labelled_columns(source))
+                for file in resolve(source)
             )
             rows = [(row.label, row.text) for batch in batches for _, good, _ in batch for row in good]
-            assert check_polarity(gather(rows), source.labels) is None
-            assert check_polarity(gather(rows, {"Bullish": "Bearish", "Bearish": "Bullish"})) is not None
+            assert check_label_polarity(gather(rows), source.labels) is None
+            assert check_label_polarity(gather(rows, {"Bullish": "Bearish", "Bearish": "Bullish"})) is not None
 
 
 @real
 @pytest.mark.parametrize("name", [*THREE, *TWO, "tk_crypto_small"])
 def test_right_labels_of_real_sources_pass(name: str) -> None:
-    assert check_polarity(gather(load(name))) is None
+    assert check_label_polarity(gather(load(name))) is None
 
 
 @real
 @pytest.mark.parametrize("name", [*THREE, *TWO])
 def test_bullish_for_bearish_is_caught_in_real_sources(name: str) -> None:
-    found = check_polarity(gather(load(name), {"Bullish": "Bearish", "Bearish": "Bullish"}))
+    found = check_label_polarity(gather(load(name), {"Bullish": "Bearish", "Bearish": "Bullish"}))
     assert found is not None
     assert found.fits["Bullish"] == "Bearish"
     assert found.fits["Bearish"] == "Bullish"
@@ -162,10 +163,10 @@ def test_every_wrong_order_of_three_classes_is_caught(name: str) -> None:
     rows = load(name)
     for names in itertools.permutations(LABELS):
         renamed = dict(zip(LABELS, names, strict=True))
-        found = check_polarity(gather(rows, renamed))
+        found = check_label_polarity(gather(rows, renamed))
         if names == LABELS:
             assert found is None
         else:
             assert found is not None
             assert {found.fits[new]: new for new in found.fits} == renamed
-            assert re.search("speak more bullish than", describe_implausible(found, name))
+            assert re.search("speak more bullish than", format_label_mismatch(found, name))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from finsent.data.validation.language import CERTAIN, check_language, detect_language
+from finsent.data.validation.language import MIN_PROBABILITY, check_language, detect_language
 from finsent.errors import ConfigError
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -41,7 +41,7 @@ def test_foreign_tweets_are_told_and_rejected(language: str, text: str) -> None:
     assert rejection is not None
     assert rejection.reason == "other language"
     assert repr(language) in rejection.detail
-    assert float(rejection.detail.split("probability ")[1][:4]) >= CERTAIN
+    assert float(rejection.detail.split("probability ")[1][:4]) >= MIN_PROBABILITY
     assert check_language(text, ("en", language)) is None
     assert check_language(text, ()) is None
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from finsent.data.validation.text_cleaning import mask_handles, mask_shown, repair
+from finsent.data.validation.text_cleaning import mask_handles, mask_raw_handles, repair_mojibake
 from finsent.text import text_id
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -39,13 +39,13 @@ def test_mojibake_is_undone(text: str, codec: str) -> None:
     if codec == "cp1252" and "”" in text:
         codec = "sloppy-windows-1252"  # one byte of the quote has no character in cp1252; browsers show it all the same
         import ftfy  # noqa: F401 - it brings the codec
-    repaired = repair(damage(text, codec))
+    repaired = repair_mojibake(damage(text, codec))
     assert repaired.text == text
     assert repaired.flag == "mojibake repaired"
 
 
 def test_mojibake_of_mojibake_is_undone_to_the_ground() -> None:
-    assert repair(damage(damage("Tesla’s car"))).text == "Tesla’s car"
+    assert repair_mojibake(damage(damage("Tesla’s car"))).text == "Tesla’s car"
 
 
 @pytest.mark.parametrize(
@@ -57,26 +57,26 @@ def test_mojibake_of_mojibake_is_undone_to_the_ground() -> None:
     ],
 )
 def test_what_cannot_be_undone_for_certain_stays_and_is_flagged(text: str) -> None:
-    repaired = repair(text)
+    repaired = repair_mojibake(text)
     assert repaired.text == text
     assert repaired.flag == "mojibake"
 
 
 def test_a_replacement_character_is_past_repair() -> None:
-    assert repair("Apple\ufffds profit").flag == "replacement character"
-    assert repair("Apple\ufffds profitâ€¦").text == "Apple\ufffds profitâ€¦"
+    assert repair_mojibake("Apple\ufffds profit").flag == "replacement character"
+    assert repair_mojibake("Apple\ufffds profitâ€¦").text == "Apple\ufffds profitâ€¦"
 
 
 @pytest.mark.parametrize("text", ORDINARY)
 def test_ordinary_text_is_left_alone(text: str) -> None:
-    assert repair(text).text == text
-    assert repair(text).flag is None
+    assert repair_mojibake(text).text == text
+    assert repair_mojibake(text).flag is None
 
 
 @given(st.lists(st.sampled_from(" ".join(ORDINARY).split()), max_size=12).map(" ".join))
 def test_ordinary_words_in_any_order_are_left_alone(text: str) -> None:
-    assert repair(text).text == text
-    assert repair(text).flag is None
+    assert repair_mojibake(text).text == text
+    assert repair_mojibake(text).flag is None
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=40))
@@ -85,32 +85,32 @@ def test_damage_is_undone_or_left_and_never_makes_a_third_text(text: str) -> Non
         damaged = damage(text)
     except UnicodeDecodeError:  # five bytes have no character in this encoding
         return
-    repaired = repair(damaged)
-    assert repaired.text in {damaged, text, repair(text).text}  # the last where the text was mojibake before
+    repaired = repair_mojibake(damaged)
+    assert repaired.text in {damaged, text, repair_mojibake(text).text}  # the last where the text was mojibake before
     assert (repaired.text != damaged) == (repaired.flag == "mojibake repaired")
 
 
 @given(st.lists(st.sampled_from(" ".join(ORDINARY).split()), max_size=12).map(" ".join))
 def test_damaged_tweets_are_repaired(text: str) -> None:
-    repaired = repair(damage(text, "latin-1"))
+    repaired = repair_mojibake(damage(text, "latin-1"))
     assert repaired.text == text
     assert repaired.flag == (None if text.isascii() else "mojibake repaired")
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
 def test_a_repair_can_be_taken_back(text: str) -> None:
-    repaired = repair(text)
+    repaired = repair_mojibake(text)
     if repaired.flag != "mojibake repaired":
         assert repaired.text == text
     else:
-        assert repair(repaired.text).text == repaired.text
+        assert repair_mojibake(repaired.text).text == repaired.text
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="real tweets are not here")
 @pytest.mark.parametrize(("name", "repaired", "kept"), [("yash612", 338, 0), ("fiqa", 17, 0), ("zeroshot_sent_train", 15, 30)])
 def test_real_files(name: str, repaired: int, kept: int) -> None:
     with gzip.open(SHARED / f"{name}.csv.gz", "rt", encoding="utf-8", newline="") as stream:
-        flags = Counter(repair(row["text"]).flag for row in csv.DictReader(stream))
+        flags = Counter(repair_mojibake(row["text"]).flag for row in csv.DictReader(stream))
     assert flags["mojibake repaired"] == repaired
     assert flags["mojibake"] == kept
 
@@ -195,6 +195,6 @@ def test_every_word_but_handles_is_kept(words: list[str]) -> None:
     ],
 )
 def test_what_is_shown_raw_has_no_handle_left(shown: str) -> None:
-    assert "opp" not in mask_shown(shown)
-    assert "@user" in mask_shown(shown)
-    assert mask_shown(mask_shown(shown)) == mask_shown(shown)
+    assert "opp" not in mask_raw_handles(shown)
+    assert "@user" in mask_raw_handles(shown)
+    assert mask_raw_handles(mask_raw_handles(shown)) == mask_raw_handles(shown)
