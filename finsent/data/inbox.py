@@ -25,7 +25,7 @@ from finsent.data.quarantine import identify, record
 from finsent.data.sources.formats import read_rows
 from finsent.data.sources.reading import quarantine_row
 from finsent.data.sources.records import QuarantinedRow
-from finsent.data.sources.resolve import RawRow, SourceFile, RequestedColumns, fingerprint_file, resolve
+from finsent.data.sources.resolve import RawRow, RequestedColumns, SourceFile, fingerprint_file, resolve
 from finsent.data.validation.row_validation import Rejection, check_text, check_time, shorten
 from finsent.data.validation.text_cleaning import mask_handles
 from finsent.errors import Refused
@@ -139,7 +139,9 @@ def _there(home: Home, ids: AbstractSet[str]) -> dict[str, str]:
     return dict(zip(found["id"].to_pylist(), found["text"].to_pylist(), strict=True))
 
 
-def _sort(rows: Sequence[_Readable], there: Mapping[str, str], *, masked: bool) -> tuple[list[_Readable], int, list[QuarantinedRow]]:
+def _sort(
+    rows: Sequence[_Readable], there: Mapping[str, str], *, masked: bool
+) -> tuple[list[_Readable], int, list[QuarantinedRow]]:
     """New rows, how many are known, and those that give an id to another text. Of several with one id the first counts."""
     texts, new, known, reused = dict(there), [], 0, []
     for item in rows:

@@ -21,14 +21,14 @@ def test_the_files_are_what_the_generator_writes(tmp_path: Path) -> None:
 
 
 def test_sources_read_as_configured() -> None:
-    read_rows = Counter()
+    rows = Counter()
     for day in (1, 2):
         for source in sample.sample_sources(day):
             for file in resolve(source):
-                read_rows[file.name] += sum(len(batch) for batch in read_rows(file, labelled_columns(source)))
-    assert set(read_rows) == {"desk", "street", "archive", "arrivals"}
-    assert sum(read_rows[name] for name in ("desk", "street", "archive")) > 6000
-    assert read_rows["arrivals"] > 1400
+                rows[file.name] += sum(len(batch) for batch in read_rows(file, labelled_columns(source)))
+    assert set(rows) == {"desk", "street", "archive", "arrivals"}
+    assert sum(rows[name] for name in ("desk", "street", "archive")) > 6000
+    assert rows["arrivals"] > 1400
     assert all(path.exists() for day in (1, 2) for path in sample.inbox_files(day))
 
 

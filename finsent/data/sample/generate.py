@@ -149,8 +149,6 @@ def swap_letters(text: str, rng: Random) -> str:
     return " ".join(words)
 
 
-# merged from finsent.data.sample.generate: Writes the sample's files: three labelled sources for day 1, one for day 2, an inbox for each day, with trouble planted.
-
 SEED: Final = 20250602
 LABEL_NOISE: Final = 0.02
 DAY_ONE: Final = datetime(2025, 6, 2, tzinfo=UTC)

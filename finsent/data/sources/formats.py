@@ -9,7 +9,7 @@ from finsent.data.sources import database
 from finsent.data.sources.csv_reader import MalformedLine, parse_records
 from finsent.data.sources.decode import byte_lines, open_text, text_lines
 from finsent.data.sources.parquet import BATCH_ROWS, arrow_rows, read_parquet, row
-from finsent.data.sources.resolve import HUB, RawRow, SourceFile, RequestedColumns
+from finsent.data.sources.resolve import HUB, RawRow, RequestedColumns, SourceFile
 from finsent.data.validation.row_validation import Rejection, shorten
 from finsent.errors import InputError
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from finsent.data.sources import s3
-from finsent.data.sources.resolve import RawRow, SourceFile, RequestedColumns
+from finsent.data.sources.resolve import RawRow, RequestedColumns, SourceFile
 from finsent.data.validation.row_validation import Rejection, shorten
 from finsent.errors import InputError
 

@@ -14,7 +14,7 @@ from finsent.config import Config, DataConfig, Source
 from finsent.data.dataset import Split
 from finsent.data.sources.formats import read_rows
 from finsent.data.sources.records import QuarantinedRow, Row
-from finsent.data.sources.resolve import RawRow, SourceFile, RequestedColumns, fingerprint_file, labelled_columns, resolve
+from finsent.data.sources.resolve import RawRow, RequestedColumns, SourceFile, fingerprint_file, labelled_columns, resolve
 from finsent.data.spool import Spool
 from finsent.data.validation.label_check import PolarityStats, check_label_polarity, format_label_mismatch
 from finsent.data.validation.language import check_language
@@ -24,11 +24,11 @@ from finsent.data.validation.row_validation import (
     check_text,
     check_time,
     label_key,
+    parse_label,
     quoted,
     shorten,
-    parse_label,
 )
-from finsent.data.validation.schema_drift import SourceSchema, schema_to_dict, compare_schemas, format_drift, source_schema
+from finsent.data.validation.schema_drift import SourceSchema, compare_schemas, format_drift, schema_to_dict, source_schema
 from finsent.data.validation.text_cleaning import mask_handles, mask_raw_handles, repair_mojibake
 from finsent.errors import InputError, Refused
 from finsent.labels import LABEL2ID
@@ -57,7 +57,7 @@ class ReadSummary:
     """What was read: address, size and hash of each file."""
     schemas: dict[str, dict[str, Any]]
     """Columns and label values of each source, see `finsent.data.validation.schema_drift`."""
-    unknown_labels: dict[str, dict[str, int]]
+    unknown: dict[str, dict[str, int]]
     """Rows of each source by label value that is not understood, the most frequent first."""
 
 
@@ -116,8 +116,8 @@ def stage_sources(
                 continue  # another source of that name follows: they are one
             schema = _observed_schema(met[name], schemas.get(name))
             reading.schemas[name] = schema_to_dict(schema)
-            odd = ((value, n) for value, n in met[name].seen.most_common() if value and value not in met[name].label_mapping)
-            reading.unknown_labels[name] = dict(odd)
+            odd = ((value, n) for value, n in met[name].seen.most_common() if value and value not in met[name].meanings)
+            reading.unknown[name] = dict(odd)
             if config.check_schema and name in schemas:
                 _check_schema_drift(schemas[name], schema, met[name].file)
         if config.check_labels and (implausible := check_label_polarity(polarity, source.labels)):
@@ -135,15 +135,17 @@ class _SourceStats:
     roles: dict[str, str] = field(default_factory=dict)
     seen: Counter[str] = field(default_factory=Counter)
     """Rows by label value."""
-    label_mapping: dict[str, str] = field(default_factory=dict)
+    meanings: dict[str, str] = field(default_factory=dict)
     """Label value to the class that it is read as: those that came, and those of the source's mapping."""
 
     def add(self, source: Source, wanted: RequestedColumns, seen: Counter[str]) -> None:
         """Take in what a file had."""
         self.seen += seen
-        self.roles |= {role: column for role, column in (wanted.required | wanted.optional).items() if column in wanted.seen_columns}
-        self.label_mapping |= source.labels or {}
-        self.label_mapping |= {value: label for value in seen if (label := parse_label(value, source.labels)) is not None}
+        self.roles |= {
+            role: column for role, column in (wanted.required | wanted.optional).items() if column in wanted.seen_columns
+        }
+        self.meanings |= source.labels or {}
+        self.meanings |= {value: label for value in seen if (label := parse_label(value, source.labels)) is not None}
 
 
 def _observed_schema(met: _SourceStats, before: SourceSchema | None) -> SourceSchema:
@@ -152,11 +154,11 @@ def _observed_schema(met: _SourceStats, before: SourceSchema | None) -> SourceSc
     Of label values that are not understood those alone that were remembered before or are `_RARE` or more of the rows: a rarer
     one is a row's fault, ends in the quarantine, and is no known one when more of it come. Of meanings those from before too.
     """
-    known = frozenset[str]() if before is None else frozenset(before.labels) | before.label_mapping.keys()
+    known = frozenset[str]() if before is None else frozenset(before.labels) | before.meanings.keys()
     rows = met.seen.total()
-    values = [value for value, n in met.seen.items() if value in met.label_mapping or value in known or n >= _MIN_LABEL_SHARE * rows]
-    kept = {} if before is None else {value: label for value, label in before.label_mapping.items() if value not in met.seen}
-    return source_schema(met.file.name, met.columns, values, met.roles, kept | met.label_mapping)
+    values = [value for value, n in met.seen.items() if value in met.meanings or value in known or n >= _MIN_LABEL_SHARE * rows]
+    kept = {} if before is None else {value: label for value, label in before.meanings.items() if value not in met.seen}
+    return source_schema(met.file.name, met.columns, values, met.roles, kept | met.meanings)
 
 
 def _check_schema_drift(before: SourceSchema, now: SourceSchema, file: SourceFile, error: InputError | None = None) -> None:
@@ -170,9 +172,11 @@ def _check_schema_drift(before: SourceSchema, now: SourceSchema, file: SourceFil
         return
     replaced = {before.roles.get(role) for role, column in now.roles.items() if before.roles.get(role) != column}
     gone = tuple(
-        column for column in drift.removed if column not in replaced and (file.format != "jsonl" or column in before.roles.values())
+        column
+        for column in drift.removed
+        if column not in replaced and (file.format != "jsonl" or column in before.roles.values())
     )
-    drift = replace(drift, removed=gone, new_labels=tuple(label for label in drift.new_labels if label not in now.label_mapping))
+    drift = replace(drift, removed=gone, new_labels=tuple(label for label in drift.new_labels if label not in now.meanings))
     if drift.blocks:
         raise Refused(format_drift(drift)) from error
     if drift.added or drift.role_changes:
@@ -204,7 +208,9 @@ def read_validated(
         yield len(batch), good, bad
 
 
-def _validate(raw: RawRow, file: SourceFile, labels: Mapping[str, str] | None, config: DataConfig, now: datetime) -> Row | Rejection:
+def _validate(
+    raw: RawRow, file: SourceFile, labels: Mapping[str, str] | None, config: DataConfig, now: datetime
+) -> Row | Rejection:
     fields = _validate_fields(raw, labels, config, now)
     if isinstance(fields, Rejection):
         return fields
@@ -280,9 +286,6 @@ def check_labels(source: Source, seen: Counter[str]) -> None:
         "--label-map '0=Bearish,1=Bullish,2=Neutral'). "
         "Numbers are never guessed: datasets disagree on their order."
     )
-
-
-# merged from finsent.data.sources.reading: A labelled file as rows to score a model on: read by the same contract, stored nowhere.
 
 
 def load_labelled_file(config: Config, source: Source) -> tuple[Split, dict[str, int]]:

@@ -13,7 +13,7 @@ from typing import Final
 
 from finsent.config import Source
 from finsent.data.sources import database, decode, s3
-from finsent.data.validation.did_you_mean import format_names, did_you_mean
+from finsent.data.validation.did_you_mean import did_you_mean, format_names
 from finsent.data.validation.row_validation import Rejection
 from finsent.errors import InputError
 

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from finsent.data.validation.did_you_mean import format_names, did_you_mean
+from finsent.data.validation.did_you_mean import did_you_mean, format_names
 from finsent.data.validation.row_validation import shorten
 from finsent.errors import InputError
 
@@ -25,7 +25,15 @@ _CONNECT_SECONDS: Final = 5.0
 _REQUEST_SECONDS: Final = 10.0
 _ATTEMPTS: Final = 2
 _BUFFER_BYTES: Final = 4 * 1024 * 1024  # bytes; every read is a request of its own
-_ACCESS_DENIED_WORDS: Final = ("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE", "EXPIRED", "TOKEN", "HTTP status 403", "HTTP status 401")
+_ACCESS_DENIED_WORDS: Final = (
+    "ACCESS_DENIED",
+    "INVALID_ACCESS_KEY_ID",
+    "SIGNATURE",
+    "EXPIRED",
+    "TOKEN",
+    "HTTP status 403",
+    "HTTP status 401",
+)
 
 
 def find_objects(uri: str, endings: Collection[str]) -> list[str]:
@@ -150,9 +158,7 @@ def describe_error(uri: str, error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return f"there is no object {uri!r}. Check the key."
     if "NO_SUCH_BUCKET" in said or ("Bucket" in said and "not found" in said):
-        return (
-            f"there is no bucket for {uri!r} at {_store_name()}. Check its name; AWS_ENDPOINT_URL names a store that is not Amazon's."
-        )
+        return f"there is no bucket for {uri!r} at {_store_name()}. Check its name; AWS_ENDPOINT_URL names a store that is not Amazon's."
     if any(word in said for word in _ACCESS_DENIED_WORDS):
         given = "AWS_ACCESS_KEY_ID is set" if os.environ.get("AWS_ACCESS_KEY_ID") else "AWS_ACCESS_KEY_ID is not set"
         return (

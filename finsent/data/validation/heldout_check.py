@@ -7,7 +7,7 @@ from typing import Final
 
 from finsent.data.sources.resolve import COMPRESSIONS, FORMATS
 from finsent.data.splits import SplitRule
-from finsent.data.validation.did_you_mean import format_names, did_you_mean
+from finsent.data.validation.did_you_mean import did_you_mean, format_names
 from finsent.errors import ConfigError
 
 _log = logging.getLogger(__name__)

@@ -131,7 +131,8 @@ def check_label_polarity(gathered: PolarityStats, labels: Mapping[str, str] | No
     turned = tuple(
         (upper, lower)
         for upper, lower in itertools.combinations(found, 2)
-        if found[lower].value - found[upper].value >= max(MIN_EFFECT, critical * math.hypot(found[upper].error, found[lower].error))
+        if found[lower].value - found[upper].value
+        >= max(MIN_EFFECT, critical * math.hypot(found[upper].error, found[lower].error))
     )
     if not turned:
         return None

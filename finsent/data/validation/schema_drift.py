@@ -28,7 +28,7 @@ class SourceSchema:
     """Its label values as keys of a mapping (`contract.label_key`), sorted; `MORE` comes last where they are not all."""
     roles: Mapping[str, str]
     """`text`, `label`, `created_at` and `id` to the column that holds it, so far as they are read."""
-    label_mapping: Mapping[str, str] = field(default_factory=dict)
+    meanings: Mapping[str, str] = field(default_factory=dict)
     """Label value to the class that it was read as; empty in what was stored before these were kept."""
 
 
@@ -80,9 +80,9 @@ def compare_schemas(before: SourceSchema, now: SourceSchema) -> SchemaDrift | No
         role: (before.roles.get(role), now.roles.get(role)) for role in _ROLES if before.roles.get(role) != now.roles.get(role)
     }
     remapped = {
-        value: (meant, now.label_mapping.get(value))
-        for value, meant in before.label_mapping.items()
-        if (value in now.labels or value in now.label_mapping) and now.label_mapping.get(value) != meant
+        value: (meant, now.meanings.get(value))
+        for value, meant in before.meanings.items()
+        if (value in now.labels or value in now.meanings) and now.meanings.get(value) != meant
     }
     drift = SchemaDrift(
         now.name, gone, added, _likely_renames(gone, added), _new_values(now, before), _new_values(before, now), moved, remapped
@@ -119,7 +119,7 @@ def schema_to_dict(schema: SourceSchema) -> dict[str, Any]:
         "columns": list(schema.columns),
         "labels": list(schema.labels),
         "roles": dict(schema.roles),
-        "meanings": dict(schema.label_mapping),
+        "meanings": dict(schema.meanings),
     }
 
 

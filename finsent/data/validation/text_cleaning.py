@@ -64,8 +64,6 @@ def _reverse_wrong_decoding(text: str) -> str | None:
     return mended if mended != text and again == text else None
 
 
-# merged from finsent.data.validation.text_cleaning: Handles out of sight: `@user` in place of each, where `data.mask_handles` asks for it.
-
 MASK: Final = "@user"
 
 _LINK: Final = re.compile(URL.pattern, re.IGNORECASE)  # there the text is folded already

@@ -231,7 +231,9 @@ def test_half_a_character_of_utf_16_costs_its_row_alone(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(("\ufeff" + before).encode("utf-16-le") + half + after.encode("utf-16-le"))
         rows = [
             row
-            for batch in read_rows(resolve(Source(uri=str(tmp_path / name)))[0], RequestedColumns({"text": "text"}, {"label": "label"}))
+            for batch in read_rows(
+                resolve(Source(uri=str(tmp_path / name)))[0], RequestedColumns({"text": "text"}, {"label": "label"})
+            )
             for row in batch
         ]
         assert [isinstance(check_text(row.text, 100) if row.fault is None else row.fault, Rejection) for row in rows] == [

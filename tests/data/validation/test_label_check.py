@@ -17,8 +17,8 @@ from finsent.data.sample import sample_sources
 from finsent.data.sources.reading import read_validated
 from finsent.data.sources.resolve import labelled_columns, resolve
 from finsent.data.validation.label_check import (
-    MIN_ROWS,
     MAX_SAMPLED_ROWS,
+    MIN_ROWS,
     PolarityStats,
     check_label_polarity,
     format_label_mismatch,
@@ -134,7 +134,8 @@ def test_the_bundled_sample_passes() -> None:
     for day in (1, 2):
         for source in sample_sources(day):
             batches = (
-                read_validated(file, source, DataConfig(), datetime.now(UTC), Counter(), labelled_columns(source)) for file in resolve(source)
+                read_validated(file, source, DataConfig(), datetime.now(UTC), Counter(), labelled_columns(source))
+                for file in resolve(source)
             )
             rows = [(row.label, row.text) for batch in batches for _, good, _ in batch for row in good]
             assert check_label_polarity(gather(rows), source.labels) is None

@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finsent.data.validation.schema_drift import (
-    TRUNCATED,
     MAX_LABELS,
+    TRUNCATED,
     SourceSchema,
-    schema_to_dict,
     compare_schemas,
     format_drift,
     schema_from_dict,
+    schema_to_dict,
     source_schema,
 )
 from finsent.errors import InputError
@@ -106,7 +106,10 @@ def test_a_value_that_is_to_mean_something_else_stops() -> None:
 
 def test_a_schema_stored_without_meanings_says_nothing_of_them() -> None:
     stored = {key: value for key, value in schema_to_dict(BEFORE).items() if key != "meanings"}
-    assert compare_schemas(schema_from_dict(stored), source_schema("desk", BEFORE.columns, ["0", "1", "2"], ROLES, {"0": "Neutral"})) is None
+    assert (
+        compare_schemas(schema_from_dict(stored), source_schema("desk", BEFORE.columns, ["0", "1", "2"], ROLES, {"0": "Neutral"}))
+        is None
+    )
     with pytest.raises(InputError, match="not of the form"):
         schema_from_dict(stored | {"meanings": {"0": 1}})
 
@@ -127,8 +130,8 @@ def test_drift_is_complete(before: SourceSchema, now: SourceSchema) -> None:
     assert set(before.columns) - set(drift.removed) | set(drift.added) == set(now.columns)
     assert set(before.labels) - set(drift.missing_labels) | set(drift.new_labels) == set(now.labels)
     assert drift.blocks == (bool(drift.removed) or bool(drift.new_labels) or bool(drift.remapped_labels))
-    for value, meant in before.label_mapping.items():
-        same = now.label_mapping.get(value) == meant or (value not in now.label_mapping and value not in now.labels)
+    for value, meant in before.meanings.items():
+        same = now.meanings.get(value) == meant or (value not in now.meanings and value not in now.labels)
         assert same == (value not in drift.remapped_labels)
     assert all(f"  + {column}" in format_drift(drift) for column in drift.added)
 

@@ -115,8 +115,6 @@ def test_real_files(name: str, repaired: int, kept: int) -> None:
     assert flags["mojibake"] == kept
 
 
-# merged from tests.data.validation.test_text_cleaning: Handles masked: every one, nothing else, and the tweet's identity stays.
-
 PIECES = (
     *(
         "@",
