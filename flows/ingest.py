@@ -1,47 +1,79 @@
-"""Labelled sources into the table `tweets`."""
+"""Labelled sources into the table `tweets`: read each source, group, commit, report."""
+
+from collections.abc import Sequence
+from typing import Any
 
 from prefect import flow
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from prefect.utilities.annotations import opaque
 
 from finsent.config import Source
-from finsent.pipeline.accounting import IngestReport
-from flows import links
+from finsent.data.ingest_report import IngestReport
+from finsent.steps import ingest as step
+from finsent.steps.context import Context
+from finsent.steps.report import DataReport, report_ingestion
+from flows import mlflow_urls
 from flows.artifacts import data_report
-from flows.parameters import FROM_ENVIRONMENT, Setup
-from flows.steps import step
+from flows.settings import FROM_ENVIRONMENT, FlowSettings, describe_run, resolved
+from flows.tasks import retrying_task, show
 
 
-@step()
-def ingest_sources(setup: Setup, sources: tuple[Source, ...]) -> IngestReport:
-    """Read, check, deduplicate, split and commit."""
-    from finsent.pipeline.ingest import ingest as run
-
-    config, home = setup.load()
-    return run(config, home, sources)
+@retrying_task("resolve sources")
+def resolve_sources(context: Context, sources: tuple[Source, ...]) -> Any:
+    """Find the files behind each source."""
+    return step.resolve_sources(context, sources)
 
 
-@step()
-def report_version(setup: Setup, report: IngestReport) -> None:
-    """Write the page of a new version, log it to MLflow and show it here. A task of its own: MLflow may be away for a while."""
-    from finsent.pipeline.data_report import report_ingestion
+@retrying_task("read {name}")
+def read_source(context: Context, name: str, staging: Any, source: Any) -> Any:
+    """Read and check one source into the staging area."""
+    return step.read_source(context, staging, source)
 
-    config, home = setup.load()
-    published = report_ingestion(config, home, report)
+
+@retrying_task("group near duplicates")
+def group_near_duplicates(context: Context, parts: Sequence[Any]) -> Any:
+    """Group all rows read with those of the table."""
+    return step.group_near_duplicates(context, parts)
+
+
+@retrying_task("commit")
+def commit(context: Context, grouping: Any) -> IngestReport:
+    """Assign splits, audit for leaks, and write tweets, quarantine and signatures."""
+    return step.commit(context, grouping)
+
+
+@retrying_task("report data-v{report.version}")
+def report_version(context: Context, report: IngestReport) -> DataReport | None:
+    """Write the page of a new version and log it to MLflow. A task of its own: MLflow may be away for a while."""
+    return report_ingestion(context, report)
+
+
+@retrying_task("show data-v{report.version}")
+def show_version(context: Context, report: IngestReport, published: Any) -> None:
+    """Publish where every row went, and the link to the data version in MLflow."""
     facts = published.facts if published else None
     create_markdown_artifact(data_report(report, facts), key="data-report", description=f"Data version {report.version}")
-    page = links.run_page(home, published.run_id) if published and published.run_id else None
+    page = mlflow_urls.run_page(context.workspace, published.run_id) if published and published.run_id else None
     if page:
         create_link_artifact(page, link_text=f"Data version {report.version} in MLflow", key="mlflow-data")
 
 
-@flow(name="ingest", log_prints=False)
-def ingest(sources: tuple[Source, ...] = (), setup: Setup = FROM_ENVIRONMENT) -> IngestReport:
+@flow(name="ingest", flow_run_name="ingest", log_prints=False)
+def ingest(sources: tuple[Source, ...] = (), settings: FlowSettings = FROM_ENVIRONMENT) -> IngestReport:
     """Read labelled sources into a new data version.
 
     Args:
         sources: What to read; left empty, the configured `data.sources`.
-        setup: Configuration and home; left empty, the worker's environment decides.
+        settings: Configuration and home; left empty, the worker's environment decides.
     """
-    report = ingest_sources(setup, sources)
-    report_version(setup, report)
+    with resolved(settings) as context, step.open_staging_area(context) as staging:
+        parts = [
+            read_source(context, step.source_name(source), opaque(staging), opaque(source))
+            for source in resolve_sources(context, sources)
+        ]
+        grouping = group_near_duplicates(context, opaque(parts))
+        report = step.write_report(context, grouping, commit(context, opaque(grouping)))
+        describe_run(f"ingest data-v{report.version}", data=report.version)
+        published = report_version(context, report)
+        show(show_version, context, report, opaque(published))
     return report
