@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from finsent.config import Source
 from finsent.data.sources.csv_reader import MAX_RECORD_LINES, MalformedLine, parse_records
 from finsent.data.sources.formats import read_rows
-from finsent.data.sources.resolve import RawRow, labelled_columns, resolve
+from finsent.data.sources.records import RawRow, labelled_columns
+from finsent.data.sources.resolve import resolve
 from finsent.errors import InputError
 
 

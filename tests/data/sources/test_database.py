@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from finsent.config import Source
-from finsent.data.sources.formats import read_rows
-from finsent.data.sources.resolve import RawRow, SourceFile, fingerprint_file, labelled_columns, resolve
+from finsent.data.sources.formats import fingerprint_file, read_rows
+from finsent.data.sources.records import RawRow, SourceFile, labelled_columns
+from finsent.data.sources.resolve import resolve
 from finsent.errors import InputError
 
 PASSWORD = "hunter2:/?#"
@@ -82,7 +83,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "SELECT body AS text, mood AS label FROM tweets WHERE 0": ("SQLITE", "FROM tweets WHERE 0' has no rows. Look at its WHERE"),
     "PRAGMA user_version = 5": ("SQLITE", "readonly database"),
     "PRAGMA cache_size = 100": ("SQLITE", "gives no rows"),
-    " ": ("SQLITE", "no query says what to read"),
+    " ": ("SQLITE", "no query was given"),
     "SELECT 1": ("sqlite:///absent.db", "there is no database file 'absent.db'"),
     "SELECT 2": ("sqlite://", "there is no database file"),
     "SELECT 3": (f"postgresql://me:{QUOTED}@127.0.0.1:1/desk", "Connection refused"),
@@ -90,9 +91,9 @@ WRONG: dict[str, tuple[str, str]] = {
     "SELECT 5": (f"postgresql+asyncpg://me:{QUOTED}@127.0.0.1/desk", "asynchronous"),
     "SELECT 6": (f"postgres://me:{QUOTED}@127.0.0.1/desk", "Did you mean 'postgresql'?"),
     "SELECT 7": ("postgresql://me:hunt@er2@127.0.0.1/desk", "Percent-encode"),
-    "SELECT 8": (f"postgresql://me:{QUOTED}@127.0.0.1:port/desk", "is not a database's URL"),
+    "SELECT 8": (f"postgresql://me:{QUOTED}@127.0.0.1:port/desk", "is not a database URL"),
     "SELECT 9": ("postgresql://me:***@127.0.0.1/desk", "was masked"),
-    "SELECT 10": ("tweets.csv", "is no database's URL, and a query was given"),
+    "SELECT 10": ("tweets.csv", "is not a database URL, and a query was given"),
 }
 
 

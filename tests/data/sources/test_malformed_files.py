@@ -21,8 +21,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from finsent.config import Source
-from finsent.data.sources.formats import read_rows
-from finsent.data.sources.resolve import RawRow, fingerprint_file, labelled_columns, resolve
+from finsent.data.sources.formats import fingerprint_file, read_rows
+from finsent.data.sources.records import RawRow, labelled_columns
+from finsent.data.sources.resolve import resolve
 from finsent.errors import InputError
 
 SEED = 20251
@@ -304,7 +305,8 @@ import resource, sys
 import pyarrow.parquet
 from finsent.config import Source
 from finsent.data.sources.formats import read_rows
-from finsent.data.sources.resolve import labelled_columns, resolve
+from finsent.data.sources.records import labelled_columns
+from finsent.data.sources.resolve import resolve
 from finsent.errors import InputError
 source = Source(uri=sys.argv[1])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

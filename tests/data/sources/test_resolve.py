@@ -13,8 +13,9 @@ import pytest
 from huggingface_hub.errors import HFValidationError, HTTPError, OfflineModeIsEnabled
 
 from finsent.config import Source
-from finsent.data.sources.formats import read_rows
-from finsent.data.sources.resolve import RawRow, RequestedColumns, fingerprint_file, labelled_columns, resolve
+from finsent.data.sources.formats import fingerprint_file, read_rows
+from finsent.data.sources.records import RawRow, RequestedColumns, labelled_columns
+from finsent.data.sources.resolve import resolve
 from finsent.data.validation.row_validation import Rejection, check_text
 from finsent.errors import InputError
 
@@ -337,5 +338,5 @@ def test_hidden_files_of_a_folder_are_left_alone(tmp_path: Path) -> None:
 def test_another_delimiter_is_suspected(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text;label\nup;Bullish\n")
     source = Source(uri=str(tmp_path / "a.csv"))
-    with pytest.raises(InputError, match="separated by something else than commas"):
+    with pytest.raises(InputError, match="separated by something other than commas"):
         list(read_rows(resolve(source)[0], labelled_columns(source)))

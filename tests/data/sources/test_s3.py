@@ -19,8 +19,9 @@ import pytest
 from finsent.config import Source, load_config
 from finsent.data import tables
 from finsent.data.sources import s3
-from finsent.data.sources.formats import read_rows
-from finsent.data.sources.resolve import RawRow, fingerprint_file, labelled_columns, resolve
+from finsent.data.sources.formats import fingerprint_file, read_rows
+from finsent.data.sources.records import RawRow, labelled_columns
+from finsent.data.sources.resolve import resolve
 from finsent.errors import InputError
 from finsent.home import resolve_home
 from finsent.pipeline.ingest import ingest

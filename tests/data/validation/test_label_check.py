@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from finsent.config import DataConfig
 from finsent.data.sample import sample_sources
 from finsent.data.sources.reading import read_validated
-from finsent.data.sources.resolve import labelled_columns, resolve
+from finsent.data.sources.records import labelled_columns
+from finsent.data.sources.resolve import resolve
 from finsent.data.validation.label_check import (
     MAX_SAMPLED_ROWS,
     MIN_ROWS,
@@ -153,8 +154,8 @@ def test_right_labels_of_real_sources_pass(name: str) -> None:
 def test_bullish_for_bearish_is_caught_in_real_sources(name: str) -> None:
     found = check_label_polarity(gather(load(name), {"Bullish": "Bearish", "Bearish": "Bullish"}))
     assert found is not None
-    assert found.fits["Bullish"] == "Bearish"
-    assert found.fits["Bearish"] == "Bullish"
+    assert found.suggested["Bullish"] == "Bearish"
+    assert found.suggested["Bearish"] == "Bullish"
 
 
 @real
@@ -168,5 +169,5 @@ def test_every_wrong_order_of_three_classes_is_caught(name: str) -> None:
             assert found is None
         else:
             assert found is not None
-            assert {found.fits[new]: new for new in found.fits} == renamed
-            assert re.search("speak more bullish than", format_label_mismatch(found, name))
+            assert {found.suggested[new]: new for new in found.suggested} == renamed
+            assert re.search("read more bullish than", format_label_mismatch(found, name))

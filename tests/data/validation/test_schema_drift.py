@@ -1,6 +1,7 @@
 """Schema drift: what stops, what is only told, and how it reads."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,6 @@ from finsent.data.validation.schema_drift import (
     compare_schemas,
     format_drift,
     schema_from_dict,
-    schema_to_dict,
     source_schema,
 )
 from finsent.errors import InputError
@@ -42,7 +42,7 @@ def test_a_renamed_column_stops() -> None:
     assert drift.blocks
     assert (drift.removed, drift.added, drift.renamed) == (("text",), ("tweet",), {"text": "tweet"})
     assert format_drift(drift).splitlines() == [
-        "source 'desk': not as it was the last time.",
+        "source 'desk': its schema changed since it was last read.",
         "columns",
         "  - text",
         "  + tweet    ('text' renamed?)",
@@ -104,19 +104,19 @@ def test_a_value_that_is_to_mean_something_else_stops() -> None:
     assert "set its `labels` (--label-map) back" in format_drift(drift)
 
 
-def test_a_schema_stored_without_meanings_says_nothing_of_them() -> None:
-    stored = {key: value for key, value in schema_to_dict(BEFORE).items() if key != "meanings"}
+def test_a_schema_stored_without_a_label_mapping_is_not_compared_by_it() -> None:
+    stored = {key: value for key, value in asdict(BEFORE).items() if key != "label_mapping"}
     assert (
         compare_schemas(schema_from_dict(stored), source_schema("desk", BEFORE.columns, ["0", "1", "2"], ROLES, {"0": "Neutral"}))
         is None
     )
     with pytest.raises(InputError, match="not of the form"):
-        schema_from_dict(stored | {"meanings": {"0": 1}})
+        schema_from_dict(stored | {"label_mapping": {"0": 1}})
 
 
 @given(schemas)
 def test_schemas_are_stored_as_json(schema: SourceSchema) -> None:
-    assert schema_from_dict(json.loads(json.dumps(schema_to_dict(schema)))) == schema
+    assert schema_from_dict(json.loads(json.dumps(asdict(schema)))) == schema
 
 
 @given(schemas, schemas)
@@ -130,8 +130,8 @@ def test_drift_is_complete(before: SourceSchema, now: SourceSchema) -> None:
     assert set(before.columns) - set(drift.removed) | set(drift.added) == set(now.columns)
     assert set(before.labels) - set(drift.missing_labels) | set(drift.new_labels) == set(now.labels)
     assert drift.blocks == (bool(drift.removed) or bool(drift.new_labels) or bool(drift.remapped_labels))
-    for value, meant in before.meanings.items():
-        same = now.meanings.get(value) == meant or (value not in now.meanings and value not in now.labels)
+    for value, meant in before.label_mapping.items():
+        same = now.label_mapping.get(value) == meant or (value not in now.label_mapping and value not in now.labels)
         assert same == (value not in drift.remapped_labels)
     assert all(f"  + {column}" in format_drift(drift) for column in drift.added)
 
@@ -146,4 +146,4 @@ def test_a_stored_schema_of_another_form_is_an_error(stored: dict[str, object]) 
 
 def test_half_a_surrogate_pair_can_be_stored() -> None:
     schema = source_schema("desk", ("te\udcffxt",), ["\ud83d"], {})
-    assert json.dumps(schema_to_dict(schema), ensure_ascii=False).encode()
+    assert json.dumps(asdict(schema), ensure_ascii=False).encode()
