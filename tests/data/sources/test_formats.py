@@ -88,7 +88,7 @@ def test_bad_rows_do_not_stop_json_lines(tmp_path: Path) -> None:
     assert rows[4].text is None
 
 
-def test_a_bad_value_in_parquet_costs_its_row_alone(tmp_path: Path) -> None:
+def test_a_bad_value_in_parquet_costs_only_its_row(tmp_path: Path) -> None:
     text = pa.StringArray.from_buffers(2, pa.py_buffer(b"\0\0\0\0\x02\0\0\0\x04\0\0\0"), pa.py_buffer(b"ok\xff\xfe"))
     pq.write_table(pa.table({"text": text, "label": pa.array([1.0, None])}), tmp_path / "a.parquet")
     assert [row.text for row in rows_of(Source(uri=str(tmp_path / "a.parquet")))] == ["ok", "\udcff\udcfe"]
@@ -137,7 +137,7 @@ def test_bad_files(tmp_path: Path, name: str) -> None:
     assert name in str(raised.value)
 
 
-def test_columns_are_listed_with_the_closest(tmp_path: Path) -> None:
+def test_a_missing_column_error_lists_columns_and_the_closest(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("Tweet,Label\nhi,Bullish\n")
     with pytest.raises(InputError, match=r"no column 'tweet' for the tweet. Columns: 'Tweet', 'Label'. Did you mean 'Tweet'\?"):
         rows_of(Source(uri=str(tmp_path / "a.csv"), text="tweet"))
@@ -149,7 +149,7 @@ def test_a_named_time_column_must_be_there(tmp_path: Path) -> None:
         rows_of(Source(uri=str(tmp_path / "a.csv"), created_at="posted"))
 
 
-def test_fingerprints_name_the_bytes(tmp_path: Path) -> None:
+def test_fingerprints_depend_on_the_bytes(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(csv_text())
     first = fingerprint_file(resolve(Source(uri=str(tmp_path / "a.csv")))[0])
     (tmp_path / "a.csv").write_bytes(csv_text() + b"more,Neutral\n")
@@ -175,7 +175,7 @@ def test_fingerprints_are_of_what_was_read(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.csv.gz"])
-def test_wide_encodings_are_read_by_their_mark(
+def test_wide_encodings_are_detected_by_byte_order_mark(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, encoding: str, name: str
 ) -> None:
     many = "".join(f"{n} 🚀 é{{d}}Bullish\n" for n in range(5000))  # over the borders of what is decoded at once
@@ -194,7 +194,7 @@ def test_wide_encodings_are_read_by_their_mark(
     assert encoding in caplog.text
 
 
-def test_half_a_character_of_utf_16_costs_its_row_alone(tmp_path: Path) -> None:
+def test_half_a_character_of_utf_16_costs_only_its_row(tmp_path: Path) -> None:
     half = "\ud83d".encode("utf-16-le", "surrogatepass")
     for name, before, after in (
         ("a.csv", "text,label\n", ",Bullish\nfine,Bearish\n"),
@@ -246,7 +246,7 @@ configs:
     return folder
 
 
-def test_hub_datasets_bring_their_class_names(hub_folder: Path) -> None:
+def test_hub_datasets_provide_class_names(hub_folder: Path) -> None:
     rows = rows_of(Source(uri=f"hf://{hub_folder}"))
     assert [(row.number, row.text, row.label) for row in rows] == [
         (1, "train 0", "bearish"),
@@ -257,7 +257,7 @@ def test_hub_datasets_bring_their_class_names(hub_folder: Path) -> None:
     assert [row.text for row in rows_of(Source(uri=f"hf://{hub_folder}", split="test"))] == ["test 0"]
 
 
-def test_hub_ids_stay_numbers_where_a_mapping_is_given(hub_folder: Path) -> None:
+def test_a_mapping_overrides_hub_class_names(hub_folder: Path) -> None:
     rows = rows_of(Source(uri=f"hf://{hub_folder}", labels={"0": "Bearish", "1": "Bullish"}))
     assert [row.label for row in rows] == [0, 1, 1]
 
@@ -271,7 +271,7 @@ def test_hub_datasets_that_cannot_be_read(hub_folder: Path) -> None:
         rows_of(Source(uri="hf://nobody/nothing-here", revision="abc"))
 
 
-def test_another_delimiter_is_suspected(tmp_path: Path) -> None:
+def test_another_delimiter_is_suggested(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text;label\nup;Bullish\n")
     source = Source(uri=str(tmp_path / "a.csv"))
     with pytest.raises(InputError, match="separated by something other than commas"):

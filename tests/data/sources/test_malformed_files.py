@@ -1,4 +1,4 @@
-"""Five hundred malformed files, drawn from a seed: each is refused whole, with a reason, or every row in it is accounted for."""
+"""Five hundred malformed files, drawn from a seed: each is rejected with a reason, or every row is accounted for."""
 
 import gzip
 import io
@@ -340,7 +340,7 @@ def write_bomb(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_memory_does_not_grow_with_what_a_file_unpacks_to(tmp_path: Path, name: str) -> None:
+def test_memory_is_bounded_for_decompression_bombs(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     write_bomb(path)
     assert path.stat().st_size < 3_000_000
@@ -350,7 +350,7 @@ def test_memory_does_not_grow_with_what_a_file_unpacks_to(tmp_path: Path, name: 
     assert int(mebibytes) < 150, mebibytes
 
 
-def test_things_that_are_no_files(tmp_path: Path) -> None:
+def test_paths_that_are_not_files(tmp_path: Path) -> None:
     (tmp_path / "folder.csv").mkdir()
     (tmp_path / "gone.csv").symlink_to(tmp_path / "nowhere.csv")
     (tmp_path / "round.csv").symlink_to(tmp_path / "round.csv")
@@ -374,7 +374,7 @@ def test_things_that_are_no_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can read as somebody else")
-def test_files_that_may_not_be_read() -> None:
+def test_files_without_read_permission() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -447,7 +447,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_environment")
-def test_some_through_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sample_through_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     codes = [through_the_command_line(file, tmp_path / str(index), capsys) for index, file in enumerate(malformed(40))]
     assert set(codes) == {0, 2}
 

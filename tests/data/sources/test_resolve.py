@@ -24,7 +24,7 @@ def test_names_of_sources(tmp_path: Path) -> None:
     assert resolve(Source(uri=str(tmp_path / "notes.txt"), format="csv"))[0].format == "csv"
 
 
-def test_addresses_that_lead_nowhere(tmp_path: Path) -> None:
+def test_addresses_that_do_not_exist(tmp_path: Path) -> None:
     (tmp_path / "tweets.csv").write_text("text,label\n")
     (tmp_path / "folder").mkdir()
     for uri, message in {

@@ -174,7 +174,7 @@ def test_without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_a_store_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_store(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{free_port()}")  # goes before AWS_ENDPOINT_URL
     started = time.monotonic()
     with pytest.raises(InputError, match=r"does not answer .*Check AWS_ENDPOINT_URL"):
@@ -183,7 +183,7 @@ def test_a_store_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_a_store_that_takes_calls_and_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_accepts_connections_and_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3, "_REQUEST_SECONDS", 1.0)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

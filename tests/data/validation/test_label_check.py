@@ -1,4 +1,4 @@
-"""Label plausibility: right labels pass, permuted ones are refused, few rows and faint differences say nothing."""
+"""Label plausibility: correct labels pass, permuted ones are detected, small samples and differences are ignored."""
 
 import csv
 import gzip
@@ -74,7 +74,7 @@ def test_polarity_is_bounded(text: str) -> None:
     assert -1 <= polarity(text) <= 1
 
 
-def test_a_borrowed_mapping_is_refused_and_the_right_one_named() -> None:
+def test_a_wrong_mapping_is_detected_and_the_right_one_suggested() -> None:
     ids = {label: value for value, label in TFNS.items()}
     rows = [(REFERENCE[ids[label]], text) for label, text in planted(50)]
     found = check_label_polarity(gather(rows), REFERENCE)
@@ -94,14 +94,14 @@ def test_without_a_mapping_the_classes_are_named() -> None:
     assert "Bullish is Bearish, Bearish is Bullish" in format_label_mismatch(found, "x")
 
 
-def test_few_rows_say_nothing() -> None:
+def test_too_few_rows_are_not_checked() -> None:
     swap = {"Bullish": "Bearish", "Bearish": "Bullish"}
     assert check_label_polarity(gather(planted(MIN_ROWS - 1), swap)) is None
     assert check_label_polarity(gather(planted(MIN_ROWS), swap)) is not None
     assert check_label_polarity(PolarityStats()) is None
 
 
-def test_a_faint_reversal_says_nothing() -> None:
+def test_a_small_reversal_is_not_reported() -> None:
     rows = [("Bullish", f"calls or puts {number}") for number in range(1000)]
     rows += [("Bearish", f"{'calls' if number % 20 == 0 else 'the'} {number}") for number in range(1000)]
     found = mean_polarity(gather(rows))
@@ -116,14 +116,14 @@ def test_a_text_repeated_counts_once() -> None:
 
 
 def test_a_long_source_is_sampled_evenly() -> None:
-    """Rows of the second half count as much as those of the first: half speak of calls, and then half of nothing."""
+    """Rows of the second half count as much as those of the first: half mention calls, the other half nothing."""
     rows = [("Bullish", f"{'calls' if number < 50_000 else 'nothing'} {number}") for number in range(100_000)]
     mean = mean_polarity(gather(rows))["Bullish"]
     assert MAX_SAMPLED_ROWS // 2 <= mean.rows < MAX_SAMPLED_ROWS
     assert mean.value == pytest.approx(0.5, abs=0.01)
 
 
-def test_batches_make_no_difference() -> None:
+def test_the_result_does_not_depend_on_batches() -> None:
     rows = planted(40)
     whole, by_parts = gather(rows), PolarityStats()
     for start in range(0, len(rows), 7):
@@ -151,7 +151,7 @@ def test_right_labels_of_real_sources_pass(name: str) -> None:
 
 @real
 @pytest.mark.parametrize("name", [*THREE, *TWO])
-def test_bullish_for_bearish_is_caught_in_real_sources(name: str) -> None:
+def test_swapped_classes_are_detected_in_real_sources(name: str) -> None:
     found = check_label_polarity(gather(load(name), {"Bullish": "Bearish", "Bearish": "Bullish"}))
     assert found is not None
     assert found.suggested["Bullish"] == "Bearish"
@@ -160,7 +160,7 @@ def test_bullish_for_bearish_is_caught_in_real_sources(name: str) -> None:
 
 @real
 @pytest.mark.parametrize("name", THREE)
-def test_every_wrong_order_of_three_classes_is_caught(name: str) -> None:
+def test_every_permutation_of_three_classes_is_detected(name: str) -> None:
     rows = load(name)
     for names in itertools.permutations(LABELS):
         renamed = dict(zip(LABELS, names, strict=True))

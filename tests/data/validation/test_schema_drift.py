@@ -1,4 +1,4 @@
-"""Schema drift: what stops, what is only told, and how it reads."""
+"""Schema drift: what blocks, what is only reported, and the message."""
 
 import json
 from dataclasses import asdict
@@ -36,7 +36,7 @@ def test_the_same_source_has_not_drifted() -> None:
     assert compare_schemas(BEFORE, again) is None
 
 
-def test_a_renamed_column_stops() -> None:
+def test_a_renamed_column_blocks() -> None:
     drift = compare_schemas(BEFORE, source_schema("desk", ("tweet", "label", "user"), ["0", "1", "2"], ROLES | {"text": "tweet"}))
     assert drift is not None
     assert drift.blocks
@@ -55,14 +55,14 @@ def test_a_renamed_column_stops() -> None:
     ]
 
 
-def test_renames_are_told_by_likeness() -> None:
+def test_renames_are_detected_by_similarity() -> None:
     now = source_schema("desk", ("Full_Text", "Labels", "lang", "user"), ["0", "1", "2"], ROLES)
     drift = compare_schemas(BEFORE, now)
     assert drift is not None
     assert drift.renamed == {"text": "Full_Text", "label": "Labels"}
 
 
-def test_a_new_label_value_stops() -> None:
+def test_a_new_label_value_blocks() -> None:
     drift = compare_schemas(BEFORE, source_schema("desk", BEFORE.columns, ["0", "1", "2", "3"], ROLES))
     assert drift is not None
     assert drift.blocks
@@ -71,7 +71,7 @@ def test_a_new_label_value_stops() -> None:
     assert "--label-map" in format_drift(drift)
 
 
-def test_added_columns_and_absent_labels_are_only_told() -> None:
+def test_added_columns_and_missing_labels_are_only_reported() -> None:
     drift = compare_schemas(BEFORE, source_schema("desk", (*BEFORE.columns, "lang"), ["0", "1"], ROLES))
     assert drift is not None
     assert not drift.blocks
@@ -81,7 +81,7 @@ def test_added_columns_and_absent_labels_are_only_told() -> None:
     assert "check_schema" not in format_drift(drift)
 
 
-def test_many_label_values_are_cut_and_then_not_compared() -> None:
+def test_truncated_label_values_are_not_compared() -> None:
     many = source_schema("desk", BEFORE.columns, [f"{number:04}" for number in range(MAX_LABELS + 1)], ROLES)
     assert len(many.labels) == MAX_LABELS + 1
     assert many.labels[-1] == TRUNCATED
@@ -95,7 +95,7 @@ def test_many_label_values_are_cut_and_then_not_compared() -> None:
     assert TRUNCATED not in drift.new_labels
 
 
-def test_a_value_that_is_to_mean_something_else_stops() -> None:
+def test_a_remapped_label_blocks() -> None:
     before = source_schema("desk", BEFORE.columns, ["0", "1", "2"], ROLES, {"0": "Bearish", "1": "Bullish", "2": "Neutral"})
     drift = compare_schemas(before, source_schema("desk", BEFORE.columns, ["0", "2"], ROLES, {"0": "Neutral", "1": "Bearish"}))
     assert drift is not None
@@ -144,6 +144,6 @@ def test_a_stored_schema_of_another_form_is_an_error(stored: dict[str, object]) 
         schema_from_dict(stored)
 
 
-def test_half_a_surrogate_pair_can_be_stored() -> None:
+def test_lone_surrogates_can_be_stored() -> None:
     schema = source_schema("desk", ("te\udcffxt",), ["\ud83d"], {})
     assert json.dumps(asdict(schema), ensure_ascii=False).encode()
