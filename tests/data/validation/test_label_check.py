@@ -28,7 +28,7 @@ from finsent.data.validation.label_check import (
 )
 from finsent.labels import LABELS
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
+SHARED = Path(__file__).parents[4] / "shared" / "data"
 real = pytest.mark.skipif(not SHARED.is_dir(), reason="real tweets are not here")
 THREE = ("zeroshot_sent_train", "pyfin_moritz", "mattgilgo", "poojathakoor", "semeval17_microblog")
 """Real files with rows enough of all three classes."""

@@ -11,7 +11,7 @@ import pytest
 from finsent.data.validation.language import MIN_PROBABILITY, check_language, detect_language
 from finsent.errors import ConfigError
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
+SHARED = Path(__file__).parents[4] / "shared" / "data"
 FOREIGN = {
     "ja": "本日のトレードは $SOL で利確しました、明日も上昇に期待 🚀 https://t.co/x",
     "es": "@juan Las acciones de Apple subieron mucho después de los resultados del trimestre $AAPL",

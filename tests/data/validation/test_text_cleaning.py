@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from finsent.data.validation.text_cleaning import mask_handles, mask_raw_handles, repair_mojibake
 from finsent.text import text_id
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
+SHARED = Path(__file__).parents[4] / "shared" / "data"
 ORDINARY = (
     "buy the dip",
     "🚀🚀 $GME to the moon 💎🙌",
