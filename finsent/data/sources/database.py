@@ -83,11 +83,6 @@ class RowDigest:
         return f"{self._sum % (1 << 256):064x}"
 
 
-def query_hash(source: Source) -> str:
-    """SHA-256 of the query's text."""
-    return hashlib.sha256((source.query or "").encode("utf-8", "backslashreplace")).hexdigest()
-
-
 def _parse_url(source: Source) -> Any:
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError

@@ -4,6 +4,7 @@ A bad row is passed on with its fault; only a bad file raises.
 """
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, count
@@ -35,7 +36,7 @@ def read_rows(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRo
     for batch in _READERS[file.format](file, wanted):
         rows += len(batch)
         yield batch
-    if not rows and file.source is not None and file.format == "sql":
+    if not rows and file.format == "sql":
         query = shorten(file.source.query or "", 200)
         raise InputError(f"{file.uri!r}: the query {query!r} has no rows. Look at its WHERE and JOIN, and at the database.")
     if not rows:
@@ -52,11 +53,12 @@ def fingerprint_file(file: SourceFile) -> dict[str, str | int]:
         InputError: it can no longer be read, or the query has not been read to its end.
     """
     if file.format == "hub":
-        return {"name": file.name, "uri": file.uri, "revision": (file.source.revision if file.source else None) or "not known"}
-    if file.format == "sql" and file.source is not None:
+        return {"name": file.name, "uri": file.uri, "revision": file.source.revision or "not known"}
+    if file.format == "sql":
         if "sha256" not in file.seen:
             raise InputError(f"{file.uri!r}: the query has not been read to its end, so its rows have no fingerprint.")
-        return {"name": file.name, "uri": file.uri, "query_sha256": database.query_hash(file.source), **file.seen}
+        query = hashlib.sha256((file.source.query or "").encode("utf-8", "backslashreplace")).hexdigest()
+        return {"name": file.name, "uri": file.uri, "query_sha256": query, **file.seen}
     uri = file.uri if file.uri.startswith(s3.S3) else escape_invalid(PurePath(file.uri).name)
     return {"name": file.name, "uri": uri, **decode.fingerprint(file)}
 
@@ -137,8 +139,6 @@ def _json_row(value: Any, number: int, columns: Mapping[str, str]) -> RawRow:
 def _read_hub(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRow]]:
     import datasets
 
-    if file.source is None:
-        raise InputError(f"{file.uri!r}: a Hub dataset is read through a configured source.")
     address = file.uri.removeprefix(HUB)
     try:
         loaded = datasets.load_dataset(address, split=file.source.split, revision=file.source.revision)
@@ -166,8 +166,6 @@ def _with_label_name(row: RawRow, names: Sequence[str]) -> RawRow:
 
 
 def _read_database(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRow]]:
-    if file.source is None:
-        raise InputError(f"{file.uri!r}: a database is read through a configured source.")
     file.seen.clear()
     digest = database.RowDigest()
     positions: dict[str, int] = {}

@@ -84,16 +84,16 @@ def stage_sources(
         Refused: a source's schema drifted, or its labels look mapped wrongly.
     """
     summary = ReadSummary()
-    resolved = [[(source, file) for file in resolve(source)] for source in sources]
-    last_index = {file.name: index for index, files in enumerate(resolved) for _, file in files}
+    resolved = [resolve(source) for source in sources]
+    last_index = {file.name: index for index, files in enumerate(resolved) for file in files}
     stats: dict[str, _SourceStats] = {}
-    for index, files in enumerate(resolved):
+    for index, (source, files) in enumerate(zip(sources, resolved, strict=True)):
         polarity, labels = PolarityStats(), Counter[str]()
-        for source, file in files:
+        for file in files:
             found = stats.setdefault(file.name, _SourceStats(file))
-            wanted, seen = replace(labelled_columns(source), seen_columns=found.columns), Counter[str]()
+            wanted, seen = replace(labelled_columns(file.source), seen_columns=found.columns), Counter[str]()
             try:
-                batches = read_validated(file, source, config, now, seen, wanted)
+                batches = read_validated(file, config, now, seen, wanted)
                 for n, good, bad in track(batches, description=file.label, unit="batch"):
                     spool.add(good, bad, len(summary.inputs))
                     polarity.add((row.label, row.text) for row in good)
@@ -102,28 +102,20 @@ def stage_sources(
                     summary.reasons.update(row.reason for row in bad)
                     summary.flags.update(row.flags for row in good if row.flags is not None)
             except InputError as error:
-                found.add(source, wanted, seen)
+                found.add(file.source, wanted, seen)
                 # a missing column may have been renamed: then the schema drift is the better message
                 if config.check_schema and file.name in schemas and found.columns:
                     _check_schema_drift(schemas[file.name], found.schema(schemas[file.name]), file, error)
                 raise
-            found.add(source, wanted, seen)
+            found.add(file.source, wanted, seen)
             labels.update(seen)
             summary.inputs.append(fingerprint_file(file))
-        source, file = files[0]
         check_labels(source, labels)
-        for name in dict.fromkeys(file.name for _, file in files):
-            if last_index[name] != index:
-                continue  # a later source has the same name: they count as one
-            found, before = stats[name], schemas.get(name)
-            schema = found.schema(before)
-            summary.schemas[name] = asdict(schema)
-            unknown = ((value, n) for value, n in found.seen.most_common() if value and value not in found.label_mapping)
-            summary.unknown_labels[name] = dict(unknown)
-            if config.check_schema and before is not None:
-                _check_schema_drift(before, schema, found.file)
+        for name in dict.fromkeys(file.name for file in files):
+            if last_index[name] == index:  # else a later source has the same name: they count as one
+                _record_schema(stats[name], schemas.get(name), summary, check=config.check_schema)
         if config.check_labels and (mismatch := check_label_polarity(polarity, source.labels)):
-            raise Refused(format_label_mismatch(mismatch, file.name))
+            raise Refused(format_label_mismatch(mismatch, files[0].name))
     return summary
 
 
@@ -162,6 +154,15 @@ class _SourceStats:
         return source_schema(self.file.name, self.columns, values, self.roles, absent | self.label_mapping)
 
 
+def _record_schema(found: _SourceStats, before: SourceSchema | None, summary: ReadSummary, *, check: bool) -> None:
+    schema = found.schema(before)
+    summary.schemas[schema.name] = asdict(schema)
+    unknown = {value: n for value, n in found.seen.most_common() if value and value not in found.label_mapping}
+    summary.unknown_labels[schema.name] = unknown
+    if check and before is not None:
+        _check_schema_drift(before, schema, found.file)
+
+
 def _check_schema_drift(before: SourceSchema, now: SourceSchema, file: SourceFile, error: InputError | None = None) -> None:
     """Refuse a source that lost a column or has a label that is unmapped or remapped; log other changes.
 
@@ -183,13 +184,12 @@ def _check_schema_drift(before: SourceSchema, now: SourceSchema, file: SourceFil
 
 
 def read_validated(
-    file: SourceFile, source: Source, config: DataConfig, now: datetime, seen: Counter[str], wanted: RequestedColumns
+    file: SourceFile, config: DataConfig, now: datetime, seen: Counter[str], wanted: RequestedColumns
 ) -> Iterator[tuple[int, list[Row], list[QuarantinedRow]]]:
     """Rows of a file in batches: number of rows read, the valid ones, the invalid ones.
 
     Args:
-        file: A file of the source.
-        source: As configured.
+        file: A file of a source.
         config: Rules for rows.
         now: Current time.
         seen: Counts the label values that occur.
@@ -199,7 +199,7 @@ def read_validated(
         seen.update(label_key(raw.label) for raw in batch if raw.fault is None)
         good, bad = [], []
         for raw in batch:
-            row = _validate(raw, file, source.labels, config, now)
+            row = _validate(raw, file, config, now)
             if isinstance(row, Rejection):
                 bad.append(quarantine_row(raw, row, file, mask=config.mask_handles))
             else:
@@ -207,10 +207,8 @@ def read_validated(
         yield len(batch), good, bad
 
 
-def _validate(
-    raw: RawRow, file: SourceFile, labels: Mapping[str, str] | None, config: DataConfig, now: datetime
-) -> Row | Rejection:
-    fields = _validate_fields(raw, labels, config, now)
+def _validate(raw: RawRow, file: SourceFile, config: DataConfig, now: datetime) -> Row | Rejection:
+    fields = _validate_fields(raw, file.source.labels, config, now)
     if isinstance(fields, Rejection):
         return fields
     text, label, created_at = fields
@@ -286,7 +284,7 @@ def load_labelled_file(config: Config, source: Source) -> tuple[Split, dict[str,
     wanted = labelled_columns(source)
     rows, skipped = [], Counter[str]()
     for file in resolve(source):
-        for _, good, bad in read_validated(file, source, config.data, now, seen, wanted):
+        for _, good, bad in read_validated(file, config.data, now, seen, wanted):
             rows += good
             skipped.update(row.reason for row in bad)
     check_labels(source, seen)

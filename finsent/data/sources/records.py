@@ -41,10 +41,10 @@ class SourceFile:
     """Path, `s3://bucket/key`, `hf://owner/name`, or a database URL with its password masked."""
     format: str
     """csv, tsv, jsonl, parquet, hub or sql."""
+    source: Source
+    """The source as configured; of a Hub dataset with its revision pinned."""
     compression: str | None = None
     """gzip, zstd or None."""
-    source: Source | None = None
-    """The source as configured, where the format needs it (Hub datasets and databases)."""
     seen: dict[str, str | int] = field(default_factory=dict, compare=False, repr=False)
     """Size, hash and encoding, filled in when the file has been read to its end; for `formats.fingerprint_file`."""
 

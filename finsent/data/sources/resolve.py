@@ -37,18 +37,18 @@ def resolve(source: Source) -> tuple[SourceFile, ...]:
         )
     if uri.startswith(HUB):
         name = source.name or uri.removeprefix(HUB).rstrip("/").rsplit("/", 1)[-1]
-        return (SourceFile(name, name, uri, "hub", source=_pin_revision(source)),)
+        return (SourceFile(name, name, uri, "hub", _pin_revision(source)),)
     if is_database:
         database_name = database.check_source(source)
         name = source.name or database_name
-        return (SourceFile(name, name, uri, "sql", source=source),)
+        return (SourceFile(name, name, uri, "sql", source),)
     paths = s3.find_objects(uri) if uri.startswith(s3.S3) else _find_paths(uri)
     files = []
     for path in paths:
         stem, file_format, compression = _split_name(path, source.format)
         name = source.name or escape_invalid(stem)
         label = f"{name}:{escape_invalid(PurePath(path).name)}" if len(paths) > 1 and source.name else name
-        files.append(SourceFile(name, label, path, file_format, compression))
+        files.append(SourceFile(name, label, path, file_format, source, compression))
     return tuple(files)
 
 

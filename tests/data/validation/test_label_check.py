@@ -135,7 +135,7 @@ def test_the_bundled_sample_passes() -> None:
     for day in (1, 2):
         for source in sample_sources(day):
             batches = (
-                read_validated(file, source, DataConfig(), datetime.now(UTC), Counter(), labelled_columns(source))
+                read_validated(file, DataConfig(), datetime.now(UTC), Counter(), labelled_columns(source))
                 for file in resolve(source)
             )
             rows = [(row.label, row.text) for batch in batches for _, good, _ in batch for row in good]
