@@ -85,8 +85,8 @@ def test_a_format_that_the_name_does_not_tell(finsent: "Finsent", tmp_path: Path
         (("--inbox", "a.csv", "--label", "label"), "--label 'label' is for labelled tweets"),
         (("--inbox", "a.csv", "--name", "x"), "--name 'x' is for labelled tweets"),
         (("a.csv", "--name", ""), "the name '' (--name) is blank"),
-        (("",), "'' is no address"),
-        (("--inbox", " "), "' ' is no address"),
+        (("",), "'' is not an address"),
+        (("--inbox", " "), "' ' is not an address"),
         (("a.csv", "--format", "xml"), "'xml' is not one of"),
     ],
 )

@@ -58,7 +58,7 @@ def stream_rows(source: Source) -> Iterator[tuple[list[str], list[tuple[Any, ...
         result: CursorResult[Any] = connection.exec_driver_sql(query, execution_options=options)
         if not result.returns_rows:
             raise InputError(
-                f"{source.uri!r}: the query {shorten(query, 200)!r} gives no rows. Give a SELECT, e.g. {_EXAMPLE!r}."
+                f"{source.uri!r}: the query {shorten(query, 200)!r} returns no rows. Give a SELECT, e.g. {_EXAMPLE!r}."
             )
         columns = list(result.keys())
         yield columns, []

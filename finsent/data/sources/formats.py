@@ -38,7 +38,7 @@ def read_rows(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRo
         yield batch
     if not rows and file.format == "sql":
         query = shorten(file.source.query or "", 200)
-        raise InputError(f"{file.uri!r}: the query {query!r} has no rows. Look at its WHERE and JOIN, and at the database.")
+        raise InputError(f"{file.uri!r}: the query {query!r} has no rows. Check its WHERE and JOIN, and the database.")
     if not rows:
         raise InputError(f"{file.uri!r} has no rows. Give a file with at least one row under its columns.")
 

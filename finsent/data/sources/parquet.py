@@ -57,7 +57,7 @@ def read_parquet(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[Ra
 
 def _check_complete(file: SourceFile, found: int, stated: int) -> None:
     if found != stated:
-        raise InputError(f"{file.uri!r} is damaged: it says that it has {stated} rows, and has {found}. Get the file again.")
+        raise InputError(f"{file.uri!r} is damaged: it states {stated} rows and has {found}. Get the file again.")
     if "etag" in file.seen:
         s3.check_unchanged(file.uri, str(file.seen["etag"]))
 

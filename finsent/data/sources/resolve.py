@@ -26,7 +26,7 @@ def resolve(source: Source) -> tuple[SourceFile, ...]:
     """
     uri = source.uri
     if not uri.strip():
-        raise InputError(f"{uri!r} is no address. Give a file, a folder, a glob or a URL; '.' reads the working folder.")
+        raise InputError(f"{uri!r} is not an address. Give a file, a folder, a glob or a URL; '.' reads the working folder.")
     if source.name is not None and not source.name.strip():
         raise InputError(f"{uri!r}: the name {source.name!r} (--name) is blank. Give another, or leave it out.")
     is_database = "://" in uri and not uri.startswith((HUB, s3.S3))
@@ -79,7 +79,7 @@ def _find_paths(uri: str) -> list[str]:
         if path.is_dir():
             return _files_below(path, uri)
         if path.is_symlink():
-            raise InputError(f"{uri!r} is a link to {str(path.readlink())!r}, which is not there. Repair the link.")
+            raise InputError(f"{uri!r} is a link to {str(path.readlink())!r}, which does not exist. Repair the link.")
         if glob.has_magic(uri):
             found = glob.glob(str(path), recursive=True)  # noqa: PTH207 - pathlib's own takes no absolute pattern
             matches = sorted(Path(match) for match in found if _is_file(Path(match)))
@@ -92,7 +92,7 @@ def _find_paths(uri: str) -> list[str]:
         raise InputError(f"there is no file {uri!r}. Check the path.{did_you_mean(path.name, siblings)}")
     except OSError as error:
         raise InputError(
-            f"{uri!r} cannot be looked at: {error.strerror} ({str(error.filename)!r}). Check path and permissions."
+            f"{uri!r} cannot be accessed: {error.strerror} ({str(error.filename)!r}). Check path and permissions."
         ) from error
 
 
@@ -113,7 +113,7 @@ def _files_below(folder: Path, uri: str) -> list[str]:
 def _is_file(path: Path) -> bool:
     """Whether this is a file; a broken link is an error."""
     if path.is_symlink() and not path.exists():
-        raise InputError(f"{str(path)!r} is a link to {str(path.readlink())!r}, which is not there. Repair or remove the link.")
+        raise InputError(f"{str(path)!r} is a link to {str(path.readlink())!r}, which does not exist. Repair or remove the link.")
     return path.is_file()
 
 

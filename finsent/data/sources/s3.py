@@ -148,7 +148,7 @@ def describe_error(uri: str, error: Exception) -> str:
     if any(word in said for word in _ACCESS_DENIED):
         given = "AWS_ACCESS_KEY_ID is set" if os.environ.get("AWS_ACCESS_KEY_ID") else "AWS_ACCESS_KEY_ID is not set"
         return (
-            f"{uri!r}: {_store_name()} gives no access ({given}). Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to those of an "
+            f"{uri!r}: {_store_name()} denies access ({given}). Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to those of an "
             "account that may list and read the bucket."
         )
     if "NETWORK_CONNECTION" in said or "curl" in said.lower():

@@ -164,7 +164,7 @@ def format_label_mismatch(mismatch: LabelMismatch, source: str) -> str:
     return (
         f"source {source!r}: its labels look mapped wrongly, for {pairs}. Mean polarity of the words, "
         f"-1 bearish to +1 bullish, with 95 % intervals: {means}. {advice}. "
-        "Look at the source's description; if its labels are right as they are, accept them with --set data.check_labels=false."
+        "Check the source's description; if its labels are right as they are, accept them with --set data.check_labels=false."
     )
 
 

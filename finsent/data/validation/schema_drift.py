@@ -161,6 +161,6 @@ def _advice(drift: SchemaDrift) -> str:
     if drift.remapped_labels:
         steps.append("set its `labels` (--label-map) back, or correct the rows that were stored with the other class")
     return (
-        f"Nothing was written. Look at the source, then {' and '.join(steps)}; "
+        f"Nothing was written. Check the source, then {' and '.join(steps)}; "
         "for one run, --set data.check_schema=false accepts it as it is now."
     )

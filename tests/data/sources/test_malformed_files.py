@@ -360,13 +360,13 @@ def test_paths_that_are_not_files(tmp_path: Path) -> None:
     (tmp_path / "linked" / "b.csv").symlink_to("c.csv")
     for uri, message in {
         "folder.csv": "holds no file",
-        "gone.csv": "is a link to .*nowhere.csv.* not there",
-        "round.csv": "is a link to|cannot be looked at",
+        "gone.csv": "is a link to .*nowhere.csv.* does not exist",
+        "round.csv": "is a link to|cannot be accessed",
         "pipe.csv": "not a file but a device, pipe or socket",
-        "linked": "b.csv.* is a link to 'c.csv', which is not there",
-        "linked/*.csv": "b.csv.* is a link to 'c.csv', which is not there",
+        "linked": "b.csv.* is a link to 'c.csv', which does not exist",
+        "linked/*.csv": "b.csv.* is a link to 'c.csv', which does not exist",
         "a.csv/b.csv": "there is no file",
-        "x" * 300 + ".csv": "cannot be looked at: File name too long",
+        "x" * 300 + ".csv": "cannot be accessed: File name too long",
         "nul\0.csv": "there is no file",
     }.items():
         with pytest.raises(InputError, match=message):
@@ -387,9 +387,9 @@ def test_files_without_read_permission() -> None:
             for uri, message in {
                 "a.csv": "may not be read: permission denied",
                 "a.parquet": "may not be read: permission denied",
-                "closed/b.csv": "cannot be looked at: Permission denied",
-                "closed": "cannot be looked at: Permission denied",
-                "": "cannot be looked at: Permission denied .*closed",
+                "closed/b.csv": "cannot be accessed: Permission denied",
+                "closed": "cannot be accessed: Permission denied",
+                "": "cannot be accessed: Permission denied .*closed",
             }.items():
                 source = Source(uri=str(folder / uri))
                 with pytest.raises(InputError, match=message):

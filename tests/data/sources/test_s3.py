@@ -169,7 +169,7 @@ def test_wrong_addresses_and_objects(uri: str, message: str) -> None:
 def test_without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    with pytest.raises(InputError, match=r"gives no access \(AWS_ACCESS_KEY_ID is not set\)"):
+    with pytest.raises(InputError, match=r"denies access \(AWS_ACCESS_KEY_ID is not set\)"):
         rows_of(Source(uri="s3://desk/day/a.csv"))
 
 

@@ -49,7 +49,7 @@ def test_a_renamed_column_blocks() -> None:
         "read from",
         "  text: 'text' -> 'tweet'",
         (
-            "Nothing was written. Look at the source, then name the new columns in the source's `text`, `label` or `created_at` "
+            "Nothing was written. Check the source, then name the new columns in the source's `text`, `label` or `created_at` "
             "where those were renamed; for one run, --set data.check_schema=false accepts it as it is now."
         ),
     ]
