@@ -1,1 +1,1 @@
-"""Data: sources, the row contract, near-duplicate groups, splits, tables."""
+"""Data: sources, row validation, near-duplicate groups, splits, tables."""

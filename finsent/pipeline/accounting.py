@@ -123,7 +123,9 @@ def warn_of_much_quarantine(report: IngestReport, reading: ReadSummary) -> None:
     for name, n in report.by_source.items():
         if n["quarantined"] > _MANY * n["read"]:
             why = ", ".join(f"{reason} ({count:,})" for reason, count in list(report.reasons.items())[:3])
-            labels = ", ".join(f"{shorten(label)!r} ({n:,})" for label, n in list(reading.unknown.get(name, {}).items())[:5])
+            labels = ", ".join(
+                f"{shorten(label)!r} ({n:,})" for label, n in list(reading.unknown_labels.get(name, {}).items())[:5]
+            )
             _log.warning(
                 "%s: %d of %d rows were quarantined; in this ingestion: %s%s. See `finsent data quarantine`.",
                 name,

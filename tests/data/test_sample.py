@@ -11,7 +11,8 @@ from finsent.data import sample
 from finsent.data.sample.generate import compose, fill, write_sample
 from finsent.data.sample.grammar import NEUTRAL, ORDERED, PLAINSPOKEN, TICKERS, TWO_SIDED
 from finsent.data.sources.formats import read_rows
-from finsent.data.sources.resolve import labelled_columns, resolve
+from finsent.data.sources.records import labelled_columns
+from finsent.data.sources.resolve import resolve
 
 
 def test_the_files_are_what_the_generator_writes(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def csv_source(path: Path, text: str) -> Source:
 def test_a_source_that_is_not_what_it_was_stops_before_writing(home: Home, tmp_path: Path, later: str, told: str) -> None:
     ingest(CONFIG, home, [csv_source(tmp_path / "a.csv", "text,label,id\n$AAPL up,Bullish,1\nfed meets,Neutral,2\n")])
     assert read_report(home, 1)["schemas"]["desk"]["columns"] == ["text", "label", "id"]
-    with pytest.raises(Refused, match=rf"(?s)source 'desk': not as it was.*{told}.*data.check_schema=false"):
+    with pytest.raises(Refused, match=rf"(?s)source 'desk': its schema changed.*{told}.*data.check_schema=false"):
         ingest(CONFIG, home, [csv_source(tmp_path / "b.csv", later)])
     assert len(stored(home)) == 2
     assert tables.version(home, "quarantine") is None
@@ -108,7 +108,7 @@ def test_each_file_of_a_folder_is_remembered_as_it_is(home: Home, tmp_path: Path
     (folder / "y.csv").write_text("text,label\nputs are printing money,Bearish\n")
     assert ingest(CONFIG, home, [Source(uri=str(folder / "y.csv"))]).accepted == 1
     (folder / "x.csv").write_text("text,label\n$AAPL up again today,Bullish\n")
-    with pytest.raises(Refused, match=r"(?s)source 'x': not as it was.*- created_at"):
+    with pytest.raises(Refused, match=r"(?s)source 'x': its schema changed.*- created_at"):
         ingest(CONFIG, home, [Source(uri=str(folder / "?.csv"))])
 
 

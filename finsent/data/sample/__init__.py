@@ -1,8 +1,8 @@
-"""The bundled sample: tweets written by this project's own grammar, in files of several formats, with trouble planted.
+"""The bundled sample: tweets from this project's own grammar, in files of several formats, with defects planted.
 
     python -m finsent.data.sample OUTDIR
 
-writes the files; those beside this module are its output. Nothing in them is real: not the tweets, the handles, nor the firms.
+writes the files; those beside this module are its output. All tweets, handles and firms are invented.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ SAMPLE_DIR = Path(__file__).parent
 
 
 def sample_sources(day: int = 1) -> tuple[Source, ...]:
-    """Labelled sources that arrive on `day` (1 or 2); `archive` numbers its labels in an order of its own."""
+    """Labelled sources that arrive on `day` (1 or 2); `archive` numbers its labels in another order."""
     if day == 1:
         return (
             Source(uri=str(SAMPLE_DIR / "desk.csv.gz"), name="desk"),

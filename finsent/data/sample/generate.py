@@ -1,11 +1,11 @@
-"""From grammar to tweet: pick a frame, fill its slots, dress it up. The label is known from the sides that were picked."""
+"""Generates the sample: labelled tweets from the grammar, and the files for two days with defects planted in them."""
 
 import csv
 import gzip
 import io
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,9 +30,14 @@ from finsent.labels import LABELS
 
 T = TypeVar("T")
 
+SEED: Final = 20250602
+LABEL_NOISE: Final = 0.02
+DAY_ONE: Final = datetime(2025, 6, 2, tzinfo=UTC)
+NUMERIC: Final = {"Bearish": 0, "Bullish": 1, "Neutral": 2}
+"""Label ids of the `archive` source, in an order other than finsent's, as in real datasets."""
 SLOT: Final = re.compile(r"\{([-~]?)(\w+)\}")
 BULLISH_SHARE: Final = 0.6
-"""Chance of a slot's bullish side. Off one half, so that each word alone hints a little and only the pair settles it."""
+"""Probability of a slot's bullish side. Not one half, so that each word alone is weak evidence and only the pair decides."""
 LETTERS: Final = "abcdefghijklmnopqrstuvwxyz0123456789"
 SLANG: Final = {
     "you": "u",
@@ -100,7 +105,7 @@ def fill(frame: str, rng: Random, tickers: Sequence[str], *, agree: bool = False
 
 
 def decorate(clause: str, label: str, rng: Random, tickers: Sequence[str]) -> str:
-    """Opener, tail, emoji, hashtag, handle, link, slang and the odd slip of the finger around a clause."""
+    """Add an opener, tail, emoji, hashtag, handle, link, slang and a typo to a clause, each with some probability."""
     parts = [clause]
     if rng.random() < 0.2:
         parts.insert(0, fill(pick(rng, OPENERS), rng, tickers)[0])
@@ -149,16 +154,9 @@ def swap_letters(text: str, rng: Random) -> str:
     return " ".join(words)
 
 
-SEED: Final = 20250602
-LABEL_NOISE: Final = 0.02
-DAY_ONE: Final = datetime(2025, 6, 2, tzinfo=UTC)
-NUMERIC: Final = {"Bearish": 0, "Bullish": 1, "Neutral": 2}
-"""Label ids of the `archive` source: another order than ours, as real datasets have it."""
-
-
 @dataclass(frozen=True)
 class Tweet:
-    """One row to be written. `label` is None in the inbox, and anything at all in a broken row."""
+    """One row to write. `label` is None in the inbox and arbitrary in a malformed row."""
 
     text: Any
     label: str | None
@@ -166,7 +164,7 @@ class Tweet:
 
 
 def write_sample(folder: Path) -> tuple[Path, ...]:
-    """Write all files into `folder`; the same bytes before compression every time."""
+    """Write all files into `folder`. Deterministic: the bytes before compression are always the same."""
     folder.mkdir(parents=True, exist_ok=True)
     start, day = DAY_ONE - timedelta(days=60), timedelta(days=1)
     desk = _labelled(_rng(SEED), 2500, start, 60 * day, TICKERS)
@@ -174,14 +172,14 @@ def write_sample(folder: Path) -> tuple[Path, ...]:
     archive = _labelled(_rng(SEED + 2), 1150, start, 60 * day, TICKERS)
     arrivals = _labelled(_rng(SEED + 3), 1450, DAY_ONE, day, (*TICKERS, *LATE_TICKERS))
     contents: dict[str, bytes] = {
-        "desk.csv.gz": _csv(desk, ("text", "label", "created_at"), lambda label: str(label).lower())
+        "desk.csv.gz": _labelled_csv(desk, ("text", "label", "created_at"), str.lower)
         + b'"Great quarter for $AMD \xff\xfe\x80, buying more calls","bullish","2025-05-20T09:30:00Z"\r\n'
         + b'"\xc3\x28 $F guidance cut","bearish","2025-05-21T09:30:00Z"\r\n'
         + b"Upgrade for $JPM, adding calls,bullish,2025-05-22T09:30:00Z\r\n",
-        "street.jsonl.gz": _jsonl(street, "body", "sentiment")
+        "street.jsonl.gz": _labelled_jsonl(street, "body", "sentiment")
         + b'{"body": "caf\xe9 chatter says $TSLA calls", "sentiment": "Bullish"}\n',
-        "archive.csv.gz": _csv(archive, ("tweet", "y", "created_at"), lambda label: str(NUMERIC.get(str(label), 7))),
-        "arrivals.csv.gz": _csv(arrivals, ("text", "label", "created_at"), str),
+        "archive.csv.gz": _labelled_csv(archive, ("tweet", "y", "created_at"), lambda label: str(NUMERIC.get(label, 7))),
+        "arrivals.csv.gz": _labelled_csv(arrivals, ("text", "label", "created_at"), str),
         "inbox-day1.csv.gz": _inbox_csv(_unlabelled(_rng(SEED + 4), 800, DAY_ONE, TICKERS)),
         "inbox-day2.jsonl.gz": _inbox_jsonl(_unlabelled(_rng(SEED + 5), 700, DAY_ONE + day, (*TICKERS[:12], *LATE_TICKERS))),
     }
@@ -189,7 +187,7 @@ def write_sample(folder: Path) -> tuple[Path, ...]:
 
 
 def _rng(seed: int) -> Random:
-    return Random(seed)  # noqa: S311 - to be repeatable is the point
+    return Random(seed)  # noqa: S311 - must be reproducible
 
 
 def _labelled(rng: Random, rows: int, start: datetime, span: timedelta, tickers: Sequence[str]) -> list[Tweet]:
@@ -238,40 +236,48 @@ def _copy(rng: Random, tweet: Tweet) -> Tweet:
     return Tweet(text, tweet.label, tweet.created_at + timedelta(minutes=number(rng, 1, 300)))
 
 
-def _csv(tweets: Sequence[Tweet], columns: tuple[str, str, str], name_label: Callable[[str | None], str]) -> bytes:
+def _csv(columns: tuple[str, str, str], rows: Iterable[tuple[str, str, str]]) -> bytes:
     out = io.StringIO(newline="")
     writer = csv.writer(out, quoting=csv.QUOTE_ALL)
     writer.writerow(columns)
-    writer.writerows((tweet.text, name_label(tweet.label) if tweet.label else "", _iso(tweet.created_at)) for tweet in tweets)
+    writer.writerows(rows)
     return out.getvalue().encode()
 
 
-def _jsonl(tweets: Sequence[Tweet], text: str, label: str) -> bytes:
-    rows: list[dict[str, Any]] = [
-        {text: tweet.text, label: tweet.label, "created_at": _iso(tweet.created_at)} for tweet in tweets
-    ]
-    rows += [{text: 42, label: "Bullish"}, {text: None, label: "Neutral"}, {text: ["$AMC", "calls"], label: "Bearish"}]
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+def _labelled_csv(tweets: Sequence[Tweet], columns: tuple[str, str, str], name_label: Callable[[str], str]) -> bytes:
+    rows = ((tweet.text, name_label(tweet.label) if tweet.label else "", _iso(tweet.created_at)) for tweet in tweets)
+    return _csv(columns, rows)
 
 
 def _inbox_csv(tweets: Sequence[Tweet]) -> bytes:
-    out = io.StringIO(newline="")
-    writer = csv.writer(out, quoting=csv.QUOTE_ALL)
-    writer.writerow(("id", "created_at", "text"))
-    writer.writerows((f"t{10_000 + index}", _iso(tweet.created_at), tweet.text) for index, tweet in enumerate(tweets))
-    return out.getvalue().encode()
+    rows = ((f"t{10_000 + index}", _iso(tweet.created_at), tweet.text) for index, tweet in enumerate(tweets))
+    return _csv(("id", "created_at", "text"), rows)
+
+
+def _jsonl(rows: Iterable[Mapping[str, object]]) -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def _labelled_jsonl(tweets: Sequence[Tweet], text: str, label: str) -> bytes:
+    rows = [{text: tweet.text, label: tweet.label, "created_at": _iso(tweet.created_at)} for tweet in tweets]
+    malformed: list[dict[str, Any]] = [
+        {text: 42, label: "Bullish"},
+        {text: None, label: "Neutral"},
+        {text: ["$AMC", "calls"], label: "Bearish"},
+    ]
+    return _jsonl([*rows, *malformed])
 
 
 def _inbox_jsonl(tweets: Sequence[Tweet]) -> bytes:
-    rows: list[dict[str, Any]] = [
+    rows = [
         {"id": f"t{20_000 + index}", "created_at": _iso(tweet.created_at), "text": tweet.text}
         for index, tweet in enumerate(tweets)
     ]
-    rows += [
+    malformed: list[dict[str, Any]] = [
         {"id": "t29998", "created_at": _iso(DAY_ONE), "text": 7},
         {"id": "t29999", "created_at": "yesterday-ish", "text": "$GME again"},
     ]
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    return _jsonl([*rows, *malformed])
 
 
 def _iso(moment: datetime) -> str:

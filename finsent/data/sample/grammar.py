@@ -1,12 +1,12 @@
-"""Grammar of the bundled tweets: who does what to whom, so that order, negation and role decide, not single words.
+"""Grammar of the sample's tweets: word order, negation and roles decide the label, not single words.
 
 A frame is a sentence with slots. A slot of `SIDES` has a bullish (+) and a bearish (-) side; the label is the product of the
 sides of the slots that a frame names, so `{trade} .. {option}` is bullish for "bought .. calls" and "sold .. puts" alike:
 
     {name}    counts towards the label          {-name}   the other side of the same slot, does not count
-    {~name}   a random side, does not count     {name}    of `PLAIN`: colour without a side
+    {~name}   a random side, does not count     {name}    of `PLAIN`: has no side
 
-A frame that starts with `! ` turns its product round (the roles are swapped).
+A frame that starts with `! ` negates its product (the roles are swapped).
 """
 
 from typing import Final
@@ -51,26 +51,8 @@ PLAIN: Final[dict[str, tuple[str, ...]]] = {
     "role": ("CFO", "CEO", "chief scientist", "chair", "general counsel"),
     "thing": ("a plant", "a data centre", "a new office", "a research lab", "a warehouse"),
     "n": (
-        "5",
-        "10",
-        "12",
-        "15",
-        "20",
-        "25",
-        "30",
-        "40",
-        "50",
-        "60",
-        "75",
-        "80",
-        "100",
-        "120",
-        "150",
-        "180",
-        "200",
-        "250",
-        "300",
-        "400",
+        *("5", "10", "12", "15", "20", "25", "30", "40", "50", "60"),
+        *("75", "80", "100", "120", "150", "180", "200", "250", "300", "400"),
     ),
 }
 

@@ -1,13 +1,13 @@
-"""Records of delimited text, none of which may swallow the lines after it.
+"""Parses CSV and TSV records so that a stray quote costs one row, never the lines after it.
 
-CSV: fields are quoted where they hold a delimiter, a quote (doubled) or a line break. A quote that is never closed would
-make everything after it one field. Where a later quote shows that, the line with the stray quote is a bad row and reading goes
-on behind it; where nothing shows it until the end of the file, or for `LONGEST` lines or `LONGEST_LINE` characters, the file
-is refused.
+CSV: fields are quoted where they hold a delimiter, a quote (doubled) or a line break. A quote that is never closed would make
+everything after it one field. Where a later quote shows that, the line with the stray quote is a malformed row and parsing
+resumes after it. Where nothing shows it until the end of the file, or for `MAX_RECORD_LINES` lines or `MAX_LINE_CHARS`
+characters, the file is rejected.
 
-TSV: quotes mean nothing in most TSV, and spreadsheets quote fields as in CSV. Decided by the record: it is quoted only if all
-its quotes pair up as in CSV and the fields are as many as the header's. Over several lines it is quoted only if no field holds
-a tab too: lines that are rows of their own do hold tabs. So a record of one column never spans lines. Any other quote is text.
+TSV: most writers give quotes no meaning, spreadsheets quote as in CSV. Decided for each record: it is quoted only if its quotes
+pair up as in CSV and it has at least as many fields as the header. Over several lines it is quoted only if also no field holds
+a tab, since lines that are rows of their own do hold tabs; so a record of one column never spans lines. Any other quote is text.
 """
 
 import csv
@@ -22,8 +22,8 @@ from finsent.data.validation.row_validation import shorten
 from finsent.errors import InputError
 
 MAX_RECORD_LINES: Final = 200
-"""Lines that one record may span; a tweet has a handful."""
-_MAX_FIELD_CHARS: Final = 2 * MAX_LINE_CHARS  # characters; csv's own 128 Ki would stop at a long text instead of quarantining it
+"""Lines that one record may span."""
+_MAX_FIELD_CHARS: Final = 2 * MAX_LINE_CHARS  # with csv's own limit of 128 Ki, one long text would stop the file
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +35,11 @@ class MalformedLine:
 
 
 class _RecordTooLongError(Exception):
-    """A record has spanned `LONGEST` lines, or `LONGEST_LINE` characters over several."""
+    """A record spans more than `MAX_RECORD_LINES` lines or `MAX_LINE_CHARS` characters."""
 
 
 class _RewindableLines:
-    """Lines for `csv.reader`, of which those of the current record can be given back."""
+    """Lines for `csv.reader`; those of the current record can be read again."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         self._lines = iter(lines)
@@ -65,22 +65,22 @@ class _RewindableLines:
         return line
 
     def begin(self) -> None:
-        """The next line begins a record."""
+        """Start a record at the next line."""
         self.first += len(self.record)
         self.record, self.characters, self.ended = [], 0, False
 
     def rewind_to_first_line(self) -> str:
-        """The record's first line; the others come again."""
+        """The record's first line; the others will be read again."""
         self._returned.extendleft(reversed(self.record[1:]))
         del self.record[1:]
         return self.record[0]
 
 
 def parse_records(lines: Iterable[str], delimiter: str, uri: str) -> Iterator[list[str] | MalformedLine]:
-    """Records in order, the header first; blank lines come as empty records.
+    """Records in order, the header first; blank lines are empty records.
 
     Raises:
-        InputError: a quote opens a CSV field that never ends.
+        InputError: a quote opens a CSV field that is never closed.
     """
     csv.field_size_limit(_MAX_FIELD_CHARS)
     source = _RewindableLines(lines)
@@ -105,7 +105,7 @@ def parse_records(lines: Iterable[str], delimiter: str, uri: str) -> Iterator[li
 
 
 def _is_quoted(fields: list[str], width: int, spanned: int) -> bool:
-    """Whether a TSV record that can be read as quoted is so."""
+    """Whether to take a TSV record that parses as quoted as quoted."""
     if spanned > 1:
         return len(fields) > 1 and len(fields) >= width and not any("\t" in field for field in fields)
     return len(fields) >= width
@@ -120,12 +120,12 @@ def _parse_unquoted(source: _RewindableLines) -> list[str] | MalformedLine:
 
 
 def _parse_first_line(source: _RewindableLines, delimiter: str, error: Exception) -> list[str] | MalformedLine:
-    """What a record that is not well quoted comes to.
+    """Parse a record whose quotes do not pair up.
 
-    On one line, it is read as spreadsheets do; over several, its first line has a quote that was not closed there.
+    One line is parsed leniently, as spreadsheets do; of several, the first line has the stray quote and is malformed.
     """
-    spanned, line = len(source.record), source.rewind_to_first_line()
-    if spanned > 1:
+    several, line = len(source.record) > 1, source.rewind_to_first_line()
+    if several:
         return MalformedLine(line, f"line {source.first}: a quote is opened and not closed, or closed inside a field")
     try:
         return next(csv.reader([line], delimiter=delimiter), [])
@@ -136,13 +136,14 @@ def _parse_first_line(source: _RewindableLines, delimiter: str, error: Exception
 def _unclosed_quote_error(source: _RewindableLines, delimiter: str, uri: str) -> str:
     text = "".join(source.record)
     complete = re.compile(rf'(?:(?:"(?:[^"]|"")*+"|[^"{delimiter}][^{delimiter}]*+|){delimiter})*+')
-    place = match.end() if (match := complete.match(text)) else 0
-    before = text[:place].splitlines(keepends=True)
+    position = match.end() if (match := complete.match(text)) else 0
+    before = text[:position].splitlines(keepends=True)
     number = source.first + sum(line.endswith(("\n", "\r")) for line in before)
     most = f"{MAX_RECORD_LINES} lines" if len(source.record) > MAX_RECORD_LINES else f"{MAX_LINE_CHARS >> 20} Mi characters"
     until = "the file ends inside it" if source.ended else f"it goes on for more than {most}"
     return (
         f"{uri!r}, line {number}: a quote opens a field that is never closed ({until}): "
-        f"{shorten(text[place:].splitlines()[0])!r}. Every row after it would be lost. Close the quote; where it is part of the "
-        'text, write the field as """text" (quoted, its own quotes doubled), or give JSON lines or Parquet. Nothing was written.'
+        f"{shorten(text[position:].splitlines()[0])!r}. Every row after it would be lost. Close the quote; where it is part of "
+        'the text, write the field as """text" (quoted, its own quotes doubled), or give JSON lines or Parquet. '
+        "Nothing was written."
     )

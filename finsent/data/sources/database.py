@@ -1,7 +1,6 @@
-"""Rows of a database: a query read through SQLAlchemy, read only and as a stream. Its password is never shown.
+"""Reads a database query through SQLAlchemy: read only, streamed, with the password masked in every message.
 
-A query without ORDER BY may give its rows in any order; nothing here or later depends on it, save the row numbers that the
-quarantine shows.
+Without ORDER BY the rows may come in any order; only the row numbers that the quarantine shows depend on it.
 """
 
 import hashlib
@@ -37,23 +36,21 @@ def check_source(source: Source) -> str:
     """Check address and query without connecting; returns the database's name.
 
     Raises:
-        InputError: not a database's address, or no query.
+        InputError: not a database URL, or no query.
     """
     url = _parse_url(source)
     if not (source.query or "").strip():
-        raise InputError(
-            f"{source.uri!r} is a database, and no query says what to read. Give `query` (--query), e.g. {_EXAMPLE!r}."
-        )
+        raise InputError(f"{source.uri!r} is a database, and no query was given. Give `query` (--query), e.g. {_EXAMPLE!r}.")
     if source.format != "auto":
         raise InputError(f"{source.uri!r} is a database, and has no file format {source.format!r}. Leave `format` out.")
     return Path(url.database or "").stem or url.host or str(url.get_backend_name())
 
 
 def stream_rows(source: Source) -> Iterator[tuple[list[str], list[tuple[Any, ...]]]]:
-    """Column names and the next rows of the query, until its end; the first time without rows.
+    """Column names and the next rows of the query, until its end; the first item has no rows.
 
     Raises:
-        InputError: driver missing, no connection, or a query that the database does not take or that writes.
+        InputError: driver missing, no connection, or a query that the database rejects or that writes.
     """
     query = source.query or ""
     with _connect_read_only(source) as connection, _translate_errors(source, f"the query {shorten(query, 200)!r}"):
@@ -61,7 +58,7 @@ def stream_rows(source: Source) -> Iterator[tuple[list[str], list[tuple[Any, ...
         result: CursorResult[Any] = connection.exec_driver_sql(query, execution_options=options)
         if not result.returns_rows:
             raise InputError(
-                f"{source.uri!r}: the query {shorten(query, 200)!r} gives no rows. Give a SELECT, e.g. {_EXAMPLE!r}."
+                f"{source.uri!r}: the query {shorten(query, 200)!r} returns no rows. Give a SELECT, e.g. {_EXAMPLE!r}."
             )
         columns = list(result.keys())
         yield columns, []
@@ -70,25 +67,20 @@ def stream_rows(source: Source) -> Iterator[tuple[list[str], list[tuple[Any, ...
 
 
 class RowDigest:
-    """SHA-256 over rows in any order: the sum of the rows' own hashes, modulo 2**256."""
+    """Order-independent digest of rows: the sum of their SHA-256 hashes, modulo 2**256."""
 
     def __init__(self) -> None:
         self._sum = 0
         self.rows = 0
 
     def add(self, row: tuple[Any, ...]) -> None:
-        """Count a row in."""
+        """Add a row."""
         self._sum += int.from_bytes(hashlib.sha256(repr(row).encode("utf-8", "backslashreplace")).digest(), "big")
         self.rows += 1
 
     def hexdigest(self) -> str:
         """The sum so far, in hexadecimal."""
         return f"{self._sum % (1 << 256):064x}"
-
-
-def query_hash(source: Source) -> str:
-    """SHA-256 of the query's text."""
-    return hashlib.sha256((source.query or "").encode("utf-8", "backslashreplace")).hexdigest()
 
 
 def _parse_url(source: Source) -> Any:
@@ -106,14 +98,14 @@ def _parse_url(source: Source) -> Any:
             "hf://owner/name, or a database's SQLAlchemy URL such as postgresql+psycopg2://user@host/name, with a query."
         ) from error
     except (ArgumentError, ValueError):
-        # from None: what these say quotes the address
+        # from None: these errors quote the address
         raise InputError(
-            f"{source.uri!r} is not a database's URL. Its form is dialect+driver://user:password@host:port/name; percent-encode "
+            f"{source.uri!r} is not a database URL. Its form is dialect+driver://user:password@host:port/name; percent-encode "
             "special characters in user and password."
         ) from None
     if url.password == "***":  # noqa: S105 - the mask, not a password
         raise InputError(
-            f"{source.uri!r}: the password was masked when this was stored. Give it again, or leave it to the driver's own ways "
+            f"{source.uri!r}: the password was masked when this was stored. Give it again, or leave it to the driver "
             "(PGPASSWORD, a password file)."
         )
     if "@" in (url.host or ""):
@@ -146,15 +138,15 @@ def _engine(source: Source) -> "Engine":
 
 
 def _check_sqlite(source: Source, database: str | None) -> None:
-    """SQLite would make a file that is not there."""
+    """Check that the file exists: SQLite would create it."""
     path = Path(database or "")
     if not database or (not path.is_file() and not database.startswith("file:")):
-        beside = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise InputError(f"{source.uri!r}: there is no database file {database!r}.{did_you_mean(path.name, beside)}")
+        siblings = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise InputError(f"{source.uri!r}: there is no database file {database!r}.{did_you_mean(path.name, siblings)}")
 
 
 def _deny_attach(action: int, *_: str | None) -> int:
-    """Deny ATTACH, and VACUUM INTO with it: both make a file where a session is read only too."""
+    """Deny ATTACH, and VACUUM INTO with it: both create a file even in a read-only session."""
     import sqlite3
 
     return sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_ATTACH else sqlite3.SQLITE_OK
@@ -169,7 +161,7 @@ def _connect_read_only(source: Source) -> "Iterator[Connection]":
     try:
         with _translate_errors(source, "the connection"):
             if backend == "sqlite":
-                # bytes that are not UTF-8 become lone surrogates, which the contract then finds in their row
+                # bytes that are not UTF-8 become lone surrogates, which row validation finds
                 driver: Any = connection.connection.driver_connection
                 driver.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
                 driver.set_authorizer(_deny_attach)
@@ -178,7 +170,7 @@ def _connect_read_only(source: Source) -> "Iterator[Connection]":
                 connection.commit()
             else:
                 _log.warning(
-                    "%s: finsent cannot make a session of %r read only. Use an account that may only read", source.uri, backend
+                    "%s: a session of %r cannot be made read only. Use an account that may only read", source.uri, backend
                 )
         yield connection
     finally:
@@ -188,7 +180,7 @@ def _connect_read_only(source: Source) -> "Iterator[Connection]":
 
 @contextmanager
 def _translate_errors(source: Source, what: str) -> Iterator[None]:
-    """Errors of SQLAlchemy and the driver as an InputError. The database's own words are kept, without address or password."""
+    """Turn errors of SQLAlchemy and the driver into an InputError with the database's message, without address or password."""
     import sqlite3
 
     from sqlalchemy.exc import DBAPIError, SQLAlchemyError

@@ -1,29 +1,28 @@
-"""From a file to lines of text: unpacked, decoded by its byte order mark, and never more of it in memory than a line.
+"""Opens a source file as text: decompressed, hashed, decoded by its byte order mark, and split into bounded lines.
 
-What was read is hashed on its way, so that the record names the bytes that the rows came from.
+The bytes are hashed while they are read, so that the recorded hash is that of the bytes the rows came from.
 """
 
 import codecs
 import gzip
 import hashlib
 import io
+import itertools
 import logging
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
+from typing import Any, AnyStr, BinaryIO, Final, cast
 
 from finsent.data.sources import s3
+from finsent.data.sources.records import SourceFile
 from finsent.errors import InputError
-
-if TYPE_CHECKING:
-    from finsent.data.sources.resolve import SourceFile
 
 _log = logging.getLogger(__name__)
 
 MAX_LINE_CHARS: Final = 16 * 1024 * 1024
-"""Characters of a line, and of a record over several. A tweet has a few hundred; a file without line breaks has them all."""
+"""Characters of a line, and of a record over several lines. Bounds the memory that a file without line breaks takes."""
 _HEAD: Final = 8192
 _CHUNK: Final = 1 << 16
 _MAGIC_NUMBERS: Final = {
@@ -38,7 +37,7 @@ _MAGIC_NUMBERS: Final = {
     b"\xd0\xcf\x11\xe0": "Excel",
 }
 _BYTE_ORDER_MARKS: Final = {
-    codecs.BOM_UTF32_LE: "utf-32-le",  # before UTF-16's, which it begins with
+    codecs.BOM_UTF32_LE: "utf-32-le",  # before UTF-16's, which it starts with
     codecs.BOM_UTF32_BE: "utf-32-be",
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
@@ -48,14 +47,13 @@ _CONTROL: Final = bytes(code for code in range(32) if code not in b"\t\n\r\f\x1b
 
 
 class _HashingReader(io.RawIOBase):
-    """Bytes of `inner`, hashed as they go by."""
+    """Bytes of `inner`, hashed as they are read."""
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
         self.digest = hashlib.sha256()
         self.size = 0
-        self.whole = False
-        """Whether the end was reached."""
+        self.at_end = False
 
     def readable(self) -> bool:
         return True
@@ -65,18 +63,18 @@ class _HashingReader(io.RawIOBase):
         n = int(self._inner.readinto(view))
         self.digest.update(view[:n])
         self.size += n
-        self.whole = self.whole or (n == 0 and len(view) > 0)
+        self.at_end = self.at_end or (n == 0 and len(view) > 0)
         return n
 
 
 @contextmanager
-def open_text(file: "SourceFile") -> "Iterator[tuple[io.BufferedReader[Any], str]]":
-    """The file's bytes, unpacked and behind the byte order mark, and their encoding.
+def open_text(file: SourceFile) -> "Iterator[tuple[io.BufferedReader[Any], str]]":
+    """The file's bytes, decompressed and after the byte order mark, and their encoding.
 
-    What the file was (size, SHA-256, encoding) is noted in `file.seen` if it was read to its end.
+    Size, SHA-256 and encoding are stored in `file.seen` if the file was read to its end.
 
     Raises:
-        InputError: empty, not text, damaged, cut short, not permitted, or a store that gives no answer.
+        InputError: empty, not text, damaged, cut short, access denied, or a store that does not answer.
     """
     import pyarrow as pa
 
@@ -89,57 +87,59 @@ def open_text(file: "SourceFile") -> "Iterator[tuple[io.BufferedReader[Any], str
             if encoding != "utf-8":
                 _log.warning("%r is not UTF-8 but %s by its byte order mark: read as that", file.uri, encoding)
             yield stream, encoding
-            if plain.whole:
+            if plain.at_end:
                 file.seen.update(bytes=plain.size, sha256=plain.digest.hexdigest(), encoding=encoding)
     except UnicodeDecodeError as error:
         raise InputError(
             f"{file.uri!r} is {error.encoding} by its byte order mark, and has bytes that are not ({error.reason}). It is "
-            "damaged or cut short. Get the file anew, or save it as UTF-8."
+            "damaged or cut short. Get the file again, or save it as UTF-8."
         ) from error
     except (EOFError, zlib.error, OSError, pa.ArrowException) as error:
-        raise InputError(read_error(file.uri, error)) from error
+        raise read_error(file.uri, error) from error
 
 
-def read_error(uri: str, error: Exception) -> str:
+def read_error(uri: str, error: Exception, otherwise: str | None = None) -> InputError:
+    """The error to raise for one of the operating system, the store or a codec; `otherwise` describes any but access errors."""
     if uri.startswith(s3.S3) and ("AWS Error" in str(error) or isinstance(error, FileNotFoundError)):
-        return s3.describe_error(uri, error)
+        return InputError(s3.describe_error(uri, error))
     if isinstance(error, PermissionError):
-        return f"{uri!r} may not be read: permission denied. Check the rights of the file and of its folders."
-    return f"{uri!r} is damaged or cut short, or not what its name says: {error}. Get the file anew."
+        return InputError(f"{uri!r} may not be read: permission denied. Check the rights of the file and of its folders.")
+    otherwise = otherwise or f"is damaged or cut short, or not what its name says: {error}. Get the file again."
+    return InputError(f"{uri!r} {otherwise}")
 
 
-def fingerprint(file: "SourceFile") -> dict[str, str | int]:
-    """Size and SHA-256 of the bytes: those that were read, or, where it has not been read as a stream, those there now.
+def fingerprint(file: SourceFile) -> dict[str, str | int]:
+    """Size and SHA-256: of the bytes that were read, or, for a file not read as a stream (Parquet), of those there now.
 
     Raises:
         InputError: it cannot be read, or an object was replaced since it was read.
     """
     if "sha256" in file.seen:
         return dict(file.seen)
-    before = dict(file.seen)
+    etag = file.seen.get("etag")
     try:
         with _open_hashed(file) as plain:
             while plain.read(1 << 20):
                 pass
-            if "etag" in before and before["etag"] != file.seen["etag"]:
+            if etag is not None and etag != file.seen["etag"]:
                 raise InputError(f"{file.uri!r} was replaced while it was read. Nothing was written; ingest it again.")
             return {**file.seen, "bytes": plain.size, "sha256": plain.digest.hexdigest()}
     except OSError as error:
-        raise InputError(read_error(file.uri, error)) from error
+        raise read_error(file.uri, error) from error
 
 
 @contextmanager
-def _open_hashed(file: "SourceFile") -> Iterator[_HashingReader]:
+def _open_hashed(file: SourceFile) -> Iterator[_HashingReader]:
     if not file.uri.startswith(s3.S3):
         with Path(file.uri).open("rb", buffering=0) as raw:
             yield _HashingReader(raw)
         return
-    stream, etag = s3.open_stream(file.uri)
+    stream, etag = s3.open_object(file.uri, random_access=False)
     with stream:
         file.seen["etag"] = etag
         hashed = _HashingReader(stream)
         yield hashed
-        if hashed.whole:
+        if hashed.at_end:
             s3.check_unchanged(file.uri, etag)
 
 
@@ -148,15 +148,14 @@ def _decompress(plain: io.RawIOBase, compression: str | None) -> "Iterator[io.Bu
     import pyarrow as pa
 
     packed: io.BufferedReader[Any] = io.BufferedReader(plain, _CHUNK)
-    if compression == "gzip":
-        with io.BufferedReader(cast("io.RawIOBase", gzip.GzipFile(fileobj=packed)), _CHUNK) as stream:
-            yield stream
-    elif compression == "zstd":
-        source = pa.CompressedInputStream(pa.PythonFile(packed, "r"), "zstd")
-        with io.BufferedReader(cast("io.RawIOBase", source), _CHUNK) as stream:
-            yield stream
-    else:
+    if compression is None:
         yield packed
+        return
+    source = (
+        gzip.GzipFile(fileobj=packed) if compression == "gzip" else pa.CompressedInputStream(pa.PythonFile(packed, "r"), "zstd")
+    )
+    with io.BufferedReader(cast("io.RawIOBase", source), _CHUNK) as stream:
+        yield stream
 
 
 def _detect_encoding(head: bytes) -> tuple[str, int]:
@@ -182,51 +181,38 @@ def _require_text(head: bytes, encoding: str, uri: str) -> None:
 
 
 def text_lines(stream: BinaryIO, encoding: str, uri: str) -> Iterator[str]:
-    """Lines with their ends (newline, carriage return or both), bytes that are not of the encoding as lone surrogates.
+    """Lines with their ends (newline, carriage return or both); bytes invalid in the encoding become lone surrogates.
 
     Raises:
-        InputError: a line of more than `LONGEST_LINE` characters.
+        InputError: a line of more than `MAX_LINE_CHARS` characters.
     """
-    # where UTF-8 is expected, wrong bytes become lone surrogates; in the wide encodings lone surrogates are what is wrong
+    # where UTF-8 is expected, invalid bytes become lone surrogates; in the wide encodings lone surrogates are what is invalid
     errors = "surrogateescape" if encoding == "utf-8" else "surrogatepass"
     text = io.TextIOWrapper(stream, encoding=encoding, errors=errors, newline="")
-    number = 0
-    while line := text.readline(MAX_LINE_CHARS + 1):
-        number += 1
-        if len(line) > MAX_LINE_CHARS:
-            raise InputError(_too_long(uri, number))
-        yield line
+    yield from _bounded_lines(text.readline, uri)
 
 
 def byte_lines(stream: BinaryIO, encoding: str, uri: str) -> Iterator[bytes]:
-    """Lines, ended by a newline, as UTF-8; lone surrogates of other encodings stay, and are not valid in it.
+    """Lines, ended by a newline, as UTF-8; lone surrogates of other encodings stay, and are invalid in it.
 
     Raises:
-        InputError: a line of more than `LONGEST_LINE` bytes.
+        InputError: a line of more than `MAX_LINE_CHARS` bytes.
     """
-    if encoding != "utf-8":
-        wide = io.TextIOWrapper(stream, encoding=encoding, errors="surrogatepass", newline="\n")
-        stream = cast("BinaryIO", _Utf8Lines(wide))
-    number = 0
-    while line := stream.readline(MAX_LINE_CHARS + 1):
-        number += 1
+    if encoding == "utf-8":
+        yield from _bounded_lines(stream.readline, uri)
+        return
+    wide = io.TextIOWrapper(stream, encoding=encoding, errors="surrogatepass", newline="\n")
+    yield from _bounded_lines(lambda size: wide.readline(size).encode("utf-8", "surrogatepass"), uri)
+
+
+def _bounded_lines(readline: Callable[[int], AnyStr], uri: str) -> Iterator[AnyStr]:
+    for number in itertools.count(1):
+        line = readline(MAX_LINE_CHARS + 1)
+        if not line:
+            return
         if len(line) > MAX_LINE_CHARS:
-            raise InputError(_too_long(uri, number))
+            raise InputError(
+                f"{uri!r}, line {number}: more than {MAX_LINE_CHARS >> 20} Mi characters without a line break. Give one tweet a "
+                "line; convert a JSON array to JSON Lines."
+            )
         yield line
-
-
-class _Utf8Lines:
-    """Lines of text as UTF-8."""
-
-    def __init__(self, text: io.TextIOWrapper) -> None:
-        self._text = text
-
-    def readline(self, size: int) -> bytes:
-        return self._text.readline(size).encode("utf-8", "surrogatepass")
-
-
-def _too_long(uri: str, number: int) -> str:
-    return (
-        f"{uri!r}, line {number}: more than {MAX_LINE_CHARS >> 20} Mi characters without a line break. That is no file of tweets, "
-        "one to a line. A JSON array, for one, has to become JSON lines."
-    )

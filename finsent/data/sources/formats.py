@@ -1,62 +1,74 @@
-"""Readers of the formats that sources come in. A bad row is passed on with its fault; only a bad file raises."""
+"""Reads the rows of a source file in any format, and fingerprints what was read.
 
+A bad row is passed on with its fault; only a bad file raises.
+"""
+
+import dataclasses
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain, islice
-from typing import Any, Final, cast
+from itertools import chain, count
+from pathlib import PurePath
+from typing import Any, Final, TypeVar
 
-from finsent.data.sources import database
+from finsent.data.sources import database, decode, s3
 from finsent.data.sources.csv_reader import MalformedLine, parse_records
 from finsent.data.sources.decode import byte_lines, open_text, text_lines
-from finsent.data.sources.parquet import BATCH_ROWS, arrow_rows, read_parquet, row
-from finsent.data.sources.resolve import HUB, RawRow, RequestedColumns, SourceFile
-from finsent.data.validation.row_validation import Rejection, shorten
+from finsent.data.sources.parquet import BATCH_ROWS, arrow_rows, read_parquet
+from finsent.data.sources.records import RawRow, RequestedColumns, SourceFile
+from finsent.data.sources.resolve import HUB
+from finsent.data.validation.row_validation import Rejection, escape_invalid, shorten
 from finsent.errors import InputError
 
 _BATCH_CHARS: Final = 16 * 1024 * 1024
+
+T = TypeVar("T")
 
 
 def read_rows(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRow]]:
     """Rows of a file, in batches.
 
     Raises:
-        InputError: the file is empty, binary, cut short, or lacks a column. Raised at the first batch where that shows there;
-            a damage further in shows when it is reached, so read everything before writing anything.
+        InputError: the file is empty, binary, cut short, or lacks a column. Damage further into the file raises when it is
+            reached, so read everything before writing anything.
     """
     rows = 0
     for batch in _READERS[file.format](file, wanted):
         rows += len(batch)
         yield batch
-    if not rows and file.source is not None and file.format == "sql":
+    if not rows and file.format == "sql":
         query = shorten(file.source.query or "", 200)
-        raise InputError(f"{file.uri!r}: the query {query!r} has no rows. Look at its WHERE and JOIN, and at the database.")
+        raise InputError(f"{file.uri!r}: the query {query!r} has no rows. Check its WHERE and JOIN, and the database.")
     if not rows:
         raise InputError(f"{file.uri!r} has no rows. Give a file with at least one row under its columns.")
 
 
-def _read_csv(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRow]]:
-    delimiter = "\t" if file.format == "tsv" else ","
-    with open_text(file) as (stream, encoding):
-        found = parse_records(text_lines(stream, encoding, file.uri), delimiter, file.uri)
-        first = next((record for record in found if record), [])
-        header = [name.strip() for name in first] if isinstance(first, list) else []
-        columns = wanted.select(header, file.uri)
-        places = {role: header.index(column) for role, column in columns.items()}
-        rows = (
-            RawRow(number, record.text, fault=Rejection("malformed row", record.why))
-            if isinstance(record, MalformedLine)
-            else _csv_row(record, number, len(header), places)
-            for number, record in enumerate((record for record in found if record), start=1)
-        )
-        yield from _batches((found, len(found.text) if isinstance(found.text, str) else 0) for found in rows)
+def fingerprint_file(file: SourceFile) -> dict[str, str | int]:
+    """What was read, for the record of the ingestion. Call it once the file has been read to its end.
+
+    Of a file: name, size, SHA-256 and, of text, encoding; of an S3 object also its ETag; of a Hub dataset: its commit; of a
+    database: hash of the query, number of rows and a hash of them that does not depend on their order.
+
+    Raises:
+        InputError: it can no longer be read, or the query has not been read to its end.
+    """
+    if file.format == "hub":
+        return {"name": file.name, "uri": file.uri, "revision": file.source.revision or "not known"}
+    if file.format == "sql":
+        if "sha256" not in file.seen:
+            raise InputError(f"{file.uri!r}: the query has not been read to its end, so its rows have no fingerprint.")
+        query = hashlib.sha256((file.source.query or "").encode("utf-8", "backslashreplace")).hexdigest()
+        return {"name": file.name, "uri": file.uri, "query_sha256": query, **file.seen}
+    uri = file.uri if file.uri.startswith(s3.S3) else escape_invalid(PurePath(file.uri).name)
+    return {"name": file.name, "uri": uri, **decode.fingerprint(file)}
 
 
-def _batches(rows: Iterable[tuple[RawRow, int]]) -> Iterator[list[RawRow]]:
-    """Rows, given with the characters that each was read from: so many that they stay small."""
-    batch: list[RawRow] = []
+def _batches(items: Iterable[tuple[T, int]]) -> Iterator[list[T]]:
+    """Items, given with the characters that each was read from, in batches of bounded size."""
+    batch: list[T] = []
     characters = 0
-    for found, size in rows:
-        batch.append(found)
+    for item, size in items:
+        batch.append(item)
         characters += size
         if len(batch) == BATCH_ROWS or characters > _BATCH_CHARS:
             yield batch
@@ -65,41 +77,48 @@ def _batches(rows: Iterable[tuple[RawRow, int]]) -> Iterator[list[RawRow]]:
         yield batch
 
 
-def _csv_row(record: list[str], number: int, width: int, places: Mapping[str, int]) -> RawRow:
+def _read_csv(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRow]]:
+    delimiter = "\t" if file.format == "tsv" else ","
+    with open_text(file) as (stream, encoding):
+        records = (record for record in parse_records(text_lines(stream, encoding, file.uri), delimiter, file.uri) if record)
+        first = next(records, [])
+        header = [name.strip() for name in first] if isinstance(first, list) else []
+        columns = wanted.select(header, file.uri)
+        positions = {role: header.index(column) for role, column in columns.items()}
+        rows = (_csv_row(record, number, len(header), positions) for number, record in enumerate(records, start=1))
+        yield from _batches((row, len(row.text) if isinstance(row.text, str) else 0) for row in rows)
+
+
+def _csv_row(record: list[str] | MalformedLine, number: int, width: int, positions: Mapping[str, int]) -> RawRow:
+    if isinstance(record, MalformedLine):
+        return RawRow(number, record.text, fault=Rejection("malformed row", record.why))
     if len(record) < width or any(record[width:]):
-        found = " | ".join(record)
-        fault = Rejection(
-            "malformed row", f"{len(record)} fields under {width} columns (an unquoted delimiter?): {shorten(found)!r}"
-        )
-        return RawRow(number, text=found, fault=fault)
-    values = {role: record[place] for role, place in places.items()}
-    return row(number, values)
+        text = " | ".join(record)
+        detail = f"{len(record)} fields under {width} columns (an unquoted delimiter?): {shorten(text)!r}"
+        return RawRow(number, text, fault=Rejection("malformed row", detail))
+    return RawRow.from_values(number, {role: record[position] for role, position in positions.items()})
 
 
 def _read_jsonl(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRow]]:
     with open_text(file) as (stream, encoding):
         lines = (line for line in byte_lines(stream, encoding, file.uri) if line.strip())
-        # column names come from the first lines: JSON lines have no header
-        first, size = [], 0
-        for line in islice(lines, BATCH_ROWS):
-            first.append((_parse_line(line), len(line)))
-            size += len(line)
-            if size > _BATCH_CHARS:
-                break
-        found = list(dict.fromkeys(key for value, _ in first if isinstance(value, dict) for key in value))
-        if first and not found:
+        batches = _batches((_parse_line(line), len(line)) for line in lines)
+        first = next(batches, [])
+        if not first:
+            return
+        # JSON lines have no header: column names come from the first batch
+        found = list(dict.fromkeys(key for value in first if isinstance(value, dict) for key in value))
+        if not found:
             raise InputError(
                 f'{file.uri!r} is not JSON lines: none of its first {len(first)} lines is an object like {{"text": ...}}.'
             )
-        if not first:
-            return
-        columns = wanted.select(found, file.uri)
-        parsed = chain(first, ((_parse_line(line), len(line)) for line in lines))
-        yield from _batches((_json_row(value, number, columns), size) for number, (value, size) in enumerate(parsed, start=1))
+        columns, numbers = wanted.select(found, file.uri), count(1)
+        for batch in chain([first], batches):
+            yield [_json_row(value, next(numbers), columns) for value in batch]
 
 
 def _parse_line(line: bytes) -> Any:
-    """The line's JSON value, or what is wrong with the line."""
+    """The line's JSON object, or a `Rejection`."""
     try:
         value = json.loads(line.decode())
     except UnicodeDecodeError as error:
@@ -114,14 +133,12 @@ def _parse_line(line: bytes) -> Any:
 def _json_row(value: Any, number: int, columns: Mapping[str, str]) -> RawRow:
     if isinstance(value, Rejection):
         return RawRow(number, fault=value)
-    return row(number, {role: value.get(column) for role, column in columns.items()})
+    return RawRow.from_values(number, {role: value.get(column) for role, column in columns.items()})
 
 
 def _read_hub(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRow]]:
     import datasets
 
-    if file.source is None:
-        raise InputError(f"{file.uri!r}: a Hub dataset is read through a configured source.")
     address = file.uri.removeprefix(HUB)
     try:
         loaded = datasets.load_dataset(address, split=file.source.split, revision=file.source.revision)
@@ -132,35 +149,34 @@ def _read_hub(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRo
         ) from error
     columns = wanted.select(loaded.column_names, file.uri)
     label = loaded.features.get(columns.get("label", ""))
+    # a ClassLabel column names its own ids, so that nothing is guessed
     names = label.names if isinstance(label, datasets.ClassLabel) and file.source.labels is None else None
     number = 0
     for table in loaded.select_columns(list(dict.fromkeys(columns.values()))).with_format("arrow").iter(BATCH_ROWS):
         for batch in table.combine_chunks().to_batches():
             rows = arrow_rows(batch, columns, number)
             number += batch.num_rows
-            # the dataset itself says what its ids mean, so that nothing is guessed
             yield [_with_label_name(row, names) for row in rows] if names else rows
 
 
 def _with_label_name(row: RawRow, names: Sequence[str]) -> RawRow:
-    known = isinstance(row.label, int) and 0 <= row.label < len(names)
-    return RawRow(row.number, row.text, names[cast("int", row.label)] if known else row.label, row.created_at, row.id, row.fault)
+    if isinstance(row.label, int) and 0 <= row.label < len(names):
+        return dataclasses.replace(row, label=names[row.label])
+    return row
 
 
 def _read_database(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRow]]:
-    if file.source is None:
-        raise InputError(f"{file.uri!r}: a database is read through a configured source.")
     file.seen.clear()
     digest = database.RowDigest()
-    places: dict[str, int] = {}
-    for names, part in database.stream_rows(file.source):
-        if not places:
-            places = {role: names.index(column) for role, column in wanted.select(names, file.uri).items()}
+    positions: dict[str, int] = {}
+    for names, records in database.stream_rows(file.source):
+        if not positions:
+            positions = {role: names.index(column) for role, column in wanted.select(names, file.uri).items()}
         batch = []
-        for record in part:
-            values = {role: record[place] for role, place in places.items()}
+        for record in records:
+            values = {role: record[position] for role, position in positions.items()}
             digest.add(tuple(values.values()))
-            batch.append(row(digest.rows, values))
+            batch.append(RawRow.from_values(digest.rows, values))
         if batch:
             yield batch
     file.seen.update(rows=digest.rows, sha256=digest.hexdigest())

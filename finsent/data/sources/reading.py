@@ -1,9 +1,9 @@
-"""From sources to rows that are readable and rows that are not. Nothing is written to a table here."""
+"""Reads sources through row validation: into staging for an ingestion, or into memory as a labelled file to evaluate."""
 
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final
@@ -12,9 +12,9 @@ import numpy as np
 
 from finsent.config import Config, DataConfig, Source
 from finsent.data.dataset import Split
-from finsent.data.sources.formats import read_rows
-from finsent.data.sources.records import QuarantinedRow, Row
-from finsent.data.sources.resolve import RawRow, RequestedColumns, SourceFile, fingerprint_file, labelled_columns, resolve
+from finsent.data.sources.formats import fingerprint_file, read_rows
+from finsent.data.sources.records import QuarantinedRow, RawRow, RequestedColumns, Row, SourceFile, labelled_columns
+from finsent.data.sources.resolve import resolve
 from finsent.data.spool import Spool
 from finsent.data.validation.label_check import PolarityStats, check_label_polarity, format_label_mismatch
 from finsent.data.validation.language import check_language
@@ -23,12 +23,13 @@ from finsent.data.validation.row_validation import (
     check_label,
     check_text,
     check_time,
+    escape_invalid,
     label_key,
     parse_label,
     quoted,
     shorten,
 )
-from finsent.data.validation.schema_drift import SourceSchema, compare_schemas, format_drift, schema_to_dict, source_schema
+from finsent.data.validation.schema_drift import SourceSchema, compare_schemas, format_drift, source_schema
 from finsent.data.validation.text_cleaning import mask_handles, mask_raw_handles, repair_mojibake
 from finsent.errors import InputError, Refused
 from finsent.labels import LABEL2ID
@@ -39,26 +40,27 @@ _log = logging.getLogger(__name__)
 
 _MAX_QUARANTINED_CHARS: Final = 2000
 _MIN_LABEL_SHARE: Final = 0.005
+"""Share of a source's rows from which an unknown label value belongs to its schema; a rarer one is a fault of its rows."""
 
 
 @dataclass(frozen=True)
 class ReadSummary:
-    """What some sources held, besides the rows."""
+    """Counts and records of what some sources held; the rows themselves are staged."""
 
-    read: Counter[str]
-    """Rows read of each source."""
-    rejected: Counter[str]
-    """Rows of each source that cannot be used."""
-    reasons: Counter[str]
-    """Those by reason."""
-    flags: Counter[str]
-    """Readable rows by what was noticed about them."""
-    inputs: list[dict[str, str | int]]
-    """What was read: address, size and hash of each file."""
-    schemas: dict[str, dict[str, Any]]
-    """Columns and label values of each source, see `finsent.data.validation.schema_drift`."""
-    unknown: dict[str, dict[str, int]]
-    """Rows of each source by label value that is not understood, the most frequent first."""
+    read: Counter[str] = field(default_factory=Counter)
+    """Rows read, by source."""
+    rejected: Counter[str] = field(default_factory=Counter)
+    """Invalid rows, by source."""
+    reasons: Counter[str] = field(default_factory=Counter)
+    """Invalid rows, by reason."""
+    flags: Counter[str] = field(default_factory=Counter)
+    """Valid rows, by flag."""
+    inputs: list[dict[str, str | int]] = field(default_factory=list)
+    """Address, size and hash of each file, see `formats.fingerprint_file`."""
+    schemas: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """`SourceSchema` of each source, as a dictionary."""
+    unknown_labels: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Rows by label value that has no class, the most frequent first; by source."""
 
 
 def stage_sources(
@@ -68,66 +70,58 @@ def stage_sources(
     spool: Spool,
     schemas: Mapping[str, SourceSchema] = MappingProxyType({}),
 ) -> ReadSummary:
-    """Read every source to its end.
+    """Read every source to its end. Writes to no table.
 
     Args:
         sources: What to read.
-        config: What is asked of a row.
-        now: Our clock.
-        spool: Takes the rows.
-        schemas: What each source looked like when it was read before, by its name.
+        config: Rules for rows and sources.
+        now: Current time.
+        spool: Receives the rows.
+        schemas: Schema of each source when it was last read, by its name.
 
     Raises:
         InputError: a file, a column or all labels of a source are wrong.
-        Refused: a source is not what it was, or its labels look mapped wrongly.
+        Refused: a source's schema drifted, or its labels look mapped wrongly.
     """
-    reading = ReadSummary(Counter(), Counter(), Counter(), Counter(), [], {}, {})
-    resolved = [[(source, file) for file in resolve(source)] for source in sources]
-    last = {file.name: number for number, files in enumerate(resolved) for _, file in files}
-    met: dict[str, _SourceStats] = {}
-    for place, files in enumerate(resolved):
+    summary = ReadSummary()
+    resolved = [resolve(source) for source in sources]
+    last_index = {file.name: index for index, files in enumerate(resolved) for file in files}
+    stats: dict[str, _SourceStats] = {}
+    for index, (source, files) in enumerate(zip(sources, resolved, strict=True)):
         polarity, labels = PolarityStats(), Counter[str]()
-        for source, file in files:
-            found = met.setdefault(file.name, _SourceStats(file))
-            wanted, seen = replace(labelled_columns(source), seen_columns=found.columns), Counter[str]()
+        for file in files:
+            found = stats.setdefault(file.name, _SourceStats(file))
+            wanted, seen = replace(labelled_columns(file.source), seen_columns=found.columns), Counter[str]()
             try:
-                for number, good, bad in track(
-                    read_validated(file, source, config, now, seen, wanted), description=file.label, unit="batch"
-                ):
-                    spool.add(good, bad, len(reading.inputs))
+                batches = read_validated(file, config, now, seen, wanted)
+                for n, good, bad in track(batches, description=file.label, unit="batch"):
+                    spool.add(good, bad, len(summary.inputs))
                     polarity.add((row.label, row.text) for row in good)
-                    reading.read[file.name] += number
-                    reading.rejected[file.name] += len(bad)
-                    reading.reasons.update(row.reason for row in bad)
-                    reading.flags.update(row.flags for row in good if row.flags is not None)
+                    summary.read[file.name] += n
+                    summary.rejected[file.name] += len(bad)
+                    summary.reasons.update(row.reason for row in bad)
+                    summary.flags.update(row.flags for row in good if row.flags is not None)
             except InputError as error:
-                found.add(source, wanted, seen)
-                # a column that is missing may be one that was renamed: then what changed says more
+                found.add(file.source, wanted, seen)
+                # a missing column may have been renamed: then the schema drift is the better message
                 if config.check_schema and file.name in schemas and found.columns:
-                    _check_schema_drift(schemas[file.name], _observed_schema(found, schemas.get(file.name)), file, error)
+                    _check_schema_drift(schemas[file.name], found.schema(schemas[file.name]), file, error)
                 raise
-            found.add(source, wanted, seen)
+            found.add(file.source, wanted, seen)
             labels.update(seen)
-            reading.inputs.append(fingerprint_file(file))
-        source, file = files[0]
+            summary.inputs.append(fingerprint_file(file))
         check_labels(source, labels)
-        for name in dict.fromkeys(file.name for _, file in files):
-            if last[name] != place:
-                continue  # another source of that name follows: they are one
-            schema = _observed_schema(met[name], schemas.get(name))
-            reading.schemas[name] = schema_to_dict(schema)
-            odd = ((value, n) for value, n in met[name].seen.most_common() if value and value not in met[name].meanings)
-            reading.unknown[name] = dict(odd)
-            if config.check_schema and name in schemas:
-                _check_schema_drift(schemas[name], schema, met[name].file)
-        if config.check_labels and (implausible := check_label_polarity(polarity, source.labels)):
-            raise Refused(format_label_mismatch(implausible, file.name))
-    return reading
+        for name in dict.fromkeys(file.name for file in files):
+            if last_index[name] == index:  # else a later source has the same name: they count as one
+                _record_schema(stats[name], schemas.get(name), summary, check=config.check_schema)
+        if config.check_labels and (mismatch := check_label_polarity(polarity, source.labels)):
+            raise Refused(format_label_mismatch(mismatch, files[0].name))
+    return summary
 
 
 @dataclass
 class _SourceStats:
-    """What was met under one name: that of a file, or the one given to several."""
+    """Columns and labels found under one source name, over all its files."""
 
     file: SourceFile
     """The first of them."""
@@ -135,48 +129,54 @@ class _SourceStats:
     roles: dict[str, str] = field(default_factory=dict)
     seen: Counter[str] = field(default_factory=Counter)
     """Rows by label value."""
-    meanings: dict[str, str] = field(default_factory=dict)
-    """Label value to the class that it is read as: those that came, and those of the source's mapping."""
+    label_mapping: dict[str, str] = field(default_factory=dict)
+    """Label value to its class: values that occurred, and those of the source's mapping."""
 
     def add(self, source: Source, wanted: RequestedColumns, seen: Counter[str]) -> None:
-        """Take in what a file had."""
+        """Add what a file had."""
         self.seen += seen
-        self.roles |= {
-            role: column for role, column in (wanted.required | wanted.optional).items() if column in wanted.seen_columns
-        }
-        self.meanings |= source.labels or {}
-        self.meanings |= {value: label for value in seen if (label := parse_label(value, source.labels)) is not None}
+        columns = wanted.required | wanted.optional
+        self.roles |= {role: column for role, column in columns.items() if column in wanted.seen_columns}
+        self.label_mapping |= source.labels or {}
+        self.label_mapping |= {value: label for value in seen if (label := parse_label(value, source.labels)) is not None}
+
+    def schema(self, before: SourceSchema | None) -> SourceSchema:
+        """The source's schema, to be stored and compared with the one `before`.
+
+        Of unknown label values it has those that were stored before or are at least `_MIN_LABEL_SHARE` of the rows; rarer ones
+        end in the quarantine, and are still new when more of them come. Mappings of values absent this time are kept.
+        """
+        stored = {} if before is None else before.label_mapping
+        known = self.label_mapping.keys() | stored.keys() | set(() if before is None else before.labels)
+        least = _MIN_LABEL_SHARE * self.seen.total()
+        values = [value for value, n in self.seen.items() if value in known or n >= least]
+        absent = {value: label for value, label in stored.items() if value not in self.seen}
+        return source_schema(self.file.name, self.columns, values, self.roles, absent | self.label_mapping)
 
 
-def _observed_schema(met: _SourceStats, before: SourceSchema | None) -> SourceSchema:
-    """What is remembered of a source, and compared with what was.
-
-    Of label values that are not understood those alone that were remembered before or are `_RARE` or more of the rows: a rarer
-    one is a row's fault, ends in the quarantine, and is no known one when more of it come. Of meanings those from before too.
-    """
-    known = frozenset[str]() if before is None else frozenset(before.labels) | before.meanings.keys()
-    rows = met.seen.total()
-    values = [value for value, n in met.seen.items() if value in met.meanings or value in known or n >= _MIN_LABEL_SHARE * rows]
-    kept = {} if before is None else {value: label for value, label in before.meanings.items() if value not in met.seen}
-    return source_schema(met.file.name, met.columns, values, met.roles, kept | met.meanings)
+def _record_schema(found: _SourceStats, before: SourceSchema | None, summary: ReadSummary, *, check: bool) -> None:
+    schema = found.schema(before)
+    summary.schemas[schema.name] = asdict(schema)
+    unknown = {value: n for value, n in found.seen.most_common() if value and value not in found.label_mapping}
+    summary.unknown_labels[schema.name] = unknown
+    if check and before is not None:
+        _check_schema_drift(before, schema, found.file)
 
 
 def _check_schema_drift(before: SourceSchema, now: SourceSchema, file: SourceFile, error: InputError | None = None) -> None:
-    """Stop when the source lost a column, or has a label without a meaning, or with another one than before; tell other changes.
+    """Refuse a source that lost a column or has a label that is unmapped or remapped; log other changes.
 
-    A key that does not come again in JSON lines is no column lost, unless it was read. Nor is a column whose place another
-    takes that was named for it: that is what this message asks for.
+    Not lost: a column that another one was configured to replace, which is the remedy that the message names; and in JSON
+    Lines a key that is absent, unless it was read.
     """
     drift = compare_schemas(before, now)
     if drift is None:
         return
     replaced = {before.roles.get(role) for role, column in now.roles.items() if before.roles.get(role) != column}
-    gone = tuple(
-        column
-        for column in drift.removed
-        if column not in replaced and (file.format != "jsonl" or column in before.roles.values())
-    )
-    drift = replace(drift, removed=gone, new_labels=tuple(label for label in drift.new_labels if label not in now.meanings))
+    required = before.columns if file.format != "jsonl" else tuple(before.roles.values())
+    removed = tuple(column for column in drift.removed if column not in replaced and column in required)
+    new_labels = tuple(label for label in drift.new_labels if label not in now.label_mapping)
+    drift = replace(drift, removed=removed, new_labels=new_labels)
     if drift.blocks:
         raise Refused(format_drift(drift)) from error
     if drift.added or drift.role_changes:
@@ -184,23 +184,22 @@ def _check_schema_drift(before: SourceSchema, now: SourceSchema, file: SourceFil
 
 
 def read_validated(
-    file: SourceFile, source: Source, config: DataConfig, now: datetime, seen: Counter[str], wanted: RequestedColumns
+    file: SourceFile, config: DataConfig, now: datetime, seen: Counter[str], wanted: RequestedColumns
 ) -> Iterator[tuple[int, list[Row], list[QuarantinedRow]]]:
-    """Rows of a file in batches: how many were read, those that are readable, those that are not.
+    """Rows of a file in batches: number of rows read, the valid ones, the invalid ones.
 
     Args:
-        file: A file of the source.
-        source: As configured.
-        config: What is asked of a row.
-        now: Our clock.
-        seen: Counts the label values that were met.
-        wanted: The columns that are read, see `labelled`.
+        file: A file of a source.
+        config: Rules for rows.
+        now: Current time.
+        seen: Counts the label values that occur.
+        wanted: The columns to read, see `labelled_columns`.
     """
     for batch in read_rows(file, wanted):
         seen.update(label_key(raw.label) for raw in batch if raw.fault is None)
         good, bad = [], []
         for raw in batch:
-            row = _validate(raw, file, source.labels, config, now)
+            row = _validate(raw, file, config, now)
             if isinstance(row, Rejection):
                 bad.append(quarantine_row(raw, row, file, mask=config.mask_handles))
             else:
@@ -208,19 +207,19 @@ def read_validated(
         yield len(batch), good, bad
 
 
-def _validate(
-    raw: RawRow, file: SourceFile, labels: Mapping[str, str] | None, config: DataConfig, now: datetime
-) -> Row | Rejection:
-    fields = _validate_fields(raw, labels, config, now)
+def _validate(raw: RawRow, file: SourceFile, config: DataConfig, now: datetime) -> Row | Rejection:
+    fields = _validate_fields(raw, file.source.labels, config, now)
     if isinstance(fields, Rejection):
         return fields
     text, label, created_at = fields
-    text, flag = _repair(text, config)
-    if (foreign := check_language(text, config.languages)) is not None:
+    repaired, flag = repair_mojibake(text)
+    if repaired != text and not config.repair_mojibake:
+        repaired, flag = text, "mojibake"
+    if (foreign := check_language(repaired, config.languages)) is not None:
         return foreign
     if config.mask_handles:
-        text = mask_handles(text)
-    return Row(file.name, file.label, raw.number, text, label, created_at, forms(text), flag)
+        repaired = mask_handles(repaired)
+    return Row(file.name, file.label, raw.number, repaired, label, created_at, forms(repaired), flag)
 
 
 def _validate_fields(
@@ -240,43 +239,28 @@ def _validate_fields(
     return created_at if isinstance(created_at, Rejection) else (text, label, created_at)
 
 
-def _repair(text: str, config: DataConfig) -> tuple[str, str | None]:
-    found = repair_mojibake(text)
-    if found.text != text and not config.repair_mojibake:
-        return text, "mojibake"
-    return found.text, found.flag
-
-
 def quarantine_row(raw: RawRow, why: Rejection, file: SourceFile, *, mask: bool = False) -> QuarantinedRow:
-    """A row of a file for the quarantine; its text made storable, cut where it is very long, handles masked if asked for."""
-    text, detail = storable(raw.text), why.detail
+    """A row for the quarantine: its text as valid UTF-8, truncated where it is very long; handles masked with `mask`."""
+    text, detail = "" if raw.text is None else raw.text, why.detail
+    if not isinstance(text, str):
+        try:
+            text = str(text)
+        except (ValueError, RecursionError):  # numbers of thousands of digits, endless nests
+            text = quoted(text)
+    text = shorten(escape_invalid(text), _MAX_QUARANTINED_CHARS)
     if mask:
-        # what could not be read is shown with escapes in it, and is no tweet whose identity counts
-        raw_shown = raw.fault is not None or why.reason in ("bad encoding", "not a string")
-        text, detail = (mask_raw_handles if raw_shown else mask_handles)(text), mask_raw_handles(detail)
+        # an unreadable text is shown with escapes in it, and has no identity to preserve
+        is_raw = raw.fault is not None or why.reason in ("bad encoding", "not a string")
+        text, detail = (mask_raw_handles if is_raw else mask_handles)(text), mask_raw_handles(detail)
     return QuarantinedRow(file.name, file.label, raw.number, text, why.reason, detail)
 
 
-def storable(value: Any) -> str:
-    """Whatever stood where the text should be, as text that a table can hold."""
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        try:
-            written = str(value)
-        except (ValueError, RecursionError):  # numbers of thousands of digits, endless nests
-            written = quoted(value)
-        return shorten(written.encode("utf-8", "backslashreplace").decode(), _MAX_QUARANTINED_CHARS)
-    try:
-        raw = value.encode("utf-8", "surrogateescape")  # back to the bytes that the file has
-    except UnicodeEncodeError:
-        raw = value.encode("utf-8", "backslashreplace")
-    readable = raw.decode("utf-8", "backslashreplace")
-    return shorten(readable, _MAX_QUARANTINED_CHARS)
-
-
 def check_labels(source: Source, seen: Counter[str]) -> None:
-    """A source of which no label at all is understood is a wrong setting, not a heap of bad rows."""
+    """Check that the source has at least one label that is understood; none at all means a wrong column or mapping.
+
+    Raises:
+        InputError: no label is understood.
+    """
     if not seen or any(parse_label(value, source.labels) for value in seen):
         return
     values = ", ".join(f"{shorten(value)!r} ({count} rows)" for value, count in seen.most_common(10))
@@ -289,18 +273,18 @@ def check_labels(source: Source, seen: Counter[str]) -> None:
 
 
 def load_labelled_file(config: Config, source: Source) -> tuple[Split, dict[str, int]]:
-    """Readable rows of a labelled source, every one kept, and how many were not readable, by reason.
+    """All valid rows of a labelled source, to evaluate a model on, and the number of invalid ones by reason.
 
-    Texts that differ only in URLs, handles or case share a group.
+    Texts that differ only in URLs, handles or case share a group. Nothing is stored.
 
     Raises:
-        InputError: the file, a column or all labels are wrong, or no row is readable.
+        InputError: the file, a column or all labels are wrong, or no row is valid.
     """
     now, seen = datetime.now(UTC), Counter[str]()
     wanted = labelled_columns(source)
     rows, skipped = [], Counter[str]()
     for file in resolve(source):
-        for _, good, bad in read_validated(file, source, config.data, now, seen, wanted):
+        for _, good, bad in read_validated(file, config.data, now, seen, wanted):
             rows += good
             skipped.update(row.reason for row in bad)
     check_labels(source, seen)

@@ -1,15 +1,138 @@
-"""A row on its way from a source into a table: readable, or quarantined."""
+"""Record types of reading: source files, requested columns, and rows as read, as validated and as quarantined."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import PurePath
+from typing import Final, Self
 
-from finsent.data.validation.row_validation import Reason
+from finsent.config import Source
+from finsent.data.validation.did_you_mean import did_you_mean, format_names
+from finsent.data.validation.row_validation import Reason, Rejection, shorten
+from finsent.errors import InputError
 from finsent.text import Forms
+
+FORMATS: Final = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+"""File suffix to format."""
+COMPRESSIONS: Final = {".gz": "gzip", ".zst": "zstd"}
+"""Suffix after the format's to compression."""
+
+_ROLES: Final = {"text": "tweet", "label": "label", "created_at": "time of writing", "id": "id"}
+_MAX_NESTING: Final = 20
+
+
+def format_suffix(path: str | PurePath) -> str:
+    """The suffix in lower case that tells a file's format: the last one, or the one before .gz or .zst."""
+    suffixes = [suffix.lower() for suffix in PurePath(path).suffixes]
+    if suffixes and suffixes[-1] in COMPRESSIONS:
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file of a source, one split of a Hub dataset, or a database query."""
+
+    name: str
+    """Name of the source in reports and in the column `source`."""
+    label: str
+    """Name in the quarantine; includes the file's name where a source has several files."""
+    uri: str
+    """Path, `s3://bucket/key`, `hf://owner/name`, or a database URL with its password masked."""
+    format: str
+    """csv, tsv, jsonl, parquet, hub or sql."""
+    source: Source
+    """The source as configured; of a Hub dataset with its revision pinned."""
+    compression: str | None = None
+    """gzip, zstd or None."""
+    seen: dict[str, str | int] = field(default_factory=dict, compare=False, repr=False)
+    """Size, hash and encoding, filled in when the file has been read to its end; for `formats.fingerprint_file`."""
+
+
+@dataclass(frozen=True)
+class RequestedColumns:
+    """Columns to read: role (`text`, `label`, `created_at`, `id`) to its column in the source."""
+
+    required: dict[str, str]
+    """Missing ones are an error."""
+    optional: dict[str, str] = field(default_factory=dict)
+    """Read where the source has them."""
+    seen_columns: list[str] = field(default_factory=list, compare=False, repr=False)
+    """All columns met while reading, each once."""
+
+    def select(self, found: Sequence[str], where: str) -> dict[str, str]:
+        """Role to column, of the columns `found` in the file `where`.
+
+        Raises:
+            InputError: a required column is missing, or a column to read occurs twice.
+        """
+        self.seen_columns.extend(column for column in dict.fromkeys(found) if column not in self.seen_columns)
+        for role, column in self.required.items():
+            if column not in found:
+                hint = did_you_mean(column, found)
+                if not hint and len(found) == 1 and any(mark in found[0] for mark in ";|"):
+                    hint = " Is it separated by something other than commas? Write it with commas, or with tabs as .tsv."
+                raise InputError(
+                    f"{where}: there is no column {column!r} for the {_ROLES[role]}. Columns: {format_names(found)}.{hint}"
+                )
+        selected = self.required | {role: column for role, column in self.optional.items() if column in found}
+        for column in selected.values():
+            if (count := found.count(column)) > 1:
+                raise InputError(f"{where}: the column {column!r} occurs {count} times. Rename all but one.")
+        return selected
+
+
+def labelled_columns(source: Source) -> RequestedColumns:
+    """Columns of a labelled source; `created_at` is optional, but required where the source names its column."""
+    required = {"text": source.text, "label": source.label}
+    if source.created_at is not None:
+        return RequestedColumns(required | {"created_at": source.created_at})
+    return RequestedColumns(required, {"created_at": "created_at"})
+
+
+@dataclass(frozen=True, slots=True)
+class RawRow:
+    """A row as its source has it. `number` counts data rows from 1; `fault` says why a row could not be read."""
+
+    number: int
+    text: object = None
+    label: object = None
+    created_at: object = None
+    id: object = None
+    fault: Rejection | None = None
+
+    @classmethod
+    def from_values(cls, number: int, values: Mapping[str, object]) -> Self:
+        """The row of these values by role, or its fault where one of them cannot be used."""
+        for value in values.values():
+            if value is None or type(value) is str:
+                continue
+            if (fault := value if isinstance(value, Rejection) else _nesting_fault(value)) is not None:
+                text = values.get("text")
+                return cls(number, text if isinstance(text, str) else None, fault=fault)
+        name = values.get("id")
+        if isinstance(name, str) and not name.isascii() and any("\ud800" <= character <= "\udfff" for character in name):
+            fault = Rejection("bad encoding", f"the id {shorten(ascii(name))} is not UTF-8")
+            return cls(number, values.get("text"), fault=fault)
+        return cls(number, values.get("text"), values.get("label"), values.get("created_at"), name)
+
+
+def _nesting_fault(value: object) -> Rejection | None:
+    """A fault if a list or mapping is nested too deeply for `repr`."""
+    if not isinstance(value, list | tuple | dict):
+        return None
+    level: list[object] = [value]
+    for _ in range(_MAX_NESTING):
+        children = (inner for item in level for inner in (item.values() if isinstance(item, dict) else item))  # type: ignore[attr-defined]
+        level = [inner for inner in children if isinstance(inner, list | tuple | dict)]
+        if not level:
+            return None
+    return Rejection("malformed row", f"a {type(value).__name__} nested more than {_MAX_NESTING} deep where a value should be")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A readable row. `place` names it in the quarantine, together with `number`."""
+    """A valid row. `place` and `number` locate it in its source."""
 
     source: str
     place: str
@@ -19,7 +142,7 @@ class Row:
     created_at: datetime | None
     forms: Forms
     flags: str | None = None
-    """What was noticed about the text, e.g. "mojibake repaired"."""
+    """What was noticed about the text's encoding, e.g. "mojibake repaired"."""
 
     @property
     def id(self) -> str:
@@ -29,7 +152,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class QuarantinedRow:
-    """A row that was not taken. `place` and `number` say where it stands; `source` is what reports count it under."""
+    """A row that was rejected. `place` and `number` locate it; `source` is the name that reports count it under."""
 
     source: str
     place: str
@@ -40,6 +163,6 @@ class QuarantinedRow:
     id: str | None = None
     """Identity of the text, where it could be read."""
     input: str | None = None
-    """Identity of what was read, see `finsent.data.quarantine.identify`; None where it is no file."""
+    """Identity of the file, see `finsent.data.quarantine.identify`; None where it is no file."""
     label: str | None = None
-    """The class that it was read as, where it could be used but for others."""
+    """The class that it was read as, where it is valid by itself and conflicts with other rows."""

@@ -1,11 +1,11 @@
-"""Sources that are held out by name: a name that is spelled wrongly would hold nothing out, and send its rows into training."""
+"""Checks the names of held-out sources, since a misspelled one trains on them. Apart from `splits`, which knows no files."""
 
 import logging
 from collections.abc import Iterable
 from pathlib import PurePath
 from typing import Final
 
-from finsent.data.sources.resolve import COMPRESSIONS, FORMATS
+from finsent.data.sources.records import COMPRESSIONS, FORMATS
 from finsent.data.splits import SplitRule
 from finsent.data.validation.did_you_mean import did_you_mean, format_names
 from finsent.errors import ConfigError
@@ -16,22 +16,22 @@ _ENDINGS: Final = FORMATS.keys() | COMPRESSIONS.keys()
 
 
 def check_heldout_sources(rule: SplitRule, names: Iterable[str]) -> None:
-    """Hold the names that a split by source asks for against the sources there are; other splits have none.
+    """Check the names that a split by source holds out against the sources there are; other splits name none.
 
-    A source that is still to come is nobody's mistake, so that a name without one is only warned of. It is an error where a
-    source is there whose name differs from it by case, punctuation or a file's ending alone.
+    An unknown name is only a warning, since its source may still come. It is an error where a source differs from it only by
+    case, punctuation or a file suffix.
 
     Args:
         rule: How rows are split.
         names: Sources in the data and in this ingestion.
 
     Raises:
-        ConfigError: a name is surely spelled wrongly.
+        ConfigError: a name is misspelled.
     """
     known = sorted(set(names))
     by_spelling = {_spelling_key(name): name for name in known}
-    for setting, asked in (("data.validation_sources", rule.validation_sources), ("data.test_sources", rule.test_sources)):
-        unknown = [name for name in asked if name not in known]
+    for setting, configured in (("data.validation_sources", rule.validation_sources), ("data.test_sources", rule.test_sources)):
+        unknown = [name for name in configured if name not in known]
         for name in unknown:
             if (meant := by_spelling.get(_spelling_key(name))) and meant not in (*rule.validation_sources, *rule.test_sources):
                 raise ConfigError(
@@ -41,7 +41,7 @@ def check_heldout_sources(rule: SplitRule, names: Iterable[str]) -> None:
                 )
         if unknown:
             _log.warning(
-                "%s: there is no source %s yet, so that nothing is held out by that name. Sources: %s.%s",
+                "%s: there is no source %s yet, so nothing is held out by that name. Sources: %s.%s",
                 setting,
                 format_names(unknown),
                 format_names(known),
@@ -50,7 +50,7 @@ def check_heldout_sources(rule: SplitRule, names: Iterable[str]) -> None:
 
 
 def _spelling_key(name: str) -> str:
-    """The name without case, punctuation and a file's endings."""
+    """The name in lower case without punctuation and file suffixes."""
     path = PurePath(name.strip())
     while path.suffix.lower() in _ENDINGS:
         path = path.with_suffix("")

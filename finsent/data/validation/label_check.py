@@ -1,13 +1,14 @@
-"""Do a source's labels mean what its mapping says? Rows called Bullish must speak more bullish than those called Bearish.
+"""Checks that a source's label mapping is plausible: texts labelled Bullish must read more bullish than those labelled Bearish.
 
-Datasets number their classes differently, and a mapping taken from another one turns the classes round without any error: with
-the ids of twitter-financial-news-sentiment read in the order of the reference card, every bearish tweet would be trained as
-neutral. A word list is far too coarse to label a tweet, but over hundreds of them it tells the classes apart with certainty.
+Datasets number their classes differently, and a mapping taken from another one swaps classes without any error: with the ids of
+twitter-financial-news-sentiment read in the order of the reference card, every bearish tweet would be trained as neutral. A word
+list is far too coarse to label one tweet, but over hundreds of them it separates the classes reliably.
 """
 
 import itertools
 import math
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
@@ -16,13 +17,13 @@ from typing import Final
 from finsent.labels import LABELS
 
 SIGNIFICANCE_LEVEL: Final = 0.001
-"""Level of the verdict: one-sided Welch tests of at most three pairs of classes, by Bonferroni."""
+"""Level of the check: one-sided Welch tests of at most three pairs of classes, with Bonferroni correction."""
 MIN_EFFECT: Final = 0.1
-"""Least reversal, in units of polarity (-1 to 1), that counts: right labels of eleven real sources lie 0.3 apart or more."""
+"""Smallest reversal that counts, in units of polarity (-1 to 1): correct labels of eleven real sources are 0.3 apart or more."""
 MIN_ROWS: Final = 30
-"""Rows of a class under which nothing is said of it."""
+"""A class with fewer rows is not checked."""
 MAX_SAMPLED_ROWS: Final = 6000
-"""Rows of a class that are looked at, spread evenly over all of it."""
+"""Rows sampled of a class, spread evenly over all of it."""
 
 _BULLISH: Final = """
     buy buying bought long longs call calls bull bulls bullish moon mooning rocket breakout squeeze rip ripping ath hodl hold
@@ -44,11 +45,11 @@ _BEARISH: Final = """
     📉 🐻 🔻 🩸 💩 🔴 👎
 """
 _WORD_POLARITY: Final = dict.fromkeys(_BULLISH.split(), 1) | dict.fromkeys(_BEARISH.split(), -1)
-_WORD: Final = re.compile(r"\$?[a-z]+|[^\x00-\x7f]")  # $MOON is a name
+_WORD: Final = re.compile(r"\$?[a-z]+|[^\x00-\x7f]")  # $MOON is a name, not the word
 
 _CLASS_ORDER: Final = ("Bullish", "Neutral", "Bearish")
 _TYPICAL_POLARITY: Final = {"Bullish": 0.45, "Neutral": 0.1, "Bearish": -0.25}
-"""Mean polarity as right labels of real sources have it, roughly; only a suggestion depends on it."""
+"""Approximate mean polarity of correctly labelled real sources; only the suggested mapping depends on it."""
 
 
 def polarity(text: str) -> float:
@@ -59,7 +60,7 @@ def polarity(text: str) -> float:
 
 @dataclass(slots=True)
 class _ClassSample:
-    """Polarity of every `stride`-th row of a class; repeats of a text count once, or a busy bot would decide."""
+    """Polarity of every `stride`-th row of a class; a repeated text counts once, so that a busy bot has no extra weight."""
 
     stride: int = 1
     rows: int = 0
@@ -78,16 +79,14 @@ class _ClassSample:
 
 @dataclass(slots=True)
 class PolarityStats:
-    """What a source's classes speak like, gathered batch by batch."""
+    """Polarity by class of a source, gathered batch by batch."""
 
-    samples: dict[str, _ClassSample] = field(default_factory=dict)
+    samples: defaultdict[str, _ClassSample] = field(default_factory=lambda: defaultdict(_ClassSample))
 
     def add(self, rows: Iterable[tuple[str, str]]) -> None:
-        """Take in (class name, text) pairs: what the labels were understood as, not the source's own values."""
+        """Add (class name, text) pairs; the class is the one after mapping, not the source's own value."""
         for label, text in rows:
-            if (sample := self.samples.get(label)) is None:
-                sample = self.samples[label] = _ClassSample()
-            sample.add(text)
+            self.samples[label].add(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,80 +103,81 @@ class LabelMismatch:
     """Labels that look mapped wrongly."""
 
     means: Mapping[str, PolarityMean]
-    """Of each class that was there."""
+    """By class."""
     reversed: tuple[tuple[str, str], ...]
-    """Pairs of classes in the wrong order: the first should speak more bullish, and speaks more bearish."""
-    fits: Mapping[str, str]
-    """Class as labelled to the class that it speaks like."""
+    """Pairs of classes in the wrong order: the first should have the higher polarity, and has the lower one."""
+    suggested: Mapping[str, str]
+    """Class as labelled to the class whose polarity it has."""
     mapping: Mapping[str, str] | None
-    """The same in the source's own values, where it came with a mapping."""
+    """The same by the source's own values, where it came with a mapping."""
 
 
 def mean_polarity(gathered: PolarityStats) -> dict[str, PolarityMean]:
-    """Mean polarity of each class, most bullish name first."""
-    return {label: _mean(gathered.samples[label].values) for label in _CLASS_ORDER if label in gathered.samples}
+    """Mean polarity of each class, from Bullish to Bearish."""
+    found = {}
+    for label in _CLASS_ORDER:
+        if label in gathered.samples:
+            values = gathered.samples[label].values
+            rows = len(values)
+            mean = math.fsum(values) / rows
+            variance = math.fsum((value - mean) ** 2 for value in values) / max(rows - 1, 1)
+            found[label] = PolarityMean(rows, mean, math.sqrt(variance / rows))
+    return found
 
 
 def check_label_polarity(gathered: PolarityStats, labels: Mapping[str, str] | None = None) -> LabelMismatch | None:
-    """What is implausible about a source's labels, or None: in order, not reversed with certainty, or too few rows to tell.
+    """What is implausible about a source's labels; None if the classes are in order, not significantly reversed, or too small.
 
     `labels` is the source's mapping of values to class names, for a suggestion in its own values. A pair of classes is reversed
-    when a one-sided Welch test says so at `LEVEL` / 3 and the difference is `EFFECT` or more. A source of two classes of which
-    one goes by the wrong name while the order holds (bearish tweets called Neutral) is not told.
+    if a one-sided Welch test rejects at `SIGNIFICANCE_LEVEL` / 3 and the difference is `MIN_EFFECT` or more. Not detected: two
+    classes of which one has the wrong name while the order holds (bearish tweets labelled Neutral).
     """
-    everything = mean_polarity(gathered)
-    found = {label: mean for label, mean in everything.items() if mean.rows >= MIN_ROWS}
+    means = mean_polarity(gathered)
+    large = {label: mean for label, mean in means.items() if mean.rows >= MIN_ROWS}
     critical = NormalDist().inv_cdf(1 - SIGNIFICANCE_LEVEL / 3)
-    turned = tuple(
+    reversed_pairs = tuple(
         (upper, lower)
-        for upper, lower in itertools.combinations(found, 2)
-        if found[lower].value - found[upper].value
-        >= max(MIN_EFFECT, critical * math.hypot(found[upper].error, found[lower].error))
+        for upper, lower in itertools.combinations(large, 2)
+        if large[lower].value - large[upper].value
+        >= max(MIN_EFFECT, critical * math.hypot(large[upper].error, large[lower].error))
     )
-    if not turned:
+    if not reversed_pairs:
         return None
-    fits = _best_assignment(list(everything), found)
-    mapping = {value: fits.get(label, label) for value, label in labels.items()} if labels else None
-    return LabelMismatch(everything, turned, fits, mapping)
+    suggested = _best_assignment(list(means), large)
+    mapping = {value: suggested.get(label, label) for value, label in labels.items()} if labels else None
+    return LabelMismatch(means, reversed_pairs, suggested, mapping)
 
 
-def format_label_mismatch(what: LabelMismatch, source: str) -> str:
-    """The error that a person reads: what was found, what would fit, what to do."""
-    spoken = ", ".join(
+def format_label_mismatch(mismatch: LabelMismatch, source: str) -> str:
+    """The error message: what was found, which mapping would fit, what to do."""
+    means = ", ".join(
         f"{label} {mean.value:+.2f} [{mean.value - 1.96 * mean.error:+.2f}, {mean.value + 1.96 * mean.error:+.2f}] "
         f"({mean.rows} rows)"
-        for label, mean in what.means.items()
+        for label, mean in mismatch.means.items()
     )
-    pairs = " and ".join(f"{lower} rows speak more bullish than {upper} ones" for upper, lower in what.reversed)
-    if what.mapping:
-        advice = "--label-map '" + ",".join(f"{value}={label}" for value, label in what.mapping.items()) + "' would fit"
+    pairs = " and ".join(f"{lower} rows read more bullish than {upper} ones" for upper, lower in mismatch.reversed)
+    if mismatch.mapping:
+        advice = "--label-map '" + ",".join(f"{value}={label}" for value, label in mismatch.mapping.items()) + "' would fit"
     else:
-        advice = "By their words, " + ", ".join(f"{label} is {other}" for label, other in what.fits.items() if label != other)
+        swaps = (f"{label} is {other}" for label, other in mismatch.suggested.items() if label != other)
+        advice = "By their words, " + ", ".join(swaps)
     return (
         f"source {source!r}: its labels look mapped wrongly, for {pairs}. Mean polarity of the words, "
-        f"-1 bearish to +1 bullish, with 95 % intervals: {spoken}. {advice}. "
-        "Look at the source's description; if its labels are right as they are, accept them with --set data.check_labels=false."
+        f"-1 bearish to +1 bullish, with 95 % intervals: {means}. {advice}. "
+        "Check the source's description; if its labels are right as they are, accept them with --set data.check_labels=false."
     )
 
 
-def _mean(values: list[float]) -> PolarityMean:
-    rows = len(values)
-    mean = math.fsum(values) / rows
-    variance = math.fsum((value - mean) ** 2 for value in values) / max(rows - 1, 1)
-    return PolarityMean(rows, mean, math.sqrt(variance / rows))
-
-
-def _best_assignment(present: Sequence[str], found: Mapping[str, PolarityMean]) -> dict[str, str]:
-    """Each class present by the name whose typical mean it lies nearest to, all in all; of three classes that is their order.
+def _best_assignment(present: Sequence[str], means: Mapping[str, PolarityMean]) -> dict[str, str]:
+    """Each class to the name with the nearest typical mean, by least squares over all; of three classes that is their order.
 
     A class of too few rows gets the name that is left over.
     """
 
-    def distance(naming: tuple[str, ...]) -> float:
-        return sum((mean.value - _TYPICAL_POLARITY[name]) ** 2 for mean, name in zip(found.values(), naming, strict=True))
+    def squared_error(naming: tuple[str, ...]) -> float:
+        return sum((mean.value - _TYPICAL_POLARITY[name]) ** 2 for mean, name in zip(means.values(), naming, strict=True))
 
-    namings: list[tuple[str, ...]] = list(itertools.permutations(LABELS, len(found)))
-    nearest = min(namings, key=distance)
-    fits = dict(zip(found, nearest, strict=True))
-    left = [label for label in LABELS if label not in fits.values()]
-    return fits | dict(zip((label for label in present if label not in fits), left, strict=False))
+    best: tuple[str, ...] = min(itertools.permutations(LABELS, len(means)), key=squared_error)
+    assigned = dict(zip(means, best, strict=True))
+    unused = [label for label in LABELS if label not in assigned.values()]
+    return assigned | dict(zip((label for label in present if label not in assigned), unused, strict=False))

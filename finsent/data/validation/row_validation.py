@@ -1,4 +1,4 @@
-"""The row contract: every row read is either good or quarantined with a reason. Pure: no file, no clock of its own."""
+"""Validates the fields of a row; an invalid one is quarantined with a reason. Pure: the caller passes the clock."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ Reason = Literal[
     "bridges splits",
     "id reused",
 ]
-"""Why a row can be quarantined; the last three are found by comparing rows, all others in the row itself."""
+"""Why a row can be quarantined; the last three come from comparing rows, all others from the row alone."""
 
 CONFLICT: Final[Reason] = "contradictory label"
 
 CLOCK_SKEW: Final = timedelta(days=1)
-"""How far ahead of our clock a tweet may be: clocks and time zones of sources are not exact."""
+"""How far ahead of our clock a tweet may be: clocks and time zones of sources are inexact."""
 
 _NAMES: Final = {label.casefold(): label for label in LABELS}
 _TWITTER_TIME: Final = "%a %b %d %H:%M:%S %z %Y"
@@ -51,7 +51,7 @@ def check_text(value: object, max_characters: int) -> str | Rejection:
     if not isinstance(value, str):
         return Rejection("not a string", f"{type(value).__name__}: {quoted(value)}")
     if len(value) > max_characters:
-        return Rejection("too long", f"{len(value)} characters, at most {max_characters} are taken (data.max_characters)")
+        return Rejection("too long", f"{len(value)} characters, at most {max_characters} are accepted (data.max_characters)")
     if not value.isascii():
         try:
             value.encode()
@@ -63,10 +63,10 @@ def check_text(value: object, max_characters: int) -> str | Rejection:
 
 
 def parse_label(value: object, mapping: Mapping[str, str] | None) -> str | None:
-    """Class name that a source's label value stands for, or None.
+    """Class name of a source's label value, or None.
 
-    A mapping's keys come first; class names are understood in any case, with a mapping too. A number is never guessed,
-    since datasets disagree on the order.
+    The mapping's keys take precedence; class names are accepted in any letter case, with a mapping too. A number without a
+    mapping is never guessed, since datasets disagree on the order.
     """
     key = label_key(value)
     return (mapping or {}).get(key) or _NAMES.get(key.casefold())
@@ -95,46 +95,38 @@ def check_time(value: object, now: datetime) -> datetime | Rejection | None:
     """The time of a row in UTC, None when it has none, or what is wrong with it. Times without a zone are taken as UTC."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
-    moment = _parse_time(value)
-    if moment is None:
+    parsed = _parse_time(value)
+    if parsed is None:
         return Rejection("unreadable date", f"{quoted(value)}; understood: ISO 8601, Twitter's form, seconds since 1970")
-    if moment > now + CLOCK_SKEW:
-        return Rejection("future date", f"{moment.isoformat()} is after {now.isoformat(timespec='seconds')}")
-    return moment
+    if parsed > now + CLOCK_SKEW:
+        return Rejection("future date", f"{parsed.isoformat()} is after {now.isoformat(timespec='seconds')}")
+    return parsed
 
 
 def _parse_time(value: object) -> datetime | None:
     try:
-        if isinstance(value, datetime):
-            moment = value
-        elif isinstance(value, date):
-            moment = datetime.combine(value, time())
+        if isinstance(value, str):
+            text = value.strip()
+            if text.replace(".", "", 1).isdigit() and len(text) > 8:
+                value = float(text)
+            else:
+                try:
+                    value = datetime.fromisoformat(text)
+                except ValueError:
+                    value = datetime.strptime(text, _TWITTER_TIME)  # noqa: DTZ007 - the format has %z
+        if isinstance(value, date) and not isinstance(value, datetime):
+            value = datetime.combine(value, time())
         elif isinstance(value, int | float) and not isinstance(value, bool):
-            moment = datetime.fromtimestamp(value / 1000 if abs(value) > _MILLISECONDS_FROM else value, UTC)
-        elif isinstance(value, str):
-            return _parse_time_text(value.strip())
-        else:
+            value = datetime.fromtimestamp(value / 1000 if abs(value) > _MILLISECONDS_FROM else value, UTC)
+        if not isinstance(value, datetime):
             return None
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    except (ValueError, OverflowError, OSError):  # out of the calendar's range
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    except (ValueError, OverflowError, OSError):  # not a time, or outside the calendar's range
         return None
 
 
-def _parse_time_text(value: str) -> datetime | None:
-    try:
-        if value.replace(".", "", 1).isdigit() and len(value) > 8:
-            return _parse_time(float(value))
-        moment = datetime.fromisoformat(value)
-    except ValueError:
-        try:
-            moment = datetime.strptime(value, _TWITTER_TIME)  # noqa: DTZ007 - the form has %z
-        except ValueError:
-            return None
-    return _parse_time(moment)
-
-
 def quoted(value: object) -> str:
-    """A value as a message shows it, shortened; numbers of thousands of digits and endless nests by their type alone."""
+    """A value for a message, shortened; numbers of thousands of digits and endless nests by their type alone."""
     try:
         return shorten(repr(value))
     except (ValueError, RecursionError):  # Python's own limits, both within reach of a JSON file
@@ -142,5 +134,14 @@ def quoted(value: object) -> str:
 
 
 def shorten(text: str, length: int = 80) -> str:
-    """At most `length` characters, the cut marked."""
+    """The text cut to at most `length` characters, with an ellipsis."""
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def escape_invalid(text: str) -> str:
+    """The text as valid UTF-8, with backslash escapes for invalid bytes (decoded with `surrogateescape`) and lone surrogates."""
+    try:
+        raw = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raw = text.encode("utf-8", "backslashreplace")
+    return raw.decode("utf-8", "backslashreplace")

@@ -1,4 +1,4 @@
-"""Schema drift: a source that lost a column, or whose labels are new or mean something else, is looked at before it is read."""
+"""Detects schema drift: a source that lost a column, or whose label values are new or mapped to another class than before."""
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,30 +6,31 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
+from finsent.data.validation.row_validation import escape_invalid
 from finsent.errors import InputError
 
 MAX_LABELS: Final = 100
-"""Label values remembered of a source."""
+"""Label values stored of a source."""
 TRUNCATED: Final = " …"
-"""Stands after them where there are more; keys are trimmed, so that none is like it."""
+"""Stands after them where there are more; no label value equals it, since they are trimmed."""
 
 _ROLES: Final = ("text", "label", "created_at", "id")
 
 
 @dataclass(frozen=True, slots=True)
 class SourceSchema:
-    """What a source looked like when it was read."""
+    """The schema of a source when it was read; `dataclasses.asdict` gives the form that `schema_from_dict` reads."""
 
     name: str
     """Name of the source."""
     columns: tuple[str, ...]
     """All its columns, in their order."""
     labels: tuple[str, ...]
-    """Its label values as keys of a mapping (`contract.label_key`), sorted; `MORE` comes last where they are not all."""
+    """Its label values as keys of a mapping (`row_validation.label_key`), sorted; `TRUNCATED` last where there are more."""
     roles: Mapping[str, str]
-    """`text`, `label`, `created_at` and `id` to the column that holds it, so far as they are read."""
-    meanings: Mapping[str, str] = field(default_factory=dict)
-    """Label value to the class that it was read as; empty in what was stored before these were kept."""
+    """`text`, `label`, `created_at` and `id` to the column that holds it, of those that are read."""
+    label_mapping: Mapping[str, str] = field(default_factory=dict)
+    """Label value to the class that it was read as."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,23 +39,23 @@ class SchemaDrift:
 
     name: str
     removed: tuple[str, ...]
-    """Columns that were there."""
+    """Columns."""
     added: tuple[str, ...]
-    """Columns that were not."""
+    """Columns."""
     renamed: Mapping[str, str]
-    """Column that is gone to the added one that it likely is now."""
+    """Removed column to the added one that it likely became."""
     new_labels: tuple[str, ...]
-    """Label values that are not known."""
+    """Label values that were not there before."""
     missing_labels: tuple[str, ...]
-    """Label values that did not come this time."""
+    """Label values that were there before."""
     role_changes: Mapping[str, tuple[str | None, str | None]]
-    """Role to the column that held it and the one that holds it now, where they differ."""
+    """Role to its column before and now, where they differ."""
     remapped_labels: Mapping[str, tuple[str, str | None]]
-    """Label value to the class that it was read as and the one that it would be now, None where it is not understood any more."""
+    """Label value to its class before and now, where they differ; now None where no mapping covers it any more."""
 
     @property
     def blocks(self) -> bool:
-        """Whether somebody must look before rows are written: something was lost, or something has no agreed meaning."""
+        """Whether a person must decide before rows are written: something was lost, or has no agreed meaning."""
         return bool(self.removed or self.new_labels or self.remapped_labels)
 
 
@@ -63,45 +64,46 @@ def source_schema(
     columns: Sequence[str],
     labels: Iterable[str],
     roles: Mapping[str, str],
-    meanings: Mapping[str, str] = MappingProxyType({}),
+    label_mapping: Mapping[str, str] = MappingProxyType({}),
 ) -> SourceSchema:
-    """The schema of a source from what was read of it. A missing label (`""`) is a row's fault, not a value."""
-    values = sorted({_storable(label) for label in labels if label})
-    kept = (*values[:MAX_LABELS], TRUNCATED) if len(values) > MAX_LABELS else tuple(values)
-    known = {_storable(value): label for value, label in meanings.items()}
-    return SourceSchema(name, tuple(_storable(column) for column in columns), kept, dict(roles), known)
+    """The schema of a source from what was read of it. A missing label (`""`) is a fault of its row, not a value."""
+    values = sorted({escape_invalid(label) for label in labels if label})
+    stored = (*values[:MAX_LABELS], TRUNCATED) if len(values) > MAX_LABELS else tuple(values)
+    mapping = {escape_invalid(value): label for value, label in label_mapping.items()}
+    return SourceSchema(name, tuple(map(escape_invalid, columns)), stored, dict(roles), mapping)
 
 
 def compare_schemas(before: SourceSchema, now: SourceSchema) -> SchemaDrift | None:
-    """What changed, or None. Labels beyond those remembered are not compared: a value may have been among them."""
-    gone = tuple(column for column in before.columns if column not in now.columns)
+    """What changed, or None. Where label values were truncated, new ones cannot be told and are not reported."""
+    removed = tuple(column for column in before.columns if column not in now.columns)
     added = tuple(column for column in now.columns if column not in before.columns)
-    moved = {
+    role_changes = {
         role: (before.roles.get(role), now.roles.get(role)) for role in _ROLES if before.roles.get(role) != now.roles.get(role)
     }
     remapped = {
-        value: (meant, now.meanings.get(value))
-        for value, meant in before.meanings.items()
-        if (value in now.labels or value in now.meanings) and now.meanings.get(value) != meant
+        value: (label, now.label_mapping.get(value))
+        for value, label in before.label_mapping.items()
+        if (value in now.labels or value in now.label_mapping) and now.label_mapping.get(value) != label
     }
-    drift = SchemaDrift(
-        now.name, gone, added, _likely_renames(gone, added), _new_values(now, before), _new_values(before, now), moved, remapped
-    )
-    changed = gone or added or drift.new_labels or drift.missing_labels or moved or remapped
-    return drift if changed else None
+    new_labels, missing_labels = _absent_from(before, now.labels), _absent_from(now, before.labels)
+    if not (removed or added or new_labels or missing_labels or role_changes or remapped):
+        return None
+    renamed = _likely_renames(removed, added)
+    return SchemaDrift(now.name, removed, added, renamed, new_labels, missing_labels, role_changes, remapped)
 
 
 def format_drift(drift: SchemaDrift) -> str:
-    """The change as a diff that a person reads, and what to do about it."""
-    lines = [f"source {drift.name!r}: not as it was the last time."]
+    """The change as a diff for people, and what to do about it."""
+    lines = [f"source {drift.name!r}: its schema changed since it was last read."]
     if drift.removed or drift.added:
         lines.append("columns")
         lines += [f"  - {column}" for column in drift.removed]
-        was = {new: old for old, new in drift.renamed.items()}
-        lines += [f"  + {column}" + (f"    ({was[column]!r} renamed?)" if column in was else "") for column in drift.added]
+        hints = {new: f"    ({old!r} renamed?)" for old, new in drift.renamed.items()}
+        lines += [f"  + {column}{hints.get(column, '')}" for column in drift.added]
     if drift.role_changes:
         lines.append("read from")
-        lines += [f"  {role}: {_shown(old)} -> {_shown(new)}" for role, (old, new) in drift.role_changes.items()]
+        for role, pair in drift.role_changes.items():
+            lines.append(f"  {role}: " + " -> ".join("nothing" if column is None else repr(column) for column in pair))
     if drift.new_labels or drift.missing_labels:
         lines.append("label values")
         lines += [f"  - {label}    (did not come this time)" for label in drift.missing_labels]
@@ -112,75 +114,53 @@ def format_drift(drift: SchemaDrift) -> str:
     return "\n".join([*lines, _advice(drift)])
 
 
-def schema_to_dict(schema: SourceSchema) -> dict[str, Any]:
-    """The schema in plain JSON values."""
-    return {
-        "name": schema.name,
-        "columns": list(schema.columns),
-        "labels": list(schema.labels),
-        "roles": dict(schema.roles),
-        "meanings": dict(schema.meanings),
-    }
-
-
 def schema_from_dict(stored: Mapping[str, Any]) -> SourceSchema:
-    """The schema that `as_dict` stored, with or without the meanings of its labels, which came later.
+    """The schema from the dictionary that `dataclasses.asdict` made of it.
 
     Raises:
         InputError: it is not of that form.
     """
-    match {"meanings": {}, **stored}:
-        case {
-            "name": str(name),
-            "columns": [*columns],
-            "labels": [*labels],
-            "roles": Mapping() as roles,
-            "meanings": Mapping() as meanings,
-        } if all(isinstance(value, str) for value in (*columns, *labels, *roles, *roles.values(), *meanings, *meanings.values())):
-            return SourceSchema(name, tuple(columns), tuple(labels), dict(roles), dict(meanings))
-    raise InputError(
-        f"stored schema {dict(stored)!r} is not of the form name, columns, labels, roles. Read the source once with "
-        "--set data.check_schema=false: that stores it anew."
-    )
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(SourceSchema).validate_python(dict(stored))
+    except ValidationError as error:
+        raise InputError(
+            f"stored schema {dict(stored)!r} is not of the form name, columns, labels, roles. Read the source once with "
+            "--set data.check_schema=false: that stores it again."
+        ) from error
 
 
-def _likely_renames(gone: Sequence[str], added: Sequence[str]) -> dict[str, str]:
-    """Each column that is gone to the most similar added one, any only once; one lost and one added are taken for a pair."""
-    if len(gone) == len(added) == 1:
-        return {gone[0]: added[0]}
+def _likely_renames(removed: Sequence[str], added: Sequence[str]) -> dict[str, str]:
+    """Each removed column to the most similar added one, used once; a single removed and a single added one are a pair."""
+    if len(removed) == len(added) == 1:
+        return {removed[0]: added[0]}
     free = {column.casefold(): column for column in added}
     renamed = {}
-    for column in gone:
+    for column in removed:
         if close := difflib.get_close_matches(column.casefold(), list(free), n=1, cutoff=0.6):
             renamed[column] = free.pop(close[0])
     return renamed
 
 
-def _new_values(here: SourceSchema, there: SourceSchema) -> tuple[str, ...]:
-    if TRUNCATED in there.labels:
+def _absent_from(schema: SourceSchema, labels: Sequence[str]) -> tuple[str, ...]:
+    """Those of `labels` that the schema lacks; none where it was truncated and may have had them."""
+    if TRUNCATED in schema.labels:
         return ()
-    return tuple(label for label in here.labels if label != TRUNCATED and label not in there.labels)
+    return tuple(label for label in labels if label != TRUNCATED and label not in schema.labels)
 
 
 def _advice(drift: SchemaDrift) -> str:
     if not drift.blocks:
-        return "Nothing that was there is lost: reading goes on."
+        return "No column was lost and every label is known: reading continues."
     steps = []
     if drift.removed:
         steps.append("name the new columns in the source's `text`, `label` or `created_at` where those were renamed")
     if drift.new_labels:
         steps.append("say what the new values mean in the source's `labels` (--label-map)")
     if drift.remapped_labels:
-        steps.append("set its `labels` (--label-map) back, or correct the rows that were stored with the other meaning")
+        steps.append("set its `labels` (--label-map) back, or correct the rows that were stored with the other class")
     return (
-        f"Nothing was written. Look at the source, then {' and '.join(steps)}; "
+        f"Nothing was written. Check the source, then {' and '.join(steps)}; "
         "for one run, --set data.check_schema=false accepts it as it is now."
     )
-
-
-def _shown(column: str | None) -> str:
-    return "nothing" if column is None else repr(column)
-
-
-def _storable(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""Quotes in delimited text: no stray one swallows the rows after it, and fields over several lines stay whole."""
+"""Quotes in CSV and TSV: a stray one never swallows the rows after it; multi-line fields stay whole."""
 
 import csv
 import io
@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from finsent.config import Source
 from finsent.data.sources.csv_reader import MAX_RECORD_LINES, MalformedLine, parse_records
 from finsent.data.sources.formats import read_rows
-from finsent.data.sources.resolve import RawRow, labelled_columns, resolve
+from finsent.data.sources.records import RawRow, labelled_columns
+from finsent.data.sources.resolve import resolve
 from finsent.errors import InputError
 
 
@@ -61,7 +62,7 @@ def test_quoted_fields_of_a_tsv() -> None:
         ('5" pipe,"Bull\n', 3),
     ],
 )
-def test_a_quote_that_is_never_closed_refuses_the_file(tmp_path: Path, after: int, until: str, start: str, number: int) -> None:
+def test_an_unclosed_quote_rejects_the_file(tmp_path: Path, after: int, until: str, start: str, number: int) -> None:
     path = tmp_path / "a.csv"
     path.write_text("text,label\nfirst,Neutral\n" + start + "more,Neutral\n" * after)
     with pytest.raises(InputError) as raised:
@@ -71,7 +72,7 @@ def test_a_quote_that_is_never_closed_refuses_the_file(tmp_path: Path, after: in
     assert "Close the quote" in str(raised.value)
 
 
-def test_a_stray_quote_that_a_later_one_shows_costs_its_own_line_alone(tmp_path: Path) -> None:
+def test_a_stray_quote_costs_only_its_own_line(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text('text,label\n"open,Bullish\nb,Neutral\n"fine, too",Bearish\nlast,Neutral\n')
     rows = rows_of(path)
@@ -90,7 +91,7 @@ def test_fields_of_many_lines_stay_whole() -> None:
     ]  # fmt: skip
 
 
-def test_a_field_of_many_long_lines_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_field_of_many_long_lines_rejects_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("finsent.data.sources.csv_reader.MAX_LINE_CHARS", 2**20)
     line = "x" * 2**19 + "\n"
     assert len(parsed(f'text,label\n"{line}",Bullish\n')[1]) == 2

@@ -1,4 +1,4 @@
-"""Databases: SQLite and a real Postgres, read only, row by row, and never a word of the password."""
+"""Databases: SQLite and a real Postgres, streamed, read only, with the password masked."""
 
 import logging
 import os
@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from finsent.config import Source
-from finsent.data.sources.formats import read_rows
-from finsent.data.sources.resolve import RawRow, SourceFile, fingerprint_file, labelled_columns, resolve
+from finsent.data.sources.formats import fingerprint_file, read_rows
+from finsent.data.sources.records import RawRow, SourceFile, labelled_columns
+from finsent.data.sources.resolve import resolve
 from finsent.errors import InputError
 
 PASSWORD = "hunter2:/?#"
@@ -48,7 +49,7 @@ def test_a_query_is_read_row_by_row(sqlite: str) -> None:
     assert [(row.number, row.text, row.label) for row in rows] == [(n + 1, f"tweet {n} 🚀", "Bullish") for n in range(5000)]
 
 
-def test_the_fingerprint_is_that_of_query_and_rows_in_any_order(sqlite: str) -> None:
+def test_the_fingerprint_covers_query_and_rows_in_any_order(sqlite: str) -> None:
     found = []
     for order in ("ORDER BY id", "ORDER BY id DESC", "WHERE id > 0"):
         source = Source(uri=sqlite, query=f"{TWEETS} {order}")
@@ -64,7 +65,7 @@ def test_the_fingerprint_is_that_of_query_and_rows_in_any_order(sqlite: str) -> 
     assert up["query_sha256"] != down["query_sha256"]
 
 
-def test_values_of_any_type_cost_their_row_alone(tmp_path: Path) -> None:
+def test_an_invalid_value_costs_only_its_row(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "a.db") as connection:
         connection.execute("CREATE TABLE t (text, label)")
         connection.execute("INSERT INTO t VALUES (cast(x'61ff' AS TEXT), 'Bullish'), (x'00ff', 1), (NULL, NULL), (7, 0.5)")
@@ -79,10 +80,10 @@ WRONG: dict[str, tuple[str, str]] = {
     "SELECT 1; DROP TABLE tweets": ("SQLITE", "one statement at a time"),
     "SELECT body, mood AS label FROM tweets": ("SQLITE", "no column 'text' for the tweet. Columns: 'body', 'label'"),
     "SELECT body AS text, mood AS text, mood AS label FROM tweets": ("SQLITE", "the column 'text' occurs 2 times"),
-    "SELECT body AS text, mood AS label FROM tweets WHERE 0": ("SQLITE", "FROM tweets WHERE 0' has no rows. Look at its WHERE"),
+    "SELECT body AS text, mood AS label FROM tweets WHERE 0": ("SQLITE", "FROM tweets WHERE 0' has no rows. Check its WHERE"),
     "PRAGMA user_version = 5": ("SQLITE", "readonly database"),
-    "PRAGMA cache_size = 100": ("SQLITE", "gives no rows"),
-    " ": ("SQLITE", "no query says what to read"),
+    "PRAGMA cache_size = 100": ("SQLITE", "returns no rows"),
+    " ": ("SQLITE", "no query was given"),
     "SELECT 1": ("sqlite:///absent.db", "there is no database file 'absent.db'"),
     "SELECT 2": ("sqlite://", "there is no database file"),
     "SELECT 3": (f"postgresql://me:{QUOTED}@127.0.0.1:1/desk", "Connection refused"),
@@ -90,9 +91,9 @@ WRONG: dict[str, tuple[str, str]] = {
     "SELECT 5": (f"postgresql+asyncpg://me:{QUOTED}@127.0.0.1/desk", "asynchronous"),
     "SELECT 6": (f"postgres://me:{QUOTED}@127.0.0.1/desk", "Did you mean 'postgresql'?"),
     "SELECT 7": ("postgresql://me:hunt@er2@127.0.0.1/desk", "Percent-encode"),
-    "SELECT 8": (f"postgresql://me:{QUOTED}@127.0.0.1:port/desk", "is not a database's URL"),
+    "SELECT 8": (f"postgresql://me:{QUOTED}@127.0.0.1:port/desk", "is not a database URL"),
     "SELECT 9": ("postgresql://me:***@127.0.0.1/desk", "was masked"),
-    "SELECT 10": ("tweets.csv", "is no database's URL, and a query was given"),
+    "SELECT 10": ("tweets.csv", "is not a database URL, and a query was given"),
 }
 
 
@@ -111,7 +112,7 @@ def test_wrong_queries_and_addresses(sqlite: str, query: str, caplog: pytest.Log
 
 
 @pytest.mark.parametrize("query", ["ATTACH DATABASE '{}' AS other", "VACUUM INTO '{}'", "CREATE TEMP TABLE t AS SELECT 1"])
-def test_a_query_makes_no_file(sqlite: str, tmp_path: Path, query: str) -> None:
+def test_a_query_cannot_create_a_file(sqlite: str, tmp_path: Path, query: str) -> None:
     with pytest.raises(InputError, match=r"not authorized|authorization denied|readonly database"):
         rows_of(Source(uri=sqlite, query=query.format(tmp_path / "new.db")))
     assert [path.name for path in tmp_path.iterdir()] == ["desk.db"]
@@ -126,7 +127,7 @@ def test_a_query_makes_no_file(sqlite: str, tmp_path: Path, query: str) -> None:
         "postgresql://me:hunter2/@x@db/desk",
     ],
 )
-def test_a_password_is_nowhere_to_be_seen(uri: str) -> None:
+def test_the_password_is_never_shown(uri: str) -> None:
     source = Source(uri=uri, query="SELECT 1")
     shown = [repr(source), str(source.model_dump()), source.model_dump_json(), str(source.model_copy(update={"name": "a"}))]
     assert not any("hunter2" in text for text in shown)
@@ -190,7 +191,7 @@ def fill(dsn: str, process: "subprocess.Popen[bytes]") -> None:
     connection.close()
 
 
-def test_postgres_is_read_as_a_stream_and_never_written(postgres: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_postgres_is_streamed_and_read_only(postgres: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     uri = f"postgresql+psycopg2://me:{QUOTED}@{postgres}"
     query = "SELECT body AS text, mood::text AS label, posted AS created_at FROM tweets WHERE body LIKE '%100% :up%'"

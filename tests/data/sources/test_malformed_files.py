@@ -1,4 +1,4 @@
-"""Five hundred malformed files, drawn from a seed: each is refused whole, with a reason, or every row in it is accounted for."""
+"""Five hundred malformed files, drawn from a seed: each is rejected with a reason, or every row is accounted for."""
 
 import gzip
 import io
@@ -21,8 +21,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from finsent.config import Source
-from finsent.data.sources.formats import read_rows
-from finsent.data.sources.resolve import RawRow, fingerprint_file, labelled_columns, resolve
+from finsent.data.sources.formats import fingerprint_file, read_rows
+from finsent.data.sources.records import RawRow, labelled_columns
+from finsent.data.sources.resolve import resolve
 from finsent.errors import InputError
 
 SEED = 20251
@@ -304,7 +305,8 @@ import resource, sys
 import pyarrow.parquet
 from finsent.config import Source
 from finsent.data.sources.formats import read_rows
-from finsent.data.sources.resolve import labelled_columns, resolve
+from finsent.data.sources.records import labelled_columns
+from finsent.data.sources.resolve import resolve
 from finsent.errors import InputError
 source = Source(uri=sys.argv[1])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -338,7 +340,7 @@ def write_bomb(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_memory_does_not_grow_with_what_a_file_unpacks_to(tmp_path: Path, name: str) -> None:
+def test_memory_is_bounded_for_decompression_bombs(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     write_bomb(path)
     assert path.stat().st_size < 3_000_000
@@ -348,7 +350,7 @@ def test_memory_does_not_grow_with_what_a_file_unpacks_to(tmp_path: Path, name: 
     assert int(mebibytes) < 150, mebibytes
 
 
-def test_things_that_are_no_files(tmp_path: Path) -> None:
+def test_paths_that_are_not_files(tmp_path: Path) -> None:
     (tmp_path / "folder.csv").mkdir()
     (tmp_path / "gone.csv").symlink_to(tmp_path / "nowhere.csv")
     (tmp_path / "round.csv").symlink_to(tmp_path / "round.csv")
@@ -358,13 +360,13 @@ def test_things_that_are_no_files(tmp_path: Path) -> None:
     (tmp_path / "linked" / "b.csv").symlink_to("c.csv")
     for uri, message in {
         "folder.csv": "holds no file",
-        "gone.csv": "is a link to .*nowhere.csv.* not there",
-        "round.csv": "is a link to|cannot be looked at",
+        "gone.csv": "is a link to .*nowhere.csv.* does not exist",
+        "round.csv": "is a link to|cannot be accessed",
         "pipe.csv": "not a file but a device, pipe or socket",
-        "linked": "b.csv.* is a link to 'c.csv', which is not there",
-        "linked/*.csv": "b.csv.* is a link to 'c.csv', which is not there",
+        "linked": "b.csv.* is a link to 'c.csv', which does not exist",
+        "linked/*.csv": "b.csv.* is a link to 'c.csv', which does not exist",
         "a.csv/b.csv": "there is no file",
-        "x" * 300 + ".csv": "cannot be looked at: File name too long",
+        "x" * 300 + ".csv": "cannot be accessed: File name too long",
         "nul\0.csv": "there is no file",
     }.items():
         with pytest.raises(InputError, match=message):
@@ -372,7 +374,7 @@ def test_things_that_are_no_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can read as somebody else")
-def test_files_that_may_not_be_read() -> None:
+def test_files_without_read_permission() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -385,9 +387,9 @@ def test_files_that_may_not_be_read() -> None:
             for uri, message in {
                 "a.csv": "may not be read: permission denied",
                 "a.parquet": "may not be read: permission denied",
-                "closed/b.csv": "cannot be looked at: Permission denied",
-                "closed": "cannot be looked at: Permission denied",
-                "": "cannot be looked at: Permission denied .*closed",
+                "closed/b.csv": "cannot be accessed: Permission denied",
+                "closed": "cannot be accessed: Permission denied",
+                "": "cannot be accessed: Permission denied .*closed",
             }.items():
                 source = Source(uri=str(folder / uri))
                 with pytest.raises(InputError, match=message):
@@ -445,7 +447,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_environment")
-def test_some_through_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sample_through_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     codes = [through_the_command_line(file, tmp_path / str(index), capsys) for index, file in enumerate(malformed(40))]
     assert set(codes) == {0, 2}
 

@@ -19,8 +19,9 @@ import pytest
 from finsent.config import Source, load_config
 from finsent.data import tables
 from finsent.data.sources import s3
-from finsent.data.sources.formats import read_rows
-from finsent.data.sources.resolve import RawRow, fingerprint_file, labelled_columns, resolve
+from finsent.data.sources.formats import fingerprint_file, read_rows
+from finsent.data.sources.records import RawRow, labelled_columns
+from finsent.data.sources.resolve import resolve
 from finsent.errors import InputError
 from finsent.home import resolve_home
 from finsent.pipeline.ingest import ingest
@@ -168,12 +169,12 @@ def test_wrong_addresses_and_objects(uri: str, message: str) -> None:
 def test_without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    with pytest.raises(InputError, match=r"gives no access \(AWS_ACCESS_KEY_ID is not set\)"):
+    with pytest.raises(InputError, match=r"denies access \(AWS_ACCESS_KEY_ID is not set\)"):
         rows_of(Source(uri="s3://desk/day/a.csv"))
 
 
 @pytest.mark.usefixtures("store")
-def test_a_store_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_store(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{free_port()}")  # goes before AWS_ENDPOINT_URL
     started = time.monotonic()
     with pytest.raises(InputError, match=r"does not answer .*Check AWS_ENDPOINT_URL"):
@@ -182,7 +183,7 @@ def test_a_store_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_a_store_that_takes_calls_and_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_accepts_connections_and_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3, "_REQUEST_SECONDS", 1.0)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""Label plausibility: right labels pass, permuted ones are refused, few rows and faint differences say nothing."""
+"""Label plausibility: correct labels pass, permuted ones are detected, small samples and differences are ignored."""
 
 import csv
 import gzip
@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from finsent.config import DataConfig
 from finsent.data.sample import sample_sources
 from finsent.data.sources.reading import read_validated
-from finsent.data.sources.resolve import labelled_columns, resolve
+from finsent.data.sources.records import labelled_columns
+from finsent.data.sources.resolve import resolve
 from finsent.data.validation.label_check import (
     MAX_SAMPLED_ROWS,
     MIN_ROWS,
@@ -27,7 +28,7 @@ from finsent.data.validation.label_check import (
 )
 from finsent.labels import LABELS
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
+SHARED = Path(__file__).parents[4] / "shared" / "data"
 real = pytest.mark.skipif(not SHARED.is_dir(), reason="real tweets are not here")
 THREE = ("zeroshot_sent_train", "pyfin_moritz", "mattgilgo", "poojathakoor", "semeval17_microblog")
 """Real files with rows enough of all three classes."""
@@ -73,7 +74,7 @@ def test_polarity_is_bounded(text: str) -> None:
     assert -1 <= polarity(text) <= 1
 
 
-def test_a_borrowed_mapping_is_refused_and_the_right_one_named() -> None:
+def test_a_wrong_mapping_is_detected_and_the_right_one_suggested() -> None:
     ids = {label: value for value, label in TFNS.items()}
     rows = [(REFERENCE[ids[label]], text) for label, text in planted(50)]
     found = check_label_polarity(gather(rows), REFERENCE)
@@ -93,14 +94,14 @@ def test_without_a_mapping_the_classes_are_named() -> None:
     assert "Bullish is Bearish, Bearish is Bullish" in format_label_mismatch(found, "x")
 
 
-def test_few_rows_say_nothing() -> None:
+def test_too_few_rows_are_not_checked() -> None:
     swap = {"Bullish": "Bearish", "Bearish": "Bullish"}
     assert check_label_polarity(gather(planted(MIN_ROWS - 1), swap)) is None
     assert check_label_polarity(gather(planted(MIN_ROWS), swap)) is not None
     assert check_label_polarity(PolarityStats()) is None
 
 
-def test_a_faint_reversal_says_nothing() -> None:
+def test_a_small_reversal_is_not_reported() -> None:
     rows = [("Bullish", f"calls or puts {number}") for number in range(1000)]
     rows += [("Bearish", f"{'calls' if number % 20 == 0 else 'the'} {number}") for number in range(1000)]
     found = mean_polarity(gather(rows))
@@ -115,14 +116,14 @@ def test_a_text_repeated_counts_once() -> None:
 
 
 def test_a_long_source_is_sampled_evenly() -> None:
-    """Rows of the second half count as much as those of the first: half speak of calls, and then half of nothing."""
+    """Rows of the second half count as much as those of the first: half mention calls, the other half nothing."""
     rows = [("Bullish", f"{'calls' if number < 50_000 else 'nothing'} {number}") for number in range(100_000)]
     mean = mean_polarity(gather(rows))["Bullish"]
     assert MAX_SAMPLED_ROWS // 2 <= mean.rows < MAX_SAMPLED_ROWS
     assert mean.value == pytest.approx(0.5, abs=0.01)
 
 
-def test_batches_make_no_difference() -> None:
+def test_the_result_does_not_depend_on_batches() -> None:
     rows = planted(40)
     whole, by_parts = gather(rows), PolarityStats()
     for start in range(0, len(rows), 7):
@@ -134,7 +135,7 @@ def test_the_bundled_sample_passes() -> None:
     for day in (1, 2):
         for source in sample_sources(day):
             batches = (
-                read_validated(file, source, DataConfig(), datetime.now(UTC), Counter(), labelled_columns(source))
+                read_validated(file, DataConfig(), datetime.now(UTC), Counter(), labelled_columns(source))
                 for file in resolve(source)
             )
             rows = [(row.label, row.text) for batch in batches for _, good, _ in batch for row in good]
@@ -150,16 +151,16 @@ def test_right_labels_of_real_sources_pass(name: str) -> None:
 
 @real
 @pytest.mark.parametrize("name", [*THREE, *TWO])
-def test_bullish_for_bearish_is_caught_in_real_sources(name: str) -> None:
+def test_swapped_classes_are_detected_in_real_sources(name: str) -> None:
     found = check_label_polarity(gather(load(name), {"Bullish": "Bearish", "Bearish": "Bullish"}))
     assert found is not None
-    assert found.fits["Bullish"] == "Bearish"
-    assert found.fits["Bearish"] == "Bullish"
+    assert found.suggested["Bullish"] == "Bearish"
+    assert found.suggested["Bearish"] == "Bullish"
 
 
 @real
 @pytest.mark.parametrize("name", THREE)
-def test_every_wrong_order_of_three_classes_is_caught(name: str) -> None:
+def test_every_permutation_of_three_classes_is_detected(name: str) -> None:
     rows = load(name)
     for names in itertools.permutations(LABELS):
         renamed = dict(zip(LABELS, names, strict=True))
@@ -168,5 +169,5 @@ def test_every_wrong_order_of_three_classes_is_caught(name: str) -> None:
             assert found is None
         else:
             assert found is not None
-            assert {found.fits[new]: new for new in found.fits} == renamed
-            assert re.search("speak more bullish than", format_label_mismatch(found, name))
+            assert {found.suggested[new]: new for new in found.suggested} == renamed
+            assert re.search("read more bullish than", format_label_mismatch(found, name))

@@ -11,7 +11,7 @@ import pytest
 from finsent.data.validation.language import MIN_PROBABILITY, check_language, detect_language
 from finsent.errors import ConfigError
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
+SHARED = Path(__file__).parents[4] / "shared" / "data"
 FOREIGN = {
     "ja": "本日のトレードは $SOL で利確しました、明日も上昇に期待 🚀 https://t.co/x",
     "es": "@juan Las acciones de Apple subieron mucho después de los resultados del trimestre $AAPL",
@@ -35,7 +35,7 @@ ENGLISH = (
 
 
 @pytest.mark.parametrize(("language", "text"), FOREIGN.items())
-def test_foreign_tweets_are_told_and_rejected(language: str, text: str) -> None:
+def test_foreign_tweets_are_detected_and_rejected(language: str, text: str) -> None:
     assert detect_language(text) == language
     rejection = check_language(text, ("en",))
     assert rejection is not None
@@ -52,22 +52,22 @@ def test_english_is_never_rejected(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "🚀🚀🚀", "$AAPL $TSLA 12.5% 2025", "@hans https://t.co/schönes #börse", "lol", "月"])
-def test_what_cannot_be_told_is_taken(text: str) -> None:
+def test_undetected_languages_are_accepted(text: str) -> None:
     assert detect_language(text) is None
     assert check_language(text, ("en",)) is None
 
 
-def test_a_long_english_text_is_told() -> None:
+def test_a_long_english_text_is_detected() -> None:
     assert detect_language("The company reported earnings that were better than expected, and shares rose.") == "en"
 
 
 @pytest.mark.parametrize("language", ["english", "EN", "xx", "zxx"])
-def test_a_language_that_is_not_known_is_an_error(language: str) -> None:
+def test_an_unknown_language_is_an_error(language: str) -> None:
     with pytest.raises(ConfigError, match=f"data.languages: '{language}'"):
         check_language("whatever", ("en", language))
 
 
-def test_the_model_is_loaded_only_when_asked_for() -> None:
+def test_the_model_is_loaded_on_first_use() -> None:
     code = (
         "import sys, finsent.data.validation.language as l; l.check_language('x' * 20, ()); sys.exit('py3langid' in sys.modules)"
     )

@@ -1,4 +1,4 @@
-"""The row contract: what is accepted, and why the rest is not."""
+"""Row validation: what is accepted, and why the rest is rejected."""
 
 from datetime import UTC, date, datetime, timedelta, timezone
 
@@ -61,7 +61,7 @@ def test_bad_texts(value: object, reason: str) -> None:
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=100))
-def test_good_texts_are_kept_as_they_are(text: str) -> None:
+def test_valid_texts_are_unchanged(text: str) -> None:
     checked = check_text("$SPY " + text, 200)
     assert checked == "$SPY " + text
 
@@ -122,7 +122,7 @@ def test_unreadable_times(value: object) -> None:
     assert checked.reason == "unreadable date"
 
 
-def test_the_future_begins_after_the_clock_skew() -> None:
+def test_future_dates_start_after_the_clock_skew() -> None:
     assert check_time(NOW + CLOCK_SKEW, NOW) == NOW + CLOCK_SKEW
     checked = check_time(NOW + CLOCK_SKEW + timedelta(seconds=1), NOW)
     assert isinstance(checked, Rejection)
@@ -135,7 +135,7 @@ def test_shorten() -> None:
 
 
 @given(anything)
-def test_whatever_stands_in_a_row_is_a_value_or_has_a_reason(value: object) -> None:
+def test_any_value_is_valid_or_has_a_reason(value: object) -> None:
     text = check_text(value, 100)
     assert (text is value and isinstance(text, str)) or isinstance(text, Rejection)
     label = check_label(value, {"1": "Bullish"})

@@ -1,6 +1,7 @@
-"""Schema drift: what stops, what is only told, and how it reads."""
+"""Schema drift: what blocks, what is only reported, and the message."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,6 @@ from finsent.data.validation.schema_drift import (
     compare_schemas,
     format_drift,
     schema_from_dict,
-    schema_to_dict,
     source_schema,
 )
 from finsent.errors import InputError
@@ -36,33 +36,33 @@ def test_the_same_source_has_not_drifted() -> None:
     assert compare_schemas(BEFORE, again) is None
 
 
-def test_a_renamed_column_stops() -> None:
+def test_a_renamed_column_blocks() -> None:
     drift = compare_schemas(BEFORE, source_schema("desk", ("tweet", "label", "user"), ["0", "1", "2"], ROLES | {"text": "tweet"}))
     assert drift is not None
     assert drift.blocks
     assert (drift.removed, drift.added, drift.renamed) == (("text",), ("tweet",), {"text": "tweet"})
     assert format_drift(drift).splitlines() == [
-        "source 'desk': not as it was the last time.",
+        "source 'desk': its schema changed since it was last read.",
         "columns",
         "  - text",
         "  + tweet    ('text' renamed?)",
         "read from",
         "  text: 'text' -> 'tweet'",
         (
-            "Nothing was written. Look at the source, then name the new columns in the source's `text`, `label` or `created_at` "
+            "Nothing was written. Check the source, then name the new columns in the source's `text`, `label` or `created_at` "
             "where those were renamed; for one run, --set data.check_schema=false accepts it as it is now."
         ),
     ]
 
 
-def test_renames_are_told_by_likeness() -> None:
+def test_renames_are_detected_by_similarity() -> None:
     now = source_schema("desk", ("Full_Text", "Labels", "lang", "user"), ["0", "1", "2"], ROLES)
     drift = compare_schemas(BEFORE, now)
     assert drift is not None
     assert drift.renamed == {"text": "Full_Text", "label": "Labels"}
 
 
-def test_a_new_label_value_stops() -> None:
+def test_a_new_label_value_blocks() -> None:
     drift = compare_schemas(BEFORE, source_schema("desk", BEFORE.columns, ["0", "1", "2", "3"], ROLES))
     assert drift is not None
     assert drift.blocks
@@ -71,7 +71,7 @@ def test_a_new_label_value_stops() -> None:
     assert "--label-map" in format_drift(drift)
 
 
-def test_added_columns_and_absent_labels_are_only_told() -> None:
+def test_added_columns_and_missing_labels_are_only_reported() -> None:
     drift = compare_schemas(BEFORE, source_schema("desk", (*BEFORE.columns, "lang"), ["0", "1"], ROLES))
     assert drift is not None
     assert not drift.blocks
@@ -81,7 +81,7 @@ def test_added_columns_and_absent_labels_are_only_told() -> None:
     assert "check_schema" not in format_drift(drift)
 
 
-def test_many_label_values_are_cut_and_then_not_compared() -> None:
+def test_truncated_label_values_are_not_compared() -> None:
     many = source_schema("desk", BEFORE.columns, [f"{number:04}" for number in range(MAX_LABELS + 1)], ROLES)
     assert len(many.labels) == MAX_LABELS + 1
     assert many.labels[-1] == TRUNCATED
@@ -95,7 +95,7 @@ def test_many_label_values_are_cut_and_then_not_compared() -> None:
     assert TRUNCATED not in drift.new_labels
 
 
-def test_a_value_that_is_to_mean_something_else_stops() -> None:
+def test_a_remapped_label_blocks() -> None:
     before = source_schema("desk", BEFORE.columns, ["0", "1", "2"], ROLES, {"0": "Bearish", "1": "Bullish", "2": "Neutral"})
     drift = compare_schemas(before, source_schema("desk", BEFORE.columns, ["0", "2"], ROLES, {"0": "Neutral", "1": "Bearish"}))
     assert drift is not None
@@ -104,19 +104,19 @@ def test_a_value_that_is_to_mean_something_else_stops() -> None:
     assert "set its `labels` (--label-map) back" in format_drift(drift)
 
 
-def test_a_schema_stored_without_meanings_says_nothing_of_them() -> None:
-    stored = {key: value for key, value in schema_to_dict(BEFORE).items() if key != "meanings"}
+def test_a_schema_stored_without_a_label_mapping_is_not_compared_by_it() -> None:
+    stored = {key: value for key, value in asdict(BEFORE).items() if key != "label_mapping"}
     assert (
         compare_schemas(schema_from_dict(stored), source_schema("desk", BEFORE.columns, ["0", "1", "2"], ROLES, {"0": "Neutral"}))
         is None
     )
     with pytest.raises(InputError, match="not of the form"):
-        schema_from_dict(stored | {"meanings": {"0": 1}})
+        schema_from_dict(stored | {"label_mapping": {"0": 1}})
 
 
 @given(schemas)
 def test_schemas_are_stored_as_json(schema: SourceSchema) -> None:
-    assert schema_from_dict(json.loads(json.dumps(schema_to_dict(schema)))) == schema
+    assert schema_from_dict(json.loads(json.dumps(asdict(schema)))) == schema
 
 
 @given(schemas, schemas)
@@ -130,8 +130,8 @@ def test_drift_is_complete(before: SourceSchema, now: SourceSchema) -> None:
     assert set(before.columns) - set(drift.removed) | set(drift.added) == set(now.columns)
     assert set(before.labels) - set(drift.missing_labels) | set(drift.new_labels) == set(now.labels)
     assert drift.blocks == (bool(drift.removed) or bool(drift.new_labels) or bool(drift.remapped_labels))
-    for value, meant in before.meanings.items():
-        same = now.meanings.get(value) == meant or (value not in now.meanings and value not in now.labels)
+    for value, meant in before.label_mapping.items():
+        same = now.label_mapping.get(value) == meant or (value not in now.label_mapping and value not in now.labels)
         assert same == (value not in drift.remapped_labels)
     assert all(f"  + {column}" in format_drift(drift) for column in drift.added)
 
@@ -144,6 +144,6 @@ def test_a_stored_schema_of_another_form_is_an_error(stored: dict[str, object]) 
         schema_from_dict(stored)
 
 
-def test_half_a_surrogate_pair_can_be_stored() -> None:
+def test_lone_surrogates_can_be_stored() -> None:
     schema = source_schema("desk", ("te\udcffxt",), ["\ud83d"], {})
-    assert json.dumps(schema_to_dict(schema), ensure_ascii=False).encode()
+    assert json.dumps(asdict(schema), ensure_ascii=False).encode()

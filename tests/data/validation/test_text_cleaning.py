@@ -1,4 +1,4 @@
-"""Mojibake: undone without loss, or flagged and left; ordinary text is never touched."""
+"""Text cleaning: mojibake is repaired without loss or flagged; handles are masked, identity and other words stay."""
 
 import csv
 import gzip
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from finsent.data.validation.text_cleaning import mask_handles, mask_raw_handles, repair_mojibake
 from finsent.text import text_id
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
+SHARED = Path(__file__).parents[4] / "shared" / "data"
 ORDINARY = (
     "buy the dip",
     "🚀🚀 $GME to the moon 💎🙌",
@@ -35,7 +35,7 @@ def damage(text: str, codec: str = "cp1252") -> str:
 @pytest.mark.parametrize(
     "text", ["Apple’s profits rise… more", "Deutsche Börse – LSE", "£90m deal", "“Fish” & chips", "Itaú", "€5", "moon 🚀"]
 )
-def test_mojibake_is_undone(text: str, codec: str) -> None:
+def test_mojibake_is_repaired(text: str, codec: str) -> None:
     if codec == "cp1252" and "”" in text:
         codec = "sloppy-windows-1252"  # one byte of the quote has no character in cp1252; browsers show it all the same
         import ftfy  # noqa: F401 - it brings the codec
@@ -44,7 +44,7 @@ def test_mojibake_is_undone(text: str, codec: str) -> None:
     assert repaired.flag == "mojibake repaired"
 
 
-def test_mojibake_of_mojibake_is_undone_to_the_ground() -> None:
+def test_nested_mojibake_is_repaired() -> None:
     assert repair_mojibake(damage(damage("Tesla’s car"))).text == "Tesla’s car"
 
 
@@ -56,31 +56,31 @@ def test_mojibake_of_mojibake_is_undone_to_the_ground() -> None:
         'says it "is possible"\x9d to recover',  # what is left of a closing quote
     ],
 )
-def test_what_cannot_be_undone_for_certain_stays_and_is_flagged(text: str) -> None:
+def test_uncertain_repairs_are_only_flagged(text: str) -> None:
     repaired = repair_mojibake(text)
     assert repaired.text == text
     assert repaired.flag == "mojibake"
 
 
-def test_a_replacement_character_is_past_repair() -> None:
+def test_a_replacement_character_is_not_repairable() -> None:
     assert repair_mojibake("Apple\ufffds profit").flag == "replacement character"
     assert repair_mojibake("Apple\ufffds profitâ€¦").text == "Apple\ufffds profitâ€¦"
 
 
 @pytest.mark.parametrize("text", ORDINARY)
-def test_ordinary_text_is_left_alone(text: str) -> None:
+def test_ordinary_text_is_unchanged(text: str) -> None:
     assert repair_mojibake(text).text == text
     assert repair_mojibake(text).flag is None
 
 
 @given(st.lists(st.sampled_from(" ".join(ORDINARY).split()), max_size=12).map(" ".join))
-def test_ordinary_words_in_any_order_are_left_alone(text: str) -> None:
+def test_ordinary_words_in_any_order_are_unchanged(text: str) -> None:
     assert repair_mojibake(text).text == text
     assert repair_mojibake(text).flag is None
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=40))
-def test_damage_is_undone_or_left_and_never_makes_a_third_text(text: str) -> None:
+def test_damage_is_repaired_or_left(text: str) -> None:
     try:
         damaged = damage(text)
     except UnicodeDecodeError:  # five bytes have no character in this encoding
@@ -98,7 +98,7 @@ def test_damaged_tweets_are_repaired(text: str) -> None:
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
-def test_a_repair_can_be_taken_back(text: str) -> None:
+def test_a_repair_is_reversible(text: str) -> None:
     repaired = repair_mojibake(text)
     if repaired.flag != "mojibake repaired":
         assert repaired.text == text
@@ -169,14 +169,14 @@ def test_handles(text: str, masked: str) -> None:
 @given(st.lists(st.sampled_from(PIECES) | st.characters(exclude_categories=["Cs"]), max_size=14).map("".join))
 @example("&#64;@0")
 @example("e\u0301@bob")
-def test_the_identity_stays(text: str) -> None:
+def test_masking_keeps_the_identity(text: str) -> None:
     masked = mask_handles(text)
     assert text_id(masked) == text_id(text)
     assert mask_handles(masked) == masked
 
 
 @given(st.lists(st.sampled_from(["@bob", "buy", "$F", "RT", "🚀", "x@y.z", "ok:"]), max_size=10))
-def test_every_word_but_handles_is_kept(words: list[str]) -> None:
+def test_all_words_but_handles_are_kept(words: list[str]) -> None:
     assert mask_handles(" ".join(words)).split() == ["@user" if word == "@bob" else word for word in words]
 
 
@@ -194,7 +194,7 @@ def test_every_word_but_handles_is_kept(words: list[str]) -> None:
         "＠Kl\u200bopp",
     ],
 )
-def test_what_is_shown_raw_has_no_handle_left(shown: str) -> None:
+def test_raw_text_has_no_handle_left(shown: str) -> None:
     assert "opp" not in mask_raw_handles(shown)
     assert "@user" in mask_raw_handles(shown)
     assert mask_raw_handles(mask_raw_handles(shown)) == mask_raw_handles(shown)
