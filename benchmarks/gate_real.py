@@ -69,9 +69,10 @@ def thirds(data: Path, folder: Path) -> Iterator[Source]:
 
 def trained(config: Config, home: Home, sources: tuple[Source, ...], number: int) -> str:
     """Version `number`, trained now if it is not there yet."""
-    from finsent.errors import InputError
-    from finsent.pipeline.ingest import ingest
     from finsent.pipeline.train import train
+
+    from finsent.errors import InputError
+    from finsent.steps.ingest import ingest
 
     try:
         return Registry(home, config.registered_model).resolve(str(number))
@@ -83,6 +84,7 @@ def trained(config: Config, home: Home, sources: tuple[Source, ...], number: int
 def tell(config: Config, home: Home, version: str, what: str) -> None:
     """Evaluate, promote if the gate lets it, and say why or why not."""
     from finsent.pipeline.evaluate import evaluate
+
     from finsent.pipeline.promote import promote
     from finsent.registry import stages
 

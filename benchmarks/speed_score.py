@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from finsent.pipeline.train import train
 from ingest_scale import tweets
 from numpy.typing import NDArray
 
@@ -34,8 +35,6 @@ from finsent.data.sample import sample_sources
 from finsent.home import Home, resolve_home
 from finsent.model.adapter import Loaded
 from finsent.model.engine import predict_tokens, tokenise
-from finsent.pipeline.ingest import ingest
-from finsent.pipeline.train import train
 from finsent.registry.client import Registry
 from finsent.scoring import sink
 from finsent.scoring.batch import Stamp, chunk, distinct, predictions
@@ -43,6 +42,7 @@ from finsent.scoring.chunks import score_chunks
 from finsent.scoring.due import Due, cut, find_due
 from finsent.scoring.predicting import Opened, Opening, Predicted, describe, open_model, overlap, predict_ahead
 from finsent.steps.context import make_context
+from finsent.steps.ingest import ingest
 
 STAMP = Stamp("finsent", "1", "benchmark", 0.5)
 

@@ -20,12 +20,12 @@ import pyarrow.compute as pc
 
 from finsent.config import DataConfig, Source
 from finsent.data import tables
-from finsent.data.columns import SCHEMAS
-from finsent.data.quarantine import identify, record
+from finsent.data.quarantine import input_identity, append_records
 from finsent.data.sources.formats import fingerprint_file, read_rows
 from finsent.data.sources.reading import quarantine_row
 from finsent.data.sources.records import QuarantinedRow, RawRow, RequestedColumns, SourceFile
 from finsent.data.sources.resolve import resolve
+from finsent.data.table_schemas import SCHEMAS
 from finsent.data.validation.row_validation import Rejection, check_text, check_time, shorten
 from finsent.data.validation.text_cleaning import mask_handles
 from finsent.errors import Refused
@@ -95,7 +95,7 @@ def receive(
 
     with FileLock(home.lock("inbox")):
         # the lock keeps runs of this home apart, the number of the commit those of other machines on the same tables
-        report = tables.contend(
+        report = tables.retry_on_conflict(
             home, "inbox", _APPLICATION, lambda before: _commit(home, rows, bad, number_read, before, masked=masked)
         )
     if report.read != report.received + report.known + report.quarantined:
@@ -113,16 +113,16 @@ def _commit(
     masked: bool,
 ) -> InboxReport | None:
     """Add what is new; None if another run added to the inbox in between."""
-    new, known, reused = _sort(rows, _there(home, {item.id for item in rows}), masked=masked)
+    new, known, reused = _classify(rows, _stored_texts(home, {item.id for item in rows}), masked=masked)
     bad = [*unreadable, *reused]
     now = datetime.now(UTC)
     version = tables.version(home, "inbox")
     if new:
-        written = tables.append_next(home, "inbox", _table(new, now), _APPLICATION, before)
+        written = tables.append_if_unchanged(home, "inbox", _table(new, now), _APPLICATION, before)
         if written is None:
             return None
         version = written.version
-    record(home, bad, now)  # no sooner: another run may have been first, and what reuses an id is then another row
+    append_records(home, bad, now)  # no sooner: another run may have been first, and what reuses an id is then another row
     return InboxReport(number_read, len(new), known, len(bad), dict(Counter(row.reason for row in bad)), version)
 
 
@@ -131,7 +131,7 @@ def _table(rows: Sequence[_Readable], now: datetime) -> pa.Table:
     return pa.table(columns | {"received_at": [now] * len(rows)}, schema=SCHEMAS["inbox"])
 
 
-def _there(home: Home, ids: AbstractSet[str]) -> dict[str, str]:
+def _stored_texts(home: Home, ids: AbstractSet[str]) -> dict[str, str]:
     """Texts that the inbox has under these ids."""
     if not ids:
         return {}
@@ -139,7 +139,7 @@ def _there(home: Home, ids: AbstractSet[str]) -> dict[str, str]:
     return dict(zip(found["id"].to_pylist(), found["text"].to_pylist(), strict=True))
 
 
-def _sort(
+def _classify(
     rows: Sequence[_Readable], there: Mapping[str, str], *, masked: bool
 ) -> tuple[list[_Readable], int, list[QuarantinedRow]]:
     """New rows, how many are known, and those that give an id to another text. Of several with one id the first counts."""
@@ -185,7 +185,7 @@ def _read(
                 else:
                     name, moment, value = checked
                     good.append((name, moment, mask_handles(value) if masked else value, raw))
-        given = identify(fingerprint_file(file))
+        given = input_identity(fingerprint_file(file))
         rows += [_Readable(*row, file, given) for row in good]
         bad += [dataclasses.replace(row, input=given) for row in unreadable]
     return rows, bad, number_read

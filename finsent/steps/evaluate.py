@@ -164,7 +164,7 @@ def score_baselines(context: Context, plan: EvaluationPlan) -> dict[str, NDArray
     from finsent.models.manifest import verify
 
     manifest = verify(context.registry.adapter_path(plan.version))
-    known = leakage_status(context.workspace, manifest, plan.data).unknown_because is None
+    known = leakage_status(context.workspace, manifest, plan.data).unknown_reason is None
     train = load_split(context.workspace, "train", manifest.data_version if known else plan.data.version)
     test = load_split(context.workspace, "test", plan.data.version)
     return baseline_predictions(train.texts, train.labels, train.sources, test.texts, test.sources)
@@ -220,7 +220,7 @@ def build_evidence(
             "data_fingerprint": plan.data.fingerprint,
             "test_fingerprint": plan.test_fingerprint,
             "leaks": own.leakage.pairs,
-            "leaks_unknown_because": own.leakage.unknown_because,
+            "leaks_unknown_because": own.leakage.unknown_reason,
             "champion_version": plan.champion,
             "round_trip": round_trip,
             "manifest_sha256": plan.manifest_sha256,

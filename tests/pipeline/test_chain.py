@@ -9,16 +9,16 @@ import time
 from pathlib import Path
 
 import pytest
+from finsent.pipeline.evaluate import evaluate
+from finsent.pipeline.train import train
 
 from finsent.config import Config, Source
 from finsent.data.sample import sample_sources
 from finsent.errors import InputError, ServiceError
 from finsent.home import Home
-from finsent.pipeline.evaluate import evaluate
-from finsent.pipeline.ingest import ingest
 from finsent.pipeline.promote import promote
-from finsent.pipeline.train import train
 from finsent.steps.context import make_context
+from finsent.steps.ingest import ingest
 
 pytestmark = pytest.mark.integration
 

@@ -17,9 +17,9 @@ from finsent.errors import InputError
 from finsent.evaluation.data_page import NOT_RECORDED, write_page
 from finsent.home import Home
 from finsent.pipeline.data_report import DataReport, describe, figures, report_data, report_ingestion
-from finsent.pipeline.ingest import ingest
-from finsent.pipeline.review import decide
 from finsent.registry.tracking import connect, experiment_id
+from finsent.steps.ingest import ingest
+from finsent.steps.review import decide
 
 CORE = ("zeroshot_sent_train", "pyfin_moritz", "mattgilgo", "yash612", "poojathakoor", "fiqa", "surge_crypto", "surge_stock")
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -121,7 +121,7 @@ def test_what_ingestion_records_is_shown(home: Home, config: Config, tmp_path: P
         tmp_path,
         audit={"exact": {"train-test": 0}, "near": {"train-test": 3, "train-validation": 0}},
         group_sizes={"1": 5, "2": 2, "3-5": 0, "6-10": 0, "11-100": 0, ">100": 0},
-        bridges=4,
+        split_conflicts=4,
         schemas={"a": {"columns": ["text", "label"], "labels": {"0": "Bearish"}}},
         inputs=[{"name": "a", "uri": "postgresql://ada:secret@db/tweets", "sha256": "ab" * 32, "bytes": 1234}],
     )

@@ -1,17 +1,17 @@
 """What the evaluation says of where a version comes from, and of the rows that it scored."""
 
 import pytest
+from finsent.pipeline.evaluate import evaluate
 
 from finsent.cli import reports
 from finsent.config import Source
 from finsent.data.dataset import data_version, load_split
 from finsent.data.sample import sample_sources
-from finsent.pipeline.evaluate import evaluate
 from finsent.pipeline.exchange import import_adapter
-from finsent.pipeline.ingest import ingest
 from finsent.pipeline.promote import promote
 from finsent.registry import tracking
 from finsent.steps.context import make_context
+from finsent.steps.ingest import ingest
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch and transformers deprecate things of their own while loading
 
@@ -61,8 +61,9 @@ def test_scoring_a_file_says_how_much_of_it_is_in_the_training_split(mlflow_home
 
 
 def test_a_version_trained_here_says_what_a_naive_split_would_have_claimed(served):
-    from finsent.evaluation.naive_split import claim_in_words
     from finsent.pipeline.evaluate import EvaluationResult
+
+    from finsent.evaluation.naive_split import claim_in_words
     from finsent.pipeline.exhibit import stored_evidence
 
     evidence = stored_evidence(Registry(served.home, "finsent"), served.version)

@@ -22,7 +22,7 @@ from finsent.config import Config, Source, load_config
 from finsent.data import tables
 from finsent.errors import InputError
 from finsent.home import Home, resolve_home
-from finsent.pipeline.ingest import ingest
+from finsent.steps.ingest import ingest
 from finsent.steps.tune import TuneResult, tune
 from finsent.tuning import search as studies
 from finsent.tuning.space import apply_params

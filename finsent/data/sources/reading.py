@@ -15,7 +15,7 @@ from finsent.data.dataset import Split
 from finsent.data.sources.formats import fingerprint_file, read_rows
 from finsent.data.sources.records import QuarantinedRow, RawRow, RequestedColumns, Row, SourceFile, labelled_columns
 from finsent.data.sources.resolve import resolve
-from finsent.data.spool import Spool
+from finsent.data.staging import StagingWriter
 from finsent.data.validation.label_check import PolarityStats, check_label_polarity, format_label_mismatch
 from finsent.data.validation.language import check_language
 from finsent.data.validation.row_validation import (
@@ -67,7 +67,7 @@ def stage_sources(
     sources: Sequence[Source],
     config: DataConfig,
     now: datetime,
-    spool: Spool,
+    spool: StagingWriter,
     schemas: Mapping[str, SourceSchema] = MappingProxyType({}),
 ) -> ReadSummary:
     """Read every source to its end. Writes to no table.

@@ -163,6 +163,6 @@ class QuarantinedRow:
     id: str | None = None
     """Identity of the text, where it could be read."""
     input: str | None = None
-    """Identity of the file, see `finsent.data.quarantine.identify`; None where it is no file."""
+    """Identity of the file, see `finsent.data.quarantine.input_identity`; None where it is no file."""
     label: str | None = None
     """The class that it was read as, where it is valid by itself and conflicts with other rows."""

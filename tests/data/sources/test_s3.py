@@ -24,7 +24,7 @@ from finsent.data.sources.records import RawRow, labelled_columns
 from finsent.data.sources.resolve import resolve
 from finsent.errors import InputError
 from finsent.home import resolve_home
-from finsent.pipeline.ingest import ingest
+from finsent.steps.ingest import ingest
 
 pytest.importorskip("moto", reason="no S3 server here")
 

@@ -1,0 +1,80 @@
+"""Columns of the Delta tables, and how a table from before gets those that came later."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+import pyarrow as pa
+
+_TIME: Final = pa.timestamp("us", tz="UTC")
+
+
+def _schema(**columns: pa.DataType) -> pa.Schema:
+    return pa.schema([pa.field(name, kind) for name, kind in columns.items()])
+
+
+_PREDICTION: Final = {"p_neutral": pa.float64(), "p_bullish": pa.float64(), "p_bearish": pa.float64(), "confidence": pa.float64()}
+
+SCHEMAS: Final[Mapping[str, pa.Schema]] = MappingProxyType(
+    {
+        "tweets": _schema(
+            id=pa.string(),
+            text=pa.string(),
+            label=pa.string(),
+            source=pa.string(),
+            created_at=_TIME,
+            group=pa.string(),
+            split=pa.string(),
+            ingested_at=_TIME,
+            flags=pa.string(),
+        ),
+        "signatures": _schema(
+            id=pa.string(),
+            template=pa.int64(),
+            prefix=pa.int64(),
+            cut=pa.bool_(),
+            bands=pa.binary(),
+            sketch=pa.binary(),
+        ),
+        "reviews": _schema(
+            id=pa.string(),
+            text=pa.string(),
+            decision=pa.string(),
+            label=pa.string(),
+            why=pa.string(),
+            who=pa.string(),
+            decided_at=_TIME,
+        ),
+        "quarantine": _schema(
+            source=pa.string(),
+            row=pa.int64(),
+            text=pa.string(),
+            reason=pa.string(),
+            detail=pa.string(),
+            ingested_at=_TIME,
+            id=pa.string(),
+            input=pa.string(),
+            label=pa.string(),
+        ),
+        "inbox": _schema(id=pa.string(), created_at=_TIME, text=pa.string(), received_at=_TIME),
+        "predictions": _schema(
+            id=pa.string(),
+            text_hash=pa.string(),
+            label=pa.string(),
+            **_PREDICTION,
+            abstained=pa.bool_(),
+            model_name=pa.string(),
+            model_version=pa.string(),
+            run_id=pa.string(),
+            scored_at=_TIME,
+        ),
+    }
+)
+"""Columns of each table. Labels are class names, times are UTC to the microsecond."""
+
+REQUIRED_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({"tweets": ("id", "text", "label", "source", "group", "split")})
+"""Columns that no row of ours is without; who changes a table by other means may write others."""
+
+ADDED_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({"tweets": ("flags",), "quarantine": ("id", "input", "label")})
+"""Schema migrations: columns that a table got after it was first released, in that order. A table from before gets them with
+its next append; until then, and in its old rows, they are null. Columns are never renamed, retyped or dropped."""
