@@ -10,9 +10,9 @@ import random
 import time
 
 from finsent.config import DataConfig
-from finsent.data.linking import link, pairs_apart
-from finsent.data.shingles import Int64
-from finsent.data.signatures import sign
+from finsent.data.dedup.near_duplicates import link, pairs_apart
+from finsent.data.dedup.shingles import Int64
+from finsent.data.dedup.signatures import sign
 from finsent.text import Forms, forms
 
 WORDS = [f"{a}{b}{c}" for a in "bcdfghlmnp" for b in "aeiou" for c in ("st", "ng", "rk", "ll", "mp", "nd")]

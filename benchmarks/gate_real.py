@@ -68,9 +68,9 @@ def thirds(data: Path, folder: Path) -> Iterator[Source]:
 def trained(config: Config, home: Home, sources: tuple[Source, ...], number: int) -> str:
     """Version `number`, trained now if it is not there yet."""
     from finsent.errors import InputError
-    from finsent.pipeline.ingest import ingest
     from finsent.pipeline.train import train
     from finsent.registry.versions import resolve
+    from finsent.steps.ingest import ingest
 
     try:
         return resolve(home, config.registered_model, str(number))

@@ -28,7 +28,7 @@ MEASURED = """
 import json, resource, sys
 from finsent.config import Source, load_config
 from finsent.home import resolve_home
-from finsent.pipeline.ingest import ingest
+from finsent.steps.ingest import ingest
 report = ingest(load_config(), resolve_home({"FINSENT_HOME": sys.argv[1]}), [Source(uri=sys.argv[2], name="generated")])
 usage = resource.getrusage(resource.RUSAGE_SELF)
 print(json.dumps({"peak_gb": usage.ru_maxrss / 2**20, "cpu": usage.ru_utime + usage.ru_stime, "read": report.read,

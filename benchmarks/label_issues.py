@@ -17,8 +17,8 @@ import numpy as np
 from finsent.config import Source, load_config
 from finsent.home import resolve_home
 from finsent.labels import LABELS
-from finsent.pipeline.ingest import ingest
-from finsent.pipeline.review import list_suspects
+from finsent.steps.ingest import ingest
+from finsent.steps.review import list_suspects
 from finsent.text import text_id
 
 CORE = ("zeroshot_sent_train", "pyfin_moritz", "mattgilgo", "yash612", "poojathakoor", "fiqa", "surge_crypto", "surge_stock")

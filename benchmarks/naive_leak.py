@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from finsent.config import DataConfig
-from finsent.data.audit import naive_leak
-from finsent.data.linking import link, unite
-from finsent.data.shingles import Int64
-from finsent.data.signatures import sign
+from finsent.data.dedup.near_duplicates import link, unite
+from finsent.data.dedup.shingles import Int64
+from finsent.data.dedup.signatures import sign
+from finsent.data.leakage import naive_leak
 from finsent.text import Forms, forms
 
 CORE = ("zeroshot_sent_train", "pyfin_moritz", "mattgilgo", "yash612", "poojathakoor", "fiqa", "surge_crypto", "surge_stock")

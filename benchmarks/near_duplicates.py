@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from finsent.config import DataConfig
-from finsent.data.linking import goes_on, link, pairs_apart, unite
-from finsent.data.shingles import Int64
-from finsent.data.signatures import sign
+from finsent.data.dedup.near_duplicates import goes_on, link, pairs_apart, unite
+from finsent.data.dedup.shingles import Int64
+from finsent.data.dedup.signatures import sign
 from finsent.text import Forms, forms
 
 

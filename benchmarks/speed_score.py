@@ -34,7 +34,6 @@ from finsent.data.sample import sample_sources
 from finsent.home import Home, resolve_home
 from finsent.model.adapter import Loaded
 from finsent.model.engine import predict_tokens, tokenise
-from finsent.pipeline.ingest import ingest
 from finsent.pipeline.train import train
 from finsent.registry.versions import adapter_path
 from finsent.scoring import sink
@@ -42,6 +41,7 @@ from finsent.scoring.batch import Stamp, chunk, distinct, predictions
 from finsent.scoring.chunks import score_chunks
 from finsent.scoring.due import Due, cut, find_due
 from finsent.scoring.predicting import Opened, Opening, Predicted, describe, open_model, overlap, predict_ahead
+from finsent.steps.ingest import ingest
 
 STAMP = Stamp("finsent", "1", "benchmark", 0.5)
 

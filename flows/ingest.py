@@ -4,7 +4,7 @@ from prefect import flow
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 
 from finsent.config import Source
-from finsent.pipeline.accounting import IngestReport
+from finsent.data.ingest_report import IngestReport
 from flows import links
 from flows.artifacts import data_report
 from flows.parameters import FROM_ENVIRONMENT, Setup
@@ -14,7 +14,7 @@ from flows.steps import step
 @step()
 def ingest_sources(setup: Setup, sources: tuple[Source, ...]) -> IngestReport:
     """Read, check, deduplicate, split and commit."""
-    from finsent.pipeline.ingest import ingest as run
+    from finsent.steps.ingest import ingest as run
 
     config, home = setup.load()
     return run(config, home, sources)

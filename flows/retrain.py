@@ -7,7 +7,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from finsent.config import Source
-from finsent.pipeline.accounting import IngestReport
+from finsent.data.ingest_report import IngestReport
 from finsent.pipeline.evaluate import EvaluationResult
 from finsent.pipeline.promote import PromotionResult
 from finsent.pipeline.retrain import retrain_decision

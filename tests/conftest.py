@@ -189,9 +189,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
     """Ingested, trained and evaluated for real; made champion by hand, since the gate rightly refuses so small a model."""
     from finsent.data.sample import sample_sources
     from finsent.pipeline.evaluate import evaluate
-    from finsent.pipeline.ingest import ingest
     from finsent.pipeline.train import train
     from finsent.registry.stages import make_champion
+    from finsent.steps.ingest import ingest
 
     home = resolve_home({"FINSENT_HOME": str(tmp_path_factory.mktemp("served") / "home")})
     config = load_config("nano", overrides=TINY)

@@ -16,7 +16,7 @@ from finsent.labels import LABELS
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from finsent.pipeline.accounting import IngestReport
+    from finsent.data.ingest_report import IngestReport
 
 _log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def _ingest(
     _check_options(files, columns | {"name": name}, inbox=inbox)
     if inbox:
         return _into_inbox(settings, files, columns["text"], columns["created_at"])
-    from finsent.pipeline.ingest import ingest
+    from finsent.steps.ingest import ingest
 
     labels = label_map(columns["label_map"])
     given = {key: value for key, value in columns.items() if key != "label_map" and value is not None}

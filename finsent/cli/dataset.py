@@ -10,8 +10,8 @@ from finsent.cli.output import cell_text, facts, section, shorten, table
 from finsent.labels import LABELS
 
 if TYPE_CHECKING:
-    from finsent.data.diff import Difference
-    from finsent.data.inspection import QuarantineView
+    from finsent.data.profile import Difference
+    from finsent.data.versions_view import QuarantineView
 
 _LEAKED = 1
 _MOVED = 1  # exit code: rows in another split than before are what no version may have
@@ -75,7 +75,7 @@ def register(group: click.Group) -> None:
 
 def _versions(settings: Settings) -> Outcome:
     """List every version of the data that an ingestion or a review made, the newest first."""
-    from finsent.data.inspection import list_versions
+    from finsent.data.versions_view import list_versions
 
     found = list_versions(settings.home())
     rows = [
@@ -104,7 +104,7 @@ def _audit(settings: Settings, version: int | None) -> Outcome:
 
     Exit code 1 if a pair of exact or near duplicates is found: then do not train on this version.
     """
-    from finsent.pipeline.audit import audit_data
+    from finsent.data.leakage import audit_data
 
     audit = audit_data(settings.config(), settings.home(), version)
     pairs = [(name, audit.exact[name], audit.near[name]) for name in audit.exact]
@@ -120,7 +120,7 @@ def _diff(settings: Settings, before: int, after: int) -> Outcome:
 
     Ends with exit code 1 if a row moved between splits: a test row that trained later makes every score worthless.
     """
-    from finsent.data.diff import difference
+    from finsent.data.profile import difference
 
     found = difference(settings.home(), before, after)
     return Outcome(found, _tell_difference(found), _MOVED if found.moved else 0)
@@ -163,7 +163,7 @@ def _by_source(kind: str, counted: Mapping[str, Mapping[str, int]]) -> str:
 
 def _quarantine(settings: Settings, *, reason: str | None, source: str | None, limit: int) -> Outcome:
     """Show rows that were not taken, the latest first: where each stands and what is wrong with it."""
-    from finsent.data.inspection import quarantined
+    from finsent.data.versions_view import quarantined
 
     found = quarantined(settings.home(), reason=reason, source=source, limit=limit)
     return Outcome(found, _tell_quarantine(found))

@@ -10,7 +10,7 @@ from finsent.cli.output import section, shorten, table
 from finsent.errors import InputError
 
 if TYPE_CHECKING:
-    from finsent.pipeline.review import Listing, Recorded
+    from finsent.steps.review import Listing, Recorded
 
 _WHO = click.option("--who", metavar="NAME", help="Who decides; kept with the decision. Default: your login name.")
 _WHY = click.option("--why", metavar="TEXT", required=True, help="Why; kept with the decision.")
@@ -106,7 +106,7 @@ def _list(settings: Settings, *, conflicts: bool, limit: int | None, out: Path |
     duplicates. It looks at training and validation rows. Test rows are left out unless asked for with --test: correcting
     them where a model doubts them makes the test easier for models of that kind.
     """
-    from finsent.pipeline import review
+    from finsent.steps import review
 
     if conflicts and with_test:
         raise InputError("--test goes with the search for wrong labels; conflicts are in no split yet. Leave it out.")
@@ -145,28 +145,28 @@ def _listing(found: "Listing", out: Path | None, *, conflicts: bool) -> str:
 
 def _accept(settings: Settings, ids: tuple[str, ...], *, who: str | None, why: str) -> Outcome:
     """Say that labels are right: the texts are listed no more, and contradictions no longer keep them out."""
-    from finsent.pipeline.review import decide
+    from finsent.steps.review import decide
 
     return _recorded(decide(settings.home(), ids, "accept", who=who or login(), why=why))
 
 
 def _fix(settings: Settings, row_id: str, label: str, *, who: str | None, why: str) -> Outcome:
     """Give a text its right label, now and in every later ingestion. Its split stays."""
-    from finsent.pipeline.review import decide
+    from finsent.steps.review import decide
 
     return _recorded(decide(settings.home(), [row_id], "fix", who=who or login(), why=why, label=label))
 
 
 def _drop(settings: Settings, ids: tuple[str, ...], *, who: str | None, why: str) -> Outcome:
     """Take texts out of the data; later ingestions quarantine them. Earlier versions of the data keep them."""
-    from finsent.pipeline.review import decide
+    from finsent.steps.review import decide
 
     return _recorded(decide(settings.home(), ids, "drop", who=who or login(), why=why))
 
 
 def _apply(settings: Settings, file: Path, *, who: str | None, why: str | None) -> Outcome:
     """Record the decisions that were filled into a listing: all of them, or none if one is wrong."""
-    from finsent.pipeline.review import apply_file
+    from finsent.steps.review import apply_file
 
     return _recorded(apply_file(settings.home(), file, who=who or login(), why=why))
 
@@ -185,7 +185,7 @@ def _recorded(result: "Recorded") -> Outcome:
 
 def _decisions(settings: Settings) -> Outcome:
     """Show every decision in the order they were made; of several on one text the last holds."""
-    from finsent.data.reviews import read_reviews
+    from finsent.data.corrections import read_reviews
 
     reviews = read_reviews(settings.home())
     if not reviews:

@@ -1,13 +1,14 @@
-"""People's decisions brought into the table `tweets`: labels replaced and rows removed in one commit, a new version of the data.
+"""What people decided about single texts: that a label stands, what it should be, or that the text goes.
 
-A row keeps its group and its split, and the version before keeps the old label. Ingestion looks at the decisions by itself;
-this is for rows that were accepted before someone decided.
+Decisions are appended and never changed; of several on one text the latest holds. They are kept by the text's identity, so one
+on a text that is not in the data waits until an ingestion brings it.
 """
 
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from datetime import datetime, timedelta
+from typing import Final, Literal, get_args
 
 import pyarrow as pa
 
@@ -20,8 +21,124 @@ from finsent.data.dataset import (
     read_audit,
     subtract_fingerprint,
 )
-from finsent.data.reviews import Decision, load_decisions
+from finsent.data.table_schemas import SCHEMAS
+from finsent.errors import InputError
 from finsent.home import Home
+from finsent.labels import LABELS
+
+Kind = Literal["accept", "fix", "drop"]
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+_APPLICATION: Final = "finsent-review"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is to become of a text."""
+
+    kind: Kind
+    """`accept`: its label stands, whatever contradicts it; `fix`: its label is `label`; `drop`: it stays out of the data."""
+    label: str | None = None
+    """The right class name; with `fix` only."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise InputError(f"there is no decision {self.kind!r}. Decisions: {', '.join(KINDS)}.")
+        if self.kind == "fix" and self.label not in LABELS:
+            raise InputError(f"a fix needs the right label, one of {', '.join(LABELS)}, and {self.label!r} is none.")
+        if self.kind != "fix" and self.label is not None:
+            raise InputError(f"a label belongs to the decision fix, and {self.label!r} was given with {self.kind}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """A decision as it is on record."""
+
+    id: str
+    """`finsent.text.text_id` of the text."""
+    text: str | None
+    """The text as it was shown; None where no text of this id was known."""
+    decision: Decision
+    why: str
+    who: str
+    decided_at: datetime
+    """UTC; rises strictly from commit to commit, whatever the clocks of the machines say."""
+
+
+def load_decisions(home: Home) -> dict[str, Decision]:
+    """The decision that holds for each text that has one, by id."""
+    rows = tables.read(home, "reviews", columns=["id", "decision", "label", "decided_at"]).sort_by("decided_at")
+    columns = (rows[name].to_pylist() for name in ("id", "decision", "label"))
+    return {row_id: Decision(kind, label) for row_id, kind, label in zip(*columns, strict=True)}
+
+
+def read_reviews(home: Home) -> list[Review]:
+    """Every decision ever recorded, those that later ones replaced too, in the order they were made."""
+    rows = tables.read(home, "reviews").sort_by([("decided_at", "ascending"), ("id", "ascending")]).to_pylist()
+    return [
+        Review(row["id"], row["text"], Decision(row["decision"], row["label"]), row["why"], row["who"], row["decided_at"])
+        for row in rows
+    ]
+
+
+def record_decisions(
+    home: Home,
+    decisions: Mapping[str, Decision],
+    who: str,
+    why: str | Mapping[str, str],
+    now: datetime,
+    texts: Mapping[str, str] | None = None,
+) -> int:
+    """Append decisions in one commit; how many of them were new.
+
+    What already holds in the same words of the same person is not recorded again, so that a rerun after a crash adds nothing.
+
+    Args:
+        home: Where the tables are.
+        decisions: By the text's id (`finsent.text.text_id`).
+        who: Who decided.
+        why: Why, for all of them or by id.
+        now: Time of the decision, with a time zone.
+        texts: The texts by id, as far as they are known.
+
+    Raises:
+        InputError: no name or no reason.
+    """
+    reasons = {row_id: (why if isinstance(why, str) else why[row_id]).strip() for row_id in decisions}
+    if not who.strip():
+        raise InputError("a decision needs the name of who made it, and it is empty.")
+    if silent := [row_id for row_id, reason in reasons.items() if not reason]:
+        raise InputError(f"a decision needs a reason, and the one on {silent[0]!r} has none.")
+    if not decisions:
+        return 0
+    asked = [
+        Review(row_id, (texts or {}).get(row_id), decision, reasons[row_id], who.strip(), now)
+        for row_id, decision in decisions.items()
+    ]
+    return tables.contend(home, "reviews", _APPLICATION, lambda before: _record(home, asked, now, before))
+
+
+def _record(home: Home, asked: list[Review], now: datetime, before: tables.Position) -> int | None:
+    earlier = read_reviews(home)
+    hold = {review.id: (review.decision, review.why, review.who) for review in earlier}
+    new = [review for review in asked if hold.get(review.id) != (review.decision, review.why, review.who)]
+    if not new:
+        return 0
+    # the order of the commits decides which holds, and the clock of another machine may run ahead of ours
+    moment = max(now, earlier[-1].decided_at + timedelta(microseconds=1)) if earlier else now
+    columns = {
+        "id": [review.id for review in new],
+        "text": [review.text for review in new],
+        "decision": [review.decision.kind for review in new],
+        "label": [review.decision.label for review in new],
+        "why": [review.why for review in new],
+        "who": [review.who for review in new],
+        "decided_at": [moment] * len(new),
+    }
+    table = pa.table(columns, schema=SCHEMAS["reviews"])
+    return None if tables.append_next(home, "reviews", table, _APPLICATION, before) is None else len(new)
+
+
+# merged from finsent.data.corrections: People's decisions brought into the table `tweets`: labels replaced and rows removed in one commit, a new version of the data.
 
 _log = logging.getLogger(__name__)
 

@@ -20,7 +20,6 @@ import pyarrow.compute as pc
 
 from finsent.config import DataConfig, Source
 from finsent.data import tables
-from finsent.data.columns import SCHEMAS
 from finsent.data.contract import Rejection, check_text, check_time, shorten
 from finsent.data.formats import read
 from finsent.data.masking import mask_handles
@@ -28,6 +27,7 @@ from finsent.data.quarantine import identify, record
 from finsent.data.reading import reject
 from finsent.data.rows import Quarantined
 from finsent.data.sources import RawRow, SourceFile, Wanted, fingerprint_file, resolve
+from finsent.data.table_schemas import SCHEMAS
 from finsent.errors import Refused
 from finsent.home import Home
 from finsent.progress import track

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import pyarrow as pa
 
-from finsent.data.columns import ADDED, REQUIRED, SCHEMAS
+from finsent.data.table_schemas import ADDED, REQUIRED, SCHEMAS
 from finsent.errors import InputError, Refused
 from finsent.home import Home
 

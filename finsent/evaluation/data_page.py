@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from finsent.data.dataset import DataVersion
-from finsent.data.diff import Difference
-from finsent.data.summary import Summary
+from finsent.data.profile import Difference, Summary
 from finsent.evaluation import html
 from finsent.evaluation.confounding import Confounding
 from finsent.labels import LABELS

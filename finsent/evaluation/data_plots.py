@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from finsent.data.summary import LONGEST, Summary
+from finsent.data.profile import LONGEST, Summary
 from finsent.evaluation.plots import CHAMPION, FLOOR, INK, MODEL, QUIET, blank_figure, quieten, save
 from finsent.labels import LABELS
 

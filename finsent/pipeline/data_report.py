@@ -17,8 +17,8 @@ from finsent.home import Home
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+    from finsent.data.ingest_report import IngestReport
     from finsent.evaluation.data_page import DataFacts
-    from finsent.pipeline.accounting import IngestReport
 
 _log = logging.getLogger(__name__)
 
@@ -85,10 +85,9 @@ def page_path(home: Home, version: int) -> Path:
 def gather_facts(home: Home, version: int | None = None, known: DataVersion | None = None) -> "DataFacts":
     """All that is known of a version: its table looked through once, its report, quarantine and predecessor beside it."""
     from finsent.data.dataset import data_version, read_report
-    from finsent.data.diff import difference
-    from finsent.data.inspection import latest_time, origin, previous_version, quarantine_examples, version_numbers
     from finsent.data.language import detect_language
-    from finsent.data.summary import count_languages, summarise
+    from finsent.data.profile import count_languages, difference, summarise
+    from finsent.data.versions_view import latest_time, origin, previous_version, quarantine_examples, version_numbers
     from finsent.evaluation.confounding import confounding
     from finsent.evaluation.data_page import DataFacts
 

@@ -17,11 +17,11 @@ from finsent.pipeline.gathering import Measured, compared_with_champion, compare
 
 if TYPE_CHECKING:
     from finsent.data.dataset import DataVersion, Split
+    from finsent.data.leakage import KnownLeaks
     from finsent.data.splits import SplitName
     from finsent.evaluation.evidence import NaiveSplitRecord
     from finsent.model.adapter import Loaded
     from finsent.model.manifest import Manifest
-    from finsent.pipeline.lineage import KnownLeaks
     from finsent.registry.roundtrip import RoundTrip
 
 _TRAINING_ROWS = 500  # scored to estimate the accuracy on training rows: within about 4 points, and little work
@@ -144,7 +144,7 @@ def _on_test_split(config: Config, home: Home, version: str) -> EvaluationResult
 
 def _of_version(config: Config, home: Home, version: str, test: "Split", facts: "DataVersion") -> "tuple[Measured, KnownLeaks]":
     """The version on the test rows, on a sample of its training rows, and what is known of leaks; its memory is free again."""
-    from finsent.pipeline.lineage import known_leaks
+    from finsent.data.leakage import known_leaks
     from finsent.pipeline.opening import open_version
 
     loaded = open_version(config, home, version, rows=len(test.texts))

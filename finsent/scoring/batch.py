@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from finsent.data.columns import SCHEMAS
+from finsent.data.table_schemas import SCHEMAS
 
 if TYPE_CHECKING:
     import pyarrow as pa

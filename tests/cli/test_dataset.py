@@ -10,7 +10,7 @@ from finsent.config import load_config
 from finsent.data import tables
 from finsent.data.sample import sample_sources
 from finsent.home import Home, resolve_home
-from finsent.pipeline.ingest import ingest
+from finsent.steps.ingest import ingest
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Finsent

@@ -80,7 +80,7 @@ def test_suspects_on_the_screen_and_in_a_file(finsent: "Finsent", tmp_path: Path
     from finsent.config import load_config
     from finsent.data.sample import sample_sources
     from finsent.home import resolve_home
-    from finsent.pipeline.ingest import ingest
+    from finsent.steps.ingest import ingest
 
     ingest(load_config(), resolve_home({"FINSENT_HOME": str(tmp_path / "home")}), sample_sources(1)[:1])
     at = ("--home", str(tmp_path / "home"))

@@ -11,12 +11,11 @@ import pytest
 
 from finsent.config import Source, load_config
 from finsent.data import corrections, tables
-from finsent.data.corrections import apply_to_table
+from finsent.data.corrections import Decision, apply_to_table, record_decisions
 from finsent.data.dataset import data_version, fingerprint_rows, load_split
-from finsent.data.reviews import Decision, record_decisions
 from finsent.errors import Refused
 from finsent.home import Home, resolve_home
-from finsent.pipeline.ingest import ingest
+from finsent.steps.ingest import ingest
 from finsent.text import text_id
 
 CONFIG = load_config()
@@ -127,7 +126,7 @@ def test_an_ingestion_that_gets_ahead_is_taken_into_account(tmp_path: Path, monk
         return real(*arguments)
 
     monkeypatch.setattr(tables, "change_next", late)
-    monkeypatch.setattr("finsent.pipeline.ingest.apply_to_table", lambda _: None)  # as if it had looked before the decision
+    monkeypatch.setattr("finsent.steps.ingest.apply_to_table", lambda _: None)  # as if it had looked before the decision
     assert apply_to_table(here) == overtaken[0] + 1
     assert len(rows(here)) == 4
     assert rows(here)[FIRST]["label"] == "Bearish"
@@ -151,7 +150,7 @@ def test_machines_that_apply_and_ingest_at_once(tmp_path: Path) -> None:
     (tmp_path / "new.jsonl").write_text(json.dumps({"text": "the fed meets on tuesday", "label": "Neutral"}))
     start = (
         "import sys; from finsent.home import resolve_home; from finsent.config import Source, load_config; "
-        "from finsent.data.corrections import apply_to_table; from finsent.pipeline.ingest import ingest; "
+        "from finsent.data.corrections import apply_to_table; from finsent.steps.ingest import ingest; "
         "home = resolve_home({'FINSENT_HOME': sys.argv[1], 'FINSENT_TABLES': sys.argv[2]}); "
     )
     # a process that ends right after a scan may abort in Arrow's threads, its work done (apache/arrow issue 39862)

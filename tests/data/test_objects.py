@@ -22,7 +22,7 @@ from finsent.data.formats import read
 from finsent.data.sources import RawRow, fingerprint_file, labelled, resolve
 from finsent.errors import InputError
 from finsent.home import resolve_home
-from finsent.pipeline.ingest import ingest
+from finsent.steps.ingest import ingest
 
 pytest.importorskip("moto", reason="no S3 server here")
 

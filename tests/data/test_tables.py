@@ -187,7 +187,7 @@ from datetime import UTC, datetime
 import deltalake  # now, so that all of them start together
 import pyarrow as pa
 from finsent.data import tables
-from finsent.data.columns import SCHEMAS
+from finsent.data.table_schemas import SCHEMAS
 from finsent.home import resolve_home
 
 folder, worker, now = sys.argv[1], sys.argv[2], datetime.now(UTC)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finsent.data.summary import LONGEST, Summary
+from finsent.data.profile import LONGEST, Summary
 from finsent.evaluation import data_plots
 
 BLUE = (43, 108, 176)

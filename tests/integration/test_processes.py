@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from finsent.config import load_config
 from finsent.data.sample import sample_sources
 from finsent.home import Home
-from finsent.pipeline.ingest import ingest
+from finsent.steps.ingest import ingest
 from tests.integration.test_prefect_server import free_port
 
 pytestmark = pytest.mark.integration

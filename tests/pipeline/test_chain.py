@@ -15,9 +15,9 @@ from finsent.data.sample import sample_sources
 from finsent.errors import InputError, ServiceError
 from finsent.home import Home
 from finsent.pipeline.evaluate import evaluate
-from finsent.pipeline.ingest import ingest
 from finsent.pipeline.promote import promote
 from finsent.pipeline.train import train
+from finsent.steps.ingest import ingest
 
 pytestmark = pytest.mark.integration
 

@@ -17,9 +17,9 @@ from finsent.errors import InputError
 from finsent.evaluation.data_page import NOT_RECORDED, write_page
 from finsent.home import Home
 from finsent.pipeline.data_report import DataReport, describe, figures, report_data, report_ingestion
-from finsent.pipeline.ingest import ingest
-from finsent.pipeline.review import decide
 from finsent.registry.tracking import connect, experiment_id
+from finsent.steps.ingest import ingest
+from finsent.steps.review import decide
 
 CORE = ("zeroshot_sent_train", "pyfin_moritz", "mattgilgo", "yash612", "poojathakoor", "fiqa", "surge_crypto", "surge_stock")
 SHARED = Path(__file__).parents[3] / "shared" / "data"

@@ -8,9 +8,9 @@ from finsent.data.dataset import data_version, load_split
 from finsent.data.sample import sample_sources
 from finsent.pipeline.evaluate import evaluate
 from finsent.pipeline.exchange import import_adapter
-from finsent.pipeline.ingest import ingest
 from finsent.pipeline.promote import promote
 from finsent.registry import tracking
+from finsent.steps.ingest import ingest
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch and transformers deprecate things of their own while loading
 

@@ -5,11 +5,11 @@ import pytest
 from finsent.config import load_config
 from finsent.data.sample import sample_sources
 from finsent.model.manifest import verify
-from finsent.pipeline.ingest import ingest
 from finsent.pipeline.predict import predict
 from finsent.pipeline.train import train
 from finsent.registry.tracking import connect
 from finsent.registry.versions import adapter_path
+from finsent.steps.ingest import ingest
 
 TINY = [
     f"model.embedded.{item}"

@@ -23,8 +23,8 @@ from finsent.data import tables
 from finsent.errors import InputError
 from finsent.home import Home, resolve_home
 from finsent.pipeline import study as studies
-from finsent.pipeline.ingest import ingest
 from finsent.pipeline.tune import TuneResult, tune
+from finsent.steps.ingest import ingest
 from finsent.training.space import with_values
 
 if TYPE_CHECKING:

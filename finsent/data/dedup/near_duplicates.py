@@ -1,0 +1,298 @@
+"""Near-duplicate pairs and the components that they form, at a cost that follows the new rows and not the square of all.
+
+Rows are distinct templates. Two rows are near duplicates when the Jaccard similarity of their shingle sets reaches the
+threshold, or when one was cut short with an ellipsis and the other goes on where it ends. Candidates share a bucket: a band of
+their signatures, or the first characters of a template that was cut. No candidate counts before its texts have been compared.
+
+Components need no list of all pairs, which is quadratic where one text comes ten thousand times: buckets are first linked along
+stars and chains, then only pairs that are still in different components are looked at. Every pair that shares a bucket is
+decided that way, or joined already. Large buckets of texts that are alike and not near: see `finsent.data.dedup.dense_buckets`.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from finsent.config import DataConfig
+from finsent.data.dedup.dense_buckets import likely_in_crowd
+from finsent.data.dedup.shingles import Int64, jaccard, shingle
+from finsent.data.dedup.signatures import Signatures, likely
+from finsent.progress import track
+
+Active = npt.NDArray[np.bool_]
+"""Rows that are looked at [N]: of a pair one at least is active. Pairs of two others were decided before."""
+TextsOf = Callable[[Int64], list[str]]
+"""Templates of the given rows."""
+
+_SMALL: Final = 64  # buckets up to this size are enumerated all at once
+_BLOCK: Final = 2_000_000  # pairs enumerated at once: bounds memory
+_SLOTS: Final = 1 << 22
+
+
+@dataclass(frozen=True)
+class _Buckets:
+    """Rows that share a key: `members[starts[i]:starts[i] + sizes[i]]`, in ascending order, at least two."""
+
+    members: Int64
+    starts: Int64
+    sizes: Int64
+
+
+@dataclass(frozen=True)
+class _Search:
+    signatures: Signatures
+    texts_of: TextsOf
+    config: DataConfig
+    active: Active
+
+
+def link(
+    signatures: Signatures,
+    texts_of: TextsOf,
+    config: DataConfig,
+    *,
+    active: Active | None = None,
+    joined: Int64 | None = None,
+) -> Int64:
+    """Connected components [N] of the near-duplicate graph: each row's number is the lowest row of its component.
+
+    Args:
+        signatures: Of N distinct templates.
+        texts_of: Gives the templates of rows, for verification.
+        config: Threshold and shingle size.
+        active: Rows that are looked at; all when left out.
+        joined: Components known already [N], each numbered by its lowest row; each row its own when left out.
+    """
+    search = _search(signatures, texts_of, config, active)
+    parent = np.arange(len(signatures)) if joined is None else joined.copy()
+    rejected = _Codes()
+    for enumerate_pairs, what in ((_stars, "linking near duplicates"), (_all_pairs, "checking what is left apart")):
+        for band, is_prefix in track(list(_keys(search)), description=what, unit="band"):
+            for candidates in enumerate_pairs(search, _buckets(search, band, prefix=is_prefix), parent, prefix=is_prefix):
+                pairs = candidates[parent[candidates[:, 0]] != parent[candidates[:, 1]]]
+                near, failed = _verified(search, pairs, rejected, prefix=is_prefix)
+                parent = unite(parent, near)
+                rejected.add(failed)
+    return parent
+
+
+def needed_texts(signatures: Signatures, config: DataConfig, active: Active, joined: Int64) -> Int64:
+    """Rows whose text `link` may have to compare; see there for the arguments."""
+    search = _search(signatures, lambda _: [], config, active)
+    found = np.zeros(len(signatures), bool)
+    for band, is_prefix in _keys(search):
+        buckets = _buckets(search, band, prefix=is_prefix)
+        mixed = _mixed(buckets, joined)
+        for pairs in _few_by_few(search, buckets, mixed, joined):
+            some = pairs if is_prefix else likely(signatures, pairs, config.near_duplicate_jaccard)
+            found[some.ravel()] = True
+        for members in _crowds(buckets, mixed):
+            found[members] = True
+    return np.flatnonzero(found)
+
+
+def _search(signatures: Signatures, texts_of: TextsOf, config: DataConfig, active: Active | None) -> _Search:
+    return _Search(signatures, texts_of, config, np.ones(len(signatures), bool) if active is None else active)
+
+
+def pairs_apart(
+    signatures: Signatures, texts_of: TextsOf, config: DataConfig, apart: Int64, *, active: Active | None = None
+) -> Int64:
+    """Near-duplicate pairs [P, 2] of rows whose numbers in `apart` [N] differ, lower row first, each once.
+
+    Args:
+        signatures: Of N distinct templates.
+        texts_of: Gives the templates of rows, for verification.
+        config: Threshold and shingle size.
+        apart: What must differ; `np.arange(N)` for all pairs.
+        active: Rows that are looked at; all when left out.
+    """
+    search = _search(signatures, texts_of, config, active)
+    found, seen = [np.zeros((0, 2), np.int64)], _Codes()
+    for band, is_prefix in track(list(_keys(search)), description="auditing", unit="band"):
+        for candidates in _all_pairs(search, _buckets(search, band, prefix=is_prefix), apart, prefix=is_prefix):
+            near, failed = _verified(search, candidates, seen, prefix=is_prefix)
+            found.append(near)
+            seen.add(failed)
+            if not is_prefix:
+                seen.add(np.sort(_codes(near, len(signatures))))
+    return np.unique(np.concatenate(found), axis=0)
+
+
+def unite(parent: Int64, pairs: Int64) -> Int64:
+    """Components [N] after joining the rows of each pair [P, 2]; each numbered by its lowest row, before and after."""
+    while len(pairs):
+        low, high = np.sort(parent[pairs], axis=1).T
+        np.minimum.at(parent, high, low)
+        while (parent != (shorter := parent[parent])).any():
+            parent = shorter
+        pairs = pairs[parent[pairs[:, 0]] != parent[pairs[:, 1]]]
+    return parent
+
+
+def _keys(search: _Search) -> Iterator[tuple[int, bool]]:
+    """Bands by their number, then the prefixes."""
+    yield from ((band, False) for band in range(search.signatures.bands.shape[1]))
+    yield -1, True
+
+
+def _buckets(search: _Search, band: int, *, prefix: bool) -> _Buckets:
+    signatures, active = search.signatures, search.active
+    keys = signatures.prefix.view(np.uint64) if prefix else signatures.bands[:, band]
+    wanted = active.copy()
+    if not active.all():
+        # most other rows share no key with an active one: a table of hashed keys leaves them out before anything is sorted
+        mask = keys.dtype.type(_SLOTS - 1)
+        slots = np.zeros(_SLOTS, bool)
+        slots[keys[active] & mask] = True
+        wanted |= slots[keys & mask]
+    rows = np.flatnonzero(wanted & (keys != 0) if prefix else wanted)
+    some = keys[rows].astype(np.uint64)
+    order = np.lexsort((rows, some)) if prefix else np.argsort((some << np.uint64(32)) | rows.astype(np.uint64))
+    members, ordered = rows[order], some[order]
+    if not len(members):
+        return _Buckets(members, members, members)
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    sizes = np.diff(np.append(starts, len(members)))
+    kept = (sizes > 1) & np.logical_or.reduceat(active[members], starts)
+    if prefix:
+        kept &= np.logical_or.reduceat(signatures.cut[members], starts)
+    return _Buckets(members, starts[kept], sizes[kept])
+
+
+def _stars(search: _Search, buckets: _Buckets, _: Int64, *, prefix: bool) -> Iterator[Int64]:  # noqa: ARG001
+    """Each member with the first of its bucket, and with the one before it."""
+    steps = np.arange(buckets.sizes.sum()) - np.repeat(np.cumsum(buckets.sizes) - buckets.sizes, buckets.sizes)
+    places = np.repeat(buckets.starts, buckets.sizes) + steps
+    places, steps = places[steps > 0], steps[steps > 0]
+    member = buckets.members[places]
+    for other in (buckets.members[places - steps], buckets.members[places - 1]):
+        yield np.stack([other, member], axis=1)[search.active[other] | search.active[member]]
+
+
+def _all_pairs(search: _Search, buckets: _Buckets, apart: Int64, *, prefix: bool) -> Iterator[Int64]:
+    """All pairs in buckets that may be near, of those that are apart, lower row first."""
+    mixed = _mixed(buckets, apart)
+    yield from _few_by_few(search, buckets, mixed, apart)
+    for members in _crowds(buckets, mixed):
+        if prefix:
+            yield from _with_cut(search, members, apart)
+        else:
+            yield from likely_in_crowd(
+                members,
+                apart[members],
+                search.texts_of(members),
+                search.active[members],
+                threshold=search.config.near_duplicate_jaccard,
+                size=search.config.shingle_size,
+            )
+
+
+def _mixed(buckets: _Buckets, apart: Int64) -> npt.NDArray[np.bool_]:
+    """Buckets with members that are apart."""
+    if not len(buckets.starts):
+        return np.zeros(0, bool)
+    ends = np.stack([buckets.starts, buckets.starts + buckets.sizes], axis=1).ravel()
+    bounded = np.append(apart[buckets.members], 0)  # reduceat takes no end beyond the last
+    mixed: npt.NDArray[np.bool_] = np.minimum.reduceat(bounded, ends)[::2] != np.maximum.reduceat(bounded, ends)[::2]
+    return mixed
+
+
+def _few_by_few(search: _Search, buckets: _Buckets, mixed: npt.NDArray[np.bool_], apart: Int64) -> Iterator[Int64]:
+    """All pairs of small buckets."""
+    for size in np.unique(buckets.sizes[mixed & (buckets.sizes <= _SMALL)]):
+        lower, higher = np.triu_indices(size, 1)
+        starts = buckets.starts[mixed & (buckets.sizes == size)]
+        step = max(_BLOCK // len(lower), 1)
+        for first in range(0, len(starts), step):
+            members = buckets.members[starts[first : first + step, None] + np.arange(size)]
+            yield _wanted(search, members[:, lower].ravel(), members[:, higher].ravel(), apart)
+
+
+def _crowds(buckets: _Buckets, mixed: npt.NDArray[np.bool_]) -> Iterator[Int64]:
+    """Members of each large bucket."""
+    large = mixed & (buckets.sizes > _SMALL)
+    for start, size in zip(buckets.starts[large].tolist(), buckets.sizes[large].tolist(), strict=True):
+        yield buckets.members[start : start + size]
+
+
+def _with_cut(search: _Search, members: Int64, apart: Int64) -> Iterator[Int64]:
+    """All pairs of a large bucket of which one text was cut short."""
+    cut = members[search.signatures.cut[members]]
+    step = max(_BLOCK // len(members), 1)
+    for first in range(0, len(cut), step):
+        block = np.repeat(cut[first : first + step], len(members))
+        other = np.tile(members, len(cut[first : first + step]))
+        yield _wanted(search, np.minimum(block, other), np.maximum(block, other), apart)
+
+
+def _wanted(search: _Search, low: Int64, high: Int64, apart: Int64) -> Int64:
+    kept = (search.active[low] | search.active[high]) & (apart[low] != apart[high])
+    wanted: Int64 = np.stack([low, high], axis=1)[kept]
+    return wanted
+
+
+@dataclass
+class _Codes:
+    """Pairs that were looked at, as sorted codes in runs that double in length, so that adding some costs no copy of all."""
+
+    runs: list[Int64] = field(default_factory=list)
+
+    def add(self, codes: Int64) -> None:
+        """Take some more, sorted."""
+        if len(codes):
+            self.runs.append(codes)
+        while len(self.runs) > 1 and len(self.runs[-2]) < 2 * len(self.runs[-1]):
+            self.runs[-2:] = [np.union1d(self.runs[-2], self.runs[-1])]
+
+    def without(self, codes: Int64) -> Int64:
+        """Those of the codes that were not looked at."""
+        for run in self.runs:
+            place = np.searchsorted(run, codes)
+            codes = codes[run[np.minimum(place, len(run) - 1)] != codes]
+        return codes
+
+
+def _verified(search: _Search, pairs: Int64, known: _Codes, *, prefix: bool) -> tuple[Int64, Int64]:
+    """Those of the pairs that are near duplicates, and codes of those that turned out not to be; `known` ones are left out."""
+    count = len(search.signatures)
+    if prefix:
+        return _continued(search, pairs), np.zeros(0, np.int64)
+    some = likely(search.signatures, pairs, search.config.near_duplicate_jaccard)
+    codes = known.without(np.unique(_codes(some, count)))
+    some = np.stack([codes // max(count, 1), codes % max(count, 1)], axis=1)
+    rows, place = np.unique(some, return_inverse=True)
+    shingles = shingle(search.texts_of(rows), search.config.shingle_size)
+    near = jaccard(shingles, place.reshape(-1, 2)) >= search.config.near_duplicate_jaccard - 1e-12
+    return some[near], codes[~near]
+
+
+def _codes(pairs: Int64, count: int) -> Int64:
+    codes: Int64 = pairs[:, 0] * count + pairs[:, 1]
+    return codes
+
+
+def _continued(search: _Search, pairs: Int64) -> Int64:
+    """Pairs of which one text was cut short and the other goes on where it ends."""
+    cut = search.signatures.cut
+    pairs = pairs[cut[pairs].any(axis=1)]
+    rows, place = np.unique(pairs, return_inverse=True)
+    texts = search.texts_of(rows)
+    shortest = search.config.truncation_min_characters
+    near = [
+        (cut[low] and goes_on(texts[a], texts[b], shortest)) or (cut[high] and goes_on(texts[b], texts[a], shortest))
+        for (low, high), (a, b) in zip(pairs, place.reshape(-1, 2), strict=True)
+    ]
+    continued: Int64 = pairs[np.array(near, bool)]
+    return continued
+
+
+def goes_on(cut: str, other: str, shortest: int) -> bool:
+    """Whether `other` begins with the template of a text that was cut short, whose last word may be half a word."""
+    start = cut.rpartition(" ")[0]
+    if len(start) < shortest:
+        start = cut  # nothing to spare: then the other has to go on with the last word too
+    return len(start) >= shortest and other.startswith(start)

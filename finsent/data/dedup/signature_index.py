@@ -1,0 +1,130 @@
+"""The stored signature index: what new rows are compared with, so that old texts need not be read and signed again.
+
+The table `signatures` holds a row for each tweet. It is derived: rows that it lacks (an ingestion was killed between two commits,
+or tweets were added by other means) are signed from their text and added; when the rule of signing changed, all of it is made
+anew. Rows whose tweet is gone are ignored.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from finsent.config import DataConfig
+from finsent.data import tables
+from finsent.data.dedup.shingles import Int64
+from finsent.data.dedup.signatures import SKETCH, Signatures, concatenate, empty, sign, signature_rule
+from finsent.data.table_schemas import SCHEMAS
+from finsent.home import Home
+from finsent.progress import track
+from finsent.text import forms
+
+_TABLE = "signatures"
+_RULE = "signature_rule"
+_BATCH = 20_000
+
+
+def load_signatures(
+    home: Home, ids: pa.StringArray, config: DataConfig, version: int | None = None, *, anew: bool = False
+) -> Signatures:
+    """Signatures of the tweets with these ids, in their order; missing ones, or all if `anew`, are made and stored.
+
+    The ids are those of `version` of the tweets, or of the latest.
+    """
+    rule = signature_rule(config)
+    current = not anew and tables.last_metadata(home, _TABLE, _RULE) == rule
+    stored = tables.read(home, _TABLE) if current else SCHEMAS[_TABLE].empty_table()
+    place = pc.index_in(ids, value_set=stored["id"].combine_chunks())
+    missing = ids.filter(pc.is_null(place))
+    known = _from_table(stored, config)
+    del stored
+    if not len(missing):
+        return known.take(_numbers(place))
+    order, made = _sign_stored(home, missing, config, version)
+    add_signatures(home, order, made, config, anew=not current)
+    # the rows just made stand behind the stored ones
+    rows = _numbers(pc.fill_null(place, -1))
+    rows[rows < 0] = len(known) + _numbers(pc.index_in(missing, value_set=order))
+    return concatenate([known, made]).take(rows)
+
+
+def add_signatures(
+    home: Home, ids: pa.StringArray, signatures: Signatures, config: DataConfig, *, anew: bool | None = None
+) -> None:
+    """Add signatures of tweets to the table; in place of all there are when `anew`, or when those follow another rule."""
+    rule = signature_rule(config)
+    if anew is None:
+        anew = tables.last_metadata(home, _TABLE, _RULE) != rule
+    table = pa.table(
+        {
+            "id": ids,
+            "template": signatures.template,
+            "prefix": signatures.prefix,
+            "cut": signatures.cut,
+            "bands": _binary(signatures.bands.view(np.uint8)),
+            "sketch": _binary(signatures.sketch),
+        },
+        schema=SCHEMAS[_TABLE],
+    )
+    (tables.replace if anew else tables.append)(home, _TABLE, table, metadata={_RULE: rule})
+
+
+def _sign_stored(home: Home, ids: pa.StringArray, config: DataConfig, version: int | None) -> tuple[pa.StringArray, Signatures]:
+    order, made = [pa.array([], pa.string())], [empty(config)]
+    for batch in track(texts_by_id(home, ids, version), description="signing stored tweets", unit="batch"):
+        order.append(batch["id"])
+        made.append(sign([forms(text) for text in batch["text"].to_pylist()], config))
+    return pa.concat_arrays(order), concatenate(made)
+
+
+def texts_by_id(home: Home, ids: pa.StringArray, version: int | None = None) -> Iterator[pa.RecordBatch]:
+    """Ids and texts of the tweets with these ids, in batches, in the order of the table."""
+    for batch in tables.batches(home, "tweets", ["id", "text"], version=version, rows=_BATCH):
+        there = pc.is_in(batch["id"], value_set=ids)
+        if pc.any(there).as_py():
+            yield batch.filter(there)
+
+
+def stored_templates(home: Home, ids: Sequence[str], version: int | None = None) -> dict[str, str]:
+    """Templates of the tweets with these ids, in `version` or the latest."""
+    found: dict[str, str] = {}
+    if len(ids):
+        for batch in texts_by_id(home, pa.array(ids, pa.string()), version):
+            found |= {key: forms(text).template for key, text in zip(*batch.to_pydict().values(), strict=True)}
+    return found
+
+
+def _from_table(table: pa.Table, config: DataConfig) -> Signatures:
+    if not table.num_rows:
+        return empty(config)
+    return Signatures(
+        template=table["template"].to_numpy(),
+        prefix=table["prefix"].to_numpy(),
+        cut=table["cut"].to_numpy(),
+        bands=_matrix(table["bands"], -1).view(np.uint32),
+        sketch=_matrix(table["sketch"], SKETCH),
+    )
+
+
+def _matrix(column: pa.ChunkedArray, width: int) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
+    parts = []
+    for chunk in column.chunks:
+        if not len(chunk):
+            continue
+        first, last = chunk.offset, chunk.offset + len(chunk)
+        offsets = np.frombuffer(chunk.buffers()[1], np.int32)[first : last + 1]
+        values = np.frombuffer(chunk.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
+        parts.append(values.reshape(len(chunk), width))
+    return np.concatenate(parts)
+
+
+def _binary(matrix: np.ndarray[tuple[int, int], np.dtype[np.uint8]]) -> pa.BinaryArray:
+    count, width = matrix.shape
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), count, [None, pa.py_buffer(np.ascontiguousarray(matrix))]).cast(
+        pa.binary()
+    )
+
+
+def _numbers(array: pa.Array) -> Int64:
+    return np.array(array.to_numpy(zero_copy_only=False), np.int64)

@@ -1,0 +1,90 @@
+"""Which text a person means by an id, and what is known about it."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from finsent.data import tables
+from finsent.data.contract import CONFLICT
+from finsent.data.corrections import Decision, load_decisions
+from finsent.data.quarantine import ids_of, labels_of
+from finsent.errors import InputError
+from finsent.home import Home
+
+_ID_DIGITS: Final = 32
+
+
+@dataclass(frozen=True)
+class Known:
+    """Texts that the given ids can mean."""
+
+    texts: dict[str, str]
+    stored: dict[str, str]
+    """Labels of those in the data."""
+    contradictory: dict[str, set[str]]
+    """Labels under which the others were quarantined as contradictory."""
+    decided: dict[str, Decision]
+
+    @classmethod
+    def of(cls, home: Home, ids: Sequence[str]) -> "Known":
+        """What the tables know that begins with one of the ids."""
+        import pyarrow.compute as pc
+
+        beginnings = tuple(given.strip().casefold() for given in ids)
+        rows = tables.read(home, "tweets", columns=["id", "text", "label"], filters=_beginning_with(beginnings)).to_pylist()
+        texts = {row["id"]: row["text"] for row in rows}
+        whole = {given for given in beginnings if len(given) == _ID_DIGITS}  # a filled listing may give thousands
+        short = tuple(given for given in beginnings if given not in whole)
+        labels: dict[str, set[str]] = defaultdict(set)
+        columns, filters = ["id", "text", "reason", "detail", "label"], pc.field("reason").isin([CONFLICT, "dropped by review"])
+        for batch in tables.batches(home, "quarantine", columns, filters=filters):
+            read = zip(ids_of(batch), batch["reason"].to_pylist(), labels_of(batch), strict=True)
+            for row, (row_id, reason, label) in enumerate(read):
+                if row_id in whole or row_id.startswith(short):
+                    texts.setdefault(row_id, batch["text"][row].as_py())
+                    if reason == CONFLICT:
+                        labels[row_id].add(label)
+        return cls(texts, {row["id"]: row["label"] for row in rows}, dict(labels), load_decisions(home))
+
+    def resolve(self, given: str) -> str:
+        """The full id. One that no text has (yet) is kept for later; a beginning must be that of exactly one known id."""
+        beginning = given.strip().casefold()
+        if not beginning or len(beginning) > _ID_DIGITS or set(beginning) - set("0123456789abcdef"):
+            raise InputError(f"{given!r} is no id: ids are {_ID_DIGITS} hexadecimal digits. `finsent review list` shows them.")
+        if len(beginning) == _ID_DIGITS:
+            return beginning
+        found = sorted(row_id for row_id in {*self.texts, *self.decided} if row_id.startswith(beginning))
+        if len(found) != 1:
+            several = f"begins {len(found)} ids ({', '.join(found[:3])}{', …' if len(found) > 3 else ''})"
+            raise InputError(f"{given!r} {several if found else 'begins the id of no known text'}. Give more of it.")
+        return found[0]
+
+    def check(self, row_id: str, decision: Decision) -> None:
+        """Refuse to accept what is not one label."""
+        if decision.kind != "accept":
+            return
+        before = self.decided.get(row_id)
+        if before is not None and before.kind == "fix":
+            raise InputError(
+                f"{row_id!r} was fixed to {before.label}, so that its own label no longer counts. To undo that, fix it to the "
+                "label it had; to confirm it, there is nothing to do."
+            )
+        there = self.stored.get(row_id)
+        labels = sorted({*self.contradictory.get(row_id, ()), *([there] if there else ())})
+        if len(labels) > 1:
+            stands = f"; the data has {there}" if there else ""
+            raise InputError(f"{row_id!r} was read as {' and as '.join(labels)}{stands}: say which with fix, or drop it.")
+
+
+def _beginning_with(beginnings: Iterable[str]) -> Any:
+    """A filter for ids; whole ones are looked up together."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    given = set(beginnings)
+    whole = [item for item in given if len(item) == _ID_DIGITS]
+    wanted = pc.field("id").isin(pa.array(whole, pa.string()))
+    for item in given.difference(whole):
+        wanted |= pc.starts_with(pc.field("id"), pattern=item)
+    return wanted

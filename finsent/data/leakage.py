@@ -1,0 +1,250 @@
+"""The leak audit: pairs of equal or near-equal texts on two sides of a split, and what a random split would have leaked."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from finsent.config import Config, DataConfig
+from finsent.data import tables
+from finsent.data.dataset import DataVersion, data_version
+from finsent.data.dedup.near_duplicates import Active, TextsOf, pairs_apart
+from finsent.data.dedup.shingles import Int64
+from finsent.data.dedup.signatures import Signatures, sign
+from finsent.data.splits import CODES, SPLITS, Codes
+from finsent.errors import InputError
+from finsent.home import Home
+from finsent.model.manifest import Manifest
+from finsent.progress import track
+from finsent.text import Forms, forms
+
+INDEPENDENT_SEED: Final = 2
+"""Other permutations than stored signatures were made with: what those missed, these can find."""
+_NAIVE_TEST_SHARE: Final = 0.15
+_NAIVE_SEEDS: Final = 10
+
+
+@dataclass(frozen=True)
+class LeakAudit:
+    """Pairs of rows across splits whose texts are the same or near duplicates; rows that are used for nothing do not count."""
+
+    exact: dict[str, int]
+    """Pairs with the same text but for what near-duplicate forms leave out, by pair of splits such as "train-test"."""
+    near: dict[str, int]
+    """Pairs with near-duplicate texts, by pair of splits."""
+
+    @property
+    def leaks(self) -> int:
+        """All of them; 0 is what held-out means."""
+        return sum(self.exact.values()) + sum(self.near.values())
+
+    def describe(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+
+def audit_splits(
+    nodes: Int64,
+    splits: Codes,
+    signatures: Signatures,
+    texts_of: TextsOf,
+    config: DataConfig,
+    *,
+    active: Active | None = None,
+) -> LeakAudit:
+    """Audit rows.
+
+    Args:
+        nodes: Node of each row [R]; a node is a distinct template.
+        splits: Split of each row [R].
+        signatures: Of the nodes.
+        texts_of: Templates of the nodes.
+        config: Threshold and shingle size.
+        active: Nodes that got a row, or all when left out; pairs of two others were audited before.
+    """
+    table = np.zeros((len(signatures), len(CODES)), np.int64)
+    np.add.at(table, (nodes, splits), 1)
+    table = table[:, : len(SPLITS)]
+    there = np.flatnonzero(table.sum(axis=1))
+    table = table[there]
+    several = (table > 0).sum(axis=1) > 1
+    # a text with rows in several splits is compared with all others
+    home = np.where(several, len(SPLITS) + np.arange(len(table)), table.argmax(axis=1)) if len(table) else np.zeros(0, np.int64)
+    pairs = pairs_apart(
+        signatures.take(there),
+        lambda some: texts_of(there[some]),
+        config,
+        home.astype(np.int64),
+        active=None if active is None else active[there],
+    )
+    low, high = table[pairs[:, 0]], table[pairs[:, 1]]
+    exact, near = {}, {}
+    for one, other in combinations(range(len(SPLITS)), 2):
+        name = f"{SPLITS[one]}-{SPLITS[other]}"
+        exact[name] = int((table[:, one] * table[:, other]).sum())
+        near[name] = int((low[:, one] * high[:, other] + low[:, other] * high[:, one]).sum())
+    return LeakAudit(exact, near)
+
+
+def audit_texts(texts: Sequence[Forms], splits: Codes, config: DataConfig) -> LeakAudit:
+    """Audit texts from nothing but themselves, with permutations of its own."""
+    node_of: dict[str, int] = {}
+    nodes = np.fromiter((node_of.setdefault(text.template, len(node_of)) for text in texts), np.int64, len(texts))
+    cut: Mapping[str, bool] = {text.template: text.cut for text in sorted(texts, key=lambda text: text.cut)}
+    templates = list(node_of)
+    signatures = sign([Forms("", template, cut[template]) for template in templates], config, INDEPENDENT_SEED)
+    return audit_splits(nodes, splits, signatures, lambda some: [templates[row] for row in some], config)
+
+
+@dataclass(frozen=True)
+class NaiveSplit:
+    """What a plain random 85/15 split of all rows read so far would have leaked."""
+
+    leak: float | None
+    """Share of test rows with a near duplicate in train; None of too few rows to split."""
+    rows: int
+    """Rows that this is over, copies included."""
+
+
+def naive_split(components: Int64, is_new: npt.NDArray[np.bool_], before: NaiveSplit | None) -> NaiveSplit:
+    """What is known after an ingestion: of its rows by their own copies, of those from before at least what was known of them.
+
+    Copies are not stored, so those of rows read earlier are in `before` alone.
+
+    Args:
+        components: Near-duplicate group of each row, of those accepted before and of those that are new, copies included.
+        is_new: Which are new.
+        before: Of the rows read until then.
+    """
+    count = int(is_new.sum())
+    if before is None or before.leak is None or not count:
+        return before if before is not None and not count else NaiveSplit(naive_leak(components), len(components))
+    old, new = naive_leak(components, ~is_new), naive_leak(components, is_new)
+    rows = before.rows + count
+    return NaiveSplit((before.rows * max(before.leak, old or 0.0) + count * (new or 0.0)) / rows, rows)
+
+
+def naive_leak(groups: Int64, of: npt.NDArray[np.bool_] | None = None) -> float | None:
+    """Share of test rows with a near duplicate in train under a plain random 85/15 split, mean of ten seeds.
+
+    Args:
+        groups: Near-duplicate group of each row, copies included.
+        of: Test rows that count; all when left out.
+    """
+    tested = round(len(groups) * _NAIVE_TEST_SHARE)
+    if not tested:
+        return None
+    _, numbers = np.unique(groups, return_inverse=True)
+    shares = []
+    for seed in range(_NAIVE_SEEDS):
+        order = np.random.default_rng(seed).permutation(len(numbers))
+        in_train = np.bincount(numbers[order[tested:]], minlength=numbers.max() + 1) > 0
+        rows = order[:tested] if of is None else order[:tested][of[order[:tested]]]
+        if len(rows):
+            shares.append(in_train[numbers[rows]].mean())
+    return float(np.mean(shares)) if shares else None
+
+
+GROUP_SIZES: Final = (("1", 1), ("2", 2), ("3-5", 5), ("6-10", 10), ("11-100", 100))
+
+
+def group_sizes(groups: Int64, of: npt.NDArray[np.bool_] | None = None) -> dict[str, int]:
+    """Rows by the size of their near-duplicate group, copies included; only rows in `of` where that is given."""
+    _, numbers, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    bins = np.searchsorted([largest for _, largest in GROUP_SIZES], sizes[numbers if of is None else numbers[of]])
+    rows = np.bincount(bins, minlength=len(GROUP_SIZES) + 1)
+    return dict(zip([*(name for name, _ in GROUP_SIZES), ">100"], rows.tolist(), strict=True))
+
+
+# merged from finsent.data.leakage: The leak audit of a data version from nothing but its texts, with permutations of its own: it trusts no index and no record.
+
+
+@dataclass(frozen=True)
+class FullAudit:
+    """What was found."""
+
+    version: int
+    rows: int
+    leaks: int
+    """Exact and near-duplicate pairs across splits."""
+    exact: dict[str, int]
+    """Pairs with the same text but for what near-duplicate forms leave out, by pair of splits."""
+    near: dict[str, int]
+    """Pairs with near-duplicate texts, by pair of splits."""
+    seconds: float
+
+
+def audit_data(config: Config, home: Home, version: int | None = None) -> FullAudit:
+    """Audit the latest version of the data, or an earlier one; memory holds its texts.
+
+    Raises:
+        InputError: no data yet, no such version.
+    """
+    started = time.monotonic()
+    version = data_version(home, version).version
+    made: list[Forms] = []
+    splits: list[str] = []
+    batches = tables.batches(home, "tweets", ["text", "split"], version=version, rows=8192)
+    for batch in track(batches, description="reading the table", unit="batch"):
+        made += [forms(text)._replace(id="") for text in batch["text"].to_pylist()]
+        splits += batch["split"].to_pylist()
+    codes = {name: code for code, name in enumerate(CODES)}
+    audit = audit_texts(made, np.array([codes[split] for split in splits], np.int8), _rule_of_the_data(config.data, home))
+    return FullAudit(version, len(made), audit.leaks, audit.exact, audit.near, time.monotonic() - started)
+
+
+def _rule_of_the_data(config: DataConfig, home: Home) -> DataConfig:
+    """The configuration with what near duplicates were when the data was split, whatever it says of that itself."""
+    written = json.loads(tables.last_metadata(home, "tweets", "split_rule") or "{}")
+    names = ("near_duplicate_jaccard", "shingle_size", "truncation_min_characters")
+    return config.model_copy(update={name: written[name] for name in names if name in written})
+
+
+# merged from finsent.data.leakage: Whether a version can have trained on the rows that it is tested on: its manifest, held against this home's data.
+
+
+@dataclass(frozen=True)
+class KnownLeaks:
+    """What the leak audit of the data says for one version of the model."""
+
+    pairs: int | None
+    """Exact and near-duplicate pairs between its training rows and the test rows, by the data's audit; None: not known."""
+    unknown_because: str | None
+    """Why not, a sentence."""
+
+
+def known_leaks(home: Home, manifest: Manifest, facts: DataVersion) -> KnownLeaks:
+    """Leaks of the test rows of `facts`, the data evaluated on, into what the version was trained on.
+
+    The audit is of a table's splits. It says something of a version only if that was trained on this very table: at
+    `facts.version` or before, since no row ever changes its split.
+    """
+    doubt = _doubt(home, manifest, facts)
+    if doubt is not None:
+        return KnownLeaks(None, f"It is not known whether it trained on these test rows: {doubt}.")
+    if facts.leaks is None:
+        return KnownLeaks(None, f"No leak audit of data version {facts.version} is on record: run `finsent ingest` again.")
+    return KnownLeaks(facts.leaks, None)
+
+
+def _doubt(home: Home, manifest: Manifest, facts: DataVersion) -> str | None:
+    trained_on = manifest.data_version
+    if trained_on is None or manifest.data_fingerprint is None:
+        return "it was trained elsewhere, and its manifest names no data"
+    if trained_on > facts.version:
+        return f"its manifest names data version {trained_on}, and this home's data ends at version {facts.version}"
+    if trained_on == facts.version:
+        here = facts.fingerprint
+    else:
+        try:
+            here = data_version(home, trained_on).fingerprint
+        except InputError as error:
+            return f"data version {trained_on}, which its manifest names, cannot be read here ({error})"
+    if here != manifest.data_fingerprint:
+        return f"it was trained on other data than version {trained_on} of this home's, or on another split of it"
+    return None

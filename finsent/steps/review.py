@@ -1,0 +1,229 @@
+"""Review: which labels to look at, what people decided, and the data brought in line with it.
+
+Decisions are recorded first and applied after. A crash in between loses nothing: any later decision, or the same one again,
+applies all that is on record.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from finsent.data import tables
+from finsent.data.contract import CONFLICT
+from finsent.data.corrections import KINDS, Decision, Kind, apply_to_table, load_decisions, record_decisions
+from finsent.data.id_lookup import Known
+from finsent.data.quarantine import ids_of, labels_of, rows_at
+from finsent.data.review_file import Entry, Filled, read_entries, write_entries
+from finsent.data.splits import SPLITS
+from finsent.errors import InputError
+from finsent.home import Home
+from finsent.labels import LABEL2ID, LABELS
+
+_log = logging.getLogger(__name__)
+
+_SHOWN: Final = 20
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Rows to look at, the most doubtful first."""
+
+    entries: list[Entry]
+    found: int
+    """Rows found, of which `entries` may be the first few."""
+    looked_at: int
+    """Rows looked at; fewer than `of` where they were sampled."""
+    of: int
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What became of some decisions."""
+
+    recorded: int
+    """Decisions that were new."""
+    decisions: dict[str, int]
+    """How many of each kind were given."""
+    waiting: int
+    """How many are on texts that are not in the data (now): they hold when an ingestion brings them."""
+    version: int | None
+    """Version of the data that applying made; None when the data already was as decided."""
+
+
+def list_suspects(home: Home, *, limit: int | None = None, with_test: bool = False) -> Listing:
+    """Rows whose label is likely wrong, nobody having decided on them, the least believed first.
+
+    Rows of training and validation only, unless asked for: whoever corrects test labels where a model doubts them makes the
+    test easier for models of that kind.
+
+    Raises:
+        InputError: no data yet, or too little of it to tell.
+    """
+    from finsent.evaluation.label_issues import suspect_labels
+
+    splits = SPLITS if with_test else ("train", "validation")
+    columns = ["id", "text", "label", "source", "group", "split"]
+    rows = tables.read(home, "tweets", columns=columns, filters=[("split", "in", splits)]).sort_by("id")
+    if not rows.num_rows:
+        raise InputError(
+            "there is no data to review yet. Run `finsent ingest FILE...`, or `finsent demo` for the bundled sample."
+        )
+    import numpy as np
+
+    labels = np.array([LABEL2ID[label] for label in rows["label"].to_pylist()], np.int64)
+    suspects = suspect_labels(rows["text"].to_pylist(), labels, rows["group"].to_pylist())
+    if suspects.looked_at < rows.num_rows:
+        _log.warning("looked at a random sample of %d of %d rows", suspects.looked_at, rows.num_rows)
+    decided = load_decisions(home)
+    entries = [
+        Entry(
+            id=row["id"],
+            text=row["text"],
+            label=row["label"],
+            suggested=LABELS[suggested],
+            confidence=float(confidence),
+            source=row["source"],
+            kind="suspect",
+            detail=f"in the {row['split']} split",
+        )
+        for row, suggested, confidence in zip(
+            rows.take(suspects.rows).to_pylist(), suspects.suggested.tolist(), suspects.confidence.tolist(), strict=True
+        )
+        if row["id"] not in decided
+    ]
+    return Listing(entries[:limit], len(entries), suspects.looked_at, rows.num_rows)
+
+
+def list_conflicts(home: Home, *, limit: int | None = None) -> Listing:
+    """Texts quarantined as contradictory that nobody has decided on, each side once, the sides of one conflict together."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    version, decided, start = tables.version(home, "quarantine"), load_decisions(home), 0
+    sides: dict[tuple[str, str], tuple[datetime, int]] = {}
+    looked_at = 0
+    columns = ["id", "text", "reason", "detail", "label", "ingested_at"]
+    for batch in tables.batches(home, "quarantine", columns, version=version):
+        positions = np.flatnonzero(pc.equal(batch["reason"], CONFLICT).to_numpy(zero_copy_only=False))
+        some = batch.take(pa.array(positions))
+        times = some["ingested_at"].to_pylist()
+        for row_id, label, time, position in zip(ids_of(some), labels_of(some), times, (positions + start).tolist(), strict=True):
+            if row_id not in decided:
+                sides[row_id, label] = min((time, position), sides.get((row_id, label), (time, position)))
+        start, looked_at = start + batch.num_rows, looked_at + len(positions)
+    # the rows of one conflict were appended together: sorting by time and place keeps them so
+    shown = sorted(sides.items(), key=lambda item: item[1])[:limit]
+    rows = rows_at(home, version, [position for _, (_, position) in shown])
+    entries = [
+        Entry(row_id, row["text"], label, "", None, row["source"], "conflict", row["detail"])
+        for ((row_id, label), _), row in zip(shown, rows, strict=True)
+    ]
+    return Listing(entries, len(sides), looked_at, looked_at)
+
+
+def write_listing(listing: Listing, path: Path) -> None:
+    """Write the rows to a CSV for a person to fill.
+
+    Raises:
+        InputError: the file is there already or cannot be written.
+    """
+    write_entries(listing.entries, path)
+
+
+def decide(home: Home, ids: Sequence[str], kind: Kind, *, who: str, why: str, label: str | None = None) -> Recorded:
+    """Record one decision on some texts and bring the data in line.
+
+    Args:
+        home: Where the tables are.
+        ids: Ids, or beginnings of ids that belong to one known text each.
+        kind: What is decided.
+        who: Who decides.
+        why: Why.
+        label: The right class in any case; with `fix`.
+
+    Raises:
+        InputError: an id that is none or not unique, a class that does not exist, nothing given for who or why.
+    """
+    decision = Decision(kind, class_name(label) if label is not None else None)
+    known = Known.of(home, ids)
+    full = dict.fromkeys(known.resolve(given) for given in ids)
+    for row_id in full:
+        known.check(row_id, decision)
+    return _record(home, dict.fromkeys(full, decision), known, who, why)
+
+
+def apply_file(home: Home, path: Path, *, who: str, why: str | None = None) -> Recorded:
+    """Record the decisions that a person filled into a listing, and bring the data in line. All of them, or none.
+
+    Args:
+        home: Where the tables are.
+        path: The listing as CSV; rows without a decision are passed over.
+        who: Who decided.
+        why: Why, for rows that give no reason of their own.
+
+    Raises:
+        InputError: the file is not such a listing, or rows are wrong: every one is named with what is wrong with it.
+    """
+    filled = read_entries(path)
+    if not filled:
+        raise InputError(f"{str(path)!r} has no decision: fill the column 'decision' with {', '.join(KINDS)}.")
+    known = Known.of(home, [item.id for item in filled])
+    decisions: dict[str, Decision] = {}
+    reasons: dict[str, str] = {}
+    wrong = []
+    for item in filled:
+        try:
+            row_id, decision, reason = _understand(item, known, why)
+        except InputError as error:
+            wrong.append(f"line {item.line}: {error}")
+            continue
+        if decisions.setdefault(row_id, decision) != decision:
+            wrong.append(f"line {item.line}: {row_id!r} is decided twice in this file, and differently.")
+        reasons.setdefault(row_id, reason)
+    if wrong:
+        more = [f"and {len(wrong) - _SHOWN} more"] if len(wrong) > _SHOWN else []
+        shown = "\n  ".join([*wrong[:_SHOWN], *more])
+        raise InputError(f"{len(wrong)} of {len(filled)} decisions in {str(path)!r} are wrong; none was recorded:\n  {shown}")
+    return _record(home, decisions, known, who, reasons)
+
+
+def _understand(item: Filled, known: Known, why: str | None) -> tuple[str, Decision, str]:
+    """Id, decision and reason of a row, checked.
+
+    Raises:
+        InputError: any of them is wrong.
+    """
+    kind = next((kind for kind in KINDS if kind == item.decision), None)
+    if kind is None:
+        raise InputError(f"decision {item.decision!r} is none of {', '.join(KINDS)}.")
+    decision = Decision(kind, class_name(item.new_label) if item.new_label else None)
+    row_id = known.resolve(item.id)
+    known.check(row_id, decision)
+    reason = item.why or (why or "").strip()
+    if not reason:
+        raise InputError("column 'why' is empty, and no --why was given.")
+    return row_id, decision, reason
+
+
+def _record(home: Home, decisions: Mapping[str, Decision], known: Known, who: str, why: str | Mapping[str, str]) -> Recorded:
+    recorded = record_decisions(home, decisions, who, why, datetime.now(UTC), known.texts)
+    version = apply_to_table(home)
+    waiting = sum(decision.kind != "drop" and row_id not in known.stored for row_id, decision in decisions.items())
+    return Recorded(recorded, dict(Counter(decision.kind for decision in decisions.values())), waiting, version)
+
+
+def class_name(given: str) -> str:
+    """The class that a person means, in any case.
+
+    Raises:
+        InputError: there is no such class.
+    """
+    found = next((label for label in LABELS if label.casefold() == given.strip().casefold()), None)
+    if found is None:
+        raise InputError(f"there is no label {given!r}. Labels: {', '.join(LABELS)}.")
+    return found

@@ -1,0 +1,333 @@
+"""What ingestion asks of sources and rows: labels that make sense, schemas that stay, text repaired and masked, people's word."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from finsent.config import Config, Source, load_config
+from finsent.data import tables
+from finsent.data.corrections import Decision, record_decisions
+from finsent.data.dataset import read_report
+from finsent.data.ingest_report import IngestReport
+from finsent.data.leakage import audit_data
+from finsent.data.splits import CODES, code_of, split_rule
+from finsent.errors import ConfigError, InputError, Refused
+from finsent.home import Home
+from finsent.steps.ingest import ingest
+from finsent.text import text_id
+
+CONFIG = load_config()
+NOW = datetime(2025, 6, 1, tzinfo=UTC)
+SPOKEN = {"2": "the fed meets on day {}", "1": "breakout, buying calls {}", "0": "weak, puts and a crash {}"}
+TFNS = {"0": "Bearish", "1": "Bullish", "2": "Neutral"}
+REFERENCE = {"0": "Neutral", "1": "Bullish", "2": "Bearish"}
+
+
+def give(home: Home, path: Path, rows: list[dict[str, object]], config: Config = CONFIG, **source: object) -> IngestReport:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return ingest(config, home, [Source(uri=str(path), **source)])  # type: ignore[arg-type]
+
+
+def stored(home: Home) -> dict[str, dict[str, object]]:
+    return {row["text"]: row for row in tables.read(home, "tweets").to_pylist()}
+
+
+def test_labels_mapped_as_another_dataset_has_them_are_caught(home: Home, tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"text": text.format(number), "label": int(value)} for number in range(60) for value, text in SPOKEN.items()
+    ]
+    with pytest.raises(Refused, match=r"labels look mapped wrongly.*0=Bearish,1=Bullish,2=Neutral' would fit"):
+        give(home, tmp_path / "a.jsonl", rows, labels=REFERENCE)
+    assert tables.version(home, "tweets") is None
+    accepted = give(home, tmp_path / "a.jsonl", rows, load_config(overrides=["data.check_labels=false"]), labels=REFERENCE)
+    assert accepted.accepted > 0
+
+
+def test_right_labels_pass(home: Home, tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"text": text.format(number), "label": int(value)} for number in range(60) for value, text in SPOKEN.items()
+    ]
+    assert give(home, tmp_path / "a.jsonl", rows, labels=TFNS).accepted > 0
+
+
+def csv_source(path: Path, text: str) -> Source:
+    path.write_text(text)
+    return Source(uri=str(path), name="desk")
+
+
+@pytest.mark.parametrize(
+    ("later", "told"),
+    [
+        ("tweet,label,id\n$SPY flat,Neutral,1\n", r"- text\n  \+ tweet    \('text' renamed\?\)"),
+        ("text,label\n$SPY flat,Neutral\n", r"columns\n  - id"),
+        (
+            "text,label,id\n$SPY flat,Strong Buy,1\n$SPY off,Bearish,2\n",
+            r"label values\n.*\+ Strong Buy    \(not known\)",
+        ),
+    ],
+)
+def test_a_source_that_is_not_what_it_was_stops_before_writing(home: Home, tmp_path: Path, later: str, told: str) -> None:
+    ingest(CONFIG, home, [csv_source(tmp_path / "a.csv", "text,label,id\n$AAPL up,Bullish,1\nfed meets,Neutral,2\n")])
+    assert read_report(home, 1)["schemas"]["desk"]["columns"] == ["text", "label", "id"]
+    with pytest.raises(Refused, match=rf"(?s)source 'desk': not as it was.*{told}.*data.check_schema=false"):
+        ingest(CONFIG, home, [csv_source(tmp_path / "b.csv", later)])
+    assert len(stored(home)) == 2
+    assert tables.version(home, "quarantine") is None
+
+
+def test_what_is_accepted_once_is_the_new_normal(home: Home, tmp_path: Path) -> None:
+    once = load_config(overrides=["data.check_schema=false"])
+    ingest(CONFIG, home, [csv_source(tmp_path / "a.csv", "text,label,id\n$AAPL up,Bullish,1\n")])
+    ingest(once, home, [csv_source(tmp_path / "b.csv", "text,label\n$SPY flat,Neutral\n")])
+    ingest(CONFIG, home, [csv_source(tmp_path / "c.csv", "text,label\n$QQQ is down,Bearish\n")])
+    assert len(stored(home)) == 3
+
+
+def test_new_columns_known_labels_and_a_stray_label_do_not_stop(home: Home, tmp_path: Path) -> None:
+    ingest(CONFIG, home, [csv_source(tmp_path / "a.csv", "text,label\n$AAPL up,Bullish\n")])
+    many = "".join(f"the fed meets on day {number},Bearish,x\n" for number in range(400))
+    report = ingest(CONFIG, home, [csv_source(tmp_path / "b.csv", f"text,label,lang\n{many}what,Typo,x\n")])
+    assert report.reasons == {"unknown label": 1}
+    missing = Source(uri=str(tmp_path / "b.csv"), name="other", text="tweet")
+    with pytest.raises(InputError, match="no column 'tweet'"):
+        ingest(CONFIG, home, [missing])
+
+
+def test_each_file_of_a_folder_is_remembered_as_it_is(home: Home, tmp_path: Path) -> None:
+    folder = tmp_path / "day"
+    folder.mkdir()
+    (folder / "x.csv").write_text("text,label,created_at\n$AAPL up,Bullish,2025-01-01\n")
+    (folder / "y.csv").write_text("text,label\nputs printing,Bearish\n")
+    ingest(CONFIG, home, [Source(uri=str(folder))])
+    schemas = read_report(home, 1)["schemas"]
+    assert {name: schema["columns"][2:] for name, schema in schemas.items()} == {"x": ["created_at"], "y": []}
+    assert {name: schema["labels"] for name, schema in schemas.items()} == {"x": ["Bullish"], "y": ["Bearish"]}
+    (folder / "y.csv").write_text("text,label\nputs are printing money,Bearish\n")
+    assert ingest(CONFIG, home, [Source(uri=str(folder / "y.csv"))]).accepted == 1
+    (folder / "x.csv").write_text("text,label\n$AAPL up again today,Bullish\n")
+    with pytest.raises(Refused, match=r"(?s)source 'x': not as it was.*- created_at"):
+        ingest(CONFIG, home, [Source(uri=str(folder / "?.csv"))])
+
+
+def test_sources_of_one_name_are_one(home: Home, tmp_path: Path) -> None:
+    both = [
+        csv_source(tmp_path / "a.csv", "text,label,lang\n$AAPL up,Bullish,en\n"),
+        csv_source(tmp_path / "b.csv", "text,label,id\nputs printing,Bearish,7\n"),
+    ]
+    ingest(CONFIG, home, both)
+    assert read_report(home, 1)["schemas"]["desk"]["columns"] == ["text", "label", "lang", "id"]
+    assert ingest(CONFIG, home, both[::-1]).duplicates == 2
+
+
+def some_labelled(path: Path, day: int, **rows: int) -> Source:
+    lines = [f"day {day} of {label} and note {number},{label}" for label, n in rows.items() for number in range(n)]
+    return csv_source(path, "\n".join(["text,label", *lines, ""]))
+
+
+def test_a_stray_label_opens_no_door_for_many(home: Home, tmp_path: Path) -> None:
+    for day, stray in enumerate((0, 1, 1)):
+        ingest(CONFIG, home, [some_labelled(tmp_path / "a.csv", day, Bullish=300, Hold=stray)])
+    with pytest.raises(Refused, match=r"\+ Hold    \(not known\)"):
+        ingest(CONFIG, home, [some_labelled(tmp_path / "a.csv", 4, Bullish=100, Hold=100)])
+    once = load_config(overrides=["data.check_schema=false"])
+    assert ingest(once, home, [some_labelled(tmp_path / "a.csv", 5, Bullish=300, Hold=10)]).reasons == {"unknown label": 10}
+    for day, held in ((6, 1), (7, 10)):  # what was accepted stays so, however few come
+        assert ingest(CONFIG, home, [some_labelled(tmp_path / "a.csv", day, Bullish=300, Hold=held)]).quarantined == held
+
+
+def test_a_new_source_can_be_read_again(home: Home, tmp_path: Path) -> None:
+    for day in (1, 1, 2):
+        source = some_labelled(tmp_path / "a.csv", day, Bullish=50, Hold=5)
+        assert ingest(CONFIG, home, [source]).reasons == {"unknown label": 5}
+
+
+def test_labels_that_are_to_mean_something_else_stop(home: Home, tmp_path: Path) -> None:
+    def day(number: int, labels: dict[str, str], values: str, config: Config = CONFIG) -> IngestReport:
+        rows: list[dict[str, object]] = [
+            {"text": f"{'abcde'[int(v)] * 9} {'vwxyz'[number] * 9}", "label": int(v)} for v in values
+        ]
+        return give(home, tmp_path / "desk.jsonl", rows, config, labels=labels)
+
+    day(1, TFNS, "012")
+    day(2, TFNS, "12")
+    with pytest.raises(Refused, match=r"(?s)read as\n  0: Bearish -> Neutral\n  2: Neutral -> Bearish\n.*check_schema=false"):
+        day(3, REFERENCE, "012")
+    with pytest.raises(Refused, match="0: Bearish -> not understood"):
+        day(3, {"1": "Bullish", "2": "Neutral"}, "012")
+    assert day(3, REFERENCE, "012", load_config(overrides=["data.check_schema=false"])).accepted == 3
+    assert day(4, REFERENCE, "012").accepted == 3
+
+
+def test_mojibake_is_repaired_without_loss_or_flagged(home: Home, tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"text": "itâ€™s a buy", "label": "Bullish"},
+        {"text": "lost \ufffd bytes", "label": "Neutral"},
+        {"text": "café €5 🚀", "label": "Neutral"},
+    ]
+    report = give(home, tmp_path / "a.jsonl", rows)
+    assert report.flags == {"mojibake repaired": 1, "replacement character": 1}
+    assert {text: row["flags"] for text, row in stored(home).items()} == {
+        "it’s a buy": "mojibake repaired",
+        "lost \ufffd bytes": "replacement character",
+        "café €5 🚀": None,
+    }
+
+
+def test_mojibake_stays_where_asked(home: Home, tmp_path: Path) -> None:
+    config = load_config(overrides=["data.repair_mojibake=false"])
+    give(home, tmp_path / "a.jsonl", [{"text": "itâ€™s a buy", "label": "Bullish"}], config)
+    assert stored(home)["itâ€™s a buy"]["flags"] == "mojibake"
+
+
+def test_handles_are_masked_wherever_text_is_kept(home: Home, tmp_path: Path) -> None:
+    config = load_config(overrides=["data.mask_handles=true"])
+    rows: list[dict[str, object]] = [
+        {"text": "RT @Some_One: $AAPL is a buy", "label": "Bullish"},
+        {"text": "@somebody says $AAPL is a buy!", "label": "Bearish"},
+        {"text": "@other says $AAPL is a buy!", "label": "Bullish"},
+        {"text": "thanks @nobody", "label": "so so"},
+    ]
+    report = give(home, tmp_path / "a.jsonl", rows, config)
+    assert report.quarantined == 3
+    assert set(stored(home)) == {"RT @user: $AAPL is a buy"}
+    kept = json.dumps([tables.read(home, name, columns=["text"]).to_pylist() for name in ("tweets", "quarantine")])
+    kept += json.dumps(tables.read(home, "quarantine", columns=["detail"]).to_pylist())
+    for handle in ("Some_One", "somebody", "other", "nobody"):
+        assert handle not in kept
+    assert next(iter(stored(home).values()))["id"] == text_id("RT @Some_One: $AAPL is a buy")
+
+
+def test_handles_are_masked_in_what_is_shown_of_rows_from_before_and_of_rows_that_cannot_be_read(
+    home: Home, tmp_path: Path
+) -> None:
+    give(home, tmp_path / "a.jsonl", [{"text": "@elonmusk says $AAPL is a buy", "label": "Bullish"}])
+    config = load_config(overrides=["data.mask_handles=true"])
+    give(home, tmp_path / "b.jsonl", [{"text": "@elonmusk says $AAPL is a buy!", "label": "Bearish"}], config)
+    good = b'{"text":"the fed meets","label":"Neutral"}\n'
+    torn = '{"text": "hey @Jürgenelonmusk and @elonmusk\n'.encode()
+    latin = b'{"text": "caf\xe9@elonmusk @m\xfcelonmusk","label":"Bullish"}\n'
+    (tmp_path / "c.jsonl").write_bytes(good + torn + latin)
+    ingest(config, home, [Source(uri=str(tmp_path / "c.jsonl"))])
+    (tmp_path / "d.csv").write_bytes(b"text,label\nRT\xe9@elonmusk hi,Bullish\n@elonmusk,extra,fields,here\ngold,Neutral\n")
+    ingest(config, home, [Source(uri=str(tmp_path / "d.csv"))])
+    kept = tables.read(home, "quarantine").to_pylist()
+    assert len(kept) == 5
+    assert "elonmusk" not in json.dumps([(row["text"], row["detail"]) for row in kept])
+    assert any("@user says $AAPL is a buy'" in row["detail"] for row in kept)
+    assert any(text.startswith("@elonmusk") for text in stored(home))  # rows from before stay as they are
+
+
+def test_other_languages_are_quarantined_where_asked(home: Home, tmp_path: Path) -> None:
+    config = load_config(overrides=["data.languages=[en]"])
+    rows: list[dict[str, object]] = [
+        {"text": "$AAPL 株価は上昇しています、買いです", "label": "Bullish"},
+        {"text": "$AAPL looks ready to break out this week", "label": "Bullish"},
+        {"text": "puts", "label": "Bearish"},
+    ]
+    assert give(home, tmp_path / "a.jsonl", rows, config).reasons == {"other language": 1}
+    assert len(stored(home)) == 2
+
+
+def decide(home: Home, **decisions: Decision) -> None:
+    record_decisions(home, {text_id(text.replace("_", " ")): it for text, it in decisions.items()}, "me", "looked at it", NOW)
+
+
+def test_later_ingestions_respect_what_people_decided(home: Home, tmp_path: Path) -> None:
+    decide(home, gold_is_up=Decision("drop"), puts_are_printing=Decision("fix", "Bearish"))
+    rows: list[dict[str, object]] = [
+        {"text": "gold is up", "label": "Bullish"},
+        {"text": "puts are printing", "label": "Bullish"},
+        {"text": "puts are printing", "label": "Neutral"},
+    ]
+    report = give(home, tmp_path / "a.jsonl", rows)
+    assert (report.accepted, report.duplicates, report.reasons) == (1, 1, {"dropped by review": 1})
+    assert stored(home)["puts are printing"]["label"] == "Bearish"
+    assert audit_data(CONFIG, home).leaks == 0
+
+
+def test_a_conflict_that_was_decided_comes_in(home: Home, tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"text": "$AAPL earnings call is tonight after the close", "label": "Neutral"},
+        {"text": "$AAPL earnings call is tonight after the close!", "label": "Bullish"},
+    ]
+    assert give(home, tmp_path / "a.jsonl", rows).conflicts == 1
+    assert give(home, tmp_path / "a.jsonl", rows).reasons == {"contradictory label": 2}
+    record_decisions(home, {text_id(str(rows[0]["text"])): Decision("accept")}, "me", "it is news", NOW)
+    report = give(home, tmp_path / "a.jsonl", rows)
+    assert (report.accepted, report.reasons) == (1, {"contradictory label": 1})
+    record_decisions(home, {text_id(str(rows[1]["text"])): Decision("fix", "Neutral")}, "me", "the same news", NOW)
+    assert give(home, tmp_path / "a.jsonl", rows).accepted == 1
+    assert {row["label"] for row in stored(home).values()} == {"Neutral"}
+    assert len({row["group"] for row in stored(home).values()}) == 1
+
+
+def test_pending_decisions_are_brought_into_the_data_first(home: Home, tmp_path: Path) -> None:
+    give(home, tmp_path / "a.jsonl", [{"text": "gold is up", "label": "Bearish"}, {"text": "rates stay", "label": "Neutral"}])
+    decide(home, gold_is_up=Decision("fix", "Bullish"), rates_stay=Decision("drop"))
+    report = give(home, tmp_path / "b.jsonl", [{"text": "the board meets in oslo", "label": "Neutral"}])
+    assert {text: row["label"] for text, row in stored(home).items()} == {
+        "gold is up": "Bullish",
+        "the board meets in oslo": "Neutral",
+    }
+    assert (report.leaks, sum(sum(by_label.values()) for by_label in report.splits.values())) == (0, 2)
+
+
+LONG = "loading up on september calls this morning because the chart looks ready and volume is finally back"
+
+
+def test_a_cut_copy_that_would_tie_two_splits_stays_out(home: Home, tmp_path: Path) -> None:
+    longer = next(
+        f"{LONG} {end}"
+        for end in ("and then the sector went up", "and so did everything else", "while rates fell", "for once", "at last")
+        if split_of_group(f"{LONG} {end} over there in the east") != split_of_group(LONG)
+    )
+    longer += " over there in the east"
+    give(home, tmp_path / "a.jsonl", [{"text": LONG, "label": "Bullish"}, {"text": longer, "label": "Bullish"}])
+    assert len({row["split"] for row in stored(home).values()}) == 2
+    report = give(home, tmp_path / "b.jsonl", [{"text": LONG + "…", "label": "Bullish"}])
+    assert report.reasons == {"bridges splits": 1}
+    assert audit_data(CONFIG, home).leaks == 0
+
+
+def split_of_group(text: str) -> str:
+    return CODES[code_of(text_id(text), split_rule(CONFIG.data))]
+
+
+def test_a_text_changed_by_hand_is_noticed(home: Home, tmp_path: Path) -> None:
+    give(
+        home,
+        tmp_path / "a.jsonl",
+        [{"text": f"{word} is up today", "label": "Bullish"} for word in ("gold", "oil", "tin", "zinc")],
+    )
+    rows = tables.read(home, "tweets").to_pylist()
+    rows[0] |= {"text": LONG, "split": "train"}
+    rows[1] |= {"text": LONG + " now", "split": "test"}
+    tables.replace(home, "tweets", pa.Table.from_pylist(rows, schema=tables.SCHEMAS["tweets"]))
+    with pytest.raises(Refused, match="1 duplicate pairs lie across splits"):
+        give(home, tmp_path / "b.jsonl", [{"text": "the fed meets", "label": "Neutral"}])
+
+
+def test_a_home_that_masks_goes_on_masking(home: Home, tmp_path: Path) -> None:
+    masked = load_config(overrides=["data.mask_handles=true"])
+    give(home, tmp_path / "a.jsonl", [{"text": "@someone likes $AAPL", "label": "Bullish"}], masked)
+    with pytest.raises(ConfigError, match=r"stores handles masked, and data\.mask_handles is false"):
+        give(home, tmp_path / "b.jsonl", [{"text": "@other sells $AAPL", "label": "Bearish"}])
+    assert len(stored(home)) == 1
+
+
+def test_a_column_named_anew_is_no_column_lost(home: Home, tmp_path: Path) -> None:
+    ingest(CONFIG, home, [csv_source(tmp_path / "a.csv", "text,label,id\n$AAPL up,Bullish,1\n")])
+    renamed = csv_source(tmp_path / "b.csv", "tweet,label,id\n$SPY flat,Neutral,1\n").model_copy(update={"text": "tweet"})
+    assert ingest(CONFIG, home, [renamed]).accepted == 1
+
+
+def test_much_quarantine_is_told(home: Home, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows: list[dict[str, object]] = [
+        {"text": f"the fed meets on day {n}", "label": "2" if n % 2 else "Neutral"} for n in range(20)
+    ]
+    give(home, tmp_path / "a.jsonl", rows)
+    assert "a: 10 of 20 rows were quarantined" in caplog.text
+    assert "labels that are not understood: '2' (10)" in caplog.text
