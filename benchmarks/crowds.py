@@ -10,9 +10,9 @@ import random
 import time
 
 from finsent.config import DataConfig
-from finsent.data.dedup.near_duplicates import link, pairs_apart
+from finsent.data.dedup.near_duplicates import link_near_duplicates, near_duplicate_pairs
 from finsent.data.dedup.shingles import Int64
-from finsent.data.dedup.signatures import sign
+from finsent.data.dedup.signatures import make_signatures
 from finsent.text import Forms, forms
 
 WORDS = [f"{a}{b}{c}" for a in "bcdfghlmnp" for b in "aeiou" for c in ("st", "ng", "rk", "ll", "mp", "nd")]
@@ -43,11 +43,11 @@ def main() -> None:
             def texts_of(rows: Int64, made: list[Forms] = made) -> list[str]:
                 return [made[row].template for row in rows]
 
-            signatures = sign(made, config)
+            signatures = make_signatures(made, config)
             started = time.monotonic()
-            groups = link(signatures, texts_of, config)
+            groups = link_near_duplicates(signatures, texts_of, config)
             linked = time.monotonic()
-            pairs = pairs_apart(signatures, texts_of, config, groups)
+            pairs = near_duplicate_pairs(signatures, texts_of, config, groups)
             assert not len(pairs), "linking missed a pair"
             print(
                 f"| {kind} | {len(made):,} | {len(set(groups.tolist())):,} | {linked - started:.1f} | "

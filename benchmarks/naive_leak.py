@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from finsent.config import DataConfig
-from finsent.data.dedup.near_duplicates import link, unite
+from finsent.data.dedup.near_duplicates import link_near_duplicates, merge_components
 from finsent.data.dedup.shingles import Int64
-from finsent.data.dedup.signatures import sign
+from finsent.data.dedup.signatures import make_signatures
 from finsent.data.leakage import naive_leak
 from finsent.text import Forms, forms
 
@@ -50,7 +50,7 @@ def by_word_3_grams(texts: list[str], threshold: float = 0.85) -> Int64:
         shared = (matrix[start : start + 2000] @ matrix.T).tocoo()
         left, right = shared.row + start, shared.col
         near = (left < right) & (shared.data >= threshold * (sizes[left] + sizes[right] - shared.data) - 1e-12)
-        group = unite(group, np.stack([left[near], right[near]], axis=1).astype(np.int64))
+        group = merge_components(group, np.stack([left[near], right[near]], axis=1).astype(np.int64))
     return group[np.array(nodes)]
 
 
@@ -64,7 +64,9 @@ def by_5_grams(texts: list[str], config: DataConfig) -> Int64:
         nodes.append(form.template)
     place = {template: node for node, template in enumerate(by_template)}
     templates = list(by_template)
-    group = link(sign(list(by_template.values()), config), lambda rows: [templates[row] for row in rows], config)
+    group = link_near_duplicates(
+        make_signatures(list(by_template.values()), config), lambda rows: [templates[row] for row in rows], config
+    )
     return group[np.array([place[template] for template in nodes])]
 
 

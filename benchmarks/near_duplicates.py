@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from finsent.config import DataConfig
-from finsent.data.dedup.near_duplicates import goes_on, link, pairs_apart, unite
+from finsent.data.dedup.near_duplicates import continues, link_near_duplicates, merge_components, near_duplicate_pairs
 from finsent.data.dedup.shingles import Int64
-from finsent.data.dedup.signatures import sign
+from finsent.data.dedup.signatures import make_signatures
 from finsent.text import Forms, forms
 
 
@@ -54,7 +54,7 @@ def brute_force(made: list[Forms], config: DataConfig) -> set[tuple[int, int]]:
             found |= {
                 (min(row, other), max(row, other))
                 for other, text in enumerate(made)
-                if other != row and goes_on(form.template, text.template, config.truncation_min_characters)
+                if other != row and continues(form.template, text.template, config.truncation_min_characters)
             }
     return found
 
@@ -82,12 +82,12 @@ def main() -> None:
             return [made[row].template for row in rows]
 
         started = time.monotonic()
-        signatures = sign(made, config)
-        groups = link(signatures, texts_of, config)
+        signatures = make_signatures(made, config)
+        groups = link_near_duplicates(signatures, texts_of, config)
         seconds = time.monotonic() - started
-        found = {(low, high) for low, high in pairs_apart(signatures, texts_of, config, np.arange(len(made))).tolist()}
+        found = {(low, high) for low, high in near_duplicate_pairs(signatures, texts_of, config, np.arange(len(made))).tolist()}
         true = brute_force(made, config)
-        same = bool((groups == unite(np.arange(len(made)), np.array(sorted(true), np.int64).reshape(-1, 2))).all())
+        same = bool((groups == merge_components(np.arange(len(made)), np.array(sorted(true), np.int64).reshape(-1, 2))).all())
         print(
             f"| {arguments.rows:,} | {len(made):,} | {len(true):,} | {len(found):,} | {len(found & true) / len(true):.4%} | "
             f"{len(found & true) / len(found):.4%} | {'yes' if same else 'NO'} | {seconds:.1f} |"

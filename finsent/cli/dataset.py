@@ -10,7 +10,7 @@ from finsent.cli.output import cell_text, facts, section, shorten, table
 from finsent.labels import LABELS
 
 if TYPE_CHECKING:
-    from finsent.data.profile import Difference
+    from finsent.data.profile import VersionDiff
     from finsent.data.versions_view import QuarantineView
 
 _LEAKED = 1
@@ -120,13 +120,13 @@ def _diff(settings: Settings, before: int, after: int) -> Outcome:
 
     Ends with exit code 1 if a row moved between splits: a test row that trained later makes every score worthless.
     """
-    from finsent.data.profile import difference
+    from finsent.data.profile import diff_versions
 
-    found = difference(settings.home(), before, after)
+    found = diff_versions(settings.home(), before, after)
     return Outcome(found, _tell_difference(found), _MOVED if found.moved else 0)
 
 
-def _tell_difference(found: "Difference") -> str:
+def _tell_difference(found: "VersionDiff") -> str:
     heading = f"Version {found.before} ({found.rows_before:,} rows) to version {found.after} ({found.rows_after:,} rows)"
     counts = [
         ("added", found.n_added),
@@ -163,9 +163,9 @@ def _by_source(kind: str, counted: Mapping[str, Mapping[str, int]]) -> str:
 
 def _quarantine(settings: Settings, *, reason: str | None, source: str | None, limit: int) -> Outcome:
     """Show rows that were not taken, the latest first: where each stands and what is wrong with it."""
-    from finsent.data.versions_view import quarantined
+    from finsent.data.versions_view import quarantine_view
 
-    found = quarantined(settings.home(), reason=reason, source=source, limit=limit)
+    found = quarantine_view(settings.home(), reason=reason, source=source, limit=limit)
     return Outcome(found, _tell_quarantine(found))
 
 

@@ -25,8 +25,8 @@ def ingestion(report: Any) -> str:
     parts += quarantine(report.reasons)
     if report.flags:
         parts.append(section("Noted about texts", table(("rows", "what"), [(n, flag) for flag, n in report.flags.items()])))
-    if report.bridges:
-        parts.append(f"{report.bridges:,} groups of new rows touched two splits: see `bridges splits` in the quarantine")
+    if report.split_conflicts:
+        parts.append(f"{report.split_conflicts:,} groups of new rows touched two splits: see `bridges splits` in the quarantine")
     parts += [splits(report.splits), leaks(report.leaks, report.naive_leak)]
     return "\n\n".join(parts)
 

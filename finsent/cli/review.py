@@ -10,7 +10,7 @@ from finsent.cli.output import section, shorten, table
 from finsent.errors import InputError
 
 if TYPE_CHECKING:
-    from finsent.steps.review import Listing, Recorded
+    from finsent.steps.review import ReviewListing, ReviewResult
 
 _WHO = click.option("--who", metavar="NAME", help="Who decides; kept with the decision. Default: your login name.")
 _WHY = click.option("--why", metavar="TEXT", required=True, help="Why; kept with the decision.")
@@ -120,7 +120,7 @@ def _list(settings: Settings, *, conflicts: bool, limit: int | None, out: Path |
     return Outcome({**vars(found), "file": out}, _listing(found, out, conflicts=conflicts))
 
 
-def _listing(found: "Listing", out: Path | None, *, conflicts: bool) -> str:
+def _listing(found: "ReviewListing", out: Path | None, *, conflicts: bool) -> str:
     if conflicts:
         head = f"{found.found:,} sides of contradictions that nobody has decided on"
         rows: list[Any] = [(item.id[:8], item.label, shorten(item.detail, 160)) for item in found.entries]
@@ -171,7 +171,7 @@ def _apply(settings: Settings, file: Path, *, who: str | None, why: str | None) 
     return _recorded(apply_file(settings.home(), file, who=who or login(), why=why))
 
 
-def _recorded(result: "Recorded") -> Outcome:
+def _recorded(result: "ReviewResult") -> Outcome:
     given = ", ".join(f"{n:,} {kind}" for kind, n in sorted(result.decisions.items()))
     lines = [f"Decided: {given} ({result.recorded:,} recorded now)"]
     if result.version is None:

@@ -26,23 +26,23 @@ from finsent.errors import InputError
 from finsent.home import Home
 from finsent.labels import LABELS
 
-Kind = Literal["accept", "fix", "drop"]
-KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+DecisionKind = Literal["accept", "fix", "drop"]
+DECISION_KINDS: Final[tuple[DecisionKind, ...]] = get_args(DecisionKind)
 _APPLICATION: Final = "finsent-review"
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class ReviewDecision:
     """What is to become of a text."""
 
-    kind: Kind
+    kind: DecisionKind
     """`accept`: its label stands, whatever contradicts it; `fix`: its label is `label`; `drop`: it stays out of the data."""
     label: str | None = None
     """The right class name; with `fix` only."""
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise InputError(f"there is no decision {self.kind!r}. Decisions: {', '.join(KINDS)}.")
+        if self.kind not in DECISION_KINDS:
+            raise InputError(f"there is no decision {self.kind!r}. Decisions: {', '.join(DECISION_KINDS)}.")
         if self.kind == "fix" and self.label not in LABELS:
             raise InputError(f"a fix needs the right label, one of {', '.join(LABELS)}, and {self.label!r} is none.")
         if self.kind != "fix" and self.label is not None:
@@ -57,32 +57,32 @@ class Review:
     """`finsent.text.text_id` of the text."""
     text: str | None
     """The text as it was shown; None where no text of this id was known."""
-    decision: Decision
+    decision: ReviewDecision
     why: str
     who: str
     decided_at: datetime
     """UTC; rises strictly from commit to commit, whatever the clocks of the machines say."""
 
 
-def load_decisions(home: Home) -> dict[str, Decision]:
+def load_decisions(home: Home) -> dict[str, ReviewDecision]:
     """The decision that holds for each text that has one, by id."""
     rows = tables.read(home, "reviews", columns=["id", "decision", "label", "decided_at"]).sort_by("decided_at")
     columns = (rows[name].to_pylist() for name in ("id", "decision", "label"))
-    return {row_id: Decision(kind, label) for row_id, kind, label in zip(*columns, strict=True)}
+    return {row_id: ReviewDecision(kind, label) for row_id, kind, label in zip(*columns, strict=True)}
 
 
 def read_reviews(home: Home) -> list[Review]:
     """Every decision ever recorded, those that later ones replaced too, in the order they were made."""
     rows = tables.read(home, "reviews").sort_by([("decided_at", "ascending"), ("id", "ascending")]).to_pylist()
     return [
-        Review(row["id"], row["text"], Decision(row["decision"], row["label"]), row["why"], row["who"], row["decided_at"])
+        Review(row["id"], row["text"], ReviewDecision(row["decision"], row["label"]), row["why"], row["who"], row["decided_at"])
         for row in rows
     ]
 
 
 def record_decisions(
     home: Home,
-    decisions: Mapping[str, Decision],
+    decisions: Mapping[str, ReviewDecision],
     who: str,
     why: str | Mapping[str, str],
     now: datetime,
@@ -114,7 +114,7 @@ def record_decisions(
         Review(row_id, (texts or {}).get(row_id), decision, reasons[row_id], who.strip(), now)
         for row_id, decision in decisions.items()
     ]
-    return tables.contend(home, "reviews", _APPLICATION, lambda before: _record(home, asked, now, before))
+    return tables.retry_on_conflict(home, "reviews", _APPLICATION, lambda before: _record(home, asked, now, before))
 
 
 def _record(home: Home, asked: list[Review], now: datetime, before: tables.Position) -> int | None:
@@ -135,7 +135,7 @@ def _record(home: Home, asked: list[Review], now: datetime, before: tables.Posit
         "decided_at": [moment] * len(new),
     }
     table = pa.table(columns, schema=SCHEMAS["reviews"])
-    return None if tables.append_next(home, "reviews", table, _APPLICATION, before) is None else len(new)
+    return None if tables.append_if_unchanged(home, "reviews", table, _APPLICATION, before) is None else len(new)
 
 
 # merged from finsent.data.corrections: People's decisions brought into the table `tweets`: labels replaced and rows removed in one commit, a new version of the data.
@@ -152,7 +152,7 @@ class _Applied:
     """The version that the commit made; None when there was nothing to change."""
 
 
-def apply_to_table(home: Home) -> int | None:
+def apply_decisions(home: Home) -> int | None:
     """Bring every decision on a row of `tweets` into it, in one commit; the new version, or None when nothing changed.
 
     Takes the home's lock `ingest`, so call it outside of that. Doing it again changes nothing.
@@ -166,7 +166,7 @@ def apply_to_table(home: Home) -> int | None:
         return None
     home.lock("ingest").parent.mkdir(parents=True, exist_ok=True)
     with FileLock(home.lock("ingest")):
-        return tables.contend(home, "tweets", APPLICATION, lambda position: _apply(home, position)).version
+        return tables.retry_on_conflict(home, "tweets", APPLICATION, lambda position: _apply(home, position)).version
 
 
 def _apply(home: Home, position: tables.Position) -> _Applied | None:
@@ -187,7 +187,7 @@ def _apply(home: Home, position: tables.Position) -> _Applied | None:
     rule = tables.last_metadata(home, "tweets", "split_rule")
     if rule is not None:
         metadata["split_rule"] = rule
-    written = tables.change_next(home, "tweets", changes, APPLICATION, position, metadata)
+    written = tables.update_rows(home, "tweets", changes, APPLICATION, position, metadata)
     if written is None:
         return None
     removed = sum(changes["removed"].to_pylist())
@@ -200,7 +200,7 @@ def _apply(home: Home, position: tables.Position) -> _Applied | None:
     return _Applied(written.version)
 
 
-def _changes(rows: pa.Table, decisions: Mapping[str, Decision]) -> pa.Table:
+def _changes(rows: pa.Table, decisions: Mapping[str, ReviewDecision]) -> pa.Table:
     """What the decisions change in these rows: id, label, removed."""
     found = [
         (row_id, decision.label or label, decision.kind == "drop")

@@ -21,7 +21,7 @@ from finsent.labels import LABEL2ID
 
 FINGERPRINTED: Final = ("id", "label", "group", "split", "text")
 """Columns that a fingerprint is over."""
-NOTHING: Final = "0" * 32
+EMPTY_FINGERPRINT: Final = "0" * 32
 """Fingerprint of no rows."""
 _BATCH: Final = 65_536
 _MODULUS: Final = 1 << 128
@@ -59,7 +59,7 @@ class DataVersion:
 
 
 @dataclass(frozen=True)
-class Audit:
+class RecordedAudit:
     """The leak audit of some rows; None is what is not on record."""
 
     leaks: int | None = None
@@ -149,14 +149,18 @@ def add_fingerprints(one: str, other: str) -> str:
     return f"{(int(one, 16) + int(other, 16)) % _MODULUS:032x}"
 
 
-def read_audit(home: Home, version: int, fingerprint: str) -> Audit:
+def read_audit(home: Home, version: int, fingerprint: str) -> RecordedAudit:
     """The audit on record for the rows with this fingerprint: with a commit up to `version`, else in this home's report."""
-    for commit in tables.commits(home, "tweets", version=version):
+    for commit in tables.commit_history(home, "tweets", version=version):
         # an older commit counts too: upkeep, such as compaction, makes versions of the same rows
         if commit.get("fingerprint") == fingerprint and "leaks" in commit:
-            return Audit(json.loads(commit["leaks"]), json.loads(commit.get("naive_leak", "null")))
+            return RecordedAudit(json.loads(commit["leaks"]), json.loads(commit.get("naive_leak", "null")))
     report = read_report(home, version)
-    return Audit(report.get("leaks"), report.get("naive_leak")) if report.get("fingerprint") == fingerprint else Audit()
+    return (
+        RecordedAudit(report.get("leaks"), report.get("naive_leak"))
+        if report.get("fingerprint") == fingerprint
+        else RecordedAudit()
+    )
 
 
 def report_path(home: Home, version: int) -> Path:
@@ -178,7 +182,7 @@ def read_report(home: Home, version: int) -> dict[str, Any]:
 
 def recorded_report(home: Home, version: int) -> dict[str, Any]:
     """The ingestion report that was recorded with the commit of a version; empty when there is none."""
-    for commit in tables.commits(home, "tweets", version=version):
+    for commit in tables.commit_history(home, "tweets", version=version):
         if int(commit["version"]) == version and "report" in commit:
             return {**json.loads(commit["report"]), "version": version}
     return {}

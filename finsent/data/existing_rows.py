@@ -10,16 +10,16 @@ import pyarrow.compute as pc
 
 from finsent.config import DataConfig
 from finsent.data import tables
-from finsent.data.corrections import Decision
-from finsent.data.dataset import NOTHING, fingerprint_table, read_audit
-from finsent.data.dedup.assignment import Before, Rows
-from finsent.data.dedup.grouping import is_one_of
-from finsent.data.dedup.near_duplicates import TextsOf
+from finsent.data.corrections import ReviewDecision
+from finsent.data.dataset import EMPTY_FINGERPRINT, fingerprint_table, read_audit
+from finsent.data.dedup.assignment import ExistingRows, RowArrays
+from finsent.data.dedup.grouping import is_in
+from finsent.data.dedup.near_duplicates import TemplateLookup
 from finsent.data.dedup.shingles import Int64
 from finsent.data.dedup.signature_index import load_signatures, stored_templates
-from finsent.data.dedup.signatures import empty
-from finsent.data.splits import CODES
-from finsent.data.staging import Spooled, column
+from finsent.data.dedup.signatures import empty_signatures
+from finsent.data.splits import SPLIT_CODES
+from finsent.data.staging import StagedRows, column
 from finsent.data.table_schemas import SCHEMAS
 from finsent.errors import InputError
 from finsent.home import Home
@@ -27,17 +27,17 @@ from finsent.labels import LABELS
 
 
 @dataclass(frozen=True)
-class Stored:
+class TweetsSnapshot:
     """The table `tweets` at one version."""
 
     version: int | None
-    before: Before
+    before: ExistingRows
     fingerprint: str
     audited: bool
     """Whether the leak audit of exactly these rows is on record, with no leak."""
 
 
-def load_stored(home: Home, config: DataConfig, version: int | None) -> Stored:
+def load_snapshot(home: Home, config: DataConfig, version: int | None) -> TweetsSnapshot:
     """Everything that new rows are compared with, but the texts.
 
     Args:
@@ -52,30 +52,30 @@ def load_stored(home: Home, config: DataConfig, version: int | None) -> Stored:
     columns = ("id", "label", "group", "split")
     schema = pa.schema([SCHEMAS["tweets"].field(name) for name in columns])
     rows = schema.empty_table() if version is None else tables.read(home, "tweets", version=version, columns=columns)
-    fingerprint = NOTHING if version is None else fingerprint_table(home, version)
+    fingerprint = EMPTY_FINGERPRINT if version is None else fingerprint_table(home, version)
     ids = _array(rows["id"])
     audited = version is None or not len(ids) or read_audit(home, version, fingerprint).leaks == 0
     groups = _array(rows["group"]).dictionary_encode()
-    before = Before(
-        rows=Rows(
+    before = ExistingRows(
+        rows=RowArrays(
             ids,
             _coded(rows["label"], LABELS, "label"),
-            load_signatures(home, ids, config, version, anew=not audited) if len(ids) else empty(config),
+            load_signatures(home, ids, config, version, rebuild=not audited) if len(ids) else empty_signatures(config),
         ),
         groups=groups.indices.to_numpy().astype(np.int64),
         names=groups.dictionary,
-        splits=_coded(rows["split"], CODES, "split"),
+        splits=_coded(rows["split"], SPLIT_CODES, "split"),
     )
-    return Stored(version, before, fingerprint, audited)
+    return TweetsSnapshot(version, before, fingerprint, audited)
 
 
 Mask = npt.NDArray[np.bool_]
 
 
-def spooled_rows(spooled: Spooled, decisions: Mapping[str, Decision]) -> tuple[Rows, Mask, Mask]:
+def apply_decisions_to_staged(spooled: StagedRows, decisions: Mapping[str, ReviewDecision]) -> tuple[RowArrays, Mask, Mask]:
     """The spooled rows with the labels that people decided on; whose labels those are [N], and which people dropped [N]."""
     labels, decided = spooled.labels.copy(), np.zeros(len(spooled), bool)
-    rows = np.flatnonzero(is_one_of(spooled.ids, pa.array(sorted(decisions), pa.string())))
+    rows = np.flatnonzero(is_in(spooled.ids, pa.array(sorted(decisions), pa.string())))
     by_id: dict[str, list[int]] = {}
     for row, name in zip(rows.tolist(), spooled.ids.take(pa.array(rows)).to_pylist(), strict=True):
         by_id.setdefault(name, []).append(row)
@@ -87,10 +87,10 @@ def spooled_rows(spooled: Spooled, decisions: Mapping[str, Decision]) -> tuple[R
         dropped[copies] = decision.kind == "drop"
         # of copies with several labels, which one a person found right is not known
         decided[copies] = len(set(labels[copies].tolist())) == 1
-    return Rows(spooled.ids, labels, spooled.signatures), decided, dropped
+    return RowArrays(spooled.ids, labels, spooled.signatures), decided, dropped
 
 
-def templates(home: Home, stored: Stored, spooled: Spooled) -> TextsOf:
+def template_lookup(home: Home, stored: TweetsSnapshot, spooled: StagedRows) -> TemplateLookup:
     """Templates by row number: of rows accepted before, then of the spooled ones. Stored texts are read once."""
     cache: dict[int, str] = {}
     before, known = stored.before, len(stored.before.rows)

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from finsent.data import tables
 from finsent.data.contract import CONFLICT
-from finsent.data.corrections import Decision, load_decisions
+from finsent.data.corrections import ReviewDecision, load_decisions
 from finsent.data.quarantine import ids_of, labels_of
 from finsent.errors import InputError
 from finsent.home import Home
@@ -16,7 +16,7 @@ _ID_DIGITS: Final = 32
 
 
 @dataclass(frozen=True)
-class Known:
+class IdLookup:
     """Texts that the given ids can mean."""
 
     texts: dict[str, str]
@@ -24,10 +24,10 @@ class Known:
     """Labels of those in the data."""
     contradictory: dict[str, set[str]]
     """Labels under which the others were quarantined as contradictory."""
-    decided: dict[str, Decision]
+    decided: dict[str, ReviewDecision]
 
     @classmethod
-    def of(cls, home: Home, ids: Sequence[str]) -> "Known":
+    def of(cls, home: Home, ids: Sequence[str]) -> "IdLookup":
         """What the tables know that begins with one of the ids."""
         import pyarrow.compute as pc
 
@@ -60,7 +60,7 @@ class Known:
             raise InputError(f"{given!r} {several if found else 'begins the id of no known text'}. Give more of it.")
         return found[0]
 
-    def check(self, row_id: str, decision: Decision) -> None:
+    def check(self, row_id: str, decision: ReviewDecision) -> None:
         """Refuse to accept what is not one label."""
         if decision.kind != "accept":
             return

@@ -23,7 +23,7 @@ from finsent.data import tables
 from finsent.data.contract import Rejection, check_text, check_time, shorten
 from finsent.data.formats import read
 from finsent.data.masking import mask_handles
-from finsent.data.quarantine import identify, record
+from finsent.data.quarantine import append_records, input_identity
 from finsent.data.reading import reject
 from finsent.data.rows import Quarantined
 from finsent.data.sources import RawRow, SourceFile, Wanted, fingerprint_file, resolve
@@ -95,7 +95,7 @@ def receive(
 
     with FileLock(home.lock("inbox")):
         # the lock keeps runs of this home apart, the number of the commit those of other machines on the same tables
-        report = tables.contend(
+        report = tables.retry_on_conflict(
             home, "inbox", _APPLICATION, lambda before: _commit(home, rows, bad, number_read, before, masked=masked)
         )
     if report.read != report.received + report.known + report.quarantined:
@@ -113,16 +113,16 @@ def _commit(
     masked: bool,
 ) -> InboxReport | None:
     """Add what is new; None if another run added to the inbox in between."""
-    new, known, reused = _sort(rows, _there(home, {item.id for item in rows}), masked=masked)
+    new, known, reused = _classify(rows, _stored_texts(home, {item.id for item in rows}), masked=masked)
     bad = [*unreadable, *reused]
     now = datetime.now(UTC)
     version = tables.version(home, "inbox")
     if new:
-        written = tables.append_next(home, "inbox", _table(new, now), _APPLICATION, before)
+        written = tables.append_if_unchanged(home, "inbox", _table(new, now), _APPLICATION, before)
         if written is None:
             return None
         version = written.version
-    record(home, bad, now)  # no sooner: another run may have been first, and what reuses an id is then another row
+    append_records(home, bad, now)  # no sooner: another run may have been first, and what reuses an id is then another row
     return InboxReport(number_read, len(new), known, len(bad), dict(Counter(row.reason for row in bad)), version)
 
 
@@ -131,7 +131,7 @@ def _table(rows: Sequence[_Readable], now: datetime) -> pa.Table:
     return pa.table(columns | {"received_at": [now] * len(rows)}, schema=SCHEMAS["inbox"])
 
 
-def _there(home: Home, ids: AbstractSet[str]) -> dict[str, str]:
+def _stored_texts(home: Home, ids: AbstractSet[str]) -> dict[str, str]:
     """Texts that the inbox has under these ids."""
     if not ids:
         return {}
@@ -139,7 +139,9 @@ def _there(home: Home, ids: AbstractSet[str]) -> dict[str, str]:
     return dict(zip(found["id"].to_pylist(), found["text"].to_pylist(), strict=True))
 
 
-def _sort(rows: Sequence[_Readable], there: Mapping[str, str], *, masked: bool) -> tuple[list[_Readable], int, list[Quarantined]]:
+def _classify(
+    rows: Sequence[_Readable], there: Mapping[str, str], *, masked: bool
+) -> tuple[list[_Readable], int, list[Quarantined]]:
     """New rows, how many are known, and those that give an id to another text. Of several with one id the first counts."""
     texts, new, known, reused = dict(there), [], 0, []
     for item in rows:
@@ -183,7 +185,7 @@ def _read(
                 else:
                     name, moment, value = checked
                     good.append((name, moment, mask_handles(value) if masked else value, raw))
-        given = identify(fingerprint_file(file))
+        given = input_identity(fingerprint_file(file))
         rows += [_Readable(*row, file, given) for row in good]
         bad += [dataclasses.replace(row, input=given) for row in unreadable]
     return rows, bad, number_read

@@ -11,12 +11,12 @@ import numpy as np
 
 from finsent.data import tables
 from finsent.data.contract import shorten
-from finsent.data.dedup.assignment import ACCEPTED, DUPLICATE, Placement
+from finsent.data.dedup.assignment import ACCEPTED, DUPLICATE, AssignmentResult
 from finsent.data.leakage import NaiveSplit
 from finsent.data.reading import Reading
 from finsent.data.schema import SourceSchema, from_dict
-from finsent.data.splits import CODES, EXCLUDED, SPLITS, Codes, SplitRule
-from finsent.data.staging import Spooled
+from finsent.data.splits import EXCLUDED, SPLIT_CODES, SPLITS, SplitCodes, SplitRule
+from finsent.data.staging import StagedRows
 from finsent.errors import Refused
 from finsent.home import Home
 from finsent.labels import LABELS
@@ -46,7 +46,7 @@ class IngestReport:
     """Near-duplicate groups of the whole version."""
     conflicts: int
     """Groups quarantined because their members disagree on the label."""
-    bridges: int
+    split_conflicts: int
     """Groups of new rows that touched two splits."""
     group_sizes: dict[str, int]
     """Rows that were not there before by the size of their near-duplicate group, copies included."""
@@ -67,7 +67,7 @@ class IngestReport:
     seconds: float
 
 
-def count_rows(reading: Reading, spooled: Spooled, placement: Placement) -> dict[str, Any]:
+def count_rows(reading: Reading, spooled: StagedRows, placement: AssignmentResult) -> dict[str, Any]:
     """Rows by outcome, over all and by source.
 
     Raises:
@@ -80,7 +80,7 @@ def count_rows(reading: Reading, spooled: Spooled, placement: Placement) -> dict
         return dict(zip(names, np.bincount(sources[placement.outcome == outcome], minlength=len(names)).tolist(), strict=True))
 
     accepted, duplicates = by_source(ACCEPTED), by_source(DUPLICATE)
-    refused = Counter(names[source] for source in sources[[item.row for item in placement.refusals]].tolist())
+    refused = Counter(names[source] for source in sources[[item.row for item in placement.rejections]].tolist())
     counts = {
         name: {
             "read": read,
@@ -96,19 +96,19 @@ def count_rows(reading: Reading, spooled: Spooled, placement: Placement) -> dict
                 f"rows of source {name!r} do not add up: {n}. Nothing was written; this is a fault in finsent, please report it."
             )
     totals = {key: sum(n[key] for n in counts.values()) for key in ("read", "accepted", "duplicates", "quarantined")}
-    reasons = Counter(reading.reasons) + Counter(item.reason for item in placement.refusals)
+    reasons = Counter(reading.reasons) + Counter(item.reason for item in placement.rejections)
     return {**totals, "by_source": counts, "reasons": dict(reasons.most_common()), "flags": dict(reading.flags)}
 
 
-def rows_by_split(splits: Codes, labels: Codes) -> dict[str, dict[str, int]]:
+def rows_by_split(splits: SplitCodes, labels: SplitCodes) -> dict[str, dict[str, int]]:
     """Rows by split and label; what is excluded only where there is some."""
-    counts = np.bincount(splits.astype(np.int64) * len(LABELS) + labels, minlength=len(CODES) * len(LABELS))
-    table = counts.reshape(len(CODES), len(LABELS)).tolist()
-    by_split = {split: dict(zip(LABELS, row, strict=True)) for split, row in zip(CODES, table, strict=True)}
+    counts = np.bincount(splits.astype(np.int64) * len(LABELS) + labels, minlength=len(SPLIT_CODES) * len(LABELS))
+    table = counts.reshape(len(SPLIT_CODES), len(LABELS)).tolist()
+    by_split = {split: dict(zip(LABELS, row, strict=True)) for split, row in zip(SPLIT_CODES, table, strict=True)}
     return by_split if any(by_split[EXCLUDED].values()) else {split: by_split[split] for split in SPLITS}
 
 
-def details(report: IngestReport, rule: SplitRule, reading: Reading) -> dict[str, Any]:
+def report_metadata(report: IngestReport, rule: SplitRule, reading: Reading) -> dict[str, Any]:
     """What is recorded with the version, as JSON's types."""
     return {
         **dataclasses.asdict(report),
@@ -118,7 +118,7 @@ def details(report: IngestReport, rule: SplitRule, reading: Reading) -> dict[str
     }
 
 
-def warn_of_much_quarantine(report: IngestReport, reading: Reading) -> None:
+def warn_high_quarantine_rate(report: IngestReport, reading: Reading) -> None:
     """A source of which much was quarantined is more likely a wrong setting than a heap of bad rows."""
     for name, n in report.by_source.items():
         if n["quarantined"] > _MANY * n["read"]:
@@ -134,9 +134,9 @@ def warn_of_much_quarantine(report: IngestReport, reading: Reading) -> None:
             )
 
 
-def naive_before(home: Home) -> NaiveSplit | None:
+def previous_naive_split(home: Home) -> NaiveSplit | None:
     """What was known of a naive split at the last ingestion that made a version."""
-    for commit in tables.commits(home, "tweets"):
+    for commit in tables.commit_history(home, "tweets"):
         report = json.loads(commit.get("report", "{}"))
         if "naive_rows" in report:
             return NaiveSplit(report["naive_leak"], report["naive_rows"])
@@ -146,7 +146,7 @@ def naive_before(home: Home) -> NaiveSplit | None:
 def known_schemas(home: Home) -> dict[str, SourceSchema]:
     """What each source looked like when it was last read into the data."""
     found: dict[str, SourceSchema] = {}
-    for commit in tables.commits(home, "tweets"):
+    for commit in tables.commit_history(home, "tweets"):
         for name, stored in json.loads(commit.get("report", "{}")).get("schemas", {}).items():
             found.setdefault(name, from_dict(stored))
     return found

@@ -13,10 +13,10 @@ import numpy.typing as npt
 from finsent.config import Config, DataConfig
 from finsent.data import tables
 from finsent.data.dataset import DataVersion, data_version
-from finsent.data.dedup.near_duplicates import Active, TextsOf, pairs_apart
+from finsent.data.dedup.near_duplicates import Active, TemplateLookup, near_duplicate_pairs
 from finsent.data.dedup.shingles import Int64
-from finsent.data.dedup.signatures import Signatures, sign
-from finsent.data.splits import CODES, SPLITS, Codes
+from finsent.data.dedup.signatures import Signatures, make_signatures
+from finsent.data.splits import SPLIT_CODES, SPLITS, SplitCodes
 from finsent.errors import InputError
 from finsent.home import Home
 from finsent.model.manifest import Manifest
@@ -50,9 +50,9 @@ class LeakAudit:
 
 def audit_splits(
     nodes: Int64,
-    splits: Codes,
+    splits: SplitCodes,
     signatures: Signatures,
-    texts_of: TextsOf,
+    texts_of: TemplateLookup,
     config: DataConfig,
     *,
     active: Active | None = None,
@@ -67,7 +67,7 @@ def audit_splits(
         config: Threshold and shingle size.
         active: Nodes that got a row, or all when left out; pairs of two others were audited before.
     """
-    table = np.zeros((len(signatures), len(CODES)), np.int64)
+    table = np.zeros((len(signatures), len(SPLIT_CODES)), np.int64)
     np.add.at(table, (nodes, splits), 1)
     table = table[:, : len(SPLITS)]
     there = np.flatnonzero(table.sum(axis=1))
@@ -75,7 +75,7 @@ def audit_splits(
     several = (table > 0).sum(axis=1) > 1
     # a text with rows in several splits is compared with all others
     home = np.where(several, len(SPLITS) + np.arange(len(table)), table.argmax(axis=1)) if len(table) else np.zeros(0, np.int64)
-    pairs = pairs_apart(
+    pairs = near_duplicate_pairs(
         signatures.take(there),
         lambda some: texts_of(there[some]),
         config,
@@ -91,13 +91,13 @@ def audit_splits(
     return LeakAudit(exact, near)
 
 
-def audit_texts(texts: Sequence[Forms], splits: Codes, config: DataConfig) -> LeakAudit:
+def audit_texts(texts: Sequence[Forms], splits: SplitCodes, config: DataConfig) -> LeakAudit:
     """Audit texts from nothing but themselves, with permutations of its own."""
     node_of: dict[str, int] = {}
     nodes = np.fromiter((node_of.setdefault(text.template, len(node_of)) for text in texts), np.int64, len(texts))
     cut: Mapping[str, bool] = {text.template: text.cut for text in sorted(texts, key=lambda text: text.cut)}
     templates = list(node_of)
-    signatures = sign([Forms("", template, cut[template]) for template in templates], config, INDEPENDENT_SEED)
+    signatures = make_signatures([Forms("", template, cut[template]) for template in templates], config, INDEPENDENT_SEED)
     return audit_splits(nodes, splits, signatures, lambda some: [templates[row] for row in some], config)
 
 
@@ -193,7 +193,7 @@ def audit_data(config: Config, home: Home, version: int | None = None) -> FullAu
     for batch in track(batches, description="reading the table", unit="batch"):
         made += [forms(text)._replace(id="") for text in batch["text"].to_pylist()]
         splits += batch["split"].to_pylist()
-    codes = {name: code for code, name in enumerate(CODES)}
+    codes = {name: code for code, name in enumerate(SPLIT_CODES)}
     audit = audit_texts(made, np.array([codes[split] for split in splits], np.int8), _rule_of_the_data(config.data, home))
     return FullAudit(version, len(made), audit.leaks, audit.exact, audit.near, time.monotonic() - started)
 
@@ -209,30 +209,30 @@ def _rule_of_the_data(config: DataConfig, home: Home) -> DataConfig:
 
 
 @dataclass(frozen=True)
-class KnownLeaks:
+class LeakageStatus:
     """What the leak audit of the data says for one version of the model."""
 
     pairs: int | None
     """Exact and near-duplicate pairs between its training rows and the test rows, by the data's audit; None: not known."""
-    unknown_because: str | None
+    unknown_reason: str | None
     """Why not, a sentence."""
 
 
-def known_leaks(home: Home, manifest: Manifest, facts: DataVersion) -> KnownLeaks:
+def leakage_status(home: Home, manifest: Manifest, facts: DataVersion) -> LeakageStatus:
     """Leaks of the test rows of `facts`, the data evaluated on, into what the version was trained on.
 
     The audit is of a table's splits. It says something of a version only if that was trained on this very table: at
     `facts.version` or before, since no row ever changes its split.
     """
-    doubt = _doubt(home, manifest, facts)
+    doubt = _unknown_reason(home, manifest, facts)
     if doubt is not None:
-        return KnownLeaks(None, f"It is not known whether it trained on these test rows: {doubt}.")
+        return LeakageStatus(None, f"It is not known whether it trained on these test rows: {doubt}.")
     if facts.leaks is None:
-        return KnownLeaks(None, f"No leak audit of data version {facts.version} is on record: run `finsent ingest` again.")
-    return KnownLeaks(facts.leaks, None)
+        return LeakageStatus(None, f"No leak audit of data version {facts.version} is on record: run `finsent ingest` again.")
+    return LeakageStatus(facts.leaks, None)
 
 
-def _doubt(home: Home, manifest: Manifest, facts: DataVersion) -> str | None:
+def _unknown_reason(home: Home, manifest: Manifest, facts: DataVersion) -> str | None:
     trained_on = manifest.data_version
     if trained_on is None or manifest.data_fingerprint is None:
         return "it was trained elsewhere, and its manifest names no data"

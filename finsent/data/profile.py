@@ -24,7 +24,7 @@ _ORDER: Final = ("train", "validation", "test", "excluded")
 
 
 @dataclass(frozen=True)
-class Summary:
+class DataProfile:
     """What is stored in one version of the table `tweets`."""
 
     version: int
@@ -78,7 +78,7 @@ class Summary:
         }
 
 
-def summarise(home: Home, version: int) -> Summary:
+def summarise(home: Home, version: int) -> DataProfile:
     """Look through a version once; no more than a batch of its texts is held at a time.
 
     Raises:
@@ -103,7 +103,7 @@ def summarise(home: Home, version: int) -> Summary:
         sample = _lowest(pa.concat_tables([sample, batch.select(["id", "text"])]))
     splits = _in_order({split for split, _, _ in cells})
     sources = tuple(sorted({source for _, source, _ in cells}))
-    return Summary(
+    return DataProfile(
         version=version,
         rows=cells.total(),
         splits=splits,
@@ -192,7 +192,7 @@ _OLD: Final = "_before"
 
 
 @dataclass(frozen=True)
-class Difference:
+class VersionDiff:
     """From version `before` to version `after`."""
 
     before: int
@@ -229,7 +229,7 @@ class Difference:
         return _total(self.removed)
 
 
-def difference(home: Home, before: int, after: int, examples: int = 3) -> Difference:
+def diff_versions(home: Home, before: int, after: int, examples: int = 3) -> VersionDiff:
     """Compare two versions of the table `tweets`; `examples` rows of each kind of change are shown.
 
     Raises:
@@ -238,7 +238,7 @@ def difference(home: Home, before: int, after: int, examples: int = 3) -> Differ
     old, new = (tables.read(home, "tweets", version=version, columns=_COLUMNS) for version in (before, after))
     kinds = changes(old, new)
     chi_square, p_value = label_shift(old, kinds["added"])
-    return Difference(
+    return VersionDiff(
         before=before,
         after=after,
         rows_before=old.num_rows,

@@ -16,11 +16,11 @@ import pyarrow.compute as pc
 
 from finsent.data import tables
 from finsent.data.contract import CONFLICT, Reason, shorten
-from finsent.data.dedup.assignment import Before, Refusal
+from finsent.data.dedup.assignment import ExistingRows, GroupRejection
 from finsent.data.dedup.signature_index import texts_by_id
 from finsent.data.masking import mask_handles
 from finsent.data.rows import Quarantined
-from finsent.data.staging import Spooled, column, input_of
+from finsent.data.staging import StagedRows, column, input_of
 from finsent.data.table_schemas import SCHEMAS
 from finsent.home import Home
 from finsent.labels import LABELS
@@ -67,7 +67,7 @@ def rows_at(home: Home, version: int | None, positions: Sequence[int]) -> list[d
     return [found[position] for position in positions]
 
 
-def record(home: Home, rows: Sequence[Quarantined] | Callable[[], Iterable[Quarantined]], now: datetime) -> int:
+def append_records(home: Home, rows: Sequence[Quarantined] | Callable[[], Iterable[Quarantined]], now: datetime) -> int:
     """Append the rows that are not on record yet, in one commit; how many those were.
 
     Args:
@@ -79,10 +79,10 @@ def record(home: Home, rows: Sequence[Quarantined] | Callable[[], Iterable[Quara
     inputs = {row.input for row in again()}
     if not inputs:
         return 0
-    return tables.contend(home, "quarantine", _APPLICATION, lambda before: _record(home, again(), inputs, now, before))
+    return tables.retry_on_conflict(home, "quarantine", _APPLICATION, lambda before: _record(home, again(), inputs, now, before))
 
 
-def identify(fingerprint: Mapping[str, str | int]) -> str:
+def input_identity(fingerprint: Mapping[str, str | int]) -> str:
     """Identity of what was read, from `finsent.data.sources.fingerprint_file`.
 
     Of a file its hash, of a Hub dataset its commit; of a database the hash of the query: what it gives changes by itself.
@@ -118,7 +118,7 @@ def _record(
             some = list(islice(new, _BATCH))
 
     reader = pa.RecordBatchReader.from_batches(SCHEMAS["quarantine"], batches())
-    written = tables.append_next(home, "quarantine", reader, _APPLICATION, before)
+    written = tables.append_if_unchanged(home, "quarantine", reader, _APPLICATION, before)
     return None if written is None else count
 
 
@@ -157,10 +157,10 @@ _SHOWN: Final = 120
 _CHUNK: Final = 4096
 
 
-def tell(
-    refusals: Sequence[Refusal],
-    spooled: Spooled,
-    before: Before,
+def quarantine_records(
+    refusals: Sequence[GroupRejection],
+    spooled: StagedRows,
+    before: ExistingRows,
     home: Home,
     version: int | None = None,
     *,
@@ -186,7 +186,9 @@ def tell(
     return told
 
 
-def _tell(refusals: Sequence[Refusal], spooled: Spooled, before: Before, old_texts: dict[str, str]) -> Iterator[Quarantined]:
+def _tell(
+    refusals: Sequence[GroupRejection], spooled: StagedRows, before: ExistingRows, old_texts: dict[str, str]
+) -> Iterator[Quarantined]:
     shown = {item.row for item in refusals} | {row for item in refusals for old, row in item.against if not old}
     numbers = np.array(sorted(shown), np.int64)
     names = ("source", "place", "number", "text", "label", "id", "file")

@@ -18,7 +18,7 @@ from finsent.data.plausibility import Polarity, check_polarity, describe_implaus
 from finsent.data.rows import Quarantined, Row
 from finsent.data.schema import SourceSchema, as_dict, compare, describe, source_schema
 from finsent.data.sources import RawRow, SourceFile, Wanted, fingerprint_file, labelled, resolve
-from finsent.data.staging import Spool
+from finsent.data.staging import StagingWriter
 from finsent.errors import InputError, Refused
 from finsent.progress import track
 from finsent.text import forms
@@ -53,7 +53,7 @@ def spool_sources(
     sources: Sequence[Source],
     config: DataConfig,
     now: datetime,
-    spool: Spool,
+    spool: StagingWriter,
     schemas: Mapping[str, SourceSchema] = MappingProxyType({}),
 ) -> Reading:
     """Read every source to its end.

@@ -15,7 +15,7 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets take for
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ReviewEntry:
     """A row to look at."""
 
     id: str
@@ -33,7 +33,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Filled:
+class FilledEntry:
     """What a person filled in, white space around it cut."""
 
     line: int
@@ -44,7 +44,7 @@ class Filled:
     why: str
 
 
-def write_entries(entries: Iterable[Entry], path: Path) -> None:
+def write_entries(entries: Iterable[ReviewEntry], path: Path) -> None:
     """Write the file, or nothing: it appears whole. UTF-8 with the mark that spreadsheets know it by.
 
     A text that a spreadsheet would take for a formula gets an apostrophe in front; what is read back are the id and what was
@@ -73,7 +73,7 @@ def write_entries(entries: Iterable[Entry], path: Path) -> None:
         raise InputError(f"cannot write {str(path)!r}: {error.strerror}.") from error
 
 
-def read_entries(path: Path) -> list[Filled]:
+def read_entries(path: Path) -> list[FilledEntry]:
     """Rows in which a decision was filled in; comma, semicolon or tab between the fields, as spreadsheets save them.
 
     Raises:
@@ -105,7 +105,7 @@ def read_entries(path: Path) -> list[Filled]:
     return [row for row in rows if row.decision]
 
 
-def _filled(path: Path, record: list[str], line: int, width: int, places: list[int]) -> Filled:
+def _filled(path: Path, record: list[str], line: int, width: int, places: list[int]) -> FilledEntry:
     if len(record) != width:
         raise InputError(f"{str(path)!r}, line {line}: {len(record)} fields, and the header has {width}. Nothing was recorded.")
     row_id, decision, new_label, why = (record[place].strip() for place in places)
@@ -113,7 +113,7 @@ def _filled(path: Path, record: list[str], line: int, width: int, places: list[i
         raise InputError(
             f"{str(path)!r}, line {line}: new_label {new_label!r} without a decision. Write fix beside it. Nothing was recorded."
         )
-    return Filled(line, row_id, decision.casefold(), new_label, why)
+    return FilledEntry(line, row_id, decision.casefold(), new_label, why)
 
 
 def _safe(value: str) -> str:

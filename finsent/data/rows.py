@@ -40,6 +40,6 @@ class Quarantined:
     id: str | None = None
     """Identity of the text, where it could be read."""
     input: str | None = None
-    """Identity of what was read, see `finsent.data.quarantine.identify`; None where it is no file."""
+    """Identity of what was read, see `finsent.data.quarantine.input_identity`; None where it is no file."""
     label: str | None = None
     """The class that it was read as, where it could be used but for others."""

@@ -22,11 +22,11 @@ SPLITS: Final[tuple[SplitName, ...]] = ("train", "validation", "test")
 EXCLUDED: Final = "excluded"
 """Where rows are that are stored and used for nothing: near copies across the sides of a split by time or source, and rows in
 the embargo before a cut-off."""
-CODES: Final = (*SPLITS, EXCLUDED)
+SPLIT_CODES: Final = (*SPLITS, EXCLUDED)
 """Names by code, as arrays hold them."""
-TRAIN, VALIDATION, TEST, OUT = range(len(CODES))
+TRAIN, VALIDATION, TEST, EXCLUDED_CODE = range(len(SPLIT_CODES))
 
-Codes = npt.NDArray[np.int8]
+SplitCodes = npt.NDArray[np.int8]
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def split_rule(config: DataConfig) -> SplitRule:
     )
 
 
-def code_of(group: str, rule: SplitRule) -> int:
+def split_of_group(group: str, rule: SplitRule) -> int:
     """Code of a group's split: a hash of salt and group is a number in [0, 1), test below `test_fraction`, then validation."""
     digest = hashlib.blake2b(f"{rule.split_salt}:{group}".encode(), digest_size=8).digest()
     position = int.from_bytes(digest) / 2**64
@@ -82,19 +82,19 @@ def code_of(group: str, rule: SplitRule) -> int:
     return VALIDATION if position < rule.test_fraction + rule.validation_fraction else TRAIN
 
 
-def wanted_by_time(times: npt.NDArray[np.int64], rule: SplitRule) -> Codes:
+def splits_by_time(times: npt.NDArray[np.int64], rule: SplitRule) -> SplitCodes:
     """The split that each row's time [N], in microseconds since 1970, asks for."""
     validation_from, test_from = (datetime.fromisoformat(str(moment)) for moment in (rule.validation_from, rule.test_from))
     embargo = timedelta(hours=rule.embargo_hours or 0.0)
     wanted = np.full(len(times), TRAIN, np.int8)
-    wanted[times >= _micro(validation_from - embargo)] = OUT
+    wanted[times >= _micro(validation_from - embargo)] = EXCLUDED_CODE
     wanted[times >= _micro(validation_from)] = VALIDATION
-    wanted[times >= _micro(max(test_from - embargo, validation_from))] = OUT
+    wanted[times >= _micro(max(test_from - embargo, validation_from))] = EXCLUDED_CODE
     wanted[times >= _micro(test_from)] = TEST
     return wanted
 
 
-def wanted_by_source(sources: Sequence[str], rule: SplitRule) -> Codes:
+def splits_by_source(sources: Sequence[str], rule: SplitRule) -> SplitCodes:
     """The split that each of these sources asks for."""
     held_out = dict.fromkeys(rule.validation_sources, VALIDATION) | dict.fromkeys(rule.test_sources, TEST)
     return np.array([held_out.get(source, TRAIN) for source in sources], np.int8)

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from finsent.config import DataConfig
 from finsent.data.dedup.shingles import Int64
-from finsent.data.dedup.signatures import Signatures, concatenate, empty, sign
+from finsent.data.dedup.signatures import Signatures, concat_signatures, empty_signatures, make_signatures
 from finsent.data.rows import Quarantined, Row
 from finsent.labels import LABEL2ID
 
@@ -46,7 +46,7 @@ _REJECTED: Final = pa.schema(
 
 
 @dataclass(frozen=True)
-class Spooled:
+class StagedRows:
     """Readable rows, numbered from 0 in the order that they were read in; what they are compared by, in memory."""
 
     ids: pa.StringArray
@@ -61,7 +61,7 @@ class Spooled:
     starts: Int64
     """Number of the first row of each batch, and at last how many rows there are."""
     inputs: tuple[str, ...] = ()
-    """Identity of each file that rows came from, see `finsent.data.quarantine.identify`; empty where nobody asks."""
+    """Identity of each file that rows came from, see `finsent.data.quarantine.input_identity`; empty where nobody asks."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -71,7 +71,7 @@ NO_TIME: Final = int(np.iinfo(np.int64).min)
 
 
 @dataclass
-class Spool:
+class StagingWriter:
     """Takes rows while they are read."""
 
     folder: Path
@@ -94,7 +94,7 @@ class Spool:
         if len(self.rejected) >= _BATCH:
             self._write_rejected()
 
-    def finish(self, inputs: Sequence[str] = ()) -> Spooled:
+    def finish(self, inputs: Sequence[str] = ()) -> StagedRows:
         """Everything taken, for reading; `inputs` are the identities of the files, known once they were read to their end."""
         self._write_readable()
         self._write_rejected()
@@ -102,12 +102,12 @@ class Spool:
             stream.close()
         files = {name: pa.ipc.open_file(pa.memory_map(str(self.folder / name))) for name in self._files}
         ids, labels, sources, times, signatures = zip(*self._parts, strict=True) if self._parts else ((),) * 5
-        return Spooled(
+        return StagedRows(
             ids=pa.concat_arrays([pa.array([], pa.string()), *ids]),
             labels=np.concatenate([np.zeros(0, np.int8), *labels]),
             sources=pa.concat_arrays([pa.array([], pa.string()), *sources]).dictionary_encode(),
             times=np.concatenate([np.zeros(0, np.int64), *times]),
-            signatures=concatenate([empty(self.config), *signatures]),
+            signatures=concat_signatures([empty_signatures(self.config), *signatures]),
             rows=files.get("readable"),
             rejected=files.get("rejected"),
             starts=np.cumsum([0, *(len(part) for part in ids)]),
@@ -135,7 +135,7 @@ class Spool:
         self._write("readable", columns, _READABLE)
         labels = np.fromiter((LABEL2ID[row.label] for row in rows), np.int8, len(rows))
         times = created_at.cast(pa.int64()).fill_null(NO_TIME).to_numpy()
-        self._parts.append((ids, labels, sources, times, sign([row.forms for row in rows], self.config)))
+        self._parts.append((ids, labels, sources, times, make_signatures([row.forms for row in rows], self.config)))
         self.readable.clear()
         self._readable_from.clear()
 
@@ -153,7 +153,7 @@ class Spool:
 
 
 @contextmanager
-def open_spool(parent: Path, config: DataConfig) -> Iterator[Spool]:
+def open_staging(parent: Path, config: DataConfig) -> Iterator[StagingWriter]:
     """A spool in a new folder under `parent`, removed at the end, together with those that killed runs left.
 
     Folders that were made for it go too, if they are empty: a mistyped path leaves nothing behind.
@@ -170,7 +170,7 @@ def open_spool(parent: Path, config: DataConfig) -> Iterator[Spool]:
     held.acquire()
     hidden.rename(folder)
     try:
-        yield Spool(folder, config)
+        yield StagingWriter(folder, config)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         held.release()
@@ -191,7 +191,7 @@ def _remove_left(parent: Path) -> None:
             continue  # its run is alive, or has just removed it
 
 
-def column(spooled: Spooled, name: str, rows: Int64) -> list[Any]:
+def column(spooled: StagedRows, name: str, rows: Int64) -> list[Any]:
     """Values of one column for the given rows, in their order."""
     if spooled.rows is None or not len(rows):
         return []
@@ -208,7 +208,7 @@ def column(spooled: Spooled, name: str, rows: Int64) -> list[Any]:
     return [values[place] for place in inverse]
 
 
-def rejected(spooled: Spooled) -> Iterator[Quarantined]:
+def rejected_rows(spooled: StagedRows) -> Iterator[Quarantined]:
     """Rows that could not be read, in the order that they were met in."""
     for batch in range(spooled.rejected.num_record_batches if spooled.rejected is not None else 0):
         for row in spooled.rejected.get_batch(batch).to_pylist():  # type: ignore[union-attr]  # the range is empty without it
@@ -216,12 +216,12 @@ def rejected(spooled: Spooled) -> Iterator[Quarantined]:
             yield Quarantined(**row, input=input_of(spooled, file))
 
 
-def input_of(spooled: Spooled, file: int) -> str | None:
+def input_of(spooled: StagedRows, file: int) -> str | None:
     """Identity of the file with this number, as far as `Spool.finish` was told."""
     return spooled.inputs[file] if spooled.inputs else None
 
 
-def readable_batches(spooled: Spooled) -> Iterator[tuple[int, pa.RecordBatch]]:
+def readable_batches(spooled: StagedRows) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Batches of readable rows, each with the number of its first row."""
     for batch in range(spooled.rows.num_record_batches if spooled.rows is not None else 0):
         yield int(spooled.starts[batch]), spooled.rows.get_batch(batch)  # type: ignore[union-attr]  # as above

@@ -72,9 +72,13 @@ SCHEMAS: Final[Mapping[str, pa.Schema]] = MappingProxyType(
 )
 """Columns of each table. Labels are class names, times are UTC to the microsecond."""
 
-REQUIRED: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({"tweets": ("id", "text", "label", "source", "group", "split")})
+REQUIRED_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {"tweets": ("id", "text", "label", "source", "group", "split")}
+)
 """Columns that no row of ours is without; who changes a table by other means may write others."""
 
-ADDED: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({"tweets": ("flags",), "quarantine": ("id", "input", "label")})
+ADDED_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {"tweets": ("flags",), "quarantine": ("id", "input", "label")}
+)
 """Schema migrations: columns that a table got after it was first released, in that order. A table from before gets them with
 its next append; until then, and in its old rows, they are null. Columns are never renamed, retyped or dropped."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import pyarrow as pa
 
-from finsent.data.table_schemas import ADDED, REQUIRED, SCHEMAS
+from finsent.data.table_schemas import ADDED_COLUMNS, REQUIRED_COLUMNS, SCHEMAS
 from finsent.errors import InputError, Refused
 from finsent.home import Home
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
-_MARK: Final = "finsent.commit"
+_COMMIT_ID: Final = "finsent.commit"
 _ATTEMPTS: Final = 10  # each lost one means that another run got ahead
 
 
@@ -57,7 +57,7 @@ def read(
         return schema.empty_table()
     there = {field.name for field in handle.schema().fields}
     found = _scan(handle, [column for column in schema.names if column in there], filters).to_table()
-    return _whole(name, _complete(name, found, schema))
+    return _require_values(name, _add_missing_columns(name, found, schema))
 
 
 def batches(
@@ -84,7 +84,11 @@ def batches(
     scan = _scan(handle, there, filters, batch_size=rows, batch_readahead=2, fragment_readahead=1)
     for batch in scan.to_batches():
         if batch.num_rows:
-            yield from _whole(name, _complete(name, pa.Table.from_batches([batch]), schema)).combine_chunks().to_batches()
+            yield from (
+                _require_values(name, _add_missing_columns(name, pa.Table.from_batches([batch]), schema))
+                .combine_chunks()
+                .to_batches()
+            )
 
 
 def _scan(handle: "DeltaTable", columns: Sequence[str], filters: Any, **reading: Any) -> "pa.dataset.Scanner":
@@ -95,9 +99,9 @@ def _scan(handle: "DeltaTable", columns: Sequence[str], filters: Any, **reading:
     return handle.to_pyarrow_dataset().scanner(columns=list(columns), filter=expression, use_threads=False, **reading)
 
 
-def _whole(name: str, table: pa.Table) -> pa.Table:
+def _require_values(name: str, table: pa.Table) -> pa.Table:
     """The table, unless a value is missing that every row has."""
-    for column in REQUIRED.get(name, ()):
+    for column in REQUIRED_COLUMNS.get(name, ()):
         if column in table.column_names and table[column].null_count:
             raise InputError(
                 f"the table {name!r} has rows without a value in column {column!r}. Was the table changed by hand? "
@@ -106,9 +110,9 @@ def _whole(name: str, table: pa.Table) -> pa.Table:
     return table
 
 
-def _complete(name: str, table: pa.Table, schema: pa.Schema) -> pa.Table:
+def _add_missing_columns(name: str, table: pa.Table, schema: pa.Schema) -> pa.Table:
     """The table with the columns of `schema`; those of a migration may be missing, and are null then."""
-    for column in set(schema.names) & set(ADDED.get(name, ())) - set(table.column_names):
+    for column in set(schema.names) & set(ADDED_COLUMNS.get(name, ())) - set(table.column_names):
         table = table.append_column(column, pa.nulls(table.num_rows, schema.field(column).type))
     return table.select(schema.names).cast(schema)
 
@@ -135,7 +139,7 @@ def append(
     from deltalake import CommitProperties, Transaction, write_deltalake
     from deltalake.exceptions import CommitFailedError
 
-    data = _complete(name, table, SCHEMAS[name]) if isinstance(table, pa.Table) else table
+    data = _add_missing_columns(name, table, SCHEMAS[name]) if isinstance(table, pa.Table) else table
     properties = CommitProperties(
         custom_metadata=metadata, app_transactions=[Transaction(*transaction)] if transaction is not None else None
     )
@@ -151,7 +155,7 @@ def append(
                 raise
 
     # what a reader gave is gone once it was read: a commit that lost is then the caller's to try anew
-    handle = _tried(home, name, write, attempts=_ATTEMPTS if isinstance(table, pa.Table) else 1)
+    handle = _write_with_retry(home, name, write, attempts=_ATTEMPTS if isinstance(table, pa.Table) else 1)
     handle.update_incremental()
     return int(handle.version())
 
@@ -163,11 +167,11 @@ def replace(home: Home, name: str, table: pa.Table, *, metadata: dict[str, str] 
     """
     from deltalake import CommitProperties, write_deltalake
 
-    data, properties = _complete(name, table, SCHEMAS[name]), CommitProperties(custom_metadata=metadata)
-    _tried(home, name, lambda handle: write_deltalake(handle, data, mode="overwrite", commit_properties=properties))
+    data, properties = _add_missing_columns(name, table, SCHEMAS[name]), CommitProperties(custom_metadata=metadata)
+    _write_with_retry(home, name, lambda handle: write_deltalake(handle, data, mode="overwrite", commit_properties=properties))
 
 
-def _tried(home: Home, name: str, write: Callable[["DeltaTable"], None], attempts: int = _ATTEMPTS) -> "DeltaTable":
+def _write_with_retry(home: Home, name: str, write: Callable[["DeltaTable"], None], attempts: int = _ATTEMPTS) -> "DeltaTable":
     """The table after `write`, which is tried anew where Delta refused the commit because of one that got ahead.
 
     Appends go together, but for one that meets the table's creation, its migration or a replacement of its rows.
@@ -181,13 +185,13 @@ def _tried(home: Home, name: str, write: Callable[["DeltaTable"], None], attempt
             write(handle)
             break
         except CommitFailedError:
-            if not left or not _moved(handle, seen):
+            if not left or not _has_new_commits(handle, seen):
                 raise
             _log.info("another run changed table %r in between: writing to it again", name)
     return handle
 
 
-def _moved(handle: "DeltaTable", seen: int) -> bool:
+def _has_new_commits(handle: "DeltaTable", seen: int) -> bool:
     """Whether somebody committed since version `seen`: where nobody did, a commit failed for another reason."""
     handle.update_incremental()
     return int(handle.version()) != seen
@@ -211,7 +215,7 @@ def position(home: Home, name: str, application: str) -> Position:
     return Position(int(handle.version()), int(handle.transaction_version(application) or 0))
 
 
-def append_next(
+def append_if_unchanged(
     home: Home,
     name: str,
     table: pa.Table | pa.RecordBatchReader,
@@ -227,23 +231,23 @@ def append_next(
 
     number, mark = after.number + 1, uuid.uuid4().hex
     try:
-        append(home, name, table, transaction=(application, number), metadata={**(metadata or {}), _MARK: mark})
+        append(home, name, table, transaction=(application, number), metadata={**(metadata or {}), _COMMIT_ID: mark})
     except CommitFailedError:
         if position(home, name, application).version == after.version:
             raise  # nobody got ahead: it failed for another reason
         return None
-    return _marked(home, name, mark, after, number)
+    return _find_commit(home, name, mark, after, number)
 
 
-def _marked(home: Home, name: str, mark: str, after: Position, number: int) -> Position | None:
+def _find_commit(home: Home, name: str, mark: str, after: Position, number: int) -> Position | None:
     """Of the commits since `after`, the one that has our mark; others may be upkeep, of other applications, or come later."""
     handle = _open(home, name)
     since = handle.history(max(int(handle.version()) - after.version, 1)) if handle is not None else []
-    ours = next((int(commit["version"]) for commit in since if commit.get(_MARK) == mark), None)
+    ours = next((int(commit["version"]) for commit in since if commit.get(_COMMIT_ID) == mark), None)
     return None if ours is None else Position(ours, number)
 
 
-def contend(home: Home, name: str, application: str, attempt: Callable[[Position], _Result | None]) -> _Result:
+def retry_on_conflict(home: Home, name: str, application: str, attempt: Callable[[Position], _Result | None]) -> _Result:
     """What `attempt` makes of the table's position; tried anew from where the table then stands as long as it gives None.
 
     Raises:
@@ -260,7 +264,7 @@ def contend(home: Home, name: str, application: str, attempt: Callable[[Position
     )
 
 
-def commits(home: Home, name: str, *, version: int | None = None, last: int | None = None) -> list[dict[str, Any]]:
+def commit_history(home: Home, name: str, *, version: int | None = None, last: int | None = None) -> list[dict[str, Any]]:
     """What was recorded with each commit, the newest first: of the `last` ones, of those up to `version`, or of all."""
     handle = _open(home, name)
     found = handle.history(last) if handle is not None else []
@@ -269,7 +273,7 @@ def commits(home: Home, name: str, *, version: int | None = None, last: int | No
 
 def last_metadata(home: Home, name: str, key: str) -> str | None:
     """What the latest commit that recorded `key` said; commits of upkeep (compaction) record nothing."""
-    return next((str(commit[key]) for commit in commits(home, name) if key in commit), None)
+    return next((str(commit[key]) for commit in commit_history(home, name) if key in commit), None)
 
 
 def _applied(handle: "DeltaTable", transaction: tuple[str, int] | None) -> bool:
@@ -301,20 +305,20 @@ def _open_at(home: Home, name: str, version: int | None) -> "DeltaTable | None":
     return handle
 
 
-def _migrated(handle: "DeltaTable", name: str) -> "DeltaTable":
+def _migrate(handle: "DeltaTable", name: str) -> "DeltaTable":
     from deltalake.exceptions import CommitFailedError
     from deltalake.schema import Field, PrimitiveType
 
     for left in reversed(range(_ATTEMPTS)):
         there = {field.name for field in handle.schema().fields}
-        missing = [column for column in ADDED.get(name, ()) if column not in there]
+        missing = [column for column in ADDED_COLUMNS.get(name, ()) if column not in there]
         if not missing:
             break
         seen = int(handle.version())
         try:
             handle.alter.add_columns([Field(column, PrimitiveType(str(SCHEMAS[name].field(column).type))) for column in missing])
         except CommitFailedError:
-            if not left or not _moved(handle, seen):
+            if not left or not _has_new_commits(handle, seen):
                 raise  # with nobody ahead, or with somebody ahead each time
     return handle
 
@@ -325,7 +329,7 @@ def _open_or_create(home: Home, name: str) -> "DeltaTable":
 
     handle = _open(home, name)
     if handle is not None:
-        return _migrated(handle, name)
+        return _migrate(handle, name)
     if "://" not in home.tables_url:
         Path(location(home, name)).mkdir(parents=True, exist_ok=True)
     try:
@@ -336,10 +340,10 @@ def _open_or_create(home: Home, name: str) -> "DeltaTable":
         handle = _open(home, name)  # another process made it in between
         if handle is None:
             raise
-        return _migrated(handle, name)
+        return _migrate(handle, name)
 
 
-def change_next(
+def update_rows(
     home: Home, name: str, changes: pa.Table, application: str, after: Position, metadata: Mapping[str, str] | None = None
 ) -> Position | None:
     """Change and remove rows by their id as the number that follows `after`, in one commit; earlier versions keep them.
@@ -368,25 +372,25 @@ def change_next(
     ids = changes["id"].to_pylist()
     columns = [field.name for field in handle.schema().fields]
     chosen = pc.field("id").isin(pa.array(ids, pa.string()))
-    there = _complete(name, _scan(handle, columns, chosen).to_table(), SCHEMAS[name])
+    there = _add_missing_columns(name, _scan(handle, columns, chosen).to_table(), SCHEMAS[name])
     properties = CommitProperties(
-        custom_metadata={**(metadata or {}), _MARK: mark}, app_transactions=[Transaction(application, number)]
+        custom_metadata={**(metadata or {}), _COMMIT_ID: mark}, app_transactions=[Transaction(application, number)]
     )
     listed = ", ".join("'" + row_id.replace("'", "''") + "'" for row_id in ids)
     try:
         # Rows replaced, not DeltaTable.merge, update or delete: those write strings as string_view, which no filter of pyarrow's
         # reads back (delta-rs issue 4579). Through the handle that was read, so that Delta notices who got ahead.
         write_deltalake(
-            handle, _overwritten(there, changes), mode="overwrite", predicate=f"id IN ({listed})", commit_properties=properties
+            handle, _updated(there, changes), mode="overwrite", predicate=f"id IN ({listed})", commit_properties=properties
         )
     except CommitFailedError:
-        if not _moved(handle, seen):
+        if not _has_new_commits(handle, seen):
             raise
         return None
-    return _marked(home, name, mark, after, number)
+    return _find_commit(home, name, mark, after, number)
 
 
-def _overwritten(rows: pa.Table, changes: pa.Table) -> pa.Table:
+def _updated(rows: pa.Table, changes: pa.Table) -> pa.Table:
     """Those of the rows that stay, with the values of the changes."""
     wanted = {change["id"]: change for change in changes.to_pylist()}
     kept = [

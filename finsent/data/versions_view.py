@@ -65,7 +65,7 @@ class QuarantineExamples:
 
 def version_numbers(home: Home) -> list[int]:
     """Versions that an ingestion or a review made, the newest first; upkeep makes versions too, of the same rows."""
-    return [int(commit["version"]) for commit in tables.commits(home, "tweets") if "fingerprint" in commit]
+    return [int(commit["version"]) for commit in tables.commit_history(home, "tweets") if "fingerprint" in commit]
 
 
 def previous_version(home: Home, version: int) -> int | None:
@@ -73,11 +73,11 @@ def previous_version(home: Home, version: int) -> int | None:
     return next((number for number in version_numbers(home) if number < version), None)
 
 
-def origin(home: Home, version: int, fingerprint: str) -> int:
+def originating_version(home: Home, version: int, fingerprint: str) -> int:
     """The version in which the rows that `version` holds were made: itself, or an earlier one if only upkeep followed."""
     made = (
         int(commit["version"])
-        for commit in tables.commits(home, "tweets", version=version)
+        for commit in tables.commit_history(home, "tweets", version=version)
         if commit.get("fingerprint") == fingerprint
     )
     return next(made, version)
@@ -85,7 +85,7 @@ def origin(home: Home, version: int, fingerprint: str) -> int:
 
 def list_versions(home: Home) -> list[VersionRecord]:
     """Every version that an ingestion or a review made, the newest first."""
-    return [_version(home, commit) for commit in tables.commits(home, "tweets") if "fingerprint" in commit]
+    return [_version(home, commit) for commit in tables.commit_history(home, "tweets") if "fingerprint" in commit]
 
 
 def _version(home: Home, commit: dict[str, Any]) -> VersionRecord:
@@ -102,7 +102,7 @@ def _version(home: Home, commit: dict[str, Any]) -> VersionRecord:
     )
 
 
-def quarantined(
+def quarantine_view(
     home: Home,
     *,
     reason: str | None = None,

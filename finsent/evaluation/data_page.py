@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from finsent.data.dataset import DataVersion
-from finsent.data.profile import Difference, Summary
+from finsent.data.profile import DataProfile, VersionDiff
 from finsent.evaluation import html
 from finsent.evaluation.confounding import Confounding
 from finsent.labels import LABELS
@@ -31,7 +31,7 @@ class DataFacts:
     data: DataVersion
     report: Mapping[str, Any]
     """The ingestion's own report; keys may be missing."""
-    summary: Summary
+    summary: DataProfile
     confounding: Confounding
     quarantine: Mapping[str, Sequence[Mapping[str, Any]]]
     """Some quarantined rows of each reason: source, row, text, detail."""
@@ -39,7 +39,7 @@ class DataFacts:
     """Rows in the quarantine by reason, of all ingestions up to this version."""
     conflicts: Sequence[tuple[str, str]]
     """Some contradictions: one side, and what stands against it."""
-    difference: Difference | None
+    difference: VersionDiff | None
     """What changed since the version before; None for the first."""
     languages: Mapping[str, int] | None = None
     """Languages of a fixed random sample of the rows; None where nobody looked."""
@@ -109,7 +109,7 @@ def _day(moment: datetime) -> str:
     return f"{moment.day} {moment:%B %Y}"
 
 
-def _uses(summary: Summary) -> Iterable[tuple[str, int]]:
+def _uses(summary: DataProfile) -> Iterable[tuple[str, int]]:
     names = {"train": "training", "validation": "validation", "test": "testing", "excluded": "no use"}
     for split, counts in summary.by_split().items():
         yield names.get(split, split), sum(counts.values())
@@ -161,7 +161,7 @@ def _leaks(facts: DataFacts) -> Iterable[str]:
     reasons = facts.report.get("reasons")
     refused = None if reasons is None else reasons.get("bridges splits", 0)
     yield html.paragraph(
-        f"Groups of new rows that touched two splits (bridges): {_number(facts.report.get('bridges'))}; rows of them "
+        f"Groups of new rows that touched two splits (bridges): {_number(facts.report.get('split_conflicts'))}; rows of them "
         f"quarantined, since they are near twins of both sides: {_number(refused)}."
     )
 
@@ -187,7 +187,7 @@ def _confounding(found: Confounding) -> Iterable[str]:
     yield html.table(heads, balance)
 
 
-def _difference(found: Difference | None) -> Iterable[str]:
+def _difference(found: VersionDiff | None) -> Iterable[str]:
     if found is None:
         yield html.paragraph("This is the first version.")
         return

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from finsent.data.profile import LONGEST, Summary
+from finsent.data.profile import LONGEST, DataProfile
 from finsent.evaluation.plots import CHAMPION, FLOOR, INK, MODEL, QUIET, blank_figure, quieten, save
 from finsent.labels import LABELS
 
@@ -17,7 +17,7 @@ _SHOWN_SOURCES: Final = 20
 _NARROW: Final = 0.07  # a share below this has no room for its number
 
 
-def length_plot(summary: Summary, path: Path) -> None:
+def length_plot(summary: DataProfile, path: Path) -> None:
     """Share of each split's rows by length in words: splits that differ here were not drawn alike."""
     figure, axes = blank_figure(6.4, 4.0)
     for split, row in zip(summary.splits, summary.words, strict=True):
@@ -74,7 +74,7 @@ def group_size_plot(sizes: Mapping[str, int], what: str, path: Path) -> None:
     save(figure, path)
 
 
-def time_plot(summary: Summary, path: Path) -> None:
+def time_plot(summary: DataProfile, path: Path) -> None:
     """Dated rows over the time of writing, stacked by split; by day, week or month, as the span asks for."""
     from matplotlib.dates import date2num
 

@@ -86,14 +86,20 @@ def gather_facts(home: Home, version: int | None = None, known: DataVersion | No
     """All that is known of a version: its table looked through once, its report, quarantine and predecessor beside it."""
     from finsent.data.dataset import data_version, read_report
     from finsent.data.language import detect_language
-    from finsent.data.profile import count_languages, difference, summarise
-    from finsent.data.versions_view import latest_time, origin, previous_version, quarantine_examples, version_numbers
+    from finsent.data.profile import count_languages, diff_versions, summarise
+    from finsent.data.versions_view import (
+        latest_time,
+        originating_version,
+        previous_version,
+        quarantine_examples,
+        version_numbers,
+    )
     from finsent.evaluation.confounding import confounding
     from finsent.evaluation.data_page import DataFacts
 
     data = known or data_version(home, version)
     summary = summarise(home, data.version)
-    made = origin(home, data.version, data.fingerprint)
+    made = originating_version(home, data.version, data.fingerprint)
     before = previous_version(home, made)
     newest = max(version_numbers(home), default=made)
     # rows that later ingestions quarantined are not of this version
@@ -107,7 +113,7 @@ def gather_facts(home: Home, version: int | None = None, known: DataVersion | No
         quarantine=refused.rows,
         quarantined=refused.reasons,
         conflicts=refused.conflicts,
-        difference=difference(home, before, data.version) if before is not None else None,
+        difference=diff_versions(home, before, data.version) if before is not None else None,
         languages=count_languages(summary.sample, detect_language),
     )
 

@@ -17,7 +17,7 @@ from finsent.pipeline.gathering import Measured, compared_with_champion, compare
 
 if TYPE_CHECKING:
     from finsent.data.dataset import DataVersion, Split
-    from finsent.data.leakage import KnownLeaks
+    from finsent.data.leakage import LeakageStatus
     from finsent.data.splits import SplitName
     from finsent.evaluation.evidence import NaiveSplitRecord
     from finsent.model.adapter import Loaded
@@ -117,7 +117,7 @@ def _on_test_split(config: Config, home: Home, version: str) -> EvaluationResult
             "data_fingerprint": facts.fingerprint,
             "test_fingerprint": test_fingerprint,
             "leaks": leaks.pairs,
-            "leaks_unknown_because": leaks.unknown_because,
+            "leaks_unknown_because": leaks.unknown_reason,
             "floors": compared,
             "champion_version": incumbent,
             "champion_compared": rival is not None,
@@ -142,14 +142,16 @@ def _on_test_split(config: Config, home: Home, version: str) -> EvaluationResult
     )
 
 
-def _of_version(config: Config, home: Home, version: str, test: "Split", facts: "DataVersion") -> "tuple[Measured, KnownLeaks]":
+def _of_version(
+    config: Config, home: Home, version: str, test: "Split", facts: "DataVersion"
+) -> "tuple[Measured, LeakageStatus]":
     """The version on the test rows, on a sample of its training rows, and what is known of leaks; its memory is free again."""
-    from finsent.data.leakage import known_leaks
+    from finsent.data.leakage import leakage_status
     from finsent.pipeline.opening import open_version
 
     loaded = open_version(config, home, version, rows=len(test.texts))
     own = _score(config, loaded, version, test, speed=True)
-    leaks = known_leaks(home, loaded.manifest, facts)
+    leaks = leakage_status(home, loaded.manifest, facts)
     if leaks.pairs is not None and facts.naive_leak is not None:
         held_out = float((own.labels == test.labels).mean())
         own = replace(own, naive=_naive_split(config, home, loaded, held_out, facts.naive_leak))
@@ -207,13 +209,13 @@ def _device_in_words(device: str) -> str:
 
 
 def _floors(
-    home: Home, manifest: "Manifest", leaks: "KnownLeaks", facts: "DataVersion", test: "Split"
+    home: Home, manifest: "Manifest", leaks: "LeakageStatus", facts: "DataVersion", test: "Split"
 ) -> dict[str, NDArray[np.int64]]:
     """Floors trained on the rows that the version trained on; where those are not known, on the training split of now."""
     from finsent.data.dataset import load_split
     from finsent.evaluation.baseline import floor_predictions
 
-    known = leaks.unknown_because is None
+    known = leaks.unknown_reason is None
     train = load_split(home, "train", manifest.data_version if known else facts.version)
     return floor_predictions(train.texts, train.labels, train.sources, test.texts, test.sources)
 

@@ -100,7 +100,7 @@ def score(
         Refused: another run has been at work for an hour.
     """
     from finsent.data.inbox import receive
-    from finsent.data.quarantine import record
+    from finsent.data.quarantine import append_records
     from finsent.registry.versions import require_champion
     from finsent.scoring.due import find_due
     from finsent.scoring.sink import application, position
@@ -114,7 +114,7 @@ def score(
         version = require_champion(home, name)  # it may have changed while this run waited for the one before it
         before = position(home, application(name, version))
         due = find_due(home, name, version, max_characters=config.data.max_characters)
-        record(home, due.bad, datetime.now(UTC))
+        append_records(home, due.bad, datetime.now(UTC))
         skipped, run_id, done = due.scored, None, _Scored()
         if len(due.rows):
             run_id, done = _score_due(config, home, version, due, before, devices, progress=progress)

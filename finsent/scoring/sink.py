@@ -26,4 +26,4 @@ def position(home: Home, application: str) -> Position:
 
 def write(home: Home, rows: "pa.Table", application: str, after: Position) -> Position | None:
     """Commit a chunk as the number that follows `after`; the new position, or None if another run took that number first."""
-    return tables.append_next(home, "predictions", rows, application, after)
+    return tables.append_if_unchanged(home, "predictions", rows, application, after)

@@ -23,36 +23,36 @@ import pyarrow.compute as pc
 
 from finsent.config import Config, Source
 from finsent.data import tables
-from finsent.data.corrections import APPLICATION, apply_to_table, load_decisions
+from finsent.data.corrections import APPLICATION, apply_decisions, load_decisions
 from finsent.data.dataset import (
     FINGERPRINTED,
-    Audit,
+    RecordedAudit,
     add_fingerprints,
     fingerprint_rows,
     read_audit,
     recorded_report,
     report_path,
 )
-from finsent.data.dedup.assignment import ACCEPTED, Graph, Placement, Rows
-from finsent.data.dedup.grouping import build_graph, is_one_of, place
-from finsent.data.dedup.near_duplicates import TextsOf
+from finsent.data.dedup.assignment import ACCEPTED, AssignmentResult, NearDuplicateGraph, RowArrays
+from finsent.data.dedup.grouping import assign_rows, build_graph, is_in
+from finsent.data.dedup.near_duplicates import TemplateLookup
 from finsent.data.dedup.signature_index import add_signatures
-from finsent.data.existing_rows import Mask, Stored, load_stored, spooled_rows, templates
+from finsent.data.existing_rows import Mask, TweetsSnapshot, apply_decisions_to_staged, load_snapshot, template_lookup
 from finsent.data.held_out import check_held_out
 from finsent.data.ingest_report import (
     IngestReport,
     count_rows,
-    details,
     known_schemas,
-    naive_before,
+    previous_naive_split,
+    report_metadata,
     rows_by_split,
-    warn_of_much_quarantine,
+    warn_high_quarantine_rate,
 )
 from finsent.data.leakage import LeakAudit, audit_splits, group_sizes, naive_split
-from finsent.data.quarantine import earlier_conflicts, identify, record, tell
+from finsent.data.quarantine import append_records, earlier_conflicts, input_identity, quarantine_records
 from finsent.data.reading import Reading, spool_sources
-from finsent.data.splits import CODES, Codes, SplitRule, split_rule, wanted_by_source, wanted_by_time
-from finsent.data.staging import Spooled, open_spool, readable_batches, rejected
+from finsent.data.splits import SPLIT_CODES, SplitCodes, SplitRule, split_rule, splits_by_source, splits_by_time
+from finsent.data.staging import StagedRows, open_staging, readable_batches, rejected_rows
 from finsent.data.table_schemas import SCHEMAS
 from finsent.errors import ConfigError, InputError, Refused
 from finsent.home import Home
@@ -80,33 +80,33 @@ def ingest(config: Config, home: Home, sources: Sequence[Source] = ()) -> Ingest
         )
     from filelock import FileLock
 
-    apply_to_table(home)  # decisions that were recorded and, by a crash, not brought into the data
-    with open_spool(home.root / "spool", config.data) as spool:
+    apply_decisions(home)  # decisions that were recorded and, by a crash, not brought into the data
+    with open_staging(home.root / "spool", config.data) as spool:
         reading = spool_sources(sources, config.data, datetime.now(UTC), spool, known_schemas(home))
-        spooled = spool.finish([identify(item) for item in reading.inputs])
+        spooled = spool.finish([input_identity(item) for item in reading.inputs])
         check_held_out(split_rule(config.data), chain(reading.read, _sources(home, config)))
         home.lock("ingest").parent.mkdir(parents=True, exist_ok=True)
         with FileLock(home.lock("ingest")):
             # the lock keeps runs of this home apart, the number of the commit those of other machines on the same tables
-            return tables.contend(
+            return tables.retry_on_conflict(
                 home, "tweets", APPLICATION, lambda position: _commit(config, home, reading, spooled, started, position)
             )
 
 
 def _commit(
-    config: Config, home: Home, reading: Reading, spooled: Spooled, started: float, position: tables.Position
+    config: Config, home: Home, reading: Reading, spooled: StagedRows, started: float, position: tables.Position
 ) -> IngestReport | None:
     """Place, audit and write; None if another run committed in between, which the placement then knows nothing of."""
     rule = split_rule(config.data)
     _check_rule(home, rule)
     _check_masking(home, config)
     decisions = load_decisions(home)
-    stored = load_stored(home, config.data, position.version if position.version >= 0 else None)
+    stored = load_snapshot(home, config.data, position.version if position.version >= 0 else None)
     before = stored.before
-    new, decided, dropped = spooled_rows(spooled, decisions)
-    graph, texts_of = build_graph(new, before, templates(home, stored, spooled), config.data)
+    new, decided, dropped = apply_decisions_to_staged(spooled, decisions)
+    graph, texts_of = build_graph(new, before, template_lookup(home, stored, spooled), config.data)
     wanted = _wanted(spooled, rule)
-    placement = place(
+    placement = assign_rows(
         new,
         before,
         graph,
@@ -125,19 +125,19 @@ def _commit(
     if tables.position(home, "tweets", APPLICATION).number != position.number:
         return None  # what was refused is told of what another run has replaced
     now = datetime.now(UTC)
-    refused = tell(placement.refusals, spooled, before, home, stored.version, masked=config.data.mask_handles)
+    refused = quarantine_records(placement.rejections, spooled, before, home, stored.version, masked=config.data.mask_handles)
     added = fingerprint_rows(_tweets(spooled, new, stored, placement, now)) if taken.any() else None
     # what was accepted before and comes again is taken for a second reading, not for a copy
-    fresh = ~is_one_of(new.ids, before.rows.ids)
+    fresh = ~is_in(new.ids, before.rows.ids)
     components = graph.components[np.concatenate([graph.old_nodes, graph.new_nodes[fresh]])]
     is_new = np.arange(len(components)) >= len(before.rows)
-    naive = naive_split(components, is_new, naive_before(home))
+    naive = naive_split(components, is_new, previous_naive_split(home))
     report = IngestReport(
         **count_rows(reading, spooled, placement),
         splits=rows_by_split(splits, np.concatenate([before.rows.labels, new.labels[taken]])),
         groups=len(before.names) + len(np.unique(placement.groups[taken & (placement.groups < len(new))])),
         conflicts=placement.conflicts,
-        bridges=placement.bridges,
+        split_conflicts=placement.split_conflicts,
         group_sizes=group_sizes(components, is_new),
         leaks=audit.leaks,
         audit=audit.describe(),
@@ -158,7 +158,7 @@ def _commit(
         if written is None:
             return None
     # no sooner: what a run that lost the race found to contradict may not when it looks again
-    record(home, lambda: chain(rejected(spooled), refused()), now)
+    append_records(home, lambda: chain(rejected_rows(spooled), refused()), now)
     if added and written:
         _check_written(home, written.version, now, added)
         report = dataclasses.replace(report, version=written.version)
@@ -166,7 +166,15 @@ def _commit(
     return _finish(home, report, reading, rule, started)
 
 
-def _audit(config: Config, stored: Stored, new: Rows, graph: Graph, texts_of: TextsOf, taken: Mask, splits: Codes) -> LeakAudit:
+def _audit(
+    config: Config,
+    stored: TweetsSnapshot,
+    new: RowArrays,
+    graph: NearDuplicateGraph,
+    texts_of: TemplateLookup,
+    taken: Mask,
+    splits: SplitCodes,
+) -> LeakAudit:
     """The leak audit of the table as it will be.
 
     Raises:
@@ -200,15 +208,15 @@ def append_tweets(
     masked: bool,
 ) -> tables.Position | None:
     """Commit accepted rows with what was found out about them; None if another run committed first."""
-    audit = Audit(report.leaks, report.naive_leak)
+    audit = RecordedAudit(report.leaks, report.naive_leak)
     metadata = {
         "fingerprint": str(report.fingerprint),
         "split_rule": json.dumps(rule.describe()),
-        "report": json.dumps(details(report, rule, reading), ensure_ascii=False),
+        "report": json.dumps(report_metadata(report, rule, reading), ensure_ascii=False),
         _MASKED: json.dumps(masked),
         **audit.metadata(),
     }
-    return tables.append_next(home, "tweets", new, APPLICATION, position, metadata)
+    return tables.append_if_unchanged(home, "tweets", new, APPLICATION, position, metadata)
 
 
 def _check_written(home: Home, version: int, now: datetime, expected: str) -> None:
@@ -226,11 +234,11 @@ def _check_written(home: Home, version: int, now: datetime, expected: str) -> No
 _TIME: Final = SCHEMAS["tweets"].field("ingested_at").type
 
 
-def _wanted(spooled: Spooled, rule: SplitRule) -> Codes | None:
+def _wanted(spooled: StagedRows, rule: SplitRule) -> SplitCodes | None:
     if rule.split == "time":
-        return wanted_by_time(spooled.times, rule)
+        return splits_by_time(spooled.times, rule)
     if rule.split == "source":
-        by_source: Codes = wanted_by_source(spooled.sources.dictionary.to_pylist(), rule)[spooled.sources.indices.to_numpy()]
+        by_source: SplitCodes = splits_by_source(spooled.sources.dictionary.to_pylist(), rule)[spooled.sources.indices.to_numpy()]
         return by_source
     return None
 
@@ -248,16 +256,16 @@ def _finish(home: Home, report: IngestReport, reading: Reading, rule: SplitRule,
         _log.info("version %s of the data: %d rows accepted", report.version, report.accepted)
     else:
         _log.info("nothing new: no row was accepted, and the data stays at version %s", report.version)
-        audit = read_audit(home, report.version, str(report.fingerprint)) if report.version is not None else Audit()
+        audit = read_audit(home, report.version, str(report.fingerprint)) if report.version is not None else RecordedAudit()
         if audit.leaks is not None:
             # the rows of this version were read by the ingestion that made it: these here are its copies
             report = dataclasses.replace(report, naive_leak=audit.naive_leak)
-    warn_of_much_quarantine(report, reading)
+    warn_high_quarantine_rate(report, reading)
     report = dataclasses.replace(report, seconds=time.monotonic() - started)
     if report.version is not None:
         path = report_path(home, report.version)
         # the report of a version that an interrupted ingestion left without one is made up for here; a review's has none
-        found = details(report, rule, reading) if report.new_version else recorded_report(home, report.version)
+        found = report_metadata(report, rule, reading) if report.new_version else recorded_report(home, report.version)
         if report.new_version or (found and not path.exists()):
             path.parent.mkdir(parents=True, exist_ok=True)
             part = path.with_suffix(".part")
@@ -293,10 +301,12 @@ def _check_masking(home: Home, config: Config) -> None:
         )
 
 
-def _tweets(spooled: Spooled, new: Rows, stored: Stored, placement: Placement, now: datetime) -> Iterator[pa.RecordBatch]:
+def _tweets(
+    spooled: StagedRows, new: RowArrays, stored: TweetsSnapshot, placement: AssignmentResult, now: datetime
+) -> Iterator[pa.RecordBatch]:
     """The accepted rows, in batches."""
     names = pa.concat_arrays([spooled.ids, stored.before.names])
-    codes, labels = pa.array(CODES, pa.string()), pa.array(LABELS, pa.string())
+    codes, labels = pa.array(SPLIT_CODES, pa.string()), pa.array(LABELS, pa.string())
     for start, batch in readable_batches(spooled):
         some = slice(start, start + batch.num_rows)
         kept = placement.outcome[some] == ACCEPTED

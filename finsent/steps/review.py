@@ -14,10 +14,17 @@ from typing import Final
 
 from finsent.data import tables
 from finsent.data.contract import CONFLICT
-from finsent.data.corrections import KINDS, Decision, Kind, apply_to_table, load_decisions, record_decisions
-from finsent.data.id_lookup import Known
+from finsent.data.corrections import (
+    DECISION_KINDS,
+    DecisionKind,
+    ReviewDecision,
+    apply_decisions,
+    load_decisions,
+    record_decisions,
+)
+from finsent.data.id_lookup import IdLookup
 from finsent.data.quarantine import ids_of, labels_of, rows_at
-from finsent.data.review_file import Entry, Filled, read_entries, write_entries
+from finsent.data.review_file import FilledEntry, ReviewEntry, read_entries, write_entries
 from finsent.data.splits import SPLITS
 from finsent.errors import InputError
 from finsent.home import Home
@@ -29,10 +36,10 @@ _SHOWN: Final = 20
 
 
 @dataclass(frozen=True)
-class Listing:
+class ReviewListing:
     """Rows to look at, the most doubtful first."""
 
-    entries: list[Entry]
+    entries: list[ReviewEntry]
     found: int
     """Rows found, of which `entries` may be the first few."""
     looked_at: int
@@ -41,7 +48,7 @@ class Listing:
 
 
 @dataclass(frozen=True)
-class Recorded:
+class ReviewResult:
     """What became of some decisions."""
 
     recorded: int
@@ -54,7 +61,7 @@ class Recorded:
     """Version of the data that applying made; None when the data already was as decided."""
 
 
-def list_suspects(home: Home, *, limit: int | None = None, with_test: bool = False) -> Listing:
+def list_suspects(home: Home, *, limit: int | None = None, with_test: bool = False) -> ReviewListing:
     """Rows whose label is likely wrong, nobody having decided on them, the least believed first.
 
     Rows of training and validation only, unless asked for: whoever corrects test labels where a model doubts them makes the
@@ -80,7 +87,7 @@ def list_suspects(home: Home, *, limit: int | None = None, with_test: bool = Fal
         _log.warning("looked at a random sample of %d of %d rows", suspects.looked_at, rows.num_rows)
     decided = load_decisions(home)
     entries = [
-        Entry(
+        ReviewEntry(
             id=row["id"],
             text=row["text"],
             label=row["label"],
@@ -95,10 +102,10 @@ def list_suspects(home: Home, *, limit: int | None = None, with_test: bool = Fal
         )
         if row["id"] not in decided
     ]
-    return Listing(entries[:limit], len(entries), suspects.looked_at, rows.num_rows)
+    return ReviewListing(entries[:limit], len(entries), suspects.looked_at, rows.num_rows)
 
 
-def list_conflicts(home: Home, *, limit: int | None = None) -> Listing:
+def list_conflicts(home: Home, *, limit: int | None = None) -> ReviewListing:
     """Texts quarantined as contradictory that nobody has decided on, each side once, the sides of one conflict together."""
     import numpy as np
     import pyarrow as pa
@@ -120,13 +127,13 @@ def list_conflicts(home: Home, *, limit: int | None = None) -> Listing:
     shown = sorted(sides.items(), key=lambda item: item[1])[:limit]
     rows = rows_at(home, version, [position for _, (_, position) in shown])
     entries = [
-        Entry(row_id, row["text"], label, "", None, row["source"], "conflict", row["detail"])
+        ReviewEntry(row_id, row["text"], label, "", None, row["source"], "conflict", row["detail"])
         for ((row_id, label), _), row in zip(shown, rows, strict=True)
     ]
-    return Listing(entries, len(sides), looked_at, looked_at)
+    return ReviewListing(entries, len(sides), looked_at, looked_at)
 
 
-def write_listing(listing: Listing, path: Path) -> None:
+def write_listing(listing: ReviewListing, path: Path) -> None:
     """Write the rows to a CSV for a person to fill.
 
     Raises:
@@ -135,7 +142,7 @@ def write_listing(listing: Listing, path: Path) -> None:
     write_entries(listing.entries, path)
 
 
-def decide(home: Home, ids: Sequence[str], kind: Kind, *, who: str, why: str, label: str | None = None) -> Recorded:
+def decide(home: Home, ids: Sequence[str], kind: DecisionKind, *, who: str, why: str, label: str | None = None) -> ReviewResult:
     """Record one decision on some texts and bring the data in line.
 
     Args:
@@ -149,15 +156,15 @@ def decide(home: Home, ids: Sequence[str], kind: Kind, *, who: str, why: str, la
     Raises:
         InputError: an id that is none or not unique, a class that does not exist, nothing given for who or why.
     """
-    decision = Decision(kind, class_name(label) if label is not None else None)
-    known = Known.of(home, ids)
+    decision = ReviewDecision(kind, class_name(label) if label is not None else None)
+    known = IdLookup.of(home, ids)
     full = dict.fromkeys(known.resolve(given) for given in ids)
     for row_id in full:
         known.check(row_id, decision)
     return _record(home, dict.fromkeys(full, decision), known, who, why)
 
 
-def apply_file(home: Home, path: Path, *, who: str, why: str | None = None) -> Recorded:
+def apply_file(home: Home, path: Path, *, who: str, why: str | None = None) -> ReviewResult:
     """Record the decisions that a person filled into a listing, and bring the data in line. All of them, or none.
 
     Args:
@@ -171,9 +178,9 @@ def apply_file(home: Home, path: Path, *, who: str, why: str | None = None) -> R
     """
     filled = read_entries(path)
     if not filled:
-        raise InputError(f"{str(path)!r} has no decision: fill the column 'decision' with {', '.join(KINDS)}.")
-    known = Known.of(home, [item.id for item in filled])
-    decisions: dict[str, Decision] = {}
+        raise InputError(f"{str(path)!r} has no decision: fill the column 'decision' with {', '.join(DECISION_KINDS)}.")
+    known = IdLookup.of(home, [item.id for item in filled])
+    decisions: dict[str, ReviewDecision] = {}
     reasons: dict[str, str] = {}
     wrong = []
     for item in filled:
@@ -192,16 +199,16 @@ def apply_file(home: Home, path: Path, *, who: str, why: str | None = None) -> R
     return _record(home, decisions, known, who, reasons)
 
 
-def _understand(item: Filled, known: Known, why: str | None) -> tuple[str, Decision, str]:
+def _understand(item: FilledEntry, known: IdLookup, why: str | None) -> tuple[str, ReviewDecision, str]:
     """Id, decision and reason of a row, checked.
 
     Raises:
         InputError: any of them is wrong.
     """
-    kind = next((kind for kind in KINDS if kind == item.decision), None)
+    kind = next((kind for kind in DECISION_KINDS if kind == item.decision), None)
     if kind is None:
-        raise InputError(f"decision {item.decision!r} is none of {', '.join(KINDS)}.")
-    decision = Decision(kind, class_name(item.new_label) if item.new_label else None)
+        raise InputError(f"decision {item.decision!r} is none of {', '.join(DECISION_KINDS)}.")
+    decision = ReviewDecision(kind, class_name(item.new_label) if item.new_label else None)
     row_id = known.resolve(item.id)
     known.check(row_id, decision)
     reason = item.why or (why or "").strip()
@@ -210,11 +217,13 @@ def _understand(item: Filled, known: Known, why: str | None) -> tuple[str, Decis
     return row_id, decision, reason
 
 
-def _record(home: Home, decisions: Mapping[str, Decision], known: Known, who: str, why: str | Mapping[str, str]) -> Recorded:
+def _record(
+    home: Home, decisions: Mapping[str, ReviewDecision], known: IdLookup, who: str, why: str | Mapping[str, str]
+) -> ReviewResult:
     recorded = record_decisions(home, decisions, who, why, datetime.now(UTC), known.texts)
-    version = apply_to_table(home)
+    version = apply_decisions(home)
     waiting = sum(decision.kind != "drop" and row_id not in known.stored for row_id, decision in decisions.items())
-    return Recorded(recorded, dict(Counter(decision.kind for decision in decisions.values())), waiting, version)
+    return ReviewResult(recorded, dict(Counter(decision.kind for decision in decisions.values())), waiting, version)
 
 
 def class_name(given: str) -> str:

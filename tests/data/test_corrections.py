@@ -11,7 +11,7 @@ import pytest
 
 from finsent.config import Source, load_config
 from finsent.data import corrections, tables
-from finsent.data.corrections import Decision, apply_to_table, record_decisions
+from finsent.data.corrections import ReviewDecision, apply_decisions, record_decisions
 from finsent.data.dataset import data_version, fingerprint_rows, load_split
 from finsent.errors import Refused
 from finsent.home import Home, resolve_home
@@ -30,7 +30,7 @@ def fill(home: Home, path: Path, rows: dict[str, str] = TEXTS) -> int:
     return version
 
 
-def decide(home: Home, **decisions: Decision) -> None:
+def decide(home: Home, **decisions: ReviewDecision) -> None:
     record_decisions(home, decisions, "ada", "read", datetime.now(UTC))
 
 
@@ -41,8 +41,8 @@ def rows(home: Home, version: int | None = None) -> dict[str, dict[str, Any]]:
 def test_a_fix_and_a_drop_are_one_new_version(home: Home, tmp_path: Path) -> None:
     version = fill(home, tmp_path / "a.jsonl")
     before = rows(home)
-    decide(home, **{FIRST: Decision("fix", "Bearish"), SECOND: Decision("drop"), THIRD: Decision("accept")})
-    assert apply_to_table(home) == version + 1 == tables.version(home, "tweets")
+    decide(home, **{FIRST: ReviewDecision("fix", "Bearish"), SECOND: ReviewDecision("drop"), THIRD: ReviewDecision("accept")})
+    assert apply_decisions(home) == version + 1 == tables.version(home, "tweets")
     after = rows(home)
     assert after == {FIRST: before[FIRST] | {"label": "Bearish"}, THIRD: before[THIRD]}
     assert rows(home, version) == before
@@ -51,9 +51,9 @@ def test_a_fix_and_a_drop_are_one_new_version(home: Home, tmp_path: Path) -> Non
 def test_a_version_made_by_review_carries_fingerprint_audit_and_split_rule(home: Home, tmp_path: Path) -> None:
     version = fill(home, tmp_path / "a.jsonl")
     rule = tables.last_metadata(home, "tweets", "split_rule")
-    decide(home, **{FIRST: Decision("fix", "Bearish"), SECOND: Decision("drop")})
-    apply_to_table(home)
-    commit = tables.commits(home, "tweets", last=1)[0]
+    decide(home, **{FIRST: ReviewDecision("fix", "Bearish"), SECOND: ReviewDecision("drop")})
+    apply_decisions(home)
+    commit = tables.commit_history(home, "tweets", last=1)[0]
     assert commit["fingerprint"] == fingerprint_rows(tables.read(home, "tweets"))
     assert (commit["split_rule"], commit["leaks"]) == (rule, "0")
     assert data_version(home).leaks == 0
@@ -64,39 +64,39 @@ def test_a_version_made_by_review_carries_fingerprint_audit_and_split_rule(home:
 def test_training_reads_the_fixed_label_in_the_old_split(home: Home, tmp_path: Path) -> None:
     fill(home, tmp_path / "a.jsonl")
     split = rows(home)[FIRST]["split"]
-    decide(home, **{FIRST: Decision("fix", "Bearish")})
-    apply_to_table(home)
+    decide(home, **{FIRST: ReviewDecision("fix", "Bearish")})
+    apply_decisions(home)
     found = load_split(home, split)
     assert found.labels[found.ids.index(FIRST)] == 2
 
 
 def test_applying_again_changes_nothing(home: Home, tmp_path: Path) -> None:
     fill(home, tmp_path / "a.jsonl")
-    decide(home, **{FIRST: Decision("fix", "Bearish"), SECOND: Decision("drop")})
-    version = apply_to_table(home)
-    assert apply_to_table(home) is None
-    decide(home, **{THIRD: Decision("fix", "Bullish")})  # which it is already
-    assert apply_to_table(home) is None
+    decide(home, **{FIRST: ReviewDecision("fix", "Bearish"), SECOND: ReviewDecision("drop")})
+    version = apply_decisions(home)
+    assert apply_decisions(home) is None
+    decide(home, **{THIRD: ReviewDecision("fix", "Bullish")})  # which it is already
+    assert apply_decisions(home) is None
     assert tables.version(home, "tweets") == version
 
 
 def test_there_may_be_no_data_or_no_decision(home: Home, tmp_path: Path) -> None:
-    assert apply_to_table(home) is None
+    assert apply_decisions(home) is None
     assert not home.root.exists()
-    decide(home, **{"0" * 32: Decision("drop")})
-    assert apply_to_table(home) is None
+    decide(home, **{"0" * 32: ReviewDecision("drop")})
+    assert apply_decisions(home) is None
     version = fill(home, tmp_path / "a.jsonl")
-    assert apply_to_table(home) is None
+    assert apply_decisions(home) is None
     assert tables.version(home, "tweets") == version
 
 
 def test_a_decision_can_be_taken_back_by_another(home: Home, tmp_path: Path) -> None:
     version = fill(home, tmp_path / "a.jsonl")
     before = data_version(home).fingerprint
-    decide(home, **{FIRST: Decision("fix", "Bearish")})
-    apply_to_table(home)
-    decide(home, **{FIRST: Decision("fix", "Bullish")})
-    assert apply_to_table(home) == version + 2
+    decide(home, **{FIRST: ReviewDecision("fix", "Bearish")})
+    apply_decisions(home)
+    decide(home, **{FIRST: ReviewDecision("fix", "Bullish")})
+    assert apply_decisions(home) == version + 2
     assert data_version(home).fingerprint == before
 
 
@@ -107,8 +107,8 @@ def test_no_audit_on_record_is_not_made_up(home: Home, tmp_path: Path) -> None:
 
     tables.append(home, "tweets", pa.Table.from_pylist([foreign], schema=tables.SCHEMAS["tweets"]))
     assert data_version(home).leaks is None
-    decide(home, **{FIRST: Decision("drop")})
-    apply_to_table(home)
+    decide(home, **{FIRST: ReviewDecision("drop")})
+    apply_decisions(home)
     assert data_version(home).leaks is None
 
 
@@ -117,8 +117,8 @@ def test_an_ingestion_that_gets_ahead_is_taken_into_account(tmp_path: Path, monk
         resolve_home({"FINSENT_HOME": str(tmp_path / name), "FINSENT_TABLES": str(tmp_path / "tables")}) for name in "ab"
     )
     fill(here, tmp_path / "a.jsonl")
-    decide(here, **{FIRST: Decision("fix", "Bearish")})
-    real, overtaken = tables.change_next, []
+    decide(here, **{FIRST: ReviewDecision("fix", "Bearish")})
+    real, overtaken = tables.update_rows, []
 
     def late(*arguments: Any) -> Any:
         if not overtaken:
@@ -126,8 +126,8 @@ def test_an_ingestion_that_gets_ahead_is_taken_into_account(tmp_path: Path, monk
         return real(*arguments)
 
     monkeypatch.setattr(tables, "change_next", late)
-    monkeypatch.setattr("finsent.steps.ingest.apply_to_table", lambda _: None)  # as if it had looked before the decision
-    assert apply_to_table(here) == overtaken[0] + 1
+    monkeypatch.setattr("finsent.steps.ingest.apply_decisions", lambda _: None)  # as if it had looked before the decision
+    assert apply_decisions(here) == overtaken[0] + 1
     assert len(rows(here)) == 4
     assert rows(here)[FIRST]["label"] == "Bearish"
     assert data_version(there).leaks == 0
@@ -135,10 +135,10 @@ def test_an_ingestion_that_gets_ahead_is_taken_into_account(tmp_path: Path, monk
 
 def test_being_overtaken_for_ever_is_said(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(home, tmp_path / "a.jsonl")
-    decide(home, **{FIRST: Decision("drop")})
+    decide(home, **{FIRST: ReviewDecision("drop")})
     monkeypatch.setattr(corrections.tables, "change_next", lambda *_: None)
     with pytest.raises(Refused, match="other runs wrote to table 'tweets'"):
-        apply_to_table(home)
+        apply_decisions(home)
     assert len(rows(home)) == 3
 
 
@@ -146,7 +146,7 @@ def test_being_overtaken_for_ever_is_said(home: Home, tmp_path: Path, monkeypatc
 def test_machines_that_apply_and_ingest_at_once(tmp_path: Path) -> None:
     homes = [resolve_home({"FINSENT_HOME": str(tmp_path / name), "FINSENT_TABLES": str(tmp_path / "tables")}) for name in "abc"]
     version = fill(homes[0], tmp_path / "a.jsonl")
-    decide(homes[0], **{FIRST: Decision("fix", "Bearish"), SECOND: Decision("drop")})
+    decide(homes[0], **{FIRST: ReviewDecision("fix", "Bearish"), SECOND: ReviewDecision("drop")})
     (tmp_path / "new.jsonl").write_text(json.dumps({"text": "the fed meets on tuesday", "label": "Neutral"}))
     start = (
         "import sys; from finsent.home import resolve_home; from finsent.config import Source, load_config; "

@@ -90,7 +90,7 @@ def test_a_run_that_another_machine_overtook_looks_again(tmp_path: Path, monkeyp
     ours, theirs = tmp_path / "ours.csv", tmp_path / "theirs.csv"
     ours.write_text("id,text\n1,one\n2,two\n3,three\n")
     theirs.write_text("id,text\n1,one\n2,zwei\n")
-    real, overtaken = tables.append_next, []
+    real, overtaken = tables.append_if_unchanged, []
 
     def late(home: Home, name: str, *rest: Any) -> Any:
         if home == here and name == "inbox" and not overtaken:

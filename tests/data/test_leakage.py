@@ -5,7 +5,7 @@ import pytest
 
 from finsent.config import DataConfig
 from finsent.data.leakage import NaiveSplit, audit_texts, group_sizes, naive_leak, naive_split
-from finsent.data.splits import CODES
+from finsent.data.splits import SPLIT_CODES
 from finsent.text import forms
 
 CONFIG = DataConfig()
@@ -13,7 +13,7 @@ TEXT = "loading up on september calls this morning because the chart looks ready
 
 
 def leaks(*rows: tuple[str, str]) -> int:
-    splits = np.array([CODES.index(split) for _, split in rows], np.int8)
+    splits = np.array([SPLIT_CODES.index(split) for _, split in rows], np.int8)
     return audit_texts([forms(text) for text, _ in rows], splits, CONFIG).leaks
 
 
@@ -39,7 +39,9 @@ def test_truncated_copies_are_counted() -> None:
 
 def test_leaks_are_told_by_pair_of_splits() -> None:
     rows = [(TEXT, "train"), (TEXT.upper(), "test"), (TEXT + " ok", "validation"), (TEXT + " 🚀", "validation")]
-    audit = audit_texts([forms(text) for text, _ in rows], np.array([CODES.index(split) for _, split in rows], np.int8), CONFIG)
+    audit = audit_texts(
+        [forms(text) for text, _ in rows], np.array([SPLIT_CODES.index(split) for _, split in rows], np.int8), CONFIG
+    )
     assert audit.exact == {"train-validation": 1, "train-test": 1, "validation-test": 1}
     assert audit.near == {"train-validation": 1, "train-test": 0, "validation-test": 1}
     assert audit.leaks == 5

@@ -6,7 +6,7 @@ import pytest
 
 from finsent.config import Source, load_config
 from finsent.data.dataset import data_version
-from finsent.data.leakage import known_leaks
+from finsent.data.leakage import leakage_status
 from finsent.home import resolve_home
 from finsent.model.manifest import verify
 from finsent.steps.ingest import ingest
@@ -38,21 +38,21 @@ def trained_on(make_adapter):
 def test_trained_on_this_version_or_an_earlier_one_of_the_table_is_known(home, tmp_path, trained_on):
     first = add(home, tmp_path, "first", 60)
     manifest = trained_on(first)
-    assert known_leaks(home, manifest, first) == known_leaks(home, manifest, data_version(home))
-    assert known_leaks(home, manifest, first).pairs == 0
+    assert leakage_status(home, manifest, first) == leakage_status(home, manifest, data_version(home))
+    assert leakage_status(home, manifest, first).pairs == 0
     second = add(home, tmp_path, "second", 60)
     assert second.version > first.version
-    found = known_leaks(home, manifest, second)
-    assert (found.pairs, found.unknown_because) == (second.leaks, None)
+    found = leakage_status(home, manifest, second)
+    assert (found.pairs, found.unknown_reason) == (second.leaks, None)
     assert found.pairs == 0
 
 
 def test_trained_elsewhere_is_not_known(home, tmp_path, trained_on):
     facts = add(home, tmp_path, "first", 60)
     for changes in ({"data_version": None}, {"data_fingerprint": None}, {"data_version": None, "data_fingerprint": None}):
-        found = known_leaks(home, trained_on(facts, **changes), facts)
+        found = leakage_status(home, trained_on(facts, **changes), facts)
         assert found.pairs is None
-        assert found.unknown_because == f"{UNKNOWN}it was trained elsewhere, and its manifest names no data."
+        assert found.unknown_reason == f"{UNKNOWN}it was trained elsewhere, and its manifest names no data."
 
 
 def test_trained_in_another_home_or_on_another_split_is_not_known(home, tmp_path, trained_on):
@@ -61,17 +61,17 @@ def test_trained_in_another_home_or_on_another_split_is_not_known(home, tmp_path
     salted = load_config(overrides=["data.split_salt=another"])
     manifest = trained_on(add(other, tmp_path, "first", 60, salted))
     assert manifest.data_version == facts.version
-    found = known_leaks(home, manifest, facts)
+    found = leakage_status(home, manifest, facts)
     assert found.pairs is None
-    assert f"{UNKNOWN}it was trained on other data than version {facts.version}" in found.unknown_because
+    assert f"{UNKNOWN}it was trained on other data than version {facts.version}" in found.unknown_reason
     later = add(home, tmp_path, "second", 60)  # an earlier version of this home's, by number, and still another table
-    assert known_leaks(home, manifest, later).pairs is None
+    assert leakage_status(home, manifest, later).pairs is None
     ahead = trained_on(facts, data_version=later.version + 3)
-    assert f"data ends at version {later.version}" in known_leaks(home, ahead, later).unknown_because
+    assert f"data ends at version {later.version}" in leakage_status(home, ahead, later).unknown_reason
 
 
 def test_data_that_nobody_audited_has_no_known_leaks(home, tmp_path, trained_on):
     facts = dataclasses.replace(add(home, tmp_path, "first", 60), leaks=None)
-    found = known_leaks(home, trained_on(facts), facts)
+    found = leakage_status(home, trained_on(facts), facts)
     assert found.pairs is None
-    assert "No leak audit of data version" in found.unknown_because
+    assert "No leak audit of data version" in found.unknown_reason

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finsent.data import tables
-from finsent.data.profile import changes, difference, label_shift
+from finsent.data.profile import changes, diff_versions, label_shift
 from finsent.errors import InputError
 from finsent.home import Home
 
@@ -48,7 +48,7 @@ def test_every_kind_of_change_is_found(home: Home) -> None:
     after = overwrite(
         home, [row(2, "Neutral"), row(3, "Bearish", split="test"), row(4, split="test"), row(5, "Neutral", source="wire"), row(6)]
     )
-    found = difference(home, before, after)
+    found = diff_versions(home, before, after)
     assert (found.rows_before, found.rows_after, found.n_added, found.n_removed) == (4, 5, 2, 1)
     assert found.added == {
         "desk": {"Neutral": 0, "Bullish": 1, "Bearish": 0},
@@ -66,7 +66,7 @@ def test_every_kind_of_change_is_found(home: Home) -> None:
 
 def test_a_version_does_not_differ_from_itself(home: Home) -> None:
     version = overwrite(home, [row(1), row(2, "Bearish")])
-    found = difference(home, version, version)
+    found = diff_versions(home, version, version)
     assert (found.added, found.removed, found.relabelled, found.moved) == ({}, {}, {}, {})
     assert found.chi_square is None
     assert all(not rows for rows in found.examples.values())
@@ -75,7 +75,7 @@ def test_a_version_does_not_differ_from_itself(home: Home) -> None:
 def test_a_version_that_is_not_there(home: Home) -> None:
     overwrite(home, [row(1)])
     with pytest.raises(InputError, match="has no version 7"):
-        difference(home, 0, 7)
+        diff_versions(home, 0, 7)
 
 
 ROWS = st.dictionaries(

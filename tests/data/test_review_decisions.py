@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from finsent.data import tables
-from finsent.data.corrections import Decision, load_decisions, read_reviews, record_decisions
+from finsent.data.corrections import ReviewDecision, load_decisions, read_reviews, record_decisions
 from finsent.errors import InputError
 from finsent.home import Home
 from finsent.text import text_id
@@ -24,47 +24,47 @@ def test_nothing_decided_is_no_decision(home: Home) -> None:
 
 
 def test_the_latest_decision_holds_and_earlier_ones_stay_on_record(home: Home) -> None:
-    first = {A: Decision("fix", "Bearish"), B: Decision("drop")}
+    first = {A: ReviewDecision("fix", "Bearish"), B: ReviewDecision("drop")}
     assert record_decisions(home, first, "ada", "sarcasm", NOW, {A: "$AAPL up"}) == 2
-    assert record_decisions(home, {A: Decision("accept")}, "bob", "no sarcasm", NOW + timedelta(hours=1)) == 1
-    assert load_decisions(home) == {A: Decision("accept"), B: Decision("drop")}
+    assert record_decisions(home, {A: ReviewDecision("accept")}, "bob", "no sarcasm", NOW + timedelta(hours=1)) == 1
+    assert load_decisions(home) == {A: ReviewDecision("accept"), B: ReviewDecision("drop")}
     on_record = [(review.id, review.text, review.decision, review.why, review.who) for review in read_reviews(home)]
     assert sorted(on_record[:2]) == sorted(
-        [(A, "$AAPL up", Decision("fix", "Bearish"), "sarcasm", "ada"), (B, None, Decision("drop"), "sarcasm", "ada")]
+        [(A, "$AAPL up", ReviewDecision("fix", "Bearish"), "sarcasm", "ada"), (B, None, ReviewDecision("drop"), "sarcasm", "ada")]
     )
-    assert on_record[2:] == [(A, None, Decision("accept"), "no sarcasm", "bob")]
+    assert on_record[2:] == [(A, None, ReviewDecision("accept"), "no sarcasm", "bob")]
 
 
 def test_a_clock_that_runs_behind_does_not_bring_an_old_decision_back(home: Home) -> None:
-    record_decisions(home, {A: Decision("drop")}, "ada", "spam", NOW)
-    record_decisions(home, {A: Decision("accept")}, "bob", "no spam", NOW - timedelta(days=1))
-    assert load_decisions(home) == {A: Decision("accept")}
+    record_decisions(home, {A: ReviewDecision("drop")}, "ada", "spam", NOW)
+    record_decisions(home, {A: ReviewDecision("accept")}, "bob", "no spam", NOW - timedelta(days=1))
+    assert load_decisions(home) == {A: ReviewDecision("accept")}
     assert [review.who for review in read_reviews(home)] == ["ada", "bob"]
 
 
 def test_the_same_again_is_not_recorded_twice(home: Home) -> None:
     for expected in (1, 0):
-        assert record_decisions(home, {A: Decision("drop")}, "ada", "spam", NOW) == expected
-    assert record_decisions(home, {A: Decision("drop"), B: Decision("drop")}, "ada", {A: "spam", B: "ad"}, NOW) == 1
-    assert record_decisions(home, {A: Decision("drop")}, "ada", "spam, and insulting", NOW) == 1
+        assert record_decisions(home, {A: ReviewDecision("drop")}, "ada", "spam", NOW) == expected
+    assert record_decisions(home, {A: ReviewDecision("drop"), B: ReviewDecision("drop")}, "ada", {A: "spam", B: "ad"}, NOW) == 1
+    assert record_decisions(home, {A: ReviewDecision("drop")}, "ada", "spam, and insulting", NOW) == 1
     assert [review.why for review in read_reviews(home)] == ["spam", "ad", "spam, and insulting"]
 
 
 def test_decisions_that_say_too_little_or_too_much() -> None:
     with pytest.raises(InputError, match="no decision 'ban'"):
-        Decision("ban")  # type: ignore[arg-type]
+        ReviewDecision("ban")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="one of Neutral, Bullish, Bearish, and 'up' is none"):
-        Decision("fix", "up")
+        ReviewDecision("fix", "up")
     with pytest.raises(InputError, match="and None is none"):
-        Decision("fix")
+        ReviewDecision("fix")
     with pytest.raises(InputError, match="'Neutral' was given with drop"):
-        Decision("drop", "Neutral")
+        ReviewDecision("drop", "Neutral")
 
 
 @pytest.mark.parametrize(("who", "why", "said"), [(" ", "spam", "the name of who"), ("ada", " ", f"'{A}' has none")])
 def test_every_decision_has_a_name_and_a_reason(home: Home, who: str, why: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
-        record_decisions(home, {A: Decision("drop")}, who, why, NOW)
+        record_decisions(home, {A: ReviewDecision("drop")}, who, why, NOW)
     assert tables.version(home, "reviews") is None
 
 

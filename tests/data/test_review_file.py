@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finsent.data.review_file import COLUMNS, Entry, Filled, read_entries, write_entries
+from finsent.data.review_file import COLUMNS, FilledEntry, ReviewEntry, read_entries, write_entries
 from finsent.errors import InputError
 
 
-def entry(text: str) -> Entry:
-    return Entry("a" * 32, text, "Bullish", "Bearish", 0.0123, "desk", "suspect", "in the train split")
+def entry(text: str) -> ReviewEntry:
+    return ReviewEntry("a" * 32, text, "Bullish", "Bearish", 0.0123, "desk", "suspect", "in the train split")
 
 
 def fill(path: Path, delimiter: str = ",", encoding: str = "utf-8-sig", **values: str) -> None:
@@ -32,7 +32,7 @@ def test_what_is_filled_in_comes_back(tmp_path: Path, delimiter: str) -> None:
     path = tmp_path / "review.csv"
     write_entries([entry('two\nlines, "quoted" 🚀'), entry("other")], path)
     fill(path, delimiter, decision=" Fix ", new_label="Bearish", why="sarcasm; clearly")
-    assert read_entries(path) == [Filled(3, "a" * 32, "fix", "Bearish", "sarcasm; clearly")]
+    assert read_entries(path) == [FilledEntry(3, "a" * 32, "fix", "Bearish", "sarcasm; clearly")]
 
 
 def test_an_untouched_file_decides_nothing(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_rows_are_changed_and_removed_in_one_commit(home: Home) -> None:
     first = tables.append(home, "inbox", inbox_rows("a", "b", "c"))
     start = tables.position(home, "inbox", "edit")
     wanted = changes(("a", "changed", False), ("b", "", True), ("absent", "", True))
-    written = tables.change_next(home, "inbox", wanted, "edit", start, {"why": "test"})
+    written = tables.update_rows(home, "inbox", wanted, "edit", start, {"why": "test"})
     assert written == tables.Position(first + 1, 1) == tables.position(home, "inbox", "edit")
     found = tables.read(home, "inbox").sort_by("id").to_pylist()
     assert [(row["id"], row["text"]) for row in found] == [("a", "changed"), ("c", "tweet c")]
@@ -128,18 +128,18 @@ def test_rows_are_changed_and_removed_in_one_commit(home: Home) -> None:
 def test_a_number_that_another_run_took_is_not_changed_under(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     tables.append(home, "inbox", inbox_rows("a", "b"))
     start = tables.position(home, "inbox", "edit")
-    assert tables.append_next(home, "inbox", inbox_rows("c"), "edit", start) is not None
-    assert tables.change_next(home, "inbox", changes(("a", "", True)), "edit", start) is None
+    assert tables.append_if_unchanged(home, "inbox", inbox_rows("c"), "edit", start) is not None
+    assert tables.update_rows(home, "inbox", changes(("a", "", True)), "edit", start) is None
     # and one that is taken between looking and committing
     start, real = tables.position(home, "inbox", "edit"), deltalake.write_deltalake
 
     def late(*arguments: object, **more: object) -> None:
         monkeypatch.setattr(deltalake, "write_deltalake", real)
-        assert tables.append_next(home, "inbox", inbox_rows("d"), "edit", start) is not None
+        assert tables.append_if_unchanged(home, "inbox", inbox_rows("d"), "edit", start) is not None
         real(*arguments, **more)
 
     monkeypatch.setattr(deltalake, "write_deltalake", late)
-    assert tables.change_next(home, "inbox", changes(("a", "", True)), "edit", start) is None
+    assert tables.update_rows(home, "inbox", changes(("a", "", True)), "edit", start) is None
     assert ids(home) == ["a", "b", "c", "d"]
 
 
@@ -153,7 +153,7 @@ def test_rows_changed_while_another_application_appends_lose_nothing(home: Home,
         real(*arguments, **more)
 
     monkeypatch.setattr(deltalake, "write_deltalake", late)
-    written = tables.change_next(home, "inbox", changes(("a", "", True)), "edit", start)
+    written = tables.update_rows(home, "inbox", changes(("a", "", True)), "edit", start)
     assert written == tables.Position(start.version + 2, 1)
     assert ids(home) == ["b", "c"]
 
@@ -162,7 +162,7 @@ def test_changed_rows_can_be_filtered_by_text_columns(home: Home) -> None:
     rows = inbox_rows(*(f"{number:03}" for number in range(100)))
     tables.append(home, "inbox", rows)
     start = tables.position(home, "inbox", "edit")
-    tables.change_next(home, "inbox", changes(("003", "it's new", False), ("004", "", True)), "edit", start)
+    tables.update_rows(home, "inbox", changes(("003", "it's new", False), ("004", "", True)), "edit", start)
     for filters, found in (
         ([("text", "=", "it's new")], ["003"]),
         ([("id", "in", ("003", "004", "005"))], ["003", "005"]),
@@ -174,7 +174,7 @@ def test_changed_rows_can_be_filtered_by_text_columns(home: Home) -> None:
 def test_all_rows_can_go(home: Home) -> None:
     tables.append(home, "inbox", inbox_rows("a", "it's"))
     start = tables.position(home, "inbox", "edit")
-    assert tables.change_next(home, "inbox", changes(("a", "", True), ("it's", "", True)), "edit", start) is not None
+    assert tables.update_rows(home, "inbox", changes(("a", "", True), ("it's", "", True)), "edit", start) is not None
     assert ids(home) == []
     tables.append(home, "inbox", inbox_rows("b"))
     assert ids(home) == ["b"]
@@ -231,7 +231,7 @@ def test_processes_that_write_first_to_a_table_all_land_and_land_once(home: Home
         there = resolve_home({"FINSENT_HOME": str(home.root / str(trial))})
         assert ids(there) == ["a", "b", "c", "d"]
         assert tables.position(there, "inbox", "test").number == 4
-        assert {commit["by"] for commit in tables.commits(there, "signatures") if "by" in commit} == {"a", "b", "c", "d"}
+        assert {commit["by"] for commit in tables.commit_history(there, "signatures") if "by" in commit} == {"a", "b", "c", "d"}
 
 
 def test_a_commit_is_found_again_when_others_follow_before_it_is_looked_for(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,7 +246,7 @@ def test_a_commit_is_found_again_when_others_follow_before_it_is_looked_for(home
         return version
 
     monkeypatch.setattr(tables, "append", overtaken)
-    assert tables.append_next(home, "inbox", inbox_rows("b"), "edit", start) == tables.Position(start.version + 1, 1)
+    assert tables.append_if_unchanged(home, "inbox", inbox_rows("b"), "edit", start) == tables.Position(start.version + 1, 1)
 
 
 @pytest.mark.parametrize("column", ["id", "text", "label", "source", "group", "split"])

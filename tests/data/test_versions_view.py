@@ -14,7 +14,7 @@ from finsent.data.versions_view import (
     list_versions,
     previous_version,
     quarantine_examples,
-    quarantined,
+    quarantine_view,
     version_numbers,
 )
 from finsent.errors import InputError
@@ -45,22 +45,22 @@ def test_versions_are_those_that_ingestion_made(sampled: Sampled) -> None:
 
 def test_the_quarantine_can_be_asked(sampled: Sampled) -> None:
     home, first, second = sampled
-    everything = quarantined(home)
+    everything = quarantine_view(home)
     assert everything.total == len(everything.rows) == first.quarantined + second.quarantined
     assert sum(everything.reasons.values()) == everything.total
-    empty = quarantined(home, reason="empty", limit=2)
+    empty = quarantine_view(home, reason="empty", limit=2)
     assert (empty.total, len(empty.rows)) == (everything.reasons["empty"], 2)
     assert {row["reason"] for row in empty.rows} == {"empty"}
-    assert {row["source"] for row in quarantined(home, source="desk").rows} == {"desk"}
+    assert {row["source"] for row in quarantine_view(home, source="desk").rows} == {"desk"}
     assert first.version is not None
-    assert quarantined(home, until=latest_time(home, first.version)).total == first.quarantined
+    assert quarantine_view(home, until=latest_time(home, first.version)).total == first.quarantined
     with pytest.raises(InputError, match=r"no quarantined row has reason 'nonsense'\. There are: .*'empty'"):
-        quarantined(home, reason="nonsense")
+        quarantine_view(home, reason="nonsense")
 
 
 def test_both_sides_of_a_contradiction_are_told_apart(sampled: Sampled) -> None:
     home, _, _ = sampled
-    sides = conflict_sides(quarantined(home, reason=CONFLICT).rows, 20)
+    sides = conflict_sides(quarantine_view(home, reason=CONFLICT).rows, 20)
     assert len(sides) == 20
     assert all(here.split(" in ")[0] != there.split(" in ")[0] for here, there in sides)
     assert len({frozenset(side) for side in sides}) == 20
@@ -78,10 +78,10 @@ def test_a_tweet_that_holds_the_dividing_word_is_not_divided() -> None:
 def test_examples_come_from_every_source_and_no_more_than_asked_for(sampled: Sampled) -> None:
     home, first, second = sampled
     found = quarantine_examples(home, None, 3, 20)
-    assert found.reasons == quarantined(home).reasons == dict(Counter(first.reasons) + Counter(second.reasons))
+    assert found.reasons == quarantine_view(home).reasons == dict(Counter(first.reasons) + Counter(second.reasons))
     assert found.rows.keys() == found.reasons.keys()
     for reason, rows in found.rows.items():
-        everything = quarantined(home, reason=reason)
+        everything = quarantine_view(home, reason=reason)
         assert len(rows) == min(3, everything.total)
         assert len({row["source"] for row in rows}) == min(3, len({row["source"] for row in everything.rows}))
         assert all(row in everything.rows for row in rows)
@@ -94,12 +94,12 @@ def test_examples_come_from_every_source_and_no_more_than_asked_for(sampled: Sam
     assert len(found.conflicts) == 20
     assert first.version is not None
     assert quarantine_examples(home, latest_time(home, first.version), 3, 20).reasons == first.reasons
-    few = quarantined(home, limit=5)
-    assert few.rows == quarantined(home).rows[:5]
+    few = quarantine_view(home, limit=5)
+    assert few.rows == quarantine_view(home).rows[:5]
 
 
 def test_nothing_is_there_yet(home: Home) -> None:
     assert list_versions(home) == []
-    assert quarantined(home).total == 0
+    assert quarantine_view(home).total == 0
     assert quarantine_examples(home, None, 3, 20).rows == {}
     assert not home.root.exists()

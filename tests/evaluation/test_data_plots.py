@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finsent.data.profile import LONGEST, Summary
+from finsent.data.profile import LONGEST, DataProfile
 from finsent.evaluation import data_plots
 
 BLUE = (43, 108, 176)
 
 
-def summary(days: int) -> Summary:
+def summary(days: int) -> DataProfile:
     start = date(2024, 1, 1)
-    return Summary(
+    return DataProfile(
         version=1,
         rows=30,
         splits=("train", "test"),

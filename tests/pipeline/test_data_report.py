@@ -121,7 +121,7 @@ def test_what_ingestion_records_is_shown(home: Home, config: Config, tmp_path: P
         tmp_path,
         audit={"exact": {"train-test": 0}, "near": {"train-test": 3, "train-validation": 0}},
         group_sizes={"1": 5, "2": 2, "3-5": 0, "6-10": 0, "11-100": 0, ">100": 0},
-        bridges=4,
+        split_conflicts=4,
         schemas={"a": {"columns": ["text", "label"], "labels": {"0": "Bearish"}}},
         inputs=[{"name": "a", "uri": "postgresql://ada:secret@db/tweets", "sha256": "ab" * 32, "bytes": 1234}],
     )

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from finsent.data import tables
 from finsent.data.contract import Rejection, check_text
-from finsent.data.quarantine import record
+from finsent.data.quarantine import append_records
 from finsent.home import Home
 from finsent.scoring import due
 from finsent.text import text_hash
@@ -68,7 +68,7 @@ def test_what_is_set_aside_once_is_not_set_aside_again(home: Home):
     tables.append(home, "inbox", pa.Table.from_pylist(rows, schema=tables.SCHEMAS["inbox"]))
     first = due.find_due(home, "finsent", "1", max_characters=LONGEST)
     assert [row.place for row in first.bad] == ["inbox#a"]
-    record(home, first.bad, now)
+    append_records(home, first.bad, now)
     again = due.find_due(home, "finsent", "1", max_characters=LONGEST)
     assert (again.bad, again.rows["id"].to_pylist()) == ((), ["b"])
 

@@ -9,11 +9,11 @@ import pytest
 
 from finsent.config import Config, Source, load_config
 from finsent.data import tables
-from finsent.data.corrections import Decision, record_decisions
+from finsent.data.corrections import ReviewDecision, record_decisions
 from finsent.data.dataset import read_report
 from finsent.data.ingest_report import IngestReport
 from finsent.data.leakage import audit_data
-from finsent.data.splits import CODES, code_of, split_rule
+from finsent.data.splits import SPLIT_CODES, split_of_group, split_rule
 from finsent.errors import ConfigError, InputError, Refused
 from finsent.home import Home
 from finsent.steps.ingest import ingest
@@ -231,12 +231,12 @@ def test_other_languages_are_quarantined_where_asked(home: Home, tmp_path: Path)
     assert len(stored(home)) == 2
 
 
-def decide(home: Home, **decisions: Decision) -> None:
+def decide(home: Home, **decisions: ReviewDecision) -> None:
     record_decisions(home, {text_id(text.replace("_", " ")): it for text, it in decisions.items()}, "me", "looked at it", NOW)
 
 
 def test_later_ingestions_respect_what_people_decided(home: Home, tmp_path: Path) -> None:
-    decide(home, gold_is_up=Decision("drop"), puts_are_printing=Decision("fix", "Bearish"))
+    decide(home, gold_is_up=ReviewDecision("drop"), puts_are_printing=ReviewDecision("fix", "Bearish"))
     rows: list[dict[str, object]] = [
         {"text": "gold is up", "label": "Bullish"},
         {"text": "puts are printing", "label": "Bullish"},
@@ -255,10 +255,10 @@ def test_a_conflict_that_was_decided_comes_in(home: Home, tmp_path: Path) -> Non
     ]
     assert give(home, tmp_path / "a.jsonl", rows).conflicts == 1
     assert give(home, tmp_path / "a.jsonl", rows).reasons == {"contradictory label": 2}
-    record_decisions(home, {text_id(str(rows[0]["text"])): Decision("accept")}, "me", "it is news", NOW)
+    record_decisions(home, {text_id(str(rows[0]["text"])): ReviewDecision("accept")}, "me", "it is news", NOW)
     report = give(home, tmp_path / "a.jsonl", rows)
     assert (report.accepted, report.reasons) == (1, {"contradictory label": 1})
-    record_decisions(home, {text_id(str(rows[1]["text"])): Decision("fix", "Neutral")}, "me", "the same news", NOW)
+    record_decisions(home, {text_id(str(rows[1]["text"])): ReviewDecision("fix", "Neutral")}, "me", "the same news", NOW)
     assert give(home, tmp_path / "a.jsonl", rows).accepted == 1
     assert {row["label"] for row in stored(home).values()} == {"Neutral"}
     assert len({row["group"] for row in stored(home).values()}) == 1
@@ -266,7 +266,7 @@ def test_a_conflict_that_was_decided_comes_in(home: Home, tmp_path: Path) -> Non
 
 def test_pending_decisions_are_brought_into_the_data_first(home: Home, tmp_path: Path) -> None:
     give(home, tmp_path / "a.jsonl", [{"text": "gold is up", "label": "Bearish"}, {"text": "rates stay", "label": "Neutral"}])
-    decide(home, gold_is_up=Decision("fix", "Bullish"), rates_stay=Decision("drop"))
+    decide(home, gold_is_up=ReviewDecision("fix", "Bullish"), rates_stay=ReviewDecision("drop"))
     report = give(home, tmp_path / "b.jsonl", [{"text": "the board meets in oslo", "label": "Neutral"}])
     assert {text: row["label"] for text, row in stored(home).items()} == {
         "gold is up": "Bullish",
@@ -282,7 +282,7 @@ def test_a_cut_copy_that_would_tie_two_splits_stays_out(home: Home, tmp_path: Pa
     longer = next(
         f"{LONG} {end}"
         for end in ("and then the sector went up", "and so did everything else", "while rates fell", "for once", "at last")
-        if split_of_group(f"{LONG} {end} over there in the east") != split_of_group(LONG)
+        if split_of(f"{LONG} {end} over there in the east") != split_of(LONG)
     )
     longer += " over there in the east"
     give(home, tmp_path / "a.jsonl", [{"text": LONG, "label": "Bullish"}, {"text": longer, "label": "Bullish"}])
@@ -292,8 +292,8 @@ def test_a_cut_copy_that_would_tie_two_splits_stays_out(home: Home, tmp_path: Pa
     assert audit_data(CONFIG, home).leaks == 0
 
 
-def split_of_group(text: str) -> str:
-    return CODES[code_of(text_id(text), split_rule(CONFIG.data))]
+def split_of(text: str) -> str:
+    return SPLIT_CODES[split_of_group(text_id(text), split_rule(CONFIG.data))]
 
 
 def test_a_text_changed_by_hand_is_noticed(home: Home, tmp_path: Path) -> None:

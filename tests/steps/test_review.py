@@ -13,18 +13,18 @@ import pytest
 from finsent.config import Source, load_config
 from finsent.data import tables
 from finsent.data.contract import CONFLICT
-from finsent.data.corrections import Decision, load_decisions, read_reviews
+from finsent.data.corrections import ReviewDecision, load_decisions, read_reviews
 from finsent.data.dataset import data_version
-from finsent.data.id_lookup import Known
-from finsent.data.quarantine import earlier_conflicts, record
+from finsent.data.id_lookup import IdLookup
+from finsent.data.quarantine import append_records, earlier_conflicts
 from finsent.data.rows import Quarantined
 from finsent.data.sample import sample_sources
-from finsent.data.versions_view import quarantine_examples, quarantined
+from finsent.data.versions_view import quarantine_examples, quarantine_view
 from finsent.errors import InputError
 from finsent.home import Home, resolve_home
 from finsent.steps import review as module
 from finsent.steps.ingest import ingest
-from finsent.steps.review import Recorded, apply_file, class_name, decide, list_conflicts, list_suspects, write_listing
+from finsent.steps.review import ReviewResult, apply_file, class_name, decide, list_conflicts, list_suspects, write_listing
 from finsent.text import text_id
 
 CONFIG = load_config()
@@ -136,13 +136,13 @@ def test_memory_does_not_grow_with_the_texts_of_the_quarantine(home: Home) -> No
         for number, text in enumerate(texts)
         for label in labels
     ]
-    record(home, rows, datetime(2025, 6, 1, tzinfo=UTC))
+    append_records(home, rows, datetime(2025, 6, 1, tzinfo=UTC))
     del rows
     for look in (
         lambda: list_conflicts(home, limit=3).found,
-        lambda: len(Known.of(home, [text_id(texts[0])]).contradictory) * 5000,
+        lambda: len(IdLookup.of(home, [text_id(texts[0])]).contradictory) * 5000,
         lambda: len(earlier_conflicts(home)) * 2,
-        lambda: quarantined(home, limit=3).total,
+        lambda: quarantine_view(home, limit=3).total,
         lambda: sum(quarantine_examples(home, None, 3, 3).reasons.values()),
     ):
         assert look() == 5000  # and modules are imported
@@ -172,7 +172,7 @@ def test_a_fix_and_a_drop_change_the_data_in_a_new_version(small: Home) -> None:
     version = tables.version(small, "tweets")
     assert version is not None
     fixed = decide(small, [MOON[:6]], "fix", label="bearish", **WHO)
-    assert fixed == Recorded(recorded=1, decisions={"fix": 1}, waiting=0, version=version + 1)
+    assert fixed == ReviewResult(recorded=1, decisions={"fix": 1}, waiting=0, version=version + 1)
     assert labels(small) == {MOON: "Bearish", FED: "Neutral"}
     dropped = decide(small, [FED.upper()], "drop", **WHO)
     assert (dropped.version, dropped.waiting) == (version + 2, 0)
@@ -187,15 +187,15 @@ def test_a_fix_and_a_drop_change_the_data_in_a_new_version(small: Home) -> None:
 
 def test_an_accepted_label_changes_nothing(small: Home) -> None:
     before = labels(small)
-    assert decide(small, [MOON, FED], "accept", **WHO) == Recorded(2, {"accept": 2}, 0, None)
+    assert decide(small, [MOON, FED], "accept", **WHO) == ReviewResult(2, {"accept": 2}, 0, None)
     assert labels(small) == before
 
 
 def test_decisions_on_texts_that_are_not_in_the_data_wait(small: Home) -> None:
     absent = text_id("not seen yet")
-    assert decide(small, [DONE[:8]], "fix", label="Bearish", **WHO) == Recorded(1, {"fix": 1}, 1, None)
-    assert decide(small, [absent], "drop", **WHO) == Recorded(1, {"drop": 1}, 0, None)
-    assert load_decisions(small) == {DONE: Decision("fix", "Bearish"), absent: Decision("drop")}
+    assert decide(small, [DONE[:8]], "fix", label="Bearish", **WHO) == ReviewResult(1, {"fix": 1}, 1, None)
+    assert decide(small, [absent], "drop", **WHO) == ReviewResult(1, {"drop": 1}, 0, None)
+    assert load_decisions(small) == {DONE: ReviewDecision("fix", "Bearish"), absent: ReviewDecision("drop")}
 
 
 def assert_refused(home: Home, said: str, ids: Sequence[str], kind: Any, label: str | None = None) -> None:
@@ -260,7 +260,7 @@ def test_a_filled_listing_is_applied_in_one_version(sampled: Home, tmp_path: Pat
     version, before = tables.version(home, "tweets"), labels(home)
     assert version is not None
     result = apply_file(home, tmp_path / "review.csv", who="ada", why="in doubt")
-    assert result == Recorded(3, {"fix": 1, "accept": 1, "drop": 1}, 0, version + 1)
+    assert result == ReviewResult(3, {"fix": 1, "accept": 1, "drop": 1}, 0, version + 1)
     after = {**before, fixed.id: fixed.suggested}
     del after[dropped.id]
     assert labels(home) == after
@@ -270,7 +270,7 @@ def test_a_filled_listing_is_applied_in_one_version(sampled: Home, tmp_path: Pat
         dropped.id: "spam",
     }
     assert untouched.id in {entry.id for entry in list_suspects(home).entries}
-    assert apply_file(home, tmp_path / "review.csv", who="ada", why="in doubt") == Recorded(0, result.decisions, 0, None)
+    assert apply_file(home, tmp_path / "review.csv", who="ada", why="in doubt") == ReviewResult(0, result.decisions, 0, None)
 
 
 def test_one_wrong_row_and_none_is_recorded(small: Home, tmp_path: Path) -> None:
@@ -320,7 +320,7 @@ def test_a_crash_before_the_data_changed_is_made_up_for_by_the_rerun(small: Home
         patch.setattr(module, "apply_to_table", crash)
         with pytest.raises(Crash):
             decide(small, [MOON], "fix", label="Bearish", **WHO)
-    assert load_decisions(small) == {MOON: Decision("fix", "Bearish")}
+    assert load_decisions(small) == {MOON: ReviewDecision("fix", "Bearish")}
     assert labels(small)[MOON] == "Bullish"
     result = decide(small, [MOON], "fix", label="Bearish", **WHO)
     assert (result.recorded, result.version) == (0, tables.version(small, "tweets"))

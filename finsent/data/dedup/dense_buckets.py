@@ -20,7 +20,7 @@ _PAIR: Final = 5e-6
 _BLOCK: Final = 4_000_000  # products, or pairs, at once: bounds memory
 
 
-def likely_in_crowd(
+def candidate_pairs(
     members: Int64, numbers: Int64, texts: Sequence[str], active: npt.NDArray[np.bool_], *, threshold: float, size: int
 ) -> Iterator[Int64]:
     """Pairs [P, 2] of members that may be near duplicates, lower row first; a pair may come twice.

@@ -17,14 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from finsent.config import DataConfig
-from finsent.data.dedup.dense_buckets import likely_in_crowd
+from finsent.data.dedup.dense_buckets import candidate_pairs
 from finsent.data.dedup.shingles import Int64, jaccard, shingle
-from finsent.data.dedup.signatures import Signatures, likely
+from finsent.data.dedup.signatures import Signatures, likely_pairs
 from finsent.progress import track
 
 Active = npt.NDArray[np.bool_]
 """Rows that are looked at [N]: of a pair one at least is active. Pairs of two others were decided before."""
-TextsOf = Callable[[Int64], list[str]]
+TemplateLookup = Callable[[Int64], list[str]]
 """Templates of the given rows."""
 
 _SMALL: Final = 64  # buckets up to this size are enumerated all at once
@@ -44,14 +44,14 @@ class _Buckets:
 @dataclass(frozen=True)
 class _Search:
     signatures: Signatures
-    texts_of: TextsOf
+    texts_of: TemplateLookup
     config: DataConfig
     active: Active
 
 
-def link(
+def link_near_duplicates(
     signatures: Signatures,
-    texts_of: TextsOf,
+    texts_of: TemplateLookup,
     config: DataConfig,
     *,
     active: Active | None = None,
@@ -68,38 +68,38 @@ def link(
     """
     search = _search(signatures, texts_of, config, active)
     parent = np.arange(len(signatures)) if joined is None else joined.copy()
-    rejected = _Codes()
+    rejected = _PairSet()
     for enumerate_pairs, what in ((_stars, "linking near duplicates"), (_all_pairs, "checking what is left apart")):
         for band, is_prefix in track(list(_keys(search)), description=what, unit="band"):
             for candidates in enumerate_pairs(search, _buckets(search, band, prefix=is_prefix), parent, prefix=is_prefix):
                 pairs = candidates[parent[candidates[:, 0]] != parent[candidates[:, 1]]]
                 near, failed = _verified(search, pairs, rejected, prefix=is_prefix)
-                parent = unite(parent, near)
+                parent = merge_components(parent, near)
                 rejected.add(failed)
     return parent
 
 
-def needed_texts(signatures: Signatures, config: DataConfig, active: Active, joined: Int64) -> Int64:
+def rows_to_compare(signatures: Signatures, config: DataConfig, active: Active, joined: Int64) -> Int64:
     """Rows whose text `link` may have to compare; see there for the arguments."""
     search = _search(signatures, lambda _: [], config, active)
     found = np.zeros(len(signatures), bool)
     for band, is_prefix in _keys(search):
         buckets = _buckets(search, band, prefix=is_prefix)
         mixed = _mixed(buckets, joined)
-        for pairs in _few_by_few(search, buckets, mixed, joined):
-            some = pairs if is_prefix else likely(signatures, pairs, config.near_duplicate_jaccard)
+        for pairs in _small_bucket_pairs(search, buckets, mixed, joined):
+            some = pairs if is_prefix else likely_pairs(signatures, pairs, config.near_duplicate_jaccard)
             found[some.ravel()] = True
-        for members in _crowds(buckets, mixed):
+        for members in _dense_buckets(buckets, mixed):
             found[members] = True
     return np.flatnonzero(found)
 
 
-def _search(signatures: Signatures, texts_of: TextsOf, config: DataConfig, active: Active | None) -> _Search:
+def _search(signatures: Signatures, texts_of: TemplateLookup, config: DataConfig, active: Active | None) -> _Search:
     return _Search(signatures, texts_of, config, np.ones(len(signatures), bool) if active is None else active)
 
 
-def pairs_apart(
-    signatures: Signatures, texts_of: TextsOf, config: DataConfig, apart: Int64, *, active: Active | None = None
+def near_duplicate_pairs(
+    signatures: Signatures, texts_of: TemplateLookup, config: DataConfig, apart: Int64, *, active: Active | None = None
 ) -> Int64:
     """Near-duplicate pairs [P, 2] of rows whose numbers in `apart` [N] differ, lower row first, each once.
 
@@ -111,18 +111,18 @@ def pairs_apart(
         active: Rows that are looked at; all when left out.
     """
     search = _search(signatures, texts_of, config, active)
-    found, seen = [np.zeros((0, 2), np.int64)], _Codes()
+    found, seen = [np.zeros((0, 2), np.int64)], _PairSet()
     for band, is_prefix in track(list(_keys(search)), description="auditing", unit="band"):
         for candidates in _all_pairs(search, _buckets(search, band, prefix=is_prefix), apart, prefix=is_prefix):
             near, failed = _verified(search, candidates, seen, prefix=is_prefix)
             found.append(near)
             seen.add(failed)
             if not is_prefix:
-                seen.add(np.sort(_codes(near, len(signatures))))
+                seen.add(np.sort(_encode_pairs(near, len(signatures))))
     return np.unique(np.concatenate(found), axis=0)
 
 
-def unite(parent: Int64, pairs: Int64) -> Int64:
+def merge_components(parent: Int64, pairs: Int64) -> Int64:
     """Components [N] after joining the rows of each pair [P, 2]; each numbered by its lowest row, before and after."""
     while len(pairs):
         low, high = np.sort(parent[pairs], axis=1).T
@@ -176,12 +176,12 @@ def _stars(search: _Search, buckets: _Buckets, _: Int64, *, prefix: bool) -> Ite
 def _all_pairs(search: _Search, buckets: _Buckets, apart: Int64, *, prefix: bool) -> Iterator[Int64]:
     """All pairs in buckets that may be near, of those that are apart, lower row first."""
     mixed = _mixed(buckets, apart)
-    yield from _few_by_few(search, buckets, mixed, apart)
-    for members in _crowds(buckets, mixed):
+    yield from _small_bucket_pairs(search, buckets, mixed, apart)
+    for members in _dense_buckets(buckets, mixed):
         if prefix:
-            yield from _with_cut(search, members, apart)
+            yield from _truncated_pairs(search, members, apart)
         else:
-            yield from likely_in_crowd(
+            yield from candidate_pairs(
                 members,
                 apart[members],
                 search.texts_of(members),
@@ -201,7 +201,7 @@ def _mixed(buckets: _Buckets, apart: Int64) -> npt.NDArray[np.bool_]:
     return mixed
 
 
-def _few_by_few(search: _Search, buckets: _Buckets, mixed: npt.NDArray[np.bool_], apart: Int64) -> Iterator[Int64]:
+def _small_bucket_pairs(search: _Search, buckets: _Buckets, mixed: npt.NDArray[np.bool_], apart: Int64) -> Iterator[Int64]:
     """All pairs of small buckets."""
     for size in np.unique(buckets.sizes[mixed & (buckets.sizes <= _SMALL)]):
         lower, higher = np.triu_indices(size, 1)
@@ -209,34 +209,34 @@ def _few_by_few(search: _Search, buckets: _Buckets, mixed: npt.NDArray[np.bool_]
         step = max(_BLOCK // len(lower), 1)
         for first in range(0, len(starts), step):
             members = buckets.members[starts[first : first + step, None] + np.arange(size)]
-            yield _wanted(search, members[:, lower].ravel(), members[:, higher].ravel(), apart)
+            yield _active_pairs(search, members[:, lower].ravel(), members[:, higher].ravel(), apart)
 
 
-def _crowds(buckets: _Buckets, mixed: npt.NDArray[np.bool_]) -> Iterator[Int64]:
+def _dense_buckets(buckets: _Buckets, mixed: npt.NDArray[np.bool_]) -> Iterator[Int64]:
     """Members of each large bucket."""
     large = mixed & (buckets.sizes > _SMALL)
     for start, size in zip(buckets.starts[large].tolist(), buckets.sizes[large].tolist(), strict=True):
         yield buckets.members[start : start + size]
 
 
-def _with_cut(search: _Search, members: Int64, apart: Int64) -> Iterator[Int64]:
+def _truncated_pairs(search: _Search, members: Int64, apart: Int64) -> Iterator[Int64]:
     """All pairs of a large bucket of which one text was cut short."""
     cut = members[search.signatures.cut[members]]
     step = max(_BLOCK // len(members), 1)
     for first in range(0, len(cut), step):
         block = np.repeat(cut[first : first + step], len(members))
         other = np.tile(members, len(cut[first : first + step]))
-        yield _wanted(search, np.minimum(block, other), np.maximum(block, other), apart)
+        yield _active_pairs(search, np.minimum(block, other), np.maximum(block, other), apart)
 
 
-def _wanted(search: _Search, low: Int64, high: Int64, apart: Int64) -> Int64:
+def _active_pairs(search: _Search, low: Int64, high: Int64, apart: Int64) -> Int64:
     kept = (search.active[low] | search.active[high]) & (apart[low] != apart[high])
     wanted: Int64 = np.stack([low, high], axis=1)[kept]
     return wanted
 
 
 @dataclass
-class _Codes:
+class _PairSet:
     """Pairs that were looked at, as sorted codes in runs that double in length, so that adding some costs no copy of all."""
 
     runs: list[Int64] = field(default_factory=list)
@@ -256,13 +256,13 @@ class _Codes:
         return codes
 
 
-def _verified(search: _Search, pairs: Int64, known: _Codes, *, prefix: bool) -> tuple[Int64, Int64]:
+def _verified(search: _Search, pairs: Int64, known: _PairSet, *, prefix: bool) -> tuple[Int64, Int64]:
     """Those of the pairs that are near duplicates, and codes of those that turned out not to be; `known` ones are left out."""
     count = len(search.signatures)
     if prefix:
-        return _continued(search, pairs), np.zeros(0, np.int64)
-    some = likely(search.signatures, pairs, search.config.near_duplicate_jaccard)
-    codes = known.without(np.unique(_codes(some, count)))
+        return _continuation_pairs(search, pairs), np.zeros(0, np.int64)
+    some = likely_pairs(search.signatures, pairs, search.config.near_duplicate_jaccard)
+    codes = known.without(np.unique(_encode_pairs(some, count)))
     some = np.stack([codes // max(count, 1), codes % max(count, 1)], axis=1)
     rows, place = np.unique(some, return_inverse=True)
     shingles = shingle(search.texts_of(rows), search.config.shingle_size)
@@ -270,12 +270,12 @@ def _verified(search: _Search, pairs: Int64, known: _Codes, *, prefix: bool) -> 
     return some[near], codes[~near]
 
 
-def _codes(pairs: Int64, count: int) -> Int64:
+def _encode_pairs(pairs: Int64, count: int) -> Int64:
     codes: Int64 = pairs[:, 0] * count + pairs[:, 1]
     return codes
 
 
-def _continued(search: _Search, pairs: Int64) -> Int64:
+def _continuation_pairs(search: _Search, pairs: Int64) -> Int64:
     """Pairs of which one text was cut short and the other goes on where it ends."""
     cut = search.signatures.cut
     pairs = pairs[cut[pairs].any(axis=1)]
@@ -283,14 +283,14 @@ def _continued(search: _Search, pairs: Int64) -> Int64:
     texts = search.texts_of(rows)
     shortest = search.config.truncation_min_characters
     near = [
-        (cut[low] and goes_on(texts[a], texts[b], shortest)) or (cut[high] and goes_on(texts[b], texts[a], shortest))
+        (cut[low] and continues(texts[a], texts[b], shortest)) or (cut[high] and continues(texts[b], texts[a], shortest))
         for (low, high), (a, b) in zip(pairs, place.reshape(-1, 2), strict=True)
     ]
     continued: Int64 = pairs[np.array(near, bool)]
     return continued
 
 
-def goes_on(cut: str, other: str, shortest: int) -> bool:
+def continues(cut: str, other: str, shortest: int) -> bool:
     """Whether `other` begins with the template of a text that was cut short, whose last word may be half a word."""
     start = cut.rpartition(" ")[0]
     if len(start) < shortest:

@@ -14,7 +14,14 @@ import pyarrow.compute as pc
 from finsent.config import DataConfig
 from finsent.data import tables
 from finsent.data.dedup.shingles import Int64
-from finsent.data.dedup.signatures import SKETCH, Signatures, concatenate, empty, sign, signature_rule
+from finsent.data.dedup.signatures import (
+    SKETCH_BYTES,
+    Signatures,
+    concat_signatures,
+    empty_signatures,
+    make_signatures,
+    signature_rule,
+)
 from finsent.data.table_schemas import SCHEMAS
 from finsent.home import Home
 from finsent.progress import track
@@ -26,14 +33,14 @@ _BATCH = 20_000
 
 
 def load_signatures(
-    home: Home, ids: pa.StringArray, config: DataConfig, version: int | None = None, *, anew: bool = False
+    home: Home, ids: pa.StringArray, config: DataConfig, version: int | None = None, *, rebuild: bool = False
 ) -> Signatures:
     """Signatures of the tweets with these ids, in their order; missing ones, or all if `anew`, are made and stored.
 
     The ids are those of `version` of the tweets, or of the latest.
     """
     rule = signature_rule(config)
-    current = not anew and tables.last_metadata(home, _TABLE, _RULE) == rule
+    current = not rebuild and tables.last_metadata(home, _TABLE, _RULE) == rule
     stored = tables.read(home, _TABLE) if current else SCHEMAS[_TABLE].empty_table()
     place = pc.index_in(ids, value_set=stored["id"].combine_chunks())
     missing = ids.filter(pc.is_null(place))
@@ -42,20 +49,20 @@ def load_signatures(
     if not len(missing):
         return known.take(_numbers(place))
     order, made = _sign_stored(home, missing, config, version)
-    add_signatures(home, order, made, config, anew=not current)
+    add_signatures(home, order, made, config, rebuild=not current)
     # the rows just made stand behind the stored ones
     rows = _numbers(pc.fill_null(place, -1))
     rows[rows < 0] = len(known) + _numbers(pc.index_in(missing, value_set=order))
-    return concatenate([known, made]).take(rows)
+    return concat_signatures([known, made]).take(rows)
 
 
 def add_signatures(
-    home: Home, ids: pa.StringArray, signatures: Signatures, config: DataConfig, *, anew: bool | None = None
+    home: Home, ids: pa.StringArray, signatures: Signatures, config: DataConfig, *, rebuild: bool | None = None
 ) -> None:
     """Add signatures of tweets to the table; in place of all there are when `anew`, or when those follow another rule."""
     rule = signature_rule(config)
-    if anew is None:
-        anew = tables.last_metadata(home, _TABLE, _RULE) != rule
+    if rebuild is None:
+        rebuild = tables.last_metadata(home, _TABLE, _RULE) != rule
     table = pa.table(
         {
             "id": ids,
@@ -67,15 +74,15 @@ def add_signatures(
         },
         schema=SCHEMAS[_TABLE],
     )
-    (tables.replace if anew else tables.append)(home, _TABLE, table, metadata={_RULE: rule})
+    (tables.replace if rebuild else tables.append)(home, _TABLE, table, metadata={_RULE: rule})
 
 
 def _sign_stored(home: Home, ids: pa.StringArray, config: DataConfig, version: int | None) -> tuple[pa.StringArray, Signatures]:
-    order, made = [pa.array([], pa.string())], [empty(config)]
+    order, made = [pa.array([], pa.string())], [empty_signatures(config)]
     for batch in track(texts_by_id(home, ids, version), description="signing stored tweets", unit="batch"):
         order.append(batch["id"])
-        made.append(sign([forms(text) for text in batch["text"].to_pylist()], config))
-    return pa.concat_arrays(order), concatenate(made)
+        made.append(make_signatures([forms(text) for text in batch["text"].to_pylist()], config))
+    return pa.concat_arrays(order), concat_signatures(made)
 
 
 def texts_by_id(home: Home, ids: pa.StringArray, version: int | None = None) -> Iterator[pa.RecordBatch]:
@@ -97,13 +104,13 @@ def stored_templates(home: Home, ids: Sequence[str], version: int | None = None)
 
 def _from_table(table: pa.Table, config: DataConfig) -> Signatures:
     if not table.num_rows:
-        return empty(config)
+        return empty_signatures(config)
     return Signatures(
         template=table["template"].to_numpy(),
         prefix=table["prefix"].to_numpy(),
         cut=table["cut"].to_numpy(),
         bands=_matrix(table["bands"], -1).view(np.uint32),
-        sketch=_matrix(table["sketch"], SKETCH),
+        sketch=_matrix(table["sketch"], SKETCH_BYTES),
     )
 
 

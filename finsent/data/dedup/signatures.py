@@ -19,10 +19,10 @@ from finsent.data.dedup.shingles import Int64, Shingles, fold, windows
 from finsent.errors import ConfigError
 from finsent.text import NORMALISATION, Forms
 
-MOST_MISSED: Final = 1e-5
+MAX_MISS_PROBABILITY: Final = 1e-5
 """Probability that a pair just at the threshold shares no band. Bands are as long as that allows: the longer, the fewer unlike
 texts meet in them; verification sorts out the rest."""
-SKETCH: Final = 64
+SKETCH_BYTES: Final = 64
 """Bytes of the sketch."""
 SEED: Final = 1
 """Seed of the permutations that stored signatures are made with."""
@@ -65,7 +65,7 @@ def signature_rule(config: DataConfig) -> str:
     """Everything that decides a signature; those made by another rule cannot be compared."""
     return (
         f"normalisation {NORMALISATION}, shingles of {config.shingle_size}, {config.permutations} permutations in bands of "
-        f"{band_rows(config)}, sketch of {SKETCH}, truncated from {config.truncation_min_characters}, seed {SEED}"
+        f"{band_rows(config)}, sketch of {SKETCH_BYTES}, truncated from {config.truncation_min_characters}, seed {SEED}"
     )
 
 
@@ -76,16 +76,18 @@ def band_rows(config: DataConfig) -> int:
         ConfigError: so low a threshold needs more permutations.
     """
     threshold, permutations = config.near_duplicate_jaccard, config.permutations
-    good = [rows for rows in range(1, permutations + 1) if (1 - threshold**rows) ** (permutations // rows) <= MOST_MISSED]
+    good = [
+        rows for rows in range(1, permutations + 1) if (1 - threshold**rows) ** (permutations // rows) <= MAX_MISS_PROBABILITY
+    ]
     if not good:
         raise ConfigError(
             f"data.permutations = {permutations} cannot find near duplicates at data.near_duplicate_jaccard = {threshold}: "
-            f"more than {MOST_MISSED:g} of the pairs there would be missed. Raise one of the two."
+            f"more than {MAX_MISS_PROBABILITY:g} of the pairs there would be missed. Raise one of the two."
         )
     return max(good)
 
 
-def sign(forms: Sequence[Forms], config: DataConfig, seed: int = SEED) -> Signatures:
+def make_signatures(forms: Sequence[Forms], config: DataConfig, seed: int = SEED) -> Signatures:
     """Signatures of texts by their forms."""
     templates = [text.template for text in forms]
     values = minhash(windows(templates, config.shingle_size), config.permutations, seed)
@@ -95,16 +97,16 @@ def sign(forms: Sequence[Forms], config: DataConfig, seed: int = SEED) -> Signat
         prefix=_hashes([text[:shortest] if len(text) >= shortest else "" for text in templates]),
         cut=np.fromiter((text.cut for text in forms), bool, len(forms)),
         bands=_bands(values, band_rows(config)),
-        sketch=values[:, :SKETCH].astype(np.uint8),
+        sketch=values[:, :SKETCH_BYTES].astype(np.uint8),
     )
 
 
-def empty(config: DataConfig) -> Signatures:
+def empty_signatures(config: DataConfig) -> Signatures:
     """Signatures of no text."""
-    return sign([], config)
+    return make_signatures([], config)
 
 
-def concatenate(parts: Sequence[Signatures]) -> Signatures:
+def concat_signatures(parts: Sequence[Signatures]) -> Signatures:
     """Signatures of several batches, in order; at least one is needed."""
     columns = ([getattr(part, name) for part in parts] for name in ("template", "prefix", "cut", "bands", "sketch"))
     return Signatures(*(np.concatenate(column) for column in columns))
@@ -125,7 +127,7 @@ def minhash(shingles: Shingles, permutations: int, seed: int) -> npt.NDArray[np.
     return matrix
 
 
-def agreement(signatures: Signatures, pairs: Int64) -> npt.NDArray[np.int64]:
+def sketch_agreement(signatures: Signatures, pairs: Int64) -> npt.NDArray[np.int64]:
     """Equal bytes of the two sketches of each pair [P], of `SKETCH`."""
     parts = [np.zeros(0, np.int64)]
     for start in range(0, len(pairs), _CHUNK):
@@ -134,11 +136,11 @@ def agreement(signatures: Signatures, pairs: Int64) -> npt.NDArray[np.int64]:
     return np.concatenate(parts)
 
 
-def likely(signatures: Signatures, pairs: Int64, threshold: float) -> Int64:
+def likely_pairs(signatures: Signatures, pairs: Int64, threshold: float) -> Int64:
     """Pairs whose sketches agree as much as those of near duplicates do; one near pair in a million is lost."""
     expected = threshold + (1 - threshold) / 256  # unlike values share their low byte once in 256
-    least = SKETCH * expected - _SLACK * np.sqrt(SKETCH * expected * (1 - expected))
-    kept: Int64 = pairs[agreement(signatures, pairs) >= least]
+    least = SKETCH_BYTES * expected - _SLACK * np.sqrt(SKETCH_BYTES * expected * (1 - expected))
+    kept: Int64 = pairs[sketch_agreement(signatures, pairs) >= least]
     return kept
 
 

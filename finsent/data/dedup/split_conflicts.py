@@ -11,58 +11,71 @@ from typing import Final
 
 import numpy as np
 
-from finsent.data.dedup.assignment import QUARANTINED, Home, Refusal, Scene, enter, first_home, group_name, homes_of
-from finsent.data.dedup.near_duplicates import pairs_apart, unite
+from finsent.data.dedup.assignment import (
+    QUARANTINED,
+    AssignmentContext,
+    GroupAssignment,
+    GroupRejection,
+    assign_group,
+    existing_assignments,
+    group_name,
+    preferred_assignment,
+)
+from finsent.data.dedup.near_duplicates import merge_components, near_duplicate_pairs
 from finsent.data.dedup.shingles import Int64
-from finsent.data.splits import CODES
+from finsent.data.splits import SPLIT_CODES
 
 AT_ONCE: Final = 2000
 
 
-def bridge(scene: Scene, rows: Int64, old: Sequence[int]) -> None:
+def resolve_split_conflict(scene: AssignmentContext, rows: Int64, old: Sequence[int]) -> None:
     """Place the new rows of a component that touches two splits."""
     members: dict[int, list[int]] = {}
     for row, node in zip(rows.tolist(), scene.graph.new_nodes[rows].tolist(), strict=True):
         members.setdefault(node, []).append(row)
-    homes: dict[int, set[Home]] = {}
+    homes: dict[int, set[GroupAssignment]] = {}
     for row in old:
-        homes.setdefault(int(scene.graph.old_nodes[row]), set()).update(homes_of(scene, [row]))
+        homes.setdefault(int(scene.graph.old_nodes[row]), set()).update(existing_assignments(scene, [row]))
     smallest = {node: min(scene.new.ids.take(found).to_pylist()) for node, found in members.items()}
     order = sorted(members, key=smallest.__getitem__)
     for start in range(0, len(order), AT_ONCE):
         _place(scene, order[start : start + AT_ONCE], members, homes)
 
 
-def _place(scene: Scene, nodes: Sequence[int], members: dict[int, list[int]], homes: dict[int, set[Home]]) -> None:
+def _place(
+    scene: AssignmentContext, nodes: Sequence[int], members: dict[int, list[int]], homes: dict[int, set[GroupAssignment]]
+) -> None:
     """Place the rows of some nodes next to what has a home; their homes are added to `homes`."""
     near, neighbours = _adjacent(scene, nodes, homes)
-    waiting, placed = list(range(len(nodes))), dict[int, Home]()
+    waiting, placed = list(range(len(nodes))), dict[int, GroupAssignment]()
     gone: set[int] = set()
     while reached := [node for node in waiting if near[node] or any(other in placed for other in neighbours[node])]:
         for node in reached:
             found = near[node] | {placed[other] for other in neighbours[node] if other in placed}
             gone.add(node)
             if len({split for split, _ in found}) > 1:
-                _refuse(scene, members[nodes[node]], found)
-            elif home := enter(scene, members[nodes[node]], first_home(scene, found)):
+                _quarantine(scene, members[nodes[node]], found)
+            elif home := assign_group(scene, members[nodes[node]], preferred_assignment(scene, found)):
                 placed[node] = home
         waiting = [node for node in waiting if node not in gone]
     free = set(waiting)
     ties = [(node, other) for node in waiting for other in neighbours[node] if other in free]
-    component = unite(np.arange(len(nodes)), np.array(ties, np.int64).reshape(-1, 2))
+    component = merge_components(np.arange(len(nodes)), np.array(ties, np.int64).reshape(-1, 2))
     for number in np.unique(component[waiting]) if waiting else ():
         together = [node for node in waiting if component[node] == number]
-        if home := enter(scene, [row for node in together for row in members[nodes[node]]], None):
+        if home := assign_group(scene, [row for node in together for row in members[nodes[node]]], None):
             placed |= dict.fromkeys(together, home)
     for node, home in placed.items():
         homes.setdefault(nodes[node], set()).add(home)
 
 
-def _adjacent(scene: Scene, nodes: Sequence[int], homes: dict[int, set[Home]]) -> tuple[list[set[Home]], list[list[int]]]:
+def _adjacent(
+    scene: AssignmentContext, nodes: Sequence[int], homes: dict[int, set[GroupAssignment]]
+) -> tuple[list[set[GroupAssignment]], list[list[int]]]:
     """Of each of the nodes: homes of its near twins, itself included, and its near twins among the nodes by their places."""
     everything = np.array(sorted({*nodes, *homes}), np.int64)
     place_of = {node: place for place, node in enumerate(nodes)}
-    pairs = pairs_apart(
+    pairs = near_duplicate_pairs(
         scene.graph.signatures.take(everything),
         lambda some: scene.texts_of(everything[some]),
         scene.config,
@@ -80,9 +93,9 @@ def _adjacent(scene: Scene, nodes: Sequence[int], homes: dict[int, set[Home]]) -
     return near, neighbours
 
 
-def _refuse(scene: Scene, rows: Sequence[int], near: set[Home]) -> None:
-    names = sorted((CODES[split], group_name(scene, group)) for split, group in near)
+def _quarantine(scene: AssignmentContext, rows: Sequence[int], near: set[GroupAssignment]) -> None:
+    names = sorted((SPLIT_CODES[split], group_name(scene, group)) for split, group in near)
     where = ", ".join(f"{split} (group {group})" for split, group in names)
     for row in rows:
         scene.into.outcome[row] = QUARANTINED
-        scene.into.refusals.append(Refusal(row, "bridges splits", detail=f"near twins in {where}"))
+        scene.into.rejections.append(GroupRejection(row, "bridges splits", detail=f"near twins in {where}"))

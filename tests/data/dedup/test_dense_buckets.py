@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finsent.data.dedup.dense_buckets import likely_in_crowd
+from finsent.data.dedup.dense_buckets import candidate_pairs
 from finsent.data.dedup.shingles import Int64, jaccard, shingle
 
 THRESHOLD, SIZE = 0.8, 5
@@ -32,7 +32,7 @@ def near(texts: list[str]) -> set[tuple[int, int]]:
 
 def likely(texts: list[str], numbers: Int64, rows: Int64 | None = None, new_from: int = 0) -> set[tuple[int, int]]:
     rows = np.arange(len(texts)) if rows is None else rows
-    found = likely_in_crowd(rows, numbers, texts, np.arange(len(texts)) >= new_from, threshold=THRESHOLD, size=SIZE)
+    found = candidate_pairs(rows, numbers, texts, np.arange(len(texts)) >= new_from, threshold=THRESHOLD, size=SIZE)
     return {(low, high) for pairs in found for low, high in pairs.tolist()}
 
 

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 
 from finsent.config import DataConfig
 from finsent.data import tables
-from finsent.data.dedup.assignment import ACCEPTED, DUPLICATE, QUARANTINED, Before, Placement, Rows
-from finsent.data.dedup.grouping import build_graph, place
-from finsent.data.dedup.signatures import sign
+from finsent.data.dedup.assignment import ACCEPTED, DUPLICATE, QUARANTINED, AssignmentResult, ExistingRows, RowArrays
+from finsent.data.dedup.grouping import assign_rows, build_graph
+from finsent.data.dedup.signatures import make_signatures
 from finsent.data.leakage import audit_texts
-from finsent.data.quarantine import tell
+from finsent.data.quarantine import quarantine_records
 from finsent.data.rows import Quarantined, Row
-from finsent.data.splits import CODES, code_of, split_rule
-from finsent.data.staging import open_spool
+from finsent.data.splits import SPLIT_CODES, split_of_group, split_rule
+from finsent.data.staging import open_staging
 from finsent.home import resolve_home
 from finsent.labels import LABEL2ID
 from finsent.text import forms, text_id
@@ -49,8 +49,8 @@ class Placed:
 
     rows: Sequence[Row]
     known: Sequence[Known]
-    placement: Placement
-    stored: Before
+    placement: AssignmentResult
+    stored: ExistingRows
     naive_groups: list[int]
     accepted: list[tuple[Row, str, str]] = field(default_factory=list)
     duplicates: list[Row] = field(default_factory=list)
@@ -70,10 +70,10 @@ class Placed:
                     for text, label, group, split in self.known
                 ]
                 tables.append(home, "tweets", pa.Table.from_pylist(rows, schema=tables.SCHEMAS["tweets"]))
-            with open_spool(Path(folder) / "spool", CONFIG) as spool:
+            with open_staging(Path(folder) / "spool", CONFIG) as spool:
                 spool.add(self.rows, [])
-                told = tell(self.placement.refusals, spool.finish(), self.stored, home, masked=False)
-                return [(self.rows[item.row], why) for item, why in zip(self.placement.refusals, told(), strict=True)]
+                told = quarantine_records(self.placement.rejections, spool.finish(), self.stored, home, masked=False)
+                return [(self.rows[item.row], why) for item, why in zip(self.placement.rejections, told(), strict=True)]
 
 
 def placed(
@@ -81,39 +81,39 @@ def placed(
 ) -> Placed:
     known = [forms(text) for text, *_ in accepted]
     groups = pa.array([group for _, _, group, _ in accepted], pa.string()).dictionary_encode()
-    stored = Before(
-        Rows(
+    stored = ExistingRows(
+        RowArrays(
             pa.array([form.id for form in known], pa.string()),
             np.array([LABEL2ID[label] for _, label, _, _ in accepted], np.int8),
-            sign(known, CONFIG),
+            make_signatures(known, CONFIG),
         ),
         groups.indices.to_numpy().astype(np.int64),
         groups.dictionary,
-        np.array([CODES.index(split) for *_, split in accepted], np.int8),
+        np.array([SPLIT_CODES.index(split) for *_, split in accepted], np.int8),
     )
-    new = Rows(
+    new = RowArrays(
         pa.array([item.id for item in rows], pa.string()),
         np.array([LABEL2ID[item.label] for item in rows], np.int8),
-        sign([item.forms for item in rows], CONFIG),
+        make_signatures([item.forms for item in rows], CONFIG),
     )
     templates = [form.template for form in known] + [item.forms.template for item in rows]
     graph, texts_of = build_graph(new, stored, lambda some: [templates[index] for index in some], CONFIG)
     stands = np.array([text_id(item.text) in decided for item in rows], bool)
-    placement = place(new, stored, graph, texts_of, CONFIG, RULE, stay_out=frozenset(stay_out), decided=stands)
+    placement = assign_rows(new, stored, graph, texts_of, CONFIG, RULE, stay_out=frozenset(stay_out), decided=stands)
     naive = graph.components[np.concatenate([graph.old_nodes, graph.new_nodes])].tolist()
     made = Placed(rows, accepted, placement, stored, naive)
     names = [item.id for item in rows] + groups.dictionary.to_pylist()
     outcome = placement.outcome.tolist()
     made.accepted = [
-        (rows[index], names[placement.groups[index]], CODES[placement.splits[index]])
+        (rows[index], names[placement.groups[index]], SPLIT_CODES[placement.splits[index]])
         for index, code in enumerate(outcome)
         if code == ACCEPTED
     ]
     made.duplicates = [rows[index] for index, code in enumerate(outcome) if code == DUPLICATE]
     assert set(outcome) <= {ACCEPTED, DUPLICATE, QUARANTINED}, "every row has an outcome"
-    assert sorted(item.row for item in placement.refusals) == [i for i, code in enumerate(outcome) if code == QUARANTINED]
+    assert sorted(item.row for item in placement.rejections) == [i for i, code in enumerate(outcome) if code == QUARANTINED]
     everything = [*known, *(item.forms for item, _, _ in made.accepted)]
-    splits = np.array([*stored.splits, *(CODES.index(split) for *_, split in made.accepted)], np.int8)
+    splits = np.array([*stored.splits, *(SPLIT_CODES.index(split) for *_, split in made.accepted)], np.int8)
     assert audit_texts(everything, splits, CONFIG).leaks == 0
     return made
 
@@ -125,7 +125,7 @@ def test_copies_are_duplicates_and_near_copies_share_a_group() -> None:
     groups = {item.text: group for item, group, _ in placement.accepted}
     assert groups[rows[0].text] == groups[rows[2].text] == min(rows[0].id, rows[2].id)
     assert groups[OTHER] == text_id(OTHER)
-    assert all(split == CODES[code_of(group, RULE)] for _, group, split in placement.accepted)
+    assert all(split == SPLIT_CODES[split_of_group(group, RULE)] for _, group, split in placement.accepted)
 
 
 def test_the_first_of_several_copies_is_kept() -> None:

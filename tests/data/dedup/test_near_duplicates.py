@@ -12,9 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finsent.config import DataConfig
-from finsent.data.dedup.near_duplicates import goes_on, link, needed_texts, pairs_apart, unite
+from finsent.data.dedup.near_duplicates import (
+    continues,
+    link_near_duplicates,
+    merge_components,
+    near_duplicate_pairs,
+    rows_to_compare,
+)
 from finsent.data.dedup.shingles import Int64, jaccard, shingle
-from finsent.data.dedup.signatures import sign
+from finsent.data.dedup.signatures import make_signatures
 from finsent.errors import ConfigError
 from finsent.text import Forms, forms
 
@@ -34,13 +40,15 @@ def distinct(texts: list[str]) -> list[Forms]:
 
 
 def linked(made: list[Forms], **more: object) -> Int64:
-    return link(sign(made, CONFIG), lambda rows: [made[row].template for row in rows], CONFIG, **more)  # type: ignore[arg-type]
+    return link_near_duplicates(make_signatures(made, CONFIG), lambda rows: [made[row].template for row in rows], CONFIG, **more)  # type: ignore[arg-type]
 
 
 def near_pairs(made: list[Forms], apart: Int64 | None = None, new_from: int = 0) -> set[tuple[int, int]]:
     apart = np.arange(len(made)) if apart is None else apart
     active = np.arange(len(made)) >= new_from
-    pairs = pairs_apart(sign(made, CONFIG), lambda rows: [made[row].template for row in rows], CONFIG, apart, active=active)
+    pairs = near_duplicate_pairs(
+        make_signatures(made, CONFIG), lambda rows: [made[row].template for row in rows], CONFIG, apart, active=active
+    )
     return {(low, high) for low, high in pairs.tolist()}
 
 
@@ -93,7 +101,7 @@ def brute_pairs(made: list[Forms]) -> set[tuple[int, int]]:
             shared = len(sets[i] & sets[j])
             similar = shared / (len(sets[i]) + len(sets[j]) - shared) >= CONFIG.near_duplicate_jaccard - 1e-12
         if similar or any(
-            one.cut and goes_on(one.template, other.template, CONFIG.truncation_min_characters)
+            one.cut and continues(one.template, other.template, CONFIG.truncation_min_characters)
             for one, other in ((made[i], made[j]), (made[j], made[i]))
         ):
             found.add((i, j))
@@ -117,7 +125,7 @@ def test_nothing_is_missed_and_nothing_is_invented_against_brute_force() -> None
     true = brute_pairs(made)
     assert len(true) > 30
     assert near_pairs(made) == true
-    assert (linked(made) == unite(np.arange(len(made)), np.array(sorted(true)))).all()
+    assert (linked(made) == merge_components(np.arange(len(made)), np.array(sorted(true)))).all()
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="real tweets are not beside this checkout (../shared/data)")
@@ -140,7 +148,7 @@ def test_in_two_steps_as_at_once(seed: int, share: float) -> None:
     assert (linked(made, active=np.arange(len(made)) >= first, joined=start) == linked(made)).all()
     apart = near_pairs(made, new_from=first)
     assert apart == {pair for pair in near_pairs(made) if pair[1] >= first}
-    needed = needed_texts(sign(made, CONFIG), CONFIG, np.arange(len(made)) >= first, start)
+    needed = rows_to_compare(make_signatures(made, CONFIG), CONFIG, np.arange(len(made)) >= first, start)
     assert {row for pair in apart for row in pair} <= set(needed.tolist())
 
 
@@ -149,8 +157,8 @@ def test_in_two_steps_as_at_once(seed: int, share: float) -> None:
 def test_only_pairs_with_an_active_row(seed: int, chosen: set[int]) -> None:
     made = twins_of_all_degrees(40, seed)
     active = np.isin(np.arange(len(made)), sorted(chosen))
-    signatures, apart = sign(made, CONFIG), np.arange(len(made))
-    found = pairs_apart(signatures, lambda rows: [made[row].template for row in rows], CONFIG, apart, active=active)
+    signatures, apart = make_signatures(made, CONFIG), np.arange(len(made))
+    found = near_duplicate_pairs(signatures, lambda rows: [made[row].template for row in rows], CONFIG, apart, active=active)
     assert {(low, high) for low, high in found.tolist()} == {pair for pair in near_pairs(made) if active[list(pair)].any()}
 
 
@@ -172,7 +180,7 @@ def test_a_crowd_of_alike_texts_is_told_apart_as_by_brute_force() -> None:
     made = distinct(crowd + [text + " now" for text in crowd[:50]] + [text[:50] + "…" for text in crowd[:20]])
     true = brute_pairs(made)
     assert near_pairs(made) == true
-    assert (linked(made) == unite(np.arange(len(made)), np.array(sorted(true)))).all()
+    assert (linked(made) == merge_components(np.arange(len(made)), np.array(sorted(true)))).all()
     first = 300
     start = np.concatenate([linked(made[:first]), np.arange(first, len(made))])
     assert (linked(made, active=np.arange(len(made)) >= first, joined=start) == linked(made)).all()
@@ -186,10 +194,10 @@ def test_a_cut_text_is_a_twin_of_what_goes_on_after_it() -> None:
 
 
 def test_what_goes_on() -> None:
-    assert goes_on("buy the dip now becau", "buy the dip now because", 12)
-    assert not goes_on("buy the dip now", "buy the other dip now", 12)
-    assert not goes_on("buy", "buy the dip", 12)
-    assert goes_on("supercalifragilisticexpi", "supercalifragilisticexpialidocious", 12)
+    assert continues("buy the dip now becau", "buy the dip now because", 12)
+    assert not continues("buy the dip now", "buy the other dip now", 12)
+    assert not continues("buy", "buy the dip", 12)
+    assert continues("supercalifragilisticexpi", "supercalifragilisticexpialidocious", 12)
 
 
 def test_few_or_no_texts() -> None:
@@ -208,7 +216,7 @@ def test_components_are_those_of_the_graph(case: tuple[int, list[tuple[int, int]
     from scipy.sparse.csgraph import connected_components
 
     count, pairs = case
-    made = unite(np.arange(count), np.array(pairs, np.int64).reshape(-1, 2))
+    made = merge_components(np.arange(count), np.array(pairs, np.int64).reshape(-1, 2))
     left, right = (np.array([pair[side] for pair in pairs], np.int64) for side in (0, 1))
     _, expected = connected_components(sp.coo_matrix((np.ones(len(pairs)), (left, right)), shape=(count, count)), directed=False)
     for row in range(count):
@@ -240,7 +248,9 @@ def test_bands_follow_the_threshold(threshold: float) -> None:
     pairs = np.array(list(itertools.combinations(range(len(made)), 2)))
     similar = jaccard(shingle([form.template for form in made], 5), pairs) >= threshold - 1e-12
     true = {(low, high) for low, high in pairs[similar].tolist()}
-    found = pairs_apart(sign(made, config), lambda rows: [made[row].template for row in rows], config, np.arange(len(made)))
+    found = near_duplicate_pairs(
+        make_signatures(made, config), lambda rows: [made[row].template for row in rows], config, np.arange(len(made))
+    )
     assert len(true) > 10
     assert {(low, high) for low, high in found.tolist()} == true
 
@@ -248,4 +258,4 @@ def test_bands_follow_the_threshold(threshold: float) -> None:
 def test_a_threshold_that_cannot_be_held_is_refused() -> None:
     config = CONFIG.model_copy(update={"near_duplicate_jaccard": 0.05, "permutations": 64})
     with pytest.raises(ConfigError, match=r"data.permutations = 64 cannot find near duplicates at .* = 0.05"):
-        sign(distinct(["some text"]), config)
+        make_signatures(distinct(["some text"]), config)
