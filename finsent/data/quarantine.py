@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from finsent.data import tables
-from finsent.data.contract import CONFLICT, Reason, shorten
+from finsent.data.contract import CONFLICT, shorten
 from finsent.data.dedup.assignment import ExistingRows, GroupRejection
 from finsent.data.dedup.signature_index import texts_by_id
 from finsent.data.masking import mask_handles
 from finsent.data.rows import Quarantined
-from finsent.data.staging import StagedRows, column, input_of
+from finsent.data.staging import StagedRows
 from finsent.data.table_schemas import SCHEMAS
 from finsent.home import Home
 from finsent.labels import LABELS
@@ -29,6 +29,7 @@ from finsent.text import text_id
 _APPLICATION: Final = "finsent-quarantine"
 _KEY: Final = ("input", "source", "row", "text", "reason")
 _BATCH: Final = 8192
+_SHOWN: Final = 120  # characters of each side of a contradiction
 
 
 def earlier_conflicts(home: Home) -> frozenset[str]:
@@ -151,61 +152,54 @@ def _batch(rows: Sequence[Quarantined], now: datetime) -> pa.RecordBatch:
     return pa.record_batch(columns, schema=SCHEMAS["quarantine"])
 
 
-# merged from finsent.data.quarantine: Rows that are readable and quarantined all the same, because of others: told with both sides shown.
-
-_SHOWN: Final = 120
-_CHUNK: Final = 4096
-
-
 def quarantine_records(
-    refusals: Sequence[GroupRejection],
-    spooled: StagedRows,
-    before: ExistingRows,
+    rejections: Sequence[GroupRejection],
+    staged: StagedRows,
+    existing: ExistingRows,
     home: Home,
     version: int | None = None,
     *,
     masked: bool = False,
 ) -> Callable[[], Iterator[Quarantined]]:
-    """What gives the rows refused, for the quarantine. Stored texts are read here and now: not while a table is written.
+    """Records of rows that are readable and rejected because of others, with both sides shown; an iterator for each call.
 
-    Rows accepted `before` are those of `version` of the tweets, or of the latest. With `masked` (`data.mask_handles`) they are
-    shown with `@user` for handles, as the spooled ones are already.
+    The texts of existing rows are read here from `version` of the tweets, or the latest, not while a table is written. With
+    `masked` (`data.mask_handles`) they are shown with `@user` for handles, as the staged texts are already.
     """
-    old_ids = before.rows.ids.take(pa.array(sorted({row for item in refusals for old, row in item.against if old}), pa.int64()))
-    old_texts: dict[str, str] = {}
-    if len(old_ids):
-        for batch in texts_by_id(home, old_ids, version):
-            old_texts |= dict(zip(*batch.to_pydict().values(), strict=True))
+    rows = sorted({row for item in rejections for is_old, row in item.against if is_old})
+    ids = existing.rows.ids.take(pa.array(rows, pa.int64()))
+    texts: dict[str, str] = {}
+    for batch in texts_by_id(home, ids, version) if len(ids) else ():
+        texts |= zip(*batch.to_pydict().values(), strict=True)
     if masked:
-        old_texts = {name: mask_handles(text) for name, text in old_texts.items()}
+        texts = {row_id: mask_handles(text) for row_id, text in texts.items()}
 
-    def told() -> Iterator[Quarantined]:
-        for start in range(0, len(refusals), _CHUNK):
-            yield from _tell(refusals[start : start + _CHUNK], spooled, before, old_texts)
+    def records() -> Iterator[Quarantined]:
+        for start in range(0, len(rejections), _BATCH):
+            yield from _records(rejections[start : start + _BATCH], staged, existing, texts)
 
-    return told
+    return records
 
 
-def _tell(
-    refusals: Sequence[GroupRejection], spooled: StagedRows, before: ExistingRows, old_texts: dict[str, str]
+def _records(
+    rejections: Sequence[GroupRejection], staged: StagedRows, existing: ExistingRows, texts: Mapping[str, str]
 ) -> Iterator[Quarantined]:
-    shown = {item.row for item in refusals} | {row for item in refusals for old, row in item.against if not old}
+    shown = {item.row for item in rejections} | {row for item in rejections for is_old, row in item.against if not is_old}
     numbers = np.array(sorted(shown), np.int64)
-    names = ("source", "place", "number", "text", "label", "id", "file")
-    rows = dict(zip(numbers.tolist(), zip(*(column(spooled, name, numbers) for name in names), strict=True), strict=True))
+    names = ("source", "place", "number", "text", "label", "id", "input")
+    rows = dict(zip(numbers.tolist(), zip(*(staged.column(name, numbers) for name in names), strict=True), strict=True))
 
-    def side(old: bool, row: int) -> str:
-        if not old:
-            _, place, number, text, label, *_ = rows[row]
-            return f"{label} in {place} row {number}, {shorten(text, _SHOWN)!r}"
-        text = old_texts[before.rows.ids[row].as_py()]
-        return f"{LABELS[before.rows.labels[row]]}, accepted before, {shorten(text, _SHOWN)!r}"
+    def side(is_old: bool, row: int) -> str:
+        if is_old:
+            text = texts[existing.rows.ids[row].as_py()]
+            return f"{LABELS[existing.rows.labels[row]]}, accepted before, {shorten(text, _SHOWN)!r}"
+        _, place, number, text, label, *_ = rows[row]
+        return f"{label} in {place} row {number}, {shorten(text, _SHOWN)!r}"
 
-    for item in refusals:
-        source, place, number, text, label, identity, file = rows[item.row]
+    for item in rejections:
+        source, place, number, text, label, identity, given = rows[item.row]
         if item.against:
             detail = f"{side(False, item.row)} against {'; '.join(side(*other) for other in item.against)}"
         else:
             detail = item.detail or f"{side(False, item.row)}: an earlier ingestion quarantined this text as contradictory"
-        reason: Reason = item.reason
-        yield Quarantined(source, place, number, text, reason, detail, identity, input_of(spooled, file), label)
+        yield Quarantined(source, place, number, text, item.reason, detail, identity, given, label)

@@ -17,7 +17,7 @@ from finsent.data.mojibake import repair
 from finsent.data.plausibility import Polarity, check_polarity, describe_implausible
 from finsent.data.rows import Quarantined, Row
 from finsent.data.schema import SourceSchema, as_dict, compare, describe, source_schema
-from finsent.data.sources import RawRow, SourceFile, Wanted, fingerprint_file, labelled, resolve
+from finsent.data.sources import RawRow, SourceFile, Wanted, fingerprint_file, labelled
 from finsent.data.staging import StagingWriter
 from finsent.errors import InputError, Refused
 from finsent.progress import track
@@ -49,8 +49,12 @@ class Reading:
     """Rows of each source by label value that is not understood, the most frequent first."""
 
 
+ResolvedSource = tuple[Source, tuple[SourceFile, ...]]
+"""A source and its files."""
+
+
 def spool_sources(
-    sources: Sequence[Source],
+    sources: Sequence[ResolvedSource],
     config: DataConfig,
     now: datetime,
     spool: StagingWriter,
@@ -70,7 +74,7 @@ def spool_sources(
         Refused: a source is not what it was, or its labels look mapped wrongly.
     """
     reading = Reading(Counter(), Counter(), Counter(), Counter(), [], {}, {})
-    resolved = [[(source, file) for file in resolve(source)] for source in sources]
+    resolved = [[(source, file) for file in files] for source, files in sources]
     last = {file.name: number for number, files in enumerate(resolved) for _, file in files}
     met: dict[str, _Met] = {}
     for place, files in enumerate(resolved):

@@ -13,6 +13,7 @@ from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from finsent.config import DataConfig
 from finsent.text import NORMALISATION
@@ -98,6 +99,16 @@ def splits_by_source(sources: Sequence[str], rule: SplitRule) -> SplitCodes:
     """The split that each of these sources asks for."""
     held_out = dict.fromkeys(rule.validation_sources, VALIDATION) | dict.fromkeys(rule.test_sources, TEST)
     return np.array([held_out.get(source, TRAIN) for source in sources], np.int8)
+
+
+def requested_splits(times: npt.NDArray[np.int64], sources: pa.DictionaryArray, rule: SplitRule) -> SplitCodes | None:
+    """The split that each row [N] asks for by its time or source; None under a rule by group."""
+    if rule.split == "time":
+        return splits_by_time(times, rule)
+    if rule.split == "source":
+        by_source: SplitCodes = splits_by_source(sources.dictionary.to_pylist(), rule)[sources.indices.to_numpy()]
+        return by_source
+    return None
 
 
 def _micro(moment: datetime) -> int:

@@ -70,9 +70,9 @@ class Placed:
                     for text, label, group, split in self.known
                 ]
                 tables.append(home, "tweets", pa.Table.from_pylist(rows, schema=tables.SCHEMAS["tweets"]))
-            with open_staging(Path(folder) / "spool", CONFIG) as spool:
-                spool.add(self.rows, [])
-                told = quarantine_records(self.placement.rejections, spool.finish(), self.stored, home, masked=False)
+            with open_staging(Path(folder) / "staging", CONFIG) as staging, staging.writer() as writer:
+                writer.add(self.rows, [])
+                told = quarantine_records(self.placement.rejections, writer.finish(), self.stored, home, masked=False)
                 return [(self.rows[item.row], why) for item, why in zip(self.placement.rejections, told(), strict=True)]
 
 
