@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from finsent.config import DataConfig
 from finsent.data import tables
-from finsent.data.corrections import APPLICATION
+from finsent.data.corrections import TWEETS_APPLICATION
 from finsent.data.dataset import FINGERPRINTED, RecordedAudit, fingerprint_rows
 from finsent.data.dedup.assignment import ACCEPTED, AssignmentResult
 from finsent.data.dedup.grouping import assign_rows
@@ -61,7 +61,7 @@ def commit_rows(home: Home, config: DataConfig, read: ReadRows, grouped: Grouped
     )
     accepted = result.outcome == ACCEPTED
     audit = _audit(config, grouped, result)
-    if tables.position(home, "tweets", APPLICATION).number != grouped.position.number:
+    if tables.position(home, "tweets", TWEETS_APPLICATION).number != grouped.position.number:
         return None  # rejections are shown with rows that another run has replaced
     now = datetime.now(UTC)
     rejected = quarantine_records(
@@ -122,7 +122,7 @@ def append_tweets(
         MASKED_KEY: json.dumps(config.mask_handles),
         **RecordedAudit(report.leaks, report.naive_leak).metadata(),
     }
-    written = tables.append_if_unchanged(home, "tweets", rows, APPLICATION, position, metadata)
+    written = tables.append_if_unchanged(home, "tweets", rows, TWEETS_APPLICATION, position, metadata)
     return None if written is None else written.version
 
 

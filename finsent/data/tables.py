@@ -381,7 +381,7 @@ def update_rows(
         # Rows replaced, not DeltaTable.merge, update or delete: those write strings as string_view, which no filter of pyarrow's
         # reads back (delta-rs issue 4579). Through the handle that was read, so that Delta notices who got ahead.
         write_deltalake(
-            handle, _updated(there, changes), mode="overwrite", predicate=f"id IN ({listed})", commit_properties=properties
+            handle, changed_rows(there, changes), mode="overwrite", predicate=f"id IN ({listed})", commit_properties=properties
         )
     except CommitFailedError:
         if not _has_new_commits(handle, seen):
@@ -390,12 +390,12 @@ def update_rows(
     return _find_commit(home, name, mark, after, number)
 
 
-def _updated(rows: pa.Table, changes: pa.Table) -> pa.Table:
-    """Those of the rows that stay, with the values of the changes."""
-    wanted = {change["id"]: change for change in changes.to_pylist()}
+def changed_rows(rows: pa.Table, changes: pa.Table) -> pa.Table:
+    """The rows that stay after `changes` (see `update_rows`), with the changed values."""
+    changed = {change.pop("id"): change for change in changes.to_pylist()}
     kept = [
-        {**row, **{column: value for column, value in wanted[row["id"]].items() if column != "removed"}}
+        row | {column: value for column, value in changed.get(row["id"], {}).items() if column != "removed"}
         for row in rows.to_pylist()
-        if not wanted[row["id"]]["removed"]
+        if not changed.get(row["id"], {}).get("removed")
     ]
     return pa.Table.from_pylist(kept, schema=rows.schema)

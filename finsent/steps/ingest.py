@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from finsent.config import Config, Source
 from finsent.data import tables
 from finsent.data.commit import commit_rows
-from finsent.data.corrections import APPLICATION, apply_decisions
+from finsent.data.corrections import TWEETS_APPLICATION, apply_decisions
 from finsent.data.existing_rows import GroupedRows, group_staged, require_same_settings
 from finsent.data.held_out import check_held_out
 from finsent.data.ingest_report import (
@@ -129,7 +129,7 @@ def group_near_duplicates(config: Config, home: Home, parts: Sequence[ReadRows])
     stored = pc.unique(tables.read(home, "tweets", columns=["source"])["source"]).to_pylist() if rule.split == "source" else []
     check_held_out(rule, chain(read.reading.read, stored))
     with _locked(home):
-        return _group(config, home, read, tables.position(home, "tweets", APPLICATION))
+        return _group(config, home, read, tables.position(home, "tweets", TWEETS_APPLICATION))
 
 
 def commit(config: Config, home: Home, grouped: Grouped) -> Committed:
@@ -147,7 +147,7 @@ def commit(config: Config, home: Home, grouped: Grouped) -> Committed:
 
     # the lock keeps runs of this home apart, the transaction number those of other machines on the same tables
     with _locked(home):
-        report = tables.retry_on_conflict(home, "tweets", APPLICATION, attempt)
+        report = tables.retry_on_conflict(home, "tweets", TWEETS_APPLICATION, attempt)
     return Committed(report, grouped.read.reading, grouped.read.started)
 
 
