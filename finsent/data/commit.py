@@ -6,7 +6,6 @@ reasons, and records what is missing.
 
 import dataclasses
 import json
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import chain
@@ -23,13 +22,11 @@ from finsent.data.dataset import FINGERPRINTED, RecordedAudit, fingerprint_rows
 from finsent.data.dedup.assignment import ACCEPTED, AssignmentResult
 from finsent.data.dedup.grouping import assign_rows
 from finsent.data.dedup.signature_index import add_signatures
-from finsent.data.existing_rows import MASKED_KEY, GroupedRows
-from finsent.data.ingest_report import IngestReport, ReadRows, build_report, report_metadata
+from finsent.data.existing_rows import MASKED_KEY, Grouping
+from finsent.data.ingest_report import IngestReport, build_report, report_metadata
 from finsent.data.leakage import LeakAudit, audit_splits
 from finsent.data.quarantine import append_records, quarantine_records
-from finsent.data.reading import Reading
 from finsent.data.splits import SPLIT_CODES, requested_splits, split_rule
-from finsent.data.staging import StagedRows
 from finsent.data.table_schemas import SCHEMAS
 from finsent.errors import Refused
 from finsent.home import Home
@@ -38,69 +35,55 @@ from finsent.labels import LABELS
 _TIME: Final = SCHEMAS["tweets"].field("ingested_at").type
 
 
-def commit_rows(home: Home, config: DataConfig, read: ReadRows, grouped: GroupedRows) -> IngestReport | None:
+def commit_rows(home: Home, config: DataConfig, grouping: Grouping) -> IngestReport | None:
     """Assign, audit and write; None if another run committed since the rows were grouped.
 
     Raises:
         Refused: the leak audit failed or rows do not add up, and nothing was written; or the rows, read back, differ from
             those audited.
     """
-    staged, rule = read.staged, split_rule(config)
-    result = assign_rows(
-        grouped.new,
-        grouped.existing.rows,
-        grouped.graph,
-        grouped.templates,
-        config,
-        rule,
-        stay_out=grouped.conflicting,
-        decided=grouped.confirmed,
-        dropped=grouped.dropped,
-        wanted=requested_splits(staged.times, staged.sources, rule),
-        times=staged.times if rule.split == "time" else None,
-    )
+    staged, new, rule = grouping.read.staged, grouping.rows.new, split_rule(config)
+    times = staged.times if rule.split == "time" else None
+    result = assign_rows(grouping.rows, config, rule, requested_splits(staged.times, staged.sources, rule), times)
     accepted = result.outcome == ACCEPTED
-    audit = _audit(config, grouped, result)
-    if tables.position(home, "tweets", TWEETS_APPLICATION).number != grouped.position.number:
-        return None  # rejections are shown with rows that another run has replaced
+    audit = _audit(config, grouping, result)
+    if tables.position(home, "tweets", TWEETS_APPLICATION).number != grouping.position.number:
+        return None  # the rejections refer to rows that another run has replaced
     now = datetime.now(UTC)
-    rejected = quarantine_records(
-        result.rejections, staged, grouped.existing.rows, home, grouped.existing.version, masked=config.mask_handles
-    )
-    added = fingerprint_rows(_accepted_batches(staged, grouped, result, now)) if accepted.any() else None
-    report = build_report(home, read, grouped, result, audit, added)
-    version = None
+    existing, version = grouping.existing.rows, grouping.existing.version
+    rejected = quarantine_records(result.rejections, staged, existing, home, version, masked=config.mask_handles)
+    added = fingerprint_rows(_accepted_batches(grouping, result, now)) if accepted.any() else None
+    report = build_report(home, grouping, result, audit, added)
     if added:
-        rows = pa.RecordBatchReader.from_batches(SCHEMAS["tweets"], _accepted_batches(staged, grouped, result, now))
-        report = dataclasses.replace(report, seconds=time.monotonic() - read.started)
-        version = append_tweets(home, rows, grouped.position, report, read.reading, config)
+        rows = pa.RecordBatchReader.from_batches(SCHEMAS["tweets"], _accepted_batches(grouping, result, now))
+        version = append_tweets(home, rows, grouping, report, config)
         if version is None:
             return None
+        report = dataclasses.replace(report, version=version)
     # only now: a run that lost the race may not find the same contradictions when it groups again
     append_records(home, lambda: chain(staged.rejected_rows(), rejected()), now)
     if added and version is not None:
         _check_written(home, version, now, added)
-        add_signatures(home, staged.ids.filter(pa.array(accepted)), grouped.new.signatures.take(np.flatnonzero(accepted)), config)
-        report = dataclasses.replace(report, version=version)
+        add_signatures(home, new.ids.filter(pa.array(accepted)), new.signatures.take(np.flatnonzero(accepted)), config)
     return report
 
 
-def _audit(config: DataConfig, grouped: GroupedRows, result: AssignmentResult) -> LeakAudit:
+def _audit(config: DataConfig, grouping: Grouping, result: AssignmentResult) -> LeakAudit:
     """The leak audit of the table as it will be.
 
     Raises:
         Refused: it found a leak.
     """
-    graph, existing, accepted = grouped.graph, grouped.existing.rows, result.outcome == ACCEPTED
-    nodes = np.concatenate([graph.old_nodes, graph.new_nodes[accepted]])
-    cut = np.concatenate([existing.rows.signatures.cut, grouped.new.signatures.cut[accepted]])
+    rows, accepted = grouping.rows, result.outcome == ACCEPTED
+    nodes = np.concatenate([rows.graph.old_nodes, rows.graph.new_nodes[accepted]])
+    cut = np.concatenate([rows.existing.rows.signatures.cut, rows.new.signatures.cut[accepted]])
     audit = audit_splits(
         nodes,
-        np.concatenate([existing.splits, result.splits[accepted]]),
-        graph.signatures.with_cut(nodes, cut),
-        grouped.templates,
+        np.concatenate([rows.existing.splits, result.splits[accepted]]),
+        rows.graph.signatures.with_cut(nodes, cut),
+        rows.templates,
         config,
-        active=graph.active if grouped.existing.audited else None,  # a table changed by other means is audited whole
+        active=rows.graph.active if grouping.existing.audited else None,  # a table changed by other means is audited whole
     )
     if audit.leaks:
         raise Refused(
@@ -111,18 +94,18 @@ def _audit(config: DataConfig, grouped: GroupedRows, result: AssignmentResult) -
 
 
 def append_tweets(
-    home: Home, rows: pa.RecordBatchReader, position: tables.Position, report: IngestReport, reading: Reading, config: DataConfig
+    home: Home, rows: pa.RecordBatchReader, grouping: Grouping, report: IngestReport, config: DataConfig
 ) -> int | None:
     """Commit accepted rows with their report and audit; the new version, or None if another run committed first."""
     rule = split_rule(config)
     metadata = {
         "fingerprint": str(report.fingerprint),
         "split_rule": json.dumps(rule.describe()),
-        "report": json.dumps(report_metadata(report, rule, reading), ensure_ascii=False),
+        "report": json.dumps(report_metadata(report, rule, grouping.read.reading), ensure_ascii=False),
         MASKED_KEY: json.dumps(config.mask_handles),
         **RecordedAudit(report.leaks, report.naive_leak).metadata(),
     }
-    written = tables.append_if_unchanged(home, "tweets", rows, TWEETS_APPLICATION, position, metadata)
+    written = tables.append_if_unchanged(home, "tweets", rows, TWEETS_APPLICATION, grouping.position, metadata)
     return None if written is None else written.version
 
 
@@ -137,13 +120,12 @@ def _check_written(home: Home, version: int, now: datetime, expected: str) -> No
         )
 
 
-def _accepted_batches(
-    staged: StagedRows, grouped: GroupedRows, result: AssignmentResult, now: datetime
-) -> Iterator[pa.RecordBatch]:
+def _accepted_batches(grouping: Grouping, result: AssignmentResult, now: datetime) -> Iterator[pa.RecordBatch]:
     """The accepted rows as the table `tweets` has them."""
-    groups = pa.concat_arrays([staged.ids, grouped.existing.rows.names])
+    new = grouping.rows.new
+    groups = pa.concat_arrays([new.ids, grouping.rows.existing.names])
     codes, labels = pa.array(SPLIT_CODES, pa.string()), pa.array(LABELS, pa.string())
-    for start, batch in staged.numbered_batches():
+    for start, batch in grouping.read.staged.numbered_batches():
         some = slice(start, start + batch.num_rows)
         kept = result.outcome[some] == ACCEPTED
         rows = batch.filter(pa.array(kept))
@@ -151,7 +133,7 @@ def _accepted_batches(
             continue
         columns = {
             **{name: rows.column(name) for name in ("id", "text", "source", "created_at", "flags")},
-            "label": labels.take(pa.array(grouped.new.labels[some][kept])),
+            "label": labels.take(pa.array(new.labels[some][kept])),
             "group": groups.take(pa.array(result.groups[some][kept])),
             "split": codes.take(pa.array(result.splits[some][kept])),
             "ingested_at": pa.repeat(pa.scalar(now, _TIME), rows.num_rows),

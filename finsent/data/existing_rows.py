@@ -1,7 +1,8 @@
 """Rows accepted earlier, and staged rows grouped with them: everything that an ingestion decides from."""
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,15 +14,16 @@ from finsent.config import DataConfig
 from finsent.data import tables
 from finsent.data.corrections import ReviewDecision, load_decisions
 from finsent.data.dataset import EMPTY_FINGERPRINT, fingerprint_table, read_audit
-from finsent.data.dedup.assignment import ExistingRows, NearDuplicateGraph, RowArrays
+from finsent.data.dedup.assignment import ExistingRows, GroupedRows, Mask, RowArrays
 from finsent.data.dedup.grouping import build_graph, is_in
 from finsent.data.dedup.near_duplicates import TemplateLookup
 from finsent.data.dedup.shingles import Int64
 from finsent.data.dedup.signature_index import load_signatures, stored_templates
 from finsent.data.dedup.signatures import empty_signatures
 from finsent.data.quarantine import earlier_conflicts
+from finsent.data.reading import Reading
 from finsent.data.splits import SPLIT_CODES, SplitRule
-from finsent.data.staging import StagedRows
+from finsent.data.staging import StagedRows, concat_staged
 from finsent.data.table_schemas import SCHEMAS
 from finsent.errors import ConfigError, InputError
 from finsent.home import Home
@@ -43,39 +45,59 @@ class TweetsSnapshot:
 
 
 @dataclass(frozen=True)
-class GroupedRows:
-    """Staged rows beside those accepted earlier, and the near-duplicate groups that they form together."""
+class ReadRows:
+    """Rows that were read, in the staging area, and what reading found out about their sources."""
 
+    reading: Reading
+    staged: StagedRows
+    started: float
+    """`time.monotonic()` at the start of the ingestion."""
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """Rows that were read, grouped with the rows of the table at one position."""
+
+    read: ReadRows
     position: tables.Position
-    """Position of the table `tweets` that this was computed from."""
     existing: TweetsSnapshot
-    new: RowArrays
-    """The staged rows [N], with the labels that reviewers decided on."""
-    graph: NearDuplicateGraph
-    templates: TemplateLookup
-    """Templates of the graph's nodes."""
-    confirmed: npt.NDArray[np.bool_]
-    """Rows whose label a reviewer confirmed or fixed [N]."""
-    dropped: npt.NDArray[np.bool_]
-    """Rows that a reviewer dropped [N]."""
-    conflicting: frozenset[str]
-    """Ids that earlier ingestions quarantined as contradictory and nobody has decided on."""
+    rows: GroupedRows
 
 
-def group_staged(home: Home, config: DataConfig, staged: StagedRows, position: tables.Position) -> GroupedRows:
-    """Group staged rows with those that the table has at `position`.
+def concat_reads(parts: Sequence[ReadRows], config: DataConfig) -> ReadRows:
+    """What was read of several sources, in order; at least one is needed."""
+    total = Reading(Counter(), Counter(), Counter(), Counter(), [], {}, {})
+    for part in parts:
+        reading = part.reading
+        for counts, more in (
+            (total.read, reading.read),
+            (total.rejected, reading.rejected),
+            (total.reasons, reading.reasons),
+            (total.flags, reading.flags),
+        ):
+            counts.update(more)
+        total.inputs.extend(reading.inputs)
+        total.schemas.update(reading.schemas)
+        total.unknown.update(reading.unknown)
+    return ReadRows(total, concat_staged([part.staged for part in parts], config), parts[0].started)
+
+
+def group_with_existing(home: Home, config: DataConfig, rule: SplitRule, read: ReadRows, position: tables.Position) -> Grouping:
+    """Group the rows read with those that the table has at `position`.
 
     Everything is read at that one version: a review on another machine may remove rows from a later one.
 
     Raises:
+        ConfigError: the table was written with other settings.
         InputError: a label or a split in the table is unknown.
     """
-    decisions = load_decisions(home)
+    _require_same_settings(home, config, rule)
+    decisions, staged = load_decisions(home), read.staged
     existing = load_snapshot(home, config, position.version if position.version >= 0 else None)
     new, confirmed, dropped = _apply_decisions(staged, decisions)
     graph, templates = build_graph(new, existing.rows, _template_lookup(home, existing, staged), config)
-    conflicting = earlier_conflicts(home) - decisions.keys()
-    return GroupedRows(position, existing, new, graph, templates, confirmed, dropped, conflicting)
+    conflicting = is_in(new.ids, pa.array(sorted(earlier_conflicts(home) - decisions.keys()), pa.string()))
+    return Grouping(read, position, existing, GroupedRows(new, existing.rows, graph, templates, confirmed, dropped, conflicting))
 
 
 def load_snapshot(home: Home, config: DataConfig, version: int | None) -> TweetsSnapshot:
@@ -101,7 +123,7 @@ def load_snapshot(home: Home, config: DataConfig, version: int | None) -> Tweets
     return TweetsSnapshot(version, existing, fingerprint, audited)
 
 
-def require_same_settings(home: Home, config: DataConfig, rule: SplitRule) -> None:
+def _require_same_settings(home: Home, config: DataConfig, rule: SplitRule) -> None:
     """Compare the settings with those that the table was written with.
 
     Raises:
@@ -127,9 +149,7 @@ def require_same_settings(home: Home, config: DataConfig, rule: SplitRule) -> No
         )
 
 
-def _apply_decisions(
-    staged: StagedRows, decisions: Mapping[str, ReviewDecision]
-) -> tuple[RowArrays, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+def _apply_decisions(staged: StagedRows, decisions: Mapping[str, ReviewDecision]) -> tuple[RowArrays, Mask, Mask]:
     """The staged rows with the reviewers' labels; rows with a confirmed label [N]; dropped rows [N]."""
     labels, confirmed, dropped = staged.labels.copy(), np.zeros(len(staged), bool), np.zeros(len(staged), bool)
     rows = np.flatnonzero(is_in(staged.ids, pa.array(sorted(decisions), pa.string())))

@@ -141,7 +141,7 @@ def _stored_texts(home: Home, ids: AbstractSet[str]) -> dict[str, str]:
 def _classify(
     rows: Sequence[_Readable], there: Mapping[str, str], *, masked: bool
 ) -> tuple[list[_Readable], int, list[Quarantined]]:
-    """New rows, number of known rows, and rows that reuse an id for another text. Of several rows with one id the first counts."""
+    """New rows, number of known rows, rows that reuse an id for another text. Of several rows with one id the first counts."""
     texts, new, known, reused = dict(there), [], 0, []
     for item in rows:
         name, text = item.id, item.text

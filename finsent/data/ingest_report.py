@@ -3,25 +3,24 @@
 import dataclasses
 import json
 import logging
+import time
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
-from finsent.config import DataConfig
 from finsent.data import tables
 from finsent.data.contract import shorten
-from finsent.data.dataset import RecordedAudit, add_fingerprints, read_audit, recorded_report, report_path
+from finsent.data.dataset import add_fingerprints, recorded_report, report_path
 from finsent.data.dedup.assignment import ACCEPTED, DUPLICATE, AssignmentResult
 from finsent.data.dedup.grouping import is_in
-from finsent.data.existing_rows import GroupedRows
+from finsent.data.existing_rows import Grouping
 from finsent.data.leakage import LeakAudit, NaiveSplit, group_sizes, naive_split
 from finsent.data.reading import Reading
 from finsent.data.schema import SourceSchema, from_dict
 from finsent.data.splits import EXCLUDED, SPLIT_CODES, SPLITS, SplitCodes, SplitRule
-from finsent.data.staging import StagedRows, concat_staged
+from finsent.data.staging import StagedRows
 from finsent.errors import Refused
 from finsent.home import Home
 from finsent.labels import LABELS
@@ -72,49 +71,20 @@ class IngestReport:
     seconds: float
 
 
-@dataclass(frozen=True)
-class ReadRows:
-    """Rows that were read, in the staging area, and what reading found out about their sources."""
-
-    reading: Reading
-    staged: StagedRows
-    started: float
-    """`time.monotonic()` at the start of the ingestion."""
-
-
-def concat_reads(parts: Sequence[ReadRows], config: DataConfig) -> ReadRows:
-    """What was read of several sources, in order; at least one is needed."""
-    total = Reading(Counter(), Counter(), Counter(), Counter(), [], {}, {})
-    for part in parts:
-        for counts, more in zip(
-            (total.read, total.rejected, total.reasons, total.flags),
-            (part.reading.read, part.reading.rejected, part.reading.reasons, part.reading.flags),
-            strict=True,
-        ):
-            counts.update(more)
-        total.inputs.extend(part.reading.inputs)
-        total.schemas.update(part.reading.schemas)
-        total.unknown.update(part.reading.unknown)
-    return ReadRows(total, concat_staged([part.staged for part in parts], config), parts[0].started)
-
-
-def build_report(
-    home: Home, read: ReadRows, grouped: GroupedRows, result: AssignmentResult, audit: LeakAudit, added: str | None
-) -> IngestReport:
-    """The report before the commit; version and seconds are filled in later.
+def build_report(home: Home, grouping: Grouping, result: AssignmentResult, audit: LeakAudit, added: str | None) -> IngestReport:
+    """The report before the commit; the new version and the duration are filled in later.
 
     Args:
         home: Where the tables are.
-        read: The rows read.
-        grouped: The same rows beside the existing ones.
-        result: Where each row ended.
+        grouping: The rows.
+        result: Where each new row ended.
         audit: Of the table as it will be.
         added: Fingerprint of the accepted rows; None when there are none.
 
     Raises:
         Refused: a row was lost or counted twice.
     """
-    existing, new, graph = grouped.existing.rows, grouped.new, grouped.graph
+    existing, new, graph, snapshot = grouping.rows.existing, grouping.rows.new, grouping.rows.graph, grouping.existing
     taken = result.outcome == ACCEPTED
     splits = np.concatenate([existing.splits, result.splits[taken]])
     # a row whose id was accepted earlier is a second reading, not a copy
@@ -123,10 +93,10 @@ def build_report(
     is_new = np.arange(len(components)) >= len(existing.rows)
     naive = naive_split(components, is_new, previous_naive_split(home))
     # a table that was only created holds no version of the data; one whose rows were all dropped by review does
-    has_version = bool(len(splits) or grouped.existing.version)
-    fingerprint = grouped.existing.fingerprint
+    has_version = bool(len(splits) or snapshot.version)
+    fingerprint = add_fingerprints(snapshot.fingerprint, added) if added else snapshot.fingerprint
     return IngestReport(
-        **count_rows(read.reading, read.staged, result),
+        **count_rows(grouping.read.reading, grouping.read.staged, result),
         splits=rows_by_split(splits, np.concatenate([existing.rows.labels, new.labels[taken]])),
         groups=len(existing.names) + len(np.unique(result.groups[taken & (result.groups < len(new))])),
         conflicts=result.conflicts,
@@ -136,10 +106,10 @@ def build_report(
         audit=audit.describe(),
         naive_leak=naive.leak,
         naive_rows=naive.rows,
-        version=grouped.existing.version if has_version else None,
-        fingerprint=(add_fingerprints(fingerprint, added) if added else fingerprint) if has_version else None,
+        version=snapshot.version if has_version else None,
+        fingerprint=fingerprint if has_version else None,
         new_version=added is not None,
-        seconds=0.0,
+        seconds=time.monotonic() - grouping.read.started,
     )
 
 
@@ -191,14 +161,6 @@ def report_metadata(report: IngestReport, rule: SplitRule, reading: Reading) -> 
         "inputs": reading.inputs,
         "schemas": reading.schemas,
     }
-
-
-def complete_report(home: Home, report: IngestReport) -> IngestReport:
-    """The report with the naive-split estimate on record, where it made no version: its rows are copies of those read before."""
-    if report.new_version or report.version is None:
-        return report
-    audit: RecordedAudit = read_audit(home, report.version, str(report.fingerprint))
-    return report if audit.leaks is None else dataclasses.replace(report, naive_leak=audit.naive_leak)
 
 
 def write_report_file(home: Home, report: IngestReport, rule: SplitRule, reading: Reading) -> None:

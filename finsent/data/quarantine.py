@@ -1,6 +1,6 @@
-"""The quarantine: rows that were not taken, each with the reason, recorded once however often its file is read.
+"""The quarantine: rejected rows with their reasons, each recorded once however often its file is read.
 
-A file is known by its contents: the same row of another file, be it of the same name, is recorded too.
+Files are identified by their contents: the same row of another file is recorded too, even if the file has the same name.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -33,7 +33,7 @@ _SHOWN: Final = 120  # characters of each side of a contradiction
 
 
 def earlier_conflicts(home: Home) -> frozenset[str]:
-    """Ids of the texts that earlier ingestions quarantined as contradictory: they stay out until someone decides."""
+    """Ids of texts that earlier ingestions quarantined as contradictory; without a review decision they are rejected again."""
     found: set[str] = set()
     for batch in tables.batches(home, "quarantine", ["id", "text"], filters=pc.field("reason") == CONFLICT):
         found.update(ids_of(batch))
@@ -41,21 +41,21 @@ def earlier_conflicts(home: Home) -> frozenset[str]:
 
 
 def ids_of(batch: pa.RecordBatch) -> list[str]:
-    """Identities of the texts of some readable rows, of their columns `id` and `text`: rows from before 0.2 have no id."""
+    """Text ids of some readable rows, from their columns `id` and `text`: rows from before 0.2 have no id."""
     return [given or text_id(batch["text"][row].as_py()) for row, given in enumerate(batch["id"].to_pylist())]
 
 
 def labels_of(batch: pa.RecordBatch) -> list[str]:
-    """Classes that some contradictory rows were read as, of their columns `label` and `detail`.
+    """Labels that some contradictory rows were read with, from their columns `label` and `detail`.
 
-    In rows from before there was that column the detail begins with it.
+    In rows from before 0.2 the detail begins with the label.
     """
     pairs = zip(batch["label"].to_pylist(), batch["detail"].to_pylist(), strict=True)
     return [label or detail.partition(" ")[0].rstrip(",:") for label, detail in pairs]
 
 
 def rows_at(home: Home, version: int | None, positions: Sequence[int]) -> list[dict[str, Any]]:
-    """Rows by where they stand in a version of the table, in the order asked for; of the others none is kept."""
+    """Rows at these positions in a version of the table, in the order asked for."""
     wanted = np.unique(np.array(positions, np.int64))
     found: dict[int, dict[str, Any]] = {}
     start = 0
@@ -69,12 +69,12 @@ def rows_at(home: Home, version: int | None, positions: Sequence[int]) -> list[d
 
 
 def append_records(home: Home, rows: Sequence[Quarantined] | Callable[[], Iterable[Quarantined]], now: datetime) -> int:
-    """Append the rows that are not on record yet, in one commit; how many those were.
+    """Append the rows that are not on record yet, in one commit; returns their number.
 
     Args:
         home: Where the tables are.
-        rows: Rows, or what gives them anew each time that it is called, so that they need not be in memory at once.
-        now: When they came.
+        rows: Rows, or a function that iterates over them anew at each call, so that they need not be in memory at once.
+        now: Time of the ingestion.
     """
     again = rows if callable(rows) else lambda: rows
     inputs = {row.input for row in again()}
@@ -84,9 +84,9 @@ def append_records(home: Home, rows: Sequence[Quarantined] | Callable[[], Iterab
 
 
 def input_identity(fingerprint: Mapping[str, str | int]) -> str:
-    """Identity of what was read, from `finsent.data.sources.fingerprint_file`.
+    """Identity of an input, from `finsent.data.sources.fingerprint_file`.
 
-    Of a file its hash, of a Hub dataset its commit; of a database the hash of the query: what it gives changes by itself.
+    Of a file its hash, of a Hub dataset its commit, of a database the hash of the query, since its result changes by itself.
     """
     key = next(key for key in ("query_sha256", "sha256", "revision") if key in fingerprint)
     return f"{key}:{fingerprint[key]}"
@@ -99,7 +99,7 @@ def _record(
 
     def is_new(row: Quarantined) -> bool:
         own, any_input = (_key(given, row.place, row.number, row.text, row.reason) for given in (row.input, None))
-        if own in seen or any_input in seen:  # rows from before 0.2 do not say their input: it may be any
+        if own in seen or any_input in seen:  # rows from before 0.2 have no input: it may be any
             return False
         seen.add(own)
         return True
@@ -124,7 +124,7 @@ def _record(
 
 
 def _on_record(home: Home, inputs: AbstractSet[str | None]) -> set[bytes]:
-    """Keys of the rows that are on record for these inputs, or for none."""
+    """Keys of the rows that are on record for these inputs, or without an input."""
     of_these = pa.array([*inputs, None], pa.string())
     found: set[bytes] = set()
     for batch in tables.batches(home, "quarantine", _KEY):

@@ -1,4 +1,4 @@
-"""Columns of the Delta tables, and how a table from before gets those that came later."""
+"""Schemas of the Delta tables, their required columns and their migrations."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -75,10 +75,10 @@ SCHEMAS: Final[Mapping[str, pa.Schema]] = MappingProxyType(
 REQUIRED_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {"tweets": ("id", "text", "label", "source", "group", "split")}
 )
-"""Columns that no row of ours is without; who changes a table by other means may write others."""
+"""Columns that have a value in every row; a table changed by other means may break this."""
 
 ADDED_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {"tweets": ("flags",), "quarantine": ("id", "input", "label")}
 )
-"""Schema migrations: columns that a table got after it was first released, in that order. A table from before gets them with
-its next append; until then, and in its old rows, they are null. Columns are never renamed, retyped or dropped."""
+"""Schema migrations: columns added after the first release, in that order. An older table gets them with its next append; until
+then, and in its old rows, they are null. Columns are never renamed, retyped or dropped."""

@@ -15,7 +15,6 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
 
@@ -25,19 +24,12 @@ from finsent.config import Config, Source
 from finsent.data import tables
 from finsent.data.commit import commit_rows
 from finsent.data.corrections import TWEETS_APPLICATION, apply_decisions
-from finsent.data.existing_rows import GroupedRows, group_staged, require_same_settings
+from finsent.data.dataset import RecordedAudit, read_audit
+from finsent.data.existing_rows import Grouping, ReadRows, concat_reads, group_with_existing
 from finsent.data.held_out import check_held_out
-from finsent.data.ingest_report import (
-    IngestReport,
-    ReadRows,
-    complete_report,
-    concat_reads,
-    known_schemas,
-    warn_high_quarantine_rate,
-    write_report_file,
-)
+from finsent.data.ingest_report import IngestReport, known_schemas, warn_high_quarantine_rate, write_report_file
 from finsent.data.quarantine import input_identity
-from finsent.data.reading import Reading, ResolvedSource, spool_sources
+from finsent.data.reading import ResolvedSource, spool_sources
 from finsent.data.sources import resolve
 from finsent.data.splits import split_rule
 from finsent.data.staging import Staging, open_staging
@@ -45,23 +37,6 @@ from finsent.errors import InputError
 from finsent.home import Home
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Grouped:
-    """All rows read, and their near-duplicate groups together with the existing rows."""
-
-    read: ReadRows
-    rows: GroupedRows
-
-
-@dataclass(frozen=True)
-class Committed:
-    """An ingestion after its commits."""
-
-    report: IngestReport
-    reading: Reading
-    started: float
 
 
 def ingest(config: Config, home: Home, sources: Sequence[Source] = ()) -> IngestReport:
@@ -74,9 +49,9 @@ def ingest(config: Config, home: Home, sources: Sequence[Source] = ()) -> Ingest
     """
     with open_staging(home.root / "staging", config.data) as staging:
         parts = [read_source(config, home, staging, source) for source in resolve_sources(config, home, sources)]
-        grouped = group_near_duplicates(config, home, parts)
-        committed = commit(config, home, grouped)
-    return write_report(config, home, committed)
+        grouping = group_near_duplicates(config, home, parts)
+        report = commit(config, home, grouping)
+    return write_report(config, home, grouping, report)
 
 
 def resolve_sources(config: Config, home: Home, sources: Sequence[Source] = ()) -> list[list[ResolvedSource]]:
@@ -118,7 +93,7 @@ def read_source(config: Config, home: Home, staging: Staging, source: Sequence[R
     return ReadRows(reading, staged, staging.started)
 
 
-def group_near_duplicates(config: Config, home: Home, parts: Sequence[ReadRows]) -> Grouped:
+def group_near_duplicates(config: Config, home: Home, parts: Sequence[ReadRows]) -> Grouping:
     """Group all rows read with those of the table as it stands now.
 
     Raises:
@@ -129,37 +104,43 @@ def group_near_duplicates(config: Config, home: Home, parts: Sequence[ReadRows])
     stored = pc.unique(tables.read(home, "tweets", columns=["source"])["source"]).to_pylist() if rule.split == "source" else []
     check_held_out(rule, chain(read.reading.read, stored))
     with _locked(home):
-        return _group(config, home, read, tables.position(home, "tweets", TWEETS_APPLICATION))
+        position = tables.position(home, "tweets", TWEETS_APPLICATION)
+        return group_with_existing(home, config.data, rule, read, position)
 
 
-def commit(config: Config, home: Home, grouped: Grouped) -> Committed:
+def commit(config: Config, home: Home, grouping: Grouping) -> IngestReport:
     """Assign groups and splits, audit, and write; the rows are grouped again where the table changed in between.
 
     Raises:
-        ConfigError: as `group_near_duplicates`.
+        ConfigError: the data was split by another rule or has masked handles.
         Refused: the leak audit failed, rows do not add up, or other runs kept committing first, and nothing was written; or the
-            rows, read back, are not those audited.
+            rows, read back, differ from those audited.
     """
 
     def attempt(position: tables.Position) -> IngestReport | None:
-        current = grouped if position == grouped.rows.position else _group(config, home, grouped.read, position)
-        return commit_rows(home, config.data, current.read, current.rows)
+        current = grouping
+        if position != grouping.position:
+            current = group_with_existing(home, config.data, split_rule(config.data), grouping.read, position)
+        return commit_rows(home, config.data, current)
 
     # the lock keeps runs of this home apart, the transaction number those of other machines on the same tables
     with _locked(home):
-        report = tables.retry_on_conflict(home, "tweets", TWEETS_APPLICATION, attempt)
-    return Committed(report, grouped.read.reading, grouped.read.started)
+        return tables.retry_on_conflict(home, "tweets", TWEETS_APPLICATION, attempt)
 
 
-def write_report(config: Config, home: Home, committed: Committed) -> IngestReport:
-    """Write the report file of the version, and warn where much was quarantined."""
-    report, reading = complete_report(home, committed.report), committed.reading
+def write_report(config: Config, home: Home, grouping: Grouping, report: IngestReport) -> IngestReport:
+    """Write the report file of the version, and warn where much was quarantined; returns the final report."""
+    reading = grouping.read.reading
     if report.new_version:
         _log.info("version %s of the data: %d rows accepted", report.version, report.accepted)
     else:
         _log.info("nothing new: no row was accepted, and the data stays at version %s", report.version)
+        audit = RecordedAudit() if report.version is None else read_audit(home, report.version, str(report.fingerprint))
+        if audit.leaks is not None:
+            # the version was made by an earlier ingestion, and these rows are copies of its rows
+            report = dataclasses.replace(report, naive_leak=audit.naive_leak)
     warn_high_quarantine_rate(report, reading)
-    report = dataclasses.replace(report, seconds=time.monotonic() - committed.started)
+    report = dataclasses.replace(report, seconds=time.monotonic() - grouping.read.started)
     write_report_file(home, report, split_rule(config.data), reading)
     return report
 
@@ -171,8 +152,3 @@ def _locked(home: Home) -> Iterator[None]:
     home.lock("ingest").parent.mkdir(parents=True, exist_ok=True)
     with FileLock(home.lock("ingest")):
         yield
-
-
-def _group(config: Config, home: Home, read: ReadRows, position: tables.Position) -> Grouped:
-    require_same_settings(home, config.data, split_rule(config.data))
-    return Grouped(read, group_staged(home, config.data, read.staged, position))
