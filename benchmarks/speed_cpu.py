@@ -73,9 +73,9 @@ class Bench:
 
 def read_rows(data: Path | None, count: int) -> tuple[list[str], NDArray[np.int64], str]:
     """`count` labelled texts in random order, and where they are from."""
-    from finsent.data.sample import HERE
+    from finsent.data.sample import SAMPLE_DIR
 
-    path = data / "zeroshot_sent_train.csv.gz" if data else HERE / "desk.csv.gz"
+    path = data / "zeroshot_sent_train.csv.gz" if data else SAMPLE_DIR / "desk.csv.gz"
     with gzip.open(path, "rt", encoding="utf-8", errors="replace", newline="") as lines:  # the sample has damage planted in it
         named = [(row["text"], (row["label"] or "").strip().capitalize()) for row in csv.DictReader(lines)]
     known = [(text, LABELS.index(label)) for text, label in named if text.strip() and label in LABELS]

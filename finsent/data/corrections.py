@@ -69,7 +69,7 @@ class Review:
     """UTC; rises strictly from commit to commit, whatever the clocks of the machines say."""
 
 
-def parse_label(given: str) -> str:
+def parse_class_name(given: str) -> str:
     """The class name that a reviewer typed, in any case.
 
     Raises:

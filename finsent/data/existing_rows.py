@@ -21,7 +21,7 @@ from finsent.data.dedup.shingles import Int64
 from finsent.data.dedup.signature_index import load_signatures, stored_templates
 from finsent.data.dedup.signatures import empty_signatures
 from finsent.data.quarantine import earlier_conflicts
-from finsent.data.reading import Reading
+from finsent.data.sources.reading import ReadSummary
 from finsent.data.splits import SPLIT_CODES, SplitRule
 from finsent.data.staging import StagedRows, concat_staged
 from finsent.data.table_schemas import SCHEMAS
@@ -48,7 +48,7 @@ class TweetsSnapshot:
 class ReadRows:
     """Rows that were read, in the staging area, and what reading found out about their sources."""
 
-    reading: Reading
+    reading: ReadSummary
     staged: StagedRows
     started: float
     """`time.monotonic()` at the start of the ingestion."""
@@ -66,7 +66,7 @@ class Grouping:
 
 def concat_reads(parts: Sequence[ReadRows], config: DataConfig) -> ReadRows:
     """What was read of several sources, in order; at least one is needed."""
-    total = Reading(Counter(), Counter(), Counter(), Counter(), [], {}, {})
+    total = ReadSummary(Counter(), Counter(), Counter(), Counter(), [], {}, {})
     for part in parts:
         reading = part.reading
         for counts, more in (
@@ -78,7 +78,7 @@ def concat_reads(parts: Sequence[ReadRows], config: DataConfig) -> ReadRows:
             counts.update(more)
         total.inputs.extend(reading.inputs)
         total.schemas.update(reading.schemas)
-        total.unknown.update(reading.unknown)
+        total.unknown_labels.update(reading.unknown_labels)
     return ReadRows(total, concat_staged([part.staged for part in parts], config), parts[0].started)
 
 

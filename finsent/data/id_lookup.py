@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from finsent.data import tables
-from finsent.data.contract import CONFLICT
 from finsent.data.corrections import ReviewDecision, load_decisions
 from finsent.data.quarantine import ids_of, labels_of
+from finsent.data.validation.row_validation import CONFLICT
 from finsent.errors import InputError
 from finsent.home import Home
 

@@ -19,14 +19,14 @@ import pyarrow.compute as pc
 
 from finsent.config import DataConfig, Source
 from finsent.data import tables
-from finsent.data.contract import Rejection, check_text, check_time, shorten
-from finsent.data.formats import read
-from finsent.data.masking import mask_handles
 from finsent.data.quarantine import append_records, input_identity
-from finsent.data.reading import reject
-from finsent.data.rows import Quarantined
-from finsent.data.sources import RawRow, SourceFile, Wanted, fingerprint_file, resolve
+from finsent.data.sources.formats import read_rows
+from finsent.data.sources.reading import quarantine_row
+from finsent.data.sources.records import QuarantinedRow
+from finsent.data.sources.resolve import RawRow, RequestedColumns, SourceFile, fingerprint_file, resolve
 from finsent.data.table_schemas import SCHEMAS
+from finsent.data.validation.row_validation import Rejection, check_text, check_time, shorten
+from finsent.data.validation.text_cleaning import mask_handles
 from finsent.errors import Refused
 from finsent.home import Home
 from finsent.progress import track
@@ -105,7 +105,7 @@ def receive(
 def _commit(
     home: Home,
     rows: Sequence[_Readable],
-    unreadable: Sequence[Quarantined],
+    unreadable: Sequence[QuarantinedRow],
     number_read: int,
     before: tables.Position,
     *,
@@ -140,7 +140,7 @@ def _stored_texts(home: Home, ids: AbstractSet[str]) -> dict[str, str]:
 
 def _classify(
     rows: Sequence[_Readable], there: Mapping[str, str], *, masked: bool
-) -> tuple[list[_Readable], int, list[Quarantined]]:
+) -> tuple[list[_Readable], int, list[QuarantinedRow]]:
     """New rows, number of known rows, rows that reuse an id for another text. Of several rows with one id the first counts."""
     texts, new, known, reused = dict(there), [], 0, []
     for item in rows:
@@ -157,30 +157,30 @@ def _classify(
                 f"id {shorten(name)!r} is {where} for {shorten(shown, _SHOWN)!r}, and comes here with {shorten(text, _SHOWN)!r}"
             )
             raw = dataclasses.replace(item.raw, text=text)
-            refused = reject(raw, Rejection("id reused", detail), item.file, mask=masked)
+            refused = quarantine_row(raw, Rejection("id reused", detail), item.file, mask=masked)
             reused.append(dataclasses.replace(refused, input=item.input))
     return new, known, reused
 
 
 def _read(
     files: Sequence[Path | str], text: str, created_at: str | None, longest: int, *, masked: bool
-) -> tuple[list[_Readable], list[Quarantined], int]:
-    wanted = Wanted(
+) -> tuple[list[_Readable], list[QuarantinedRow], int]:
+    wanted = RequestedColumns(
         {"text": text} | ({"created_at": created_at} if created_at else {}),
         {"id": "id"} | ({} if created_at else {"created_at": "created_at"}),
     )
     rows: list[_Readable] = []
-    bad: list[Quarantined] = []
+    bad: list[QuarantinedRow] = []
     number_read = 0
     now = datetime.now(UTC)
     for file in track([file for path in files for file in resolve(Source(uri=str(path)))], description="reading", unit="file"):
         good, unreadable = [], []
-        for batch in read(file, wanted):
+        for batch in read_rows(file, wanted):
             number_read += len(batch)
             for raw in batch:
                 checked = _check(raw, longest, now)
                 if isinstance(checked, Rejection):
-                    unreadable.append(reject(raw, checked, file, mask=masked))
+                    unreadable.append(quarantine_row(raw, checked, file, mask=masked))
                 else:
                     name, moment, value = checked
                     good.append((name, moment, mask_handles(value) if masked else value, raw))

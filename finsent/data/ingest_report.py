@@ -11,16 +11,16 @@ from typing import Any, Final
 import numpy as np
 
 from finsent.data import tables
-from finsent.data.contract import shorten
 from finsent.data.dataset import add_fingerprints, recorded_report, report_path
 from finsent.data.dedup.assignment import ACCEPTED, DUPLICATE, AssignmentResult
 from finsent.data.dedup.grouping import is_in
 from finsent.data.existing_rows import Grouping
 from finsent.data.leakage import LeakAudit, NaiveSplit, group_sizes, naive_split
-from finsent.data.reading import Reading
-from finsent.data.schema import SourceSchema, from_dict
+from finsent.data.sources.reading import ReadSummary
 from finsent.data.splits import EXCLUDED, SPLIT_CODES, SPLITS, SplitCodes, SplitRule
 from finsent.data.staging import StagedRows
+from finsent.data.validation.row_validation import shorten
+from finsent.data.validation.schema_drift import SourceSchema, schema_from_dict
 from finsent.errors import Refused
 from finsent.home import Home
 from finsent.labels import LABELS
@@ -113,7 +113,7 @@ def build_report(home: Home, grouping: Grouping, result: AssignmentResult, audit
     )
 
 
-def count_rows(reading: Reading, staged: StagedRows, result: AssignmentResult) -> dict[str, Any]:
+def count_rows(reading: ReadSummary, staged: StagedRows, result: AssignmentResult) -> dict[str, Any]:
     """Rows by outcome, over all and by source.
 
     Raises:
@@ -154,7 +154,7 @@ def rows_by_split(splits: SplitCodes, labels: SplitCodes) -> dict[str, dict[str,
     return by_split if any(by_split[EXCLUDED].values()) else {split: by_split[split] for split in SPLITS}
 
 
-def report_metadata(report: IngestReport, rule: SplitRule, reading: Reading) -> dict[str, Any]:
+def report_metadata(report: IngestReport, rule: SplitRule, reading: ReadSummary) -> dict[str, Any]:
     """What is recorded with the version, as plain JSON values."""
     return dataclasses.asdict(report) | {
         "split_rule": rule.describe(),
@@ -163,7 +163,7 @@ def report_metadata(report: IngestReport, rule: SplitRule, reading: Reading) -> 
     }
 
 
-def write_report_file(home: Home, report: IngestReport, rule: SplitRule, reading: Reading) -> None:
+def write_report_file(home: Home, report: IngestReport, rule: SplitRule, reading: ReadSummary) -> None:
     """Write the JSON report of a new version; of an existing one only where an interrupted ingestion left none."""
     if report.version is None:
         return
@@ -177,12 +177,14 @@ def write_report_file(home: Home, report: IngestReport, rule: SplitRule, reading
         part.replace(path)
 
 
-def warn_high_quarantine_rate(report: IngestReport, reading: Reading) -> None:
+def warn_high_quarantine_rate(report: IngestReport, reading: ReadSummary) -> None:
     """Warn of sources with a high quarantine rate, which usually means a wrong column or label mapping."""
     for name, n in report.by_source.items():
         if n["quarantined"] > _HIGH_QUARANTINE_RATE * n["read"]:
             why = ", ".join(f"{reason} ({count:,})" for reason, count in list(report.reasons.items())[:3])
-            labels = ", ".join(f"{shorten(label)!r} ({n:,})" for label, n in list(reading.unknown.get(name, {}).items())[:5])
+            labels = ", ".join(
+                f"{shorten(label)!r} ({n:,})" for label, n in list(reading.unknown_labels.get(name, {}).items())[:5]
+            )
             _log.warning(
                 "%s: %d of %d rows were quarantined; in this ingestion: %s%s. See `finsent data quarantine`.",
                 name,
@@ -207,5 +209,5 @@ def known_schemas(home: Home) -> dict[str, SourceSchema]:
     found: dict[str, SourceSchema] = {}
     for commit in tables.commit_history(home, "tweets"):
         for name, stored in json.loads(commit.get("report", "{}")).get("schemas", {}).items():
-            found.setdefault(name, from_dict(stored))
+            found.setdefault(name, schema_from_dict(stored))
     return found

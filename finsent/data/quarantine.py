@@ -15,13 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from finsent.data import tables
-from finsent.data.contract import CONFLICT, shorten
 from finsent.data.dedup.assignment import ExistingRows, GroupRejection
 from finsent.data.dedup.signature_index import texts_by_id
-from finsent.data.masking import mask_handles
-from finsent.data.rows import Quarantined
+from finsent.data.sources.records import QuarantinedRow
 from finsent.data.staging import StagedRows
 from finsent.data.table_schemas import SCHEMAS
+from finsent.data.validation.row_validation import CONFLICT, shorten
+from finsent.data.validation.text_cleaning import mask_handles
 from finsent.home import Home
 from finsent.labels import LABELS
 from finsent.text import text_id
@@ -68,7 +68,7 @@ def rows_at(home: Home, version: int | None, positions: Sequence[int]) -> list[d
     return [found[position] for position in positions]
 
 
-def append_records(home: Home, rows: Sequence[Quarantined] | Callable[[], Iterable[Quarantined]], now: datetime) -> int:
+def append_records(home: Home, rows: Sequence[QuarantinedRow] | Callable[[], Iterable[QuarantinedRow]], now: datetime) -> int:
     """Append the rows that are not on record yet, in one commit; returns their number.
 
     Args:
@@ -84,7 +84,7 @@ def append_records(home: Home, rows: Sequence[Quarantined] | Callable[[], Iterab
 
 
 def input_identity(fingerprint: Mapping[str, str | int]) -> str:
-    """Identity of an input, from `finsent.data.sources.fingerprint_file`.
+    """Identity of an input, from `finsent.data.sources.resolve.fingerprint_file`.
 
     Of a file its hash, of a Hub dataset its commit, of a database the hash of the query, since its result changes by itself.
     """
@@ -93,11 +93,11 @@ def input_identity(fingerprint: Mapping[str, str | int]) -> str:
 
 
 def _record(
-    home: Home, rows: Iterable[Quarantined], inputs: AbstractSet[str | None], now: datetime, before: tables.Position
+    home: Home, rows: Iterable[QuarantinedRow], inputs: AbstractSet[str | None], now: datetime, before: tables.Position
 ) -> int | None:
     seen = _on_record(home, inputs)
 
-    def is_new(row: Quarantined) -> bool:
+    def is_new(row: QuarantinedRow) -> bool:
         own, any_input = (_key(given, row.place, row.number, row.text, row.reason) for given in (row.input, None))
         if own in seen or any_input in seen:  # rows from before 0.2 have no input: it may be any
             return False
@@ -137,7 +137,7 @@ def _key(given: str | None, place: str, number: int, text: str, reason: str) -> 
     return blake2b(f"{given or ''}\x1f{place}\x1f{number}\x1f{reason}\x1f{text}".encode(), digest_size=16).digest()
 
 
-def _batch(rows: Sequence[Quarantined], now: datetime) -> pa.RecordBatch:
+def _batch(rows: Sequence[QuarantinedRow], now: datetime) -> pa.RecordBatch:
     columns = {
         "source": [row.place for row in rows],
         "row": [row.number for row in rows],
@@ -160,7 +160,7 @@ def quarantine_records(
     version: int | None = None,
     *,
     masked: bool = False,
-) -> Callable[[], Iterator[Quarantined]]:
+) -> Callable[[], Iterator[QuarantinedRow]]:
     """Records of rows that are readable and rejected because of others, with both sides shown; an iterator for each call.
 
     The texts of existing rows are read here from `version` of the tweets, or the latest, not while a table is written. With
@@ -174,7 +174,7 @@ def quarantine_records(
     if masked:
         texts = {row_id: mask_handles(text) for row_id, text in texts.items()}
 
-    def records() -> Iterator[Quarantined]:
+    def records() -> Iterator[QuarantinedRow]:
         for start in range(0, len(rejections), _BATCH):
             yield from _records(rejections[start : start + _BATCH], staged, existing, texts)
 
@@ -183,7 +183,7 @@ def quarantine_records(
 
 def _records(
     rejections: Sequence[GroupRejection], staged: StagedRows, existing: ExistingRows, texts: Mapping[str, str]
-) -> Iterator[Quarantined]:
+) -> Iterator[QuarantinedRow]:
     shown = {item.row for item in rejections} | {row for item in rejections for is_old, row in item.against if not is_old}
     numbers = np.array(sorted(shown), np.int64)
     names = ("source", "place", "number", "text", "label", "id", "input")
@@ -202,4 +202,4 @@ def _records(
             detail = f"{side(False, item.row)} against {'; '.join(side(*other) for other in item.against)}"
         else:
             detail = item.detail or f"{side(False, item.row)}: an earlier ingestion quarantined this text as contradictory"
-        yield Quarantined(source, place, number, text, item.reason, detail, identity, given, label)
+        yield QuarantinedRow(source, place, number, text, item.reason, detail, identity, given, label)

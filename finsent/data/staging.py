@@ -20,7 +20,7 @@ import pyarrow as pa
 from finsent.config import DataConfig
 from finsent.data.dedup.shingles import Int64
 from finsent.data.dedup.signatures import Signatures, concat_signatures, empty_signatures, make_signatures
-from finsent.data.rows import Quarantined, Row
+from finsent.data.sources.records import QuarantinedRow, Row
 from finsent.labels import LABEL2ID
 
 NO_TIME: Final = int(np.iinfo(np.int64).min)
@@ -74,11 +74,11 @@ class StagedRows:
                 values += batch.column(name).take(pa.array(rows[order[first:last]] - start)).to_pylist()
         return [values[place] for place in np.argsort(order, kind="stable")]
 
-    def rejected_rows(self) -> Iterator[Quarantined]:
+    def rejected_rows(self) -> Iterator[QuarantinedRow]:
         """Rows that could not be read, in reading order."""
         for batch in self.rejected:
             for row in batch.to_pylist():
-                yield Quarantined(**row)
+                yield QuarantinedRow(**row)
 
 
 def concat_staged(parts: Sequence[StagedRows], config: DataConfig) -> StagedRows:
@@ -103,11 +103,11 @@ class StagingWriter:
     folder: Path
     config: DataConfig
     _readable: list[tuple[Row, int]] = field(default_factory=list)
-    _rejected: list[tuple[Quarantined, int]] = field(default_factory=list)
+    _rejected: list[tuple[QuarantinedRow, int]] = field(default_factory=list)
     _parts: list[StagedRows] = field(default_factory=list)
     _files: dict[str, Any] = field(default_factory=dict)
 
-    def add(self, readable: Sequence[Row], rejected: Sequence[Quarantined], file: int = 0) -> None:
+    def add(self, readable: Sequence[Row], rejected: Sequence[QuarantinedRow], file: int = 0) -> None:
         """Take some rows of the file with this number, from 0; they reach the disk in larger batches."""
         self._readable += ((row, file) for row in readable)
         self._rejected += ((row, file) for row in rejected)

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from finsent.data import tables
-from finsent.data.contract import CONFLICT
 from finsent.data.dataset import read_report
 from finsent.data.quarantine import rows_at
+from finsent.data.validation.row_validation import CONFLICT
 from finsent.errors import InputError
 from finsent.home import Home
 

@@ -138,7 +138,7 @@ def _period(moment: datetime, *, by_year: bool) -> str:
 
 
 def _language(text: str) -> str:
-    from finsent.data.language import detect_language
+    from finsent.data.validation.language import detect_language
 
     told = detect_language(text)
     return "not told" if told is None else "English" if told == "en" else "other"

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finsent.config import Config
-from finsent.data.masking import mask_shown
+from finsent.data.validation.text_cleaning import mask_raw_handles
 from finsent.evaluation.evidence import Evidence
 
 if TYPE_CHECKING:
@@ -124,7 +124,9 @@ def _robustness(own: Measured, rival: Measured | None, *, masked: bool) -> dict[
     for name, record in found.items():
         if masked:
             shown = ("original", "changed")
-            record["examples"] = [example | {key: mask_shown(example[key]) for key in shown} for example in record["examples"]]
+            record["examples"] = [
+                example | {key: mask_raw_handles(example[key]) for key in shown} for example in record["examples"]
+            ]
         if rival is not None and name in rival.checks:
             record["champion_failure_rate"] = rival.checks[name].failure_rate
     return found

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finsent.config import Config
-from finsent.data.masking import mask_shown
+from finsent.data.validation.text_cleaning import mask_raw_handles
 from finsent.errors import ServiceError
 from finsent.evaluation.evidence import Evidence
 from finsent.evaluation.examples import Disagreement, ErrorPair, WorstError, disagreements, worst_errors
@@ -155,7 +155,7 @@ def _write_material(
     """Predictions, plots, examples and the manifest: what the pages are made of, now and when a decision is known."""
     _write_predictions(folder / "predictions.parquet", rows, scaled, rival)
     plots = draw_plots(evidence, scaled, rows.labels, config.gate, folder)
-    texts = [mask_shown(text) for text in rows.texts] if config.data.mask_handles else rows.texts
+    texts = [mask_raw_handles(text) for text in rows.texts] if config.data.mask_handles else rows.texts
     differ = () if rival is None else disagreements(texts, rows.labels, rival.labels, scaled, rows.groups)
     material = {
         "plots": {caption: path.name for caption, path in plots.items()},

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from finsent.data import tables
-from finsent.data.contract import Rejection, check_text
-from finsent.data.rows import Quarantined
+from finsent.data.sources.records import QuarantinedRow
+from finsent.data.validation.row_validation import Rejection, check_text
 from finsent.home import Home
 from finsent.text import text_hash
 
@@ -37,7 +37,7 @@ class Due:
     """Columns id, text, text_hash; ordered by text_hash, id: equal texts are neighbours."""
     scored: int
     """Inbox rows that it has scored already."""
-    bad: tuple[Quarantined, ...]
+    bad: tuple[QuarantinedRow, ...]
     """Rows whose text cannot be scored, and which are not in quarantine yet."""
 
 
@@ -56,7 +56,7 @@ def find_due(home: Home, model_name: str, model_version: str, *, max_characters:
     return Due(_ordered(good), len(inbox) - len(left), bad)
 
 
-def _check(rows: "pa.Table", max_characters: int, set_aside: AbstractSet[str]) -> tuple["pa.Table", tuple[Quarantined, ...]]:
+def _check(rows: "pa.Table", max_characters: int, set_aside: AbstractSet[str]) -> tuple["pa.Table", tuple[QuarantinedRow, ...]]:
     """Rows that `check_text` takes, and those it refuses. It is asked only where Arrow cannot tell."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -66,14 +66,14 @@ def _check(rows: "pa.Table", max_characters: int, set_aside: AbstractSet[str]) -
     takes = np.asarray(sure).copy()
     unsure = np.flatnonzero(~takes)
     asked = rows.take(pa.array(unsure))
-    bad: list[Quarantined] = []
+    bad: list[QuarantinedRow] = []
     for place, row_id, text in zip(unsure.tolist(), asked["id"].to_pylist(), asked["text"].to_pylist(), strict=True):
         checked = check_text(text, max_characters)
         if not isinstance(checked, Rejection):
             takes[place] = True
         elif row_id not in set_aside:
             why = f"{checked.detail}; inbox id {row_id}"
-            bad.append(Quarantined("inbox", f"{_PLACE}{row_id}", 0, text or "", checked.reason, why))
+            bad.append(QuarantinedRow("inbox", f"{_PLACE}{row_id}", 0, text or "", checked.reason, why))
     return rows.filter(pa.array(takes)), tuple(bad)
 
 

@@ -26,13 +26,13 @@ from finsent.data.commit import commit_rows
 from finsent.data.corrections import TWEETS_APPLICATION, apply_decisions
 from finsent.data.dataset import RecordedAudit, read_audit
 from finsent.data.existing_rows import Grouping, ReadRows, concat_reads, group_with_existing
-from finsent.data.held_out import check_held_out
 from finsent.data.ingest_report import IngestReport, known_schemas, warn_high_quarantine_rate, write_report_file
 from finsent.data.quarantine import input_identity
-from finsent.data.reading import ResolvedSource, spool_sources
-from finsent.data.sources import resolve
+from finsent.data.sources.reading import ResolvedSource, stage_sources
+from finsent.data.sources.resolve import resolve
 from finsent.data.splits import split_rule
 from finsent.data.staging import Staging, open_staging
+from finsent.data.validation.heldout_check import check_heldout_sources
 from finsent.errors import InputError
 from finsent.home import Home
 
@@ -88,7 +88,7 @@ def read_source(config: Config, home: Home, staging: Staging, source: Sequence[R
         Refused: the source changed its schema, or its labels look mapped wrongly.
     """
     with staging.writer() as writer:
-        reading = spool_sources(source, config.data, datetime.now(UTC), writer, known_schemas(home))
+        reading = stage_sources(source, config.data, datetime.now(UTC), writer, known_schemas(home))
         staged = writer.finish([input_identity(item) for item in reading.inputs])
     return ReadRows(reading, staged, staging.started)
 
@@ -102,7 +102,7 @@ def group_near_duplicates(config: Config, home: Home, parts: Sequence[ReadRows])
     """
     read, rule = concat_reads(parts, config.data), split_rule(config.data)
     stored = pc.unique(tables.read(home, "tweets", columns=["source"])["source"]).to_pylist() if rule.split == "source" else []
-    check_held_out(rule, chain(read.reading.read, stored))
+    check_heldout_sources(rule, chain(read.reading.read, stored))
     with _locked(home):
         position = tables.position(home, "tweets", TWEETS_APPLICATION)
         return group_with_existing(home, config.data, rule, read, position)

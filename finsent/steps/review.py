@@ -13,20 +13,20 @@ from pathlib import Path
 from typing import Final
 
 from finsent.data import tables
-from finsent.data.contract import CONFLICT
 from finsent.data.corrections import (
     DECISION_KINDS,
     DecisionKind,
     ReviewDecision,
     apply_decisions,
     load_decisions,
-    parse_label,
+    parse_class_name,
     record_decisions,
 )
 from finsent.data.id_lookup import IdLookup
 from finsent.data.quarantine import ids_of, labels_of, rows_at
 from finsent.data.review_file import FilledEntry, ReviewEntry, read_entries, write_entries
 from finsent.data.splits import SPLITS
+from finsent.data.validation.row_validation import CONFLICT
 from finsent.errors import InputError
 from finsent.home import Home
 from finsent.labels import LABEL2ID, LABELS
@@ -157,7 +157,7 @@ def decide(home: Home, ids: Sequence[str], kind: DecisionKind, *, who: str, why:
     Raises:
         InputError: an id that is malformed or ambiguous, a class that does not exist, an empty `who` or `why`.
     """
-    decision = ReviewDecision(kind, parse_label(label) if label is not None else None)
+    decision = ReviewDecision(kind, parse_class_name(label) if label is not None else None)
     known = IdLookup.load(home, ids)
     full = dict.fromkeys(known.resolve(given) for given in ids)
     for row_id in full:
@@ -209,7 +209,7 @@ def _parse(item: FilledEntry, known: IdLookup, why: str | None) -> tuple[str, Re
     kind = next((kind for kind in DECISION_KINDS if kind == item.decision), None)
     if kind is None:
         raise InputError(f"decision {item.decision!r} is none of {', '.join(DECISION_KINDS)}.")
-    decision = ReviewDecision(kind, parse_label(item.new_label) if item.new_label else None)
+    decision = ReviewDecision(kind, parse_class_name(item.new_label) if item.new_label else None)
     row_id = known.resolve(item.id)
     known.check(row_id, decision)
     reason = item.why or (why or "").strip()

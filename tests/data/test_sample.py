@@ -8,11 +8,9 @@ from random import Random
 import pytest
 
 from finsent.data import sample
-from finsent.data.formats import read
-from finsent.data.sample.compose import compose, fill
-from finsent.data.sample.files import write_sample
+from finsent.data.sample.generate import compose, fill, write_sample
 from finsent.data.sample.grammar import NEUTRAL, ORDERED, PLAINSPOKEN, TICKERS, TWO_SIDED
-from finsent.data.sources import labelled, resolve
+from finsent.data.sources.resolve import labelled_columns, resolve
 
 
 def test_the_files_are_what_the_generator_writes(tmp_path: Path) -> None:
@@ -26,7 +24,7 @@ def test_sources_read_as_configured() -> None:
     for day in (1, 2):
         for source in sample.sample_sources(day):
             for file in resolve(source):
-                read_rows[file.name] += sum(len(batch) for batch in read(file, labelled(source)))
+                read_rows[file.name] += sum(len(batch) for batch in read_rows(file, labelled_columns(source)))
     assert set(read_rows) == {"desk", "street", "archive", "arrivals"}
     assert sum(read_rows[name] for name in ("desk", "street", "archive")) > 6000
     assert read_rows["arrivals"] > 1400

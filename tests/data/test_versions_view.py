@@ -5,9 +5,9 @@ from collections import Counter
 import pytest
 
 from finsent.config import load_config
-from finsent.data.contract import CONFLICT
 from finsent.data.ingest_report import IngestReport
 from finsent.data.sample import sample_sources
+from finsent.data.validation.row_validation import CONFLICT
 from finsent.data.versions_view import (
     conflict_sides,
     latest_time,

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from finsent.config import GateConfig
-from finsent.data.sample.compose import compose
+from finsent.data.sample.generate import compose
 from finsent.data.sample.grammar import TICKERS
 from finsent.errors import InputError
 from finsent.evaluation.baseline import floor_predictions

@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from finsent.data import tables
-from finsent.data.contract import Rejection, check_text
 from finsent.data.quarantine import append_records
+from finsent.data.validation.row_validation import Rejection, check_text
 from finsent.home import Home
 from finsent.scoring import due
 from finsent.text import text_hash

@@ -264,7 +264,7 @@ def test_a_leak_is_refused_before_writing(home: Home, tmp_path: Path, monkeypatc
 
 
 def test_rows_that_do_not_add_up_are_refused_before_writing(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = module.spool_sources
+    real = module.stage_sources
 
     def miscounted(*arguments: Any) -> Any:
         reading = real(*arguments)

@@ -12,13 +12,13 @@ import pytest
 
 from finsent.config import Source, load_config
 from finsent.data import tables
-from finsent.data.contract import CONFLICT
-from finsent.data.corrections import ReviewDecision, load_decisions, parse_label, read_reviews
+from finsent.data.corrections import ReviewDecision, load_decisions, parse_class_name, read_reviews
 from finsent.data.dataset import data_version
 from finsent.data.id_lookup import IdLookup
 from finsent.data.quarantine import append_records, earlier_conflicts
-from finsent.data.rows import Quarantined
 from finsent.data.sample import sample_sources
+from finsent.data.sources.records import QuarantinedRow
+from finsent.data.validation.row_validation import CONFLICT
 from finsent.data.versions_view import quarantine_examples, quarantine_view
 from finsent.errors import InputError
 from finsent.home import Home, resolve_home
@@ -132,7 +132,7 @@ def test_memory_does_not_grow_with_the_texts_of_the_quarantine(home: Home) -> No
     texts = [f"{number} " + "x" * 4000 for number in range(2500)]
     labels = ("Bullish", "Bearish")
     rows = [
-        Quarantined("a", label, number, text, CONFLICT, f"{label} against", text_id(text), "sha256:0", label)
+        QuarantinedRow("a", label, number, text, CONFLICT, f"{label} against", text_id(text), "sha256:0", label)
         for number, text in enumerate(texts)
         for label in labels
     ]
@@ -230,7 +230,7 @@ def test_what_cannot_be_accepted_is_said(small: Home) -> None:
 
 @pytest.mark.parametrize("given", ["Bearish", "bearish", " BEARISH "])
 def test_classes_in_any_case(given: str) -> None:
-    assert parse_label(given) == "Bearish"
+    assert parse_class_name(given) == "Bearish"
 
 
 def filled(path: Path, change: Callable[[dict[str, str]], dict[str, str] | None]) -> Path:

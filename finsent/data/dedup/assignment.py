@@ -10,11 +10,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from finsent.config import DataConfig
-from finsent.data.contract import Reason
 from finsent.data.dedup.near_duplicates import TemplateLookup
 from finsent.data.dedup.shingles import Int64
 from finsent.data.dedup.signatures import Signatures
 from finsent.data.splits import EXCLUDED_CODE, SplitCodes, SplitRule, split_of_group
+from finsent.data.validation.row_validation import Reason
 
 ACCEPTED, DUPLICATE, QUARANTINED = range(3)
 PENDING: Final = -1

@@ -9,17 +9,17 @@ from pathlib import Path
 
 from finsent.config import Source
 
-HERE = Path(__file__).parent
+SAMPLE_DIR = Path(__file__).parent
 
 
 def sample_sources(day: int = 1) -> tuple[Source, ...]:
     """Labelled sources that arrive on `day` (1 or 2); `archive` numbers its labels in an order of its own."""
     if day == 1:
         return (
-            Source(uri=str(HERE / "desk.csv.gz"), name="desk"),
-            Source(uri=str(HERE / "street.jsonl.gz"), name="street", text="body", label="sentiment"),
+            Source(uri=str(SAMPLE_DIR / "desk.csv.gz"), name="desk"),
+            Source(uri=str(SAMPLE_DIR / "street.jsonl.gz"), name="street", text="body", label="sentiment"),
             Source(
-                uri=str(HERE / "archive.csv.gz"),
+                uri=str(SAMPLE_DIR / "archive.csv.gz"),
                 name="archive",
                 text="tweet",
                 label="y",
@@ -27,7 +27,7 @@ def sample_sources(day: int = 1) -> tuple[Source, ...]:
             ),
         )
     if day == 2:
-        return (Source(uri=str(HERE / "arrivals.csv.gz"), name="arrivals"),)
+        return (Source(uri=str(SAMPLE_DIR / "arrivals.csv.gz"), name="arrivals"),)
     raise ValueError(f"the sample has days 1 and 2, not {day!r}")
 
 
@@ -35,4 +35,4 @@ def inbox_files(day: int = 1) -> tuple[Path, ...]:
     """Files of unlabelled tweets that arrive on `day` (1 or 2)."""
     if day not in {1, 2}:
         raise ValueError(f"the sample has days 1 and 2, not {day!r}")
-    return (HERE / ("inbox-day1.csv.gz" if day == 1 else "inbox-day2.jsonl.gz"),)
+    return (SAMPLE_DIR / ("inbox-day1.csv.gz" if day == 1 else "inbox-day2.jsonl.gz"),)

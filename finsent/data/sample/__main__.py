@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from finsent.data.sample.files import write_sample
+from finsent.data.sample.generate import write_sample
 
 
 def main(arguments: list[str]) -> int:

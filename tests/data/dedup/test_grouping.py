@@ -20,7 +20,7 @@ from finsent.data.dedup.grouping import assign_rows, build_graph
 from finsent.data.dedup.signatures import make_signatures
 from finsent.data.leakage import audit_texts
 from finsent.data.quarantine import quarantine_records
-from finsent.data.rows import Quarantined, Row
+from finsent.data.sources.records import QuarantinedRow, Row
 from finsent.data.splits import SPLIT_CODES, split_of_group, split_rule
 from finsent.data.staging import open_staging
 from finsent.home import resolve_home
@@ -60,7 +60,7 @@ class Placed:
         return self.placement.conflicts
 
     @cached_property
-    def quarantined(self) -> list[tuple[Row, Quarantined]]:
+    def quarantined(self) -> list[tuple[Row, QuarantinedRow]]:
         """With what the quarantine says, the texts accepted before read from a real table."""
         with tempfile.TemporaryDirectory() as folder:
             home = resolve_home({"FINSENT_HOME": folder})

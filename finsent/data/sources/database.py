@@ -1,0 +1,205 @@
+"""Rows of a database: a query read through SQLAlchemy, read only and as a stream. Its password is never shown.
+
+A query without ORDER BY may give its rows in any order; nothing here or later depends on it, save the row numbers that the
+quarantine shows.
+"""
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from finsent.config import Source
+from finsent.data.validation.did_you_mean import did_you_mean
+from finsent.data.validation.row_validation import shorten
+from finsent.errors import InputError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, CursorResult, Engine
+
+_log = logging.getLogger(__name__)
+
+_BATCH_ROWS: Final = 1000
+_CONNECT_SECONDS: Final = 10
+_READ_ONLY: Final = {
+    "sqlite": "PRAGMA query_only = ON",
+    "postgresql": "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
+    "mysql": "SET SESSION TRANSACTION READ ONLY",
+    "mariadb": "SET SESSION TRANSACTION READ ONLY",
+}
+_DRIVERS: Final = {"postgresql": "psycopg2-binary", "mysql": "pymysql", "mariadb": "pymysql"}
+_EXAMPLE: Final = "SELECT body AS text, label FROM tweets"
+
+
+def check_source(source: Source) -> str:
+    """Check address and query without connecting; returns the database's name.
+
+    Raises:
+        InputError: not a database's address, or no query.
+    """
+    url = _parse_url(source)
+    if not (source.query or "").strip():
+        raise InputError(
+            f"{source.uri!r} is a database, and no query says what to read. Give `query` (--query), e.g. {_EXAMPLE!r}."
+        )
+    if source.format != "auto":
+        raise InputError(f"{source.uri!r} is a database, and has no file format {source.format!r}. Leave `format` out.")
+    return Path(url.database or "").stem or url.host or str(url.get_backend_name())
+
+
+def stream_rows(source: Source) -> Iterator[tuple[list[str], list[tuple[Any, ...]]]]:
+    """Column names and the next rows of the query, until its end; the first time without rows.
+
+    Raises:
+        InputError: driver missing, no connection, or a query that the database does not take or that writes.
+    """
+    query = source.query or ""
+    with _connect_read_only(source) as connection, _translate_errors(source, f"the query {shorten(query, 200)!r}"):
+        options = {"stream_results": True, "yield_per": _BATCH_ROWS, "no_parameters": True}
+        result: CursorResult[Any] = connection.exec_driver_sql(query, execution_options=options)
+        if not result.returns_rows:
+            raise InputError(
+                f"{source.uri!r}: the query {shorten(query, 200)!r} gives no rows. Give a SELECT, e.g. {_EXAMPLE!r}."
+            )
+        columns = list(result.keys())
+        yield columns, []
+        for part in result.partitions():
+            yield columns, [tuple(row) for row in part]
+
+
+class RowDigest:
+    """SHA-256 over rows in any order: the sum of the rows' own hashes, modulo 2**256."""
+
+    def __init__(self) -> None:
+        self._sum = 0
+        self.rows = 0
+
+    def add(self, row: tuple[Any, ...]) -> None:
+        """Count a row in."""
+        self._sum += int.from_bytes(hashlib.sha256(repr(row).encode("utf-8", "backslashreplace")).digest(), "big")
+        self.rows += 1
+
+    def hexdigest(self) -> str:
+        """The sum so far, in hexadecimal."""
+        return f"{self._sum % (1 << 256):064x}"
+
+
+def query_hash(source: Source) -> str:
+    """SHA-256 of the query's text."""
+    return hashlib.sha256((source.query or "").encode("utf-8", "backslashreplace")).hexdigest()
+
+
+def _parse_url(source: Source) -> Any:
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+    scheme = source.uri.partition("://")[0]
+    try:
+        url = make_url(source.connection.get_secret_value() if source.connection else source.uri)
+        url.get_dialect()
+    except NoSuchModuleError as error:
+        meant = " Did you mean 'postgresql'?" if scheme.startswith("postgres") else ""
+        raise InputError(
+            f"{source.uri!r}: the kind of address is not understood.{meant} Give a file, a folder, a glob, s3://bucket/key, "
+            "hf://owner/name, or a database's SQLAlchemy URL such as postgresql+psycopg2://user@host/name, with a query."
+        ) from error
+    except (ArgumentError, ValueError):
+        # from None: what these say quotes the address
+        raise InputError(
+            f"{source.uri!r} is not a database's URL. Its form is dialect+driver://user:password@host:port/name; percent-encode "
+            "special characters in user and password."
+        ) from None
+    if url.password == "***":  # noqa: S105 - the mask, not a password
+        raise InputError(
+            f"{source.uri!r}: the password was masked when this was stored. Give it again, or leave it to the driver's own ways "
+            "(PGPASSWORD, a password file)."
+        )
+    if "@" in (url.host or ""):
+        raise InputError(f"{source.uri!r}: the password holds an '@' that is not written %40. Percent-encode it.")
+    return url
+
+
+def _engine(source: Source) -> "Engine":
+    import sqlalchemy
+
+    url = _parse_url(source)
+    backend = url.get_backend_name()
+    arguments: dict[str, Any] = {}
+    if backend == "sqlite":
+        _check_sqlite(source, url.database)
+    elif backend == "postgresql" and url.get_driver_name() in ("psycopg2", "psycopg") and "connect_timeout" not in url.query:
+        arguments = {"connect_timeout": _CONNECT_SECONDS}
+    if url.get_dialect().is_async:
+        raise InputError(
+            f"{source.uri!r}: the driver {url.get_driver_name()!r} is an asynchronous one. Name another, e.g. +psycopg2."
+        )
+    try:
+        return sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, connect_args=arguments, hide_parameters=True)
+    except ModuleNotFoundError as error:
+        package = _DRIVERS.get(backend, error.name)
+        raise InputError(
+            f"{source.uri!r}: the driver {url.get_driver_name()!r} is not installed ({error.name}). Install it, e.g. "
+            f"`pip install {package}`."
+        ) from error
+
+
+def _check_sqlite(source: Source, database: str | None) -> None:
+    """SQLite would make a file that is not there."""
+    path = Path(database or "")
+    if not database or (not path.is_file() and not database.startswith("file:")):
+        beside = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise InputError(f"{source.uri!r}: there is no database file {database!r}.{did_you_mean(path.name, beside)}")
+
+
+def _deny_attach(action: int, *_: str | None) -> int:
+    """Deny ATTACH, and VACUUM INTO with it: both make a file where a session is read only too."""
+    import sqlite3
+
+    return sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_ATTACH else sqlite3.SQLITE_OK
+
+
+@contextmanager
+def _connect_read_only(source: Source) -> "Iterator[Connection]":
+    engine = _engine(source)
+    backend = engine.dialect.name
+    with _translate_errors(source, "the connection"):
+        connection = engine.connect()
+    try:
+        with _translate_errors(source, "the connection"):
+            if backend == "sqlite":
+                # bytes that are not UTF-8 become lone surrogates, which the contract then finds in their row
+                driver: Any = connection.connection.driver_connection
+                driver.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
+                driver.set_authorizer(_deny_attach)
+            if backend in _READ_ONLY:
+                connection.exec_driver_sql(_READ_ONLY[backend])
+                connection.commit()
+            else:
+                _log.warning(
+                    "%s: finsent cannot make a session of %r read only. Use an account that may only read", source.uri, backend
+                )
+        yield connection
+    finally:
+        connection.close()
+        engine.dispose()
+
+
+@contextmanager
+def _translate_errors(source: Source, what: str) -> Iterator[None]:
+    """Errors of SQLAlchemy and the driver as an InputError. The database's own words are kept, without address or password."""
+    import sqlite3
+
+    from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+    try:
+        yield
+    except (SQLAlchemyError, sqlite3.Warning, UnicodeError) as error:
+        said = str(error.orig if isinstance(error, DBAPIError) and error.orig else error)
+        secret = _parse_url(source).password
+        if secret:
+            said = said.replace(str(secret), "***")
+        raise InputError(
+            f"{source.uri!r}: {what} failed: {shorten(' '.join(said.split()), 300).rstrip('.')}. Nothing was written."
+        ) from None
