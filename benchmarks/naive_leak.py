@@ -64,7 +64,9 @@ def by_5_grams(texts: list[str], config: DataConfig) -> Int64:
         nodes.append(form.template)
     place = {template: node for node, template in enumerate(by_template)}
     templates = list(by_template)
-    group = link_near_duplicates(make_signatures(list(by_template.values()), config), lambda rows: [templates[row] for row in rows], config)
+    group = link_near_duplicates(
+        make_signatures(list(by_template.values()), config), lambda rows: [templates[row] for row in rows], config
+    )
     return group[np.array([place[template] for template in nodes])]
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from finsent.config import DataConfig
-from finsent.data.dedup.near_duplicates import continues, link_near_duplicates, near_duplicate_pairs, merge_components
+from finsent.data.dedup.near_duplicates import continues, link_near_duplicates, merge_components, near_duplicate_pairs
 from finsent.data.dedup.shingles import Int64
 from finsent.data.dedup.signatures import make_signatures
 from finsent.text import Forms, forms

@@ -1,7 +1,8 @@
-"""What people decided about single texts: that a label stands, what it should be, or that the text goes.
+"""Review decisions on single texts (accept, fix, drop): their record in the table `reviews`, and applying them to `tweets`.
 
-Decisions are appended and never changed; of several on one text the latest holds. They are kept by the text's identity, so one
-on a text that is not in the data waits until an ingestion brings it.
+Decisions are appended and never changed; the latest on a text holds. They are stored by the text's identity, so that one on a
+text that is not in the data takes effect when an ingestion brings it. Applying replaces labels and removes rows in one commit:
+a row keeps its group and its split, and the version before keeps the old label.
 """
 
 import logging
@@ -26,14 +27,18 @@ from finsent.errors import InputError
 from finsent.home import Home
 from finsent.labels import LABELS
 
+_log = logging.getLogger(__name__)
+
 DecisionKind = Literal["accept", "fix", "drop"]
 DECISION_KINDS: Final[tuple[DecisionKind, ...]] = get_args(DecisionKind)
-_APPLICATION: Final = "finsent-review"
+TWEETS_APPLICATION: Final = "finsent-ingest"
+"""Delta application of every commit that changes what `tweets` holds, so that ingestions and reviews follow one another."""
+_REVIEWS_APPLICATION: Final = "finsent-review"
 
 
 @dataclass(frozen=True, slots=True)
 class ReviewDecision:
-    """What is to become of a text."""
+    """A reviewer's decision on a text."""
 
     kind: DecisionKind
     """`accept`: its label stands, whatever contradicts it; `fix`: its label is `label`; `drop`: it stays out of the data."""
@@ -51,7 +56,7 @@ class ReviewDecision:
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """A decision as it is on record."""
+    """A recorded decision."""
 
     id: str
     """`finsent.text.text_id` of the text."""
@@ -64,6 +69,18 @@ class Review:
     """UTC; rises strictly from commit to commit, whatever the clocks of the machines say."""
 
 
+def parse_class_name(given: str) -> str:
+    """The class name that a reviewer typed, in any case.
+
+    Raises:
+        InputError: there is no such class.
+    """
+    found = next((label for label in LABELS if label.casefold() == given.strip().casefold()), None)
+    if found is None:
+        raise InputError(f"there is no label {given!r}. Labels: {', '.join(LABELS)}.")
+    return found
+
+
 def load_decisions(home: Home) -> dict[str, ReviewDecision]:
     """The decision that holds for each text that has one, by id."""
     rows = tables.read(home, "reviews", columns=["id", "decision", "label", "decided_at"]).sort_by("decided_at")
@@ -72,7 +89,7 @@ def load_decisions(home: Home) -> dict[str, ReviewDecision]:
 
 
 def read_reviews(home: Home) -> list[Review]:
-    """Every decision ever recorded, those that later ones replaced too, in the order they were made."""
+    """Every decision ever recorded, in the order they were made."""
     rows = tables.read(home, "reviews").sort_by([("decided_at", "ascending"), ("id", "ascending")]).to_pylist()
     return [
         Review(row["id"], row["text"], ReviewDecision(row["decision"], row["label"]), row["why"], row["who"], row["decided_at"])
@@ -88,9 +105,9 @@ def record_decisions(
     now: datetime,
     texts: Mapping[str, str] | None = None,
 ) -> int:
-    """Append decisions in one commit; how many of them were new.
+    """Append decisions in one commit; returns how many of them were new.
 
-    What already holds in the same words of the same person is not recorded again, so that a rerun after a crash adds nothing.
+    Idempotent: a decision that already holds, for the same reason by the same person, is not recorded again.
 
     Args:
         home: Where the tables are.
@@ -114,36 +131,25 @@ def record_decisions(
         Review(row_id, (texts or {}).get(row_id), decision, reasons[row_id], who.strip(), now)
         for row_id, decision in decisions.items()
     ]
-    return tables.retry_on_conflict(home, "reviews", _APPLICATION, lambda before: _record(home, asked, now, before))
 
+    def attempt(position: tables.Position) -> int | None:
+        earlier = read_reviews(home)
+        valid = {review.id: (review.decision, review.why, review.who) for review in earlier}
+        new = [review for review in asked if valid.get(review.id) != (review.decision, review.why, review.who)]
+        if not new:
+            return 0
+        # the order of the commits decides which one holds, and the clock of another machine may run ahead of ours
+        moment = max(now, earlier[-1].decided_at + timedelta(microseconds=1)) if earlier else now
+        rows = [
+            {name: getattr(review, name) for name in ("id", "text", "why", "who")}
+            | {"decision": review.decision.kind, "label": review.decision.label, "decided_at": moment}
+            for review in new
+        ]
+        table = pa.Table.from_pylist(rows, schema=SCHEMAS["reviews"])
+        written = tables.append_if_unchanged(home, "reviews", table, _REVIEWS_APPLICATION, position)
+        return None if written is None else len(new)
 
-def _record(home: Home, asked: list[Review], now: datetime, before: tables.Position) -> int | None:
-    earlier = read_reviews(home)
-    hold = {review.id: (review.decision, review.why, review.who) for review in earlier}
-    new = [review for review in asked if hold.get(review.id) != (review.decision, review.why, review.who)]
-    if not new:
-        return 0
-    # the order of the commits decides which holds, and the clock of another machine may run ahead of ours
-    moment = max(now, earlier[-1].decided_at + timedelta(microseconds=1)) if earlier else now
-    columns = {
-        "id": [review.id for review in new],
-        "text": [review.text for review in new],
-        "decision": [review.decision.kind for review in new],
-        "label": [review.decision.label for review in new],
-        "why": [review.why for review in new],
-        "who": [review.who for review in new],
-        "decided_at": [moment] * len(new),
-    }
-    table = pa.table(columns, schema=SCHEMAS["reviews"])
-    return None if tables.append_if_unchanged(home, "reviews", table, _APPLICATION, before) is None else len(new)
-
-
-# merged from finsent.data.corrections: People's decisions brought into the table `tweets`: labels replaced and rows removed in one commit, a new version of the data.
-
-_log = logging.getLogger(__name__)
-
-APPLICATION: Final = "finsent-ingest"
-"""The same as ingestion's: commits that change what the data says follow one another, whichever of the two makes them."""
+    return tables.retry_on_conflict(home, "reviews", _REVIEWS_APPLICATION, attempt)
 
 
 @dataclass(frozen=True)
@@ -153,12 +159,12 @@ class _Applied:
 
 
 def apply_decisions(home: Home) -> int | None:
-    """Bring every decision on a row of `tweets` into it, in one commit; the new version, or None when nothing changed.
+    """Apply every decision on a row of `tweets`, in one commit; returns the new version, or None when nothing changed.
 
-    Takes the home's lock `ingest`, so call it outside of that. Doing it again changes nothing.
+    Idempotent. Takes the home's lock `ingest`: do not call it while holding that.
 
     Raises:
-        Refused: other runs kept getting ahead.
+        Refused: other runs kept committing first.
     """
     from filelock import FileLock
 
@@ -166,7 +172,7 @@ def apply_decisions(home: Home) -> int | None:
         return None
     home.lock("ingest").parent.mkdir(parents=True, exist_ok=True)
     with FileLock(home.lock("ingest")):
-        return tables.retry_on_conflict(home, "tweets", APPLICATION, lambda position: _apply(home, position)).version
+        return tables.retry_on_conflict(home, "tweets", TWEETS_APPLICATION, lambda position: _apply(home, position)).version
 
 
 def _apply(home: Home, position: tables.Position) -> _Applied | None:
@@ -179,46 +185,28 @@ def _apply(home: Home, position: tables.Position) -> _Applied | None:
     if not changes.num_rows:
         return _Applied(None)
     before = fingerprint_table(home)
-    # a label or a removal adds no pair of texts across splits: what was audited before still holds
-    audit = read_audit(home, position.version, before)
     untouched = subtract_fingerprint(before, fingerprint_rows(rows))
-    after = add_fingerprints(untouched, fingerprint_rows(_changed(rows, changes)))
-    metadata = {"fingerprint": after, **audit.metadata()}
-    rule = tables.last_metadata(home, "tweets", "split_rule")
-    if rule is not None:
+    after = add_fingerprints(untouched, fingerprint_rows(tables.changed_rows(rows, changes)))
+    # a new label or a removal adds no pair of texts across splits: the audit on record still holds
+    metadata = {"fingerprint": after, **read_audit(home, position.version, before).metadata()}
+    if (rule := tables.last_metadata(home, "tweets", "split_rule")) is not None:
         metadata["split_rule"] = rule
-    written = tables.update_rows(home, "tweets", changes, APPLICATION, position, metadata)
+    written = tables.update_rows(home, "tweets", changes, TWEETS_APPLICATION, position, metadata)
     if written is None:
         return None
     removed = sum(changes["removed"].to_pylist())
-    _log.info(
-        "version %d of the data: %d labels fixed, %d rows dropped by review",
-        written.version,
-        changes.num_rows - removed,
-        removed,
-    )
+    fixed = changes.num_rows - removed
+    _log.info("version %d of the data: %d labels fixed, %d rows dropped by review", written.version, fixed, removed)
     return _Applied(written.version)
 
 
 def _changes(rows: pa.Table, decisions: Mapping[str, ReviewDecision]) -> pa.Table:
     """What the decisions change in these rows: id, label, removed."""
-    found = [
-        (row_id, decision.label or label, decision.kind == "drop")
-        for row_id, label in zip(rows["id"].to_pylist(), rows["label"].to_pylist(), strict=True)
-        if (decision := decisions.get(row_id)) is not None
-        and (decision.kind == "drop" or (decision.kind == "fix" and decision.label != label))
-    ]
-    columns = [[row[index] for row in found] for index in range(3)]
     schema = pa.schema([("id", pa.string()), ("label", pa.string()), ("removed", pa.bool_())])
-    return pa.table(columns, schema=schema)
-
-
-def _changed(rows: pa.Table, changes: pa.Table) -> pa.Table:
-    """The rows as they will be."""
-    new = {change["id"]: change for change in changes.to_pylist()}
-    ids = rows["id"].to_pylist()
-    labels = [
-        new[row_id]["label"] if row_id in new else label for row_id, label in zip(ids, rows["label"].to_pylist(), strict=True)
+    found = [
+        {"id": row["id"], "label": decision.label or row["label"], "removed": decision.kind == "drop"}
+        for row in rows.select(["id", "label"]).to_pylist()
+        if (decision := decisions.get(row["id"])) is not None
+        and (decision.kind == "drop" or (decision.kind == "fix" and decision.label != row["label"]))
     ]
-    kept = pa.array([not (row_id in new and new[row_id]["removed"]) for row_id in ids])
-    return rows.set_column(rows.schema.get_field_index("label"), "label", pa.array(labels, pa.string())).filter(kept)
+    return pa.Table.from_pylist(found, schema=schema)

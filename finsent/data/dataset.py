@@ -1,4 +1,4 @@
-"""What training and evaluation read: a split's rows, and which version of the data they are."""
+"""Reading the data: rows of a split, data versions, fingerprints, and the audit and report on record for a version."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ from finsent.home import Home
 from finsent.labels import LABEL2ID
 
 FINGERPRINTED: Final = ("id", "label", "group", "split", "text")
-"""Columns that a fingerprint is over."""
+"""Columns covered by a fingerprint."""
 EMPTY_FINGERPRINT: Final = "0" * 32
 """Fingerprint of no rows."""
 _BATCH: Final = 65_536
@@ -39,7 +39,7 @@ class Split:
     groups: list[str]
     """Near-duplicate group of each row."""
     created_at: list[datetime | None]
-    """When each tweet was written, in UTC; None where it is not known."""
+    """When each tweet was written, in UTC; None where unknown."""
 
 
 @dataclass(frozen=True)
@@ -60,18 +60,18 @@ class DataVersion:
 
 @dataclass(frozen=True)
 class RecordedAudit:
-    """The leak audit of some rows; None is what is not on record."""
+    """The leak audit on record for some rows; None where there is none."""
 
     leaks: int | None = None
     naive_leak: float | None = None
 
     def metadata(self) -> dict[str, str]:
-        """As it is recorded with a commit, so that it travels with the table."""
+        """As commit metadata, so that it travels with the table."""
         return {"leaks": json.dumps(self.leaks), "naive_leak": json.dumps(self.naive_leak)}
 
 
 def load_split(home: Home, split: SplitName, version: int | None = None) -> Split:
-    """Rows of a split, always in the same order.
+    """Rows of a split, in order of their ids.
 
     Raises:
         InputError: no such split, no data yet, no such version.
@@ -93,7 +93,7 @@ def load_split(home: Home, split: SplitName, version: int | None = None) -> Spli
 
 
 def data_version(home: Home, version: int | None = None) -> DataVersion:
-    """The latest version of the data, or an earlier one, with its leak audit where that is on record for exactly these rows.
+    """A version of the data, by default the latest, with its leak audit where one is on record for exactly these rows.
 
     Raises:
         InputError: no data yet, no such version.
@@ -117,8 +117,8 @@ def data_version(home: Home, version: int | None = None) -> DataVersion:
 def fingerprint_rows(rows: pa.Table | Iterable[pa.RecordBatch]) -> str:
     """32 hexadecimal digits over id, label, group, split and text of all rows, whatever their order.
 
-    A sum of BLAKE2b hashes modulo 2^128 (the multiset hash AdHash, Bellare and Micciancio 1997), so that adding rows costs
-    nothing for those that are there.
+    A sum of BLAKE2b hashes modulo 2^128 (the multiset hash AdHash, Bellare and Micciancio 1997): it can be updated for added rows
+    without reading the others.
     """
     batches = rows.to_batches(_BATCH) if isinstance(rows, pa.Table) else rows
     total = 0
@@ -140,35 +140,36 @@ def fingerprint_split(home: Home, split: SplitName, version: int) -> str:
 
 
 def subtract_fingerprint(whole: str, part: str) -> str:
-    """Fingerprint of what is left of the rows of `whole` without those of `part`."""
+    """Fingerprint of the rows of `whole` without those of `part`."""
     return f"{(int(whole, 16) - int(part, 16)) % _MODULUS:032x}"
 
 
 def add_fingerprints(one: str, other: str) -> str:
-    """Fingerprint of the rows of both."""
+    """Fingerprint of the rows of both together."""
     return f"{(int(one, 16) + int(other, 16)) % _MODULUS:032x}"
 
 
 def read_audit(home: Home, version: int, fingerprint: str) -> RecordedAudit:
-    """The audit on record for the rows with this fingerprint: with a commit up to `version`, else in this home's report."""
+    """The audit on record for the rows with this fingerprint: of a commit up to `version`, else of this home's report."""
     for commit in tables.commit_history(home, "tweets", version=version):
-        # an older commit counts too: upkeep, such as compaction, makes versions of the same rows
+        # an older commit counts too: maintenance, such as compaction, makes versions of the same rows
         if commit.get("fingerprint") == fingerprint and "leaks" in commit:
             return RecordedAudit(json.loads(commit["leaks"]), json.loads(commit.get("naive_leak", "null")))
     report = read_report(home, version)
-    return RecordedAudit(report.get("leaks"), report.get("naive_leak")) if report.get("fingerprint") == fingerprint else RecordedAudit()
+    return (
+        RecordedAudit(report.get("leaks"), report.get("naive_leak"))
+        if report.get("fingerprint") == fingerprint
+        else RecordedAudit()
+    )
 
 
 def report_path(home: Home, version: int) -> Path:
-    """Where the report of a data version is."""
+    """Path of the report of a data version."""
     return home.reports / f"data-v{version}.json"
 
 
 def read_report(home: Home, version: int) -> dict[str, Any]:
-    """The ingestion report of a version: this home's copy, else what was recorded with the commit.
-
-    Empty when there is none or it cannot be read, which counts as no evidence.
-    """
+    """The ingestion report of a version: this home's copy, else the one recorded with the commit; empty without either."""
     try:
         loaded: Any = json.loads(report_path(home, version).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -177,7 +178,7 @@ def read_report(home: Home, version: int) -> dict[str, Any]:
 
 
 def recorded_report(home: Home, version: int) -> dict[str, Any]:
-    """The ingestion report that was recorded with the commit of a version; empty when there is none."""
+    """The ingestion report recorded with the commit of a version; empty when there is none."""
     for commit in tables.commit_history(home, "tweets", version=version):
         if int(commit["version"]) == version and "report" in commit:
             return {**json.loads(commit["report"]), "version": version}

@@ -1,6 +1,8 @@
-"""Rows accepted before, as ingestion compares new ones with them."""
+"""Rows accepted earlier, and staged rows grouped with them: everything that an ingestion decides from."""
 
-from collections.abc import Mapping
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,20 +12,25 @@ import pyarrow.compute as pc
 
 from finsent.config import DataConfig
 from finsent.data import tables
-from finsent.data.corrections import ReviewDecision
+from finsent.data.corrections import ReviewDecision, load_decisions
 from finsent.data.dataset import EMPTY_FINGERPRINT, fingerprint_table, read_audit
-from finsent.data.dedup.assignment import ExistingRows, RowArrays
-from finsent.data.dedup.grouping import is_in
+from finsent.data.dedup.assignment import ExistingRows, GroupedRows, Mask, RowArrays
+from finsent.data.dedup.grouping import build_graph, is_in
 from finsent.data.dedup.near_duplicates import TemplateLookup
 from finsent.data.dedup.shingles import Int64
 from finsent.data.dedup.signature_index import load_signatures, stored_templates
 from finsent.data.dedup.signatures import empty_signatures
-from finsent.data.splits import SPLIT_CODES
-from finsent.data.staging import StagedRows, column
+from finsent.data.quarantine import earlier_conflicts
+from finsent.data.sources.reading import ReadSummary
+from finsent.data.splits import SPLIT_CODES, SplitRule
+from finsent.data.staging import StagedRows, concat_staged
 from finsent.data.table_schemas import SCHEMAS
-from finsent.errors import InputError
+from finsent.errors import ConfigError, InputError
 from finsent.home import Home
 from finsent.labels import LABELS
+
+MASKED_KEY = "masked"
+"""Commit metadata of `tweets`: whether its handles are masked, JSON."""
 
 
 @dataclass(frozen=True)
@@ -31,87 +38,156 @@ class TweetsSnapshot:
     """The table `tweets` at one version."""
 
     version: int | None
-    before: ExistingRows
+    rows: ExistingRows
     fingerprint: str
     audited: bool
-    """Whether the leak audit of exactly these rows is on record, with no leak."""
+    """Whether a leak audit of exactly these rows is on record, with no leak."""
+
+
+@dataclass(frozen=True)
+class ReadRows:
+    """Rows that were read, in the staging area, and what reading found out about their sources."""
+
+    reading: ReadSummary
+    staged: StagedRows
+    started: float
+    """`time.monotonic()` at the start of the ingestion."""
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """Rows that were read, grouped with the rows of the table at one position."""
+
+    read: ReadRows
+    position: tables.Position
+    existing: TweetsSnapshot
+    rows: GroupedRows
+
+
+def concat_reads(parts: Sequence[ReadRows], config: DataConfig) -> ReadRows:
+    """What was read of several sources, in order; at least one is needed."""
+    total = ReadSummary(Counter(), Counter(), Counter(), Counter(), [], {}, {})
+    for part in parts:
+        reading = part.reading
+        for counts, more in (
+            (total.read, reading.read),
+            (total.rejected, reading.rejected),
+            (total.reasons, reading.reasons),
+            (total.flags, reading.flags),
+        ):
+            counts.update(more)
+        total.inputs.extend(reading.inputs)
+        total.schemas.update(reading.schemas)
+        total.unknown_labels.update(reading.unknown_labels)
+    return ReadRows(total, concat_staged([part.staged for part in parts], config), parts[0].started)
+
+
+def group_with_existing(home: Home, config: DataConfig, rule: SplitRule, read: ReadRows, position: tables.Position) -> Grouping:
+    """Group the rows read with those that the table has at `position`.
+
+    Everything is read at that one version: a review on another machine may remove rows from a later one.
+
+    Raises:
+        ConfigError: the table was written with other settings.
+        InputError: a label or a split in the table is unknown.
+    """
+    _require_same_settings(home, config, rule)
+    decisions, staged = load_decisions(home), read.staged
+    existing = load_snapshot(home, config, position.version if position.version >= 0 else None)
+    new, confirmed, dropped = _apply_decisions(staged, decisions)
+    graph, templates = build_graph(new, existing.rows, _template_lookup(home, existing, staged), config)
+    conflicting = is_in(new.ids, pa.array(sorted(earlier_conflicts(home) - decisions.keys()), pa.string()))
+    return Grouping(read, position, existing, GroupedRows(new, existing.rows, graph, templates, confirmed, dropped, conflicting))
 
 
 def load_snapshot(home: Home, config: DataConfig, version: int | None) -> TweetsSnapshot:
-    """Everything that new rows are compared with, but the texts.
-
-    Args:
-        home: Where the tables are.
-        config: How rows are compared.
-        version: Of the table; None before there is one. All that an ingestion reads is read at one version: another machine's
-            review may take rows out of a later one.
+    """All that new rows are compared with except the texts; `version` None stands for a table that does not exist yet.
 
     Raises:
-        InputError: a label or a split in the table is none of ours.
+        InputError: a label or a split in the table is unknown.
     """
     columns = ("id", "label", "group", "split")
     schema = pa.schema([SCHEMAS["tweets"].field(name) for name in columns])
     rows = schema.empty_table() if version is None else tables.read(home, "tweets", version=version, columns=columns)
     fingerprint = EMPTY_FINGERPRINT if version is None else fingerprint_table(home, version)
-    ids = _array(rows["id"])
+    ids = _combined(rows["id"])
     audited = version is None or not len(ids) or read_audit(home, version, fingerprint).leaks == 0
-    groups = _array(rows["group"]).dictionary_encode()
-    before = ExistingRows(
-        rows=RowArrays(
-            ids,
-            _coded(rows["label"], LABELS, "label"),
-            load_signatures(home, ids, config, version, rebuild=not audited) if len(ids) else empty_signatures(config),
-        ),
+    groups = _combined(rows["group"]).dictionary_encode()
+    signatures = load_signatures(home, ids, config, version, rebuild=not audited) if len(ids) else empty_signatures(config)
+    existing = ExistingRows(
+        rows=RowArrays(ids, _codes(rows["label"], LABELS, "label"), signatures),
         groups=groups.indices.to_numpy().astype(np.int64),
         names=groups.dictionary,
-        splits=_coded(rows["split"], SPLIT_CODES, "split"),
+        splits=_codes(rows["split"], SPLIT_CODES, "split"),
     )
-    return TweetsSnapshot(version, before, fingerprint, audited)
+    return TweetsSnapshot(version, existing, fingerprint, audited)
 
 
-Mask = npt.NDArray[np.bool_]
+def _require_same_settings(home: Home, config: DataConfig, rule: SplitRule) -> None:
+    """Compare the settings with those that the table was written with.
+
+    Raises:
+        ConfigError: the table was split by another rule, so a row could be on both sides of a split; or it stores handles
+            masked, and `data.mask_handles` is off.
+    """
+    written = tables.last_metadata(home, "tweets", "split_rule")
+    there, here = json.loads(written or "{}"), json.loads(json.dumps(rule.describe()))
+    wrong = [
+        f"{key} = {here.get(key)!r} (the data has {there.get(key)!r})"
+        for key in dict.fromkeys([*here, *there])
+        if here.get(key) != there.get(key)
+    ]
+    if written and wrong:
+        raise ConfigError(
+            f"the data in this home was split by another rule: {'; '.join(wrong)}. Set it back under `data`, or use another "
+            "FINSENT_HOME: a row must never move between splits."
+        )
+    if not config.mask_handles and tables.last_metadata(home, "tweets", MASKED_KEY) == "true":
+        raise ConfigError(
+            "this home stores handles masked, and data.mask_handles is false now. Set it to true (--set data.mask_handles=true, "
+            "or in the file that FINSENT_CONFIG names), or use another FINSENT_HOME."
+        )
 
 
-def apply_decisions_to_staged(spooled: StagedRows, decisions: Mapping[str, ReviewDecision]) -> tuple[RowArrays, Mask, Mask]:
-    """The spooled rows with the labels that people decided on; whose labels those are [N], and which people dropped [N]."""
-    labels, decided = spooled.labels.copy(), np.zeros(len(spooled), bool)
-    rows = np.flatnonzero(is_in(spooled.ids, pa.array(sorted(decisions), pa.string())))
+def _apply_decisions(staged: StagedRows, decisions: Mapping[str, ReviewDecision]) -> tuple[RowArrays, Mask, Mask]:
+    """The staged rows with the reviewers' labels; rows with a confirmed label [N]; dropped rows [N]."""
+    labels, confirmed, dropped = staged.labels.copy(), np.zeros(len(staged), bool), np.zeros(len(staged), bool)
+    rows = np.flatnonzero(is_in(staged.ids, pa.array(sorted(decisions), pa.string())))
     by_id: dict[str, list[int]] = {}
-    for row, name in zip(rows.tolist(), spooled.ids.take(pa.array(rows)).to_pylist(), strict=True):
-        by_id.setdefault(name, []).append(row)
-    dropped = np.zeros(len(spooled), bool)
-    for name, copies in by_id.items():
-        decision = decisions[name]
+    for row, row_id in zip(rows.tolist(), staged.ids.take(pa.array(rows)).to_pylist(), strict=True):
+        by_id.setdefault(row_id, []).append(row)
+    for row_id, copies in by_id.items():
+        decision = decisions[row_id]
         if decision.kind == "fix":
             labels[copies] = LABELS.index(str(decision.label))
         dropped[copies] = decision.kind == "drop"
-        # of copies with several labels, which one a person found right is not known
-        decided[copies] = len(set(labels[copies].tolist())) == 1
-    return RowArrays(spooled.ids, labels, spooled.signatures), decided, dropped
+        # copies with several labels: which one the reviewer found right is unknown
+        confirmed[copies] = len(set(labels[copies].tolist())) == 1
+    return RowArrays(staged.ids, labels, staged.signatures), confirmed, dropped
 
 
-def template_lookup(home: Home, stored: TweetsSnapshot, spooled: StagedRows) -> TemplateLookup:
-    """Templates by row number: of rows accepted before, then of the spooled ones. Stored texts are read once."""
+def _template_lookup(home: Home, existing: TweetsSnapshot, staged: StagedRows) -> TemplateLookup:
+    """Templates by row number: of existing rows, then of staged ones. Each stored text is read once."""
     cache: dict[int, str] = {}
-    before, known = stored.before, len(stored.before.rows)
+    known = len(existing.rows.rows)
 
-    def texts_of(rows: Int64) -> list[str]:
+    def templates_of(rows: Int64) -> list[str]:
         missing = [row for row in rows[rows < known].tolist() if row not in cache]
         if missing:
-            names = before.rows.ids.take(pa.array(missing)).to_pylist()
-            found = stored_templates(home, names, stored.version)
-            cache.update((row, found[name]) for row, name in zip(missing, names, strict=True))
-        new = iter(column(spooled, "template", rows[rows >= known] - known))
+            ids = existing.rows.rows.ids.take(pa.array(missing)).to_pylist()
+            found = stored_templates(home, ids, existing.version)
+            cache.update((row, found[row_id]) for row, row_id in zip(missing, ids, strict=True))
+        new = iter(staged.column("template", rows[rows >= known] - known))
         return [cache[row] if row < known else next(new) for row in rows.tolist()]
 
-    return texts_of
+    return templates_of
 
 
-def _array(values: pa.ChunkedArray) -> pa.StringArray:
+def _combined(values: pa.ChunkedArray) -> pa.StringArray:
     return pa.concat_arrays([pa.array([], pa.string()), *values.chunks])
 
 
-def _coded(values: pa.ChunkedArray, names: tuple[str, ...], what: str) -> np.ndarray[tuple[int], np.dtype[np.int8]]:
+def _codes(values: pa.ChunkedArray, names: tuple[str, ...], what: str) -> npt.NDArray[np.int8]:
     codes = pc.index_in(values, value_set=pa.array(names, pa.string()))
     if codes.null_count:
         odd = pc.filter(values, pc.is_null(codes))[0].as_py()

@@ -1,9 +1,12 @@
-"""Which text a person means by an id, and what is known about it."""
+"""Looks up texts by the ids, or prefixes of ids, that a reviewer typed."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from finsent.data import tables
 from finsent.data.corrections import ReviewDecision, load_decisions
@@ -27,41 +30,47 @@ class IdLookup:
     decided: dict[str, ReviewDecision]
 
     @classmethod
-    def of(cls, home: Home, ids: Sequence[str]) -> "IdLookup":
-        """What the tables know that begins with one of the ids."""
-        import pyarrow.compute as pc
-
-        beginnings = tuple(given.strip().casefold() for given in ids)
-        rows = tables.read(home, "tweets", columns=["id", "text", "label"], filters=_beginning_with(beginnings)).to_pylist()
+    def load(cls, home: Home, ids: Sequence[str]) -> "IdLookup":
+        """All texts in the tables whose id begins with one of `ids`."""
+        given = {item.strip().casefold() for item in ids}
+        whole = {item for item in given if len(item) == _ID_DIGITS}  # a filled listing may give thousands
+        prefixes = tuple(given - whole)
+        rows = tables.read(home, "tweets", columns=["id", "text", "label"], filters=_id_filter(whole, prefixes)).to_pylist()
         texts = {row["id"]: row["text"] for row in rows}
-        whole = {given for given in beginnings if len(given) == _ID_DIGITS}  # a filled listing may give thousands
-        short = tuple(given for given in beginnings if given not in whole)
         labels: dict[str, set[str]] = defaultdict(set)
         columns, filters = ["id", "text", "reason", "detail", "label"], pc.field("reason").isin([CONFLICT, "dropped by review"])
         for batch in tables.batches(home, "quarantine", columns, filters=filters):
             read = zip(ids_of(batch), batch["reason"].to_pylist(), labels_of(batch), strict=True)
             for row, (row_id, reason, label) in enumerate(read):
-                if row_id in whole or row_id.startswith(short):
+                if row_id in whole or row_id.startswith(prefixes):
                     texts.setdefault(row_id, batch["text"][row].as_py())
                     if reason == CONFLICT:
                         labels[row_id].add(label)
         return cls(texts, {row["id"]: row["label"] for row in rows}, dict(labels), load_decisions(home))
 
     def resolve(self, given: str) -> str:
-        """The full id. One that no text has (yet) is kept for later; a beginning must be that of exactly one known id."""
-        beginning = given.strip().casefold()
-        if not beginning or len(beginning) > _ID_DIGITS or set(beginning) - set("0123456789abcdef"):
+        """The full id. A full id without a known text is accepted; a prefix must match exactly one known id.
+
+        Raises:
+            InputError: no id, or a prefix of none or of several.
+        """
+        prefix = given.strip().casefold()
+        if not prefix or len(prefix) > _ID_DIGITS or set(prefix) - set("0123456789abcdef"):
             raise InputError(f"{given!r} is no id: ids are {_ID_DIGITS} hexadecimal digits. `finsent review list` shows them.")
-        if len(beginning) == _ID_DIGITS:
-            return beginning
-        found = sorted(row_id for row_id in {*self.texts, *self.decided} if row_id.startswith(beginning))
+        if len(prefix) == _ID_DIGITS:
+            return prefix
+        found = sorted(row_id for row_id in {*self.texts, *self.decided} if row_id.startswith(prefix))
         if len(found) != 1:
             several = f"begins {len(found)} ids ({', '.join(found[:3])}{', …' if len(found) > 3 else ''})"
             raise InputError(f"{given!r} {several if found else 'begins the id of no known text'}. Give more of it.")
         return found[0]
 
     def check(self, row_id: str, decision: ReviewDecision) -> None:
-        """Refuse to accept what is not one label."""
+        """Check a decision against what is known of the text.
+
+        Raises:
+            InputError: `accept` where the text has several labels, or was fixed to another.
+        """
         if decision.kind != "accept":
             return
         before = self.decided.get(row_id)
@@ -77,14 +86,8 @@ class IdLookup:
             raise InputError(f"{row_id!r} was read as {' and as '.join(labels)}{stands}: say which with fix, or drop it.")
 
 
-def _beginning_with(beginnings: Iterable[str]) -> Any:
-    """A filter for ids; whole ones are looked up together."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    given = set(beginnings)
-    whole = [item for item in given if len(item) == _ID_DIGITS]
-    wanted = pc.field("id").isin(pa.array(whole, pa.string()))
-    for item in given.difference(whole):
-        wanted |= pc.starts_with(pc.field("id"), pattern=item)
+def _id_filter(whole: Iterable[str], prefixes: Iterable[str]) -> Any:
+    wanted = pc.field("id").isin(pa.array(list(whole), pa.string()))
+    for prefix in prefixes:
+        wanted |= pc.starts_with(pc.field("id"), pattern=prefix)
     return wanted

@@ -1,7 +1,6 @@
-"""The inbox: unlabelled tweets that wait for scoring, each id once.
+"""The inbox: unlabelled tweets to be scored, each id once.
 
-An id that comes again with its text is known. With another text (see `finsent.text.normalise` for what is the same) it is
-quarantined: which of the two the id means is not ours to decide.
+An id that comes again with the same text (after `finsent.text.normalise`) is known; with another text it is quarantined.
 """
 
 import dataclasses
@@ -20,11 +19,11 @@ import pyarrow.compute as pc
 
 from finsent.config import DataConfig, Source
 from finsent.data import tables
-from finsent.data.quarantine import input_identity, append_records
-from finsent.data.sources.formats import fingerprint_file, read_rows
+from finsent.data.quarantine import append_records, input_identity
+from finsent.data.sources.formats import read_rows
 from finsent.data.sources.reading import quarantine_row
-from finsent.data.sources.records import QuarantinedRow, RawRow, RequestedColumns, SourceFile
-from finsent.data.sources.resolve import resolve
+from finsent.data.sources.records import QuarantinedRow
+from finsent.data.sources.resolve import RawRow, RequestedColumns, SourceFile, fingerprint_file, resolve
 from finsent.data.table_schemas import SCHEMAS
 from finsent.data.validation.row_validation import Rejection, check_text, check_time, shorten
 from finsent.data.validation.text_cleaning import mask_handles
@@ -38,17 +37,17 @@ _SHOWN: Final = 500  # characters of each text that a reused id is quarantined w
 
 
 class _Readable(NamedTuple):
-    """A row for the inbox, and where it stood. A tuple: there may be millions."""
+    """A row for the inbox and its origin. A tuple to save memory: there may be millions."""
 
     id: str
     created_at: datetime | None
     text: str
-    """As it is stored."""
+    """As stored."""
     raw: RawRow
-    """As it was read."""
+    """As read."""
     file: SourceFile
     input: str
-    """See `identify`."""
+    """See `input_identity`."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +57,12 @@ class InboxReport:
     read: int
     received: int
     known: int
-    """Rows whose id the inbox had already, or had earlier in the same files, for the same text."""
+    """Rows whose id the inbox, or an earlier row of the same files, has for the same text."""
     quarantined: int
     reasons: dict[str, int]
     """Quarantined rows by reason."""
     version: int | None
-    """Version of the table `inbox` after this; None when nothing was ever received."""
+    """Version of the table `inbox` afterwards; None when nothing was ever received."""
 
 
 def receive(
@@ -81,7 +80,7 @@ def receive(
         files: Files, folders, globs or `hf://` datasets; a column `id` is used where there is one, else the hash of the text.
         home: Where the tables are.
         text: Column that holds the tweet.
-        created_at: Column that holds the time of writing; left out, `created_at` is used where it is there.
+        created_at: Column that holds the time of writing; by default `created_at`, where it exists.
         max_characters: Longer texts are quarantined.
         masked: Store `@user` in place of handles (`data.mask_handles`).
 
@@ -94,7 +93,7 @@ def receive(
     from filelock import FileLock
 
     with FileLock(home.lock("inbox")):
-        # the lock keeps runs of this home apart, the number of the commit those of other machines on the same tables
+        # the lock keeps runs of this home apart, the transaction number those of other machines on the same tables
         report = tables.retry_on_conflict(
             home, "inbox", _APPLICATION, lambda before: _commit(home, rows, bad, number_read, before, masked=masked)
         )
@@ -112,7 +111,7 @@ def _commit(
     *,
     masked: bool,
 ) -> InboxReport | None:
-    """Add what is new; None if another run added to the inbox in between."""
+    """Append the new rows; None if another run appended to the inbox in between."""
     new, known, reused = _classify(rows, _stored_texts(home, {item.id for item in rows}), masked=masked)
     bad = [*unreadable, *reused]
     now = datetime.now(UTC)
@@ -122,7 +121,7 @@ def _commit(
         if written is None:
             return None
         version = written.version
-    append_records(home, bad, now)  # no sooner: another run may have been first, and what reuses an id is then another row
+    append_records(home, bad, now)  # only now: had another run been first, another row would be the one that reuses an id
     return InboxReport(number_read, len(new), known, len(bad), dict(Counter(row.reason for row in bad)), version)
 
 
@@ -132,7 +131,7 @@ def _table(rows: Sequence[_Readable], now: datetime) -> pa.Table:
 
 
 def _stored_texts(home: Home, ids: AbstractSet[str]) -> dict[str, str]:
-    """Texts that the inbox has under these ids."""
+    """Texts in the inbox by id, for these ids."""
     if not ids:
         return {}
     found = tables.read(home, "inbox", columns=["id", "text"], filters=pc.field("id").isin(pa.array(sorted(ids))))
@@ -142,7 +141,7 @@ def _stored_texts(home: Home, ids: AbstractSet[str]) -> dict[str, str]:
 def _classify(
     rows: Sequence[_Readable], there: Mapping[str, str], *, masked: bool
 ) -> tuple[list[_Readable], int, list[QuarantinedRow]]:
-    """New rows, how many are known, and those that give an id to another text. Of several with one id the first counts."""
+    """New rows, number of known rows, rows that reuse an id for another text. Of several rows with one id the first counts."""
     texts, new, known, reused = dict(there), [], 0, []
     for item in rows:
         name, text = item.id, item.text
@@ -193,7 +192,7 @@ def _read(
 
 @contextmanager
 def _without_garbage_collection() -> Iterator[None]:
-    """Rows make no cycles, and looking for some among millions of them again and again takes a quarter of all the time."""
+    """Without collection: rows make no reference cycles, and searching millions of them takes a quarter of the time."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -204,7 +203,7 @@ def _without_garbage_collection() -> Iterator[None]:
 
 
 def _check(raw: RawRow, longest: int, now: datetime) -> tuple[str, datetime | None, str] | Rejection:
-    """Id, time and text of a row, or what is wrong with it."""
+    """Id, time and text of a row, or why it is rejected."""
     if raw.fault is not None:
         return raw.fault
     text = check_text(raw.text, longest)

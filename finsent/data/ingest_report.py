@@ -1,8 +1,9 @@
-"""The account of an ingestion: where every row ended, what the version holds, and what was recorded of it before."""
+"""The report of an ingestion: where every row ended, what the version holds, and what is recorded with it."""
 
 import dataclasses
 import json
 import logging
+import time
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Final
@@ -10,8 +11,11 @@ from typing import Any, Final
 import numpy as np
 
 from finsent.data import tables
+from finsent.data.dataset import add_fingerprints, recorded_report, report_path
 from finsent.data.dedup.assignment import ACCEPTED, DUPLICATE, AssignmentResult
-from finsent.data.leakage import NaiveSplit
+from finsent.data.dedup.grouping import is_in
+from finsent.data.existing_rows import Grouping
+from finsent.data.leakage import LeakAudit, NaiveSplit, group_sizes, naive_split
 from finsent.data.sources.reading import ReadSummary
 from finsent.data.splits import SPLIT_CODES, EXCLUDED, SPLITS, SplitCodes, SplitRule
 from finsent.data.staging import StagedRows
@@ -23,7 +27,7 @@ from finsent.labels import LABELS
 
 _log = logging.getLogger(__name__)
 
-_MANY: Final = 0.2  # share of a source's rows
+_HIGH_QUARANTINE_RATE: Final = 0.2  # share of a source's rows
 
 
 @dataclass(frozen=True)
@@ -49,9 +53,9 @@ class IngestReport:
     split_conflicts: int
     """Groups of new rows that touched two splits."""
     group_sizes: dict[str, int]
-    """Rows that were not there before by the size of their near-duplicate group, copies included."""
+    """Rows that were not in the data before, by the size of their near-duplicate group, copies included."""
     leaks: int
-    """Exact and near-duplicate pairs across splits; anything but 0 is refused before it is written."""
+    """Exact and near-duplicate pairs across splits; an ingestion that would have any is refused before it is written."""
     audit: dict[str, dict[str, int]]
     """Those pairs, exact and near, by pair of splits."""
     naive_leak: float | None
@@ -67,26 +71,68 @@ class IngestReport:
     seconds: float
 
 
-def count_rows(reading: ReadSummary, spooled: StagedRows, placement: AssignmentResult) -> dict[str, Any]:
+def build_report(home: Home, grouping: Grouping, result: AssignmentResult, audit: LeakAudit, added: str | None) -> IngestReport:
+    """The report before the commit; the new version and the duration are filled in later.
+
+    Args:
+        home: Where the tables are.
+        grouping: The rows.
+        result: Where each new row ended.
+        audit: Of the table as it will be.
+        added: Fingerprint of the accepted rows; None when there are none.
+
+    Raises:
+        Refused: a row was lost or counted twice.
+    """
+    existing, new, graph, snapshot = grouping.rows.existing, grouping.rows.new, grouping.rows.graph, grouping.existing
+    taken = result.outcome == ACCEPTED
+    splits = np.concatenate([existing.splits, result.splits[taken]])
+    # a row whose id was accepted earlier is a second reading, not a copy
+    fresh = ~is_in(new.ids, existing.rows.ids)
+    components = graph.components[np.concatenate([graph.old_nodes, graph.new_nodes[fresh]])]
+    is_new = np.arange(len(components)) >= len(existing.rows)
+    naive = naive_split(components, is_new, previous_naive_split(home))
+    # a table that was only created holds no version of the data; one whose rows were all dropped by review does
+    has_version = bool(len(splits) or snapshot.version)
+    fingerprint = add_fingerprints(snapshot.fingerprint, added) if added else snapshot.fingerprint
+    return IngestReport(
+        **count_rows(grouping.read.reading, grouping.read.staged, result),
+        splits=rows_by_split(splits, np.concatenate([existing.rows.labels, new.labels[taken]])),
+        groups=len(existing.names) + len(np.unique(result.groups[taken & (result.groups < len(new))])),
+        conflicts=result.conflicts,
+        split_conflicts=result.split_conflicts,
+        group_sizes=group_sizes(components, is_new),
+        leaks=audit.leaks,
+        audit=audit.describe(),
+        naive_leak=naive.leak,
+        naive_rows=naive.rows,
+        version=snapshot.version if has_version else None,
+        fingerprint=fingerprint if has_version else None,
+        new_version=added is not None,
+        seconds=time.monotonic() - grouping.read.started,
+    )
+
+
+def count_rows(reading: ReadSummary, staged: StagedRows, result: AssignmentResult) -> dict[str, Any]:
     """Rows by outcome, over all and by source.
 
     Raises:
-        Refused: a row was lost or counted twice, which must never be.
+        Refused: a row was lost or counted twice.
     """
-    names = spooled.sources.dictionary.to_pylist()
-    sources = spooled.sources.indices.to_numpy()
+    names = staged.sources.dictionary.to_pylist()
+    sources = staged.sources.indices.to_numpy()
 
     def by_source(outcome: int) -> dict[str, int]:
-        return dict(zip(names, np.bincount(sources[placement.outcome == outcome], minlength=len(names)).tolist(), strict=True))
+        return dict(zip(names, np.bincount(sources[result.outcome == outcome], minlength=len(names)).tolist(), strict=True))
 
     accepted, duplicates = by_source(ACCEPTED), by_source(DUPLICATE)
-    refused = Counter(names[source] for source in sources[[item.row for item in placement.rejections]].tolist())
+    rejected = Counter(names[source] for source in sources[[item.row for item in result.rejections]].tolist())
     counts = {
         name: {
             "read": read,
             "accepted": accepted.get(name, 0),
             "duplicates": duplicates.get(name, 0),
-            "quarantined": reading.rejected.get(name, 0) + refused[name],
+            "quarantined": reading.rejected.get(name, 0) + rejected[name],
         }
         for name, read in reading.read.items()
     }
@@ -96,12 +142,12 @@ def count_rows(reading: ReadSummary, spooled: StagedRows, placement: AssignmentR
                 f"rows of source {name!r} do not add up: {n}. Nothing was written; this is a fault in finsent, please report it."
             )
     totals = {key: sum(n[key] for n in counts.values()) for key in ("read", "accepted", "duplicates", "quarantined")}
-    reasons = Counter(reading.reasons) + Counter(item.reason for item in placement.rejections)
+    reasons = Counter(reading.reasons) + Counter(item.reason for item in result.rejections)
     return {**totals, "by_source": counts, "reasons": dict(reasons.most_common()), "flags": dict(reading.flags)}
 
 
 def rows_by_split(splits: SplitCodes, labels: SplitCodes) -> dict[str, dict[str, int]]:
-    """Rows by split and label; what is excluded only where there is some."""
+    """Rows by split and label; the excluded ones only where there are any."""
     counts = np.bincount(splits.astype(np.int64) * len(LABELS) + labels, minlength=len(SPLIT_CODES) * len(LABELS))
     table = counts.reshape(len(SPLIT_CODES), len(LABELS)).tolist()
     by_split = {split: dict(zip(LABELS, row, strict=True)) for split, row in zip(SPLIT_CODES, table, strict=True)}
@@ -109,19 +155,32 @@ def rows_by_split(splits: SplitCodes, labels: SplitCodes) -> dict[str, dict[str,
 
 
 def report_metadata(report: IngestReport, rule: SplitRule, reading: ReadSummary) -> dict[str, Any]:
-    """What is recorded with the version, as JSON's types."""
-    return {
-        **dataclasses.asdict(report),
+    """What is recorded with the version, as plain JSON values."""
+    return dataclasses.asdict(report) | {
         "split_rule": rule.describe(),
         "inputs": reading.inputs,
         "schemas": reading.schemas,
     }
 
 
+def write_report_file(home: Home, report: IngestReport, rule: SplitRule, reading: ReadSummary) -> None:
+    """Write the JSON report of a new version; of an existing one only where an interrupted ingestion left none."""
+    if report.version is None:
+        return
+    path = report_path(home, report.version)
+    # a version that a review made has no report on record
+    found = report_metadata(report, rule, reading) if report.new_version else recorded_report(home, report.version)
+    if report.new_version or (found and not path.exists()):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        part.replace(path)
+
+
 def warn_high_quarantine_rate(report: IngestReport, reading: ReadSummary) -> None:
-    """A source of which much was quarantined is more likely a wrong setting than a heap of bad rows."""
+    """Warn of sources with a high quarantine rate, which usually means a wrong column or label mapping."""
     for name, n in report.by_source.items():
-        if n["quarantined"] > _MANY * n["read"]:
+        if n["quarantined"] > _HIGH_QUARANTINE_RATE * n["read"]:
             why = ", ".join(f"{reason} ({count:,})" for reason, count in list(report.reasons.items())[:3])
             labels = ", ".join(
                 f"{shorten(label)!r} ({n:,})" for label, n in list(reading.unknown_labels.get(name, {}).items())[:5]
@@ -137,7 +196,7 @@ def warn_high_quarantine_rate(report: IngestReport, reading: ReadSummary) -> Non
 
 
 def previous_naive_split(home: Home) -> NaiveSplit | None:
-    """What was known of a naive split at the last ingestion that made a version."""
+    """The naive-split estimate of the last ingestion that made a version."""
     for commit in tables.commit_history(home, "tweets"):
         report = json.loads(commit.get("report", "{}"))
         if "naive_rows" in report:
@@ -146,7 +205,7 @@ def previous_naive_split(home: Home) -> NaiveSplit | None:
 
 
 def known_schemas(home: Home) -> dict[str, SourceSchema]:
-    """What each source looked like when it was last read into the data."""
+    """The schema of each source when it was last read into the data."""
     found: dict[str, SourceSchema] = {}
     for commit in tables.commit_history(home, "tweets"):
         for name, stored in json.loads(commit.get("report", "{}")).get("schemas", {}).items():

@@ -1,11 +1,11 @@
-"""The leak audit: pairs of equal or near-equal texts on two sides of a split, and what a random split would have leaked."""
+"""Leakage between splits: the leak audit of the data, the leak of a naive random split, and what is known of a trained model."""
 
 import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,19 +19,19 @@ from finsent.data.dedup.signatures import Signatures, make_signatures
 from finsent.data.splits import SPLIT_CODES, SPLITS, SplitCodes
 from finsent.errors import InputError
 from finsent.home import Home
-from finsent.model.manifest import Manifest
 from finsent.progress import track
 from finsent.text import Forms, forms
 
 INDEPENDENT_SEED: Final = 2
-"""Other permutations than stored signatures were made with: what those missed, these can find."""
+"""Seed of the full audit's permutations: other ones than those of the stored signatures, so that it can find what those miss."""
+GROUP_SIZES: Final = (("1", 1), ("2", 2), ("3-5", 5), ("6-10", 10), ("11-100", 100))
 _NAIVE_TEST_SHARE: Final = 0.15
 _NAIVE_SEEDS: Final = 10
 
 
 @dataclass(frozen=True)
 class LeakAudit:
-    """Pairs of rows across splits whose texts are the same or near duplicates; rows that are used for nothing do not count."""
+    """Pairs of rows across splits whose texts are the same or near duplicates; excluded rows do not count."""
 
     exact: dict[str, int]
     """Pairs with the same text but for what near-duplicate forms leave out, by pair of splits such as "train-test"."""
@@ -40,7 +40,7 @@ class LeakAudit:
 
     @property
     def leaks(self) -> int:
-        """All of them; 0 is what held-out means."""
+        """All pairs; must be 0."""
         return sum(self.exact.values()) + sum(self.near.values())
 
     def describe(self) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def audit_splits(
     *,
     active: Active | None = None,
 ) -> LeakAudit:
-    """Audit rows.
+    """Count duplicate pairs across splits.
 
     Args:
         nodes: Node of each row [R]; a node is a distinct template.
@@ -65,7 +65,7 @@ def audit_splits(
         signatures: Of the nodes.
         texts_of: Templates of the nodes.
         config: Threshold and shingle size.
-        active: Nodes that got a row, or all when left out; pairs of two others were audited before.
+        active: Nodes that got a row, or all by default; pairs of two others were audited before.
     """
     table = np.zeros((len(signatures), len(SPLIT_CODES)), np.int64)
     np.add.at(table, (nodes, splits), 1)
@@ -74,12 +74,12 @@ def audit_splits(
     table = table[there]
     several = (table > 0).sum(axis=1) > 1
     # a text with rows in several splits is compared with all others
-    home = np.where(several, len(SPLITS) + np.arange(len(table)), table.argmax(axis=1)) if len(table) else np.zeros(0, np.int64)
+    side = np.where(several, len(SPLITS) + np.arange(len(table)), table.argmax(axis=1)) if len(table) else np.zeros(0, np.int64)
     pairs = near_duplicate_pairs(
         signatures.take(there),
         lambda some: texts_of(there[some]),
         config,
-        home.astype(np.int64),
+        side.astype(np.int64),
         active=None if active is None else active[there],
     )
     low, high = table[pairs[:, 0]], table[pairs[:, 1]]
@@ -92,7 +92,7 @@ def audit_splits(
 
 
 def audit_texts(texts: Sequence[Forms], splits: SplitCodes, config: DataConfig) -> LeakAudit:
-    """Audit texts from nothing but themselves, with permutations of its own."""
+    """Audit texts without the stored signatures, with permutations of its own."""
     node_of: dict[str, int] = {}
     nodes = np.fromiter((node_of.setdefault(text.template, len(node_of)) for text in texts), np.int64, len(texts))
     cut: Mapping[str, bool] = {text.template: text.cut for text in sorted(texts, key=lambda text: text.cut)}
@@ -103,23 +103,23 @@ def audit_texts(texts: Sequence[Forms], splits: SplitCodes, config: DataConfig) 
 
 @dataclass(frozen=True)
 class NaiveSplit:
-    """What a plain random 85/15 split of all rows read so far would have leaked."""
+    """Estimated leak of a plain random 85/15 split of all rows read so far."""
 
     leak: float | None
-    """Share of test rows with a near duplicate in train; None of too few rows to split."""
+    """Share of test rows with a near duplicate in train; None for too few rows."""
     rows: int
-    """Rows that this is over, copies included."""
+    """Number of those rows, copies included."""
 
 
 def naive_split(components: Int64, is_new: npt.NDArray[np.bool_], before: NaiveSplit | None) -> NaiveSplit:
-    """What is known after an ingestion: of its rows by their own copies, of those from before at least what was known of them.
+    """The estimate after an ingestion: measured for its new rows; for earlier rows the measured or the recorded one, the higher.
 
-    Copies are not stored, so those of rows read earlier are in `before` alone.
+    Copies are not stored, so that those of rows read earlier count only in `before`.
 
     Args:
-        components: Near-duplicate group of each row, of those accepted before and of those that are new, copies included.
-        is_new: Which are new.
-        before: Of the rows read until then.
+        components: Near-duplicate group of each existing and each new row, copies included.
+        is_new: Which rows are new.
+        before: The estimate for the rows read until then.
     """
     count = int(is_new.sum())
     if before is None or before.leak is None or not count:
@@ -134,7 +134,7 @@ def naive_leak(groups: Int64, of: npt.NDArray[np.bool_] | None = None) -> float 
 
     Args:
         groups: Near-duplicate group of each row, copies included.
-        of: Test rows that count; all when left out.
+        of: Test rows that count; all by default.
     """
     tested = round(len(groups) * _NAIVE_TEST_SHARE)
     if not tested:
@@ -150,101 +150,98 @@ def naive_leak(groups: Int64, of: npt.NDArray[np.bool_] | None = None) -> float 
     return float(np.mean(shares)) if shares else None
 
 
-GROUP_SIZES: Final = (("1", 1), ("2", 2), ("3-5", 5), ("6-10", 10), ("11-100", 100))
-
-
 def group_sizes(groups: Int64, of: npt.NDArray[np.bool_] | None = None) -> dict[str, int]:
-    """Rows by the size of their near-duplicate group, copies included; only rows in `of` where that is given."""
+    """Rows by the size of their near-duplicate group, copies included; only those in `of` where given."""
     _, numbers, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     bins = np.searchsorted([largest for _, largest in GROUP_SIZES], sizes[numbers if of is None else numbers[of]])
     rows = np.bincount(bins, minlength=len(GROUP_SIZES) + 1)
     return dict(zip([*(name for name, _ in GROUP_SIZES), ">100"], rows.tolist(), strict=True))
 
 
-# merged from finsent.data.leakage: The leak audit of a data version from nothing but its texts, with permutations of its own: it trusts no index and no record.
-
-
 @dataclass(frozen=True)
 class FullAudit:
-    """What was found."""
+    """Leak audit of a data version, from its texts alone."""
 
     version: int
     rows: int
     leaks: int
     """Exact and near-duplicate pairs across splits."""
     exact: dict[str, int]
-    """Pairs with the same text but for what near-duplicate forms leave out, by pair of splits."""
+    """Exact pairs, see `LeakAudit`."""
     near: dict[str, int]
-    """Pairs with near-duplicate texts, by pair of splits."""
+    """Near-duplicate pairs, see `LeakAudit`."""
     seconds: float
 
 
 def audit_data(config: Config, home: Home, version: int | None = None) -> FullAudit:
-    """Audit the latest version of the data, or an earlier one; memory holds its texts.
+    """Audit a version of the data, or the latest, from its texts alone: no index and no record is trusted. All texts in memory.
+
+    Near duplicates are defined as they were when the data was split, whatever `config` says.
 
     Raises:
         InputError: no data yet, no such version.
     """
     started = time.monotonic()
     version = data_version(home, version).version
-    made: list[Forms] = []
+    found: list[Forms] = []
     splits: list[str] = []
     batches = tables.batches(home, "tweets", ["text", "split"], version=version, rows=8192)
     for batch in track(batches, description="reading the table", unit="batch"):
-        made += [forms(text)._replace(id="") for text in batch["text"].to_pylist()]
+        found += [forms(text)._replace(id="") for text in batch["text"].to_pylist()]
         splits += batch["split"].to_pylist()
-    codes = {name: code for code, name in enumerate(SPLIT_CODES)}
-    audit = audit_texts(made, np.array([codes[split] for split in splits], np.int8), _rule_of_the_data(config.data, home))
-    return FullAudit(version, len(made), audit.leaks, audit.exact, audit.near, time.monotonic() - started)
-
-
-def _rule_of_the_data(config: DataConfig, home: Home) -> DataConfig:
-    """The configuration with what near duplicates were when the data was split, whatever it says of that itself."""
     written = json.loads(tables.last_metadata(home, "tweets", "split_rule") or "{}")
     names = ("near_duplicate_jaccard", "shingle_size", "truncation_min_characters")
-    return config.model_copy(update={name: written[name] for name in names if name in written})
+    rule = config.data.model_copy(update={name: written[name] for name in names if name in written})
+    audit = audit_texts(found, np.array([SPLIT_CODES.index(split) for split in splits], np.int8), rule)
+    return FullAudit(version, len(found), audit.leaks, audit.exact, audit.near, time.monotonic() - started)
 
 
-# merged from finsent.data.leakage: Whether a version can have trained on the rows that it is tested on: its manifest, held against this home's data.
+class TrainedOn(Protocol):
+    """The data that a model was trained on, as its manifest names it."""
+
+    @property
+    def data_version(self) -> int | None:
+        """Version of the table `tweets`."""
+
+    @property
+    def data_fingerprint(self) -> str | None:
+        """Fingerprint of that version."""
 
 
 @dataclass(frozen=True)
 class LeakageStatus:
-    """What the leak audit of the data says for one version of the model."""
+    """What the leak audit of the data says for one model."""
 
     pairs: int | None
-    """Exact and near-duplicate pairs between its training rows and the test rows, by the data's audit; None: not known."""
+    """Exact and near-duplicate pairs between its training rows and the test rows, by the data's audit; None: unknown."""
     unknown_reason: str | None
-    """Why not, a sentence."""
+    """Why it is unknown, a sentence."""
 
 
-def leakage_status(home: Home, manifest: Manifest, facts: DataVersion) -> LeakageStatus:
-    """Leaks of the test rows of `facts`, the data evaluated on, into what the version was trained on.
+def leakage_status(home: Home, manifest: TrainedOn, facts: DataVersion) -> LeakageStatus:
+    """Leaks of the test rows of `facts`, the data evaluated on, into the data that a model was trained on.
 
-    The audit is of a table's splits. It says something of a version only if that was trained on this very table: at
-    `facts.version` or before, since no row ever changes its split.
+    The audit is of one table's splits. It applies to a model only if that was trained on this very table, at `facts.version` or
+    earlier, since no row ever changes its split.
     """
-    doubt = _unknown_reason(home, manifest, facts)
-    if doubt is not None:
-        return LeakageStatus(None, f"It is not known whether it trained on these test rows: {doubt}.")
+    reason = _unknown_reason(home, manifest, facts)
+    if reason is not None:
+        return LeakageStatus(None, f"It is not known whether it trained on these test rows: {reason}.")
     if facts.leaks is None:
         return LeakageStatus(None, f"No leak audit of data version {facts.version} is on record: run `finsent ingest` again.")
     return LeakageStatus(facts.leaks, None)
 
 
-def _unknown_reason(home: Home, manifest: Manifest, facts: DataVersion) -> str | None:
+def _unknown_reason(home: Home, manifest: TrainedOn, facts: DataVersion) -> str | None:
     trained_on = manifest.data_version
     if trained_on is None or manifest.data_fingerprint is None:
         return "it was trained elsewhere, and its manifest names no data"
     if trained_on > facts.version:
         return f"its manifest names data version {trained_on}, and this home's data ends at version {facts.version}"
-    if trained_on == facts.version:
-        here = facts.fingerprint
-    else:
-        try:
-            here = data_version(home, trained_on).fingerprint
-        except InputError as error:
-            return f"data version {trained_on}, which its manifest names, cannot be read here ({error})"
+    try:
+        here = facts.fingerprint if trained_on == facts.version else data_version(home, trained_on).fingerprint
+    except InputError as error:
+        return f"data version {trained_on}, which its manifest names, cannot be read here ({error})"
     if here != manifest.data_fingerprint:
         return f"it was trained on other data than version {trained_on} of this home's, or on another split of it"
     return None

@@ -1,4 +1,4 @@
-"""What a version of the data holds: counts by split, source and label, lengths, groups, times, flags; read batch by batch."""
+"""Profile of a data version (counts by split, source and label, lengths, groups, times, flags), and the diff of two versions."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -13,14 +13,16 @@ from numpy.typing import NDArray
 
 from finsent.data import tables
 from finsent.data.leakage import group_sizes
+from finsent.data.splits import SPLIT_CODES
 from finsent.home import Home
 from finsent.labels import LABEL2ID, LABELS
 
 LONGEST: Final = 60
-"""Lengths from here on share the last bin of the histogram."""
+"""Texts of this many words or more share the last bin of the histogram."""
 SAMPLED: Final = 2000
-"""Texts looked at where looking at all would take too long."""
-_ORDER: Final = ("train", "validation", "test", "excluded")
+"""Texts in the sample."""
+_DIFFED: Final = ["id", "label", "source", "split"]
+_OLD: Final = "_before"
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,9 @@ class DataProfile:
     by_day: dict[date, dict[str, int]]
     """Dated rows by day of writing (UTC) and split."""
     flags: dict[str, int]
-    """Rows by what was noted of them, the most frequent first."""
+    """Rows by flag, the most frequent first."""
     sample: tuple[str, ...]
-    """Texts of the rows with the lowest ids, up to SAMPLED: ids are hashes, so that is a random sample, and always the same."""
+    """Texts of the rows with the lowest ids, up to SAMPLED: a random sample, since ids are hashes, and always the same."""
 
     def by_split(self) -> dict[str, dict[str, int]]:
         """Rows by split and label."""
@@ -79,7 +81,7 @@ class DataProfile:
 
 
 def summarise(home: Home, version: int) -> DataProfile:
-    """Look through a version once; no more than a batch of its texts is held at a time.
+    """Profile a version in one pass; memory holds one batch of its texts.
 
     Raises:
         InputError: no such version.
@@ -101,7 +103,9 @@ def summarise(home: Home, version: int) -> DataProfile:
         times += [moment for moment in ends.values() if moment is not None]
         flags += _flags(batch["flags"])
         sample = _lowest(pa.concat_tables([sample, batch.select(["id", "text"])]))
-    splits = _in_order({split for split, _, _ in cells})
+    found = {split for split, _, _ in cells}
+    groups = tables.read(home, "tweets", version=version, columns=["group"])["group"].combine_chunks().dictionary_encode()
+    splits = (*(name for name in SPLIT_CODES if name in found), *sorted(found - set(SPLIT_CODES)))
     sources = tuple(sorted({source for _, source, _ in cells}))
     return DataProfile(
         version=version,
@@ -110,7 +114,7 @@ def summarise(home: Home, version: int) -> DataProfile:
         sources=sources,
         counts=_cube(cells, splits, sources),
         words=_histogram(lengths, splits),
-        group_sizes=_group_sizes(home, version),
+        group_sizes=group_sizes(groups.indices.to_numpy(zero_copy_only=False).astype(np.int64)),
         first=min(times, default=None),
         last=max(times, default=None),
         undated=sum(n for (day, _), n in days.items() if day is None),
@@ -153,10 +157,6 @@ def _flags(column: pa.ChunkedArray) -> Counter[str]:
     return Counter({item["values"]: item["counts"] for item in values.to_pylist() if item["values"]})
 
 
-def _in_order(splits: set[str]) -> tuple[str, ...]:
-    return (*(name for name in _ORDER if name in splits), *sorted(splits - set(_ORDER)))
-
-
 def _cube(cells: Counter[tuple[str, str, str]], splits: tuple[str, ...], sources: tuple[str, ...]) -> NDArray[np.int64]:
     cube = np.zeros((len(splits), len(sources), len(LABELS)), np.int64)
     for (split, source, label), n in cells.items():
@@ -179,21 +179,9 @@ def _by_day(days: Counter[tuple[date | None, str]]) -> dict[date, dict[str, int]
     return table
 
 
-def _group_sizes(home: Home, version: int) -> dict[str, int]:
-    column = tables.read(home, "tweets", version=version, columns=["group"])["group"]
-    groups = column.combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
-    return group_sizes(groups.astype(np.int64))
-
-
-# merged from finsent.data.profile: What changed between two versions of the data, by one join on the ids.
-
-_COLUMNS: Final = ["id", "label", "source", "split"]
-_OLD: Final = "_before"
-
-
 @dataclass(frozen=True)
 class VersionDiff:
-    """From version `before` to version `after`."""
+    """What changed from version `before` to version `after`."""
 
     before: int
     after: int
@@ -202,31 +190,29 @@ class VersionDiff:
     added: dict[str, dict[str, int]]
     """New rows by source and label."""
     removed: dict[str, dict[str, int]]
-    """Rows that are gone, by source and label."""
+    """Removed rows by source and label."""
     relabelled: dict[str, int]
-    """Rows with another label than before, by `old to new`."""
+    """Rows whose label changed, by `old to new`."""
     moved: dict[str, int]
-    """Rows in another split than before, by `old to new`. Must be empty, always."""
+    """Rows whose split changed, by `old to new`. Must be empty."""
     shares_before: dict[str, float]
     """Share of each class."""
     shares_after: dict[str, float]
     chi_square: float | None
-    """Of the labels of the added rows against those of version `before` (two samples without a row in common); None where there
-    is nothing to compare."""
+    """Test of homogeneity: labels of the added rows against those of version `before`; None where there is nothing to compare."""
     p_value: float | None
-    """How often labels drawn alike would differ as much."""
     examples: dict[str, tuple[dict[str, Any], ...]]
     """Some rows of each kind of change: id, text, source, and what changed. Those with the lowest ids, which are hashes."""
 
     @property
     def n_added(self) -> int:
-        """New rows."""
-        return _total(self.added)
+        """Number of new rows."""
+        return sum(sum(by_label.values()) for by_label in self.added.values())
 
     @property
     def n_removed(self) -> int:
-        """Rows that are gone."""
-        return _total(self.removed)
+        """Number of removed rows."""
+        return sum(sum(by_label.values()) for by_label in self.removed.values())
 
 
 def diff_versions(home: Home, before: int, after: int, examples: int = 3) -> VersionDiff:
@@ -235,7 +221,7 @@ def diff_versions(home: Home, before: int, after: int, examples: int = 3) -> Ver
     Raises:
         InputError: no such version.
     """
-    old, new = (tables.read(home, "tweets", version=version, columns=_COLUMNS) for version in (before, after))
+    old, new = (tables.read(home, "tweets", version=version, columns=_DIFFED) for version in (before, after))
     kinds = changes(old, new)
     chi_square, p_value = label_shift(old, kinds["added"])
     return VersionDiff(
@@ -256,13 +242,17 @@ def diff_versions(home: Home, before: int, after: int, examples: int = 3) -> Ver
 
 
 def changes(old: pa.Table, new: pa.Table) -> dict[str, pa.Table]:
-    """Rows added, removed, relabelled and moved between splits. A row may be in two of them.
+    """Rows added, removed, relabelled and moved between splits; a row can be in two of them. One join on the ids.
 
-    Both tables have id, label, source and split; the found ones have each of these (null where the row is not in `new`), and
-    the old values beside them with `_before` (null where it is not in `old`).
+    Args:
+        old: id, label, source and split of each row.
+        new: The same columns.
+
+    Returns:
+        The columns of `new` (null where a row is only in `old`), and those of `old` with the suffix `_before` (or null).
     """
     joined = new.join(
-        old.rename_columns([name if name == "id" else name + _OLD for name in _COLUMNS]), "id", join_type="full outer"
+        old.rename_columns([name if name == "id" else name + _OLD for name in _DIFFED]), "id", join_type="full outer"
     )
     here, there = pc.is_valid(joined["label"]), pc.is_valid(joined["label" + _OLD])
     # a comparison with null is null, and a filter leaves such rows out
@@ -320,7 +310,3 @@ def _examples(home: Home, rows: pa.Table, version: int, limit: int) -> tuple[dic
     read = tables.read(home, "tweets", version=version, columns=["id", "text"], filters=[("id", "in", ids)])
     texts = dict(zip(read["id"].to_pylist(), read["text"].to_pylist(), strict=True))
     return tuple({**{key: value for key, value in row.items() if value is not None}, "text": texts[row["id"]]} for row in chosen)
-
-
-def _total(table: dict[str, dict[str, int]]) -> int:
-    return sum(sum(by_label.values()) for by_label in table.values())

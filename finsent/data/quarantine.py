@@ -1,6 +1,6 @@
-"""The quarantine: rows that were not taken, each with the reason, recorded once however often its file is read.
+"""The quarantine: rejected rows with their reasons, each recorded once however often its file is read.
 
-A file is known by its contents: the same row of another file, be it of the same name, is recorded too.
+Files are identified by their contents: the same row of another file is recorded too, even if the file has the same name.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,9 +18,9 @@ from finsent.data import tables
 from finsent.data.dedup.assignment import ExistingRows, GroupRejection
 from finsent.data.dedup.signature_index import texts_by_id
 from finsent.data.sources.records import QuarantinedRow
-from finsent.data.staging import StagedRows, column, input_of
+from finsent.data.staging import StagedRows
 from finsent.data.table_schemas import SCHEMAS
-from finsent.data.validation.row_validation import CONFLICT, Reason, shorten
+from finsent.data.validation.row_validation import CONFLICT, shorten
 from finsent.data.validation.text_cleaning import mask_handles
 from finsent.home import Home
 from finsent.labels import LABELS
@@ -29,10 +29,11 @@ from finsent.text import text_id
 _APPLICATION: Final = "finsent-quarantine"
 _KEY: Final = ("input", "source", "row", "text", "reason")
 _BATCH: Final = 8192
+_SHOWN: Final = 120  # characters of each side of a contradiction
 
 
 def earlier_conflicts(home: Home) -> frozenset[str]:
-    """Ids of the texts that earlier ingestions quarantined as contradictory: they stay out until someone decides."""
+    """Ids of texts that earlier ingestions quarantined as contradictory; without a review decision they are rejected again."""
     found: set[str] = set()
     for batch in tables.batches(home, "quarantine", ["id", "text"], filters=pc.field("reason") == CONFLICT):
         found.update(ids_of(batch))
@@ -40,21 +41,21 @@ def earlier_conflicts(home: Home) -> frozenset[str]:
 
 
 def ids_of(batch: pa.RecordBatch) -> list[str]:
-    """Identities of the texts of some readable rows, of their columns `id` and `text`: rows from before 0.2 have no id."""
+    """Text ids of some readable rows, from their columns `id` and `text`: rows from before 0.2 have no id."""
     return [given or text_id(batch["text"][row].as_py()) for row, given in enumerate(batch["id"].to_pylist())]
 
 
 def labels_of(batch: pa.RecordBatch) -> list[str]:
-    """Classes that some contradictory rows were read as, of their columns `label` and `detail`.
+    """Labels that some contradictory rows were read with, from their columns `label` and `detail`.
 
-    In rows from before there was that column the detail begins with it.
+    In rows from before 0.2 the detail begins with the label.
     """
     pairs = zip(batch["label"].to_pylist(), batch["detail"].to_pylist(), strict=True)
     return [label or detail.partition(" ")[0].rstrip(",:") for label, detail in pairs]
 
 
 def rows_at(home: Home, version: int | None, positions: Sequence[int]) -> list[dict[str, Any]]:
-    """Rows by where they stand in a version of the table, in the order asked for; of the others none is kept."""
+    """Rows at these positions in a version of the table, in the order asked for."""
     wanted = np.unique(np.array(positions, np.int64))
     found: dict[int, dict[str, Any]] = {}
     start = 0
@@ -68,12 +69,12 @@ def rows_at(home: Home, version: int | None, positions: Sequence[int]) -> list[d
 
 
 def append_records(home: Home, rows: Sequence[QuarantinedRow] | Callable[[], Iterable[QuarantinedRow]], now: datetime) -> int:
-    """Append the rows that are not on record yet, in one commit; how many those were.
+    """Append the rows that are not on record yet, in one commit; returns their number.
 
     Args:
         home: Where the tables are.
-        rows: Rows, or what gives them anew each time that it is called, so that they need not be in memory at once.
-        now: When they came.
+        rows: Rows, or a function that iterates over them anew at each call, so that they need not be in memory at once.
+        now: Time of the ingestion.
     """
     again = rows if callable(rows) else lambda: rows
     inputs = {row.input for row in again()}
@@ -83,9 +84,9 @@ def append_records(home: Home, rows: Sequence[QuarantinedRow] | Callable[[], Ite
 
 
 def input_identity(fingerprint: Mapping[str, str | int]) -> str:
-    """Identity of what was read, from `finsent.data.sources.resolve.fingerprint_file`.
+    """Identity of an input, from `finsent.data.sources.resolve.fingerprint_file`.
 
-    Of a file its hash, of a Hub dataset its commit; of a database the hash of the query: what it gives changes by itself.
+    Of a file its hash, of a Hub dataset its commit, of a database the hash of the query, since its result changes by itself.
     """
     key = next(key for key in ("query_sha256", "sha256", "revision") if key in fingerprint)
     return f"{key}:{fingerprint[key]}"
@@ -98,7 +99,7 @@ def _record(
 
     def is_new(row: QuarantinedRow) -> bool:
         own, any_input = (_key(given, row.place, row.number, row.text, row.reason) for given in (row.input, None))
-        if own in seen or any_input in seen:  # rows from before 0.2 do not say their input: it may be any
+        if own in seen or any_input in seen:  # rows from before 0.2 have no input: it may be any
             return False
         seen.add(own)
         return True
@@ -123,7 +124,7 @@ def _record(
 
 
 def _on_record(home: Home, inputs: AbstractSet[str | None]) -> set[bytes]:
-    """Keys of the rows that are on record for these inputs, or for none."""
+    """Keys of the rows that are on record for these inputs, or without an input."""
     of_these = pa.array([*inputs, None], pa.string())
     found: set[bytes] = set()
     for batch in tables.batches(home, "quarantine", _KEY):
@@ -151,59 +152,54 @@ def _batch(rows: Sequence[QuarantinedRow], now: datetime) -> pa.RecordBatch:
     return pa.record_batch(columns, schema=SCHEMAS["quarantine"])
 
 
-# merged from finsent.data.quarantine: Rows that are readable and quarantined all the same, because of others: told with both sides shown.
-
-_SHOWN: Final = 120
-_CHUNK: Final = 4096
-
-
 def quarantine_records(
-    refusals: Sequence[GroupRejection],
-    spooled: StagedRows,
-    before: ExistingRows,
+    rejections: Sequence[GroupRejection],
+    staged: StagedRows,
+    existing: ExistingRows,
     home: Home,
     version: int | None = None,
     *,
     masked: bool = False,
 ) -> Callable[[], Iterator[QuarantinedRow]]:
-    """What gives the rows refused, for the quarantine. Stored texts are read here and now: not while a table is written.
+    """Records of rows that are readable and rejected because of others, with both sides shown; an iterator for each call.
 
-    Rows accepted `before` are those of `version` of the tweets, or of the latest. With `masked` (`data.mask_handles`) they are
-    shown with `@user` for handles, as the spooled ones are already.
+    The texts of existing rows are read here from `version` of the tweets, or the latest, not while a table is written. With
+    `masked` (`data.mask_handles`) they are shown with `@user` for handles, as the staged texts are already.
     """
-    old_ids = before.rows.ids.take(pa.array(sorted({row for item in refusals for old, row in item.against if old}), pa.int64()))
-    old_texts: dict[str, str] = {}
-    if len(old_ids):
-        for batch in texts_by_id(home, old_ids, version):
-            old_texts |= dict(zip(*batch.to_pydict().values(), strict=True))
+    rows = sorted({row for item in rejections for is_old, row in item.against if is_old})
+    ids = existing.rows.ids.take(pa.array(rows, pa.int64()))
+    texts: dict[str, str] = {}
+    for batch in texts_by_id(home, ids, version) if len(ids) else ():
+        texts |= zip(*batch.to_pydict().values(), strict=True)
     if masked:
-        old_texts = {name: mask_handles(text) for name, text in old_texts.items()}
+        texts = {row_id: mask_handles(text) for row_id, text in texts.items()}
 
-    def told() -> Iterator[QuarantinedRow]:
-        for start in range(0, len(refusals), _CHUNK):
-            yield from _tell(refusals[start : start + _CHUNK], spooled, before, old_texts)
+    def records() -> Iterator[QuarantinedRow]:
+        for start in range(0, len(rejections), _BATCH):
+            yield from _records(rejections[start : start + _BATCH], staged, existing, texts)
 
-    return told
+    return records
 
 
-def _tell(refusals: Sequence[GroupRejection], spooled: StagedRows, before: ExistingRows, old_texts: dict[str, str]) -> Iterator[QuarantinedRow]:
-    shown = {item.row for item in refusals} | {row for item in refusals for old, row in item.against if not old}
+def _records(
+    rejections: Sequence[GroupRejection], staged: StagedRows, existing: ExistingRows, texts: Mapping[str, str]
+) -> Iterator[QuarantinedRow]:
+    shown = {item.row for item in rejections} | {row for item in rejections for is_old, row in item.against if not is_old}
     numbers = np.array(sorted(shown), np.int64)
-    names = ("source", "place", "number", "text", "label", "id", "file")
-    rows = dict(zip(numbers.tolist(), zip(*(column(spooled, name, numbers) for name in names), strict=True), strict=True))
+    names = ("source", "place", "number", "text", "label", "id", "input")
+    rows = dict(zip(numbers.tolist(), zip(*(staged.column(name, numbers) for name in names), strict=True), strict=True))
 
-    def side(old: bool, row: int) -> str:
-        if not old:
-            _, place, number, text, label, *_ = rows[row]
-            return f"{label} in {place} row {number}, {shorten(text, _SHOWN)!r}"
-        text = old_texts[before.rows.ids[row].as_py()]
-        return f"{LABELS[before.rows.labels[row]]}, accepted before, {shorten(text, _SHOWN)!r}"
+    def side(is_old: bool, row: int) -> str:
+        if is_old:
+            text = texts[existing.rows.ids[row].as_py()]
+            return f"{LABELS[existing.rows.labels[row]]}, accepted before, {shorten(text, _SHOWN)!r}"
+        _, place, number, text, label, *_ = rows[row]
+        return f"{label} in {place} row {number}, {shorten(text, _SHOWN)!r}"
 
-    for item in refusals:
-        source, place, number, text, label, identity, file = rows[item.row]
+    for item in rejections:
+        source, place, number, text, label, identity, given = rows[item.row]
         if item.against:
             detail = f"{side(False, item.row)} against {'; '.join(side(*other) for other in item.against)}"
         else:
             detail = item.detail or f"{side(False, item.row)}: an earlier ingestion quarantined this text as contradictory"
-        reason: Reason = item.reason
-        yield QuarantinedRow(source, place, number, text, reason, detail, identity, input_of(spooled, file), label)
+        yield QuarantinedRow(source, place, number, text, item.reason, detail, identity, given, label)

@@ -1,4 +1,4 @@
-"""The file that a person fills: rows to look at, one a line, with empty columns for what is decided."""
+"""The CSV file that a reviewer fills in: one row a line, with empty columns for the decision."""
 
 import csv
 import io
@@ -16,28 +16,28 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets take for
 
 @dataclass(frozen=True, slots=True)
 class ReviewEntry:
-    """A row to look at."""
+    """A row to review."""
 
     id: str
     text: str
     label: str
-    """As it is."""
+    """Current label."""
     suggested: str
-    """What the model takes it for; empty for a conflict."""
+    """Label that the model predicts; empty for a conflict."""
     confidence: float | None
-    """Probability that the model gives the label as it is; None for a conflict."""
+    """Predicted probability of the current label; None for a conflict."""
     source: str
     kind: Literal["suspect", "conflict"]
     detail: str
-    """Where a suspect is, or both sides of a conflict."""
+    """Split of a suspect, or both sides of a conflict."""
 
 
 @dataclass(frozen=True, slots=True)
 class FilledEntry:
-    """What a person filled in, white space around it cut."""
+    """A decision that a reviewer filled in, white space stripped."""
 
     line: int
-    """Line of the file that it ends on, from 1."""
+    """Last line of the row in the file, from 1."""
     id: str
     decision: str
     new_label: str
@@ -45,13 +45,12 @@ class FilledEntry:
 
 
 def write_entries(entries: Iterable[ReviewEntry], path: Path) -> None:
-    """Write the file, or nothing: it appears whole. UTF-8 with the mark that spreadsheets know it by.
+    """Write the file atomically, in UTF-8 with a byte order mark for spreadsheets.
 
-    A text that a spreadsheet would take for a formula gets an apostrophe in front; what is read back are the id and what was
-    filled in, never the text.
+    A text that a spreadsheet would run as a formula gets a leading apostrophe; the text is never read back.
 
     Raises:
-        InputError: it cannot be written there, or is there already: what someone filled in is not written over.
+        InputError: the file cannot be written, or exists already and may hold decisions.
     """
     if path.exists():
         raise InputError(f"{str(path)!r} is there already, and may hold decisions. Name another file, or remove it.")
@@ -74,11 +73,11 @@ def write_entries(entries: Iterable[ReviewEntry], path: Path) -> None:
 
 
 def read_entries(path: Path) -> list[FilledEntry]:
-    """Rows in which a decision was filled in; comma, semicolon or tab between the fields, as spreadsheets save them.
+    """Rows with a decision. Fields are separated by comma, semicolon or tab, as spreadsheets save them.
 
     Raises:
-        InputError: no such file, not UTF-8, a column missing, a row with other fields than the header, or a `new_label` beside
-            no decision.
+        InputError: no such file, not UTF-8, a column missing, a row with other fields than the header, or a `new_label` without
+            a decision.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:

@@ -1,8 +1,7 @@
-"""Which split a near-duplicate group belongs to: a rule that looks at nothing that can change, so that no row ever moves.
+"""Split rules: the split of a near-duplicate group, from properties that never change, so that no row ever moves.
 
-`group` hashes the group's id. `time` and `source` give each row the split that its time or its source asks for; the group takes
-that of its first row, and its other rows are stored where that is the same and `excluded` where it is not, since a twin on the
-other side would be a leak. Excluded rows are used for nothing.
+`group` hashes the group's id. `time` and `source` request a split for each row by its time or source; the group takes that of its
+first row, and rows that request another one are stored as `excluded`, since a near duplicate on the other side would be a leak.
 """
 
 import hashlib
@@ -13,6 +12,7 @@ from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from finsent.config import DataConfig
 from finsent.text import NORMALISATION
@@ -20,8 +20,8 @@ from finsent.text import NORMALISATION
 SplitName = Literal["train", "validation", "test"]
 SPLITS: Final[tuple[SplitName, ...]] = ("train", "validation", "test")
 EXCLUDED: Final = "excluded"
-"""Where rows are that are stored and used for nothing: near copies across the sides of a split by time or source, and rows in
-the embargo before a cut-off."""
+"""Rows that are stored and not used: near duplicates across the sides of a split by time or source, and rows in the embargo
+before a cut-off."""
 SPLIT_CODES: Final = (*SPLITS, EXCLUDED)
 """Names by code, as arrays hold them."""
 TRAIN, VALIDATION, TEST, EXCLUDED_CODE = range(len(SPLIT_CODES))
@@ -31,7 +31,7 @@ SplitCodes = npt.NDArray[np.int8]
 
 @dataclass(frozen=True)
 class SplitRule:
-    """Everything that decides a row's split. Rows split by another rule must not share a table."""
+    """All parameters of a split. Rows split by another rule must not share a table."""
 
     split: str
     split_salt: str
@@ -48,13 +48,13 @@ class SplitRule:
     test_sources: tuple[str, ...] = ()
 
     def describe(self) -> dict[str, str | float | int | list[str]]:
-        """The rule as plain values, for reports and manifests; without what it makes no use of."""
+        """The rule as plain values, for reports and manifests; without unused parameters."""
         plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
         return {key: value for key, value in plain.items() if value is not None and value != []}
 
 
 def split_rule(config: DataConfig) -> SplitRule:
-    """The rule that a configuration asks for."""
+    """The rule of a configuration."""
     by_time, by_source = config.split == "time", config.split == "source"
     return SplitRule(
         split=config.split,
@@ -83,7 +83,7 @@ def split_of_group(group: str, rule: SplitRule) -> int:
 
 
 def splits_by_time(times: npt.NDArray[np.int64], rule: SplitRule) -> SplitCodes:
-    """The split that each row's time [N], in microseconds since 1970, asks for."""
+    """The split requested by each row's time [N], in microseconds since 1970."""
     validation_from, test_from = (datetime.fromisoformat(str(moment)) for moment in (rule.validation_from, rule.test_from))
     embargo = timedelta(hours=rule.embargo_hours or 0.0)
     wanted = np.full(len(times), TRAIN, np.int8)
@@ -95,9 +95,19 @@ def splits_by_time(times: npt.NDArray[np.int64], rule: SplitRule) -> SplitCodes:
 
 
 def splits_by_source(sources: Sequence[str], rule: SplitRule) -> SplitCodes:
-    """The split that each of these sources asks for."""
+    """The split requested by each of these sources."""
     held_out = dict.fromkeys(rule.validation_sources, VALIDATION) | dict.fromkeys(rule.test_sources, TEST)
     return np.array([held_out.get(source, TRAIN) for source in sources], np.int8)
+
+
+def requested_splits(times: npt.NDArray[np.int64], sources: pa.DictionaryArray, rule: SplitRule) -> SplitCodes | None:
+    """The split requested by each row [N] through its time or source; None under a rule by group."""
+    if rule.split == "time":
+        return splits_by_time(times, rule)
+    if rule.split == "source":
+        by_source: SplitCodes = splits_by_source(sources.dictionary.to_pylist(), rule)[sources.indices.to_numpy()]
+        return by_source
+    return None
 
 
 def _micro(moment: datetime) -> int:

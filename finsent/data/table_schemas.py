@@ -1,4 +1,4 @@
-"""Columns of the Delta tables, and how a table from before gets those that came later."""
+"""Schemas of the Delta tables, their required columns and their migrations."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -72,9 +72,13 @@ SCHEMAS: Final[Mapping[str, pa.Schema]] = MappingProxyType(
 )
 """Columns of each table. Labels are class names, times are UTC to the microsecond."""
 
-REQUIRED_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({"tweets": ("id", "text", "label", "source", "group", "split")})
-"""Columns that no row of ours is without; who changes a table by other means may write others."""
+REQUIRED_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {"tweets": ("id", "text", "label", "source", "group", "split")}
+)
+"""Columns that have a value in every row; a table changed by other means may break this."""
 
-ADDED_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({"tweets": ("flags",), "quarantine": ("id", "input", "label")})
-"""Schema migrations: columns that a table got after it was first released, in that order. A table from before gets them with
-its next append; until then, and in its old rows, they are null. Columns are never renamed, retyped or dropped."""
+ADDED_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {"tweets": ("flags",), "quarantine": ("id", "input", "label")}
+)
+"""Schema migrations: columns added after the first release, in that order. An older table gets them with its next append; until
+then, and in its old rows, they are null. Columns are never renamed, retyped or dropped."""

@@ -1,4 +1,4 @@
-"""Delta tables: ACID appends, time travel, each append applied once. A table is created by its first append."""
+"""Delta tables: ACID commits, time travel, idempotent appends, retries on conflicts. The first append creates a table."""
 
 import logging
 import uuid
@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
 _COMMIT_ID: Final = "finsent.commit"
-_ATTEMPTS: Final = 10  # each lost one means that another run got ahead
+_ATTEMPTS: Final = 10  # each failure means that another run committed first
 
 
 def location(home: Home, name: str) -> str:
@@ -39,13 +39,13 @@ def version(home: Home, name: str) -> int | None:
 def read(
     home: Home, name: str, *, version: int | None = None, columns: Sequence[str] | None = None, filters: Any = None
 ) -> pa.Table:
-    """Rows of a table, at its latest version or an earlier one; no rows when it does not exist yet.
+    """Rows of a table at a version, by default its latest; no rows when the table does not exist yet.
 
     Args:
         home: Where the tables are.
         name: One of `SCHEMAS`.
         version: Version to read (time travel).
-        columns: Columns to read; all when left out.
+        columns: Columns to read; all by default.
         filters: pyarrow expression, or tuples such as [("split", "=", "test")], applied while reading.
 
     Raises:
@@ -63,7 +63,7 @@ def read(
 def batches(
     home: Home, name: str, columns: Sequence[str], *, version: int | None = None, filters: Any = None, rows: int = 65_536
 ) -> Iterator[pa.RecordBatch]:
-    """Rows of a table in batches, at its latest version or an earlier one; always in the same order for one version.
+    """Rows of a table at a version, by default its latest, in batches; the order is the same each time for one version.
 
     Args:
         home: Where the tables are.
@@ -71,7 +71,7 @@ def batches(
         columns: Columns to read.
         version: Version to read (time travel).
         filters: pyarrow expression, applied while reading.
-        rows: Rows of a batch at most.
+        rows: Largest number of rows in a batch.
 
     Raises:
         InputError: no such version, or a row without one of the `REQUIRED` columns.
@@ -84,11 +84,15 @@ def batches(
     scan = _scan(handle, there, filters, batch_size=rows, batch_readahead=2, fragment_readahead=1)
     for batch in scan.to_batches():
         if batch.num_rows:
-            yield from _require_values(name, _add_missing_columns(name, pa.Table.from_batches([batch]), schema)).combine_chunks().to_batches()
+            yield from (
+                _require_values(name, _add_missing_columns(name, pa.Table.from_batches([batch]), schema))
+                .combine_chunks()
+                .to_batches()
+            )
 
 
 def _scan(handle: "DeltaTable", columns: Sequence[str], filters: Any, **reading: Any) -> "pa.dataset.Scanner":
-    """Not by Arrow's threads: a process that ends soon after they scanned is aborted by the C++ runtime now and then."""
+    # without Arrow's threads: a process that ends soon after they scanned is sometimes aborted by the C++ runtime
     from pyarrow.parquet import filters_to_expression
 
     expression = filters_to_expression(filters) if isinstance(filters, list) else filters
@@ -96,7 +100,7 @@ def _scan(handle: "DeltaTable", columns: Sequence[str], filters: Any, **reading:
 
 
 def _require_values(name: str, table: pa.Table) -> pa.Table:
-    """The table, unless a value is missing that every row has."""
+    """The table, if it has a value in every required column."""
     for column in REQUIRED_COLUMNS.get(name, ()):
         if column in table.column_names and table[column].null_count:
             raise InputError(
@@ -107,7 +111,7 @@ def _require_values(name: str, table: pa.Table) -> pa.Table:
 
 
 def _add_missing_columns(name: str, table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The table with the columns of `schema`; those of a migration may be missing, and are null then."""
+    """The table with the columns of `schema`; columns that a migration adds are null where they are missing."""
     for column in set(schema.names) & set(ADDED_COLUMNS.get(name, ())) - set(table.column_names):
         table = table.append_column(column, pa.nulls(table.num_rows, schema.field(column).type))
     return table.select(schema.names).cast(schema)
@@ -126,10 +130,9 @@ def append(
     Args:
         home: Where the tables are.
         name: One of `SCHEMAS`; the rows must have its columns, in any order.
-        table: Rows to append; a reader, which must have the table's very schema, is written as it is read, so that memory holds
-            one row group of it.
-        transaction: (application, number): an append whose number that application has reached already writes nothing, so that
-            a rerun after a crash doubles no row. Numbers of one application must rise.
+        table: Rows to append; a reader must have exactly the table's schema; of it one row group is in memory at a time.
+        transaction: (application, number): nothing is written if the application has reached that number already, which makes a
+            rerun after a crash idempotent. Numbers of one application must rise.
         metadata: Recorded with the commit.
     """
     from deltalake import CommitProperties, Transaction, write_deltalake
@@ -144,23 +147,20 @@ def append(
         if _applied(handle, transaction):
             return
         try:
-            # through the handle that was asked: only then does Delta notice a competing commit of the same application
+            # through the handle that was checked: only then does Delta notice a competing commit of the same application
             write_deltalake(handle, data, mode="append", commit_properties=properties)
         except CommitFailedError:
             if not _applied(_open_or_create(home, name), transaction):
                 raise
 
-    # what a reader gave is gone once it was read: a commit that lost is then the caller's to try anew
+    # a reader is used up once it was read: then the caller has to retry a failed commit
     handle = _write_with_retry(home, name, write, attempts=_ATTEMPTS if isinstance(table, pa.Table) else 1)
     handle.update_incremental()
     return int(handle.version())
 
 
 def replace(home: Home, name: str, table: pa.Table, *, metadata: dict[str, str] | None = None) -> None:
-    """Put these rows in place of all that a table has, in one commit; only for what can be derived anew.
-
-    Rows that another run adds meanwhile go too.
-    """
+    """Replace all rows of a table in one commit, those too that another run adds meanwhile; only for derived data."""
     from deltalake import CommitProperties, write_deltalake
 
     data, properties = _add_missing_columns(name, table, SCHEMAS[name]), CommitProperties(custom_metadata=metadata)
@@ -168,9 +168,9 @@ def replace(home: Home, name: str, table: pa.Table, *, metadata: dict[str, str] 
 
 
 def _write_with_retry(home: Home, name: str, write: Callable[["DeltaTable"], None], attempts: int = _ATTEMPTS) -> "DeltaTable":
-    """The table after `write`, which is tried anew where Delta refused the commit because of one that got ahead.
+    """The table after `write`, which is retried where Delta rejected the commit because another one came first.
 
-    Appends go together, but for one that meets the table's creation, its migration or a replacement of its rows.
+    Concurrent appends do not conflict, except with the table's creation, its migration or a replacement of its rows.
     """
     from deltalake.exceptions import CommitFailedError
 
@@ -183,19 +183,19 @@ def _write_with_retry(home: Home, name: str, write: Callable[["DeltaTable"], Non
         except CommitFailedError:
             if not left or not _has_new_commits(handle, seen):
                 raise
-            _log.info("another run changed table %r in between: writing to it again", name)
+            _log.info("another run changed table %r in between: retrying the commit", name)
     return handle
 
 
 def _has_new_commits(handle: "DeltaTable", seen: int) -> bool:
-    """Whether somebody committed since version `seen`: where nobody did, a commit failed for another reason."""
+    """Whether another run committed since version `seen`; if not, a commit failed for another reason."""
     handle.update_incremental()
     return int(handle.version()) != seen
 
 
 @dataclass(frozen=True)
 class Position:
-    """Where a table stands for an application that numbers its commits."""
+    """Version of a table, and last transaction number of an application."""
 
     version: int
     """Delta version; -1 before the first commit."""
@@ -204,7 +204,7 @@ class Position:
 
 
 def position(home: Home, name: str, application: str) -> Position:
-    """Where a table stands now. Read this before deriving what to append."""
+    """The current position. Read it before computing what to append."""
     handle = _open(home, name)
     if handle is None:
         return Position(-1, 0)
@@ -219,9 +219,9 @@ def append_if_unchanged(
     after: Position,
     metadata: Mapping[str, str] | None = None,
 ) -> Position | None:
-    """Append rows as the number that follows `after`; the new position, or None if another run took that number first.
+    """Append rows as the transaction number after `after`; the new position, or None if another run took that number first.
 
-    Holds across machines, where no lock file does.
+    Optimistic concurrency control that works across machines, unlike a lock file.
     """
     from deltalake.exceptions import CommitFailedError
 
@@ -230,13 +230,13 @@ def append_if_unchanged(
         append(home, name, table, transaction=(application, number), metadata={**(metadata or {}), _COMMIT_ID: mark})
     except CommitFailedError:
         if position(home, name, application).version == after.version:
-            raise  # nobody got ahead: it failed for another reason
+            raise  # no other commit: it failed for another reason
         return None
     return _find_commit(home, name, mark, after, number)
 
 
 def _find_commit(home: Home, name: str, mark: str, after: Position, number: int) -> Position | None:
-    """Of the commits since `after`, the one that has our mark; others may be upkeep, of other applications, or come later."""
+    """Position of our commit among those since `after`; the others may be maintenance, of other applications, or later."""
     handle = _open(home, name)
     since = handle.history(max(int(handle.version()) - after.version, 1)) if handle is not None else []
     ours = next((int(commit["version"]) for commit in since if commit.get(_COMMIT_ID) == mark), None)
@@ -244,16 +244,16 @@ def _find_commit(home: Home, name: str, mark: str, after: Position, number: int)
 
 
 def retry_on_conflict(home: Home, name: str, application: str, attempt: Callable[[Position], _Result | None]) -> _Result:
-    """What `attempt` makes of the table's position; tried anew from where the table then stands as long as it gives None.
+    """The result of `attempt` at the table's position; retried at the then current position while it returns None.
 
     Raises:
-        Refused: other runs got ahead of every attempt.
+        Refused: other runs committed first at every attempt.
     """
     for _ in range(_ATTEMPTS):
         result = attempt(position(home, name, application))
         if result is not None:
             return result
-        _log.warning("another run wrote to table %r in between: looking at it again", name)
+        _log.warning("another run wrote to table %r in between: trying again", name)
     raise Refused(
         f"other runs wrote to table {name!r} in {home.tables_url!r} before each of {_ATTEMPTS} attempts. "
         "Wait until they are through, then run this again: nothing is lost or doubled by that."
@@ -261,14 +261,14 @@ def retry_on_conflict(home: Home, name: str, application: str, attempt: Callable
 
 
 def commit_history(home: Home, name: str, *, version: int | None = None, last: int | None = None) -> list[dict[str, Any]]:
-    """What was recorded with each commit, the newest first: of the `last` ones, of those up to `version`, or of all."""
+    """Metadata of each commit, the newest first: of the `last` ones, of those up to `version`, or of all."""
     handle = _open(home, name)
     found = handle.history(last) if handle is not None else []
     return [commit for commit in found if version is None or int(commit["version"]) <= version]
 
 
 def last_metadata(home: Home, name: str, key: str) -> str | None:
-    """What the latest commit that recorded `key` said; commits of upkeep (compaction) record nothing."""
+    """Value of `key` in the latest commit that recorded it; maintenance commits (compaction) record nothing."""
     return next((str(commit[key]) for commit in commit_history(home, name) if key in commit), None)
 
 
@@ -315,7 +315,7 @@ def _migrate(handle: "DeltaTable", name: str) -> "DeltaTable":
             handle.alter.add_columns([Field(column, PrimitiveType(str(SCHEMAS[name].field(column).type))) for column in missing])
         except CommitFailedError:
             if not left or not _has_new_commits(handle, seen):
-                raise  # with nobody ahead, or with somebody ahead each time
+                raise  # another reason, or conflicts each time
     return handle
 
 
@@ -329,11 +329,11 @@ def _open_or_create(home: Home, name: str) -> "DeltaTable":
     if "://" not in home.tables_url:
         Path(location(home, name)).mkdir(parents=True, exist_ok=True)
     try:
-        # not tried again by Delta: what lost would be committed on top of the other's, and fail whoever writes by then
+        # no retry by Delta: the losing creation would be committed after the other, and fail those who write by then
         once = CommitProperties(max_commit_retries=0)
         return DeltaTable.create(location(home, name), SCHEMAS[name], mode="error", commit_properties=once)
     except DeltaError:
-        handle = _open(home, name)  # another process made it in between
+        handle = _open(home, name)  # another process created it in between
         if handle is None:
             raise
         return _migrate(handle, name)
@@ -342,15 +342,14 @@ def _open_or_create(home: Home, name: str) -> "DeltaTable":
 def update_rows(
     home: Home, name: str, changes: pa.Table, application: str, after: Position, metadata: Mapping[str, str] | None = None
 ) -> Position | None:
-    """Change and remove rows by their id as the number that follows `after`, in one commit; earlier versions keep them.
+    """Update and remove rows by their id in one commit, as the transaction number after `after`.
 
     Args:
         home: Where the tables are.
         name: A table that exists and whose ids are unique.
-        changes: Columns `id`, `removed` (bool: the row goes) and those to be overwritten in the other rows. Ids that the table
-            does not have are passed over.
-        application: Whose commits are numbered.
-        after: Where the table stood when `changes` were derived.
+        changes: Columns `id`, `removed` (bool) and those to be overwritten in rows that stay. Unknown ids are ignored.
+        application: The application that numbers its commits.
+        after: Position that `changes` were computed from.
         metadata: Recorded with the commit.
 
     Returns:
@@ -374,10 +373,10 @@ def update_rows(
     )
     listed = ", ".join("'" + row_id.replace("'", "''") + "'" for row_id in ids)
     try:
-        # Rows replaced, not DeltaTable.merge, update or delete: those write strings as string_view, which no filter of pyarrow's
-        # reads back (delta-rs issue 4579). Through the handle that was read, so that Delta notices who got ahead.
+        # Not DeltaTable.merge, update or delete: those write strings as string_view, which pyarrow's filters cannot read back
+        # (delta-rs issue 4579). Through the handle that was read, so that Delta notices a competing commit.
         write_deltalake(
-            handle, _updated(there, changes), mode="overwrite", predicate=f"id IN ({listed})", commit_properties=properties
+            handle, changed_rows(there, changes), mode="overwrite", predicate=f"id IN ({listed})", commit_properties=properties
         )
     except CommitFailedError:
         if not _has_new_commits(handle, seen):
@@ -386,12 +385,12 @@ def update_rows(
     return _find_commit(home, name, mark, after, number)
 
 
-def _updated(rows: pa.Table, changes: pa.Table) -> pa.Table:
-    """Those of the rows that stay, with the values of the changes."""
-    wanted = {change["id"]: change for change in changes.to_pylist()}
+def changed_rows(rows: pa.Table, changes: pa.Table) -> pa.Table:
+    """The rows that stay after `changes` (see `update_rows`), with the changed values."""
+    changed = {change.pop("id"): change for change in changes.to_pylist()}
     kept = [
-        {**row, **{column: value for column, value in wanted[row["id"]].items() if column != "removed"}}
+        row | {column: value for column, value in changed.get(row["id"], {}).items() if column != "removed"}
         for row in rows.to_pylist()
-        if not wanted[row["id"]]["removed"]
+        if not changed.get(row["id"], {}).get("removed")
     ]
     return pa.Table.from_pylist(kept, schema=rows.schema)

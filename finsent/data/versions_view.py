@@ -1,4 +1,4 @@
-"""Looking at what ingestion has left: the versions of the data, and the rows that were quarantined."""
+"""Read-only views for pages and commands: the versions of the data, and the rows in quarantine."""
 
 import re
 from collections import Counter
@@ -19,8 +19,8 @@ from finsent.data.validation.row_validation import CONFLICT
 from finsent.errors import InputError
 from finsent.home import Home
 
-_LOOKED_AT: Final = (128, 1024)  # rows looked at for contradictions to show: mostly the first are enough
-# between the two sides of a contradiction; a tweet may hold the word itself
+_SEARCHED: Final = (128, 1024)  # rows searched for conflicts to show: usually the first ones are enough
+# between the two sides of a conflict; a tweet may contain the word itself
 _AGAINST: Final = re.compile(r" against (?=(?:Neutral|Bullish|Bearish)(?: in |, accepted before))")
 
 
@@ -36,7 +36,7 @@ class VersionRecord:
     leaks: int | None
     """Duplicate pairs across splits; None where no audit is recorded."""
     inputs: tuple[str, ...]
-    """What was read for it; empty where nothing was, as for a review, or where that is not recorded."""
+    """Names of the sources read for it; empty for a review, or where they are not recorded."""
 
 
 @dataclass(frozen=True)
@@ -44,43 +44,39 @@ class QuarantineView:
     """Quarantined rows, the latest first."""
 
     total: int
-    """Rows that the question fits, shown or not."""
+    """Rows that match, shown or not."""
     reasons: dict[str, int]
-    """Those rows by reason."""
+    """Matching rows by reason."""
     rows: tuple[dict[str, Any], ...]
     """Rows shown, with all columns of the table."""
 
 
 @dataclass(frozen=True)
 class QuarantineExamples:
-    """What the quarantine holds, and some of it."""
+    """Quarantined rows by reason, with examples."""
 
     reasons: dict[str, int]
     """Rows by reason."""
     rows: dict[str, list[dict[str, Any]]]
     """Some rows of each reason."""
     conflicts: list[tuple[str, str]]
-    """Some contradictions: one side, and what stands against it."""
+    """Some conflicts: one side, and the sides against it."""
 
 
 def version_numbers(home: Home) -> list[int]:
-    """Versions that an ingestion or a review made, the newest first; upkeep makes versions too, of the same rows."""
+    """Versions that an ingestion or a review made, the newest first; maintenance makes versions of the same rows, not listed."""
     return [int(commit["version"]) for commit in tables.commit_history(home, "tweets") if "fingerprint" in commit]
 
 
 def previous_version(home: Home, version: int) -> int | None:
-    """The version before this one; None if it is the first."""
+    """The version before this one; None for the first."""
     return next((number for number in version_numbers(home) if number < version), None)
 
 
 def originating_version(home: Home, version: int, fingerprint: str) -> int:
-    """The version in which the rows that `version` holds were made: itself, or an earlier one if only upkeep followed."""
-    made = (
-        int(commit["version"])
-        for commit in tables.commit_history(home, "tweets", version=version)
-        if commit.get("fingerprint") == fingerprint
-    )
-    return next(made, version)
+    """The version that wrote the rows of `version`: itself, or an earlier one if only maintenance followed."""
+    history = tables.commit_history(home, "tweets", version=version)
+    return next((int(commit["version"]) for commit in history if commit.get("fingerprint") == fingerprint), version)
 
 
 def list_versions(home: Home) -> list[VersionRecord]:
@@ -110,7 +106,7 @@ def quarantine_view(
     limit: int | None = None,
     until: datetime | None = None,
 ) -> QuarantineView:
-    """Quarantined rows of a reason, a source, up to a time; all where nothing is asked. At most `limit` of them are shown.
+    """Quarantined rows, filtered by reason, source and latest time; at most `limit` of them are shown.
 
     Raises:
         InputError: no row has this reason or source.
@@ -128,24 +124,24 @@ def quarantine_view(
 
 
 def quarantine_examples(home: Home, until: datetime | None, limit: int, conflicts: int) -> QuarantineExamples:
-    """What the quarantine holds up to a time, with `limit` rows of each reason and `conflicts` contradictions, both sides.
+    """Quarantined rows up to a time: `limit` examples of each reason, and both sides of `conflicts` conflicts.
 
-    They are taken from the sources in turn, so that a few of them show more than the first file.
+    Examples are taken from the sources in turn, so that a few of them show more than the first file.
     """
     version, keys = _keys(home, until)
     reasons = _by_reason(keys)
-    positions = {reason: _mixed(keys.filter(pc.equal(keys["reason"], reason))) for reason in reasons}
+    positions = {reason: _round_robin(keys.filter(pc.equal(keys["reason"], reason))) for reason in reasons}
     chosen = [position for some in positions.values() for position in some[:limit]]
     found = dict(zip(chosen, rows_at(home, version, chosen), strict=True))
     return QuarantineExamples(
         reasons=reasons,
         rows={reason: [found[position] for position in some[:limit]] for reason, some in positions.items()},
-        conflicts=conflict_sides(_some_at_a_time(home, version, positions.get(CONFLICT, [])), conflicts),
+        conflicts=conflict_sides(_in_batches(home, version, positions.get(CONFLICT, [])), conflicts),
     )
 
 
 def _keys(home: Home, until: datetime | None) -> tuple[int | None, pa.Table]:
-    """Rows without their texts, the latest first: source, row, reason, ingested_at, position in this version of the table."""
+    """Version read, and its rows without texts, the latest first: source, row, reason, ingested_at, position in the table."""
     version = tables.version(home, "quarantine")
     keys = tables.read(home, "quarantine", version=version, columns=["source", "row", "reason", "ingested_at"])
     keys = keys.append_column("position", pa.array(np.arange(keys.num_rows)))
@@ -160,8 +156,8 @@ def _by_reason(keys: pa.Table) -> dict[str, int]:
     return dict(counted.most_common())
 
 
-def _mixed(keys: pa.Table) -> list[int]:
-    """Positions, source by source in turn."""
+def _round_robin(keys: pa.Table) -> list[int]:
+    """Positions, one of each source in turn."""
     codes = pa.concat_arrays([pa.array([], pa.string()), *keys["source"].chunks]).dictionary_encode().indices.to_numpy()
     by_source = np.argsort(codes, kind="stable")
     turn = np.empty(len(codes), np.int64)
@@ -170,20 +166,20 @@ def _mixed(keys: pa.Table) -> list[int]:
     return mixed
 
 
-def _some_at_a_time(home: Home, version: int | None, positions: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """Rows as long as somebody asks for more; the table is gone through each time."""
-    for start, stop in pairwise((0, *_LOOKED_AT)):
+def _in_batches(home: Home, version: int | None, positions: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """Rows at these positions, read lazily; each batch scans the table."""
+    for start, stop in pairwise((0, *_SEARCHED)):
         yield from rows_at(home, version, positions[start:stop])
 
 
 def latest_time(home: Home, version: int) -> datetime | None:
-    """When the newest rows of a version were ingested."""
+    """When the newest rows of a version were ingested, UTC."""
     found: datetime | None = pc.max(tables.read(home, "tweets", version=version, columns=["ingested_at"])["ingested_at"]).as_py()
     return found
 
 
 def conflict_sides(rows: Iterable[dict[str, Any]], limit: int) -> list[tuple[str, str]]:
-    """Both sides of up to `limit` contradictions, as the quarantine recorded them; the same two sides are shown once."""
+    """Both sides of up to `limit` conflicts, as the quarantine recorded them; each pair of sides once."""
     seen: set[frozenset[str]] = set()
     sides: list[tuple[str, str]] = []
     for row in rows:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from finsent.data.dataset import DataVersion
-from finsent.data.profile import VersionDiff, DataProfile
+from finsent.data.profile import DataProfile, VersionDiff
 from finsent.evaluation import html
 from finsent.evaluation.confounding import Confounding
 from finsent.labels import LABELS

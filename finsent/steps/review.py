@@ -1,6 +1,6 @@
-"""Review: which labels to look at, what people decided, and the data brought in line with it.
+"""Review of labels: lists doubtful and contradictory rows, records reviewers' decisions and applies them to the data.
 
-Decisions are recorded first and applied after. A crash in between loses nothing: any later decision, or the same one again,
+Decisions are recorded first and applied after. A crash in between loses nothing: the next decision, or the same one again,
 applies all that is on record.
 """
 
@@ -13,10 +13,18 @@ from pathlib import Path
 from typing import Final
 
 from finsent.data import tables
-from finsent.data.corrections import DECISION_KINDS, ReviewDecision, DecisionKind, apply_decisions, load_decisions, record_decisions
+from finsent.data.corrections import (
+    DECISION_KINDS,
+    DecisionKind,
+    ReviewDecision,
+    apply_decisions,
+    load_decisions,
+    parse_class_name,
+    record_decisions,
+)
 from finsent.data.id_lookup import IdLookup
 from finsent.data.quarantine import ids_of, labels_of, rows_at
-from finsent.data.review_file import ReviewEntry, FilledEntry, read_entries, write_entries
+from finsent.data.review_file import FilledEntry, ReviewEntry, read_entries, write_entries
 from finsent.data.splits import SPLITS
 from finsent.data.validation.row_validation import CONFLICT
 from finsent.errors import InputError
@@ -30,39 +38,41 @@ _SHOWN: Final = 20
 
 @dataclass(frozen=True)
 class ReviewListing:
-    """Rows to look at, the most doubtful first."""
+    """Rows to review, the most doubtful first."""
 
     entries: list[ReviewEntry]
     found: int
-    """Rows found, of which `entries` may be the first few."""
+    """Rows found; `entries` may be only the first of them."""
     looked_at: int
-    """Rows looked at; fewer than `of` where they were sampled."""
+    """Rows examined; fewer than `of` where they were sampled."""
     of: int
 
 
 @dataclass(frozen=True)
 class ReviewResult:
-    """What became of some decisions."""
+    """The outcome of recording and applying some decisions."""
 
     recorded: int
     """Decisions that were new."""
     decisions: dict[str, int]
     """How many of each kind were given."""
     waiting: int
-    """How many are on texts that are not in the data (now): they hold when an ingestion brings them."""
+    """How many are on texts that are not in the data: they take effect when an ingestion brings those."""
     version: int | None
-    """Version of the data that applying made; None when the data already was as decided."""
+    """Version of the data that applying made; None when nothing changed."""
 
 
 def list_suspects(home: Home, *, limit: int | None = None, with_test: bool = False) -> ReviewListing:
-    """Rows whose label is likely wrong, nobody having decided on them, the least believed first.
+    """Rows whose label is likely wrong and without a decision, the least probable label first.
 
-    Rows of training and validation only, unless asked for: whoever corrects test labels where a model doubts them makes the
-    test easier for models of that kind.
+    The test split is left out unless asked for: correcting test labels where a model doubts them makes the test easier for
+    models of that kind.
 
     Raises:
-        InputError: no data yet, or too little of it to tell.
+        InputError: no data yet, or too little for an estimate.
     """
+    import numpy as np
+
     from finsent.evaluation.label_issues import suspect_labels
 
     splits = SPLITS if with_test else ("train", "validation")
@@ -72,8 +82,6 @@ def list_suspects(home: Home, *, limit: int | None = None, with_test: bool = Fal
         raise InputError(
             "there is no data to review yet. Run `finsent ingest FILE...`, or `finsent demo` for the bundled sample."
         )
-    import numpy as np
-
     labels = np.array([LABEL2ID[label] for label in rows["label"].to_pylist()], np.int64)
     suspects = suspect_labels(rows["text"].to_pylist(), labels, rows["group"].to_pylist())
     if suspects.looked_at < rows.num_rows:
@@ -99,7 +107,7 @@ def list_suspects(home: Home, *, limit: int | None = None, with_test: bool = Fal
 
 
 def list_conflicts(home: Home, *, limit: int | None = None) -> ReviewListing:
-    """Texts quarantined as contradictory that nobody has decided on, each side once, the sides of one conflict together."""
+    """Texts quarantined as contradictory and without a decision, each side once, the sides of one conflict together."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -127,30 +135,30 @@ def list_conflicts(home: Home, *, limit: int | None = None) -> ReviewListing:
 
 
 def write_listing(listing: ReviewListing, path: Path) -> None:
-    """Write the rows to a CSV for a person to fill.
+    """Write the rows to a CSV for a reviewer to fill in.
 
     Raises:
-        InputError: the file is there already or cannot be written.
+        InputError: the file exists already or cannot be written.
     """
     write_entries(listing.entries, path)
 
 
 def decide(home: Home, ids: Sequence[str], kind: DecisionKind, *, who: str, why: str, label: str | None = None) -> ReviewResult:
-    """Record one decision on some texts and bring the data in line.
+    """Record one decision on some texts and apply it to the data.
 
     Args:
         home: Where the tables are.
-        ids: Ids, or beginnings of ids that belong to one known text each.
-        kind: What is decided.
+        ids: Ids, or prefixes of ids that match one known text each.
+        kind: The decision.
         who: Who decides.
-        why: Why.
-        label: The right class in any case; with `fix`.
+        why: The reason.
+        label: The right class name, in any case; with `fix` only.
 
     Raises:
-        InputError: an id that is none or not unique, a class that does not exist, nothing given for who or why.
+        InputError: an id that is malformed or ambiguous, a class that does not exist, an empty `who` or `why`.
     """
-    decision = ReviewDecision(kind, class_name(label) if label is not None else None)
-    known = IdLookup.of(home, ids)
+    decision = ReviewDecision(kind, parse_class_name(label) if label is not None else None)
+    known = IdLookup.load(home, ids)
     full = dict.fromkeys(known.resolve(given) for given in ids)
     for row_id in full:
         known.check(row_id, decision)
@@ -158,27 +166,27 @@ def decide(home: Home, ids: Sequence[str], kind: DecisionKind, *, who: str, why:
 
 
 def apply_file(home: Home, path: Path, *, who: str, why: str | None = None) -> ReviewResult:
-    """Record the decisions that a person filled into a listing, and bring the data in line. All of them, or none.
+    """Record the decisions filled into a listing and apply them to the data: all of them, or none.
 
     Args:
         home: Where the tables are.
-        path: The listing as CSV; rows without a decision are passed over.
+        path: The listing as CSV; rows without a decision are skipped.
         who: Who decided.
-        why: Why, for rows that give no reason of their own.
+        why: The reason for rows that give none of their own.
 
     Raises:
-        InputError: the file is not such a listing, or rows are wrong: every one is named with what is wrong with it.
+        InputError: the file is not such a listing, or rows are wrong: each is named with its fault.
     """
     filled = read_entries(path)
     if not filled:
         raise InputError(f"{str(path)!r} has no decision: fill the column 'decision' with {', '.join(DECISION_KINDS)}.")
-    known = IdLookup.of(home, [item.id for item in filled])
+    known = IdLookup.load(home, [item.id for item in filled])
     decisions: dict[str, ReviewDecision] = {}
     reasons: dict[str, str] = {}
     wrong = []
     for item in filled:
         try:
-            row_id, decision, reason = _understand(item, known, why)
+            row_id, decision, reason = _parse(item, known, why)
         except InputError as error:
             wrong.append(f"line {item.line}: {error}")
             continue
@@ -192,8 +200,8 @@ def apply_file(home: Home, path: Path, *, who: str, why: str | None = None) -> R
     return _record(home, decisions, known, who, reasons)
 
 
-def _understand(item: FilledEntry, known: IdLookup, why: str | None) -> tuple[str, ReviewDecision, str]:
-    """Id, decision and reason of a row, checked.
+def _parse(item: FilledEntry, known: IdLookup, why: str | None) -> tuple[str, ReviewDecision, str]:
+    """Id, decision and reason of a row.
 
     Raises:
         InputError: any of them is wrong.
@@ -201,7 +209,7 @@ def _understand(item: FilledEntry, known: IdLookup, why: str | None) -> tuple[st
     kind = next((kind for kind in DECISION_KINDS if kind == item.decision), None)
     if kind is None:
         raise InputError(f"decision {item.decision!r} is none of {', '.join(DECISION_KINDS)}.")
-    decision = ReviewDecision(kind, class_name(item.new_label) if item.new_label else None)
+    decision = ReviewDecision(kind, parse_class_name(item.new_label) if item.new_label else None)
     row_id = known.resolve(item.id)
     known.check(row_id, decision)
     reason = item.why or (why or "").strip()
@@ -210,20 +218,10 @@ def _understand(item: FilledEntry, known: IdLookup, why: str | None) -> tuple[st
     return row_id, decision, reason
 
 
-def _record(home: Home, decisions: Mapping[str, ReviewDecision], known: IdLookup, who: str, why: str | Mapping[str, str]) -> ReviewResult:
+def _record(
+    home: Home, decisions: Mapping[str, ReviewDecision], known: IdLookup, who: str, why: str | Mapping[str, str]
+) -> ReviewResult:
     recorded = record_decisions(home, decisions, who, why, datetime.now(UTC), known.texts)
     version = apply_decisions(home)
     waiting = sum(decision.kind != "drop" and row_id not in known.stored for row_id, decision in decisions.items())
     return ReviewResult(recorded, dict(Counter(decision.kind for decision in decisions.values())), waiting, version)
-
-
-def class_name(given: str) -> str:
-    """The class that a person means, in any case.
-
-    Raises:
-        InputError: there is no such class.
-    """
-    found = next((label for label in LABELS if label.casefold() == given.strip().casefold()), None)
-    if found is None:
-        raise InputError(f"there is no label {given!r}. Labels: {', '.join(LABELS)}.")
-    return found

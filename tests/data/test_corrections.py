@@ -125,7 +125,7 @@ def test_an_ingestion_that_gets_ahead_is_taken_into_account(tmp_path: Path, monk
             overtaken.append(fill(there, tmp_path / "b.jsonl", {"the fed meets on tuesday": "Neutral"}))
         return real(*arguments)
 
-    monkeypatch.setattr(tables, "change_next", late)
+    monkeypatch.setattr(tables, "update_rows", late)
     monkeypatch.setattr("finsent.steps.ingest.apply_decisions", lambda _: None)  # as if it had looked before the decision
     assert apply_decisions(here) == overtaken[0] + 1
     assert len(rows(here)) == 4
@@ -136,7 +136,7 @@ def test_an_ingestion_that_gets_ahead_is_taken_into_account(tmp_path: Path, monk
 def test_being_overtaken_for_ever_is_said(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(home, tmp_path / "a.jsonl")
     decide(home, **{FIRST: ReviewDecision("drop")})
-    monkeypatch.setattr(corrections.tables, "change_next", lambda *_: None)
+    monkeypatch.setattr(corrections.tables, "update_rows", lambda *_: None)
     with pytest.raises(Refused, match="other runs wrote to table 'tweets'"):
         apply_decisions(home)
     assert len(rows(home)) == 3
@@ -150,11 +150,11 @@ def test_machines_that_apply_and_ingest_at_once(tmp_path: Path) -> None:
     (tmp_path / "new.jsonl").write_text(json.dumps({"text": "the fed meets on tuesday", "label": "Neutral"}))
     start = (
         "import sys; from finsent.home import resolve_home; from finsent.config import Source, load_config; "
-        "from finsent.data.corrections import apply_to_table; from finsent.steps.ingest import ingest; "
+        "from finsent.data.corrections import apply_decisions; from finsent.steps.ingest import ingest; "
         "home = resolve_home({'FINSENT_HOME': sys.argv[1], 'FINSENT_TABLES': sys.argv[2]}); "
     )
     # a process that ends right after a scan may abort in Arrow's threads, its work done (apache/arrow issue 39862)
-    apply = "apply_to_table(home); import time; time.sleep(0.5)"
+    apply = "apply_decisions(home); import time; time.sleep(0.5)"
     work = (apply, apply, "ingest(load_config(), home, [Source(uri=sys.argv[3])])")
     running = [
         subprocess.Popen(

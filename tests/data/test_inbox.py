@@ -97,7 +97,7 @@ def test_a_run_that_another_machine_overtook_looks_again(tmp_path: Path, monkeyp
             overtaken.append(receive([theirs], there))
         return real(home, name, *rest)
 
-    monkeypatch.setattr(tables, "append_next", late)
+    monkeypatch.setattr(tables, "append_if_unchanged", late)
     report = receive([ours], here)
     assert (overtaken[0].received, report.received, report.known, report.reasons) == (2, 1, 1, {"id reused": 1})
     found = sorted((row["id"], row["text"]) for row in tables.read(there, "inbox").to_pylist())

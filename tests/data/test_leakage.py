@@ -39,7 +39,9 @@ def test_truncated_copies_are_counted() -> None:
 
 def test_leaks_are_told_by_pair_of_splits() -> None:
     rows = [(TEXT, "train"), (TEXT.upper(), "test"), (TEXT + " ok", "validation"), (TEXT + " 🚀", "validation")]
-    audit = audit_texts([forms(text) for text, _ in rows], np.array([SPLIT_CODES.index(split) for _, split in rows], np.int8), CONFIG)
+    audit = audit_texts(
+        [forms(text) for text, _ in rows], np.array([SPLIT_CODES.index(split) for _, split in rows], np.int8), CONFIG
+    )
     assert audit.exact == {"train-validation": 1, "train-test": 1, "validation-test": 1}
     assert audit.near == {"train-validation": 1, "train-test": 0, "validation-test": 1}
     assert audit.leaks == 5

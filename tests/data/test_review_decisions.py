@@ -71,9 +71,9 @@ def test_every_decision_has_a_name_and_a_reason(home: Home, who: str, why: str, 
 @pytest.mark.integration
 def test_people_deciding_at_once_all_get_it_on_record(home: Home) -> None:
     script = (
-        "import sys; from datetime import UTC, datetime; from finsent.data.corrections import Decision, record_decisions; "
+        "import sys; from datetime import UTC, datetime; from finsent.data.corrections import ReviewDecision, record_decisions; "
         "from finsent.home import resolve_home; home = resolve_home({'FINSENT_HOME': sys.argv[1]}); "
-        "[record_decisions(home, {'f' * 32: Decision('fix', label)}, sys.argv[2], label, datetime.now(UTC)) "
+        "[record_decisions(home, {'f' * 32: ReviewDecision('fix', label)}, sys.argv[2], label, datetime.now(UTC)) "
         "for label in ('Neutral', 'Bullish', 'Bearish')]"
     )
     running = [

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finsent.data.review_file import COLUMNS, ReviewEntry, FilledEntry, read_entries, write_entries
+from finsent.data.review_file import COLUMNS, FilledEntry, ReviewEntry, read_entries, write_entries
 from finsent.errors import InputError
 
 

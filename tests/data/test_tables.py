@@ -197,7 +197,9 @@ for trial in range(int(sys.argv[3])):
     home = resolve_home({"FINSENT_HOME": f"{folder}/{trial}"})
     row = pa.table({"id": [worker], "created_at": [now], "text": ["x"], "received_at": [now]}, schema=SCHEMAS["inbox"])
     rows = lambda: row if worker in "ab" else row.to_reader()
-    tables.contend(home, "inbox", "test", lambda before: tables.append_next(home, "inbox", rows(), "test", before))
+    tables.retry_on_conflict(
+        home, "inbox", "test", lambda before: tables.append_if_unchanged(home, "inbox", rows(), "test", before)
+    )
     none = SCHEMAS["signatures"].empty_table()
     (tables.replace if worker in "ac" else tables.append)(home, "signatures", none, metadata={"by": worker})
 """

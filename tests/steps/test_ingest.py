@@ -4,13 +4,15 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import finsent.data
 from finsent.config import Config, Source, load_config
-from finsent.data import tables
+from finsent.data import commit, ingest_report, tables
 from finsent.data.dataset import data_version, load_split, read_report, report_path
 from finsent.data.ingest_report import IngestReport
 from finsent.data.sample import sample_sources
@@ -297,12 +299,12 @@ def test_a_crash_between_the_commits_loses_and_doubles_nothing(
 
     with monkeypatch.context() as patch:
         if crash_at == "report":
-            patch.setattr(module, "report_path", crash)
+            patch.setattr(ingest_report, "report_path", crash)
         elif crash_at == "signatures":
-            patch.setattr(module, "add_signatures", crash)
+            patch.setattr(commit, "add_signatures", crash)
         else:
             patch.setattr(
-                module.tables,
+                tables,
                 "append",
                 lambda home, name, *rest, **more: crash() if name == crash_at else APPEND(home, name, *rest, **more),
             )
@@ -312,7 +314,7 @@ def test_a_crash_between_the_commits_loses_and_doubles_nothing(
     assert report.fingerprint == expected.fingerprint
     assert data_version(home).leaks == 0
     assert tables.read(home, "signatures").sort_by("id") == tables.read(whole, "signatures").sort_by("id")
-    assert not list(home.root.glob("spool/[!.]*"))
+    assert not list(home.root.glob("staging/[!.]*"))
     for name in ("tweets", "quarantine"):
         kept = [name for name in tables.SCHEMAS[name].names if name != "ingested_at"]
         assert tables.read(home, name, columns=kept).to_pylist() == tables.read(whole, name, columns=kept).to_pylist()
@@ -369,7 +371,7 @@ def test_a_run_that_another_machine_overtook_places_its_rows_again(tmp_path: Pat
     here, there = shared_homes(tmp_path)
     ours = [write(tmp_path / "ours.jsonl", ("$AAPL is a buy", "Bullish"), ("fed meets today", "Neutral"), ("gold up", "Bullish"))]
     theirs = [write(tmp_path / "theirs.jsonl", ("$AAPL is a buy", "Bullish"), ("fed meets today!", "Bearish"))]
-    real = module.append_tweets
+    real = commit.append_tweets
     overtaken: list[IngestReport] = []
 
     def late(home: Home, *rest: Any) -> Any:
@@ -377,7 +379,7 @@ def test_a_run_that_another_machine_overtook_places_its_rows_again(tmp_path: Pat
             overtaken.append(ingest(CONFIG, there, theirs))
         return real(home, *rest)
 
-    monkeypatch.setattr(module, "append_tweets", late)
+    monkeypatch.setattr(commit, "append_tweets", late)
     report = ingest(CONFIG, here, ours)
     check(report, here)
     assert overtaken[0].accepted == 2
@@ -394,7 +396,7 @@ def test_a_run_that_lost_leaves_nothing_of_its_first_attempt_in_quarantine(
     words = " ".join(f"word{index}" for index in range(20))
     ours = [write(tmp_path / "ours.jsonl", (words, "Bullish"), (words, "Bearish"), ("", "Bullish"), ("gold up", "Bullish"))]
     theirs = [write(tmp_path / "theirs.jsonl", (words, "Bullish"))]
-    real, overtaken = module.append_tweets, []
+    real, overtaken = commit.append_tweets, []
 
     def late(home: Home, *rest: Any) -> Any:
         if home == here and not overtaken:
@@ -402,7 +404,7 @@ def test_a_run_that_lost_leaves_nothing_of_its_first_attempt_in_quarantine(
             assert tables.read(here, "quarantine").num_rows == 0
         return real(home, *rest)
 
-    monkeypatch.setattr(module, "append_tweets", late)
+    monkeypatch.setattr(commit, "append_tweets", late)
     report = ingest(CONFIG, here, ours)
     check(report, here)
     assert (report.accepted, report.duplicates, report.quarantined) == (1, 1, 2)
@@ -414,21 +416,21 @@ def test_a_run_that_lost_leaves_nothing_of_its_first_attempt_in_quarantine(
     assert ingest(CONFIG, there, theirs).duplicates == 1
 
 
-@pytest.mark.parametrize("at", ["load_stored", "build_graph", "tell"])
+@pytest.mark.parametrize("at", ["existing_rows.load_snapshot", "existing_rows.build_graph", "commit.quarantine_records"])
 def test_a_row_that_another_machine_drops_meanwhile_is_not_missed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
     here, there = shared_homes(tmp_path)
     words = " ".join(f"word{index}" for index in range(20))
     ingest(CONFIG, here, [write(tmp_path / "a.jsonl", (words, "Bullish"), ("the fed meets on tuesday", "Neutral"))])
-    real, dropped = getattr(module, at), []
+    real, dropped = attrgetter(at)(finsent.data), []
 
     def late(*arguments: Any, **more: Any) -> Any:
         if not dropped:
             dropped.append(decide(there, [text_id(words)], "drop", who="ada", why="spam").version)
         return real(*arguments, **more)
 
-    monkeypatch.setattr(module, at, late)
+    monkeypatch.setattr(f"finsent.data.{at}", late)
     # a near twin of the row that goes, and a contradiction to it
     later = [write(tmp_path / "b.jsonl", (words + " more", "Bullish"), (words + " other", "Bearish"), ("gold up", "Bullish"))]
     report = ingest(CONFIG, here, later)
@@ -441,7 +443,7 @@ def test_a_row_that_another_machine_drops_meanwhile_is_not_missed(
 
 
 def test_a_run_that_is_overtaken_for_ever_says_so(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "append_tweets", lambda *_: None)
+    monkeypatch.setattr(commit, "append_tweets", lambda *_: None)
     with pytest.raises(Refused, match=r"other runs wrote to table 'tweets' .* before each of 10 attempts"):
         ingest(CONFIG, home, [write(tmp_path / "a.jsonl", ("$AAPL is a buy", "Bullish"))])
     assert tables.version(home, "tweets") is None

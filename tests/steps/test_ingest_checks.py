@@ -282,7 +282,7 @@ def test_a_cut_copy_that_would_tie_two_splits_stays_out(home: Home, tmp_path: Pa
     longer = next(
         f"{LONG} {end}"
         for end in ("and then the sector went up", "and so did everything else", "while rates fell", "for once", "at last")
-        if split_of_group(f"{LONG} {end} over there in the east") != split_of_group(LONG)
+        if split_of(f"{LONG} {end} over there in the east") != split_of(LONG)
     )
     longer += " over there in the east"
     give(home, tmp_path / "a.jsonl", [{"text": LONG, "label": "Bullish"}, {"text": longer, "label": "Bullish"}])
@@ -292,7 +292,7 @@ def test_a_cut_copy_that_would_tie_two_splits_stays_out(home: Home, tmp_path: Pa
     assert audit_data(CONFIG, home).leaks == 0
 
 
-def split_of_group(text: str) -> str:
+def split_of(text: str) -> str:
     return SPLIT_CODES[split_of_group(text_id(text), split_rule(CONFIG.data))]
 
 

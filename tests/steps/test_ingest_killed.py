@@ -87,6 +87,6 @@ def test_killed_at_ten_random_moments(tmp_path: Path) -> None:
         for name, table in expected.items():
             assert contents(home, name) == table, f"{name} after a kill at {moment:.2f} s of {lasted:.2f} s"
         assert data_version(home).leaks == 0
-        assert not list(home.root.glob("spool/[!.]*")), "what a killed run spooled is removed by the next"
+        assert not list(home.root.glob("staging/[!.]*")), "what a killed run staged is removed by the next"
     assert killed >= KILLS // 2
     assert audit_data(load_config(), home).leaks == 0

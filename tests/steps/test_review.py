@@ -12,7 +12,7 @@ import pytest
 
 from finsent.config import Source, load_config
 from finsent.data import tables
-from finsent.data.corrections import ReviewDecision, load_decisions, read_reviews
+from finsent.data.corrections import ReviewDecision, load_decisions, parse_class_name, read_reviews
 from finsent.data.dataset import data_version
 from finsent.data.id_lookup import IdLookup
 from finsent.data.quarantine import earlier_conflicts, append_records
@@ -24,7 +24,7 @@ from finsent.errors import InputError
 from finsent.home import Home, resolve_home
 from finsent.steps import review as module
 from finsent.steps.ingest import ingest
-from finsent.steps.review import ReviewResult, apply_file, class_name, decide, list_conflicts, list_suspects, write_listing
+from finsent.steps.review import ReviewResult, apply_file, decide, list_conflicts, list_suspects, write_listing
 from finsent.text import text_id
 
 CONFIG = load_config()
@@ -140,7 +140,7 @@ def test_memory_does_not_grow_with_the_texts_of_the_quarantine(home: Home) -> No
     del rows
     for look in (
         lambda: list_conflicts(home, limit=3).found,
-        lambda: len(IdLookup.of(home, [text_id(texts[0])]).contradictory) * 5000,
+        lambda: len(IdLookup.load(home, [text_id(texts[0])]).contradictory) * 5000,
         lambda: len(earlier_conflicts(home)) * 2,
         lambda: quarantine_view(home, limit=3).total,
         lambda: sum(quarantine_examples(home, None, 3, 3).reasons.values()),
@@ -230,7 +230,7 @@ def test_what_cannot_be_accepted_is_said(small: Home) -> None:
 
 @pytest.mark.parametrize("given", ["Bearish", "bearish", " BEARISH "])
 def test_classes_in_any_case(given: str) -> None:
-    assert class_name(given) == "Bearish"
+    assert parse_class_name(given) == "Bearish"
 
 
 def filled(path: Path, change: Callable[[dict[str, str]], dict[str, str] | None]) -> Path:
@@ -317,7 +317,7 @@ def test_a_crash_before_the_data_changed_is_made_up_for_by_the_rerun(small: Home
         raise Crash
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "apply_to_table", crash)
+        patch.setattr(module, "apply_decisions", crash)
         with pytest.raises(Crash):
             decide(small, [MOON], "fix", label="Bearish", **WHO)
     assert load_decisions(small) == {MOON: ReviewDecision("fix", "Bearish")}

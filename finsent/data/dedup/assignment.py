@@ -1,4 +1,4 @@
-"""What placing rows works on and with: rows as parallel arrays, their near-duplicate graph, and entering rows into a group."""
+"""Types of the assignment of rows to groups and splits, and entering rows into one group."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -19,6 +19,10 @@ from finsent.data.validation.row_validation import Reason
 ACCEPTED, DUPLICATE, QUARANTINED = range(3)
 PENDING: Final = -1
 
+Mask = npt.NDArray[np.bool_]
+GroupAssignment = tuple[int, int]
+"""A split that is used, and a group in it, numbered as in `AssignmentResult.groups`."""
+
 
 @dataclass(frozen=True)
 class RowArrays:
@@ -34,7 +38,7 @@ class RowArrays:
 
 @dataclass(frozen=True)
 class ExistingRows:
-    """Rows accepted before, as parallel arrays [M]."""
+    """Rows accepted earlier, as parallel arrays [M]."""
 
     rows: RowArrays
     groups: Int64
@@ -44,42 +48,60 @@ class ExistingRows:
 
 
 @dataclass(frozen=True)
-class GroupRejection:
-    """A row quarantined because of others."""
-
-    row: int
-    reason: Reason
-    against: tuple[tuple[bool, int], ...] = ()
-    """The other sides: whether accepted before, and the row's number."""
-    detail: str = ""
-    """Said instead of the sides, where there are none."""
-
-
-@dataclass(frozen=True)
 class NearDuplicateGraph:
-    """Texts and what they are near to. A node is a distinct template, those of rows accepted before come first."""
+    """Near-duplicate graph of all rows. A node is a distinct template; nodes of existing rows come first."""
 
     signatures: Signatures
     new_nodes: Int64
     """Node of each new row [N]."""
     old_nodes: Int64
-    """Node of each row accepted before [M]."""
+    """Node of each existing row [M]."""
     components: Int64
     """Component of each node, numbered by its lowest node."""
     first_new: int
-    """Nodes from here on are of no row accepted before."""
-    active: npt.NDArray[np.bool_]
-    """Nodes of new rows that were not accepted before: what they are near to was looked at, whatever else is of the node."""
+    """First node without an existing row."""
+    active: Mask
+    """Nodes of new rows whose id is new: everything near to them was searched, whatever other rows the node has."""
+
+
+@dataclass(frozen=True)
+class GroupedRows:
+    """New rows, existing rows, and the near-duplicate graph of both."""
+
+    new: RowArrays
+    """In reading order: of several copies the first is kept."""
+    existing: ExistingRows
+    graph: NearDuplicateGraph
+    templates: TemplateLookup
+    """Templates of the graph's nodes."""
+    confirmed: Mask
+    """New rows whose label a reviewer confirmed or fixed [N]."""
+    dropped: Mask
+    """New rows that a reviewer dropped [N]."""
+    conflicting: Mask
+    """New rows whose text an earlier ingestion quarantined as contradictory, without a decision since [N]."""
+
+
+@dataclass(frozen=True)
+class GroupRejection:
+    """A row quarantined because of other rows."""
+
+    row: int
+    reason: Reason
+    against: tuple[tuple[bool, int], ...] = ()
+    """The other sides: whether it is an existing row, and the row's number."""
+    detail: str = ""
+    """Explanation where there are no other sides."""
 
 
 @dataclass(frozen=True)
 class AssignmentResult:
-    """Where new rows ended; every one of them has one outcome."""
+    """The outcome of each new row."""
 
     outcome: SplitCodes
     """ACCEPTED, DUPLICATE or QUARANTINED [N]."""
     groups: Int64
-    """Group of each accepted row: number of the new row that it is named after, or N + number of the group from before."""
+    """Group of each accepted row: number of the new row that it is named after, or N + number of an existing group."""
     splits: SplitCodes
     """Split of each accepted row."""
     rejections: list[GroupRejection] = field(default_factory=list)
@@ -91,72 +113,63 @@ class AssignmentResult:
 
 @dataclass(frozen=True)
 class AssignmentContext:
-    """What placing one group looks at, and where the result goes."""
+    """Everything that the assignment of one group reads, and the result that it writes to."""
 
-    new: RowArrays
-    before: ExistingRows
-    graph: NearDuplicateGraph
+    rows: GroupedRows
     old_members: Mapping[int, Sequence[int]]
-    """Rows accepted before of each component that new rows touch."""
-    stay_out: npt.NDArray[np.bool_]
-    """New rows whose text an earlier ingestion quarantined as contradictory [N]."""
-    decided: npt.NDArray[np.bool_]
-    """New rows of which a person said that the label stands, whatever contradicts it [N]."""
-    wanted: SplitCodes | None
-    """The split that each new row asks for, where rows do that [N]."""
+    """Existing rows of each component with new rows."""
+    requested: SplitCodes | None
+    """The split that each new row requests, under a rule by time or source [N]."""
     order: Int64
-    """Rank of each new row: the first of a group decides its split, where rows ask for one."""
+    """Rank of each new row [N]: the first of a group decides its split, where rows request one."""
     rule: SplitRule
     config: DataConfig
-    texts_of: TemplateLookup
-    into: AssignmentResult
+    result: AssignmentResult
 
 
-GroupAssignment = tuple[int, int]
-"""A split that is used, and a group in it, as `Placement.groups` has them."""
+def existing_assignments(context: AssignmentContext, old: Iterable[int]) -> set[GroupAssignment]:
+    """Splits and groups of existing rows, without the excluded ones."""
+    existing, count = context.rows.existing, len(context.rows.new)
+    return {
+        (int(existing.splits[row]), count + int(existing.groups[row])) for row in old if existing.splits[row] != EXCLUDED_CODE
+    }
 
 
-def existing_assignments(scene: AssignmentContext, old: Iterable[int]) -> set[GroupAssignment]:
-    """Where rows accepted before are; those that are used for nothing bind nobody."""
-    before, count = scene.before, len(scene.new)
-    return {(int(before.splits[row]), count + int(before.groups[row])) for row in old if before.splits[row] != EXCLUDED_CODE}
-
-
-def group_name(scene: AssignmentContext, group: int) -> str:
+def group_name(context: AssignmentContext, group: int) -> str:
     """Id of a group."""
-    count = len(scene.new)
-    return str((scene.new.ids[group] if group < count else scene.before.names[group - count]).as_py())
+    new, existing = context.rows.new, context.rows.existing
+    return str((new.ids[group] if group < len(new) else existing.names[group - len(new)]).as_py())
 
 
-def preferred_assignment(scene: AssignmentContext, homes: AbstractSet[GroupAssignment]) -> GroupAssignment | None:
-    """The home that new rows go to: of several the first by split and name."""
-    return min(homes, key=lambda home: (home[0], group_name(scene, home[1])), default=None)
+def preferred_assignment(context: AssignmentContext, found: AbstractSet[GroupAssignment]) -> GroupAssignment | None:
+    """The assignment that new rows take: of several the first by split and name; None of none."""
+    return min(found, key=lambda item: (item[0], group_name(context, item[1])), default=None)
 
 
-def assign_group(scene: AssignmentContext, rows: Sequence[int], home: GroupAssignment | None) -> GroupAssignment | None:
-    """Accept rows into `home`, or into a new group when they have none; says where they are, None where nothing of them is used.
+def assign_group(context: AssignmentContext, rows: Sequence[int], assignment: GroupAssignment | None) -> GroupAssignment | None:
+    """Accept rows into a group, a new one by default; returns their assignment, or None where no row of the group is used.
 
-    Of rows with the same text the first is kept, in the order in which rows decide.
+    Of rows with the same text the first by `context.order` is kept.
     """
-    into, kept = scene.into, []
-    for row in sorted(rows, key=scene.order.__getitem__):
-        if scene.stay_out[row]:
-            into.outcome[row] = QUARANTINED
-            into.rejections.append(GroupRejection(row, "contradictory label"))
+    new, result, kept = context.rows.new, context.result, []
+    for row in sorted(rows, key=context.order.__getitem__):
+        if context.rows.conflicting[row]:
+            result.outcome[row] = QUARANTINED
+            result.rejections.append(GroupRejection(row, "contradictory label"))
         else:
             kept.append(row)
     if not kept:
         return None
-    names = scene.new.ids.take(pa.array(kept)).to_pylist()
-    if home is None:
-        founder, group = min(zip(names, kept, strict=True))
-        split = split_of_group(founder, scene.rule) if scene.wanted is None else int(scene.wanted[kept[0]])
+    ids = new.ids.take(pa.array(kept)).to_pylist()
+    if assignment is None:
+        founder, group = min(zip(ids, kept, strict=True))
+        split = split_of_group(founder, context.rule) if context.requested is None else int(context.requested[kept[0]])
     else:
-        split, group = home
+        split, group = assignment
     seen: set[str] = set()
-    for row, name in zip(kept, names, strict=True):
-        into.outcome[row] = DUPLICATE if name in seen else ACCEPTED
-        seen.add(name)
-    into.splits[kept] = split if scene.wanted is None else np.where(scene.wanted[kept] == split, split, EXCLUDED_CODE)
-    into.groups[kept] = group
+    for row, row_id in zip(kept, ids, strict=True):
+        result.outcome[row] = DUPLICATE if row_id in seen else ACCEPTED
+        seen.add(row_id)
+    result.splits[kept] = split if context.requested is None else np.where(context.requested[kept] == split, split, EXCLUDED_CODE)
+    result.groups[kept] = group
     return None if split == EXCLUDED_CODE else (split, group)

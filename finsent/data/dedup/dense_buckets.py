@@ -1,10 +1,10 @@
-"""Crowds: buckets of many texts that are alike without being near duplicates, such as a bot's price alerts.
+"""Dense buckets: many texts that are similar without being near duplicates, such as a bot's price alerts.
 
-Their signatures meet, and comparing all pairs is quadratic with every comparison a costly one. What tells such texts apart is
-rare in the crowd, what they share is common to it. So shingles are counted within the crowd: the rare ones are joined as a
-sparse matrix product, which gives their exact overlap for every pair that shares one, and the common ones bound the rest. Two
-sets of sizes n and m have Jaccard similarity t or more only if they share t / (1 + t) (n + m) elements (the overlap constraint
-of prefix filters, Chaudhuri, Ganti, Kaushik, ICDE 2006); pairs whose bound is below that are never looked at. Nothing is missed.
+Their signatures share buckets, and comparing all pairs is quadratic and costly. Such texts share common shingles and differ in
+those that are rare in the bucket. So shingles are counted within the bucket: the rare ones are joined by a sparse matrix product,
+which gives the exact overlap of every pair that shares one, and the number of common ones bounds the rest. Two sets of sizes n
+and m have Jaccard similarity t or more only if they share t / (1 + t) (n + m) elements (the overlap constraint of prefix filters,
+Chaudhuri, Ganti, Kaushik, ICDE 2006); pairs whose bound is below that are skipped. No near duplicate is missed.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from finsent.data.dedup.shingles import Int64, shingle
 
-_PRODUCT: Final = 1.5e-8  # seconds that a product takes, and a pair that has to be compared: only their ratio matters
+_PRODUCT: Final = 1.5e-8  # seconds for a product, and for comparing a pair: only the ratio matters
 _PAIR: Final = 5e-6
 _BLOCK: Final = 4_000_000  # products, or pairs, at once: bounds memory
 
@@ -23,7 +23,7 @@ _BLOCK: Final = 4_000_000  # products, or pairs, at once: bounds memory
 def candidate_pairs(
     members: Int64, numbers: Int64, texts: Sequence[str], active: npt.NDArray[np.bool_], *, threshold: float, size: int
 ) -> Iterator[Int64]:
-    """Pairs [P, 2] of members that may be near duplicates, lower row first; a pair may come twice.
+    """Candidate pairs [P, 2] of members, lower row first; a pair may occur twice.
 
     Args:
         members: Rows [M], ascending.
@@ -67,7 +67,7 @@ def candidate_pairs(
 
 
 def _one_side(numbers: Int64, active: npt.NDArray[np.bool_]) -> Int64:
-    """Places of members of which every wanted pair has one: all but those of the most frequent number, or the active ones."""
+    """Positions of members that cover every wanted pair: all but those of the most frequent number, or the active ones."""
     found, counts = np.unique(numbers, return_counts=True)
     others = np.flatnonzero(numbers != found[counts.argmax()])
     ours = np.flatnonzero(active)
@@ -75,7 +75,7 @@ def _one_side(numbers: Int64, active: npt.NDArray[np.bool_]) -> Int64:
 
 
 def _rare(row: Int64, column: Int64, counts: Int64, sizes: Int64, alone: Int64, share: float) -> npt.NDArray[np.bool_]:
-    """Which shingles to join: up to the count where joining more costs more than comparing what the others leave possible."""
+    """Which shingles to join: up to the count at which joining more costs more than comparing the remaining pairs."""
     best, cheapest = np.zeros(len(counts), bool), np.inf
     most = 1
     while most < 2 * len(sizes):
@@ -91,7 +91,7 @@ def _rare(row: Int64, column: Int64, counts: Int64, sizes: Int64, alone: Int64, 
 
 
 def _possible(kinds: Int64, share: float) -> npt.NDArray[np.bool_]:
-    """Which kinds of texts, (size, common shingles) [K, 2], can be near for what they have in common alone [K, K]."""
+    """Which kinds of texts, (size, common shingles) [K, 2], can be near by their common shingles alone [K, K]."""
     least = share * (kinds[:, None, 0] + kinds[None, :, 0]) - 1e-9
     possible: npt.NDArray[np.bool_] = np.minimum(kinds[:, None, 1], kinds[None, :, 1]) >= least
     return possible
@@ -100,7 +100,7 @@ def _possible(kinds: Int64, share: float) -> npt.NDArray[np.bool_]:
 def _by_what_is_common(
     ours: Int64, sizes: Int64, common: Int64, share: float, near_enough: Callable[[Int64, Int64, int], Int64]
 ) -> Iterator[Int64]:
-    """Pairs that may be near although they share nothing rare, for what they have in common alone."""
+    """Pairs that may be near by their common shingles alone."""
     kinds, kind_of = np.unique(np.stack([sizes, common], axis=1), axis=0, return_inverse=True)
     possible = _possible(kinds, share)
     any_kind = np.flatnonzero(possible.sum(axis=1))

@@ -1,12 +1,12 @@
-"""Near-duplicate pairs and the components that they form, at a cost that follows the new rows and not the square of all.
+"""Near-duplicate pairs and their connected components, at a cost that grows with the new rows and not quadratically.
 
 Rows are distinct templates. Two rows are near duplicates when the Jaccard similarity of their shingle sets reaches the
-threshold, or when one was cut short with an ellipsis and the other goes on where it ends. Candidates share a bucket: a band of
-their signatures, or the first characters of a template that was cut. No candidate counts before its texts have been compared.
+threshold, or when one was cut short with an ellipsis and the other continues where it ends. Candidates share a bucket: a band of
+their signatures, or the first characters of a cut template. Every candidate is verified on its text.
 
-Components need no list of all pairs, which is quadratic where one text comes ten thousand times: buckets are first linked along
-stars and chains, then only pairs that are still in different components are looked at. Every pair that shares a bucket is
-decided that way, or joined already. Large buckets of texts that are alike and not near: see `finsent.data.dedup.dense_buckets`.
+Components need no list of all pairs, which is quadratic where one text occurs ten thousand times: buckets are first linked along
+stars and chains, then only pairs in different components are examined. In the end every pair that shares a bucket was verified or
+is in one component. Large buckets of similar texts that are not near duplicates: see `finsent.data.dedup.dense_buckets`.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ from finsent.data.dedup.signatures import Signatures, likely_pairs
 from finsent.progress import track
 
 Active = npt.NDArray[np.bool_]
-"""Rows that are looked at [N]: of a pair one at least is active. Pairs of two others were decided before."""
+"""Rows to examine [N]: at least one row of a pair is active. Pairs of inactive rows were examined before."""
 TemplateLookup = Callable[[Int64], list[str]]
 """Templates of the given rows."""
 
@@ -63,13 +63,13 @@ def link_near_duplicates(
         signatures: Of N distinct templates.
         texts_of: Gives the templates of rows, for verification.
         config: Threshold and shingle size.
-        active: Rows that are looked at; all when left out.
-        joined: Components known already [N], each numbered by its lowest row; each row its own when left out.
+        active: Rows to examine; all by default.
+        joined: Known components [N], each numbered by its lowest row; by default each row is its own.
     """
     search = _search(signatures, texts_of, config, active)
     parent = np.arange(len(signatures)) if joined is None else joined.copy()
     rejected = _PairSet()
-    for enumerate_pairs, what in ((_stars, "linking near duplicates"), (_all_pairs, "checking what is left apart")):
+    for enumerate_pairs, what in ((_stars, "linking near duplicates"), (_all_pairs, "checking the remaining pairs")):
         for band, is_prefix in track(list(_keys(search)), description=what, unit="band"):
             for candidates in enumerate_pairs(search, _buckets(search, band, prefix=is_prefix), parent, prefix=is_prefix):
                 pairs = candidates[parent[candidates[:, 0]] != parent[candidates[:, 1]]]
@@ -80,7 +80,7 @@ def link_near_duplicates(
 
 
 def rows_to_compare(signatures: Signatures, config: DataConfig, active: Active, joined: Int64) -> Int64:
-    """Rows whose text `link` may have to compare; see there for the arguments."""
+    """Rows whose text `link_near_duplicates` may have to compare; see there for the arguments."""
     search = _search(signatures, lambda _: [], config, active)
     found = np.zeros(len(signatures), bool)
     for band, is_prefix in _keys(search):
@@ -101,14 +101,14 @@ def _search(signatures: Signatures, texts_of: TemplateLookup, config: DataConfig
 def near_duplicate_pairs(
     signatures: Signatures, texts_of: TemplateLookup, config: DataConfig, apart: Int64, *, active: Active | None = None
 ) -> Int64:
-    """Near-duplicate pairs [P, 2] of rows whose numbers in `apart` [N] differ, lower row first, each once.
+    """Near-duplicate pairs [P, 2] of rows with different numbers in `apart` [N], lower row first, each once.
 
     Args:
         signatures: Of N distinct templates.
         texts_of: Gives the templates of rows, for verification.
         config: Threshold and shingle size.
-        apart: What must differ; `np.arange(N)` for all pairs.
-        active: Rows that are looked at; all when left out.
+        apart: Number of each row [N]; `np.arange(N)` for all pairs.
+        active: Rows to examine; all by default.
     """
     search = _search(signatures, texts_of, config, active)
     found, seen = [np.zeros((0, 2), np.int64)], _PairSet()
@@ -123,7 +123,7 @@ def near_duplicate_pairs(
 
 
 def merge_components(parent: Int64, pairs: Int64) -> Int64:
-    """Components [N] after joining the rows of each pair [P, 2]; each numbered by its lowest row, before and after."""
+    """Components [N] after joining each pair [P, 2]; numbered by their lowest row, before and after."""
     while len(pairs):
         low, high = np.sort(parent[pairs], axis=1).T
         np.minimum.at(parent, high, low)
@@ -144,7 +144,7 @@ def _buckets(search: _Search, band: int, *, prefix: bool) -> _Buckets:
     keys = signatures.prefix.view(np.uint64) if prefix else signatures.bands[:, band]
     wanted = active.copy()
     if not active.all():
-        # most other rows share no key with an active one: a table of hashed keys leaves them out before anything is sorted
+        # most inactive rows share no key with an active one: a table of hashed keys filters them out before sorting
         mask = keys.dtype.type(_SLOTS - 1)
         slots = np.zeros(_SLOTS, bool)
         slots[keys[active] & mask] = True
@@ -174,7 +174,7 @@ def _stars(search: _Search, buckets: _Buckets, _: Int64, *, prefix: bool) -> Ite
 
 
 def _all_pairs(search: _Search, buckets: _Buckets, apart: Int64, *, prefix: bool) -> Iterator[Int64]:
-    """All pairs in buckets that may be near, of those that are apart, lower row first."""
+    """Candidate pairs of all buckets, of rows that are apart, lower row first."""
     mixed = _mixed(buckets, apart)
     yield from _small_bucket_pairs(search, buckets, mixed, apart)
     for members in _dense_buckets(buckets, mixed):
@@ -192,7 +192,7 @@ def _all_pairs(search: _Search, buckets: _Buckets, apart: Int64, *, prefix: bool
 
 
 def _mixed(buckets: _Buckets, apart: Int64) -> npt.NDArray[np.bool_]:
-    """Buckets with members that are apart."""
+    """Which buckets have members that are apart."""
     if not len(buckets.starts):
         return np.zeros(0, bool)
     ends = np.stack([buckets.starts, buckets.starts + buckets.sizes], axis=1).ravel()
@@ -220,7 +220,7 @@ def _dense_buckets(buckets: _Buckets, mixed: npt.NDArray[np.bool_]) -> Iterator[
 
 
 def _truncated_pairs(search: _Search, members: Int64, apart: Int64) -> Iterator[Int64]:
-    """All pairs of a large bucket of which one text was cut short."""
+    """All pairs of a large bucket with a cut text."""
     cut = members[search.signatures.cut[members]]
     step = max(_BLOCK // len(members), 1)
     for first in range(0, len(cut), step):
@@ -237,19 +237,19 @@ def _active_pairs(search: _Search, low: Int64, high: Int64, apart: Int64) -> Int
 
 @dataclass
 class _PairSet:
-    """Pairs that were looked at, as sorted codes in runs that double in length, so that adding some costs no copy of all."""
+    """Examined pairs, as sorted codes in runs of doubling length, so that adding to them does not copy all."""
 
     runs: list[Int64] = field(default_factory=list)
 
     def add(self, codes: Int64) -> None:
-        """Take some more, sorted."""
+        """Add sorted codes."""
         if len(codes):
             self.runs.append(codes)
         while len(self.runs) > 1 and len(self.runs[-2]) < 2 * len(self.runs[-1]):
             self.runs[-2:] = [np.union1d(self.runs[-2], self.runs[-1])]
 
     def without(self, codes: Int64) -> Int64:
-        """Those of the codes that were not looked at."""
+        """The codes that are not in the set."""
         for run in self.runs:
             place = np.searchsorted(run, codes)
             codes = codes[run[np.minimum(place, len(run) - 1)] != codes]
@@ -257,7 +257,7 @@ class _PairSet:
 
 
 def _verified(search: _Search, pairs: Int64, known: _PairSet, *, prefix: bool) -> tuple[Int64, Int64]:
-    """Those of the pairs that are near duplicates, and codes of those that turned out not to be; `known` ones are left out."""
+    """The pairs that are near duplicates, and codes of those that are not; pairs in `known` are skipped."""
     count = len(search.signatures)
     if prefix:
         return _continuation_pairs(search, pairs), np.zeros(0, np.int64)
@@ -276,7 +276,7 @@ def _encode_pairs(pairs: Int64, count: int) -> Int64:
 
 
 def _continuation_pairs(search: _Search, pairs: Int64) -> Int64:
-    """Pairs of which one text was cut short and the other goes on where it ends."""
+    """Pairs of which one text was cut short and the other continues it."""
     cut = search.signatures.cut
     pairs = pairs[cut[pairs].any(axis=1)]
     rows, place = np.unique(pairs, return_inverse=True)
@@ -291,8 +291,8 @@ def _continuation_pairs(search: _Search, pairs: Int64) -> Int64:
 
 
 def continues(cut: str, other: str, shortest: int) -> bool:
-    """Whether `other` begins with the template of a text that was cut short, whose last word may be half a word."""
+    """Whether `other` begins with the template of a cut text, whose last word may be incomplete."""
     start = cut.rpartition(" ")[0]
     if len(start) < shortest:
-        start = cut  # nothing to spare: then the other has to go on with the last word too
+        start = cut  # too short without its last word: then the other must contain that too
     return len(start) >= shortest and other.startswith(start)

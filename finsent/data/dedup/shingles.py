@@ -1,4 +1,4 @@
-"""Sets of character shingles, each shingle a 64-bit hash, and the true Jaccard similarity of such sets."""
+"""Sets of character shingles, each a 64-bit hash, and their exact Jaccard similarity."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _ROW_BITS: Final = 24
 
 @dataclass(frozen=True)
 class Shingles:
-    """Shingles of N texts: `hashes[offsets[i]:offsets[i + 1]]` are text i's."""
+    """Shingles of N texts; those of text i are `hashes[offsets[i]:offsets[i + 1]]`."""
 
     hashes: UInt64
     offsets: Int64
@@ -29,7 +29,7 @@ class Shingles:
 
 
 def mix(values: UInt64) -> UInt64:
-    """Spread the bits of each value over all 64 (splitmix64's finaliser)."""
+    """Mix the bits of each value (splitmix64's finaliser)."""
     values = (values ^ (values >> np.uint64(30))) * _MIX[0]
     values = (values ^ (values >> np.uint64(27))) * _MIX[1]
     mixed: UInt64 = values ^ (values >> np.uint64(31))
@@ -37,7 +37,7 @@ def mix(values: UInt64) -> UInt64:
 
 
 def fold(hashed: UInt64, values: npt.NDArray[np.uint32]) -> UInt64:
-    """The next value [N] taken into each hash [N]; start from zeros."""
+    """Combine each hash [N] with the next value [N]; start from zeros."""
     return mix(hashed * _BASE + values)
 
 

@@ -1,8 +1,8 @@
-"""The stored signature index: what new rows are compared with, so that old texts need not be read and signed again.
+"""The stored signature index: signatures of the existing tweets, so that their texts need not be read again.
 
-The table `signatures` holds a row for each tweet. It is derived: rows that it lacks (an ingestion was killed between two commits,
-or tweets were added by other means) are signed from their text and added; when the rule of signing changed, all of it is made
-anew. Rows whose tweet is gone are ignored.
+The table `signatures` has a row for each tweet. It is derived data: missing rows (an ingestion was killed between two commits, or
+tweets were added by other means) are computed from the text; all are recomputed when the signature rule changed. Rows of removed
+tweets are ignored.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,14 @@ import pyarrow.compute as pc
 from finsent.config import DataConfig
 from finsent.data import tables
 from finsent.data.dedup.shingles import Int64
-from finsent.data.dedup.signatures import SKETCH_BYTES, Signatures, concat_signatures, empty_signatures, make_signatures, signature_rule
+from finsent.data.dedup.signatures import (
+    SKETCH_BYTES,
+    Signatures,
+    concat_signatures,
+    empty_signatures,
+    make_signatures,
+    signature_rule,
+)
 from finsent.data.table_schemas import SCHEMAS
 from finsent.home import Home
 from finsent.progress import track
@@ -28,9 +35,9 @@ _BATCH = 20_000
 def load_signatures(
     home: Home, ids: pa.StringArray, config: DataConfig, version: int | None = None, *, rebuild: bool = False
 ) -> Signatures:
-    """Signatures of the tweets with these ids, in their order; missing ones, or all if `anew`, are made and stored.
+    """Signatures of the tweets with these ids, in their order; missing ones, or all with `rebuild`, are computed and stored.
 
-    The ids are those of `version` of the tweets, or of the latest.
+    The ids are those of a version of the tweets, by default the latest.
     """
     rule = signature_rule(config)
     current = not rebuild and tables.last_metadata(home, _TABLE, _RULE) == rule
@@ -43,7 +50,7 @@ def load_signatures(
         return known.take(_numbers(place))
     order, made = _sign_stored(home, missing, config, version)
     add_signatures(home, order, made, config, rebuild=not current)
-    # the rows just made stand behind the stored ones
+    # the new rows follow the stored ones
     rows = _numbers(pc.fill_null(place, -1))
     rows[rows < 0] = len(known) + _numbers(pc.index_in(missing, value_set=order))
     return concat_signatures([known, made]).take(rows)
@@ -52,7 +59,7 @@ def load_signatures(
 def add_signatures(
     home: Home, ids: pa.StringArray, signatures: Signatures, config: DataConfig, *, rebuild: bool | None = None
 ) -> None:
-    """Add signatures of tweets to the table; in place of all there are when `anew`, or when those follow another rule."""
+    """Add signatures to the table; they replace all rows with `rebuild`, or when those were made by another rule."""
     rule = signature_rule(config)
     if rebuild is None:
         rebuild = tables.last_metadata(home, _TABLE, _RULE) != rule
@@ -79,7 +86,7 @@ def _sign_stored(home: Home, ids: pa.StringArray, config: DataConfig, version: i
 
 
 def texts_by_id(home: Home, ids: pa.StringArray, version: int | None = None) -> Iterator[pa.RecordBatch]:
-    """Ids and texts of the tweets with these ids, in batches, in the order of the table."""
+    """Ids and texts of the tweets with these ids, in batches, in table order."""
     for batch in tables.batches(home, "tweets", ["id", "text"], version=version, rows=_BATCH):
         there = pc.is_in(batch["id"], value_set=ids)
         if pc.any(there).as_py():
@@ -87,7 +94,7 @@ def texts_by_id(home: Home, ids: pa.StringArray, version: int | None = None) -> 
 
 
 def stored_templates(home: Home, ids: Sequence[str], version: int | None = None) -> dict[str, str]:
-    """Templates of the tweets with these ids, in `version` or the latest."""
+    """Templates of the tweets with these ids, at a version, by default the latest."""
     found: dict[str, str] = {}
     if len(ids):
         for batch in texts_by_id(home, pa.array(ids, pa.string()), version):

@@ -1,7 +1,7 @@
-"""What near-duplicate candidates are found by: MinHash signatures of texts, in the compact form that is stored with the table.
+"""MinHash signatures of texts, by which near-duplicate candidates are found, in the compact form that is stored.
 
-A signature is `data.permutations` MinHash values (rensa's R-MinHash) over the character shingles of a text's template. Kept of
-it are the band keys of locality-sensitive hashing (a hash of each few values) and a sketch (the low byte of `SKETCH` values,
+A signature is `data.permutations` MinHash values (rensa's R-MinHash) over the character shingles of a text's template. Stored are
+the band keys of locality-sensitive hashing (a hash of a few values each) and a sketch (the low byte of `SKETCH_BYTES` values,
 b-bit MinHash of Li and König, arXiv:0910.3349), 192 bytes a text with the defaults. Two texts of Jaccard similarity J share one
 of b bands of r values with probability 1 - (1 - J^r)^b (Leskovec, Rajaraman, Ullman: Mining of Massive Datasets, 3.4): with the
 defaults, 32 bands of 5, a pair at the threshold of 0.8 is missed with probability 3e-6, and pairs are mostly well above it.
@@ -20,12 +20,12 @@ from finsent.errors import ConfigError
 from finsent.text import NORMALISATION, Forms
 
 MAX_MISS_PROBABILITY: Final = 1e-5
-"""Probability that a pair just at the threshold shares no band. Bands are as long as that allows: the longer, the fewer unlike
-texts meet in them; verification sorts out the rest."""
+"""Largest probability that a pair just at the threshold shares no band. Bands are as long as that allows: longer bands have fewer
+false candidates."""
 SKETCH_BYTES: Final = 64
-"""Bytes of the sketch."""
+"""Size of the sketch."""
 SEED: Final = 1
-"""Seed of the permutations that stored signatures are made with."""
+"""Seed of the permutations of stored signatures."""
 _CHUNK: Final = 20_000
 _SLACK: Final = 4.75  # standard deviations below the expected agreement: misses one pair in a million
 
@@ -35,7 +35,7 @@ class Signatures:
     """Signatures of N texts, as parallel arrays."""
 
     template: Int64
-    """Hash of the template [N]: equal templates are near duplicates without further ado."""
+    """Hash of the template [N]: equal templates are near duplicates."""
     prefix: Int64
     """Hash of the template's first `data.truncation_min_characters` [N], 0 where it is shorter."""
     cut: npt.NDArray[np.bool_]
@@ -49,20 +49,20 @@ class Signatures:
         return len(self.template)
 
     def take(self, rows: Int64) -> Self:
-        """Signatures of the given rows; the very same where those are all of them in order."""
+        """Signatures of the given rows; without a copy where those are all rows in order."""
         if len(rows) == len(self) and (rows == np.arange(len(rows))).all():
             return self
         return type(self)(self.template[rows], self.prefix[rows], self.cut[rows], self.bands[rows], self.sketch[rows])
 
     def with_cut(self, texts: Int64, cut: npt.NDArray[np.bool_]) -> Self:
-        """The same, cut where one of the given `texts` [M] at least is [M]."""
+        """A copy in which row `texts[i]` is cut where any `cut[i]` is true, `texts` and `cut` [M]."""
         flags = np.zeros(len(self), bool)
         np.logical_or.at(flags, texts, cut)
         return replace(self, cut=flags)
 
 
 def signature_rule(config: DataConfig) -> str:
-    """Everything that decides a signature; those made by another rule cannot be compared."""
+    """All parameters of a signature; signatures of different rules cannot be compared."""
     return (
         f"normalisation {NORMALISATION}, shingles of {config.shingle_size}, {config.permutations} permutations in bands of "
         f"{band_rows(config)}, sketch of {SKETCH_BYTES}, truncated from {config.truncation_min_characters}, seed {SEED}"
@@ -76,7 +76,9 @@ def band_rows(config: DataConfig) -> int:
         ConfigError: so low a threshold needs more permutations.
     """
     threshold, permutations = config.near_duplicate_jaccard, config.permutations
-    good = [rows for rows in range(1, permutations + 1) if (1 - threshold**rows) ** (permutations // rows) <= MAX_MISS_PROBABILITY]
+    good = [
+        rows for rows in range(1, permutations + 1) if (1 - threshold**rows) ** (permutations // rows) <= MAX_MISS_PROBABILITY
+    ]
     if not good:
         raise ConfigError(
             f"data.permutations = {permutations} cannot find near duplicates at data.near_duplicate_jaccard = {threshold}: "
@@ -135,7 +137,7 @@ def sketch_agreement(signatures: Signatures, pairs: Int64) -> npt.NDArray[np.int
 
 
 def likely_pairs(signatures: Signatures, pairs: Int64, threshold: float) -> Int64:
-    """Pairs whose sketches agree as much as those of near duplicates do; one near pair in a million is lost."""
+    """Pairs whose sketches agree enough for near duplicates; one near pair in a million is missed."""
     expected = threshold + (1 - threshold) / 256  # unlike values share their low byte once in 256
     least = SKETCH_BYTES * expected - _SLACK * np.sqrt(SKETCH_BYTES * expected * (1 - expected))
     kept: Int64 = pairs[sketch_agreement(signatures, pairs) >= least]

@@ -1,9 +1,9 @@
-"""New rows that would tie two splits together: twins of rows accepted before that lie on different sides.
+"""Resolves components that would join two splits: new rows near existing rows of different splits.
 
-Rows accepted before never move, so somebody has to stay out, and the test set has to stay clean. New rows are placed next to
-their twins, nearest first; one that is then a near duplicate of rows in two splits is quarantined as a bridge, with both groups
-named. What hung together by such rows alone is free to found groups of its own. Texts are placed in order of their ids,
-`AT_ONCE` of them at a time: all near pairs among those are looked at together.
+Existing rows never move, so that some new rows have to be quarantined. Each new row takes the assignment of its near duplicates,
+closest first; one that is then near to rows of two splits is quarantined, with both groups named. New rows that were connected
+through such rows only may found groups of their own. Texts are processed in order of their ids, `BATCH` at a time, with all near
+pairs among those.
 """
 
 from collections.abc import Sequence
@@ -11,78 +11,93 @@ from typing import Final
 
 import numpy as np
 
-from finsent.data.dedup.assignment import QUARANTINED, GroupAssignment, GroupRejection, AssignmentContext, assign_group, preferred_assignment, group_name, existing_assignments
-from finsent.data.dedup.near_duplicates import near_duplicate_pairs, merge_components
+from finsent.data.dedup.assignment import (
+    QUARANTINED,
+    AssignmentContext,
+    GroupAssignment,
+    GroupRejection,
+    assign_group,
+    existing_assignments,
+    group_name,
+    preferred_assignment,
+)
+from finsent.data.dedup.near_duplicates import merge_components, near_duplicate_pairs
 from finsent.data.dedup.shingles import Int64
 from finsent.data.splits import SPLIT_CODES
 
-AT_ONCE: Final = 2000
+BATCH: Final = 2000
+
+_Assignments = dict[int, set[GroupAssignment]]  # by node
 
 
-def resolve_split_conflict(scene: AssignmentContext, rows: Int64, old: Sequence[int]) -> None:
-    """Place the new rows of a component that touches two splits."""
+def resolve_split_conflict(context: AssignmentContext, rows: Int64, old: Sequence[int]) -> None:
+    """Assign or quarantine the new rows of a component that touches two splits."""
+    new, graph = context.rows.new, context.rows.graph
     members: dict[int, list[int]] = {}
-    for row, node in zip(rows.tolist(), scene.graph.new_nodes[rows].tolist(), strict=True):
+    for row, node in zip(rows.tolist(), graph.new_nodes[rows].tolist(), strict=True):
         members.setdefault(node, []).append(row)
-    homes: dict[int, set[GroupAssignment]] = {}
+    assigned: _Assignments = {}
     for row in old:
-        homes.setdefault(int(scene.graph.old_nodes[row]), set()).update(existing_assignments(scene, [row]))
-    smallest = {node: min(scene.new.ids.take(found).to_pylist()) for node, found in members.items()}
+        assigned.setdefault(int(graph.old_nodes[row]), set()).update(existing_assignments(context, [row]))
+    smallest = {node: min(new.ids.take(found).to_pylist()) for node, found in members.items()}
     order = sorted(members, key=smallest.__getitem__)
-    for start in range(0, len(order), AT_ONCE):
-        _place(scene, order[start : start + AT_ONCE], members, homes)
+    for start in range(0, len(order), BATCH):
+        _assign_nodes(context, order[start : start + BATCH], members, assigned)
 
 
-def _place(scene: AssignmentContext, nodes: Sequence[int], members: dict[int, list[int]], homes: dict[int, set[GroupAssignment]]) -> None:
-    """Place the rows of some nodes next to what has a home; their homes are added to `homes`."""
-    near, neighbours = _adjacent(scene, nodes, homes)
+def _assign_nodes(
+    context: AssignmentContext, nodes: Sequence[int], members: dict[int, list[int]], assigned: _Assignments
+) -> None:
+    """Assign the rows of some nodes, and add to `assigned`."""
+    near, neighbours = _adjacent(context, nodes, assigned)
     waiting, placed = list(range(len(nodes))), dict[int, GroupAssignment]()
-    gone: set[int] = set()
     while reached := [node for node in waiting if near[node] or any(other in placed for other in neighbours[node])]:
         for node in reached:
             found = near[node] | {placed[other] for other in neighbours[node] if other in placed}
-            gone.add(node)
             if len({split for split, _ in found}) > 1:
-                _quarantine(scene, members[nodes[node]], found)
-            elif home := assign_group(scene, members[nodes[node]], preferred_assignment(scene, found)):
-                placed[node] = home
-        waiting = [node for node in waiting if node not in gone]
+                _quarantine(context, members[nodes[node]], found)
+            elif assignment := assign_group(context, members[nodes[node]], preferred_assignment(context, found)):
+                placed[node] = assignment
+        waiting = sorted(set(waiting) - set(reached))
+    # what is left was connected through quarantined rows only
     free = set(waiting)
     ties = [(node, other) for node in waiting for other in neighbours[node] if other in free]
     component = merge_components(np.arange(len(nodes)), np.array(ties, np.int64).reshape(-1, 2))
     for number in np.unique(component[waiting]) if waiting else ():
         together = [node for node in waiting if component[node] == number]
-        if home := assign_group(scene, [row for node in together for row in members[nodes[node]]], None):
-            placed |= dict.fromkeys(together, home)
-    for node, home in placed.items():
-        homes.setdefault(nodes[node], set()).add(home)
+        if assignment := assign_group(context, [row for node in together for row in members[nodes[node]]], None):
+            placed |= dict.fromkeys(together, assignment)
+    for node, assignment in placed.items():
+        assigned.setdefault(nodes[node], set()).add(assignment)
 
 
-def _adjacent(scene: AssignmentContext, nodes: Sequence[int], homes: dict[int, set[GroupAssignment]]) -> tuple[list[set[GroupAssignment]], list[list[int]]]:
-    """Of each of the nodes: homes of its near twins, itself included, and its near twins among the nodes by their places."""
-    everything = np.array(sorted({*nodes, *homes}), np.int64)
-    place_of = {node: place for place, node in enumerate(nodes)}
+def _adjacent(
+    context: AssignmentContext, nodes: Sequence[int], assigned: _Assignments
+) -> tuple[list[set[GroupAssignment]], list[list[int]]]:
+    """Of each node: assignments of its near duplicates and itself, and its near duplicates among `nodes`, by position."""
+    everything = np.array(sorted({*nodes, *assigned}), np.int64)
+    position = {node: place for place, node in enumerate(nodes)}
     pairs = near_duplicate_pairs(
-        scene.graph.signatures.take(everything),
-        lambda some: scene.texts_of(everything[some]),
-        scene.config,
+        context.rows.graph.signatures.take(everything),
+        lambda some: context.rows.templates(everything[some]),
+        context.config,
         np.arange(len(everything)),
         active=np.isin(everything, nodes),
     )
-    near = [set(homes.get(node, ())) for node in nodes]
+    near = [set(assigned.get(node, ())) for node in nodes]
     neighbours: list[list[int]] = [[] for _ in nodes]
     for low, high in everything[pairs].tolist():
         for here, there in ((low, high), (high, low)):
-            if here in place_of:
-                near[place_of[here]] |= homes.get(there, set())
-                if there in place_of:
-                    neighbours[place_of[here]].append(place_of[there])
+            if here in position:
+                near[position[here]] |= assigned.get(there, set())
+                if there in position:
+                    neighbours[position[here]].append(position[there])
     return near, neighbours
 
 
-def _quarantine(scene: AssignmentContext, rows: Sequence[int], near: set[GroupAssignment]) -> None:
-    names = sorted((SPLIT_CODES[split], group_name(scene, group)) for split, group in near)
-    where = ", ".join(f"{split} (group {group})" for split, group in names)
+def _quarantine(context: AssignmentContext, rows: Sequence[int], near: set[GroupAssignment]) -> None:
+    names = sorted((SPLIT_CODES[split], group_name(context, group)) for split, group in near)
+    detail = "near twins in " + ", ".join(f"{split} (group {group})" for split, group in names)
     for row in rows:
-        scene.into.outcome[row] = QUARANTINED
-        scene.into.rejections.append(GroupRejection(row, "bridges splits", detail=f"near twins in {where}"))
+        context.result.outcome[row] = QUARANTINED
+        context.result.rejections.append(GroupRejection(row, "bridges splits", detail=detail))

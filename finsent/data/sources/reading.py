@@ -63,8 +63,12 @@ class ReadSummary:
     """Rows by label value that has no class, the most frequent first; by source."""
 
 
+ResolvedSource = tuple[Source, tuple[SourceFile, ...]]
+"""A source and its files."""
+
+
 def stage_sources(
-    sources: Sequence[Source],
+    sources: Sequence[ResolvedSource],
     config: DataConfig,
     now: datetime,
     spool: StagingWriter,
@@ -84,10 +88,9 @@ def stage_sources(
         Refused: a source's schema drifted, or its labels look mapped wrongly.
     """
     summary = ReadSummary()
-    resolved = [resolve(source) for source in sources]
-    last_index = {file.name: index for index, files in enumerate(resolved) for file in files}
+    last_index = {file.name: index for index, (_, files) in enumerate(sources) for file in files}
     stats: dict[str, _SourceStats] = {}
-    for index, (source, files) in enumerate(zip(sources, resolved, strict=True)):
+    for index, (source, files) in enumerate(sources):
         polarity, labels = PolarityStats(), Counter[str]()
         for file in files:
             found = stats.setdefault(file.name, _SourceStats(file))

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from finsent.config import DataConfig
 from finsent.data import tables
-from finsent.data.dedup.assignment import ACCEPTED, DUPLICATE, QUARANTINED, ExistingRows, AssignmentResult, RowArrays
-from finsent.data.dedup.grouping import build_graph, assign_rows
+from finsent.data.dedup.assignment import ACCEPTED, DUPLICATE, QUARANTINED, AssignmentResult, ExistingRows, GroupedRows, RowArrays
+from finsent.data.dedup.grouping import assign_rows, build_graph
 from finsent.data.dedup.signatures import make_signatures
 from finsent.data.leakage import audit_texts
 from finsent.data.quarantine import quarantine_records
@@ -70,9 +70,9 @@ class Placed:
                     for text, label, group, split in self.known
                 ]
                 tables.append(home, "tweets", pa.Table.from_pylist(rows, schema=tables.SCHEMAS["tweets"]))
-            with open_staging(Path(folder) / "spool", CONFIG) as spool:
-                spool.add(self.rows, [])
-                told = quarantine_records(self.placement.rejections, spool.finish(), self.stored, home, masked=False)
+            with open_staging(Path(folder) / "staging", CONFIG) as staging, staging.writer() as writer:
+                writer.add(self.rows, [])
+                told = quarantine_records(self.placement.rejections, writer.finish(), self.stored, home, masked=False)
                 return [(self.rows[item.row], why) for item, why in zip(self.placement.rejections, told(), strict=True)]
 
 
@@ -99,7 +99,9 @@ def placed(
     templates = [form.template for form in known] + [item.forms.template for item in rows]
     graph, texts_of = build_graph(new, stored, lambda some: [templates[index] for index in some], CONFIG)
     stands = np.array([text_id(item.text) in decided for item in rows], bool)
-    placement = assign_rows(new, stored, graph, texts_of, CONFIG, RULE, stay_out=frozenset(stay_out), decided=stands)
+    kept_out = np.array([item.id in stay_out for item in rows], bool)
+    grouped = GroupedRows(new, stored, graph, texts_of, stands, np.zeros(len(rows), bool), kept_out)
+    placement = assign_rows(grouped, CONFIG, RULE)
     naive = graph.components[np.concatenate([graph.old_nodes, graph.new_nodes])].tolist()
     made = Placed(rows, accepted, placement, stored, naive)
     names = [item.id for item in rows] + groups.dictionary.to_pylist()
@@ -268,7 +270,7 @@ def test_the_chain_is_what_the_tests_take_it_for(step: int) -> None:
 
 
 def test_a_bridging_wave_is_placed_a_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finsent.data.dedup.split_conflicts.AT_ONCE", 7)
+    monkeypatch.setattr("finsent.data.dedup.split_conflicts.BATCH", 7)
     texts = chain(3)
     accepted = before((texts[0], "Bullish", "a", "train"), (texts[2], "Bullish", "b", "test"))
     wave = [row(f"{text} {number}", number=number) for number, text in enumerate(chain(12) * 3)]

@@ -12,7 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finsent.config import DataConfig
-from finsent.data.dedup.near_duplicates import continues, link_near_duplicates, rows_to_compare, near_duplicate_pairs, merge_components
+from finsent.data.dedup.near_duplicates import (
+    continues,
+    link_near_duplicates,
+    merge_components,
+    near_duplicate_pairs,
+    rows_to_compare,
+)
 from finsent.data.dedup.shingles import Int64, jaccard, shingle
 from finsent.data.dedup.signatures import make_signatures
 from finsent.errors import ConfigError
@@ -40,7 +46,9 @@ def linked(made: list[Forms], **more: object) -> Int64:
 def near_pairs(made: list[Forms], apart: Int64 | None = None, new_from: int = 0) -> set[tuple[int, int]]:
     apart = np.arange(len(made)) if apart is None else apart
     active = np.arange(len(made)) >= new_from
-    pairs = near_duplicate_pairs(make_signatures(made, CONFIG), lambda rows: [made[row].template for row in rows], CONFIG, apart, active=active)
+    pairs = near_duplicate_pairs(
+        make_signatures(made, CONFIG), lambda rows: [made[row].template for row in rows], CONFIG, apart, active=active
+    )
     return {(low, high) for low, high in pairs.tolist()}
 
 
@@ -240,7 +248,9 @@ def test_bands_follow_the_threshold(threshold: float) -> None:
     pairs = np.array(list(itertools.combinations(range(len(made)), 2)))
     similar = jaccard(shingle([form.template for form in made], 5), pairs) >= threshold - 1e-12
     true = {(low, high) for low, high in pairs[similar].tolist()}
-    found = near_duplicate_pairs(make_signatures(made, config), lambda rows: [made[row].template for row in rows], config, np.arange(len(made)))
+    found = near_duplicate_pairs(
+        make_signatures(made, config), lambda rows: [made[row].template for row in rows], config, np.arange(len(made))
+    )
     assert len(true) > 10
     assert {(low, high) for low, high in found.tolist()} == true
 
