@@ -37,13 +37,13 @@ def predict(context: Context, texts: Sequence[str], *, version: str | None = Non
         InputError: there is no such version.
         ArtifactError: the adapter does not match its manifest.
     """
-    from finsent.model.engine import predict_logits, probabilities
-    from finsent.model.manifest import abstain_threshold
-    from finsent.scoring.opening import open_folder
+    from finsent.models.manifest import abstain_threshold
+    from finsent.models.predict import predict_logits, probabilities
+    from finsent.scoring.predictor import load_with_fp8_check
 
     config, registry = context.config, context.registry
     version = version or registry.require_champion()
-    loaded = open_folder(config.engine, context.workspace, registry.adapter_path(version), rows=len(texts))
+    loaded = load_with_fp8_check(config.engine, context.workspace, registry.adapter_path(version), rows=len(texts))
     labels, threshold = loaded.manifest.labels, abstain_threshold(loaded.manifest, config.scoring.abstain_below)
     rows = probabilities(predict_logits(loaded, texts), loaded.manifest.temperature)
     found = []

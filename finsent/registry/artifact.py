@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finsent.errors import ArtifactError
-from finsent.model.manifest import MANIFEST, Manifest, sha256, verify
+from finsent.models.manifest import MANIFEST, Manifest, file_sha256, verify_manifest
 from finsent.registry.client import Registry
 from finsent.registry.gate import RuleResult
 
@@ -27,7 +27,7 @@ def artifact_rule(registry: Registry, record: "ModelVersion", expected: str | No
     try:
         with tempfile.TemporaryDirectory(prefix="finsent-artifact-") as scratch:
             folder = registry.download_adapter(record, Path(scratch))
-            manifest, found = verify(folder), sha256(folder / MANIFEST)
+            manifest, found = verify_manifest(folder), file_sha256(folder / MANIFEST)
     except ArtifactError as error:
         return RuleResult(RULE, None, _short(expected), "fail", f"The artifact of {what} is damaged or was changed: {error}")
     if expected is None:

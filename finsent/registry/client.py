@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from finsent.errors import ArtifactError, InputError, NoChampionError
 from finsent.home import Home
-from finsent.model.manifest import MANIFEST, sha256, verify
+from finsent.models.manifest import MANIFEST, file_sha256, verify_manifest
 from finsent.registry.packaging import ADAPTER, save_model_folder
 from finsent.registry.tracking import DatasetRef, connect
 
@@ -129,8 +129,8 @@ class Registry:
         Raises:
             ArtifactError: the adapter does not match its manifest.
         """
-        manifest = verify(adapter)
-        digest = sha256(adapter / MANIFEST)
+        manifest = verify_manifest(adapter)
+        digest = file_sha256(adapter / MANIFEST)
         for known in self.client.search_model_versions(f"name='{self.name}' and run_id='{run_id}'"):
             if known.tags.get("manifest_sha256") == digest:
                 return str(known.version)
@@ -191,8 +191,12 @@ class Registry:
         """
         record, cache = self.get_version(version), self.workspace.versions
         folder = cache / f"{self.name}-{version}"
-        if folder.is_dir() and (folder / MANIFEST).is_file() and sha256(folder / MANIFEST) == record.tags.get("manifest_sha256"):
-            verify(folder)
+        if (
+            folder.is_dir()
+            and (folder / MANIFEST).is_file()
+            and file_sha256(folder / MANIFEST) == record.tags.get("manifest_sha256")
+        ):
+            verify_manifest(folder)
             return folder
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=cache) as scratch:
@@ -204,7 +208,7 @@ class Registry:
             except OSError:  # another process was first
                 if not folder.is_dir():
                     raise
-        verify(folder)
+        verify_manifest(folder)
         return folder
 
     def download_adapter(self, record: "ModelVersion", into: Path) -> Path:
@@ -230,9 +234,9 @@ class Registry:
             reason = " ".join(str(error).split())
             raise ArtifactError(f"the adapter of {what} cannot be fetched ({reason}). Look at the artifact store.") from error
         folder = Path(fetched)
-        if not (folder / MANIFEST).is_file() or sha256(folder / MANIFEST) != record.tags.get("manifest_sha256"):
+        if not (folder / MANIFEST).is_file() or file_sha256(folder / MANIFEST) != record.tags.get("manifest_sha256"):
             raise ArtifactError(f"the manifest of {what} is not the one that was registered. Its artifact was changed. Refused.")
-        verify(folder)
+        verify_manifest(folder)
         return folder
 
     def log_model_metrics(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
     from finsent.data.dataset import Split
-    from finsent.training.loop import Trained
+    from finsent.training.trainer import TrainingResult
 
 _log = logging.getLogger(__name__)
 
@@ -117,13 +117,13 @@ def _run(config: Config, home: Home, data: TrialData, folder: Path, trial: "Tria
 
 def _train(
     config: Config, home: Home, data: TrialData, folder: Path, trial: "Trial", log: Callable[[int, dict[str, float]], None]
-) -> "Trained":
+) -> "TrainingResult":
     """Train, with metrics going to `log`; pruned by the validation loss after an epoch, as `TrialPruned`."""
     import torch
     from optuna import TrialPruned
 
     from finsent.training.batches import steps_in_total
-    from finsent.training.loop import Rows, train
+    from finsent.training.trainer import LabelledTexts, train
 
     recipe = config.recipe
     total = steps_in_total(len(data.train.texts), recipe.batch_size * recipe.accumulation, recipe.epochs)
@@ -134,14 +134,17 @@ def _train(
         if loss is not None and search.should_prune(trial, step / total, loss):
             raise TrialPruned(f"validation loss {loss:.4f} after {step} of {total} steps, behind the median of the other trials")
 
-    rows, validation = Rows(data.train.texts, data.train.labels), Rows(data.validation.texts, data.validation.labels)
+    rows, validation = (
+        LabelledTexts(data.train.texts, data.train.labels),
+        LabelledTexts(data.validation.texts, data.validation.labels),
+    )
     try:
         return train(config, home, rows, validation, folder, report)
     except torch.OutOfMemoryError as error:
         raise FinsentError(f"GPU memory ran out: {error}") from error
 
 
-def _score(config: Config, home: Home, data: TrialData, trained: "Trained") -> dict[str, float]:
+def _score(config: Config, home: Home, data: TrialData, trained: "TrainingResult") -> dict[str, float]:
     """Loss, accuracy and macro-F1 of a fresh load of the saved adapter on the validation split.
 
     The loss is the cross-entropy, in nats, after temperature scaling fitted on the same rows, as `finsent train` does: a
@@ -152,17 +155,17 @@ def _score(config: Config, home: Home, data: TrialData, trained: "Trained") -> d
 
     from finsent.evaluation.calibration import fit_temperature
     from finsent.evaluation.metrics import compute_metrics
-    from finsent.model.adapter import load_adapter
-    from finsent.model.engine import predict_logits
-    from finsent.model.manifest import write_manifest
-    from finsent.model.opening import open_engine
-    from finsent.training.loop import manifest_of
+    from finsent.models.adapter import load_adapter
+    from finsent.models.load import prepare_for_inference
+    from finsent.models.manifest import write_manifest
+    from finsent.models.predict import predict_logits
+    from finsent.training.trainer import manifest_of
 
     # loading requires a manifest; this adapter is deleted once it is scored, so it records neither commit nor lock file
     manifest = manifest_of(config, data.version, data.fingerprint, trained, git_sha=None, lock_hash="")
     write_manifest(trained.adapter, manifest)
     texts, labels = data.validation.texts, data.validation.labels
-    loaded = open_engine(load_adapter(trained.adapter, home), config.engine, rows=len(texts))
+    loaded = prepare_for_inference(load_adapter(trained.adapter, home), config.engine, rows=len(texts))
     logits = predict_logits(loaded, texts, token_budget=config.scoring.token_budget, progress=True)
     if not np.isfinite(logits).all():
         raise FinsentError("logits on the validation split are not all finite. Lower recipe.learning_rate.")

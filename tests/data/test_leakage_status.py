@@ -8,7 +8,7 @@ from finsent.config import Source, load_config
 from finsent.data.dataset import data_version
 from finsent.data.leakage import leakage_status
 from finsent.home import resolve_home
-from finsent.model.manifest import verify
+from finsent.models.manifest import verify_manifest
 from finsent.steps.ingest import ingest
 
 CONFIG = load_config()
@@ -30,7 +30,7 @@ def trained_on(make_adapter):
 
     def make(facts, **changes):
         named = {"data_version": facts.version, "data_fingerprint": facts.fingerprint, **changes}
-        return verify(make_adapter(0)).model_copy(update=named)
+        return verify_manifest(make_adapter(0)).model_copy(update=named)
 
     return make
 

@@ -35,10 +35,10 @@ def decoder() -> Callable[..., Any]:
 @pytest.fixture
 def stock() -> Callable[..., Any]:
     """`stock(model, rows, side)`: logits as transformers computes them on padded rows."""
-    from finsent.model.engine import pad
+    from finsent.models.predict import pad_rows
 
     def logits(model: Any, rows: Sequence[Sequence[int]], side: str = "left") -> Any:
-        ids, mask = pad(rows, 0, side)
+        ids, mask = pad_rows(rows, 0, side)
         return model(input_ids=ids, attention_mask=mask).logits.float()
 
     return logits

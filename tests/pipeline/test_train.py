@@ -5,7 +5,7 @@ from finsent.pipeline.train import train
 
 from finsent.config import load_config
 from finsent.data.sample import sample_sources
-from finsent.model.manifest import verify
+from finsent.models.manifest import verify_manifest
 from finsent.pipeline.predict import predict
 from finsent.registry.client import Registry
 from finsent.registry.tracking import connect
@@ -26,7 +26,7 @@ def test_a_threshold_is_fitted_on_validation_rows_and_goes_with_the_version(mlfl
     config = load_config("nano", overrides=overrides)
     ingest(config, mlflow_home, sample_sources(1)[:1])
     trained = train(make_context(config, mlflow_home))
-    manifest = verify(Registry(mlflow_home, config.registered_model).adapter_path(trained.model_version))
+    manifest = verify_manifest(Registry(mlflow_home, config.registered_model).adapter_path(trained.model_version))
     assert manifest.abstain_below == 0.0
     assert manifest.temperature == trained.temperature
     metrics = connect(mlflow_home).get_run(trained.run_id).data.metrics
