@@ -23,8 +23,8 @@ import torch
 from numpy.typing import NDArray
 
 from finsent.labels import LABELS
-from finsent.model.adapter import Loaded, load_adapter
-from finsent.model.engine import predict_logits, probabilities
+from finsent.models.adapter import LoadedAdapter, load_adapter
+from finsent.models.predict import predict_logits, probabilities
 
 ENGINES: Final = ("packed", "merged", "fp8")
 """Packed rows with the adapter live on NF4; merged into bf16; that in fp8."""
@@ -64,7 +64,7 @@ def stock_logits(adapter: Path, texts: Sequence[str], arguments: argparse.Namesp
     return found
 
 
-def with_saved_head(loaded: Loaded) -> Loaded:
+def with_saved_head(loaded: LoadedAdapter) -> LoadedAdapter:
     """The same, its trained head also in the place that counts while the adapter is off."""
     wrapper = loaded.model.base_model.model.score
     wrapper.original_module.weight.data = wrapper.modules_to_save["default"].weight.data.to(wrapper.original_module.weight.dtype)
@@ -75,19 +75,19 @@ def engine_logits(
     name: str, base: Path, adapter: Path, texts: Sequence[str], arguments: argparse.Namespace
 ) -> NDArray[np.float32]:
     """Logits of one of the fast engines, as `open_engine` gives it."""
-    from finsent.model.fp8 import to_fp8
-    from finsent.model.opening import open_engine
-    from finsent.model.packed import packed_model
+    from finsent.engine.fp8 import convert_to_fp8
+    from finsent.engine.packed import build_packed_model
+    from finsent.models.load import prepare_for_inference
 
     loaded = load_adapter(adapter, llama8b.home_in(arguments.folder))
     if name == "packed":
-        loaded = replace(loaded, packed=packed_model(loaded.model))
+        loaded = replace(loaded, packed=build_packed_model(loaded.model))
     else:
         config = llama8b.configure(base, "llama-3.1-8b", arguments.set)
-        loaded = open_engine(loaded, config.engine, rows=len(texts))
+        loaded = prepare_for_inference(loaded, config.engine, rows=len(texts))
     if name == "fp8":
         assert loaded.packed is not None, "a Llama is packed"
-        loaded = replace(loaded, packed=to_fp8(loaded.packed), precision="fp8")
+        loaded = replace(loaded, packed=convert_to_fp8(loaded.packed), precision="fp8")
     logits = predict_logits(loaded, texts)
     del loaded
     measuring.free()
@@ -101,22 +101,22 @@ def first_gradient(
 
     Dropout is off: engines draw it in other orders. B gets small values, else A would have no gradient.
     """
-    from finsent.training.masters import refresh
+    from finsent.engine.flat_params import refresh_copies
     from finsent.training.setup import set_up
 
     overrides = [f"engine.training={engine}", "lora.dropout=0.0", *arguments.set]
     config = llama8b.configure(base, "llama-3.1-8b", overrides)
     run = set_up(config, llama8b.home_in(arguments.folder), texts[:16])
     draw = np.random.default_rng(arguments.seed)
-    for parameter, place, *_ in sorted([*run.masters.full, *run.masters.working], key=lambda item: item[1].data_ptr()):
+    for parameter, place, *_ in sorted([*run.flat_params.full, *run.flat_params.working], key=lambda item: item[1].data_ptr()):
         if place.dim() == 2 and place.shape[1] == config.lora.r:
             place.copy_(torch.from_numpy(draw.normal(0, 0.01, parameter.shape).astype(np.float32)))
-    refresh(run.masters)
+    refresh_copies(run.flat_params)
     run.model.train()
     loss = float(run.backward(run.tokens, llama8b.draw_labels(16, seed=arguments.seed).tolist(), 16))
     scale = run.accelerator.scaler.get_scale() if run.accelerator.scaler is not None else 1.0
     found: dict[str, list[NDArray[np.float32]]] = {"adapters": [], "head": []}
-    by_place = sorted([*run.masters.full, *run.masters.working], key=lambda item: item[1].data_ptr())
+    by_place = sorted([*run.flat_params.full, *run.flat_params.working], key=lambda item: item[1].data_ptr())
     for _, place, gradient, *_ in by_place:
         kind = "head" if place.shape[0] == len(LABELS) else "adapters"
         found[kind].append((gradient / scale).cpu().numpy().ravel())

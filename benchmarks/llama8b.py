@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from finsent.config import Config, load_config
 from finsent.home import Home, resolve_home
 from finsent.labels import LABELS
-from finsent.model.manifest import Manifest, write_manifest
+from finsent.models.manifest import Manifest, write_manifest
 
 SHAPE: Final = {
     "vocab_size": 128256,
@@ -221,7 +221,7 @@ def make_adapter(base: Path, folder: Path, config: Config, *, share: float = 0.0
     from peft import LoraConfig
     from safetensors.torch import save_file
 
-    from finsent.model.base import fingerprint
+    from finsent.models.base import fingerprint
 
     shape, lora = json.loads((base / "config.json").read_text(encoding="utf-8")), config.lora
     width, inner = shape["hidden_size"], shape["intermediate_size"]

@@ -89,12 +89,12 @@ def run_part(name: str, base: Path, adapter: Path, arguments: argparse.Namespace
 
 
 def train_part(config: Any, adapter: Path, texts: llama8b.Texts, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Some steps of 16 rows through `finsent.training.loop.train`."""
+    """Some steps of 16 rows through `finsent.training.trainer.train`."""
     del adapter
-    from finsent.training.loop import Rows, train
+    from finsent.training.trainer import LabelledTexts, train
 
     home, steps = llama8b.home_in(arguments.folder), []
-    rows = Rows(texts.texts, llama8b.draw_labels(len(texts.texts), seed=arguments.seed))
+    rows = LabelledTexts(texts.texts, llama8b.draw_labels(len(texts.texts), seed=arguments.seed))
     train(config, home, rows, rows, home.runs / f"memory-{time.time_ns()}", lambda _, values: steps.append(values))
     rates = [values["rows_per_second"] for values in steps if "rows_per_second" in values]
     return {"steps": len(rates), "rows_per_second": round(sorted(rates)[len(rates) // 2], 2)}
@@ -102,14 +102,14 @@ def train_part(config: Any, adapter: Path, texts: llama8b.Texts, arguments: argp
 
 def infer_part(config: Any, adapter: Path, texts: llama8b.Texts, arguments: argparse.Namespace) -> dict[str, Any]:
     """Opening, then one pass over all rows; the peak of opening is told apart as well."""
-    from finsent.model.adapter import load_adapter
-    from finsent.model.engine import predict_logits
+    from finsent.models.adapter import load_adapter
+    from finsent.models.predict import predict_logits
 
     loaded = load_adapter(adapter, llama8b.home_in(arguments.folder))
     if not arguments.without_planner:
-        from finsent.model.opening import open_engine
+        from finsent.models.load import prepare_for_inference
 
-        loaded = open_engine(loaded, config.engine, rows=len(texts.texts))
+        loaded = prepare_for_inference(loaded, config.engine, rows=len(texts.texts))
     opened = time.perf_counter()
     load_peak = measuring.peak_gib()
     predict_logits(loaded, texts.texts)

@@ -33,12 +33,13 @@ from measuring import say
 from numpy.typing import NDArray
 
 from finsent.config import Config, load_config
+from finsent.engine.packing import pad_rows
 from finsent.labels import LABELS
-from finsent.model.adapter import Loaded, load_adapter
-from finsent.model.engine import count_tokens, pad, predict_logits, tokenise
-from finsent.model.manifest import Manifest, write_manifest
-from finsent.model.opening import open_engine
-from finsent.training.loop import Rows, Trained, train
+from finsent.models.adapter import LoadedAdapter, load_adapter
+from finsent.models.load import prepare_for_inference
+from finsent.models.manifest import Manifest, write_manifest
+from finsent.models.predict import count_tokens, predict_logits, tokenise
+from finsent.training.trainer import LabelledTexts, TrainingResult, train
 
 SIZES: Final = ("vocab_size", "num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
 MINILM: Final = dict(zip(SIZES, (30_522, 6, 384, 12, 1536), strict=True))
@@ -62,7 +63,7 @@ class Bench:
     profile: str
     folder: Path
     base: Path | None
-    rows: Rows
+    rows: LabelledTexts
     texts: list[str]
 
     def configure(self, overrides: Sequence[str]) -> Config:
@@ -102,11 +103,11 @@ def build_minilm(folder: Path, texts: Sequence[str], *, tiny: bool) -> Path:
     return base
 
 
-def train_once(bench: Bench, overrides: Sequence[str]) -> tuple[dict[str, Any], Trained, Config]:
+def train_once(bench: Bench, overrides: Sequence[str]) -> tuple[dict[str, Any], TrainingResult, Config]:
     """One epoch from a fresh adapter, through the function that `finsent train` calls."""
     config = bench.configure(overrides)
     padding: list[float] = []
-    home, nothing = home_in(bench.folder), Rows([], np.zeros(0, np.int64))
+    home, nothing = home_in(bench.folder), LabelledTexts([], np.zeros(0, np.int64))
     folder = home.runs / f"cpu-{time.time_ns()}"
     trained = train(config, home, bench.rows, nothing, folder, lambda _, values: padding.append(values["padding_share"]))
     told = ("rows_per_second", "rows", "preparation_seconds", "final_loss", "engine", "mixed_precision")
@@ -127,22 +128,22 @@ def write_adapter(bench: Bench) -> Path:
     return trained.adapter
 
 
-def naive_logits(loaded: Loaded, texts: Sequence[str]) -> NDArray[np.float32]:
+def naive_logits(loaded: LoadedAdapter, texts: Sequence[str]) -> NDArray[np.float32]:
     """Logits [texts, 3] in order of arrival, padded to the longest of each batch."""
     found = []
     for start in range(0, len(texts), NAIVE_ROWS):
         tokens = tokenise(loaded.tokenizer, texts[start : start + NAIVE_ROWS], loaded.manifest.max_length)
-        ids, mask = pad(tokens, loaded.manifest.pad_token_id, loaded.manifest.padding_side)
+        ids, mask = pad_rows(tokens, loaded.manifest.pad_token_id, loaded.manifest.padding_side)
         with torch.inference_mode():
             found.append(loaded.model(input_ids=ids, attention_mask=mask).logits.float().numpy())
     return np.concatenate(found)
 
 
-def open_side(bench: Bench, adapter: Path, overrides: Sequence[str], budget: int | None = None) -> tuple[Score, Loaded]:
+def open_side(bench: Bench, adapter: Path, overrides: Sequence[str], budget: int | None = None) -> tuple[Score, LoadedAdapter]:
     """Texts to logits as `finsent score` computes them; `budget` tokens a pass, or what the configuration and planner say."""
     config = bench.configure(overrides)
     engine = config.engine.model_copy(update={"batch_tokens": budget}) if budget else config.engine
-    loaded = open_engine(load_adapter(adapter, home_in(bench.folder), "cpu"), engine, rows=len(bench.texts))
+    loaded = prepare_for_inference(load_adapter(adapter, home_in(bench.folder), "cpu"), engine, rows=len(bench.texts))
     tokens = budget or config.scoring.token_budget
     return lambda texts: predict_logits(loaded, texts, token_budget=tokens), loaded
 
@@ -237,7 +238,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for profile in arguments.profiles:
         base = build_minilm(arguments.folder, texts, tiny=arguments.tiny) if profile == "minilm" else None
         scored, trained = (round(SHARE[profile] * count) for count in (arguments.rows, arguments.train_rows))
-        bench = Bench(profile, arguments.folder, base, Rows(texts[:trained], labels[:trained]), texts[:scored])
+        bench = Bench(profile, arguments.folder, base, LabelledTexts(texts[:trained], labels[:trained]), texts[:scored])
         measure_training(bench, arguments, found)
         measure_scoring(bench, arguments, found)
         found["summary"] = summarise(found["results"])

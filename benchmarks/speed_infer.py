@@ -29,13 +29,13 @@ from measuring import say
 from numpy.typing import NDArray
 
 from finsent.config import Config
-from finsent.model.adapter import Loaded, load_adapter
-from finsent.model.engine import predict_logits, predict_tokens, token_batches, tokenise
+from finsent.models.adapter import LoadedAdapter, load_adapter
+from finsent.models.predict import padded_batches, predict_logits, predict_tokens, tokenise
 
 OURS = ("stock", "bf16", "fp8")
 
 
-def open_part(name: str, adapter: Path, arguments: argparse.Namespace, config: Config, rows: int) -> Loaded:
+def open_part(name: str, adapter: Path, arguments: argparse.Namespace, config: Config, rows: int) -> LoadedAdapter:
     """The adapter as finsent's commands open it for long work, compiled; `stock` is what `load_adapter` alone gives.
 
     Random weights would never pass the fidelity gate of fp8, so here it is made without asking.
@@ -43,14 +43,14 @@ def open_part(name: str, adapter: Path, arguments: argparse.Namespace, config: C
     loaded = load_adapter(adapter, llama8b.home_in(arguments.folder))
     if name == "stock":
         return loaded
-    from finsent.model.fp8 import to_fp8
-    from finsent.model.opening import open_engine
+    from finsent.engine.fp8 import convert_to_fp8
+    from finsent.models.load import prepare_for_inference
 
     compiled = config.engine.model_copy(update={"compile": "always"}) if arguments.device != "cpu" else config.engine
-    loaded = open_engine(loaded, compiled, rows=rows)
+    loaded = prepare_for_inference(loaded, compiled, rows=rows)
     if name == "fp8":
         assert loaded.packed is not None, "a Llama is packed"
-        loaded = replace(loaded, packed=to_fp8(loaded.packed), precision="fp8")
+        loaded = replace(loaded, packed=convert_to_fp8(loaded.packed), precision="fp8")
     return loaded
 
 
@@ -68,11 +68,11 @@ def time_passes(score: Callable[[], NDArray[np.float32]], rows: int, repeats: in
     return timing
 
 
-def padded_per_real(loaded: Loaded, lengths: Sequence[int], token_budget: int = 4096) -> float:
+def padded_per_real(loaded: LoadedAdapter, lengths: Sequence[int], token_budget: int = 4096) -> float:
     """Tokens computed to tokens of the texts: 1 where rows are packed."""
     if getattr(loaded, "engine", "stock") == "packed":
         return 1.0
-    batches = list(token_batches(lengths, token_budget))
+    batches = list(padded_batches(lengths, token_budget))
     return sum(len(batch) * max(lengths[i] for i in batch) for batch in batches) / sum(lengths)
 
 
@@ -150,33 +150,34 @@ def run_naive(
     return found
 
 
-def measure_table(loaded: Loaded, arguments: argparse.Namespace, config: Config, model_only: float) -> dict[str, Any]:
+def measure_table(loaded: LoadedAdapter, arguments: argparse.Namespace, config: Config, model_only: float) -> dict[str, Any]:
     """Parquet of tweets (a tenth of them repeated under other ids) to the Delta table `predictions`, as `finsent score` does it.
 
     Each distinct text goes through the model once, so the share of the model-only rate is that of distinct rows.
     """
     from finsent.data.inbox import receive
     from finsent.home import resolve_home
-    from finsent.model.manifest import abstain_threshold
-    from finsent.scoring.batch import Stamp
+    from finsent.models.manifest import abstain_threshold
     from finsent.scoring.chunks import score_chunks
-    from finsent.scoring.due import cut, find_due
-    from finsent.scoring.predicting import Opened, describe, predict_ahead
-    from finsent.scoring.sink import application, position
+    from finsent.scoring.pending import chunk_bounds, find_pending
+    from finsent.scoring.predictor import Predictor, describe_engine, predict_chunks
+    from finsent.scoring.writer import PredictionMetadata, read_position, transaction_app
 
     folder = arguments.folder / "table"
     shutil.rmtree(folder, ignore_errors=True)
     file = write_tweets(folder / "tweets.parquet", arguments.table, arguments)
     home, name = resolve_home({"FINSENT_HOME": str(folder / "home")}), "benchmark"
-    opened = Opened(lambda parts: predict_ahead(loaded, parts, config.scoring.token_budget), loaded.manifest, describe(loaded))
+    opened = Predictor(
+        lambda parts: predict_chunks(loaded, parts, config.scoring.token_budget), loaded.manifest, describe_engine(loaded)
+    )
     started = time.perf_counter()
     receive([file], home)
     received = time.perf_counter()
-    before = position(home, application(name, "1"))
-    due = find_due(home, name, "1", max_characters=config.data.max_characters)
+    before = read_position(home, transaction_app(name, "1"))
+    due = find_pending(home, name, "1", max_characters=config.data.max_characters)
     derived = time.perf_counter()
-    cuts = cut(len(due.rows), config.scoring.chunk_rows)
-    stamp = Stamp(name, "1", "benchmark", abstain_threshold(opened.manifest))
+    cuts = chunk_bounds(len(due.rows), config.scoring.chunk_rows)
+    stamp = PredictionMetadata(name, "1", "benchmark", abstain_threshold(opened.manifest))
     for done in score_chunks(home, opened, due.rows, cuts, stamp, before):
         assert done is not None, "nobody else writes here"
     ended = time.perf_counter()
@@ -219,8 +220,8 @@ def write_tweets(path: Path, count: int, arguments: argparse.Namespace) -> Path:
 
 def measure_devices(adapter: Path, arguments: argparse.Namespace, texts: llama8b.Texts) -> list[dict[str, Any]]:
     """Rows/s over 1, 2, ... `--devices` replicas as `finsent score` makes them, from texts to logits; opening not counted."""
-    from finsent.scoring.predicting import Opening, open_here
-    from finsent.scoring.replicas import replicated
+    from finsent.scoring.predictor import ModelSpec, load_local
+    from finsent.scoring.workers import model_workers
 
     config = llama8b.configure(Path(load_base_name(adapter)), "llama-3.1-8b", arguments.set)
     engine = config.engine.model_copy(update={"compile": "always"}) if torch.cuda.is_available() else config.engine
@@ -229,10 +230,10 @@ def measure_devices(adapter: Path, arguments: argparse.Namespace, texts: llama8b
     parts = [texts.texts[start : start + size] for start in range(0, rows, size)]
     found = []
     for count in range(1, arguments.devices + 1):
-        opening = Opening(adapter, home, engine, rows, config.scoring.token_budget)
+        opening = ModelSpec(adapter, home, engine, rows, config.scoring.token_budget)
         names = [f"cuda:{rank}" for rank in range(count)] if torch.cuda.is_available() else ["cpu"] * count
         # one replica in a process of its own, too: the same way for each count
-        with replicated(opening, names) if count > 1 else nullcontext(open_here(opening, names[0])) as opened:
+        with model_workers(opening, names) if count > 1 else nullcontext(load_local(opening, names[0])) as opened:
             for _ in opened.predict(iter(parts[: 2 * count])):
                 pass  # compiles
             started = time.perf_counter()
@@ -249,9 +250,9 @@ def measure_devices(adapter: Path, arguments: argparse.Namespace, texts: llama8b
 
 def load_base_name(adapter: Path) -> str:
     """Folder of the base that an adapter belongs to."""
-    from finsent.model.manifest import verify
+    from finsent.models.manifest import verify_manifest
 
-    return verify(adapter).base_name
+    return verify_manifest(adapter).base_name
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -32,18 +32,18 @@ from finsent.data import tables
 from finsent.data.inbox import receive
 from finsent.data.sample import sample_sources
 from finsent.home import Home, resolve_home
-from finsent.model.adapter import Loaded
-from finsent.model.engine import predict_tokens, tokenise
+from finsent.models.adapter import LoadedAdapter
+from finsent.models.predict import predict_tokens, tokenise
 from finsent.pipeline.ingest import ingest
 from finsent.pipeline.train import train
 from finsent.registry.versions import adapter_path
-from finsent.scoring import sink
-from finsent.scoring.batch import Stamp, chunk, distinct, predictions
+from finsent.scoring import writer
 from finsent.scoring.chunks import score_chunks
-from finsent.scoring.due import Due, cut, find_due
-from finsent.scoring.predicting import Opened, Opening, Predicted, describe, open_model, overlap, predict_ahead
+from finsent.scoring.pending import PendingRows, chunk_bounds, find_pending
+from finsent.scoring.predictor import ChunkLogits, ModelSpec, Predictor, describe_engine, load_model, predict_chunks, prefetch
+from finsent.scoring.writer import PredictionMetadata, build_predictions, count_distinct_texts, make_chunk
 
-STAMP = Stamp("finsent", "1", "benchmark", 0.5)
+STAMP = PredictionMetadata("finsent", "1", "benchmark", 0.5)
 
 
 def main() -> None:
@@ -71,13 +71,13 @@ def main() -> None:
         given.json.write_text(json.dumps(found, indent=2), encoding="utf-8")
 
 
-def _model(home: Home) -> tuple[Config, Loaded]:
+def _model(home: Home) -> tuple[Config, LoadedAdapter]:
     config = load_config("nano", overrides=["recipe.epochs=0.2"])
     if tables.version(home, "tweets") is None:
         ingest(config, home, sample_sources(1)[:1])
         train(config, home)
     folder = adapter_path(home, config.registered_model, "1")
-    return config, open_model(Opening(folder, home, config.engine, 0, config.scoring.token_budget))
+    return config, load_model(ModelSpec(folder, home, config.engine, 0, config.scoring.token_budget))
 
 
 def _write(file: Path, count: int) -> None:
@@ -98,24 +98,24 @@ def _timed(run: Callable[[], Any]) -> tuple[float, Any]:
     return round(time.perf_counter() - started, 3), result
 
 
-def _steps(file: Path, home: Home, config: Config, loaded: Loaded, size: int) -> dict[str, float]:
+def _steps(file: Path, home: Home, config: Config, loaded: LoadedAdapter, size: int) -> dict[str, float]:
     """Seconds of each of the host's steps, one after the other."""
     _fresh(home)
     steps: dict[str, float] = {}
     steps["receive"], _ = _timed(lambda: receive([file], home))
     steps["find due"], due = _timed(lambda: _due(home, config))
-    cuts = cut(len(due.rows), size)
-    steps["cut chunks"], parts = _timed(lambda: [chunk(due.rows, *place) for place in cuts])
+    cuts = chunk_bounds(len(due.rows), size)
+    steps["cut chunks"], parts = _timed(lambda: [make_chunk(due.rows, *place) for place in cuts])
     steps["tokenise"], _ = _timed(lambda: [tokenise(loaded.tokenizer, part.texts, loaded.manifest.max_length) for part in parts])
     logits = [np.random.default_rng(0).normal(size=(len(part.texts), 3)).astype(np.float32) for part in parts]
     steps["make rows"], rows = _timed(
-        lambda: [predictions(part, found, loaded.manifest, STAMP) for part, found in zip(parts, logits, strict=True)]
+        lambda: [build_predictions(part, found, loaded.manifest, STAMP) for part, found in zip(parts, logits, strict=True)]
     )
 
     def commit() -> None:
-        after = sink.position(home, "benchmark")
+        after = writer.read_position(home, "benchmark")
         for some in rows:
-            written = sink.write(home, some, "benchmark", after)
+            written = writer.commit_chunk(home, some, "benchmark", after)
             if written is None:
                 raise SystemExit("somebody else writes to the benchmark's tables")
             after = written
@@ -124,11 +124,11 @@ def _steps(file: Path, home: Home, config: Config, loaded: Loaded, size: int) ->
     return steps
 
 
-def _due(home: Home, config: Config) -> Due:
-    return find_due(home, STAMP.model_name, STAMP.model_version, max_characters=config.data.max_characters)
+def _due(home: Home, config: Config) -> PendingRows:
+    return find_pending(home, STAMP.model_name, STAMP.model_version, max_characters=config.data.max_characters)
 
 
-def _whole(file: Path, home: Home, config: Config, loaded: Loaded, size: int, rate: float | None) -> dict[str, Any]:
+def _whole(file: Path, home: Home, config: Config, loaded: LoadedAdapter, size: int, rate: float | None) -> dict[str, Any]:
     _fresh(home)
     budget = config.scoring.token_budget
 
@@ -136,30 +136,30 @@ def _whole(file: Path, home: Home, config: Config, loaded: Loaded, size: int, ra
         time.sleep(len(rows) / (rate or 1.0))
         return np.random.default_rng(0).normal(size=(len(rows), 3)).astype(np.float32)
 
-    def stand_in(parts: Iterator[list[str]]) -> Generator[Predicted, None, None]:
-        return overlap(parts, lambda texts: tokenise(loaded.tokenizer, texts, loaded.manifest.max_length), wait)
+    def stand_in(parts: Iterator[list[str]]) -> Generator[ChunkLogits, None, None]:
+        return prefetch(parts, lambda texts: tokenise(loaded.tokenizer, texts, loaded.manifest.max_length), wait)
 
-    def really(parts: Iterator[list[str]]) -> Generator[Predicted, None, None]:
-        return predict_ahead(loaded, parts, budget)
+    def really(parts: Iterator[list[str]]) -> Generator[ChunkLogits, None, None]:
+        return predict_chunks(loaded, parts, budget)
 
-    opened = Opened(stand_in if rate else really, loaded.manifest, describe(loaded))
+    opened = Predictor(stand_in if rate else really, loaded.manifest, describe_engine(loaded))
     started = time.perf_counter()
     receive([file], home)
-    before = sink.position(home, sink.application(STAMP.model_name, STAMP.model_version))
+    before = writer.read_position(home, writer.transaction_app(STAMP.model_name, STAMP.model_version))
     due = _due(home, config)
     ready = time.perf_counter()
-    for done in score_chunks(home, opened, due.rows, cut(len(due.rows), size), STAMP, before):
+    for done in score_chunks(home, opened, due.rows, chunk_bounds(len(due.rows), size), STAMP, before):
         if done is None:
             raise SystemExit("somebody else scores in the benchmark's home")
     ended = time.perf_counter()
-    texts, alone = distinct(due.rows), 0.0
+    texts, alone = count_distinct_texts(due.rows), 0.0
     if rate is None:
-        for place in cut(len(due.rows), size):
-            rows = tokenise(loaded.tokenizer, chunk(due.rows, *place).texts, loaded.manifest.max_length)
+        for place in chunk_bounds(len(due.rows), size):
+            rows = tokenise(loaded.tokenizer, make_chunk(due.rows, *place).texts, loaded.manifest.max_length)
             seconds, _ = _timed(lambda rows=rows: predict_tokens(loaded, rows, token_budget=budget))
             alone += seconds
     else:
-        alone = sum(len(chunk(due.rows, *place).texts) for place in cut(len(due.rows), size)) / rate
+        alone = sum(len(make_chunk(due.rows, *place).texts) for place in chunk_bounds(len(due.rows), size)) / rate
     return {
         "rate": rate,
         "rows": len(due.rows),

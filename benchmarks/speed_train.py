@@ -34,7 +34,7 @@ class Watch:
     other: dict[str, float] = field(default_factory=dict)
 
     def __call__(self, step: int, values: dict[str, float]) -> None:
-        """As `on_metrics` of `finsent.training.loop.train`."""
+        """As `on_metrics` of `finsent.training.trainer.train`."""
         if "rows_per_second" in values:
             self.steps.append((step, time.perf_counter(), dict(values)))
             if step == 1 or step % 20 == 0:
@@ -106,13 +106,13 @@ def run_naive(model: Any, arguments: argparse.Namespace, data: "Data", result: d
 def run_ours(
     profile: str, base: Path, arguments: argparse.Namespace, data: "Data", result: dict[str, Any], ceiling: dict[str, float]
 ) -> None:
-    """The B side: `finsent.training.loop.train`, as `finsent train` calls it."""
-    from finsent.training.loop import Rows, train
+    """The B side: `finsent.training.trainer.train`, as `finsent train` calls it."""
+    from finsent.training.trainer import LabelledTexts, train
 
     config = llama8b.configure(base, profile, arguments.set)
     rows_per_step = config.recipe.batch_size * config.recipe.accumulation
     count = min(len(data.texts.texts), rows_per_step * (arguments.skip + arguments.steps)) // rows_per_step * rows_per_step
-    rows = Rows(data.texts.texts[:count], data.labels[:count])
+    rows = LabelledTexts(data.texts.texts[:count], data.labels[:count])
     watch, before = Watch(), measuring.mark_memory()
     folder = llama8b.home_in(arguments.folder).runs / f"speed-{time.time_ns()}"
     started = time.perf_counter()

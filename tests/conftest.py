@@ -90,11 +90,10 @@ def _build_adapter(home: Home, config: Config, seed: int) -> Path:
     import torch
 
     from finsent.labels import LABELS
-    from finsent.model.adapter import attach, load_adapter, load_tokenizer, save_adapter
-    from finsent.model.base import load_base, locate_base
-    from finsent.model.engine import predict_logits
-    from finsent.model.head import head_sha256
-    from finsent.model.manifest import PROBE, Manifest, write_manifest
+    from finsent.models.adapter import add_lora, head_sha256, load_adapter, load_tokenizer, save_adapter
+    from finsent.models.base import load_base, locate_base
+    from finsent.models.manifest import PROBE, Manifest, write_manifest
+    from finsent.models.predict import predict_logits
 
     texts = [
         "$AAPL to the moon",
@@ -108,7 +107,7 @@ def _build_adapter(home: Home, config: Config, seed: int) -> Path:
     torch.manual_seed(seed)
     model = load_base(base, config.model, "cpu")
     model.config.pad_token_id = tokenizer.pad_token_id
-    peft_model = attach(model, config.lora, config.model.name)
+    peft_model = add_lora(model, config.lora, config.model.name)
     for name, parameter in peft_model.named_parameters():
         if "lora_B" in name:  # zero until trained, and then the adapter would do nothing
             torch.nn.init.normal_(parameter.data, std=0.05)

@@ -18,7 +18,7 @@ from finsent.cli import configuration, data, dataset, ledger, models, operate, r
 from finsent.cli.options import global_options
 from finsent.cli.quiet import configure_logging, prepare_environment
 from finsent.errors import FinsentError, Refused
-from finsent.training.distributed import launched
+from finsent.training.distributed import world_from_env
 
 DONE, REFUSED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
@@ -74,11 +74,11 @@ def run(arguments: Sequence[str]) -> int:
     With --json an error, too, is one JSON object on stdout.
     """
     verbose = "--verbose" in arguments
-    as_json = "--json" in arguments and launched().is_main  # one object from all processes of a launch
+    as_json = "--json" in arguments and world_from_env().is_main  # one object from all processes of a launch
     show_traceback = "--traceback" in arguments or os.environ.get("FINSENT_TRACEBACK", "") not in ("", "0")
     prepare_environment(verbose=verbose)
     configure_logging(verbose=verbose)
-    if not (verbose or launched().is_main):
+    if not (verbose or world_from_env().is_main):
         logging.getLogger("finsent").setLevel(logging.WARNING)
     try:
         code = finsent.main(args=list(arguments), prog_name="finsent", standalone_mode=False)

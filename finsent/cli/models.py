@@ -13,7 +13,7 @@ from finsent.cli.output import facts, plain, section
 from finsent.config import Config, Source
 from finsent.data.splits import SPLITS, SplitName
 from finsent.errors import InputError
-from finsent.training.distributed import launched
+from finsent.training.distributed import world_from_env
 
 if TYPE_CHECKING:
     from finsent.home import Home
@@ -168,7 +168,7 @@ def _train(settings: Settings, *, resume: str | None) -> Outcome:
     from finsent.pipeline.train import take_part, train
 
     config, home = settings.config(), settings.home()
-    if not launched().is_main:
+    if not world_from_env().is_main:
         take_part(config, home)
         return Outcome(None, "", silent=True)
     result = train(config, home, resume=resume)

@@ -19,7 +19,7 @@ from finsent.cli.output import plain
 from finsent.config import DEFAULT_PROFILE, Config, load_config
 from finsent.errors import InputError
 from finsent.home import Home, resolve_home
-from finsent.training.distributed import launched
+from finsent.training.distributed import world_from_env
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -157,10 +157,10 @@ def command(
         @functools.wraps(function)
         def run(**arguments: Any) -> int:
             settings = click.get_current_context().ensure_object(Settings)
-            if launched().size > 1 and name != "train":
+            if world_from_env().size > 1 and name != "train":
                 raise InputError(
-                    f"`finsent {name}` was started in {launched().size} processes (WORLD_SIZE), and only `finsent train` is "
-                    "shared between several. Start it once, without a launcher."
+                    f"`finsent {name}` was started in {world_from_env().size} processes (WORLD_SIZE), and only `finsent train` "
+                    "is shared between several. Start it once, without a launcher."
                 )
             with redirect_stdout(sys.stderr):
                 outcome = function(settings, **arguments)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from finsent.data.dataset import DataVersion, Split
     from finsent.data.splits import SplitName
     from finsent.evaluation.evidence import NaiveSplitRecord
-    from finsent.model.adapter import Loaded
-    from finsent.model.manifest import Manifest
+    from finsent.models.adapter import LoadedAdapter
+    from finsent.models.manifest import Manifest
     from finsent.pipeline.lineage import KnownLeaks
     from finsent.registry.roundtrip import RoundTrip
 
@@ -81,7 +81,7 @@ def evaluate(
 
 def _on_test_split(config: Config, home: Home, version: str) -> EvaluationResult:
     from finsent.data.dataset import data_version, fingerprint_split, load_split
-    from finsent.model.base import free_earlier_models
+    from finsent.models.base import release_unused_models
     from finsent.pipeline.exhibit import looks
     from finsent.pipeline.publishing import keep
     from finsent.registry.gate import rules_digest
@@ -99,7 +99,7 @@ def _on_test_split(config: Config, home: Home, version: str) -> EvaluationResult
     with ready_to_prove(home, name, version) as prove:
         own, leaks = _of_version(config, home, version, test, facts)
         rival = _measure(config, home, incumbent, test) if incumbent is not None and incumbent != version else None
-        free_earlier_models()
+        release_unused_models()
         scored = time.perf_counter()
         # the proof is a process of its own: it runs beside the floors, which are work for the other core
         with ThreadPoolExecutor(1) as pool:
@@ -162,7 +162,7 @@ def _measure(config: Config, home: Home, version: str, rows: "Split", *, speed: 
     return _score(config, open_version(config, home, version, rows=len(rows.texts)), version, rows, speed=speed)
 
 
-def _score(config: Config, loaded: "Loaded", version: str, rows: "Split", *, speed: bool) -> Measured:
+def _score(config: Config, loaded: "LoadedAdapter", version: str, rows: "Split", *, speed: bool) -> Measured:
     """Score rows, their changed texts for the robustness suite and, with `speed`, some one by one."""
     from finsent.evaluation.robustness import run_suite
     from finsent.evaluation.speed import measure_speed
@@ -189,9 +189,9 @@ def _score(config: Config, loaded: "Loaded", version: str, rows: "Split", *, spe
     return Measured(version, loaded.manifest, logits, checks, f"{loaded.engine}, {loaded.precision}", seconds, timed)
 
 
-def _logits(config: Config, loaded: "Loaded", texts: Sequence[str]) -> tuple[NDArray[np.float32], float]:
+def _logits(config: Config, loaded: "LoadedAdapter", texts: Sequence[str]) -> tuple[NDArray[np.float32], float]:
     """Logits [texts, 3], and the seconds that they took."""
-    from finsent.model.engine import predict_logits
+    from finsent.models.predict import predict_logits
 
     started = time.perf_counter()
     logits = predict_logits(loaded, texts, token_budget=config.scoring.token_budget, progress=len(texts) > 1)
@@ -218,7 +218,7 @@ def _floors(
     return floor_predictions(train.texts, train.labels, train.sources, test.texts, test.sources)
 
 
-def _naive_split(config: Config, home: Home, loaded: "Loaded", held_out: float, leak: float) -> "NaiveSplitRecord | None":
+def _naive_split(config: Config, home: Home, loaded: "LoadedAdapter", held_out: float, leak: float) -> "NaiveSplitRecord | None":
     """What a random split would have claimed, from a fixed sample of the rows trained on; None if none of those is here."""
     from finsent.data.dataset import load_split
     from finsent.evaluation.naive_split import naive_split_claim

@@ -14,7 +14,7 @@ from finsent.config import Config, ModelConfig
 from finsent.errors import ArtifactError, InputError
 from finsent.home import Home
 from finsent.labels import LABELS
-from finsent.model.manifest import MANIFEST, PROBE, Manifest, verify, write_manifest
+from finsent.models.manifest import MANIFEST, PROBE, Manifest, verify_manifest, write_manifest
 from finsent.pipeline.exhibit import stored_evidence
 
 PROBE_TEXTS = (
@@ -75,7 +75,7 @@ def export_adapter(config: Config, home: Home, folder: Path, *, version: str | N
     name = config.registered_model
     version = version or require_champion(home, name)
     source = adapter_path(home, name, version)
-    manifest = verify(source)
+    manifest = verify_manifest(source)
     whole = folder.resolve()  # `.` and `..` have no name of their own
     base = whole.with_name(f"{whole.name}-base") if manifest.embedded is not None else None
     if base is not None:
@@ -87,7 +87,7 @@ def export_adapter(config: Config, home: Home, folder: Path, *, version: str | N
         card = render_card(manifest, stored_evidence(home, name, version), embedded_base=f"../{whole.name}-base")
         (copy / "README.md").write_text(card, encoding="utf-8")
         write_manifest(copy, manifest)
-        verify(copy)
+        verify_manifest(copy)
         if base is not None:
             put(_copy_base(home, manifest, Path(scratch) / "base"), base)
         put(copy, whole)  # last: where the adapter is, the export is whole
@@ -112,11 +112,11 @@ def put(made: Path, folder: Path) -> None:
 
 
 def _copy_base(home: Home, manifest: Manifest, folder: Path) -> Path:
-    from finsent.model.base import fingerprint
-    from finsent.model.embedded import materialise
+    from finsent.models.base import fingerprint
+    from finsent.models.embedded import build_embedded_base
 
     assert manifest.embedded is not None, "asked by the caller"  # noqa: S101 - tells the type checker
-    shutil.copytree(materialise(manifest.embedded, home.bases), folder)
+    shutil.copytree(build_embedded_base(manifest.embedded, home.bases), folder)
     if fingerprint(folder) != manifest.base_fingerprint:
         raise ArtifactError("the embedded base that this finsent builds is not the one the adapter was trained on. Refused.")
     return folder
@@ -137,7 +137,7 @@ def import_adapter(
         ArtifactError: a file is damaged, the adapter does not fit its base, or its classes stand in another order.
         BaseModelError: the base cannot be reached.
     """
-    from finsent.model.adapter import load_adapter
+    from finsent.models.adapter import load_adapter
     from finsent.registry.tracking import connect, start_run
     from finsent.registry.versions import register
 
@@ -152,7 +152,7 @@ def import_adapter(
             load_adapter(adapter, home)
         else:
             _adopt(config, home, folder, adapter, labels)
-        manifest = verify(adapter)
+        manifest = verify_manifest(adapter)
         with start_run(config, home, kind="import", tags={"imported_from": origin}) as run_id:
             kept = home.runs / run_id / "adapter"
             kept.parent.mkdir(parents=True)
@@ -163,7 +163,7 @@ def import_adapter(
 
 def _located(source: str, revision: str | None) -> tuple[Path, str, bool]:
     """Folder of the adapter, fetched if need be, what to call where it is from, and whether that is the Hub."""
-    from finsent.model.hub import fetch
+    from finsent.models.base import fetch_from_hub
 
     local, name = Path(source).expanduser(), source.removeprefix(HUB)
     if name == source and local.is_dir():
@@ -176,7 +176,7 @@ def _located(source: str, revision: str | None) -> tuple[Path, str, bool]:
             "or a Hub id, owner/name."
         )
     else:
-        folder, commit = fetch(
+        folder, commit = fetch_from_hub(
             name,
             revision,
             _WANTED,
@@ -194,22 +194,21 @@ def _located(source: str, revision: str | None) -> tuple[Path, str, bool]:
 def _copy_sealed(folder: Path, adapter: Path, *, from_hub: bool) -> None:
     """Copy an adapter that has a manifest, and verify it; beside one from the Hub may lie what the Hub adds by itself."""
     if not from_hub:
-        verify(folder)
+        verify_manifest(folder)
         shutil.copytree(folder, adapter)
         return
     adapter.mkdir()
     for path in folder.iterdir():
         if path.is_file() and any(fnmatch(path.name, pattern) for pattern in _WANTED):
             shutil.copyfile(path, adapter / path.name)
-    verify(adapter)
+    verify_manifest(adapter)
 
 
 def _adopt(config: Config, home: Home, folder: Path, adapter: Path, labels: Sequence[str] | None) -> None:
     """Copy a plain PEFT adapter, and give it tokenizer, manifest, probe and card."""
-    from finsent.model.adapter import load_adapter, load_tokenizer
-    from finsent.model.base import locate_base
-    from finsent.model.engine import predict_logits
-    from finsent.model.head import head_sha256
+    from finsent.models.adapter import head_sha256, load_adapter, load_tokenizer
+    from finsent.models.base import locate_base
+    from finsent.models.predict import predict_logits
     from finsent.registry.card import render_card
 
     described = _peft_config(folder)

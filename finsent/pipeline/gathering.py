@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from finsent.evaluation.evidence import NaiveSplitRecord
     from finsent.evaluation.robustness import Check
     from finsent.evaluation.speed import Speed
-    from finsent.model.manifest import Manifest
+    from finsent.models.manifest import Manifest
 
 Labels = NDArray[np.int64]
 
@@ -54,7 +54,7 @@ def scores(config: Config, rows: "Split", own: Measured, rival: Measured | None,
     from finsent.evaluation.metrics import compute_metrics
     from finsent.evaluation.slices import score_slices, slice_rows
     from finsent.evaluation.statistics import bootstrap
-    from finsent.model.engine import probabilities
+    from finsent.models.predict import probabilities
 
     resamples, manifest = config.gate.bootstrap_resamples, own.manifest
     calibrated, intervals = calibration(

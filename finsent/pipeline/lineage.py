@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from finsent.data.dataset import DataVersion, data_version
 from finsent.errors import InputError
 from finsent.home import Home
-from finsent.model.manifest import Manifest
+from finsent.models.manifest import Manifest
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from finsent.config import Config, Quantization
 from finsent.errors import ArtifactError
 from finsent.home import Home
-from finsent.model.manifest import MANIFEST, PROBE, Manifest, sha256
+from finsent.models.manifest import MANIFEST, PROBE, Manifest, file_sha256
 
 Precision = Literal["bfloat16", "float16", "float32"]
 
@@ -116,7 +116,7 @@ def verify_merged(folder: Path) -> MergedManifest:
         manifest = MergedManifest.model_validate_json((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValidationError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{str(folder)!r} holds no {MANIFEST} of a merged checkpoint ({error}). Export it again.") from error
-    found = {path.name: sha256(path) for path in folder.iterdir() if path.name != MANIFEST}
+    found = {path.name: file_sha256(path) for path in folder.iterdir() if path.name != MANIFEST}
     if wrong := sorted(name for name in {*found, *manifest.files} if found.get(name) != manifest.files.get(name)):
         raise ArtifactError(f"{wrong[0]!r} in {str(folder)!r} is not as its manifest lists it. Export it again.")
     return manifest
@@ -126,13 +126,13 @@ def _write_checkpoint(home: Home, source: Path, made: Path, texts: list[str], pr
     """Save the merged model and its tokenizer to `made`; returns the live adapter's logits [texts, 3] and its manifest."""
     import torch
 
-    from finsent.model.adapter import load_adapter
-    from finsent.model.engine import predict_logits
-    from finsent.model.merging import merge_into_dense
+    from finsent.engine.merge import merge_adapter
+    from finsent.models.adapter import load_adapter
+    from finsent.models.predict import predict_logits
 
     loaded = load_adapter(source, home)
     live = predict_logits(loaded, texts)
-    merged = merge_into_dense(loaded.model, getattr(torch, precision))
+    merged = merge_adapter(loaded.model, getattr(torch, precision))
     merged.config.name_or_path = ""  # where the base lay on this machine
     merged.save_pretrained(made)
     loaded.tokenizer.model_max_length = loaded.manifest.max_length
@@ -145,16 +145,16 @@ def _reloaded(made: Path, adapter: Manifest, texts: list[str], precision: Precis
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from finsent.model.adapter import Loaded
-    from finsent.model.base import free_earlier_models, pick_device
-    from finsent.model.engine import predict_logits
+    from finsent.models.adapter import LoadedAdapter
+    from finsent.models.base import pick_device, release_unused_models
+    from finsent.models.predict import predict_logits
 
-    free_earlier_models()
+    release_unused_models()
     device = pick_device()
     model = AutoModelForSequenceClassification.from_pretrained(
         made, dtype=getattr(torch, precision), device_map={"": device}, trust_remote_code=False, use_safetensors=True
     ).eval()
-    return predict_logits(Loaded(model, AutoTokenizer.from_pretrained(made), adapter, device), texts)
+    return predict_logits(LoadedAdapter(model, AutoTokenizer.from_pretrained(made), adapter, device), texts)
 
 
 def _difference(live: Any, merged: Any) -> tuple[float, float]:
@@ -190,7 +190,7 @@ def _manifest(
         precision=precision,
         model_name=config.registered_model,
         model_version=version,
-        adapter_manifest_sha256=sha256(source / MANIFEST),
+        adapter_manifest_sha256=file_sha256(source / MANIFEST),
         base_name=shown(adapter.base_name),
         temperature=adapter.temperature,
         logit_error=error,
@@ -202,6 +202,6 @@ def _manifest(
 
 
 def _seal(made: Path, manifest: MergedManifest) -> None:
-    files = {path.name: sha256(path) for path in sorted(made.iterdir())}
+    files = {path.name: file_sha256(path) for path in sorted(made.iterdir())}
     (made / MANIFEST).write_text(manifest.model_copy(update={"files": files}).model_dump_json(indent=2), encoding="utf-8")
     verify_merged(made)

@@ -6,10 +6,10 @@ from finsent.config import Config
 from finsent.home import Home
 
 if TYPE_CHECKING:
-    from finsent.model.adapter import Loaded
+    from finsent.models.adapter import LoadedAdapter
 
 
-def open_version(config: Config, home: Home, version: str, *, rows: int) -> "Loaded":
+def open_version(config: Config, home: Home, version: str, *, rows: int) -> "LoadedAdapter":
     """A version of the registry, loaded and opened for about `rows` texts.
 
     Raises:
@@ -17,6 +17,6 @@ def open_version(config: Config, home: Home, version: str, *, rows: int) -> "Loa
         BaseModelError: its base cannot be reached.
     """
     from finsent.registry.versions import adapter_path
-    from finsent.scoring.opening import open_folder
+    from finsent.scoring.predictor import load_with_fp8_check
 
-    return open_folder(config.engine, home, adapter_path(home, config.registered_model, version), rows=rows)
+    return load_with_fp8_check(config.engine, home, adapter_path(home, config.registered_model, version), rows=rows)

@@ -38,8 +38,8 @@ def predict(config: Config, home: Home, texts: Sequence[str], *, version: str | 
         InputError: there is no such version.
         ArtifactError: the adapter does not match its manifest.
     """
-    from finsent.model.engine import predict_logits, probabilities
-    from finsent.model.manifest import abstain_threshold
+    from finsent.models.manifest import abstain_threshold
+    from finsent.models.predict import predict_logits, probabilities
     from finsent.pipeline.opening import open_version
     from finsent.registry.versions import require_champion
 

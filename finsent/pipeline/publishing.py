@@ -18,7 +18,7 @@ from finsent.evaluation.report import Verdict, write_report
 from finsent.evaluation.slice_plots import draw_plots
 from finsent.home import Home
 from finsent.labels import LABELS
-from finsent.model.manifest import Manifest
+from finsent.models.manifest import Manifest
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -47,7 +47,7 @@ def keep(
     Returns:
         Whether the version is a candidate: it beats every floor significantly.
     """
-    from finsent.model.engine import probabilities
+    from finsent.models.predict import probabilities
     from finsent.pipeline.exhibit import record_evidence
     from finsent.pipeline.promote import consider
     from finsent.registry.gate import against_floors
@@ -168,7 +168,7 @@ def _write_material(
 
 def keep_for_the_record(config: Config, home: Home, evidence: Evidence, rows: "Split", own: "Measured", what: str) -> str:
     """The same pages and figures in a run of their own: no evidence, no tag, nothing that the gate reads; the run's id."""
-    from finsent.model.engine import probabilities
+    from finsent.models.predict import probabilities
     from finsent.registry.tracking import connect, start_run
 
     tags = {"model_version": evidence.model_version, "data": Path(what).name}

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from finsent.data.tables import Position
-    from finsent.scoring.due import Due
-    from finsent.scoring.predicting import Opened
+    from finsent.scoring.pending import PendingRows
+    from finsent.scoring.predictor import Predictor
 
 _log = logging.getLogger(__name__)
 
@@ -102,8 +102,8 @@ def score(
     from finsent.data.inbox import receive
     from finsent.data.quarantine import record
     from finsent.registry.versions import require_champion
-    from finsent.scoring.due import find_due
-    from finsent.scoring.sink import application, position
+    from finsent.scoring.pending import find_pending
+    from finsent.scoring.writer import read_position, transaction_app
 
     started = time.perf_counter()
     name = config.registered_model
@@ -112,8 +112,8 @@ def score(
     incoming = receive(files, home, text=text, max_characters=data.max_characters, masked=data.mask_handles) if files else None
     with _alone(home):
         version = require_champion(home, name)  # it may have changed while this run waited for the one before it
-        before = position(home, application(name, version))
-        due = find_due(home, name, version, max_characters=config.data.max_characters)
+        before = read_position(home, transaction_app(name, version))
+        due = find_pending(home, name, version, max_characters=config.data.max_characters)
         record(home, due.bad, datetime.now(UTC))
         skipped, run_id, done = due.scored, None, _Scored()
         if len(due.rows):
@@ -139,16 +139,16 @@ def _score_due(
     config: Config,
     home: Home,
     version: str,
-    due: "Due",
+    due: "PendingRows",
     before: "Position",
     devices: Sequence[str] | None,
     *,
     progress: bool,
 ) -> tuple[str, _Scored]:
-    from finsent.model.manifest import abstain_threshold
+    from finsent.models.manifest import abstain_threshold
     from finsent.registry.tracking import connect, log_params, start_run
-    from finsent.scoring.due import find_due
-    from finsent.scoring.sink import application, position
+    from finsent.scoring.pending import find_pending
+    from finsent.scoring.writer import read_position, transaction_app
 
     name = config.registered_model
     done = _Scored()
@@ -172,34 +172,34 @@ def _score_due(
             if finished:
                 break
             _log.warning("another run is scoring with version %s of %s: looking again at what is due", version, name)
-            before = position(home, application(name, version))
-            due = find_due(home, name, version, max_characters=config.data.max_characters)
+            before = read_position(home, transaction_app(name, version))
+            due = find_pending(home, name, version, max_characters=config.data.max_characters)
         _log_figures(connect(home), name, version, run_id, done, time.perf_counter() - started)
     return run_id, done
 
 
 @contextmanager
-def _opened(config: Config, home: Home, version: str, due: "Due", devices: Sequence[str] | None) -> Iterator["Opened"]:
+def _opened(config: Config, home: Home, version: str, due: "PendingRows", devices: Sequence[str] | None) -> Iterator["Predictor"]:
     from finsent.registry.versions import adapter_path
-    from finsent.scoring.batch import distinct
-    from finsent.scoring.predicting import Opening, open_here
-    from finsent.scoring.replicas import choose_devices, replicated
+    from finsent.scoring.predictor import ModelSpec, load_local
+    from finsent.scoring.workers import choose_devices, model_workers
+    from finsent.scoring.writer import count_distinct_texts
 
     folder = adapter_path(home, config.registered_model, version)
-    opening = Opening(folder, home, config.engine, distinct(due.rows), config.scoring.token_budget)
+    opening = ModelSpec(folder, home, config.engine, count_distinct_texts(due.rows), config.scoring.token_budget)
     devices = devices or choose_devices(config.engine, opening.rows)
     if len(devices) == 1:
-        yield open_here(opening, devices[0])
+        yield load_local(opening, devices[0])
     else:
-        with replicated(opening, devices) as opened:
+        with model_workers(opening, devices) as opened:
             yield opened
 
 
 def _write_chunks(
     config: Config,
     home: Home,
-    opened: "Opened",
-    due: "Due",
+    opened: "Predictor",
+    due: "PendingRows",
     before: "Position",
     version: str,
     run_id: str,
@@ -207,15 +207,15 @@ def _write_chunks(
     progress: bool,
 ) -> tuple[_Scored, bool]:
     """Score and commit chunk by chunk; False as soon as another run committed in between."""
-    from finsent.model.manifest import abstain_threshold
-    from finsent.scoring.batch import Stamp
+    from finsent.models.manifest import abstain_threshold
     from finsent.scoring.chunks import score_chunks
-    from finsent.scoring.due import cut
+    from finsent.scoring.pending import chunk_bounds
+    from finsent.scoring.writer import PredictionMetadata
 
-    cuts, done = cut(len(due.rows), config.scoring.chunk_rows, len(opened.engine.devices)), _Scored()
+    cuts, done = chunk_bounds(len(due.rows), config.scoring.chunk_rows, len(opened.engine.devices)), _Scored()
     # from the adapter itself, so that a run that goes on where another was killed draws the same line
     threshold = abstain_threshold(opened.manifest, config.scoring.abstain_below)
-    stamp = Stamp(config.registered_model, version, run_id, threshold)
+    stamp = PredictionMetadata(config.registered_model, version, run_id, threshold)
     parts = score_chunks(home, opened, due.rows, cuts, stamp, before)
     for part in track(parts, description="scoring", total=len(cuts), unit="chunk") if progress else parts:
         if part is None:

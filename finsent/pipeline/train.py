@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from finsent.data.dataset import DataVersion, Split
-    from finsent.model.manifest import Manifest
+    from finsent.models.manifest import Manifest
     from finsent.training.distributed import World
-    from finsent.training.loop import Trained
+    from finsent.training.trainer import TrainingResult
 
 _log = logging.getLogger(__name__)
 
@@ -64,10 +64,10 @@ def train(config: Config, home: Home, *, resume: str | None = None) -> TrainResu
     from finsent.data.dataset import data_version, load_split
     from finsent.registry.tracking import connect, log_series
     from finsent.registry.versions import register
-    from finsent.training.distributed import join, part, same_everywhere
-    from finsent.training.folder import interrupted, require_resumable, settings_digest
-    from finsent.training.loop import Rows
-    from finsent.training.loop import train as run_loop
+    from finsent.training.distributed import broadcast, init, shutdown
+    from finsent.training.run_dir import find_resumable, require_resumable, settings_digest
+    from finsent.training.trainer import LabelledTexts
+    from finsent.training.trainer import train as run_loop
 
     data = data_version(home)
     rows, validation = load_split(home, "train", data.version), load_split(home, "validation", data.version)
@@ -79,20 +79,25 @@ def train(config: Config, home: Home, *, resume: str | None = None) -> TrainResu
     if resume is not None:
         require_resumable(home.runs, resume, digest)
     else:
-        resume = interrupted(home.runs, digest)
+        resume = find_resumable(home.runs, digest)
     client = connect(home)
-    world = join()
+    world = init()
     with _ended_if_others_fail(home, world) as note, _run_and_folder(config, home, data, digest, resume) as run_id:
         note(run_id)
         if resume is not None:
             _log.warning("taking up the interrupted training of run %s from its checkpoint", run_id)
         log_splits(client, run_id, home, data.version, data.fingerprint, train=rows, validation=validation)
-        same_everywhere(world, _Assignment(data.version, run_id))
+        broadcast(world, _Assignment(data.version, run_id))
         with log_series(client, run_id) as log:
             trained = run_loop(
-                config, home, Rows(rows.texts, rows.labels), Rows(validation.texts, validation.labels), home.runs / run_id, log
+                config,
+                home,
+                LabelledTexts(rows.texts, rows.labels),
+                LabelledTexts(validation.texts, validation.labels),
+                home.runs / run_id,
+                log,
             )
-        part(world)
+        shutdown(world)
         logits, sealed = _finish_adapter(config, home, data, trained, validation)
         scores = _validation_scores(validation.labels, logits)
         _log_outcome(client, run_id, trained, scores, sealed)
@@ -132,7 +137,9 @@ def log_splits(
         )
 
 
-def _log_outcome(client: "MlflowClient", run_id: str, trained: "Trained", scores: dict[str, float], manifest: "Manifest") -> None:
+def _log_outcome(
+    client: "MlflowClient", run_id: str, trained: "TrainingResult", scores: dict[str, float], manifest: "Manifest"
+) -> None:
     """What was used and what came out, as the run's parameters and last metrics."""
     from finsent.registry.tracking import log_params
 
@@ -172,23 +179,30 @@ def take_part(config: Config, home: Home) -> None:
     Tables and home must be those of the main process.
     """
     from finsent.data.dataset import load_split
-    from finsent.training.distributed import join, part, same_everywhere
-    from finsent.training.loop import Rows
-    from finsent.training.loop import train as run_loop
+    from finsent.training.distributed import broadcast, init, shutdown
+    from finsent.training.trainer import LabelledTexts
+    from finsent.training.trainer import train as run_loop
 
-    world = join()
-    task: _Assignment = same_everywhere(world, None)
+    world = init()
+    task: _Assignment = broadcast(world, None)
     rows, validation = (load_split(home, split, task.data_version) for split in ("train", "validation"))
     folder = home.runs / task.run_id
-    run_loop(config, home, Rows(rows.texts, rows.labels), Rows(validation.texts, validation.labels), folder, lambda *_: None)
-    part(world)
+    run_loop(
+        config,
+        home,
+        LabelledTexts(rows.texts, rows.labels),
+        LabelledTexts(validation.texts, validation.labels),
+        folder,
+        lambda *_: None,
+    )
+    shutdown(world)
 
 
 @contextmanager
 def _ended_if_others_fail(home: Home, world: "World") -> Iterator[Callable[[str], None]]:
     """Leave no run open where another process fails and the launcher ends this one; yields what takes the run's id."""
     from finsent.registry.tracking import connect
-    from finsent.training.distributed import ends_with_the_others
+    from finsent.training.distributed import terminate_with_peers
 
     runs: list[str] = []
 
@@ -196,7 +210,7 @@ def _ended_if_others_fail(home: Home, world: "World") -> Iterator[Callable[[str]
         for run_id in runs:
             connect(home).set_terminated(run_id, status="KILLED")
 
-    with ends_with_the_others(world, last_words):
+    with terminate_with_peers(world, last_words):
         yield runs.append
 
 
@@ -204,21 +218,21 @@ def _ended_if_others_fail(home: Home, world: "World") -> Iterator[Callable[[str]
 def _run_and_folder(config: Config, home: Home, data: "DataVersion", digest: str, resume: str | None) -> Iterator[str]:
     """Open the MLflow run and hold its folder. One that is taken up is held first: another process may be at work in it."""
     from finsent.registry.tracking import start_run
-    from finsent.training.folder import at_work
+    from finsent.training.run_dir import hold_run_dir
 
     if resume is not None:
-        with at_work(home.runs / resume, digest), start_run(config, home, kind="train", data=data, resume=resume):
+        with hold_run_dir(home.runs / resume, digest), start_run(config, home, kind="train", data=data, resume=resume):
             yield resume
     else:
-        with start_run(config, home, kind="train", data=data) as run_id, at_work(home.runs / run_id, digest):
+        with start_run(config, home, kind="train", data=data) as run_id, hold_run_dir(home.runs / run_id, digest):
             yield run_id
 
 
 def manifest_of(
-    config: Config, version: int, fingerprint: str, trained: "Trained", *, git_sha: str | None, lock_hash: str
+    config: Config, version: int, fingerprint: str, trained: "TrainingResult", *, git_sha: str | None, lock_hash: str
 ) -> "Manifest":
     """What an adapter that was just trained on version `version` of the data is made from; its files are not listed yet."""
-    from finsent.model.manifest import Manifest
+    from finsent.models.manifest import Manifest
 
     return Manifest(
         base_name=config.model.name,
@@ -240,7 +254,7 @@ def manifest_of(
 
 
 def _finish_adapter(
-    config: Config, home: Home, data: "DataVersion", trained: "Trained", validation: "Split"
+    config: Config, home: Home, data: "DataVersion", trained: "TrainingResult", validation: "Split"
 ) -> "tuple[NDArray[np.float32], Manifest]":
     """Load what was saved afresh, fit temperature and abstain threshold on its validation logits, record the probe, seal it.
 
@@ -249,11 +263,10 @@ def _finish_adapter(
     """
     from finsent.evaluation.abstention import fit_abstain_threshold
     from finsent.evaluation.calibration import fit_temperature
-    from finsent.model.adapter import load_adapter
-    from finsent.model.engine import predict_logits, probabilities
-    from finsent.model.head import head_sha256
-    from finsent.model.manifest import ABSTAIN_BELOW, PROBE, write_manifest
-    from finsent.model.opening import open_engine
+    from finsent.models.adapter import head_sha256, load_adapter
+    from finsent.models.load import prepare_for_inference
+    from finsent.models.manifest import ABSTAIN_BELOW, PROBE, write_manifest
+    from finsent.models.predict import predict_logits, probabilities
     from finsent.provenance import lock_hash
     from finsent.registry.card import render_card
     from finsent.registry.tracking import git_sha
@@ -265,7 +278,7 @@ def _finish_adapter(
     # the reference engine's: the round trip is proved by the same
     probe = {"texts": probes, "logits": predict_logits(loaded, probes).tolist(), "head_sha256": head_sha256(loaded.model)}
     (trained.adapter / PROBE).write_text(json.dumps(probe), encoding="utf-8")
-    loaded = open_engine(loaded, config.engine, rows=len(validation.texts))
+    loaded = prepare_for_inference(loaded, config.engine, rows=len(validation.texts))
     logits = predict_logits(loaded, validation.texts, token_budget=config.scoring.token_budget, progress=True)
     temperature = fit_temperature(logits, validation.labels)
     target = config.evaluation.target_precision

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from finsent.data.dataset import Split
-    from finsent.training.loop import Trained
+    from finsent.training.trainer import TrainingResult
 
 _log = logging.getLogger(__name__)
 
@@ -97,12 +97,15 @@ def run_trial(config: Config, home: Home, data: TrialData, folder: Path, parent:
 
 def _train(
     config: Config, home: Home, data: TrialData, folder: Path, report: Callable[[int, dict[str, float]], None]
-) -> "Trained":
+) -> "TrainingResult":
     import torch
 
-    from finsent.training.loop import Rows, train
+    from finsent.training.trainer import LabelledTexts, train
 
-    rows, validation = Rows(data.train.texts, data.train.labels), Rows(data.validation.texts, data.validation.labels)
+    rows, validation = (
+        LabelledTexts(data.train.texts, data.train.labels),
+        LabelledTexts(data.validation.texts, data.validation.labels),
+    )
     try:
         return train(config, home, rows, validation, folder, report)
     except torch.OutOfMemoryError as error:
@@ -126,7 +129,7 @@ def _looking(
     return report
 
 
-def _score(config: Config, home: Home, data: TrialData, trained: "Trained") -> dict[str, float]:
+def _score(config: Config, home: Home, data: TrialData, trained: "TrainingResult") -> dict[str, float]:
     """Figures of a fresh load of the saved adapter on the validation split.
 
     The loss is the cross-entropy after temperature scaling fitted on the same rows, as `finsent train` does afterwards: a
@@ -135,17 +138,17 @@ def _score(config: Config, home: Home, data: TrialData, trained: "Trained") -> d
     """
     from finsent.evaluation.calibration import fit_temperature
     from finsent.evaluation.metrics import compute_metrics
-    from finsent.model.adapter import load_adapter
-    from finsent.model.engine import predict_logits
-    from finsent.model.manifest import write_manifest
-    from finsent.model.opening import open_engine
+    from finsent.models.adapter import load_adapter
+    from finsent.models.load import prepare_for_inference
+    from finsent.models.manifest import write_manifest
+    from finsent.models.predict import predict_logits
     from finsent.pipeline.train import manifest_of
 
     # of an adapter that is thrown away once it is scored
     manifest = manifest_of(config, data.version, data.fingerprint, trained, git_sha=None, lock_hash="")
     write_manifest(trained.adapter, manifest)
     texts, labels = data.validation.texts, data.validation.labels
-    loaded = open_engine(load_adapter(trained.adapter, home), config.engine, rows=len(texts))
+    loaded = prepare_for_inference(load_adapter(trained.adapter, home), config.engine, rows=len(texts))
     logits = predict_logits(loaded, texts, token_budget=config.scoring.token_budget, progress=True)
     if not np.isfinite(logits).all():
         raise FinsentError("logits on the validation split are not all finite. Lower recipe.learning_rate.")

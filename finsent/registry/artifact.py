@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from finsent.errors import ArtifactError
 from finsent.home import Home
-from finsent.model.manifest import MANIFEST, Manifest, sha256, verify
+from finsent.models.manifest import MANIFEST, Manifest, file_sha256, verify_manifest
 from finsent.registry.gate import RuleResult
 from finsent.registry.versions import download_adapter
 
@@ -28,7 +28,7 @@ def artifact_rule(home: Home, record: "ModelVersion", expected: str | None, basi
     try:
         with tempfile.TemporaryDirectory(prefix="finsent-artifact-") as scratch:
             folder = download_adapter(home, record, Path(scratch))
-            manifest, found = verify(folder), sha256(folder / MANIFEST)
+            manifest, found = verify_manifest(folder), file_sha256(folder / MANIFEST)
     except ArtifactError as error:
         return RuleResult(RULE, None, _short(expected), "fail", f"The artifact of {what} is damaged or was changed: {error}")
     if expected is None:

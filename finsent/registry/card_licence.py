@@ -4,7 +4,7 @@ import re
 from importlib.metadata import version
 from typing import Final
 
-from finsent.model.manifest import Manifest
+from finsent.models.manifest import Manifest
 
 _LLAMA: Final = re.compile(r"meta-llama/(?:Meta-)?Llama-(3(?:\.\d)?)(?:-|$)")
 _BASES: Final = {"sentence-transformers/": "apache-2.0", "embedded": "apache-2.0"}

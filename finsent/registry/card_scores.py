@@ -8,7 +8,7 @@ from finsent.evaluation.naive_split import claim_in_words, how_estimated
 from finsent.evaluation.report import Verdict
 from finsent.evaluation.wording import UNKNOWN
 from finsent.labels import LABELS
-from finsent.model.manifest import ABSTAIN_BELOW, Manifest
+from finsent.models.manifest import ABSTAIN_BELOW, Manifest
 
 _HOW_DRAWN = "Intervals are bootstrapped by near-duplicate group."
 _HOW_READ = (

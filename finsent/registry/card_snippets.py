@@ -1,6 +1,6 @@
 """The code blocks of a card: loading and inference with stock transformers and PEFT, runnable as they stand."""
 
-from finsent.model.manifest import Manifest
+from finsent.models.manifest import Manifest
 
 
 def loading_an_adapter(manifest: Manifest, base: str, comment: str) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 import yaml
 
 from finsent.evaluation.evidence import Evidence
-from finsent.model.manifest import Manifest
+from finsent.models.manifest import Manifest
 from finsent.registry.card import base_in_words, data, is_local, limits, settings
 from finsent.registry.card_licence import citation, licence, licence_in_words
 from finsent.registry.card_scores import scores

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import finsent
 from finsent.errors import ArtifactError
-from finsent.model.manifest import verify
+from finsent.models.manifest import verify_manifest
 
 ADAPTER = "artifacts/adapter"
 """Where the adapter lies in the model folder."""
@@ -44,7 +44,7 @@ def save_model_folder(adapter: Path, folder: Path, *, model_id: str, run_id: str
     """
     from mlflow.models import Model
 
-    verify(adapter)
+    verify_manifest(adapter)
     staged = folder.parent / "staged"
     # under fixed names: MLflow copies whatever lies in the folders it is given, and names them as it finds them
     shutil.copytree(adapter, staged / "adapter")

@@ -23,7 +23,7 @@ import numpy as np
 from finsent.errors import FinsentError, Refused
 from finsent.home import Home, resolve_home
 from finsent.labels import LABELS
-from finsent.model.manifest import POOLING, PROBE, verify
+from finsent.models.manifest import POOLING, PROBE, verify_manifest
 from finsent.registry.versions import adapter_path
 
 _TIMEOUT = 1800  # seconds; an 8B base from a cold disk takes minutes
@@ -79,7 +79,7 @@ def ready_to_prove(home: Home, name: str, version: str) -> Iterator[Callable[[],
 def _proof(home: Home, name: str, version: str, load_there: Callable[[], Found]) -> RoundTrip:
     started = time.monotonic()
     folder = adapter_path(home, name, version)
-    probe, manifest = json.loads((folder / PROBE).read_text(encoding="utf-8")), verify(folder)
+    probe, manifest = json.loads((folder / PROBE).read_text(encoding="utf-8")), verify_manifest(folder)
     if not isinstance(probe.get("head_sha256"), str):
         raise Refused(f"round trip of version {version!r}: its probe records no hash of the trained head. Train it again.")
     found = load_there()
@@ -139,9 +139,8 @@ def _let_go(process: "subprocess.Popen[str]", name: str, version: str) -> Found:
 
 def load_and_repeat(home: Home, name: str, version: str) -> Found:
     """The new process's work: fetch, load, repeat the probe in three ways, hash the head."""
-    from finsent.model.adapter import load_adapter
-    from finsent.model.engine import predict_logits
-    from finsent.model.head import head_sha256
+    from finsent.models.adapter import head_sha256, load_adapter
+    from finsent.models.predict import predict_logits
     from finsent.registry.tracking import connect
     from finsent.registry.versions import download_adapter, get_version
 

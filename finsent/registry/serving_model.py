@@ -32,7 +32,7 @@ class SentimentModel(PythonModel):  # type: ignore[misc, unused-ignore]
     def load_context(self, context: Any) -> None:
         """Load the adapter that this version holds; the base comes from the Hub's cache, or is built where finsent's home is."""
         from finsent.home import Home, resolve_home
-        from finsent.model.adapter import load_adapter
+        from finsent.models.adapter import load_adapter
 
         if os.environ.get("FINSENT_HOME"):
             home = resolve_home()
@@ -44,8 +44,8 @@ class SentimentModel(PythonModel):  # type: ignore[misc, unused-ignore]
 
     def predict(self, context: Any, model_input: list[str], params: dict[str, Any] | None = None) -> list[Prediction]:  # noqa: ARG002
         """Label, calibrated confidence and probability of each class, one answer to each text."""
-        from finsent.model.engine import predict_logits, probabilities
-        from finsent.model.manifest import abstain_threshold
+        from finsent.models.manifest import abstain_threshold
+        from finsent.models.predict import predict_logits, probabilities
 
         labels, threshold = self.loaded.manifest.labels, abstain_threshold(self.loaded.manifest)
         table = probabilities(predict_logits(self.loaded, model_input), self.loaded.manifest.temperature)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from finsent.config import Config
 from finsent.errors import ArtifactError, InputError, NoChampionError
 from finsent.home import Home
-from finsent.model.manifest import MANIFEST, sha256, verify
+from finsent.models.manifest import MANIFEST, file_sha256, verify_manifest
 from finsent.registry.packaging import ADAPTER, save_model_folder
 from finsent.registry.tracking import DatasetRef, connect
 
@@ -31,8 +31,8 @@ def register(client: "MlflowClient", config: Config, *, run_id: str, adapter: Pa
     """
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
-    manifest = verify(adapter)
-    digest = sha256(adapter / MANIFEST)
+    manifest = verify_manifest(adapter)
+    digest = file_sha256(adapter / MANIFEST)
     name = config.registered_model
     for known in client.search_model_versions(f"name='{name}' and run_id='{run_id}'"):
         if known.tags.get("manifest_sha256") == digest:
@@ -172,8 +172,8 @@ def adapter_path(home: Home, name: str, version: str) -> Path:
     client = connect(home)
     record = get_version(client, name, version)
     folder = home.versions / f"{name}-{version}"
-    if folder.is_dir() and (folder / MANIFEST).is_file() and sha256(folder / MANIFEST) == record.tags.get("manifest_sha256"):
-        verify(folder)
+    if folder.is_dir() and (folder / MANIFEST).is_file() and file_sha256(folder / MANIFEST) == record.tags.get("manifest_sha256"):
+        verify_manifest(folder)
         return folder
     home.versions.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=home.versions) as scratch:
@@ -185,7 +185,7 @@ def adapter_path(home: Home, name: str, version: str) -> Path:
         except OSError:  # another process was first
             if not folder.is_dir():
                 raise
-    verify(folder)
+    verify_manifest(folder)
     return folder
 
 
@@ -212,9 +212,9 @@ def download_adapter(home: Home, record: "ModelVersion", into: Path) -> Path:
         reason = " ".join(str(error).split())
         raise ArtifactError(f"the adapter of {what} cannot be fetched ({reason}). Look at the artifact store.") from error
     folder = Path(fetched)
-    if not (folder / MANIFEST).is_file() or sha256(folder / MANIFEST) != record.tags.get("manifest_sha256"):
+    if not (folder / MANIFEST).is_file() or file_sha256(folder / MANIFEST) != record.tags.get("manifest_sha256"):
         raise ArtifactError(f"the manifest of {what} is not the one that was registered. Its artifact was changed. Refused.")
-    verify(folder)
+    verify_manifest(folder)
     return folder
 
 

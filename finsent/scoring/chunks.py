@@ -1,6 +1,6 @@
 """Chunk after chunk of due rows through the model and into the table, the stages of neighbouring chunks at the same time.
 
-While the device computes a chunk, the next is tokenised (see `finsent.scoring.predicting`) and the one before is committed by a
+While the device computes a chunk, the next is tokenised (see `finsent.scoring.predictor`) and the one before is committed by a
 thread, one commit at a time and in order. A run that dies loses what it had not committed: at most a chunk that was computed and
 those that were being computed.
 """
@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING
 
 from finsent.data.tables import Position
 from finsent.home import Home
-from finsent.scoring import sink
-from finsent.scoring.batch import Chunk, Stamp, chunk, predictions
-from finsent.scoring.predicting import Opened, Predicted
+from finsent.scoring import writer
+from finsent.scoring.predictor import ChunkLogits, Predictor
+from finsent.scoring.writer import Chunk, PredictionMetadata, build_predictions, make_chunk
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
 @dataclass(frozen=True)
-class Committed:
+class CommittedChunk:
     """A chunk that is in the table."""
 
     rows: "pa.Table"
@@ -36,8 +36,8 @@ class Committed:
 
 
 def score_chunks(
-    home: Home, opened: Opened, rows: "pa.Table", cuts: Sequence[tuple[int, int]], stamp: Stamp, before: Position
-) -> Iterator[Committed | None]:
+    home: Home, opened: Predictor, rows: "pa.Table", cuts: Sequence[tuple[int, int]], stamp: PredictionMetadata, before: Position
+) -> Iterator[CommittedChunk | None]:
     """Score and commit due rows; yields each chunk once it is committed.
 
     Args:
@@ -55,15 +55,15 @@ def score_chunks(
 
     def texts() -> Iterator[list[str]]:
         for start, stop in cuts:
-            under_way.append(chunk(rows, start, stop))
+            under_way.append(make_chunk(rows, start, stop))
             yield under_way[-1].texts
 
     behind = ThreadPoolExecutor(1, thread_name_prefix="finsent-commit")
-    pending: Future[Committed | None] | None = None
+    pending: Future[CommittedChunk | None] | None = None
     try:
         with closing(opened.predict(texts())) as results:
             for number in range(1, len(cuts) + 2):
-                predicted = _next(results, number, len(cuts))
+                predicted = _next_result(results, number, len(cuts))
                 if pending is not None:
                     committed = pending.result()
                     yield committed
@@ -82,7 +82,7 @@ def score_chunks(
         behind.shutdown()
 
 
-def _next(results: Iterator[Predicted], number: int, total: int) -> Predicted | None:
+def _next_result(results: Iterator[ChunkLogits], number: int, total: int) -> ChunkLogits | None:
     try:
         return next(results, None)
     except Exception as error:
@@ -91,12 +91,12 @@ def _next(results: Iterator[Predicted], number: int, total: int) -> Predicted | 
 
 
 def _commit(
-    home: Home, opened: Opened, part: Chunk, predicted: Predicted, stamp: Stamp, before: Position, which: str
-) -> Committed | None:
+    home: Home, opened: Predictor, part: Chunk, predicted: ChunkLogits, stamp: PredictionMetadata, before: Position, which: str
+) -> CommittedChunk | None:
     try:
-        rows = predictions(part, predicted.logits, opened.manifest, stamp)
-        position = sink.write(home, rows, sink.application(stamp.model_name, stamp.model_version), before)
+        rows = build_predictions(part, predicted.logits, opened.manifest, stamp)
+        position = writer.commit_chunk(home, rows, writer.transaction_app(stamp.model_name, stamp.model_version), before)
     except Exception as error:
         error.add_note(f"This was while chunk {which} was committed.")
         raise
-    return None if position is None else Committed(rows, len(part.texts), predicted.tokens, position)
+    return None if position is None else CommittedChunk(rows, len(part.texts), predicted.tokens, position)

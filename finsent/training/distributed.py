@@ -30,32 +30,32 @@ class World:
         return self.rank == 0
 
 
-ALONE = World(0, 1)
+SINGLE_PROCESS = World(0, 1)
 
 
-def launched() -> World:
+def world_from_env() -> World:
     """The world that the launcher's environment tells of; nothing is started."""
     return World(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
 
 
-def join() -> World:
+def init() -> World:
     """Meet the other processes of this launch, if there are any: NCCL between GPUs, each process on its own; gloo on CPUs.
 
     Loading can keep the others waiting for longer than the libraries' ten minutes, so they get an hour.
     """
-    world = launched()
+    world = world_from_env()
     if world.size > 1:
         from datetime import timedelta
 
         from accelerate import PartialState
 
-        from finsent.model.base import pick_device
+        from finsent.models.base import pick_device
 
         PartialState(cpu=pick_device() == "cpu", timeout=timedelta(hours=1))
     return world
 
 
-def part(world: World) -> None:
+def shutdown(world: World) -> None:
     """Go separate ways, all processes at once; what the main one does after this, it does alone."""
     if world.size > 1:
         import torch.distributed as dist
@@ -65,7 +65,7 @@ def part(world: World) -> None:
 
 
 @contextmanager
-def ends_with_the_others(world: World, last_words: Callable[[], None]) -> Iterator[None]:
+def terminate_with_peers(world: World, on_terminate: Callable[[], None]) -> Iterator[None]:
     """End as by Ctrl-C on SIGTERM, which the launcher sends when another process has failed.
 
     Python hears a signal between two of its own instructions, and one that waits for a GPU or for the others never gets
@@ -86,7 +86,7 @@ def ends_with_the_others(world: World, last_words: Callable[[], None]) -> Iterat
         while number := os.read(heard, 1):
             if number[0] == signal.SIGTERM and not done.wait(_GRACE):
                 try:
-                    last_words()
+                    on_terminate()
                 finally:
                     os._exit(128 + signal.SIGTERM)
 
@@ -105,20 +105,20 @@ def ends_with_the_others(world: World, last_words: Callable[[], None]) -> Iterat
         os.close(heard)
 
 
-def share_of(rows: Sequence[int], lengths: Sequence[int], world: World) -> list[int]:
+def shard(rows: Sequence[int], lengths: Sequence[int], world: World) -> list[int]:
     """The rows of a step that this process computes: dealt out by length, longest first, back and forth, for equal work."""
     if world.size == 1:
         return list(rows)
     order = sorted(rows, key=lambda row: (-lengths[row], row))
     there_and_back = 2 * world.size
-    return [row for place, row in enumerate(order) if _turn(place % there_and_back, world.size) == world.rank]
+    return [row for place, row in enumerate(order) if _zigzag(place % there_and_back, world.size) == world.rank]
 
 
-def _turn(place: int, size: int) -> int:
+def _zigzag(place: int, size: int) -> int:
     return place if place < size else 2 * size - 1 - place
 
 
-def sum_over_processes(world: World, *tensors: Any) -> None:
+def all_reduce_sum(world: World, *tensors: Any) -> None:
     """Replace each tensor by its sum over all processes, in place."""
     if world.size == 1:
         return
@@ -128,7 +128,7 @@ def sum_over_processes(world: World, *tensors: Any) -> None:
         dist.all_reduce(tensor)
 
 
-def same_everywhere(world: World, value: Any) -> Any:
+def broadcast(world: World, value: Any) -> Any:
     """The main process's value, in all of them; small plain values."""
     if world.size == 1:
         return value
@@ -139,7 +139,7 @@ def same_everywhere(world: World, value: Any) -> Any:
     return held[0]
 
 
-def wait_for_all(world: World) -> None:
+def barrier(world: World) -> None:
     """Go on when all processes are here."""
     if world.size > 1:
         import torch.distributed as dist

@@ -37,7 +37,7 @@ def learning_rate(recipe: Recipe, step: int, total: int) -> float:
     return recipe.learning_rate * (1.0 - progress if recipe.schedule == "linear" else 1.0)
 
 
-def update(optimizer: Any, *, in_flight: bool) -> None:
+def optimizer_step(optimizer: Any, *, in_flight: bool) -> None:
     """One optimiser step. `in_flight`: on a GPU, without waiting for it.
 
     bitsandbytes' own `step` waits for the device after every tensor, and then it stands idle while the host gets the next

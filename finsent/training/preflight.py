@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from finsent.engine.flat_params import refresh_copies, using_master_weights
 from finsent.errors import FinsentError
-from finsent.training.masters import full_precision, refresh
-from finsent.training.setup import Run
+from finsent.training.setup import TrainingRun
 
 
-def verify_settings(run: Run, rows: Sequence[Sequence[int]], labels: Sequence[int], learning_rate: float, folder: Path) -> None:
+def run_preflight(
+    run: TrainingRun, rows: Sequence[Sequence[int]], labels: Sequence[int], learning_rate: float, folder: Path
+) -> None:
     """Run two training steps with a throw-away optimiser and two evaluation steps, save, wipe, load, compare; then undo it all.
 
     `rows` are the token rows of the largest micro-batch that training will see, so that memory runs out here or never.
@@ -23,16 +25,16 @@ def verify_settings(run: Run, rows: Sequence[Sequence[int]], labels: Sequence[in
     """
     import torch
 
-    masters = run.masters
+    masters = run.flat_params
     before = masters.flat.clone()
     state = torch.get_rng_state()
     try:
-        expected, again, found = _save_and_load(run, rows, labels, learning_rate, folder)
+        expected, again, found = _train_save_reload(run, rows, labels, learning_rate, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         masters.flat.copy_(before)
         masters.gradient.zero_()
-        refresh(masters)
+        refresh_copies(masters)
         torch.set_rng_state(state)
         if run.device != "cpu":
             torch.cuda.empty_cache()  # what ran kernel by kernel leaves blocks that recorded steps cannot use
@@ -47,15 +49,15 @@ def verify_settings(run: Run, rows: Sequence[Sequence[int]], labels: Sequence[in
         )
 
 
-def _save_and_load(
-    run: Run, rows: Sequence[Sequence[int]], labels: Sequence[int], learning_rate: float, folder: Path
+def _train_save_reload(
+    run: TrainingRun, rows: Sequence[Sequence[int]], labels: Sequence[int], learning_rate: float, folder: Path
 ) -> tuple[Any, Any, Any]:
     """Train two steps; logits of the model twice, and once more of the saved and loaded one."""
     import torch
     from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    masters, model = run.masters, run.model
+    masters, model = run.flat_params, run.model
     model.train()
     optimizer = torch.optim.AdamW(masters.optimised, lr=learning_rate)
     for _ in range(2):
@@ -66,11 +68,11 @@ def _save_and_load(
             masters.gradient.div_(run.accelerator.scaler.get_scale()).nan_to_num_(0.0, 0.0, 0.0)
         optimizer.step()
         masters.gradient.zero_()
-        refresh(masters)
+        refresh_copies(masters)
     model.eval()
     with torch.no_grad(), run.accelerator.autocast(), torch.compiler.set_stance("force_eager"):
         expected = [run.logits(rows).float() for _ in range(2)]
-        with full_precision(masters):
+        with using_master_weights(masters):
             model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
             masters.flat.zero_()
             try:

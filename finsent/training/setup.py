@@ -11,28 +11,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finsent.config import Config, LoraConfig, Recipe
+from finsent.engine.flat_params import FlatParams, flatten_params
+from finsent.engine.merge import dequantize_base, unnest_absmax
+from finsent.engine.packed import build_packed_model, can_fuse, packing_unsupported_reason
+from finsent.engine.planner import ModelShape, TrainingPlan, plan_training, read_shape, usable_bytes
+from finsent.engine.train_step import (
+    BackwardFn,
+    LogitsFn,
+    cuda_graph_backward,
+    eager_backward,
+    packed_logits_fn,
+    padded_logits_fn,
+)
 from finsent.errors import ConfigError
 from finsent.home import Home
-from finsent.model.adapter import attach, load_tokenizer
-from finsent.model.base import BaseFolder, cpu_multiplies_bf16, load_base, locate_base, pick_device
-from finsent.model.engine import tokenise
-from finsent.model.merging import dequantise, unnest_absmax
-from finsent.model.packed import can_join, packed_model, why_not_packed
-from finsent.model.planner import Shape, TrainingPlan, plan_training, read_shape, usable_bytes
+from finsent.models.adapter import add_lora, load_tokenizer
+from finsent.models.base import BaseFolder, cpu_supports_bf16, load_base, locate_base, pick_device
+from finsent.models.predict import tokenise
 from finsent.training.batches import epoch_steps
-from finsent.training.distributed import World, join
-from finsent.training.masters import Masters, make_masters
+from finsent.training.distributed import World, init
 from finsent.training.optimizer import make_optimizer
-from finsent.training.passes import Backward, Logits, eager_backward, graphed_backward, packed_rows_logits, stock_logits
 
 _log = logging.getLogger(__name__)
 
-_EARNING = 16
+_MIN_ROWS_PER_PROCESS = 16
 """Rows a step for each process, below which a GPU mostly reads weights: about 500 tokens of tweets."""
 
 
 @dataclass
-class Budget:
+class MicroBatchBudget:
     """Size of a micro-batch; smaller after memory ran out."""
 
     rows: int
@@ -41,29 +48,29 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """What set-up made and the steps use."""
 
     accelerator: Any
     model: Any
     """PEFT's model, in which the masters live."""
-    masters: Masters
+    flat_params: FlatParams
     optimizer: Any
     tokenizer: Any
     tokens: list[list[int]]
     lengths: list[int]
-    backward: Backward
-    logits: Logits
+    backward: BackwardFn
+    logits: LogitsFn
     """For validation: launched kernel by kernel, without dropout if the model is in eval mode."""
     plan: TrainingPlan
-    budget: Budget
+    budget: MicroBatchBudget
     world: World
     base: BaseFolder
     device: str
     precision: str
 
 
-def set_up(config: Config, home: Home, texts: Sequence[str]) -> Run:
+def set_up(config: Config, home: Home, texts: Sequence[str]) -> TrainingRun:
     """Load, attach and prepare, on this process's device.
 
     Raises:
@@ -74,7 +81,7 @@ def set_up(config: Config, home: Home, texts: Sequence[str]) -> Run:
     from accelerate.state import AcceleratorState
     from accelerate.utils import set_seed
 
-    recipe, device, world = config.recipe, pick_device(), join()
+    recipe, device, world = config.recipe, pick_device(), init()
     # Accelerate keeps the first training's precision for the whole process and refuses another one
     AcceleratorState._reset_state(reset_partial_state=False)  # noqa: SLF001 - it offers no public way
     precision = resolve_precision(recipe.mixed_precision, device)
@@ -87,21 +94,21 @@ def set_up(config: Config, home: Home, texts: Sequence[str]) -> Run:
     plan = make_plan(config, base, lengths, device, precision, world)
     if world.is_main:
         _log.info("training with the %s engine: %s", plan.engine, plan.reason)
-        _hint(recipe, world)
-    model = _load(config, base, int(tokenizer.pad_token_id), plan, device)
+        _warn_small_shards(recipe, world)
+    model = _load_model(config, base, int(tokenizer.pad_token_id), plan, device)
     on_copies = plan.engine == "packed" and device != "cpu" and _bf16_throughout(config, precision)
     import torch
 
     # before the masters: with several processes on CPUs this moves every parameter to other memory
     model = accelerator.unwrap_model(accelerator.prepare_model(model, evaluation_mode=True))
-    masters = make_masters(model, torch.bfloat16 if on_copies else None)
+    masters = flatten_params(model, torch.bfloat16 if on_copies else None)
     optimizer = make_optimizer(recipe, masters.optimised)
     optimizer = accelerator.prepare_optimizer(optimizer)
-    logits, backward = _passes(config, plan, model, masters, accelerator, tokenizer, device, world)
-    return Run(
+    logits, backward = _build_step_functions(config, plan, model, masters, accelerator, tokenizer, device, world)
+    return TrainingRun(
         accelerator=accelerator,
         model=model,
-        masters=masters,
+        flat_params=masters,
         optimizer=optimizer,
         tokenizer=tokenizer,
         tokens=tokens,
@@ -109,7 +116,7 @@ def set_up(config: Config, home: Home, texts: Sequence[str]) -> Run:
         backward=backward,
         logits=logits,
         plan=plan,
-        budget=Budget(recipe.batch_size, plan.tokens),
+        budget=MicroBatchBudget(recipe.batch_size, plan.tokens),
         world=world,
         base=base,
         device=device,
@@ -117,10 +124,10 @@ def set_up(config: Config, home: Home, texts: Sequence[str]) -> Run:
     )
 
 
-def _hint(recipe: Recipe, world: World) -> None:
+def _warn_small_shards(recipe: Recipe, world: World) -> None:
     """Say so where several processes will hardly be faster than one."""
     rows = recipe.batch_size * recipe.accumulation
-    if world.size > 1 and rows < _EARNING * world.size:
+    if world.size > 1 and rows < _MIN_ROWS_PER_PROCESS * world.size:
         _log.warning(
             "%d processes share %d rows a step, too few to gain much: weights move once a step, however many compute it. A "
             "larger step (recipe.batch_size; profile llama-3.1-8b-fast has 128 rows) is another optimisation: evaluate it as one",
@@ -133,7 +140,7 @@ def make_plan(config: Config, base: BaseFolder, lengths: list[int], device: str,
     """The plan for this device, from what is free on it now."""
     recipe, shape = config.recipe, read_shape(base.folder)
     usable = usable_bytes(device, config.engine) if device != "cpu" else None
-    unpackable = _why_not(config, base.folder)
+    unpackable = _packing_unsupported_reason(config, base.folder)
     if usable is not None and precision == "fp16":
         unpackable = unpackable or "fp16 needs loss scaling, which the packed engine does without"
     rows_per_step = -(-recipe.batch_size * recipe.accumulation // world.size)
@@ -156,7 +163,7 @@ def make_plan(config: Config, base: BaseFolder, lengths: list[int], device: str,
         config.model,
         shape,
         usable=usable,
-        trainable=_trainable(config.lora, shape),
+        trainable=_estimate_trainable(config.lora, shape),
         step_tokens=step_tokens,
         longest=max(lengths),
         total_tokens=math.ceil(sum(lengths) * recipe.epochs / world.size),
@@ -164,10 +171,10 @@ def make_plan(config: Config, base: BaseFolder, lengths: list[int], device: str,
     )
 
 
-def _why_not(config: Config, folder: Path) -> str | None:
+def _packing_unsupported_reason(config: Config, folder: Path) -> str | None:
     from transformers import AutoConfig
 
-    return why_not_packed(AutoConfig.from_pretrained(folder, trust_remote_code=False), config.model.max_length)
+    return packing_unsupported_reason(AutoConfig.from_pretrained(folder, trust_remote_code=False), config.model.max_length)
 
 
 def _bf16_throughout(config: Config, precision: str) -> bool:
@@ -176,7 +183,7 @@ def _bf16_throughout(config: Config, precision: str) -> bool:
     return precision == "bf16" and quantised.compute_dtype == "bfloat16" and "embed_tokens" not in config.lora.modules_to_save
 
 
-def _trainable(lora: LoraConfig, shape: Shape | None) -> int:
+def _estimate_trainable(lora: LoraConfig, shape: ModelShape | None) -> int:
     """Trainable values with adapters on all seven projections, and the embedding where it is trained: an upper estimate."""
     if shape is None:
         return 0
@@ -184,39 +191,39 @@ def _trainable(lora: LoraConfig, shape: Shape | None) -> int:
     return shape.layers * lora.r * per_layer + (shape.embedding if "embed_tokens" in lora.modules_to_save else 0)
 
 
-def _load(config: Config, base: BaseFolder, pad_id: int, plan: TrainingPlan, device: str) -> Any:
+def _load_model(config: Config, base: BaseFolder, pad_id: int, plan: TrainingPlan, device: str) -> Any:
     model = load_base(base, config.model, device)
     model.config.pad_token_id = pad_id
     if plan.engine == "packed":
         if plan.residency == "bf16":
-            model = dequantise(model)
+            model = dequantize_base(model)
         elif plan.residency == "nf4":
             unnest_absmax(model)
     if plan.checkpointing or (plan.engine == "stock" and config.recipe.gradient_checkpointing):
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return attach(model, config.lora, config.model.name)
+    return add_lora(model, config.lora, config.model.name)
 
 
-def _passes(
+def _build_step_functions(
     config: Config,
     plan: TrainingPlan,
     model: Any,
-    masters: Masters,
+    masters: FlatParams,
     accelerator: Any,
     tokenizer: Any,
     device: str,
     world: World,
-) -> tuple[Logits, Backward]:
+) -> tuple[LogitsFn, BackwardFn]:
     if plan.engine == "stock":
-        logits = stock_logits(model, int(tokenizer.pad_token_id), config.model.padding_side, device)
+        logits = padded_logits_fn(model, int(tokenizer.pad_token_id), config.model.padding_side, device)
         return logits, eager_backward(logits, masters, accelerator, device)
     # joined layers are not called as modules, and checkpointing is a layer's own affair
-    joined = bool(masters.working) and not plan.checkpointing and can_join(model)
-    packed = packed_model(model, compiled=plan.compiled, joined=joined)
+    joined = bool(masters.working) and not plan.checkpointing and can_fuse(model)
+    packed = build_packed_model(model, compiled=plan.compiled, joined=joined)
     if packed.joined is not None:
         masters.followers.append(packed.joined.refresh)
     pad_id = int(tokenizer.pad_token_id)
-    logits = packed_rows_logits(packed, pad_id, device)
+    logits = packed_logits_fn(packed, pad_id, device)
     if not (plan.graphs and masters.working):
         return logits, eager_backward(logits, masters, accelerator, device)
     slots = -(-config.recipe.batch_size * config.recipe.accumulation // world.size)
@@ -224,7 +231,9 @@ def _passes(
     def record(size: int, seconds: float) -> None:
         _log.info("recorded a step of %d tokens in %.1f s", size, seconds)
 
-    return logits, graphed_backward(packed, masters, pad_id, device, slots=slots, longest=config.model.max_length, record=record)
+    return logits, cuda_graph_backward(
+        packed, masters, pad_id, device, slots=slots, longest=config.model.max_length, record=record
+    )
 
 
 def resolve_precision(wanted: str, device: str) -> str:
@@ -234,7 +243,7 @@ def resolve_precision(wanted: str, device: str) -> str:
     if wanted == "none":
         return wanted
     if device == "cpu":
-        if cpu_multiplies_bf16():
+        if cpu_supports_bf16():
             return "bf16"
         _log.info("this processor only emulates bfloat16, which is slow: training computes in float32")
         return "none"
@@ -244,7 +253,7 @@ def resolve_precision(wanted: str, device: str) -> str:
     return wanted
 
 
-def schedule(lengths: list[int], rows_per_step: int, recipe: Recipe) -> Callable[[int], list[int]]:
+def step_schedule(lengths: list[int], rows_per_step: int, recipe: Recipe) -> Callable[[int], list[int]]:
     """Step number to its row indices; one epoch's order is held at a time."""
     per_epoch = math.ceil(len(lengths) / rows_per_step)
     cache: dict[int, list[list[int]]] = {}
@@ -261,7 +270,7 @@ def schedule(lengths: list[int], rows_per_step: int, recipe: Recipe) -> Callable
     return rows_of
 
 
-def take_tokens(tokens: list[list[int]], rows: Sequence[int], recipe: Recipe, step: int) -> list[list[int]]:
+def apply_token_dropout(tokens: list[list[int]], rows: Sequence[int], recipe: Recipe, step: int) -> list[list[int]]:
     """The rows' tokens as this step sees them; which are left out depends on seed, step and row alone."""
     from finsent.training.batches import drop_tokens
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
-WITH_PLANNER = importlib.util.find_spec("finsent.model.planner") is not None
+WITH_PLANNER = importlib.util.find_spec("finsent.engine.planner") is not None
 
 
 @pytest.fixture(autouse=True)
@@ -165,8 +165,8 @@ def test_inference_side_by_side_and_into_a_table(folder: Path, tmp_path: Path) -
 def test_the_adapter_of_the_benchmarks_loads_and_matters(folder: Path) -> None:
     """|s B A| is 1.5 % of |W|, in every layer, and the logits show it."""
     llama8b, fidelity = importlib.import_module("llama8b"), importlib.import_module("fidelity")
-    from finsent.model.adapter import load_adapter
-    from finsent.model.engine import predict_logits
+    from finsent.models.adapter import load_adapter
+    from finsent.models.predict import predict_logits
 
     base, _ = llama8b.build_base(folder, tiny=True)
     adapter = llama8b.make_adapter(base, folder / "adapter-test", llama8b.configure(base, "llama-3.1-8b"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from finsent.data import tables
-from finsent.model.manifest import verify
+from finsent.models.manifest import verify_manifest
 from finsent.registry import ledger
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def test_an_exported_adapter_is_whole_has_its_card_and_comes_back_the_same(
     exported = tmp_path / "out" / "adapter"
     found = finsent("export", exported, *served.options, "--json").json()
     assert found["folder"] == str(exported)
-    manifest = verify(exported)
+    manifest = verify_manifest(exported)
     card = (exported / "README.md").read_text(encoding="utf-8")
     assert "accuracy" in card.lower()
     assert "pipeline_tag: text-classification" in card

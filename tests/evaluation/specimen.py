@@ -13,7 +13,7 @@ from finsent.evaluation.metrics import compute_metrics
 from finsent.evaluation.naive_split import naive_split_claim
 from finsent.evaluation.power import detectable_difference
 from finsent.evaluation.statistics import accuracy_difference, accuracy_interval, bootstrap, mcnemar, paired_bootstrap
-from finsent.model.engine import probabilities
+from finsent.models.predict import probabilities
 from finsent.registry.gate import rules_digest
 
 TEXTS = (

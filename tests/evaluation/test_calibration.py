@@ -18,7 +18,7 @@ from finsent.evaluation.calibration import (
     reliability,
 )
 from finsent.evaluation.evidence import Evidence
-from finsent.model.engine import probabilities as softmax
+from finsent.models.predict import probabilities as softmax
 
 
 def sampled(seed, n=20000):

@@ -9,7 +9,7 @@ from finsent.evaluation.abstention import abstention_curve
 from finsent.evaluation.evidence import Evidence
 from finsent.evaluation.plots import abstention_plot, confusion_plot, reliability_plot
 from finsent.evaluation.slice_plots import draw_plots, robustness_plot
-from finsent.model.engine import probabilities
+from finsent.models.predict import probabilities
 
 
 def inked(path):

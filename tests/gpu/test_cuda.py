@@ -12,15 +12,15 @@ from safetensors.torch import load_file
 from finsent.config import Config
 from finsent.home import Home
 from finsent.labels import LABELS
-from finsent.model.adapter import load_adapter
-from finsent.model.engine import predict_logits
-from finsent.model.manifest import Manifest, write_manifest
-from finsent.training.loop import Rows, train
+from finsent.models.adapter import load_adapter
+from finsent.models.manifest import Manifest, write_manifest
+from finsent.models.predict import predict_logits
+from finsent.training.trainer import LabelledTexts, train
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")]
 
 TEXTS = [f"${name} {words}" for name in ("A", "B", "C", "D") for words in ("calls printing", "puts printing", "meets today")]
-ROWS = Rows(TEXTS, np.array([1, 2, 0] * 4, dtype=np.int64))
+ROWS = LabelledTexts(TEXTS, np.array([1, 2, 0] * 4, dtype=np.int64))
 
 
 @pytest.fixture

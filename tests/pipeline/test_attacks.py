@@ -13,7 +13,7 @@ import pytest
 
 from finsent.errors import Refused
 from finsent.home import resolve_home
-from finsent.model.manifest import MANIFEST, Manifest, sha256, write_manifest
+from finsent.models.manifest import MANIFEST, Manifest, file_sha256, write_manifest
 from finsent.pipeline import approval
 from finsent.pipeline.promote import promote
 from finsent.registry import ledger, tracking, versions
@@ -62,7 +62,7 @@ def re_sign(home, version, **changes):
     folder = artifact(home, version)
     manifest = Manifest.model_validate_json((folder / MANIFEST).read_text())
     write_manifest(folder, manifest.model_copy(update=changes))
-    tracking.connect(home).set_model_version_tag("finsent", version, "manifest_sha256", sha256(folder / MANIFEST))
+    tracking.connect(home).set_model_version_tag("finsent", version, "manifest_sha256", file_sha256(folder / MANIFEST))
 
 
 def assert_refused(home, reason, rule=None, config=AUTOMATIC):

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from finsent.model.adapter import load_adapter
-from finsent.model.engine import predict_logits
-from finsent.model.manifest import verify
+from finsent.models.adapter import load_adapter
+from finsent.models.manifest import verify_manifest
+from finsent.models.predict import predict_logits
 from finsent.pipeline.exchange import PROBE_TEXTS, export_adapter
 from finsent.pipeline.predict import predict
 
@@ -104,7 +104,7 @@ def test_the_code_for_a_base_on_the_hub_runs_as_it_stands(
     at, folder = on_llama("tester/small-llama"), tmp_path / "exported"
     exported = export_adapter(at.config, at.home, folder, version=at.version)
     assert exported.base is None
-    assert verify(folder).base_revision == commit
+    assert verify_manifest(folder).base_revision == commit
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "base_model: tester/small-llama" in card
     code = "\n".join(blocks(card))

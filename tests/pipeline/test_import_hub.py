@@ -11,9 +11,9 @@ import pytest
 
 from finsent.errors import InputError
 from finsent.labels import LABELS
-from finsent.model.adapter import load_adapter
-from finsent.model.engine import predict_logits
-from finsent.model.manifest import verify
+from finsent.models.adapter import load_adapter
+from finsent.models.manifest import verify_manifest
+from finsent.models.predict import predict_logits
 from finsent.pipeline.exchange import PROBE_TEXTS, export_adapter, import_adapter
 from finsent.registry import tracking
 from finsent.registry.versions import adapter_path
@@ -43,7 +43,7 @@ def test_a_published_adapter_comes_in_by_its_hub_id(
     imported = import_adapter(at.config, at.home, given, labels=LABELS)
     assert imported.origin == f"tester/adapter@{commit}"
     kept = adapter_path(at.home, "finsent", imported.model_version)
-    manifest = verify(kept)
+    manifest = verify_manifest(kept)
     assert (manifest.base_name, manifest.base_revision) == ("tester/small-llama", base_commit)
     assert not [path for path in kept.iterdir() if path.suffix == ".bin"]
     record = tracking.connect(at.home).get_run(imported.run_id)
@@ -57,11 +57,11 @@ def test_an_exported_adapter_comes_back_from_the_hub_with_its_manifest(
 ) -> None:
     at, folder = on_llama(), tmp_path / "exported"
     export_adapter(at.config, at.home, folder, version=at.version)
-    before = verify(folder)
+    before = verify_manifest(folder)
     (folder / ".gitattributes").write_text("*.safetensors filter=lfs")  # the Hub adds it to every repository
     commit = on_hub(folder, "tester/exported")
     imported = import_adapter(at.config, at.home, "tester/exported", revision=commit)
-    assert verify(adapter_path(at.home, "finsent", imported.model_version)) == before
+    assert verify_manifest(adapter_path(at.home, "finsent", imported.model_version)) == before
 
 
 def test_what_is_not_there_is_said_with_what_to_do(

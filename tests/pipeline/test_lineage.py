@@ -7,7 +7,7 @@ import pytest
 from finsent.config import Source, load_config
 from finsent.data.dataset import data_version
 from finsent.home import resolve_home
-from finsent.model.manifest import verify
+from finsent.models.manifest import verify_manifest
 from finsent.pipeline.ingest import ingest
 from finsent.pipeline.lineage import known_leaks
 
@@ -30,7 +30,7 @@ def trained_on(make_adapter):
 
     def make(facts, **changes):
         named = {"data_version": facts.version, "data_fingerprint": facts.fingerprint, **changes}
-        return verify(make_adapter(0)).model_copy(update=named)
+        return verify_manifest(make_adapter(0)).model_copy(update=named)
 
     return make
 

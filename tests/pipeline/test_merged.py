@@ -13,9 +13,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 
 from finsent.errors import ArtifactError, InputError
 from finsent.labels import ID2LABEL
-from finsent.model.adapter import load_adapter
-from finsent.model.engine import predict_logits
-from finsent.model.manifest import MANIFEST, sha256
+from finsent.models.adapter import load_adapter
+from finsent.models.manifest import MANIFEST, file_sha256
+from finsent.models.predict import predict_logits
 from finsent.pipeline.exchange import PROBE_TEXTS, import_adapter
 from finsent.pipeline.merged import export_merged, verify_merged
 from finsent.pipeline.predict import predict
@@ -64,7 +64,7 @@ def test_it_is_sealed_says_how_it_came_to_be_and_tells_of_no_folder(
     export_merged(at.config, at.home, folder, version=at.version)
     manifest = verify_merged(folder)
     assert manifest.base_name == "llama"
-    assert manifest.adapter_manifest_sha256 == sha256(at.adapter / MANIFEST)
+    assert manifest.adapter_manifest_sha256 == file_sha256(at.adapter / MANIFEST)
     assert set(manifest.files) == {path.name for path in folder.iterdir()} - {MANIFEST}
     card = (folder / "README.md").read_text(encoding="utf-8")
     for line in ("library_name: transformers", "rounded once to bfloat16", "stored in float32", "100% of the labels are equal"):

@@ -4,7 +4,7 @@ import pytest
 
 from finsent.config import load_config
 from finsent.data.sample import sample_sources
-from finsent.model.manifest import verify
+from finsent.models.manifest import verify_manifest
 from finsent.pipeline.ingest import ingest
 from finsent.pipeline.predict import predict
 from finsent.pipeline.train import train
@@ -25,7 +25,7 @@ def test_a_threshold_is_fitted_on_validation_rows_and_goes_with_the_version(mlfl
     config = load_config("nano", overrides=overrides)
     ingest(config, mlflow_home, sample_sources(1)[:1])
     trained = train(config, mlflow_home)
-    manifest = verify(adapter_path(mlflow_home, config.registered_model, trained.model_version))
+    manifest = verify_manifest(adapter_path(mlflow_home, config.registered_model, trained.model_version))
     assert manifest.abstain_below == 0.0
     assert manifest.temperature == trained.temperature
     metrics = connect(mlflow_home).get_run(trained.run_id).data.metrics

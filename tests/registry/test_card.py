@@ -9,7 +9,7 @@ import yaml
 
 from finsent.config import load_config
 from finsent.errors import InputError
-from finsent.model.manifest import verify
+from finsent.models.manifest import verify_manifest
 from finsent.pipeline.exchange import export_adapter, import_adapter
 from finsent.pipeline.predict import predict
 from finsent.registry.card import render_card
@@ -20,7 +20,7 @@ from finsent.registry.verdicts import would_say
 
 @pytest.fixture
 def manifest(make_adapter):
-    return verify(make_adapter(0))
+    return verify_manifest(make_adapter(0))
 
 
 def snippet(card):
@@ -180,7 +180,7 @@ def test_snippet_runs_on_an_exported_folder_as_it_stands(mlflow_home, tiny_confi
     folder = tmp_path / "out" / "mine"
     assert exported.base == tmp_path / "out" / "mine-base"
     assert sorted(path.name for path in folder.parent.iterdir()) == ["mine", "mine-base"]
-    verify(folder)
+    verify_manifest(folder)
     code = snippet((folder / "README.md").read_text(encoding="utf-8"))
     run = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], cwd=folder, capture_output=True, text=True, timeout=120, check=False

@@ -9,14 +9,14 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from finsent.home import Home
-from finsent.model.adapter import Loaded, load_adapter
-from finsent.model.engine import predict_logits
+from finsent.models.adapter import LoadedAdapter, load_adapter
+from finsent.models.predict import predict_logits
 from finsent.registry.roundtrip import _other_padding
 
 TEXTS = ["a b c d", "e", "f g h"]
 
 
-def bert(*, minds_padding: bool) -> Loaded:
+def bert(*, minds_padding: bool) -> LoadedAdapter:
     torch.manual_seed(0)
     shape = {
         "hidden_size": 32,
@@ -35,10 +35,10 @@ def bert(*, minds_padding: bool) -> Loaded:
         return {"input_ids": [[1, *(ord(word) % 50 + 3 for word in text.split()), 2] for text in texts]}
 
     manifest = SimpleNamespace(max_length=32, pad_token_id=0, padding_side="right", labels=("a", "b", "c"))
-    return Loaded(model, tokenizer, manifest, "cpu")
+    return LoadedAdapter(model, tokenizer, manifest, "cpu")
 
 
-def difference(loaded: Loaded) -> float:
+def difference(loaded: LoadedAdapter) -> float:
     return float(np.abs(predict_logits(loaded, TEXTS) - predict_logits(loaded, TEXTS, **_other_padding(loaded))).max())
 
 

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from finsent.errors import Refused
-from finsent.model.manifest import verify, write_manifest
+from finsent.models.manifest import verify_manifest, write_manifest
 from finsent.registry import roundtrip, tracking, versions
 
 
@@ -47,7 +47,7 @@ def test_probe_of_another_model_is_found(mlflow_home, tiny_config, make_adapter,
     monkeypatch.setattr(roundtrip, "_new_process", here)
     foreign = shutil.copytree(make_adapter(0), tmp_path / "foreign")
     shutil.copyfile(make_adapter(1) / "probe.json", foreign / "probe.json")
-    write_manifest(foreign, verify(make_adapter(0)))
+    write_manifest(foreign, verify_manifest(make_adapter(0)))
     version = register(mlflow_home, tiny_config, foreign)
     found = prove(mlflow_home, "finsent", version)
     assert found.max_logit_difference > 0.1
@@ -64,7 +64,7 @@ def test_head_that_is_not_the_trained_one_is_found(mlflow_home, tiny_config, mak
     (head,) = [name for name in weights if "score" in name]
     weights[head] = weights[head] * (1 + 1e-6)  # no logit tells
     save_file(weights, other / "adapter_model.safetensors", metadata={"format": "pt"})
-    write_manifest(other, verify(make_adapter(0)))
+    write_manifest(other, verify_manifest(make_adapter(0)))
     found = prove(mlflow_home, "finsent", register(mlflow_home, tiny_config, other))
     assert found.max_logit_difference < 1e-4
     assert not found.head_hash_equal
@@ -80,7 +80,7 @@ def test_head_that_is_not_the_trained_one_is_found(mlflow_home, tiny_config, mak
     ],
 )
 def test_labels_and_padding_are_those_of_what_was_loaded(mlflow_home, tiny_config, make_adapter, monkeypatch, change, untrue):
-    from finsent.model import adapter
+    from finsent.models import adapter
 
     load = adapter.load_adapter
 
@@ -100,7 +100,7 @@ def test_probe_without_a_hash_of_the_head_proves_nothing(mlflow_home, tiny_confi
     probe = json.loads((old / "probe.json").read_text())
     del probe["head_sha256"]
     (old / "probe.json").write_text(json.dumps(probe))
-    write_manifest(old, verify(make_adapter(0)))
+    write_manifest(old, verify_manifest(make_adapter(0)))
     version = register(mlflow_home, tiny_config, old)
     with pytest.raises(Refused, match="records no hash of the trained head"):
         prove(mlflow_home, "finsent", version)

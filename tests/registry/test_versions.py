@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from finsent.errors import ArtifactError, InputError, NoChampionError
-from finsent.model.manifest import verify
+from finsent.models.manifest import verify_manifest
 from finsent.registry import tracking, versions
 
 
@@ -21,7 +21,7 @@ def test_version_holds_the_adapter_the_code_and_no_pickle(mlflow_home, new_versi
     folder = artifact_folder(mlflow_home, "finsent", new_version())
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert {f"artifacts/adapter/{path.name}" for path in make_adapter(0).iterdir()} <= files
-    assert {"serving_model.py", "MLmodel", "requirements.txt", "code/finsent/model/engine.py"} <= files
+    assert {"serving_model.py", "MLmodel", "requirements.txt", "code/finsent/models/predict.py"} <= files
     assert not {name for name in files if name.endswith((".pkl", ".bin", ".pt", ".pyc", ".csv"))}
     assert sum(path.stat().st_size for path in folder.rglob("*")) < 3 << 20
     text = (folder / "MLmodel").read_text(encoding="utf-8")
@@ -92,7 +92,7 @@ def test_copy_of_another_registry_is_replaced(mlflow_home, new_version, make_ada
     version = new_version(0)
     shutil.copytree(make_adapter(1), mlflow_home.versions / "finsent-1")
     folder = versions.adapter_path(mlflow_home, "finsent", version)
-    assert verify(folder) == verify(make_adapter(0))
+    assert verify_manifest(folder) == verify_manifest(make_adapter(0))
 
 
 @pytest.mark.parametrize("change", ["byte", "manifest too", "gone"])
@@ -106,9 +106,9 @@ def test_changed_artifact_is_refused(mlflow_home, new_version, change):
         probe.write_text(probe.read_text(encoding="utf-8") + " ", encoding="utf-8")
     if change == "manifest too":
         manifest = json.loads((adapter / "manifest.json").read_text(encoding="utf-8"))
-        manifest["files"]["probe.json"] = versions.sha256(probe)
+        manifest["files"]["probe.json"] = versions.file_sha256(probe)
         (adapter / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-        assert verify(adapter)
+        assert verify_manifest(adapter)
     with pytest.raises(ArtifactError):
         versions.adapter_path(mlflow_home, "finsent", version)
     assert not list(mlflow_home.versions.iterdir())

@@ -11,18 +11,18 @@ import pytest
 from finsent.config_model import EngineConfig
 from finsent.data import tables
 from finsent.home import Home
-from finsent.scoring import due, sink
-from finsent.scoring.batch import Stamp, chunk, distinct
+from finsent.scoring import pending, writer
 from finsent.scoring.chunks import score_chunks
-from finsent.scoring.predicting import Opened, Opening, open_here, overlap
+from finsent.scoring.predictor import ModelSpec, Predictor, load_local, prefetch
+from finsent.scoring.writer import PredictionMetadata, count_distinct_texts, make_chunk
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning"),  # transformers' own
     pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning"),
 ]
 
-STAMP = Stamp("finsent", "1", "r", 0.5)
-APPLICATION = sink.application("finsent", "1")
+STAMP = PredictionMetadata("finsent", "1", "r", 0.5)
+APPLICATION = writer.transaction_app("finsent", "1")
 
 
 @pytest.fixture
@@ -34,13 +34,13 @@ def filled(home: Home) -> Home:
 
 
 @pytest.fixture
-def opened(filled, make_adapter) -> Opened:
-    return open_here(Opening(make_adapter(0), filled, EngineConfig(), 16, token_budget=64), "cpu")
+def opened(filled, make_adapter) -> Predictor:
+    return load_local(ModelSpec(make_adapter(0), filled, EngineConfig(), 16, token_budget=64), "cpu")
 
 
-def run(home: Home, opened: Opened, size: int = 5):
-    rows = due.find_due(home, "finsent", "1", max_characters=5000).rows
-    return score_chunks(home, opened, rows, due.cut(len(rows), size), STAMP, sink.position(home, APPLICATION))
+def run(home: Home, opened: Predictor, size: int = 5):
+    rows = pending.find_pending(home, "finsent", "1", max_characters=5000).rows
+    return score_chunks(home, opened, rows, pending.chunk_bounds(len(rows), size), STAMP, writer.read_position(home, APPLICATION))
 
 
 def assert_no_thread_is_left() -> None:
@@ -50,23 +50,23 @@ def assert_no_thread_is_left() -> None:
         time.sleep(0.01)
 
 
-def slow_device(opened: Opened, prepare, compute) -> Opened:
-    return Opened(lambda parts: overlap(parts, prepare, compute), opened.manifest, opened.engine)
+def slow_device(opened: Predictor, prepare, compute) -> Predictor:
+    return Predictor(lambda parts: prefetch(parts, prepare, compute), opened.manifest, opened.engine)
 
 
 def test_each_text_of_a_chunk_goes_through_the_model_once(filled):
-    rows = due.find_due(filled, "finsent", "1", max_characters=5000).rows
-    part = chunk(rows, 3, 17)
+    rows = pending.find_pending(filled, "finsent", "1", max_characters=5000).rows
+    part = make_chunk(rows, 3, 17)
     assert len(set(part.texts)) == len(part.texts)
     assert [part.texts[place] for place in part.place] == part.rows["text"].to_pylist() == rows["text"].to_pylist()[3:17]
-    assert distinct(rows) == 16
-    assert chunk(rows, 4, 4).texts == []
+    assert count_distinct_texts(rows) == 16
+    assert make_chunk(rows, 4, 4).texts == []
 
 
 def test_next_chunk_is_tokenised_and_the_last_one_committed_while_the_model_computes(filled, opened, monkeypatch):
     """Every stage waits until its neighbours are at work: one after the other, none would ever go on."""
     tokenised, committing = [threading.Event() for _ in range(5)], [threading.Event() for _ in range(5)]
-    order, real = [], sink.write
+    order, real = [], writer.commit_chunk
 
     def prepare(texts):
         tokenised[len(order_of("tokenise"))].set()
@@ -90,7 +90,7 @@ def test_next_chunk_is_tokenised_and_the_last_one_committed_while_the_model_comp
         order.append("commit")
         return real(home, rows, application, after)
 
-    monkeypatch.setattr(sink, "write", write)
+    monkeypatch.setattr(writer, "commit_chunk", write)
     parts = list(run(filled, slow_device(opened, prepare, compute)))
     assert [len(part.rows) for part in parts] == [5, 5, 5, 5]
     assert [part.position.number for part in parts] == [1, 2, 3, 4]
@@ -101,7 +101,7 @@ def test_next_chunk_is_tokenised_and_the_last_one_committed_while_the_model_comp
 @pytest.mark.parametrize("stage", ["tokeniser", "model", "commit"])
 def test_an_error_in_any_stage_ends_the_run_with_whole_chunks_and_a_rerun_goes_on(filled, opened, monkeypatch, stage):
     calls = dict.fromkeys(("tokeniser", "model", "commit"), 0)
-    real = sink.write
+    real = writer.commit_chunk
 
     def fail_third(name):
         calls[name] += 1
@@ -120,7 +120,7 @@ def test_an_error_in_any_stage_ends_the_run_with_whole_chunks_and_a_rerun_goes_o
         fail_third("commit")
         return real(home, rows, application, after)
 
-    monkeypatch.setattr(sink, "write", write)
+    monkeypatch.setattr(writer, "commit_chunk", write)
     with pytest.raises(OSError, match=f"the {stage} is broken") as caught:
         list(run(filled, slow_device(opened, prepare, compute)))
     where = "while chunk 3 of 4 was committed" if stage == "commit" else "while the model was at chunk 3 of 4"
@@ -144,10 +144,10 @@ def test_ctrl_c_leaves_no_thread_and_whole_chunks(filled, opened):
 
 
 def test_a_run_that_was_overtaken_stops_at_once(filled, opened):
-    rows = due.find_due(filled, "finsent", "1", max_characters=5000).rows
-    before = sink.position(filled, APPLICATION)
+    rows = pending.find_pending(filled, "finsent", "1", max_characters=5000).rows
+    before = writer.read_position(filled, APPLICATION)
     assert list(run(filled, opened))
-    late = list(score_chunks(filled, opened, rows, due.cut(len(rows), 5), STAMP, before))
+    late = list(score_chunks(filled, opened, rows, pending.chunk_bounds(len(rows), 5), STAMP, before))
     assert late == [None]
     assert len(tables.read(filled, "predictions")) == 20
     assert_no_thread_is_left()

@@ -6,7 +6,7 @@ import pytest
 
 from finsent.config import Config
 from finsent.home import Home
-from finsent.training.loop import Rows, Trained, train
+from finsent.training.trainer import LabelledTexts, TrainingResult, train
 
 UP = ["calls printing", "to the moon", "great beat", "loading up"]
 DOWN = ["puts printing", "going to zero", "awful miss", "dumping it all"]
@@ -14,14 +14,16 @@ FLAT = ["reports on friday", "meets on tuesday", "names new cfo", "opens an offi
 
 
 @pytest.fixture(scope="session")
-def rows() -> Rows:
+def rows() -> LabelledTexts:
     """Forty-eight texts that anything can learn."""
     texts = [f"${name} {phrase}" for name in ("AAPL", "TSLA", "NVDA", "AMD") for phrase in (*FLAT, *UP, *DOWN)]
-    return Rows(texts, np.array(([0] * 4 + [1] * 4 + [2] * 4) * 4, dtype=np.int64))
+    return LabelledTexts(texts, np.array(([0] * 4 + [1] * 4 + [2] * 4) * 4, dtype=np.int64))
 
 
 @pytest.fixture
-def run(tiny_config: Config, home: Home, rows: Rows, tmp_path: Path) -> Callable[..., tuple[Trained, list[dict[str, float]]]]:
+def run(
+    tiny_config: Config, home: Home, rows: LabelledTexts, tmp_path: Path
+) -> Callable[..., tuple[TrainingResult, list[dict[str, float]]]]:
     """`run(folder, engine=..., **recipe)`: train and collect the figures of each step."""
 
     def start(
@@ -32,7 +34,7 @@ def run(tiny_config: Config, home: Home, rows: Rows, tmp_path: Path) -> Callable
         lora: Mapping[str, object] | None = None,
         model: Mapping[str, object] | None = None,
         **recipe: object,
-    ) -> tuple[Trained, list[dict[str, float]]]:
+    ) -> tuple[TrainingResult, list[dict[str, float]]]:
         settings = {"epochs": 2.0, "batch_size": 16, "token_dropout": 0.0, "evaluate_every_epoch": False, **recipe}
         changed = {"recipe": settings, "engine": engine or {}, "lora": lora or {}, "model": model or {}}
         config = tiny_config.model_copy(

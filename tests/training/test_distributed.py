@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finsent.training.distributed import ALONE, World, ends_with_the_others, launched, same_everywhere, share_of
+from finsent.training.distributed import SINGLE_PROCESS, World, broadcast, shard, terminate_with_peers, world_from_env
 
 
 @given(lengths=st.lists(st.integers(1, 128), min_size=1, max_size=80), size=st.integers(1, 9), data=st.data())
 def test_every_row_of_a_step_is_computed_by_exactly_one_process(lengths: list[int], size: int, data: st.DataObject) -> None:
     rows = data.draw(st.lists(st.integers(0, len(lengths) - 1), unique=True))
-    shares = [share_of(rows, lengths, World(rank, size)) for rank in range(size)]
+    shares = [shard(rows, lengths, World(rank, size)) for rank in range(size)]
     assert sorted(row for share in shares for row in share) == sorted(rows)
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
     work = [sum(lengths[row] for row in share) for share in shares]
@@ -22,19 +22,19 @@ def test_every_row_of_a_step_is_computed_by_exactly_one_process(lengths: list[in
 
 
 def test_the_launchers_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert launched() == ALONE
-    assert ALONE.is_main
+    assert world_from_env() == SINGLE_PROCESS
+    assert SINGLE_PROCESS.is_main
     monkeypatch.setenv("RANK", "3")
     monkeypatch.setenv("WORLD_SIZE", "4")
-    assert launched() == World(3, 4)
-    assert not launched().is_main
+    assert world_from_env() == World(3, 4)
+    assert not world_from_env().is_main
 
 
 def test_one_process_keeps_its_rows_and_values_and_its_signals() -> None:
-    assert share_of([5, 2, 9], [1] * 10, ALONE) == [5, 2, 9]
-    assert same_everywhere(ALONE, "x") == "x"
+    assert shard([5, 2, 9], [1] * 10, SINGLE_PROCESS) == [5, 2, 9]
+    assert broadcast(SINGLE_PROCESS, "x") == "x"
     before = signal.getsignal(signal.SIGTERM)
-    with ends_with_the_others(ALONE, lambda: None):
+    with terminate_with_peers(SINGLE_PROCESS, lambda: None):
         assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -44,7 +44,7 @@ from finsent.training import distributed
 
 distributed._GRACE = 0.5
 write = lambda text: print(text, flush=True)
-with distributed.ends_with_the_others(distributed.World(0, 2), lambda: write("last words")):
+with distributed.terminate_with_peers(distributed.World(0, 2), lambda: write("last words")):
     try:
         write("ready")
         {wait}

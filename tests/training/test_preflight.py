@@ -9,41 +9,41 @@ from finsent.config import Config
 from finsent.errors import FinsentError
 from finsent.home import Home
 from finsent.training import setup
-from finsent.training.preflight import verify_settings
-from finsent.training.setup import Run, set_up
+from finsent.training.preflight import run_preflight
+from finsent.training.setup import TrainingRun, set_up
 
 TEXTS = ["$AAPL calls printing", "puts printing, all of it", "meets on tuesday"]
 LABELS = [1, 2, 0]
 
 
 @pytest.fixture(params=["stock", "packed"])
-def check(request: pytest.FixtureRequest, tiny_config: Config, home: Home, tmp_path: Path) -> Callable[[], Run]:
+def check(request: pytest.FixtureRequest, tiny_config: Config, home: Home, tmp_path: Path) -> Callable[[], TrainingRun]:
     """`check()`: set a training up and verify it."""
 
-    def start() -> Run:
+    def start() -> TrainingRun:
         engine = tiny_config.engine.model_copy(update={"training": request.param})
         run = set_up(tiny_config.model_copy(update={"engine": engine}), home, TEXTS)
-        run.masters.flat[:5] += 0.125  # so that undone means these values, not what a fresh start has
-        before = run.masters.flat.clone(), torch.get_rng_state()
+        run.flat_params.flat[:5] += 0.125  # so that undone means these values, not what a fresh start has
+        before = run.flat_params.flat.clone(), torch.get_rng_state()
         try:
-            verify_settings(run, run.tokens, LABELS, tiny_config.recipe.learning_rate, tmp_path / "check")
+            run_preflight(run, run.tokens, LABELS, tiny_config.recipe.learning_rate, tmp_path / "check")
         finally:
             assert not (tmp_path / "check").exists()
-            assert torch.equal(before[0], run.masters.flat)
+            assert torch.equal(before[0], run.flat_params.flat)
             assert torch.equal(before[1], torch.get_rng_state())
-            assert not run.masters.gradient.any()
+            assert not run.flat_params.gradient.any()
         return run
 
     return start
 
 
-def test_it_undoes_all_it_did(check: Callable[[], Run]) -> None:
+def test_it_undoes_all_it_did(check: Callable[[], TrainingRun]) -> None:
     run = check()
     assert all(parameter.grad is None for parameter in run.model.parameters())
     assert not run.optimizer.state_dict()["state"]
 
 
-def test_a_head_that_is_not_saved_is_found(check: Callable[[], Run], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_head_that_is_not_saved_is_found(check: Callable[[], TrainingRun], monkeypatch: pytest.MonkeyPatch) -> None:
     import safetensors.torch
 
     real = safetensors.torch.load_file
@@ -54,14 +54,14 @@ def test_a_head_that_is_not_saved_is_found(check: Callable[[], Run], monkeypatch
         check()
 
 
-def test_a_parameter_out_of_reach_is_named(check: Callable[[], Run], monkeypatch: pytest.MonkeyPatch) -> None:
-    real = setup.attach
+def test_a_parameter_out_of_reach_is_named(check: Callable[[], TrainingRun], monkeypatch: pytest.MonkeyPatch) -> None:
+    real = setup.add_lora
 
     def with_an_idle_one(*arguments: Any) -> Any:
         model = real(*arguments)
         model.base_model.model.idle = torch.nn.Linear(2, 2)
         return model
 
-    monkeypatch.setattr(setup, "attach", with_an_idle_one)
+    monkeypatch.setattr(setup, "add_lora", with_an_idle_one)
     with pytest.raises(FinsentError, match="idle"):
         check()

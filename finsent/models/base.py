@@ -1,0 +1,215 @@
+"""Loading a base model: from the Hub, a local folder, or built on the spot. Knows nothing of adapters."""
+
+import hashlib
+import json
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finsent.config import ModelConfig
+from finsent.errors import BaseModelError, FinsentError
+from finsent.home import Home
+from finsent.labels import ID2LABEL, LABEL2ID, LABELS
+from finsent.models.embedded import build_embedded_base
+
+_SAMPLE = 1 << 20
+
+
+@dataclass(frozen=True)
+class BaseFolder:
+    """A base model on disk, in the Hub's layout."""
+
+    folder: Path
+    revision: str | None
+    """Commit of the Hub, where it came from there."""
+    fingerprint: str
+    """Identity of its configuration and weights, see `fingerprint`."""
+
+
+def locate_base(config: ModelConfig, home: Home) -> BaseFolder:
+    """Find the base: build the embedded one, take a local folder, or fetch from the Hub (its cache first).
+
+    Raises:
+        BaseModelError: not there, not reachable, gated, or without safetensors weights.
+    """
+    if config.embedded is not None:
+        folder, revision = build_embedded_base(config.embedded, home.bases), None
+    elif Path(config.name).expanduser().is_dir():
+        folder, revision = Path(config.name).expanduser().resolve(), None
+    else:
+        folder, revision = _fetch_base(config.name, config.revision)
+    if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
+        raise BaseModelError(
+            f"base model {config.name!r}: {str(folder)!r} lacks config.json or *.safetensors. Give a Hub id or a complete folder."
+        )
+    return BaseFolder(folder, revision, fingerprint(folder))
+
+
+_WANTED = (
+    "config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "vocab*",
+    "merges.txt",
+)
+
+
+def _fetch_base(name: str, revision: str | None) -> tuple[Path, str | None]:
+
+    return fetch_from_hub(
+        name,
+        revision,
+        _WANTED,
+        what="base model",
+        correct="model.name" if revision is None else "model.name or model.revision",
+        instead="set model.name to a local folder that holds it",
+        error=BaseModelError,
+    )
+
+
+def fingerprint(folder: Path) -> str:
+    """SHA-256 over the weight files' tables of contents, sizes and samples of their bytes, and the model's shape.
+
+    Whole files of 16 GB would take minutes at each load; the first and last MiB of every file's data do not, and two
+    trainings of one architecture differ in them.
+    """
+    digest = hashlib.sha256()
+    shape = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    for key in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"):
+        digest.update(f"{key}={shape.get(key)};".encode())
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            digest.update(stream.read(length))
+            digest.update(stream.read(_SAMPLE))
+            stream.seek(-min(_SAMPLE, path.stat().st_size), 2)
+            digest.update(stream.read(_SAMPLE))
+            digest.update(str(path.stat().st_size).encode())
+    return digest.hexdigest()
+
+
+def load_base(base: BaseFolder, config: ModelConfig, device: str) -> Any:
+    """The base with a fresh three-class head, quantised as configured, its weights frozen, on `device`.
+
+    Raises:
+        BaseModelError: transformers cannot load the folder as a sequence classifier.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig
+
+    release_unused_models()
+    dtype = getattr(torch, config.quantization.compute_dtype)
+    quantization = None
+    if config.quantization.kind == "nf4":
+        quantization = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=config.quantization.double,
+            bnb_4bit_compute_dtype=dtype,
+            # transformers' own default misses a head with a bias and would quantise it
+            llm_int8_skip_modules=list(config.quantization.skip_modules),
+        )
+    try:
+        model = AutoModelForSequenceClassification.from_pretrained(
+            base.folder,
+            num_labels=len(LABELS),
+            id2label=dict(ID2LABEL),
+            label2id=dict(LABEL2ID),
+            quantization_config=quantization,
+            dtype=dtype,
+            device_map={"": device},
+            trust_remote_code=False,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # a base with a head of other classes gets a fresh one
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise BaseModelError(f"base model {config.name!r} does not load as a sequence classifier: {error}") from error
+    disable_cpu_repacking(model)
+    model.requires_grad_(requires_grad=False)
+    model.config.use_cache = False
+    return model
+
+
+def release_unused_models() -> None:
+    """PEFT models are reference cycles: without this the last one still lies in memory, and two 8B bases are one too many."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def disable_cpu_repacking(model: Any) -> None:
+    """Switch off bitsandbytes' CPU repacking: after the first eval forward it makes later gradients silently wrong."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def cpu_supports_bf16() -> bool:
+    """Whether this processor multiplies bfloat16 itself; where not, emulation is some twenty times slower than float32."""
+    import torch
+
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())  # noqa: SLF001 - no public way
+
+
+def pick_device() -> str:
+    """`cuda` with the local rank where there is a GPU, else `cpu`."""
+    import os
+
+    import torch
+
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+
+
+def fetch_from_hub(
+    name: str, revision: str | None, wanted: Sequence[str], *, what: str, correct: str, instead: str, error: type[FinsentError]
+) -> tuple[Path, str | None]:
+    """Snapshot folder of the files that match `wanted`, subfolders left out, and the commit that it is of.
+
+    Args:
+        name: Hub id, `owner/name`.
+        revision: Branch, tag or commit; None for the default branch.
+        wanted: Patterns of file names.
+        what: What is fetched, as messages call it.
+        correct: What to correct where name or revision is wrong.
+        instead: What to do where the Hub cannot be reached.
+        error: What to raise.
+
+    Raises:
+        FinsentError: as `error`: gated, not there, no such revision, no valid id, or not reachable and not in the cache.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=list(wanted), ignore_patterns=["*/*"]))
+    except GatedRepoError as cause:
+        raise error(f"{what} {name!r} is gated. Accept its licence on its Hub page and set HF_TOKEN.") from cause
+    except RevisionNotFoundError as cause:
+        raise error(f"{what} {name!r} has no revision {revision!r}. Correct {correct}.") from cause
+    except RepositoryNotFoundError as cause:
+        raise error(
+            f"{what} {name!r} is not on the Hub (or private: set HF_TOKEN), nor a local folder. Correct {correct}."
+        ) from cause
+    except HFValidationError as cause:
+        raise error(f"{what} {name!r} is neither a folder here nor a valid Hub id. Correct {correct}.") from cause
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as cause:
+        raise error(
+            f"{what} {name!r} cannot be reached ({type(cause).__name__}) and is not in the local cache. "
+            f"Connect to the Hub, or {instead}."
+        ) from cause
+    return folder, folder.name if folder.parent.name == "snapshots" else revision

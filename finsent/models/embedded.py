@@ -1,0 +1,142 @@
+"""The base that needs no download: a small Llama with seeded weights, and a tokenizer learnt from the training split.
+
+It is written to disk in the Hub's folder layout, so that it is loaded by the very code that loads Llama-3.1-8B.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from finsent.config import EmbeddedBase
+from finsent.labels import ID2LABEL, LABEL2ID
+
+ROPE_THETA = 100.0
+"""Base of the rotary frequencies: tweets are short, and the usual 10,000 would leave few that tell neighbours apart."""
+BIAS_STRENGTH = 3.0
+PAD, BOS, EOS = "<pad>", "<s>", "</s>"
+
+
+def build_embedded_base(spec: EmbeddedBase, bases: Path) -> Path:
+    """Folder of the embedded base under `bases`, built on first use. Two processes at once build the same bytes."""
+    import torch
+    from transformers import LlamaConfig, LlamaForSequenceClassification
+
+    digest = hashlib.sha256(spec.model_dump_json().encode()).hexdigest()[:12]
+    folder = bases / f"embedded-{digest}"
+    if (folder / "model.safetensors").is_file():
+        return folder
+    config = LlamaConfig(
+        vocab_size=spec.vocab_size,
+        hidden_size=spec.hidden_size,
+        intermediate_size=spec.intermediate_size,
+        num_hidden_layers=spec.layers,
+        num_attention_heads=spec.heads,
+        num_key_value_heads=spec.kv_heads,
+        max_position_embeddings=512,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        tie_word_embeddings=False,
+        attention_bias=True,
+        rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA},
+        id2label=dict(ID2LABEL),
+        label2id=dict(LABEL2ID),
+    )
+    with torch.device("meta"):
+        model = LlamaForSequenceClassification(config)
+    # Drawn by a generator of our own in a fixed order: the global seed and transformers' initialisers play no part.
+    generator = torch.Generator().manual_seed(spec.seed)
+    state = {}
+    for name, parameter in sorted(model.named_parameters()):
+        if name.endswith("norm.weight"):
+            state[name] = torch.ones(parameter.shape)
+        elif name.endswith("bias"):
+            state[name] = torch.zeros(parameter.shape)
+        else:
+            state[name] = torch.randn(parameter.shape, generator=generator) * parameter.shape[-1] ** -0.5
+    _add_distance_biases(state, config)
+    partial = bases / f".{folder.name}.{os.getpid()}"
+    partial.mkdir(parents=True, exist_ok=True)
+    config.architectures = ["LlamaForSequenceClassification"]
+    config.dtype = "float32"
+    config.save_pretrained(partial)
+    _save_safetensors(state, partial / "model.safetensors")
+    try:
+        partial.rename(folder)
+    except OSError:  # another process was first, with the same bytes
+        shutil.rmtree(partial)
+    return folder
+
+
+def _add_distance_biases(state: dict[str, Any], config: Any) -> None:
+    """Bias the first layer's heads towards fixed distances: head h starts by reading h tokens back, head 0 reads everywhere.
+
+    Weights without pre-training have no heads that find the previous token, and a few thousand tweets do not grow them;
+    word order would be lost. With constant queries and keys, rotary embedding (arXiv:2104.09864) makes the score depend
+    on distance alone: sum of a^2 cos(f (distance - h)) over the frequencies f, greatest at distance h.
+    """
+    import torch
+
+    head, half = config.head_dim, config.head_dim // 2
+    frequency = ROPE_THETA ** (-torch.arange(half) / half)
+    strength = BIAS_STRENGTH * (frequency > 0.15)
+    key = torch.cat([strength, torch.zeros(half)])
+    prefix = "model.layers.0.self_attn."
+    state[f"{prefix}k_proj.bias"] = key.repeat(config.num_key_value_heads)
+    queries = [torch.zeros(head)]
+    for distance in range(1, config.num_attention_heads):
+        angle = -distance * frequency
+        queries.append(torch.cat([strength * angle.cos(), strength * angle.sin()]))
+    state[f"{prefix}q_proj.bias"] = torch.cat(queries)
+    for name in ("q_proj.weight", "k_proj.weight"):
+        state[prefix + name] *= 0.25
+
+
+def _save_safetensors(state: dict[str, Any], path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file(state, path, metadata={"format": "pt"})
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) -> Any:
+    """Byte-level BPE learnt from `texts` (the training split, nothing else), with its own padding token.
+
+    Text is lower-cased and put into NFKC; URLs, handles, cashtags and numbers become one token each. What occurs once in
+    a few thousand tweets teaches nothing but that tweet, and which firm is named is no sentiment.
+    """
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Sequence(
+        [
+            normalizers.Replace(Regex(r"https?://\S+"), "http"),
+            normalizers.Replace(Regex(r"(?<![\w])@\w+"), "@user"),
+            normalizers.Replace(Regex(r"\$[A-Za-z][A-Za-z.]{0,6}\b"), "$ticker"),
+            normalizers.Replace(Regex(r"\d+(?:[.,:]\d+)*"), "0"),
+            normalizers.NFKC(),
+            normalizers.Lowercase(),
+        ]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        special_tokens=[PAD, BOS, EOS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"{BOS} $A {EOS}", special_tokens=[(BOS, 1), (EOS, 2)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        bos_token=BOS,
+        eos_token=EOS,
+        model_max_length=max_length,
+        clean_up_tokenization_spaces=False,
+    )

@@ -1,0 +1,130 @@
+"""The manifest beside every adapter: what it was made from, and the SHA-256 of each file. Knows nothing of torch.
+
+An adapter is only as good as the base it meets again: base precision, padding rule and label order are part of the
+model's identity, so they are recorded here and a mismatch is refused at load.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from finsent.config import EmbeddedBase, Quantization
+from finsent.errors import ArtifactError
+from finsent.labels import LABELS
+
+MANIFEST = "manifest.json"
+PROBE = "probe.json"
+POOLING = "last token that is not padding"
+"""Whose hidden state the head reads, whatever the padding."""
+ABSTAIN_BELOW = 0.5
+"""Of versions without a threshold of their own."""
+_UNSAFE_SUFFIXES = {".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle", ".py"}
+_REQUIRED = ("adapter_model.safetensors", "adapter_config.json")
+
+
+class Manifest(BaseModel):
+    """Everything that must agree for an adapter to mean what its training meant."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int = 1
+    base_name: str
+    base_revision: str | None
+    base_fingerprint: str
+    embedded: EmbeddedBase | None
+    quantization: Quantization
+    labels: tuple[str, ...]
+    max_length: int
+    padding_side: str
+    pad_token_id: int
+    pooling: str = POOLING
+    data_version: int | None
+    data_fingerprint: str | None
+    split_rule: str
+    config: dict[str, Any]
+    git_sha: str | None
+    lock_hash: str
+    temperature: float = 1.0
+    abstain_below: float | None = None
+    """Confidence below which the version gives no answer, fitted on validation rows. None: the target was not reached, or the
+    version is older than the fitting."""
+    files: dict[str, str] = {}
+
+
+def abstain_threshold(manifest: Manifest, override: float | None = None) -> float:
+    """Confidence below which a prediction counts as abstained: `override`, else the version's own, else 0.5.
+
+    Below 0.5 the other classes together are more likely than the label.
+    """
+    own = ABSTAIN_BELOW if manifest.abstain_below is None else manifest.abstain_below
+    return own if override is None else override
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
+    """Record the digest of every file in `folder` and write the manifest last, in one rename.
+
+    Raises:
+        ArtifactError: the folder holds a pickle or code, which adapters never do.
+    """
+    paths = sorted(path for path in folder.iterdir() if path.is_file() and path.name != MANIFEST)
+    _reject_unsafe_files(folder, [path.name for path in paths])
+    full = manifest.model_copy(update={"files": {path.name: file_sha256(path) for path in paths}})
+    partial = folder / f"{MANIFEST}.partial"
+    partial.write_text(full.model_dump_json(indent=2), encoding="utf-8")
+    partial.replace(folder / MANIFEST)
+    return full
+
+
+def verify_manifest(folder: Path) -> Manifest:
+    """Read the manifest and check every file against it.
+
+    Raises:
+        ArtifactError: no manifest, an unknown form, a file changed, missing or added, a subfolder, a pickle or code, no
+            adapter in safetensors, or another label order.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise ArtifactError(
+            f"{str(folder)!r} holds no {MANIFEST}: not an adapter of finsent's. `finsent import` takes in others."
+        )
+    try:
+        manifest = Manifest.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except (ValidationError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{str(path)!r} is damaged ({error}). Fetch or train the version again.") from error
+    _check_files(folder, manifest)
+    if manifest.labels != LABELS:
+        raise ArtifactError(f"the adapter's label order is {manifest.labels!r}, and this finsent's is {LABELS!r}. Refused.")
+    return manifest
+
+
+def _check_files(folder: Path, manifest: Manifest) -> None:
+    if nested := sorted(item.name for item in folder.iterdir() if not item.is_file()):
+        raise ArtifactError(f"{str(folder)!r} holds {nested[0]!r}, and an adapter is one flat folder of files. Refused.")
+    present = {item.name: item for item in folder.iterdir() if item.name != MANIFEST}
+    _reject_unsafe_files(folder, sorted({*present, *manifest.files}))
+    for name in _REQUIRED:
+        if name not in manifest.files:
+            raise ArtifactError(f"the manifest in {str(folder)!r} does not list {name!r}: there is no adapter in it. Refused.")
+    for name, digest in manifest.files.items():
+        if name not in present:
+            raise ArtifactError(f"{str(folder)!r} lacks {name!r}, which its manifest lists. Fetch or train the version again.")
+        if file_sha256(present[name]) != digest:
+            raise ArtifactError(f"{name!r} in {str(folder)!r} is not the file its manifest lists (SHA-256 differs). Refused.")
+    if extra := sorted(set(present) - set(manifest.files)):
+        raise ArtifactError(f"{str(folder)!r} holds {extra[0]!r}, which its manifest does not list. Refused.")
+
+
+def _reject_unsafe_files(folder: Path, names: Iterable[str]) -> None:
+    """PEFT would unpickle `adapter_model.bin` where it finds one: a digest in the manifest makes no pickle safe."""
+    if unsafe := [name for name in names if Path(name).suffix.lower() in _UNSAFE_SUFFIXES]:
+        raise ArtifactError(f"{str(folder)!r} holds {unsafe[0]!r}: adapters are safetensors and JSON only. Refused.")

@@ -1,0 +1,159 @@
+"""Texts to logits. The stock engine pads, as transformers and PEFT do, and is the reference for the packed one."""
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finsent.engine.packed import batch_to_device, packed_logits
+from finsent.engine.packing import pack_batches, pack_rows, pad_rows, strip_padding
+from finsent.errors import FinsentError
+from finsent.models.adapter import LoadedAdapter
+from finsent.progress import track
+
+_log = logging.getLogger(__name__)
+
+
+def tokenise(tokenizer: Any, texts: Sequence[str], max_length: int) -> list[list[int]]:
+    """Token ids of each text, cut at `max_length`, special tokens included, no padding."""
+    if not texts:
+        return []
+    encoded = tokenizer(list(texts), truncation=True, max_length=max_length, add_special_tokens=True, return_attention_mask=False)
+    ids: list[list[int]] = encoded["input_ids"]
+    return ids
+
+
+def count_tokens(loaded: LoadedAdapter, texts: Sequence[str]) -> NDArray[np.int64]:
+    """Tokens of each text as the model sees it."""
+    return np.array([len(ids) for ids in tokenise(loaded.tokenizer, texts, loaded.manifest.max_length)], dtype=np.int64)
+
+
+def padded_batches(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:
+    """Row indices in batches of similar length, longest first, each of at most `token_budget` padded tokens (or one row)."""
+    batch: list[int] = []
+    longest = 0
+    for row in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        longest = longest or lengths[row]
+        if batch and longest * (len(batch) + 1) > token_budget:
+            yield batch
+            batch, longest = [], lengths[row]
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def predict_logits(
+    loaded: LoadedAdapter,
+    texts: Sequence[str],
+    *,
+    token_budget: int = 4096,
+    progress: bool = False,
+    padding_side: str | None = None,
+    extra_padding: int = 0,
+) -> NDArray[np.float32]:
+    """Logits [texts, 3], float32, in the order of `texts`. Padding can be forced otherwise, to prove that it does not matter."""
+    rows = tokenise(loaded.tokenizer, texts, loaded.manifest.max_length)
+    return predict_tokens(
+        loaded, rows, token_budget=token_budget, progress=progress, padding_side=padding_side, extra_padding=extra_padding
+    )
+
+
+def predict_tokens(
+    loaded: LoadedAdapter,
+    rows: Sequence[Sequence[int]],
+    *,
+    token_budget: int = 4096,
+    progress: bool = False,
+    padding_side: str | None = None,
+    extra_padding: int = 0,
+) -> NDArray[np.float32]:
+    """Logits [rows, 3], float32, of texts that are token ids already (see `tokenise`), in the order of `rows`."""
+    import torch
+
+    if loaded.packed is not None and padding_side is None and not extra_padding:
+        return _predict_packed(loaded, rows, loaded.batch_tokens or token_budget, progress=progress)
+    logits = np.zeros((len(rows), len(loaded.manifest.labels)), dtype=np.float32)
+    batches = list(padded_batches([len(row) for row in rows], token_budget))
+    with torch.inference_mode():
+        for batch in track(batches, description="scoring", unit="batch") if progress else batches:
+            ids, mask = pad_rows(
+                [rows[i] for i in batch],
+                loaded.manifest.pad_token_id,
+                padding_side or loaded.manifest.padding_side,
+                extra_padding,
+            )
+            out = loaded.model(input_ids=ids.to(loaded.device), attention_mask=mask.to(loaded.device)).logits
+            logits[batch] = out.float().cpu().numpy()
+    return logits
+
+
+_FETCH_EVERY = 32
+"""Packs between copies of results from a GPU: each copy waits for all work before it."""
+
+
+def _predict_packed(
+    loaded: LoadedAdapter, rows: Sequence[Sequence[int]], token_budget: int, *, progress: bool
+) -> NDArray[np.float32]:
+    """Logits [rows, 3] by the packed engine; where memory runs out, the rows that are left go on in smaller packs.
+
+    Raises:
+        FinsentError: memory does not hold the longest row alone.
+    """
+    import torch
+
+    logits = np.zeros((len(rows), len(loaded.manifest.labels)), dtype=np.float32)
+    rows = strip_padding(rows, loaded.manifest.pad_token_id)
+    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    left = np.ones(len(rows), dtype=bool)
+    budget = min(token_budget, int(lengths.sum()))
+    while left.any():
+        there = np.flatnonzero(left)
+        batches = [there[part] for part in pack_batches(lengths[there], budget)]
+        shown = track(batches, description="scoring", unit="batch") if progress else batches
+        try:
+            with torch.inference_mode():
+                for part, found in _stream_batches(loaded, rows, shown):
+                    logits[part], left[part] = found, False
+        except torch.OutOfMemoryError as error:
+            if budget <= lengths[left].max():
+                raise FinsentError(
+                    f"GPU memory does not hold one text of {int(lengths[left].max())} tokens. "
+                    "Free memory on the device, raise engine.memory_gib, or set engine.inference=stock."
+                ) from error
+            budget //= 2
+            torch.cuda.empty_cache()
+            _log.warning("GPU memory ran out: scoring goes on in passes of at most %d tokens", budget)
+    return logits
+
+
+def _stream_batches(
+    loaded: LoadedAdapter, rows: Sequence[Sequence[int]], batches: Iterable[NDArray[np.int64]]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Row indices and their logits, some packs at a time; the host packs the next rows while the device computes."""
+    import torch
+
+    assert loaded.packed is not None, "asked by the caller"  # noqa: S101 - tells the type checker
+    on_gpu = loaded.device.startswith("cuda")
+    # one bound for all on a GPU: compiled layers specialise on it
+    longest = loaded.manifest.max_length if on_gpu else None
+    parts: list[NDArray[np.int64]] = []
+    found: list[Any] = []
+    for part in batches:
+        batch = batch_to_device(pack_rows([rows[row] for row in part]), loaded.device, longest=longest)
+        found.append(packed_logits(loaded.packed, batch))
+        parts.append(part)
+        if len(parts) == _FETCH_EVERY or not on_gpu:
+            yield np.concatenate(parts), torch.cat(found).cpu().numpy()
+            parts, found = [], []
+    if parts:
+        yield np.concatenate(parts), torch.cat(found).cpu().numpy()
+
+
+def probabilities(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:
+    """Softmax of logits / temperature, rows sum to one (temperature scaling, arXiv:1706.04599)."""
+    scaled = logits.astype(np.float64) / temperature
+    scaled -= scaled.max(axis=1, keepdims=True, initial=-np.inf)
+    exponent = np.exp(scaled)
+    return np.asarray(exponent / exponent.sum(axis=1, keepdims=True))

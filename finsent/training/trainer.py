@@ -1,0 +1,348 @@
+"""One training loop, from set-up to a saved adapter, top to bottom. Knows nothing of MLflow, Prefect or tables."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finsent.config import Config, Recipe
+from finsent.engine.flat_params import refresh_copies, using_master_weights
+from finsent.engine.packing import balance_micro_batches, pack_batches
+from finsent.errors import FinsentError, InputError
+from finsent.home import Home
+from finsent.labels import LABELS
+from finsent.models.adapter import save_adapter
+from finsent.models.base import BaseFolder
+from finsent.models.predict import tokenise
+from finsent.progress import track
+from finsent.training.batches import steps_in_total
+from finsent.training.checkpoint import complete_checkpoints, load_checkpoint, save_checkpoint
+from finsent.training.distributed import all_reduce_sum, barrier, broadcast, shard
+from finsent.training.optimizer import learning_rate, optimizer_step
+from finsent.training.preflight import run_preflight
+from finsent.training.setup import TrainingRun, apply_token_dropout, resolve_precision, set_up, step_schedule
+
+__all__ = ["LabelledTexts", "MetricsCallback", "TrainingResult", "resolve_precision", "train"]
+
+_log = logging.getLogger(__name__)
+
+MetricsCallback = Callable[[int, dict[str, float]], None]
+_SYNC_EVERY = 10
+"""Steps on a GPU between looks at its figures: reading a number waits for the device."""
+
+
+@dataclass(frozen=True)
+class LabelledTexts:
+    """Labelled texts; labels int64 [N]."""
+
+    texts: Sequence[str]
+    labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training left behind."""
+
+    adapter: Path
+    base: BaseFolder
+    pad_token_id: int
+    rows: int
+    steps: int
+    resumed_from: int
+    """Optimiser step of the checkpoint that this went on from; 0 for a training from the start."""
+    seconds: float
+    """In the steps, recording of CUDA graphs and compilation included."""
+    preparation_seconds: float
+    """Loading, pre-flight check, and compilation where it fell into that."""
+    rows_per_second: float
+    final_loss: float
+    trainable_parameters: int
+    quantized_modules: int
+    mixed_precision: str
+    engine: str
+    plan: str
+    """Why the training ran as it did, and with what."""
+    processes: int
+
+
+def train(
+    config: Config, home: Home, train_rows: LabelledTexts, validation: LabelledTexts, folder: Path, on_metrics: MetricsCallback
+) -> TrainingResult:
+    """Train an adapter into `folder`/adapter, going on from the newest checkpoint in `folder` if there is one.
+
+    `on_metrics(step, values)` gets loss (mean over the step's rows), learning_rate, grad_norm (before clipping),
+    rows_per_second, tokens_per_second, padding_share of every optimiser step, and validation_* after each epoch; on a GPU
+    some steps late, all in order. Under a launcher every process calls this, and the first one alone writes and reports.
+
+    Raises:
+        InputError: no rows, or only one class in them.
+        BaseModelError: the base cannot be reached.
+        FinsentError: the loss became infinite or not a number, memory does not hold a single row, or the pre-flight check
+            failed.
+    """
+    _check_rows(train_rows)
+    started = time.perf_counter()
+    recipe = config.recipe
+    run = set_up(config, home, train_rows.texts)
+    first = _preflight_or_resume(run, config, train_rows.labels, folder)
+    rows_per_step = recipe.batch_size * recipe.accumulation
+    per_epoch = math.ceil(len(run.lengths) / rows_per_step)
+    total = steps_in_total(len(run.lengths), rows_per_step, recipe.epochs)
+    rows_of = step_schedule(run.lengths, rows_per_step, recipe)
+    report = on_metrics if run.world.is_main else lambda *_: None
+    run.model.train()
+    preparation, started = time.perf_counter() - started, time.perf_counter()
+    pending: list[_StepMetrics] = []
+    loss, seen = math.nan, 0
+    steps = track(range(first, total), description="training", total=total - first, unit="step")
+    for step in steps if run.world.is_main else range(first, total):
+        rows = rows_of(step)
+        with _explain_out_of_memory(config):
+            pending.append(_training_step(run, recipe, rows, train_rows.labels, step, total))
+        seen += len(rows)
+        looks = recipe.evaluate_every_epoch and (step + 1) % per_epoch == 0 and len(validation.texts) > 0
+        keeps = (step + 1) % recipe.checkpoint_every == 0 and step + 1 < total
+        if run.device == "cpu" or len(pending) == _SYNC_EVERY or looks or keeps or step + 1 == total:
+            loss = _flush_metrics(run, recipe, pending, report)
+        if looks and run.world.is_main:
+            report(step + 1, validate(run, validation, config))
+        if keeps and run.world.is_main:
+            _save_checkpoint(run, folder, step + 1)
+    seconds = time.perf_counter() - started
+
+    # the caller evaluates a fresh load of what lies here, never this model
+    if run.world.is_main:
+        with using_master_weights(run.flat_params):
+            save_adapter(run.model, run.tokenizer, folder / "adapter")
+    barrier(run.world)
+    return TrainingResult(
+        adapter=folder / "adapter",
+        base=run.base,
+        pad_token_id=int(run.tokenizer.pad_token_id),
+        rows=len(run.lengths),
+        steps=total,
+        resumed_from=first,
+        seconds=seconds,
+        preparation_seconds=preparation,
+        rows_per_second=seen / seconds if seconds else 0.0,
+        final_loss=loss,
+        trainable_parameters=sum(parameter.numel() for parameter in run.model.parameters() if parameter.requires_grad),
+        quantized_modules=sum(_is_quantized(module) for module in run.model.modules()),
+        mixed_precision=run.precision,
+        engine=run.plan.engine,
+        plan=run.plan.reason,
+        processes=run.world.size,
+    )
+
+
+def _preflight_or_resume(run: TrainingRun, config: Config, labels: NDArray[np.int64], folder: Path) -> int:
+    """Check the settings, or take up the newest checkpoint; the step to start at."""
+    checkpoints = complete_checkpoints(folder)
+    if not checkpoints:
+        with _explain_out_of_memory(config):
+            _preflight(run, config, labels, folder)
+    first = 0
+    with using_master_weights(run.flat_params):
+        if checkpoints:
+            first = load_checkpoint(checkpoints[-1], run.model, run.optimizer, run.accelerator.scaler, run.flat_params.layout)
+    main = broadcast(run.world, first)
+    if main != first:  # they would wait for each other for ever
+        raise FinsentError(
+            f"process {run.world.rank} starts at step {first}, the main one at {main}: it does not see the checkpoints in "
+            f"{str(folder)!r}. Let all machines share FINSENT_HOME."
+        )
+    return first
+
+
+def _preflight(run: TrainingRun, config: Config, labels: NDArray[np.int64], folder: Path) -> None:
+    """The pre-flight check on the rows that need most memory; where it runs out, training starts with smaller passes."""
+    import torch
+
+    recipe = config.recipe
+    # a packed pass holds whatever rows of a step fit its tokens, however they were to be accumulated
+    most = run.budget.rows if run.budget.tokens is None else -(-recipe.batch_size * recipe.accumulation // run.world.size)
+    longest = sorted(range(len(run.lengths)), key=lambda i: -run.lengths[i])[:most]
+    while True:
+        part = _micro_batches(run, longest)[0]
+        rows, wanted = [run.tokens[row] for row in part], [int(labels[row]) for row in part]
+        try:
+            run_preflight(run, rows, wanted, recipe.learning_rate, folder / f"preflight-{run.world.rank}")
+        except torch.OutOfMemoryError as error:
+            _back_off(run, part, error)
+        else:
+            return
+
+
+def _save_checkpoint(run: TrainingRun, folder: Path, step: int) -> None:
+    with using_master_weights(run.flat_params):
+        save_checkpoint(folder, step, run.model, run.optimizer, run.accelerator.scaler, run.flat_params.layout)
+
+
+@dataclass(frozen=True)
+class _StepMetrics:
+    """A step's figures, some of them still on the device."""
+
+    step: int
+    loss: Any
+    norm: Any
+    rate: float
+    rows: int
+    tokens: int
+    padded: int
+    started: float
+
+
+def _training_step(
+    run: TrainingRun, recipe: Recipe, rows: list[int], labels: NDArray[np.int64], step: int, total: int
+) -> _StepMetrics:
+    """One optimiser step over `rows`; where memory runs out, the same step again in smaller micro-batches."""
+    import torch
+
+    started = time.perf_counter()
+    rate = learning_rate(recipe, step, total)
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate
+    mine = shard(rows, run.lengths, run.world)
+    while True:
+        try:
+            # dropout depends on the step (and on how it is cut into passes), so a resumed run repeats it
+            torch.manual_seed(recipe.seed * 1_000_003 + step + 7_919 * run.world.rank)
+            loss, tokens, padded = _accumulate_gradients(run, recipe, mine, labels, step, len(rows))
+            break
+        except torch.OutOfMemoryError as error:
+            _back_off(run, mine, error)
+    all_reduce_sum(run.world, run.flat_params.gradient, loss)
+    norm = run.accelerator.clip_grad_norm_(run.flat_params.optimised, recipe.max_grad_norm)
+    optimizer_step(run.optimizer, in_flight=run.device != "cpu" and run.accelerator.scaler is None)
+    run.flat_params.gradient.zero_()
+    refresh_copies(run.flat_params)
+    return _StepMetrics(step, loss, norm, rate, len(rows), tokens, padded, started)
+
+
+def _accumulate_gradients(
+    run: TrainingRun, recipe: Recipe, rows: list[int], labels: NDArray[np.int64], step: int, rows_of_step: int
+) -> tuple[Any, int, int]:
+    """Gradients of the step's rows in the masters; the loss on the device, and how many tokens there were and ran."""
+    import torch
+
+    loss, real, padded = torch.zeros((), device=run.device), 0, 0
+    for part in _micro_batches(run, rows):
+        tokens = apply_token_dropout(run.tokens, part, recipe, step)
+        # summed and divided by the rows of the whole step: transformers' own loss is too large under accumulation
+        loss += run.backward(tokens, [int(labels[row]) for row in part], rows_of_step)
+        lengths = [len(ids) for ids in tokens]
+        real += sum(lengths)
+        padded += sum(lengths) if run.budget.tokens is not None else len(lengths) * max(lengths)
+    return loss, real, padded
+
+
+def _micro_batches(run: TrainingRun, rows: list[int]) -> list[list[int]]:
+    if run.budget.tokens is not None:
+        return balance_micro_batches(rows, run.lengths, run.budget.tokens) if rows else []
+    return [rows[start : start + run.budget.rows] for start in range(0, len(rows), run.budget.rows)]
+
+
+def _back_off(run: TrainingRun, rows: list[int], error: Exception) -> None:
+    """Halve the micro-batch that failed on `rows`, and clear what it left; one row that does not fit is the end.
+
+    Raises:
+        torch.OutOfMemoryError: `error`, since nothing smaller is left.
+    """
+    import torch
+
+    budget = run.budget
+    if budget.tokens is not None:
+        smaller = min(budget.tokens, sum(run.lengths[row] for row in rows)) // 2
+        if smaller < max(run.lengths) // 2:
+            raise error
+        budget.tokens = smaller
+    elif min(budget.rows, len(rows)) == 1:
+        raise error
+    else:
+        budget.rows = min(budget.rows, len(rows)) // 2
+    for parameter in run.model.parameters():
+        parameter.grad = None
+    run.flat_params.gradient.zero_()
+    torch.cuda.empty_cache()
+    now = f"{budget.tokens} tokens" if budget.tokens is not None else f"{budget.rows} rows"
+    _log.warning("GPU memory ran out: the same rows again, in passes of at most %s", now)
+
+
+def _flush_metrics(run: TrainingRun, recipe: Recipe, pending: list[_StepMetrics], on_metrics: MetricsCallback) -> float:
+    """Hand out the figures of finished steps, oldest first; the newest loss. Speeds are those of the whole stretch."""
+    losses = [float(one.loss) for one in pending]  # waits for the device
+    took = time.perf_counter() - pending[0].started
+    rows, tokens = sum(one.rows for one in pending), sum(one.tokens for one in pending)
+    ready = list(pending)
+    pending.clear()
+    for one, value in zip(ready, losses, strict=True):
+        if not math.isfinite(value):
+            raise FinsentError(
+                f"loss is {value!r} at step {one.step + 1}. Lower recipe.learning_rate ({recipe.learning_rate}), or use bf16."
+            )
+        on_metrics(
+            one.step + 1,
+            {
+                "loss": value,
+                "learning_rate": one.rate,
+                "grad_norm": float(one.norm),
+                "rows_per_second": rows / took,
+                "tokens_per_second": tokens * run.world.size / took,
+                "padding_share": 1 - one.tokens / one.padded if one.padded else 0.0,
+            },
+        )
+    return losses[-1]
+
+
+def validate(run: TrainingRun, rows: LabelledTexts, config: Config) -> dict[str, float]:
+    """Loss and accuracy of the model in training on `rows`: a look on the way, not the evaluation."""
+    import torch
+
+    run.model.eval()
+    tokens = tokenise(run.tokenizer, rows.texts, config.model.max_length)
+    loss, right = 0.0, 0
+    with torch.no_grad(), run.accelerator.autocast(), torch.compiler.set_stance("force_eager"):
+        # half a training pass: recorded steps keep their memory, and validation runs beside them
+        for part in pack_batches([len(ids) for ids in tokens], max(256, min(run.budget.tokens or 4096, 4096) // 2)):
+            logits = run.logits([tokens[row] for row in part]).float().cpu()
+            labels = torch.from_numpy(rows.labels[part])
+            loss += float(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"))
+            right += int((logits.argmax(-1) == labels).sum())
+    run.model.train()
+    return {"validation_loss": loss / len(tokens), "validation_accuracy": right / len(tokens)}
+
+
+@contextmanager
+def _explain_out_of_memory(config: Config) -> Iterator[None]:
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise FinsentError(
+            f"GPU memory does not hold the training pass of a single row of up to {config.model.max_length} tokens. Free GPU "
+            f"memory, raise engine.memory_gib ({config.engine.memory_gib}), set engine.residency=nf4, lower model.max_length, or "
+            "set engine.training=stock with recipe.gradient_checkpointing=true."
+        ) from error
+
+
+def _is_quantized(module: Any) -> bool:
+    """PEFT's wrapper of a 4-bit layer has the layer's class name too; only the layer counts."""
+    return type(module).__name__ == "Linear4bit" and type(module).__module__.startswith("bitsandbytes")
+
+
+def _check_rows(rows: LabelledTexts) -> None:
+    if not len(rows.texts):
+        raise InputError("there are no rows to train on. Run `finsent ingest` first.")
+    present = [LABELS[i] for i in sorted(set(rows.labels.tolist()))]
+    if len(present) < 2:
+        raise InputError(
+            f"all {len(rows.texts)} training rows are {present[0]!r}: nothing to tell apart. Ingest rows of the other classes."
+        )

@@ -1,0 +1,120 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BitsAndBytesConfig
+
+from finsent.config import Config
+from finsent.errors import ArtifactError, ConfigError
+from finsent.home import Home
+from finsent.models.adapter import add_lora, load_adapter
+from finsent.models.base import load_base, locate_base
+from finsent.models.manifest import MANIFEST, PROBE, Manifest, write_manifest
+from finsent.models.predict import predict_logits
+
+
+def test_a_fresh_load_gives_the_recorded_logits_bit_by_bit(make_adapter: Callable[[int], Path], home: Home) -> None:
+    folder = make_adapter(0)
+    probe = json.loads((folder / PROBE).read_text())
+    logits = predict_logits(load_adapter(folder, home), probe["texts"])
+    assert np.array_equal(logits, np.array(probe["logits"], dtype=np.float32))
+
+
+def test_the_published_loading_snippet_works_unchanged(
+    make_adapter: Callable[[int], Path], tiny_config: Config, home: Home
+) -> None:
+    """What a model card tells users to do, on a folder of ours: stock transformers and PEFT, no finsent."""
+    adapter_path = str(make_adapter(0))
+    base_path = locate_base(tiny_config.model, home).folder
+
+    bnb_config = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16
+    )
+    base_model = AutoModelForSequenceClassification.from_pretrained(base_path, num_labels=3, quantization_config=bnb_config)
+    model = PeftModel.from_pretrained(base_model, adapter_path)
+    tokenizer = AutoTokenizer.from_pretrained(adapter_path)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.eval()
+    texts = ["$AAPL to the moon", "puts printing", "fed meets on tuesday"]
+    inputs = tokenizer(texts, return_tensors="pt", truncation=True, padding=True, max_length=128)
+    with torch.no_grad():
+        theirs = model(**inputs).logits.float().numpy()
+    ours = predict_logits(load_adapter(make_adapter(0), home), texts)
+    assert np.abs(theirs - ours).max() < 0.05  # bfloat16 noise of the stock path's CPU kernels
+    assert (theirs.argmax(1) == ours.argmax(1)).all()
+
+
+def test_nothing_in_the_folder_is_pickled_or_tells_of_this_machine(make_adapter: Callable[[int], Path]) -> None:
+    folder = make_adapter(0)
+    assert {path.suffix for path in folder.iterdir()} <= {".safetensors", ".json"}
+    assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == "embedded"
+    for path in folder.glob("*.json"):
+        assert str(folder.parent) not in path.read_text()
+
+
+def test_the_head_is_in_the_file_in_full_precision(make_adapter: Callable[[int], Path], home: Home) -> None:
+    folder = make_adapter(0)
+    saved = load_file(folder / "adapter_model.safetensors")["base_model.model.score.weight"]
+    live = load_adapter(folder, home).model.base_model.model.score.modules_to_save["default"].weight
+    assert saved.dtype == live.dtype == torch.float32
+    assert torch.equal(saved, live)
+
+
+def test_a_body_in_bfloat16_gets_on_with_a_head_in_float32(home: Home, tiny_config: Config) -> None:
+    """As Llama-3.1-8B comes: its embeddings are bfloat16 and not trained, so nothing on the way is float32."""
+    lora = tiny_config.lora.model_copy(update={"modules_to_save": ()})
+    model = add_lora(load_base(locate_base(tiny_config.model, home), tiny_config.model, "cpu"), lora, "embedded").eval()
+    ids = torch.randint(3, 500, (2, 9))
+    assert model.base_model.model.model.embed_tokens.weight.dtype == torch.bfloat16
+    assert model(input_ids=ids[:1], attention_mask=torch.ones_like(ids[:1])).logits.dtype == torch.float32
+
+
+def reseal(folder: Path) -> None:
+    manifest = Manifest.model_validate_json((folder / MANIFEST).read_text())
+    write_manifest(folder, manifest)
+
+
+def test_an_adapter_without_its_head_is_refused_even_if_sealed(
+    make_adapter: Callable[[int], Path], home: Home, tmp_path: Path
+) -> None:
+    folder = tmp_path / "adapter"
+    shutil.copytree(make_adapter(0), folder)
+    tensors = load_file(folder / "adapter_model.safetensors")
+    save_file({name: t for name, t in tensors.items() if "score" not in name}, folder / "adapter_model.safetensors")
+    reseal(folder)
+    with pytest.raises(ArtifactError, match="score"):
+        load_adapter(folder, home)
+
+
+def test_another_base_is_refused(make_adapter: Callable[[int], Path], home: Home, tmp_path: Path) -> None:
+    folder = tmp_path / "adapter"
+    shutil.copytree(make_adapter(0), folder)
+    content = json.loads((folder / MANIFEST).read_text())
+    content["embedded"]["seed"] = 7
+    (folder / MANIFEST).write_text(json.dumps(content))
+    with pytest.raises(ArtifactError, match="not the one the adapter was trained on"):
+        load_adapter(folder, home)
+
+
+def test_a_truncated_weight_file_is_refused_even_if_sealed(
+    make_adapter: Callable[[int], Path], home: Home, tmp_path: Path
+) -> None:
+    folder = tmp_path / "adapter"
+    shutil.copytree(make_adapter(0), folder)
+    weights = folder / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:2000])
+    reseal(folder)
+    with pytest.raises(ArtifactError, match="does not load"):
+        load_adapter(folder, home)
+
+
+def test_an_unknown_target_is_named(home: Home, tiny_config: Config) -> None:
+    model = load_base(locate_base(tiny_config.model, home), tiny_config.model, "cpu")
+    with pytest.raises(ConfigError, match="'query'"):
+        add_lora(model, tiny_config.lora.model_copy(update={"targets": ("query",)}), "embedded")

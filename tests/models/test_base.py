@@ -1,0 +1,91 @@
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import BertConfig, BertForSequenceClassification
+
+from finsent.config import Config, ModelConfig, Quantization
+from finsent.errors import BaseModelError
+from finsent.home import Home
+from finsent.models.adapter import add_lora
+from finsent.models.base import fingerprint, load_base, locate_base
+
+
+@pytest.fixture
+def bert(tmp_path: Path) -> Path:
+    """A small BERT in the Hub's layout, as `minilm` finds it."""
+    config = BertConfig(hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128, vocab_size=200)
+    folder = tmp_path / "bert"
+    BertForSequenceClassification(config).save_pretrained(folder)
+    return folder
+
+
+def test_an_unreachable_base_says_what_to_do(home: Home) -> None:
+    with pytest.raises(BaseModelError, match=r"'nobody/no-such-model'.*model\.name"):
+        locate_base(ModelConfig(name="nobody/no-such-model"), home)
+    with pytest.raises(BaseModelError, match="neither a folder here nor a valid Hub id"):
+        locate_base(ModelConfig(name="./no/such/folder"), home)
+
+
+def test_a_folder_without_weights_is_refused(home: Home, tmp_path: Path) -> None:
+    with pytest.raises(BaseModelError, match=r"lacks config\.json"):
+        locate_base(ModelConfig(name=str(tmp_path)), home)
+
+
+def test_fingerprint_tells_weights_apart(bert: Path, tmp_path: Path) -> None:
+    before = fingerprint(bert)
+    copy = tmp_path / "copy"
+    shutil.copytree(bert, copy)
+    assert fingerprint(copy) == before
+    content = bytearray((copy / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (copy / "model.safetensors").write_bytes(content)
+    assert fingerprint(copy) != before
+
+
+def test_llama_base_is_quantised_but_its_head_is_not(home: Home, tiny_config: Config) -> None:
+    model = load_base(locate_base(tiny_config.model, home), tiny_config.model, "cpu")
+    kinds = {name: type(module).__name__ for name, module in model.named_modules()}
+    assert kinds["score"] == "Linear"
+    assert sum(kind == "Linear4bit" for kind in kinds.values()) == 7
+    state = model.model.layers[0].self_attn.q_proj.weight.quant_state
+    assert state.quant_type == "nf4"
+    assert state.nested
+
+
+@pytest.mark.parametrize("kind", ["none", "nf4"])
+def test_an_encoder_with_a_biased_head_keeps_it_trainable(home: Home, bert: Path, kind: str) -> None:
+    config = ModelConfig(name=str(bert), quantization=Quantization(kind=kind, compute_dtype="float32"), padding_side="right")
+    model = load_base(locate_base(config, home), config, "cpu")
+    from finsent.config import LoraConfig
+
+    peft_model = add_lora(model, LoraConfig(targets=("query", "key", "value")), config.name)
+    trainable = {name for name, parameter in peft_model.named_parameters() if parameter.requires_grad}
+    assert any("classifier" in name and name.endswith("bias") for name in trainable)
+    assert not any("pooler" in name for name in trainable)
+    assert all(p.dtype == torch.float32 for p in peft_model.parameters() if p.requires_grad)
+
+
+def test_gradients_stay_right_after_an_evaluation(home: Home, tiny_config: Config) -> None:
+    """bitsandbytes' CPU path repacks weights at the first eval forward; afterwards gradients would be silently wrong."""
+    torch.manual_seed(0)
+    model = add_lora(load_base(locate_base(tiny_config.model, home), tiny_config.model, "cpu"), tiny_config.lora, "embedded")
+    model.config.pad_token_id = 0
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter.data, std=0.05)
+    ids = torch.randint(3, 500, (4, 12))
+
+    def gradients() -> torch.Tensor:
+        model.zero_grad()
+        torch.manual_seed(1)
+        model.train()
+        model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.square().sum().backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).clone()
+
+    before = gradients()
+    model.eval()
+    with torch.no_grad():
+        model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    assert torch.equal(gradients(), before)

@@ -1,0 +1,54 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finsent.home import Home
+from finsent.models.adapter import LoadedAdapter, load_adapter
+from finsent.models.predict import count_tokens, padded_batches, predict_logits, probabilities
+
+TEXTS = ["up", "$AAPL to the moon, buying more calls " * 3, "puts printing", "", "fed meets on tuesday", "🚀" * 20]
+
+
+@pytest.fixture
+def loaded(make_adapter: Callable[[int], Path], home: Home) -> LoadedAdapter:
+    return load_adapter(make_adapter(0), home)
+
+
+@given(lengths=st.lists(st.integers(1, 128), max_size=60), budget=st.integers(1, 600))
+def test_batches_hold_every_row_once_within_the_budget(lengths: list[int], budget: int) -> None:
+    batches = list(padded_batches(lengths, budget))
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) == 1 or max(lengths[i] for i in batch) * len(batch) <= budget
+
+
+def test_batch_size_order_and_padding_side_do_not_matter(loaded: LoadedAdapter) -> None:
+    together = predict_logits(loaded, TEXTS)
+    alone = predict_logits(loaded, TEXTS, token_budget=1)
+    backwards = predict_logits(loaded, TEXTS[::-1])[::-1]
+    right = predict_logits(loaded, TEXTS, padding_side="right")
+    for other in (alone, backwards, right):
+        assert np.abs(together - other).max() < 5e-3  # bfloat16 products, other shapes
+    assert len({tuple(row) for row in together.round(3).tolist()}) == len(TEXTS)  # and the texts do
+
+
+def test_no_texts_give_no_logits(loaded: LoadedAdapter) -> None:
+    assert predict_logits(loaded, []).shape == (0, 3)
+    assert count_tokens(loaded, []).shape == (0,)
+
+
+def test_texts_are_cut_at_the_manifests_length(loaded: LoadedAdapter) -> None:
+    assert count_tokens(loaded, ["word " * 1000])[0] == loaded.manifest.max_length
+
+
+def test_probabilities_sum_to_one_and_cool_down() -> None:
+    logits = np.array([[2.0, 0.0, -1.0], [1000.0, 0.0, 0.0]], dtype=np.float32)
+    sharp, soft = probabilities(logits, 1.0), probabilities(logits, 4.0)
+    assert np.allclose(sharp.sum(axis=1), 1)
+    assert soft[0, 0] < sharp[0, 0]
+    assert np.isfinite(soft).all()
+    assert probabilities(np.zeros((0, 3), np.float32), 1.0).shape == (0, 3)

@@ -1,0 +1,151 @@
+"""Scoring by several processes: the same table as by one, and an end that says why when one of them fails."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from finsent.config_model import EngineConfig
+from finsent.data import tables
+from finsent.errors import DeviceError
+from finsent.home import Home
+from finsent.models.manifest import verify_manifest
+from finsent.scoring import pending, writer
+from finsent.scoring.chunks import score_chunks
+from finsent.scoring.predictor import ModelSpec, load_local
+from finsent.scoring.workers import choose_devices, model_workers
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning"),  # transformers' own
+    pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning"),
+]
+
+TEXTS = [f"$TICK{i % 7} {what} number {i}" for i, what in enumerate(["to the moon", "will crash", "reports on tuesday"] * 20)]
+PAIR = ("cpu", "cpu")
+STAMP = writer.PredictionMetadata("finsent", "1", "r", 0.5)
+
+
+@pytest.fixture
+def filled(home: Home) -> Home:
+    now = datetime.now(UTC)
+    rows = [{"id": f"t{i}", "text": text, "created_at": now, "received_at": now} for i, text in enumerate([*TEXTS, *TEXTS[:9]])]
+    tables.append(home, "inbox", pa.Table.from_pylist(rows, schema=tables.SCHEMAS["inbox"]))
+    return home
+
+
+def opening(folder: Path, home: Home) -> ModelSpec:
+    return ModelSpec(folder, home, EngineConfig(), len(TEXTS), token_budget=64)
+
+
+def score(home: Home, opened, size: int) -> list[dict]:
+    """The table of predictions after scoring all that is due."""
+    before = writer.read_position(home, writer.transaction_app("finsent", "1"))
+    rows = pending.find_pending(home, "finsent", "1", max_characters=5000).rows
+    done = list(score_chunks(home, opened, rows, pending.chunk_bounds(len(rows), size), STAMP, before))
+    assert all(done)
+    return tables.read(home, "predictions").drop_columns(["scored_at"]).sort_by("id").to_pylist()
+
+
+def test_two_replicas_write_the_table_that_one_process_writes_and_one_that_fails_ends_both(filled, make_adapter, tmp_path):
+    other = Home(tmp_path / "other", str(tmp_path / "other-tables"), filled.tracking_uri)
+    tables.append(other, "inbox", tables.read(filled, "inbox"))
+    alone = score(other, load_local(opening(make_adapter(0), other), "cpu"), 8)
+    with model_workers(opening(make_adapter(0), filled), PAIR) as opened:
+        assert (opened.engine.name, opened.engine.devices) == ("packed", PAIR)
+        assert opened.manifest == verify_manifest(make_adapter(0))
+        assert score(filled, opened, 8) == alone  # to the last bit: the chunks are the same
+        first, *_ = opened.predict(iter([TEXTS[:3], TEXTS[3:5]]))
+        given_up = opened.predict(iter([[text] for text in TEXTS]))
+        next(given_up)
+        given_up.close()  # what is under way is thrown away, and nothing of it is taken for what comes next
+        again = list(opened.predict(iter([TEXTS[:3], TEXTS[3:5], []])))
+        with pytest.raises(DeviceError, match=r"'cpu' failed: ValueError: text input .*run this again") as caught:
+            list(opened.predict(iter([TEXTS[:2], [None], TEXTS[2:4]])))
+    assert "in tokenise" in str(caught.value.__cause__)
+    np.testing.assert_array_equal(again[0].logits, first.logits)
+    assert [len(part.logits) for part in again] == [3, 2, 0]
+    assert tables.version(filled, "predictions") == -(-69 // 8)  # created, then a commit for each chunk
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.long
+def test_replica_that_cannot_open_the_model_is_named(home, tmp_path):
+    with (
+        pytest.raises(DeviceError, match=r"'cpu' failed: ArtifactError: .* holds no"),
+        model_workers(opening(tmp_path, home), PAIR),
+    ):
+        pass
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.long
+def test_killed_replica_ends_the_run_and_a_rerun_goes_on(filled, make_adapter):
+    before = writer.read_position(filled, writer.transaction_app("finsent", "1"))
+    rows = pending.find_pending(filled, "finsent", "1", max_characters=5000).rows
+    with model_workers(opening(make_adapter(0), filled), PAIR) as opened:
+        parts = score_chunks(filled, opened, rows, pending.chunk_bounds(len(rows), 8), STAMP, before)
+        assert next(parts)
+        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+        with pytest.raises(DeviceError, match=r"'cpu' died \(killed by SIGKILL, as the kernel does when memory runs out"):
+            list(parts)
+    assert not multiprocessing.active_children()
+    committed = len(tables.read(filled, "predictions"))
+    assert committed % 8 == 0
+    assert 8 <= committed < len(rows)
+    rest = score(filled, load_local(opening(make_adapter(0), filled), "cpu"), 8)
+    assert [row["id"] for row in rest] == sorted(rows["id"].to_pylist())
+
+
+ENDED = """
+import sys
+from pathlib import Path
+from finsent.config_model import EngineConfig
+from finsent.home import resolve_home
+from finsent.scoring.predictor import ModelSpec
+from finsent.scoring.workers import model_workers
+
+if __name__ == "__main__":
+    spec = ModelSpec(Path(sys.argv[1]), resolve_home({"FINSENT_HOME": sys.argv[2]}), EngineConfig(), 10, 64)
+    with model_workers(spec, ("cpu", "cpu")) as opened:
+        import multiprocessing
+        print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+        for part in opened.predict(["endless"] for _ in iter(int, 1)):
+            pass
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_replicas_end_with_their_parent(home, make_adapter, tmp_path, how):
+    script = tmp_path / "endless.py"
+    script.write_text(ENDED, encoding="utf-8")
+    command = [sys.executable, "-W", "ignore", str(script), str(make_adapter(0)), str(home.root)]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert parent.stdout is not None
+    children = [int(pid) for pid in parent.stdout.readline().split()]
+    assert len(children) == 2
+    if how == signal.SIGINT:
+        os.killpg(parent.pid, how)  # as a terminal does
+    else:
+        parent.send_signal(how)
+    _, stderr = parent.communicate(timeout=30)
+    assert parent.returncode == -how, stderr
+    if how == signal.SIGINT:
+        assert stderr.count("KeyboardInterrupt") == 1  # the parent's alone
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{pid}").exists() for pid in children):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_without_a_gpu_there_is_one_device_whatever_is_allowed():
+    assert choose_devices(EngineConfig(), 10) == ("cpu",)
+    assert choose_devices(EngineConfig(devices=4), 1_000_000) == ("cpu",)

@@ -1,0 +1,300 @@
+"""Scoring by a real adapter into real Delta tables: every row once, whoever dies and whoever else is at work."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from finsent.config import Config
+from finsent.data import tables
+from finsent.errors import InputError, NoChampionError
+from finsent.home import Home, resolve_home
+from finsent.labels import LABELS
+from finsent.models.predict import probabilities
+from finsent.pipeline.score import score
+from finsent.registry import stages, tracking, versions
+from finsent.scoring import pending, writer
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning"),  # transformers' own
+    pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning"),
+]
+
+TEXTS = [f"$TICK{i % 7} {what} number {i}" for i, what in enumerate(["to the moon", "will crash", "reports on tuesday"] * 6)]
+REPEATED = ["buy the dip"] * 4
+BAD = ["", " \n", "https://t.co/only", "x" * 6000]
+
+
+@pytest.fixture(scope="module")
+def config(tiny_config: Config) -> Config:
+    scoring = tiny_config.scoring.model_copy(update={"chunk_rows": 5, "token_budget": 64})
+    return tiny_config.model_copy(update={"scoring": scoring})
+
+
+@pytest.fixture
+def champion(mlflow_home, config, make_adapter):
+    """A home with a champion."""
+    return crown(mlflow_home, config, make_adapter(0), None)
+
+
+def crown(home: Home, config: Config, adapter, before: str | None) -> Home:
+    with tracking.start_run(config, home, kind="train") as run_id:
+        version = versions.register(tracking.connect(home), config, run_id=run_id, adapter=adapter)
+    stages.make_champion(home, "finsent", version, before)
+    return home
+
+
+def fill(home: Home, texts: list[str], prefix: str = "t") -> None:
+    """Into the table itself: the way through files has tests of its own, and stops bad texts."""
+    now = datetime.now(UTC)
+    rows = [{"id": f"{prefix}{i}", "text": text, "created_at": now, "received_at": now} for i, text in enumerate(texts)]
+    tables.append(home, "inbox", pa.Table.from_pylist(rows, schema=tables.SCHEMAS["inbox"]))
+
+
+def outcome(home: Home) -> list[dict]:
+    """The table of predictions in an order of its own, without what differs from run to run."""
+    return tables.read(home, "predictions").drop_columns(["run_id", "scored_at"]).sort_by("id").to_pylist()
+
+
+def test_every_row_is_scored_once_and_a_second_run_scores_nothing(champion, config, make_adapter):
+    fill(champion, [*TEXTS, *REPEATED, *BAD])
+    first = score(config, champion, progress=False)
+    assert (first.scored, first.skipped, first.quarantined, first.model_version) == (22, 0, 4, "1")
+    assert sum(first.classes.values()) == 22
+    rows = outcome(champion)
+    assert [row["id"] for row in rows] == sorted(f"t{i}" for i in range(22))
+    for row in rows:
+        chances = [row[f"p_{label.lower()}"] for label in LABELS]
+        assert sum(chances) == pytest.approx(1.0)
+        assert row["confidence"] == max(chances)
+        assert row["label"] == LABELS[int(np.argmax(chances))]
+        assert row["abstained"] == (row["confidence"] < 0.5)
+        assert (row["model_name"], row["model_version"]) == ("finsent", "1")
+    assert first.abstained == sum(row["abstained"] for row in rows)
+    assert len({row["p_neutral"] for row in rows if row["id"] in {"t18", "t19", "t20", "t21"}}) == 1
+    assert tables.version(champion, "predictions") == 5  # created, then 22 rows in chunks of 5
+
+    second = score(config, champion, progress=False)
+    assert (second.scored, second.skipped, second.quarantined, second.run_id) == (0, 22, 0, None)
+    assert second.rows_per_second == 0
+    assert tables.version(champion, "predictions") == 5
+    quarantined = tables.read(champion, "quarantine").to_pylist()
+    assert sorted(row["reason"] for row in quarantined) == ["empty", "empty", "empty", "too long"]
+    assert "inbox id t22" in {row["detail"].rsplit("; ", 1)[1] for row in quarantined}
+
+
+def test_the_run_is_in_mlflow_with_its_model(champion, config):
+    fill(champion, [*TEXTS[:4], TEXTS[0], TEXTS[0]])
+    report = score(config, champion, progress=False)
+    client = tracking.connect(champion)
+    run = client.get_run(report.run_id)
+    assert (run.info.status, run.data.tags["kind"], run.data.tags["model_version"]) == ("FINISHED", "score", "1")
+    assert run.data.metrics["rows_scored"] == 6
+    assert run.data.metrics["share_distinct"] in {4 / 6, 5 / 6}  # chunks of 5: the copies may lie in two
+    assert 0 < run.data.metrics["rows_per_second"] < run.data.metrics["tokens_per_second"]
+    assert (run.data.params["engine"], run.data.params["devices"]) == ("packed", "cpu")
+    assert run.data.params["precision"] in {"bf16", "fp32"}  # merged: as the processor multiplies
+    assert sum(run.data.metrics[f"share_{label.lower()}"] for label in LABELS) == pytest.approx(1)
+    (used,) = run.inputs.model_inputs
+    assert used.model_id == versions.logged_model_id(client.get_model_version("finsent", "1"))
+    assert set(tables.read(champion, "predictions", columns=["run_id"])["run_id"].to_pylist()) == {report.run_id}
+
+
+def test_confidence_is_calibrated_by_the_adapters_temperature(champion, config, make_adapter):
+    from finsent.models.adapter import load_adapter
+    from finsent.models.predict import predict_logits
+
+    fill(champion, TEXTS[:5])
+    loaded = load_adapter(make_adapter(0), champion)
+    rows = pending.find_pending(champion, "finsent", "1", max_characters=5000).rows
+    part = writer.make_chunk(rows, 0, len(rows))
+    logits = predict_logits(loaded, part.texts, token_budget=64)
+    warm = loaded.manifest.model_copy(update={"temperature": 2.5})
+    scored = writer.build_predictions(part, logits, warm, writer.PredictionMetadata("finsent", "1", "r", 0.5))
+    np.testing.assert_allclose(scored["confidence"].to_numpy(), probabilities(logits, 2.5).max(axis=1), atol=1e-12)
+    assert scored.schema == tables.SCHEMAS["predictions"]
+
+
+def test_a_version_draws_its_own_line_and_a_setting_overrides_it(mlflow_home, config, make_adapter, tmp_path):
+    from finsent.models.manifest import verify_manifest, write_manifest
+    from finsent.pipeline.predict import predict
+
+    cautious = tmp_path / "cautious"
+    shutil.copytree(make_adapter(0), cautious)
+    write_manifest(cautious, verify_manifest(cautious).model_copy(update={"abstain_below": 1.0}))
+    home = crown(mlflow_home, config, cautious, None)
+    fill(home, TEXTS[:6])
+    assert score(config, home, progress=False).abstained == 6
+    assert all(row.abstained for row in predict(config, home, TEXTS[:2]).predictions)
+    bold = config.model_copy(update={"scoring": config.scoring.model_copy(update={"abstain_below": 0.0})})
+    assert not any(row.abstained for row in predict(bold, home, TEXTS[:2]).predictions)
+    fill(home, TEXTS[6:12], "later")
+    assert (found := score(bold, home, progress=False)).abstained == 0
+    assert (found.scored, found.skipped) == (6, 6)  # what was scored keeps the flag that it was given
+
+
+def test_a_new_champion_scores_everything_again_beside_the_old(champion, config, make_adapter):
+    fill(champion, TEXTS)
+    score(config, champion, progress=False)
+    crown(champion, config, make_adapter(1), "1")
+    report = score(config, champion, progress=False)
+    assert (report.scored, report.skipped, report.model_version) == (len(TEXTS), 0, "2")
+    versions_of = [(row["id"], row["model_version"]) for row in outcome(champion)]
+    assert len(versions_of) == len(set(versions_of)) == 2 * len(TEXTS)
+
+
+@pytest.mark.long
+def test_several_devices_write_what_one_writes(champion, config, tmp_path):
+    fill(champion, [*TEXTS, *REPEATED, *BAD])
+    other = resolve_home({"FINSENT_HOME": str(tmp_path / "other")})
+    shutil.copytree(champion.root, other.root)
+    versions.adapter_path(champion, "finsent", "1")
+    score(config, champion, progress=False)
+    shutil.copytree(champion.versions, other.versions)
+    report = score(config, other, devices=("cpu", "cpu"), progress=False)
+    assert (report.scored, report.quarantined) == (22, 4)
+    assert outcome(other) == outcome(champion)
+    assert tracking.connect(other).get_run(report.run_id).data.params["devices"] == "cpu, cpu"
+
+
+def test_files_go_through_the_inbox(champion, config, tmp_path):
+    path = tmp_path / "new.csv"
+    path.write_text("id,text\na,$AAPL to the moon\nb,$TSLA will crash\nc,\na,$AAPL to the moon\n", encoding="utf-8")
+    report = score(config, champion, files=[path], progress=False)
+    assert (report.received, report.scored, report.skipped, report.quarantined) == (2, 2, 0, 1)
+    again = score(config, champion, files=[path], progress=False)
+    assert (report.known, again.known) == (1, 3)
+    assert (again.received, again.scored, again.skipped) == (0, 0, 2)
+
+
+def test_nothing_is_received_without_a_champion_or_from_a_wrong_file(mlflow_home, config, tmp_path, make_adapter):
+    path = tmp_path / "new.csv"
+    path.write_text("text\nhello $AAPL\n", encoding="utf-8")
+    with pytest.raises(NoChampionError, match="run `finsent promote`"):
+        score(config, mlflow_home, files=[path])
+    crown(mlflow_home, config, make_adapter(0), None)
+    with pytest.raises(InputError):
+        score(config, mlflow_home, files=[tmp_path / "missing.csv"])
+    assert tables.version(mlflow_home, "inbox") is None
+    assert tables.version(mlflow_home, "predictions") is None
+    empty = score(config, mlflow_home, progress=False)
+    assert (empty.scored, empty.classes, empty.run_id) == (0, {}, None)
+
+
+KILLED = """
+import os, signal, sys, warnings
+from pathlib import Path
+warnings.simplefilter("ignore")
+import mlflow, peft, transformers
+from finsent.home import resolve_home
+from finsent.config import Config
+from finsent.pipeline import score as pipeline
+from finsent.scoring import writer
+
+config = Config.model_validate_json(Path(sys.argv[1]).read_text())
+real, number = writer.commit_chunk, 0
+
+def dying(home, rows, application, after):
+    global number
+    number += 1
+    if number == chunk and when == "before":
+        os.kill(os.getpid(), signal.SIGKILL)
+    position = real(home, rows, application, after)
+    if number == chunk and when == "after":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return position
+
+writer.commit_chunk = dying
+for argument in sys.argv[2:]:
+    when, chunk, home = argument.split(":", 2)
+    chunk = int(chunk)
+    child = os.fork()  # each dies alone; the imports above are paid once
+    if child == 0:
+        pipeline.score(config, resolve_home({"FINSENT_HOME": home}), progress=False)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    print(os.WTERMSIG(status))
+"""
+
+
+def test_kill_9_anywhere_and_run_again_gives_the_same_table(champion, config, tmp_path):
+    fill(champion, [*TEXTS, *REPEATED, *BAD])
+    versions.adapter_path(champion, "finsent", "1")
+    points = ["before:1", "after:1", "before:3", "after:5"]
+    homes = {point: tmp_path / point.replace(":", "-") for point in points}
+    for root in homes.values():
+        shutil.copytree(champion.root, root)
+    score(config, champion, progress=False)
+    whole = outcome(champion)
+
+    settings = tmp_path / "config.json"
+    settings.write_text(config.model_dump_json(), encoding="utf-8")
+    command = [sys.executable, "-c", KILLED, str(settings), *(f"{point}:{root}" for point, root in homes.items())]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert run.stdout.split() == [str(int(signal.SIGKILL))] * len(points), run.stderr
+    for point, committed in zip(points, (0, 5, 10, 22), strict=True):
+        home = resolve_home({"FINSENT_HOME": str(homes[point])})
+        assert len(tables.read(home, "predictions")) == committed
+        report = score(config, home, progress=False)
+        assert (report.skipped, report.scored) == (committed, 22 - committed)
+        assert outcome(home) == whole  # equal to the last bit
+        assert len(tables.read(home, "quarantine")) == len(BAD)
+
+
+def test_two_runs_at_once_score_no_row_twice(champion, config, tmp_path, monkeypatch):
+    """Two machines: one store and one set of tables, but no lock between them."""
+    fill(champion, TEXTS)
+    elsewhere = Home(root=tmp_path / "elsewhere", tables_url=champion.tables_url, tracking_uri=champion.tracking_uri)
+    real, reports = writer.commit_chunk, []
+
+    def overtaken(home, rows, application, after):
+        if not reports and home is champion and after.number == 1:  # ours has committed one chunk
+            reports.append(None)
+            monkeypatch.setattr(writer, "commit_chunk", real)
+            reports[0] = score(config, elsewhere, progress=False)
+        return real(home, rows, application, after)
+
+    monkeypatch.setattr(writer, "commit_chunk", overtaken)
+    ours = score(config, champion, progress=False)
+    (theirs,) = reports
+    assert (ours.scored, theirs.scored, theirs.skipped) == (5, len(TEXTS) - 5, 5)
+    ids = [row["id"] for row in outcome(champion)]
+    assert len(ids) == len(set(ids)) == len(TEXTS)
+
+
+def test_lost_chunk_is_noticed_and_not_written(champion, config):
+    application = writer.transaction_app("finsent", "1")
+    rows = pa.Table.from_pylist(
+        [{"id": "a", "model_version": "1", "scored_at": datetime.now(UTC)}], schema=tables.SCHEMAS["predictions"]
+    )
+    before = writer.read_position(champion, application)
+    assert (before.version, before.number) == (-1, 0)
+    mine = writer.commit_chunk(champion, rows, application, before)
+    assert mine is not None
+    assert mine.number == 1
+    assert writer.commit_chunk(champion, rows, application, before) is None
+    other = writer.commit_chunk(
+        champion,
+        rows,
+        writer.transaction_app("finsent", "2"),
+        writer.read_position(champion, writer.transaction_app("finsent", "2")),
+    )
+    assert other is not None
+    assert writer.commit_chunk(champion, rows, application, mine) == writer.read_position(champion, application)
+    assert len(tables.read(champion, "predictions")) == 3
+
+
+def test_order_of_what_is_due_depends_on_the_rows_alone(home):
+    fill(home, ["b", "a", "c"], prefix="x")
+    fill(home, ["a", "c"], prefix="y")
+    rows = pending.find_pending(home, "finsent", "1", max_characters=5000).rows
+    assert rows["text_hash"].to_pylist() == sorted(rows["text_hash"].to_pylist())
+    same = [row["id"] for row in rows.to_pylist() if row["text"] == "a"]
+    assert same == ["x1", "y0"]
+    assert pending.chunk_bounds(len(rows), 2) == [(0, 2), (2, 4), (4, 5)]

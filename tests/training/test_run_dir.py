@@ -1,0 +1,55 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from finsent.config import Config
+from finsent.errors import InputError
+from finsent.training.run_dir import find_resumable, hold_run_dir, require_resumable, settings_digest
+
+
+def cut_off(runs: Path, name: str, digest: str, *, checkpoint: bool = True, at: int = 1) -> None:
+    work = hold_run_dir(runs / name, digest)
+    work.__enter__()
+    if checkpoint:
+        (runs / name / "checkpoint-5").mkdir()
+        (runs / name / "checkpoint-5" / "state.json").write_text("{}")
+    assert not work.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    os.utime(runs / name / "training.json", (at, at))
+
+
+def test_the_newest_interrupted_training_of_these_settings_is_found(tmp_path: Path) -> None:
+    assert find_resumable(tmp_path, "d1") is None
+    cut_off(tmp_path, "old", "d1", at=1)
+    cut_off(tmp_path, "new", "d1", at=2)
+    cut_off(tmp_path, "other-settings", "d2", at=3)
+    cut_off(tmp_path, "no-checkpoint", "d1", checkpoint=False, at=4)
+    assert find_resumable(tmp_path, "d1") == "new"
+    with hold_run_dir(tmp_path / "new", "d1"):
+        assert find_resumable(tmp_path, "d1") == "old"  # somebody is at work in the other
+        with pytest.raises(InputError, match="another process"), hold_run_dir(tmp_path / "new", "d1"):
+            pass
+    assert find_resumable(tmp_path, "d1") == "old"  # "new" is finished now
+
+
+def test_a_run_named_by_hand_must_fit(tmp_path: Path) -> None:
+    cut_off(tmp_path, "a", "d1")
+    require_resumable(tmp_path, "a", "d1")
+    with pytest.raises(InputError, match="other settings"):
+        require_resumable(tmp_path, "a", "d2")
+    with pytest.raises(InputError, match="'nowhere'"):
+        require_resumable(tmp_path, "nowhere", "d1")
+    cut_off(tmp_path, "b", "d1", checkpoint=False)
+    with pytest.raises(InputError, match="first checkpoint"):
+        require_resumable(tmp_path, "b", "d1")
+    with hold_run_dir(tmp_path / "a", "d1"):
+        pass
+    with pytest.raises(InputError, match="finished"):
+        require_resumable(tmp_path, "a", "d1")
+
+
+def test_the_digest_knows_what_decides_a_result(tiny_config: Config) -> None:
+    same = tiny_config.model_copy(update={"experiment": "elsewhere"})
+    other = tiny_config.model_copy(update={"recipe": tiny_config.recipe.model_copy(update={"seed": 1})})
+    assert settings_digest(tiny_config, "f") == settings_digest(same, "f")
+    assert len({settings_digest(tiny_config, "f"), settings_digest(other, "f"), settings_digest(tiny_config, "g")}) == 3
