@@ -108,7 +108,9 @@ def first_gradient(
     config = llama8b.configure(base, "llama-3.1-8b", overrides)
     run = set_up(config, llama8b.home_in(arguments.folder), texts[:16])
     draw = np.random.default_rng(arguments.seed)
-    for parameter, place, *_ in sorted([*run.flat_params.full, *run.flat_params.working], key=lambda item: item[1].data_ptr()):
+    for parameter, place, *_ in sorted(
+        [*run.flat_params.in_float32, *run.flat_params.in_copies], key=lambda item: item[1].data_ptr()
+    ):
         if place.dim() == 2 and place.shape[1] == config.lora.r:
             place.copy_(torch.from_numpy(draw.normal(0, 0.01, parameter.shape).astype(np.float32)))
     refresh_copies(run.flat_params)
@@ -116,7 +118,7 @@ def first_gradient(
     loss = float(run.backward(run.tokens, llama8b.draw_labels(16, seed=arguments.seed).tolist(), 16))
     scale = run.accelerator.scaler.get_scale() if run.accelerator.scaler is not None else 1.0
     found: dict[str, list[NDArray[np.float32]]] = {"adapters": [], "head": []}
-    by_place = sorted([*run.flat_params.full, *run.flat_params.working], key=lambda item: item[1].data_ptr())
+    by_place = sorted([*run.flat_params.in_float32, *run.flat_params.in_copies], key=lambda item: item[1].data_ptr())
     for _, place, gradient, *_ in by_place:
         kind = "head" if place.shape[0] == len(LABELS) else "adapters"
         found[kind].append((gradient / scale).cpu().numpy().ravel())

@@ -25,15 +25,15 @@ _SMALL = 4096
 class FlatParams:
     """Flat float32 tensors and the parameters of the model that live in them."""
 
-    optimised: list[Any]
+    optimizer_params: list[Any]
     """What the optimiser gets: all large tensors as one parameter, each small one by itself; gradients in place."""
-    flat: Any
+    master: Any
     """float32 [P]: every trainable value, with padding between tensors."""
     gradient: Any
     """float32 [P]"""
-    full: list[tuple[Any, Any, Any]]
+    in_float32: list[tuple[Any, Any, Any]]
     """Parameters that compute in float32, their places in `flat` and in `gradient`."""
-    working: list[tuple[Any, Any, Any, Any, Any]]
+    in_copies: list[tuple[Any, Any, Any, Any, Any]]
     """Parameters that compute in a copy: parameter, places in `flat` and `gradient`, its copy, the copy's gradient."""
     spans: list[tuple[slice, slice]]
     """Parts of `flat` that are copied, and where they lie in `copies`."""
@@ -44,7 +44,7 @@ class FlatParams:
     copies: Any
     """The copies that the model computes with; empty where there are none."""
     copy_gradients: Any
-    followers: list[Callable[[], None]] = field(default_factory=list)
+    refresh_hooks: list[Callable[[], None]] = field(default_factory=list)
     """What else is brought up to date after the copies."""
 
 
@@ -119,8 +119,8 @@ def collect_gradients(masters: FlatParams) -> None:
     """
     import torch
 
-    full = [(grad, parameter) for parameter, _, grad in masters.full]
-    copied = [(grad, parameter) for parameter, _, _, _, grad in masters.working]
+    full = [(grad, parameter) for parameter, _, grad in masters.in_float32]
+    copied = [(grad, parameter) for parameter, _, _, _, grad in masters.in_copies]
     for number, (_, parameter) in enumerate((*full, *copied)):
         if parameter.grad is None:
             raise FinsentError(
@@ -140,19 +140,19 @@ def collect_gradients(masters: FlatParams) -> None:
 def refresh_copies(masters: FlatParams) -> None:
     """Bring the copies up to the masters, after every optimiser step."""
     for place, copy in masters.spans:
-        masters.copies[copy].copy_(masters.flat[place])
-    for follow in masters.followers:
+        masters.copies[copy].copy_(masters.master[place])
+    for follow in masters.refresh_hooks:
         follow()
 
 
 @contextmanager
 def using_master_weights(masters: FlatParams) -> Iterator[None]:
     """Let the model's parameters be the float32 masters for the time of a save or a load; copies are refreshed after it."""
-    for parameter, place, *_ in masters.working:
+    for parameter, place, *_ in masters.in_copies:
         parameter.data = place
     try:
         yield
     finally:
         refresh_copies(masters)
-        for parameter, _, _, copy, _ in masters.working:
+        for parameter, _, _, copy, _ in masters.in_copies:
             parameter.data = copy

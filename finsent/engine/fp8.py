@@ -34,11 +34,11 @@ def convert_to_fp8(model: PackedModel) -> PackedModel:
     """
     from finsent.engine.fused_linear import GROUPS, FusedLayers
 
-    if model.joined is None or any(linear.firsts for layer in model.joined.layers for linear in layer):
+    if model.fused is None or any(linear.lora_a for layer in model.fused.layers for linear in layer):
         raise ValueError("fp8 takes a model with merged and joined projections")
     make = _fp8_class()
     layers = []
-    for layer, projections in zip(model.classifier.model.layers, model.joined.layers, strict=False):
+    for layer, projections in zip(model.classifier.model.layers, model.fused.layers, strict=False):
         for members in GROUPS.values():
             for member in members:
                 one = layer.get_submodule(member)
@@ -52,7 +52,7 @@ def convert_to_fp8(model: PackedModel) -> PackedModel:
     for member in (member for members in GROUPS.values() for member in members):
         linear = last.get_submodule(member)
         last.set_submodule(member, make(linear.weight, linear.bias, None))
-    return replace(model, joined=FusedLayers(layers, []))
+    return replace(model, fused=FusedLayers(layers, []))
 
 
 def quantize_rows(matrix: Any) -> tuple[Any, Any]:
@@ -81,7 +81,7 @@ def _fp8_class() -> Any:
             self.register_buffer("scale", scale.t().contiguous())
             self.bias, self.sizes = bias, sizes
 
-        drawn = 0
+        random_width = 0
 
         def forward(self, x: Any, _bits: Any = None) -> Any:
             rows, scale = quantize_rows(x.reshape(-1, x.shape[-1]))

@@ -42,38 +42,38 @@ class FusedLinear(torch.nn.Module):
         super().__init__()
         self.register_buffer("weight", weight, persistent=False)
         self.bias = bias
-        self.inner, self.sizes = inner, tuple(sizes)
+        self.in_features, self.sizes = inner, tuple(sizes)
         self.adapters = list(adapters)  # a plain list: PEFT owns them
-        self.firsts = [module.lora_A["default"] for module in self.adapters]
-        self.seconds = [module.lora_B["default"] for module in self.adapters]
+        self.lora_a = [module.lora_A["default"] for module in self.adapters]
+        self.lora_b = [module.lora_B["default"] for module in self.adapters]
         self.probability = float(getattr(self.adapters[0].lora_dropout["default"], "p", 0.0)) if self.adapters else 0.0
         self.scales = tuple(float(module.scaling["default"]) for module in self.adapters)
 
     @property
-    def drawn(self) -> int:
+    def random_width(self) -> int:
         """Random values that dropout takes per token; 0 where nothing is dropped."""
-        return self.inner * len(self.firsts) if self.probability and self.adapters[0].training else 0
+        return self.in_features * len(self.lora_a) if self.probability and self.adapters[0].training else 0
 
     def forward(self, x: Any, bits: Any = None) -> tuple[Any, ...]:
         """`bits` int16 [T, drawn], uniform over all values, decides what dropout leaves out."""
-        if not self.firsts:
+        if not self.lora_a:
             return tuple(F.linear(x, self.weight, self.bias).split(self.sizes, -1))
         thin = self._thin(x, bits)
         wide = torch.cat([x, *thin], -1)
-        seconds = [second.weight for second in self.seconds]
-        joined = _FusedProduct.apply(wide, self.weight, self.inner, self.sizes, *seconds)
+        seconds = [second.weight for second in self.lora_b]
+        joined = _FusedProduct.apply(wide, self.weight, self.in_features, self.sizes, *seconds)
         if self.bias is not None:
             joined = joined + self.bias
         return tuple(joined.split(self.sizes, -1))
 
     def _thin(self, x: Any, bits: Any) -> list[Any]:
         """Scale * A(dropout(x)) of each adapter; a value stays with probability 1 - p, to within 2^-17."""
-        if not self.drawn:
-            return [scale * first(x) for first, scale in zip(self.firsts, self.scales, strict=True)]
+        if not self.random_width:
+            return [scale * first(x) for first, scale in zip(self.lora_a, self.scales, strict=True)]
         keep = bits >= round(self.probability * 65536) - 32768
         return [
             scale / (1 - self.probability) * first(x * kept)
-            for first, kept, scale in zip(self.firsts, keep.split(self.inner, -1), self.scales, strict=True)
+            for first, kept, scale in zip(self.lora_a, keep.split(self.in_features, -1), self.scales, strict=True)
         ]
 
 
@@ -83,7 +83,7 @@ class _FusedProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, wide: Any, weight: Any, inner: int, sizes: tuple[int, ...], *seconds: Any) -> Any:
         ctx.save_for_backward(wide, weight)
-        ctx.inner, ctx.sizes, ctx.ranks = inner, sizes, tuple(second.shape[1] for second in seconds)
+        ctx.in_features, ctx.sizes, ctx.ranks = inner, sizes, tuple(second.shape[1] for second in seconds)
         return F.linear(wide, weight)
 
     @staticmethod
@@ -92,7 +92,7 @@ class _FusedProduct(torch.autograd.Function):
         (grad,) = grads
         flat, thin = grad.flatten(0, -2), wide.flatten(0, -2)
         found = []
-        row, column = 0, ctx.inner
+        row, column = 0, ctx.in_features
         for size, rank in zip(ctx.sizes, ctx.ranks, strict=True):
             found.append(flat[:, row : row + size].t() @ thin[:, column : column + rank])
             row, column = row + size, column + rank
@@ -242,7 +242,7 @@ def _strided_view(parameters: Sequence[Any]) -> Any:
 
 def draw_dropout_bits(projections: tuple[Any, Any, Any, Any], hidden: Any) -> Any:
     """int16 [T, what the layer's dropout takes], or None where nothing is dropped; from the device's default generator."""
-    width = sum(linear.drawn for linear in projections)
+    width = sum(linear.random_width for linear in projections)
     if not width:
         return None
     words = torch.empty(hidden.shape[1], -(-width // 4), dtype=torch.int64, device=hidden.device)
@@ -261,7 +261,7 @@ def fused_layer_forward(
 ) -> Any:
     """A decoder layer with joined projections, its other parts its own, in its own order: [1, T, width] to the same."""
     qkv, out, gate_up, down = projections
-    drawn = bits.split([linear.drawn for linear in projections], -1) if bits is not None else (None,) * 4
+    drawn = bits.split([linear.random_width for linear in projections], -1) if bits is not None else (None,) * 4
     attention = layer.self_attn
     query, key, value = qkv(layer.input_layernorm(hidden), drawn[0])
     query = split_heads(attention, query, getattr(attention, "q_norm", None))

@@ -23,7 +23,7 @@ class PackedModel:
     """transformers' *ForSequenceClassification: with PEFT's layers in place, or merged."""
     last_layer: Callable[..., Any]
     """`_last_layer`, compiled or not."""
-    joined: Any
+    fused: Any
     """`finsent.engine.fused_linear.FusedLayers`, or None: layers are called as transformers wrote them."""
     joined_layer: Callable[..., Any]
     """`finsent.engine.fused_linear.fused_layer_forward`, compiled or not."""
@@ -34,15 +34,15 @@ class PackedModel:
 class PackedBatch:
     """Packed rows on a device."""
 
-    ids: Any
+    input_ids: Any
     """int64 [1, T]"""
-    positions: Any
+    position_ids: Any
     """int64 [1, T]"""
-    starts: Any
+    cu_seqlens: Any
     """int32 [N + 1]"""
-    last: Any
+    last_token: Any
     """int64 [N]: index of each row's last token."""
-    longest: int
+    max_seqlen: int
 
 
 def packing_unsupported_reason(config: Any, max_length: int) -> str | None:
@@ -69,7 +69,7 @@ def can_fuse(model: Any) -> bool:
     return fusion_unsupported_reason(unwrap_peft(model)) is None
 
 
-def build_packed_model(model: Any, *, compiled: bool = False, joined: bool = False) -> PackedModel:
+def build_packed_model(model: Any, *, compiled: bool = False, fused: bool = False) -> PackedModel:
     """Prepare a model; compiled where asked (the first pass of each kind then takes its time), and with `joined` projections.
 
     Joined weights replace the modules' own, which keep views of them; see `finsent.engine.fused_linear`.
@@ -84,7 +84,7 @@ def build_packed_model(model: Any, *, compiled: bool = False, joined: bool = Fal
     from finsent.engine.fused_linear import fuse_projections, fused_layer_forward, fusion_unsupported_reason
 
     layer = torch.compile(fused_layer_forward) if compiled else fused_layer_forward
-    if joined:
+    if fused:
         if reason := fusion_unsupported_reason(classifier):
             raise ValueError(f"projections cannot be joined: {reason}")
         together = fuse_projections(classifier)
@@ -95,7 +95,7 @@ def build_packed_model(model: Any, *, compiled: bool = False, joined: bool = Fal
     return PackedModel(classifier, last, together, layer, compiled)
 
 
-def batch_to_device(packed: PackedRows, device: str, *, longest: int | None = None) -> PackedBatch:
+def batch_to_device(packed: PackedRows, device: str, *, max_seqlen: int | None = None) -> PackedBatch:
     """Tensors on `device`, copied without waiting where it is a GPU; `longest` is an upper bound, by default the true length."""
     import torch
 
@@ -103,9 +103,13 @@ def batch_to_device(packed: PackedRows, device: str, *, longest: int | None = No
         tensor = torch.from_numpy(array)
         return tensor.pin_memory().to(device, non_blocking=True) if device.startswith("cuda") else tensor
 
-    last = packed.starts[1:].astype("int64") - 1
+    last = packed.cu_seqlens[1:].astype("int64") - 1
     return PackedBatch(
-        move(packed.ids)[None], move(packed.positions)[None], move(packed.starts), move(last), longest or packed.longest
+        move(packed.input_ids)[None],
+        move(packed.position_ids)[None],
+        move(packed.cu_seqlens),
+        move(last),
+        max_seqlen or packed.max_seqlen,
     )
 
 
@@ -113,15 +117,15 @@ def packed_logits(model: PackedModel, batch: PackedBatch) -> Any:
     """Logits [N, classes] in float32."""
     decoder = model.classifier.model
     with packed_attention(decoder):
-        hidden = decoder.embed_tokens(batch.ids)
-        rotary = decoder.rotary_emb(hidden, position_ids=batch.positions)
-        if model.joined is not None:
+        hidden = decoder.embed_tokens(batch.input_ids)
+        rotary = decoder.rotary_emb(hidden, position_ids=batch.position_ids)
+        if model.fused is not None:
             hidden = _run_fused_layers(model, hidden, rotary, batch)
         else:
             hidden = _run_layers(decoder.layers[:-1], hidden, rotary, batch)
         if model.compiled:
-            _mark_dynamic(hidden, *rotary, batch.starts, batch.last)
-        pooled = model.last_layer(decoder.layers[-1], hidden, *rotary, batch.starts, batch.last, batch.longest)
+            _mark_dynamic(hidden, *rotary, batch.cu_seqlens, batch.last_token)
+        pooled = model.last_layer(decoder.layers[-1], hidden, *rotary, batch.cu_seqlens, batch.last_token, batch.max_seqlen)
         # the head's hook feeds it in its own type
         return model.classifier.score(decoder.norm(pooled)[0]).float()
 
@@ -133,11 +137,11 @@ def _run_fused_layers(model: PackedModel, hidden: Any, rotary: tuple[Any, Any], 
 
     if torch.is_grad_enabled() and not hidden.requires_grad:
         hidden.requires_grad_()  # the first layer is then compiled as the others are: its input's gradient costs less
-    for layer, projections in zip(model.classifier.model.layers[:-1], model.joined.layers, strict=True):
+    for layer, projections in zip(model.classifier.model.layers[:-1], model.fused.layers, strict=True):
         bits = draw_dropout_bits(projections, hidden)
         if model.compiled:
-            _mark_dynamic(hidden, batch.starts, *rotary, *([bits] if bits is not None else []))
-        hidden = model.joined_layer(layer, projections, hidden, *rotary, batch.starts, batch.longest, bits)
+            _mark_dynamic(hidden, batch.cu_seqlens, *rotary, *([bits] if bits is not None else []))
+        hidden = model.joined_layer(layer, projections, hidden, *rotary, batch.cu_seqlens, batch.max_seqlen, bits)
     return hidden
 
 
@@ -154,13 +158,13 @@ def _run_layers(layers: Any, hidden: Any, rotary: tuple[Any, Any], batch: Packed
         hidden = layer(
             hidden,
             attention_mask=None,
-            position_ids=batch.positions,
+            position_ids=batch.position_ids,
             position_embeddings=rotary,
             use_cache=False,
-            cu_seq_lens_q=batch.starts,
-            cu_seq_lens_k=batch.starts,
-            max_length_q=batch.longest,
-            max_length_k=batch.longest,
+            cu_seq_lens_q=batch.cu_seqlens,
+            cu_seq_lens_k=batch.cu_seqlens,
+            max_length_q=batch.max_seqlen,
+            max_length_k=batch.max_seqlen,
         )
     return hidden
 

@@ -14,18 +14,23 @@ Ints = NDArray[np.int64]
 class PackedRows:
     """Rows laid end to end: T tokens of N rows."""
 
-    ids: Ints
+    input_ids: Ints
     """Token ids [T]."""
-    positions: Ints
+    position_ids: Ints
     """Position of each token within its row [T]."""
-    starts: NDArray[np.int32]
+    cu_seqlens: NDArray[np.int32]
     """Where each row begins, and at last T [N + 1]: the cumulative lengths that variable-length attention takes."""
-    longest: int
+    max_seqlen: int
     """Tokens of the longest row."""
 
 
 def pack_rows(
-    rows: Sequence[Sequence[int]], *, tokens: int | None = None, slots: int | None = None, longest: int = 128, filler: int = 0
+    rows: Sequence[Sequence[int]],
+    *,
+    tokens: int | None = None,
+    slots: int | None = None,
+    max_seqlen: int = 128,
+    filler_id: int = 0,
 ) -> PackedRows:
     """Lay rows end to end; with `tokens` and `slots`, filled up to exactly so many tokens and rows.
 
@@ -43,11 +48,11 @@ def pack_rows(
     empty = 0
     if tokens is not None and slots is not None:
         left = tokens - real
-        lengths = [*lengths, *(min(longest, left - start) for start in range(0, left, longest))]
+        lengths = [*lengths, *(min(max_seqlen, left - start) for start in range(0, left, max_seqlen))]
         empty = slots - len(lengths)
         if left < 0 or empty < 0:
             raise ValueError(f"{len(rows)} rows of {real} tokens do not fit {slots} slots of {tokens} tokens, filling included")
-        ids = np.concatenate([ids, np.full(left, filler)])
+        ids = np.concatenate([ids, np.full(left, filler_id)])
     sizes = np.array(lengths, dtype=np.int64)
     starts = np.concatenate([[0], sizes.cumsum()])
     positions = np.arange(len(ids)) - np.repeat(starts[:-1], sizes)

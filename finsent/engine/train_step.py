@@ -73,9 +73,9 @@ def cuda_graph_backward(
     pad_id: int,
     device: str,
     *,
-    slots: int,
-    longest: int,
-    record: Callable[[int, float], None],
+    max_rows: int,
+    max_seqlen: int,
+    on_capture: Callable[[int, float], None],
 ) -> BackwardFn:
     """A `Backward` under CUDA graphs: forward, backward and collecting are recorded once per size and replayed.
 
@@ -89,23 +89,23 @@ def cuda_graph_backward(
 
     captured: dict[int, _CapturedStep] = {}
     pool = torch.cuda.graph_pool_handle()
-    room = slots + -(-MAX_FILLER // longest)
+    room = max_rows + -(-MAX_FILLER // max_seqlen)
 
     def backward(rows: TokenRows, labels: Sequence[int], rows_of_step: int) -> Any:
         rows = strip_padding(rows, pad_id)
         size = graph_size(sum(len(row) for row in rows))
-        packed = batch_to_device(pack_rows(rows, tokens=size, slots=room, longest=longest), device, longest=longest)
+        packed = batch_to_device(pack_rows(rows, tokens=size, slots=room, max_seqlen=max_seqlen), device, max_seqlen=max_seqlen)
         wanted = torch.tensor([*labels, *[-100] * (room - len(labels))]).pin_memory().to(device, non_blocking=True)
         if size not in captured:
             started = time.perf_counter()
             captured[size] = _capture_step(model, masters, packed, torch.full_like(wanted, -100), pool)
-            record(size, time.perf_counter() - started)
+            on_capture(size, time.perf_counter() - started)
         one = captured[size]
         for static, fresh in (
-            (one.batch.ids, packed.ids),
-            (one.batch.positions, packed.positions),
-            (one.batch.starts, packed.starts),
-            (one.batch.last, packed.last),
+            (one.batch.input_ids, packed.input_ids),
+            (one.batch.position_ids, packed.position_ids),
+            (one.batch.cu_seqlens, packed.cu_seqlens),
+            (one.batch.last_token, packed.last_token),
             (one.labels, wanted),
         ):
             static.copy_(fresh)
@@ -120,7 +120,7 @@ def _capture_step(model: PackedModel, masters: FlatParams, batch: PackedBatch, n
     """Record one size. Labels of -100 count for nothing, so that the rounds before the recording leave no gradient."""
     import torch
 
-    rows_of_step = torch.ones((), device=batch.ids.device)
+    rows_of_step = torch.ones((), device=batch.input_ids.device)
     labels = nothing.clone()
     state = torch.cuda.get_rng_state()
 

@@ -71,7 +71,7 @@ def prepare_for_inference(loaded: LoadedAdapter, engine: EngineConfig, *, rows: 
     packed = None
     if plan.engine == "packed":
         joined = plan.merged and can_fuse(model)
-        packed = build_packed_model(model, compiled=plan.compiled, joined=joined)
+        packed = build_packed_model(model, compiled=plan.compiled, fused=joined)
     return replace(loaded, model=model, packed=packed, batch_tokens=plan.tokens, precision=precision, plan=plan.reason)
 
 

@@ -141,7 +141,7 @@ def _stream_batches(
     parts: list[NDArray[np.int64]] = []
     found: list[Any] = []
     for part in batches:
-        batch = batch_to_device(pack_rows([rows[row] for row in part]), loaded.device, longest=longest)
+        batch = batch_to_device(pack_rows([rows[row] for row in part]), loaded.device, max_seqlen=longest)
         found.append(packed_logits(loaded.packed, batch))
         parts.append(part)
         if len(parts) == _FETCH_EVERY or not on_gpu:

@@ -170,7 +170,7 @@ def _fp8_unsupported_reason(loaded: "LoadedAdapter") -> str | None:
 
     if reason := fp8_unsupported_reason(loaded.device):
         return reason
-    if loaded.packed is None or loaded.packed.joined is None:
+    if loaded.packed is None or loaded.packed.fused is None:
         return "the adapter is not merged into dense weights here"
     if not loaded.packed.compiled:
         return "it only pays when compiled, and engine.compile is never"

@@ -26,13 +26,13 @@ def run_preflight(
     import torch
 
     masters = run.flat_params
-    before = masters.flat.clone()
+    before = masters.master.clone()
     state = torch.get_rng_state()
     try:
         expected, again, found = _train_save_reload(run, rows, labels, learning_rate, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        masters.flat.copy_(before)
+        masters.master.copy_(before)
         masters.gradient.zero_()
         refresh_copies(masters)
         torch.set_rng_state(state)
@@ -59,7 +59,7 @@ def _train_save_reload(
 
     masters, model = run.flat_params, run.model
     model.train()
-    optimizer = torch.optim.AdamW(masters.optimised, lr=learning_rate)
+    optimizer = torch.optim.AdamW(masters.optimizer_params, lr=learning_rate)
     for _ in range(2):
         value = float(run.backward(rows, labels, len(rows)))
         if not math.isfinite(value):
@@ -74,7 +74,7 @@ def _train_save_reload(
         expected = [run.logits(rows).float() for _ in range(2)]
         with using_master_weights(masters):
             model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
-            masters.flat.zero_()
+            masters.master.zero_()
             try:
                 saved = load_file(folder / "adapter_model.safetensors", device=run.device)
                 set_peft_model_state_dict(model, saved)

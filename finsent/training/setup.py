@@ -102,7 +102,7 @@ def set_up(config: Config, home: Home, texts: Sequence[str]) -> TrainingRun:
     # before the masters: with several processes on CPUs this moves every parameter to other memory
     model = accelerator.unwrap_model(accelerator.prepare_model(model, evaluation_mode=True))
     masters = flatten_params(model, torch.bfloat16 if on_copies else None)
-    optimizer = make_optimizer(recipe, masters.optimised)
+    optimizer = make_optimizer(recipe, masters.optimizer_params)
     optimizer = accelerator.prepare_optimizer(optimizer)
     logits, backward = _build_step_functions(config, plan, model, masters, accelerator, tokenizer, device, world)
     return TrainingRun(
@@ -218,13 +218,13 @@ def _build_step_functions(
         logits = padded_logits_fn(model, int(tokenizer.pad_token_id), config.model.padding_side, device)
         return logits, eager_backward(logits, masters, accelerator, device)
     # joined layers are not called as modules, and checkpointing is a layer's own affair
-    joined = bool(masters.working) and not plan.checkpointing and can_fuse(model)
-    packed = build_packed_model(model, compiled=plan.compiled, joined=joined)
-    if packed.joined is not None:
-        masters.followers.append(packed.joined.refresh)
+    joined = bool(masters.in_copies) and not plan.checkpointing and can_fuse(model)
+    packed = build_packed_model(model, compiled=plan.compiled, fused=joined)
+    if packed.fused is not None:
+        masters.refresh_hooks.append(packed.fused.refresh)
     pad_id = int(tokenizer.pad_token_id)
     logits = packed_logits_fn(packed, pad_id, device)
-    if not (plan.graphs and masters.working):
+    if not (plan.graphs and masters.in_copies):
         return logits, eager_backward(logits, masters, accelerator, device)
     slots = -(-config.recipe.batch_size * config.recipe.accumulation // world.size)
 
@@ -232,7 +232,7 @@ def _build_step_functions(
         _log.info("recorded a step of %d tokens in %.1f s", size, seconds)
 
     return logits, cuda_graph_backward(
-        packed, masters, pad_id, device, slots=slots, longest=config.model.max_length, record=record
+        packed, masters, pad_id, device, max_rows=slots, max_seqlen=config.model.max_length, on_capture=record
     )
 
 

@@ -219,7 +219,7 @@ def _training_step(
         except torch.OutOfMemoryError as error:
             _back_off(run, mine, error)
     all_reduce_sum(run.world, run.flat_params.gradient, loss)
-    norm = run.accelerator.clip_grad_norm_(run.flat_params.optimised, recipe.max_grad_norm)
+    norm = run.accelerator.clip_grad_norm_(run.flat_params.optimizer_params, recipe.max_grad_norm)
     optimizer_step(run.optimizer, in_flight=run.device != "cpu" and run.accelerator.scaler is None)
     run.flat_params.gradient.zero_()
     refresh_copies(run.flat_params)

@@ -63,7 +63,7 @@ def test_flat_masters_train_bit_for_bit_as_separate_tensors_do(tiny_config: Conf
         [p for p in separate.parameters() if p.requires_grad]
     )
     masters = flatten_params(flat)
-    optimizer = make(tiny_config, name, masters.optimised)
+    optimizer = make(tiny_config, name, masters.optimizer_params)
     with one_thread():
         for step in range(12):
             loss_of(separate, step).backward()
@@ -83,7 +83,7 @@ def test_eight_bit_states_are_those_of_separate_tensors(tiny_config: Config) -> 
     separate, flat = net(), net()
     plain = bnb.optim.AdamW8bit([p for p in separate.parameters() if p.requires_grad], lr=0.01, weight_decay=0.01)
     masters = flatten_params(flat)
-    optimizer = make(tiny_config, "adamw_8bit", masters.optimised)
+    optimizer = make(tiny_config, "adamw_8bit", masters.optimizer_params)
     for step in range(4):
         loss_of(separate, step).backward()
         plain.step()
@@ -92,9 +92,9 @@ def test_eight_bit_states_are_those_of_separate_tensors(tiny_config: Config) -> 
         collect_gradients(masters)
         optimizer.step()
         masters.gradient.zero_()
-    quantised = optimizer.state[masters.optimised[0]]
+    quantised = optimizer.state[masters.optimizer_params[0]]
     blocks = 0
-    for parameter, place, _ in masters.full:
+    for parameter, place, _ in masters.in_float32:
         name = next(key for key, p in flat.named_parameters() if p is parameter)
         own = plain.state[dict(separate.named_parameters())[name]]
         if parameter.numel() < 4096:
@@ -107,7 +107,7 @@ def test_eight_bit_states_are_those_of_separate_tensors(tiny_config: Config) -> 
         assert torch.equal(own["absmax1"], scales)
         blocks += len(scales)
     assert blocks == len(quantised["absmax1"])
-    assert [p.numel() for p in masters.optimised[1:]] == [17 * 13, 4095]
+    assert [p.numel() for p in masters.optimizer_params[1:]] == [17 * 13, 4095]
 
 
 def test_parameters_live_in_the_flat_tensor() -> None:
@@ -115,7 +115,7 @@ def test_parameters_live_in_the_flat_tensor() -> None:
     before = trainable(module)
     masters = flatten_params(module)
     assert all(torch.equal(before[name], p) for name, p in module.named_parameters() if p.requires_grad)
-    masters.flat.add_(1)
+    masters.master.add_(1)
     assert all(torch.equal(before[name] + 1, p) for name, p in module.named_parameters() if p.requires_grad)
 
 
@@ -127,10 +127,10 @@ def test_gradients_add_up_over_micro_batches() -> None:
         loss_of(parts, step).backward()
         collect_gradients(masters)
     assert all(p.grad is None for p in parts.parameters())
-    for parameter, _, grad in masters.full:
+    for parameter, _, grad in masters.in_float32:
         name = next(key for key, p in parts.named_parameters() if p is parameter)
         assert torch.allclose(dict(whole.named_parameters())[name].grad, grad, atol=1e-6)
-    assert sum(int(p.grad.ne(0).sum()) for p in masters.optimised) == int(masters.gradient.ne(0).sum())
+    assert sum(int(p.grad.ne(0).sum()) for p in masters.optimizer_params) == int(masters.gradient.ne(0).sum())
 
 
 def test_a_parameter_that_takes_no_part_is_named() -> None:
@@ -161,7 +161,7 @@ def test_copies_in_bfloat16_compute_what_autocast_does(tiny_config: Config) -> N
     """The same casts of the same values, so the very same gradients, step after step."""
     cast, copied = _Lora(), _Lora()
     ordinary, working = flatten_params(cast), flatten_params(copied, torch.bfloat16)
-    optimizers = [make(tiny_config, "adamw_torch", masters.optimised) for masters in (ordinary, working)]
+    optimizers = [make(tiny_config, "adamw_torch", masters.optimizer_params) for masters in (ordinary, working)]
     assert {p.dtype for p in copied.parameters()} == {torch.bfloat16, torch.float32}
     for step in range(5):
         torch.manual_seed(step)
@@ -184,7 +184,7 @@ def test_copies_in_bfloat16_compute_what_autocast_does(tiny_config: Config) -> N
 
 def _gradients(masters: Any) -> dict[str, Any]:
     """Gradients by name."""
-    return dict(zip(masters.names, [item[2] for item in (*masters.full, *masters.working)], strict=True))
+    return dict(zip(masters.names, [item[2] for item in (*masters.in_float32, *masters.in_copies)], strict=True))
 
 
 def test_full_precision_shows_the_masters_and_puts_the_copies_back() -> None:
@@ -222,7 +222,7 @@ def test_a_checkpoint_brings_weights_and_states_back(tiny_config: Config, tmp_pa
 
     first = net()
     masters = flatten_params(first, working)
-    optimizer = make(tiny_config, name, masters.optimised)
+    optimizer = make(tiny_config, name, masters.optimizer_params)
     go_on(first, masters, optimizer, range(3))
     with using_master_weights(masters):
         save_checkpoint(tmp_path, 3, first, optimizer)
@@ -230,7 +230,7 @@ def test_a_checkpoint_brings_weights_and_states_back(tiny_config: Config, tmp_pa
 
     second = net(seed=9)
     others = flatten_params(second, working)
-    again = make(tiny_config, name, others.optimised)
+    again = make(tiny_config, name, others.optimizer_params)
     with using_master_weights(others):
         assert load_checkpoint(tmp_path / "checkpoint-3", second, again) == 3
     found = go_on(second, others, again, range(3, 6))
@@ -243,6 +243,6 @@ def test_a_checkpoint_of_another_order_is_refused(tmp_path: Path) -> None:
     first, second = torch.nn.Linear(8, 8), torch.nn.Sequential(torch.nn.Linear(8, 8))
     one, other = flatten_params(first), flatten_params(second)
     assert one.layout != other.layout
-    save_checkpoint(tmp_path, 1, first, torch.optim.AdamW(one.optimised), layout=one.layout)
+    save_checkpoint(tmp_path, 1, first, torch.optim.AdamW(one.optimizer_params), layout=one.layout)
     with pytest.raises(InputError, match=r"another engine or version.*engine\.training"):
-        load_checkpoint(tmp_path / "checkpoint-1", second, torch.optim.AdamW(other.optimised), layout=other.layout)
+        load_checkpoint(tmp_path / "checkpoint-1", second, torch.optim.AdamW(other.optimizer_params), layout=other.layout)

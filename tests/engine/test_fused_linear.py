@@ -30,8 +30,8 @@ def test_joined_projections_give_the_logits_of_separate_ones(decoder: Decoder, s
     assert fusion_unsupported_reason(unwrap_peft(model)) is None
     with torch.no_grad():
         wanted = stock(model, ROWS)
-        joined = build_packed_model(model, joined=True)
-        assert joined.joined is not None
+        joined = build_packed_model(model, fused=True)
+        assert joined.fused is not None
         assert (logits(joined) - wanted).abs().max() <= 1e-5
         assert torch.equal(stock(model, ROWS), wanted)  # the modules kept their weights, as views
 
@@ -42,7 +42,7 @@ def test_gradients_are_those_of_separate_projections(decoder: Decoder, stock: St
     torch.nn.functional.cross_entropy(stock(model, ROWS), LABELS).backward()
     wanted = {name: parameter.grad.clone() for name, parameter in trainable(model).items()}
     model.zero_grad()
-    torch.nn.functional.cross_entropy(logits(build_packed_model(model, joined=True)), LABELS).backward()
+    torch.nn.functional.cross_entropy(logits(build_packed_model(model, fused=True)), LABELS).backward()
     for name, parameter in trainable(model).items():
         assert wanted[name].any()
         assert (parameter.grad - wanted[name]).norm() <= 1e-5 * wanted[name].norm(), name
@@ -50,13 +50,13 @@ def test_gradients_are_those_of_separate_projections(decoder: Decoder, stock: St
 
 def test_an_updated_adapter_counts_once_it_is_brought_up_to_date(decoder: Decoder, stock: Stock) -> None:
     model = decoder("llama", lora=True)
-    joined = build_packed_model(model, joined=True)
+    joined = build_packed_model(model, fused=True)
     with torch.no_grad():
         for parameter in trainable(model).values():
             parameter.add_(0.05)
         wanted = stock(model, ROWS)
         assert (logits(joined) - wanted).abs().max() > 1e-3
-        joined.joined.refresh()
+        joined.fused.refresh()
         assert (logits(joined) - wanted).abs().max() <= 1e-5
 
 
@@ -67,11 +67,11 @@ def test_flat_masters_are_copied_as_one_and_train_as_separate_projections_do(dec
     def train(joined: bool) -> list[float]:
         model = decoder("qwen2", lora=True).train()
         masters = flatten_params(model)
-        packed = build_packed_model(model, joined=joined)
+        packed = build_packed_model(model, fused=joined)
         if joined:
-            masters.followers.append(packed.joined.refresh)
-            assert len(packed.joined.copies) in {7, 14}  # for each projection, or for each in two layers
-        optimizer = torch.optim.SGD(masters.optimised, lr=0.05)
+            masters.refresh_hooks.append(packed.fused.refresh)
+            assert len(packed.fused.copies) in {7, 14}  # for each projection, or for each in two layers
+        optimizer = torch.optim.SGD(masters.optimizer_params, lr=0.05)
         losses = []
         for _ in range(20):
             loss = torch.nn.functional.cross_entropy(logits(packed), LABELS)
@@ -94,19 +94,19 @@ def test_dropout_leaves_out_its_share_and_keeps_the_mean(decoder: Decoder) -> No
         if hasattr(module, "lora_dropout"):
             module.lora_dropout["default"] = torch.nn.Dropout(0.25)
     model.train()
-    layer = build_packed_model(model, joined=True).joined.layers[0]
+    layer = build_packed_model(model, fused=True).fused.layers[0]
     qkv = layer[0]
-    assert qkv.drawn == 3 * 64
+    assert qkv.random_width == 3 * 64
     torch.manual_seed(0)
     x = torch.ones(1, 2000, 64)
     bits = draw_dropout_bits(layer, x)
-    assert bits.shape[1] >= sum(linear.drawn for linear in layer)
-    kept = bits[:, : qkv.drawn] >= round(0.25 * 65536) - 32768
+    assert bits.shape[1] >= sum(linear.random_width for linear in layer)
+    kept = bits[:, : qkv.random_width] >= round(0.25 * 65536) - 32768
     assert kept.float().mean() == pytest.approx(0.75, abs=0.005)
     with torch.no_grad():
-        dropped = qkv(x, bits[:, : qkv.drawn])
+        dropped = qkv(x, bits[:, : qkv.random_width])
         model.eval()
-        assert qkv.drawn == 0
+        assert qkv.random_width == 0
         assert draw_dropout_bits(layer, x) is None
         for one, whole in zip(dropped, qkv(x), strict=True):
             assert not torch.equal(one, whole)
@@ -125,7 +125,7 @@ def test_what_cannot_be_joined_says_why(decoder: Decoder) -> None:
     )
     assert "not plain LoRA" in str(fusion_unsupported_reason(unwrap_peft(dora)))
     with pytest.raises(ValueError, match="only some of qkv"):
-        build_packed_model(some, joined=True)
+        build_packed_model(some, fused=True)
 
 
 def test_layers_that_differ_are_not_joined() -> None:

@@ -69,7 +69,7 @@ def test_order_and_company_do_not_matter(decoder: Decoder) -> None:
 def test_filling_changes_nothing(decoder: Decoder) -> None:
     model = decoder("qwen3", lora=True)
     with torch.no_grad():
-        filled = packed(model, tokens=256, slots=12, longest=128, filler=2)
+        filled = packed(model, tokens=256, slots=12, max_seqlen=128, filler_id=2)
         assert filled.shape == (12, 3)
         assert (filled[: len(ROWS)] - packed(model)).abs().max() <= 1e-5
 
@@ -85,7 +85,7 @@ def test_filling_leaves_gradients_alone(decoder: Decoder) -> None:
         torch.nn.functional.cross_entropy(logits, wanted, ignore_index=-100, reduction="sum").backward()
         return torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad])
 
-    assert torch.allclose(gradients(packed(model, tokens=128, slots=9, longest=30)), gradients(packed(model)), atol=1e-5)
+    assert torch.allclose(gradients(packed(model, tokens=128, slots=9, max_seqlen=30)), gradients(packed(model)), atol=1e-5)
 
 
 def test_stock_calls_are_what_they_were(decoder: Decoder, stock: Stock) -> None:

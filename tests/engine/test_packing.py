@@ -12,10 +12,10 @@ LENGTHS = st.lists(st.integers(1, 128), min_size=1, max_size=60)
 def test_rows_lie_end_to_end(lengths: list[int]) -> None:
     rows = [list(range(100 * i, 100 * i + n)) for i, n in enumerate(lengths)]
     packed = pack_rows(rows)
-    assert packed.ids.tolist() == [token for row in rows for token in row]
-    assert packed.positions.tolist() == [place for n in lengths for place in range(n)]
-    assert packed.starts.tolist() == [0, *np.cumsum(lengths).tolist()]
-    assert packed.longest == max(lengths)
+    assert packed.input_ids.tolist() == [token for row in rows for token in row]
+    assert packed.position_ids.tolist() == [place for n in lengths for place in range(n)]
+    assert packed.cu_seqlens.tolist() == [0, *np.cumsum(lengths).tolist()]
+    assert packed.max_seqlen == max(lengths)
 
 
 @given(lengths=LENGTHS, more=st.integers(0, 900), slots=st.integers(0, 40))
@@ -24,15 +24,15 @@ def test_filled_packs_have_the_shape_asked_for_and_rows_no_longer_than_the_longe
 ) -> None:
     tokens = sum(lengths) + more
     slots += len(lengths) + -(-more // 128)
-    packed = pack_rows([[7] * n for n in lengths], tokens=tokens, slots=slots, longest=128, filler=3)
-    assert packed.ids.shape == packed.positions.shape == (tokens,)
-    assert packed.starts.shape == (slots + 1,)
-    assert packed.starts.dtype == np.int32
-    assert packed.starts[-1] == tokens
-    sizes = np.diff(packed.starts)
-    assert sizes.max() <= packed.longest <= 128
+    packed = pack_rows([[7] * n for n in lengths], tokens=tokens, slots=slots, max_seqlen=128, filler_id=3)
+    assert packed.input_ids.shape == packed.position_ids.shape == (tokens,)
+    assert packed.cu_seqlens.shape == (slots + 1,)
+    assert packed.cu_seqlens.dtype == np.int32
+    assert packed.cu_seqlens[-1] == tokens
+    sizes = np.diff(packed.cu_seqlens)
+    assert sizes.max() <= packed.max_seqlen <= 128
     assert sizes[: len(lengths)].tolist() == lengths
-    assert packed.ids[sum(lengths) :].tolist() == [3] * more
+    assert packed.input_ids[sum(lengths) :].tolist() == [3] * more
 
 
 def test_rows_that_do_not_fit_are_refused() -> None:

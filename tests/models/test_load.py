@@ -96,7 +96,7 @@ def test_memory_that_runs_out_makes_passes_smaller(opened: tuple[LoadedAdapter, 
     whole, seen = predict.packed_logits, []
 
     def tight(model: Any, batch: Any) -> Any:
-        seen.append(batch.ids.shape[1])
+        seen.append(batch.input_ids.shape[1])
         if seen[-1] > 150:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return whole(model, batch)

@@ -23,13 +23,13 @@ def check(request: pytest.FixtureRequest, tiny_config: Config, home: Home, tmp_p
     def start() -> TrainingRun:
         engine = tiny_config.engine.model_copy(update={"training": request.param})
         run = set_up(tiny_config.model_copy(update={"engine": engine}), home, TEXTS)
-        run.flat_params.flat[:5] += 0.125  # so that undone means these values, not what a fresh start has
-        before = run.flat_params.flat.clone(), torch.get_rng_state()
+        run.flat_params.master[:5] += 0.125  # so that undone means these values, not what a fresh start has
+        before = run.flat_params.master.clone(), torch.get_rng_state()
         try:
             run_preflight(run, run.tokens, LABELS, tiny_config.recipe.learning_rate, tmp_path / "check")
         finally:
             assert not (tmp_path / "check").exists()
-            assert torch.equal(before[0], run.flat_params.flat)
+            assert torch.equal(before[0], run.flat_params.master)
             assert torch.equal(before[1], torch.get_rng_state())
             assert not run.flat_params.gradient.any()
         return run
