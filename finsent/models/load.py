@@ -58,7 +58,7 @@ def prepare_for_inference(loaded: LoadedAdapter, engine: EngineConfig, *, rows: 
         usable=usable,
         on_gpu=on_gpu,
         rows=rows,
-        unpackable=unpackable,
+        unsupported_reason=unpackable,
     )
     _log.info("scoring with the %s engine: %s", plan.engine, plan.reason)
     model, precision = loaded.model, "as loaded"

@@ -165,9 +165,9 @@ def make_plan(config: Config, base: BaseFolder, lengths: list[int], device: str,
         usable=usable,
         trainable=_estimate_trainable(config.lora, shape),
         step_tokens=step_tokens,
-        longest=max(lengths),
+        max_seqlen=max(lengths),
         total_tokens=math.ceil(sum(lengths) * recipe.epochs / world.size),
-        unpackable=unpackable,
+        unsupported_reason=unpackable,
     )
 
 
