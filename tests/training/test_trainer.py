@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from finsent.config import Config
 from finsent.errors import FinsentError, InputError
 from finsent.home import Home
-from finsent.training.trainer import LabelledTexts, resolve_precision, train
+from finsent.training.setup import resolve_precision
+from finsent.training.trainer import LabelledTexts, train
 
 Run = Callable[..., Any]
 
