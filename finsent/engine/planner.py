@@ -130,7 +130,7 @@ def plan_training(
     total_tokens: int,
     unsupported_reason: str | None,
 ) -> TrainingPlan:
-    """Choose for a GPU with `usable` bytes, or for a CPU (None). `unsupported_reason` says why the base cannot run packed rows."""
+    """Choose for a GPU with `usable` bytes, or for a CPU (None); `unsupported_reason` tells why rows cannot be packed."""
     if engine.training == "stock" or unsupported_reason or (usable is not None and shape is None):
         why = "engine.training is stock" if engine.training == "stock" else unsupported_reason or "the base's sizes are unknown"
         return TrainingPlan("stock", "as loaded", None, graphs=False, compiled=False, checkpointing=False, reason=why)

@@ -58,7 +58,7 @@ def test_each_text_of_a_chunk_goes_through_the_model_once(filled):
     rows = pending.find_pending(filled, "finsent", "1", max_characters=5000).rows
     part = make_chunk(rows, 3, 17)
     assert len(set(part.texts)) == len(part.texts)
-    assert [part.texts[place] for place in part.place] == part.rows["text"].to_pylist() == rows["text"].to_pylist()[3:17]
+    assert [part.texts[index] for index in part.text_index] == part.rows["text"].to_pylist() == rows["text"].to_pylist()[3:17]
     assert count_distinct_texts(rows) == 16
     assert make_chunk(rows, 4, 4).texts == []
 
