@@ -74,7 +74,7 @@ def with_saved_head(loaded: LoadedAdapter) -> LoadedAdapter:
 def engine_logits(
     name: str, base: Path, adapter: Path, texts: Sequence[str], arguments: argparse.Namespace
 ) -> NDArray[np.float32]:
-    """Logits of one of the fast engines, as `open_engine` gives it."""
+    """Logits of one of the fast engines, as `prepare_for_inference` gives it."""
     from finsent.engine.fp8 import convert_to_fp8
     from finsent.engine.packed import build_packed_model
     from finsent.models.load import prepare_for_inference
