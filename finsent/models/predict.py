@@ -1,5 +1,6 @@
 """Texts to logits and probabilities: the stock engine (padded, the reference) and the packed one, by token budget."""
 
+import itertools
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -129,21 +130,15 @@ def _stream_batches(
     loaded: LoadedAdapter, rows: Sequence[Sequence[int]], batches: Iterable[NDArray[np.int64]]
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Row indices and their logits, some batches at a time; the host packs the next rows while the device computes."""
-    assert loaded.packed is not None, "asked by the caller"  # noqa: S101 - tells the type checker
+    assert loaded.packed is not None, "checked by the caller"  # noqa: S101 - for the type checker
     on_gpu = loaded.device.startswith("cuda")
     # one bound for all batches on a GPU: compiled layers specialise on it
     max_seqlen = loaded.manifest.max_length if on_gpu else None
-    parts: list[NDArray[np.int64]] = []
-    found: list[Any] = []
-    for part in batches:
-        batch = batch_to_device(pack_rows([rows[row] for row in part]), loaded.device, max_seqlen=max_seqlen)
-        found.append(packed_logits(loaded.packed, batch))
-        parts.append(part)
-        if len(parts) == _FETCH_EVERY or not on_gpu:
-            yield np.concatenate(parts), torch.cat(found).cpu().numpy()
-            parts, found = [], []
-    if parts:
-        yield np.concatenate(parts), torch.cat(found).cpu().numpy()
+    remaining = iter(batches)
+    while group := list(itertools.islice(remaining, _FETCH_EVERY if on_gpu else 1)):
+        packed = (pack_rows([rows[row] for row in batch]) for batch in group)
+        found = [packed_logits(loaded.packed, batch_to_device(batch, loaded.device, max_seqlen=max_seqlen)) for batch in packed]
+        yield np.concatenate(group), torch.cat(found).cpu().numpy()
 
 
 def probabilities(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:

@@ -89,17 +89,18 @@ def set_up(config: Config, home: Home, texts: Sequence[str]) -> TrainingRun:
     tokenizer = load_tokenizer(base, config.model, list(texts))
     tokens = tokenise(tokenizer, texts, config.model.max_length)
     lengths = [len(ids) for ids in tokens]
+    pad_id = int(tokenizer.pad_token_id)
     plan = make_plan(config, base, lengths, device, precision, world)
     if world.is_main:
         _log.info("training with the %s engine: %s", plan.engine, plan.reason)
         _warn_small_shards(recipe, world)
-    model = _load_model(config, base, int(tokenizer.pad_token_id), plan, device)
+    model = _load_model(config, base, pad_id, plan, device)
     bf16_copies = plan.engine == "packed" and device != "cpu" and _bf16_throughout(config, precision)
     # Before flattening: with several processes on CPUs this moves every parameter to other memory.
     model = accelerator.unwrap_model(accelerator.prepare_model(model, evaluation_mode=True))
     flat_params = flatten_params(model, torch.bfloat16 if bf16_copies else None)
     optimizer = accelerator.prepare_optimizer(make_optimizer(recipe, flat_params.optimizer_params))
-    logits, backward = _build_step_functions(config, plan, model, flat_params, accelerator, tokenizer, device, world)
+    logits, backward = _build_step_functions(config, plan, model, flat_params, accelerator, pad_id, device, world)
     return TrainingRun(
         accelerator=accelerator,
         model=model,
@@ -202,29 +203,29 @@ def _build_step_functions(
     model: Any,
     flat_params: FlatParams,
     accelerator: Any,
-    tokenizer: Any,
+    pad_id: int,
     device: str,
     world: World,
 ) -> tuple[LogitsFn, BackwardFn]:
     if plan.engine == "stock":
-        logits = padded_logits_fn(model, int(tokenizer.pad_token_id), config.model.padding_side, device)
+        logits = padded_logits_fn(model, pad_id, config.model.padding_side, device)
         return logits, eager_backward(logits, flat_params, accelerator, device)
     # Checkpointing wraps the call of a layer module, which fused layers go past.
     fuse = bool(flat_params.in_copies) and not plan.checkpointing and can_fuse(model)
     packed = build_packed_model(model, compiled=plan.compiled, fused=fuse)
     if packed.fused is not None:
         flat_params.refresh_hooks.append(packed.fused.refresh)
-    pad_id = int(tokenizer.pad_token_id)
     logits = packed_logits_fn(packed, pad_id, device)
     if not (plan.graphs and flat_params.in_copies):
         return logits, eager_backward(logits, flat_params, accelerator, device)
-    slots = -(-config.recipe.batch_size * config.recipe.accumulation // world.size)
-
-    def record(size: int, seconds: float) -> None:
-        _log.info("recorded a step of %d tokens in %.1f s", size, seconds)
-
     return logits, cuda_graph_backward(
-        packed, flat_params, pad_id, device, max_rows=slots, max_seqlen=config.model.max_length, on_capture=record
+        packed,
+        flat_params,
+        pad_id,
+        device,
+        max_rows=-(-config.recipe.batch_size * config.recipe.accumulation // world.size),
+        max_seqlen=config.model.max_length,
+        on_capture=lambda size, seconds: _log.info("recorded a step of %d tokens in %.1f s", size, seconds),
     )
 
 

@@ -113,7 +113,8 @@ def train(
         if validates and run.world.is_main:
             report(step + 1, validate(run, validation, config))
         if saves and run.world.is_main:
-            _save_checkpoint(run, folder, step + 1)
+            with using_master_weights(run.flat_params):
+                save_checkpoint(folder, step + 1, run.model, run.optimizer, run.accelerator.scaler, run.flat_params.layout)
     seconds = time.perf_counter() - started
 
     # The caller evaluates a fresh load of what is saved here, never this model.
@@ -175,11 +176,6 @@ def _preflight(run: TrainingRun, config: Config, labels: NDArray[np.int64], fold
             _back_off(run, part, error)
         else:
             return
-
-
-def _save_checkpoint(run: TrainingRun, folder: Path, step: int) -> None:
-    with using_master_weights(run.flat_params):
-        save_checkpoint(folder, step, run.model, run.optimizer, run.accelerator.scaler, run.flat_params.layout)
 
 
 @dataclass(frozen=True)
