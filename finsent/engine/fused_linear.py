@@ -8,7 +8,7 @@
 #       [T, in + r1 + r2]       [ W2 |  0 | B2 ]           [T, out1 + out2]
 #
 # One product reads x and the weights once, and does the additions in its own accumulator, so that the sum is rounded once
-# and not three times. With r = 16 it is 1 % more arithmetic. Backward, grad @ weight likewise gives the gradients of x and
+# and not three times. With r = 16 it is about 1 % more arithmetic. Backward, grad @ weight likewise gives the gradients of x and
 # of every A x at once. The parameters A and B stay PEFT's: what is saved is an ordinary adapter.
 #
 # Dense weights only: a 4-bit weight would have to be dequantised into the joint tensor in every pass.

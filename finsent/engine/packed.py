@@ -1,8 +1,8 @@
 """The packed forward pass: token rows end to end through transformers' own decoder, to one row of logits per text."""
 
 # There is no rewritten Llama here: embedding, norms, rotary embedding, MLP and PEFT's LoRA layers are the modules that
-# transformers and PEFT built. Measured against hand-written forward passes that was as fast, and the adapter stays an
-# ordinary one. What differs from calling the model:
+# transformers and PEFT built. Measured, that is at least as fast as a hand-written forward pass (docs/performance.md), and
+# the adapter stays an ordinary one. What differs from calling the model:
 #
 #   1. Rows lie end to end (finsent.engine.packing) and attention keeps them apart (finsent.engine.attention).
 #   2. The last layer runs for the last token of each row alone, and so does the head (`_last_layer_forward`).
@@ -96,8 +96,8 @@ def build_packed_model(model: Any, *, compiled: bool = False, fused: bool = Fals
     """
     classifier = unwrap_peft(model)
     layers = None
-    # Compiling per layer and not the whole model: the layers are alike, so one compilation serves them all, takes seconds
-    # and not minutes, and does not fall apart where embedding, hooks or PEFT's head would break the graph.
+    # Compiling per layer and not the whole model: the layers are alike, so one compilation serves them all, and it does not
+    # fall apart where embedding, hooks or PEFT's head would break the graph.
     fused_layer = torch.compile(fused_layer_forward) if compiled else fused_layer_forward
     if fused:
         if reason := fusion_unsupported_reason(classifier):

@@ -1,7 +1,7 @@
 """Batches of token rows: packed end to end for the fast engine, padded for the reference, and cut by token budget."""
 
-# Tweets have 5 to 128 tokens, most about 28. A padded batch of random rows is as wide as its longest one, so that half to
-# two thirds of all tokens are padding. A packed batch is one long sequence without any:
+# Tweets have 5 to 128 tokens, most about 28. A padded batch of random rows is as wide as its longest one: with 16 to 64
+# rows, half to two thirds of all tokens are padding. A packed batch is one long sequence without any:
 #
 #     rows          [a b c]  [d e]  [f g h i]
 #     input_ids     a b c d e f g h i          [T] tokens of all rows
