@@ -1,7 +1,7 @@
 """The packed forward pass: token rows end to end through transformers' own decoder, to one row of logits per text."""
 
 # There is no rewritten Llama here: embedding, norms, rotary embedding, MLP and PEFT's LoRA layers are the modules that
-# transformers and PEFT built. Measured, that is at least as fast as a hand-written forward pass (docs/performance.md), and
+# transformers and PEFT built. Measured, that is at least as fast as a hand-written forward pass (docs/adr/0009-*), and
 # the adapter stays an ordinary one. What differs from calling the model:
 #
 #   1. Rows lie end to end (finsent.engine.packing) and attention keeps them apart (finsent.engine.attention).
