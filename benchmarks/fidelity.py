@@ -74,7 +74,7 @@ def with_saved_head(loaded: LoadedAdapter) -> LoadedAdapter:
 def engine_logits(
     name: str, base: Path, adapter: Path, texts: Sequence[str], arguments: argparse.Namespace
 ) -> NDArray[np.float32]:
-    """Logits of one of the fast engines, as `open_engine` gives it."""
+    """Logits of one of the fast engines, as `prepare_for_inference` gives it."""
     from finsent.engine.fp8 import convert_to_fp8
     from finsent.engine.packed import build_packed_model
     from finsent.models.load import prepare_for_inference
@@ -108,7 +108,9 @@ def first_gradient(
     config = llama8b.configure(base, "llama-3.1-8b", overrides)
     run = set_up(config, llama8b.home_in(arguments.folder), texts[:16])
     draw = np.random.default_rng(arguments.seed)
-    for parameter, place, *_ in sorted([*run.flat_params.in_float32, *run.flat_params.in_copies], key=lambda item: item[1].data_ptr()):
+    for parameter, place, *_ in sorted(
+        [*run.flat_params.in_float32, *run.flat_params.in_copies], key=lambda item: item[1].data_ptr()
+    ):
         if place.dim() == 2 and place.shape[1] == config.lora.r:
             place.copy_(torch.from_numpy(draw.normal(0, 0.01, parameter.shape).astype(np.float32)))
     refresh_copies(run.flat_params)

@@ -33,11 +33,12 @@ from measuring import say
 from numpy.typing import NDArray
 
 from finsent.config import Config, load_config
+from finsent.engine.packing import pad_rows
 from finsent.labels import LABELS
 from finsent.models.adapter import LoadedAdapter, load_adapter
 from finsent.models.load import prepare_for_inference
 from finsent.models.manifest import Manifest, write_manifest
-from finsent.models.predict import count_tokens, pad_rows, predict_logits, tokenise
+from finsent.models.predict import count_tokens, predict_logits, tokenise
 from finsent.training.trainer import LabelledTexts, TrainingResult, train
 
 SIZES: Final = ("vocab_size", "num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")

@@ -5,7 +5,7 @@
     python benchmarks/speed_infer.py FOLDER --json gpus.json --parts bf16 --devices 2
 
 FOLDER holds the random base (16 GB, built on first use; other benchmarks share it). Parts run in the order given; the
-default is A-B-A: `naive` (batches of 32, 64 and 256, see benchmarks/naive.py), `bf16` and `fp8` (what `open_engine` gives
+default is A-B-A: `naive` (batches of 32, 64 and 256, see benchmarks/naive.py), `bf16` and `fp8` (as `prepare_for_inference` gives
 for that many rows), `naive` again; `stock` is finsent's padded reference. Each is timed from texts to labels, and on ready
 tokens (`model only`). `--table` adds a tweets file to a Delta table of predictions; `--devices` several GPUs. `--tiny` does the
 same with a toy base, on a CPU too: no figure of it means anything.

@@ -13,15 +13,25 @@ class Absent:
 sys.meta_path.insert(0, Absent())
 """
 SERVERS = {"prefect", "mlflow", "datasets", "evaluate", "deltalake"}
-CORE = ["config", "errors", "home", "labels", "text", "data.contract", "data.splits", "evaluation.statistics"]
-CORE += ["registry.gate", "registry.ledger", "monitoring.drift", "monitoring.decision", "model.manifest"]
+CORE = ["config", "errors", "home", "labels", "text", "data.validation.row_validation", "data.splits", "evaluation.statistics"]
+CORE += ["registry.gate", "monitoring.drift", "monitoring.retrain_policy", "models.manifest"]
 
 
 @pytest.mark.parametrize(
     ("modules", "blocked"),
     [
         (CORE, SERVERS | {"torch", "transformers", "peft", "bitsandbytes", "accelerate"}),
-        (["model.engine", "model.adapter", "training.loop", "training.preflight", "training.folder"], SERVERS),
+        (
+            [
+                "models.predict",
+                "models.adapter",
+                "engine.train_step",
+                "training.trainer",
+                "training.preflight",
+                "training.run_dir",
+            ],
+            SERVERS,
+        ),
     ],
 )
 def test_rings_import_without_what_is_outside_them(modules: list[str], blocked: set[str]) -> None:

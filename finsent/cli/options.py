@@ -168,8 +168,8 @@ def command(
             settings = click.get_current_context().ensure_object(Settings)
             if world_from_env().size > 1 and name != "train":
                 raise InputError(
-                    f"`finsent {name}` was started in {world_from_env().size} processes (WORLD_SIZE), and only `finsent train` is "
-                    "shared between several. Start it once, without a launcher."
+                    f"`finsent {name}` was started in {world_from_env().size} processes (WORLD_SIZE), and only `finsent train` "
+                    "is shared between several. Start it once, without a launcher."
                 )
             with redirect_stdout(sys.stderr):
                 outcome = function(settings, **arguments)

@@ -1,26 +1,24 @@
-"""Projections that read the same input, computed as one matrix product; with LoRA, the adapters ride along in it.
+"""Projections that read the same input as one matrix product, with LoRA inside it, and a decoder layer built from them."""
 
-The adapter's product B(Ax) costs two thin matrix products per projection and a full-size addition. Here x and the small
-s·A·dropout(x) lie side by side, and B lies beside the frozen weight, so that one product gives both:
-
-    [x | s·A1·x | s·A2·x] @ [W | blocks of B]^T = stacked (W1·x + s·B1·A1·x, W2·x + s·B2·A2·x)
-
-and its backward product gives the gradients of x and of all A·x at once. Parameters stay PEFT's, dropout is drawn per
-projection as PEFT does, and the sum is rounded once instead of three times. Dropout's random numbers are drawn for a whole
-layer at once, 16 bits to a value: compiled code would run a generator of 128 bits for each, a tenth of the step.
-
-The frozen weights move into the joined
-tensors; the modules keep views of them, so everything else goes on working.
-
-Imported only where torch is needed anyway.
-"""
+# A LoRA projection computes W x + s B A x: the frozen W [out, in], the trainable A [r, in] and B [out, r], and the scale
+# s = alpha / r (arXiv:2106.09685). Written out, that is one large product, two thin ones, and an addition of the full size
+# [tokens, out]; seven times a layer. Query, key and value read the same x, and so do gate and up. Put side by side:
+#
+#     [x | s A1 x | s A2 x]  @  [ W1 | B1 |  0 ]^T   =   [ W1 x + s B1 A1 x | W2 x + s B2 A2 x ]
+#       [T, in + r1 + r2]       [ W2 |  0 | B2 ]           [T, out1 + out2]
+#
+# One product reads x and the weights once, and does the additions in its own accumulator, so that the sum is rounded once
+# and not three times. With r = 16 it is about 1 % more arithmetic. Backward, grad @ weight likewise gives the gradients of x and
+# of every A x at once. The parameters A and B stay PEFT's: what is saved is an ordinary adapter.
+#
+# Dense weights only: a 4-bit weight would have to be dequantised into the joint tensor in every pass.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - as everybody calls it
+import torch.nn.functional as F  # noqa: N812 - the usual name
 
 from finsent.engine.attention import rotary_function, split_heads, varlen_attention
 
@@ -37,99 +35,114 @@ class FusedLinear(torch.nn.Module):
 
     weight: Any
 
-    def __init__(self, weight: Any, bias: Any, inner: int, sizes: Sequence[int], adapters: Sequence[Any]) -> None:
+    def __init__(self, weight: Any, bias: Any, in_features: int, sizes: Sequence[int], adapters: Sequence[Any]) -> None:
         """`weight` [sum of out_i, in + sum of ranks]; `adapters` are PEFT's modules, none for merged weights."""
         super().__init__()
         self.register_buffer("weight", weight, persistent=False)
         self.bias = bias
-        self.in_features, self.sizes = inner, tuple(sizes)
-        self.adapters = list(adapters)  # a plain list: PEFT owns them
+        self.in_features, self.sizes = in_features, tuple(sizes)
+        self.adapters = list(adapters)  # a plain list, so that PEFT's modules are not registered a second time
         self.lora_a = [module.lora_A["default"] for module in self.adapters]
         self.lora_b = [module.lora_B["default"] for module in self.adapters]
-        self.probability = float(getattr(self.adapters[0].lora_dropout["default"], "p", 0.0)) if self.adapters else 0.0
+        self.dropout = float(getattr(self.adapters[0].lora_dropout["default"], "p", 0.0)) if self.adapters else 0.0
         self.scales = tuple(float(module.scaling["default"]) for module in self.adapters)
 
     @property
     def random_width(self) -> int:
         """Random values that dropout takes per token; 0 where nothing is dropped."""
-        return self.in_features * len(self.lora_a) if self.probability and self.adapters[0].training else 0
+        return self.in_features * len(self.lora_a) if self.dropout and self.adapters[0].training else 0
 
     def forward(self, x: Any, bits: Any = None) -> tuple[Any, ...]:
-        """`bits` int16 [T, drawn], uniform over all values, decides what dropout leaves out."""
+        """`bits` int16 [T, random_width], uniform over all values, decides what dropout leaves out."""
         if not self.lora_a:
             return tuple(F.linear(x, self.weight, self.bias).split(self.sizes, -1))
-        thin = self._thin(x, bits)
-        wide = torch.cat([x, *thin], -1)
-        seconds = [second.weight for second in self.lora_b]
-        joined = _FusedProduct.apply(wide, self.weight, self.in_features, self.sizes, *seconds)
+        wide = torch.cat([x, *self._lora_down(x, bits)], -1)  # [T, in + sum of ranks]
+        out = _FusedProduct.apply(wide, self.weight, self.in_features, self.sizes, *[second.weight for second in self.lora_b])
         if self.bias is not None:
-            joined = joined + self.bias
-        return tuple(joined.split(self.sizes, -1))
+            out = out + self.bias
+        return tuple(out.split(self.sizes, -1))
 
-    def _thin(self, x: Any, bits: Any) -> list[Any]:
-        """Scale * A(dropout(x)) of each adapter; a value stays with probability 1 - p, to within 2^-17."""
+    def _lora_down(self, x: Any, bits: Any) -> list[Any]:
+        """S A dropout(x) [T, r] of each adapter."""
         if not self.random_width:
             return [scale * first(x) for first, scale in zip(self.lora_a, self.scales, strict=True)]
-        keep = bits >= round(self.probability * 65536) - 32768
+        # PEFT drops values of x separately for each projection, before A, and so do we. A value stays where its 16 random
+        # bits, a number from -32768 to 32767, reach the threshold: probability 1 - p to within 2^-17. The factor 1 / (1 - p),
+        # by which dropout keeps the mean, moves behind A, where it multiplies [T, r] in place of [T, in].
+        keep = bits >= round(self.dropout * 65536) - 32768
         return [
-            scale / (1 - self.probability) * first(x * kept)
+            scale / (1 - self.dropout) * first(x * kept)
             for first, kept, scale in zip(self.lora_a, keep.split(self.in_features, -1), self.scales, strict=True)
         ]
 
 
 class _FusedProduct(torch.autograd.Function):
-    """wide @ weight^T, where blocks of `weight` are copies of trainable `seconds`, which get their gradients."""
+    """wide @ weight^T, where blocks of `weight` are copies of the trainable B, which get the gradients."""
+
+    # The joint weight is a buffer: frozen W and copies of B. Autograd would either give no gradient for it or one for all of
+    # it, [out, in + ranks], nearly all of which belongs to the frozen W. Only B's blocks are computed here.
 
     @staticmethod
-    def forward(ctx: Any, wide: Any, weight: Any, inner: int, sizes: tuple[int, ...], *seconds: Any) -> Any:
+    def forward(ctx: Any, wide: Any, weight: Any, in_features: int, sizes: tuple[int, ...], *lora_b: Any) -> Any:
         ctx.save_for_backward(wide, weight)
-        ctx.in_features, ctx.sizes, ctx.ranks = inner, sizes, tuple(second.shape[1] for second in seconds)
+        ctx.in_features, ctx.sizes, ctx.ranks = in_features, sizes, tuple(second.shape[1] for second in lora_b)
         return F.linear(wide, weight)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         wide, weight = ctx.saved_tensors
-        (grad,) = grads
+        (grad,) = grads  # [..., sum of out]
         flat, thin = grad.flatten(0, -2), wide.flatten(0, -2)
-        found = []
+        # dB_i = grad_i^T (s A_i x): the rows of grad that belong to projection i, the columns of wide that hold its A x
+        lora_b_grads = []
         row, column = 0, ctx.in_features
         for size, rank in zip(ctx.sizes, ctx.ranks, strict=True):
-            found.append(flat[:, row : row + size].t() @ thin[:, column : column + rank])
+            lora_b_grads.append(flat[:, row : row + size].t() @ thin[:, column : column + rank])
             row, column = row + size, column + rank
-        return grad @ weight, None, None, None, *found
+        # d wide = grad @ weight [..., in + ranks]: the gradients of x and of every A x in one product; autograd splits it
+        # along torch.cat and goes on into A and, through dropout, into x.
+        return grad @ weight, None, None, None, *lora_b_grads
 
 
 @dataclass(frozen=True)
 class FusedLayers:
-    """The joined projections of all layers but the last, and how to bring the adapters' B in them up to date."""
+    """The fused projections of all layers but the last, and the copies of LoRA's B inside them."""
 
     layers: list[tuple[FusedLinear, FusedLinear, FusedLinear, FusedLinear]]
     """Of each layer: query, key, value; output; gate, up; down."""
     copies: list[tuple[Any, Any]]
-    """Where a B lies in a joined weight, and the parameter that it copies."""
+    """Where a B lies in a fused weight, and the parameter that it copies."""
 
     def refresh(self) -> None:
-        """Copy the adapters' B into the joined weights: after every optimiser step."""
+        """Copy LoRA's B into the fused weights: after every optimiser step."""
         with torch.no_grad():
-            for place, parameter in self.copies:
-                place.copy_(parameter)
+            for block, parameter in self.copies:
+                block.copy_(parameter)
 
 
 def fusion_unsupported_reason(classifier: Any) -> str | None:
-    """Why these layers cannot be joined; None if they can: dense weights of one type, plain LoRA on all or none of a group."""
+    """Why these layers cannot be fused; None if they can: dense weights of one type, plain LoRA on all or none of a group."""
     layers = list(classifier.model.layers[:-1])
     if not layers:
-        return "the last layer is never joined, and it is the only one"
+        return "the last layer is never fused, and it is the only one"
     for name, members in GROUPS.items():
+        # One compiled function serves all layers, and one tensor holds a group over all layers: they must look the same.
         alike = {tuple(_layer_signature(layer.get_submodule(member)) for member in members) for layer in layers}
         if len(alike) > 1:
             return f"{name} is not alike in all layers"
         if len({adapted for adapted, *_ in next(iter(alike))}) > 1:
             return f"only some of {name} have adapters"
-        obstacles = [_layer_unsupported_reason(layer.get_submodule(member)) for layer in layers for member in members]
-        if reason := next((obstacle for obstacle in obstacles if obstacle), None):
-            return f"{name}: {reason}"
+        for layer in layers:
+            for member in members:
+                if reason := _layer_unsupported_reason(layer.get_submodule(member)):
+                    return f"{name}: {reason}"
     return None
+
+
+def _layer_signature(module: Any) -> tuple[Any, ...]:
+    base = module.base_layer if hasattr(module, "lora_A") else module
+    ranks = tuple(sorted((key, part.out_features) for key, part in module.lora_A.items())) if hasattr(module, "lora_A") else ()
+    return hasattr(module, "lora_A"), base.in_features, base.out_features, base.bias is not None, base.weight.dtype, ranks
 
 
 def _layer_unsupported_reason(module: Any) -> str | None:
@@ -140,71 +153,65 @@ def _layer_unsupported_reason(module: Any) -> str | None:
         return None
     if base.bias is not None and base.bias.requires_grad:
         return "its bias is trained"
-    return "its adapter is not plain LoRA" if _is_not_plain_lora(module) else None
-
-
-def _layer_signature(module: Any) -> tuple[Any, ...]:
-    base = module.base_layer if hasattr(module, "lora_A") else module
-    ranks = tuple(sorted((key, part.out_features) for key, part in module.lora_A.items())) if hasattr(module, "lora_A") else ()
-    return hasattr(module, "lora_A"), base.in_features, base.out_features, base.bias is not None, base.weight.dtype, ranks
-
-
-def _is_not_plain_lora(module: Any) -> bool:
-    return (
-        list(module.active_adapters) != ["default"]
-        or module.merged
-        or type(module.lora_dropout["default"]) not in {torch.nn.Dropout, torch.nn.Identity}
-        or bool(getattr(module, "lora_variant", {}))
-        or module.lora_B["default"].bias is not None
+    plain = (
+        list(module.active_adapters) == ["default"]
+        and not module.merged
+        and type(module.lora_dropout["default"]) in {torch.nn.Dropout, torch.nn.Identity}
+        and not getattr(module, "lora_variant", {})  # DoRA and others compute more than B A x
+        and module.lora_B["default"].bias is None
     )
+    return None if plain else "its adapter is not plain LoRA"
 
 
 def fuse_projections(classifier: Any) -> FusedLayers:
-    """Move the projections' weights into joined ones, group by group; call `why_not_joined` before.
-
-    With adapters, the joined weights of a group lie in one tensor over all layers, so that bringing B up to date is one copy
-    per projection: while it is filled, memory holds the largest group (gate and up) twice.
-    """
+    """Move the projections' weights into fused ones; call `fusion_unsupported_reason` before."""
+    # Group by group and not layer by layer: all layers' weights of a group lie in one tensor, see `_fuse_group`. While it is
+    # filled, memory holds the group twice; gate and up are the largest, and the planner keeps room for them.
     layers = list(classifier.model.layers[:-1])
-    made: list[list[FusedLinear]] = []
+    groups: list[list[FusedLinear]] = []
     copies: list[tuple[Any, Any]] = []
     for members in GROUPS.values():
         modules = [[layer.get_submodule(member) for member in members] for layer in layers]
-        linears, places = _fuse_group(modules)
-        made.append(linears)
-        copies += places
-    joined = FusedLayers([(made[0][i], made[1][i], made[2][i], made[3][i]) for i in range(len(layers))], copies)
-    joined.refresh()
-    return joined
+        linears, blocks = _fuse_group(modules)
+        groups.append(linears)
+        copies += blocks
+    fused = FusedLayers([(qkv, out, gate_up, down) for qkv, out, gate_up, down in zip(*groups, strict=True)], copies)
+    fused.refresh()
+    return fused
 
 
 def _fuse_group(modules: Sequence[Sequence[Any]]) -> tuple[list[FusedLinear], list[tuple[Any, Any]]]:
-    """Join one group in every layer; `modules` [layers][members]."""
+    """Fuse one group in every layer; `modules` [layers][members]."""
     adapted = hasattr(modules[0][0], "lora_A")
     bases = [[module.base_layer if adapted else module for module in members] for members in modules]
-    seconds = [[module.lora_B["default"].weight for module in members] if adapted else [] for members in modules]
-    sizes, inner = [base.out_features for base in bases[0]], bases[0][0].in_features
-    ranks = [second.shape[1] for second in seconds[0]]
+    lora_b = [[module.lora_B["default"].weight for module in members] if adapted else [] for members in modules]
+    sizes, in_features = [base.out_features for base in bases[0]], bases[0][0].in_features
+    ranks = [second.shape[1] for second in lora_b[0]]
     example = bases[0][0].weight
-    shape = (sum(sizes), inner + sum(ranks))
-    kind = {"dtype": example.dtype, "device": example.device}
-    stacked = torch.zeros(len(modules), *shape, **kind) if adapted else None
+    shape = (sum(sizes), in_features + sum(ranks))
+    options = {"dtype": example.dtype, "device": example.device}
+    # With adapters: one tensor [layers, out, in + ranks] for the group, zero where no B lies. Without: a tensor per layer.
+    stacked = torch.zeros(len(modules), *shape, **options) if adapted else None
     linears = []
     for index, members in enumerate(bases):
-        weight = stacked[index] if stacked is not None else torch.empty(*shape, **kind)
+        weight = stacked[index] if stacked is not None else torch.empty(*shape, **options)
         for base, rows in zip(members, _spans(sizes, 0), strict=True):
-            weight[rows, :inner].copy_(base.weight.detach())
-            base.weight.data = weight[rows, :inner]
-        linears.append(FusedLinear(weight, _fused_bias(members), inner, sizes, modules[index] if adapted else []))
+            # The module keeps a view: its old memory is freed at once, and all that reads `module.weight` goes on working.
+            weight[rows, :in_features].copy_(base.weight.detach())
+            base.weight.data = weight[rows, :in_features]
+        linears.append(FusedLinear(weight, _fused_bias(members), in_features, sizes, modules[index] if adapted else []))
     copies: list[tuple[Any, Any]] = []
     if stacked is not None:
-        for member, (rows, columns) in enumerate(zip(_spans(sizes, 0), _spans(ranks, inner), strict=True)):
-            own = [of_layer[member] for of_layer in seconds]
-            whole = _strided_view(own)
+        # B of member i sits at its own rows and its own columns, the same ones in every layer. Where the parameters lie at
+        # equal distances in memory (flat_params lays them so), all layers' B are one strided view, and refreshing a
+        # projection is one copy over all layers; 7 launches and not 7 x 31 for a Llama of 32 layers.
+        for member, (rows, columns) in enumerate(zip(_spans(sizes, 0), _spans(ranks, in_features), strict=True)):
+            parameters = [of_layer[member] for of_layer in lora_b]
+            whole = _strided_view(parameters)
             copies += (
                 [(stacked[:, rows, columns], whole)]
                 if whole is not None
-                else [(stacked[index, rows, columns], parameter) for index, parameter in enumerate(own)]
+                else [(stacked[index, rows, columns], parameter) for index, parameter in enumerate(parameters)]
             )
     return linears, copies
 
@@ -218,6 +225,7 @@ def _spans(sizes: Sequence[int], start: int) -> list[slice]:
 
 
 def _fused_bias(bases: Sequence[Any]) -> Any:
+    """The members' biases end to end, zeros for a member without one; None if none has one."""
     if all(base.bias is None for base in bases):
         return None
     return torch.cat(
@@ -226,15 +234,15 @@ def _fused_bias(bases: Sequence[Any]) -> Any:
 
 
 def _strided_view(parameters: Sequence[Any]) -> Any:
-    """One view [layers, out, rank] of parameters that lie at equal distances in one storage, as flat masters lay them."""
+    """One view [layers, out, rank] of parameters that lie at equal distances in one storage; None if they do not."""
     first = parameters[0].detach()
     if len(parameters) == 1:
         return first[None]
-    places = [parameter.data_ptr() for parameter in parameters]
-    step = places[1] - places[0]
-    even = all(place - places[0] == step * index for index, place in enumerate(places))
+    addresses = [parameter.data_ptr() for parameter in parameters]
+    step = addresses[1] - addresses[0]
+    even = all(address - addresses[0] == step * index for index, address in enumerate(addresses))
     storage = first.untyped_storage()
-    inside = storage.data_ptr() <= places[-1] < storage.data_ptr() + storage.nbytes()
+    inside = storage.data_ptr() <= addresses[-1] < storage.data_ptr() + storage.nbytes()
     if not (even and inside and step > 0 and all(parameter.is_contiguous() for parameter in parameters)):
         return None
     return first.as_strided((len(parameters), *first.shape), (step // first.element_size(), first.shape[1], 1))
@@ -242,6 +250,9 @@ def _strided_view(parameters: Sequence[Any]) -> Any:
 
 def draw_dropout_bits(projections: tuple[Any, Any, Any, Any], hidden: Any) -> Any:
     """int16 [T, what the layer's dropout takes], or None where nothing is dropped; from the device's default generator."""
+    # Compiled code draws dropout with Philox, whose 128 bits yield one value each; that was a tenth of the training step.
+    # 16 bits decide a dropout just as well. So a layer's numbers are drawn at once, outside the compiled code, as 64-bit
+    # words that are read as four int16 each.
     width = sum(linear.random_width for linear in projections)
     if not width:
         return None
@@ -255,11 +266,11 @@ def fused_layer_forward(
     hidden: Any,
     cosine: Any,
     sine: Any,
-    starts: Any,
-    longest: int,
+    cu_seqlens: Any,
+    max_seqlen: int,
     bits: Any = None,
 ) -> Any:
-    """A decoder layer with joined projections, its other parts its own, in its own order: [1, T, width] to the same."""
+    """A decoder layer with fused projections: [1, T, hidden] to the same. Everything else is the layer's own, in its order."""
     qkv, out, gate_up, down = projections
     drawn = bits.split([linear.random_width for linear in projections], -1) if bits is not None else (None,) * 4
     attention = layer.self_attn
@@ -274,10 +285,10 @@ def fused_layer_forward(
         split_heads(attention, value, None),
         None,
         scaling=attention.scaling,
-        cu_seq_lens_q=starts,
-        cu_seq_lens_k=starts,
-        max_length_q=longest,
-        max_length_k=longest,
+        cu_seq_lens_q=cu_seqlens,
+        cu_seq_lens_k=cu_seqlens,
+        max_length_q=max_seqlen,
+        max_length_k=max_seqlen,
     )
     hidden = hidden + out(mixed.flatten(2), drawn[1])[0]
     gate, up = gate_up(layer.post_attention_layernorm(hidden), drawn[2])

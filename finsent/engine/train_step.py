@@ -1,24 +1,34 @@
-"""Forward and backward over one micro-batch, stock or packed: what fills the masters' gradients.
+"""Forward and backward over one micro-batch: padded, packed, or packed under a CUDA graph."""
 
-A `Backward` takes token rows, their labels and the number of rows of the whole optimiser step; it adds the gradient of
-sum(cross-entropy) / rows of the step, and gives that share of the loss back, on the device and not waited for.
-"""
+# An optimiser step is one or more micro-batches. Each adds the gradient of
+#
+#     sum of its rows' cross-entropy / rows of the whole step
+#
+# to the masters' gradient, so that the micro-batches add up to the mean over the step's rows, however they are cut and
+# over however many GPUs they are spread. (transformers' own loss is a mean per micro-batch; accumulated, it is too large by
+# their number for this head, huggingface/transformers#47688.) Nothing here waits for the device: the loss comes back as a
+# tensor, and the host prepares the next micro-batch while the GPU computes this one.
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from finsent.engine.flat_params import FlatParams, collect_gradients
 from finsent.engine.packed import PackedBatch, PackedModel, batch_to_device, packed_logits
-from finsent.engine.packing import pack_rows, round_up, strip_padding
-from finsent.models.predict import pad_rows
+from finsent.engine.packing import pack_rows, pad_rows, round_up, strip_padding
 
 TokenRows = Sequence[Sequence[int]]
 BackwardFn = Callable[[TokenRows, Sequence[int], int], Any]
+"""Token rows, their labels and the rows of the whole step: adds gradients to the masters, returns this share of the loss."""
 LogitsFn = Callable[[TokenRows], Any]
 """Token rows to logits [rows, classes]."""
 MAX_FILLER = 64
 """Most tokens that a recorded size is filled up with."""
+_IGNORED = -100
+"""Label of rows that count for nothing in the loss."""
 
 
 def padded_logits_fn(model: Any, pad_id: int, side: str, device: str) -> LogitsFn:
@@ -36,9 +46,8 @@ def packed_logits_fn(model: PackedModel, pad_id: int, device: str) -> LogitsFn:
     return lambda rows: packed_logits(model, batch_to_device(pack_rows(strip_padding(rows, pad_id)), device))
 
 
-def eager_backward(logits: LogitsFn, masters: FlatParams, accelerator: Any, device: str) -> BackwardFn:
-    """A `Backward` that computes logits under the accelerator's mixed precision."""
-    import torch
+def eager_backward(logits: LogitsFn, flat_params: FlatParams, accelerator: Any, device: str) -> BackwardFn:
+    """A `BackwardFn` that computes logits under the accelerator's mixed precision."""
 
     def backward(rows: TokenRows, labels: Sequence[int], rows_of_step: int) -> Any:
         with accelerator.autocast():
@@ -46,7 +55,7 @@ def eager_backward(logits: LogitsFn, masters: FlatParams, accelerator: Any, devi
         target = torch.tensor(labels, device=device)
         loss = torch.nn.functional.cross_entropy(found.float(), target, reduction="sum") / rows_of_step
         accelerator.backward(loss)
-        collect_gradients(masters)
+        collect_gradients(flat_params)
         return loss.detach()
 
     return backward
@@ -70,7 +79,7 @@ def graph_size(tokens: int) -> int:
 
 def cuda_graph_backward(
     model: PackedModel,
-    masters: FlatParams,
+    flat_params: FlatParams,
     pad_id: int,
     device: str,
     *,
@@ -78,68 +87,75 @@ def cuda_graph_backward(
     max_seqlen: int,
     on_capture: Callable[[int, float], None],
 ) -> BackwardFn:
-    """A `Backward` under CUDA graphs: forward, backward and collecting are recorded once per size and replayed.
+    """A `BackwardFn` under CUDA graphs: forward, backward and collecting are recorded once per size and replayed.
 
-    `slots` is the most rows of a micro-batch, `longest` the most tokens of a row. `record(tokens, seconds)` hears of each
-    recording. Sizes are those of `recorded_size`, recorded when they first occur; all share one pool of memory, since one
-    runs at a time. Dropout draws from the generator's state at each replay, so seeding before a step decides it.
+    `max_rows` is the most rows of a micro-batch, `max_seqlen` the most tokens of a row; `on_capture(tokens, seconds)` is
+    called after each recording.
     """
-    import time
-
-    import torch
-
+    # A step of 16 tweets is some 500 tokens: 17 ms of arithmetic on an H200, but thousands of kernels, and launching each
+    # from Python costs 30 to 45 microseconds. The host is the bottleneck, not the GPU. A CUDA graph records the launches
+    # once and replays all of them with one call.
+    #
+    # A replay repeats the very kernels on the very addresses. So every size T needs a recording of its own, and all inputs
+    # are copied into the tensors that were used while recording. N is fixed at `room` rows, T is rounded up (`graph_size`),
+    # and filler makes up the difference. Sizes are recorded when they first occur. They share one pool of memory, since
+    # only one runs at a time. Dropout draws from the generator's state at each replay: seeding before a step decides it.
     captured: dict[int, _CapturedStep] = {}
     pool = torch.cuda.graph_pool_handle()
-    room = max_rows + -(-MAX_FILLER // max_seqlen)
+    room = max_rows + -(-MAX_FILLER // max_seqlen)  # the filler takes rows too
 
     def backward(rows: TokenRows, labels: Sequence[int], rows_of_step: int) -> Any:
         rows = strip_padding(rows, pad_id)
         size = graph_size(sum(len(row) for row in rows))
-        packed = batch_to_device(pack_rows(rows, tokens=size, slots=room, max_seqlen=max_seqlen), device, max_seqlen=max_seqlen)
-        wanted = torch.tensor([*labels, *[-100] * (room - len(labels))]).pin_memory().to(device, non_blocking=True)
+        packed = pack_rows(rows, tokens=size, slots=room, max_seqlen=max_seqlen)
+        # The bound and not the longest row: it is an argument of the recorded attention kernel, and so must not vary.
+        batch = batch_to_device(packed, device, max_seqlen=max_seqlen)
+        target = torch.tensor([*labels, *[_IGNORED] * (room - len(labels))]).pin_memory().to(device, non_blocking=True)
         if size not in captured:
             started = time.perf_counter()
-            captured[size] = _capture_step(model, masters, packed, torch.full_like(wanted, -100), pool)
+            captured[size] = _capture_step(model, flat_params, batch, torch.full_like(target, _IGNORED), pool)
             on_capture(size, time.perf_counter() - started)
-        one = captured[size]
+        step = captured[size]
         for static, fresh in (
-            (one.batch.input_ids, packed.input_ids),
-            (one.batch.position_ids, packed.position_ids),
-            (one.batch.cu_seqlens, packed.cu_seqlens),
-            (one.batch.last_token, packed.last_token),
-            (one.labels, wanted),
+            (step.batch.input_ids, batch.input_ids),
+            (step.batch.position_ids, batch.position_ids),
+            (step.batch.cu_seqlens, batch.cu_seqlens),
+            (step.batch.last_token, batch.last_token),
+            (step.labels, target),
         ):
             static.copy_(fresh)
-        one.rows_of_step.fill_(float(rows_of_step))
-        one.graph.replay()
-        return one.loss.clone()
+        step.rows_of_step.fill_(float(rows_of_step))
+        step.graph.replay()
+        return step.loss.clone()  # the next replay overwrites the original
 
     return backward
 
 
-def _capture_step(model: PackedModel, masters: FlatParams, batch: PackedBatch, nothing: Any, pool: Any) -> _CapturedStep:
-    """Record one size. Labels of -100 count for nothing, so that the rounds before the recording leave no gradient."""
-    import torch
-
+def _capture_step(model: PackedModel, flat_params: FlatParams, batch: PackedBatch, ignored: Any, pool: Any) -> _CapturedStep:
+    """Record one size; `ignored` are labels that count for nothing, so that the warm-up leaves no gradient."""
     rows_of_step = torch.ones((), device=batch.input_ids.device)
-    labels = nothing.clone()
-    state = torch.cuda.get_rng_state()
+    labels = ignored.clone()
+    generator_state = torch.cuda.get_rng_state()
 
-    def work() -> Any:
+    def forward_backward() -> Any:
         logits = packed_logits(model, batch)
-        loss = torch.nn.functional.cross_entropy(logits, labels, ignore_index=-100, reduction="sum") / rows_of_step
+        loss = torch.nn.functional.cross_entropy(logits, labels, ignore_index=_IGNORED, reduction="sum") / rows_of_step
         loss.backward()
-        collect_gradients(masters)
+        collect_gradients(flat_params)
         return loss.detach()
 
+    # Two rounds outside of the recording: they compile, choose kernels and allocate workspaces, none of which can be
+    # recorded. On a stream of their own, as PyTorch requires of what precedes a capture.
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
-        for _ in range(2):  # compiles, picks kernels, allocates their workspaces: none of it can be recorded
-            work()
+        for _ in range(2):
+            forward_backward()
     torch.cuda.current_stream().wait_stream(side)
+    # The recording itself computes nothing; tensors that it allocates, such as the loss, are what each replay writes to.
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, pool=pool):
-        loss = work()
-    torch.cuda.set_rng_state(state)  # a resumed training records at other steps, and must draw the same dropout
+        loss = forward_backward()
+    # The warm-up drew dropout. A resumed training records at other steps than the first one did and must draw the same.
+    torch.cuda.set_rng_state(generator_state)
     return _CapturedStep(graph, batch, labels, rows_of_step, loss)

@@ -1,4 +1,4 @@
-"""The adapter: LoRA on the base's linear layers plus the trained head, saved and loaded as PEFT does it."""
+"""LoRA adapters with their trained head: created, saved and loaded in PEFT's format, and the head's hash."""
 
 import hashlib
 import json
@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from finsent.config import LoraConfig, ModelConfig
+from finsent.engine.merge import HEADS
 from finsent.engine.packed import PackedModel
 from finsent.errors import ArtifactError, ConfigError
 from finsent.home import Home
 from finsent.models.base import BaseFolder, load_base, locate_base, pick_device
 from finsent.models.embedded import train_tokenizer
 from finsent.models.manifest import Manifest, verify_manifest
+
+_TRAINED_COPY = ".modules_to_save.default."
+"""Part of the name of every wholly trained parameter in a PEFT model."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class LoadedAdapter:
     precision: str = "as loaded"
     """`as loaded`, or the type of merged weights: `bf16`, `fp8`, ..."""
     plan: str = "the reference"
-    """Why it scores as it does."""
+    """Reasons for the choice of engine and precision."""
 
     @property
     def engine(self) -> str:
@@ -41,7 +45,7 @@ class LoadedAdapter:
 
 
 def load_tokenizer(base: BaseFolder, config: ModelConfig, texts: list[str]) -> Any:
-    """The base's tokenizer; for the embedded base, one learnt from `texts`. Where it has no padding token, end-of-text pads."""
+    """The base's tokenizer; for the embedded base, one trained on `texts`. Without a padding token, end-of-text pads."""
     if config.embedded is not None:
         tokenizer = train_tokenizer(texts, config.embedded.vocab_size, config.max_length)
     else:
@@ -55,7 +59,7 @@ def load_tokenizer(base: BaseFolder, config: ModelConfig, texts: list[str]) -> A
 
 
 def add_lora(model: Any, lora: LoraConfig, name: str) -> Any:
-    """Put adapters on a frozen base; trainable parameters become float32, as mixed precision wants its masters.
+    """Put LoRA on a frozen base, by PEFT; trainable parameters become float32, as mixed precision wants its masters.
 
     Raises:
         ConfigError: a target names no module of this base.
@@ -76,7 +80,7 @@ def add_lora(model: Any, lora: LoraConfig, name: str) -> Any:
     if missing:
         raise ConfigError(f"lora.targets: {missing[0]!r} is no module of {name!r}. Name linear layers of this base.")
     peft_model = get_peft_model(model, peft_config)
-    # the name users know, never a path of the training machine
+    # The name that users know: PEFT would write a path of the training machine into adapter_config.json.
     peft_model.peft_config["default"].base_model_name_or_path = name
     for parameter in peft_model.parameters():
         if parameter.requires_grad:
@@ -88,14 +92,11 @@ def add_lora(model: Any, lora: LoraConfig, name: str) -> Any:
 
 
 def save_adapter(peft_model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write adapter, head and tokenizer: safetensors and JSON only. The manifest comes after, see `manifest`."""
+    """Write adapter, head and tokenizer as safetensors and JSON; `write_manifest` comes after."""
     peft_model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
     tokenizer.save_pretrained(folder)
-    _sort_module_lists(folder / "adapter_config.json")
-
-
-def _sort_module_lists(path: Path) -> None:
-    """Sets that PEFT wrote in memory order are sorted, so that equal trainings give equal files."""
+    # PEFT writes sets of module names in memory order. Sorted, equal trainings give equal files.
+    path = folder / "adapter_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     for key in ("target_modules", "modules_to_save"):
         if isinstance(config.get(key), list):
@@ -148,7 +149,7 @@ def load_adapter(folder: Path, home: Home, device: str | None = None) -> LoadedA
 
 
 def restore_float32_head(peft_model: Any, folder: Path) -> None:
-    """Give wholly trained modules the exact float32 weights that were saved: a bf16 base would have rounded them."""
+    """Give wholly trained modules the exact float32 weights that were saved; PEFT loads them in the base's type, rounded."""
     from safetensors import safe_open
 
     wrappers = {name: module for name, module in peft_model.named_modules() if type(module).__name__ == "ModulesToSaveWrapper"}
@@ -165,23 +166,14 @@ def restore_float32_head(peft_model: Any, folder: Path) -> None:
 
 
 def _cast_head_inputs(peft_model: Any) -> None:
-    """A float32 head on a bfloat16 body gets its input in float32; outside autocast the product would be refused."""
+    """Cast the input of a float32 head on a bfloat16 body; outside autocast PyTorch refuses the mixed product."""
     for name, module in peft_model.named_modules():
         if name.endswith(tuple(f"{head}.modules_to_save.default" for head in HEADS)) and hasattr(module, "weight"):
             module.register_forward_pre_hook(lambda head, inputs: (inputs[0].to(head.weight.dtype), *inputs[1:]))
 
 
-# merged from finsent.models.adapter: The trained classification head: where it is, and a hash by which a loaded model can be told to have it.
-
-HEADS = ("score", "classifier")
-"""What sequence classifiers call their head."""
-_TRAINED_COPY = ".modules_to_save.default."
-
-
 def head_sha256(model: Any) -> str:
-    """Hash of the trained head's weights in a loaded PEFT model.
-
-    Training records it in the probe, and whoever loads the version later must find the same.
+    """Hash of the trained head's weights in a loaded PEFT model; a loaded version is checked against its probe's.
 
     Raises:
         ArtifactError: the model has no trained head.
@@ -200,7 +192,7 @@ def hash_weights(weights: Iterable[tuple[str, Any]]) -> str:
         ArtifactError: there are no weights.
     """
     found = sorted(weights, key=lambda item: item[0])
-    if not found:  # two empty hashes would agree and prove nothing
+    if not found:  # two hashes of nothing would be equal
         raise ArtifactError(f"no trained classification head among {HEADS}: this adapter cannot classify. Refused.")
     digest = hashlib.sha256()
     for name, tensor in found:

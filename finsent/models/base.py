@@ -1,12 +1,16 @@
-"""Loading a base model: from the Hub, a local folder, or built on the spot. Knows nothing of adapters."""
+"""Base models: found in a local folder, fetched from the Hub or built, then loaded and quantised."""
 
+import gc
 import hashlib
 import json
+import os
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from finsent.config import ModelConfig
 from finsent.errors import BaseModelError, FinsentError
@@ -15,6 +19,15 @@ from finsent.labels import ID2LABEL, LABEL2ID, LABELS
 from finsent.models.embedded import build_embedded_base
 
 _SAMPLE = 1 << 20
+_BASE_FILES = (
+    "config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "vocab*",
+    "merges.txt",
+)
 
 
 @dataclass(frozen=True)
@@ -29,7 +42,7 @@ class BaseFolder:
 
 
 def locate_base(config: ModelConfig, home: Home) -> BaseFolder:
-    """Find the base: build the embedded one, take a local folder, or fetch from the Hub (its cache first).
+    """Find the base: build the embedded one, take a local folder, or fetch it from the Hub.
 
     Raises:
         BaseModelError: not there, not reachable, gated, or without safetensors weights.
@@ -39,7 +52,15 @@ def locate_base(config: ModelConfig, home: Home) -> BaseFolder:
     elif Path(config.name).expanduser().is_dir():
         folder, revision = Path(config.name).expanduser().resolve(), None
     else:
-        folder, revision = _fetch_base(config.name, config.revision)
+        folder, revision = fetch_from_hub(
+            config.name,
+            config.revision,
+            _BASE_FILES,
+            what="base model",
+            correct="model.name" if config.revision is None else "model.name or model.revision",
+            instead="set model.name to a local folder that holds it",
+            error=BaseModelError,
+        )
     if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
         raise BaseModelError(
             f"base model {config.name!r}: {str(folder)!r} lacks config.json or *.safetensors. Give a Hub id or a complete folder."
@@ -47,37 +68,56 @@ def locate_base(config: ModelConfig, home: Home) -> BaseFolder:
     return BaseFolder(folder, revision, fingerprint(folder))
 
 
-_WANTED = (
-    "config.json",
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "vocab*",
-    "merges.txt",
-)
+def fetch_from_hub(
+    name: str, revision: str | None, wanted: Sequence[str], *, what: str, correct: str, instead: str, error: type[FinsentError]
+) -> tuple[Path, str | None]:
+    """Snapshot folder of the files that match `wanted`, without subfolders, and its commit; the local cache is asked first.
 
+    Args:
+        name: Hub id, `owner/name`.
+        revision: Branch, tag or commit; None for the default branch.
+        wanted: Patterns of file names.
+        what: Kind of thing, for messages.
+        correct: Setting to correct where name or revision is wrong, for messages.
+        instead: What to do where the Hub cannot be reached, for messages.
+        error: Class to raise.
 
-def _fetch_base(name: str, revision: str | None) -> tuple[Path, str | None]:
-    pass
-
-    return fetch_from_hub(
-        name,
-        revision,
-        _WANTED,
-        what="base model",
-        correct="model.name" if revision is None else "model.name or model.revision",
-        instead="set model.name to a local folder that holds it",
-        error=BaseModelError,
+    Raises:
+        FinsentError: as `error`: gated, unknown, no such revision, invalid id, or neither reachable nor in the cache.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
     )
+
+    try:
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=list(wanted), ignore_patterns=["*/*"]))
+    except GatedRepoError as cause:
+        raise error(f"{what} {name!r} is gated. Accept its licence on its Hub page and set HF_TOKEN.") from cause
+    except RevisionNotFoundError as cause:
+        raise error(f"{what} {name!r} has no revision {revision!r}. Correct {correct}.") from cause
+    except RepositoryNotFoundError as cause:
+        raise error(
+            f"{what} {name!r} is not on the Hub (or private: set HF_TOKEN), nor a local folder. Correct {correct}."
+        ) from cause
+    except HFValidationError as cause:
+        raise error(f"{what} {name!r} is neither a folder here nor a valid Hub id. Correct {correct}.") from cause
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as cause:
+        raise error(
+            f"{what} {name!r} cannot be reached ({type(cause).__name__}) and is not in the local cache. "
+            f"Connect to the Hub, or {instead}."
+        ) from cause
+    return folder, folder.name if folder.parent.name == "snapshots" else revision
 
 
 def fingerprint(folder: Path) -> str:
-    """SHA-256 over the weight files' tables of contents, sizes and samples of their bytes, and the model's shape.
-
-    Whole files of 16 GB would take minutes at each load; the first and last MiB of every file's data do not, and two
-    trainings of one architecture differ in them.
-    """
+    """SHA-256 over the model's shape and, of each weight file, its header, size, and first and last MiB of data."""
+    # Hashing 16 GB whole would take minutes at each load. Two trainings of one architecture differ in the samples as well.
     digest = hashlib.sha256()
     shape = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     for key in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"):
@@ -99,7 +139,6 @@ def load_base(base: BaseFolder, config: ModelConfig, device: str) -> Any:
     Raises:
         BaseModelError: transformers cannot load the folder as a sequence classifier.
     """
-    import torch
     from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig
 
     release_unused_models()
@@ -136,84 +175,26 @@ def load_base(base: BaseFolder, config: ModelConfig, device: str) -> Any:
 
 
 def release_unused_models() -> None:
-    """PEFT models are reference cycles: without this the last one still lies in memory, and two 8B bases are one too many."""
-    import gc
-
-    import torch
-
+    """Free models that nothing refers to any more: PEFT models are reference cycles, and two 8B bases do not fit."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def disable_cpu_repacking(model: Any) -> None:
-    """Switch off bitsandbytes' CPU repacking: after the first eval forward it makes later gradients silently wrong."""
+    """Switch off bitsandbytes' CPU repacking of 4-bit weights (AVX-512), which makes later gradients silently wrong."""
+    # The first eval forward would rewrite the weights for a kernel that has no backward; a training pass after it would run
+    # with wrong gradients, and dequantising would give garbage. Measured with bitsandbytes 0.50.
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
 
 
 def cpu_supports_bf16() -> bool:
-    """Whether this processor multiplies bfloat16 itself; where not, emulation is some twenty times slower than float32."""
-    import torch
-
+    """Whether this processor multiplies bfloat16 itself; emulation is some twenty times slower than float32."""
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())  # noqa: SLF001 - no public way
 
 
 def pick_device() -> str:
     """`cuda` with the local rank where there is a GPU, else `cpu`."""
-    import os
-
-    import torch
-
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
-
-
-# merged from finsent.models.base: Fetching from the Hub, its local cache first, with errors that say what to do. Knows no kind of model.
-
-
-def fetch_from_hub(
-    name: str, revision: str | None, wanted: Sequence[str], *, what: str, correct: str, instead: str, error: type[FinsentError]
-) -> tuple[Path, str | None]:
-    """Snapshot folder of the files that match `wanted`, subfolders left out, and the commit that it is of.
-
-    Args:
-        name: Hub id, `owner/name`.
-        revision: Branch, tag or commit; None for the default branch.
-        wanted: Patterns of file names.
-        what: What is fetched, as messages call it.
-        correct: What to correct where name or revision is wrong.
-        instead: What to do where the Hub cannot be reached.
-        error: What to raise.
-
-    Raises:
-        FinsentError: as `error`: gated, not there, no such revision, no valid id, or not reachable and not in the cache.
-    """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    try:
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=list(wanted), ignore_patterns=["*/*"]))
-    except GatedRepoError as cause:
-        raise error(f"{what} {name!r} is gated. Accept its licence on its Hub page and set HF_TOKEN.") from cause
-    except RevisionNotFoundError as cause:
-        raise error(f"{what} {name!r} has no revision {revision!r}. Correct {correct}.") from cause
-    except RepositoryNotFoundError as cause:
-        raise error(
-            f"{what} {name!r} is not on the Hub (or private: set HF_TOKEN), nor a local folder. Correct {correct}."
-        ) from cause
-    except HFValidationError as cause:
-        raise error(f"{what} {name!r} is neither a folder here nor a valid Hub id. Correct {correct}.") from cause
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as cause:
-        raise error(
-            f"{what} {name!r} cannot be reached ({type(cause).__name__}) and is not in the local cache. "
-            f"Connect to the Hub, or {instead}."
-        ) from cause
-    return folder, folder.name if folder.parent.name == "snapshots" else revision

@@ -1,7 +1,4 @@
-"""The base that needs no download: a small Llama with seeded weights, and a tokenizer learnt from the training split.
-
-It is written to disk in the Hub's folder layout, so that it is loaded by the very code that loads Llama-3.1-8B.
-"""
+"""The embedded base, which needs no download: a small Llama with seeded weights, and a tokenizer trained on the data."""
 
 import hashlib
 import os
@@ -10,18 +7,20 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from finsent.config import EmbeddedBase
 from finsent.labels import ID2LABEL, LABEL2ID
 
 ROPE_THETA = 100.0
-"""Base of the rotary frequencies: tweets are short, and the usual 10,000 would leave few that tell neighbours apart."""
+"""Base of the rotary frequencies; with the usual 10,000 few of them would tell neighbouring tokens of a tweet apart."""
 BIAS_STRENGTH = 3.0
 PAD, BOS, EOS = "<pad>", "<s>", "</s>"
 
 
 def build_embedded_base(spec: EmbeddedBase, bases: Path) -> Path:
-    """Folder of the embedded base under `bases`, built on first use. Two processes at once build the same bytes."""
-    import torch
+    """Folder of the embedded base under `bases`, in the Hub's layout, built on first use."""
+    from safetensors.torch import save_file
     from transformers import LlamaConfig, LlamaForSequenceClassification
 
     digest = hashlib.sha256(spec.model_dump_json().encode()).hexdigest()[:12]
@@ -47,7 +46,8 @@ def build_embedded_base(spec: EmbeddedBase, bases: Path) -> Path:
     )
     with torch.device("meta"):
         model = LlamaForSequenceClassification(config)
-    # Drawn by a generator of our own in a fixed order: the global seed and transformers' initialisers play no part.
+    # A generator of our own, in the order of the names: neither the global seed nor transformers' initialisers play a part, and
+    # two processes at once write the same bytes.
     generator = torch.Generator().manual_seed(spec.seed)
     state = {}
     for name, parameter in sorted(model.named_parameters()):
@@ -63,7 +63,7 @@ def build_embedded_base(spec: EmbeddedBase, bases: Path) -> Path:
     config.architectures = ["LlamaForSequenceClassification"]
     config.dtype = "float32"
     config.save_pretrained(partial)
-    _save_safetensors(state, partial / "model.safetensors")
+    save_file(state, partial / "model.safetensors", metadata={"format": "pt"})
     try:
         partial.rename(folder)
     except OSError:  # another process was first, with the same bytes
@@ -72,14 +72,10 @@ def build_embedded_base(spec: EmbeddedBase, bases: Path) -> Path:
 
 
 def _add_distance_biases(state: dict[str, Any], config: Any) -> None:
-    """Bias the first layer's heads towards fixed distances: head h starts by reading h tokens back, head 0 reads everywhere.
-
-    Weights without pre-training have no heads that find the previous token, and a few thousand tweets do not grow them;
-    word order would be lost. With constant queries and keys, rotary embedding (arXiv:2104.09864) makes the score depend
-    on distance alone: sum of a^2 cos(f (distance - h)) over the frequencies f, greatest at distance h.
-    """
-    import torch
-
+    """Bias the first layer's heads towards fixed distances: head h starts by reading h tokens back, head 0 reads everywhere."""
+    # Without pre-training no head finds the previous token, and a few thousand tweets do not teach it: word order would be
+    # lost. Rotary embedding (arXiv:2104.09864) rotates queries and keys by their positions, so that constant ones (biases)
+    # give a score that depends on distance alone: the sum over frequencies f of a^2 cos(f (distance - h)), greatest at h.
     head, half = config.head_dim, config.head_dim // 2
     frequency = ROPE_THETA ** (-torch.arange(half) / half)
     strength = BIAS_STRENGTH * (frequency > 0.15)
@@ -95,17 +91,11 @@ def _add_distance_biases(state: dict[str, Any], config: Any) -> None:
         state[prefix + name] *= 0.25
 
 
-def _save_safetensors(state: dict[str, Any], path: Path) -> None:
-    from safetensors.torch import save_file
-
-    save_file(state, path, metadata={"format": "pt"})
-
-
 def train_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) -> Any:
-    """Byte-level BPE learnt from `texts` (the training split, nothing else), with its own padding token.
+    """Byte-level BPE trained on `texts` (the training split, nothing else), with its own padding token.
 
-    Text is lower-cased and put into NFKC; URLs, handles, cashtags and numbers become one token each. What occurs once in
-    a few thousand tweets teaches nothing but that tweet, and which firm is named is no sentiment.
+    Text is lower-cased and put into NFKC. URLs, handles, cashtags and numbers become one token each: a name that occurs
+    once among a few thousand tweets only identifies that tweet.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast

@@ -1,8 +1,10 @@
-"""From an adapter's folder to the fastest engine that scores it faithfully on this device."""
+"""Loads an adapter for inference: chooses the engine by memory, merges where it fits, packs and compiles."""
 
 import logging
 from dataclasses import replace
 from pathlib import Path
+
+import torch
 
 from finsent.config import EngineConfig
 from finsent.engine.merge import merge_adapter, unnest_absmax
@@ -17,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 def load_for_inference(folder: Path, home: Home, engine: EngineConfig, *, rows: int, device: str | None = None) -> LoadedAdapter:
-    """Load an adapter, and open the engine for about `rows` texts on it.
+    """Load an adapter and prepare it for about `rows` texts on this device.
 
     Raises:
         ArtifactError: the folder or the base is not what the manifest says.
@@ -26,28 +28,26 @@ def load_for_inference(folder: Path, home: Home, engine: EngineConfig, *, rows: 
     """
     device = device or pick_device()
     if device.startswith("cuda"):
-        usable_bytes(device, engine)  # the cap holds while loading, too
+        usable_bytes(device, engine)  # sets the cap on memory, which then holds while loading, too
     return prepare_for_inference(load_adapter(folder, home, device), engine, rows=rows)
 
 
 def prepare_for_inference(loaded: LoadedAdapter, engine: EngineConfig, *, rows: int) -> LoadedAdapter:
-    """What `load_adapter` gave, made fast for about `rows` texts: packed where the base allows it, merged where memory does.
+    """Prepare a loaded adapter for about `rows` texts: packed where the base allows it, merged where memory does.
 
-    Logits agree with the stock engine's up to rounding: merged weights are rounded once to bfloat16 (see `dense_type`), which
-    is what the live adapter's own bfloat16 arithmetic amounts to; a base that was loaded in float32 is rounded as well, and its
-    logits move by up to 2 % of their standard deviation. `engine.inference=stock` keeps to the reference. The model of `loaded`
-    is changed in place where it is merged.
+    Logits agree with the stock engine's up to rounding. Merged weights are rounded once to `merged_dtype`, which costs as
+    much as a live adapter's own bfloat16 arithmetic; those of a float32 base are rounded too, and its logits move by up to
+    2 % of their standard deviation. `engine.inference=stock` keeps the reference. Merging changes `loaded.model` in place.
 
     Raises:
         ConfigError: `engine.inference` is `packed`, and this base cannot run packed rows.
     """
     import psutil
-    import torch
 
     on_gpu = loaded.device.startswith("cuda")
-    unpackable = packing_unsupported_reason(unwrap_peft(loaded.model).config, loaded.manifest.max_length)
-    if engine.inference == "packed" and unpackable:
-        raise ConfigError(f"engine.inference=packed: {unpackable}. Set engine.inference=auto.")
+    reason = packing_unsupported_reason(unwrap_peft(loaded.model).config, loaded.manifest.max_length)
+    if engine.inference == "packed" and reason:
+        raise ConfigError(f"engine.inference=packed: {reason}. Set engine.inference=auto.")
     if on_gpu:
         torch.cuda.empty_cache()
     usable = usable_bytes(loaded.device, engine) if on_gpu else float(psutil.virtual_memory().available)
@@ -58,7 +58,7 @@ def prepare_for_inference(loaded: LoadedAdapter, engine: EngineConfig, *, rows: 
         usable=usable,
         on_gpu=on_gpu,
         rows=rows,
-        unsupported_reason=unpackable,
+        unsupported_reason=reason,
     )
     _log.info("scoring with the %s engine: %s", plan.engine, plan.reason)
     model, precision = loaded.model, "as loaded"
@@ -67,18 +67,15 @@ def prepare_for_inference(loaded: LoadedAdapter, engine: EngineConfig, *, rows: 
         model = merge_adapter(model, getattr(torch, kind))
         precision = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}[kind]
     elif plan.engine == "packed" and loaded.manifest.quantization.kind == "nf4" and on_gpu and usable > 2 * GIB:
-        unnest_absmax(model)  # a third of a GiB for 8B: not where every one counts
+        unnest_absmax(model)  # takes a third of a GiB for 8B, so only where 2 are left
     packed = None
     if plan.engine == "packed":
-        joined = plan.merged and can_fuse(model)
-        packed = build_packed_model(model, compiled=plan.compiled, fused=joined)
+        packed = build_packed_model(model, compiled=plan.compiled, fused=plan.merged and can_fuse(model))
     return replace(loaded, model=model, packed=packed, batch_tokens=plan.tokens, precision=precision, plan=plan.reason)
 
 
 def merged_dtype(device: str) -> str:
     """The type for merged weights: bfloat16 where the hardware multiplies it, else float16 on a GPU and float32 on a CPU."""
-    import torch
-
     if device.startswith("cuda"):
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
     return "bfloat16" if cpu_supports_bf16() else "float32"

@@ -1,7 +1,6 @@
-"""The manifest beside every adapter: what it was made from, and the SHA-256 of each file. Knows nothing of torch.
+"""The manifest of an adapter: its base, precision, padding, labels, data and configuration, and each file's SHA-256.
 
-An adapter is only as good as the base it meets again: base precision, padding rule and label order are part of the
-model's identity, so they are recorded here and a mismatch is refused at load.
+All of these are part of the model's identity; a mismatch is refused at load. Imports no torch.
 """
 
 import hashlib
@@ -19,15 +18,15 @@ from finsent.labels import LABELS
 MANIFEST = "manifest.json"
 PROBE = "probe.json"
 POOLING = "last token that is not padding"
-"""Whose hidden state the head reads, whatever the padding."""
+"""The token whose hidden state the head reads."""
 ABSTAIN_BELOW = 0.5
-"""Of versions without a threshold of their own."""
+"""Default abstention threshold: below it, the other classes together are more likely than the label."""
 _UNSAFE_SUFFIXES = {".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle", ".py"}
 _REQUIRED = ("adapter_model.safetensors", "adapter_config.json")
 
 
 class Manifest(BaseModel):
-    """Everything that must agree for an adapter to mean what its training meant."""
+    """Everything that must agree between training and loading."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -50,16 +49,12 @@ class Manifest(BaseModel):
     lock_hash: str
     temperature: float = 1.0
     abstain_below: float | None = None
-    """Confidence below which the version gives no answer, fitted on validation rows. None: the target was not reached, or the
-    version is older than the fitting."""
+    """Confidence below which the version abstains, fitted on validation rows; None where the target was not reached."""
     files: dict[str, str] = {}
 
 
 def abstain_threshold(manifest: Manifest, override: float | None = None) -> float:
-    """Confidence below which a prediction counts as abstained: `override`, else the version's own, else 0.5.
-
-    Below 0.5 the other classes together are more likely than the label.
-    """
+    """Confidence below which a prediction counts as abstained: `override`, else the version's own, else 0.5."""
     own = ABSTAIN_BELOW if manifest.abstain_below is None else manifest.abstain_below
     return own if override is None else override
 
@@ -74,7 +69,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
     """Record the digest of every file in `folder` and write the manifest last, in one rename.
 
     Raises:
-        ArtifactError: the folder holds a pickle or code, which adapters never do.
+        ArtifactError: the folder holds a pickle or code.
     """
     paths = sorted(path for path in folder.iterdir() if path.is_file() and path.name != MANIFEST)
     _reject_unsafe_files(folder, [path.name for path in paths])
@@ -125,6 +120,6 @@ def _check_files(folder: Path, manifest: Manifest) -> None:
 
 
 def _reject_unsafe_files(folder: Path, names: Iterable[str]) -> None:
-    """PEFT would unpickle `adapter_model.bin` where it finds one: a digest in the manifest makes no pickle safe."""
+    """Reject pickles and code even if the manifest lists them: PEFT would unpickle an `adapter_model.bin`."""
     if unsafe := [name for name in names if Path(name).suffix.lower() in _UNSAFE_SUFFIXES]:
         raise ArtifactError(f"{str(folder)!r} holds {unsafe[0]!r}: adapters are safetensors and JSON only. Refused.")

@@ -1,14 +1,16 @@
-"""Texts to logits. The stock engine pads, as transformers and PEFT do, and is the reference for the packed one."""
+"""Texts to logits and probabilities: the stock engine (padded, the reference) and the packed one, by token budget."""
 
+import itertools
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from finsent.engine.packed import batch_to_device, packed_logits
-from finsent.engine.packing import pack_batches, pack_rows, strip_padding
+from finsent.engine.packing import pack_batches, pack_rows, pad_rows, strip_padding
 from finsent.errors import FinsentError
 from finsent.models.adapter import LoadedAdapter
 from finsent.progress import track
@@ -44,20 +46,6 @@ def padded_batches(lengths: Sequence[int], token_budget: int) -> Iterator[list[i
         yield batch
 
 
-def pad_rows(rows: Sequence[Sequence[int]], pad_id: int, side: str, extra: int = 0) -> tuple[Any, Any]:
-    """Tensors input_ids and attention_mask [rows, longest + extra], padded on `side`."""
-    import torch
-
-    longest = max(len(row) for row in rows) + extra
-    ids = torch.full((len(rows), longest), pad_id, dtype=torch.long)
-    mask = torch.zeros((len(rows), longest), dtype=torch.long)
-    for i, row in enumerate(rows):
-        span = slice(longest - len(row), longest) if side == "left" else slice(0, len(row))
-        ids[i, span] = torch.tensor(row, dtype=torch.long)
-        mask[i, span] = 1
-    return ids, mask
-
-
 def predict_logits(
     loaded: LoadedAdapter,
     texts: Sequence[str],
@@ -67,7 +55,7 @@ def predict_logits(
     padding_side: str | None = None,
     extra_padding: int = 0,
 ) -> NDArray[np.float32]:
-    """Logits [texts, 3], float32, in the order of `texts`. Padding can be forced otherwise, to prove that it does not matter."""
+    """Logits [texts, 3], float32, in the order of `texts`. Side and width of the padding can be forced, for tests of both."""
     rows = tokenise(loaded.tokenizer, texts, loaded.manifest.max_length)
     return predict_tokens(
         loaded, rows, token_budget=token_budget, progress=progress, padding_side=padding_side, extra_padding=extra_padding
@@ -84,8 +72,6 @@ def predict_tokens(
     extra_padding: int = 0,
 ) -> NDArray[np.float32]:
     """Logits [rows, 3], float32, of texts that are token ids already (see `tokenise`), in the order of `rows`."""
-    import torch
-
     if loaded.packed is not None and padding_side is None and not extra_padding:
         return _predict_packed(loaded, rows, loaded.batch_tokens or token_budget, progress=progress)
     logits = np.zeros((len(rows), len(loaded.manifest.labels)), dtype=np.float32)
@@ -104,19 +90,17 @@ def predict_tokens(
 
 
 _FETCH_EVERY = 32
-"""Packs between copies of results from a GPU: each copy waits for all work before it."""
+"""Batches between copies of results from a GPU; each copy waits for all work before it."""
 
 
 def _predict_packed(
     loaded: LoadedAdapter, rows: Sequence[Sequence[int]], token_budget: int, *, progress: bool
 ) -> NDArray[np.float32]:
-    """Logits [rows, 3] by the packed engine; where memory runs out, the rows that are left go on in smaller packs.
+    """Logits [rows, 3] by the packed engine; where memory runs out, the remaining rows go on in smaller batches.
 
     Raises:
         FinsentError: memory does not hold the longest row alone.
     """
-    import torch
-
     logits = np.zeros((len(rows), len(loaded.manifest.labels)), dtype=np.float32)
     rows = strip_padding(rows, loaded.manifest.pad_token_id)
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
@@ -145,24 +129,16 @@ def _predict_packed(
 def _stream_batches(
     loaded: LoadedAdapter, rows: Sequence[Sequence[int]], batches: Iterable[NDArray[np.int64]]
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """Row indices and their logits, some packs at a time; the host packs the next rows while the device computes."""
-    import torch
-
-    assert loaded.packed is not None, "asked by the caller"  # noqa: S101 - tells the type checker
+    """Row indices and their logits, some batches at a time; the host packs the next rows while the device computes."""
+    assert loaded.packed is not None, "checked by the caller"  # noqa: S101 - for the type checker
     on_gpu = loaded.device.startswith("cuda")
-    # one bound for all on a GPU: compiled layers specialise on it
-    longest = loaded.manifest.max_length if on_gpu else None
-    parts: list[NDArray[np.int64]] = []
-    found: list[Any] = []
-    for part in batches:
-        batch = batch_to_device(pack_rows([rows[row] for row in part]), loaded.device, max_seqlen=longest)
-        found.append(packed_logits(loaded.packed, batch))
-        parts.append(part)
-        if len(parts) == _FETCH_EVERY or not on_gpu:
-            yield np.concatenate(parts), torch.cat(found).cpu().numpy()
-            parts, found = [], []
-    if parts:
-        yield np.concatenate(parts), torch.cat(found).cpu().numpy()
+    # one bound for all batches on a GPU: compiled layers specialise on it
+    max_seqlen = loaded.manifest.max_length if on_gpu else None
+    remaining = iter(batches)
+    while group := list(itertools.islice(remaining, _FETCH_EVERY if on_gpu else 1)):
+        packed = (pack_rows([rows[row] for row in batch]) for batch in group)
+        found = [packed_logits(loaded.packed, batch_to_device(batch, loaded.device, max_seqlen=max_seqlen)) for batch in packed]
+        yield np.concatenate(group), torch.cat(found).cpu().numpy()
 
 
 def probabilities(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:

@@ -27,8 +27,8 @@ _REQUIREMENTS = (
     "tqdm",
     "transformers",
 )
-_SERVED = ("*.py", "py.typed", "config/*.py", "config/profiles/*", "models/*.py", "engine/*.py")
-"""What serving runs: the core and the model room. Each file is a request of its own when it goes to a server."""
+_SERVED = ("*.py", "py.typed", "config/*.py", "config/profiles/*", "engine/*.py", "models/*.py")
+"""What serving runs: the core, the engine and the models. Each file is a request of its own when it goes to a server."""
 
 
 def requirements() -> list[str]:

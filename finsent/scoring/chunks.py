@@ -1,8 +1,8 @@
-"""Chunk after chunk of due rows through the model and into the table, the stages of neighbouring chunks at the same time.
+"""The scoring pipeline: tokenise, compute and commit chunks at the same time, each chunk one commit.
 
-While the device computes a chunk, the next is tokenised (see `finsent.scoring.predictor`) and the one before is committed by a
-thread, one commit at a time and in order. A run that dies loses what it had not committed: at most a chunk that was computed and
-those that were being computed.
+While the device computes a chunk, the next is tokenised (see `finsent.scoring.predictor`), and a thread commits the one
+before, one commit at a time and in order. A killed run loses what was not committed: the chunks that were being computed,
+and at most one that was already computed.
 """
 
 from collections import deque
@@ -24,62 +24,69 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CommittedChunk:
-    """A chunk that is in the table."""
+    """A chunk whose predictions are in the table."""
 
     rows: "pa.Table"
-    """As in the table of predictions."""
+    """Predictions, with the table's columns."""
     texts: int
-    """Distinct ones: what the model looked at."""
+    """Distinct texts."""
     tokens: int
-    """Theirs."""
+    """Tokens of the distinct texts."""
     position: Position
 
 
 def score_chunks(
-    home: Home, opened: Predictor, rows: "pa.Table", cuts: Sequence[tuple[int, int]], stamp: PredictionMetadata, before: Position
+    home: Home,
+    predictor: Predictor,
+    rows: "pa.Table",
+    bounds: Sequence[tuple[int, int]],
+    metadata: PredictionMetadata,
+    before: Position,
 ) -> Iterator[CommittedChunk | None]:
-    """Score and commit due rows; yields each chunk once it is committed.
+    """Score and commit pending rows; yields each chunk once it is committed.
 
     Args:
         home: Where the tables are.
-        opened: The model.
-        rows: What is due, see `Due`.
-        cuts: First row and end of each chunk.
-        stamp: What every prediction carries.
-        before: Where the table stood before `rows` were derived.
+        predictor: The model.
+        rows: See `PendingRows`.
+        bounds: First row and end of each chunk, see `chunk_bounds`.
+        metadata: Of the run.
+        before: The table's position before `rows` were derived.
 
     Yields:
-        Chunks in order; None as the last if another run got ahead: then what is due has to be derived anew.
+        Chunks in order; None as the last if another run committed in between: pending rows must then be derived again.
     """
-    under_way: deque[Chunk] = deque()
+    in_flight: deque[Chunk] = deque()
 
     def texts() -> Iterator[list[str]]:
-        for start, stop in cuts:
-            under_way.append(make_chunk(rows, start, stop))
-            yield under_way[-1].texts
+        for start, stop in bounds:
+            in_flight.append(make_chunk(rows, start, stop))
+            yield in_flight[-1].texts
 
-    behind = ThreadPoolExecutor(1, thread_name_prefix="finsent-commit")
-    pending: Future[CommittedChunk | None] | None = None
+    committer = ThreadPoolExecutor(1, thread_name_prefix="finsent-commit")
+    commit: Future[CommittedChunk | None] | None = None
     try:
-        with closing(opened.predict(texts())) as results:
-            for number in range(1, len(cuts) + 2):
-                predicted = _next_result(results, number, len(cuts))
-                if pending is not None:
-                    committed = pending.result()
+        with closing(predictor.predict(texts())) as results:
+            for number in range(1, len(bounds) + 2):
+                predicted = _next_result(results, number, len(bounds))
+                if commit is not None:
+                    committed = commit.result()
                     yield committed
                     if committed is None:
                         return
                     before = committed.position
                 if predicted is not None:
-                    part = under_way.popleft()
-                    pending = behind.submit(_commit, home, opened, part, predicted, stamp, before, f"{number} of {len(cuts)}")
+                    chunk = in_flight.popleft()
+                    commit = committer.submit(
+                        _commit, home, predictor, chunk, predicted, metadata, before, f"{number} of {len(bounds)}"
+                    )
     except BaseException as error:
-        behind.shutdown()  # waits: a commit under way is brought to its end
-        if pending is not None and (other := pending.exception()) is not None and other is not error:
+        committer.shutdown()  # waits for a commit in progress
+        if commit is not None and (other := commit.exception()) is not None and other is not error:
             error.add_note(f"The commit of the chunk before failed too: {type(other).__name__}: {other}")
         raise
     finally:
-        behind.shutdown()
+        committer.shutdown()
 
 
 def _next_result(results: Iterator[ChunkLogits], number: int, total: int) -> ChunkLogits | None:
@@ -91,12 +98,18 @@ def _next_result(results: Iterator[ChunkLogits], number: int, total: int) -> Chu
 
 
 def _commit(
-    home: Home, opened: Predictor, part: Chunk, predicted: ChunkLogits, stamp: PredictionMetadata, before: Position, which: str
+    home: Home,
+    predictor: Predictor,
+    chunk: Chunk,
+    predicted: ChunkLogits,
+    metadata: PredictionMetadata,
+    before: Position,
+    which: str,
 ) -> CommittedChunk | None:
     try:
-        rows = build_predictions(part, predicted.logits, opened.manifest, stamp)
-        position = writer.commit_chunk(home, rows, writer.transaction_app(stamp.model_name, stamp.model_version), before)
+        rows = build_predictions(chunk, predicted.logits, predictor.manifest, metadata)
+        position = writer.commit_chunk(home, rows, writer.transaction_app(metadata.model_name, metadata.model_version), before)
     except Exception as error:
         error.add_note(f"This was while chunk {which} was committed.")
         raise
-    return None if position is None else CommittedChunk(rows, len(part.texts), predicted.tokens, position)
+    return None if position is None else CommittedChunk(rows, len(chunk.texts), predicted.tokens, position)

@@ -1,8 +1,7 @@
-"""What is due, and in which chunks.
+"""Pending inbox rows of a model version, and the bounds of their chunks.
 
-The order of what is due depends on its rows alone, and chunks are cut from its start by how many rows are left. So a run that
-takes up where a killed one ended cuts the same chunks, and the model sees the same batches: probabilities come out equal to
-the last bit.
+The order of pending rows depends on the rows alone, and chunks are cut by the number of rows left. A run that continues
+where a killed one ended therefore has the same chunks and batches: probabilities are equal to the last bit.
 """
 
 from collections.abc import Set as AbstractSet
@@ -22,11 +21,12 @@ if TYPE_CHECKING:
 
 _SOURCE_PREFIX: Final = "inbox#"
 
-# Enough for `is_blank` to say no: three ASCII letters or more between white space are words that outlast all folding
+# Three ASCII letters or more between white space are a word that text normalisation keeps: the text is not blank.
 _PLAIN_WORD: Final = r"(?:^|[ \t\r\n])[A-Za-z]{3,}(?:[ \t\r\n]|$)"
 
-_CHUNKS_PER_DEVICE: Final = 4  # chunks that each of several devices still gets: what the last one is waited for is a quarter of its share
-_MIN_CHUNK_ROWS: Final = 1000  # rows; a GPU is through with fewer before its next chunk is there
+# The last chunk is waited for; with 4 more chunks for each device it is a quarter of a device's remaining share.
+_CHUNKS_PER_DEVICE: Final = 4
+_MIN_CHUNK_ROWS: Final = 1000  # with fewer, a GPU would wait for its next chunk
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class PendingRows:
     rows: "pa.Table"
     """Columns id, text, text_hash; ordered by text_hash, id: equal texts are neighbours."""
     scored: int
-    """Inbox rows that it has scored already."""
+    """Number of inbox rows that it has scored already."""
     bad: tuple[QuarantinedRow, ...]
-    """Rows whose text cannot be scored, and which are not in quarantine yet."""
+    """Rows whose text cannot be scored and which are not in quarantine yet."""
 
 
 def find_pending(home: Home, model_name: str, model_version: str, *, max_characters: int) -> PendingRows:
-    """Inbox rows without a prediction of this version, less those that cannot be scored."""
+    """Inbox rows without a prediction of this version, without those that cannot be scored."""
     import pyarrow.compute as pc
 
     inbox = tables.read(home, "inbox", columns=["id", "text"])
@@ -57,7 +57,7 @@ def find_pending(home: Home, model_name: str, model_version: str, *, max_charact
 
 
 def _check(rows: "pa.Table", max_characters: int, set_aside: AbstractSet[str]) -> tuple["pa.Table", tuple[QuarantinedRow, ...]]:
-    """Rows that `check_text` takes, and those it refuses. It is asked only where Arrow cannot tell."""
+    """Rows that `check_text` accepts and those that it rejects; Arrow accepts the plain cases, which is faster."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -78,11 +78,11 @@ def _check(rows: "pa.Table", max_characters: int, set_aside: AbstractSet[str]) -
 
 
 def _sort_by_text_hash(rows: "pa.Table") -> "pa.Table":
-    """With the hash of each text, in order of hash and id."""
+    """Rows with the hash of each text, ordered by hash and id."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    # large: what is taken in another order becomes one piece, and of plain strings that holds 2 GB at most
+    # `take` makes one array of each column, and one of plain strings holds 2 GB at most: hence large_string.
     large = {name: rows[name].cast(pa.large_string()) for name in ("id", "text")}
     table = pa.table({**large, "text_hash": pa.array(map(text_hash, large["text"].to_pylist()), pa.string())})
     order = pc.sort_indices(table, sort_keys=[("text_hash", "ascending"), ("id", "ascending")])
@@ -92,14 +92,14 @@ def _sort_by_text_hash(rows: "pa.Table") -> "pa.Table":
 def chunk_bounds(total: int, size: int, devices: int = 1) -> list[tuple[int, int]]:
     """First row and end of consecutive chunks of `total` rows, each of at most `size`.
 
-    For several devices they get smaller towards the end, so that all end at about the same time (guided self-scheduling,
-    Polychronopoulos and Kuck 1987). How large the next one is depends on the rows that are left, and on nothing before.
+    For several devices they shrink towards the end, so that all finish at about the same time (guided self-scheduling,
+    Polychronopoulos and Kuck 1987). The size of the next chunk depends only on the rows left.
     """
-    cuts: list[tuple[int, int]] = []
+    bounds: list[tuple[int, int]] = []
     start = 0
     while start < total:
         fair = max(_MIN_CHUNK_ROWS, (total - start) // (_CHUNKS_PER_DEVICE * devices)) if devices > 1 else size
         stop = min(total, start + min(size, fair))
-        cuts.append((start, stop))
+        bounds.append((start, stop))
         start = stop
-    return cuts
+    return bounds

@@ -1,7 +1,4 @@
-"""The model's part of scoring, in this process: texts of chunk after chunk in, their logits out.
-
-While the device computes one chunk, a thread tokenises the next: the tokenizer works outside Python's lock.
-"""
+"""The model side of scoring in one process: loading (fp8 only after a parity check) and logits of chunk after chunk."""
 
 import logging
 from collections.abc import Callable, Generator, Iterator
@@ -14,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finsent.config import EngineConfig
-from finsent.config.model_schema import EngineConfig
 from finsent.home import Home
 from finsent.models.manifest import Manifest
 
@@ -23,128 +19,77 @@ if TYPE_CHECKING:
     from finsent.models.adapter import LoadedAdapter
 
 
+_log = logging.getLogger(__name__)
+
+PARITY_ROWS = 2000
+"""Validation rows that fp8 is measured on; they tell an agreement of 99 % to within 0.5 points."""
+
+
 @dataclass(frozen=True)
 class ModelSpec:
-    """What opens the model: plain values, so that they can go to a process of their own."""
+    """What a model is loaded from: plain values, which can be sent to a worker process."""
 
     folder: Path
-    """Adapter."""
+    """Of the adapter."""
     home: Home
     engine: EngineConfig
     rows: int
-    """About how many texts it will see."""
+    """About how many texts it will score."""
     token_budget: int
     """See `scoring.token_budget`."""
 
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """What computes the predictions, as the run records it."""
+    """The engine that computes predictions, as the MLflow run records it."""
 
     name: str
-    """stock or packed."""
+    """`stock` or `packed`."""
     precision: str
     """Type of the weights."""
     devices: tuple[str, ...]
     plan: str = ""
-    """Why it computes so; what fp8 was found to change, or why it is not used."""
+    """Reasons for the choice; the measured parity of fp8, or why it is not used."""
 
 
 @dataclass(frozen=True)
 class ChunkLogits:
-    """What the model says of a chunk's texts."""
+    """Logits of a chunk's texts."""
 
     logits: NDArray[np.float32]
     """[texts, 3], in the order of the texts."""
     tokens: int
-    """Tokens of the texts, padding not counted."""
+    """Tokens of the texts, without padding."""
 
 
 PredictFn = Callable[[Iterator[list[str]]], Generator[ChunkLogits, None, None]]
-"""Predictions of the texts of one chunk after the other, in the order of the chunks."""
+"""Texts of chunk after chunk to their logits, in order."""
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """A model that is ready, here or in processes of its own."""
+    """A loaded model, in this process or in workers."""
 
     predict: PredictFn
     manifest: Manifest
     engine: EngineInfo
 
 
-def load_model(opening: ModelSpec, device: str | None = None) -> "LoadedAdapter":
-    """The model, on `device` or where it is fastest."""
-    pass
-
-    return load_with_fp8_check(opening.engine, opening.home, opening.folder, rows=opening.rows, device=device)
-
-
-def describe_engine(loaded: "LoadedAdapter") -> EngineInfo:
-    """What an opened model computes with."""
-    quantization = loaded.manifest.quantization
-    stored = quantization.compute_dtype if quantization.kind == "none" else quantization.kind
-    return EngineInfo(
-        loaded.engine, stored if loaded.precision == "as loaded" else loaded.precision, (loaded.device,), loaded.plan
-    )
+def load_local(spec: ModelSpec, device: str | None = None) -> Predictor:
+    """Load the model into this process."""
+    loaded = load_model(spec, device)
+    return Predictor(lambda chunks: predict_chunks(loaded, chunks, spec.token_budget), loaded.manifest, describe_engine(loaded))
 
 
-def load_local(opening: ModelSpec, device: str | None = None) -> Predictor:
-    """The model in this process."""
-    loaded = load_model(opening, device)
-    return Predictor(lambda parts: predict_chunks(loaded, parts, opening.token_budget), loaded.manifest, describe_engine(loaded))
-
-
-def predict_chunks(loaded: "LoadedAdapter", parts: Iterator[list[str]], token_budget: int) -> Generator[ChunkLogits, None, None]:
-    """Logits of each part's texts, see `overlap`."""
-    from finsent.models.predict import predict_tokens, tokenise
-
-    def prepare(texts: list[str]) -> list[list[int]]:
-        return tokenise(loaded.tokenizer, texts, loaded.manifest.max_length)
-
-    def compute(rows: list[list[int]]) -> NDArray[np.float32]:
-        return predict_tokens(loaded, rows, token_budget=token_budget)
-
-    return prefetch(parts, prepare, compute)
-
-
-def prefetch(
-    parts: Iterator[list[str]],
-    prepare: Callable[[list[str]], list[list[int]]],
-    compute: Callable[[list[list[int]]], NDArray[np.float32]],
-) -> Generator[ChunkLogits, None, None]:
-    """Logits that `compute` makes of each part; a thread fetches and tokenises (`prepare`) the part after it meanwhile.
-
-    An exception in either is raised here, after the parts before it.
-    """
-
-    def ready() -> list[list[int]] | None:
-        texts = next(parts, None)
-        return None if texts is None else prepare(texts)
-
-    ahead = ThreadPoolExecutor(1, thread_name_prefix="finsent-tokenise")
-    try:
-        pending = ahead.submit(ready)
-        while (rows := pending.result()) is not None:
-            pending = ahead.submit(ready)
-            yield ChunkLogits(compute(rows), sum(map(len, rows)))
-    finally:
-        # not waited for: a part that is being fetched may be one that never comes
-        ahead.shutdown(wait=False, cancel_futures=True)
-
-
-# merged from finsent.scoring.predictor: Opening an adapter for scoring: the fastest engine for this device, and fp8 only where it proves faithful.
-
-_log = logging.getLogger(__name__)
-
-PARITY_ROWS = 2000
-"""Validation rows that fp8 is measured on: an agreement of 99 % is then known to within 0.5 points."""
+def load_model(spec: ModelSpec, device: str | None = None) -> "LoadedAdapter":
+    """The model, on `device` or the default one."""
+    return load_with_fp8_check(spec.engine, spec.home, spec.folder, rows=spec.rows, device=device)
 
 
 def load_with_fp8_check(
     engine: EngineConfig, home: Home, folder: Path, *, rows: int, device: str | None = None
 ) -> "LoadedAdapter":
-    """An adapter's folder, loaded and opened for about `rows` texts, on `device` where one is named.
+    """Load an adapter for about `rows` texts; with `engine.precision=fp8`, in fp8 if it passes the parity check.
 
     Raises:
         ArtifactError: the folder or the base is not what the manifest says.
@@ -161,11 +106,11 @@ def load_with_fp8_check(
         reason = reason or "this home has no labelled validation rows to measure it on"
         _log.warning("fp8 is not used: %s. Scoring as %s.", reason, loaded.precision)
         return replace(loaded, plan=f"{loaded.plan}; fp8 not used: {reason}")
-    eight, reason = _try_fp8(engine, loaded, held_out)
+    in_fp8, reason = _try_fp8(engine, loaded, held_out)
     if reason is None:
-        return eight
+        return in_fp8
     _log.warning("fp8 is refused: %s. Scoring in bf16.", reason)
-    del loaded, eight  # the bf16 weights went into the fp8 ones: load them again
+    del loaded, in_fp8  # converting used the bf16 weights up
     again = load_for_inference(folder, home, engine, rows=rows, device=device)
     return replace(again, plan=f"{again.plan}; fp8 refused: {reason}")
 
@@ -189,25 +134,71 @@ def _validation_rows(home: Home) -> "Split | None":
     try:
         split = load_split(home, "validation", data_version(home).version)
     except InputError:
-        return None  # nothing was ingested: the caller says that fp8 is not used, and why
+        return None  # nothing was ingested
     return split if split.texts else None
 
 
 def _try_fp8(engine: EngineConfig, loaded: "LoadedAdapter", held_out: "Split") -> "tuple[LoadedAdapter, str | None]":
-    """The model in fp8, and why it may not be used."""
+    """The model in fp8, and why it may not be used; None if it may."""
     from finsent.engine.fp8 import convert_to_fp8
     from finsent.evaluation.engine_parity import compare_engines, violations
     from finsent.models.predict import predict_logits
 
     texts, labels = held_out.texts[:PARITY_ROWS], held_out.labels[:PARITY_ROWS]
     reference = predict_logits(loaded, texts)
-    assert loaded.packed is not None, "asked before"  # noqa: S101 - tells the type checker
-    eight = replace(loaded, packed=convert_to_fp8(loaded.packed), precision="fp8")
-    found = compare_engines(reference, predict_logits(eight, texts), labels)
-    said = (
+    assert loaded.packed is not None, "checked before"  # noqa: S101 - for the type checker
+    in_fp8 = replace(loaded, packed=convert_to_fp8(loaded.packed), precision="fp8")
+    found = compare_engines(reference, predict_logits(in_fp8, texts), labels)
+    summary = (
         f"agreement {found.agreement:.4f}, rms logit error {found.logit_error:.3f}, macro-F1 {found.f1:.4f} "
         f"(bf16 {found.f1_reference:.4f}) on {found.rows} held-out rows"
     )
-    _log.info("fp8 against bf16: %s", said)
-    short = violations(found, engine)
-    return replace(eight, plan=f"{eight.plan}; fp8: {said}"), "; ".join(short) or None
+    _log.info("fp8 against bf16: %s", summary)
+    return replace(in_fp8, plan=f"{in_fp8.plan}; fp8: {summary}"), "; ".join(violations(found, engine)) or None
+
+
+def describe_engine(loaded: "LoadedAdapter") -> EngineInfo:
+    """The engine of a loaded model."""
+    quantization = loaded.manifest.quantization
+    stored = quantization.compute_dtype if quantization.kind == "none" else quantization.kind
+    return EngineInfo(
+        loaded.engine, stored if loaded.precision == "as loaded" else loaded.precision, (loaded.device,), loaded.plan
+    )
+
+
+def predict_chunks(loaded: "LoadedAdapter", chunks: Iterator[list[str]], token_budget: int) -> Generator[ChunkLogits, None, None]:
+    """Logits of each chunk's texts, see `prefetch`."""
+    from finsent.models.predict import predict_tokens, tokenise
+
+    def prepare(texts: list[str]) -> list[list[int]]:
+        return tokenise(loaded.tokenizer, texts, loaded.manifest.max_length)
+
+    def compute(rows: list[list[int]]) -> NDArray[np.float32]:
+        return predict_tokens(loaded, rows, token_budget=token_budget)
+
+    return prefetch(chunks, prepare, compute)
+
+
+def prefetch(
+    chunks: Iterator[list[str]],
+    prepare: Callable[[list[str]], list[list[int]]],
+    compute: Callable[[list[list[int]]], NDArray[np.float32]],
+) -> Generator[ChunkLogits, None, None]:
+    """Logits of each chunk by `compute`, while a thread already fetches and tokenises (`prepare`) the next chunk.
+
+    An exception in either is raised here, after the chunks before it. Tokenizers work outside Python's global lock.
+    """
+
+    def ready() -> list[list[int]] | None:
+        texts = next(chunks, None)
+        return None if texts is None else prepare(texts)
+
+    ahead = ThreadPoolExecutor(1, thread_name_prefix="finsent-tokenise")
+    try:
+        pending = ahead.submit(ready)
+        while (rows := pending.result()) is not None:
+            pending = ahead.submit(ready)
+            yield ChunkLogits(compute(rows), sum(map(len, rows)))
+    finally:
+        # No waiting: the source of chunks may block for ever.
+        ahead.shutdown(wait=False, cancel_futures=True)

@@ -1,7 +1,7 @@
-"""The model's part of scoring on several devices: a replica of the model on each, in a process of its own.
+"""Model workers for scoring on several devices: one process with a copy of the model per device.
 
-This process deals out chunks of texts, to each replica one to compute and one to tokenise meanwhile, and gives their logits on
-in the order of the chunks. A replica that fails ends all of them.
+This process sends chunks of texts to the workers, to each one to compute and one to tokenise meanwhile, and yields their
+logits in the order of the chunks. A worker that fails ends all of them.
 """
 
 import logging
@@ -25,9 +25,9 @@ from finsent.scoring.predictor import ChunkLogits, EngineInfo, ModelSpec, Predic
 
 _log = logging.getLogger(__name__)
 
-_QUEUE_DEPTH: Final = 2  # chunks that a replica has at a time
-_MIN_TEXTS_PER_DEVICE: Final = 5000  # texts; fewer are computed sooner than another replica is opened
-_GRACE: Final = 10.0  # seconds that a replica is given to end
+_QUEUE_DEPTH: Final = 2  # chunks that a worker holds at a time
+_MIN_TEXTS_PER_DEVICE: Final = 5000  # fewer are computed sooner than another worker has loaded its model
+_GRACE: Final = 10.0  # seconds that a worker is given to end
 
 
 @dataclass(frozen=True)
@@ -47,152 +47,153 @@ class _Worker:
     device: str
     process: SpawnProcess
     connection: Connection
-    dealt: deque[int] = field(default_factory=deque)
-    """Numbers of the chunks that it has, in the order in which it will be through with them."""
+    queue: deque[int] = field(default_factory=deque)
+    """Numbers of the chunks that it holds, in order."""
 
 
 def choose_devices(engine: EngineConfig, rows: int) -> tuple[str, ...]:
-    """Devices to score `rows` texts on: every GPU, at most `engine.devices`, as long as each has work; else the CPU, once."""
+    """Devices to score `rows` texts on: all GPUs, at most `engine.devices`, as long as each has work; else the CPU."""
     import torch
 
     from finsent.models.base import pick_device
 
-    there = torch.cuda.device_count()
-    number = min(there, engine.devices or there, max(1, rows // _MIN_TEXTS_PER_DEVICE))
+    found = torch.cuda.device_count()
+    number = min(found, engine.devices or found, max(1, rows // _MIN_TEXTS_PER_DEVICE))
     return tuple(f"cuda:{index}" for index in range(number)) if number > 1 else (pick_device(),)
 
 
 @contextmanager
-def model_workers(opening: ModelSpec, devices: Sequence[str]) -> Iterator[Predictor]:
-    """A replica of the model on each of `devices`; none is left when the context ends, however it ends.
+def model_workers(spec: ModelSpec, devices: Sequence[str]) -> Iterator[Predictor]:
+    """A worker with the model on each of `devices`; all have ended when the context ends, however it ends.
 
     Raises:
-        DeviceError: one failed or died, while it opened the model or later. What was given on before stands.
+        DeviceError: a worker failed or died, while it loaded the model or later. What was yielded before stands.
     """
-    share = replace(opening, rows=-(-opening.rows // len(devices)))
-    replicas: list[_Worker] = []
+    share = replace(spec, rows=-(-spec.rows // len(devices)))
+    workers: list[_Worker] = []
     try:
-        _log.info("opening the model on %s", ", ".join(devices))
-        replicas.extend(_start_worker(share, device) for device in devices)
-        opened: list[_Ready] = []
-        while len(opened) < len(replicas):
-            opened += [_receive(replica) for replica in _wait_ready(replicas)]
-        names, precisions = ({ready.engine.name for ready in opened}, {ready.engine.precision for ready in opened})
+        _log.info("loading the model on %s", ", ".join(devices))
+        workers.extend(_start_worker(share, device) for device in devices)
+        ready: list[_Ready] = []
+        while len(ready) < len(workers):
+            ready += [_receive(worker) for worker in _wait_ready(workers)]
+        names, precisions = ({one.engine.name for one in ready}, {one.engine.precision for one in ready})
         if len(names) > 1 or len(precisions) > 1:
             raise DeviceError(
-                f"replicas on {', '.join(devices)} would compute differently ({', '.join(sorted(names | precisions))}), since "
+                f"workers on {', '.join(devices)} would compute differently ({', '.join(sorted(names | precisions))}), since "
                 "their free memory or GPUs differ. Set engine.inference, engine.precision, engine.memory_gib or engine.devices."
             )
-        engine = replace(opened[0].engine, devices=tuple(devices))
-        numbers = count()  # goes on from call to call: what a call that was given up had dealt is told by its number
-        yield Predictor(lambda parts: _dispatch(replicas, parts, numbers), opened[0].manifest, engine)
+        engine = replace(ready[0].engine, devices=tuple(devices))
+        numbers = count()  # across calls, so that late results of an abandoned call are recognised by their number
+        yield Predictor(lambda chunks: _dispatch(workers, chunks, numbers), ready[0].manifest, engine)
     finally:
-        _stop_workers(replicas)
+        _stop_workers(workers)
 
 
-def _start_worker(opening: ModelSpec, device: str) -> _Worker:
+def _start_worker(spec: ModelSpec, device: str) -> _Worker:
     context = multiprocessing.get_context("spawn")  # a fork would inherit CUDA and locks of threads
     ours, theirs = context.Pipe()
-    process = context.Process(target=_worker_main, args=(theirs, opening, device), name=f"finsent-{device}", daemon=True)
+    process = context.Process(target=_worker_main, args=(theirs, spec, device), name=f"finsent-{device}", daemon=True)
     process.start()
-    theirs.close()  # so that what the replica does not send any more is noticed here as an end of file
+    theirs.close()  # or a dead worker would not show here as an end of file
     return _Worker(device, process, ours)
 
 
-def _wait_ready(replicas: Sequence[_Worker]) -> list[_Worker]:
-    """Those that have sent something, or have ended; waits for one."""
-    found = set(wait([replica.connection for replica in replicas]))
-    return [replica for replica in replicas if replica.connection in found]
+def _wait_ready(workers: Sequence[_Worker]) -> list[_Worker]:
+    """Workers that have sent something or have ended; waits for one."""
+    found = set(wait([worker.connection for worker in workers]))
+    return [worker for worker in workers if worker.connection in found]
 
 
-def _receive(replica: _Worker) -> Any:
+def _receive(worker: _Worker) -> Any:
     try:
-        message = replica.connection.recv()
+        message = worker.connection.recv()
     except (EOFError, ConnectionError):
-        raise _worker_error(replica) from None
+        raise _worker_error(worker) from None
     if isinstance(message, _Failed):
         why = message.error.rstrip(".")
         raise DeviceError(
-            f"scoring on device {replica.device!r} failed: {why}. What was committed stands; run this again to go on."
+            f"scoring on device {worker.device!r} failed: {why}. What was committed stands; run this again to go on."
         ) from RuntimeError(message.trace)
     return message
 
 
-def _worker_error(replica: _Worker) -> DeviceError:
-    replica.process.join(_GRACE)
-    code = replica.process.exitcode
+def _worker_error(worker: _Worker) -> DeviceError:
+    worker.process.join(_GRACE)
+    code = worker.process.exitcode
     how = f"exit code {code}"
     if code is not None and code < 0:
         how = f"killed by {signal.Signals(-code).name}"
         how += ", as the kernel does when memory runs out" if -code == signal.SIGKILL else ""
     return DeviceError(
-        f"the process that scores on device {replica.device!r} died ({how}). What was committed stands; run this again to go on. "
-        "Fewer replicas need less memory: engine.devices."
+        f"the process that scores on device {worker.device!r} died ({how}). What was committed stands; run this again to go on. "
+        "Fewer workers need less memory: engine.devices."
     )
 
 
 def _dispatch(
-    replicas: Sequence[_Worker], parts: Iterator[list[str]], numbers: Iterator[int]
+    workers: Sequence[_Worker], chunks: Iterator[list[str]], numbers: Iterator[int]
 ) -> Generator[ChunkLogits, None, None]:
-    waiting: deque[int] = deque()  # dealt and not yet given on, in order
-    there: dict[int, ChunkLogits] = {}
+    """Send chunks to the workers as they get free; yield their logits in the order of the chunks."""
+    waiting: deque[int] = deque()  # numbers of chunks that were sent and not yet yielded, in order
+    results: dict[int, ChunkLogits] = {}
     more = True
     while True:
         while more:
-            # each its first before any its second: at the end nobody holds two while another has none
-            free = min(replicas, key=lambda replica: len(replica.dealt))
-            if len(free.dealt) == _QUEUE_DEPTH:
+            # The shortest queue first: at the end no worker holds two chunks while another has none.
+            free = min(workers, key=lambda worker: len(worker.queue))
+            if len(free.queue) == _QUEUE_DEPTH:
                 break
-            texts = next(parts, None)
+            texts = next(chunks, None)
             if texts is None:
                 more = False
             else:
                 number = next(numbers)
                 _send(free, number, texts)
                 waiting.append(number)
-        while waiting and waiting[0] in there:
-            yield there.pop(waiting.popleft())
+        while waiting and waiting[0] in results:
+            yield results.pop(waiting.popleft())
         if not waiting and not more:
             return
-        for replica in _wait_ready(replicas):
-            predicted = _receive(replica)
-            number = replica.dealt.popleft()
-            if waiting and number >= waiting[0]:  # else of a call that was given up
-                there[number] = predicted
+        for worker in _wait_ready(workers):
+            predicted = _receive(worker)
+            number = worker.queue.popleft()
+            if waiting and number >= waiting[0]:  # else it belongs to an abandoned call
+                results[number] = predicted
 
 
-def _send(replica: _Worker, number: int, texts: list[str]) -> None:
+def _send(worker: _Worker, number: int, texts: list[str]) -> None:
     try:
-        replica.connection.send(texts)
+        worker.connection.send(texts)
     except ConnectionError:
-        _receive(replica)  # says what it died of
+        _receive(worker)  # raises the reason
         raise
-    replica.dealt.append(number)
+    worker.queue.append(number)
 
 
-def _stop_workers(replicas: Sequence[_Worker]) -> None:
-    for replica in replicas:
-        replica.connection.close()
-        replica.process.terminate()
-    for replica in replicas:
-        replica.process.join(_GRACE)
-        if replica.process.is_alive():
-            replica.process.kill()
-            replica.process.join()
-        replica.process.close()
+def _stop_workers(workers: Sequence[_Worker]) -> None:
+    for worker in workers:
+        worker.connection.close()
+        worker.process.terminate()
+    for worker in workers:
+        worker.process.join(_GRACE)
+        if worker.process.is_alive():
+            worker.process.kill()
+            worker.process.join()
+        worker.process.close()
 
 
-def _worker_main(connection: Connection, opening: ModelSpec, device: str) -> None:
-    """The replica's process: opens the model, then answers until the other side is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; who ends the replicas is their parent
+def _worker_main(connection: Connection, spec: ModelSpec, device: str) -> None:
+    """Body of a worker process: load the model, then answer until the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent ends its workers
     try:
-        loaded = load_model(opening, _isolate_gpu(device))
+        loaded = load_model(spec, _isolate_gpu(device))
         connection.send(_Ready(describe_engine(loaded), loaded.manifest))
-        for predicted in predict_chunks(loaded, _incoming_chunks(connection), opening.token_budget):
+        for predicted in predict_chunks(loaded, _incoming_chunks(connection), spec.token_budget):
             connection.send(predicted)
     except ConnectionError:
         return  # the parent is gone
-    except Exception as error:  # noqa: BLE001 - whatever it is, it goes to the parent, which raises it
+    except Exception as error:  # noqa: BLE001 - sent to the parent, which raises it
         connection.send(_Failed(f"{type(error).__name__}: {error}", traceback.format_exc()))
 
 
@@ -205,7 +206,7 @@ def _incoming_chunks(connection: Connection) -> Iterator[list[str]]:
 
 
 def _isolate_gpu(device: str) -> str:
-    """Hides all GPUs but this one: whatever allocates on "the" GPU then means it."""
+    """Hide all GPUs but this one from the process, so that the default GPU is the right one."""
     kind, _, index = device.partition(":")
     if kind != "cuda":
         return device

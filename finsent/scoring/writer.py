@@ -1,7 +1,8 @@
-"""Writing predictions, each exactly once: a chunk is one Delta commit that carries a number of its model version.
+"""Predictions of a chunk: distinct texts, logits to table rows, and the exactly-once commit to the Delta table.
 
-The number is read before what is due is derived. Of two runs that derived the same, the first to commit a number wins;
-the other's commit is not made, which it finds by the mark on the commit, and it derives anew.
+Each chunk is one commit with a transaction number of its model version. The number is read before the pending rows are
+derived. Of two runs that derived the same rows, the first to commit a number wins; the other one's commit is rejected by
+that number, and it derives its pending rows again.
 """
 
 from dataclasses import dataclass
@@ -22,39 +23,21 @@ if TYPE_CHECKING:
     from finsent.models.manifest import Manifest
 
 
-def transaction_app(model_name: str, model_version: str) -> str:
-    """Id under which the chunks of a model version are numbered."""
-    return f"finsent-score/{model_name}/{model_version}"
-
-
-def read_position(home: Home, application: str) -> Position:
-    """Where the table stands now. Read this before deriving what is due."""
-    return tables.position(home, "predictions", application)
-
-
-def commit_chunk(home: Home, rows: "pa.Table", application: str, after: Position) -> Position | None:
-    """Commit a chunk as the number that follows `after`; the new position, or None if another run took that number first."""
-    return tables.append_if_unchanged(home, "predictions", rows, application, after)
-
-
-# merged from finsent.scoring.writer: From due rows to rows of predictions: each distinct text of a chunk goes through the model once.
-
-
 @dataclass(frozen=True)
 class Chunk:
-    """Consecutive due rows that are committed together."""
+    """Consecutive pending rows that are committed together."""
 
     rows: "pa.Table"
     """Columns id, text, text_hash; equal texts are neighbours."""
     texts: list[str]
     """Distinct ones, in the order of the rows."""
-    place: NDArray[np.int64]
-    """For each row, where its text is in `texts`."""
+    text_index: NDArray[np.int64]
+    """For each row, the index of its text in `texts`."""
 
 
 @dataclass(frozen=True)
 class PredictionMetadata:
-    """What every prediction of a run carries."""
+    """Columns that are equal for all predictions of a run."""
 
     model_name: str
     """Registered model."""
@@ -66,14 +49,14 @@ class PredictionMetadata:
 
 
 def make_chunk(rows: "pa.Table", start: int, stop: int) -> Chunk:
-    """Due rows from `start` to before `stop`, their texts once each."""
+    """Pending rows from `start` to before `stop`, each distinct text once."""
     part = rows.slice(start, stop - start)
     new = _starts_new_text(part)
     return Chunk(part, part["text"].filter(new).to_pylist(), np.cumsum(new) - 1)
 
 
 def count_distinct_texts(rows: "pa.Table") -> int:
-    """How many texts there are among due rows: what the model has to look at."""
+    """Number of distinct texts among pending rows."""
     return int(_starts_new_text(rows).sum())
 
 
@@ -88,34 +71,49 @@ def _starts_new_text(rows: "pa.Table") -> NDArray[np.bool_]:
     return new
 
 
-def build_predictions(part: Chunk, logits: NDArray[np.float32], manifest: "Manifest", stamp: PredictionMetadata) -> "pa.Table":
-    """Rows for the table of predictions, in the order of the chunk's.
-
-    Probabilities are those at the adapter's temperature; confidence is the label's.
+def build_predictions(
+    chunk: Chunk, logits: NDArray[np.float32], manifest: "Manifest", metadata: PredictionMetadata
+) -> "pa.Table":
+    """Rows for the table of predictions, in the order of the chunk's; probabilities at the adapter's temperature.
 
     Args:
-        part: What was scored.
+        chunk: What was scored.
         logits: [distinct texts, 3].
         manifest: The adapter's: its labels and temperature.
-        stamp: What every row carries.
+        metadata: Of the run.
     """
     import pyarrow as pa
 
     from finsent.models.predict import probabilities
 
-    table = probabilities(logits, manifest.temperature)[part.place]
-    confidence = table.max(axis=1)
-    schema, count = SCHEMAS["predictions"], len(part.rows)
+    scores = probabilities(logits, manifest.temperature)[chunk.text_index]
+    confidence = scores.max(axis=1)
+    schema, count = SCHEMAS["predictions"], len(chunk.rows)
     columns = {
-        "id": part.rows["id"],
-        "text_hash": part.rows["text_hash"],
-        "label": pa.array(manifest.labels).take(pa.array(table.argmax(axis=1))),
-        **{f"p_{label.lower()}": np.ascontiguousarray(table[:, index]) for index, label in enumerate(manifest.labels)},
+        "id": chunk.rows["id"],
+        "text_hash": chunk.rows["text_hash"],
+        "label": pa.array(manifest.labels).take(pa.array(scores.argmax(axis=1))),
+        **{f"p_{label.lower()}": np.ascontiguousarray(scores[:, index]) for index, label in enumerate(manifest.labels)},
         "confidence": confidence,
-        "abstained": confidence < stamp.abstain_below,
-        "model_name": pa.repeat(stamp.model_name, count),
-        "model_version": pa.repeat(stamp.model_version, count),
-        "run_id": pa.repeat(stamp.run_id, count),
+        "abstained": confidence < metadata.abstain_below,
+        "model_name": pa.repeat(metadata.model_name, count),
+        "model_version": pa.repeat(metadata.model_version, count),
+        "run_id": pa.repeat(metadata.run_id, count),
         "scored_at": pa.repeat(pa.scalar(datetime.now(UTC), schema.field("scored_at").type), count),
     }
     return pa.table(columns).cast(schema)
+
+
+def transaction_app(model_name: str, model_version: str) -> str:
+    """Application id of Delta transactions, under which the chunks of a model version are numbered."""
+    return f"finsent-score/{model_name}/{model_version}"
+
+
+def read_position(home: Home, application: str) -> Position:
+    """Current table version and transaction number; to be read before pending rows are derived."""
+    return tables.position(home, "predictions", application)
+
+
+def commit_chunk(home: Home, rows: "pa.Table", application: str, after: Position) -> Position | None:
+    """Commit a chunk as the number that follows `after`; the new position, or None if another run took that number first."""
+    return tables.append_if_unchanged(home, "predictions", rows, application, after)

@@ -1,4 +1,4 @@
-"""Checkpoints: adapter and optimiser state as safetensors and JSON, no pickle, the newest complete one kept."""
+"""Checkpoints: trainable weights and optimiser state as safetensors and JSON; the newest complete one is kept."""
 
 import json
 import os
@@ -12,9 +12,9 @@ PREFIX = "checkpoint-"
 
 
 def save_checkpoint(folder: Path, step: int, model: Any, optimizer: Any, scaler: Any = None, layout: str = "") -> None:
-    """Write `checkpoint-<step>` in one rename, then drop the older ones.
+    """Write `checkpoint-<step>` in one rename, then delete the older ones.
 
-    `scaler` is the loss scaler of fp16, if there is one; `layout` says in which order the optimiser holds its values.
+    `scaler` is the loss scaler of fp16, if there is one; `layout` is `FlatParams.layout`.
     """
     from safetensors.torch import save_file
 
@@ -44,7 +44,7 @@ def complete_checkpoints(folder: Path) -> list[Path]:
 
 
 def load_checkpoint(checkpoint: Path, model: Any, optimizer: Any, scaler: Any = None, layout: str = "") -> int:
-    """Put weights and optimiser state back; the step they belong to.
+    """Restore weights and optimiser state; returns their step.
 
     Raises:
         InputError: the optimiser that wrote it held its values in another order.

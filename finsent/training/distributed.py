@@ -1,7 +1,7 @@
-"""Training on several GPUs, launched by `accelerate launch` or `torchrun`: each process takes its share of every step's rows.
+"""Data-parallel training under `accelerate launch` or `torchrun`: process group, sharding of steps, termination.
 
-The processes hold the same weights and sum one flat gradient, so no wrapper goes around the model, and the loss is divided
-by the rows of the whole step wherever they were: the result is that of one GPU, up to the order of additions.
+The processes hold the same weights and all-reduce one flat gradient, so the model needs no DistributedDataParallel wrapper.
+The loss is divided by the rows of the whole step: the result is that of one GPU, up to the order of additions.
 """
 
 import os
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _GRACE = 10.0
-"""Seconds that a process gets to end by itself once the launcher wants it to; `torchrun` kills after 30."""
+"""Seconds that a process gets to end by itself after SIGTERM; `torchrun` kills after 30."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this one writes checkpoints, adapter and figures."""
+        """Whether this process writes checkpoints, adapter and metrics."""
         return self.rank == 0
 
 
@@ -34,15 +34,12 @@ SINGLE_PROCESS = World(0, 1)
 
 
 def world_from_env() -> World:
-    """The world that the launcher's environment tells of; nothing is started."""
+    """Rank and size from the launcher's environment variables; starts nothing."""
     return World(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
 
 
 def init() -> World:
-    """Meet the other processes of this launch, if there are any: NCCL between GPUs, each process on its own; gloo on CPUs.
-
-    Loading can keep the others waiting for longer than the libraries' ten minutes, so they get an hour.
-    """
+    """Join the process group of this launch, if there is one: NCCL with a GPU per process, gloo on CPUs."""
     world = world_from_env()
     if world.size > 1:
         from datetime import timedelta
@@ -51,12 +48,13 @@ def init() -> World:
 
         from finsent.models.base import pick_device
 
+        # Loading can keep the other processes waiting for longer than the libraries' ten minutes.
         PartialState(cpu=pick_device() == "cpu", timeout=timedelta(hours=1))
     return world
 
 
 def shutdown(world: World) -> None:
-    """Go separate ways, all processes at once; what the main one does after this, it does alone."""
+    """Leave the process group, all processes at once; the main process goes on alone."""
     if world.size > 1:
         import torch.distributed as dist
 
@@ -66,10 +64,10 @@ def shutdown(world: World) -> None:
 
 @contextmanager
 def terminate_with_peers(world: World, on_terminate: Callable[[], None]) -> Iterator[None]:
-    """End as by Ctrl-C on SIGTERM, which the launcher sends when another process has failed.
+    """Raise KeyboardInterrupt on SIGTERM, which the launcher sends when another process has failed.
 
-    Python hears a signal between two of its own instructions, and one that waits for a GPU or for the others never gets
-    there. So a thread gives it `_GRACE` seconds, then says `last_words` and ends the process.
+    Python handles signals between two of its own instructions, and a process that waits for a GPU or for its peers never
+    gets there. So a thread waits `_GRACE` seconds, then calls `on_terminate` and ends the process.
     """
     if world.size == 1 or threading.current_thread() is not threading.main_thread():
         yield
@@ -79,7 +77,7 @@ def terminate_with_peers(world: World, on_terminate: Callable[[], None]) -> Iter
     done = threading.Event()
 
     def interrupt(_number: int, _frame: Any) -> None:
-        if sys.exc_info()[0] is None:  # else it is ending already, and must not be kept from writing down how
+        if sys.exc_info()[0] is None:  # else it is ending already, and must not be interrupted while it records how
             raise KeyboardInterrupt
 
     def watch() -> None:
@@ -106,16 +104,12 @@ def terminate_with_peers(world: World, on_terminate: Callable[[], None]) -> Iter
 
 
 def shard(rows: Sequence[int], lengths: Sequence[int], world: World) -> list[int]:
-    """The rows of a step that this process computes: dealt out by length, longest first, back and forth, for equal work."""
+    """The rows of a step that this process computes: longest first, dealt back and forth (0 1 2 2 1 0) for equal work."""
     if world.size == 1:
         return list(rows)
     order = sorted(rows, key=lambda row: (-lengths[row], row))
-    there_and_back = 2 * world.size
-    return [row for place, row in enumerate(order) if _zigzag(place % there_and_back, world.size) == world.rank]
-
-
-def _zigzag(place: int, size: int) -> int:
-    return place if place < size else 2 * size - 1 - place
+    ranks = [*range(world.size), *reversed(range(world.size))]
+    return [row for index, row in enumerate(order) if ranks[index % len(ranks)] == world.rank]
 
 
 def all_reduce_sum(world: World, *tensors: Any) -> None:
@@ -129,7 +123,7 @@ def all_reduce_sum(world: World, *tensors: Any) -> None:
 
 
 def broadcast(world: World, value: Any) -> Any:
-    """The main process's value, in all of them; small plain values."""
+    """The main process's value, in all processes; for small plain values."""
     if world.size == 1:
         return value
     import torch.distributed as dist
@@ -140,7 +134,7 @@ def broadcast(world: World, value: Any) -> Any:
 
 
 def barrier(world: World) -> None:
-    """Go on when all processes are here."""
+    """Wait until all processes are here."""
     if world.size > 1:
         import torch.distributed as dist
 

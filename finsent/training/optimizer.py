@@ -1,23 +1,23 @@
-"""The optimiser and the learning-rate schedule, under the names that model cards use."""
+"""The optimiser by its name on model cards, its step, and the learning-rate schedule."""
 
 import math
 from collections.abc import Iterable
 from typing import Any
+
+import torch
 
 from finsent.config import Recipe
 
 
 def make_optimizer(recipe: Recipe, parameters: Iterable[Any]) -> Any:
     """AdamW as named in `recipe.optimizer`; betas and epsilon are the libraries' (0.9, 0.999, 1e-8)."""
-    import torch
-
     common: dict[str, Any] = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
     if recipe.optimizer == "adamw_torch":
         return torch.optim.AdamW(parameters, fused=True, **common)
     import bitsandbytes as bnb
 
-    # paged means where the states lie when memory is short, not how they are computed: those of an adapter are small
-    # (84 MB for 42 million parameters), so they stay on the device
+    # "Paged" says where the states lie when memory is short, not how they are computed. Those of an adapter are small (84 MB
+    # for 42 million parameters), so they stay on the device.
     classes = {
         "paged_adamw_8bit": bnb.optim.AdamW8bit,
         "adamw_8bit": bnb.optim.AdamW8bit,
@@ -38,24 +38,20 @@ def learning_rate(recipe: Recipe, step: int, total: int) -> float:
 
 
 def optimizer_step(optimizer: Any, *, in_flight: bool) -> None:
-    """One optimiser step. `in_flight`: on a GPU, without waiting for it.
-
-    bitsandbytes' own `step` waits for the device after every tensor, and then it stands idle while the host gets the next
-    batch ready. The arithmetic is the same.
-    """
-    plain = getattr(optimizer, "optimizer", optimizer)  # Accelerate's wrapper: without loss scaling it adds nothing
+    """One optimiser step; with `in_flight`, on a GPU and without waiting for it."""
+    # bitsandbytes' own `step` synchronises after every tensor, and the device then idles while the host prepares the next
+    # batch. This is the same arithmetic without those waits. Accelerate's wrapper adds nothing without loss scaling.
+    plain = getattr(optimizer, "optimizer", optimizer)
     if not (in_flight and hasattr(plain, "update_step")):
         optimizer.step()
         return
-    import torch
-
     if not plain.initialized:
         plain.check_overrides()
         plain.to_gpu()
         plain.initialized = True
     with torch.no_grad():
-        for number, group in enumerate(plain.param_groups):
-            for place, parameter in enumerate(group["params"]):
+        for group_index, group in enumerate(plain.param_groups):
+            for index, parameter in enumerate(group["params"]):
                 if not plain.state[parameter]:
-                    plain.init_state(group, parameter, number, place)
-                plain.update_step(group, parameter, number, place)
+                    plain.init_state(group, parameter, group_index, index)
+                plain.update_step(group, parameter, group_index, index)

@@ -1,10 +1,12 @@
-"""Two steps of everything before hours are spent on it: train, evaluate, save, load, compare."""
+"""The pre-flight check before a long training: two steps, two evaluations, save, reload, compare, then undo all of it."""
 
 import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from finsent.engine.flat_params import refresh_copies, using_master_weights
 from finsent.errors import FinsentError
@@ -14,30 +16,28 @@ from finsent.training.setup import TrainingRun
 def run_preflight(
     run: TrainingRun, rows: Sequence[Sequence[int]], labels: Sequence[int], learning_rate: float, folder: Path
 ) -> None:
-    """Run two training steps with a throw-away optimiser and two evaluation steps, save, wipe, load, compare; then undo it all.
+    """Train two steps with a temporary optimiser, evaluate twice, save, zero the weights, reload, compare; then undo it all.
 
-    `rows` are the token rows of the largest micro-batch that training will see, so that memory runs out here or never.
+    `rows` are the token rows of the largest micro-batch of the training, so that memory runs out here or never.
 
     Raises:
-        torch.OutOfMemoryError: memory does not hold these rows; all is undone then, too.
+        torch.OutOfMemoryError: memory does not hold these rows; everything is undone then, too.
         FinsentError: a loss that is not finite, a trainable parameter without a gradient, or logits that a saved and
             loaded adapter does not reproduce (a head that was not saved shows here, not after the training).
     """
-    import torch
-
-    masters = run.flat_params
-    before = masters.master.clone()
+    flat_params = run.flat_params
+    before = flat_params.master.clone()
     state = torch.get_rng_state()
     try:
         expected, again, found = _train_save_reload(run, rows, labels, learning_rate, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        masters.master.copy_(before)
-        masters.gradient.zero_()
-        refresh_copies(masters)
+        flat_params.master.copy_(before)
+        flat_params.gradient.zero_()
+        refresh_copies(flat_params)
         torch.set_rng_state(state)
         if run.device != "cpu":
-            torch.cuda.empty_cache()  # what ran kernel by kernel leaves blocks that recorded steps cannot use
+            torch.cuda.empty_cache()  # eager passes leave cached blocks that CUDA graphs cannot use
     if not torch.isfinite(expected).all():
         raise FinsentError(f"pre-flight: logits not finite after two steps. Lower recipe.learning_rate ({learning_rate}).")
     if not torch.equal(expected, again):
@@ -52,29 +52,28 @@ def run_preflight(
 def _train_save_reload(
     run: TrainingRun, rows: Sequence[Sequence[int]], labels: Sequence[int], learning_rate: float, folder: Path
 ) -> tuple[Any, Any, Any]:
-    """Train two steps; logits of the model twice, and once more of the saved and loaded one."""
-    import torch
+    """Train two steps; logits of the model twice, and those of the saved and reloaded one."""
     from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    masters, model = run.flat_params, run.model
+    flat_params, model = run.flat_params, run.model
     model.train()
-    optimizer = torch.optim.AdamW(masters.optimizer_params, lr=learning_rate)
+    optimizer = torch.optim.AdamW(flat_params.optimizer_params, lr=learning_rate)
     for _ in range(2):
         value = float(run.backward(rows, labels, len(rows)))
         if not math.isfinite(value):
             raise FinsentError(f"pre-flight: loss is {value!r} in the first steps. Lower recipe.learning_rate ({learning_rate}).")
-        if run.accelerator.scaler is not None:  # fp16: its first scale may be too large, and says nothing about the settings
-            masters.gradient.div_(run.accelerator.scaler.get_scale()).nan_to_num_(0.0, 0.0, 0.0)
+        if run.accelerator.scaler is not None:  # fp16: the first loss scale may overflow, whatever the settings
+            flat_params.gradient.div_(run.accelerator.scaler.get_scale()).nan_to_num_(0.0, 0.0, 0.0)
         optimizer.step()
-        masters.gradient.zero_()
-        refresh_copies(masters)
+        flat_params.gradient.zero_()
+        refresh_copies(flat_params)
     model.eval()
     with torch.no_grad(), run.accelerator.autocast(), torch.compiler.set_stance("force_eager"):
         expected = [run.logits(rows).float() for _ in range(2)]
-        with using_master_weights(masters):
+        with using_master_weights(flat_params):
             model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
-            masters.master.zero_()
+            flat_params.master.zero_()
             try:
                 saved = load_file(folder / "adapter_model.safetensors", device=run.device)
                 set_peft_model_state_dict(model, saved)

@@ -1,4 +1,4 @@
-"""Training folders: which one an interrupted training left, and who is at work in it."""
+"""Run directories of trainings: exclusive use, and finding an interrupted run that can be resumed."""
 
 import hashlib
 import json
@@ -11,18 +11,18 @@ from finsent.errors import InputError
 from finsent.training.checkpoint import complete_checkpoints
 
 STATE = "training.json"
-_FORMAT = 2
-"""Of checkpoints; those of another are not taken up again."""
+_CHECKPOINT_FORMAT = 2
+"""Checkpoints of another format are not resumed."""
 
 
 def settings_digest(config: Config, data_fingerprint: str) -> str:
-    """Identity of a training: everything that decides its result, so that only its own checkpoint is taken up again."""
+    """Identity of a training: everything that decides its result. Only a run of equal digest is resumed."""
     deciding = config.model_dump(mode="json", include={"model", "lora", "recipe"})
-    return hashlib.sha256(json.dumps([deciding, data_fingerprint, _FORMAT], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([deciding, data_fingerprint, _CHECKPOINT_FORMAT], sort_keys=True).encode()).hexdigest()
 
 
 def find_resumable(runs: Path, digest: str) -> str | None:
-    """The newest run of these very settings and data that was cut off after a checkpoint and that nobody is at work in."""
+    """The newest run of equal settings and data that was interrupted after a checkpoint and is not in use."""
     found = []
     for state in runs.glob(f"*/{STATE}"):
         recorded = json.loads(state.read_text(encoding="utf-8"))
@@ -37,7 +37,7 @@ def find_resumable(runs: Path, digest: str) -> str | None:
 
 
 def require_resumable(runs: Path, run_id: str, digest: str) -> None:
-    """Check that a run named by hand can be taken up.
+    """Check that a run named by the user can be resumed.
 
     Raises:
         InputError: unknown here, finished, without a checkpoint, or of other settings or data.
@@ -58,7 +58,7 @@ def require_resumable(runs: Path, run_id: str, digest: str) -> None:
 
 @contextmanager
 def hold_run_dir(folder: Path, digest: str) -> Iterator[None]:
-    """Hold the folder while training in it; it counts as finished when the block ends well."""
+    """Hold the folder's lock while training in it; it counts as finished when the block ends without an exception."""
     from filelock import FileLock, Timeout
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,14 +1,12 @@
-"""From a configuration to everything that a training step uses: base, adapters, flat masters, optimiser, passes, schedule."""
+"""Sets up a training: base, LoRA, flat parameters, optimiser, and the engine that the plan chooses."""
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
 
 from finsent.config import Config, LoraConfig, Recipe
 from finsent.engine.flat_params import FlatParams, flatten_params
@@ -28,14 +26,14 @@ from finsent.home import Home
 from finsent.models.adapter import add_lora, load_tokenizer
 from finsent.models.base import BaseFolder, cpu_supports_bf16, load_base, locate_base, pick_device
 from finsent.models.predict import tokenise
-from finsent.training.batches import epoch_steps
-from finsent.training.distributed import World, init
+from finsent.training import distributed
+from finsent.training.distributed import World
 from finsent.training.optimizer import make_optimizer
 
 _log = logging.getLogger(__name__)
 
 _MIN_ROWS_PER_PROCESS = 16
-"""Rows a step for each process, below which a GPU mostly reads weights: about 500 tokens of tweets."""
+"""Rows per step and process (about 500 tokens of tweets) below which a GPU mostly reads weights."""
 
 
 @dataclass
@@ -49,11 +47,11 @@ class MicroBatchBudget:
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """What set-up made and the steps use."""
+    """What a training step uses."""
 
     accelerator: Any
     model: Any
-    """PEFT's model, in which the masters live."""
+    """PEFT's model; its trainable parameters are views of `flat_params`."""
     flat_params: FlatParams
     optimizer: Any
     tokenizer: Any
@@ -61,7 +59,7 @@ class TrainingRun:
     lengths: list[int]
     backward: BackwardFn
     logits: LogitsFn
-    """For validation: launched kernel by kernel, without dropout if the model is in eval mode."""
+    """For validation: launched kernel by kernel."""
     plan: TrainingPlan
     budget: MicroBatchBudget
     world: World
@@ -71,7 +69,7 @@ class TrainingRun:
 
 
 def set_up(config: Config, home: Home, texts: Sequence[str]) -> TrainingRun:
-    """Load, attach and prepare, on this process's device.
+    """Load the base, add LoRA and prepare the engine, on this process's device.
 
     Raises:
         BaseModelError: the base cannot be reached.
@@ -81,8 +79,8 @@ def set_up(config: Config, home: Home, texts: Sequence[str]) -> TrainingRun:
     from accelerate.state import AcceleratorState
     from accelerate.utils import set_seed
 
-    recipe, device, world = config.recipe, pick_device(), init()
-    # Accelerate keeps the first training's precision for the whole process and refuses another one
+    recipe, device, world = config.recipe, pick_device(), distributed.init()
+    # Accelerate keeps the first training's precision for the whole process and refuses another one.
     AcceleratorState._reset_state(reset_partial_state=False)  # noqa: SLF001 - it offers no public way
     precision = resolve_precision(recipe.mixed_precision, device)
     accelerator = Accelerator(mixed_precision="no" if precision == "none" else precision, cpu=device == "cpu")
@@ -91,24 +89,22 @@ def set_up(config: Config, home: Home, texts: Sequence[str]) -> TrainingRun:
     tokenizer = load_tokenizer(base, config.model, list(texts))
     tokens = tokenise(tokenizer, texts, config.model.max_length)
     lengths = [len(ids) for ids in tokens]
+    pad_id = int(tokenizer.pad_token_id)
     plan = make_plan(config, base, lengths, device, precision, world)
     if world.is_main:
         _log.info("training with the %s engine: %s", plan.engine, plan.reason)
         _warn_small_shards(recipe, world)
-    model = _load_model(config, base, int(tokenizer.pad_token_id), plan, device)
-    on_copies = plan.engine == "packed" and device != "cpu" and _bf16_throughout(config, precision)
-    import torch
-
-    # before the masters: with several processes on CPUs this moves every parameter to other memory
+    model = _load_model(config, base, pad_id, plan, device)
+    bf16_copies = plan.engine == "packed" and device != "cpu" and _bf16_throughout(config, precision)
+    # Before flattening: with several processes on CPUs this moves every parameter to other memory.
     model = accelerator.unwrap_model(accelerator.prepare_model(model, evaluation_mode=True))
-    masters = flatten_params(model, torch.bfloat16 if on_copies else None)
-    optimizer = make_optimizer(recipe, masters.optimizer_params)
-    optimizer = accelerator.prepare_optimizer(optimizer)
-    logits, backward = _build_step_functions(config, plan, model, masters, accelerator, tokenizer, device, world)
+    flat_params = flatten_params(model, torch.bfloat16 if bf16_copies else None)
+    optimizer = accelerator.prepare_optimizer(make_optimizer(recipe, flat_params.optimizer_params))
+    logits, backward = _build_step_functions(config, plan, model, flat_params, accelerator, pad_id, device, world)
     return TrainingRun(
         accelerator=accelerator,
         model=model,
-        flat_params=masters,
+        flat_params=flat_params,
         optimizer=optimizer,
         tokenizer=tokenizer,
         tokens=tokens,
@@ -125,7 +121,7 @@ def set_up(config: Config, home: Home, texts: Sequence[str]) -> TrainingRun:
 
 
 def _warn_small_shards(recipe: Recipe, world: World) -> None:
-    """Say so where several processes will hardly be faster than one."""
+    """Warn where several processes will hardly be faster than one."""
     rows = recipe.batch_size * recipe.accumulation
     if world.size > 1 and rows < _MIN_ROWS_PER_PROCESS * world.size:
         _log.warning(
@@ -138,20 +134,23 @@ def _warn_small_shards(recipe: Recipe, world: World) -> None:
 
 def make_plan(config: Config, base: BaseFolder, lengths: list[int], device: str, precision: str, world: World) -> TrainingPlan:
     """The plan for this device, from what is free on it now."""
+    from transformers import AutoConfig
+
     recipe, shape = config.recipe, read_shape(base.folder)
     usable = usable_bytes(device, config.engine) if device != "cpu" else None
-    unpackable = _packing_unsupported_reason(config, base.folder)
+    base_config = AutoConfig.from_pretrained(base.folder, trust_remote_code=False)
+    reason = packing_unsupported_reason(base_config, config.model.max_length)
     if usable is not None and precision == "fp16":
-        unpackable = unpackable or "fp16 needs loss scaling, which the packed engine does without"
+        reason = reason or "fp16 needs loss scaling, which the packed engine does without"
     rows_per_step = -(-recipe.batch_size * recipe.accumulation // world.size)
     mean = sum(lengths) / len(lengths)
-    # a step of ordinary rows; a longer one is cut into several passes
+    # Tokens of a usual step, half as many again as the mean; a longer one is cut into several passes.
     step_tokens = min(math.ceil(mean * rows_per_step * 1.5), sum(sorted(lengths)[-rows_per_step:]))
     engine = config.engine
-    if engine.training == "packed" and unpackable:
-        raise ConfigError(f"engine.training=packed: {unpackable}. Set engine.training=auto.")
+    if engine.training == "packed" and reason:
+        raise ConfigError(f"engine.training=packed: {reason}. Set engine.training=auto.")
     if not _bf16_throughout(config, precision):
-        # a dense layer takes its input as it is, and bfloat16 weights do not multiply a float32 stream
+        # Linear4bit takes any input type; a dense bfloat16 layer does not multiply a float32 residual stream.
         if engine.residency == "bf16" and usable is not None:
             raise ConfigError(
                 "engine.residency=bf16 needs recipe.mixed_precision=bf16, model.quantization.compute_dtype=bfloat16 and "
@@ -167,18 +166,12 @@ def make_plan(config: Config, base: BaseFolder, lengths: list[int], device: str,
         step_tokens=step_tokens,
         max_seqlen=max(lengths),
         total_tokens=math.ceil(sum(lengths) * recipe.epochs / world.size),
-        unsupported_reason=unpackable,
+        unsupported_reason=reason,
     )
 
 
-def _packing_unsupported_reason(config: Config, folder: Path) -> str | None:
-    from transformers import AutoConfig
-
-    return packing_unsupported_reason(AutoConfig.from_pretrained(folder, trust_remote_code=False), config.model.max_length)
-
-
 def _bf16_throughout(config: Config, precision: str) -> bool:
-    """Whether all that flows through the layers is bfloat16: only then do dense bf16 weights and bf16 copies fit it."""
+    """Whether the whole residual stream is bfloat16, as dense bf16 weights and bf16 copies of LoRA need it."""
     quantised = config.model.quantization
     return precision == "bf16" and quantised.compute_dtype == "bfloat16" and "embed_tokens" not in config.lora.modules_to_save
 
@@ -208,38 +201,36 @@ def _build_step_functions(
     config: Config,
     plan: TrainingPlan,
     model: Any,
-    masters: FlatParams,
+    flat_params: FlatParams,
     accelerator: Any,
-    tokenizer: Any,
+    pad_id: int,
     device: str,
     world: World,
 ) -> tuple[LogitsFn, BackwardFn]:
     if plan.engine == "stock":
-        logits = padded_logits_fn(model, int(tokenizer.pad_token_id), config.model.padding_side, device)
-        return logits, eager_backward(logits, masters, accelerator, device)
-    # joined layers are not called as modules, and checkpointing is a layer's own affair
-    joined = bool(masters.in_copies) and not plan.checkpointing and can_fuse(model)
-    packed = build_packed_model(model, compiled=plan.compiled, fused=joined)
+        logits = padded_logits_fn(model, pad_id, config.model.padding_side, device)
+        return logits, eager_backward(logits, flat_params, accelerator, device)
+    # Checkpointing wraps the call of a layer module, which fused layers go past.
+    fuse = bool(flat_params.in_copies) and not plan.checkpointing and can_fuse(model)
+    packed = build_packed_model(model, compiled=plan.compiled, fused=fuse)
     if packed.fused is not None:
-        masters.refresh_hooks.append(packed.fused.refresh)
-    pad_id = int(tokenizer.pad_token_id)
+        flat_params.refresh_hooks.append(packed.fused.refresh)
     logits = packed_logits_fn(packed, pad_id, device)
-    if not (plan.graphs and masters.in_copies):
-        return logits, eager_backward(logits, masters, accelerator, device)
-    slots = -(-config.recipe.batch_size * config.recipe.accumulation // world.size)
-
-    def record(size: int, seconds: float) -> None:
-        _log.info("recorded a step of %d tokens in %.1f s", size, seconds)
-
+    if not (plan.graphs and flat_params.in_copies):
+        return logits, eager_backward(logits, flat_params, accelerator, device)
     return logits, cuda_graph_backward(
-        packed, masters, pad_id, device, max_rows=slots, max_seqlen=config.model.max_length, on_capture=record
+        packed,
+        flat_params,
+        pad_id,
+        device,
+        max_rows=-(-config.recipe.batch_size * config.recipe.accumulation // world.size),
+        max_seqlen=config.model.max_length,
+        on_capture=lambda size, seconds: _log.info("recorded a step of %d tokens in %.1f s", size, seconds),
     )
 
 
 def resolve_precision(wanted: str, device: str) -> str:
     """The autocast type to use: bf16 for fp16 where the hardware computes in it; on a CPU that does not, none (float32)."""
-    import torch
-
     if wanted == "none":
         return wanted
     if device == "cpu":
@@ -247,34 +238,7 @@ def resolve_precision(wanted: str, device: str) -> str:
             return "bf16"
         _log.info("this processor only emulates bfloat16, which is slow: training computes in float32")
         return "none"
-    # emulated bfloat16 does not count: older cards report it too, and it is slow
+    # Emulated bfloat16 does not count: older cards report it too, and it is slow.
     if wanted == "fp16" and torch.cuda.is_bf16_supported(including_emulation=False):
         return "bf16"
     return wanted
-
-
-def step_schedule(lengths: list[int], rows_per_step: int, recipe: Recipe) -> Callable[[int], list[int]]:
-    """Step number to its row indices; one epoch's order is held at a time."""
-    per_epoch = math.ceil(len(lengths) / rows_per_step)
-    cache: dict[int, list[list[int]]] = {}
-
-    def rows_of(step: int) -> list[int]:
-        epoch = step // per_epoch
-        if epoch not in cache:
-            cache.clear()
-            cache[epoch] = epoch_steps(
-                lengths, rows_per_step, seed=recipe.seed, epoch=epoch, group_by_length=recipe.group_by_length
-            )
-        return cache[epoch][step % per_epoch]
-
-    return rows_of
-
-
-def apply_token_dropout(tokens: list[list[int]], rows: Sequence[int], recipe: Recipe, step: int) -> list[list[int]]:
-    """The rows' tokens as this step sees them; which are left out depends on seed, step and row alone."""
-    from finsent.training.batches import drop_tokens
-
-    if not recipe.token_dropout:
-        return [tokens[row] for row in rows]
-    drawn: list[NDArray[np.float64]] = [np.random.default_rng((recipe.seed, step, row)).random(len(tokens[row])) for row in rows]
-    return [drop_tokens(tokens[row], keep >= recipe.token_dropout) for row, keep in zip(rows, drawn, strict=True)]

@@ -1,4 +1,4 @@
-"""One training loop, from set-up to a saved adapter, top to bottom. Knows nothing of MLflow, Prefect or tables."""
+"""The training loop, from set-up to a saved adapter: steps, metrics, validation, checkpoints, back-off on low memory."""
 
 import logging
 import math
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from finsent.config import Config, Recipe
@@ -23,20 +24,18 @@ from finsent.models.base import BaseFolder
 from finsent.models.manifest import Manifest
 from finsent.models.predict import tokenise
 from finsent.progress import track
-from finsent.training.batches import steps_in_total
+from finsent.training import distributed
+from finsent.training.batches import apply_token_dropout, step_schedule, steps_in_total
 from finsent.training.checkpoint import complete_checkpoints, load_checkpoint, save_checkpoint
-from finsent.training.distributed import all_reduce_sum, barrier, broadcast, shard
 from finsent.training.optimizer import learning_rate, optimizer_step
 from finsent.training.preflight import run_preflight
-from finsent.training.setup import TrainingRun, apply_token_dropout, resolve_precision, set_up, step_schedule
-
-__all__ = ["MetricsCallback", "LabelledTexts", "TrainingResult", "resolve_precision", "train"]
+from finsent.training.setup import TrainingRun, set_up
 
 _log = logging.getLogger(__name__)
 
 MetricsCallback = Callable[[int, dict[str, float]], None]
 _SYNC_EVERY = 10
-"""Steps on a GPU between looks at its figures: reading a number waits for the device."""
+"""Steps on a GPU between reads of its metrics; reading a number waits for the device."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class LabelledTexts:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a training left behind."""
+    """Result and figures of a training."""
 
     adapter: Path
     base: BaseFolder
@@ -57,11 +56,11 @@ class TrainingResult:
     rows: int
     steps: int
     resumed_from: int
-    """Optimiser step of the checkpoint that this went on from; 0 for a training from the start."""
+    """Optimiser step of the checkpoint that was resumed; 0 for a training from the start."""
     seconds: float
     """In the steps, recording of CUDA graphs and compilation included."""
     preparation_seconds: float
-    """Loading, pre-flight check, and compilation where it fell into that."""
+    """Loading and pre-flight check, with the compilation done there."""
     rows_per_second: float
     final_loss: float
     trainable_parameters: int
@@ -69,23 +68,23 @@ class TrainingResult:
     mixed_precision: str
     engine: str
     plan: str
-    """Why the training ran as it did, and with what."""
+    """Reasons for the choice of engine, see `finsent.engine.planner`."""
     processes: int
 
 
 def train(
     config: Config, home: Home, train_rows: LabelledTexts, validation: LabelledTexts, folder: Path, on_metrics: MetricsCallback
 ) -> TrainingResult:
-    """Train an adapter into `folder`/adapter, going on from the newest checkpoint in `folder` if there is one.
+    """Train an adapter into `folder`/adapter, resuming from the newest checkpoint in `folder` if there is one.
 
     `on_metrics(step, values)` gets loss (mean over the step's rows), learning_rate, grad_norm (before clipping),
-    rows_per_second, tokens_per_second, padding_share of every optimiser step, and validation_* after each epoch; on a GPU
-    some steps late, all in order. Under a launcher every process calls this, and the first one alone writes and reports.
+    rows_per_second, tokens_per_second and padding_share of every optimiser step, and validation_* after each epoch; in order,
+    on a GPU some steps late. Under a launcher every process calls this, and only the main one writes and reports.
 
     Raises:
         InputError: no rows, or only one class in them.
         BaseModelError: the base cannot be reached.
-        FinsentError: the loss became infinite or not a number, memory does not hold a single row, or the pre-flight check
+        FinsentError: the loss became infinite or NaN, memory does not hold a single row, or the pre-flight check
             failed.
     """
     _check_rows(train_rows)
@@ -108,21 +107,22 @@ def train(
         with _explain_out_of_memory(config):
             pending.append(_training_step(run, recipe, rows, train_rows.labels, step, total))
         seen += len(rows)
-        looks = recipe.evaluate_every_epoch and (step + 1) % per_epoch == 0 and len(validation.texts) > 0
-        keeps = (step + 1) % recipe.checkpoint_every == 0 and step + 1 < total
-        if run.device == "cpu" or len(pending) == _SYNC_EVERY or looks or keeps or step + 1 == total:
+        validates = recipe.evaluate_every_epoch and (step + 1) % per_epoch == 0 and len(validation.texts) > 0
+        saves = (step + 1) % recipe.checkpoint_every == 0 and step + 1 < total
+        if run.device == "cpu" or len(pending) == _SYNC_EVERY or validates or saves or step + 1 == total:
             loss = _flush_metrics(run, recipe, pending, report)
-        if looks and run.world.is_main:
+        if validates and run.world.is_main:
             report(step + 1, validate(run, validation, config))
-        if keeps and run.world.is_main:
-            _save_checkpoint(run, folder, step + 1)
+        if saves and run.world.is_main:
+            with using_master_weights(run.flat_params):
+                save_checkpoint(folder, step + 1, run.model, run.optimizer, run.accelerator.scaler, run.flat_params.layout)
     seconds = time.perf_counter() - started
 
-    # the caller evaluates a fresh load of what lies here, never this model
+    # The caller evaluates a fresh load of what is saved here, never this model.
     if run.world.is_main:
         with using_master_weights(run.flat_params):
             save_adapter(run.model, run.tokenizer, folder / "adapter")
-    barrier(run.world)
+    distributed.barrier(run.world)
     return TrainingResult(
         adapter=folder / "adapter",
         base=run.base,
@@ -144,7 +144,7 @@ def train(
 
 
 def _preflight_or_resume(run: TrainingRun, config: Config, labels: NDArray[np.int64], folder: Path) -> int:
-    """Check the settings, or take up the newest checkpoint; the step to start at."""
+    """Run the pre-flight check, or load the newest checkpoint; the step to start at."""
     checkpoints = complete_checkpoints(folder)
     if not checkpoints:
         with _explain_out_of_memory(config):
@@ -153,8 +153,8 @@ def _preflight_or_resume(run: TrainingRun, config: Config, labels: NDArray[np.in
     with using_master_weights(run.flat_params):
         if checkpoints:
             first = load_checkpoint(checkpoints[-1], run.model, run.optimizer, run.accelerator.scaler, run.flat_params.layout)
-    main = broadcast(run.world, first)
-    if main != first:  # they would wait for each other for ever
+    main = distributed.broadcast(run.world, first)
+    if main != first:  # their collective operations would wait for each other for ever
         raise FinsentError(
             f"process {run.world.rank} starts at step {first}, the main one at {main}: it does not see the checkpoints in "
             f"{str(folder)!r}. Let all machines share FINSENT_HOME."
@@ -164,10 +164,8 @@ def _preflight_or_resume(run: TrainingRun, config: Config, labels: NDArray[np.in
 
 def _preflight(run: TrainingRun, config: Config, labels: NDArray[np.int64], folder: Path) -> None:
     """The pre-flight check on the rows that need most memory; where it runs out, training starts with smaller passes."""
-    import torch
-
     recipe = config.recipe
-    # a packed pass holds whatever rows of a step fit its tokens, however they were to be accumulated
+    # A packed pass holds whatever rows of a step fit its tokens, however batch_size and accumulation divide them.
     most = run.budget.rows if run.budget.tokens is None else -(-recipe.batch_size * recipe.accumulation // run.world.size)
     longest = sorted(range(len(run.lengths)), key=lambda i: -run.lengths[i])[:most]
     while True:
@@ -181,14 +179,9 @@ def _preflight(run: TrainingRun, config: Config, labels: NDArray[np.int64], fold
             return
 
 
-def _save_checkpoint(run: TrainingRun, folder: Path, step: int) -> None:
-    with using_master_weights(run.flat_params):
-        save_checkpoint(folder, step, run.model, run.optimizer, run.accelerator.scaler, run.flat_params.layout)
-
-
 @dataclass(frozen=True)
 class _StepMetrics:
-    """A step's figures, some of them still on the device."""
+    """Metrics of a step, some of them still on the device."""
 
     step: int
     loss: Any
@@ -204,22 +197,20 @@ def _training_step(
     run: TrainingRun, recipe: Recipe, rows: list[int], labels: NDArray[np.int64], step: int, total: int
 ) -> _StepMetrics:
     """One optimiser step over `rows`; where memory runs out, the same step again in smaller micro-batches."""
-    import torch
-
     started = time.perf_counter()
     rate = learning_rate(recipe, step, total)
     for group in run.optimizer.param_groups:
         group["lr"] = rate
-    mine = shard(rows, run.lengths, run.world)
+    mine = distributed.shard(rows, run.lengths, run.world)
     while True:
         try:
-            # dropout depends on the step (and on how it is cut into passes), so a resumed run repeats it
+            # Dropout depends on the step (and on how it is cut into passes), so a resumed run repeats it.
             torch.manual_seed(recipe.seed * 1_000_003 + step + 7_919 * run.world.rank)
             loss, tokens, padded = _accumulate_gradients(run, recipe, mine, labels, step, len(rows))
             break
         except torch.OutOfMemoryError as error:
             _back_off(run, mine, error)
-    all_reduce_sum(run.world, run.flat_params.gradient, loss)
+    distributed.all_reduce_sum(run.world, run.flat_params.gradient, loss)
     norm = run.accelerator.clip_grad_norm_(run.flat_params.optimizer_params, recipe.max_grad_norm)
     optimizer_step(run.optimizer, in_flight=run.device != "cpu" and run.accelerator.scaler is None)
     run.flat_params.gradient.zero_()
@@ -230,13 +221,10 @@ def _training_step(
 def _accumulate_gradients(
     run: TrainingRun, recipe: Recipe, rows: list[int], labels: NDArray[np.int64], step: int, rows_of_step: int
 ) -> tuple[Any, int, int]:
-    """Gradients of the step's rows in the masters; the loss on the device, and how many tokens there were and ran."""
-    import torch
-
+    """Add the step's gradients to the masters; the loss, on the device, and the counts of tokens without and with padding."""
     loss, real, padded = torch.zeros((), device=run.device), 0, 0
     for part in _micro_batches(run, rows):
         tokens = apply_token_dropout(run.tokens, part, recipe, step)
-        # summed and divided by the rows of the whole step: transformers' own loss is too large under accumulation
         loss += run.backward(tokens, [int(labels[row]) for row in part], rows_of_step)
         lengths = [len(ids) for ids in tokens]
         real += sum(lengths)
@@ -251,13 +239,11 @@ def _micro_batches(run: TrainingRun, rows: list[int]) -> list[list[int]]:
 
 
 def _back_off(run: TrainingRun, rows: list[int], error: Exception) -> None:
-    """Halve the micro-batch that failed on `rows`, and clear what it left; one row that does not fit is the end.
+    """Halve the micro-batches after one failed on `rows`, and clear its gradients.
 
     Raises:
-        torch.OutOfMemoryError: `error`, since nothing smaller is left.
+        torch.OutOfMemoryError: `error`, where a single row does not fit.
     """
-    import torch
-
     budget = run.budget
     if budget.tokens is not None:
         smaller = min(budget.tokens, sum(run.lengths[row] for row in rows)) // 2
@@ -277,40 +263,38 @@ def _back_off(run: TrainingRun, rows: list[int], error: Exception) -> None:
 
 
 def _flush_metrics(run: TrainingRun, recipe: Recipe, pending: list[_StepMetrics], on_metrics: MetricsCallback) -> float:
-    """Hand out the figures of finished steps, oldest first; the newest loss. Speeds are those of the whole stretch."""
-    losses = [float(one.loss) for one in pending]  # waits for the device
+    """Report the metrics of finished steps, oldest first, with the mean speed of all of them; returns the newest loss."""
+    losses = [float(metrics.loss) for metrics in pending]  # waits for the device
     took = time.perf_counter() - pending[0].started
-    rows, tokens = sum(one.rows for one in pending), sum(one.tokens for one in pending)
+    rows, tokens = sum(step.rows for step in pending), sum(step.tokens for step in pending)
     ready = list(pending)
     pending.clear()
-    for one, value in zip(ready, losses, strict=True):
+    for metrics, value in zip(ready, losses, strict=True):
         if not math.isfinite(value):
             raise FinsentError(
-                f"loss is {value!r} at step {one.step + 1}. Lower recipe.learning_rate ({recipe.learning_rate}), or use bf16."
+                f"loss is {value!r} at step {metrics.step + 1}. Lower recipe.learning_rate ({recipe.learning_rate}), or use bf16."
             )
         on_metrics(
-            one.step + 1,
+            metrics.step + 1,
             {
                 "loss": value,
-                "learning_rate": one.rate,
-                "grad_norm": float(one.norm),
+                "learning_rate": metrics.rate,
+                "grad_norm": float(metrics.norm),
                 "rows_per_second": rows / took,
                 "tokens_per_second": tokens * run.world.size / took,
-                "padding_share": 1 - one.tokens / one.padded if one.padded else 0.0,
+                "padding_share": 1 - metrics.tokens / metrics.padded if metrics.padded else 0.0,
             },
         )
     return losses[-1]
 
 
 def validate(run: TrainingRun, rows: LabelledTexts, config: Config) -> dict[str, float]:
-    """Loss and accuracy of the model in training on `rows`: a look on the way, not the evaluation."""
-    import torch
-
+    """Loss and accuracy of the model in training on `rows`, for the learning curve; not the evaluation."""
     run.model.eval()
     tokens = tokenise(run.tokenizer, rows.texts, config.model.max_length)
     loss, right = 0.0, 0
     with torch.no_grad(), run.accelerator.autocast(), torch.compiler.set_stance("force_eager"):
-        # half a training pass: recorded steps keep their memory, and validation runs beside them
+        # Half a training pass at a time: recorded CUDA graphs keep their memory, and validation needs its own.
         for part in pack_batches([len(ids) for ids in tokens], max(256, min(run.budget.tokens or 4096, 4096) // 2)):
             logits = run.logits([tokens[row] for row in part]).float().cpu()
             labels = torch.from_numpy(rows.labels[part])
@@ -322,8 +306,6 @@ def validate(run: TrainingRun, rows: LabelledTexts, config: Config) -> dict[str,
 
 @contextmanager
 def _explain_out_of_memory(config: Config) -> Iterator[None]:
-    import torch
-
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -335,7 +317,7 @@ def _explain_out_of_memory(config: Config) -> Iterator[None]:
 
 
 def _is_quantized(module: Any) -> bool:
-    """PEFT's wrapper of a 4-bit layer has the layer's class name too; only the layer counts."""
+    """Whether this is a 4-bit layer itself; PEFT's wrapper around it has the same class name and does not count."""
     return type(module).__name__ == "Linear4bit" and type(module).__module__.startswith("bitsandbytes")
 
 

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 import torch
 
+from finsent.engine import attention
 from finsent.engine.attention import ATTENTION_NAME, packed_attention, varlen_attention
 
 
@@ -57,3 +58,11 @@ def test_the_implementation_is_put_back_after_an_exception_too(decoder: Callable
         fail()
     assert inside == [ATTENTION_NAME]
     assert model.config._attn_implementation == before
+
+
+def test_the_flash_path_compiles_without_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A functools.cache inside compiled code makes Dynamo warn, and here a warning is an error."""
+    monkeypatch.setattr(attention, "varlen_attn", lambda q, *_, **options: q * options["scale"])
+    compiled = torch.compile(attention._flash_varlen, backend="eager", fullgraph=True)
+    q, starts = torch.ones(4, 2, 8), torch.tensor([0, 4], dtype=torch.int32)
+    assert torch.equal(compiled(q, q, q, starts, starts, 4, 4, 0.5, causal=True), q * 0.5)

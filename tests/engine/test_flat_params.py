@@ -53,7 +53,7 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", ["paged_adamw_8bit", "adamw_8bit", "paged_adamw_32bit", "adamw_torch"])
-def test_flat_masters_train_bit_for_bit_as_separate_tensors_do(tiny_config: Config, name: str) -> None:
+def test_flat_params_train_bit_for_bit_as_separate_tensors_do(tiny_config: Config, name: str) -> None:
     separate, flat = net(), net()
     classes = {
         "adamw_torch": lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.01, fused=True),
@@ -62,18 +62,18 @@ def test_flat_masters_train_bit_for_bit_as_separate_tensors_do(tiny_config: Conf
     plain = classes.get(name, lambda p: bnb.optim.AdamW8bit(p, lr=0.01, weight_decay=0.01))(
         [p for p in separate.parameters() if p.requires_grad]
     )
-    masters = flatten_params(flat)
-    optimizer = make(tiny_config, name, masters.optimizer_params)
+    flat_params = flatten_params(flat)
+    optimizer = make(tiny_config, name, flat_params.optimizer_params)
     with one_thread():
         for step in range(12):
             loss_of(separate, step).backward()
             plain.step()
             plain.zero_grad()
             loss_of(flat, step).backward()
-            collect_gradients(masters)
+            collect_gradients(flat_params)
             optimizer.step()
-            masters.gradient.zero_()
-            refresh_copies(masters)
+            flat_params.gradient.zero_()
+            refresh_copies(flat_params)
     one, other = trainable(separate), trainable(flat)
     assert all(torch.equal(one[key], other[key]) for key in SHAPES)
     assert not torch.equal(one["a"], trainable(net())["a"])
@@ -82,19 +82,19 @@ def test_flat_masters_train_bit_for_bit_as_separate_tensors_do(tiny_config: Conf
 def test_eight_bit_states_are_those_of_separate_tensors(tiny_config: Config) -> None:
     separate, flat = net(), net()
     plain = bnb.optim.AdamW8bit([p for p in separate.parameters() if p.requires_grad], lr=0.01, weight_decay=0.01)
-    masters = flatten_params(flat)
-    optimizer = make(tiny_config, "adamw_8bit", masters.optimizer_params)
+    flat_params = flatten_params(flat)
+    optimizer = make(tiny_config, "adamw_8bit", flat_params.optimizer_params)
     for step in range(4):
         loss_of(separate, step).backward()
         plain.step()
         plain.zero_grad()
         loss_of(flat, step).backward()
-        collect_gradients(masters)
+        collect_gradients(flat_params)
         optimizer.step()
-        masters.gradient.zero_()
-    quantised = optimizer.state[masters.optimizer_params[0]]
+        flat_params.gradient.zero_()
+    quantised = optimizer.state[flat_params.optimizer_params[0]]
     blocks = 0
-    for parameter, place, _ in masters.in_float32:
+    for parameter, place, _ in flat_params.in_float32:
         name = next(key for key, p in flat.named_parameters() if p is parameter)
         own = plain.state[dict(separate.named_parameters())[name]]
         if parameter.numel() < 4096:
@@ -107,39 +107,39 @@ def test_eight_bit_states_are_those_of_separate_tensors(tiny_config: Config) -> 
         assert torch.equal(own["absmax1"], scales)
         blocks += len(scales)
     assert blocks == len(quantised["absmax1"])
-    assert [p.numel() for p in masters.optimizer_params[1:]] == [17 * 13, 4095]
+    assert [p.numel() for p in flat_params.optimizer_params[1:]] == [17 * 13, 4095]
 
 
 def test_parameters_live_in_the_flat_tensor() -> None:
     module = net()
     before = trainable(module)
-    masters = flatten_params(module)
+    flat_params = flatten_params(module)
     assert all(torch.equal(before[name], p) for name, p in module.named_parameters() if p.requires_grad)
-    masters.master.add_(1)
+    flat_params.master.add_(1)
     assert all(torch.equal(before[name] + 1, p) for name, p in module.named_parameters() if p.requires_grad)
 
 
 def test_gradients_add_up_over_micro_batches() -> None:
     whole, parts = net(), net()
-    masters = flatten_params(parts)
+    flat_params = flatten_params(parts)
     for step in range(3):
         loss_of(whole, step).backward()
         loss_of(parts, step).backward()
-        collect_gradients(masters)
+        collect_gradients(flat_params)
     assert all(p.grad is None for p in parts.parameters())
-    for parameter, _, grad in masters.in_float32:
+    for parameter, _, grad in flat_params.in_float32:
         name = next(key for key, p in parts.named_parameters() if p is parameter)
         assert torch.allclose(dict(whole.named_parameters())[name].grad, grad, atol=1e-6)
-    assert sum(int(p.grad.ne(0).sum()) for p in masters.optimizer_params) == int(masters.gradient.ne(0).sum())
+    assert sum(int(p.grad.ne(0).sum()) for p in flat_params.optimizer_params) == int(flat_params.gradient.ne(0).sum())
 
 
 def test_a_parameter_that_takes_no_part_is_named() -> None:
     for working, idle in ((None, "lora_b"), (None, "a"), (torch.bfloat16, "lora_b"), (torch.bfloat16, "a")):
         module = net()
-        masters = flatten_params(module, working)
+        flat_params = flatten_params(module, working)
         sum(p.float().sum() for name, p in module.named_parameters() if p.requires_grad and name != idle).backward()
         with pytest.raises(FinsentError, match=f"'{idle}' gets no gradient"):
-            collect_gradients(masters)
+            collect_gradients(flat_params)
 
 
 class _Lora(torch.nn.Module):
@@ -161,41 +161,41 @@ def test_copies_in_bfloat16_compute_what_autocast_does(tiny_config: Config) -> N
     """The same casts of the same values, so the very same gradients, step after step."""
     cast, copied = _Lora(), _Lora()
     ordinary, working = flatten_params(cast), flatten_params(copied, torch.bfloat16)
-    optimizers = [make(tiny_config, "adamw_torch", masters.optimizer_params) for masters in (ordinary, working)]
+    optimizers = [make(tiny_config, "adamw_torch", flat_params.optimizer_params) for flat_params in (ordinary, working)]
     assert {p.dtype for p in copied.parameters()} == {torch.bfloat16, torch.float32}
     for step in range(5):
         torch.manual_seed(step)
         x, labels = torch.randn(32, 96), torch.randint(0, 3, (32,))
-        for model, masters in ((cast, ordinary), (copied, working)):
+        for model, flat_params in ((cast, ordinary), (copied, working)):
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 logits = model(x.bfloat16())
             torch.nn.functional.cross_entropy(logits.float(), labels).backward()
-            collect_gradients(masters)
+            collect_gradients(flat_params)
         wanted, found = _gradients(ordinary), _gradients(working)
         assert wanted.keys() == found.keys() == {"lora_A.weight", "lora_B.weight", "head.weight"}
         assert all(torch.equal(wanted[name], found[name]) for name in wanted)
-        for masters, optimizer in zip((ordinary, working), optimizers, strict=True):
+        for flat_params, optimizer in zip((ordinary, working), optimizers, strict=True):
             optimizer.step()
-            masters.gradient.zero_()
-            refresh_copies(masters)
+            flat_params.gradient.zero_()
+            refresh_copies(flat_params)
     with using_master_weights(working):
         assert all(torch.equal(one, other) for one, other in zip(cast.parameters(), copied.parameters(), strict=True))
 
 
-def _gradients(masters: Any) -> dict[str, Any]:
+def _gradients(flat_params: Any) -> dict[str, Any]:
     """Gradients by name."""
-    return dict(zip(masters.names, [item[2] for item in (*masters.in_float32, *masters.in_copies)], strict=True))
+    return dict(zip(flat_params.names, [item[2] for item in (*flat_params.in_float32, *flat_params.in_copies)], strict=True))
 
 
-def test_full_precision_shows_the_masters_and_puts_the_copies_back() -> None:
+def test_master_weights_are_shown_for_a_save_and_puts_the_copies_back() -> None:
     module = net()
     before = trainable(module)
-    masters = flatten_params(module, torch.bfloat16)
+    flat_params = flatten_params(module, torch.bfloat16)
     assert module.lora_b.dtype == torch.bfloat16
     assert module.a.dtype == torch.float32
 
     def load() -> None:
-        with using_master_weights(masters):
+        with using_master_weights(flat_params):
             assert all(torch.equal(before[name], p) for name, p in module.named_parameters() if p.requires_grad)
             module.lora_b.data.fill_(0.5)
             raise KeyError
@@ -210,23 +210,23 @@ def test_full_precision_shows_the_masters_and_puts_the_copies_back() -> None:
 @pytest.mark.parametrize("name", ["adamw_8bit", "paged_adamw_32bit", "adamw_torch"])
 @pytest.mark.parametrize("working", [None, torch.bfloat16])
 def test_a_checkpoint_brings_weights_and_states_back(tiny_config: Config, tmp_path: Path, name: str, working: Any) -> None:
-    def go_on(module: Any, masters: Any, optimizer: Any, steps: range) -> dict[str, Any]:
+    def go_on(module: Any, flat_params: Any, optimizer: Any, steps: range) -> dict[str, Any]:
         for step in steps:
             loss_of(module, step).float().backward()
-            collect_gradients(masters)
+            collect_gradients(flat_params)
             optimizer.step()
-            masters.gradient.zero_()
-            refresh_copies(masters)
-        with using_master_weights(masters):  # padding is left out: nothing depends on it
+            flat_params.gradient.zero_()
+            refresh_copies(flat_params)
+        with using_master_weights(flat_params):  # padding is left out: nothing depends on it
             return trainable(module)
 
     first = net()
-    masters = flatten_params(first, working)
-    optimizer = make(tiny_config, name, masters.optimizer_params)
-    go_on(first, masters, optimizer, range(3))
-    with using_master_weights(masters):
+    flat_params = flatten_params(first, working)
+    optimizer = make(tiny_config, name, flat_params.optimizer_params)
+    go_on(first, flat_params, optimizer, range(3))
+    with using_master_weights(flat_params):
         save_checkpoint(tmp_path, 3, first, optimizer)
-    wanted = go_on(first, masters, optimizer, range(3, 6))
+    wanted = go_on(first, flat_params, optimizer, range(3, 6))
 
     second = net(seed=9)
     others = flatten_params(second, working)

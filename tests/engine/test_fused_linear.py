@@ -25,14 +25,14 @@ def trainable(model: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("lora", [False, True])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_joined_projections_give_the_logits_of_separate_ones(decoder: Decoder, stock: Stock, family: str, lora: bool) -> None:
+def test_fused_projections_give_the_logits_of_separate_ones(decoder: Decoder, stock: Stock, family: str, lora: bool) -> None:
     model = decoder(family, lora=lora)
     assert fusion_unsupported_reason(unwrap_peft(model)) is None
     with torch.no_grad():
         wanted = stock(model, ROWS)
-        joined = build_packed_model(model, fused=True)
-        assert joined.fused is not None
-        assert (logits(joined) - wanted).abs().max() <= 1e-5
+        fused = build_packed_model(model, fused=True)
+        assert fused.fused is not None
+        assert (logits(fused) - wanted).abs().max() <= 1e-5
         assert torch.equal(stock(model, ROWS), wanted)  # the modules kept their weights, as views
 
 
@@ -50,36 +50,36 @@ def test_gradients_are_those_of_separate_projections(decoder: Decoder, stock: St
 
 def test_an_updated_adapter_counts_once_it_is_brought_up_to_date(decoder: Decoder, stock: Stock) -> None:
     model = decoder("llama", lora=True)
-    joined = build_packed_model(model, fused=True)
+    fused = build_packed_model(model, fused=True)
     with torch.no_grad():
         for parameter in trainable(model).values():
             parameter.add_(0.05)
         wanted = stock(model, ROWS)
-        assert (logits(joined) - wanted).abs().max() > 1e-3
-        joined.fused.refresh()
-        assert (logits(joined) - wanted).abs().max() <= 1e-5
+        assert (logits(fused) - wanted).abs().max() > 1e-3
+        fused.fused.refresh()
+        assert (logits(fused) - wanted).abs().max() <= 1e-5
 
 
-def test_flat_masters_are_copied_as_one_and_train_as_separate_projections_do(decoder: Decoder) -> None:
-    """Twenty steps; the copies of all layers' B lie at equal distances in the masters, so there is one copy a projection."""
+def test_flat_params_are_copied_as_one_and_train_as_separate_projections_do(decoder: Decoder) -> None:
+    """Twenty steps; the copies of all layers' B lie at equal distances in the flat_params, so there is one copy a projection."""
     from finsent.engine.flat_params import collect_gradients, flatten_params, refresh_copies
 
-    def train(joined: bool) -> list[float]:
+    def train(fused: bool) -> list[float]:
         model = decoder("qwen2", lora=True).train()
-        masters = flatten_params(model)
-        packed = build_packed_model(model, fused=joined)
-        if joined:
-            masters.refresh_hooks.append(packed.fused.refresh)
+        flat_params = flatten_params(model)
+        packed = build_packed_model(model, fused=fused)
+        if fused:
+            flat_params.refresh_hooks.append(packed.fused.refresh)
             assert len(packed.fused.copies) in {7, 14}  # for each projection, or for each in two layers
-        optimizer = torch.optim.SGD(masters.optimizer_params, lr=0.05)
+        optimizer = torch.optim.SGD(flat_params.optimizer_params, lr=0.05)
         losses = []
         for _ in range(20):
             loss = torch.nn.functional.cross_entropy(logits(packed), LABELS)
             loss.backward()
-            collect_gradients(masters)
+            collect_gradients(flat_params)
             optimizer.step()
-            masters.gradient.zero_()
-            refresh_copies(masters)
+            flat_params.gradient.zero_()
+            refresh_copies(flat_params)
             losses.append(float(loss.detach()))
         return losses
 
@@ -113,7 +113,7 @@ def test_dropout_leaves_out_its_share_and_keeps_the_mean(decoder: Decoder) -> No
             assert (one.mean((0, 1)) - whole[0, 0]).abs().max() < 0.05
 
 
-def test_what_cannot_be_joined_says_why(decoder: Decoder) -> None:
+def test_what_cannot_be_fused_says_why(decoder: Decoder) -> None:
     from peft import LoraConfig, get_peft_model
 
     assert "only one" in str(fusion_unsupported_reason(decoder("llama", num_hidden_layers=1)))
@@ -128,7 +128,7 @@ def test_what_cannot_be_joined_says_why(decoder: Decoder) -> None:
         build_packed_model(some, fused=True)
 
 
-def test_layers_that_differ_are_not_joined() -> None:
+def test_layers_that_differ_are_not_fused() -> None:
     """An adapter on some layers only would be dropped in silence, or get no gradient."""
     import torch
     from peft import LoraConfig, get_peft_model

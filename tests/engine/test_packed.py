@@ -69,7 +69,7 @@ def test_order_and_company_do_not_matter(decoder: Decoder) -> None:
 def test_filling_changes_nothing(decoder: Decoder) -> None:
     model = decoder("qwen3", lora=True)
     with torch.no_grad():
-        filled = packed(model, tokens=256, slots=12, max_seqlen=128, filler=2)
+        filled = packed(model, tokens=256, slots=12, max_seqlen=128, filler_id=2)
         assert filled.shape == (12, 3)
         assert (filled[: len(ROWS)] - packed(model)).abs().max() <= 1e-5
 

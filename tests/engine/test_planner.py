@@ -29,7 +29,12 @@ TRAINABLE = 41_943_040
 
 
 def training(
-    gib: float | None, *, model: ModelConfig = MODEL, unpackable: str | None = None, step_tokens: int = 1024, **engine: object
+    gib: float | None,
+    *,
+    model: ModelConfig = MODEL,
+    unsupported_reason: str | None = None,
+    step_tokens: int = 1024,
+    **engine: object,
 ) -> TrainingPlan:
     return plan_training(
         EngineConfig(**engine),  # type: ignore[arg-type]
@@ -40,7 +45,7 @@ def training(
         step_tokens=step_tokens,
         max_seqlen=128,
         total_tokens=4_000_000,
-        unsupported_reason=unpackable,
+        unsupported_reason=unsupported_reason,
     )
 
 
@@ -49,12 +54,14 @@ def inference(
     *,
     rows: int = 10_000,
     quantization: str = "nf4",
-    unpackable: str | None = None,
+    unsupported_reason: str | None = None,
     on_gpu: bool = True,
     **engine: object,
 ) -> InferencePlan:
     settings = EngineConfig(**engine)  # type: ignore[arg-type]
-    return plan_inference(settings, quantization, SHAPE, usable=gib * GIB, on_gpu=on_gpu, rows=rows, unsupported_reason=unpackable)
+    return plan_inference(
+        settings, quantization, SHAPE, usable=gib * GIB, on_gpu=on_gpu, rows=rows, unsupported_reason=unsupported_reason
+    )
 
 
 def test_the_shape_of_llama_is_read_from_its_configuration() -> None:
@@ -101,7 +108,7 @@ def test_caps_are_kept() -> None:
 
 
 def test_what_cannot_be_packed_trains_as_ever_and_says_why() -> None:
-    plan = training(80, unpackable="'bert' is no decoder")
+    plan = training(80, unsupported_reason="'bert' is no decoder")
     assert (plan.engine, plan.tokens, plan.reason) == ("stock", None, "'bert' is no decoder")
     assert training(80, training="stock").reason == "engine.training is stock"
     cpu = training(None)
@@ -149,11 +156,13 @@ def test_scoring_keeps_its_caps_and_reasons() -> None:
     assert inference(80, inference="stock").reason == "engine.inference is stock"
     assert inference(80, rows=10_000_000).compiled
     assert not inference(80, rows=1_000).compiled
-    assert plan_inference(EngineConfig(), "nf4", None, usable=1e12, on_gpu=True, rows=1, unsupported_reason=None).engine == "stock"
+    assert (
+        plan_inference(EngineConfig(), "nf4", None, usable=1e12, on_gpu=True, rows=1, unsupported_reason=None).engine == "stock"
+    )
 
 
 def test_a_base_that_cannot_be_packed_is_merged_all_the_same() -> None:
-    plan = inference(80, unpackable="'bert' is no decoder")
+    plan = inference(80, unsupported_reason="'bert' is no decoder")
     assert (plan.engine, plan.merged, plan.compiled) == ("stock", True, False)
     assert plan.reason == "adapter merged into dense weights; padded, since 'bert' is no decoder"
 

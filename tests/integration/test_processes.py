@@ -31,12 +31,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from finsent.config import load_config
 from finsent.home import resolve_home
-from finsent.training import loop
-from finsent.training.distributed import launched
+from finsent.training import trainer
+from finsent.training.distributed import world_from_env
 
-optimise = loop._optimise
+optimise = trainer._training_step
 texts = [f"{ticker} {words}" for ticker in "ABCDEFGH" for words in ("calls printing", "puts printing, all of it", "meets")]
-rows = loop.Rows(texts, np.array([1, 2, 0] * 8, dtype=np.int64))
+rows = trainer.LabelledTexts(texts, np.array([1, 2, 0] * 8, dtype=np.int64))
 
 
 def train(folder, home, overrides, stop_at=None):
@@ -48,15 +48,16 @@ def train(folder, home, overrides, stop_at=None):
             raise KeyboardInterrupt
         return optimise(run, recipe, rows, labels, step, total)
 
-    loop._optimise = cut_off
+    trainer._training_step = cut_off
     config = load_config("nano", overrides=overrides)
     try:
-        done = loop.train(config, resolve_home({"FINSENT_HOME": home}), rows, rows, Path(folder), lambda _, f: figures.append(f))
+        root = resolve_home({"FINSENT_HOME": home})
+        done = trainer.train(config, root, rows, rows, Path(folder), lambda _, f: figures.append(f))
     except KeyboardInterrupt:
         return None
     finally:
-        loop._optimise = optimise
-    assert bool(figures) == launched().is_main
+        trainer._training_step = optimise
+    assert bool(figures) == world_from_env().is_main
     return {"figures": figures, "resumed_from": done.resumed_from, "processes": done.processes}
 
 
@@ -170,16 +171,16 @@ def test_the_command_in_two_processes_gives_one_run_one_version_one_answer(inges
 FAILING = """
 import os, sys
 from finsent.cli.main import main
-from finsent.training import loop
+from finsent.training import trainer
 
-real = loop._optimise
+real = trainer._training_step
 
 def fail(run, recipe, rows, labels, step, total):
     if step == 3 and run.world.rank == 1:
         os._exit(7)
     return real(run, recipe, rows, labels, step, total)
 
-loop._optimise = fail
+trainer._training_step = fail
 main()
 """
 

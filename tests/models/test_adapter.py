@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bits
 from finsent.config import Config
 from finsent.errors import ArtifactError, ConfigError
 from finsent.home import Home
-from finsent.models.adapter import add_lora, load_adapter
+from finsent.models.adapter import add_lora, hash_weights, head_sha256, load_adapter
 from finsent.models.base import load_base, locate_base
 from finsent.models.manifest import MANIFEST, PROBE, Manifest, write_manifest
 from finsent.models.predict import predict_logits
@@ -118,3 +118,31 @@ def test_an_unknown_target_is_named(home: Home, tiny_config: Config) -> None:
     model = load_base(locate_base(tiny_config.model, home), tiny_config.model, "cpu")
     with pytest.raises(ConfigError, match="'query'"):
         add_lora(model, tiny_config.lora.model_copy(update={"targets": ("query",)}), "embedded")
+
+
+HEAD_WEIGHT = "base_model.model.score.weight"
+
+
+def test_head_hash_depends_on_values_shapes_and_names() -> None:
+    head = [(HEAD_WEIGHT, torch.ones(3, 4))]
+    assert hash_weights(head) == hash_weights([(HEAD_WEIGHT, torch.ones(3, 4, dtype=torch.bfloat16))])
+    assert hash_weights(head) != hash_weights([(HEAD_WEIGHT, torch.full((3, 4), 1.001))])
+    assert hash_weights(head) != hash_weights([(HEAD_WEIGHT, torch.ones(4, 3))])
+    assert hash_weights(head) != hash_weights([("other", head[0][1])])
+    with pytest.raises(ArtifactError, match="no trained classification head"):
+        hash_weights([])
+
+
+@pytest.mark.filterwarnings("ignore")  # torch and transformers deprecate things of their own while loading
+def test_hash_of_a_loaded_model_is_that_of_the_saved_head(make_adapter: Callable[[int], Path], home: Home) -> None:
+    weights = load_file(make_adapter(0) / "adapter_model.safetensors")
+    loaded = load_adapter(make_adapter(0), home)
+    assert head_sha256(loaded.model) == hash_weights((name, weights[name]) for name in weights if "score" in name)
+    with torch.no_grad():
+        next(p for n, p in loaded.model.named_parameters() if "score.modules_to_save" in n).add_(1e-3)
+    assert head_sha256(loaded.model) != hash_weights((name, weights[name]) for name in weights if "score" in name)
+
+
+def test_a_model_without_a_trained_head_is_refused() -> None:
+    with pytest.raises(ArtifactError, match="cannot classify"):
+        head_sha256(torch.nn.Linear(2, 2))

@@ -39,7 +39,7 @@ def opened(loaded: LoadedAdapter, request: pytest.FixtureRequest, monkeypatch: p
     """The engine over it in float32, with the adapter merged or, for want of memory, live; and the reference's logits."""
     wanted = predict_logits(loaded, TEXTS)
     assert wanted.std() > 0.01
-    monkeypatch.setattr(load, "dense_type", lambda _: "float32")
+    monkeypatch.setattr(load, "merged_dtype", lambda _: "float32")
     if request.param == "live":
         monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1))
     found = prepare_for_inference(loaded, EngineConfig(), rows=len(TEXTS))

@@ -58,7 +58,7 @@ def test_each_text_of_a_chunk_goes_through_the_model_once(filled):
     rows = pending.find_pending(filled, "finsent", "1", max_characters=5000).rows
     part = make_chunk(rows, 3, 17)
     assert len(set(part.texts)) == len(part.texts)
-    assert [part.texts[place] for place in part.place] == part.rows["text"].to_pylist() == rows["text"].to_pylist()[3:17]
+    assert [part.texts[index] for index in part.text_index] == part.rows["text"].to_pylist() == rows["text"].to_pylist()[3:17]
     assert count_distinct_texts(rows) == 16
     assert make_chunk(rows, 4, 4).texts == []
 
@@ -90,7 +90,7 @@ def test_next_chunk_is_tokenised_and_the_last_one_committed_while_the_model_comp
         order.append("commit")
         return real(home, rows, application, after)
 
-    monkeypatch.setattr(writer, "write", write)
+    monkeypatch.setattr(writer, "commit_chunk", write)
     parts = list(run(filled, slow_device(opened, prepare, compute)))
     assert [len(part.rows) for part in parts] == [5, 5, 5, 5]
     assert [part.position.number for part in parts] == [1, 2, 3, 4]
@@ -120,7 +120,7 @@ def test_an_error_in_any_stage_ends_the_run_with_whole_chunks_and_a_rerun_goes_o
         fail_third("commit")
         return real(home, rows, application, after)
 
-    monkeypatch.setattr(writer, "write", write)
+    monkeypatch.setattr(writer, "commit_chunk", write)
     with pytest.raises(OSError, match=f"the {stage} is broken") as caught:
         list(run(filled, slow_device(opened, prepare, compute)))
     where = "while chunk 3 of 4 was committed" if stage == "commit" else "while the model was at chunk 3 of 4"

@@ -23,7 +23,7 @@ FP8 = EngineConfig(precision="fp8")
 def held_out(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     def give(rows: int) -> None:
         labels = np.arange(rows) % 3
-        monkeypatch.setattr(predictor, "_held_out", lambda _: SimpleNamespace(texts=TEXTS[:rows], labels=labels))
+        monkeypatch.setattr(predictor, "_validation_rows", lambda _: SimpleNamespace(texts=TEXTS[:rows], labels=labels))
 
     return give
 
@@ -41,8 +41,8 @@ def rounding(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
             weight.add_(error * weight.std() * noise)
             return packed
 
-        monkeypatch.setattr(fp8, "to_fp8", rough)
-        monkeypatch.setattr(predictor, "_why_not", lambda _: None)
+        monkeypatch.setattr(fp8, "convert_to_fp8", rough)
+        monkeypatch.setattr(predictor, "_fp8_unsupported_reason", lambda _: None)
 
     return give
 

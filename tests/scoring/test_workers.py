@@ -41,34 +41,34 @@ def filled(home: Home) -> Home:
     return home
 
 
-def opening(folder: Path, home: Home) -> ModelSpec:
+def spec_of(folder: Path, home: Home) -> ModelSpec:
     return ModelSpec(folder, home, EngineConfig(), len(TEXTS), token_budget=64)
 
 
-def score(home: Home, opened, size: int) -> list[dict]:
+def score(home: Home, predictor, size: int) -> list[dict]:
     """The table of predictions after scoring all that is due."""
     before = writer.read_position(home, writer.transaction_app("finsent", "1"))
     rows = pending.find_pending(home, "finsent", "1", max_characters=5000).rows
-    done = list(score_chunks(home, opened, rows, pending.chunk_bounds(len(rows), size), STAMP, before))
+    done = list(score_chunks(home, predictor, rows, pending.chunk_bounds(len(rows), size), STAMP, before))
     assert all(done)
     return tables.read(home, "predictions").drop_columns(["scored_at"]).sort_by("id").to_pylist()
 
 
-def test_two_replicas_write_the_table_that_one_process_writes_and_one_that_fails_ends_both(filled, make_adapter, tmp_path):
+def test_two_workers_write_the_table_that_one_process_writes_and_one_that_fails_ends_both(filled, make_adapter, tmp_path):
     other = Home(tmp_path / "other", str(tmp_path / "other-tables"), filled.tracking_uri)
     tables.append(other, "inbox", tables.read(filled, "inbox"))
-    alone = score(other, load_local(opening(make_adapter(0), other), "cpu"), 8)
-    with model_workers(opening(make_adapter(0), filled), PAIR) as opened:
-        assert (opened.engine.name, opened.engine.devices) == ("packed", PAIR)
-        assert opened.manifest == verify_manifest(make_adapter(0))
-        assert score(filled, opened, 8) == alone  # to the last bit: the chunks are the same
-        first, *_ = opened.predict(iter([TEXTS[:3], TEXTS[3:5]]))
-        given_up = opened.predict(iter([[text] for text in TEXTS]))
+    alone = score(other, load_local(spec_of(make_adapter(0), other), "cpu"), 8)
+    with model_workers(spec_of(make_adapter(0), filled), PAIR) as predictor:
+        assert (predictor.engine.name, predictor.engine.devices) == ("packed", PAIR)
+        assert predictor.manifest == verify_manifest(make_adapter(0))
+        assert score(filled, predictor, 8) == alone  # to the last bit: the chunks are the same
+        first, *_ = predictor.predict(iter([TEXTS[:3], TEXTS[3:5]]))
+        given_up = predictor.predict(iter([[text] for text in TEXTS]))
         next(given_up)
         given_up.close()  # what is under way is thrown away, and nothing of it is taken for what comes next
-        again = list(opened.predict(iter([TEXTS[:3], TEXTS[3:5], []])))
+        again = list(predictor.predict(iter([TEXTS[:3], TEXTS[3:5], []])))
         with pytest.raises(DeviceError, match=r"'cpu' failed: ValueError: text input .*run this again") as caught:
-            list(opened.predict(iter([TEXTS[:2], [None], TEXTS[2:4]])))
+            list(predictor.predict(iter([TEXTS[:2], [None], TEXTS[2:4]])))
     assert "in tokenise" in str(caught.value.__cause__)
     np.testing.assert_array_equal(again[0].logits, first.logits)
     assert [len(part.logits) for part in again] == [3, 2, 0]
@@ -77,21 +77,21 @@ def test_two_replicas_write_the_table_that_one_process_writes_and_one_that_fails
 
 
 @pytest.mark.long
-def test_replica_that_cannot_open_the_model_is_named(home, tmp_path):
+def test_worker_that_cannot_open_the_model_is_named(home, tmp_path):
     with (
         pytest.raises(DeviceError, match=r"'cpu' failed: ArtifactError: .* holds no"),
-        model_workers(opening(tmp_path, home), PAIR),
+        model_workers(spec_of(tmp_path, home), PAIR),
     ):
         pass
     assert not multiprocessing.active_children()
 
 
 @pytest.mark.long
-def test_killed_replica_ends_the_run_and_a_rerun_goes_on(filled, make_adapter):
+def test_killed_worker_ends_the_run_and_a_rerun_goes_on(filled, make_adapter):
     before = writer.read_position(filled, writer.transaction_app("finsent", "1"))
     rows = pending.find_pending(filled, "finsent", "1", max_characters=5000).rows
-    with model_workers(opening(make_adapter(0), filled), PAIR) as opened:
-        parts = score_chunks(filled, opened, rows, pending.chunk_bounds(len(rows), 8), STAMP, before)
+    with model_workers(spec_of(make_adapter(0), filled), PAIR) as predictor:
+        parts = score_chunks(filled, predictor, rows, pending.chunk_bounds(len(rows), 8), STAMP, before)
         assert next(parts)
         os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
         with pytest.raises(DeviceError, match=r"'cpu' died \(killed by SIGKILL, as the kernel does when memory runs out"):
@@ -100,7 +100,7 @@ def test_killed_replica_ends_the_run_and_a_rerun_goes_on(filled, make_adapter):
     committed = len(tables.read(filled, "predictions"))
     assert committed % 8 == 0
     assert 8 <= committed < len(rows)
-    rest = score(filled, load_local(opening(make_adapter(0), filled), "cpu"), 8)
+    rest = score(filled, load_local(spec_of(make_adapter(0), filled), "cpu"), 8)
     assert [row["id"] for row in rest] == sorted(rows["id"].to_pylist())
 
 
@@ -109,22 +109,22 @@ import sys
 from pathlib import Path
 from finsent.config.model_schema import EngineConfig
 from finsent.home import resolve_home
-from finsent.scoring.predictor import Opening
-from finsent.scoring.workers import replicated
+from finsent.scoring.predictor import ModelSpec
+from finsent.scoring.workers import model_workers
 
 if __name__ == "__main__":
-    opening = Opening(Path(sys.argv[1]), resolve_home({"FINSENT_HOME": sys.argv[2]}), EngineConfig(), 10, 64)
-    with replicated(opening, ("cpu", "cpu")) as opened:
+    spec = ModelSpec(Path(sys.argv[1]), resolve_home({"FINSENT_HOME": sys.argv[2]}), EngineConfig(), 10, 64)
+    with model_workers(spec, ("cpu", "cpu")) as predictor:
         import multiprocessing
         print(*(child.pid for child in multiprocessing.active_children()), flush=True)
-        for part in opened.predict(["endless"] for _ in iter(int, 1)):
+        for part in predictor.predict(["endless"] for _ in iter(int, 1)):
             pass
 """
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_replicas_end_with_their_parent(home, make_adapter, tmp_path, how):
+def test_workers_end_with_their_parent(home, make_adapter, tmp_path, how):
     script = tmp_path / "endless.py"
     script.write_text(ENDED, encoding="utf-8")
     command = [sys.executable, "-W", "ignore", str(script), str(make_adapter(0)), str(home.root)]

@@ -197,10 +197,10 @@ import mlflow, peft, transformers
 from finsent.home import resolve_home
 from finsent.config import Config
 from finsent.pipeline import score as pipeline
-from finsent.scoring import sink
+from finsent.scoring import writer
 
 config = Config.model_validate_json(Path(sys.argv[1]).read_text())
-real, number = sink.write, 0
+real, number = writer.commit_chunk, 0
 
 def dying(home, rows, application, after):
     global number
@@ -212,7 +212,7 @@ def dying(home, rows, application, after):
         os.kill(os.getpid(), signal.SIGKILL)
     return position
 
-sink.write = dying
+writer.commit_chunk = dying
 for argument in sys.argv[2:]:
     when, chunk, home = argument.split(":", 2)
     chunk = int(chunk)
@@ -258,11 +258,11 @@ def test_two_runs_at_once_score_no_row_twice(champion, config, tmp_path, monkeyp
     def overtaken(home, rows, application, after):
         if not reports and home is champion and after.number == 1:  # ours has committed one chunk
             reports.append(None)
-            monkeypatch.setattr(writer, "write", real)
+            monkeypatch.setattr(writer, "commit_chunk", real)
             reports[0] = score(make_context(config, elsewhere), progress=False)
         return real(home, rows, application, after)
 
-    monkeypatch.setattr(writer, "write", overtaken)
+    monkeypatch.setattr(writer, "commit_chunk", overtaken)
     ours = score(make_context(config, champion), progress=False)
     (theirs,) = reports
     assert (ours.scored, theirs.scored, theirs.skipped) == (5, len(TEXTS) - 5, 5)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finsent.training.distributed import SINGLE_PROCESS, World, terminate_with_peers, world_from_env, broadcast, shard
+from finsent.training.distributed import SINGLE_PROCESS, World, broadcast, shard, terminate_with_peers, world_from_env
 
 
 @given(lengths=st.lists(st.integers(1, 128), min_size=1, max_size=80), size=st.integers(1, 9), data=st.data())
@@ -44,7 +44,7 @@ from finsent.training import distributed
 
 distributed._GRACE = 0.5
 write = lambda text: print(text, flush=True)
-with distributed.ends_with_the_others(distributed.World(0, 2), lambda: write("last words")):
+with distributed.terminate_with_peers(distributed.World(0, 2), lambda: write("last words")):
     try:
         write("ready")
         {wait}

@@ -62,6 +62,6 @@ def test_a_parameter_out_of_reach_is_named(check: Callable[[], TrainingRun], mon
         model.base_model.model.idle = torch.nn.Linear(2, 2)
         return model
 
-    monkeypatch.setattr(setup, "attach", with_an_idle_one)
+    monkeypatch.setattr(setup, "add_lora", with_an_idle_one)
     with pytest.raises(FinsentError, match="idle"):
         check()

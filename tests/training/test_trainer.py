@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from finsent.config import Config
 from finsent.errors import FinsentError, InputError
 from finsent.home import Home
-from finsent.training.trainer import LabelledTexts, resolve_precision, train
+from finsent.training.setup import resolve_precision
+from finsent.training.trainer import LabelledTexts, train
 
 Run = Callable[..., Any]
 
@@ -117,7 +118,7 @@ def test_an_engine_that_the_base_cannot_run_is_refused_and_auto_takes_the_other(
     from finsent.errors import ConfigError
     from finsent.training import setup
 
-    monkeypatch.setattr(setup, "why_not_packed", lambda *_: "it has dropout on attention weights")
+    monkeypatch.setattr(setup, "packing_unsupported_reason", lambda *_: "it has dropout on attention weights")
     recipe = tiny_config.recipe.model_copy(update={"epochs": 1.0, "evaluate_every_epoch": False})
     config = tiny_config.model_copy(update={"recipe": recipe})
     trained = train(config, home, rows, rows, tmp_path / "auto", lambda *_: None)

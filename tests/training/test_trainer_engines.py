@@ -9,10 +9,11 @@ import torch
 from safetensors.torch import load_file
 
 from finsent.config import Config, Quantization
+from finsent.engine.packing import pad_rows
 from finsent.errors import FinsentError
 from finsent.home import Home
 from finsent.models.base import load_base, locate_base
-from finsent.models.predict import pad_rows, tokenise
+from finsent.models.predict import tokenise
 from finsent.training import setup
 from finsent.training.setup import TrainingRun, set_up
 from finsent.training.trainer import LabelledTexts
@@ -147,7 +148,7 @@ def with_memory_for(tokens: int, monkeypatch: pytest.MonkeyPatch, *, after: int 
 
         return logits, limited
 
-    monkeypatch.setattr(setup, "_passes", small)
+    monkeypatch.setattr(setup, "_build_step_functions", small)
     return tried
 
 

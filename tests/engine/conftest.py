@@ -35,7 +35,7 @@ def decoder() -> Callable[..., Any]:
 @pytest.fixture
 def stock() -> Callable[..., Any]:
     """`stock(model, rows, side)`: logits as transformers computes them on padded rows."""
-    from finsent.models.predict import pad_rows
+    from finsent.engine.packing import pad_rows
 
     def logits(model: Any, rows: Sequence[Sequence[int]], side: str = "left") -> Any:
         ids, mask = pad_rows(rows, 0, side)

@@ -1,1 +1,0 @@
-"""Model: the base, the adapter on it, its manifest, and the engine that runs it."""

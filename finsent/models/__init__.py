@@ -1,0 +1,1 @@
+"""Base models, adapters, manifests, and texts to logits."""
