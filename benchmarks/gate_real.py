@@ -85,8 +85,8 @@ def tell(config: Config, home: Home, version: str, what: str) -> None:
     """Evaluate, promote if the gate lets it, and say why or why not."""
     from finsent.pipeline.evaluate import evaluate
 
-    from finsent.pipeline.promote import promote
-    from finsent.registry import stages
+    from finsent.registry import aliases
+    from finsent.steps.promote import promote
 
     before = Registry(home, config.registered_model).champion()
     result = evaluate(make_context(config, home), version=version)
@@ -102,14 +102,14 @@ def tell(config: Config, home: Home, version: str, what: str) -> None:
     decision = promote(make_context(config, home), version=version)
     print(f"\n**{decision.decision}**\n")
     print("\n".join(f"- {rule.status}: {rule.reason}" for rule in decision.rules if rule.status != "pass"))
-    shown = ("beats_champion", "macro_f1_no_worse", "class_no_worse", "slices_judged")
+    shown = ("beats_champion", "macro_f1_noninferior", "class_noninferior", "slices_judged")
     print(
         "\n".join(
             f"- {rule.status}: {rule.reason}" for rule in decision.rules if rule.name.startswith(shown) and rule.status == "pass"
         )
     )
     if decision.decision != "promoted":
-        stages.make_champion(Registry(home, config.registered_model), version, before)
+        aliases.set_champion(Registry(home, config.registered_model), version, before)
         print(f"\nMade champion by hand all the same, for the next to meet: version {version}.", flush=True)
 
 

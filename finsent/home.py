@@ -37,7 +37,7 @@ class Home:
         return self.root / "reports"
 
     @property
-    def ledger(self) -> Path:
+    def audit_log(self) -> Path:
         """Hash-chained record of every promotion decision."""
         return self.root / "ledger.jsonl"
 

@@ -198,7 +198,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
     from finsent.pipeline.train import train
 
     from finsent.data.sample import sample_sources
-    from finsent.registry.stages import make_champion
+    from finsent.registry.aliases import set_champion
     from finsent.steps.ingest import ingest
 
     home = resolve_home({"FINSENT_HOME": str(tmp_path_factory.mktemp("served") / "home")})
@@ -206,7 +206,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
     ingest(config, home, sample_sources(1)[:1])
     version = train(make_context(config, home)).model_version
     evaluate(make_context(config, home), version=version)
-    make_champion(Registry(home, config.registered_model), version, None)
+    set_champion(Registry(home, config.registered_model), version, None)
     options = ("--home", str(home.root), *(part for override in TINY for part in ("--set", override)))
     return Served(config, home, version, options)
 

@@ -138,10 +138,10 @@ def _retrain(settings: Settings, *, only_if_due: bool) -> Outcome:
     Exit code 1 when the gate refuses. Without configured sources the data that is there is trained on.
     """
     from finsent.pipeline.evaluate import evaluate
-    from finsent.pipeline.promote import promote
     from finsent.pipeline.retrain import retrain_decision
     from finsent.pipeline.train import train
     from finsent.steps.ingest import ingest
+    from finsent.steps.promote import promote
 
     context = settings.context()
     data = ingest(context.config, context.workspace) if context.config.data.sources else None

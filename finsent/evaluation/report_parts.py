@@ -60,9 +60,9 @@ def champion(evidence: Evidence, judged: Mapping[str, Sequence[object]]) -> Iter
         "Were they equally good, so many wins or more would come by chance with p = "
         f"{wording.p_value(test['p_one_sided'])} (exact McNemar test, one-sided)."
     )
-    differences = {"macro-F1": ("macro_f1_no_worse", paired["macro_f1_difference"])}
+    differences = {"macro-F1": ("macro_f1_noninferior", paired["macro_f1_difference"])}
     for label, found in paired["class_f1_difference"].items():
-        differences[f"F1 of {label}"] = (f"class_no_worse.{label}", found)
+        differences[f"F1 of {label}"] = (f"class_noninferior.{label}", found)
     rows = [
         (
             name,

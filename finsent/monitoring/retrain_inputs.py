@@ -55,7 +55,7 @@ def undecided_version(registry: Registry, workspace: Home, digest: str, *, retra
     if newest.tags[TRAINING_DIGEST] != digest and retraining_is_due:
         return None
     version = str(newest.version)
-    for entry in audit_log.read(workspace.ledger):
+    for entry in audit_log.read(workspace.audit_log):
         if entry.get("model") == registry.name and entry.get("version") == version and entry.get("action") in _DECISIONS:
             return None
     return version

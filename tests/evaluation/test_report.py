@@ -8,7 +8,7 @@ from finsent.evaluation.evidence import Evidence
 from finsent.evaluation.examples import ErrorPair, WorstError, disagreements, worst_errors
 from finsent.evaluation.report import Verdict, write_report
 from finsent.evaluation.slice_plots import draw_plots
-from finsent.registry.gate import RuleResult, decide
+from finsent.registry.gate import RuleResult, evaluate_gate
 from finsent.registry.verdicts import decided, still_champion, would_say
 
 
@@ -43,7 +43,7 @@ def read(path):
 def refusal():
     rules = (
         ("accuracy", 0.83, 0.5, "pass", "Accuracy: 0.83, required at least 0.5."),
-        ("macro_f1_no_worse", -0.021, -0.01, "fail", "Macro-F1 minus the champion's is too low."),
+        ("macro_f1_noninferior", -0.021, -0.01, "fail", "Macro-F1 minus the champion's is too low."),
         ("leaks", None, 0, "missing", "No leak audit <is> known."),
     )
     return Verdict(
@@ -101,7 +101,7 @@ def test_one_page_tells_a_stranger_what_was_decided_and_why(specimen, tmp_path):
 
 
 def test_a_version_without_a_champion_has_none_beside_it(first_specimen, tmp_path):
-    verdict = would_say(decide(first_specimen.evidence, load_config().gate, None), "4")
+    verdict = would_say(evaluate_gate(first_specimen.evidence, load_config().gate, None), "4")
     write_report(first_specimen.evidence, {}, tmp_path / "report.html", decision=verdict)
     page, pictures = read(tmp_path / "report.html")
     assert pictures == 0

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from flows.parameters import Setup
 
 from finsent.data import tables
 from finsent.errors import InputError, NoChampionError
 from finsent.home import Home
-from flows.parameters import Setup
 
 if TYPE_CHECKING:
     from tests.conftest import Served
@@ -124,12 +124,12 @@ def test_scoring_and_monitoring(served: "Served", tmp_path: Path) -> None:
 
 
 def test_a_promotion_is_announced(served: "Served", monkeypatch: pytest.MonkeyPatch) -> None:
-    from finsent.pipeline.promote import PromotionResult
+    from finsent.steps.promote import PromotionResult
     from flows import promote as module
 
     said: list[tuple[str, str, str | None]] = []
     promoted = PromotionResult("7", "promoted", ("better",), (), "6", "7")
-    monkeypatch.setattr("finsent.pipeline.promote.promote", lambda *_, **__: promoted)
+    monkeypatch.setattr("finsent.steps.promote.promote", lambda *_, **__: promoted)
     monkeypatch.setattr(module, "emit_promoted", lambda *event: said.append(event))
     assert module.promote(setup=setup_of(served)).decision == "promoted"
     assert said == [("finsent", "7", "6")]
@@ -137,6 +137,7 @@ def test_a_promotion_is_announced(served: "Served", monkeypatch: pytest.MonkeyPa
 
 def test_a_wish_to_retrain_is_announced(served: "Served", monkeypatch: pytest.MonkeyPatch) -> None:
     from finsent.pipeline.monitor import MonitorReport
+
     from flows import monitor as module
 
     said: list[tuple[str, list[str]]] = []

@@ -16,9 +16,9 @@ from finsent.config import Config, Source
 from finsent.data.sample import sample_sources
 from finsent.errors import InputError, ServiceError
 from finsent.home import Home
-from finsent.pipeline.promote import promote
 from finsent.steps.context import make_context
 from finsent.steps.ingest import ingest
+from finsent.steps.promote import promote
 
 pytestmark = pytest.mark.integration
 

@@ -8,10 +8,10 @@ from finsent.config import Source
 from finsent.data.dataset import data_version, load_split
 from finsent.data.sample import sample_sources
 from finsent.pipeline.exchange import import_adapter
-from finsent.pipeline.promote import promote
 from finsent.registry import tracking
 from finsent.steps.context import make_context
 from finsent.steps.ingest import ingest
+from finsent.steps.promote import promote
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch and transformers deprecate things of their own while loading
 
@@ -64,9 +64,9 @@ def test_a_version_trained_here_says_what_a_naive_split_would_have_claimed(serve
     from finsent.pipeline.evaluate import EvaluationResult
 
     from finsent.evaluation.naive_split import claim_in_words
-    from finsent.pipeline.exhibit import stored_evidence
+    from finsent.registry.evidence_store import load_evidence
 
-    evidence = stored_evidence(Registry(served.home, "finsent"), served.version)
+    evidence = load_evidence(Registry(served.home, "finsent"), served.version)
     naive, leak = evidence.naive_split, data_version(served.home).naive_leak
     assert naive["leak"] == leak
     assert naive["n_training"] == 500

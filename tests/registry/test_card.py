@@ -14,7 +14,7 @@ from finsent.pipeline.exchange import export_adapter, import_adapter
 from finsent.pipeline.predict import predict
 from finsent.registry.card import render_card
 from finsent.registry.card_page import card_page
-from finsent.registry.gate import decide
+from finsent.registry.gate import evaluate_gate
 from finsent.registry.verdicts import would_say
 from finsent.steps.context import make_context
 
@@ -31,7 +31,7 @@ def snippet(card):
 def test_card_states_settings_scores_and_limits(manifest, specimen):
     evidence = specimen.evidence
     metrics, interval = evidence.metrics, evidence.intervals["accuracy"]
-    verdict = would_say(decide(evidence, load_config().gate, "3"), "4")
+    verdict = would_say(evaluate_gate(evidence, load_config().gate, "3"), "4")
     card = render_card(manifest.model_copy(update={"abstain_below": 0.7359}), evidence, decision=verdict)
     header = yaml.safe_load(card.split("---\n")[1])
     assert header["library_name"] == "peft"

@@ -11,7 +11,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from finsent.home import Home
 from finsent.models.adapter import LoadedAdapter, load_adapter
 from finsent.models.predict import predict_logits
-from finsent.registry.roundtrip import _other_padding
+from finsent.registry.verification import _other_padding
 
 TEXTS = ["a b c d", "e", "f g h"]
 
