@@ -216,7 +216,7 @@ def _promote_together(home, version, together, said):
 
     def both_have_decided(*args, **kwargs):
         real(*args, **kwargs)
-        if args[3].decision.decision == "promote":
+        if args[1].decision.decision == "promote":
             together.wait(30)
 
     module.record_decision = both_have_decided

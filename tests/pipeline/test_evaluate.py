@@ -11,6 +11,7 @@ from finsent.pipeline.exchange import import_adapter
 from finsent.pipeline.ingest import ingest
 from finsent.pipeline.promote import promote
 from finsent.registry import tracking
+from finsent.registry.client import Registry
 from finsent.steps.context import make_context
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch and transformers deprecate things of their own while loading

@@ -110,9 +110,9 @@ def test_promotion_that_comes_second_is_refused(mlflow_home, evaluated, monkeypa
     evaluated()
     real = stages.make_champion
 
-    def overtaken(home, name, version, expected, *, waiting):
-        real(home, name, "2", None)
-        real(home, name, version, expected, waiting=waiting)
+    def overtaken(registry, version, expected, *, waiting):
+        real(registry, "2", None)
+        real(registry, version, expected, waiting=waiting)
 
     monkeypatch.setattr(stages, "make_champion", overtaken)
     result = pipeline.promote(make_context(AUTOMATIC, mlflow_home), version="1")
@@ -269,7 +269,7 @@ def test_nothing_registered_is_said(mlflow_home):
 
 
 def status_decisions(home):
-    return status._decisions(home, AUTOMATIC)
+    return status._decisions(make_context(AUTOMATIC, home))
 
 
 def test_a_ledger_whose_end_was_cut_off_gets_no_further_entry(mlflow_home, evaluated):
