@@ -1,7 +1,6 @@
 """One evaluation as one self-contained HTML page: why the version was or was not promoted, for somebody who was not there."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from finsent.evaluation import html
@@ -24,27 +23,9 @@ from finsent.evaluation.report_parts import (
     soundness,
     speed,
 )
+from finsent.evaluation.wording import Rule, Value, Verdict
 
-Value = float | str | bool | None
-Rule = tuple[str, Value, Value, str, str]
-"""Name, value, threshold, status (`pass`, `fail`, `missing`) and reason: a sentence."""
 _ORDER = {"fail": 0, "missing": 1, "pass": 2}
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """A decision on a version, as a page tells it."""
-
-    heading: str
-    """What was decided, in words: `Version 4 was refused`."""
-    favourable: bool
-    """Whether the version passed."""
-    reasons: tuple[str, ...]
-    rules: tuple[Rule, ...] = ()
-    when: str | None = None
-    who: str | None = None
-    why: str | None = None
-    """What the person who decided wrote."""
 
 
 def write_report(

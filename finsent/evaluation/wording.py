@@ -1,6 +1,7 @@
 """How evidence reads in words and figures: shared by report, card, command line and Prefect's pages."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from finsent.evaluation.evidence import Evidence, PowerRecord, SliceRecord
@@ -8,6 +9,26 @@ from finsent.labels import LABELS
 
 UNKNOWN = "not measured"
 FLOOR_NAMES = {"majority": "most frequent class", "source_majority": "most frequent class of the source", "tfidf": "TF-IDF"}
+
+Value = float | str | bool | None
+Rule = tuple[str, Value, Value, str, str]
+"""Name, value, threshold, status (`pass`, `fail`, `missing`) and reason: a sentence."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A decision on a version, as a page tells it."""
+
+    heading: str
+    """What was decided, in words: `Version 4 was refused`."""
+    favourable: bool
+    """Whether the version passed."""
+    reasons: tuple[str, ...]
+    rules: tuple[Rule, ...] = ()
+    when: str | None = None
+    who: str | None = None
+    why: str | None = None
+    """What the person who decided wrote."""
 
 
 def decimal(value: object, digits: int = 3) -> str:

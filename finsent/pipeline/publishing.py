@@ -14,8 +14,9 @@ from finsent.data.masking import mask_shown
 from finsent.errors import ServiceError
 from finsent.evaluation.evidence import Evidence
 from finsent.evaluation.examples import Disagreement, ErrorPair, WorstError, disagreements, worst_errors
-from finsent.evaluation.report import Verdict, write_report
+from finsent.evaluation.report import write_report
 from finsent.evaluation.slice_plots import draw_plots
+from finsent.evaluation.wording import Verdict
 from finsent.home import Home
 from finsent.labels import LABELS
 from finsent.model.manifest import Manifest

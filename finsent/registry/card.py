@@ -6,8 +6,7 @@ from typing import Any
 import yaml
 
 from finsent.evaluation.evidence import Evidence
-from finsent.evaluation.report import Verdict
-from finsent.evaluation.wording import always_answers
+from finsent.evaluation.wording import Verdict, always_answers
 from finsent.model.manifest import Manifest, abstain_threshold
 from finsent.registry.card_licence import citation, licence, licence_in_words
 from finsent.registry.card_scores import comparisons, confidence, gate, naive, robustness, scores, speed, table

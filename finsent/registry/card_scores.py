@@ -5,8 +5,7 @@ from collections.abc import Iterable, Sequence
 from finsent.evaluation import wording
 from finsent.evaluation.evidence import Evidence
 from finsent.evaluation.naive_split import claim_in_words, how_estimated
-from finsent.evaluation.report import Verdict
-from finsent.evaluation.wording import UNKNOWN
+from finsent.evaluation.wording import UNKNOWN, Verdict
 from finsent.labels import LABELS
 from finsent.model.manifest import ABSTAIN_BELOW, Manifest
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from finsent.evaluation.report import Verdict
+from finsent.evaluation.wording import Verdict
 from finsent.registry.gate import Decision, RuleResult
 
 

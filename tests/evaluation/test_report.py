@@ -6,8 +6,9 @@ from html.parser import HTMLParser
 from finsent.config import load_config
 from finsent.evaluation.evidence import Evidence
 from finsent.evaluation.examples import ErrorPair, WorstError, disagreements, worst_errors
-from finsent.evaluation.report import Verdict, write_report
+from finsent.evaluation.report import write_report
 from finsent.evaluation.slice_plots import draw_plots
+from finsent.evaluation.wording import Verdict
 from finsent.registry.gate import RuleResult, decide
 from finsent.registry.verdicts import decided, still_champion, would_say
 
