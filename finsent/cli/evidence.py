@@ -30,7 +30,8 @@ def per_class(by_class: Mapping[str, Any]) -> str:
 
 def floors(evidence: Any) -> str:
     """The floors on the same rows, and how surely they are beaten."""
-    from finsent.evaluation.wording import FLOOR_NAMES, p_value
+    from finsent.evaluation.baseline import FLOOR_NAMES
+    from finsent.evaluation.wording import p_value
 
     rows = [
         (FLOOR_NAMES.get(name, name), found["accuracy"], found["macro_f1"], p_value(found["mcnemar"]["p_one_sided"]))
@@ -65,7 +66,8 @@ def slices(evidence: Any) -> str:
 
 def lines(evidence: Any) -> str:
     """Calibration, abstaining, robustness, speed, leaks, power and looks: a line each."""
-    from finsent.evaluation.wording import abstention_in_words, cost_in_words, looks_in_words, power_in_words
+    from finsent.evaluation.power import power_in_words
+    from finsent.evaluation.wording import abstention_in_words, cost_in_words, looks_in_words
 
     pairs: list[tuple[str, object]] = list(_calibration(evidence))
     parts = [facts(pairs)]

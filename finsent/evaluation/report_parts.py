@@ -4,9 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from finsent.evaluation import html, wording
+from finsent.evaluation.baseline import FLOOR_NAMES
 from finsent.evaluation.evidence import Evidence
 from finsent.evaluation.examples import Disagreement, ErrorPair
 from finsent.evaluation.naive_split import claim_in_words, how_estimated
+from finsent.evaluation.power import power_in_words
 from finsent.evaluation.wording import UNKNOWN, decimal, interval
 from finsent.labels import LABELS
 
@@ -17,7 +19,7 @@ def power(evidence: Evidence) -> Iterable[str]:
     """What the test set can show at all, and how worn it is."""
     yield html.heading("What this test set can show")
     if evidence.champion is not None:
-        yield html.paragraph(wording.power_in_words(evidence.champion["power"]))
+        yield html.paragraph(power_in_words(evidence.champion["power"]))
     else:
         yield html.paragraph(f"{wording.not_compared_because(evidence)} What differences these rows can show is not known.")
     yield html.paragraph(wording.looks_in_words(evidence))
@@ -90,7 +92,7 @@ def floors(evidence: Evidence) -> str:
     """What any version must beat."""
     rows = [
         (
-            wording.FLOOR_NAMES.get(name, name),
+            FLOOR_NAMES.get(name, name),
             decimal(found["accuracy"]),
             decimal(found["macro_f1"]),
             wording.p_value(found["mcnemar"]["p_one_sided"]),

@@ -4,11 +4,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from finsent.evaluation.evidence import Evidence, PowerRecord, SliceRecord
+from finsent.evaluation.evidence import Evidence, SliceRecord
 from finsent.labels import LABELS
 
 UNKNOWN = "not measured"
-FLOOR_NAMES = {"majority": "most frequent class", "source_majority": "most frequent class of the source", "tfidf": "TF-IDF"}
 
 Value = float | str | bool | None
 Rule = tuple[str, Value, Value, str, str]
@@ -52,22 +51,6 @@ def level(evidence: Evidence) -> str:
 def p_value(value: float) -> str:
     """A p-value as it is read: three digits, and no more zeros than tell something."""
     return f"{value:.3f}" if value >= 0.001 else f"{value:.0e}"
-
-
-def power_in_words(power: PowerRecord | None, *, short: bool = False) -> str:
-    """What the paired test on these rows can see; `short` in a sentence, else with what that rests on."""
-    if not power:
-        return "What this test set can see is not stated."
-    seen = power["detectable_difference"]
-    if short and seen is not None:
-        return f"This test set can see differences above {100 * seen:.1f} points of accuracy ({power['power']:.0%} of the time)."
-    basis = f"{power['groups']:,} independent groups of tweets, of which the two models differ on {power['discordant_share']:.1%}"
-    if seen is None:
-        return f"This test set ({basis}) is too small to see any difference reliably between two models that differ so seldom."
-    return (
-        f"This test set can see differences above {100 * seen:.1f} points of accuracy ({power['power']:.0%} of the time, at "
-        f"level {power['alpha']:g}): {basis}. A smaller gain may be real and still not be shown."
-    )
 
 
 def not_compared_because(evidence: Evidence) -> str | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from finsent.config import Config
 from finsent.errors import Refused
 from finsent.evaluation.evidence import Evidence
-from finsent.evaluation.wording import power_in_words
+from finsent.evaluation.power import power_in_words
 from finsent.home import Home
 from finsent.pipeline.exhibit import changed_rules, find_evidence
 from finsent.pipeline.promote import (

@@ -192,7 +192,7 @@ def keep_for_the_record(config: Config, home: Home, evidence: Evidence, rows: "S
 def summary(evidence: Evidence) -> str:
     """What the registry's page says of a version: its scores beside the floor's and the champion's, and where the rest is."""
     from finsent.evaluation.naive_split import claim_in_words
-    from finsent.evaluation.wording import power_in_words
+    from finsent.evaluation.power import power_in_words
 
     metrics, interval = evidence.metrics, (evidence.intervals or {}).get("accuracy")
     assert metrics is not None, "measured before"  # noqa: S101 - tells the type checker

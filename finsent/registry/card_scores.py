@@ -3,8 +3,10 @@
 from collections.abc import Iterable, Sequence
 
 from finsent.evaluation import wording
+from finsent.evaluation.baseline import FLOOR_NAMES
 from finsent.evaluation.evidence import Evidence
 from finsent.evaluation.naive_split import claim_in_words, how_estimated
+from finsent.evaluation.power import power_in_words
 from finsent.evaluation.wording import UNKNOWN, Verdict
 from finsent.labels import LABELS
 from finsent.model.manifest import ABSTAIN_BELOW, Manifest
@@ -99,7 +101,7 @@ def comparisons(evidence: Evidence | None) -> str:
         return ""
     rows = [
         (
-            wording.FLOOR_NAMES.get(name, name),
+            FLOOR_NAMES.get(name, name),
             f"{found['accuracy']:.4f}",
             f"{found['macro_f1']:.4f}",
             wording.p_value(found["mcnemar"]["p_one_sided"]),
@@ -116,7 +118,7 @@ def comparisons(evidence: Evidence | None) -> str:
         paired = evidence.champion["paired_bootstrap"]["macro_f1_difference"]
         parts.append(
             f"Macro-F1 minus the champion's: {100 * paired['difference']:+.1f} points, {paired['level']:.0%} interval "
-            f"{100 * paired['low']:+.1f} to {100 * paired['high']:+.1f}. {wording.power_in_words(evidence.champion['power'])}"
+            f"{100 * paired['low']:+.1f} to {100 * paired['high']:+.1f}. {power_in_words(evidence.champion['power'])}"
         )
     else:
         parts.append(str(wording.not_compared_because(evidence)))

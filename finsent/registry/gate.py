@@ -16,9 +16,10 @@ from typing import Any, Final, Literal
 from pydantic import ValidationError
 
 from finsent.config import GateConfig
+from finsent.evaluation.baseline import FLOOR_NAMES
 from finsent.evaluation.evidence import Evidence
+from finsent.evaluation.power import power_in_words
 from finsent.evaluation.robustness import CHECKS
-from finsent.evaluation.wording import FLOOR_NAMES, power_in_words
 from finsent.labels import LABELS
 from finsent.registry.noninferiority import Estimate, NoWorse, no_worse
 

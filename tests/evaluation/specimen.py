@@ -7,10 +7,10 @@ import numpy as np
 
 from finsent.config import load_config
 from finsent.evaluation.abstention import fit_abstain_threshold
+from finsent.evaluation.baseline import naive_split_claim
 from finsent.evaluation.calibration import calibration, expected_calibration_error, fit_temperature
 from finsent.evaluation.evidence import Evidence
 from finsent.evaluation.metrics import compute_metrics
-from finsent.evaluation.naive_split import naive_split_claim
 from finsent.evaluation.power import detectable_difference
 from finsent.evaluation.statistics import accuracy_difference, accuracy_interval, bootstrap, mcnemar, paired_bootstrap
 from finsent.model.engine import probabilities

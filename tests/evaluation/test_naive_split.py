@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finsent.evaluation.naive_split import claim_in_words, how_estimated, naive_split_claim
+from finsent.evaluation.baseline import naive_split_claim
+from finsent.evaluation.naive_split import claim_in_words, how_estimated
 
 SHARE = st.floats(0, 1)
 

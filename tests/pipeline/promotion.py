@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finsent.config import Config, load_config
+from finsent.evaluation.baseline import FLOOR_NAMES
 from finsent.evaluation.evidence import Evidence
 from finsent.evaluation.robustness import CHECKS
-from finsent.evaluation.wording import FLOOR_NAMES
 from finsent.home import Home
 from finsent.labels import LABELS
 from finsent.pipeline.exhibit import record_evidence

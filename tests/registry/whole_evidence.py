@@ -5,10 +5,10 @@ import copy
 import numpy as np
 
 from finsent.config import GateConfig
+from finsent.evaluation.baseline import FLOOR_NAMES
 from finsent.evaluation.evidence import Evidence
 from finsent.evaluation.robustness import CHECKS
 from finsent.evaluation.statistics import class_f1
-from finsent.evaluation.wording import FLOOR_NAMES
 from finsent.labels import LABELS
 from finsent.registry.gate import rules_digest
 
