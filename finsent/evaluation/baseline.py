@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from finsent.errors import InputError
 from finsent.evaluation.evidence import NaiveSplitRecord
 
-FLOOR_NAMES: Final = {
+BASELINE_NAMES: Final = {
     "majority": "most frequent class",
     "source_majority": "most frequent class of the source",
     "tfidf": "TF-IDF",
@@ -127,7 +127,7 @@ def _some_classes(labels: NDArray[np.int64]) -> None:
         raise InputError(f"the TF-IDF floor needs training rows of two classes or more, and the label ids are {found}.")
 
 
-def naive_split_claim(held_out: float, training: float, n_training: int, leak: float) -> NaiveSplitRecord:
+def naive_split_estimate(held_out: float, training: float, n_training: int, leak: float) -> NaiveSplitRecord:
     """Estimate (1 - leak) * held_out + leak * training.
 
     A test row that has a near duplicate in the training split is in effect a training row, and is right as often as those.

@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from finsent.evaluation import html, wording
-from finsent.evaluation.baseline import FLOOR_NAMES
+from finsent.evaluation import html
+from finsent.evaluation.baseline import BASELINE_NAMES
 from finsent.evaluation.evidence import Evidence
 from finsent.evaluation.examples import Disagreement, ErrorPair
-from finsent.evaluation.naive_split import claim_in_words, how_estimated
-from finsent.evaluation.power import power_in_words
-from finsent.evaluation.wording import UNKNOWN, decimal, interval
+from finsent.evaluation.power import format_power
 from finsent.labels import LABELS
+from finsent.reporting import summaries
+from finsent.reporting.summaries import UNKNOWN, format_interval, format_naive_split, format_naive_split_method, format_score
 
 _SCORES = (("accuracy", "accuracy"), ("macro-F1", "macro_f1"), ("MCC", "mcc"))
 
@@ -19,10 +19,10 @@ def power(evidence: Evidence) -> Iterable[str]:
     """What the test set can show at all, and how worn it is."""
     yield html.heading("What this test set can show")
     if evidence.champion is not None:
-        yield html.paragraph(power_in_words(evidence.champion["power"]))
+        yield html.paragraph(format_power(evidence.champion["power"]))
     else:
-        yield html.paragraph(f"{wording.not_compared_because(evidence)} What differences these rows can show is not known.")
-    yield html.paragraph(wording.looks_in_words(evidence))
+        yield html.paragraph(f"{summaries.no_comparison_reason(evidence)} What differences these rows can show is not known.")
+    yield html.paragraph(summaries.format_test_set_uses(evidence))
 
 
 def scores(evidence: Evidence) -> str:
@@ -33,17 +33,17 @@ def scores(evidence: Evidence) -> str:
     rows = [
         (
             name,
-            decimal(own[key]) if own else UNKNOWN,  # type: ignore[literal-required]
-            interval(intervals.get(key)),
-            *((decimal(rival[key]),) if rival else ()),  # type: ignore[literal-required]
-            decimal(floor[key]) if floor and key in floor else "–",  # type: ignore[literal-required]
+            format_score(own[key]) if own else UNKNOWN,  # type: ignore[literal-required]
+            format_interval(intervals.get(key)),
+            *((format_score(rival[key]),) if rival else ()),  # type: ignore[literal-required]
+            format_score(floor[key]) if floor and key in floor else "–",  # type: ignore[literal-required]
         )
         for name, key in _SCORES
     ]
     heads = (
         "",
         "this version",
-        f"{wording.level(evidence)} interval",
+        f"{summaries.interval_level(evidence)} interval",
         *((f"champion {evidence.champion_version}",) if rival else ()),
         "TF-IDF floor",
     )
@@ -54,13 +54,13 @@ def scores(evidence: Evidence) -> str:
 def champion(evidence: Evidence, judged: Mapping[str, Sequence[object]]) -> Iterable[str]:
     """The paired tests; `judged` has value and threshold of the gate's rules by name."""
     if evidence.champion is None:
-        yield html.paragraph(str(wording.not_compared_because(evidence)))
+        yield html.paragraph(str(summaries.no_comparison_reason(evidence)))
         return
     test, paired = evidence.champion["mcnemar"], evidence.champion["paired_bootstrap"]
     yield html.paragraph(
         f"This version is better on {test['only_a']:,} groups of near-duplicate tweets, the champion on {test['only_b']:,}. "
         "Were they equally good, so many wins or more would come by chance with p = "
-        f"{wording.p_value(test['p_one_sided'])} (exact McNemar test, one-sided)."
+        f"{summaries.format_p_value(test['p_one_sided'])} (exact McNemar test, one-sided)."
     )
     differences = {"macro-F1": ("macro_f1_no_worse", paired["macro_f1_difference"])}
     for label, found in paired["class_f1_difference"].items():
@@ -92,10 +92,10 @@ def floors(evidence: Evidence) -> str:
     """What any version must beat."""
     rows = [
         (
-            FLOOR_NAMES.get(name, name),
-            decimal(found["accuracy"]),
-            decimal(found["macro_f1"]),
-            wording.p_value(found["mcnemar"]["p_one_sided"]),
+            BASELINE_NAMES.get(name, name),
+            format_score(found["accuracy"]),
+            format_score(found["macro_f1"]),
+            summaries.format_p_value(found["mcnemar"]["p_one_sided"]),
         )
         for name, found in (evidence.floors or {}).items()
     ]
@@ -109,9 +109,9 @@ def classes(evidence: Evidence) -> str:
     rows = [
         (
             label,
-            *(decimal(found[key]) for key in ("precision", "recall", "f1")),
+            *(format_score(found[key]) for key in ("precision", "recall", "f1")),
             f"{found['support']:,}",
-            *((decimal(rival[label]["f1"]),) if label in rival else ()),
+            *((format_score(rival[label]["f1"]),) if label in rival else ()),
         )
         for label, found in ((label, own[label]) for label in LABELS if label in own)
     ]
@@ -125,56 +125,56 @@ def calibration(evidence: Evidence) -> Iterable[str]:
     rows = [
         (
             "expected calibration error (15 bins), after temperature scaling",
-            decimal(evidence.ece),
-            interval(intervals.get("ece")),
+            format_score(evidence.ece),
+            format_interval(intervals.get("ece")),
         ),
-        ("... before", decimal(found["ece_before_scaling"]) if found else UNKNOWN, "–"),
+        ("... before", format_score(found["ece_before_scaling"]) if found else UNKNOWN, "–"),
         (
             "Brier score (summed over classes, 0 best, 2 worst)",
-            decimal(found["brier"]) if found else UNKNOWN,
-            interval(intervals.get("brier")),
+            format_score(found["brier"]) if found else UNKNOWN,
+            format_interval(intervals.get("brier")),
         ),
-        ("temperature", decimal(evidence.temperature), "–"),
+        ("temperature", format_score(evidence.temperature), "–"),
     ]
-    yield html.table(("", "value", f"{wording.level(evidence)} interval"), rows)
+    yield html.table(("", "value", f"{summaries.interval_level(evidence)} interval"), rows)
     yield html.paragraph(
         "A calibration error is never below what chance alone gives, and its interval leans upwards: the upper end is a safe "
         "bound, the lower end proves nothing.",
         "quiet",
     )
-    worse = wording.scaling_in_words(evidence)
+    worse = summaries.format_scaling(evidence)
     if worse:
         yield html.paragraph(worse)
-    yield html.paragraph(wording.abstention_in_words(evidence))
+    yield html.paragraph(summaries.format_abstention(evidence))
 
 
 def slices(evidence: Evidence) -> Iterable[str]:
     """What stands out, and on a click the table."""
-    worst = wording.weakest(evidence)
+    worst = summaries.weakest_slices(evidence)
     if worst:
         named = "; ".join(
             f"{dimension} = {value}: {found['accuracy']:.3f} ({found['n']:,} rows)" for dimension, value, found in worst
         )
         yield html.paragraph(f"Lowest accuracy: {named}.")
     rows, rival = [], evidence.champion is not None
-    for dimension, value, found in wording.each_slice(evidence):
+    for dimension, value, found in summaries.iter_slices(evidence):
         difference = found.get("accuracy_difference")
         rows.append(
             (
                 f"{dimension} = {value}",
                 f"{found['n']:,}",
-                decimal(found["accuracy"]),
-                interval(found["accuracy_interval"]),
-                decimal(found["macro_f1"]),
+                format_score(found["accuracy"]),
+                format_interval(found["accuracy_interval"]),
+                format_score(found["macro_f1"]),
                 *(
                     (
-                        decimal(found["champion_accuracy"]) if "champion_accuracy" in found else "–",
+                        format_score(found["champion_accuracy"]) if "champion_accuracy" in found else "–",
                         f"{100 * difference['low']:+.1f} to {100 * difference['high']:+.1f}" if difference else "–",
                     )
                     if rival
                     else ()
                 ),
-                decimal(found.get("floor_accuracy")),
+                format_score(found.get("floor_accuracy")),
             )
         )
     beside = ("champion", "difference, points") if rival else ()
@@ -227,7 +227,7 @@ def disagreements(evidence: Evidence, examples: Sequence[Disagreement] | None) -
     """The surest rows of each kind of disagreement."""
     if not examples:
         agreed = "No examples were kept." if examples is None else "They agree on every test row."
-        yield html.paragraph(wording.not_compared_because(evidence) or agreed)
+        yield html.paragraph(summaries.no_comparison_reason(evidence) or agreed)
         return
     for kind in dict.fromkeys(example.kind for example in examples):
         rows = [
@@ -256,7 +256,7 @@ def errors_by_pair(errors: Sequence[ErrorPair] | None) -> Iterable[str]:
 
 def speed(evidence: Evidence) -> Iterable[str]:
     """Speed and cost in a sentence."""
-    yield html.paragraph(wording.cost_in_words(evidence))
+    yield html.paragraph(summaries.format_speed(evidence))
 
 
 def soundness(evidence: Evidence) -> str:
@@ -288,8 +288,8 @@ def naive(evidence: Evidence) -> Iterable[str]:
     if record is None:
         yield html.paragraph(f"{UNKNOWN.capitalize()}.")
         return
-    yield html.paragraph(claim_in_words(record))
-    yield html.paragraph(f"{how_estimated(record)} The gate does not look at this.", "quiet")
+    yield html.paragraph(format_naive_split(record))
+    yield html.paragraph(f"{format_naive_split_method(record)} The gate does not look at this.", "quiet")
 
 
 def origin(evidence: Evidence) -> str:

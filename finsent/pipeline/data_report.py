@@ -17,8 +17,8 @@ from finsent.home import Home
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from finsent.evaluation.data_page import DataFacts
     from finsent.pipeline.accounting import IngestReport
+    from finsent.reporting.data_report import DataFacts
 
 _log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ def gather_facts(home: Home, version: int | None = None, known: DataVersion | No
     from finsent.data.language import detect_language
     from finsent.data.summary import count_languages, summarise
     from finsent.evaluation.confounding import confounding
-    from finsent.evaluation.data_page import DataFacts
+    from finsent.reporting.data_report import DataFacts
 
     data = known or data_version(home, version)
     summary = summarise(home, data.version)
@@ -160,8 +160,8 @@ def describe(facts: "DataFacts") -> dict[str, Any]:
 
 
 def _write(facts: "DataFacts", path: Path) -> None:
-    from finsent.evaluation import data_plots
-    from finsent.evaluation.data_page import write_page
+    from finsent.reporting import data_plots
+    from finsent.reporting.data_report import write_data_report
 
     summary, recorded = facts.summary, facts.report.get("group_sizes")
     with tempfile.TemporaryDirectory(prefix="finsent-data-") as scratch:
@@ -180,7 +180,7 @@ def _write(facts: "DataFacts", path: Path) -> None:
         if summary.by_day:
             plots["Time of writing"] = folder / "time.png"
             data_plots.time_plot(summary, plots["Time of writing"])
-        write_page(facts, plots, path)
+        write_data_report(facts, plots, path)
 
 
 def _log_run(config: Config, home: Home, facts: "DataFacts", page: Path) -> str:

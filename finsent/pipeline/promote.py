@@ -261,10 +261,10 @@ def _publish(config: Config, home: Home, case: Case, action: str, signed: dict[s
 
 def _tell(config: Config, home: Home, version: str, outcome: str, decision: Decision, signed: dict[str, str]) -> None:
     from finsent.pipeline.publishing import publish_decision
-    from finsent.registry.verdicts import decided
+    from finsent.reporting.summaries import final_decision
 
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    verdict = decided(version, outcome, decision.reasons, decision.rules, when=now, **signed)
+    verdict = final_decision(version, outcome, decision.reasons, decision.rules, when=now, **signed)
     publish_decision(home, get_version(connect(home), config.registered_model, version), verdict)
 
 

@@ -14,12 +14,12 @@ from finsent.data.masking import mask_shown
 from finsent.errors import ServiceError
 from finsent.evaluation.evidence import Evidence
 from finsent.evaluation.examples import Disagreement, ErrorPair, WorstError, disagreements, worst_errors
-from finsent.evaluation.report import write_report
-from finsent.evaluation.slice_plots import draw_plots
-from finsent.evaluation.wording import Verdict
 from finsent.home import Home
 from finsent.labels import LABELS
 from finsent.model.manifest import Manifest
+from finsent.reporting.evaluation_report import write_evaluation_report
+from finsent.reporting.plots import draw_plots
+from finsent.reporting.summaries import DecisionSummary
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -54,8 +54,8 @@ def keep(
     from finsent.registry.gate import against_floors
     from finsent.registry.stages import set_candidate
     from finsent.registry.tracking import connect, log_dataset
-    from finsent.registry.verdicts import still_champion, would_say
     from finsent.registry.versions import log_model_metrics, set_tags
+    from finsent.reporting.summaries import champion_remeasured, gate_preview
 
     client, version = connect(home), evidence.model_version
     scaled = probabilities(own.logits, own.manifest.temperature)
@@ -81,7 +81,7 @@ def keep(
         short = [rule.reason for rule in against_floors(evidence, config.gate) if rule.status != "pass"]
         set_candidate(home, config.registered_model, version, short)
         is_champion = evidence.champion_version == version
-        verdict = still_champion(version) if is_champion else would_say(consider(config, home, version), version)
+        verdict = champion_remeasured(version) if is_champion else gate_preview(consider(config, home, version), version)
         _publish(client, record.run_id, folder, evidence, verdict)
     assert evidence.metrics is not None, "measured above"  # noqa: S101 - tells the type checker
     tags = {
@@ -94,7 +94,7 @@ def keep(
     return not short
 
 
-def publish_decision(home: Home, record: "ModelVersion", verdict: Verdict) -> None:
+def publish_decision(home: Home, record: "ModelVersion", verdict: DecisionSummary) -> None:
     """Render report and model card anew, with a decision; nothing where the version has no evidence to tell of.
 
     Raises:
@@ -120,15 +120,14 @@ def publish_decision(home: Home, record: "ModelVersion", verdict: Verdict) -> No
         ) from error
 
 
-def _publish(client: "MlflowClient", run_id: str, folder: Path, evidence: Evidence, verdict: Verdict | None) -> None:
+def _publish(client: "MlflowClient", run_id: str, folder: Path, evidence: Evidence, verdict: DecisionSummary | None) -> None:
     """Report and card from the material in `folder`."""
-    from finsent.registry.card import render_card
-    from finsent.registry.card_page import card_page
+    from finsent.reporting.model_card import render_card_page, render_model_card
 
     material = json.loads((folder / MATERIAL).read_text(encoding="utf-8"))
     pages = folder / "pages"
     pages.mkdir(exist_ok=True)
-    write_report(
+    write_evaluation_report(
         evidence,
         {caption: folder / name for caption, name in material["plots"].items()},
         pages / "report.html",
@@ -138,9 +137,9 @@ def _publish(client: "MlflowClient", run_id: str, folder: Path, evidence: Eviden
             ErrorPair(**{**pair, "worst": tuple(WorstError(**item) for item in pair["worst"])}) for pair in material["errors"]
         ],
     )
-    card = render_card(Manifest.model_validate(material["manifest"]), evidence, decision=verdict)
+    card = render_model_card(Manifest.model_validate(material["manifest"]), evidence, decision=verdict)
     (pages / "model_card.md").write_text(card, encoding="utf-8")
-    (pages / "model_card.html").write_text(card_page(card), encoding="utf-8")
+    (pages / "model_card.html").write_text(render_card_page(card), encoding="utf-8")
     client.log_artifacts(run_id, str(pages), EVIDENCE_FOLDER)
 
 
@@ -191,8 +190,8 @@ def keep_for_the_record(config: Config, home: Home, evidence: Evidence, rows: "S
 
 def summary(evidence: Evidence) -> str:
     """What the registry's page says of a version: its scores beside the floor's and the champion's, and where the rest is."""
-    from finsent.evaluation.naive_split import claim_in_words
-    from finsent.evaluation.power import power_in_words
+    from finsent.evaluation.power import format_power
+    from finsent.reporting.summaries import format_naive_split
 
     metrics, interval = evidence.metrics, (evidence.intervals or {}).get("accuracy")
     assert metrics is not None, "measured before"  # noqa: S101 - tells the type checker
@@ -205,9 +204,9 @@ def summary(evidence: Evidence) -> str:
     if evidence.champion:
         score = evidence.champion["metrics"]["accuracy"]
         lines.append(f"Champion, version {evidence.champion_version}, on the same rows: {score:.3f}.")
-        lines.append(power_in_words(evidence.champion["power"], short=True))
+        lines.append(format_power(evidence.champion["power"], short=True))
     if evidence.naive_split:
-        lines.append(claim_in_words(evidence.naive_split))
+        lines.append(format_naive_split(evidence.naive_split))
     found = evidence.leaks_unknown_because or f"{evidence.leaks} leaks across splits."
     lines.append(f"Data version {evidence.data_version}. {found}")
     if evidence.looks:

@@ -2,14 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 
-from finsent.evaluation import wording
-from finsent.evaluation.baseline import FLOOR_NAMES
+from finsent.evaluation.baseline import BASELINE_NAMES
 from finsent.evaluation.evidence import Evidence
-from finsent.evaluation.naive_split import claim_in_words, how_estimated
-from finsent.evaluation.power import power_in_words
-from finsent.evaluation.wording import UNKNOWN, Verdict
+from finsent.evaluation.power import format_power
 from finsent.labels import LABELS
 from finsent.model.manifest import ABSTAIN_BELOW, Manifest
+from finsent.reporting import summaries
+from finsent.reporting.summaries import UNKNOWN, DecisionSummary, format_naive_split, format_naive_split_method
 
 _HOW_DRAWN = "Intervals are bootstrapped by near-duplicate group."
 _HOW_READ = (
@@ -56,7 +55,7 @@ def scores(evidence: Evidence | None, of: str = "this adapter", least: int = 200
 
 def _heads(evidence: Evidence) -> tuple[str, ...]:
     champion = (f"champion, version {evidence.champion_version}",) if evidence.champion else ()
-    return ("metric", "value", f"{wording.level(evidence)} interval".strip(), *champion, "TF-IDF floor")
+    return ("metric", "value", f"{summaries.interval_level(evidence)} interval".strip(), *champion, "TF-IDF floor")
 
 
 def _headline(evidence: Evidence) -> Iterable[Sequence[object]]:
@@ -65,16 +64,16 @@ def _headline(evidence: Evidence) -> Iterable[Sequence[object]]:
     brier = evidence.calibration["brier"] if evidence.calibration else None
 
     def interval(key: str) -> str:
-        return wording.interval(intervals.get(key), digits=4)
+        return summaries.format_interval(intervals.get(key), digits=4)
 
     for name, key in (("accuracy", "accuracy"), ("macro-F1", "macro_f1"), ("MCC", "mcc")):
-        value = wording.decimal(own[key] if own else None, 4)  # type: ignore[literal-required]
-        beside = (wording.decimal(rival[key], 4),) if rival else ()  # type: ignore[literal-required]
-        least = UNKNOWN if floor is None else wording.decimal(floor[key], 4) if key in floor else ""  # type: ignore[literal-required]
+        value = summaries.format_score(own[key] if own else None, 4)  # type: ignore[literal-required]
+        beside = (summaries.format_score(rival[key], 4),) if rival else ()  # type: ignore[literal-required]
+        least = UNKNOWN if floor is None else summaries.format_score(floor[key], 4) if key in floor else ""  # type: ignore[literal-required]
         yield (name, value, interval(key), *beside, least)
     blank = ("", "") if rival else ("",)
-    yield ("calibration error (15 bins)", wording.decimal(evidence.ece, 4), interval("ece"), *blank)
-    yield ("Brier score", wording.decimal(brier, 4), interval("brier"), *blank)
+    yield ("calibration error (15 bins)", summaries.format_score(evidence.ece, 4), interval("ece"), *blank)
+    yield ("Brier score", summaries.format_score(brier, 4), interval("brier"), *blank)
 
 
 def _slices(evidence: Evidence, least: int) -> Iterable[str]:
@@ -83,11 +82,11 @@ def _slices(evidence: Evidence, least: int) -> Iterable[str]:
             f"{dimension} = {value}",
             found["n"],
             f"{found['accuracy']:.4f}",
-            wording.interval(found["accuracy_interval"], digits=4),
+            summaries.format_interval(found["accuracy_interval"], digits=4),
             f"{found['macro_f1']:.4f}",
-            wording.decimal(found.get("floor_accuracy"), 4),
+            summaries.format_score(found.get("floor_accuracy"), 4),
         )
-        for dimension, value, found in wording.each_slice(evidence)
+        for dimension, value, found in summaries.iter_slices(evidence)
         if dimension == "source" or found["n"] >= least
     ]
     if rows:
@@ -101,28 +100,28 @@ def comparisons(evidence: Evidence | None) -> str:
         return ""
     rows = [
         (
-            FLOOR_NAMES.get(name, name),
+            BASELINE_NAMES.get(name, name),
             f"{found['accuracy']:.4f}",
             f"{found['macro_f1']:.4f}",
-            wording.p_value(found["mcnemar"]["p_one_sided"]),
+            summaries.format_p_value(found["mcnemar"]["p_one_sided"]),
         )
         for name, found in (evidence.floors or {}).items()
     ]
     if evidence.champion:
         metrics, test = evidence.champion["metrics"], evidence.champion["mcnemar"]
         name, scored = f"champion, version {evidence.champion_version}", (metrics["accuracy"], metrics["macro_f1"])
-        rows.append((name, f"{scored[0]:.4f}", f"{scored[1]:.4f}", wording.p_value(test["p_one_sided"])))
+        rows.append((name, f"{scored[0]:.4f}", f"{scored[1]:.4f}", summaries.format_p_value(test["p_one_sided"])))
     parts = ["## Against others on the same rows"]
     parts.append(table(("model", "accuracy", "macro-F1", "p of the exact McNemar test"), rows) if rows else "Not measured.")
     if evidence.champion:
         paired = evidence.champion["paired_bootstrap"]["macro_f1_difference"]
         parts.append(
             f"Macro-F1 minus the champion's: {100 * paired['difference']:+.1f} points, {paired['level']:.0%} interval "
-            f"{100 * paired['low']:+.1f} to {100 * paired['high']:+.1f}. {power_in_words(evidence.champion['power'])}"
+            f"{100 * paired['low']:+.1f} to {100 * paired['high']:+.1f}. {format_power(evidence.champion['power'])}"
         )
     else:
-        parts.append(str(wording.not_compared_because(evidence)))
-    parts.append(wording.looks_in_words(evidence))
+        parts.append(str(summaries.no_comparison_reason(evidence)))
+    parts.append(summaries.format_test_set_uses(evidence))
     return "\n\n".join(parts)
 
 
@@ -133,14 +132,14 @@ def confidence(manifest: Manifest, evidence: Evidence | None) -> str:
         f"It has no abstain threshold of its own, and abstains below {ABSTAIN_BELOW:g}."
         if own is None
         else "It always answers."
-        if wording.always_answers(own)
+        if summaries.always_answers(own)
         else f"Below a confidence of {own:.4f} it abstains."
     )
     found = evidence.calibration if evidence else None
-    measured = wording.abstention_in_words(evidence) if evidence and found else fitted
+    measured = summaries.format_abstention(evidence) if evidence and found else fitted
     before = (
         f" Before scaling the calibration error was {found['ece_before_scaling']:.4f}, after it "
-        f"{wording.decimal(evidence.ece, 4)}."
+        f"{summaries.format_score(evidence.ece, 4)}."
         if evidence and found
         else ""
     )
@@ -173,18 +172,18 @@ def robustness(evidence: Evidence | None) -> str:
 
 def speed(evidence: Evidence | None) -> str:
     """Speed and cost."""
-    return "" if evidence is None else f"## Speed and cost\n\n{wording.cost_in_words(evidence)}"
+    return "" if evidence is None else f"## Speed and cost\n\n{summaries.format_speed(evidence)}"
 
 
 def naive(evidence: Evidence | None) -> str:
     """What a random split would have claimed."""
     if evidence is None or evidence.naive_split is None:
         return ""
-    said = f"{claim_in_words(evidence.naive_split)} {how_estimated(evidence.naive_split)}"
+    said = f"{format_naive_split(evidence.naive_split)} {format_naive_split_method(evidence.naive_split)}"
     return f"## What a naive split would have claimed\n\n{said}"
 
 
-def gate(decision: Verdict | None) -> str:
+def gate(decision: DecisionSummary | None) -> str:
     """What was decided on the version."""
     if decision is None:
         return "## Promotion\n\nNo decision of the registry gate was known when this card was written."

@@ -1,11 +1,12 @@
 """How evidence reads in words and figures: shared by report, card, command line and Prefect's pages."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from finsent.evaluation.evidence import Evidence, SliceRecord
+from finsent.evaluation.evidence import Evidence, NaiveSplitRecord, SliceRecord
 from finsent.labels import LABELS
+from finsent.registry.gate import Decision, RuleResult
 
 UNKNOWN = "not measured"
 
@@ -15,7 +16,7 @@ Rule = tuple[str, Value, Value, str, str]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class DecisionSummary:
     """A decision on a version, as a page tells it."""
 
     heading: str
@@ -30,12 +31,12 @@ class Verdict:
     """What the person who decided wrote."""
 
 
-def decimal(value: object, digits: int = 3) -> str:
+def format_score(value: object, digits: int = 3) -> str:
     """A score, or that there is none."""
     return f"{value:.{digits}f}" if isinstance(value, int | float) else UNKNOWN
 
 
-def interval(record: Mapping[str, Any] | None, *, signed: bool = False, digits: int = 3) -> str:
+def format_interval(record: Mapping[str, Any] | None, *, signed: bool = False, digits: int = 3) -> str:
     """Both ends."""
     if record is None:
         return UNKNOWN
@@ -43,17 +44,17 @@ def interval(record: Mapping[str, Any] | None, *, signed: bool = False, digits: 
     return f"{record['low']:{sign}.{digits}f} to {record['high']:{sign}.{digits}f}"
 
 
-def level(evidence: Evidence) -> str:
+def interval_level(evidence: Evidence) -> str:
     """Level of the evidence's intervals: `95 %`."""
     return next((f"{100 * found['level']:.0f} %" for found in (evidence.intervals or {}).values()), "")
 
 
-def p_value(value: float) -> str:
+def format_p_value(value: float) -> str:
     """A p-value as it is read: three digits, and no more zeros than tell something."""
     return f"{value:.3f}" if value >= 0.001 else f"{value:.0e}"
 
 
-def not_compared_because(evidence: Evidence) -> str | None:
+def no_comparison_reason(evidence: Evidence) -> str | None:
     """Why there is no comparison with a champion, in a sentence; None where there is one."""
     if evidence.champion is not None:
         return None
@@ -64,7 +65,7 @@ def not_compared_because(evidence: Evidence) -> str | None:
     return "Not measured: the champion was not scored."
 
 
-def looks_in_words(evidence: Evidence) -> str:
+def format_test_set_uses(evidence: Evidence) -> str:
     """How often the test set was looked at."""
     if evidence.looks is None:
         return "How often this test set has been looked at is not on record."
@@ -79,7 +80,7 @@ def _times(count: int) -> str:
     return {1: "once", 2: "twice"}.get(count, f"{count:,} times")
 
 
-def scaling_in_words(evidence: Evidence) -> str | None:
+def format_scaling(evidence: Evidence) -> str | None:
     """Why temperature scaling left a larger calibration error than it found, a sentence; None where it did not."""
     before = evidence.calibration["ece_before_scaling"] if evidence.calibration else None
     if before is None or evidence.ece is None or round(evidence.ece, 3) <= round(before, 3):
@@ -95,7 +96,7 @@ def always_answers(threshold: float) -> bool:
     return threshold <= 1 / len(LABELS)
 
 
-def abstention_in_words(evidence: Evidence) -> str:
+def format_abstention(evidence: Evidence) -> str:
     """What the version's abstain threshold does."""
     if evidence.calibration is None:
         return "What abstaining would buy was not measured."
@@ -117,7 +118,7 @@ def abstention_in_words(evidence: Evidence) -> str:
     )
 
 
-def cost_in_words(evidence: Evidence) -> str:
+def format_speed(evidence: Evidence) -> str:
     """Speed and what a million tweets cost."""
     speed = evidence.speed
     if speed is None:
@@ -132,14 +133,81 @@ def cost_in_words(evidence: Evidence) -> str:
     )
 
 
-def each_slice(evidence: Evidence) -> Iterable[tuple[str, str, SliceRecord]]:
+def iter_slices(evidence: Evidence) -> Iterable[tuple[str, str, SliceRecord]]:
     """Dimension, value and scores; in each dimension the largest first."""
     for dimension, values in (evidence.slices or {}).items():
         for value in sorted(values, key=lambda name: -values[name]["n"]):
             yield dimension, value, values[value]
 
 
-def weakest(evidence: Evidence, count: int = 3, least: int = 30) -> list[tuple[str, str, SliceRecord]]:
+def weakest_slices(evidence: Evidence, count: int = 3, least: int = 30) -> list[tuple[str, str, SliceRecord]]:
     """The slices of the lowest accuracy; of fewer than `least` rows accuracy says nothing."""
-    every = [found for found in each_slice(evidence) if found[2]["n"] >= least]
+    every = [found for found in iter_slices(evidence) if found[2]["n"] >= least]
     return sorted(every, key=lambda found: found[2]["accuracy"])[:count]
+
+
+# merged from finsent.reporting.summaries: The score that a plain random split would have claimed: an estimate for people, which no gate reads.
+
+
+def format_naive_split(record: NaiveSplitRecord) -> str:
+    """The claim beside what held-out rows say."""
+    return (
+        f"A naive random split would have claimed {record['claimed_accuracy']:.3f} where held-out rows say "
+        f"{record['held_out_accuracy']:.3f}."
+    )
+
+
+def format_naive_split_method(record: NaiveSplitRecord) -> str:
+    """Where the claim comes from, with the numbers put in."""
+    leak = record["leak"]
+    return (
+        f"Estimate: {1 - leak:.3f} x {record['held_out_accuracy']:.3f} (held-out accuracy) + {leak:.3f} x "
+        f"{record['training_accuracy']:.3f} (accuracy on {record['n_training']:,} rows trained on), since {leak:.1%} of its test "
+        "rows would have had a near copy among the training rows."
+    )
+
+
+# merged from finsent.reporting.summaries: The gate's decision in the form in which a page tells it.
+
+
+def gate_preview(decision: Decision, version: str) -> DecisionSummary:
+    """What the gate makes of evidence before anybody asked it for a promotion."""
+    passed = decision.decision == "promote"
+    said = "passes the gate as it stands, and is not promoted yet" if passed else "would be refused by the gate as it stands"
+    return DecisionSummary(f"Version {version} {said}", passed, decision.reasons, rule_rows(decision.rules))
+
+
+def champion_remeasured(version: str) -> DecisionSummary:
+    """What is said of the champion where it is measured again."""
+    reason = "Measured again, with no champion to compare with; `finsent history` tells of its promotion."
+    return DecisionSummary(f"Version {version} is the champion: nothing is to be decided", favourable=True, reasons=(reason,))
+
+
+def final_decision(
+    version: str,
+    outcome: str,
+    reasons: Sequence[str],
+    rules: Sequence[RuleResult],
+    *,
+    when: str | None = None,
+    who: str | None = None,
+    why: str | None = None,
+) -> DecisionSummary:
+    """A decision that was made: `outcome` is promoted, pending_approval, refused, approved, rejected or rolled_back."""
+    said = {
+        "promoted": "was promoted: it is the champion",
+        "approved": "was approved: it is the champion",
+        "pending_approval": "passed the gate and waits for approval",
+        "rejected": "was rejected by a person",
+        "refused": "was refused by the gate",
+        "rolled_back": "was champion and was rolled back",
+    }[outcome]
+    favourable = outcome in {"promoted", "approved", "pending_approval"}
+    return DecisionSummary(f"Version {version} {said}", favourable, tuple(reasons), rule_rows(rules), when, who, why)
+
+
+def rule_rows(
+    rules: Sequence[RuleResult],
+) -> tuple[tuple[str, float | str | bool | None, float | str | bool | None, str, str], ...]:
+    """Rules as plain rows."""
+    return tuple((rule.name, rule.value, rule.threshold, rule.status, rule.reason) for rule in rules)

@@ -23,17 +23,17 @@ from finsent.evaluation.report_parts import (
     soundness,
     speed,
 )
-from finsent.evaluation.wording import Rule, Value, Verdict
+from finsent.reporting.summaries import DecisionSummary, Rule, Value
 
 _ORDER = {"fail": 0, "missing": 1, "pass": 2}
 
 
-def write_report(
+def write_evaluation_report(
     evidence: Evidence,
     plots: Mapping[str, Path],
     path: Path,
     *,
-    decision: Verdict | None = None,
+    decision: DecisionSummary | None = None,
     examples: Sequence[Disagreement] | None = None,
     errors: Sequence[ErrorPair] | None = None,
 ) -> None:
@@ -55,7 +55,7 @@ def _sections(
     title: str,
     evidence: Evidence,
     plots: Mapping[str, Path],
-    decision: Verdict | None,
+    decision: DecisionSummary | None,
     examples: Sequence[Disagreement] | None,
     errors: Sequence[ErrorPair] | None,
 ) -> Iterable[str]:
@@ -115,7 +115,7 @@ def _where(evidence: Evidence) -> str:
     return f"{rows} of {data}, {met}{taken}"
 
 
-def _verdict(decision: Verdict | None) -> Iterable[str]:
+def _verdict(decision: DecisionSummary | None) -> Iterable[str]:
     if decision is None:
         body = html.paragraph("No decision on this version was known when this page was written.")
         yield f'<div class="verdict"><h2>Not decided</h2>{body}</div>'

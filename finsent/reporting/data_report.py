@@ -46,7 +46,7 @@ class DataFacts:
     """Languages of a fixed random sample of the rows; None where nobody looked."""
 
 
-def write_page(facts: DataFacts, plots: Mapping[str, Path], path: Path) -> None:
+def write_data_report(facts: DataFacts, plots: Mapping[str, Path], path: Path) -> None:
     """Write the page; `plots` are captions and PNG files, in the order shown."""
     title = f"Data version {facts.data.version}"
     html.write(path, html.page(title, _sections(title, facts, plots)))
