@@ -58,16 +58,19 @@ def detectable_difference(groups: int, discordant: int, alpha: float, power: flo
 
 
 def format_power(power: PowerRecord | None, *, short: bool = False) -> str:
-    """What the paired test on these rows can see; `short` in a sentence, else with what that rests on."""
+    """The smallest difference in accuracy that the paired test detects on these rows; `short`: without what that rests on."""
     if not power:
-        return "What this test set can see is not stated."
-    seen = power["detectable_difference"]
-    if short and seen is not None:
-        return f"This test set can detect differences above {100 * seen:.1f} points of accuracy ({power['power']:.0%} of the time)."
+        return "What difference this test set can detect is not stated."
+    detectable = power["detectable_difference"]
+    if short and detectable is not None:
+        return (
+            f"This test set can detect differences above {100 * detectable:.1f} points of accuracy ({power['power']:.0%} of the "
+            "time)."
+        )
     basis = f"{power['groups']:,} independent groups of tweets, of which the two models differ on {power['discordant_share']:.1%}"
-    if seen is None:
-        return f"This test set ({basis}) is too small to see any difference reliably between two models that differ so seldom."
+    if detectable is None:
+        return f"This test set ({basis}) is too small to detect any difference reliably between two models that differ so seldom."
     return (
-        f"This test set can detect differences above {100 * seen:.1f} points of accuracy ({power['power']:.0%} of the time, at "
-        f"level {power['alpha']:g}): {basis}. A smaller gain may be real and still not be shown."
+        f"This test set can detect differences above {100 * detectable:.1f} points of accuracy ({power['power']:.0%} of the time, "
+        f"at level {power['alpha']:g}): {basis}. A smaller gain may be real and still not be shown."
     )

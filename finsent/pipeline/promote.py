@@ -5,7 +5,7 @@ killed in between has decided without acting; the same command again decides aga
 version whose artifact is not, byte for byte, the one that its evidence is about.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -264,7 +264,7 @@ def _tell(config: Config, home: Home, version: str, outcome: str, decision: Deci
     from finsent.reporting.summaries import final_decision
 
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    verdict = final_decision(version, outcome, decision.reasons, decision.rules, when=now, **signed)
+    verdict = final_decision(version, outcome, decision.reasons, map(astuple, decision.rules), when=now, **signed)
     publish_decision(home, get_version(connect(home), config.registered_model, version), verdict)
 
 

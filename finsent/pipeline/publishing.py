@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -80,8 +80,11 @@ def keep(
         log_model_metrics(client, evidence.model_name, version, scalars(evidence), run_id=record.run_id, dataset=dataset)
         short = [rule.reason for rule in against_floors(evidence, config.gate) if rule.status != "pass"]
         set_candidate(home, config.registered_model, version, short)
-        is_champion = evidence.champion_version == version
-        verdict = champion_remeasured(version) if is_champion else gate_preview(consider(config, home, version), version)
+        if evidence.champion_version == version:
+            verdict = champion_remeasured(version)
+        else:
+            preview = consider(config, home, version)
+            verdict = gate_preview(version, preview.decision, preview.reasons, map(astuple, preview.rules))
         _publish(client, record.run_id, folder, evidence, verdict)
     assert evidence.metrics is not None, "measured above"  # noqa: S101 - tells the type checker
     tags = {

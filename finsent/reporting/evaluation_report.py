@@ -1,31 +1,43 @@
-"""One evaluation as one self-contained HTML page: why the version was or was not promoted, for somebody who was not there."""
+"""Evaluation report: one version's evidence and decision as a self-contained HTML page."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Final
 
-from finsent.evaluation import html
-from finsent.evaluation.evidence import Evidence
+from finsent.evaluation.baseline import BASELINE_NAMES
+from finsent.evaluation.evidence import ChampionRecord, Evidence
 from finsent.evaluation.examples import Disagreement, ErrorPair
-from finsent.evaluation.glossary import glossary
-from finsent.evaluation.report_parts import (
-    calibration,
-    champion,
-    classes,
-    disagreements,
-    errors_by_pair,
-    floors,
-    naive,
-    origin,
-    power,
-    robustness,
-    scores,
-    slices,
-    soundness,
-    speed,
-)
-from finsent.reporting.summaries import DecisionSummary, Rule, Value
+from finsent.evaluation.power import format_power
+from finsent.reporting.pages import embed_png, render, write_page
+from finsent.reporting.summaries import DecisionSummary, iter_slices, weakest_slices
 
-_ORDER = {"fail": 0, "missing": 1, "pass": 2}
+GLOSSARY: Final = {
+    "gate": "The fixed set of rules that a version must pass before it may become the champion.",
+    "baseline": "A simple model trained on the same rows, which any useful version must beat.",
+    "MCC": "Matthews correlation coefficient, one score from the whole confusion matrix: 1 is perfect, 0 no better than chance.",
+    "macro-F1": "The plain mean of the classes' F1 scores, so that a rare class counts as much as a frequent one.",
+    "calibration error": "The average gap between confidence and the share of right answers: at 0 a confidence of 80 % is right "
+    "80 % of the time.",
+    "temperature": "The one number by which the model's raw outputs (logits) are divided so that its confidence is neither too "
+    "high nor too low.",
+    "Brier score": "The squared distance between the probabilities and the truth, averaged over tweets: 0 is best, 2 is worst.",
+    "slice": "A subset of the rows that have something in common, such as their source or their length.",
+    "head": "The last layer, which turns the base model's representation of a tweet into one number for each class.",
+    "pooled position": "The one token of a tweet, its last, whose vector the head reads.",
+    "packed engine": "The faster way to compute: tweets are laid end to end instead of padded to one length.",
+    "McNemar test": "Compares two models by the tweets that only one of them gets right; a small p means that the difference is "
+    "hardly chance.",
+    "non-inferiority": "Being shown to be worse by less than a declared margin.",
+}
+_PLACED_PLOTS: Final = {
+    "Confusion matrix",
+    "Reliability after temperature scaling",
+    "Precision bought by abstaining",
+    "Accuracy by slice",
+    "Robustness to changed texts",
+}
+"""Captions that the template shows beside the section that they belong to (`plots.draw_plots` gives them)."""
+_CONFIDENT: Final = 0.5  # a wrong answer below this confidence is not called confident
 
 
 def write_evaluation_report(
@@ -37,127 +49,48 @@ def write_evaluation_report(
     examples: Sequence[Disagreement] | None = None,
     errors: Sequence[ErrorPair] | None = None,
 ) -> None:
-    """Write the page.
+    """Write the page; what was not measured is marked as such.
 
     Args:
-        evidence: What was measured; what was not is said to be missing.
-        plots: Captions and PNG files, in the order shown.
-        path: Where to.
-        decision: What was decided, or what the gate would say now.
-        examples: Where the version and the champion disagree; texts as they may be shown.
-        errors: Confident wrong answers; texts as they may be shown.
+        evidence: What was measured.
+        plots: Captions and PNG files; those that no section shows follow under "More plots".
+        path: The HTML file; folders are made.
+        decision: The decision on the version, or what the gate would decide.
+        examples: Disagreements with the champion, texts masked as configured; None: none were kept.
+        errors: Wrong answers by pair of classes, texts masked as configured; None: none were kept.
     """
-    title = f"{evidence.model_name}, version {evidence.model_version}"
-    html.write(path, html.page(title, _sections(title, evidence, plots, decision, examples, errors)))
-
-
-def _sections(
-    title: str,
-    evidence: Evidence,
-    plots: Mapping[str, Path],
-    decision: DecisionSummary | None,
-    examples: Sequence[Disagreement] | None,
-    errors: Sequence[ErrorPair] | None,
-) -> Iterable[str]:
-    left, rules = dict(plots), decision.rules if decision else ()
-
-    def shown(start: str, *, broad: bool = False) -> Iterable[str]:
-        for caption in [caption for caption in left if caption.startswith(start)]:
-            yield html.figure(caption, left.pop(caption), broad=broad)
-
-    yield f"<h1>{html.markup(title)}</h1>"
-    yield html.paragraph(_where(evidence), "quiet")
-    yield from _verdict(decision)
-    yield from power(evidence)
-    yield html.heading("Scores on held-out rows")
-    yield scores(evidence)
-    yield from shown("Confusion", broad=evidence.champion is not None)
-    yield html.heading("Against the champion, on the same rows")
-    yield from champion(evidence, {rule[0]: rule[1:3] for rule in rules})
-    yield html.heading("Against the floors")
-    yield floors(evidence)
-    yield html.heading("By class")
-    yield classes(evidence)
-    yield html.heading("Can its confidence be believed?")
-    yield from calibration(evidence)
-    yield from shown("Reliability")
-    yield from shown("Precision")
-    yield html.heading("By slice")
-    yield from shown("Accuracy by slice", broad=True)
-    yield from slices(evidence)
-    yield html.heading("Robustness to changed texts")
-    yield from shown("Robustness", broad=True)
-    yield from robustness(evidence, {rule[0]: rule[2:4] for rule in rules})
-    yield html.heading("Where version and champion disagree")
-    yield from disagreements(evidence, examples)
-    yield html.heading("Confident and wrong")
-    yield from errors_by_pair(errors)
-    yield html.heading("Speed and cost")
-    yield from speed(evidence)
-    yield html.heading("Soundness")
-    yield soundness(evidence)
-    yield html.heading("What a naive split would have claimed")
-    yield from naive(evidence)
-    if left:
-        yield html.heading("More plots")
-        yield from (html.figure(caption, file) for caption, file in left.items())
-    yield html.heading("What this rests on")
-    yield origin(evidence)
-    yield glossary()
-
-
-def _where(evidence: Evidence) -> str:
-    rows = "test rows not counted" if evidence.n_test is None else f"{evidence.n_test:,} test rows"
-    data = "data not known" if evidence.data_version is None else f"data version {evidence.data_version}"
-    met = "no champion" if evidence.champion_version is None else f"champion version {evidence.champion_version}"
-    met = "itself the champion" if evidence.champion_version == evidence.model_version else met
-    taken = f", evidence taken {evidence.taken_at}" if evidence.taken_at else ""
-    return f"{rows} of {data}, {met}{taken}"
-
-
-def _verdict(decision: DecisionSummary | None) -> Iterable[str]:
-    if decision is None:
-        body = html.paragraph("No decision on this version was known when this page was written.")
-        yield f'<div class="verdict"><h2>Not decided</h2>{body}</div>'
-        return
-    by = ", ".join(part for part in (decision.when, f"by {decision.who}" if decision.who else "") if part)
-    parts = [f"<h2>{'✓' if decision.favourable else '✗'} {html.markup(decision.heading)}</h2>"]
-    parts += [html.paragraph(by, "quiet")] if by else []
-    parts += [html.paragraph(f"In their words: {decision.why}")] if decision.why else []
-    parts.append(html.listing(decision.reasons))
-    yield f'<div class="verdict {"yes" if decision.favourable else "no"}">{"".join(parts)}</div>'
-    yield html.heading("The gate's rules")
-    if not decision.rules:
-        yield html.paragraph("This decision does not rest on the gate's rules.")
-        return
-    ordered = sorted(decision.rules, key=lambda rule: _ORDER.get(rule[3], 1))  # a stable sort: the gate's order within a status
-    counts = {status: sum(rule[3] == status for rule in ordered) for status in _ORDER}
-    yield html.paragraph(
-        f"{counts['pass']} of {len(ordered)} rules passed, {counts['fail']} failed, {counts['missing']} had no evidence, "
-        "which counts as failed."
+    rules = {rule.name: rule for rule in decision.rules} if decision else {}
+    checks: Mapping[str, Any] = evidence.robustness or {}
+    page = render(
+        "evaluation_report.html.j2",
+        title=f"{evidence.model_name}, version {evidence.model_version}",
+        evidence=evidence,
+        decision=decision,
+        rules=rules,
+        power=format_power(evidence.champion["power"]) if evidence.champion else None,
+        paired_differences=list(_paired_differences(evidence.champion)) if evidence.champion else [],
+        baseline_names=BASELINE_NAMES,
+        slices=list(iter_slices(evidence)),
+        weakest=weakest_slices(evidence),
+        limits_known=any(f"robust.{name}" in rules for name in checks),
+        failed_texts=[(name.replace("_", " "), text) for name, check in checks.items() for text in check.get("examples") or ()],
+        examples=examples,
+        disagreements={
+            kind: [example for example in examples or () if example.kind == kind]
+            for kind in dict.fromkeys(example.kind for example in examples or ())
+        },
+        errors=errors,
+        confident_errors=[(pair, error) for pair in errors or () for error in pair.worst if error.confidence >= _CONFIDENT],
+        figures={caption: embed_png(file) for caption, file in plots.items()},
+        more_plots=[caption for caption in plots if caption not in _PLACED_PLOTS],
+        glossary=GLOSSARY,
     )
-    open_rules = [rule for rule in ordered if rule[3] != "pass"]
-    if open_rules:
-        yield _rules(open_rules)
-    if counts["pass"]:
-        yield html.folded(f"The {counts['pass']} rules that passed", _rules([rule for rule in ordered if rule[3] == "pass"]))
+    write_page(path, page)
 
 
-def _rules(rules: Sequence[Rule]) -> str:
-    """On a narrow screen the sentence stands below the figures (class `rules`): it names both, and is too long for a column."""
-    rows = [
-        (html.status(status), html.name(name), _short(value), _short(threshold), reason)
-        for name, value, threshold, status, reason in rules
-    ]
-    table = html.table(("", "rule", "value", "threshold", "what it says"), rows, text=(1, 4))
-    return f'<div class="rules">{table}</div>'
-
-
-def _short(value: Value) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int | float):
-        return f"{value:.4g}" if isinstance(value, float) else f"{value:,}"
-    return value if len(value) <= 40 else f"{value[:39]}…"
+def _paired_differences(champion: ChampionRecord) -> Iterable[tuple[str, str, Mapping[str, Any]]]:
+    """Name of the score, name of the gate rule that judges it, and this version minus the champion."""
+    paired = champion["paired_bootstrap"]
+    yield "macro-F1", "macro_f1_no_worse", paired["macro_f1_difference"]
+    for label, found in paired["class_f1_difference"].items():
+        yield f"F1 of {label}", f"class_no_worse.{label}", found

@@ -1,18 +1,23 @@
-"""The model card: README.md of a version, in the form of a published adapter's, with its evidence or "not evaluated"."""
+"""Model cards: README.md of an adapter version or a merged checkpoint, and a card as an HTML page.
+
+The metadata block is huggingface_hub's, the body comes from templates. What was not measured is marked as such.
+"""
 
 import re
+from importlib.metadata import version
 from pathlib import Path, PurePath
 from typing import Any, Final
 
-import yaml
-
-from finsent.evaluation import html
+from finsent.evaluation.baseline import BASELINE_NAMES
 from finsent.evaluation.evidence import Evidence
+from finsent.evaluation.power import format_power
 from finsent.model.manifest import Manifest, abstain_threshold
-from finsent.registry.card_licence import citation, licence, licence_in_words
-from finsent.registry.card_scores import comparisons, confidence, gate, naive, robustness, scores, speed, table
-from finsent.registry.card_snippets import loading_an_adapter, loading_merged
-from finsent.reporting.summaries import DecisionSummary, always_answers
+from finsent.reporting.pages import render
+from finsent.reporting.summaries import DecisionSummary, iter_slices
+
+_LLAMA: Final = re.compile(r"meta-llama/(?:Meta-)?Llama-(3(?:\.\d)?)(?:-|$)")
+_LICENCES: Final = {"sentence-transformers/": "apache-2.0", "embedded": "apache-2.0"}
+"""Licence by the start of the base's name."""
 
 
 def render_model_card(
@@ -22,243 +27,136 @@ def render_model_card(
     embedded_base: str = "../adapter-base",
     decision: DecisionSummary | None = None,
 ) -> str:
-    """README.md with the Hub's metadata block: settings, data, all that the evidence shows, the decision, limits, how to load.
+    """README.md of an adapter: settings, data, evidence, decision, limits, licence, and code that loads it.
 
     Args:
         manifest: The version's.
-        evidence: What it has shown; None: not evaluated.
-        embedded_base: Where an embedded base lies, seen from the adapter's folder.
-        decision: What was decided on it, or what the gate would say.
+        evidence: What was measured; None: not evaluated.
+        embedded_base: Path of an embedded base, relative to the adapter's folder.
+        decision: The decision on the version, or what the gate would decide.
     """
-    least = manifest.config.get("gate", {}).get("min_slice_rows", 200)
-    sections = (
-        _summary(manifest),
-        settings(manifest),
-        data(manifest, evidence),
-        scores(evidence, least=least),
-        comparisons(evidence),
-        confidence(manifest, evidence),
-        robustness(evidence),
-        naive(evidence),
-        speed(evidence),
-        gate(decision) if evidence is not None else "",
-        limits(manifest),
-        licence_in_words(manifest),
-        _loading(manifest, embedded_base),
-        citation(manifest),
-    )
-    return f"---\n{_metadata(manifest, evidence)}---\n\n" + "\n\n".join(part for part in sections if part) + "\n"
-
-
-def _metadata(manifest: Manifest, evidence: Evidence | None) -> str:
-    block: dict[str, Any] = {
-        "library_name": "peft",
-        "pipeline_tag": "text-classification",
-        "language": ["en"],
-        "license": licence(manifest),
-        "tags": ["lora", "peft", "finance", "sentiment-analysis", "tweets"],
-    }
-    if manifest.embedded is None and not is_local(manifest.base_name):
-        block |= {"base_model": manifest.base_name, "base_model_relation": "adapter"}
-    if evidence is not None and evidence.metrics is not None:
-        metrics = [
-            {"type": kind, "name": name, "value": round(evidence.metrics[key], 4)}  # type: ignore[literal-required]
-            for kind, name, key in (("accuracy", "Accuracy", "accuracy"), ("f1", "Macro-F1", "macro_f1"))
-        ]
-        result = {
-            "task": {"type": "text-classification"},
-            "dataset": {"type": "custom", "name": f"finsent tweets, version {manifest.data_version}, held-out test split"},
-            "metrics": metrics,
-        }
-        block["model-index"] = [{"name": evidence.model_name, "results": [result]}]
-    return yaml.safe_dump(block, sort_keys=False, allow_unicode=True)
-
-
-def _summary(manifest: Manifest) -> str:
-    classes = ", ".join(f"`{index}` {label}" for index, label in enumerate(manifest.labels))
-    base = base_in_words(manifest)
-    return (
-        f"# Financial-tweet sentiment: LoRA adapter on {base}\n\n"
-        f"Classifies a financial tweet as {classes}. This folder holds the adapter, the trained classification head and the "
-        "tokenizer; the base model is loaded beside it. `manifest.json` lists the SHA-256 of every file and what the "
-        "adapter was made from."
-    )
-
-
-def base_in_words(manifest: Manifest) -> str:
-    """The base's name, without any path."""
-    return (
-        f"`{public_name(manifest.base_name)}`"
-        if manifest.embedded is None
-        else "finsent's embedded base (a small Llama, built from a seed)"
-    )
-
-
-def settings(manifest: Manifest) -> str:
-    """What a version's identity is, and how it was trained."""
-    lora, recipe, q = manifest.config["lora"], manifest.config["recipe"], manifest.quantization
-    threshold = abstain_threshold(manifest)
-    quantised = f"NF4{', double quantisation' if q.double else ''}, computes in {q.compute_dtype}"
-    identity = [
-        ("base revision", manifest.base_revision or "as found at training"),
-        ("base weights", quantised if q.kind == "nf4" else f"not quantised, {q.compute_dtype}"),
-        ("longest input", f"{manifest.max_length} tokens, the rest is cut"),
-        ("padding", f"{manifest.padding_side}, token id {manifest.pad_token_id}; pooled: {manifest.pooling}"),
-        ("calibration temperature", f"{manifest.temperature:.4g}"),
-        ("abstains below", "never: always answers" if always_answers(threshold) else f"{threshold:.4g}"),
-    ]
-    if manifest.data_version is None:
-        return f"## Settings\n\n{table(('setting', 'value'), identity)}\n\nTrained elsewhere: how is not known to finsent."
-    rows = [
-        *identity,
-        ("LoRA", f"r {lora['r']}, alpha {lora['alpha']}, dropout {lora['dropout']}, bias {lora['bias']}"),
-        ("target modules", ", ".join(lora["targets"])),
-        ("trained whole", ", ".join(["classification head", *lora["modules_to_save"]])),
-        ("epochs", recipe["epochs"]),
-        ("rows per step", f"{recipe['batch_size']} x {recipe['accumulation']}"),
-        ("learning rate", f"{recipe['learning_rate']:g}, {recipe['schedule']}, warm-up {recipe['warmup_ratio']:g}"),
-        ("optimiser", f"{recipe['optimizer']}, weight decay {recipe['weight_decay']:g}"),
-        ("mixed precision", _precision(recipe["mixed_precision"])),
-        ("seed", recipe["seed"]),
-    ]
-    notes = "".join(f"\n- {note}" for note in manifest.config.get("notes", ()))
-    return f"## Training\n\n{table(('setting', 'value'), rows)}" + (
-        f"\n\nDeviations from the reference:\n{notes}" if notes else ""
-    )
-
-
-def data(manifest: Manifest, evidence: Evidence | None) -> str:
-    """What it was trained on, and whether its test rows are new to it."""
-    if manifest.data_version is None:
-        return (
-            "## Data\n\nTrained elsewhere: on what is not known to finsent, nor whether the rows that it is "
-            "evaluated on were among it. Take its scores as an upper bound."
-        )
-    named_table = f"(fingerprint `{manifest.data_fingerprint}`)"
-    if evidence is not None and evidence.leaks_unknown_because:
-        return f"## Data\n\nVersion {manifest.data_version} of a table `tweets` {named_table}. {evidence.leaks_unknown_because}"
-    leaks = "not audited" if evidence is None or evidence.leaks is None else str(evidence.leaks)
-    sources = [public_name(source["uri"]) for source in manifest.config["data"]["sources"]]
-    named = f"Sources: {', '.join(f'`{uri}`' for uri in sources)}. " if sources else ""
-    return (
-        f"## Data\n\n{named}Version {manifest.data_version} of the table `tweets` {named_table}. "
-        f"Split rule: {manifest.split_rule}. Near-duplicate groups are never divided between splits; "
-        f"exact or near-duplicate pairs found across splits: {leaks}. The test split was not trained on."
-    )
-
-
-def limits(manifest: Manifest, precision: str = "The adapter means what it says only on this base in this precision") -> str:
-    """What not to expect; `precision` says on what its meaning rests."""
-    return (
-        "## Limits\n\n"
-        "- Labels are opinions of the sources' annotators; sources disagree on what is bullish, and scores differ by source.\n"
-        "- English tweets about listed companies and crypto assets; other text is out of its domain. "
-        f"Texts beyond {manifest.max_length} tokens are cut.\n"
-        f"- {precision}: another changes logits and some labels.\n"
-        "- Not financial advice, and not a forecast of prices."
-    )
-
-
-def _loading(manifest: Manifest, embedded_base: str) -> str:
-    base, comment = manifest.base_name, ""
+    loading_base, loading_note = manifest.base_name, ""
     if manifest.embedded is not None:
-        base, comment = embedded_base, "`finsent export` writes the embedded base beside the adapter's folder"
+        loading_base, loading_note = embedded_base, "`finsent export` writes the embedded base beside the adapter's folder"
     elif is_local(manifest.base_name):
-        comment = "a folder on the machine of the training: put there where yours is"
-    return f"## Loading and inference\n\n{loading_an_adapter(manifest, base, comment)}"
+        loading_note = "a folder on the machine of the training: put there where yours is"
+    body = render(
+        "model_card.md.j2",
+        **_shared_values(manifest, evidence),
+        decision=decision,
+        baseline_names=BASELINE_NAMES,
+        power=format_power(evidence.champion["power"]) if evidence and evidence.champion else None,
+        loading_base=loading_base,
+        loading_note=loading_note,
+    )
+    tags = ["lora", "peft", "finance", "sentiment-analysis", "tweets"]
+    return _with_metadata(body, manifest, "peft", "adapter", tags, evidence)
+
+
+def render_merged_card(manifest: Manifest, precision: str, fidelity: str, evidence: Evidence | None = None) -> str:
+    """README.md of a merged checkpoint; `manifest` is its adapter's, `fidelity` a sentence on how close it is to that."""
+    body = render("merged_card.md.j2", **_shared_values(manifest, evidence), precision=precision, fidelity=fidelity)
+    return _with_metadata(body, manifest, "transformers", "finetune", ["finance", "sentiment-analysis", "tweets", "merged-lora"])
+
+
+def render_card_page(markdown: str) -> str:
+    """A card's Markdown as a self-contained HTML page; HTML in it is escaped, its metadata is folded away."""
+    from huggingface_hub import ModelCard
+    from markdown_it import MarkdownIt
+    from markupsafe import Markup
+
+    card = ModelCard(markdown)
+    found = re.search(r"^# (.+)$", card.text, re.MULTILINE)
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(card.text)
+    return render(
+        "card_page.html.j2",
+        title=found[1].replace("`", "") if found else "Model card",
+        body=Markup(body),  # noqa: S704 - rendered with HTML off
+        metadata=card.data.to_yaml(),
+    )
+
+
+def _shared_values(manifest: Manifest, evidence: Evidence | None) -> dict[str, Any]:
+    """What base_card.md.j2 needs."""
+    min_slice_rows = manifest.config.get("gate", {}).get("min_slice_rows", 200)
+    llama = _LLAMA.match(manifest.base_name)
+    uris = [source["uri"] for source in manifest.config["data"]["sources"]]
+    return {
+        "manifest": manifest,
+        "evidence": evidence,
+        "trained_here": manifest.data_version is not None,
+        "base": _base_title(manifest),
+        "threshold": abstain_threshold(manifest),
+        "sources": [public_name(uri) for uri in uris],
+        "min_slice_rows": min_slice_rows,
+        "slices": [
+            found for found in iter_slices(evidence) if found[0] == "source" or found[2]["n"] >= min_slice_rows
+        ] if evidence else [],
+        "licence": licence(manifest),
+        "llama": llama[1] if llama else None,
+        "finsent_version": version("finsent"),
+        "hub_datasets": [_hub_dataset(uri) for uri in dict.fromkeys(uris) if uri.startswith("hf://")],
+    }  # fmt: skip
+
+
+def _with_metadata(
+    body: str, manifest: Manifest, library: str, relation: str, tags: list[str], evidence: Evidence | None = None
+) -> str:
+    """The card with the Hub's metadata block, whose model index has the held-out scores."""
+    from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+    metrics = evidence.metrics if evidence else None
+    results = [
+        EvalResult(
+            task_type="text-classification",
+            dataset_type="custom",
+            dataset_name=f"finsent tweets, version {manifest.data_version}, held-out test split",
+            metric_type=kind,
+            metric_name=name,
+            metric_value=round(value, 4),
+        )
+        for kind, name, value in (
+            (("accuracy", "Accuracy", metrics["accuracy"]), ("f1", "Macro-F1", metrics["macro_f1"])) if metrics else ()
+        )
+    ]
+    on_hub = manifest.embedded is None and not is_local(manifest.base_name)
+    data = ModelCardData(
+        library_name=library,
+        pipeline_tag="text-classification",
+        language=["en"],
+        license=licence(manifest),
+        tags=tags,
+        base_model=manifest.base_name if on_hub else None,
+        base_model_relation=relation if on_hub else None,
+        eval_results=results or None,
+        model_name=evidence.model_name if evidence and results else None,
+    )
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body.strip()}\n"))
+
+
+def licence(manifest: Manifest) -> str:
+    """Licence of the base by its Hub identifier, which an adapter of it inherits; `other` if not known."""
+    if found := _LLAMA.match(manifest.base_name):
+        return f"llama{found[1]}"
+    return next((named for start, named in _LICENCES.items() if manifest.base_name.startswith(start)), "other")
 
 
 def is_local(name: str) -> bool:
-    """Whether a base's name is a folder's path, which means nothing on another machine, and no Hub id."""
+    """Whether a base's name is a path, which means nothing on another machine, and not a Hub id."""
     return name.startswith((".", "~", "/")) or name.count("/") > 1 or Path(name).is_dir()
 
 
 def public_name(name: str) -> str:
-    """A base's or source's name as a card may tell it: of a local path the last part alone, so that it tells of no machine."""
+    """A base's or source's name without folders: of a local path the last part alone."""
     return name if "://" in name or not is_local(name) else PurePath(name).name
 
 
-def _precision(wanted: str) -> str:
-    """What was asked for: the processor decides what it computes in, and the training run keeps that."""
-    return wanted if wanted == "none" else f"{wanted} asked for; what ran is `mixed_precision_used` of the training run"
+def _base_title(manifest: Manifest) -> str:
+    embedded = "finsent's embedded base (a small Llama, built from a seed)"
+    return f"`{public_name(manifest.base_name)}`" if manifest.embedded is None else embedded
 
 
-# merged from finsent.reporting.model_card: A card as a page, for those who look at it in MLflow.
-
-_HEADER: Final = re.compile(r"\A---\n(.*?)^---\n", re.DOTALL | re.MULTILINE)
-
-
-def render_card_page(markdown: str) -> str:
-    """A card's Markdown as a self-contained HTML page; HTML in it is shown and not obeyed, its metadata is folded away."""
-    from markdown_it import MarkdownIt
-
-    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
-    header = _HEADER.match(markdown)
-    body = markdown[header.end() :] if header else markdown
-    found = re.search(r"^# (.+)$", body, re.MULTILINE)
-    title = found[1].replace("`", "") if found else "Model card"
-    sections = [parser.render(body)]
-    if header:
-        sections.append(html.folded("Metadata of the card", f"<pre>{html.markup(header[1])}</pre>"))
-    return html.page(title, sections)
-
-
-# merged from finsent.reporting.model_card: The card of a merged checkpoint: how it came to be, how near it is to its adapter, how to load it.
-
-
-def render_merged_card(manifest: Manifest, precision: str, fidelity: str, evidence: Evidence | None = None) -> str:
-    """README.md of a merged checkpoint; `manifest` is its adapter's, `fidelity` a sentence on how near it is to that."""
-    sections = (
-        _merged_summary(manifest, precision),
-        _origin(manifest, precision, fidelity),
-        settings(manifest),
-        data(manifest, evidence),
-        scores(evidence, "the adapter on its base, before they were merged"),
-        limits(manifest, "The model means what it says only in this precision"),
-        licence_in_words(manifest),
-        _merged_loading(manifest, precision),
-        citation(manifest),
-    )
-    return f"---\n{_merged_metadata(manifest)}---\n\n" + "\n\n".join(sections) + "\n"
-
-
-def _merged_metadata(manifest: Manifest) -> str:
-    block: dict[str, Any] = {
-        "library_name": "transformers",
-        "pipeline_tag": "text-classification",
-        "language": ["en"],
-        "license": licence(manifest),
-        "tags": ["finance", "sentiment-analysis", "tweets", "merged-lora"],
-    }
-    if manifest.embedded is None and not is_local(manifest.base_name):
-        block |= {"base_model": manifest.base_name, "base_model_relation": "finetune"}
-    return yaml.safe_dump(block, sort_keys=False, allow_unicode=True)
-
-
-def _merged_summary(manifest: Manifest, precision: str) -> str:
-    classes = ", ".join(f"`{index}` {label}" for index, label in enumerate(manifest.labels))
-    return (
-        f"# Financial-tweet sentiment: {base_in_words(manifest)} with its LoRA adapter merged in, {precision}\n\n"
-        f"Classifies a financial tweet as {classes}. A whole checkpoint for model servers: it needs neither PEFT nor "
-        "bitsandbytes nor the base beside it. `manifest.json` lists the SHA-256 of every file."
-    )
-
-
-def _origin(manifest: Manifest, precision: str, fidelity: str) -> str:
-    q = manifest.quantization
-    weights = f"NF4, dequantised to {q.compute_dtype}" if q.kind == "nf4" else f"plain {q.compute_dtype}"
-    revision = f", revision `{manifest.base_revision}`" if manifest.base_revision else ""
-    return (
-        f"## How it came to be\n\n`finsent export --merged` made it from a LoRA adapter on {base_in_words(manifest)}{revision}. "
-        f"To each linear layer's weight, as the adapter met it in training ({weights}), `scaling * B @ A` was added in float32, "
-        f"and the sum rounded once to {precision}. The trained head is stored in float32; loaded as below it is rounded once "
-        f"too. The tokenizer's longest text is set to {manifest.max_length} tokens, as in training.\n\n{fidelity}"
-    )
-
-
-def _merged_loading(manifest: Manifest, precision: str) -> str:
-    return (
-        f"## Loading and inference\n\n{loading_merged(manifest, precision)}\n\n"
-        "A server that takes transformers' sequence classifiers takes this folder. Have it cut texts at "
-        f"{manifest.max_length} tokens; its scores are calibrated once logits are divided by {manifest.temperature:.4g}."
-    )
+def _hub_dataset(uri: str) -> dict[str, str]:
+    """BibTeX key, name and owner of a Hub dataset."""
+    owner, _, name = uri.removeprefix("hf://").partition("/")
+    return {"key": re.sub(r"\W+", "", f"{owner}{name}").lower(), "name": name, "owner": owner}
