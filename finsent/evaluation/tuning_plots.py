@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from finsent.evaluation.plots import CHAMPION, FLOOR, MODEL, QUIET, blank_figure, quieten, save
+from finsent.reporting.plots import CHAMPION, FLOOR, MODEL, QUIET, blank_figure, save_figure, style_axes
 
 Value = bool | int | float | str
 
@@ -45,9 +45,9 @@ def history_plot(trials: Sequence[TrialRecord], path: Path) -> None:
     if done and done[0][0] == 0:
         axes.axhline(values[0], color=QUIET, linestyle="--", linewidth=1, label="the configuration's own settings")
     axes.set(xlabel="trial", ylabel="validation loss (nats, after scaling)")
-    quieten(axes)
+    style_axes(axes)
     axes.legend(frameon=False, fontsize=9)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def importance_plot(importances: Mapping[str, float], path: Path) -> None:
@@ -57,8 +57,8 @@ def importance_plot(importances: Mapping[str, float], path: Path) -> None:
     axes.barh(range(len(names)), [importances[name] for name in names], color=MODEL, height=0.62)
     axes.set_yticks(range(len(names)), names)
     axes.set(xlabel="importance (shares of 1)")
-    quieten(axes)
-    save(figure, path)
+    style_axes(axes)
+    save_figure(figure, path)
 
 
 def slices_plot(trials: Sequence[TrialRecord], logarithmic: Sequence[str], path: Path) -> None:
@@ -85,9 +85,9 @@ def slices_plot(trials: Sequence[TrialRecord], logarithmic: Sequence[str], path:
             axes.set_xscale("log")
             axes.xaxis.set_minor_formatter(NullFormatter())  # labels between powers of ten would overlap
         axes.set_title(name, fontsize=10)
-        quieten(axes)
+        style_axes(axes)
     for axes in panels[len(names) :]:
         axes.set_visible(False)
     figure.suptitle("Later trials are darker; the dashed line is the configuration's own setting.", fontsize=10, color=QUIET)
     figure.supylabel("validation loss (nats, after scaling)", fontsize=10)
-    save(figure, path)
+    save_figure(figure, path)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from finsent.errors import Refused
 from finsent.evaluation.evidence import Evidence
-from finsent.evaluation.wording import power_in_words
+from finsent.evaluation.power import format_power
 from finsent.pipeline.exhibit import changed_rules, find_evidence
 from finsent.pipeline.promote import (
     GATE,
@@ -188,7 +188,7 @@ def _asked(evidence: Evidence, version: str, current: str | None, reasons: str) 
     if evidence.metrics is not None:
         lines.append(f"Accuracy {evidence.metrics['accuracy']:.4f}, macro-F1 {evidence.metrics['macro_f1']:.4f}.")
     if evidence.champion is not None:
-        lines.append(power_in_words(evidence.champion["power"], short=True))
+        lines.append(format_power(evidence.champion["power"], short=True))
     return "\n\n".join(line for line in lines if line)
 
 

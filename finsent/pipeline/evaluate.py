@@ -222,7 +222,7 @@ def _floors(
 def _naive_split(config: Config, home: Home, loaded: "Loaded", held_out: float, leak: float) -> "NaiveSplitRecord | None":
     """What a random split would have claimed, from a fixed sample of the rows trained on; None if none of those is here."""
     from finsent.data.dataset import load_split
-    from finsent.evaluation.naive_split import naive_split_claim
+    from finsent.evaluation.baseline import naive_split_estimate
 
     trained = load_split(home, "train", loaded.manifest.data_version)  # not rows that came later: those it never saw
     chosen = np.random.default_rng(0).permutation(len(trained.texts))[:_TRAINING_ROWS]
@@ -230,7 +230,7 @@ def _naive_split(config: Config, home: Home, loaded: "Loaded", held_out: float, 
         return None
     logits, _ = _logits(config, loaded, [trained.texts[row] for row in chosen])
     training = float((logits.argmax(axis=1) == trained.labels[chosen]).mean())
-    return naive_split_claim(held_out, training, len(chosen), leak)
+    return naive_split_estimate(held_out, training, len(chosen), leak)
 
 
 def _on_file(context: Context, version: str, source: Source) -> EvaluationResult:

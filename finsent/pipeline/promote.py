@@ -5,7 +5,7 @@ killed in between has decided without acting; the same command again decides aga
 version whose artifact is not, byte for byte, the one that its evidence is about.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -262,10 +262,10 @@ def _publish(context: Context, case: Case, action: str, signed: dict[str, str]) 
 def _tell(context: Context, version: str, outcome: str, decision: Decision, signed: dict[str, str]) -> None:
     registry = context.registry
     from finsent.pipeline.publishing import publish_decision
-    from finsent.registry.verdicts import decided
+    from finsent.reporting.summaries import final_decision
 
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    verdict = decided(version, outcome, decision.reasons, decision.rules, when=now, **signed)
+    verdict = final_decision(version, outcome, decision.reasons, map(astuple, decision.rules), when=now, **signed)
     publish_decision(registry, registry.get_version(version), verdict)
 
 

@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,11 +14,12 @@ from finsent.data.masking import mask_shown
 from finsent.errors import ServiceError
 from finsent.evaluation.evidence import Evidence
 from finsent.evaluation.examples import Disagreement, ErrorPair, WorstError, disagreements, worst_errors
-from finsent.evaluation.report import Verdict, write_report
-from finsent.evaluation.slice_plots import draw_plots
 from finsent.labels import LABELS
 from finsent.model.manifest import Manifest
 from finsent.registry.client import Registry
+from finsent.reporting.evaluation_report import write_evaluation_report
+from finsent.reporting.plots import draw_plots
+from finsent.reporting.summaries import DecisionSummary
 from finsent.steps.context import Context
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def keep(
     from finsent.registry.gate import against_floors
     from finsent.registry.stages import set_candidate
     from finsent.registry.tracking import log_dataset
-    from finsent.registry.verdicts import still_champion, would_say
+    from finsent.reporting.summaries import champion_remeasured, gate_preview
 
     config, home, registry = context.config, context.workspace, context.registry
     client, version = registry.client, evidence.model_version
@@ -79,8 +80,11 @@ def keep(
         registry.log_model_metrics(version, scalars(evidence), run_id=record.run_id, dataset=dataset)
         short = [rule.reason for rule in against_floors(evidence, config.gate) if rule.status != "pass"]
         set_candidate(registry, version, short)
-        is_champion = evidence.champion_version == version
-        verdict = still_champion(version) if is_champion else would_say(consider(context, version), version)
+        if evidence.champion_version == version:
+            verdict = champion_remeasured(version)
+        else:
+            preview = consider(context, version)
+            verdict = gate_preview(version, preview.decision, preview.reasons, map(astuple, preview.rules))
         _publish(client, record.run_id, folder, evidence, verdict)
     assert evidence.metrics is not None, "measured above"  # noqa: S101 - tells the type checker
     tags = {
@@ -93,7 +97,7 @@ def keep(
     return not short
 
 
-def publish_decision(registry: Registry, record: "ModelVersion", verdict: Verdict) -> None:
+def publish_decision(registry: Registry, record: "ModelVersion", verdict: DecisionSummary) -> None:
     """Render report and model card anew, with a decision; nothing where the version has no evidence to tell of.
 
     Raises:
@@ -118,15 +122,14 @@ def publish_decision(registry: Registry, record: "ModelVersion", verdict: Verdic
         ) from error
 
 
-def _publish(client: "MlflowClient", run_id: str, folder: Path, evidence: Evidence, verdict: Verdict | None) -> None:
+def _publish(client: "MlflowClient", run_id: str, folder: Path, evidence: Evidence, verdict: DecisionSummary | None) -> None:
     """Report and card from the material in `folder`."""
-    from finsent.registry.card import render_card
-    from finsent.registry.card_page import card_page
+    from finsent.reporting.model_card import render_card_page, render_model_card
 
     material = json.loads((folder / MATERIAL).read_text(encoding="utf-8"))
     pages = folder / "pages"
     pages.mkdir(exist_ok=True)
-    write_report(
+    write_evaluation_report(
         evidence,
         {caption: folder / name for caption, name in material["plots"].items()},
         pages / "report.html",
@@ -136,9 +139,9 @@ def _publish(client: "MlflowClient", run_id: str, folder: Path, evidence: Eviden
             ErrorPair(**{**pair, "worst": tuple(WorstError(**item) for item in pair["worst"])}) for pair in material["errors"]
         ],
     )
-    card = render_card(Manifest.model_validate(material["manifest"]), evidence, decision=verdict)
+    card = render_model_card(Manifest.model_validate(material["manifest"]), evidence, decision=verdict)
     (pages / "model_card.md").write_text(card, encoding="utf-8")
-    (pages / "model_card.html").write_text(card_page(card), encoding="utf-8")
+    (pages / "model_card.html").write_text(render_card_page(card), encoding="utf-8")
     client.log_artifacts(run_id, str(pages), EVIDENCE_FOLDER)
 
 
@@ -190,8 +193,8 @@ def keep_for_the_record(context: Context, evidence: Evidence, rows: "Split", own
 
 def summary(evidence: Evidence) -> str:
     """What the registry's page says of a version: its scores beside the floor's and the champion's, and where the rest is."""
-    from finsent.evaluation.naive_split import claim_in_words
-    from finsent.evaluation.wording import power_in_words
+    from finsent.evaluation.power import format_power
+    from finsent.reporting.summaries import format_naive_split
 
     metrics, interval = evidence.metrics, (evidence.intervals or {}).get("accuracy")
     assert metrics is not None, "measured before"  # noqa: S101 - tells the type checker
@@ -204,9 +207,9 @@ def summary(evidence: Evidence) -> str:
     if evidence.champion:
         score = evidence.champion["metrics"]["accuracy"]
         lines.append(f"Champion, version {evidence.champion_version}, on the same rows: {score:.3f}.")
-        lines.append(power_in_words(evidence.champion["power"], short=True))
+        lines.append(format_power(evidence.champion["power"], short=True))
     if evidence.naive_split:
-        lines.append(claim_in_words(evidence.naive_split))
+        lines.append(format_naive_split(evidence.naive_split))
     found = evidence.leaks_unknown_because or f"{evidence.leaks} leaks across splits."
     lines.append(f"Data version {evidence.data_version}. {found}")
     if evidence.looks:

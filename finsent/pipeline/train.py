@@ -255,8 +255,8 @@ def _finish_adapter(
     from finsent.model.manifest import ABSTAIN_BELOW, PROBE, write_manifest
     from finsent.model.opening import open_engine
     from finsent.provenance import lock_hash
-    from finsent.registry.card import render_card
     from finsent.registry.tracking import git_sha
+    from finsent.reporting.model_card import render_model_card
 
     manifest = manifest_of(config, data.version, data.fingerprint, trained, git_sha=git_sha(), lock_hash=lock_hash())
     write_manifest(trained.adapter, manifest)
@@ -278,7 +278,7 @@ def _finish_adapter(
             ABSTAIN_BELOW,
         )
     calibrated = manifest.model_copy(update={"temperature": temperature, "abstain_below": threshold})
-    (trained.adapter / "README.md").write_text(render_card(calibrated), encoding="utf-8")
+    (trained.adapter / "README.md").write_text(render_model_card(calibrated), encoding="utf-8")
     return logits, write_manifest(trained.adapter, calibrated)
 
 

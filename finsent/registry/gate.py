@@ -16,9 +16,10 @@ from typing import Any, Final, Literal
 from pydantic import ValidationError
 
 from finsent.config import GateConfig
+from finsent.evaluation.baseline import BASELINE_NAMES
 from finsent.evaluation.evidence import Evidence
+from finsent.evaluation.power import format_power
 from finsent.evaluation.robustness import CHECKS
-from finsent.evaluation.wording import FLOOR_NAMES, power_in_words
 from finsent.labels import LABELS
 from finsent.registry.noninferiority import Estimate, NoWorse, no_worse
 
@@ -137,7 +138,7 @@ def against_floors(evidence: Evidence, rules: GateConfig) -> tuple[RuleResult, .
     """Whether the version beats every floor; all must be beaten, so no correction is needed (intersection-union)."""
     floors: Any = evidence.floors
     results = []
-    for floor, name in FLOOR_NAMES.items():
+    for floor, name in BASELINE_NAMES.items():
         accuracy, least = _at(evidence.metrics, "accuracy"), _at(floors, floor, "accuracy")
         results.append(_rule(f"beats_{floor}", accuracy, "above", least, f"Accuracy, against {name}"))
         p_value, what = _at(floors, floor, "mcnemar", "p_one_sided"), f"p of the exact McNemar test against {name}"
@@ -203,7 +204,7 @@ def _against_champion(evidence: Evidence, rules: GateConfig, current: str | None
 
     p_value, what = _at(champion, "mcnemar", "p_one_sided"), f"p of the exact McNemar test against champion {current}"
     result = _rule("beats_champion", p_value, "below", rules.alpha, what)
-    yield replace(result, reason=f"{result.reason} {power_in_words(_at(champion, 'power'), short=True)}")
+    yield replace(result, reason=f"{result.reason} {format_power(_at(champion, 'power'), short=True)}")
     yield from _no_worse_overall(champion, rules)
     yield from _no_worse_by_slice(evidence, rules)
 
@@ -294,7 +295,7 @@ def _absent(evidence: Evidence) -> Iterator[str]:
     by_label = ("metrics.per_class", "champion.metrics.per_class", "champion.paired_bootstrap.class_f1_difference")
     expected = {
         "intervals": ("accuracy", "macro_f1", "mcc", "ece", "brier"),
-        "floors": tuple(FLOOR_NAMES),
+        "floors": tuple(BASELINE_NAMES),
         "slices": ("source",),
         "robustness": CHECKS,
         **dict.fromkeys(by_label, LABELS),

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finsent.config import Config, load_config
+from finsent.evaluation.baseline import BASELINE_NAMES
 from finsent.evaluation.evidence import Evidence
 from finsent.evaluation.robustness import CHECKS
-from finsent.evaluation.wording import FLOOR_NAMES
 from finsent.home import Home
 from finsent.labels import LABELS
 from finsent.pipeline.exhibit import record_evidence
@@ -55,7 +55,7 @@ def evidence(
             "abstention": {"target_precision": 0.9, "threshold": 0.6, "coverage": 0.8, "precision": 0.93},
         },
         leaks=0,
-        floors={floor: {"accuracy": 0.2, "macro_f1": 0.2, "mcnemar": better} for floor in FLOOR_NAMES},
+        floors={floor: {"accuracy": 0.2, "macro_f1": 0.2, "mcnemar": better} for floor in BASELINE_NAMES},
         robustness={name: {"kind": kind, **check} for name, kind in CHECKS.items()},
         champion_version=champion,
         champion_compared=champion is not None,

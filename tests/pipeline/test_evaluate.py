@@ -62,9 +62,9 @@ def test_scoring_a_file_says_how_much_of_it_is_in_the_training_split(mlflow_home
 
 
 def test_a_version_trained_here_says_what_a_naive_split_would_have_claimed(served):
-    from finsent.evaluation.naive_split import claim_in_words
     from finsent.pipeline.evaluate import EvaluationResult
     from finsent.pipeline.exhibit import stored_evidence
+    from finsent.reporting.summaries import format_naive_split
 
     evidence = stored_evidence(Registry(served.home, "finsent"), served.version)
     naive, leak = evidence.naive_split, data_version(served.home).naive_leak
@@ -73,6 +73,6 @@ def test_a_version_trained_here_says_what_a_naive_split_would_have_claimed(serve
     assert naive["held_out_accuracy"] == evidence.metrics["accuracy"]
     expected = (1 - leak) * naive["held_out_accuracy"] + leak * naive["training_accuracy"]
     assert naive["claimed_accuracy"] == pytest.approx(expected)
-    assert claim_in_words(naive) in reports.evaluation(EvaluationResult("run", served.version, evidence, 1.0, 1.0, 1.0))
+    assert format_naive_split(naive) in reports.evaluation(EvaluationResult("run", served.version, evidence, 1.0, 1.0, 1.0))
     record = tracking.connect(served.home).get_model_version("finsent", served.version)
-    assert claim_in_words(naive) in record.description
+    assert format_naive_split(naive) in record.description

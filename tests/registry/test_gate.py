@@ -71,7 +71,7 @@ CASES = [
     ("champion_compared", False, "champion_compared", "was not scored on the same rows"),
     ("champion.metrics.confusion", [[1000, 0, 0], [0, 1199, 0], [0, 0, 801]], "champion_compared", "scored other rows"),
     ("champion.mcnemar.p_one_sided", 0.06, "beats_champion", "against champion 3: 0.06, required below 0.05"),
-    ("champion.mcnemar.p_one_sided", 0.06, "beats_champion", "can see differences above 1.2 points of accuracy (80% of the"),
+    ("champion.mcnemar.p_one_sided", 0.06, "beats_champion", "can detect differences above 1.2 points of accuracy (80% of the"),
     (
         "champion.paired_bootstrap.class_f1_difference.Neutral.difference",
         -0.02,
