@@ -83,8 +83,8 @@ def trained(config: Config, home: Home, sources: tuple[Source, ...], number: int
 def tell(config: Config, home: Home, version: str, what: str) -> None:
     """Evaluate, promote if the gate lets it, and say why or why not."""
     from finsent.pipeline.evaluate import evaluate
-    from finsent.pipeline.promote import promote
-    from finsent.registry import stages
+    from finsent.registry import aliases
+    from finsent.steps.promote import promote
 
     before = Registry(home, config.registered_model).champion()
     result = evaluate(make_context(config, home), version=version)
@@ -107,7 +107,7 @@ def tell(config: Config, home: Home, version: str, what: str) -> None:
         )
     )
     if decision.decision != "promoted":
-        stages.make_champion(Registry(home, config.registered_model), version, before)
+        aliases.set_champion(Registry(home, config.registered_model), version, before)
         print(f"\nMade champion by hand all the same, for the next to meet: version {version}.", flush=True)
 
 

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 from finsent.config import GateConfig
+from finsent.evaluation.noninferiority import Estimate, check_noninferiority
 from finsent.evaluation.power import mcnemar_power
 from finsent.evaluation.statistics import accuracy_difference, mcnemar, paired_bootstrap
 from finsent.labels import LABELS
-from finsent.registry.noninferiority import Estimate, no_worse
 
 RULES = GateConfig()
 ROWS = (500, 1500, 3000, 6000)
@@ -107,13 +107,13 @@ def _no_worse(pair: dict[str, Any], groups: list[str]) -> bool:
                     found.difference, found.standard_error, (found.rows, found.only_a, found.only_b)
                 )
     verdicts = (
-        no_worse({"macro": Estimate(macro.difference, macro.standard_error)}, RULES.macro_f1_margin, RULES.alpha),
-        no_worse(
+        check_noninferiority({"macro": Estimate(macro.difference, macro.standard_error)}, RULES.macro_f1_margin, RULES.alpha),
+        check_noninferiority(
             {name: Estimate(classes[name].difference, classes[name].standard_error) for name in LABELS},
             RULES.class_margin,
             RULES.alpha,
         ),
-        no_worse(judged, RULES.slice_margin, RULES.alpha),
+        check_noninferiority(judged, RULES.slice_margin, RULES.alpha),
     )
     return all(verdict.shown for family in verdicts for verdict in family.values())
 

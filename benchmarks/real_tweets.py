@@ -36,9 +36,9 @@ def main() -> None:
     from finsent.errors import NoChampionError
     from finsent.pipeline.evaluate import evaluate
     from finsent.pipeline.ingest import ingest
-    from finsent.pipeline.promote import promote
     from finsent.pipeline.score import score
     from finsent.pipeline.train import train
+    from finsent.steps.promote import promote
 
     config = load_config(arguments.profile, overrides=["gate.approval=automatic", *arguments.overrides])
     home = resolve_home({"FINSENT_HOME": str(arguments.home)})

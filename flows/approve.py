@@ -15,7 +15,7 @@ from prefect.input import RunInput
 from prefect.states import Completed
 from pydantic import Field
 
-from finsent.pipeline.promote import PromotionResult
+from finsent.steps.promote import PromotionResult
 from flows import links
 from flows.artifacts import decision
 from flows.events import emit_promoted
@@ -46,10 +46,10 @@ class ApprovalForm(RunInput):
 @step()
 def decide_version(setup: Setup, version: str, verdict: str, who: str, why: str) -> PromotionResult:
     """Record the decision and act on it; publish it, and tell the world of a promotion."""
-    from finsent.pipeline import approval
+    from finsent.steps import promote
 
     context = setup.load()
-    decide = approval.approve if verdict == Verdict.approve.value else approval.reject
+    decide = promote.approve if verdict == Verdict.approve.value else promote.reject
     result = decide(context, version, who, why)
     create_markdown_artifact(
         decision(result, context.registry.name),
@@ -71,12 +71,12 @@ def approve(
         version: Registered version; left out, whichever waits.
         setup: Configuration and home; left empty, the worker's environment decides.
     """
-    from finsent.pipeline.approval import question, verdict_in_words
+    from finsent.steps.promote import get_approval_request, decision_summary
 
     context = setup.load()
-    asked = question(context, version)
+    asked = get_approval_request(context, version)
     if asked is None:
-        return Completed(name="Decided already", message=verdict_in_words(context, version))
+        return Completed(name="Decided already", message=decision_summary(context, version))
     page = links.version_page(context.workspace, asked.model_name, asked.version)
     where = f"[Version {asked.version} in MLflow, with report and card]({page})" if page else links.how_to_open(context.workspace)
     seconds = (asked.expires_at - datetime.now(UTC)).total_seconds() if asked.expires_at else 0.0

@@ -7,7 +7,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from finsent.pipeline.promote import PromotionResult
+from finsent.steps.promote import PromotionResult
 from flows.artifacts import decision
 from flows.events import emit_approval_requested, emit_promoted
 from flows.parameters import FROM_ENVIRONMENT, Setup
@@ -21,7 +21,7 @@ STATES: Final = {"promoted": "Promoted", "pending_approval": "Waiting for approv
 @step()
 def promote_version(setup: Setup, version: str | None) -> PromotionResult:
     """Let the gate decide on the version's evidence; publish the decision, and tell the world of it."""
-    from finsent.pipeline.promote import promote as run
+    from finsent.steps.promote import promote as run
 
     context = setup.load()
     result = run(context, version=version)

@@ -9,9 +9,9 @@ from prefect.states import Completed
 from finsent.config import Source
 from finsent.pipeline.accounting import IngestReport
 from finsent.pipeline.evaluate import EvaluationResult
-from finsent.pipeline.promote import PromotionResult
 from finsent.pipeline.retrain import retrain_decision
 from finsent.pipeline.train import TrainResult
+from finsent.steps.promote import PromotionResult
 from flows.evaluate import evaluate_version
 from flows.ingest import ingest_sources
 from flows.parameters import FROM_ENVIRONMENT, Setup

@@ -199,14 +199,14 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
     from finsent.pipeline.evaluate import evaluate
     from finsent.pipeline.ingest import ingest
     from finsent.pipeline.train import train
-    from finsent.registry.stages import make_champion
+    from finsent.registry.aliases import set_champion
 
     home = resolve_home({"FINSENT_HOME": str(tmp_path_factory.mktemp("served") / "home")})
     config = load_config("nano", overrides=TINY)
     ingest(config, home, sample_sources(1)[:1])
     version = train(make_context(config, home)).model_version
     evaluate(make_context(config, home), version=version)
-    make_champion(Registry(home, config.registered_model), version, None)
+    set_champion(Registry(home, config.registered_model), version, None)
     options = ("--home", str(home.root), *(part for override in TINY for part in ("--set", override)))
     return Served(config, home, version, options)
 

@@ -10,7 +10,7 @@ from finsent.cli.options import Outcome, Settings, command, examples
 from finsent.cli.output import cell_text, facts, section, shorten, table
 
 if TYPE_CHECKING:
-    from finsent.pipeline.history import Recorded
+    from finsent.registry.audit_log import AuditEntry
 
 
 def register(group: click.Group) -> None:
@@ -55,7 +55,7 @@ def _history(settings: Settings, *, version: str | None, limit: int | None) -> O
     With VERSION only what concerns that one, rollbacks from it and to it included. Reads the ledger of this home alone;
     `finsent ledger verify` holds it against the registry, too.
     """
-    from finsent.pipeline.history import history
+    from finsent.registry.audit_log import history
 
     context = settings.context()
     found = history(context, version, limit)
@@ -70,7 +70,7 @@ def _history(settings: Settings, *, version: str | None, limit: int | None) -> O
     return Outcome(asdict(found), section(head, table(columns, [_row(entry) for entry in found.entries])))
 
 
-def _row(entry: "Recorded") -> tuple[str, ...]:
+def _row(entry: "AuditEntry") -> tuple[str, ...]:
     before, after = cell_text(entry.champion_before), cell_text(entry.champion_after)
     why = entry.why or (entry.reasons[0] if entry.reasons else "")
     return (
@@ -84,7 +84,7 @@ def _row(entry: "Recorded") -> tuple[str, ...]:
     )
 
 
-def _decision(entry: "Recorded") -> str:
+def _decision(entry: "AuditEntry") -> str:
     """In words: a version that the gate lets through may wait for a person, and then nothing has moved."""
     if entry.decision == "promote" and entry.champion_after != entry.version:
         return "passed, waits"
@@ -99,7 +99,7 @@ def _verify(settings: Settings) -> Outcome:
 
     Exit code 1, with the line's number, at any line that was edited, inserted, moved, deleted or cut off.
     """
-    from finsent.pipeline.history import verify_ledger
+    from finsent.registry.audit_log import verify_ledger
 
     found = verify_ledger(settings.context())
     said = [("entries", found.entries), ("head", found.head), ("in the copy in MLflow", found.copied)]
@@ -108,9 +108,9 @@ def _verify(settings: Settings) -> Outcome:
 
 def _export(settings: Settings, file: Path) -> Outcome:
     """Copy the ledger to FILE, a new one: kept elsewhere, it shows what happens to the ledger here."""
-    from finsent.pipeline.history import export_ledger
+    from finsent.registry.audit_log import export_audit_log
 
-    head = export_ledger(settings.home(), file)
+    head = export_audit_log(settings.home(), file)
     return Outcome(
         {"file": file, "entries": head.length, "head": head.hash},
         section("Ledger exported", facts([("file", file), ("entries", head.length), ("head", head.hash)])),

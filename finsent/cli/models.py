@@ -17,8 +17,8 @@ from finsent.training.distributed import launched
 
 if TYPE_CHECKING:
     from finsent.pipeline.merged import Precision
-    from finsent.pipeline.promote import PromotionResult
     from finsent.steps.context import Context
+    from finsent.steps.promote import PromotionResult
 
 VERSION = click.option("--version", metavar="N", help="Registered version. Default: the newest.")
 WHO = click.option("--who", metavar="NAME", help="Who decides; goes into the ledger. Default: your login name.")
@@ -224,9 +224,9 @@ def _evaluate(
 
 def _report_line(context: "Context", version: str) -> str:
     """Where to read on; the model card lies beside it."""
-    from finsent.pipeline.exhibit import report_place
+    from finsent.registry.evidence_store import report_location
 
-    place = report_place(context.registry, version)
+    place = report_location(context.registry, version)
     return f"\nReport: {place}" if place else ""
 
 
@@ -235,7 +235,7 @@ def _promote(settings: Settings, *, version: str | None) -> Outcome:
 
     Every decision, refusals too, goes into the ledger. Missing evidence refuses.
     """
-    from finsent.pipeline.promote import promote
+    from finsent.steps.promote import promote
 
     context = settings.context()
     return _decided(settings, context, promote(context, version=version))
@@ -256,7 +256,7 @@ def _approve(settings: Settings, *, version: str | None, who: str | None, why: s
 
     The gate decides once more: if the champion changed meanwhile, the evidence is void and the approval is refused.
     """
-    from finsent.pipeline.approval import approve
+    from finsent.steps.promote import approve
 
     context = settings.context()
     return _decided(settings, context, approve(context, version, who or login(), why))
@@ -264,7 +264,7 @@ def _approve(settings: Settings, *, version: str | None, who: str | None, why: s
 
 def _reject(settings: Settings, *, version: str | None, who: str | None, why: str) -> Outcome:
     """Turn down the version that passed the gate and waits."""
-    from finsent.pipeline.approval import reject
+    from finsent.steps.promote import reject
 
     result = reject(settings.context(), version, who or login(), why)
     return Outcome(result, f"Version {result.model_version} rejected: {why}")
@@ -272,7 +272,7 @@ def _reject(settings: Settings, *, version: str | None, who: str | None, why: st
 
 def _rollback(settings: Settings, *, who: str | None, why: str) -> Outcome:
     """Bring the previous champion back at once."""
-    from finsent.pipeline.promote import rollback
+    from finsent.steps.promote import rollback
 
     context = settings.context()
     result = rollback(context, who or login(), why)
@@ -344,18 +344,18 @@ def _import(settings: Settings, adapter: str, *, revision: str | None, labels: s
     profile, and the order of its classes must be stated, since nothing in it says so. Nothing is promoted: that is
     `finsent promote`'s.
     """
-    from finsent.pipeline.appraise import Appraisal, appraise
     from finsent.pipeline.exchange import import_adapter
+    from finsent.steps.evaluate_import import ImportEvaluation, dry_run_gate
 
     order = tuple(part.strip() for part in labels.split(",")) if labels else None
     context = settings.context()
     result = import_adapter(context, adapter, labels=order, revision=revision)
     version = result.model_version
     if no_evaluate:
-        found = Appraisal(None, None, f"--no-evaluate was given. Next: finsent evaluate --version {version}")
+        found = ImportEvaluation(None, None, f"--no-evaluate was given. Next: finsent evaluate --version {version}")
     else:
         click.echo(f"registered as version {version}; evaluating it", err=True)
-        found = appraise(context, version)
+        found = dry_run_gate(context, version)
     evidence = found.evaluation.evidence if found.evaluation else None
     said = {
         **plain(result),

@@ -139,9 +139,9 @@ def _retrain(settings: Settings, *, only_if_due: bool) -> Outcome:
     """
     from finsent.pipeline.evaluate import evaluate
     from finsent.pipeline.ingest import ingest
-    from finsent.pipeline.promote import promote
     from finsent.pipeline.retrain import retrain_decision
     from finsent.pipeline.train import train
+    from finsent.steps.promote import promote
 
     context = settings.context()
     data = ingest(context.config, context.workspace) if context.config.data.sources else None

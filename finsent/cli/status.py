@@ -65,9 +65,9 @@ def _data(home: Home) -> dict[str, Any]:
 
 
 def _versions(context: "Context") -> dict[str, Any]:
-    from finsent.pipeline.approval import expires_at
-    from finsent.pipeline.exhibit import stored_evidence
-    from finsent.registry.stages import stage_of
+    from finsent.registry.aliases import stage_of
+    from finsent.registry.evidence_store import load_evidence
+    from finsent.steps.promote import expires_at
 
     registry = context.registry
     if not _registry_exists(context.workspace):
@@ -77,7 +77,7 @@ def _versions(context: "Context") -> dict[str, Any]:
         found: dict[str, Any] = {}
         for alias in ("champion", "challenger", "previous"):
             if alias in carried:
-                evidence = stored_evidence(registry, carried[alias])
+                evidence = load_evidence(registry, carried[alias])
                 metrics = evidence.metrics if evidence else None
                 found[alias] = {
                     "version": carried[alias],
@@ -100,21 +100,21 @@ def _registry_exists(home: Home) -> bool:
 
 def _decisions(context: "Context") -> dict[str, Any]:
     """The latest ones; `agrees` says that the ledger holds what the registry knows of, None that the registry was not there."""
-    from finsent.pipeline.exhibit import EVALUATE
-    from finsent.registry import ledger
-    from finsent.registry.witness import require_agreement
+    from finsent.registry import audit_log
+    from finsent.registry.audit_mirror import verify_against_registry
+    from finsent.registry.evidence_store import EVALUATE
 
     home, agrees = context.workspace, None
     try:
-        head = ledger.verify(home.ledger)
+        head = audit_log.verify(home.ledger)
         if _registry_exists(home):
-            require_agreement(context.config, context.registry.client, home.ledger)
+            verify_against_registry(context.config, context.registry.client, home.ledger)
             agrees = True
     except ServiceError:
         agrees = None  # `versions` says why
     except Refused as error:
         return {"error": str(error)}
-    entries = [entry for entry in ledger.read(home.ledger) if entry.get("action") != EVALUATE][-DECISIONS:]
+    entries = [entry for entry in audit_log.read(home.ledger) if entry.get("action") != EVALUATE][-DECISIONS:]
     kept = ("seq", "at", "action", "version", "decision", "reasons", "who", "why")
     return {
         "entries": head.length,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from finsent.model.adapter import Loaded
     from finsent.model.manifest import Manifest
     from finsent.pipeline.lineage import KnownLeaks
-    from finsent.registry.roundtrip import RoundTrip
+    from finsent.registry.verification import RoundTrip
 
 _TRAINING_ROWS = 500  # scored to estimate the accuracy on training rows: within about 4 points, and little work
 
@@ -80,10 +80,10 @@ def evaluate(
 def _on_test_split(context: Context, version: str) -> EvaluationResult:
     from finsent.data.dataset import data_version, fingerprint_split, load_split
     from finsent.model.base import free_earlier_models
-    from finsent.pipeline.exhibit import looks
-    from finsent.pipeline.publishing import keep
+    from finsent.registry.evidence_store import test_set_uses
     from finsent.registry.gate import rules_digest
-    from finsent.registry.roundtrip import ready_to_prove
+    from finsent.registry.verification import round_trip_check
+    from finsent.steps.report import publish_evaluation
 
     started = time.perf_counter()
     config, home, registry = context.config, context.workspace, context.registry
@@ -93,7 +93,7 @@ def _on_test_split(context: Context, version: str) -> EvaluationResult:
     if not test.texts:
         raise InputError(f"data version {facts.version} has no test rows. Ingest more.")
     incumbent = registry.champion()
-    with ready_to_prove(registry, version) as prove:
+    with round_trip_check(registry, version) as prove:
         own, leaks = _of_version(context, version, test, facts)
         rival = _measure(context, incumbent, test) if incumbent is not None and incumbent != version else None
         free_earlier_models()
@@ -106,7 +106,7 @@ def _on_test_split(context: Context, version: str) -> EvaluationResult:
             compared = compared_with_floors(test, own.labels, floors)
             round_trip = proof.result()
     test_fingerprint = fingerprint_split(home, "test", facts.version)
-    at_these_rows, at_any_rows = looks(home, registry.name, test_fingerprint)
+    at_these_rows, at_any_rows = test_set_uses(home, registry.name, test_fingerprint)
     evidence = evidence_of(
         {
             **sections,
@@ -126,7 +126,7 @@ def _on_test_split(context: Context, version: str) -> EvaluationResult:
             "looks": {"at_these_rows": at_these_rows + 1, "at_any_rows": at_any_rows + 1},
         }
     )
-    candidate = keep(context, record, evidence, test, own, rival)
+    candidate = publish_evaluation(context, record, evidence, test, own, rival)
     seconds = time.perf_counter() - started
     return EvaluationResult(
         run_id=record.run_id,
@@ -240,9 +240,9 @@ def _on_file(context: Context, version: str, source: Source) -> EvaluationResult
     counts = _in_splits(context.workspace, rows)
     if counts is not None and counts["test"]:
         from finsent.data import tables
-        from finsent.pipeline.exhibit import record_look
+        from finsent.registry.evidence_store import record_test_set_use
 
-        record_look(context.config, context.registry, version, tables.version(context.workspace, "tweets") or 0)
+        record_test_set_use(context.config, context.registry, version, tables.version(context.workspace, "tweets") or 0)
     known = counts["train"] if counts is not None else None
     found = _for_the_record(context, version, rows, source.uri, {})
     return replace(found, n_in_training=known, skipped=skipped)
@@ -251,14 +251,14 @@ def _on_file(context: Context, version: str, source: Source) -> EvaluationResult
 def _on_split(context: Context, version: str, wanted: int | None, split: "SplitName") -> EvaluationResult:
     """Rows of the table, of any version and split. Where they are test rows, the ledger counts the look."""
     from finsent.data.dataset import data_version, load_split
-    from finsent.pipeline.exhibit import record_look
+    from finsent.registry.evidence_store import record_test_set_use
 
     facts = data_version(context.workspace, wanted)
     rows = load_split(context.workspace, split, facts.version)
     if not rows.texts:
         raise InputError(f"split {split!r} of data version {facts.version} has no rows.")
     if split == "test":
-        record_look(context.config, context.registry, version, facts.version)
+        record_test_set_use(context.config, context.registry, version, facts.version)
     origin: dict[str, Any] = {"data_version": facts.version, "data_fingerprint": facts.fingerprint}
     return _for_the_record(context, version, rows, f"{split} split of data version {facts.version}", origin)
 
@@ -271,13 +271,13 @@ def _for_the_record(
     origin: dict[str, Any],
 ) -> EvaluationResult:
     """Figures and a report in a run of their own."""
-    from finsent.pipeline.publishing import keep_for_the_record
+    from finsent.steps.report import publish_ad_hoc_evaluation
 
     started = time.perf_counter()
     own = _measure(context, version, rows, speed=True)
     scored = time.perf_counter()
     evidence = evidence_of({**scores(context.config, rows, own, None, None), **origin})
-    run_id = keep_for_the_record(context, evidence, rows, own, what)
+    run_id = publish_ad_hoc_evaluation(context, evidence, rows, own, what)
     return EvaluationResult(
         run_id=run_id,
         model_version=version,

@@ -15,7 +15,7 @@ from finsent.errors import ArtifactError, InputError
 from finsent.home import Home
 from finsent.labels import LABELS
 from finsent.model.manifest import MANIFEST, PROBE, Manifest, verify, write_manifest
-from finsent.pipeline.exhibit import stored_evidence
+from finsent.registry.evidence_store import load_evidence
 from finsent.steps.context import Context
 
 PROBE_TEXTS = (
@@ -84,7 +84,7 @@ def export_adapter(context: Context, folder: Path, *, version: str | None = None
     with tempfile.TemporaryDirectory(prefix=f".{whole.name}.", dir=whole.parent) as scratch:
         copy = Path(scratch) / "adapter"
         shutil.copytree(source, copy)
-        card = render_model_card(manifest, stored_evidence(registry, version), embedded_base=f"../{whole.name}-base")
+        card = render_model_card(manifest, load_evidence(registry, version), embedded_base=f"../{whole.name}-base")
         (copy / "README.md").write_text(card, encoding="utf-8")
         write_manifest(copy, manifest)
         verify(copy)

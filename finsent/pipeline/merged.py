@@ -76,14 +76,14 @@ def export_merged(
             finite or further from the adapter's than `engine.max_logit_error`.
     """
     from finsent.pipeline.exchange import put, require_free
-    from finsent.pipeline.exhibit import stored_evidence
+    from finsent.registry.evidence_store import load_evidence
     from finsent.reporting.model_card import render_merged_card
 
     require_free(folder)
     config, registry = context.config, context.registry
     version = version or registry.require_champion()
     source = registry.adapter_path(version)
-    evidence = stored_evidence(registry, version)
+    evidence = load_evidence(registry, version)
     texts = json.loads((source / PROBE).read_text(encoding="utf-8"))["texts"]
     whole = folder.resolve()
     whole.parent.mkdir(parents=True, exist_ok=True)

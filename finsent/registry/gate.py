@@ -18,10 +18,10 @@ from pydantic import ValidationError
 from finsent.config import GateConfig
 from finsent.evaluation.baseline import BASELINE_NAMES
 from finsent.evaluation.evidence import Evidence
+from finsent.evaluation.noninferiority import Estimate, NonInferiority, check_noninferiority
 from finsent.evaluation.power import format_power
 from finsent.evaluation.robustness import CHECKS
 from finsent.labels import LABELS
-from finsent.registry.noninferiority import Estimate, NoWorse, no_worse
 
 Value = float | str | bool | None
 Status = Literal["pass", "fail", "missing"]
@@ -68,7 +68,7 @@ def rules_digest(rules: GateConfig) -> str:
     return hashlib.sha256(json.dumps(rules.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
 
-def decide(evidence: Evidence, rules: GateConfig, current_champion: str | None) -> Decision:
+def evaluate_gate(evidence: Evidence, rules: GateConfig, current_champion: str | None) -> Decision:
     """Whether the version that `evidence` is about may take the place of `current_champion` (None: there is none yet)."""
     try:
         whole = Evidence.model_validate(vars(evidence))  # a copy made without validation could hold half a section
@@ -77,7 +77,7 @@ def decide(evidence: Evidence, rules: GateConfig, current_champion: str | None) 
     results = (
         *_soundness(whole, rules),
         *_minima(whole, rules),
-        *against_floors(whole, rules),
+        *against_baselines(whole, rules),
         *_robustness(whole, rules),
         *_round_trip(whole, rules),
         *_against_champion(whole, rules, current_champion),
@@ -134,7 +134,7 @@ def _minima(evidence: Evidence, rules: GateConfig) -> Iterator[RuleResult]:
     yield _rule("ece", evidence.ece, "at most", rules.max_ece, "Calibration error after temperature scaling")
 
 
-def against_floors(evidence: Evidence, rules: GateConfig) -> tuple[RuleResult, ...]:
+def against_baselines(evidence: Evidence, rules: GateConfig) -> tuple[RuleResult, ...]:
     """Whether the version beats every floor; all must be beaten, so no correction is needed (intersection-union)."""
     floors: Any = evidence.floors
     results = []
@@ -213,9 +213,9 @@ def _no_worse_overall(champion: Any, rules: GateConfig) -> Iterator[RuleResult]:
     paired = _at(champion, "paired_bootstrap")
     macro = {"macro_f1": _estimate(_at(paired, "macro_f1_difference"))}
     by_class = {label: _estimate(_at(paired, "class_f1_difference", label)) for label in LABELS}
-    for name, verdict in no_worse(macro, rules.macro_f1_margin, rules.alpha).items():
+    for name, verdict in check_noninferiority(macro, rules.macro_f1_margin, rules.alpha).items():
         yield _margin_rule(f"{name}_no_worse", "Macro-F1", verdict, rules.macro_f1_margin)
-    for label, verdict in no_worse(by_class, rules.class_margin, rules.alpha).items():
+    for label, verdict in check_noninferiority(by_class, rules.class_margin, rules.alpha).items():
         yield _margin_rule(f"class_no_worse.{label}", f"F1 of {label}", verdict, rules.class_margin)
 
 
@@ -231,7 +231,7 @@ def _no_worse_by_slice(evidence: Evidence, rules: GateConfig) -> Iterator[RuleRe
         reason += f" Of fewer than {rules.min_slice_rows} rows, so shown and not judged: {', '.join(small)}."
     status: Status = "pass" if judged else "missing"
     yield RuleResult("slices_judged", f"{len(judged)} of {len(every)}" if every else None, None, status, reason)
-    for name, verdict in no_worse(judged, rules.slice_margin, rules.alpha).items():
+    for name, verdict in check_noninferiority(judged, rules.slice_margin, rules.alpha).items():
         yield _margin_rule(f"slice_no_worse.{name}", f"Accuracy on {name}", verdict, rules.slice_margin)
 
 
@@ -245,7 +245,7 @@ def _estimate(record: Any) -> Estimate:
     return Estimate(difference, error, counts)
 
 
-def _margin_rule(name: str, what: str, verdict: NoWorse, margin: float) -> RuleResult:
+def _margin_rule(name: str, what: str, verdict: NonInferiority, margin: float) -> RuleResult:
     if not math.isfinite(verdict.lower):
         return RuleResult(name, None, -margin, "missing", f"{what} minus the champion's: no finite value, so nothing is shown.")
     reason = (

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from finsent.home import Home, resolve_home
-from finsent.pipeline import approval, promote
+from finsent.steps import promote
 from finsent.steps.context import make_context
-from tests.pipeline.promotion import SIGNED, WITH_APPROVAL, Snapshot, evaluate_new, snapshot
+from tests.steps.promotion import SIGNED, WITH_APPROVAL, Snapshot, evaluate_new, snapshot
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Finsent
@@ -29,7 +29,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory, _mlflow_store: Path, make_ad
     ):
         evaluate_new(home, make_adapter(0), config=WITH_APPROVAL, **options)
         if promote.promote(make_context(WITH_APPROVAL, home)).decision == "pending_approval":
-            approval.approve(make_context(WITH_APPROVAL, home), version, *SIGNED)
+            promote.approve(make_context(WITH_APPROVAL, home), version, *SIGNED)
     promote.rollback(make_context(WITH_APPROVAL, home), "ada", "complaints since noon")
     evaluate_new(home, make_adapter(0), config=WITH_APPROVAL, champion="1")
     promote.promote(make_context(WITH_APPROVAL, home))

@@ -10,7 +10,7 @@ from finsent.cli import reports
 from finsent.cli.options import Settings, again
 from finsent.config import load_config
 from finsent.evaluation.evidence import Evidence
-from finsent.registry.gate import RuleResult, decide
+from finsent.registry.gate import RuleResult, evaluate_gate
 
 
 def said(evidence: Evidence, *, candidate: bool | None = True) -> str:
@@ -81,7 +81,7 @@ def decision(outcome: str, rules: tuple[RuleResult, ...], reasons: tuple[str, ..
 
 
 def test_a_refusal_names_what_failed_first_and_counts_the_rest(specimen: Any) -> None:
-    found = decide(specimen.evidence.model_copy(update={"leaks": None}), load_config().gate, "3")
+    found = evaluate_gate(specimen.evidence.model_copy(update={"leaks": None}), load_config().gate, "3")
     text = reports.promotion(decision("refused", found.rules, found.reasons))
     assert text.startswith("REFUSED: version 4 is not promoted; version 3 stays champion")
     assert text.index("robust.case") < text.index("evidence_complete")  # failed, then missing

@@ -23,7 +23,7 @@ from finsent.evaluation.perturbations import DIRECTION, INVARIANCE
 from finsent.evaluation.robustness import CHECKS, SHOWN, run_suite
 from finsent.evaluation.statistics import mcnemar
 from finsent.labels import LABEL2ID, LABELS
-from finsent.registry.gate import against_floors
+from finsent.registry.gate import against_baselines
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 GATE = GateConfig()
@@ -160,7 +160,7 @@ def rules_on_floors(own, train, test, groups):
             for name, floor in floors.items()
         },
     }
-    return {result.name: result.status for result in against_floors(Evidence.model_validate(evidence), GATE)}
+    return {result.name: result.status for result in against_baselines(Evidence.model_validate(evidence), GATE)}
 
 
 def styled(rows: int):

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from finsent.evaluation.evidence import Evidence
-from finsent.pipeline.promote import PromotionResult
 from finsent.registry.gate import RuleResult
+from finsent.steps.promote import PromotionResult
 from flows.artifacts import data_report, decision, markdown_table, metrics_rows, predictions_report
 
 

@@ -9,12 +9,12 @@ from uuid import UUID
 import pytest
 
 from finsent.home import Home
-from finsent.pipeline import approval, promote
-from finsent.registry import ledger, tracking
+from finsent.registry import audit_log, tracking
 from finsent.registry.client import Registry
+from finsent.steps import promote
 from finsent.steps.context import make_context
 from flows.parameters import Setup
-from tests.pipeline.promotion import WITH_APPROVAL, evaluate_new
+from tests.steps.promotion import WITH_APPROVAL, evaluate_new
 
 pytestmark = pytest.mark.integration
 
@@ -33,7 +33,7 @@ def waiting(mlflow_home: Home, make_adapter: Callable[[int], Path]) -> Home:
     """A home in which version 1 is champion and version 2 waits."""
     evaluate_new(mlflow_home, make_adapter(0), config=WITH_APPROVAL)
     promote.promote(make_context(WITH_APPROVAL, mlflow_home))
-    approval.approve(make_context(WITH_APPROVAL, mlflow_home), "1", "ada", "the first")
+    promote.approve(make_context(WITH_APPROVAL, mlflow_home), "1", "ada", "the first")
     evaluate_new(mlflow_home, make_adapter(0), champion="1", config=WITH_APPROVAL)
     assert promote.promote(make_context(WITH_APPROVAL, mlflow_home)).decision == "pending_approval"
     return mlflow_home
@@ -92,7 +92,7 @@ def form_of(state: Any) -> tuple[str, dict[str, Any]]:
 
 
 def test_a_suspended_run_shows_a_form_and_approves(waiting: Home) -> None:
-    before = ledger.read(waiting.ledger)
+    before = audit_log.read(waiting.ledger)
     run_id = start(waiting, "2")
     state = execute(run_id)
     assert (state.type.value, state.name) == ("PAUSED", "Suspended")
@@ -103,13 +103,13 @@ def test_a_suspended_run_shows_a_form_and_approves(waiting: Home) -> None:
     assert "mlflow ui" in description
     assert set(schema["required"]) == {"verdict", "who", "why"}
     assert schema["definitions"]["Verdict"]["enum"] == ["approve", "reject"]
-    assert ledger.read(waiting.ledger) == before, "asking is no decision"
+    assert audit_log.read(waiting.ledger) == before, "asking is no decision"
 
     resume(run_id, verdict="approve", who="dana", why="read the report")
     state = execute(run_id)
     assert (state.type.value, state.name) == ("COMPLETED", "Promoted")
     assert Registry(waiting, "finsent").champion() == "2"
-    last = ledger.read(waiting.ledger)[-1]
+    last = audit_log.read(waiting.ledger)[-1]
     assert (last["action"], last["who"], last["why"]) == ("approve", "dana", "read the report")
 
 
@@ -127,15 +127,15 @@ def test_a_suspended_run_rejects(waiting: Home) -> None:
 def test_a_run_whose_version_was_decided_meanwhile_ends_and_says_so(waiting: Home) -> None:
     run_id = start(waiting, "2")
     execute(run_id)
-    approval.reject(make_context(WITH_APPROVAL, waiting), "2", "ada", "by command")
-    entries = len(ledger.read(waiting.ledger))
+    promote.reject(make_context(WITH_APPROVAL, waiting), "2", "ada", "by command")
+    entries = len(audit_log.read(waiting.ledger))
     resume(run_id, verdict="approve", who="dana", why="too late")
     state = execute(run_id)
     assert (state.type.value, state.name) == ("COMPLETED", "Decided already")
     assert "Version 2 of 'finsent' was rejected" in state.message
     assert "by ada: by command" in state.message
     assert Registry(waiting, "finsent").champion() == "1"
-    assert len(ledger.read(waiting.ledger)) == entries
+    assert len(audit_log.read(waiting.ledger)) == entries
 
 
 def test_a_form_without_a_reason_is_not_taken(waiting: Home) -> None:

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from finsent.home import Home
-from finsent.pipeline import approval, promote
-from finsent.registry import ledger
+from finsent.registry import audit_log
 from finsent.registry.client import Registry
+from finsent.steps import promote
 from finsent.steps.context import make_context
 from tests.integration.test_prefect_server import Server, serving, wait_for
-from tests.pipeline.promotion import WITH_APPROVAL, evaluate_new
+from tests.steps.promotion import WITH_APPROVAL, evaluate_new
 
 pytestmark = [pytest.mark.integration, pytest.mark.long]
 ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
@@ -33,7 +33,7 @@ def served(mlflow_home: Home, make_adapter: Callable[[int], Path]) -> Iterator[S
     """Version 1 is champion, version 2 has its evidence; a server and the worker that decides run as `finsent up` starts them."""
     evaluate_new(mlflow_home, make_adapter(0), config=WITH_APPROVAL)
     promote.promote(make_context(WITH_APPROVAL, mlflow_home))
-    approval.approve(make_context(WITH_APPROVAL, mlflow_home), "1", "ada", "the first")
+    promote.approve(make_context(WITH_APPROVAL, mlflow_home), "1", "ada", "the first")
     evaluate_new(mlflow_home, make_adapter(0), champion="1", config=WITH_APPROVAL)
     with serving(mlflow_home, "gpu") as server:
         yield Served(server, mlflow_home)
@@ -63,6 +63,6 @@ def test_the_gate_asks_through_the_server_and_the_form_promotes(served: Served) 
     decided = wait_for("the decision", lambda: newest(server, "approve", *ENDED))
     assert (decided["state_type"], decided["state_name"]) == ("COMPLETED", "Promoted"), decided["state"]["message"]
     assert Registry(served.home, "finsent").champion() == "2"
-    last = ledger.read(served.home.ledger)[-1]
+    last = audit_log.read(served.home.ledger)[-1]
     assert (last["action"], last["who"], last["why"]) == ("approve", "dana", "read the report")
     assert wait_for("scoring by the new champion", lambda: newest(server, "score", *ENDED))["state_type"] == "COMPLETED"

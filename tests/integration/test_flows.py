@@ -124,12 +124,12 @@ def test_scoring_and_monitoring(served: "Served", tmp_path: Path) -> None:
 
 
 def test_a_promotion_is_announced(served: "Served", monkeypatch: pytest.MonkeyPatch) -> None:
-    from finsent.pipeline.promote import PromotionResult
+    from finsent.steps.promote import PromotionResult
     from flows import promote as module
 
     said: list[tuple[str, str, str | None]] = []
     promoted = PromotionResult("7", "promoted", ("better",), (), "6", "7")
-    monkeypatch.setattr("finsent.pipeline.promote.promote", lambda *_, **__: promoted)
+    monkeypatch.setattr("finsent.steps.promote.promote", lambda *_, **__: promoted)
     monkeypatch.setattr(module, "emit_promoted", lambda *event: said.append(event))
     assert module.promote(setup=setup_of(served)).decision == "promoted"
     assert said == [("finsent", "7", "6")]

@@ -17,7 +17,7 @@ import yaml
 
 from finsent.errors import ServiceError
 from finsent.home import resolve_home
-from finsent.registry import stages, tracking
+from finsent.registry import aliases, tracking
 from finsent.registry.client import Registry, logged_model_id
 
 pytestmark = pytest.mark.integration
@@ -162,8 +162,8 @@ def test_a_version_goes_all_the_way_through_the_server(server_home, tiny_config,
     model = client.get_logged_model(logged_model_id(client.get_model_version("finsent", version)))
     assert [(metric.key, metric.dataset_digest) for metric in model.metrics] == [("accuracy", "ab" * 16)]
 
-    stages.make_challenger(registry, version)
-    stages.make_champion(registry, version, None)
+    aliases.set_challenger(registry, version)
+    aliases.set_champion(registry, version, None)
     assert registry.aliases() == {"champion": version}
     assert client.get_model_version("finsent", version).tags["stage"] == "Production"
 
@@ -197,7 +197,7 @@ def test_a_scorers_account_scores_and_cannot_promote(server, server_home, tiny_c
         tracking.connect(server_home).log_metric(run_id, "rows_scored", 1)
     before = registry.champion()
     with pytest.raises(MlflowException, match=r"403|Permission"):
-        stages.make_champion(registry, version, before)
+        aliases.set_champion(registry, version, before)
     assert registry.champion() == before
 
 

@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from finsent.labels import LABELS
-from finsent.registry import stages, tracking
+from finsent.registry import aliases, tracking
 from finsent.registry.client import Registry
 
 pytestmark = pytest.mark.integration
@@ -24,7 +24,7 @@ TEXTS = ["$AAPL to the moon", "selling all my $TSLA, it will crash", ""]
 def test_champion_answers_over_http(mlflow_home, tiny_config, make_adapter, tmp_path):
     with tracking.start_run(tiny_config, mlflow_home, kind="train") as run_id:
         version = Registry(mlflow_home, "finsent").register(make_adapter(0), run_id=run_id, profile="nano")
-    stages.make_champion(Registry(mlflow_home, "finsent"), version, None)
+    aliases.set_champion(Registry(mlflow_home, "finsent"), version, None)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

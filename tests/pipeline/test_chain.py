@@ -16,9 +16,9 @@ from finsent.errors import InputError, ServiceError
 from finsent.home import Home
 from finsent.pipeline.evaluate import evaluate
 from finsent.pipeline.ingest import ingest
-from finsent.pipeline.promote import promote
 from finsent.pipeline.train import train
 from finsent.steps.context import make_context
+from finsent.steps.promote import promote
 
 pytestmark = pytest.mark.integration
 

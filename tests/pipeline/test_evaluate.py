@@ -9,10 +9,10 @@ from finsent.data.sample import sample_sources
 from finsent.pipeline.evaluate import evaluate
 from finsent.pipeline.exchange import import_adapter
 from finsent.pipeline.ingest import ingest
-from finsent.pipeline.promote import promote
 from finsent.registry import tracking
 from finsent.registry.client import Registry
 from finsent.steps.context import make_context
+from finsent.steps.promote import promote
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch and transformers deprecate things of their own while loading
 
@@ -63,10 +63,10 @@ def test_scoring_a_file_says_how_much_of_it_is_in_the_training_split(mlflow_home
 
 def test_a_version_trained_here_says_what_a_naive_split_would_have_claimed(served):
     from finsent.pipeline.evaluate import EvaluationResult
-    from finsent.pipeline.exhibit import stored_evidence
+    from finsent.registry.evidence_store import load_evidence
     from finsent.reporting.summaries import format_naive_split
 
-    evidence = stored_evidence(Registry(served.home, "finsent"), served.version)
+    evidence = load_evidence(Registry(served.home, "finsent"), served.version)
     naive, leak = evidence.naive_split, data_version(served.home).naive_leak
     assert naive["leak"] == leak
     assert naive["n_training"] == 500

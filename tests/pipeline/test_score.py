@@ -8,7 +8,7 @@ from filelock import FileLock
 
 from finsent.config import load_config
 from finsent.pipeline.score import score
-from finsent.registry import stages, tracking
+from finsent.registry import aliases, tracking
 from finsent.registry.client import Registry
 from finsent.steps.context import make_context
 
@@ -17,7 +17,7 @@ def test_a_run_that_waited_scores_with_the_champion_of_after_the_wait(mlflow_hom
     client = tracking.connect(mlflow_home)
     client.create_registered_model("finsent")
     first, second = (str(client.create_model_version("finsent", source="file:///nowhere").version) for _ in range(2))
-    stages.make_champion(Registry(mlflow_home, "finsent"), first, None)
+    aliases.set_champion(Registry(mlflow_home, "finsent"), first, None)
     reports = []
     lock = mlflow_home.lock("score")
     lock.parent.mkdir(parents=True, exist_ok=True)
@@ -28,7 +28,7 @@ def test_a_run_that_waited_scores_with_the_champion_of_after_the_wait(mlflow_hom
         while "waiting for it" not in caplog.text:
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        stages.make_champion(Registry(mlflow_home, "finsent"), second, first)
+        aliases.set_champion(Registry(mlflow_home, "finsent"), second, first)
     waiting.join(timeout=60)
     (report,) = reports
     assert report.model_version == second

@@ -8,19 +8,19 @@ from hypothesis import strategies as st
 
 from finsent.config import GateConfig
 from finsent.evaluation.evidence import Evidence
-from finsent.registry.gate import decide, rules_digest
+from finsent.registry.gate import evaluate_gate, rules_digest
 from tests.registry.whole_evidence import RULES, leaves, passing, put, remove, unchecked
 
 
 def test_whole_and_good_evidence_promotes():
-    decision = decide(Evidence(**passing()), RULES, "3")
+    decision = evaluate_gate(Evidence(**passing()), RULES, "3")
     assert decision.decision == "promote"
     assert {rule.status for rule in decision.rules} == {"pass"}
     assert "Better than champion 3" in decision.reasons[0]
 
 
 def test_a_first_version_skips_the_champion_rules_and_says_so():
-    decision = decide(Evidence(**passing(champion=None)), RULES, None)
+    decision = evaluate_gate(Evidence(**passing(champion=None)), RULES, None)
     assert decision.decision == "promote"
     assert "no champion yet: the champion rules were skipped" in decision.reasons[0]
     names = [rule.name for rule in decision.rules]
@@ -105,7 +105,7 @@ CASES = [
 
 @pytest.mark.parametrize(("path", "value", "rule", "reason"), CASES)
 def test_each_rule_refuses_with_its_reason(path, value, rule, reason):
-    decision = decide(Evidence(**put(passing(), path, value)), RULES, "3")
+    decision = evaluate_gate(Evidence(**put(passing(), path, value)), RULES, "3")
     assert decision.decision == "refuse"
     (result,) = [item for item in decision.rules if item.name == rule]
     assert result.status != "pass"
@@ -117,8 +117,8 @@ def test_each_rule_refuses_with_its_reason(path, value, rule, reason):
 def test_what_a_naive_split_would_have_claimed_decides_nothing(claimed):
     naive = {"held_out_accuracy": 0.89, "training_accuracy": 0.97, "n_training": 500, "leak": 0.2}
     record = {"naive_split": naive | {"claimed_accuracy": claimed}} if claimed is not None else {}
-    decision = decide(Evidence(**passing(), **record), RULES, "3")
-    assert decision == decide(Evidence(**passing()), RULES, "3")
+    decision = evaluate_gate(Evidence(**passing(), **record), RULES, "3")
+    assert decision == evaluate_gate(Evidence(**passing()), RULES, "3")
     assert decision.decision == "promote"
 
 
@@ -127,40 +127,40 @@ def test_thresholds_themselves_pass(edge):
     limits = {"n_test": 3000, "metrics.accuracy": 0.89, "ece": 0.1, "round_trip.max_logit_difference": 0.01}
     rules = GateConfig(min_accuracy=0.89, min_test_rows=3000)
     data = passing() | {"rules_sha256": rules_digest(rules)}
-    assert decide(Evidence(**put(data, edge, limits[edge])), rules, "3").decision == "promote"
+    assert evaluate_gate(Evidence(**put(data, edge, limits[edge])), rules, "3").decision == "promote"
 
 
 @pytest.mark.parametrize("difference", ["max_padding_difference", "max_batch_difference"])
 def test_the_gate_decides_on_invariance_by_its_own_rule_whatever_the_evaluation_took_for_one(difference):
     data = put(passing(), f"round_trip.{difference}", 0.02)
     data["round_trip"] |= {"padding_invariant": True, "batch_invariant": True}
-    assert decide(Evidence(**data), RULES, "3").decision == "refuse"
+    assert evaluate_gate(Evidence(**data), RULES, "3").decision == "refuse"
     laxer = GateConfig(max_logit_difference=0.05)
-    assert decide(Evidence(**data | {"rules_sha256": rules_digest(laxer)}), laxer, "3").decision == "promote"
+    assert evaluate_gate(Evidence(**data | {"rules_sha256": rules_digest(laxer)}), laxer, "3").decision == "promote"
 
 
 def test_evidence_that_met_a_champion_is_void_when_there_is_none_now():
-    decision = decide(Evidence(**passing()), RULES, None)
+    decision = evaluate_gate(Evidence(**passing()), RULES, None)
     assert decision.decision == "refuse"
     assert "stale evidence: champion changed" in decision.reasons[0]
 
 
 def test_refusal_lists_every_rule_that_failed_and_no_other():
     data = put(put(passing(), "ece", 0.5), "leaks", 12)
-    decision = decide(Evidence(**data), RULES, "3")
+    decision = evaluate_gate(Evidence(**data), RULES, "3")
     assert len(decision.reasons) == 2
     assert sum(rule.status == "pass" for rule in decision.rules) == len(decision.rules) - 2
 
 
 def test_unknown_leaks_are_refused_for_the_reason_that_the_evidence_gives():
     why = "It is not known whether it trained on these test rows: it was trained elsewhere."
-    decision = decide(Evidence(**passing() | {"leaks": None, "leaks_unknown_because": why}), RULES, "3")
+    decision = evaluate_gate(Evidence(**passing() | {"leaks": None, "leaks_unknown_because": why}), RULES, "3")
     assert decision.decision == "refuse"
     assert why in decision.reasons
 
 
 def test_no_evidence_at_all_is_refused():
-    decision = decide(Evidence(model_name="finsent", model_version="1"), RULES, None)
+    decision = evaluate_gate(Evidence(model_name="finsent", model_version="1"), RULES, None)
     assert decision.decision == "refuse"
     assert all(rule.status != "pass" for rule in decision.rules if rule.name != "champion_current")
 
@@ -183,18 +183,18 @@ def test_without_any_one_piece_of_evidence_nothing_is_promoted(path, absent, fir
     if first and (path.startswith("champion") or path.endswith("accuracy_difference") or ".accuracy_difference." in path):
         path = "metrics"
     hollow = unchecked(put(data, path, None) if absent or "." not in path else remove(data, path))
-    assert decide(hollow, RULES, None if first else "3").decision == "refuse"
+    assert evaluate_gate(hollow, RULES, None if first else "3").decision == "refuse"
 
 
 @settings(deadline=None, max_examples=200)
 @given(st.sampled_from(NUMBERS), st.sampled_from([math.nan, math.inf, -math.inf]))
 def test_nothing_that_is_no_number_is_promoted(path, value):
-    assert decide(unchecked(put(passing(), path, value)), RULES, "3").decision == "refuse"
+    assert evaluate_gate(unchecked(put(passing(), path, value)), RULES, "3").decision == "refuse"
 
 
 @pytest.mark.parametrize("path", ["ece", "metrics.accuracy", "floors.tfidf.accuracy", "champion.mcnemar.p_one_sided"])
 def test_a_decision_holds_no_nan_so_that_the_ledger_can_keep_it(path):
-    decision = decide(unchecked(put(passing(), path, math.nan)), RULES, "3")
+    decision = evaluate_gate(unchecked(put(passing(), path, math.nan)), RULES, "3")
     held = [value for rule in decision.rules for value in (rule.value, rule.threshold) if isinstance(value, float)]
     assert held
     assert all(math.isfinite(value) for value in held)
@@ -210,7 +210,7 @@ def test_evidence_round_trips_through_json():
 
 
 def test_a_slice_too_small_to_judge_is_named_and_decides_nothing():
-    decision = decide(Evidence(**put(passing(), "slices.emoji.with.accuracy_difference.difference", -0.5)), RULES, "3")
+    decision = evaluate_gate(Evidence(**put(passing(), "slices.emoji.with.accuracy_difference.difference", -0.5)), RULES, "3")
     assert decision.decision == "promote"
     (judged,) = [rule for rule in decision.rules if rule.name == "slices_judged"]
     assert judged.value == "3 of 4"
@@ -218,7 +218,7 @@ def test_a_slice_too_small_to_judge_is_named_and_decides_nothing():
 
 
 def test_a_judged_slice_without_a_difference_shows_nothing():
-    decision = decide(Evidence(**remove(passing(), "slices.source.pyfin.accuracy_difference")), RULES, "3")
+    decision = evaluate_gate(Evidence(**remove(passing(), "slices.source.pyfin.accuracy_difference")), RULES, "3")
     (result,) = [rule for rule in decision.rules if rule.name == "slice_no_worse.source=pyfin"]
     assert (decision.decision, result.status) == ("refuse", "missing")
 
@@ -236,7 +236,7 @@ def test_a_kind_of_robustness_of_which_no_check_can_be_judged_is_missing():
     data = passing()
     for check in data["robustness"].values():
         check["n"] = 29 if check["kind"] == "direction" else 300
-    decision = decide(Evidence(**data), RULES, "3")
+    decision = evaluate_gate(Evidence(**data), RULES, "3")
     (result,) = [rule for rule in decision.rules if rule.name == "robust.direction"]
     assert (decision.decision, result.status) == ("refuse", "missing")
     assert "Of fewer than 30 texts, so shown and not judged: negation (29)" in result.reason
@@ -245,6 +245,6 @@ def test_a_kind_of_robustness_of_which_no_check_can_be_judged_is_missing():
 def test_slices_none_of_which_can_be_judged_show_nothing():
     data = passing()
     strict = RULES.model_copy(update={"min_slice_rows": 5000})
-    decision = decide(Evidence(**data | {"rules_sha256": rules_digest(strict)}), strict, "3")
+    decision = evaluate_gate(Evidence(**data | {"rules_sha256": rules_digest(strict)}), strict, "3")
     (result,) = [rule for rule in decision.rules if rule.name == "slices_judged"]
     assert (decision.decision, result.value, result.status) == ("refuse", "0 of 4", "missing")

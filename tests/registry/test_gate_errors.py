@@ -6,7 +6,7 @@ import numpy as np
 
 from finsent.evaluation.evidence import Evidence
 from finsent.evaluation.statistics import accuracy_difference, bootstrap, confusion_matrix, mcnemar, paired_bootstrap
-from finsent.registry.gate import decide
+from finsent.registry.gate import evaluate_gate
 from tests.registry.whole_evidence import RULES, metrics_of, passing
 
 
@@ -46,7 +46,7 @@ def test_equal_models_are_promoted_at_most_at_the_declared_level():
     promoted = higher = 0
     for _ in range(300):
         evidence = compared(rng, n=1500, disagreement=0.07, advantage=0.0)
-        promoted += decide(evidence, RULES, "3").decision == "promote"
+        promoted += evaluate_gate(evidence, RULES, "3").decision == "promote"
         higher += evidence.metrics["accuracy"] > evidence.champion["metrics"]["accuracy"]
     noise = 2.6 * math.sqrt(RULES.alpha * (1 - RULES.alpha) / 300)
     assert promoted / 300 <= RULES.alpha + noise
@@ -55,5 +55,5 @@ def test_equal_models_are_promoted_at_most_at_the_declared_level():
 
 def test_a_clearly_better_model_is_promoted():
     rng = np.random.default_rng(7)
-    decisions = [decide(compared(rng, n=3000, disagreement=0.08, advantage=0.025), RULES, "3").decision for _ in range(40)]
+    decisions = [evaluate_gate(compared(rng, n=3000, disagreement=0.08, advantage=0.025), RULES, "3").decision for _ in range(40)]
     assert decisions.count("promote") >= 38

@@ -11,7 +11,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from finsent.home import Home
 from finsent.model.adapter import Loaded, load_adapter
 from finsent.model.engine import predict_logits
-from finsent.registry.roundtrip import _other_padding
+from finsent.registry.verification import _other_padding
 
 TEXTS = ["a b c d", "e", "f g h"]
 

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 from finsent.config import load_config
 from finsent.evaluation.evidence import Evidence
 from finsent.evaluation.examples import ErrorPair, WorstError, disagreements, worst_errors
-from finsent.registry.gate import RuleResult, decide
+from finsent.registry.gate import RuleResult, evaluate_gate
 from finsent.reporting.evaluation_report import write_evaluation_report
 from finsent.reporting.plots import draw_plots
 from finsent.reporting.summaries import DecisionSummary, champion_remeasured, final_decision, gate_preview
@@ -103,7 +103,7 @@ def test_one_page_tells_a_stranger_what_was_decided_and_why(specimen, tmp_path):
 
 
 def test_a_version_without_a_champion_has_none_beside_it(first_specimen, tmp_path):
-    verdict = gate_preview(decide(first_specimen.evidence, load_config().gate, None), "4")
+    verdict = gate_preview(evaluate_gate(first_specimen.evidence, load_config().gate, None), "4")
     write_evaluation_report(first_specimen.evidence, {}, tmp_path / "report.html", decision=verdict)
     page, pictures = read(tmp_path / "report.html")
     assert pictures == 0

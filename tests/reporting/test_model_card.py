@@ -12,7 +12,7 @@ from finsent.errors import InputError
 from finsent.model.manifest import verify
 from finsent.pipeline.exchange import export_adapter, import_adapter
 from finsent.pipeline.predict import predict
-from finsent.registry.gate import decide
+from finsent.registry.gate import evaluate_gate
 from finsent.reporting.model_card import render_card_page, render_model_card
 from finsent.reporting.summaries import gate_preview
 from finsent.steps.context import make_context
@@ -30,7 +30,7 @@ def snippet(card):
 def test_card_states_settings_scores_and_limits(manifest, specimen):
     evidence = specimen.evidence
     metrics, interval = evidence.metrics, evidence.intervals["accuracy"]
-    verdict = gate_preview(decide(evidence, load_config().gate, "3"), "4")
+    verdict = gate_preview(evaluate_gate(evidence, load_config().gate, "3"), "4")
     card = render_model_card(manifest.model_copy(update={"abstain_below": 0.7359}), evidence, decision=verdict)
     header = yaml.safe_load(card.split("---\n")[1])
     assert header["library_name"] == "peft"

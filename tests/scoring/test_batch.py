@@ -18,7 +18,7 @@ from finsent.home import Home, resolve_home
 from finsent.labels import LABELS
 from finsent.model.engine import probabilities
 from finsent.pipeline.score import score
-from finsent.registry import stages, tracking
+from finsent.registry import aliases, tracking
 from finsent.registry.client import Registry, logged_model_id
 from finsent.scoring import batch, due, sink
 from finsent.steps.context import make_context
@@ -48,7 +48,7 @@ def champion(mlflow_home, config, make_adapter):
 def crown(home: Home, config: Config, adapter, before: str | None) -> Home:
     with tracking.start_run(config, home, kind="train") as run_id:
         version = Registry(home, config.registered_model).register(adapter, run_id=run_id, profile=config.profile)
-    stages.make_champion(Registry(home, "finsent"), version, before)
+    aliases.set_champion(Registry(home, "finsent"), version, before)
     return home
 
 

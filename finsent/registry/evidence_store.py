@@ -18,10 +18,10 @@ from finsent.data.dataset import fingerprint_split
 from finsent.errors import ServiceError
 from finsent.evaluation.evidence import Evidence
 from finsent.home import Home
-from finsent.registry import ledger
+from finsent.registry import audit_log
+from finsent.registry.audit_mirror import append_entry
 from finsent.registry.client import Registry
 from finsent.registry.gate import rules_digest
-from finsent.registry.witness import record
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -40,7 +40,7 @@ LOOK: Final = "look"
 
 
 @dataclass(frozen=True)
-class Exhibit:
+class StoredEvidence:
     """Evidence as it was found."""
 
     evidence: Evidence
@@ -70,10 +70,10 @@ def record_evidence(config: Config, home: Home, client: "MlflowClient", evidence
         "gate": config.gate.model_dump(mode="json"),
         "champion": evidence.champion_version,
     }
-    return record(config, home, client, evidence.model_version, entry)
+    return append_entry(config, home, client, evidence.model_version, entry)
 
 
-def record_look(config: Config, registry: Registry, version: str, data_version: int) -> None:
+def record_test_set_use(config: Config, registry: Registry, version: str, data_version: int) -> None:
     """Count a look at test rows that is to leave no evidence.
 
     Raises:
@@ -85,12 +85,12 @@ def record_look(config: Config, registry: Registry, version: str, data_version: 
         "data_version": data_version,
         "test_fingerprint": fingerprint_split(registry.workspace, "test", data_version),
     }
-    record(config, registry.workspace, registry.client, version, entry)
+    append_entry(config, registry.workspace, registry.client, version, entry)
 
 
 def recorded_evidence(home: Home, name: str, version: str) -> dict[str, Any] | None:
     """The newest ledger entry about evidence of the version, if there is one."""
-    taken = (e for e in reversed(ledger.read(home.ledger)) if e.get("action") == EVALUATE)
+    taken = (e for e in reversed(audit_log.read(home.ledger)) if e.get("action") == EVALUATE)
     return next((e for e in taken if (e.get("model"), e.get("version")) == (name, version)), None)
 
 
@@ -107,7 +107,7 @@ def changed_rules(config: Config, home: Home, version: str) -> tuple[str, ...]:
     )
 
 
-def report_place(registry: Registry, version: str) -> str | None:
+def report_location(registry: Registry, version: str) -> str | None:
     """Where the version's evaluation report lies: a file, or run and server to look in; None before its first evaluation.
 
     Raises:
@@ -130,13 +130,13 @@ def report_place(registry: Registry, version: str) -> str | None:
     return f"{REPORT} among the artifacts of run {run_id} in MLflow"
 
 
-def looks(home: Home, name: str, test_fingerprint: str) -> tuple[int, int]:
+def test_set_uses(home: Home, name: str, test_fingerprint: str) -> tuple[int, int]:
     """How often the model's test rows were looked at so far: exactly these, and those of any version of the data."""
-    taken = [e for e in ledger.read(home.ledger) if e.get("action") in {EVALUATE, LOOK} and e.get("model") == name]
+    taken = [e for e in audit_log.read(home.ledger) if e.get("action") in {EVALUATE, LOOK} and e.get("model") == name]
     return sum(e.get("test_fingerprint") == test_fingerprint for e in taken), len(taken)
 
 
-def find_evidence(client: "MlflowClient", home: Home, version: "ModelVersion") -> Exhibit:
+def load_verified_evidence(client: "MlflowClient", home: Home, version: "ModelVersion") -> StoredEvidence:
     """The version's evidence, provided that it is the newest on record in the ledger, or why there is none.
 
     Raises:
@@ -158,10 +158,10 @@ def find_evidence(client: "MlflowClient", home: Home, version: "ModelVersion") -
         problem = f"{what} is about another artifact than the ledger's entry {entry.get('seq')}. Evaluate it again."
     else:
         return found
-    return Exhibit(Evidence(model_name=version.name, model_version=str(version.version)), problem, found.sha256)
+    return StoredEvidence(Evidence(model_name=version.name, model_version=str(version.version)), problem, found.sha256)
 
 
-def read_evidence(client: "MlflowClient", version: "ModelVersion") -> Exhibit:
+def read_evidence(client: "MlflowClient", version: "ModelVersion") -> StoredEvidence:
     """The version's evidence as it lies in MLflow, or why there is none.
 
     Raises:
@@ -172,7 +172,7 @@ def read_evidence(client: "MlflowClient", version: "ModelVersion") -> Exhibit:
     empty = Evidence(model_name=version.name, model_version=str(version.version))
     try:
         if not any(item.path == EVIDENCE for item in client.list_artifacts(version.run_id, str(PurePosixPath(EVIDENCE).parent))):
-            return Exhibit(empty, f"Version {version.version} has no evidence: run `finsent evaluate`.", None)
+            return StoredEvidence(empty, f"Version {version.version} has no evidence: run `finsent evaluate`.", None)
         with tempfile.TemporaryDirectory(prefix="finsent-evidence-") as scratch:
             content = Path(client.download_artifacts(version.run_id, EVIDENCE, scratch)).read_bytes()
     except (MlflowException, OSError) as error:
@@ -184,16 +184,16 @@ def read_evidence(client: "MlflowClient", version: "ModelVersion") -> Exhibit:
         evidence = Evidence.model_validate_json(content)
     except ValidationError as error:
         damaged = f"The evidence of version {version.version} cannot be read ({error.error_count()} problems): evaluate it again."
-        return Exhibit(empty, damaged, digest)
+        return StoredEvidence(empty, damaged, digest)
     if (evidence.model_name, evidence.model_version) != (version.name, str(version.version)):
         other = (
             f"The evidence is of version {evidence.model_version} of {evidence.model_name!r}: evaluate version {version.version}."
         )
-        return Exhibit(empty, other, digest)
-    return Exhibit(evidence, None, digest)
+        return StoredEvidence(empty, other, digest)
+    return StoredEvidence(evidence, None, digest)
 
 
-def stored_evidence(registry: Registry, version: str) -> Evidence | None:
+def load_evidence(registry: Registry, version: str) -> Evidence | None:
     """What the version has shown, if it was evaluated, for people to read; the gate asks the ledger besides (`find_evidence`).
 
     Evidence that cannot be used is none, with a warning.

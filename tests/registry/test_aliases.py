@@ -7,7 +7,7 @@ import pytest
 from mlflow import MlflowClient
 
 from finsent.errors import InputError, NoChampionError, Refused
-from finsent.registry import stages, tracking
+from finsent.registry import aliases, tracking
 from finsent.registry.client import Registry
 
 
@@ -20,15 +20,15 @@ def state(home):
 
 def test_the_way_of_a_version(mlflow_home, bare_version, registry):
     assert [bare_version(), bare_version(), bare_version()] == ["1", "2", "3"]
-    stages.make_challenger(registry, "1")
+    aliases.set_challenger(registry, "1")
     assert state(mlflow_home) == ({"challenger": "1"}, {"1": "Staging", "2": "None", "3": "None"})
-    stages.make_champion(registry, "1", None)
+    aliases.set_champion(registry, "1", None)
     assert state(mlflow_home) == ({"champion": "1"}, {"1": "Production", "2": "None", "3": "None"})
-    stages.make_champion(registry, "2", "1")
+    aliases.set_champion(registry, "2", "1")
     assert state(mlflow_home) == ({"champion": "2", "previous": "1"}, {"1": "Archived", "2": "Production", "3": "None"})
-    stages.make_challenger(registry, "3")
+    aliases.set_challenger(registry, "3")
     assert state(mlflow_home)[1] == {"1": "Archived", "2": "Production", "3": "Staging"}
-    stages.stand_down(registry, "3")
+    aliases.archive_challenger(registry, "3")
     assert state(mlflow_home) == ({"champion": "2", "previous": "1"}, {"1": "Archived", "2": "Production", "3": "Archived"})
 
 
@@ -36,7 +36,7 @@ def test_a_challenger_displaced_by_another_waits_no_more(mlflow_home, bare_versi
     client = tracking.connect(mlflow_home)
     for version in (bare_version(), bare_version()):
         client.set_model_version_tag("finsent", version, "approval", "pending")
-        stages.make_challenger(registry, version)
+        aliases.set_challenger(registry, version)
     assert state(mlflow_home) == ({"challenger": "2"}, {"1": "Archived", "2": "Staging"})
     assert [client.get_model_version("finsent", version).tags["approval"] for version in "12"] == ["void", "pending"]
 
@@ -44,122 +44,122 @@ def test_a_challenger_displaced_by_another_waits_no_more(mlflow_home, bare_versi
 def test_rollback_walks_back_and_stops_at_the_first(mlflow_home, bare_version, registry):
     for version, before in (("1", None), ("2", "1"), ("3", "2")):
         bare_version()
-        stages.make_champion(registry, version, before)
-    assert stages.rollback(registry) == ("3", "2")
+        aliases.set_champion(registry, version, before)
+    assert aliases.rollback(registry) == ("3", "2")
     assert state(mlflow_home) == ({"champion": "2", "previous": "1"}, {"1": "Archived", "2": "Production", "3": "Archived"})
-    assert stages.rollback(registry) == ("2", "1")
+    assert aliases.rollback(registry) == ("2", "1")
     assert state(mlflow_home) == ({"champion": "1"}, {"1": "Production", "2": "Archived", "3": "Archived"})
     with pytest.raises(Refused, match="nothing to roll back to"):
-        stages.rollback(registry)
+        aliases.rollback(registry)
     assert tracking.connect(mlflow_home).get_model_version("finsent", "3").tags["rolled_back"] == "true"
 
 
 def stage(home, version):
     client = tracking.connect(home)
     tags = client.get_model_version("finsent", version).tags
-    return stages.stage_of(version, Registry(home, "finsent").aliases(), tags), tags
+    return aliases.stage_of(version, Registry(home, "finsent").aliases(), tags), tags
 
 
 def test_a_candidate_is_what_beats_the_floors_and_whatever_does_not_says_why(mlflow_home, bare_version, registry):
     bare_version()
     assert stage(mlflow_home, "1")[0] == "none"
-    assert stages.set_candidate(registry, "1", ["No better than TF-IDF.", "Nor than the majority."]) == "none"
+    assert aliases.set_candidate(registry, "1", ["No better than TF-IDF.", "Nor than the majority."]) == "none"
     found, tags = stage(mlflow_home, "1")
     assert (found, tags["stage"], tags["not_candidate"]) == ("none", "None", "No better than TF-IDF. Nor than the majority.")
-    assert stages.set_candidate(registry, "1", []) == "candidate"
+    assert aliases.set_candidate(registry, "1", []) == "candidate"
     found, tags = stage(mlflow_home, "1")
     assert (found, tags["stage"]) == ("candidate", "Candidate")
     assert "not_candidate" not in tags
-    stages.set_candidate(registry, "1", ["Worse on new rows."])
+    aliases.set_candidate(registry, "1", ["Worse on new rows."])
     assert stage(mlflow_home, "1")[1]["stage"] == "None"
     with pytest.raises(InputError, match="no version '9'"):
-        stages.set_candidate(registry, "9", [])
+        aliases.set_candidate(registry, "9", [])
 
 
 def test_an_evaluation_takes_nobodys_stage_away(mlflow_home, bare_version, registry):
     for _ in range(4):
         bare_version()
-    stages.make_champion(registry, "1", None)
-    stages.make_champion(registry, "2", "1")
-    stages.make_champion(registry, "3", "2")
-    stages.make_challenger(registry, "4")
+    aliases.set_champion(registry, "1", None)
+    aliases.set_champion(registry, "2", "1")
+    aliases.set_champion(registry, "3", "2")
+    aliases.set_challenger(registry, "4")
     before = state(mlflow_home)
     whose = {"1": "archived", "2": "previous", "3": "champion", "4": "challenger"}
     for version, expected in whose.items():
-        assert stages.set_candidate(registry, version, ["Worse."]) == expected
+        assert aliases.set_candidate(registry, version, ["Worse."]) == expected
         assert stage(mlflow_home, version)[0] == expected
     assert state(mlflow_home) == before
     for version in ("2", "3", "4"):
-        assert stages.set_candidate(registry, version, []) == whose[version]
+        assert aliases.set_candidate(registry, version, []) == whose[version]
     assert state(mlflow_home) == before
-    assert stages.set_candidate(registry, "1", []) == "candidate"
+    assert aliases.set_candidate(registry, "1", []) == "candidate"
     assert stage(mlflow_home, "1")[0] == "candidate"
 
 
 @pytest.mark.parametrize(("tag", "value"), [("rolled_back", "true"), ("approval", "rejected")])
 def test_what_people_turned_down_is_no_candidate_again_by_itself(mlflow_home, bare_version, tag, value, registry):
     bare_version()
-    stages.stand_down(registry, "1")
+    aliases.archive_challenger(registry, "1")
     tracking.connect(mlflow_home).set_model_version_tag("finsent", "1", tag, value)
-    assert stages.set_candidate(registry, "1", []) == "archived"
+    assert aliases.set_candidate(registry, "1", []) == "archived"
     assert stage(mlflow_home, "1")[0] == "archived"
 
 
 def test_a_challenger_can_go_back_to_being_a_candidate(mlflow_home, bare_version, registry):
     bare_version()
-    stages.make_challenger(registry, "1")
-    stages.stand_down(registry, "1", stages.CANDIDATE)
+    aliases.set_challenger(registry, "1")
+    aliases.archive_challenger(registry, "1", aliases.CANDIDATE)
     assert state(mlflow_home) == ({}, {"1": "Candidate"})
-    stages.settle(registry)
+    aliases.reconcile_aliases(registry)
     assert state(mlflow_home) == ({}, {"1": "Candidate"})
 
 
 def test_what_is_not_there_is_said(bare_version, registry):
     with pytest.raises(InputError, match="has none yet"):
-        stages.make_champion(registry, "1", None)
+        aliases.set_champion(registry, "1", None)
     bare_version()
     with pytest.raises(NoChampionError):
-        stages.rollback(registry)
+        aliases.rollback(registry)
     with pytest.raises(InputError, match="no version '9'"):
-        stages.make_challenger(registry, "9")
-    stages.make_champion(registry, "1", None)
+        aliases.set_challenger(registry, "9")
+    aliases.set_champion(registry, "1", None)
     with pytest.raises(Refused, match="cannot be its own challenger"):
-        stages.make_challenger(registry, "1")
+        aliases.set_challenger(registry, "1")
     with pytest.raises(Refused, match="finsent rollback"):
-        stages.stand_down(registry, "1")
+        aliases.archive_challenger(registry, "1")
 
 
 def test_deleted_predecessor_is_no_way_back(mlflow_home, bare_version, registry):
     for version, before in (("1", None), ("2", "1")):
         bare_version()
-        stages.make_champion(registry, version, before)
+        aliases.set_champion(registry, version, before)
     tracking.connect(mlflow_home).delete_model_version("finsent", "1")
     with pytest.raises(Refused, match="still there"):
-        stages.rollback(registry)
+        aliases.rollback(registry)
     assert registry.champion() == "2"
 
 
 def test_stale_expectation_is_refused(mlflow_home, bare_version, registry):
     for _ in range(3):
         bare_version()
-    stages.make_champion(registry, "1", None)
+    aliases.set_champion(registry, "1", None)
     before = state(mlflow_home)
     for expected in (None, "2"):
         with pytest.raises(Refused, match="Evaluate the version again"):
-            stages.make_champion(registry, "3", expected)
+            aliases.set_champion(registry, "3", expected)
     assert state(mlflow_home) == before
 
 
 def test_of_two_promotions_at_once_one_wins(mlflow_home, bare_version, registry):
     for _ in range(3):
         bare_version()
-    stages.make_champion(registry, "1", None)
+    aliases.make_champion(registry, "1", None)
     gate, outcomes = threading.Barrier(2), {}
 
     def promote(version):
         gate.wait()
         try:
-            stages.make_champion(registry, version, "1")
+            aliases.make_champion(registry, version, "1")
             outcomes[version] = "won"
         except Refused:
             outcomes[version] = "refused"
@@ -209,16 +209,16 @@ def test_promotion_killed_before_any_write_is_finished_by_the_next(mlflow_home, 
     for crash in itertools.count():
         new = bare_version()
         before = registry.champion()
-        stages.make_challenger(registry, new)
+        aliases.make_challenger(registry, new)
         alive = die_before_write(monkeypatch, crash)
         try:
-            stages.make_champion(registry, new, before)
+            aliases.make_champion(registry, new, before)
             died = False
         except Killed:
             died = True
         alive()
         assert registry.champion() in {before, new}
-        stages.make_champion(registry, new, before)
+        aliases.make_champion(registry, new, before)
         aliases, stage = state(mlflow_home)
         assert aliases == ({"champion": new, "previous": before} if before else {"champion": new})
         assert [version for version, name in stage.items() if name == "Production"] == [new]
@@ -233,18 +233,18 @@ def test_rollback_killed_before_any_write_goes_back_once(mlflow_home, bare_versi
         base = registry.champion()
         chain = [bare_version(), bare_version(), bare_version()]
         for version in chain:
-            stages.make_champion(registry, version, base)
+            aliases.make_champion(registry, version, base)
             base = version
         alive = die_before_write(monkeypatch, crash)
         try:
-            stages.rollback(registry)
+            aliases.rollback(registry)
             died = False
         except Killed:
             died = True
         alive()
         assert registry.champion() in {chain[1], chain[2]}
         if died:
-            assert stages.rollback(registry) == (chain[2], chain[1])
+            assert aliases.rollback(registry) == (chain[2], chain[1])
         aliases, stage = state(mlflow_home)
         assert aliases == {"champion": chain[1], "previous": chain[0]}
         assert [version for version, name in stage.items() if name == "Production"] == [chain[1]]
@@ -259,12 +259,12 @@ def test_rollback_killed_before_any_write_goes_back_once(mlflow_home, bare_versi
 def test_whatever_runs_next_finishes_a_killed_promotion(mlflow_home, bare_version, monkeypatch, registry):
     for version, before in (("1", None), ("2", "1")):
         bare_version()
-        stages.make_champion(registry, version, before)
+        aliases.set_champion(registry, version, before)
     bare_version()
     alive = die_before_write(monkeypatch, 2)  # the alias is written, nothing after it
     with pytest.raises(Killed):
-        stages.make_champion(registry, "3", "2")
+        aliases.set_champion(registry, "3", "2")
     alive()
     assert state(mlflow_home)[0] == {"champion": "3", "previous": "1"}
-    assert stages.rollback(registry) == ("3", "2")
+    assert aliases.rollback(registry) == ("3", "2")
     assert state(mlflow_home)[0] == {"champion": "2", "previous": "1"}

@@ -16,12 +16,12 @@ import pytest
 
 from finsent.errors import Refused
 from finsent.home import resolve_home
-from finsent.pipeline import approval, promote
-from finsent.pipeline.history import verify_ledger
-from finsent.registry import ledger, stages, tracking
+from finsent.registry import aliases, audit_log, tracking
+from finsent.registry.audit_log import verify_ledger
 from finsent.registry.client import Registry
+from finsent.steps import promote
 from finsent.steps.context import make_context
-from tests.pipeline.promotion import AUTOMATIC, SIGNED, WITH_APPROVAL, evaluate_new, forget_connections, snapshot
+from tests.steps.promotion import AUTOMATIC, SIGNED, WITH_APPROVAL, evaluate_new, forget_connections, snapshot
 
 WRITES = (
     "set_model_version_tag",
@@ -42,8 +42,8 @@ WRITES = (
 OPERATIONS = {
     "promote": ("evaluated", lambda home: promote.promote(make_context(AUTOMATIC, home), version="2")),
     "ask": ("evaluated", lambda home: promote.promote(make_context(WITH_APPROVAL, home), version="2")),
-    "approve": ("waiting", lambda home: approval.approve(make_context(WITH_APPROVAL, home), "2", *SIGNED)),
-    "reject": ("waiting", lambda home: approval.reject(make_context(WITH_APPROVAL, home), "2", *SIGNED)),
+    "approve": ("waiting", lambda home: promote.approve(make_context(WITH_APPROVAL, home), "2", *SIGNED)),
+    "reject": ("waiting", lambda home: promote.reject(make_context(WITH_APPROVAL, home), "2", *SIGNED)),
     "rollback": ("promoted", lambda home: promote.rollback(make_context(AUTOMATIC, home), *SIGNED)),
 }
 
@@ -87,7 +87,7 @@ def die_at(place):
 
     for method in WRITES:
         setattr(MlflowClient, method, counted(getattr(MlflowClient, method)))
-    ledger.append = counted(ledger.append)
+    audit_log.append = counted(audit_log.append)
     return made
 
 
@@ -141,7 +141,7 @@ def assert_legal(home, old, new):
     found = champion_of(home)
     assert found in {old, new}
     verify_ledger(make_context(AUTOMATIC, home))
-    stages.settle(Registry(home, "finsent"))
+    aliases.settle(Registry(home, "finsent"))
     aliases, tags, _ = state(home)
     assert aliases["champion"] == found
     assert [version for version, own in tags.items() if own["stage"] == "Production"] == [found]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finsent.errors import InputError, Refused
-from finsent.registry.ledger import GENESIS, Head, append, read, verify
+from finsent.registry.audit_log import GENESIS, Head, append, read, verify
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ def test_entries_that_cannot_be_kept_are_refused_before_anything_is_written(tmp_
 
 WRITER = """
 import pathlib, sys
-from finsent.registry.ledger import append
+from finsent.registry.audit_log import append
 for number in range(15):
     append(pathlib.Path(sys.argv[1]), {"who": int(sys.argv[2]), "number": number})
 """

@@ -12,9 +12,9 @@ from finsent.evaluation.evidence import Evidence
 from finsent.evaluation.robustness import CHECKS
 from finsent.home import Home
 from finsent.labels import LABELS
-from finsent.pipeline.exhibit import record_evidence
 from finsent.registry import tracking
 from finsent.registry.client import Registry
+from finsent.registry.evidence_store import record_evidence
 from finsent.registry.gate import rules_digest
 
 AUTOMATIC = load_config("nano", overrides=["gate.approval=automatic"])

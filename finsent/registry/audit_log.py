@@ -7,6 +7,7 @@ chain: only someone who knows the head sees it, so `verify` returns the head for
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +17,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from finsent.errors import InputError, Refused
+from finsent.home import Home
+from finsent.registry import audit_mirror
+from finsent.registry.audit_mirror import verify_against_registry
+from finsent.steps.context import Context
 
 GENESIS = "0" * 64
 """What the first entry holds as the hash of the one before."""
@@ -147,3 +152,117 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+# merged from finsent.registry.audit_log: What was decided on every version, as the ledger tells it, and whether the ledger can be believed.
+
+
+@dataclass(frozen=True)
+class AuditEntry:
+    """One entry of the ledger, for a reader."""
+
+    seq: int | None
+    at: str
+    """UTC."""
+    action: str
+    version: str | None
+    decision: str | None
+    champion_before: str | None
+    champion_after: str | None
+    """None where there is none, or where the entry does not say."""
+    who: str | None
+    why: str | None
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class History:
+    """Entries about one registered model, oldest first."""
+
+    entries: tuple[AuditEntry, ...]
+    of: int
+    """Entries about the model, or the version asked for, whether listed or not."""
+    whole: bool
+    """Whether the ledger's chain verifies."""
+    problem: str | None
+    """Where it does not."""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A ledger that is what it was."""
+
+    entries: int
+    head: str
+    """Hash of the last entry: note it elsewhere, and a cut end shows against it."""
+    copied: int
+    """Entries that the copy in MLflow holds."""
+
+
+def history(context: Context, version: str | None = None, limit: int | None = None) -> History:
+    """The last `limit` entries about the model, or about one version of it. Reads only.
+
+    Raises:
+        Refused: a line of the ledger is no entry at all.
+    """
+    name, path = context.registry.name, context.workspace.ledger
+    problem = None
+    try:
+        verify(path)
+    except Refused as error:
+        problem = str(error)
+    known = [entry for entry in read(path) if entry.get("model") == name]
+    chosen = [
+        entry for entry in known if version is None or version in {entry.get("version"), entry.get("from"), entry.get("to")}
+    ]
+    shown = chosen[-limit:] if limit is not None else chosen
+    return History(tuple(_recorded(entry) for entry in shown), len(chosen), problem is None, problem)
+
+
+def _recorded(entry: dict[str, Any]) -> AuditEntry:
+    action, version, before = str(entry.get("action")), entry.get("version"), entry.get("champion")
+    decided = entry.get("decision") == "promote"
+    # a gate's approval to wait is not a promotion: `gate` says under which rules it decided
+    moves = decided and (action in {"approve", "rollback"} or entry.get("gate", {}).get("approval") == "automatic")
+    return AuditEntry(
+        seq=entry.get("seq"),
+        at=str(entry.get("at")),
+        action=action,
+        version=version,
+        decision=entry.get("decision"),
+        champion_before=before,
+        champion_after=version if moves else before,
+        who=entry.get("who"),
+        why=entry.get("why"),
+        reasons=tuple(entry.get("reasons", ())),
+    )
+
+
+def verify_ledger(context: Context) -> Verified:
+    """Follow the chain, and hold the ledger against the registry and against its copy in MLflow.
+
+    Raises:
+        Refused: names the line that was edited, moved, deleted or cut off.
+        ServiceError: MLflow does not answer, so that the ledger has only its own word.
+    """
+    path, client = context.workspace.ledger, context.registry.client
+    head = verify(path)
+    verify_against_registry(context.config, client, path)
+    return Verified(head.length, head.hash, audit_mirror.verify_mirror(context.config, client, path))
+
+
+def export_audit_log(home: Home, file: Path) -> Head:
+    """Copy the ledger, as it is, to a file that is not there yet; returns where it ends.
+
+    Raises:
+        InputError: there is no ledger, or the file exists.
+        Refused: the ledger's chain is broken.
+    """
+    if not home.ledger.is_file():
+        raise InputError(f"there is no ledger at {str(home.ledger)!r} yet: nothing was evaluated or decided in this home.")
+    if file.exists():
+        raise InputError(f"{str(file)!r} exists. Name a new file: a copy is not to replace an older one unseen.")
+    verify(home.ledger, allow_unfinished=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(home.ledger, file)
+    return verify(file, allow_unfinished=True)

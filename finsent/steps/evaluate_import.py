@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Appraisal:
+class ImportEvaluation:
     """What a version is worth; evaluation and verdict are both None where there is nothing to evaluate it on."""
 
     evaluation: "EvaluationResult | None"
@@ -20,7 +20,7 @@ class Appraisal:
     not_evaluated_because: str | None
 
 
-def appraise(context: Context, version: str) -> Appraisal:
+def dry_run_gate(context: Context, version: str) -> ImportEvaluation:
     """Evaluate `version` on the held-out test split and say what the gate makes of it; moves no alias, writes no ledger.
 
     A home without test rows is no error: it is said, with what to do.
@@ -33,7 +33,7 @@ def appraise(context: Context, version: str) -> Appraisal:
     from finsent.data import tables
     from finsent.data.dataset import data_version
     from finsent.pipeline.evaluate import evaluate
-    from finsent.pipeline.promote import consider
+    from finsent.steps.promote import preview_decision
 
     missing = None
     if tables.version(context.workspace, "tweets") is None:
@@ -41,6 +41,6 @@ def appraise(context: Context, version: str) -> Appraisal:
     elif not data_version(context.workspace).rows.get("test"):
         missing = "the data of this home has no test rows"
     if missing is not None:
-        return Appraisal(None, None, f"{missing}: run `finsent ingest`, then `finsent evaluate --version {version}`.")
+        return ImportEvaluation(None, None, f"{missing}: run `finsent ingest`, then `finsent evaluate --version {version}`.")
     evaluation = evaluate(context, version=version)
-    return Appraisal(evaluation, consider(context, version), None)
+    return ImportEvaluation(evaluation, preview_decision(context, version), None)

@@ -7,12 +7,12 @@ import pytest
 from finsent.cli import status
 from finsent.config import load_config
 from finsent.errors import InputError, NoChampionError, Refused
-from finsent.pipeline import approval
-from finsent.pipeline import promote as pipeline
-from finsent.registry import ledger, ledger_copy, stages, tracking, witness
+from finsent.registry import aliases, audit_log, audit_mirror, tracking
 from finsent.registry.client import Registry
+from finsent.steps import promote
+from finsent.steps import promote as pipeline
 from finsent.steps.context import make_context
-from tests.pipeline.promotion import AUTOMATIC, SIGNED, WITH_APPROVAL, evaluate_new, evidence, evidence_of, leave, register, take
+from tests.steps.promotion import AUTOMATIC, SIGNED, WITH_APPROVAL, evaluate_new, evidence, evidence_of, leave, register, take
 
 
 class Killed(BaseException):
@@ -40,7 +40,7 @@ def evaluated(mlflow_home, make_adapter):
 
 def decisions(home):
     """Ledger entries that are not about evidence."""
-    return [entry for entry in ledger.read(home.ledger) if entry["action"] != "evaluate"]
+    return [entry for entry in audit_log.read(home.ledger) if entry["action"] != "evaluate"]
 
 
 def tags(home, version):
@@ -60,7 +60,7 @@ def test_first_version_that_passes_becomes_champion(mlflow_home, evaluated):
     assert entry["gate"]["approval"] == "automatic"
     assert len(entry["evidence_sha256"]) == 64
     assert found["ledger_entry"] == f"{entry['seq']} {entry['hash']}"
-    assert ledger.verify(mlflow_home.ledger).length == 2
+    assert audit_log.verify(mlflow_home.ledger).length == 2
 
 
 def test_refusal_changes_nothing_and_is_written_down(mlflow_home, evaluated):
@@ -108,13 +108,13 @@ def test_evidence_against_another_champion_is_void(mlflow_home, evaluated):
 def test_promotion_that_comes_second_is_refused(mlflow_home, evaluated, monkeypatch):
     evaluated()
     evaluated()
-    real = stages.make_champion
+    real = aliases.set_champion
 
     def overtaken(registry, version, expected, *, waiting):
         real(registry, "2", None)
         real(registry, version, expected, waiting=waiting)
 
-    monkeypatch.setattr(stages, "make_champion", overtaken)
+    monkeypatch.setattr(aliases, "make_champion", overtaken)
     result = pipeline.promote(make_context(AUTOMATIC, mlflow_home), version="1")
     assert (result.decision, result.champion_before, result.champion_after) == ("refused", None, "2")
     assert "the champion of 'finsent' is '2'" in result.reasons[0]
@@ -134,7 +134,7 @@ def test_killed_after_the_decision_and_run_again(mlflow_home, evaluated, monkeyp
 
     version = evaluated()
     with monkeypatch.context() as dying:
-        dying.setattr(stages, "make_champion", die)
+        dying.setattr(aliases, "make_champion", die)
         with pytest.raises(Killed):
             pipeline.promote(make_context(AUTOMATIC, mlflow_home))
     assert Registry(mlflow_home, "finsent").champion() is None
@@ -150,13 +150,13 @@ def test_approval_makes_the_challenger_champion(mlflow_home, evaluated):
     assert Registry(mlflow_home, "finsent").aliases().get("challenger") == version
     assert (tags(mlflow_home, version)["approval"], tags(mlflow_home, version)["stage"]) == ("pending", "Staging")
 
-    result = approval.approve(make_context(WITH_APPROVAL, mlflow_home), None, *SIGNED)
+    result = promote.approve(make_context(WITH_APPROVAL, mlflow_home), None, *SIGNED)
     assert (result.decision, result.champion_after) == ("promoted", version)
     found = tags(mlflow_home, version)
     assert (found["approval"], found["approved_by"], found["stage"]) == ("approved", "dana", "Production")
-    last = ledger.read(mlflow_home.ledger)[-1]
+    last = audit_log.read(mlflow_home.ledger)[-1]
     assert (last["action"], last["who"], last["why"]) == ("approve", *SIGNED)
-    again = approval.approve(make_context(WITH_APPROVAL, mlflow_home), version, *SIGNED)
+    again = promote.approve(make_context(WITH_APPROVAL, mlflow_home), version, *SIGNED)
     assert again.reasons == ("Version 1 is the champion already.",)
 
 
@@ -164,12 +164,12 @@ def test_approval_is_void_once_the_champion_changed(mlflow_home, evaluated):
     first, second = evaluated(config=WITH_APPROVAL), evaluated()
     pipeline.promote(make_context(WITH_APPROVAL, mlflow_home), version=first)
     pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=second)
-    result = approval.approve(make_context(WITH_APPROVAL, mlflow_home), first, *SIGNED)
+    result = promote.approve(make_context(WITH_APPROVAL, mlflow_home), first, *SIGNED)
     assert result.decision == "refused"
     assert any("stale evidence" in reason for reason in result.reasons)
     assert Registry(mlflow_home, "finsent").aliases() == {"champion": second}
     assert (tags(mlflow_home, first)["approval"], tags(mlflow_home, first)["stage"]) == ("void", "Archived")
-    assert ledger.read(mlflow_home.ledger)[-1]["action"] == "approval void"
+    assert audit_log.read(mlflow_home.ledger)[-1]["action"] == "approval void"
 
 
 def test_approval_cut_short_can_be_given_again(mlflow_home, evaluated, monkeypatch):
@@ -177,18 +177,18 @@ def test_approval_cut_short_can_be_given_again(mlflow_home, evaluated, monkeypat
     version = evaluated(config=WITH_APPROVAL)
     pipeline.promote(make_context(WITH_APPROVAL, mlflow_home))
     with monkeypatch.context() as dying:
-        dying.setattr(stages, "make_champion", die)
+        dying.setattr(aliases, "make_champion", die)
         with pytest.raises(Killed):
-            approval.approve(make_context(WITH_APPROVAL, mlflow_home), version, *SIGNED)
+            promote.approve(make_context(WITH_APPROVAL, mlflow_home), version, *SIGNED)
     assert Registry(mlflow_home, "finsent").champion() is None
-    assert approval.approve(make_context(WITH_APPROVAL, mlflow_home), version, *SIGNED).decision == "promoted"
+    assert promote.approve(make_context(WITH_APPROVAL, mlflow_home), version, *SIGNED).decision == "promoted"
     assert Registry(mlflow_home, "finsent").champion() == version
 
 
 def test_rejected_version_does_not_come_back_by_itself(mlflow_home, evaluated):
     version = evaluated(config=WITH_APPROVAL)
     pipeline.promote(make_context(WITH_APPROVAL, mlflow_home))
-    result = approval.reject(make_context(WITH_APPROVAL, mlflow_home), version, *SIGNED)
+    result = promote.reject(make_context(WITH_APPROVAL, mlflow_home), version, *SIGNED)
     assert result.reasons == ("Rejected by dana: looked at the report",)
     assert tags(mlflow_home, version)["stage"] == "Archived"
     again = pipeline.promote(make_context(WITH_APPROVAL, mlflow_home), version=version)
@@ -202,24 +202,24 @@ def test_what_a_person_decided_stays_on_the_page(mlflow_home, evaluated, monkeyp
     version = evaluated(config=WITH_APPROVAL)
     pipeline.promote(make_context(WITH_APPROVAL, mlflow_home))
     told = []
-    monkeypatch.setattr("finsent.pipeline.publishing.publish_decision", lambda *given: told.append(given[2].heading))
-    approval.reject(make_context(WITH_APPROVAL, mlflow_home), version, *SIGNED)
+    monkeypatch.setattr("finsent.steps.report.publish_report", lambda *given: told.append(given[2].heading))
+    promote.reject(make_context(WITH_APPROVAL, mlflow_home), version, *SIGNED)
     assert pipeline.promote(make_context(WITH_APPROVAL, mlflow_home), version=version).decision == "refused"
     assert told == ["Version 1 was rejected by a person"]
     assert decisions(mlflow_home)[-1]["decision"] == "refuse", "on record all the same"
 
 
-@pytest.mark.parametrize("decide", [approval.approve, approval.reject])
+@pytest.mark.parametrize("decide", [promote.approve, promote.reject])
 def test_a_word_under_other_rules_is_not_taken_and_the_version_waits_on(mlflow_home, evaluated, decide):
     version = evaluated(config=WITH_APPROVAL)
     pipeline.promote(make_context(WITH_APPROVAL, mlflow_home))
-    before = ledger.read(mlflow_home.ledger)
+    before = audit_log.read(mlflow_home.ledger)
     other = load_config("nano", overrides=["gate.approval=required", "gate.max_flip_rate=0.5"])
     with pytest.raises(Refused, match=r"gate\.max_flip_rate 0\.2, now 0\.5\). It waits on"):
         decide(make_context(other, mlflow_home), version, *SIGNED)
-    assert ledger.read(mlflow_home.ledger) == before
+    assert audit_log.read(mlflow_home.ledger) == before
     assert Registry(mlflow_home, "finsent").aliases() == {"challenger": version}
-    assert approval.approve(make_context(WITH_APPROVAL, mlflow_home), version, *SIGNED).decision == "promoted"
+    assert promote.approve(make_context(WITH_APPROVAL, mlflow_home), version, *SIGNED).decision == "promoted"
 
 
 def test_rules_that_were_changed_after_the_look_are_named(mlflow_home, evaluated):
@@ -230,7 +230,7 @@ def test_rules_that_were_changed_after_the_look_are_named(mlflow_home, evaluated
     assert refused.reasons[0].endswith("Set differently: gate.alpha 0.05, now 0.2.")
 
 
-@pytest.mark.parametrize("decide", [approval.approve, approval.reject])
+@pytest.mark.parametrize("decide", [promote.approve, promote.reject])
 def test_only_what_waits_can_be_approved_or_rejected(mlflow_home, evaluated, decide):
     with pytest.raises(Refused, match=r"no version of 'finsent' waits"):
         decide(make_context(WITH_APPROVAL, mlflow_home), None, *SIGNED)
@@ -253,7 +253,7 @@ def test_rollback_is_at_once_and_written_down(mlflow_home, evaluated):
     assert pipeline.promote(make_context(AUTOMATIC, mlflow_home)).champion_after == bad
     result = pipeline.rollback(make_context(AUTOMATIC, mlflow_home), *SIGNED)
     assert (result.model_version, result.champion_before, result.champion_after) == ("1", bad, "1")
-    last = ledger.read(mlflow_home.ledger)[-1]
+    last = audit_log.read(mlflow_home.ledger)[-1]
     assert (last["action"], last["from"], last["to"], last["who"]) == ("rollback", bad, "1", "dana")
     again = pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=bad)
     assert "was rolled back" in again.reasons[0]
@@ -280,14 +280,14 @@ def test_a_ledger_whose_end_was_cut_off_gets_no_further_entry(mlflow_home, evalu
     assert status_decisions(mlflow_home)["agrees"] is True
     whole = mlflow_home.ledger.read_bytes()
     mlflow_home.ledger.write_bytes(b"".join(whole.splitlines(keepends=True)[:3]))
-    assert ledger.verify(mlflow_home.ledger).length == 3  # its own chain does not tell
+    assert audit_log.verify(mlflow_home.ledger).length == 3  # its own chain does not tell
     with pytest.raises(Refused, match=r"line 4: it ends after 3 .*cut off.*knows entry 3, of (version 2|the copy)"):
         pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=weak)
     assert "its end was cut off" in status_decisions(mlflow_home)["error"]
-    assert len(ledger.read(mlflow_home.ledger)) == 3
+    assert len(audit_log.read(mlflow_home.ledger)) == 3
     mlflow_home.ledger.write_bytes(whole)
     assert pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=weak).decision == "refused"
-    assert ledger.verify(mlflow_home.ledger).length == 5
+    assert audit_log.verify(mlflow_home.ledger).length == 5
 
 
 def test_a_ledger_that_was_deleted_or_replaced_is_found(mlflow_home, evaluated):
@@ -300,13 +300,13 @@ def test_a_ledger_that_was_deleted_or_replaced_is_found(mlflow_home, evaluated):
     assert Registry(mlflow_home, "finsent").champion() == "1"
     assert not mlflow_home.ledger.exists()
     assert "is empty or gone" in status_decisions(mlflow_home)["error"]
-    ledger.append(mlflow_home.ledger, {"action": "gate", "version": "1", "decision": "promote", "reasons": ["forged"]})
+    audit_log.append(mlflow_home.ledger, {"action": "gate", "version": "1", "decision": "promote", "reasons": ["forged"]})
     with pytest.raises(Refused, match=r"line [23]: it ends after 1 entries"):
         pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=better)
     client = tracking.connect(mlflow_home)  # and now as the message says
     for version in ("1", better):
         client.delete_model_version_tag("finsent", version, "ledger_entry")
-    client.delete_run(ledger_copy.find_run(client, AUTOMATIC).info.run_id)
+    client.delete_run(audit_mirror.find_run(client, AUTOMATIC).info.run_id)
     assert "not on record" in pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=better).reasons[0]
     take(mlflow_home, evidence_of(mlflow_home, better, champion="1"))
     assert pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=better).decision == "promoted"
@@ -317,13 +317,13 @@ def test_a_ledger_that_is_ahead_of_the_registry_is_in_order(mlflow_home, evaluat
     version = evaluated(config=WITH_APPROVAL)
     pipeline.promote(make_context(WITH_APPROVAL, mlflow_home))
     with monkeypatch.context() as dying:
-        dying.setattr(witness, "set_tags", die)  # between ledger and tag
+        dying.setattr(audit_mirror, "set_tags", die)  # between ledger and tag
         with pytest.raises(Killed):
-            approval.approve(make_context(WITH_APPROVAL, mlflow_home), version, *SIGNED)
-    assert len(ledger.read(mlflow_home.ledger)) == 3
+            promote.approve(make_context(WITH_APPROVAL, mlflow_home), version, *SIGNED)
+    assert len(audit_log.read(mlflow_home.ledger)) == 3
     assert tags(mlflow_home, version)["ledger_entry"].startswith("1 ")
     assert status_decisions(mlflow_home)["agrees"] is True
-    assert approval.approve(make_context(WITH_APPROVAL, mlflow_home), version, *SIGNED).decision == "promoted"
+    assert promote.approve(make_context(WITH_APPROVAL, mlflow_home), version, *SIGNED).decision == "promoted"
 
 
 def test_a_tag_that_finsent_did_not_write_is_refused(mlflow_home, evaluated):
@@ -337,15 +337,15 @@ def test_a_rejection_that_comes_between_an_approval_and_its_alias_stands(mlflow_
     pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=evaluated())
     waits = evaluated(champion="1", config=WITH_APPROVAL)
     pipeline.promote(make_context(WITH_APPROVAL, mlflow_home), version=waits)
-    real = approval.crown
+    real = promote.promote_to_champion
 
     def rejected_first(context, case, **more):
-        monkeypatch.setattr(approval, "crown", real)
-        approval.reject(context, waits, "eve", "misreads negation")
+        monkeypatch.setattr(promote, "crown", real)
+        promote.reject(context, waits, "eve", "misreads negation")
         return real(context, case, **more)
 
-    monkeypatch.setattr(approval, "crown", rejected_first)
-    result = approval.approve(make_context(WITH_APPROVAL, mlflow_home), waits, *SIGNED)
+    monkeypatch.setattr(promote, "crown", rejected_first)
+    result = promote.approve(make_context(WITH_APPROVAL, mlflow_home), waits, *SIGNED)
     assert result.decision == "refused"
     assert "was rejected meanwhile" in result.reasons[0]
     assert Registry(mlflow_home, "finsent").champion() == "1"
@@ -366,7 +366,7 @@ def test_a_version_rolled_back_from_stays_out_although_its_tag_was_not_written(m
     fallen = evaluated(champion="1")
     pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=fallen)
     with monkeypatch.context() as dying:
-        dying.setattr(stages, "_finish_rollback", die)
+        dying.setattr(aliases, "_finish_rollback", die)
         with pytest.raises(Killed):
             pipeline.rollback(make_context(AUTOMATIC, mlflow_home), *SIGNED)
     assert Registry(mlflow_home, "finsent").champion() == "1"

@@ -11,7 +11,7 @@ import pytest
 
 from finsent.errors import Refused
 from finsent.model.manifest import verify, write_manifest
-from finsent.registry import roundtrip, tracking
+from finsent.registry import tracking, verification
 from finsent.registry.client import Registry
 
 
@@ -21,13 +21,13 @@ def register(home, config, adapter):
 
 
 def prove(home, name, version):
-    with roundtrip.ready_to_prove(Registry(home, name), version) as run:
+    with verification.round_trip_check(Registry(home, name), version) as run:
         return run()
 
 
 def here(home, name, version):
     """In place of the new process, which has tests of its own."""
-    return nullcontext(partial(roundtrip.load_and_repeat, home, name, version))
+    return nullcontext(partial(verification.replay_probe, home, name, version))
 
 
 def test_sound_version_is_proved(mlflow_home, tiny_config, make_adapter):
@@ -45,7 +45,7 @@ def test_sound_version_is_proved(mlflow_home, tiny_config, make_adapter):
 
 @pytest.mark.filterwarnings("ignore")  # torch and transformers deprecate things of their own while loading
 def test_probe_of_another_model_is_found(mlflow_home, tiny_config, make_adapter, tmp_path, monkeypatch):
-    monkeypatch.setattr(roundtrip, "_new_process", here)
+    monkeypatch.setattr(verification, "_new_process", here)
     foreign = shutil.copytree(make_adapter(0), tmp_path / "foreign")
     shutil.copyfile(make_adapter(1) / "probe.json", foreign / "probe.json")
     write_manifest(foreign, verify(make_adapter(0)))
@@ -59,7 +59,7 @@ def test_probe_of_another_model_is_found(mlflow_home, tiny_config, make_adapter,
 def test_head_that_is_not_the_trained_one_is_found(mlflow_home, tiny_config, make_adapter, tmp_path, monkeypatch):
     from safetensors.torch import load_file, save_file
 
-    monkeypatch.setattr(roundtrip, "_new_process", here)
+    monkeypatch.setattr(verification, "_new_process", here)
     other = shutil.copytree(make_adapter(0), tmp_path / "other")
     weights = load_file(other / "adapter_model.safetensors")
     (head,) = [name for name in weights if "score" in name]
@@ -90,7 +90,7 @@ def test_labels_and_padding_are_those_of_what_was_loaded(mlflow_home, tiny_confi
         change(loaded)
         return loaded
 
-    monkeypatch.setattr(roundtrip, "_new_process", here)
+    monkeypatch.setattr(verification, "_new_process", here)
     monkeypatch.setattr(adapter, "load_adapter", load_changed)  # a library that loads otherwise, as one did before
     found = prove(mlflow_home, "finsent", register(mlflow_home, tiny_config, make_adapter(0)))
     assert {name for name in ("head_hash_equal", "labels_equal", "padding_equal") if not getattr(found, name)} == {untrue}
@@ -121,12 +121,12 @@ def test_process_that_nobody_asks_ends_with_the_block(mlflow_home, monkeypatch):
     started = []
     popen = subprocess.Popen
     monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: started.append(popen(*a, **k)) or started[0])
-    with pytest.raises(MemoryError), roundtrip.ready_to_prove(Registry(mlflow_home, "finsent"), "1"):
+    with pytest.raises(MemoryError), verification.round_trip_check(Registry(mlflow_home, "finsent"), "1"):
         raise MemoryError  # scoring failed meanwhile
     assert started[0].returncode is not None
 
 
 def test_process_whose_parent_is_gone_loads_nothing():
-    command = [sys.executable, "-m", "finsent.registry.roundtrip", "finsent", "1"]
+    command = [sys.executable, "-m", "finsent.registry.verification", "finsent", "1"]
     ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=120)
     assert (ended.returncode, ended.stdout) == (1, "")

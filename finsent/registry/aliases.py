@@ -43,7 +43,7 @@ def _alone(registry: Registry) -> Iterator["MlflowClient"]:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(path, timeout=_LOCK_SECONDS):
-            settle(registry)
+            reconcile_aliases(registry)
             yield client
     except Timeout as error:
         raise Refused(f"another process has been changing the registry for a minute (lock {str(path)!r}). Try again.") from error
@@ -92,7 +92,7 @@ def set_candidate(registry: Registry, version: str, reasons: Sequence[str]) -> S
         return stage_of(version, known, {"stage": wanted} if free else tags)
 
 
-def make_challenger(registry: Registry, version: str) -> None:
+def set_challenger(registry: Registry, version: str) -> None:
     """Let the version wait for approval; a challenger that waited before is archived.
 
     Raises:
@@ -105,10 +105,10 @@ def make_challenger(registry: Registry, version: str) -> None:
         if registry.aliases().get(CHAMPION) == version:
             raise Refused(f"version {version!r} of {name!r} is the champion and cannot be its own challenger.")
         client.set_registered_model_alias(name, CHALLENGER, version)
-        settle(registry)
+        reconcile_aliases(registry)
 
 
-def make_champion(registry: Registry, version: str, expected_champion: str | None, *, waiting: bool = False) -> None:
+def set_champion(registry: Registry, version: str, expected_champion: str | None, *, waiting: bool = False) -> None:
     """Let the version score tweets, provided that the champion is still `expected_champion` (None: there is none).
 
     With `waiting`, for an approval, it must still be the challenger, too.
@@ -125,7 +125,7 @@ def make_champion(registry: Registry, version: str, expected_champion: str | Non
         current = known.get(CHAMPION)
         if current == version:
             return
-        if turned_down := turned_down_by(registry, record):
+        if turned_down := manual_block_reason(registry, record):
             raise Refused(f"version {version!r} of {name!r} was {turned_down} meanwhile.")
         if waiting and known.get(CHALLENGER) != version:
             raise Refused(f"version {version!r} of {name!r} does not wait for approval any more.")
@@ -137,10 +137,10 @@ def make_champion(registry: Registry, version: str, expected_champion: str | Non
         _finish_rollback(registry, current)
         client.set_model_version_tag(name, version, _REPLACES, current or "")
         client.set_registered_model_alias(name, CHAMPION, version)
-        settle(registry)
+        reconcile_aliases(registry)
 
 
-def turned_down_by(registry: Registry, record: "ModelVersion") -> str | None:
+def manual_block_reason(registry: Registry, record: "ModelVersion") -> str | None:
     """How people turned the version down, in words that follow "was"; None if they did not."""
     begun = registry.client.get_registered_model(record.name).tags.get(_ROLLBACK, "").split()
     # a rollback that was killed before it tagged the version counts as done once its alias has moved
@@ -151,7 +151,7 @@ def turned_down_by(registry: Registry, record: "ModelVersion") -> str | None:
     return "rejected" if record.tags.get("approval") == "rejected" else None
 
 
-def stand_down(registry: Registry, version: str, to: Literal["Candidate", "Archived"] = ARCHIVED) -> None:
+def archive_challenger(registry: Registry, version: str, to: Literal["Candidate", "Archived"] = ARCHIVED) -> None:
     """Archive a version, or let it be a candidate again; if it waits as challenger it no longer does.
 
     Raises:
@@ -189,7 +189,7 @@ def rollback(registry: Registry, planned: tuple[str, str] | None = None) -> tupl
             raise Refused(f"the champion of {name!r} changed meanwhile: {planned[0]} before, {current} now. Decide again.")
         client.set_registered_model_tag(name, _ROLLBACK, f"{current} {target}")
         client.set_registered_model_alias(name, CHAMPION, target)
-        settle(registry)
+        reconcile_aliases(registry)
         _finish_rollback(registry, target)
         return current, target
 
@@ -203,7 +203,7 @@ def _finish_rollback(registry: Registry, champion: str | None) -> None:
         client.delete_registered_model_tag(name, _ROLLBACK)
 
 
-def rollback_plan(registry: Registry) -> tuple[str, str]:
+def plan_rollback(registry: Registry) -> tuple[str, str]:
     """What `rollback` would do, as (from, to); raises as it would."""
     with _alone(registry):
         return _rollback_plan(registry)
@@ -224,7 +224,7 @@ def _rollback_plan(registry: Registry) -> tuple[str, str]:
     return current, target
 
 
-def settle(registry: Registry) -> None:
+def reconcile_aliases(registry: Registry) -> None:
     """Bring `previous`, `challenger` and the stage tags in line with the champion; changes nothing where they are."""
     client, name = registry.client, registry.name
     known = registry.aliases()

@@ -14,13 +14,13 @@ import pytest
 from finsent.errors import Refused
 from finsent.home import resolve_home
 from finsent.model.manifest import MANIFEST, Manifest, sha256, write_manifest
-from finsent.pipeline import approval
-from finsent.pipeline.promote import promote
-from finsent.registry import ledger, tracking
+from finsent.registry import audit_log, tracking
 from finsent.registry.client import Registry, logged_model_id
 from finsent.registry.packaging import ADAPTER
+from finsent.steps import promote
 from finsent.steps.context import make_context
-from tests.pipeline.promotion import (
+from finsent.steps.promote import promote
+from tests.steps.promotion import (
     AUTOMATIC,
     SIGNED,
     WITH_APPROVAL,
@@ -75,7 +75,7 @@ def assert_refused(home, reason, rule=None, config=AUTOMATIC):
     assert result.champion_after == Registry(home, "finsent").champion() == "1"
     assert [item.status for item in result.rules if item.name == rule] in ([], ["fail"], ["missing"])
     assert rule is None or rule in {item.name for item in result.rules}
-    last = ledger.read(home.ledger)[-1]
+    last = audit_log.read(home.ledger)[-1]
     assert (last["decision"], last["reasons"]) == ("refuse", list(result.reasons))
     return result
 
@@ -154,19 +154,19 @@ def test_07_stale_approval(arena, make_adapter, how):
         promote(make_context(AUTOMATIC, arena), version="3")
         reason, champion, stage = "stale evidence: champion changed", "3", "Archived"
     else:
-        requested = approval.expires_at(make_context(config, arena), "2")
+        requested = promote.expires_at(make_context(config, arena), "2")
         _wait_until(requested)
         client = tracking.connect(arena)  # the registry's word on when is not asked for
         client.set_model_version_tag("finsent", "2", "approval_requested_at", "2099-01-01T00:00:00+00:00")
         reason, champion, stage = "The approval of version 2 comes too late", "1", "Candidate"
-    result = approval.approve(make_context(config, arena), "2", *SIGNED)
+    result = promote.approve(make_context(config, arena), "2", *SIGNED)
     assert result.decision == "refused"
     assert any(reason in text for text in result.reasons)
     assert Registry(arena, "finsent").aliases().get("challenger") is None
     assert Registry(arena, "finsent").champion() == champion
     tags = tracking.connect(arena).get_model_version("finsent", "2").tags
     assert (tags["approval"], tags["stage"]) == ("void", stage)
-    last = ledger.read(arena.ledger)[-1]
+    last = audit_log.read(arena.ledger)[-1]
     assert (last["action"], last["decision"], last["who"]) == ("approval void", "refuse", "dana")
 
 
@@ -205,11 +205,11 @@ def test_09_two_promotions_at_once(arena, make_adapter, version):
     stages = {str(v.version): v.tags["stage"] for v in tracking.connect(arena).search_model_versions("name='finsent'")}
     assert [number for number, stage in stages.items() if stage == "Production"] == [champion]
     assert Registry(arena, "finsent").aliases().get("previous") == "1"
-    assert ledger.verify(arena.ledger).length >= 6
+    assert audit_log.verify(arena.ledger).length >= 6
 
 
 def _promote_together(home, version, together, said):
-    from finsent.pipeline import promote as module
+    from finsent.steps import promote as module
 
     forget_connections(inherited=True)
     real = module.record_decision
@@ -249,8 +249,8 @@ def test_10_edited_ledger(arena, how):
         arena.ledger.unlink()
         for entry in entries:
             own = ("seq", "at", "previous_hash", "hash")
-            ledger.append(arena.ledger, {key: value for key, value in entry.items() if key not in own})
-        assert ledger.verify(arena.ledger).length == 3, "its own chain does not tell"
+            audit_log.append(arena.ledger, {key: value for key, value in entry.items() if key not in own})
+        assert audit_log.verify(arena.ledger).length == 3, "its own chain does not tell"
         reason = "has another entry"
     before = arena.ledger.read_bytes()
     with pytest.raises(Refused, match=reason):

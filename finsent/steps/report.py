@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 EVIDENCE_FOLDER = "evaluation"
 """Where evidence, predictions, plots, report and card lie among the training run's artifacts."""
-MATERIAL: Final = "pages.json"
+REPORT_INPUTS: Final = "pages.json"
 """What report and card are made of besides the evidence."""
 
 
-def keep(
+def publish_evaluation(
     context: Context,
     record: "ModelVersion",
     evidence: Evidence,
@@ -49,12 +49,12 @@ def keep(
         Whether the version is a candidate: it beats every floor significantly.
     """
     from finsent.model.engine import probabilities
-    from finsent.pipeline.exhibit import record_evidence
-    from finsent.pipeline.promote import consider
-    from finsent.registry.gate import against_floors
-    from finsent.registry.stages import set_candidate
+    from finsent.registry.aliases import set_candidate
+    from finsent.registry.evidence_store import record_evidence
+    from finsent.registry.gate import against_baselines
     from finsent.registry.tracking import log_dataset
     from finsent.reporting.summaries import champion_remeasured, gate_preview
+    from finsent.steps.promote import preview_decision
 
     config, home, registry = context.config, context.workspace, context.registry
     client, version = registry.client, evidence.model_version
@@ -78,12 +78,12 @@ def keep(
             rows=evidence.n_test,
         )
         registry.log_model_metrics(version, scalars(evidence), run_id=record.run_id, dataset=dataset)
-        short = [rule.reason for rule in against_floors(evidence, config.gate) if rule.status != "pass"]
+        short = [rule.reason for rule in against_baselines(evidence, config.gate) if rule.status != "pass"]
         set_candidate(registry, version, short)
         if evidence.champion_version == version:
             verdict = champion_remeasured(version)
         else:
-            preview = consider(context, version)
+            preview = preview_decision(context, version)
             verdict = gate_preview(version, preview.decision, preview.reasons, map(astuple, preview.rules))
         _publish(client, record.run_id, folder, evidence, verdict)
     assert evidence.metrics is not None, "measured above"  # noqa: S101 - tells the type checker
@@ -97,7 +97,7 @@ def keep(
     return not short
 
 
-def publish_decision(registry: Registry, record: "ModelVersion", verdict: DecisionSummary) -> None:
+def publish_report(registry: Registry, record: "ModelVersion", verdict: DecisionSummary) -> None:
     """Render report and model card anew, with a decision; nothing where the version has no evidence to tell of.
 
     Raises:
@@ -105,7 +105,7 @@ def publish_decision(registry: Registry, record: "ModelVersion", verdict: Decisi
     """
     from mlflow.exceptions import MlflowException
 
-    from finsent.pipeline.exhibit import read_evidence
+    from finsent.registry.evidence_store import read_evidence
 
     client = registry.client
     found = read_evidence(client, record)
@@ -114,7 +114,7 @@ def publish_decision(registry: Registry, record: "ModelVersion", verdict: Decisi
     try:
         with tempfile.TemporaryDirectory(prefix="finsent-decision-") as scratch:
             folder = Path(client.download_artifacts(record.run_id, EVIDENCE_FOLDER, scratch))
-            if (folder / MATERIAL).is_file():  # an evaluation killed before that left evidence alone
+            if (folder / REPORT_INPUTS).is_file():  # an evaluation killed before that left evidence alone
                 _publish(client, record.run_id, folder, found.evidence, verdict)
     except (MlflowException, OSError) as error:
         raise ServiceError(
@@ -126,7 +126,7 @@ def _publish(client: "MlflowClient", run_id: str, folder: Path, evidence: Eviden
     """Report and card from the material in `folder`."""
     from finsent.reporting.model_card import render_card_page, render_model_card
 
-    material = json.loads((folder / MATERIAL).read_text(encoding="utf-8"))
+    material = json.loads((folder / REPORT_INPUTS).read_text(encoding="utf-8"))
     pages = folder / "pages"
     pages.mkdir(exist_ok=True)
     write_evaluation_report(
@@ -165,10 +165,10 @@ def _write_material(
         "errors": [asdict(pair) for pair in worst_errors(texts, rows.labels, scaled, rows.groups)],
         "manifest": own.manifest.model_dump(mode="json"),
     }
-    (folder / MATERIAL).write_text(json.dumps(material, ensure_ascii=False, indent=1), encoding="utf-8")
+    (folder / REPORT_INPUTS).write_text(json.dumps(material, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
-def keep_for_the_record(context: Context, evidence: Evidence, rows: "Split", own: "Measured", what: str) -> str:
+def publish_ad_hoc_evaluation(context: Context, evidence: Evidence, rows: "Split", own: "Measured", what: str) -> str:
     """The same pages and figures in a run of their own: no evidence, no tag, nothing that the gate reads; the run's id."""
     from finsent.model.engine import probabilities
     from finsent.registry.tracking import start_run

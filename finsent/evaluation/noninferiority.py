@@ -25,7 +25,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class NoWorse:
+class NonInferiority:
     """One difference against its margin."""
 
     difference: float
@@ -37,20 +37,20 @@ class NoWorse:
     """Whether it is shown to be no worse than the margin allows."""
 
 
-def no_worse(estimates: Mapping[str, Estimate], margin: float, alpha: float) -> dict[str, NoWorse]:
+def check_noninferiority(estimates: Mapping[str, Estimate], margin: float, alpha: float) -> dict[str, NonInferiority]:
     """Test each estimate against `-margin`; nothing that is no finite number is shown.
 
     Holm steps down from the clearest: the k-th of m is held to alpha / (m - k), and from the first that fails on, all fail.
     """
     distances = {name: _distance(estimate, -margin) for name, estimate in estimates.items()}
     ordered = sorted(estimates, key=lambda name: -distances[name])
-    verdicts: dict[str, NoWorse] = {}
+    verdicts: dict[str, NonInferiority] = {}
     standing = True
     for rank, name in enumerate(ordered):
         corrected = alpha / (len(ordered) - rank)
         reach = _NORMAL.inv_cdf(1 - corrected)
         standing = standing and distances[name] > reach
-        verdicts[name] = NoWorse(estimates[name].difference, _lower(estimates[name], reach), 1 - corrected, standing)
+        verdicts[name] = NonInferiority(estimates[name].difference, _lower(estimates[name], reach), 1 - corrected, standing)
     return {name: verdicts[name] for name in estimates}
 
 

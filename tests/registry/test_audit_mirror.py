@@ -6,7 +6,7 @@ import pytest
 
 from finsent.config import load_config
 from finsent.errors import Refused, ServiceError
-from finsent.registry import ledger, ledger_copy, tracking, witness
+from finsent.registry import audit_log, audit_mirror, tracking
 
 CONFIG = load_config("nano")
 
@@ -16,38 +16,38 @@ def recorded(mlflow_home, bare_version):
     """A home with three entries on record."""
     bare_version()
     for number in range(3):
-        witness.record(CONFIG, mlflow_home, tracking.connect(mlflow_home), "1", {"action": "gate", "number": number})
+        audit_mirror.append_entry(CONFIG, mlflow_home, tracking.connect(mlflow_home), "1", {"action": "gate", "number": number})
     return mlflow_home
 
 
 def copied(home):
     client = tracking.connect(home)
-    return ledger_copy.require_extension(CONFIG, client, home.ledger)
+    return audit_mirror.verify_mirror(CONFIG, client, home.ledger)
 
 
 def test_each_entry_is_copied_into_one_run(recorded):
     client = tracking.connect(recorded)
-    run = ledger_copy.find_run(client, CONFIG)
+    run = audit_mirror.find_run(client, CONFIG)
     assert copied(recorded) == 3
     (content,) = [file.read_bytes() for file in recorded.artifacts.glob("**/ledger/ledger.jsonl")]
     assert content == recorded.ledger.read_bytes()
-    head = ledger.verify(recorded.ledger)
-    assert run.data.tags[ledger_copy.HEAD] == f"2 {head.hash}"
+    head = audit_log.verify(recorded.ledger)
+    assert run.data.tags[audit_mirror.HEAD] == f"2 {head.hash}"
     assert (run.info.status, run.data.tags["kind"], run.data.tags["registered_model"]) == ("FINISHED", "ledger", "finsent")
-    witness.record(CONFIG, recorded, client, "1", {"action": "gate"})
+    audit_mirror.append_entry(CONFIG, recorded, client, "1", {"action": "gate"})
     assert copied(recorded) == 4
-    assert ledger_copy.find_run(client, CONFIG).info.run_id == run.info.run_id
+    assert audit_mirror.find_run(client, CONFIG).info.run_id == run.info.run_id
     assert len(client.search_runs([run.info.experiment_id], "tags.kind = 'ledger'")) == 1
 
 
 def test_a_copy_that_lags_behind_or_was_cut_short_is_no_alarm(recorded):
     whole = recorded.ledger.read_bytes()
-    ledger.append(recorded.ledger, {"action": "gate", "model": "finsent", "version": "1"})  # killed before the copy
+    audit_log.append(recorded.ledger, {"action": "gate", "model": "finsent", "version": "1"})  # killed before the copy
     assert copied(recorded) == 3
     (file,) = recorded.artifacts.glob("**/ledger/ledger.jsonl")
     file.write_bytes(whole[:-20])  # killed while copying
     assert copied(recorded) == 2
-    witness.record(CONFIG, recorded, tracking.connect(recorded), "1", {"action": "gate"})
+    audit_mirror.append_entry(CONFIG, recorded, tracking.connect(recorded), "1", {"action": "gate"})
     assert copied(recorded) == 5
 
 
@@ -69,24 +69,24 @@ def test_the_copy_names_the_line(recorded, edit, reason):
 
 
 def test_a_chain_computed_anew_is_found_by_the_registry(recorded):
-    entries = ledger.read(recorded.ledger)
+    entries = audit_log.read(recorded.ledger)
     recorded.ledger.unlink()
     for entry in entries:
         kept = {key: value for key, value in entry.items() if key not in {"seq", "at", "hash", "previous_hash"}}
-        ledger.append(recorded.ledger, kept | {"number": 7})
-    assert ledger.verify(recorded.ledger).length == 3
+        audit_log.append(recorded.ledger, kept | {"number": 7})
+    assert audit_log.verify(recorded.ledger).length == 3
     with pytest.raises(Refused, match=r"line 3: it has another entry 2: it was replaced"):
-        witness.record(CONFIG, recorded, tracking.connect(recorded), "1", {"action": "gate"})
-    tracking.connect(recorded).delete_model_version_tag("finsent", "1", witness.LEDGER_ENTRY)
+        audit_mirror.append_entry(CONFIG, recorded, tracking.connect(recorded), "1", {"action": "gate"})
+    tracking.connect(recorded).delete_model_version_tag("finsent", "1", audit_mirror.LEDGER_ENTRY)
     with pytest.raises(Refused, match=r"The registry knows entry 2, of the copy in MLflow"):
-        witness.require_agreement(CONFIG, tracking.connect(recorded), recorded.ledger)
+        audit_mirror.verify_against_registry(CONFIG, tracking.connect(recorded), recorded.ledger)
 
 
 def test_an_edited_line_stops_the_next_entry(recorded):
     edited = recorded.ledger.read_bytes().replace(b'"number":1', b'"number":9')
     recorded.ledger.write_bytes(edited)
     with pytest.raises(Refused, match="line 2: the entry was changed after it was written"):
-        witness.record(CONFIG, recorded, tracking.connect(recorded), "1", {"action": "gate"})
+        audit_mirror.append_entry(CONFIG, recorded, tracking.connect(recorded), "1", {"action": "gate"})
     assert recorded.ledger.read_bytes() == edited
 
 
@@ -96,16 +96,16 @@ def test_a_copy_that_fails_loses_nothing_and_the_next_one_has_all(recorded):
     folder.write_text("a file where the folder was")
     client = tracking.connect(recorded)
     with pytest.raises(ServiceError, match=r"could not be copied to MLflow .* no alias has moved. Run the same command again"):
-        witness.record(CONFIG, recorded, client, "1", {"action": "gate", "number": 3})
-    assert ledger.verify(recorded.ledger).length == 4
+        audit_mirror.append_entry(CONFIG, recorded, client, "1", {"action": "gate", "number": 3})
+    assert audit_log.verify(recorded.ledger).length == 4
     folder.unlink()
-    witness.record(CONFIG, recorded, client, "1", {"action": "gate", "number": 3})
+    audit_mirror.append_entry(CONFIG, recorded, client, "1", {"action": "gate", "number": 3})
     assert copied(recorded) == 5
 
 
 def test_an_unfinished_write_is_left_to_the_next_entry(recorded):
     with recorded.ledger.open("ab") as file:
         file.write(b'{"action":"ga')
-    written = witness.record(CONFIG, recorded, tracking.connect(recorded), "1", {"action": "gate"})
+    written = audit_mirror.append_entry(CONFIG, recorded, tracking.connect(recorded), "1", {"action": "gate"})
     assert written["dropped_bytes"] == 13
     assert copied(recorded) == 4

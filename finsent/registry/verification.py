@@ -1,6 +1,6 @@
 """The proof that the registry gives back what was trained: a new process loads the version and repeats training's probe.
 
-`python -m finsent.registry.roundtrip NAME VERSION` is that process. It starts from the registry alone: a home of its own
+`python -m finsent.registry.verification NAME VERSION` is that process. It starts from the registry alone: a home of its own
 without cached adapters or bases, where an embedded base is built anew. It imports what it will need, waits for a line on
 stdin, and writes one JSON object to stdout: importing takes longer than proving, and goes on while others still score.
 """
@@ -16,15 +16,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from finsent.errors import FinsentError, Refused
+from finsent.errors import ArtifactError, FinsentError, Refused
 from finsent.home import Home, resolve_home
 from finsent.labels import LABELS
-from finsent.model.manifest import POOLING, PROBE, verify
+from finsent.model.manifest import MANIFEST, POOLING, PROBE, Manifest, sha256, verify
 from finsent.registry.client import Registry
+from finsent.registry.gate import RuleResult
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
 
 _TIMEOUT = 1800  # seconds; an 8B base from a cold disk takes minutes
 
@@ -51,7 +55,7 @@ class RoundTrip:
 
 
 @dataclass(frozen=True)
-class Found:
+class ProbeReplay:
     """What the new process reports; logits [probes, 3]."""
 
     logits: list[list[float]]
@@ -65,7 +69,7 @@ class Found:
 
 
 @contextmanager
-def ready_to_prove(registry: Registry, version: str) -> Iterator[Callable[[], RoundTrip]]:
+def round_trip_check(registry: Registry, version: str) -> Iterator[Callable[[], RoundTrip]]:
     """Start the new process. Calling what is yielded runs the proof, and holds what came back against training's record.
 
     Until then the process holds no model; at the end of the block it has ended. How much may differ is the gate's to say.
@@ -76,7 +80,7 @@ def ready_to_prove(registry: Registry, version: str) -> Iterator[Callable[[], Ro
         yield lambda: _proof(registry, version, load_there)
 
 
-def _proof(registry: Registry, version: str, load_there: Callable[[], Found]) -> RoundTrip:
+def _proof(registry: Registry, version: str, load_there: Callable[[], ProbeReplay]) -> RoundTrip:
     started = time.monotonic()
     folder = registry.adapter_path(version)
     probe, manifest = json.loads((folder / PROBE).read_text(encoding="utf-8")), verify(folder)
@@ -109,7 +113,7 @@ def _largest(logits: Any, other: Any) -> float:
 
 
 @contextmanager
-def _new_process(home: Home, name: str, version: str) -> Iterator[Callable[[], Found]]:
+def _new_process(home: Home, name: str, version: str) -> Iterator[Callable[[], ProbeReplay]]:
     environment = {
         **os.environ,
         "FINSENT_HOME": str(home.root),
@@ -117,16 +121,16 @@ def _new_process(home: Home, name: str, version: str) -> Iterator[Callable[[], F
         "MLFLOW_TRACKING_URI": home.tracking_uri,
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     }
-    command = [sys.executable, "-m", "finsent.registry.roundtrip", name, version]
+    command = [sys.executable, "-m", "finsent.registry.verification", name, version]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
         try:
-            yield lambda: _let_go(process, name, version)
+            yield lambda: _await_result(process, name, version)
         finally:
             process.kill()  # ended by itself, unless nobody asked it or it did not answer
 
 
-def _let_go(process: "subprocess.Popen[str]", name: str, version: str) -> Found:
+def _await_result(process: "subprocess.Popen[str]", name: str, version: str) -> ProbeReplay:
     try:
         stdout, stderr = process.communicate("go\n", timeout=_TIMEOUT)
     except subprocess.TimeoutExpired as error:
@@ -134,10 +138,10 @@ def _let_go(process: "subprocess.Popen[str]", name: str, version: str) -> Found:
     if process.returncode != 0:
         last = (stderr.strip().splitlines() or ["no message"])[-1]
         raise Refused(f"round trip of version {version!r} of {name!r}: a new process cannot load it ({last}). Refused.")
-    return Found(**json.loads(stdout))
+    return ProbeReplay(**json.loads(stdout))
 
 
-def load_and_repeat(home: Home, name: str, version: str) -> Found:
+def replay_probe(home: Home, name: str, version: str) -> ProbeReplay:
     """The new process's work: fetch, load, repeat the probe in three ways, hash the head."""
     from finsent.model.adapter import load_adapter
     from finsent.model.engine import predict_logits
@@ -153,7 +157,7 @@ def load_and_repeat(home: Home, name: str, version: str) -> Found:
         loaded = load_adapter(folder, own)
         forced = _other_padding(loaded)
         every = 1 << 30  # tokens: all texts in one batch
-        return Found(
+        return ProbeReplay(
             logits=predict_logits(loaded, texts, token_budget=every).tolist(),
             other_side=predict_logits(loaded, texts, token_budget=every, **forced).tolist(),
             one_by_one=predict_logits(loaded, texts, token_budget=1).tolist(),
@@ -182,7 +186,7 @@ def _main(arguments: list[str]) -> int:
     if not sys.stdin.readline():
         return 1  # whoever started this has ended
     try:
-        found = load_and_repeat(resolve_home(), *arguments)
+        found = replay_probe(resolve_home(), *arguments)
     except FinsentError as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -192,3 +196,55 @@ def _main(arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     sys.exit(_main(sys.argv[1:]))
+
+# merged from finsent.registry.verification: Whether a version's artifact is, byte for byte, the one that its evidence is about; asked before any alias moves.
+
+RULE = "artifact"
+
+
+def check_artifact_integrity(registry: Registry, record: "ModelVersion", expected: str | None, basis: str) -> RuleResult:
+    """Fetch the adapter from the registry alone, check every file, and hold its manifest against the digest `expected`.
+
+    `basis` says what knows that digest, for the reason. None, an unknown digest, is shown as missing.
+
+    Raises:
+        ServiceError: the registry does not answer.
+    """
+    what = f"version {record.version}"
+    try:
+        with tempfile.TemporaryDirectory(prefix="finsent-artifact-") as scratch:
+            folder = registry.download_adapter(record, Path(scratch))
+            manifest, found = verify(folder), sha256(folder / MANIFEST)
+    except ArtifactError as error:
+        return RuleResult(RULE, None, _short(expected), "fail", f"The artifact of {what} is damaged or was changed: {error}")
+    if expected is None:
+        reason = f"{basis} does not say which artifact of {what} it is about: evaluate the version again."
+        return RuleResult(RULE, _short(found), None, "missing", reason)
+    if found != expected:
+        reason = (
+            f"The artifact of {what} is not the one that {basis} is about (manifest {_short(found)}, expected "
+            f"{_short(expected)}): it was changed since. Bring it back, or evaluate the version again."
+        )
+        return RuleResult(RULE, _short(found), _short(expected), "fail", reason)
+    if differing := _differing(record, manifest):
+        reason = f"The registry says of {what} what its manifest does not: {differing}. Put the registry's tags right."
+        return RuleResult(RULE, _short(found), _short(expected), "fail", reason)
+    reason = f"Every byte of the artifact of {what} is what was registered, and what {basis} is about."
+    return RuleResult(RULE, _short(found), _short(expected), "pass", reason)
+
+
+def _differing(record: "ModelVersion", manifest: Manifest) -> str:
+    """What people read in the registry about base, precision and data must be what the bytes say."""
+    facts = {
+        "base": manifest.base_name,
+        "quantization": manifest.quantization.kind,
+        "data_version": str(manifest.data_version),
+        "data_fingerprint": str(manifest.data_fingerprint),
+    }
+    return ", ".join(
+        f"{key} {record.tags.get(key)!r} instead of {said!r}" for key, said in facts.items() if record.tags.get(key) != said
+    )
+
+
+def _short(digest: str | None) -> str | None:
+    return digest[:12] if digest else None
