@@ -100,7 +100,7 @@ def tell(config: Config, home: Home, version: str, what: str) -> None:
     decision = promote(make_context(config, home), version=version)
     print(f"\n**{decision.decision}**\n")
     print("\n".join(f"- {rule.status}: {rule.reason}" for rule in decision.rules if rule.status != "pass"))
-    shown = ("beats_champion", "macro_f1_no_worse", "class_no_worse", "slices_judged")
+    shown = ("beats_champion", "macro_f1_noninferior", "class_noninferior", "slices_judged")
     print(
         "\n".join(
             f"- {rule.status}: {rule.reason}" for rule in decision.rules if rule.name.startswith(shown) and rule.status == "pass"

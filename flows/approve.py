@@ -71,7 +71,7 @@ def approve(
         version: Registered version; left out, whichever waits.
         setup: Configuration and home; left empty, the worker's environment decides.
     """
-    from finsent.steps.promote import get_approval_request, decision_summary
+    from finsent.steps.promote import decision_summary, get_approval_request
 
     context = setup.load()
     asked = get_approval_request(context, version)

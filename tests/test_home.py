@@ -36,7 +36,7 @@ def test_relative_and_user_paths_become_absolute(tmp_path: Path, monkeypatch: py
 
 def test_every_place_is_inside_the_home_and_nothing_is_made(tmp_path: Path) -> None:
     home = resolve_home({"FINSENT_HOME": str(tmp_path / "new")})
-    places = [home.bases, home.runs, home.versions, home.reports, home.ledger, home.artifacts, home.lock("score")]
+    places = [home.bases, home.runs, home.versions, home.reports, home.audit_log, home.artifacts, home.lock("score")]
     assert all(place.is_relative_to(home.root) for place in places)
     assert len(set(places)) == len(places)
     assert not home.root.exists()

@@ -106,7 +106,7 @@ def _on_test_split(context: Context, version: str) -> EvaluationResult:
             compared = compared_with_floors(test, own.labels, floors)
             round_trip = proof.result()
     test_fingerprint = fingerprint_split(home, "test", facts.version)
-    at_these_rows, at_any_rows = test_set_uses(home, registry.name, test_fingerprint)
+    at_these_rows, at_any_rows = test_set_uses(registry, test_fingerprint)
     evidence = evidence_of(
         {
             **sections,
@@ -126,7 +126,7 @@ def _on_test_split(context: Context, version: str) -> EvaluationResult:
             "looks": {"at_these_rows": at_these_rows + 1, "at_any_rows": at_any_rows + 1},
         }
     )
-    candidate = publish_evaluation(context, record, evidence, test, own, rival)
+    candidate = publish_evaluation(context, evidence, test, own, rival)
     seconds = time.perf_counter() - started
     return EvaluationResult(
         run_id=record.run_id,
@@ -242,7 +242,7 @@ def _on_file(context: Context, version: str, source: Source) -> EvaluationResult
         from finsent.data import tables
         from finsent.registry.evidence_store import record_test_set_use
 
-        record_test_set_use(context.config, context.registry, version, tables.version(context.workspace, "tweets") or 0)
+        record_test_set_use(context.registry, version, tables.version(context.workspace, "tweets") or 0)
     known = counts["train"] if counts is not None else None
     found = _for_the_record(context, version, rows, source.uri, {})
     return replace(found, n_in_training=known, skipped=skipped)
@@ -258,7 +258,7 @@ def _on_split(context: Context, version: str, wanted: int | None, split: "SplitN
     if not rows.texts:
         raise InputError(f"split {split!r} of data version {facts.version} has no rows.")
     if split == "test":
-        record_test_set_use(context.config, context.registry, version, facts.version)
+        record_test_set_use(context.registry, version, facts.version)
     origin: dict[str, Any] = {"data_version": facts.version, "data_fingerprint": facts.fingerprint}
     return _for_the_record(context, version, rows, f"{split} split of data version {facts.version}", origin)
 

@@ -1,8 +1,8 @@
-"""The promotion gate: evidence and rules in, a decision with reasons out. Pure, and closed unless everything is shown.
+"""The promotion gate: evidence and rules in, a decision with reasons out. Pure; fails closed on missing evidence.
 
 Every rule is listed in the decision, passed or not. Evidence that is absent or not a finite number fails its rule, and
-`evidence_complete` names it besides. A challenger is not promoted for a higher score, which two equal models reach half
-of the time, but for winning an exact paired test on the same rows (docs/adr/0003-gate-rules-and-paired-tests.md).
+`evidence_complete` names it as well. A higher score alone does not promote a challenger, since two equal models reach it half
+of the time: it must win an exact paired test on the same rows (docs/adr/0003-gate-rules-and-paired-tests.md).
 """
 
 import hashlib
@@ -10,11 +10,12 @@ import json
 import math
 import operator
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import Any, Final, Literal
 
 from pydantic import ValidationError
 
+import finsent
 from finsent.config import GateConfig
 from finsent.evaluation.baseline import BASELINE_NAMES
 from finsent.evaluation.evidence import Evidence
@@ -34,7 +35,7 @@ _RELATIONS: Final = {
     "exactly": operator.eq,
 }
 
-_FOR_PEOPLE: Final = {"naive_split", "scored_with", "taken_at"}  # no rule rests on these, and they need not be there
+_OPTIONAL: Final = {"naive_split", "scored_with", "taken_at"}  # for people to read: no rule rests on these
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,9 @@ class RuleResult:
 
     name: str
     value: Value
-    """What the evidence says; None where it says nothing, or no finite number."""
+    """Measured value; None where it is missing or not a finite number."""
     threshold: Value
-    """What it was held against."""
+    """What it was compared with."""
     status: Status
     """`missing` counts as failed."""
     reason: str
@@ -54,17 +55,32 @@ class RuleResult:
 
 @dataclass(frozen=True)
 class Decision:
-    """What the gate says, and why."""
+    """The gate's decision and its reasons."""
 
     decision: Literal["promote", "refuse"]
     rules: tuple[RuleResult, ...]
     """Every rule, in order."""
     reasons: tuple[str, ...]
-    """Why not, a sentence for each rule that did not pass; or what the promotion rests on."""
+    """One sentence for each rule that did not pass; or what the promotion rests on."""
+
+
+@dataclass(frozen=True)
+class GateInput:
+    """What a decision rests on: equal inputs give equal decisions, so a decision needs to be made once."""
+
+    evidence_sha256: str | None
+    rules_sha256: str
+    champion: str | None
+    """Champion that the version is compared with; None: there is none."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the inputs and of finsent's version, whose gate may differ from another version's."""
+        return hashlib.sha256(json.dumps([finsent.__version__, *astuple(self)]).encode()).hexdigest()
 
 
 def rules_digest(rules: GateConfig) -> str:
-    """SHA-256 of the rules: evidence states by it which rules were declared when it was taken."""
+    """SHA-256 of the rules: evidence states with it which rules were declared when it was taken."""
     return hashlib.sha256(json.dumps(rules.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
 
@@ -135,7 +151,7 @@ def _minima(evidence: Evidence, rules: GateConfig) -> Iterator[RuleResult]:
 
 
 def against_baselines(evidence: Evidence, rules: GateConfig) -> tuple[RuleResult, ...]:
-    """Whether the version beats every floor; all must be beaten, so no correction is needed (intersection-union)."""
+    """Whether the version beats every baseline; all must be beaten, so no correction is needed (intersection-union test)."""
     floors: Any = evidence.floors
     results = []
     for floor, name in BASELINE_NAMES.items():
@@ -205,21 +221,21 @@ def _against_champion(evidence: Evidence, rules: GateConfig, current: str | None
     p_value, what = _at(champion, "mcnemar", "p_one_sided"), f"p of the exact McNemar test against champion {current}"
     result = _rule("beats_champion", p_value, "below", rules.alpha, what)
     yield replace(result, reason=f"{result.reason} {format_power(_at(champion, 'power'), short=True)}")
-    yield from _no_worse_overall(champion, rules)
-    yield from _no_worse_by_slice(evidence, rules)
+    yield from _noninferior_overall(champion, rules)
+    yield from _noninferior_by_slice(evidence, rules)
 
 
-def _no_worse_overall(champion: Any, rules: GateConfig) -> Iterator[RuleResult]:
+def _noninferior_overall(champion: Any, rules: GateConfig) -> Iterator[RuleResult]:
     paired = _at(champion, "paired_bootstrap")
     macro = {"macro_f1": _estimate(_at(paired, "macro_f1_difference"))}
     by_class = {label: _estimate(_at(paired, "class_f1_difference", label)) for label in LABELS}
     for name, verdict in check_noninferiority(macro, rules.macro_f1_margin, rules.alpha).items():
-        yield _margin_rule(f"{name}_no_worse", "Macro-F1", verdict, rules.macro_f1_margin)
+        yield _margin_rule(f"{name}_noninferior", "Macro-F1", verdict, rules.macro_f1_margin)
     for label, verdict in check_noninferiority(by_class, rules.class_margin, rules.alpha).items():
-        yield _margin_rule(f"class_no_worse.{label}", f"F1 of {label}", verdict, rules.class_margin)
+        yield _margin_rule(f"class_noninferior.{label}", f"F1 of {label}", verdict, rules.class_margin)
 
 
-def _no_worse_by_slice(evidence: Evidence, rules: GateConfig) -> Iterator[RuleResult]:
+def _noninferior_by_slice(evidence: Evidence, rules: GateConfig) -> Iterator[RuleResult]:
     slices: Any = evidence.slices or {}
     every = {f"{dimension}={value}": found for dimension, values in slices.items() for value, found in values.items()}
     judged = {
@@ -232,7 +248,7 @@ def _no_worse_by_slice(evidence: Evidence, rules: GateConfig) -> Iterator[RuleRe
     status: Status = "pass" if judged else "missing"
     yield RuleResult("slices_judged", f"{len(judged)} of {len(every)}" if every else None, None, status, reason)
     for name, verdict in check_noninferiority(judged, rules.slice_margin, rules.alpha).items():
-        yield _margin_rule(f"slice_no_worse.{name}", f"Accuracy on {name}", verdict, rules.slice_margin)
+        yield _margin_rule(f"slice_noninferior.{name}", f"Accuracy on {name}", verdict, rules.slice_margin)
 
 
 def _estimate(record: Any) -> Estimate:
@@ -286,7 +302,7 @@ def _absent(evidence: Evidence) -> Iterator[str]:
         {"champion"} if evidence.champion_version is None else set()
     )
     for name in type(evidence).model_fields:
-        if name in _FOR_PEOPLE:
+        if name in _OPTIONAL:
             continue
         value = getattr(evidence, name)
         if name not in exempt and (value is None or value in ("", {})):

@@ -91,6 +91,6 @@ def write_evaluation_report(
 def _paired_differences(champion: ChampionRecord) -> Iterable[tuple[str, str, Mapping[str, Any]]]:
     """Name of the score, name of the gate rule that judges it, and this version minus the champion."""
     paired = champion["paired_bootstrap"]
-    yield "macro-F1", "macro_f1_no_worse", paired["macro_f1_difference"]
+    yield "macro-F1", "macro_f1_noninferior", paired["macro_f1_difference"]
     for label, found in paired["class_f1_difference"].items():
-        yield f"F1 of {label}", f"class_no_worse.{label}", found
+        yield f"F1 of {label}", f"class_noninferior.{label}", found

@@ -161,7 +161,7 @@ def test_a_plain_peft_adapter_is_taken_in(finsent: "Finsent", served: "Served", 
 def test_an_import_is_evaluated_and_gated_and_moves_nothing(finsent: "Finsent", served: "Served", tmp_path: Path) -> None:
     exported = tmp_path / "adapter"
     assert finsent("export", exported, *served.options).code == 0
-    before = audit_log.read(served.home.ledger)
+    before = audit_log.read(served.home.audit_log)
     said = finsent("import", exported, *served.options, "--json")
     found = said.json()
     assert said.code == 0
@@ -171,7 +171,7 @@ def test_an_import_is_evaluated_and_gated_and_moves_nothing(finsent: "Finsent", 
     assert found["gate"]["decision"] == "refuse"  # so small a model
     assert any("TF-IDF" in reason for reason in found["gate"]["reasons"])
     assert finsent("status", *served.options, "--json").json()["versions"]["champion"]["version"] == served.version
-    added = audit_log.read(served.home.ledger)[len(before) :]
+    added = audit_log.read(served.home.audit_log)[len(before) :]
     assert [entry["action"] for entry in added] == ["evaluate"]  # a look at the test rows is counted, and nothing is decided
     decided = finsent("promote", "--version", found["model_version"], *served.options, "--json").json()
     assert decided["reasons"] == found["gate"]["reasons"]

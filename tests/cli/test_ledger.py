@@ -80,7 +80,7 @@ def test_history_of_one_version_and_of_the_last(finsent: "Finsent", home: Home) 
 
 
 def test_history_of_an_edited_ledger_says_so(finsent: "Finsent", home: Home) -> None:
-    home.ledger.write_text(home.ledger.read_text().replace("complaints since noon", "it was raining out"))
+    home.audit_log.write_text(home.audit_log.read_text().replace("complaints since noon", "it was raining out"))
     said = finsent("history", "--home", home.root)
     assert said.code == 0
     assert "ITS CHAIN IS BROKEN" in said.out
@@ -96,7 +96,7 @@ def test_a_whole_ledger_verifies(finsent: "Finsent", home: Home) -> None:
 
 @pytest.mark.parametrize("how", ["edited", "deleted", "reordered", "cut off"])
 def test_a_ledger_that_was_touched_does_not(finsent: "Finsent", home: Home, how: str) -> None:
-    lines = home.ledger.read_bytes().splitlines(keepends=True)
+    lines = home.audit_log.read_bytes().splitlines(keepends=True)
     changed = {
         "edited": [*lines[:3], lines[3].replace(b"evaluate", b"approves"), *lines[4:]],
         "deleted": [*lines[:3], *lines[4:]],
@@ -104,7 +104,7 @@ def test_a_ledger_that_was_touched_does_not(finsent: "Finsent", home: Home, how:
         "cut off": lines[:3],
     }[how]
     assert changed != lines
-    home.ledger.write_bytes(b"".join(changed))
+    home.audit_log.write_bytes(b"".join(changed))
     said = finsent("ledger", "verify", "--home", home.root)
     assert said.code == 1
     assert "refused: ledger" in said.err
@@ -115,7 +115,7 @@ def test_a_ledger_that_was_touched_does_not(finsent: "Finsent", home: Home, how:
 def test_an_exported_ledger_is_the_ledger(finsent: "Finsent", home: Home, tmp_path: Path) -> None:
     said = finsent("ledger", "export", tmp_path / "kept" / "ledger.jsonl", "--home", home.root, "--json")
     assert said.code == 0
-    assert (tmp_path / "kept" / "ledger.jsonl").read_bytes() == home.ledger.read_bytes()
+    assert (tmp_path / "kept" / "ledger.jsonl").read_bytes() == home.audit_log.read_bytes()
     assert said.json()["entries"] == 11
     again = finsent("ledger", "export", tmp_path / "kept" / "ledger.jsonl", "--home", home.root)
     assert again.code == 2

@@ -92,7 +92,7 @@ def form_of(state: Any) -> tuple[str, dict[str, Any]]:
 
 
 def test_a_suspended_run_shows_a_form_and_approves(waiting: Home) -> None:
-    before = audit_log.read(waiting.ledger)
+    before = audit_log.read(waiting.audit_log)
     run_id = start(waiting, "2")
     state = execute(run_id)
     assert (state.type.value, state.name) == ("PAUSED", "Suspended")
@@ -103,13 +103,13 @@ def test_a_suspended_run_shows_a_form_and_approves(waiting: Home) -> None:
     assert "mlflow ui" in description
     assert set(schema["required"]) == {"verdict", "who", "why"}
     assert schema["definitions"]["Verdict"]["enum"] == ["approve", "reject"]
-    assert audit_log.read(waiting.ledger) == before, "asking is no decision"
+    assert audit_log.read(waiting.audit_log) == before, "asking is no decision"
 
     resume(run_id, verdict="approve", who="dana", why="read the report")
     state = execute(run_id)
     assert (state.type.value, state.name) == ("COMPLETED", "Promoted")
     assert Registry(waiting, "finsent").champion() == "2"
-    last = audit_log.read(waiting.ledger)[-1]
+    last = audit_log.read(waiting.audit_log)[-1]
     assert (last["action"], last["who"], last["why"]) == ("approve", "dana", "read the report")
 
 
@@ -128,14 +128,14 @@ def test_a_run_whose_version_was_decided_meanwhile_ends_and_says_so(waiting: Hom
     run_id = start(waiting, "2")
     execute(run_id)
     promote.reject(make_context(WITH_APPROVAL, waiting), "2", "ada", "by command")
-    entries = len(audit_log.read(waiting.ledger))
+    entries = len(audit_log.read(waiting.audit_log))
     resume(run_id, verdict="approve", who="dana", why="too late")
     state = execute(run_id)
     assert (state.type.value, state.name) == ("COMPLETED", "Decided already")
     assert "Version 2 of 'finsent' was rejected" in state.message
     assert "by ada: by command" in state.message
     assert Registry(waiting, "finsent").champion() == "1"
-    assert len(audit_log.read(waiting.ledger)) == entries
+    assert len(audit_log.read(waiting.audit_log)) == entries
 
 
 def test_a_form_without_a_reason_is_not_taken(waiting: Home) -> None:

@@ -63,6 +63,6 @@ def test_the_gate_asks_through_the_server_and_the_form_promotes(served: Served) 
     decided = wait_for("the decision", lambda: newest(server, "approve", *ENDED))
     assert (decided["state_type"], decided["state_name"]) == ("COMPLETED", "Promoted"), decided["state"]["message"]
     assert Registry(served.home, "finsent").champion() == "2"
-    last = audit_log.read(served.home.ledger)[-1]
+    last = audit_log.read(served.home.audit_log)[-1]
     assert (last["action"], last["who"], last["why"]) == ("approve", "dana", "read the report")
     assert wait_for("scoring by the new champion", lambda: newest(server, "score", *ENDED))["state_type"] == "COMPLETED"

@@ -166,7 +166,7 @@ def test_nothing_is_registered_evaluated_or_left_on_disk(searched: Searched) -> 
     from finsent.registry.tracking import connect
 
     assert connect(searched.home).search_registered_models() == []
-    assert not searched.home.ledger.exists()
+    assert not searched.home.audit_log.exists()
     assert not searched.home.runs.exists()
     assert runs(searched.home, "tags.kind != 'trial' and tags.kind != 'tune' and tags.kind != 'data'") == []
     assert list((studies.folder_of(searched.home, searched.result.study) / "trials").iterdir()) == []

@@ -22,7 +22,7 @@ def recorded(mlflow_home, bare_version):
 
 def copied(home):
     client = tracking.connect(home)
-    return audit_mirror.verify_mirror(CONFIG, client, home.ledger)
+    return audit_mirror.verify_mirror(CONFIG, client, home.audit_log)
 
 
 def test_each_entry_is_copied_into_one_run(recorded):
@@ -30,8 +30,8 @@ def test_each_entry_is_copied_into_one_run(recorded):
     run = audit_mirror.find_run(client, CONFIG)
     assert copied(recorded) == 3
     (content,) = [file.read_bytes() for file in recorded.artifacts.glob("**/ledger/ledger.jsonl")]
-    assert content == recorded.ledger.read_bytes()
-    head = audit_log.verify(recorded.ledger)
+    assert content == recorded.audit_log.read_bytes()
+    head = audit_log.verify(recorded.audit_log)
     assert run.data.tags[audit_mirror.HEAD] == f"2 {head.hash}"
     assert (run.info.status, run.data.tags["kind"], run.data.tags["registered_model"]) == ("FINISHED", "ledger", "finsent")
     audit_mirror.append_entry(CONFIG, recorded, client, "1", {"action": "gate"})
@@ -41,8 +41,8 @@ def test_each_entry_is_copied_into_one_run(recorded):
 
 
 def test_a_copy_that_lags_behind_or_was_cut_short_is_no_alarm(recorded):
-    whole = recorded.ledger.read_bytes()
-    audit_log.append(recorded.ledger, {"action": "gate", "model": "finsent", "version": "1"})  # killed before the copy
+    whole = recorded.audit_log.read_bytes()
+    audit_log.append(recorded.audit_log, {"action": "gate", "model": "finsent", "version": "1"})  # killed before the copy
     assert copied(recorded) == 3
     (file,) = recorded.artifacts.glob("**/ledger/ledger.jsonl")
     file.write_bytes(whole[:-20])  # killed while copying
@@ -62,32 +62,32 @@ def test_a_copy_that_lags_behind_or_was_cut_short_is_no_alarm(recorded):
     ],
 )
 def test_the_copy_names_the_line(recorded, edit, reason):
-    lines = recorded.ledger.read_bytes().splitlines()
-    recorded.ledger.write_bytes(b"".join(line + b"\n" for line in edit(lines)))
+    lines = recorded.audit_log.read_bytes().splitlines()
+    recorded.audit_log.write_bytes(b"".join(line + b"\n" for line in edit(lines)))
     with pytest.raises(Refused, match=reason):
         copied(recorded)
 
 
 def test_a_chain_computed_anew_is_found_by_the_registry(recorded):
-    entries = audit_log.read(recorded.ledger)
-    recorded.ledger.unlink()
+    entries = audit_log.read(recorded.audit_log)
+    recorded.audit_log.unlink()
     for entry in entries:
         kept = {key: value for key, value in entry.items() if key not in {"seq", "at", "hash", "previous_hash"}}
-        audit_log.append(recorded.ledger, kept | {"number": 7})
-    assert audit_log.verify(recorded.ledger).length == 3
+        audit_log.append(recorded.audit_log, kept | {"number": 7})
+    assert audit_log.verify(recorded.audit_log).length == 3
     with pytest.raises(Refused, match=r"line 3: it has another entry 2: it was replaced"):
         audit_mirror.append_entry(CONFIG, recorded, tracking.connect(recorded), "1", {"action": "gate"})
     tracking.connect(recorded).delete_model_version_tag("finsent", "1", audit_mirror.LEDGER_ENTRY)
     with pytest.raises(Refused, match=r"The registry knows entry 2, of the copy in MLflow"):
-        audit_mirror.verify_against_registry(CONFIG, tracking.connect(recorded), recorded.ledger)
+        audit_mirror.verify_against_registry(CONFIG, tracking.connect(recorded), recorded.audit_log)
 
 
 def test_an_edited_line_stops_the_next_entry(recorded):
-    edited = recorded.ledger.read_bytes().replace(b'"number":1', b'"number":9')
-    recorded.ledger.write_bytes(edited)
+    edited = recorded.audit_log.read_bytes().replace(b'"number":1', b'"number":9')
+    recorded.audit_log.write_bytes(edited)
     with pytest.raises(Refused, match="line 2: the entry was changed after it was written"):
         audit_mirror.append_entry(CONFIG, recorded, tracking.connect(recorded), "1", {"action": "gate"})
-    assert recorded.ledger.read_bytes() == edited
+    assert recorded.audit_log.read_bytes() == edited
 
 
 def test_a_copy_that_fails_loses_nothing_and_the_next_one_has_all(recorded):
@@ -97,14 +97,14 @@ def test_a_copy_that_fails_loses_nothing_and_the_next_one_has_all(recorded):
     client = tracking.connect(recorded)
     with pytest.raises(ServiceError, match=r"could not be copied to MLflow .* no alias has moved. Run the same command again"):
         audit_mirror.append_entry(CONFIG, recorded, client, "1", {"action": "gate", "number": 3})
-    assert audit_log.verify(recorded.ledger).length == 4
+    assert audit_log.verify(recorded.audit_log).length == 4
     folder.unlink()
     audit_mirror.append_entry(CONFIG, recorded, client, "1", {"action": "gate", "number": 3})
     assert copied(recorded) == 5
 
 
 def test_an_unfinished_write_is_left_to_the_next_entry(recorded):
-    with recorded.ledger.open("ab") as file:
+    with recorded.audit_log.open("ab") as file:
         file.write(b'{"action":"ga')
     written = audit_mirror.append_entry(CONFIG, recorded, tracking.connect(recorded), "1", {"action": "gate"})
     assert written["dropped_bytes"] == 13

@@ -75,11 +75,11 @@ CASES = [
     (
         "champion.paired_bootstrap.class_f1_difference.Neutral.difference",
         -0.02,
-        "class_no_worse.Neutral",
+        "class_noninferior.Neutral",
         "F1 of Neutral minus the champion's: -2.0 points, lower end -3.6 (one-sided 95.00 % interval), required above -3.0",
     ),
-    ("champion.paired_bootstrap.macro_f1_difference.standard_error", 0.02, "macro_f1_no_worse", "required above -1.0"),
-    ("slices.source.pyfin.accuracy_difference.difference", -0.04, "slice_no_worse.source=pyfin", "required above -5.0"),
+    ("champion.paired_bootstrap.macro_f1_difference.standard_error", 0.02, "macro_f1_noninferior", "required above -1.0"),
+    ("slices.source.pyfin.accuracy_difference.difference", -0.04, "slice_noninferior.source=pyfin", "required above -5.0"),
     ("slices.source.pyfin.n", 1001, "same_rows", "slices by source 3,001"),
     ("slices.emoji.without.n", 2901, "same_rows", "slices by emoji 3,001"),
     ("champion.metrics.n", 2999, "same_rows", "champion 2,999"),
@@ -219,7 +219,7 @@ def test_a_slice_too_small_to_judge_is_named_and_decides_nothing():
 
 def test_a_judged_slice_without_a_difference_shows_nothing():
     decision = evaluate_gate(Evidence(**remove(passing(), "slices.source.pyfin.accuracy_difference")), RULES, "3")
-    (result,) = [rule for rule in decision.rules if rule.name == "slice_no_worse.source=pyfin"]
+    (result,) = [rule for rule in decision.rules if rule.name == "slice_noninferior.source=pyfin"]
     assert (decision.decision, result.status) == ("refuse", "missing")
 
 

@@ -43,7 +43,7 @@ def read(path):
 def refusal():
     rules = (
         ("accuracy", 0.83, 0.5, "pass", "Accuracy: 0.83, required at least 0.5."),
-        ("macro_f1_no_worse", -0.021, -0.01, "fail", "Macro-F1 minus the champion's is too low."),
+        ("macro_f1_noninferior", -0.021, -0.01, "fail", "Macro-F1 minus the champion's is too low."),
         ("leaks", None, 0, "missing", "No leak audit <is> known."),
     )
     return DecisionSummary(

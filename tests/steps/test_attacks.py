@@ -75,7 +75,7 @@ def assert_refused(home, reason, rule=None, config=AUTOMATIC):
     assert result.champion_after == Registry(home, "finsent").champion() == "1"
     assert [item.status for item in result.rules if item.name == rule] in ([], ["fail"], ["missing"])
     assert rule is None or rule in {item.name for item in result.rules}
-    last = audit_log.read(home.ledger)[-1]
+    last = audit_log.read(home.audit_log)[-1]
     assert (last["decision"], last["reasons"]) == ("refuse", list(result.reasons))
     return result
 
@@ -166,7 +166,7 @@ def test_07_stale_approval(arena, make_adapter, how):
     assert Registry(arena, "finsent").champion() == champion
     tags = tracking.connect(arena).get_model_version("finsent", "2").tags
     assert (tags["approval"], tags["stage"]) == ("void", stage)
-    last = audit_log.read(arena.ledger)[-1]
+    last = audit_log.read(arena.audit_log)[-1]
     assert (last["action"], last["decision"], last["who"]) == ("approval void", "refuse", "dana")
 
 
@@ -205,7 +205,7 @@ def test_09_two_promotions_at_once(arena, make_adapter, version):
     stages = {str(v.version): v.tags["stage"] for v in tracking.connect(arena).search_model_versions("name='finsent'")}
     assert [number for number, stage in stages.items() if stage == "Production"] == [champion]
     assert Registry(arena, "finsent").aliases().get("previous") == "1"
-    assert audit_log.verify(arena.ledger).length >= 6
+    assert audit_log.verify(arena.audit_log).length >= 6
 
 
 def _promote_together(home, version, together, said):
@@ -228,16 +228,16 @@ def _promote_together(home, version, together, said):
     "how", ["a reason", "a reason, and every hash after it", "a line removed", "the end", "the evidence's digest"]
 )
 def test_10_edited_ledger(arena, how):
-    lines = arena.ledger.read_text().splitlines()
+    lines = arena.audit_log.read_text().splitlines()
     entries = [json.loads(line) for line in lines]
     if how == "a reason":
-        arena.ledger.write_text(arena.ledger.read_text().replace("There is no champion yet", "There is a champion", 1))
+        arena.audit_log.write_text(arena.audit_log.read_text().replace("There is no champion yet", "There is a champion", 1))
         reason = "line 2: the entry was changed after it was written"
     elif how == "a line removed":
-        arena.ledger.write_text("\n".join([lines[0], *lines[2:]]) + "\n")
+        arena.audit_log.write_text("\n".join([lines[0], *lines[2:]]) + "\n")
         reason = "line 2: the entry does not follow the one before it"
     elif how == "the end":
-        arena.ledger.write_text("\n".join(lines[:-1]) + "\n")
+        arena.audit_log.write_text("\n".join(lines[:-1]) + "\n")
         reason = "line 3: it ends after 2 entries: its end was cut off"
     else:
         if how == "the evidence's digest":  # so that other evidence would pass for the one on record
@@ -246,17 +246,17 @@ def test_10_edited_ledger(arena, how):
             entries[2]["evidence_sha256"] = "0" * 64
         else:
             entries[1]["reasons"] = ["forged"]
-        arena.ledger.unlink()
+        arena.audit_log.unlink()
         for entry in entries:
             own = ("seq", "at", "previous_hash", "hash")
-            audit_log.append(arena.ledger, {key: value for key, value in entry.items() if key not in own})
-        assert audit_log.verify(arena.ledger).length == 3, "its own chain does not tell"
+            audit_log.append(arena.audit_log, {key: value for key, value in entry.items() if key not in own})
+        assert audit_log.verify(arena.audit_log).length == 3, "its own chain does not tell"
         reason = "has another entry"
-    before = arena.ledger.read_bytes()
+    before = arena.audit_log.read_bytes()
     with pytest.raises(Refused, match=reason):
         promote(make_context(AUTOMATIC, arena), version="2")
     assert Registry(arena, "finsent").champion() == "1"
-    assert arena.ledger.read_bytes() == before
+    assert arena.audit_log.read_bytes() == before
 
 
 def test_evidence_changed_after_it_was_taken(arena):

@@ -40,7 +40,7 @@ def evaluated(mlflow_home, make_adapter):
 
 def decisions(home):
     """Ledger entries that are not about evidence."""
-    return [entry for entry in audit_log.read(home.ledger) if entry["action"] != "evaluate"]
+    return [entry for entry in audit_log.read(home.audit_log) if entry["action"] != "evaluate"]
 
 
 def tags(home, version):
@@ -60,7 +60,7 @@ def test_first_version_that_passes_becomes_champion(mlflow_home, evaluated):
     assert entry["gate"]["approval"] == "automatic"
     assert len(entry["evidence_sha256"]) == 64
     assert found["ledger_entry"] == f"{entry['seq']} {entry['hash']}"
-    assert audit_log.verify(mlflow_home.ledger).length == 2
+    assert audit_log.verify(mlflow_home.audit_log).length == 2
 
 
 def test_refusal_changes_nothing_and_is_written_down(mlflow_home, evaluated):
@@ -154,7 +154,7 @@ def test_approval_makes_the_challenger_champion(mlflow_home, evaluated):
     assert (result.decision, result.champion_after) == ("promoted", version)
     found = tags(mlflow_home, version)
     assert (found["approval"], found["approved_by"], found["stage"]) == ("approved", "dana", "Production")
-    last = audit_log.read(mlflow_home.ledger)[-1]
+    last = audit_log.read(mlflow_home.audit_log)[-1]
     assert (last["action"], last["who"], last["why"]) == ("approve", *SIGNED)
     again = promote.approve(make_context(WITH_APPROVAL, mlflow_home), version, *SIGNED)
     assert again.reasons == ("Version 1 is the champion already.",)
@@ -169,7 +169,7 @@ def test_approval_is_void_once_the_champion_changed(mlflow_home, evaluated):
     assert any("stale evidence" in reason for reason in result.reasons)
     assert Registry(mlflow_home, "finsent").aliases() == {"champion": second}
     assert (tags(mlflow_home, first)["approval"], tags(mlflow_home, first)["stage"]) == ("void", "Archived")
-    assert audit_log.read(mlflow_home.ledger)[-1]["action"] == "approval void"
+    assert audit_log.read(mlflow_home.audit_log)[-1]["action"] == "approval void"
 
 
 def test_approval_cut_short_can_be_given_again(mlflow_home, evaluated, monkeypatch):
@@ -213,11 +213,11 @@ def test_what_a_person_decided_stays_on_the_page(mlflow_home, evaluated, monkeyp
 def test_a_word_under_other_rules_is_not_taken_and_the_version_waits_on(mlflow_home, evaluated, decide):
     version = evaluated(config=WITH_APPROVAL)
     pipeline.promote(make_context(WITH_APPROVAL, mlflow_home))
-    before = audit_log.read(mlflow_home.ledger)
+    before = audit_log.read(mlflow_home.audit_log)
     other = load_config("nano", overrides=["gate.approval=required", "gate.max_flip_rate=0.5"])
     with pytest.raises(Refused, match=r"gate\.max_flip_rate 0\.2, now 0\.5\). It waits on"):
         decide(make_context(other, mlflow_home), version, *SIGNED)
-    assert audit_log.read(mlflow_home.ledger) == before
+    assert audit_log.read(mlflow_home.audit_log) == before
     assert Registry(mlflow_home, "finsent").aliases() == {"challenger": version}
     assert promote.approve(make_context(WITH_APPROVAL, mlflow_home), version, *SIGNED).decision == "promoted"
 
@@ -253,7 +253,7 @@ def test_rollback_is_at_once_and_written_down(mlflow_home, evaluated):
     assert pipeline.promote(make_context(AUTOMATIC, mlflow_home)).champion_after == bad
     result = pipeline.rollback(make_context(AUTOMATIC, mlflow_home), *SIGNED)
     assert (result.model_version, result.champion_before, result.champion_after) == ("1", bad, "1")
-    last = audit_log.read(mlflow_home.ledger)[-1]
+    last = audit_log.read(mlflow_home.audit_log)[-1]
     assert (last["action"], last["from"], last["to"], last["who"]) == ("rollback", bad, "1", "dana")
     again = pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=bad)
     assert "was rolled back" in again.reasons[0]
@@ -278,29 +278,29 @@ def test_a_ledger_whose_end_was_cut_off_gets_no_further_entry(mlflow_home, evalu
     weak = evaluated(champion="1", accuracy=0.3)
     pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=weak)
     assert status_decisions(mlflow_home)["agrees"] is True
-    whole = mlflow_home.ledger.read_bytes()
-    mlflow_home.ledger.write_bytes(b"".join(whole.splitlines(keepends=True)[:3]))
-    assert audit_log.verify(mlflow_home.ledger).length == 3  # its own chain does not tell
+    whole = mlflow_home.audit_log.read_bytes()
+    mlflow_home.audit_log.write_bytes(b"".join(whole.splitlines(keepends=True)[:3]))
+    assert audit_log.verify(mlflow_home.audit_log).length == 3  # its own chain does not tell
     with pytest.raises(Refused, match=r"line 4: it ends after 3 .*cut off.*knows entry 3, of (version 2|the copy)"):
         pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=weak)
     assert "its end was cut off" in status_decisions(mlflow_home)["error"]
-    assert len(audit_log.read(mlflow_home.ledger)) == 3
-    mlflow_home.ledger.write_bytes(whole)
+    assert len(audit_log.read(mlflow_home.audit_log)) == 3
+    mlflow_home.audit_log.write_bytes(whole)
     assert pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=weak).decision == "refused"
-    assert audit_log.verify(mlflow_home.ledger).length == 5
+    assert audit_log.verify(mlflow_home.audit_log).length == 5
 
 
 def test_a_ledger_that_was_deleted_or_replaced_is_found(mlflow_home, evaluated):
     evaluated()
     pipeline.promote(make_context(AUTOMATIC, mlflow_home))
     better = evaluated(champion="1")
-    mlflow_home.ledger.unlink()
+    mlflow_home.audit_log.unlink()
     with pytest.raises(Refused, match="is empty or gone"):
         pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=better)
     assert Registry(mlflow_home, "finsent").champion() == "1"
-    assert not mlflow_home.ledger.exists()
+    assert not mlflow_home.audit_log.exists()
     assert "is empty or gone" in status_decisions(mlflow_home)["error"]
-    audit_log.append(mlflow_home.ledger, {"action": "gate", "version": "1", "decision": "promote", "reasons": ["forged"]})
+    audit_log.append(mlflow_home.audit_log, {"action": "gate", "version": "1", "decision": "promote", "reasons": ["forged"]})
     with pytest.raises(Refused, match=r"line [23]: it ends after 1 entries"):
         pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=better)
     client = tracking.connect(mlflow_home)  # and now as the message says
@@ -320,7 +320,7 @@ def test_a_ledger_that_is_ahead_of_the_registry_is_in_order(mlflow_home, evaluat
         dying.setattr(audit_mirror, "set_tags", die)  # between ledger and tag
         with pytest.raises(Killed):
             promote.approve(make_context(WITH_APPROVAL, mlflow_home), version, *SIGNED)
-    assert len(audit_log.read(mlflow_home.ledger)) == 3
+    assert len(audit_log.read(mlflow_home.audit_log)) == 3
     assert tags(mlflow_home, version)["ledger_entry"].startswith("1 ")
     assert status_decisions(mlflow_home)["agrees"] is True
     assert promote.approve(make_context(WITH_APPROVAL, mlflow_home), version, *SIGNED).decision == "promoted"
