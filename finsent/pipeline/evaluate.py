@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from finsent.config import Config, Source
 from finsent.errors import InputError
+from finsent.evaluation.build_evidence import ModelScores, compared_with_champion, compared_with_floors, evidence_of, scores
 from finsent.evaluation.evidence import Evidence
 from finsent.home import Home
-from finsent.pipeline.gathering import Measured, compared_with_champion, compared_with_floors, evidence_of, scores
 from finsent.steps.context import Context
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _on_test_split(context: Context, version: str) -> EvaluationResult:
     )
 
 
-def _of_version(context: Context, version: str, test: "Split", facts: "DataVersion") -> "tuple[Measured, KnownLeaks]":
+def _of_version(context: Context, version: str, test: "Split", facts: "DataVersion") -> "tuple[ModelScores, KnownLeaks]":
     """The version on the test rows, on a sample of its training rows, and what is known of leaks; its memory is free again."""
     from finsent.pipeline.lineage import known_leaks
 
@@ -153,7 +153,7 @@ def _of_version(context: Context, version: str, test: "Split", facts: "DataVersi
     return own, leaks
 
 
-def _measure(context: Context, version: str, rows: "Split", *, speed: bool = False) -> Measured:
+def _measure(context: Context, version: str, rows: "Split", *, speed: bool = False) -> ModelScores:
     return _score(context.config, _open(context, version, len(rows.texts)), version, rows, speed=speed)
 
 
@@ -163,7 +163,7 @@ def _open(context: Context, version: str, rows: int) -> "Loaded":
     return open_folder(context.config.engine, context.workspace, context.registry.adapter_path(version), rows=rows)
 
 
-def _score(config: Config, loaded: "Loaded", version: str, rows: "Split", *, speed: bool) -> Measured:
+def _score(config: Config, loaded: "Loaded", version: str, rows: "Split", *, speed: bool) -> ModelScores:
     """Score rows, their changed texts for the robustness suite and, with `speed`, some one by one."""
     from finsent.evaluation.robustness import run_suite
     from finsent.evaluation.speed import measure_speed
@@ -187,7 +187,7 @@ def _score(config: Config, loaded: "Loaded", version: str, rows: "Split", *, spe
             device=_device_in_words(loaded.device),
             price_per_hour=settings.price_per_hour,
         )
-    return Measured(version, loaded.manifest, logits, checks, f"{loaded.engine}, {loaded.precision}", seconds, timed)
+    return ModelScores(version, loaded.manifest, logits, checks, f"{loaded.engine}, {loaded.precision}", seconds, timed)
 
 
 def _logits(config: Config, loaded: "Loaded", texts: Sequence[str]) -> tuple[NDArray[np.float32], float]:

@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from finsent.data.dataset import Split
-    from finsent.pipeline.gathering import Measured
+    from finsent.evaluation.build_evidence import ModelScores
 
 REPORT_INPUTS: Final = "report_inputs.json"
 """File with what report and card show besides the evidence."""
 
 
 def write_report_inputs(
-    config: Config, folder: Path, evidence: Evidence, rows: "Split", own: "Measured", champion: "Measured | None"
+    config: Config, folder: Path, evidence: Evidence, rows: "Split", own: "ModelScores", champion: "ModelScores | None"
 ) -> None:
     """Write predictions, plots, examples and the manifest to `folder`."""
     scaled = probabilities(own.logits, own.manifest.temperature)
@@ -131,7 +131,7 @@ def _compared_figures(evidence: Evidence) -> dict[str, float | None]:
     return flat
 
 
-def _write_predictions(path: Path, rows: "Split", scaled: "NDArray[np.float64]", champion: "Measured | None") -> None:
+def _write_predictions(path: Path, rows: "Split", scaled: "NDArray[np.float64]", champion: "ModelScores | None") -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

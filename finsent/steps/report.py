@@ -19,10 +19,12 @@ from finsent.steps.context import Context
 
 if TYPE_CHECKING:
     from finsent.data.dataset import Split
-    from finsent.pipeline.gathering import Measured
+    from finsent.evaluation.build_evidence import ModelScores
 
 
-def publish_evaluation(context: Context, evidence: Evidence, rows: "Split", own: "Measured", champion: "Measured | None") -> bool:
+def publish_evaluation(
+    context: Context, evidence: Evidence, rows: "Split", own: "ModelScores", champion: "ModelScores | None"
+) -> bool:
     """Audit log, then artifacts on the training run, metrics on the LoggedModel, report and card; the version's tags come last.
 
     The gate is evaluated here, once: the decision goes into the audit log with the evidence, for the promotion to use.
@@ -94,7 +96,7 @@ def _preview(registry: Registry, rules: GateConfig, evidence: Evidence, decision
     return gate_preview(version, found.decision, found.reasons, map(astuple, found.rules))
 
 
-def publish_ad_hoc_evaluation(context: Context, evidence: Evidence, rows: "Split", own: "Measured", description: str) -> str:
+def publish_ad_hoc_evaluation(context: Context, evidence: Evidence, rows: "Split", own: "ModelScores", description: str) -> str:
     """The same pages and metrics in a run of their own: no evidence, nothing that the gate reads; returns the run's id."""
     from finsent.registry.tracking import start_run
     from finsent.reporting.report_inputs import evaluation_metrics, render_pages, write_report_inputs

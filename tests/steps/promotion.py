@@ -15,7 +15,7 @@ from finsent.labels import LABELS
 from finsent.registry import tracking
 from finsent.registry.client import Registry
 from finsent.registry.evidence_store import record_evidence
-from finsent.registry.gate import rules_digest
+from finsent.registry.gate import evaluate_gate, rules_digest
 
 AUTOMATIC = load_config("nano", overrides=["gate.approval=automatic"])
 WITH_APPROVAL = load_config("nano", overrides=["gate.approval=required"])
@@ -107,7 +107,8 @@ def take(home: Home, found: Evidence) -> None:
     """Leave evidence and put it on record, as the evaluation does."""
     content = found.model_dump_json(indent=2)
     leave(home, found.model_version, content)
-    record_evidence(AUTOMATIC, home, tracking.connect(home), found, content.encode())
+    decision = evaluate_gate(found, AUTOMATIC.gate, found.champion_version)
+    record_evidence(Registry(home, "finsent"), AUTOMATIC.gate, found, content.encode(), decision)
 
 
 def evaluate_new(home: Home, adapter: Path, **options: object) -> str:

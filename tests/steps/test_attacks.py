@@ -17,7 +17,6 @@ from finsent.model.manifest import MANIFEST, Manifest, sha256, write_manifest
 from finsent.registry import audit_log, tracking
 from finsent.registry.client import Registry, logged_model_id
 from finsent.registry.packaging import ADAPTER
-from finsent.steps import promote
 from finsent.steps.context import make_context
 from finsent.steps.promote import promote
 from tests.steps.promotion import (
@@ -154,12 +153,12 @@ def test_07_stale_approval(arena, make_adapter, how):
         promote(make_context(AUTOMATIC, arena), version="3")
         reason, champion, stage = "stale evidence: champion changed", "3", "Archived"
     else:
-        requested = promote.expires_at(make_context(config, arena), "2")
+        requested = expires_at(Registry(arena, "finsent"), config.gate, "2")
         _wait_until(requested)
         client = tracking.connect(arena)  # the registry's word on when is not asked for
         client.set_model_version_tag("finsent", "2", "approval_requested_at", "2099-01-01T00:00:00+00:00")
         reason, champion, stage = "The approval of version 2 comes too late", "1", "Candidate"
-    result = promote.approve(make_context(config, arena), "2", *SIGNED)
+    result = approve(make_context(config, arena), "2", *SIGNED)
     assert result.decision == "refused"
     assert any(reason in text for text in result.reasons)
     assert Registry(arena, "finsent").aliases().get("challenger") is None
@@ -212,14 +211,14 @@ def _promote_together(home, version, together, said):
     from finsent.steps import promote as module
 
     forget_connections(inherited=True)
-    real = module.record_decision
+    real = module.record
 
     def both_have_decided(*args, **kwargs):
         real(*args, **kwargs)
         if args[1].decision.decision == "promote":
             together.wait(30)
 
-    module.record_decision = both_have_decided
+    module.record = both_have_decided
     said.put(module.promote(make_context(AUTOMATIC, home), version=version))
     os._exit(0)  # what other tests of this process registered for its end is not this child's to run
 
@@ -269,7 +268,7 @@ def test_evidence_that_nobody_took(arena, make_adapter):
     version = register(arena, make_adapter(0))
     leave(arena, version, evidence_of(arena, version, champion="1").model_dump_json())
     result = promote(make_context(AUTOMATIC, arena), version=version)
-    assert "is not on record in the ledger" in result.reasons[0]
+    assert "is not recorded in the audit log" in result.reasons[0]
     assert Registry(arena, "finsent").champion() == "1"
 
 

@@ -22,7 +22,7 @@ Labels = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Measured:
+class ModelScores:
     """What scoring a fresh load gave."""
 
     version: str
@@ -45,7 +45,7 @@ class Measured:
         return predicted
 
 
-def scores(config: Config, rows: "Split", own: Measured, rival: Measured | None, floor: Labels | None) -> dict[str, Any]:
+def scores(config: Config, rows: "Split", own: ModelScores, rival: ModelScores | None, floor: Labels | None) -> dict[str, Any]:
     """What any labelled rows say of a version: scores with intervals, slices, calibration, robustness, speed.
 
     `rival` is the champion on the same rows, `floor` the predictions of the TF-IDF floor.
@@ -119,7 +119,7 @@ def evidence_of(sections: dict[str, Any]) -> Evidence:
     return Evidence.model_validate(sections)
 
 
-def _robustness(own: Measured, rival: Measured | None, *, masked: bool) -> dict[str, Any]:
+def _robustness(own: ModelScores, rival: ModelScores | None, *, masked: bool) -> dict[str, Any]:
     found = {name: asdict(check) for name, check in own.checks.items()}
     for name, record in found.items():
         if masked:
