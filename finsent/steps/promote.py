@@ -68,7 +68,11 @@ def judge(context: Context, version: str) -> Judgement:
         InputError: there is no such version.
         ServiceError: MLflow does not answer.
     """
-    return judge_version(context.registry, context.config.gate, version, context.registry.champion())
+    champion = context.registry.champion()
+    if version == champion:
+        context.registry.get_version(version)
+        return Judgement(version, Decision("promote", (), (f"Version {version} is the champion already.",)), None, champion)
+    return judge_version(context.registry, context.config.gate, version, champion)
 
 
 def record(

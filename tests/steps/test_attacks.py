@@ -17,8 +17,9 @@ from finsent.model.manifest import MANIFEST, Manifest, sha256, write_manifest
 from finsent.registry import audit_log, tracking
 from finsent.registry.client import Registry, logged_model_id
 from finsent.registry.packaging import ADAPTER
+from finsent.registry.promotion import expires_at
 from finsent.steps.context import make_context
-from finsent.steps.promote import promote
+from finsent.steps.promote import approve, promote
 from tests.steps.promotion import (
     AUTOMATIC,
     SIGNED,

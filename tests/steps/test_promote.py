@@ -110,11 +110,11 @@ def test_promotion_that_comes_second_is_refused(mlflow_home, evaluated, monkeypa
     evaluated()
     real = aliases.set_champion
 
-    def overtaken(registry, version, expected, *, waiting):
+    def overtaken(registry, version, expected, *, awaiting_approval):
         real(registry, "2", None)
-        real(registry, version, expected, waiting=waiting)
+        real(registry, version, expected, awaiting_approval=awaiting_approval)
 
-    monkeypatch.setattr(aliases, "make_champion", overtaken)
+    monkeypatch.setattr("finsent.steps.promote.set_champion", overtaken)
     result = pipeline.promote(make_context(AUTOMATIC, mlflow_home), version="1")
     assert (result.decision, result.champion_before, result.champion_after) == ("refused", None, "2")
     assert "the champion of 'finsent' is '2'" in result.reasons[0]
@@ -134,7 +134,7 @@ def test_killed_after_the_decision_and_run_again(mlflow_home, evaluated, monkeyp
 
     version = evaluated()
     with monkeypatch.context() as dying:
-        dying.setattr(aliases, "make_champion", die)
+        dying.setattr("finsent.steps.promote.set_champion", die)
         with pytest.raises(Killed):
             pipeline.promote(make_context(AUTOMATIC, mlflow_home))
     assert Registry(mlflow_home, "finsent").champion() is None
@@ -177,7 +177,7 @@ def test_approval_cut_short_can_be_given_again(mlflow_home, evaluated, monkeypat
     version = evaluated(config=WITH_APPROVAL)
     pipeline.promote(make_context(WITH_APPROVAL, mlflow_home))
     with monkeypatch.context() as dying:
-        dying.setattr(aliases, "make_champion", die)
+        dying.setattr("finsent.steps.promote.set_champion", die)
         with pytest.raises(Killed):
             promote.approve(make_context(WITH_APPROVAL, mlflow_home), version, *SIGNED)
     assert Registry(mlflow_home, "finsent").champion() is None
