@@ -1,5 +1,4 @@
-"""Verifies registered versions: the artifact's digests, and a round trip, in which a new process loads the version and
-repeats the probe that training recorded.
+"""Verifies registered versions: the artifact's digests, and a round trip through a new process that repeats training's probe.
 
 `python -m finsent.registry.verification NAME VERSION` is that process. It starts from the registry alone: a workspace of its
 own without cached adapters or bases, where an embedded base is built anew. It imports what it needs, waits for a line on

@@ -6,15 +6,15 @@ version whose artifact is not, byte for byte, the one that its evidence is about
 """
 
 from collections.abc import Callable
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from finsent.errors import Refused
 from finsent.registry import aliases, audit_log, promotion
 from finsent.registry.aliases import set_challenger, set_champion
 from finsent.registry.audit_mirror import append_entry
-from finsent.registry.client import CHALLENGER, Registry
+from finsent.registry.client import CHALLENGER
 from finsent.registry.gate import Decision
 from finsent.registry.promotion import (
     ApprovalRequest,
@@ -28,6 +28,7 @@ from finsent.registry.promotion import (
     require_awaiting_approval,
 )
 from finsent.steps.context import Context
+from finsent.steps.report import publish_decision
 
 if TYPE_CHECKING:
     from finsent.pipeline.evaluate import EvaluationResult
@@ -70,7 +71,6 @@ def judge(context: Context, version: str) -> Judgement:
     """
     champion = context.registry.champion()
     if version == champion:
-        context.registry.get_version(version)
         return Judgement(version, Decision("promote", (), (f"Version {version} is the champion already.",)), None, champion)
     return judge_version(context.registry, context.config.gate, version, champion)
 
@@ -95,16 +95,7 @@ def record(
         return
     passed, waits = decision.decision == "promote", action == audit_log.GATE and rules.approval == "required"
     outcome = ("pending_approval" if waits else _OUTCOMES.get(action, "promoted")) if passed else "refused"
-    _render_decision(context.registry, judged.version, "rejected" if action == audit_log.REJECT else outcome, decision, author)
-
-
-def _render_decision(registry: Registry, version: str, outcome: str, decision: Decision, author: dict[str, Any]) -> None:
-    from finsent.reporting.summaries import final_decision
-    from finsent.steps.report import publish_report
-
-    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    rules = map(astuple, decision.rules)
-    publish_report(registry, version, final_decision(version, outcome, decision.reasons, rules, when=now, **author))
+    publish_decision(context.registry, judged.version, "rejected" if action == audit_log.REJECT else outcome, decision, author)
 
 
 def move_alias(context: Context, judged: Judgement) -> PromotionResult:
@@ -213,7 +204,7 @@ def rollback(context: Context, who: str, why: str) -> PromotionResult:
     if failed:
         return PromotionResult(target, "refused", reasons, failed, current, registry.champion())
     # before the alias moves: whoever repeats a command that failed here must not roll back twice
-    _render_decision(registry, current, "rolled_back", Decision("refuse", (), reasons), {"who": who, "why": why})
+    publish_decision(registry, current, "rolled_back", Decision("refuse", (), reasons), {"who": who, "why": why})
     aliases.rollback(registry, (current, target))
     return PromotionResult(target, "promoted", reasons, rules, current, registry.champion())
 

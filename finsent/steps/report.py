@@ -1,8 +1,9 @@
-"""Publishing to MLflow: an evaluation, an ad hoc evaluation, and report and model card with a decision."""
+"""Publishing to MLflow, shared by the steps evaluate and promote: evaluations, and report and model card with a decision."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,8 @@ from finsent.registry.aliases import set_candidate
 from finsent.registry.client import Registry
 from finsent.registry.evidence_store import EVIDENCE, EVIDENCE_FOLDER, read_evidence, record_evidence
 from finsent.registry.gate import Decision, evaluate_gate
-from finsent.reporting.summaries import DecisionSummary, champion_remeasured, gate_preview
+from finsent.registry.promotion import manual_block, with_artifact
+from finsent.reporting.summaries import DecisionSummary, champion_remeasured, final_decision, gate_preview
 from finsent.steps.context import Context
 
 if TYPE_CHECKING:
@@ -86,8 +88,6 @@ def _failed_baselines(decision: Decision) -> Sequence[str]:
 
 def _preview(registry: Registry, rules: GateConfig, evidence: Evidence, decision: Decision) -> DecisionSummary:
     """What the gate would decide now, for the report: with manual blocks, the artifact, and the champion of now."""
-    from finsent.registry.promotion import manual_block, with_artifact
-
     version, current = evidence.model_version, registry.champion()
     record = registry.get_version(version)
     if current != evidence.champion_version:
@@ -116,6 +116,19 @@ def publish_ad_hoc_evaluation(context: Context, evidence: Evidence, rows: "Split
         client.log_artifacts(run_id, str(folder), EVIDENCE_FOLDER)
         client.log_artifacts(run_id, str(render_pages(folder, evidence, None)), EVIDENCE_FOLDER)
     return run_id
+
+
+def publish_decision(
+    registry: Registry, version: str, outcome: str, decision: Decision, author: Mapping[str, str | None]
+) -> None:
+    """Render report and model card again, with a decision that was made; `outcome` as of `final_decision`.
+
+    Raises:
+        ServiceError: MLflow does not hand out or take the files.
+    """
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    rules = map(astuple, decision.rules)
+    publish_report(registry, version, final_decision(version, outcome, decision.reasons, rules, when=now, **author))
 
 
 def publish_report(registry: Registry, version: str, decision: DecisionSummary) -> None:

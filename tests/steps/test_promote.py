@@ -355,7 +355,7 @@ def test_a_rollback_whose_page_cannot_be_written_is_done_once_when_repeated(mlfl
     for before in (None, "1", "2"):
         pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=evaluated(champion=before))
     with monkeypatch.context() as away:
-        away.setattr(pipeline, "_render_decision", die)
+        away.setattr(pipeline, "publish_decision", die)
         with pytest.raises(Killed):
             pipeline.rollback(make_context(AUTOMATIC, mlflow_home), *SIGNED)
     assert pipeline.rollback(make_context(AUTOMATIC, mlflow_home), *SIGNED).champion_after == "2"
