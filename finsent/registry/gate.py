@@ -114,28 +114,25 @@ def evaluate_gate(evidence: Evidence, rules: GateConfig, current_champion: str |
 def _soundness(evidence: Evidence, rules: GateConfig) -> Iterator[RuleResult]:
     absent = ", ".join(_absent(evidence))
     reason = f"Evidence is missing or not a number: {absent}." if absent else "Every piece of evidence is there."
-    yield RuleResult("evidence_complete", absent or "complete", "complete", "missing" if absent else "pass", reason)
+    yield _result("evidence_complete", absent or "complete", "complete", None if absent else True, reason)
 
     declared, now = evidence.rules_sha256, rules_digest(rules)
+    reason = "The rules are those that were declared when the evidence was taken."
     if declared != now:
         reason = (
             f"The gate's rules are not those declared when the evidence was taken ({_short(declared)}, now {_short(now)}). "
             "Rules are set before a look, not after: put them back, or evaluate again under the new ones."
         )
-        yield RuleResult("rules_declared", _short(declared), _short(now), "fail" if declared else "missing", reason)
-    else:
-        reason = "The rules are those that were declared when the evidence was taken."
-        yield RuleResult("rules_declared", _short(declared), _short(now), "pass", reason)
+    yield _result("rules_declared", _short(declared), _short(now), declared == now if declared else None, reason)
 
     counts = _row_counts(evidence)
     listed = ", ".join(f"{name} {count:,}" for name, count in counts.items())
-    same = len(set(counts.values())) == 1
-    status: Status = "pass" if same else "fail" if counts else "missing"
-    yield RuleResult("same_rows", listed or None, "all equal", status, f"Test rows as counted by: {listed or 'nothing'}.")
+    same = len(set(counts.values())) == 1 if counts else None
+    yield _result("same_rows", listed or None, "all equal", same, f"Test rows as counted by: {listed or 'nothing'}.")
 
     yield _rule("test_rows", evidence.n_test, "at least", rules.min_test_rows, "Test rows")
     if evidence.leaks is None and evidence.leaks_unknown_because:
-        yield RuleResult("leaks", None, 0, "missing", evidence.leaks_unknown_because)
+        yield _result("leaks", None, 0, None, evidence.leaks_unknown_because)
     else:
         yield _rule("leaks", evidence.leaks, "exactly", 0, "Pairs of equal or nearly equal tweets across splits")
 
@@ -171,7 +168,7 @@ def _robustness(evidence: Evidence, rules: GateConfig) -> Iterator[RuleResult]:
         reason = f"Checks of {kind} judged: {len(judged)} of {len(found)}."
         if small:
             reason += f" Of fewer than {rules.min_check_texts} texts, so shown and not judged: {', '.join(small)}."
-        yield RuleResult(f"robust.{kind}", f"{len(judged)} of {len(found)}", None, "pass" if judged else "missing", reason)
+        yield _result(f"robust.{kind}", f"{len(judged)} of {len(found)}", None, True if judged else None, reason)
         for name, check in judged.items():
             what = f"Share of predictions that {happens} under {name.replace('_', ' ')} ({_at(check, 'n')} texts)"
             yield _rule(f"robust.{name}", _at(check, "failure_rate"), "at most", rules.robustness_limit(name), what)
@@ -192,9 +189,8 @@ def _round_trip(evidence: Evidence, rules: GateConfig) -> Iterator[RuleResult]:
         ("pooling", "padding_equal", "Padding side, padding token and pooled position are training's"),
     ):
         same = _at(proof, key)
-        status: Status = "missing" if same is None else "pass" if same is True else "fail"
-        verdict = {"pass": "shown", "fail": "shown to be false", "missing": "not shown"}[status]
-        yield RuleResult(f"round_trip.{name}", same, True, status, f"{what}: {verdict}.")
+        shown = "not shown" if same is None else "shown" if same is True else "shown to be false"
+        yield _result(f"round_trip.{name}", same, True, None if same is None else same is True, f"{what}: {shown}.")
 
 
 def _against_champion(evidence: Evidence, rules: GateConfig, current: str | None) -> Iterator[RuleResult]:
@@ -203,20 +199,20 @@ def _against_champion(evidence: Evidence, rules: GateConfig, current: str | None
         reason = (
             f"stale evidence: champion changed, the evaluation met {_named(met)} and now it is {_named(current)}. Evaluate again."
         )
-        yield RuleResult("champion_current", met, current, "fail", reason)
+        yield _result("champion_current", met, current, False, reason)
         return
     if current is None:
         reason = "There is no champion yet: the rules that compare with one are skipped."
-        yield RuleResult("champion_current", None, None, "pass", reason)
+        yield _result("champion_current", None, None, True, reason)
         return
-    yield RuleResult("champion_current", met, current, "pass", f"The evaluation met the champion of now, version {current}.")
+    yield _result("champion_current", met, current, True, f"The evaluation met the champion of now, version {current}.")
 
     champion: Any = evidence.champion
     own, other = _class_rows(evidence.metrics), _class_rows(_at(champion, "metrics"))
-    status: Status = "missing" if not (evidence.champion_compared and other) else "pass" if own == other else "fail"
-    verdict = {"pass": "scored the same rows", "fail": "scored other rows", "missing": "was not scored on the same rows"}[status]
-    reason = f"Champion {current} {verdict} (by true class: {own} and {other})."
-    yield RuleResult("champion_compared", str(other) if other else None, str(own), status, reason)
+    same = own == other if evidence.champion_compared and other else None
+    scored = {True: "scored the same rows", False: "scored other rows", None: "was not scored on the same rows"}[same]
+    reason = f"Champion {current} {scored} (by true class: {own} and {other})."
+    yield _result("champion_compared", str(other) if other else None, str(own), same, reason)
 
     p_value, what = _at(champion, "mcnemar", "p_one_sided"), f"p of the exact McNemar test against champion {current}"
     result = _rule("beats_champion", p_value, "below", rules.alpha, what)
@@ -245,8 +241,8 @@ def _noninferior_by_slice(evidence: Evidence, rules: GateConfig) -> Iterator[Rul
     reason = f"Slices judged: {len(judged)} of {len(every)}."
     if small:
         reason += f" Of fewer than {rules.min_slice_rows} rows, so shown and not judged: {', '.join(small)}."
-    status: Status = "pass" if judged else "missing"
-    yield RuleResult("slices_judged", f"{len(judged)} of {len(every)}" if every else None, None, status, reason)
+    count = f"{len(judged)} of {len(every)}" if every else None
+    yield _result("slices_judged", count, None, True if judged else None, reason)
     for name, verdict in check_noninferiority(judged, rules.slice_margin, rules.alpha).items():
         yield _margin_rule(f"slice_noninferior.{name}", f"Accuracy on {name}", verdict, rules.slice_margin)
 
@@ -263,22 +259,27 @@ def _estimate(record: Any) -> Estimate:
 
 def _margin_rule(name: str, what: str, verdict: NonInferiority, margin: float) -> RuleResult:
     if not math.isfinite(verdict.lower):
-        return RuleResult(name, None, -margin, "missing", f"{what} minus the champion's: no finite value, so nothing is shown.")
+        return _result(name, None, -margin, None, f"{what} minus the champion's: no finite value, so nothing is shown.")
     reason = (
         f"{what} minus the champion's: {100 * verdict.difference:+.1f} points, lower end {100 * verdict.lower:+.1f} "
         f"(one-sided {100 * verdict.level:.2f} % interval), required above {-100 * margin:+.1f}."
     )
-    return RuleResult(name, round(verdict.lower, 6), -margin, "pass" if verdict.shown else "fail", reason)
+    return _result(name, round(verdict.lower, 6), -margin, verdict.shown, reason)
 
 
 def _rule(name: str, value: Any, relation: str, threshold: Any, what: str) -> RuleResult:
     number, limit = _number(value), _number(threshold)
     if number is None or limit is None:
         unknown = "value" if number is None else "threshold"
-        return RuleResult(name, number, limit, "missing", f"{what}: no finite {unknown}, so this is not shown.")
-    passed = bool(_RELATIONS[relation](number, limit))
+        return _result(name, number, limit, None, f"{what}: no finite {unknown}, so this is not shown.")
     reason = f"{what}: {_shown(number)}, required {relation} {_shown(limit)}."
-    return RuleResult(name, number, limit, "pass" if passed else "fail", reason)
+    return _result(name, number, limit, bool(_RELATIONS[relation](number, limit)), reason)
+
+
+def _result(name: str, value: Value, threshold: Value, passed: bool | None, reason: str) -> RuleResult:
+    """A rule's outcome; `passed` None: evidence is missing."""
+    status: Status = "missing" if passed is None else "pass" if passed else "fail"
+    return RuleResult(name, value, threshold, status, reason)
 
 
 def _shown(number: float) -> str:

@@ -40,7 +40,7 @@ def test_append_returns_what_read_gives(tmp_path):
     assert verify(path).length == 1
 
 
-def test_no_ledger_is_an_empty_one(tmp_path):
+def test_no_audit_log_is_an_empty_one(tmp_path):
     assert read(tmp_path / "none.jsonl") == []
     assert verify(tmp_path / "none.jsonl") == Head(GENESIS, 0)
 

@@ -193,7 +193,7 @@ def test_nothing_that_is_no_number_is_promoted(path, value):
 
 
 @pytest.mark.parametrize("path", ["ece", "metrics.accuracy", "floors.tfidf.accuracy", "champion.mcnemar.p_one_sided"])
-def test_a_decision_holds_no_nan_so_that_the_ledger_can_keep_it(path):
+def test_a_decision_holds_no_nan_so_that_the_audit_log_can_keep_it(path):
     decision = evaluate_gate(unchecked(put(passing(), path, math.nan)), RULES, "3")
     held = [value for rule in decision.rules for value in (rule.value, rule.threshold) if isinstance(value, float)]
     assert held

@@ -167,7 +167,7 @@ def test_07_stale_approval(arena, make_adapter, how):
     tags = tracking.connect(arena).get_model_version("finsent", "2").tags
     assert (tags["approval"], tags["stage"]) == ("void", stage)
     last = audit_log.read(arena.audit_log)[-1]
-    assert (last["action"], last["decision"], last["who"]) == ("approval void", "refuse", "dana")
+    assert (last["action"], last["decision"], last["who"]) == ("approval_void", "refuse", "dana")
 
 
 def _wait_until(moment):
@@ -224,14 +224,23 @@ def _promote_together(home, version, together, said):
     os._exit(0)  # what other tests of this process registered for its end is not this child's to run
 
 
+def rewrite_log(home, entries):
+    """What a thorough attacker does: every hash of the chain fits again."""
+    home.audit_log.unlink()
+    for entry in entries:
+        own = ("seq", "at", "previous_hash", "hash")
+        audit_log.append(home.audit_log, {key: value for key, value in entry.items() if key not in own})
+
+
 @pytest.mark.parametrize(
     "how", ["a reason", "a reason, and every hash after it", "a line removed", "the end", "the evidence's digest"]
 )
-def test_10_edited_ledger(arena, how):
+def test_10_edited_audit_log(arena, how):
     lines = arena.audit_log.read_text().splitlines()
     entries = [json.loads(line) for line in lines]
     if how == "a reason":
-        arena.audit_log.write_text(arena.audit_log.read_text().replace("There is no champion yet", "There is a champion", 1))
+        lines[1] = lines[1].replace("There is no champion yet", "There is a champion")
+        arena.audit_log.write_text("\n".join(lines) + "\n")
         reason = "line 2: the entry was changed after it was written"
     elif how == "a line removed":
         arena.audit_log.write_text("\n".join([lines[0], *lines[2:]]) + "\n")
@@ -246,10 +255,7 @@ def test_10_edited_ledger(arena, how):
             entries[2]["evidence_sha256"] = "0" * 64
         else:
             entries[1]["reasons"] = ["forged"]
-        arena.audit_log.unlink()
-        for entry in entries:
-            own = ("seq", "at", "previous_hash", "hash")
-            audit_log.append(arena.audit_log, {key: value for key, value in entry.items() if key not in own})
+        rewrite_log(arena, entries)
         assert audit_log.verify(arena.audit_log).length == 3, "its own chain does not tell"
         reason = "has another entry"
     before = arena.audit_log.read_bytes()
@@ -280,3 +286,18 @@ def test_good_evidence_of_before_is_not_put_back_over_worse(arena):
     take(arena, evidence_of(arena, "2", champion="1", accuracy=0.45))
     leave(arena, "2", content)
     assert_refused(arena, "was changed after it was taken", "evidence")
+
+
+def test_forged_stored_decision(arena):
+    """The gate's decision is not taken from an evaluation's entry that MLflow does not know."""
+    take(arena, evidence_of(arena, "2", champion="1", accuracy=0.45))
+    entries = audit_log.read(arena.audit_log)
+    forged = entries[-1]["gate_decision"]
+    assert forged["decision"] == "refuse"
+    forged["decision"] = "promote"
+    for rule in forged["rules"]:
+        rule["status"] = "pass"
+    rewrite_log(arena, entries)
+    with pytest.raises(Refused, match="has another entry"):
+        promote(make_context(AUTOMATIC, arena), version="2")
+    assert Registry(arena, "finsent").champion() == "1"

@@ -272,7 +272,7 @@ def status_decisions(home):
     return status._decisions(make_context(AUTOMATIC, home))
 
 
-def test_a_ledger_whose_end_was_cut_off_gets_no_further_entry(mlflow_home, evaluated):
+def test_a_audit_log_whose_end_was_cut_off_gets_no_further_entry(mlflow_home, evaluated):
     evaluated()
     pipeline.promote(make_context(AUTOMATIC, mlflow_home))
     weak = evaluated(champion="1", accuracy=0.3)
@@ -290,7 +290,7 @@ def test_a_ledger_whose_end_was_cut_off_gets_no_further_entry(mlflow_home, evalu
     assert audit_log.verify(mlflow_home.audit_log).length == 5
 
 
-def test_a_ledger_that_was_deleted_or_replaced_is_found(mlflow_home, evaluated):
+def test_a_audit_log_that_was_deleted_or_replaced_is_found(mlflow_home, evaluated):
     evaluated()
     pipeline.promote(make_context(AUTOMATIC, mlflow_home))
     better = evaluated(champion="1")
@@ -312,12 +312,12 @@ def test_a_ledger_that_was_deleted_or_replaced_is_found(mlflow_home, evaluated):
     assert pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=better).decision == "promoted"
 
 
-def test_a_ledger_that_is_ahead_of_the_registry_is_in_order(mlflow_home, evaluated, monkeypatch):
+def test_a_audit_log_that_is_ahead_of_the_registry_is_in_order(mlflow_home, evaluated, monkeypatch):
 
     version = evaluated(config=WITH_APPROVAL)
     pipeline.promote(make_context(WITH_APPROVAL, mlflow_home))
     with monkeypatch.context() as dying:
-        dying.setattr(Registry, "set_tags", die)  # between ledger and tag
+        dying.setattr(Registry, "set_tags", die)  # between audit log and tag
         with pytest.raises(Killed):
             promote.approve(make_context(WITH_APPROVAL, mlflow_home), version, *SIGNED)
     assert len(audit_log.read(mlflow_home.audit_log)) == 3
@@ -376,7 +376,7 @@ def test_a_version_rolled_back_from_stays_out_although_its_tag_was_not_written(m
     assert "was rolled back" in result.reasons[0]
 
 
-def test_rollback_goes_to_no_version_that_the_ledger_does_not_know_as_champion(mlflow_home, evaluated):
+def test_rollback_goes_to_no_version_that_the_audit_log_does_not_know_as_champion(mlflow_home, evaluated):
     pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=evaluated())
     stranger = evaluated(champion="1")
     pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=evaluated(champion="1"))
