@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from finsent.config import Source, load_config
-from finsent.evaluation.wording import each_slice
 from finsent.home import resolve_home
+from finsent.reporting.summaries import iter_slices
 from finsent.steps.context import make_context
 
 CORE = ("zeroshot_sent_train", "pyfin_moritz", "mattgilgo", "yash612", "poojathakoor", "fiqa", "surge_crypto", "surge_stock")
@@ -86,7 +86,7 @@ def tell(evidence: Any) -> None:
     print(f"abstaining: {found['abstention']}")
     print({label: round(scores["f1"], 4) for label, scores in metrics["per_class"].items()})
     print("\n| slice | test rows | accuracy | macro-F1 | TF-IDF accuracy |\n|---|---:|---:|---:|---:|")
-    for dimension, value, row in each_slice(evidence):
+    for dimension, value, row in iter_slices(evidence):
         scored = f"{row['accuracy']:.3f} | {row['macro_f1']:.3f} | {row['floor_accuracy']:.3f}"
         print(f"| {dimension} = {value} | {row['n']:,} | {scored} |")
     print()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Home:
-    """One project's state: tables, bases, checkpoints, reports, ledger, and the MLflow store beside them."""
+    """One project's state: tables, bases, checkpoints, reports, audit log, and the MLflow store beside them."""
 
     root: Path
     tables_url: str
@@ -38,8 +38,8 @@ class Home:
 
     @property
     def audit_log(self) -> Path:
-        """Hash-chained record of every promotion decision."""
-        return self.root / "ledger.jsonl"
+        """Audit log: hash-chained record of every evaluation and promotion decision."""
+        return self.root / "audit_log.jsonl"
 
     @property
     def artifacts(self) -> Path:

@@ -30,10 +30,11 @@ def per_class(by_class: Mapping[str, Any]) -> str:
 
 def floors(evidence: Any) -> str:
     """The floors on the same rows, and how surely they are beaten."""
-    from finsent.evaluation.wording import FLOOR_NAMES, p_value
+    from finsent.evaluation.baselines import BASELINE_NAMES
+    from finsent.reporting.summaries import format_p_value
 
     rows = [
-        (FLOOR_NAMES.get(name, name), found["accuracy"], found["macro_f1"], p_value(found["mcnemar"]["p_one_sided"]))
+        (BASELINE_NAMES.get(name, name), found["accuracy"], found["macro_f1"], format_p_value(found["mcnemar"]["p_one_sided"]))
         for name, found in evidence.floors.items()
     ]
     return table(("floor on the same rows", "accuracy", "macro-F1", "p (McNemar)"), rows)
@@ -41,11 +42,11 @@ def floors(evidence: Any) -> str:
 
 def slices(evidence: Any) -> str:
     """All sources, and the three weakest of the other slices."""
-    from finsent.evaluation.wording import each_slice, weakest
+    from finsent.reporting.summaries import iter_slices, weakest_slices
 
-    every = list(each_slice(evidence))
+    every = list(iter_slices(evidence))
     shown = [found for found in every if found[0] == "source"]
-    shown += [found for found in weakest(evidence, len(every)) if found[0] != "source"][:3]
+    shown += [found for found in weakest_slices(evidence, len(every)) if found[0] != "source"][:3]
     rows = [
         (
             f"{dimension} = {value}",
@@ -65,20 +66,21 @@ def slices(evidence: Any) -> str:
 
 def lines(evidence: Any) -> str:
     """Calibration, abstaining, robustness, speed, leaks, power and looks: a line each."""
-    from finsent.evaluation.wording import abstention_in_words, cost_in_words, looks_in_words, power_in_words
+    from finsent.evaluation.power import format_power
+    from finsent.reporting.summaries import format_abstention, format_speed, format_test_set_uses
 
     pairs: list[tuple[str, object]] = list(_calibration(evidence))
     parts = [facts(pairs)]
     if evidence.calibration:
-        parts.append(abstention_in_words(evidence))
+        parts.append(format_abstention(evidence))
     if evidence.robustness:
         parts.append(_robustness(evidence.robustness))
     if evidence.speed:
-        parts.append(cost_in_words(evidence))
+        parts.append(format_speed(evidence))
     if evidence.champion:
-        parts.append(power_in_words(evidence.champion["power"]))
+        parts.append(format_power(evidence.champion["power"]))
     if evidence.looks:
-        parts.append(looks_in_words(evidence))
+        parts.append(format_test_set_uses(evidence))
     return "\n\n".join(textwrap.fill(part, _WIDTH) if "\n" not in part else part for part in parts)
 
 

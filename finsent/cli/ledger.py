@@ -58,7 +58,7 @@ def _history(settings: Settings, *, version: str | None, limit: int | None) -> O
     from finsent.registry.audit_log import history
 
     context = settings.context()
-    found = history(context, version, limit)
+    found = history(context.workspace.audit_log, context.registry.name, version, limit)
     chain = "Its chain verifies." if found.whole else f"ITS CHAIN IS BROKEN: {found.problem}"
     if not found.entries:
         if version:
@@ -99,9 +99,9 @@ def _verify(settings: Settings) -> Outcome:
 
     Exit code 1, with the line's number, at any line that was edited, inserted, moved, deleted or cut off.
     """
-    from finsent.registry.audit_log import verify_ledger
+    from finsent.registry.audit_mirror import verify_audit_log
 
-    found = verify_ledger(settings.context())
+    found = verify_audit_log(settings.context().registry)
     said = [("entries", found.entries), ("head", found.head), ("in the copy in MLflow", found.copied)]
     return Outcome(found, section("The ledger is whole and agrees with the registry", facts(said)))
 
@@ -110,7 +110,7 @@ def _export(settings: Settings, file: Path) -> Outcome:
     """Copy the ledger to FILE, a new one: kept elsewhere, it shows what happens to the ledger here."""
     from finsent.registry.audit_log import export_audit_log
 
-    head = export_audit_log(settings.home(), file)
+    head = export_audit_log(settings.home().audit_log, file)
     return Outcome(
         {"file": file, "entries": head.length, "head": head.hash},
         section("Ledger exported", facts([("file", file), ("entries", head.length), ("head", head.hash)])),

@@ -344,8 +344,9 @@ def _import(settings: Settings, adapter: str, *, revision: str | None, labels: s
     profile, and the order of its classes must be stated, since nothing in it says so. Nothing is promoted: that is
     `finsent promote`'s.
     """
+    from finsent.pipeline.evaluate import evaluate
     from finsent.pipeline.exchange import import_adapter
-    from finsent.steps.evaluate_import import ImportEvaluation, dry_run_gate
+    from finsent.steps.promote import ImportEvaluation, dry_run_gate
 
     order = tuple(part.strip() for part in labels.split(",")) if labels else None
     context = settings.context()
@@ -355,7 +356,7 @@ def _import(settings: Settings, adapter: str, *, revision: str | None, labels: s
         found = ImportEvaluation(None, None, f"--no-evaluate was given. Next: finsent evaluate --version {version}")
     else:
         click.echo(f"registered as version {version}; evaluating it", err=True)
-        found = dry_run_gate(context, version)
+        found = dry_run_gate(context, version, lambda given, number: evaluate(given, version=number))
     evidence = found.evaluation.evidence if found.evaluation else None
     said = {
         **plain(result),

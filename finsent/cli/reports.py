@@ -111,9 +111,9 @@ def evaluation(result: Any, *, following: bool = True) -> str:
     if evidence.leaks_unknown_because:
         parts.append(evidence.leaks_unknown_because)
     if evidence.naive_split:
-        from finsent.evaluation.naive_split import claim_in_words, how_estimated
+        from finsent.reporting.summaries import format_naive_split, format_naive_split_method
 
-        parts.append(f"{claim_in_words(evidence.naive_split)}\n{how_estimated(evidence.naive_split)}")
+        parts.append(f"{format_naive_split(evidence.naive_split)}\n{format_naive_split_method(evidence.naive_split)}")
     return "\n\n".join(parts)
 
 

@@ -67,7 +67,7 @@ def _data(home: Home) -> dict[str, Any]:
 def _versions(context: "Context") -> dict[str, Any]:
     from finsent.registry.aliases import stage_of
     from finsent.registry.evidence_store import load_evidence
-    from finsent.steps.promote import expires_at
+    from finsent.registry.promotion import expires_at
 
     registry = context.registry
     if not _registry_exists(context.workspace):
@@ -86,7 +86,7 @@ def _versions(context: "Context") -> dict[str, Any]:
                     "stage": stage_of(carried[alias], carried, registry.get_version(carried[alias]).tags),
                 }
         if "challenger" in found:
-            until = expires_at(context, carried["challenger"])
+            until = expires_at(registry, context.config.gate, carried["challenger"])
             found["challenger"]["approval_expires_at"] = until.isoformat(timespec="seconds") if until else None
     except (ServiceError, Refused) as error:
         return {"error": str(error)}
@@ -102,19 +102,18 @@ def _decisions(context: "Context") -> dict[str, Any]:
     """The latest ones; `agrees` says that the ledger holds what the registry knows of, None that the registry was not there."""
     from finsent.registry import audit_log
     from finsent.registry.audit_mirror import verify_against_registry
-    from finsent.registry.evidence_store import EVALUATE
 
     home, agrees = context.workspace, None
     try:
         head = audit_log.verify(home.audit_log)
         if _registry_exists(home):
-            verify_against_registry(context.config, context.registry.client, home.audit_log)
+            verify_against_registry(context.registry)
             agrees = True
     except ServiceError:
         agrees = None  # `versions` says why
     except Refused as error:
         return {"error": str(error)}
-    entries = [entry for entry in audit_log.read(home.audit_log) if entry.get("action") != EVALUATE][-DECISIONS:]
+    entries = [entry for entry in audit_log.read(home.audit_log) if entry.get("action") != audit_log.EVALUATE][-DECISIONS:]
     kept = ("seq", "at", "action", "version", "decision", "reasons", "who", "why")
     return {
         "entries": head.length,

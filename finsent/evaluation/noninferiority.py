@@ -1,8 +1,8 @@
-"""Whether a version is shown to be no worse than the champion, by more than a declared margin, class by class and slice by slice.
+"""Non-inferiority tests against the champion within a declared margin, class by class and slice by slice. Pure.
 
-A difference is not shown to be harmless because no harm was found: the lower end of its interval must lie above the margin.
-Each of several differences is tested one-sided against its margin, and Holm's correction (1979) bounds by alpha the chance
-that any that is truly worse than its margin is called harmless. Pure.
+Absence of evidence for harm is not enough: the lower end of the difference's interval must lie above minus the margin. Each
+of several differences is tested one-sided, and Holm's correction (1979) bounds by alpha the chance that any difference that is
+truly below its margin is called non-inferior.
 """
 
 import math

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from finsent.evaluation.evidence import PowerRecord
+
 
 @dataclass(frozen=True)
 class Power:
@@ -53,3 +55,22 @@ def detectable_difference(groups: int, discordant: int, alpha: float, power: flo
         middle = (low + high) / 2
         low, high = (low, middle) if mcnemar_power(groups, share, middle, alpha) >= power else (middle, high)
     return Power(groups, share, high, alpha, power)
+
+
+def format_power(power: PowerRecord | None, *, short: bool = False) -> str:
+    """The smallest difference in accuracy that the paired test detects on these rows; `short`: without what that rests on."""
+    if not power:
+        return "What difference this test set can detect is not stated."
+    detectable = power["detectable_difference"]
+    if short and detectable is not None:
+        return (
+            f"This test set can detect differences above {100 * detectable:.1f} points of accuracy ({power['power']:.0%} of the "
+            "time)."
+        )
+    basis = f"{power['groups']:,} independent groups of tweets, of which the two models differ on {power['discordant_share']:.1%}"
+    if detectable is None:
+        return f"This test set ({basis}) is too small to detect any difference reliably between two models that differ so seldom."
+    return (
+        f"This test set can detect differences above {100 * detectable:.1f} points of accuracy ({power['power']:.0%} of the time, "
+        f"at level {power['alpha']:g}): {basis}. A smaller gain may be real and still not be shown."
+    )

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import logging
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from finsent.data.ingest_report import IngestReport
-    from finsent.evaluation.data_page import DataFacts
+    from finsent.reporting.data_report import DataFacts
 
 _log = logging.getLogger(__name__)
 
@@ -70,9 +69,11 @@ def report_data(
         InputError: no data yet, or no such version.
         ServiceError: MLflow does not answer; the page is there by then.
     """
+    from finsent.reporting.data_report import write_data_report
+
     facts = gather_facts(home, version, known)
     path = page_path(home, facts.data.version)
-    _write(facts, path)
+    write_data_report(facts, path)
     run_id = _log_run(config, home, facts, path) if to_mlflow else None
     return DataReport(facts.data.version, path, run_id, facts)
 
@@ -89,7 +90,7 @@ def gather_facts(home: Home, version: int | None = None, known: DataVersion | No
     from finsent.data.validation.language import detect_language
     from finsent.data.versions_view import latest_time, originating_version, previous_version, quarantine_examples, version_numbers
     from finsent.evaluation.confounding import confounding
-    from finsent.evaluation.data_page import DataFacts
+    from finsent.reporting.data_report import DataFacts
 
     data = known or data_version(home, version)
     summary = summarise(home, data.version)
@@ -156,30 +157,6 @@ def describe(facts: "DataFacts") -> dict[str, Any]:
         "difference": dataclasses.asdict(facts.difference) if facts.difference else None,
         "languages": facts.languages,
     }
-
-
-def _write(facts: "DataFacts", path: Path) -> None:
-    from finsent.evaluation import data_plots
-    from finsent.evaluation.data_page import write_page
-
-    summary, recorded = facts.summary, facts.report.get("group_sizes")
-    with tempfile.TemporaryDirectory(prefix="finsent-data-") as scratch:
-        folder = Path(scratch)
-        plots = {
-            "Classes by source": folder / "classes.png",
-            "Length by split": folder / "length.png",
-            "Near duplicates among the rows that were new this time": folder / "groups.png",
-        }
-        data_plots.class_balance_plot(facts.confounding.by_source, plots["Classes by source"])
-        data_plots.length_plot(summary, plots["Length by split"])
-        what = "rows, copies included" if recorded else "rows stored, copies not counted"
-        data_plots.group_size_plot(
-            recorded or summary.group_sizes, what, plots["Near duplicates among the rows that were new this time"]
-        )
-        if summary.by_day:
-            plots["Time of writing"] = folder / "time.png"
-            data_plots.time_plot(summary, plots["Time of writing"])
-        write_page(facts, plots, path)
 
 
 def _log_run(config: Config, home: Home, facts: "DataFacts", page: Path) -> str:

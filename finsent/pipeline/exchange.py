@@ -69,7 +69,7 @@ def export_adapter(context: Context, folder: Path, *, version: str | None = None
         NoChampionError: no version is named and there is no champion.
         ArtifactError: the registered adapter does not match its manifest.
     """
-    from finsent.registry.card import render_card
+    from finsent.reporting.model_card import render_model_card
 
     require_free(folder)
     registry = context.registry
@@ -84,7 +84,7 @@ def export_adapter(context: Context, folder: Path, *, version: str | None = None
     with tempfile.TemporaryDirectory(prefix=f".{whole.name}.", dir=whole.parent) as scratch:
         copy = Path(scratch) / "adapter"
         shutil.copytree(source, copy)
-        card = render_card(manifest, load_evidence(registry, version), embedded_base=f"../{whole.name}-base")
+        card = render_model_card(manifest, load_evidence(registry, version), embedded_base=f"../{whole.name}-base")
         (copy / "README.md").write_text(card, encoding="utf-8")
         write_manifest(copy, manifest)
         verify_manifest(copy)
@@ -209,7 +209,7 @@ def _adopt(config: Config, home: Home, folder: Path, adapter: Path, labels: Sequ
     from finsent.models.adapter import head_sha256, load_adapter, load_tokenizer
     from finsent.models.base import locate_base
     from finsent.models.predict import predict_logits
-    from finsent.registry.card import render_card
+    from finsent.reporting.model_card import render_model_card
 
     described = _peft_config(folder)
     _require_order(folder, labels)
@@ -226,7 +226,7 @@ def _adopt(config: Config, home: Home, folder: Path, adapter: Path, labels: Sequ
         load_tokenizer(base, model, []).save_pretrained(adapter)
     tokenizer = _padded(adapter)
     manifest = _manifest(config, model, base.fingerprint, base.revision, int(tokenizer.pad_token_id))
-    (adapter / "README.md").write_text(render_card(manifest), encoding="utf-8")
+    (adapter / "README.md").write_text(render_model_card(manifest), encoding="utf-8")
     write_manifest(adapter, manifest)
     loaded = load_adapter(adapter, home)
     logits = predict_logits(loaded, PROBE_TEXTS).tolist()

@@ -77,7 +77,7 @@ def export_merged(
     """
     from finsent.pipeline.exchange import put, require_free
     from finsent.registry.evidence_store import load_evidence
-    from finsent.registry.merged_card import render_merged_card
+    from finsent.reporting.model_card import render_merged_card
 
     require_free(folder)
     config, registry = context.config, context.registry
@@ -182,8 +182,8 @@ def _manifest(
     agreement: float,
     probes: int,
 ) -> MergedManifest:
-    from finsent.registry.card import shown
     from finsent.registry.tracking import git_sha
+    from finsent.reporting.model_card import public_name
 
     same = ("base_revision", "base_fingerprint", "quantization", "labels", "max_length", "padding_side", "pad_token_id")
     return MergedManifest(
@@ -191,7 +191,7 @@ def _manifest(
         model_name=config.registered_model,
         model_version=version,
         adapter_manifest_sha256=file_sha256(source / MANIFEST),
-        base_name=shown(adapter.base_name),
+        base_name=public_name(adapter.base_name),
         temperature=adapter.temperature,
         logit_error=error,
         label_agreement=agreement,

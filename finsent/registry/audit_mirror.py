@@ -1,161 +1,95 @@
-"""The ledger's copy in MLflow, an artifact of one run per registered model: a second witness, kept away from the home's disk.
+"""Cross-checks the audit log against MLflow: entry hashes in tags of versions, and a mirror of the file on a run of its own.
 
-A copy may lag behind, when a process was killed before it was made; it never holds what the ledger does not.
+The log's own chain shows an edited line. It cannot show that lines were cut off its end, that all of it is gone, or that
+somebody edited one line and recomputed every hash after it: these two records, kept away from the workspace's disk, can.
+Either may lag behind, when a process was killed before it was written; neither ever holds what the log does not.
 """
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from finsent.config import Config
 from finsent.errors import Refused, ServiceError
-from finsent.home import Home
+from finsent.files import locked
 from finsent.registry import audit_log
 from finsent.registry.client import Registry
 from finsent.registry.tracking import experiment_id
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities import Run
 
-KIND: Final = "ledger"
-"""Tag `kind` of the run that carries the copy; its tag `registered_model` names the model."""
-FOLDER: Final = "ledger"
-COPY: Final = f"{FOLDER}/ledger.jsonl"
-HEAD: Final = "ledger_head"
-"""Tag of that run: number and hash of the last entry copied."""
+KIND: Final = "audit_log"
+"""Tag `kind` of the run that carries the mirror; its tag `registered_model` names the model."""
+FOLDER: Final = "audit_log"
+"""Artifact folder of the mirror on that run."""
+MIRROR_HEAD: Final = "audit_log_head"
+"""Tag of that run: number and hash of the last mirrored entry."""
+VERSION_TAG: Final = "audit_log_entry"
+"""Tag of a version: number and hash of the newest entry about it."""
 _LOCK_SECONDS: Final = 60.0
 
 
-def find_run(client: "MlflowClient", config: Config) -> "Run | None":
-    """The run that carries the copy; the first, should two ever have been made."""
-    experiment = client.get_experiment_by_name(config.experiment)
-    if experiment is None:
-        return None
-    query = f"tags.kind = '{KIND}' and tags.registered_model = '{config.registered_model}'"
-    found = client.search_runs([experiment.experiment_id], query, order_by=["attributes.start_time ASC"], max_results=1)
-    return found[0] if found else None
+@dataclass(frozen=True)
+class VerifiedLog:
+    """An audit log that chain, registry and mirror agree on."""
+
+    entries: int
+    head: str
+    """Hash of the last entry: with a note of it kept elsewhere, a cut end is noticed."""
+    copied: int
+    """Entries that the mirror in MLflow holds."""
 
 
-def export_copy(config: Config, home: Home, client: "MlflowClient") -> str:
-    """Copy the ledger into MLflow, one process at a time so that no older copy follows a newer one; returns the run's id.
+def append_entry(registry: Registry, version: str, entry: dict[str, Any]) -> dict[str, Any]:
+    """Append an entry about the version, tag the version with its hash, update the mirror; returns the entry.
 
-    Raises:
-        ServiceError: MLflow does not take it. Nothing is lost: the next decision copies all of it.
-    """
-    from filelock import FileLock, Timeout
-    from mlflow.exceptions import MlflowException
-
-    home.lock("ledger-copy").parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(home.lock("ledger-copy"), timeout=_LOCK_SECONDS):
-            head = audit_log.verify(home.audit_log, allow_unfinished=True)
-            run = find_run(client, config)
-            run_id = run.info.run_id if run else _create_run(config, home, client)
-            client.log_artifact(run_id, str(home.audit_log), FOLDER)
-            client.set_tag(run_id, HEAD, f"{head.length - 1} {head.hash}")
-            return str(run_id)
-    except (MlflowException, OSError, Timeout) as error:
-        raise ServiceError(
-            f"the ledger {str(home.audit_log)!r} could not be copied to MLflow ({' '.join(str(error).split())}). What was decided "
-            "is in it and no alias has moved. Run the same command again once MLflow answers."
-        ) from error
-
-
-def _create_run(config: Config, home: Home, client: "MlflowClient") -> str:
-    tags = {
-        "mlflow.runName": f"ledger-{config.registered_model}",
-        "mlflow.source.name": "finsent ledger",
-        "mlflow.source.type": "LOCAL",
-        "kind": KIND,
-        "registered_model": config.registered_model,
-    }
-    run = client.create_run(experiment_id(client, home, config.experiment), tags=tags)
-    client.set_terminated(run.info.run_id, status="FINISHED")  # nothing runs: it only keeps a file
-    return str(run.info.run_id)
-
-
-def verify_mirror(config: Config, client: "MlflowClient", path: Path) -> int:
-    """Whether the ledger goes on where its copy ends; returns the entries of the copy, 0 if none was made yet.
+    A process killed on the way leaves a log that is ahead of its records in MLflow, which is valid; the next entry catches up.
 
     Raises:
-        Refused: names the first line in which they differ.
-        ServiceError: MLflow does not hand the copy out.
+        Refused: the chain is broken, or an entry that MLflow knows of is missing. Nothing is written then.
+        ServiceError: the mirror could not be updated; the entry is in the log.
     """
-    copied = _read_copy(config, client)
-    own = (path.read_bytes() if path.is_file() else b"").split(b"\n")[:-1]
-    for number, line in enumerate(copied, start=1):
-        if number > len(own):
-            problem = f"line {number} is missing, and the copy in MLflow has {len(copied)} lines: its end was cut off"
-        elif own[number - 1] != line:
-            problem = f"line {number} is not that of the copy in MLflow: one of them was changed after it was written"
-        else:
-            continue
-        raise Refused(
-            f"ledger {str(path)!r}: {problem}. The copy is the artifact {COPY!r} of the run `ledger-{config.registered_model}`: "
-            "compare the two, and find out who wrote to either."
-        )
-    return len(copied)
-
-
-def _read_copy(config: Config, client: "MlflowClient") -> list[bytes]:
-    from mlflow.exceptions import MlflowException
-
-    run = find_run(client, config)
-    if run is None:
-        return []
-    try:
-        if not any(item.path == COPY for item in client.list_artifacts(run.info.run_id, FOLDER)):
-            return []
-        with tempfile.TemporaryDirectory(prefix="finsent-ledger-") as scratch:
-            content = Path(client.download_artifacts(run.info.run_id, COPY, scratch)).read_bytes()
-    except (MlflowException, OSError) as error:
-        raise ServiceError(f"the copy of the ledger cannot be fetched from MLflow ({error}). Try again.") from error
-    return content.split(b"\n")[:-1]  # what follows the last line end is of a copy that was cut short
-
-
-# merged from finsent.registry.audit_mirror: The registry as the ledger's witness: each entry leaves its number and hash on the version it is about, and on the copy's run.
-
-LEDGER_ENTRY = "ledger_entry"
-"""Tag of a version: number and hash of the newest ledger entry about it."""
-
-
-def append_entry(config: Config, home: Home, client: "MlflowClient", version: str, entry: dict[str, Any]) -> dict[str, Any]:
-    """Write an entry about the version: into the ledger, its hash onto the version, its copy into MLflow; returns the entry.
-
-    A process killed on the way leaves a ledger that is ahead of its witnesses, which is in order; the next entry catches up.
-
-    Raises:
-        Refused: the ledger's chain is broken, or it does not hold what its witnesses know of. Nothing is written then.
-        ServiceError: the copy could not be made; the entry is in the ledger.
-    """
-    audit_log.verify(home.audit_log, allow_unfinished=True)
-    verify_against_registry(config, client, home.audit_log)
-    written = audit_log.append(home.audit_log, {"model": config.registered_model, "version": version, **entry})
-    Registry(home, config.registered_model).set_tags(version, {LEDGER_ENTRY: f"{written['seq']} {written['hash']}"})
-    export_copy(config, home, client)
+    path = registry.workspace.audit_log
+    audit_log.verify(path, allow_unfinished=True)
+    verify_against_registry(registry)
+    written = audit_log.append(path, {"model": registry.name, "version": version, **entry})
+    registry.set_tags(version, {VERSION_TAG: f"{written['seq']} {written['hash']}"})
+    update_mirror(registry)
     return written
 
 
-def verify_against_registry(config: Config, client: "MlflowClient", path: Path) -> None:
-    """Whether the ledger still holds every entry that the registry knows of.
-
-    A ledger that goes on after them is in order: a decision is written there first, and a process killed in between leaves
-    no tag; other models' decisions may be in it, too.
+def verify_audit_log(registry: Registry) -> VerifiedLog:
+    """Follow the chain, and compare the audit log with the version tags and the mirror in MLflow.
 
     Raises:
-        Refused: names the line that was cut off or replaced, or says that the ledger is gone.
+        Refused: names the line that was edited, moved, deleted or cut off.
+        ServiceError: MLflow does not answer, so that the log could only be compared with itself.
     """
-    name = config.registered_model
+    head = audit_log.verify(registry.workspace.audit_log)
+    verify_against_registry(registry)
+    return VerifiedLog(head.length, head.hash, verify_mirror(registry))
+
+
+def verify_against_registry(registry: Registry) -> None:
+    """Whether the audit log still holds every entry that MLflow's tags know of.
+
+    A log that continues after them is valid: a decision is written there first, and a process killed in between leaves no tag;
+    other models' decisions may be in it, too.
+
+    Raises:
+        Refused: names the line that was cut off or replaced, or says that the log is gone.
+    """
+    name, path = registry.name, registry.workspace.audit_log
     # tags before file: a decision that falls in between is then in the file, never only in the tags
     known = [
-        (_parse(version.tags[LEDGER_ENTRY], f"version {version.version}"), f"version {version.version} of {name!r}")
-        for version in client.search_model_versions(f"name='{name}'")
-        if LEDGER_ENTRY in version.tags
+        (_parse(version.tags[VERSION_TAG], f"version {version.version}"), f"version {version.version} of {name!r}")
+        for version in registry.client.search_model_versions(f"name='{name}'")
+        if VERSION_TAG in version.tags
     ]
-    run = find_run(client, config)
-    if run is not None and HEAD in run.data.tags:
-        known.append((_parse(run.data.tags[HEAD], f"run {run.info.run_id}"), "the copy in MLflow"))
+    run = find_run(registry)
+    if run is not None and MIRROR_HEAD in run.data.tags:
+        known.append((_parse(run.data.tags[MIRROR_HEAD], f"run {run.info.run_id}"), "the mirror in MLflow"))
     if not known:
         return
     entries = audit_log.read(path)
@@ -169,14 +103,110 @@ def verify_against_registry(config: Config, client: "MlflowClient", path: Path) 
         else:
             found = f"has another entry {number}: it was replaced"
         raise Refused(
-            f"ledger {str(path)!r}, line {number + 1}: it {found}. The registry knows entry {number}, of {where}. "
-            "Bring the ledger back from a copy (decisions of one registry belong into one home's ledger). To start a new ledger "
-            f"knowingly, delete the tag {LEDGER_ENTRY!r} of the versions of {name!r} and the run `ledger-{name}` in MLflow."
+            f"audit log {str(path)!r}, line {number + 1}: it {found}. MLflow knows entry {number}, of {where}. Restore the audit "
+            "log from a copy (decisions of one registry belong into one home's audit log). To start a new audit log knowingly, "
+            f"delete the tag {VERSION_TAG!r} of the versions of {name!r} and the run {_run_name(registry)!r} in MLflow."
         )
 
 
 def _parse(tag: str, place: str) -> tuple[int, str]:
     number, _, digest = tag.partition(" ")
     if not number.isdecimal() or not digest:
-        raise Refused(f"the ledger's tag on {place} is {tag!r}, and finsent writes a number and a hash. Look who did.")
+        raise Refused(
+            f"the audit log tag of {place} is {tag!r}, and finsent writes a number and a hash. Find out who changed it."
+        )
     return int(number), digest
+
+
+def find_run(registry: Registry) -> "Run | None":
+    """The run that carries the mirror; the first, should two ever have been made."""
+    client = registry.client
+    experiment = client.get_experiment_by_name(registry.experiment)
+    if experiment is None:
+        return None
+    query = f"tags.kind = '{KIND}' and tags.registered_model = '{registry.name}'"
+    found = client.search_runs([experiment.experiment_id], query, order_by=["attributes.start_time ASC"], max_results=1)
+    return found[0] if found else None
+
+
+def update_mirror(registry: Registry) -> str:
+    """Copy the audit log into MLflow, one process at a time so that no older copy follows a newer one; returns the run's id.
+
+    Raises:
+        ServiceError: MLflow rejects it. Nothing is lost: the next decision copies all of it.
+    """
+    from mlflow.exceptions import MlflowException
+
+    path, client = registry.workspace.audit_log, registry.client
+    failed = f"the audit log {str(path)!r} could not be copied to MLflow"
+    advice = "The decision is recorded in it and no alias has moved. Run the same command again once MLflow answers."
+    lock = registry.workspace.lock("audit-mirror")
+    with locked(lock, _LOCK_SECONDS, f"{failed} (lock {str(lock)!r} is held). {advice}", ServiceError):
+        try:
+            head = audit_log.verify(path, allow_unfinished=True)
+            run = find_run(registry)
+            run_id = str(run.info.run_id) if run else _create_run(registry)
+            client.log_artifact(run_id, str(path), FOLDER)
+            client.set_tag(run_id, MIRROR_HEAD, f"{head.length - 1} {head.hash}")
+        except (MlflowException, OSError) as error:
+            raise ServiceError(f"{failed} ({' '.join(str(error).split())}). {advice}") from error
+    return run_id
+
+
+def _run_name(registry: Registry) -> str:
+    return f"audit-log-{registry.name}"
+
+
+def _create_run(registry: Registry) -> str:
+    tags = {
+        "mlflow.runName": _run_name(registry),
+        "mlflow.source.name": "finsent audit log",
+        "mlflow.source.type": "LOCAL",
+        "kind": KIND,
+        "registered_model": registry.name,
+    }
+    experiment = experiment_id(registry.client, registry.workspace, registry.experiment)
+    run = registry.client.create_run(experiment, tags=tags)
+    registry.client.set_terminated(run.info.run_id, status="FINISHED")  # nothing runs: it only keeps a file
+    return str(run.info.run_id)
+
+
+def verify_mirror(registry: Registry) -> int:
+    """Whether the audit log continues where its mirror ends; returns the entries of the mirror, 0 if none was made yet.
+
+    Raises:
+        Refused: names the first line in which they differ.
+        ServiceError: the mirror cannot be fetched from MLflow.
+    """
+    path = registry.workspace.audit_log
+    mirrored = _read_mirror(registry)
+    own = (path.read_bytes() if path.is_file() else b"").split(b"\n")[:-1]
+    for number, line in enumerate(mirrored, start=1):
+        if number > len(own):
+            problem = f"line {number} is missing, and the mirror in MLflow has {len(mirrored)} lines: its end was cut off"
+        elif own[number - 1] != line:
+            problem = f"line {number} is not that of the mirror in MLflow: one of them was changed after it was written"
+        else:
+            continue
+        raise Refused(
+            f"audit log {str(path)!r}: {problem}. The mirror is the artifact '{FOLDER}/{path.name}' of the run "
+            f"{_run_name(registry)!r}: compare the two, and find out who wrote to either."
+        )
+    return len(mirrored)
+
+
+def _read_mirror(registry: Registry) -> list[bytes]:
+    from mlflow.exceptions import MlflowException
+
+    run, client = find_run(registry), registry.client
+    artifact = f"{FOLDER}/{registry.workspace.audit_log.name}"
+    if run is None:
+        return []
+    try:
+        if not any(item.path == artifact for item in client.list_artifacts(run.info.run_id, FOLDER)):
+            return []
+        with tempfile.TemporaryDirectory(prefix="finsent-audit-log-") as scratch:
+            content = Path(client.download_artifacts(run.info.run_id, artifact, scratch)).read_bytes()
+    except (MlflowException, OSError) as error:
+        raise ServiceError(f"the mirror of the audit log cannot be fetched from MLflow ({error}). Try again.") from error
+    return content.split(b"\n")[:-1]  # what follows the last line end is of a mirror that was cut short

@@ -27,11 +27,13 @@ class Registry:
     Args:
         workspace: Whose MLflow server or store is used, and where fetched adapters are cached.
         name: Registered model.
+        experiment: MLflow experiment that holds the mirror of the audit log.
     """
 
-    def __init__(self, workspace: Home, name: str) -> None:
+    def __init__(self, workspace: Home, name: str, experiment: str = "finsent") -> None:
         self.workspace = workspace
         self.name = name
+        self.experiment = experiment
 
     @cached_property
     def client(self) -> "MlflowClient":

@@ -1,8 +1,8 @@
-"""The promotion gate: evidence and rules in, a decision with reasons out. Pure, and closed unless everything is shown.
+"""The promotion gate: evidence and rules in, a decision with reasons out. Pure; fails closed on missing evidence.
 
 Every rule is listed in the decision, passed or not. Evidence that is absent or not a finite number fails its rule, and
-`evidence_complete` names it besides. A challenger is not promoted for a higher score, which two equal models reach half
-of the time, but for winning an exact paired test on the same rows (docs/adr/0003-gate-rules-and-paired-tests.md).
+`evidence_complete` names it as well. A higher score alone does not promote a challenger, since two equal models reach it half
+of the time: it must win an exact paired test on the same rows (docs/adr/0003-gate-rules-and-paired-tests.md).
 """
 
 import hashlib
@@ -10,16 +10,18 @@ import json
 import math
 import operator
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import Any, Final, Literal
 
 from pydantic import ValidationError
 
+import finsent
 from finsent.config import GateConfig
+from finsent.evaluation.baselines import BASELINE_NAMES
 from finsent.evaluation.evidence import Evidence
 from finsent.evaluation.noninferiority import Estimate, NonInferiority, check_noninferiority
+from finsent.evaluation.power import format_power
 from finsent.evaluation.robustness.suite import CHECKS
-from finsent.evaluation.wording import FLOOR_NAMES, power_in_words
 from finsent.labels import LABELS
 
 Value = float | str | bool | None
@@ -33,7 +35,7 @@ _RELATIONS: Final = {
     "exactly": operator.eq,
 }
 
-_FOR_PEOPLE: Final = {"naive_split", "scored_with", "taken_at"}  # no rule rests on these, and they need not be there
+_OPTIONAL: Final = {"naive_split", "scored_with", "taken_at"}  # for people to read: no rule rests on these
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,9 @@ class RuleResult:
 
     name: str
     value: Value
-    """What the evidence says; None where it says nothing, or no finite number."""
+    """Measured value; None where it is missing or not a finite number."""
     threshold: Value
-    """What it was held against."""
+    """What it was compared with."""
     status: Status
     """`missing` counts as failed."""
     reason: str
@@ -53,17 +55,32 @@ class RuleResult:
 
 @dataclass(frozen=True)
 class Decision:
-    """What the gate says, and why."""
+    """The gate's decision and its reasons."""
 
     decision: Literal["promote", "refuse"]
     rules: tuple[RuleResult, ...]
     """Every rule, in order."""
     reasons: tuple[str, ...]
-    """Why not, a sentence for each rule that did not pass; or what the promotion rests on."""
+    """One sentence for each rule that did not pass; or what the promotion rests on."""
+
+
+@dataclass(frozen=True)
+class GateInput:
+    """What a decision rests on: equal inputs give equal decisions, so a decision needs to be made once."""
+
+    evidence_sha256: str | None
+    rules_sha256: str
+    champion: str | None
+    """Champion that the version is compared with; None: there is none."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the inputs and of finsent's version, whose gate may differ from another version's."""
+        return hashlib.sha256(json.dumps([finsent.__version__, *astuple(self)]).encode()).hexdigest()
 
 
 def rules_digest(rules: GateConfig) -> str:
-    """SHA-256 of the rules: evidence states by it which rules were declared when it was taken."""
+    """SHA-256 of the rules: evidence states with it which rules were declared when it was taken."""
     return hashlib.sha256(json.dumps(rules.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
 
@@ -97,28 +114,25 @@ def evaluate_gate(evidence: Evidence, rules: GateConfig, current_champion: str |
 def _soundness(evidence: Evidence, rules: GateConfig) -> Iterator[RuleResult]:
     absent = ", ".join(_absent(evidence))
     reason = f"Evidence is missing or not a number: {absent}." if absent else "Every piece of evidence is there."
-    yield RuleResult("evidence_complete", absent or "complete", "complete", "missing" if absent else "pass", reason)
+    yield _result("evidence_complete", absent or "complete", "complete", None if absent else True, reason)
 
     declared, now = evidence.rules_sha256, rules_digest(rules)
+    reason = "The rules are those that were declared when the evidence was taken."
     if declared != now:
         reason = (
             f"The gate's rules are not those declared when the evidence was taken ({_short(declared)}, now {_short(now)}). "
             "Rules are set before a look, not after: put them back, or evaluate again under the new ones."
         )
-        yield RuleResult("rules_declared", _short(declared), _short(now), "fail" if declared else "missing", reason)
-    else:
-        reason = "The rules are those that were declared when the evidence was taken."
-        yield RuleResult("rules_declared", _short(declared), _short(now), "pass", reason)
+    yield _result("rules_declared", _short(declared), _short(now), declared == now if declared else None, reason)
 
     counts = _row_counts(evidence)
     listed = ", ".join(f"{name} {count:,}" for name, count in counts.items())
-    same = len(set(counts.values())) == 1
-    status: Status = "pass" if same else "fail" if counts else "missing"
-    yield RuleResult("same_rows", listed or None, "all equal", status, f"Test rows as counted by: {listed or 'nothing'}.")
+    same = len(set(counts.values())) == 1 if counts else None
+    yield _result("same_rows", listed or None, "all equal", same, f"Test rows as counted by: {listed or 'nothing'}.")
 
     yield _rule("test_rows", evidence.n_test, "at least", rules.min_test_rows, "Test rows")
     if evidence.leaks is None and evidence.leaks_unknown_because:
-        yield RuleResult("leaks", None, 0, "missing", evidence.leaks_unknown_because)
+        yield _result("leaks", None, 0, None, evidence.leaks_unknown_because)
     else:
         yield _rule("leaks", evidence.leaks, "exactly", 0, "Pairs of equal or nearly equal tweets across splits")
 
@@ -134,10 +148,10 @@ def _minima(evidence: Evidence, rules: GateConfig) -> Iterator[RuleResult]:
 
 
 def against_baselines(evidence: Evidence, rules: GateConfig) -> tuple[RuleResult, ...]:
-    """Whether the version beats every floor; all must be beaten, so no correction is needed (intersection-union)."""
+    """Whether the version beats every baseline; all must be beaten, so no correction is needed (intersection-union test)."""
     floors: Any = evidence.floors
     results = []
-    for floor, name in FLOOR_NAMES.items():
+    for floor, name in BASELINE_NAMES.items():
         accuracy, least = _at(evidence.metrics, "accuracy"), _at(floors, floor, "accuracy")
         results.append(_rule(f"beats_{floor}", accuracy, "above", least, f"Accuracy, against {name}"))
         p_value, what = _at(floors, floor, "mcnemar", "p_one_sided"), f"p of the exact McNemar test against {name}"
@@ -154,7 +168,7 @@ def _robustness(evidence: Evidence, rules: GateConfig) -> Iterator[RuleResult]:
         reason = f"Checks of {kind} judged: {len(judged)} of {len(found)}."
         if small:
             reason += f" Of fewer than {rules.min_check_texts} texts, so shown and not judged: {', '.join(small)}."
-        yield RuleResult(f"robust.{kind}", f"{len(judged)} of {len(found)}", None, "pass" if judged else "missing", reason)
+        yield _result(f"robust.{kind}", f"{len(judged)} of {len(found)}", None, True if judged else None, reason)
         for name, check in judged.items():
             what = f"Share of predictions that {happens} under {name.replace('_', ' ')} ({_at(check, 'n')} texts)"
             yield _rule(f"robust.{name}", _at(check, "failure_rate"), "at most", rules.robustness_limit(name), what)
@@ -175,9 +189,8 @@ def _round_trip(evidence: Evidence, rules: GateConfig) -> Iterator[RuleResult]:
         ("pooling", "padding_equal", "Padding side, padding token and pooled position are training's"),
     ):
         same = _at(proof, key)
-        status: Status = "missing" if same is None else "pass" if same is True else "fail"
-        verdict = {"pass": "shown", "fail": "shown to be false", "missing": "not shown"}[status]
-        yield RuleResult(f"round_trip.{name}", same, True, status, f"{what}: {verdict}.")
+        shown = "not shown" if same is None else "shown" if same is True else "shown to be false"
+        yield _result(f"round_trip.{name}", same, True, None if same is None else same is True, f"{what}: {shown}.")
 
 
 def _against_champion(evidence: Evidence, rules: GateConfig, current: str | None) -> Iterator[RuleResult]:
@@ -186,39 +199,39 @@ def _against_champion(evidence: Evidence, rules: GateConfig, current: str | None
         reason = (
             f"stale evidence: champion changed, the evaluation met {_named(met)} and now it is {_named(current)}. Evaluate again."
         )
-        yield RuleResult("champion_current", met, current, "fail", reason)
+        yield _result("champion_current", met, current, False, reason)
         return
     if current is None:
         reason = "There is no champion yet: the rules that compare with one are skipped."
-        yield RuleResult("champion_current", None, None, "pass", reason)
+        yield _result("champion_current", None, None, True, reason)
         return
-    yield RuleResult("champion_current", met, current, "pass", f"The evaluation met the champion of now, version {current}.")
+    yield _result("champion_current", met, current, True, f"The evaluation met the champion of now, version {current}.")
 
     champion: Any = evidence.champion
     own, other = _class_rows(evidence.metrics), _class_rows(_at(champion, "metrics"))
-    status: Status = "missing" if not (evidence.champion_compared and other) else "pass" if own == other else "fail"
-    verdict = {"pass": "scored the same rows", "fail": "scored other rows", "missing": "was not scored on the same rows"}[status]
-    reason = f"Champion {current} {verdict} (by true class: {own} and {other})."
-    yield RuleResult("champion_compared", str(other) if other else None, str(own), status, reason)
+    same = own == other if evidence.champion_compared and other else None
+    scored = {True: "scored the same rows", False: "scored other rows", None: "was not scored on the same rows"}[same]
+    reason = f"Champion {current} {scored} (by true class: {own} and {other})."
+    yield _result("champion_compared", str(other) if other else None, str(own), same, reason)
 
     p_value, what = _at(champion, "mcnemar", "p_one_sided"), f"p of the exact McNemar test against champion {current}"
     result = _rule("beats_champion", p_value, "below", rules.alpha, what)
-    yield replace(result, reason=f"{result.reason} {power_in_words(_at(champion, 'power'), short=True)}")
-    yield from _no_worse_overall(champion, rules)
-    yield from _no_worse_by_slice(evidence, rules)
+    yield replace(result, reason=f"{result.reason} {format_power(_at(champion, 'power'), short=True)}")
+    yield from _noninferior_overall(champion, rules)
+    yield from _noninferior_by_slice(evidence, rules)
 
 
-def _no_worse_overall(champion: Any, rules: GateConfig) -> Iterator[RuleResult]:
+def _noninferior_overall(champion: Any, rules: GateConfig) -> Iterator[RuleResult]:
     paired = _at(champion, "paired_bootstrap")
     macro = {"macro_f1": _estimate(_at(paired, "macro_f1_difference"))}
     by_class = {label: _estimate(_at(paired, "class_f1_difference", label)) for label in LABELS}
     for name, verdict in check_noninferiority(macro, rules.macro_f1_margin, rules.alpha).items():
-        yield _margin_rule(f"{name}_no_worse", "Macro-F1", verdict, rules.macro_f1_margin)
+        yield _margin_rule(f"{name}_noninferior", "Macro-F1", verdict, rules.macro_f1_margin)
     for label, verdict in check_noninferiority(by_class, rules.class_margin, rules.alpha).items():
         yield _margin_rule(f"class_noninferior.{label}", f"F1 of {label}", verdict, rules.class_margin)
 
 
-def _no_worse_by_slice(evidence: Evidence, rules: GateConfig) -> Iterator[RuleResult]:
+def _noninferior_by_slice(evidence: Evidence, rules: GateConfig) -> Iterator[RuleResult]:
     slices: Any = evidence.slices or {}
     every = {f"{dimension}={value}": found for dimension, values in slices.items() for value, found in values.items()}
     judged = {
@@ -228,8 +241,8 @@ def _no_worse_by_slice(evidence: Evidence, rules: GateConfig) -> Iterator[RuleRe
     reason = f"Slices judged: {len(judged)} of {len(every)}."
     if small:
         reason += f" Of fewer than {rules.min_slice_rows} rows, so shown and not judged: {', '.join(small)}."
-    status: Status = "pass" if judged else "missing"
-    yield RuleResult("slices_judged", f"{len(judged)} of {len(every)}" if every else None, None, status, reason)
+    count = f"{len(judged)} of {len(every)}" if every else None
+    yield _result("slices_judged", count, None, True if judged else None, reason)
     for name, verdict in check_noninferiority(judged, rules.slice_margin, rules.alpha).items():
         yield _margin_rule(f"slice_noninferior.{name}", f"Accuracy on {name}", verdict, rules.slice_margin)
 
@@ -246,22 +259,27 @@ def _estimate(record: Any) -> Estimate:
 
 def _margin_rule(name: str, what: str, verdict: NonInferiority, margin: float) -> RuleResult:
     if not math.isfinite(verdict.lower):
-        return RuleResult(name, None, -margin, "missing", f"{what} minus the champion's: no finite value, so nothing is shown.")
+        return _result(name, None, -margin, None, f"{what} minus the champion's: no finite value, so nothing is shown.")
     reason = (
         f"{what} minus the champion's: {100 * verdict.difference:+.1f} points, lower end {100 * verdict.lower:+.1f} "
         f"(one-sided {100 * verdict.level:.2f} % interval), required above {-100 * margin:+.1f}."
     )
-    return RuleResult(name, round(verdict.lower, 6), -margin, "pass" if verdict.shown else "fail", reason)
+    return _result(name, round(verdict.lower, 6), -margin, verdict.shown, reason)
 
 
 def _rule(name: str, value: Any, relation: str, threshold: Any, what: str) -> RuleResult:
     number, limit = _number(value), _number(threshold)
     if number is None or limit is None:
         unknown = "value" if number is None else "threshold"
-        return RuleResult(name, number, limit, "missing", f"{what}: no finite {unknown}, so this is not shown.")
-    passed = bool(_RELATIONS[relation](number, limit))
+        return _result(name, number, limit, None, f"{what}: no finite {unknown}, so this is not shown.")
     reason = f"{what}: {_shown(number)}, required {relation} {_shown(limit)}."
-    return RuleResult(name, number, limit, "pass" if passed else "fail", reason)
+    return _result(name, number, limit, bool(_RELATIONS[relation](number, limit)), reason)
+
+
+def _result(name: str, value: Value, threshold: Value, passed: bool | None, reason: str) -> RuleResult:
+    """A rule's outcome; `passed` None: evidence is missing."""
+    status: Status = "missing" if passed is None else "pass" if passed else "fail"
+    return RuleResult(name, value, threshold, status, reason)
 
 
 def _shown(number: float) -> str:
@@ -285,7 +303,7 @@ def _absent(evidence: Evidence) -> Iterator[str]:
         {"champion"} if evidence.champion_version is None else set()
     )
     for name in type(evidence).model_fields:
-        if name in _FOR_PEOPLE:
+        if name in _OPTIONAL:
             continue
         value = getattr(evidence, name)
         if name not in exempt and (value is None or value in ("", {})):
@@ -294,7 +312,7 @@ def _absent(evidence: Evidence) -> Iterator[str]:
     by_label = ("metrics.per_class", "champion.metrics.per_class", "champion.paired_bootstrap.class_f1_difference")
     expected = {
         "intervals": ("accuracy", "macro_f1", "mcc", "ece", "brier"),
-        "floors": tuple(FLOOR_NAMES),
+        "floors": tuple(BASELINE_NAMES),
         "slices": ("source",),
         "robustness": CHECKS,
         **dict.fromkeys(by_label, LABELS),

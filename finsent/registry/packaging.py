@@ -1,4 +1,4 @@
-"""An adapter as an MLflow model folder: pyfunc from code, the adapter, the source of finsent, pinned requirements. No pickle."""
+"""Packages an adapter as an MLflow model folder: pyfunc from code, adapter, finsent's source, pinned requirements. No pickle."""
 
 import shutil
 import warnings
@@ -72,7 +72,7 @@ def save_model_folder(adapter: Path, folder: Path, *, model_id: str, run_id: str
 
 
 def _forget_local_paths(folder: Path) -> None:
-    """MLflow records where script and artifacts came from; loading uses their names alone, and the paths tell of this machine."""
+    """Remove the absolute paths that MLflow records: loading uses only names, and the paths disclose this machine's layout."""
     from mlflow.models import Model
 
     model = Model.load(str(folder / "MLmodel"))

@@ -1,4 +1,4 @@
-"""Runs, datasets and metrics in MLflow, through `MlflowClient` alone: no active run that a second thread could mix up."""
+"""Runs, parameters, metrics and datasets in MLflow, through `MlflowClient` alone: no active run that threads could mix up."""
 
 import json
 import logging
@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import finsent
 from finsent.config import Config
 from finsent.errors import InputError, ServiceError
+from finsent.files import locked
 from finsent.home import Home
 
 if TYPE_CHECKING:
@@ -28,16 +29,16 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_ANSWER_WITHIN = 3.0  # seconds for a first sign of life; MLflow alone would retry for minutes
-_FLUSH_AFTER = 10.0  # seconds of metrics held back: live enough to watch, few enough requests
-_FLUSH_AT = 500  # metrics held back; the server takes 1000 in one request
-_PARAM_LENGTH = 6000  # MLflow cuts longer ones without a word
+_PROBE_TIMEOUT = 3.0  # seconds until the first answer; MLflow alone would retry for minutes
+_FLUSH_SECONDS = 10.0  # metrics are buffered for so long: live enough to watch, few enough requests
+_FLUSH_AT = 500  # buffered metrics; the server takes 1000 in one request
+_PARAM_LENGTH = 6000  # MLflow truncates longer ones silently
 _DIGEST_LENGTH = 36  # the most that MLflow keeps of a dataset's digest
 
 
 @dataclass(frozen=True)
 class DatasetRef:
-    """How MLflow names the rows that a metric was measured on."""
+    """MLflow's name of the rows that a metric was measured on."""
 
     name: str
     digest: str
@@ -49,7 +50,7 @@ def connect(home: Home) -> "MlflowClient":
     A local store is made on first use, by one process at a time.
 
     Raises:
-        ServiceError: nothing answers at `home.tracking_uri` within seconds, or it does not let us in.
+        ServiceError: nothing answers at `home.tracking_uri` within seconds, or it rejects the request.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout is for results
@@ -58,15 +59,13 @@ def connect(home: Home) -> "MlflowClient":
     uri = home.tracking_uri
     _probe(uri)
     import mlflow
-    from filelock import FileLock
     from mlflow import MlflowClient
 
     logging.getLogger("mlflow.store").setLevel(logging.WARNING)  # tables made, versions waited for
     _point_fluent_api(mlflow, uri)
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     if _is_local(uri):
-        home.lock("mlflow").parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(home.lock("mlflow")):  # two first users at once would both create the tables
+        with locked(home.lock("mlflow"), -1, ""):  # two first users at once would both create the tables
             client.search_experiments(max_results=1)
     else:
         _check_admission(uri)
@@ -75,7 +74,7 @@ def connect(home: Home) -> "MlflowClient":
 
 @cache
 def _check_admission(uri: str) -> None:
-    """Ask the server something that needs its permission, once in a process (a failure is not remembered)."""
+    """Send the server a request that needs permission, once per process (failures are not cached)."""
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
@@ -88,11 +87,11 @@ def _check_admission(uri: str) -> None:
             advice = "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
         elif "403" in reason:
             advice = "It may not list this host name in --allowed-hosts, or this user may not read."
-        raise ServiceError(f"the MLflow server at {public_uri(uri)!r} does not let us in ({reason}). {advice}") from error
+        raise ServiceError(f"the MLflow server at {public_uri(uri)!r} rejected the request ({reason}). {advice}") from error
 
 
 def _point_fluent_api(mlflow: Any, uri: str) -> None:
-    """MLflow would also export the URI to the environment, where it would outlive this home."""
+    """Point the fluent API to `uri`, and undo MLflow's export to the environment, where it would outlive this workspace."""
     before = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
@@ -113,23 +112,23 @@ def public_uri(uri: str) -> str:
 
 
 def _probe(uri: str) -> None:
-    """Refuse a server that does not answer, before MLflow's own minutes of retries."""
+    """Fail within seconds if the server does not answer: MLflow itself would retry for minutes."""
     parts = urlsplit(uri)
     if not parts.hostname:
         return
     advice = "Start it (`finsent up`, or see mlflow/README.md), or correct MLFLOW_TRACKING_URI."
     if parts.scheme not in {"http", "https"}:
         try:
-            socket.create_connection((parts.hostname, parts.port or 5432), timeout=_ANSWER_WITHIN).close()
+            socket.create_connection((parts.hostname, parts.port or 5432), timeout=_PROBE_TIMEOUT).close()
         except OSError as error:
             raise ServiceError(f"the MLflow store at {public_uri(uri)!r} does not answer ({error}). {advice}") from error
         return
     import requests
 
     try:
-        status = requests.get(f"{uri.rstrip('/')}/health", timeout=_ANSWER_WITHIN).status_code
+        status = requests.get(f"{uri.rstrip('/')}/health", timeout=_PROBE_TIMEOUT).status_code
     except requests.exceptions.SSLError:
-        return  # it does answer; MLflow's own settings decide whether its certificate will do
+        return  # it answers; MLflow's own settings decide whether its certificate is accepted
     except requests.exceptions.RequestException as error:
         reason = type(error).__name__
         raise ServiceError(f"the MLflow server at {public_uri(uri)!r} does not answer ({reason}). {advice}") from error
@@ -206,8 +205,8 @@ def start_run(
     if resume is not None:
         client.update_run(resume, status="RUNNING")
         if "error" in client.get_run(resume).data.tags:
-            client.delete_tag(resume, "error")  # why it was cut off; it goes on now
-        with _ended(client, resume):
+            client.delete_tag(resume, "error")  # of the interruption
+        with _recorded_status(client, resume):
             yield resume
         return
     facts = {"data_version": str(data.version), "data_fingerprint": data.fingerprint} if data else {}
@@ -224,14 +223,14 @@ def start_run(
         own |= {"mlflow.source.git.commit": sha, "git_sha": sha}
     run = client.create_run(experiment_id(client, home, config.experiment), tags={**own, **facts, **(tags or {})})
     run_id = str(run.info.run_id)
-    with _ended(client, run_id):
+    with _recorded_status(client, run_id):
         log_params(client, run_id, _settings(config, data))
         yield run_id
 
 
 @contextmanager
-def _ended(client: "MlflowClient", run_id: str) -> Iterator[None]:
-    """Write down how the run ended, whatever happens in it."""
+def _recorded_status(client: "MlflowClient", run_id: str) -> Iterator[None]:
+    """Set the run's final status, whatever happens in it."""
     status = "FAILED"
     try:
         yield
@@ -255,7 +254,7 @@ def _settings(config: Config, data: "DataVersion | None") -> dict[str, str]:
 
 
 def log_params(client: "MlflowClient", run_id: str, params: Mapping[str, str]) -> None:
-    """Log parameters, 100 to a request as the server takes them."""
+    """Log parameters, in requests of 100, the server's limit."""
     from mlflow.entities import Param
 
     entities = [Param(key, value) for key, value in params.items()]
@@ -267,7 +266,7 @@ def log_params(client: "MlflowClient", run_id: str, params: Mapping[str, str]) -
 def log_series(client: "MlflowClient", run_id: str) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
     """Yield `log(step, values)` for per-step metrics, sent in batches.
 
-    A server that is away for a while does not end a training of hours: values wait and are sent later.
+    A server that is unreachable for a while does not end a training of hours: values are buffered and sent later.
 
     Raises:
         ServiceError: at the end values still could not be sent.
@@ -289,7 +288,7 @@ def log_series(client: "MlflowClient", run_id: str) -> Iterator[Callable[[int, M
         now = int(time.time() * 1000)
         waiting.extend(Metric(key, float(value), now, step) for key, value in values.items())
         # the second condition spaces out attempts while the server is away
-        if time.monotonic() - last > _FLUSH_AFTER or (len(waiting) >= _FLUSH_AT and time.monotonic() - last > 1):
+        if time.monotonic() - last > _FLUSH_SECONDS or (len(waiting) >= _FLUSH_AT and time.monotonic() - last > 1):
             try:
                 send()
             except (MlflowException, OSError) as error:
@@ -316,11 +315,11 @@ def log_dataset(
     split: str | None = None,
     rows: int | None = None,
 ) -> DatasetRef:
-    """Link the run to a version of a Delta table by reference; no rows are copied. `context` is training, validation, ..."""
+    """Link the run to a version of a Delta table by reference, without copying rows; `context` is training, validation, ..."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     ref = DatasetRef(f"{table}-{split}" if split else table, fingerprint[:_DIGEST_LENGTH])
-    # written out, since MLflow's own Delta source wants Spark
+    # built by hand: MLflow's own Delta source needs Spark
     source = {"path": f"{home.tables_url.rstrip('/')}/{table}", "delta_table_version": version}
     profile = json.dumps({"num_rows": rows}) if rows is not None else None
     dataset = Dataset(ref.name, ref.digest, source_type="delta_table", source=json.dumps(source), profile=profile)

@@ -1,8 +1,8 @@
-"""The proof that the registry gives back what was trained: a new process loads the version and repeats training's probe.
+"""Verifies registered versions: the artifact's digests, and a round trip through a new process that repeats training's probe.
 
-`python -m finsent.registry.verification NAME VERSION` is that process. It starts from the registry alone: a home of its own
-without cached adapters or bases, where an embedded base is built anew. It imports what it will need, waits for a line on
-stdin, and writes one JSON object to stdout: importing takes longer than proving, and goes on while others still score.
+`python -m finsent.registry.verification NAME VERSION` is that process. It starts from the registry alone: a workspace of its
+own without cached adapters or bases, where an embedded base is built anew. It imports what it needs, waits for a line on
+stdin, and writes one JSON object to stdout: importing takes longer than the check, and goes on while others still score.
 """
 
 import importlib
@@ -35,7 +35,7 @@ _TIMEOUT = 1800  # seconds; an 8B base from a cold disk takes minutes
 
 @dataclass(frozen=True)
 class RoundTrip:
-    """What the new process found."""
+    """Result of the round trip."""
 
     max_logit_difference: float
     """Largest difference to training's logits on the probe texts."""
@@ -68,25 +68,75 @@ class ProbeReplay:
     """Side, and padding token by the tokenizer and by the model."""
 
 
+def check_artifact_integrity(registry: Registry, record: "ModelVersion", expected: str | None, basis: str) -> RuleResult:
+    """Fetch the adapter from the registry, check every file, and compare the manifest's digest with `expected`.
+
+    `basis` names the source of that digest, for the reason. None, an unknown digest, gives the status `missing`.
+
+    Raises:
+        ServiceError: the registry does not answer.
+    """
+    what = f"version {record.version}"
+    try:
+        with tempfile.TemporaryDirectory(prefix="finsent-artifact-") as scratch:
+            folder = registry.download_adapter(record, Path(scratch))
+            manifest, found = verify_manifest(folder), file_sha256(folder / MANIFEST)
+    except ArtifactError as error:
+        return RuleResult(
+            "artifact", None, _short(expected), "fail", f"The artifact of {what} is damaged or was changed: {error}"
+        )
+    if expected is None:
+        reason = f"{basis} does not say which artifact of {what} it is about: evaluate the version again."
+        return RuleResult("artifact", _short(found), None, "missing", reason)
+    if found != expected:
+        reason = (
+            f"The artifact of {what} is not the one that {basis} is about (manifest {_short(found)}, expected "
+            f"{_short(expected)}): it was changed since. Bring it back, or evaluate the version again."
+        )
+        return RuleResult("artifact", _short(found), _short(expected), "fail", reason)
+    if differing := _differing(record, manifest):
+        reason = f"The registry says of {what} what its manifest does not: {differing}. Put the registry's tags right."
+        return RuleResult("artifact", _short(found), _short(expected), "fail", reason)
+    reason = f"Every byte of the artifact of {what} is what was registered, and what {basis} is about."
+    return RuleResult("artifact", _short(found), _short(expected), "pass", reason)
+
+
+def _differing(record: "ModelVersion", manifest: Manifest) -> str:
+    """Tags that people read in the registry (base, precision, data) and that contradict the manifest."""
+    facts = {
+        "base": manifest.base_name,
+        "quantization": manifest.quantization.kind,
+        "data_version": str(manifest.data_version),
+        "data_fingerprint": str(manifest.data_fingerprint),
+    }
+    return ", ".join(
+        f"{key} {record.tags.get(key)!r} instead of {said!r}" for key, said in facts.items() if record.tags.get(key) != said
+    )
+
+
+def _short(digest: str | None) -> str | None:
+    return digest[:12] if digest else None
+
+
 @contextmanager
 def round_trip_check(registry: Registry, version: str) -> Iterator[Callable[[], RoundTrip]]:
-    """Start the new process. Calling what is yielded runs the proof, and holds what came back against training's record.
+    """Start the new process; calling what is yielded runs the check, and compares its results with training's record.
 
-    Until then the process holds no model; at the end of the block it has ended. How much may differ is the gate's to say.
+    Until then the process holds no model; at the end of the block it has ended. The gate decides how much may differ.
     The call raises:
         Refused: the new process could not load the version (its reason is quoted), or training recorded no hash of the head.
     """
-    with _new_process(registry.workspace, registry.name, version) as load_there:
-        yield lambda: _proof(registry, version, load_there)
+    with _new_process(registry.workspace, registry.name, version) as replay:
+        yield lambda: _check(registry, version, replay)
 
 
-def _proof(registry: Registry, version: str, load_there: Callable[[], ProbeReplay]) -> RoundTrip:
+def _check(registry: Registry, version: str, replay: Callable[[], ProbeReplay]) -> RoundTrip:
     started = time.monotonic()
     folder = registry.adapter_path(version)
     probe, manifest = json.loads((folder / PROBE).read_text(encoding="utf-8")), verify_manifest(folder)
     if not isinstance(probe.get("head_sha256"), str):
         raise Refused(f"round trip of version {version!r}: its probe records no hash of the trained head. Train it again.")
-    found = load_there()
+    found = replay()
     trained = np.asarray(probe["logits"], dtype=np.float64)
     logits = np.asarray(found.logits, dtype=np.float64)
     if logits.shape != trained.shape:
@@ -195,55 +245,3 @@ def _main(arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     sys.exit(_main(sys.argv[1:]))
-
-# merged from finsent.registry.verification: Whether a version's artifact is, byte for byte, the one that its evidence is about; asked before any alias moves.
-
-RULE = "artifact"
-
-
-def check_artifact_integrity(registry: Registry, record: "ModelVersion", expected: str | None, basis: str) -> RuleResult:
-    """Fetch the adapter from the registry alone, check every file, and hold its manifest against the digest `expected`.
-
-    `basis` says what knows that digest, for the reason. None, an unknown digest, is shown as missing.
-
-    Raises:
-        ServiceError: the registry does not answer.
-    """
-    what = f"version {record.version}"
-    try:
-        with tempfile.TemporaryDirectory(prefix="finsent-artifact-") as scratch:
-            folder = registry.download_adapter(record, Path(scratch))
-            manifest, found = verify_manifest(folder), file_sha256(folder / MANIFEST)
-    except ArtifactError as error:
-        return RuleResult(RULE, None, _short(expected), "fail", f"The artifact of {what} is damaged or was changed: {error}")
-    if expected is None:
-        reason = f"{basis} does not say which artifact of {what} it is about: evaluate the version again."
-        return RuleResult(RULE, _short(found), None, "missing", reason)
-    if found != expected:
-        reason = (
-            f"The artifact of {what} is not the one that {basis} is about (manifest {_short(found)}, expected "
-            f"{_short(expected)}): it was changed since. Bring it back, or evaluate the version again."
-        )
-        return RuleResult(RULE, _short(found), _short(expected), "fail", reason)
-    if differing := _differing(record, manifest):
-        reason = f"The registry says of {what} what its manifest does not: {differing}. Put the registry's tags right."
-        return RuleResult(RULE, _short(found), _short(expected), "fail", reason)
-    reason = f"Every byte of the artifact of {what} is what was registered, and what {basis} is about."
-    return RuleResult(RULE, _short(found), _short(expected), "pass", reason)
-
-
-def _differing(record: "ModelVersion", manifest: Manifest) -> str:
-    """What people read in the registry about base, precision and data must be what the bytes say."""
-    facts = {
-        "base": manifest.base_name,
-        "quantization": manifest.quantization.kind,
-        "data_version": str(manifest.data_version),
-        "data_fingerprint": str(manifest.data_fingerprint),
-    }
-    return ", ".join(
-        f"{key} {record.tags.get(key)!r} instead of {said!r}" for key, said in facts.items() if record.tags.get(key) != said
-    )
-
-
-def _short(digest: str | None) -> str | None:
-    return digest[:12] if digest else None

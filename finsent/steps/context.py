@@ -21,4 +21,4 @@ class Context:
 
 def make_context(config: Config, workspace: Home) -> Context:
     """Context of a configuration; its registry is the configured `registered_model`. Contacts no server."""
-    return Context(config, workspace, Registry(workspace, config.registered_model))
+    return Context(config, workspace, Registry(workspace, config.registered_model, config.experiment))

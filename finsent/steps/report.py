@@ -1,74 +1,61 @@
-"""What an evaluation and a decision leave for people: artifacts, metrics and tags in MLflow, the report, the model card."""
+"""Publishing to MLflow, shared by the steps evaluate and promote: evaluations, and report and model card with a decision."""
 
-import json
 import tempfile
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from finsent.config import Config
-from finsent.data.validation.text_cleaning import mask_raw_handles
+from finsent.config import GateConfig
 from finsent.errors import ServiceError
+from finsent.evaluation.baselines import BASELINE_NAMES
 from finsent.evaluation.evidence import Evidence
-from finsent.evaluation.examples import Disagreement, ErrorPair, WorstError, disagreements, worst_errors
-from finsent.evaluation.report import Verdict, write_report
-from finsent.evaluation.slice_plots import draw_plots
-from finsent.labels import LABELS
-from finsent.models.manifest import Manifest
+from finsent.registry.aliases import set_candidate
 from finsent.registry.client import Registry
+from finsent.registry.evidence_store import EVIDENCE, EVIDENCE_FOLDER, read_evidence, record_evidence
+from finsent.registry.gate import Decision, evaluate_gate
+from finsent.registry.promotion import manual_block, with_artifact
+from finsent.reporting.summaries import DecisionSummary, champion_remeasured, final_decision, gate_preview
 from finsent.steps.context import Context
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion
-
     from finsent.data.dataset import Split
     from finsent.pipeline.gathering import Measured
 
-EVIDENCE_FOLDER = "evaluation"
-"""Where evidence, predictions, plots, report and card lie among the training run's artifacts."""
-REPORT_INPUTS: Final = "pages.json"
-"""What report and card are made of besides the evidence."""
-
 
 def publish_evaluation(
-    context: Context,
-    record: "ModelVersion",
-    evidence: Evidence,
-    test: "Split",
-    own: "Measured",
-    rival: "Measured | None",
+    context: Context, evidence: Evidence, rows: "Split", own: "ModelScores", champion: "ModelScores | None"
 ) -> bool:
-    """The ledger, artifacts on the training run, metrics on the LoggedModel; the tags that say so come last.
+    """Audit log, then artifacts on the training run, metrics on the LoggedModel, report and card; the version's tags come last.
+
+    The gate is evaluated here, once: the decision goes into the audit log with the evidence, for the promotion to use.
 
     Returns:
-        Whether the version is a candidate: it beats every floor significantly.
-    """
-    from finsent.models.predict import probabilities
-    from finsent.registry.aliases import set_candidate
-    from finsent.registry.evidence_store import record_evidence
-    from finsent.registry.gate import against_baselines
-    from finsent.registry.tracking import log_dataset
-    from finsent.registry.verdicts import still_champion, would_say
-    from finsent.steps.promote import preview_decision
+        Whether the version is a candidate: it beats every baseline significantly.
 
-    config, home, registry = context.config, context.workspace, context.registry
-    client, version = registry.client, evidence.model_version
-    scaled = probabilities(own.logits, own.manifest.temperature)
+    Raises:
+        Refused: the audit log was tampered with.
+        ServiceError: MLflow does not answer.
+    """
+    from finsent.registry.tracking import log_dataset
+    from finsent.reporting.report_inputs import evaluation_metrics, render_pages, version_description, write_report_inputs
+
+    registry, rules, version = context.registry, context.config.gate, evidence.model_version
+    client, run_id = registry.client, str(registry.get_version(version).run_id)
+    is_champion = evidence.champion_version == version
+    decision = evaluate_gate(evidence, rules, evidence.champion_version)
     with tempfile.TemporaryDirectory(prefix="finsent-evaluation-") as scratch:
         folder = Path(scratch)
         content = evidence.model_dump_json(indent=2).encode()
-        (folder / "evidence.json").write_bytes(content)
-        _write_material(config, folder, evidence, test, own, rival, scaled)
-        record_evidence(config, home, client, evidence, content)
-        client.log_artifacts(record.run_id, str(folder), EVIDENCE_FOLDER)
+        (folder / Path(EVIDENCE).name).write_bytes(content)
+        write_report_inputs(context.config, folder, evidence, rows, own, champion)
+        record_evidence(registry, rules, evidence, content, None if is_champion else decision)
+        client.log_artifacts(run_id, str(folder), EVIDENCE_FOLDER)
         dataset = log_dataset(
             client,
-            record.run_id,
-            home,
+            run_id,
+            context.workspace,
             table="tweets",
             version=evidence.data_version or 0,
             fingerprint=evidence.data_fingerprint or "",
@@ -76,194 +63,93 @@ def publish_evaluation(
             split="test",
             rows=evidence.n_test,
         )
-        registry.log_model_metrics(version, scalars(evidence), run_id=record.run_id, dataset=dataset)
-        short = [rule.reason for rule in against_baselines(evidence, config.gate) if rule.status != "pass"]
-        set_candidate(registry, version, short)
-        is_champion = evidence.champion_version == version
-        verdict = still_champion(version) if is_champion else would_say(preview_decision(context, version), version)
-        _publish(client, record.run_id, folder, evidence, verdict)
+        registry.log_model_metrics(version, evaluation_metrics(evidence), run_id=run_id, dataset=dataset)
+        failed = _failed_baselines(decision)
+        set_candidate(registry, version, failed)
+        summary = champion_remeasured(version) if is_champion else _preview(registry, rules, evidence, decision)
+        client.log_artifacts(run_id, str(render_pages(folder, evidence, summary)), EVIDENCE_FOLDER)
     assert evidence.metrics is not None, "measured above"  # noqa: S101 - tells the type checker
     tags = {
-        "evaluation_run": record.run_id,
+        "evaluation_run": run_id,
         "accuracy": f"{evidence.metrics['accuracy']:.4f}",
         "macro_f1": f"{evidence.metrics['macro_f1']:.4f}",
     }
     registry.set_tags(version, tags)
-    client.update_model_version(registry.name, version, description=summary(evidence))
-    return not short
+    client.update_model_version(registry.name, version, description=version_description(evidence, EVIDENCE_FOLDER))
+    return not failed
 
 
-def publish_report(registry: Registry, record: "ModelVersion", verdict: Verdict) -> None:
-    """Render report and model card anew, with a decision; nothing where the version has no evidence to tell of.
+def _failed_baselines(decision: Decision) -> Sequence[str]:
+    """Reasons why the version does not beat every baseline significantly; fails closed where the gate could not tell."""
+    prefixes = tuple(f"beats_{name}" for name in BASELINE_NAMES)
+    found = [rule for rule in decision.rules if rule.name.startswith(prefixes)]
+    return [rule.reason for rule in found if rule.status != "pass"] if found else decision.reasons
+
+
+def _preview(registry: Registry, rules: GateConfig, evidence: Evidence, decision: Decision) -> DecisionSummary:
+    """What the gate would decide now, for the report: with manual blocks, the artifact, and the champion of now."""
+    version, current = evidence.model_version, registry.champion()
+    record = registry.get_version(version)
+    if current != evidence.champion_version:
+        decision = evaluate_gate(evidence, rules, current)
+    found = manual_block(registry, record) or with_artifact(registry, record, decision, evidence.manifest_sha256)
+    return gate_preview(version, found.decision, found.reasons, map(astuple, found.rules))
+
+
+def publish_ad_hoc_evaluation(context: Context, evidence: Evidence, rows: "Split", own: "ModelScores", description: str) -> str:
+    """The same pages and metrics in a run of their own: no evidence, nothing that the gate reads; returns the run's id."""
+    from finsent.registry.tracking import start_run
+    from finsent.reporting.report_inputs import evaluation_metrics, render_pages, write_report_inputs
+
+    client = context.registry.client
+    tags = {"model_version": evidence.model_version, "data": Path(description).name}
+    with (
+        start_run(context.config, context.workspace, kind="evaluate", tags=tags) as run_id,
+        tempfile.TemporaryDirectory(prefix="finsent-evaluation-") as scratch,
+    ):
+        folder = Path(scratch)
+        for key, value in evaluation_metrics(evidence).items():
+            client.log_metric(run_id, key, value)
+        # under another name than evidence's: the gate must never take it for that
+        (folder / "figures.json").write_text(evidence.model_dump_json(indent=2), encoding="utf-8")
+        write_report_inputs(context.config, folder, evidence, rows, own, None)
+        client.log_artifacts(run_id, str(folder), EVIDENCE_FOLDER)
+        client.log_artifacts(run_id, str(render_pages(folder, evidence, None)), EVIDENCE_FOLDER)
+    return run_id
+
+
+def publish_decision(
+    registry: Registry, version: str, outcome: str, decision: Decision, author: Mapping[str, str | None]
+) -> None:
+    """Render report and model card again, with a decision that was made; `outcome` as of `final_decision`.
+
+    Raises:
+        ServiceError: MLflow does not hand out or take the files.
+    """
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    rules = map(astuple, decision.rules)
+    publish_report(registry, version, final_decision(version, outcome, decision.reasons, rules, when=now, **author))
+
+
+def publish_report(registry: Registry, version: str, decision: DecisionSummary) -> None:
+    """Render report and model card again, with a decision; nothing where the version has no evidence. Idempotent.
 
     Raises:
         ServiceError: MLflow does not hand out or take the files.
     """
     from mlflow.exceptions import MlflowException
 
-    from finsent.registry.evidence_store import read_evidence
+    from finsent.reporting.report_inputs import REPORT_INPUTS, render_pages
 
-    client = registry.client
-    found = read_evidence(client, record)
+    client, record = registry.client, registry.get_version(version)
+    found = read_evidence(registry, record)
     if found.problem is not None:
         return
     try:
         with tempfile.TemporaryDirectory(prefix="finsent-decision-") as scratch:
             folder = Path(client.download_artifacts(record.run_id, EVIDENCE_FOLDER, scratch))
-            if (folder / REPORT_INPUTS).is_file():  # an evaluation killed before that left evidence alone
-                _publish(client, record.run_id, folder, found.evidence, verdict)
+            if (folder / REPORT_INPUTS).is_file():  # an evaluation that was killed left only its evidence
+                pages = render_pages(folder, found.evidence, decision)
+                client.log_artifacts(record.run_id, str(pages), EVIDENCE_FOLDER)
     except (MlflowException, OSError) as error:
-        raise ServiceError(
-            f"the report of version {record.version!r} cannot be written to MLflow ({error}). Try again."
-        ) from error
-
-
-def _publish(client: "MlflowClient", run_id: str, folder: Path, evidence: Evidence, verdict: Verdict | None) -> None:
-    """Report and card from the material in `folder`."""
-    from finsent.registry.card import render_card
-    from finsent.registry.card_page import card_page
-
-    material = json.loads((folder / REPORT_INPUTS).read_text(encoding="utf-8"))
-    pages = folder / "pages"
-    pages.mkdir(exist_ok=True)
-    write_report(
-        evidence,
-        {caption: folder / name for caption, name in material["plots"].items()},
-        pages / "report.html",
-        decision=verdict,
-        examples=[Disagreement(**item) for item in material["disagreements"]],
-        errors=[
-            ErrorPair(**{**pair, "worst": tuple(WorstError(**item) for item in pair["worst"])}) for pair in material["errors"]
-        ],
-    )
-    card = render_card(Manifest.model_validate(material["manifest"]), evidence, decision=verdict)
-    (pages / "model_card.md").write_text(card, encoding="utf-8")
-    (pages / "model_card.html").write_text(card_page(card), encoding="utf-8")
-    client.log_artifacts(run_id, str(pages), EVIDENCE_FOLDER)
-
-
-def _write_material(
-    config: Config,
-    folder: Path,
-    evidence: Evidence,
-    rows: "Split",
-    own: "Measured",
-    rival: "Measured | None",
-    scaled: NDArray[np.float64],
-) -> None:
-    """Predictions, plots, examples and the manifest: what the pages are made of, now and when a decision is known."""
-    _write_predictions(folder / "predictions.parquet", rows, scaled, rival)
-    plots = draw_plots(evidence, scaled, rows.labels, config.gate, folder)
-    texts = [mask_raw_handles(text) for text in rows.texts] if config.data.mask_handles else rows.texts
-    differ = () if rival is None else disagreements(texts, rows.labels, rival.labels, scaled, rows.groups)
-    material = {
-        "plots": {caption: path.name for caption, path in plots.items()},
-        "disagreements": [asdict(item) for item in differ],
-        "errors": [asdict(pair) for pair in worst_errors(texts, rows.labels, scaled, rows.groups)],
-        "manifest": own.manifest.model_dump(mode="json"),
-    }
-    (folder / REPORT_INPUTS).write_text(json.dumps(material, ensure_ascii=False, indent=1), encoding="utf-8")
-
-
-def publish_ad_hoc_evaluation(context: Context, evidence: Evidence, rows: "Split", own: "Measured", what: str) -> str:
-    """The same pages and figures in a run of their own: no evidence, no tag, nothing that the gate reads; the run's id."""
-    from finsent.models.predict import probabilities
-    from finsent.registry.tracking import start_run
-
-    config, client = context.config, context.registry.client
-    tags = {"model_version": evidence.model_version, "data": Path(what).name}
-    scaled = probabilities(own.logits, own.manifest.temperature)
-    with (
-        start_run(config, context.workspace, kind="evaluate", tags=tags) as run_id,
-        tempfile.TemporaryDirectory(prefix="finsent-evaluation-") as scratch,
-    ):
-        folder = Path(scratch)
-        for key, value in scalars(evidence).items():
-            client.log_metric(run_id, key, value)
-        # under another name than evidence's: the gate must never take it for that
-        (folder / "figures.json").write_text(evidence.model_dump_json(indent=2), encoding="utf-8")
-        _write_material(config, folder, evidence, rows, own, None, scaled)
-        client.log_artifacts(run_id, str(folder), EVIDENCE_FOLDER)
-        _publish(client, run_id, folder, evidence, None)
-    return run_id
-
-
-def summary(evidence: Evidence) -> str:
-    """What the registry's page says of a version: its scores beside the floor's and the champion's, and where the rest is."""
-    from finsent.evaluation.naive_split import claim_in_words
-    from finsent.evaluation.wording import power_in_words
-
-    metrics, interval = evidence.metrics, (evidence.intervals or {}).get("accuracy")
-    assert metrics is not None, "measured before"  # noqa: S101 - tells the type checker
-    around = f" (95 % interval {interval['low']:.3f} to {interval['high']:.3f})" if interval else ""
-    lines = [
-        f"Accuracy **{metrics['accuracy']:.3f}**{around}, macro-F1 {metrics['macro_f1']:.3f} on {metrics['n']:,} held-out tweets."
-    ]
-    if evidence.floors:
-        lines.append(f"TF-IDF floor on the same rows: {evidence.floors['tfidf']['accuracy']:.3f}.")
-    if evidence.champion:
-        score = evidence.champion["metrics"]["accuracy"]
-        lines.append(f"Champion, version {evidence.champion_version}, on the same rows: {score:.3f}.")
-        lines.append(power_in_words(evidence.champion["power"], short=True))
-    if evidence.naive_split:
-        lines.append(claim_in_words(evidence.naive_split))
-    found = evidence.leaks_unknown_because or f"{evidence.leaks} leaks across splits."
-    lines.append(f"Data version {evidence.data_version}. {found}")
-    if evidence.looks:
-        lines.append(f"Look {evidence.looks['at_these_rows']} at these test rows.")
-    return " ".join(lines) + f"\n\nReport, model card and evidence: artifacts of the source run, folder `{EVIDENCE_FOLDER}`."
-
-
-def scalars(evidence: Evidence) -> dict[str, float]:
-    """The evidence's figures as MLflow metrics."""
-    flat = {**_own_figures(evidence), **_compared_figures(evidence)}
-    return {key: float(value) for key, value in flat.items() if value is not None}
-
-
-def _own_figures(evidence: Evidence) -> dict[str, float | None]:
-    metrics = evidence.metrics
-    flat: dict[str, float | None] = {f"test_{key}": metrics[key] for key in ("accuracy", "macro_f1", "mcc")} if metrics else {}
-    for label, scores in (metrics["per_class"] if metrics else {}).items():
-        flat[f"test_f1_{label.lower()}"] = scores["f1"]
-    for key, interval in (evidence.intervals or {}).items():
-        flat |= {f"test_{key}_low": interval["low"], f"test_{key}_high": interval["high"]}
-    flat |= {"test_ece": evidence.ece, "test_leaks": evidence.leaks, "test_rows": evidence.n_test}
-    if evidence.calibration:
-        flat["test_brier"] = evidence.calibration["brier"]
-        if abstention := evidence.calibration["abstention"]:
-            flat |= {"test_coverage": abstention["coverage"], "test_answered_precision": abstention["precision"]}
-    if speed := evidence.speed:
-        flat |= {key: speed[key] for key in ("rows_per_second", "latency_ms_p50", "latency_ms_p95", "cost_per_million")}
-    if evidence.looks:
-        flat["test_looks"] = evidence.looks["at_these_rows"]
-    return flat
-
-
-def _compared_figures(evidence: Evidence) -> dict[str, float | None]:
-    flat: dict[str, float | None] = {}
-    for name, floor in (evidence.floors or {}).items():
-        flat |= {f"{name}_accuracy": floor["accuracy"], f"{name}_macro_f1": floor["macro_f1"]}
-    for name, check in (evidence.robustness or {}).items():
-        flat[f"robustness_{name}"] = check["failure_rate"]
-    if naive := evidence.naive_split:
-        flat |= {"naive_split_accuracy": naive["claimed_accuracy"], "training_accuracy": naive["training_accuracy"]}
-    if champion := evidence.champion:
-        flat |= {f"champion_{key}": champion["metrics"][key] for key in ("accuracy", "macro_f1")}
-        flat["champion_p"] = champion["mcnemar"]["p_one_sided"]
-    return flat
-
-
-def _write_predictions(path: Path, rows: "Split", scaled: NDArray[np.float64], rival: "Measured | None") -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    columns: dict[str, Any] = {
-        "id": rows.ids,
-        "source": rows.sources,
-        "label": [LABELS[i] for i in rows.labels],
-        "prediction": [LABELS[i] for i in scaled.argmax(axis=1)],
-        **{f"p_{label.lower()}": scaled[:, i] for i, label in enumerate(LABELS)},
-    }
-    if rival is not None:
-        columns["champion_prediction"] = [LABELS[i] for i in rival.labels]
-    pq.write_table(pa.table(columns), path)
+        raise ServiceError(f"the report of version {version!r} cannot be written to MLflow ({error}). Try again.") from error

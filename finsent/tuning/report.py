@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from finsent.config import Config, load_config
-from finsent.evaluation.plots import CHAMPION, FLOOR, MODEL, QUIET, blank_figure, quieten, save
 from finsent.home import Home
 from finsent.tuning.search import TrialRecord, best_trial, count_states, finished_trials, study_dir
 from finsent.tuning.space import Space, apply_params
@@ -100,9 +99,9 @@ def history_plot(trials: Sequence[TrialRecord], path: Path) -> None:
     if numbers[0] == 0:
         axes.axhline(values[0], color=QUIET, linestyle="--", linewidth=1, label="the configuration's own settings")
     axes.set(xlabel="trial", ylabel=_LOSS_AXIS)
-    quieten(axes)
+    style_axes(axes)
     axes.legend(frameon=False, fontsize=9)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def importance_plot(importances: Mapping[str, float], path: Path) -> None:
@@ -111,8 +110,8 @@ def importance_plot(importances: Mapping[str, float], path: Path) -> None:
     figure, axes = blank_figure(6.4, 0.9 + 0.36 * len(names))
     axes.barh(names, [importances[name] for name in names], color=MODEL, height=0.62)
     axes.set(xlabel="importance (shares of 1)")
-    quieten(axes)
-    save(figure, path)
+    style_axes(axes)
+    save_figure(figure, path)
 
 
 def slices_plot(trials: Sequence[TrialRecord], logarithmic: Sequence[str], path: Path) -> None:
@@ -137,9 +136,9 @@ def slices_plot(trials: Sequence[TrialRecord], logarithmic: Sequence[str], path:
             axes.set_xscale("log")
             axes.xaxis.set_minor_formatter(NullFormatter())  # labels between powers of ten would overlap
         axes.set_title(name, fontsize=10)
-        quieten(axes)
+        style_axes(axes)
     for axes in panels[len(names) :]:
         axes.set_visible(False)
     figure.suptitle("Later trials are darker; the dashed line is the configuration's own setting.", fontsize=10, color=QUIET)
     figure.supylabel(_LOSS_AXIS, fontsize=10)
-    save(figure, path)
+    save_figure(figure, path)

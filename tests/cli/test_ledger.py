@@ -107,7 +107,7 @@ def test_a_ledger_that_was_touched_does_not(finsent: "Finsent", home: Home, how:
     home.audit_log.write_bytes(b"".join(changed))
     said = finsent("ledger", "verify", "--home", home.root)
     assert said.code == 1
-    assert "refused: ledger" in said.err
+    assert "refused: audit log" in said.err
     assert "line 4" in said.err or how == "cut off"
     assert "line " in said.err
 
@@ -122,7 +122,7 @@ def test_an_exported_ledger_is_the_ledger(finsent: "Finsent", home: Home, tmp_pa
     assert "exists" in again.err
     nothing = finsent("ledger", "export", tmp_path / "other.jsonl", "--home", tmp_path / "empty")
     assert nothing.code == 2
-    assert "there is no ledger" in nothing.err
+    assert "there is no audit log" in nothing.err
 
 
 def test_status_says_how_long_approval_is_good_for(finsent: "Finsent", home: Home) -> None:

@@ -56,7 +56,7 @@ def test_an_evaluation_is_told_in_a_screen_and_a_half(specimen: Any) -> None:
         f"Below a confidence of {evidence.calibration['abstention']['threshold']:.3f} it gives no answer",
         "changes its mind most under case: 24.0% of 300 texts (7 checks)",
         "612 tweets/s",
-        "can see differences above",
+        "can detect differences above",
         "looked at twice",
     ):
         assert shown in " ".join(text.split()) or shown in text, shown

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from finsent.config import load_config
+from finsent.evaluation.baselines import naive_split_estimate
 from finsent.evaluation.calibration import calibration, expected_calibration_error, fit_abstain_threshold, fit_temperature
 from finsent.evaluation.evidence import Evidence
 from finsent.evaluation.metrics import compute_metrics
-from finsent.evaluation.naive_split import naive_split_claim
 from finsent.evaluation.power import detectable_difference
 from finsent.evaluation.statistics import accuracy_difference, accuracy_interval, bootstrap, mcnemar, paired_bootstrap
 from finsent.models.predict import probabilities
@@ -86,7 +86,7 @@ def specimen(*, champion: bool, rows: int = 1600) -> Specimen:
         },
         "taken_at": "2026-11-25T04:10:00+00:00",
         "scored_with": "stock, bfloat16",
-        "naive_split": naive_split_claim(0.887, 0.952, 500, 0.2),
+        "naive_split": naive_split_estimate(0.887, 0.952, 500, 0.2),
     }  # fmt: skip
     return Specimen(Evidence.model_validate(sections), labels, scaled, rival, [TEXTS[i % 6] for i in range(rows)], groups)
 

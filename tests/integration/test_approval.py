@@ -99,7 +99,7 @@ def test_a_suspended_run_shows_a_form_and_approves(waiting: Home) -> None:
     assert state.state_details.pause_timeout is not None
     description, schema = form_of(state)
     assert "Version 2 passed the gate against champion 1" in description
-    assert "can see differences above 1.2 points" in description
+    assert "can detect differences above 1.2 points" in description
     assert "mlflow ui" in description
     assert set(schema["required"]) == {"verdict", "who", "why"}
     assert schema["definitions"]["Verdict"]["enum"] == ["approve", "reject"]

@@ -14,10 +14,10 @@ from finsent.data import tables
 from finsent.data.dataset import data_version, report_path
 from finsent.data.sample import sample_sources
 from finsent.errors import InputError
-from finsent.evaluation.data_page import NOT_RECORDED, write_page
 from finsent.home import Home
 from finsent.pipeline.data_report import DataReport, describe, figures, report_data, report_ingestion
 from finsent.registry.tracking import connect, experiment_id
+from finsent.reporting.data_report import NOT_RECORDED, write_data_report
 from finsent.steps.ingest import ingest
 from finsent.steps.review import decide
 
@@ -136,7 +136,7 @@ def test_what_ingestion_records_is_shown(home: Home, config: Config, tmp_path: P
 def test_what_was_not_recorded_is_said_to_be_missing(home: Home, config: Config, tmp_path: Path) -> None:
     ingest(config, home, [write(tmp_path / "a.jsonl", ("$AAPL is a buy", "Bullish"))])
     facts = replace(report_data(config, home, to_mlflow=False).facts, report={})
-    write_page(facts, {}, tmp_path / "page.html")
+    write_data_report(facts, {}, tmp_path / "page.html")
     page = Page(tmp_path / "page.html")
     assert page.text.lower().count(NOT_RECORDED) >= 5
     assert "This is the first version." in page.text

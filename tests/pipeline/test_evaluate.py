@@ -9,6 +9,7 @@ from finsent.data.dataset import data_version, load_split
 from finsent.data.sample import sample_sources
 from finsent.pipeline.exchange import import_adapter
 from finsent.registry import tracking
+from finsent.registry.client import Registry
 from finsent.steps.context import make_context
 from finsent.steps.ingest import ingest
 from finsent.steps.promote import promote
@@ -65,6 +66,7 @@ def test_a_version_trained_here_says_what_a_naive_split_would_have_claimed(serve
 
     from finsent.evaluation.naive_split import claim_in_words
     from finsent.registry.evidence_store import load_evidence
+    from finsent.reporting.summaries import format_naive_split
 
     evidence = load_evidence(Registry(served.home, "finsent"), served.version)
     naive, leak = evidence.naive_split, data_version(served.home).naive_leak
@@ -73,6 +75,6 @@ def test_a_version_trained_here_says_what_a_naive_split_would_have_claimed(serve
     assert naive["held_out_accuracy"] == evidence.metrics["accuracy"]
     expected = (1 - leak) * naive["held_out_accuracy"] + leak * naive["training_accuracy"]
     assert naive["claimed_accuracy"] == pytest.approx(expected)
-    assert claim_in_words(naive) in reports.evaluation(EvaluationResult("run", served.version, evidence, 1.0, 1.0, 1.0))
+    assert format_naive_split(naive) in reports.evaluation(EvaluationResult("run", served.version, evidence, 1.0, 1.0, 1.0))
     record = tracking.connect(served.home).get_model_version("finsent", served.version)
-    assert claim_in_words(naive) in record.description
+    assert format_naive_split(naive) in record.description

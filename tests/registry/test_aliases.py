@@ -153,13 +153,13 @@ def test_stale_expectation_is_refused(mlflow_home, bare_version, registry):
 def test_of_two_promotions_at_once_one_wins(mlflow_home, bare_version, registry):
     for _ in range(3):
         bare_version()
-    aliases.make_champion(registry, "1", None)
+    aliases.set_champion(registry, "1", None)
     gate, outcomes = threading.Barrier(2), {}
 
     def promote(version):
         gate.wait()
         try:
-            aliases.make_champion(registry, version, "1")
+            aliases.set_champion(registry, version, "1")
             outcomes[version] = "won"
         except Refused:
             outcomes[version] = "refused"
@@ -171,8 +171,8 @@ def test_of_two_promotions_at_once_one_wins(mlflow_home, bare_version, registry)
         thread.join()
     assert sorted(outcomes.values()) == ["refused", "won"]
     (winner,) = [version for version, outcome in outcomes.items() if outcome == "won"]
-    aliases, stage = state(mlflow_home)
-    assert aliases == {"champion": winner, "previous": "1"}
+    found, stage = state(mlflow_home)
+    assert found == {"champion": winner, "previous": "1"}
     assert sorted(stage.values()) == ["Archived", "None", "Production"]
 
 
@@ -209,18 +209,18 @@ def test_promotion_killed_before_any_write_is_finished_by_the_next(mlflow_home, 
     for crash in itertools.count():
         new = bare_version()
         before = registry.champion()
-        aliases.make_challenger(registry, new)
+        aliases.set_challenger(registry, new)
         alive = die_before_write(monkeypatch, crash)
         try:
-            aliases.make_champion(registry, new, before)
+            aliases.set_champion(registry, new, before)
             died = False
         except Killed:
             died = True
         alive()
         assert registry.champion() in {before, new}
-        aliases.make_champion(registry, new, before)
-        aliases, stage = state(mlflow_home)
-        assert aliases == ({"champion": new, "previous": before} if before else {"champion": new})
+        aliases.set_champion(registry, new, before)
+        found, stage = state(mlflow_home)
+        assert found == ({"champion": new, "previous": before} if before else {"champion": new})
         assert [version for version, name in stage.items() if name == "Production"] == [new]
         assert "Staging" not in stage.values()
         if not died:
@@ -233,7 +233,7 @@ def test_rollback_killed_before_any_write_goes_back_once(mlflow_home, bare_versi
         base = registry.champion()
         chain = [bare_version(), bare_version(), bare_version()]
         for version in chain:
-            aliases.make_champion(registry, version, base)
+            aliases.set_champion(registry, version, base)
             base = version
         alive = die_before_write(monkeypatch, crash)
         try:
@@ -245,8 +245,8 @@ def test_rollback_killed_before_any_write_goes_back_once(mlflow_home, bare_versi
         assert registry.champion() in {chain[1], chain[2]}
         if died:
             assert aliases.rollback(registry) == (chain[2], chain[1])
-        aliases, stage = state(mlflow_home)
-        assert aliases == {"champion": chain[1], "previous": chain[0]}
+        found, stage = state(mlflow_home)
+        assert found == {"champion": chain[1], "previous": chain[0]}
         assert [version for version, name in stage.items() if name == "Production"] == [chain[1]]
         client = tracking.connect(mlflow_home)
         assert client.get_model_version("finsent", chain[2]).tags["rolled_back"] == "true"

@@ -1,4 +1,4 @@
-"""The ledger: whatever is done to the file, `verify` sees it."""
+"""The audit log: whatever is done to the file, `verify` sees it."""
 
 import json
 import subprocess
@@ -15,44 +15,44 @@ from finsent.registry.audit_log import GENESIS, Head, append, read, verify
 
 
 @pytest.fixture
-def ledger(tmp_path):
-    path = tmp_path / "ledger.jsonl"
+def log(tmp_path):
+    path = tmp_path / "audit_log.jsonl"
     for version in range(1, 6):
         append(path, {"event": "promotion", "version": str(version), "reasons": ["naïve 🚀", version / 3]})
     return path
 
 
-def test_entries_come_back_chained(ledger):
-    entries = read(ledger)
+def test_entries_come_back_chained(log):
+    entries = read(log)
     assert [entry["seq"] for entry in entries] == [0, 1, 2, 3, 4]
     assert entries[0]["previous_hash"] == GENESIS
     assert [entry["previous_hash"] for entry in entries[1:]] == [entry["hash"] for entry in entries[:-1]]
     assert entries[2]["reasons"] == ["naïve 🚀", 1.0]
     assert datetime.fromisoformat(entries[0]["at"]).utcoffset().total_seconds() == 0
-    assert verify(ledger) == Head(entries[-1]["hash"], 5)
+    assert verify(log) == Head(entries[-1]["hash"], 5)
 
 
 def test_append_returns_what_read_gives(tmp_path):
-    path = tmp_path / "new folder" / "ledger.jsonl"
+    path = tmp_path / "new folder" / "audit_log.jsonl"
     entry = append(path, {"tuple": (1, 2), "numbered": {10: "ten", 9: "nine"}})
     assert read(path) == [entry]
     assert entry["numbered"] == {"10": "ten", "9": "nine"}
     assert verify(path).length == 1
 
 
-def test_no_ledger_is_an_empty_one(tmp_path):
+def test_no_audit_log_is_an_empty_one(tmp_path):
     assert read(tmp_path / "none.jsonl") == []
     assert verify(tmp_path / "none.jsonl") == Head(GENESIS, 0)
 
 
-def test_an_edited_entry_is_named(ledger):
-    ledger.write_text(ledger.read_text().replace('"version":"3"', '"version":"9"'))
+def test_an_edited_entry_is_named(log):
+    log.write_text(log.read_text().replace('"version":"3"', '"version":"9"'))
     with pytest.raises(Refused, match="line 3: the entry was changed"):
-        verify(ledger)
+        verify(log)
 
 
-def test_an_entry_edited_with_its_hash_made_to_fit_breaks_the_next(ledger, tmp_path):
-    lines = ledger.read_text().splitlines()
+def test_an_entry_edited_with_its_hash_made_to_fit_breaks_the_next(log, tmp_path):
+    lines = log.read_text().splitlines()
     forged = tmp_path / "forged.jsonl"
     forged.write_text("\n".join(lines[:2]) + "\n")
     append(forged, {"event": "promotion", "version": "9"})
@@ -64,19 +64,19 @@ def test_an_entry_edited_with_its_hash_made_to_fit_breaks_the_next(ledger, tmp_p
 @pytest.mark.parametrize(
     ("order", "line"), [([0, 1, 3, 4], 3), ([1, 2, 3, 4], 1), ([0, 2, 1, 3, 4], 2), ([0, 1, 2, 2, 3, 4], 4), ([4, 3, 2, 1, 0], 1)]
 )
-def test_deleted_moved_and_repeated_lines_are_named(ledger, order, line):
-    lines = ledger.read_text().splitlines()
-    ledger.write_text("".join(lines[index] + "\n" for index in order))
+def test_deleted_moved_and_repeated_lines_are_named(log, order, line):
+    lines = log.read_text().splitlines()
+    log.write_text("".join(lines[index] + "\n" for index in order))
     with pytest.raises(Refused, match=f"line {line}: the entry does not follow"):
-        verify(ledger)
+        verify(log)
 
 
-def test_truncation_shows_in_the_head_alone(ledger):
-    known = verify(ledger)
-    lines = ledger.read_text().splitlines()
-    ledger.write_text("".join(line + "\n" for line in lines[:3]))
-    assert verify(ledger).length == 3
-    assert verify(ledger) != known
+def test_truncation_shows_in_the_head_alone(log):
+    known = verify(log)
+    lines = log.read_text().splitlines()
+    log.write_text("".join(line + "\n" for line in lines[:3]))
+    assert verify(log).length == 3
+    assert verify(log) != known
 
 
 @settings(deadline=None, max_examples=300)
@@ -105,31 +105,31 @@ def test_no_byte_can_be_changed(tmp_path_factory, data):
         (b"\xff\xfe", "not JSON"),
     ],
 )
-def test_lines_that_are_no_entries_are_named(ledger, line, message):
-    ledger.write_bytes(ledger.read_bytes() + line + b"\n")
+def test_lines_that_are_no_entries_are_named(log, line, message):
+    log.write_bytes(log.read_bytes() + line + b"\n")
     for look in (verify, read):
         with pytest.raises(Refused, match=f"line 6: {message}"):
-            look(ledger)
+            look(log)
     with pytest.raises(Refused, match="line 6"):
-        append(ledger, {"event": "promotion"})
+        append(log, {"event": "promotion"})
 
 
-def test_a_second_key_of_the_same_name_does_not_hide_an_edit(ledger):
-    ledger.write_text(ledger.read_text().replace('"version":"3"', '"version":"9","version":"3"'))
+def test_a_second_key_of_the_same_name_does_not_hide_an_edit(log):
+    log.write_text(log.read_text().replace('"version":"3"', '"version":"9","version":"3"'))
     with pytest.raises(Refused, match="line 3: the entry was changed"):
-        verify(ledger)
+        verify(log)
 
 
-def test_what_a_power_cut_leaves_is_cut_off_and_recorded(ledger):
-    whole = ledger.read_bytes()
-    ledger.write_bytes(whole + b'{"event":"promo')
+def test_what_a_power_cut_leaves_is_cut_off_and_recorded(log):
+    whole = log.read_bytes()
+    log.write_bytes(whole + b'{"event":"promo')
     with pytest.raises(Refused, match="line 6: 15 bytes without a line end"):
-        verify(ledger)
-    assert len(read(ledger)) == 5
-    entry = append(ledger, {"event": "rollback"})
+        verify(log)
+    assert len(read(log)) == 5
+    entry = append(log, {"event": "rollback"})
     assert (entry["seq"], entry["dropped_bytes"]) == (5, 15)
-    assert verify(ledger) == Head(entry["hash"], 6)
-    assert ledger.read_bytes().startswith(whole)
+    assert verify(log) == Head(entry["hash"], 6)
+    assert log.read_bytes().startswith(whole)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_what_a_power_cut_leaves_is_cut_off_and_recorded(ledger):
     ],
 )
 def test_entries_that_cannot_be_kept_are_refused_before_anything_is_written(tmp_path, entry, message):
-    path = tmp_path / "ledger.jsonl"
+    path = tmp_path / "audit_log.jsonl"
     with pytest.raises(InputError, match=message):
         append(path, entry)
     assert not path.exists()
@@ -157,7 +157,7 @@ for number in range(15):
 
 
 def test_processes_that_write_at_once_make_one_chain(tmp_path):
-    path = tmp_path / "ledger.jsonl"
+    path = tmp_path / "audit_log.jsonl"
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(who)]) for who in range(3)]
     assert [writer.wait() for writer in writers] == [0, 0, 0]
     assert verify(path).length == 45

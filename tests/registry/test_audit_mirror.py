@@ -1,14 +1,12 @@
-"""The ledger's copy in MLflow, and the registry as witness: what either of them shows about the file in the home."""
+"""The audit log's records in MLflow: what version tags and mirror show about the file in the home."""
 
 import shutil
 
 import pytest
 
-from finsent.config import load_config
 from finsent.errors import Refused, ServiceError
 from finsent.registry import audit_log, audit_mirror, tracking
-
-CONFIG = load_config("nano")
+from finsent.registry.client import Registry
 
 
 @pytest.fixture
@@ -16,48 +14,47 @@ def recorded(mlflow_home, bare_version):
     """A home with three entries on record."""
     bare_version()
     for number in range(3):
-        audit_mirror.append_entry(CONFIG, mlflow_home, tracking.connect(mlflow_home), "1", {"action": "gate", "number": number})
+        audit_mirror.append_entry(Registry(mlflow_home, "finsent"), "1", {"action": "gate", "number": number})
     return mlflow_home
 
 
 def copied(home):
-    client = tracking.connect(home)
-    return audit_mirror.verify_mirror(CONFIG, client, home.audit_log)
+    return audit_mirror.verify_mirror(Registry(home, "finsent"))
 
 
 def test_each_entry_is_copied_into_one_run(recorded):
     client = tracking.connect(recorded)
-    run = audit_mirror.find_run(client, CONFIG)
+    run = audit_mirror.find_run(Registry(recorded, "finsent"))
     assert copied(recorded) == 3
-    (content,) = [file.read_bytes() for file in recorded.artifacts.glob("**/ledger/ledger.jsonl")]
+    (content,) = [file.read_bytes() for file in recorded.artifacts.glob("**/audit_log/audit_log.jsonl")]
     assert content == recorded.audit_log.read_bytes()
     head = audit_log.verify(recorded.audit_log)
-    assert run.data.tags[audit_mirror.HEAD] == f"2 {head.hash}"
-    assert (run.info.status, run.data.tags["kind"], run.data.tags["registered_model"]) == ("FINISHED", "ledger", "finsent")
-    audit_mirror.append_entry(CONFIG, recorded, client, "1", {"action": "gate"})
+    assert run.data.tags[audit_mirror.MIRROR_HEAD] == f"2 {head.hash}"
+    assert (run.info.status, run.data.tags["kind"], run.data.tags["registered_model"]) == ("FINISHED", "audit_log", "finsent")
+    audit_mirror.append_entry(Registry(recorded, "finsent"), "1", {"action": "gate"})
     assert copied(recorded) == 4
-    assert audit_mirror.find_run(client, CONFIG).info.run_id == run.info.run_id
-    assert len(client.search_runs([run.info.experiment_id], "tags.kind = 'ledger'")) == 1
+    assert audit_mirror.find_run(Registry(recorded, "finsent")).info.run_id == run.info.run_id
+    assert len(client.search_runs([run.info.experiment_id], "tags.kind = 'audit_log'")) == 1
 
 
 def test_a_copy_that_lags_behind_or_was_cut_short_is_no_alarm(recorded):
     whole = recorded.audit_log.read_bytes()
     audit_log.append(recorded.audit_log, {"action": "gate", "model": "finsent", "version": "1"})  # killed before the copy
     assert copied(recorded) == 3
-    (file,) = recorded.artifacts.glob("**/ledger/ledger.jsonl")
+    (file,) = recorded.artifacts.glob("**/audit_log/audit_log.jsonl")
     file.write_bytes(whole[:-20])  # killed while copying
     assert copied(recorded) == 2
-    audit_mirror.append_entry(CONFIG, recorded, tracking.connect(recorded), "1", {"action": "gate"})
+    audit_mirror.append_entry(Registry(recorded, "finsent"), "1", {"action": "gate"})
     assert copied(recorded) == 5
 
 
 @pytest.mark.parametrize(
     ("edit", "reason"),
     [
-        (lambda lines: lines[:2], "line 3 is missing, and the copy in MLflow has 3 lines"),
+        (lambda lines: lines[:2], "line 3 is missing, and the mirror in MLflow has 3 lines"),
         (lambda lines: lines[:1], "line 2 is missing"),
-        (lambda lines: [lines[0], lines[2], lines[1]], "line 2 is not that of the copy"),
-        (lambda lines: [lines[0], lines[1].replace(b'"number":1', b'"number":9'), lines[2]], "line 2 is not that of the copy"),
+        (lambda lines: [lines[0], lines[2], lines[1]], "line 2 is not that of the mirror"),
+        (lambda lines: [lines[0], lines[1].replace(b'"number":1', b'"number":9'), lines[2]], "line 2 is not that of the mirror"),
         (lambda _: [], "line 1 is missing"),
     ],
 )
@@ -76,36 +73,36 @@ def test_a_chain_computed_anew_is_found_by_the_registry(recorded):
         audit_log.append(recorded.audit_log, kept | {"number": 7})
     assert audit_log.verify(recorded.audit_log).length == 3
     with pytest.raises(Refused, match=r"line 3: it has another entry 2: it was replaced"):
-        audit_mirror.append_entry(CONFIG, recorded, tracking.connect(recorded), "1", {"action": "gate"})
-    tracking.connect(recorded).delete_model_version_tag("finsent", "1", audit_mirror.LEDGER_ENTRY)
-    with pytest.raises(Refused, match=r"The registry knows entry 2, of the copy in MLflow"):
-        audit_mirror.verify_against_registry(CONFIG, tracking.connect(recorded), recorded.audit_log)
+        audit_mirror.append_entry(Registry(recorded, "finsent"), "1", {"action": "gate"})
+    tracking.connect(recorded).delete_model_version_tag("finsent", "1", audit_mirror.VERSION_TAG)
+    with pytest.raises(Refused, match=r"MLflow knows entry 2, of the mirror in MLflow"):
+        audit_mirror.verify_against_registry(Registry(recorded, "finsent"))
 
 
 def test_an_edited_line_stops_the_next_entry(recorded):
     edited = recorded.audit_log.read_bytes().replace(b'"number":1', b'"number":9')
     recorded.audit_log.write_bytes(edited)
     with pytest.raises(Refused, match="line 2: the entry was changed after it was written"):
-        audit_mirror.append_entry(CONFIG, recorded, tracking.connect(recorded), "1", {"action": "gate"})
+        audit_mirror.append_entry(Registry(recorded, "finsent"), "1", {"action": "gate"})
     assert recorded.audit_log.read_bytes() == edited
 
 
 def test_a_copy_that_fails_loses_nothing_and_the_next_one_has_all(recorded):
-    (folder,) = recorded.artifacts.glob("**/ledger")
+    (folder,) = recorded.artifacts.glob("**/audit_log")
     shutil.rmtree(folder)
     folder.write_text("a file where the folder was")
-    client = tracking.connect(recorded)
+    tracking.connect(recorded)
     with pytest.raises(ServiceError, match=r"could not be copied to MLflow .* no alias has moved. Run the same command again"):
-        audit_mirror.append_entry(CONFIG, recorded, client, "1", {"action": "gate", "number": 3})
+        audit_mirror.append_entry(Registry(recorded, "finsent"), "1", {"action": "gate", "number": 3})
     assert audit_log.verify(recorded.audit_log).length == 4
     folder.unlink()
-    audit_mirror.append_entry(CONFIG, recorded, client, "1", {"action": "gate", "number": 3})
+    audit_mirror.append_entry(Registry(recorded, "finsent"), "1", {"action": "gate", "number": 3})
     assert copied(recorded) == 5
 
 
 def test_an_unfinished_write_is_left_to_the_next_entry(recorded):
     with recorded.audit_log.open("ab") as file:
         file.write(b'{"action":"ga')
-    written = audit_mirror.append_entry(CONFIG, recorded, tracking.connect(recorded), "1", {"action": "gate"})
+    written = audit_mirror.append_entry(Registry(recorded, "finsent"), "1", {"action": "gate"})
     assert written["dropped_bytes"] == 13
     assert copied(recorded) == 4

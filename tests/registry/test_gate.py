@@ -71,7 +71,7 @@ CASES = [
     ("champion_compared", False, "champion_compared", "was not scored on the same rows"),
     ("champion.metrics.confusion", [[1000, 0, 0], [0, 1199, 0], [0, 0, 801]], "champion_compared", "scored other rows"),
     ("champion.mcnemar.p_one_sided", 0.06, "beats_champion", "against champion 3: 0.06, required below 0.05"),
-    ("champion.mcnemar.p_one_sided", 0.06, "beats_champion", "can see differences above 1.2 points of accuracy (80% of the"),
+    ("champion.mcnemar.p_one_sided", 0.06, "beats_champion", "can detect differences above 1.2 points of accuracy (80% of the"),
     (
         "champion.paired_bootstrap.class_f1_difference.Neutral.difference",
         -0.02,
@@ -193,7 +193,7 @@ def test_nothing_that_is_no_number_is_promoted(path, value):
 
 
 @pytest.mark.parametrize("path", ["ece", "metrics.accuracy", "floors.tfidf.accuracy", "champion.mcnemar.p_one_sided"])
-def test_a_decision_holds_no_nan_so_that_the_ledger_can_keep_it(path):
+def test_a_decision_holds_no_nan_so_that_the_audit_log_can_keep_it(path):
     decision = evaluate_gate(unchecked(put(passing(), path, math.nan)), RULES, "3")
     held = [value for rule in decision.rules for value in (rule.value, rule.threshold) if isinstance(value, float)]
     assert held

@@ -5,10 +5,10 @@ import copy
 import numpy as np
 
 from finsent.config import GateConfig
+from finsent.evaluation.baselines import BASELINE_NAMES
 from finsent.evaluation.evidence import Evidence
 from finsent.evaluation.robustness.suite import CHECKS
 from finsent.evaluation.statistics import class_f1
-from finsent.evaluation.wording import FLOOR_NAMES
 from finsent.labels import LABELS
 from finsent.registry.gate import rules_digest
 
@@ -81,7 +81,7 @@ def passing(champion="3"):
             "abstention": {"target_precision": 0.9, "threshold": 0.6, "coverage": 0.9, "precision": 0.92},
         },
         "leaks": 0,
-        "floors": {name: copy.deepcopy(floor) for name in FLOOR_NAMES},
+        "floors": {name: copy.deepcopy(floor) for name in BASELINE_NAMES},
         "robustness": {name: {"kind": kind, **copy.deepcopy(check)} for name, kind in CHECKS.items()},
         "champion_version": champion,
         "champion_compared": champion is not None,

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finsent.config import Config, load_config
+from finsent.evaluation.baselines import BASELINE_NAMES
 from finsent.evaluation.evidence import Evidence
 from finsent.evaluation.robustness.suite import CHECKS
-from finsent.evaluation.wording import FLOOR_NAMES
 from finsent.home import Home
 from finsent.labels import LABELS
 from finsent.registry import tracking
 from finsent.registry.client import Registry
 from finsent.registry.evidence_store import record_evidence
-from finsent.registry.gate import rules_digest
+from finsent.registry.gate import evaluate_gate, rules_digest
 
 AUTOMATIC = load_config("nano", overrides=["gate.approval=automatic"])
 WITH_APPROVAL = load_config("nano", overrides=["gate.approval=required"])
@@ -55,7 +55,7 @@ def evidence(
             "abstention": {"target_precision": 0.9, "threshold": 0.6, "coverage": 0.8, "precision": 0.93},
         },
         leaks=0,
-        floors={floor: {"accuracy": 0.2, "macro_f1": 0.2, "mcnemar": better} for floor in FLOOR_NAMES},
+        floors={floor: {"accuracy": 0.2, "macro_f1": 0.2, "mcnemar": better} for floor in BASELINE_NAMES},
         robustness={name: {"kind": kind, **check} for name, kind in CHECKS.items()},
         champion_version=champion,
         champion_compared=champion is not None,
@@ -107,7 +107,8 @@ def take(home: Home, found: Evidence) -> None:
     """Leave evidence and put it on record, as the evaluation does."""
     content = found.model_dump_json(indent=2)
     leave(home, found.model_version, content)
-    record_evidence(AUTOMATIC, home, tracking.connect(home), found, content.encode())
+    decision = evaluate_gate(found, AUTOMATIC.gate, found.champion_version)
+    record_evidence(Registry(home, "finsent"), AUTOMATIC.gate, found, content.encode(), decision)
 
 
 def evaluate_new(home: Home, adapter: Path, **options: object) -> str:

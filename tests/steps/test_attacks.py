@@ -17,9 +17,9 @@ from finsent.models.manifest import MANIFEST, Manifest, file_sha256, write_manif
 from finsent.registry import audit_log, tracking
 from finsent.registry.client import Registry, logged_model_id
 from finsent.registry.packaging import ADAPTER
-from finsent.steps import promote
+from finsent.registry.promotion import expires_at
 from finsent.steps.context import make_context
-from finsent.steps.promote import promote
+from finsent.steps.promote import approve, promote
 from tests.steps.promotion import (
     AUTOMATIC,
     SIGNED,
@@ -154,12 +154,12 @@ def test_07_stale_approval(arena, make_adapter, how):
         promote(make_context(AUTOMATIC, arena), version="3")
         reason, champion, stage = "stale evidence: champion changed", "3", "Archived"
     else:
-        requested = promote.expires_at(make_context(config, arena), "2")
+        requested = expires_at(Registry(arena, "finsent"), config.gate, "2")
         _wait_until(requested)
         client = tracking.connect(arena)  # the registry's word on when is not asked for
         client.set_model_version_tag("finsent", "2", "approval_requested_at", "2099-01-01T00:00:00+00:00")
         reason, champion, stage = "The approval of version 2 comes too late", "1", "Candidate"
-    result = promote.approve(make_context(config, arena), "2", *SIGNED)
+    result = approve(make_context(config, arena), "2", *SIGNED)
     assert result.decision == "refused"
     assert any(reason in text for text in result.reasons)
     assert Registry(arena, "finsent").aliases().get("challenger") is None
@@ -167,7 +167,7 @@ def test_07_stale_approval(arena, make_adapter, how):
     tags = tracking.connect(arena).get_model_version("finsent", "2").tags
     assert (tags["approval"], tags["stage"]) == ("void", stage)
     last = audit_log.read(arena.audit_log)[-1]
-    assert (last["action"], last["decision"], last["who"]) == ("approval void", "refuse", "dana")
+    assert (last["action"], last["decision"], last["who"]) == ("approval_void", "refuse", "dana")
 
 
 def _wait_until(moment):
@@ -212,26 +212,35 @@ def _promote_together(home, version, together, said):
     from finsent.steps import promote as module
 
     forget_connections(inherited=True)
-    real = module.record_decision
+    real = module.record
 
     def both_have_decided(*args, **kwargs):
         real(*args, **kwargs)
-        if args[3].decision.decision == "promote":
+        if args[1].decision.decision == "promote":
             together.wait(30)
 
-    module.record_decision = both_have_decided
+    module.record = both_have_decided
     said.put(module.promote(make_context(AUTOMATIC, home), version=version))
     os._exit(0)  # what other tests of this process registered for its end is not this child's to run
+
+
+def rewrite_log(home, entries):
+    """What a thorough attacker does: every hash of the chain fits again."""
+    home.audit_log.unlink()
+    for entry in entries:
+        own = ("seq", "at", "previous_hash", "hash")
+        audit_log.append(home.audit_log, {key: value for key, value in entry.items() if key not in own})
 
 
 @pytest.mark.parametrize(
     "how", ["a reason", "a reason, and every hash after it", "a line removed", "the end", "the evidence's digest"]
 )
-def test_10_edited_ledger(arena, how):
+def test_10_edited_audit_log(arena, how):
     lines = arena.audit_log.read_text().splitlines()
     entries = [json.loads(line) for line in lines]
     if how == "a reason":
-        arena.audit_log.write_text(arena.audit_log.read_text().replace("There is no champion yet", "There is a champion", 1))
+        lines[1] = lines[1].replace("There is no champion yet", "There is a champion")
+        arena.audit_log.write_text("\n".join(lines) + "\n")
         reason = "line 2: the entry was changed after it was written"
     elif how == "a line removed":
         arena.audit_log.write_text("\n".join([lines[0], *lines[2:]]) + "\n")
@@ -246,10 +255,7 @@ def test_10_edited_ledger(arena, how):
             entries[2]["evidence_sha256"] = "0" * 64
         else:
             entries[1]["reasons"] = ["forged"]
-        arena.audit_log.unlink()
-        for entry in entries:
-            own = ("seq", "at", "previous_hash", "hash")
-            audit_log.append(arena.audit_log, {key: value for key, value in entry.items() if key not in own})
+        rewrite_log(arena, entries)
         assert audit_log.verify(arena.audit_log).length == 3, "its own chain does not tell"
         reason = "has another entry"
     before = arena.audit_log.read_bytes()
@@ -269,7 +275,7 @@ def test_evidence_that_nobody_took(arena, make_adapter):
     version = register(arena, make_adapter(0))
     leave(arena, version, evidence_of(arena, version, champion="1").model_dump_json())
     result = promote(make_context(AUTOMATIC, arena), version=version)
-    assert "is not on record in the ledger" in result.reasons[0]
+    assert "is not recorded in the audit log" in result.reasons[0]
     assert Registry(arena, "finsent").champion() == "1"
 
 
@@ -280,3 +286,18 @@ def test_good_evidence_of_before_is_not_put_back_over_worse(arena):
     take(arena, evidence_of(arena, "2", champion="1", accuracy=0.45))
     leave(arena, "2", content)
     assert_refused(arena, "was changed after it was taken", "evidence")
+
+
+def test_forged_stored_decision(arena):
+    """The gate's decision is not taken from an evaluation's entry that MLflow does not know."""
+    take(arena, evidence_of(arena, "2", champion="1", accuracy=0.45))
+    entries = audit_log.read(arena.audit_log)
+    forged = entries[-1]["gate_decision"]
+    assert forged["decision"] == "refuse"
+    forged["decision"] = "promote"
+    for rule in forged["rules"]:
+        rule["status"] = "pass"
+    rewrite_log(arena, entries)
+    with pytest.raises(Refused, match="has another entry"):
+        promote(make_context(AUTOMATIC, arena), version="2")
+    assert Registry(arena, "finsent").champion() == "1"

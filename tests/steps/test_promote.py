@@ -59,7 +59,7 @@ def test_first_version_that_passes_becomes_champion(mlflow_home, evaluated):
     assert (entry["action"], entry["decision"], entry["version"], entry["champion"]) == ("gate", "promote", "1", None)
     assert entry["gate"]["approval"] == "automatic"
     assert len(entry["evidence_sha256"]) == 64
-    assert found["ledger_entry"] == f"{entry['seq']} {entry['hash']}"
+    assert found["audit_log_entry"] == f"{entry['seq']} {entry['hash']}"
     assert audit_log.verify(mlflow_home.audit_log).length == 2
 
 
@@ -110,11 +110,11 @@ def test_promotion_that_comes_second_is_refused(mlflow_home, evaluated, monkeypa
     evaluated()
     real = aliases.set_champion
 
-    def overtaken(home, name, version, expected, *, waiting):
-        real(home, name, "2", None)
-        real(home, name, version, expected, waiting=waiting)
+    def overtaken(registry, version, expected, *, awaiting_approval):
+        real(registry, "2", None)
+        real(registry, version, expected, awaiting_approval=awaiting_approval)
 
-    monkeypatch.setattr(aliases, "make_champion", overtaken)
+    monkeypatch.setattr("finsent.steps.promote.set_champion", overtaken)
     result = pipeline.promote(make_context(AUTOMATIC, mlflow_home), version="1")
     assert (result.decision, result.champion_before, result.champion_after) == ("refused", None, "2")
     assert "the champion of 'finsent' is '2'" in result.reasons[0]
@@ -134,7 +134,7 @@ def test_killed_after_the_decision_and_run_again(mlflow_home, evaluated, monkeyp
 
     version = evaluated()
     with monkeypatch.context() as dying:
-        dying.setattr(aliases, "make_champion", die)
+        dying.setattr("finsent.steps.promote.set_champion", die)
         with pytest.raises(Killed):
             pipeline.promote(make_context(AUTOMATIC, mlflow_home))
     assert Registry(mlflow_home, "finsent").champion() is None
@@ -169,7 +169,7 @@ def test_approval_is_void_once_the_champion_changed(mlflow_home, evaluated):
     assert any("stale evidence" in reason for reason in result.reasons)
     assert Registry(mlflow_home, "finsent").aliases() == {"champion": second}
     assert (tags(mlflow_home, first)["approval"], tags(mlflow_home, first)["stage"]) == ("void", "Archived")
-    assert audit_log.read(mlflow_home.audit_log)[-1]["action"] == "approval void"
+    assert audit_log.read(mlflow_home.audit_log)[-1]["action"] == "approval_void"
 
 
 def test_approval_cut_short_can_be_given_again(mlflow_home, evaluated, monkeypatch):
@@ -177,7 +177,7 @@ def test_approval_cut_short_can_be_given_again(mlflow_home, evaluated, monkeypat
     version = evaluated(config=WITH_APPROVAL)
     pipeline.promote(make_context(WITH_APPROVAL, mlflow_home))
     with monkeypatch.context() as dying:
-        dying.setattr(aliases, "make_champion", die)
+        dying.setattr("finsent.steps.promote.set_champion", die)
         with pytest.raises(Killed):
             promote.approve(make_context(WITH_APPROVAL, mlflow_home), version, *SIGNED)
     assert Registry(mlflow_home, "finsent").champion() is None
@@ -269,10 +269,10 @@ def test_nothing_registered_is_said(mlflow_home):
 
 
 def status_decisions(home):
-    return status._decisions(home, AUTOMATIC)
+    return status._decisions(make_context(AUTOMATIC, home))
 
 
-def test_a_ledger_whose_end_was_cut_off_gets_no_further_entry(mlflow_home, evaluated):
+def test_a_audit_log_whose_end_was_cut_off_gets_no_further_entry(mlflow_home, evaluated):
     evaluated()
     pipeline.promote(make_context(AUTOMATIC, mlflow_home))
     weak = evaluated(champion="1", accuracy=0.3)
@@ -281,7 +281,7 @@ def test_a_ledger_whose_end_was_cut_off_gets_no_further_entry(mlflow_home, evalu
     whole = mlflow_home.audit_log.read_bytes()
     mlflow_home.audit_log.write_bytes(b"".join(whole.splitlines(keepends=True)[:3]))
     assert audit_log.verify(mlflow_home.audit_log).length == 3  # its own chain does not tell
-    with pytest.raises(Refused, match=r"line 4: it ends after 3 .*cut off.*knows entry 3, of (version 2|the copy)"):
+    with pytest.raises(Refused, match=r"line 4: it ends after 3 .*cut off.*knows entry 3, of (version 2|the mirror)"):
         pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=weak)
     assert "its end was cut off" in status_decisions(mlflow_home)["error"]
     assert len(audit_log.read(mlflow_home.audit_log)) == 3
@@ -290,7 +290,7 @@ def test_a_ledger_whose_end_was_cut_off_gets_no_further_entry(mlflow_home, evalu
     assert audit_log.verify(mlflow_home.audit_log).length == 5
 
 
-def test_a_ledger_that_was_deleted_or_replaced_is_found(mlflow_home, evaluated):
+def test_a_audit_log_that_was_deleted_or_replaced_is_found(mlflow_home, evaluated):
     evaluated()
     pipeline.promote(make_context(AUTOMATIC, mlflow_home))
     better = evaluated(champion="1")
@@ -305,30 +305,30 @@ def test_a_ledger_that_was_deleted_or_replaced_is_found(mlflow_home, evaluated):
         pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=better)
     client = tracking.connect(mlflow_home)  # and now as the message says
     for version in ("1", better):
-        client.delete_model_version_tag("finsent", version, "ledger_entry")
-    client.delete_run(audit_mirror.find_run(client, AUTOMATIC).info.run_id)
-    assert "not on record" in pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=better).reasons[0]
+        client.delete_model_version_tag("finsent", version, "audit_log_entry")
+    client.delete_run(audit_mirror.find_run(Registry(mlflow_home, "finsent")).info.run_id)
+    assert "not recorded" in pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=better).reasons[0]
     take(mlflow_home, evidence_of(mlflow_home, better, champion="1"))
     assert pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=better).decision == "promoted"
 
 
-def test_a_ledger_that_is_ahead_of_the_registry_is_in_order(mlflow_home, evaluated, monkeypatch):
+def test_a_audit_log_that_is_ahead_of_the_registry_is_in_order(mlflow_home, evaluated, monkeypatch):
 
     version = evaluated(config=WITH_APPROVAL)
     pipeline.promote(make_context(WITH_APPROVAL, mlflow_home))
     with monkeypatch.context() as dying:
-        dying.setattr(audit_mirror, "set_tags", die)  # between ledger and tag
+        dying.setattr(Registry, "set_tags", die)  # between audit log and tag
         with pytest.raises(Killed):
             promote.approve(make_context(WITH_APPROVAL, mlflow_home), version, *SIGNED)
     assert len(audit_log.read(mlflow_home.audit_log)) == 3
-    assert tags(mlflow_home, version)["ledger_entry"].startswith("1 ")
+    assert tags(mlflow_home, version)["audit_log_entry"].startswith("1 ")
     assert status_decisions(mlflow_home)["agrees"] is True
     assert promote.approve(make_context(WITH_APPROVAL, mlflow_home), version, *SIGNED).decision == "promoted"
 
 
 def test_a_tag_that_finsent_did_not_write_is_refused(mlflow_home, evaluated):
     version = evaluated()
-    tracking.connect(mlflow_home).set_model_version_tag("finsent", version, "ledger_entry", "soon")
+    tracking.connect(mlflow_home).set_model_version_tag("finsent", version, "audit_log_entry", "soon")
     with pytest.raises(Refused, match="'soon'"):
         pipeline.promote(make_context(AUTOMATIC, mlflow_home))
 
@@ -340,11 +340,11 @@ def test_a_rejection_that_comes_between_an_approval_and_its_alias_stands(mlflow_
     real = promote.promote_to_champion
 
     def rejected_first(context, case, **more):
-        monkeypatch.setattr(promote, "crown", real)
+        monkeypatch.setattr(promote, "promote_to_champion", real)
         promote.reject(context, waits, "eve", "misreads negation")
         return real(context, case, **more)
 
-    monkeypatch.setattr(promote, "crown", rejected_first)
+    monkeypatch.setattr(promote, "promote_to_champion", rejected_first)
     result = promote.approve(make_context(WITH_APPROVAL, mlflow_home), waits, *SIGNED)
     assert result.decision == "refused"
     assert "was rejected meanwhile" in result.reasons[0]
@@ -355,7 +355,7 @@ def test_a_rollback_whose_page_cannot_be_written_is_done_once_when_repeated(mlfl
     for before in (None, "1", "2"):
         pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=evaluated(champion=before))
     with monkeypatch.context() as away:
-        away.setattr(pipeline, "_tell", die)
+        away.setattr(pipeline, "publish_decision", die)
         with pytest.raises(Killed):
             pipeline.rollback(make_context(AUTOMATIC, mlflow_home), *SIGNED)
     assert pipeline.rollback(make_context(AUTOMATIC, mlflow_home), *SIGNED).champion_after == "2"
@@ -376,7 +376,7 @@ def test_a_version_rolled_back_from_stays_out_although_its_tag_was_not_written(m
     assert "was rolled back" in result.reasons[0]
 
 
-def test_rollback_goes_to_no_version_that_the_ledger_does_not_know_as_champion(mlflow_home, evaluated):
+def test_rollback_goes_to_no_version_that_the_audit_log_does_not_know_as_champion(mlflow_home, evaluated):
     pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=evaluated())
     stranger = evaluated(champion="1")
     pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=evaluated(champion="1"))

@@ -1,7 +1,7 @@
 """Kill -9 between every two steps of a promotion, an approval, a rejection and a rollback, in real processes.
 
-Every write to ledger, registry and MLflow is a place to die. Whatever the place: readers find a champion at every moment,
-it is the old one or the new one, the ledger is whole and agrees with its witnesses, and the same command again ends where
+Every write to audit log, registry and MLflow is a place to die. Whatever the place: readers find a champion at every moment,
+it is the old one or the new one, the audit log is whole and agrees with MLflow, and the same command again ends where
 an uninterrupted one ends.
 """
 
@@ -17,7 +17,7 @@ import pytest
 from finsent.errors import Refused
 from finsent.home import resolve_home
 from finsent.registry import aliases, audit_log, tracking
-from finsent.registry.audit_log import verify_ledger
+from finsent.registry.audit_mirror import verify_audit_log
 from finsent.registry.client import Registry
 from finsent.steps import promote
 from finsent.steps.context import make_context
@@ -128,7 +128,7 @@ def champion_of(home):
 def state(home):
     """Everything about the versions that outlasts an operation, except when it was and what was written on the way."""
     client = tracking.connect(home)
-    passing = {"ledger_entry", "approval_requested_at"}
+    passing = {"audit_log_entry", "approval_requested_at"}
     tags = {
         str(version.version): {key: value for key, value in version.tags.items() if key not in passing}
         for version in client.search_model_versions("name='finsent'")
@@ -140,16 +140,16 @@ def assert_legal(home, old, new):
     """One of the states that a registry may be in, once the next operation has looked at it."""
     found = champion_of(home)
     assert found in {old, new}
-    verify_ledger(make_context(AUTOMATIC, home))
-    aliases.settle(Registry(home, "finsent"))
-    aliases, tags, _ = state(home)
-    assert aliases["champion"] == found
+    verify_audit_log(Registry(home, "finsent"))
+    aliases.reconcile_aliases(Registry(home, "finsent"))
+    carried, tags, _ = state(home)
+    assert carried["champion"] == found
     assert [version for version, own in tags.items() if own["stage"] == "Production"] == [found]
     assert [version for version, own in tags.items() if own["stage"] == "Staging"] == [
-        version for alias, version in aliases.items() if alias == "challenger"
+        version for alias, version in carried.items() if alias == "challenger"
     ]
-    assert aliases.get("previous") == (tags[found].get("replaces") or None)
-    assert "challenger" not in aliases or aliases["challenger"] != found
+    assert carried.get("previous") == (tags[found].get("replaces") or None)
+    assert "challenger" not in carried or carried["challenger"] != found
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +184,7 @@ def assert_recovers(moments, uninterrupted, name, place):
         assert state(home) == ended
     assert state(home) == ended, f"killed before write {place}, {made[place]}"
     assert champion_of(home) == new
-    verify_ledger(make_context(AUTOMATIC, home))
+    verify_audit_log(Registry(home, "finsent"))
 
 
 @pytest.mark.parametrize("name", OPERATIONS)

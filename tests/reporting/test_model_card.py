@@ -12,10 +12,9 @@ from finsent.errors import InputError
 from finsent.models.manifest import verify_manifest
 from finsent.pipeline.exchange import export_adapter, import_adapter
 from finsent.pipeline.predict import predict
-from finsent.registry.card import render_card
-from finsent.registry.card_page import card_page
 from finsent.registry.gate import evaluate_gate
-from finsent.registry.verdicts import would_say
+from finsent.reporting.model_card import render_card_page, render_model_card
+from finsent.reporting.summaries import gate_preview
 from finsent.steps.context import make_context
 
 
@@ -31,8 +30,8 @@ def snippet(card):
 def test_card_states_settings_scores_and_limits(manifest, specimen):
     evidence = specimen.evidence
     metrics, interval = evidence.metrics, evidence.intervals["accuracy"]
-    verdict = would_say(evaluate_gate(evidence, load_config().gate, "3"), "4")
-    card = render_card(manifest.model_copy(update={"abstain_below": 0.7359}), evidence, decision=verdict)
+    verdict = gate_preview(evaluate_gate(evidence, load_config().gate, "3"), "4")
+    card = render_model_card(manifest.model_copy(update={"abstain_below": 0.7359}), evidence, decision=verdict)
     header = yaml.safe_load(card.split("---\n")[1])
     assert header["library_name"] == "peft"
     stated = header["model-index"][0]["results"][0]["metrics"]
@@ -47,7 +46,7 @@ def test_card_states_settings_scores_and_limits(manifest, specimen):
         f"| source = fiqa | {source['n']} | {source['accuracy']:.4f} |",
         f"| champion, version 3 | {champion['accuracy']:.4f} |",
         "| case | stay | 300 | 24.0% |",
-        "This test set can see differences above",
+        "This test set can detect differences above",
         "looked at twice at exactly these rows",
         "| abstains below | 0.7359 |",
         f"on these rows it answers {evidence.calibration['abstention']['coverage']:.1%}",
@@ -67,14 +66,14 @@ def test_a_card_says_so_where_the_version_always_answers(manifest, specimen):
     always = manifest.model_copy(update={"abstain_below": 0.0})
     found = {**specimen.evidence.calibration["abstention"], "threshold": 0.0}
     evidence = specimen.evidence.model_copy(update={"calibration": {**specimen.evidence.calibration, "abstention": found}})
-    for card in (render_card(always), render_card(always, evidence)):
+    for card in (render_model_card(always), render_model_card(always, evidence)):
         assert "| abstains below | never: always answers |" in card
         assert "It always answers" in card
         assert "Below a confidence" not in card
 
 
 def test_slices_too_small_to_be_judged_are_left_out_but_no_source(manifest, specimen):
-    card = render_card(
+    card = render_model_card(
         manifest.model_copy(update={"config": {**manifest.config, "gate": {"min_slice_rows": 400}}}), specimen.evidence
     )
     assert "| source = fiqa |" in card
@@ -83,14 +82,14 @@ def test_slices_too_small_to_be_judged_are_left_out_but_no_source(manifest, spec
 
 
 def test_card_without_evidence_claims_nothing(manifest, specimen):
-    card = render_card(manifest)
+    card = render_model_card(manifest)
     assert "Not evaluated yet" in card
     assert "across splits: not audited" in card
     assert "model-index" not in card
     for heading in ("## Robustness", "## Promotion", "## Speed", "## Against"):
         assert heading not in card
     gone = dict.fromkeys(("intervals", "ece", "floors", "slices", "calibration", "robustness", "speed", "looks", "champion"))
-    partial = render_card(manifest, specimen.evidence.model_copy(update=gone))
+    partial = render_model_card(manifest, specimen.evidence.model_copy(update=gone))
     assert "| not measured | not measured |" in partial
     assert "## Robustness\n\nNot measured." in partial
     assert "is not on record" in partial
@@ -98,7 +97,7 @@ def test_card_without_evidence_claims_nothing(manifest, specimen):
 
 
 def test_card_of_an_adapter_from_elsewhere_claims_no_training(manifest, specimen):
-    card = render_card(manifest.model_copy(update={"data_version": None, "data_fingerprint": None}), specimen.evidence)
+    card = render_model_card(manifest.model_copy(update={"data_version": None, "data_fingerprint": None}), specimen.evidence)
     assert "how is not known to finsent" in card
     assert "upper bound" in card
     assert "learning rate" not in card
@@ -107,7 +106,7 @@ def test_card_of_an_adapter_from_elsewhere_claims_no_training(manifest, specimen
 
 def test_card_of_an_adapter_trained_on_other_data_does_not_claim_that_the_test_rows_are_new_to_it(manifest, specimen):
     unknown = {"leaks": None, "leaks_unknown_because": "It is not known whether it trained on these."}
-    card = render_card(manifest, specimen.evidence.model_copy(update=unknown))
+    card = render_model_card(manifest, specimen.evidence.model_copy(update=unknown))
     assert "of a table `tweets`" in card
     assert "It is not known whether it trained on these." in card
     assert "was not trained on" not in card
@@ -128,7 +127,7 @@ def test_card_of_an_adapter_trained_on_other_data_does_not_claim_that_the_test_r
     ],
 )
 def test_the_licence_of_the_base_binds_the_card(manifest, base, licence, said):
-    card = render_card(manifest.model_copy(update={"base_name": base, "embedded": None}))
+    card = render_model_card(manifest.model_copy(update={"base_name": base, "embedded": None}))
     assert yaml.safe_load(card.split("---\n")[1])["license"] == licence
     assert said in card
 
@@ -136,20 +135,20 @@ def test_the_licence_of_the_base_binds_the_card(manifest, base, licence, said):
 def test_a_card_is_a_page_too_and_obeys_no_markup_of_others(manifest, specimen):
     evidence = specimen.evidence
     rude = {"<img src=x>|y": evidence.slices["source"]["fiqa"]}
-    card = render_card(manifest, evidence.model_copy(update={"slices": {"source": rude}}))
-    page = card_page(card)
+    card = render_model_card(manifest, evidence.model_copy(update={"slices": {"source": rude}}))
+    page = render_card_page(card)
     assert "<h1>Financial-tweet sentiment" in page
     assert "<table>" in page
     assert ">source = &lt;img src=x&gt;|y</td>" in page
     assert "Metadata of the card" in page
     assert "library_name: peft" in page
     assert "<img" not in page
-    assert card_page("no header, no title").count("Model card") == 1
+    assert render_card_page("no header, no title").count("Model card") == 1
 
 
 def test_card_of_the_reference_model(manifest):
     config = load_config("llama-3.1-8b")
-    card = render_card(
+    card = render_model_card(
         manifest.model_copy(
             update={
                 "base_name": config.model.name,

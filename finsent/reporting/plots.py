@@ -1,16 +1,169 @@
-"""Plots of a version by slice and under changed texts, beside its champion, as PNG files."""
+"""Plots of an evaluation, as PNG files. No pyplot: no global state, no display, safe in threads."""
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from finsent.evaluation.plots import CHAMPION, INK, MODEL, QUIET, quieten, save
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from finsent.evaluation.calibration import expected_calibration_error, reliability
+from finsent.labels import LABELS
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from finsent.config import GateConfig
-    from finsent.evaluation.evidence import Evidence, RobustnessRecord, SliceRecord
+    from finsent.evaluation.evidence import Evidence, MetricsRecord, RobustnessRecord, SliceRecord
+
+INK, QUIET, FLOOR, MODEL, CHAMPION = "#1f2430", "#8a8f98", "#b8bcc4", "#2b6cb0", "#dd8b3a"
+
+
+def confusion_plot(metrics: "MetricsRecord", path: Path, champion: "MetricsRecord | None" = None) -> None:
+    """Counts of true against predicted class, the champion's beside them; colour and percentages are shares of the true class."""
+    from matplotlib.figure import Figure
+
+    sides = [("this version", metrics)] + ([("champion", champion)] if champion else [])
+    figure = Figure(figsize=(2.0 + 4.4 * len(sides), 5.0), layout="constrained")
+    panels = figure.subplots(1, len(sides), squeeze=False)[0]
+    for axes, (name, scores) in zip(panels, sides, strict=True):
+        image = _confusion(axes, np.asarray(scores["confusion"]))
+        axes.set_title(f"{name}\naccuracy {scores['accuracy']:.3f} · macro-F1 {scores['macro_f1']:.3f}", fontsize=11)
+    panels[0].set(ylabel=f"true class (of {metrics['n']:,} test rows)")
+    bar = figure.colorbar(image, ax=panels[-1], fraction=0.046, pad=0.04)
+    bar.set_label("share of the true class")
+    save_figure(figure, path)
+
+
+def _confusion(axes: Any, counts: NDArray[np.int64]) -> Any:
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = counts / np.maximum(totals, 1)
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.ndindex(*counts.shape):
+        colour = "white" if shares[row, column] > 0.55 else INK
+        said = f"{counts[row, column]:,}\n{shares[row, column]:.1%}"
+        axes.text(column, row, said, ha="center", va="center", fontsize=11, color=colour)
+    axes.set_xticks(range(len(LABELS)), LABELS)
+    axes.set_yticks(range(len(LABELS)), [f"{name}\n({total:,})" for name, total in zip(LABELS, totals[:, 0], strict=True)])
+    axes.set(xlabel="predicted")
+    return image
+
+
+def reliability_plot(probabilities: ArrayLike, labels: ArrayLike, path: Path, bins: int = 15) -> None:
+    """Accuracy with 95 % intervals against confidence above, rows by confidence below.
+
+    On the diagonal the model is as good as it says. Intervals are Wilson's (1927), rows taken as independent: where one meets the
+    diagonal, the bin says nothing against the model.
+    """
+    from matplotlib.figure import Figure
+
+    rows = reliability(probabilities, labels, bins)
+    error = expected_calibration_error(probabilities, labels, bins)
+    used = rows.count > 0
+    figure = Figure(figsize=(5.6, 6.0), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    edges = np.arange(bins) / bins
+    upper.plot([0, 1], [0, 1], color=QUIET, linestyle="--", linewidth=1, label="as good as it says")
+    low, high = _wilson(rows.accuracy[used], rows.count[used])
+    reach = (rows.accuracy[used] - low, high - rows.accuracy[used])
+    upper.errorbar(
+        rows.confidence[used],
+        rows.accuracy[used],
+        yerr=np.maximum(reach, 0),
+        fmt="o-",
+        color=MODEL,
+        markersize=4,
+        linewidth=1.2,
+        elinewidth=1.2,
+        capsize=2.5,
+        label="this version, 95 % interval",
+    )
+    start = float(np.floor(10 * min(edges[used].min(), 1 / len(LABELS))) / 10)
+    upper.set(ylabel="accuracy", xlim=(start, 1.01), ylim=(0, 1.03))
+    upper.set_title(f"{rows.count.sum():,} test rows · expected calibration error {error:.3f}", fontsize=11)
+    upper.legend(loc="lower right", frameon=False)
+    lower.bar(edges, rows.count, width=1 / bins, align="edge", color=MODEL, alpha=0.6, edgecolor="white")
+    lower.set(xlabel="confidence (largest probability)", ylabel="rows")
+    lower.yaxis.set_major_formatter("{x:,.0f}")
+    for axes in (upper, lower):
+        style_axes(axes)
+    save_figure(figure, path)
+
+
+def _wilson(share: NDArray[np.float64], n: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """95 % score intervals of shares [bins] of n rows [bins]."""
+    z = 1.96
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    reach = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return np.clip(centre - reach, 0, 1), np.clip(centre + reach, 0, 1)
+
+
+def abstention_plot(curve: Sequence[Mapping[str, float]], chosen: Mapping[str, Any] | None, path: Path) -> None:
+    """Precision against coverage as the threshold rises; the version's own threshold and its target are marked.
+
+    Args:
+        curve: Points with `threshold`, `coverage` and `precision`.
+        chosen: What the version's threshold does, see `abstention.Abstention`; None if it has none.
+        path: PNG file.
+    """
+    coverage = np.array([point["coverage"] for point in curve])
+    precision = np.array([point["precision"] for point in curve])
+    figure, axes = blank_figure(5.6, 4.4)
+    axes.plot(coverage, precision, color=MODEL, linewidth=1.8)
+    for point in curve[5 :: max(1, len(curve) // 6)]:
+        at = (point["coverage"], point["precision"])
+        axes.plot(*at, "o", color=MODEL, markersize=3)
+        axes.annotate(f"≥ {point['threshold']:.2f}", at, (2, 5), textcoords="offset points", fontsize=8, color=QUIET)
+    if chosen is not None:
+        axes.axhline(chosen["target_precision"], color=QUIET, linestyle="--", linewidth=1)
+        axes.annotate(
+            f"target\n{100 * chosen['target_precision']:.3g} %",
+            (1, chosen["target_precision"]),
+            (4, 0),
+            xycoords=axes.get_yaxis_transform(),  # in the right margin: neither the curve nor a tick's label is there
+            textcoords="offset points",
+            fontsize=8,
+            color=QUIET,
+            va="center",
+        )
+        if chosen["precision"] is not None:
+            label = f"its threshold {chosen['threshold']:.3f}: {chosen['coverage']:.1%} answered, {chosen['precision']:.1%} right"
+            axes.plot(chosen["coverage"], chosen["precision"], "D", color=CHAMPION, markersize=8, label=label)
+            axes.legend(loc="lower left", frameon=False, fontsize=9)
+    lowest = min(precision.min(), 1.0 if chosen is None else chosen["target_precision"])
+    floor = max(0.0, float(np.floor(20 * lowest) / 20) - 0.05)
+    axes.set(xlabel="share of tweets answered (coverage)", ylabel="share of answers that are right", xlim=(0, 1.02))
+    axes.set_ylim(floor, 1.01)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+    style_axes(axes)
+    save_figure(figure, path)
+
+
+def blank_figure(width: float, height: float) -> "tuple[Figure, Any]":
+    """An empty figure and its axes; inches."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def style_axes(axes: Any) -> None:
+    """Leave out what carries nothing: two sides of the frame, strong grid lines."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(visible=True, color=QUIET, alpha=0.25, linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def save_figure(figure: "Figure", path: Path) -> None:
+    """Write the figure as PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130, metadata={"Software": "finsent"})
+
+
+# merged from finsent.reporting.plots: Plots of a version by slice and under changed texts, beside its champion, as PNG files.
 
 BAD: Final = "#b42318"
 _SHADE: Final = 0.75
@@ -57,14 +210,14 @@ def slice_plot(slices: "Mapping[str, Mapping[str, SliceRecord]]", path: Path, *,
         panels[1].set(xlabel=f"minus the champion, points, 95 % interval\n(margin {-100 * margin:+.1f}, dashed)")
         panels[1].tick_params(axis="y", length=0)
     for axes in panels:
-        quieten(axes)
+        style_axes(axes)
         axes.grid(visible=False, axis="y")
     handles = [_mark("o", MODEL, "this version"), _mark("o", "white", f"under {min_rows} rows: not judged", edge=MODEL)]
     handles += [_mark("D", CHAMPION, "champion")] if paired else []
     if any(found is not None and "floor_accuracy" in found for _, found in rows):
         handles += [_mark("|", INK, "TF-IDF floor", edge=QUIET)]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False, fontsize=9)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def natural_order(values: Iterable[str]) -> list[str]:
@@ -124,7 +277,7 @@ def robustness_plot(checks: "Mapping[str, RobustnessRecord]", path: Path, *, lim
         highest = max(max(check["interval"]["high"], limits.get(name, 0.0)) for name, check in found.items())
         axes.set_xlim(0, 1.0 if kind == "direction" else max(0.25, 1.1 * highest))
         axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
-        quieten(axes)
+        style_axes(axes)
         axes.grid(visible=False, axis="y")
     handles = [Patch(color=MODEL, alpha=_SHADE, label="this version, 95 % interval")]
     if any(check["failure_rate"] > limits.get(name, 1.0) for name, check in checks.items()):
@@ -132,7 +285,7 @@ def robustness_plot(checks: "Mapping[str, RobustnessRecord]", path: Path, *, lim
     if any("champion_failure_rate" in check for check in checks.values()):
         handles += [_mark("D", CHAMPION, "champion")]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False, fontsize=9)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def _failure(axes: Any, place: int, check: "RobustnessRecord", limit: float | None) -> None:
@@ -161,8 +314,6 @@ def draw_plots(evidence: "Evidence", scaled: Any, labels: Any, rules: "GateConfi
         rules: The gate's, for margins and limits.
         folder: Made if it is not there.
     """
-    from finsent.evaluation.plots import abstention_plot, confusion_plot, reliability_plot
-
     drawn: dict[str, Path] = {}
 
     def file(caption: str, name: str) -> Path:

@@ -7,9 +7,8 @@ from PIL import Image
 from finsent.config import load_config
 from finsent.evaluation.calibration import abstention_curve
 from finsent.evaluation.evidence import Evidence
-from finsent.evaluation.plots import abstention_plot, confusion_plot, reliability_plot
-from finsent.evaluation.slice_plots import draw_plots, robustness_plot
 from finsent.models.predict import probabilities
+from finsent.reporting.plots import abstention_plot, confusion_plot, draw_plots, reliability_plot, robustness_plot
 
 
 def inked(path):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from finsent.data.profile import LONGEST, DataProfile
-from finsent.evaluation import data_plots
+from finsent.reporting import data_plots
 
 BLUE = (43, 108, 176)
 

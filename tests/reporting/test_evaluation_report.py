@@ -6,10 +6,10 @@ from html.parser import HTMLParser
 from finsent.config import load_config
 from finsent.evaluation.evidence import Evidence
 from finsent.evaluation.examples import ErrorPair, WorstError, disagreements, worst_errors
-from finsent.evaluation.report import Verdict, write_report
-from finsent.evaluation.slice_plots import draw_plots
 from finsent.registry.gate import RuleResult, evaluate_gate
-from finsent.registry.verdicts import decided, still_champion, would_say
+from finsent.reporting.evaluation_report import write_evaluation_report
+from finsent.reporting.plots import draw_plots
+from finsent.reporting.summaries import DecisionSummary, champion_remeasured, final_decision, gate_preview
 
 
 class Balance(HTMLParser):
@@ -46,7 +46,7 @@ def refusal():
         ("macro_f1_noninferior", -0.021, -0.01, "fail", "Macro-F1 minus the champion's is too low."),
         ("leaks", None, 0, "missing", "No leak audit <is> known."),
     )
-    return Verdict(
+    return DecisionSummary(
         "Version 4 was refused <by> the gate",
         False,
         ("Macro-F1 is too low.",),
@@ -63,7 +63,9 @@ def test_one_page_tells_a_stranger_what_was_decided_and_why(specimen, tmp_path):
     texts = specimen.texts
     examples = disagreements(texts, specimen.labels, specimen.champion, specimen.scaled, specimen.groups, 2)
     errors = worst_errors(texts, specimen.labels, specimen.scaled, specimen.groups, 2)
-    write_report(evidence, plots, tmp_path / "new" / "report.html", decision=refusal(), examples=examples, errors=errors)
+    write_evaluation_report(
+        evidence, plots, tmp_path / "new" / "report.html", decision=refusal(), examples=examples, errors=errors
+    )
     page, pictures = read(tmp_path / "new" / "report.html")
     assert pictures == len(plots) == 5
     champion, metrics = evidence.champion, evidence.metrics
@@ -73,7 +75,7 @@ def test_one_page_tells_a_stranger_what_was_decided_and_why(specimen, tmp_path):
         "not yet &amp; no",
         "1 of 3 rules passed, 1 failed, 1 had no evidence",
         "No leak audit &lt;is&gt; known.",
-        "This test set can see differences above",
+        "This test set can detect differences above",
         "looked at twice at exactly these rows and 5 times",
         f"<td>{metrics['accuracy']:.3f}</td>",
         f"<td>{champion['metrics']['accuracy']:.3f}</td>",
@@ -101,8 +103,8 @@ def test_one_page_tells_a_stranger_what_was_decided_and_why(specimen, tmp_path):
 
 
 def test_a_version_without_a_champion_has_none_beside_it(first_specimen, tmp_path):
-    verdict = would_say(evaluate_gate(first_specimen.evidence, load_config().gate, None), "4")
-    write_report(first_specimen.evidence, {}, tmp_path / "report.html", decision=verdict)
+    verdict = gate_preview(evaluate_gate(first_specimen.evidence, load_config().gate, None), "4")
+    write_evaluation_report(first_specimen.evidence, {}, tmp_path / "report.html", decision=verdict)
     page, pictures = read(tmp_path / "report.html")
     assert pictures == 0
     assert "There was no champion" in page
@@ -113,7 +115,9 @@ def test_a_version_without_a_champion_has_none_beside_it(first_specimen, tmp_pat
 
 def test_the_champion_measured_again_is_not_held_against_itself(first_specimen, tmp_path):
     evidence = first_specimen.evidence.model_copy(update={"champion_version": first_specimen.evidence.model_version})
-    write_report(evidence, {}, tmp_path / "report.html", decision=still_champion(evidence.model_version), examples=[])
+    write_evaluation_report(
+        evidence, {}, tmp_path / "report.html", decision=champion_remeasured(evidence.model_version), examples=[]
+    )
     page, _ = read(tmp_path / "report.html")
     assert page.count("This version is the champion itself.") == 3
     assert "<code>finsent history</code>" in page
@@ -123,7 +127,7 @@ def test_the_champion_measured_again_is_not_held_against_itself(first_specimen, 
 
 
 def test_what_was_not_measured_is_said_to_be_missing(tmp_path):
-    write_report(Evidence(model_name="finsent <script>", model_version="1"), {}, tmp_path / "report.html")
+    write_evaluation_report(Evidence(model_name="finsent <script>", model_version="1"), {}, tmp_path / "report.html")
     page, _ = read(tmp_path / "report.html")
     assert page.count("not measured") + page.count("Not measured") >= 15
     assert "There was no champion" in page
@@ -132,10 +136,10 @@ def test_what_was_not_measured_is_said_to_be_missing(tmp_path):
 
 def test_a_decision_that_was_made_keeps_who_and_why():
     rules = (RuleResult("accuracy", 0.9, 0.5, "pass", "fine"),)
-    made = decided("7", "rejected", ["not before the fair"], rules, when="today", who="Ada", why="not before the fair")
+    made = final_decision("7", "rejected", ["not before the fair"], rules, when="today", who="Ada", why="not before the fair")
     assert (made.favourable, made.rules) == (False, (("accuracy", 0.9, 0.5, "pass", "fine"),))
     assert made.heading == "Version 7 was rejected by a person"
-    assert decided("7", "promoted", ["better"], rules).favourable
+    assert final_decision("7", "promoted", ["better"], rules).favourable
 
 
 def robustness_of(page):
@@ -149,7 +153,9 @@ def test_a_check_over_its_limit_is_marked_beside_the_limit(specimen, tmp_path):
         ("robust.typos", 0.11, 0.3, "pass", "Few."),
         ("robust.negation", None, 0.8, "missing", "Nothing known."),
     )
-    write_report(specimen.evidence, {}, tmp_path / "report.html", decision=Verdict("Refused", False, (), rules))
+    write_evaluation_report(
+        specimen.evidence, {}, tmp_path / "report.html", decision=DecisionSummary("Refused", False, (), rules)
+    )
     rows = robustness_of(read(tmp_path / "report.html")[0]).split("</tr>")
     found = {name: next(row for row in rows if f">{name}</td>" in row) for name in ("case", "typos", "negation", "link change")}
     assert "<th>limit</th>" in rows[0]
@@ -160,33 +166,35 @@ def test_a_check_over_its_limit_is_marked_beside_the_limit(specimen, tmp_path):
 
 
 def test_without_rules_no_limit_is_claimed(specimen, tmp_path):
-    write_report(specimen.evidence, {}, tmp_path / "report.html")
+    write_evaluation_report(specimen.evidence, {}, tmp_path / "report.html")
     assert "limit" not in robustness_of(read(tmp_path / "report.html")[0])
 
 
 def test_a_hesitant_error_is_not_called_confident(specimen, tmp_path):
     sure, hesitant = WorstError("sure and wrong", "Neutral", "Bullish", 0.5), WorstError("a guess", "Neutral", "Bullish", 0.49)
     errors = [ErrorPair("Neutral", "Bullish", 2, (sure, hesitant))]
-    write_report(specimen.evidence, {}, tmp_path / "report.html", errors=errors)
+    write_evaluation_report(specimen.evidence, {}, tmp_path / "report.html", errors=errors)
     page, _ = read(tmp_path / "report.html")
     assert "errors of this kind" in page
     assert "sure and wrong" in page
     assert "a guess" not in page
-    write_report(specimen.evidence, {}, tmp_path / "report.html", errors=[ErrorPair("Neutral", "Bullish", 1, (hesitant,))])
+    write_evaluation_report(
+        specimen.evidence, {}, tmp_path / "report.html", errors=[ErrorPair("Neutral", "Bullish", 1, (hesitant,))]
+    )
     assert "No wrong answer had a confidence of 0.5 or more." in read(tmp_path / "report.html")[0]
 
 
 def test_scaling_that_made_calibration_worse_is_said_on_the_page(specimen, tmp_path):
     worse = {"ece": specimen.evidence.calibration["ece_before_scaling"] + 0.01}
-    write_report(specimen.evidence.model_copy(update=worse), {}, tmp_path / "worse.html")
-    write_report(specimen.evidence, {}, tmp_path / "better.html")
+    write_evaluation_report(specimen.evidence.model_copy(update=worse), {}, tmp_path / "worse.html")
+    write_evaluation_report(specimen.evidence, {}, tmp_path / "better.html")
     sentence = "Scaling made the calibration error larger here"
     assert sentence in read(tmp_path / "worse.html")[0]
     assert sentence not in read(tmp_path / "better.html")[0]
 
 
 def test_the_page_is_laid_out_for_a_narrow_screen_too(specimen, tmp_path):
-    write_report(specimen.evidence, {}, tmp_path / "report.html", decision=refusal())
+    write_evaluation_report(specimen.evidence, {}, tmp_path / "report.html", decision=refusal())
     page, _ = read(tmp_path / "report.html")
     assert '<meta name="viewport" content="width=device-width' in page  # a telephone obeys @media only with it
     assert "@media (max-width: 600px)" in page

@@ -8,8 +8,8 @@ from typing import Final
 import numpy as np
 
 from finsent.data.profile import LONGEST, DataProfile
-from finsent.evaluation.plots import CHAMPION, FLOOR, INK, MODEL, QUIET, blank_figure, quieten, save
 from finsent.labels import LABELS
+from finsent.reporting.plots import CHAMPION, FLOOR, INK, MODEL, QUIET, blank_figure, save_figure, style_axes
 
 CLASS_COLOURS: Final = {"Neutral": FLOOR, "Bullish": MODEL, "Bearish": CHAMPION}
 SPLIT_COLOURS: Final = {"train": MODEL, "validation": "#7a9e4b", "test": CHAMPION}
@@ -28,8 +28,8 @@ def length_plot(summary: DataProfile, path: Path) -> None:
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
     axes.legend(frameon=False)
-    quieten(axes)
-    save(figure, path)
+    style_axes(axes)
+    save_figure(figure, path)
 
 
 def class_balance_plot(by_source: Mapping[str, Mapping[str, int]], path: Path) -> None:
@@ -53,10 +53,10 @@ def class_balance_plot(by_source: Mapping[str, Mapping[str, int]], path: Path) -
     axes.invert_yaxis()
     axes.set(xlabel="share of the source's rows", xlim=(0, 1))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    quieten(axes)
+    style_axes(axes)
     axes.grid(visible=False, axis="y")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=len(LABELS), frameon=False)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def group_size_plot(sizes: Mapping[str, int], what: str, path: Path) -> None:
@@ -69,9 +69,9 @@ def group_size_plot(sizes: Mapping[str, int], what: str, path: Path) -> None:
     axes.set(xlabel="rows in the near-duplicate group", ylabel=what)
     axes.margins(y=0.16)
     axes.yaxis.set_major_formatter("{x:,.0f}")
-    quieten(axes)
+    style_axes(axes)
     axes.grid(visible=False, axis="x")
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def time_plot(summary: DataProfile, path: Path) -> None:
@@ -98,8 +98,8 @@ def time_plot(summary: DataProfile, path: Path) -> None:
     for label in axes.get_xticklabels():
         label.set(rotation=30, ha="right")
     axes.legend(frameon=False)
-    quieten(axes)
-    save(figure, path)
+    style_axes(axes)
+    save_figure(figure, path)
 
 
 def _step(days: int) -> tuple[int, str]:

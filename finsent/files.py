@@ -1,0 +1,66 @@
+"""Writing files so that a crash leaves the old content or the new one, and locks between processes."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from finsent.errors import FinsentError, Refused
+
+
+def atomic_write(path: Path, content: str | bytes) -> None:
+    """Replace the file's content: a temporary file in the same folder is written, synced and renamed over `path`.
+
+    Makes the folder if it is missing. Text is written as UTF-8.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)  # mkstemp's files are readable by their owner alone
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush the folder itself: a new or renamed file's name must survive a power cut as well as its content."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def locked(path: Path, timeout: float, message: str, error: type[FinsentError] = Refused) -> Iterator[None]:
+    """Hold the lock file `path`, exclusive between processes; it is freed when its process ends, however that happens.
+
+    Args:
+        path: The lock file; its folder is made if missing.
+        timeout: Seconds to wait for another process; -1 waits without limit.
+        message: What to tell the user when it is not obtained.
+        error: What is raised then.
+    """
+    from filelock import FileLock, Timeout
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=timeout)
+    except Timeout as timed_out:
+        raise error(message) from timed_out
+    try:
+        yield
+    finally:
+        lock.release()

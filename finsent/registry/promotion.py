@@ -1,0 +1,296 @@
+"""Promotion around the gate: judging a version, recording the decision, manual blocks, approval deadlines, rollback targets."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Literal
+
+from finsent.config import GateConfig
+from finsent.errors import InputError, Refused
+from finsent.evaluation.power import format_power
+from finsent.registry import audit_log
+from finsent.registry.aliases import ARCHIVED, archive_challenger, manual_block_reason, set_champion
+from finsent.registry.audit_log import APPROVAL_VOID, APPROVE, GATE, REJECT
+from finsent.registry.audit_mirror import append_entry
+from finsent.registry.client import CHALLENGER, Registry
+from finsent.registry.evidence_store import changed_rules, load_verified_evidence, recorded_evidence, stored_decision
+from finsent.registry.gate import Decision, GateInput, RuleResult, evaluate_gate, rules_digest
+from finsent.registry.verification import check_artifact_integrity
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+
+@dataclass(frozen=True)
+class PromotionResult:
+    """What became of a version."""
+
+    model_version: str
+    decision: Literal["promoted", "pending_approval", "refused"]
+    reasons: tuple[str, ...]
+    rules: tuple[RuleResult, ...]
+    champion_before: str | None
+    champion_after: str | None
+
+
+@dataclass(frozen=True)
+class ApprovalRequest:
+    """What a person is asked."""
+
+    model_name: str
+    version: str
+    champion: str | None
+    expires_at: datetime | None
+    """UTC; None if the audit log does not know since when the version waits."""
+    text: str
+    """Markdown: why the gate let it through, and what the test set can detect."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A decision on a version, and what it rests on. Nothing is recorded yet."""
+
+    version: str
+    decision: Decision
+    evidence_sha256: str | None
+    """Of the evidence's file; None if there is none."""
+    champion: str | None
+    """Champion that the decision rests on."""
+    blocked: bool = False
+    """Whether a person's earlier decision settled it."""
+
+
+def judge_version(registry: Registry, rules: GateConfig, version: str, champion: str | None) -> Judgement:
+    """A person's earlier decision, else the gate's on the verified evidence, with the artifact's integrity checked.
+
+    The gate's decision is taken from the audit log entry of the evaluation if evidence, rules and champion are still those of
+    then; otherwise the gate is evaluated again.
+
+    Raises:
+        InputError: there is no such version.
+        ServiceError: MLflow does not answer.
+    """
+    record = registry.get_version(version)
+    stored = load_verified_evidence(registry, record)
+    if block := manual_block(registry, record):
+        return Judgement(version, block, stored.sha256, champion, blocked=True)
+    inputs = GateInput(stored.sha256, rules_digest(rules), champion)
+    if stored.problem is not None:  # and then there is nothing to compare the artifact with
+        decision = evaluate_gate(stored.evidence, rules, champion)
+        rule = RuleResult("evidence", None, None, "missing", stored.problem)
+        decision = Decision("refuse", (rule, *decision.rules), (stored.problem, *decision.reasons))
+        return Judgement(version, decision, stored.sha256, champion)
+    entry = recorded_evidence(registry, version)
+    decision = stored_decision(entry, inputs) or evaluate_gate(stored.evidence, rules, champion)
+    decision = _name_changed_rules(decision, changed_rules(entry, rules))
+    return Judgement(version, with_artifact(registry, record, decision, stored.evidence.manifest_sha256), stored.sha256, champion)
+
+
+def record_decision(
+    registry: Registry, rules: GateConfig, judged: Judgement, action: str, author: Mapping[str, str | None]
+) -> None:
+    """Append the decision to the audit log, with its mirror, and tag the version with it. Moves nothing.
+
+    Raises:
+        Refused: the audit log was tampered with.
+        ServiceError: MLflow does not answer.
+    """
+    decision = judged.decision
+    entry = {
+        "action": action,
+        "decision": decision.decision,
+        "reasons": list(decision.reasons),
+        "rules": [asdict(rule) for rule in decision.rules],
+        "gate": rules.model_dump(mode="json"),
+        "champion": judged.champion,
+        "evidence_sha256": judged.evidence_sha256,
+        **author,
+    }
+    append_entry(registry, judged.version, entry)
+    passed = decision.decision == "promote"
+    tags = {"gate": "passed" if passed else "refused", "gate_reasons": " ".join(decision.reasons)[:5000]}
+    registry.set_tags(judged.version, tags)
+
+
+def complete_promotion(registry: Registry, version: str) -> PromotionResult:
+    """Finish a promotion of the champion that was cut short."""
+    set_champion(registry, version, version)
+    return PromotionResult(version, "promoted", (f"Version {version} is the champion already.",), (), version, version)
+
+
+def end_refusal(registry: Registry, judged: Judgement, stage: Literal["Candidate", "Archived"] = ARCHIVED) -> PromotionResult:
+    """End a refusal: a version that awaited approval does so no more."""
+    if registry.aliases().get(CHALLENGER) == judged.version:
+        archive_challenger(registry, judged.version, stage)
+    decision = judged.decision
+    return PromotionResult(judged.version, "refused", decision.reasons, decision.rules, judged.champion, registry.champion())
+
+
+def manual_block(registry: Registry, record: "ModelVersion") -> Decision | None:
+    """A refusal of a version that a person rejected or rolled back: such decisions outlast the gate's."""
+    what = manual_block_reason(registry, record)
+    if what is None:
+        return None
+    tag = "approval" if what == "rejected" else "rolled_back"
+    reason = f"Version {record.version} was {what}. Train anew, or delete its tag {tag!r} in MLflow to let it in again."
+    return Decision("refuse", (RuleResult(f"not_{tag}", what, None, "fail", reason),), (reason,))
+
+
+def with_artifact(registry: Registry, record: "ModelVersion", decision: Decision, manifest_sha256: str | None) -> Decision:
+    """The decision with the rule that the registered artifact is, byte for byte, the one that the evidence is about.
+
+    Raises:
+        ServiceError: MLflow does not answer.
+    """
+    rule = check_artifact_integrity(registry, record, manifest_sha256, "the evidence")
+    rules = (*decision.rules, rule)
+    if rule.status == "pass":
+        return Decision(decision.decision, rules, decision.reasons)
+    return Decision("refuse", rules, (rule.reason, *(decision.reasons if decision.decision == "refuse" else ())))
+
+
+def _name_changed_rules(decision: Decision, changed: tuple[str, ...]) -> Decision:
+    """The decision with the changed settings named; the gate itself knows only their digests."""
+    if not changed:
+        return decision
+    named = {
+        rule.reason: replace(rule, reason=f"{rule.reason} Set differently: {'; '.join(changed)}.")
+        for rule in decision.rules
+        if rule.name == "rules_declared" and rule.status != "pass"
+    }
+    rules = tuple(named.get(rule.reason, rule) for rule in decision.rules)
+    reasons = tuple(named[reason].reason if reason in named else reason for reason in decision.reasons)
+    return Decision(decision.decision, rules, reasons)
+
+
+def check_rollback_target(registry: Registry, record: "ModelVersion") -> tuple[RuleResult, ...]:
+    """Rules of a rollback to the version: artifact unchanged, not rejected or rolled back itself, once champion.
+
+    Raises:
+        ServiceError: MLflow does not answer.
+    """
+    version = str(record.version)
+    taken = recorded_evidence(registry, version)
+    known = taken["manifest_sha256"] if taken else record.tags.get("manifest_sha256")  # of an audit log begun anew since
+    artifact = check_artifact_integrity(registry, record, known, "the audit log" if taken else "the registry")
+    block = manual_block(registry, record)
+    return (*(block.rules if block else ()), artifact, *_never_champion(registry, version))
+
+
+def _never_champion(registry: Registry, version: str) -> tuple[RuleResult, ...]:
+    """A failed rule unless the audit log knows the version as champion: the registry's tags alone could name any version."""
+    for entry in audit_log.read(registry.workspace.audit_log, registry.name):
+        promoted = entry.get("version") == version and entry.get("decision") == "promote"
+        if promoted or entry.get("champion") == version:
+            return ()
+    reason = (
+        f"The audit log does not know version {version} of {registry.name!r} as a champion, only the registry does. To bring it "
+        "back all the same, set the alias `champion` in MLflow."
+    )
+    return (RuleResult("was_champion", None, version, "missing", reason),)
+
+
+def require_author_and_reason(who: str, why: str) -> None:
+    """Manual decisions have an author and a reason.
+
+    Raises:
+        InputError: one of them is empty.
+    """
+    if not who.strip() or not why.strip():
+        raise InputError(f"a decision needs a name and a reason, and got who={who!r}, why={why!r}.")
+
+
+def require_awaiting_approval(registry: Registry, rules: GateConfig, version: str | None) -> str:
+    """The challenger's version: only the challenger awaits approval, and its alias is the last thing to go in every decision.
+
+    Raises:
+        InputError: there is no such version.
+        Refused: the version does not await approval, or it was evaluated under other rules: a person's word would then be about
+            another decision than the one that waits.
+    """
+    name, challenger = registry.name, registry.aliases().get(CHALLENGER)
+    version = version or challenger
+    if version is None:
+        raise Refused(f"no version of {name!r} waits for approval. `finsent promote` puts one there.")
+    registry.get_version(version)
+    if version != challenger:
+        waits = f"version {challenger} does" if challenger else "none does; `finsent promote` puts one there"
+        raise Refused(f"version {version!r} of {name!r} does not wait for approval: {waits}.")
+    if changed := changed_rules(recorded_evidence(registry, version), rules):
+        raise Refused(
+            f"version {version!r} was evaluated under other rules than those of this configuration ({'; '.join(changed)}). It "
+            "waits on: give the command the options that the evaluation had (--profile, --config, --set), or evaluate it again."
+        )
+    return version
+
+
+def expires_at(registry: Registry, rules: GateConfig, version: str) -> datetime | None:
+    """Until when (UTC) the version may be approved, by the audit log's entry of the gate's decision; None if there is none.
+
+    The tag `approval_requested_at` does not count: whoever may write to MLflow can set it.
+    """
+    for entry in reversed(audit_log.read(registry.workspace.audit_log, registry.name, version)):
+        if entry.get("action") in {APPROVAL_VOID, REJECT}:
+            return None
+        if entry.get("action") == GATE:
+            waits = timedelta(hours=rules.approval_expires_hours)
+            return datetime.fromisoformat(entry["at"]) + waits if entry.get("decision") == "promote" else None
+    return None
+
+
+def approval_overdue(registry: Registry, rules: GateConfig, version: str) -> RuleResult | None:
+    """The failed rule that an approval comes too late; None while it is in time."""
+    until, hours = expires_at(registry, rules, version), rules.approval_expires_hours
+    if until is None:
+        reason = f"The audit log does not say since when version {version} waits for approval: `finsent promote` asks anew."
+        return RuleResult("approval_in_time", None, hours, "missing", reason)
+    now = datetime.now(UTC)
+    if now <= until:
+        return None
+    reason = (
+        f"The approval of version {version} comes too late: it could be given until {until.isoformat(timespec='seconds')} "
+        f"(`gate.approval_expires_hours` is {hours:g}). `finsent promote` lets the gate decide again."
+    )
+    waited = round(hours + (now - until).total_seconds() / 3600, 6)
+    return RuleResult("approval_in_time", waited, hours, "fail", reason)
+
+
+def format_manual_decision(registry: Registry, version: str | None) -> str:
+    """What a person decided on a version that awaits approval no more, by the audit log."""
+    name = registry.name
+    if version is None:
+        return f"No version of {name!r} waits for approval."
+    words = {APPROVE: "approved", REJECT: "rejected", APPROVAL_VOID: "found to have no valid evidence any more"}
+    entries = [e for e in audit_log.read(registry.workspace.audit_log, name, version) if e.get("action") in words]
+    if not entries:
+        return f"Version {version} of {name!r} does not wait for approval."
+    last = entries[-1]
+    return (
+        f"Version {version} of {name!r} was {words[last['action']]} at {last['at'][:19]} UTC by {last.get('who')}: "
+        f"{last.get('why')}"
+    )
+
+
+def approval_request(registry: Registry, rules: GateConfig, version: str | None) -> ApprovalRequest | None:
+    """What to ask a person about the version, by default whichever waits; None if it does not await approval. Reads only.
+
+    Raises:
+        InputError: there is no such version.
+    """
+    carried = registry.aliases()
+    challenger, champion = carried.get(CHALLENGER), registry.champion()
+    if challenger is None or (version is not None and version != challenger):
+        if version is not None:
+            registry.get_version(version)
+        return None
+    waiting = registry.get_version(challenger)
+    evidence = load_verified_evidence(registry, waiting).evidence
+    against = f"champion {champion}" if champion else "no champion yet"
+    lines = [f"Version {challenger} passed the gate against {against}.", str(waiting.tags.get("gate_reasons", ""))]
+    if evidence.metrics is not None:
+        lines.append(f"Accuracy {evidence.metrics['accuracy']:.4f}, macro-F1 {evidence.metrics['macro_f1']:.4f}.")
+    if evidence.champion is not None:
+        lines.append(format_power(evidence.champion["power"], short=True))
+    text = "\n\n".join(line for line in lines if line)
+    until = expires_at(registry, rules, challenger)
+    return ApprovalRequest(registry.name, challenger, champion, until, text)
