@@ -9,9 +9,9 @@ import numpy as np
 
 from finsent.data.profile import LONGEST, DataProfile
 from finsent.labels import LABELS
-from finsent.reporting.plots import CHAMPION, FLOOR, INK, MODEL, QUIET, blank_figure, save_figure, style_axes
+from finsent.reporting.plots import CHAMPION, BASELINE, INK, MODEL, QUIET, blank_figure, save_figure, style_axes
 
-CLASS_COLOURS: Final = {"Neutral": FLOOR, "Bullish": MODEL, "Bearish": CHAMPION}
+CLASS_COLOURS: Final = {"Neutral": BASELINE, "Bullish": MODEL, "Bearish": CHAMPION}
 SPLIT_COLOURS: Final = {"train": MODEL, "validation": "#7a9e4b", "test": CHAMPION}
 _SHOWN_SOURCES: Final = 20
 _NARROW: Final = 0.07  # a share below this has no room for its number

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from finsent.config import GateConfig
     from finsent.evaluation.evidence import Evidence, MetricsRecord, RobustnessRecord, SliceRecord
 
-INK, QUIET, FLOOR, MODEL, CHAMPION = "#1f2430", "#8a8f98", "#b8bcc4", "#2b6cb0", "#dd8b3a"
+INK, QUIET, BASELINE, MODEL, CHAMPION = "#1f2430", "#8a8f98", "#b8bcc4", "#2b6cb0", "#dd8b3a"
 
 
 def confusion_plot(metrics: "MetricsRecord", path: Path, champion: "MetricsRecord | None" = None) -> None:
