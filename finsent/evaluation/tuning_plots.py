@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from finsent.reporting.plots import CHAMPION, FLOOR, MODEL, QUIET, blank_figure, save_figure, style_axes
+from finsent.reporting.plots import BASELINE, CHAMPION, MODEL, QUIET, blank_figure, save_figure, style_axes
 
 Value = bool | int | float | str
 
@@ -80,7 +80,7 @@ def slices_plot(trials: Sequence[TrialRecord], logarithmic: Sequence[str], path:
         )
         own = next((trial.params[name] for trial in done if trial.number == 0), None)
         if own is not None and numeric:
-            axes.axvline(own, color=FLOOR, linestyle="--", linewidth=1)
+            axes.axvline(own, color=BASELINE, linestyle="--", linewidth=1)
         if name in logarithmic:
             axes.set_xscale("log")
             axes.xaxis.set_minor_formatter(NullFormatter())  # labels between powers of ten would overlap

@@ -57,7 +57,7 @@ def test_an_evaluation_is_told_in_a_screen_and_a_half(specimen: Any) -> None:
         "changes its mind most under case: 24.0% of 300 texts (7 checks)",
         "612 tweets/s",
         "can detect differences above",
-        "looked at twice",
+        "used twice",
     ):
         assert shown in " ".join(text.split()) or shown in text, shown
     assert [text.count(f"source = {name}") for name in evidence.slices["source"]] == [1] * 4
