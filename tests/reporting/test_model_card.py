@@ -1,6 +1,7 @@
-"""The model card: true to the manifest, honest about what is missing, its snippet runs."""
+"""Model cards: true to manifest and evidence, explicit about what is missing, valid code and metadata."""
 
 from dataclasses import astuple
+from itertools import pairwise
 
 import pytest
 import yaml
@@ -8,7 +9,7 @@ import yaml
 from finsent.config import load_config
 from finsent.model.manifest import verify
 from finsent.registry.gate import decide
-from finsent.reporting.model_card import render_card_page, render_model_card
+from finsent.reporting.model_card import render_card_page, render_merged_card, render_model_card
 from finsent.reporting.summaries import gate_preview
 
 
@@ -165,3 +166,31 @@ def test_card_of_the_reference_model(manifest):
     for part in ("BitsAndBytesConfig(", "AutoModelForSequenceClassification.from_pretrained(", "PeftModel.from_pretrained("):
         assert part in code
     assert 'bnb_4bit_quant_type="nf4"' in code
+
+
+def test_card_of_a_merged_checkpoint_states_origin_scores_and_needs_no_peft(manifest, specimen):
+    card = render_merged_card(manifest, "bfloat16", "It is close to its adapter.", specimen.evidence)
+    header = yaml.safe_load(card.split("---\n")[1])
+    assert (header["library_name"], "merged-lora" in header["tags"]) == ("transformers", True)
+    assert "model-index" not in header  # the scores are the adapter's
+    for line in (
+        "with its LoRA adapter merged in, bfloat16",
+        "rounded once to bfloat16",
+        "It is close to its adapter.",
+        "from a fresh load of the adapter on its base, before they were merged",
+        "The model is valid only in this precision",
+    ):
+        assert line in card
+    assert "## Promotion" not in card
+    code = snippet(card)
+    compile(code, "card", "exec")
+    assert "peft" not in code
+
+
+def test_a_card_has_no_stray_blank_lines_in_its_tables(manifest, specimen):
+    for card in (render_model_card(manifest, specimen.evidence), render_merged_card(manifest, "float32", "Close.")):
+        lines = card.splitlines()
+        for above, below in pairwise(lines):
+            assert not above.startswith("| :---") or below.startswith("| ")
+        assert "\n\n\n" not in card
+        assert card.endswith("```\n")
