@@ -71,6 +71,6 @@ def format_power(power: PowerRecord | None, *, short: bool = False) -> str:
     if detectable is None:
         return f"This test set ({basis}) is too small to detect any difference reliably between two models that differ so seldom."
     return (
-        f"This test set can detect differences above {100 * detectable:.1f} points of accuracy ({power['power']:.0%} of the time, "
-        f"at level {power['alpha']:g}): {basis}. A smaller gain may be real and still not be shown."
+        f"This test set can detect differences above {100 * detectable:.1f} points of accuracy ({power['power']:.0%} of the "
+        f"time, at level {power['alpha']:g}): {basis}. A smaller gain may be real and still not be shown."
     )

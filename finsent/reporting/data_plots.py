@@ -1,4 +1,4 @@
-"""Plots of a data version, as PNG files."""
+"""Plots of a data version as PNG files."""
 
 from collections.abc import Mapping
 from datetime import date
@@ -18,7 +18,7 @@ _NARROW: Final = 0.07  # a share below this has no room for its number
 
 
 def length_plot(summary: DataProfile, path: Path) -> None:
-    """Share of each split's rows by length in words: splits that differ here were not drawn alike."""
+    """Share of each split's rows by length in words; the curves of comparable splits coincide."""
     figure, axes = blank_figure(6.4, 4.0)
     for split, row in zip(summary.splits, summary.words, strict=True):
         shares = row / max(row.sum(), 1)
@@ -33,7 +33,7 @@ def length_plot(summary: DataProfile, path: Path) -> None:
 
 
 def class_balance_plot(by_source: Mapping[str, Mapping[str, int]], path: Path) -> None:
-    """Share of each class by source, stacked; the largest sources come first, beyond twenty they are one bar."""
+    """Share of each class by source, stacked; the largest sources come first, those beyond twenty share one bar."""
     shown = dict(list(by_source.items())[:_SHOWN_SOURCES])
     rest = list(by_source.values())[_SHOWN_SOURCES:]
     if rest:
@@ -60,7 +60,7 @@ def class_balance_plot(by_source: Mapping[str, Mapping[str, int]], path: Path) -
 
 
 def group_size_plot(sizes: Mapping[str, int], what: str, path: Path) -> None:
-    """Rows by the size of their near-duplicate group; `what` says which rows."""
+    """Rows by the size of their near-duplicate group; `what` labels the rows counted."""
     total = max(sum(sizes.values()), 1)
     figure, axes = blank_figure(6.4, 4.0)
     drawn = axes.bar(range(len(sizes)), list(sizes.values()), color=MODEL, width=0.75)
@@ -75,7 +75,7 @@ def group_size_plot(sizes: Mapping[str, int], what: str, path: Path) -> None:
 
 
 def time_plot(summary: DataProfile, path: Path) -> None:
-    """Dated rows over the time of writing, stacked by split; by day, week or month, as the span asks for."""
+    """Dated rows over the time of writing, stacked by split; by day, week or 28 days, depending on the span."""
     from matplotlib.dates import date2num
 
     days = sorted(summary.by_day)
@@ -107,5 +107,5 @@ def _step(days: int) -> tuple[int, str]:
 
 
 def _start(day: date, step: int) -> date:
-    """First day of the period; periods are counted from a Monday."""
+    """First day of the period; periods start on a Monday."""
     return date.fromordinal((day.toordinal() - 1) // step * step + 1)

@@ -95,8 +95,8 @@ def format_overview(facts: DataFacts) -> str:
         sentences.append("No tweet of one split has an equal or nearly equal one in another.")
     if data.naive_leak is not None:
         sentences.append(
-            f"With a random split, {data.naive_leak:.1%} of the test rows would have had a near-duplicate among the training rows, "
-            "and scores on them would have been too high for every model."
+            f"With a random split, {data.naive_leak:.1%} of the test rows would have had a near-duplicate among the training "
+            "rows, and scores on them would have been too high for every model."
         )
     return " ".join(sentences)
 

@@ -81,6 +81,7 @@ def _shared_values(manifest: Manifest, evidence: Evidence | None) -> dict[str, A
     min_slice_rows = manifest.config.get("gate", {}).get("min_slice_rows", 200)
     llama = _LLAMA.match(manifest.base_name)
     uris = [source["uri"] for source in manifest.config["data"]["sources"]]
+    slices = iter_slices(evidence) if evidence else ()
     return {
         "manifest": manifest,
         "evidence": evidence,
@@ -89,14 +90,12 @@ def _shared_values(manifest: Manifest, evidence: Evidence | None) -> dict[str, A
         "threshold": abstain_threshold(manifest),
         "sources": [public_name(uri) for uri in uris],
         "min_slice_rows": min_slice_rows,
-        "slices": [
-            found for found in iter_slices(evidence) if found[0] == "source" or found[2]["n"] >= min_slice_rows
-        ] if evidence else [],
+        "slices": [found for found in slices if found[0] == "source" or found[2]["n"] >= min_slice_rows],
         "licence": licence(manifest),
         "llama": llama[1] if llama else None,
         "finsent_version": version("finsent"),
         "hub_datasets": [_hub_dataset(uri) for uri in dict.fromkeys(uris) if uri.startswith("hf://")],
-    }  # fmt: skip
+    }
 
 
 def _with_metadata(

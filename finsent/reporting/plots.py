@@ -1,4 +1,4 @@
-"""Plots of an evaluation, as PNG files. No pyplot: no global state, no display, safe in threads."""
+"""Plots of an evaluation as PNG files, and the style of all plots. No pyplot: no global state, no display, thread-safe."""
 
 import math
 import re
@@ -18,11 +18,45 @@ if TYPE_CHECKING:
     from finsent.config import GateConfig
     from finsent.evaluation.evidence import Evidence, MetricsRecord, RobustnessRecord, SliceRecord
 
-INK, QUIET, BASELINE, MODEL, CHAMPION = "#1f2430", "#8a8f98", "#b8bcc4", "#2b6cb0", "#dd8b3a"
+INK, QUIET, BASELINE, MODEL, CHAMPION, BAD = "#1f2430", "#8a8f98", "#b8bcc4", "#2b6cb0", "#dd8b3a", "#b42318"
+_SHADE: Final = 0.75
+_KINDS: Final = {"invariance": "label must stay: share that changed", "direction": "label must change: share that stayed"}
+
+
+def draw_plots(evidence: "Evidence", scaled: Any, labels: Any, rules: "GateConfig", folder: Path) -> dict[str, Path]:
+    """Draw every plot that the evidence has figures for, as PNG files in `folder`; returns captions and files.
+
+    Args:
+        evidence: Sections that are absent have no plot.
+        scaled: [rows, 3], probabilities after temperature scaling.
+        labels: [rows].
+        rules: Gate rules, for margins and limits.
+        folder: Created if absent.
+    """
+    drawn: dict[str, Path] = {}
+
+    def file(caption: str, name: str) -> Path:
+        return drawn.setdefault(caption, folder / f"{name}.png")
+
+    if evidence.metrics is not None:
+        champion = evidence.champion["metrics"] if evidence.champion else None
+        confusion_plot(evidence.metrics, file("Confusion matrix", "confusion"), champion)
+    reliability_plot(scaled, labels, file("Reliability after temperature scaling", "reliability"))
+    calibrated: Any = evidence.calibration
+    if calibrated is not None and calibrated.get("curve"):
+        abstention_plot(calibrated["curve"], calibrated["abstention"], file("Precision bought by abstaining", "abstention"))
+    if evidence.slices:
+        path = file("Accuracy by slice", "slices")
+        slice_plot(evidence.slices, path, margin=rules.slice_margin, min_rows=rules.min_slice_rows)
+    if evidence.robustness:
+        judged = [name for name, check in evidence.robustness.items() if check["n"] >= rules.min_check_texts]
+        limits = {name: rules.robustness_limit(name) for name in judged}
+        robustness_plot(evidence.robustness, file("Robustness to changed texts", "robustness"), limits=limits)
+    return drawn
 
 
 def confusion_plot(metrics: "MetricsRecord", path: Path, champion: "MetricsRecord | None" = None) -> None:
-    """Counts of true against predicted class, the champion's beside them; colour and percentages are shares of the true class."""
+    """Confusion matrix, the champion's beside it; colour and percentages are shares of the true class."""
     from matplotlib.figure import Figure
 
     sides = [("this version", metrics)] + ([("champion", champion)] if champion else [])
@@ -43,8 +77,8 @@ def _confusion(axes: Any, counts: NDArray[np.int64]) -> Any:
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(*counts.shape):
         colour = "white" if shares[row, column] > 0.55 else INK
-        said = f"{counts[row, column]:,}\n{shares[row, column]:.1%}"
-        axes.text(column, row, said, ha="center", va="center", fontsize=11, color=colour)
+        text = f"{counts[row, column]:,}\n{shares[row, column]:.1%}"
+        axes.text(column, row, text, ha="center", va="center", fontsize=11, color=colour)
     axes.set_xticks(range(len(LABELS)), LABELS)
     axes.set_yticks(range(len(LABELS)), [f"{name}\n({total:,})" for name, total in zip(LABELS, totals[:, 0], strict=True)])
     axes.set(xlabel="predicted")
@@ -52,10 +86,10 @@ def _confusion(axes: Any, counts: NDArray[np.int64]) -> Any:
 
 
 def reliability_plot(probabilities: ArrayLike, labels: ArrayLike, path: Path, bins: int = 15) -> None:
-    """Accuracy with 95 % intervals against confidence above, rows by confidence below.
+    """Reliability diagram: accuracy against confidence with 95 % intervals above, rows by confidence below.
 
-    On the diagonal the model is as good as it says. Intervals are Wilson's (1927), rows taken as independent: where one meets the
-    diagonal, the bin says nothing against the model.
+    On the diagonal the model is calibrated. Intervals are Wilson's (1927) with rows taken as independent: a bin whose interval
+    meets the diagonal is consistent with calibration.
     """
     from matplotlib.figure import Figure
 
@@ -65,7 +99,7 @@ def reliability_plot(probabilities: ArrayLike, labels: ArrayLike, path: Path, bi
     figure = Figure(figsize=(5.6, 6.0), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     edges = np.arange(bins) / bins
-    upper.plot([0, 1], [0, 1], color=QUIET, linestyle="--", linewidth=1, label="as good as it says")
+    upper.plot([0, 1], [0, 1], color=QUIET, linestyle="--", linewidth=1, label="calibrated")
     low, high = _wilson(rows.accuracy[used], rows.count[used])
     reach = (rows.accuracy[used] - low, high - rows.accuracy[used])
     upper.errorbar(
@@ -101,11 +135,11 @@ def _wilson(share: NDArray[np.float64], n: NDArray[np.int64]) -> tuple[NDArray[n
 
 
 def abstention_plot(curve: Sequence[Mapping[str, float]], chosen: Mapping[str, Any] | None, path: Path) -> None:
-    """Precision against coverage as the threshold rises; the version's own threshold and its target are marked.
+    """Precision against coverage as the abstain threshold rises; the version's own threshold and its target are marked.
 
     Args:
         curve: Points with `threshold`, `coverage` and `precision`.
-        chosen: What the version's threshold does, see `abstention.Abstention`; None if it has none.
+        chosen: Effect of the version's threshold, an `AbstentionRecord`; None if it has none.
         path: PNG file.
     """
     coverage = np.array([point["coverage"] for point in curve])
@@ -122,69 +156,41 @@ def abstention_plot(curve: Sequence[Mapping[str, float]], chosen: Mapping[str, A
             f"target\n{100 * chosen['target_precision']:.3g} %",
             (1, chosen["target_precision"]),
             (4, 0),
-            xycoords=axes.get_yaxis_transform(),  # in the right margin: neither the curve nor a tick's label is there
+            xycoords=axes.get_yaxis_transform(),  # in the right margin, clear of the curve and the tick labels
             textcoords="offset points",
             fontsize=8,
             color=QUIET,
             va="center",
         )
         if chosen["precision"] is not None:
-            label = f"its threshold {chosen['threshold']:.3f}: {chosen['coverage']:.1%} answered, {chosen['precision']:.1%} right"
+            label = f"threshold {chosen['threshold']:.3f}: {chosen['coverage']:.1%} answered, {chosen['precision']:.1%} right"
             axes.plot(chosen["coverage"], chosen["precision"], "D", color=CHAMPION, markersize=8, label=label)
             axes.legend(loc="lower left", frameon=False, fontsize=9)
     lowest = min(precision.min(), 1.0 if chosen is None else chosen["target_precision"])
-    floor = max(0.0, float(np.floor(20 * lowest) / 20) - 0.05)
+    bottom = max(0.0, float(np.floor(20 * lowest) / 20) - 0.05)
     axes.set(xlabel="share of tweets answered (coverage)", ylabel="share of answers that are right", xlim=(0, 1.02))
-    axes.set_ylim(floor, 1.01)
+    axes.set_ylim(bottom, 1.01)
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
     style_axes(axes)
     save_figure(figure, path)
 
 
-def blank_figure(width: float, height: float) -> "tuple[Figure, Any]":
-    """An empty figure and its axes; inches."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots()
-
-
-def style_axes(axes: Any) -> None:
-    """Leave out what carries nothing: two sides of the frame, strong grid lines."""
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(visible=True, color=QUIET, alpha=0.25, linewidth=0.6)
-    axes.set_axisbelow(True)
-
-
-def save_figure(figure: "Figure", path: Path) -> None:
-    """Write the figure as PNG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130, metadata={"Software": "finsent"})
-
-
-# merged from finsent.reporting.plots: Plots of a version by slice and under changed texts, beside its champion, as PNG files.
-
-BAD: Final = "#b42318"
-_SHADE: Final = 0.75
-_KINDS: Final = {"invariance": "label must stay: share that changed", "direction": "label must change: share that stayed"}
-
-
 def slice_plot(slices: "Mapping[str, Mapping[str, SliceRecord]]", path: Path, *, margin: float, min_rows: int) -> None:
-    """Accuracy with its interval on every slice (forest plot); with a champion its accuracy too, and the paired difference.
+    """Forest plot of the accuracy on every slice; with a champion also its accuracy and the paired difference.
 
     Args:
         slices: By dimension and value.
         path: PNG file.
-        margin: How much worse than the champion is allowed, a share; drawn as a line beside the differences.
-        min_rows: Slices of fewer rows are drawn hollow: they are not judged.
+        margin: Non-inferiority margin, a share; drawn as a line beside the differences.
+        min_rows: Slices of fewer rows are not judged and drawn hollow.
     """
     from matplotlib.figure import Figure
 
     rows: list[tuple[str, SliceRecord | None]] = []
     for dimension, values in slices.items():
         rows.append((dimension.replace("_", " "), None))
-        # bands and periods in their own order, names by size
+        # bands and periods in natural order, names by size
         ordered = (
             natural_order(values) if dimension in {"length", "time"} else sorted(values, key=lambda name: -values[name]["n"])
         )
@@ -215,13 +221,13 @@ def slice_plot(slices: "Mapping[str, Mapping[str, SliceRecord]]", path: Path, *,
     handles = [_mark("o", MODEL, "this version"), _mark("o", "white", f"under {min_rows} rows: not judged", edge=MODEL)]
     handles += [_mark("D", CHAMPION, "champion")] if paired else []
     if any(found is not None and "floor_accuracy" in found for _, found in rows):
-        handles += [_mark("|", INK, "TF-IDF floor", edge=QUIET)]
+        handles += [_mark("|", INK, "TF-IDF baseline", edge=QUIET)]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False, fontsize=9)
     save_figure(figure, path)
 
 
 def natural_order(values: Iterable[str]) -> list[str]:
-    """By the first number in a name (bands of length, years and quarters); names without one come last."""
+    """Sorted by the first number in each name (bands of length, years, quarters); names without one come last."""
 
     def place(name: str) -> tuple[float, int, str]:
         numbers = [int(number) for number in re.findall(r"\d+", name)]
@@ -236,7 +242,7 @@ def _accuracies(axes: Any, place: int, found: "SliceRecord", *, judged: bool) ->
     if "floor_accuracy" in found:
         axes.plot(found["floor_accuracy"], place, "|", color=QUIET, markersize=9, markeredgewidth=2)
     if "champion_accuracy" in found:
-        below = place + 0.24  # or it is hidden where both are equal
+        below = place + 0.24  # otherwise hidden where both are equal
         axes.plot(found["champion_accuracy"], below, "D", color=CHAMPION, markersize=4.5)
     axes.plot(found["accuracy"], place, "o", color=MODEL, markerfacecolor=MODEL if judged else "white", markersize=6, zorder=4)
 
@@ -255,9 +261,9 @@ def _mark(marker: str, colour: str, label: str, edge: str | None = None) -> Any:
 
 
 def robustness_plot(checks: "Mapping[str, RobustnessRecord]", path: Path, *, limits: Mapping[str, float]) -> None:
-    """Failure rate of every check with its interval, its limit, and the champion's rate where there is one.
+    """Failure rate of every check with its interval, its limit and, if there is one, the champion's rate.
 
-    Bars over their limit are red and hatched. `limits` are by check; one without a limit is not judged.
+    Bars over their limit are red and hatched. `limits` are by check; a check without a limit is not judged.
     """
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
@@ -294,43 +300,32 @@ def _failure(axes: Any, place: int, check: "RobustnessRecord", limit: float | No
         place, rate, height=0.62, color=BAD if over else MODEL, alpha=_SHADE, hatch="///" if over else None, edgecolor="white"
     )
     axes.plot([check["interval"]["low"], check["interval"]["high"]], [place] * 2, color=INK, linewidth=1.2)
-    said = "not judged" if limit is None else f"{'✗ limit' if over else 'limit'} {100 * limit:.3g} %"
+    text = "not judged" if limit is None else f"{'✗ limit' if over else 'limit'} {100 * limit:.3g} %"
     if limit is not None:
         axes.plot([limit, limit], [place - 0.45, place + 0.45], color=INK, linestyle="--", linewidth=1.2)
-    # in the right margin, where no bar reaches
+    # in the right margin, beyond all bars
     style: dict[str, Any] = {"color": BAD, "fontweight": "bold"} if over else {"color": INK if limit is not None else QUIET}
-    axes.text(1.01, place, said, transform=axes.get_yaxis_transform(), fontsize=9, va="center", **style)
+    axes.text(1.01, place, text, transform=axes.get_yaxis_transform(), fontsize=9, va="center", **style)
     if "champion_failure_rate" in check:
         axes.plot(check["champion_failure_rate"], place, "D", color=CHAMPION, markersize=5, markeredgecolor="white")
 
 
-def draw_plots(evidence: "Evidence", scaled: Any, labels: Any, rules: "GateConfig", folder: Path) -> dict[str, Path]:
-    """Every plot that the evidence allows, as PNG files in `folder`; captions and files, in a report's order.
+def blank_figure(width: float, height: float) -> "tuple[Figure, Any]":
+    """An empty figure and its axes; inches."""
+    from matplotlib.figure import Figure
 
-    Args:
-        evidence: With whatever sections it has.
-        scaled: [rows, 3], probabilities after temperature scaling.
-        labels: [rows].
-        rules: The gate's, for margins and limits.
-        folder: Made if it is not there.
-    """
-    drawn: dict[str, Path] = {}
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots()
 
-    def file(caption: str, name: str) -> Path:
-        return drawn.setdefault(caption, folder / f"{name}.png")
 
-    if evidence.metrics is not None:
-        champion = evidence.champion["metrics"] if evidence.champion else None
-        confusion_plot(evidence.metrics, file("Confusion matrix", "confusion"), champion)
-    reliability_plot(scaled, labels, file("Reliability after temperature scaling", "reliability"))
-    calibrated: Any = evidence.calibration
-    if calibrated is not None and calibrated.get("curve"):
-        abstention_plot(calibrated["curve"], calibrated["abstention"], file("Precision bought by abstaining", "abstention"))
-    if evidence.slices:
-        path = file("Accuracy by slice", "slices")
-        slice_plot(evidence.slices, path, margin=rules.slice_margin, min_rows=rules.min_slice_rows)
-    if evidence.robustness:
-        judged = [name for name, check in evidence.robustness.items() if check["n"] >= rules.min_check_texts]
-        limits = {name: rules.robustness_limit(name) for name in judged}
-        robustness_plot(evidence.robustness, file("Robustness to changed texts", "robustness"), limits=limits)
-    return drawn
+def style_axes(axes: Any) -> None:
+    """Remove two sides of the frame and lighten the grid."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(visible=True, color=QUIET, alpha=0.25, linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def save_figure(figure: "Figure", path: Path) -> None:
+    """Write the figure as PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130, metadata={"Software": "finsent"})

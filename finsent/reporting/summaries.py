@@ -153,7 +153,10 @@ def format_abstention(evidence: Evidence) -> str:
     precise = "no answer was given" if found["precision"] is None else f"{found['precision']:.1%} of its answers are right"
     target = f"{found['target_precision']:.0%}"
     if always_answers(found["threshold"]):
-        return f"It always answers: on validation rows it reached a precision of {target} without abstaining; on these rows {precise}."
+        return (
+            f"It always answers: on validation rows it reached a precision of {target} without abstaining; on these rows "
+            f"{precise}."
+        )
     return (
         f"Below a confidence of {found['threshold']:.3f} it gives no answer; the threshold was fitted on validation rows for a "
         f"precision of {target}. On these rows it answers {found['coverage']:.1%}, and {precise}."

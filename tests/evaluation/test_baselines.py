@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from finsent.errors import InputError
-from finsent.evaluation.baselines import baseline_predictions, majority, source_majority, tfidf_predictions
+from finsent.evaluation.baselines import baseline_predictions, majority, naive_split_estimate, source_majority, tfidf_predictions
 
+SHARE = st.floats(0, 1)
 UP, DOWN, FLAT = "calls printing to the moon", "puts, this is crashing hard", "earnings call on Tuesday"
 
 
@@ -89,3 +92,18 @@ def test_floors_refuse_columns_that_do_not_fit():
         baseline_predictions(["a", "b"], labels, ["s"], ["a"], ["s"])
     with pytest.raises(InputError, match="1 test texts with 2 sources"):
         baseline_predictions(["a", "b"], labels, ["s", "s"], ["a"], ["s", "s"])
+
+
+@settings(deadline=None)
+@given(SHARE, SHARE, SHARE)
+def test_the_naive_split_estimate_lies_between_held_out_and_training_accuracy(held_out, training, leak):
+    estimate = naive_split_estimate(held_out, training, 500, leak)["claimed_accuracy"]
+    assert min(held_out, training) - 1e-9 <= estimate <= max(held_out, training) + 1e-9
+
+
+def test_without_leaks_the_naive_split_estimate_is_the_held_out_accuracy():
+    assert naive_split_estimate(0.77, 0.97, 500, 0.0)["claimed_accuracy"] == 0.77
+
+
+def test_the_naive_split_estimate_weighs_both_accuracies_by_the_leak():
+    assert naive_split_estimate(0.77, 0.97, 500, 0.2)["claimed_accuracy"] == pytest.approx(0.81)

@@ -17,7 +17,8 @@ from finsent.errors import InputError
 from finsent.home import Home
 from finsent.pipeline.data_report import DataReport, describe, figures, report_data, report_ingestion
 from finsent.registry.tracking import connect, experiment_id
-from finsent.reporting.data_report import NOT_RECORDED, write_data_report
+from finsent.reporting.data_report import write_data_report
+from finsent.reporting.pages import NOT_RECORDED
 from finsent.steps.ingest import ingest
 from finsent.steps.review import decide
 
@@ -70,7 +71,7 @@ def test_page_and_run_hold_the_same_and_are_there_once(mlflow_home: Home, config
     assert not re.search(r"@import|url\(|<script", page.source)
     assert f"Data version {second.version}" in page.text
     assert str(second.fingerprint) in page.text
-    assert f"For it {second.read:,} rows were read: {second.accepted:,} were taken" in page.text
+    assert f"Of {second.read:,} rows read, {second.accepted:,} were accepted" in page.text
     assert "Duplicate pairs across splits, all together: 0" in page.text
     assert f"{second.accepted:,} added, 0 removed, 0 relabelled, 0 moved between splits" in page.text
     assert all(reason in page.text for reason in second.reasons)
@@ -127,7 +128,7 @@ def test_what_ingestion_records_is_shown(home: Home, config: Config, tmp_path: P
     )
     page = Page(done.path)
     assert re.search(r"train and test\s+0\s+3\s+train and validation\s+0\s+0", page.text)
-    assert "Groups of new rows that touched two splits (bridges): 4; rows of them" in page.text
+    assert "Near-duplicate groups of new rows that touched two splits: 4; rows of them" in page.text
     assert "0: Bearish" in page.text
     assert "postgresql://db/tweets" in page.text
     assert "secret" not in page.source + json.dumps(describe(done.facts), default=str)
@@ -136,11 +137,11 @@ def test_what_ingestion_records_is_shown(home: Home, config: Config, tmp_path: P
 def test_what_was_not_recorded_is_said_to_be_missing(home: Home, config: Config, tmp_path: Path) -> None:
     ingest(config, home, [write(tmp_path / "a.jsonl", ("$AAPL is a buy", "Bullish"))])
     facts = replace(report_data(config, home, to_mlflow=False).facts, report={})
-    write_data_report(facts, {}, tmp_path / "page.html")
+    write_data_report(facts, tmp_path / "page.html")
     page = Page(tmp_path / "page.html")
     assert page.text.lower().count(NOT_RECORDED) >= 5
     assert "This is the first version." in page.text
-    assert "No reading of sources is on record for it" in page.text
+    assert "No ingestion is on record for it" in page.text
     assert figures(facts)["rows"] == 1
     assert "read" not in figures(facts)
 

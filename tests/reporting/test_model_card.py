@@ -1,19 +1,15 @@
-"""The model card: true to the manifest, honest about what is missing, its snippet runs."""
+"""Model cards: true to manifest and evidence, explicit about what is missing, valid code and metadata."""
 
-import subprocess
-import sys
-from pathlib import Path
+from dataclasses import astuple
+from itertools import pairwise
 
 import pytest
 import yaml
 
 from finsent.config import load_config
-from finsent.errors import InputError
 from finsent.models.manifest import verify_manifest
-from finsent.pipeline.exchange import export_adapter, import_adapter
-from finsent.pipeline.predict import predict
 from finsent.registry.gate import evaluate_gate
-from finsent.reporting.model_card import render_card_page, render_model_card
+from finsent.reporting.model_card import render_card_page, render_merged_card, render_model_card
 from finsent.reporting.summaries import gate_preview
 from finsent.steps.context import make_context
 
@@ -30,7 +26,8 @@ def snippet(card):
 def test_card_states_settings_scores_and_limits(manifest, specimen):
     evidence = specimen.evidence
     metrics, interval = evidence.metrics, evidence.intervals["accuracy"]
-    verdict = gate_preview(evaluate_gate(evidence, load_config().gate, "3"), "4")
+    found = evaluate_gate(evidence, load_config().gate, "3")
+    verdict = gate_preview("4", found.decision, found.reasons, map(astuple, found.rules))
     card = render_model_card(manifest.model_copy(update={"abstain_below": 0.7359}), evidence, decision=verdict)
     header = yaml.safe_load(card.split("---\n")[1])
     assert header["library_name"] == "peft"
@@ -47,13 +44,13 @@ def test_card_states_settings_scores_and_limits(manifest, specimen):
         f"| champion, version 3 | {champion['accuracy']:.4f} |",
         "| case | stay | 300 | 24.0% |",
         "This test set can detect differences above",
-        "looked at twice at exactly these rows",
+        "used twice with exactly these rows",
         "| abstains below | 0.7359 |",
-        f"on these rows it answers {evidence.calibration['abstention']['coverage']:.1%}",
+        f"On these rows it answers {evidence.calibration['abstention']['coverage']:.1%}",
         "pairs found across splits: 0",
-        "would have claimed 0.900",
+        "would have reported an accuracy of 0.900",
         "612 tweets/s",
-        "Version 4 would be refused by the gate as it stands",
+        "Version 4 would be refused by the gate",
         "under case (300 texts): 0.24, required at most 0.2.",
         "`0` Neutral, `1` Bullish, `2` Bearish",
         "Not financial advice",
@@ -172,33 +169,29 @@ def test_card_of_the_reference_model(manifest):
     assert 'bnb_4bit_quant_type="nf4"' in code
 
 
-@pytest.mark.filterwarnings("ignore")  # torch and transformers deprecate things of their own while loading
-def test_snippet_runs_on_an_exported_folder_as_it_stands(mlflow_home, tiny_config, new_version, tmp_path, monkeypatch):
-    version = new_version(0)
-    monkeypatch.chdir(tmp_path)
-    exported = export_adapter(make_context(tiny_config, mlflow_home), Path("out/mine"), version=version)
-    folder = tmp_path / "out" / "mine"
-    assert exported.base == tmp_path / "out" / "mine-base"
-    assert sorted(path.name for path in folder.parent.iterdir()) == ["mine", "mine-base"]
-    verify_manifest(folder)
-    code = snippet((folder / "README.md").read_text(encoding="utf-8"))
-    run = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], cwd=folder, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert run.returncode == 0, run.stderr
-    stated = [(line.split()[0], float(line.split()[1])) for line in run.stdout.strip().splitlines()[-2:]]
-    texts = ["$AAPL to the moon! Great earnings, buying more calls!", "guidance cut again, $XYZ down 8% after hours"]
-    own = predict(make_context(tiny_config, mlflow_home), texts, version=version).predictions
-    assert [label for label, _ in stated] == [row.label for row in own]
-    # the snippet's head is rounded to the base's bfloat16, finsent's own load keeps it in float32
-    assert [confidence for _, confidence in stated] == pytest.approx([row.confidence for row in own], abs=0.02)
-    assert import_adapter(make_context(tiny_config, mlflow_home), folder).model_version == "2"
+def test_card_of_a_merged_checkpoint_states_origin_scores_and_needs_no_peft(manifest, specimen):
+    card = render_merged_card(manifest, "bfloat16", "It is close to its adapter.", specimen.evidence)
+    header = yaml.safe_load(card.split("---\n")[1])
+    assert (header["library_name"], "merged-lora" in header["tags"]) == ("transformers", True)
+    assert "model-index" not in header  # the scores are the adapter's
+    for line in (
+        "with its LoRA adapter merged in, bfloat16",
+        "rounded once to bfloat16",
+        "It is close to its adapter.",
+        "from a fresh load of the adapter on its base, before they were merged",
+        "The model is valid only in this precision",
+    ):
+        assert line in card
+    assert "## Promotion" not in card
+    code = snippet(card)
+    compile(code, "card", "exec")
+    assert "peft" not in code
 
 
-def test_export_overwrites_nothing(mlflow_home, tiny_config, new_version, tmp_path):
-    version = new_version(0)
-    (tmp_path / "mine-base").mkdir()
-    (tmp_path / "mine-base" / "thesis.txt").write_text("years of work")
-    with pytest.raises(InputError, match="mine-base' exists and is not an empty folder"):
-        export_adapter(make_context(tiny_config, mlflow_home), tmp_path / "mine", version=version)
-    assert not (tmp_path / "mine").exists()
+def test_a_card_has_no_stray_blank_lines_in_its_tables(manifest, specimen):
+    for card in (render_model_card(manifest, specimen.evidence), render_merged_card(manifest, "float32", "Close.")):
+        lines = card.splitlines()
+        for above, below in pairwise(lines):
+            assert not above.startswith("| :---") or below.startswith("| ")
+        assert "\n\n\n" not in card
+        assert card.endswith("```\n")

@@ -77,10 +77,10 @@ def test_a_check_over_its_limit_is_told_by_more_than_its_length(specimen, tmp_pa
     assert has(tmp_path / "strict.png", (198, 90, 82))  # red at three quarters
 
 
-def drawn_boxes(monkeypatch, module, draw):
+def drawn_boxes(monkeypatch, draw):
     """Draws, and gives the figure's axes and a function from an artist to its box in pixels."""
     kept = []
-    monkeypatch.setattr(f"finsent.evaluation.{module}.save", lambda figure, _: kept.append(figure))
+    monkeypatch.setattr("finsent.reporting.plots.save_figure", lambda figure, _: kept.append(figure))
     draw()
     kept[0].draw_without_rendering()
     return kept[0].axes, lambda artist: artist.get_window_extent()
@@ -91,7 +91,7 @@ def drawn_boxes(monkeypatch, module, draw):
 def test_the_target_is_named_where_no_tick_is(tmp_path, monkeypatch, precision, target):
     curve = [{"threshold": 0.5, "coverage": share, "precision": precision} for share in (1.0, 0.5, 0.1)]
     chosen = {"target_precision": target, "threshold": 0.5, "coverage": 1.0, "precision": precision}
-    (axes,), box = drawn_boxes(monkeypatch, "plots", lambda: abstention_plot(curve, chosen, tmp_path / "a.png"))
+    (axes,), box = drawn_boxes(monkeypatch, lambda: abstention_plot(curve, chosen, tmp_path / "a.png"))
     named = next(text for text in axes.texts if text.get_text().startswith("target"))
     assert axes.get_ylim()[0] <= target <= axes.get_ylim()[1]
     for label in (*axes.get_xticklabels(), *axes.get_yticklabels(), *axes.texts):
@@ -101,7 +101,7 @@ def test_the_target_is_named_where_no_tick_is(tmp_path, monkeypatch, precision, 
 def test_limits_are_named_beside_all_bars_and_marked_where_they_are_passed(specimen, tmp_path, monkeypatch):
     checks = specimen.evidence.robustness
     limits = {name: load_config().gate.robustness_limit(name) for name in checks if name != "emoji_removal"}
-    panels, box = drawn_boxes(monkeypatch, "slice_plots", lambda: robustness_plot(checks, tmp_path / "r.png", limits=limits))
+    panels, box = drawn_boxes(monkeypatch, lambda: robustness_plot(checks, tmp_path / "r.png", limits=limits))
     said = [text.get_text() for axes in panels for text in axes.texts]
     assert len(said) == len(checks)
     assert [text for text in said if text.startswith("✗")] == ["✗ limit 20 %"]
