@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from finsent.cli import reports
+from finsent.cli import render
 from finsent.cli.options import Settings
-from finsent.cli.output import duration, facts, table
+from finsent.cli.output import duration, key_values, table
 from finsent.home import Home, resolve_home
 
 if TYPE_CHECKING:
@@ -82,12 +82,13 @@ def run_demo(settings: Settings) -> Demo:
     began = time.monotonic()
     settings.config()  # a wrong option is said before the first minute is spent
     home = _prepare(settings)
+    from flows.parameters import Setup
+
     from finsent.data import tables
     from finsent.data.sample import inbox_files, sample_sources
 
     # Prefect reads its environment at import, so not a moment earlier
     from flows.monitor import monitor
-    from flows.parameters import Setup
     from flows.retrain import Retrained, retrain
     from flows.score import score
 
@@ -133,21 +134,21 @@ def tell(demo: Demo) -> str:
     return "\n\n".join(
         [
             _headline("DATA"),
-            reports.ingestion(chain.data) if chain.data else "nothing ingested",
+            render.render_ingestion(chain.data) if chain.data else "nothing ingested",
             _headline("MODEL"),
             (
                 f"Version {trained.model_version}: {trained.rows:,} rows, {trained.steps:,} steps, {duration(trained.seconds)}, "
                 f"{trained.rows_per_second:.0f} rows/s"
             ),
-            reports.evaluation(chain.evaluation, following=False),
+            render.render_evaluation(chain.evaluation, following=False),
             _headline("GATE"),
-            reports.promotion(chain.promotion),
+            render.render_promotion(chain.promotion),
             _headline("SCORING"),
             *_tell_scoring(demo),
             _headline("TIME"),
             table(("step", "time"), [(name, duration(seconds)) for name, seconds in demo.seconds.items()]),
             _headline("LOOK AT IT"),
-            facts(
+            key_values(
                 [
                     ("both", f"{_program('finsent')} up --home {_short(demo.home)}"),
                     ("MLflow", f"{demo.open_mlflow}   then http://127.0.0.1:5000"),
@@ -210,7 +211,7 @@ def _tell_scoring(demo: Demo) -> list[str]:
     if demo.scoring is None or demo.monitoring is None:
         return ["Nothing is scored: no version has been promoted."]
     monitoring = f"Monitoring says: {demo.monitoring.decision}. {' '.join(demo.monitoring.reasons)}"
-    return [reports.scoring(demo.scoring), reports.predictions(list(demo.tweets)), monitoring]
+    return [render.render_scoring(demo.scoring), render.render_predictions(list(demo.tweets)), monitoring]
 
 
 def _headline(text: str) -> str:

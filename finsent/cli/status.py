@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finsent.cli.discovery import mlflow_answers, prefect_answers, read_services
 from finsent.cli.options import Settings
-from finsent.cli.output import cell_text, facts, section, shorten, table
-from finsent.cli.reports import leaks
+from finsent.cli.output import cell_text, key_values, section, shorten, table
+from finsent.cli.render import leak_audit
+from finsent.cli.services_file import is_healthy, prefect_answers, read_services
 from finsent.errors import InputError, Refused, ServiceError
 from finsent.home import Home
 
@@ -32,7 +32,7 @@ class Status:
     services: dict[str, Any]
 
 
-def gather(settings: Settings) -> Status:
+def gather_status(settings: Settings) -> Status:
     """Read tables, registry, ledger and servers."""
     context = settings.context()
     home = context.workspace
@@ -144,7 +144,7 @@ def _services(home: Home) -> dict[str, Any]:
     mlflow = home.tracking_uri if home.tracking_uri.startswith("http") else running.mlflow if running else None
     prefect = os.environ.get("PREFECT_API_URL") or (running.prefect_api if running else None)
     return {
-        "mlflow": {"url": mlflow and public_uri(mlflow), "answers": mlflow_answers(mlflow) if mlflow else None},
+        "mlflow": {"url": mlflow and public_uri(mlflow), "answers": is_healthy(mlflow) if mlflow else None},
         "prefect": {"url": prefect, "answers": prefect_answers(prefect) if prefect else None},
     }
 
@@ -157,8 +157,8 @@ def tell(status: Status) -> str:
             _tell_data(status.data),
             _tell_versions(status.versions),
             _tell_decisions(status.decisions),
-            section("Scoring", facts([(name, n) for name, n in status.scoring.items()])),
-            section("Services", facts([(name, _tell_service(service)) for name, service in status.services.items()])),
+            section("Scoring", key_values([(name, n) for name, n in status.scoring.items()])),
+            section("Services", key_values([(name, _tell_service(service)) for name, service in status.services.items()])),
         ]
     )
 
@@ -166,8 +166,8 @@ def tell(status: Status) -> str:
 def _tell_data(data: dict[str, Any]) -> str:
     if data["version"] is None:
         return f"Data: {data['error']}"
-    rows = facts([(split, n) for split, n in data["rows"].items()])
-    return section(f"Data version {data['version']}", rows, "  " + leaks(data["leaks"], data["naive_leak"]))
+    rows = key_values([(split, n) for split, n in data["rows"].items()])
+    return section(f"Data version {data['version']}", rows, "  " + leak_audit(data["leaks"], data["naive_leak"]))
 
 
 def _tell_versions(versions: dict[str, Any]) -> str:
