@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from finsent.cli import reports
-from finsent.cli.options import Outcome, Settings, command, examples
+from finsent.cli import render
+from finsent.cli.options import CommandResult, Settings, command, examples
 from finsent.cli.output import plain
 from finsent.config import Config, Source
 from finsent.errors import InputError, ServiceError
@@ -72,7 +72,7 @@ def register(group: click.Group) -> None:
 
 def _ingest(
     settings: Settings, files: tuple[str, ...], *, inbox: bool, name: str | None, no_report: bool, **columns: Any
-) -> Outcome:
+) -> CommandResult:
     """Read tweets from files, folders, globs, s3:// and the Hub (CSV, TSV, JSONL, Parquet; gzip and zstd too), or a database.
 
     Every row ends in exactly one place: accepted, duplicate, or quarantined with a reason. Without a FILE the configured
@@ -93,8 +93,8 @@ def _ingest(
     config, home = settings.config(), settings.home()
     report = ingest(config, home, sources)
     page = None if no_report else _publish(config, home, report)
-    shown = reports.ingestion(report) if page is None else f"{reports.ingestion(report)}\n\nData report: {page}"
-    return Outcome({**plain(report), "page": None if page is None else str(page)}, shown)
+    shown = render.ingestion(report) if page is None else f"{render.ingestion(report)}\n\nData report: {page}"
+    return CommandResult({**plain(report), "page": None if page is None else str(page)}, shown)
 
 
 def _publish(config: Config, home: Home, report: "IngestReport") -> "Path | None":
@@ -138,7 +138,7 @@ def _check_options(files: tuple[str, ...], given: dict[str, Any], *, inbox: bool
         raise InputError(f"--format {given['format']!r} needs a labelled FILE.")
 
 
-def _into_inbox(settings: Settings, files: tuple[str, ...], text: str | None, created_at: str | None) -> Outcome:
+def _into_inbox(settings: Settings, files: tuple[str, ...], text: str | None, created_at: str | None) -> CommandResult:
     from finsent.data.inbox import receive
 
     if not files:
@@ -152,7 +152,7 @@ def _into_inbox(settings: Settings, files: tuple[str, ...], text: str | None, cr
         max_characters=data.max_characters,
         masked=data.mask_handles,
     )
-    return Outcome(report, reports.received(report))
+    return CommandResult(report, render.received(report))
 
 
 def label_map(given: str | None) -> dict[str, Any] | None:

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from finsent.cli.options import Outcome, Settings, command, examples
-from finsent.cli.output import cell_text, facts, section, shorten, table
+from finsent.cli.options import CommandResult, Settings, command, examples
+from finsent.cli.output import cell_text, key_values, section, shorten, table
 from finsent.labels import LABELS
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def register(group: click.Group) -> None:
     )(_quarantine)
 
 
-def _versions(settings: Settings) -> Outcome:
+def _versions(settings: Settings) -> CommandResult:
     """List every version of the data that an ingestion or a review made, the newest first."""
     from finsent.data.inspection import list_versions
 
@@ -84,10 +84,10 @@ def _versions(settings: Settings) -> Outcome:
     ]
     heads = ("version", "at (UTC)", "rows", "leaks", "fingerprint", "read from")
     text = section("Versions of the data", table(heads, rows)) if rows else "There is no data yet. Run `finsent ingest FILE...`."
-    return Outcome({"versions": found}, text)
+    return CommandResult({"versions": found}, text)
 
 
-def _report(settings: Settings, *, version: int | None, no_mlflow: bool) -> Outcome:
+def _report(settings: Settings, *, version: int | None, no_mlflow: bool) -> CommandResult:
     """Write the data report as one HTML page into the home, log it to MLflow, and print where it is.
 
     It shows where every row ended, leaks, how label and source are confounded, what changed, what was quarantined.
@@ -96,10 +96,10 @@ def _report(settings: Settings, *, version: int | None, no_mlflow: bool) -> Outc
 
     done = report_data(settings.config(), settings.home(), version, to_mlflow=not no_mlflow)
     result = {"version": done.version, "path": done.path, "run_id": done.run_id, "report": describe(done.facts)}
-    return Outcome(result, str(done.path))
+    return CommandResult(result, str(done.path))
 
 
-def _audit(settings: Settings, version: int | None) -> Outcome:
+def _audit(settings: Settings, version: int | None) -> CommandResult:
     """Compare every text with every text on another side of a split, with nothing taken from an index or a record.
 
     Exit code 1 if a pair of exact or near duplicates is found: then do not train on this version.
@@ -112,10 +112,10 @@ def _audit(settings: Settings, version: int | None) -> Outcome:
         f"Data version {audit.version}: {audit.leaks} duplicate pairs across splits among {audit.rows:,} rows",
         table(("between", "exact", "near"), pairs),
     )
-    return Outcome(audit, text, code=_LEAKED if audit.leaks else 0)
+    return CommandResult(audit, text, code=_LEAKED if audit.leaks else 0)
 
 
-def _diff(settings: Settings, before: int, after: int) -> Outcome:
+def _diff(settings: Settings, before: int, after: int) -> CommandResult:
     """Compare two versions of the data: rows added, removed, relabelled, and moved between splits.
 
     Ends with exit code 1 if a row moved between splits: a test row that trained later makes every score worthless.
@@ -123,7 +123,7 @@ def _diff(settings: Settings, before: int, after: int) -> Outcome:
     from finsent.data.diff import difference
 
     found = difference(settings.home(), before, after)
-    return Outcome(found, _tell_difference(found), _MOVED if found.moved else 0)
+    return CommandResult(found, _tell_difference(found), _MOVED if found.moved else 0)
 
 
 def _tell_difference(found: "Difference") -> str:
@@ -134,11 +134,11 @@ def _tell_difference(found: "Difference") -> str:
         ("relabelled", sum(found.relabelled.values())),
         ("moved between splits", sum(found.moved.values())),
     ]
-    parts = [section(heading, facts(counts))]
+    parts = [section(heading, key_values(counts))]
     parts += [_by_source(kind, counted) for kind, counted in (("Added", found.added), ("Removed", found.removed)) if counted]
     for kind, changes in (("Relabelled", found.relabelled), ("MOVED BETWEEN SPLITS, which must never be", found.moved)):
         if changes:
-            parts.append(section(kind, facts(changes.items())))
+            parts.append(section(kind, key_values(changes.items())))
     shares = [(label, f"{found.shares_before[label]:.1%}", f"{found.shares_after[label]:.1%}") for label in LABELS]
     parts.append(section("Classes", table(("class", "before", "after"), shares)))
     if found.p_value is not None:
@@ -161,12 +161,12 @@ def _by_source(kind: str, counted: Mapping[str, Mapping[str, int]]) -> str:
     return section(kind, table(("source", *LABELS), rows))
 
 
-def _quarantine(settings: Settings, *, reason: str | None, source: str | None, limit: int) -> Outcome:
+def _quarantine(settings: Settings, *, reason: str | None, source: str | None, limit: int) -> CommandResult:
     """Show rows that were not taken, the latest first: where each stands and what is wrong with it."""
     from finsent.data.inspection import quarantined
 
     found = quarantined(settings.home(), reason=reason, source=source, limit=limit)
-    return Outcome(found, _tell_quarantine(found))
+    return CommandResult(found, _tell_quarantine(found))
 
 
 def _tell_quarantine(found: "QuarantineView") -> str:

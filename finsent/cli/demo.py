@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from finsent.cli import reports
+from finsent.cli import render
 from finsent.cli.options import Settings
-from finsent.cli.output import duration, facts, table
+from finsent.cli.output import duration, key_values, table
 from finsent.home import Home, resolve_home
 
 if TYPE_CHECKING:
@@ -133,21 +133,21 @@ def tell(demo: Demo) -> str:
     return "\n\n".join(
         [
             _headline("DATA"),
-            reports.ingestion(chain.data) if chain.data else "nothing ingested",
+            render.ingestion(chain.data) if chain.data else "nothing ingested",
             _headline("MODEL"),
             (
                 f"Version {trained.model_version}: {trained.rows:,} rows, {trained.steps:,} steps, {duration(trained.seconds)}, "
                 f"{trained.rows_per_second:.0f} rows/s"
             ),
-            reports.evaluation(chain.evaluation, following=False),
+            render.evaluation(chain.evaluation, following=False),
             _headline("GATE"),
-            reports.promotion(chain.promotion),
+            render.promotion(chain.promotion),
             _headline("SCORING"),
             *_tell_scoring(demo),
             _headline("TIME"),
             table(("step", "time"), [(name, duration(seconds)) for name, seconds in demo.seconds.items()]),
             _headline("LOOK AT IT"),
-            facts(
+            key_values(
                 [
                     ("both", f"{_program('finsent')} up --home {_short(demo.home)}"),
                     ("MLflow", f"{demo.open_mlflow}   then http://127.0.0.1:5000"),
@@ -210,7 +210,7 @@ def _tell_scoring(demo: Demo) -> list[str]:
     if demo.scoring is None or demo.monitoring is None:
         return ["Nothing is scored: no version has been promoted."]
     monitoring = f"Monitoring says: {demo.monitoring.decision}. {' '.join(demo.monitoring.reasons)}"
-    return [reports.scoring(demo.scoring), reports.predictions(list(demo.tweets)), monitoring]
+    return [render.scoring(demo.scoring), render.predictions(list(demo.tweets)), monitoring]
 
 
 def _headline(text: str) -> str:

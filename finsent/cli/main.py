@@ -14,16 +14,16 @@ from typing import NoReturn
 import click
 
 from finsent import __version__
-from finsent.cli import configuration, data, dataset, ledger, models, operate, review, tune
+from finsent.cli import config, data, dataset, models, promote, review, run, tune
 from finsent.cli.options import global_options
-from finsent.cli.quiet import configure_logging, prepare_environment
 from finsent.errors import FinsentError, Refused
+from finsent.logging_setup import configure_logging, prepare_environment
 from finsent.training.distributed import launched
 
 DONE, REFUSED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
 
-class InOrder(click.Group):
+class OrderedGroup(click.Group):
     """Lists commands in the order of the work, which is the order they were registered in."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
@@ -50,22 +50,22 @@ Exit codes: 0 done, 1 refused by the gate or a check, 2 wrong use or bad input.
 """
 
 
-@click.group(cls=InOrder, help=HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=OrderedGroup, help=HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @global_options
 @click.version_option(__version__, "--version")
 def finsent() -> None:
     """Root of all commands."""
 
 
-operate.register_demo_and_up(finsent)
+run.register_demo_and_up(finsent)
 data.register(finsent)
 dataset.register(finsent)
 review.register(finsent)
 tune.register(finsent)
 models.register(finsent)
-ledger.register(finsent)
-operate.register(finsent)
-configuration.register(finsent)
+promote.register(finsent)
+run.register(finsent)
+config.register(finsent)
 
 
 def run(arguments: Sequence[str]) -> int:

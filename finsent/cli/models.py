@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from finsent.cli import announce, reports
-from finsent.cli.options import Outcome, Settings, again, command, examples, login
-from finsent.cli.output import facts, plain, section
+from finsent.cli import promote, render
+from finsent.cli.options import CommandResult, Settings, suggest_command, command, examples, login
+from finsent.cli.output import key_values, plain, section
 from finsent.config import Config, Source
 from finsent.data.splits import SPLITS, SplitName
 from finsent.errors import InputError
@@ -158,7 +158,7 @@ def _register_use(group: click.Group) -> None:
     )(_import)
 
 
-def _train(settings: Settings, *, resume: str | None) -> Outcome:
+def _train(settings: Settings, *, resume: str | None) -> CommandResult:
     """Train LoRA adapters (QLoRA) on the training split, log to MLflow, register the result as a version.
 
     Nothing is promoted: a version scores tweets only once the gate has let it through. An interrupted training of the
@@ -170,9 +170,9 @@ def _train(settings: Settings, *, resume: str | None) -> Outcome:
     config, home = settings.config(), settings.home()
     if not launched().is_main:
         take_part(config, home)
-        return Outcome(None, "", silent=True)
+        return CommandResult(None, "", silent=True)
     result = train(config, home, resume=resume)
-    return Outcome(result, reports.training(result))
+    return CommandResult(result, render.training(result))
 
 
 def _evaluate(
@@ -186,7 +186,7 @@ def _evaluate(
     label_map: str | None,
     data_version: int | None,
     split: SplitName,
-) -> Outcome:
+) -> CommandResult:
     """Score a version from a fresh load on the held-out test split, beside floors and champion on the same rows.
 
     MODEL is a version's number or an alias (champion, challenger, previous). The evidence goes to MLflow with a report and
@@ -217,10 +217,10 @@ def _evaluate(
         "n": metrics.get("n"),
         "intervals": result.evidence.intervals,
     }
-    text = reports.evaluation(result)
+    text = render.evaluation(result)
     if result.data is None:
         text += _report_line(config, home, result.model_version)
-    return Outcome({**found, **plain(result)}, text)
+    return CommandResult({**found, **plain(result)}, text)
 
 
 def _report_line(config: Config, home: "Home", version: str) -> str:
@@ -231,7 +231,7 @@ def _report_line(config: Config, home: "Home", version: str) -> str:
     return f"\nReport: {place}" if place else ""
 
 
-def _promote(settings: Settings, *, version: str | None) -> Outcome:
+def _promote(settings: Settings, *, version: str | None) -> CommandResult:
     """Let the gate decide on a version's evidence: promoted, waiting for approval, or refused (exit code 1).
 
     Every decision, refusals too, goes into the ledger. Missing evidence refuses.
@@ -242,16 +242,16 @@ def _promote(settings: Settings, *, version: str | None) -> Outcome:
     return _decided(settings, config, promote(config, home, version=version))
 
 
-def _decided(settings: Settings, config: Config, result: "PromotionResult") -> Outcome:
+def _decided(settings: Settings, config: Config, result: "PromotionResult") -> CommandResult:
     if result.decision == "promoted" and result.champion_before != result.model_version:
-        announce.promotion(settings, config.registered_model, result.model_version, result.champion_before)
+        promote.promotion(settings, config.registered_model, result.model_version, result.champion_before)
     elif result.decision == "pending_approval":
-        announce.approval_request(settings, config.registered_model, result.model_version, result.champion_before, result.reasons)
-    text = reports.promotion(result) + _report_line(config, settings.home(), result.model_version)
-    return Outcome(result, text, code=1 if result.decision == "refused" else 0)
+        promote.approval_request(settings, config.registered_model, result.model_version, result.champion_before, result.reasons)
+    text = render.promotion(result) + _report_line(config, settings.home(), result.model_version)
+    return CommandResult(result, text, code=1 if result.decision == "refused" else 0)
 
 
-def _approve(settings: Settings, *, version: str | None, who: str | None, why: str) -> Outcome:
+def _approve(settings: Settings, *, version: str | None, who: str | None, why: str) -> CommandResult:
     """Let the version that passed the gate and waits take over as champion.
 
     The gate decides once more: if the champion changed meanwhile, the evidence is void and the approval is refused.
@@ -262,15 +262,15 @@ def _approve(settings: Settings, *, version: str | None, who: str | None, why: s
     return _decided(settings, config, approve(config, home, version, who or login(), why))
 
 
-def _reject(settings: Settings, *, version: str | None, who: str | None, why: str) -> Outcome:
+def _reject(settings: Settings, *, version: str | None, who: str | None, why: str) -> CommandResult:
     """Turn down the version that passed the gate and waits."""
     from finsent.pipeline.approval import reject
 
     result = reject(settings.config(), settings.home(), version, who or login(), why)
-    return Outcome(result, f"Version {result.model_version} rejected: {why}")
+    return CommandResult(result, f"Version {result.model_version} rejected: {why}")
 
 
-def _rollback(settings: Settings, *, who: str | None, why: str) -> Outcome:
+def _rollback(settings: Settings, *, who: str | None, why: str) -> CommandResult:
     """Bring the previous champion back at once."""
     from finsent.pipeline.promote import rollback
 
@@ -281,12 +281,12 @@ def _rollback(settings: Settings, *, who: str | None, why: str) -> Outcome:
         return outcome
     text = (
         f"ROLLED BACK: version {result.model_version} is the champion again, version {result.champion_before} is archived\n\n"
-        f"Next: {again('finsent score')}\n  What version {result.champion_before} had scored waits again."
+        f"Next: {suggest_command('finsent score')}\n  What version {result.champion_before} had scored waits again."
     )
     return replace(outcome, text=text)
 
 
-def _predict(settings: Settings, texts: tuple[str, ...], *, version: str | None) -> Outcome:
+def _predict(settings: Settings, texts: tuple[str, ...], *, version: str | None) -> CommandResult:
     """Label a few texts with the champion; stores nothing. `-` reads texts from standard input, one a line."""
     from finsent.pipeline.predict import predict
 
@@ -297,10 +297,10 @@ def _predict(settings: Settings, texts: tuple[str, ...], *, version: str | None)
         raise InputError("nothing to predict: a text is empty. Give the tweet in quotes, or `-` with lines on standard input.")
     result = predict(settings.config(), settings.home(), texts, version=version)
     head = f"Version {result.model_version} of {result.model_name}"
-    return Outcome(result, section(head, reports.predictions(plain(result.predictions))))
+    return CommandResult(result, section(head, render.predictions(plain(result.predictions))))
 
 
-def _export(settings: Settings, folder: Path, *, version: str | None, merged: bool, precision: "Precision | None") -> Outcome:
+def _export(settings: Settings, folder: Path, *, version: str | None, merged: bool, precision: "Precision | None") -> CommandResult:
     """Copy a version's adapter, verified and with its model card, to a folder that PEFT loads as it is.
 
     With --merged the whole model is written, its adapter merged into the dequantised base, as an ordinary checkpoint that
@@ -313,30 +313,30 @@ def _export(settings: Settings, folder: Path, *, version: str | None, merged: bo
     from finsent.pipeline.exchange import export_adapter
 
     result = export_adapter(settings.config(), settings.home(), folder, version=version)
-    return Outcome(
+    return CommandResult(
         result,
         section(
             f"Version {result.model_version} exported",
-            facts([("folder", result.folder), ("base", result.base or "its Hub id, in the card"), *result.files.items()]),
+            key_values([("folder", result.folder), ("base", result.base or "its Hub id, in the card"), *result.files.items()]),
         ),
     )
 
 
-def _export_merged(settings: Settings, folder: Path, version: str | None, precision: "Precision") -> Outcome:
+def _export_merged(settings: Settings, folder: Path, version: str | None, precision: "Precision") -> CommandResult:
     from finsent.pipeline.merged import export_merged
 
     result = export_merged(settings.config(), settings.home(), folder, version=version, precision=precision)
     near = f"{result.logit_error:.2g} standard deviations, {result.label_agreement:.0%} of labels equal"
-    return Outcome(
+    return CommandResult(
         result,
         section(
             f"Version {result.model_version} exported, merged in {result.precision}",
-            facts([("folder", result.folder), ("logits off by", near), *result.files.items()]),
+            key_values([("folder", result.folder), ("logits off by", near), *result.files.items()]),
         ),
     )
 
 
-def _import(settings: Settings, adapter: str, *, revision: str | None, labels: str | None, no_evaluate: bool) -> Outcome:
+def _import(settings: Settings, adapter: str, *, revision: str | None, labels: str | None, no_evaluate: bool) -> CommandResult:
     """Register an adapter made elsewhere, evaluate it and show what the gate makes of it.
 
     ADAPTER is a folder that finsent exported, a published PEFT adapter's folder, or its Hub id (owner/name). A published
@@ -365,6 +365,6 @@ def _import(settings: Settings, adapter: str, *, revision: str | None, labels: s
         "gate": {"decision": found.verdict.decision, "reasons": found.verdict.reasons} if found.verdict else None,
     }
     head = section(
-        f"Registered as version {version}", facts([("from", result.origin), ("run", result.run_id), ("base", result.base)])
+        f"Registered as version {version}", key_values([("from", result.origin), ("run", result.run_id), ("base", result.base)])
     )
-    return Outcome(said, f"{head}\n\n{reports.appraisal(found, version)}")
+    return CommandResult(said, f"{head}\n\n{render.appraisal(found, version)}")

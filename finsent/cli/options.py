@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 import click
 
-from finsent.cli.discovery import mlflow_answers, read_services
 from finsent.cli.output import plain
+from finsent.cli.services_file import mlflow_answers, read_services
 from finsent.config import DEFAULT_PROFILE, Config, load_config
 from finsent.errors import InputError
 from finsent.home import Home, resolve_home
@@ -66,7 +66,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CommandResult:
     """What a command has to say: an object for --json, text for people, an exit code."""
 
     result: Any
@@ -78,7 +78,7 @@ class Outcome:
     """Another process of this launch says it."""
 
 
-def again(line: str, *, configuration: bool = True) -> str:
+def suggest_command(line: str, *, configuration: bool = True) -> str:
     """A command to type next, with the options of this invocation that say where and, with `configuration`, under which one."""
     context = click.get_current_context(silent=True)
     given, usual = (context.find_object(Settings) if context else None) or Settings(), Settings()
@@ -145,7 +145,7 @@ def examples(*lines: str) -> str:
 
 def command(
     group: click.Group, name: str, summary: str, *, epilog: str, options: Sequence[Callable[[F], F]] = ()
-) -> Callable[[Callable[..., Outcome]], click.Command]:
+) -> Callable[[Callable[..., CommandResult]], click.Command]:
     """Register a function `(settings, **arguments) -> Outcome` as a command with its own `options` above the global ones.
 
     `summary` is its line in the list of commands.
@@ -153,7 +153,7 @@ def command(
     While it works, stdout is stderr: whatever a library prints cannot get between a script and the result.
     """
 
-    def register(function: Callable[..., Outcome]) -> click.Command:
+    def register(function: Callable[..., CommandResult]) -> click.Command:
         @functools.wraps(function)
         def run(**arguments: Any) -> int:
             settings = click.get_current_context().ensure_object(Settings)

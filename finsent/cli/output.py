@@ -60,7 +60,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, indent: i
     return "\n".join([line(list(headers)), line(rule), *(line(row) for row in cells)])
 
 
-def facts(pairs: Iterable[tuple[str, object]], *, indent: int = 2) -> str:
+def key_values(pairs: Iterable[tuple[str, object]], *, indent: int = 2) -> str:
     """`name  value` lines with the values in one column."""
     items = [(name, cell_text(value)) for name, value in pairs]
     width = max((len(name) for name, _ in items), default=0)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from finsent.cli.options import Outcome, Settings, command, examples, login
+from finsent.cli.options import CommandResult, Settings, command, examples, login
 from finsent.cli.output import section, shorten, table
 from finsent.errors import InputError
 
@@ -99,7 +99,7 @@ def _register_decisions(review: click.Group) -> None:
     )(_apply)
 
 
-def _list(settings: Settings, *, conflicts: bool, limit: int | None, out: Path | None, with_test: bool) -> Outcome:
+def _list(settings: Settings, *, conflicts: bool, limit: int | None, out: Path | None, with_test: bool) -> CommandResult:
     """List labels that are likely wrong, the least believed first, or conflicts, each with its sides.
 
     Wrong labels are found by confident learning: a small model judges each row by the others, never by its own near
@@ -117,7 +117,7 @@ def _list(settings: Settings, *, conflicts: bool, limit: int | None, out: Path |
     )
     if out is not None:
         review.write_listing(found, out)
-    return Outcome({**vars(found), "file": out}, _listing(found, out, conflicts=conflicts))
+    return CommandResult({**vars(found), "file": out}, _listing(found, out, conflicts=conflicts))
 
 
 def _listing(found: "Listing", out: Path | None, *, conflicts: bool) -> str:
@@ -143,35 +143,35 @@ def _listing(found: "Listing", out: Path | None, *, conflicts: bool) -> str:
     return "\n\n".join([head, table(columns, rows), *([more] if more else [])])
 
 
-def _accept(settings: Settings, ids: tuple[str, ...], *, who: str | None, why: str) -> Outcome:
+def _accept(settings: Settings, ids: tuple[str, ...], *, who: str | None, why: str) -> CommandResult:
     """Say that labels are right: the texts are listed no more, and contradictions no longer keep them out."""
     from finsent.pipeline.review import decide
 
     return _recorded(decide(settings.home(), ids, "accept", who=who or login(), why=why))
 
 
-def _fix(settings: Settings, row_id: str, label: str, *, who: str | None, why: str) -> Outcome:
+def _fix(settings: Settings, row_id: str, label: str, *, who: str | None, why: str) -> CommandResult:
     """Give a text its right label, now and in every later ingestion. Its split stays."""
     from finsent.pipeline.review import decide
 
     return _recorded(decide(settings.home(), [row_id], "fix", who=who or login(), why=why, label=label))
 
 
-def _drop(settings: Settings, ids: tuple[str, ...], *, who: str | None, why: str) -> Outcome:
+def _drop(settings: Settings, ids: tuple[str, ...], *, who: str | None, why: str) -> CommandResult:
     """Take texts out of the data; later ingestions quarantine them. Earlier versions of the data keep them."""
     from finsent.pipeline.review import decide
 
     return _recorded(decide(settings.home(), ids, "drop", who=who or login(), why=why))
 
 
-def _apply(settings: Settings, file: Path, *, who: str | None, why: str | None) -> Outcome:
+def _apply(settings: Settings, file: Path, *, who: str | None, why: str | None) -> CommandResult:
     """Record the decisions that were filled into a listing: all of them, or none if one is wrong."""
     from finsent.pipeline.review import apply_file
 
     return _recorded(apply_file(settings.home(), file, who=who or login(), why=why))
 
 
-def _recorded(result: "Recorded") -> Outcome:
+def _recorded(result: "Recorded") -> CommandResult:
     given = ", ".join(f"{n:,} {kind}" for kind, n in sorted(result.decisions.items()))
     lines = [f"Decided: {given} ({result.recorded:,} recorded now)"]
     if result.version is None:
@@ -180,16 +180,16 @@ def _recorded(result: "Recorded") -> Outcome:
         lines.append(f"Data version {result.version} has them. Earlier versions stay as they were.")
     if result.waiting:
         lines.append(f"{result.waiting:,} of these texts are not in the data: ingest their source (again) to bring them in.")
-    return Outcome(result, "\n".join(lines))
+    return CommandResult(result, "\n".join(lines))
 
 
-def _decisions(settings: Settings) -> Outcome:
+def _decisions(settings: Settings) -> CommandResult:
     """Show every decision in the order they were made; of several on one text the last holds."""
     from finsent.data.reviews import read_reviews
 
     reviews = read_reviews(settings.home())
     if not reviews:
-        return Outcome({"decisions": []}, "Nobody has decided on anything yet. Next: finsent review list")
+        return CommandResult({"decisions": []}, "Nobody has decided on anything yet. Next: finsent review list")
     rows = [
         (
             review.decided_at.isoformat(timespec="seconds"),
@@ -201,4 +201,4 @@ def _decisions(settings: Settings) -> Outcome:
         )
         for review in reviews
     ]
-    return Outcome({"decisions": reviews}, table(("when", "who", "id", "decision", "why", "text"), rows))
+    return CommandResult({"decisions": reviews}, table(("when", "who", "id", "decision", "why", "text"), rows))

@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from finsent.cli.discovery import mlflow_answers, prefect_answers, read_services
 from finsent.cli.options import Settings
-from finsent.cli.output import cell_text, facts, section, shorten, table
-from finsent.cli.reports import leaks
+from finsent.cli.output import cell_text, key_values, section, shorten, table
+from finsent.cli.render import leaks
+from finsent.cli.services_file import mlflow_answers, prefect_answers, read_services
 from finsent.config import Config
 from finsent.errors import InputError, Refused, ServiceError
 from finsent.home import Home
@@ -159,8 +159,8 @@ def tell(status: Status) -> str:
             _tell_data(status.data),
             _tell_versions(status.versions),
             _tell_decisions(status.decisions),
-            section("Scoring", facts([(name, n) for name, n in status.scoring.items()])),
-            section("Services", facts([(name, _tell_service(service)) for name, service in status.services.items()])),
+            section("Scoring", key_values([(name, n) for name, n in status.scoring.items()])),
+            section("Services", key_values([(name, _tell_service(service)) for name, service in status.services.items()])),
         ]
     )
 
@@ -168,7 +168,7 @@ def tell(status: Status) -> str:
 def _tell_data(data: dict[str, Any]) -> str:
     if data["version"] is None:
         return f"Data: {data['error']}"
-    rows = facts([(split, n) for split, n in data["rows"].items()])
+    rows = key_values([(split, n) for split, n in data["rows"].items()])
     return section(f"Data version {data['version']}", rows, "  " + leaks(data["leaks"], data["naive_leak"]))
 
 

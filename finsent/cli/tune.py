@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from finsent.cli.options import Outcome, Settings, again, command, examples
-from finsent.cli.output import facts, section, shorten, table
+from finsent.cli.options import CommandResult, Settings, suggest_command, command, examples
+from finsent.cli.output import key_values, section, shorten, table
 
 if TYPE_CHECKING:
     from finsent.evaluation.tuning_plots import TrialRecord, Value
@@ -43,7 +43,7 @@ def register(group: click.Group) -> None:
     )(_tune)
 
 
-def _tune(settings: Settings, *, trials: int | None, hours: float | None, study: str | None, space: Path | None) -> Outcome:
+def _tune(settings: Settings, *, trials: int | None, hours: float | None, study: str | None, space: Path | None) -> CommandResult:
     """Search settings of adapter and recipe for the lowest validation loss, with Optuna.
 
     The configuration's own settings are the first trial, so the best can only be better on the validation split. Trials
@@ -63,7 +63,7 @@ def _tune(settings: Settings, *, trials: int | None, hours: float | None, study:
         "config_file": result.config_file,
         "run_id": result.run_id,
     }
-    return Outcome(said, _text(result))
+    return CommandResult(said, _text(result))
 
 
 def _text(result: "TuneResult") -> str:
@@ -86,12 +86,12 @@ def _text(result: "TuneResult") -> str:
             "The best of many looks better on the rows that chose it than on others: `finsent evaluate` tells how good it is."
         )
         # the file holds the whole configuration: --set of this invocation would undo what the search found
-        following = f"Next: {again(f'finsent train --config {result.config_file}', configuration=False)}"
+        following = f"Next: {suggest_command(f'finsent train --config {result.config_file}', configuration=False)}"
     return "\n\n".join(
         part
         for part in (
             section(head, table(("", "trial", "validation loss", "accuracy", "macro-F1"), rows)),
-            section("Best settings", facts(changed)),
+            section("Best settings", key_values(changed)),
             section("Failed", *failed) if failed else "",
             verdict,
             following,

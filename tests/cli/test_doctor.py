@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from finsent.cli import doctor
-from finsent.cli.discovery import Running, write_services
+from finsent.cli.services_file import RunningServices, write_services
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Finsent
@@ -19,7 +19,7 @@ def by_name(said: "dict[str, list[dict[str, str]]]") -> dict[str, dict[str, str]
 @pytest.fixture
 def light(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the checks that import torch and bitsandbytes, which take seconds."""
-    monkeypatch.setattr(doctor, "_bitsandbytes", lambda: doctor.Check("bitsandbytes", "ok", "not looked at"))
+    monkeypatch.setattr(doctor, "_bitsandbytes", lambda: doctor.DoctorCheck("bitsandbytes", "ok", "not looked at"))
     monkeypatch.setattr(doctor, "_hardware", lambda *_: iter(()))
 
 
@@ -49,7 +49,7 @@ def test_packages_that_break_things_silently_are_refused_by_name(finsent: "Finse
 
 @pytest.mark.usefixtures("light")
 def test_servers_that_do_not_answer_fail(finsent: "Finsent", tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_services(tmp_path, Running(7, "http://127.0.0.1:9", "http://127.0.0.1:9"))
+    write_services(tmp_path, RunningServices(7, "http://127.0.0.1:9", "http://127.0.0.1:9"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     said = finsent("doctor", "--home", tmp_path, "--json")
     checks = by_name(said.json())

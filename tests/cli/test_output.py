@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from finsent.cli.output import cell_text, duration, facts, plain, shorten, table, with_interval
+from finsent.cli.output import cell_text, duration, key_values, plain, shorten, table, with_interval
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def test_every_table_row_is_one_line_with_its_columns_in_place(rows: list[tuple[
 
 
 def test_facts_align() -> None:
-    assert facts([("run", "abc"), ("rows a day", 12)]) == "  run         abc\n  rows a day  12"
+    assert key_values([("run", "abc"), ("rows a day", 12)]) == "  run         abc\n  rows a day  12"
 
 
 @pytest.mark.parametrize(

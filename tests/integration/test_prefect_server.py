@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from finsent.cli import services, up
-from finsent.cli.discovery import prefect_answers
+from finsent.cli import up
+from finsent.cli.services_file import prefect_answers
 from finsent.home import Home, resolve_home
 
 ROOT = Path(__file__).parent.parent.parent
@@ -52,14 +52,14 @@ def serving(home: Home, pool: str) -> Iterator[Server]:
     env = up.environment(home, place, "nano", None)
     env["MLFLOW_TRACKING_URI"] = home.tracking_uri
     env["PREFECT_WORKER_QUERY_SECONDS"] = "2"
-    started = [services.start("prefect", up.prefect_command(place), env, home)]
+    started = [up.start("prefect", up.prefect_command(place), env, home)]
     try:
-        services.wait_until(lambda: prefect_answers(place.running.prefect_api), started[0])
+        up.wait_until(lambda: prefect_answers(place.running.prefect_api), started[0])
         up.prepare(place, env)
-        started.append(services.start(f"worker-{pool}", up.worker_command(pool, 2), env, home))
+        started.append(up.start(f"worker-{pool}", up.worker_command(pool, 2), env, home))
         yield Server(home.root, env)
     finally:
-        services.stop(started)
+        up.stop(started)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from finsent.cli.discovery import mlflow_answers, prefect_answers
+from finsent.cli.services_file import mlflow_answers, prefect_answers
 from tests.integration.test_prefect_server import free_port
 
 pytestmark = [pytest.mark.integration, pytest.mark.long]

@@ -1,11 +1,112 @@
-"""What each step says to a person."""
+"""What a version's evidence says on a terminal, in about a screen and a half."""
 
-from collections.abc import Mapping
-from typing import Any
+import textwrap
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
-from finsent.cli.evidence import floors, lines, per_class, scores, slices
-from finsent.cli.options import again
-from finsent.cli.output import cell_text, duration, facts, section, shorten, table
+from finsent.cli.options import suggest_command
+from finsent.cli.output import cell_text, duration, key_values, section, shorten, table, with_interval
+
+_WIDTH: Final = 110  # columns of a sentence
+
+
+def scores(evidence: Any) -> str:
+    """Accuracy, macro-F1 and MCC with intervals, beside the champion."""
+    metrics, intervals = evidence.metrics, evidence.intervals or {}
+    if metrics is None:
+        return "  not measured"
+    keys = ("accuracy", "macro_f1", "mcc")
+    rows = [(f"version {evidence.model_version}", *(with_interval(metrics[key], intervals.get(key)) for key in keys))]
+    if evidence.champion:
+        champion = evidence.champion["metrics"]
+        rows.append((f"champion, version {evidence.champion_version}", *(f"{champion[key]:.4f}" for key in keys)))
+    return table(("model", "accuracy [95 % interval]", "macro-F1 [95 % interval]", "MCC [95 % interval]"), rows)
+
+
+def per_class(by_class: Mapping[str, Any]) -> str:
+    """Precision, recall and F1 of each class."""
+    rows = [(label, s["precision"], s["recall"], s["f1"], s["support"]) for label, s in by_class.items()]
+    return table(("class", "precision", "recall", "F1", "rows"), rows)
+
+
+def floors(evidence: Any) -> str:
+    """The floors on the same rows, and how surely they are beaten."""
+    from finsent.evaluation.wording import FLOOR_NAMES, p_value
+
+    rows = [
+        (FLOOR_NAMES.get(name, name), found["accuracy"], found["macro_f1"], p_value(found["mcnemar"]["p_one_sided"]))
+        for name, found in evidence.floors.items()
+    ]
+    return table(("floor on the same rows", "accuracy", "macro-F1", "p (McNemar)"), rows)
+
+
+def slices(evidence: Any) -> str:
+    """All sources, and the three weakest of the other slices."""
+    from finsent.evaluation.wording import each_slice, weakest
+
+    every = list(each_slice(evidence))
+    shown = [found for found in every if found[0] == "source"]
+    shown += [found for found in weakest(evidence, len(every)) if found[0] != "source"][:3]
+    rows = [
+        (
+            f"{dimension} = {value}",
+            found["n"],
+            with_interval(found["accuracy"], found["accuracy_interval"]),
+            found["macro_f1"],
+            found.get("champion_accuracy"),
+            found.get("floor_accuracy"),
+        )
+        for dimension, value, found in shown
+    ]
+    heads = ("slice", "rows", "accuracy [95 % interval]", "macro-F1", "champion", "TF-IDF")
+    others = sum(dimension != "source" for dimension, _, _ in every)
+    title = f"Sources, and the weakest of {others} other slices" if others else "Sources"
+    return section(title, table(heads, rows))
+
+
+def lines(evidence: Any) -> str:
+    """Calibration, abstaining, robustness, speed, leaks, power and looks: a line each."""
+    from finsent.evaluation.wording import abstention_in_words, cost_in_words, looks_in_words, power_in_words
+
+    pairs: list[tuple[str, object]] = list(_calibration(evidence))
+    parts = [key_values(pairs)]
+    if evidence.calibration:
+        parts.append(abstention_in_words(evidence))
+    if evidence.robustness:
+        parts.append(_robustness(evidence.robustness))
+    if evidence.speed:
+        parts.append(cost_in_words(evidence))
+    if evidence.champion:
+        parts.append(power_in_words(evidence.champion["power"]))
+    if evidence.looks:
+        parts.append(looks_in_words(evidence))
+    return "\n\n".join(textwrap.fill(part, _WIDTH) if "\n" not in part else part for part in parts)
+
+
+def _calibration(evidence: Any) -> Iterable[tuple[str, object]]:
+    intervals, found = evidence.intervals or {}, evidence.calibration
+    ece = None if evidence.ece is None else with_interval(evidence.ece, intervals.get("ece"))
+    before = f", {found['ece_before_scaling']:.4f} before scaling" if found and ece else ""
+    yield ("calibration error", None if ece is None else f"{ece}{before}")
+    if found:
+        yield ("Brier score", with_interval(found["brier"], intervals.get("brier")))
+    yield ("temperature", evidence.temperature)
+    yield ("leaks", evidence.leaks)
+
+
+def _robustness(checks: Mapping[str, Any]) -> str:
+    """The worst check of each kind."""
+    said = []
+    for kind, what in (("invariance", "changes its mind"), ("direction", "misses a turned meaning")):
+        found = {name: check for name, check in checks.items() if check["kind"] == kind}
+        if found:
+            worst = max(found, key=lambda name: found[name]["failure_rate"])
+            rate, n = found[worst]["failure_rate"], cell_text(found[worst]["n"])
+            said.append(f"{what} most under {worst.replace('_', ' ')}: {rate:.1%} of {n} texts ({len(found)} checks)")
+    return f"Robustness: {'; '.join(said)}."
+
+
+# merged from finsent.cli.render: What each step says to a person.
 
 
 def ingestion(report: Any) -> str:
@@ -43,7 +144,7 @@ def received(report: Any) -> str:
         f"{report.read:,} rows read = {report.received:,} received into the inbox + {report.known:,} known already "
         f"+ {report.quarantined:,} quarantined"
     )
-    return "\n\n".join([heading, *quarantine(report.reasons), f"Next: {again('finsent score')}"])
+    return "\n\n".join([heading, *quarantine(report.reasons), f"Next: {suggest_command('finsent score')}"])
 
 
 def splits(counts: Mapping[str, Mapping[str, int]]) -> str:
@@ -63,7 +164,7 @@ def training(result: Any) -> str:
     """A finished training."""
     return section(
         f"Version {result.model_version} trained and registered",
-        facts(
+        key_values(
             [
                 ("run", result.run_id),
                 ("rows", result.rows),
@@ -73,7 +174,7 @@ def training(result: Any) -> str:
                 ("adapter", result.adapter_dir),
             ]
         ),
-        f"Next: {again('finsent evaluate')}",
+        f"Next: {suggest_command('finsent evaluate')}",
     )
 
 
@@ -104,7 +205,7 @@ def evaluation(result: Any, *, following: bool = True) -> str:
     if evidence.slices:
         parts.append(slices(evidence))
     if result.candidate is not None:
-        promote = f"\nNext: {again(f'finsent promote --version {result.model_version}')}"
+        promote = f"\nNext: {suggest_command(f'finsent promote --version {result.model_version}')}"
         stands = "It is a candidate: it beats" if result.candidate else "It is no candidate: it does not beat"
         parts.append(f"{stands} every floor significantly.{promote if result.candidate and following else ''}")
     parts.append(lines(evidence))
@@ -122,7 +223,7 @@ def appraisal(found: Any, version: str) -> str:
     if found.evaluation is None:
         return f"Not evaluated: {found.not_evaluated_because}"
     heading = {
-        "promote": f"The gate lets it through.\nNext: {again(f'finsent promote --version {version}')}",
+        "promote": f"The gate lets it through.\nNext: {suggest_command(f'finsent promote --version {version}')}",
         "refuse": "The gate would refuse it:",
     }[found.verdict.decision]
     told = {rule.reason for rule in found.verdict.rules if rule.status != "pass"}
@@ -147,7 +248,7 @@ def promotion(result: Any) -> str:
     version = result.model_version
     stays = f"version {result.champion_after} stays champion" if result.champion_after else "there is still no champion"
     before = f"before it: version {result.champion_before}" if result.champion_before else "the first one"
-    verdicts = [again(f"finsent {verdict} {version} --why '...'") for verdict in ("approve", "reject")]
+    verdicts = [suggest_command(f"finsent {verdict} {version} --why '...'") for verdict in ("approve", "reject")]
     already = result.champion_before == version
     heading = {
         "promoted": f"Version {version} is the champion"
@@ -167,7 +268,7 @@ def scoring(report: Any) -> str:
     mix = [(label, n, f"{n / total:.1%}") for label, n in report.classes.items()] if total else []
     return section(
         f"Version {report.model_version} scored {report.scored:,} tweets",
-        facts(
+        key_values(
             [
                 ("received", report.received),
                 ("known already", report.known),

@@ -1,16 +1,50 @@
-"""`finsent history` and `finsent ledger`: what was decided, by whom and why, and whether the record can be believed."""
+"""Tell a Prefect server, where one is known, what a person has done: its triggers start scoring, or ask for approval."""
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from finsent.cli.options import Outcome, Settings, command, examples
-from finsent.cli.output import cell_text, facts, section, shorten, table
+from finsent.cli.options import CommandResult, Settings, command, examples
+from finsent.cli.output import cell_text, key_values, section, shorten, table
+from finsent.cli.services_file import prefect_answers, read_services
 
 if TYPE_CHECKING:
     from finsent.pipeline.history import Recorded
+
+
+def promotion(settings: Settings, model: str, version: str, before: str | None) -> None:
+    """Emit the promotion event. Without a server there is nobody to tell, which is no error."""
+    if _server(settings, "scoring starts at its next schedule, not now"):
+        from flows.events import emit_promoted
+
+        emit_promoted(model, version, before)
+
+
+def approval_request(settings: Settings, model: str, version: str, champion: str | None, reasons: tuple[str, ...]) -> None:
+    """Emit the request for approval: a server shows a form. Without one there is the command line."""
+    if _server(settings, "it shows no form; `finsent approve` does as well"):
+        from flows.events import emit_approval_requested
+
+        emit_approval_requested(model, version, champion, list(reasons))
+
+
+def _server(settings: Settings, otherwise: str) -> bool:
+    """Whether a server is known and answers; events then go there."""
+    running = read_services(settings.home().root)
+    url = os.environ.get("PREFECT_API_URL") or (running.prefect_api if running else None)
+    if url is None:
+        return False
+    if not prefect_answers(url):
+        click.echo(f"the Prefect server at {url} does not answer: {otherwise}.", err=True)
+        return False
+    os.environ["PREFECT_API_URL"] = url
+    return True
+
+
+# merged from finsent.cli.promote: `finsent history` and `finsent ledger`: what was decided, by whom and why, and whether the record can be believed.
 
 
 def register(group: click.Group) -> None:
@@ -49,7 +83,7 @@ def register(group: click.Group) -> None:
     )(_export)
 
 
-def _history(settings: Settings, *, version: str | None, limit: int | None) -> Outcome:
+def _history(settings: Settings, *, version: str | None, limit: int | None) -> CommandResult:
     """Show every evaluation and decision, oldest first, and whether the chain of the ledger verifies.
 
     With VERSION only what concerns that one, rollbacks from it and to it included. Reads the ledger of this home alone;
@@ -66,10 +100,10 @@ def _history(settings: Settings, *, version: str | None, limit: int | None) -> O
         if version:
             get_version(connect(home), config.registered_model, version)  # a wrong number is an error, not an empty history
         about = f"version {version}" if version else "any version"
-        return Outcome(asdict(found), f"The ledger has no entry about {about}. {chain}")
+        return CommandResult(asdict(found), f"The ledger has no entry about {about}. {chain}")
     head = f"{len(found.entries)} of {found.of} entries in the ledger. {chain}"
     columns = ("at (UTC)", "version", "action", "decision", "champion", "who", "why")
-    return Outcome(asdict(found), section(head, table(columns, [_row(entry) for entry in found.entries])))
+    return CommandResult(asdict(found), section(head, table(columns, [_row(entry) for entry in found.entries])))
 
 
 def _row(entry: "Recorded") -> tuple[str, ...]:
@@ -96,7 +130,7 @@ def _decision(entry: "Recorded") -> str:
     return words.get(entry.decision or "", cell_text(entry.decision))
 
 
-def _verify(settings: Settings) -> Outcome:
+def _verify(settings: Settings) -> CommandResult:
     """Follow the chain from its first line, and hold it against the registry and against the ledger's copy in MLflow.
 
     Exit code 1, with the line's number, at any line that was edited, inserted, moved, deleted or cut off.
@@ -105,15 +139,15 @@ def _verify(settings: Settings) -> Outcome:
 
     found = verify_ledger(settings.config(), settings.home())
     said = [("entries", found.entries), ("head", found.head), ("in the copy in MLflow", found.copied)]
-    return Outcome(found, section("The ledger is whole and agrees with the registry", facts(said)))
+    return CommandResult(found, section("The ledger is whole and agrees with the registry", key_values(said)))
 
 
-def _export(settings: Settings, file: Path) -> Outcome:
+def _export(settings: Settings, file: Path) -> CommandResult:
     """Copy the ledger to FILE, a new one: kept elsewhere, it shows what happens to the ledger here."""
     from finsent.pipeline.history import export_ledger
 
     head = export_ledger(settings.home(), file)
-    return Outcome(
+    return CommandResult(
         {"file": file, "entries": head.length, "head": head.hash},
-        section("Ledger exported", facts([("file", file), ("entries", head.length), ("head", head.hash)])),
+        section("Ledger exported", key_values([("file", file), ("entries", head.length), ("head", head.hash)])),
     )

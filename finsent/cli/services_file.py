@@ -10,7 +10,7 @@ from finsent.errors import InputError
 
 
 @dataclass(frozen=True)
-class Running:
+class RunningServices:
     """The servers of one `finsent up`."""
 
     pid: int
@@ -26,30 +26,30 @@ class Running:
         return f"{self.prefect}/api"
 
 
-def services_file(root: Path) -> Path:
+def services_path(root: Path) -> Path:
     """Where a home's running servers are written down."""
     return root / "services.json"
 
 
-def write_services(root: Path, running: Running) -> None:
+def write_services(root: Path, running: RunningServices) -> None:
     """Write `services.json` in one step, so that no reader sees half of it."""
-    target = services_file(root)
+    target = services_path(root)
     partial = target.with_suffix(".partial")
     partial.write_text(json.dumps(asdict(running), indent=2) + "\n", encoding="utf-8")
     partial.replace(target)
 
 
-def read_services(root: Path) -> Running | None:
+def read_services(root: Path) -> RunningServices | None:
     """What `services.json` says, whether or not the servers still answer.
 
     Raises:
         InputError: the file is not what `finsent up` writes.
     """
-    target = services_file(root)
+    target = services_path(root)
     if not target.is_file():
         return None
     try:
-        return Running(**json.loads(target.read_text(encoding="utf-8")))
+        return RunningServices(**json.loads(target.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise InputError(
             f"{str(target)!r} is not what `finsent up` writes ({error}). Delete it and run `finsent up` again."

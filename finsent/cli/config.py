@@ -6,7 +6,7 @@ from typing import Any
 import click
 import yaml
 
-from finsent.cli.options import Outcome, Settings, command, examples
+from finsent.cli.options import CommandResult, Settings, command, examples
 from finsent.cli.output import shorten, table
 from finsent.config import Config, profiles
 
@@ -30,11 +30,11 @@ def register(group: click.Group) -> None:
             "finsent config show --profile llama-3.1-8b > mine.yaml", "finsent config show --set recipe.epochs=1 --json"
         ),
     )
-    def show(settings: Settings) -> Outcome:
+    def show(settings: Settings) -> CommandResult:
         """Print the profile with your file and overrides on top, as YAML that --config takes back."""
         values = settings.config().model_dump(mode="json")
         head = f"# Shipped profiles: {', '.join(profiles())}. Every key is explained by `finsent config schema`.\n"
-        return Outcome(values, head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110).rstrip())
+        return CommandResult(values, head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110).rstrip())
 
     @command(
         configuration,
@@ -42,11 +42,11 @@ def register(group: click.Group) -> None:
         "Every key with default and meaning.",
         epilog=examples("finsent config schema", "finsent config schema --json > finsent.schema.json"),
     )
-    def schema(settings: Settings) -> Outcome:  # noqa: ARG001 - every command takes the settings
+    def schema(settings: Settings) -> CommandResult:  # noqa: ARG001 - every command takes the settings
         """Print every key with its meaning; with --json as a JSON schema for editors and checks."""
         described = Config.model_json_schema()
         rows = [(key, shorten(str(default), 24), text) for key, default, text in keys(described)]
-        return Outcome(described, table(("key", "default", "meaning"), rows, indent=0))
+        return CommandResult(described, table(("key", "default", "meaning"), rows, indent=0))
 
 
 def keys(schema: dict[str, Any]) -> Iterator[tuple[str, object, str]]:

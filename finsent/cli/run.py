@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from finsent.cli import announce, reports
-from finsent.cli.options import Outcome, Settings, command, examples
+from finsent.cli import render
+from finsent.cli.options import CommandResult, Settings, command, examples
 from finsent.cli.output import plain
 
 
@@ -74,7 +74,7 @@ def register(group: click.Group) -> None:
     )(_retrain)
 
 
-def _demo(settings: Settings) -> Outcome:
+def _demo(settings: Settings) -> CommandResult:
     """Run the whole chain on the bundled sample: offline, in a few minutes, everything kept in .finsent/demo.
 
     Every step runs through Prefect and MLflow on SQLite. Run it again: new tweets arrive, a challenger is trained and
@@ -83,10 +83,10 @@ def _demo(settings: Settings) -> Outcome:
     from finsent.cli.demo import run_demo, tell
 
     result = run_demo(settings)
-    return Outcome(result, tell(result), code=0 if result.chain.promotion.champion_after else 1)
+    return CommandResult(result, tell(result), code=0 if result.chain.promotion.champion_after else 1)
 
 
-def _up(settings: Settings, *, host: str, mlflow_port: int, prefect_port: int, project: Path | None) -> Outcome:
+def _up(settings: Settings, *, host: str, mlflow_port: int, prefect_port: int, project: Path | None) -> CommandResult:
     """Start MLflow, Prefect and its workers, deploy the flows with their schedules. Ctrl-C stops everything.
 
     While it runs, other finsent commands on the same home use these servers by themselves.
@@ -96,24 +96,24 @@ def _up(settings: Settings, *, host: str, mlflow_port: int, prefect_port: int, p
     return up.run(settings, up.Place(host, mlflow_port, prefect_port, up.find_project(project)))
 
 
-def _doctor(settings: Settings) -> Outcome:
+def _doctor(settings: Settings) -> CommandResult:
     """Check that this machine can do the work: packages, memory, disk, GPU, servers, base model. Exit code 1 on a failure."""
     from finsent.cli.doctor import examine, tell
 
     checks = examine(settings)
     failed = any(check.state == "fail" for check in checks)
-    return Outcome({"ok": not failed, "checks": checks}, tell(checks), code=1 if failed else 0)
+    return CommandResult({"ok": not failed, "checks": checks}, tell(checks), code=1 if failed else 0)
 
 
-def _status(settings: Settings) -> Outcome:
+def _status(settings: Settings) -> CommandResult:
     """Show what there is: data, versions and who is champion, the last decisions, the inbox, the servers."""
     from finsent.cli.status import gather, tell
 
     status = gather(settings)
-    return Outcome(status, tell(status))
+    return CommandResult(status, tell(status))
 
 
-def _score(settings: Settings, files: tuple[str, ...], text: str) -> Outcome:
+def _score(settings: Settings, files: tuple[str, ...], text: str) -> CommandResult:
     """Let the champion score what the inbox holds and has no prediction yet. A second run scores nothing.
 
     Files given are put into the inbox first.
@@ -121,18 +121,18 @@ def _score(settings: Settings, files: tuple[str, ...], text: str) -> Outcome:
     from finsent.pipeline.score import score
 
     report = score(settings.config(), settings.home(), files=tuple(Path(file) for file in files), text=text)
-    return Outcome(report, reports.scoring(report))
+    return CommandResult(report, render.scoring(report))
 
 
-def _monitor(settings: Settings) -> Outcome:
+def _monitor(settings: Settings) -> CommandResult:
     """Look for drift in the latest scoring batches and say whether to retrain."""
     from finsent.pipeline.monitor import monitor
 
     report = monitor(settings.config(), settings.home())
-    return Outcome(report, reports.monitoring(report))
+    return CommandResult(report, render.monitoring(report))
 
 
-def _retrain(settings: Settings, *, only_if_due: bool) -> Outcome:
+def _retrain(settings: Settings, *, only_if_due: bool) -> CommandResult:
     """Ingest the configured sources, train, evaluate, and let the gate decide, in one go.
 
     Exit code 1 when the gate refuses. Without configured sources the data that is there is trained on.
@@ -147,13 +147,13 @@ def _retrain(settings: Settings, *, only_if_due: bool) -> Outcome:
     data = ingest(config, home) if config.data.sources else None
     due = retrain_decision(config, home, scheduled=True) if only_if_due else None
     if due and due.decision == "skip":
-        return Outcome({"data": data, **plain(due)}, "Not due: " + " ".join(due.reasons))
+        return CommandResult({"data": data, **plain(due)}, "Not due: " + " ".join(due.reasons))
     training = train(config, home)
     evaluation = evaluate(config, home, version=training.model_version)
     promotion = promote(config, home, version=training.model_version)
     if promotion.decision == "promoted":
-        announce.promotion(settings, config.registered_model, promotion.model_version, promotion.champion_before)
+        promote.promotion(settings, config.registered_model, promotion.model_version, promotion.champion_before)
     found = {"data": data, "training": training, "evaluation": evaluation, **plain(promotion)}
-    parts = [reports.ingestion(data)] if data else []
-    parts += [reports.training(training), reports.evaluation(evaluation), reports.promotion(promotion)]
-    return Outcome(found, "\n\n".join(parts), code=1 if promotion.decision == "refused" else 0)
+    parts = [render.ingestion(data)] if data else []
+    parts += [render.training(training), render.evaluation(evaluation), render.promotion(promotion)]
+    return CommandResult(found, "\n\n".join(parts), code=1 if promotion.decision == "refused" else 0)

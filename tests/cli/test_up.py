@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from finsent.cli import services
+from finsent.cli import up
 from finsent.errors import InputError, ServiceError
 from finsent.home import Home
 
@@ -33,11 +33,11 @@ except KeyboardInterrupt:
 """
 
 
-def launch(code: str, folder: Path, home: Home) -> services.Service:
+def launch(code: str, folder: Path, home: Home) -> up.Service:
     module = folder / "service_under_test.py"
     module.write_text(code, encoding="utf-8")
-    service = services.start("test", ["service_under_test"], {**os.environ, "PYTHONPATH": str(folder)}, home)
-    services.wait_until(lambda: "ready" in service.last_words(), service, seconds=20)
+    service = up.start("test", ["service_under_test"], {**os.environ, "PYTHONPATH": str(folder)}, home)
+    up.wait_until(lambda: "ready" in service.last_words(), service, seconds=20)
     return service
 
 
@@ -45,7 +45,7 @@ def launch(code: str, folder: Path, home: Home) -> services.Service:
 def test_stop_leaves_no_process_behind(code: str, tmp_path: Path, home: Home) -> None:
     service = launch(code, tmp_path, home)
     child = int(service.log.read_text(encoding="utf-8").split()[1])
-    services.stop([service], grace=0.5, insist=0.5)
+    up.stop([service], grace=0.5, insist=0.5)
     assert service.process.poll() is not None
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
 
@@ -56,7 +56,7 @@ def test_children_take_ctrl_c_even_when_their_parent_ignores_it(tmp_path: Path, 
     try:
         service = launch("import time\nprint('ready', flush=True)\ntime.sleep(60)", tmp_path, home)
         began = time.monotonic()
-        services.stop([service], grace=10)
+        up.stop([service], grace=10)
     finally:
         signal.signal(signal.SIGINT, before)
     assert time.monotonic() - began < 8
@@ -65,16 +65,16 @@ def test_children_take_ctrl_c_even_when_their_parent_ignores_it(tmp_path: Path, 
 
 def test_a_service_that_ends_early_is_quoted(tmp_path: Path, home: Home) -> None:
     (tmp_path / "short_lived.py").write_text("raise SystemExit('no database')", encoding="utf-8")
-    service = services.start("test", ["short_lived"], {**os.environ, "PYTHONPATH": str(tmp_path)}, home)
+    service = up.start("test", ["short_lived"], {**os.environ, "PYTHONPATH": str(tmp_path)}, home)
     with pytest.raises(ServiceError, match=r"test ended with code 1\..*test\.log, ends with:\nno database"):
-        services.wait_until(lambda: False, service, seconds=20)
+        up.wait_until(lambda: False, service, seconds=20)
 
 
 def test_a_service_that_never_answers_is_given_up(tmp_path: Path, home: Home) -> None:
     service = launch("import time\nprint('ready', flush=True)\ntime.sleep(60)", tmp_path, home)
     with pytest.raises(ServiceError, match="did not answer within 1 s"):
-        services.wait_until(lambda: False, service, seconds=1)
-    services.stop([service])
+        up.wait_until(lambda: False, service, seconds=1)
+    up.stop([service])
 
 
 def test_taken_ports_are_refused_by_name() -> None:
@@ -83,19 +83,19 @@ def test_taken_ports_are_refused_by_name() -> None:
         holder.listen()
         port = holder.getsockname()[1]
         with pytest.raises(InputError, match=rf"port {port} on '127\.0\.0\.1', wanted for mlflow.*--mlflow-port"):
-            services.require_free_ports("127.0.0.1", {"mlflow": port})
+            up.require_free_ports("127.0.0.1", {"mlflow": port})
 
 
 def test_one_port_cannot_serve_both() -> None:
     with pytest.raises(InputError, match="need different ports, and both were given 5000"):
-        services.require_free_ports("127.0.0.1", {"mlflow": 5000, "prefect": 5000})
+        up.require_free_ports("127.0.0.1", {"mlflow": 5000, "prefect": 5000})
 
 
 def test_free_ports_stay_free() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    services.require_free_ports("127.0.0.1", {"mlflow": port})
+    up.require_free_ports("127.0.0.1", {"mlflow": port})
     with socket.socket() as again:
         again.bind(("127.0.0.1", port))
         assert again.getsockname()[1] == port, "the look has left it free"
