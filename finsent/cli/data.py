@@ -93,7 +93,7 @@ def _ingest(
     config, home = settings.config(), settings.home()
     report = ingest(config, home, sources)
     page = None if no_report else _publish(config, home, report)
-    shown = render.ingestion(report) if page is None else f"{render.ingestion(report)}\n\nData report: {page}"
+    shown = render.render_ingestion(report) if page is None else f"{render.render_ingestion(report)}\n\nData report: {page}"
     return CommandResult({**plain(report), "page": None if page is None else str(page)}, shown)
 
 
@@ -152,7 +152,7 @@ def _into_inbox(settings: Settings, files: tuple[str, ...], text: str | None, cr
         max_characters=data.max_characters,
         masked=data.mask_handles,
     )
-    return CommandResult(report, render.received(report))
+    return CommandResult(report, render.render_inbox(report))
 
 
 def label_map(given: str | None) -> dict[str, Any] | None:

@@ -133,15 +133,15 @@ def tell(demo: Demo) -> str:
     return "\n\n".join(
         [
             _headline("DATA"),
-            render.ingestion(chain.data) if chain.data else "nothing ingested",
+            render.render_ingestion(chain.data) if chain.data else "nothing ingested",
             _headline("MODEL"),
             (
                 f"Version {trained.model_version}: {trained.rows:,} rows, {trained.steps:,} steps, {duration(trained.seconds)}, "
                 f"{trained.rows_per_second:.0f} rows/s"
             ),
-            render.evaluation(chain.evaluation, following=False),
+            render.render_evaluation(chain.evaluation, following=False),
             _headline("GATE"),
-            render.promotion(chain.promotion),
+            render.render_promotion(chain.promotion),
             _headline("SCORING"),
             *_tell_scoring(demo),
             _headline("TIME"),
@@ -210,7 +210,7 @@ def _tell_scoring(demo: Demo) -> list[str]:
     if demo.scoring is None or demo.monitoring is None:
         return ["Nothing is scored: no version has been promoted."]
     monitoring = f"Monitoring says: {demo.monitoring.decision}. {' '.join(demo.monitoring.reasons)}"
-    return [render.scoring(demo.scoring), render.predictions(list(demo.tweets)), monitoring]
+    return [render.render_scoring(demo.scoring), render.render_predictions(list(demo.tweets)), monitoring]
 
 
 def _headline(text: str) -> str:

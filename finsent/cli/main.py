@@ -53,19 +53,19 @@ Exit codes: 0 done, 1 refused by the gate or a check, 2 wrong use or bad input.
 @click.group(cls=OrderedGroup, help=HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @global_options
 @click.version_option(__version__, "--version")
-def finsent() -> None:
+def cli() -> None:
     """Root of all commands."""
 
 
-run.register_demo_and_up(finsent)
-data.register(finsent)
-dataset.register(finsent)
-review.register(finsent)
-tune.register(finsent)
-models.register(finsent)
-promote.register(finsent)
-run.register(finsent)
-config.register(finsent)
+run.register_demo_and_up(cli)
+data.register(cli)
+dataset.register(cli)
+review.register(cli)
+tune.register(cli)
+models.register(cli)
+promote.register(cli)
+run.register(cli)
+config.register(cli)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -81,7 +81,7 @@ def run(arguments: Sequence[str]) -> int:
     if not (verbose or launched().is_main):
         logging.getLogger("finsent").setLevel(logging.WARNING)
     try:
-        code = finsent.main(args=list(arguments), prog_name="finsent", standalone_mode=False)
+        code = cli.main(args=list(arguments), prog_name="finsent", standalone_mode=False)
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         hint = f"{context.get_usage()}\nSee `{context.command_path} --help`." if context else ""

@@ -172,7 +172,7 @@ def _train(settings: Settings, *, resume: str | None) -> CommandResult:
         take_part(config, home)
         return CommandResult(None, "", silent=True)
     result = train(config, home, resume=resume)
-    return CommandResult(result, render.training(result))
+    return CommandResult(result, render.render_training(result))
 
 
 def _evaluate(
@@ -217,7 +217,7 @@ def _evaluate(
         "n": metrics.get("n"),
         "intervals": result.evidence.intervals,
     }
-    text = render.evaluation(result)
+    text = render.render_evaluation(result)
     if result.data is None:
         text += _report_line(config, home, result.model_version)
     return CommandResult({**found, **plain(result)}, text)
@@ -244,10 +244,10 @@ def _promote(settings: Settings, *, version: str | None) -> CommandResult:
 
 def _decided(settings: Settings, config: Config, result: "PromotionResult") -> CommandResult:
     if result.decision == "promoted" and result.champion_before != result.model_version:
-        promote.promotion(settings, config.registered_model, result.model_version, result.champion_before)
+        promote.notify_promotion(settings, config.registered_model, result.model_version, result.champion_before)
     elif result.decision == "pending_approval":
-        promote.approval_request(settings, config.registered_model, result.model_version, result.champion_before, result.reasons)
-    text = render.promotion(result) + _report_line(config, settings.home(), result.model_version)
+        promote.notify_approval_request(settings, config.registered_model, result.model_version, result.champion_before, result.reasons)
+    text = render.render_promotion(result) + _report_line(config, settings.home(), result.model_version)
     return CommandResult(result, text, code=1 if result.decision == "refused" else 0)
 
 
@@ -297,7 +297,7 @@ def _predict(settings: Settings, texts: tuple[str, ...], *, version: str | None)
         raise InputError("nothing to predict: a text is empty. Give the tweet in quotes, or `-` with lines on standard input.")
     result = predict(settings.config(), settings.home(), texts, version=version)
     head = f"Version {result.model_version} of {result.model_name}"
-    return CommandResult(result, section(head, render.predictions(plain(result.predictions))))
+    return CommandResult(result, section(head, render.render_predictions(plain(result.predictions))))
 
 
 def _export(settings: Settings, folder: Path, *, version: str | None, merged: bool, precision: "Precision | None") -> CommandResult:
@@ -367,4 +367,4 @@ def _import(settings: Settings, adapter: str, *, revision: str | None, labels: s
     head = section(
         f"Registered as version {version}", key_values([("from", result.origin), ("run", result.run_id), ("base", result.base)])
     )
-    return CommandResult(said, f"{head}\n\n{render.appraisal(found, version)}")
+    return CommandResult(said, f"{head}\n\n{render.render_appraisal(found, version)}")

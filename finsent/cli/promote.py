@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from finsent.pipeline.history import Recorded
 
 
-def promotion(settings: Settings, model: str, version: str, before: str | None) -> None:
+def notify_promotion(settings: Settings, model: str, version: str, before: str | None) -> None:
     """Emit the promotion event. Without a server there is nobody to tell, which is no error."""
     if _server(settings, "scoring starts at its next schedule, not now"):
         from flows.events import emit_promoted
@@ -23,7 +23,7 @@ def promotion(settings: Settings, model: str, version: str, before: str | None) 
         emit_promoted(model, version, before)
 
 
-def approval_request(settings: Settings, model: str, version: str, champion: str | None, reasons: tuple[str, ...]) -> None:
+def notify_approval_request(settings: Settings, model: str, version: str, champion: str | None, reasons: tuple[str, ...]) -> None:
     """Emit the request for approval: a server shows a form. Without one there is the command line."""
     if _server(settings, "it shows no form; `finsent approve` does as well"):
         from flows.events import emit_approval_requested

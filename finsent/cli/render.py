@@ -10,7 +10,7 @@ from finsent.cli.output import cell_text, duration, key_values, section, shorten
 _WIDTH: Final = 110  # columns of a sentence
 
 
-def scores(evidence: Any) -> str:
+def _scores(evidence: Any) -> str:
     """Accuracy, macro-F1 and MCC with intervals, beside the champion."""
     metrics, intervals = evidence.metrics, evidence.intervals or {}
     if metrics is None:
@@ -23,13 +23,13 @@ def scores(evidence: Any) -> str:
     return table(("model", "accuracy [95 % interval]", "macro-F1 [95 % interval]", "MCC [95 % interval]"), rows)
 
 
-def per_class(by_class: Mapping[str, Any]) -> str:
+def _per_class(by_class: Mapping[str, Any]) -> str:
     """Precision, recall and F1 of each class."""
     rows = [(label, s["precision"], s["recall"], s["f1"], s["support"]) for label, s in by_class.items()]
     return table(("class", "precision", "recall", "F1", "rows"), rows)
 
 
-def floors(evidence: Any) -> str:
+def _baselines(evidence: Any) -> str:
     """The floors on the same rows, and how surely they are beaten."""
     from finsent.evaluation.wording import FLOOR_NAMES, p_value
 
@@ -40,7 +40,7 @@ def floors(evidence: Any) -> str:
     return table(("floor on the same rows", "accuracy", "macro-F1", "p (McNemar)"), rows)
 
 
-def slices(evidence: Any) -> str:
+def _slices(evidence: Any) -> str:
     """All sources, and the three weakest of the other slices."""
     from finsent.evaluation.wording import each_slice, weakest
 
@@ -64,7 +64,7 @@ def slices(evidence: Any) -> str:
     return section(title, table(heads, rows))
 
 
-def lines(evidence: Any) -> str:
+def _measurements(evidence: Any) -> str:
     """Calibration, abstaining, robustness, speed, leaks, power and looks: a line each."""
     from finsent.evaluation.wording import abstention_in_words, cost_in_words, looks_in_words, power_in_words
 
@@ -109,7 +109,7 @@ def _robustness(checks: Mapping[str, Any]) -> str:
 # merged from finsent.cli.render: What each step says to a person.
 
 
-def ingestion(report: Any) -> str:
+def render_ingestion(report: Any) -> str:
     """Where every row ended, the splits, the leak audit."""
     heading = (
         f"Data version {report.version}" if report.new_version else f"Nothing new, the data stays at version {report.version}"
@@ -123,44 +123,44 @@ def ingestion(report: Any) -> str:
         ),
         table(("source", "read", "accepted", "duplicates", "quarantined"), [*sources, total] if len(sources) > 1 else sources),
     ]
-    parts += quarantine(report.reasons)
+    parts += _quarantine_reasons(report.reasons)
     if report.flags:
         parts.append(section("Noted about texts", table(("rows", "what"), [(n, flag) for flag, n in report.flags.items()])))
     if report.bridges:
         parts.append(f"{report.bridges:,} groups of new rows touched two splits: see `bridges splits` in the quarantine")
-    parts += [splits(report.splits), leaks(report.leaks, report.naive_leak)]
+    parts += [render_splits(report.splits), leak_audit(report.leaks, report.naive_leak)]
     return "\n\n".join(parts)
 
 
-def quarantine(reasons: Mapping[str, int]) -> list[str]:
+def _quarantine_reasons(reasons: Mapping[str, int]) -> list[str]:
     """Why rows were quarantined; nothing if none were."""
     ordered = sorted(reasons.items(), key=lambda item: -item[1])
     return [section("Quarantined because", table(("rows", "reason"), [(n, reason) for reason, n in ordered]))] if ordered else []
 
 
-def received(report: Any) -> str:
+def render_inbox(report: Any) -> str:
     """What arrived in the inbox."""
     heading = (
         f"{report.read:,} rows read = {report.received:,} received into the inbox + {report.known:,} known already "
         f"+ {report.quarantined:,} quarantined"
     )
-    return "\n\n".join([heading, *quarantine(report.reasons), f"Next: {suggest_command('finsent score')}"])
+    return "\n\n".join([heading, *_quarantine_reasons(report.reasons), f"Next: {suggest_command('finsent score')}"])
 
 
-def splits(counts: Mapping[str, Mapping[str, int]]) -> str:
+def render_splits(counts: Mapping[str, Mapping[str, int]]) -> str:
     """Rows by split and class."""
     labels = list(dict.fromkeys(label for by_label in counts.values() for label in by_label))
     rows = [(name, *(by_label.get(label, 0) for label in labels), sum(by_label.values())) for name, by_label in counts.items()]
     return section("Splits", table(("split", *labels, "all"), rows))
 
 
-def leaks(pairs: int | None, naive: float | None) -> str:
+def leak_audit(pairs: int | None, naive: float | None) -> str:
     """The leak audit in one line."""
     audit = "Leak audit: not made" if pairs is None else f"Leak audit: {pairs} duplicate pairs across splits"
     return audit + ("" if naive is None else f"; a random split would have leaked {naive:.1%} of its test rows")
 
 
-def training(result: Any) -> str:
+def render_training(result: Any) -> str:
     """A finished training."""
     return section(
         f"Version {result.model_version} trained and registered",
@@ -190,25 +190,25 @@ def _rows_scored(result: Any) -> str:
     return f"{count} rows of {result.data}, {known}"
 
 
-def evaluation(result: Any, *, following: bool = True) -> str:
+def render_evaluation(result: Any, *, following: bool = True) -> str:
     """A version's evidence; with `following`, what to type next where it may be promoted."""
     evidence = result.evidence
     parts = [f"Version {result.model_version} on {_rows_scored(result)}"]
     if result.skipped:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in result.skipped.items())
         parts.append(f"NOT SCORED: {sum(result.skipped.values()):,} rows that cannot be read ({reasons})")
-    parts.append(scores(evidence))
+    parts.append(_scores(evidence))
     if evidence.metrics:
-        parts.append(per_class(evidence.metrics["per_class"]))
+        parts.append(_per_class(evidence.metrics["per_class"]))
     if evidence.floors:
-        parts.append(floors(evidence))
+        parts.append(_baselines(evidence))
     if evidence.slices:
-        parts.append(slices(evidence))
+        parts.append(_slices(evidence))
     if result.candidate is not None:
         promote = f"\nNext: {suggest_command(f'finsent promote --version {result.model_version}')}"
         stands = "It is a candidate: it beats" if result.candidate else "It is no candidate: it does not beat"
         parts.append(f"{stands} every floor significantly.{promote if result.candidate and following else ''}")
-    parts.append(lines(evidence))
+    parts.append(_measurements(evidence))
     if evidence.leaks_unknown_because:
         parts.append(evidence.leaks_unknown_because)
     if evidence.naive_split:
@@ -218,7 +218,7 @@ def evaluation(result: Any, *, following: bool = True) -> str:
     return "\n\n".join(parts)
 
 
-def appraisal(found: Any, version: str) -> str:
+def render_appraisal(found: Any, version: str) -> str:
     """A version's scores and what the gate makes of them, or why there are none."""
     if found.evaluation is None:
         return f"Not evaluated: {found.not_evaluated_because}"
@@ -228,10 +228,10 @@ def appraisal(found: Any, version: str) -> str:
     }[found.verdict.decision]
     told = {rule.reason for rule in found.verdict.rules if rule.status != "pass"}
     reasons = "".join(f"\n  {reason}" for reason in found.verdict.reasons if reason not in told)
-    return "\n\n".join([evaluation(found.evaluation), f"{heading}{reasons}", rules(found.verdict.rules)])
+    return "\n\n".join([render_evaluation(found.evaluation), f"{heading}{reasons}", render_rules(found.verdict.rules)])
 
 
-def rules(items: Any) -> str:
+def render_rules(items: Any) -> str:
     """The gate's rules that did not pass, one a line, then how many did."""
     items = list(items)
     open_rules = [rule for status in ("fail", "missing") for rule in items if rule.status == status]
@@ -243,7 +243,7 @@ def rules(items: Any) -> str:
     return f"{table(('', 'rule', 'why'), [(rule.status, rule.name, rule.reason) for rule in open_rules])}\n\n{counts}"
 
 
-def promotion(result: Any) -> str:
+def render_promotion(result: Any) -> str:
     """The gate's decision and what comes next."""
     version = result.model_version
     stays = f"version {result.champion_after} stays champion" if result.champion_after else "there is still no champion"
@@ -259,10 +259,10 @@ def promotion(result: Any) -> str:
     }[result.decision]
     told = {rule.reason for rule in result.rules if rule.status != "pass"}  # the rules below say these themselves
     reasons = [f"  {reason}" for reason in result.reasons if reason not in told]
-    return "\n\n".join([heading, *(["\n".join(reasons)] if reasons else []), *([rules(result.rules)] if result.rules else [])])
+    return "\n\n".join([heading, *(["\n".join(reasons)] if reasons else []), *([render_rules(result.rules)] if result.rules else [])])
 
 
-def scoring(report: Any) -> str:
+def render_scoring(report: Any) -> str:
     """One scoring run."""
     total = sum(report.classes.values())
     mix = [(label, n, f"{n / total:.1%}") for label, n in report.classes.items()] if total else []
@@ -282,7 +282,7 @@ def scoring(report: Any) -> str:
     )
 
 
-def monitoring(report: Any) -> str:
+def render_monitoring(report: Any) -> str:
     """Drift and the decision."""
     return section(
         f"Decision: {report.decision}",
@@ -291,7 +291,7 @@ def monitoring(report: Any) -> str:
     )
 
 
-def predictions(rows: list[dict[str, Any]]) -> str:
+def render_predictions(rows: list[dict[str, Any]]) -> str:
     """Label and probabilities of a few texts."""
     cells = [
         (

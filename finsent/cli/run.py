@@ -93,7 +93,7 @@ def _up(settings: Settings, *, host: str, mlflow_port: int, prefect_port: int, p
     """
     from finsent.cli import up
 
-    return up.run(settings, up.Place(host, mlflow_port, prefect_port, up.find_project(project)))
+    return up.run(settings, up.UpOptions(host, mlflow_port, prefect_port, up.find_project(project)))
 
 
 def _doctor(settings: Settings) -> CommandResult:
@@ -107,9 +107,9 @@ def _doctor(settings: Settings) -> CommandResult:
 
 def _status(settings: Settings) -> CommandResult:
     """Show what there is: data, versions and who is champion, the last decisions, the inbox, the servers."""
-    from finsent.cli.status import gather, tell
+    from finsent.cli.status import gather_status, tell
 
-    status = gather(settings)
+    status = gather_status(settings)
     return CommandResult(status, tell(status))
 
 
@@ -121,7 +121,7 @@ def _score(settings: Settings, files: tuple[str, ...], text: str) -> CommandResu
     from finsent.pipeline.score import score
 
     report = score(settings.config(), settings.home(), files=tuple(Path(file) for file in files), text=text)
-    return CommandResult(report, render.scoring(report))
+    return CommandResult(report, render.render_scoring(report))
 
 
 def _monitor(settings: Settings) -> CommandResult:
@@ -129,7 +129,7 @@ def _monitor(settings: Settings) -> CommandResult:
     from finsent.pipeline.monitor import monitor
 
     report = monitor(settings.config(), settings.home())
-    return CommandResult(report, render.monitoring(report))
+    return CommandResult(report, render.render_monitoring(report))
 
 
 def _retrain(settings: Settings, *, only_if_due: bool) -> CommandResult:
@@ -154,6 +154,6 @@ def _retrain(settings: Settings, *, only_if_due: bool) -> CommandResult:
     if promotion.decision == "promoted":
         promote.promotion(settings, config.registered_model, promotion.model_version, promotion.champion_before)
     found = {"data": data, "training": training, "evaluation": evaluation, **plain(promotion)}
-    parts = [render.ingestion(data)] if data else []
-    parts += [render.training(training), render.evaluation(evaluation), render.promotion(promotion)]
+    parts = [render.render_ingestion(data)] if data else []
+    parts += [render.render_training(training), render.render_evaluation(evaluation), render.render_promotion(promotion)]
     return CommandResult(found, "\n\n".join(parts), code=1 if promotion.decision == "refused" else 0)

@@ -8,7 +8,7 @@ from typing import Any
 
 from finsent.cli.options import Settings
 from finsent.cli.output import cell_text, key_values, section, shorten, table
-from finsent.cli.render import leaks
+from finsent.cli.render import leak_audit
 from finsent.cli.services_file import mlflow_answers, prefect_answers, read_services
 from finsent.config import Config
 from finsent.errors import InputError, Refused, ServiceError
@@ -30,7 +30,7 @@ class Status:
     services: dict[str, Any]
 
 
-def gather(settings: Settings) -> Status:
+def gather_status(settings: Settings) -> Status:
     """Read tables, registry, ledger and servers."""
     config, home = settings.config(), settings.home()
     versions = _versions(home, config)
@@ -169,7 +169,7 @@ def _tell_data(data: dict[str, Any]) -> str:
     if data["version"] is None:
         return f"Data: {data['error']}"
     rows = key_values([(split, n) for split, n in data["rows"].items()])
-    return section(f"Data version {data['version']}", rows, "  " + leaks(data["leaks"], data["naive_leak"]))
+    return section(f"Data version {data['version']}", rows, "  " + leak_audit(data["leaks"], data["naive_leak"]))
 
 
 def _tell_versions(versions: dict[str, Any]) -> str:

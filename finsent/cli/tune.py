@@ -40,10 +40,10 @@ def register(group: click.Group) -> None:
                 "--space", type=Path, metavar="FILE", help="YAML file of what is varied. Default: around the profile's values."
             ),
         ),
-    )(_tune)
+    )(tune_command)
 
 
-def _tune(settings: Settings, *, trials: int | None, hours: float | None, study: str | None, space: Path | None) -> CommandResult:
+def tune_command(settings: Settings, *, trials: int | None, hours: float | None, study: str | None, space: Path | None) -> CommandResult:
     """Search settings of adapter and recipe for the lowest validation loss, with Optuna.
 
     The configuration's own settings are the first trial, so the best can only be better on the validation split. Trials

@@ -38,7 +38,7 @@ POOLS = {"cpu": 2, "gpu": 2}
 
 
 @dataclass(frozen=True)
-class Place:
+class UpOptions:
     """Where the servers listen and what the workers run."""
 
     host: str
@@ -68,7 +68,7 @@ def find_project(given: Path | None) -> Path:
     raise InputError(f"no prefect.yaml in {tried}. Run from a clone of finsent, or name its folder with --project.")
 
 
-def environment(home: Home, place: Place, profile: str, config_file: Path | None) -> dict[str, str]:
+def environment(home: Home, place: UpOptions, profile: str, config_file: Path | None) -> dict[str, str]:
     """What servers and workers see. What the user has set for Prefect and MLflow stays; addresses and state are ours."""
     chosen = {
         "DO_NOT_TRACK": "1",
@@ -97,7 +97,7 @@ def environment(home: Home, place: Place, profile: str, config_file: Path | None
     }
 
 
-def run(settings: Settings, place: Place) -> CommandResult:
+def run(settings: Settings, place: UpOptions) -> CommandResult:
     """Bring everything up; the outcome waits until it is asked to stop.
 
     Raises:
@@ -140,7 +140,7 @@ def run(settings: Settings, place: Place) -> CommandResult:
     return CommandResult({**described, "pid": running.pid, "pools": list(POOLS)}, text, afterwards=wait)
 
 
-def bring_up(home: Home, place: Place, env: dict[str, str]) -> list[Service]:
+def bring_up(home: Home, place: UpOptions, env: dict[str, str]) -> list[Service]:
     """Start everything and wait until it answers. On any failure what was started is stopped again.
 
     Raises:
@@ -152,12 +152,12 @@ def bring_up(home: Home, place: Place, env: dict[str, str]) -> list[Service]:
     home.artifacts.mkdir(parents=True, exist_ok=True)
     started: list[Service] = []
     try:
-        started.append(start("mlflow", mlflow_command(home, place), env, home))
-        started.append(start("prefect", prefect_command(place), env, home))
+        started.append(start_service("mlflow", mlflow_command(home, place), env, home))
+        started.append(start_service("prefect", prefect_command(place), env, home))
         wait_until(lambda: mlflow_answers(place.running.mlflow), started[0])
         wait_until(lambda: prefect_answers(place.running.prefect_api), started[1])
         prepare(place, env)
-        started += [start(f"worker-{pool}", worker_command(pool, limit), env, home) for pool, limit in POOLS.items()]
+        started += [start_service(f"worker-{pool}", worker_command(pool, limit), env, home) for pool, limit in POOLS.items()]
         write_services(home.root, place.running)
     except BaseException:
         stop_all(home, started)
@@ -190,14 +190,14 @@ def stop_all(home: Home, started: Sequence[Service]) -> None:
     for number in INTERRUPTS:
         signal.signal(number, signal.SIG_IGN)
     services_path(home.root).unlink(missing_ok=True)
-    stop(started)
+    stop_services(started)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a signal handler
     raise KeyboardInterrupt
 
 
-def mlflow_command(home: Home, place: Place) -> list[str]:
+def mlflow_command(home: Home, place: UpOptions) -> list[str]:
     """The MLflow server's command line."""
     # Artifacts are written by the clients, straight into the home: so the same runs open with and without the server
     store = ["--backend-store-uri", f"sqlite:///{home.root / 'mlflow.db'}"]
@@ -205,7 +205,7 @@ def mlflow_command(home: Home, place: Place) -> list[str]:
     return ["mlflow", "server", "--host", place.host, "--port", str(place.mlflow_port), "--workers", "1", *store, *artifacts]
 
 
-def prefect_command(place: Place) -> list[str]:
+def prefect_command(place: UpOptions) -> list[str]:
     """The Prefect server's command line."""
     return ["prefect", "server", "start", "--host", place.host, "--port", str(place.prefect_port)]
 
@@ -215,7 +215,7 @@ def worker_command(pool: str, limit: int) -> list[str]:
     return ["prefect", "worker", "start", "--pool", pool, "--type", "process", "--limit", str(limit), "--name", f"finsent-{pool}"]
 
 
-def prepare(place: Place, env: dict[str, str]) -> None:
+def prepare(place: UpOptions, env: dict[str, str]) -> None:
     """Work pools, deployments with their schedules and triggers, automations; all of it as often as you like."""
     program = [sys.executable, "-m"]
     commands = [
@@ -283,7 +283,7 @@ def require_free_ports(host: str, ports: Mapping[str, int]) -> None:
                 ) from error
 
 
-def start(name: str, command: Sequence[str], environment: Mapping[str, str], home: Home) -> Service:
+def start_service(name: str, command: Sequence[str], environment: Mapping[str, str], home: Home) -> Service:
     """Start one service; its output goes to `logs/NAME.log` in the home."""
     log = home.root / "logs" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -315,7 +315,7 @@ def wait_until(ready: Callable[[], bool], service: Service, seconds: float = STA
         time.sleep(0.3)
 
 
-def stop(services: Sequence[Service], grace: float = 15.0, insist: float = 5.0) -> None:
+def stop_services(services: Sequence[Service], grace: float = 15.0, insist: float = 5.0) -> None:
     """Stop services, last started first: ask, insist, kill; then whatever they started and left, in any process group."""
     import psutil
 

@@ -26,7 +26,7 @@ PROMISED = {
 }
 
 
-def commands(group: click.Group = main.finsent, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+def commands(group: click.Group = main.cli, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
     for name, command in group.commands.items():
         yield (*path, name), command
         if isinstance(command, click.Group):
@@ -34,7 +34,7 @@ def commands(group: click.Group = main.finsent, path: tuple[str, ...] = ()) -> I
 
 
 def test_every_promised_command_is_there() -> None:
-    assert set(main.finsent.commands) == PROMISED
+    assert set(main.cli.commands) == PROMISED
 
 
 def test_help_is_there_within_a_second_and_a_half() -> None:
@@ -75,7 +75,7 @@ def examples() -> Iterator[str]:
 @pytest.mark.parametrize("example", list(examples()))
 def test_examples_of_the_help_parse(example: str) -> None:
     arguments = shlex.split(example.split(" > ", maxsplit=1)[0])[1:]
-    command: click.Command = main.finsent
+    command: click.Command = main.cli
     while isinstance(command, click.Group):
         command = command.commands[arguments.pop(0)]
     assert command.make_context("finsent", arguments).params is not None

@@ -15,7 +15,7 @@ from finsent.registry.gate import RuleResult, decide
 
 def said(evidence: Evidence, *, candidate: bool | None = True) -> str:
     result = SimpleNamespace(evidence=evidence, model_version="4", data=None, n_in_training=None, skipped={}, candidate=candidate)
-    return render.evaluation(result)
+    return render.render_evaluation(result)
 
 
 def test_an_evaluation_says_whether_the_version_may_stand_for_promotion(specimen: Any) -> None:
@@ -28,7 +28,7 @@ def test_rows_that_could_not_be_read_are_not_passed_over(specimen: Any) -> None:
     result = SimpleNamespace(
         evidence=specimen.evidence, model_version="4", data="x.csv", n_in_training=0, skipped={"unknown label": 2}, candidate=None
     )
-    assert "NOT SCORED: 2 rows that cannot be read (2 unknown label)" in render.evaluation(result)
+    assert "NOT SCORED: 2 rows that cannot be read (2 unknown label)" in render.render_evaluation(result)
 
 
 def test_what_to_type_next_repeats_where_and_under_which_configuration() -> None:
@@ -82,7 +82,7 @@ def decision(outcome: str, rules: tuple[RuleResult, ...], reasons: tuple[str, ..
 
 def test_a_refusal_names_what_failed_first_and_counts_the_rest(specimen: Any) -> None:
     found = decide(specimen.evidence.model_copy(update={"leaks": None}), load_config().gate, "3")
-    text = render.promotion(decision("refused", found.rules, found.reasons))
+    text = render.render_promotion(decision("refused", found.rules, found.reasons))
     assert text.startswith("REFUSED: version 4 is not promoted; version 3 stays champion")
     assert text.index("robust.case") < text.index("evidence_complete")  # failed, then missing
     assert "beats_majority" not in text
@@ -96,7 +96,7 @@ def test_a_refusal_names_what_failed_first_and_counts_the_rest(specimen: Any) ->
 
 def test_what_no_rule_says_is_said_above_the_rules() -> None:
     rule = RuleResult("accuracy", 0.9, 0.5, "pass", "Accuracy: 0.9, required at least 0.5.")
-    text = render.promotion(decision("promoted", (rule,), ("Better than champion 3.",)))
+    text = render.render_promotion(decision("promoted", (rule,), ("Better than champion 3.",)))
     assert "PROMOTED: version 4 is the champion now (before it: version 3)" in text
     assert "Better than champion 3." in text
     assert text.endswith("1 of 1 rules passed.")
@@ -111,4 +111,4 @@ def test_what_no_rule_says_is_said_above_the_rules() -> None:
         ),
         verdict=SimpleNamespace(decision="refuse", rules=(rule,), reasons=("The evidence is void.",)),
     )
-    assert "The gate would refuse it:\n  The evidence is void." in render.appraisal(appraisal, "4")
+    assert "The gate would refuse it:\n  The evidence is void." in render.render_appraisal(appraisal, "4")

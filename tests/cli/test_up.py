@@ -36,7 +36,7 @@ except KeyboardInterrupt:
 def launch(code: str, folder: Path, home: Home) -> up.Service:
     module = folder / "service_under_test.py"
     module.write_text(code, encoding="utf-8")
-    service = up.start("test", ["service_under_test"], {**os.environ, "PYTHONPATH": str(folder)}, home)
+    service = up.start_service("test", ["service_under_test"], {**os.environ, "PYTHONPATH": str(folder)}, home)
     up.wait_until(lambda: "ready" in service.last_words(), service, seconds=20)
     return service
 
@@ -45,7 +45,7 @@ def launch(code: str, folder: Path, home: Home) -> up.Service:
 def test_stop_leaves_no_process_behind(code: str, tmp_path: Path, home: Home) -> None:
     service = launch(code, tmp_path, home)
     child = int(service.log.read_text(encoding="utf-8").split()[1])
-    up.stop([service], grace=0.5, insist=0.5)
+    up.stop_services([service], grace=0.5, insist=0.5)
     assert service.process.poll() is not None
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
 
@@ -56,7 +56,7 @@ def test_children_take_ctrl_c_even_when_their_parent_ignores_it(tmp_path: Path, 
     try:
         service = launch("import time\nprint('ready', flush=True)\ntime.sleep(60)", tmp_path, home)
         began = time.monotonic()
-        up.stop([service], grace=10)
+        up.stop_services([service], grace=10)
     finally:
         signal.signal(signal.SIGINT, before)
     assert time.monotonic() - began < 8
@@ -65,7 +65,7 @@ def test_children_take_ctrl_c_even_when_their_parent_ignores_it(tmp_path: Path, 
 
 def test_a_service_that_ends_early_is_quoted(tmp_path: Path, home: Home) -> None:
     (tmp_path / "short_lived.py").write_text("raise SystemExit('no database')", encoding="utf-8")
-    service = up.start("test", ["short_lived"], {**os.environ, "PYTHONPATH": str(tmp_path)}, home)
+    service = up.start_service("test", ["short_lived"], {**os.environ, "PYTHONPATH": str(tmp_path)}, home)
     with pytest.raises(ServiceError, match=r"test ended with code 1\..*test\.log, ends with:\nno database"):
         up.wait_until(lambda: False, service, seconds=20)
 
@@ -74,7 +74,7 @@ def test_a_service_that_never_answers_is_given_up(tmp_path: Path, home: Home) ->
     service = launch("import time\nprint('ready', flush=True)\ntime.sleep(60)", tmp_path, home)
     with pytest.raises(ServiceError, match="did not answer within 1 s"):
         up.wait_until(lambda: False, service, seconds=1)
-    up.stop([service])
+    up.stop_services([service])
 
 
 def test_taken_ports_are_refused_by_name() -> None:

@@ -48,18 +48,18 @@ class Server:
 @contextmanager
 def serving(home: Home, pool: str) -> Iterator[Server]:
     """Server and a pool's worker as `finsent up` starts them, provisioned and deployed; MLflow stays the store in the home."""
-    place = up.Place("127.0.0.1", free_port(), free_port(), ROOT)
+    place = up.UpOptions("127.0.0.1", free_port(), free_port(), ROOT)
     env = up.environment(home, place, "nano", None)
     env["MLFLOW_TRACKING_URI"] = home.tracking_uri
     env["PREFECT_WORKER_QUERY_SECONDS"] = "2"
-    started = [up.start("prefect", up.prefect_command(place), env, home)]
+    started = [up.start_service("prefect", up.prefect_command(place), env, home)]
     try:
         up.wait_until(lambda: prefect_answers(place.running.prefect_api), started[0])
         up.prepare(place, env)
-        started.append(up.start(f"worker-{pool}", up.worker_command(pool, 2), env, home))
+        started.append(up.start_service(f"worker-{pool}", up.worker_command(pool, 2), env, home))
         yield Server(home.root, env)
     finally:
-        up.stop(started)
+        up.stop_services(started)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_schedules_create_runs(server: Server) -> None:
 def test_deploying_again_changes_nothing(server: Server) -> None:
     before = (len(server.ask("deployments/filter")), len(server.ask("automations/filter")))
     port = int(server.env["PREFECT_API_URL"].split(":")[2].split("/")[0])
-    up.prepare(up.Place("127.0.0.1", 1, port, ROOT), server.env)
+    up.prepare(up.UpOptions("127.0.0.1", 1, port, ROOT), server.env)
     assert (len(server.ask("deployments/filter")), len(server.ask("automations/filter"))) == before
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from finsent.cli.options import Settings
 from finsent.cli.output import plain
-from finsent.cli.tune import _tune
+from finsent.cli.tune import tune_command
 from finsent.config import Config, Source, load_config
 from finsent.data import tables
 from finsent.errors import InputError
@@ -229,7 +229,7 @@ def test_a_finished_search_adds_nothing_and_goes_on_when_told_more(
     settings = Settings(overrides=OVERRIDES, home_dir=searched.home.root)
 
     def say(trials: int) -> tuple[dict[str, object], str]:
-        outcome = _tune(settings, trials=trials, hours=None, study=None, space=searched.space)
+        outcome = tune_command(settings, trials=trials, hours=None, study=None, space=searched.space)
         return json.loads(json.dumps(plain(outcome.result))), outcome.text
 
     said, text = say(TRIALS)
