@@ -1,35 +1,40 @@
-"""`finsent doctor`: can this machine do the work, and if not, what to do about it."""
+"""`finsent doctor`: whether this machine can do the work (packages, memory, disk, GPU, servers, base model), and remedies."""
 
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from finsent.cli.options import Settings
-from finsent.cli.output import table
+import click
+
+from finsent.cli.options import CommandResult, Settings, cli, examples
+from finsent.cli.output import lines, section, stack, status_word, table
 from finsent.cli.services_file import answers, prefect_answers, read_services
 from finsent.config import Config
 from finsent.home import Home
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 State = Literal["ok", "warn", "fail"]
 GIB = 1 << 30
 
 CEILINGS = {
     "fastapi": ((0, 151), "Prefect's server does not start with newer ones"),
-    "sqlalchemy": ((2, 1), "with newer ones Prefect's schedules never fire, without a word"),
+    "sqlalchemy": ((2, 1), "with newer ones Prefect's schedules never fire, without an error"),
 }
-"""Packages whose next release breaks something silently: first version that does, and what breaks."""
+"""Packages whose later releases break something silently: first version that does, and what breaks."""
 NEEDED = ("torch", "transformers", "peft", "accelerate", "mlflow", "prefect", "deltalake", "evaluate")
 INSTALL = "Install the tested set: pip install -c constraints.txt ..., or `make setup`."
 
 
 @dataclass(frozen=True)
 class DoctorCheck:
-    """One line of the examination."""
+    """One check, its result and the remedy."""
 
     name: str
     state: State
@@ -37,25 +42,30 @@ class DoctorCheck:
     advice: str = ""
 
 
-def examine(settings: Settings) -> list[DoctorCheck]:
-    """All checks, none of which changes anything."""
+@cli.command("doctor", epilog=examples("finsent doctor", "finsent doctor --profile llama-3.1-8b --json"))
+@click.pass_obj
+def doctor_command(settings: Settings) -> CommandResult:
+    """Check that this machine can do the work.
+
+    Checks packages, memory, disk, GPU, servers and base model. Exit code 1 on a failure.
+    """
+    checks = run_checks(settings)
+    failed = any(check.state == "fail" for check in checks)
+    return CommandResult({"ok": not failed, "checks": checks}, render_checks(checks), code=1 if failed else 0)
+
+
+def run_checks(settings: Settings) -> list[DoctorCheck]:
+    """All checks; none changes anything."""
     config, home = settings.config(), settings.home()
-    groups: tuple[Callable[[Config, Home], Iterator[DoctorCheck]], ...] = (
-        _python,
-        _packages,
-        _hardware,
-        _storage,
-        _servers,
-        _base_model,
-    )
+    groups = (_python, _packages, _hardware, _storage, _servers, _base_model)
     return [check for group in groups for check in group(config, home)]
 
 
-def tell(checks: list[DoctorCheck]) -> str:
+def render_checks(checks: list[DoctorCheck]) -> "RenderableType":
     """One line a check, and below them what to do."""
-    lines = [table(("", "check", "found"), [(check.state, check.name, check.found) for check in checks])]
+    rows = [(status_word(check.state), check.name, check.found) for check in checks]
     todo = [f"  {check.name}: {check.advice}" for check in checks if check.advice and check.state != "ok"]
-    return "\n\n".join([*lines, "\n".join(["What to do", *todo]) if todo else "Nothing to do."])
+    return stack(table(("", "check", "found"), rows), section("What to do", lines(*todo)) if todo else "Nothing to do.")
 
 
 def _python(config: Config, home: Home) -> Iterator[DoctorCheck]:  # noqa: ARG001 - every group of checks takes both

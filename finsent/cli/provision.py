@@ -1,6 +1,7 @@
-"""Give a Prefect server finsent's work pools and automations: `python -m finsent.cli.provision automations.yaml cpu gpu`.
+"""Program that puts finsent's work pools and automations on a Prefect server: run by `finsent up`, and by hand for other servers.
 
-Runs as often as you like. Uses the server that PREFECT_API_URL names. `prefect deploy` does the deployments.
+`python -m finsent.cli.provision automations.yaml cpu gpu`, idempotent, on the server that PREFECT_API_URL names. `prefect deploy`
+creates the deployments.
 """
 
 import sys
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def provision(automations: Path, pools: Sequence[str]) -> None:
-    """Create the process work pools that are missing, and bring the automations to what the file says."""
+    """Create the process work pools that are missing, and create or update the automations of the file."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
 

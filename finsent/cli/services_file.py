@@ -27,12 +27,12 @@ class RunningServices:
 
 
 def services_path(root: Path) -> Path:
-    """Where a home's running servers are written down."""
+    """The file that names a home's running servers."""
     return root / "services.json"
 
 
 def write_services(root: Path, running: RunningServices) -> None:
-    """Write `services.json` in one step, so that no reader sees half of it."""
+    """Write `services.json` atomically."""
     target = services_path(root)
     partial = target.with_suffix(".partial")
     partial.write_text(json.dumps(asdict(running), indent=2) + "\n", encoding="utf-8")
@@ -40,7 +40,7 @@ def write_services(root: Path, running: RunningServices) -> None:
 
 
 def read_services(root: Path) -> RunningServices | None:
-    """What `services.json` says, whether or not the servers still answer.
+    """The servers in `services.json`, whether or not they still answer; None without the file.
 
     Raises:
         InputError: the file is not what `finsent up` writes.

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from finsent.config_model import EngineConfig
 from finsent.errors import DeviceError
+from finsent.logging_setup import configure_child_logging
 from finsent.model.manifest import Manifest
 from finsent.scoring.predicting import Engine, Opened, Opening, Predicted, describe, open_model, predict_ahead
 
@@ -182,6 +183,7 @@ def _end(replicas: Sequence[_Replica]) -> None:
 
 def _serve(connection: Connection, opening: Opening, device: str) -> None:
     """The replica's process: opens the model, then answers until the other side is gone."""
+    configure_child_logging()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; who ends the replicas is their parent
     try:
         loaded = open_model(opening, _only(device))

@@ -37,7 +37,7 @@ def launch(code: str, folder: Path, home: Home) -> up.Service:
     module = folder / "service_under_test.py"
     module.write_text(code, encoding="utf-8")
     service = up.start_service("test", ["service_under_test"], {**os.environ, "PYTHONPATH": str(folder)}, home)
-    up.wait_until(lambda: "ready" in service.last_words(), service, seconds=20)
+    up.wait_until(lambda: "ready" in service.log_tail(), service, seconds=20)
     return service
 
 

@@ -1,0 +1,102 @@
+"""`finsent score`, `predict`, `monitor` and `retrain`: the recurring work with the champion."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from finsent.cli.options import CommandResult, Settings, cli, examples
+from finsent.cli.output import plain, section, stack
+from finsent.cli.promote import notify_promotion
+from finsent.cli.render import (
+    render_evaluation,
+    render_ingestion,
+    render_monitoring,
+    render_predictions,
+    render_promotion,
+    render_scoring,
+    render_training,
+)
+from finsent.errors import InputError
+
+
+@cli.command(
+    "score", epilog=examples("finsent score", "finsent score new-tweets.csv.gz", "finsent score stream.jsonl --text body")
+)
+@click.argument("files", nargs=-1, metavar="[FILE]...")
+@click.option("--text", default="text", show_default=True, metavar="COLUMN", help="Column of the files that holds the tweet.")
+@click.pass_obj
+def score_command(settings: Settings, files: tuple[str, ...], text: str) -> CommandResult:
+    """Let the champion score the inbox.
+
+    Rows without a prediction are scored, so a second run scores nothing. Files given are put into the inbox first.
+    """
+    from finsent.pipeline.score import score
+
+    report = score(settings.config(), settings.home(), files=tuple(Path(file) for file in files), text=text)
+    return CommandResult(report, render_scoring(report))
+
+
+@cli.command(
+    "predict",
+    epilog=examples(
+        "finsent predict '$AAPL to the moon! 🚀 Great earnings, buying more calls!'",
+        "finsent predict --version 3 'guidance cut, $XYZ down 8%'",
+        "head tweets.txt | finsent predict -",
+    ),
+)
+@click.argument("texts", nargs=-1, required=True, metavar="TEXT...")
+@click.option("--version", metavar="N", help="Registered version. Default: the champion.")
+@click.pass_obj
+def predict_command(settings: Settings, texts: tuple[str, ...], version: str | None) -> CommandResult:
+    """Label a few texts; stores nothing. `-` reads texts from standard input, one a line."""
+    from finsent.pipeline.predict import predict
+
+    if "-" in texts:
+        lines = tuple(line.strip() for line in sys.stdin if line.strip())
+        texts = tuple(text for given in texts for text in (lines if given == "-" else (given,)))
+    if not all(text.strip() for text in texts) or not texts:
+        raise InputError("nothing to predict: a text is empty. Give the tweet in quotes, or `-` with lines on standard input.")
+    result = predict(settings.config(), settings.home(), texts, version=version)
+    head = f"Version {result.model_version} of {result.model_name}"
+    return CommandResult(result, section(head, render_predictions(plain(result.predictions))))
+
+
+@cli.command("monitor", epilog=examples("finsent monitor", "finsent monitor --set monitor.psi_threshold=0.1"))
+@click.pass_obj
+def monitor_command(settings: Settings) -> CommandResult:
+    """Look for drift, say whether to retrain. The latest scoring batches are compared with earlier ones."""
+    from finsent.pipeline.monitor import monitor
+
+    report = monitor(settings.config(), settings.home())
+    return CommandResult(report, render_monitoring(report))
+
+
+@cli.command("retrain", epilog=examples("finsent retrain", "finsent retrain --config mine.yaml --only-if-due"))
+@click.option("--only-if-due", is_flag=True, help="Stop after ingestion when there is nothing new, or it is too soon.")
+@click.pass_obj
+def retrain_command(settings: Settings, *, only_if_due: bool) -> CommandResult:
+    """Ingest, train, evaluate and promote in one go.
+
+    Ingests the configured sources; without any the existing data is used. Exit code 1 when the gate refuses.
+    """
+    from finsent.pipeline.evaluate import evaluate
+    from finsent.pipeline.ingest import ingest
+    from finsent.pipeline.promote import promote
+    from finsent.pipeline.retrain import retrain_decision
+    from finsent.pipeline.train import train
+
+    config, home = settings.config(), settings.home()
+    data = ingest(config, home) if config.data.sources else None
+    due = retrain_decision(config, home, scheduled=True) if only_if_due else None
+    if due and due.decision == "skip":
+        return CommandResult({"data": data, **plain(due)}, "Not due: " + " ".join(due.reasons))
+    training = train(config, home)
+    evaluation = evaluate(config, home, version=training.model_version)
+    promotion = promote(config, home, version=training.model_version)
+    if promotion.decision == "promoted":
+        notify_promotion(home, config.registered_model, promotion.model_version, promotion.champion_before)
+    result = {"data": data, "training": training, "evaluation": evaluation, **plain(promotion)}
+    ingested = render_ingestion(data) if data else ""
+    rest = render_training(training), render_evaluation(evaluation), render_promotion(promotion)
+    return CommandResult(result, stack(ingested, *rest), code=1 if promotion.decision == "refused" else 0)
