@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from finsent.cli.options import CommandResult, Settings, cli, examples
-from finsent.cli.output import cell_text, key_values, lines, plain, section, shorten, stack, table
+from finsent.cli.output import Renderable, cell_text, key_values, lines, plain, section, shorten, stack, table
 from finsent.cli.render import render_inbox, render_ingestion
 from finsent.config import Config, Source
 from finsent.errors import InputError, ServiceError
@@ -16,8 +16,6 @@ from finsent.labels import LABELS
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from rich.console import RenderableType
 
     from finsent.data.diff import Difference
     from finsent.data.inspection import QuarantineView
@@ -260,7 +258,7 @@ def quarantine_command(settings: Settings, reason: str | None, source: str | Non
     return CommandResult(found, _render_quarantine(found))
 
 
-def _render_difference(found: "Difference") -> "RenderableType":
+def _render_difference(found: "Difference") -> Renderable:
     heading = f"Version {found.before} ({found.rows_before:,} rows) to version {found.after} ({found.rows_after:,} rows)"
     counts = [
         ("added", found.n_added),
@@ -293,7 +291,7 @@ def _render_difference(found: "Difference") -> "RenderableType":
     return stack(*parts)
 
 
-def _render_quarantine(found: "QuarantineView") -> "RenderableType":
+def _render_quarantine(found: "QuarantineView") -> Renderable:
     if not found.total:
         return "The quarantine is empty."
     reasons = table(("rows", "reason"), [(n, why) for why, n in found.reasons.items()])

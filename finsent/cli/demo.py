@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from finsent.cli.options import CommandResult, Settings, cli, examples
-from finsent.cli.output import duration, key_values, section, stack, table
+from finsent.cli.output import Renderable, duration, key_values, section, stack, table
 from finsent.cli.render import render_evaluation, render_ingestion, render_predictions, render_promotion, render_scoring
 from finsent.home import Home, resolve_home
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from finsent.pipeline.monitor import MonitorReport
     from finsent.pipeline.score import ScoreReport
     from flows.retrain import Retrained
@@ -140,7 +138,7 @@ def run_demo(settings: Settings) -> Demo:
     )
 
 
-def render_demo(demo: Demo) -> "RenderableType":
+def render_demo(demo: Demo) -> Renderable:
     """The one summary."""
     chain, trained = demo.chain, demo.chain.training
     times = [(name, duration(seconds)) for name, seconds in demo.seconds.items()]
@@ -216,14 +214,14 @@ def _some_predictions(home: Home, version: str) -> tuple[dict[str, Any], ...]:
     )
 
 
-def _render_scoring(demo: Demo) -> "list[RenderableType]":
+def _render_scoring(demo: Demo) -> list[Renderable]:
     if demo.scoring is None or demo.monitoring is None:
         return ["Nothing is scored: no version has been promoted."]
     monitoring = f"Monitoring says: {demo.monitoring.decision}. {' '.join(demo.monitoring.reasons)}"
     return [render_scoring(demo.scoring), render_predictions(list(demo.tweets)), monitoring]
 
 
-def _headline(text: str) -> "RenderableType":
+def _headline(text: str) -> Renderable:
     return section(f"{text} {'-' * (78 - len(text))}")
 
 

@@ -7,7 +7,7 @@ import click
 
 from finsent.cli.data import parse_label_map
 from finsent.cli.options import CommandResult, Settings, cli, examples, suggest_command
-from finsent.cli.output import key_values, lines, paragraph, plain, section, shorten, stack, table
+from finsent.cli.output import Renderable, key_values, lines, paragraph, plain, section, shorten, stack, table
 from finsent.cli.promote import report_line
 from finsent.cli.render import render_evaluation, render_import_evaluation, render_training
 from finsent.config import Source
@@ -15,8 +15,6 @@ from finsent.errors import InputError
 from finsent.training.distributed import launched
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from finsent.data.splits import SplitName
     from finsent.evaluation.tuning_plots import TrialRecord, Value
     from finsent.pipeline.merged import Precision
@@ -101,7 +99,7 @@ def tune_command(
     return CommandResult(said, _render_study(result))
 
 
-def _render_study(result: "TuneResult") -> "RenderableType":
+def _render_study(result: "TuneResult") -> Renderable:
     best, own = result.best, result.own
     states = ", ".join(f"{count} {state}" for state, count in result.states.items())
     head = f"Study {result.study}: {len(result.trials)} trials ({states})"

@@ -9,20 +9,17 @@ from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from finsent import __version__
-from finsent.cli.output import plain, show
+from finsent.cli.output import Renderable, plain, show
 from finsent.cli.services_file import mlflow_answers, read_services
 from finsent.config import DEFAULT_PROFILE, Config, load_config
 from finsent.errors import InputError
 from finsent.home import Home, resolve_home
 from finsent.training.distributed import launched
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 
 @dataclass
@@ -71,7 +68,7 @@ class CommandResult:
     """What a command returns: an object for --json, text or rich tables for people, an exit code."""
 
     result: Any
-    text: "RenderableType"
+    text: Renderable
     code: int = 0
     afterwards: Callable[[], None] | None = None
     """Runs once the result is printed: `finsent up` waits there."""
@@ -183,10 +180,7 @@ _ORDER = (
 
 
 @click.group(
-    cls=OrderedGroup,
-    order=_ORDER,
-    help=_HELP,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    cls=OrderedGroup, order=_ORDER, help=_HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
 )
 @click.version_option(__version__, "--version")
 def cli() -> None:

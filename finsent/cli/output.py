@@ -7,21 +7,24 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import click
 from pydantic import BaseModel
 
 if TYPE_CHECKING:  # rich is imported where it is used: `finsent --help` does without it
     from rich.console import RenderableType
-    from rich.padding import Padding
+
+    Renderable: TypeAlias = RenderableType
+else:
+    Renderable = Any
 
 # rows of a rich.box.Box, of which only the rule below the header shows; ASCII, so that no encoding can mangle it
 _HEADER_RULE: Final = "    \n    \n -  \n" + "    \n" * 5
 _UNCUT: Final = 1 << 16  # columns of a pipe: no line is wrapped or cut there
 
 
-def show(value: "RenderableType") -> None:
+def show(value: Renderable) -> None:
     """Print to stdout: with bold and colour, wrapped to the width, on a terminal (NO_COLOR and TERM=dumb hold); else plain."""
     if isinstance(value, str) or not sys.stdout.isatty():
         click.echo(as_text(value))
@@ -33,7 +36,7 @@ def show(value: "RenderableType") -> None:
     Console(markup=False, emoji=False, highlight=False).print(value, crop=False)
 
 
-def as_text(value: "RenderableType") -> str:
+def as_text(value: Renderable) -> str:
     """The same without escape codes and of any width; no line ends in spaces."""
     if isinstance(value, str):
         return value
@@ -47,7 +50,7 @@ def as_text(value: "RenderableType") -> str:
     return "\n".join(line.rstrip() for line in target.getvalue().removesuffix("\n").split("\n"))
 
 
-def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, indent: int = 2) -> "Padding":
+def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, indent: int = 2) -> Renderable:
     """Aligned columns, numbers to the right. On a narrow terminal texts are folded within their column."""
     from rich.box import Box
     from rich.padding import Padding
@@ -64,7 +67,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, indent: i
     return Padding(built, (0, 0, 0, indent), expand=False)
 
 
-def key_values(pairs: Iterable[tuple[str, object]], *, indent: int = 2) -> "Padding":
+def key_values(pairs: Iterable[tuple[str, object]], *, indent: int = 2) -> Renderable:
     """`name  value` lines with the values in one column."""
     from rich.padding import Padding
     from rich.table import Table
@@ -77,21 +80,21 @@ def key_values(pairs: Iterable[tuple[str, object]], *, indent: int = 2) -> "Padd
     return Padding(grid, (0, 0, 0, indent), expand=False)
 
 
-def section(title: str, *bodies: "RenderableType") -> "RenderableType":
+def section(title: str, *bodies: Renderable) -> Renderable:
     """A bold title and what stands below it."""
     from rich.text import Text
 
     return lines(Text(title, style="bold", no_wrap=True, overflow="ignore"), *bodies)
 
 
-def lines(*parts: "RenderableType") -> "RenderableType":
+def lines(*parts: Renderable) -> Renderable:
     """Parts below one another; empty strings are left out."""
     from rich.console import Group
 
     return Group(*_parts(parts))
 
 
-def stack(*blocks: "RenderableType") -> "RenderableType":
+def stack(*blocks: Renderable) -> Renderable:
     """Blocks with an empty line between them; empty strings are left out."""
     from rich.console import Group
 
@@ -99,21 +102,21 @@ def stack(*blocks: "RenderableType") -> "RenderableType":
     return Group(*(part for index, block in enumerate(parts) for part in (("", block) if index else (block,))))
 
 
-def status_word(word: str) -> "RenderableType":
+def status_word(word: str) -> Renderable:
     """`ok`, `warn` or `fail` in its colour."""
     from rich.text import Text
 
     return Text(word, style={"ok": "green", "warn": "yellow", "missing": "yellow", "fail": "red"}.get(word, ""))
 
 
-def paragraph(text: str) -> "RenderableType":
+def paragraph(text: str) -> Renderable:
     """Prose, broken between words on a terminal. Other strings are left whole, so that commands and paths can be copied."""
     from rich.text import Text
 
     return Text(text)
 
 
-def _parts(items: "Iterable[RenderableType]") -> "list[RenderableType]":
+def _parts(items: Iterable[Renderable]) -> list[Renderable]:
     from rich.text import Text
 
     return [Text(item, no_wrap=True, overflow="ignore") if isinstance(item, str) else item for item in items if item != ""]

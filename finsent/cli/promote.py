@@ -10,7 +10,7 @@ import click
 from finsent.cli.options import CommandResult, Settings, cli, examples, login, suggest_command
 from finsent.cli.output import cell_text, key_values, lines, section, shorten, stack, table
 from finsent.cli.render import render_promotion
-from finsent.cli.services_file import prefect_answers, read_services
+from finsent.cli.services_file import prefect_answers, prefect_url
 from finsent.config import Config
 from finsent.home import Home
 
@@ -126,8 +126,7 @@ def notify_approval_request(home: Home, model: str, version: str, champion: str 
 
 def _prefect_server_answers(home: Home, otherwise: str) -> bool:
     """Whether a server is known and answers; events of this process then go there."""
-    running = read_services(home.root)
-    url = os.environ.get("PREFECT_API_URL") or (running.prefect_api if running else None)
+    url = prefect_url(home.root)
     if url is None:
         return False
     if not prefect_answers(url):

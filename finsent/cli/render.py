@@ -1,10 +1,11 @@
 """How results of the steps look to a person: ingestion, training, evaluation, the gate's decision, scoring, monitoring."""
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from finsent.cli.options import suggest_command
 from finsent.cli.output import (
+    Renderable,
     cell_text,
     duration,
     key_values,
@@ -17,11 +18,8 @@ from finsent.cli.output import (
     with_interval,
 )
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
-
-def render_ingestion(report: Any) -> "RenderableType":
+def render_ingestion(report: Any) -> Renderable:
     """Where every row ended, the splits, the leak audit."""
     heading = (
         f"Data version {report.version}" if report.new_version else f"Nothing new, the data stays at version {report.version}"
@@ -44,7 +42,7 @@ def render_ingestion(report: Any) -> "RenderableType":
     )
 
 
-def render_inbox(report: Any) -> "RenderableType":
+def render_inbox(report: Any) -> Renderable:
     """What arrived in the inbox."""
     return stack(
         f"{report.read:,} rows read = {report.received:,} received into the inbox + {report.known:,} known already "
@@ -54,12 +52,12 @@ def render_inbox(report: Any) -> "RenderableType":
     )
 
 
-def _quarantine_reasons(reasons: Mapping[str, int]) -> "RenderableType":
+def _quarantine_reasons(reasons: Mapping[str, int]) -> Renderable:
     ordered = sorted(reasons.items(), key=lambda item: -item[1])
     return section("Quarantined because", table(("rows", "reason"), [(n, reason) for reason, n in ordered])) if ordered else ""
 
 
-def render_splits(counts: Mapping[str, Mapping[str, int]]) -> "RenderableType":
+def render_splits(counts: Mapping[str, Mapping[str, int]]) -> Renderable:
     """Rows by split and class."""
     labels = list(dict.fromkeys(label for by_label in counts.values() for label in by_label))
     rows = [(name, *(by_label.get(label, 0) for label in labels), sum(by_label.values())) for name, by_label in counts.items()]
@@ -72,7 +70,7 @@ def leak_audit(pairs: int | None, naive: float | None) -> str:
     return audit + ("" if naive is None else f"; a random split would have leaked {naive:.1%} of its test rows")
 
 
-def render_training(result: Any) -> "RenderableType":
+def render_training(result: Any) -> Renderable:
     """A finished training."""
     return section(
         f"Version {result.model_version} trained and registered",
@@ -90,10 +88,10 @@ def render_training(result: Any) -> "RenderableType":
     )
 
 
-def render_evaluation(result: Any, *, suggest_next: bool = True) -> "RenderableType":
+def render_evaluation(result: Any, *, suggest_next: bool = True) -> Renderable:
     """A version's evidence in about a screen and a half; with `suggest_next` the command that promotes a candidate."""
     evidence = result.evidence
-    parts: list[RenderableType] = [section(f"Version {result.model_version} on {_rows_scored(result)}")]
+    parts: list[Renderable] = [section(f"Version {result.model_version} on {_rows_scored(result)}")]
     if result.skipped:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in result.skipped.items())
         parts.append(f"NOT SCORED: {sum(result.skipped.values()):,} rows that cannot be read ({reasons})")
@@ -129,7 +127,7 @@ def _rows_scored(result: Any) -> str:
     return f"{count} rows of {result.data}, {result.n_in_training:,} of them in the training split"
 
 
-def _scores(evidence: Any) -> "RenderableType":
+def _scores(evidence: Any) -> Renderable:
     """Accuracy, macro-F1 and MCC with intervals, beside the champion."""
     metrics, intervals = evidence.metrics, evidence.intervals or {}
     if metrics is None:
@@ -142,7 +140,7 @@ def _scores(evidence: Any) -> "RenderableType":
     return table(("model", "accuracy [95 % interval]", "macro-F1 [95 % interval]", "MCC [95 % interval]"), rows)
 
 
-def _baselines(evidence: Any) -> "RenderableType":
+def _baselines(evidence: Any) -> Renderable:
     """The baselines on the same rows, and how significantly they are beaten."""
     from finsent.evaluation.wording import FLOOR_NAMES, p_value
 
@@ -153,7 +151,7 @@ def _baselines(evidence: Any) -> "RenderableType":
     return table(("baseline on the same rows", "accuracy", "macro-F1", "p (McNemar)"), rows)
 
 
-def _slices(evidence: Any) -> "RenderableType":
+def _slices(evidence: Any) -> Renderable:
     """All sources, and the three weakest of the other slices."""
     from finsent.evaluation.wording import each_slice, weakest
 
@@ -176,7 +174,7 @@ def _slices(evidence: Any) -> "RenderableType":
     return section(title, table(("slice", "rows", "accuracy [95 % interval]", "macro-F1", "champion", "TF-IDF"), rows))
 
 
-def _measurements(evidence: Any) -> "Iterator[RenderableType]":
+def _measurements(evidence: Any) -> Iterator[Renderable]:
     """Calibration, abstention, robustness, speed, leaks, power and uses of the test set."""
     from finsent.evaluation.wording import abstention_in_words, cost_in_words, looks_in_words, power_in_words
 
@@ -216,7 +214,7 @@ def _robustness(checks: Mapping[str, Any]) -> str:
     return f"Robustness: {'; '.join(worst_of)}."
 
 
-def render_import_evaluation(found: Any, version: str) -> "RenderableType":
+def render_import_evaluation(found: Any, version: str) -> Renderable:
     """An imported version's evaluation and what the gate would decide, or why it was not evaluated."""
     if found.evaluation is None:
         return f"Not evaluated: {found.not_evaluated_because}"
@@ -234,7 +232,7 @@ def _other_reasons(decision: Any) -> list[str]:
     return [reason for reason in decision.reasons if reason not in stated]
 
 
-def render_rules(items: Any) -> "RenderableType":
+def render_rules(items: Any) -> Renderable:
     """The gate's rules that did not pass, one a line, then how many did."""
     items = list(items)
     open_rules = [rule for status in ("fail", "missing") for rule in items if rule.status == status]
@@ -247,7 +245,7 @@ def render_rules(items: Any) -> "RenderableType":
     return stack(table(("", "rule", "why"), rows), counts)
 
 
-def render_promotion(result: Any) -> "RenderableType":
+def render_promotion(result: Any) -> Renderable:
     """The gate's decision and what comes next."""
     version = result.model_version
     stays = f"version {result.champion_after} stays champion" if result.champion_after else "there is still no champion"
@@ -258,18 +256,14 @@ def render_promotion(result: Any) -> "RenderableType":
         "promoted": [
             f"Version {version} is the champion" if already else f"PROMOTED: version {version} is the champion now ({before})"
         ],
-        "pending_approval": [
-            f"PASSED: version {version} waits for approval.",
-            f"Next: {verdicts[0]}",
-            f"  or: {verdicts[1]}",
-        ],
+        "pending_approval": [f"PASSED: version {version} waits for approval.", f"Next: {verdicts[0]}", f"  or: {verdicts[1]}"],
         "refused": [f"REFUSED: version {version} is not promoted; {stays}"],
     }[result.decision]
     reasons = "\n".join(f"  {reason}" for reason in _other_reasons(result))
     return stack(section(title, *more), reasons, render_rules(result.rules) if result.rules else "")
 
 
-def render_scoring(report: Any) -> "RenderableType":
+def render_scoring(report: Any) -> Renderable:
     """One scoring run."""
     total = sum(report.classes.values())
     mix = [(label, n, f"{n / total:.1%}") for label, n in report.classes.items()] if total else []
@@ -289,7 +283,7 @@ def render_scoring(report: Any) -> "RenderableType":
     )
 
 
-def render_monitoring(report: Any) -> "RenderableType":
+def render_monitoring(report: Any) -> Renderable:
     """Drift and the decision."""
     return section(
         f"Decision: {report.decision}",
@@ -298,7 +292,7 @@ def render_monitoring(report: Any) -> "RenderableType":
     )
 
 
-def render_predictions(rows: list[dict[str, Any]]) -> "RenderableType":
+def render_predictions(rows: list[dict[str, Any]]) -> Renderable:
     """Label and probabilities of a few texts."""
     classes = ("Bearish", "Neutral", "Bullish")
     cells = [

@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from finsent.cli.options import CommandResult, Settings, cli, examples, login
-from finsent.cli.output import lines, section, shorten, stack, table
+from finsent.cli.output import Renderable, lines, section, shorten, stack, table
 from finsent.errors import InputError
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from finsent.pipeline.review import Listing, Recorded
 
 _WHO = click.option("--who", metavar="NAME", help="Who decides; kept with the decision. Default: your login name.")
@@ -69,7 +67,7 @@ def list_command(settings: Settings, *, conflicts: bool, limit: int | None, out:
     return CommandResult({**vars(found), "file": out}, _render_listing(found, out, conflicts=conflicts))
 
 
-def _render_listing(found: "Listing", out: Path | None, *, conflicts: bool) -> "RenderableType":
+def _render_listing(found: "Listing", out: Path | None, *, conflicts: bool) -> Renderable:
     if conflicts:
         head = f"{found.found:,} sides of contradictions that nobody has decided on"
         rows: list[Any] = [(item.id[:8], item.label, shorten(item.detail, 160)) for item in found.entries]

@@ -1,6 +1,7 @@
 """Which servers belong to a home: `services.json`, written by `finsent up` while it runs."""
 
 import json
+import os
 import urllib.error
 import urllib.request
 from dataclasses import asdict, dataclass
@@ -54,6 +55,12 @@ def read_services(root: Path) -> RunningServices | None:
         raise InputError(
             f"{str(target)!r} is not what `finsent up` writes ({error}). Delete it and run `finsent up` again."
         ) from error
+
+
+def prefect_url(root: Path) -> str | None:
+    """API of the Prefect server to use: PREFECT_API_URL, else the running one of this home, else None."""
+    running = read_services(root)
+    return os.environ.get("PREFECT_API_URL") or (running.prefect_api if running else None)
 
 
 def answers(url: str, timeout: float = 2.0) -> bool:

@@ -1,61 +1,38 @@
 """`finsent status`: data, versions, last decisions, inbox and servers at a glance. Reads only."""
 
-import os
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from finsent.cli.options import CommandResult, Settings, cli, examples
-from finsent.cli.output import cell_text, key_values, section, shorten, stack, table
+from finsent.cli.output import Renderable, cell_text, key_values, section, shorten, stack, table
 from finsent.cli.render import leak_audit
-from finsent.cli.services_file import mlflow_answers, prefect_answers, read_services
+from finsent.cli.services_file import mlflow_answers, prefect_answers, prefect_url, read_services
 from finsent.config import Config
 from finsent.errors import InputError, Refused, ServiceError
 from finsent.home import Home
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
 DECISIONS = 5
 """Entries of the audit log shown."""
-
-
-@dataclass(frozen=True)
-class Status:
-    """What a home holds. A part that cannot be read has an `error` with the reason."""
-
-    home: Path
-    data: dict[str, Any]
-    versions: dict[str, Any]
-    decisions: dict[str, Any]
-    scoring: dict[str, Any]
-    services: dict[str, Any]
 
 
 @cli.command("status", epilog=examples("finsent status", "finsent status --json"))
 @click.pass_obj
 def status_command(settings: Settings) -> CommandResult:
     """Show data, versions, last decisions, inbox and servers."""
-    status = gather_status(settings)
-    return CommandResult(status, render_status(status))
-
-
-def gather_status(settings: Settings) -> Status:
-    """Read tables, registry, audit log and servers."""
     config, home = settings.config(), settings.home()
     versions = _versions(home, config)
     champion = versions.get("champion", {}).get("version")
-    return Status(
-        home=home.root,
-        data=_data(home),
-        versions=versions,
-        decisions=_decisions(home, config),
-        scoring=_scoring(home, config.registered_model, champion),
-        services=_services(home),
-    )
+    status = {
+        "home": home.root,
+        "data": _data(home),
+        "versions": versions,
+        "decisions": _decisions(home, config),
+        "scoring": _scoring(home, config.registered_model, champion),
+        "services": _services(home),
+    }
+    return CommandResult(status, render_status(status))
 
 
 def _data(home: Home) -> dict[str, Any]:
@@ -65,13 +42,7 @@ def _data(home: Home) -> dict[str, Any]:
         found = data_version(home)
     except InputError as error:
         return {"version": None, "error": str(error)}
-    return {
-        "version": found.version,
-        "fingerprint": found.fingerprint,
-        "rows": found.rows,
-        "leaks": found.leaks,
-        "naive_leak": found.naive_leak,
-    }
+    return {name: getattr(found, name) for name in ("version", "fingerprint", "rows", "leaks", "naive_leak")}
 
 
 def _versions(home: Home, config: Config) -> dict[str, Any]:
@@ -157,34 +128,34 @@ def _services(home: Home) -> dict[str, Any]:
 
     running = read_services(home.root)
     mlflow = home.tracking_uri if home.tracking_uri.startswith("http") else running.mlflow if running else None
-    prefect = os.environ.get("PREFECT_API_URL") or (running.prefect_api if running else None)
+    prefect = prefect_url(home.root)
     return {
         "mlflow": {"url": mlflow and public_uri(mlflow), "answers": mlflow_answers(mlflow) if mlflow else None},
         "prefect": {"url": prefect, "answers": prefect_answers(prefect) if prefect else None},
     }
 
 
-def render_status(status: Status) -> "RenderableType":
-    """All parts, one section each."""
-    services = [(name, _service(service)) for name, service in status.services.items()]
+def render_status(status: dict[str, Any]) -> Renderable:
+    """All parts, one section each. A part that cannot be read shows its `error`."""
+    services = [(name, _service(service)) for name, service in status["services"].items()]
     return stack(
-        f"Home {status.home}",
-        _render_data(status.data),
-        _render_versions(status.versions),
-        _render_decisions(status.decisions),
-        section("Scoring", key_values(status.scoring.items())),
+        f"Home {status['home']}",
+        _render_data(status["data"]),
+        _render_versions(status["versions"]),
+        _render_decisions(status["decisions"]),
+        section("Scoring", key_values(status["scoring"].items())),
         section("Services", key_values(services)),
     )
 
 
-def _render_data(data: dict[str, Any]) -> "RenderableType":
+def _render_data(data: dict[str, Any]) -> Renderable:
     if data["version"] is None:
         return f"Data: {data['error']}"
     audit = "  " + leak_audit(data["leaks"], data["naive_leak"])
     return section(f"Data version {data['version']}", key_values(data["rows"].items()), audit)
 
 
-def _render_versions(versions: dict[str, Any]) -> "RenderableType":
+def _render_versions(versions: dict[str, Any]) -> Renderable:
     if "error" in versions:
         return f"Versions: {versions['error']}"
     if not versions:
@@ -205,7 +176,7 @@ def _waiting(version: str, until: str | None) -> str:
     return f"Version {version} waits for approval (finsent approve | reject), for {hours:.1f} h more."
 
 
-def _render_decisions(decisions: dict[str, Any]) -> "RenderableType":
+def _render_decisions(decisions: dict[str, Any]) -> Renderable:
     if "error" in decisions:
         return f"Decisions: {decisions['error']}"
     if not decisions["last"]:
