@@ -13,7 +13,7 @@ import click
 
 from finsent.cli.options import CommandResult, Settings, cli, examples
 from finsent.cli.output import Renderable, lines, section, stack, status_word, table
-from finsent.cli.services_file import answers, prefect_url
+from finsent.cli.services_file import is_healthy, prefect_url
 from finsent.config import Config
 from finsent.home import Home
 
@@ -147,14 +147,14 @@ def check_servers(config: Config, home: Home) -> Iterator[DoctorCheck]:  # noqa:
     uri = home.tracking_uri
     if uri.startswith("http"):
         advice = "It does not answer: start it, or correct MLFLOW_TRACKING_URI."
-        yield _check("mlflow", answers(f"{uri.rstrip('/')}/health", timeout=5), public_uri(uri), advice)
+        yield _check("mlflow", is_healthy(uri.rstrip("/"), timeout=5), public_uri(uri), advice)
     else:
         yield DoctorCheck("mlflow", "ok", f"no server, the store itself: {public_uri(uri)}")
     api = prefect_url(home.root)
     if api is None:
         yield DoctorCheck("prefect", "ok", "no server; flows start a temporary one")
     else:
-        yield _check("prefect", answers(f"{api}/health"), api, "It does not answer: start it, or correct PREFECT_API_URL.")
+        yield _check("prefect", is_healthy(api), api, "It does not answer: start it, or correct PREFECT_API_URL.")
 
 
 def check_base_model(config: Config, home: Home) -> Iterator[DoctorCheck]:  # noqa: ARG001

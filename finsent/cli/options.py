@@ -15,7 +15,7 @@ import click
 
 from finsent import __version__
 from finsent.cli.output import Renderable, plain, show
-from finsent.cli.services_file import mlflow_answers, read_services
+from finsent.cli.services_file import is_healthy, read_services
 from finsent.config import DEFAULT_PROFILE, Config, load_config
 from finsent.errors import InputError
 from finsent.home import Home, resolve_home
@@ -52,7 +52,7 @@ class Settings:
         running = read_services(home.root)
         if environ.get("MLFLOW_TRACKING_URI") or not running:
             return home
-        if mlflow_answers(running.mlflow):
+        if is_healthy(running.mlflow):
             click.echo(f"using the MLflow server of this home's `finsent up`: {running.mlflow}", err=True)
             return replace(home, tracking_uri=running.mlflow)
         click.echo(

@@ -68,16 +68,12 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, indent: i
 
 
 def key_values(pairs: Iterable[tuple[str, object]], *, indent: int = 2) -> Renderable:
-    """`name  value` lines with the values in one column."""
-    from rich.padding import Padding
-    from rich.table import Table
+    """`name  value` lines with the values in one column, each left whole, so that it can be copied."""
+    from rich.cells import cell_len, set_cell_size
 
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
-    for name, value in pairs:
-        grid.add_row(name, _cell(value))
-    return Padding(grid, (0, 0, 0, indent), expand=False)
+    items = [(name, cell_text(value)) for name, value in pairs]
+    width = max((cell_len(name) for name, _ in items), default=0)
+    return lines(*(f"{' ' * indent}{set_cell_size(name, width)}  {value}" for name, value in items))
 
 
 def section(title: str, *bodies: Renderable) -> Renderable:

@@ -10,7 +10,7 @@ import click
 from finsent.cli.options import CommandResult, Settings, cli, examples, login, suggest_command
 from finsent.cli.output import cell_text, key_values, lines, section, shorten, stack, table
 from finsent.cli.render import render_promotion
-from finsent.cli.services_file import prefect_answers, prefect_url
+from finsent.cli.services_file import is_healthy, prefect_url
 from finsent.config import Config
 from finsent.home import Home
 
@@ -129,7 +129,7 @@ def _prefect_server_answers(home: Home, otherwise: str) -> bool:
     url = prefect_url(home.root)
     if url is None:
         return False
-    if not prefect_answers(url):
+    if not is_healthy(url):
         click.echo(f"the Prefect server at {url} does not answer: {otherwise}.", err=True)
         return False
     os.environ["PREFECT_API_URL"] = url

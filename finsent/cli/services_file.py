@@ -63,20 +63,10 @@ def prefect_url(root: Path) -> str | None:
     return os.environ.get("PREFECT_API_URL") or (running.prefect_api if running else None)
 
 
-def answers(url: str, timeout: float = 2.0) -> bool:
-    """Whether an HTTP GET of `url` succeeds within `timeout` seconds."""
+def is_healthy(url: str, timeout: float = 2.0) -> bool:
+    """Whether `url`/health, of an MLflow server or a Prefect API, answers within `timeout` seconds."""
     try:
-        with urllib.request.urlopen(url, timeout=timeout) as response:  # noqa: S310 - our own http URLs
+        with urllib.request.urlopen(f"{url}/health", timeout=timeout) as response:  # noqa: S310 - our own http URLs
             return bool(response.status < 400)
     except (urllib.error.URLError, OSError, ValueError):
         return False
-
-
-def mlflow_answers(url: str) -> bool:
-    """Whether an MLflow server is up at `url`."""
-    return answers(f"{url}/health")
-
-
-def prefect_answers(api_url: str) -> bool:
-    """Whether a Prefect API is up at `api_url`."""
-    return answers(f"{api_url}/health")

@@ -8,7 +8,7 @@ import click
 from finsent.cli.options import CommandResult, Settings, cli, examples
 from finsent.cli.output import Renderable, cell_text, key_values, section, shorten, stack, table
 from finsent.cli.render import leak_audit
-from finsent.cli.services_file import mlflow_answers, prefect_answers, prefect_url, read_services
+from finsent.cli.services_file import is_healthy, prefect_url, read_services
 from finsent.config import Config
 from finsent.errors import InputError, Refused, ServiceError
 from finsent.home import Home
@@ -130,8 +130,8 @@ def _services(home: Home) -> dict[str, Any]:
     mlflow = home.tracking_uri if home.tracking_uri.startswith("http") else running.mlflow if running else None
     prefect = prefect_url(home.root)
     return {
-        "mlflow": {"url": mlflow and public_uri(mlflow), "answers": mlflow_answers(mlflow) if mlflow else None},
-        "prefect": {"url": prefect, "answers": prefect_answers(prefect) if prefect else None},
+        "mlflow": {"url": mlflow and public_uri(mlflow), "answers": is_healthy(mlflow) if mlflow else None},
+        "prefect": {"url": prefect, "answers": is_healthy(prefect) if prefect else None},
     }
 
 

@@ -20,8 +20,7 @@ from finsent.cli.options import CommandResult, Settings, cli, examples
 from finsent.cli.output import key_values, section
 from finsent.cli.services_file import (
     RunningServices,
-    mlflow_answers,
-    prefect_answers,
+    is_healthy,
     read_services,
     services_path,
     write_services,
@@ -192,8 +191,8 @@ def bring_up(home: Home, place: UpOptions, env: dict[str, str]) -> list[Service]
     try:
         started.append(start_service("mlflow", mlflow_command(home, place), env, home))
         started.append(start_service("prefect", prefect_command(place), env, home))
-        wait_until(lambda: mlflow_answers(place.running.mlflow), started[0])
-        wait_until(lambda: prefect_answers(place.running.prefect_api), started[1])
+        wait_until(lambda: is_healthy(place.running.mlflow), started[0])
+        wait_until(lambda: is_healthy(place.running.prefect_api), started[1])
         provision(place, env)
         started += [start_service(f"worker-{pool}", worker_command(pool, limit), env, home) for pool, limit in POOLS.items()]
         write_services(home.root, place.running)
@@ -273,7 +272,7 @@ def _require_not_up(home: Home) -> None:
     running = read_services(home.root)
     if running is None:
         return
-    if mlflow_answers(running.mlflow) or prefect_answers(running.prefect_api):
+    if is_healthy(running.mlflow) or is_healthy(running.prefect_api):
         raise InputError(
             f"finsent is already up in {str(home.root)!r}: process {running.pid}, {running.mlflow} and {running.prefect}. "
             "Stop it with Ctrl-C there, or use another --home."

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from finsent.cli.services_file import mlflow_answers, prefect_answers
+from finsent.cli.services_file import is_healthy
 from tests.integration.test_prefect_server import free_port
 
 pytestmark = [pytest.mark.integration, pytest.mark.long]
@@ -49,8 +49,8 @@ def test_up_and_down(number: signal.Signals, tmp_path: Path) -> None:
     try:
         assert process.stdout is not None
         said = json.loads(process.stdout.readline())
-        assert mlflow_answers(said["mlflow"])
-        assert prefect_answers(said["prefect_api"])
+        assert is_healthy(said["mlflow"])
+        assert is_healthy(said["prefect_api"])
         children = psutil.Process(process.pid).children(recursive=True)
         assert len(children) >= 4, "MLflow, Prefect and two workers"
         status = subprocess.run(
@@ -71,7 +71,7 @@ def test_up_and_down(number: signal.Signals, tmp_path: Path) -> None:
     assert "stopped." in errors
     assert gone(children)
     assert not (tmp_path / "services.json").exists()
-    assert not mlflow_answers(said["mlflow"])
+    assert not is_healthy(said["mlflow"])
 
 
 def test_a_server_that_dies_takes_the_rest_down_with_one_message(tmp_path: Path) -> None:
