@@ -35,7 +35,7 @@ PRECISIONS: "tuple[Precision, ...]" = ("bfloat16", "float16", "float32")
 )
 @click.option("--resume", metavar="RUN", help="MLflow run of an interrupted training to resume.")
 @click.pass_obj
-def train_command(settings: Settings, resume: str | None) -> CommandResult:
+def train_command(settings: Settings, resume: str | None) -> CommandResult | None:
     """Train an adapter and register it as a version.
 
     LoRA adapters (QLoRA) are trained on the training split and logged to MLflow. Nothing is promoted: a version scores tweets
@@ -47,7 +47,7 @@ def train_command(settings: Settings, resume: str | None) -> CommandResult:
     config, home = settings.config(), settings.home()
     if not launched().is_main:
         take_part(config, home)
-        return CommandResult(None, "", silent=True)
+        return None
     result = train(config, home, resume=resume)
     return CommandResult(result, render_training(result))
 

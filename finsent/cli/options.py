@@ -27,7 +27,9 @@ class Settings:
     """The global options of one invocation, given before or after the command's name."""
 
     profile: str = field(default_factory=lambda: os.environ.get("FINSENT_PROFILE") or DEFAULT_PROFILE)
-    config_file: Path | None = field(default_factory=lambda: _path(os.environ.get("FINSENT_CONFIG")))
+    config_file: Path | None = field(
+        default_factory=lambda: Path(os.environ["FINSENT_CONFIG"]) if os.environ.get("FINSENT_CONFIG") else None
+    )
     overrides: tuple[str, ...] = ()
     home_dir: Path | None = None
     json: bool = False
@@ -72,12 +74,6 @@ class CommandResult:
     code: int = 0
     afterwards: Callable[[], None] | None = None
     """Runs once the result is printed: `finsent up` waits there."""
-    silent: bool = False
-    """Prints nothing: another process of this launch prints the result."""
-
-
-def _path(value: str | None) -> Path | None:
-    return Path(value) if value else None
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
@@ -105,7 +101,7 @@ def _global_options() -> list[click.Parameter]:
 
 
 class Command(click.Command):
-    """A command with the global options below its own, whose function returns a `CommandResult`.
+    """A command with the global options below its own, whose function returns a `CommandResult`, or None to print nothing.
 
     While the function runs, stdout is stderr: whatever a library prints, a script reads the result alone.
     """
@@ -123,9 +119,9 @@ class Command(click.Command):
                 "shared between several. Start it once, without a launcher."
             )
         with redirect_stdout(sys.stderr):
-            done: CommandResult = super().invoke(ctx)
-        if done.silent:
-            return done.code
+            done: CommandResult | None = super().invoke(ctx)
+        if done is None:  # another process of this launch prints the result
+            return 0
         if settings.json:
             click.echo(json.dumps(plain(done.result), ensure_ascii=False))
         else:

@@ -19,20 +19,16 @@ def provision(automations: Path, pools: Sequence[str]) -> None:
     """Create the process work pools that are missing, and create or update the automations of the file."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.workers.process import ProcessWorker
 
+    template = ProcessWorker.get_default_base_job_template()
     with get_client(sync_client=True) as client:
         existing = {pool.name for pool in client.read_work_pools()}
         for name in pools:
             if name not in existing:
-                client.create_work_pool(WorkPoolCreate(name=name, type="process", base_job_template=_process_template()))
+                client.create_work_pool(WorkPoolCreate(name=name, type="process", base_job_template=template))
         for described in yaml.safe_load(automations.read_text(encoding="utf-8"))["automations"]:
             _put_automation(client, described)
-
-
-def _process_template() -> dict[str, Any]:
-    from prefect.workers.process import ProcessWorker
-
-    return ProcessWorker.get_default_base_job_template()
 
 
 def _put_automation(client: "SyncPrefectClient", described: dict[str, Any]) -> None:

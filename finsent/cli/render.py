@@ -37,7 +37,7 @@ def render_ingestion(report: Any) -> Renderable:
         f"{report.bridges:,} groups of new rows touched two splits: see `bridges splits` in the quarantine"
         if report.bridges
         else "",
-        render_splits(report.splits),
+        _splits(report.splits),
         leak_audit(report.leaks, report.naive_leak),
     )
 
@@ -57,8 +57,7 @@ def _quarantine_reasons(reasons: Mapping[str, int]) -> Renderable:
     return section("Quarantined because", table(("rows", "reason"), [(n, reason) for reason, n in ordered])) if ordered else ""
 
 
-def render_splits(counts: Mapping[str, Mapping[str, int]]) -> Renderable:
-    """Rows by split and class."""
+def _splits(counts: Mapping[str, Mapping[str, int]]) -> Renderable:
     labels = list(dict.fromkeys(label for by_label in counts.values() for label in by_label))
     rows = [(name, *(by_label.get(label, 0) for label in labels), sum(by_label.values())) for name, by_label in counts.items()]
     return section("Splits", table(("split", *labels, "all"), rows))

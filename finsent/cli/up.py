@@ -18,13 +18,7 @@ import click
 
 from finsent.cli.options import CommandResult, Settings, cli, examples
 from finsent.cli.output import key_values, section
-from finsent.cli.services_file import (
-    RunningServices,
-    is_healthy,
-    read_services,
-    services_path,
-    write_services,
-)
+from finsent.cli.services_file import RunningServices, is_healthy, read_services, services_path, write_services
 from finsent.errors import InputError, ServiceError
 from finsent.home import Home, resolve_home
 from finsent.logging_setup import without_quieting
@@ -193,7 +187,7 @@ def bring_up(home: Home, place: UpOptions, env: dict[str, str]) -> list[Service]
         started.append(start_service("prefect", prefect_command(place), env, home))
         wait_until(lambda: is_healthy(place.running.mlflow), started[0])
         wait_until(lambda: is_healthy(place.running.prefect_api), started[1])
-        provision(place, env)
+        provision_server(place, env)
         started += [start_service(f"worker-{pool}", worker_command(pool, limit), env, home) for pool, limit in POOLS.items()]
         write_services(home.root, place.running)
     except BaseException:
@@ -252,7 +246,7 @@ def worker_command(pool: str, limit: int) -> list[str]:
     return ["prefect", "worker", "start", "--pool", pool, "--type", "process", "--limit", str(limit), "--name", f"finsent-{pool}"]
 
 
-def provision(place: UpOptions, env: dict[str, str]) -> None:
+def provision_server(place: UpOptions, env: dict[str, str]) -> None:
     """Create work pools, automations and deployments with their schedules and triggers. Idempotent."""
     program = [sys.executable, "-m"]
     commands = [

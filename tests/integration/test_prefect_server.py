@@ -55,7 +55,7 @@ def serving(home: Home, pool: str) -> Iterator[Server]:
     started = [up.start_service("prefect", up.prefect_command(place), env, home)]
     try:
         up.wait_until(lambda: is_healthy(place.running.prefect_api), started[0])
-        up.provision(place, env)
+        up.provision_server(place, env)
         started.append(up.start_service(f"worker-{pool}", up.worker_command(pool, 2), env, home))
         yield Server(home.root, env)
     finally:
@@ -93,7 +93,7 @@ def test_schedules_create_runs(server: Server) -> None:
 def test_deploying_again_changes_nothing(server: Server) -> None:
     before = (len(server.ask("deployments/filter")), len(server.ask("automations/filter")))
     port = int(server.env["PREFECT_API_URL"].split(":")[2].split("/")[0])
-    up.provision(up.UpOptions("127.0.0.1", 1, port, ROOT), server.env)
+    up.provision_server(up.UpOptions("127.0.0.1", 1, port, ROOT), server.env)
     assert (len(server.ask("deployments/filter")), len(server.ask("automations/filter"))) == before
 
 
