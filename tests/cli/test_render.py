@@ -1,13 +1,9 @@
 """What the evaluation and the gate say on a terminal."""
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import click
-
 from finsent.cli import render
-from finsent.cli.options import Settings, suggest_command
 from finsent.cli.output import as_text
 from finsent.config import load_config
 from finsent.evaluation.evidence import Evidence
@@ -30,16 +26,6 @@ def test_rows_that_could_not_be_read_are_not_passed_over(specimen: Any) -> None:
         evidence=specimen.evidence, model_version="4", data="x.csv", n_in_training=0, skipped={"unknown label": 2}, candidate=None
     )
     assert "NOT SCORED: 2 rows that cannot be read (2 unknown label)" in as_text(render.render_evaluation(result))
-
-
-def test_what_to_type_next_repeats_where_and_under_which_configuration() -> None:
-    with click.Context(click.Command("x"), obj=Settings(overrides=("gate.alpha=0.1",), home_dir=Path("my home"))).scope():
-        assert suggest_command("finsent promote") == "finsent promote --set gate.alpha=0.1 --home 'my home'"
-        assert (
-            suggest_command("finsent train --config best.yaml", configuration=False)
-            == "finsent train --config best.yaml --home 'my home'"
-        )
-    assert suggest_command("finsent promote") == "finsent promote"
 
 
 def test_an_evaluation_is_told_in_a_screen_and_a_half(specimen: Any) -> None:

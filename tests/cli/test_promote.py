@@ -1,4 +1,4 @@
-"""`finsent history` and `finsent ledger`: what was decided and why, and whether the record can be believed."""
+"""`finsent history` and `finsent ledger`: every decision, and the audit log's verification; approval in `finsent status`."""
 
 import shutil
 from collections.abc import Callable
