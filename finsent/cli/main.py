@@ -1,4 +1,4 @@
-"""Entry point: the root command, its order of commands, and the one place that turns errors into messages and exit codes."""
+"""Entry point: runs one invocation, and is the one place that turns errors into messages and exit codes."""
 
 import atexit
 import json

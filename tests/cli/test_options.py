@@ -1,5 +1,7 @@
 """What every command shares."""
 
+from pathlib import Path
+
 import click
 
 from finsent.cli.options import Settings, suggest_command
