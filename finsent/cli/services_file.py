@@ -2,8 +2,6 @@
 
 import json
 import os
-import urllib.error
-import urllib.request
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -65,6 +63,9 @@ def prefect_url(root: Path) -> str | None:
 
 def is_healthy(url: str, timeout: float = 2.0) -> bool:
     """Whether `url`/health, of an MLflow server or a Prefect API, answers within `timeout` seconds."""
+    import urllib.error
+    import urllib.request
+
     try:
         with urllib.request.urlopen(f"{url}/health", timeout=timeout) as response:  # noqa: S310 - our own http URLs
             return bool(response.status < 400)
