@@ -77,7 +77,7 @@ def _render_listing(found: "Listing", out: Path | None, *, conflicts: bool) -> R
         if found.looked_at < found.of:
             head += f" (a random sample of the {found.of:,} rows)"
         rows = [(item.id[:8], item.label, item.suggested, item.confidence, shorten(item.text)) for item in found.entries]
-        columns = ("id", "label", "suggested", "confidence", "text")
+        columns = ("id", "label", "suggested", "self-confidence", "text")
     if not found.entries:
         return head
     if out is not None:
