@@ -1,9 +1,14 @@
-"""What third-party code may say on a user's terminal. Applied by the command line alone, before anything heavy is imported."""
+"""What libraries may print on a user's terminal.
+
+The command line applies this before anything heavy is imported, and the processes that a command starts take it over. Servers
+and workers of `finsent up` do not.
+"""
 
 import logging
 import os
 import sys
 import warnings
+from collections.abc import Mapping
 from typing import Final
 
 ENVIRONMENT: Final = {
@@ -14,41 +19,74 @@ ENVIRONMENT: Final = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "TOKENIZERS_PARALLELISM": "false",
     "GIT_PYTHON_REFRESH": "quiet",
-    # a server that is down is said so within seconds; the library's own default goes on for minutes
+    # a server that is down is an error within seconds; the library's own default retries for minutes
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
 }
 """Set unless the user has set them: no telemetry, no fork warnings, no endless retries."""
 
-HUSHED: Final = {
+IGNORED_WARNINGS: Final = (
+    # torch/_dynamo/variables/functions.py, where layers are compiled: attention asks a cached function which arguments torch's
+    # varlen_attn takes. The answer never changes, so it is right to trace through the cache
+    "ignore:Dynamo detected a call to a `functools.lru_cache`:UserWarning",
+    # multiprocessing/resource_tracker.py: a model worker that was terminated leaves tqdm's lock, which the tracker then removes
+    "ignore:resource_tracker:UserWarning",
+)
+"""Entries of PYTHONWARNINGS, by which processes started with `spawn` or `python -m` ignore them too."""
+
+QUIET_ENVIRONMENT: Final = {
+    "PYTHONWARNINGS": ",".join(IGNORED_WARNINGS),
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     # the console only: the Prefect UI still gets every line
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
+    # transformers has a handler of its own. Its load report (utils/loading_report.py) lists the head as newly initialised, which
+    # is so until the adapter's head is loaded
     "TRANSFORMERS_VERBOSITY": "error",
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    # so has torch: of compiling, autotuning and recompiling
+    "TORCH_LOGS": "-all",
     "DATASETS_VERBOSITY": "error",
     "HF_HUB_VERBOSITY": "error",
 }
-"""Set besides unless --verbose."""
+"""Set besides without --verbose, unless the user has set them."""
 
-HEARD_FROM: Final = {
-    "prefect": logging.CRITICAL,  # says every error that it raises a second time, with its whole traceback
-    **dict.fromkeys(("alembic", "bitsandbytes", "datasets", "git", "huggingface_hub", "mlflow", "transformers"), logging.ERROR),
+QUIETED: Final = "FINSENT_QUIETED"
+"""Environment variable with the names of those of `QUIET_ENVIRONMENT` that finsent itself has set."""
+
+LOWEST_LEVEL: Final = {
+    "prefect": logging.CRITICAL,  # logs every error that it raises, with its traceback
+    # backends/cpu/ops.py says at import that the optional package `kernels` is missing; its own kernels are used then
+    "bitsandbytes": logging.ERROR,
+    **dict.fromkeys(("alembic", "datasets", "git", "huggingface_hub", "mlflow", "transformers"), logging.ERROR),
 }
-"""Lowest level of each library that is shown without --verbose."""
+"""Lowest level of each library's log lines that is shown without --verbose."""
 
 
 def prepare_environment(*, verbose: bool) -> None:
     """Give the environment its defaults. A value that the user has set stays."""
-    for name, value in (ENVIRONMENT if verbose else {**ENVIRONMENT, **HUSHED}).items():
-        os.environ.setdefault(name, value)
-    if not sys.stderr.isatty():  # on a terminal the bars show how a base of 16 GB arrives
+    _set_missing(ENVIRONMENT)
+    if not verbose:
+        quieted = [*filter(None, os.environ.get(QUIETED, "").split(",")), *_set_missing(QUIET_ENVIRONMENT)]
+        os.environ[QUIETED] = ",".join(quieted)
+    if not sys.stderr.isatty():  # on a terminal the bars show how a base of 16 GB is downloaded
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
+def _set_missing(values: Mapping[str, str]) -> list[str]:
+    missing = [name for name in values if name not in os.environ]
+    os.environ.update({name: values[name] for name in missing})
+    return missing
+
+
+def without_quieting(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment for servers and workers, whose logs are for operators: without what `prepare_environment` hushed."""
+    quieted = {QUIETED, *environment.get(QUIETED, "").split(",")}
+    return {name: value for name, value in environment.items() if name not in quieted}
+
+
 def configure_logging(*, verbose: bool) -> None:
-    """Log to stderr: finsent's own lines from INFO on, others as in `HEARD_FROM`; with `verbose` everything and all warnings."""
+    """Log to stderr: finsent from INFO on, libraries as in `LOWEST_LEVEL`; with `verbose` every line and warning."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s" if verbose else "%(message)s"))
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler], force=True)
@@ -56,10 +94,20 @@ def configure_logging(*, verbose: bool) -> None:
     if verbose:
         warnings.simplefilter("default")
         return
-    handler.addFilter(_worth_showing)  # at the handler: libraries set their loggers' levels themselves, later
+    handler.addFilter(_is_shown)  # at the handler: libraries set their loggers' levels themselves, later
     warnings.simplefilter("ignore")
     warnings.filterwarnings("default", module=r"finsent(\.|$)")
 
 
-def _worth_showing(record: logging.LogRecord) -> bool:
-    return record.levelno >= HEARD_FROM.get(record.name.partition(".")[0], logging.NOTSET)
+def configure_child_logging() -> None:
+    """In a process that a command without --verbose has started, show what the command would, of finsent only warnings.
+
+    Elsewhere, as under a worker of Prefect's, nothing changes.
+    """
+    if os.environ.get(QUIETED):
+        configure_logging(verbose=False)
+        logging.getLogger("finsent").setLevel(logging.WARNING)
+
+
+def _is_shown(record: logging.LogRecord) -> bool:
+    return record.levelno >= LOWEST_LEVEL.get(record.name.partition(".")[0], logging.NOTSET)

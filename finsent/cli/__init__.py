@@ -1,1 +1,1 @@
-"""The `finsent` command line: the only room that turns errors into exit codes and prints."""
+"""The `finsent` command line, the only part that prints results and sets exit codes."""

@@ -1,13 +1,14 @@
-"""`finsent ingest`: labelled tweets into the data, unlabelled ones into the inbox."""
+"""`finsent ingest`, of labelled tweets or into the inbox; `finsent data`: versions, report, diff, audit, quarantine."""
 
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from finsent.cli import render
-from finsent.cli.options import CommandResult, Settings, command, examples
-from finsent.cli.output import plain
+from finsent.cli.options import CommandResult, Settings, cli, examples
+from finsent.cli.output import Renderable, cell_text, key_values, lines, plain, section, shorten, stack, table
+from finsent.cli.render import render_inbox, render_ingestion
 from finsent.config import Config, Source
 from finsent.errors import InputError, ServiceError
 from finsent.home import Home
@@ -17,66 +18,56 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from finsent.data.ingest_report import IngestReport
+    from finsent.data.profile import VersionDiff
+    from finsent.data.versions_view import QuarantineView
 
 _log = logging.getLogger(__name__)
 
 
-def register(group: click.Group) -> None:
-    """Add `ingest`."""
-    command(
-        group,
-        "ingest",
-        "Read tweets: check, deduplicate, split, store.",
-        epilog=examples(
-            "finsent ingest tweets.csv",
-            "finsent ingest day.jsonl.gz --text body --label sentiment --created-at posted",
-            "finsent ingest 'archive/*.csv' --label-map '0=Bearish,1=Bullish,2=Neutral' --name archive",
-            "finsent ingest hf://TimKoornstra/financial-tweets-sentiment --text tweet --label sentiment --label-map "
-            "'0=Neutral,1=Bullish,2=Bearish'",
-            "finsent ingest 's3://bucket/tweets/2025-*.csv.gz' --name archive",
-            "finsent ingest postgresql+psycopg2://reader@db/desk --query 'SELECT body AS text, label FROM tweets'",
-            "finsent ingest --inbox unlabelled.csv.gz",
-        ),
-        options=(
-            click.argument("files", nargs=-1, metavar="[FILE]..."),
-            click.option("--inbox", is_flag=True, help="The files hold unlabelled tweets: put them into the inbox for scoring."),
-            click.option("--text", show_default="text", metavar="COLUMN", help="Column that holds the tweet."),
-            click.option("--label", show_default="label", metavar="COLUMN", help="Column that holds the label."),
-            click.option(
-                "--label-map",
-                metavar="MAP",
-                help="What the file's labels mean, e.g. 0=Bearish,1=Bullish,2=Neutral. Numbers are never guessed.",
-            ),
-            click.option(
-                "--created-at",
-                metavar="COLUMN",
-                help="Column that holds the time of writing; default: created_at, where the file has it.",
-            ),
-            click.option(
-                "--name", metavar="NAME", help="Name of the source, by which it is known again; default: the file's name."
-            ),
-            click.option(
-                "--format",
-                type=click.Choice(["auto", "csv", "tsv", "jsonl", "parquet"]),
-                default="auto",
-                show_default=True,
-                help="Format of the files; auto goes by their endings.",
-            ),
-            click.option("--query", metavar="SQL", help="What to ask a database for, where FILE is its SQLAlchemy URL."),
-            click.option("--no-report", is_flag=True, help="Write no data report, log nothing to MLflow."),
-            click.option("--split", metavar="SPLIT", help="Split of a Hub dataset; default: train."),
-            click.option("--revision", metavar="REVISION", help="Revision of a Hub dataset: a commit, branch or tag."),
-        ),
-    )(_ingest)
-
-
-def _ingest(
-    settings: Settings, files: tuple[str, ...], *, inbox: bool, name: str | None, no_report: bool, **columns: Any
+@cli.command(
+    "ingest",
+    epilog=examples(
+        "finsent ingest tweets.csv",
+        "finsent ingest day.jsonl.gz --text body --label sentiment --created-at posted",
+        "finsent ingest 'archive/*.csv' --label-map '0=Bearish,1=Bullish,2=Neutral' --name archive",
+        "finsent ingest hf://TimKoornstra/financial-tweets-sentiment --text tweet --label sentiment --label-map "
+        "'0=Neutral,1=Bullish,2=Bearish'",
+        "finsent ingest 's3://bucket/tweets/2025-*.csv.gz' --name archive",
+        "finsent ingest postgresql+psycopg2://reader@db/desk --query 'SELECT body AS text, label FROM tweets'",
+        "finsent ingest --inbox unlabelled.csv.gz",
+    ),
+)
+@click.argument("files", nargs=-1, metavar="[FILE]...")
+@click.option("--inbox", is_flag=True, help="The files hold unlabelled tweets: put them into the inbox for scoring.")
+@click.option("--text", show_default="text", metavar="COLUMN", help="Column that holds the tweet.")
+@click.option("--label", show_default="label", metavar="COLUMN", help="Column that holds the label.")
+@click.option(
+    "--label-map",
+    metavar="MAP",
+    help="What the file's labels mean, e.g. 0=Bearish,1=Bullish,2=Neutral. Numbers are never guessed.",
+)
+@click.option("--created-at", metavar="COLUMN", help="Column of the creation time. Default: created_at, where the file has it.")
+@click.option("--name", metavar="NAME", help="Name of the source, which identifies it in later runs. Default: the file's name.")
+@click.option(
+    "--format",
+    type=click.Choice(["auto", "csv", "tsv", "jsonl", "parquet"]),
+    default="auto",
+    show_default=True,
+    help="Format of the files; auto goes by their endings.",
+)
+@click.option("--query", metavar="SQL", help="Query for a database, where FILE is its SQLAlchemy URL.")
+@click.option("--no-report", is_flag=True, help="Write no data report, log nothing to MLflow.")
+@click.option("--split", metavar="SPLIT", help="Split of a Hub dataset; default: train.")
+@click.option("--revision", metavar="REVISION", help="Revision of a Hub dataset: a commit, branch or tag.")
+@click.pass_obj
+def ingest_command(
+    settings: Settings, /, files: tuple[str, ...], *, inbox: bool, name: str | None, no_report: bool, **columns: Any
 ) -> CommandResult:
-    """Read tweets from files, folders, globs, s3:// and the Hub (CSV, TSV, JSONL, Parquet; gzip and zstd too), or a database.
+    """Read tweets: check, deduplicate, split, store.
 
-    Every row ends in exactly one place: accepted, duplicate, or quarantined with a reason. Without a FILE the configured
-    `data.sources` are read. Splits go by near-duplicate group, so that the test set never leaks into training.
+    Reads files, folders, globs, s3:// and the Hub (CSV, TSV, JSONL, Parquet; gzip and zstd too), or a database. Every row
+    ends in exactly one place: accepted, duplicate, or quarantined with a reason. Without a FILE the configured
+    `data.sources` are read. Near-duplicates share a split, so that the test set never leaks into training.
     """
     if name is not None and len(files) != 1:
         raise InputError(
@@ -84,21 +75,21 @@ def _ingest(
         )
     _check_options(files, columns | {"name": name}, inbox=inbox)
     if inbox:
-        return _into_inbox(settings, files, columns["text"], columns["created_at"])
+        return _receive(settings, files, columns["text"], columns["created_at"])
     from finsent.steps.ingest import ingest
 
-    labels = label_map(columns["label_map"])
+    labels = parse_label_map(columns["label_map"])
     given = {key: value for key, value in columns.items() if key != "label_map" and value is not None}
     sources = tuple(Source(uri=file, name=name, labels=labels, **given) for file in files)
     config, home = settings.config(), settings.home()
     report = ingest(config, home, sources)
-    page = None if no_report else _publish(config, home, report)
-    shown = render.render_ingestion(report) if page is None else f"{render.render_ingestion(report)}\n\nData report: {page}"
+    page = None if no_report else _publish_report(config, home, report)
+    shown = stack(render_ingestion(report), f"Data report: {page}" if page else "")
     return CommandResult({**plain(report), "page": None if page is None else str(page)}, shown)
 
 
-def _publish(config: Config, home: Home, report: "IngestReport") -> "Path | None":
-    """The page of the version, in MLflow too. The rows are committed by now, whatever becomes of the page."""
+def _publish_report(config: Config, home: Home, report: "IngestReport") -> "Path | None":
+    """Write the version's data report and log it to MLflow. The rows are committed: an MLflow server that is down only warns."""
     from finsent.pipeline.data_report import page_path, report_ingestion
 
     if report.version is None:
@@ -116,7 +107,7 @@ def _publish(config: Config, home: Home, report: "IngestReport") -> "Path | None
 
 
 def _check_options(files: tuple[str, ...], given: dict[str, Any], *, inbox: bool) -> None:
-    """Options that would be passed over without a word where the files are of another kind."""
+    """Refuse options that files of another kind would silently ignore."""
     for option in ("split", "revision"):
         if given[option] is not None and (inbox or not files or not all(file.startswith("hf://") for file in files)):
             raise InputError(
@@ -138,7 +129,7 @@ def _check_options(files: tuple[str, ...], given: dict[str, Any], *, inbox: bool
         raise InputError(f"--format {given['format']!r} needs a labelled FILE.")
 
 
-def _into_inbox(settings: Settings, files: tuple[str, ...], text: str | None, created_at: str | None) -> CommandResult:
+def _receive(settings: Settings, files: tuple[str, ...], text: str | None, created_at: str | None) -> CommandResult:
     from finsent.data.inbox import receive
 
     if not files:
@@ -152,10 +143,10 @@ def _into_inbox(settings: Settings, files: tuple[str, ...], text: str | None, cr
         max_characters=data.max_characters,
         masked=data.mask_handles,
     )
-    return CommandResult(report, render.render_inbox(report))
+    return CommandResult(report, render_inbox(report))
 
 
-def label_map(given: str | None) -> dict[str, Any] | None:
+def parse_label_map(given: str | None) -> dict[str, Any] | None:
     """`0=Bearish,1=Bullish` as a mapping to class names, in any case.
 
     Raises:
@@ -173,3 +164,142 @@ def label_map(given: str | None) -> dict[str, Any] | None:
             raise InputError(f"--label-map {given!r}: the value {value!r} is given twice.")
         mapping[value] = names[meaning.casefold()]
     return mapping
+
+
+@cli.group(
+    "data", epilog=examples("finsent data versions", "finsent data report", "finsent data diff 1 2", "finsent data quarantine")
+)
+def data_group() -> None:
+    """Look at the data: versions, report, quarantine. Changes nothing."""
+
+
+_LATEST = click.option("--version", type=int, metavar="N", help="Version of the data. Default: the latest.")
+
+
+@data_group.command("versions", epilog=examples("finsent data versions", "finsent data versions --json"))
+@click.pass_obj
+def versions_command(settings: Settings) -> CommandResult:
+    """List the versions of the data, newest first. Each was made by an ingestion or a review."""
+    from finsent.data.versions_view import list_versions
+
+    found = list_versions(settings.home())
+    rows = [
+        (item.version, f"{item.at:%Y-%m-%d %H:%M:%S}", item.rows, item.leaks, item.fingerprint, shorten(", ".join(item.inputs)))
+        for item in found
+    ]
+    heads = ("version", "at (UTC)", "rows", "leaks", "fingerprint", "read from")
+    text = section("Versions of the data", table(heads, rows)) if rows else "There is no data yet. Run `finsent ingest FILE...`."
+    return CommandResult({"versions": found}, text)
+
+
+@data_group.command("report", epilog=examples("finsent data report", "finsent data report --version 3 --no-mlflow"))
+@_LATEST
+@click.option("--no-mlflow", is_flag=True, help="Write the page alone, log nothing to MLflow.")
+@click.pass_obj
+def report_command(settings: Settings, version: int | None, *, no_mlflow: bool) -> CommandResult:
+    """Write a version's report, and log it to MLflow.
+
+    The report is one HTML page in the home, whose path is printed. It shows where every row ended, leaks, how label and
+    source are confounded, what changed, what was quarantined.
+    """
+    from finsent.pipeline.data_report import describe, report_data
+
+    done = report_data(settings.config(), settings.home(), version, to_mlflow=not no_mlflow)
+    result = {"version": done.version, "path": done.path, "run_id": done.run_id, "report": describe(done.facts)}
+    return CommandResult(result, str(done.path))
+
+
+@data_group.command("diff", epilog=examples("finsent data diff 1 2", "finsent data diff 1 2 --json"))
+@click.argument("before", type=int, metavar="V1")
+@click.argument("after", type=int, metavar="V2")
+@click.pass_obj
+def diff_command(settings: Settings, before: int, after: int) -> CommandResult:
+    """Show what changed between two versions of the data.
+
+    Rows added, removed, relabelled, and moved between splits. Exit code 1 if a row moved between splits: a test row that
+    was trained on later makes every score worthless.
+    """
+    from finsent.data.profile import diff_versions
+
+    found = diff_versions(settings.home(), before, after)
+    return CommandResult(found, _render_difference(found), code=1 if found.moved else 0)
+
+
+@data_group.command("audit", epilog=examples("finsent data audit", "finsent data audit --version 3 --json"))
+@_LATEST
+@click.pass_obj
+def audit_command(settings: Settings, version: int | None) -> CommandResult:
+    """Look for leaks across splits again, from the texts.
+
+    Compares every text with every text of the other splits, using no index or earlier record. Exit code 1 if a pair of
+    exact or near duplicates is found: then do not train on this version.
+    """
+    from finsent.data.leakage import audit_data
+
+    audit = audit_data(settings.config(), settings.home(), version)
+    pairs = [(name, audit.exact[name], audit.near[name]) for name in audit.exact]
+    head = f"Data version {audit.version}: {audit.leaks} duplicate pairs across splits among {audit.rows:,} rows"
+    return CommandResult(audit, section(head, table(("between", "exact", "near"), pairs)), code=1 if audit.leaks else 0)
+
+
+@data_group.command(
+    "quarantine",
+    epilog=examples("finsent data quarantine", "finsent data quarantine --reason 'contradictory label' --limit 100 --json"),
+)
+@click.option("--reason", metavar="REASON", help="Only rows with this reason.")
+@click.option("--source", metavar="NAME", help="Only rows of this source, by its name in the quarantine.")
+@click.option("--limit", type=click.IntRange(min=0), default=20, show_default=True, metavar="N", help="Rows shown, at most.")
+@click.pass_obj
+def quarantine_command(settings: Settings, reason: str | None, source: str | None, limit: int) -> CommandResult:
+    """Show the rows that ingestion rejected, and why. The latest come first."""
+    from finsent.data.versions_view import quarantine_view
+
+    found = quarantine_view(settings.home(), reason=reason, source=source, limit=limit)
+    return CommandResult(found, _render_quarantine(found))
+
+
+def _render_difference(found: "VersionDiff") -> Renderable:
+    heading = f"Version {found.before} ({found.rows_before:,} rows) to version {found.after} ({found.rows_after:,} rows)"
+    counts = [
+        ("added", found.n_added),
+        ("removed", found.n_removed),
+        ("relabelled", sum(found.relabelled.values())),
+        ("moved between splits", sum(found.moved.values())),
+    ]
+    parts = [section(heading, key_values(counts))]
+    for kind, counted in (("Added", found.added), ("Removed", found.removed)):
+        if counted:
+            rows = [(name, *by_label.values()) for name, by_label in counted.items()]
+            parts.append(section(kind, table(("source", *LABELS), rows)))
+    for kind, changes in (("Relabelled", found.relabelled), ("MOVED BETWEEN SPLITS, which must never be", found.moved)):
+        if changes:
+            parts.append(section(kind, key_values(changes.items())))
+    shares = [(label, f"{found.shares_before[label]:.1%}", f"{found.shares_after[label]:.1%}") for label in LABELS]
+    parts.append(section("Classes", table(("class", "before", "after"), shares)))
+    if found.p_value is not None:
+        parts.append(
+            f"Labels of the added rows against those of version {found.before}: "
+            f"chi-square {found.chi_square:.1f}, p = {found.p_value:.3g}"
+        )
+    some = [
+        (kind, row.get("label", row.get("label_before")), shorten(row["text"]))
+        for kind, rows in found.examples.items()
+        for row in rows
+    ]
+    if some:
+        parts.append(section("For example", table(("", "label", "text"), some)))
+    return stack(*parts)
+
+
+def _render_quarantine(found: "QuarantineView") -> Renderable:
+    if not found.total:
+        return "The quarantine is empty."
+    reasons = table(("rows", "reason"), [(n, why) for why, n in found.reasons.items()])
+    more = f"{len(found.rows):,} of {found.total:,} shown; more with --limit." if len(found.rows) < found.total else ""
+    rows = [line for row in found.rows for line in _quarantine_lines(row)]
+    return stack(section(f"{found.total:,} rows in quarantine", reasons), *([lines(*rows)] if rows else []), more)
+
+
+def _quarantine_lines(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    where = f"  {row['source']} row {cell_text(row['row'])}: {row['reason']}"
+    return where, f"    {shorten(row['text'] or '(no text)')}", f"    {shorten(row['detail'], 200)}"

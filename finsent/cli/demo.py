@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from finsent.cli import render
-from finsent.cli.options import Settings
-from finsent.cli.output import duration, key_values, table
+from finsent.cli.options import CommandResult, Settings, cli, examples
+from finsent.cli.output import Renderable, duration, key_values, section, stack, table
+from finsent.cli.render import render_evaluation, render_ingestion, render_predictions, render_promotion, render_scoring
 from finsent.home import Home, resolve_home
 
 if TYPE_CHECKING:
@@ -29,21 +29,21 @@ STEPS = {
     "score_inbox": "score",
     "monitor_batches": "monitor",
 }
-"""Prefect's task names, as a person calls the steps."""
+"""Steps as shown, by the name of the Prefect task."""
 SHOWN = 8
 """Scored tweets in the summary."""
 
 
 @dataclass(frozen=True)
 class Demo:
-    """Everything that one run of the demo found."""
+    """The results of one run of the demo."""
 
     home: Path
     day: int
     """Day of the sample whose tweets arrived: 1 in a fresh home, 2 in every later run."""
     chain: "Retrained"
     scoring: "ScoreReport | None"
-    """None where the gate refused the first version, so that there is nobody to score."""
+    """None where the gate refused the first version, so that there is no champion."""
     monitoring: "MonitorReport | None"
     tweets: tuple[dict[str, Any], ...]
     """A few predictions with their texts."""
@@ -54,7 +54,7 @@ class Demo:
 
 
 class StepClock(logging.Handler):
-    """Hears Prefect say that a run begins or a task has ended, tells the user, and keeps the times. Tasks run one by one."""
+    """Reads from Prefect's log when a run begins and a task ends; prints and keeps each step's time. Tasks run one by one."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
@@ -62,7 +62,7 @@ class StepClock(logging.Handler):
         self.last = time.monotonic()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take note of one log line of a flow run or task run."""
+        """Handle one log line of a flow run or task run."""
         message, step = record.getMessage(), STEPS.get(str(getattr(record, "task_name", "")))
         if message.startswith("Beginning flow run"):
             self._lap("Prefect")
@@ -77,10 +77,22 @@ class StepClock(logging.Handler):
             click.echo(f"  {name.ljust(9)} {duration(took)}", err=True)
 
 
+@cli.command("demo", epilog=examples("finsent demo", "finsent demo --home /tmp/finsent-demo"))
+@click.pass_obj
+def demo_command(settings: Settings) -> CommandResult:
+    """Run the whole chain on the bundled sample, offline.
+
+    It takes a few minutes and keeps everything in .finsent/demo. Every step runs through Prefect and MLflow on SQLite. Run it
+    again: new tweets arrive, a challenger is trained and meets the champion on the same rows.
+    """
+    demo = run_demo(settings)
+    return CommandResult(demo, render_demo(demo), code=0 if demo.chain.promotion.champion_after else 1)
+
+
 def run_demo(settings: Settings) -> Demo:
     """Ingest, train, evaluate, promote, score and monitor on what arrived today."""
     began = time.monotonic()
-    settings.config()  # a wrong option is said before the first minute is spent
+    settings.config()  # a wrong option fails at once
     home = _prepare(settings)
     from flows.parameters import Setup
 
@@ -127,41 +139,37 @@ def run_demo(settings: Settings) -> Demo:
     )
 
 
-def tell(demo: Demo) -> str:
+def render_demo(demo: Demo) -> Renderable:
     """The one summary."""
-    chain, evidence = demo.chain, demo.chain.evaluation.evidence
-    trained = chain.training
-    return "\n\n".join(
-        [
-            _headline("DATA"),
-            render.render_ingestion(chain.data) if chain.data else "nothing ingested",
-            _headline("MODEL"),
-            (
-                f"Version {trained.model_version}: {trained.rows:,} rows, {trained.steps:,} steps, {duration(trained.seconds)}, "
-                f"{trained.rows_per_second:.0f} rows/s"
-            ),
-            render.render_evaluation(chain.evaluation, following=False),
-            _headline("GATE"),
-            render.render_promotion(chain.promotion),
-            _headline("SCORING"),
-            *_tell_scoring(demo),
-            _headline("TIME"),
-            table(("step", "time"), [(name, duration(seconds)) for name, seconds in demo.seconds.items()]),
-            _headline("LOOK AT IT"),
-            key_values(
-                [
-                    ("both", f"{_program('finsent')} up --home {_short(demo.home)}"),
-                    ("MLflow", f"{demo.open_mlflow}   then http://127.0.0.1:5000"),
-                    ("Prefect", f"{demo.open_prefect}   then http://127.0.0.1:4200"),
-                ]
-            ),
-            _next(demo, evidence.champion_compared),
-        ]
+    chain, trained = demo.chain, demo.chain.training
+    times = [(name, duration(seconds)) for name, seconds in demo.seconds.items()]
+    return stack(
+        _headline("DATA"),
+        render_ingestion(chain.data) if chain.data else "nothing ingested",
+        _headline("MODEL"),
+        f"Version {trained.model_version}: {trained.rows:,} rows, {trained.steps:,} steps, {duration(trained.seconds)}, "
+        f"{trained.rows_per_second:.0f} rows/s",
+        render_evaluation(chain.evaluation, suggest_next=False),
+        _headline("GATE"),
+        render_promotion(chain.promotion),
+        _headline("SCORING"),
+        *_render_scoring(demo),
+        _headline("TIME"),
+        table(("step", "time"), times),
+        _headline("LOOK AT IT"),
+        key_values(
+            [
+                ("both", f"{_program('finsent')} up --home {_short(demo.home)}"),
+                ("MLflow", f"{demo.open_mlflow}   then http://127.0.0.1:5000"),
+                ("Prefect", f"{demo.open_prefect}   then http://127.0.0.1:4200"),
+            ]
+        ),
+        _next(demo, met_champion=chain.evaluation.evidence.champion_compared),
     )
 
 
 def _prepare(settings: Settings) -> Home:
-    """A home of the demo's own, and an environment in which nothing reaches a server or state elsewhere."""
+    """A home of the demo's own, and an environment in which no other server or state is used."""
     for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "FINSENT_TABLES"):
         if os.environ.pop(name, None):
             click.echo(f"{name} is left aside: the demo keeps everything in its own folder", err=True)
@@ -181,7 +189,7 @@ def _prepare(settings: Settings) -> Home:
 
 
 def _some_predictions(home: Home, version: str) -> tuple[dict[str, Any], ...]:
-    """The surest predictions of each class and the least sure one, with their texts, of the rows scored last."""
+    """Confident predictions of each class and the least confident one, with their texts, of the rows scored last."""
     import pyarrow.compute as pc
 
     from finsent.data import tables
@@ -193,7 +201,7 @@ def _some_predictions(home: Home, version: str) -> tuple[dict[str, Any], ...]:
     rows = sorted(scored.to_pylist(), key=lambda row: (-row["confidence"], row["id"]))
     chosen = []
     for label in ("Bullish", "Bearish", "Neutral"):
-        chosen += [row for row in rows if row["label"] == label][:20:10]  # not only the surest, which look alike
+        chosen += [row for row in rows if row["label"] == label][:20:10]  # not only the most confident, which look alike
     chosen += rows[-1:]
     return tuple(
         {
@@ -207,18 +215,18 @@ def _some_predictions(home: Home, version: str) -> tuple[dict[str, Any], ...]:
     )
 
 
-def _tell_scoring(demo: Demo) -> list[str]:
+def _render_scoring(demo: Demo) -> list[Renderable]:
     if demo.scoring is None or demo.monitoring is None:
         return ["Nothing is scored: no version has been promoted."]
     monitoring = f"Monitoring says: {demo.monitoring.decision}. {' '.join(demo.monitoring.reasons)}"
-    return [render.render_scoring(demo.scoring), render.render_predictions(list(demo.tweets)), monitoring]
+    return [render_scoring(demo.scoring), render_predictions(list(demo.tweets)), monitoring]
 
 
-def _headline(text: str) -> str:
-    return f"{text} {'-' * (78 - len(text))}"
+def _headline(text: str) -> Renderable:
+    return section(f"{text} {'-' * (78 - len(text))}")
 
 
-def _next(demo: Demo, met_champion: bool) -> str:
+def _next(demo: Demo, *, met_champion: bool) -> str:
     if demo.day == 1:
         return (
             "The sample is this project's own writing: scores on it say nothing about real tweets. The demo promotes by itself;\n"

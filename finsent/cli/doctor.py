@@ -1,17 +1,19 @@
-"""`finsent doctor`: can this machine do the work, and if not, what to do about it."""
+"""`finsent doctor`: whether this machine can do the work (packages, memory, disk, GPU, servers, base model), and remedies."""
 
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from finsent.cli.options import Settings
-from finsent.cli.output import table
-from finsent.cli.services_file import answers, prefect_answers, read_services
+import click
+
+from finsent.cli.options import CommandResult, Settings, cli, examples
+from finsent.cli.output import Renderable, lines, section, stack, status_word, table
+from finsent.cli.services_file import is_healthy, prefect_url
 from finsent.config import Config
 from finsent.home import Home
 
@@ -20,16 +22,16 @@ GIB = 1 << 30
 
 CEILINGS = {
     "fastapi": ((0, 151), "Prefect's server does not start with newer ones"),
-    "sqlalchemy": ((2, 1), "with newer ones Prefect's schedules never fire, without a word"),
+    "sqlalchemy": ((2, 1), "with newer ones Prefect's schedules never fire, without an error"),
 }
-"""Packages whose next release breaks something silently: first version that does, and what breaks."""
+"""Packages whose later releases break something silently: first version that does, and what breaks."""
 NEEDED = ("torch", "transformers", "peft", "accelerate", "mlflow", "prefect", "deltalake", "evaluate")
 INSTALL = "Install the tested set: pip install -c constraints.txt ..., or `make setup`."
 
 
 @dataclass(frozen=True)
 class DoctorCheck:
-    """One line of the examination."""
+    """One check, its result and the remedy."""
 
     name: str
     state: State
@@ -37,47 +39,46 @@ class DoctorCheck:
     advice: str = ""
 
 
-def examine(settings: Settings) -> list[DoctorCheck]:
-    """All checks, none of which changes anything."""
+def _check(name: str, good: bool, found: str, advice: str = "", *, otherwise: State = "fail") -> DoctorCheck:
+    """`ok` without advice where it is good, else the state `otherwise` with it."""
+    return DoctorCheck(name, "ok", found) if good else DoctorCheck(name, otherwise, found, advice)
+
+
+@cli.command("doctor", epilog=examples("finsent doctor", "finsent doctor --profile llama-3.1-8b --json"))
+@click.pass_obj
+def doctor_command(settings: Settings) -> CommandResult:
+    """Check that this machine can do the work.
+
+    Checks packages, memory, disk, GPU, servers and base model. Exit code 1 on a failure.
+    """
     config, home = settings.config(), settings.home()
-    groups: tuple[Callable[[Config, Home], Iterator[DoctorCheck]], ...] = (
-        _python,
-        _packages,
-        _hardware,
-        _storage,
-        _servers,
-        _base_model,
-    )
-    return [check for group in groups for check in group(config, home)]
+    checks = [check for group in CHECKS for check in group(config, home)]
+    failed = any(check.state == "fail" for check in checks)
+    return CommandResult({"ok": not failed, "checks": checks}, render_checks(checks), code=1 if failed else 0)
 
 
-def tell(checks: list[DoctorCheck]) -> str:
+def render_checks(checks: list[DoctorCheck]) -> Renderable:
     """One line a check, and below them what to do."""
-    lines = [table(("", "check", "found"), [(check.state, check.name, check.found) for check in checks])]
-    todo = [f"  {check.name}: {check.advice}" for check in checks if check.advice and check.state != "ok"]
-    return "\n\n".join([*lines, "\n".join(["What to do", *todo]) if todo else "Nothing to do."])
+    rows = [(status_word(check.state), check.name, check.found) for check in checks]
+    todo = [f"  {check.name}: {check.advice}" for check in checks if check.advice]
+    return stack(table(("", "check", "found"), rows), section("What to do", lines(*todo)) if todo else "Nothing to do.")
 
 
-def _python(config: Config, home: Home) -> Iterator[DoctorCheck]:  # noqa: ARG001 - every group of checks takes both
-    found = ".".join(map(str, sys.version_info[:3]))
-    good = (3, 11) <= sys.version_info[:2] < (3, 14)
-    yield DoctorCheck("python", "ok" if good else "fail", found, "" if good else "Use Python 3.11, 3.12 or 3.13.")
-
-
-def _packages(config: Config, home: Home) -> Iterator[DoctorCheck]:  # noqa: ARG001
+def check_packages(config: Config, home: Home) -> Iterator[DoctorCheck]:  # noqa: ARG001 - every group of checks takes both
+    """Python, packages that are needed, and those of which newer releases break something."""
+    supported = (3, 11) <= sys.version_info[:2] < (3, 14)
+    yield _check("python", supported, ".".join(map(str, sys.version_info[:3])), "Use Python 3.11, 3.12 or 3.13.")
     for name, (ceiling, breaks) in CEILINGS.items():
         found = _version(name)
         if found is None:
             yield DoctorCheck(name, "fail", "not installed", INSTALL)
-            continue
-        numbers = tuple(int(part) for part in found.split(".")[:2])
-        limit = ".".join(map(str, ceiling))
-        good = numbers < ceiling
-        yield DoctorCheck(name, "ok" if good else "fail", found, "" if good else f"{breaks}: pip install '{name}<{limit}'.")
+        else:
+            older = tuple(int(part) for part in found.split(".")[:2]) < ceiling
+            yield _check(name, older, found, f"{breaks}: pip install '{name}<{'.'.join(map(str, ceiling))}'.")
     versions = {name: _version(name) for name in NEEDED}
     missing = [name for name, found in versions.items() if found is None]
     listed = ", ".join(f"{name} {found}" for name, found in versions.items() if found)
-    yield DoctorCheck("packages", "fail" if missing else "ok", f"missing: {', '.join(missing)}" if missing else listed, INSTALL)
+    yield _check("packages", not missing, f"missing: {', '.join(missing)}" if missing else listed, INSTALL)
     yield _bitsandbytes()
 
 
@@ -85,9 +86,8 @@ def _bitsandbytes() -> DoctorCheck:
     try:
         import bitsandbytes
     except Exception as error:  # noqa: BLE001 - a broken native library raises anything; the check reports it
-        return DoctorCheck(
-            "bitsandbytes", "fail", f"does not import: {type(error).__name__}: {error}", f"4-bit bases need it. {INSTALL}"
-        )
+        found = f"does not import: {type(error).__name__}: {error}"
+        return DoctorCheck("bitsandbytes", "fail", found, f"4-bit bases need it. {INSTALL}")
     return DoctorCheck("bitsandbytes", "ok", str(bitsandbytes.__version__))
 
 
@@ -98,14 +98,13 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _hardware(config: Config, home: Home) -> Iterator[DoctorCheck]:  # noqa: ARG001
+def check_hardware(config: Config, home: Home) -> Iterator[DoctorCheck]:  # noqa: ARG001
+    """Cores, memory, GPU."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     yield DoctorCheck("cores", "ok", str(cores))
     total, free = _memory()
-    little = free < 2 * GIB
-    yield DoctorCheck(
-        "memory", "warn" if little else "ok", f"{total / GIB:.1f} GiB, {free / GIB:.1f} free", "Training nano takes about 2 GiB."
-    )
+    found = f"{total / GIB:.1f} GiB, {free / GIB:.1f} free"
+    yield _check("memory", free >= 2 * GIB, found, "Training nano takes about 2 GiB.", otherwise="warn")
     import torch
 
     if torch.cuda.is_available():
@@ -114,7 +113,7 @@ def _hardware(config: Config, home: Home) -> Iterator[DoctorCheck]:  # noqa: ARG
         return
     small = config.model.embedded is not None or "MiniLM" in config.model.name
     advice = f"Training {config.model.name!r} without a GPU takes days. Use --profile nano, or a machine with a GPU."
-    yield DoctorCheck("gpu", "ok" if small else "warn", "none", "" if small else advice)
+    yield _check("gpu", small, "none", advice, otherwise="warn")
 
 
 def _memory() -> tuple[int, int]:
@@ -130,42 +129,36 @@ def _memory() -> tuple[int, int]:
     return total, free
 
 
-def _storage(config: Config, home: Home) -> Iterator[DoctorCheck]:  # noqa: ARG001
+def check_storage(config: Config, home: Home) -> Iterator[DoctorCheck]:  # noqa: ARG001
+    """Whether the home can be written, and the disk that it is on."""
     existing = next(folder for folder in (home.root, *home.root.parents) if folder.exists())
     writable = os.access(existing, os.W_OK | os.X_OK) and existing.is_dir()
-    advice = "" if writable else f"{str(existing)!r} cannot be written: choose another with --home or FINSENT_HOME."
-    yield DoctorCheck("home", "ok" if writable else "fail", str(home.root), advice)
+    advice = f"{str(existing)!r} cannot be written: choose another with --home or FINSENT_HOME."
+    yield _check("home", writable, str(home.root), advice)
     free = shutil.disk_usage(existing).free / GIB
-    state: State = "fail" if free < 1 else "warn" if free < 5 else "ok"
-    yield DoctorCheck("disk", state, f"{free:.1f} GiB free", "Make room: bases, checkpoints and the MLflow store grow here.")
+    advice = "Make room: bases, checkpoints and the MLflow store grow here."
+    yield _check("disk", free >= 5, f"{free:.1f} GiB free", advice, otherwise="fail" if free < 1 else "warn")
 
 
-def _servers(config: Config, home: Home) -> Iterator[DoctorCheck]:  # noqa: ARG001
+def check_servers(config: Config, home: Home) -> Iterator[DoctorCheck]:  # noqa: ARG001
+    """MLflow's and Prefect's server, where there are any."""
     from finsent.registry.tracking import public_uri
 
     uri = home.tracking_uri
     if uri.startswith("http"):
-        up = answers(f"{uri.rstrip('/')}/health", timeout=5)
-        yield DoctorCheck(
-            "mlflow",
-            "ok" if up else "fail",
-            public_uri(uri),
-            "" if up else "It does not answer: start it, or correct MLFLOW_TRACKING_URI.",
-        )
+        advice = "It does not answer: start it, or correct MLFLOW_TRACKING_URI."
+        yield _check("mlflow", is_healthy(uri.rstrip("/"), timeout=5), public_uri(uri), advice)
     else:
         yield DoctorCheck("mlflow", "ok", f"no server, the store itself: {public_uri(uri)}")
-    running = read_services(home.root)
-    api = os.environ.get("PREFECT_API_URL") or (running.prefect_api if running else None)
+    api = prefect_url(home.root)
     if api is None:
         yield DoctorCheck("prefect", "ok", "no server; flows start a temporary one")
     else:
-        up = prefect_answers(api)
-        yield DoctorCheck(
-            "prefect", "ok" if up else "fail", api, "" if up else "It does not answer: start it, or correct PREFECT_API_URL."
-        )
+        yield _check("prefect", is_healthy(api), api, "It does not answer: start it, or correct PREFECT_API_URL.")
 
 
-def _base_model(config: Config, home: Home) -> Iterator[DoctorCheck]:  # noqa: ARG001
+def check_base_model(config: Config, home: Home) -> Iterator[DoctorCheck]:  # noqa: ARG001
+    """Whether the base model is embedded, a folder, in the Hub cache, or can be fetched."""
     name = config.model.name
     if config.model.embedded is not None:
         yield DoctorCheck("base model", "ok", "embedded, built on the spot")
@@ -173,10 +166,9 @@ def _base_model(config: Config, home: Home) -> Iterator[DoctorCheck]:  # noqa: A
     folder = Path(name).expanduser()
     if folder.is_dir():
         whole = (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
-        advice = "" if whole else "The folder lacks config.json or *.safetensors."
-        yield DoctorCheck("base model", "ok" if whole else "fail", str(folder), advice)
-        return
-    yield _hub_model(name, config.model.revision)
+        yield _check("base model", whole, str(folder), "The folder lacks config.json or *.safetensors.")
+    else:
+        yield _hub_model(name, config.model.revision)
 
 
 def _hub_model(name: str, revision: str | None) -> DoctorCheck:
@@ -194,3 +186,7 @@ def _hub_model(name: str, revision: str | None) -> DoctorCheck:
     if offline:
         advice = "HF_HUB_OFFLINE is set: fetch it where there is a network, or set model.name to a local folder."
     return DoctorCheck("base model", "fail" if offline else "warn", f"{name}, not in the Hub cache", advice)
+
+
+CHECKS = (check_packages, check_hardware, check_storage, check_servers, check_base_model)
+"""Groups of checks, in the order shown; none changes anything."""

@@ -1,4 +1,4 @@
-"""Entry point: parse, run, and turn whatever happens into one message and an exit code."""
+"""Entry point: runs one invocation, and is the one place that turns errors into messages and exit codes."""
 
 import atexit
 import json
@@ -13,9 +13,8 @@ from typing import NoReturn
 
 import click
 
-from finsent import __version__
-from finsent.cli import config, data, dataset, models, promote, review, score, tune
-from finsent.cli.options import global_options
+from finsent.cli import config, data, demo, doctor, models, promote, review, score, status, up  # noqa: F401 - add their commands
+from finsent.cli.options import cli
 from finsent.errors import FinsentError, Refused
 from finsent.logging_setup import configure_logging, prepare_environment
 from finsent.training.distributed import world_from_env
@@ -23,56 +22,8 @@ from finsent.training.distributed import world_from_env
 DONE, REFUSED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
 
-class OrderedGroup(click.Group):
-    """Lists commands in the order of the work, which is the order they were registered in."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """Names as registered."""
-        return list(self.commands)
-
-
-HELP = """Keeps a financial-tweet sentiment model alive in production.
-
-\b
-Everything at work on the bundled sample, offline, in a few minutes:
-  finsent demo
-
-\b
-The chain, step by step:
-  finsent ingest tweets.csv --text tweet --label sentiment --label-map 0=Bearish,1=Bullish,2=Neutral
-  finsent train                    QLoRA on the training split, logged to MLflow, registered
-  finsent evaluate                 the version's evidence on the held-out test split
-  finsent promote                  the gate decides; `finsent approve` where a human must agree
-  finsent ingest --inbox new.csv   unlabelled tweets
-  finsent score                    the champion scores what it has not scored yet
-
-Exit codes: 0 done, 1 refused by the gate or a check, 2 wrong use or bad input.
-"""
-
-
-@click.group(cls=OrderedGroup, help=HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@global_options
-@click.version_option(__version__, "--version")
-def cli() -> None:
-    """Root of all commands."""
-
-
-score.register_demo_and_up(cli)
-data.register(cli)
-dataset.register(cli)
-review.register(cli)
-tune.register(cli)
-models.register(cli)
-promote.register(cli)
-score.register(cli)
-config.register(cli)
-
-
 def run(arguments: Sequence[str]) -> int:
-    """One invocation; returns the exit code.
-
-    With --json an error, too, is one JSON object on stdout.
-    """
+    """Run one invocation and return its exit code. With --json an error is one JSON object on stdout, too."""
     verbose = "--verbose" in arguments
     as_json = "--json" in arguments and world_from_env().is_main  # one object from all processes of a launch
     show_traceback = "--traceback" in arguments or os.environ.get("FINSENT_TRACEBACK", "") not in ("", "0")
@@ -87,9 +38,9 @@ def run(arguments: Sequence[str]) -> int:
         hint = f"{context.get_usage()}\nSee `{context.command_path} --help`." if context else ""
         return _fail(error.format_message(), type(error).__name__, WRONG, as_json=as_json, hint=hint)
     except (click.Abort, KeyboardInterrupt):
-        message = "interrupted. What was committed stays; the same command again takes up the rest."
+        message = "interrupted. What was committed stays; run the same command again to go on."
         return _fail(message, "Interrupted", INTERRUPTED, as_json=as_json)
-    except Exception as error:  # noqa: BLE001 - the last line of defence: every error leaves as one message
+    except Exception as error:  # noqa: BLE001 - every error ends as one message
         if show_traceback:
             traceback.print_exc()
         if isinstance(error, FinsentError):
@@ -106,17 +57,17 @@ def main() -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """End the process as Python does, but for the C++ runtime's own end.
+    """End the process as Python does, but without the C++ runtime's static destructors where Arrow is loaded.
 
-    Arrow's threads may still be there when that destroys what they use, and then a finished command aborts with exit code 134
-    now and then (apache/arrow issue 39862). Where nothing loaded Arrow, the usual way is taken.
+    Arrow's threads may outlive what those destructors free, and a finished command then aborts with exit code 134 now and
+    then (apache/arrow issue 39862).
     """
     if "pyarrow" not in sys.modules:
         sys.exit(code)
-    # what Python calls itself at this place: the first wakes idle pools, which wait for work for ever, and joins threads
+    # what Python calls at exit: the first wakes idle thread pools, which would wait for ever, and joins threads
     threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001
     atexit._run_exitfuncs()  # noqa: SLF001
-    with suppress(BrokenPipeError):  # whoever read the output has gone, as `head` does
+    with suppress(BrokenPipeError):  # the reader has closed the pipe, as `head` does
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(code)

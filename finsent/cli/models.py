@@ -1,181 +1,164 @@
-"""From data to a champion, and out of and into the registry: train, evaluate, promote, approve, predict, export, import."""
+"""`finsent train`, `tune` and `evaluate`, which make and measure versions; `finsent export` and `import`, which move them."""
 
-import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from finsent.cli import promote, render
-from finsent.cli.options import CommandResult, Settings, suggest_command, command, examples, login
-from finsent.cli.output import key_values, plain, section
+from finsent.cli.data import parse_label_map
+from finsent.cli.options import CommandResult, Settings, cli, examples, suggest_command
+from finsent.cli.output import Renderable, key_values, lines, paragraph, plain, section, shorten, stack, table
+from finsent.cli.promote import report_line
+from finsent.cli.render import render_evaluation, render_import_evaluation, render_training
 from finsent.config import Source
-from finsent.data.splits import SPLITS, SplitName
 from finsent.errors import InputError
 from finsent.training.distributed import world_from_env
 
 if TYPE_CHECKING:
+    from finsent.data.splits import SplitName
     from finsent.pipeline.merged import Precision
-    from finsent.steps.context import Context
-    from finsent.steps.promote import PromotionResult
+    from finsent.steps.tune import TuneResult
+    from finsent.tuning.report import TrialRecord, Value
 
-VERSION = click.option("--version", metavar="N", help="Registered version. Default: the newest.")
-WHO = click.option("--who", metavar="NAME", help="Who decides; goes into the ledger. Default: your login name.")
-PRECISIONS: tuple["Precision", ...] = ("bfloat16", "float16", "float32")
-WHY = click.option("--why", metavar="TEXT", required=True, help="Why; goes into the ledger.")
+PRECISIONS: "tuple[Precision, ...]" = ("bfloat16", "float16", "float32")
 
 
-def register(group: click.Group) -> None:
-    """Add the commands in the order of the work."""
-    _register_training(group)
-    _register_decisions(group)
-    _register_use(group)
+@cli.command(
+    "train",
+    epilog=examples(
+        "finsent train",
+        "finsent train --profile llama-3.1-8b",
+        "finsent train --set recipe.epochs=1 --set recipe.seed=7",
+        "finsent train --resume 0a1b2c3d",
+        "torchrun --nproc-per-node 4 -m finsent train --profile llama-3.1-8b-fast",
+    ),
+)
+@click.option("--resume", metavar="RUN", help="MLflow run of an interrupted training to resume.")
+@click.pass_obj
+def train_command(settings: Settings, resume: str | None) -> CommandResult | None:
+    """Train an adapter and register it as a version.
 
-
-def _register_training(group: click.Group) -> None:
-    command(
-        group,
-        "train",
-        "Train an adapter and register it as a version.",
-        epilog=examples(
-            "finsent train",
-            "finsent train --profile llama-3.1-8b",
-            "finsent train --set recipe.epochs=1 --set recipe.seed=7",
-            "finsent train --resume 0a1b2c3d",
-            "torchrun --nproc-per-node 4 -m finsent train --profile llama-3.1-8b-fast",
-        ),
-        options=(click.option("--resume", metavar="RUN", help="MLflow run of an interrupted training to take up again."),),
-    )(_train)
-    command(
-        group,
-        "evaluate",
-        "Score a version on the held-out test split.",
-        epilog=examples(
-            "finsent evaluate",
-            "finsent evaluate 3",
-            "finsent evaluate champion --data desk.csv --label sentiment",
-            "finsent evaluate 3 --data-version 12 --split validation",
-        ),
-        options=(
-            click.argument("model", required=False, metavar="[MODEL]"),
-            click.option("--version", metavar="N", help="The same as MODEL. Default: the newest version."),
-            click.option("--data", metavar="FILE", help="Labelled file to score instead of the held-out test split."),
-            click.option("--text", default="text", show_default=True, metavar="COLUMN", help="With --data: column of the tweet."),
-            click.option(
-                "--label", default="label", show_default=True, metavar="COLUMN", help="With --data: column of the label."
-            ),
-            click.option("--label-map", metavar="MAP", help="With --data: what its labels mean, e.g. 0=Bearish,1=Bullish."),
-            click.option("--data-version", type=int, metavar="N", help="Version of the table to score instead of the newest."),
-            click.option("--split", type=click.Choice(SPLITS), default="test", show_default=True, help="Rows of the table."),
-        ),
-    )(_evaluate)
-
-
-def _register_decisions(group: click.Group) -> None:
-    command(
-        group,
-        "promote",
-        "Let the gate decide on a version's evidence.",
-        epilog=examples("finsent promote", "finsent promote --version 3"),
-        options=(VERSION,),
-    )(_promote)
-    version = click.argument("version", required=False)
-    command(
-        group,
-        "approve",
-        "Make the version that waits the champion.",
-        epilog=examples("finsent approve --why 'errors looked at'", "finsent approve 3 --who ada --why 'errors looked at'"),
-        options=(version, WHO, WHY),
-    )(_approve)
-    command(
-        group,
-        "reject",
-        "Turn the version that waits down.",
-        epilog=examples("finsent reject 3 --why 'misreads negations'"),
-        options=(version, WHO, WHY),
-    )(_reject)
-    command(
-        group,
-        "rollback",
-        "Bring the previous champion back at once.",
-        epilog=examples("finsent rollback --why 'complaints since noon'"),
-        options=(WHO, WHY),
-    )(_rollback)
-
-
-def _register_use(group: click.Group) -> None:
-    command(
-        group,
-        "predict",
-        "Label a few texts; stores nothing.",
-        epilog=examples(
-            "finsent predict '$AAPL to the moon! 🚀 Great earnings, buying more calls!'",
-            "finsent predict --version 3 'guidance cut, $XYZ down 8%'",
-            "head tweets.txt | finsent predict -",
-        ),
-        options=(
-            click.argument("texts", nargs=-1, required=True, metavar="TEXT..."),
-            click.option("--version", metavar="N", help="Registered version. Default: the champion."),
-        ),
-    )(_predict)
-    command(
-        group,
-        "export",
-        "Copy a version to a folder: its adapter, or merged.",
-        epilog=examples(
-            "finsent export ./adapter",
-            "finsent export ./adapter --version 3",
-            "finsent export ./model --merged",
-            "finsent export ./model --merged --precision float16",
-        ),
-        options=(
-            click.argument("folder", type=Path),
-            click.option("--version", metavar="N", help="Registered version. Default: the champion."),
-            click.option("--merged", is_flag=True, help="The whole model, the adapter merged in, for model servers."),
-            click.option(
-                "--precision", type=click.Choice(PRECISIONS), help="With --merged: type of its weights. Default: bfloat16."
-            ),
-        ),
-    )(_export)
-    command(
-        group,
-        "import",
-        "Register, evaluate and gate an adapter made elsewhere.",
-        epilog=examples(
-            "finsent import ./adapter",
-            "finsent import ./published-peft-adapter --profile llama-3.1-8b --labels Neutral,Bullish,Bearish",
-            "finsent import owner/name --revision 0a1b2c3 --profile llama-3.1-8b --labels Neutral,Bullish,Bearish",
-        ),
-        options=(
-            click.argument("adapter"),
-            click.option("--revision", metavar="REV", help="Branch, tag or commit, for an adapter on the Hub."),
-            click.option(
-                "--labels", metavar="A,B,C", help="Classes in the order of the head's outputs, for an adapter without manifest."
-            ),
-            click.option("--no-evaluate", is_flag=True, help="Register only."),
-        ),
-    )(_import)
-
-
-def _train(settings: Settings, *, resume: str | None) -> CommandResult:
-    """Train LoRA adapters (QLoRA) on the training split, log to MLflow, register the result as a version.
-
-    Nothing is promoted: a version scores tweets only once the gate has let it through. An interrupted training of the
-    same settings and data is taken up from its checkpoint by itself. On several GPUs: `torchrun --nproc-per-node N -m
-    finsent train`.
+    LoRA adapters (QLoRA) are trained on the training split and logged to MLflow. Nothing is promoted: a version scores tweets
+    only once the gate has passed it. An interrupted training of the same
+    settings and data resumes from its checkpoint by itself. On several GPUs: `torchrun --nproc-per-node N -m finsent train`.
     """
     from finsent.pipeline.train import take_part, train
 
     context = settings.context()
     if not world_from_env().is_main:
-        take_part(context)
-        return CommandResult(None, "", silent=True)
-    result = train(context, resume=resume)
-    return CommandResult(result, render.render_training(result))
+        take_part(config, home)
+        return None
+    result = train(config, home, resume=resume)
+    return CommandResult(result, render_training(result))
 
 
-def _evaluate(
+@cli.command(
+    "tune",
+    epilog=examples(
+        "finsent tune",
+        "finsent tune --trials 40 --hours 6",
+        "finsent tune --profile llama-3.1-8b-fast --hours 12 --study night",
+        "finsent tune --space space.yaml --set recipe.epochs=4",
+    ),
+)
+@click.option(
+    "--trials", type=click.IntRange(min=1), metavar="N", help="Trials in all. Default: 20, or as many as --hours allows."
+)
+@click.option(
+    "--hours",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="H",
+    help="Start no trial later than this; the running one is finished.",
+)
+@click.option("--study", metavar="NAME", help="Prefix of the study's name. Default: the profile's name.")
+@click.option("--space", type=Path, metavar="FILE", help="YAML file of the search space. Default: around the profile's values.")
+@click.pass_obj
+def tune_command(
+    settings: Settings, trials: int | None, hours: float | None, study: str | None, space: Path | None
+) -> CommandResult:
+    """Search hyper-parameters on the validation split.
+
+    Settings of adapter and recipe are searched for the lowest validation loss, with Optuna. The first trial uses the
+    configuration's own settings, so the best can only be better on the validation split. Trials that fall behind are
+    pruned. Run again after an interruption, the same command resumes the study. The test split is never read, nothing is
+    registered and nothing is promoted: train with the file that is named at the end.
+    """
+    from finsent.steps.tune import tune
+
+    result = tune(settings.config(), settings.home(), trials=trials, hours=hours, study=study, space=space)
+    said = {
+        "study": result.study,
+        "trials": result.trials,
+        "states": result.states,
+        "added": result.added,
+        "best": {"value": result.best.value, "params": result.best.params, "trial": result.best.number},
+        "own": {"value": result.own.value, "params": result.own.params} if result.own else None,
+        "config_file": result.config_file,
+        "run_id": result.run_id,
+    }
+    return CommandResult(said, _render_study(result))
+
+
+def _render_study(result: "TuneResult") -> Renderable:
+    best, own = result.best, result.own
+    states = ", ".join(f"{count} {state}" for state, count in result.states.items())
+    head = f"Study {result.study}: {len(result.trials)} trials ({states})"
+    if not result.added:
+        head += ". It was finished; more with --trials"
+    rows = [_trial_row("best", best), *([_trial_row("own settings", own)] if own else [])]
+    before = own.params if own else {}
+    changed = [
+        (key, f"{_short(before[key])} -> {_short(value)}" if key in before and before[key] != value else _short(value))
+        for key, value in sorted(best.params.items())
+    ]
+    failed = [f"  trial {trial.number}: {shorten(trial.reason or '', 120)}" for trial in result.trials if trial.state == "failed"]
+    if own is not None and own.number == best.number:
+        verdict, following = "No trial was better than the configuration's own settings.", ""
+    else:
+        verdict = (
+            "The best of many trials looks better on the rows that chose it than on others: `finsent evaluate` measures how good "
+            "it is."
+        )
+        # the file holds the whole configuration: --set of this invocation would undo what the search found
+        following = f"Next: {suggest_command(f'finsent train --config {result.config_file}', configuration=False)}"
+    return stack(
+        section(head, table(("", "trial", "validation loss", "accuracy", "macro-F1"), rows)),
+        section("Best settings", key_values(changed)),
+        section("Failed", *failed) if failed else "",
+        paragraph(verdict),
+        following,
+    )
+
+
+def _trial_row(name: str, trial: "TrialRecord") -> tuple[object, ...]:
+    return name, str(trial.number), trial.value, trial.accuracy, trial.macro_f1
+
+
+def _short(value: "Value") -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+@cli.command(
+    "evaluate",
+    epilog=examples(
+        "finsent evaluate",
+        "finsent evaluate 3",
+        "finsent evaluate champion --data desk.csv --label sentiment",
+        "finsent evaluate 3 --data-version 12 --split validation",
+    ),
+)
+@click.argument("model", required=False, metavar="[MODEL]")
+@click.option("--version", metavar="N", help="The same as MODEL. Default: the newest version.")
+@click.option("--data", metavar="FILE", help="Labelled file to score instead of the held-out test split.")
+@click.option("--text", default="text", show_default=True, metavar="COLUMN", help="With --data: column of the tweet.")
+@click.option("--label", default="label", show_default=True, metavar="COLUMN", help="With --data: column of the label.")
+@click.option("--label-map", metavar="MAP", help="With --data: what its labels mean, e.g. 0=Bearish,1=Bullish.")
+@click.option("--data-version", type=int, metavar="N", help="Version of the table to score instead of the newest.")
+@click.option(
+    "--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True, help="Rows of the table."
+)
+@click.pass_obj
+def evaluate_command(
     settings: Settings,
     *,
     model: str | None,
@@ -185,126 +168,57 @@ def _evaluate(
     label: str,
     label_map: str | None,
     data_version: int | None,
-    split: SplitName,
+    split: "SplitName",
 ) -> CommandResult:
-    """Score a version from a fresh load on the held-out test split, beside floors and champion on the same rows.
+    """Score a version on the held-out test split.
 
-    MODEL is a version's number or an alias (champion, challenger, previous). The evidence goes to MLflow with a report and
-    a model card, and the gate finds it there. With --data any labelled file is scored instead, with --data-version or
-    --split other rows of the table, for the record only: such figures are no evidence. Whatever holds test rows counts
-    as a look at them.
+    The version is loaded afresh and scored beside baselines and champion on the same rows. MODEL is a version's number or
+    an alias (champion, challenger, previous). The evidence goes to MLflow with a report and a model card, where the gate
+    reads it. With --data any labelled file is scored instead, with --data-version or --split other rows of the table; such
+    ad-hoc figures are recorded, but are no evidence. Scoring test rows counts as a use of the test set.
     """
-    from finsent.cli.data import label_map as parse_labels
     from finsent.pipeline.evaluate import evaluate
 
     if model is not None and version is not None:
         raise InputError(f"MODEL {model!r} and --version {version!r} name a version twice. Give one of them.")
     if data is not None and (data_version is not None or split != "test"):
         raise InputError(
-            f"--data {data!r} is a file, and --data-version and --split choose rows of the table. Give one or other."
+            f"--data {data!r} is a file, and --data-version and --split choose rows of the table. Give one or the other."
         )
     context = settings.context()
     given = model or version
-    wanted = context.registry.resolve(given) if given else None
-    source = Source(uri=data, text=text, label=label, labels=parse_labels(label_map)) if data else None
-    result = evaluate(context, version=wanted, data=source, data_version=data_version, split=split)
+    wanted = resolve(home, config.registered_model, given) if given else None
+    source = Source(uri=data, text=text, label=label, labels=parse_label_map(label_map)) if data else None
+    result = evaluate(config, home, version=wanted, data=source, data_version=data_version, split=split)
     metrics: dict[str, Any] = dict(result.evidence.metrics or {})
-    found = {
-        "accuracy": metrics.get("accuracy"),
-        "macro_f1": metrics.get("macro_f1"),
-        "per_class": metrics.get("per_class"),
-        "n": metrics.get("n"),
-        "intervals": result.evidence.intervals,
-    }
-    text = render.render_evaluation(result)
-    if result.data is None:
-        text += _report_line(context, result.model_version)
-    return CommandResult({**found, **plain(result)}, text)
+    found = {key: metrics.get(key) for key in ("accuracy", "macro_f1", "per_class", "n")}
+    report = report_line(config, home, result.model_version) if result.data is None else ""
+    shown = lines(render_evaluation(result), report)
+    return CommandResult({**found, "intervals": result.evidence.intervals, **plain(result)}, shown)
 
 
-def _report_line(context: "Context", version: str) -> str:
-    """Where to read on; the model card lies beside it."""
-    from finsent.registry.evidence_store import report_location
+@cli.command(
+    "export",
+    epilog=examples(
+        "finsent export ./adapter",
+        "finsent export ./adapter --version 3",
+        "finsent export ./model --merged",
+        "finsent export ./model --merged --precision float16",
+    ),
+)
+@click.argument("folder", type=Path)
+@click.option("--version", metavar="N", help="Registered version. Default: the champion.")
+@click.option("--merged", is_flag=True, help="The whole model with the adapter merged in, for model servers.")
+@click.option("--precision", type=click.Choice(PRECISIONS), help="With --merged: type of its weights. Default: bfloat16.")
+@click.pass_obj
+def export_command(
+    settings: Settings, folder: Path, *, version: str | None, merged: bool, precision: "Precision | None"
+) -> CommandResult:
+    """Copy a version to a folder: its adapter, or merged.
 
-    place = report_location(context.registry, version)
-    return f"\nReport: {place}" if place else ""
-
-
-def _promote(settings: Settings, *, version: str | None) -> CommandResult:
-    """Let the gate decide on a version's evidence: promoted, waiting for approval, or refused (exit code 1).
-
-    Every decision, refusals too, goes into the ledger. Missing evidence refuses.
-    """
-    from finsent.steps.promote import promote
-
-    context = settings.context()
-    return _decided(settings, context, promote(context, version=version))
-
-
-def _decided(settings: Settings, context: "Context", result: "PromotionResult") -> CommandResult:
-    name = context.registry.name
-    if result.decision == "promoted" and result.champion_before != result.model_version:
-        promote.notify_promotion(settings, name, result.model_version, result.champion_before)
-    elif result.decision == "pending_approval":
-        promote.notify_approval_request(settings, name, result.model_version, result.champion_before, result.reasons)
-    text = render.render_promotion(result) + _report_line(context, result.model_version)
-    return CommandResult(result, text, code=1 if result.decision == "refused" else 0)
-
-
-def _approve(settings: Settings, *, version: str | None, who: str | None, why: str) -> CommandResult:
-    """Let the version that passed the gate and waits take over as champion.
-
-    The gate decides once more: if the champion changed meanwhile, the evidence is void and the approval is refused.
-    """
-    from finsent.steps.promote import approve
-
-    context = settings.context()
-    return _decided(settings, context, approve(context, version, who or login(), why))
-
-
-def _reject(settings: Settings, *, version: str | None, who: str | None, why: str) -> CommandResult:
-    """Turn down the version that passed the gate and waits."""
-    from finsent.steps.promote import reject
-
-    result = reject(settings.context(), version, who or login(), why)
-    return CommandResult(result, f"Version {result.model_version} rejected: {why}")
-
-
-def _rollback(settings: Settings, *, who: str | None, why: str) -> CommandResult:
-    """Bring the previous champion back at once."""
-    from finsent.steps.promote import rollback
-
-    context = settings.context()
-    result = rollback(context, who or login(), why)
-    outcome = _decided(settings, context, result)
-    if result.decision == "refused":
-        return outcome
-    text = (
-        f"ROLLED BACK: version {result.model_version} is the champion again, version {result.champion_before} is archived\n\n"
-        f"Next: {suggest_command('finsent score')}\n  What version {result.champion_before} had scored waits again."
-    )
-    return replace(outcome, text=text)
-
-
-def _predict(settings: Settings, texts: tuple[str, ...], *, version: str | None) -> CommandResult:
-    """Label a few texts with the champion; stores nothing. `-` reads texts from standard input, one a line."""
-    from finsent.pipeline.predict import predict
-
-    if "-" in texts:
-        lines = tuple(line.strip() for line in sys.stdin if line.strip())
-        texts = tuple(text for given in texts for text in (lines if given == "-" else (given,)))
-    if not all(text.strip() for text in texts) or not texts:
-        raise InputError("nothing to predict: a text is empty. Give the tweet in quotes, or `-` with lines on standard input.")
-    result = predict(settings.context(), texts, version=version)
-    head = f"Version {result.model_version} of {result.model_name}"
-    return CommandResult(result, section(head, render.render_predictions(plain(result.predictions))))
-
-
-def _export(settings: Settings, folder: Path, *, version: str | None, merged: bool, precision: "Precision | None") -> CommandResult:
-    """Copy a version's adapter, verified and with its model card, to a folder that PEFT loads as it is.
-
-    With --merged the whole model is written, its adapter merged into the dequantised base, as an ordinary checkpoint that
-    transformers and model servers load without PEFT; it is loaded again and held against the live adapter.
+    The adapter is verified, comes with its model card, and PEFT loads it as it is. With --merged the whole model is
+    written, its adapter merged into the dequantised base, as an ordinary checkpoint that transformers and model servers
+    load without PEFT; it is loaded again and compared with the live adapter.
     """
     if merged:
         return _export_merged(settings, folder, version, precision or PRECISIONS[0])
@@ -312,37 +226,43 @@ def _export(settings: Settings, folder: Path, *, version: str | None, merged: bo
         raise InputError(f"--precision {precision!r} is for --merged: an adapter keeps the type that it was trained in.")
     from finsent.pipeline.exchange import export_adapter
 
-    result = export_adapter(settings.context(), folder, version=version)
-    return CommandResult(
-        result,
-        section(
-            f"Version {result.model_version} exported",
-            key_values([("folder", result.folder), ("base", result.base or "its Hub id, in the card"), *result.files.items()]),
-        ),
-    )
+    result = export_adapter(settings.config(), settings.home(), folder, version=version)
+    pairs = [("folder", result.folder), ("base", result.base or "its Hub id, in the card"), *result.files.items()]
+    return CommandResult(result, section(f"Version {result.model_version} exported", key_values(pairs)))
 
 
 def _export_merged(settings: Settings, folder: Path, version: str | None, precision: "Precision") -> CommandResult:
     from finsent.pipeline.merged import export_merged
 
-    result = export_merged(settings.context(), folder, version=version, precision=precision)
-    near = f"{result.logit_error:.2g} standard deviations, {result.label_agreement:.0%} of labels equal"
-    return CommandResult(
-        result,
-        section(
-            f"Version {result.model_version} exported, merged in {result.precision}",
-            key_values([("folder", result.folder), ("logits off by", near), *result.files.items()]),
-        ),
-    )
+    result = export_merged(settings.config(), settings.home(), folder, version=version, precision=precision)
+    error = f"{result.logit_error:.2g} standard deviations, {result.label_agreement:.0%} of labels equal"
+    title = f"Version {result.model_version} exported, merged in {result.precision}"
+    pairs = [("folder", result.folder), ("logits off by", error), *result.files.items()]
+    return CommandResult(result, section(title, key_values(pairs)))
 
 
-def _import(settings: Settings, adapter: str, *, revision: str | None, labels: str | None, no_evaluate: bool) -> CommandResult:
-    """Register an adapter made elsewhere, evaluate it and show what the gate makes of it.
+@cli.command(
+    "import",
+    epilog=examples(
+        "finsent import ./adapter",
+        "finsent import ./published-peft-adapter --profile llama-3.1-8b --labels Neutral,Bullish,Bearish",
+        "finsent import owner/name --revision 0a1b2c3 --profile llama-3.1-8b --labels Neutral,Bullish,Bearish",
+    ),
+)
+@click.argument("adapter")
+@click.option("--revision", metavar="REV", help="Branch, tag or commit, for an adapter on the Hub.")
+@click.option("--labels", metavar="A,B,C", help="Classes in the order of the head's outputs, for an adapter without manifest.")
+@click.option("--no-evaluate", is_flag=True, help="Register only.")
+@click.pass_obj
+def import_command(
+    settings: Settings, adapter: str, *, revision: str | None, labels: str | None, no_evaluate: bool
+) -> CommandResult:
+    """Register, evaluate and gate an adapter made elsewhere.
 
-    ADAPTER is a folder that finsent exported, a published PEFT adapter's folder, or its Hub id (owner/name). A published
-    adapter (adapter_config.json and safetensors) brings no manifest: quantisation and text length are taken from the
-    profile, and the order of its classes must be stated, since nothing in it says so. Nothing is promoted: that is
-    `finsent promote`'s.
+    What the gate would decide is shown, and nothing is promoted: `finsent promote` does that. ADAPTER is a folder that
+    finsent exported, a published PEFT adapter's folder, or its Hub id (owner/name). A published adapter
+    (adapter_config.json and safetensors) brings no manifest: quantisation and text length are taken from the profile, and
+    the order of its classes must be given with --labels.
     """
     from finsent.pipeline.evaluate import evaluate
     from finsent.pipeline.exchange import import_adapter
@@ -365,7 +285,6 @@ def _import(settings: Settings, adapter: str, *, revision: str | None, labels: s
         "metrics": evidence.metrics if evidence else None,
         "gate": {"decision": found.verdict.decision, "reasons": found.verdict.reasons} if found.verdict else None,
     }
-    head = section(
-        f"Registered as version {version}", key_values([("from", result.origin), ("run", result.run_id), ("base", result.base)])
-    )
-    return CommandResult(said, f"{head}\n\n{render.render_appraisal(found, version)}")
+    pairs = [("from", result.origin), ("run", result.run_id), ("base", result.base)]
+    head = section(f"Registered as version {version}", key_values(pairs))
+    return CommandResult(said, stack(head, render_import_evaluation(found, version)))

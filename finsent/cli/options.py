@@ -1,6 +1,5 @@
-"""What every command shares: the global options, where the state lives, and how a result is shown."""
+"""What every command shares: global options, the settings that they make, how a result is shown, who signs a decision."""
 
-import functools
 import getpass
 import json
 import os
@@ -10,21 +9,17 @@ from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import click
 
-from finsent.cli.output import plain
+from finsent import __version__
+from finsent.cli.output import Renderable, plain, show
 from finsent.cli.services_file import is_healthy, read_services
 from finsent.config import DEFAULT_PROFILE, Config, load_config
 from finsent.errors import InputError
 from finsent.home import Home, resolve_home
 from finsent.training.distributed import world_from_env
-
-if TYPE_CHECKING:
-    from finsent.steps.context import Context
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass
@@ -32,7 +27,9 @@ class Settings:
     """The global options of one invocation, given before or after the command's name."""
 
     profile: str = field(default_factory=lambda: os.environ.get("FINSENT_PROFILE") or DEFAULT_PROFILE)
-    config_file: Path | None = field(default_factory=lambda: _path(os.environ.get("FINSENT_CONFIG")))
+    config_file: Path | None = field(
+        default_factory=lambda: Path(os.environ["FINSENT_CONFIG"]) if os.environ.get("FINSENT_CONFIG") else None
+    )
     overrides: tuple[str, ...] = ()
     home_dir: Path | None = None
     json: bool = False
@@ -43,13 +40,13 @@ class Settings:
         """The configuration that the options describe."""
         config = load_config(self.profile, self.config_file, self.overrides)
         if config.model.embedded is not None:
-            # Before torch is imported. Matrices this small lose by threads: on two busy cores one thread trains nano at
-            # 600 rows a second, two at 90.
+            # Read by torch when it is imported. Threads slow matrices this small down: on two busy cores one thread trains
+            # nano at 600 rows a second, two at 90.
             os.environ.setdefault("OMP_NUM_THREADS", "1")
         return config
 
     def home(self) -> Home:
-        """The home, with the MLflow server of a running `finsent up` where MLFLOW_TRACKING_URI says nothing."""
+        """The home, with the MLflow server of a running `finsent up` unless MLFLOW_TRACKING_URI names another."""
         environ = dict(os.environ)
         if self.home_dir:
             environ["FINSENT_HOME"] = str(self.home_dir)
@@ -76,19 +73,124 @@ class Settings:
 
 @dataclass(frozen=True)
 class CommandResult:
-    """What a command has to say: an object for --json, text for people, an exit code."""
+    """What a command returns: an object for --json, text or rich tables for people, an exit code."""
 
     result: Any
-    text: str
+    text: Renderable
     code: int = 0
     afterwards: Callable[[], None] | None = None
-    """Runs once the result is on the screen: `finsent up` waits there."""
-    silent: bool = False
-    """Another process of this launch says it."""
+    """Runs once the result is printed: `finsent up` waits there."""
+
+
+def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    """Keep a global option that was given; given again after the command's name it wins, and --set adds up."""
+    settings = context.ensure_object(Settings)
+    name = str(parameter.name)
+    if value in (None, (), False):
+        return
+    setattr(settings, name, settings.overrides + tuple(value) if name == "overrides" else value)
+
+
+def _global_options() -> list[click.Parameter]:
+    def option(*names: str, **attributes: Any) -> click.Option:
+        return click.Option(names, expose_value=False, callback=_remember, **attributes)
+
+    return [
+        option("--profile", metavar="NAME", help="Shipped profile. Default: $FINSENT_PROFILE or nano."),
+        option("--config", "config_file", type=Path, metavar="FILE", help="YAML on top of the profile. Default: $FINSENT_CONFIG"),
+        option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override, e.g. recipe.epochs=1. Repeatable."),
+        option("--home", "home_dir", type=Path, metavar="DIR", help="Where state is kept. Default: $FINSENT_HOME or .finsent"),
+        option("--json", is_flag=True, help="Print exactly one JSON object on stdout."),
+        option("--verbose", is_flag=True, help="Show every log line and warning, those of libraries too."),
+        option("--traceback", is_flag=True, help="Show where an unexpected error came from."),
+    ]
+
+
+class Command(click.Command):
+    """A command with the global options below its own, whose function returns a `CommandResult`, or None to print nothing.
+
+    While the function runs, stdout is stderr: whatever a library prints, a script reads the result alone.
+    """
+
+    def __init__(self, *arguments: Any, **attributes: Any) -> None:
+        super().__init__(*arguments, **attributes)
+        self.params += _global_options()
+
+    def invoke(self, ctx: click.Context) -> int:
+        """Run the function, print what it returns, return the exit code."""
+        settings = ctx.ensure_object(Settings)
+        if world_from_env().size > 1 and self.name != "train":
+            raise InputError(
+                f"`finsent {self.name}` was started in {world_from_env().size} processes (WORLD_SIZE), and only `finsent train` is "
+                "shared between several. Start it once, without a launcher."
+            )
+        with redirect_stdout(sys.stderr):
+            done: CommandResult | None = super().invoke(ctx)
+        if done is None:  # another process of this launch prints the result
+            return 0
+        if settings.json:
+            click.echo(json.dumps(plain(done.result), ensure_ascii=False))
+        else:
+            show(done.text)
+        if done.afterwards:
+            sys.stdout.flush()
+            with redirect_stdout(sys.stderr):
+                done.afterwards()
+        return done.code
+
+
+class OrderedGroup(click.Group):
+    """A group that lists its commands in the order of the work, with the global options before their names as well."""
+
+    command_class = Command
+    group_class = type
+
+    def __init__(self, *arguments: Any, order: Sequence[str] = (), **attributes: Any) -> None:
+        """`order` names the commands; without it they are listed as they were added."""
+        super().__init__(*arguments, **attributes)
+        self.params += _global_options()
+        self.order = order
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Names in order."""
+        return list(self.order or self.commands)
+
+
+_HELP = """Keeps a financial-tweet sentiment model alive in production.
+
+\b
+Everything at work on the bundled sample, offline, in a few minutes:
+  finsent demo
+
+\b
+The chain, step by step:
+  finsent ingest tweets.csv --text tweet --label sentiment --label-map 0=Bearish,1=Bullish,2=Neutral
+  finsent train                    QLoRA on the training split, logged to MLflow, registered
+  finsent evaluate                 the version's evidence on the held-out test split
+  finsent promote                  the gate decides; `finsent approve` where a human must agree
+  finsent ingest --inbox new.csv   unlabelled tweets
+  finsent score                    the champion scores what it has not scored yet
+
+Exit codes: 0 done, 1 refused by the gate or a check, 2 wrong use or bad input.
+"""
+
+_ORDER = (
+    *("demo", "up", "doctor", "status", "ingest", "data", "review", "train", "tune", "evaluate"),
+    *("promote", "approve", "reject", "rollback", "history", "ledger"),
+    *("score", "predict", "monitor", "retrain", "export", "import", "config"),
+)
+
+
+@click.group(
+    cls=OrderedGroup, order=_ORDER, help=_HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
+@click.version_option(__version__, "--version")
+def cli() -> None:
+    """Root of all commands, which the modules of this package add to it."""
 
 
 def suggest_command(line: str, *, configuration: bool = True) -> str:
-    """A command to type next, with the options of this invocation that say where and, with `configuration`, under which one."""
+    """A command to type next, with this invocation's --home and, with `configuration`, its --profile, --config and --set."""
     context = click.get_current_context(silent=True)
     given, usual = (context.find_object(Settings) if context else None) or Settings(), Settings()
     settings = [
@@ -100,46 +202,11 @@ def suggest_command(line: str, *, configuration: bool = True) -> str:
     return " ".join([line, *map(shlex.quote, (*(settings if configuration else ()), *home))])
 
 
-def _path(value: str | None) -> Path | None:
-    return Path(value) if value else None
-
-
-def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
-    """Keep an option that was given; the same one given again after the command's name wins (--set adds up)."""
-    settings = context.ensure_object(Settings)
-    name = str(parameter.name)
-    if value in (None, (), False):
-        return
-    setattr(settings, name, settings.overrides + tuple(value) if name == "overrides" else value)
-
-
-def _option(*names: str, **attributes: Any) -> Callable[[F], F]:
-    return click.option(*names, expose_value=False, callback=_remember, **attributes)
-
-
-def global_options(function: F) -> F:
-    """Accept the options that every command has."""
-    options = (
-        _option("--profile", metavar="NAME", help="Shipped profile. Default: $FINSENT_PROFILE or nano."),
-        _option(
-            "--config", "config_file", type=Path, metavar="FILE", help="YAML file on top of the profile. Default: $FINSENT_CONFIG"
-        ),
-        _option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override, e.g. recipe.epochs=1. Repeatable."),
-        _option("--home", "home_dir", type=Path, metavar="DIR", help="Where state lives. Default: $FINSENT_HOME or .finsent"),
-        _option("--json", is_flag=True, help="Print exactly one JSON object on stdout."),
-        _option("--verbose", is_flag=True, help="Show every log line and warning, third-party ones too."),
-        _option("--traceback", is_flag=True, help="Show where an unexpected error came from."),
-    )
-    for option in reversed(options):
-        function = option(function)
-    return function
-
-
 def login() -> str:
-    """Name to record a decision under where --who gives none.
+    """Name to record a decision under when --who is not given.
 
     Raises:
-        InputError: the system does not say who is logged in.
+        InputError: the system does not know who is logged in.
     """
     try:
         return getpass.getuser()
@@ -150,41 +217,3 @@ def login() -> str:
 def examples(*lines: str) -> str:
     """The end of a help text: commands to copy, one a line."""
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
-
-
-def command(
-    group: click.Group, name: str, summary: str, *, epilog: str, options: Sequence[Callable[[F], F]] = ()
-) -> Callable[[Callable[..., CommandResult]], click.Command]:
-    """Register a function `(settings, **arguments) -> Outcome` as a command with its own `options` above the global ones.
-
-    `summary` is its line in the list of commands.
-
-    While it works, stdout is stderr: whatever a library prints cannot get between a script and the result.
-    """
-
-    def register(function: Callable[..., CommandResult]) -> click.Command:
-        @functools.wraps(function)
-        def run(**arguments: Any) -> int:
-            settings = click.get_current_context().ensure_object(Settings)
-            if world_from_env().size > 1 and name != "train":
-                raise InputError(
-                    f"`finsent {name}` was started in {world_from_env().size} processes (WORLD_SIZE), and only `finsent train` "
-                    "is shared between several. Start it once, without a launcher."
-                )
-            with redirect_stdout(sys.stderr):
-                outcome = function(settings, **arguments)
-            if outcome.silent:
-                return outcome.code
-            click.echo(json.dumps(plain(outcome.result), ensure_ascii=False) if settings.json else outcome.text)
-            if outcome.afterwards:
-                sys.stdout.flush()
-                with redirect_stdout(sys.stderr):
-                    outcome.afterwards()
-            return outcome.code
-
-        decorated = global_options(run)
-        for option in reversed(options):
-            decorated = option(decorated)
-        return group.command(name, short_help=summary, epilog=epilog)(decorated)
-
-    return register

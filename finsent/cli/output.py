@@ -1,20 +1,134 @@
-"""How results look: one JSON object for machines, plain aligned text for people."""
+"""How results look: one JSON object for scripts; tables and sections by rich on a terminal, as plain aligned text in a pipe."""
 
 import dataclasses
+import io
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+import click
 from pydantic import BaseModel
+
+if TYPE_CHECKING:  # rich is imported where it is used: `finsent --help` does without it
+    from rich.console import RenderableType
+
+    Renderable: TypeAlias = RenderableType
+else:
+    Renderable = Any
+
+# rows of a rich.box.Box, of which only the rule below the header shows; ASCII, so that no encoding can mangle it
+_HEADER_RULE: Final = "    \n    \n -  \n" + "    \n" * 5
+_UNCUT: Final = 1 << 16  # columns of a pipe: no line is wrapped or cut there
+
+
+def show(value: Renderable) -> None:
+    """Print to stdout: with bold and colour, wrapped to the width, on a terminal (NO_COLOR and TERM=dumb hold); else plain."""
+    if isinstance(value, str) or not sys.stdout.isatty():
+        click.echo(as_text(value))
+        return
+    from rich.console import Console
+
+    # texts hold any character: nothing in them is markup. crop=False: the terminal itself breaks commands and paths,
+    # so that they can be copied in one piece
+    Console(markup=False, emoji=False, highlight=False).print(value, crop=False)
+
+
+def as_text(value: Renderable) -> str:
+    """The same without escape codes and of any width; no line ends in spaces."""
+    if isinstance(value, str):
+        return value
+    from rich.console import Console
+
+    target = io.StringIO()
+    console = Console(
+        file=target, width=_UNCUT, color_system=None, force_terminal=False, markup=False, emoji=False, highlight=False
+    )
+    console.print(value)
+    return "\n".join(line.rstrip() for line in target.getvalue().removesuffix("\n").split("\n"))
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, indent: int = 2) -> Renderable:
+    """Aligned columns, numbers to the right. On a narrow terminal texts are folded within their column."""
+    from rich.box import Box
+    from rich.padding import Padding
+    from rich.table import Table
+
+    cells = [[_cell(value) for value in row] for row in rows]
+    built = Table(box=Box(_HEADER_RULE, ascii=True), show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for index, header in enumerate(headers):
+        column = [str(row[index]) for row in cells]
+        numeric = bool(column) and all(_is_number(cell) for cell in column if cell != "-")
+        built.add_column(header, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
+    for row in cells:
+        built.add_row(*row)
+    return Padding(built, (0, 0, 0, indent), expand=False)
+
+
+def key_values(pairs: Iterable[tuple[str, object]], *, indent: int = 2) -> Renderable:
+    """`name  value` lines with the values in one column, each left whole, so that it can be copied."""
+    from rich.cells import cell_len, set_cell_size
+
+    items = [(name, cell_text(value)) for name, value in pairs]
+    width = max((cell_len(name) for name, _ in items), default=0)
+    return lines(*(f"{' ' * indent}{set_cell_size(name, width)}  {value}" for name, value in items))
+
+
+def section(title: str, *bodies: Renderable) -> Renderable:
+    """A bold title and what stands below it."""
+    from rich.text import Text
+
+    return lines(Text(title, style="bold", no_wrap=True, overflow="ignore"), *bodies)
+
+
+def lines(*parts: Renderable) -> Renderable:
+    """Parts below one another; empty strings are left out."""
+    from rich.console import Group
+
+    return Group(*_parts(parts))
+
+
+def stack(*blocks: Renderable) -> Renderable:
+    """Blocks with an empty line between them; empty strings are left out."""
+    from rich.console import Group
+
+    parts = _parts(blocks)
+    return Group(*(part for index, block in enumerate(parts) for part in (("", block) if index else (block,))))
+
+
+def status_word(word: str) -> Renderable:
+    """`ok`, `warn` or `fail` in its colour."""
+    from rich.text import Text
+
+    return Text(word, style={"ok": "green", "warn": "yellow", "missing": "yellow", "fail": "red"}.get(word, ""))
+
+
+def paragraph(text: str) -> Renderable:
+    """Prose, broken between words on a terminal. Other strings are left whole, so that commands and paths can be copied."""
+    from rich.text import Text
+
+    return Text(text)
+
+
+def _parts(items: Iterable[Renderable]) -> list[Renderable]:
+    from rich.text import Text
+
+    return [Text(item, no_wrap=True, overflow="ignore") if isinstance(item, str) else item for item in items if item != ""]
+
+
+def _cell(value: object) -> Any:
+    from rich.text import Text
+
+    return value if isinstance(value, Text) else Text(cell_text(value))
 
 
 def plain(value: Any) -> Any:
-    """Anything a pipeline returns, as JSON's types. NaN and infinities become null: JSON has no words for them.
+    """Any result of a step in JSON's types. NaN and infinities become null: JSON has none.
 
     Raises:
-        TypeError: a type that has no obvious JSON form.
+        TypeError: a type without an obvious JSON form.
     """
     if value is None or isinstance(value, bool | int | str):
         return value
@@ -38,42 +152,11 @@ def _plain_container(value: Any) -> Any:
         return plain(value.tolist())
     if isinstance(value, Iterable):
         return [plain(item) for item in value]
-    raise TypeError(f"cannot say {type(value).__name__} in JSON")
-
-
-def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, indent: int = 2) -> str:
-    """Columns two spaces apart, numbers to the right. Put free text last: it is never padded."""
-    cells = [[cell_text(value) for value in row] for row in rows]
-    numeric = [
-        bool(cells) and all(_is_number(row[column]) for row in cells if row[column] != "-") for column in range(len(headers))
-    ]
-    widths = [max(len(str(header)), *(len(row[i]) for row in cells), 0) for i, header in enumerate(headers)]
-
-    def line(row: Sequence[str]) -> str:
-        padded = [
-            cell.rjust(width) if right else cell.ljust(width) for cell, width, right in zip(row, widths, numeric, strict=True)
-        ]
-        return (" " * indent + "  ".join(padded)).rstrip()
-
-    rule = ["-" * width for width in widths]
-    rule[-1] = rule[-1][:60]  # free text may be long
-    return "\n".join([line(list(headers)), line(rule), *(line(row) for row in cells)])
-
-
-def key_values(pairs: Iterable[tuple[str, object]], *, indent: int = 2) -> str:
-    """`name  value` lines with the values in one column."""
-    items = [(name, cell_text(value)) for name, value in pairs]
-    width = max((len(name) for name, _ in items), default=0)
-    return "\n".join(f"{' ' * indent}{name.ljust(width)}  {value}".rstrip() for name, value in items)
-
-
-def section(title: str, *bodies: str) -> str:
-    """A titled block, blocks set apart by an empty line when joined."""
-    return "\n".join([title, *(body for body in bodies if body)])
+    raise TypeError(f"cannot write {type(value).__name__} as JSON")
 
 
 def cell_text(value: object) -> str:
-    """One value as text: counts with thousands separators, shares with 4 digits, nothing as `-`."""
+    """One value as text: thousands separators, 4 decimals, yes or no, `-` for None and NaN."""
     if value is None:
         return "-"
     if isinstance(value, bool):

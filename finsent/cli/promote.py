@@ -1,93 +1,151 @@
-"""Tell a Prefect server, where one is known, what a person has done: its triggers start scoring, or ask for approval."""
+"""`finsent promote`, `approve`, `reject`, `rollback`; `history` and `ledger`, which show and verify the audit log."""
 
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from finsent.cli.options import CommandResult, Settings, command, examples
-from finsent.cli.output import cell_text, key_values, section, shorten, table
-from finsent.cli.services_file import prefect_answers, read_services
+from finsent.cli.options import CommandResult, Settings, cli, examples, login, suggest_command
+from finsent.cli.output import cell_text, key_values, lines, section, shorten, stack, table
+from finsent.cli.render import render_promotion
+from finsent.cli.services_file import is_healthy, prefect_url
+from finsent.config import Config
+from finsent.home import Home
 
 if TYPE_CHECKING:
     from finsent.registry.audit_log import AuditEntry
+    from finsent.steps.promote import PromotionResult
+
+_VERSION = click.argument("version", required=False)
+_WHO = click.option("--who", metavar="NAME", help="Who decides; kept in the audit log. Default: your login name.")
+_WHY = click.option("--why", metavar="TEXT", required=True, help="Why; kept in the audit log.")
 
 
-def notify_promotion(settings: Settings, model: str, version: str, before: str | None) -> None:
-    """Emit the promotion event. Without a server there is nobody to tell, which is no error."""
-    if _server(settings, "scoring starts at its next schedule, not now"):
+@cli.command("promote", epilog=examples("finsent promote", "finsent promote --version 3"))
+@click.option("--version", metavar="N", help="Registered version. Default: the newest.")
+@click.pass_obj
+def promote_command(settings: Settings, version: str | None) -> CommandResult:
+    """Let the gate decide on a version's evidence.
+
+    The version is promoted, waits for approval, or is refused (exit code 1). Every decision is appended to the audit log,
+    refusals too. The gate fails closed on missing evidence.
+    """
+    from finsent.steps.promote import promote
+
+    config, home = settings.config(), settings.home()
+    return _finish(config, home, promote(config, home, version=version))
+
+
+@cli.command(
+    "approve", epilog=examples("finsent approve --why 'errors looked at'", "finsent approve 3 --who ada --why 'errors looked at'")
+)
+@_VERSION
+@_WHO
+@_WHY
+@click.pass_obj
+def approve_command(settings: Settings, version: str | None, who: str | None, why: str) -> CommandResult:
+    """Make the version that waits the champion.
+
+    The version has passed the gate, which decides once more: if the champion changed meanwhile, the evidence is void and
+    the approval is refused.
+    """
+    from finsent.steps.promote import approve
+
+    config, home = settings.config(), settings.home()
+    return _finish(config, home, approve(config, home, version, who or login(), why))
+
+
+@cli.command("reject", epilog=examples("finsent reject 3 --why 'misreads negations'"))
+@_VERSION
+@_WHO
+@_WHY
+@click.pass_obj
+def reject_command(settings: Settings, version: str | None, who: str | None, why: str) -> CommandResult:
+    """Turn the version that waits down."""
+    from finsent.steps.promote import reject
+
+    result = reject(settings.config(), settings.home(), version, who or login(), why)
+    return CommandResult(result, f"Version {result.model_version} rejected: {why}")
+
+
+@cli.command("rollback", epilog=examples("finsent rollback --why 'complaints since noon'"))
+@_WHO
+@_WHY
+@click.pass_obj
+def rollback_command(settings: Settings, who: str | None, why: str) -> CommandResult:
+    """Bring the previous champion back at once."""
+    from finsent.steps.promote import rollback
+
+    config, home = settings.config(), settings.home()
+    result = rollback(config, home, who or login(), why)
+    done = _finish(config, home, result)
+    if result.decision == "refused":
+        return done
+    text = stack(
+        f"ROLLED BACK: version {result.model_version} is the champion again, version {result.champion_before} is archived",
+        f"Next: {suggest_command('finsent score')}\n  What version {result.champion_before} had scored waits again.",
+    )
+    return replace(done, text=text)
+
+
+def _finish(config: Config, home: Home, result: "PromotionResult") -> CommandResult:
+    """Notify a Prefect server of a decision and show it."""
+    if result.decision == "promoted" and result.champion_before != result.model_version:
+        notify_promotion(home, config.registered_model, result.model_version, result.champion_before)
+    elif result.decision == "pending_approval":
+        notify_approval_request(home, config.registered_model, result.model_version, result.champion_before, result.reasons)
+    text = lines(render_promotion(result), report_line(config, home, result.model_version))
+    return CommandResult(result, text, code=1 if result.decision == "refused" else 0)
+
+
+def report_line(config: Config, home: Home, version: str) -> str:
+    """Where the version's evaluation report is; the model card lies beside it."""
+    from finsent.registry.evidence_store import report_location
+
+    place = report_location(home, config.registered_model, version)
+    return f"Report: {place}" if place else ""
+
+
+def notify_promotion(home: Home, model: str, version: str, before: str | None) -> None:
+    """Emit the promotion event, which starts scoring. Does nothing where no Prefect server is known."""
+    if _prefect_server_answers(home, "scoring starts at its next schedule, not now"):
         from flows.events import emit_promoted
 
         emit_promoted(model, version, before)
 
 
-def notify_approval_request(settings: Settings, model: str, version: str, champion: str | None, reasons: tuple[str, ...]) -> None:
-    """Emit the request for approval: a server shows a form. Without one there is the command line."""
-    if _server(settings, "it shows no form; `finsent approve` does as well"):
+def notify_approval_request(home: Home, model: str, version: str, champion: str | None, reasons: tuple[str, ...]) -> None:
+    """Emit the request for approval, for which a Prefect server shows a form. Without one there is `finsent approve`."""
+    if _prefect_server_answers(home, "it shows no form; `finsent approve` does as well"):
         from flows.events import emit_approval_requested
 
         emit_approval_requested(model, version, champion, list(reasons))
 
 
-def _server(settings: Settings, otherwise: str) -> bool:
-    """Whether a server is known and answers; events then go there."""
-    running = read_services(settings.home().root)
-    url = os.environ.get("PREFECT_API_URL") or (running.prefect_api if running else None)
+def _prefect_server_answers(home: Home, otherwise: str) -> bool:
+    """Whether a server is known and answers; events of this process then go there."""
+    url = prefect_url(home.root)
     if url is None:
         return False
-    if not prefect_answers(url):
+    if not is_healthy(url):
         click.echo(f"the Prefect server at {url} does not answer: {otherwise}.", err=True)
         return False
     os.environ["PREFECT_API_URL"] = url
     return True
 
 
-# merged from finsent.cli.promote: `finsent history` and `finsent ledger`: what was decided, by whom and why, and whether the record can be believed.
+@cli.command("history", epilog=examples("finsent history", "finsent history 3", "finsent history --limit 20 --json"))
+@_VERSION
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The last N. Default: all.")
+@click.pass_obj
+def history_command(settings: Settings, version: str | None, limit: int | None) -> CommandResult:
+    """Show every decision on every version: when, who, why.
 
-
-def register(group: click.Group) -> None:
-    """Add `history`, and `ledger` with its commands."""
-    command(
-        group,
-        "history",
-        "Every decision on every version: when, who, why.",
-        epilog=examples("finsent history", "finsent history 3", "finsent history --limit 20 --json"),
-        options=(
-            click.argument("version", required=False),
-            click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The last N. Default: all."),
-        ),
-    )(_history)
-
-    @group.group(
-        "ledger",
-        short_help="Check and copy the record of all decisions.",
-        epilog=examples("finsent ledger verify", "finsent ledger export ledger-2026-07.jsonl"),
-    )
-    def ledger() -> None:
-        """Check or copy the ledger: one line for each evaluation and decision, each with the hash of the line before."""
-
-    command(
-        ledger,
-        "verify",
-        "Find any edit, deletion, reorder or cut end.",
-        epilog=examples("finsent ledger verify", "finsent ledger verify --json"),
-    )(_verify)
-    command(
-        ledger,
-        "export",
-        "Copy it to a file.",
-        epilog=examples("finsent ledger export ledger-2026-07.jsonl"),
-        options=(click.argument("file", type=Path),),
-    )(_export)
-
-
-def _history(settings: Settings, *, version: str | None, limit: int | None) -> CommandResult:
-    """Show every evaluation and decision, oldest first, and whether the chain of the ledger verifies.
-
-    With VERSION only what concerns that one, rollbacks from it and to it included. Reads the ledger of this home alone;
-    `finsent ledger verify` holds it against the registry, too.
+    Evaluations are shown, too, oldest first, and whether the hash chain of the audit log verifies. With VERSION only
+    entries about that version, rollbacks from it and to it included. Reads this home's audit log alone; `finsent ledger
+    verify` also compares it with the registry.
     """
     from finsent.registry.audit_log import history
 
@@ -98,13 +156,13 @@ def _history(settings: Settings, *, version: str | None, limit: int | None) -> C
         if version:
             context.registry.get_version(version)  # a wrong number is an error, not an empty history
         about = f"version {version}" if version else "any version"
-        return CommandResult(asdict(found), f"The ledger has no entry about {about}. {chain}")
-    head = f"{len(found.entries)} of {found.of} entries in the ledger. {chain}"
+        return CommandResult(asdict(found), f"The audit log has no entry about {about}. {chain}")
+    head = f"{len(found.entries)} of {found.of} entries in the audit log. {chain}"
     columns = ("at (UTC)", "version", "action", "decision", "champion", "who", "why")
-    return CommandResult(asdict(found), section(head, table(columns, [_row(entry) for entry in found.entries])))
+    return CommandResult(asdict(found), section(head, table(columns, [_history_row(entry) for entry in found.entries])))
 
 
-def _row(entry: "AuditEntry") -> tuple[str, ...]:
+def _history_row(entry: "AuditEntry") -> tuple[str, ...]:
     before, after = cell_text(entry.champion_before), cell_text(entry.champion_after)
     why = entry.why or (entry.reasons[0] if entry.reasons else "")
     return (
@@ -119,33 +177,45 @@ def _row(entry: "AuditEntry") -> tuple[str, ...]:
 
 
 def _decision(entry: "AuditEntry") -> str:
-    """In words: a version that the gate lets through may wait for a person, and then nothing has moved."""
+    """The decision as shown: a version that passes the gate may still wait for approval."""
     if entry.decision == "promote" and entry.champion_after != entry.version:
         return "passed, waits"
     if entry.action == "reject":
         return "rejected"
-    words = {"promote": "promoted", "refuse": "refused"}
-    return words.get(entry.decision or "", cell_text(entry.decision))
+    shown = {"promote": "promoted", "refuse": "refused"}
+    return shown.get(entry.decision or "", cell_text(entry.decision))
 
 
-def _verify(settings: Settings) -> CommandResult:
-    """Follow the chain from its first line, and hold it against the registry and against the ledger's copy in MLflow.
+@cli.group("ledger", epilog=examples("finsent ledger verify", "finsent ledger export audit-log-2026-07.jsonl"))
+def ledger_group() -> None:
+    """Check and copy the audit log of all decisions.
 
-    Exit code 1, with the line's number, at any line that was edited, inserted, moved, deleted or cut off.
+    It has one line for each evaluation and decision, each with the hash of the line before.
+    """
+
+
+@ledger_group.command("verify", epilog=examples("finsent ledger verify", "finsent ledger verify --json"))
+@click.pass_obj
+def verify_command(settings: Settings) -> CommandResult:
+    """Find any edit, deletion, reorder or truncation.
+
+    Verifies the hash chain from its first line, and compares the log with the registry and with its copy in MLflow. Exit
+    code 1, with the line's number, at any line that was edited, inserted, moved, deleted or cut off.
     """
     from finsent.registry.audit_mirror import verify_audit_log
 
-    found = verify_audit_log(settings.context().registry)
-    said = [("entries", found.entries), ("head", found.head), ("in the copy in MLflow", found.copied)]
-    return CommandResult(found, section("The ledger is whole and agrees with the registry", key_values(said)))
+    found = verify_ledger(settings.config(), settings.home())
+    pairs = [("entries", found.entries), ("head", found.head), ("in the copy in MLflow", found.copied)]
+    return CommandResult(found, section("The audit log is whole and agrees with the registry", key_values(pairs)))
 
 
-def _export(settings: Settings, file: Path) -> CommandResult:
-    """Copy the ledger to FILE, a new one: kept elsewhere, it shows what happens to the ledger here."""
+@ledger_group.command("export", epilog=examples("finsent ledger export audit-log-2026-07.jsonl"))
+@click.argument("file", type=Path)
+@click.pass_obj
+def export_command(settings: Settings, file: Path) -> CommandResult:
+    """Copy the audit log to FILE, which must not exist. Kept elsewhere, the copy shows later changes to the log here."""
     from finsent.registry.audit_log import export_audit_log
 
-    head = export_audit_log(settings.home().audit_log, file)
-    return CommandResult(
-        {"file": file, "entries": head.length, "head": head.hash},
-        section("Ledger exported", key_values([("file", file), ("entries", head.length), ("head", head.hash)])),
-    )
+    head = export_audit_log(settings.home(), file)
+    result = {"file": file, "entries": head.length, "head": head.hash}
+    return CommandResult(result, section("Audit log exported", key_values(result.items())))

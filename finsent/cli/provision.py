@@ -1,6 +1,7 @@
-"""Give a Prefect server finsent's work pools and automations: `python -m finsent.cli.provision automations.yaml cpu gpu`.
+"""Program that puts finsent's work pools and automations on a Prefect server: run by `finsent up`, and by hand for other servers.
 
-Runs as often as you like. Uses the server that PREFECT_API_URL names. `prefect deploy` does the deployments.
+`python -m finsent.cli.provision automations.yaml cpu gpu`, idempotent, on the server that PREFECT_API_URL names. `prefect deploy`
+creates the deployments.
 """
 
 import sys
@@ -15,23 +16,19 @@ if TYPE_CHECKING:
 
 
 def provision(automations: Path, pools: Sequence[str]) -> None:
-    """Create the process work pools that are missing, and bring the automations to what the file says."""
+    """Create the process work pools that are missing, and create or update the automations of the file."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.workers.process import ProcessWorker
 
+    template = ProcessWorker.get_default_base_job_template()
     with get_client(sync_client=True) as client:
         existing = {pool.name for pool in client.read_work_pools()}
         for name in pools:
             if name not in existing:
-                client.create_work_pool(WorkPoolCreate(name=name, type="process", base_job_template=_process_template()))
+                client.create_work_pool(WorkPoolCreate(name=name, type="process", base_job_template=template))
         for described in yaml.safe_load(automations.read_text(encoding="utf-8"))["automations"]:
             _put_automation(client, described)
-
-
-def _process_template() -> dict[str, Any]:
-    from prefect.workers.process import ProcessWorker
-
-    return ProcessWorker.get_default_base_job_template()
 
 
 def _put_automation(client: "SyncPrefectClient", described: dict[str, Any]) -> None:

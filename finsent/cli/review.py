@@ -1,12 +1,12 @@
-"""`finsent review`: labels to look at, what people decide about them, and the data brought in line."""
+"""`finsent review`: doubtful labels, what people decide about them, and the data brought in line."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from finsent.cli.options import CommandResult, Settings, command, examples, login
-from finsent.cli.output import section, shorten, table
+from finsent.cli.options import CommandResult, Settings, cli, examples, login
+from finsent.cli.output import Renderable, lines, section, shorten, stack, table
 from finsent.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,94 +17,41 @@ _WHY = click.option("--why", metavar="TEXT", required=True, help="Why; kept with
 _IDS = click.argument("ids", nargs=-1, required=True, metavar="ID...")
 
 
-def register(group: click.Group) -> None:
-    """Add `review` and its commands."""
+@cli.group(
+    "review",
+    epilog=examples(
+        "finsent review list --out review.csv",
+        "finsent review apply review.csv --why 'read by two'",
+        "finsent review fix 3fa9c1d2 Bearish --why 'sarcasm'",
+    ),
+)
+def review_group() -> None:
+    """Look at doubtful labels and decide on them.
 
-    @group.group(
-        "review",
-        short_help="Look at doubtful labels and decide on them.",
-        epilog=examples(
-            "finsent review list --out review.csv",
-            "finsent review apply review.csv --why 'read by two'",
-            "finsent review fix 3fa9c1d2 Bearish --why 'sarcasm'",
-        ),
-    )
-    def review() -> None:
-        """Find labels that are likely wrong or contradict one another, and record what becomes of them.
-
-        Decisions are kept by the text's identity: they change the data at once, in one new version, and every later ingestion
-        respects them. Nothing is changed without one.
-        """
-
-    command(
-        review,
-        "list",
-        "Labels that are likely wrong, most doubtful first.",
-        epilog=examples(
-            "finsent review list --limit 20",
-            "finsent review list --out review.csv",
-            "finsent review list --conflicts --out conflicts.csv",
-        ),
-        options=(
-            click.option("--conflicts", is_flag=True, help="Texts quarantined because their labels contradict one another."),
-            click.option(
-                "--limit", type=click.IntRange(min=1), metavar="N", help="The first N. Default: all to a file, 20 here."
-            ),
-            click.option("--out", type=Path, metavar="FILE", help="CSV to fill in the columns decision, new_label and why."),
-            click.option("--test", "with_test", is_flag=True, help="Look at test rows too; see above why that is left out."),
-        ),
-    )(_list)
-    _register_decisions(review)
-    command(
-        review,
-        "decisions",
-        "What was decided, by whom and why.",
-        epilog=examples("finsent review decisions", "finsent review decisions --json"),
-    )(_decisions)
+    Labels are doubtful that are likely wrong or contradict one another. A decision is kept by the text's identity: it
+    changes the data at once, in a new version, and every later ingestion applies it. No label changes without a decision.
+    """
 
 
-def _register_decisions(review: click.Group) -> None:
-    """The commands that decide."""
-    command(
-        review,
-        "accept",
-        "The label stands.",
-        epilog=examples("finsent review accept 3fa9c1d2 b07e11aa --why 'right as they are'"),
-        options=(_IDS, _WHO, _WHY),
-    )(_accept)
-    command(
-        review,
-        "fix",
-        "The label is another one.",
-        epilog=examples("finsent review fix 3fa9c1d2 Bearish --why 'sarcasm'"),
-        options=(click.argument("row_id", metavar="ID"), click.argument("label"), _WHO, _WHY),
-    )(_fix)
-    command(
-        review,
-        "drop",
-        "The text goes, and stays out.",
-        epilog=examples("finsent review drop 3fa9c1d2 --why 'spam'"),
-        options=(_IDS, _WHO, _WHY),
-    )(_drop)
-    command(
-        review,
-        "apply",
-        "Record the decisions filled into a listing.",
-        epilog=examples("finsent review apply review.csv --who ada", "finsent review apply review.csv --why 'read by two'"),
-        options=(
-            click.argument("file", type=Path),
-            _WHO,
-            click.option("--why", metavar="TEXT", help="Why, for rows that give no reason of their own."),
-        ),
-    )(_apply)
+@review_group.command(
+    "list",
+    epilog=examples(
+        "finsent review list --limit 20",
+        "finsent review list --out review.csv",
+        "finsent review list --conflicts --out conflicts.csv",
+    ),
+)
+@click.option("--conflicts", is_flag=True, help="Texts quarantined because their labels contradict one another.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The first N. Default: all to a file, 20 here.")
+@click.option("--out", type=Path, metavar="FILE", help="CSV to fill in the columns decision, new_label and why.")
+@click.option("--test", "with_test", is_flag=True, help="Look at test rows too; see above why that is left out.")
+@click.pass_obj
+def list_command(settings: Settings, *, conflicts: bool, limit: int | None, out: Path | None, with_test: bool) -> CommandResult:
+    """List labels that are likely wrong, most doubtful first.
 
-
-def _list(settings: Settings, *, conflicts: bool, limit: int | None, out: Path | None, with_test: bool) -> CommandResult:
-    """List labels that are likely wrong, the least believed first, or conflicts, each with its sides.
-
-    Wrong labels are found by confident learning: a small model judges each row by the others, never by its own near
-    duplicates. It looks at training and validation rows. Test rows are left out unless asked for with --test: correcting
-    them where a model doubts them makes the test easier for models of that kind.
+    With --conflicts, contradictions, each with both sides. Wrong labels are found by confident learning: a small model
+    scores each row out of fold, its near-duplicates excluded. Training and validation rows are searched. Test rows are left
+    out without --test: correcting them where a model doubts them makes the test easier for models of that kind.
     """
     from finsent.steps import review
 
@@ -117,10 +64,10 @@ def _list(settings: Settings, *, conflicts: bool, limit: int | None, out: Path |
     )
     if out is not None:
         review.write_listing(found, out)
-    return CommandResult({**vars(found), "file": out}, _listing(found, out, conflicts=conflicts))
+    return CommandResult({**vars(found), "file": out}, _render_listing(found, out, conflicts=conflicts))
 
 
-def _listing(found: "ReviewListing", out: Path | None, *, conflicts: bool) -> str:
+def _render_listing(found: "ReviewListing", out: Path | None, *, conflicts: bool) -> Renderable:
     if conflicts:
         head = f"{found.found:,} sides of contradictions that nobody has decided on"
         rows: list[Any] = [(item.id[:8], item.label, shorten(item.detail, 160)) for item in found.entries]
@@ -130,7 +77,7 @@ def _listing(found: "ReviewListing", out: Path | None, *, conflicts: bool) -> st
         if found.looked_at < found.of:
             head += f" (a random sample of the {found.of:,} rows)"
         rows = [(item.id[:8], item.label, item.suggested, item.confidence, shorten(item.text)) for item in found.entries]
-        columns = ("id", "label", "rather", "believed", "text")
+        columns = ("id", "label", "suggested", "self-confidence", "text")
     if not found.entries:
         return head
     if out is not None:
@@ -138,53 +85,78 @@ def _listing(found: "ReviewListing", out: Path | None, *, conflicts: bool) -> st
             f"{head}; {len(found.entries):,} of them are in {out}",
             "Fill in decision (accept, fix or drop), new_label with fix, and why. Then: finsent review apply " + str(out),
         )
-    again = "finsent review list --conflicts --out conflicts.csv" if conflicts else "finsent review list --out review.csv"
-    more = f"The first {len(rows)}; all of them: {again}" if len(rows) < found.found else ""
-    return "\n\n".join([head, table(columns, rows), *([more] if more else [])])
+    all_of_them = "finsent review list --conflicts --out conflicts.csv" if conflicts else "finsent review list --out review.csv"
+    more = f"The first {len(rows)}; all of them: {all_of_them}" if len(rows) < found.found else ""
+    return stack(section(head), table(columns, rows), more)
 
 
-def _accept(settings: Settings, ids: tuple[str, ...], *, who: str | None, why: str) -> CommandResult:
-    """Say that labels are right: the texts are listed no more, and contradictions no longer keep them out."""
+@review_group.command("accept", epilog=examples("finsent review accept 3fa9c1d2 b07e11aa --why 'right as they are'"))
+@_IDS
+@_WHO
+@_WHY
+@click.pass_obj
+def accept_command(settings: Settings, ids: tuple[str, ...], *, who: str | None, why: str) -> CommandResult:
+    """Confirm labels. The texts are no longer listed, and contradictions no longer quarantine them."""
     from finsent.steps.review import decide
 
-    return _recorded(decide(settings.home(), ids, "accept", who=who or login(), why=why))
+    return _decided(decide(settings.home(), ids, "accept", who=who or login(), why=why))
 
 
-def _fix(settings: Settings, row_id: str, label: str, *, who: str | None, why: str) -> CommandResult:
-    """Give a text its right label, now and in every later ingestion. Its split stays."""
+@review_group.command("fix", epilog=examples("finsent review fix 3fa9c1d2 Bearish --why 'sarcasm'"))
+@click.argument("row_id", metavar="ID")
+@click.argument("label")
+@_WHO
+@_WHY
+@click.pass_obj
+def fix_command(settings: Settings, row_id: str, label: str, *, who: str | None, why: str) -> CommandResult:
+    """Correct a text's label. It holds in every later ingestion, too; the text's split stays."""
     from finsent.steps.review import decide
 
-    return _recorded(decide(settings.home(), [row_id], "fix", who=who or login(), why=why, label=label))
+    return _decided(decide(settings.home(), [row_id], "fix", who=who or login(), why=why, label=label))
 
 
-def _drop(settings: Settings, ids: tuple[str, ...], *, who: str | None, why: str) -> CommandResult:
-    """Take texts out of the data; later ingestions quarantine them. Earlier versions of the data keep them."""
+@review_group.command("drop", epilog=examples("finsent review drop 3fa9c1d2 --why 'spam'"))
+@_IDS
+@_WHO
+@_WHY
+@click.pass_obj
+def drop_command(settings: Settings, ids: tuple[str, ...], *, who: str | None, why: str) -> CommandResult:
+    """Remove texts. Later ingestions quarantine them; earlier versions of the data keep them."""
     from finsent.steps.review import decide
 
-    return _recorded(decide(settings.home(), ids, "drop", who=who or login(), why=why))
+    return _decided(decide(settings.home(), ids, "drop", who=who or login(), why=why))
 
 
-def _apply(settings: Settings, file: Path, *, who: str | None, why: str | None) -> CommandResult:
-    """Record the decisions that were filled into a listing: all of them, or none if one is wrong."""
+@review_group.command(
+    "apply", epilog=examples("finsent review apply review.csv --who ada", "finsent review apply review.csv --why 'read by two'")
+)
+@click.argument("file", type=Path)
+@_WHO
+@click.option("--why", metavar="TEXT", help="Why, for rows that give no reason of their own.")
+@click.pass_obj
+def apply_command(settings: Settings, file: Path, *, who: str | None, why: str | None) -> CommandResult:
+    """Record the decisions filled into a listing. All of them, or none if one is wrong."""
     from finsent.steps.review import apply_file
 
-    return _recorded(apply_file(settings.home(), file, who=who or login(), why=why))
+    return _decided(apply_file(settings.home(), file, who=who or login(), why=why))
 
 
-def _recorded(result: "ReviewResult") -> CommandResult:
+def _decided(result: "ReviewResult") -> CommandResult:
     given = ", ".join(f"{n:,} {kind}" for kind, n in sorted(result.decisions.items()))
-    lines = [f"Decided: {given} ({result.recorded:,} recorded now)"]
-    if result.version is None:
-        lines.append("The data did not have to change.")
-    else:
-        lines.append(f"Data version {result.version} has them. Earlier versions stay as they were.")
-    if result.waiting:
-        lines.append(f"{result.waiting:,} of these texts are not in the data: ingest their source (again) to bring them in.")
-    return CommandResult(result, "\n".join(lines))
+    changed = f"Data version {result.version} has them. Earlier versions stay as they were."
+    waiting = f"{result.waiting:,} of these texts are not in the data: ingest their source (again) to bring them in."
+    text = lines(
+        f"Decided: {given} ({result.recorded:,} recorded now)",
+        "The data did not have to change." if result.version is None else changed,
+        waiting if result.waiting else "",
+    )
+    return CommandResult(result, text)
 
 
-def _decisions(settings: Settings) -> CommandResult:
-    """Show every decision in the order they were made; of several on one text the last holds."""
+@review_group.command("decisions", epilog=examples("finsent review decisions", "finsent review decisions --json"))
+@click.pass_obj
+def decisions_command(settings: Settings) -> CommandResult:
+    """Show what was decided, by whom and why. Of several decisions on one text the last one applies."""
     from finsent.data.corrections import read_reviews
 
     reviews = read_reviews(settings.home())

@@ -1,8 +1,7 @@
 """Which servers belong to a home: `services.json`, written by `finsent up` while it runs."""
 
 import json
-import urllib.error
-import urllib.request
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,12 +26,12 @@ class RunningServices:
 
 
 def services_path(root: Path) -> Path:
-    """Where a home's running servers are written down."""
+    """The file that names a home's running servers."""
     return root / "services.json"
 
 
 def write_services(root: Path, running: RunningServices) -> None:
-    """Write `services.json` in one step, so that no reader sees half of it."""
+    """Write `services.json` atomically."""
     target = services_path(root)
     partial = target.with_suffix(".partial")
     partial.write_text(json.dumps(asdict(running), indent=2) + "\n", encoding="utf-8")
@@ -40,7 +39,7 @@ def write_services(root: Path, running: RunningServices) -> None:
 
 
 def read_services(root: Path) -> RunningServices | None:
-    """What `services.json` says, whether or not the servers still answer.
+    """The servers in `services.json`, whether or not they still answer; None without the file.
 
     Raises:
         InputError: the file is not what `finsent up` writes.
@@ -56,20 +55,19 @@ def read_services(root: Path) -> RunningServices | None:
         ) from error
 
 
-def answers(url: str, timeout: float = 2.0) -> bool:
-    """Whether an HTTP GET of `url` succeeds within `timeout` seconds."""
+def prefect_url(root: Path) -> str | None:
+    """API of the Prefect server to use: PREFECT_API_URL, else the running one of this home, else None."""
+    running = read_services(root)
+    return os.environ.get("PREFECT_API_URL") or (running.prefect_api if running else None)
+
+
+def is_healthy(url: str, timeout: float = 2.0) -> bool:
+    """Whether `url`/health, of an MLflow server or a Prefect API, answers within `timeout` seconds."""
+    import urllib.error
+    import urllib.request
+
     try:
-        with urllib.request.urlopen(url, timeout=timeout) as response:  # noqa: S310 - our own http URLs
+        with urllib.request.urlopen(f"{url}/health", timeout=timeout) as response:  # noqa: S310 - our own http URLs
             return bool(response.status < 400)
     except (urllib.error.URLError, OSError, ValueError):
         return False
-
-
-def is_healthy(url: str) -> bool:
-    """Whether an MLflow server is up at `url`."""
-    return answers(f"{url}/health")
-
-
-def prefect_answers(api_url: str) -> bool:
-    """Whether a Prefect API is up at `api_url`."""
-    return answers(f"{api_url}/health")

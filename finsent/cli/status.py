@@ -1,15 +1,15 @@
-"""`finsent status`: what there is, at a glance. Reads only."""
+"""`finsent status`: data, versions, last decisions, inbox and servers at a glance. Reads only."""
 
-import os
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from finsent.cli.options import Settings
-from finsent.cli.output import cell_text, key_values, section, shorten, table
+import click
+
+from finsent.cli.options import CommandResult, Settings, cli, examples
+from finsent.cli.output import Renderable, cell_text, key_values, section, shorten, stack, table
 from finsent.cli.render import leak_audit
-from finsent.cli.services_file import is_healthy, prefect_answers, read_services
+from finsent.cli.services_file import is_healthy, prefect_url, read_services
+from finsent.config import Config
 from finsent.errors import InputError, Refused, ServiceError
 from finsent.home import Home
 
@@ -17,35 +17,25 @@ if TYPE_CHECKING:
     from finsent.steps.context import Context
 
 DECISIONS = 5
-"""Ledger entries shown."""
+"""Entries of the audit log shown."""
 
 
-@dataclass(frozen=True)
-class Status:
-    """What a home holds. A part that cannot be read says why in its `error`."""
-
-    home: Path
-    data: dict[str, Any]
-    versions: dict[str, Any]
-    decisions: dict[str, Any]
-    scoring: dict[str, Any]
-    services: dict[str, Any]
-
-
-def gather_status(settings: Settings) -> Status:
-    """Read tables, registry, ledger and servers."""
-    context = settings.context()
-    home = context.workspace
-    versions = _versions(context)
+@cli.command("status", epilog=examples("finsent status", "finsent status --json"))
+@click.pass_obj
+def status_command(settings: Settings) -> CommandResult:
+    """Show data, versions, last decisions, inbox and servers."""
+    config, home = settings.config(), settings.home()
+    versions = _versions(home, config)
     champion = versions.get("champion", {}).get("version")
-    return Status(
-        home=home.root,
-        data=_data(home),
-        versions=versions,
-        decisions=_decisions(context),
-        scoring=_scoring(home, context.registry.name, champion),
-        services=_services(home),
-    )
+    status = {
+        "home": home.root,
+        "data": _data(home),
+        "versions": versions,
+        "decisions": _decisions(home, config),
+        "scoring": _scoring(home, config.registered_model, champion),
+        "services": _services(home),
+    }
+    return CommandResult(status, render_status(status))
 
 
 def _data(home: Home) -> dict[str, Any]:
@@ -55,13 +45,7 @@ def _data(home: Home) -> dict[str, Any]:
         found = data_version(home)
     except InputError as error:
         return {"version": None, "error": str(error)}
-    return {
-        "version": found.version,
-        "fingerprint": found.fingerprint,
-        "rows": found.rows,
-        "leaks": found.leaks,
-        "naive_leak": found.naive_leak,
-    }
+    return {name: getattr(found, name) for name in ("version", "fingerprint", "rows", "leaks", "naive_leak")}
 
 
 def _versions(context: "Context") -> dict[str, Any]:
@@ -94,12 +78,12 @@ def _versions(context: "Context") -> dict[str, Any]:
 
 
 def _registry_exists(home: Home) -> bool:
-    """Looking must not create a store."""
+    """Reading must not create a store."""
     return home.tracking_uri != f"sqlite:///{home.root / 'mlflow.db'}" or (home.root / "mlflow.db").exists()
 
 
-def _decisions(context: "Context") -> dict[str, Any]:
-    """The latest ones; `agrees` says that the ledger holds what the registry knows of, None that the registry was not there."""
+def _decisions(home: Home, config: Config) -> dict[str, Any]:
+    """The latest decisions; `agrees`: the audit log agrees with the registry, None where the registry cannot be reached."""
     from finsent.registry import audit_log
     from finsent.registry.audit_mirror import verify_against_registry
 
@@ -142,55 +126,55 @@ def _services(home: Home) -> dict[str, Any]:
 
     running = read_services(home.root)
     mlflow = home.tracking_uri if home.tracking_uri.startswith("http") else running.mlflow if running else None
-    prefect = os.environ.get("PREFECT_API_URL") or (running.prefect_api if running else None)
+    prefect = prefect_url(home.root)
     return {
         "mlflow": {"url": mlflow and public_uri(mlflow), "answers": is_healthy(mlflow) if mlflow else None},
-        "prefect": {"url": prefect, "answers": prefect_answers(prefect) if prefect else None},
+        "prefect": {"url": prefect, "answers": is_healthy(prefect) if prefect else None},
     }
 
 
-def tell(status: Status) -> str:
-    """The same for a person."""
-    return "\n\n".join(
-        [
-            f"Home {status.home}",
-            _tell_data(status.data),
-            _tell_versions(status.versions),
-            _tell_decisions(status.decisions),
-            section("Scoring", key_values([(name, n) for name, n in status.scoring.items()])),
-            section("Services", key_values([(name, _tell_service(service)) for name, service in status.services.items()])),
-        ]
+def render_status(status: dict[str, Any]) -> Renderable:
+    """All parts, one section each. A part that cannot be read shows its `error`."""
+    services = [(name, _service(service)) for name, service in status["services"].items()]
+    return stack(
+        f"Home {status['home']}",
+        _render_data(status["data"]),
+        _render_versions(status["versions"]),
+        _render_decisions(status["decisions"]),
+        section("Scoring", key_values(status["scoring"].items())),
+        section("Services", key_values(services)),
     )
 
 
-def _tell_data(data: dict[str, Any]) -> str:
+def _render_data(data: dict[str, Any]) -> Renderable:
     if data["version"] is None:
         return f"Data: {data['error']}"
-    rows = key_values([(split, n) for split, n in data["rows"].items()])
-    return section(f"Data version {data['version']}", rows, "  " + leak_audit(data["leaks"], data["naive_leak"]))
+    audit = "  " + leak_audit(data["leaks"], data["naive_leak"])
+    return section(f"Data version {data['version']}", key_values(data["rows"].items()), audit)
 
 
-def _tell_versions(versions: dict[str, Any]) -> str:
+def _render_versions(versions: dict[str, Any]) -> Renderable:
     if "error" in versions:
         return f"Versions: {versions['error']}"
     if not versions:
         return "Versions: no champion yet (finsent train, finsent evaluate, finsent promote)"
     rows = [(alias, found["version"], found["accuracy"], found["macro_f1"]) for alias, found in versions.items()]
     waits = versions.get("challenger")
-    notes = [f"  {_tell_waiting(waits['version'], waits['approval_expires_at'])}"] if waits else []
-    return section("Versions", table(("alias", "version", "accuracy", "macro-F1"), rows), *notes)
+    note = f"  {_waiting(waits['version'], waits['approval_expires_at'])}" if waits else ""
+    return section("Versions", table(("alias", "version", "accuracy", "macro-F1"), rows), note)
 
 
-def _tell_waiting(version: str, until: str | None) -> str:
+def _waiting(version: str, until: str | None) -> str:
+    again = f"finsent promote --version {version} asks anew"
     if until is None:
-        return f"Version {version} cannot be approved any more: finsent promote --version {version} asks anew."
+        return f"Version {version} cannot be approved any more: {again}."
     hours = (datetime.fromisoformat(until) - datetime.now(UTC)).total_seconds() / 3600
     if hours <= 0:
-        return f"Version {version} waited for approval until {until[:16]} UTC: finsent promote --version {version} asks anew."
+        return f"Version {version} waited for approval until {until[:16]} UTC: {again}."
     return f"Version {version} waits for approval (finsent approve | reject), for {hours:.1f} h more."
 
 
-def _tell_decisions(decisions: dict[str, Any]) -> str:
+def _render_decisions(decisions: dict[str, Any]) -> Renderable:
     if "error" in decisions:
         return f"Decisions: {decisions['error']}"
     if not decisions["last"]:
@@ -206,11 +190,11 @@ def _tell_decisions(decisions: dict[str, Any]) -> str:
         for entry in decisions["last"]
     ]
     agrees = " and agrees with the registry" if decisions["agrees"] else ""
-    heading = f"Decisions ({decisions['entries']} in the ledger, its chain is whole{agrees})"
+    heading = f"Decisions ({decisions['entries']} in the audit log, its chain verifies{agrees})"
     return section(heading, table(("at (UTC)", "version", "action", "decision", "because"), rows))
 
 
-def _tell_service(service: dict[str, Any]) -> str:
+def _service(service: dict[str, Any]) -> str:
     if service["url"] is None:
         return "none, working in the home directly"
     return f"{service['url']} ({'answers' if service['answers'] else 'DOES NOT ANSWER'})"

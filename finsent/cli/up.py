@@ -1,4 +1,4 @@
-"""`finsent up`: the whole of production on one machine, started together, stopped together."""
+"""`finsent up`: MLflow, the Prefect server and its workers on one machine, started together and stopped together."""
 
 import atexit
 import os
@@ -16,18 +16,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from finsent.cli.options import CommandResult, Settings
+from finsent.cli.options import CommandResult, Settings, cli, examples
 from finsent.cli.output import key_values, section
-from finsent.cli.services_file import (
-    RunningServices,
-    is_healthy,
-    prefect_answers,
-    read_services,
-    services_path,
-    write_services,
-)
+from finsent.cli.services_file import RunningServices, is_healthy, read_services, services_path, write_services
 from finsent.errors import InputError, ServiceError
 from finsent.home import Home, resolve_home
+from finsent.logging_setup import without_quieting
 
 if TYPE_CHECKING:
     import psutil
@@ -35,6 +29,8 @@ if TYPE_CHECKING:
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 POOLS = {"cpu": 2, "gpu": 2}
 """Work pools and how many flow runs each starts at a time: a training, which a limit keeps to one, and beside it a scoring."""
+STARTUP_SECONDS = 180
+"""Both servers migrate their databases on the first start, which takes half a minute on a slow disk."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +50,20 @@ class UpOptions:
         return RunningServices(os.getpid(), f"http://{seen}:{self.mlflow_port}", f"http://{seen}:{self.prefect_port}")
 
 
+@dataclass(frozen=True)
+class Service:
+    """One child process, leader of its own group, so that whatever it starts can be stopped with it."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def log_tail(self, lines: int = 12) -> str:
+        """The end of its log, and where that lies."""
+        end = self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
+        return "\n".join([f"Its log, {self.log}, ends with:", *end])
+
+
 def find_project(given: Path | None) -> Path:
     """The folder with `prefect.yaml`: the one given, the working folder, or the clone that finsent runs from.
 
@@ -69,7 +79,11 @@ def find_project(given: Path | None) -> Path:
 
 
 def environment(home: Home, place: UpOptions, profile: str, config_file: Path | None) -> dict[str, str]:
-    """What servers and workers see. What the user has set for Prefect and MLflow stays; addresses and state are ours."""
+    """The environment of servers and workers.
+
+    The user's own settings for Prefect and MLflow stay, addresses and state are set here, and what keeps this command's
+    console quiet is left out: their logs are for operators.
+    """
     chosen = {
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -86,7 +100,7 @@ def environment(home: Home, place: UpOptions, profile: str, config_file: Path | 
     }
     return {
         **chosen,
-        **os.environ,
+        **without_quieting(os.environ),
         "PREFECT_HOME": str(home.root / "prefect"),
         "PREFECT_API_URL": place.running.prefect_api,
         "MLFLOW_TRACKING_URI": place.running.mlflow,
@@ -97,12 +111,49 @@ def environment(home: Home, place: UpOptions, profile: str, config_file: Path | 
     }
 
 
-def run(settings: Settings, place: UpOptions) -> CommandResult:
-    """Bring everything up; the outcome waits until it is asked to stop.
+@cli.command(
+    "up", epilog=examples("finsent up", "finsent up --profile llama-3.1-8b --config mine.yaml", "finsent up --mlflow-port 5001")
+)
+@click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Address to listen on.")
+@click.option("--mlflow-port", type=int, default=5000, show_default=True, metavar="PORT")
+@click.option("--prefect-port", type=int, default=4200, show_default=True, metavar="PORT")
+@click.option("--project", type=Path, metavar="DIR", help="Folder that holds prefect.yaml. Default: here, or finsent's clone.")
+@click.pass_obj
+def up_command(settings: Settings, host: str, mlflow_port: int, prefect_port: int, project: Path | None) -> CommandResult:
+    """Start MLflow, Prefect, workers and schedules.
+
+    The flows are deployed with their schedules. Ctrl-C stops everything. While it runs, other finsent commands on the same
+    home use these servers by themselves.
+    """
+    place = UpOptions(host, mlflow_port, prefect_port, find_project(project))
+    home = _require_own_servers(settings)
+    for number in INTERRUPTS:  # a shell's background jobs ignore SIGINT, and SIGTERM would leave the children behind
+        signal.signal(number, _interrupt)
+    click.echo("starting MLflow and Prefect (the first start prepares their databases) ...", err=True)
+    started = bring_up(home, place, environment(home, place, settings.profile, settings.config_file))
+    safety = atexit.register(stop_all, home, started)
+
+    def wait() -> None:
+        atexit.unregister(safety)
+        wait_and_stop(home, started)
+
+    running = place.running
+    described = {"home": home.root, "mlflow": running.mlflow, "prefect": running.prefect, "prefect_api": running.prefect_api}
+    text = section(
+        "finsent is up",
+        key_values([("MLflow", running.mlflow), ("Prefect", running.prefect), ("home", home.root), ("logs", home.root / "logs")]),
+        "  Other finsent commands on this home use these servers by themselves. Schedules: prefect.yaml.",
+        "  Ctrl-C stops everything.",
+    )
+    return CommandResult({**described, "pid": running.pid, "pools": list(POOLS)}, text, afterwards=wait)
+
+
+def _require_own_servers(settings: Settings) -> Home:
+    """The home to bring up.
 
     Raises:
-        InputError: servers are set from outside, overrides are given, finsent is up already, or a port is taken.
-        ServiceError: something did not start.
+        InputError: servers are set from outside, or overrides are given, which would not reach the workers.
+        ConfigError: the configuration is wrong; without this each worker would report it later.
     """
     from finsent.registry.tracking import public_uri
 
@@ -116,28 +167,8 @@ def run(settings: Settings, place: UpOptions) -> CommandResult:
         raise InputError(
             f"--set {settings.overrides[0]!r} would not reach the workers. Put it into a file and give that with --config."
         )
-    settings.config()  # wrong ones are said now, not by every worker later
-    home = resolve_home({**os.environ, **({"FINSENT_HOME": str(settings.home_dir)} if settings.home_dir else {})})
-    for number in INTERRUPTS:  # a shell's background jobs ignore SIGINT, and SIGTERM would leave the children behind
-        signal.signal(number, _interrupt)
-    click.echo("starting MLflow and Prefect (the first start prepares their databases) ...", err=True)
-    started = bring_up(home, place, environment(home, place, settings.profile, settings.config_file))
-    safety = atexit.register(stop_all, home, started)
-
-    def wait() -> None:
-        atexit.unregister(safety)
-        wait_and_stop(home, started)
-
-    running = place.running
-    described = {"home": home.root, "mlflow": running.mlflow, "prefect": running.prefect, "prefect_api": running.prefect_api}
-    lines = [("MLflow", running.mlflow), ("Prefect", running.prefect), ("home", home.root), ("logs", home.root / "logs")]
-    text = section(
-        "finsent is up",
-        key_values(lines),
-        "  Other finsent commands on this home use these servers by themselves. Schedules: prefect.yaml.",
-        "  Ctrl-C stops everything.",
-    )
-    return CommandResult({**described, "pid": running.pid, "pools": list(POOLS)}, text, afterwards=wait)
+    settings.config()
+    return resolve_home({**os.environ, **({"FINSENT_HOME": str(settings.home_dir)} if settings.home_dir else {})})
 
 
 def bring_up(home: Home, place: UpOptions, env: dict[str, str]) -> list[Service]:
@@ -147,7 +178,7 @@ def bring_up(home: Home, place: UpOptions, env: dict[str, str]) -> list[Service]
         InputError: already up, or a port is taken.
         ServiceError: something did not start; the message ends with its log.
     """
-    _refuse_second(home)
+    _require_not_up(home)
     require_free_ports(place.host, {"mlflow": place.mlflow_port, "prefect": place.prefect_port})
     home.artifacts.mkdir(parents=True, exist_ok=True)
     started: list[Service] = []
@@ -155,7 +186,7 @@ def bring_up(home: Home, place: UpOptions, env: dict[str, str]) -> list[Service]
         started.append(start_service("mlflow", mlflow_command(home, place), env, home))
         started.append(start_service("prefect", prefect_command(place), env, home))
         wait_until(lambda: is_healthy(place.running.mlflow), started[0])
-        wait_until(lambda: prefect_answers(place.running.prefect_api), started[1])
+        wait_until(lambda: is_healthy(place.running.prefect_api), started[1])
         provision_server(place, env)
         started += [start_service(f"worker-{pool}", worker_command(pool, limit), env, home) for pool, limit in POOLS.items()]
         write_services(home.root, place.running)
@@ -186,7 +217,7 @@ def wait_and_stop(home: Home, started: Sequence[Service]) -> None:
 
 
 def stop_all(home: Home, started: Sequence[Service]) -> None:
-    """Stop everything; further interrupts cannot cut it short."""
+    """Stop everything, ignoring further interrupts."""
     for number in INTERRUPTS:
         signal.signal(number, signal.SIG_IGN)
     services_path(home.root).unlink(missing_ok=True)
@@ -216,7 +247,7 @@ def worker_command(pool: str, limit: int) -> list[str]:
 
 
 def provision_server(place: UpOptions, env: dict[str, str]) -> None:
-    """Work pools, deployments with their schedules and triggers, automations; all of it as often as you like."""
+    """Create work pools, automations and deployments with their schedules and triggers. Idempotent."""
     program = [sys.executable, "-m"]
     commands = [
         [*program, "finsent.cli.provision", str(place.project / "automations.yaml"), *POOLS],
@@ -231,36 +262,16 @@ def provision_server(place: UpOptions, env: dict[str, str]) -> None:
             raise ServiceError(f"{' '.join(command[2:4])} failed on {place.running.prefect_api}:\n{said}")
 
 
-def _refuse_second(home: Home) -> None:
+def _require_not_up(home: Home) -> None:
     running = read_services(home.root)
     if running is None:
         return
-    if is_healthy(running.mlflow) or prefect_answers(running.prefect_api):
+    if is_healthy(running.mlflow) or is_healthy(running.prefect_api):
         raise InputError(
             f"finsent is already up in {str(home.root)!r}: process {running.pid}, {running.mlflow} and {running.prefect}. "
             "Stop it with Ctrl-C there, or use another --home."
         )
-    services_path(home.root).unlink()  # left by a killed one; nothing answers any more
-
-
-# merged from finsent.cli.up: The processes of `finsent up`: MLflow, the Prefect server and its workers, started together and stopped together.
-
-STARTUP_SECONDS = 180
-"""Both servers migrate their databases on the first start, which takes half a minute on a slow disk."""
-
-
-@dataclass(frozen=True)
-class Service:
-    """One child process, leader of its own group, so that whatever it starts can be stopped with it."""
-
-    name: str
-    process: subprocess.Popen[bytes]
-    log: Path
-
-    def log_tail(self, lines: int = 12) -> str:
-        """The end of its log, and where that lies."""
-        end = self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
-        return "\n".join([f"Its log, {self.log}, ends with:", *end])
+    services_path(home.root).unlink()  # stale: left by a killed `finsent up`
 
 
 def require_free_ports(host: str, ports: Mapping[str, int]) -> None:
@@ -316,7 +327,7 @@ def wait_until(ready: Callable[[], bool], service: Service, seconds: float = STA
 
 
 def stop_services(services: Sequence[Service], grace: float = 15.0, insist: float = 5.0) -> None:
-    """Stop services, last started first: ask, insist, kill; then whatever they started and left, in any process group."""
+    """Stop services, last started first: SIGINT, SIGTERM, SIGKILL; then their remaining descendants, in any process group."""
     import psutil
 
     for service in reversed(services):

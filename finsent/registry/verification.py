@@ -23,6 +23,7 @@ import numpy as np
 from finsent.errors import ArtifactError, FinsentError, Refused
 from finsent.home import Home, resolve_home
 from finsent.labels import LABELS
+from finsent.logging_setup import configure_child_logging
 from finsent.models.manifest import MANIFEST, POOLING, PROBE, Manifest, file_sha256, verify_manifest
 from finsent.registry.client import Registry
 from finsent.registry.gate import RuleResult
@@ -229,6 +230,7 @@ def _other_padding(loaded: Any) -> dict[str, Any]:
 
 def _main(arguments: list[str]) -> int:
     """Only the JSON object goes to stdout, whatever libraries print there. Without a line on stdin nothing is loaded."""
+    configure_child_logging()
     stdout, sys.stdout = sys.stdout, sys.stderr
     for name in ("mlflow", "peft"):  # of the ten seconds that this takes, these two are nine
         importlib.import_module(name)

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from finsent.config.model_schema import EngineConfig
 from finsent.errors import DeviceError
+from finsent.logging_setup import configure_child_logging
 from finsent.models.manifest import Manifest
 from finsent.scoring.predictor import ChunkLogits, EngineInfo, ModelSpec, Predictor, describe_engine, load_model, predict_chunks
 
@@ -183,9 +184,10 @@ def _stop_workers(workers: Sequence[_Worker]) -> None:
         worker.process.close()
 
 
-def _worker_main(connection: Connection, spec: ModelSpec, device: str) -> None:
-    """Body of a worker process: load the model, then answer until the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent ends its workers
+def _worker_main(connection: Connection, opening: ModelSpec, device: str) -> None:
+    """The replica's process: opens the model, then answers until the other side is gone."""
+    configure_child_logging()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; who ends the replicas is their parent
     try:
         loaded = load_model(spec, _isolate_gpu(device))
         connection.send(_Ready(describe_engine(loaded), loaded.manifest))

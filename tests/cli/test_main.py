@@ -19,11 +19,11 @@ from finsent.errors import ArtifactError, InputError, NoChampionError, Refused, 
 if TYPE_CHECKING:
     from tests.cli.conftest import Finsent
 
-PROMISED = {
-    *("demo", "up", "doctor", "status", "ingest", "train", "evaluate", "promote", "approve", "reject", "rollback"),
-    *("score", "predict", "monitor", "retrain", "export", "import", "config", "data", "review", "tune"),
-    *("history", "ledger"),
-}
+PROMISED = [
+    *("demo", "up", "doctor", "status", "ingest", "data", "review", "train", "tune", "evaluate"),
+    *("promote", "approve", "reject", "rollback", "history", "ledger"),
+    *("score", "predict", "monitor", "retrain", "export", "import", "config"),
+]
 
 
 def commands(group: click.Group = main.cli, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
@@ -33,8 +33,11 @@ def commands(group: click.Group = main.cli, path: tuple[str, ...] = ()) -> Itera
             yield from commands(command, (*path, name))
 
 
-def test_every_promised_command_is_there() -> None:
-    assert set(main.cli.commands) == PROMISED
+def test_every_promised_command_is_there_in_the_order_of_the_work(finsent: "Finsent") -> None:
+    assert set(main.cli.commands) == set(PROMISED)
+    said = finsent("--help").out
+    listed = [line.split()[0] for line in said[said.index("Commands:") :].splitlines()[1:]]
+    assert listed == PROMISED
 
 
 def test_help_is_there_within_a_second_and_a_half() -> None:
@@ -51,7 +54,19 @@ def test_help_is_there_within_a_second_and_a_half() -> None:
 def test_help_imports_nothing_heavy() -> None:
     code = "import sys, finsent.cli.main; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    heavy = {"torch", "transformers", "mlflow", "prefect", "pandas", "pyarrow", "sklearn", "matplotlib", "deltalake", "datasets"}
+    heavy = {
+        "rich",
+        "torch",
+        "transformers",
+        "mlflow",
+        "prefect",
+        "pandas",
+        "pyarrow",
+        "sklearn",
+        "matplotlib",
+        "deltalake",
+        "datasets",
+    }
     assert not heavy & set(loaded)
 
 
@@ -62,6 +77,23 @@ def test_every_command_explains_itself_with_examples(path: tuple[str, ...], fins
     assert said.err == ""
     assert "Examples:" in said.out
     assert f"finsent {path[0]}" in said.out
+
+
+@pytest.mark.parametrize("path", [(), *(path for path, found in commands() if isinstance(found, click.Group))], ids=" ".join)
+def test_lists_of_commands_show_whole_summaries_on_80_columns(
+    path: tuple[str, ...], finsent: "Finsent", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    said = finsent(*path, "--help").out
+    assert "..." not in said[said.index("Commands:") : said.find("Examples:")]
+
+
+def test_choices_are_the_splits_of_the_data() -> None:
+    from finsent.data.splits import SPLITS
+
+    (option,) = (option for option in main.cli.commands["evaluate"].params if option.name == "split")
+    assert isinstance(option.type, click.Choice)
+    assert set(option.type.choices) == set(SPLITS)
 
 
 def examples() -> Iterator[str]:

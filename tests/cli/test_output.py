@@ -1,10 +1,14 @@
-"""What results look like."""
+"""How results look: JSON for scripts, bold and folded on a terminal, plain and uncut in a pipe."""
 
+import io
 import json
 import math
+import re
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +16,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from finsent.cli.output import cell_text, duration, key_values, plain, shorten, table, with_interval
+from finsent.cli.output import (
+    as_text,
+    cell_text,
+    duration,
+    key_values,
+    lines,
+    paragraph,
+    plain,
+    section,
+    shorten,
+    show,
+    stack,
+    status_word,
+    table,
+    with_interval,
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +55,7 @@ def test_results_of_any_kind_become_plain_json() -> None:
 
 
 def test_what_json_cannot_say_is_an_error_and_not_a_guess() -> None:
-    with pytest.raises(TypeError, match="cannot say object in JSON"):
+    with pytest.raises(TypeError, match="cannot write object as JSON"):
         plain({"x": object()})
 
 
@@ -55,10 +74,10 @@ def test_plain_values_are_strict_json_and_stable(value: object) -> None:
 
 
 def test_tables_align_and_survive_a_pipe() -> None:
-    text = table(("name", "rows", "note"), [("desk", 1200, "fine"), ("a longer name", None, "x")], indent=0)
+    text = as_text(table(("name", "rows", "note"), [("desk", 1200, "fine"), ("a longer name", None, "x")], indent=0))
     assert text == (
         "name            rows  note\n"
-        "-------------  -----  ----\n"
+        "-------------- ------ ----\n"
         "desk           1,200  fine\n"
         "a longer name      -  x"
     )  # fmt: skip
@@ -67,13 +86,77 @@ def test_tables_align_and_survive_a_pipe() -> None:
 
 @given(st.lists(st.tuples(st.text("abc", max_size=9), st.integers()), min_size=1))
 def test_every_table_row_is_one_line_with_its_columns_in_place(rows: list[tuple[str, int]]) -> None:
-    lines = table(("text", "number"), rows).splitlines()
-    assert len(lines) == len(rows) + 2
-    assert len({len(line) for line in lines}) == 1
+    shown = as_text(table(("text", "number"), rows)).split("\n")
+    assert len(shown) == len(rows) + 2
+    assert len({len(line) for line in shown}) == 1
 
 
-def test_facts_align() -> None:
-    assert key_values([("run", "abc"), ("rows a day", 12)]) == "  run         abc\n  rows a day  12"
+def test_key_values_align() -> None:
+    assert as_text(key_values([("run", "abc"), ("rows a day", 12)])) == "  run         abc\n  rows a day  12"
+
+
+def test_sections_and_stacks_leave_out_what_is_empty() -> None:
+    assert as_text(stack(section("Title", "body", ""), "", lines("a", "", "b"))) == "Title\nbody\n\na\nb"
+
+
+TWEET = "[bold]$AAPL[/bold] :rocket: " + "to the moon " * 20
+LONG = "finsent train --config " + "x" * 200
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """A terminal of 60 columns as stdout."""
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "60")
+    return Terminal()
+
+
+def everything() -> Any:
+    rows = [(status_word("fail"), 1, TWEET)]
+    return stack(section("Title", table(("", "n", "text"), rows)), paragraph(TWEET), LONG)
+
+
+def test_a_terminal_gets_bold_and_colour_and_texts_folded_to_its_width(terminal: Terminal) -> None:
+    with redirect_stdout(terminal):
+        show(everything())
+    shown = terminal.getvalue()
+    assert "\x1b[1mTitle\x1b[0m" in shown
+    assert "\x1b[31mfail" in shown
+    bare = re.sub(r"\x1b\[[0-9;]*m", "", shown).split("\n")
+    assert LONG in bare, "a command stays in one piece to be copied"
+    assert max(len(line) for line in bare if line != LONG) <= 60
+    assert sum("[bold]$AAPL[/bold] :rocket:" in line for line in bare) == 2
+
+
+@pytest.mark.parametrize(("name", "value", "absent"), [("NO_COLOR", "1", "\x1b[3"), ("TERM", "dumb", "\x1b")])
+def test_no_color_and_a_dumb_terminal_are_respected(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, name: str, value: str, absent: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with redirect_stdout(terminal):
+        show(everything())
+    assert "fail" in terminal.getvalue()
+    assert absent not in terminal.getvalue()
+
+
+def test_a_pipe_gets_plain_lines_that_are_never_cut(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("COLUMNS", "40")
+    show(everything())
+    shown = capsys.readouterr().out
+    assert shown.isascii()
+    assert "\x1b" not in shown
+    assert shown.count(TWEET.strip()) == 2
+    assert LONG in shown.split("\n")
+    assert [line for line in shown.split("\n") if line != line.rstrip()] == []
 
 
 @pytest.mark.parametrize(

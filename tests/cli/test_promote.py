@@ -1,4 +1,4 @@
-"""`finsent history` and `finsent ledger`: what was decided and why, and whether the record can be believed."""
+"""`finsent history` and `finsent ledger`: every decision, and the audit log's verification; approval in `finsent status`."""
 
 import shutil
 from collections.abc import Callable
@@ -61,7 +61,7 @@ def test_history_tells_what_happened_in_order(finsent: "Finsent", home: Home) ->
     assert moved == [(None, "1"), ("1", "3"), ("3", "1")]
     assert (found["of"], found["whole"], found["problem"]) == (11, True, None)
     text = finsent("history", "--home", home.root).out
-    assert "11 of 11 entries in the ledger. Its chain verifies." in text
+    assert "11 of 11 entries in the audit log. Its chain verifies." in text
     assert "3 -> 1" in text
     assert "complaints since noon" in text
 

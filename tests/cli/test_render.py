@@ -1,13 +1,10 @@
 """What the evaluation and the gate say on a terminal."""
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import click
-
 from finsent.cli import render
-from finsent.cli.options import Settings, suggest_command
+from finsent.cli.output import as_text
 from finsent.config import load_config
 from finsent.evaluation.evidence import Evidence
 from finsent.registry.gate import RuleResult, evaluate_gate
@@ -15,12 +12,12 @@ from finsent.registry.gate import RuleResult, evaluate_gate
 
 def said(evidence: Evidence, *, candidate: bool | None = True) -> str:
     result = SimpleNamespace(evidence=evidence, model_version="4", data=None, n_in_training=None, skipped={}, candidate=candidate)
-    return render.render_evaluation(result)
+    return as_text(render.render_evaluation(result))
 
 
 def test_an_evaluation_says_whether_the_version_may_stand_for_promotion(specimen: Any) -> None:
-    assert "candidate: it beats every floor significantly.\nNext: finsent promote --version 4" in said(specimen.evidence)
-    assert "no candidate: it does not beat every floor significantly." in said(specimen.evidence, candidate=False)
+    assert "candidate: it beats every baseline significantly.\nNext: finsent promote --version 4" in said(specimen.evidence)
+    assert "no candidate: it does not beat every baseline significantly." in said(specimen.evidence, candidate=False)
     assert "candidate" not in said(specimen.evidence, candidate=None)
 
 
@@ -28,16 +25,7 @@ def test_rows_that_could_not_be_read_are_not_passed_over(specimen: Any) -> None:
     result = SimpleNamespace(
         evidence=specimen.evidence, model_version="4", data="x.csv", n_in_training=0, skipped={"unknown label": 2}, candidate=None
     )
-    assert "NOT SCORED: 2 rows that cannot be read (2 unknown label)" in render.render_evaluation(result)
-
-
-def test_what_to_type_next_repeats_where_and_under_which_configuration() -> None:
-    with click.Context(click.Command("x"), obj=Settings(overrides=("gate.alpha=0.1",), home_dir=Path("my home"))).scope():
-        assert suggest_command("finsent promote") == "finsent promote --set gate.alpha=0.1 --home 'my home'"
-        assert (
-            suggest_command("finsent train --config best.yaml", configuration=False) == "finsent train --config best.yaml --home 'my home'"
-        )
-    assert suggest_command("finsent promote") == "finsent promote"
+    assert "NOT SCORED: 2 rows that cannot be read (2 unknown label)" in as_text(render.render_evaluation(result))
 
 
 def test_an_evaluation_is_told_in_a_screen_and_a_half(specimen: Any) -> None:
@@ -54,7 +42,7 @@ def test_an_evaluation_is_told_in_a_screen_and_a_half(specimen: Any) -> None:
         f"{evidence.calibration['ece_before_scaling']:.4f} before scaling",
         f"{evidence.calibration['brier']:.4f} [{interval['low']:.4f}, {interval['high']:.4f}]",
         f"Below a confidence of {evidence.calibration['abstention']['threshold']:.3f} it gives no answer",
-        "changes its mind most under case: 24.0% of 300 texts (7 checks)",
+        "changes its prediction most under case: 24.0% of 300 texts (7 checks)",
         "612 tweets/s",
         "can detect differences above",
         "used twice",
@@ -82,7 +70,7 @@ def decision(outcome: str, rules: tuple[RuleResult, ...], reasons: tuple[str, ..
 
 def test_a_refusal_names_what_failed_first_and_counts_the_rest(specimen: Any) -> None:
     found = evaluate_gate(specimen.evidence.model_copy(update={"leaks": None}), load_config().gate, "3")
-    text = render.render_promotion(decision("refused", found.rules, found.reasons))
+    text = as_text(render.render_promotion(decision("refused", found.rules, found.reasons)))
     assert text.startswith("REFUSED: version 4 is not promoted; version 3 stays champion")
     assert text.index("robust.case") < text.index("evidence_complete")  # failed, then missing
     assert "beats_majority" not in text
@@ -96,11 +84,11 @@ def test_a_refusal_names_what_failed_first_and_counts_the_rest(specimen: Any) ->
 
 def test_what_no_rule_says_is_said_above_the_rules() -> None:
     rule = RuleResult("accuracy", 0.9, 0.5, "pass", "Accuracy: 0.9, required at least 0.5.")
-    text = render.render_promotion(decision("promoted", (rule,), ("Better than champion 3.",)))
+    text = as_text(render.render_promotion(decision("promoted", (rule,), ("Better than champion 3.",))))
     assert "PROMOTED: version 4 is the champion now (before it: version 3)" in text
     assert "Better than champion 3." in text
     assert text.endswith("1 of 1 rules passed.")
-    appraisal = SimpleNamespace(
+    imported = SimpleNamespace(
         evaluation=SimpleNamespace(
             evidence=Evidence(model_name="f", model_version="4"),
             model_version="4",
@@ -111,4 +99,4 @@ def test_what_no_rule_says_is_said_above_the_rules() -> None:
         ),
         verdict=SimpleNamespace(decision="refuse", rules=(rule,), reasons=("The evidence is void.",)),
     )
-    assert "The gate would refuse it:\n  The evidence is void." in render.render_appraisal(appraisal, "4")
+    assert "The gate would refuse it:\n  The evidence is void." in as_text(render.render_import_evaluation(imported, "4"))

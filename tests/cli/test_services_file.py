@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from finsent.cli.options import Settings
-from finsent.cli.services_file import RunningServices, answers, is_healthy, read_services, services_path, write_services
+from finsent.cli.services_file import RunningServices, is_healthy, read_services, services_path, write_services
 from finsent.errors import InputError
 
 
@@ -50,8 +50,8 @@ def test_a_damaged_file_is_named(tmp_path: Path, content: str) -> None:
 
 def test_a_server_answers_or_not(server: str) -> None:
     assert is_healthy(server)
-    assert not answers(f"{server}/absent")
-    assert not answers("http://127.0.0.1:9/health")
+    assert not is_healthy(f"{server}/absent")
+    assert not is_healthy("http://127.0.0.1:9")
 
 
 def test_the_running_server_of_a_home_is_used_and_said(

@@ -12,6 +12,7 @@ import pytest
 from finsent.cli import up
 from finsent.errors import InputError, ServiceError
 from finsent.home import Home
+from finsent.logging_setup import QUIETED
 
 STUBBORN = """
 import signal, subprocess, sys, time
@@ -99,3 +100,11 @@ def test_free_ports_stay_free() -> None:
     with socket.socket() as again:
         again.bind(("127.0.0.1", port))
         assert again.getsockname()[1] == port, "the look has left it free"
+
+
+def test_servers_and_workers_log_what_the_console_of_the_command_hushes(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("PREFECT_LOGGING_LEVEL", "DEBUG"), ("TORCH_LOGS", "-all"), (QUIETED, "TORCH_LOGS")):
+        monkeypatch.setenv(name, value)
+    environment = up.environment(home, up.UpOptions("127.0.0.1", 1, 2, Path()), "nano", None)
+    assert not {"TORCH_LOGS", QUIETED} & set(environment)
+    assert environment["PREFECT_LOGGING_LEVEL"] == "DEBUG"

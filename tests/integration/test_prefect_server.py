@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from finsent.cli import up
-from finsent.cli.services_file import prefect_answers
+from finsent.cli.services_file import is_healthy
 from finsent.home import Home, resolve_home
 
 ROOT = Path(__file__).parent.parent.parent
@@ -54,7 +54,7 @@ def serving(home: Home, pool: str) -> Iterator[Server]:
     env["PREFECT_WORKER_QUERY_SECONDS"] = "2"
     started = [up.start_service("prefect", up.prefect_command(place), env, home)]
     try:
-        up.wait_until(lambda: prefect_answers(place.running.prefect_api), started[0])
+        up.wait_until(lambda: is_healthy(place.running.prefect_api), started[0])
         up.provision_server(place, env)
         started.append(up.start_service(f"worker-{pool}", up.worker_command(pool, 2), env, home))
         yield Server(home.root, env)

@@ -3,7 +3,8 @@
 import pytest
 from finsent.pipeline.evaluate import evaluate
 
-from finsent.cli import render
+from finsent.cli.output import as_text
+from finsent.cli.render import render_evaluation
 from finsent.config import Source
 from finsent.data.dataset import data_version, load_split
 from finsent.data.sample import sample_sources
@@ -56,7 +57,7 @@ def test_scoring_a_file_says_how_much_of_it_is_in_the_training_split(mlflow_home
         file.writelines(f'"{text.replace(chr(34), chr(34) * 2)}",bearish\n' for text in (seen, seen.upper(), held_out))
     result = evaluate(make_context(quick, mlflow_home), version=version, data=source)
     assert (result.evidence.n_test, result.n_in_training, result.skipped) == (5, 2, {"unknown label": 1})
-    said = render.render_evaluation(result)
+    said = as_text(render_evaluation(result))
     assert f"5 rows of {path}, 2 of them in the training split" in said
     assert "held-out" not in said
 
@@ -74,6 +75,6 @@ def test_a_version_trained_here_says_what_a_naive_split_would_have_claimed(serve
     assert naive["held_out_accuracy"] == evidence.metrics["accuracy"]
     expected = (1 - leak) * naive["held_out_accuracy"] + leak * naive["training_accuracy"]
     assert naive["claimed_accuracy"] == pytest.approx(expected)
-    assert format_naive_split(naive) in render.render_evaluation(EvaluationResult("run", served.version, evidence, 1.0, 1.0, 1.0))
+    assert format_naive_split(naive) in as_text(render_evaluation(EvaluationResult("run", served.version, evidence, 1.0, 1.0, 1.0)))
     record = tracking.connect(served.home).get_model_version("finsent", served.version)
     assert format_naive_split(naive) in record.description

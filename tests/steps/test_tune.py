@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
 import pytest
 
+from finsent.cli.models import tune_command
 from finsent.cli.options import Settings
-from finsent.cli.output import plain
-from finsent.cli.tune import _tune
+from finsent.cli.output import as_text, plain
 from finsent.config import Config, Source, load_config
 from finsent.data import tables
 from finsent.errors import InputError
@@ -239,8 +240,10 @@ def test_a_finished_search_adds_nothing_and_goes_on_when_told_more(
     settings = Settings(overrides=OVERRIDES, home_dir=searched.home.root)
 
     def say(trials: int) -> tuple[dict[str, object], str]:
-        outcome = _tune(settings, trials=trials, hours=None, study=None, space=searched.space)
-        return json.loads(json.dumps(plain(outcome.result))), outcome.text
+        assert tune_command.callback is not None
+        with click.Context(tune_command, obj=settings):
+            outcome = tune_command.callback(trials=trials, hours=None, study=None, space=searched.space)
+        return json.loads(json.dumps(plain(outcome.result))), as_text(outcome.text)
 
     said, text = say(TRIALS)
     assert said["added"] == 0
