@@ -20,9 +20,9 @@ from typing import Any
 from real_tweets import CORE
 
 from finsent.config import Config, Source, load_config
-from finsent.home import Home, resolve_home
 from finsent.registry.client import Registry
 from finsent.steps.context import make_context
+from finsent.workspace import Workspace, resolve_workspace
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--profile", default="nano")
     parser.add_argument("--set", action="append", default=[], dest="overrides")
     arguments = parser.parse_args()
-    home = resolve_home({"FINSENT_HOME": str(arguments.home)})
+    home = resolve_workspace({"FINSENT_HOME": str(arguments.home)})
 
     def config(*more: str) -> Config:
         return load_config(arguments.profile, overrides=["gate.approval=automatic", *arguments.overrides, *more])
@@ -67,12 +67,11 @@ def thirds(data: Path, folder: Path) -> Iterator[Source]:
         yield Source(uri=str(path), name=name)
 
 
-def trained(config: Config, home: Home, sources: tuple[Source, ...], number: int) -> str:
+def trained(config: Config, home: Workspace, sources: tuple[Source, ...], number: int) -> str:
     """Version `number`, trained now if it is not there yet."""
-    from finsent.pipeline.train import train
-
     from finsent.errors import InputError
     from finsent.steps.ingest import ingest
+    from finsent.steps.train import train
 
     try:
         return Registry(home, config.registered_model).resolve(str(number))
@@ -81,11 +80,10 @@ def trained(config: Config, home: Home, sources: tuple[Source, ...], number: int
         return train(make_context(config, home)).model_version
 
 
-def tell(config: Config, home: Home, version: str, what: str) -> None:
+def tell(config: Config, home: Workspace, version: str, what: str) -> None:
     """Evaluate, promote if the gate lets it, and say why or why not."""
-    from finsent.pipeline.evaluate import evaluate
-
     from finsent.registry import aliases
+    from finsent.steps.evaluate import evaluate
     from finsent.steps.promote import promote
 
     before = Registry(home, config.registered_model).champion()

@@ -27,7 +27,7 @@ EMOJI = ("🚀", "📈", "📉", "🔥", "😂")
 MEASURED = """
 import json, resource, sys
 from finsent.config import Source, load_config
-from finsent.home import resolve_home
+from finsent.workspace import resolve_home
 from finsent.steps.ingest import ingest
 report = ingest(load_config(), resolve_home({"FINSENT_HOME": sys.argv[1]}), [Source(uri=sys.argv[2], name="generated")])
 usage = resource.getrusage(resource.RUSAGE_SELF)

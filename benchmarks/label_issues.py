@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from finsent.config import Source, load_config
-from finsent.home import resolve_home
 from finsent.labels import LABELS
 from finsent.steps.ingest import ingest
 from finsent.steps.review import list_suspects
 from finsent.text import text_id
+from finsent.workspace import resolve_workspace
 
 CORE = ("zeroshot_sent_train", "pyfin_moritz", "mattgilgo", "yash612", "poojathakoor", "fiqa", "surge_crypto", "surge_stock")
 TURNED = CORE[0]
@@ -53,7 +53,7 @@ def main() -> None:
     folder: Path = arguments.folder
     folder.mkdir(parents=True, exist_ok=True)
     truth = turn(arguments.data / f"{TURNED}.csv.gz", folder / f"{TURNED}.csv.gz")
-    home = resolve_home({"FINSENT_HOME": str(folder / "home")})
+    home = resolve_workspace({"FINSENT_HOME": str(folder / "home")})
     folders = {name: folder if name == TURNED else arguments.data for name in CORE}
     ingest(load_config(), home, [Source(uri=str(folders[name] / f"{name}.csv.gz")) for name in CORE])
     started = time.monotonic()

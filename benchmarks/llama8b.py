@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 
 from finsent.config import Config, load_config
-from finsent.home import Home, resolve_home
 from finsent.labels import LABELS
 from finsent.models.manifest import Manifest, write_manifest
+from finsent.workspace import Workspace, resolve_workspace
 
 SHAPE: Final = {
     "vocab_size": 128256,
@@ -208,9 +208,9 @@ def configure(base: Path, profile: str, overrides: Sequence[str] = ()) -> Config
     return load_config(profile, overrides=[*fixed, *overrides])
 
 
-def home_in(folder: Path) -> Home:
+def home_in(folder: Path) -> Workspace:
     """The benchmarks' home, beside the base."""
-    return resolve_home({"FINSENT_HOME": str(folder / "home")})
+    return resolve_workspace({"FINSENT_HOME": str(folder / "home")})
 
 
 def make_adapter(base: Path, folder: Path, config: Config, *, share: float = 0.015, seed: int = 0) -> Path:

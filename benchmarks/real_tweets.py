@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from finsent.config import Source, load_config
-from finsent.home import resolve_home
 from finsent.reporting.summaries import iter_slices
 from finsent.steps.context import make_context
+from finsent.workspace import resolve_workspace
 
 CORE = ("zeroshot_sent_train", "pyfin_moritz", "mattgilgo", "yash612", "poojathakoor", "fiqa", "surge_crypto", "surge_stock")
 
@@ -33,16 +33,15 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], dest="overrides")
     parser.add_argument("--stream", type=int, default=20_000)
     arguments = parser.parse_args()
-    from finsent.pipeline.evaluate import evaluate
-    from finsent.pipeline.train import train
-
     from finsent.errors import NoChampionError
-    from finsent.pipeline.score import score
+    from finsent.steps.evaluate import evaluate
     from finsent.steps.ingest import ingest
     from finsent.steps.promote import promote
+    from finsent.steps.score import score
+    from finsent.steps.train import train
 
     config = load_config(arguments.profile, overrides=["gate.approval=automatic", *arguments.overrides])
-    home = resolve_home({"FINSENT_HOME": str(arguments.home)})
+    home = resolve_workspace({"FINSENT_HOME": str(arguments.home)})
     sources = tuple(Source(uri=str(arguments.data / f"{name}.csv.gz"), name=name) for name in CORE)
     data = timed("ingest", lambda: ingest(config, home, sources))
     print(f"rows: {data.read} read = {data.accepted} accepted + {data.duplicates} duplicates + {data.quarantined} quarantined")

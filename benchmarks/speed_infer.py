@@ -156,17 +156,17 @@ def measure_table(loaded: LoadedAdapter, arguments: argparse.Namespace, config: 
     Each distinct text goes through the model once, so the share of the model-only rate is that of distinct rows.
     """
     from finsent.data.inbox import receive
-    from finsent.home import resolve_home
     from finsent.models.manifest import abstain_threshold
     from finsent.scoring.chunks import score_chunks
     from finsent.scoring.pending import chunk_bounds, find_pending
     from finsent.scoring.predictor import Predictor, describe_engine, predict_chunks
     from finsent.scoring.writer import PredictionMetadata, read_position, transaction_app
+    from finsent.workspace import resolve_workspace
 
     folder = arguments.folder / "table"
     shutil.rmtree(folder, ignore_errors=True)
     file = write_tweets(folder / "tweets.parquet", arguments.table, arguments)
-    home, name = resolve_home({"FINSENT_HOME": str(folder / "home")}), "benchmark"
+    home, name = resolve_workspace({"FINSENT_HOME": str(folder / "home")}), "benchmark"
     opened = Predictor(
         lambda parts: predict_chunks(loaded, parts, config.scoring.token_budget), loaded.manifest, describe_engine(loaded)
     )

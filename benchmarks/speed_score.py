@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from finsent.pipeline.train import train
 from ingest_scale import tweets
 from numpy.typing import NDArray
 
@@ -32,7 +31,6 @@ from finsent.config import Config, load_config
 from finsent.data import tables
 from finsent.data.inbox import receive
 from finsent.data.sample import sample_sources
-from finsent.home import Home, resolve_home
 from finsent.models.adapter import LoadedAdapter
 from finsent.models.predict import predict_tokens, tokenise
 from finsent.registry.client import Registry
@@ -43,6 +41,8 @@ from finsent.scoring.predictor import ChunkLogits, ModelSpec, Predictor, describ
 from finsent.scoring.writer import PredictionMetadata, build_predictions, count_distinct_texts, make_chunk
 from finsent.steps.context import make_context
 from finsent.steps.ingest import ingest
+from finsent.steps.train import train
+from finsent.workspace import Workspace, resolve_workspace
 
 STAMP = PredictionMetadata("finsent", "1", "benchmark", 0.5)
 
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
-    home = resolve_home({"FINSENT_HOME": str(given.folder / "home")})
+    home = resolve_workspace({"FINSENT_HOME": str(given.folder / "home")})
     config, loaded = _model(home)
     file = given.folder / f"tweets-{given.rows}.csv"
     if not file.exists():
@@ -72,7 +72,7 @@ def main() -> None:
         given.json.write_text(json.dumps(found, indent=2), encoding="utf-8")
 
 
-def _model(home: Home) -> tuple[Config, LoadedAdapter]:
+def _model(home: Workspace) -> tuple[Config, LoadedAdapter]:
     config = load_config("nano", overrides=["recipe.epochs=0.2"])
     if tables.version(home, "tweets") is None:
         ingest(config, home, sample_sources(1)[:1])
@@ -88,7 +88,7 @@ def _write(file: Path, count: int) -> None:
         out.writerows((f"{0x9E3779B97F4A7C15 * (i + 1) % 2**60:019d}", text) for i, (text, _) in enumerate(tweets(count, 1)))
 
 
-def _fresh(home: Home) -> None:
+def _fresh(home: Workspace) -> None:
     for name in ("inbox", "predictions", "quarantine"):
         shutil.rmtree(tables.location(home, name), ignore_errors=True)
 
@@ -99,7 +99,7 @@ def _timed(run: Callable[[], Any]) -> tuple[float, Any]:
     return round(time.perf_counter() - started, 3), result
 
 
-def _steps(file: Path, home: Home, config: Config, loaded: LoadedAdapter, size: int) -> dict[str, float]:
+def _steps(file: Path, home: Workspace, config: Config, loaded: LoadedAdapter, size: int) -> dict[str, float]:
     """Seconds of each of the host's steps, one after the other."""
     _fresh(home)
     steps: dict[str, float] = {}
@@ -125,11 +125,11 @@ def _steps(file: Path, home: Home, config: Config, loaded: LoadedAdapter, size: 
     return steps
 
 
-def _due(home: Home, config: Config) -> PendingRows:
+def _due(home: Workspace, config: Config) -> PendingRows:
     return find_pending(home, STAMP.model_name, STAMP.model_version, max_characters=config.data.max_characters)
 
 
-def _whole(file: Path, home: Home, config: Config, loaded: LoadedAdapter, size: int, rate: float | None) -> dict[str, Any]:
+def _whole(file: Path, home: Workspace, config: Config, loaded: LoadedAdapter, size: int, rate: float | None) -> dict[str, Any]:
     _fresh(home)
     budget = config.scoring.token_budget
 

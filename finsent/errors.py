@@ -43,9 +43,9 @@ class DeviceError(FinsentError, RuntimeError):
     """A device, or the process that works on it, failed or died."""
 
 
-class Refused(FinsentError):  # noqa: N818 - a refusal is an outcome, its name is the domain's
+class CheckFailed(FinsentError):  # noqa: N818 - a refusal is an outcome, its name is the domain's
     """A check or gate said no."""
 
 
-class ArtifactError(Refused):
+class ArtifactError(CheckFailed):
     """An adapter does not match its manifest."""

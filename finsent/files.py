@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from finsent.errors import FinsentError, Refused
+from finsent.errors import FinsentError, CheckFailed
 
 
 def atomic_write(path: Path, content: str | bytes) -> None:
@@ -43,7 +43,7 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path, timeout: float, message: str, error: type[FinsentError] = Refused) -> Iterator[None]:
+def locked(path: Path, timeout: float, message: str, error: type[FinsentError] = CheckFailed) -> Iterator[None]:
     """Hold the lock file `path`, exclusive between processes; it is freed when its process ends, however that happens.
 
     Args:

@@ -11,8 +11,8 @@ from prefect.runtime import flow_run
 from pydantic import BaseModel, ConfigDict
 
 from finsent.config import DEFAULT_PROFILE, load_config
-from finsent.home import resolve_home
 from finsent.steps.context import Context, make_context
+from finsent.workspace import resolve_workspace
 
 
 class FlowSettings(BaseModel):
@@ -41,7 +41,7 @@ class FlowSettings(BaseModel):
         given = (("FINSENT_HOME", self.home), ("MLFLOW_TRACKING_URI", self.tracking_uri))
         environ = {**os.environ, **{name: value for name, value in given if value}}
         config = load_config(self.profile_name, Path(file) if file else None, self.overrides)
-        return make_context(config, resolve_home(environ))
+        return make_context(config, resolve_workspace(environ))
 
     @property
     def profile_name(self) -> str:

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from finsent.config import Config, load_config
-from finsent.home import Home, resolve_home
 from finsent.registry.client import Registry
 from finsent.steps.context import make_context
+from finsent.workspace import Workspace, resolve_workspace
 
 # Before anything heavy is imported: libraries read these once
 _SCRATCH = Path(tempfile.mkdtemp(prefix="finsent-tests-"))
@@ -54,9 +54,9 @@ def _scratch_is_removed() -> Iterator[None]:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
+def home(tmp_path: Path) -> Workspace:
     """A home of its own, with MLflow's store in it."""
-    return resolve_home({"FINSENT_HOME": str(tmp_path / "home")})
+    return resolve_workspace({"FINSENT_HOME": str(tmp_path / "home")})
 
 
 @pytest.fixture(scope="session")
@@ -69,7 +69,7 @@ def tiny_config() -> Config:
 @pytest.fixture(scope="session")
 def make_adapter(tmp_path_factory: pytest.TempPathFactory, tiny_config: Config) -> Callable[[int], Path]:
     """`make_adapter(seed)`: an adapter folder with manifest and probe, its head drawn from the seed, nothing trained."""
-    scratch = resolve_home({"FINSENT_HOME": str(tmp_path_factory.mktemp("adapters"))})
+    scratch = resolve_workspace({"FINSENT_HOME": str(tmp_path_factory.mktemp("adapters"))})
     made: dict[int, Path] = {}
 
     def make(seed: int = 0) -> Path:
@@ -83,12 +83,12 @@ def make_adapter(tmp_path_factory: pytest.TempPathFactory, tiny_config: Config) 
 
 
 @pytest.fixture(scope="session")
-def build_adapter() -> Callable[[Home, Config, int], Path]:
+def build_adapter() -> Callable[[Workspace, Config, int], Path]:
     """`build_adapter(home, config, seed)`: the same for any base."""
     return _build_adapter
 
 
-def _build_adapter(home: Home, config: Config, seed: int) -> Path:
+def _build_adapter(home: Workspace, config: Config, seed: int) -> Path:
     import torch
 
     from finsent.labels import LABELS
@@ -147,13 +147,13 @@ def _mlflow_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty MLflow database; making one takes seconds, copying it none."""
     from finsent.registry.tracking import connect
 
-    home = resolve_home({"FINSENT_HOME": str(tmp_path_factory.mktemp("mlflow"))})
+    home = resolve_workspace({"FINSENT_HOME": str(tmp_path_factory.mktemp("mlflow"))})
     connect(home)
     return home.root / "mlflow.db"
 
 
 @pytest.fixture
-def mlflow_home(home: Home, _mlflow_store: Path) -> Home:
+def mlflow_home(home: Workspace, _mlflow_store: Path) -> Workspace:
     """A home whose MLflow store is there already."""
     home.root.mkdir(parents=True)
     shutil.copyfile(_mlflow_store, home.root / "mlflow.db")
@@ -161,7 +161,7 @@ def mlflow_home(home: Home, _mlflow_store: Path) -> Home:
 
 
 @pytest.fixture
-def registry(mlflow_home: Home) -> Registry:
+def registry(mlflow_home: Workspace) -> Registry:
     """The registered model `finsent` of `mlflow_home`."""
     return Registry(mlflow_home, "finsent")
 
@@ -185,7 +185,7 @@ class Served:
     """A home with data, one evaluated version, and that version as champion. Shared by many tests: leave it as it was."""
 
     config: Config
-    home: Home
+    home: Workspace
     version: str
     options: tuple[str, ...]
     """What the command line takes to work with it."""
@@ -194,14 +194,13 @@ class Served:
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
     """Ingested, trained and evaluated for real; made champion by hand, since the gate rightly refuses so small a model."""
-    from finsent.pipeline.evaluate import evaluate
-    from finsent.pipeline.train import train
-
     from finsent.data.sample import sample_sources
     from finsent.registry.aliases import set_champion
+    from finsent.steps.evaluate import evaluate
     from finsent.steps.ingest import ingest
+    from finsent.steps.train import train
 
-    home = resolve_home({"FINSENT_HOME": str(tmp_path_factory.mktemp("served") / "home")})
+    home = resolve_workspace({"FINSENT_HOME": str(tmp_path_factory.mktemp("served") / "home")})
     config = load_config("nano", overrides=TINY)
     ingest(config, home, sample_sources(1)[:1])
     version = train(make_context(config, home)).model_version

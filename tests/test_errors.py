@@ -16,7 +16,7 @@ TREE = {
     "ServiceError": (FinsentError, ConnectionError),
     "DeviceError": (FinsentError, RuntimeError),
     "Refused": (FinsentError,),
-    "ArtifactError": (errors.Refused,),
+    "ArtifactError": (errors.CheckFailed,),
 }
 
 

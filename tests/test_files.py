@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from finsent.errors import Refused, ServiceError
+from finsent.errors import CheckFailed, ServiceError
 from finsent.files import atomic_write, locked
 
 
@@ -51,7 +51,7 @@ def test_lock_held_by_another_process_raises_the_message(tmp_path):
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "1\n"
-        with pytest.raises(Refused, match="held by another"), locked(lock, 0, "held by another"):
+        with pytest.raises(CheckFailed, match="held by another"), locked(lock, 0, "held by another"):
             pass
         with pytest.raises(ServiceError, match="busy"), locked(lock, 0, "busy", ServiceError):
             pass

@@ -4,19 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from finsent.home import resolve_home
+from finsent.workspace import resolve_workspace
 
 
 def test_default_home_is_in_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    home = resolve_home({})
+    home = resolve_workspace({})
     assert home.root == tmp_path / ".finsent"
     assert home.tables_url == str(tmp_path / ".finsent" / "tables")
     assert home.tracking_uri == f"sqlite:///{tmp_path / '.finsent' / 'mlflow.db'}"
 
 
 def test_environment_wins(tmp_path: Path) -> None:
-    home = resolve_home(
+    home = resolve_workspace(
         {"FINSENT_HOME": str(tmp_path), "FINSENT_TABLES": "s3://bucket/tables", "MLFLOW_TRACKING_URI": "http://mlflow:5000"}
     )
     assert (home.root, home.tables_url, home.tracking_uri) == (tmp_path, "s3://bucket/tables", "http://mlflow:5000")
@@ -24,18 +24,18 @@ def test_environment_wins(tmp_path: Path) -> None:
 
 def test_empty_variables_count_as_unset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert resolve_home({"FINSENT_HOME": "", "FINSENT_TABLES": "", "MLFLOW_TRACKING_URI": ""}) == resolve_home({})
+    assert resolve_workspace({"FINSENT_HOME": "", "FINSENT_TABLES": "", "MLFLOW_TRACKING_URI": ""}) == resolve_workspace({})
 
 
 def test_relative_and_user_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "me"))
-    assert resolve_home({"FINSENT_HOME": "state"}).root == tmp_path / "state"
-    assert resolve_home({"FINSENT_HOME": "~/state"}).root == tmp_path / "me" / "state"
+    assert resolve_workspace({"FINSENT_HOME": "state"}).root == tmp_path / "state"
+    assert resolve_workspace({"FINSENT_HOME": "~/state"}).root == tmp_path / "me" / "state"
 
 
 def test_every_place_is_inside_the_home_and_nothing_is_made(tmp_path: Path) -> None:
-    home = resolve_home({"FINSENT_HOME": str(tmp_path / "new")})
+    home = resolve_workspace({"FINSENT_HOME": str(tmp_path / "new")})
     places = [home.bases, home.runs, home.versions, home.reports, home.audit_log, home.artifacts, home.lock("score")]
     assert all(place.is_relative_to(home.root) for place in places)
     assert len(set(places)) == len(places)

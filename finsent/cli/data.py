@@ -11,8 +11,8 @@ from finsent.cli.output import Renderable, cell_text, key_values, lines, plain, 
 from finsent.cli.render import render_inbox, render_ingestion
 from finsent.config import Config, Source
 from finsent.errors import InputError, ServiceError
-from finsent.home import Home
 from finsent.labels import LABELS
+from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,9 +88,9 @@ def ingest_command(
     return CommandResult({**plain(report), "page": None if page is None else str(page)}, shown)
 
 
-def _publish_report(config: Config, home: Home, report: "IngestReport") -> "Path | None":
+def _publish_report(config: Config, home: Workspace, report: "IngestReport") -> "Path | None":
     """Write the version's data report and log it to MLflow. The rows are committed: an MLflow server that is down only warns."""
-    from finsent.pipeline.data_report import page_path, report_ingestion
+    from finsent.steps.data_report import page_path, report_ingestion
 
     if report.version is None:
         return None
@@ -202,7 +202,7 @@ def report_command(settings: Settings, version: int | None, *, no_mlflow: bool) 
     The report is one HTML page in the home, whose path is printed. It shows where every row ended, leaks, how label and
     source are confounded, what changed, what was quarantined.
     """
-    from finsent.pipeline.data_report import describe, report_data
+    from finsent.steps.data_report import describe, report_data
 
     done = report_data(settings.config(), settings.home(), version, to_mlflow=not no_mlflow)
     result = {"version": done.version, "path": done.path, "run_id": done.run_id, "report": describe(done.facts)}

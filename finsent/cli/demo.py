@@ -14,11 +14,11 @@ import click
 from finsent.cli.options import CommandResult, Settings, cli, examples
 from finsent.cli.output import Renderable, duration, key_values, section, stack, table
 from finsent.cli.render import render_evaluation, render_ingestion, render_predictions, render_promotion, render_scoring
-from finsent.home import Home, resolve_home
+from finsent.workspace import Workspace, resolve_workspace
 
 if TYPE_CHECKING:
-    from finsent.pipeline.monitor import MonitorReport
-    from finsent.pipeline.score import ScoreReport
+    from finsent.steps.monitor import MonitorReport
+    from finsent.steps.score import ScoreReport
     from flows.retrain import Retrained
 
 STEPS = {
@@ -168,13 +168,13 @@ def render_demo(demo: Demo) -> Renderable:
     )
 
 
-def _prepare(settings: Settings) -> Home:
+def _prepare(settings: Settings) -> Workspace:
     """A home of the demo's own, and an environment in which no other server or state is used."""
     for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "FINSENT_TABLES"):
         if os.environ.pop(name, None):
             click.echo(f"{name} is left aside: the demo keeps everything in its own folder", err=True)
-    root = settings.home_dir or resolve_home().root / "demo"
-    home = resolve_home({"FINSENT_HOME": str(root)})
+    root = settings.home_dir or resolve_workspace().root / "demo"
+    home = resolve_workspace({"FINSENT_HOME": str(root)})
     (home.root / "prefect").mkdir(parents=True, exist_ok=True)  # Prefect makes no parents
     os.environ.update(
         {
@@ -188,7 +188,7 @@ def _prepare(settings: Settings) -> Home:
     return home
 
 
-def _some_predictions(home: Home, version: str) -> tuple[dict[str, Any], ...]:
+def _some_predictions(home: Workspace, version: str) -> tuple[dict[str, Any], ...]:
     """Confident predictions of each class and the least confident one, with their texts, of the rows scored last."""
     import pyarrow.compute as pc
 

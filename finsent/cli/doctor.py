@@ -15,7 +15,7 @@ from finsent.cli.options import CommandResult, Settings, cli, examples
 from finsent.cli.output import Renderable, lines, section, stack, status_word, table
 from finsent.cli.services_file import is_healthy, prefect_url
 from finsent.config import Config
-from finsent.home import Home
+from finsent.workspace import Workspace
 
 State = Literal["ok", "warn", "fail"]
 GIB = 1 << 30
@@ -64,7 +64,7 @@ def render_checks(checks: list[DoctorCheck]) -> Renderable:
     return stack(table(("", "check", "found"), rows), section("What to do", lines(*todo)) if todo else "Nothing to do.")
 
 
-def check_packages(config: Config, home: Home) -> Iterator[DoctorCheck]:  # noqa: ARG001 - every group of checks takes both
+def check_packages(config: Config, home: Workspace) -> Iterator[DoctorCheck]:  # noqa: ARG001 - every group of checks takes both
     """Python, packages that are needed, and those of which newer releases break something."""
     supported = (3, 11) <= sys.version_info[:2] < (3, 14)
     yield _check("python", supported, ".".join(map(str, sys.version_info[:3])), "Use Python 3.11, 3.12 or 3.13.")
@@ -98,7 +98,7 @@ def _version(name: str) -> str | None:
         return None
 
 
-def check_hardware(config: Config, home: Home) -> Iterator[DoctorCheck]:  # noqa: ARG001
+def check_hardware(config: Config, home: Workspace) -> Iterator[DoctorCheck]:  # noqa: ARG001
     """Cores, memory, GPU."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     yield DoctorCheck("cores", "ok", str(cores))
@@ -129,7 +129,7 @@ def _memory() -> tuple[int, int]:
     return total, free
 
 
-def check_storage(config: Config, home: Home) -> Iterator[DoctorCheck]:  # noqa: ARG001
+def check_storage(config: Config, home: Workspace) -> Iterator[DoctorCheck]:  # noqa: ARG001
     """Whether the home can be written, and the disk that it is on."""
     existing = next(folder for folder in (home.root, *home.root.parents) if folder.exists())
     writable = os.access(existing, os.W_OK | os.X_OK) and existing.is_dir()
@@ -140,7 +140,7 @@ def check_storage(config: Config, home: Home) -> Iterator[DoctorCheck]:  # noqa:
     yield _check("disk", free >= 5, f"{free:.1f} GiB free", advice, otherwise="fail" if free < 1 else "warn")
 
 
-def check_servers(config: Config, home: Home) -> Iterator[DoctorCheck]:  # noqa: ARG001
+def check_servers(config: Config, home: Workspace) -> Iterator[DoctorCheck]:  # noqa: ARG001
     """MLflow's and Prefect's server, where there are any."""
     from finsent.registry.tracking import public_uri
 
@@ -157,7 +157,7 @@ def check_servers(config: Config, home: Home) -> Iterator[DoctorCheck]:  # noqa:
         yield _check("prefect", is_healthy(api), api, "It does not answer: start it, or correct PREFECT_API_URL.")
 
 
-def check_base_model(config: Config, home: Home) -> Iterator[DoctorCheck]:  # noqa: ARG001
+def check_base_model(config: Config, home: Workspace) -> Iterator[DoctorCheck]:  # noqa: ARG001
     """Whether the base model is embedded, a folder, in the Hub cache, or can be fetched."""
     name = config.model.name
     if config.model.embedded is not None:

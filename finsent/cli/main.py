@@ -15,7 +15,7 @@ import click
 
 from finsent.cli import config, data, demo, doctor, models, promote, review, score, status, up  # noqa: F401 - add their commands
 from finsent.cli.options import cli
-from finsent.errors import FinsentError, Refused
+from finsent.errors import FinsentError, CheckFailed
 from finsent.logging_setup import configure_logging, prepare_environment
 from finsent.training.distributed import world_from_env
 
@@ -44,7 +44,7 @@ def run(arguments: Sequence[str]) -> int:
         if show_traceback:
             traceback.print_exc()
         if isinstance(error, FinsentError):
-            return _fail(str(error), type(error).__name__, REFUSED if isinstance(error, Refused) else WRONG, as_json=as_json)
+            return _fail(str(error), type(error).__name__, REFUSED if isinstance(error, CheckFailed) else WRONG, as_json=as_json)
         message = f"unexpected {type(error).__name__}: {_one_line(error)}. This is a bug or a broken set-up: see `finsent doctor`"
         hint = "" if show_traceback else "Run the same command with --traceback to see where it came from."
         return _fail(message, type(error).__name__, WRONG, as_json=as_json, hint=hint)

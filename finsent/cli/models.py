@@ -16,7 +16,7 @@ from finsent.training.distributed import world_from_env
 
 if TYPE_CHECKING:
     from finsent.data.splits import SplitName
-    from finsent.pipeline.merged import Precision
+    from finsent.steps.export_merged import Precision
     from finsent.steps.tune import TuneResult
     from finsent.tuning.report import TrialRecord, Value
 
@@ -42,7 +42,7 @@ def train_command(settings: Settings, resume: str | None) -> CommandResult | Non
     only once the gate has passed it. An interrupted training of the same
     settings and data resumes from its checkpoint by itself. On several GPUs: `torchrun --nproc-per-node N -m finsent train`.
     """
-    from finsent.pipeline.train import take_part, train
+    from finsent.steps.train import take_part, train
 
     context = settings.context()
     if not world_from_env().is_main:
@@ -177,7 +177,7 @@ def evaluate_command(
     reads it. With --data any labelled file is scored instead, with --data-version or --split other rows of the table; such
     ad-hoc figures are recorded, but are no evidence. Scoring test rows counts as a use of the test set.
     """
-    from finsent.pipeline.evaluate import evaluate
+    from finsent.steps.evaluate import evaluate
 
     if model is not None and version is not None:
         raise InputError(f"MODEL {model!r} and --version {version!r} name a version twice. Give one of them.")
@@ -224,7 +224,7 @@ def export_command(
         return _export_merged(settings, folder, version, precision or PRECISIONS[0])
     if precision is not None:
         raise InputError(f"--precision {precision!r} is for --merged: an adapter keeps the type that it was trained in.")
-    from finsent.pipeline.exchange import export_adapter
+    from finsent.steps.import_export import export_adapter
 
     result = export_adapter(settings.config(), settings.home(), folder, version=version)
     pairs = [("folder", result.folder), ("base", result.base or "its Hub id, in the card"), *result.files.items()]
@@ -232,7 +232,7 @@ def export_command(
 
 
 def _export_merged(settings: Settings, folder: Path, version: str | None, precision: "Precision") -> CommandResult:
-    from finsent.pipeline.merged import export_merged
+    from finsent.steps.export_merged import export_merged
 
     result = export_merged(settings.config(), settings.home(), folder, version=version, precision=precision)
     error = f"{result.logit_error:.2g} standard deviations, {result.label_agreement:.0%} of labels equal"
@@ -264,8 +264,8 @@ def import_command(
     (adapter_config.json and safetensors) brings no manifest: quantisation and text length are taken from the profile, and
     the order of its classes must be given with --labels.
     """
-    from finsent.pipeline.evaluate import evaluate
-    from finsent.pipeline.exchange import import_adapter
+    from finsent.steps.evaluate import evaluate
+    from finsent.steps.import_export import import_adapter
     from finsent.steps.promote import ImportEvaluation, dry_run_gate
 
     order = tuple(part.strip() for part in labels.split(",")) if labels else None

@@ -18,8 +18,8 @@ from finsent.cli.output import Renderable, plain, show
 from finsent.cli.services_file import is_healthy, read_services
 from finsent.config import DEFAULT_PROFILE, Config, load_config
 from finsent.errors import InputError
-from finsent.home import Home, resolve_home
 from finsent.training.distributed import world_from_env
+from finsent.workspace import Workspace, resolve_workspace
 
 
 @dataclass
@@ -45,12 +45,12 @@ class Settings:
             os.environ.setdefault("OMP_NUM_THREADS", "1")
         return config
 
-    def home(self) -> Home:
+    def home(self) -> Workspace:
         """The home, with the MLflow server of a running `finsent up` unless MLFLOW_TRACKING_URI names another."""
         environ = dict(os.environ)
         if self.home_dir:
             environ["FINSENT_HOME"] = str(self.home_dir)
-        home = resolve_home(environ)
+        home = resolve_workspace(environ)
         running = read_services(home.root)
         if environ.get("MLFLOW_TRACKING_URI") or not running:
             return home

@@ -12,7 +12,7 @@ from finsent.cli.output import cell_text, key_values, lines, section, shorten, s
 from finsent.cli.render import render_promotion
 from finsent.cli.services_file import is_healthy, prefect_url
 from finsent.config import Config
-from finsent.home import Home
+from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
     from finsent.registry.audit_log import AuditEntry
@@ -90,7 +90,7 @@ def rollback_command(settings: Settings, who: str | None, why: str) -> CommandRe
     return replace(done, text=text)
 
 
-def _finish(config: Config, home: Home, result: "PromotionResult") -> CommandResult:
+def _finish(config: Config, home: Workspace, result: "PromotionResult") -> CommandResult:
     """Notify a Prefect server of a decision and show it."""
     if result.decision == "promoted" and result.champion_before != result.model_version:
         notify_promotion(home, config.registered_model, result.model_version, result.champion_before)
@@ -100,7 +100,7 @@ def _finish(config: Config, home: Home, result: "PromotionResult") -> CommandRes
     return CommandResult(result, text, code=1 if result.decision == "refused" else 0)
 
 
-def report_line(config: Config, home: Home, version: str) -> str:
+def report_line(config: Config, home: Workspace, version: str) -> str:
     """Where the version's evaluation report is; the model card lies beside it."""
     from finsent.registry.evidence_store import report_location
 
@@ -108,7 +108,7 @@ def report_line(config: Config, home: Home, version: str) -> str:
     return f"Report: {place}" if place else ""
 
 
-def notify_promotion(home: Home, model: str, version: str, before: str | None) -> None:
+def notify_promotion(home: Workspace, model: str, version: str, before: str | None) -> None:
     """Emit the promotion event, which starts scoring. Does nothing where no Prefect server is known."""
     if _prefect_server_answers(home, "scoring starts at its next schedule, not now"):
         from flows.events import emit_promoted
@@ -116,7 +116,7 @@ def notify_promotion(home: Home, model: str, version: str, before: str | None) -
         emit_promoted(model, version, before)
 
 
-def notify_approval_request(home: Home, model: str, version: str, champion: str | None, reasons: tuple[str, ...]) -> None:
+def notify_approval_request(home: Workspace, model: str, version: str, champion: str | None, reasons: tuple[str, ...]) -> None:
     """Emit the request for approval, for which a Prefect server shows a form. Without one there is `finsent approve`."""
     if _prefect_server_answers(home, "it shows no form; `finsent approve` does as well"):
         from flows.events import emit_approval_requested
@@ -124,7 +124,7 @@ def notify_approval_request(home: Home, model: str, version: str, champion: str 
         emit_approval_requested(model, version, champion, list(reasons))
 
 
-def _prefect_server_answers(home: Home, otherwise: str) -> bool:
+def _prefect_server_answers(home: Workspace, otherwise: str) -> bool:
     """Whether a server is known and answers; events of this process then go there."""
     url = prefect_url(home.root)
     if url is None:
@@ -202,7 +202,6 @@ def verify_command(settings: Settings) -> CommandResult:
     Verifies the hash chain from its first line, and compares the log with the registry and with its copy in MLflow. Exit
     code 1, with the line's number, at any line that was edited, inserted, moved, deleted or cut off.
     """
-    from finsent.registry.audit_mirror import verify_audit_log
 
     found = verify_ledger(settings.config(), settings.home())
     pairs = [("entries", found.entries), ("head", found.head), ("in the copy in MLflow", found.copied)]

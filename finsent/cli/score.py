@@ -31,7 +31,7 @@ def score_command(settings: Settings, files: tuple[str, ...], text: str) -> Comm
 
     Rows without a prediction are scored, so a second run scores nothing. Files given are put into the inbox first.
     """
-    from finsent.pipeline.score import score
+    from finsent.steps.score import score
 
     report = score(settings.config(), settings.home(), files=tuple(Path(file) for file in files), text=text)
     return CommandResult(report, render_scoring(report))
@@ -50,7 +50,7 @@ def score_command(settings: Settings, files: tuple[str, ...], text: str) -> Comm
 @click.pass_obj
 def predict_command(settings: Settings, texts: tuple[str, ...], version: str | None) -> CommandResult:
     """Label a few texts; stores nothing. `-` reads texts from standard input, one a line."""
-    from finsent.pipeline.predict import predict
+    from finsent.steps.predict import predict
 
     if "-" in texts:
         lines = tuple(line.strip() for line in sys.stdin if line.strip())
@@ -66,7 +66,7 @@ def predict_command(settings: Settings, texts: tuple[str, ...], version: str | N
 @click.pass_obj
 def monitor_command(settings: Settings) -> CommandResult:
     """Look for drift, say whether to retrain. The latest scoring batches are compared with earlier ones."""
-    from finsent.pipeline.monitor import monitor
+    from finsent.steps.monitor import monitor
 
     report = monitor(settings.config(), settings.home())
     return CommandResult(report, render_monitoring(report))
@@ -80,9 +80,9 @@ def retrain_command(settings: Settings, *, only_if_due: bool) -> CommandResult:
 
     Ingests the configured sources; without any the existing data is used. Exit code 1 when the gate refuses.
     """
-    from finsent.pipeline.evaluate import evaluate
+    from finsent.steps.evaluate import evaluate
     from finsent.pipeline.retrain import retrain_decision
-    from finsent.pipeline.train import train
+    from finsent.steps.train import train
     from finsent.steps.ingest import ingest
     from finsent.steps.promote import promote
 

@@ -10,8 +10,8 @@ from finsent.cli.output import Renderable, cell_text, key_values, section, short
 from finsent.cli.render import leak_audit
 from finsent.cli.services_file import is_healthy, prefect_url, read_services
 from finsent.config import Config
-from finsent.errors import InputError, Refused, ServiceError
-from finsent.home import Home
+from finsent.errors import CheckFailed, InputError, ServiceError
+from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
     from finsent.steps.context import Context
@@ -38,7 +38,7 @@ def status_command(settings: Settings) -> CommandResult:
     return CommandResult(status, render_status(status))
 
 
-def _data(home: Home) -> dict[str, Any]:
+def _data(home: Workspace) -> dict[str, Any]:
     from finsent.data.dataset import data_version
 
     try:
@@ -72,17 +72,17 @@ def _versions(context: "Context") -> dict[str, Any]:
         if "challenger" in found:
             until = expires_at(registry, context.config.gate, carried["challenger"])
             found["challenger"]["approval_expires_at"] = until.isoformat(timespec="seconds") if until else None
-    except (ServiceError, Refused) as error:
+    except (ServiceError, CheckFailed) as error:
         return {"error": str(error)}
     return found
 
 
-def _registry_exists(home: Home) -> bool:
+def _registry_exists(home: Workspace) -> bool:
     """Reading must not create a store."""
     return home.tracking_uri != f"sqlite:///{home.root / 'mlflow.db'}" or (home.root / "mlflow.db").exists()
 
 
-def _decisions(home: Home, config: Config) -> dict[str, Any]:
+def _decisions(home: Workspace, config: Config) -> dict[str, Any]:
     """The latest decisions; `agrees`: the audit log agrees with the registry, None where the registry cannot be reached."""
     from finsent.registry import audit_log
     from finsent.registry.audit_mirror import verify_against_registry
@@ -95,7 +95,7 @@ def _decisions(home: Home, config: Config) -> dict[str, Any]:
             agrees = True
     except ServiceError:
         agrees = None  # `versions` says why
-    except Refused as error:
+    except CheckFailed as error:
         return {"error": str(error)}
     entries = [entry for entry in audit_log.read(home.audit_log) if entry.get("action") != audit_log.EVALUATE][-DECISIONS:]
     kept = ("seq", "at", "action", "version", "decision", "reasons", "who", "why")
@@ -106,7 +106,7 @@ def _decisions(home: Home, config: Config) -> dict[str, Any]:
     }
 
 
-def _scoring(home: Home, name: str, champion: str | None) -> dict[str, Any]:
+def _scoring(home: Workspace, name: str, champion: str | None) -> dict[str, Any]:
     import pyarrow.compute as pc
 
     from finsent.data import tables
@@ -121,7 +121,7 @@ def _scoring(home: Home, name: str, champion: str | None) -> dict[str, Any]:
     return {"inbox": len(inbox), "waiting": waiting, "predictions": len(predictions)}
 
 
-def _services(home: Home) -> dict[str, Any]:
+def _services(home: Workspace) -> dict[str, Any]:
     from finsent.registry.tracking import public_uri
 
     running = read_services(home.root)

@@ -20,8 +20,8 @@ from finsent.cli.options import CommandResult, Settings, cli, examples
 from finsent.cli.output import key_values, section
 from finsent.cli.services_file import RunningServices, is_healthy, read_services, services_path, write_services
 from finsent.errors import InputError, ServiceError
-from finsent.home import Home, resolve_home
 from finsent.logging_setup import without_quieting
+from finsent.workspace import Workspace, resolve_workspace
 
 if TYPE_CHECKING:
     import psutil
@@ -78,7 +78,7 @@ def find_project(given: Path | None) -> Path:
     raise InputError(f"no prefect.yaml in {tried}. Run from a clone of finsent, or name its folder with --project.")
 
 
-def environment(home: Home, place: UpOptions, profile: str, config_file: Path | None) -> dict[str, str]:
+def environment(home: Workspace, place: UpOptions, profile: str, config_file: Path | None) -> dict[str, str]:
     """The environment of servers and workers.
 
     The user's own settings for Prefect and MLflow stay, addresses and state are set here, and what keeps this command's
@@ -148,7 +148,7 @@ def up_command(settings: Settings, host: str, mlflow_port: int, prefect_port: in
     return CommandResult({**described, "pid": running.pid, "pools": list(POOLS)}, text, afterwards=wait)
 
 
-def _require_own_servers(settings: Settings) -> Home:
+def _require_own_servers(settings: Settings) -> Workspace:
     """The home to bring up.
 
     Raises:
@@ -168,10 +168,10 @@ def _require_own_servers(settings: Settings) -> Home:
             f"--set {settings.overrides[0]!r} would not reach the workers. Put it into a file and give that with --config."
         )
     settings.config()
-    return resolve_home({**os.environ, **({"FINSENT_HOME": str(settings.home_dir)} if settings.home_dir else {})})
+    return resolve_workspace({**os.environ, **({"FINSENT_HOME": str(settings.home_dir)} if settings.home_dir else {})})
 
 
-def bring_up(home: Home, place: UpOptions, env: dict[str, str]) -> list[Service]:
+def bring_up(home: Workspace, place: UpOptions, env: dict[str, str]) -> list[Service]:
     """Start everything and wait until it answers. On any failure what was started is stopped again.
 
     Raises:
@@ -196,7 +196,7 @@ def bring_up(home: Home, place: UpOptions, env: dict[str, str]) -> list[Service]
     return started
 
 
-def wait_and_stop(home: Home, started: Sequence[Service]) -> None:
+def wait_and_stop(home: Workspace, started: Sequence[Service]) -> None:
     """Wait for Ctrl-C, SIGTERM or a hang-up, then stop everything.
 
     Raises:
@@ -216,7 +216,7 @@ def wait_and_stop(home: Home, started: Sequence[Service]) -> None:
         click.echo("stopped.", err=True)
 
 
-def stop_all(home: Home, started: Sequence[Service]) -> None:
+def stop_all(home: Workspace, started: Sequence[Service]) -> None:
     """Stop everything, ignoring further interrupts."""
     for number in INTERRUPTS:
         signal.signal(number, signal.SIG_IGN)
@@ -228,7 +228,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - 
     raise KeyboardInterrupt
 
 
-def mlflow_command(home: Home, place: UpOptions) -> list[str]:
+def mlflow_command(home: Workspace, place: UpOptions) -> list[str]:
     """The MLflow server's command line."""
     # Artifacts are written by the clients, straight into the home: so the same runs open with and without the server
     store = ["--backend-store-uri", f"sqlite:///{home.root / 'mlflow.db'}"]
@@ -262,7 +262,7 @@ def provision_server(place: UpOptions, env: dict[str, str]) -> None:
             raise ServiceError(f"{' '.join(command[2:4])} failed on {place.running.prefect_api}:\n{said}")
 
 
-def _require_not_up(home: Home) -> None:
+def _require_not_up(home: Workspace) -> None:
     running = read_services(home.root)
     if running is None:
         return
@@ -294,7 +294,7 @@ def require_free_ports(host: str, ports: Mapping[str, int]) -> None:
                 ) from error
 
 
-def start_service(name: str, command: Sequence[str], environment: Mapping[str, str], home: Home) -> Service:
+def start_service(name: str, command: Sequence[str], environment: Mapping[str, str], home: Workspace) -> Service:
     """Start one service; its output goes to `logs/NAME.log` in the home."""
     log = home.root / "logs" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)

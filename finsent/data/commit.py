@@ -28,14 +28,14 @@ from finsent.data.leakage import LeakAudit, audit_splits
 from finsent.data.quarantine import append_records, quarantine_records
 from finsent.data.splits import SPLIT_CODES, requested_splits, split_rule
 from finsent.data.table_schemas import SCHEMAS
-from finsent.errors import Refused
-from finsent.home import Home
+from finsent.errors import CheckFailed
 from finsent.labels import LABELS
+from finsent.workspace import Workspace
 
 _TIME: Final = SCHEMAS["tweets"].field("ingested_at").type
 
 
-def commit_rows(home: Home, config: DataConfig, grouping: Grouping) -> IngestReport | None:
+def commit_rows(home: Workspace, config: DataConfig, grouping: Grouping) -> IngestReport | None:
     """Assign, audit and write; None if another run committed since the rows were grouped.
 
     Raises:
@@ -86,7 +86,7 @@ def _audit(config: DataConfig, grouping: Grouping, result: AssignmentResult) -> 
         active=rows.graph.active if grouping.existing.audited else None,  # a table changed by other means is audited whole
     )
     if audit.leaks:
-        raise Refused(
+        raise CheckFailed(
             f"{audit.leaks} duplicate pairs lie across splits, and held-out must mean held-out. Nothing was written. "
             "Was the table changed by hand? Ingest into a new FINSENT_HOME."
         )
@@ -94,7 +94,7 @@ def _audit(config: DataConfig, grouping: Grouping, result: AssignmentResult) -> 
 
 
 def append_tweets(
-    home: Home, rows: pa.RecordBatchReader, grouping: Grouping, report: IngestReport, config: DataConfig
+    home: Workspace, rows: pa.RecordBatchReader, grouping: Grouping, report: IngestReport, config: DataConfig
 ) -> int | None:
     """Commit accepted rows with their report and audit; the new version, or None if another run committed first."""
     rule = split_rule(config)
@@ -109,12 +109,12 @@ def append_tweets(
     return None if written is None else written.version
 
 
-def _check_written(home: Home, version: int, now: datetime, expected: str) -> None:
+def _check_written(home: Workspace, version: int, now: datetime, expected: str) -> None:
     """Compare the rows read back with those that were audited."""
     ours = pc.field("ingested_at") == pa.scalar(now, _TIME)
     there = fingerprint_rows(tables.batches(home, "tweets", FINGERPRINTED, version=version, filters=ours))
     if there != expected:
-        raise Refused(
+        raise CheckFailed(
             f"version {version} of the data, read back, is not what was audited (fingerprint {there} in place of {expected}). "
             "Do not train on it: check the storage, and restore the version before."
         )

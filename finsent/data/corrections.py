@@ -24,8 +24,8 @@ from finsent.data.dataset import (
 )
 from finsent.data.table_schemas import SCHEMAS
 from finsent.errors import InputError
-from finsent.home import Home
 from finsent.labels import LABELS
+from finsent.workspace import Workspace
 
 _log = logging.getLogger(__name__)
 
@@ -81,14 +81,14 @@ def parse_class_name(given: str) -> str:
     return found
 
 
-def load_decisions(home: Home) -> dict[str, ReviewDecision]:
+def load_decisions(home: Workspace) -> dict[str, ReviewDecision]:
     """The decision that holds for each text that has one, by id."""
     rows = tables.read(home, "reviews", columns=["id", "decision", "label", "decided_at"]).sort_by("decided_at")
     columns = (rows[name].to_pylist() for name in ("id", "decision", "label"))
     return {row_id: ReviewDecision(kind, label) for row_id, kind, label in zip(*columns, strict=True)}
 
 
-def read_reviews(home: Home) -> list[Review]:
+def read_reviews(home: Workspace) -> list[Review]:
     """Every decision ever recorded, in the order they were made."""
     rows = tables.read(home, "reviews").sort_by([("decided_at", "ascending"), ("id", "ascending")]).to_pylist()
     return [
@@ -98,7 +98,7 @@ def read_reviews(home: Home) -> list[Review]:
 
 
 def record_decisions(
-    home: Home,
+    home: Workspace,
     decisions: Mapping[str, ReviewDecision],
     who: str,
     why: str | Mapping[str, str],
@@ -158,7 +158,7 @@ class _Applied:
     """The version that the commit made; None when there was nothing to change."""
 
 
-def apply_decisions(home: Home) -> int | None:
+def apply_decisions(home: Workspace) -> int | None:
     """Apply every decision on a row of `tweets`, in one commit; returns the new version, or None when nothing changed.
 
     Idempotent. Takes the home's lock `ingest`: do not call it while holding that.
@@ -175,7 +175,7 @@ def apply_decisions(home: Home) -> int | None:
         return tables.retry_on_conflict(home, "tweets", TWEETS_APPLICATION, lambda position: _apply(home, position)).version
 
 
-def _apply(home: Home, position: tables.Position) -> _Applied | None:
+def _apply(home: Workspace, position: tables.Position) -> _Applied | None:
     import pyarrow.compute as pc
 
     decisions = load_decisions(home)

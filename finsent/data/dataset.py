@@ -16,8 +16,8 @@ import pyarrow as pa
 from finsent.data import tables
 from finsent.data.splits import SPLITS, SplitName
 from finsent.errors import InputError
-from finsent.home import Home
 from finsent.labels import LABEL2ID
+from finsent.workspace import Workspace
 
 FINGERPRINTED: Final = ("id", "label", "group", "split", "text")
 """Columns covered by a fingerprint."""
@@ -70,7 +70,7 @@ class RecordedAudit:
         return {"leaks": json.dumps(self.leaks), "naive_leak": json.dumps(self.naive_leak)}
 
 
-def load_split(home: Home, split: SplitName, version: int | None = None) -> Split:
+def load_split(home: Workspace, split: SplitName, version: int | None = None) -> Split:
     """Rows of a split, in order of their ids.
 
     Raises:
@@ -92,7 +92,7 @@ def load_split(home: Home, split: SplitName, version: int | None = None) -> Spli
     )
 
 
-def data_version(home: Home, version: int | None = None) -> DataVersion:
+def data_version(home: Workspace, version: int | None = None) -> DataVersion:
     """A version of the data, by default the latest, with its leak audit where one is on record for exactly these rows.
 
     Raises:
@@ -129,12 +129,12 @@ def fingerprint_rows(rows: pa.Table | Iterable[pa.RecordBatch]) -> str:
     return f"{total % _MODULUS:032x}"
 
 
-def fingerprint_table(home: Home, version: int | None = None) -> str:
+def fingerprint_table(home: Workspace, version: int | None = None) -> str:
     """Fingerprint of a version of the table `tweets`, read in batches."""
     return fingerprint_rows(tables.batches(home, "tweets", FINGERPRINTED, version=version))
 
 
-def fingerprint_split(home: Home, split: SplitName, version: int) -> str:
+def fingerprint_split(home: Workspace, split: SplitName, version: int) -> str:
     """Fingerprint of the rows of one split."""
     return fingerprint_rows(tables.batches(home, "tweets", FINGERPRINTED, version=version, filters=[("split", "=", split)]))
 
@@ -149,7 +149,7 @@ def add_fingerprints(one: str, other: str) -> str:
     return f"{(int(one, 16) + int(other, 16)) % _MODULUS:032x}"
 
 
-def read_audit(home: Home, version: int, fingerprint: str) -> RecordedAudit:
+def read_audit(home: Workspace, version: int, fingerprint: str) -> RecordedAudit:
     """The audit on record for the rows with this fingerprint: of a commit up to `version`, else of this home's report."""
     for commit in tables.commit_history(home, "tweets", version=version):
         # an older commit counts too: maintenance, such as compaction, makes versions of the same rows
@@ -163,12 +163,12 @@ def read_audit(home: Home, version: int, fingerprint: str) -> RecordedAudit:
     )
 
 
-def report_path(home: Home, version: int) -> Path:
+def report_path(home: Workspace, version: int) -> Path:
     """Path of the report of a data version."""
     return home.reports / f"data-v{version}.json"
 
 
-def read_report(home: Home, version: int) -> dict[str, Any]:
+def read_report(home: Workspace, version: int) -> dict[str, Any]:
     """The ingestion report of a version: this home's copy, else the one recorded with the commit; empty without either."""
     try:
         loaded: Any = json.loads(report_path(home, version).read_text(encoding="utf-8"))
@@ -177,7 +177,7 @@ def read_report(home: Home, version: int) -> dict[str, Any]:
     return loaded if isinstance(loaded, dict) else recorded_report(home, version)
 
 
-def recorded_report(home: Home, version: int) -> dict[str, Any]:
+def recorded_report(home: Workspace, version: int) -> dict[str, Any]:
     """The ingestion report recorded with the commit of a version; empty when there is none."""
     for commit in tables.commit_history(home, "tweets", version=version):
         if int(commit["version"]) == version and "report" in commit:
@@ -185,7 +185,7 @@ def recorded_report(home: Home, version: int) -> dict[str, Any]:
     return {}
 
 
-def _existing(home: Home, version: int | None) -> int:
+def _existing(home: Workspace, version: int | None) -> int:
     latest = tables.version(home, "tweets")
     if latest is None:
         raise InputError("there is no data yet. Run `finsent ingest FILE...`, or `finsent demo` for the bundled sample.")

@@ -26,8 +26,8 @@ from finsent.data.splits import SPLIT_CODES, SplitRule
 from finsent.data.staging import StagedRows, concat_staged
 from finsent.data.table_schemas import SCHEMAS
 from finsent.errors import ConfigError, InputError
-from finsent.home import Home
 from finsent.labels import LABELS
+from finsent.workspace import Workspace
 
 MASKED_KEY = "masked"
 """Commit metadata of `tweets`: whether its handles are masked, JSON."""
@@ -82,7 +82,7 @@ def concat_reads(parts: Sequence[ReadRows], config: DataConfig) -> ReadRows:
     return ReadRows(total, concat_staged([part.staged for part in parts], config), parts[0].started)
 
 
-def group_with_existing(home: Home, config: DataConfig, rule: SplitRule, read: ReadRows, position: tables.Position) -> Grouping:
+def group_with_existing(home: Workspace, config: DataConfig, rule: SplitRule, read: ReadRows, position: tables.Position) -> Grouping:
     """Group the rows read with those that the table has at `position`.
 
     Everything is read at that one version: a review on another machine may remove rows from a later one.
@@ -100,7 +100,7 @@ def group_with_existing(home: Home, config: DataConfig, rule: SplitRule, read: R
     return Grouping(read, position, existing, GroupedRows(new, existing.rows, graph, templates, confirmed, dropped, conflicting))
 
 
-def load_snapshot(home: Home, config: DataConfig, version: int | None) -> TweetsSnapshot:
+def load_snapshot(home: Workspace, config: DataConfig, version: int | None) -> TweetsSnapshot:
     """All that new rows are compared with except the texts; `version` None stands for a table that does not exist yet.
 
     Raises:
@@ -123,7 +123,7 @@ def load_snapshot(home: Home, config: DataConfig, version: int | None) -> Tweets
     return TweetsSnapshot(version, existing, fingerprint, audited)
 
 
-def _require_same_settings(home: Home, config: DataConfig, rule: SplitRule) -> None:
+def _require_same_settings(home: Workspace, config: DataConfig, rule: SplitRule) -> None:
     """Compare the settings with those that the table was written with.
 
     Raises:
@@ -166,7 +166,7 @@ def _apply_decisions(staged: StagedRows, decisions: Mapping[str, ReviewDecision]
     return RowArrays(staged.ids, labels, staged.signatures), confirmed, dropped
 
 
-def _template_lookup(home: Home, existing: TweetsSnapshot, staged: StagedRows) -> TemplateLookup:
+def _template_lookup(home: Workspace, existing: TweetsSnapshot, staged: StagedRows) -> TemplateLookup:
     """Templates by row number: of existing rows, then of staged ones. Each stored text is read once."""
     cache: dict[int, str] = {}
     known = len(existing.rows.rows)

@@ -13,7 +13,7 @@ from finsent.data.corrections import ReviewDecision, load_decisions
 from finsent.data.quarantine import ids_of, labels_of
 from finsent.data.validation.row_validation import CONFLICT
 from finsent.errors import InputError
-from finsent.home import Home
+from finsent.workspace import Workspace
 
 _ID_DIGITS: Final = 32
 
@@ -30,7 +30,7 @@ class IdLookup:
     decided: dict[str, ReviewDecision]
 
     @classmethod
-    def load(cls, home: Home, ids: Sequence[str]) -> "IdLookup":
+    def load(cls, home: Workspace, ids: Sequence[str]) -> "IdLookup":
         """All texts in the tables whose id begins with one of `ids`."""
         given = {item.strip().casefold() for item in ids}
         whole = {item for item in given if len(item) == _ID_DIGITS}  # a filled listing may give thousands

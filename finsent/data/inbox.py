@@ -27,10 +27,10 @@ from finsent.data.sources.resolve import RawRow, RequestedColumns, SourceFile, f
 from finsent.data.table_schemas import SCHEMAS
 from finsent.data.validation.row_validation import Rejection, check_text, check_time, shorten
 from finsent.data.validation.text_cleaning import mask_handles
-from finsent.errors import Refused
-from finsent.home import Home
+from finsent.errors import CheckFailed
 from finsent.progress import track
 from finsent.text import text_id
+from finsent.workspace import Workspace
 
 _APPLICATION: Final = "finsent-receive"
 _SHOWN: Final = 500  # characters of each text that a reused id is quarantined with
@@ -67,7 +67,7 @@ class InboxReport:
 
 def receive(
     files: Sequence[Path | str],
-    home: Home,
+    home: Workspace,
     *,
     text: str = "text",
     created_at: str | None = None,
@@ -98,12 +98,12 @@ def receive(
             home, "inbox", _APPLICATION, lambda before: _commit(home, rows, bad, number_read, before, masked=masked)
         )
     if report.read != report.received + report.known + report.quarantined:
-        raise Refused(f"rows do not add up: {report}. This is a fault in finsent, please report it.")
+        raise CheckFailed(f"rows do not add up: {report}. This is a fault in finsent, please report it.")
     return report
 
 
 def _commit(
-    home: Home,
+    home: Workspace,
     rows: Sequence[_Readable],
     unreadable: Sequence[QuarantinedRow],
     number_read: int,
@@ -130,7 +130,7 @@ def _table(rows: Sequence[_Readable], now: datetime) -> pa.Table:
     return pa.table(columns | {"received_at": [now] * len(rows)}, schema=SCHEMAS["inbox"])
 
 
-def _stored_texts(home: Home, ids: AbstractSet[str]) -> dict[str, str]:
+def _stored_texts(home: Workspace, ids: AbstractSet[str]) -> dict[str, str]:
     """Texts in the inbox by id, for these ids."""
     if not ids:
         return {}

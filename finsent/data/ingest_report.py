@@ -17,13 +17,13 @@ from finsent.data.dedup.grouping import is_in
 from finsent.data.existing_rows import Grouping
 from finsent.data.leakage import LeakAudit, NaiveSplit, group_sizes, naive_split
 from finsent.data.sources.reading import ReadSummary
-from finsent.data.splits import SPLIT_CODES, EXCLUDED, SPLITS, SplitCodes, SplitRule
+from finsent.data.splits import EXCLUDED, SPLIT_CODES, SPLITS, SplitCodes, SplitRule
 from finsent.data.staging import StagedRows
 from finsent.data.validation.row_validation import shorten
 from finsent.data.validation.schema_drift import SourceSchema, schema_from_dict
-from finsent.errors import Refused
-from finsent.home import Home
+from finsent.errors import CheckFailed
 from finsent.labels import LABELS
+from finsent.workspace import Workspace
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class IngestReport:
     seconds: float
 
 
-def build_report(home: Home, grouping: Grouping, result: AssignmentResult, audit: LeakAudit, added: str | None) -> IngestReport:
+def build_report(home: Workspace, grouping: Grouping, result: AssignmentResult, audit: LeakAudit, added: str | None) -> IngestReport:
     """The report before the commit; the new version and the duration are filled in later.
 
     Args:
@@ -138,7 +138,7 @@ def count_rows(reading: ReadSummary, staged: StagedRows, result: AssignmentResul
     }
     for name, n in counts.items():
         if n["read"] != n["accepted"] + n["duplicates"] + n["quarantined"]:
-            raise Refused(
+            raise CheckFailed(
                 f"rows of source {name!r} do not add up: {n}. Nothing was written; this is a fault in finsent, please report it."
             )
     totals = {key: sum(n[key] for n in counts.values()) for key in ("read", "accepted", "duplicates", "quarantined")}
@@ -163,7 +163,7 @@ def report_metadata(report: IngestReport, rule: SplitRule, reading: ReadSummary)
     }
 
 
-def write_report_file(home: Home, report: IngestReport, rule: SplitRule, reading: ReadSummary) -> None:
+def write_report_file(home: Workspace, report: IngestReport, rule: SplitRule, reading: ReadSummary) -> None:
     """Write the JSON report of a new version; of an existing one only where an interrupted ingestion left none."""
     if report.version is None:
         return
@@ -195,7 +195,7 @@ def warn_high_quarantine_rate(report: IngestReport, reading: ReadSummary) -> Non
             )
 
 
-def previous_naive_split(home: Home) -> NaiveSplit | None:
+def previous_naive_split(home: Workspace) -> NaiveSplit | None:
     """The naive-split estimate of the last ingestion that made a version."""
     for commit in tables.commit_history(home, "tweets"):
         report = json.loads(commit.get("report", "{}"))
@@ -204,7 +204,7 @@ def previous_naive_split(home: Home) -> NaiveSplit | None:
     return None
 
 
-def known_schemas(home: Home) -> dict[str, SourceSchema]:
+def known_schemas(home: Workspace) -> dict[str, SourceSchema]:
     """The schema of each source when it was last read into the data."""
     found: dict[str, SourceSchema] = {}
     for commit in tables.commit_history(home, "tweets"):

@@ -18,9 +18,9 @@ from finsent.data.dedup.shingles import Int64
 from finsent.data.dedup.signatures import Signatures, make_signatures
 from finsent.data.splits import SPLIT_CODES, SPLITS, SplitCodes
 from finsent.errors import InputError
-from finsent.home import Home
 from finsent.progress import track
 from finsent.text import Forms, forms
+from finsent.workspace import Workspace
 
 INDEPENDENT_SEED: Final = 2
 """Seed of the full audit's permutations: other ones than those of the stored signatures, so that it can find what those miss."""
@@ -173,7 +173,7 @@ class FullAudit:
     seconds: float
 
 
-def audit_data(config: Config, home: Home, version: int | None = None) -> FullAudit:
+def audit_data(config: Config, home: Workspace, version: int | None = None) -> FullAudit:
     """Audit a version of the data, or the latest, from its texts alone: no index and no record is trusted. All texts in memory.
 
     Near duplicates are defined as they were when the data was split, whatever `config` says.
@@ -218,7 +218,7 @@ class LeakageStatus:
     """Why it is unknown, a sentence."""
 
 
-def leakage_status(home: Home, manifest: TrainedOn, facts: DataVersion) -> LeakageStatus:
+def leakage_status(home: Workspace, manifest: TrainedOn, facts: DataVersion) -> LeakageStatus:
     """Leaks of the test rows of `facts`, the data evaluated on, into the data that a model was trained on.
 
     The audit is of one table's splits. It applies to a model only if that was trained on this very table, at `facts.version` or
@@ -232,7 +232,7 @@ def leakage_status(home: Home, manifest: TrainedOn, facts: DataVersion) -> Leaka
     return LeakageStatus(facts.leaks, None)
 
 
-def _unknown_reason(home: Home, manifest: TrainedOn, facts: DataVersion) -> str | None:
+def _unknown_reason(home: Workspace, manifest: TrainedOn, facts: DataVersion) -> str | None:
     trained_on = manifest.data_version
     if trained_on is None or manifest.data_fingerprint is None:
         return "it was trained elsewhere, and its manifest names no data"

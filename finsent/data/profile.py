@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from finsent.data import tables
 from finsent.data.leakage import group_sizes
 from finsent.data.splits import SPLIT_CODES
-from finsent.home import Home
 from finsent.labels import LABEL2ID, LABELS
+from finsent.workspace import Workspace
 
 LONGEST: Final = 60
 """Texts of this many words or more share the last bin of the histogram."""
@@ -80,7 +80,7 @@ class DataProfile:
         }
 
 
-def summarise(home: Home, version: int) -> DataProfile:
+def summarise(home: Workspace, version: int) -> DataProfile:
     """Profile a version in one pass; memory holds one batch of its texts.
 
     Raises:
@@ -215,7 +215,7 @@ class VersionDiff:
         return sum(sum(by_label.values()) for by_label in self.removed.values())
 
 
-def diff_versions(home: Home, before: int, after: int, examples: int = 3) -> VersionDiff:
+def diff_versions(home: Workspace, before: int, after: int, examples: int = 3) -> VersionDiff:
     """Compare two versions of the table `tweets`; `examples` rows of each kind of change are shown.
 
     Raises:
@@ -302,7 +302,7 @@ def _counted(rows: pa.Table, keys: list[str]) -> Iterable[tuple[Any, ...]]:
     return zip(*(counted[key].to_pylist() for key in (*keys, "count_all")), strict=True)
 
 
-def _examples(home: Home, rows: pa.Table, version: int, limit: int) -> tuple[dict[str, Any], ...]:
+def _examples(home: Workspace, rows: pa.Table, version: int, limit: int) -> tuple[dict[str, Any], ...]:
     if not rows.num_rows or not limit:
         return ()
     chosen = rows.sort_by("id").slice(0, limit).to_pylist()

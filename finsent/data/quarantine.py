@@ -22,9 +22,9 @@ from finsent.data.staging import StagedRows
 from finsent.data.table_schemas import SCHEMAS
 from finsent.data.validation.row_validation import CONFLICT, shorten
 from finsent.data.validation.text_cleaning import mask_handles
-from finsent.home import Home
 from finsent.labels import LABELS
 from finsent.text import text_id
+from finsent.workspace import Workspace
 
 _APPLICATION: Final = "finsent-quarantine"
 _KEY: Final = ("input", "source", "row", "text", "reason")
@@ -32,7 +32,7 @@ _BATCH: Final = 8192
 _SHOWN: Final = 120  # characters of each side of a contradiction
 
 
-def earlier_conflicts(home: Home) -> frozenset[str]:
+def earlier_conflicts(home: Workspace) -> frozenset[str]:
     """Ids of texts that earlier ingestions quarantined as contradictory; without a review decision they are rejected again."""
     found: set[str] = set()
     for batch in tables.batches(home, "quarantine", ["id", "text"], filters=pc.field("reason") == CONFLICT):
@@ -54,7 +54,7 @@ def labels_of(batch: pa.RecordBatch) -> list[str]:
     return [label or detail.partition(" ")[0].rstrip(",:") for label, detail in pairs]
 
 
-def rows_at(home: Home, version: int | None, positions: Sequence[int]) -> list[dict[str, Any]]:
+def rows_at(home: Workspace, version: int | None, positions: Sequence[int]) -> list[dict[str, Any]]:
     """Rows at these positions in a version of the table, in the order asked for."""
     wanted = np.unique(np.array(positions, np.int64))
     found: dict[int, dict[str, Any]] = {}
@@ -68,7 +68,7 @@ def rows_at(home: Home, version: int | None, positions: Sequence[int]) -> list[d
     return [found[position] for position in positions]
 
 
-def append_records(home: Home, rows: Sequence[QuarantinedRow] | Callable[[], Iterable[QuarantinedRow]], now: datetime) -> int:
+def append_records(home: Workspace, rows: Sequence[QuarantinedRow] | Callable[[], Iterable[QuarantinedRow]], now: datetime) -> int:
     """Append the rows that are not on record yet, in one commit; returns their number.
 
     Args:
@@ -93,7 +93,7 @@ def input_identity(fingerprint: Mapping[str, str | int]) -> str:
 
 
 def _record(
-    home: Home, rows: Iterable[QuarantinedRow], inputs: AbstractSet[str | None], now: datetime, before: tables.Position
+    home: Workspace, rows: Iterable[QuarantinedRow], inputs: AbstractSet[str | None], now: datetime, before: tables.Position
 ) -> int | None:
     seen = _on_record(home, inputs)
 
@@ -123,7 +123,7 @@ def _record(
     return None if written is None else count
 
 
-def _on_record(home: Home, inputs: AbstractSet[str | None]) -> set[bytes]:
+def _on_record(home: Workspace, inputs: AbstractSet[str | None]) -> set[bytes]:
     """Keys of the rows that are on record for these inputs, or without an input."""
     of_these = pa.array([*inputs, None], pa.string())
     found: set[bytes] = set()
@@ -156,7 +156,7 @@ def quarantine_records(
     rejections: Sequence[GroupRejection],
     staged: StagedRows,
     existing: ExistingRows,
-    home: Home,
+    home: Workspace,
     version: int | None = None,
     *,
     masked: bool = False,

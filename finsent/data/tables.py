@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import pyarrow as pa
 
 from finsent.data.table_schemas import ADDED_COLUMNS, REQUIRED_COLUMNS, SCHEMAS
-from finsent.errors import InputError, Refused
-from finsent.home import Home
+from finsent.errors import CheckFailed, InputError
+from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -23,21 +23,21 @@ _COMMIT_ID: Final = "finsent.commit"
 _ATTEMPTS: Final = 10  # each failure means that another run committed first
 
 
-def location(home: Home, name: str) -> str:
+def location(home: Workspace, name: str) -> str:
     """Folder or URL of a table."""
     if name not in SCHEMAS:
         raise InputError(f"there is no table {name!r}. Tables: {', '.join(SCHEMAS)}.")
     return f"{home.tables_url.rstrip('/')}/{name}"
 
 
-def version(home: Home, name: str) -> int | None:
+def version(home: Workspace, name: str) -> int | None:
     """Latest version of a table; None when it does not exist yet."""
     handle = _open(home, name)
     return None if handle is None else handle.version()
 
 
 def read(
-    home: Home, name: str, *, version: int | None = None, columns: Sequence[str] | None = None, filters: Any = None
+    home: Workspace, name: str, *, version: int | None = None, columns: Sequence[str] | None = None, filters: Any = None
 ) -> pa.Table:
     """Rows of a table at a version, by default its latest; no rows when the table does not exist yet.
 
@@ -61,7 +61,7 @@ def read(
 
 
 def batches(
-    home: Home, name: str, columns: Sequence[str], *, version: int | None = None, filters: Any = None, rows: int = 65_536
+    home: Workspace, name: str, columns: Sequence[str], *, version: int | None = None, filters: Any = None, rows: int = 65_536
 ) -> Iterator[pa.RecordBatch]:
     """Rows of a table at a version, by default its latest, in batches; the order is the same each time for one version.
 
@@ -118,7 +118,7 @@ def _add_missing_columns(name: str, table: pa.Table, schema: pa.Schema) -> pa.Ta
 
 
 def append(
-    home: Home,
+    home: Workspace,
     name: str,
     table: pa.Table | pa.RecordBatchReader,
     *,
@@ -159,7 +159,7 @@ def append(
     return int(handle.version())
 
 
-def replace(home: Home, name: str, table: pa.Table, *, metadata: dict[str, str] | None = None) -> None:
+def replace(home: Workspace, name: str, table: pa.Table, *, metadata: dict[str, str] | None = None) -> None:
     """Replace all rows of a table in one commit, those too that another run adds meanwhile; only for derived data."""
     from deltalake import CommitProperties, write_deltalake
 
@@ -167,7 +167,7 @@ def replace(home: Home, name: str, table: pa.Table, *, metadata: dict[str, str] 
     _write_with_retry(home, name, lambda handle: write_deltalake(handle, data, mode="overwrite", commit_properties=properties))
 
 
-def _write_with_retry(home: Home, name: str, write: Callable[["DeltaTable"], None], attempts: int = _ATTEMPTS) -> "DeltaTable":
+def _write_with_retry(home: Workspace, name: str, write: Callable[["DeltaTable"], None], attempts: int = _ATTEMPTS) -> "DeltaTable":
     """The table after `write`, which is retried where Delta rejected the commit because another one came first.
 
     Concurrent appends do not conflict, except with the table's creation, its migration or a replacement of its rows.
@@ -203,7 +203,7 @@ class Position:
     """Last number committed by the application; 0 before the first."""
 
 
-def position(home: Home, name: str, application: str) -> Position:
+def position(home: Workspace, name: str, application: str) -> Position:
     """The current position. Read it before computing what to append."""
     handle = _open(home, name)
     if handle is None:
@@ -212,7 +212,7 @@ def position(home: Home, name: str, application: str) -> Position:
 
 
 def append_if_unchanged(
-    home: Home,
+    home: Workspace,
     name: str,
     table: pa.Table | pa.RecordBatchReader,
     application: str,
@@ -235,7 +235,7 @@ def append_if_unchanged(
     return _find_commit(home, name, mark, after, number)
 
 
-def _find_commit(home: Home, name: str, mark: str, after: Position, number: int) -> Position | None:
+def _find_commit(home: Workspace, name: str, mark: str, after: Position, number: int) -> Position | None:
     """Position of our commit among those since `after`; the others may be maintenance, of other applications, or later."""
     handle = _open(home, name)
     since = handle.history(max(int(handle.version()) - after.version, 1)) if handle is not None else []
@@ -243,7 +243,7 @@ def _find_commit(home: Home, name: str, mark: str, after: Position, number: int)
     return None if ours is None else Position(ours, number)
 
 
-def retry_on_conflict(home: Home, name: str, application: str, attempt: Callable[[Position], _Result | None]) -> _Result:
+def retry_on_conflict(home: Workspace, name: str, application: str, attempt: Callable[[Position], _Result | None]) -> _Result:
     """The result of `attempt` at the table's position; retried at the then current position while it returns None.
 
     Raises:
@@ -254,20 +254,20 @@ def retry_on_conflict(home: Home, name: str, application: str, attempt: Callable
         if result is not None:
             return result
         _log.warning("another run wrote to table %r in between: trying again", name)
-    raise Refused(
+    raise CheckFailed(
         f"other runs wrote to table {name!r} in {home.tables_url!r} before each of {_ATTEMPTS} attempts. "
         "Wait until they are through, then run this again: nothing is lost or doubled by that."
     )
 
 
-def commit_history(home: Home, name: str, *, version: int | None = None, last: int | None = None) -> list[dict[str, Any]]:
+def commit_history(home: Workspace, name: str, *, version: int | None = None, last: int | None = None) -> list[dict[str, Any]]:
     """Metadata of each commit, the newest first: of the `last` ones, of those up to `version`, or of all."""
     handle = _open(home, name)
     found = handle.history(last) if handle is not None else []
     return [commit for commit in found if version is None or int(commit["version"]) <= version]
 
 
-def last_metadata(home: Home, name: str, key: str) -> str | None:
+def last_metadata(home: Workspace, name: str, key: str) -> str | None:
     """Value of `key` in the latest commit that recorded it; maintenance commits (compaction) record nothing."""
     return next((str(commit[key]) for commit in commit_history(home, name) if key in commit), None)
 
@@ -279,7 +279,7 @@ def _applied(handle: "DeltaTable", transaction: tuple[str, int] | None) -> bool:
     return reached is not None and reached >= transaction[1]
 
 
-def _open(home: Home, name: str) -> "DeltaTable | None":
+def _open(home: Workspace, name: str) -> "DeltaTable | None":
     from deltalake import DeltaTable
     from deltalake.exceptions import TableNotFoundError
 
@@ -289,7 +289,7 @@ def _open(home: Home, name: str) -> "DeltaTable | None":
         return None
 
 
-def _open_at(home: Home, name: str, version: int | None) -> "DeltaTable | None":
+def _open_at(home: Workspace, name: str, version: int | None) -> "DeltaTable | None":
     handle = _open(home, name)
     if version is None:
         return handle
@@ -319,7 +319,7 @@ def _migrate(handle: "DeltaTable", name: str) -> "DeltaTable":
     return handle
 
 
-def _open_or_create(home: Home, name: str) -> "DeltaTable":
+def _open_or_create(home: Workspace, name: str) -> "DeltaTable":
     from deltalake import CommitProperties, DeltaTable
     from deltalake.exceptions import DeltaError
 
@@ -340,7 +340,7 @@ def _open_or_create(home: Home, name: str) -> "DeltaTable":
 
 
 def update_rows(
-    home: Home, name: str, changes: pa.Table, application: str, after: Position, metadata: Mapping[str, str] | None = None
+    home: Workspace, name: str, changes: pa.Table, application: str, after: Position, metadata: Mapping[str, str] | None = None
 ) -> Position | None:
     """Update and remove rows by their id in one commit, as the transaction number after `after`.
 

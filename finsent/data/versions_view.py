@@ -17,7 +17,7 @@ from finsent.data.dataset import read_report
 from finsent.data.quarantine import rows_at
 from finsent.data.validation.row_validation import CONFLICT
 from finsent.errors import InputError
-from finsent.home import Home
+from finsent.workspace import Workspace
 
 _SEARCHED: Final = (128, 1024)  # rows searched for conflicts to show: usually the first ones are enough
 # between the two sides of a conflict; a tweet may contain the word itself
@@ -63,28 +63,28 @@ class QuarantineExamples:
     """Some conflicts: one side, and the sides against it."""
 
 
-def version_numbers(home: Home) -> list[int]:
+def version_numbers(home: Workspace) -> list[int]:
     """Versions that an ingestion or a review made, the newest first; maintenance makes versions of the same rows, not listed."""
     return [int(commit["version"]) for commit in tables.commit_history(home, "tweets") if "fingerprint" in commit]
 
 
-def previous_version(home: Home, version: int) -> int | None:
+def previous_version(home: Workspace, version: int) -> int | None:
     """The version before this one; None for the first."""
     return next((number for number in version_numbers(home) if number < version), None)
 
 
-def originating_version(home: Home, version: int, fingerprint: str) -> int:
+def originating_version(home: Workspace, version: int, fingerprint: str) -> int:
     """The version that wrote the rows of `version`: itself, or an earlier one if only maintenance followed."""
     history = tables.commit_history(home, "tweets", version=version)
     return next((int(commit["version"]) for commit in history if commit.get("fingerprint") == fingerprint), version)
 
 
-def list_versions(home: Home) -> list[VersionRecord]:
+def list_versions(home: Workspace) -> list[VersionRecord]:
     """Every version that an ingestion or a review made, the newest first."""
     return [_version(home, commit) for commit in tables.commit_history(home, "tweets") if "fingerprint" in commit]
 
 
-def _version(home: Home, commit: dict[str, Any]) -> VersionRecord:
+def _version(home: Workspace, commit: dict[str, Any]) -> VersionRecord:
     number = int(commit["version"])
     report = read_report(home, number)
     leaks = commit.get("leaks")
@@ -99,7 +99,7 @@ def _version(home: Home, commit: dict[str, Any]) -> VersionRecord:
 
 
 def quarantine_view(
-    home: Home,
+    home: Workspace,
     *,
     reason: str | None = None,
     source: str | None = None,
@@ -123,7 +123,7 @@ def quarantine_view(
     return QuarantineView(keys.num_rows, _by_reason(keys), tuple(rows_at(home, version, shown)))
 
 
-def quarantine_examples(home: Home, until: datetime | None, limit: int, conflicts: int) -> QuarantineExamples:
+def quarantine_examples(home: Workspace, until: datetime | None, limit: int, conflicts: int) -> QuarantineExamples:
     """Quarantined rows up to a time: `limit` examples of each reason, and both sides of `conflicts` conflicts.
 
     Examples are taken from the sources in turn, so that a few of them show more than the first file.
@@ -140,7 +140,7 @@ def quarantine_examples(home: Home, until: datetime | None, limit: int, conflict
     )
 
 
-def _keys(home: Home, until: datetime | None) -> tuple[int | None, pa.Table]:
+def _keys(home: Workspace, until: datetime | None) -> tuple[int | None, pa.Table]:
     """Version read, and its rows without texts, the latest first: source, row, reason, ingested_at, position in the table."""
     version = tables.version(home, "quarantine")
     keys = tables.read(home, "quarantine", version=version, columns=["source", "row", "reason", "ingested_at"])
@@ -166,13 +166,13 @@ def _round_robin(keys: pa.Table) -> list[int]:
     return mixed
 
 
-def _in_batches(home: Home, version: int | None, positions: Sequence[int]) -> Iterator[dict[str, Any]]:
+def _in_batches(home: Workspace, version: int | None, positions: Sequence[int]) -> Iterator[dict[str, Any]]:
     """Rows at these positions, read lazily; each batch scans the table."""
     for start, stop in pairwise((0, *_SEARCHED)):
         yield from rows_at(home, version, positions[start:stop])
 
 
-def latest_time(home: Home, version: int) -> datetime | None:
+def latest_time(home: Workspace, version: int) -> datetime | None:
     """When the newest rows of a version were ingested, UTC."""
     found: datetime | None = pc.max(tables.read(home, "tweets", version=version, columns=["ingested_at"])["ingested_at"]).as_py()
     return found

@@ -11,10 +11,10 @@ from finsent.config import LoraConfig, ModelConfig
 from finsent.engine.merge import HEADS
 from finsent.engine.packed import PackedModel
 from finsent.errors import ArtifactError, ConfigError
-from finsent.home import Home
 from finsent.models.base import BaseFolder, load_base, locate_base, pick_device
 from finsent.models.embedded import train_tokenizer
 from finsent.models.manifest import Manifest, verify_manifest
+from finsent.workspace import Workspace
 
 _TRAINED_COPY = ".modules_to_save.default."
 """Part of the name of every wholly trained parameter in a PEFT model."""
@@ -104,7 +104,7 @@ def save_adapter(peft_model: Any, tokenizer: Any, folder: Path) -> None:
     path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
 
 
-def load_adapter(folder: Path, home: Home, device: str | None = None) -> LoadedAdapter:
+def load_adapter(folder: Path, home: Workspace, device: str | None = None) -> LoadedAdapter:
     """Verify the manifest, load the base it names, put the adapter on it.
 
     Raises:

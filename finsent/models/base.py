@@ -14,9 +14,9 @@ import torch
 
 from finsent.config import ModelConfig
 from finsent.errors import BaseModelError, FinsentError
-from finsent.home import Home
 from finsent.labels import ID2LABEL, LABEL2ID, LABELS
 from finsent.models.embedded import build_embedded_base
+from finsent.workspace import Workspace
 
 _SAMPLE = 1 << 20
 _BASE_FILES = (
@@ -41,7 +41,7 @@ class BaseFolder:
     """Identity of its configuration and weights, see `fingerprint`."""
 
 
-def locate_base(config: ModelConfig, home: Home) -> BaseFolder:
+def locate_base(config: ModelConfig, home: Workspace) -> BaseFolder:
     """Find the base: build the embedded one, take a local folder, or fetch it from the Hub.
 
     Raises:

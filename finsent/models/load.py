@@ -11,14 +11,14 @@ from finsent.engine.merge import merge_adapter, unnest_absmax
 from finsent.engine.packed import build_packed_model, can_fuse, packing_unsupported_reason, unwrap_peft
 from finsent.engine.planner import GIB, plan_inference, shape_from_config, usable_bytes
 from finsent.errors import ConfigError
-from finsent.home import Home
 from finsent.models.adapter import LoadedAdapter, load_adapter
 from finsent.models.base import cpu_supports_bf16, pick_device
+from finsent.workspace import Workspace
 
 _log = logging.getLogger(__name__)
 
 
-def load_for_inference(folder: Path, home: Home, engine: EngineConfig, *, rows: int, device: str | None = None) -> LoadedAdapter:
+def load_for_inference(folder: Path, home: Workspace, engine: EngineConfig, *, rows: int, device: str | None = None) -> LoadedAdapter:
     """Load an adapter and prepare it for about `rows` texts on this device.
 
     Raises:

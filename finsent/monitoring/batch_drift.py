@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from finsent.config import MonitorConfig
 from finsent.data import tables
-from finsent.home import Home
 from finsent.labels import LABELS
 from finsent.monitoring.drift import Drift, categorical_drift, numeric_drift
+from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,7 +44,7 @@ class _Batch:
     confidence: NDArray[np.float64]
 
 
-def batch_drift(home: Home, name: str, version: str, trained_on: int | None, rules: MonitorConfig) -> tuple[Window, ...]:
+def batch_drift(home: Workspace, name: str, version: str, trained_on: int | None, rules: MonitorConfig) -> tuple[Window, ...]:
     """The latest `monitor.windows` batches that a version scored, oldest first, each compared with its references.
 
     Features: `class_mix` and `length` against the training and validation rows of data version `trained_on`;
@@ -84,7 +84,7 @@ def _drifts(batch: _Batch, labelled: _Batch | None, first: _Batch | None) -> dic
     return drifts
 
 
-def _labelled(home: Home, version: int | None) -> _Batch | None:
+def _labelled(home: Workspace, version: int | None) -> _Batch | None:
     """The rows that the champion was trained and calibrated on; None if they are not in this home."""
     import pyarrow.compute as pc
 
@@ -113,7 +113,7 @@ class _Runs:
         return self.table.filter(pc.equal(self.table["run_id"], run_id))
 
 
-def _runs(home: Home, name: str, version: str, windows: int) -> _Runs:
+def _runs(home: Workspace, name: str, version: str, windows: int) -> _Runs:
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -1,17 +1,18 @@
 """What the retraining policy needs to know of registry, audit log and the table `tweets`."""
 
 from datetime import UTC, datetime
+
 from finsent.data import tables
-from finsent.home import Home
 from finsent.registry import audit_log
 from finsent.registry.client import Registry
+from finsent.workspace import Workspace
 
 TRAINING_DIGEST = "training_digest"
 """Version tag: digest of the settings and data that the version was trained with."""
 _DECISIONS = {"gate", "approve", "reject", "void", "rollback"}  # actions of audit log entries that decide on a version
 
 
-def new_labels(registry: Registry, workspace: Home) -> int:
+def new_labels(registry: Registry, workspace: Workspace) -> int:
     """Rows of `tweets` that the latest training did not have; all of them if nobody knows what was trained on.
 
     Since the latest training and not the champion's: a challenger that was refused has seen them, and training on them again
@@ -44,7 +45,7 @@ def data_version_tag(tags: dict[str, str]) -> int | None:
     return int(noted) if noted.isdecimal() else None
 
 
-def undecided_version(registry: Registry, workspace: Home, digest: str, *, retraining_is_due: bool) -> str | None:
+def undecided_version(registry: Registry, workspace: Workspace, digest: str, *, retraining_is_due: bool) -> str | None:
     """The newest version where it was trained here and no decision on it is in the audit log: its retraining died before.
 
     It is worth going on with if settings and data are still the same (`digest`), or if nothing calls for a newer training.

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Literal
 
-from finsent.errors import NoChampionError, Refused
+from finsent.errors import NoChampionError, CheckFailed
 from finsent.files import locked
 from finsent.registry.client import CHALLENGER, CHAMPION, PREVIOUS, Registry
 
@@ -93,7 +93,7 @@ def set_challenger(registry: Registry, version: str) -> None:
     with _exclusive(registry) as (client, name):
         registry.get_version(version)
         if registry.champion() == version:
-            raise Refused(f"version {version!r} of {name!r} is the champion and cannot be its own challenger.")
+            raise CheckFailed(f"version {version!r} of {name!r} is the champion and cannot be its own challenger.")
         client.set_registered_model_alias(name, CHALLENGER, version)
         reconcile_aliases(registry)
 
@@ -114,11 +114,11 @@ def set_champion(registry: Registry, version: str, expected: str | None, *, awai
         if current == version:
             return
         if blocked := manual_block_reason(registry, record):
-            raise Refused(f"version {version!r} of {name!r} was {blocked} meanwhile.")
+            raise CheckFailed(f"version {version!r} of {name!r} was {blocked} meanwhile.")
         if awaiting_approval and known.get(CHALLENGER) != version:
-            raise Refused(f"version {version!r} of {name!r} does not wait for approval any more.")
+            raise CheckFailed(f"version {version!r} of {name!r} does not wait for approval any more.")
         if current != expected:
-            raise Refused(
+            raise CheckFailed(
                 f"the champion of {name!r} is {_named(current)}, and the evidence for version {version!r} met "
                 f"{_named(expected)}. Evaluate the version again, then promote."
             )
@@ -150,7 +150,7 @@ def archive_challenger(registry: Registry, version: str, stage: Literal["Candida
         registry.get_version(version)
         known = registry.aliases()
         if known.get(CHAMPION) == version:
-            raise Refused(f"version {version!r} of {name!r} is the champion. Use `finsent rollback` to replace it.")
+            raise CheckFailed(f"version {version!r} of {name!r} is the champion. Use `finsent rollback` to replace it.")
         # the tag first: while the alias is there, the next operation takes the tag back and can do all of it again
         client.set_model_version_tag(name, version, "stage", stage)
         if known.get(CHALLENGER) == version:
@@ -170,7 +170,7 @@ def rollback(registry: Registry, planned: tuple[str, str] | None = None) -> tupl
     with _exclusive(registry) as (client, name):
         current, target = _plan_rollback(registry)
         if planned is not None and planned != (current, target):
-            raise Refused(f"the champion of {name!r} changed meanwhile: {planned[0]} before, {current} now. Decide again.")
+            raise CheckFailed(f"the champion of {name!r} changed meanwhile: {planned[0]} before, {current} now. Decide again.")
         client.set_registered_model_tag(name, _ROLLBACK, f"{current} {target}")
         client.set_registered_model_alias(name, CHAMPION, target)
         reconcile_aliases(registry)
@@ -194,7 +194,7 @@ def _plan_rollback(registry: Registry) -> tuple[str, str]:
         return begun
     target = known.get(PREVIOUS)
     if target is None:
-        raise Refused(
+        raise CheckFailed(
             f"champion {current!r} of {registry.name!r} replaced no version that is still there: nothing to roll back to."
         )
     return current, target

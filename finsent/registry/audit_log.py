@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from finsent.errors import InputError, Refused
+from finsent.errors import InputError, CheckFailed
 from finsent.files import atomic_write, locked, sync_folder
 
 EVALUATE: Final = "evaluate"
@@ -118,14 +118,14 @@ def verify(path: Path, *, allow_unfinished: bool = False) -> Head:
         unsigned = {key: value for key, value in entry.items() if key != "hash"}
         # the line itself must be canonical too: a second key of the same name would vanish in parsing
         if entry.get("hash") != _digest(unsigned) or line != _canonical(entry):
-            raise Refused(f"audit log {str(path)!r}, line {number}: the entry was changed after it was written. {_ADVICE}")
+            raise CheckFailed(f"audit log {str(path)!r}, line {number}: the entry was changed after it was written. {_ADVICE}")
         if entry.get("previous_hash") != head.hash or entry.get("seq") != head.length:
             problem = f"the entry does not follow the one before it (seq {entry.get('seq')!r}, expected {head.length})"
-            raise Refused(f"audit log {str(path)!r}, line {number}: {problem}: lines were deleted, inserted or moved. {_ADVICE}")
+            raise CheckFailed(f"audit log {str(path)!r}, line {number}: {problem}: lines were deleted, inserted or moved. {_ADVICE}")
         head = Head(entry["hash"], head.length + 1)
     if unfinished and not allow_unfinished:
         problem = f"{len(unfinished)} bytes without a line end, an unfinished write; the next decision removes and records them"
-        raise Refused(f"audit log {str(path)!r}, line {len(lines) + 1}: {problem}.")
+        raise CheckFailed(f"audit log {str(path)!r}, line {len(lines) + 1}: {problem}.")
     return head
 
 
@@ -138,7 +138,7 @@ def history(path: Path, model: str, version: str | None = None, limit: int | Non
     problem = None
     try:
         verify(path)
-    except Refused as error:
+    except CheckFailed as error:
         problem = str(error)
     chosen = [e for e in read(path, model) if version is None or version in {e.get("version"), e.get("from"), e.get("to")}]
     shown = chosen[-limit:] if limit is not None else chosen
@@ -186,7 +186,7 @@ def _append_locked(path: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
     if lines:
         last = _entry(lines[-1], len(lines), path)
         if last.get("seq") != len(lines) - 1 or not isinstance(last.get("hash"), str):
-            raise Refused(f"audit log {str(path)!r}, line {len(lines)}: not the entry that belongs there. {_ADVICE}")
+            raise CheckFailed(f"audit log {str(path)!r}, line {len(lines)}: not the entry that belongs there. {_ADVICE}")
         previous = last["hash"]
     at = datetime.now(UTC).isoformat(timespec="microseconds")
     unsigned = {**entry, "seq": len(lines), "at": at, "previous_hash": previous}
@@ -220,9 +220,9 @@ def _entry(line: bytes, number: int, path: Path) -> dict[str, Any]:
         entry = json.loads(line)
         _canonical({"entry": entry})  # NaN and 1e999 parse and are not JSON
     except ValueError as error:
-        raise Refused(f"audit log {str(path)!r}, line {number}: not JSON ({error}). {_ADVICE}") from error
+        raise CheckFailed(f"audit log {str(path)!r}, line {number}: not JSON ({error}). {_ADVICE}") from error
     if not isinstance(entry, dict):
-        raise Refused(f"audit log {str(path)!r}, line {number}: {type(entry).__name__} where an entry belongs. {_ADVICE}")
+        raise CheckFailed(f"audit log {str(path)!r}, line {number}: {type(entry).__name__} where an entry belongs. {_ADVICE}")
     return entry
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from finsent.errors import Refused, ServiceError
+from finsent.errors import CheckFailed, ServiceError
 from finsent.files import locked
 from finsent.registry import audit_log
 from finsent.registry.client import Registry
@@ -102,7 +102,7 @@ def verify_against_registry(registry: Registry) -> None:
             found = f"ends after {len(entries)} entries: its end was cut off"
         else:
             found = f"has another entry {number}: it was replaced"
-        raise Refused(
+        raise CheckFailed(
             f"audit log {str(path)!r}, line {number + 1}: it {found}. MLflow knows entry {number}, of {where}. Restore the audit "
             "log from a copy (decisions of one registry belong into one home's audit log). To start a new audit log knowingly, "
             f"delete the tag {VERSION_TAG!r} of the versions of {name!r} and the run {_run_name(registry)!r} in MLflow."
@@ -112,7 +112,7 @@ def verify_against_registry(registry: Registry) -> None:
 def _parse(tag: str, place: str) -> tuple[int, str]:
     number, _, digest = tag.partition(" ")
     if not number.isdecimal() or not digest:
-        raise Refused(
+        raise CheckFailed(
             f"the audit log tag of {place} is {tag!r}, and finsent writes a number and a hash. Find out who changed it."
         )
     return int(number), digest
@@ -188,7 +188,7 @@ def verify_mirror(registry: Registry) -> int:
             problem = f"line {number} is not that of the mirror in MLflow: one of them was changed after it was written"
         else:
             continue
-        raise Refused(
+        raise CheckFailed(
             f"audit log {str(path)!r}: {problem}. The mirror is the artifact '{FOLDER}/{path.name}' of the run "
             f"{_run_name(registry)!r}: compare the two, and find out who wrote to either."
         )

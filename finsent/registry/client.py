@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finsent.errors import ArtifactError, InputError, NoChampionError
-from finsent.home import Home
 from finsent.models.manifest import MANIFEST, file_sha256, verify_manifest
 from finsent.registry.packaging import ADAPTER, save_model_folder
 from finsent.registry.tracking import DatasetRef, connect
+from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,7 +30,7 @@ class Registry:
         experiment: MLflow experiment that holds the mirror of the audit log.
     """
 
-    def __init__(self, workspace: Home, name: str, experiment: str = "finsent") -> None:
+    def __init__(self, workspace: Workspace, name: str, experiment: str = "finsent") -> None:
         self.workspace = workspace
         self.name = name
         self.experiment = experiment

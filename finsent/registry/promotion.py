@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
 from finsent.config import GateConfig
-from finsent.errors import InputError, Refused
+from finsent.errors import InputError, CheckFailed
 from finsent.evaluation.power import format_power
 from finsent.registry import audit_log
 from finsent.registry.aliases import ARCHIVED, archive_challenger, manual_block_reason, set_champion
@@ -211,13 +211,13 @@ def require_awaiting_approval(registry: Registry, rules: GateConfig, version: st
     name, challenger = registry.name, registry.aliases().get(CHALLENGER)
     version = version or challenger
     if version is None:
-        raise Refused(f"no version of {name!r} waits for approval. `finsent promote` puts one there.")
+        raise CheckFailed(f"no version of {name!r} waits for approval. `finsent promote` puts one there.")
     registry.get_version(version)
     if version != challenger:
         waits = f"version {challenger} does" if challenger else "none does; `finsent promote` puts one there"
-        raise Refused(f"version {version!r} of {name!r} does not wait for approval: {waits}.")
+        raise CheckFailed(f"version {version!r} of {name!r} does not wait for approval: {waits}.")
     if changed := changed_rules(recorded_evidence(registry, version), rules):
-        raise Refused(
+        raise CheckFailed(
             f"version {version!r} was evaluated under other rules than those of this configuration ({'; '.join(changed)}). It "
             "waits on: give the command the options that the evaluation had (--profile, --config, --set), or evaluate it again."
         )

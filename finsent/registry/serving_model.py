@@ -31,15 +31,15 @@ class SentimentModel(PythonModel):  # type: ignore[misc, unused-ignore]
 
     def load_context(self, context: Any) -> None:
         """Load the adapter that this version holds; the base comes from the Hub's cache, or is built where finsent's home is."""
-        from finsent.home import Home, resolve_home
         from finsent.models.adapter import load_adapter
+        from finsent.workspace import Workspace, resolve_workspace
 
         if os.environ.get("FINSENT_HOME"):
-            home = resolve_home()
+            home = resolve_workspace()
         else:
             root = Path(tempfile.mkdtemp(prefix="finsent-serving-"))
             atexit.register(shutil.rmtree, root, ignore_errors=True)
-            home = Home(root=root, tables_url=str(root / "tables"), tracking_uri="")
+            home = Workspace(root=root, tables_url=str(root / "tables"), tracking_uri="")
         self.loaded = load_adapter(Path(context.artifacts["adapter"]), home)
 
     def predict(self, context: Any, model_input: list[str], params: dict[str, Any] | None = None) -> list[Prediction]:  # noqa: ARG002

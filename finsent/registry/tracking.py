@@ -20,7 +20,7 @@ import finsent
 from finsent.config import Config
 from finsent.errors import InputError, ServiceError
 from finsent.files import locked
-from finsent.home import Home
+from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -44,7 +44,7 @@ class DatasetRef:
     digest: str
 
 
-def connect(home: Home) -> "MlflowClient":
+def connect(home: Workspace) -> "MlflowClient":
     """A client of the home's tracking server and registry; the fluent API is pointed there too.
 
     A local store is made on first use, by one process at a time.
@@ -155,7 +155,7 @@ def git_sha() -> str | None:
     return run.stdout.strip()
 
 
-def experiment_id(client: "MlflowClient", home: Home, name: str) -> str:
+def experiment_id(client: "MlflowClient", home: Workspace, name: str) -> str:
     """Id of the experiment, made on first use; beside a local store it keeps its artifacts in the home."""
     from mlflow.exceptions import MlflowException
 
@@ -189,7 +189,7 @@ def flatten(section: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 @contextmanager
 def start_run(
     config: Config,
-    home: Home,
+    home: Workspace,
     *,
     kind: str,
     tags: Mapping[str, str] | None = None,
@@ -306,7 +306,7 @@ def log_series(client: "MlflowClient", run_id: str) -> Iterator[Callable[[int, M
 def log_dataset(
     client: "MlflowClient",
     run_id: str,
-    home: Home,
+    home: Workspace,
     *,
     table: str,
     version: int,
@@ -329,7 +329,7 @@ def log_dataset(
 
 
 def log_splits(
-    client: "MlflowClient", run_id: str, home: Home, version: int, fingerprint: str, *, train: "Split", validation: "Split"
+    client: "MlflowClient", run_id: str, home: Workspace, version: int, fingerprint: str, *, train: "Split", validation: "Split"
 ) -> None:
     """Link the run to its training and validation rows."""
     for split, name, context in ((train, "train", "training"), (validation, "validation", "validation")):

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from finsent.errors import ArtifactError, FinsentError, Refused
-from finsent.home import Home, resolve_home
+from finsent.errors import ArtifactError, CheckFailed, FinsentError
 from finsent.labels import LABELS
 from finsent.logging_setup import configure_child_logging
 from finsent.models.manifest import MANIFEST, POOLING, PROBE, Manifest, file_sha256, verify_manifest
 from finsent.registry.client import Registry
 from finsent.registry.gate import RuleResult
+from finsent.workspace import Workspace, resolve_workspace
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -136,12 +136,12 @@ def _check(registry: Registry, version: str, replay: Callable[[], ProbeReplay]) 
     folder = registry.adapter_path(version)
     probe, manifest = json.loads((folder / PROBE).read_text(encoding="utf-8")), verify_manifest(folder)
     if not isinstance(probe.get("head_sha256"), str):
-        raise Refused(f"round trip of version {version!r}: its probe records no hash of the trained head. Train it again.")
+        raise CheckFailed(f"round trip of version {version!r}: its probe records no hash of the trained head. Train it again.")
     found = replay()
     trained = np.asarray(probe["logits"], dtype=np.float64)
     logits = np.asarray(found.logits, dtype=np.float64)
     if logits.shape != trained.shape:
-        raise Refused(
+        raise CheckFailed(
             f"round trip of version {version!r}: {logits.shape} logits came back for a probe of {trained.shape}. Refused."
         )
     return RoundTrip(
@@ -164,7 +164,7 @@ def _largest(logits: Any, other: Any) -> float:
 
 
 @contextmanager
-def _new_process(home: Home, name: str, version: str) -> Iterator[Callable[[], ProbeReplay]]:
+def _new_process(home: Workspace, name: str, version: str) -> Iterator[Callable[[], ProbeReplay]]:
     environment = {
         **os.environ,
         "FINSENT_HOME": str(home.root),
@@ -185,14 +185,14 @@ def _await_result(process: "subprocess.Popen[str]", name: str, version: str) -> 
     try:
         stdout, stderr = process.communicate("go\n", timeout=_TIMEOUT)
     except subprocess.TimeoutExpired as error:
-        raise Refused(f"round trip of version {version!r} of {name!r}: no answer within {_TIMEOUT} s. Refused.") from error
+        raise CheckFailed(f"round trip of version {version!r} of {name!r}: no answer within {_TIMEOUT} s. Refused.") from error
     if process.returncode != 0:
         last = (stderr.strip().splitlines() or ["no message"])[-1]
-        raise Refused(f"round trip of version {version!r} of {name!r}: a new process cannot load it ({last}). Refused.")
+        raise CheckFailed(f"round trip of version {version!r} of {name!r}: a new process cannot load it ({last}). Refused.")
     return ProbeReplay(**json.loads(stdout))
 
 
-def replay_probe(home: Home, name: str, version: str) -> ProbeReplay:
+def replay_probe(home: Workspace, name: str, version: str) -> ProbeReplay:
     """The new process's work: fetch, load, repeat the probe in three ways, hash the head."""
     from finsent.models.adapter import head_sha256, load_adapter
     from finsent.models.predict import predict_logits
@@ -237,7 +237,7 @@ def _main(arguments: list[str]) -> int:
     if not sys.stdin.readline():
         return 1  # whoever started this has ended
     try:
-        found = replay_probe(resolve_home(), *arguments)
+        found = replay_probe(resolve_workspace(), *arguments)
     except FinsentError as error:
         sys.stderr.write(f"{error}\n")
         return 1

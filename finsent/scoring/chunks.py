@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from finsent.data.tables import Position
-from finsent.home import Home
 from finsent.scoring import writer
 from finsent.scoring.predictor import ChunkLogits, Predictor
 from finsent.scoring.writer import Chunk, PredictionMetadata, build_predictions, make_chunk
+from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,7 +36,7 @@ class CommittedChunk:
 
 
 def score_chunks(
-    home: Home,
+    home: Workspace,
     predictor: Predictor,
     rows: "pa.Table",
     bounds: Sequence[tuple[int, int]],
@@ -98,7 +98,7 @@ def _next_result(results: Iterator[ChunkLogits], number: int, total: int) -> Chu
 
 
 def _commit(
-    home: Home,
+    home: Workspace,
     predictor: Predictor,
     chunk: Chunk,
     predicted: ChunkLogits,

@@ -13,8 +13,8 @@ import numpy as np
 from finsent.data import tables
 from finsent.data.sources.records import QuarantinedRow
 from finsent.data.validation.row_validation import Rejection, check_text
-from finsent.home import Home
 from finsent.text import text_hash
+from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,7 +41,7 @@ class PendingRows:
     """Rows whose text cannot be scored and which are not in quarantine yet."""
 
 
-def find_pending(home: Home, model_name: str, model_version: str, *, max_characters: int) -> PendingRows:
+def find_pending(home: Workspace, model_name: str, model_version: str, *, max_characters: int) -> PendingRows:
     """Inbox rows without a prediction of this version, without those that cannot be scored."""
     import pyarrow.compute as pc
 
@@ -50,7 +50,9 @@ def find_pending(home: Home, model_name: str, model_version: str, *, max_charact
     done = tables.read(home, "predictions", columns=["id"], filters=by_version)["id"]
     scored = pc.is_in(inbox["id"], value_set=done.combine_chunks())
     left = inbox.filter(pc.invert(scored))
-    known = tables.read(home, "quarantine", columns=["source"], filters=pc.starts_with(pc.field("source"), _SOURCE_PREFIX))["source"]
+    known = tables.read(home, "quarantine", columns=["source"], filters=pc.starts_with(pc.field("source"), _SOURCE_PREFIX))[
+        "source"
+    ]
     set_aside = {place.removeprefix(_SOURCE_PREFIX) for place in known.to_pylist()}
     good, bad = _check(left, max_characters, set_aside)
     return PendingRows(_sort_by_text_hash(good), len(inbox) - len(left), bad)

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finsent.config import EngineConfig
-from finsent.home import Home
 from finsent.models.manifest import Manifest
+from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
     from finsent.data.dataset import Split
@@ -31,7 +31,7 @@ class ModelSpec:
 
     folder: Path
     """Of the adapter."""
-    home: Home
+    home: Workspace
     engine: EngineConfig
     rows: int
     """About how many texts it will score."""
@@ -87,7 +87,7 @@ def load_model(spec: ModelSpec, device: str | None = None) -> "LoadedAdapter":
 
 
 def load_with_fp8_check(
-    engine: EngineConfig, home: Home, folder: Path, *, rows: int, device: str | None = None
+    engine: EngineConfig, home: Workspace, folder: Path, *, rows: int, device: str | None = None
 ) -> "LoadedAdapter":
     """Load an adapter for about `rows` texts; with `engine.precision=fp8`, in fp8 if it passes the parity check.
 
@@ -127,7 +127,7 @@ def _fp8_unsupported_reason(loaded: "LoadedAdapter") -> str | None:
     return None
 
 
-def _validation_rows(home: Home) -> "Split | None":
+def _validation_rows(home: Workspace) -> "Split | None":
     from finsent.data.dataset import data_version, load_split
     from finsent.errors import InputError
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from finsent.data import tables
 from finsent.data.table_schemas import SCHEMAS
 from finsent.data.tables import Position
-from finsent.home import Home
+from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -109,11 +109,11 @@ def transaction_app(model_name: str, model_version: str) -> str:
     return f"finsent-score/{model_name}/{model_version}"
 
 
-def read_position(home: Home, application: str) -> Position:
+def read_position(home: Workspace, application: str) -> Position:
     """Current table version and transaction number; to be read before pending rows are derived."""
     return tables.position(home, "predictions", application)
 
 
-def commit_chunk(home: Home, rows: "pa.Table", application: str, after: Position) -> Position | None:
+def commit_chunk(home: Workspace, rows: "pa.Table", application: str, after: Position) -> Position | None:
     """Commit a chunk as the number that follows `after`; the new position, or None if another run took that number first."""
     return tables.append_if_unchanged(home, "predictions", rows, application, after)

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from finsent.config import Config
-from finsent.home import Home
 from finsent.registry.client import Registry
+from finsent.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -13,12 +13,12 @@ class Context:
     """What a step runs with. The registry's client is made at first use, once per context."""
 
     config: Config
-    workspace: Home
+    workspace: Workspace
     registry: Registry
     run_tags: Mapping[str, str] = field(default_factory=dict)
     """Tags of every MLflow run that a step opens, such as the Prefect flow run that it belongs to."""
 
 
-def make_context(config: Config, workspace: Home) -> Context:
+def make_context(config: Config, workspace: Workspace) -> Context:
     """Context of a configuration; its registry is the configured `registered_model`. Contacts no server."""
     return Context(config, workspace, Registry(workspace, config.registered_model, config.experiment))

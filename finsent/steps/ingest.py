@@ -34,12 +34,12 @@ from finsent.data.splits import split_rule
 from finsent.data.staging import Staging, open_staging
 from finsent.data.validation.heldout_check import check_heldout_sources
 from finsent.errors import InputError
-from finsent.home import Home
+from finsent.workspace import Workspace
 
 _log = logging.getLogger(__name__)
 
 
-def ingest(config: Config, home: Home, sources: Sequence[Source] = ()) -> IngestReport:
+def ingest(config: Config, home: Workspace, sources: Sequence[Source] = ()) -> IngestReport:
     """Read, check, deduplicate, split and commit `sources`, or the configured `data.sources` when none are given.
 
     Raises:
@@ -54,7 +54,7 @@ def ingest(config: Config, home: Home, sources: Sequence[Source] = ()) -> Ingest
     return write_report(config, home, grouping, report)
 
 
-def resolve_sources(config: Config, home: Home, sources: Sequence[Source] = ()) -> list[list[ResolvedSource]]:
+def resolve_sources(config: Config, home: Workspace, sources: Sequence[Source] = ()) -> list[list[ResolvedSource]]:
     """The files to read: one item for each call of `read_source`.
 
     Sources that share a name are one source, whose schema is checked as a whole: they are read in one call. Review decisions that
@@ -80,7 +80,7 @@ def resolve_sources(config: Config, home: Home, sources: Sequence[Source] = ()) 
     return calls
 
 
-def read_source(config: Config, home: Home, staging: Staging, source: Sequence[ResolvedSource]) -> ReadRows:
+def read_source(config: Config, home: Workspace, staging: Staging, source: Sequence[ResolvedSource]) -> ReadRows:
     """Read one item of `resolve_sources` into the staging area.
 
     Raises:
@@ -93,7 +93,7 @@ def read_source(config: Config, home: Home, staging: Staging, source: Sequence[R
     return ReadRows(reading, staged, staging.started)
 
 
-def group_near_duplicates(config: Config, home: Home, parts: Sequence[ReadRows]) -> Grouping:
+def group_near_duplicates(config: Config, home: Workspace, parts: Sequence[ReadRows]) -> Grouping:
     """Group all rows read with those of the table as it stands now.
 
     Raises:
@@ -108,7 +108,7 @@ def group_near_duplicates(config: Config, home: Home, parts: Sequence[ReadRows])
         return group_with_existing(home, config.data, rule, read, position)
 
 
-def commit(config: Config, home: Home, grouping: Grouping) -> IngestReport:
+def commit(config: Config, home: Workspace, grouping: Grouping) -> IngestReport:
     """Assign groups and splits, audit, and write; the rows are grouped again where the table changed in between.
 
     Raises:
@@ -128,7 +128,7 @@ def commit(config: Config, home: Home, grouping: Grouping) -> IngestReport:
         return tables.retry_on_conflict(home, "tweets", TWEETS_APPLICATION, attempt)
 
 
-def write_report(config: Config, home: Home, grouping: Grouping, report: IngestReport) -> IngestReport:
+def write_report(config: Config, home: Workspace, grouping: Grouping, report: IngestReport) -> IngestReport:
     """Write the report file of the version, and warn where much was quarantined; returns the final report."""
     reading = grouping.read.reading
     if report.new_version:
@@ -146,7 +146,7 @@ def write_report(config: Config, home: Home, grouping: Grouping, report: IngestR
 
 
 @contextmanager
-def _locked(home: Home) -> Iterator[None]:
+def _locked(home: Workspace) -> Iterator[None]:
     from filelock import FileLock
 
     home.lock("ingest").parent.mkdir(parents=True, exist_ok=True)

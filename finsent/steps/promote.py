@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from finsent.errors import Refused
+from finsent.errors import CheckFailed
 from finsent.registry import aliases, audit_log, promotion
 from finsent.registry.aliases import set_challenger, set_champion
 from finsent.registry.audit_mirror import append_entry
@@ -31,7 +31,7 @@ from finsent.steps.context import Context
 from finsent.steps.report import publish_decision
 
 if TYPE_CHECKING:
-    from finsent.pipeline.evaluate import EvaluationResult
+    from finsent.steps.evaluate import EvaluationResult
 
 __all__ = ["ApprovalRequest", "PromotionResult"]
 _OUTCOMES: Final = {audit_log.APPROVE: "approved", audit_log.REJECT: "rejected"}
@@ -125,7 +125,7 @@ def promote_to_champion(context: Context, judged: Judgement, *, awaiting_approva
     registry, decision = context.registry, judged.decision
     try:
         set_champion(registry, judged.version, judged.champion, awaiting_approval=awaiting_approval)
-    except Refused as error:  # another promotion came first
+    except CheckFailed as error:  # another promotion came first
         lost = replace(judged, decision=Decision("refuse", decision.rules, (str(error),)))
         record(context, lost)
         return end_refusal(registry, lost)

@@ -21,7 +21,7 @@ from finsent.steps.context import Context
 
 if TYPE_CHECKING:
     from finsent.data.dataset import Split
-    from finsent.pipeline.gathering import Measured
+    from finsent.evaluation.build_evidence import Measured
 
 
 def publish_evaluation(

@@ -28,8 +28,8 @@ from finsent.data.review_file import FilledEntry, ReviewEntry, read_entries, wri
 from finsent.data.splits import SPLITS
 from finsent.data.validation.row_validation import CONFLICT
 from finsent.errors import InputError
-from finsent.home import Home
 from finsent.labels import LABEL2ID, LABELS
+from finsent.workspace import Workspace
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class ReviewResult:
     """Version of the data that applying made; None when nothing changed."""
 
 
-def list_suspects(home: Home, *, limit: int | None = None, with_test: bool = False) -> ReviewListing:
+def list_suspects(home: Workspace, *, limit: int | None = None, with_test: bool = False) -> ReviewListing:
     """Rows whose label is likely wrong and without a decision, the least probable label first.
 
     The test split is left out unless asked for: correcting test labels where a model doubts them makes the test easier for
@@ -106,7 +106,7 @@ def list_suspects(home: Home, *, limit: int | None = None, with_test: bool = Fal
     return ReviewListing(entries[:limit], len(entries), suspects.looked_at, rows.num_rows)
 
 
-def list_conflicts(home: Home, *, limit: int | None = None) -> ReviewListing:
+def list_conflicts(home: Workspace, *, limit: int | None = None) -> ReviewListing:
     """Texts quarantined as contradictory and without a decision, each side once, the sides of one conflict together."""
     import numpy as np
     import pyarrow as pa
@@ -143,7 +143,7 @@ def write_listing(listing: ReviewListing, path: Path) -> None:
     write_entries(listing.entries, path)
 
 
-def decide(home: Home, ids: Sequence[str], kind: DecisionKind, *, who: str, why: str, label: str | None = None) -> ReviewResult:
+def decide(home: Workspace, ids: Sequence[str], kind: DecisionKind, *, who: str, why: str, label: str | None = None) -> ReviewResult:
     """Record one decision on some texts and apply it to the data.
 
     Args:
@@ -165,7 +165,7 @@ def decide(home: Home, ids: Sequence[str], kind: DecisionKind, *, who: str, why:
     return _record(home, dict.fromkeys(full, decision), known, who, why)
 
 
-def apply_file(home: Home, path: Path, *, who: str, why: str | None = None) -> ReviewResult:
+def apply_file(home: Workspace, path: Path, *, who: str, why: str | None = None) -> ReviewResult:
     """Record the decisions filled into a listing and apply them to the data: all of them, or none.
 
     Args:
@@ -219,7 +219,7 @@ def _parse(item: FilledEntry, known: IdLookup, why: str | None) -> tuple[str, Re
 
 
 def _record(
-    home: Home, decisions: Mapping[str, ReviewDecision], known: IdLookup, who: str, why: str | Mapping[str, str]
+    home: Workspace, decisions: Mapping[str, ReviewDecision], known: IdLookup, who: str, why: str | Mapping[str, str]
 ) -> ReviewResult:
     recorded = record_decisions(home, decisions, who, why, datetime.now(UTC), known.texts)
     version = apply_decisions(home)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final
 
 from finsent.config import Config
 from finsent.errors import FinsentError, InputError
-from finsent.home import Home
 from finsent.progress import track
 from finsent.tuning.report import publish, write_best_config
 from finsent.tuning.search import (
@@ -27,6 +26,7 @@ from finsent.tuning.search import (
 )
 from finsent.tuning.space import Space, current_params, default_space, read_space, space_to_dict
 from finsent.tuning.trial import TrialData, run_trial
+from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -63,7 +63,7 @@ class TuneResult:
 
 def tune(
     config: Config,
-    home: Home,
+    home: Workspace,
     *,
     trials: int | None = None,
     hours: float | None = None,
@@ -119,7 +119,7 @@ def tune(
         return _result(search, home, before, run_id)
 
 
-def _load(home: Home) -> TrialData:
+def _load(home: Workspace) -> TrialData:
     """Training and validation rows of the newest data, and a fingerprint of these alone.
 
     Raises:
@@ -156,7 +156,7 @@ def _remaining(study: "Study", most: int | None, deadline: float | None) -> Iter
         yield
 
 
-def _find_run(client: "MlflowClient", config: Config, home: Home, name: str) -> tuple[str | None, bool]:
+def _find_run(client: "MlflowClient", config: Config, home: Workspace, name: str) -> tuple[str | None, bool]:
     """The search's run, None if this MLflow store has none, and whether it ended well."""
     from finsent.registry.tracking import experiment_id
 
@@ -167,7 +167,7 @@ def _find_run(client: "MlflowClient", config: Config, home: Home, name: str) -> 
 
 @contextmanager
 def _open_run(
-    client: "MlflowClient", config: Config, home: Home, data: TrialData, name: str, space: Space, run_id: str | None
+    client: "MlflowClient", config: Config, home: Workspace, data: TrialData, name: str, space: Space, run_id: str | None
 ) -> Iterator[str]:
     """The search's run, resumed or new, linked to its splits; nested runs that a killed process left open are ended."""
     from finsent.registry.tracking import log_splits, start_run
@@ -185,7 +185,7 @@ def _open_run(
         yield opened
 
 
-def _result(study: "Study", home: Home, before: int, run_id: str) -> TuneResult:
+def _result(study: "Study", home: Workspace, before: int, run_id: str) -> TuneResult:
     found, best = finished_trials(study), best_trial(study)
     if best is None:
         reasons = sorted({trial.reason for trial in found if trial.reason})

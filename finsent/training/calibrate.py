@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finsent.config import Config
-from finsent.home import Home
 from finsent.labels import LABELS
+from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
     from finsent.data.dataset import DataVersion, Split
@@ -24,7 +24,7 @@ PROBE_TEXTS = 16
 
 
 def calibrate_adapter(
-    config: Config, workspace: Home, data: "DataVersion", trained: "Trained", validation: "Split"
+    config: Config, workspace: Workspace, data: "DataVersion", trained: "Trained", validation: "Split"
 ) -> "tuple[NDArray[np.float32], Manifest]":
     """Calibrate a fresh load of what was saved on its validation logits, and write probe and manifest beside it.
 

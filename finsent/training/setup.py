@@ -22,13 +22,13 @@ from finsent.engine.train_step import (
     padded_logits_fn,
 )
 from finsent.errors import ConfigError
-from finsent.home import Home
 from finsent.models.adapter import add_lora, load_tokenizer
 from finsent.models.base import BaseFolder, cpu_supports_bf16, load_base, locate_base, pick_device
 from finsent.models.predict import tokenise
 from finsent.training import distributed
 from finsent.training.distributed import World
 from finsent.training.optimizer import make_optimizer
+from finsent.workspace import Workspace
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class TrainingRun:
     precision: str
 
 
-def set_up(config: Config, home: Home, texts: Sequence[str]) -> TrainingRun:
+def set_up(config: Config, home: Workspace, texts: Sequence[str]) -> TrainingRun:
     """Load the base, add LoRA and prepare the engine, on this process's device.
 
     Raises:

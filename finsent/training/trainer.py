@@ -17,7 +17,6 @@ from finsent.config import Config, Recipe
 from finsent.engine.flat_params import refresh_copies, using_master_weights
 from finsent.engine.packing import balance_micro_batches, pack_batches
 from finsent.errors import FinsentError, InputError
-from finsent.home import Home
 from finsent.labels import LABELS
 from finsent.models.adapter import save_adapter
 from finsent.models.base import BaseFolder
@@ -30,6 +29,7 @@ from finsent.training.checkpoint import complete_checkpoints, load_checkpoint, s
 from finsent.training.optimizer import learning_rate, optimizer_step
 from finsent.training.preflight import run_preflight
 from finsent.training.setup import TrainingRun, set_up
+from finsent.workspace import Workspace
 
 _log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class TrainingResult:
 
 
 def train(
-    config: Config, home: Home, train_rows: LabelledTexts, validation: LabelledTexts, folder: Path, on_metrics: MetricsCallback
+    config: Config, home: Workspace, train_rows: LabelledTexts, validation: LabelledTexts, folder: Path, on_metrics: MetricsCallback
 ) -> TrainingResult:
     """Train an adapter into `folder`/adapter, resuming from the newest checkpoint in `folder` if there is one.
 

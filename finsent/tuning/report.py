@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from finsent.config import Config, load_config
-from finsent.home import Home
 from finsent.tuning.search import TrialRecord, best_trial, count_states, finished_trials, study_dir
 from finsent.tuning.space import Space, apply_params
+from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _LOSS_AXIS = "validation loss (nats, after scaling)"
 
 
-def write_best_config(study: "Study", config: Config, home: Home) -> Path | None:
+def write_best_config(study: "Study", config: Config, home: Workspace) -> Path | None:
     """Write the best settings so far as `best.yaml` in the study's folder, atomically; None while no trial is complete.
 
     It holds all deviations from the shipped profile, so that it can replace the file that the search was given.
@@ -48,7 +48,7 @@ def _deviations(values: Mapping[str, Any], shipped: Mapping[str, Any]) -> dict[s
     return {key: _deviations(*both) if all(isinstance(one, Mapping) for one in both) else both[0] for key, both in found.items()}
 
 
-def publish(client: "MlflowClient", run_id: str, study: "Study", config: Config, home: Home, space: Space) -> None:
+def publish(client: "MlflowClient", run_id: str, study: "Study", config: Config, home: Workspace, space: Space) -> None:
     """Put best settings, counts, table and plots into the search's run; later ones replace earlier ones."""
     found, best = finished_trials(study), best_trial(study)
     for state, count in count_states(found).items():

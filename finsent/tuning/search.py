@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from finsent.config import Config
 from finsent.errors import InputError
-from finsent.home import Home
 from finsent.tuning.space import Space, Value, space_to_dict
+from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -81,12 +81,12 @@ def study_name(prefix: str, identity: Mapping[str, str]) -> str:
     return f"{prefix}-{_digest(identity)[:8]}"
 
 
-def study_dir(home: Home, name: str) -> Path:
+def study_dir(home: Workspace, name: str) -> Path:
     """Folder of the study `name`."""
     return home.root / "tune" / name
 
 
-def changed_since(home: Home, prefix: str, name: str, identity: Mapping[str, str]) -> tuple[str, list[str]] | None:
+def changed_since(home: Workspace, prefix: str, name: str, identity: Mapping[str, str]) -> tuple[str, list[str]] | None:
     """The newest other study of this prefix, and the parts of the identity that differ, e.g. `data`.
 
     None if there is no other, or `name` exists already.
@@ -106,7 +106,7 @@ def changed_since(home: Home, prefix: str, name: str, identity: Mapping[str, str
 
 
 @contextmanager
-def open_study(home: Home, name: str, identity: Mapping[str, str], first: Mapping[str, Value]) -> "Iterator[Study]":
+def open_study(home: Workspace, name: str, identity: Mapping[str, str], first: Mapping[str, Value]) -> "Iterator[Study]":
     """The study under an exclusive lock, created on first use with the settings `first` as trial 0.
 
     Trials that a killed process left running are marked failed and queued again with the same settings.

@@ -12,10 +12,10 @@ import numpy as np
 
 from finsent.config import Config
 from finsent.errors import FinsentError
-from finsent.home import Home
 from finsent.tuning import search
 from finsent.tuning.search import TrialRecord
 from finsent.tuning.space import Space, apply_params
+from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -42,7 +42,7 @@ class TrialData:
     validation: "Split"
 
 
-def run_trial(study: "Study", config: Config, home: Home, data: TrialData, space: Space, parent_run: str) -> None:
+def run_trial(study: "Study", config: Config, home: Workspace, data: TrialData, space: Space, parent_run: str) -> None:
     """Run the next trial and record how it ended; settings that were tried before are not trained again.
 
     A training that diverges or exceeds the memory is a failed trial. Any other error, and an interrupt, is raised; the trial
@@ -75,7 +75,7 @@ def run_trial(study: "Study", config: Config, home: Home, data: TrialData, space
     _log.info("trial %d %s: %s; best so far %s", number, record.state, ended, so_far)
 
 
-def _run(config: Config, home: Home, data: TrialData, folder: Path, trial: "Trial", parent_run: str) -> TrialRecord:
+def _run(config: Config, home: Workspace, data: TrialData, folder: Path, trial: "Trial", parent_run: str) -> TrialRecord:
     """Train with the trial's settings in a nested MLflow run, and score a fresh load of the saved adapter."""
     from optuna import TrialPruned
 
@@ -116,7 +116,7 @@ def _run(config: Config, home: Home, data: TrialData, folder: Path, trial: "Tria
 
 
 def _train(
-    config: Config, home: Home, data: TrialData, folder: Path, trial: "Trial", log: Callable[[int, dict[str, float]], None]
+    config: Config, home: Workspace, data: TrialData, folder: Path, trial: "Trial", log: Callable[[int, dict[str, float]], None]
 ) -> "TrainingResult":
     """Train, with metrics going to `log`; pruned by the validation loss after an epoch, as `TrialPruned`."""
     import torch
@@ -144,7 +144,7 @@ def _train(
         raise FinsentError(f"GPU memory ran out: {error}") from error
 
 
-def _score(config: Config, home: Home, data: TrialData, trained: "TrainingResult") -> dict[str, float]:
+def _score(config: Config, home: Workspace, data: TrialData, trained: "TrainingResult") -> dict[str, float]:
     """Loss, accuracy and macro-F1 of a fresh load of the saved adapter on the validation split.
 
     The loss is the cross-entropy, in nats, after temperature scaling fitted on the same rows, as `finsent train` does: a

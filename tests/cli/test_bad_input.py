@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from finsent.data import tables
-from finsent.home import Home
 from finsent.registry.client import Registry
+from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Finsent, Said
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 GOOD = "text,label\nshares rise on results,Bullish\nshares fall on results,Bearish\n"
 
 
-def options(home: Home) -> tuple[str, str]:
+def options(home: Workspace) -> tuple[str, str]:
     return "--home", str(home.root)
 
 
@@ -63,7 +63,7 @@ def test_files_and_options_of_ingest(
     fragments: tuple[str, ...],
     finsent: "Finsent",
     tmp_path: Path,
-    home: Home,
+    home: Workspace,
 ) -> None:
     file = tmp_path / name
     if content is not None:
@@ -76,14 +76,14 @@ def test_files_and_options_of_ingest(
     assert all(fragment in as_json.json()["error"]["message"] for fragment in fragments)
 
 
-def test_one_bad_file_among_good_ones_stops_before_anything_is_written(finsent: "Finsent", tmp_path: Path, home: Home) -> None:
+def test_one_bad_file_among_good_ones_stops_before_anything_is_written(finsent: "Finsent", tmp_path: Path, home: Workspace) -> None:
     (tmp_path / "good.csv").write_text(GOOD, encoding="utf-8")
     (tmp_path / "bad.csv").write_bytes(b"")
     assert_error(finsent("ingest", tmp_path / "good.csv", tmp_path / "bad.csv", *options(home)), 2, "bad.csv' is empty")
     assert tables.version(home, "tweets") is None
 
 
-def test_a_bad_row_does_not_stop_a_good_file(finsent: "Finsent", tmp_path: Path, home: Home) -> None:
+def test_a_bad_row_does_not_stop_a_good_file(finsent: "Finsent", tmp_path: Path, home: Workspace) -> None:
     (tmp_path / "mixed.csv").write_text(GOOD + "shares do what,happy\n", encoding="utf-8")
     said = finsent("ingest", tmp_path / "mixed.csv", *options(home), "--json")
     report = said.json()
@@ -93,13 +93,13 @@ def test_a_bad_row_does_not_stop_a_good_file(finsent: "Finsent", tmp_path: Path,
     assert report["version"] == tables.version(home, "tweets")
 
 
-def test_inbox_files_are_checked_the_same_way(finsent: "Finsent", tmp_path: Path, home: Home) -> None:
+def test_inbox_files_are_checked_the_same_way(finsent: "Finsent", tmp_path: Path, home: Workspace) -> None:
     assert_error(finsent("ingest", "--inbox", *options(home)), 2, "--inbox needs at least one FILE")
     assert_error(finsent("ingest", "--inbox", tmp_path / "absent.csv", *options(home)), 2, "there is no file")
     assert tables.version(home, "inbox") is None
 
 
-def test_up_refuses_what_it_would_have_to_ignore(finsent: "Finsent", home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_up_refuses_what_it_would_have_to_ignore(finsent: "Finsent", home: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     assert_error(
         finsent("up", "--set", "recipe.epochs=1", *options(home)), 2, "--set 'recipe.epochs=1' would not reach the workers"
     )
@@ -111,7 +111,7 @@ def test_up_refuses_what_it_would_have_to_ignore(finsent: "Finsent", home: Home,
     assert not home.root.exists()
 
 
-def test_a_name_for_several_sources_is_refused(finsent: "Finsent", home: Home) -> None:
+def test_a_name_for_several_sources_is_refused(finsent: "Finsent", home: Workspace) -> None:
     assert_error(
         finsent("ingest", "a.csv", "b.csv", "--name", "x", *options(home)), 2, "--name 'x' names one source, and 2 were given"
     )
@@ -127,12 +127,12 @@ def test_a_name_for_several_sources_is_refused(finsent: "Finsent", home: Home) -
         ("rollback --why x", "no champion"),
     ],
 )
-def test_steps_without_what_they_need_say_so(step: str, first: str, finsent: "Finsent", mlflow_home: Home) -> None:
+def test_steps_without_what_they_need_say_so(step: str, first: str, finsent: "Finsent", mlflow_home: Workspace) -> None:
     assert_error(finsent(*step.split(), *options(mlflow_home)), 2, first)
 
 
 @pytest.mark.parametrize("step", ["score", "monitor", "predict up", "export {tmp}/out"])
-def test_no_champion_yet(step: str, finsent: "Finsent", mlflow_home: Home, tmp_path: Path) -> None:
+def test_no_champion_yet(step: str, finsent: "Finsent", mlflow_home: Workspace, tmp_path: Path) -> None:
     said = finsent(*step.format(tmp=tmp_path).split(), *options(mlflow_home), "--json")
     assert said.code == 2
     assert said.json()["error"]["type"] == "NoChampionError"
@@ -141,7 +141,7 @@ def test_no_champion_yet(step: str, finsent: "Finsent", mlflow_home: Home, tmp_p
     assert not Path(mlflow_home.tables_url).exists()
 
 
-def test_nothing_waits_for_approval(finsent: "Finsent", mlflow_home: Home) -> None:
+def test_nothing_waits_for_approval(finsent: "Finsent", mlflow_home: Workspace) -> None:
     assert_error(finsent("approve", "--why", "x", *options(mlflow_home)), 1, "no version of 'finsent' waits for approval")
 
 
@@ -229,7 +229,7 @@ def test_folders_that_are_no_adapter_are_not_imported(
     fragments: tuple[str, ...],
     finsent: "Finsent",
     tmp_path: Path,
-    home: Home,
+    home: Workspace,
 ) -> None:
     folder = tmp_path / "adapter"
     folder.mkdir()
@@ -240,5 +240,5 @@ def test_folders_that_are_no_adapter_are_not_imported(
     assert not (home.root / "mlflow.db").exists()
 
 
-def test_a_folder_that_is_not_there_is_not_imported(finsent: "Finsent", tmp_path: Path, home: Home) -> None:
+def test_a_folder_that_is_not_there_is_not_imported(finsent: "Finsent", tmp_path: Path, home: Workspace) -> None:
     assert_error(finsent("import", tmp_path / "absent", *options(home)), 2, "no folder")

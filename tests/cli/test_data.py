@@ -11,8 +11,8 @@ import pytest
 from finsent.config import load_config
 from finsent.data import tables
 from finsent.data.sample import sample_sources
-from finsent.home import Home, resolve_home
 from finsent.steps.ingest import ingest
+from finsent.workspace import Workspace, resolve_workspace
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Finsent
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 ROWS = [("shares of Acme rise on strong results", "Bullish"), ("Beta Corp sinks after a profit warning", "Bearish")]
 
 
-def options(home: Home) -> tuple[str, ...]:
+def options(home: Workspace) -> tuple[str, ...]:
     return ("--home", str(home.root), "--json", "--set", "data.check_labels=false")
 
 
-def test_a_query_of_a_database(finsent: "Finsent", tmp_path: Path, home: Home) -> None:
+def test_a_query_of_a_database(finsent: "Finsent", tmp_path: Path, home: Workspace) -> None:
     with sqlite3.connect(tmp_path / "desk.db") as connection:
         connection.execute("CREATE TABLE tweets (body, mood)")
         connection.executemany("INSERT INTO tweets VALUES (?, ?)", ROWS)
@@ -37,7 +37,7 @@ def test_a_query_of_a_database(finsent: "Finsent", tmp_path: Path, home: Home) -
     assert sorted(tables.read(home, "tweets")["text"].to_pylist()) == sorted(text for text, _ in ROWS)
 
 
-def test_a_password_is_not_in_what_is_said(finsent: "Finsent", home: Home) -> None:
+def test_a_password_is_not_in_what_is_said(finsent: "Finsent", home: Workspace) -> None:
     address = "postgresql://reader:hunter2@127.0.0.1:1/desk"
     for more in (("--query", "SELECT 1"), (), ("--query", "SELECT 1", "--name", "x", "--traceback")):
         said = finsent("ingest", address, *more, *options(home))
@@ -52,7 +52,7 @@ def test_a_password_is_not_in_what_is_said(finsent: "Finsent", home: Home) -> No
     assert "reader:***@127.0.0.1" in shown.out
 
 
-def test_a_split_of_a_dataset(finsent: "Finsent", tmp_path: Path, home: Home) -> None:
+def test_a_split_of_a_dataset(finsent: "Finsent", tmp_path: Path, home: Workspace) -> None:
     folder = tmp_path / "owner" / "tweets" / "data"
     folder.mkdir(parents=True)
     for split, (text, label) in zip(("train", "test"), ROWS, strict=True):
@@ -65,7 +65,7 @@ def test_a_split_of_a_dataset(finsent: "Finsent", tmp_path: Path, home: Home) ->
     assert "split 'dev'" in wrong.json()["error"]["message"]
 
 
-def test_a_format_that_the_name_does_not_tell(finsent: "Finsent", tmp_path: Path, home: Home) -> None:
+def test_a_format_that_the_name_does_not_tell(finsent: "Finsent", tmp_path: Path, home: Workspace) -> None:
     (tmp_path / "export.txt").write_text("".join(f"{a}\t{b}\n" for a, b in [("text", "label"), *ROWS]), encoding="utf-16")
     said = finsent("ingest", tmp_path / "export.txt", "--format", "tsv", *options(home))
     assert (said.code, said.json()["accepted"]) == (0, 2)
@@ -94,21 +94,21 @@ def test_a_format_that_the_name_does_not_tell(finsent: "Finsent", tmp_path: Path
         (("a.csv", "--format", "xml"), "'xml' is not one of"),
     ],
 )
-def test_options_that_would_be_passed_over(finsent: "Finsent", home: Home, arguments: tuple[str, ...], message: str) -> None:
+def test_options_that_would_be_passed_over(finsent: "Finsent", home: Workspace, arguments: tuple[str, ...], message: str) -> None:
     said = finsent("ingest", *arguments, *options(home))
     assert said.code == 2
     assert message in said.json()["error"]["message"]
 
 
 @pytest.fixture(scope="module")
-def sampled(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    home = resolve_home({"FINSENT_HOME": str(tmp_path_factory.mktemp("data") / "home")})
+def sampled(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    home = resolve_workspace({"FINSENT_HOME": str(tmp_path_factory.mktemp("data") / "home")})
     for day in (1, 2):
         ingest(load_config(), home, sample_sources(day))
     return home
 
 
-def test_versions(finsent: "Finsent", sampled: Home) -> None:
+def test_versions(finsent: "Finsent", sampled: Workspace) -> None:
     latest, first = finsent("data", "versions", "--home", sampled.root, "--json").json()["versions"]
     assert (latest["version"], first["version"]) == (2, 1)
     assert latest["leaks"] == 0
@@ -118,7 +118,7 @@ def test_versions(finsent: "Finsent", sampled: Home) -> None:
     assert latest["fingerprint"] in said.out
 
 
-def test_report_prints_where_the_page_is(finsent: "Finsent", sampled: Home) -> None:
+def test_report_prints_where_the_page_is(finsent: "Finsent", sampled: Workspace) -> None:
     said = finsent("data", "report", "--version", "1", "--no-mlflow", "--home", sampled.root)
     assert said.code == 0
     assert said.out.strip() == str(sampled.reports / "data-v1.html")
@@ -129,7 +129,7 @@ def test_report_prints_where_the_page_is(finsent: "Finsent", sampled: Home) -> N
     assert not (sampled.root / "mlflow.db").exists()
 
 
-def test_diff_of_two_ingestions(finsent: "Finsent", sampled: Home) -> None:
+def test_diff_of_two_ingestions(finsent: "Finsent", sampled: Workspace) -> None:
     found = finsent("data", "diff", "1", "2", "--home", sampled.root, "--json").json()
     assert found["moved"] == found["removed"] == found["relabelled"] == {}
     assert sum(found["added"]["arrivals"].values()) == found["rows_after"] - found["rows_before"]
@@ -139,7 +139,7 @@ def test_diff_of_two_ingestions(finsent: "Finsent", sampled: Home) -> None:
     assert finsent("data", "diff", "1", "9", "--home", sampled.root).code == 2
 
 
-def test_a_row_that_moved_between_splits_exits_with_1(finsent: "Finsent", home: Home) -> None:
+def test_a_row_that_moved_between_splits_exits_with_1(finsent: "Finsent", home: Workspace) -> None:
     from deltalake import write_deltalake
 
     source = sample_sources(1)[:1]
@@ -154,7 +154,7 @@ def test_a_row_that_moved_between_splits_exits_with_1(finsent: "Finsent", home: 
     assert finsent("data", "diff", "1", "2", "--home", home.root, "--json").json()["moved"]
 
 
-def test_quarantine(finsent: "Finsent", sampled: Home) -> None:
+def test_quarantine(finsent: "Finsent", sampled: Workspace) -> None:
     found = finsent("data", "quarantine", "--reason", "empty", "--limit", "2", "--home", sampled.root, "--json").json()
     assert len(found["rows"]) == 2
     assert found["total"] > 2
@@ -176,11 +176,11 @@ def test_nothing_there_yet_is_said_and_makes_nothing(finsent: "Finsent", tmp_pat
     assert not new.exists()
 
 
-def test_audit_finds_a_leak_that_was_planted(finsent: "Finsent", sampled: Home, tmp_path: Path) -> None:
+def test_audit_finds_a_leak_that_was_planted(finsent: "Finsent", sampled: Workspace, tmp_path: Path) -> None:
     found = finsent("data", "audit", "--home", sampled.root, "--json").json()
     assert (found["version"], found["leaks"]) == (2, 0)
     assert finsent("data", "audit", "--home", sampled.root).code == 0
-    home = resolve_home({"FINSENT_HOME": str(tmp_path / "home")})
+    home = resolve_workspace({"FINSENT_HOME": str(tmp_path / "home")})
     rows = tables.read(sampled, "tweets").to_pylist()[:50]
     twin = next(row for row in rows if row["split"] == "train")
     leaked = twin | {"id": "0" * 32, "text": f"RT @x: {twin['text']}", "split": "test"}

@@ -14,7 +14,7 @@ import click
 import pytest
 
 from finsent.cli import main
-from finsent.errors import ArtifactError, InputError, NoChampionError, Refused, ServiceError
+from finsent.errors import ArtifactError, InputError, NoChampionError, CheckFailed, ServiceError
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Finsent
@@ -137,7 +137,7 @@ def test_wrong_use_is_explained_with_exit_code_2(arguments: list[str], said: str
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (Refused("the gate said no"), 1),
+        (CheckFailed("the gate said no"), 1),
         (ArtifactError("a digest differs"), 1),
         (InputError("no file 'x.csv'"), 2),
         (NoChampionError("no champion yet"), 2),

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from finsent.home import Home, resolve_home
 from finsent.steps import promote
 from finsent.steps.context import make_context
+from finsent.workspace import Workspace, resolve_workspace
 from tests.steps.promotion import SIGNED, WITH_APPROVAL, Snapshot, evaluate_new, snapshot
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def lived(tmp_path_factory: pytest.TempPathFactory, _mlflow_store: Path, make_adapter: Callable[[int], Path]) -> Snapshot:
     """Version 1 approved, 2 refused, 3 approved, rolled back to 1, and 4 waits."""
-    home = resolve_home({"FINSENT_HOME": str(tmp_path_factory.mktemp("lived") / "home")})
+    home = resolve_workspace({"FINSENT_HOME": str(tmp_path_factory.mktemp("lived") / "home")})
     home.root.mkdir()
     shutil.copyfile(_mlflow_store, home.root / "mlflow.db")
     for version, options in (
@@ -37,11 +37,11 @@ def lived(tmp_path_factory: pytest.TempPathFactory, _mlflow_store: Path, make_ad
 
 
 @pytest.fixture
-def home(lived: Snapshot) -> Home:
+def home(lived: Snapshot) -> Workspace:
     return lived.restore()
 
 
-def test_history_tells_what_happened_in_order(finsent: "Finsent", home: Home) -> None:
+def test_history_tells_what_happened_in_order(finsent: "Finsent", home: Workspace) -> None:
     found = finsent("history", "--home", home.root, "--json").json()
     told = [(entry["action"], entry["version"], entry["decision"]) for entry in found["entries"] if entry["action"] != "evaluate"]
     assert told == [
@@ -66,7 +66,7 @@ def test_history_tells_what_happened_in_order(finsent: "Finsent", home: Home) ->
     assert "complaints since noon" in text
 
 
-def test_history_of_one_version_and_of_the_last(finsent: "Finsent", home: Home) -> None:
+def test_history_of_one_version_and_of_the_last(finsent: "Finsent", home: Workspace) -> None:
     of_three = finsent("history", "3", "--home", home.root, "--json").json()["entries"]
     assert [entry["action"] for entry in of_three] == ["evaluate", "gate", "approve", "rollback"]
     assert of_three[2]["who"] == "dana"
@@ -79,7 +79,7 @@ def test_history_of_one_version_and_of_the_last(finsent: "Finsent", home: Home) 
     assert "passed, waits" in shown, "a version that waits was not promoted"
 
 
-def test_history_of_an_edited_ledger_says_so(finsent: "Finsent", home: Home) -> None:
+def test_history_of_an_edited_ledger_says_so(finsent: "Finsent", home: Workspace) -> None:
     home.audit_log.write_text(home.audit_log.read_text().replace("complaints since noon", "it was raining out"))
     said = finsent("history", "--home", home.root)
     assert said.code == 0
@@ -87,7 +87,7 @@ def test_history_of_an_edited_ledger_says_so(finsent: "Finsent", home: Home) -> 
     assert "line 9: the entry was changed" in said.out
 
 
-def test_a_whole_ledger_verifies(finsent: "Finsent", home: Home) -> None:
+def test_a_whole_ledger_verifies(finsent: "Finsent", home: Workspace) -> None:
     said = finsent("ledger", "verify", "--home", home.root, "--json")
     assert said.code == 0
     assert (said.json()["entries"], said.json()["copied"]) == (11, 11)
@@ -95,7 +95,7 @@ def test_a_whole_ledger_verifies(finsent: "Finsent", home: Home) -> None:
 
 
 @pytest.mark.parametrize("how", ["edited", "deleted", "reordered", "cut off"])
-def test_a_ledger_that_was_touched_does_not(finsent: "Finsent", home: Home, how: str) -> None:
+def test_a_ledger_that_was_touched_does_not(finsent: "Finsent", home: Workspace, how: str) -> None:
     lines = home.audit_log.read_bytes().splitlines(keepends=True)
     changed = {
         "edited": [*lines[:3], lines[3].replace(b"evaluate", b"approves"), *lines[4:]],
@@ -112,7 +112,7 @@ def test_a_ledger_that_was_touched_does_not(finsent: "Finsent", home: Home, how:
     assert "line " in said.err
 
 
-def test_an_exported_ledger_is_the_ledger(finsent: "Finsent", home: Home, tmp_path: Path) -> None:
+def test_an_exported_ledger_is_the_ledger(finsent: "Finsent", home: Workspace, tmp_path: Path) -> None:
     said = finsent("ledger", "export", tmp_path / "kept" / "ledger.jsonl", "--home", home.root, "--json")
     assert said.code == 0
     assert (tmp_path / "kept" / "ledger.jsonl").read_bytes() == home.audit_log.read_bytes()
@@ -125,7 +125,7 @@ def test_an_exported_ledger_is_the_ledger(finsent: "Finsent", home: Home, tmp_pa
     assert "there is no audit log" in nothing.err
 
 
-def test_status_says_how_long_approval_is_good_for(finsent: "Finsent", home: Home) -> None:
+def test_status_says_how_long_approval_is_good_for(finsent: "Finsent", home: Workspace) -> None:
     found = finsent("status", "--home", home.root, "--json").json()["versions"]
     assert (found["challenger"]["version"], found["challenger"]["stage"]) == ("4", "challenger")
     assert found["challenger"]["approval_expires_at"].endswith("+00:00")

@@ -79,10 +79,10 @@ def test_conflicts_are_listed_filled_and_applied(at: tuple[str, str], finsent: "
 def test_suspects_on_the_screen_and_in_a_file(finsent: "Finsent", tmp_path: Path) -> None:
     from finsent.config import load_config
     from finsent.data.sample import sample_sources
-    from finsent.home import resolve_home
     from finsent.steps.ingest import ingest
+    from finsent.workspace import resolve_workspace
 
-    ingest(load_config(), resolve_home({"FINSENT_HOME": str(tmp_path / "home")}), sample_sources(1)[:1])
+    ingest(load_config(), resolve_workspace({"FINSENT_HOME": str(tmp_path / "home")}), sample_sources(1)[:1])
     at = ("--home", str(tmp_path / "home"))
     shown = finsent("review", "list", "--limit", 2, *at)
     assert "labels are doubtful" in shown.out

@@ -11,8 +11,8 @@ import pytest
 
 from finsent.cli import up
 from finsent.errors import InputError, ServiceError
-from finsent.home import Home
 from finsent.logging_setup import QUIETED
+from finsent.workspace import Workspace
 
 STUBBORN = """
 import signal, subprocess, sys, time
@@ -34,7 +34,7 @@ except KeyboardInterrupt:
 """
 
 
-def launch(code: str, folder: Path, home: Home) -> up.Service:
+def launch(code: str, folder: Path, home: Workspace) -> up.Service:
     module = folder / "service_under_test.py"
     module.write_text(code, encoding="utf-8")
     service = up.start_service("test", ["service_under_test"], {**os.environ, "PYTHONPATH": str(folder)}, home)
@@ -43,7 +43,7 @@ def launch(code: str, folder: Path, home: Home) -> up.Service:
 
 
 @pytest.mark.parametrize("code", [STUBBORN, DETACHED])
-def test_stop_leaves_no_process_behind(code: str, tmp_path: Path, home: Home) -> None:
+def test_stop_leaves_no_process_behind(code: str, tmp_path: Path, home: Workspace) -> None:
     service = launch(code, tmp_path, home)
     child = int(service.log.read_text(encoding="utf-8").split()[1])
     up.stop_services([service], grace=0.5, insist=0.5)
@@ -51,7 +51,7 @@ def test_stop_leaves_no_process_behind(code: str, tmp_path: Path, home: Home) ->
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
 
 
-def test_children_take_ctrl_c_even_when_their_parent_ignores_it(tmp_path: Path, home: Home) -> None:
+def test_children_take_ctrl_c_even_when_their_parent_ignores_it(tmp_path: Path, home: Workspace) -> None:
     """A shell starts background jobs with SIGINT ignored, which children would inherit."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -64,14 +64,14 @@ def test_children_take_ctrl_c_even_when_their_parent_ignores_it(tmp_path: Path, 
     assert service.process.returncode == -signal.SIGINT
 
 
-def test_a_service_that_ends_early_is_quoted(tmp_path: Path, home: Home) -> None:
+def test_a_service_that_ends_early_is_quoted(tmp_path: Path, home: Workspace) -> None:
     (tmp_path / "short_lived.py").write_text("raise SystemExit('no database')", encoding="utf-8")
     service = up.start_service("test", ["short_lived"], {**os.environ, "PYTHONPATH": str(tmp_path)}, home)
     with pytest.raises(ServiceError, match=r"test ended with code 1\..*test\.log, ends with:\nno database"):
         up.wait_until(lambda: False, service, seconds=20)
 
 
-def test_a_service_that_never_answers_is_given_up(tmp_path: Path, home: Home) -> None:
+def test_a_service_that_never_answers_is_given_up(tmp_path: Path, home: Workspace) -> None:
     service = launch("import time\nprint('ready', flush=True)\ntime.sleep(60)", tmp_path, home)
     with pytest.raises(ServiceError, match="did not answer within 1 s"):
         up.wait_until(lambda: False, service, seconds=1)
@@ -102,7 +102,7 @@ def test_free_ports_stay_free() -> None:
         assert again.getsockname()[1] == port, "the look has left it free"
 
 
-def test_servers_and_workers_log_what_the_console_of_the_command_hushes(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_servers_and_workers_log_what_the_console_of_the_command_hushes(home: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("PREFECT_LOGGING_LEVEL", "DEBUG"), ("TORCH_LOGS", "-all"), (QUIETED, "TORCH_LOGS")):
         monkeypatch.setenv(name, value)
     environment = up.environment(home, up.UpOptions("127.0.0.1", 1, 2, Path()), "nano", None)

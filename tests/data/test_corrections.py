@@ -13,32 +13,32 @@ from finsent.config import Source, load_config
 from finsent.data import corrections, tables
 from finsent.data.corrections import ReviewDecision, apply_decisions, record_decisions
 from finsent.data.dataset import data_version, fingerprint_rows, load_split
-from finsent.errors import Refused
-from finsent.home import Home, resolve_home
+from finsent.errors import CheckFailed
 from finsent.steps.ingest import ingest
 from finsent.text import text_id
+from finsent.workspace import Workspace, resolve_workspace
 
 CONFIG = load_config()
 TEXTS = {f"tweet number {n} on ${name} says {word}": "Bullish" for n, name, word in zip(range(3), "ABC", "xyz", strict=True)}
 FIRST, SECOND, THIRD = (text_id(text) for text in TEXTS)
 
 
-def fill(home: Home, path: Path, rows: dict[str, str] = TEXTS) -> int:
+def fill(home: Workspace, path: Path, rows: dict[str, str] = TEXTS) -> int:
     path.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows.items()))
     version = ingest(CONFIG, home, [Source(uri=str(path))]).version
     assert version is not None
     return version
 
 
-def decide(home: Home, **decisions: ReviewDecision) -> None:
+def decide(home: Workspace, **decisions: ReviewDecision) -> None:
     record_decisions(home, decisions, "ada", "read", datetime.now(UTC))
 
 
-def rows(home: Home, version: int | None = None) -> dict[str, dict[str, Any]]:
+def rows(home: Workspace, version: int | None = None) -> dict[str, dict[str, Any]]:
     return {row["id"]: row for row in tables.read(home, "tweets", version=version).to_pylist()}
 
 
-def test_a_fix_and_a_drop_are_one_new_version(home: Home, tmp_path: Path) -> None:
+def test_a_fix_and_a_drop_are_one_new_version(home: Workspace, tmp_path: Path) -> None:
     version = fill(home, tmp_path / "a.jsonl")
     before = rows(home)
     decide(home, **{FIRST: ReviewDecision("fix", "Bearish"), SECOND: ReviewDecision("drop"), THIRD: ReviewDecision("accept")})
@@ -48,7 +48,7 @@ def test_a_fix_and_a_drop_are_one_new_version(home: Home, tmp_path: Path) -> Non
     assert rows(home, version) == before
 
 
-def test_a_version_made_by_review_carries_fingerprint_audit_and_split_rule(home: Home, tmp_path: Path) -> None:
+def test_a_version_made_by_review_carries_fingerprint_audit_and_split_rule(home: Workspace, tmp_path: Path) -> None:
     version = fill(home, tmp_path / "a.jsonl")
     rule = tables.last_metadata(home, "tweets", "split_rule")
     decide(home, **{FIRST: ReviewDecision("fix", "Bearish"), SECOND: ReviewDecision("drop")})
@@ -61,7 +61,7 @@ def test_a_version_made_by_review_carries_fingerprint_audit_and_split_rule(home:
     assert fill(home, tmp_path / "b.jsonl", {"the fed meets": "Neutral"}) == version + 2  # and ingestion goes on from there
 
 
-def test_training_reads_the_fixed_label_in_the_old_split(home: Home, tmp_path: Path) -> None:
+def test_training_reads_the_fixed_label_in_the_old_split(home: Workspace, tmp_path: Path) -> None:
     fill(home, tmp_path / "a.jsonl")
     split = rows(home)[FIRST]["split"]
     decide(home, **{FIRST: ReviewDecision("fix", "Bearish")})
@@ -70,7 +70,7 @@ def test_training_reads_the_fixed_label_in_the_old_split(home: Home, tmp_path: P
     assert found.labels[found.ids.index(FIRST)] == 2
 
 
-def test_applying_again_changes_nothing(home: Home, tmp_path: Path) -> None:
+def test_applying_again_changes_nothing(home: Workspace, tmp_path: Path) -> None:
     fill(home, tmp_path / "a.jsonl")
     decide(home, **{FIRST: ReviewDecision("fix", "Bearish"), SECOND: ReviewDecision("drop")})
     version = apply_decisions(home)
@@ -80,7 +80,7 @@ def test_applying_again_changes_nothing(home: Home, tmp_path: Path) -> None:
     assert tables.version(home, "tweets") == version
 
 
-def test_there_may_be_no_data_or_no_decision(home: Home, tmp_path: Path) -> None:
+def test_there_may_be_no_data_or_no_decision(home: Workspace, tmp_path: Path) -> None:
     assert apply_decisions(home) is None
     assert not home.root.exists()
     decide(home, **{"0" * 32: ReviewDecision("drop")})
@@ -90,7 +90,7 @@ def test_there_may_be_no_data_or_no_decision(home: Home, tmp_path: Path) -> None
     assert tables.version(home, "tweets") == version
 
 
-def test_a_decision_can_be_taken_back_by_another(home: Home, tmp_path: Path) -> None:
+def test_a_decision_can_be_taken_back_by_another(home: Workspace, tmp_path: Path) -> None:
     version = fill(home, tmp_path / "a.jsonl")
     before = data_version(home).fingerprint
     decide(home, **{FIRST: ReviewDecision("fix", "Bearish")})
@@ -100,7 +100,7 @@ def test_a_decision_can_be_taken_back_by_another(home: Home, tmp_path: Path) -> 
     assert data_version(home).fingerprint == before
 
 
-def test_no_audit_on_record_is_not_made_up(home: Home, tmp_path: Path) -> None:
+def test_no_audit_on_record_is_not_made_up(home: Workspace, tmp_path: Path) -> None:
     fill(home, tmp_path / "a.jsonl")
     foreign = next(iter(rows(home).values())) | {"id": "0" * 32, "text": "by hand"}
     import pyarrow as pa
@@ -114,7 +114,7 @@ def test_no_audit_on_record_is_not_made_up(home: Home, tmp_path: Path) -> None:
 
 def test_an_ingestion_that_gets_ahead_is_taken_into_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here, there = (
-        resolve_home({"FINSENT_HOME": str(tmp_path / name), "FINSENT_TABLES": str(tmp_path / "tables")}) for name in "ab"
+        resolve_workspace({"FINSENT_HOME": str(tmp_path / name), "FINSENT_TABLES": str(tmp_path / "tables")}) for name in "ab"
     )
     fill(here, tmp_path / "a.jsonl")
     decide(here, **{FIRST: ReviewDecision("fix", "Bearish")})
@@ -133,23 +133,23 @@ def test_an_ingestion_that_gets_ahead_is_taken_into_account(tmp_path: Path, monk
     assert data_version(there).leaks == 0
 
 
-def test_being_overtaken_for_ever_is_said(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_being_overtaken_for_ever_is_said(home: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(home, tmp_path / "a.jsonl")
     decide(home, **{FIRST: ReviewDecision("drop")})
     monkeypatch.setattr(corrections.tables, "update_rows", lambda *_: None)
-    with pytest.raises(Refused, match="other runs wrote to table 'tweets'"):
+    with pytest.raises(CheckFailed, match="other runs wrote to table 'tweets'"):
         apply_decisions(home)
     assert len(rows(home)) == 3
 
 
 @pytest.mark.integration
 def test_machines_that_apply_and_ingest_at_once(tmp_path: Path) -> None:
-    homes = [resolve_home({"FINSENT_HOME": str(tmp_path / name), "FINSENT_TABLES": str(tmp_path / "tables")}) for name in "abc"]
+    homes = [resolve_workspace({"FINSENT_HOME": str(tmp_path / name), "FINSENT_TABLES": str(tmp_path / "tables")}) for name in "abc"]
     version = fill(homes[0], tmp_path / "a.jsonl")
     decide(homes[0], **{FIRST: ReviewDecision("fix", "Bearish"), SECOND: ReviewDecision("drop")})
     (tmp_path / "new.jsonl").write_text(json.dumps({"text": "the fed meets on tuesday", "label": "Neutral"}))
     start = (
-        "import sys; from finsent.home import resolve_home; from finsent.config import Source, load_config; "
+        "import sys; from finsent.workspace import resolve_home; from finsent.config import Source, load_config; "
         "from finsent.data.corrections import apply_decisions; from finsent.steps.ingest import ingest; "
         "home = resolve_home({'FINSENT_HOME': sys.argv[1], 'FINSENT_TABLES': sys.argv[2]}); "
     )

@@ -10,13 +10,13 @@ import pytest
 from finsent.data import tables
 from finsent.data.dataset import data_version, load_split, read_report, report_path
 from finsent.errors import InputError
-from finsent.home import Home
+from finsent.workspace import Workspace
 
 NOW = datetime(2025, 6, 1, tzinfo=UTC)
 ROWS = [("c", "Bullish", "train"), ("a", "Neutral", "train"), ("b", "Bearish", "test"), ("d", "Bearish", "train")]
 
 
-def store(home: Home, rows: list[tuple[str, str, str]]) -> int:
+def store(home: Workspace, rows: list[tuple[str, str, str]]) -> int:
     table = pa.table(
         {
             "id": [row[0] for row in rows],
@@ -32,12 +32,12 @@ def store(home: Home, rows: list[tuple[str, str, str]]) -> int:
     return tables.append(home, "tweets", table)
 
 
-def report(home: Home, version: int, **content: object) -> None:
+def report(home: Workspace, version: int, **content: object) -> None:
     report_path(home, version).parent.mkdir(parents=True, exist_ok=True)
     report_path(home, version).write_text(json.dumps(content))
 
 
-def test_splits_come_in_order_of_ids(home: Home) -> None:
+def test_splits_come_in_order_of_ids(home: Workspace) -> None:
     first = store(home, ROWS[:2])
     store(home, ROWS[2:])
     split = load_split(home, "train")
@@ -51,7 +51,7 @@ def test_splits_come_in_order_of_ids(home: Home) -> None:
     assert load_split(home, "validation").labels.shape == (0,)
 
 
-def test_the_fingerprint_is_that_of_the_rows(home: Home) -> None:
+def test_the_fingerprint_is_that_of_the_rows(home: Workspace) -> None:
     first = store(home, ROWS[:2])
     second = store(home, ROWS[2:])
     one, two = data_version(home, first), data_version(home)
@@ -61,7 +61,7 @@ def test_the_fingerprint_is_that_of_the_rows(home: Home) -> None:
     assert two.rows == {"train": 3, "validation": 0, "test": 1}
 
 
-def test_the_audit_counts_only_for_the_rows_it_was_made_on(home: Home) -> None:
+def test_the_audit_counts_only_for_the_rows_it_was_made_on(home: Workspace) -> None:
     version = store(home, ROWS)
     fingerprint = data_version(home).fingerprint
     assert data_version(home).leaks is None
@@ -72,7 +72,7 @@ def test_the_audit_counts_only_for_the_rows_it_was_made_on(home: Home) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{half", "[]", "\xff"])
-def test_a_report_that_cannot_be_read_is_no_evidence(home: Home, content: str) -> None:
+def test_a_report_that_cannot_be_read_is_no_evidence(home: Workspace, content: str) -> None:
     version = store(home, ROWS)
     report(home, version)
     report_path(home, version).write_bytes(content.encode("latin-1"))
@@ -80,7 +80,7 @@ def test_a_report_that_cannot_be_read_is_no_evidence(home: Home, content: str) -
     assert data_version(home).leaks is None
 
 
-def test_no_data_yet(home: Home) -> None:
+def test_no_data_yet(home: Workspace) -> None:
     with pytest.raises(InputError, match="no data yet"):
         data_version(home)
     with pytest.raises(InputError, match="no data yet"):

@@ -10,11 +10,11 @@ from finsent.data import tables
 from finsent.data.inbox import receive
 from finsent.data.sample import inbox_files
 from finsent.errors import InputError
-from finsent.home import Home, resolve_home
 from finsent.text import text_id
+from finsent.workspace import Workspace, resolve_workspace
 
 
-def test_the_sample_arrives_day_by_day(home: Home) -> None:
+def test_the_sample_arrives_day_by_day(home: Workspace) -> None:
     first = receive(inbox_files(1), home)
     again = receive(inbox_files(1), home)
     second = receive(inbox_files(2), home)
@@ -26,7 +26,7 @@ def test_the_sample_arrives_day_by_day(home: Home) -> None:
     assert tables.read(home, "quarantine").num_rows == first.quarantined + second.quarantined
 
 
-def test_rows_without_an_id_are_known_by_their_text(home: Home, tmp_path: Path) -> None:
+def test_rows_without_an_id_are_known_by_their_text(home: Workspace, tmp_path: Path) -> None:
     rows = [{"text": "$AAPL up"}, {"text": "$aapl UP"}, {"text": "$AAPL up", "id": 7}, {"text": "other", "id": " "}]
     path = tmp_path / "in.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
@@ -36,7 +36,7 @@ def test_rows_without_an_id_are_known_by_their_text(home: Home, tmp_path: Path) 
     assert kept == {text_id("$AAPL up"): "$AAPL up", "7": "$AAPL up", text_id("other"): "other"}
 
 
-def test_columns_by_other_names(home: Home, tmp_path: Path) -> None:
+def test_columns_by_other_names(home: Workspace, tmp_path: Path) -> None:
     path = tmp_path / "in.csv"
     path.write_text("id,posted,body\nx,2025-01-02T03:04:05+01:00,hello\n")
     assert receive([path], home, text="body", created_at="posted").received == 1
@@ -45,7 +45,7 @@ def test_columns_by_other_names(home: Home, tmp_path: Path) -> None:
     assert row["received_at"] > row["created_at"]
 
 
-def test_a_wrong_file_leaves_nothing_behind(home: Home, tmp_path: Path) -> None:
+def test_a_wrong_file_leaves_nothing_behind(home: Workspace, tmp_path: Path) -> None:
     (tmp_path / "good.csv").write_text("text\nhello\n")
     (tmp_path / "bad.csv").write_text("tweet\nhello\n")
     with pytest.raises(InputError, match="no column 'text'"):
@@ -53,13 +53,13 @@ def test_a_wrong_file_leaves_nothing_behind(home: Home, tmp_path: Path) -> None:
     assert not home.root.exists()
 
 
-def test_only_bad_rows(home: Home, tmp_path: Path) -> None:
+def test_only_bad_rows(home: Workspace, tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text('text,x\n"",1\n')
     report = receive([tmp_path / "in.csv"], home)
     assert (report.received, report.quarantined, report.version) == (0, 1, None)
 
 
-def test_an_id_that_comes_with_another_text_is_quarantined(home: Home, tmp_path: Path) -> None:
+def test_an_id_that_comes_with_another_text_is_quarantined(home: Workspace, tmp_path: Path) -> None:
     first, second = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
     rows = [{"id": 1, "text": "$AAPL up"}, {"id": 2, "text": "gold"}, {"id": 2, "text": "silver"}, {"id": 2, "text": "GOLD "}]
     first.write_text("\n".join(map(json.dumps, rows)))
@@ -77,7 +77,7 @@ def test_an_id_that_comes_with_another_text_is_quarantined(home: Home, tmp_path:
     }
 
 
-def test_texts_of_one_character_arrive_once(home: Home, tmp_path: Path) -> None:
+def test_texts_of_one_character_arrive_once(home: Workspace, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("id,text\nx,a\nx,a\n")
     report = receive([tmp_path / "a.csv"], home)
     assert (report.received, report.known) == (1, 1)
@@ -85,14 +85,14 @@ def test_texts_of_one_character_arrive_once(home: Home, tmp_path: Path) -> None:
 
 def test_a_run_that_another_machine_overtook_looks_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here, there = (
-        resolve_home({"FINSENT_HOME": str(tmp_path / name), "FINSENT_TABLES": str(tmp_path / "tables")}) for name in "ab"
+        resolve_workspace({"FINSENT_HOME": str(tmp_path / name), "FINSENT_TABLES": str(tmp_path / "tables")}) for name in "ab"
     )
     ours, theirs = tmp_path / "ours.csv", tmp_path / "theirs.csv"
     ours.write_text("id,text\n1,one\n2,two\n3,three\n")
     theirs.write_text("id,text\n1,one\n2,zwei\n")
     real, overtaken = tables.append_if_unchanged, []
 
-    def late(home: Home, name: str, *rest: Any) -> Any:
+    def late(home: Workspace, name: str, *rest: Any) -> Any:
         if home == here and name == "inbox" and not overtaken:
             overtaken.append(receive([theirs], there))
         return real(home, name, *rest)
@@ -104,7 +104,7 @@ def test_a_run_that_another_machine_overtook_looks_again(tmp_path: Path, monkeyp
     assert found == [("1", "one"), ("2", "zwei"), ("3", "three")]
 
 
-def test_a_reused_id_shows_no_handle_of_a_text_from_before_masking(home: Home, tmp_path: Path) -> None:
+def test_a_reused_id_shows_no_handle_of_a_text_from_before_masking(home: Workspace, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("id,text\n1,@elonmusk is up\n")
     (tmp_path / "b.csv").write_text("id,text\n1,@elonmusk is down\n")
     receive([tmp_path / "a.csv"], home)

@@ -10,14 +10,14 @@ from finsent.config import Source, load_config
 from finsent.data import tables
 from finsent.data.leakage import audit_data
 from finsent.errors import InputError
-from finsent.home import Home
 from finsent.steps.ingest import ingest
+from finsent.workspace import Workspace
 
 CONFIG = load_config()
 TEXT = "loading up on september calls this morning because the chart looks ready and volume is finally back"
 
 
-def test_a_version_is_audited_from_its_texts(home: Home, tmp_path: Path) -> None:
+def test_a_version_is_audited_from_its_texts(home: Workspace, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no data yet"):
         audit_data(CONFIG, home)
     rows = [(f"{TEXT} {end}", "Bullish") for end in ("", "ok", "now")] + [("fed meets", "Neutral")]

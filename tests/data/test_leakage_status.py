@@ -7,9 +7,9 @@ import pytest
 from finsent.config import Source, load_config
 from finsent.data.dataset import data_version
 from finsent.data.leakage import leakage_status
-from finsent.home import resolve_home
 from finsent.models.manifest import verify_manifest
 from finsent.steps.ingest import ingest
+from finsent.workspace import resolve_workspace
 
 CONFIG = load_config()
 UNKNOWN = "It is not known whether it trained on these test rows: "
@@ -57,7 +57,7 @@ def test_trained_elsewhere_is_not_known(home, tmp_path, trained_on):
 
 def test_trained_in_another_home_or_on_another_split_is_not_known(home, tmp_path, trained_on):
     facts = add(home, tmp_path, "first", 60)
-    other = resolve_home({"FINSENT_HOME": str(tmp_path / "other")})
+    other = resolve_workspace({"FINSENT_HOME": str(tmp_path / "other")})
     salted = load_config(overrides=["data.split_salt=another"])
     manifest = trained_on(add(other, tmp_path, "first", 60, salted))
     assert manifest.data_version == facts.version

@@ -12,19 +12,19 @@ from finsent.data import tables
 from finsent.data.profile import LONGEST, SAMPLED, count_languages, summarise
 from finsent.data.sample import sample_sources
 from finsent.errors import InputError
-from finsent.home import Home, resolve_home
 from finsent.labels import LABELS
 from finsent.steps.ingest import ingest
+from finsent.workspace import Workspace, resolve_workspace
 
 
 @pytest.fixture(scope="module")
-def sampled(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    home = resolve_home({"FINSENT_HOME": str(tmp_path_factory.mktemp("summary"))})
+def sampled(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    home = resolve_workspace({"FINSENT_HOME": str(tmp_path_factory.mktemp("summary"))})
     ingest(load_config(), home, sample_sources(1))
     return home
 
 
-def test_counts_are_those_of_the_rows(sampled: Home) -> None:
+def test_counts_are_those_of_the_rows(sampled: Workspace) -> None:
     version = tables.version(sampled, "tweets") or 0
     found, rows = summarise(sampled, version), tables.read(sampled, "tweets").to_pylist()
     assert (found.rows, found.splits, found.sources) == (
@@ -50,7 +50,7 @@ def test_counts_are_those_of_the_rows(sampled: Home) -> None:
     assert found.describe()["splits"] == found.by_split()
 
 
-def test_flags_days_and_splits_that_are_seldom(home: Home) -> None:
+def test_flags_days_and_splits_that_are_seldom(home: Workspace) -> None:
     noon = datetime(2024, 2, 29, 12, tzinfo=UTC)
     rows = [
         {"text": "one two  three", "created_at": noon, "split": "excluded", "flags": "mojibake repaired, other"},

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from finsent.data import tables
 from finsent.data.profile import changes, diff_versions, label_shift
 from finsent.errors import InputError
-from finsent.home import Home
+from finsent.workspace import Workspace
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SCHEMA = pa.schema([(name, pa.string()) for name in ("id", "label", "source", "split")])
@@ -33,7 +33,7 @@ def row(number: int, label: str = "Bullish", *, split: str = "train", source: st
     }
 
 
-def overwrite(home: Home, rows: list[dict[str, Any]]) -> int:
+def overwrite(home: Workspace, rows: list[dict[str, Any]]) -> int:
     """As somebody would who changes the table by hand: ingestion only ever appends."""
     from deltalake import write_deltalake
 
@@ -43,7 +43,7 @@ def overwrite(home: Home, rows: list[dict[str, Any]]) -> int:
     return tables.version(home, "tweets") or 0
 
 
-def test_every_kind_of_change_is_found(home: Home) -> None:
+def test_every_kind_of_change_is_found(home: Workspace) -> None:
     before = overwrite(home, [row(1), row(2), row(3, "Bearish"), row(4, split="test")])
     after = overwrite(
         home, [row(2, "Neutral"), row(3, "Bearish", split="test"), row(4, split="test"), row(5, "Neutral", source="wire"), row(6)]
@@ -64,7 +64,7 @@ def test_every_kind_of_change_is_found(home: Home) -> None:
     assert (moved["split_before"], moved["split"]) == ("train", "test")
 
 
-def test_a_version_does_not_differ_from_itself(home: Home) -> None:
+def test_a_version_does_not_differ_from_itself(home: Workspace) -> None:
     version = overwrite(home, [row(1), row(2, "Bearish")])
     found = diff_versions(home, version, version)
     assert (found.added, found.removed, found.relabelled, found.moved) == ({}, {}, {}, {})
@@ -72,7 +72,7 @@ def test_a_version_does_not_differ_from_itself(home: Home) -> None:
     assert all(not rows for rows in found.examples.values())
 
 
-def test_a_version_that_is_not_there(home: Home) -> None:
+def test_a_version_that_is_not_there(home: Workspace) -> None:
     overwrite(home, [row(1)])
     with pytest.raises(InputError, match="has no version 7"):
         diff_versions(home, 0, 7)

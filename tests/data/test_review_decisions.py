@@ -9,21 +9,21 @@ import pytest
 from finsent.data import tables
 from finsent.data.corrections import ReviewDecision, load_decisions, read_reviews, record_decisions
 from finsent.errors import InputError
-from finsent.home import Home
 from finsent.text import text_id
+from finsent.workspace import Workspace
 
 NOW = datetime(2025, 6, 1, tzinfo=UTC)
 A, B = text_id("$AAPL up"), text_id("$TSLA down")
 
 
-def test_nothing_decided_is_no_decision(home: Home) -> None:
+def test_nothing_decided_is_no_decision(home: Workspace) -> None:
     assert load_decisions(home) == {}
     assert read_reviews(home) == []
     assert record_decisions(home, {}, "ada", "why not", NOW) == 0
     assert not home.root.exists()
 
 
-def test_the_latest_decision_holds_and_earlier_ones_stay_on_record(home: Home) -> None:
+def test_the_latest_decision_holds_and_earlier_ones_stay_on_record(home: Workspace) -> None:
     first = {A: ReviewDecision("fix", "Bearish"), B: ReviewDecision("drop")}
     assert record_decisions(home, first, "ada", "sarcasm", NOW, {A: "$AAPL up"}) == 2
     assert record_decisions(home, {A: ReviewDecision("accept")}, "bob", "no sarcasm", NOW + timedelta(hours=1)) == 1
@@ -35,14 +35,14 @@ def test_the_latest_decision_holds_and_earlier_ones_stay_on_record(home: Home) -
     assert on_record[2:] == [(A, None, ReviewDecision("accept"), "no sarcasm", "bob")]
 
 
-def test_a_clock_that_runs_behind_does_not_bring_an_old_decision_back(home: Home) -> None:
+def test_a_clock_that_runs_behind_does_not_bring_an_old_decision_back(home: Workspace) -> None:
     record_decisions(home, {A: ReviewDecision("drop")}, "ada", "spam", NOW)
     record_decisions(home, {A: ReviewDecision("accept")}, "bob", "no spam", NOW - timedelta(days=1))
     assert load_decisions(home) == {A: ReviewDecision("accept")}
     assert [review.who for review in read_reviews(home)] == ["ada", "bob"]
 
 
-def test_the_same_again_is_not_recorded_twice(home: Home) -> None:
+def test_the_same_again_is_not_recorded_twice(home: Workspace) -> None:
     for expected in (1, 0):
         assert record_decisions(home, {A: ReviewDecision("drop")}, "ada", "spam", NOW) == expected
     assert record_decisions(home, {A: ReviewDecision("drop"), B: ReviewDecision("drop")}, "ada", {A: "spam", B: "ad"}, NOW) == 1
@@ -62,17 +62,17 @@ def test_decisions_that_say_too_little_or_too_much() -> None:
 
 
 @pytest.mark.parametrize(("who", "why", "said"), [(" ", "spam", "the name of who"), ("ada", " ", f"'{A}' has none")])
-def test_every_decision_has_a_name_and_a_reason(home: Home, who: str, why: str, said: str) -> None:
+def test_every_decision_has_a_name_and_a_reason(home: Workspace, who: str, why: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
         record_decisions(home, {A: ReviewDecision("drop")}, who, why, NOW)
     assert tables.version(home, "reviews") is None
 
 
 @pytest.mark.integration
-def test_people_deciding_at_once_all_get_it_on_record(home: Home) -> None:
+def test_people_deciding_at_once_all_get_it_on_record(home: Workspace) -> None:
     script = (
         "import sys; from datetime import UTC, datetime; from finsent.data.corrections import ReviewDecision, record_decisions; "
-        "from finsent.home import resolve_home; home = resolve_home({'FINSENT_HOME': sys.argv[1]}); "
+        "from finsent.workspace import resolve_home; home = resolve_home({'FINSENT_HOME': sys.argv[1]}); "
         "[record_decisions(home, {'f' * 32: ReviewDecision('fix', label)}, sys.argv[2], label, datetime.now(UTC)) "
         "for label in ('Neutral', 'Bullish', 'Bearish')]"
     )

@@ -12,7 +12,7 @@ import pytest
 
 from finsent.data import tables
 from finsent.errors import InputError
-from finsent.home import Home, resolve_home
+from finsent.workspace import Workspace, resolve_workspace
 
 NOW = datetime(2025, 6, 1, tzinfo=UTC)
 
@@ -23,11 +23,11 @@ def inbox_rows(*ids: str) -> pa.Table:
     )
 
 
-def ids(home: Home, version: int | None = None) -> list[str]:
+def ids(home: Workspace, version: int | None = None) -> list[str]:
     return sorted(tables.read(home, "inbox", version=version)["id"].to_pylist())
 
 
-def test_an_absent_table_is_empty(home: Home) -> None:
+def test_an_absent_table_is_empty(home: Workspace) -> None:
     assert tables.version(home, "tweets") is None
     assert tables.read(home, "tweets").schema == tables.SCHEMAS["tweets"]
     assert tables.read(home, "tweets", columns=["id"]).num_rows == 0
@@ -36,7 +36,7 @@ def test_an_absent_table_is_empty(home: Home) -> None:
         tables.read(home, "tweets", version=0)
 
 
-def test_append_and_time_travel(home: Home) -> None:
+def test_append_and_time_travel(home: Workspace) -> None:
     first = tables.append(home, "inbox", inbox_rows("a", "b"), metadata={"why": "test"})
     second = tables.append(home, "inbox", inbox_rows("c"))
     assert second == first + 1 == tables.version(home, "inbox")
@@ -49,7 +49,7 @@ def test_append_and_time_travel(home: Home) -> None:
         tables.read(home, "inbox", version=second + 1)
 
 
-def test_a_transaction_is_applied_once(home: Home) -> None:
+def test_a_transaction_is_applied_once(home: Workspace) -> None:
     version = tables.append(home, "inbox", inbox_rows("a"), transaction=("score", 1))
     assert tables.append(home, "inbox", inbox_rows("a"), transaction=("score", 1)) == version
     tables.append(home, "inbox", inbox_rows("b"), transaction=("score", 2))
@@ -57,7 +57,7 @@ def test_a_transaction_is_applied_once(home: Home) -> None:
     assert ids(home) == ["a", "b", "c"]
 
 
-def test_unknown_tables_and_columns(home: Home) -> None:
+def test_unknown_tables_and_columns(home: Workspace) -> None:
     with pytest.raises(InputError, match="no table 'tweet'"):
         tables.version(home, "tweet")
     with pytest.raises(KeyError):
@@ -69,7 +69,7 @@ import sys
 from datetime import UTC, datetime
 import pyarrow as pa
 from finsent.data import tables
-from finsent.home import resolve_home
+from finsent.workspace import resolve_home
 
 home, worker, now = resolve_home({"FINSENT_HOME": sys.argv[1]}), sys.argv[2], datetime.now(UTC)
 for number in range(4):
@@ -80,7 +80,7 @@ for number in range(4):
 
 
 @pytest.mark.integration
-def test_processes_append_side_by_side(home: Home) -> None:
+def test_processes_append_side_by_side(home: Workspace) -> None:
     commands = [[sys.executable, "-c", APPEND_SOME, str(home.root), str(worker)] for worker in range(3)]
     workers = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
     for process in workers:
@@ -95,7 +95,7 @@ def test_processes_append_side_by_side(home: Home) -> None:
     assert "shared-3" in shared
 
 
-def test_a_table_from_before_a_migration_is_read_and_gets_the_column_with_its_next_append(home: Home) -> None:
+def test_a_table_from_before_a_migration_is_read_and_gets_the_column_with_its_next_append(home: Workspace) -> None:
     from deltalake import write_deltalake
 
     old = tables.SCHEMAS["tweets"].remove(tables.SCHEMAS["tweets"].get_field_index("flags"))
@@ -112,7 +112,7 @@ def changes(*rows: tuple[str, str, bool]) -> pa.Table:
     return pa.table({"id": [row[0] for row in rows], "text": [row[1] for row in rows], "removed": [row[2] for row in rows]})
 
 
-def test_rows_are_changed_and_removed_in_one_commit(home: Home) -> None:
+def test_rows_are_changed_and_removed_in_one_commit(home: Workspace) -> None:
     first = tables.append(home, "inbox", inbox_rows("a", "b", "c"))
     start = tables.position(home, "inbox", "edit")
     wanted = changes(("a", "changed", False), ("b", "", True), ("absent", "", True))
@@ -125,7 +125,7 @@ def test_rows_are_changed_and_removed_in_one_commit(home: Home) -> None:
     assert tables.last_metadata(home, "inbox", "why") == "test"
 
 
-def test_a_number_that_another_run_took_is_not_changed_under(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_number_that_another_run_took_is_not_changed_under(home: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     tables.append(home, "inbox", inbox_rows("a", "b"))
     start = tables.position(home, "inbox", "edit")
     assert tables.append_if_unchanged(home, "inbox", inbox_rows("c"), "edit", start) is not None
@@ -143,7 +143,7 @@ def test_a_number_that_another_run_took_is_not_changed_under(home: Home, monkeyp
     assert ids(home) == ["a", "b", "c", "d"]
 
 
-def test_rows_changed_while_another_application_appends_lose_nothing(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_changed_while_another_application_appends_lose_nothing(home: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     tables.append(home, "inbox", inbox_rows("a", "b"))
     start, real = tables.position(home, "inbox", "edit"), deltalake.write_deltalake
 
@@ -158,7 +158,7 @@ def test_rows_changed_while_another_application_appends_lose_nothing(home: Home,
     assert ids(home) == ["b", "c"]
 
 
-def test_changed_rows_can_be_filtered_by_text_columns(home: Home) -> None:
+def test_changed_rows_can_be_filtered_by_text_columns(home: Workspace) -> None:
     rows = inbox_rows(*(f"{number:03}" for number in range(100)))
     tables.append(home, "inbox", rows)
     start = tables.position(home, "inbox", "edit")
@@ -171,7 +171,7 @@ def test_changed_rows_can_be_filtered_by_text_columns(home: Home) -> None:
         assert sorted(tables.read(home, "inbox", columns=["id"], filters=filters)["id"].to_pylist()) == found
 
 
-def test_all_rows_can_go(home: Home) -> None:
+def test_all_rows_can_go(home: Workspace) -> None:
     tables.append(home, "inbox", inbox_rows("a", "it's"))
     start = tables.position(home, "inbox", "edit")
     assert tables.update_rows(home, "inbox", changes(("a", "", True), ("it's", "", True)), "edit", start) is not None
@@ -188,7 +188,7 @@ import deltalake  # now, so that all of them start together
 import pyarrow as pa
 from finsent.data import tables
 from finsent.data.table_schemas import SCHEMAS
-from finsent.home import resolve_home
+from finsent.workspace import resolve_home
 
 folder, worker, now = sys.argv[1], sys.argv[2], datetime.now(UTC)
 for trial in range(int(sys.argv[3])):
@@ -206,7 +206,7 @@ for trial in range(int(sys.argv[3])):
 
 
 @pytest.mark.integration
-def test_processes_that_write_first_to_a_table_all_land_and_land_once(home: Home) -> None:
+def test_processes_that_write_first_to_a_table_all_land_and_land_once(home: Workspace) -> None:
     workers = [
         subprocess.Popen(
             [sys.executable, "-c", CONTEND, str(home.root), name, str(TRIALS)],
@@ -230,13 +230,13 @@ def test_processes_that_write_first_to_a_table_all_land_and_land_once(home: Home
         _, errors = process.communicate()
         assert process.returncode == 0, errors
     for trial in range(10):
-        there = resolve_home({"FINSENT_HOME": str(home.root / str(trial))})
+        there = resolve_workspace({"FINSENT_HOME": str(home.root / str(trial))})
         assert ids(there) == ["a", "b", "c", "d"]
         assert tables.position(there, "inbox", "test").number == 4
         assert {commit["by"] for commit in tables.commit_history(there, "signatures") if "by" in commit} == {"a", "b", "c", "d"}
 
 
-def test_a_commit_is_found_again_when_others_follow_before_it_is_looked_for(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_commit_is_found_again_when_others_follow_before_it_is_looked_for(home: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     tables.append(home, "inbox", inbox_rows("a"))
     start, real = tables.position(home, "inbox", "edit"), tables.append
 
@@ -252,7 +252,7 @@ def test_a_commit_is_found_again_when_others_follow_before_it_is_looked_for(home
 
 
 @pytest.mark.parametrize("column", ["id", "text", "label", "source", "group", "split"])
-def test_a_row_that_somebody_wrote_without_a_value_is_named(home: Home, column: str) -> None:
+def test_a_row_that_somebody_wrote_without_a_value_is_named(home: Workspace, column: str) -> None:
     from deltalake import write_deltalake
 
     row = {"id": "a" * 32, "text": "x", "label": "Neutral", "source": "s", "group": "a" * 32, "split": "train"}

@@ -18,15 +18,15 @@ from finsent.data.versions_view import (
     version_numbers,
 )
 from finsent.errors import InputError
-from finsent.home import Home, resolve_home
 from finsent.steps.ingest import ingest
+from finsent.workspace import Workspace, resolve_workspace
 
-Sampled = tuple[Home, IngestReport, IngestReport]
+Sampled = tuple[Workspace, IngestReport, IngestReport]
 
 
 @pytest.fixture(scope="module")
 def sampled(tmp_path_factory: pytest.TempPathFactory) -> Sampled:
-    home = resolve_home({"FINSENT_HOME": str(tmp_path_factory.mktemp("inspection"))})
+    home = resolve_workspace({"FINSENT_HOME": str(tmp_path_factory.mktemp("inspection"))})
     first, second = (ingest(load_config(), home, sample_sources(day)) for day in (1, 2))
     return home, first, second
 
@@ -98,7 +98,7 @@ def test_examples_come_from_every_source_and_no_more_than_asked_for(sampled: Sam
     assert few.rows == quarantine_view(home).rows[:5]
 
 
-def test_nothing_is_there_yet(home: Home) -> None:
+def test_nothing_is_there_yet(home: Workspace) -> None:
     assert list_versions(home) == []
     assert quarantine_view(home).total == 0
     assert quarantine_examples(home, None, 3, 20).rows == {}

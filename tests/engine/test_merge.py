@@ -22,10 +22,10 @@ from transformers import (
 from finsent.config import Config, LoraConfig, ModelConfig, Quantization
 from finsent.engine.merge import dequantize_base, merge_adapter, merged_weight, unnest_absmax
 from finsent.errors import ArtifactError
-from finsent.home import Home
 from finsent.models.adapter import add_lora, load_adapter, save_adapter
 from finsent.models.base import disable_cpu_repacking, load_base, locate_base
 from finsent.models.embedded import train_tokenizer
+from finsent.workspace import Workspace
 
 ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 IDS = torch.randint(3, 500, (16, 12), generator=torch.Generator().manual_seed(3))
@@ -48,7 +48,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def base_of(llama: Path, home: Home, kind: str = "nf4", compute: str = "bfloat16") -> Any:
+def base_of(llama: Path, home: Workspace, kind: str = "nf4", compute: str = "bfloat16") -> Any:
     config = ModelConfig(name=str(llama), quantization=Quantization(kind=kind, compute_dtype=compute))
     return load_base(locate_base(config, home), config, "cpu")
 
@@ -77,7 +77,7 @@ def linears(model: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", ["nf4", "none"])
-def test_merged_in_float32_gives_the_logits_of_the_live_adapter(llama: Path, home: Home, kind: str) -> None:
+def test_merged_in_float32_gives_the_logits_of_the_live_adapter(llama: Path, home: Workspace, kind: str) -> None:
     model = with_adapter(base_of(llama, home, kind, "float32"), modules_to_save=("embed_tokens",))
     live = logits_of(model)
     with model.disable_adapter():
@@ -88,7 +88,7 @@ def test_merged_in_float32_gives_the_logits_of_the_live_adapter(llama: Path, hom
     assert not any(parameter.requires_grad for parameter in merged.parameters())
 
 
-def test_merged_in_bfloat16_keeps_the_adapter_that_pefts_own_merge_erases(llama: Path, home: Home) -> None:
+def test_merged_in_bfloat16_keeps_the_adapter_that_pefts_own_merge_erases(llama: Path, home: Workspace) -> None:
     model = with_adapter(base_of(llama, home), std=0.004)  # updates of some percent of the weights, as trainings leave them
     # without rounding: that this is the live adapter's sum is the test above
     reference = logits_of(merge_adapter(copy.deepcopy(model), torch.float32))
@@ -105,7 +105,7 @@ def test_merged_in_bfloat16_keeps_the_adapter_that_pefts_own_merge_erases(llama:
 
 
 @pytest.mark.parametrize("kind", ["nf4", "none"])
-def test_an_encoder_with_a_biased_head_is_merged_too(tmp_path: Path, home: Home, kind: str) -> None:
+def test_an_encoder_with_a_biased_head_is_merged_too(tmp_path: Path, home: Workspace, kind: str) -> None:
     config = BertConfig(
         hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128, vocab_size=500, num_labels=3,
         initializer_range=0.1,
@@ -123,7 +123,7 @@ def test_an_encoder_with_a_biased_head_is_merged_too(tmp_path: Path, home: Home,
     assert merged.classifier.bias.dtype == torch.float32
 
 
-def test_dequantised_weights_are_what_the_quantised_layers_multiply_with(llama: Path, home: Home) -> None:
+def test_dequantised_weights_are_what_the_quantised_layers_multiply_with(llama: Path, home: Workspace) -> None:
     quantised, dense = base_of(llama, home), dequantize_base(base_of(llama, home))
     assert not linears(dense)
     assert not hasattr(dense.config, "quantization_config")
@@ -139,7 +139,7 @@ def test_dequantised_weights_are_what_the_quantised_layers_multiply_with(llama: 
         assert not plain.weight.requires_grad
 
 
-def test_an_adapter_trains_on_the_dequantised_base_as_on_the_quantised_one(llama: Path, home: Home) -> None:
+def test_an_adapter_trains_on_the_dequantised_base_as_on_the_quantised_one(llama: Path, home: Workspace) -> None:
     def gradients(model: Any) -> torch.Tensor:
         model.train()
         for module in model.modules():
@@ -157,7 +157,7 @@ def test_an_adapter_trains_on_the_dequantised_base_as_on_the_quantised_one(llama
     assert torch.nn.functional.cosine_similarity(one, other, dim=0) > 0.9999
 
 
-def test_constants_without_double_quantisation_give_equal_bits(llama: Path, home: Home) -> None:
+def test_constants_without_double_quantisation_give_equal_bits(llama: Path, home: Workspace) -> None:
     model = with_adapter(base_of(llama, home))
     before = logits_of(model)
     assert unnest_absmax(model) is model
@@ -168,7 +168,7 @@ def test_constants_without_double_quantisation_give_equal_bits(llama: Path, home
     assert np.array_equal(logits_of(model), before)
 
 
-def test_a_loaded_adapter_keeps_its_head_and_its_files(make_adapter: Callable[[int], Path], home: Home) -> None:
+def test_a_loaded_adapter_keeps_its_head_and_its_files(make_adapter: Callable[[int], Path], home: Workspace) -> None:
     folder = make_adapter(0)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     loaded = load_adapter(folder, home)
@@ -183,7 +183,7 @@ def test_a_loaded_adapter_keeps_its_head_and_its_files(make_adapter: Callable[[i
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_what_was_merged_saves_and_loads_as_an_ordinary_model(llama: Path, home: Home, tmp_path: Path) -> None:
+def test_what_was_merged_saves_and_loads_as_an_ordinary_model(llama: Path, home: Workspace, tmp_path: Path) -> None:
     merged = merge_adapter(with_adapter(base_of(llama, home)), torch.bfloat16)
     merged.save_pretrained(tmp_path / "merged")
     again = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged", dtype=torch.float32)
@@ -194,7 +194,7 @@ def test_what_was_merged_saves_and_loads_as_an_ordinary_model(llama: Path, home:
     assert np.abs(logits_of(again) - logits_of(merged)).max() < 1e-6
 
 
-def test_an_adapter_trained_on_the_dequantised_base_is_saved_the_same(llama: Path, home: Home, tmp_path: Path) -> None:
+def test_an_adapter_trained_on_the_dequantised_base_is_saved_the_same(llama: Path, home: Workspace, tmp_path: Path) -> None:
     tokenizer = train_tokenizer(["up and down"] * 20, 300, 128)
     for name, base in (("four", base_of(llama, home)), ("dense", dequantize_base(base_of(llama, home)))):
         save_adapter(with_adapter(base), tokenizer, tmp_path / name)
@@ -202,7 +202,7 @@ def test_an_adapter_trained_on_the_dequantised_base_is_saved_the_same(llama: Pat
         assert (tmp_path / "four" / file).read_bytes() == (tmp_path / "dense" / file).read_bytes()
 
 
-def test_replaced_layers_are_freed_at_once(llama: Path, home: Home) -> None:
+def test_replaced_layers_are_freed_at_once(llama: Path, home: Workspace) -> None:
     import gc
 
     model = with_adapter(base_of(llama, home))
@@ -222,7 +222,7 @@ def lora_on(base: Any, **changes: Any) -> Any:
     return get_peft_model(base, PeftLora(target_modules=["q_proj"], task_type="SEQ_CLS", **changes)).eval()
 
 
-def test_rank_stabilised_scaling_is_followed(llama: Path, home: Home) -> None:
+def test_rank_stabilised_scaling_is_followed(llama: Path, home: Workspace) -> None:
     model = lora_on(base_of(llama, home, "none", "float32"), r=16, lora_alpha=16, use_rslora=True, init_lora_weights=False)
     live = logits_of(model)
     assert np.abs(logits_of(merge_adapter(model, torch.float32)) - live).max() < 1e-5
@@ -233,7 +233,7 @@ def test_rank_stabilised_scaling_is_followed(llama: Path, home: Home) -> None:
     [({"use_dora": True}, "no plain LoRA but a 'DoraLinearVariant'"), ({"lora_bias": True}, "bias of its own")],
 )
 def test_what_is_no_plain_lora_is_refused_and_left_as_it_was(
-    llama: Path, home: Home, changes: dict[str, Any], reason: str
+    llama: Path, home: Workspace, changes: dict[str, Any], reason: str
 ) -> None:
     model = lora_on(base_of(llama, home, "none", "float32"), init_lora_weights=False, **changes)
     before = logits_of(model)
@@ -243,7 +243,7 @@ def test_what_is_no_plain_lora_is_refused_and_left_as_it_was(
     assert np.array_equal(logits_of(model), before)
 
 
-def test_several_or_merged_adapters_are_refused(llama: Path, home: Home) -> None:
+def test_several_or_merged_adapters_are_refused(llama: Path, home: Workspace) -> None:
     model = lora_on(base_of(llama, home, "none", "float32"), init_lora_weights=False)
     model.add_adapter("second", PeftLora(target_modules=["q_proj"], init_lora_weights=False))
     layer = model.get_base_model().model.layers[0].self_attn.q_proj
@@ -256,14 +256,14 @@ def test_several_or_merged_adapters_are_refused(llama: Path, home: Home) -> None
         merged_weight(layer, torch.bfloat16)
 
 
-def test_a_weight_that_was_repacked_for_the_cpu_is_refused(llama: Path, home: Home) -> None:
+def test_a_weight_that_was_repacked_for_the_cpu_is_refused(llama: Path, home: Workspace) -> None:
     layer = next(iter(linears(base_of(llama, home)).values()))
     layer.weight.quant_state.packing_format_for_cpu = True  # what an eval forward does where the trap is not switched off
     with pytest.raises(ArtifactError, match="repacked its weight"):
         merged_weight(layer, torch.bfloat16)
 
 
-def test_a_model_with_adapters_is_not_dequantised(tiny_config: Config, home: Home) -> None:
+def test_a_model_with_adapters_is_not_dequantised(tiny_config: Config, home: Workspace) -> None:
     model = add_lora(load_base(locate_base(tiny_config.model, home), tiny_config.model, "cpu"), tiny_config.lora, "embedded")
     disable_cpu_repacking(model)
     with pytest.raises(ArtifactError, match="carries adapters already"):

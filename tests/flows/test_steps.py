@@ -6,7 +6,7 @@ import pytest
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Failed
 
-from finsent.errors import ArtifactError, BaseModelError, ConfigError, InputError, NoChampionError, Refused, ServiceError
+from finsent.errors import ArtifactError, BaseModelError, ConfigError, InputError, NoChampionError, CheckFailed, ServiceError
 from flows.steps import step, transient
 
 
@@ -20,7 +20,7 @@ from flows.steps import step, transient
         (InputError("no such file"), False),
         (ConfigError("unknown key"), False),
         (NoChampionError("none yet"), False),
-        (Refused("the gate said no"), False),
+        (CheckFailed("the gate said no"), False),
         (ArtifactError("a digest differs"), False),
         (FileNotFoundError("gone"), False),
         (ZeroDivisionError("a bug"), False),

@@ -10,12 +10,12 @@ import torch
 from safetensors.torch import load_file
 
 from finsent.config import Config
-from finsent.home import Home
 from finsent.labels import LABELS
 from finsent.models.adapter import load_adapter
 from finsent.models.manifest import Manifest, write_manifest
 from finsent.models.predict import predict_logits
 from finsent.training.trainer import LabelledTexts, train
+from finsent.workspace import Workspace
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")]
 
@@ -24,7 +24,7 @@ ROWS = LabelledTexts(TEXTS, np.array([1, 2, 0] * 4, dtype=np.int64))
 
 
 @pytest.fixture
-def run(tiny_config: Config, home: Home, tmp_path: Path) -> Callable[..., Any]:
+def run(tiny_config: Config, home: Workspace, tmp_path: Path) -> Callable[..., Any]:
     def start(folder: str, stop_at: int | None = None, **recipe: object) -> Any:
         settings = {"epochs": 20.0, "batch_size": 4, "accumulation": 3, "evaluate_every_epoch": False, **recipe}
         config = tiny_config.model_copy(update={"recipe": tiny_config.recipe.model_copy(update=settings)})
@@ -57,7 +57,7 @@ def test_resume_equals_uninterrupted(run: Callable[..., Any]) -> None:
     assert all(torch.allclose(one[name], other[name], atol=1e-4) for name in one)
 
 
-def test_an_adapter_trained_on_a_gpu_serves_on_a_cpu(run: Callable[..., Any], home: Home) -> None:
+def test_an_adapter_trained_on_a_gpu_serves_on_a_cpu(run: Callable[..., Any], home: Workspace) -> None:
     config, trained, _ = run("a")
     manifest = Manifest(
         base_name="embedded",

@@ -9,11 +9,11 @@ from uuid import UUID
 import pytest
 from flows.parameters import Setup
 
-from finsent.home import Home
 from finsent.registry import audit_log, tracking
 from finsent.registry.client import Registry
 from finsent.steps import promote
 from finsent.steps.context import make_context
+from finsent.workspace import Workspace
 from tests.steps.promotion import WITH_APPROVAL, evaluate_new
 
 pytestmark = pytest.mark.integration
@@ -29,7 +29,7 @@ def prefect() -> Iterator[None]:
 
 
 @pytest.fixture
-def waiting(mlflow_home: Home, make_adapter: Callable[[int], Path]) -> Home:
+def waiting(mlflow_home: Workspace, make_adapter: Callable[[int], Path]) -> Workspace:
     """A home in which version 1 is champion and version 2 waits."""
     evaluate_new(mlflow_home, make_adapter(0), config=WITH_APPROVAL)
     promote.promote(make_context(WITH_APPROVAL, mlflow_home))
@@ -39,7 +39,7 @@ def waiting(mlflow_home: Home, make_adapter: Callable[[int], Path]) -> Home:
     return mlflow_home
 
 
-def start(home: Home, version: str) -> UUID:
+def start(home: Workspace, version: str) -> UUID:
     """A run of the deployment, as the trigger creates one; returns its id."""
     from prefect.client.orchestration import get_client
 
@@ -91,7 +91,7 @@ def form_of(state: Any) -> tuple[str, dict[str, Any]]:
     return description, schema
 
 
-def test_a_suspended_run_shows_a_form_and_approves(waiting: Home) -> None:
+def test_a_suspended_run_shows_a_form_and_approves(waiting: Workspace) -> None:
     before = audit_log.read(waiting.audit_log)
     run_id = start(waiting, "2")
     state = execute(run_id)
@@ -113,7 +113,7 @@ def test_a_suspended_run_shows_a_form_and_approves(waiting: Home) -> None:
     assert (last["action"], last["who"], last["why"]) == ("approve", "dana", "read the report")
 
 
-def test_a_suspended_run_rejects(waiting: Home) -> None:
+def test_a_suspended_run_rejects(waiting: Workspace) -> None:
     run_id = start(waiting, "2")
     execute(run_id)
     resume(run_id, verdict="reject", who="dana", why="misreads negations")
@@ -124,7 +124,7 @@ def test_a_suspended_run_rejects(waiting: Home) -> None:
     assert tracking.connect(waiting).get_model_version("finsent", "2").tags["approval"] == "rejected"
 
 
-def test_a_run_whose_version_was_decided_meanwhile_ends_and_says_so(waiting: Home) -> None:
+def test_a_run_whose_version_was_decided_meanwhile_ends_and_says_so(waiting: Workspace) -> None:
     run_id = start(waiting, "2")
     execute(run_id)
     promote.reject(make_context(WITH_APPROVAL, waiting), "2", "ada", "by command")
@@ -138,7 +138,7 @@ def test_a_run_whose_version_was_decided_meanwhile_ends_and_says_so(waiting: Hom
     assert len(audit_log.read(waiting.audit_log)) == entries
 
 
-def test_a_form_without_a_reason_is_not_taken(waiting: Home) -> None:
+def test_a_form_without_a_reason_is_not_taken(waiting: Workspace) -> None:
     run_id = start(waiting, "2")
     execute(run_id)
     with pytest.raises(RuntimeError, match="field 'why'"):

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from finsent.home import Home
 from finsent.registry import audit_log
 from finsent.registry.client import Registry
 from finsent.steps import promote
 from finsent.steps.context import make_context
+from finsent.workspace import Workspace
 from tests.integration.test_prefect_server import Server, serving, wait_for
 from tests.steps.promotion import WITH_APPROVAL, evaluate_new
 
@@ -25,11 +25,11 @@ ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 @dataclass(frozen=True)
 class Served:
     server: Server
-    home: Home
+    home: Workspace
 
 
 @pytest.fixture
-def served(mlflow_home: Home, make_adapter: Callable[[int], Path]) -> Iterator[Served]:
+def served(mlflow_home: Workspace, make_adapter: Callable[[int], Path]) -> Iterator[Served]:
     """Version 1 is champion, version 2 has its evidence; a server and the worker that decides run as `finsent up` starts them."""
     evaluate_new(mlflow_home, make_adapter(0), config=WITH_APPROVAL)
     promote.promote(make_context(WITH_APPROVAL, mlflow_home))

@@ -9,7 +9,7 @@ from flows.parameters import Setup
 
 from finsent.data import tables
 from finsent.errors import InputError, NoChampionError
-from finsent.home import Home
+from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
     from tests.conftest import Served
@@ -43,7 +43,7 @@ def setup_of(served: "Served") -> Setup:
     return Setup(profile="nano", overrides=TINY, home=str(served.home.root))
 
 
-def test_ingest_reads_sources_and_reports(home: Home, tmp_path: Path) -> None:
+def test_ingest_reads_sources_and_reports(home: Workspace, tmp_path: Path) -> None:
     from finsent.config import Source
     from flows.ingest import ingest
 
@@ -57,7 +57,7 @@ def test_ingest_reads_sources_and_reports(home: Home, tmp_path: Path) -> None:
     assert "| empty | 1 |" in text
 
 
-def test_wrong_input_fails_at_once_with_its_own_message(home: Home, tmp_path: Path) -> None:
+def test_wrong_input_fails_at_once_with_its_own_message(home: Workspace, tmp_path: Path) -> None:
     from finsent.config import Source
     from flows.ingest import ingest, ingest_sources
 
@@ -70,7 +70,7 @@ def test_wrong_input_fails_at_once_with_its_own_message(home: Home, tmp_path: Pa
     assert tables.version(home, "tweets") is None
 
 
-def test_scoring_without_a_champion_fails_and_says_so(mlflow_home: Home) -> None:
+def test_scoring_without_a_champion_fails_and_says_so(mlflow_home: Workspace) -> None:
     from flows.score import score
 
     state = score(setup=Setup(home=str(mlflow_home.root)), return_state=True)
@@ -136,13 +136,12 @@ def test_a_promotion_is_announced(served: "Served", monkeypatch: pytest.MonkeyPa
 
 
 def test_a_wish_to_retrain_is_announced(served: "Served", monkeypatch: pytest.MonkeyPatch) -> None:
-    from finsent.pipeline.monitor import MonitorReport
-
+    from finsent.steps.monitor import MonitorReport
     from flows import monitor as module
 
     said: list[tuple[str, list[str]]] = []
     report = MonitorReport("7", (), {"class_mix": 0.4}, "retrain", ("drifted",))
-    monkeypatch.setattr("finsent.pipeline.monitor.monitor", lambda *_, **__: report)
+    monkeypatch.setattr("finsent.steps.monitor.monitor", lambda *_, **__: report)
     monkeypatch.setattr(module, "emit_retrain_requested", lambda *event: said.append(event))
     module.monitor(setup_of(served))
     assert said == [("finsent", ["drifted"])]

@@ -16,9 +16,9 @@ import requests
 import yaml
 
 from finsent.errors import ServiceError
-from finsent.home import resolve_home
 from finsent.registry import aliases, tracking
 from finsent.registry.client import Registry, logged_model_id
+from finsent.workspace import resolve_workspace
 
 pytestmark = pytest.mark.integration
 
@@ -127,11 +127,11 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def server_home(server, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
-    return resolve_home({"FINSENT_HOME": str(tmp_path / "home"), "MLFLOW_TRACKING_URI": server.url})
+    return resolve_workspace({"FINSENT_HOME": str(tmp_path / "home"), "MLFLOW_TRACKING_URI": server.url})
 
 
 def test_server_lets_in_only_whom_it_knows_and_under_its_own_name(server, tmp_path, monkeypatch):
-    home = resolve_home({"FINSENT_HOME": str(tmp_path / "home"), "MLFLOW_TRACKING_URI": server.url})
+    home = resolve_workspace({"FINSENT_HOME": str(tmp_path / "home"), "MLFLOW_TRACKING_URI": server.url})
     with pytest.raises(ServiceError, match="Set MLFLOW_TRACKING_USERNAME"):
         tracking.connect(home)
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")

@@ -19,7 +19,7 @@ import pytest
 
 from finsent.cli import up
 from finsent.cli.services_file import is_healthy
-from finsent.home import Home, resolve_home
+from finsent.workspace import Workspace, resolve_workspace
 
 ROOT = Path(__file__).parent.parent.parent
 pytestmark = pytest.mark.integration
@@ -46,7 +46,7 @@ class Server:
 
 
 @contextmanager
-def serving(home: Home, pool: str) -> Iterator[Server]:
+def serving(home: Workspace, pool: str) -> Iterator[Server]:
     """Server and a pool's worker as `finsent up` starts them, provisioned and deployed; MLflow stays the store in the home."""
     place = up.UpOptions("127.0.0.1", free_port(), free_port(), ROOT)
     env = up.environment(home, place, "nano", None)
@@ -64,7 +64,7 @@ def serving(home: Home, pool: str) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(resolve_home({"FINSENT_HOME": str(tmp_path_factory.mktemp("served"))}), "cpu") as started:
+    with serving(resolve_workspace({"FINSENT_HOME": str(tmp_path_factory.mktemp("served"))}), "cpu") as started:
         yield started
 
 

@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 
 from finsent.config import load_config
 from finsent.data.sample import sample_sources
-from finsent.home import Home
 from finsent.steps.ingest import ingest
+from finsent.workspace import Workspace
 from tests.integration.test_prefect_server import free_port
 
 pytestmark = pytest.mark.integration
@@ -30,7 +30,7 @@ import numpy as np
 from torch.nn.parallel import DistributedDataParallel
 
 from finsent.config import load_config
-from finsent.home import resolve_home
+from finsent.workspace import resolve_home
 from finsent.training import trainer
 from finsent.training.distributed import world_from_env
 
@@ -134,17 +134,17 @@ def test_two_processes_train_as_one_and_resume_as_if_never_cut_off(tmp_path: Pat
 
 
 @pytest.fixture
-def ingested(mlflow_home: Home) -> Home:
+def ingested(mlflow_home: Workspace) -> Workspace:
     ingest(load_config("nano"), mlflow_home, sample_sources(1)[:1])
     return mlflow_home
 
 
-def options(home: Home, *more: str) -> list[str]:
+def options(home: Workspace, *more: str) -> list[str]:
     settings = (*(s for s in SMALL if "batch_size" not in s and "epochs" not in s), "recipe.epochs=0.3", *more)
     return ["train", "--json", "--home", str(home.root), *(part for setting in settings for part in ("--set", setting))]
 
 
-def runs_of(home: Home) -> list[Any]:
+def runs_of(home: Workspace) -> list[Any]:
     from finsent.registry.tracking import connect
 
     client = connect(home)
@@ -157,7 +157,7 @@ def runs_of(home: Home) -> list[Any]:
 
 
 @pytest.mark.long
-def test_the_command_in_two_processes_gives_one_run_one_version_one_answer(ingested: Home) -> None:
+def test_the_command_in_two_processes_gives_one_run_one_version_one_answer(ingested: Workspace) -> None:
     done = launch(2, ["-m", "finsent", *options(ingested)])
     answer = json.loads(done.stdout)  # one object, or this fails
     assert answer["model_version"] == "1"
@@ -186,7 +186,7 @@ main()
 
 
 @pytest.mark.long
-def test_one_process_that_fails_ends_all_and_leaves_no_run_open(ingested: Home, tmp_path: Path) -> None:
+def test_one_process_that_fails_ends_all_and_leaves_no_run_open(ingested: Workspace, tmp_path: Path) -> None:
     (tmp_path / "failing.py").write_text(FAILING)
     done = launch(2, [str(tmp_path / "failing.py"), *options(ingested, "recipe.batch_size=8")], check=False)
     assert done.returncode != 0
@@ -197,7 +197,7 @@ def test_one_process_that_fails_ends_all_and_leaves_no_run_open(ingested: Home, 
     assert not [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or [])]
 
 
-def test_other_commands_refuse_to_run_in_several_processes(monkeypatch: pytest.MonkeyPatch, capsys: Any, home: Home) -> None:
+def test_other_commands_refuse_to_run_in_several_processes(monkeypatch: pytest.MonkeyPatch, capsys: Any, home: Workspace) -> None:
     from finsent.cli.main import run
 
     monkeypatch.setenv("WORLD_SIZE", "2")

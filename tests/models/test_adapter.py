@@ -12,14 +12,14 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bits
 
 from finsent.config import Config
 from finsent.errors import ArtifactError, ConfigError
-from finsent.home import Home
 from finsent.models.adapter import add_lora, hash_weights, head_sha256, load_adapter
 from finsent.models.base import load_base, locate_base
 from finsent.models.manifest import MANIFEST, PROBE, Manifest, write_manifest
 from finsent.models.predict import predict_logits
+from finsent.workspace import Workspace
 
 
-def test_a_fresh_load_gives_the_recorded_logits_bit_by_bit(make_adapter: Callable[[int], Path], home: Home) -> None:
+def test_a_fresh_load_gives_the_recorded_logits_bit_by_bit(make_adapter: Callable[[int], Path], home: Workspace) -> None:
     folder = make_adapter(0)
     probe = json.loads((folder / PROBE).read_text())
     logits = predict_logits(load_adapter(folder, home), probe["texts"])
@@ -27,7 +27,7 @@ def test_a_fresh_load_gives_the_recorded_logits_bit_by_bit(make_adapter: Callabl
 
 
 def test_the_published_loading_snippet_works_unchanged(
-    make_adapter: Callable[[int], Path], tiny_config: Config, home: Home
+    make_adapter: Callable[[int], Path], tiny_config: Config, home: Workspace
 ) -> None:
     """What a model card tells users to do, on a folder of ours: stock transformers and PEFT, no finsent."""
     adapter_path = str(make_adapter(0))
@@ -58,7 +58,7 @@ def test_nothing_in_the_folder_is_pickled_or_tells_of_this_machine(make_adapter:
         assert str(folder.parent) not in path.read_text()
 
 
-def test_the_head_is_in_the_file_in_full_precision(make_adapter: Callable[[int], Path], home: Home) -> None:
+def test_the_head_is_in_the_file_in_full_precision(make_adapter: Callable[[int], Path], home: Workspace) -> None:
     folder = make_adapter(0)
     saved = load_file(folder / "adapter_model.safetensors")["base_model.model.score.weight"]
     live = load_adapter(folder, home).model.base_model.model.score.modules_to_save["default"].weight
@@ -66,7 +66,7 @@ def test_the_head_is_in_the_file_in_full_precision(make_adapter: Callable[[int],
     assert torch.equal(saved, live)
 
 
-def test_a_body_in_bfloat16_gets_on_with_a_head_in_float32(home: Home, tiny_config: Config) -> None:
+def test_a_body_in_bfloat16_gets_on_with_a_head_in_float32(home: Workspace, tiny_config: Config) -> None:
     """As Llama-3.1-8B comes: its embeddings are bfloat16 and not trained, so nothing on the way is float32."""
     lora = tiny_config.lora.model_copy(update={"modules_to_save": ()})
     model = add_lora(load_base(locate_base(tiny_config.model, home), tiny_config.model, "cpu"), lora, "embedded").eval()
@@ -81,7 +81,7 @@ def reseal(folder: Path) -> None:
 
 
 def test_an_adapter_without_its_head_is_refused_even_if_sealed(
-    make_adapter: Callable[[int], Path], home: Home, tmp_path: Path
+    make_adapter: Callable[[int], Path], home: Workspace, tmp_path: Path
 ) -> None:
     folder = tmp_path / "adapter"
     shutil.copytree(make_adapter(0), folder)
@@ -92,7 +92,7 @@ def test_an_adapter_without_its_head_is_refused_even_if_sealed(
         load_adapter(folder, home)
 
 
-def test_another_base_is_refused(make_adapter: Callable[[int], Path], home: Home, tmp_path: Path) -> None:
+def test_another_base_is_refused(make_adapter: Callable[[int], Path], home: Workspace, tmp_path: Path) -> None:
     folder = tmp_path / "adapter"
     shutil.copytree(make_adapter(0), folder)
     content = json.loads((folder / MANIFEST).read_text())
@@ -103,7 +103,7 @@ def test_another_base_is_refused(make_adapter: Callable[[int], Path], home: Home
 
 
 def test_a_truncated_weight_file_is_refused_even_if_sealed(
-    make_adapter: Callable[[int], Path], home: Home, tmp_path: Path
+    make_adapter: Callable[[int], Path], home: Workspace, tmp_path: Path
 ) -> None:
     folder = tmp_path / "adapter"
     shutil.copytree(make_adapter(0), folder)
@@ -114,7 +114,7 @@ def test_a_truncated_weight_file_is_refused_even_if_sealed(
         load_adapter(folder, home)
 
 
-def test_an_unknown_target_is_named(home: Home, tiny_config: Config) -> None:
+def test_an_unknown_target_is_named(home: Workspace, tiny_config: Config) -> None:
     model = load_base(locate_base(tiny_config.model, home), tiny_config.model, "cpu")
     with pytest.raises(ConfigError, match="'query'"):
         add_lora(model, tiny_config.lora.model_copy(update={"targets": ("query",)}), "embedded")
@@ -134,7 +134,7 @@ def test_head_hash_depends_on_values_shapes_and_names() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # torch and transformers deprecate things of their own while loading
-def test_hash_of_a_loaded_model_is_that_of_the_saved_head(make_adapter: Callable[[int], Path], home: Home) -> None:
+def test_hash_of_a_loaded_model_is_that_of_the_saved_head(make_adapter: Callable[[int], Path], home: Workspace) -> None:
     weights = load_file(make_adapter(0) / "adapter_model.safetensors")
     loaded = load_adapter(make_adapter(0), home)
     assert head_sha256(loaded.model) == hash_weights((name, weights[name]) for name in weights if "score" in name)

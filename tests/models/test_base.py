@@ -10,9 +10,9 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from finsent.config import Config, ModelConfig, Quantization
 from finsent.errors import BaseModelError, InputError
-from finsent.home import Home
 from finsent.models.adapter import add_lora
 from finsent.models.base import fetch_from_hub, fingerprint, load_base, locate_base
+from finsent.workspace import Workspace
 
 
 @pytest.fixture
@@ -24,14 +24,14 @@ def bert(tmp_path: Path) -> Path:
     return folder
 
 
-def test_an_unreachable_base_says_what_to_do(home: Home) -> None:
+def test_an_unreachable_base_says_what_to_do(home: Workspace) -> None:
     with pytest.raises(BaseModelError, match=r"'nobody/no-such-model'.*model\.name"):
         locate_base(ModelConfig(name="nobody/no-such-model"), home)
     with pytest.raises(BaseModelError, match="neither a folder here nor a valid Hub id"):
         locate_base(ModelConfig(name="./no/such/folder"), home)
 
 
-def test_a_folder_without_weights_is_refused(home: Home, tmp_path: Path) -> None:
+def test_a_folder_without_weights_is_refused(home: Workspace, tmp_path: Path) -> None:
     with pytest.raises(BaseModelError, match=r"lacks config\.json"):
         locate_base(ModelConfig(name=str(tmp_path)), home)
 
@@ -47,7 +47,7 @@ def test_fingerprint_tells_weights_apart(bert: Path, tmp_path: Path) -> None:
     assert fingerprint(copy) != before
 
 
-def test_llama_base_is_quantised_but_its_head_is_not(home: Home, tiny_config: Config) -> None:
+def test_llama_base_is_quantised_but_its_head_is_not(home: Workspace, tiny_config: Config) -> None:
     model = load_base(locate_base(tiny_config.model, home), tiny_config.model, "cpu")
     kinds = {name: type(module).__name__ for name, module in model.named_modules()}
     assert kinds["score"] == "Linear"
@@ -58,7 +58,7 @@ def test_llama_base_is_quantised_but_its_head_is_not(home: Home, tiny_config: Co
 
 
 @pytest.mark.parametrize("kind", ["none", "nf4"])
-def test_an_encoder_with_a_biased_head_keeps_it_trainable(home: Home, bert: Path, kind: str) -> None:
+def test_an_encoder_with_a_biased_head_keeps_it_trainable(home: Workspace, bert: Path, kind: str) -> None:
     config = ModelConfig(name=str(bert), quantization=Quantization(kind=kind, compute_dtype="float32"), padding_side="right")
     model = load_base(locate_base(config, home), config, "cpu")
     from finsent.config import LoraConfig
@@ -70,7 +70,7 @@ def test_an_encoder_with_a_biased_head_keeps_it_trainable(home: Home, bert: Path
     assert all(p.dtype == torch.float32 for p in peft_model.parameters() if p.requires_grad)
 
 
-def test_gradients_stay_right_after_an_evaluation(home: Home, tiny_config: Config) -> None:
+def test_gradients_stay_right_after_an_evaluation(home: Workspace, tiny_config: Config) -> None:
     """bitsandbytes' CPU path repacks weights at the first eval forward; afterwards gradients would be silently wrong."""
     torch.manual_seed(0)
     model = add_lora(load_base(locate_base(tiny_config.model, home), tiny_config.model, "cpu"), tiny_config.lora, "embedded")

@@ -11,17 +11,17 @@ import torch
 
 from finsent.config import EngineConfig
 from finsent.errors import ConfigError
-from finsent.home import Home
 from finsent.models import load
 from finsent.models.adapter import LoadedAdapter, load_adapter
 from finsent.models.load import load_for_inference, prepare_for_inference
 from finsent.models.predict import predict_logits
+from finsent.workspace import Workspace
 
 TEXTS = ["$AAPL to the moon", "puts", "fed meets on tuesday, and that is all", "beat on earnings " * 30, "selling", "buy"] * 5
 
 
 @pytest.fixture
-def loaded(make_adapter: Callable[[int], Path], home: Home) -> LoadedAdapter:
+def loaded(make_adapter: Callable[[int], Path], home: Workspace) -> LoadedAdapter:
     """An adapter on a small Llama whose 4-bit layers were turned into float32 ones."""
     from finsent.engine.merge import dequantize_base
 
@@ -77,7 +77,7 @@ def test_merged_in_the_machines_own_type_logits_agree_up_to_rounding(loaded: Loa
     assert np.sqrt(np.square(error).mean()) / wanted.std() <= 2e-2
 
 
-def test_the_engine_can_be_chosen(make_adapter: Callable[[int], Path], home: Home) -> None:
+def test_the_engine_can_be_chosen(make_adapter: Callable[[int], Path], home: Workspace) -> None:
     stock = load_for_inference(make_adapter(0), home, EngineConfig(inference="stock"), rows=5, device="cpu")
     assert (stock.engine, stock.precision, stock.plan) == ("stock", "as loaded", "engine.inference is stock")
     assert load_for_inference(make_adapter(0), home, EngineConfig(inference="packed"), rows=5, device="cpu").engine == "packed"

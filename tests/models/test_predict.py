@@ -6,15 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finsent.home import Home
 from finsent.models.adapter import LoadedAdapter, load_adapter
 from finsent.models.predict import count_tokens, padded_batches, predict_logits, probabilities
+from finsent.workspace import Workspace
 
 TEXTS = ["up", "$AAPL to the moon, buying more calls " * 3, "puts printing", "", "fed meets on tuesday", "🚀" * 20]
 
 
 @pytest.fixture
-def loaded(make_adapter: Callable[[int], Path], home: Home) -> LoadedAdapter:
+def loaded(make_adapter: Callable[[int], Path], home: Workspace) -> LoadedAdapter:
     return load_adapter(make_adapter(0), home)
 
 

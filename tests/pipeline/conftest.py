@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from finsent.config import Config, load_config
-from finsent.home import Home
+from finsent.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class OnLlama:
     """A registered version on the small Llama, nothing trained."""
 
     config: Config
-    home: Home
+    home: Workspace
     version: str
     adapter: Path
 
@@ -49,7 +49,7 @@ def llama_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def on_llama(llama_base: Path, mlflow_home: Home, build_adapter: Callable[[Home, Config, int], Path]) -> Callable[[str], OnLlama]:
+def on_llama(llama_base: Path, mlflow_home: Workspace, build_adapter: Callable[[Workspace, Config, int], Path]) -> Callable[[str], OnLlama]:
     """`on_llama(name)`: register an adapter, made by the reference profile, on the base of that name (a folder or Hub id)."""
     from finsent.registry import tracking
     from finsent.registry.client import Registry

@@ -13,9 +13,9 @@ import pytest
 from finsent.models.adapter import load_adapter
 from finsent.models.manifest import verify_manifest
 from finsent.models.predict import predict_logits
-from finsent.pipeline.exchange import PROBE_TEXTS, export_adapter
-from finsent.pipeline.predict import predict
 from finsent.steps.context import make_context
+from finsent.steps.import_export import PROBE_TEXTS, export_adapter
+from finsent.steps.predict import predict
 
 if TYPE_CHECKING:
     from tests.pipeline.conftest import OnLlama

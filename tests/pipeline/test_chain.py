@@ -9,16 +9,16 @@ import time
 from pathlib import Path
 
 import pytest
-from finsent.pipeline.evaluate import evaluate
-from finsent.pipeline.train import train
 
 from finsent.config import Config, Source
 from finsent.data.sample import sample_sources
 from finsent.errors import InputError, ServiceError
-from finsent.home import Home
 from finsent.steps.context import make_context
+from finsent.steps.evaluate import evaluate
 from finsent.steps.ingest import ingest
 from finsent.steps.promote import promote
+from finsent.steps.train import train
+from finsent.workspace import Workspace
 
 pytestmark = pytest.mark.integration
 
@@ -30,7 +30,7 @@ def quick(tiny_config: Config) -> Config:
     return tiny_config.model_copy(update={"recipe": recipe})
 
 
-def test_train_evaluate_and_refuse(quick: Config, mlflow_home: Home, tmp_path: Path) -> None:
+def test_train_evaluate_and_refuse(quick: Config, mlflow_home: Workspace, tmp_path: Path) -> None:
     from finsent.registry.tracking import connect
 
     with pytest.raises(InputError, match="finsent ingest"):
@@ -80,14 +80,14 @@ def test_train_evaluate_and_refuse(quick: Config, mlflow_home: Home, tmp_path: P
 
 
 @pytest.mark.long
-def test_a_killed_training_is_taken_up_and_ends_in_the_same_weights(quick: Config, mlflow_home: Home, tmp_path: Path) -> None:
+def test_a_killed_training_is_taken_up_and_ends_in_the_same_weights(quick: Config, mlflow_home: Workspace, tmp_path: Path) -> None:
     ingest(quick, mlflow_home, sample_sources(2))
     script = tmp_path / "train.py"
     config = tmp_path / "config.json"
     config.write_text(quick.model_copy(update={"recipe": quick.recipe.model_copy(update={"epochs": 3.0})}).model_dump_json())
     script.write_text(
         "import json, sys\nfrom finsent.config import Config\n"
-        "from finsent.home import resolve_home\nfrom finsent.pipeline.train import train\n"
+        "from finsent.workspace import resolve_home\nfrom finsent.steps.train import train\n"
         "result = train(Config.model_validate_json(open(sys.argv[1]).read()), resolve_home())\n"
         "print(json.dumps([result.run_id, result.resumed_from, result.steps]))\n"
     )
@@ -117,7 +117,7 @@ def test_a_killed_training_is_taken_up_and_ends_in_the_same_weights(quick: Confi
     assert first == second
 
 
-def test_a_tracking_server_that_is_down_is_said_before_training(quick: Config, mlflow_home: Home) -> None:
+def test_a_tracking_server_that_is_down_is_said_before_training(quick: Config, mlflow_home: Workspace) -> None:
     from dataclasses import replace
 
     ingest(quick, mlflow_home, sample_sources(2))

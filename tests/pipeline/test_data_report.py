@@ -14,13 +14,13 @@ from finsent.data import tables
 from finsent.data.dataset import data_version, report_path
 from finsent.data.sample import sample_sources
 from finsent.errors import InputError
-from finsent.home import Home
-from finsent.pipeline.data_report import DataReport, describe, figures, report_data, report_ingestion
 from finsent.registry.tracking import connect, experiment_id
 from finsent.reporting.data_report import write_data_report
 from finsent.reporting.pages import NOT_RECORDED
+from finsent.steps.data_report import DataReport, describe, figures, report_data, report_ingestion
 from finsent.steps.ingest import ingest
 from finsent.steps.review import decide
+from finsent.workspace import Workspace
 
 CORE = ("zeroshot_sent_train", "pyfin_moritz", "mattgilgo", "yash612", "poojathakoor", "fiqa", "surge_crypto", "surge_stock")
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -60,7 +60,7 @@ def write(path: Path, *rows: tuple[str, str]) -> Source:
     return Source(uri=str(path))
 
 
-def test_page_and_run_hold_the_same_and_are_there_once(mlflow_home: Home, config: Config) -> None:
+def test_page_and_run_hold_the_same_and_are_there_once(mlflow_home: Workspace, config: Config) -> None:
     first = ingest(config, mlflow_home, sample_sources(1))
     second = ingest(config, mlflow_home, sample_sources(2))
     path = report_data(config, mlflow_home).path
@@ -100,7 +100,7 @@ def test_page_and_run_hold_the_same_and_are_there_once(mlflow_home: Home, config
     assert earlier.facts.difference is None
 
 
-def test_hostile_texts_stay_texts(home: Home, config: Config, tmp_path: Path) -> None:
+def test_hostile_texts_stay_texts(home: Workspace, config: Config, tmp_path: Path) -> None:
     attack = "<script>alert('$AAPL')</script><img src=x onerror=alert(1)> & more"
     source = write(tmp_path / "a.jsonl", (attack, "Bullish"), (attack + "!", "Bearish"), ("fed meets", "Neutral"), ("<b>up", "?"))
     ingest(config, home, [source])
@@ -115,7 +115,7 @@ def test_hostile_texts_stay_texts(home: Home, config: Config, tmp_path: Path) ->
     assert not (home.root / "mlflow.db").exists()
 
 
-def test_what_ingestion_records_is_shown(home: Home, config: Config, tmp_path: Path) -> None:
+def test_what_ingestion_records_is_shown(home: Workspace, config: Config, tmp_path: Path) -> None:
     done = _with_report(
         home,
         config,
@@ -134,7 +134,7 @@ def test_what_ingestion_records_is_shown(home: Home, config: Config, tmp_path: P
     assert "secret" not in page.source + json.dumps(describe(done.facts), default=str)
 
 
-def test_what_was_not_recorded_is_said_to_be_missing(home: Home, config: Config, tmp_path: Path) -> None:
+def test_what_was_not_recorded_is_said_to_be_missing(home: Workspace, config: Config, tmp_path: Path) -> None:
     ingest(config, home, [write(tmp_path / "a.jsonl", ("$AAPL is a buy", "Bullish"))])
     facts = replace(report_data(config, home, to_mlflow=False).facts, report={})
     write_data_report(facts, tmp_path / "page.html")
@@ -146,7 +146,7 @@ def test_what_was_not_recorded_is_said_to_be_missing(home: Home, config: Config,
     assert "read" not in figures(facts)
 
 
-def test_upkeep_makes_a_version_but_no_other_data(home: Home, config: Config, tmp_path: Path) -> None:
+def test_upkeep_makes_a_version_but_no_other_data(home: Workspace, config: Config, tmp_path: Path) -> None:
     from deltalake import DeltaTable
 
     for name in "ab":
@@ -159,7 +159,7 @@ def test_upkeep_makes_a_version_but_no_other_data(home: Home, config: Config, tm
     assert (facts.difference.before, facts.difference.n_added) == (1, 1)
 
 
-def test_a_version_made_by_a_review_shows_what_it_changed(home: Home, config: Config, tmp_path: Path) -> None:
+def test_a_version_made_by_a_review_shows_what_it_changed(home: Workspace, config: Config, tmp_path: Path) -> None:
 
     ingest(config, home, [write(tmp_path / "a.jsonl", ("$AAPL is a buy", "Bearish"), ("fed meets", "Neutral"))])
     (wrong,) = (row["id"] for row in tables.read(home, "tweets").to_pylist() if row["label"] == "Bearish")
@@ -171,13 +171,13 @@ def test_a_version_made_by_a_review_shows_what_it_changed(home: Home, config: Co
     assert not facts.report
 
 
-def test_no_data_no_report(home: Home, config: Config) -> None:
+def test_no_data_no_report(home: Workspace, config: Config) -> None:
     with pytest.raises(InputError, match="no data yet"):
         report_data(config, home)
     assert not home.root.exists()
 
 
-def _with_report(home: Home, config: Config, tmp_path: Path, **more: Any) -> DataReport:
+def _with_report(home: Workspace, config: Config, tmp_path: Path, **more: Any) -> DataReport:
     """A report beside which the ingestion recorded more."""
     made = ingest(config, home, [write(tmp_path / "a.jsonl", ("$AAPL is a buy", "Bullish"), ("fed meets", "Neutral"))])
     assert made.version is not None
@@ -188,7 +188,7 @@ def _with_report(home: Home, config: Config, tmp_path: Path, **more: Any) -> Dat
 
 @pytest.mark.long
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the eight core files are not beside this checkout (../shared/data)")
-def test_label_and_source_of_the_core_files_are_confounded(home: Home, config: Config) -> None:
+def test_label_and_source_of_the_core_files_are_confounded(home: Workspace, config: Config) -> None:
     ingest(config, home, [Source(uri=str(SHARED / f"{name}.csv.gz")) for name in CORE])
     found = report_data(config, home, to_mlflow=False).facts.confounding
     assert found.confounded
@@ -198,7 +198,7 @@ def test_label_and_source_of_the_core_files_are_confounded(home: Home, config: C
     assert found.majority_accuracy == pytest.approx(0.460, abs=0.02)
 
 
-def test_an_ingestion_is_reported_once_and_not_where_no_row_is_left(mlflow_home: Home, config: Config, tmp_path: Path) -> None:
+def test_an_ingestion_is_reported_once_and_not_where_no_row_is_left(mlflow_home: Workspace, config: Config, tmp_path: Path) -> None:
     source = write(tmp_path / "a.jsonl", ("$AAPL is a buy", "Bullish"), ("fed meets", "Neutral"))
     made = ingest(config, mlflow_home, [source])
     first = report_ingestion(config, mlflow_home, made)

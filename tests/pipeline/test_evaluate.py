@@ -1,17 +1,17 @@
 """What the evaluation says of where a version comes from, and of the rows that it scored."""
 
 import pytest
-from finsent.pipeline.evaluate import evaluate
+from finsent.steps.evaluate import evaluate
 
 from finsent.cli.output import as_text
 from finsent.cli.render import render_evaluation
 from finsent.config import Source
 from finsent.data.dataset import data_version, load_split
 from finsent.data.sample import sample_sources
-from finsent.pipeline.exchange import import_adapter
 from finsent.registry import tracking
 from finsent.registry.client import Registry
 from finsent.steps.context import make_context
+from finsent.steps.import_export import import_adapter
 from finsent.steps.ingest import ingest
 from finsent.steps.promote import promote
 
@@ -63,7 +63,7 @@ def test_scoring_a_file_says_how_much_of_it_is_in_the_training_split(mlflow_home
 
 
 def test_a_version_trained_here_says_what_a_naive_split_would_have_claimed(served):
-    from finsent.pipeline.evaluate import EvaluationResult
+    from finsent.steps.evaluate import EvaluationResult
 
     from finsent.registry.evidence_store import load_evidence
     from finsent.reporting.summaries import format_naive_split
@@ -75,6 +75,8 @@ def test_a_version_trained_here_says_what_a_naive_split_would_have_claimed(serve
     assert naive["held_out_accuracy"] == evidence.metrics["accuracy"]
     expected = (1 - leak) * naive["held_out_accuracy"] + leak * naive["training_accuracy"]
     assert naive["claimed_accuracy"] == pytest.approx(expected)
-    assert format_naive_split(naive) in as_text(render_evaluation(EvaluationResult("run", served.version, evidence, 1.0, 1.0, 1.0)))
+    assert format_naive_split(naive) in as_text(
+        render_evaluation(EvaluationResult("run", served.version, evidence, 1.0, 1.0, 1.0))
+    )
     record = tracking.connect(served.home).get_model_version("finsent", served.version)
     assert format_naive_split(naive) in record.description

@@ -16,10 +16,10 @@ from finsent.labels import ID2LABEL
 from finsent.models.adapter import load_adapter
 from finsent.models.manifest import MANIFEST, file_sha256
 from finsent.models.predict import predict_logits
-from finsent.pipeline.exchange import PROBE_TEXTS, import_adapter
-from finsent.pipeline.merged import export_merged, verify_merged
-from finsent.pipeline.predict import predict
 from finsent.steps.context import make_context
+from finsent.steps.export_merged import export_merged, verify_merged
+from finsent.steps.import_export import PROBE_TEXTS, import_adapter
+from finsent.steps.predict import predict
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch and transformers deprecate things of their own while loading
 

@@ -12,7 +12,7 @@ from finsent.config import load_config
 from finsent.data import tables
 from finsent.errors import NoChampionError
 from finsent.labels import LABELS
-from finsent.pipeline.monitor import monitor
+from finsent.steps.monitor import monitor
 from finsent.pipeline.retrain import retrain_decision
 from finsent.registry.tracking import connect
 from finsent.steps.context import make_context

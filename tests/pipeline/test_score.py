@@ -7,10 +7,10 @@ import time
 from filelock import FileLock
 
 from finsent.config import load_config
-from finsent.pipeline.score import score
 from finsent.registry import aliases, tracking
 from finsent.registry.client import Registry
 from finsent.steps.context import make_context
+from finsent.steps.score import score
 
 
 def test_a_run_that_waited_scores_with_the_champion_of_after_the_wait(mlflow_home, caplog):
@@ -22,7 +22,7 @@ def test_a_run_that_waited_scores_with_the_champion_of_after_the_wait(mlflow_hom
     lock = mlflow_home.lock("score")
     lock.parent.mkdir(parents=True, exist_ok=True)
     waiting = threading.Thread(target=lambda: reports.append(score(make_context(load_config(), mlflow_home), progress=False)))
-    with caplog.at_level(logging.INFO, logger="finsent.pipeline.score"), FileLock(lock):
+    with caplog.at_level(logging.INFO, logger="finsent.steps.score"), FileLock(lock):
         waiting.start()
         deadline = time.monotonic() + 30
         while "waiting for it" not in caplog.text:

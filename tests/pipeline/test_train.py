@@ -1,16 +1,16 @@
 """What a training leaves with its version beside the weights."""
 
 import pytest
-from finsent.pipeline.train import train
+from finsent.steps.train import train
 
 from finsent.config import load_config
 from finsent.data.sample import sample_sources
 from finsent.models.manifest import verify_manifest
-from finsent.pipeline.predict import predict
 from finsent.registry.client import Registry
 from finsent.registry.tracking import connect
 from finsent.steps.context import make_context
 from finsent.steps.ingest import ingest
+from finsent.steps.predict import predict
 
 TINY = [
     f"model.embedded.{item}"

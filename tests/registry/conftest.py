@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from finsent.config import Config
-from finsent.home import Home
 from finsent.registry import tracking
 from finsent.registry.client import Registry
+from finsent.workspace import Workspace
 
 
 @pytest.fixture
-def new_version(mlflow_home: Home, tiny_config: Config, make_adapter: Callable[[int], Path]) -> Callable[..., str]:
+def new_version(mlflow_home: Workspace, tiny_config: Config, make_adapter: Callable[[int], Path]) -> Callable[..., str]:
     """`new_version(seed)`: register an adapter as a run of its own; returns the version."""
 
     def register(seed: int = 0) -> str:
@@ -23,7 +23,7 @@ def new_version(mlflow_home: Home, tiny_config: Config, make_adapter: Callable[[
 
 
 @pytest.fixture
-def bare_version(mlflow_home: Home) -> Callable[[], str]:
+def bare_version(mlflow_home: Workspace) -> Callable[[], str]:
     """`bare_version()`: a version without an artifact, for what looks at names alone."""
     client = tracking.connect(mlflow_home)
     client.create_registered_model("finsent")

@@ -6,7 +6,7 @@ import threading
 import pytest
 from mlflow import MlflowClient
 
-from finsent.errors import InputError, NoChampionError, Refused
+from finsent.errors import InputError, NoChampionError, CheckFailed
 from finsent.registry import aliases, tracking
 from finsent.registry.client import Registry
 
@@ -49,7 +49,7 @@ def test_rollback_walks_back_and_stops_at_the_first(mlflow_home, bare_version, r
     assert state(mlflow_home) == ({"champion": "2", "previous": "1"}, {"1": "Archived", "2": "Production", "3": "Archived"})
     assert aliases.rollback(registry) == ("2", "1")
     assert state(mlflow_home) == ({"champion": "1"}, {"1": "Production", "2": "Archived", "3": "Archived"})
-    with pytest.raises(Refused, match="nothing to roll back to"):
+    with pytest.raises(CheckFailed, match="nothing to roll back to"):
         aliases.rollback(registry)
     assert tracking.connect(mlflow_home).get_model_version("finsent", "3").tags["rolled_back"] == "true"
 
@@ -123,9 +123,9 @@ def test_what_is_not_there_is_said(bare_version, registry):
     with pytest.raises(InputError, match="no version '9'"):
         aliases.set_challenger(registry, "9")
     aliases.set_champion(registry, "1", None)
-    with pytest.raises(Refused, match="cannot be its own challenger"):
+    with pytest.raises(CheckFailed, match="cannot be its own challenger"):
         aliases.set_challenger(registry, "1")
-    with pytest.raises(Refused, match="finsent rollback"):
+    with pytest.raises(CheckFailed, match="finsent rollback"):
         aliases.archive_challenger(registry, "1")
 
 
@@ -134,7 +134,7 @@ def test_deleted_predecessor_is_no_way_back(mlflow_home, bare_version, registry)
         bare_version()
         aliases.set_champion(registry, version, before)
     tracking.connect(mlflow_home).delete_model_version("finsent", "1")
-    with pytest.raises(Refused, match="still there"):
+    with pytest.raises(CheckFailed, match="still there"):
         aliases.rollback(registry)
     assert registry.champion() == "2"
 
@@ -145,7 +145,7 @@ def test_stale_expectation_is_refused(mlflow_home, bare_version, registry):
     aliases.set_champion(registry, "1", None)
     before = state(mlflow_home)
     for expected in (None, "2"):
-        with pytest.raises(Refused, match="Evaluate the version again"):
+        with pytest.raises(CheckFailed, match="Evaluate the version again"):
             aliases.set_champion(registry, "3", expected)
     assert state(mlflow_home) == before
 
@@ -161,7 +161,7 @@ def test_of_two_promotions_at_once_one_wins(mlflow_home, bare_version, registry)
         try:
             aliases.set_champion(registry, version, "1")
             outcomes[version] = "won"
-        except Refused:
+        except CheckFailed:
             outcomes[version] = "refused"
 
     threads = [threading.Thread(target=promote, args=(version,)) for version in ("2", "3")]

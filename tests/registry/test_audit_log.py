@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finsent.errors import InputError, Refused
+from finsent.errors import InputError, CheckFailed
 from finsent.registry.audit_log import GENESIS, Head, append, read, verify
 
 
@@ -47,7 +47,7 @@ def test_no_audit_log_is_an_empty_one(tmp_path):
 
 def test_an_edited_entry_is_named(log):
     log.write_text(log.read_text().replace('"version":"3"', '"version":"9"'))
-    with pytest.raises(Refused, match="line 3: the entry was changed"):
+    with pytest.raises(CheckFailed, match="line 3: the entry was changed"):
         verify(log)
 
 
@@ -57,7 +57,7 @@ def test_an_entry_edited_with_its_hash_made_to_fit_breaks_the_next(log, tmp_path
     forged.write_text("\n".join(lines[:2]) + "\n")
     append(forged, {"event": "promotion", "version": "9"})
     forged.write_text(forged.read_text() + "\n".join(lines[3:]) + "\n")
-    with pytest.raises(Refused, match="line 4: the entry does not follow"):
+    with pytest.raises(CheckFailed, match="line 4: the entry does not follow"):
         verify(forged)
 
 
@@ -67,7 +67,7 @@ def test_an_entry_edited_with_its_hash_made_to_fit_breaks_the_next(log, tmp_path
 def test_deleted_moved_and_repeated_lines_are_named(log, order, line):
     lines = log.read_text().splitlines()
     log.write_text("".join(lines[index] + "\n" for index in order))
-    with pytest.raises(Refused, match=f"line {line}: the entry does not follow"):
+    with pytest.raises(CheckFailed, match=f"line {line}: the entry does not follow"):
         verify(log)
 
 
@@ -91,7 +91,7 @@ def test_no_byte_can_be_changed(tmp_path_factory, data):
     position = data.draw(st.integers(0, len(content) - 1))
     content[position] ^= data.draw(st.integers(1, 255))
     path.write_bytes(bytes(content))
-    with pytest.raises(Refused, match=r"line [1-4]"):
+    with pytest.raises(CheckFailed, match=r"line [1-4]"):
         verify(path)
 
 
@@ -108,22 +108,22 @@ def test_no_byte_can_be_changed(tmp_path_factory, data):
 def test_lines_that_are_no_entries_are_named(log, line, message):
     log.write_bytes(log.read_bytes() + line + b"\n")
     for look in (verify, read):
-        with pytest.raises(Refused, match=f"line 6: {message}"):
+        with pytest.raises(CheckFailed, match=f"line 6: {message}"):
             look(log)
-    with pytest.raises(Refused, match="line 6"):
+    with pytest.raises(CheckFailed, match="line 6"):
         append(log, {"event": "promotion"})
 
 
 def test_a_second_key_of_the_same_name_does_not_hide_an_edit(log):
     log.write_text(log.read_text().replace('"version":"3"', '"version":"9","version":"3"'))
-    with pytest.raises(Refused, match="line 3: the entry was changed"):
+    with pytest.raises(CheckFailed, match="line 3: the entry was changed"):
         verify(log)
 
 
 def test_what_a_power_cut_leaves_is_cut_off_and_recorded(log):
     whole = log.read_bytes()
     log.write_bytes(whole + b'{"event":"promo')
-    with pytest.raises(Refused, match="line 6: 15 bytes without a line end"):
+    with pytest.raises(CheckFailed, match="line 6: 15 bytes without a line end"):
         verify(log)
     assert len(read(log)) == 5
     entry = append(log, {"event": "rollback"})

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from finsent.errors import Refused, ServiceError
+from finsent.errors import CheckFailed, ServiceError
 from finsent.registry import audit_log, audit_mirror, tracking
 from finsent.registry.client import Registry
 
@@ -61,7 +61,7 @@ def test_a_copy_that_lags_behind_or_was_cut_short_is_no_alarm(recorded):
 def test_the_copy_names_the_line(recorded, edit, reason):
     lines = recorded.audit_log.read_bytes().splitlines()
     recorded.audit_log.write_bytes(b"".join(line + b"\n" for line in edit(lines)))
-    with pytest.raises(Refused, match=reason):
+    with pytest.raises(CheckFailed, match=reason):
         copied(recorded)
 
 
@@ -72,17 +72,17 @@ def test_a_chain_computed_anew_is_found_by_the_registry(recorded):
         kept = {key: value for key, value in entry.items() if key not in {"seq", "at", "hash", "previous_hash"}}
         audit_log.append(recorded.audit_log, kept | {"number": 7})
     assert audit_log.verify(recorded.audit_log).length == 3
-    with pytest.raises(Refused, match=r"line 3: it has another entry 2: it was replaced"):
+    with pytest.raises(CheckFailed, match=r"line 3: it has another entry 2: it was replaced"):
         audit_mirror.append_entry(Registry(recorded, "finsent"), "1", {"action": "gate"})
     tracking.connect(recorded).delete_model_version_tag("finsent", "1", audit_mirror.VERSION_TAG)
-    with pytest.raises(Refused, match=r"MLflow knows entry 2, of the mirror in MLflow"):
+    with pytest.raises(CheckFailed, match=r"MLflow knows entry 2, of the mirror in MLflow"):
         audit_mirror.verify_against_registry(Registry(recorded, "finsent"))
 
 
 def test_an_edited_line_stops_the_next_entry(recorded):
     edited = recorded.audit_log.read_bytes().replace(b'"number":1', b'"number":9')
     recorded.audit_log.write_bytes(edited)
-    with pytest.raises(Refused, match="line 2: the entry was changed after it was written"):
+    with pytest.raises(CheckFailed, match="line 2: the entry was changed after it was written"):
         audit_mirror.append_entry(Registry(recorded, "finsent"), "1", {"action": "gate"})
     assert recorded.audit_log.read_bytes() == edited
 

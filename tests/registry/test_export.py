@@ -8,8 +8,8 @@ import pytest
 
 from finsent.errors import InputError
 from finsent.models.manifest import verify_manifest
-from finsent.pipeline.exchange import export_adapter, import_adapter
-from finsent.pipeline.predict import predict
+from finsent.steps.import_export import export_adapter, import_adapter
+from finsent.steps.predict import predict
 
 
 def snippet(card):

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from finsent.home import Home
 from finsent.models.adapter import LoadedAdapter, load_adapter
 from finsent.models.predict import predict_logits
 from finsent.registry.verification import _other_padding
+from finsent.workspace import Workspace
 
 TEXTS = ["a b c d", "e", "f g h"]
 
@@ -49,5 +49,5 @@ def test_an_encoder_with_absolute_positions_gets_more_padding_not_the_other_side
     assert difference(bert(minds_padding=True)) > 1e-2
 
 
-def test_a_decoder_gets_the_other_side(make_adapter: Callable[[int], Path], home: Home) -> None:
+def test_a_decoder_gets_the_other_side(make_adapter: Callable[[int], Path], home: Workspace) -> None:
     assert _other_padding(load_adapter(make_adapter(0), home)) == {"padding_side": "right"}

@@ -11,8 +11,8 @@ import pytest
 
 from finsent.data.dataset import DataVersion
 from finsent.errors import InputError, ServiceError
-from finsent.home import resolve_home
 from finsent.registry import tracking
+from finsent.workspace import resolve_workspace
 
 DATA = DataVersion(version=3, fingerprint="cd" * 16, rows={"train": 70, "test": 30}, leaks=0, naive_leak=0.1)
 
@@ -54,7 +54,7 @@ def test_nothing_is_left_in_the_environment_or_the_working_folder(mlflow_home, t
     monkeypatch.chdir(tmp_path)
     with tracking.start_run(tiny_config, mlflow_home, kind="train"):
         pass
-    assert resolve_home().tracking_uri != mlflow_home.tracking_uri
+    assert resolve_workspace().tracking_uri != mlflow_home.tracking_uri
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
@@ -144,7 +144,7 @@ def test_dead_server_is_reported_within_seconds(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = f"http://user:secret@127.0.0.1:{taken.getsockname()[1]}"
-        home = resolve_home({"FINSENT_HOME": str(tmp_path / "home"), "MLFLOW_TRACKING_URI": url})
+        home = resolve_workspace({"FINSENT_HOME": str(tmp_path / "home"), "MLFLOW_TRACKING_URI": url})
         started = time.monotonic()
         with pytest.raises(ServiceError, match="does not answer") as caught:
             tracking.connect(home)
@@ -159,7 +159,7 @@ def test_dead_database_is_reported_within_seconds(tmp_path):
         taken.bind(("127.0.0.1", 0))
         url = f"postgresql://mlflow:secret@127.0.0.1:{taken.getsockname()[1]}/mlflow"
         with pytest.raises(ServiceError, match="127"):
-            tracking.connect(resolve_home({"FINSENT_HOME": str(tmp_path), "MLFLOW_TRACKING_URI": url}))
+            tracking.connect(resolve_workspace({"FINSENT_HOME": str(tmp_path), "MLFLOW_TRACKING_URI": url}))
 
 
 def test_ailing_server_is_not_taken_for_a_sound_one(tmp_path):
@@ -176,7 +176,7 @@ def test_ailing_server_is_not_taken_for_a_sound_one(tmp_path):
     try:
         url = f"http://127.0.0.1:{server.server_port}"
         with pytest.raises(ServiceError, match="status 503"):
-            tracking.connect(resolve_home({"FINSENT_HOME": str(tmp_path), "MLFLOW_TRACKING_URI": url}))
+            tracking.connect(resolve_workspace({"FINSENT_HOME": str(tmp_path), "MLFLOW_TRACKING_URI": url}))
     finally:
         server.shutdown()
         thread.join()

@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from finsent.errors import Refused
+from finsent.errors import CheckFailed
 from finsent.models.manifest import verify_manifest, write_manifest
 from finsent.registry import tracking, verification
 from finsent.registry.client import Registry
@@ -103,7 +103,7 @@ def test_probe_without_a_hash_of_the_head_proves_nothing(mlflow_home, tiny_confi
     (old / "probe.json").write_text(json.dumps(probe))
     write_manifest(old, verify_manifest(make_adapter(0)))
     version = register(mlflow_home, tiny_config, old)
-    with pytest.raises(Refused, match="records no hash of the trained head"):
+    with pytest.raises(CheckFailed, match="records no hash of the trained head"):
         prove(mlflow_home, "finsent", version)
 
 
@@ -112,7 +112,7 @@ def test_version_that_cannot_be_loaded_is_refused_with_the_reason(mlflow_home, t
     Registry(mlflow_home, "finsent").adapter_path(version)  # this home has a copy; the registry loses its own
     shutil.rmtree(mlflow_home.artifacts)
     with pytest.raises(
-        Refused, match=r"a new process cannot load it \(the adapter of version '1' of 'finsent' cannot be fetched"
+        CheckFailed, match=r"a new process cannot load it \(the adapter of version '1' of 'finsent' cannot be fetched"
     ):
         prove(mlflow_home, "finsent", version)
 

@@ -10,11 +10,11 @@ import pytest
 
 from finsent.config.model_schema import EngineConfig
 from finsent.data import tables
-from finsent.home import Home
 from finsent.scoring import pending, writer
 from finsent.scoring.chunks import score_chunks
 from finsent.scoring.predictor import ModelSpec, Predictor, load_local, prefetch
 from finsent.scoring.writer import PredictionMetadata, count_distinct_texts, make_chunk
+from finsent.workspace import Workspace
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning"),  # transformers' own
@@ -26,7 +26,7 @@ APPLICATION = writer.transaction_app("finsent", "1")
 
 
 @pytest.fixture
-def filled(home: Home) -> Home:
+def filled(home: Workspace) -> Workspace:
     now = datetime.now(UTC)
     rows = [{"id": f"t{i}", "text": f"tweet number {i % 16}", "created_at": now, "received_at": now} for i in range(20)]
     tables.append(home, "inbox", pa.Table.from_pylist(rows, schema=tables.SCHEMAS["inbox"]))
@@ -38,7 +38,7 @@ def opened(filled, make_adapter) -> Predictor:
     return load_local(ModelSpec(make_adapter(0), filled, EngineConfig(), 16, token_budget=64), "cpu")
 
 
-def run(home: Home, opened: Predictor, size: int = 5):
+def run(home: Workspace, opened: Predictor, size: int = 5):
     rows = pending.find_pending(home, "finsent", "1", max_characters=5000).rows
     return score_chunks(home, opened, rows, pending.chunk_bounds(len(rows), size), STAMP, writer.read_position(home, APPLICATION))
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from finsent.data import tables
 from finsent.data.quarantine import append_records
 from finsent.data.validation.row_validation import Rejection, check_text
-from finsent.home import Home
 from finsent.scoring import pending
 from finsent.text import text_hash
+from finsent.workspace import Workspace
 
 LONGEST = 40
 PIECES = [
@@ -62,7 +62,7 @@ def test_rows_are_those_that_each_pass_the_check_and_no_others(found):
     ]
 
 
-def test_what_is_set_aside_once_is_not_set_aside_again(home: Home):
+def test_what_is_set_aside_once_is_not_set_aside_again(home: Workspace):
     now = datetime.now(UTC)
     rows = [{"id": name, "text": text, "created_at": now, "received_at": now} for name, text in (("a", " "), ("b", "buy now"))]
     tables.append(home, "inbox", pa.Table.from_pylist(rows, schema=tables.SCHEMAS["inbox"]))

@@ -10,10 +10,10 @@ import pytest
 
 from finsent.config import EngineConfig
 from finsent.engine import fp8
-from finsent.home import Home
 from finsent.models.predict import predict_logits
 from finsent.scoring import predictor
 from finsent.scoring.predictor import load_with_fp8_check
+from finsent.workspace import Workspace
 
 TEXTS = [f"${name} {words}" for name in "ABCDEFGHIJ" for words in ("calls printing", "puts printing", "meets on friday")] * 20
 FP8 = EngineConfig(precision="fp8")
@@ -47,7 +47,7 @@ def rounding(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     return give
 
 
-def test_a_machine_without_fp8_says_so_and_scores_on(make_adapter: Callable[[int], Path], home: Home) -> None:
+def test_a_machine_without_fp8_says_so_and_scores_on(make_adapter: Callable[[int], Path], home: Workspace) -> None:
     loaded = load_with_fp8_check(FP8, home, make_adapter(0), rows=10, device="cpu")
     assert "fp8 not used: fp8 needs a GPU" in loaded.plan
     assert loaded.precision != "fp8"
@@ -55,7 +55,7 @@ def test_a_machine_without_fp8_says_so_and_scores_on(make_adapter: Callable[[int
 
 
 def test_without_held_out_rows_fp8_is_not_used(
-    make_adapter: Callable[[int], Path], home: Home, rounding: Callable[[float], None]
+    make_adapter: Callable[[int], Path], home: Workspace, rounding: Callable[[float], None]
 ) -> None:
     rounding(0.0)
     loaded = load_with_fp8_check(FP8, home, make_adapter(0), rows=10, device="cpu")
@@ -64,7 +64,7 @@ def test_without_held_out_rows_fp8_is_not_used(
 
 
 def test_faithful_fp8_is_used_and_its_figures_are_kept(
-    make_adapter: Callable[[int], Path], home: Home, held_out: Callable[[int], None], rounding: Callable[[float], None]
+    make_adapter: Callable[[int], Path], home: Workspace, held_out: Callable[[int], None], rounding: Callable[[float], None]
 ) -> None:
     held_out(600)
     rounding(0.0)
@@ -76,7 +76,7 @@ def test_faithful_fp8_is_used_and_its_figures_are_kept(
 @pytest.mark.parametrize(("rows", "error", "reason"), [(600, 3.0, "engine.max_logit_error"), (499, 0.0, "499 held-out rows")])
 def test_refused_fp8_gives_the_very_weights_back(
     make_adapter: Callable[[int], Path],
-    home: Home,
+    home: Workspace,
     held_out: Callable[[int], None],
     rounding: Callable[[float], None],
     caplog: pytest.LogCaptureFixture,
@@ -99,5 +99,5 @@ def replace_precision(engine: EngineConfig) -> EngineConfig:
     return engine.model_copy(update={"precision": "bf16"})
 
 
-def test_held_out_rows_are_a_homes_validation_split(home: Home) -> None:
+def test_held_out_rows_are_a_homes_validation_split(home: Workspace) -> None:
     assert predictor._validation_rows(home) is None

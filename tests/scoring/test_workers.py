@@ -16,12 +16,12 @@ import pytest
 from finsent.config.model_schema import EngineConfig
 from finsent.data import tables
 from finsent.errors import DeviceError
-from finsent.home import Home
 from finsent.models.manifest import verify_manifest
 from finsent.scoring import pending, writer
 from finsent.scoring.chunks import score_chunks
 from finsent.scoring.predictor import ModelSpec, load_local
 from finsent.scoring.workers import choose_devices, model_workers
+from finsent.workspace import Workspace
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning"),  # transformers' own
@@ -34,18 +34,18 @@ STAMP = writer.PredictionMetadata("finsent", "1", "r", 0.5)
 
 
 @pytest.fixture
-def filled(home: Home) -> Home:
+def filled(home: Workspace) -> Workspace:
     now = datetime.now(UTC)
     rows = [{"id": f"t{i}", "text": text, "created_at": now, "received_at": now} for i, text in enumerate([*TEXTS, *TEXTS[:9]])]
     tables.append(home, "inbox", pa.Table.from_pylist(rows, schema=tables.SCHEMAS["inbox"]))
     return home
 
 
-def spec_of(folder: Path, home: Home) -> ModelSpec:
+def spec_of(folder: Path, home: Workspace) -> ModelSpec:
     return ModelSpec(folder, home, EngineConfig(), len(TEXTS), token_budget=64)
 
 
-def score(home: Home, predictor, size: int) -> list[dict]:
+def score(home: Workspace, predictor, size: int) -> list[dict]:
     """The table of predictions after scoring all that is due."""
     before = writer.read_position(home, writer.transaction_app("finsent", "1"))
     rows = pending.find_pending(home, "finsent", "1", max_characters=5000).rows
@@ -55,7 +55,7 @@ def score(home: Home, predictor, size: int) -> list[dict]:
 
 
 def test_two_workers_write_the_table_that_one_process_writes_and_one_that_fails_ends_both(filled, make_adapter, tmp_path):
-    other = Home(tmp_path / "other", str(tmp_path / "other-tables"), filled.tracking_uri)
+    other = Workspace(tmp_path / "other", str(tmp_path / "other-tables"), filled.tracking_uri)
     tables.append(other, "inbox", tables.read(filled, "inbox"))
     alone = score(other, load_local(spec_of(make_adapter(0), other), "cpu"), 8)
     with model_workers(spec_of(make_adapter(0), filled), PAIR) as predictor:
@@ -108,7 +108,7 @@ ENDED = """
 import sys
 from pathlib import Path
 from finsent.config.model_schema import EngineConfig
-from finsent.home import resolve_home
+from finsent.workspace import resolve_home
 from finsent.scoring.predictor import ModelSpec
 from finsent.scoring.workers import model_workers
 

@@ -14,14 +14,14 @@ import pytest
 from finsent.config import Config
 from finsent.data import tables
 from finsent.errors import InputError, NoChampionError
-from finsent.home import Home, resolve_home
 from finsent.labels import LABELS
 from finsent.models.predict import probabilities
-from finsent.pipeline.score import score
 from finsent.registry import aliases, tracking
 from finsent.registry.client import Registry, logged_model_id
 from finsent.scoring import pending, writer
 from finsent.steps.context import make_context
+from finsent.steps.score import score
+from finsent.workspace import Workspace, resolve_workspace
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning"),  # transformers' own
@@ -45,21 +45,21 @@ def champion(mlflow_home, config, make_adapter):
     return crown(mlflow_home, config, make_adapter(0), None)
 
 
-def crown(home: Home, config: Config, adapter, before: str | None) -> Home:
+def crown(home: Workspace, config: Config, adapter, before: str | None) -> Workspace:
     with tracking.start_run(config, home, kind="train") as run_id:
         version = Registry(home, config.registered_model).register(adapter, run_id=run_id, profile=config.profile)
     aliases.set_champion(Registry(home, "finsent"), version, before)
     return home
 
 
-def fill(home: Home, texts: list[str], prefix: str = "t") -> None:
+def fill(home: Workspace, texts: list[str], prefix: str = "t") -> None:
     """Into the table itself: the way through files has tests of its own, and stops bad texts."""
     now = datetime.now(UTC)
     rows = [{"id": f"{prefix}{i}", "text": text, "created_at": now, "received_at": now} for i, text in enumerate(texts)]
     tables.append(home, "inbox", pa.Table.from_pylist(rows, schema=tables.SCHEMAS["inbox"]))
 
 
-def outcome(home: Home) -> list[dict]:
+def outcome(home: Workspace) -> list[dict]:
     """The table of predictions in an order of its own, without what differs from run to run."""
     return tables.read(home, "predictions").drop_columns(["run_id", "scored_at"]).sort_by("id").to_pylist()
 
@@ -125,7 +125,7 @@ def test_confidence_is_calibrated_by_the_adapters_temperature(champion, config, 
 
 def test_a_version_draws_its_own_line_and_a_setting_overrides_it(mlflow_home, config, make_adapter, tmp_path):
     from finsent.models.manifest import verify_manifest, write_manifest
-    from finsent.pipeline.predict import predict
+    from finsent.steps.predict import predict
 
     cautious = tmp_path / "cautious"
     shutil.copytree(make_adapter(0), cautious)
@@ -154,7 +154,7 @@ def test_a_new_champion_scores_everything_again_beside_the_old(champion, config,
 @pytest.mark.long
 def test_several_devices_write_what_one_writes(champion, config, tmp_path):
     fill(champion, [*TEXTS, *REPEATED, *BAD])
-    other = resolve_home({"FINSENT_HOME": str(tmp_path / "other")})
+    other = resolve_workspace({"FINSENT_HOME": str(tmp_path / "other")})
     shutil.copytree(champion.root, other.root)
     Registry(champion, "finsent").adapter_path("1")
     score(make_context(config, champion), progress=False)
@@ -194,7 +194,7 @@ import os, signal, sys, warnings
 from pathlib import Path
 warnings.simplefilter("ignore")
 import mlflow, peft, transformers
-from finsent.home import resolve_home
+from finsent.workspace import resolve_home
 from finsent.config import Config
 from finsent.pipeline import score as pipeline
 from finsent.scoring import writer
@@ -241,7 +241,7 @@ def test_kill_9_anywhere_and_run_again_gives_the_same_table(champion, config, tm
     run = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert run.stdout.split() == [str(int(signal.SIGKILL))] * len(points), run.stderr
     for point, committed in zip(points, (0, 5, 10, 22), strict=True):
-        home = resolve_home({"FINSENT_HOME": str(homes[point])})
+        home = resolve_workspace({"FINSENT_HOME": str(homes[point])})
         assert len(tables.read(home, "predictions")) == committed
         report = score(make_context(config, home), progress=False)
         assert (report.skipped, report.scored) == (committed, 22 - committed)
@@ -252,7 +252,7 @@ def test_kill_9_anywhere_and_run_again_gives_the_same_table(champion, config, tm
 def test_two_runs_at_once_score_no_row_twice(champion, config, tmp_path, monkeypatch):
     """Two machines: one store and one set of tables, but no lock between them."""
     fill(champion, TEXTS)
-    elsewhere = Home(root=tmp_path / "elsewhere", tables_url=champion.tables_url, tracking_uri=champion.tracking_uri)
+    elsewhere = Workspace(root=tmp_path / "elsewhere", tables_url=champion.tables_url, tracking_uri=champion.tracking_uri)
     real, reports = writer.commit_chunk, []
 
     def overtaken(home, rows, application, after):

@@ -10,12 +10,12 @@ from finsent.config import Config, load_config
 from finsent.evaluation.baselines import BASELINE_NAMES
 from finsent.evaluation.evidence import Evidence
 from finsent.evaluation.robustness.suite import CHECKS
-from finsent.home import Home
 from finsent.labels import LABELS
 from finsent.registry import tracking
 from finsent.registry.client import Registry
 from finsent.registry.evidence_store import record_evidence
 from finsent.registry.gate import evaluate_gate, rules_digest
+from finsent.workspace import Workspace
 
 AUTOMATIC = load_config("nano", overrides=["gate.approval=automatic"])
 WITH_APPROVAL = load_config("nano", overrides=["gate.approval=required"])
@@ -83,27 +83,27 @@ def evidence(
     )
 
 
-def register(home: Home, adapter: Path) -> str:
+def register(home: Workspace, adapter: Path) -> str:
     """Put the adapter into the registry as a training would; returns the version."""
     client = tracking.connect(home)
     run = client.create_run(tracking.experiment_id(client, home, AUTOMATIC.experiment))
     return Registry(home, AUTOMATIC.registered_model).register(adapter, run_id=run.info.run_id, profile=AUTOMATIC.profile)
 
 
-def evidence_of(home: Home, version: str, **options: object) -> Evidence:
+def evidence_of(home: Workspace, version: str, **options: object) -> Evidence:
     """`evidence` about the very artifact that is registered as the version."""
     manifest = tracking.connect(home).get_model_version("finsent", version).tags["manifest_sha256"]
     return evidence(version, manifest=manifest, **options)  # type: ignore[arg-type]
 
 
-def leave(home: Home, version: str, content: str) -> None:
+def leave(home: Workspace, version: str, content: str) -> None:
     """Put a file where the evaluation leaves its evidence."""
     client = tracking.connect(home)
     run_id = client.get_model_version("finsent", version).run_id
     client.log_text(run_id, content, "evaluation/evidence.json")
 
 
-def take(home: Home, found: Evidence) -> None:
+def take(home: Workspace, found: Evidence) -> None:
     """Leave evidence and put it on record, as the evaluation does."""
     content = found.model_dump_json(indent=2)
     leave(home, found.model_version, content)
@@ -111,7 +111,7 @@ def take(home: Home, found: Evidence) -> None:
     record_evidence(Registry(home, "finsent"), AUTOMATIC.gate, found, content.encode(), decision)
 
 
-def evaluate_new(home: Home, adapter: Path, **options: object) -> str:
+def evaluate_new(home: Workspace, adapter: Path, **options: object) -> str:
     """A new version with evidence on record."""
     version = register(home, adapter)
     take(home, evidence_of(home, version, **options))
@@ -122,10 +122,10 @@ def evaluate_new(home: Home, adapter: Path, **options: object) -> str:
 class Snapshot:
     """A home as it was at one moment. MLflow's store holds absolute paths, so it comes back to the same place."""
 
-    home: Home
+    home: Workspace
     kept: Path
 
-    def restore(self) -> Home:
+    def restore(self) -> Workspace:
         """Bring everything back to that moment."""
         shutil.rmtree(self.home.root)
         shutil.copytree(self.kept, self.home.root)
@@ -133,7 +133,7 @@ class Snapshot:
         return self.home
 
 
-def snapshot(home: Home, folder: Path) -> Snapshot:
+def snapshot(home: Workspace, folder: Path) -> Snapshot:
     """Keep the home as it is now."""
     shutil.copytree(home.root, folder, ignore=shutil.ignore_patterns("*.lock"))
     return Snapshot(home, folder)

@@ -10,9 +10,9 @@ import pytest
 from finsent.config import Config, Source, load_config
 from finsent.data import tables
 from finsent.data.leakage import audit_data
-from finsent.home import Home
 from finsent.steps.ingest import ingest
 from finsent.steps.review import decide
+from finsent.workspace import Workspace
 
 WORDS = (
     "the quick market turns again as traders watch yields fall while copper rallies hard and oil slips below support into "
@@ -44,7 +44,7 @@ def tweet(draw: random.Random) -> dict[str, str]:
     return {"text": text, "label": label, "created_at": moment.isoformat()}
 
 
-def places(home: Home) -> dict[str, tuple[str, str]]:
+def places(home: Workspace) -> dict[str, tuple[str, str]]:
     rows = tables.read(home, "tweets", columns=["id", "split", "group"]).to_pylist()
     found = {row["id"]: (row["split"], row["group"]) for row in rows}
     assert len(found) == len(rows), "an identity came in twice"
@@ -53,7 +53,7 @@ def places(home: Home) -> dict[str, tuple[str, str]]:
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_arrivals(home: Home, tmp_path: Path, strategy: str, seed: int) -> None:
+def test_arrivals(home: Workspace, tmp_path: Path, strategy: str, seed: int) -> None:
     config: Config = STRATEGIES[strategy]
     draw, dropped = random.Random(f"{strategy}{seed}"), set[str]()
     known: dict[str, tuple[str, str]] = {}

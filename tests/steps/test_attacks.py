@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from finsent.errors import Refused
-from finsent.home import resolve_home
+from finsent.errors import CheckFailed
 from finsent.models.manifest import MANIFEST, Manifest, file_sha256, write_manifest
 from finsent.registry import audit_log, tracking
 from finsent.registry.client import Registry, logged_model_id
@@ -20,6 +19,7 @@ from finsent.registry.packaging import ADAPTER
 from finsent.registry.promotion import expires_at
 from finsent.steps.context import make_context
 from finsent.steps.promote import approve, promote
+from finsent.workspace import resolve_workspace
 from tests.steps.promotion import (
     AUTOMATIC,
     SIGNED,
@@ -36,7 +36,7 @@ from tests.steps.promotion import (
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory, _mlflow_store, make_adapter):
-    home = resolve_home({"FINSENT_HOME": str(tmp_path_factory.mktemp("arena") / "home")})
+    home = resolve_workspace({"FINSENT_HOME": str(tmp_path_factory.mktemp("arena") / "home")})
     home.root.mkdir()
     shutil.copyfile(_mlflow_store, home.root / "mlflow.db")
     evaluate_new(home, make_adapter(0))
@@ -259,7 +259,7 @@ def test_10_edited_audit_log(arena, how):
         assert audit_log.verify(arena.audit_log).length == 3, "its own chain does not tell"
         reason = "has another entry"
     before = arena.audit_log.read_bytes()
-    with pytest.raises(Refused, match=reason):
+    with pytest.raises(CheckFailed, match=reason):
         promote(make_context(AUTOMATIC, arena), version="2")
     assert Registry(arena, "finsent").champion() == "1"
     assert arena.audit_log.read_bytes() == before
@@ -298,6 +298,6 @@ def test_forged_stored_decision(arena):
     for rule in forged["rules"]:
         rule["status"] = "pass"
     rewrite_log(arena, entries)
-    with pytest.raises(Refused, match="has another entry"):
+    with pytest.raises(CheckFailed, match="has another entry"):
         promote(make_context(AUTOMATIC, arena), version="2")
     assert Registry(arena, "finsent").champion() == "1"

@@ -16,19 +16,19 @@ from finsent.data import commit, ingest_report, tables
 from finsent.data.dataset import data_version, load_split, read_report, report_path
 from finsent.data.ingest_report import IngestReport
 from finsent.data.sample import sample_sources
-from finsent.errors import ConfigError, InputError, Refused
-from finsent.home import Home, resolve_home
+from finsent.errors import CheckFailed, ConfigError, InputError
 from finsent.steps import ingest as module
 from finsent.steps.ingest import ingest
 from finsent.steps.review import decide
 from finsent.text import text_id
+from finsent.workspace import Workspace, resolve_workspace
 
 CONFIG = load_config()
 CORE = ("zeroshot_sent_train", "pyfin_moritz", "mattgilgo", "yash612", "poojathakoor", "fiqa", "surge_crypto", "surge_stock")
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 
-def check(report: IngestReport, home: Home) -> None:
+def check(report: IngestReport, home: Workspace) -> None:
     """What must hold after any ingestion."""
     assert report.read == report.accepted + report.duplicates + report.quarantined
     assert sum(report.reasons.values()) == report.quarantined
@@ -48,13 +48,13 @@ def check(report: IngestReport, home: Home) -> None:
 
 
 @pytest.fixture(scope="module")
-def sampled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, list[IngestReport]]:
+def sampled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, list[IngestReport]]:
     """The sample's first day, again, and its second day."""
-    home = resolve_home({"FINSENT_HOME": str(tmp_path_factory.mktemp("sampled"))})
+    home = resolve_workspace({"FINSENT_HOME": str(tmp_path_factory.mktemp("sampled"))})
     return home, [ingest(CONFIG, home, sample_sources(day)) for day in (1, 1, 2)]
 
 
-def test_the_sample_shows_every_outcome(sampled: tuple[Home, list[IngestReport]]) -> None:
+def test_the_sample_shows_every_outcome(sampled: tuple[Workspace, list[IngestReport]]) -> None:
     home, (first, _, second) = sampled
     check(second, home)
     assert first.reasons.keys() == {
@@ -75,13 +75,13 @@ def test_the_sample_shows_every_outcome(sampled: tuple[Home, list[IngestReport]]
     assert set(first.by_source) == {"desk", "street", "archive"}
 
 
-def test_most_rows_are_in_small_groups(sampled: tuple[Home, list[IngestReport]]) -> None:
+def test_most_rows_are_in_small_groups(sampled: tuple[Workspace, list[IngestReport]]) -> None:
     home, _ = sampled
     sizes = Counter(tables.read(home, "tweets")["group"].to_pylist())
     assert sum(size for size in sizes.values() if size <= 3) > 0.8 * sum(sizes.values())
 
 
-def test_single_words_do_not_solve_the_sample(sampled: tuple[Home, list[IngestReport]]) -> None:
+def test_single_words_do_not_solve_the_sample(sampled: tuple[Workspace, list[IngestReport]]) -> None:
     from finsent.evaluation.baselines import tfidf_predictions
 
     home, _ = sampled
@@ -90,7 +90,7 @@ def test_single_words_do_not_solve_the_sample(sampled: tuple[Home, list[IngestRe
     assert 0.72 < accuracy < 0.86
 
 
-def test_reading_again_changes_nothing(sampled: tuple[Home, list[IngestReport]]) -> None:
+def test_reading_again_changes_nothing(sampled: tuple[Workspace, list[IngestReport]]) -> None:
     home, (first, again, second) = sampled
     assert (again.accepted, again.new_version, again.version) == (0, False, first.version)
     assert (again.quarantined, again.reasons) == (first.quarantined, first.reasons)
@@ -98,7 +98,7 @@ def test_reading_again_changes_nothing(sampled: tuple[Home, list[IngestReport]])
     assert tables.read(home, "quarantine").num_rows == first.quarantined + second.quarantined
 
 
-def test_no_row_moves_when_data_grows(sampled: tuple[Home, list[IngestReport]]) -> None:
+def test_no_row_moves_when_data_grows(sampled: tuple[Workspace, list[IngestReport]]) -> None:
     home, (first, _, second) = sampled
     before, after = (
         {row["id"]: (row["group"], row["split"]) for row in tables.read(home, "tweets", version=report.version).to_pylist()}
@@ -108,7 +108,7 @@ def test_no_row_moves_when_data_grows(sampled: tuple[Home, list[IngestReport]]) 
     assert all(after[row_id] == place for row_id, place in before.items())
 
 
-def test_versions_carry_their_audit_and_lineage(sampled: tuple[Home, list[IngestReport]]) -> None:
+def test_versions_carry_their_audit_and_lineage(sampled: tuple[Workspace, list[IngestReport]]) -> None:
     home, (first, _, second) = sampled
     assert tables.last_metadata(home, "tweets", "fingerprint") == second.fingerprint
     for report in (first, second):
@@ -127,7 +127,7 @@ def write(path: Path, *rows: tuple[str, str]) -> Source:
     return Source(uri=str(path))
 
 
-def test_the_quarantine_says_where_and_why(home: Home, tmp_path: Path) -> None:
+def test_the_quarantine_says_where_and_why(home: Workspace, tmp_path: Path) -> None:
     (tmp_path / "desk.csv").write_bytes(b"text,label\n$AAPL up,Bullish\nna\xefve,Bearish\n$SPY flat,meh\n")
     ingest(CONFIG, home, [Source(uri=str(tmp_path / "desk.csv"))])
     rows = {row["row"]: row for row in tables.read(home, "quarantine").to_pylist()}
@@ -139,11 +139,11 @@ def test_the_quarantine_says_where_and_why(home: Home, tmp_path: Path) -> None:
     assert "'meh'" in rows[3]["detail"]
 
 
-def bad_rows(home: Home) -> list[tuple[str, int, str]]:
+def bad_rows(home: Workspace) -> list[tuple[str, int, str]]:
     return [(row["source"], row["row"], row["reason"]) for row in tables.read(home, "quarantine").to_pylist()]
 
 
-def test_the_quarantine_knows_files_by_their_contents(home: Home, tmp_path: Path) -> None:
+def test_the_quarantine_knows_files_by_their_contents(home: Workspace, tmp_path: Path) -> None:
     today = write(tmp_path / "a.jsonl", ("fed meets", "Neutral"), ("", "Neutral"))
     ingest(CONFIG, home, [today, today])
     assert bad_rows(home) == [("a", 2, "empty")]
@@ -155,20 +155,20 @@ def test_the_quarantine_knows_files_by_their_contents(home: Home, tmp_path: Path
     assert len(set(tables.read(home, "quarantine")["input"].to_pylist())) == 2
 
 
-def test_rows_quarantined_before_files_were_told_apart_are_not_recorded_again(home: Home, tmp_path: Path) -> None:
+def test_rows_quarantined_before_files_were_told_apart_are_not_recorded_again(home: Workspace, tmp_path: Path) -> None:
     from deltalake import write_deltalake
 
     source = write(tmp_path / "a.jsonl", ("fed meets", "Neutral"), ("", "Neutral"), ("", "Bullish"))
     ingest(CONFIG, home, [source])
     old = tables.read(home, "quarantine").slice(0, 1).drop_columns(["id", "input", "label"])
-    other = resolve_home({"FINSENT_HOME": str(tmp_path / "other")})
+    other = resolve_workspace({"FINSENT_HOME": str(tmp_path / "other")})
     Path(tables.location(other, "quarantine")).mkdir(parents=True)
     write_deltalake(tables.location(other, "quarantine"), old)
     ingest(CONFIG, other, [source])
     assert sorted(bad_rows(other)) == [("a", 2, "empty"), ("a", 3, "empty")]
 
 
-def test_contradictions_stay_out_when_one_side_comes_again(home: Home, tmp_path: Path) -> None:
+def test_contradictions_stay_out_when_one_side_comes_again(home: Workspace, tmp_path: Path) -> None:
     both = write(tmp_path / "both.jsonl", ("$AAPL is a buy", "Bullish"), ("$AAPL is a buy!", "Bearish"), ("fed meets", "Neutral"))
     one = write(tmp_path / "one.jsonl", ("$AAPL is a buy", "Bullish"))
     ingest(CONFIG, home, [both])
@@ -178,7 +178,7 @@ def test_contradictions_stay_out_when_one_side_comes_again(home: Home, tmp_path:
     assert [row["text"] for row in tables.read(home, "tweets").to_pylist()] == ["fed meets"]
 
 
-def test_reading_again_after_a_review_is_no_report_of_the_version_that_the_review_made(home: Home, tmp_path: Path) -> None:
+def test_reading_again_after_a_review_is_no_report_of_the_version_that_the_review_made(home: Workspace, tmp_path: Path) -> None:
     source = write(tmp_path / "a.jsonl", ("$AAPL is a buy", "Bullish"), ("fed meets", "Neutral"))
     made = ingest(CONFIG, home, [source])
     version = decide(home, [text_id("fed meets")], "fix", label="Bearish", who="ada", why="read").version
@@ -190,14 +190,14 @@ def test_reading_again_after_a_review_is_no_report_of_the_version_that_the_revie
     assert read_report(home, made.version or 0)["accepted"] == 2
 
 
-def test_nothing_accepted_at_all(home: Home, tmp_path: Path) -> None:
+def test_nothing_accepted_at_all(home: Workspace, tmp_path: Path) -> None:
     report = ingest(CONFIG, home, [write(tmp_path / "a.jsonl", ("$AAPL is a buy", "Bullish"), ("$AAPL is a buy", "Bearish"))])
     assert (report.version, report.fingerprint, report.new_version, report.conflicts) == (None, None, False, 1)
     with pytest.raises(InputError, match="no data yet"):
         data_version(home)
 
 
-def test_configured_sources_are_the_default(home: Home, tmp_path: Path) -> None:
+def test_configured_sources_are_the_default(home: Workspace, tmp_path: Path) -> None:
     source = write(tmp_path / "a.jsonl", ("$AAPL is a buy", "Bullish"))
     config = CONFIG.model_copy(update={"data": CONFIG.data.model_copy(update={"sources": (source,)})})
     assert ingest(config, home).accepted == 1
@@ -216,7 +216,7 @@ WRONG: dict[str, tuple[dict[str, object], str]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_wrong_input_stops_before_anything_is_written(home: Home, tmp_path: Path, name: str) -> None:
+def test_wrong_input_stops_before_anything_is_written(home: Workspace, tmp_path: Path, name: str) -> None:
     for file, data in {
         "numbers.csv": b"text,label\na,1\nb,0\nc,1\n",
         "mapped.csv": b"text,label\na,1\n",
@@ -233,7 +233,7 @@ def test_wrong_input_stops_before_anything_is_written(home: Home, tmp_path: Path
 
 
 @pytest.mark.parametrize("change", [{"split_salt": "new"}, {"test_fraction": 0.2}, {"near_duplicate_jaccard": 0.7}])
-def test_another_split_rule_needs_another_home(home: Home, tmp_path: Path, change: dict[str, object]) -> None:
+def test_another_split_rule_needs_another_home(home: Workspace, tmp_path: Path, change: dict[str, object]) -> None:
     source = write(tmp_path / "a.jsonl", ("$AAPL is a buy", "Bullish"))
     ingest(CONFIG, home, [source])
     other: Config = CONFIG.model_copy(update={"data": CONFIG.data.model_copy(update=change)})
@@ -242,7 +242,7 @@ def test_another_split_rule_needs_another_home(home: Home, tmp_path: Path, chang
     assert tables.version(home, "tweets") == data_version(home).version
 
 
-def test_a_leak_is_refused_before_writing(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_leak_is_refused_before_writing(home: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = " ".join(f"word{index}" for index in range(30))
     ingest(CONFIG, home, [write(tmp_path / "a.jsonl", (words, "Bullish"))])
     version = tables.version(home, "tweets")
@@ -256,14 +256,14 @@ def test_a_leak_is_refused_before_writing(home: Home, tmp_path: Path, monkeypatc
     import pyarrow as pa
 
     tables.append(home, "tweets", pa.Table.from_pylist([foreign], schema=tables.SCHEMAS["tweets"]))
-    with pytest.raises(Refused, match="1 duplicate pairs lie across splits"):
+    with pytest.raises(CheckFailed, match="1 duplicate pairs lie across splits"):
         ingest(CONFIG, home, [write(tmp_path / "b.jsonl", ("something else", "Neutral"), ("", "Neutral"))])
     assert tables.version(home, "tweets") == (version or 0) + 1
     assert tables.version(home, "quarantine") is None
     assert data_version(home).leaks is None
 
 
-def test_rows_that_do_not_add_up_are_refused_before_writing(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_that_do_not_add_up_are_refused_before_writing(home: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = module.stage_sources
 
     def miscounted(*arguments: Any) -> Any:
@@ -272,21 +272,21 @@ def test_rows_that_do_not_add_up_are_refused_before_writing(home: Home, tmp_path
         return reading
 
     monkeypatch.setattr(module, "stage_sources", miscounted)
-    with pytest.raises(Refused, match=r"rows of source 'a' do not add up: .* Nothing was written"):
+    with pytest.raises(CheckFailed, match=r"rows of source 'a' do not add up: .* Nothing was written"):
         ingest(CONFIG, home, [write(tmp_path / "a.jsonl", ("fed meets", "Neutral"), ("", "Neutral"))])
     assert [tables.version(home, name) for name in ("tweets", "quarantine")] == [None, None]
 
 
 @pytest.mark.parametrize("crash_at", ["quarantine", "tweets", "signatures", "report"])
 def test_a_crash_between_the_commits_loses_and_doubles_nothing(
-    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crash_at: str
+    home: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crash_at: str
 ) -> None:
     words = " ".join(f"word{index}" for index in range(20))
     first = [("$AAPL is a buy", "Bullish"), (words, "Bullish")]
     rows = [("$AAPL is a buy now!", "Bearish"), ("fed meets", "Neutral"), ("", "Neutral"), (words + " x", "Bearish")]
     rows += [("gold is up", "Bullish"), ("gold is up", "Bearish"), ("rates stay where they are", "Neutral")]
     source = write(tmp_path / "a.jsonl", *first, *rows)
-    whole = resolve_home({"FINSENT_HOME": str(tmp_path / "whole")})
+    whole = resolve_workspace({"FINSENT_HOME": str(tmp_path / "whole")})
     for there in (home, whole):
         ingest(CONFIG, there, [write(tmp_path / "first.jsonl", first[1])])
     expected = ingest(CONFIG, whole, [source])
@@ -324,13 +324,13 @@ APPEND = tables.append
 
 
 @pytest.mark.integration
-def test_two_ingestions_at_once_both_land(home: Home, tmp_path: Path) -> None:
+def test_two_ingestions_at_once_both_land(home: Workspace, tmp_path: Path) -> None:
     sources = [
         write(tmp_path / f"{name}.jsonl", *((f"{name} tweet number {n} says hello", "Neutral") for n in range(50)))
         for name in "ab"
     ]
     script = (
-        "import sys; from finsent.config import Source, load_config; from finsent.home import resolve_home; "
+        "import sys; from finsent.config import Source, load_config; from finsent.workspace import resolve_home; "
         "from finsent.steps.ingest import ingest; "
         "ingest(load_config(), resolve_home({'FINSENT_HOME': sys.argv[1]}), [Source(uri=sys.argv[2])]); "
         "from finsent.cli.main import leave; leave(0)"
@@ -346,9 +346,9 @@ def test_two_ingestions_at_once_both_land(home: Home, tmp_path: Path) -> None:
     assert data_version(home).leaks == 0
 
 
-def shared_homes(tmp_path: Path) -> list[Home]:
+def shared_homes(tmp_path: Path) -> list[Workspace]:
     """Two machines' homes over the same tables."""
-    return [resolve_home({"FINSENT_HOME": str(tmp_path / name), "FINSENT_TABLES": str(tmp_path / "tables")}) for name in "ab"]
+    return [resolve_workspace({"FINSENT_HOME": str(tmp_path / name), "FINSENT_TABLES": str(tmp_path / "tables")}) for name in "ab"]
 
 
 def test_the_audit_travels_with_the_tables(tmp_path: Path) -> None:
@@ -374,7 +374,7 @@ def test_a_run_that_another_machine_overtook_places_its_rows_again(tmp_path: Pat
     real = commit.append_tweets
     overtaken: list[IngestReport] = []
 
-    def late(home: Home, *rest: Any) -> Any:
+    def late(home: Workspace, *rest: Any) -> Any:
         if home == here and not overtaken:
             overtaken.append(ingest(CONFIG, there, theirs))
         return real(home, *rest)
@@ -398,7 +398,7 @@ def test_a_run_that_lost_leaves_nothing_of_its_first_attempt_in_quarantine(
     theirs = [write(tmp_path / "theirs.jsonl", (words, "Bullish"))]
     real, overtaken = commit.append_tweets, []
 
-    def late(home: Home, *rest: Any) -> Any:
+    def late(home: Workspace, *rest: Any) -> Any:
         if home == here and not overtaken:
             overtaken.append(ingest(CONFIG, there, theirs))
             assert tables.read(here, "quarantine").num_rows == 0
@@ -442,9 +442,9 @@ def test_a_row_that_another_machine_drops_meanwhile_is_not_missed(
     assert "gold up" in stored
 
 
-def test_a_run_that_is_overtaken_for_ever_says_so(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_is_overtaken_for_ever_says_so(home: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commit, "append_tweets", lambda *_: None)
-    with pytest.raises(Refused, match=r"other runs wrote to table 'tweets' .* before each of 10 attempts"):
+    with pytest.raises(CheckFailed, match=r"other runs wrote to table 'tweets' .* before each of 10 attempts"):
         ingest(CONFIG, home, [write(tmp_path / "a.jsonl", ("$AAPL is a buy", "Bullish"))])
     assert tables.version(home, "tweets") is None
 
@@ -458,7 +458,7 @@ def test_two_machines_on_one_table_both_land(tmp_path: Path) -> None:
         for name in "xy"
     ]
     script = (
-        "import sys; from finsent.config import Source, load_config; from finsent.home import resolve_home; "
+        "import sys; from finsent.config import Source, load_config; from finsent.workspace import resolve_home; "
         "from finsent.steps.ingest import ingest; "
         "home = resolve_home({'FINSENT_HOME': sys.argv[1], 'FINSENT_TABLES': sys.argv[2]}); "
         "ingest(load_config(), home, [Source(uri=sys.argv[3])]); from finsent.cli.main import leave; leave(0)"
@@ -478,7 +478,7 @@ def test_two_machines_on_one_table_both_land(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the eight core files are not beside this checkout (../shared/data)")
-def test_the_eight_core_files(home: Home) -> None:
+def test_the_eight_core_files(home: Workspace) -> None:
     report = ingest(CONFIG, home, [Source(uri=str(SHARED / f"{name}.csv.gz")) for name in CORE])
     check(report, home)
     assert report.read == 38_121

@@ -14,10 +14,10 @@ from finsent.data.dataset import read_report
 from finsent.data.ingest_report import IngestReport
 from finsent.data.leakage import audit_data
 from finsent.data.splits import SPLIT_CODES, split_of_group, split_rule
-from finsent.errors import ConfigError, InputError, Refused
-from finsent.home import Home
+from finsent.errors import CheckFailed, ConfigError, InputError
 from finsent.steps.ingest import ingest
 from finsent.text import text_id
+from finsent.workspace import Workspace
 
 CONFIG = load_config()
 NOW = datetime(2025, 6, 1, tzinfo=UTC)
@@ -26,27 +26,27 @@ TFNS = {"0": "Bearish", "1": "Bullish", "2": "Neutral"}
 REFERENCE = {"0": "Neutral", "1": "Bullish", "2": "Bearish"}
 
 
-def give(home: Home, path: Path, rows: list[dict[str, object]], config: Config = CONFIG, **source: object) -> IngestReport:
+def give(home: Workspace, path: Path, rows: list[dict[str, object]], config: Config = CONFIG, **source: object) -> IngestReport:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return ingest(config, home, [Source(uri=str(path), **source)])  # type: ignore[arg-type]
 
 
-def stored(home: Home) -> dict[str, dict[str, object]]:
+def stored(home: Workspace) -> dict[str, dict[str, object]]:
     return {row["text"]: row for row in tables.read(home, "tweets").to_pylist()}
 
 
-def test_labels_mapped_as_another_dataset_has_them_are_caught(home: Home, tmp_path: Path) -> None:
+def test_labels_mapped_as_another_dataset_has_them_are_caught(home: Workspace, tmp_path: Path) -> None:
     rows: list[dict[str, object]] = [
         {"text": text.format(number), "label": int(value)} for number in range(60) for value, text in SPOKEN.items()
     ]
-    with pytest.raises(Refused, match=r"labels look mapped wrongly.*0=Bearish,1=Bullish,2=Neutral' would fit"):
+    with pytest.raises(CheckFailed, match=r"labels look mapped wrongly.*0=Bearish,1=Bullish,2=Neutral' would fit"):
         give(home, tmp_path / "a.jsonl", rows, labels=REFERENCE)
     assert tables.version(home, "tweets") is None
     accepted = give(home, tmp_path / "a.jsonl", rows, load_config(overrides=["data.check_labels=false"]), labels=REFERENCE)
     assert accepted.accepted > 0
 
 
-def test_right_labels_pass(home: Home, tmp_path: Path) -> None:
+def test_right_labels_pass(home: Workspace, tmp_path: Path) -> None:
     rows: list[dict[str, object]] = [
         {"text": text.format(number), "label": int(value)} for number in range(60) for value, text in SPOKEN.items()
     ]
@@ -69,16 +69,16 @@ def csv_source(path: Path, text: str) -> Source:
         ),
     ],
 )
-def test_a_source_that_is_not_what_it_was_stops_before_writing(home: Home, tmp_path: Path, later: str, told: str) -> None:
+def test_a_source_that_is_not_what_it_was_stops_before_writing(home: Workspace, tmp_path: Path, later: str, told: str) -> None:
     ingest(CONFIG, home, [csv_source(tmp_path / "a.csv", "text,label,id\n$AAPL up,Bullish,1\nfed meets,Neutral,2\n")])
     assert read_report(home, 1)["schemas"]["desk"]["columns"] == ["text", "label", "id"]
-    with pytest.raises(Refused, match=rf"(?s)source 'desk': its schema changed.*{told}.*data.check_schema=false"):
+    with pytest.raises(CheckFailed, match=rf"(?s)source 'desk': its schema changed.*{told}.*data.check_schema=false"):
         ingest(CONFIG, home, [csv_source(tmp_path / "b.csv", later)])
     assert len(stored(home)) == 2
     assert tables.version(home, "quarantine") is None
 
 
-def test_what_is_accepted_once_is_the_new_normal(home: Home, tmp_path: Path) -> None:
+def test_what_is_accepted_once_is_the_new_normal(home: Workspace, tmp_path: Path) -> None:
     once = load_config(overrides=["data.check_schema=false"])
     ingest(CONFIG, home, [csv_source(tmp_path / "a.csv", "text,label,id\n$AAPL up,Bullish,1\n")])
     ingest(once, home, [csv_source(tmp_path / "b.csv", "text,label\n$SPY flat,Neutral\n")])
@@ -86,7 +86,7 @@ def test_what_is_accepted_once_is_the_new_normal(home: Home, tmp_path: Path) -> 
     assert len(stored(home)) == 3
 
 
-def test_new_columns_known_labels_and_a_stray_label_do_not_stop(home: Home, tmp_path: Path) -> None:
+def test_new_columns_known_labels_and_a_stray_label_do_not_stop(home: Workspace, tmp_path: Path) -> None:
     ingest(CONFIG, home, [csv_source(tmp_path / "a.csv", "text,label\n$AAPL up,Bullish\n")])
     many = "".join(f"the fed meets on day {number},Bearish,x\n" for number in range(400))
     report = ingest(CONFIG, home, [csv_source(tmp_path / "b.csv", f"text,label,lang\n{many}what,Typo,x\n")])
@@ -96,7 +96,7 @@ def test_new_columns_known_labels_and_a_stray_label_do_not_stop(home: Home, tmp_
         ingest(CONFIG, home, [missing])
 
 
-def test_each_file_of_a_folder_is_remembered_as_it_is(home: Home, tmp_path: Path) -> None:
+def test_each_file_of_a_folder_is_remembered_as_it_is(home: Workspace, tmp_path: Path) -> None:
     folder = tmp_path / "day"
     folder.mkdir()
     (folder / "x.csv").write_text("text,label,created_at\n$AAPL up,Bullish,2025-01-01\n")
@@ -108,11 +108,11 @@ def test_each_file_of_a_folder_is_remembered_as_it_is(home: Home, tmp_path: Path
     (folder / "y.csv").write_text("text,label\nputs are printing money,Bearish\n")
     assert ingest(CONFIG, home, [Source(uri=str(folder / "y.csv"))]).accepted == 1
     (folder / "x.csv").write_text("text,label\n$AAPL up again today,Bullish\n")
-    with pytest.raises(Refused, match=r"(?s)source 'x': its schema changed.*- created_at"):
+    with pytest.raises(CheckFailed, match=r"(?s)source 'x': its schema changed.*- created_at"):
         ingest(CONFIG, home, [Source(uri=str(folder / "?.csv"))])
 
 
-def test_sources_of_one_name_are_one(home: Home, tmp_path: Path) -> None:
+def test_sources_of_one_name_are_one(home: Workspace, tmp_path: Path) -> None:
     both = [
         csv_source(tmp_path / "a.csv", "text,label,lang\n$AAPL up,Bullish,en\n"),
         csv_source(tmp_path / "b.csv", "text,label,id\nputs printing,Bearish,7\n"),
@@ -127,10 +127,10 @@ def some_labelled(path: Path, day: int, **rows: int) -> Source:
     return csv_source(path, "\n".join(["text,label", *lines, ""]))
 
 
-def test_a_stray_label_opens_no_door_for_many(home: Home, tmp_path: Path) -> None:
+def test_a_stray_label_opens_no_door_for_many(home: Workspace, tmp_path: Path) -> None:
     for day, stray in enumerate((0, 1, 1)):
         ingest(CONFIG, home, [some_labelled(tmp_path / "a.csv", day, Bullish=300, Hold=stray)])
-    with pytest.raises(Refused, match=r"\+ Hold    \(not known\)"):
+    with pytest.raises(CheckFailed, match=r"\+ Hold    \(not known\)"):
         ingest(CONFIG, home, [some_labelled(tmp_path / "a.csv", 4, Bullish=100, Hold=100)])
     once = load_config(overrides=["data.check_schema=false"])
     assert ingest(once, home, [some_labelled(tmp_path / "a.csv", 5, Bullish=300, Hold=10)]).reasons == {"unknown label": 10}
@@ -138,13 +138,13 @@ def test_a_stray_label_opens_no_door_for_many(home: Home, tmp_path: Path) -> Non
         assert ingest(CONFIG, home, [some_labelled(tmp_path / "a.csv", day, Bullish=300, Hold=held)]).quarantined == held
 
 
-def test_a_new_source_can_be_read_again(home: Home, tmp_path: Path) -> None:
+def test_a_new_source_can_be_read_again(home: Workspace, tmp_path: Path) -> None:
     for day in (1, 1, 2):
         source = some_labelled(tmp_path / "a.csv", day, Bullish=50, Hold=5)
         assert ingest(CONFIG, home, [source]).reasons == {"unknown label": 5}
 
 
-def test_labels_that_are_to_mean_something_else_stop(home: Home, tmp_path: Path) -> None:
+def test_labels_that_are_to_mean_something_else_stop(home: Workspace, tmp_path: Path) -> None:
     def day(number: int, labels: dict[str, str], values: str, config: Config = CONFIG) -> IngestReport:
         rows: list[dict[str, object]] = [
             {"text": f"{'abcde'[int(v)] * 9} {'vwxyz'[number] * 9}", "label": int(v)} for v in values
@@ -153,15 +153,15 @@ def test_labels_that_are_to_mean_something_else_stop(home: Home, tmp_path: Path)
 
     day(1, TFNS, "012")
     day(2, TFNS, "12")
-    with pytest.raises(Refused, match=r"(?s)read as\n  0: Bearish -> Neutral\n  2: Neutral -> Bearish\n.*check_schema=false"):
+    with pytest.raises(CheckFailed, match=r"(?s)read as\n  0: Bearish -> Neutral\n  2: Neutral -> Bearish\n.*check_schema=false"):
         day(3, REFERENCE, "012")
-    with pytest.raises(Refused, match="0: Bearish -> not understood"):
+    with pytest.raises(CheckFailed, match="0: Bearish -> not understood"):
         day(3, {"1": "Bullish", "2": "Neutral"}, "012")
     assert day(3, REFERENCE, "012", load_config(overrides=["data.check_schema=false"])).accepted == 3
     assert day(4, REFERENCE, "012").accepted == 3
 
 
-def test_mojibake_is_repaired_without_loss_or_flagged(home: Home, tmp_path: Path) -> None:
+def test_mojibake_is_repaired_without_loss_or_flagged(home: Workspace, tmp_path: Path) -> None:
     rows: list[dict[str, object]] = [
         {"text": "itâ€™s a buy", "label": "Bullish"},
         {"text": "lost \ufffd bytes", "label": "Neutral"},
@@ -176,13 +176,13 @@ def test_mojibake_is_repaired_without_loss_or_flagged(home: Home, tmp_path: Path
     }
 
 
-def test_mojibake_stays_where_asked(home: Home, tmp_path: Path) -> None:
+def test_mojibake_stays_where_asked(home: Workspace, tmp_path: Path) -> None:
     config = load_config(overrides=["data.repair_mojibake=false"])
     give(home, tmp_path / "a.jsonl", [{"text": "itâ€™s a buy", "label": "Bullish"}], config)
     assert stored(home)["itâ€™s a buy"]["flags"] == "mojibake"
 
 
-def test_handles_are_masked_wherever_text_is_kept(home: Home, tmp_path: Path) -> None:
+def test_handles_are_masked_wherever_text_is_kept(home: Workspace, tmp_path: Path) -> None:
     config = load_config(overrides=["data.mask_handles=true"])
     rows: list[dict[str, object]] = [
         {"text": "RT @Some_One: $AAPL is a buy", "label": "Bullish"},
@@ -201,7 +201,7 @@ def test_handles_are_masked_wherever_text_is_kept(home: Home, tmp_path: Path) ->
 
 
 def test_handles_are_masked_in_what_is_shown_of_rows_from_before_and_of_rows_that_cannot_be_read(
-    home: Home, tmp_path: Path
+    home: Workspace, tmp_path: Path
 ) -> None:
     give(home, tmp_path / "a.jsonl", [{"text": "@elonmusk says $AAPL is a buy", "label": "Bullish"}])
     config = load_config(overrides=["data.mask_handles=true"])
@@ -220,7 +220,7 @@ def test_handles_are_masked_in_what_is_shown_of_rows_from_before_and_of_rows_tha
     assert any(text.startswith("@elonmusk") for text in stored(home))  # rows from before stay as they are
 
 
-def test_other_languages_are_quarantined_where_asked(home: Home, tmp_path: Path) -> None:
+def test_other_languages_are_quarantined_where_asked(home: Workspace, tmp_path: Path) -> None:
     config = load_config(overrides=["data.languages=[en]"])
     rows: list[dict[str, object]] = [
         {"text": "$AAPL 株価は上昇しています、買いです", "label": "Bullish"},
@@ -231,11 +231,11 @@ def test_other_languages_are_quarantined_where_asked(home: Home, tmp_path: Path)
     assert len(stored(home)) == 2
 
 
-def decide(home: Home, **decisions: ReviewDecision) -> None:
+def decide(home: Workspace, **decisions: ReviewDecision) -> None:
     record_decisions(home, {text_id(text.replace("_", " ")): it for text, it in decisions.items()}, "me", "looked at it", NOW)
 
 
-def test_later_ingestions_respect_what_people_decided(home: Home, tmp_path: Path) -> None:
+def test_later_ingestions_respect_what_people_decided(home: Workspace, tmp_path: Path) -> None:
     decide(home, gold_is_up=ReviewDecision("drop"), puts_are_printing=ReviewDecision("fix", "Bearish"))
     rows: list[dict[str, object]] = [
         {"text": "gold is up", "label": "Bullish"},
@@ -248,7 +248,7 @@ def test_later_ingestions_respect_what_people_decided(home: Home, tmp_path: Path
     assert audit_data(CONFIG, home).leaks == 0
 
 
-def test_a_conflict_that_was_decided_comes_in(home: Home, tmp_path: Path) -> None:
+def test_a_conflict_that_was_decided_comes_in(home: Workspace, tmp_path: Path) -> None:
     rows: list[dict[str, object]] = [
         {"text": "$AAPL earnings call is tonight after the close", "label": "Neutral"},
         {"text": "$AAPL earnings call is tonight after the close!", "label": "Bullish"},
@@ -264,7 +264,7 @@ def test_a_conflict_that_was_decided_comes_in(home: Home, tmp_path: Path) -> Non
     assert len({row["group"] for row in stored(home).values()}) == 1
 
 
-def test_pending_decisions_are_brought_into_the_data_first(home: Home, tmp_path: Path) -> None:
+def test_pending_decisions_are_brought_into_the_data_first(home: Workspace, tmp_path: Path) -> None:
     give(home, tmp_path / "a.jsonl", [{"text": "gold is up", "label": "Bearish"}, {"text": "rates stay", "label": "Neutral"}])
     decide(home, gold_is_up=ReviewDecision("fix", "Bullish"), rates_stay=ReviewDecision("drop"))
     report = give(home, tmp_path / "b.jsonl", [{"text": "the board meets in oslo", "label": "Neutral"}])
@@ -278,7 +278,7 @@ def test_pending_decisions_are_brought_into_the_data_first(home: Home, tmp_path:
 LONG = "loading up on september calls this morning because the chart looks ready and volume is finally back"
 
 
-def test_a_cut_copy_that_would_tie_two_splits_stays_out(home: Home, tmp_path: Path) -> None:
+def test_a_cut_copy_that_would_tie_two_splits_stays_out(home: Workspace, tmp_path: Path) -> None:
     longer = next(
         f"{LONG} {end}"
         for end in ("and then the sector went up", "and so did everything else", "while rates fell", "for once", "at last")
@@ -296,7 +296,7 @@ def split_of(text: str) -> str:
     return SPLIT_CODES[split_of_group(text_id(text), split_rule(CONFIG.data))]
 
 
-def test_a_text_changed_by_hand_is_noticed(home: Home, tmp_path: Path) -> None:
+def test_a_text_changed_by_hand_is_noticed(home: Workspace, tmp_path: Path) -> None:
     give(
         home,
         tmp_path / "a.jsonl",
@@ -306,11 +306,11 @@ def test_a_text_changed_by_hand_is_noticed(home: Home, tmp_path: Path) -> None:
     rows[0] |= {"text": LONG, "split": "train"}
     rows[1] |= {"text": LONG + " now", "split": "test"}
     tables.replace(home, "tweets", pa.Table.from_pylist(rows, schema=tables.SCHEMAS["tweets"]))
-    with pytest.raises(Refused, match="1 duplicate pairs lie across splits"):
+    with pytest.raises(CheckFailed, match="1 duplicate pairs lie across splits"):
         give(home, tmp_path / "b.jsonl", [{"text": "the fed meets", "label": "Neutral"}])
 
 
-def test_a_home_that_masks_goes_on_masking(home: Home, tmp_path: Path) -> None:
+def test_a_home_that_masks_goes_on_masking(home: Workspace, tmp_path: Path) -> None:
     masked = load_config(overrides=["data.mask_handles=true"])
     give(home, tmp_path / "a.jsonl", [{"text": "@someone likes $AAPL", "label": "Bullish"}], masked)
     with pytest.raises(ConfigError, match=r"stores handles masked, and data\.mask_handles is false"):
@@ -318,13 +318,13 @@ def test_a_home_that_masks_goes_on_masking(home: Home, tmp_path: Path) -> None:
     assert len(stored(home)) == 1
 
 
-def test_a_column_named_anew_is_no_column_lost(home: Home, tmp_path: Path) -> None:
+def test_a_column_named_anew_is_no_column_lost(home: Workspace, tmp_path: Path) -> None:
     ingest(CONFIG, home, [csv_source(tmp_path / "a.csv", "text,label,id\n$AAPL up,Bullish,1\n")])
     renamed = csv_source(tmp_path / "b.csv", "tweet,label,id\n$SPY flat,Neutral,1\n").model_copy(update={"text": "tweet"})
     assert ingest(CONFIG, home, [renamed]).accepted == 1
 
 
-def test_much_quarantine_is_told(home: Home, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_much_quarantine_is_told(home: Workspace, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rows: list[dict[str, object]] = [
         {"text": f"the fed meets on day {n}", "label": "2" if n % 2 else "Neutral"} for n in range(20)
     ]

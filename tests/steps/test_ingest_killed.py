@@ -15,7 +15,7 @@ from finsent.config import load_config
 from finsent.data import tables
 from finsent.data.dataset import data_version
 from finsent.data.leakage import audit_data
-from finsent.home import Home, resolve_home
+from finsent.workspace import Workspace, resolve_workspace
 
 pytestmark = pytest.mark.long
 
@@ -23,7 +23,7 @@ KILLS = 10
 SCRIPT = """
 import sys
 from finsent.config import Source, load_config
-from finsent.home import resolve_home
+from finsent.workspace import resolve_home
 from finsent.steps.ingest import ingest
 from finsent.cli.main import leave
 ingest(load_config(), resolve_home({"FINSENT_HOME": sys.argv[1]}), [Source(uri=sys.argv[2])])
@@ -49,11 +49,11 @@ def write(path: Path, rows: int) -> None:
             out.writerow((text, draw.choice(("Bullish", "Bearish", "Neutral")) if number % 37 == 0 else "Bullish"))
 
 
-def start(home: Home, path: Path) -> "subprocess.Popen[str]":
+def start(home: Workspace, path: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen([sys.executable, "-c", SCRIPT, str(home.root), str(path)], stderr=subprocess.PIPE, text=True)
 
 
-def contents(home: Home, name: str) -> pa.Table:
+def contents(home: Workspace, name: str) -> pa.Table:
     kept = [column for column in tables.SCHEMAS[name].names if column != "ingested_at"]
     keys = [(column, "ascending") for column in kept if column not in {"cut", "bands", "sketch", "created_at"}]
     return tables.read(home, name, columns=kept).sort_by(keys)
@@ -62,7 +62,7 @@ def contents(home: Home, name: str) -> pa.Table:
 def test_killed_at_ten_random_moments(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     write(path, 20_000)
-    whole = resolve_home({"FINSENT_HOME": str(tmp_path / "whole")})
+    whole = resolve_workspace({"FINSENT_HOME": str(tmp_path / "whole")})
     begun = time.monotonic()
     first = start(whole, path)
     first.communicate()
@@ -71,7 +71,7 @@ def test_killed_at_ten_random_moments(tmp_path: Path) -> None:
     expected = {name: contents(whole, name) for name in ("tweets", "quarantine", "signatures")}
     draw, killed = random.Random(), 0
     for attempt in range(KILLS):
-        home = resolve_home({"FINSENT_HOME": str(tmp_path / f"home{attempt}")})
+        home = resolve_workspace({"FINSENT_HOME": str(tmp_path / f"home{attempt}")})
         # commits come last, so half of the kills fall into the last third
         moment = lasted * (draw.uniform(0.1, 1.0) if attempt % 2 else draw.uniform(0.66, 1.0))
         process = start(home, path)

@@ -6,7 +6,7 @@ import pytest
 
 from finsent.cli import status
 from finsent.config import load_config
-from finsent.errors import InputError, NoChampionError, Refused
+from finsent.errors import InputError, NoChampionError, CheckFailed
 from finsent.registry import aliases, audit_log, audit_mirror, tracking
 from finsent.registry.client import Registry
 from finsent.steps import promote
@@ -215,7 +215,7 @@ def test_a_word_under_other_rules_is_not_taken_and_the_version_waits_on(mlflow_h
     pipeline.promote(make_context(WITH_APPROVAL, mlflow_home))
     before = audit_log.read(mlflow_home.audit_log)
     other = load_config("nano", overrides=["gate.approval=required", "gate.max_flip_rate=0.5"])
-    with pytest.raises(Refused, match=r"gate\.max_flip_rate 0\.2, now 0\.5\). It waits on"):
+    with pytest.raises(CheckFailed, match=r"gate\.max_flip_rate 0\.2, now 0\.5\). It waits on"):
         decide(make_context(other, mlflow_home), version, *SIGNED)
     assert audit_log.read(mlflow_home.audit_log) == before
     assert Registry(mlflow_home, "finsent").aliases() == {"challenger": version}
@@ -232,10 +232,10 @@ def test_rules_that_were_changed_after_the_look_are_named(mlflow_home, evaluated
 
 @pytest.mark.parametrize("decide", [promote.approve, promote.reject])
 def test_only_what_waits_can_be_approved_or_rejected(mlflow_home, evaluated, decide):
-    with pytest.raises(Refused, match=r"no version of 'finsent' waits"):
+    with pytest.raises(CheckFailed, match=r"no version of 'finsent' waits"):
         decide(make_context(WITH_APPROVAL, mlflow_home), None, *SIGNED)
     version = evaluated(config=WITH_APPROVAL)
-    with pytest.raises(Refused, match="does not wait for approval: none does"):
+    with pytest.raises(CheckFailed, match="does not wait for approval: none does"):
         decide(make_context(WITH_APPROVAL, mlflow_home), version, *SIGNED)
     with pytest.raises(InputError, match="no version '8'"):
         decide(make_context(WITH_APPROVAL, mlflow_home), "8", *SIGNED)
@@ -257,7 +257,7 @@ def test_rollback_is_at_once_and_written_down(mlflow_home, evaluated):
     assert (last["action"], last["from"], last["to"], last["who"]) == ("rollback", bad, "1", "dana")
     again = pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=bad)
     assert "was rolled back" in again.reasons[0]
-    with pytest.raises(Refused, match="nothing to roll back to"):
+    with pytest.raises(CheckFailed, match="nothing to roll back to"):
         pipeline.rollback(make_context(AUTOMATIC, mlflow_home), *SIGNED)
 
 
@@ -281,7 +281,7 @@ def test_a_audit_log_whose_end_was_cut_off_gets_no_further_entry(mlflow_home, ev
     whole = mlflow_home.audit_log.read_bytes()
     mlflow_home.audit_log.write_bytes(b"".join(whole.splitlines(keepends=True)[:3]))
     assert audit_log.verify(mlflow_home.audit_log).length == 3  # its own chain does not tell
-    with pytest.raises(Refused, match=r"line 4: it ends after 3 .*cut off.*knows entry 3, of (version 2|the mirror)"):
+    with pytest.raises(CheckFailed, match=r"line 4: it ends after 3 .*cut off.*knows entry 3, of (version 2|the mirror)"):
         pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=weak)
     assert "its end was cut off" in status_decisions(mlflow_home)["error"]
     assert len(audit_log.read(mlflow_home.audit_log)) == 3
@@ -295,13 +295,13 @@ def test_a_audit_log_that_was_deleted_or_replaced_is_found(mlflow_home, evaluate
     pipeline.promote(make_context(AUTOMATIC, mlflow_home))
     better = evaluated(champion="1")
     mlflow_home.audit_log.unlink()
-    with pytest.raises(Refused, match="is empty or gone"):
+    with pytest.raises(CheckFailed, match="is empty or gone"):
         pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=better)
     assert Registry(mlflow_home, "finsent").champion() == "1"
     assert not mlflow_home.audit_log.exists()
     assert "is empty or gone" in status_decisions(mlflow_home)["error"]
     audit_log.append(mlflow_home.audit_log, {"action": "gate", "version": "1", "decision": "promote", "reasons": ["forged"]})
-    with pytest.raises(Refused, match=r"line [23]: it ends after 1 entries"):
+    with pytest.raises(CheckFailed, match=r"line [23]: it ends after 1 entries"):
         pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=better)
     client = tracking.connect(mlflow_home)  # and now as the message says
     for version in ("1", better):
@@ -329,7 +329,7 @@ def test_a_audit_log_that_is_ahead_of_the_registry_is_in_order(mlflow_home, eval
 def test_a_tag_that_finsent_did_not_write_is_refused(mlflow_home, evaluated):
     version = evaluated()
     tracking.connect(mlflow_home).set_model_version_tag("finsent", version, "audit_log_entry", "soon")
-    with pytest.raises(Refused, match="'soon'"):
+    with pytest.raises(CheckFailed, match="'soon'"):
         pipeline.promote(make_context(AUTOMATIC, mlflow_home))
 
 

@@ -14,13 +14,13 @@ import time
 
 import pytest
 
-from finsent.errors import Refused
-from finsent.home import resolve_home
+from finsent.errors import CheckFailed
 from finsent.registry import aliases, audit_log, tracking
 from finsent.registry.audit_mirror import verify_audit_log
 from finsent.registry.client import Registry
 from finsent.steps import promote
 from finsent.steps.context import make_context
+from finsent.workspace import resolve_workspace
 from tests.steps.promotion import AUTOMATIC, SIGNED, WITH_APPROVAL, evaluate_new, forget_connections, snapshot
 
 WRITES = (
@@ -53,7 +53,7 @@ def moments(tmp_path_factory, _mlflow_store, make_adapter):
     """Snapshots of a registry: `evaluated` (1 is champion, 2 has evidence), `waiting` and `promoted` (2 waits, 2 is champion)."""
     found = {}
     for name, config in (("evaluated", AUTOMATIC), ("waiting", WITH_APPROVAL)):
-        home = resolve_home({"FINSENT_HOME": str(tmp_path_factory.mktemp(name) / "home")})
+        home = resolve_workspace({"FINSENT_HOME": str(tmp_path_factory.mktemp(name) / "home")})
         home.root.mkdir()
         shutil.copyfile(_mlflow_store, home.root / "mlflow.db")
         evaluate_new(home, make_adapter(0))
@@ -180,7 +180,7 @@ def assert_recovers(moments, uninterrupted, name, place):
     assert_legal(home, old, new)
     try:
         OPERATIONS[name][1](home)
-    except Refused:  # what was killed had nothing left to do
+    except CheckFailed:  # what was killed had nothing left to do
         assert state(home) == ended
     assert state(home) == ended, f"killed before write {place}, {made[place]}"
     assert champion_of(home) == new

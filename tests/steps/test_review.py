@@ -15,37 +15,37 @@ from finsent.data import tables
 from finsent.data.corrections import ReviewDecision, load_decisions, parse_class_name, read_reviews
 from finsent.data.dataset import data_version
 from finsent.data.id_lookup import IdLookup
-from finsent.data.quarantine import earlier_conflicts, append_records
+from finsent.data.quarantine import append_records, earlier_conflicts
 from finsent.data.sample import sample_sources
 from finsent.data.sources.records import QuarantinedRow
 from finsent.data.validation.row_validation import CONFLICT
 from finsent.data.versions_view import quarantine_examples, quarantine_view
 from finsent.errors import InputError
-from finsent.home import Home, resolve_home
 from finsent.steps import review as module
 from finsent.steps.ingest import ingest
 from finsent.steps.review import ReviewResult, apply_file, decide, list_conflicts, list_suspects, write_listing
 from finsent.text import text_id
+from finsent.workspace import Workspace, resolve_workspace
 
 CONFIG = load_config()
 WHO = {"who": "ada", "why": "read"}
 
 
 @pytest.fixture(scope="module")
-def sampled(tmp_path_factory: pytest.TempPathFactory) -> Home:
+def sampled(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A desk of the sample; leave it as it was."""
-    home = resolve_home({"FINSENT_HOME": str(tmp_path_factory.mktemp("sampled"))})
+    home = resolve_workspace({"FINSENT_HOME": str(tmp_path_factory.mktemp("sampled"))})
     ingest(CONFIG, home, sample_sources(1)[:1])
     return home
 
 
-def fill(home: Home, path: Path, *rows: tuple[str, str]) -> None:
+def fill(home: Workspace, path: Path, *rows: tuple[str, str]) -> None:
     path.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows))
     ingest(CONFIG, home, [Source(uri=str(path))])
 
 
 @pytest.fixture
-def small(home: Home, tmp_path: Path) -> Home:
+def small(home: Workspace, tmp_path: Path) -> Workspace:
     """Two tweets in the data, a text with two labels and a near pair with two in the quarantine."""
     fill(
         home,
@@ -63,12 +63,12 @@ def small(home: Home, tmp_path: Path) -> Home:
 MOON, FED, DONE = map(text_id, ("$AAPL to the moon and beyond", "the fed meets on tuesday afternoon", "is $TSLA done? discuss"))
 
 
-def labels(home: Home, version: int | None = None) -> dict[str, str]:
+def labels(home: Workspace, version: int | None = None) -> dict[str, str]:
     rows = tables.read(home, "tweets", version=version, columns=["id", "label"])
     return dict(zip(rows["id"].to_pylist(), rows["label"].to_pylist(), strict=True))
 
 
-def test_suspects_are_rows_of_training_and_validation_ranked(sampled: Home) -> None:
+def test_suspects_are_rows_of_training_and_validation_ranked(sampled: Workspace) -> None:
     listing = list_suspects(sampled)
     stored = {row["id"]: row for row in tables.read(sampled, "tweets").to_pylist()}
     looked_at = [row for row in stored.values() if row["split"] != "test"]
@@ -85,19 +85,19 @@ def test_suspects_are_rows_of_training_and_validation_ranked(sampled: Home) -> N
     assert list_suspects(sampled, limit=3).entries == listing.entries[:3]
 
 
-def test_test_rows_are_looked_at_when_asked_for(sampled: Home) -> None:
+def test_test_rows_are_looked_at_when_asked_for(sampled: Workspace) -> None:
     listing = list_suspects(sampled, with_test=True)
     assert listing.of == tables.read(sampled, "tweets").num_rows
     assert any(entry.detail == "in the test split" for entry in listing.entries)
 
 
-def test_nothing_to_look_at_is_said(home: Home) -> None:
+def test_nothing_to_look_at_is_said(home: Workspace) -> None:
     with pytest.raises(InputError, match="no data to review yet"):
         list_suspects(home)
     assert list_conflicts(home).entries == []
 
 
-def test_conflicts_show_each_side_once_and_together(small: Home, tmp_path: Path) -> None:
+def test_conflicts_show_each_side_once_and_together(small: Workspace, tmp_path: Path) -> None:
     ingest(CONFIG, small, [Source(uri=str(tmp_path / "small.jsonl"), name="again")])
     listing = list_conflicts(small)
     shown = [(entry.text, entry.label) for entry in listing.entries]
@@ -113,10 +113,10 @@ def test_conflicts_show_each_side_once_and_together(small: Home, tmp_path: Path)
     assert len(list_conflicts(small, limit=1).entries) == 1
 
 
-def test_conflicts_from_before_ids_and_labels_were_recorded(small: Home, tmp_path: Path) -> None:
+def test_conflicts_from_before_ids_and_labels_were_recorded(small: Workspace, tmp_path: Path) -> None:
     from deltalake import write_deltalake
 
-    other = resolve_home({"FINSENT_HOME": str(tmp_path / "other")})
+    other = resolve_workspace({"FINSENT_HOME": str(tmp_path / "other")})
     Path(tables.location(other, "quarantine")).mkdir(parents=True)
     old = tables.read(small, "quarantine").drop_columns(["id", "input", "label"])
     write_deltalake(tables.location(other, "quarantine"), old)
@@ -128,7 +128,7 @@ def test_conflicts_from_before_ids_and_labels_were_recorded(small: Home, tmp_pat
     assert earlier_conflicts(other) == earlier_conflicts(small)
 
 
-def test_memory_does_not_grow_with_the_texts_of_the_quarantine(home: Home) -> None:
+def test_memory_does_not_grow_with_the_texts_of_the_quarantine(home: Workspace) -> None:
     texts = [f"{number} " + "x" * 4000 for number in range(2500)]
     labels = ("Bullish", "Bearish")
     rows = [
@@ -153,11 +153,11 @@ def test_memory_does_not_grow_with_the_texts_of_the_quarantine(home: Home) -> No
         assert peak < 8e6, "the texts are 20 MB"
 
 
-def test_what_is_decided_on_is_listed_no_more(sampled: Home, tmp_path: Path) -> None:
+def test_what_is_decided_on_is_listed_no_more(sampled: Workspace, tmp_path: Path) -> None:
     import shutil
 
     shutil.copytree(sampled.root, tmp_path / "copy")
-    home = resolve_home({"FINSENT_HOME": str(tmp_path / "copy")})
+    home = resolve_workspace({"FINSENT_HOME": str(tmp_path / "copy")})
     first, second = list_suspects(home, limit=2).entries
     decide(home, [first.id], "accept", **WHO)
     remaining = list_suspects(home).entries
@@ -168,7 +168,7 @@ def test_what_is_decided_on_is_listed_no_more(sampled: Home, tmp_path: Path) -> 
     assert conflict.id not in {entry.id for entry in list_conflicts(home).entries}
 
 
-def test_a_fix_and_a_drop_change_the_data_in_a_new_version(small: Home) -> None:
+def test_a_fix_and_a_drop_change_the_data_in_a_new_version(small: Workspace) -> None:
     version = tables.version(small, "tweets")
     assert version is not None
     fixed = decide(small, [MOON[:6]], "fix", label="bearish", **WHO)
@@ -185,27 +185,27 @@ def test_a_fix_and_a_drop_change_the_data_in_a_new_version(small: Home) -> None:
     ]
 
 
-def test_an_accepted_label_changes_nothing(small: Home) -> None:
+def test_an_accepted_label_changes_nothing(small: Workspace) -> None:
     before = labels(small)
     assert decide(small, [MOON, FED], "accept", **WHO) == ReviewResult(2, {"accept": 2}, 0, None)
     assert labels(small) == before
 
 
-def test_decisions_on_texts_that_are_not_in_the_data_wait(small: Home) -> None:
+def test_decisions_on_texts_that_are_not_in_the_data_wait(small: Workspace) -> None:
     absent = text_id("not seen yet")
     assert decide(small, [DONE[:8]], "fix", label="Bearish", **WHO) == ReviewResult(1, {"fix": 1}, 1, None)
     assert decide(small, [absent], "drop", **WHO) == ReviewResult(1, {"drop": 1}, 0, None)
     assert load_decisions(small) == {DONE: ReviewDecision("fix", "Bearish"), absent: ReviewDecision("drop")}
 
 
-def assert_refused(home: Home, said: str, ids: Sequence[str], kind: Any, label: str | None = None) -> None:
+def assert_refused(home: Workspace, said: str, ids: Sequence[str], kind: Any, label: str | None = None) -> None:
     before = read_reviews(home)
     with pytest.raises(InputError, match=said):
         decide(home, ids, kind, label=label, **WHO)
     assert read_reviews(home) == before
 
 
-def test_ids_that_mean_no_one_text(small: Home) -> None:
+def test_ids_that_mean_no_one_text(small: Workspace) -> None:
     assert_refused(small, "'xyz' is no id: ids are 32 hexadecimal digits", ["xyz"], "drop")
     assert_refused(small, "'' is no id", [""], "drop")
     assert_refused(small, "is no id", ["a" * 33], "drop")
@@ -213,15 +213,15 @@ def test_ids_that_mean_no_one_text(small: Home) -> None:
     assert_refused(small, f"'{unknown}' begins the id of no known text", [MOON, unknown], "drop")
 
 
-def known(home: Home) -> set[str]:
+def known(home: Workspace) -> set[str]:
     return {*labels(home), *(text_id(text) for text in tables.read(home, "quarantine")["text"].to_pylist())}
 
 
-def test_a_beginning_that_several_ids_share_is_refused(sampled: Home) -> None:
+def test_a_beginning_that_several_ids_share_is_refused(sampled: Workspace) -> None:
     assert_refused(sampled, r"'0' begins \d+ ids \(0[0-9a-f]{31}, .*…\)\. Give more of it", ["0"], "drop")
 
 
-def test_what_cannot_be_accepted_is_said(small: Home) -> None:
+def test_what_cannot_be_accepted_is_said(small: Workspace) -> None:
     assert_refused(small, f"'{DONE}' was read as Bearish and as Bullish: say which with fix", [DONE], "accept")
     assert_refused(small, "no label 'up'. Labels: Neutral, Bullish, Bearish", [DONE], "fix", "up")
     decide(small, [MOON], "fix", label="Bearish", **WHO)
@@ -243,11 +243,11 @@ def filled(path: Path, change: Callable[[dict[str, str]], dict[str, str] | None]
     return path
 
 
-def test_a_filled_listing_is_applied_in_one_version(sampled: Home, tmp_path: Path) -> None:
+def test_a_filled_listing_is_applied_in_one_version(sampled: Workspace, tmp_path: Path) -> None:
     import shutil
 
     shutil.copytree(sampled.root, tmp_path / "copy")
-    home = resolve_home({"FINSENT_HOME": str(tmp_path / "copy")})
+    home = resolve_workspace({"FINSENT_HOME": str(tmp_path / "copy")})
     listing = list_suspects(home, limit=4)
     write_listing(listing, tmp_path / "review.csv")
     fixed, accepted, dropped, untouched = listing.entries
@@ -273,7 +273,7 @@ def test_a_filled_listing_is_applied_in_one_version(sampled: Home, tmp_path: Pat
     assert apply_file(home, tmp_path / "review.csv", who="ada", why="in doubt") == ReviewResult(0, result.decisions, 0, None)
 
 
-def test_one_wrong_row_and_none_is_recorded(small: Home, tmp_path: Path) -> None:
+def test_one_wrong_row_and_none_is_recorded(small: Workspace, tmp_path: Path) -> None:
     lines = [
         "id,decision,new_label,why",
         f"{MOON},fix,Bearish,sarcasm",
@@ -309,7 +309,7 @@ def test_one_wrong_row_and_none_is_recorded(small: Home, tmp_path: Path) -> None
         apply_file(small, tmp_path / "review.csv", who="ada")
 
 
-def test_a_crash_before_the_data_changed_is_made_up_for_by_the_rerun(small: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_before_the_data_changed_is_made_up_for_by_the_rerun(small: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     class Crash(BaseException):
         """Stands for a kill."""
 

@@ -13,8 +13,8 @@ from finsent.data import tables
 from finsent.data.ingest_report import IngestReport
 from finsent.data.leakage import audit_data
 from finsent.errors import ConfigError
-from finsent.home import Home, resolve_home
 from finsent.steps.ingest import ingest
+from finsent.workspace import Workspace, resolve_workspace
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 BY_TIME = load_config(
@@ -29,7 +29,7 @@ BY_SOURCE = load_config(overrides=["data.split=source", "data.validation_sources
 WORDS = "loading up on september calls this morning because the chart looks ready and volume is finally back"
 
 
-def give(home: Home, config: Config, path: Path, *rows: tuple[str, datetime | None], name: str | None = None) -> IngestReport:
+def give(home: Workspace, config: Config, path: Path, *rows: tuple[str, datetime | None], name: str | None = None) -> IngestReport:
     path.write_text(
         "".join(
             json.dumps({"text": text, "label": "Bullish", "created_at": moment.isoformat() if moment else None}) + "\n"
@@ -39,7 +39,7 @@ def give(home: Home, config: Config, path: Path, *rows: tuple[str, datetime | No
     return ingest(config, home, [Source(uri=str(path), name=name)])
 
 
-def splits(home: Home) -> dict[str, str]:
+def splits(home: Workspace) -> dict[str, str]:
     return {row["text"]: row["split"] for row in tables.read(home, "tweets").to_pylist()}
 
 
@@ -47,7 +47,7 @@ def day(number: float) -> datetime:
     return START + timedelta(days=number)
 
 
-def test_time_decides_and_the_embargo_is_kept(home: Home, tmp_path: Path) -> None:
+def test_time_decides_and_the_embargo_is_kept(home: Workspace, tmp_path: Path) -> None:
     moments = {"early": 10.0, "eve of validation": 57.5, "validation": 59.0, "eve of test": 89.0, "test": 90.0, "late": 300.0}
     report = give(home, BY_TIME, tmp_path / "a.jsonl", *((name, day(at)) for name, at in moments.items()), ("when", None))
     assert splits(home) == {
@@ -63,7 +63,7 @@ def test_time_decides_and_the_embargo_is_kept(home: Home, tmp_path: Path) -> Non
     assert report.leaks == 0
 
 
-def test_a_later_twin_of_a_training_row_is_used_for_nothing(home: Home, tmp_path: Path) -> None:
+def test_a_later_twin_of_a_training_row_is_used_for_nothing(home: Workspace, tmp_path: Path) -> None:
     give(home, BY_TIME, tmp_path / "a.jsonl", (WORDS + " today", day(200)), (WORDS, day(1)), ("something else", day(200)))
     assert splits(home) == {WORDS: "train", WORDS + " today": "excluded", "something else": "test"}
     give(home, BY_TIME, tmp_path / "b.jsonl", (WORDS + " now", day(200)), (WORDS + " yes", day(2)), ("something else!", day(3)))
@@ -72,7 +72,7 @@ def test_a_later_twin_of_a_training_row_is_used_for_nothing(home: Home, tmp_path
     assert audit_data(BY_TIME, home).leaks == 0
 
 
-def test_held_out_sources_stay_held_out(home: Home, tmp_path: Path) -> None:
+def test_held_out_sources_stay_held_out(home: Workspace, tmp_path: Path) -> None:
     give(home, BY_SOURCE, tmp_path / "desk.jsonl", (WORDS, None), ("rates stay where they are", None))
     give(home, BY_SOURCE, tmp_path / "street.jsonl", (WORDS + " yes", None), ("gold is up", None))
     give(home, BY_SOURCE, tmp_path / "news.jsonl", ("gold is up!", None), ("the board meets on thursday", None))
@@ -86,7 +86,7 @@ def test_held_out_sources_stay_held_out(home: Home, tmp_path: Path) -> None:
     }
 
 
-def test_in_one_ingestion_the_held_out_source_wins(home: Home, tmp_path: Path) -> None:
+def test_in_one_ingestion_the_held_out_source_wins(home: Workspace, tmp_path: Path) -> None:
     for name, text in (("desk", WORDS), ("street", WORDS + " yes")):
         (tmp_path / f"{name}.jsonl").write_text(json.dumps({"text": text, "label": "Bullish"}) + "\n")
     ingest(BY_SOURCE, home, [Source(uri=str(tmp_path))])
@@ -95,7 +95,7 @@ def test_in_one_ingestion_the_held_out_source_wins(home: Home, tmp_path: Path) -
 
 @pytest.mark.parametrize("order", [("desk", "street"), ("street", "desk")])
 def test_of_equal_texts_the_held_out_one_is_kept_whatever_is_read_first(
-    home: Home, tmp_path: Path, order: tuple[str, str]
+    home: Workspace, tmp_path: Path, order: tuple[str, str]
 ) -> None:
     sources = []
     for name in order:
@@ -106,7 +106,7 @@ def test_of_equal_texts_the_held_out_one_is_kept_whatever_is_read_first(
     assert report.by_source["desk"]["duplicates"] == 1
 
 
-def test_a_copy_of_an_excluded_row_is_looked_at_anew(home: Home, tmp_path: Path) -> None:
+def test_a_copy_of_an_excluded_row_is_looked_at_anew(home: Workspace, tmp_path: Path) -> None:
     end = "and then the whole sector went up with it"
     give(home, BY_TIME, tmp_path / "a.jsonl", (f"$AAPL {WORDS}", day(57.5)), ("the board meets in oslo", day(200)))
     give(home, BY_TIME, tmp_path / "b.jsonl", (f"$AAPL {WORDS} yes", day(200)))
@@ -116,7 +116,7 @@ def test_a_copy_of_an_excluded_row_is_looked_at_anew(home: Home, tmp_path: Path)
     assert audit_data(BY_TIME, home).leaks == 0
 
 
-def test_a_home_keeps_its_strategy(home: Home, tmp_path: Path) -> None:
+def test_a_home_keeps_its_strategy(home: Workspace, tmp_path: Path) -> None:
     give(home, BY_SOURCE, tmp_path / "desk.jsonl", ("gold is up", day(1)))
     for other in (load_config(), BY_TIME):
         with pytest.raises(ConfigError, match="split by another rule: split = "):
@@ -132,7 +132,7 @@ BATCHES = st.lists(st.lists(st.tuples(TEXTS, st.floats(0, 120)), min_size=1, max
 def test_no_order_of_arrival_makes_a_leak_or_moves_a_row(
     tmp_path: Path, batches: list[list[tuple[str, float]]], number: int
 ) -> None:
-    home = resolve_home({"FINSENT_HOME": str(tmp_path / f"{number}-{len(list(tmp_path.iterdir()))}")})
+    home = resolve_workspace({"FINSENT_HOME": str(tmp_path / f"{number}-{len(list(tmp_path.iterdir()))}")})
     before: dict[str, str] = {}
     for index, batch in enumerate(batches):
         give(home, BY_TIME, tmp_path / f"{index}.jsonl", *((text, day(at)) for text, at in batch))
@@ -143,7 +143,7 @@ def test_no_order_of_arrival_makes_a_leak_or_moves_a_row(
 
 
 def test_names_that_are_held_out_are_held_against_the_sources_there_are(
-    home: Home, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    home: Workspace, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert give(home, BY_SOURCE, tmp_path / "desk.jsonl", ("gold is up", None)).accepted == 1
     assert "data.test_sources: there is no source 'street' yet" in caplog.text
@@ -161,7 +161,7 @@ def test_names_that_are_held_out_are_held_against_the_sources_there_are(
     assert "no source" not in caplog.text
 
 
-def test_other_splits_hold_no_names_against_sources(home: Home, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_other_splits_hold_no_names_against_sources(home: Workspace, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     config = load_config(overrides=["data.test_sources=[street]"])
     assert give(home, config, tmp_path / "Street.jsonl", ("gold is up", None)).accepted == 1
     assert "no source" not in caplog.text

@@ -22,11 +22,11 @@ from finsent.cli.output import as_text, plain
 from finsent.config import Config, Source, load_config
 from finsent.data import tables
 from finsent.errors import InputError
-from finsent.home import Home, resolve_home
 from finsent.steps.ingest import ingest
 from finsent.steps.tune import TuneResult, tune
 from finsent.tuning import search as studies
 from finsent.tuning.space import apply_params
+from finsent.workspace import Workspace, resolve_workspace
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -46,7 +46,7 @@ TRIALS = 5
 @dataclass(frozen=True)
 class Searched:
     config: Config
-    home: Home
+    home: Workspace
     space: Path
     untouched: Path
     """The home as it was before the search."""
@@ -71,7 +71,7 @@ def written(path: Path, rows: int) -> Path:
 def searched(tmp_path_factory: pytest.TempPathFactory, _mlflow_store: Path) -> Searched:
     """One search of `TRIALS` trials; tests that go on with it copy nothing and say so."""
     folder = tmp_path_factory.mktemp("tuning")
-    home = resolve_home({"FINSENT_HOME": str(folder / "home")})
+    home = resolve_workspace({"FINSENT_HOME": str(folder / "home")})
     home.root.mkdir()
     shutil.copyfile(_mlflow_store, home.root / "mlflow.db")
     config = load_config("nano", overrides=OVERRIDES)
@@ -83,13 +83,13 @@ def searched(tmp_path_factory: pytest.TempPathFactory, _mlflow_store: Path) -> S
 
 
 @pytest.fixture
-def fresh(searched: Searched, tmp_path: Path) -> Home:
+def fresh(searched: Searched, tmp_path: Path) -> Workspace:
     """A home with the same data, in which nothing was searched."""
     shutil.copytree(searched.untouched, tmp_path / "fresh")
-    return resolve_home({"FINSENT_HOME": str(tmp_path / "fresh")})
+    return resolve_workspace({"FINSENT_HOME": str(tmp_path / "fresh")})
 
 
-def runs(home: Home, wanted: str) -> "list[Run]":
+def runs(home: Workspace, wanted: str) -> "list[Run]":
     from finsent.registry.tracking import connect
 
     client = connect(home)
@@ -173,7 +173,7 @@ def test_nothing_is_registered_evaluated_or_left_on_disk(searched: Searched) -> 
     assert list((studies.study_dir(searched.home, searched.result.study) / "trials").iterdir()) == []
 
 
-def test_the_test_split_has_no_say_and_one_trial_runs_in_any_time(searched: Searched, fresh: Home) -> None:
+def test_the_test_split_has_no_say_and_one_trial_runs_in_any_time(searched: Searched, fresh: Workspace) -> None:
     rows = tables.read(fresh, "tweets")
     keep = [split != "test" for split in rows["split"].to_pylist()]
     assert not all(keep)
@@ -183,7 +183,7 @@ def test_the_test_split_has_no_say_and_one_trial_runs_in_any_time(searched: Sear
     assert learnt(found) == learnt(searched.result)[:1]
 
 
-def test_settings_that_were_tried_are_not_trained_again(searched: Searched, fresh: Home, tmp_path: Path) -> None:
+def test_settings_that_were_tried_are_not_trained_again(searched: Searched, fresh: Workspace, tmp_path: Path) -> None:
     space = tmp_path / "space.yaml"
     space.write_text("recipe: {learning_rate: [0.01], warmup_ratio: [0.05]}")
     first, second, third = tune(searched.config, fresh, trials=3, space=space).trials
@@ -196,11 +196,11 @@ def test_settings_that_were_tried_are_not_trained_again(searched: Searched, fres
 @pytest.mark.long
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_search_that_was_cut_off_ends_as_one_that_was_not(
-    searched: Searched, fresh: Home, tmp_path: Path, how: signal.Signals
+    searched: Searched, fresh: Workspace, tmp_path: Path, how: signal.Signals
 ) -> None:
     script = tmp_path / "search.py"
     script.write_text(
-        "import sys\nfrom pathlib import Path\nfrom finsent.config import load_config\nfrom finsent.home import resolve_home\n"
+        "import sys\nfrom pathlib import Path\nfrom finsent.config import load_config\nfrom finsent.workspace import resolve_home\n"
         "from finsent.steps.tune import tune\n"
         "tune(load_config('nano', overrides=sys.argv[2:]), resolve_home(), trials=2, space=Path(sys.argv[1]))\n"
     )
@@ -262,7 +262,7 @@ def test_a_finished_search_adds_nothing_and_goes_on_when_told_more(
     assert (more["added"], more["run_id"], more["study"]) == (1, said["run_id"], said["study"])
 
 
-def test_a_home_without_data_is_an_error_at_once(mlflow_home: Home, tiny_config: Config) -> None:
+def test_a_home_without_data_is_an_error_at_once(mlflow_home: Workspace, tiny_config: Config) -> None:
     with pytest.raises(InputError, match="finsent ingest"):
         tune(tiny_config, mlflow_home, trials=1)
     assert not (mlflow_home.root / "tune").exists()

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from finsent.config import Config
-from finsent.home import Home
 from finsent.training.trainer import LabelledTexts, TrainingResult, train
+from finsent.workspace import Workspace
 
 UP = ["calls printing", "to the moon", "great beat", "loading up"]
 DOWN = ["puts printing", "going to zero", "awful miss", "dumping it all"]
@@ -22,7 +22,7 @@ def rows() -> LabelledTexts:
 
 @pytest.fixture
 def run(
-    tiny_config: Config, home: Home, rows: LabelledTexts, tmp_path: Path
+    tiny_config: Config, home: Workspace, rows: LabelledTexts, tmp_path: Path
 ) -> Callable[..., tuple[TrainingResult, list[dict[str, float]]]]:
     """`run(folder, engine=..., **recipe)`: train and collect the figures of each step."""
 

@@ -7,17 +7,17 @@ import torch
 
 from finsent.config import Config
 from finsent.errors import FinsentError
-from finsent.home import Home
 from finsent.training import setup
 from finsent.training.preflight import run_preflight
 from finsent.training.setup import TrainingRun, set_up
+from finsent.workspace import Workspace
 
 TEXTS = ["$AAPL calls printing", "puts printing, all of it", "meets on tuesday"]
 LABELS = [1, 2, 0]
 
 
 @pytest.fixture(params=["stock", "packed"])
-def check(request: pytest.FixtureRequest, tiny_config: Config, home: Home, tmp_path: Path) -> Callable[[], TrainingRun]:
+def check(request: pytest.FixtureRequest, tiny_config: Config, home: Workspace, tmp_path: Path) -> Callable[[], TrainingRun]:
     """`check()`: set a training up and verify it."""
 
     def start() -> TrainingRun:

@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 
 from finsent.config import Config
 from finsent.errors import FinsentError, InputError
-from finsent.home import Home
 from finsent.training.setup import resolve_precision
 from finsent.training.trainer import LabelledTexts, train
+from finsent.workspace import Workspace
 
 Run = Callable[..., Any]
 
@@ -87,7 +87,7 @@ def test_validation_is_looked_at_after_each_epoch(run: Run) -> None:
     assert 0 <= looks[0]["validation_accuracy"] <= 1
 
 
-def test_rows_of_one_class_or_none_are_refused(tiny_config: Config, home: Home, tmp_path: Path) -> None:
+def test_rows_of_one_class_or_none_are_refused(tiny_config: Config, home: Workspace, tmp_path: Path) -> None:
     nothing = LabelledTexts([], np.array([], dtype=np.int64))
     with pytest.raises(InputError, match="no rows"):
         train(tiny_config, home, nothing, nothing, tmp_path, lambda *_: None)
@@ -96,7 +96,7 @@ def test_rows_of_one_class_or_none_are_refused(tiny_config: Config, home: Home, 
         train(tiny_config, home, one, one, tmp_path, lambda *_: None)
 
 
-def test_two_rows_are_enough_to_start(tiny_config: Config, home: Home, tmp_path: Path) -> None:
+def test_two_rows_are_enough_to_start(tiny_config: Config, home: Workspace, tmp_path: Path) -> None:
     two = LabelledTexts(["calls printing", "puts printing"], np.array([1, 2], dtype=np.int64))
     assert train(tiny_config, home, two, two, tmp_path, lambda *_: None).steps == 8
 
@@ -113,7 +113,7 @@ def test_half_precision_becomes_what_the_processor_computes_in(
 
 
 def test_an_engine_that_the_base_cannot_run_is_refused_and_auto_takes_the_other(
-    tiny_config: Config, home: Home, rows: LabelledTexts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_config: Config, home: Workspace, rows: LabelledTexts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from finsent.errors import ConfigError
     from finsent.training import setup

@@ -11,12 +11,12 @@ from safetensors.torch import load_file
 from finsent.config import Config, Quantization
 from finsent.engine.packing import pad_rows
 from finsent.errors import FinsentError
-from finsent.home import Home
 from finsent.models.base import load_base, locate_base
 from finsent.models.predict import tokenise
 from finsent.training import setup
 from finsent.training.setup import TrainingRun, set_up
 from finsent.training.trainer import LabelledTexts
+from finsent.workspace import Workspace
 
 Start = Callable[..., Any]
 EXACT = {
@@ -37,7 +37,7 @@ def losses(figures: Sequence[dict[str, float]]) -> list[float]:
     return [f["loss"] for f in figures]
 
 
-def logits_by_stock(config: Config, home: Home, trained: Any, texts: Sequence[str]) -> Any:
+def logits_by_stock(config: Config, home: Workspace, trained: Any, texts: Sequence[str]) -> Any:
     """Logits by transformers and PEFT alone, from what the training saved."""
     from peft import PeftModel
     from transformers import AutoTokenizer
@@ -52,7 +52,7 @@ def logits_by_stock(config: Config, home: Home, trained: Any, texts: Sequence[st
 
 
 def test_two_hundred_steps_packed_and_stock_follow_one_curve(
-    run: Start, rows: LabelledTexts, tiny_config: Config, home: Home
+    run: Start, rows: LabelledTexts, tiny_config: Config, home: Workspace
 ) -> None:
     packed, found = run("packed", epochs=67.0, engine={"training": "packed"}, **EXACT)
     stock, wanted = run("stock", epochs=67.0, engine={"training": "stock"}, **EXACT)
@@ -68,7 +68,7 @@ def test_two_hundred_steps_packed_and_stock_follow_one_curve(
 
 
 def test_an_adapter_trained_packed_is_an_ordinary_one(
-    run: Start, rows: LabelledTexts, tiny_config: Config, home: Home, monkeypatch: pytest.MonkeyPatch
+    run: Start, rows: LabelledTexts, tiny_config: Config, home: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the packed engine says at the end, stock transformers and PEFT say of the saved files."""
     from finsent.training import trainer
@@ -93,7 +93,7 @@ def test_an_adapter_trained_packed_is_an_ordinary_one(
 
 
 @pytest.fixture
-def prepared(tiny_config: Config, home: Home, rows: LabelledTexts) -> Callable[..., TrainingRun]:
+def prepared(tiny_config: Config, home: Workspace, rows: LabelledTexts) -> Callable[..., TrainingRun]:
     """`prepared(**engine)`: a training that is set up, in float32 and without dropout."""
 
     def make(**engine: object) -> TrainingRun:

@@ -9,9 +9,9 @@ import pytest
 
 from finsent.config import Config
 from finsent.errors import InputError
-from finsent.home import Home
 from finsent.tuning import search as studies
 from finsent.tuning.space import Space, current_params, default_space
+from finsent.workspace import Workspace
 
 IDENTITY = {"data": "d", "settings": "s", "space": "p"}
 
@@ -24,7 +24,7 @@ def losses(search: optuna.Study, values: list[float], at: int) -> None:
         studies.finish_trial(search, trial, studies.TrialRecord(trial.number, "complete", value, {}))
 
 
-def test_a_trial_left_running_is_queued_again_and_given_up_after_three_kills(tiny_config: Config, home: Home) -> None:
+def test_a_trial_left_running_is_queued_again_and_given_up_after_three_kills(tiny_config: Config, home: Workspace) -> None:
     space = default_space(tiny_config)
     own = current_params(tiny_config, space)
     for kills in range(3):
@@ -43,7 +43,7 @@ def test_a_trial_left_running_is_queued_again_and_given_up_after_three_kills(tin
         assert fresh.params != own
 
 
-def test_interrupts_are_not_counted_as_kills(tiny_config: Config, home: Home) -> None:
+def test_interrupts_are_not_counted_as_kills(tiny_config: Config, home: Workspace) -> None:
     space = default_space(tiny_config)
     with studies.open_study(home, "s", IDENTITY, current_params(tiny_config, space)) as search:
         for _ in range(4):
@@ -52,7 +52,7 @@ def test_interrupts_are_not_counted_as_kills(tiny_config: Config, home: Home) ->
         assert studies.finished_trials(search) == ()
 
 
-def test_proposals_do_not_depend_on_interruptions(tiny_config: Config, home: Home) -> None:
+def test_proposals_do_not_depend_on_interruptions(tiny_config: Config, home: Workspace) -> None:
     space = {key: values for key, values in default_space(tiny_config).items() if key in {"lora.dropout", "lora.r"}}
     own = current_params(tiny_config, space)
 
@@ -72,7 +72,7 @@ def test_proposals_do_not_depend_on_interruptions(tiny_config: Config, home: Hom
     assert proposed("whole", cut=()) == proposed("cut", cut=(1, 6))
 
 
-def test_a_trial_killed_while_it_was_drawn_is_drawn_as_before(tiny_config: Config, home: Home) -> None:
+def test_a_trial_killed_while_it_was_drawn_is_drawn_as_before(tiny_config: Config, home: Workspace) -> None:
     space = default_space(tiny_config)
     own = current_params(tiny_config, space)
     with studies.open_study(home, "s", IDENTITY, own) as search:
@@ -82,7 +82,7 @@ def test_a_trial_killed_while_it_was_drawn_is_drawn_as_before(tiny_config: Confi
         assert (trial.params, trial.user_attrs[studies.NUMBER]) == (own, 0)
 
 
-def test_a_retry_goes_on_with_the_losses_of_the_attempt_that_was_killed(home: Home) -> None:
+def test_a_retry_goes_on_with_the_losses_of_the_attempt_that_was_killed(home: Workspace) -> None:
     space: Space = {"lora.r": optuna.distributions.CategoricalDistribution([4])}
     with studies.open_study(home, "s", IDENTITY, {}) as search:
         losses(search, [0.7, 0.7, 0.7], at=4)
@@ -99,10 +99,10 @@ def test_a_retry_goes_on_with_the_losses_of_the_attempt_that_was_killed(home: Ho
         assert studies.should_prune(retry, 2 / 3, 0.8), "killed between the decision and its record"
 
 
-def test_nobody_else_works_at_a_study_that_is_open(home: Home) -> None:
+def test_nobody_else_works_at_a_study_that_is_open(home: Workspace) -> None:
     with studies.open_study(home, "s", IDENTITY, {"recipe.epochs": 1.0}):
         code = (
-            "import sys\nfrom finsent.home import resolve_home\nfrom finsent.tuning import search\n"
+            "import sys\nfrom finsent.workspace import resolve_home\nfrom finsent.tuning import search\n"
             "with search.open_study(resolve_home({'FINSENT_HOME': sys.argv[1]}), 's', {}, {}): pass"
         )
         done = subprocess.run([sys.executable, "-c", code, str(home.root)], capture_output=True, text=True, check=False)
@@ -115,7 +115,7 @@ def test_a_name_that_is_no_file_name_is_refused(name: str) -> None:
         studies.study_name(name, IDENTITY)
 
 
-def test_a_new_study_says_what_changed(home: Home) -> None:
+def test_a_new_study_says_what_changed(home: Workspace) -> None:
     first = studies.study_name("night", IDENTITY)
     changed = {**IDENTITY, "data": "e", "space": "q"}
     second = studies.study_name("night", changed)
@@ -156,5 +156,5 @@ def test_a_trial_is_pruned_at_equal_shares_of_the_training_and_between_evaluatio
     assert not studies.should_prune(good, 1.0, 9.0), "one that is through is scored"
 
 
-def test_the_folder_is_of_the_home(home: Home) -> None:
+def test_the_folder_is_of_the_home(home: Workspace) -> None:
     assert studies.study_dir(home, "nano-1") == Path(home.root / "tune" / "nano-1")

@@ -23,9 +23,9 @@ from finsent.data.dedup.signatures import (
     signature_rule,
 )
 from finsent.data.table_schemas import SCHEMAS
-from finsent.home import Home
 from finsent.progress import track
 from finsent.text import forms
+from finsent.workspace import Workspace
 
 _TABLE = "signatures"
 _RULE = "signature_rule"
@@ -33,7 +33,7 @@ _BATCH = 20_000
 
 
 def load_signatures(
-    home: Home, ids: pa.StringArray, config: DataConfig, version: int | None = None, *, rebuild: bool = False
+    home: Workspace, ids: pa.StringArray, config: DataConfig, version: int | None = None, *, rebuild: bool = False
 ) -> Signatures:
     """Signatures of the tweets with these ids, in their order; missing ones, or all with `rebuild`, are computed and stored.
 
@@ -57,7 +57,7 @@ def load_signatures(
 
 
 def add_signatures(
-    home: Home, ids: pa.StringArray, signatures: Signatures, config: DataConfig, *, rebuild: bool | None = None
+    home: Workspace, ids: pa.StringArray, signatures: Signatures, config: DataConfig, *, rebuild: bool | None = None
 ) -> None:
     """Add signatures to the table; they replace all rows with `rebuild`, or when those were made by another rule."""
     rule = signature_rule(config)
@@ -77,7 +77,7 @@ def add_signatures(
     (tables.replace if rebuild else tables.append)(home, _TABLE, table, metadata={_RULE: rule})
 
 
-def _sign_stored(home: Home, ids: pa.StringArray, config: DataConfig, version: int | None) -> tuple[pa.StringArray, Signatures]:
+def _sign_stored(home: Workspace, ids: pa.StringArray, config: DataConfig, version: int | None) -> tuple[pa.StringArray, Signatures]:
     order, made = [pa.array([], pa.string())], [empty_signatures(config)]
     for batch in track(texts_by_id(home, ids, version), description="signing stored tweets", unit="batch"):
         order.append(batch["id"])
@@ -85,7 +85,7 @@ def _sign_stored(home: Home, ids: pa.StringArray, config: DataConfig, version: i
     return pa.concat_arrays(order), concat_signatures(made)
 
 
-def texts_by_id(home: Home, ids: pa.StringArray, version: int | None = None) -> Iterator[pa.RecordBatch]:
+def texts_by_id(home: Workspace, ids: pa.StringArray, version: int | None = None) -> Iterator[pa.RecordBatch]:
     """Ids and texts of the tweets with these ids, in batches, in table order."""
     for batch in tables.batches(home, "tweets", ["id", "text"], version=version, rows=_BATCH):
         there = pc.is_in(batch["id"], value_set=ids)
@@ -93,7 +93,7 @@ def texts_by_id(home: Home, ids: pa.StringArray, version: int | None = None) -> 
             yield batch.filter(there)
 
 
-def stored_templates(home: Home, ids: Sequence[str], version: int | None = None) -> dict[str, str]:
+def stored_templates(home: Workspace, ids: Sequence[str], version: int | None = None) -> dict[str, str]:
     """Templates of the tweets with these ids, at a version, by default the latest."""
     found: dict[str, str] = {}
     if len(ids):

@@ -31,7 +31,7 @@ from finsent.data.validation.row_validation import (
 )
 from finsent.data.validation.schema_drift import SourceSchema, compare_schemas, format_drift, source_schema
 from finsent.data.validation.text_cleaning import mask_handles, mask_raw_handles, repair_mojibake
-from finsent.errors import InputError, Refused
+from finsent.errors import InputError, CheckFailed
 from finsent.labels import LABEL2ID
 from finsent.progress import track
 from finsent.text import forms
@@ -118,7 +118,7 @@ def stage_sources(
             if last_index[name] == index:  # else a later source has the same name: they count as one
                 _record_schema(stats[name], schemas.get(name), summary, check=config.check_schema)
         if config.check_labels and (mismatch := check_label_polarity(polarity, source.labels)):
-            raise Refused(format_label_mismatch(mismatch, files[0].name))
+            raise CheckFailed(format_label_mismatch(mismatch, files[0].name))
     return summary
 
 
@@ -181,7 +181,7 @@ def _check_schema_drift(before: SourceSchema, now: SourceSchema, file: SourceFil
     new_labels = tuple(label for label in drift.new_labels if label not in now.label_mapping)
     drift = replace(drift, removed=removed, new_labels=new_labels)
     if drift.blocks:
-        raise Refused(format_drift(drift)) from error
+        raise CheckFailed(format_drift(drift)) from error
     if drift.added or drift.role_changes:
         _log.warning("%s", format_drift(drift))
 

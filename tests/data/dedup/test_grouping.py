@@ -23,9 +23,9 @@ from finsent.data.quarantine import quarantine_records
 from finsent.data.sources.records import QuarantinedRow, Row
 from finsent.data.splits import SPLIT_CODES, split_of_group, split_rule
 from finsent.data.staging import open_staging
-from finsent.home import resolve_home
 from finsent.labels import LABEL2ID
 from finsent.text import forms, text_id
+from finsent.workspace import resolve_workspace
 
 CONFIG = DataConfig()
 RULE = split_rule(CONFIG)
@@ -63,7 +63,7 @@ class Placed:
     def quarantined(self) -> list[tuple[Row, QuarantinedRow]]:
         """With what the quarantine says, the texts accepted before read from a real table."""
         with tempfile.TemporaryDirectory() as folder:
-            home = resolve_home({"FINSENT_HOME": folder})
+            home = resolve_workspace({"FINSENT_HOME": folder})
             if self.known:
                 rows = [
                     {"id": text_id(text), "text": text, "label": label, "source": "s", "group": group, "split": split}

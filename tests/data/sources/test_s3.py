@@ -23,8 +23,8 @@ from finsent.data.sources.formats import fingerprint_file, read_rows
 from finsent.data.sources.records import RawRow, labelled_columns
 from finsent.data.sources.resolve import resolve
 from finsent.errors import InputError
-from finsent.home import resolve_home
 from finsent.steps.ingest import ingest
+from finsent.workspace import resolve_workspace
 
 pytest.importorskip("moto", reason="no S3 server here")
 
@@ -212,7 +212,7 @@ def test_an_object_that_is_replaced_while_it_is_read(store: str, tmp_path: Path,
 def test_ingestion_from_the_store_into_tables_in_the_store(store: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     client(store).create_bucket(Bucket="tables", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
     monkeypatch.setenv("AWS_ALLOW_HTTP", "true")  # Delta's client refuses plain HTTP otherwise
-    home = resolve_home({"FINSENT_HOME": str(tmp_path / "home"), "FINSENT_TABLES": "s3://tables/finsent"})
+    home = resolve_workspace({"FINSENT_HOME": str(tmp_path / "home"), "FINSENT_TABLES": "s3://tables/finsent"})
     body = "text,label\nshares of Acme rise on strong results,Bullish\nBeta Corp sinks after a profit warning,Bearish\nhm,what\n"
     client(store).put_object(Bucket="desk", Key="small/news.csv", Body=body.encode())
     source = Source(uri="s3://desk/small/*.csv", name="desk")
@@ -232,7 +232,7 @@ import sys
 from datetime import UTC, datetime
 import pyarrow as pa
 from finsent.data import tables
-from finsent.home import resolve_home
+from finsent.workspace import resolve_home
 
 home, worker, now = resolve_home(), sys.argv[1], datetime.now(UTC)
 for number in range(4):
@@ -256,7 +256,7 @@ def test_processes_append_side_by_side_to_a_table_in_the_store(
     for process in workers:
         _, errors = process.communicate()
         assert process.returncode == 0, errors
-    found = tables.read(resolve_home(places), "inbox")["id"].to_pylist()
+    found = tables.read(resolve_workspace(places), "inbox")["id"].to_pylist()
     assert sorted(name for name in found if "shared" not in name) == sorted(f"{w}-{n}" for w in range(2) for n in range(4))
     assert len(found) == len(set(found))
     assert "shared-3" in found

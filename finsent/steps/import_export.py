@@ -12,11 +12,11 @@ from typing import Any
 
 from finsent.config import Config, ModelConfig
 from finsent.errors import ArtifactError, InputError
-from finsent.home import Home
 from finsent.labels import LABELS
 from finsent.models.manifest import MANIFEST, PROBE, Manifest, verify_manifest, write_manifest
 from finsent.registry.evidence_store import load_evidence
 from finsent.steps.context import Context
+from finsent.workspace import Workspace
 
 PROBE_TEXTS = (
     "$AAPL to the moon! Great earnings, buying more calls!",
@@ -71,7 +71,7 @@ def export_adapter(context: Context, folder: Path, *, version: str | None = None
     """
     from finsent.reporting.model_card import render_model_card
 
-    require_free(folder)
+    require_empty_dir(folder)
     registry = context.registry
     version = version or registry.require_champion()
     source = registry.adapter_path(version)
@@ -79,7 +79,7 @@ def export_adapter(context: Context, folder: Path, *, version: str | None = None
     whole = folder.resolve()  # `.` and `..` have no name of their own
     base = whole.with_name(f"{whole.name}-base") if manifest.embedded is not None else None
     if base is not None:
-        require_free(base)
+        require_empty_dir(base)
     whole.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{whole.name}.", dir=whole.parent) as scratch:
         copy = Path(scratch) / "adapter"
@@ -89,12 +89,12 @@ def export_adapter(context: Context, folder: Path, *, version: str | None = None
         write_manifest(copy, manifest)
         verify_manifest(copy)
         if base is not None:
-            put(_copy_base(context.workspace, manifest, Path(scratch) / "base"), base)
-        put(copy, whole)  # last: where the adapter is, the export is whole
+            move_into_place(_copy_base(context.workspace, manifest, Path(scratch) / "base"), base)
+        move_into_place(copy, whole)  # last: where the adapter is, the export is whole
     return Exported(version, folder, {path.name: path.stat().st_size for path in sorted(folder.iterdir())}, base)
 
 
-def require_free(folder: Path) -> None:
+def require_empty_dir(folder: Path) -> None:
     """Refuse a target that holds anything.
 
     Raises:
@@ -104,14 +104,14 @@ def require_free(folder: Path) -> None:
         raise InputError(f"{str(folder)!r} exists and is not an empty folder. Name a new one.")
 
 
-def put(made: Path, folder: Path) -> None:
+def move_into_place(made: Path, folder: Path) -> None:
     """Move what was made to its place in one rename; `folder` is free, see `require_free`."""
     if folder.exists():
         folder.rmdir()
     made.rename(folder)
 
 
-def _copy_base(home: Home, manifest: Manifest, folder: Path) -> Path:
+def _copy_base(home: Workspace, manifest: Manifest, folder: Path) -> Path:
     from finsent.models.base import fingerprint
     from finsent.models.embedded import build_embedded_base
 
@@ -151,7 +151,7 @@ def import_adapter(
             _copy_sealed(folder, adapter, from_hub=from_hub)
             load_adapter(adapter, home)
         else:
-            _adopt(config, home, folder, adapter, labels)
+            _convert_peft_adapter(config, home, folder, adapter, labels)
         manifest = verify_manifest(adapter)
         with start_run(config, home, kind="import", tags={"imported_from": origin}) as run_id:
             kept = home.runs / run_id / "adapter"
@@ -204,7 +204,7 @@ def _copy_sealed(folder: Path, adapter: Path, *, from_hub: bool) -> None:
     verify_manifest(adapter)
 
 
-def _adopt(config: Config, home: Home, folder: Path, adapter: Path, labels: Sequence[str] | None) -> None:
+def _convert_peft_adapter(config: Config, home: Workspace, folder: Path, adapter: Path, labels: Sequence[str] | None) -> None:
     """Copy a plain PEFT adapter, and give it tokenizer, manifest, probe and card."""
     from finsent.models.adapter import head_sha256, load_adapter, load_tokenizer
     from finsent.models.base import locate_base

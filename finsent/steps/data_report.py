@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from finsent.config import Config
 from finsent.data.dataset import DataVersion
 from finsent.data.splits import SPLITS
-from finsent.home import Home
+from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -41,7 +41,7 @@ class DataReport:
     facts: "DataFacts"
 
 
-def report_ingestion(config: Config, home: Home, report: "IngestReport") -> DataReport | None:
+def report_ingestion(config: Config, home: Workspace, report: "IngestReport") -> DataReport | None:
     """Report the version that an ingestion left; None where its page is there already, or there are no rows to report.
 
     Raises:
@@ -57,7 +57,7 @@ def report_ingestion(config: Config, home: Home, report: "IngestReport") -> Data
 
 
 def report_data(
-    config: Config, home: Home, version: int | None = None, *, to_mlflow: bool = True, known: DataVersion | None = None
+    config: Config, home: Workspace, version: int | None = None, *, to_mlflow: bool = True, known: DataVersion | None = None
 ) -> DataReport:
     """Write the page of a data version (the latest by default) and log it to MLflow, unless `to_mlflow` is off.
 
@@ -78,17 +78,23 @@ def report_data(
     return DataReport(facts.data.version, path, run_id, facts)
 
 
-def page_path(home: Home, version: int) -> Path:
+def page_path(home: Workspace, version: int) -> Path:
     """Where the page of a data version is."""
     return home.reports / f"data-v{version}.html"
 
 
-def gather_facts(home: Home, version: int | None = None, known: DataVersion | None = None) -> "DataFacts":
+def gather_facts(home: Workspace, version: int | None = None, known: DataVersion | None = None) -> "DataFacts":
     """All that is known of a version: its table looked through once, its report, quarantine and predecessor beside it."""
     from finsent.data.dataset import data_version, read_report
     from finsent.data.profile import count_languages, diff_versions, summarise
     from finsent.data.validation.language import detect_language
-    from finsent.data.versions_view import latest_time, originating_version, previous_version, quarantine_examples, version_numbers
+    from finsent.data.versions_view import (
+        latest_time,
+        originating_version,
+        previous_version,
+        quarantine_examples,
+        version_numbers,
+    )
     from finsent.evaluation.confounding import confounding
     from finsent.reporting.data_report import DataFacts
 
@@ -113,7 +119,7 @@ def gather_facts(home: Home, version: int | None = None, known: DataVersion | No
     )
 
 
-def data_run(client: "MlflowClient", config: Config, home: Home, version: int, fingerprint: str) -> str | None:
+def data_run(client: "MlflowClient", config: Config, home: Workspace, version: int, fingerprint: str) -> str | None:
     """MLflow run that stands for exactly this version of the data, if there is one."""
     from finsent.registry.tracking import experiment_id
 
@@ -159,7 +165,7 @@ def describe(facts: "DataFacts") -> dict[str, Any]:
     }
 
 
-def _log_run(config: Config, home: Home, facts: "DataFacts", page: Path) -> str:
+def _log_run(config: Config, home: Workspace, facts: "DataFacts", page: Path) -> str:
     """The run of this version, made or brought up to date."""
     from filelock import FileLock
 

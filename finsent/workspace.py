@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Home:
+class Workspace:
     """One project's state: tables, bases, checkpoints, reports, audit log, and the MLflow store beside them."""
 
     root: Path
@@ -51,10 +51,10 @@ class Home:
         return self.root / "locks" / f"{name}.lock"
 
 
-def resolve_home(environ: Mapping[str, str] = os.environ) -> Home:
+def resolve_workspace(environ: Mapping[str, str] = os.environ) -> Workspace:
     """Home from FINSENT_HOME (default `.finsent` in the working folder), FINSENT_TABLES and MLFLOW_TRACKING_URI."""
     root = Path(environ.get("FINSENT_HOME") or ".finsent").expanduser().resolve()
-    return Home(
+    return Workspace(
         root=root,
         tables_url=environ.get("FINSENT_TABLES") or str(root / "tables"),
         tracking_uri=environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}",

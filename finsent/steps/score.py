@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from finsent.errors import Refused
-from finsent.home import Home
+from finsent.errors import CheckFailed
 from finsent.labels import LABELS
 from finsent.progress import track
 from finsent.steps.context import Context
+from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -249,7 +249,7 @@ def _log_figures(registry: "Registry", version: str, run_id: str, done: _Scored,
 
 
 @contextmanager
-def _alone(home: Home) -> Iterator[None]:
+def _alone(home: Workspace) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     path = home.lock("score")
@@ -262,7 +262,7 @@ def _alone(home: Home) -> Iterator[None]:
             _log.info("another scoring run is at work: waiting for it")
             lock.acquire(timeout=_WAIT)
     except Timeout as error:
-        raise Refused(f"another run has been scoring for an hour (lock {str(path)!r}). Look at what it does.") from error
+        raise CheckFailed(f"another run has been scoring for an hour (lock {str(path)!r}). Look at what it does.") from error
     try:
         yield
     finally:

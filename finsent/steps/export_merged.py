@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from finsent.config import Config, Quantization
 from finsent.errors import ArtifactError
-from finsent.home import Home
 from finsent.models.manifest import MANIFEST, PROBE, Manifest, file_sha256
 from finsent.steps.context import Context
+from finsent.workspace import Workspace
 
 Precision = Literal["bfloat16", "float16", "float32"]
 
@@ -75,11 +75,11 @@ def export_merged(
         ArtifactError: the registered adapter is not what it was, cannot be merged right, or the checkpoint's logits are not
             finite or further from the adapter's than `engine.max_logit_error`.
     """
-    from finsent.pipeline.exchange import put, require_free
     from finsent.registry.evidence_store import load_evidence
     from finsent.reporting.model_card import render_merged_card
+    from finsent.steps.import_export import move_into_place, require_empty_dir
 
-    require_free(folder)
+    require_empty_dir(folder)
     config, registry = context.config, context.registry
     version = version or registry.require_champion()
     source = registry.adapter_path(version)
@@ -101,7 +101,7 @@ def export_merged(
         card = render_merged_card(adapter, precision, _in_words(manifest), evidence)
         (made / "README.md").write_text(card, encoding="utf-8")
         _seal(made, manifest)
-        put(made, whole)
+        move_into_place(made, whole)
     sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
     return ExportedMerged(version, folder, sizes, precision, error, agreement)
 
@@ -122,7 +122,7 @@ def verify_merged(folder: Path) -> MergedManifest:
     return manifest
 
 
-def _write_checkpoint(home: Home, source: Path, made: Path, texts: list[str], precision: Precision) -> tuple[Any, Manifest]:
+def _write_checkpoint(home: Workspace, source: Path, made: Path, texts: list[str], precision: Precision) -> tuple[Any, Manifest]:
     """Save the merged model and its tokenizer to `made`; returns the live adapter's logits [texts, 3] and its manifest."""
     import torch
 
