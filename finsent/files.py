@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from finsent.errors import FinsentError, CheckFailed
+from finsent.errors import CheckFailed, FinsentError
 
 
 def atomic_write(path: Path, content: str | bytes) -> None:

@@ -1,10 +1,33 @@
-"""Which code and which packages made a thing."""
+"""Which code and which packages made an artifact."""
 
 import hashlib
+import subprocess
 from importlib.metadata import distributions
+from pathlib import Path
+
+import finsent
+
+
+def git_sha() -> str | None:
+    """Commit of the checkout that finsent runs from, `-dirty` if files differ; None outside a checkout."""
+    folder = Path(finsent.__file__).parent.parent
+    if not (folder / ".git").exists():
+        return None
+    try:
+        run = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=20,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return run.stdout.strip()
 
 
 def lock_hash() -> str:
-    """SHA-256 over every installed distribution's name and version: two equal hashes, two equal environments."""
+    """SHA-256 over the name and version of every installed distribution: equal hashes mean equal environments."""
     pins = sorted({f"{dist.metadata['Name'].lower()}=={dist.version}" for dist in distributions() if dist.metadata["Name"]})
     return hashlib.sha256("\n".join(pins).encode()).hexdigest()

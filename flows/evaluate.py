@@ -1,4 +1,4 @@
-"""A version's evidence on the held-out test split: version, champion, baselines and round trip, then evidence, then publishing."""
+"""A version's evidence on the held-out test split: scores, champion, baselines, round trip; build evidence; publish."""
 
 import time
 from collections.abc import Callable
@@ -42,10 +42,10 @@ def score_baselines(context: Context, plan: EvaluationPlan) -> Any:
     return step.score_baselines(context, plan)
 
 
-@retrying_task("check round trip of version {plan.version}", retries=0)
-def check_round_trip(plan: EvaluationPlan, check: Callable[[], Any]) -> Any:
+@retrying_task("check round trip of version {version}", retries=0)
+def check_round_trip(version: str, check: Callable[[], Any]) -> Any:  # noqa: ARG001 - the version names the run
     """Load the version from the registry in a new process and compare it with what training recorded."""
-    return step.check_round_trip(plan, check)
+    return step.check_round_trip(check)
 
 
 @retrying_task("build evidence of version {plan.version}")
@@ -56,7 +56,7 @@ def build_evidence(context: Context, plan: EvaluationPlan, own: Any, champion: A
 
 @retrying_task("publish evaluation of version {plan.version}")
 def publish_evaluation(
-    context: Context, plan: EvaluationPlan, evidence: Evidence, own: Any, champion: Any, started: float
+    context: Context, plan: EvaluationPlan, evidence: Any, own: Any, champion: Any, started: float
 ) -> EvaluationResult:
     """Audit log, then artifacts, metrics, report and tags in MLflow. A task of its own: MLflow may be away for a while."""
     return step.publish(context, plan, evidence, own, champion, started=started)
@@ -93,10 +93,12 @@ def evaluate(version: str | None = None, settings: FlowSettings = FROM_ENVIRONME
         describe_run(f"evaluate version {plan.version} data-v{plan.data.version}", version=plan.version, data=plan.data.version)
         with step.start_round_trip(context, plan) as check:
             own = score_version.submit(context, plan)
-            champion = score_champion.submit(context, plan, wait_for=[own])
-            baselines = score_baselines.submit(context, plan, wait_for=[own])
-            round_trip = check_round_trip.submit(plan, check, wait_for=[champion if step.proof_needs_free_gpu() else own])
+            champion = score_champion.submit(context, plan, wait_for=[own])  # type: ignore[call-overload]
+            baselines = score_baselines.submit(context, plan, wait_for=[own])  # type: ignore[call-overload]
+            round_trip = check_round_trip.submit(  # type: ignore[call-overload]
+                plan.version, check, wait_for=[champion if step.proof_needs_free_gpu() else own]
+            )
             evidence = build_evidence(context, plan, opaque(own), opaque(champion), opaque(baselines), opaque(round_trip))
-        result = publish_evaluation(context, plan, opaque(evidence), opaque(own), opaque(champion), started)
+        result: EvaluationResult = publish_evaluation(context, plan, opaque(evidence), opaque(own), opaque(champion), started)
         show(show_evaluation, context, result)
     return result

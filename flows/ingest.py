@@ -1,6 +1,5 @@
 """Labelled sources into the table `tweets`: read each source, group, commit, report."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from prefect import flow
@@ -8,10 +7,12 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.utilities.annotations import opaque
 
 from finsent.config import Source
+from finsent.data.existing_rows import Grouping, ReadRows
 from finsent.data.ingest_report import IngestReport
+from finsent.data.sources.reading import ResolvedSource
 from finsent.steps import ingest as step
 from finsent.steps.context import Context
-from finsent.steps.report import DataReport, report_ingestion
+from finsent.steps.data_report import DataReport, report_ingestion
 from flows import mlflow_urls
 from flows.artifacts import data_report
 from flows.settings import FROM_ENVIRONMENT, FlowSettings, describe_run, resolved
@@ -19,19 +20,19 @@ from flows.tasks import retrying_task, show
 
 
 @retrying_task("resolve sources")
-def resolve_sources(context: Context, sources: tuple[Source, ...]) -> Any:
+def resolve_sources(context: Context, sources: tuple[Source, ...]) -> list[list[ResolvedSource]]:
     """Find the files behind each source."""
     return step.resolve_sources(context, sources)
 
 
 @retrying_task("read {name}")
-def read_source(context: Context, name: str, staging: Any, source: Any) -> Any:
+def read_source(context: Context, name: str, staging: Any, source: Any) -> ReadRows:  # noqa: ARG001 - names the run
     """Read and check one source into the staging area."""
     return step.read_source(context, staging, source)
 
 
 @retrying_task("group near duplicates")
-def group_near_duplicates(context: Context, parts: Sequence[Any]) -> Any:
+def group_near_duplicates(context: Context, parts: Any) -> Grouping:
     """Group all rows read with those of the table."""
     return step.group_near_duplicates(context, parts)
 
@@ -66,13 +67,17 @@ def ingest(sources: tuple[Source, ...] = (), settings: FlowSettings = FROM_ENVIR
         sources: What to read; left empty, the configured `data.sources`.
         settings: Configuration and home; left empty, the worker's environment decides.
     """
-    with resolved(settings) as context, step.open_staging_area(context) as staging:
+    with resolved(settings) as context, step.staging_area(context) as staging:
+        resolved_sources = resolve_sources(context, sources)
         parts = [
-            read_source(context, step.source_name(source), opaque(staging), opaque(source))
-            for source in resolve_sources(context, sources)
+            read_source(
+                context, ", ".join(dict.fromkeys(file.name for _, files in source for file in files)), staging, opaque(source)
+            )
+            for source in resolved_sources
         ]
         grouping = group_near_duplicates(context, opaque(parts))
-        report = step.write_report(context, grouping, commit(context, opaque(grouping)))
+        committed = commit(context, opaque(grouping))
+        report = step.write_report(context, grouping, committed)
         describe_run(f"ingest data-v{report.version}", data=report.version)
         published = report_version(context, report)
         show(show_version, context, report, opaque(published))

@@ -27,13 +27,13 @@ def judge_version(context: Context, version: str) -> Any:
 
 
 @retrying_task("record decision on version {version}")
-def record_decision(context: Context, version: str, judged: Any) -> None:
+def record_decision(context: Context, version: str, judged: Any) -> None:  # noqa: ARG001 - names the run
     """Write the decision to the audit log and the version's tags, and render report and model card with it."""
     step.record(context, judged)
 
 
 @retrying_task("move alias for version {version}")
-def move_alias(context: Context, version: str, judged: Any) -> PromotionResult:
+def move_alias(context: Context, version: str, judged: Any) -> PromotionResult:  # noqa: ARG001 - names the run
     """Make the version champion, or challenger where a human must approve; archive it where it was refused."""
     return step.move_alias(context, judged)
 
@@ -57,9 +57,7 @@ def show_decision(model: str, result: PromotionResult, who: str = "") -> None:
 
 
 @flow(name="promote", flow_run_name="promote version {version}", log_prints=False)
-def promote(
-    version: str | None = None, settings: FlowSettings = FROM_ENVIRONMENT
-) -> PromotionResult | State[PromotionResult]:
+def promote(version: str | None = None, settings: FlowSettings = FROM_ENVIRONMENT) -> PromotionResult | State[PromotionResult]:
     """Promote a version if the gate lets it pass.
 
     Args:

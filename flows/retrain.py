@@ -1,6 +1,7 @@
 """Retraining: ingest, train, evaluate and promote as subflows. Scoring starts by the event of a promotion."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
@@ -66,7 +67,7 @@ def retrain(
         if due is not None and due.decision == "skip" and undecided is None:
             return Completed(name="Skipped", message=" ".join(due.reasons))
         training = None if undecided else train(settings=settings)
-        version = undecided or training.model_version
+        version = training.model_version if training else undecided
         evaluation = evaluate(version, settings=settings)
-        promotion = promote(version, settings=settings)
+        promotion: Any = promote(version, settings=settings)
     return completed_state(promotion, RetrainResult(data, training, evaluation, promotion))

@@ -51,6 +51,6 @@ def retrying_task(
 
 def show(report: Task[P, Any], *args: P.args, **kwargs: P.kwargs) -> None:
     """Run a task that only shows a result in the UI. Its failure is a warning: the work behind it is done and announced."""
-    state = report(*args, **kwargs, return_state=True)  # type: ignore[call-overload]
+    state = report(*args, **kwargs, return_state=True)
     if state.is_failed() or state.is_crashed():
         _log.warning("%s: the result stands, but its report for the Prefect UI failed: %s", report.name, state.message)

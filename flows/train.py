@@ -32,9 +32,7 @@ def calibrate_adapter(context: Context, plan: TrainingPlan, run_id: str, trained
 
 
 @retrying_task("register {plan.profile} data-v{plan.data.version}", retries=5, first_delay=10.0)
-def register_version(
-    context: Context, plan: TrainingPlan, run_id: str, trained: Any, calibration: Calibration
-) -> TrainResult:
+def register_version(context: Context, plan: TrainingPlan, run_id: str, trained: Any, calibration: Calibration) -> TrainResult:
     """Register the adapter. A task of its own: a registry that is away for a while must not train twice."""
     return step.register(context, plan, run_id, trained, calibration)
 

@@ -9,10 +9,9 @@ import click
 from finsent.cli.options import CommandResult, Settings, cli, examples
 from finsent.cli.output import Renderable, cell_text, key_values, lines, plain, section, shorten, stack, table
 from finsent.cli.render import render_inbox, render_ingestion
-from finsent.config import Config, Source
+from finsent.config import Source
 from finsent.errors import InputError, ServiceError
 from finsent.labels import LABELS
-from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from finsent.data.ingest_report import IngestReport
     from finsent.data.profile import VersionDiff
     from finsent.data.versions_view import QuarantineView
+    from finsent.steps.context import Context
 
 _log = logging.getLogger(__name__)
 
@@ -81,22 +81,22 @@ def ingest_command(
     labels = parse_label_map(columns["label_map"])
     given = {key: value for key, value in columns.items() if key != "label_map" and value is not None}
     sources = tuple(Source(uri=file, name=name, labels=labels, **given) for file in files)
-    config, home = settings.config(), settings.home()
-    report = ingest(config, home, sources)
-    page = None if no_report else _publish_report(config, home, report)
+    context = settings.context()
+    report = ingest(context, sources)
+    page = None if no_report else _publish_report(context, report)
     shown = stack(render_ingestion(report), f"Data report: {page}" if page else "")
     return CommandResult({**plain(report), "page": None if page is None else str(page)}, shown)
 
 
-def _publish_report(config: Config, home: Workspace, report: "IngestReport") -> "Path | None":
+def _publish_report(context: "Context", report: "IngestReport") -> "Path | None":
     """Write the version's data report and log it to MLflow. The rows are committed: an MLflow server that is down only warns."""
     from finsent.steps.data_report import page_path, report_ingestion
 
     if report.version is None:
         return None
-    path = page_path(home, report.version)
+    path = page_path(context.workspace, report.version)
     try:
-        report_ingestion(config, home, report)
+        report_ingestion(context, report)
     except ServiceError as error:
         _log.warning(
             "version %d is committed and its page written, but MLflow does not have it (%s). Run `finsent data report` later.",
@@ -204,7 +204,7 @@ def report_command(settings: Settings, version: int | None, *, no_mlflow: bool) 
     """
     from finsent.steps.data_report import describe, report_data
 
-    done = report_data(settings.config(), settings.home(), version, to_mlflow=not no_mlflow)
+    done = report_data(settings.context(), version, to_mlflow=not no_mlflow)
     result = {"version": done.version, "path": done.path, "run_id": done.run_id, "report": describe(done.facts)}
     return CommandResult(result, str(done.path))
 

@@ -19,17 +19,10 @@ from finsent.workspace import Workspace, resolve_workspace
 if TYPE_CHECKING:
     from finsent.steps.monitor import MonitorReport
     from finsent.steps.score import ScoreReport
-    from flows.retrain import Retrained
+    from flows.retrain import RetrainResult
 
-STEPS = {
-    "ingest_sources": "ingest",
-    "train_version": "train",
-    "evaluate_version": "evaluate",
-    "promote_version": "promote",
-    "score_inbox": "score",
-    "monitor_batches": "monitor",
-}
-"""Steps as shown, by the name of the Prefect task."""
+STEPS = ("ingest", "train", "evaluate", "promote", "score", "monitor")
+"""Flows whose time is shown."""
 SHOWN = 8
 """Scored tweets in the summary."""
 
@@ -41,7 +34,7 @@ class Demo:
     home: Path
     day: int
     """Day of the sample whose tweets arrived: 1 in a fresh home, 2 in every later run."""
-    chain: "Retrained"
+    chain: "RetrainResult"
     scoring: "ScoreReport | None"
     """None where the gate refused the first version, so that there is no champion."""
     monitoring: "MonitorReport | None"
@@ -54,7 +47,7 @@ class Demo:
 
 
 class StepClock(logging.Handler):
-    """Reads from Prefect's log when a run begins and a task ends; prints and keeps each step's time. Tasks run one by one."""
+    """Reads from Prefect's log when flow runs begin and end; prints and keeps each step's time. Steps run one by one."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
@@ -62,11 +55,11 @@ class StepClock(logging.Handler):
         self.last = time.monotonic()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Handle one log line of a flow run or task run."""
-        message, step = record.getMessage(), STEPS.get(str(getattr(record, "task_name", "")))
-        if message.startswith("Beginning flow run"):
+        """Handle one log line of a flow run."""
+        message, step = record.getMessage(), str(getattr(record, "flow_name", ""))
+        if message.startswith("Beginning"):
             self._lap("Prefect")
-        elif step and message.startswith("Finished in state"):
+        elif step in STEPS and message.startswith("Finished in state"):
             self._lap(step)
 
     def _lap(self, name: str) -> None:
@@ -94,18 +87,17 @@ def run_demo(settings: Settings) -> Demo:
     began = time.monotonic()
     settings.config()  # a wrong option fails at once
     home = _prepare(settings)
-    from flows.parameters import Setup
-
     from finsent.data import tables
     from finsent.data.sample import inbox_files, sample_sources
 
     # Prefect reads its environment at import, so not a moment earlier
     from flows.monitor import monitor
-    from flows.retrain import Retrained, retrain
+    from flows.retrain import RetrainResult, retrain
     from flows.score import score
+    from flows.settings import FlowSettings
 
     day = 1 if tables.version(home, "tweets") is None else 2
-    setup = Setup(
+    flow_settings = FlowSettings(
         profile=settings.profile,
         config_file=str(settings.config_file.resolve()) if settings.config_file else None,
         overrides=("gate.approval=automatic", *settings.overrides),
@@ -113,19 +105,17 @@ def run_demo(settings: Settings) -> Demo:
     )
     click.echo(f"the bundled sample, day {day}, in {home.root}: Prefect starts, then the steps run", err=True)
     clock = StepClock()
-    loggers = [logging.getLogger("prefect.flow_runs"), logging.getLogger("prefect.task_runs")]
-    for logger in loggers:
-        logger.addHandler(clock)
+    logger = logging.getLogger("prefect.flow_runs")
+    logger.addHandler(clock)
     try:
-        chain = retrain(sample_sources(day), setup=setup)
-        if not isinstance(chain, Retrained):
+        chain = retrain(sample_sources(day), settings=flow_settings)
+        if not isinstance(chain, RetrainResult):
             raise TypeError(f"the flow `retrain` returned {type(chain).__name__}")
         champion = chain.promotion.champion_after
-        scoring = score(tuple(map(str, inbox_files(day))), setup) if champion else None
-        monitoring = monitor(setup) if champion else None
+        scoring = score(tuple(map(str, inbox_files(day))), flow_settings) if champion else None
+        monitoring = monitor(flow_settings) if champion else None
     finally:
-        for logger in loggers:
-            logger.removeHandler(clock)
+        logger.removeHandler(clock)
     return Demo(
         home=home.root,
         day=day,
@@ -148,7 +138,9 @@ def render_demo(demo: Demo) -> Renderable:
         render_ingestion(chain.data) if chain.data else "nothing ingested",
         _headline("MODEL"),
         f"Version {trained.model_version}: {trained.rows:,} rows, {trained.steps:,} steps, {duration(trained.seconds)}, "
-        f"{trained.rows_per_second:.0f} rows/s",
+        f"{trained.rows_per_second:.0f} rows/s"
+        if trained
+        else f"Version {chain.evaluation.model_version}: trained by a run that was interrupted before its decision",
         render_evaluation(chain.evaluation, suggest_next=False),
         _headline("GATE"),
         render_promotion(chain.promotion),

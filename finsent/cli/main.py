@@ -15,7 +15,7 @@ import click
 
 from finsent.cli import config, data, demo, doctor, models, promote, review, score, status, up  # noqa: F401 - add their commands
 from finsent.cli.options import cli
-from finsent.errors import FinsentError, CheckFailed
+from finsent.errors import CheckFailed, FinsentError
 from finsent.logging_setup import configure_logging, prepare_environment
 from finsent.training.distributed import world_from_env
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from finsent.data.splits import SplitName
     from finsent.steps.export_merged import Precision
     from finsent.steps.tune import TuneResult
-    from finsent.tuning.report import TrialRecord, Value
+    from finsent.tuning.search import TrialRecord
+    from finsent.tuning.space import Value
 
 PRECISIONS: "tuple[Precision, ...]" = ("bfloat16", "float16", "float32")
 
@@ -42,13 +43,13 @@ def train_command(settings: Settings, resume: str | None) -> CommandResult | Non
     only once the gate has passed it. An interrupted training of the same
     settings and data resumes from its checkpoint by itself. On several GPUs: `torchrun --nproc-per-node N -m finsent train`.
     """
-    from finsent.steps.train import take_part, train
+    from finsent.steps.train import train, train_worker
 
     context = settings.context()
     if not world_from_env().is_main:
-        take_part(config, home)
+        train_worker(context)
         return None
-    result = train(config, home, resume=resume)
+    result = train(context, resume=resume)
     return CommandResult(result, render_training(result))
 
 
@@ -85,7 +86,7 @@ def tune_command(
     """
     from finsent.steps.tune import tune
 
-    result = tune(settings.config(), settings.home(), trials=trials, hours=hours, study=study, space=space)
+    result = tune(settings.context(), trials=trials, hours=hours, study=study, space=space)
     said = {
         "study": result.study,
         "trials": result.trials,
@@ -178,6 +179,7 @@ def evaluate_command(
     ad-hoc figures are recorded, but are no evidence. Scoring test rows counts as a use of the test set.
     """
     from finsent.steps.evaluate import evaluate
+    from finsent.steps.evaluate_ad_hoc import evaluate_file, evaluate_split
 
     if model is not None and version is not None:
         raise InputError(f"MODEL {model!r} and --version {version!r} name a version twice. Give one of them.")
@@ -187,12 +189,17 @@ def evaluate_command(
         )
     context = settings.context()
     given = model or version
-    wanted = resolve(home, config.registered_model, given) if given else None
-    source = Source(uri=data, text=text, label=label, labels=parse_label_map(label_map)) if data else None
-    result = evaluate(config, home, version=wanted, data=source, data_version=data_version, split=split)
+    wanted = context.registry.resolve(given) if given else context.registry.latest_version()
+    if data:
+        source = Source(uri=data, text=text, label=label, labels=parse_label_map(label_map))
+        result = evaluate_file(context, wanted, source)
+    elif data_version is not None or split != "test":
+        result = evaluate_split(context, wanted, data_version, split)
+    else:
+        result = evaluate(context, version=wanted)
     metrics: dict[str, Any] = dict(result.evidence.metrics or {})
     found = {key: metrics.get(key) for key in ("accuracy", "macro_f1", "per_class", "n")}
-    report = report_line(config, home, result.model_version) if result.data is None else ""
+    report = report_line(context, result.model_version) if result.data is None else ""
     shown = lines(render_evaluation(result), report)
     return CommandResult({**found, "intervals": result.evidence.intervals, **plain(result)}, shown)
 
@@ -226,7 +233,7 @@ def export_command(
         raise InputError(f"--precision {precision!r} is for --merged: an adapter keeps the type that it was trained in.")
     from finsent.steps.import_export import export_adapter
 
-    result = export_adapter(settings.config(), settings.home(), folder, version=version)
+    result = export_adapter(settings.context(), folder, version=version)
     pairs = [("folder", result.folder), ("base", result.base or "its Hub id, in the card"), *result.files.items()]
     return CommandResult(result, section(f"Version {result.model_version} exported", key_values(pairs)))
 
@@ -234,7 +241,7 @@ def export_command(
 def _export_merged(settings: Settings, folder: Path, version: str | None, precision: "Precision") -> CommandResult:
     from finsent.steps.export_merged import export_merged
 
-    result = export_merged(settings.config(), settings.home(), folder, version=version, precision=precision)
+    result = export_merged(settings.context(), folder, version=version, precision=precision)
     error = f"{result.logit_error:.2g} standard deviations, {result.label_agreement:.0%} of labels equal"
     title = f"Version {result.model_version} exported, merged in {result.precision}"
     pairs = [("folder", result.folder), ("logits off by", error), *result.files.items()]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +20,10 @@ from finsent.config import DEFAULT_PROFILE, Config, load_config
 from finsent.errors import InputError
 from finsent.training.distributed import world_from_env
 from finsent.workspace import Workspace, resolve_workspace
+
+if TYPE_CHECKING:
+    from finsent.steps.context import Context
+    from flows.settings import FlowSettings
 
 
 @dataclass
@@ -69,6 +73,19 @@ class Settings:
         from finsent.steps.context import make_context
 
         return make_context(self.config(), self.home())
+
+    def flow_settings(self) -> "FlowSettings":
+        """The same for a Prefect flow that runs in this process."""
+        from flows.settings import FlowSettings
+
+        home = self.home()
+        return FlowSettings(
+            profile=self.profile,
+            config_file=str(self.config_file.resolve()) if self.config_file else None,
+            overrides=self.overrides,
+            home=str(home.root),
+            tracking_uri=home.tracking_uri,
+        )
 
 
 @dataclass(frozen=True)

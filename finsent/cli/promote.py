@@ -11,11 +11,11 @@ from finsent.cli.options import CommandResult, Settings, cli, examples, login, s
 from finsent.cli.output import cell_text, key_values, lines, section, shorten, stack, table
 from finsent.cli.render import render_promotion
 from finsent.cli.services_file import is_healthy, prefect_url
-from finsent.config import Config
 from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
     from finsent.registry.audit_log import AuditEntry
+    from finsent.steps.context import Context
     from finsent.steps.promote import PromotionResult
 
 _VERSION = click.argument("version", required=False)
@@ -34,8 +34,8 @@ def promote_command(settings: Settings, version: str | None) -> CommandResult:
     """
     from finsent.steps.promote import promote
 
-    config, home = settings.config(), settings.home()
-    return _finish(config, home, promote(config, home, version=version))
+    context = settings.context()
+    return _finish(context, promote(context, version=version))
 
 
 @cli.command(
@@ -53,8 +53,8 @@ def approve_command(settings: Settings, version: str | None, who: str | None, wh
     """
     from finsent.steps.promote import approve
 
-    config, home = settings.config(), settings.home()
-    return _finish(config, home, approve(config, home, version, who or login(), why))
+    context = settings.context()
+    return _finish(context, approve(context, version, who or login(), why))
 
 
 @cli.command("reject", epilog=examples("finsent reject 3 --why 'misreads negations'"))
@@ -66,7 +66,7 @@ def reject_command(settings: Settings, version: str | None, who: str | None, why
     """Turn the version that waits down."""
     from finsent.steps.promote import reject
 
-    result = reject(settings.config(), settings.home(), version, who or login(), why)
+    result = reject(settings.context(), version, who or login(), why)
     return CommandResult(result, f"Version {result.model_version} rejected: {why}")
 
 
@@ -78,9 +78,9 @@ def rollback_command(settings: Settings, who: str | None, why: str) -> CommandRe
     """Bring the previous champion back at once."""
     from finsent.steps.promote import rollback
 
-    config, home = settings.config(), settings.home()
-    result = rollback(config, home, who or login(), why)
-    done = _finish(config, home, result)
+    context = settings.context()
+    result = rollback(context, who or login(), why)
+    done = _finish(context, result)
     if result.decision == "refused":
         return done
     text = stack(
@@ -90,21 +90,22 @@ def rollback_command(settings: Settings, who: str | None, why: str) -> CommandRe
     return replace(done, text=text)
 
 
-def _finish(config: Config, home: Workspace, result: "PromotionResult") -> CommandResult:
+def _finish(context: "Context", result: "PromotionResult") -> CommandResult:
     """Notify a Prefect server of a decision and show it."""
+    home, model = context.workspace, context.config.registered_model
     if result.decision == "promoted" and result.champion_before != result.model_version:
-        notify_promotion(home, config.registered_model, result.model_version, result.champion_before)
+        notify_promotion(home, model, result.model_version, result.champion_before)
     elif result.decision == "pending_approval":
-        notify_approval_request(home, config.registered_model, result.model_version, result.champion_before, result.reasons)
-    text = lines(render_promotion(result), report_line(config, home, result.model_version))
+        notify_approval_request(home, model, result.model_version, result.champion_before, result.reasons)
+    text = lines(render_promotion(result), report_line(context, result.model_version))
     return CommandResult(result, text, code=1 if result.decision == "refused" else 0)
 
 
-def report_line(config: Config, home: Workspace, version: str) -> str:
+def report_line(context: "Context", version: str) -> str:
     """Where the version's evaluation report is; the model card lies beside it."""
     from finsent.registry.evidence_store import report_location
 
-    place = report_location(home, config.registered_model, version)
+    place = report_location(context.registry, version)
     return f"Report: {place}" if place else ""
 
 
@@ -202,8 +203,9 @@ def verify_command(settings: Settings) -> CommandResult:
     Verifies the hash chain from its first line, and compares the log with the registry and with its copy in MLflow. Exit
     code 1, with the line's number, at any line that was edited, inserted, moved, deleted or cut off.
     """
+    from finsent.registry.audit_mirror import verify_audit_log
 
-    found = verify_ledger(settings.config(), settings.home())
+    found = verify_audit_log(settings.context().registry)
     pairs = [("entries", found.entries), ("head", found.head), ("in the copy in MLflow", found.copied)]
     return CommandResult(found, section("The audit log is whole and agrees with the registry", key_values(pairs)))
 
@@ -215,6 +217,6 @@ def export_command(settings: Settings, file: Path) -> CommandResult:
     """Copy the audit log to FILE, which must not exist. Kept elsewhere, the copy shows later changes to the log here."""
     from finsent.registry.audit_log import export_audit_log
 
-    head = export_audit_log(settings.home(), file)
+    head = export_audit_log(settings.home().audit_log, file)
     result = {"file": file, "entries": head.length, "head": head.hash}
     return CommandResult(result, section("Audit log exported", key_values(result.items())))

@@ -141,10 +141,11 @@ def _scores(evidence: Any) -> Renderable:
 
 def _baselines(evidence: Any) -> Renderable:
     """The baselines on the same rows, and how significantly they are beaten."""
-    from finsent.reporting.summaries import FLOOR_NAMES, format_p_value
+    from finsent.evaluation.baselines import BASELINE_NAMES
+    from finsent.reporting.summaries import format_p_value
 
     rows = [
-        (FLOOR_NAMES.get(name, name), found["accuracy"], found["macro_f1"], format_p_value(found["mcnemar"]["p_one_sided"]))
+        (BASELINE_NAMES.get(name, name), found["accuracy"], found["macro_f1"], format_p_value(found["mcnemar"]["p_one_sided"]))
         for name, found in evidence.floors.items()
     ]
     return table(("baseline on the same rows", "accuracy", "macro-F1", "p (McNemar)"), rows)
@@ -175,7 +176,8 @@ def _slices(evidence: Any) -> Renderable:
 
 def _measurements(evidence: Any) -> Iterator[Renderable]:
     """Calibration, abstention, robustness, speed, leaks, power and uses of the test set."""
-    from finsent.reporting.summaries import format_abstention, format_speed, format_test_set_uses, power_in_words
+    from finsent.evaluation.power import format_power
+    from finsent.reporting.summaries import format_abstention, format_speed, format_test_set_uses
 
     yield key_values(_calibration(evidence))
     if evidence.calibration:
@@ -185,7 +187,7 @@ def _measurements(evidence: Any) -> Iterator[Renderable]:
     if evidence.speed:
         yield paragraph(format_speed(evidence))
     if evidence.champion:
-        yield paragraph(power_in_words(evidence.champion["power"]))
+        yield paragraph(format_power(evidence.champion["power"]))
     if evidence.looks:
         yield paragraph(format_test_set_uses(evidence))
 

@@ -7,7 +7,6 @@ import click
 
 from finsent.cli.options import CommandResult, Settings, cli, examples
 from finsent.cli.output import plain, section, stack
-from finsent.cli.promote import notify_promotion
 from finsent.cli.render import (
     render_evaluation,
     render_ingestion,
@@ -33,7 +32,7 @@ def score_command(settings: Settings, files: tuple[str, ...], text: str) -> Comm
     """
     from finsent.steps.score import score
 
-    report = score(settings.config(), settings.home(), files=tuple(Path(file) for file in files), text=text)
+    report = score(settings.context(), files=tuple(Path(file) for file in files), text=text)
     return CommandResult(report, render_scoring(report))
 
 
@@ -57,7 +56,7 @@ def predict_command(settings: Settings, texts: tuple[str, ...], version: str | N
         texts = tuple(text for given in texts for text in (lines if given == "-" else (given,)))
     if not all(text.strip() for text in texts) or not texts:
         raise InputError("nothing to predict: a text is empty. Give the tweet in quotes, or `-` with lines on standard input.")
-    result = predict(settings.config(), settings.home(), texts, version=version)
+    result = predict(settings.context(), texts, version=version)
     head = f"Version {result.model_version} of {result.model_name}"
     return CommandResult(result, section(head, render_predictions(plain(result.predictions))))
 
@@ -68,7 +67,7 @@ def monitor_command(settings: Settings) -> CommandResult:
     """Look for drift, say whether to retrain. The latest scoring batches are compared with earlier ones."""
     from finsent.steps.monitor import monitor
 
-    report = monitor(settings.config(), settings.home())
+    report = monitor(settings.context())
     return CommandResult(report, render_monitoring(report))
 
 
@@ -80,23 +79,15 @@ def retrain_command(settings: Settings, *, only_if_due: bool) -> CommandResult:
 
     Ingests the configured sources; without any the existing data is used. Exit code 1 when the gate refuses.
     """
-    from finsent.steps.evaluate import evaluate
-    from finsent.pipeline.retrain import retrain_decision
-    from finsent.steps.train import train
-    from finsent.steps.ingest import ingest
-    from finsent.steps.promote import promote
+    from flows.retrain import RetrainResult, retrain
 
-    context = settings.context()
-    data = ingest(context.config, context.workspace) if context.config.data.sources else None
-    due = retrain_decision(context, scheduled=True) if only_if_due else None
-    if due and due.decision == "skip":
-        return CommandResult({"data": data, **plain(due)}, "Not due: " + " ".join(due.reasons))
-    training = train(context)
-    evaluation = evaluate(context, version=training.model_version)
-    promotion = promote(context, version=training.model_version)
-    if promotion.decision == "promoted":
-        notify_promotion(home, config.registered_model, promotion.model_version, promotion.champion_before)
+    state = retrain(only_if_due=only_if_due, settings=settings.flow_settings(), return_state=True)
+    found = state.result()
+    if not isinstance(found, RetrainResult):
+        return CommandResult({"decision": "skip", "reasons": [state.message]}, f"Not due: {state.message}")
+    data, training, evaluation, promotion = found.data, found.training, found.evaluation, found.promotion
     result = {"data": data, "training": training, "evaluation": evaluation, **plain(promotion)}
     ingested = render_ingestion(data) if data else ""
-    rest = render_training(training), render_evaluation(evaluation), render_promotion(promotion)
+    trained = render_training(training) if training else ""
+    rest = trained, render_evaluation(evaluation), render_promotion(promotion)
     return CommandResult(result, stack(ingested, *rest), code=1 if promotion.decision == "refused" else 0)

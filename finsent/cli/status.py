@@ -1,7 +1,7 @@
 """`finsent status`: data, versions, last decisions, inbox and servers at a glance. Reads only."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -9,7 +9,6 @@ from finsent.cli.options import CommandResult, Settings, cli, examples
 from finsent.cli.output import Renderable, cell_text, key_values, section, shorten, stack, table
 from finsent.cli.render import leak_audit
 from finsent.cli.services_file import is_healthy, prefect_url, read_services
-from finsent.config import Config
 from finsent.errors import CheckFailed, InputError, ServiceError
 from finsent.workspace import Workspace
 
@@ -24,15 +23,15 @@ DECISIONS = 5
 @click.pass_obj
 def status_command(settings: Settings) -> CommandResult:
     """Show data, versions, last decisions, inbox and servers."""
-    config, home = settings.config(), settings.home()
-    versions = _versions(home, config)
+    context = settings.context()
+    home, versions = context.workspace, _versions(context)
     champion = versions.get("champion", {}).get("version")
     status = {
         "home": home.root,
         "data": _data(home),
         "versions": versions,
-        "decisions": _decisions(home, config),
-        "scoring": _scoring(home, config.registered_model, champion),
+        "decisions": _decisions(context),
+        "scoring": _scoring(home, context.config.registered_model, champion),
         "services": _services(home),
     }
     return CommandResult(status, render_status(status))
@@ -82,7 +81,7 @@ def _registry_exists(home: Workspace) -> bool:
     return home.tracking_uri != f"sqlite:///{home.root / 'mlflow.db'}" or (home.root / "mlflow.db").exists()
 
 
-def _decisions(home: Workspace, config: Config) -> dict[str, Any]:
+def _decisions(context: "Context") -> dict[str, Any]:
     """The latest decisions; `agrees`: the audit log agrees with the registry, None where the registry cannot be reached."""
     from finsent.registry import audit_log
     from finsent.registry.audit_mirror import verify_against_registry

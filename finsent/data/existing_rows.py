@@ -82,7 +82,9 @@ def concat_reads(parts: Sequence[ReadRows], config: DataConfig) -> ReadRows:
     return ReadRows(total, concat_staged([part.staged for part in parts], config), parts[0].started)
 
 
-def group_with_existing(home: Workspace, config: DataConfig, rule: SplitRule, read: ReadRows, position: tables.Position) -> Grouping:
+def group_with_existing(
+    home: Workspace, config: DataConfig, rule: SplitRule, read: ReadRows, position: tables.Position
+) -> Grouping:
     """Group the rows read with those that the table has at `position`.
 
     Everything is read at that one version: a review on another machine may remove rows from a later one.

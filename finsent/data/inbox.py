@@ -20,10 +20,10 @@ import pyarrow.compute as pc
 from finsent.config import DataConfig, Source
 from finsent.data import tables
 from finsent.data.quarantine import append_records, input_identity
-from finsent.data.sources.formats import read_rows
+from finsent.data.sources.formats import fingerprint_file, read_rows
 from finsent.data.sources.reading import quarantine_row
-from finsent.data.sources.records import QuarantinedRow
-from finsent.data.sources.resolve import RawRow, RequestedColumns, SourceFile, fingerprint_file, resolve
+from finsent.data.sources.records import QuarantinedRow, RawRow, RequestedColumns, SourceFile
+from finsent.data.sources.resolve import resolve
 from finsent.data.table_schemas import SCHEMAS
 from finsent.data.validation.row_validation import Rejection, check_text, check_time, shorten
 from finsent.data.validation.text_cleaning import mask_handles

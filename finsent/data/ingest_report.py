@@ -71,7 +71,9 @@ class IngestReport:
     seconds: float
 
 
-def build_report(home: Workspace, grouping: Grouping, result: AssignmentResult, audit: LeakAudit, added: str | None) -> IngestReport:
+def build_report(
+    home: Workspace, grouping: Grouping, result: AssignmentResult, audit: LeakAudit, added: str | None
+) -> IngestReport:
     """The report before the commit; the new version and the duration are filled in later.
 
     Args:

@@ -68,7 +68,9 @@ def rows_at(home: Workspace, version: int | None, positions: Sequence[int]) -> l
     return [found[position] for position in positions]
 
 
-def append_records(home: Workspace, rows: Sequence[QuarantinedRow] | Callable[[], Iterable[QuarantinedRow]], now: datetime) -> int:
+def append_records(
+    home: Workspace, rows: Sequence[QuarantinedRow] | Callable[[], Iterable[QuarantinedRow]], now: datetime
+) -> int:
     """Append the rows that are not on record yet, in one commit; returns their number.
 
     Args:

@@ -167,7 +167,9 @@ def replace(home: Workspace, name: str, table: pa.Table, *, metadata: dict[str, 
     _write_with_retry(home, name, lambda handle: write_deltalake(handle, data, mode="overwrite", commit_properties=properties))
 
 
-def _write_with_retry(home: Workspace, name: str, write: Callable[["DeltaTable"], None], attempts: int = _ATTEMPTS) -> "DeltaTable":
+def _write_with_retry(
+    home: Workspace, name: str, write: Callable[["DeltaTable"], None], attempts: int = _ATTEMPTS
+) -> "DeltaTable":
     """The table after `write`, which is retried where Delta rejected the commit because another one came first.
 
     Concurrent appends do not conflict, except with the table's creation, its migration or a replacement of its rows.

@@ -197,7 +197,9 @@ def _robustness(own: ModelScores, champion: ModelScores | None, *, masked: bool)
     for name, record in records.items():
         if masked:
             shown = ("original", "changed")
-            record["examples"] = [example | {key: mask_raw_handles(example[key]) for key in shown} for example in record["examples"]]
+            record["examples"] = [
+                example | {key: mask_raw_handles(example[key]) for key in shown} for example in record["examples"]
+            ]
         if champion is not None and name in champion.checks:
             record["champion_failure_rate"] = champion.checks[name].failure_rate
     return records

@@ -18,7 +18,9 @@ from finsent.workspace import Workspace
 _log = logging.getLogger(__name__)
 
 
-def load_for_inference(folder: Path, home: Workspace, engine: EngineConfig, *, rows: int, device: str | None = None) -> LoadedAdapter:
+def load_for_inference(
+    folder: Path, home: Workspace, engine: EngineConfig, *, rows: int, device: str | None = None
+) -> LoadedAdapter:
     """Load an adapter and prepare it for about `rows` texts on this device.
 
     Raises:

@@ -36,7 +36,7 @@ def hours_since_training(registry: Registry) -> float | None:
     newest = registry.find_latest()
     if newest is None:
         return None
-    return max(0.0, (datetime.now(UTC).timestamp() - newest.creation_timestamp / 1000) / 3600)
+    return max(0.0, (datetime.now(UTC).timestamp() - float(newest.creation_timestamp) / 1000) / 3600)
 
 
 def data_version_tag(tags: dict[str, str]) -> int | None:

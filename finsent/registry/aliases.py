@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Literal
 
-from finsent.errors import NoChampionError, CheckFailed
+from finsent.errors import CheckFailed, NoChampionError
 from finsent.files import locked
 from finsent.registry.client import CHALLENGER, CHAMPION, PREVIOUS, Registry
 

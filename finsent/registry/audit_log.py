@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from finsent.errors import InputError, CheckFailed
+from finsent.errors import CheckFailed, InputError
 from finsent.files import atomic_write, locked, sync_folder
 
 EVALUATE: Final = "evaluate"
@@ -121,7 +121,9 @@ def verify(path: Path, *, allow_unfinished: bool = False) -> Head:
             raise CheckFailed(f"audit log {str(path)!r}, line {number}: the entry was changed after it was written. {_ADVICE}")
         if entry.get("previous_hash") != head.hash or entry.get("seq") != head.length:
             problem = f"the entry does not follow the one before it (seq {entry.get('seq')!r}, expected {head.length})"
-            raise CheckFailed(f"audit log {str(path)!r}, line {number}: {problem}: lines were deleted, inserted or moved. {_ADVICE}")
+            raise CheckFailed(
+                f"audit log {str(path)!r}, line {number}: {problem}: lines were deleted, inserted or moved. {_ADVICE}"
+            )
         head = Head(entry["hash"], head.length + 1)
     if unfinished and not allow_unfinished:
         problem = f"{len(unfinished)} bytes without a line end, an unfinished write; the next decision removes and records them"

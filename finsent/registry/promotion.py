@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
 from finsent.config import GateConfig
-from finsent.errors import InputError, CheckFailed
+from finsent.errors import CheckFailed, InputError
 from finsent.evaluation.power import format_power
 from finsent.registry import audit_log
 from finsent.registry.aliases import ARCHIVED, archive_challenger, manual_block_reason, set_champion

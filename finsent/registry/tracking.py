@@ -5,14 +5,12 @@ import logging
 import os
 import platform
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -20,6 +18,7 @@ import finsent
 from finsent.config import Config
 from finsent.errors import InputError, ServiceError
 from finsent.files import locked
+from finsent.provenance import git_sha
 from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -134,25 +133,6 @@ def _probe(uri: str) -> None:
         raise ServiceError(f"the MLflow server at {public_uri(uri)!r} does not answer ({reason}). {advice}") from error
     if status >= 500:
         raise ServiceError(f"the MLflow server at {public_uri(uri)!r} answers with status {status}. {advice}")
-
-
-def git_sha() -> str | None:
-    """Commit of the checkout that finsent runs from, `-dirty` if files differ; None outside a checkout."""
-    folder = Path(finsent.__file__).parent.parent
-    if not (folder / ".git").exists():
-        return None
-    try:
-        run = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=20,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return run.stdout.strip()
 
 
 def experiment_id(client: "MlflowClient", home: Workspace, name: str) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from finsent.data.profile import LONGEST, DataProfile
 from finsent.labels import LABELS
-from finsent.reporting.plots import CHAMPION, BASELINE, INK, MODEL, QUIET, blank_figure, save_figure, style_axes
+from finsent.reporting.plots import BASELINE, CHAMPION, INK, MODEL, QUIET, blank_figure, save_figure, style_axes
 
 CLASS_COLOURS: Final = {"Neutral": BASELINE, "Bullish": MODEL, "Bearish": CHAMPION}
 SPLIT_COLOURS: Final = {"train": MODEL, "validation": "#7a9e4b", "test": CHAMPION}

@@ -1,8 +1,10 @@
 """The model side of scoring in one process: loading (fp8 only after a parity check) and logits of chunk after chunk."""
 
 import logging
+import threading
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -113,6 +115,26 @@ def load_with_fp8_check(
     del loaded, in_fp8  # converting used the bf16 weights up
     again = load_for_inference(folder, home, engine, rows=rows, device=device)
     return replace(again, plan=f"{again.plan}; fp8 refused: {reason}")
+
+
+_one_model_at_a_time = threading.Lock()
+
+
+@contextmanager
+def only_model(engine: EngineConfig, home: Workspace, folder: Path, *, rows: int) -> "Iterator[LoadedAdapter]":
+    """The only loaded model of this process, prepared for about `rows` texts; its memory is freed afterwards.
+
+    Two 8B models do not fit on one GPU, and transformers does not load models in two threads at once.
+
+    Raises:
+        ArtifactError: the folder or the base is not what the manifest says.
+        BaseModelError: the base cannot be loaded.
+    """
+    from finsent.models.base import release_unused_models
+
+    with _one_model_at_a_time:
+        yield load_with_fp8_check(engine, home, folder, rows=rows)
+        release_unused_models()
 
 
 def _fp8_unsupported_reason(loaded: "LoadedAdapter") -> str | None:

@@ -184,7 +184,7 @@ def _stop_workers(workers: Sequence[_Worker]) -> None:
         worker.process.close()
 
 
-def _worker_main(connection: Connection, opening: ModelSpec, device: str) -> None:
+def _worker_main(connection: Connection, spec: ModelSpec, device: str) -> None:
     """The replica's process: opens the model, then answers until the other side is gone."""
     configure_child_logging()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; who ends the replicas is their parent

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from finsent.config import Config
 from finsent.data.dataset import DataVersion
 from finsent.data.splits import SPLITS
+from finsent.steps.context import Context
 from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class DataReport:
     facts: "DataFacts"
 
 
-def report_ingestion(config: Config, home: Workspace, report: "IngestReport") -> DataReport | None:
+def report_ingestion(context: Context, report: "IngestReport") -> DataReport | None:
     """Report the version that an ingestion left; None where its page is there already, or there are no rows to report.
 
     Raises:
@@ -50,14 +51,14 @@ def report_ingestion(config: Config, home: Workspace, report: "IngestReport") ->
     rows: dict[str, int] = {name: sum(report.splits[name].values()) for name in SPLITS}
     if report.version is None or not any(sum(labels.values()) for labels in report.splits.values()):
         return None
-    if page_path(home, report.version).exists() and not report.new_version:
+    if page_path(context.workspace, report.version).exists() and not report.new_version:
         return None
     known = DataVersion(report.version, str(report.fingerprint), rows, report.leaks, report.naive_leak)
-    return report_data(config, home, report.version, known=known)
+    return report_data(context, report.version, known=known)
 
 
 def report_data(
-    config: Config, home: Workspace, version: int | None = None, *, to_mlflow: bool = True, known: DataVersion | None = None
+    context: Context, version: int | None = None, *, to_mlflow: bool = True, known: DataVersion | None = None
 ) -> DataReport:
     """Write the page of a data version (the latest by default) and log it to MLflow, unless `to_mlflow` is off.
 
@@ -71,10 +72,10 @@ def report_data(
     """
     from finsent.reporting.data_report import write_data_report
 
-    facts = gather_facts(home, version, known)
-    path = page_path(home, facts.data.version)
+    facts = gather_facts(context.workspace, version, known)
+    path = page_path(context.workspace, facts.data.version)
     write_data_report(facts, path)
-    run_id = _log_run(config, home, facts, path) if to_mlflow else None
+    run_id = _log_run(context, facts, path) if to_mlflow else None
     return DataReport(facts.data.version, path, run_id, facts)
 
 
@@ -165,19 +166,19 @@ def describe(facts: "DataFacts") -> dict[str, Any]:
     }
 
 
-def _log_run(config: Config, home: Workspace, facts: "DataFacts", page: Path) -> str:
+def _log_run(context: Context, facts: "DataFacts", page: Path) -> str:
     """The run of this version, made or brought up to date."""
     from filelock import FileLock
 
     from finsent.registry.tracking import connect, log_dataset, start_run
 
     data = facts.data
-    client = connect(home)
-    home.lock("data-report").parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(home.lock("data-report")):
-        known = data_run(client, config, home, data.version, data.fingerprint)
+    client = connect(context.workspace)
+    context.workspace.lock("data-report").parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(context.workspace.lock("data-report")):
+        known = data_run(client, context.config, context.workspace, data.version, data.fingerprint)
         tags = {"fingerprint": data.fingerprint, "leaks": str(data.leaks), "confounded": str(facts.confounding.confounded)}
-        with start_run(config, home, kind=KIND, tags=tags, data=data, resume=known) as run_id:
+        with start_run(context.config, context.workspace, kind=KIND, tags=tags, data=data, resume=known) as run_id:
             for key, value in figures(facts).items():
                 client.log_metric(run_id, key, value)
             client.log_artifact(run_id, str(page), ARTIFACTS)
@@ -186,7 +187,7 @@ def _log_run(config: Config, home: Workspace, facts: "DataFacts", page: Path) ->
             log_dataset(
                 client,
                 run_id,
-                home,
+                context.workspace,
                 table="tweets",
                 version=data.version,
                 fingerprint=data.fingerprint,

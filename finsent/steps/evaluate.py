@@ -1,12 +1,11 @@
 """The evaluation step: a version, the champion, baselines and the round-trip check on the held-out test split, as evidence."""
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,15 +16,13 @@ from finsent.evaluation.evidence import Evidence
 from finsent.steps.context import Context
 
 if TYPE_CHECKING:
-    from finsent.data.dataset import DataVersion, Split
+    from finsent.data.dataset import DataVersion
     from finsent.data.leakage import LeakageStatus
-    from finsent.data.splits import SplitName
     from finsent.evaluation.evidence import NaiveSplitRecord
     from finsent.models.adapter import LoadedAdapter
     from finsent.registry.verification import RoundTrip
 
 _TRAINING_ROWS = 500  # scored to estimate the accuracy on training rows: within about 4 points at 95 %, and little work
-_one_model_at_a_time = threading.Lock()  # two 8B models do not fit on one GPU, and loading them is not thread-safe
 
 
 @dataclass(frozen=True)
@@ -90,9 +87,9 @@ def evaluate(context: Context, *, version: str | None = None) -> EvaluationResul
         baselines = pool.submit(score_baselines, context, plan)
         if proof_needs_free_gpu():
             champion = score_champion(context, plan)
-            round_trip = pool.submit(check_round_trip, plan, replay)
+            round_trip = pool.submit(check_round_trip, replay)
         else:
-            round_trip = pool.submit(check_round_trip, plan, replay)
+            round_trip = pool.submit(check_round_trip, replay)
             champion = score_champion(context, plan)
         evidence = build_evidence(context, plan, own, champion, baselines.result(), round_trip.result())
     return publish(context, plan, evidence, own, champion, started=started)
@@ -133,7 +130,7 @@ def score_version(context: Context, plan: EvaluationPlan) -> VersionScores:
     from finsent.data.leakage import leakage_status
 
     test = load_split(context.workspace, "test", plan.data.version)
-    with loaded_version(context, plan.version, rows=len(test.texts)) as model:
+    with _only_model(context, plan.version, rows=len(test.texts)) as model:
         scores = score_model(context.config, model, plan.version, test, speed=True)
         leakage = leakage_status(context.workspace, model.manifest, plan.data)
         if leakage.pairs is not None and plan.data.naive_leak is not None:
@@ -149,7 +146,7 @@ def score_champion(context: Context, plan: EvaluationPlan) -> ModelScores | None
     if plan.champion is None or plan.champion == plan.version:
         return None
     test = load_split(context.workspace, "test", plan.data.version)
-    with loaded_version(context, plan.champion, rows=len(test.texts)) as model:
+    with _only_model(context, plan.champion, rows=len(test.texts)) as model:
         return score_model(context.config, model, plan.champion, test)
 
 
@@ -161,9 +158,9 @@ def score_baselines(context: Context, plan: EvaluationPlan) -> dict[str, NDArray
     from finsent.data.dataset import load_split
     from finsent.data.leakage import leakage_status
     from finsent.evaluation.baselines import baseline_predictions
-    from finsent.models.manifest import verify
+    from finsent.models.manifest import verify_manifest
 
-    manifest = verify(context.registry.adapter_path(plan.version))
+    manifest = verify_manifest(context.registry.adapter_path(plan.version))
     known = leakage_status(context.workspace, manifest, plan.data).unknown_reason is None
     train = load_split(context.workspace, "train", manifest.data_version if known else plan.data.version)
     test = load_split(context.workspace, "test", plan.data.version)
@@ -179,7 +176,7 @@ def start_round_trip(context: Context, plan: EvaluationPlan) -> Iterator[Callabl
         yield check
 
 
-def check_round_trip(plan: EvaluationPlan, check: Callable[[], "RoundTrip"]) -> "RoundTrip":
+def check_round_trip(check: Callable[[], "RoundTrip"]) -> "RoundTrip":
     """Compare what a new process computes after loading the version from the registry with what training recorded.
 
     Raises:
@@ -208,7 +205,7 @@ def build_evidence(
     from finsent.registry.evidence_store import test_set_uses
     from finsent.registry.gate import rules_digest
 
-    at_these_rows, at_any_rows = test_set_uses(context, plan.test_fingerprint)
+    at_these_rows, at_any_rows = test_set_uses(context.registry, plan.test_fingerprint)
     return build_test_evidence(
         context.config,
         load_split(context.workspace, "test", plan.data.version),
@@ -260,23 +257,18 @@ def publish(
     )
 
 
-@contextmanager
-def loaded_version(context: Context, version: str, *, rows: int) -> Iterator["LoadedAdapter"]:
-    """The version opened for about `rows` texts, the only model of this process; its memory is freed afterwards."""
-    from finsent.models.base import free_earlier_models
-    from finsent.models.load import load_for_inference
+def _only_model(context: Context, version: str, *, rows: int) -> AbstractContextManager["LoadedAdapter"]:
+    from finsent.scoring.predictor import only_model
 
-    with _one_model_at_a_time:
-        free_earlier_models()
-        yield load_for_inference(context.config.engine, context.workspace, context.registry.adapter_path(version), rows=rows)
-    free_earlier_models()
+    folder = context.registry.adapter_path(version)
+    return only_model(context.config.engine, context.workspace, folder, rows=rows)
 
 
 def _naive_split(context: Context, model: "LoadedAdapter", held_out: float, leak: float) -> "NaiveSplitRecord | None":
     """The score that a random split would have claimed, from a fixed sample of training rows; None if none is here."""
     from finsent.data.dataset import load_split
+    from finsent.evaluation.baselines import naive_split_estimate
     from finsent.evaluation.build_evidence import timed_logits
-    from finsent.evaluation.naive_split import naive_split_estimate
 
     trained = load_split(context.workspace, "train", model.manifest.data_version)  # later rows it never saw
     chosen = np.random.default_rng(0).permutation(len(trained.texts))[:_TRAINING_ROWS]

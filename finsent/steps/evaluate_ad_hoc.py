@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from finsent.config import Source
 from finsent.errors import InputError
 from finsent.evaluation.build_evidence import build_ad_hoc_evidence, score_model
-from finsent.models.load import loaded_version
+from finsent.scoring.predictor import only_model
 from finsent.steps.context import Context
 from finsent.steps.evaluate import EvaluationResult
 
@@ -30,7 +30,7 @@ def evaluate_file(context: Context, version: str, source: Source) -> EvaluationR
     rows, skipped = load_labelled_file(context.config, source)
     counts = _in_splits(context, rows)
     if counts is not None and counts["test"]:
-        record_test_set_use(context, version, tables.version(context.workspace, "tweets") or 0)
+        record_test_set_use(context.registry, version, tables.version(context.workspace, "tweets") or 0)
     result = _evaluate_rows(context, version, rows, source.uri, {})
     return replace(result, n_in_training=counts["train"] if counts is not None else None, skipped=skipped)
 
@@ -51,7 +51,7 @@ def evaluate_split(context: Context, version: str, data_version: int | None, spl
     if not rows.texts:
         raise InputError(f"split {split!r} of data version {data.version} has no rows.")
     if split == "test":
-        record_test_set_use(context, version, data.version)
+        record_test_set_use(context.registry, version, data.version)
     origin: dict[str, Any] = {"data_version": data.version, "data_fingerprint": data.fingerprint}
     return _evaluate_rows(context, version, rows, f"{split} split of data version {data.version}", origin)
 
@@ -60,7 +60,8 @@ def _evaluate_rows(context: Context, version: str, rows: "Split", description: s
     from finsent.steps.report import publish_ad_hoc_evaluation
 
     started = time.perf_counter()
-    with loaded_version(context, version, rows=len(rows.texts)) as model:
+    folder = context.registry.adapter_path(version)
+    with only_model(context.config.engine, context.workspace, folder, rows=len(rows.texts)) as model:
         own = score_model(context.config, model, version, rows, speed=True)
     evidence = build_ad_hoc_evidence(context.config, rows, own, origin)
     run_id = publish_ad_hoc_evaluation(context, evidence, rows, own, description)

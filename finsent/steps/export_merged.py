@@ -182,7 +182,7 @@ def _manifest(
     agreement: float,
     probes: int,
 ) -> MergedManifest:
-    from finsent.registry.tracking import git_sha
+    from finsent.provenance import git_sha
     from finsent.reporting.model_card import public_name
 
     same = ("base_revision", "base_fingerprint", "quantization", "labels", "max_length", "padding_side", "pad_token_id")

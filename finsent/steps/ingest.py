@@ -13,14 +13,14 @@ computed on the same version, the second to commit groups its rows again, and it
 import dataclasses
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from itertools import chain
 
 import pyarrow.compute as pc
 
-from finsent.config import Config, Source
+from finsent.config import Source
 from finsent.data import tables
 from finsent.data.commit import commit_rows
 from finsent.data.corrections import TWEETS_APPLICATION, apply_decisions
@@ -34,12 +34,13 @@ from finsent.data.splits import split_rule
 from finsent.data.staging import Staging, open_staging
 from finsent.data.validation.heldout_check import check_heldout_sources
 from finsent.errors import InputError
-from finsent.workspace import Workspace
+from finsent.files import locked
+from finsent.steps.context import Context
 
 _log = logging.getLogger(__name__)
 
 
-def ingest(config: Config, home: Workspace, sources: Sequence[Source] = ()) -> IngestReport:
+def ingest(context: Context, sources: Sequence[Source] = ()) -> IngestReport:
     """Read, check, deduplicate, split and commit `sources`, or the configured `data.sources` when none are given.
 
     Raises:
@@ -47,14 +48,19 @@ def ingest(config: Config, home: Workspace, sources: Sequence[Source] = ()) -> I
         ConfigError: the data was split by another rule, or a held-out source is misspelled; nothing was written.
         Refused: a source changed its schema, its labels look mapped wrongly, or the leak audit failed; nothing was written.
     """
-    with open_staging(home.root / "staging", config.data) as staging:
-        parts = [read_source(config, home, staging, source) for source in resolve_sources(config, home, sources)]
-        grouping = group_near_duplicates(config, home, parts)
-        report = commit(config, home, grouping)
-    return write_report(config, home, grouping, report)
+    with staging_area(context) as staging:
+        parts = [read_source(context, staging, source) for source in resolve_sources(context, sources)]
+        grouping = group_near_duplicates(context, parts)
+        report = commit(context, grouping)
+    return write_report(context, grouping, report)
 
 
-def resolve_sources(config: Config, home: Workspace, sources: Sequence[Source] = ()) -> list[list[ResolvedSource]]:
+def staging_area(context: Context) -> AbstractContextManager[Staging]:
+    """Local disk space for the rows of one ingestion; emptied at the end."""
+    return open_staging(context.workspace.root / "staging", context.config.data)
+
+
+def resolve_sources(context: Context, sources: Sequence[Source] = ()) -> list[list[ResolvedSource]]:
     """The files to read: one item for each call of `read_source`.
 
     Sources that share a name are one source, whose schema is checked as a whole: they are read in one call. Review decisions that
@@ -63,12 +69,12 @@ def resolve_sources(config: Config, home: Workspace, sources: Sequence[Source] =
     Raises:
         InputError: no source, or one that is not there.
     """
-    sources = tuple(sources) or config.data.sources
+    sources = tuple(sources) or context.config.data.sources
     if not sources:
         raise InputError(
             "nothing to ingest: no source was named and `data.sources` is empty. Name a file, folder, glob or hf:// dataset."
         )
-    apply_decisions(home)
+    apply_decisions(context.workspace)
     calls: list[list[ResolvedSource]] = []
     for source in sources:
         files = resolve(source)
@@ -80,7 +86,7 @@ def resolve_sources(config: Config, home: Workspace, sources: Sequence[Source] =
     return calls
 
 
-def read_source(config: Config, home: Workspace, staging: Staging, source: Sequence[ResolvedSource]) -> ReadRows:
+def read_source(context: Context, staging: Staging, source: Sequence[ResolvedSource]) -> ReadRows:
     """Read one item of `resolve_sources` into the staging area.
 
     Raises:
@@ -88,27 +94,31 @@ def read_source(config: Config, home: Workspace, staging: Staging, source: Seque
         Refused: the source changed its schema, or its labels look mapped wrongly.
     """
     with staging.writer() as writer:
-        reading = stage_sources(source, config.data, datetime.now(UTC), writer, known_schemas(home))
+        reading = stage_sources(source, context.config.data, datetime.now(UTC), writer, known_schemas(context.workspace))
         staged = writer.finish([input_identity(item) for item in reading.inputs])
     return ReadRows(reading, staged, staging.started)
 
 
-def group_near_duplicates(config: Config, home: Workspace, parts: Sequence[ReadRows]) -> Grouping:
+def group_near_duplicates(context: Context, parts: Sequence[ReadRows]) -> Grouping:
     """Group all rows read with those of the table as it stands now.
 
     Raises:
         ConfigError: the data was split by another rule or has masked handles, or a held-out source is misspelled.
         InputError: a label or a split in the table is unknown.
     """
-    read, rule = concat_reads(parts, config.data), split_rule(config.data)
-    stored = pc.unique(tables.read(home, "tweets", columns=["source"])["source"]).to_pylist() if rule.split == "source" else []
+    read, rule = concat_reads(parts, context.config.data), split_rule(context.config.data)
+    stored = (
+        pc.unique(tables.read(context.workspace, "tweets", columns=["source"])["source"]).to_pylist()
+        if rule.split == "source"
+        else []
+    )
     check_heldout_sources(rule, chain(read.reading.read, stored))
-    with _locked(home):
-        position = tables.position(home, "tweets", TWEETS_APPLICATION)
-        return group_with_existing(home, config.data, rule, read, position)
+    with locked(context.workspace.lock("ingest"), -1, "another ingestion holds the lock"):
+        position = tables.position(context.workspace, "tweets", TWEETS_APPLICATION)
+        return group_with_existing(context.workspace, context.config.data, rule, read, position)
 
 
-def commit(config: Config, home: Workspace, grouping: Grouping) -> IngestReport:
+def commit(context: Context, grouping: Grouping) -> IngestReport:
     """Assign groups and splits, audit, and write; the rows are grouped again where the table changed in between.
 
     Raises:
@@ -120,35 +130,30 @@ def commit(config: Config, home: Workspace, grouping: Grouping) -> IngestReport:
     def attempt(position: tables.Position) -> IngestReport | None:
         current = grouping
         if position != grouping.position:
-            current = group_with_existing(home, config.data, split_rule(config.data), grouping.read, position)
-        return commit_rows(home, config.data, current)
+            current = group_with_existing(
+                context.workspace, context.config.data, split_rule(context.config.data), grouping.read, position
+            )
+        return commit_rows(context.workspace, context.config.data, current)
 
-    # the lock keeps runs of this home apart, the transaction number those of other machines on the same tables
-    with _locked(home):
-        return tables.retry_on_conflict(home, "tweets", TWEETS_APPLICATION, attempt)
+    # the lock keeps runs of this context.workspace apart, the transaction number those of other machines on the same tables
+    with locked(context.workspace.lock("ingest"), -1, "another ingestion holds the lock"):
+        return tables.retry_on_conflict(context.workspace, "tweets", TWEETS_APPLICATION, attempt)
 
 
-def write_report(config: Config, home: Workspace, grouping: Grouping, report: IngestReport) -> IngestReport:
+def write_report(context: Context, grouping: Grouping, report: IngestReport) -> IngestReport:
     """Write the report file of the version, and warn where much was quarantined; returns the final report."""
     reading = grouping.read.reading
     if report.new_version:
         _log.info("version %s of the data: %d rows accepted", report.version, report.accepted)
     else:
         _log.info("nothing new: no row was accepted, and the data stays at version %s", report.version)
-        audit = RecordedAudit() if report.version is None else read_audit(home, report.version, str(report.fingerprint))
+        audit = (
+            RecordedAudit() if report.version is None else read_audit(context.workspace, report.version, str(report.fingerprint))
+        )
         if audit.leaks is not None:
             # the version was made by an earlier ingestion, and these rows are copies of its rows
             report = dataclasses.replace(report, naive_leak=audit.naive_leak)
     warn_high_quarantine_rate(report, reading)
     report = dataclasses.replace(report, seconds=time.monotonic() - grouping.read.started)
-    write_report_file(home, report, split_rule(config.data), reading)
+    write_report_file(context.workspace, report, split_rule(context.config.data), reading)
     return report
-
-
-@contextmanager
-def _locked(home: Workspace) -> Iterator[None]:
-    from filelock import FileLock
-
-    home.lock("ingest").parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(home.lock("ingest")):
-        yield

@@ -21,7 +21,7 @@ from finsent.steps.context import Context
 
 if TYPE_CHECKING:
     from finsent.data.dataset import Split
-    from finsent.evaluation.build_evidence import Measured
+    from finsent.evaluation.build_evidence import ModelScores
 
 
 def publish_evaluation(

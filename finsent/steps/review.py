@@ -143,7 +143,9 @@ def write_listing(listing: ReviewListing, path: Path) -> None:
     write_entries(listing.entries, path)
 
 
-def decide(home: Workspace, ids: Sequence[str], kind: DecisionKind, *, who: str, why: str, label: str | None = None) -> ReviewResult:
+def decide(
+    home: Workspace, ids: Sequence[str], kind: DecisionKind, *, who: str, why: str, label: str | None = None
+) -> ReviewResult:
     """Record one decision on some texts and apply it to the data.
 
     Args:

@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finsent.errors import InputError
+from finsent.monitoring.retrain_inputs import TRAINING_DIGEST
 from finsent.steps.context import Context
 
 if TYPE_CHECKING:
-    from finsent.data.dataset import DataVersion, Split
+    from finsent.data.dataset import DataVersion
     from finsent.models.manifest import Manifest
     from finsent.training.distributed import World
-    from finsent.training.trainer import Trained
+    from finsent.training.trainer import TrainingResult
 
 _log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class TrainingPlan:
@@ -97,55 +99,56 @@ def prepare(context: Context, *, resume: str | None = None) -> TrainingPlan:
     return TrainingPlan(context.config.profile, data, digest, resume)
 
 
-def fit(context: Context, plan: TrainingPlan) -> "tuple[str, Trained]":
+def fit(context: Context, plan: TrainingPlan) -> "tuple[str, TrainingResult]":
     """Run the training loop, or resume it from its newest checkpoint; one that is complete is not run again.
 
     Returns:
         MLflow run id, and what the loop left in that run's folder.
     """
     from finsent.data.dataset import load_split
-    from finsent.registry.tracking import log_series
+    from finsent.registry.tracking import log_series, log_splits
     from finsent.training.distributed import broadcast, init, shutdown
-    from finsent.training.run_dir import find_resumable, load_trained, save_trained
-    from finsent.training.trainer import Rows
+    from finsent.training.run_dir import find_resumable, load_result, save_result
+    from finsent.training.trainer import LabelledTexts
     from finsent.training.trainer import train as run_loop
 
     config, workspace, data = context.config, context.workspace, plan.data
     resume = plan.resume or find_resumable(workspace.runs, plan.digest)
-    if resume is not None and (trained := load_trained(workspace.runs / resume)) is not None:
+    if resume is not None and (trained := load_result(workspace.runs / resume)) is not None:
         _log.warning("the training of run %s is complete but not registered: going on with its adapter", resume)
         return resume, trained
     rows, validation = (load_split(workspace, split, data.version) for split in ("train", "validation"))
-    world = init()
+    world, client = init(), context.registry.client
     with _terminated_with_peers(context, world) as note, _open_run(context, plan, resume) as run_id:
         note(run_id)
         if resume is not None:
             _log.warning("resuming the interrupted training of run %s", run_id)
-        log_splits(context, run_id, data.version, data.fingerprint, train=rows, validation=validation)
+        log_splits(client, run_id, workspace, data.version, data.fingerprint, train=rows, validation=validation)
         broadcast(world, _Assignment(data.version, run_id))
-        with log_series(context.registry.client, run_id) as log:
+        with log_series(client, run_id) as log:
             trained = run_loop(
                 config,
                 workspace,
-                Rows(rows.texts, rows.labels),
-                Rows(validation.texts, validation.labels),
+                LabelledTexts(rows.texts, rows.labels),
+                LabelledTexts(validation.texts, validation.labels),
                 workspace.runs / run_id,
                 log,
             )
-        save_trained(workspace.runs / run_id, trained)
+        save_result(workspace.runs / run_id, trained)
         shutdown(world)
     return run_id, trained
 
 
-def calibrate(context: Context, plan: TrainingPlan, run_id: str, trained: "Trained") -> Calibration:
+def calibrate(context: Context, plan: TrainingPlan, run_id: str, trained: "TrainingResult") -> Calibration:
     """Calibrate a fresh load of the saved adapter on the validation split, write its card, seal its manifest. Idempotent."""
     from finsent.data.dataset import load_split
     from finsent.evaluation.metrics import compute_metrics
     from finsent.models.manifest import write_manifest
     from finsent.registry.tracking import start_run
-    from finsent.reporting.model_card import render_card
+    from finsent.reporting.model_card import render_model_card
     from finsent.training.calibrate import calibrate_adapter
     from finsent.training.run_dir import hold_run_dir
+    from finsent.training.trainer import LabelledTexts
 
     config, workspace = context.config, context.workspace
     validation = load_split(workspace, "validation", plan.data.version)
@@ -153,8 +156,10 @@ def calibrate(context: Context, plan: TrainingPlan, run_id: str, trained: "Train
         hold_run_dir(workspace.runs / run_id, plan.digest),
         start_run(config, workspace, kind="train", resume=run_id),
     ):
-        logits, manifest = calibrate_adapter(config, workspace, plan.data, trained, validation)
-        (trained.adapter / "README.md").write_text(render_card(manifest), encoding="utf-8")
+        data = plan.data.version, plan.data.fingerprint
+        rows = LabelledTexts(validation.texts, validation.labels)
+        logits, manifest = calibrate_adapter(config, workspace, data, trained, rows, validation.groups)
+        (trained.adapter / "README.md").write_text(render_model_card(manifest), encoding="utf-8")
         manifest = write_manifest(trained.adapter, manifest)
     metrics = compute_metrics(validation.labels, logits.argmax(axis=1))
     return Calibration(manifest, {"accuracy": metrics.accuracy, "macro_f1": metrics.macro_f1})
@@ -164,7 +169,7 @@ def register(
     context: Context,
     plan: TrainingPlan,
     run_id: str,
-    trained: "Trained",
+    trained: "TrainingResult",
     calibration: Calibration,
     *,
     tags: Mapping[str, str] | None = None,
@@ -206,7 +211,7 @@ def train_worker(context: Context) -> None:
     """
     from finsent.data.dataset import load_split
     from finsent.training.distributed import broadcast, init, shutdown
-    from finsent.training.trainer import Rows
+    from finsent.training.trainer import LabelledTexts
     from finsent.training.trainer import train as run_loop
 
     world = init()
@@ -216,32 +221,12 @@ def train_worker(context: Context) -> None:
     run_loop(
         context.config,
         context.workspace,
-        Rows(rows.texts, rows.labels),
-        Rows(validation.texts, validation.labels),
+        LabelledTexts(rows.texts, rows.labels),
+        LabelledTexts(validation.texts, validation.labels),
         folder,
         lambda *_: None,
     )
     shutdown(world)
-
-
-def log_splits(
-    context: Context, run_id: str, version: int, fingerprint: str, *, train: "Split", validation: "Split"
-) -> None:
-    """Link the MLflow run to the rows that it trains on and validates with."""
-    from finsent.registry.tracking import log_dataset
-
-    for split, name, purpose in ((train, "train", "training"), (validation, "validation", "validation")):
-        log_dataset(
-            context.registry.client,
-            run_id,
-            context.workspace,
-            table="tweets",
-            version=version,
-            fingerprint=fingerprint,
-            context=purpose,
-            split=name,
-            rows=len(split.texts),
-        )
 
 
 @dataclass(frozen=True)
@@ -288,7 +273,7 @@ def _open_run(context: Context, plan: TrainingPlan, resume: str | None) -> Itera
             yield run_id
 
 
-def _log_outcome(context: Context, run_id: str, trained: "Trained", calibration: Calibration) -> None:
+def _log_outcome(context: Context, run_id: str, trained: "TrainingResult", calibration: Calibration) -> None:
     """Log what was used and what came out as the run's parameters and last metrics."""
     from finsent.registry.tracking import log_params
 

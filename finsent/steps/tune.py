@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from finsent.config import Config
 from finsent.errors import FinsentError, InputError
 from finsent.progress import track
+from finsent.steps.context import Context
 from finsent.tuning.report import publish, write_best_config
 from finsent.tuning.search import (
     TrialRecord,
@@ -62,8 +63,7 @@ class TuneResult:
 
 
 def tune(
-    config: Config,
-    home: Workspace,
+    context: Context,
     *,
     trials: int | None = None,
     hours: float | None = None,
@@ -76,8 +76,7 @@ def tune(
     them changed, a new one starts. The test split is never read.
 
     Args:
-        config: Where the search starts, and what is not varied.
-        home: Where data, study and result are.
+        context: Its configuration is where the search starts; data, study and result are in its workspace.
         trials: Trials in all, earlier invocations' included; left out, 20, or as many as `hours` allows.
         hours: No trial starts later than this after the beginning, except a first one.
         study: Beginning of the study's name; left out, the profile's name.
@@ -90,33 +89,33 @@ def tune(
         ServiceError: the MLflow server does not answer.
         FinsentError: no trial was completed.
     """
-    from finsent.registry.tracking import connect
-
-    varied = read_space(space, config) if space else default_space(config)
+    varied = read_space(space, context.config) if space else default_space(context.config)
     most = trials if trials is not None or hours is not None else _TRIALS
     deadline = time.monotonic() + hours * 3600 if hours is not None else None
-    data = _load(home)
-    client = connect(home)
-    identity = study_identity(config, varied, data.fingerprint)
-    prefix = study or config.profile
+    data = _load(context.workspace)
+    client = context.registry.client
+    identity = study_identity(context.config, varied, data.fingerprint)
+    prefix = study or context.config.profile
     name = study_name(prefix, identity)
-    if (changed := changed_since(home, prefix, name, identity)) is not None:
+    if (changed := changed_since(context.workspace, prefix, name, identity)) is not None:
         _log.warning("%s changed since study %s: starting a new one, %s", " and ".join(changed[1]), changed[0], name)
-    with open_study(home, name, identity, current_params(config, varied)) as search:
+    with open_study(context.workspace, name, identity, current_params(context.config, varied)) as search:
         before = len(finished_trials(search))
-        run_id, ended = _find_run(client, config, home, name)
+        run_id, ended = _find_run(client, context.config, context.workspace, name)
         if run_id is None or not ended or most is None or before < most:
-            with _open_run(client, config, home, data, name, varied, run_id) as run_id:
+            with _open_run(client, context.config, context.workspace, data, name, varied, run_id) as run_id:
                 todo = _remaining(search, most, deadline)
                 try:
                     for _ in track(todo, description="trials", total=most and most - before, unit="trial"):
-                        run_trial(search, config, home, data, varied, run_id)
-                        write_best_config(search, config, home)  # at once: a process that is killed leaves the best so far
+                        run_trial(search, context.config, context.workspace, data, varied, run_id)
+                        write_best_config(
+                            search, context.config, context.workspace
+                        )  # at once: a process that is killed leaves the best so far
                 except KeyboardInterrupt:
-                    publish(client, run_id, search, config, home, varied)
+                    publish(client, run_id, search, context.config, context.workspace, varied)
                     raise
-                publish(client, run_id, search, config, home, varied)
-        return _result(search, home, before, run_id)
+                publish(client, run_id, search, context.config, context.workspace, varied)
+        return _result(search, context.workspace, before, run_id)
 
 
 def _load(home: Workspace) -> TrialData:

@@ -4,13 +4,21 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from finsent.config import Config
 from finsent.errors import InputError
+from finsent.files import atomic_write
 from finsent.training.checkpoint import complete_checkpoints
 
+if TYPE_CHECKING:
+    from finsent.training.trainer import TrainingResult
+
 STATE = "training.json"
+RESULT = "result.json"
+"""Written when the training loop is through; the adapter is not registered yet while `STATE` says that the run is unfinished."""
 _CHECKPOINT_FORMAT = 2
 """Checkpoints of another format are not resumed."""
 
@@ -22,14 +30,14 @@ def settings_digest(config: Config, data_fingerprint: str) -> str:
 
 
 def find_resumable(runs: Path, digest: str) -> str | None:
-    """The newest run of equal settings and data that was interrupted after a checkpoint and is not in use."""
+    """The newest run of equal settings and data that has a checkpoint or a result, was not registered and is not in use."""
     found = []
     for state in runs.glob(f"*/{STATE}"):
         recorded = json.loads(state.read_text(encoding="utf-8"))
         if (
             recorded["digest"] == digest
             and not recorded["finished"]
-            and complete_checkpoints(state.parent)
+            and (complete_checkpoints(state.parent) or load_result(state.parent) is not None)
             and _is_free(state.parent)
         ):
             found.append((state.stat().st_mtime, state.parent.name))
@@ -52,31 +60,55 @@ def require_resumable(runs: Path, run_id: str, digest: str) -> None:
         raise InputError(
             f"training {run_id!r} had other settings or other data: its checkpoint does not fit. Leave --resume out."
         )
-    if not complete_checkpoints(state.parent):
+    if not complete_checkpoints(state.parent) and load_result(state.parent) is None:
         raise InputError(f"training {run_id!r} was cut off before its first checkpoint. Leave --resume out to train anew.")
 
 
 @contextmanager
 def hold_run_dir(folder: Path, digest: str) -> Iterator[None]:
-    """Hold the folder's lock while training in it; it counts as finished when the block ends without an exception."""
+    """Hold the folder's lock while working in it; a new folder is recorded as unfinished.
+
+    Raises:
+        InputError: another process holds it.
+    """
     from filelock import FileLock, Timeout
 
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / ".lock", timeout=0):
-            _write(folder, digest, finished=False)
+            if not (folder / STATE).is_file():
+                _write(folder, digest, finished=False)
             yield
-            _write(folder, digest, finished=True)
     except Timeout as error:
         raise InputError(
             f"another process is training in {str(folder)!r}. Wait for it, or start a training of its own."
         ) from error
 
 
+def mark_finished(folder: Path, digest: str) -> None:
+    """Record that the adapter is registered: the run is not resumed any more."""
+    _write(folder, digest, finished=True)
+
+
+def save_result(folder: Path, result: "TrainingResult") -> None:
+    """Record that the training loop is through, so that nothing after it has to train again."""
+    atomic_write(folder / RESULT, json.dumps(asdict(result), default=str))
+
+
+def load_result(folder: Path) -> "TrainingResult | None":
+    """What a training loop that is through left in the folder; None where it is not, or its adapter is gone."""
+    from finsent.models.base import BaseFolder
+    from finsent.training.trainer import TrainingResult
+
+    if not (folder / RESULT).is_file() or not (folder / "adapter").is_dir():
+        return None
+    recorded = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    base = {**recorded["base"], "folder": Path(recorded["base"]["folder"])}
+    return TrainingResult(**{**recorded, "adapter": folder / "adapter", "base": BaseFolder(**base)})
+
+
 def _write(folder: Path, digest: str, *, finished: bool) -> None:
-    partial = folder / f"{STATE}.partial"
-    partial.write_text(json.dumps({"digest": digest, "finished": finished}), encoding="utf-8")
-    partial.replace(folder / STATE)
+    atomic_write(folder / STATE, json.dumps({"digest": digest, "finished": finished}))
 
 
 def _is_free(folder: Path) -> bool:

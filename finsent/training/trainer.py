@@ -20,7 +20,6 @@ from finsent.errors import FinsentError, InputError
 from finsent.labels import LABELS
 from finsent.models.adapter import save_adapter
 from finsent.models.base import BaseFolder
-from finsent.models.manifest import Manifest
 from finsent.models.predict import tokenise
 from finsent.progress import track
 from finsent.training import distributed
@@ -73,7 +72,12 @@ class TrainingResult:
 
 
 def train(
-    config: Config, home: Workspace, train_rows: LabelledTexts, validation: LabelledTexts, folder: Path, on_metrics: MetricsCallback
+    config: Config,
+    home: Workspace,
+    train_rows: LabelledTexts,
+    validation: LabelledTexts,
+    folder: Path,
+    on_metrics: MetricsCallback,
 ) -> TrainingResult:
     """Train an adapter into `folder`/adapter, resuming from the newest checkpoint in `folder` if there is one.
 
@@ -329,26 +333,3 @@ def _check_rows(rows: LabelledTexts) -> None:
         raise InputError(
             f"all {len(rows.texts)} training rows are {present[0]!r}: nothing to tell apart. Ingest rows of the other classes."
         )
-
-
-def manifest_of(
-    config: Config, version: int, fingerprint: str, trained: TrainingResult, *, git_sha: str | None, lock_hash: str
-) -> Manifest:
-    """Manifest of a newly trained adapter, without its list of files; `version` is that of the table `tweets`."""
-    return Manifest(
-        base_name=config.model.name,
-        base_revision=trained.base.revision,
-        base_fingerprint=trained.base.fingerprint,
-        embedded=config.model.embedded,
-        quantization=config.model.quantization,
-        labels=LABELS,
-        max_length=config.model.max_length,
-        padding_side=config.model.padding_side,
-        pad_token_id=trained.pad_token_id,
-        data_version=version,
-        data_fingerprint=fingerprint,
-        split_rule=f"near-duplicate groups by hash, salt {config.data.split_salt!r}",
-        config=config.model_dump(mode="json"),
-        git_sha=git_sha,
-        lock_hash=lock_hash,
-    )

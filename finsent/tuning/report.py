@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from finsent.config import Config, load_config
+from finsent.files import atomic_write
+from finsent.reporting.plots import BASELINE, CHAMPION, MODEL, QUIET, blank_figure, save_figure, style_axes
 from finsent.tuning.search import TrialRecord, best_trial, count_states, finished_trials, study_dir
 from finsent.tuning.space import Space, apply_params
 from finsent.workspace import Workspace
@@ -36,16 +38,17 @@ def write_best_config(study: "Study", config: Config, home: Workspace) -> Path |
         + yaml.safe_dump({"profile": config.profile, **deviations}, sort_keys=False, allow_unicode=True, width=110)
     )
     path = study_dir(home, study.study_name) / "best.yaml"
-    partial = path.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    atomic_write(path, text)
     return path
 
 
 def _deviations(values: Mapping[str, Any], shipped: Mapping[str, Any]) -> dict[str, Any]:
     """What differs from `shipped`, section by section."""
     found = {key: (value, shipped.get(key)) for key, value in values.items() if value != shipped.get(key)}
-    return {key: _deviations(*both) if all(isinstance(one, Mapping) for one in both) else both[0] for key, both in found.items()}
+    return {
+        key: _deviations(value, old) if isinstance(value, Mapping) and isinstance(old, Mapping) else value
+        for key, (value, old) in found.items()
+    }
 
 
 def publish(client: "MlflowClient", run_id: str, study: "Study", config: Config, home: Workspace, space: Space) -> None:
@@ -131,7 +134,7 @@ def slices_plot(trials: Sequence[TrialRecord], logarithmic: Sequence[str], path:
         shown = given if numeric else [str(value) for value in given]
         axes.scatter(shown, [trial.value for trial in done], c=MODEL, alpha=shades, s=22)
         if numeric and done[0].number == 0:
-            axes.axvline(given[0], color=FLOOR, linestyle="--", linewidth=1)
+            axes.axvline(given[0], color=BASELINE, linestyle="--", linewidth=1)
         if name in logarithmic:
             axes.set_xscale("log")
             axes.xaxis.set_minor_formatter(NullFormatter())  # labels between powers of ten would overlap

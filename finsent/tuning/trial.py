@@ -159,10 +159,10 @@ def _score(config: Config, home: Workspace, data: TrialData, trained: "TrainingR
     from finsent.models.load import prepare_for_inference
     from finsent.models.manifest import write_manifest
     from finsent.models.predict import predict_logits
-    from finsent.training.trainer import manifest_of
+    from finsent.training.calibrate import make_manifest
 
     # loading requires a manifest; this adapter is deleted once it is scored, so it records neither commit nor lock file
-    manifest = manifest_of(config, data.version, data.fingerprint, trained, git_sha=None, lock_hash="")
+    manifest = make_manifest(config, data.version, data.fingerprint, trained)
     write_manifest(trained.adapter, manifest)
     texts, labels = data.validation.texts, data.validation.labels
     loaded = prepare_for_inference(load_adapter(trained.adapter, home), config.engine, rows=len(texts))

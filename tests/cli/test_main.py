@@ -14,7 +14,7 @@ import click
 import pytest
 
 from finsent.cli import main
-from finsent.errors import ArtifactError, InputError, NoChampionError, CheckFailed, ServiceError
+from finsent.errors import ArtifactError, CheckFailed, InputError, NoChampionError, ServiceError
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Finsent

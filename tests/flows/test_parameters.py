@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
+from flows.parameters import FROM_ENVIRONMENT, Setup
 from pydantic import ValidationError
 
 from finsent.errors import ConfigError
-from flows.parameters import FROM_ENVIRONMENT, Setup
 
 
 def test_left_empty_the_environment_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

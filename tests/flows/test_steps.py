@@ -3,11 +3,11 @@
 from typing import Any
 
 import pytest
+from flows.steps import step, transient
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Failed
 
-from finsent.errors import ArtifactError, BaseModelError, ConfigError, InputError, NoChampionError, CheckFailed, ServiceError
-from flows.steps import step, transient
+from finsent.errors import ArtifactError, BaseModelError, CheckFailed, ConfigError, InputError, NoChampionError, ServiceError
 
 
 @pytest.mark.parametrize(

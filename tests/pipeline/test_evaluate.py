@@ -1,7 +1,6 @@
 """What the evaluation says of where a version comes from, and of the rows that it scored."""
 
 import pytest
-from finsent.steps.evaluate import evaluate
 
 from finsent.cli.output import as_text
 from finsent.cli.render import render_evaluation
@@ -11,6 +10,7 @@ from finsent.data.sample import sample_sources
 from finsent.registry import tracking
 from finsent.registry.client import Registry
 from finsent.steps.context import make_context
+from finsent.steps.evaluate import evaluate
 from finsent.steps.import_export import import_adapter
 from finsent.steps.ingest import ingest
 from finsent.steps.promote import promote
@@ -63,10 +63,9 @@ def test_scoring_a_file_says_how_much_of_it_is_in_the_training_split(mlflow_home
 
 
 def test_a_version_trained_here_says_what_a_naive_split_would_have_claimed(served):
-    from finsent.steps.evaluate import EvaluationResult
-
     from finsent.registry.evidence_store import load_evidence
     from finsent.reporting.summaries import format_naive_split
+    from finsent.steps.evaluate import EvaluationResult
 
     evidence = load_evidence(Registry(served.home, "finsent"), served.version)
     naive, leak = evidence.naive_split, data_version(served.home).naive_leak

@@ -7,15 +7,15 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pyarrow as pa
 import pytest
+from finsent.pipeline.retrain import retrain_decision
 
 from finsent.config import load_config
 from finsent.data import tables
 from finsent.errors import NoChampionError
 from finsent.labels import LABELS
-from finsent.steps.monitor import monitor
-from finsent.pipeline.retrain import retrain_decision
 from finsent.registry.tracking import connect
 from finsent.steps.context import make_context
+from finsent.steps.monitor import monitor
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
 USUAL = (0.3, 0.45, 0.25)

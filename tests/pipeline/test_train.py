@@ -1,7 +1,6 @@
 """What a training leaves with its version beside the weights."""
 
 import pytest
-from finsent.steps.train import train
 
 from finsent.config import load_config
 from finsent.data.sample import sample_sources
@@ -11,6 +10,7 @@ from finsent.registry.tracking import connect
 from finsent.steps.context import make_context
 from finsent.steps.ingest import ingest
 from finsent.steps.predict import predict
+from finsent.steps.train import train
 
 TINY = [
     f"model.embedded.{item}"

@@ -6,7 +6,7 @@ import threading
 import pytest
 from mlflow import MlflowClient
 
-from finsent.errors import InputError, NoChampionError, CheckFailed
+from finsent.errors import CheckFailed, InputError, NoChampionError
 from finsent.registry import aliases, tracking
 from finsent.registry.client import Registry
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finsent.errors import InputError, CheckFailed
+from finsent.errors import CheckFailed, InputError
 from finsent.registry.audit_log import GENESIS, Head, append, read, verify
 
 

@@ -11,7 +11,6 @@ from finsent.models.manifest import verify_manifest
 from finsent.registry.gate import evaluate_gate
 from finsent.reporting.model_card import render_card_page, render_merged_card, render_model_card
 from finsent.reporting.summaries import gate_preview
-from finsent.steps.context import make_context
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 
 from finsent.cli import status
 from finsent.config import load_config
-from finsent.errors import InputError, NoChampionError, CheckFailed
+from finsent.errors import CheckFailed, InputError, NoChampionError
 from finsent.registry import aliases, audit_log, audit_mirror, tracking
 from finsent.registry.client import Registry
 from finsent.steps import promote

@@ -77,7 +77,9 @@ def add_signatures(
     (tables.replace if rebuild else tables.append)(home, _TABLE, table, metadata={_RULE: rule})
 
 
-def _sign_stored(home: Workspace, ids: pa.StringArray, config: DataConfig, version: int | None) -> tuple[pa.StringArray, Signatures]:
+def _sign_stored(
+    home: Workspace, ids: pa.StringArray, config: DataConfig, version: int | None
+) -> tuple[pa.StringArray, Signatures]:
     order, made = [pa.array([], pa.string())], [empty_signatures(config)]
     for batch in track(texts_by_id(home, ids, version), description="signing stored tweets", unit="batch"):
         order.append(batch["id"])

@@ -31,7 +31,7 @@ from finsent.data.validation.row_validation import (
 )
 from finsent.data.validation.schema_drift import SourceSchema, compare_schemas, format_drift, source_schema
 from finsent.data.validation.text_cleaning import mask_handles, mask_raw_handles, repair_mojibake
-from finsent.errors import InputError, CheckFailed
+from finsent.errors import CheckFailed, InputError
 from finsent.labels import LABEL2ID
 from finsent.progress import track
 from finsent.text import forms
