@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import PurePath
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from finsent.config import Source
 from finsent.data.validation.did_you_mean import did_you_mean, format_names
@@ -121,9 +121,9 @@ def _nesting_fault(value: object) -> Rejection | None:
     """A fault if a list or mapping is nested too deeply for `repr`."""
     if not isinstance(value, list | tuple | dict):
         return None
-    level: list[object] = [value]
+    level: list[Any] = [value]
     for _ in range(_MAX_NESTING):
-        children = (inner for item in level for inner in (item.values() if isinstance(item, dict) else item))  # type: ignore[attr-defined]
+        children = (inner for item in level for inner in (item.values() if isinstance(item, dict) else item))
         level = [inner for inner in children if isinstance(inner, list | tuple | dict)]
         if not level:
             return None
