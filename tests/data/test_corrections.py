@@ -144,7 +144,9 @@ def test_being_overtaken_for_ever_is_said(home: Workspace, tmp_path: Path, monke
 
 @pytest.mark.integration
 def test_machines_that_apply_and_ingest_at_once(tmp_path: Path) -> None:
-    homes = [resolve_workspace({"FINSENT_HOME": str(tmp_path / name), "FINSENT_TABLES": str(tmp_path / "tables")}) for name in "abc"]
+    homes = [
+        resolve_workspace({"FINSENT_HOME": str(tmp_path / name), "FINSENT_TABLES": str(tmp_path / "tables")}) for name in "abc"
+    ]
     version = fill(homes[0], tmp_path / "a.jsonl")
     decide(homes[0], **{FIRST: ReviewDecision("fix", "Bearish"), SECOND: ReviewDecision("drop")})
     (tmp_path / "new.jsonl").write_text(json.dumps({"text": "the fed meets on tuesday", "label": "Neutral"}))
