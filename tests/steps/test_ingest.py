@@ -16,6 +16,7 @@ from finsent.data import commit, ingest_report, tables
 from finsent.data.dataset import data_version, load_split, read_report, report_path
 from finsent.data.ingest_report import IngestReport
 from finsent.data.sample import sample_sources
+from finsent.data.staging import open_staging
 from finsent.errors import ConfigError, InputError, Refused
 from finsent.home import Home, resolve_home
 from finsent.steps import ingest as module
@@ -440,6 +441,51 @@ def test_a_row_that_another_machine_drops_meanwhile_is_not_missed(
     stored = set(tables.read(here, "tweets")["text"].to_pylist())
     assert words not in stored
     assert "gold up" in stored
+
+
+def test_the_parts_group_again_when_the_table_moved_and_can_be_retried(home: Home, tmp_path: Path) -> None:
+    ours = [
+        write(tmp_path / "a.jsonl", ("fed meets today", "Neutral")),
+        write(tmp_path / "b.jsonl", ("gold up", "Bullish"), ("", "")),
+    ]
+    theirs = [write(tmp_path / "c.jsonl", ("fed meets today", "Neutral"))]
+    with open_staging(home.root / "staging", CONFIG.data) as staging:
+        parts = [module.read_source(CONFIG, home, staging, source) for source in module.resolve_sources(CONFIG, home, ours)]
+        assert [part.staged.ids.to_pylist() for part in parts] == [[text_id("fed meets today")], [text_id("gold up")]]
+        grouping = module.group_near_duplicates(CONFIG, home, parts)
+        assert ingest(CONFIG, home, theirs).accepted == 1
+        first, again = module.commit(CONFIG, home, grouping), module.commit(CONFIG, home, grouping)
+        report = module.write_report(CONFIG, home, grouping, first)
+    check(report, home)
+    assert (report.accepted, report.duplicates, report.quarantined) == (1, 1, 1)
+    assert (again.accepted, again.duplicates, again.fingerprint) == (0, 2, report.fingerprint)
+    assert bad_rows(home) == [("b", 2, "empty")]
+    assert {row["input"] for row in tables.read(home, "quarantine").to_pylist()} == {
+        grouping.read.staged.rejected[0]["input"][0].as_py()
+    }
+
+
+def test_a_source_that_could_not_be_read_can_be_read_again(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write(tmp_path / "a.jsonl", ("fed meets", "Neutral"))
+    with open_staging(home.root / "staging", CONFIG.data) as staging:
+        (files,) = module.resolve_sources(CONFIG, home, [source])
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "input_identity", lambda _: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                module.read_source(CONFIG, home, staging, files)
+        assert [path.name for path in staging.folder.iterdir()] == ["lock"]
+        assert len(module.read_source(CONFIG, home, staging, files).staged) == 1
+
+
+@pytest.mark.parametrize(("names", "calls"), [("xyx", [3]), ("xxy", [2, 1]), ("xyz", [1, 1, 1]), ("xyyz", [1, 2, 1])])
+def test_sources_of_one_name_are_read_in_one_call(home: Home, tmp_path: Path, names: str, calls: list[int]) -> None:
+    sources = [
+        write(tmp_path / f"{number}.jsonl", ("fed meets", "Neutral")).model_copy(update={"name": name})
+        for number, name in enumerate(names)
+    ]
+    resolved = module.resolve_sources(CONFIG, home, sources)
+    assert [len(call) for call in resolved] == calls
+    assert [source for call in resolved for source, _ in call] == sources
 
 
 def test_a_run_that_is_overtaken_for_ever_says_so(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
