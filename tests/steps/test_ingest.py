@@ -272,7 +272,7 @@ def test_rows_that_do_not_add_up_are_refused_before_writing(home: Home, tmp_path
         reading.read["a"] += 1
         return reading
 
-    monkeypatch.setattr(module, "spool_sources", miscounted)
+    monkeypatch.setattr(module, "stage_sources", miscounted)
     with pytest.raises(Refused, match=r"rows of source 'a' do not add up: .* Nothing was written"):
         ingest(CONFIG, home, [write(tmp_path / "a.jsonl", ("fed meets", "Neutral"), ("", "Neutral"))])
     assert [tables.version(home, name) for name in ("tweets", "quarantine")] == [None, None]
