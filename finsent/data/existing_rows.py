@@ -68,17 +68,9 @@ def concat_reads(parts: Sequence[ReadRows], config: DataConfig) -> ReadRows:
     """What was read of several sources, in order; at least one is needed."""
     total = ReadSummary(Counter(), Counter(), Counter(), Counter(), [], {}, {})
     for part in parts:
-        reading = part.reading
-        for counts, more in (
-            (total.read, reading.read),
-            (total.rejected, reading.rejected),
-            (total.reasons, reading.reasons),
-            (total.flags, reading.flags),
-        ):
-            counts.update(more)
-        total.inputs.extend(reading.inputs)
-        total.schemas.update(reading.schemas)
-        total.unknown_labels.update(reading.unknown_labels)
+        for name, value in vars(part.reading).items():
+            into = getattr(total, name)
+            into.extend(value) if isinstance(into, list) else into.update(value)  # counters add up
     return ReadRows(total, concat_staged([part.staged for part in parts], config), parts[0].started)
 
 

@@ -1,7 +1,7 @@
 """Profile of a data version (counts by split, source and label, lengths, groups, times, flags), and the diff of two versions."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Final
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from finsent.data import tables
 from finsent.data.leakage import group_sizes
 from finsent.data.splits import SPLIT_CODES
-from finsent.labels import LABEL2ID, LABELS
+from finsent.labels import LABELS
 from finsent.workspace import Workspace
 
 LONGEST: Final = 60
@@ -112,8 +112,8 @@ def summarise(home: Workspace, version: int) -> DataProfile:
         rows=cells.total(),
         splits=splits,
         sources=sources,
-        counts=_cube(cells, splits, sources),
-        words=_histogram(lengths, splits),
+        counts=_tabulate(cells, splits, sources, LABELS),
+        words=_tabulate(lengths, splits, range(LONGEST + 1)),
         group_sizes=group_sizes(groups.indices.to_numpy(zero_copy_only=False).astype(np.int64)),
         first=min(times, default=None),
         last=max(times, default=None),
@@ -157,17 +157,11 @@ def _flags(column: pa.ChunkedArray) -> Counter[str]:
     return Counter({item["values"]: item["counts"] for item in values.to_pylist() if item["values"]})
 
 
-def _cube(cells: Counter[tuple[str, str, str]], splits: tuple[str, ...], sources: tuple[str, ...]) -> NDArray[np.int64]:
-    cube = np.zeros((len(splits), len(sources), len(LABELS)), np.int64)
-    for (split, source, label), n in cells.items():
-        cube[splits.index(split), sources.index(source), LABEL2ID[label]] += n
-    return cube
-
-
-def _histogram(lengths: Counter[tuple[str, int]], splits: tuple[str, ...]) -> NDArray[np.int64]:
-    table = np.zeros((len(splits), LONGEST + 1), np.int64)
-    for (split, words), n in lengths.items():
-        table[splits.index(split), words] += n
+def _tabulate(counts: Counter[Any], *axes: Sequence[Any]) -> NDArray[np.int64]:
+    """The counts as an array with one axis for each part of their keys."""
+    table = np.zeros([len(axis) for axis in axes], np.int64)
+    for key, n in counts.items():
+        table[tuple(axis.index(part) for axis, part in zip(axes, key, strict=True))] = n
     return table
 
 

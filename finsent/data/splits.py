@@ -5,7 +5,6 @@ first row, and rows that request another one are stored as `excluded`, since a n
 """
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal
@@ -65,8 +64,8 @@ def split_rule(config: DataConfig) -> SplitRule:
         shingle_size=config.shingle_size,
         truncation_min_characters=config.truncation_min_characters,
         normalisation=NORMALISATION,
-        validation_from=_written(config.validation_from) if by_time else None,
-        test_from=_written(config.test_from) if by_time else None,
+        validation_from=config.validation_from.isoformat() if by_time and config.validation_from else None,
+        test_from=config.test_from.isoformat() if by_time and config.test_from else None,
         embargo_hours=config.embargo_hours if by_time else None,
         validation_sources=tuple(sorted(config.validation_sources)) if by_source else (),
         test_sources=tuple(sorted(config.test_sources)) if by_source else (),
@@ -82,37 +81,29 @@ def split_of_group(group: str, rule: SplitRule) -> int:
     return VALIDATION if position < rule.test_fraction + rule.validation_fraction else TRAIN
 
 
-def splits_by_time(times: npt.NDArray[np.int64], rule: SplitRule) -> SplitCodes:
-    """The split requested by each row's time [N], in microseconds since 1970."""
+def requested_splits(times: npt.NDArray[np.int64], sources: pa.DictionaryArray, rule: SplitRule) -> SplitCodes | None:
+    """The split requested by each row [N] under a rule by time or source; None under a rule by group.
+
+    Args:
+        times: Microseconds since 1970 [N].
+        sources: Name of the source [N].
+        rule: Cut-offs or held-out sources.
+    """
+    if rule.split == "source":
+        held_out = dict.fromkeys(rule.validation_sources, VALIDATION) | dict.fromkeys(rule.test_sources, TEST)
+        codes = np.array([held_out.get(source, TRAIN) for source in sources.dictionary.to_pylist()], np.int8)
+        by_source: SplitCodes = codes[sources.indices.to_numpy()]
+        return by_source
+    if rule.split != "time":
+        return None
     validation_from, test_from = (datetime.fromisoformat(str(moment)) for moment in (rule.validation_from, rule.test_from))
     embargo = timedelta(hours=rule.embargo_hours or 0.0)
-    wanted = np.full(len(times), TRAIN, np.int8)
-    wanted[times >= _micro(validation_from - embargo)] = EXCLUDED_CODE
-    wanted[times >= _micro(validation_from)] = VALIDATION
-    wanted[times >= _micro(max(test_from - embargo, validation_from))] = EXCLUDED_CODE
-    wanted[times >= _micro(test_from)] = TEST
-    return wanted
-
-
-def splits_by_source(sources: Sequence[str], rule: SplitRule) -> SplitCodes:
-    """The split requested by each of these sources."""
-    held_out = dict.fromkeys(rule.validation_sources, VALIDATION) | dict.fromkeys(rule.test_sources, TEST)
-    return np.array([held_out.get(source, TRAIN) for source in sources], np.int8)
-
-
-def requested_splits(times: npt.NDArray[np.int64], sources: pa.DictionaryArray, rule: SplitRule) -> SplitCodes | None:
-    """The split requested by each row [N] through its time or source; None under a rule by group."""
-    if rule.split == "time":
-        return splits_by_time(times, rule)
-    if rule.split == "source":
-        by_source: SplitCodes = splits_by_source(sources.dictionary.to_pylist(), rule)[sources.indices.to_numpy()]
-        return by_source
-    return None
-
-
-def _micro(moment: datetime) -> int:
-    return round(moment.timestamp() * 1_000_000)
-
-
-def _written(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat()
+    requested = np.full(len(times), TRAIN, np.int8)
+    for start, code in (
+        (validation_from - embargo, EXCLUDED_CODE),
+        (validation_from, VALIDATION),
+        (max(test_from - embargo, validation_from), EXCLUDED_CODE),
+        (test_from, TEST),
+    ):
+        requested[times >= round(start.timestamp() * 1_000_000)] = code
+    return requested

@@ -7,7 +7,7 @@ in a staging area on local disk. Each part can be retried.
 `commit` assigns groups and splits, audits the result for leaks, and makes three commits: tweets, quarantine, signatures. It is
 idempotent: after a crash in between, a rerun meets its own rows as duplicates, rejects the others again for the same reasons, and
 records what is missing. The commit of the tweets takes the next transaction number of this application: of two machines that
-computed on the same version, the second to commit groups its rows again, and its first rejections are discarded.
+computed on the same version, the second to commit groups its rows again, and discards its first rejections.
 """
 
 import dataclasses

@@ -16,6 +16,7 @@ from finsent.data import commit, ingest_report, tables
 from finsent.data.dataset import data_version, load_split, read_report, report_path
 from finsent.data.ingest_report import IngestReport
 from finsent.data.sample import sample_sources
+from finsent.data.staging import open_staging
 from finsent.errors import CheckFailed, ConfigError, InputError
 from finsent.steps import ingest as module
 from finsent.steps.ingest import ingest
@@ -330,9 +331,9 @@ def test_two_ingestions_at_once_both_land(home: Workspace, tmp_path: Path) -> No
         for name in "ab"
     ]
     script = (
-        "import sys; from finsent.config import Source, load_config; from finsent.workspace import resolve_home; "
+        "import sys; from finsent.config import Source, load_config; from finsent.workspace import resolve_workspace; "
         "from finsent.steps.ingest import ingest; "
-        "ingest(load_config(), resolve_home({'FINSENT_HOME': sys.argv[1]}), [Source(uri=sys.argv[2])]); "
+        "ingest(load_config(), resolve_workspace({'FINSENT_HOME': sys.argv[1]}), [Source(uri=sys.argv[2])]); "
         "from finsent.cli.main import leave; leave(0)"
     )
     running = [
@@ -442,6 +443,51 @@ def test_a_row_that_another_machine_drops_meanwhile_is_not_missed(
     assert "gold up" in stored
 
 
+def test_the_parts_group_again_when_the_table_moved_and_can_be_retried(home: Workspace, tmp_path: Path) -> None:
+    ours = [
+        write(tmp_path / "a.jsonl", ("fed meets today", "Neutral")),
+        write(tmp_path / "b.jsonl", ("gold up", "Bullish"), ("", "")),
+    ]
+    theirs = [write(tmp_path / "c.jsonl", ("fed meets today", "Neutral"))]
+    with open_staging(home.root / "staging", CONFIG.data) as staging:
+        parts = [module.read_source(CONFIG, home, staging, source) for source in module.resolve_sources(CONFIG, home, ours)]
+        assert [part.staged.ids.to_pylist() for part in parts] == [[text_id("fed meets today")], [text_id("gold up")]]
+        grouping = module.group_near_duplicates(CONFIG, home, parts)
+        assert ingest(CONFIG, home, theirs).accepted == 1
+        first, again = module.commit(CONFIG, home, grouping), module.commit(CONFIG, home, grouping)
+        report = module.write_report(CONFIG, home, grouping, first)
+    check(report, home)
+    assert (report.accepted, report.duplicates, report.quarantined) == (1, 1, 1)
+    assert (again.accepted, again.duplicates, again.fingerprint) == (0, 2, report.fingerprint)
+    assert bad_rows(home) == [("b", 2, "empty")]
+    assert {row["input"] for row in tables.read(home, "quarantine").to_pylist()} == {
+        grouping.read.staged.rejected[0]["input"][0].as_py()
+    }
+
+
+def test_a_source_that_could_not_be_read_can_be_read_again(home: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write(tmp_path / "a.jsonl", ("fed meets", "Neutral"))
+    with open_staging(home.root / "staging", CONFIG.data) as staging:
+        (files,) = module.resolve_sources(CONFIG, home, [source])
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "input_identity", lambda _: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                module.read_source(CONFIG, home, staging, files)
+        assert [path.name for path in staging.folder.iterdir()] == ["lock"]
+        assert len(module.read_source(CONFIG, home, staging, files).staged) == 1
+
+
+@pytest.mark.parametrize(("names", "calls"), [("xyx", [3]), ("xxy", [2, 1]), ("xyz", [1, 1, 1]), ("xyyz", [1, 2, 1])])
+def test_sources_of_one_name_are_read_in_one_call(home: Workspace, tmp_path: Path, names: str, calls: list[int]) -> None:
+    sources = [
+        write(tmp_path / f"{number}.jsonl", ("fed meets", "Neutral")).model_copy(update={"name": name})
+        for number, name in enumerate(names)
+    ]
+    resolved = module.resolve_sources(CONFIG, home, sources)
+    assert [len(call) for call in resolved] == calls
+    assert [source for call in resolved for source, _ in call] == sources
+
+
 def test_a_run_that_is_overtaken_for_ever_says_so(home: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commit, "append_tweets", lambda *_: None)
     with pytest.raises(CheckFailed, match=r"other runs wrote to table 'tweets' .* before each of 10 attempts"):
@@ -458,9 +504,9 @@ def test_two_machines_on_one_table_both_land(tmp_path: Path) -> None:
         for name in "xy"
     ]
     script = (
-        "import sys; from finsent.config import Source, load_config; from finsent.workspace import resolve_home; "
+        "import sys; from finsent.config import Source, load_config; from finsent.workspace import resolve_workspace; "
         "from finsent.steps.ingest import ingest; "
-        "home = resolve_home({'FINSENT_HOME': sys.argv[1], 'FINSENT_TABLES': sys.argv[2]}); "
+        "home = resolve_workspace({'FINSENT_HOME': sys.argv[1], 'FINSENT_TABLES': sys.argv[2]}); "
         "ingest(load_config(), home, [Source(uri=sys.argv[3])]); from finsent.cli.main import leave; leave(0)"
     )
     running = [

@@ -8,6 +8,7 @@ tweets are ignored.
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -15,7 +16,6 @@ from finsent.config import DataConfig
 from finsent.data import tables
 from finsent.data.dedup.shingles import Int64
 from finsent.data.dedup.signatures import (
-    SKETCH_BYTES,
     Signatures,
     concat_signatures,
     empty_signatures,
@@ -111,28 +111,23 @@ def _from_table(table: pa.Table, config: DataConfig) -> Signatures:
         template=table["template"].to_numpy(),
         prefix=table["prefix"].to_numpy(),
         cut=table["cut"].to_numpy(),
-        bands=_matrix(table["bands"], -1).view(np.uint32),
-        sketch=_matrix(table["sketch"], SKETCH_BYTES),
+        bands=_matrix(table["bands"]).view(np.uint32),
+        sketch=_matrix(table["sketch"]),
     )
 
 
-def _matrix(column: pa.ChunkedArray, width: int) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
-    parts = []
-    for chunk in column.chunks:
-        if not len(chunk):
-            continue
-        first, last = chunk.offset, chunk.offset + len(chunk)
-        offsets = np.frombuffer(chunk.buffers()[1], np.int32)[first : last + 1]
-        values = np.frombuffer(chunk.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
-        parts.append(values.reshape(len(chunk), width))
-    return np.concatenate(parts)
+def _matrix(column: pa.ChunkedArray) -> npt.NDArray[np.uint8]:
+    """Binary values of one length as rows of bytes."""
+    width = pa.binary(len(column[0].as_py()))
+    buffers = [chunk.cast(width).buffers()[1] for chunk in column.chunks if len(chunk)]
+    return np.concatenate([np.frombuffer(buffer, np.uint8).reshape(-1, width.byte_width) for buffer in buffers])
 
 
-def _binary(matrix: np.ndarray[tuple[int, int], np.dtype[np.uint8]]) -> pa.BinaryArray:
+def _binary(matrix: npt.NDArray[np.uint8]) -> pa.BinaryArray:
+    """Rows of bytes as binary values."""
     count, width = matrix.shape
-    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), count, [None, pa.py_buffer(np.ascontiguousarray(matrix))]).cast(
-        pa.binary()
-    )
+    fixed = pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), count, [None, pa.py_buffer(np.ascontiguousarray(matrix))])
+    return fixed.cast(pa.binary())
 
 
 def _numbers(array: pa.Array) -> Int64:

@@ -97,7 +97,7 @@ def _adjacent(
 
 def _quarantine(context: AssignmentContext, rows: Sequence[int], near: set[GroupAssignment]) -> None:
     names = sorted((SPLIT_CODES[split], group_name(context, group)) for split, group in near)
-    detail = "near twins in " + ", ".join(f"{split} (group {group})" for split, group in names)
+    detail = "near duplicates in " + ", ".join(f"{split} (group {group})" for split, group in names)
     for row in rows:
         context.result.outcome[row] = QUARANTINED
         context.result.rejections.append(GroupRejection(row, "bridges splits", detail=detail))

@@ -173,7 +173,7 @@ def test_a_new_row_that_bridges_two_splits_is_quarantined() -> None:
     accepted = before((texts[0], "Bullish", "a", "train"), (texts[2], "Bullish", "b", "test"))
     placement = placed([row(texts[1])], accepted)
     assert [why.reason for _, why in placement.quarantined] == ["bridges splits"]
-    assert placement.quarantined[0][1].detail == "near twins in test (group b), train (group a)"
+    assert placement.quarantined[0][1].detail == "near duplicates in test (group b), train (group a)"
 
 
 def test_a_chain_of_new_rows_between_two_splits_is_cut_once() -> None:
