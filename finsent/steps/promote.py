@@ -28,7 +28,7 @@ from finsent.registry.promotion import (
     require_awaiting_approval,
 )
 from finsent.steps.context import Context
-from finsent.steps.report import publish_decision
+from finsent.steps.report import publish_report
 
 if TYPE_CHECKING:
     from finsent.steps.evaluate import EvaluationResult
@@ -95,7 +95,7 @@ def record(
         return
     passed, waits = decision.decision == "promote", action == audit_log.GATE and rules.approval == "required"
     outcome = ("pending_approval" if waits else _OUTCOMES.get(action, "promoted")) if passed else "refused"
-    publish_decision(context.registry, judged.version, "rejected" if action == audit_log.REJECT else outcome, decision, author)
+    publish_report(context.registry, judged.version, "rejected" if action == audit_log.REJECT else outcome, decision, author)
 
 
 def move_alias(context: Context, judged: Judgement) -> PromotionResult:
@@ -204,7 +204,7 @@ def rollback(context: Context, who: str, why: str) -> PromotionResult:
     if failed:
         return PromotionResult(target, "refused", reasons, failed, current, registry.champion())
     # before the alias moves: whoever repeats a command that failed here must not roll back twice
-    publish_decision(registry, current, "rolled_back", Decision("refuse", (), reasons), {"who": who, "why": why})
+    publish_report(registry, current, "rolled_back", Decision("refuse", (), reasons), {"who": who, "why": why})
     aliases.rollback(registry, (current, target))
     return PromotionResult(target, "promoted", reasons, rules, current, registry.champion())
 

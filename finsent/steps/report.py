@@ -118,7 +118,7 @@ def publish_ad_hoc_evaluation(context: Context, evidence: Evidence, rows: "Split
     return run_id
 
 
-def publish_decision(
+def publish_report(
     registry: Registry, version: str, outcome: str, decision: Decision, author: Mapping[str, str | None]
 ) -> None:
     """Render report and model card again, with a decision that was made; `outcome` as of `final_decision`.
