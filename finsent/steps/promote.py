@@ -11,17 +11,21 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from finsent.errors import Refused
-from finsent.registry import aliases, audit_log, promotion
+from finsent.registry import aliases, audit_log
 from finsent.registry.aliases import set_challenger, set_champion
 from finsent.registry.audit_mirror import append_entry
-from finsent.registry.client import CHALLENGER
+from finsent.registry.client import CHALLENGER, CHAMPION
 from finsent.registry.gate import Decision
 from finsent.registry.promotion import (
     ApprovalRequest,
     Judgement,
     PromotionResult,
+    approval_overdue,
+    approval_request,
+    check_rollback_target,
     complete_promotion,
     end_refusal,
+    format_manual_decision,
     judge_version,
     record_decision,
     require_author_and_reason,
@@ -104,32 +108,30 @@ def move_alias(context: Context, judged: Judgement) -> PromotionResult:
     Raises:
         ServiceError: MLflow does not answer.
     """
-    registry, decision = context.registry, judged.decision
+    registry = context.registry
     if judged.version == judged.champion:
         return complete_promotion(registry, judged.version)
-    if decision.decision == "refuse":
+    if judged.decision.decision == "refuse":
         return end_refusal(registry, judged)
     if context.config.gate.approval == "required":
         now = datetime.now(UTC).isoformat(timespec="seconds")
         # tags before the alias: whatever waits has a time since when it does
         registry.set_tags(judged.version, {"approval": "pending", "approval_requested_at": now})
         set_challenger(registry, judged.version)
-        return PromotionResult(
-            judged.version, "pending_approval", decision.reasons, decision.rules, judged.champion, judged.champion
-        )
+        return judged.result("pending_approval", judged.champion)
     return promote_to_champion(context, judged)
 
 
 def promote_to_champion(context: Context, judged: Judgement, *, awaiting_approval: bool = False) -> PromotionResult:
     """Compare and set the alias: refused and recorded where the champion changed or somebody decided otherwise meanwhile."""
-    registry, decision = context.registry, judged.decision
+    registry = context.registry
     try:
         set_champion(registry, judged.version, judged.champion, awaiting_approval=awaiting_approval)
     except Refused as error:  # another promotion came first
-        lost = replace(judged, decision=Decision("refuse", decision.rules, (str(error),)))
+        lost = replace(judged, decision=Decision("refuse", judged.decision.rules, (str(error),)))
         record(context, lost)
         return end_refusal(registry, lost)
-    return PromotionResult(judged.version, "promoted", decision.reasons, decision.rules, judged.champion, registry.champion())
+    return judged.result("promoted", registry.champion())
 
 
 def approve(context: Context, version: str | None, who: str, why: str) -> PromotionResult:
@@ -146,12 +148,12 @@ def approve(context: Context, version: str | None, who: str, why: str) -> Promot
     require_author_and_reason(who, why)
     registry, rules = context.registry, context.config.gate
     carried = registry.aliases()
-    champion, version = registry.champion(), version or carried.get(CHALLENGER)
+    champion, version = carried.get(CHAMPION), version or carried.get(CHALLENGER)
     if version is not None and champion == version:
         return complete_promotion(registry, version)
     version = require_awaiting_approval(registry, rules, version)
     judged = judge_version(registry, rules, version, champion)
-    if (late := promotion.approval_overdue(registry, rules, version)) is not None:
+    if (late := approval_overdue(registry, rules, version)) is not None:
         judged = replace(judged, decision=Decision("refuse", (late, *judged.decision.rules), (late.reason,)))
     if judged.decision.decision == "refuse":
         record(context, judged, audit_log.APPROVAL_VOID, who, why)
@@ -196,7 +198,7 @@ def rollback(context: Context, who: str, why: str) -> PromotionResult:
     require_author_and_reason(who, why)
     registry = context.registry
     current, target = aliases.plan_rollback(registry)
-    rules = promotion.check_rollback_target(registry, registry.get_version(target))
+    rules = check_rollback_target(registry, registry.get_version(target))
     failed = tuple(rule for rule in rules if rule.status != "pass")
     reasons = tuple(rule.reason for rule in failed) or (f"Rolled back from version {current} to {target} by {who}: {why}",)
     entry = {"action": audit_log.ROLLBACK, "from": current, "to": target, "champion": current, "who": who, "why": why}
@@ -231,15 +233,13 @@ def dry_run_gate(context: Context, version: str, evaluate: "Callable[[Context, s
     from finsent.data import tables
     from finsent.data.dataset import data_version
 
-    missing = None
     if tables.version(context.workspace, "tweets") is None:
         missing = "there is no data in this home yet"
     elif not data_version(context.workspace).rows.get("test"):
         missing = "the data of this home has no test rows"
-    if missing is not None:
-        return ImportEvaluation(None, None, f"{missing}: run `finsent ingest`, then `finsent evaluate --version {version}`.")
-    evaluation = evaluate(context, version)
-    return ImportEvaluation(evaluation, preview_decision(context, version), None)
+    else:
+        return ImportEvaluation(evaluate(context, version), preview_decision(context, version), None)
+    return ImportEvaluation(None, None, f"{missing}: run `finsent ingest`, then `finsent evaluate --version {version}`.")
 
 
 def get_approval_request(context: Context, version: str | None) -> ApprovalRequest | None:
@@ -248,9 +248,9 @@ def get_approval_request(context: Context, version: str | None) -> ApprovalReque
     Raises:
         InputError: there is no such version.
     """
-    return promotion.approval_request(context.registry, context.config.gate, version)
+    return approval_request(context.registry, context.config.gate, version)
 
 
 def decision_summary(context: Context, version: str | None) -> str:
     """What a person decided on a version that awaits approval no more."""
-    return promotion.format_manual_decision(context.registry, version)
+    return format_manual_decision(context.registry, version)
