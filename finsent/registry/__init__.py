@@ -1,1 +1,1 @@
-"""The model registry: the promotion gate and its ledger (pure), tracking, stages and serving on MLflow."""
+"""The model registry on MLflow: client, aliases, promotion gate, audit log, evidence, verification, serving."""

@@ -59,6 +59,10 @@ class Judgement:
     blocked: bool = False
     """Whether a person's earlier decision settled it."""
 
+    def result(self, outcome: Literal["promoted", "pending_approval", "refused"], champion_after: str | None) -> PromotionResult:
+        """What became of the version."""
+        return PromotionResult(self.version, outcome, self.decision.reasons, self.decision.rules, self.champion, champion_after)
+
 
 def judge_version(registry: Registry, rules: GateConfig, version: str, champion: str | None) -> Judgement:
     """A person's earlier decision, else the gate's on the verified evidence, with the artifact's integrity checked.
@@ -122,8 +126,7 @@ def end_refusal(registry: Registry, judged: Judgement, stage: Literal["Candidate
     """End a refusal: a version that awaited approval does so no more."""
     if registry.aliases().get(CHALLENGER) == judged.version:
         archive_challenger(registry, judged.version, stage)
-    decision = judged.decision
-    return PromotionResult(judged.version, "refused", decision.reasons, decision.rules, judged.champion, registry.champion())
+    return judged.result("refused", registry.champion())
 
 
 def manual_block(registry: Registry, record: "ModelVersion") -> Decision | None:

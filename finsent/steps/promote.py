@@ -14,19 +14,9 @@ from finsent.errors import CheckFailed
 from finsent.registry import aliases, audit_log, promotion
 from finsent.registry.aliases import set_challenger, set_champion
 from finsent.registry.audit_mirror import append_entry
-from finsent.registry.client import CHALLENGER
+from finsent.registry.client import CHALLENGER, CHAMPION
 from finsent.registry.gate import Decision
-from finsent.registry.promotion import (
-    ApprovalRequest,
-    Judgement,
-    PromotionResult,
-    complete_promotion,
-    end_refusal,
-    judge_version,
-    record_decision,
-    require_author_and_reason,
-    require_awaiting_approval,
-)
+from finsent.registry.promotion import ApprovalRequest, Judgement, PromotionResult
 from finsent.steps.context import Context
 from finsent.steps.report import publish_report
 
@@ -72,7 +62,7 @@ def judge(context: Context, version: str) -> Judgement:
     champion = context.registry.champion()
     if version == champion:
         return Judgement(version, Decision("promote", (), (f"Version {version} is the champion already.",)), None, champion)
-    return judge_version(context.registry, context.config.gate, version, champion)
+    return promotion.judge_version(context.registry, context.config.gate, version, champion)
 
 
 def record(
@@ -90,7 +80,7 @@ def record(
         return
     decision, rules = judged.decision, context.config.gate
     author = {"who": who, "why": why} if who is not None else {}
-    record_decision(context.registry, rules, judged, action, author)
+    promotion.record_decision(context.registry, rules, judged, action, author)
     if judged.blocked and action == audit_log.GATE:
         return
     passed, waits = decision.decision == "promote", action == audit_log.GATE and rules.approval == "required"
@@ -104,32 +94,30 @@ def move_alias(context: Context, judged: Judgement) -> PromotionResult:
     Raises:
         ServiceError: MLflow does not answer.
     """
-    registry, decision = context.registry, judged.decision
+    registry = context.registry
     if judged.version == judged.champion:
-        return complete_promotion(registry, judged.version)
-    if decision.decision == "refuse":
-        return end_refusal(registry, judged)
+        return promotion.complete_promotion(registry, judged.version)
+    if judged.decision.decision == "refuse":
+        return promotion.end_refusal(registry, judged)
     if context.config.gate.approval == "required":
         now = datetime.now(UTC).isoformat(timespec="seconds")
         # tags before the alias: whatever waits has a time since when it does
         registry.set_tags(judged.version, {"approval": "pending", "approval_requested_at": now})
         set_challenger(registry, judged.version)
-        return PromotionResult(
-            judged.version, "pending_approval", decision.reasons, decision.rules, judged.champion, judged.champion
-        )
+        return judged.result("pending_approval", judged.champion)
     return promote_to_champion(context, judged)
 
 
 def promote_to_champion(context: Context, judged: Judgement, *, awaiting_approval: bool = False) -> PromotionResult:
     """Compare and set the alias: refused and recorded where the champion changed or somebody decided otherwise meanwhile."""
-    registry, decision = context.registry, judged.decision
+    registry = context.registry
     try:
         set_champion(registry, judged.version, judged.champion, awaiting_approval=awaiting_approval)
     except CheckFailed as error:  # another promotion came first
-        lost = replace(judged, decision=Decision("refuse", decision.rules, (str(error),)))
+        lost = replace(judged, decision=Decision("refuse", judged.decision.rules, (str(error),)))
         record(context, lost)
-        return end_refusal(registry, lost)
-    return PromotionResult(judged.version, "promoted", decision.reasons, decision.rules, judged.champion, registry.champion())
+        return promotion.end_refusal(registry, lost)
+    return judged.result("promoted", registry.champion())
 
 
 def approve(context: Context, version: str | None, who: str, why: str) -> PromotionResult:
@@ -143,23 +131,23 @@ def approve(context: Context, version: str | None, who: str, why: str) -> Promot
         Refused: the version does not await approval, the configuration's rules are not those that it was evaluated under
             (it waits on then), or the audit log was tampered with.
     """
-    require_author_and_reason(who, why)
+    promotion.require_author_and_reason(who, why)
     registry, rules = context.registry, context.config.gate
     carried = registry.aliases()
-    champion, version = registry.champion(), version or carried.get(CHALLENGER)
+    champion, version = carried.get(CHAMPION), version or carried.get(CHALLENGER)
     if version is not None and champion == version:
-        return complete_promotion(registry, version)
-    version = require_awaiting_approval(registry, rules, version)
-    judged = judge_version(registry, rules, version, champion)
+        return promotion.complete_promotion(registry, version)
+    version = promotion.require_awaiting_approval(registry, rules, version)
+    judged = promotion.judge_version(registry, rules, version, champion)
     if (late := promotion.approval_overdue(registry, rules, version)) is not None:
         judged = replace(judged, decision=Decision("refuse", (late, *judged.decision.rules), (late.reason,)))
     if judged.decision.decision == "refuse":
         record(context, judged, audit_log.APPROVAL_VOID, who, why)
         if judged.blocked:  # a rejection that was cut short
-            return end_refusal(registry, judged)
+            return promotion.end_refusal(registry, judged)
         registry.set_tags(version, {"approval": "void"})
         # its evidence may still hold: a version that only waited too long can go before the gate again
-        return end_refusal(registry, judged, aliases.CANDIDATE if late else aliases.ARCHIVED)
+        return promotion.end_refusal(registry, judged, aliases.CANDIDATE if late else aliases.ARCHIVED)
     record(context, judged, audit_log.APPROVE, who, why)
     registry.set_tags(version, {"approval": "approved", "approved_by": who, "approved_why": why})
     return promote_to_champion(context, judged, awaiting_approval=True)
@@ -172,14 +160,14 @@ def reject(context: Context, version: str | None, who: str, why: str) -> Promoti
         InputError: no name or reason given, or no such version.
         Refused: as of `approve`.
     """
-    require_author_and_reason(who, why)
+    promotion.require_author_and_reason(who, why)
     registry = context.registry
-    version = require_awaiting_approval(registry, context.config.gate, version)
+    version = promotion.require_awaiting_approval(registry, context.config.gate, version)
     judged = judge(context, version)  # its rules are what the person based the rejection on
     judged = replace(judged, decision=Decision("refuse", judged.decision.rules, (f"Rejected by {who}: {why}",)))
     record(context, judged, audit_log.REJECT, who, why)
     registry.set_tags(version, {"approval": "rejected", "rejected_by": who, "rejected_why": why})
-    return end_refusal(registry, judged)
+    return promotion.end_refusal(registry, judged)
 
 
 def rollback(context: Context, who: str, why: str) -> PromotionResult:
@@ -193,7 +181,7 @@ def rollback(context: Context, who: str, why: str) -> PromotionResult:
         NoChampionError: nothing to roll back.
         Refused: the champion replaced no version, or the audit log was tampered with.
     """
-    require_author_and_reason(who, why)
+    promotion.require_author_and_reason(who, why)
     registry = context.registry
     current, target = aliases.plan_rollback(registry)
     rules = promotion.check_rollback_target(registry, registry.get_version(target))
@@ -231,15 +219,13 @@ def dry_run_gate(context: Context, version: str, evaluate: "Callable[[Context, s
     from finsent.data import tables
     from finsent.data.dataset import data_version
 
-    missing = None
     if tables.version(context.workspace, "tweets") is None:
         missing = "there is no data in this home yet"
     elif not data_version(context.workspace).rows.get("test"):
         missing = "the data of this home has no test rows"
-    if missing is not None:
-        return ImportEvaluation(None, None, f"{missing}: run `finsent ingest`, then `finsent evaluate --version {version}`.")
-    evaluation = evaluate(context, version)
-    return ImportEvaluation(evaluation, preview_decision(context, version), None)
+    else:
+        return ImportEvaluation(evaluate(context, version), preview_decision(context, version), None)
+    return ImportEvaluation(None, None, f"{missing}: run `finsent ingest`, then `finsent evaluate --version {version}`.")
 
 
 def get_approval_request(context: Context, version: str | None) -> ApprovalRequest | None:
