@@ -1,6 +1,5 @@
 """Shared by all tests: a closed world (no network, no telemetry, no state outside temporary folders) and a fresh home."""
 
-import json
 import os
 import runpy
 import shutil
@@ -12,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from finsent.config import Config, load_config
 from finsent.home import Home, resolve_home
+from tests.adapters import build_adapter
+from tests.homes import BuildOnce, copy_home
 
 # Before anything heavy is imported: libraries read these once
 _SCRATCH = Path(tempfile.mkdtemp(prefix="finsent-tests-"))
@@ -65,90 +67,48 @@ def tiny_config() -> Config:
 
 
 @pytest.fixture(scope="session")
-def make_adapter(tmp_path_factory: pytest.TempPathFactory, tiny_config: Config) -> Callable[[int], Path]:
+def build_once(tmp_path_factory: pytest.TempPathFactory) -> BuildOnce:
+    """`build_once(name, build)`: a folder that one process fills by `build(folder)` and all processes read, not write."""
+    run = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # a worker's folder lies in that of the whole run
+        run = run.parent
+    shared = run / "shared"
+
+    def find(name: str, build: Callable[[Path], object]) -> Path:
+        folder, built = shared / name, shared / f"{name}.built"
+        shared.mkdir(exist_ok=True)
+        with FileLock(shared / f"{name}.lock"):
+            if not built.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a process that failed
+                folder.mkdir()
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # torch, transformers and evaluate deprecate things of their own
+                    build(folder)
+                built.touch()
+        return folder
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def make_adapter(build_once: BuildOnce, tiny_config: Config) -> Callable[[int], Path]:
     """`make_adapter(seed)`: an adapter folder with manifest and probe, its head drawn from the seed, nothing trained."""
-    scratch = resolve_home({"FINSENT_HOME": str(tmp_path_factory.mktemp("adapters"))})
-    made: dict[int, Path] = {}
 
     def make(seed: int = 0) -> Path:
-        if seed not in made:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # torch and transformers deprecate things of their own
-                made[seed] = _build_adapter(scratch, tiny_config, seed)
-        return made[seed]
+        folder = build_once(
+            f"adapter-{seed}", lambda at: build_adapter(resolve_home({"FINSENT_HOME": str(at)}), tiny_config, seed)
+        )
+        return folder / f"adapter-{seed}"
 
     return make
 
 
 @pytest.fixture(scope="session")
-def build_adapter() -> Callable[[Home, Config, int], Path]:
-    """`build_adapter(home, config, seed)`: the same for any base."""
-    return _build_adapter
-
-
-def _build_adapter(home: Home, config: Config, seed: int) -> Path:
-    import torch
-
-    from finsent.labels import LABELS
-    from finsent.model.adapter import attach, load_adapter, load_tokenizer, save_adapter
-    from finsent.model.base import load_base, locate_base
-    from finsent.model.engine import predict_logits
-    from finsent.model.head import head_sha256
-    from finsent.model.manifest import PROBE, Manifest, write_manifest
-
-    texts = [
-        "$AAPL to the moon",
-        "selling all my $TSLA, it will crash",
-        "fed meets on tuesday",
-        "beat on earnings",
-        "puts printing",
-    ]
-    base = locate_base(config.model, home)
-    tokenizer = load_tokenizer(base, config.model, texts * 20)
-    torch.manual_seed(seed)
-    model = load_base(base, config.model, "cpu")
-    model.config.pad_token_id = tokenizer.pad_token_id
-    peft_model = attach(model, config.lora, config.model.name)
-    for name, parameter in peft_model.named_parameters():
-        if "lora_B" in name:  # zero until trained, and then the adapter would do nothing
-            torch.nn.init.normal_(parameter.data, std=0.05)
-    folder = home.root / f"adapter-{seed}"
-    folder.mkdir(parents=True)
-    save_adapter(peft_model, tokenizer, folder)
-    (folder / "README.md").unlink(missing_ok=True)
-    manifest = Manifest(
-        base_name=config.model.name,
-        base_revision=base.revision,
-        base_fingerprint=base.fingerprint,
-        embedded=config.model.embedded,
-        quantization=config.model.quantization,
-        labels=LABELS,
-        max_length=config.model.max_length,
-        padding_side=config.model.padding_side,
-        pad_token_id=tokenizer.pad_token_id,
-        data_version=1,
-        data_fingerprint="ab" * 16,
-        split_rule="by hash of the near-duplicate group",
-        config=config.model_dump(mode="json"),
-        git_sha=None,
-        lock_hash="0" * 64,
-    )
-    write_manifest(folder, manifest)
-    loaded = load_adapter(folder, home)
-    probe = {"texts": texts, "logits": predict_logits(loaded, texts).tolist(), "head_sha256": head_sha256(loaded.model)}
-    (folder / PROBE).write_text(json.dumps(probe), encoding="utf-8")
-    write_manifest(folder, manifest)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def _mlflow_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _mlflow_store(build_once: BuildOnce) -> Path:
     """An empty MLflow database; making one takes seconds, copying it none."""
     from finsent.registry.tracking import connect
 
-    home = resolve_home({"FINSENT_HOME": str(tmp_path_factory.mktemp("mlflow"))})
-    connect(home)
-    return home.root / "mlflow.db"
+    return build_once("mlflow-store", lambda at: connect(resolve_home({"FINSENT_HOME": str(at)}))) / "mlflow.db"
 
 
 @pytest.fixture
@@ -175,7 +135,7 @@ TINY = (
 
 @dataclass(frozen=True)
 class Served:
-    """A home with data, one evaluated version, and that version as champion. Shared by many tests: leave it as it was."""
+    """A home with data, one evaluated version, and that version as champion. A module's own; its tests share it."""
 
     config: Config
     home: Home
@@ -184,23 +144,27 @@ class Served:
     """What the command line takes to work with it."""
 
 
-@pytest.fixture(scope="session")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
+@pytest.fixture(scope="module")
+def served(build_once: BuildOnce, tmp_path_factory: pytest.TempPathFactory) -> Served:
     """Ingested, trained and evaluated for real; made champion by hand, since the gate rightly refuses so small a model."""
+    built = build_once("served", _build_served)
+    home = copy_home(built, tmp_path_factory.mktemp("served") / "home")
+    options = ("--home", str(home.root), *(part for override in TINY for part in ("--set", override)))
+    return Served(load_config("nano", overrides=TINY), home, "1", options)
+
+
+def _build_served(folder: Path) -> None:
     from finsent.data.sample import sample_sources
     from finsent.pipeline.evaluate import evaluate
     from finsent.pipeline.ingest import ingest
     from finsent.pipeline.train import train
     from finsent.registry.stages import make_champion
 
-    home = resolve_home({"FINSENT_HOME": str(tmp_path_factory.mktemp("served") / "home")})
-    config = load_config("nano", overrides=TINY)
+    home, config = resolve_home({"FINSENT_HOME": str(folder)}), load_config("nano", overrides=TINY)
     ingest(config, home, sample_sources(1)[:1])
     version = train(config, home).model_version
     evaluate(config, home, version=version)
     make_champion(home, config.registered_model, version, None)
-    options = ("--home", str(home.root), *(part for override in TINY for part in ("--set", override)))
-    return Served(config, home, version, options)
 
 
 @pytest.fixture(scope="session")
