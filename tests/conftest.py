@@ -1,14 +1,17 @@
 """Shared by all tests: a closed world (no network, no telemetry, no state outside temporary folders) and a fresh home."""
 
+import json
 import os
 import runpy
 import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from filelock import FileLock
@@ -17,6 +20,9 @@ from finsent.config import Config, load_config
 from finsent.home import Home, resolve_home
 from tests.adapters import build_adapter
 from tests.homes import BuildOnce, copy_home
+
+if TYPE_CHECKING:
+    from finsent.pipeline.accounting import IngestReport
 
 # Before anything heavy is imported: libraries read these once
 _SCRATCH = Path(tempfile.mkdtemp(prefix="finsent-tests-"))
@@ -117,6 +123,46 @@ def mlflow_home(home: Home, _mlflow_store: Path) -> Home:
     home.root.mkdir(parents=True)
     shutil.copyfile(_mlflow_store, home.root / "mlflow.db")
     return home
+
+
+@pytest.fixture
+def proof_in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An evaluation's proof loads the version here, not in a new process, whose imports take ten seconds."""
+    from finsent.registry import roundtrip
+
+    def here(home: Home, name: str, version: str) -> Any:
+        return nullcontext(partial(roundtrip.load_and_repeat, home, name, version))
+
+    monkeypatch.setattr(roundtrip, "_new_process", here)
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """The bundled sample: its first day, the same again, its second day. Shared by all tests: do not write to it."""
+
+    home: Home
+    first: "IngestReport"
+    again: "IngestReport"
+    second: "IngestReport"
+
+
+@pytest.fixture(scope="session")
+def sampled(build_once: BuildOnce) -> Sampled:
+    """Ingested for real."""
+    from finsent.pipeline.accounting import IngestReport
+
+    folder = build_once("sampled", _build_sampled)
+    reports = json.loads((folder / "ingested.json").read_text(encoding="utf-8"))
+    return Sampled(resolve_home({"FINSENT_HOME": str(folder / "home")}), *(IngestReport(**report) for report in reports))
+
+
+def _build_sampled(folder: Path) -> None:
+    from finsent.data.sample import sample_sources
+    from finsent.pipeline.ingest import ingest
+
+    home = resolve_home({"FINSENT_HOME": str(folder / "home")})
+    reports = [asdict(ingest(load_config(), home, sample_sources(day))) for day in (1, 1, 2)]
+    (folder / "ingested.json").write_text(json.dumps(reports), encoding="utf-8")
 
 
 TINY = (

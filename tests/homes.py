@@ -17,14 +17,19 @@ def copy_home(source: Path, target: Path) -> Home:
     MLflow stores absolute locations of artifacts and tables; in the copy they are changed to lie in the copy.
     """
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.lock"))
-    with closing(sqlite3.connect(target / "mlflow.db")) as store:
+    if (target / "mlflow.db").exists():
+        _move(target / "mlflow.db", str(source), str(target))
+    return resolve_home({"FINSENT_HOME": str(target)})
+
+
+def _move(database: Path, source: str, target: str) -> None:
+    with closing(sqlite3.connect(database)) as store:
         tables = [name for (name,) in store.execute("select name from sqlite_master where type = 'table'")]
         for table in tables:
             for _, column, kind, *_ in store.execute(f"pragma table_info({table})").fetchall():
                 if kind.upper().startswith(("VARCHAR", "TEXT", "JSON")):
                     store.execute(
                         f"update {table} set {column} = replace({column}, ?, ?) where instr({column}, ?)",  # noqa: S608
-                        (str(source), str(target), str(source)),
+                        (source, target, source),
                     )
         store.commit()
-    return resolve_home({"FINSENT_HOME": str(target)})

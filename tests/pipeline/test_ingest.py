@@ -2,36 +2,30 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from finsent.config import Config, Source
 from finsent.data import tables
 from finsent.data.dataset import data_version, load_split, read_report, report_path
-from finsent.data.sample import sample_sources
 from finsent.errors import ConfigError, InputError, Refused
 from finsent.home import Home, resolve_home
 from finsent.pipeline import ingest as module
-from finsent.pipeline.accounting import IngestReport
 from finsent.pipeline.ingest import ingest
 from finsent.pipeline.review import decide
 from finsent.text import text_id
 from tests.pipeline.ingestion import CONFIG, bad_rows, check, write
 
+if TYPE_CHECKING:
+    from tests.conftest import Sampled
+
 CORE = ("zeroshot_sent_train", "pyfin_moritz", "mattgilgo", "yash612", "poojathakoor", "fiqa", "surge_crypto", "surge_stock")
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 
-@pytest.fixture(scope="module")
-def sampled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, list[IngestReport]]:
-    """The sample's first day, again, and its second day."""
-    home = resolve_home({"FINSENT_HOME": str(tmp_path_factory.mktemp("sampled"))})
-    return home, [ingest(CONFIG, home, sample_sources(day)) for day in (1, 1, 2)]
-
-
-def test_the_sample_shows_every_outcome(sampled: tuple[Home, list[IngestReport]]) -> None:
-    home, (first, _, second) = sampled
+def test_the_sample_shows_every_outcome(sampled: "Sampled") -> None:
+    home, first, second = sampled.home, sampled.first, sampled.second
     check(second, home)
     assert first.reasons.keys() == {
         "contradictory label",
@@ -51,31 +45,31 @@ def test_the_sample_shows_every_outcome(sampled: tuple[Home, list[IngestReport]]
     assert set(first.by_source) == {"desk", "street", "archive"}
 
 
-def test_most_rows_are_in_small_groups(sampled: tuple[Home, list[IngestReport]]) -> None:
-    home, _ = sampled
+def test_most_rows_are_in_small_groups(sampled: "Sampled") -> None:
+    home = sampled.home
     sizes = Counter(tables.read(home, "tweets")["group"].to_pylist())
     assert sum(size for size in sizes.values() if size <= 3) > 0.8 * sum(sizes.values())
 
 
-def test_single_words_do_not_solve_the_sample(sampled: tuple[Home, list[IngestReport]]) -> None:
+def test_single_words_do_not_solve_the_sample(sampled: "Sampled") -> None:
     from finsent.evaluation.baseline import tfidf_predictions
 
-    home, _ = sampled
+    home = sampled.home
     train, test = load_split(home, "train", version=1), load_split(home, "test", version=1)
     accuracy = float((tfidf_predictions(train.texts, train.labels, test.texts) == test.labels).mean())
     assert 0.72 < accuracy < 0.86
 
 
-def test_reading_again_changes_nothing(sampled: tuple[Home, list[IngestReport]]) -> None:
-    home, (first, again, second) = sampled
+def test_reading_again_changes_nothing(sampled: "Sampled") -> None:
+    home, first, again, second = sampled.home, sampled.first, sampled.again, sampled.second
     assert (again.accepted, again.new_version, again.version) == (0, False, first.version)
     assert (again.quarantined, again.reasons) == (first.quarantined, first.reasons)
     assert (again.fingerprint, again.naive_leak, again.splits) == (first.fingerprint, first.naive_leak, first.splits)
     assert tables.read(home, "quarantine").num_rows == first.quarantined + second.quarantined
 
 
-def test_no_row_moves_when_data_grows(sampled: tuple[Home, list[IngestReport]]) -> None:
-    home, (first, _, second) = sampled
+def test_no_row_moves_when_data_grows(sampled: "Sampled") -> None:
+    home, first, second = sampled.home, sampled.first, sampled.second
     before, after = (
         {row["id"]: (row["group"], row["split"]) for row in tables.read(home, "tweets", version=report.version).to_pylist()}
         for report in (first, second)
@@ -84,8 +78,8 @@ def test_no_row_moves_when_data_grows(sampled: tuple[Home, list[IngestReport]]) 
     assert all(after[row_id] == place for row_id, place in before.items())
 
 
-def test_versions_carry_their_audit_and_lineage(sampled: tuple[Home, list[IngestReport]]) -> None:
-    home, (first, _, second) = sampled
+def test_versions_carry_their_audit_and_lineage(sampled: "Sampled") -> None:
+    home, first, second = sampled.home, sampled.first, sampled.second
     assert tables.last_metadata(home, "tweets", "fingerprint") == second.fingerprint
     for report in (first, second):
         assert report.version is not None

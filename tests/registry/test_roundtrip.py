@@ -4,8 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-from contextlib import nullcontext
-from functools import partial
 
 import pytest
 
@@ -24,11 +22,6 @@ def prove(home, name, version):
         return run()
 
 
-def here(home, name, version):
-    """In place of the new process, which has tests of its own."""
-    return nullcontext(partial(roundtrip.load_and_repeat, home, name, version))
-
-
 def test_sound_version_is_proved(mlflow_home, tiny_config, make_adapter):
     version = register(mlflow_home, tiny_config, make_adapter(0))
     proof = prove(mlflow_home, "finsent", version)
@@ -43,8 +36,7 @@ def test_sound_version_is_proved(mlflow_home, tiny_config, make_adapter):
 
 
 @pytest.mark.filterwarnings("ignore")  # torch and transformers deprecate things of their own while loading
-def test_probe_of_another_model_is_found(mlflow_home, tiny_config, make_adapter, tmp_path, monkeypatch):
-    monkeypatch.setattr(roundtrip, "_new_process", here)
+def test_probe_of_another_model_is_found(mlflow_home, tiny_config, make_adapter, tmp_path, proof_in_process):
     foreign = shutil.copytree(make_adapter(0), tmp_path / "foreign")
     shutil.copyfile(make_adapter(1) / "probe.json", foreign / "probe.json")
     write_manifest(foreign, verify(make_adapter(0)))
@@ -55,10 +47,9 @@ def test_probe_of_another_model_is_found(mlflow_home, tiny_config, make_adapter,
 
 
 @pytest.mark.filterwarnings("ignore")  # torch and transformers deprecate things of their own while loading
-def test_head_that_is_not_the_trained_one_is_found(mlflow_home, tiny_config, make_adapter, tmp_path, monkeypatch):
+def test_head_that_is_not_the_trained_one_is_found(mlflow_home, tiny_config, make_adapter, tmp_path, proof_in_process):
     from safetensors.torch import load_file, save_file
 
-    monkeypatch.setattr(roundtrip, "_new_process", here)
     other = shutil.copytree(make_adapter(0), tmp_path / "other")
     weights = load_file(other / "adapter_model.safetensors")
     (head,) = [name for name in weights if "score" in name]
@@ -79,7 +70,9 @@ def test_head_that_is_not_the_trained_one_is_found(mlflow_home, tiny_config, mak
         (lambda loaded: setattr(loaded.tokenizer, "padding_side", "right"), "padding_equal"),
     ],
 )
-def test_labels_and_padding_are_those_of_what_was_loaded(mlflow_home, tiny_config, make_adapter, monkeypatch, change, untrue):
+def test_labels_and_padding_are_those_of_what_was_loaded(
+    mlflow_home, tiny_config, make_adapter, monkeypatch, proof_in_process, change, untrue
+):
     from finsent.model import adapter
 
     load = adapter.load_adapter
@@ -89,7 +82,6 @@ def test_labels_and_padding_are_those_of_what_was_loaded(mlflow_home, tiny_confi
         change(loaded)
         return loaded
 
-    monkeypatch.setattr(roundtrip, "_new_process", here)
     monkeypatch.setattr(adapter, "load_adapter", load_changed)  # a library that loads otherwise, as one did before
     found = prove(mlflow_home, "finsent", register(mlflow_home, tiny_config, make_adapter(0)))
     assert {name for name in ("head_hash_equal", "labels_equal", "padding_equal") if not getattr(found, name)} == {untrue}
