@@ -5,6 +5,7 @@ import json
 import os
 import runpy
 import shutil
+import sqlite3
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -58,6 +59,17 @@ def _scratch_is_removed() -> Iterator[None]:
     """Nothing of a test run stays behind."""
     yield
     shutil.rmtree(_SCRATCH, ignore_errors=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _sqlite_does_not_wait_for_the_disk() -> None:
+    """Only a crash of the machine could lose what is not yet on the disk; killed processes lose nothing."""
+    from sqlalchemy import Engine, event
+
+    @event.listens_for(Engine, "connect")
+    def relax(connection: Any, _: object) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("pragma synchronous = off")
 
 
 @pytest.fixture(scope="module", autouse=True)
