@@ -18,7 +18,7 @@ ROWS = [("shares of Acme rise on strong results", "Bullish"), ("Beta Corp sinks 
 
 
 def options(home: Home) -> tuple[str, ...]:
-    return ("--home", str(home.root), "--json", "--set", "data.check_labels=false")
+    return ("--home", str(home.root), "--json", "--no-report", "--set", "data.check_labels=false")
 
 
 def test_a_query_of_a_database(finsent: "Finsent", tmp_path: Path, home: Home) -> None:

@@ -1,6 +1,7 @@
 """A new process loads the version from the registry alone and finds what training left; what differs is found, too."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -98,6 +99,14 @@ def test_probe_without_a_hash_of_the_head_proves_nothing(mlflow_home, tiny_confi
         prove(mlflow_home, "finsent", version)
 
 
+@pytest.fixture
+def without_peft(tmp_path, monkeypatch):
+    """In new processes an empty module takes PEFT's place: what loads no adapter need not wait nine seconds for it."""
+    (tmp_path / "peft.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+
+
+@pytest.mark.usefixtures("without_peft")
 def test_version_that_cannot_be_loaded_is_refused_with_the_reason(mlflow_home, tiny_config, make_adapter):
     version = register(mlflow_home, tiny_config, make_adapter(0))
     versions.adapter_path(mlflow_home, "finsent", version)  # this home has a copy; the registry loses its own
@@ -117,6 +126,7 @@ def test_process_that_nobody_asks_ends_with_the_block(mlflow_home, monkeypatch):
     assert started[0].returncode is not None
 
 
+@pytest.mark.usefixtures("without_peft")
 def test_process_whose_parent_is_gone_loads_nothing():
     command = [sys.executable, "-m", "finsent.registry.roundtrip", "finsent", "1"]
     ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=120)
