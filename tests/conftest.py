@@ -1,22 +1,32 @@
 """Shared by all tests: a closed world (no network, no telemetry, no state outside temporary folders) and a fresh home."""
 
+import gc
 import json
 import os
 import runpy
 import shutil
+import sqlite3
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from filelock import FileLock
 
 from finsent.config import Config, load_config
 from finsent.registry.client import Registry
 from finsent.steps.context import make_context
 from finsent.workspace import Workspace, resolve_workspace
+from tests.adapters import build_adapter
+from tests.homes import BuildOnce, copy_home
+
+if TYPE_CHECKING:
+    from finsent.data.ingest_report import IngestReport
 
 # Before anything heavy is imported: libraries read these once
 _SCRATCH = Path(tempfile.mkdtemp(prefix="finsent-tests-"))
@@ -46,11 +56,38 @@ for _name in ("FINSENT_HOME", "FINSENT_TABLES", "FINSENT_PROFILE", "FINSENT_CONF
     os.environ.pop(_name, None)
 
 
+QUICK = {"benchmarks", "data", "evaluation", "flows", "monitoring", "reporting", "tests"}
+"""Folders of files that take seconds each."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole files go to processes in this order: servers first and short files last, so that all end at about one time."""
+    items.sort(key=lambda item: (item.path.parent.name != "integration", item.path.parent.name in QUICK))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _scratch_is_removed() -> Iterator[None]:
     """Nothing of a test run stays behind."""
     yield
     shutil.rmtree(_SCRATCH, ignore_errors=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _sqlite_does_not_wait_for_the_disk() -> None:
+    """Only a crash of the machine could lose what is not yet on the disk; killed processes lose nothing."""
+    from sqlalchemy import Engine, event
+
+    @event.listens_for(Engine, "connect")
+    def relax(connection: Any, _: object) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("pragma synchronous = off")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _modules_before_are_frozen() -> None:
+    """Take what imported libraries hold out of later collections: loading a model asks for a full one, of a third of a second."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
@@ -67,89 +104,48 @@ def tiny_config() -> Config:
 
 
 @pytest.fixture(scope="session")
-def make_adapter(tmp_path_factory: pytest.TempPathFactory, tiny_config: Config) -> Callable[[int], Path]:
+def build_once(tmp_path_factory: pytest.TempPathFactory) -> BuildOnce:
+    """`build_once(name, build)`: a folder that one process fills by `build(folder)` and all processes read, not write."""
+    run = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # a worker's folder lies in that of the whole run
+        run = run.parent
+    shared = run / "shared"
+
+    def find(name: str, build: Callable[[Path], object]) -> Path:
+        folder, built = shared / name, shared / f"{name}.built"
+        shared.mkdir(exist_ok=True)
+        with FileLock(shared / f"{name}.lock"):
+            if not built.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a process that failed
+                folder.mkdir()
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # torch, transformers and evaluate deprecate things of their own
+                    build(folder)
+                built.touch()
+        return folder
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def make_adapter(build_once: BuildOnce, tiny_config: Config) -> Callable[[int], Path]:
     """`make_adapter(seed)`: an adapter folder with manifest and probe, its head drawn from the seed, nothing trained."""
-    scratch = resolve_workspace({"FINSENT_HOME": str(tmp_path_factory.mktemp("adapters"))})
-    made: dict[int, Path] = {}
 
     def make(seed: int = 0) -> Path:
-        if seed not in made:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # torch and transformers deprecate things of their own
-                made[seed] = _build_adapter(scratch, tiny_config, seed)
-        return made[seed]
+        folder = build_once(
+            f"adapter-{seed}", lambda at: build_adapter(resolve_workspace({"FINSENT_HOME": str(at)}), tiny_config, seed)
+        )
+        return folder / f"adapter-{seed}"
 
     return make
 
 
 @pytest.fixture(scope="session")
-def build_adapter() -> Callable[[Workspace, Config, int], Path]:
-    """`build_adapter(home, config, seed)`: the same for any base."""
-    return _build_adapter
-
-
-def _build_adapter(home: Workspace, config: Config, seed: int) -> Path:
-    import torch
-
-    from finsent.labels import LABELS
-    from finsent.models.adapter import add_lora, head_sha256, load_adapter, load_tokenizer, save_adapter
-    from finsent.models.base import load_base, locate_base
-    from finsent.models.manifest import PROBE, Manifest, write_manifest
-    from finsent.models.predict import predict_logits
-
-    texts = [
-        "$AAPL to the moon",
-        "selling all my $TSLA, it will crash",
-        "fed meets on tuesday",
-        "beat on earnings",
-        "puts printing",
-    ]
-    base = locate_base(config.model, home)
-    tokenizer = load_tokenizer(base, config.model, texts * 20)
-    torch.manual_seed(seed)
-    model = load_base(base, config.model, "cpu")
-    model.config.pad_token_id = tokenizer.pad_token_id
-    peft_model = add_lora(model, config.lora, config.model.name)
-    for name, parameter in peft_model.named_parameters():
-        if "lora_B" in name:  # zero until trained, and then the adapter would do nothing
-            torch.nn.init.normal_(parameter.data, std=0.05)
-    folder = home.root / f"adapter-{seed}"
-    folder.mkdir(parents=True)
-    save_adapter(peft_model, tokenizer, folder)
-    (folder / "README.md").unlink(missing_ok=True)
-    manifest = Manifest(
-        base_name=config.model.name,
-        base_revision=base.revision,
-        base_fingerprint=base.fingerprint,
-        embedded=config.model.embedded,
-        quantization=config.model.quantization,
-        labels=LABELS,
-        max_length=config.model.max_length,
-        padding_side=config.model.padding_side,
-        pad_token_id=tokenizer.pad_token_id,
-        data_version=1,
-        data_fingerprint="ab" * 16,
-        split_rule="by hash of the near-duplicate group",
-        config=config.model_dump(mode="json"),
-        git_sha=None,
-        lock_hash="0" * 64,
-    )
-    write_manifest(folder, manifest)
-    loaded = load_adapter(folder, home)
-    probe = {"texts": texts, "logits": predict_logits(loaded, texts).tolist(), "head_sha256": head_sha256(loaded.model)}
-    (folder / PROBE).write_text(json.dumps(probe), encoding="utf-8")
-    write_manifest(folder, manifest)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def _mlflow_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _mlflow_store(build_once: BuildOnce) -> Path:
     """An empty MLflow database; making one takes seconds, copying it none."""
     from finsent.registry.tracking import connect
 
-    home = resolve_workspace({"FINSENT_HOME": str(tmp_path_factory.mktemp("mlflow"))})
-    connect(home)
-    return home.root / "mlflow.db"
+    return build_once("mlflow-store", lambda at: connect(resolve_workspace({"FINSENT_HOME": str(at)}))) / "mlflow.db"
 
 
 @pytest.fixture
@@ -164,6 +160,46 @@ def mlflow_home(home: Workspace, _mlflow_store: Path) -> Workspace:
 def registry(mlflow_home: Workspace) -> Registry:
     """The registered model `finsent` of `mlflow_home`."""
     return Registry(mlflow_home, "finsent")
+
+
+@pytest.fixture
+def proof_in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An evaluation's proof loads the version here, not in a new process, whose imports take ten seconds."""
+    from finsent.registry import verification
+
+    def here(home: Workspace, name: str, version: str) -> Any:
+        return nullcontext(partial(verification.replay_probe, home, name, version))
+
+    monkeypatch.setattr(verification, "_new_process", here)
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """The bundled sample: its first day, the same again, its second day. Shared by all tests: do not write to it."""
+
+    home: Workspace
+    first: "IngestReport"
+    again: "IngestReport"
+    second: "IngestReport"
+
+
+@pytest.fixture(scope="session")
+def sampled(build_once: BuildOnce) -> Sampled:
+    """Ingested for real."""
+    from finsent.data.ingest_report import IngestReport
+
+    folder = build_once("sampled", _build_sampled)
+    reports = json.loads((folder / "ingested.json").read_text(encoding="utf-8"))
+    return Sampled(resolve_workspace({"FINSENT_HOME": str(folder / "home")}), *(IngestReport(**report) for report in reports))
+
+
+def _build_sampled(folder: Path) -> None:
+    from finsent.data.sample import sample_sources
+    from finsent.steps.ingest import ingest
+
+    home = resolve_workspace({"FINSENT_HOME": str(folder / "home")})
+    reports = [asdict(ingest(make_context(load_config(), home), sample_sources(day))) for day in (1, 1, 2)]
+    (folder / "ingested.json").write_text(json.dumps(reports), encoding="utf-8")
 
 
 TINY = (
@@ -182,7 +218,7 @@ TINY = (
 
 @dataclass(frozen=True)
 class Served:
-    """A home with data, one evaluated version, and that version as champion. Shared by many tests: leave it as it was."""
+    """A home with data, one evaluated version, and that version as champion. A module's own; its tests share it."""
 
     config: Config
     home: Workspace
@@ -191,23 +227,28 @@ class Served:
     """What the command line takes to work with it."""
 
 
-@pytest.fixture(scope="session")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
+@pytest.fixture(scope="module")
+def served(build_once: BuildOnce, tmp_path_factory: pytest.TempPathFactory) -> Served:
     """Ingested, trained and evaluated for real; made champion by hand, since the gate rightly refuses so small a model."""
+    built = build_once("served", _build_served)
+    home = copy_home(built, tmp_path_factory.mktemp("served") / "home")
+    options = ("--home", str(home.root), *(part for override in TINY for part in ("--set", override)))
+    return Served(load_config("nano", overrides=TINY), home, "1", options)
+
+
+def _build_served(folder: Path) -> None:
     from finsent.data.sample import sample_sources
     from finsent.registry.aliases import set_champion
     from finsent.steps.evaluate import evaluate
     from finsent.steps.ingest import ingest
     from finsent.steps.train import train
 
-    home = resolve_workspace({"FINSENT_HOME": str(tmp_path_factory.mktemp("served") / "home")})
-    config = load_config("nano", overrides=TINY)
-    ingest(config, home, sample_sources(1)[:1])
-    version = train(make_context(config, home)).model_version
-    evaluate(make_context(config, home), version=version)
-    set_champion(Registry(home, config.registered_model), version, None)
-    options = ("--home", str(home.root), *(part for override in TINY for part in ("--set", override)))
-    return Served(config, home, version, options)
+    home, config = resolve_workspace({"FINSENT_HOME": str(folder)}), load_config("nano", overrides=TINY)
+    context = make_context(config, home)
+    ingest(context, sample_sources(1)[:1])
+    version = train(context).model_version
+    evaluate(context, version=version)
+    set_champion(context.registry, version, None)
 
 
 @pytest.fixture(scope="session")

@@ -49,6 +49,7 @@ def finsent(capsys: pytest.CaptureFixture[str]) -> Iterator[Finsent]:
     root.handlers[:] = handlers
     root.setLevel(level)
     for name, before in named.items():
-        logging.getLogger(name).setLevel(before)
+        if logging.getLogger(name).level != before:  # setting a level makes every logger forget what it cached
+            logging.getLogger(name).setLevel(before)
     os.environ.clear()
     os.environ.update(environment)

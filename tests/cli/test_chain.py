@@ -158,6 +158,7 @@ def test_a_plain_peft_adapter_is_taken_in(finsent: "Finsent", served: "Served", 
     assert len(probe["texts"]) == len(probe["logits"]) == 8
 
 
+@pytest.mark.usefixtures("proof_in_process")
 def test_an_import_is_evaluated_and_gated_and_moves_nothing(finsent: "Finsent", served: "Served", tmp_path: Path) -> None:
     exported = tmp_path / "adapter"
     assert finsent("export", exported, *served.options).code == 0

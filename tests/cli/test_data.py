@@ -13,9 +13,11 @@ from finsent.data import tables
 from finsent.data.sample import sample_sources
 from finsent.steps.ingest import ingest
 from finsent.workspace import Workspace, resolve_workspace
+from tests.homes import copy_home
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Finsent
+    from tests.conftest import Sampled
 
 
 ROWS = [("shares of Acme rise on strong results", "Bullish"), ("Beta Corp sinks after a profit warning", "Bearish")]
@@ -101,42 +103,40 @@ def test_options_that_would_be_passed_over(finsent: "Finsent", home: Workspace, 
 
 
 @pytest.fixture(scope="module")
-def sampled(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    home = resolve_workspace({"FINSENT_HOME": str(tmp_path_factory.mktemp("data") / "home")})
-    for day in (1, 2):
-        ingest(load_config(), home, sample_sources(day))
-    return home
+def two_days(sampled: "Sampled", tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A copy, since reports are written to it."""
+    return copy_home(sampled.home.root, tmp_path_factory.mktemp("data") / "home")
 
 
-def test_versions(finsent: "Finsent", sampled: Workspace) -> None:
-    latest, first = finsent("data", "versions", "--home", sampled.root, "--json").json()["versions"]
+def test_versions(finsent: "Finsent", two_days: Workspace) -> None:
+    latest, first = finsent("data", "versions", "--home", two_days.root, "--json").json()["versions"]
     assert (latest["version"], first["version"]) == (2, 1)
     assert latest["leaks"] == 0
     assert first["inputs"] == ["desk", "street", "archive"]
-    said = finsent("data", "versions", "--home", sampled.root)
+    said = finsent("data", "versions", "--home", two_days.root)
     assert said.code == 0
     assert latest["fingerprint"] in said.out
 
 
-def test_report_prints_where_the_page_is(finsent: "Finsent", sampled: Workspace) -> None:
-    said = finsent("data", "report", "--version", "1", "--no-mlflow", "--home", sampled.root)
+def test_report_prints_where_the_page_is(finsent: "Finsent", two_days: Workspace) -> None:
+    said = finsent("data", "report", "--version", "1", "--no-mlflow", "--home", two_days.root)
     assert said.code == 0
-    assert said.out.strip() == str(sampled.reports / "data-v1.html")
+    assert said.out.strip() == str(two_days.reports / "data-v1.html")
     assert Path(said.out.strip()).is_file()
-    found = finsent("data", "report", "--no-mlflow", "--home", sampled.root, "--json").json()
+    found = finsent("data", "report", "--no-mlflow", "--home", two_days.root, "--json").json()
     assert (found["version"], found["run_id"]) == (2, None)
     assert found["report"]["confounding"]["sentence"].startswith("Label and source")
-    assert not (sampled.root / "mlflow.db").exists()
+    assert not (two_days.root / "mlflow.db").exists()
 
 
-def test_diff_of_two_ingestions(finsent: "Finsent", sampled: Workspace) -> None:
-    found = finsent("data", "diff", "1", "2", "--home", sampled.root, "--json").json()
+def test_diff_of_two_ingestions(finsent: "Finsent", two_days: Workspace) -> None:
+    found = finsent("data", "diff", "1", "2", "--home", two_days.root, "--json").json()
     assert found["moved"] == found["removed"] == found["relabelled"] == {}
     assert sum(found["added"]["arrivals"].values()) == found["rows_after"] - found["rows_before"]
-    said = finsent("data", "diff", "1", "2", "--home", sampled.root)
+    said = finsent("data", "diff", "1", "2", "--home", two_days.root)
     assert said.code == 0
     assert "moved between splits  0" in said.out
-    assert finsent("data", "diff", "1", "9", "--home", sampled.root).code == 2
+    assert finsent("data", "diff", "1", "9", "--home", two_days.root).code == 2
 
 
 def test_a_row_that_moved_between_splits_exits_with_1(finsent: "Finsent", home: Workspace) -> None:
@@ -154,15 +154,15 @@ def test_a_row_that_moved_between_splits_exits_with_1(finsent: "Finsent", home: 
     assert finsent("data", "diff", "1", "2", "--home", home.root, "--json").json()["moved"]
 
 
-def test_quarantine(finsent: "Finsent", sampled: Workspace) -> None:
-    found = finsent("data", "quarantine", "--reason", "empty", "--limit", "2", "--home", sampled.root, "--json").json()
+def test_quarantine(finsent: "Finsent", two_days: Workspace) -> None:
+    found = finsent("data", "quarantine", "--reason", "empty", "--limit", "2", "--home", two_days.root, "--json").json()
     assert len(found["rows"]) == 2
     assert found["total"] > 2
     assert {row["reason"] for row in found["rows"]} == {"empty"}
-    said = finsent("data", "quarantine", "--limit", "1", "--home", sampled.root)
+    said = finsent("data", "quarantine", "--limit", "1", "--home", two_days.root)
     assert "contradictory label" in said.out
     assert "more with --limit" in said.out
-    wrong = finsent("data", "quarantine", "--source", "nowhere", "--home", sampled.root)
+    wrong = finsent("data", "quarantine", "--source", "nowhere", "--home", two_days.root)
     assert wrong.code == 2
     assert "no quarantined row has source 'nowhere'" in wrong.err
 
@@ -176,12 +176,12 @@ def test_nothing_there_yet_is_said_and_makes_nothing(finsent: "Finsent", tmp_pat
     assert not new.exists()
 
 
-def test_audit_finds_a_leak_that_was_planted(finsent: "Finsent", sampled: Workspace, tmp_path: Path) -> None:
-    found = finsent("data", "audit", "--home", sampled.root, "--json").json()
+def test_audit_finds_a_leak_that_was_planted(finsent: "Finsent", two_days: Workspace, tmp_path: Path) -> None:
+    found = finsent("data", "audit", "--home", two_days.root, "--json").json()
     assert (found["version"], found["leaks"]) == (2, 0)
-    assert finsent("data", "audit", "--home", sampled.root).code == 0
+    assert finsent("data", "audit", "--home", two_days.root).code == 0
     home = resolve_workspace({"FINSENT_HOME": str(tmp_path / "home")})
-    rows = tables.read(sampled, "tweets").to_pylist()[:50]
+    rows = tables.read(two_days, "tweets").to_pylist()[:50]
     twin = next(row for row in rows if row["split"] == "train")
     leaked = twin | {"id": "0" * 32, "text": f"RT @x: {twin['text']}", "split": "test"}
     tables.append(home, "tweets", pa.Table.from_pylist([*rows, leaked], schema=tables.SCHEMAS["tweets"]))

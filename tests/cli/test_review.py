@@ -22,7 +22,7 @@ def at(tmp_path: Path, finsent: "Finsent") -> tuple[str, str]:
     """Options of a home with two tweets and a contradiction."""
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in ROWS))
     options = ("--home", str(tmp_path / "home"))
-    assert finsent("ingest", tmp_path / "a.jsonl", *options).code == 0
+    assert finsent("ingest", tmp_path / "a.jsonl", "--no-report", *options).code == 0
     return options
 
 

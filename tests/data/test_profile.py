@@ -2,31 +2,25 @@
 
 from collections import Counter
 from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from finsent.config import load_config
 from finsent.data import tables
 from finsent.data.profile import LONGEST, SAMPLED, count_languages, summarise
-from finsent.data.sample import sample_sources
 from finsent.errors import InputError
 from finsent.labels import LABELS
-from finsent.steps.ingest import ingest
-from finsent.workspace import Workspace, resolve_workspace
+from finsent.workspace import Workspace
+
+if TYPE_CHECKING:
+    from tests.conftest import Sampled
 
 
-@pytest.fixture(scope="module")
-def sampled(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    home = resolve_workspace({"FINSENT_HOME": str(tmp_path_factory.mktemp("summary"))})
-    ingest(load_config(), home, sample_sources(1))
-    return home
-
-
-def test_counts_are_those_of_the_rows(sampled: Workspace) -> None:
-    version = tables.version(sampled, "tweets") or 0
-    found, rows = summarise(sampled, version), tables.read(sampled, "tweets").to_pylist()
+def test_counts_are_those_of_the_rows(sampled: "Sampled") -> None:
+    home, version = sampled.home, sampled.first.version or 0
+    found, rows = summarise(home, version), tables.read(home, "tweets", version=version).to_pylist()
     assert (found.rows, found.splits, found.sources) == (
         len(rows),
         ("train", "validation", "test"),

@@ -1,12 +1,10 @@
 """Versions and quarantine, as ingestion left them."""
 
 from collections import Counter
+from typing import TYPE_CHECKING
 
 import pytest
 
-from finsent.config import load_config
-from finsent.data.ingest_report import IngestReport
-from finsent.data.sample import sample_sources
 from finsent.data.validation.row_validation import CONFLICT
 from finsent.data.versions_view import (
     conflict_sides,
@@ -18,21 +16,14 @@ from finsent.data.versions_view import (
     version_numbers,
 )
 from finsent.errors import InputError
-from finsent.steps.ingest import ingest
-from finsent.workspace import Workspace, resolve_workspace
+from finsent.workspace import Workspace
 
-Sampled = tuple[Workspace, IngestReport, IngestReport]
-
-
-@pytest.fixture(scope="module")
-def sampled(tmp_path_factory: pytest.TempPathFactory) -> Sampled:
-    home = resolve_workspace({"FINSENT_HOME": str(tmp_path_factory.mktemp("inspection"))})
-    first, second = (ingest(load_config(), home, sample_sources(day)) for day in (1, 2))
-    return home, first, second
+if TYPE_CHECKING:
+    from tests.conftest import Sampled
 
 
-def test_versions_are_those_that_ingestion_made(sampled: Sampled) -> None:
-    home, first, second = sampled
+def test_versions_are_those_that_ingestion_made(sampled: "Sampled") -> None:
+    home, first, second = sampled.home, sampled.first, sampled.second
     latest, earlier = list_versions(home)
     assert (latest.version, latest.fingerprint, latest.leaks) == (second.version, second.fingerprint, 0)
     assert (earlier.version, earlier.inputs) == (first.version, ("desk", "street", "archive"))
@@ -43,8 +34,8 @@ def test_versions_are_those_that_ingestion_made(sampled: Sampled) -> None:
     assert previous_version(home, earlier.version) is None
 
 
-def test_the_quarantine_can_be_asked(sampled: Sampled) -> None:
-    home, first, second = sampled
+def test_the_quarantine_can_be_asked(sampled: "Sampled") -> None:
+    home, first, second = sampled.home, sampled.first, sampled.second
     everything = quarantine_view(home)
     assert everything.total == len(everything.rows) == first.quarantined + second.quarantined
     assert sum(everything.reasons.values()) == everything.total
@@ -58,8 +49,8 @@ def test_the_quarantine_can_be_asked(sampled: Sampled) -> None:
         quarantine_view(home, reason="nonsense")
 
 
-def test_both_sides_of_a_contradiction_are_told_apart(sampled: Sampled) -> None:
-    home, _, _ = sampled
+def test_both_sides_of_a_contradiction_are_told_apart(sampled: "Sampled") -> None:
+    home = sampled.home
     sides = conflict_sides(quarantine_view(home, reason=CONFLICT).rows, 20)
     assert len(sides) == 20
     assert all(here.split(" in ")[0] != there.split(" in ")[0] for here, there in sides)
@@ -75,8 +66,8 @@ def test_a_tweet_that_holds_the_dividing_word_is_not_divided() -> None:
     assert found == (here, f"{there}; Neutral in c row 3, 'x'")
 
 
-def test_examples_come_from_every_source_and_no_more_than_asked_for(sampled: Sampled) -> None:
-    home, first, second = sampled
+def test_examples_come_from_every_source_and_no_more_than_asked_for(sampled: "Sampled") -> None:
+    home, first, second = sampled.home, sampled.first, sampled.second
     found = quarantine_examples(home, None, 3, 20)
     assert found.reasons == quarantine_view(home).reasons == dict(Counter(first.reasons) + Counter(second.reasons))
     assert found.rows.keys() == found.reasons.keys()

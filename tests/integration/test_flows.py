@@ -79,6 +79,7 @@ def test_scoring_without_a_champion_fails_and_says_so(mlflow_home: Workspace) ->
         state.result()
 
 
+@pytest.mark.usefixtures("proof_in_process")
 def test_retraining_runs_the_chain_and_a_refusal_is_a_completed_run(served: "Served") -> None:
     """The challenger is as small as the champion, so the gate refuses it: a decision, not a crash."""
     from flows.retrain import Retrained, retrain

@@ -10,6 +10,8 @@ import pytest
 
 from finsent.config import Config, load_config
 from finsent.workspace import Workspace
+from tests.adapters import build_adapter
+from tests.homes import BuildOnce
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,12 @@ class OnLlama:
 
 
 @pytest.fixture(scope="session")
-def llama_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def llama_base(build_once: BuildOnce) -> Path:
     """Saved as the base is published: a language model in bfloat16 without a head, a tokenizer without a padding token."""
+    return build_once("llama", _build_llama)
+
+
+def _build_llama(folder: Path) -> None:
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -37,7 +43,6 @@ def llama_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=[begin, end], initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator(["to the moon, buying more calls", "guidance cut again, down after hours"], trainer)
     tokenizer.post_processor = processors.TemplateProcessing(single=f"{begin} $A", special_tokens=[(begin, 0)])
-    folder = tmp_path_factory.mktemp("bases") / "llama"
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=begin, eos_token=end).save_pretrained(folder)
     config = LlamaConfig(
         hidden_size=128, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, vocab_size=400,
@@ -45,11 +50,10 @@ def llama_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     torch.manual_seed(0)
     LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture
-def on_llama(llama_base: Path, mlflow_home: Workspace, build_adapter: Callable[[Workspace, Config, int], Path]) -> Callable[[str], OnLlama]:
+def on_llama(llama_base: Path, mlflow_home: Workspace) -> Callable[[str], OnLlama]:
     """`on_llama(name)`: register an adapter, made by the reference profile, on the base of that name (a folder or Hub id)."""
     from finsent.registry import tracking
     from finsent.registry.client import Registry

@@ -2,17 +2,17 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from finsent.config import Config, Source, load_config
 from finsent.data import tables
 from finsent.data.dataset import data_version, report_path
-from finsent.data.sample import sample_sources
 from finsent.errors import InputError
 from finsent.registry.tracking import connect, experiment_id
 from finsent.reporting.data_report import write_data_report
@@ -21,6 +21,9 @@ from finsent.steps.data_report import DataReport, describe, figures, report_data
 from finsent.steps.ingest import ingest
 from finsent.steps.review import decide
 from finsent.workspace import Workspace
+
+if TYPE_CHECKING:
+    from tests.conftest import Sampled
 
 CORE = ("zeroshot_sent_train", "pyfin_moritz", "mattgilgo", "yash612", "poojathakoor", "fiqa", "surge_crypto", "surge_stock")
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -60,9 +63,9 @@ def write(path: Path, *rows: tuple[str, str]) -> Source:
     return Source(uri=str(path))
 
 
-def test_page_and_run_hold_the_same_and_are_there_once(mlflow_home: Workspace, config: Config) -> None:
-    first = ingest(config, mlflow_home, sample_sources(1))
-    second = ingest(config, mlflow_home, sample_sources(2))
+def test_page_and_run_hold_the_same_and_are_there_once(mlflow_home: Workspace, config: Config, sampled: "Sampled") -> None:
+    shutil.copytree(sampled.home.root, mlflow_home.root, dirs_exist_ok=True)
+    first, second = sampled.first, sampled.second
     path = report_data(config, mlflow_home).path
     assert path == mlflow_home.reports / f"data-v{second.version}.html"
     page = Page(path)

@@ -25,6 +25,7 @@ def quick(tiny_config):
     return tiny_config.model_copy(update={"gate": tiny_config.gate.model_copy(update={"bootstrap_resamples": 100})})
 
 
+@pytest.mark.usefixtures("proof_in_process")
 def test_an_imported_adapter_may_have_seen_the_test_rows_and_is_refused(mlflow_home, quick, make_adapter):
     ingest(quick, mlflow_home, sample_sources(1)[:1])
     imported = import_adapter(
@@ -43,6 +44,7 @@ def test_an_imported_adapter_may_have_seen_the_test_rows_and_is_refused(mlflow_h
     assert any(UNKNOWN in reason for reason in decision.reasons)
 
 
+@pytest.mark.usefixtures("proof_in_process")
 def test_scoring_a_file_says_how_much_of_it_is_in_the_training_split(mlflow_home, quick, make_adapter, tmp_path):
     version = import_adapter(make_context(quick, mlflow_home), make_adapter(0)).model_version
     path = tmp_path / "mixed.csv"

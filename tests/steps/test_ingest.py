@@ -1,21 +1,20 @@
-"""Ingestion end to end on real Delta tables: the bundled sample, rerun, crash, wrong input, the real core files."""
+"""Ingestion end to end on real Delta tables: the bundled sample, rerun, wrong input, the real core files."""
 
-import json
-import subprocess
-import sys
 from collections import Counter
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import subprocess
+import sys
 import pytest
+from tests.pipeline.ingestion import CONFIG, bad_rows, check, write
 
 import finsent.data
-from finsent.config import Config, Source, load_config
+from finsent.config import Config, Source
 from finsent.data import commit, ingest_report, tables
 from finsent.data.dataset import data_version, load_split, read_report, report_path
 from finsent.data.ingest_report import IngestReport
-from finsent.data.sample import sample_sources
 from finsent.data.staging import open_staging
 from finsent.errors import CheckFailed, ConfigError, InputError
 from finsent.steps import ingest as module
@@ -24,39 +23,15 @@ from finsent.steps.review import decide
 from finsent.text import text_id
 from finsent.workspace import Workspace, resolve_workspace
 
-CONFIG = load_config()
+if TYPE_CHECKING:
+    from tests.conftest import Sampled
+
 CORE = ("zeroshot_sent_train", "pyfin_moritz", "mattgilgo", "yash612", "poojathakoor", "fiqa", "surge_crypto", "surge_stock")
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 
-def check(report: IngestReport, home: Workspace) -> None:
-    """What must hold after any ingestion."""
-    assert report.read == report.accepted + report.duplicates + report.quarantined
-    assert sum(report.reasons.values()) == report.quarantined
-    for counts in report.by_source.values():
-        assert counts["read"] == counts["accepted"] + counts["duplicates"] + counts["quarantined"]
-    for key in ("read", "accepted", "duplicates", "quarantined"):
-        assert sum(counts[key] for counts in report.by_source.values()) == getattr(report, key)
-    assert report.leaks == 0
-    stored = tables.read(home, "tweets").to_pylist()
-    assert len({row["id"] for row in stored}) == len(stored)
-    assert len(stored) == sum(sum(by_label.values()) for by_label in report.splits.values())
-    splits_of_group: dict[str, set[str]] = {}
-    for row in stored:
-        splits_of_group.setdefault(row["group"], set()).add(row["split"])
-    assert all(len(splits) == 1 for splits in splits_of_group.values())
-    assert len(splits_of_group) == report.groups
-
-
-@pytest.fixture(scope="module")
-def sampled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, list[IngestReport]]:
-    """The sample's first day, again, and its second day."""
-    home = resolve_workspace({"FINSENT_HOME": str(tmp_path_factory.mktemp("sampled"))})
-    return home, [ingest(CONFIG, home, sample_sources(day)) for day in (1, 1, 2)]
-
-
-def test_the_sample_shows_every_outcome(sampled: tuple[Workspace, list[IngestReport]]) -> None:
-    home, (first, _, second) = sampled
+def test_the_sample_shows_every_outcome(sampled: "Sampled") -> None:
+    home, first, second = sampled.home, sampled.first, sampled.second
     check(second, home)
     assert first.reasons.keys() == {
         "contradictory label",
@@ -76,31 +51,31 @@ def test_the_sample_shows_every_outcome(sampled: tuple[Workspace, list[IngestRep
     assert set(first.by_source) == {"desk", "street", "archive"}
 
 
-def test_most_rows_are_in_small_groups(sampled: tuple[Workspace, list[IngestReport]]) -> None:
-    home, _ = sampled
+def test_most_rows_are_in_small_groups(sampled: "Sampled") -> None:
+    home = sampled.home
     sizes = Counter(tables.read(home, "tweets")["group"].to_pylist())
     assert sum(size for size in sizes.values() if size <= 3) > 0.8 * sum(sizes.values())
 
 
-def test_single_words_do_not_solve_the_sample(sampled: tuple[Workspace, list[IngestReport]]) -> None:
+def test_single_words_do_not_solve_the_sample(sampled: "Sampled") -> None:
     from finsent.evaluation.baselines import tfidf_predictions
 
-    home, _ = sampled
+    home = sampled.home
     train, test = load_split(home, "train", version=1), load_split(home, "test", version=1)
     accuracy = float((tfidf_predictions(train.texts, train.labels, test.texts) == test.labels).mean())
     assert 0.72 < accuracy < 0.86
 
 
-def test_reading_again_changes_nothing(sampled: tuple[Workspace, list[IngestReport]]) -> None:
-    home, (first, again, second) = sampled
+def test_reading_again_changes_nothing(sampled: "Sampled") -> None:
+    home, first, again, second = sampled.home, sampled.first, sampled.again, sampled.second
     assert (again.accepted, again.new_version, again.version) == (0, False, first.version)
     assert (again.quarantined, again.reasons) == (first.quarantined, first.reasons)
     assert (again.fingerprint, again.naive_leak, again.splits) == (first.fingerprint, first.naive_leak, first.splits)
     assert tables.read(home, "quarantine").num_rows == first.quarantined + second.quarantined
 
 
-def test_no_row_moves_when_data_grows(sampled: tuple[Workspace, list[IngestReport]]) -> None:
-    home, (first, _, second) = sampled
+def test_no_row_moves_when_data_grows(sampled: "Sampled") -> None:
+    home, first, second = sampled.home, sampled.first, sampled.second
     before, after = (
         {row["id"]: (row["group"], row["split"]) for row in tables.read(home, "tweets", version=report.version).to_pylist()}
         for report in (first, second)
@@ -109,8 +84,8 @@ def test_no_row_moves_when_data_grows(sampled: tuple[Workspace, list[IngestRepor
     assert all(after[row_id] == place for row_id, place in before.items())
 
 
-def test_versions_carry_their_audit_and_lineage(sampled: tuple[Workspace, list[IngestReport]]) -> None:
-    home, (first, _, second) = sampled
+def test_versions_carry_their_audit_and_lineage(sampled: "Sampled") -> None:
+    home, first, second = sampled.home, sampled.first, sampled.second
     assert tables.last_metadata(home, "tweets", "fingerprint") == second.fingerprint
     for report in (first, second):
         assert report.version is not None
@@ -123,11 +98,6 @@ def test_versions_carry_their_audit_and_lineage(sampled: tuple[Workspace, list[I
         assert all(len(item["sha256"]) == 64 for item in recorded["inputs"])
 
 
-def write(path: Path, *rows: tuple[str, str]) -> Source:
-    path.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows))
-    return Source(uri=str(path))
-
-
 def test_the_quarantine_says_where_and_why(home: Workspace, tmp_path: Path) -> None:
     (tmp_path / "desk.csv").write_bytes(b"text,label\n$AAPL up,Bullish\nna\xefve,Bearish\n$SPY flat,meh\n")
     ingest(CONFIG, home, [Source(uri=str(tmp_path / "desk.csv"))])
@@ -138,10 +108,6 @@ def test_the_quarantine_says_where_and_why(home: Workspace, tmp_path: Path) -> N
     }
     assert rows[2]["text"] == "na\\xefve"
     assert "'meh'" in rows[3]["detail"]
-
-
-def bad_rows(home: Workspace) -> list[tuple[str, int, str]]:
-    return [(row["source"], row["row"], row["reason"]) for row in tables.read(home, "quarantine").to_pylist()]
 
 
 def test_the_quarantine_knows_files_by_their_contents(home: Workspace, tmp_path: Path) -> None:

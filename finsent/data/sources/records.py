@@ -66,7 +66,8 @@ class RequestedColumns:
         Raises:
             InputError: a required column is missing, or a column to read occurs twice.
         """
-        self.seen_columns.extend(column for column in dict.fromkeys(found) if column not in self.seen_columns)
+        known = set(self.seen_columns)  # a set: some files have 20,000 columns
+        self.seen_columns.extend(column for column in dict.fromkeys(found) if column not in known)
         for role, column in self.required.items():
             if column not in found:
                 hint = did_you_mean(column, found)
