@@ -76,7 +76,7 @@ def trained(config: Config, home: Workspace, sources: tuple[Source, ...], number
     try:
         return Registry(home, config.registered_model).resolve(str(number))
     except InputError:
-        ingest(config, home, sources)
+        ingest(make_context(config, home), sources)
         return train(make_context(config, home)).model_version
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from finsent.config import Source, load_config
 from finsent.labels import LABELS
+from finsent.steps.context import make_context
 from finsent.steps.ingest import ingest
 from finsent.steps.review import list_suspects
 from finsent.text import text_id
@@ -55,7 +56,7 @@ def main() -> None:
     truth = turn(arguments.data / f"{TURNED}.csv.gz", folder / f"{TURNED}.csv.gz")
     home = resolve_workspace({"FINSENT_HOME": str(folder / "home")})
     folders = {name: folder if name == TURNED else arguments.data for name in CORE}
-    ingest(load_config(), home, [Source(uri=str(folders[name] / f"{name}.csv.gz")) for name in CORE])
+    ingest(make_context(load_config(), home), [Source(uri=str(folders[name] / f"{name}.csv.gz")) for name in CORE])
     started = time.monotonic()
     listing = list_suspects(home)
     seconds = time.monotonic() - started

@@ -43,7 +43,7 @@ def main() -> None:
     config = load_config(arguments.profile, overrides=["gate.approval=automatic", *arguments.overrides])
     home = resolve_workspace({"FINSENT_HOME": str(arguments.home)})
     sources = tuple(Source(uri=str(arguments.data / f"{name}.csv.gz"), name=name) for name in CORE)
-    data = timed("ingest", lambda: ingest(config, home, sources))
+    data = timed("ingest", lambda: ingest(make_context(config, home), sources))
     print(f"rows: {data.read} read = {data.accepted} accepted + {data.duplicates} duplicates + {data.quarantined} quarantined")
     print(
         f"leaks {data.leaks}, naive {data.naive_leak}, groups {data.groups}, conflicts {data.conflicts}, splits {data.splits}\n"

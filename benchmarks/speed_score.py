@@ -75,7 +75,7 @@ def main() -> None:
 def _model(home: Workspace) -> tuple[Config, LoadedAdapter]:
     config = load_config("nano", overrides=["recipe.epochs=0.2"])
     if tables.version(home, "tweets") is None:
-        ingest(config, home, sample_sources(1)[:1])
+        ingest(make_context(config, home), sample_sources(1)[:1])
         train(make_context(config, home))
     folder = Registry(home, config.registered_model).adapter_path("1")
     return config, load_model(ModelSpec(folder, home, config.engine, 0, config.scoring.token_budget))

@@ -13,7 +13,16 @@ class Absent:
 sys.meta_path.insert(0, Absent())
 """
 SERVERS = {"prefect", "mlflow", "datasets", "evaluate", "deltalake"}
-CORE = ["config", "errors", "workspace", "labels", "text", "data.validation.row_validation", "data.splits", "evaluation.statistics"]
+CORE = [
+    "config",
+    "errors",
+    "workspace",
+    "labels",
+    "text",
+    "data.validation.row_validation",
+    "data.splits",
+    "evaluation.statistics",
+]
 CORE += ["registry.gate", "registry.audit_log", "monitoring.drift", "monitoring.retrain_policy", "models.manifest"]
 
 

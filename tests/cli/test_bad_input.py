@@ -76,7 +76,9 @@ def test_files_and_options_of_ingest(
     assert all(fragment in as_json.json()["error"]["message"] for fragment in fragments)
 
 
-def test_one_bad_file_among_good_ones_stops_before_anything_is_written(finsent: "Finsent", tmp_path: Path, home: Workspace) -> None:
+def test_one_bad_file_among_good_ones_stops_before_anything_is_written(
+    finsent: "Finsent", tmp_path: Path, home: Workspace
+) -> None:
     (tmp_path / "good.csv").write_text(GOOD, encoding="utf-8")
     (tmp_path / "bad.csv").write_bytes(b"")
     assert_error(finsent("ingest", tmp_path / "good.csv", tmp_path / "bad.csv", *options(home)), 2, "bad.csv' is empty")

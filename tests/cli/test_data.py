@@ -11,6 +11,7 @@ import pytest
 from finsent.config import load_config
 from finsent.data import tables
 from finsent.data.sample import sample_sources
+from finsent.steps.context import make_context
 from finsent.steps.ingest import ingest
 from finsent.workspace import Workspace, resolve_workspace
 from tests.homes import copy_home
@@ -143,7 +144,7 @@ def test_a_row_that_moved_between_splits_exits_with_1(finsent: "Finsent", home: 
     from deltalake import write_deltalake
 
     source = sample_sources(1)[:1]
-    ingest(load_config(), home, source)
+    ingest(make_context(load_config(), home), source)
     rows = tables.read(home, "tweets")
     swapped = pa.array(["test" if split == "train" else "train" for split in rows["split"].to_pylist()])
     moved = rows.set_column(rows.schema.get_field_index("split"), "split", swapped)

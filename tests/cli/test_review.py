@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from finsent.steps.context import make_context
 from finsent.text import text_id
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def test_suspects_on_the_screen_and_in_a_file(finsent: "Finsent", tmp_path: Path
     from finsent.steps.ingest import ingest
     from finsent.workspace import resolve_workspace
 
-    ingest(load_config(), resolve_workspace({"FINSENT_HOME": str(tmp_path / "home")}), sample_sources(1)[:1])
+    ingest(make_context(load_config(), resolve_workspace({"FINSENT_HOME": str(tmp_path / "home")})), sample_sources(1)[:1])
     at = ("--home", str(tmp_path / "home"))
     shown = finsent("review", "list", "--limit", 2, *at)
     assert "labels are doubtful" in shown.out

@@ -14,6 +14,7 @@ from finsent.data import corrections, tables
 from finsent.data.corrections import ReviewDecision, apply_decisions, record_decisions
 from finsent.data.dataset import data_version, fingerprint_rows, load_split
 from finsent.errors import CheckFailed
+from finsent.steps.context import make_context
 from finsent.steps.ingest import ingest
 from finsent.text import text_id
 from finsent.workspace import Workspace, resolve_workspace
@@ -25,7 +26,7 @@ FIRST, SECOND, THIRD = (text_id(text) for text in TEXTS)
 
 def fill(home: Workspace, path: Path, rows: dict[str, str] = TEXTS) -> int:
     path.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows.items()))
-    version = ingest(CONFIG, home, [Source(uri=str(path))]).version
+    version = ingest(make_context(CONFIG, home), [Source(uri=str(path))]).version
     assert version is not None
     return version
 
@@ -152,12 +153,12 @@ def test_machines_that_apply_and_ingest_at_once(tmp_path: Path) -> None:
     (tmp_path / "new.jsonl").write_text(json.dumps({"text": "the fed meets on tuesday", "label": "Neutral"}))
     start = (
         "import sys; from finsent.workspace import resolve_home; from finsent.config import Source, load_config; "
-        "from finsent.data.corrections import apply_decisions; from finsent.steps.ingest import ingest; "
+        "from finsent.data.corrections import apply_decisions; from finsent.steps.context import make_context; from finsent.steps.ingest import ingest; "
         "home = resolve_home({'FINSENT_HOME': sys.argv[1], 'FINSENT_TABLES': sys.argv[2]}); "
     )
     # a process that ends right after a scan may abort in Arrow's threads, its work done (apache/arrow issue 39862)
     apply = "apply_decisions(home); import time; time.sleep(0.5)"
-    work = (apply, apply, "ingest(load_config(), home, [Source(uri=sys.argv[3])])")
+    work = (apply, apply, "ingest(make_context(load_config(), home), [Source(uri=sys.argv[3])])")
     running = [
         subprocess.Popen(
             [sys.executable, "-c", start + step, str(home.root), home.tables_url, str(tmp_path / "new.jsonl")],

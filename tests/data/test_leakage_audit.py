@@ -10,6 +10,7 @@ from finsent.config import Source, load_config
 from finsent.data import tables
 from finsent.data.leakage import audit_data
 from finsent.errors import InputError
+from finsent.steps.context import make_context
 from finsent.steps.ingest import ingest
 from finsent.workspace import Workspace
 
@@ -22,7 +23,7 @@ def test_a_version_is_audited_from_its_texts(home: Workspace, tmp_path: Path) ->
         audit_data(CONFIG, home)
     rows = [(f"{TEXT} {end}", "Bullish") for end in ("", "ok", "now")] + [("fed meets", "Neutral")]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows))
-    ingest(CONFIG, home, [Source(uri=str(tmp_path / "a.jsonl"))])
+    ingest(make_context(CONFIG, home), [Source(uri=str(tmp_path / "a.jsonl"))])
     clean = audit_data(CONFIG, home)
     assert (clean.rows, clean.leaks) == (4, 0)
     planted = tables.read(home, "tweets").filter(pa.compute.equal(tables.read(home, "tweets")["text"], f"{TEXT} ok"))

@@ -8,6 +8,7 @@ from finsent.config import Source, load_config
 from finsent.data.dataset import data_version
 from finsent.data.leakage import leakage_status
 from finsent.models.manifest import verify_manifest
+from finsent.steps.context import make_context
 from finsent.steps.ingest import ingest
 from finsent.workspace import resolve_workspace
 
@@ -20,7 +21,7 @@ def add(home, tmp_path, name, rows, config=CONFIG):
     path = tmp_path / f"{name}.csv"
     lines = (f"{name} {number * 7919} moves by {number} and closes {number * 31},{LABELS[number % 3]}" for number in range(rows))
     path.write_text("text,label\n" + "\n".join(lines) + "\n", encoding="utf-8")
-    ingest(config, home, [Source(uri=str(path))])
+    ingest(make_context(config, home), [Source(uri=str(path))])
     return data_version(home)
 
 

@@ -236,7 +236,9 @@ def test_processes_that_write_first_to_a_table_all_land_and_land_once(home: Work
         assert {commit["by"] for commit in tables.commit_history(there, "signatures") if "by" in commit} == {"a", "b", "c", "d"}
 
 
-def test_a_commit_is_found_again_when_others_follow_before_it_is_looked_for(home: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_commit_is_found_again_when_others_follow_before_it_is_looked_for(
+    home: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tables.append(home, "inbox", inbox_rows("a"))
     start, real = tables.position(home, "inbox", "edit"), tables.append
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from finsent.config import load_config
 from finsent.data.sample import sample_sources
+from finsent.steps.context import make_context
 from finsent.steps.ingest import ingest
 from finsent.workspace import Workspace
 from tests.integration.test_prefect_server import free_port
@@ -135,7 +136,7 @@ def test_two_processes_train_as_one_and_resume_as_if_never_cut_off(tmp_path: Pat
 
 @pytest.fixture
 def ingested(mlflow_home: Workspace) -> Workspace:
-    ingest(load_config("nano"), mlflow_home, sample_sources(1)[:1])
+    ingest(make_context(load_config("nano"), mlflow_home), sample_sources(1)[:1])
     return mlflow_home
 
 

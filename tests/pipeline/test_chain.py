@@ -35,7 +35,7 @@ def test_train_evaluate_and_refuse(quick: Config, mlflow_home: Workspace, tmp_pa
 
     with pytest.raises(InputError, match="finsent ingest"):
         train(make_context(quick, mlflow_home))
-    ingest(quick, mlflow_home, sample_sources(1))
+    ingest(make_context(quick, mlflow_home), sample_sources(1))
     trained = train(make_context(quick, mlflow_home))
     assert trained.model_version == "1"
     assert {"accuracy", "macro_f1"} == trained.validation.keys()
@@ -80,8 +80,10 @@ def test_train_evaluate_and_refuse(quick: Config, mlflow_home: Workspace, tmp_pa
 
 
 @pytest.mark.long
-def test_a_killed_training_is_taken_up_and_ends_in_the_same_weights(quick: Config, mlflow_home: Workspace, tmp_path: Path) -> None:
-    ingest(quick, mlflow_home, sample_sources(2))
+def test_a_killed_training_is_taken_up_and_ends_in_the_same_weights(
+    quick: Config, mlflow_home: Workspace, tmp_path: Path
+) -> None:
+    ingest(make_context(quick, mlflow_home), sample_sources(2))
     script = tmp_path / "train.py"
     config = tmp_path / "config.json"
     config.write_text(quick.model_copy(update={"recipe": quick.recipe.model_copy(update={"epochs": 3.0})}).model_dump_json())
@@ -120,7 +122,7 @@ def test_a_killed_training_is_taken_up_and_ends_in_the_same_weights(quick: Confi
 def test_a_tracking_server_that_is_down_is_said_before_training(quick: Config, mlflow_home: Workspace) -> None:
     from dataclasses import replace
 
-    ingest(quick, mlflow_home, sample_sources(2))
+    ingest(make_context(quick, mlflow_home), sample_sources(2))
     started = time.monotonic()
     with pytest.raises(ServiceError, match=r"127\.0\.0\.1:9"):
         train(make_context(quick, replace(mlflow_home, tracking_uri="http://127.0.0.1:9")))

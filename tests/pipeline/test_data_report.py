@@ -17,6 +17,7 @@ from finsent.errors import InputError
 from finsent.registry.tracking import connect, experiment_id
 from finsent.reporting.data_report import write_data_report
 from finsent.reporting.pages import NOT_RECORDED
+from finsent.steps.context import make_context
 from finsent.steps.data_report import DataReport, describe, figures, report_data, report_ingestion
 from finsent.steps.ingest import ingest
 from finsent.steps.review import decide
@@ -66,7 +67,7 @@ def write(path: Path, *rows: tuple[str, str]) -> Source:
 def test_page_and_run_hold_the_same_and_are_there_once(mlflow_home: Workspace, config: Config, sampled: "Sampled") -> None:
     shutil.copytree(sampled.home.root, mlflow_home.root, dirs_exist_ok=True)
     first, second = sampled.first, sampled.second
-    path = report_data(config, mlflow_home).path
+    path = report_data(make_context(config, mlflow_home)).path
     assert path == mlflow_home.reports / f"data-v{second.version}.html"
     page = Page(path)
     assert len(page.references) == 4
@@ -79,7 +80,7 @@ def test_page_and_run_hold_the_same_and_are_there_once(mlflow_home: Workspace, c
     assert f"{second.accepted:,} added, 0 removed, 0 relabelled, 0 moved between splits" in page.text
     assert all(reason in page.text for reason in second.reasons)
 
-    again = report_data(config, mlflow_home)
+    again = report_data(make_context(config, mlflow_home))
     client = connect(mlflow_home)
     experiment = experiment_id(client, mlflow_home, config.experiment)
     runs = client.search_runs([experiment], filter_string="tags.kind = 'data'")
@@ -97,7 +98,7 @@ def test_page_and_run_hold_the_same_and_are_there_once(mlflow_home: Workspace, c
         f"data/data-v{second.version}.json",
     }
 
-    earlier = report_data(config, mlflow_home, first.version)
+    earlier = report_data(make_context(config, mlflow_home), first.version)
     assert earlier.run_id != again.run_id
     assert earlier.facts.quarantined == first.reasons, "what later ingestions quarantined is not of this version"
     assert earlier.facts.difference is None
@@ -106,8 +107,8 @@ def test_page_and_run_hold_the_same_and_are_there_once(mlflow_home: Workspace, c
 def test_hostile_texts_stay_texts(home: Workspace, config: Config, tmp_path: Path) -> None:
     attack = "<script>alert('$AAPL')</script><img src=x onerror=alert(1)> & more"
     source = write(tmp_path / "a.jsonl", (attack, "Bullish"), (attack + "!", "Bearish"), ("fed meets", "Neutral"), ("<b>up", "?"))
-    ingest(config, home, [source])
-    done = report_data(config, home, to_mlflow=False)
+    ingest(make_context(config, home), [source])
+    done = report_data(make_context(config, home), to_mlflow=False)
     page = Page(done.path)
     assert "<script" not in page.source
     assert "onerror" in page.text
@@ -138,8 +139,8 @@ def test_what_ingestion_records_is_shown(home: Workspace, config: Config, tmp_pa
 
 
 def test_what_was_not_recorded_is_said_to_be_missing(home: Workspace, config: Config, tmp_path: Path) -> None:
-    ingest(config, home, [write(tmp_path / "a.jsonl", ("$AAPL is a buy", "Bullish"))])
-    facts = replace(report_data(config, home, to_mlflow=False).facts, report={})
+    ingest(make_context(config, home), [write(tmp_path / "a.jsonl", ("$AAPL is a buy", "Bullish"))])
+    facts = replace(report_data(make_context(config, home), to_mlflow=False).facts, report={})
     write_data_report(facts, tmp_path / "page.html")
     page = Page(tmp_path / "page.html")
     assert page.text.lower().count(NOT_RECORDED) >= 5
@@ -153,9 +154,9 @@ def test_upkeep_makes_a_version_but_no_other_data(home: Workspace, config: Confi
     from deltalake import DeltaTable
 
     for name in "ab":
-        ingest(config, home, [write(tmp_path / f"{name}.jsonl", (f"$AAPL is a buy says {name * 9}", "Bullish"))])
+        ingest(make_context(config, home), [write(tmp_path / f"{name}.jsonl", (f"$AAPL is a buy says {name * 9}", "Bullish"))])
     DeltaTable(tables.location(home, "tweets")).optimize.compact()
-    facts = report_data(config, home, to_mlflow=False).facts
+    facts = report_data(make_context(config, home), to_mlflow=False).facts
     assert facts.data.version == 3
     assert facts.report["version"] == 2
     assert facts.difference is not None
@@ -164,10 +165,10 @@ def test_upkeep_makes_a_version_but_no_other_data(home: Workspace, config: Confi
 
 def test_a_version_made_by_a_review_shows_what_it_changed(home: Workspace, config: Config, tmp_path: Path) -> None:
 
-    ingest(config, home, [write(tmp_path / "a.jsonl", ("$AAPL is a buy", "Bearish"), ("fed meets", "Neutral"))])
+    ingest(make_context(config, home), [write(tmp_path / "a.jsonl", ("$AAPL is a buy", "Bearish"), ("fed meets", "Neutral"))])
     (wrong,) = (row["id"] for row in tables.read(home, "tweets").to_pylist() if row["label"] == "Bearish")
     decide(home, [wrong], "fix", label="Bullish", who="ada", why="it says buy")
-    facts = report_data(config, home, to_mlflow=False).facts
+    facts = report_data(make_context(config, home), to_mlflow=False).facts
     assert facts.difference is not None
     assert facts.difference.relabelled == {"Bearish to Bullish": 1}
     assert facts.difference.moved == {}
@@ -176,24 +177,26 @@ def test_a_version_made_by_a_review_shows_what_it_changed(home: Workspace, confi
 
 def test_no_data_no_report(home: Workspace, config: Config) -> None:
     with pytest.raises(InputError, match="no data yet"):
-        report_data(config, home)
+        report_data(make_context(config, home))
     assert not home.root.exists()
 
 
 def _with_report(home: Workspace, config: Config, tmp_path: Path, **more: Any) -> DataReport:
     """A report beside which the ingestion recorded more."""
-    made = ingest(config, home, [write(tmp_path / "a.jsonl", ("$AAPL is a buy", "Bullish"), ("fed meets", "Neutral"))])
+    made = ingest(
+        make_context(config, home), [write(tmp_path / "a.jsonl", ("$AAPL is a buy", "Bullish"), ("fed meets", "Neutral"))]
+    )
     assert made.version is not None
     path = report_path(home, made.version)
     path.write_text(json.dumps({**json.loads(path.read_text()), **more}))
-    return report_data(config, home, to_mlflow=False)
+    return report_data(make_context(config, home), to_mlflow=False)
 
 
 @pytest.mark.long
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the eight core files are not beside this checkout (../shared/data)")
 def test_label_and_source_of_the_core_files_are_confounded(home: Workspace, config: Config) -> None:
-    ingest(config, home, [Source(uri=str(SHARED / f"{name}.csv.gz")) for name in CORE])
-    found = report_data(config, home, to_mlflow=False).facts.confounding
+    ingest(make_context(config, home), [Source(uri=str(SHARED / f"{name}.csv.gz")) for name in CORE])
+    found = report_data(make_context(config, home), to_mlflow=False).facts.confounding
     assert found.confounded
     assert "of the Neutral rows come from zeroshot_sent_train" in found.sentence
     # 0.591 against 0.460 over all rows (SOURCES.md); here learnt on train and scored on test
@@ -201,18 +204,20 @@ def test_label_and_source_of_the_core_files_are_confounded(home: Workspace, conf
     assert found.majority_accuracy == pytest.approx(0.460, abs=0.02)
 
 
-def test_an_ingestion_is_reported_once_and_not_where_no_row_is_left(mlflow_home: Workspace, config: Config, tmp_path: Path) -> None:
+def test_an_ingestion_is_reported_once_and_not_where_no_row_is_left(
+    mlflow_home: Workspace, config: Config, tmp_path: Path
+) -> None:
     source = write(tmp_path / "a.jsonl", ("$AAPL is a buy", "Bullish"), ("fed meets", "Neutral"))
-    made = ingest(config, mlflow_home, [source])
-    first = report_ingestion(config, mlflow_home, made)
+    made = ingest(make_context(config, mlflow_home), [source])
+    first = report_ingestion(make_context(config, mlflow_home), made)
     assert first is not None
     assert first.run_id
     assert first.facts.data == data_version(mlflow_home)
     written = first.path.read_bytes()
-    again = ingest(config, mlflow_home, [source])
-    assert (again.version, report_ingestion(config, mlflow_home, again)) == (made.version, None)
+    again = ingest(make_context(config, mlflow_home), [source])
+    assert (again.version, report_ingestion(make_context(config, mlflow_home), again)) == (made.version, None)
     assert first.path.read_bytes() == written
     gone = decide(mlflow_home, tables.read(mlflow_home, "tweets")["id"].to_pylist(), "drop", who="ada", why="spam")
-    empty = ingest(config, mlflow_home, [source])
+    empty = ingest(make_context(config, mlflow_home), [source])
     assert (empty.version, empty.new_version, empty.accepted) == (gone.version, False, 0)
-    assert report_ingestion(config, mlflow_home, empty) is None
+    assert report_ingestion(make_context(config, mlflow_home), empty) is None

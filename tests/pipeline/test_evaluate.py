@@ -27,7 +27,7 @@ def quick(tiny_config):
 
 @pytest.mark.usefixtures("proof_in_process")
 def test_an_imported_adapter_may_have_seen_the_test_rows_and_is_refused(mlflow_home, quick, make_adapter):
-    ingest(quick, mlflow_home, sample_sources(1)[:1])
+    ingest(make_context(quick, mlflow_home), sample_sources(1)[:1])
     imported = import_adapter(
         make_context(quick, mlflow_home), make_adapter(0)
     )  # its manifest names version 1 of another home's data
@@ -52,7 +52,7 @@ def test_scoring_a_file_says_how_much_of_it_is_in_the_training_split(mlflow_home
     source = Source(uri=str(path))
     alone = evaluate(make_context(quick, mlflow_home), version=version, data=source)
     assert alone.n_in_training is None
-    ingest(quick, mlflow_home, sample_sources(1)[:1])
+    ingest(make_context(quick, mlflow_home), sample_sources(1)[:1])
     seen, held_out = (load_split(mlflow_home, split).texts[0] for split in ("train", "test"))
     with path.open("a", encoding="utf-8") as file:
         file.write("a label that nobody knows,up\n")

@@ -24,7 +24,7 @@ def test_a_threshold_is_fitted_on_validation_rows_and_goes_with_the_version(mlfl
     # so low a target is reached by answering everything, even by a model that has learnt nothing
     overrides = [*TINY, "lora.r=4", "recipe.epochs=0.1", "evaluation.target_precision=0.2"]
     config = load_config("nano", overrides=overrides)
-    ingest(config, mlflow_home, sample_sources(1)[:1])
+    ingest(make_context(config, mlflow_home), sample_sources(1)[:1])
     trained = train(make_context(config, mlflow_home))
     manifest = verify_manifest(Registry(mlflow_home, config.registered_model).adapter_path(trained.model_version))
     assert manifest.abstain_below == 0.0

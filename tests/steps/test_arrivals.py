@@ -10,6 +10,7 @@ import pytest
 from finsent.config import Config, Source, load_config
 from finsent.data import tables
 from finsent.data.leakage import audit_data
+from finsent.steps.context import make_context
 from finsent.steps.ingest import ingest
 from finsent.steps.review import decide
 from finsent.workspace import Workspace
@@ -61,7 +62,7 @@ def test_arrivals(home: Workspace, tmp_path: Path, strategy: str, seed: int) -> 
         rows = [tweet(draw) for _ in range(draw.randrange(1, 14))]
         path = tmp_path / f"{number}.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        report = ingest(config, home, [Source(uri=str(path), name=draw.choice(("desk", "news", "street")))])
+        report = ingest(make_context(config, home), [Source(uri=str(path), name=draw.choice(("desk", "news", "street")))])
         assert report.read == len(rows) == report.accepted + report.duplicates + report.quarantined
         now = places(home)
         assert all(now[row] == place for row, place in known.items()), "a row moved or was lost"

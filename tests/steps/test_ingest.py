@@ -1,12 +1,12 @@
 """Ingestion end to end on real Delta tables: the bundled sample, rerun, wrong input, the real core files."""
 
+import subprocess
+import sys
 from collections import Counter
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import subprocess
-import sys
 import pytest
 from tests.pipeline.ingestion import CONFIG, bad_rows, check, write
 
@@ -18,6 +18,7 @@ from finsent.data.ingest_report import IngestReport
 from finsent.data.staging import open_staging
 from finsent.errors import CheckFailed, ConfigError, InputError
 from finsent.steps import ingest as module
+from finsent.steps.context import make_context
 from finsent.steps.ingest import ingest
 from finsent.steps.review import decide
 from finsent.text import text_id
@@ -100,7 +101,7 @@ def test_versions_carry_their_audit_and_lineage(sampled: "Sampled") -> None:
 
 def test_the_quarantine_says_where_and_why(home: Workspace, tmp_path: Path) -> None:
     (tmp_path / "desk.csv").write_bytes(b"text,label\n$AAPL up,Bullish\nna\xefve,Bearish\n$SPY flat,meh\n")
-    ingest(CONFIG, home, [Source(uri=str(tmp_path / "desk.csv"))])
+    ingest(make_context(CONFIG, home), [Source(uri=str(tmp_path / "desk.csv"))])
     rows = {row["row"]: row for row in tables.read(home, "quarantine").to_pylist()}
     assert {(number, row["source"], row["reason"]) for number, row in rows.items()} == {
         (2, "desk", "bad encoding"),
@@ -112,12 +113,12 @@ def test_the_quarantine_says_where_and_why(home: Workspace, tmp_path: Path) -> N
 
 def test_the_quarantine_knows_files_by_their_contents(home: Workspace, tmp_path: Path) -> None:
     today = write(tmp_path / "a.jsonl", ("fed meets", "Neutral"), ("", "Neutral"))
-    ingest(CONFIG, home, [today, today])
+    ingest(make_context(CONFIG, home), [today, today])
     assert bad_rows(home) == [("a", 2, "empty")]
-    ingest(CONFIG, home, [today])
+    ingest(make_context(CONFIG, home), [today])
     assert len(bad_rows(home)) == 1
     tomorrow = write(tmp_path / "a.jsonl", ("gold is up today", "Neutral"), ("", "Neutral"))
-    ingest(CONFIG, home, [tomorrow])
+    ingest(make_context(CONFIG, home), [tomorrow])
     assert bad_rows(home) == [("a", 2, "empty")] * 2
     assert len(set(tables.read(home, "quarantine")["input"].to_pylist())) == 2
 
@@ -126,20 +127,20 @@ def test_rows_quarantined_before_files_were_told_apart_are_not_recorded_again(ho
     from deltalake import write_deltalake
 
     source = write(tmp_path / "a.jsonl", ("fed meets", "Neutral"), ("", "Neutral"), ("", "Bullish"))
-    ingest(CONFIG, home, [source])
+    ingest(make_context(CONFIG, home), [source])
     old = tables.read(home, "quarantine").slice(0, 1).drop_columns(["id", "input", "label"])
     other = resolve_workspace({"FINSENT_HOME": str(tmp_path / "other")})
     Path(tables.location(other, "quarantine")).mkdir(parents=True)
     write_deltalake(tables.location(other, "quarantine"), old)
-    ingest(CONFIG, other, [source])
+    ingest(make_context(CONFIG, other), [source])
     assert sorted(bad_rows(other)) == [("a", 2, "empty"), ("a", 3, "empty")]
 
 
 def test_contradictions_stay_out_when_one_side_comes_again(home: Workspace, tmp_path: Path) -> None:
     both = write(tmp_path / "both.jsonl", ("$AAPL is a buy", "Bullish"), ("$AAPL is a buy!", "Bearish"), ("fed meets", "Neutral"))
     one = write(tmp_path / "one.jsonl", ("$AAPL is a buy", "Bullish"))
-    ingest(CONFIG, home, [both])
-    report = ingest(CONFIG, home, [one])
+    ingest(make_context(CONFIG, home), [both])
+    report = ingest(make_context(CONFIG, home), [one])
     check(report, home)
     assert report.reasons == {"contradictory label": 1}
     assert [row["text"] for row in tables.read(home, "tweets").to_pylist()] == ["fed meets"]
@@ -147,9 +148,9 @@ def test_contradictions_stay_out_when_one_side_comes_again(home: Workspace, tmp_
 
 def test_reading_again_after_a_review_is_no_report_of_the_version_that_the_review_made(home: Workspace, tmp_path: Path) -> None:
     source = write(tmp_path / "a.jsonl", ("$AAPL is a buy", "Bullish"), ("fed meets", "Neutral"))
-    made = ingest(CONFIG, home, [source])
+    made = ingest(make_context(CONFIG, home), [source])
     version = decide(home, [text_id("fed meets")], "fix", label="Bearish", who="ada", why="read").version
-    again = ingest(CONFIG, home, [source])
+    again = ingest(make_context(CONFIG, home), [source])
     assert again.version == version == (made.version or 0) + 1
     assert not report_path(home, again.version).exists()
     report_path(home, made.version or 0).unlink()
@@ -158,7 +159,9 @@ def test_reading_again_after_a_review_is_no_report_of_the_version_that_the_revie
 
 
 def test_nothing_accepted_at_all(home: Workspace, tmp_path: Path) -> None:
-    report = ingest(CONFIG, home, [write(tmp_path / "a.jsonl", ("$AAPL is a buy", "Bullish"), ("$AAPL is a buy", "Bearish"))])
+    report = ingest(
+        make_context(CONFIG, home), [write(tmp_path / "a.jsonl", ("$AAPL is a buy", "Bullish"), ("$AAPL is a buy", "Bearish"))]
+    )
     assert (report.version, report.fingerprint, report.new_version, report.conflicts) == (None, None, False, 1)
     with pytest.raises(InputError, match="no data yet"):
         data_version(home)
@@ -167,9 +170,9 @@ def test_nothing_accepted_at_all(home: Workspace, tmp_path: Path) -> None:
 def test_configured_sources_are_the_default(home: Workspace, tmp_path: Path) -> None:
     source = write(tmp_path / "a.jsonl", ("$AAPL is a buy", "Bullish"))
     config = CONFIG.model_copy(update={"data": CONFIG.data.model_copy(update={"sources": (source,)})})
-    assert ingest(config, home).accepted == 1
+    assert ingest(make_context(config, home)).accepted == 1
     with pytest.raises(InputError, match="nothing to ingest"):
-        ingest(CONFIG, home)
+        ingest(make_context(CONFIG, home))
 
 
 WRONG: dict[str, tuple[dict[str, object], str]] = {
@@ -195,23 +198,23 @@ def test_wrong_input_stops_before_anything_is_written(home: Workspace, tmp_path:
     good = write(tmp_path / "good.jsonl", ("$AAPL is a buy", "Bullish"))
     settings, message = WRONG[name]
     with pytest.raises(InputError, match=message):
-        ingest(CONFIG, home, [good, Source(uri=str(tmp_path / name), **settings)])
+        ingest(make_context(CONFIG, home), [good, Source(uri=str(tmp_path / name), **settings)])
     assert not home.root.exists()
 
 
 @pytest.mark.parametrize("change", [{"split_salt": "new"}, {"test_fraction": 0.2}, {"near_duplicate_jaccard": 0.7}])
 def test_another_split_rule_needs_another_home(home: Workspace, tmp_path: Path, change: dict[str, object]) -> None:
     source = write(tmp_path / "a.jsonl", ("$AAPL is a buy", "Bullish"))
-    ingest(CONFIG, home, [source])
+    ingest(make_context(CONFIG, home), [source])
     other: Config = CONFIG.model_copy(update={"data": CONFIG.data.model_copy(update=change)})
     with pytest.raises(ConfigError, match=f"split by another rule: {next(iter(change))} = "):
-        ingest(other, home, [source])
+        ingest(make_context(other, home), [source])
     assert tables.version(home, "tweets") == data_version(home).version
 
 
 def test_a_leak_is_refused_before_writing(home: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = " ".join(f"word{index}" for index in range(30))
-    ingest(CONFIG, home, [write(tmp_path / "a.jsonl", (words, "Bullish"))])
+    ingest(make_context(CONFIG, home), [write(tmp_path / "a.jsonl", (words, "Bullish"))])
     version = tables.version(home, "tweets")
     foreign = tables.read(home, "tweets").to_pylist()[0]
     foreign |= {
@@ -224,13 +227,15 @@ def test_a_leak_is_refused_before_writing(home: Workspace, tmp_path: Path, monke
 
     tables.append(home, "tweets", pa.Table.from_pylist([foreign], schema=tables.SCHEMAS["tweets"]))
     with pytest.raises(CheckFailed, match="1 duplicate pairs lie across splits"):
-        ingest(CONFIG, home, [write(tmp_path / "b.jsonl", ("something else", "Neutral"), ("", "Neutral"))])
+        ingest(make_context(CONFIG, home), [write(tmp_path / "b.jsonl", ("something else", "Neutral"), ("", "Neutral"))])
     assert tables.version(home, "tweets") == (version or 0) + 1
     assert tables.version(home, "quarantine") is None
     assert data_version(home).leaks is None
 
 
-def test_rows_that_do_not_add_up_are_refused_before_writing(home: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_that_do_not_add_up_are_refused_before_writing(
+    home: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = module.stage_sources
 
     def miscounted(*arguments: Any) -> Any:
@@ -240,7 +245,7 @@ def test_rows_that_do_not_add_up_are_refused_before_writing(home: Workspace, tmp
 
     monkeypatch.setattr(module, "stage_sources", miscounted)
     with pytest.raises(CheckFailed, match=r"rows of source 'a' do not add up: .* Nothing was written"):
-        ingest(CONFIG, home, [write(tmp_path / "a.jsonl", ("fed meets", "Neutral"), ("", "Neutral"))])
+        ingest(make_context(CONFIG, home), [write(tmp_path / "a.jsonl", ("fed meets", "Neutral"), ("", "Neutral"))])
     assert [tables.version(home, name) for name in ("tweets", "quarantine")] == [None, None]
 
 
@@ -255,8 +260,8 @@ def test_a_crash_between_the_commits_loses_and_doubles_nothing(
     source = write(tmp_path / "a.jsonl", *first, *rows)
     whole = resolve_workspace({"FINSENT_HOME": str(tmp_path / "whole")})
     for there in (home, whole):
-        ingest(CONFIG, there, [write(tmp_path / "first.jsonl", first[1])])
-    expected = ingest(CONFIG, whole, [source])
+        ingest(make_context(CONFIG, there), [write(tmp_path / "first.jsonl", first[1])])
+    expected = ingest(make_context(CONFIG, whole), [source])
 
     class Crash(BaseException):
         """Stands for a kill."""
@@ -276,8 +281,8 @@ def test_a_crash_between_the_commits_loses_and_doubles_nothing(
                 lambda home, name, *rest, **more: crash() if name == crash_at else APPEND(home, name, *rest, **more),
             )
         with pytest.raises(Crash):
-            ingest(CONFIG, home, [source])
-    report = ingest(CONFIG, home, [source])
+            ingest(make_context(CONFIG, home), [source])
+    report = ingest(make_context(CONFIG, home), [source])
     assert report.fingerprint == expected.fingerprint
     assert data_version(home).leaks == 0
     assert tables.read(home, "signatures").sort_by("id") == tables.read(whole, "signatures").sort_by("id")
@@ -298,7 +303,7 @@ def test_two_ingestions_at_once_both_land(home: Workspace, tmp_path: Path) -> No
     ]
     script = (
         "import sys; from finsent.config import Source, load_config; from finsent.workspace import resolve_workspace; "
-        "from finsent.steps.ingest import ingest; "
+        "from finsent.steps.context import make_context; from finsent.steps.ingest import ingest; "
         "ingest(load_config(), resolve_workspace({'FINSENT_HOME': sys.argv[1]}), [Source(uri=sys.argv[2])]); "
         "from finsent.cli.main import leave; leave(0)"
     )
@@ -315,7 +320,9 @@ def test_two_ingestions_at_once_both_land(home: Workspace, tmp_path: Path) -> No
 
 def shared_homes(tmp_path: Path) -> list[Workspace]:
     """Two machines' homes over the same tables."""
-    return [resolve_workspace({"FINSENT_HOME": str(tmp_path / name), "FINSENT_TABLES": str(tmp_path / "tables")}) for name in "ab"]
+    return [
+        resolve_workspace({"FINSENT_HOME": str(tmp_path / name), "FINSENT_TABLES": str(tmp_path / "tables")}) for name in "ab"
+    ]
 
 
 def test_the_audit_travels_with_the_tables(tmp_path: Path) -> None:
@@ -323,13 +330,13 @@ def test_the_audit_travels_with_the_tables(tmp_path: Path) -> None:
     sources = [
         write(tmp_path / "a.jsonl", ("$AAPL is a buy", "Bullish"), ("$TSLA is a buy", "Bullish"), ("fed meets", "Neutral"))
     ]
-    made = ingest(CONFIG, here, sources)
+    made = ingest(make_context(CONFIG, here), sources)
     assert not there.root.exists()
     assert data_version(there) == data_version(here)
     assert (data_version(there).leaks, data_version(there).naive_leak) == (0, made.naive_leak)
-    again = ingest(CONFIG, there, sources)
+    again = ingest(make_context(CONFIG, there), sources)
     assert (again.new_version, again.naive_leak, again.version) == (False, made.naive_leak, made.version)
-    ingest(CONFIG, there, [write(tmp_path / "b.jsonl", ("rates stay", "Neutral"))])
+    ingest(make_context(CONFIG, there), [write(tmp_path / "b.jsonl", ("rates stay", "Neutral"))])
     assert made.version is not None
     assert data_version(here).leaks == data_version(here, made.version).leaks == 0
 
@@ -343,11 +350,11 @@ def test_a_run_that_another_machine_overtook_places_its_rows_again(tmp_path: Pat
 
     def late(home: Workspace, *rest: Any) -> Any:
         if home == here and not overtaken:
-            overtaken.append(ingest(CONFIG, there, theirs))
+            overtaken.append(ingest(make_context(CONFIG, there), theirs))
         return real(home, *rest)
 
     monkeypatch.setattr(commit, "append_tweets", late)
-    report = ingest(CONFIG, here, ours)
+    report = ingest(make_context(CONFIG, here), ours)
     check(report, here)
     assert overtaken[0].accepted == 2
     assert (report.accepted, report.duplicates, report.reasons) == (1, 1, {"contradictory label": 1})
@@ -367,20 +374,20 @@ def test_a_run_that_lost_leaves_nothing_of_its_first_attempt_in_quarantine(
 
     def late(home: Workspace, *rest: Any) -> Any:
         if home == here and not overtaken:
-            overtaken.append(ingest(CONFIG, there, theirs))
+            overtaken.append(ingest(make_context(CONFIG, there), theirs))
             assert tables.read(here, "quarantine").num_rows == 0
         return real(home, *rest)
 
     monkeypatch.setattr(commit, "append_tweets", late)
-    report = ingest(CONFIG, here, ours)
+    report = ingest(make_context(CONFIG, here), ours)
     check(report, here)
     assert (report.accepted, report.duplicates, report.quarantined) == (1, 1, 2)
     assert sorted(bad_rows(here)) == [("ours", 2, "contradictory label"), ("ours", 3, "empty")]
-    again = ingest(CONFIG, here, ours)
+    again = ingest(make_context(CONFIG, here), ours)
     assert (again.accepted, again.quarantined, again.reasons) == (0, 2, report.reasons)
     assert len(bad_rows(here)) == 2
     # what their file holds is in the data, and no contradiction that was found in vain keeps it out of another
-    assert ingest(CONFIG, there, theirs).duplicates == 1
+    assert ingest(make_context(CONFIG, there), theirs).duplicates == 1
 
 
 @pytest.mark.parametrize("at", ["existing_rows.load_snapshot", "existing_rows.build_graph", "commit.quarantine_records"])
@@ -389,7 +396,7 @@ def test_a_row_that_another_machine_drops_meanwhile_is_not_missed(
 ) -> None:
     here, there = shared_homes(tmp_path)
     words = " ".join(f"word{index}" for index in range(20))
-    ingest(CONFIG, here, [write(tmp_path / "a.jsonl", (words, "Bullish"), ("the fed meets on tuesday", "Neutral"))])
+    ingest(make_context(CONFIG, here), [write(tmp_path / "a.jsonl", (words, "Bullish"), ("the fed meets on tuesday", "Neutral"))])
     real, dropped = attrgetter(at)(finsent.data), []
 
     def late(*arguments: Any, **more: Any) -> Any:
@@ -400,7 +407,7 @@ def test_a_row_that_another_machine_drops_meanwhile_is_not_missed(
     monkeypatch.setattr(f"finsent.data.{at}", late)
     # a near twin of the row that goes, and a contradiction to it
     later = [write(tmp_path / "b.jsonl", (words + " more", "Bullish"), (words + " other", "Bearish"), ("gold up", "Bullish"))]
-    report = ingest(CONFIG, here, later)
+    report = ingest(make_context(CONFIG, here), later)
     check(report, here)
     assert dropped != [None]
     assert report.version == (dropped[0] or 0) + 1
@@ -416,12 +423,15 @@ def test_the_parts_group_again_when_the_table_moved_and_can_be_retried(home: Wor
     ]
     theirs = [write(tmp_path / "c.jsonl", ("fed meets today", "Neutral"))]
     with open_staging(home.root / "staging", CONFIG.data) as staging:
-        parts = [module.read_source(CONFIG, home, staging, source) for source in module.resolve_sources(CONFIG, home, ours)]
+        parts = [
+            module.read_source(make_context(CONFIG, home), staging, source)
+            for source in module.resolve_sources(make_context(CONFIG, home), ours)
+        ]
         assert [part.staged.ids.to_pylist() for part in parts] == [[text_id("fed meets today")], [text_id("gold up")]]
-        grouping = module.group_near_duplicates(CONFIG, home, parts)
-        assert ingest(CONFIG, home, theirs).accepted == 1
-        first, again = module.commit(CONFIG, home, grouping), module.commit(CONFIG, home, grouping)
-        report = module.write_report(CONFIG, home, grouping, first)
+        grouping = module.group_near_duplicates(make_context(CONFIG, home), parts)
+        assert ingest(make_context(CONFIG, home), theirs).accepted == 1
+        first, again = module.commit(make_context(CONFIG, home), grouping), module.commit(make_context(CONFIG, home), grouping)
+        report = module.write_report(make_context(CONFIG, home), grouping, first)
     check(report, home)
     assert (report.accepted, report.duplicates, report.quarantined) == (1, 1, 1)
     assert (again.accepted, again.duplicates, again.fingerprint) == (0, 2, report.fingerprint)
@@ -431,16 +441,18 @@ def test_the_parts_group_again_when_the_table_moved_and_can_be_retried(home: Wor
     }
 
 
-def test_a_source_that_could_not_be_read_can_be_read_again(home: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_that_could_not_be_read_can_be_read_again(
+    home: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = write(tmp_path / "a.jsonl", ("fed meets", "Neutral"))
     with open_staging(home.root / "staging", CONFIG.data) as staging:
-        (files,) = module.resolve_sources(CONFIG, home, [source])
+        (files,) = module.resolve_sources(make_context(CONFIG, home), [source])
         with monkeypatch.context() as patch:
             patch.setattr(module, "input_identity", lambda _: 1 / 0)
             with pytest.raises(ZeroDivisionError):
-                module.read_source(CONFIG, home, staging, files)
+                module.read_source(make_context(CONFIG, home), staging, files)
         assert [path.name for path in staging.folder.iterdir()] == ["lock"]
-        assert len(module.read_source(CONFIG, home, staging, files).staged) == 1
+        assert len(module.read_source(make_context(CONFIG, home), staging, files).staged) == 1
 
 
 @pytest.mark.parametrize(("names", "calls"), [("xyx", [3]), ("xxy", [2, 1]), ("xyz", [1, 1, 1]), ("xyyz", [1, 2, 1])])
@@ -449,7 +461,7 @@ def test_sources_of_one_name_are_read_in_one_call(home: Workspace, tmp_path: Pat
         write(tmp_path / f"{number}.jsonl", ("fed meets", "Neutral")).model_copy(update={"name": name})
         for number, name in enumerate(names)
     ]
-    resolved = module.resolve_sources(CONFIG, home, sources)
+    resolved = module.resolve_sources(make_context(CONFIG, home), sources)
     assert [len(call) for call in resolved] == calls
     assert [source for call in resolved for source, _ in call] == sources
 
@@ -457,7 +469,7 @@ def test_sources_of_one_name_are_read_in_one_call(home: Workspace, tmp_path: Pat
 def test_a_run_that_is_overtaken_for_ever_says_so(home: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commit, "append_tweets", lambda *_: None)
     with pytest.raises(CheckFailed, match=r"other runs wrote to table 'tweets' .* before each of 10 attempts"):
-        ingest(CONFIG, home, [write(tmp_path / "a.jsonl", ("$AAPL is a buy", "Bullish"))])
+        ingest(make_context(CONFIG, home), [write(tmp_path / "a.jsonl", ("$AAPL is a buy", "Bullish"))])
     assert tables.version(home, "tweets") is None
 
 
@@ -471,9 +483,9 @@ def test_two_machines_on_one_table_both_land(tmp_path: Path) -> None:
     ]
     script = (
         "import sys; from finsent.config import Source, load_config; from finsent.workspace import resolve_workspace; "
-        "from finsent.steps.ingest import ingest; "
+        "from finsent.steps.context import make_context; from finsent.steps.ingest import ingest; "
         "home = resolve_workspace({'FINSENT_HOME': sys.argv[1], 'FINSENT_TABLES': sys.argv[2]}); "
-        "ingest(load_config(), home, [Source(uri=sys.argv[3])]); from finsent.cli.main import leave; leave(0)"
+        "ingest(make_context(load_config(), home), [Source(uri=sys.argv[3])]); from finsent.cli.main import leave; leave(0)"
     )
     running = [
         subprocess.Popen(
@@ -491,7 +503,7 @@ def test_two_machines_on_one_table_both_land(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the eight core files are not beside this checkout (../shared/data)")
 def test_the_eight_core_files(home: Workspace) -> None:
-    report = ingest(CONFIG, home, [Source(uri=str(SHARED / f"{name}.csv.gz")) for name in CORE])
+    report = ingest(make_context(CONFIG, home), [Source(uri=str(SHARED / f"{name}.csv.gz")) for name in CORE])
     check(report, home)
     assert report.read == 38_121
     assert set(report.by_source) == set(CORE)

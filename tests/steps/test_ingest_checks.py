@@ -15,6 +15,7 @@ from finsent.data.ingest_report import IngestReport
 from finsent.data.leakage import audit_data
 from finsent.data.splits import SPLIT_CODES, split_of_group, split_rule
 from finsent.errors import CheckFailed, ConfigError, InputError
+from finsent.steps.context import make_context
 from finsent.steps.ingest import ingest
 from finsent.text import text_id
 from finsent.workspace import Workspace
@@ -28,7 +29,7 @@ REFERENCE = {"0": "Neutral", "1": "Bullish", "2": "Bearish"}
 
 def give(home: Workspace, path: Path, rows: list[dict[str, object]], config: Config = CONFIG, **source: object) -> IngestReport:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return ingest(config, home, [Source(uri=str(path), **source)])  # type: ignore[arg-type]
+    return ingest(make_context(config, home), [Source(uri=str(path), **source)])  # type: ignore[arg-type]
 
 
 def stored(home: Workspace) -> dict[str, dict[str, object]]:
@@ -70,30 +71,32 @@ def csv_source(path: Path, text: str) -> Source:
     ],
 )
 def test_a_source_that_is_not_what_it_was_stops_before_writing(home: Workspace, tmp_path: Path, later: str, told: str) -> None:
-    ingest(CONFIG, home, [csv_source(tmp_path / "a.csv", "text,label,id\n$AAPL up,Bullish,1\nfed meets,Neutral,2\n")])
+    ingest(
+        make_context(CONFIG, home), [csv_source(tmp_path / "a.csv", "text,label,id\n$AAPL up,Bullish,1\nfed meets,Neutral,2\n")]
+    )
     assert read_report(home, 1)["schemas"]["desk"]["columns"] == ["text", "label", "id"]
     with pytest.raises(CheckFailed, match=rf"(?s)source 'desk': its schema changed.*{told}.*data.check_schema=false"):
-        ingest(CONFIG, home, [csv_source(tmp_path / "b.csv", later)])
+        ingest(make_context(CONFIG, home), [csv_source(tmp_path / "b.csv", later)])
     assert len(stored(home)) == 2
     assert tables.version(home, "quarantine") is None
 
 
 def test_what_is_accepted_once_is_the_new_normal(home: Workspace, tmp_path: Path) -> None:
     once = load_config(overrides=["data.check_schema=false"])
-    ingest(CONFIG, home, [csv_source(tmp_path / "a.csv", "text,label,id\n$AAPL up,Bullish,1\n")])
-    ingest(once, home, [csv_source(tmp_path / "b.csv", "text,label\n$SPY flat,Neutral\n")])
-    ingest(CONFIG, home, [csv_source(tmp_path / "c.csv", "text,label\n$QQQ is down,Bearish\n")])
+    ingest(make_context(CONFIG, home), [csv_source(tmp_path / "a.csv", "text,label,id\n$AAPL up,Bullish,1\n")])
+    ingest(make_context(once, home), [csv_source(tmp_path / "b.csv", "text,label\n$SPY flat,Neutral\n")])
+    ingest(make_context(CONFIG, home), [csv_source(tmp_path / "c.csv", "text,label\n$QQQ is down,Bearish\n")])
     assert len(stored(home)) == 3
 
 
 def test_new_columns_known_labels_and_a_stray_label_do_not_stop(home: Workspace, tmp_path: Path) -> None:
-    ingest(CONFIG, home, [csv_source(tmp_path / "a.csv", "text,label\n$AAPL up,Bullish\n")])
+    ingest(make_context(CONFIG, home), [csv_source(tmp_path / "a.csv", "text,label\n$AAPL up,Bullish\n")])
     many = "".join(f"the fed meets on day {number},Bearish,x\n" for number in range(400))
-    report = ingest(CONFIG, home, [csv_source(tmp_path / "b.csv", f"text,label,lang\n{many}what,Typo,x\n")])
+    report = ingest(make_context(CONFIG, home), [csv_source(tmp_path / "b.csv", f"text,label,lang\n{many}what,Typo,x\n")])
     assert report.reasons == {"unknown label": 1}
     missing = Source(uri=str(tmp_path / "b.csv"), name="other", text="tweet")
     with pytest.raises(InputError, match="no column 'tweet'"):
-        ingest(CONFIG, home, [missing])
+        ingest(make_context(CONFIG, home), [missing])
 
 
 def test_each_file_of_a_folder_is_remembered_as_it_is(home: Workspace, tmp_path: Path) -> None:
@@ -101,15 +104,15 @@ def test_each_file_of_a_folder_is_remembered_as_it_is(home: Workspace, tmp_path:
     folder.mkdir()
     (folder / "x.csv").write_text("text,label,created_at\n$AAPL up,Bullish,2025-01-01\n")
     (folder / "y.csv").write_text("text,label\nputs printing,Bearish\n")
-    ingest(CONFIG, home, [Source(uri=str(folder))])
+    ingest(make_context(CONFIG, home), [Source(uri=str(folder))])
     schemas = read_report(home, 1)["schemas"]
     assert {name: schema["columns"][2:] for name, schema in schemas.items()} == {"x": ["created_at"], "y": []}
     assert {name: schema["labels"] for name, schema in schemas.items()} == {"x": ["Bullish"], "y": ["Bearish"]}
     (folder / "y.csv").write_text("text,label\nputs are printing money,Bearish\n")
-    assert ingest(CONFIG, home, [Source(uri=str(folder / "y.csv"))]).accepted == 1
+    assert ingest(make_context(CONFIG, home), [Source(uri=str(folder / "y.csv"))]).accepted == 1
     (folder / "x.csv").write_text("text,label\n$AAPL up again today,Bullish\n")
     with pytest.raises(CheckFailed, match=r"(?s)source 'x': its schema changed.*- created_at"):
-        ingest(CONFIG, home, [Source(uri=str(folder / "?.csv"))])
+        ingest(make_context(CONFIG, home), [Source(uri=str(folder / "?.csv"))])
 
 
 def test_sources_of_one_name_are_one(home: Workspace, tmp_path: Path) -> None:
@@ -117,9 +120,9 @@ def test_sources_of_one_name_are_one(home: Workspace, tmp_path: Path) -> None:
         csv_source(tmp_path / "a.csv", "text,label,lang\n$AAPL up,Bullish,en\n"),
         csv_source(tmp_path / "b.csv", "text,label,id\nputs printing,Bearish,7\n"),
     ]
-    ingest(CONFIG, home, both)
+    ingest(make_context(CONFIG, home), both)
     assert read_report(home, 1)["schemas"]["desk"]["columns"] == ["text", "label", "lang", "id"]
-    assert ingest(CONFIG, home, both[::-1]).duplicates == 2
+    assert ingest(make_context(CONFIG, home), both[::-1]).duplicates == 2
 
 
 def some_labelled(path: Path, day: int, **rows: int) -> Source:
@@ -129,19 +132,24 @@ def some_labelled(path: Path, day: int, **rows: int) -> Source:
 
 def test_a_stray_label_opens_no_door_for_many(home: Workspace, tmp_path: Path) -> None:
     for day, stray in enumerate((0, 1, 1)):
-        ingest(CONFIG, home, [some_labelled(tmp_path / "a.csv", day, Bullish=300, Hold=stray)])
+        ingest(make_context(CONFIG, home), [some_labelled(tmp_path / "a.csv", day, Bullish=300, Hold=stray)])
     with pytest.raises(CheckFailed, match=r"\+ Hold    \(not known\)"):
-        ingest(CONFIG, home, [some_labelled(tmp_path / "a.csv", 4, Bullish=100, Hold=100)])
+        ingest(make_context(CONFIG, home), [some_labelled(tmp_path / "a.csv", 4, Bullish=100, Hold=100)])
     once = load_config(overrides=["data.check_schema=false"])
-    assert ingest(once, home, [some_labelled(tmp_path / "a.csv", 5, Bullish=300, Hold=10)]).reasons == {"unknown label": 10}
+    assert ingest(make_context(once, home), [some_labelled(tmp_path / "a.csv", 5, Bullish=300, Hold=10)]).reasons == {
+        "unknown label": 10
+    }
     for day, held in ((6, 1), (7, 10)):  # what was accepted stays so, however few come
-        assert ingest(CONFIG, home, [some_labelled(tmp_path / "a.csv", day, Bullish=300, Hold=held)]).quarantined == held
+        assert (
+            ingest(make_context(CONFIG, home), [some_labelled(tmp_path / "a.csv", day, Bullish=300, Hold=held)]).quarantined
+            == held
+        )
 
 
 def test_a_new_source_can_be_read_again(home: Workspace, tmp_path: Path) -> None:
     for day in (1, 1, 2):
         source = some_labelled(tmp_path / "a.csv", day, Bullish=50, Hold=5)
-        assert ingest(CONFIG, home, [source]).reasons == {"unknown label": 5}
+        assert ingest(make_context(CONFIG, home), [source]).reasons == {"unknown label": 5}
 
 
 def test_labels_that_are_to_mean_something_else_stop(home: Workspace, tmp_path: Path) -> None:
@@ -210,9 +218,9 @@ def test_handles_are_masked_in_what_is_shown_of_rows_from_before_and_of_rows_tha
     torn = '{"text": "hey @Jürgenelonmusk and @elonmusk\n'.encode()
     latin = b'{"text": "caf\xe9@elonmusk @m\xfcelonmusk","label":"Bullish"}\n'
     (tmp_path / "c.jsonl").write_bytes(good + torn + latin)
-    ingest(config, home, [Source(uri=str(tmp_path / "c.jsonl"))])
+    ingest(make_context(config, home), [Source(uri=str(tmp_path / "c.jsonl"))])
     (tmp_path / "d.csv").write_bytes(b"text,label\nRT\xe9@elonmusk hi,Bullish\n@elonmusk,extra,fields,here\ngold,Neutral\n")
-    ingest(config, home, [Source(uri=str(tmp_path / "d.csv"))])
+    ingest(make_context(config, home), [Source(uri=str(tmp_path / "d.csv"))])
     kept = tables.read(home, "quarantine").to_pylist()
     assert len(kept) == 5
     assert "elonmusk" not in json.dumps([(row["text"], row["detail"]) for row in kept])
@@ -319,9 +327,9 @@ def test_a_home_that_masks_goes_on_masking(home: Workspace, tmp_path: Path) -> N
 
 
 def test_a_column_named_anew_is_no_column_lost(home: Workspace, tmp_path: Path) -> None:
-    ingest(CONFIG, home, [csv_source(tmp_path / "a.csv", "text,label,id\n$AAPL up,Bullish,1\n")])
+    ingest(make_context(CONFIG, home), [csv_source(tmp_path / "a.csv", "text,label,id\n$AAPL up,Bullish,1\n")])
     renamed = csv_source(tmp_path / "b.csv", "tweet,label,id\n$SPY flat,Neutral,1\n").model_copy(update={"text": "tweet"})
-    assert ingest(CONFIG, home, [renamed]).accepted == 1
+    assert ingest(make_context(CONFIG, home), [renamed]).accepted == 1
 
 
 def test_much_quarantine_is_told(home: Workspace, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

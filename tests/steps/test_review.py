@@ -22,6 +22,7 @@ from finsent.data.validation.row_validation import CONFLICT
 from finsent.data.versions_view import quarantine_examples, quarantine_view
 from finsent.errors import InputError
 from finsent.steps import review as module
+from finsent.steps.context import make_context
 from finsent.steps.ingest import ingest
 from finsent.steps.review import ReviewResult, apply_file, decide, list_conflicts, list_suspects, write_listing
 from finsent.text import text_id
@@ -35,13 +36,13 @@ WHO = {"who": "ada", "why": "read"}
 def sampled(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A desk of the sample; leave it as it was."""
     home = resolve_workspace({"FINSENT_HOME": str(tmp_path_factory.mktemp("sampled"))})
-    ingest(CONFIG, home, sample_sources(1)[:1])
+    ingest(make_context(CONFIG, home), sample_sources(1)[:1])
     return home
 
 
 def fill(home: Workspace, path: Path, *rows: tuple[str, str]) -> None:
     path.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows))
-    ingest(CONFIG, home, [Source(uri=str(path))])
+    ingest(make_context(CONFIG, home), [Source(uri=str(path))])
 
 
 @pytest.fixture
@@ -98,7 +99,7 @@ def test_nothing_to_look_at_is_said(home: Workspace) -> None:
 
 
 def test_conflicts_show_each_side_once_and_together(small: Workspace, tmp_path: Path) -> None:
-    ingest(CONFIG, small, [Source(uri=str(tmp_path / "small.jsonl"), name="again")])
+    ingest(make_context(CONFIG, small), [Source(uri=str(tmp_path / "small.jsonl"), name="again")])
     listing = list_conflicts(small)
     shown = [(entry.text, entry.label) for entry in listing.entries]
     assert sorted(shown) == [

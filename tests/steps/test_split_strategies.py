@@ -13,6 +13,7 @@ from finsent.data import tables
 from finsent.data.ingest_report import IngestReport
 from finsent.data.leakage import audit_data
 from finsent.errors import ConfigError
+from finsent.steps.context import make_context
 from finsent.steps.ingest import ingest
 from finsent.workspace import Workspace, resolve_workspace
 
@@ -29,14 +30,16 @@ BY_SOURCE = load_config(overrides=["data.split=source", "data.validation_sources
 WORDS = "loading up on september calls this morning because the chart looks ready and volume is finally back"
 
 
-def give(home: Workspace, config: Config, path: Path, *rows: tuple[str, datetime | None], name: str | None = None) -> IngestReport:
+def give(
+    home: Workspace, config: Config, path: Path, *rows: tuple[str, datetime | None], name: str | None = None
+) -> IngestReport:
     path.write_text(
         "".join(
             json.dumps({"text": text, "label": "Bullish", "created_at": moment.isoformat() if moment else None}) + "\n"
             for text, moment in rows
         )
     )
-    return ingest(config, home, [Source(uri=str(path), name=name)])
+    return ingest(make_context(config, home), [Source(uri=str(path), name=name)])
 
 
 def splits(home: Workspace) -> dict[str, str]:
@@ -89,7 +92,7 @@ def test_held_out_sources_stay_held_out(home: Workspace, tmp_path: Path) -> None
 def test_in_one_ingestion_the_held_out_source_wins(home: Workspace, tmp_path: Path) -> None:
     for name, text in (("desk", WORDS), ("street", WORDS + " yes")):
         (tmp_path / f"{name}.jsonl").write_text(json.dumps({"text": text, "label": "Bullish"}) + "\n")
-    ingest(BY_SOURCE, home, [Source(uri=str(tmp_path))])
+    ingest(make_context(BY_SOURCE, home), [Source(uri=str(tmp_path))])
     assert splits(home) == {WORDS: "excluded", WORDS + " yes": "test"}
 
 
@@ -101,7 +104,7 @@ def test_of_equal_texts_the_held_out_one_is_kept_whatever_is_read_first(
     for name in order:
         (tmp_path / f"{name}.jsonl").write_text(json.dumps({"text": WORDS, "label": "Bullish"}) + "\n")
         sources.append(Source(uri=str(tmp_path / f"{name}.jsonl")))
-    report = ingest(BY_SOURCE, home, sources)
+    report = ingest(make_context(BY_SOURCE, home), sources)
     assert splits(home) == {WORDS: "test"}
     assert report.by_source["desk"]["duplicates"] == 1
 

@@ -22,6 +22,7 @@ from finsent.cli.output import as_text, plain
 from finsent.config import Config, Source, load_config
 from finsent.data import tables
 from finsent.errors import InputError
+from finsent.steps.context import make_context
 from finsent.steps.ingest import ingest
 from finsent.steps.tune import TuneResult, tune
 from finsent.tuning import search as studies
@@ -75,11 +76,11 @@ def searched(tmp_path_factory: pytest.TempPathFactory, _mlflow_store: Path) -> S
     home.root.mkdir()
     shutil.copyfile(_mlflow_store, home.root / "mlflow.db")
     config = load_config("nano", overrides=OVERRIDES)
-    ingest(config, home, [Source(uri=str(written(folder / "tweets.csv", 180)))])
+    ingest(make_context(config, home), [Source(uri=str(written(folder / "tweets.csv", 180)))])
     shutil.copytree(home.root, folder / "untouched")
     space = folder / "space.yaml"
     space.write_text(SPACE, encoding="utf-8")
-    return Searched(config, home, space, folder / "untouched", tune(config, home, trials=TRIALS, space=space))
+    return Searched(config, home, space, folder / "untouched", tune(make_context(config, home), trials=TRIALS, space=space))
 
 
 @pytest.fixture
@@ -178,7 +179,7 @@ def test_the_test_split_has_no_say_and_one_trial_runs_in_any_time(searched: Sear
     keep = [split != "test" for split in rows["split"].to_pylist()]
     assert not all(keep)
     tables.replace(fresh, "tweets", rows.filter(keep))
-    found = tune(searched.config, fresh, hours=1e-9, space=searched.space)
+    found = tune(make_context(searched.config, fresh), hours=1e-9, space=searched.space)
     assert found.study == searched.result.study, "no test row is part of what makes a study"
     assert learnt(found) == learnt(searched.result)[:1]
 
@@ -186,7 +187,7 @@ def test_the_test_split_has_no_say_and_one_trial_runs_in_any_time(searched: Sear
 def test_settings_that_were_tried_are_not_trained_again(searched: Searched, fresh: Workspace, tmp_path: Path) -> None:
     space = tmp_path / "space.yaml"
     space.write_text("recipe: {learning_rate: [0.01], warmup_ratio: [0.05]}")
-    first, second, third = tune(searched.config, fresh, trials=3, space=space).trials
+    first, second, third = tune(make_context(searched.config, fresh), trials=3, space=space).trials
     assert (first.value, first.reason) == (searched.result.trials[0].value, None)
     assert len(runs(fresh, "tags.kind = 'trial'")) == 1
     for number, trial in ((1, second), (2, third)):
@@ -221,7 +222,7 @@ def test_a_search_that_was_cut_off_ends_as_one_that_was_not(
     assert process.returncode != 0
     left = runs(fresh, "attributes.status = 'RUNNING'")
     assert (len(left) == 2) == (how == signal.SIGKILL), "the search's and the trial's are left open by a kill alone"
-    result = tune(searched.config, fresh, trials=2, space=searched.space)
+    result = tune(make_context(searched.config, fresh), trials=2, space=searched.space)
     assert learnt(result) == learnt(searched.result)[:2]
     assert result.added == 1
     assert runs(fresh, "attributes.status = 'RUNNING'") == []
@@ -264,5 +265,5 @@ def test_a_finished_search_adds_nothing_and_goes_on_when_told_more(
 
 def test_a_home_without_data_is_an_error_at_once(mlflow_home: Workspace, tiny_config: Config) -> None:
     with pytest.raises(InputError, match="finsent ingest"):
-        tune(tiny_config, mlflow_home, trials=1)
+        tune(make_context(tiny_config, mlflow_home), trials=1)
     assert not (mlflow_home.root / "tune").exists()

@@ -23,6 +23,7 @@ from finsent.data.sources.formats import fingerprint_file, read_rows
 from finsent.data.sources.records import RawRow, labelled_columns
 from finsent.data.sources.resolve import resolve
 from finsent.errors import InputError
+from finsent.steps.context import make_context
 from finsent.steps.ingest import ingest
 from finsent.workspace import resolve_workspace
 
@@ -216,9 +217,9 @@ def test_ingestion_from_the_store_into_tables_in_the_store(store: str, monkeypat
     body = "text,label\nshares of Acme rise on strong results,Bullish\nBeta Corp sinks after a profit warning,Bearish\nhm,what\n"
     client(store).put_object(Bucket="desk", Key="small/news.csv", Body=body.encode())
     source = Source(uri="s3://desk/small/*.csv", name="desk")
-    report = ingest(load_config(), home, [source])
+    report = ingest(make_context(load_config(), home), [source])
     assert (report.read, report.accepted, report.quarantined, report.version) == (3, 2, 1, 1)
-    again = ingest(load_config(), home, [source])
+    again = ingest(make_context(load_config(), home), [source])
     assert (again.read, again.accepted, again.duplicates, again.version) == (3, 0, 2, 1)
     assert sorted(tables.read(home, "tweets")["label"].to_pylist()) == ["Bearish", "Bullish"]
     assert tables.read(home, "quarantine").num_rows == 1
