@@ -27,9 +27,9 @@ EMOJI = ("🚀", "📈", "📉", "🔥", "😂")
 MEASURED = """
 import json, resource, sys
 from finsent.config import Source, load_config
-from finsent.workspace import resolve_home
+from finsent.workspace import resolve_workspace
 from finsent.steps.ingest import ingest
-report = ingest(load_config(), resolve_home({"FINSENT_HOME": sys.argv[1]}), [Source(uri=sys.argv[2], name="generated")])
+report = ingest(load_config(), resolve_workspace({"FINSENT_HOME": sys.argv[1]}), [Source(uri=sys.argv[2], name="generated")])
 usage = resource.getrusage(resource.RUSAGE_SELF)
 print(json.dumps({"peak_gb": usage.ru_maxrss / 2**20, "cpu": usage.ru_utime + usage.ru_stime, "read": report.read,
     "accepted": report.accepted, "duplicates": report.duplicates, "quarantined": report.quarantined, "groups": report.groups,

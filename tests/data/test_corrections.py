@@ -152,9 +152,9 @@ def test_machines_that_apply_and_ingest_at_once(tmp_path: Path) -> None:
     decide(homes[0], **{FIRST: ReviewDecision("fix", "Bearish"), SECOND: ReviewDecision("drop")})
     (tmp_path / "new.jsonl").write_text(json.dumps({"text": "the fed meets on tuesday", "label": "Neutral"}))
     start = (
-        "import sys; from finsent.workspace import resolve_home; from finsent.config import Source, load_config; "
+        "import sys; from finsent.workspace import resolve_workspace; from finsent.config import Source, load_config; "
         "from finsent.data.corrections import apply_decisions; from finsent.steps.context import make_context; from finsent.steps.ingest import ingest; "
-        "home = resolve_home({'FINSENT_HOME': sys.argv[1], 'FINSENT_TABLES': sys.argv[2]}); "
+        "home = resolve_workspace({'FINSENT_HOME': sys.argv[1], 'FINSENT_TABLES': sys.argv[2]}); "
     )
     # a process that ends right after a scan may abort in Arrow's threads, its work done (apache/arrow issue 39862)
     apply = "apply_decisions(home); import time; time.sleep(0.5)"

@@ -72,7 +72,7 @@ def test_every_decision_has_a_name_and_a_reason(home: Workspace, who: str, why: 
 def test_people_deciding_at_once_all_get_it_on_record(home: Workspace) -> None:
     script = (
         "import sys; from datetime import UTC, datetime; from finsent.data.corrections import ReviewDecision, record_decisions; "
-        "from finsent.workspace import resolve_home; home = resolve_home({'FINSENT_HOME': sys.argv[1]}); "
+        "from finsent.workspace import resolve_workspace; home = resolve_workspace({'FINSENT_HOME': sys.argv[1]}); "
         "[record_decisions(home, {'f' * 32: ReviewDecision('fix', label)}, sys.argv[2], label, datetime.now(UTC)) "
         "for label in ('Neutral', 'Bullish', 'Bearish')]"
     )

@@ -69,9 +69,9 @@ import sys
 from datetime import UTC, datetime
 import pyarrow as pa
 from finsent.data import tables
-from finsent.workspace import resolve_home
+from finsent.workspace import resolve_workspace
 
-home, worker, now = resolve_home({"FINSENT_HOME": sys.argv[1]}), sys.argv[2], datetime.now(UTC)
+home, worker, now = resolve_workspace({"FINSENT_HOME": sys.argv[1]}), sys.argv[2], datetime.now(UTC)
 for number in range(4):
     for name, transaction in ((f"{worker}-{number}", None), (f"shared-{number}", ("shared", number + 1))):
         row = pa.table({"id": [name], "text": ["x"], "created_at": [now], "received_at": [now]})
@@ -188,13 +188,13 @@ import deltalake  # now, so that all of them start together
 import pyarrow as pa
 from finsent.data import tables
 from finsent.data.table_schemas import SCHEMAS
-from finsent.workspace import resolve_home
+from finsent.workspace import resolve_workspace
 
 folder, worker, now = sys.argv[1], sys.argv[2], datetime.now(UTC)
 for trial in range(int(sys.argv[3])):
     print("ready", flush=True)
     sys.stdin.readline()
-    home = resolve_home({"FINSENT_HOME": f"{folder}/{trial}"})
+    home = resolve_workspace({"FINSENT_HOME": f"{folder}/{trial}"})
     row = pa.table({"id": [worker], "created_at": [now], "text": ["x"], "received_at": [now]}, schema=SCHEMAS["inbox"])
     rows = lambda: row if worker in "ab" else row.to_reader()
     tables.retry_on_conflict(

@@ -31,7 +31,7 @@ import numpy as np
 from torch.nn.parallel import DistributedDataParallel
 
 from finsent.config import load_config
-from finsent.workspace import resolve_home
+from finsent.workspace import resolve_workspace
 from finsent.training import trainer
 from finsent.training.distributed import world_from_env
 
@@ -52,7 +52,7 @@ def train(folder, home, overrides, stop_at=None):
     trainer._training_step = cut_off
     config = load_config("nano", overrides=overrides)
     try:
-        root = resolve_home({"FINSENT_HOME": home})
+        root = resolve_workspace({"FINSENT_HOME": home})
         done = trainer.train(config, root, rows, rows, Path(folder), lambda _, f: figures.append(f))
     except KeyboardInterrupt:
         return None

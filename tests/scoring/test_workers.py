@@ -108,12 +108,12 @@ ENDED = """
 import sys
 from pathlib import Path
 from finsent.config.model_schema import EngineConfig
-from finsent.workspace import resolve_home
+from finsent.workspace import resolve_workspace
 from finsent.scoring.predictor import ModelSpec
 from finsent.scoring.workers import model_workers
 
 if __name__ == "__main__":
-    spec = ModelSpec(Path(sys.argv[1]), resolve_home({"FINSENT_HOME": sys.argv[2]}), EngineConfig(), 10, 64)
+    spec = ModelSpec(Path(sys.argv[1]), resolve_workspace({"FINSENT_HOME": sys.argv[2]}), EngineConfig(), 10, 64)
     with model_workers(spec, ("cpu", "cpu")) as predictor:
         import multiprocessing
         print(*(child.pid for child in multiprocessing.active_children()), flush=True)

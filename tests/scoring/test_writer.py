@@ -194,7 +194,7 @@ import os, signal, sys, warnings
 from pathlib import Path
 warnings.simplefilter("ignore")
 import mlflow, peft, transformers
-from finsent.workspace import resolve_home
+from finsent.workspace import resolve_workspace
 from finsent.config import Config
 from finsent.pipeline import score as pipeline
 from finsent.scoring import writer
@@ -218,7 +218,7 @@ for argument in sys.argv[2:]:
     chunk = int(chunk)
     child = os.fork()  # each dies alone; the imports above are paid once
     if child == 0:
-        pipeline.score(config, resolve_home({"FINSENT_HOME": home}), progress=False)
+        pipeline.score(config, resolve_workspace({"FINSENT_HOME": home}), progress=False)
         os._exit(0)
     _, status = os.waitpid(child, 0)
     print(os.WTERMSIG(status))

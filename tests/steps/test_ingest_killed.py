@@ -23,10 +23,10 @@ KILLS = 10
 SCRIPT = """
 import sys
 from finsent.config import Source, load_config
-from finsent.workspace import resolve_home
+from finsent.workspace import resolve_workspace
 from finsent.steps.ingest import ingest
 from finsent.cli.main import leave
-ingest(load_config(), resolve_home({"FINSENT_HOME": sys.argv[1]}), [Source(uri=sys.argv[2])])
+ingest(load_config(), resolve_workspace({"FINSENT_HOME": sys.argv[1]}), [Source(uri=sys.argv[2])])
 leave(0)
 """
 

@@ -102,8 +102,8 @@ def test_a_retry_goes_on_with_the_losses_of_the_attempt_that_was_killed(home: Wo
 def test_nobody_else_works_at_a_study_that_is_open(home: Workspace) -> None:
     with studies.open_study(home, "s", IDENTITY, {"recipe.epochs": 1.0}):
         code = (
-            "import sys\nfrom finsent.workspace import resolve_home\nfrom finsent.tuning import search\n"
-            "with search.open_study(resolve_home({'FINSENT_HOME': sys.argv[1]}), 's', {}, {}): pass"
+            "import sys\nfrom finsent.workspace import resolve_workspace\nfrom finsent.tuning import search\n"
+            "with search.open_study(resolve_workspace({'FINSENT_HOME': sys.argv[1]}), 's', {}, {}): pass"
         )
         done = subprocess.run([sys.executable, "-c", code, str(home.root)], capture_output=True, text=True, check=False)
         assert "another process works at study 's'" in done.stderr

@@ -233,9 +233,9 @@ import sys
 from datetime import UTC, datetime
 import pyarrow as pa
 from finsent.data import tables
-from finsent.workspace import resolve_home
+from finsent.workspace import resolve_workspace
 
-home, worker, now = resolve_home(), sys.argv[1], datetime.now(UTC)
+home, worker, now = resolve_workspace(), sys.argv[1], datetime.now(UTC)
 for number in range(4):
     for name, transaction in ((f"{worker}-{number}", None), (f"shared-{number}", ("shared", number + 1))):
         row = pa.table({"id": [name], "text": ["x"], "created_at": [now], "received_at": [now]})

@@ -89,8 +89,8 @@ def test_a_killed_training_is_taken_up_and_ends_in_the_same_weights(
     config.write_text(quick.model_copy(update={"recipe": quick.recipe.model_copy(update={"epochs": 3.0})}).model_dump_json())
     script.write_text(
         "import json, sys\nfrom finsent.config import Config\n"
-        "from finsent.workspace import resolve_home\nfrom finsent.steps.train import train\n"
-        "result = train(Config.model_validate_json(open(sys.argv[1]).read()), resolve_home())\n"
+        "from finsent.workspace import resolve_workspace\nfrom finsent.steps.train import train\n"
+        "result = train(Config.model_validate_json(open(sys.argv[1]).read()), resolve_workspace())\n"
         "print(json.dumps([result.run_id, result.resumed_from, result.steps]))\n"
     )
     environment = {**os.environ, "FINSENT_HOME": str(mlflow_home.root)}
