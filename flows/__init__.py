@@ -1,1 +1,1 @@
-"""Prefect flows, one file per step. A task calls one function of `finsent.pipeline`; a flow is an order of tasks, no logic."""
+"""Prefect flows, one file per step. A task calls one function of `finsent.steps`; a flow is an order of tasks, no logic."""

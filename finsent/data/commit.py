@@ -39,7 +39,7 @@ def commit_rows(home: Workspace, config: DataConfig, grouping: Grouping) -> Inge
     """Assign, audit and write; None if another run committed since the rows were grouped.
 
     Raises:
-        Refused: the leak audit failed or rows do not add up, and nothing was written; or the rows, read back, differ from
+        CheckFailed: the leak audit failed or rows do not add up, and nothing was written; or the rows, read back, differ from
             those audited.
     """
     staged, new, rule = grouping.read.staged, grouping.rows.new, split_rule(config)
@@ -72,7 +72,7 @@ def _audit(config: DataConfig, grouping: Grouping, result: AssignmentResult) -> 
     """The leak audit of the table as it will be.
 
     Raises:
-        Refused: it found a leak.
+        CheckFailed: it found a leak.
     """
     rows, accepted = grouping.rows, result.outcome == ACCEPTED
     nodes = np.concatenate([rows.graph.old_nodes, rows.graph.new_nodes[accepted]])

@@ -164,7 +164,7 @@ def apply_decisions(home: Workspace) -> int | None:
     Idempotent. Takes the home's lock `ingest`: do not call it while holding that.
 
     Raises:
-        Refused: other runs kept committing first.
+        CheckFailed: other runs kept committing first.
     """
     from filelock import FileLock
 

@@ -84,7 +84,7 @@ def build_report(
         added: Fingerprint of the accepted rows; None when there are none.
 
     Raises:
-        Refused: a row was lost or counted twice.
+        CheckFailed: a row was lost or counted twice.
     """
     existing, new, graph, snapshot = grouping.rows.existing, grouping.rows.new, grouping.rows.graph, grouping.existing
     taken = result.outcome == ACCEPTED
@@ -119,7 +119,7 @@ def count_rows(reading: ReadSummary, staged: StagedRows, result: AssignmentResul
     """Rows by outcome, over all and by source.
 
     Raises:
-        Refused: a row was lost or counted twice.
+        CheckFailed: a row was lost or counted twice.
     """
     names = staged.sources.dictionary.to_pylist()
     sources = staged.sources.indices.to_numpy()

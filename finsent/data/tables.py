@@ -249,7 +249,7 @@ def retry_on_conflict(home: Workspace, name: str, application: str, attempt: Cal
     """The result of `attempt` at the table's position; retried at the then current position while it returns None.
 
     Raises:
-        Refused: other runs committed first at every attempt.
+        CheckFailed: other runs committed first at every attempt.
     """
     for _ in range(_ATTEMPTS):
         result = attempt(position(home, name, application))

@@ -88,7 +88,7 @@ def set_challenger(registry: Registry, version: str) -> None:
 
     Raises:
         InputError: there is no such version.
-        Refused: the version is the champion.
+        CheckFailed: the version is the champion.
     """
     with _exclusive(registry) as (client, name):
         registry.get_version(version)
@@ -106,7 +106,7 @@ def set_champion(registry: Registry, version: str, expected: str | None, *, awai
 
     Raises:
         InputError: there is no such version.
-        Refused: meanwhile another version became champion, or this one was rejected, rolled back or awaits no approval.
+        CheckFailed: meanwhile another version became champion, or this one was rejected, rolled back or awaits no approval.
     """
     with _exclusive(registry) as (client, name):
         record, known = registry.get_version(version), registry.aliases()
@@ -144,7 +144,7 @@ def archive_challenger(registry: Registry, version: str, stage: Literal["Candida
 
     Raises:
         InputError: there is no such version.
-        Refused: the version is the champion.
+        CheckFailed: the version is the champion.
     """
     with _exclusive(registry) as (client, name):
         registry.get_version(version)
@@ -165,7 +165,7 @@ def rollback(registry: Registry, planned: tuple[str, str] | None = None) -> tupl
 
     Raises:
         NoChampionError: nothing to roll back.
-        Refused: the champion replaced no version, that one is deleted, or the champion changed since it was planned.
+        CheckFailed: the champion replaced no version, that one is deleted, or the champion changed since it was planned.
     """
     with _exclusive(registry) as (client, name):
         current, target = _plan_rollback(registry)

@@ -85,7 +85,7 @@ def append(path: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         InputError: the entry uses one of those names, or is not plain JSON (NaN is not).
-        Refused: the last line is not an entry of this log, or another process holds the lock.
+        CheckFailed: the last line is not an entry of this log, or another process holds the lock.
     """
     taken = [key for key in _OWN_KEYS if key in entry]
     if taken:
@@ -99,7 +99,7 @@ def read(path: Path, model: str | None = None, version: str | None = None) -> li
     """Entries in order, unverified; with `model` and `version` only those about them. None if there is no log yet.
 
     Raises:
-        Refused: a line is not a JSON object.
+        CheckFailed: a line is not a JSON object.
     """
     entries = [_entry(line, number, path) for number, line in enumerate(_split(path)[0], start=1)]
     return [e for e in entries if model in {None, e.get("model")} and version in {None, e.get("version")}]
@@ -109,7 +109,7 @@ def verify(path: Path, *, allow_unfinished: bool = False) -> Head:
     """Follow the chain from its start to its head; with `allow_unfinished` a cut-off last line is left to the next `append`.
 
     Raises:
-        Refused: names the first line that was changed, inserted, moved, left unfinished, or whose predecessor is gone.
+        CheckFailed: names the first line that was changed, inserted, moved, left unfinished, or whose predecessor is gone.
     """
     lines, unfinished = _split(path)
     head = Head(GENESIS, 0)
@@ -135,7 +135,7 @@ def history(path: Path, model: str, version: str | None = None, limit: int | Non
     """The last `limit` entries about the model, or about one version of it (rollbacks from it and to it included). Read-only.
 
     Raises:
-        Refused: a line is not an entry at all.
+        CheckFailed: a line is not an entry at all.
     """
     problem = None
     try:
@@ -152,7 +152,7 @@ def export_audit_log(path: Path, file: Path) -> Head:
 
     Raises:
         InputError: there is no audit log, or the file exists.
-        Refused: the chain is broken.
+        CheckFailed: the chain is broken.
     """
     if not path.is_file():
         raise InputError(f"there is no audit log at {str(path)!r} yet: nothing was evaluated or decided in this home.")

@@ -47,7 +47,7 @@ def append_entry(registry: Registry, version: str, entry: dict[str, Any]) -> dic
     A process killed on the way leaves a log that is ahead of its records in MLflow, which is valid; the next entry catches up.
 
     Raises:
-        Refused: the chain is broken, or an entry that MLflow knows of is missing. Nothing is written then.
+        CheckFailed: the chain is broken, or an entry that MLflow knows of is missing. Nothing is written then.
         ServiceError: the mirror could not be updated; the entry is in the log.
     """
     path = registry.workspace.audit_log
@@ -63,7 +63,7 @@ def verify_audit_log(registry: Registry) -> VerifiedLog:
     """Follow the chain, and compare the audit log with the version tags and the mirror in MLflow.
 
     Raises:
-        Refused: names the line that was edited, moved, deleted or cut off.
+        CheckFailed: names the line that was edited, moved, deleted or cut off.
         ServiceError: MLflow does not answer, so that the log could only be compared with itself.
     """
     head = audit_log.verify(registry.workspace.audit_log)
@@ -78,7 +78,7 @@ def verify_against_registry(registry: Registry) -> None:
     other models' decisions may be in it, too.
 
     Raises:
-        Refused: names the line that was cut off or replaced, or says that the log is gone.
+        CheckFailed: names the line that was cut off or replaced, or says that the log is gone.
     """
     name, path = registry.name, registry.workspace.audit_log
     # tags before file: a decision that falls in between is then in the file, never only in the tags
@@ -175,7 +175,7 @@ def verify_mirror(registry: Registry) -> int:
     """Whether the audit log continues where its mirror ends; returns the entries of the mirror, 0 if none was made yet.
 
     Raises:
-        Refused: names the first line in which they differ.
+        CheckFailed: names the first line in which they differ.
         ServiceError: the mirror cannot be fetched from MLflow.
     """
     path = registry.workspace.audit_log

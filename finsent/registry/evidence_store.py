@@ -55,7 +55,7 @@ def record_evidence(
     `decision` is the gate's on this evidence, under these rules and against `evidence.champion_version`.
 
     Raises:
-        Refused: the audit log was tampered with.
+        CheckFailed: the audit log was tampered with.
         ServiceError: its mirror could not be updated.
     """
     digest, declared = hashlib.sha256(content).hexdigest(), rules_digest(rules)
@@ -97,7 +97,7 @@ def record_test_set_use(registry: Registry, version: str, data_version: int) -> 
     """Count a use of test rows that leaves no evidence.
 
     Raises:
-        Refused: the audit log was tampered with.
+        CheckFailed: the audit log was tampered with.
         ServiceError: its mirror could not be updated.
     """
     fingerprint = fingerprint_split(registry.workspace, "test", data_version)

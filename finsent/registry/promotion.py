@@ -96,7 +96,7 @@ def record_decision(
     """Append the decision to the audit log, with its mirror, and tag the version with it. Moves nothing.
 
     Raises:
-        Refused: the audit log was tampered with.
+        CheckFailed: the audit log was tampered with.
         ServiceError: MLflow does not answer.
     """
     decision = judged.decision
@@ -208,7 +208,7 @@ def require_awaiting_approval(registry: Registry, rules: GateConfig, version: st
 
     Raises:
         InputError: there is no such version.
-        Refused: the version does not await approval, or it was evaluated under other rules: a person's word would then be about
+        CheckFailed: the version does not await approval, or it was evaluated under other rules: a person's word would then be about
             another decision than the one that waits.
     """
     name, challenger = registry.name, registry.aliases().get(CHALLENGER)

@@ -125,7 +125,7 @@ def round_trip_check(registry: Registry, version: str) -> Iterator[Callable[[], 
 
     Until then the process holds no model; at the end of the block it has ended. The gate decides how much may differ.
     The call raises:
-        Refused: the new process could not load the version (its reason is quoted), or training recorded no hash of the head.
+        CheckFailed: the new process could not load the version (its reason is quoted), or training recorded no hash of the head.
     """
     with _new_process(registry.workspace, registry.name, version) as replay:
         yield lambda: _check(registry, version, replay)

@@ -122,7 +122,7 @@ _one_model_at_a_time = threading.Lock()
 
 @contextmanager
 def only_model(engine: EngineConfig, home: Workspace, folder: Path, *, rows: int) -> "Iterator[LoadedAdapter]":
-    """The only loaded model of this process, prepared for about `rows` texts; its memory is freed afterwards.
+    """The only loaded model of this process, prepared for about `rows` texts. Loading frees the memory of those before.
 
     Two 8B models do not fit on one GPU, and transformers does not load models in two threads at once.
 
@@ -130,11 +130,8 @@ def only_model(engine: EngineConfig, home: Workspace, folder: Path, *, rows: int
         ArtifactError: the folder or the base is not what the manifest says.
         BaseModelError: the base cannot be loaded.
     """
-    from finsent.models.base import release_unused_models
-
     with _one_model_at_a_time:
         yield load_with_fp8_check(engine, home, folder, rows=rows)
-        release_unused_models()
 
 
 def _fp8_unsupported_reason(loaded: "LoadedAdapter") -> str | None:

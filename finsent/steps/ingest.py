@@ -46,7 +46,7 @@ def ingest(context: Context, sources: Sequence[Source] = ()) -> IngestReport:
     Raises:
         InputError: a file or column is wrong; nothing was written.
         ConfigError: the data was split by another rule, or a held-out source is misspelled; nothing was written.
-        Refused: a source changed its schema, its labels look mapped wrongly, or the leak audit failed; nothing was written.
+        CheckFailed: a source changed its schema, its labels look mapped wrongly, or the leak audit failed; nothing was written.
     """
     with staging_area(context) as staging:
         parts = [read_source(context, staging, source) for source in resolve_sources(context, sources)]
@@ -91,7 +91,7 @@ def read_source(context: Context, staging: Staging, source: Sequence[ResolvedSou
 
     Raises:
         InputError: a file, a column or all labels are wrong.
-        Refused: the source changed its schema, or its labels look mapped wrongly.
+        CheckFailed: the source changed its schema, or its labels look mapped wrongly.
     """
     with staging.writer() as writer:
         reading = stage_sources(source, context.config.data, datetime.now(UTC), writer, known_schemas(context.workspace))
@@ -123,7 +123,7 @@ def commit(context: Context, grouping: Grouping) -> IngestReport:
 
     Raises:
         ConfigError: the data was split by another rule or has masked handles.
-        Refused: the leak audit failed, rows do not add up, or other runs kept committing first, and nothing was written; or the
+        CheckFailed: the leak audit failed, rows do not add up, or other runs kept committing first, and nothing was written; or the
             rows, read back, differ from those audited.
     """
 

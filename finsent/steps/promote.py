@@ -18,7 +18,7 @@ from finsent.registry.client import CHALLENGER, CHAMPION
 from finsent.registry.gate import Decision
 from finsent.registry.promotion import ApprovalRequest, Judgement, PromotionResult
 from finsent.steps.context import Context
-from finsent.steps.report import publish_report
+from finsent.steps.report import publish_decision
 
 if TYPE_CHECKING:
     from finsent.steps.evaluate import EvaluationResult
@@ -44,7 +44,7 @@ def promote(context: Context, *, version: str | None = None) -> PromotionResult:
 
     Raises:
         InputError: there is no such version, or none at all.
-        Refused: the audit log was tampered with.
+        CheckFailed: the audit log was tampered with.
         ServiceError: MLflow does not answer. Nothing has moved.
     """
     judged = judge(context, version or context.registry.latest_version())
@@ -73,7 +73,7 @@ def record(
     The pages keep a person's decision, with the rules that it was based on. A version that is the champion already is left alone.
 
     Raises:
-        Refused: the audit log was tampered with.
+        CheckFailed: the audit log was tampered with.
         ServiceError: MLflow does not answer.
     """
     if judged.version == judged.champion:
@@ -85,7 +85,7 @@ def record(
         return
     passed, waits = decision.decision == "promote", action == audit_log.GATE and rules.approval == "required"
     outcome = ("pending_approval" if waits else _OUTCOMES.get(action, "promoted")) if passed else "refused"
-    publish_report(context.registry, judged.version, "rejected" if action == audit_log.REJECT else outcome, decision, author)
+    publish_decision(context.registry, judged.version, "rejected" if action == audit_log.REJECT else outcome, decision, author)
 
 
 def move_alias(context: Context, judged: Judgement) -> PromotionResult:
@@ -128,7 +128,7 @@ def approve(context: Context, version: str | None, who: str, why: str) -> Promot
 
     Raises:
         InputError: no name or reason given, or no such version.
-        Refused: the version does not await approval, the configuration's rules are not those that it was evaluated under
+        CheckFailed: the version does not await approval, the configuration's rules are not those that it was evaluated under
             (it waits on then), or the audit log was tampered with.
     """
     promotion.require_author_and_reason(who, why)
@@ -158,7 +158,7 @@ def reject(context: Context, version: str | None, who: str, why: str) -> Promoti
 
     Raises:
         InputError: no name or reason given, or no such version.
-        Refused: as of `approve`.
+        CheckFailed: as of `approve`.
     """
     promotion.require_author_and_reason(who, why)
     registry = context.registry
@@ -179,7 +179,7 @@ def rollback(context: Context, who: str, why: str) -> PromotionResult:
     Raises:
         InputError: no name or reason given.
         NoChampionError: nothing to roll back.
-        Refused: the champion replaced no version, or the audit log was tampered with.
+        CheckFailed: the champion replaced no version, or the audit log was tampered with.
     """
     promotion.require_author_and_reason(who, why)
     registry = context.registry
@@ -192,7 +192,7 @@ def rollback(context: Context, who: str, why: str) -> PromotionResult:
     if failed:
         return PromotionResult(target, "refused", reasons, failed, current, registry.champion())
     # before the alias moves: whoever repeats a command that failed here must not roll back twice
-    publish_report(registry, current, "rolled_back", Decision("refuse", (), reasons), {"who": who, "why": why})
+    publish_decision(registry, current, "rolled_back", Decision("refuse", (), reasons), {"who": who, "why": why})
     aliases.rollback(registry, (current, target))
     return PromotionResult(target, "promoted", reasons, rules, current, registry.champion())
 
@@ -214,7 +214,7 @@ def dry_run_gate(context: Context, version: str, evaluate: "Callable[[Context, s
     Raises:
         InputError: no such version.
         ArtifactError: the version is not what was registered.
-        Refused: a new process cannot load the version from the registry.
+        CheckFailed: a new process cannot load the version from the registry.
     """
     from finsent.data import tables
     from finsent.data.dataset import data_version

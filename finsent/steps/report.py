@@ -35,7 +35,7 @@ def publish_evaluation(
         Whether the version is a candidate: it beats every baseline significantly.
 
     Raises:
-        Refused: the audit log was tampered with.
+        CheckFailed: the audit log was tampered with.
         ServiceError: MLflow does not answer.
     """
     from finsent.registry.tracking import log_dataset
@@ -118,7 +118,7 @@ def publish_ad_hoc_evaluation(context: Context, evidence: Evidence, rows: "Split
     return run_id
 
 
-def publish_report(
+def publish_decision(
     registry: Registry, version: str, outcome: str, decision: Decision, author: Mapping[str, str | None]
 ) -> None:
     """Render report and model card again, with a decision that was made; `outcome` as of `final_decision`.

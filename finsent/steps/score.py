@@ -95,7 +95,7 @@ def score(
         InputError: a file is wrong; nothing was received.
         ArtifactError: the champion is not what was registered.
         DeviceError: a replica of the model failed or died; what was committed before stands.
-        Refused: another run has been at work for an hour.
+        CheckFailed: another run has been at work for an hour.
     """
     from finsent.data.inbox import receive
     from finsent.data.quarantine import append_records

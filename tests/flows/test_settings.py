@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from flows.parameters import FROM_ENVIRONMENT, Setup
 from pydantic import ValidationError
 
 from finsent.errors import ConfigError
+from flows.settings import FROM_ENVIRONMENT, FlowSettings
 
 
 def test_left_empty_the_environment_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,7 +25,7 @@ def test_left_empty_the_environment_decides(tmp_path: Path, monkeypatch: pytest.
 def test_values_win_over_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FINSENT_PROFILE", "minilm")
     monkeypatch.setenv("FINSENT_HOME", "/nowhere")
-    setup = Setup(profile="nano", overrides=("recipe.seed=9",), home=str(tmp_path), tracking_uri="sqlite:////x.db")
+    setup = FlowSettings(profile="nano", overrides=("recipe.seed=9",), home=str(tmp_path), tracking_uri="sqlite:////x.db")
     context = setup.load()
     config, home = context.config, context.workspace
     assert (config.profile, config.recipe.seed) == ("nano", 9)
@@ -34,6 +34,6 @@ def test_values_win_over_the_environment(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_wrong_values_are_refused() -> None:
     with pytest.raises(ValidationError, match="profil"):
-        Setup.model_validate({"profil": "nano"})
+        FlowSettings.model_validate({"profil": "nano"})
     with pytest.raises(ConfigError, match="unknown profile 'none'"):
-        Setup(profile="none").load()
+        FlowSettings(profile="none").load()

@@ -3,11 +3,11 @@
 from typing import Any
 
 import pytest
-from flows.steps import step, transient
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Failed
 
 from finsent.errors import ArtifactError, BaseModelError, CheckFailed, ConfigError, InputError, NoChampionError, ServiceError
+from flows.tasks import retrying_task, transient
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_servers_come_back_and_refusals_do_not_change(error: Exception, again: b
 
 
 def test_tasks_keep_the_functions_name_and_are_never_cached() -> None:
-    @step(retries=2, first_delay=5)
+    @retrying_task(retries=2, first_delay=5)
     def read_sources() -> int:
         """Read."""
         return 1

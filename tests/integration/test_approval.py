@@ -7,13 +7,13 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from flows.parameters import Setup
 
 from finsent.registry import audit_log, tracking
 from finsent.registry.client import Registry
 from finsent.steps import promote
 from finsent.steps.context import make_context
 from finsent.workspace import Workspace
+from flows.settings import FlowSettings
 from tests.steps.promotion import WITH_APPROVAL, evaluate_new
 
 pytestmark = pytest.mark.integration
@@ -45,7 +45,7 @@ def start(home: Workspace, version: str) -> UUID:
 
     from flows.approve import approve
 
-    setup = Setup(profile="nano", overrides=("gate.approval=required",), home=str(home.root))
+    setup = FlowSettings(profile="nano", overrides=("gate.approval=required",), home=str(home.root))
     with get_client(sync_client=True) as client:
         deployment = client.create_deployment(client.create_flow(approve), name="approve")
         parameters = {"version": version, "setup": setup.model_dump(mode="json")}

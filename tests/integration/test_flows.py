@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from flows.parameters import Setup
 
 from finsent.data import tables
 from finsent.errors import InputError, NoChampionError
 from finsent.workspace import Workspace
+from flows.settings import FlowSettings
 
 if TYPE_CHECKING:
     from tests.conftest import Served
@@ -37,10 +37,10 @@ def artifacts(key: str) -> list[Any]:
         return client.read_artifacts(artifact_filter=chosen, sort=ArtifactSort.CREATED_DESC)
 
 
-def setup_of(served: "Served") -> Setup:
+def setup_of(served: "Served") -> FlowSettings:
     from tests.conftest import TINY
 
-    return Setup(profile="nano", overrides=TINY, home=str(served.home.root))
+    return FlowSettings(profile="nano", overrides=TINY, home=str(served.home.root))
 
 
 def test_ingest_reads_sources_and_reports(home: Workspace, tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_ingest_reads_sources_and_reports(home: Workspace, tmp_path: Path) -> No
 
     file = tmp_path / "tweets.csv"
     file.write_text("text,label\nshares rise on results,Bullish\nshares fall on results,Bearish\n,Bearish\n", encoding="utf-8")
-    report = ingest((Source(uri=str(file)),), Setup(home=str(home.root)))
+    report = ingest((Source(uri=str(file)),), FlowSettings(home=str(home.root)))
     assert (report.read, report.accepted, report.quarantined) == (3, 2, 1)
     assert tables.version(home, "tweets") == report.version
     text = artifacts("data-report")[0].data
@@ -61,7 +61,7 @@ def test_wrong_input_fails_at_once_with_its_own_message(home: Workspace, tmp_pat
     from finsent.config import Source
     from flows.ingest import ingest, ingest_sources
 
-    state = ingest((Source(uri=str(tmp_path / "absent.csv")),), Setup(home=str(home.root)), return_state=True)
+    state = ingest((Source(uri=str(tmp_path / "absent.csv")),), FlowSettings(home=str(home.root)), return_state=True)
     assert state.is_failed()
     assert "there is no file" in str(state.message)
     with pytest.raises(InputError, match="there is no file"):
@@ -73,7 +73,7 @@ def test_wrong_input_fails_at_once_with_its_own_message(home: Workspace, tmp_pat
 def test_scoring_without_a_champion_fails_and_says_so(mlflow_home: Workspace) -> None:
     from flows.score import score
 
-    state = score(setup=Setup(home=str(mlflow_home.root)), return_state=True)
+    state = score(settings=FlowSettings(home=str(mlflow_home.root)), return_state=True)
     assert state.is_failed()
     with pytest.raises(NoChampionError, match="finsent promote"):
         state.result()
@@ -84,7 +84,7 @@ def test_retraining_runs_the_chain_and_a_refusal_is_a_completed_run(served: "Ser
     """The challenger is as small as the champion, so the gate refuses it: a decision, not a crash."""
     from flows.retrain import Retrained, retrain
 
-    state = retrain(setup=setup_of(served), return_state=True)
+    state = retrain(settings=setup_of(served), return_state=True)
     assert (state.is_completed(), state.name) == (True, "Refused")
     result = state.result()
     assert isinstance(result, Retrained)
@@ -104,7 +104,7 @@ def test_retraining_runs_the_chain_and_a_refusal_is_a_completed_run(served: "Ser
 def test_a_scheduled_retraining_with_nothing_new_is_skipped_with_the_reason(served: "Served") -> None:
     from flows.retrain import retrain
 
-    state = retrain(only_if_due=True, setup=setup_of(served), return_state=True)
+    state = retrain(only_if_due=True, settings=setup_of(served), return_state=True)
     assert (state.is_completed(), state.name) == (True, "Skipped")
     assert "No new labelled data" in str(state.message)
 
@@ -113,13 +113,13 @@ def test_scoring_and_monitoring(served: "Served", tmp_path: Path) -> None:
     from flows.monitor import monitor
     from flows.score import score
 
-    score(setup=setup_of(served))  # what tests of other files left waiting in the home that they share
+    score(settings=setup_of(served))  # what tests of other files left waiting in the home that they share
     file = tmp_path / "inbox.csv"
     file.write_text("text\nflows score firm one\nflows score firm two\n", encoding="utf-8")
     report = score((str(file),), setup_of(served))
     assert (report.received, report.scored, report.model_version) == (2, 2, served.version)
     assert f"# 2 tweets scored by version {served.version}" in artifacts("predictions")[0].data
-    assert score(setup=setup_of(served)).scored == 0
+    assert score(settings=setup_of(served)).scored == 0
     decision = monitor(setup_of(served))
     assert artifacts("drift")[0].data.startswith(f"# Decision: {decision.decision}")
 
@@ -132,7 +132,7 @@ def test_a_promotion_is_announced(served: "Served", monkeypatch: pytest.MonkeyPa
     promoted = PromotionResult("7", "promoted", ("better",), (), "6", "7")
     monkeypatch.setattr("finsent.steps.promote.promote", lambda *_, **__: promoted)
     monkeypatch.setattr(module, "emit_promoted", lambda *event: said.append(event))
-    assert module.promote(setup=setup_of(served)).decision == "promoted"
+    assert module.promote(settings=setup_of(served)).decision == "promoted"
     assert said == [("finsent", "7", "6")]
 
 

@@ -1,11 +1,11 @@
 """The decision to retrain, case by case."""
 
 import pytest
-from finsent.monitoring.decision import decide_retrain
 from hypothesis import given
 from hypothesis import strategies as st
 
 from finsent.config import MonitorConfig
+from finsent.monitoring.retrain_policy import decide_retrain
 
 RULES = MonitorConfig(windows=5, drifted_windows=2, min_new_labels=500, cooldown_hours=24.0)
 CALM, ONE, TWO = [False] * 5, [False, False, True, False, False], [False, True, False, False, True]

@@ -196,7 +196,7 @@ warnings.simplefilter("ignore")
 import mlflow, peft, transformers
 from finsent.workspace import resolve_workspace
 from finsent.config import Config
-from finsent.pipeline import score as pipeline
+from finsent.steps import score as pipeline
 from finsent.scoring import writer
 
 config = Config.model_validate_json(Path(sys.argv[1]).read_text())

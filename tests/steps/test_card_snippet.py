@@ -18,7 +18,7 @@ from finsent.steps.import_export import PROBE_TEXTS, export_adapter
 from finsent.steps.predict import predict
 
 if TYPE_CHECKING:
-    from tests.pipeline.conftest import OnLlama
+    from tests.steps.conftest import OnLlama
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch and transformers deprecate things of their own while loading
 

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pyarrow as pa
 import pytest
-from finsent.pipeline.retrain import retrain_decision
 
 from finsent.config import load_config
 from finsent.data import tables
@@ -15,7 +14,8 @@ from finsent.errors import NoChampionError
 from finsent.labels import LABELS
 from finsent.registry.tracking import connect
 from finsent.steps.context import make_context
-from finsent.steps.monitor import monitor
+from finsent.steps.monitor import BatchDrift, decide, monitor
+from finsent.steps.retrain import check_due
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
 USUAL = (0.3, 0.45, 0.25)
@@ -176,19 +176,19 @@ def test_monitoring_writes_nothing(served):
 
 
 def test_new_labels_are_counted_since_the_latest_training(served):
-    assert "No new labelled data" in retrain_decision(make_context(CONFIG, served)).reasons[0]
+    assert "No new labelled data" in decide(make_context(CONFIG, served), BatchDrift("1", ())).reasons[0]
     version = add_labels(served, 600, "new-")
-    decision = retrain_decision(make_context(CONFIG, served))
+    decision = decide(make_context(CONFIG, served), BatchDrift("1", ()))
     assert decision.decision == "retrain"
     assert decision.reasons == ("600 newly labelled rows (500 call for retraining).",)
     register(served, version, champion=False)  # a challenger was trained on them, promoted or not
-    assert retrain_decision(make_context(CONFIG, served)).decision == "skip"
+    assert decide(make_context(CONFIG, served), BatchDrift("1", ())).decision == "skip"
 
 
 def test_cooldown_counts_from_the_latest_training(served):
     add_labels(served, 600, "new-")
     config = load_config(overrides=["monitor.cooldown_hours=24"])
-    decision = retrain_decision(make_context(config, served))
+    decision = decide(make_context(config, served), BatchDrift("1", ()))
     assert decision.decision == "skip"
     assert "Cooling down: trained 0.0 h ago" in decision.reasons[0]
 
@@ -197,12 +197,12 @@ def test_cooldown_counts_from_the_latest_training(served):
 def test_a_version_trained_on_data_unknown_here_has_seen_none_of_it(mlflow_home, noted):
     add_labels(mlflow_home, 700, "label-")
     register(mlflow_home, noted)
-    assert "700 newly labelled rows" in retrain_decision(make_context(CONFIG, mlflow_home)).reasons[0]
+    assert "700 newly labelled rows" in decide(make_context(CONFIG, mlflow_home), BatchDrift("1", ())).reasons[0]
     add_batch(mlflow_home, 0)
     assert monitor(make_context(CONFIG, mlflow_home)).drift == {}
 
 
 def test_without_any_version_the_first_labels_are_reason_enough(mlflow_home):
-    assert retrain_decision(make_context(CONFIG, mlflow_home), scheduled=True).decision == "skip"
+    assert check_due(make_context(CONFIG, mlflow_home)).decision == "skip"
     add_labels(mlflow_home, 600, "label-")
-    assert retrain_decision(make_context(CONFIG, mlflow_home)).decision == "retrain"
+    assert decide(make_context(CONFIG, mlflow_home), BatchDrift("1", ())).decision == "retrain"

@@ -85,7 +85,7 @@ def stage_sources(
 
     Raises:
         InputError: a file, a column or all labels of a source are wrong.
-        Refused: a source's schema drifted, or its labels look mapped wrongly.
+        CheckFailed: a source's schema drifted, or its labels look mapped wrongly.
     """
     summary = ReadSummary()
     last_index = {file.name: index for index, (_, files) in enumerate(sources) for file in files}
