@@ -8,6 +8,7 @@ import pytest
 
 from finsent.data import tables
 from finsent.errors import InputError, NoChampionError
+from finsent.steps.context import make_context
 from finsent.workspace import Workspace
 from flows.settings import FlowSettings
 
@@ -57,16 +58,37 @@ def test_ingest_reads_sources_and_reports(home: Workspace, tmp_path: Path) -> No
     assert "| empty | 1 |" in text
 
 
+def runs(kind: str) -> list[str]:
+    """Names of flow runs or task runs, oldest first."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        found = client.read_flow_runs() if kind == "flow" else client.read_task_runs()
+        return [run.name for run in sorted(found, key=lambda run: run.start_time or run.created)]
+
+
+def test_runs_and_tasks_are_named_by_what_they_are_about(home: Workspace, tmp_path: Path) -> None:
+    from finsent.config import Source
+    from flows.ingest import ingest
+
+    for name in ("desk", "street"):
+        (tmp_path / f"{name}.csv").write_text(f"text,label\n{name} shares rise,Bullish\n", encoding="utf-8")
+    ingest(tuple(Source(uri=str(tmp_path / f"{name}.csv")) for name in ("desk", "street")), FlowSettings(home=str(home.root)))
+    assert "ingest data-v0" in runs("flow")
+    expected = {"resolve sources", "read desk", "read street", "group near duplicates", "commit", "report data-v0", "show data-v0"}
+    assert expected <= set(runs("task"))
+
+
 def test_wrong_input_fails_at_once_with_its_own_message(home: Workspace, tmp_path: Path) -> None:
     from finsent.config import Source
-    from flows.ingest import ingest, ingest_sources
+    from flows.ingest import ingest, resolve_sources
 
     state = ingest((Source(uri=str(tmp_path / "absent.csv")),), FlowSettings(home=str(home.root)), return_state=True)
     assert state.is_failed()
     assert "there is no file" in str(state.message)
     with pytest.raises(InputError, match="there is no file"):
         state.result()
-    assert ingest_sources.retries > 0, "retried for servers, not for this"
+    assert resolve_sources.retries > 0, "retried for servers, not for this"
     assert tables.version(home, "tweets") is None
 
 
@@ -82,12 +104,12 @@ def test_scoring_without_a_champion_fails_and_says_so(mlflow_home: Workspace) ->
 @pytest.mark.usefixtures("proof_in_process")
 def test_retraining_runs_the_chain_and_a_refusal_is_a_completed_run(served: "Served") -> None:
     """The challenger is as small as the champion, so the gate refuses it: a decision, not a crash."""
-    from flows.retrain import Retrained, retrain
+    from flows.retrain import RetrainResult, retrain
 
     state = retrain(settings=setup_of(served), return_state=True)
     assert (state.is_completed(), state.name) == (True, "Refused")
     result = state.result()
-    assert isinstance(result, Retrained)
+    assert isinstance(result, RetrainResult)
     assert state.message == " ".join(result.promotion.reasons)
     assert result.data is None, "no source is configured, so the data there is trained on"
     assert result.promotion.decision == "refused"
@@ -97,8 +119,55 @@ def test_retraining_runs_the_chain_and_a_refusal_is_a_completed_run(served: "Ser
     assert decision.data.startswith(f"# Version {result.training.model_version} of finsent was refused")
     assert f"Version {served.version} stays champion." in decision.data
     assert {row["score"] for row in _rows(artifacts("metrics")[0])} == {"accuracy", "macro_f1", "mcc", "ece", "brier"}
-    assert any(row["figure"] == "optimiser steps" for row in _rows(artifacts("training")[0]))
+    assert any(row["figure"] == "optimizer steps" for row in _rows(artifacts("training")[0]))
     assert "mlflow ui" in artifacts("mlflow-run")[0].data
+    names = runs("flow")
+    version = result.training.model_version
+    assert {"retrain nano", "train nano data-v0", f"evaluate version {version} data-v0", f"promote version {version}"} <= set(names)
+    tasks = set(runs("task"))
+    assert {"fit nano data-v0", "calibrate nano data-v0", "register nano data-v0"} <= tasks
+    assert {f"judge version {version}", f"record decision on version {version}", f"move alias for version {version}"} <= tasks
+    tags = make_context(served.config, served.home).registry.client.get_run(result.training.run_id).data.tags
+    assert tags["prefect.flow_run_name"] in names
+
+
+def test_a_retraining_that_died_after_registration_goes_on_with_its_version(served: "Served") -> None:
+    from flows.retrain import RetrainResult, retrain
+    from flows.train import train
+
+    registered = train(settings=setup_of(served))  # and then the process died
+    result = retrain(only_if_due=True, settings=setup_of(served))
+    assert isinstance(result, RetrainResult)
+    assert result.training is None
+    assert result.promotion.model_version == registered.model_version
+    state = retrain(only_if_due=True, settings=setup_of(served), return_state=True)
+    assert state.name == "Skipped", "decided now, so there is nothing to go on with"
+
+
+def test_a_registry_that_is_away_does_not_train_twice(served: "Served", monkeypatch: pytest.MonkeyPatch) -> None:
+    from finsent.errors import ServiceError
+    from finsent.registry.client import Registry
+    from finsent.training import trainer
+    from flows import train as module
+
+    fits: list[None] = []
+    real_train, real_register = trainer.train, Registry.register
+
+    def counted(*given: Any, **named: Any) -> Any:
+        fits.append(None)
+        return real_train(*given, **named)
+
+    def away(self: Registry, *given: Any, **named: Any) -> str:
+        monkeypatch.setattr(Registry, "register", real_register)
+        raise ServiceError("the MLflow server does not answer")
+
+    monkeypatch.setattr(trainer, "train", counted)
+    monkeypatch.setattr(Registry, "register", away)
+    monkeypatch.setattr(module, "register_version", module.register_version.with_options(retry_delay_seconds=0))
+    config = setup_of(served).model_copy(update={"overrides": (*setup_of(served).overrides, "recipe.seed=77")})
+    result = module.train(settings=config)
+    assert len(fits) == 1
+    assert result.model_version == make_context(served.config, served.home).registry.latest_version()
 
 
 def test_a_scheduled_retraining_with_nothing_new_is_skipped_with_the_reason(served: "Served") -> None:
@@ -124,25 +193,29 @@ def test_scoring_and_monitoring(served: "Served", tmp_path: Path) -> None:
     assert artifacts("drift")[0].data.startswith(f"# Decision: {decision.decision}")
 
 
-def test_a_promotion_is_announced(served: "Served", monkeypatch: pytest.MonkeyPatch) -> None:
-    from finsent.steps.promote import PromotionResult
+def test_a_promotion_is_announced_even_where_its_report_fails(served: "Served", monkeypatch: pytest.MonkeyPatch) -> None:
+    from finsent.registry.promotion import PromotionResult
     from flows import promote as module
 
     said: list[tuple[str, str, str | None]] = []
     promoted = PromotionResult("7", "promoted", ("better",), (), "6", "7")
-    monkeypatch.setattr("finsent.steps.promote.promote", lambda *_, **__: promoted)
+    monkeypatch.setattr(module.step, "judge", lambda *_: None)
+    monkeypatch.setattr(module.step, "record", lambda *_: None)
+    monkeypatch.setattr(module.step, "move_alias", lambda *_: promoted)
     monkeypatch.setattr(module, "emit_promoted", lambda *event: said.append(event))
-    assert module.promote(settings=setup_of(served)).decision == "promoted"
+    monkeypatch.setattr(module, "create_markdown_artifact", lambda *_, **__: 1 / 0)
+    assert module.promote("7", settings=setup_of(served)).decision == "promoted"
     assert said == [("finsent", "7", "6")]
 
 
 def test_a_wish_to_retrain_is_announced(served: "Served", monkeypatch: pytest.MonkeyPatch) -> None:
-    from finsent.steps.monitor import MonitorReport
+    from finsent.steps.monitor import BatchDrift, MonitorReport
     from flows import monitor as module
 
     said: list[tuple[str, list[str]]] = []
     report = MonitorReport("7", (), {"class_mix": 0.4}, "retrain", ("drifted",))
-    monkeypatch.setattr("finsent.steps.monitor.monitor", lambda *_, **__: report)
+    monkeypatch.setattr(module.step, "compare_batches", lambda *_: BatchDrift("7", ()))
+    monkeypatch.setattr(module.step, "decide", lambda *_: report)
     monkeypatch.setattr(module, "emit_retrain_requested", lambda *event: said.append(event))
     module.monitor(setup_of(served))
     assert said == [("finsent", ["drifted"])]
