@@ -1,8 +1,8 @@
-"""What a crowd of alike texts costs: a bot's alerts that differ in a number, and templates that differ in three words.
+"""Time to group dense buckets of similar texts: a bot's alerts that differ in a number, and templates that differ in three words.
 
     python benchmarks/crowds.py --texts 3000 10000
 
-Such texts are similar to about 0.7, so that their signatures meet and their groups do not: the worst case of linking.
+Their Jaccard similarity is about 0.7: they share buckets but no group, the worst case of grouping.
 """
 
 import argparse

@@ -1,13 +1,13 @@
-"""Whether the fast engines give what the stock engine gives: logits and first gradients on one base, the adapter's B not zero.
+"""Parity of the fast engines with the stock engine: logits and first gradients on one base, with an adapter whose B is not zero.
 
     python benchmarks/fidelity.py FOLDER --json fidelity.json
     python benchmarks/fidelity.py FOLDER --json fidelity.json --parts packed merged gradient
 
 FOLDER holds the random base (16 GB, built on first use; other benchmarks share it). The adapter's updates are 1.5 % of the
-weights' norm. Every part is held against the stock engine on NF4 with the adapter live (the card's way), `fp8` against the
-merged bf16 weights: `again` is the stock engine in other batches, its own noise; `off` the base without its adapter, what a
-lost adapter would look like; `gradient` compares the gradients of 16 rows. Random weights amplify differences more
-than trained ones do: limits for a real adapter are set by `finsent` on its own held-out rows.
+weights' norm. Every part is compared with the stock engine on NF4 with the adapter live (the card's way), `fp8` with the merged
+bf16 weights: `again` is the stock engine in other batches, its own noise; `off` is the base without its adapter, as if the
+adapter were lost; `gradient` compares the gradients of 16 rows. Random weights amplify differences more than trained ones do:
+`finsent` measures a real adapter on its workspace's held-out rows.
 """
 
 import argparse

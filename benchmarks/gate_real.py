@@ -3,9 +3,9 @@
     python benchmarks/gate_real.py DATA HOME [--profile nano] [--set recipe.epochs=5 ...]
 
 DATA holds the eight core files (`*.csv.gz`, columns text and label). Three versions are trained: on a third of the rows of each
-file (drawn by hash), on all, and on all with another seed. Each is evaluated against the one before it, and the gate says what
-it makes of that. Where it refuses a version, that is made champion by hand all the same, so that the next has one to meet;
-the ledger does not hide it. Markdown on stdout; an interrupted run is taken up where it was.
+file (drawn by hash), on all, and on all with another seed. Each is evaluated against the one before it, and the gate decides. A
+version that it refuses is made champion by hand, so that the next one has a champion to be compared with; the audit log keeps
+the refusal. Markdown on stdout; an interrupted run resumes.
 """
 
 import argparse

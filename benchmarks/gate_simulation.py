@@ -3,10 +3,10 @@
     python benchmarks/gate_simulation.py [--pairs 2000] [--out benchmarks/results/gate_simulation.json]
 
 Each pair is two simulated models scored on the same rows. Rows come in near-duplicate groups, in three classes and in the
-slices of four dimensions; the two models disagree in correctness on a set share of the rows and differ in true accuracy by a
-set amount, everywhere alike. Everything from these rows on is the product's: McNemar by group, paired cluster bootstrap,
-slices, the rules of `GateConfig` as shipped. What does not depend on the comparison (round trip, calibration ...) passes.
-Markdown on stdout.
+slices of four dimensions; the two models disagree in correctness on a given share of the rows and differ in true accuracy by a
+given amount, equally in all slices. Everything after these rows is finsent's own code: McNemar by group, paired cluster
+bootstrap, slices, the rules of `GateConfig` as shipped. What does not depend on the comparison (round trip, calibration ...)
+passes. Markdown on stdout.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""How ingestion grows: time and peak memory for more and more generated rows, then for 10,000 more on top of them.
+"""Time and peak memory of ingestion by number of generated rows, then for 10,000 more on top of them.
 
     python benchmarks/ingest_scale.py FOLDER --rows 100000 400000 1400000
 
-Rows are made up: words drawn by Zipf's law, cashtags, links, handles; a fifth are near copies of earlier rows (retweets, other
-links, cut off, an emoji more), some of them copied hundreds of times, as spam is; 3 % are exact copies, 1 % cannot be used.
-Each ingestion runs in a process of its own; time is the process's, start-up included, memory its peak resident set.
+Rows are generated: words drawn by Zipf's law, cashtags, links, handles; a fifth are near duplicates of earlier rows (retweets,
+other links, truncated, an added emoji), some of them copied hundreds of times, like spam; 3 % are exact duplicates, 1 % are
+invalid. Each ingestion runs in a process of its own; time is the process's, start-up included, memory its peak resident set.
 """
 
 import argparse

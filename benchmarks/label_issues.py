@@ -1,9 +1,10 @@
-"""How well `finsent review list` finds wrong labels: 3 % of one source's labels are turned at random, then looked for.
+"""Precision and recall of `finsent review list`: 3 % of one source's labels are changed at random.
 
     python benchmarks/label_issues.py DATA FOLDER
 
-DATA holds the eight core files (`*.csv.gz`, columns text and label). Labels of `zeroshot_sent_train` are turned, all eight are
-ingested into a home in FOLDER. Precision counts planted errors alone: rows that the source itself mislabelled count against it.
+DATA holds the eight core files (`*.csv.gz`, columns text and label). Labels of `zeroshot_sent_train` are changed, all eight are
+ingested into a workspace in FOLDER. Precision counts planted errors only: rows that the source itself mislabelled count against
+it.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""A base of Llama-3.1-8B's shape with random weights, an adapter for it, and texts of tweets' lengths: what the benchmarks share.
+"""Shared by the benchmarks: a base of Llama-3.1-8B's shape with random weights, an adapter, texts of tweets' lengths.
 
 Speed and memory do not depend on the weights, so they are drawn on the device and need no download. Nothing measured on
 them says anything about accuracy.

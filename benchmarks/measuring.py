@@ -1,4 +1,4 @@
-"""How the benchmarks count, and how they keep what they measured: floors, rates, memory, and a JSON file written as they go."""
+"""Shared by the benchmarks: floors, rates, memory, and the JSON file of results, written as they come."""
 
 import json
 import platform

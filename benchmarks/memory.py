@@ -1,11 +1,11 @@
-"""How much GPU memory training and scoring take: under a cap, as on a smaller card, and with the base left in NF4.
+"""GPU memory of training and scoring: under a cap, as on a smaller card, and with the base kept in NF4.
 
     python benchmarks/memory.py FOLDER --json memory.json
     python benchmarks/memory.py FOLDER --json memory.json --parts train_16gib infer_6gib
 
-FOLDER holds the random base (16 GB, built on first use; other benchmarks share it). Each part is a process of its own, so
-that nothing of another lies in memory. Under a cap the process may not allocate more than that: what would not fit on such
-a card fails here too. `used` counts the CUDA context and paged optimisers as well. `--tiny` goes through it without a GPU.
+FOLDER holds the random base (16 GB, built on first use; other benchmarks share it). Each part runs in a process of its own, so
+that memory starts empty. Under a cap the process may not allocate more than that: what does not fit on such a card fails here
+too. `used` counts the CUDA context and paged optimisers as well. `--tiny` runs it without a GPU.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The published card's way, written out: what every rate of the benchmarks is held against. Nothing of finsent's engines is used.
+"""The published card's way, implemented without finsent's engines: the baseline of every rate in the benchmarks.
 
 Training: NF4 with double quantisation, `prepare_model_for_kbit_training` (float32 norms and embeddings, gradient
 checkpointing), PEFT's LoRA on seven projections, 4 rows x 4 accumulated, random order, padded to the longest, bf16

@@ -1,11 +1,11 @@
-"""What a plain random 85/15 split leaks, by two definitions of a near copy, on the same rows.
+"""Leakage of a plain random 85/15 split by two definitions of a near duplicate, on the same rows.
 
     python benchmarks/naive_leak.py DATA
 
 DATA holds the eight core files (`*.csv.gz`, column text). `5-grams` is this project's definition (`finsent/text.py`, Jaccard of
 character 5-grams >= 0.8, connected). `word 3-grams` is the one published with the data: Jaccard >= 0.85 on word 3-grams after
 lower-casing, resolving entities, dropping links and a leading `RT @x:`, and masking handles and cashtags; texts of fewer words
-are one gram. Share of test rows with a copy in train, mean of ten seeds, among all raw rows.
+are one gram. Share of test rows with a near duplicate in train, mean of ten seeds, among all raw rows.
 """
 
 import argparse

@@ -3,8 +3,8 @@
     python benchmarks/near_duplicates.py DATA --rows 5000 --seeds 5 [--only mattgilgo]
 
 DATA holds labelled `*.csv.gz` files with a column text; rows are drawn from all of them, or from the one named. Brute force
-compares every pair of distinct templates: by the Jaccard similarity of their shingle sets, and whether one was cut short and
-the other goes on where it ends.
+compares every pair of distinct templates: by the Jaccard similarity of their shingle sets, and whether one is a truncated
+form of the other.
 """
 
 import argparse

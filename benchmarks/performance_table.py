@@ -1,9 +1,9 @@
-"""The tables of docs/performance.md, made from the JSON files of the benchmarks and from nothing else.
+"""The tables of docs/performance.md, generated from the JSON files of the benchmarks only.
 
     python benchmarks/performance_table.py JSON... > table.md
     python benchmarks/performance_table.py JSON... --into docs/performance.md
 
-With `--into`, what stands between `<!-- measured -->` and `<!-- /measured -->` (or the markers of `--section`) is replaced.
+With `--into`, the text between `<!-- measured -->` and `<!-- /measured -->` (or the markers of `--section`) is replaced.
 Runs of `--tiny` are refused.
 """
 

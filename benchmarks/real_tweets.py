@@ -3,7 +3,7 @@
     python benchmarks/real_tweets.py DATA HOME [--profile nano] [--set recipe.epochs=5 ...] [--stream 20000]
 
 DATA holds the eight core files (`*.csv.gz`, columns text and label) and `unlabelled_stream.csv.gz`. An interrupted run
-is taken up where it was: rows are known, a training goes on from its checkpoint, scored tweets are not scored again.
+resumes: ingestion is idempotent, training resumes from its checkpoint, scored tweets are not scored again.
 """
 
 import argparse

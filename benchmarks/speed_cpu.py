@@ -1,4 +1,4 @@
-"""How fast two CPU cores train and score: a plain script's way, the stock engine and finsent's, in turns in one process.
+"""Training and scoring speed on two CPU cores: a plain script, the stock engine and finsent's, in turns in one process.
 
     OMP_NUM_THREADS=2 python benchmarks/speed_cpu.py FOLDER --threads 2 --data DATA --json cpu.json
 
@@ -9,8 +9,8 @@ Sides, in turns A-B-C-A-B-C, since other work disturbs a shared machine for seco
 - `stock`: the profile through the padded engine;
 - `ours`: the profile as it is, packed and merged where base and CPU allow it.
 
-`--vary PROFILE:SETTING` adds a side to training, `--budgets` adds sides to scoring: that is how what does not help was found.
-DATA is a folder with `zeroshot_sent_train.csv.gz` (columns text and label); without it the bundled sample is used.
+`--vary PROFILE:SETTING` adds a side to training, `--budgets` adds sides to scoring: the negative results were measured with
+these. DATA is a folder with `zeroshot_sent_train.csv.gz` (columns text and label); without it the bundled sample is used.
 """
 
 import argparse

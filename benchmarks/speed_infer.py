@@ -1,14 +1,14 @@
-"""How fast tweets are scored: the card's way and finsent's side by side in one process, on the same texts.
+"""Scoring speed: the card's way and finsent's side by side in one process, on the same texts.
 
     python benchmarks/speed_infer.py FOLDER --json infer.json
     python benchmarks/speed_infer.py FOLDER --json table.json --parts bf16 --table 40000
     python benchmarks/speed_infer.py FOLDER --json gpus.json --parts bf16 --devices 2
 
-FOLDER holds the random base (16 GB, built on first use; other benchmarks share it). Parts run in the order given; the
-default is A-B-A: `naive` (batches of 32, 64 and 256, see benchmarks/naive.py), `bf16` and `fp8` (as `prepare_for_inference` gives
-for that many rows), `naive` again; `stock` is finsent's padded reference. Each is timed from texts to labels, and on ready
-tokens (`model only`). `--table` adds a tweets file to a Delta table of predictions; `--devices` several GPUs. `--tiny` does the
-same with a toy base, on a CPU too: no figure of it means anything.
+FOLDER holds the random base (16 GB, built on first use; other benchmarks share it). Parts run in the order given; the default
+is A-B-A: `naive` (batches of 32, 64 and 256, see benchmarks/naive.py), `bf16` and `fp8` (as `prepare_for_inference` gives for
+that many rows), `naive` again; `stock` is finsent's padded reference. Each is timed from texts to labels, and on ready tokens
+(`model only`). `--table` adds a tweets file to a Delta table of predictions; `--devices` several GPUs. `--tiny` does the same
+with a toy base, on a CPU too: its figures mean nothing.
 """
 
 import argparse

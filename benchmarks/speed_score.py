@@ -1,15 +1,15 @@
-"""How much of the model's own speed is left from a file of tweets to the table of predictions.
+"""Speed from a file of tweets to the table of predictions, as a share of the model's own speed.
 
     python benchmarks/speed_score.py FOLDER --rows 100000 --rate 1400 2500
     python benchmarks/speed_score.py FOLDER --rows 20000 --chunk-rows 2000
 
-With `--rate` a device that does so many tweets a second stands in for the model: it waits as long as one would take, and as with
-a GPU no Python runs meanwhile. Tokenising, hashing, tables and commits are real. Without it the model is `nano`, trained on a few
+With `--rate` the model is simulated by a device of that many tweets a second: it waits for that time, and as with a GPU no
+Python runs meanwhile. Tokenising, hashing, tables and commits are real. Without it the model is `nano`, trained on a few
 rows of the bundled sample, on this machine's processor, and its own speed that of the same batches, tokenised beforehand.
 
-The host's steps are timed one by one first; then everything, in one go, as `finsent score FILE` does it, opening the model not
-counted. Rows are those of `ingest_scale.py`, with ids; texts that occur twice go through the model once. Tables of earlier
-runs in FOLDER are removed.
+The host's steps are timed one by one first; then everything together, as `finsent score FILE` does it, without loading the
+model. Rows are those of `ingest_scale.py`, with ids; texts that occur twice go through the model once. Tables of earlier runs
+in FOLDER are removed.
 """
 
 import argparse

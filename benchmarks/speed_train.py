@@ -1,11 +1,11 @@
-"""How fast an adapter is trained: the card's way and finsent's side by side in one process, on the same rows.
+"""Training speed: the card's way and finsent's side by side in one process, on the same rows.
 
     python benchmarks/speed_train.py FOLDER --json train.json
     python benchmarks/speed_train.py FOLDER --json train.json --parts naive card fast naive --steps 200 --set engine.residency=nf4
 
 FOLDER holds the random base (16 GB, built on first use; other benchmarks share it). Parts run in the order given, so the
 default is A-B-A: `naive` (benchmarks/naive.py), `card` (profile llama-3.1-8b), `fast` (llama-3.1-8b-fast), `naive` again.
-`--tiny` does the same with a toy base, on a CPU too: no figure of it means anything.
+`--tiny` does the same with a toy base, on a CPU too: its figures mean nothing.
 """
 
 import argparse
