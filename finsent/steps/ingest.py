@@ -123,7 +123,7 @@ def commit(context: Context, grouping: Grouping) -> IngestReport:
 
     Raises:
         ConfigError: the data was split by another rule or has masked handles.
-        CheckFailed: the leak audit failed, rows do not add up, or other runs kept committing first, and nothing was written; or the
+        CheckFailed: the leak audit failed, rows do not add up, or other runs kept committing first: nothing was written. Or the
             rows, read back, differ from those audited.
     """
 
