@@ -76,7 +76,7 @@ def engine_logits(
 ) -> NDArray[np.float32]:
     """Logits of one of the fast engines, as `prepare_for_inference` gives it."""
     from finsent.engine.fp8 import convert_to_fp8
-    from finsent.engine.packed import build_packed_model
+    from finsent.engine.packed_forward import build_packed_model
     from finsent.models.load import prepare_for_inference
 
     loaded = load_adapter(adapter, llama8b.home_in(arguments.folder))

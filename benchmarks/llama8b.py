@@ -221,7 +221,7 @@ def make_adapter(base: Path, folder: Path, config: Config, *, share: float = 0.0
     from peft import LoraConfig
     from safetensors.torch import save_file
 
-    from finsent.models.base import fingerprint
+    from finsent.models.base_model import fingerprint
 
     shape, lora = json.loads((base / "config.json").read_text(encoding="utf-8")), config.lora
     width, inner = shape["hidden_size"], shape["intermediate_size"]

@@ -156,9 +156,9 @@ def measure_table(loaded: LoadedAdapter, arguments: argparse.Namespace, config: 
     Each distinct text goes through the model once, so the share of the model-only rate is that of distinct rows.
     """
     from finsent.data.inbox import receive
-    from finsent.models.manifest import abstain_threshold
-    from finsent.scoring.chunks import score_chunks
-    from finsent.scoring.pending import chunk_bounds, find_pending
+    from finsent.models.abstention import abstain_threshold
+    from finsent.scoring.chunk_pipeline import score_chunks
+    from finsent.scoring.pending_rows import chunk_bounds, find_pending
     from finsent.scoring.predictor import Predictor, describe_engine, predict_chunks
     from finsent.scoring.writer import PredictionMetadata, read_position, transaction_app
     from finsent.workspace import resolve_workspace

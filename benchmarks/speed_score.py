@@ -35,8 +35,8 @@ from finsent.models.adapter import LoadedAdapter
 from finsent.models.predict import predict_tokens, tokenise
 from finsent.registry.client import Registry
 from finsent.scoring import writer
-from finsent.scoring.chunks import score_chunks
-from finsent.scoring.pending import PendingRows, chunk_bounds, find_pending
+from finsent.scoring.chunk_pipeline import score_chunks
+from finsent.scoring.pending_rows import PendingRows, chunk_bounds, find_pending
 from finsent.scoring.predictor import ChunkLogits, ModelSpec, Predictor, describe_engine, load_model, predict_chunks, prefetch
 from finsent.scoring.writer import PredictionMetadata, build_predictions, count_distinct_texts, make_chunk
 from finsent.steps.context import make_context

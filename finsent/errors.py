@@ -7,11 +7,11 @@
     ├── NoChampionError      no version carries the alias `champion` yet (LookupError)
     ├── ServiceError         the MLflow or Prefect server does not answer (ConnectionError)
     ├── DeviceError          a device, or the process that works on it, failed or died (RuntimeError)
-    └── Refused              a check or gate said no
+    └── CheckFailed          a check or gate said no
         └── ArtifactError    an adapter does not match its manifest
 
 Messages say what was wrong (the value quoted), where (file, row, configuration key) and what to do.
-The command line alone turns them into exit codes: `Refused` 1, all others 2.
+The command line alone turns them into exit codes: `CheckFailed` 1, all others 2.
 """
 
 

@@ -1,4 +1,7 @@
-"""The three classes, in the id order of the reference model card. Nothing else may decide that order."""
+"""The three classes, in the id order of the reference model card. Nothing else may decide that order.
+
+How a source's own label values become these classes: `finsent.data.validation.label_mapping`.
+"""
 
 from types import MappingProxyType
 from typing import Final

@@ -60,11 +60,12 @@ def resolved(settings: FlowSettings) -> Iterator[Context]:
     """The context of this flow run. A subflow called with the same settings gets its parent's.
 
     So an edit of a configuration file in the middle of a retraining changes no rule between training and promotion. MLflow
-    runs opened in this context carry the flow run's id, name and page as tags.
+    runs opened in this context carry the flow run's id, name and page and the outermost flow's name as tags.
     """
     inherited = _resolved.get()
     context = inherited[1] if inherited and inherited[0] == settings else settings.load()
     links = {
+        "prefect.root_flow": context.run_tags.get("prefect.root_flow", flow_run.flow_name),
         "prefect.flow_run_id": flow_run.id,
         "prefect.flow_run_name": flow_run.name,
         "prefect.flow_run_url": flow_run.ui_url,

@@ -12,7 +12,7 @@ def build_adapter(home: Workspace, config: Config, seed: int) -> Path:
 
     from finsent.labels import LABELS
     from finsent.models.adapter import add_lora, head_sha256, load_adapter, load_tokenizer, save_adapter
-    from finsent.models.base import load_base, locate_base
+    from finsent.models.base_model import load_base, locate_base
     from finsent.models.manifest import PROBE, Manifest, write_manifest
     from finsent.models.predict import predict_logits
 

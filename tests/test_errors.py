@@ -15,7 +15,7 @@ TREE = {
     "NoChampionError": (FinsentError, LookupError),
     "ServiceError": (FinsentError, ConnectionError),
     "DeviceError": (FinsentError, RuntimeError),
-    "Refused": (FinsentError,),
+    "CheckFailed": (FinsentError,),
     "ArtifactError": (errors.CheckFailed,),
 }
 

@@ -10,6 +10,7 @@ from finsent.cli.options import CommandResult, Settings, cli, examples
 from finsent.cli.output import Renderable, cell_text, key_values, lines, plain, section, shorten, stack, table
 from finsent.cli.render import render_inbox, render_ingestion
 from finsent.config import Source
+from finsent.data.validation.label_mapping import parse_label_map
 from finsent.errors import InputError, ServiceError
 from finsent.labels import LABELS
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from finsent.data.ingest_report import IngestReport
-    from finsent.data.profile import VersionDiff
+    from finsent.data.version_statistics import VersionDiff
     from finsent.data.versions_view import QuarantineView
     from finsent.steps.context import Context
 
@@ -146,26 +147,6 @@ def _receive(settings: Settings, files: tuple[str, ...], text: str | None, creat
     return CommandResult(report, render_inbox(report))
 
 
-def parse_label_map(given: str | None) -> dict[str, Any] | None:
-    """`0=Bearish,1=Bullish` as a mapping to class names, in any case.
-
-    Raises:
-        InputError: not of that form, a class that does not exist, or a value given twice.
-    """
-    if given is None:
-        return None
-    names = {label.casefold(): label for label in LABELS}
-    mapping: dict[str, Any] = {}
-    for item in given.split(","):
-        value, found, meaning = (part.strip() for part in item.partition("="))
-        if not found or meaning.casefold() not in names:
-            raise InputError(f"--label-map {given!r}: {item!r} is not VALUE=CLASS with one of the classes {', '.join(LABELS)}.")
-        if value in mapping:
-            raise InputError(f"--label-map {given!r}: the value {value!r} is given twice.")
-        mapping[value] = names[meaning.casefold()]
-    return mapping
-
-
 @cli.group(
     "data", epilog=examples("finsent data versions", "finsent data report", "finsent data diff 1 2", "finsent data quarantine")
 )
@@ -219,7 +200,7 @@ def diff_command(settings: Settings, before: int, after: int) -> CommandResult:
     Rows added, removed, relabelled, and moved between splits. Exit code 1 if a row moved between splits: a test row that
     was trained on later makes every score worthless.
     """
-    from finsent.data.profile import diff_versions
+    from finsent.data.version_statistics import diff_versions
 
     found = diff_versions(settings.home(), before, after)
     return CommandResult(found, _render_difference(found), code=1 if found.moved else 0)

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from finsent.cli.data import parse_label_map
 from finsent.cli.options import CommandResult, Settings, cli, examples, suggest_command
 from finsent.cli.output import Renderable, key_values, lines, paragraph, plain, section, shorten, stack, table
 from finsent.cli.promote import report_line
 from finsent.cli.render import render_evaluation, render_import_evaluation, render_training
 from finsent.config import Source
+from finsent.data.validation.label_mapping import parse_label_map
 from finsent.errors import InputError
 from finsent.training.distributed import world_from_env
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from finsent.engine.fused_linear import GROUPS, FusedLayers
-from finsent.engine.packed import PackedModel
+from finsent.engine.packed_forward import PackedModel
 
 E4M3_MAX = 448.0
 

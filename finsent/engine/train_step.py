@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from finsent.engine.flat_params import FlatParams, collect_gradients
-from finsent.engine.packed import PackedBatch, PackedModel, batch_to_device, packed_logits
+from finsent.engine.packed_forward import PackedBatch, PackedModel, batch_to_device, packed_logits
 from finsent.engine.packing import pack_rows, pad_rows, round_up, strip_padding
 
 TokenRows = Sequence[Sequence[int]]

@@ -9,10 +9,10 @@ from typing import Any
 
 from finsent.config import LoraConfig, ModelConfig
 from finsent.engine.merge import HEADS
-from finsent.engine.packed import PackedModel
+from finsent.engine.packed_forward import PackedModel
 from finsent.errors import ArtifactError, ConfigError
-from finsent.models.base import BaseFolder, load_base, locate_base, pick_device
-from finsent.models.embedded import train_tokenizer
+from finsent.models.base_model import BaseFolder, load_base, locate_base, pick_device
+from finsent.models.embedded_base import train_tokenizer
 from finsent.models.manifest import Manifest, verify_manifest
 from finsent.workspace import Workspace
 

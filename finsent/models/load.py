@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 
 from finsent.config import EngineConfig
+from finsent.engine.memory_planner import GIB, plan_inference, shape_from_config, usable_bytes
 from finsent.engine.merge import merge_adapter, unnest_absmax
-from finsent.engine.packed import build_packed_model, can_fuse, packing_unsupported_reason, unwrap_peft
-from finsent.engine.planner import GIB, plan_inference, shape_from_config, usable_bytes
+from finsent.engine.packed_forward import build_packed_model, can_fuse, packing_unsupported_reason, unwrap_peft
 from finsent.errors import ConfigError
 from finsent.models.adapter import LoadedAdapter, load_adapter
-from finsent.models.base import cpu_supports_bf16, pick_device
+from finsent.models.base_model import cpu_supports_bf16, pick_device
 from finsent.workspace import Workspace
 
 _log = logging.getLogger(__name__)

@@ -19,8 +19,6 @@ MANIFEST = "manifest.json"
 PROBE = "probe.json"
 POOLING = "last token that is not padding"
 """The token whose hidden state the head reads."""
-ABSTAIN_BELOW = 0.5
-"""Default abstention threshold: below it, the other classes together are more likely than the label."""
 _UNSAFE_SUFFIXES = {".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle", ".py"}
 _REQUIRED = ("adapter_model.safetensors", "adapter_config.json")
 
@@ -51,12 +49,6 @@ class Manifest(BaseModel):
     abstain_below: float | None = None
     """Confidence below which the version abstains, fitted on validation rows; None where the target was not reached."""
     files: dict[str, str] = {}
-
-
-def abstain_threshold(manifest: Manifest, override: float | None = None) -> float:
-    """Confidence below which a prediction counts as abstained: `override`, else the version's own, else 0.5."""
-    own = ABSTAIN_BELOW if manifest.abstain_below is None else manifest.abstain_below
-    return own if override is None else override
 
 
 def file_sha256(path: Path) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from finsent.engine.packed import batch_to_device, packed_logits
+from finsent.engine.packed_forward import batch_to_device, packed_logits
 from finsent.engine.packing import pack_batches, pack_rows, pad_rows, strip_padding
 from finsent.errors import FinsentError
 from finsent.models.adapter import LoadedAdapter

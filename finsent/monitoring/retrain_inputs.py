@@ -7,8 +7,8 @@ from finsent.registry import audit_log
 from finsent.registry.client import Registry
 from finsent.workspace import Workspace
 
-TRAINING_DIGEST = "training_digest"
-"""Version tag: digest of the settings and data that the version was trained with."""
+TRAINING_DIGEST, TRAINED_BY = "training_digest", "trained_by"
+"""Version tags: digest of the settings and data that it was trained with; the outermost flow that trained it."""
 _DECISIONS = {audit_log.GATE, audit_log.APPROVE, audit_log.REJECT, audit_log.APPROVAL_VOID, audit_log.ROLLBACK}
 
 
@@ -46,14 +46,14 @@ def data_version_tag(tags: dict[str, str]) -> int | None:
 
 
 def undecided_version(registry: Registry, workspace: Workspace, digest: str, *, retraining_is_due: bool) -> str | None:
-    """The newest version where it was trained here and no decision on it is in the audit log: its retraining died before.
+    """The newest version where a retraining trained it and no decision on it is in the audit log: that retraining died before.
 
-    It is worth going on with if settings and data are still the same (`digest`), or if nothing calls for a newer training.
+    It is worth finishing if settings and data are still the same (`digest`), or if nothing calls for a newer training.
     """
     newest = registry.find_latest()
-    if newest is None or TRAINING_DIGEST not in newest.tags:  # none yet, or imported
+    if newest is None or newest.tags.get(TRAINED_BY) != "retrain":  # none yet, imported, or somebody's experiment
         return None
-    if newest.tags[TRAINING_DIGEST] != digest and retraining_is_due:
+    if newest.tags.get(TRAINING_DIGEST) != digest and retraining_is_due:
         return None
     version = str(newest.version)
     for entry in audit_log.read(workspace.audit_log):

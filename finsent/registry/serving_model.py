@@ -44,7 +44,7 @@ class SentimentModel(PythonModel):  # type: ignore[misc, unused-ignore]
 
     def predict(self, context: Any, model_input: list[str], params: dict[str, Any] | None = None) -> list[Prediction]:  # noqa: ARG002
         """Label, calibrated confidence and probability of each class, one answer to each text."""
-        from finsent.models.manifest import abstain_threshold
+        from finsent.models.abstention import abstain_threshold, abstains
         from finsent.models.predict import predict_logits, probabilities
 
         labels, threshold = self.loaded.manifest.labels, abstain_threshold(self.loaded.manifest)
@@ -53,7 +53,7 @@ class SentimentModel(PythonModel):  # type: ignore[misc, unused-ignore]
             Prediction(
                 label=labels[int(row.argmax())],
                 confidence=float(row.max()),
-                abstained=bool(row.max() < threshold),
+                abstained=bool(abstains(row.max(), threshold)),
                 probabilities=dict(zip(labels, row.tolist(), strict=True)),
             )
             for row in table

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from finsent.data.profile import LONGEST, DataProfile
+from finsent.data.version_statistics import LONGEST, DataProfile
 from finsent.labels import LABELS
 from finsent.reporting.plots import BASELINE, CHAMPION, INK, MODEL, QUIET, blank_figure, save_figure, style_axes
 

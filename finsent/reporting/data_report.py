@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from finsent.data.dataset import DataVersion
-from finsent.data.profile import DataProfile, VersionDiff
+from finsent.data.version_statistics import DataProfile, VersionDiff
 from finsent.evaluation.confounding import Confounding
 from finsent.labels import LABELS
 from finsent.reporting import data_plots

@@ -11,7 +11,8 @@ from typing import Any, Final
 from finsent.evaluation.baselines import BASELINE_NAMES
 from finsent.evaluation.evidence import Evidence
 from finsent.evaluation.power import format_power
-from finsent.models.manifest import Manifest, abstain_threshold
+from finsent.models.abstention import abstain_threshold
+from finsent.models.manifest import Manifest
 from finsent.reporting.pages import render
 from finsent.reporting.summaries import DecisionSummary, iter_slices
 

@@ -56,7 +56,7 @@ def choose_devices(engine: EngineConfig, rows: int) -> tuple[str, ...]:
     """Devices to score `rows` texts on: all GPUs, at most `engine.devices`, as long as each has work; else the CPU."""
     import torch
 
-    from finsent.models.base import pick_device
+    from finsent.models.base_model import pick_device
 
     found = torch.cuda.device_count()
     number = min(found, engine.devices or found, max(1, rows // _MIN_TEXTS_PER_DEVICE))

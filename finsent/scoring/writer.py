@@ -84,6 +84,7 @@ def build_predictions(
     """
     import pyarrow as pa
 
+    from finsent.models.abstention import abstains
     from finsent.models.predict import probabilities
 
     scores = probabilities(logits, manifest.temperature)[chunk.text_index]
@@ -95,7 +96,7 @@ def build_predictions(
         "label": pa.array(manifest.labels).take(pa.array(scores.argmax(axis=1))),
         **{f"p_{label.lower()}": np.ascontiguousarray(scores[:, index]) for index, label in enumerate(manifest.labels)},
         "confidence": confidence,
-        "abstained": confidence < metadata.abstain_below,
+        "abstained": abstains(confidence, metadata.abstain_below),
         "model_name": pa.repeat(metadata.model_name, count),
         "model_version": pa.repeat(metadata.model_version, count),
         "run_id": pa.repeat(metadata.run_id, count),

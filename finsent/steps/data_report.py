@@ -87,8 +87,8 @@ def page_path(home: Workspace, version: int) -> Path:
 def gather_facts(home: Workspace, version: int | None = None, known: DataVersion | None = None) -> "DataFacts":
     """All that is known of a version: its table looked through once, its report, quarantine and predecessor beside it."""
     from finsent.data.dataset import data_version, read_report
-    from finsent.data.profile import count_languages, diff_versions, summarise
     from finsent.data.validation.language import detect_language
+    from finsent.data.version_statistics import count_languages, diff_versions, summarise
     from finsent.data.versions_view import (
         latest_time,
         originating_version,

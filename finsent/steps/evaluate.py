@@ -187,7 +187,7 @@ def check_round_trip(check: Callable[[], "RoundTrip"]) -> "RoundTrip":
 
 def proof_needs_free_gpu() -> bool:
     """Whether the round-trip check has to wait until the models of this process have left the GPU."""
-    from finsent.models.base import pick_device
+    from finsent.models.base_model import pick_device
 
     return pick_device() != "cpu"
 

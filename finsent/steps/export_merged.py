@@ -146,7 +146,7 @@ def _reloaded(made: Path, adapter: Manifest, texts: list[str], precision: Precis
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     from finsent.models.adapter import LoadedAdapter
-    from finsent.models.base import pick_device, release_unused_models
+    from finsent.models.base_model import pick_device, release_unused_models
     from finsent.models.predict import predict_logits
 
     release_unused_models()

@@ -112,8 +112,8 @@ def move_into_place(made: Path, folder: Path) -> None:
 
 
 def _copy_base(home: Workspace, manifest: Manifest, folder: Path) -> Path:
-    from finsent.models.base import fingerprint
-    from finsent.models.embedded import build_embedded_base
+    from finsent.models.base_model import fingerprint
+    from finsent.models.embedded_base import build_embedded_base
 
     assert manifest.embedded is not None, "asked by the caller"  # noqa: S101 - tells the type checker
     shutil.copytree(build_embedded_base(manifest.embedded, home.bases), folder)
@@ -163,7 +163,7 @@ def import_adapter(
 
 def _located(source: str, revision: str | None) -> tuple[Path, str, bool]:
     """Folder of the adapter, fetched if need be, what to call where it is from, and whether that is the Hub."""
-    from finsent.models.base import fetch_from_hub
+    from finsent.models.base_model import fetch_from_hub
 
     local, name = Path(source).expanduser(), source.removeprefix(HUB)
     if name == source and local.is_dir():
@@ -207,7 +207,7 @@ def _copy_sealed(folder: Path, adapter: Path, *, from_hub: bool) -> None:
 def _convert_peft_adapter(config: Config, home: Workspace, folder: Path, adapter: Path, labels: Sequence[str] | None) -> None:
     """Copy a plain PEFT adapter, and give it tokenizer, manifest, probe and card."""
     from finsent.models.adapter import head_sha256, load_adapter, load_tokenizer
-    from finsent.models.base import locate_base
+    from finsent.models.base_model import locate_base
     from finsent.models.predict import predict_logits
     from finsent.reporting.model_card import render_model_card
 

@@ -22,10 +22,10 @@ import pyarrow.compute as pc
 
 from finsent.config import Source
 from finsent.data import tables
-from finsent.data.commit import commit_rows
 from finsent.data.corrections import TWEETS_APPLICATION, apply_decisions
 from finsent.data.dataset import RecordedAudit, read_audit
 from finsent.data.existing_rows import Grouping, ReadRows, concat_reads, group_with_existing
+from finsent.data.ingest_commit import commit_rows
 from finsent.data.ingest_report import IngestReport, known_schemas, warn_high_quarantine_rate, write_report_file
 from finsent.data.quarantine import input_identity
 from finsent.data.sources.reading import ResolvedSource, stage_sources
@@ -123,7 +123,7 @@ def commit(context: Context, grouping: Grouping) -> IngestReport:
 
     Raises:
         ConfigError: the data was split by another rule or has masked handles.
-        CheckFailed: the leak audit failed, rows do not add up, or other runs kept committing first, and nothing was written; or the
+        CheckFailed: the leak audit failed, rows do not add up, or other runs kept committing first: nothing was written. Or the
             rows, read back, differ from those audited.
     """
 

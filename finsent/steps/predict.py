@@ -37,7 +37,7 @@ def predict(context: Context, texts: Sequence[str], *, version: str | None = Non
         InputError: there is no such version.
         ArtifactError: the adapter does not match its manifest.
     """
-    from finsent.models.manifest import abstain_threshold
+    from finsent.models.abstention import abstain_threshold, abstains
     from finsent.models.predict import predict_logits, probabilities
     from finsent.scoring.predictor import load_with_fp8_check
 
@@ -50,5 +50,5 @@ def predict(context: Context, texts: Sequence[str], *, version: str | None = Non
     for text, row in zip(texts, rows.tolist(), strict=True):
         by_label = dict(zip(labels, row, strict=True))
         label = max(by_label, key=lambda name: by_label[name])
-        found.append(Prediction(text, label, by_label[label], by_label[label] < threshold, by_label))
+        found.append(Prediction(text, label, by_label[label], abstains(by_label[label], threshold), by_label))
     return PredictResult(config.registered_model, version, tuple(found))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from finsent.data.tables import Position
     from finsent.registry.client import Registry
-    from finsent.scoring.pending import PendingRows
+    from finsent.scoring.pending_rows import PendingRows
     from finsent.scoring.predictor import Predictor
 
 _log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ def score(
     """
     from finsent.data.inbox import receive
     from finsent.data.quarantine import append_records
-    from finsent.scoring.pending import find_pending
+    from finsent.scoring.pending_rows import find_pending
     from finsent.scoring.writer import read_position, transaction_app
 
     started = time.perf_counter()
@@ -141,9 +141,9 @@ def _score_due(
     *,
     progress: bool,
 ) -> tuple[str, _Scored]:
-    from finsent.models.manifest import abstain_threshold
+    from finsent.models.abstention import abstain_threshold
     from finsent.registry.tracking import log_params, start_run
-    from finsent.scoring.pending import find_pending
+    from finsent.scoring.pending_rows import find_pending
     from finsent.scoring.writer import read_position, transaction_app
 
     config, home, registry = context.config, context.workspace, context.registry
@@ -201,9 +201,9 @@ def _write_chunks(
     progress: bool,
 ) -> tuple[_Scored, bool]:
     """Score and commit chunk by chunk; False as soon as another run committed in between."""
-    from finsent.models.manifest import abstain_threshold
-    from finsent.scoring.chunks import score_chunks
-    from finsent.scoring.pending import chunk_bounds
+    from finsent.models.abstention import abstain_threshold
+    from finsent.scoring.chunk_pipeline import score_chunks
+    from finsent.scoring.pending_rows import chunk_bounds
     from finsent.scoring.writer import PredictionMetadata
 
     config = context.config

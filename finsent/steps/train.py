@@ -1,14 +1,14 @@
 """The training step: prepare, fit, calibrate, register. A data version in, a registered model version out."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finsent.errors import InputError
-from finsent.monitoring.retrain_inputs import TRAINING_DIGEST
+from finsent.monitoring.retrain_inputs import TRAINED_BY, TRAINING_DIGEST
 from finsent.steps.context import Context
 
 if TYPE_CHECKING:
@@ -171,8 +171,6 @@ def register(
     run_id: str,
     trained: "TrainingResult",
     calibration: Calibration,
-    *,
-    tags: Mapping[str, str] | None = None,
 ) -> TrainResult:
     """Log what came out and register the adapter. Idempotent: the same adapter of the same run keeps its version.
 
@@ -185,9 +183,9 @@ def register(
     folder = context.workspace.runs / run_id
     with hold_run_dir(folder, plan.digest), start_run(context.config, context.workspace, kind="train", resume=run_id):
         _log_outcome(context, run_id, trained, calibration)
-        version = context.registry.register(
-            trained.adapter, run_id=run_id, profile=plan.profile, tags={TRAINING_DIGEST: plan.digest, **(tags or {})}
-        )
+        by = context.run_tags.get("prefect.root_flow", "train")
+        tags = {TRAINING_DIGEST: plan.digest, TRAINED_BY: by}
+        version = context.registry.register(trained.adapter, run_id=run_id, profile=plan.profile, tags=tags)
         mark_finished(folder, plan.digest)
     return TrainResult(
         run_id=run_id,

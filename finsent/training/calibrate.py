@@ -46,9 +46,10 @@ def calibrate_adapter(
         listed yet, since the model card is still to come: `write_manifest` seals it.
     """
     from finsent.evaluation.calibration import fit_abstain_threshold, fit_temperature
+    from finsent.models.abstention import ABSTAIN_BELOW
     from finsent.models.adapter import head_sha256, load_adapter
     from finsent.models.load import prepare_for_inference
-    from finsent.models.manifest import ABSTAIN_BELOW, PROBE, write_manifest
+    from finsent.models.manifest import PROBE, write_manifest
     from finsent.models.predict import predict_logits, probabilities
 
     manifest = make_manifest(config, *data, trained)

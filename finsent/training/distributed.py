@@ -46,7 +46,7 @@ def init() -> World:
 
         from accelerate import PartialState
 
-        from finsent.models.base import pick_device
+        from finsent.models.base_model import pick_device
 
         # Loading can keep the other processes waiting for longer than the libraries' ten minutes.
         PartialState(cpu=pick_device() == "cpu", timeout=timedelta(hours=1))

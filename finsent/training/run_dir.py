@@ -97,7 +97,7 @@ def save_result(folder: Path, result: "TrainingResult") -> None:
 
 def load_result(folder: Path) -> "TrainingResult | None":
     """What a training loop that is through left in the folder; None where it is not, or its adapter is gone."""
-    from finsent.models.base import BaseFolder
+    from finsent.models.base_model import BaseFolder
     from finsent.training.trainer import TrainingResult
 
     if not (folder / RESULT).is_file() or not (folder / "adapter").is_dir():

@@ -10,9 +10,9 @@ import torch
 
 from finsent.config import Config, LoraConfig, Recipe
 from finsent.engine.flat_params import FlatParams, flatten_params
+from finsent.engine.memory_planner import ModelShape, TrainingPlan, plan_training, read_shape, usable_bytes
 from finsent.engine.merge import dequantize_base, unnest_absmax
-from finsent.engine.packed import build_packed_model, can_fuse, packing_unsupported_reason
-from finsent.engine.planner import ModelShape, TrainingPlan, plan_training, read_shape, usable_bytes
+from finsent.engine.packed_forward import build_packed_model, can_fuse, packing_unsupported_reason
 from finsent.engine.train_step import (
     BackwardFn,
     LogitsFn,
@@ -23,7 +23,7 @@ from finsent.engine.train_step import (
 )
 from finsent.errors import ConfigError
 from finsent.models.adapter import add_lora, load_tokenizer
-from finsent.models.base import BaseFolder, cpu_supports_bf16, load_base, locate_base, pick_device
+from finsent.models.base_model import BaseFolder, cpu_supports_bf16, load_base, locate_base, pick_device
 from finsent.models.predict import tokenise
 from finsent.training import distributed
 from finsent.training.distributed import World

@@ -19,7 +19,7 @@ from finsent.engine.packing import balance_micro_batches, pack_batches
 from finsent.errors import FinsentError, InputError
 from finsent.labels import LABELS
 from finsent.models.adapter import save_adapter
-from finsent.models.base import BaseFolder
+from finsent.models.base_model import BaseFolder
 from finsent.models.predict import tokenise
 from finsent.progress import track
 from finsent.training import distributed
@@ -67,7 +67,7 @@ class TrainingResult:
     mixed_precision: str
     engine: str
     plan: str
-    """Reasons for the choice of engine, see `finsent.engine.planner`."""
+    """Reasons for the choice of engine, see `finsent.engine.memory_planner`."""
     processes: int
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
-WITH_PLANNER = importlib.util.find_spec("finsent.engine.planner") is not None
+WITH_PLANNER = importlib.util.find_spec("finsent.engine.memory_planner") is not None
 
 
 @pytest.fixture(autouse=True)

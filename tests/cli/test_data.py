@@ -79,7 +79,7 @@ def test_a_format_that_the_name_does_not_tell(finsent: "Finsent", tmp_path: Path
     [
         (("a.csv", "--split", "test"), "--split 'test' is for labelled datasets of the Hub"),
         (("a.csv", "--revision", "main"), "--revision 'main' is for labelled datasets of the Hub"),
-        (("a.csv", "--query", "SELECT 1"), "'a.csv' is no database's URL, and a query was given"),
+        (("a.csv", "--query", "SELECT 1"), "'a.csv' is not a database URL, and a query was given"),
         (("a.csv", "b.csv", "--query", "SELECT 1"), "--query needs one FILE"),
         (("--inbox", "sqlite:///a.db", "--query", "SELECT 1"), "For the inbox, export the rows to a file"),
         (("--inbox", "a.txt", "--format", "csv"), "--format 'csv' needs a labelled FILE"),
@@ -91,9 +91,9 @@ def test_a_format_that_the_name_does_not_tell(finsent: "Finsent", tmp_path: Path
         (("--inbox", "a.csv", "--label-map", "0=Neutral"), "--label-map '0=Neutral' is for labelled tweets"),
         (("--inbox", "a.csv", "--label", "label"), "--label 'label' is for labelled tweets"),
         (("--inbox", "a.csv", "--name", "x"), "--name 'x' is for labelled tweets"),
-        (("a.csv", "--name", ""), "the name '' (--name) says nothing"),
-        (("",), "'' is no address"),
-        (("--inbox", " "), "' ' is no address"),
+        (("a.csv", "--name", ""), "the name '' (--name) is blank"),
+        (("",), "'' is not an address"),
+        (("--inbox", " "), "' ' is not an address"),
         (("a.csv", "--format", "xml"), "'xml' is not one of"),
     ],
 )

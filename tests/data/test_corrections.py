@@ -153,7 +153,8 @@ def test_machines_that_apply_and_ingest_at_once(tmp_path: Path) -> None:
     (tmp_path / "new.jsonl").write_text(json.dumps({"text": "the fed meets on tuesday", "label": "Neutral"}))
     start = (
         "import sys; from finsent.workspace import resolve_workspace; from finsent.config import Source, load_config; "
-        "from finsent.data.corrections import apply_decisions; from finsent.steps.context import make_context; from finsent.steps.ingest import ingest; "
+        "from finsent.data.corrections import apply_decisions; from finsent.steps.context import make_context; "
+        "from finsent.steps.ingest import ingest; "
         "home = resolve_workspace({'FINSENT_HOME': sys.argv[1], 'FINSENT_TABLES': sys.argv[2]}); "
     )
     # a process that ends right after a scan may abort in Arrow's threads, its work done (apache/arrow issue 39862)

@@ -21,13 +21,14 @@ READER = """
 import resource, sys
 import pyarrow.parquet
 from finsent.config import Source
-from finsent.data.sources.formats import read
-from finsent.data.sources.resolve import labelled, resolve
+from finsent.data.sources.formats import read_rows
+from finsent.data.sources.records import labelled_columns
+from finsent.data.sources.resolve import resolve
 from finsent.errors import InputError
 source = Source(uri=sys.argv[1])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
-    said = f"{sum(len(batch) for file in resolve(source) for batch in read(file, labelled(source)))} rows"
+    said = f"{sum(len(batch) for file in resolve(source) for batch in read_rows(file, labelled_columns(source)))} rows"
 except InputError as error:
     said = str(error)
 print(said)

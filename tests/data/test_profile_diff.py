@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finsent.data import tables
-from finsent.data.profile import changes, diff_versions, label_shift
+from finsent.data.version_statistics import changes, diff_versions, label_shift
 from finsent.errors import InputError
 from finsent.workspace import Workspace
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from finsent.engine.fused_linear import draw_dropout_bits, fusion_unsupported_reason
-from finsent.engine.packed import PackedModel, batch_to_device, build_packed_model, packed_logits, unwrap_peft
+from finsent.engine.packed_forward import PackedModel, batch_to_device, build_packed_model, packed_logits, unwrap_peft
 from finsent.engine.packing import pack_rows
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")

@@ -23,8 +23,9 @@ from finsent.config import Config, LoraConfig, ModelConfig, Quantization
 from finsent.engine.merge import dequantize_base, merge_adapter, merged_weight, unnest_absmax
 from finsent.errors import ArtifactError
 from finsent.models.adapter import add_lora, load_adapter, save_adapter
-from finsent.models.base import disable_cpu_repacking, load_base, locate_base
-from finsent.models.embedded import train_tokenizer
+from finsent.models.base_model import load_base, locate_base
+from finsent.models.embedded_base import train_tokenizer
+from finsent.models.quantization import disable_cpu_repacking
 from finsent.workspace import Workspace
 
 ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")

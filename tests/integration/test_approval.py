@@ -48,7 +48,7 @@ def start(home: Workspace, version: str) -> UUID:
     setup = FlowSettings(profile="nano", overrides=("gate.approval=required",), home=str(home.root))
     with get_client(sync_client=True) as client:
         deployment = client.create_deployment(client.create_flow(approve), name="approve")
-        parameters = {"version": version, "setup": setup.model_dump(mode="json")}
+        parameters = {"version": version, "settings": setup.model_dump(mode="json")}
         return client.create_flow_run_from_deployment(deployment, parameters=parameters).id
 
 

@@ -75,7 +75,15 @@ def test_runs_and_tasks_are_named_by_what_they_are_about(home: Workspace, tmp_pa
         (tmp_path / f"{name}.csv").write_text(f"text,label\n{name} shares rise,Bullish\n", encoding="utf-8")
     ingest(tuple(Source(uri=str(tmp_path / f"{name}.csv")) for name in ("desk", "street")), FlowSettings(home=str(home.root)))
     assert "ingest data-v0" in runs("flow")
-    expected = {"resolve sources", "read desk", "read street", "group near duplicates", "commit", "report data-v0", "show data-v0"}
+    expected = {
+        "resolve sources",
+        "read desk",
+        "read street",
+        "group near duplicates",
+        "commit",
+        "report data-v0",
+        "show data-v0",
+    }
     assert expected <= set(runs("task"))
 
 
@@ -123,7 +131,9 @@ def test_retraining_runs_the_chain_and_a_refusal_is_a_completed_run(served: "Ser
     assert "mlflow ui" in artifacts("mlflow-run")[0].data
     names = runs("flow")
     version = result.training.model_version
-    assert {"retrain nano", "train nano data-v0", f"evaluate version {version} data-v0", f"promote version {version}"} <= set(names)
+    assert {"retrain nano", "train nano data-v0", f"evaluate version {version} data-v0", f"promote version {version}"} <= set(
+        names
+    )
     tasks = set(runs("task"))
     assert {"fit nano data-v0", "calibrate nano data-v0", "register nano data-v0"} <= tasks
     assert {f"judge version {version}", f"record decision on version {version}", f"move alias for version {version}"} <= tasks
@@ -131,15 +141,24 @@ def test_retraining_runs_the_chain_and_a_refusal_is_a_completed_run(served: "Ser
     assert tags["prefect.flow_run_name"] in names
 
 
-def test_a_retraining_that_died_after_registration_goes_on_with_its_version(served: "Served") -> None:
-    from flows.retrain import RetrainResult, retrain
-    from flows.train import train
+def test_a_retraining_that_died_after_registration_goes_on_with_its_version(
+    served: "Served", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows import retrain as module
 
-    registered = train(settings=setup_of(served))  # and then the process died
-    result = retrain(only_if_due=True, settings=setup_of(served))
-    assert isinstance(result, RetrainResult)
+    def died(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "evaluate", died)
+        with pytest.raises(KeyboardInterrupt):
+            module.retrain(settings=setup_of(served))
+    registered = make_context(served.config, served.home).registry.latest_version()
+    result = module.retrain(only_if_due=True, settings=setup_of(served))
+    assert isinstance(result, module.RetrainResult)
     assert result.training is None
-    assert result.promotion.model_version == registered.model_version
+    assert result.promotion.model_version == registered
+    retrain = module.retrain
     state = retrain(only_if_due=True, settings=setup_of(served), return_state=True)
     assert state.name == "Skipped", "decided now, so there is nothing to go on with"
 

@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bits
 from finsent.config import Config
 from finsent.errors import ArtifactError, ConfigError
 from finsent.models.adapter import add_lora, hash_weights, head_sha256, load_adapter
-from finsent.models.base import load_base, locate_base
+from finsent.models.base_model import load_base, locate_base
 from finsent.models.manifest import MANIFEST, PROBE, Manifest, write_manifest
 from finsent.models.predict import predict_logits
 from finsent.workspace import Workspace

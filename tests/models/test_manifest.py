@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from finsent.errors import ArtifactError
-from finsent.models.manifest import MANIFEST, abstain_threshold, file_sha256, verify_manifest, write_manifest
+from finsent.models.abstention import abstain_threshold
+from finsent.models.manifest import MANIFEST, file_sha256, verify_manifest, write_manifest
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finsent.data.profile import LONGEST, DataProfile
+from finsent.data.version_statistics import LONGEST, DataProfile
 from finsent.reporting import data_plots
 
 BLUE = (43, 108, 176)

@@ -17,8 +17,8 @@ from finsent.config.model_schema import EngineConfig
 from finsent.data import tables
 from finsent.errors import DeviceError
 from finsent.models.manifest import verify_manifest
-from finsent.scoring import pending, writer
-from finsent.scoring.chunks import score_chunks
+from finsent.scoring import pending_rows, writer
+from finsent.scoring.chunk_pipeline import score_chunks
 from finsent.scoring.predictor import ModelSpec, load_local
 from finsent.scoring.workers import choose_devices, model_workers
 from finsent.workspace import Workspace
@@ -48,8 +48,8 @@ def spec_of(folder: Path, home: Workspace) -> ModelSpec:
 def score(home: Workspace, predictor, size: int) -> list[dict]:
     """The table of predictions after scoring all that is due."""
     before = writer.read_position(home, writer.transaction_app("finsent", "1"))
-    rows = pending.find_pending(home, "finsent", "1", max_characters=5000).rows
-    done = list(score_chunks(home, predictor, rows, pending.chunk_bounds(len(rows), size), STAMP, before))
+    rows = pending_rows.find_pending(home, "finsent", "1", max_characters=5000).rows
+    done = list(score_chunks(home, predictor, rows, pending_rows.chunk_bounds(len(rows), size), STAMP, before))
     assert all(done)
     return tables.read(home, "predictions").drop_columns(["scored_at"]).sort_by("id").to_pylist()
 
@@ -89,9 +89,9 @@ def test_worker_that_cannot_open_the_model_is_named(home, tmp_path):
 @pytest.mark.long
 def test_killed_worker_ends_the_run_and_a_rerun_goes_on(filled, make_adapter):
     before = writer.read_position(filled, writer.transaction_app("finsent", "1"))
-    rows = pending.find_pending(filled, "finsent", "1", max_characters=5000).rows
+    rows = pending_rows.find_pending(filled, "finsent", "1", max_characters=5000).rows
     with model_workers(spec_of(make_adapter(0), filled), PAIR) as predictor:
-        parts = score_chunks(filled, predictor, rows, pending.chunk_bounds(len(rows), 8), STAMP, before)
+        parts = score_chunks(filled, predictor, rows, pending_rows.chunk_bounds(len(rows), 8), STAMP, before)
         assert next(parts)
         os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
         with pytest.raises(DeviceError, match=r"'cpu' died \(killed by SIGKILL, as the kernel does when memory runs out"):

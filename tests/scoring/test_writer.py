@@ -18,7 +18,7 @@ from finsent.labels import LABELS
 from finsent.models.predict import probabilities
 from finsent.registry import aliases, tracking
 from finsent.registry.client import Registry, logged_model_id
-from finsent.scoring import pending, writer
+from finsent.scoring import pending_rows, writer
 from finsent.steps.context import make_context
 from finsent.steps.score import score
 from finsent.workspace import Workspace, resolve_workspace
@@ -114,7 +114,7 @@ def test_confidence_is_calibrated_by_the_adapters_temperature(champion, config, 
 
     fill(champion, TEXTS[:5])
     loaded = load_adapter(make_adapter(0), champion)
-    rows = pending.find_pending(champion, "finsent", "1", max_characters=5000).rows
+    rows = pending_rows.find_pending(champion, "finsent", "1", max_characters=5000).rows
     part = writer.make_chunk(rows, 0, len(rows))
     logits = predict_logits(loaded, part.texts, token_budget=64)
     warm = loaded.manifest.model_copy(update={"temperature": 2.5})
@@ -197,6 +197,7 @@ import mlflow, peft, transformers
 from finsent.workspace import resolve_workspace
 from finsent.config import Config
 from finsent.steps import score as pipeline
+from finsent.steps.context import make_context
 from finsent.scoring import writer
 
 config = Config.model_validate_json(Path(sys.argv[1]).read_text())
@@ -218,7 +219,7 @@ for argument in sys.argv[2:]:
     chunk = int(chunk)
     child = os.fork()  # each dies alone; the imports above are paid once
     if child == 0:
-        pipeline.score(config, resolve_workspace({"FINSENT_HOME": home}), progress=False)
+        pipeline.score(make_context(config, resolve_workspace({"FINSENT_HOME": home})), progress=False)
         os._exit(0)
     _, status = os.waitpid(child, 0)
     print(os.WTERMSIG(status))
@@ -295,8 +296,8 @@ def test_lost_chunk_is_noticed_and_not_written(champion, config):
 def test_order_of_what_is_due_depends_on_the_rows_alone(home):
     fill(home, ["b", "a", "c"], prefix="x")
     fill(home, ["a", "c"], prefix="y")
-    rows = pending.find_pending(home, "finsent", "1", max_characters=5000).rows
+    rows = pending_rows.find_pending(home, "finsent", "1", max_characters=5000).rows
     assert rows["text_hash"].to_pylist() == sorted(rows["text_hash"].to_pylist())
     same = [row["id"] for row in rows.to_pylist() if row["text"] == "a"]
     assert same == ["x1", "y0"]
-    assert pending.chunk_bounds(len(rows), 2) == [(0, 2), (2, 4), (4, 5)]
+    assert pending_rows.chunk_bounds(len(rows), 2) == [(0, 2), (2, 4), (4, 5)]

@@ -15,6 +15,7 @@ from finsent.data.sample import sample_sources
 from finsent.errors import InputError, ServiceError
 from finsent.steps.context import make_context
 from finsent.steps.evaluate import evaluate
+from finsent.steps.evaluate_ad_hoc import evaluate_file
 from finsent.steps.ingest import ingest
 from finsent.steps.promote import promote
 from finsent.steps.train import train
@@ -73,7 +74,7 @@ def test_train_evaluate_and_refuse(quick: Config, mlflow_home: Workspace, tmp_pa
 
     labelled = tmp_path / "extra.csv"
     labelled.write_text("text,label\n$A to the moon,bullish\n$A to zero,bearish\nfed meets,neutral\n" * 3)
-    other = evaluate(make_context(quick, mlflow_home), data=Source(uri=str(labelled)))
+    other = evaluate_file(make_context(quick, mlflow_home), trained.model_version, Source(uri=str(labelled)))
     assert other.evidence.n_test == 9
     assert other.evidence.leaks is None  # figures for the record, no evidence
     assert other.run_id != result.run_id

@@ -11,6 +11,7 @@ from finsent.registry import tracking
 from finsent.registry.client import Registry
 from finsent.steps.context import make_context
 from finsent.steps.evaluate import evaluate
+from finsent.steps.evaluate_ad_hoc import evaluate_file
 from finsent.steps.import_export import import_adapter
 from finsent.steps.ingest import ingest
 from finsent.steps.promote import promote
@@ -50,14 +51,14 @@ def test_scoring_a_file_says_how_much_of_it_is_in_the_training_split(mlflow_home
     path = tmp_path / "mixed.csv"
     path.write_text("text,label\nnobody has read this before,neutral\nnor has anybody read that,bullish\n", encoding="utf-8")
     source = Source(uri=str(path))
-    alone = evaluate(make_context(quick, mlflow_home), version=version, data=source)
+    alone = evaluate_file(make_context(quick, mlflow_home), version, source)
     assert alone.n_in_training is None
     ingest(make_context(quick, mlflow_home), sample_sources(1)[:1])
     seen, held_out = (load_split(mlflow_home, split).texts[0] for split in ("train", "test"))
     with path.open("a", encoding="utf-8") as file:
         file.write("a label that nobody knows,up\n")
         file.writelines(f'"{text.replace(chr(34), chr(34) * 2)}",bearish\n' for text in (seen, seen.upper(), held_out))
-    result = evaluate(make_context(quick, mlflow_home), version=version, data=source)
+    result = evaluate_file(make_context(quick, mlflow_home), version, source)
     assert (result.evidence.n_test, result.n_in_training, result.skipped) == (5, 2, {"unknown label": 1})
     said = as_text(render_evaluation(result))
     assert f"5 rows of {path}, 2 of them in the training split" in said

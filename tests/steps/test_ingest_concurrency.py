@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import finsent.data
-from finsent.data import commit, ingest_report, tables
+from finsent.data import ingest_commit, ingest_report, tables
 from finsent.data.dataset import data_version
 from finsent.data.ingest_report import IngestReport
 from finsent.data.staging import open_staging
@@ -51,7 +51,7 @@ def test_a_crash_between_the_commits_loses_and_doubles_nothing(
         if crash_at == "report":
             patch.setattr(ingest_report, "report_path", crash)
         elif crash_at == "signatures":
-            patch.setattr(commit, "add_signatures", crash)
+            patch.setattr(ingest_commit, "add_signatures", crash)
         else:
             patch.setattr(
                 tables,
@@ -82,7 +82,7 @@ def test_two_ingestions_at_once_both_land(home: Workspace, tmp_path: Path) -> No
     script = (
         "import sys; from finsent.config import Source, load_config; from finsent.workspace import resolve_workspace; "
         "from finsent.steps.context import make_context; from finsent.steps.ingest import ingest; "
-        "ingest(load_config(), resolve_workspace({'FINSENT_HOME': sys.argv[1]}), [Source(uri=sys.argv[2])]); "
+        "ingest(make_context(load_config(), resolve_workspace({'FINSENT_HOME': sys.argv[1]})), [Source(uri=sys.argv[2])]); "
         "from finsent.cli.main import leave; leave(0)"
     )
     running = [
@@ -116,7 +116,7 @@ def test_a_run_that_another_machine_overtook_places_its_rows_again(tmp_path: Pat
     here, there = shared_homes(tmp_path)
     ours = [write(tmp_path / "ours.jsonl", ("$AAPL is a buy", "Bullish"), ("fed meets today", "Neutral"), ("gold up", "Bullish"))]
     theirs = [write(tmp_path / "theirs.jsonl", ("$AAPL is a buy", "Bullish"), ("fed meets today!", "Bearish"))]
-    real = commit.append_tweets
+    real = ingest_commit.append_tweets
     overtaken: list[IngestReport] = []
 
     def late(home: Workspace, *rest: Any) -> Any:
@@ -124,7 +124,7 @@ def test_a_run_that_another_machine_overtook_places_its_rows_again(tmp_path: Pat
             overtaken.append(ingest(make_context(CONFIG, there), theirs))
         return real(home, *rest)
 
-    monkeypatch.setattr(commit, "append_tweets", late)
+    monkeypatch.setattr(ingest_commit, "append_tweets", late)
     report = ingest(make_context(CONFIG, here), ours)
     check(report, here)
     assert overtaken[0].accepted == 2
@@ -141,7 +141,7 @@ def test_a_run_that_lost_leaves_nothing_of_its_first_attempt_in_quarantine(
     words = " ".join(f"word{index}" for index in range(20))
     ours = [write(tmp_path / "ours.jsonl", (words, "Bullish"), (words, "Bearish"), ("", "Bullish"), ("gold up", "Bullish"))]
     theirs = [write(tmp_path / "theirs.jsonl", (words, "Bullish"))]
-    real, overtaken = commit.append_tweets, []
+    real, overtaken = ingest_commit.append_tweets, []
 
     def late(home: Workspace, *rest: Any) -> Any:
         if home == here and not overtaken:
@@ -149,7 +149,7 @@ def test_a_run_that_lost_leaves_nothing_of_its_first_attempt_in_quarantine(
             assert tables.read(here, "quarantine").num_rows == 0
         return real(home, *rest)
 
-    monkeypatch.setattr(commit, "append_tweets", late)
+    monkeypatch.setattr(ingest_commit, "append_tweets", late)
     report = ingest(make_context(CONFIG, here), ours)
     check(report, here)
     assert (report.accepted, report.duplicates, report.quarantined) == (1, 1, 2)
@@ -238,7 +238,7 @@ def test_sources_of_one_name_are_read_in_one_call(home: Workspace, tmp_path: Pat
 
 
 def test_a_run_that_is_overtaken_for_ever_says_so(home: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commit, "append_tweets", lambda *_: None)
+    monkeypatch.setattr(ingest_commit, "append_tweets", lambda *_: None)
     with pytest.raises(CheckFailed, match=r"other runs wrote to table 'tweets' .* before each of 10 attempts"):
         ingest(make_context(CONFIG, home), [write(tmp_path / "a.jsonl", ("$AAPL is a buy", "Bullish"))])
     assert tables.version(home, "tweets") is None

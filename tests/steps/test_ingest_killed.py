@@ -24,9 +24,10 @@ SCRIPT = """
 import sys
 from finsent.config import Source, load_config
 from finsent.workspace import resolve_workspace
+from finsent.steps.context import make_context
 from finsent.steps.ingest import ingest
 from finsent.cli.main import leave
-ingest(load_config(), resolve_workspace({"FINSENT_HOME": sys.argv[1]}), [Source(uri=sys.argv[2])])
+ingest(make_context(load_config(), resolve_workspace({"FINSENT_HOME": sys.argv[1]})), [Source(uri=sys.argv[2])])
 leave(0)
 """
 

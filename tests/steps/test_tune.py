@@ -201,7 +201,8 @@ def test_a_search_that_was_cut_off_ends_as_one_that_was_not(
 ) -> None:
     script = tmp_path / "search.py"
     script.write_text(
-        "import sys\nfrom pathlib import Path\nfrom finsent.config import load_config\nfrom finsent.workspace import resolve_workspace\n"
+        "import sys\nfrom pathlib import Path\nfrom finsent.config import load_config\n"
+        "from finsent.workspace import resolve_workspace\n"
         "from finsent.steps.tune import tune\n"
         "tune(load_config('nano', overrides=sys.argv[2:]), resolve_workspace(), trials=2, space=Path(sys.argv[1]))\n"
     )

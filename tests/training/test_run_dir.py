@@ -5,7 +5,7 @@ import pytest
 
 from finsent.config import Config
 from finsent.errors import InputError
-from finsent.training.run_dir import find_resumable, hold_run_dir, require_resumable, settings_digest
+from finsent.training.run_dir import find_resumable, hold_run_dir, mark_finished, require_resumable, settings_digest
 
 
 def cut_off(runs: Path, name: str, digest: str, *, checkpoint: bool = True, at: int = 1) -> None:
@@ -29,7 +29,9 @@ def test_the_newest_interrupted_training_of_these_settings_is_found(tmp_path: Pa
         assert find_resumable(tmp_path, "d1") == "old"  # somebody is at work in the other
         with pytest.raises(InputError, match="another process"), hold_run_dir(tmp_path / "new", "d1"):
             pass
-    assert find_resumable(tmp_path, "d1") == "old"  # "new" is finished now
+    assert find_resumable(tmp_path, "d1") == "new"  # free again, and not registered
+    mark_finished(tmp_path / "new", "d1")
+    assert find_resumable(tmp_path, "d1") == "old"
 
 
 def test_a_run_named_by_hand_must_fit(tmp_path: Path) -> None:
@@ -42,8 +44,7 @@ def test_a_run_named_by_hand_must_fit(tmp_path: Path) -> None:
     cut_off(tmp_path, "b", "d1", checkpoint=False)
     with pytest.raises(InputError, match="first checkpoint"):
         require_resumable(tmp_path, "b", "d1")
-    with hold_run_dir(tmp_path / "a", "d1"):
-        pass
+    mark_finished(tmp_path / "a", "d1")
     with pytest.raises(InputError, match="finished"):
         require_resumable(tmp_path, "a", "d1")
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from finsent.config import Config, Quantization
 from finsent.engine.packing import pad_rows
 from finsent.errors import FinsentError
-from finsent.models.base import load_base, locate_base
+from finsent.models.base_model import load_base, locate_base
 from finsent.models.predict import tokenise
 from finsent.training import setup
 from finsent.training.setup import TrainingRun, set_up
@@ -77,7 +77,7 @@ def test_an_adapter_trained_packed_is_an_ordinary_one(
     real = trainer.save_adapter
 
     def keep(model: Any, tokenizer: Any, folder: Path) -> None:
-        from finsent.engine.packed import batch_to_device, build_packed_model, packed_logits
+        from finsent.engine.packed_forward import batch_to_device, build_packed_model, packed_logits
         from finsent.engine.packing import pack_rows
 
         with torch.no_grad():

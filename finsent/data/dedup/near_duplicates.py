@@ -1,8 +1,9 @@
 """Near-duplicate pairs and their connected components, at a cost that grows with the new rows and not quadratically.
 
 Rows are distinct templates. Two rows are near duplicates when the Jaccard similarity of their shingle sets reaches the
-threshold, or when one was cut short with an ellipsis and the other continues where it ends. Candidates share a bucket: a band of
-their signatures, or the first characters of a cut template. Every candidate is verified on its text.
+threshold `data.near_duplicate_jaccard` (0.8 by default, declared in `finsent.config.schema`), or when one was cut short with
+an ellipsis and the other continues where it ends. Candidates share a bucket: a band of their signatures, or the first
+characters of a cut template. Every candidate is verified on its text.
 
 Components need no list of all pairs, which is quadratic where one text occurs ten thousand times: buckets are first linked along
 stars and chains, then only pairs in different components are examined. In the end every pair that shares a bucket was verified or

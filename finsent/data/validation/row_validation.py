@@ -1,11 +1,9 @@
 """Validates the fields of a row; an invalid one is quarantined with a reason. Pure: the caller passes the clock."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Final, Literal
 
-from finsent.labels import LABELS
 from finsent.text import is_blank
 
 Reason = Literal[
@@ -31,7 +29,6 @@ CONFLICT: Final[Reason] = "contradictory label"
 CLOCK_SKEW: Final = timedelta(days=1)
 """How far ahead of our clock a tweet may be: clocks and time zones of sources are inexact."""
 
-_NAMES: Final = {label.casefold(): label for label in LABELS}
 _TWITTER_TIME: Final = "%a %b %d %H:%M:%S %z %Y"
 _MILLISECONDS_FROM: Final = 1e11  # as seconds that would be the year 5138
 
@@ -60,35 +57,6 @@ def check_text(value: object, max_characters: int) -> str | Rejection:
     if is_blank(value):
         return Rejection("empty", "nothing but white space and links" if value.strip() else "no characters")
     return value
-
-
-def parse_label(value: object, mapping: Mapping[str, str] | None) -> str | None:
-    """Class name of a source's label value, or None.
-
-    The mapping's keys take precedence; class names are accepted in any letter case, with a mapping too. A number without a
-    mapping is never guessed, since datasets disagree on the order.
-    """
-    key = label_key(value)
-    return (mapping or {}).get(key) or _NAMES.get(key.casefold())
-
-
-def label_key(value: object) -> str:
-    """A label value as the text that a mapping is keyed by: trimmed, and 1.0 as "1" (Parquet and JSON turn ids to floats)."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    try:
-        return "" if value is None else str(value).strip()
-    except (ValueError, RecursionError):
-        return quoted(value)
-
-
-def check_label(value: object, mapping: Mapping[str, str] | None) -> str | Rejection:
-    """The class name of a row's label, or what is wrong with it."""
-    label = parse_label(value, mapping)
-    if label is not None:
-        return label
-    known = ", ".join([*(repr(key) for key in mapping or ()), *LABELS])
-    return Rejection("unknown label", f"{quoted(value)}; understood: {known}")
 
 
 def check_time(value: object, now: datetime) -> datetime | Rejection | None:

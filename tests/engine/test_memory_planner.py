@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finsent.config import EngineConfig, ModelConfig, Quantization
-from finsent.engine.planner import (
+from finsent.engine.memory_planner import (
     GIB,
     InferencePlan,
     ModelShape,

@@ -11,7 +11,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from finsent.config import Config, ModelConfig, Quantization
 from finsent.errors import BaseModelError, InputError
 from finsent.models.adapter import add_lora
-from finsent.models.base import fetch_from_hub, fingerprint, load_base, locate_base
+from finsent.models.base_model import fetch_from_hub, fingerprint, load_base, locate_base
 from finsent.workspace import Workspace
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from finsent.data import tables
 from finsent.data.quarantine import append_records
 from finsent.data.validation.row_validation import Rejection, check_text
-from finsent.scoring import pending
+from finsent.scoring import pending_rows
 from finsent.text import text_hash
 from finsent.workspace import Workspace
 
@@ -46,7 +46,7 @@ texts = st.one_of(
 def test_rows_are_those_that_each_pass_the_check_and_no_others(found):
     ids = [f"t{place % 10}-{place}" for place in range(len(found))]
     rows = pa.table({"id": pa.array(ids, pa.string()), "text": pa.array(found, pa.string())})
-    good, bad = pending._check(rows, LONGEST, {"t3-3"})
+    good, bad = pending_rows._check(rows, LONGEST, {"t3-3"})
     checked = {name: check_text(text, LONGEST) for name, text in zip(ids, found, strict=True)}
     refused = {name: answer for name, answer in checked.items() if isinstance(answer, Rejection)}
     assert good.to_pylist() == [{"id": name, "text": text} for name, text in zip(ids, found, strict=True) if name not in refused]
@@ -55,7 +55,7 @@ def test_rows_are_those_that_each_pass_the_check_and_no_others(found):
         for name, answer in refused.items()
         if name != "t3-3"
     ]
-    ordered = pending._sort_by_text_hash(pa.concat_tables([good, good.slice(0, 0)]))
+    ordered = pending_rows._sort_by_text_hash(pa.concat_tables([good, good.slice(0, 0)]))
     assert ordered.to_pylist() == [
         {"id": name, "text": text, "text_hash": digest}
         for digest, name, text in sorted((text_hash(row["text"]), row["id"], row["text"]) for row in good.to_pylist())
@@ -66,16 +66,16 @@ def test_what_is_set_aside_once_is_not_set_aside_again(home: Workspace):
     now = datetime.now(UTC)
     rows = [{"id": name, "text": text, "created_at": now, "received_at": now} for name, text in (("a", " "), ("b", "buy now"))]
     tables.append(home, "inbox", pa.Table.from_pylist(rows, schema=tables.SCHEMAS["inbox"]))
-    first = pending.find_pending(home, "finsent", "1", max_characters=LONGEST)
+    first = pending_rows.find_pending(home, "finsent", "1", max_characters=LONGEST)
     assert [row.place for row in first.bad] == ["inbox#a"]
     append_records(home, first.bad, now)
-    again = pending.find_pending(home, "finsent", "1", max_characters=LONGEST)
+    again = pending_rows.find_pending(home, "finsent", "1", max_characters=LONGEST)
     assert (again.bad, again.rows["id"].to_pylist()) == ((), ["b"])
 
 
 @given(st.integers(0, 60_000), st.integers(50, 9_000), st.integers(1, 8), st.floats(0, 1))
 def test_chunks_cover_the_rows_and_are_cut_again_from_any_of_their_starts(total, size, devices, died):
-    cuts = pending.chunk_bounds(total, size, devices)
+    cuts = pending_rows.chunk_bounds(total, size, devices)
     assert [start for start, _ in cuts] == [0, *(stop for _, stop in cuts)][: len(cuts)]
     assert (cuts[-1][1] if cuts else 0) == total
     sizes = [stop - start for start, stop in cuts]
@@ -83,11 +83,11 @@ def test_chunks_cover_the_rows_and_are_cut_again_from_any_of_their_starts(total,
     assert devices > 1 or all(some == size for some in sizes[:-1])
     committed = int(died * len(cuts))
     start = sum(sizes[:committed])
-    assert pending.chunk_bounds(total - start, size, devices) == [(a - start, b - start) for a, b in cuts[committed:]]
+    assert pending_rows.chunk_bounds(total - start, size, devices) == [(a - start, b - start) for a, b in cuts[committed:]]
 
 
 def test_chunks_for_several_devices_end_small():
-    sizes = [stop - start for start, stop in pending.chunk_bounds(1_000_000, 20_000, 4)]
+    sizes = [stop - start for start, stop in pending_rows.chunk_bounds(1_000_000, 20_000, 4)]
     assert sizes[:2] == [20_000, 20_000]
     assert sorted(sizes, reverse=True) == sizes
     assert max(sizes[-8:]) <= 1000

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from finsent.data import tables
-from finsent.data.profile import LONGEST, SAMPLED, count_languages, summarise
+from finsent.data.version_statistics import LONGEST, SAMPLED, count_languages, summarise
 from finsent.errors import InputError
 from finsent.labels import LABELS
 from finsent.workspace import Workspace

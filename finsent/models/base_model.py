@@ -15,7 +15,8 @@ import torch
 from finsent.config import ModelConfig
 from finsent.errors import BaseModelError, FinsentError
 from finsent.labels import ID2LABEL, LABEL2ID, LABELS
-from finsent.models.embedded import build_embedded_base
+from finsent.models.embedded_base import build_embedded_base
+from finsent.models.quantization import disable_cpu_repacking, quantization_config
 from finsent.workspace import Workspace
 
 _SAMPLE = 1 << 20
@@ -139,27 +140,17 @@ def load_base(base: BaseFolder, config: ModelConfig, device: str) -> Any:
     Raises:
         BaseModelError: transformers cannot load the folder as a sequence classifier.
     """
-    from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig
+    from transformers import AutoModelForSequenceClassification
 
     release_unused_models()
     dtype = getattr(torch, config.quantization.compute_dtype)
-    quantization = None
-    if config.quantization.kind == "nf4":
-        quantization = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=config.quantization.double,
-            bnb_4bit_compute_dtype=dtype,
-            # transformers' own default misses a head with a bias and would quantise it
-            llm_int8_skip_modules=list(config.quantization.skip_modules),
-        )
     try:
         model = AutoModelForSequenceClassification.from_pretrained(
             base.folder,
             num_labels=len(LABELS),
             id2label=dict(ID2LABEL),
             label2id=dict(LABEL2ID),
-            quantization_config=quantization,
+            quantization_config=quantization_config(config.quantization),
             dtype=dtype,
             device_map={"": device},
             trust_remote_code=False,
@@ -179,15 +170,6 @@ def release_unused_models() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def disable_cpu_repacking(model: Any) -> None:
-    """Switch off bitsandbytes' CPU repacking of 4-bit weights (AVX-512), which makes later gradients silently wrong."""
-    # The first eval forward would rewrite the weights for a kernel that has no backward; a training pass after it would run
-    # with wrong gradients, and dequantising would give garbage. Measured with bitsandbytes 0.50.
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
 
 
 def cpu_supports_bf16() -> bool:

@@ -4,7 +4,13 @@ from typing import Any
 import pytest
 import torch
 
-from finsent.engine.packed import batch_to_device, build_packed_model, packed_logits, packing_unsupported_reason, unwrap_peft
+from finsent.engine.packed_forward import (
+    batch_to_device,
+    build_packed_model,
+    packed_logits,
+    packing_unsupported_reason,
+    unwrap_peft,
+)
 from finsent.engine.packing import pack_rows, strip_padding
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")

@@ -5,7 +5,7 @@ import torch
 from transformers import LlamaForSequenceClassification
 
 from finsent.config import Config, EmbeddedBase
-from finsent.models.embedded import build_embedded_base, train_tokenizer
+from finsent.models.embedded_base import build_embedded_base, train_tokenizer
 
 SPEC = EmbeddedBase(hidden_size=128, intermediate_size=128, layers=2, heads=4, kv_heads=2, vocab_size=400, seed=3)
 

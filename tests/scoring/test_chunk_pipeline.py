@@ -10,8 +10,8 @@ import pytest
 
 from finsent.config.model_schema import EngineConfig
 from finsent.data import tables
-from finsent.scoring import pending, writer
-from finsent.scoring.chunks import score_chunks
+from finsent.scoring import pending_rows, writer
+from finsent.scoring.chunk_pipeline import score_chunks
 from finsent.scoring.predictor import ModelSpec, Predictor, load_local, prefetch
 from finsent.scoring.writer import PredictionMetadata, count_distinct_texts, make_chunk
 from finsent.workspace import Workspace
@@ -39,8 +39,10 @@ def opened(filled, make_adapter) -> Predictor:
 
 
 def run(home: Workspace, opened: Predictor, size: int = 5):
-    rows = pending.find_pending(home, "finsent", "1", max_characters=5000).rows
-    return score_chunks(home, opened, rows, pending.chunk_bounds(len(rows), size), STAMP, writer.read_position(home, APPLICATION))
+    rows = pending_rows.find_pending(home, "finsent", "1", max_characters=5000).rows
+    return score_chunks(
+        home, opened, rows, pending_rows.chunk_bounds(len(rows), size), STAMP, writer.read_position(home, APPLICATION)
+    )
 
 
 def assert_no_thread_is_left() -> None:
@@ -55,7 +57,7 @@ def slow_device(opened: Predictor, prepare, compute) -> Predictor:
 
 
 def test_each_text_of_a_chunk_goes_through_the_model_once(filled):
-    rows = pending.find_pending(filled, "finsent", "1", max_characters=5000).rows
+    rows = pending_rows.find_pending(filled, "finsent", "1", max_characters=5000).rows
     part = make_chunk(rows, 3, 17)
     assert len(set(part.texts)) == len(part.texts)
     assert [part.texts[index] for index in part.text_index] == part.rows["text"].to_pylist() == rows["text"].to_pylist()[3:17]
@@ -144,10 +146,10 @@ def test_ctrl_c_leaves_no_thread_and_whole_chunks(filled, opened):
 
 
 def test_a_run_that_was_overtaken_stops_at_once(filled, opened):
-    rows = pending.find_pending(filled, "finsent", "1", max_characters=5000).rows
+    rows = pending_rows.find_pending(filled, "finsent", "1", max_characters=5000).rows
     before = writer.read_position(filled, APPLICATION)
     assert list(run(filled, opened))
-    late = list(score_chunks(filled, opened, rows, pending.chunk_bounds(len(rows), 5), STAMP, before))
+    late = list(score_chunks(filled, opened, rows, pending_rows.chunk_bounds(len(rows), 5), STAMP, before))
     assert late == [None]
     assert len(tables.read(filled, "predictions")) == 20
     assert_no_thread_is_left()

@@ -1,0 +1,59 @@
+"""The label map: how a source's label values become the classes Neutral, Bullish and Bearish."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from finsent.data.validation.row_validation import Rejection, quoted
+from finsent.errors import InputError
+from finsent.labels import LABELS
+
+_NAMES: Final = {label.casefold(): label for label in LABELS}
+
+
+def parse_label(value: object, mapping: Mapping[str, str] | None) -> str | None:
+    """Class name of a source's label value, or None.
+
+    The mapping's keys take precedence; class names are accepted in any letter case, with a mapping too. A number without a
+    mapping is never guessed, since datasets disagree on the order.
+    """
+    key = label_key(value)
+    return (mapping or {}).get(key) or _NAMES.get(key.casefold())
+
+
+def label_key(value: object) -> str:
+    """A label value as the text that a mapping is keyed by: trimmed, and 1.0 as "1" (Parquet and JSON turn ids to floats)."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    try:
+        return "" if value is None else str(value).strip()
+    except (ValueError, RecursionError):
+        return quoted(value)
+
+
+def check_label(value: object, mapping: Mapping[str, str] | None) -> str | Rejection:
+    """The class name of a row's label, or what is wrong with it."""
+    label = parse_label(value, mapping)
+    if label is not None:
+        return label
+    known = ", ".join([*(repr(key) for key in mapping or ()), *LABELS])
+    return Rejection("unknown label", f"{quoted(value)}; understood: {known}")
+
+
+def parse_label_map(given: str | None) -> dict[str, Any] | None:
+    """`0=Bearish,1=Bullish` as a mapping to class names, in any case.
+
+    Raises:
+        InputError: not of that form, a class that does not exist, or a value given twice.
+    """
+    if given is None:
+        return None
+    names = {label.casefold(): label for label in LABELS}
+    mapping: dict[str, Any] = {}
+    for item in given.split(","):
+        value, found, meaning = (part.strip() for part in item.partition("="))
+        if not found or meaning.casefold() not in names:
+            raise InputError(f"--label-map {given!r}: {item!r} is not VALUE=CLASS with one of the classes {', '.join(LABELS)}.")
+        if value in mapping:
+            raise InputError(f"--label-map {given!r}: the value {value!r} is given twice.")
+        mapping[value] = names[meaning.casefold()]
+    return mapping
