@@ -166,9 +166,14 @@ def registry(mlflow_home: Workspace) -> Registry:
 def proof_in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """An evaluation's proof loads the version here, not in a new process, whose imports take ten seconds."""
     from finsent.registry import verification
+    from finsent.scoring import predictor
+
+    def replay(home: Workspace, name: str, version: str) -> Any:
+        with predictor._one_model_at_a_time:  # transformers sets torch's default type while it loads: one thread at a time
+            return verification.replay_probe(home, name, version)
 
     def here(home: Workspace, name: str, version: str) -> Any:
-        return nullcontext(partial(verification.replay_probe, home, name, version))
+        return nullcontext(partial(replay, home, name, version))
 
     monkeypatch.setattr(verification, "_new_process", here)
 

@@ -161,7 +161,7 @@ def test_a_run_that_lost_leaves_nothing_of_its_first_attempt_in_quarantine(
     assert ingest(make_context(CONFIG, there), theirs).duplicates == 1
 
 
-@pytest.mark.parametrize("at", ["existing_rows.load_snapshot", "existing_rows.build_graph", "commit.quarantine_records"])
+@pytest.mark.parametrize("at", ["existing_rows.load_snapshot", "existing_rows.build_graph", "ingest_commit.quarantine_records"])
 def test_a_row_that_another_machine_drops_meanwhile_is_not_missed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
