@@ -77,18 +77,18 @@ def version_description(evidence: Evidence, folder: str) -> str:
     lines = [
         f"Accuracy **{metrics['accuracy']:.3f}**{around}, macro-F1 {metrics['macro_f1']:.3f} on {metrics['n']:,} held-out tweets."
     ]
-    if evidence.floors:
-        lines.append(f"TF-IDF baseline on the same rows: {evidence.floors['tfidf']['accuracy']:.3f}.")
+    if evidence.baselines:
+        lines.append(f"TF-IDF baseline on the same rows: {evidence.baselines['tfidf']['accuracy']:.3f}.")
     if evidence.champion:
         score = evidence.champion["metrics"]["accuracy"]
         lines.append(f"Champion, version {evidence.champion_version}, on the same rows: {score:.3f}.")
         lines.append(format_power(evidence.champion["power"], short=True))
     if evidence.naive_split:
         lines.append(format_naive_split(evidence.naive_split))
-    found = evidence.leaks_unknown_because or f"{evidence.leaks} leaks across splits."
+    found = evidence.leaks_unknown_reason or f"{evidence.leaks} leaks across splits."
     lines.append(f"Data version {evidence.data_version}. {found}")
-    if evidence.looks:
-        lines.append(f"Use {evidence.looks['at_these_rows']} of these test rows.")
+    if evidence.test_set_uses:
+        lines.append(f"Use {evidence.test_set_uses['at_these_rows']} of these test rows.")
     return " ".join(lines) + f"\n\nReport, model card and evidence: artifacts of the source run, folder `{folder}`."
 
 
@@ -112,15 +112,15 @@ def _own_figures(evidence: Evidence) -> dict[str, float | None]:
             flat |= {"test_coverage": abstention["coverage"], "test_answered_precision": abstention["precision"]}
     if speed := evidence.speed:
         flat |= {key: speed[key] for key in ("rows_per_second", "latency_ms_p50", "latency_ms_p95", "cost_per_million")}
-    if evidence.looks:
-        flat["test_set_uses"] = evidence.looks["at_these_rows"]
+    if evidence.test_set_uses:
+        flat["test_set_uses"] = evidence.test_set_uses["at_these_rows"]
     return flat
 
 
 def _compared_figures(evidence: Evidence) -> dict[str, float | None]:
     flat: dict[str, float | None] = {}
-    for name, floor in (evidence.floors or {}).items():
-        flat |= {f"{name}_accuracy": floor["accuracy"], f"{name}_macro_f1": floor["macro_f1"]}
+    for name, baseline in (evidence.baselines or {}).items():
+        flat |= {f"{name}_accuracy": baseline["accuracy"], f"{name}_macro_f1": baseline["macro_f1"]}
     for name, check in (evidence.robustness or {}).items():
         flat[f"robustness_{name}"] = check["failure_rate"]
     if naive := evidence.naive_split:

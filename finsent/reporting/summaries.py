@@ -112,11 +112,11 @@ def no_comparison_reason(evidence: Evidence) -> str | None:
 
 def format_test_set_uses(evidence: Evidence) -> str:
     """How often the test set has been used."""
-    if evidence.looks is None:
+    if evidence.test_set_uses is None:
         return "How often this test set has been used is not on record."
     here, anywhere = (
         {1: "once", 2: "twice"}.get(count, f"{count:,} times")
-        for count in (evidence.looks["at_these_rows"], evidence.looks["at_any_rows"])
+        for count in (evidence.test_set_uses["at_these_rows"], evidence.test_set_uses["at_any_rows"])
     )
     return (
         f"The test set has been used {here} with exactly these rows and {anywhere} over all data versions, this evaluation "

@@ -162,7 +162,7 @@ def calibrate(context: Context, plan: TrainingPlan, run_id: str, trained: "Train
         (trained.adapter / "README.md").write_text(render_model_card(manifest), encoding="utf-8")
         manifest = write_manifest(trained.adapter, manifest)
     metrics = compute_metrics(validation.labels, logits.argmax(axis=1))
-    return Calibration(manifest, {"accuracy": metrics.accuracy, "macro_f1": metrics.macro_f1})
+    return Calibration(manifest, {"accuracy": metrics["accuracy"], "macro_f1": metrics["macro_f1"]})
 
 
 def register(

@@ -172,4 +172,4 @@ def _score(config: Config, home: Workspace, data: TrialData, trained: "TrainingR
     metrics = compute_metrics(labels, logits.argmax(axis=1))
     scaled = log_softmax(logits.astype(np.float64) / fit_temperature(logits, labels), axis=1)
     loss = float(-scaled[np.arange(len(labels)), labels].mean())
-    return {"loss": loss, "accuracy": metrics.accuracy, "macro_f1": metrics.macro_f1}
+    return {"loss": loss, "accuracy": metrics["accuracy"], "macro_f1": metrics["macro_f1"]}

@@ -1,4 +1,4 @@
-"""The floors."""
+"""The baselines."""
 
 import numpy as np
 import pytest
@@ -77,13 +77,13 @@ def test_characters_weigh_as_scikit_learns_own_analyzer_counts_them():
 def test_floors_are_learnt_from_the_same_rows():
     texts = [f"{text} {number}" for number in range(20) for text in (FLAT, UP, DOWN)]
     labels, sources = np.tile([0, 1, 2], 20), ["news", "forum", "forum"] * 20
-    floors = baseline_predictions(texts[1:], labels[1:], sources[1:], [UP, DOWN, FLAT], ["forum", "news", "new"])
-    assert {name: values.tolist() for name, values in floors.items()} == {
+    baselines = baseline_predictions(texts[1:], labels[1:], sources[1:], [UP, DOWN, FLAT], ["forum", "news", "new"])
+    assert {name: values.tolist() for name, values in baselines.items()} == {
         "majority": [1, 1, 1],
         "source_majority": [1, 0, 1],
         "tfidf": [1, 2, 0],
     }
-    assert {values.dtype for values in floors.values()} == {np.dtype(np.int64)}
+    assert {values.dtype for values in baselines.values()} == {np.dtype(np.int64)}
 
 
 def test_floors_refuse_columns_that_do_not_fit():

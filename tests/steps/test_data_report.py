@@ -89,7 +89,7 @@ def test_page_and_run_hold_the_same_and_are_there_once(mlflow_home: Workspace, c
     assert run.info.status == "FINISHED"
     assert run.data.tags["data_version"] == str(second.version)
     assert run.data.tags["fingerprint"] == run.data.params["data.fingerprint"] == second.fingerprint
-    wanted = {"read": second.read, "accepted": second.accepted, "leaks": 0, "quarantined_bridges_splits": 7}
+    wanted = {"read": second.read, "accepted": second.accepted, "leaks": 0, "quarantined_split_conflict": 7}
     assert {key: run.data.metrics[key] for key in wanted} == wanted
     (logged,) = run.inputs.dataset_inputs
     assert json.loads(logged.dataset.source)["delta_table_version"] == second.version

@@ -35,7 +35,7 @@ def test_an_imported_adapter_may_have_seen_the_test_rows_and_is_refused(mlflow_h
     assert data_version(mlflow_home).leaks == 0
     assert evidence.leaks is None
     assert evidence.naive_split is None
-    assert UNKNOWN in evidence.leaks_unknown_because
+    assert UNKNOWN in evidence.leaks_unknown_reason
     record = tracking.connect(mlflow_home).get_model_version("finsent", imported.model_version)
     assert UNKNOWN in record.description
     assert "None leaks" not in record.description
