@@ -82,8 +82,8 @@ def test_bootstrap_agrees_with_drawing_groups_one_by_one():
         scores.append((np.trace(counts) / counts.sum(), class_f1(counts).mean()))
     slow = np.quantile(np.array(scores), [0.025, 0.975], axis=0)
     for index, name in enumerate(("accuracy", "macro_f1")):
-        assert fast[name].low == pytest.approx(slow[0, index], abs=0.006)
-        assert fast[name].high == pytest.approx(slow[1, index], abs=0.006)
+        assert fast[name]["low"] == pytest.approx(slow[0, index], abs=0.006)
+        assert fast[name]["high"] == pytest.approx(slow[1, index], abs=0.006)
 
 
 def test_bootstrap_by_group_covers_where_a_bootstrap_by_row_does_not():
