@@ -170,14 +170,18 @@ def _log_run(context: Context, facts: "DataFacts", page: Path) -> str:
     """The run of this version, made or brought up to date."""
     from filelock import FileLock
 
-    from finsent.registry.tracking import connect, log_dataset, start_run
+    from finsent.registry.tracking import RunTag, connect, log_dataset, start_run
 
     data = facts.data
     client = connect(context.workspace)
     context.workspace.lock("data-report").parent.mkdir(parents=True, exist_ok=True)
     with FileLock(context.workspace.lock("data-report")):
         known = data_run(client, context.config, context.workspace, data.version, data.fingerprint)
-        tags = {"fingerprint": data.fingerprint, "leaks": str(data.leaks), "confounded": str(facts.confounding.confounded)}
+        tags: dict[RunTag, str] = {
+            "fingerprint": data.fingerprint,
+            "leaks": str(data.leaks),
+            "confounded": str(facts.confounding.confounded),
+        }
         with start_run(context.config, context.workspace, kind=KIND, tags=tags, data=data, resume=known) as run_id:
             for key, value in figures(facts).items():
                 client.log_metric(run_id, key, value)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from finsent.errors import InputError
 from finsent.monitoring.retrain_inputs import TRAINING_DIGEST
+from finsent.registry.client import VersionTag
 from finsent.steps.context import Context
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def register(
     trained: "TrainingResult",
     calibration: Calibration,
     *,
-    tags: Mapping[str, str] | None = None,
+    tags: Mapping[VersionTag, str] | None = None,
 ) -> TrainResult:
     """Log what came out and register the adapter. Idempotent: the same adapter of the same run keeps its version.
 
