@@ -60,7 +60,7 @@ def by_5_grams(texts: list[str], config: DataConfig) -> Int64:
     nodes = []
     for form in map(forms, texts):
         there = by_template.get(form.template)
-        by_template[form.template] = form._replace(cut=form.cut or (there is not None and there.cut))
+        by_template[form.template] = form._replace(truncated=form.truncated or (there is not None and there.truncated))
         nodes.append(form.template)
     place = {template: node for node, template in enumerate(by_template)}
     templates = list(by_template)

@@ -50,7 +50,7 @@ def brute_force(made: list[Forms], config: DataConfig) -> set[tuple[int, int]]:
     upper = similar & (shared.row < shared.col)
     found = set(zip(shared.row[upper].tolist(), shared.col[upper].tolist(), strict=True))
     for row, form in enumerate(made):
-        if form.cut:
+        if form.truncated:
             found |= {
                 (min(row, other), max(row, other))
                 for other, text in enumerate(made)
@@ -75,7 +75,7 @@ def main() -> None:
         by_template: dict[str, Forms] = {}
         for form in (forms(texts[row]) for row in drawn):
             there = by_template.get(form.template)
-            by_template[form.template] = form._replace(cut=form.cut or (there is not None and there.cut))
+            by_template[form.template] = form._replace(truncated=form.truncated or (there is not None and there.truncated))
         made = list(by_template.values())
 
         def texts_of(rows: Int64, made: list[Forms] = made) -> list[str]:

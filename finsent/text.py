@@ -76,7 +76,7 @@ class Forms(NamedTuple):
     """Near-duplicate form: the identity form without emoji, cashtags masked, long runs of a mark shortened, quotes before it
     and a final ellipsis dropped, with what may stand behind one. A text without a word keeps emoji and cashtags, which are all
     it says."""
-    cut: bool
+    truncated: bool
     """Whether it ends in an ellipsis, as platforms leave it when they cut a tweet short: inside or before a link too, and
     where a quote is closed behind it or `(via @x)` follows."""
 

@@ -89,8 +89,8 @@ def test_template_masks_cashtags_but_no_amounts() -> None:
 
 def test_template_shortens_runs_of_marks_and_cuts_the_ellipsis() -> None:
     assert forms("wow!!!!! soooo good to go… 🚀🚀").template == "wow!! soooo good to go"
-    assert forms("good to go…").cut
-    assert not forms("good to go.").cut
+    assert forms("good to go…").truncated
+    assert not forms("good to go.").truncated
 
 
 CUT = (
@@ -109,7 +109,7 @@ def test_a_cut_text_is_known_for_one_and_begins_as_the_whole_did(words: list[str
     ellipsis, link, behind = cut
     start = f"Markets rally {' '.join(words)}"
     short = forms(f"{start}{link}{ellipsis}{behind}")
-    assert short.cut
+    assert short.truncated
     whole = forms(f"{start}{link if link in ('', ' ') else f'{link}://tps'} {more} which means").template
     assert whole.startswith(short.template.removesuffix(" ht"))
 
@@ -127,19 +127,19 @@ def test_a_cut_text_is_known_for_one_and_begins_as_the_whole_did(words: list[str
     ],
 )
 def test_an_ellipsis_before_more_words_cuts_nothing(text: str) -> None:
-    assert not forms(text).cut
+    assert not forms(text).truncated
 
 
 def test_what_stands_around_a_cut_text_is_not_part_of_its_template() -> None:
     for cut in ("fell…", "“fell…”", "fell… (via @x)", "fell [...]", "fell https://t.co/ab… via @x", "'fell https…'", "fell (…)"):
         assert forms(cut)[1:] == ("fell", True)
     assert forms('he said "it fell…"').template == 'he said "it fell'
-    assert forms("rally… https://site.io/a...b").cut
+    assert forms("rally… https://site.io/a...b").truncated
 
 
 def test_long_runs_of_marks_cost_no_square() -> None:
     for run in ("." * 20_000, '"' * 20_000, "(" * 20_000, " via @x" * 3000, " t.co/…" * 3000):
-        assert not forms(f"{run} fell … {run} go").cut
+        assert not forms(f"{run} fell … {run} go").truncated
 
 
 def test_text_hash_sees_every_character() -> None:

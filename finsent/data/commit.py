@@ -76,11 +76,11 @@ def _audit(config: DataConfig, grouping: Grouping, result: AssignmentResult) -> 
     """
     rows, accepted = grouping.rows, result.outcome == ACCEPTED
     nodes = np.concatenate([rows.graph.old_nodes, rows.graph.new_nodes[accepted]])
-    cut = np.concatenate([rows.existing.rows.signatures.cut, rows.new.signatures.cut[accepted]])
+    cut = np.concatenate([rows.existing.rows.signatures.truncated, rows.new.signatures.truncated[accepted]])
     audit = audit_splits(
         nodes,
         np.concatenate([rows.existing.splits, result.splits[accepted]]),
-        rows.graph.signatures.with_cut(nodes, cut),
+        rows.graph.signatures.with_truncated(nodes, cut),
         rows.templates,
         config,
         active=rows.graph.active if grouping.existing.audited else None,  # a table changed by other means is audited whole

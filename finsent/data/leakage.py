@@ -95,7 +95,7 @@ def audit_texts(texts: Sequence[Forms], splits: SplitCodes, config: DataConfig) 
     """Audit texts without the stored signatures, with permutations of its own."""
     node_of: dict[str, int] = {}
     nodes = np.fromiter((node_of.setdefault(text.template, len(node_of)) for text in texts), np.int64, len(texts))
-    cut: Mapping[str, bool] = {text.template: text.cut for text in sorted(texts, key=lambda text: text.cut)}
+    cut: Mapping[str, bool] = {text.template: text.truncated for text in sorted(texts, key=lambda text: text.truncated)}
     templates = list(node_of)
     signatures = make_signatures([Forms("", template, cut[template]) for template in templates], config, INDEPENDENT_SEED)
     return audit_splits(nodes, splits, signatures, lambda some: [templates[row] for row in some], config)

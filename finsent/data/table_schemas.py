@@ -32,7 +32,7 @@ SCHEMAS: Final[Mapping[str, pa.Schema]] = MappingProxyType(
             id=pa.string(),
             template=pa.int64(),
             prefix=pa.int64(),
-            cut=pa.bool_(),
+            truncated=pa.bool_(),
             bands=pa.binary(),
             sketch=pa.binary(),
         ),

@@ -63,7 +63,7 @@ def build_graph(
     signatures = concat_signatures(
         [existing.rows.signatures.take(first_row[:first_new]), new.signatures.take(first_row[first_new:] - known)]
     )
-    signatures = signatures.with_cut(nodes, np.concatenate([existing.rows.signatures.cut, new.signatures.cut]))
+    signatures = signatures.with_truncated(nodes, np.concatenate([existing.rows.signatures.truncated, new.signatures.truncated]))
     joined = np.arange(len(first_row))
     if known:
         leaders = np.zeros(len(existing.names), np.int64)

@@ -159,7 +159,7 @@ def _buckets(search: _Search, band: int, *, prefix: bool) -> _Buckets:
     sizes = np.diff(np.append(starts, len(members)))
     kept = (sizes > 1) & np.logical_or.reduceat(active[members], starts)
     if prefix:
-        kept &= np.logical_or.reduceat(signatures.cut[members], starts)
+        kept &= np.logical_or.reduceat(signatures.truncated[members], starts)
     return _Buckets(members, starts[kept], sizes[kept])
 
 
@@ -221,7 +221,7 @@ def _dense_buckets(buckets: _Buckets, mixed: npt.NDArray[np.bool_]) -> Iterator[
 
 def _truncated_pairs(search: _Search, members: Int64, apart: Int64) -> Iterator[Int64]:
     """All pairs of a large bucket with a cut text."""
-    cut = members[search.signatures.cut[members]]
+    cut = members[search.signatures.truncated[members]]
     step = max(_BLOCK // len(members), 1)
     for first in range(0, len(cut), step):
         block = np.repeat(cut[first : first + step], len(members))
@@ -277,7 +277,7 @@ def _encode_pairs(pairs: Int64, count: int) -> Int64:
 
 def _continuation_pairs(search: _Search, pairs: Int64) -> Int64:
     """Pairs of which one text was cut short and the other continues it."""
-    cut = search.signatures.cut
+    cut = search.signatures.truncated
     pairs = pairs[cut[pairs].any(axis=1)]
     rows, place = np.unique(pairs, return_inverse=True)
     texts = search.texts_of(rows)

@@ -68,7 +68,7 @@ def add_signatures(
             "id": ids,
             "template": signatures.template,
             "prefix": signatures.prefix,
-            "cut": signatures.cut,
+            "truncated": signatures.truncated,
             "bands": _binary(signatures.bands.view(np.uint8)),
             "sketch": _binary(signatures.sketch),
         },
@@ -110,7 +110,7 @@ def _from_table(table: pa.Table, config: DataConfig) -> Signatures:
     return Signatures(
         template=table["template"].to_numpy(),
         prefix=table["prefix"].to_numpy(),
-        cut=table["cut"].to_numpy(),
+        truncated=table["truncated"].to_numpy(),
         bands=_matrix(table["bands"]).view(np.uint32),
         sketch=_matrix(table["sketch"]),
     )

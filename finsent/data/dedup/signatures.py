@@ -38,7 +38,7 @@ class Signatures:
     """Hash of the template [N]: equal templates are near duplicates."""
     prefix: Int64
     """Hash of the template's first `data.truncation_min_characters` [N], 0 where it is shorter."""
-    cut: npt.NDArray[np.bool_]
+    truncated: npt.NDArray[np.bool_]
     """Whether the text ends in an ellipsis [N]."""
     bands: npt.NDArray[np.uint32]
     """Band keys [N, B]."""
@@ -52,13 +52,13 @@ class Signatures:
         """Signatures of the given rows; without a copy where those are all rows in order."""
         if len(rows) == len(self) and (rows == np.arange(len(rows))).all():
             return self
-        return type(self)(self.template[rows], self.prefix[rows], self.cut[rows], self.bands[rows], self.sketch[rows])
+        return type(self)(self.template[rows], self.prefix[rows], self.truncated[rows], self.bands[rows], self.sketch[rows])
 
-    def with_cut(self, texts: Int64, cut: npt.NDArray[np.bool_]) -> Self:
-        """A copy in which row `texts[i]` is cut where any `cut[i]` is true, `texts` and `cut` [M]."""
+    def with_truncated(self, texts: Int64, cut: npt.NDArray[np.bool_]) -> Self:
+        """A copy in which row `texts[i]` is truncated where any `cut[i]` is true, `texts` and `cut` [M]."""
         flags = np.zeros(len(self), bool)
         np.logical_or.at(flags, texts, cut)
-        return replace(self, cut=flags)
+        return replace(self, truncated=flags)
 
 
 def signature_rule(config: DataConfig) -> str:
@@ -95,7 +95,7 @@ def make_signatures(forms: Sequence[Forms], config: DataConfig, seed: int = SEED
     return Signatures(
         template=_hashes(templates),
         prefix=_hashes([text[:shortest] if len(text) >= shortest else "" for text in templates]),
-        cut=np.fromiter((text.cut for text in forms), bool, len(forms)),
+        truncated=np.fromiter((text.truncated for text in forms), bool, len(forms)),
         bands=_bands(values, band_rows(config)),
         sketch=values[:, :SKETCH_BYTES].astype(np.uint8),
     )
@@ -108,7 +108,7 @@ def empty_signatures(config: DataConfig) -> Signatures:
 
 def concat_signatures(parts: Sequence[Signatures]) -> Signatures:
     """Signatures of several batches, in order; at least one is needed."""
-    columns = ([getattr(part, name) for part in parts] for name in ("template", "prefix", "cut", "bands", "sketch"))
+    columns = ([getattr(part, name) for part in parts] for name in ("template", "prefix", "truncated", "bands", "sketch"))
     return Signatures(*(np.concatenate(column) for column in columns))
 
 

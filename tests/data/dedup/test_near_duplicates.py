@@ -35,7 +35,7 @@ def distinct(texts: list[str]) -> list[Forms]:
     by_template: dict[str, Forms] = {}
     for form in map(forms, texts):
         there = by_template.get(form.template)
-        by_template[form.template] = form._replace(cut=form.cut or (there is not None and there.cut))
+        by_template[form.template] = form._replace(truncated=form.truncated or (there is not None and there.truncated))
     return list(by_template.values())
 
 
@@ -101,7 +101,7 @@ def brute_pairs(made: list[Forms]) -> set[tuple[int, int]]:
             shared = len(sets[i] & sets[j])
             similar = shared / (len(sets[i]) + len(sets[j]) - shared) >= CONFIG.near_duplicate_jaccard - 1e-12
         if similar or any(
-            one.cut and continues(one.template, other.template, CONFIG.truncation_min_characters)
+            one.truncated and continues(one.template, other.template, CONFIG.truncation_min_characters)
             for one, other in ((made[i], made[j]), (made[j], made[i]))
         ):
             found.add((i, j))
@@ -190,7 +190,7 @@ def test_a_cut_text_is_a_twin_of_what_goes_on_after_it() -> None:
     whole = "for a limited time we are opening our trading chat room to the public and everyone is welcome to join us there"
     made = distinct([whole, whole[:60] + "…", "for a limited time…", whole[:60] + " other words altogether and many of them"])
     assert near_pairs(made) == {(0, 1), (1, 3)}
-    assert not near_pairs([form._replace(cut=False) for form in made])
+    assert not near_pairs([form._replace(truncated=False) for form in made])
 
 
 def test_what_goes_on() -> None:
@@ -228,7 +228,7 @@ def test_true_similarity_decides_not_the_sketch() -> None:
     shingles = shingle([form.template for form in made], 5)
     for low, high in near_pairs(made):
         similar = jaccard(shingles, np.array([[low, high]]))[0]
-        cut = made[low].cut or made[high].cut
+        cut = made[low].truncated or made[high].truncated
         assert similar >= CONFIG.near_duplicate_jaccard or cut
 
 
