@@ -24,6 +24,7 @@ from finsent.data.dataset import (
 )
 from finsent.data.table_schemas import SCHEMAS
 from finsent.errors import InputError
+from finsent.files import locked
 from finsent.labels import LABELS
 from finsent.workspace import Workspace
 
@@ -166,12 +167,9 @@ def apply_decisions(home: Workspace) -> int | None:
     Raises:
         CheckFailed: other runs kept committing first.
     """
-    from filelock import FileLock
-
     if tables.version(home, "tweets") is None:
         return None
-    home.lock("ingest").parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(home.lock("ingest")):
+    with locked(home.lock("ingest"), -1, "another ingestion holds the lock"):
         return tables.retry_on_conflict(home, "tweets", TWEETS_APPLICATION, lambda position: _apply(home, position)).version
 
 
