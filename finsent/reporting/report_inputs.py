@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
 REPORT_INPUTS: Final = "report_inputs.json"
 """File with what report and card show besides the evidence."""
+PREDICTIONS: Final = "predictions.parquet"
+REPORT_PAGE: Final = "report.html"
+MODEL_CARD: Final = "model_card.md"
+MODEL_CARD_PAGE: Final = "model_card.html"
 
 
 def write_report_inputs(
@@ -37,7 +41,7 @@ def write_report_inputs(
 ) -> None:
     """Write predictions, plots, examples and the manifest to `folder`."""
     scaled = probabilities(own.logits, own.manifest.temperature)
-    _write_predictions(folder / "predictions.parquet", rows, scaled, champion)
+    _write_predictions(folder / PREDICTIONS, rows, scaled, champion)
     plots = draw_plots(evidence, scaled, rows.labels, config.gate, folder)
     texts = [mask_raw_handles(text) for text in rows.texts] if config.data.mask_handles else rows.texts
     differ = () if champion is None else disagreements(texts, rows.labels, champion.labels, scaled, rows.groups)
@@ -58,14 +62,14 @@ def render_pages(folder: Path, evidence: Evidence, decision: DecisionSummary | N
     write_evaluation_report(
         evidence,
         {caption: folder / name for caption, name in inputs["plots"].items()},
-        pages / "report.html",
+        pages / REPORT_PAGE,
         decision=decision,
         examples=[Disagreement(**item) for item in inputs["disagreements"]],
         errors=[ErrorPair(**{**pair, "worst": tuple(WorstError(**item) for item in pair["worst"])}) for pair in inputs["errors"]],
     )
     card = render_model_card(Manifest.model_validate(inputs["manifest"]), evidence, decision=decision)
-    (pages / "model_card.md").write_text(card, encoding="utf-8")
-    (pages / "model_card.html").write_text(render_card_page(card), encoding="utf-8")
+    (pages / MODEL_CARD).write_text(card, encoding="utf-8")
+    (pages / MODEL_CARD_PAGE).write_text(render_card_page(card), encoding="utf-8")
     return pages
 
 

@@ -84,7 +84,7 @@ def study_name(prefix: str, identity: Mapping[str, str]) -> str:
 
 def study_dir(home: Workspace, name: str) -> Path:
     """Folder of the study `name`."""
-    return home.root / "tune" / name
+    return home.studies / name
 
 
 def changed_since(home: Workspace, prefix: str, name: str, identity: Mapping[str, str]) -> tuple[str, list[str]] | None:
@@ -96,7 +96,7 @@ def changed_since(home: Workspace, prefix: str, name: str, identity: Mapping[str
         return None
     others = [
         path
-        for path in (home.root / "tune").glob(f"{prefix}-*/{_IDENTITY}")
+        for path in home.studies.glob(f"{prefix}-*/{_IDENTITY}")
         if re.fullmatch(r"[0-9a-f]{8}", path.parent.name.removeprefix(f"{prefix}-"))
     ]
     if not others:

@@ -88,7 +88,7 @@ def test_series_outlive_a_server_that_is_away_for_a_while(mlflow_home, tiny_conf
             raise ConnectionError("away")
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(tracking, "_FLUSH_AFTER", 0.0)
+    monkeypatch.setattr(tracking, "_FLUSH_SECONDS", 0.0)
     with tracking.start_run(tiny_config, mlflow_home, kind="train") as run_id:
         monkeypatch.setattr(client, "log_batch", flaky)
         with caplog.at_level(logging.WARNING, logger="finsent"), tracking.log_series(client, run_id) as log:
