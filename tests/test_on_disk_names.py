@@ -13,8 +13,10 @@ import pytest
 from pydantic import BaseModel
 from typing_extensions import is_typeddict
 
-from finsent.config.schema import Config, Source
+from finsent.config.schema import Config, DataConfig, Source
 from finsent.data import corrections, inbox, quarantine, tables
+from finsent.data.ingest_report import IngestReport, report_metadata
+from finsent.data.splits import split_rule
 from finsent.data.table_schemas import SCHEMAS
 from finsent.data.validation.row_validation import Reason
 from finsent.evaluation.evidence import Evidence
@@ -53,12 +55,19 @@ def table_columns() -> set[str]:
 def commit_names() -> set[str]:
     """Applications and metadata keys of Delta commits."""
     return {
-        tables._COMMIT_ID,
+        *get_args(tables.CommitKey),
         corrections.TWEETS_APPLICATION,
         inbox._APPLICATION,
         quarantine._APPLICATION,
         transaction_app("MODEL", "VERSION"),
     }
+
+
+def ingest_report_keys() -> set[str]:
+    from finsent.data.sources.reading import ReadSummary
+
+    values: Any = {field.name: None for field in fields(IngestReport)}
+    return set(report_metadata(IngestReport(**values), split_rule(DataConfig()), ReadSummary()))
 
 
 def workspace_paths() -> set[str]:
@@ -106,12 +115,8 @@ def artifacts() -> set[str]:
 
 def audit_log_keys() -> set[str]:
     nested = {f"gate_decision.{field.name}" for field in fields(Decision)} | {"gate_decision.input_sha256"}
-    return {
-        *get_args(audit_log.EntryKey),
-        *audit_log._OWN_KEYS,
-        *nested,
-        *(f"rules.*.{field.name}" for field in fields(RuleResult)),
-    }
+    nested |= {f"rules.*.{field.name}" for field in fields(RuleResult)}
+    return {*get_args(audit_log.EntryKey), *audit_log._OWN_KEYS, *nested}
 
 
 def audit_log_actions() -> set[str]:
@@ -148,6 +153,7 @@ SECTIONS: Mapping[str, Callable[[], set[str]]] = {
     "events": events,
     "evidence keys": lambda: set(keys_of(Evidence)),
     "gate rules": gate_rules,
+    "ingest report keys": ingest_report_keys,
     "manifest keys": lambda: set(keys_of(manifest.Manifest)),
     "quarantine reasons": lambda: set(get_args(Reason)),
     "registered-model tags": lambda: {aliases._ROLLBACK},

@@ -186,7 +186,7 @@ def _apply(home: Workspace, position: tables.Position) -> _Applied | None:
     untouched = subtract_fingerprint(before, fingerprint_rows(rows))
     after = add_fingerprints(untouched, fingerprint_rows(tables.changed_rows(rows, changes)))
     # a new label or a removal adds no pair of texts across splits: the audit on record still holds
-    metadata = {"fingerprint": after, **read_audit(home, position.version, before).metadata()}
+    metadata: dict[tables.CommitKey, str] = {"fingerprint": after, **read_audit(home, position.version, before).metadata()}
     if (rule := tables.last_metadata(home, "tweets", "split_rule")) is not None:
         metadata["split_rule"] = rule
     written = tables.update_rows(home, "tweets", changes, TWEETS_APPLICATION, position, metadata)

@@ -139,7 +139,7 @@ def naive_split_estimate(held_out: float, training: float, n_training: int, leak
         leak: Share of test rows that a plain random split would leak.
     """
     return {
-        "claimed_accuracy": (1 - leak) * held_out + leak * training,
+        "estimated_accuracy": (1 - leak) * held_out + leak * training,
         "held_out_accuracy": held_out,
         "training_accuracy": training,
         "n_training": n_training,

@@ -257,12 +257,12 @@ class RoundTripRecord(TypedDict):
 
 @with_config(_OPEN)
 class NaiveSplitRecord(TypedDict):
-    """What a plain random split would have claimed, an estimate: (1 - leak) * held out + leak * training accuracy.
+    """What a plain random split would have reported, an estimate: (1 - leak) * held out + leak * training accuracy.
 
     A test row with a near copy in the training split is in effect a training row.
     """
 
-    claimed_accuracy: float
+    estimated_accuracy: float
     held_out_accuracy: float
     training_accuracy: float
     """On `n_training` random rows of the split that the version trained on."""
@@ -330,5 +330,5 @@ class Evidence(BaseModel):
     scored_with: str | None = None
     """Engine and type of weights that computed the logits."""
     naive_split: NaiveSplitRecord | None = None
-    """Accuracy that a plain random split would have claimed, an estimate for people; the gate does not look at it. None where
+    """Accuracy that a plain random split would have reported, an estimate for people; the gate does not look at it. None where
     the version is not known to have trained on this very table, or what such a split would leak is not on record."""

@@ -128,7 +128,7 @@ def _compared_figures(evidence: Evidence) -> dict[str, float | None]:
     for name, check in (evidence.robustness or {}).items():
         flat[f"robustness_{name}"] = check["failure_rate"]
     if naive := evidence.naive_split:
-        flat |= {"naive_split_accuracy": naive["claimed_accuracy"], "training_accuracy": naive["training_accuracy"]}
+        flat |= {"naive_split_accuracy": naive["estimated_accuracy"], "training_accuracy": naive["training_accuracy"]}
     if champion := evidence.champion:
         flat |= {f"champion_{key}": champion["metrics"][key] for key in ("accuracy", "macro_f1")}
         flat["champion_p"] = champion["mcnemar"]["p_one_sided"]

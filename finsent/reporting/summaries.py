@@ -180,7 +180,7 @@ def format_speed(evidence: Evidence) -> str:
 def format_naive_split(record: NaiveSplitRecord) -> str:
     """Estimated score under a naive random split, beside the held-out score."""
     return (
-        f"A naive random split would have reported an accuracy of {record['claimed_accuracy']:.3f}; held-out rows give "
+        f"A naive random split would have reported an accuracy of {record['estimated_accuracy']:.3f}; held-out rows give "
         f"{record['held_out_accuracy']:.3f}."
     )
 

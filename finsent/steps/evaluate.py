@@ -264,7 +264,7 @@ def _only_model(context: Context, version: str, *, rows: int) -> AbstractContext
 
 
 def _naive_split(context: Context, model: "LoadedAdapter", held_out: float, leak: float) -> "NaiveSplitRecord | None":
-    """The score that a random split would have claimed, from a fixed sample of training rows; None if none is here."""
+    """The score that a random split would have reported, from a fixed sample of training rows; None if none is here."""
     from finsent.data.dataset import load_split
     from finsent.evaluation.baselines import naive_split_estimate
     from finsent.evaluation.build_evidence import timed_logits

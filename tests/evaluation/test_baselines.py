@@ -97,13 +97,13 @@ def test_floors_refuse_columns_that_do_not_fit():
 @settings(deadline=None)
 @given(SHARE, SHARE, SHARE)
 def test_the_naive_split_estimate_lies_between_held_out_and_training_accuracy(held_out, training, leak):
-    estimate = naive_split_estimate(held_out, training, 500, leak)["claimed_accuracy"]
+    estimate = naive_split_estimate(held_out, training, 500, leak)["estimated_accuracy"]
     assert min(held_out, training) - 1e-9 <= estimate <= max(held_out, training) + 1e-9
 
 
 def test_without_leaks_the_naive_split_estimate_is_the_held_out_accuracy():
-    assert naive_split_estimate(0.77, 0.97, 500, 0.0)["claimed_accuracy"] == 0.77
+    assert naive_split_estimate(0.77, 0.97, 500, 0.0)["estimated_accuracy"] == 0.77
 
 
 def test_the_naive_split_estimate_weighs_both_accuracies_by_the_leak():
-    assert naive_split_estimate(0.77, 0.97, 500, 0.2)["claimed_accuracy"] == pytest.approx(0.81)
+    assert naive_split_estimate(0.77, 0.97, 500, 0.2)["estimated_accuracy"] == pytest.approx(0.81)

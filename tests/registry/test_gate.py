@@ -116,7 +116,7 @@ def test_each_rule_refuses_with_its_reason(path, value, rule, reason):
 @pytest.mark.parametrize("claimed", [None, 1.0, math.nan])
 def test_what_a_naive_split_would_have_claimed_decides_nothing(claimed):
     naive = {"held_out_accuracy": 0.89, "training_accuracy": 0.97, "n_training": 500, "leak": 0.2}
-    record = {"naive_split": naive | {"claimed_accuracy": claimed}} if claimed is not None else {}
+    record = {"naive_split": naive | {"estimated_accuracy": claimed}} if claimed is not None else {}
     decision = evaluate_gate(Evidence(**passing(), **record), RULES, "3")
     assert decision == evaluate_gate(Evidence(**passing()), RULES, "3")
     assert decision.decision == "promote"

@@ -75,7 +75,7 @@ def test_a_version_trained_here_says_what_a_naive_split_would_have_claimed(serve
     assert naive["n_training"] == 500
     assert naive["held_out_accuracy"] == evidence.metrics["accuracy"]
     expected = (1 - leak) * naive["held_out_accuracy"] + leak * naive["training_accuracy"]
-    assert naive["claimed_accuracy"] == pytest.approx(expected)
+    assert naive["estimated_accuracy"] == pytest.approx(expected)
     assert format_naive_split(naive) in as_text(
         render_evaluation(EvaluationResult("run", served.version, evidence, 1.0, 1.0, 1.0))
     )

@@ -6,6 +6,7 @@ tweets are ignored.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +29,7 @@ from finsent.text import forms
 from finsent.workspace import Workspace
 
 _TABLE = "signatures"
-_RULE = "signature_rule"
+_RULE: Final = "signature_rule"
 _BATCH = 20_000
 
 
