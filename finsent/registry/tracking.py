@@ -38,10 +38,10 @@ _DIGEST_LENGTH = 36  # the most that MLflow keeps of a dataset's digest
 RunKind = Literal["audit_log", "data", "evaluate", "import", "score", "train", "trial", "tune"]
 """Tag `kind` of a run."""
 RunTag = Literal[
-    "audit_log_head", "confounded", "data", "data_fingerprint", "data_version", "error", "fingerprint", "finsent_version", "git_sha",
-    "imported_from", "kind", "leaks", "mlflow.parentRunId", "mlflow.runName", "mlflow.source.git.commit", "mlflow.source.name",
-    "mlflow.source.type", "model_version", "prefect.flow_run_id", "prefect.flow_run_name", "prefect.flow_run_url", "profile",
-    "python", "registered_model", "space", "study", "trial_state",
+    "audit_log_head", "confounded", "data", "data_fingerprint", "data_version", "error", "fingerprint", "finsent_version",
+    "git_sha", "imported_from", "kind", "leaks", "mlflow.parentRunId", "mlflow.runName", "mlflow.source.git.commit",
+    "mlflow.source.name", "mlflow.source.type", "model_version", "prefect.flow_run_id", "prefect.flow_run_name",
+    "prefect.flow_run_url", "profile", "python", "registered_model", "space", "study", "trial_state",
 ]  # fmt: skip
 """Tags of a run; a search adds `best.*`, one for each setting. Stored in MLflow: renaming one needs a migration."""
 
