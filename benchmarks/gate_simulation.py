@@ -88,14 +88,14 @@ def passes(pair: dict[str, Any]) -> tuple[bool, bool, bool, int]:
     labels, own, other = pair["labels"], pair["own"], pair["other"]
     groups = pair["groups"].astype(str).tolist()
     higher = bool((own == labels).sum() > (other == labels).sum())
-    tested = mcnemar(labels, own, other, groups).p_one_sided < RULES.alpha
+    tested = mcnemar(labels, own, other, groups)["p_one_sided"] < RULES.alpha
     return higher, tested, tested and _no_worse(pair, groups), int(pair["groups"][-1]) + 1
 
 
 def _no_worse(pair: dict[str, Any], groups: list[str]) -> bool:
     labels, own, other = pair["labels"], pair["own"], pair["other"]
     paired = paired_bootstrap(labels, own, other, groups, RULES.bootstrap_resamples)
-    macro, classes = paired.macro_f1_difference, paired.class_f1_difference
+    macro, classes = paired["macro_f1_difference"], paired["class_f1_difference"]
     judged: dict[str, Estimate] = {}
     for dimension, values in enumerate(pair["slices"]):
         for value in np.unique(values):
@@ -104,12 +104,14 @@ def _no_worse(pair: dict[str, Any], groups: list[str]) -> bool:
                 there = [group for group, inside in zip(groups, chosen, strict=True) if inside]
                 found = accuracy_difference(labels[chosen], own[chosen], other[chosen], there)
                 judged[f"{dimension}={value}"] = Estimate(
-                    found.difference, found.standard_error, (found.rows, found.only_a, found.only_b)
+                    found["difference"], found["standard_error"], (found["rows"], found["only_a"], found["only_b"])
                 )
     verdicts = (
-        check_noninferiority({"macro": Estimate(macro.difference, macro.standard_error)}, RULES.macro_f1_margin, RULES.alpha),
         check_noninferiority(
-            {name: Estimate(classes[name].difference, classes[name].standard_error) for name in LABELS},
+            {"macro": Estimate(macro["difference"], macro["standard_error"])}, RULES.macro_f1_margin, RULES.alpha
+        ),
+        check_noninferiority(
+            {name: Estimate(classes[name]["difference"], classes[name]["standard_error"]) for name in LABELS},
             RULES.class_margin,
             RULES.alpha,
         ),

@@ -74,19 +74,19 @@ def timed(name: str, run: Any) -> Any:
 
 
 def tell(evidence: Any) -> None:
-    """Scores beside the floors, calibration, and every slice."""
-    metrics, floors, found = evidence.metrics, evidence.floors, evidence.calibration
+    """Scores beside the baselines, calibration, and every slice."""
+    metrics, baselines, found = evidence.metrics, evidence.baselines, evidence.calibration
     for key in ("accuracy", "macro_f1"):
         low, high = evidence.intervals[key]["low"], evidence.intervals[key]["high"]
-        print(f"{key}: {metrics[key]:.4f} ({low:.4f} to {high:.4f}), TF-IDF {floors['tfidf'][key]:.4f}")
-    most, by_source = floors["majority"]["accuracy"], floors["source_majority"]["accuracy"]
+        print(f"{key}: {metrics[key]:.4f} ({low:.4f} to {high:.4f}), TF-IDF {baselines['tfidf'][key]:.4f}")
+    most, by_source = baselines["majority"]["accuracy"], baselines["source_majority"]["accuracy"]
     print(f"most frequent class {most:.4f}, most frequent class of the source {by_source:.4f}")
     print(f"ece {evidence.ece:.4f}, before scaling {found['ece_before_scaling']:.4f}, Brier {found['brier']:.4f}")
     print(f"abstaining: {found['abstention']}")
     print({label: round(scores["f1"], 4) for label, scores in metrics["per_class"].items()})
     print("\n| slice | test rows | accuracy | macro-F1 | TF-IDF accuracy |\n|---|---:|---:|---:|---:|")
     for dimension, value, row in iter_slices(evidence):
-        scored = f"{row['accuracy']:.3f} | {row['macro_f1']:.3f} | {row['floor_accuracy']:.3f}"
+        scored = f"{row['accuracy']:.3f} | {row['macro_f1']:.3f} | {row['baseline_accuracy']:.3f}"
         print(f"| {dimension} = {value} | {row['n']:,} | {scored} |")
     print()
 

@@ -4,6 +4,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+LockName = Literal["audit-mirror", "data-report", "inbox", "ingest", "mlflow", "registry", "score"]
+"""Names of the lock files."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,17 @@ class Workspace:
         """MLflow's artifact folder when no tracking server is set."""
         return self.root / "mlartifacts"
 
-    def lock(self, name: str) -> Path:
+    @property
+    def staging(self) -> Path:
+        """Rows of ingestions at work, one folder each, removed at their end."""
+        return self.root / "staging"
+
+    @property
+    def studies(self) -> Path:
+        """Studies of hyperparameter searches, one folder each."""
+        return self.root / "tune"
+
+    def lock(self, name: LockName) -> Path:
         """Path of the lock file called `name`."""
         return self.root / "locks" / f"{name}.lock"
 

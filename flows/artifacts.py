@@ -72,7 +72,7 @@ def _confounding(facts: Any) -> Iterable[str]:
 def metrics_rows(evidence: Any) -> list[dict[str, Any]]:
     """One row per model and score, for a Prefect table."""
     metrics, champion = evidence.metrics, evidence.champion
-    floor, calibrated = (evidence.floors or {}).get("tfidf"), evidence.calibration
+    baseline, calibrated = (evidence.baselines or {}).get("tfidf"), evidence.calibration
     own = {key: metrics[key] for key in ("accuracy", "macro_f1", "mcc")} if metrics else {}
     own |= {"ece": evidence.ece, "brier": calibrated["brier"] if calibrated else None}
     rows: list[dict[str, Any]] = []
@@ -83,7 +83,7 @@ def metrics_rows(evidence: Any) -> list[dict[str, Any]]:
                 "score": score,
                 f"version {evidence.model_version}": _round(own.get(score)),
                 "95 % interval": f"{interval['low']:.4f} to {interval['high']:.4f}" if interval else None,
-                "TF-IDF floor": _round(floor.get(score)) if floor else None,
+                "TF-IDF baseline": _round(baseline.get(score)) if baseline else None,
                 f"champion {evidence.champion_version or '(none)'}": _round(champion["metrics"].get(score)) if champion else None,
             }
         )

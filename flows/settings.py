@@ -11,6 +11,7 @@ from prefect.runtime import flow_run
 from pydantic import BaseModel, ConfigDict
 
 from finsent.config import DEFAULT_PROFILE, load_config
+from finsent.registry.tracking import RunTag
 from finsent.steps.context import Context, make_context
 from finsent.workspace import resolve_workspace
 
@@ -64,7 +65,7 @@ def resolved(settings: FlowSettings) -> Iterator[Context]:
     """
     inherited = _resolved.get()
     context = inherited[1] if inherited and inherited[0] == settings else settings.load()
-    links = {
+    links: dict[RunTag, object] = {
         "prefect.root_flow": context.run_tags.get("prefect.root_flow", flow_run.flow_name),
         "prefect.flow_run_id": flow_run.id,
         "prefect.flow_run_name": flow_run.name,

@@ -34,7 +34,7 @@ def render_ingestion(report: Any) -> Renderable:
         table(("source", *counts), [*sources, total] if len(sources) > 1 else sources),
         _quarantine_reasons(report.reasons),
         section("Noted about texts", table(("rows", "what"), flags)) if flags else "",
-        f"{report.split_conflicts:,} groups of new rows touched two splits: see `bridges splits` in the quarantine"
+        f"{report.split_conflicts:,} groups of new rows touched two splits: see `split conflict` in the quarantine"
         if report.split_conflicts
         else "",
         _splits(report.splits),
@@ -99,7 +99,7 @@ def render_evaluation(result: Any, *, suggest_next: bool = True) -> Renderable:
         by_class = evidence.metrics["per_class"].items()
         rows = [(label, s["precision"], s["recall"], s["f1"], s["support"]) for label, s in by_class]
         parts.append(table(("class", "precision", "recall", "F1", "rows"), rows))
-    if evidence.floors:
+    if evidence.baselines:
         parts.append(_baselines(evidence))
     if evidence.slices:
         parts.append(_slices(evidence))
@@ -108,8 +108,8 @@ def render_evaluation(result: Any, *, suggest_next: bool = True) -> Renderable:
         stands = "It is a candidate: it beats" if result.candidate else "It is no candidate: it does not beat"
         parts.append(f"{stands} every baseline significantly.{promote if result.candidate and suggest_next else ''}")
     parts += _measurements(evidence)
-    if evidence.leaks_unknown_because:
-        parts.append(paragraph(evidence.leaks_unknown_because))
+    if evidence.leaks_unknown_reason:
+        parts.append(paragraph(evidence.leaks_unknown_reason))
     if evidence.naive_split:
         from finsent.reporting.summaries import format_naive_split, format_naive_split_method
 
@@ -146,7 +146,7 @@ def _baselines(evidence: Any) -> Renderable:
 
     rows = [
         (BASELINE_NAMES.get(name, name), found["accuracy"], found["macro_f1"], format_p_value(found["mcnemar"]["p_one_sided"]))
-        for name, found in evidence.floors.items()
+        for name, found in evidence.baselines.items()
     ]
     return table(("baseline on the same rows", "accuracy", "macro-F1", "p (McNemar)"), rows)
 
@@ -165,7 +165,7 @@ def _slices(evidence: Any) -> Renderable:
             with_interval(found["accuracy"], found["accuracy_interval"]),
             found["macro_f1"],
             found.get("champion_accuracy"),
-            found.get("floor_accuracy"),
+            found.get("baseline_accuracy"),
         )
         for dimension, value, found in shown
     ]
@@ -188,7 +188,7 @@ def _measurements(evidence: Any) -> Iterator[Renderable]:
         yield paragraph(format_speed(evidence))
     if evidence.champion:
         yield paragraph(format_power(evidence.champion["power"]))
-    if evidence.looks:
+    if evidence.test_set_uses:
         yield paragraph(format_test_set_uses(evidence))
 
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from finsent.errors import InputError
+from finsent.files import atomic_write
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,7 @@ def services_path(root: Path) -> Path:
 
 def write_services(root: Path, running: RunningServices) -> None:
     """Write `services.json` atomically."""
-    target = services_path(root)
-    partial = target.with_suffix(".partial")
-    partial.write_text(json.dumps(asdict(running), indent=2) + "\n", encoding="utf-8")
-    partial.replace(target)
+    atomic_write(services_path(root), json.dumps(asdict(running), indent=2) + "\n")
 
 
 def read_services(root: Path) -> RunningServices | None:

@@ -24,6 +24,7 @@ from finsent.data.dataset import (
 )
 from finsent.data.table_schemas import SCHEMAS
 from finsent.errors import InputError
+from finsent.files import locked
 from finsent.labels import LABELS
 from finsent.workspace import Workspace
 
@@ -166,12 +167,9 @@ def apply_decisions(home: Workspace) -> int | None:
     Raises:
         CheckFailed: other runs kept committing first.
     """
-    from filelock import FileLock
-
     if tables.version(home, "tweets") is None:
         return None
-    home.lock("ingest").parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(home.lock("ingest")):
+    with locked(home.lock("ingest"), -1, "another ingestion holds the lock"):
         return tables.retry_on_conflict(home, "tweets", TWEETS_APPLICATION, lambda position: _apply(home, position)).version
 
 
@@ -188,7 +186,7 @@ def _apply(home: Workspace, position: tables.Position) -> _Applied | None:
     untouched = subtract_fingerprint(before, fingerprint_rows(rows))
     after = add_fingerprints(untouched, fingerprint_rows(tables.changed_rows(rows, changes)))
     # a new label or a removal adds no pair of texts across splits: the audit on record still holds
-    metadata = {"fingerprint": after, **read_audit(home, position.version, before).metadata()}
+    metadata: dict[tables.CommitKey, str] = {"fingerprint": after, **read_audit(home, position.version, before).metadata()}
     if (rule := tables.last_metadata(home, "tweets", "split_rule")) is not None:
         metadata["split_rule"] = rule
     written = tables.update_rows(home, "tweets", changes, TWEETS_APPLICATION, position, metadata)

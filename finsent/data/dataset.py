@@ -65,7 +65,7 @@ class RecordedAudit:
     leaks: int | None = None
     naive_leak: float | None = None
 
-    def metadata(self) -> dict[str, str]:
+    def metadata(self) -> dict[tables.CommitKey, str]:
         """As commit metadata, so that it travels with the table."""
         return {"leaks": json.dumps(self.leaks), "naive_leak": json.dumps(self.naive_leak)}
 

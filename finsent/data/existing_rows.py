@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +30,7 @@ from finsent.errors import ConfigError, InputError
 from finsent.labels import LABELS
 from finsent.workspace import Workspace
 
-MASKED_KEY = "masked"
+MASKED_KEY: Final = "masked"
 """Commit metadata of `tweets`: whether its handles are masked, JSON."""
 
 

@@ -28,6 +28,7 @@ from finsent.data.table_schemas import SCHEMAS
 from finsent.data.validation.row_validation import Rejection, check_text, check_time, shorten
 from finsent.data.validation.text_cleaning import mask_handles
 from finsent.errors import CheckFailed
+from finsent.files import locked
 from finsent.progress import track
 from finsent.text import text_id
 from finsent.workspace import Workspace
@@ -89,10 +90,7 @@ def receive(
     """
     with _without_garbage_collection():
         rows, bad, number_read = _read(files, text, created_at, max_characters, masked=masked)
-    home.lock("inbox").parent.mkdir(parents=True, exist_ok=True)
-    from filelock import FileLock
-
-    with FileLock(home.lock("inbox")):
+    with locked(home.lock("inbox"), -1, "another process holds the inbox"):
         # the lock keeps runs of this home apart, the transaction number those of other machines on the same tables
         report = tables.retry_on_conflict(
             home, "inbox", _APPLICATION, lambda before: _commit(home, rows, bad, number_read, before, masked=masked)

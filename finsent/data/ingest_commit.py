@@ -98,7 +98,7 @@ def append_tweets(
 ) -> int | None:
     """Commit accepted rows with their report and audit; the new version, or None if another run committed first."""
     rule = split_rule(config)
-    metadata = {
+    metadata: dict[tables.CommitKey, str] = {
         "fingerprint": str(report.fingerprint),
         "split_rule": json.dumps(rule.describe()),
         "report": json.dumps(report_metadata(report, rule, grouping.read.reading), ensure_ascii=False),

@@ -22,6 +22,7 @@ from finsent.data.staging import StagedRows
 from finsent.data.validation.row_validation import shorten
 from finsent.data.validation.schema_drift import SourceSchema, schema_from_dict
 from finsent.errors import CheckFailed
+from finsent.files import atomic_write
 from finsent.labels import LABELS
 from finsent.workspace import Workspace
 
@@ -173,10 +174,7 @@ def write_report_file(home: Workspace, report: IngestReport, rule: SplitRule, re
     # a version that a review made has no report on record
     found = report_metadata(report, rule, reading) if report.new_version else recorded_report(home, report.version)
     if report.new_version or (found and not path.exists()):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        part.replace(path)
+        atomic_write(path, json.dumps(found, indent=2, ensure_ascii=False) + "\n")
 
 
 def warn_high_quarantine_rate(report: IngestReport, reading: ReadSummary) -> None:

@@ -21,6 +21,7 @@ from finsent.config import DataConfig
 from finsent.data.dedup.shingles import Int64
 from finsent.data.dedup.signatures import Signatures, concat_signatures, empty_signatures, make_signatures
 from finsent.data.sources.records import QuarantinedRow, Row
+from finsent.files import locked
 from finsent.labels import LABEL2ID
 
 NO_TIME: Final = int(np.iinfo(np.int64).min)
@@ -193,8 +194,6 @@ def open_staging(parent: Path, config: DataConfig) -> Iterator[Staging]:
 
     Parent folders that had to be created are removed too if they are empty: a mistyped path leaves nothing behind.
     """
-    from filelock import FileLock
-
     started = time.monotonic()
     created = [folder for folder in (parent, *parent.parents) if not folder.exists()]
     parent.mkdir(parents=True, exist_ok=True)
@@ -202,14 +201,14 @@ def open_staging(parent: Path, config: DataConfig) -> Iterator[Staging]:
     # locked before it gets its visible name, so that no other run takes it for an abandoned one
     hidden, folder = parent / f".{uuid.uuid4().hex}", parent / uuid.uuid4().hex
     hidden.mkdir()
-    held = FileLock(hidden / _LOCK)
-    held.acquire()
-    hidden.rename(folder)
     try:
-        yield Staging(folder, config, started)
+        with locked(hidden / _LOCK, -1, "another ingestion holds the staging folder"):
+            hidden.rename(folder)
+            try:
+                yield Staging(folder, config, started)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        held.release()
         for empty_folder in created:
             if empty_folder.exists() and not any(empty_folder.iterdir()):
                 with suppress(OSError):  # another run just put something in

@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import pyarrow as pa
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
+CommitKey = Literal["finsent.commit", "fingerprint", "leaks", "masked", "naive_leak", "report", "signature_rule", "split_rule"]
+"""Metadata of a commit. Written commits cannot change: renaming a key needs a migration."""
 _COMMIT_ID: Final = "finsent.commit"
 _ATTEMPTS: Final = 10  # each failure means that another run committed first
 
@@ -123,7 +125,7 @@ def append(
     table: pa.Table | pa.RecordBatchReader,
     *,
     transaction: tuple[str, int] | None = None,
-    metadata: dict[str, str] | None = None,
+    metadata: Mapping[CommitKey, str] | None = None,
 ) -> int:
     """Append rows in one commit and return the table's version after it.
 
@@ -159,7 +161,7 @@ def append(
     return int(handle.version())
 
 
-def replace(home: Workspace, name: str, table: pa.Table, *, metadata: dict[str, str] | None = None) -> None:
+def replace(home: Workspace, name: str, table: pa.Table, *, metadata: Mapping[CommitKey, str] | None = None) -> None:
     """Replace all rows of a table in one commit, those too that another run adds meanwhile; only for derived data."""
     from deltalake import CommitProperties, write_deltalake
 
@@ -219,7 +221,7 @@ def append_if_unchanged(
     table: pa.Table | pa.RecordBatchReader,
     application: str,
     after: Position,
-    metadata: Mapping[str, str] | None = None,
+    metadata: Mapping[CommitKey, str] | None = None,
 ) -> Position | None:
     """Append rows as the transaction number after `after`; the new position, or None if another run took that number first.
 
@@ -269,7 +271,7 @@ def commit_history(home: Workspace, name: str, *, version: int | None = None, la
     return [commit for commit in found if version is None or int(commit["version"]) <= version]
 
 
-def last_metadata(home: Workspace, name: str, key: str) -> str | None:
+def last_metadata(home: Workspace, name: str, key: CommitKey) -> str | None:
     """Value of `key` in the latest commit that recorded it; maintenance commits (compaction) record nothing."""
     return next((str(commit[key]) for commit in commit_history(home, name) if key in commit), None)
 
@@ -342,7 +344,12 @@ def _open_or_create(home: Workspace, name: str) -> "DeltaTable":
 
 
 def update_rows(
-    home: Workspace, name: str, changes: pa.Table, application: str, after: Position, metadata: Mapping[str, str] | None = None
+    home: Workspace,
+    name: str,
+    changes: pa.Table,
+    application: str,
+    after: Position,
+    metadata: Mapping[CommitKey, str] | None = None,
 ) -> Position | None:
     """Update and remove rows by their id in one commit, as the transaction number after `after`.
 

@@ -1,1 +1,1 @@
-"""Held-out evaluation: metrics, intervals, paired tests, calibration, floors, plots, and the evidence the gate reads."""
+"""Held-out evaluation: metrics, intervals, paired tests, calibration, baselines, plots, and the evidence the gate reads."""

@@ -1,4 +1,4 @@
-"""Floors that any model must beat: the majority class, the source's majority class, and TF-IDF with a linear SVM."""
+"""Baselines that any model must beat: the majority class, the source's majority class, and TF-IDF with a linear SVM."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ def baseline_predictions(
     test_sources: Sequence[str],
     seed: int = 0,
 ) -> dict[str, NDArray[np.int64]]:
-    """Label ids [N] that each floor gives the test texts: `majority`, `source_majority` and `tfidf`, learnt on the same rows.
+    """Label ids [N] that each baseline gives the test texts: `majority`, `source_majority` and `tfidf`, learnt on the same rows.
 
     Raises:
         InputError: nothing to learn from, or columns of unequal length.
@@ -69,7 +69,7 @@ def tfidf_predictions(
         features = hstack([_word_features(texts, rows, seldom), _character_features(texts, rows, seldom)], format="csr")
         model = LinearSVC(C=SVM_C, tol=SVM_TOLERANCE, random_state=seed).fit(features[:rows], train_labels)
     except ValueError as error:
-        raise InputError(f"the TF-IDF floor cannot learn from {rows} training texts: {error}.") from error
+        raise InputError(f"the TF-IDF baseline cannot learn from {rows} training texts: {error}.") from error
     return np.asarray(model.predict(features[rows:]), dtype=np.int64)
 
 
@@ -124,7 +124,7 @@ def source_majority(
 def _some_classes(labels: NDArray[np.int64]) -> None:
     found = sorted(set(labels.tolist()))
     if len(found) < 2:
-        raise InputError(f"the TF-IDF floor needs training rows of two classes or more, and the label ids are {found}.")
+        raise InputError(f"the TF-IDF baseline needs training rows of two classes or more, and the label ids are {found}.")
 
 
 def naive_split_estimate(held_out: float, training: float, n_training: int, leak: float) -> NaiveSplitRecord:
@@ -138,8 +138,8 @@ def naive_split_estimate(held_out: float, training: float, n_training: int, leak
         n_training: How many of those were scored.
         leak: Share of test rows that a plain random split would leak.
     """
-    return {  # type: ignore[typeddict-item]  # its configuration is no item of it
-        "claimed_accuracy": (1 - leak) * held_out + leak * training,
+    return {
+        "estimated_accuracy": (1 - leak) * held_out + leak * training,
         "held_out_accuracy": held_out,
         "training_accuracy": training,
         "n_training": n_training,

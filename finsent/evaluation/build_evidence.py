@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +11,17 @@ from numpy.typing import NDArray
 
 from finsent.config import Config
 from finsent.data.validation.text_cleaning import mask_raw_handles
-from finsent.evaluation.evidence import Evidence
+from finsent.evaluation.evidence import (
+    BaselineRecord,
+    ChampionRecord,
+    Evidence,
+    NaiveSplitRecord,
+    RobustnessRecord,
+    SpeedRecord,
+)
 
 if TYPE_CHECKING:
     from finsent.data.dataset import Split
-    from finsent.evaluation.evidence import NaiveSplitRecord
-    from finsent.evaluation.robustness.suite import Check
-    from finsent.evaluation.speed import Speed
     from finsent.models.adapter import LoadedAdapter
     from finsent.models.manifest import Manifest
 
@@ -32,7 +36,7 @@ class ModelScores:
     manifest: "Manifest"
     logits: NDArray[np.float32]
     """Of the evaluated rows [rows, 3]."""
-    checks: "dict[str, Check]"
+    checks: dict[str, RobustnessRecord]
     """The robustness suite."""
     scored_with: str
     """Engine and type of weights."""
@@ -40,8 +44,8 @@ class ModelScores:
     """Time of the logits, tokenisation included."""
     total_seconds: float
     """The robustness suite and the timing of single texts included."""
-    speed: "Speed | None" = None
-    naive: "NaiveSplitRecord | None" = None
+    speed: SpeedRecord | None = None
+    naive: NaiveSplitRecord | None = None
 
     @property
     def labels(self) -> Labels:
@@ -110,7 +114,7 @@ def build_test_evidence(
     return Evidence.model_validate(
         {
             **_own_sections(config, rows, own, champion, baselines["tfidf"]),
-            "floors": _against_baselines(rows, own.labels, baselines),
+            "baselines": _against_baselines(rows, own.labels, baselines),
             "champion_compared": champion is not None,
             "champion": _against_champion(config, rows, own.labels, champion.labels) if champion is not None else None,
             "naive_split": own.naive,
@@ -163,7 +167,7 @@ def _own_sections(
     }
 
 
-def _against_baselines(rows: "Split", own: Labels, baselines: dict[str, Labels]) -> dict[str, Any]:
+def _against_baselines(rows: "Split", own: Labels, baselines: dict[str, Labels]) -> dict[str, BaselineRecord]:
     """Each baseline's scores, and the paired test against it."""
     from finsent.evaluation.statistics import class_f1, confusion_matrix, mcnemar
 
@@ -177,7 +181,7 @@ def _against_baselines(rows: "Split", own: Labels, baselines: dict[str, Labels])
     }
 
 
-def _against_champion(config: Config, rows: "Split", own: Labels, champion: Labels) -> dict[str, Any]:
+def _against_champion(config: Config, rows: "Split", own: Labels, champion: Labels) -> ChampionRecord:
     """The champion's scores, the paired tests against it, and the difference that they could have detected."""
     from finsent.evaluation.metrics import compute_metrics
     from finsent.evaluation.power import detectable_difference
@@ -188,20 +192,23 @@ def _against_champion(config: Config, rows: "Split", own: Labels, champion: Labe
         "metrics": compute_metrics(rows.labels, champion),
         "mcnemar": test,
         "paired_bootstrap": paired_bootstrap(rows.labels, own, champion, rows.groups, config.gate.bootstrap_resamples),
-        "power": detectable_difference(len(set(rows.groups)), test.only_a + test.only_b, config.gate.alpha, config.gate.power),
+        "power": detectable_difference(
+            len(set(rows.groups)), test["only_a"] + test["only_b"], config.gate.alpha, config.gate.power
+        ),
     }
 
 
-def _robustness(own: ModelScores, champion: ModelScores | None, *, masked: bool) -> dict[str, Any]:
-    records = {name: asdict(check) for name, check in own.checks.items()}
-    for name, record in records.items():
+def _robustness(own: ModelScores, champion: ModelScores | None, *, masked: bool) -> dict[str, RobustnessRecord]:
+    records: dict[str, RobustnessRecord] = {}
+    for name, check in own.checks.items():
+        record = records[name] = check.copy()
         if masked:
-            shown = ("original", "changed")
             record["examples"] = [
-                example | {key: mask_raw_handles(example[key]) for key in shown} for example in record["examples"]
+                {**example, "original": mask_raw_handles(example["original"]), "changed": mask_raw_handles(example["changed"])}
+                for example in record["examples"]
             ]
         if champion is not None and name in champion.checks:
-            record["champion_failure_rate"] = champion.checks[name].failure_rate
+            record["champion_failure_rate"] = champion.checks[name]["failure_rate"]
     return records
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from finsent.errors import InputError
-from finsent.evaluation.statistics import Interval
+from finsent.evaluation.evidence import AbstentionRecord, CalibrationRecord, CurvePointRecord, IntervalRecord
 
 _DRAWN_AT_ONCE = 2**22  # numbers: 32 MB of them
 _POINTS = 50
@@ -92,7 +92,7 @@ def calibration_intervals(
     *,
     level: float = 0.95,
     bins: int = 15,
-) -> dict[str, Interval]:
+) -> dict[str, IntervalRecord]:
     """Percentile intervals of `ece` and `brier`, drawn by near-duplicate group (cluster bootstrap, see `statistics`).
 
     Read the interval of the calibration error from above: with n rows even a perfectly calibrated model shows an error of about
@@ -122,7 +122,7 @@ def calibration_intervals(
     found = {}
     for name, drawn_values in values.items():
         low, high = np.quantile(drawn_values, ends)
-        found[name] = Interval(float(low), float(high), level)
+        found[name] = IntervalRecord(low=float(low), high=float(high), level=level)
     return found
 
 
@@ -139,39 +139,18 @@ def _draw(totals: NDArray[np.float64], resamples: int, random: np.random.Generat
     return np.concatenate(parts)
 
 
-@dataclass(frozen=True)
-class CurvePoint:
-    """What one threshold does."""
-
-    threshold: float
-    coverage: float
-    precision: float
-
-
-@dataclass(frozen=True)
-class Abstention:
-    """What the version's threshold does on some rows."""
-
-    target_precision: float
-    """Share of answers that are to be right."""
-    threshold: float
-    """Confidence below which no answer is given."""
-    coverage: float
-    """Share of rows answered."""
-    precision: float | None
-    """Share of those that are right; None where none is answered."""
-
-
 def abstention(
     confidence: NDArray[np.float64], right: NDArray[np.bool_], threshold: float, target_precision: float
-) -> Abstention:
+) -> AbstentionRecord:
     """What a threshold does on rows of this confidence [N] that are right or wrong [N]."""
     answered = confidence >= threshold
     precision = float(right[answered].mean()) if answered.any() else None
-    return Abstention(target_precision, float(threshold), float(answered.mean()), precision)
+    return AbstentionRecord(
+        target_precision=target_precision, threshold=float(threshold), coverage=float(answered.mean()), precision=precision
+    )
 
 
-def abstention_curve(confidence: ArrayLike, right: ArrayLike, points: int = _POINTS) -> tuple[CurvePoint, ...]:
+def abstention_curve(confidence: ArrayLike, right: ArrayLike, points: int = _POINTS) -> list[CurvePointRecord]:
     """Coverage and precision at no more than `points` thresholds, evenly spaced in coverage, from all rows answered to few."""
     sure, correct = _checked_confidence(confidence, right)
     order = np.argsort(-sure, kind="stable")
@@ -180,7 +159,7 @@ def abstention_curve(confidence: ArrayLike, right: ArrayLike, points: int = _POI
     wanted = np.unique(np.linspace(1, n, min(points, n)).round().astype(np.int64))[::-1]
     # equal confidences are answered or not together
     last = np.unique(np.searchsorted(-sure, -sure[wanted - 1], side="right"))[::-1]
-    return tuple(CurvePoint(float(sure[k - 1]), float(k / n), float(hits[k - 1] / k)) for k in last)
+    return [CurvePointRecord(threshold=float(sure[k - 1]), coverage=float(k / n), precision=float(hits[k - 1] / k)) for k in last]
 
 
 def fit_abstain_threshold(
@@ -257,20 +236,6 @@ def _checked_confidence(confidence: ArrayLike, right: ArrayLike) -> tuple[NDArra
     return sure, correct
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """How far confidence can be believed, after temperature scaling."""
-
-    brier: float
-    """See `brier_score`."""
-    ece_before_scaling: float
-    """Expected calibration error of the logits as they are."""
-    abstention: Abstention | None
-    """What the version's threshold does on these rows; None without one."""
-    curve: tuple[CurvePoint, ...]
-    """What other thresholds would do."""
-
-
 def calibration(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -280,7 +245,7 @@ def calibration(
     target_precision: float,
     resamples: int = 1000,
     seed: int = 0,
-) -> tuple[Calibration, dict[str, Interval]]:
+) -> tuple[CalibrationRecord, dict[str, IntervalRecord]]:
     """Calibration on test rows, and the intervals of `ece` and `brier`.
 
     Args:
@@ -301,7 +266,7 @@ def calibration(
     raw, truth = _checked_logits(logits, labels, "logits")
     scaled = softmax(raw / temperature, axis=1)
     confidence, right = scaled.max(axis=1), scaled.argmax(axis=1) == truth
-    found = Calibration(
+    found = CalibrationRecord(
         brier=brier_score(scaled, truth),
         ece_before_scaling=expected_calibration_error(softmax(raw, axis=1), truth),
         abstention=None if threshold is None else abstention(confidence, right, threshold, target_precision),

@@ -41,8 +41,8 @@ def compare_engines(reference: NDArray[np.float32], logits: NDArray[np.float32],
         agreement=float((same & np.isfinite(after).all(axis=1)).mean()),
         logit_error=error if np.isfinite(error) else float("inf"),
         largest_change=change if np.isfinite(change) else 1.0,
-        f1_reference=compute_metrics(labels, before.argmax(axis=1)).macro_f1,
-        f1=compute_metrics(labels, predicted).macro_f1,
+        f1_reference=compute_metrics(labels, before.argmax(axis=1))["macro_f1"],
+        f1=compute_metrics(labels, predicted)["macro_f1"],
     )
 
 

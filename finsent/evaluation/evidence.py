@@ -1,131 +1,147 @@
-"""What a version has shown, as one typed object. Evaluation writes it, the registry gate reads it, MLflow keeps it as JSON.
+"""Evidence about a version: the typed records that evaluation produces, the gate reads, and MLflow stores as JSON.
 
-A whole section may be absent (nobody measured it); a section that is there is whole. Sections take dataclasses of
-`statistics` and `metrics` as they are, and may carry further figures beside those that the gate reads.
-NaN is kept as NaN, in JSON too, so that the gate can say so.
+Each record is defined here and nowhere else; the functions that compute one return it. A section may be absent (not measured);
+a section that is present is complete, and may carry further figures. NaN stays NaN, in JSON too, so that the gate can report it.
+`Evidence.model_validate` and `model_validate_json` validate every section. No torch, MLflow or SciPy.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
-from typing import Annotated, Any, NotRequired
+from typing import NotRequired
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, ConfigDict, with_config
 from typing_extensions import TypedDict  # pydantic reads typing's own from Python 3.12 on only
 
 _OPEN = ConfigDict(extra="allow", ser_json_inf_nan="strings")
 
 
+@with_config(_OPEN)
 class IntervalRecord(TypedDict):
-    """`statistics.Interval`."""
+    """Percentile interval of a bootstrap, or an analytic one where its function says so."""
 
-    __pydantic_config__ = _OPEN  # type: ignore[misc]
     low: float
     high: float
     level: float
 
 
+@with_config(_OPEN)
 class ClassRecord(TypedDict):
     """Scores of one class, as in scikit-learn's classification report; an undefined ratio counts 0."""
 
-    __pydantic_config__ = _OPEN  # type: ignore[misc]
     precision: float
     recall: float
     f1: float
     support: int
 
 
+@with_config(_OPEN)
 class MetricsRecord(TypedDict):
-    """`metrics.Metrics`; rows of `confusion` are the truth, columns the prediction, in label-id order."""
+    """Scores on one set of rows."""
 
-    __pydantic_config__ = _OPEN  # type: ignore[misc]
     n: int
+    """Rows scored."""
     accuracy: float
     macro_f1: float
+    """Unweighted mean of the three classes' F1."""
     mcc: float
+    """Matthews correlation coefficient."""
     per_class: dict[str, ClassRecord]
+    """By class name."""
     confusion: list[list[int]]
+    """Rows are the truth, columns the prediction, in label-id order."""
 
 
+@with_config(_OPEN)
 class McnemarRecord(TypedDict):
-    """`statistics.Mcnemar`; `a` is the model that the evidence is about."""
+    """Exact McNemar test of model a against model b; in evidence, a is the version that the evidence is about."""
 
-    __pydantic_config__ = _OPEN  # type: ignore[misc]
     only_a: int
+    """Rows (or groups) on which a is right and b wrong."""
     only_b: int
+    """Rows (or groups) on which b is right and a wrong."""
     p_one_sided: float
+    """Probability of as many wins of a, or more, if both were equally good. Small: a is better."""
     p_two_sided: float
+    """Probability of so uneven a count in either direction."""
 
 
+@with_config(_OPEN)
 class DifferenceRecord(TypedDict):
-    """`statistics.Difference`: this model minus the champion on the same rows."""
+    """Score of a minus score of b on the same rows; in evidence, this version minus the champion."""
 
-    __pydantic_config__ = _OPEN  # type: ignore[misc]
     difference: float
+    """On the rows as they are, not resampled."""
     standard_error: float
+    """Of `difference`, rows of one near-duplicate group counting as one draw."""
     low: float
     high: float
     level: float
+    """Of the interval from `low` to `high`."""
     rows: NotRequired[int]
+    """Differences of accuracies only, as are the counts below."""
     only_a: NotRequired[int]
+    """Rows on which a is right and b wrong."""
     only_b: NotRequired[int]
+    """Rows on which b is right and a wrong."""
 
 
+@with_config(_OPEN)
 class PairedBootstrapRecord(TypedDict):
-    """`statistics.PairedBootstrap`: this model minus the champion."""
+    """Differences a minus b on the same resampled groups; in evidence, this version minus the champion."""
 
-    __pydantic_config__ = _OPEN  # type: ignore[misc]
     macro_f1_difference: DifferenceRecord
     class_f1_difference: dict[str, DifferenceRecord]
 
 
+@with_config(_OPEN)
 class PowerRecord(TypedDict):
-    """`power.Power`: what the paired test on these rows can see."""
+    """The smallest true difference that the paired test on these rows detects with probability `power`."""
 
-    __pydantic_config__ = _OPEN  # type: ignore[misc]
     groups: int
+    """Near-duplicate groups: independent observations."""
     discordant_share: float
+    """Share of the groups on which exactly one of the two models is better."""
     detectable_difference: float | None
+    """In accuracy, by group; None where even winning every discordant group would be detected less often than that."""
     alpha: float
     power: float
 
 
+@with_config(_OPEN)
 class SliceRecord(TypedDict):
     """Scores on a slice of the test rows; with a champion, accuracy of this model minus the champion's."""
 
-    __pydantic_config__ = _OPEN  # type: ignore[misc]
     n: int
     accuracy: float
     accuracy_interval: IntervalRecord
     macro_f1: float
     mcc: float
-    floor_accuracy: NotRequired[float]
+    baseline_accuracy: NotRequired[float]
     champion_accuracy: NotRequired[float]
     accuracy_difference: NotRequired[DifferenceRecord]
 
 
-class FloorRecord(TypedDict):
-    """A floor on the same rows; `mcnemar` has this model as `a` and the floor as `b`."""
+@with_config(_OPEN)
+class BaselineRecord(TypedDict):
+    """A baseline on the same rows; `mcnemar` has this model as `a` and the baseline as `b`."""
 
-    __pydantic_config__ = _OPEN  # type: ignore[misc]
     accuracy: float
     macro_f1: float
     mcnemar: McnemarRecord
 
 
+@with_config(_OPEN)
 class ChampionRecord(TypedDict):
     """The champion on the same rows, and the paired tests of this model (`a`) against it (`b`)."""
 
-    __pydantic_config__ = _OPEN  # type: ignore[misc]
     metrics: MetricsRecord
     mcnemar: McnemarRecord
     paired_bootstrap: PairedBootstrapRecord
     power: PowerRecord
 
 
+@with_config(_OPEN)
 class AbstentionRecord(TypedDict):
-    """What abstaining below the version's own threshold, fitted on validation rows, does on the test rows."""
+    """Effect on the test rows of abstaining below the version's own threshold, which was fitted on validation rows."""
 
-    __pydantic_config__ = _OPEN  # type: ignore[misc]
     target_precision: float
     """Share of answers that are to be right."""
     threshold: float
@@ -136,34 +152,62 @@ class AbstentionRecord(TypedDict):
     """Share of those that are right; None where none is answered."""
 
 
-class CalibrationRecord(TypedDict):
-    """`calibration.Calibration`: how far confidence can be believed, after temperature scaling; intervals are in `intervals`."""
+@with_config(_OPEN)
+class CurvePointRecord(TypedDict):
+    """Coverage and precision of one abstention threshold."""
 
-    __pydantic_config__ = _OPEN  # type: ignore[misc]
+    threshold: float
+    coverage: float
+    precision: float
+
+
+@with_config(_OPEN)
+class CalibrationRecord(TypedDict):
+    """Calibration after temperature scaling; intervals are in `intervals`."""
+
     brier: float
+    """See `calibration.brier_score`."""
     ece_before_scaling: float
+    """Expected calibration error of the unscaled logits."""
     abstention: AbstentionRecord | None
     """None for a version without a threshold of its own."""
+    curve: NotRequired[list[CurvePointRecord]]
+    """Other thresholds on the same rows."""
 
 
+@with_config(_OPEN)
+class ExampleRecord(TypedDict):
+    """A text on which a robustness check failed."""
+
+    original: str
+    changed: str
+    before: str
+    """Predicted label of the original text."""
+    after: str
+    """Predicted label of the changed text."""
+
+
+@with_config(_OPEN)
 class RobustnessRecord(TypedDict):
-    """`robustness.Check`: how often predictions do what they must not when texts are changed."""
+    """Failure rate of one robustness check: how often predictions on changed texts break its rule."""
 
-    __pydantic_config__ = _OPEN  # type: ignore[misc]
     kind: str
     """`invariance` (the label must stay) or `direction` (the label must change)."""
     n: int
-    """Texts that the change applies to."""
+    """Texts that were changed, each of another near-duplicate group."""
     failure_rate: float
     """Invariance: share of predictions that changed, the flip rate. Direction: share that did not change as they must."""
     interval: IntervalRecord
+    """Wilson's, of the failure rate."""
+    examples: NotRequired[list[ExampleRecord]]
+    """Up to `suite.SHOWN` failures."""
     champion_failure_rate: NotRequired[float]
 
 
+@with_config(_OPEN)
 class SpeedRecord(TypedDict):
-    """What scoring takes on the machine of the evaluation."""
+    """Throughput, latency and cost of scoring on the machine of the evaluation."""
 
-    __pydantic_config__ = _OPEN  # type: ignore[misc]
     device: str
     rows_per_second: float
     """In batches, tokenising included."""
@@ -174,39 +218,51 @@ class SpeedRecord(TypedDict):
     """Hours of this machine for a million tweets."""
     cost_per_million: float | None
     """Those hours at `evaluation.price_per_hour`, in its currency; None where no price is configured."""
+    latency_texts: NotRequired[int]
+    """Tweets that latency was measured on."""
 
 
-class LooksRecord(TypedDict):
-    """How often the test set has been looked at: evidence taken, this time included, by the ledger."""
+@with_config(_OPEN)
+class TestSetUsesRecord(TypedDict):
+    """How often the test set was used: evaluations in the audit log, this one included."""
 
-    __pydantic_config__ = _OPEN  # type: ignore[misc]
     at_these_rows: int
-    """At exactly these test rows."""
+    """Evaluations on exactly these test rows."""
     at_any_rows: int
-    """At any version of the data, whose test rows are mostly the same."""
+    """Evaluations on any version of the data; their test rows are mostly the same."""
 
 
+@with_config(_OPEN)
 class RoundTripRecord(TypedDict):
-    """What a fresh process found that loaded the version from the registry alone."""
+    """Results of the round trip: a new process loads the version from the registry alone and repeats training's probe."""
 
-    __pydantic_config__ = _OPEN  # type: ignore[misc]
     max_logit_difference: float
+    """Largest difference to training's logits on the probe texts."""
     head_hash_equal: bool
+    """The loaded model's head has the very weights whose hash training recorded."""
     labels_equal: bool
+    """The loaded model names its outputs as training's manifest does, in that order."""
     padding_equal: bool
-    """Padding side, padding token and pooled position are training's."""
+    """Padding side, padding token (of tokenizer and model) and pooled position of the loaded model are training's."""
     max_padding_difference: float
+    """Largest difference of logits between padding on either side (absolute positions: between little and much padding)."""
     max_batch_difference: float
+    """Largest difference of logits between one text at a time and all at once."""
+    probes: NotRequired[int]
+    """Probe texts."""
+    head_sha256: NotRequired[str]
+    """Of the loaded model's head."""
+    seconds: NotRequired[float]
 
 
+@with_config(_OPEN)
 class NaiveSplitRecord(TypedDict):
-    """What a plain random split would have claimed, an estimate: (1 - leak) * held out + leak * training accuracy.
+    """What a plain random split would have reported, an estimate: (1 - leak) * held out + leak * training accuracy.
 
     A test row with a near copy in the training split is in effect a training row.
     """
 
-    __pydantic_config__ = _OPEN  # type: ignore[misc]
-    claimed_accuracy: float
+    estimated_accuracy: float
     held_out_accuracy: float
     training_accuracy: float
     """On `n_training` random rows of the split that the version trained on."""
@@ -215,17 +271,8 @@ class NaiveSplitRecord(TypedDict):
     """Share of test rows with a near duplicate in the training split, had rows been split at random."""
 
 
-def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
-    return {key: _plain(item) for key, item in value.items()} if isinstance(value, Mapping) else value
-
-
-_Plain = BeforeValidator(_plain)
-
-
 class Evidence(BaseModel):
-    """Everything the gate may look at. All but the identifiers may be absent, and what is absent fails the gate."""
+    """All input of the gate. Everything but the identifiers may be absent, and what is absent fails the gate."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, ser_json_inf_nan="strings", protected_namespaces=()
@@ -243,44 +290,45 @@ class Evidence(BaseModel):
     """Fingerprint of its test rows alone."""
     n_test: int | None = None
     """Held-out rows scored."""
-    metrics: Annotated[MetricsRecord | None, _Plain] = None
+    metrics: MetricsRecord | None = None
     """Scores on the held-out rows."""
-    intervals: Annotated[dict[str, IntervalRecord] | None, _Plain] = None
+    intervals: dict[str, IntervalRecord] | None = None
     """Bootstrap intervals of `accuracy`, `macro_f1`, `mcc`, `ece` and `brier`, drawn by near-duplicate group."""
-    slices: Annotated[dict[str, dict[str, SliceRecord]] | None, _Plain] = None
+    slices: dict[str, dict[str, SliceRecord]] | None = None
     """The same rows by dimension (`source` is always one) and value; in each dimension the values' `n` add up to `n_test`."""
     ece: float | None = None
     """Expected calibration error after temperature scaling."""
     temperature: float | None = None
     """Temperature fitted on the validation split."""
-    calibration: Annotated[CalibrationRecord | None, _Plain] = None
+    calibration: CalibrationRecord | None = None
     """How far confidence can be believed, beside `ece`."""
     leaks: int | None = None
     """Exact and near-duplicate pairs across splits; None unless the version is known to have trained on this very table."""
-    leaks_unknown_because: str | None = None
+    leaks_unknown_reason: str | None = None
     """Why `leaks` is None, a sentence."""
-    floors: Annotated[dict[str, FloorRecord] | None, _Plain] = None
-    """Floors trained in the same run on the rows that the version trained on: `majority`, `source_majority`, `tfidf`."""
-    robustness: Annotated[dict[str, RobustnessRecord] | None, _Plain] = None
+    baselines: dict[str, BaselineRecord] | None = None
+    """Baselines trained in the same run on the rows that the version trained on: `majority`, `source_majority`, `tfidf`."""
+    robustness: dict[str, RobustnessRecord] | None = None
     """The robustness suite, by check."""
     champion_version: str | None = None
     """Champion at the time of the evaluation; None if there was none."""
     champion_compared: bool = False
     """Whether the champion scored the same rows."""
-    champion: Annotated[ChampionRecord | None, _Plain] = None
+    champion: ChampionRecord | None = None
     """The comparison with that champion."""
-    round_trip: Annotated[RoundTripRecord | None, _Plain] = None
+    round_trip: RoundTripRecord | None = None
     """The proof that the registry gives back what was trained."""
     manifest_sha256: str | None = None
     """Of the artifact that was evaluated and proved: its manifest, which lists the digest of every other file."""
     rules_sha256: str | None = None
     """Of the gate's rules that were declared when the evidence was taken (`gate.rules_digest`)."""
-    looks: Annotated[LooksRecord | None, _Plain] = None
-    speed: Annotated[SpeedRecord | None, _Plain] = None
+    test_set_uses: TestSetUsesRecord | None = None
+    """Repeated use of the test set weakens the result."""
+    speed: SpeedRecord | None = None
     taken_at: str | None = None
     """When, in UTC."""
     scored_with: str | None = None
     """Engine and type of weights that computed the logits."""
-    naive_split: Annotated[NaiveSplitRecord | None, _Plain] = None
-    """Accuracy that a plain random split would have claimed, an estimate for people; the gate does not look at it. None where
+    naive_split: NaiveSplitRecord | None = None
+    """Accuracy that a plain random split would have reported, an estimate for people; the gate does not look at it. None where
     the version is not known to have trained on this very table, or what such a split would leak is not on record."""

@@ -4,25 +4,9 @@ A refusal says little where the test set could not have told the two models apar
 difference that it would have found.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from finsent.evaluation.evidence import PowerRecord
-
-
-@dataclass(frozen=True)
-class Power:
-    """The smallest true difference that a paired test on these rows finds with the chance `power`."""
-
-    groups: int
-    """Near-duplicate groups: independent pieces of evidence."""
-    discordant_share: float
-    """Share of them on which exactly one of the two models is better."""
-    detectable_difference: float | None
-    """In accuracy, by group; None where even winning every discordant group would be found less often than that."""
-    alpha: float
-    power: float
 
 
 def mcnemar_power(groups: int, discordant_share: float, difference: float, alpha: float) -> float:
@@ -45,16 +29,16 @@ def mcnemar_power(groups: int, discordant_share: float, difference: float, alpha
     return float((binom.pmf(discordant, groups, discordant_share) * found).sum())
 
 
-def detectable_difference(groups: int, discordant: int, alpha: float, power: float = 0.8) -> Power:
+def detectable_difference(groups: int, discordant: int, alpha: float, power: float = 0.8) -> PowerRecord:
     """The smallest difference found with the chance `power`, at the share of discordant groups that was seen."""
     share = discordant / groups if groups else 0.0
     if mcnemar_power(groups, share, share, alpha) < power:
-        return Power(groups, share, None, alpha, power)
+        return PowerRecord(groups=groups, discordant_share=share, detectable_difference=None, alpha=alpha, power=power)
     low, high = 0.0, share
     for _ in range(40):
         middle = (low + high) / 2
         low, high = (low, middle) if mcnemar_power(groups, share, middle, alpha) >= power else (middle, high)
-    return Power(groups, share, high, alpha, power)
+    return PowerRecord(groups=groups, discordant_share=share, detectable_difference=high, alpha=alpha, power=power)
 
 
 def format_power(power: PowerRecord | None, *, short: bool = False) -> str:

@@ -5,7 +5,6 @@ slices are scored beside a champion in 0.05 s.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finsent.errors import InputError
+from finsent.evaluation.evidence import SliceRecord
 from finsent.evaluation.statistics import accuracy_difference, accuracy_interval, class_f1, confusion_matrix, matthews
 from finsent.text import Marks, marks
 
@@ -62,11 +62,11 @@ def score_slices(
     rows_by_dimension: Mapping[str, Values],
     labels: Labels,
     predictions: Labels,
-    floor_predictions: Labels | None,
+    baseline_predictions: Labels | None,
     groups: Sequence[str],
     champion_predictions: Labels | None = None,
-) -> dict[str, dict[str, dict[str, Any]]]:
-    """Scores by dimension and value, each an `evidence.SliceRecord`; label ids [N], one near-duplicate group to each row.
+) -> dict[str, dict[str, SliceRecord]]:
+    """Scores by dimension and value; label ids [N], one near-duplicate group to each row.
 
     `accuracy_difference` is left out where a slice is a single group: one draw has no standard error.
 
@@ -79,36 +79,40 @@ def score_slices(
         "groups": groups_array,
         **rows_by_dimension,
     }
-    beside = {"floor predictions": floor_predictions, "champion predictions": champion_predictions}
+    beside = {"baseline predictions": baseline_predictions, "champion predictions": champion_predictions}
     columns |= {name: column for name, column in beside.items() if column is not None}
     for name, column in columns.items():
         if len(column) != len(labels):
             raise InputError(f"{len(column)} {name} for {len(labels)} rows cannot be scored by slice: give one to each row.")
-    scores: dict[str, dict[str, dict[str, Any]]] = {}
+    scores: dict[str, dict[str, SliceRecord]] = {}
     for dimension, values in rows_by_dimension.items():
         scores[dimension] = {}
         for value in np.unique(values).tolist():
             chosen = values == value
-            floor, champion = (None if column is None else column[chosen] for column in (floor_predictions, champion_predictions))
-            scores[dimension][value] = _score(labels[chosen], predictions[chosen], floor, groups_array[chosen].tolist(), champion)
+            baseline, champion = (
+                None if column is None else column[chosen] for column in (baseline_predictions, champion_predictions)
+            )
+            scores[dimension][value] = _score(
+                labels[chosen], predictions[chosen], baseline, groups_array[chosen].tolist(), champion
+            )
     return scores
 
 
-def _score(labels: Labels, own: Labels, floor: Labels | None, groups: list[str], champion: Labels | None) -> dict[str, Any]:
+def _score(labels: Labels, own: Labels, baseline: Labels | None, groups: list[str], champion: Labels | None) -> SliceRecord:
     confusion = confusion_matrix(labels, own)
-    record: dict[str, Any] = {
+    record: SliceRecord = {
         "n": len(labels),
         "accuracy": float((own == labels).mean()),
-        "accuracy_interval": asdict(accuracy_interval(labels, own, groups)),
+        "accuracy_interval": accuracy_interval(labels, own, groups),
         "macro_f1": float(class_f1(confusion).mean()),
         "mcc": float(matthews(confusion)),
     }
-    if floor is not None:
-        record["floor_accuracy"] = float((floor == labels).mean())
+    if baseline is not None:
+        record["baseline_accuracy"] = float((baseline == labels).mean())
     if champion is not None:
         record["champion_accuracy"] = float((champion == labels).mean())
         if len(set(groups)) > 1:
-            record["accuracy_difference"] = asdict(accuracy_difference(labels, own, champion, groups))
+            record["accuracy_difference"] = accuracy_difference(labels, own, champion, groups)
     return record
 
 

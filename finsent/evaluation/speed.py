@@ -2,33 +2,15 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
 from finsent.errors import InputError
+from finsent.evaluation.evidence import SpeedRecord
 
 MILLION: Final = 1_000_000
 _WARM_UP: Final = 3  # first calls compile, allocate and fill caches; they are no latency that a user would meet twice
-
-
-@dataclass(frozen=True)
-class Speed:
-    """`evidence.SpeedRecord`."""
-
-    device: str
-    rows_per_second: float
-    """In batches, tokenising included."""
-    latency_ms_p50: float
-    """One tweet at a time."""
-    latency_ms_p95: float
-    hours_per_million: float
-    """Hours of this machine for a million tweets."""
-    cost_per_million: float | None
-    """Those hours at the price of an hour; None where no price is known."""
-    latency_texts: int
-    """Tweets that latency was measured on."""
 
 
 def measure_speed(
@@ -40,7 +22,7 @@ def measure_speed(
     texts_one_by_one: int,
     device: str,
     price_per_hour: float | None = None,
-) -> Speed:
+) -> SpeedRecord:
     """Speed of a batch that took `seconds` for `rows` rows, and latency of up to `texts_one_by_one` of `texts`, one at a time.
 
     The texts are taken at even distances, so that they are as long as texts are; `predict` must return when its work is done.
@@ -64,7 +46,7 @@ def measure_speed(
         milliseconds.append(1000 * (time.perf_counter() - started))
     median, high = np.quantile(milliseconds, [0.5, 0.95])
     hours = seconds / rows * MILLION / 3600
-    return Speed(
+    return SpeedRecord(
         device=device,
         rows_per_second=rows / seconds,
         latency_ms_p50=float(median),

@@ -9,72 +9,16 @@ matrices replaces the draw over thousands of groups: the same distribution, in m
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from finsent.errors import InputError
+from finsent.evaluation.evidence import DifferenceRecord, IntervalRecord, McnemarRecord, PairedBootstrapRecord
 from finsent.labels import LABELS
 
 CLASSES = len(LABELS)
-
-
-@dataclass(frozen=True)
-class Interval:
-    """Percentile interval of a bootstrap."""
-
-    low: float
-    high: float
-    level: float
-
-
-@dataclass(frozen=True)
-class Mcnemar:
-    """Exact McNemar test of model a against model b."""
-
-    only_a: int
-    """Rows (or groups) on which a is right and b wrong."""
-    only_b: int
-    """Rows (or groups) on which b is right and a wrong."""
-    p_one_sided: float
-    """Chance of so many wins of a, or more, if the two were equally good. Small: a is better."""
-    p_two_sided: float
-    """Chance of so uneven a count, either way."""
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Score of a minus score of b on the same rows."""
-
-    difference: float
-    """On the rows as they are."""
-    standard_error: float
-    """Of that, rows of one group counting as one draw."""
-    low: float
-    high: float
-    level: float
-    """Of the interval from `low` to `high`."""
-
-
-@dataclass(frozen=True)
-class AccuracyDifference(Difference):
-    """The same for accuracies, with the counts that it comes from."""
-
-    rows: int
-    only_a: int
-    """Rows on which a is right and b wrong."""
-    only_b: int
-    """Rows on which b is right and a wrong."""
-
-
-@dataclass(frozen=True)
-class PairedBootstrap:
-    """Differences a minus b on the same resampled groups."""
-
-    macro_f1_difference: Difference
-    class_f1_difference: dict[str, Difference]
 
 
 def confusion_matrix(labels: ArrayLike, predictions: ArrayLike) -> NDArray[np.int64]:
@@ -104,7 +48,7 @@ def matthews(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
 
 def bootstrap(
     labels: ArrayLike, predictions: ArrayLike, groups: Sequence[str], resamples: int = 1000, seed: int = 0, *, level: float = 0.95
-) -> dict[str, Interval]:
+) -> dict[str, IntervalRecord]:
     """Intervals of `accuracy`, `macro_f1` and `mcc`, drawn by near-duplicate group."""
     truth, guess = _same_rows(labels, predictions)
     drawn = _resample(truth * CLASSES + guess, CLASSES**2, groups, resamples, seed).reshape(-1, CLASSES, CLASSES)
@@ -122,14 +66,14 @@ def paired_bootstrap(
     seed: int = 0,
     *,
     level: float = 0.95,
-) -> PairedBootstrap:
+) -> PairedBootstrapRecord:
     """Intervals of F1 of a minus F1 of b: both models are scored on the same resampled groups."""
     truth, first, second = _same_rows(labels, a, b)
     cells = (truth * CLASSES + first) * CLASSES + second
     drawn = _resample(cells, CLASSES**3, groups, resamples, seed).reshape(-1, CLASSES, CLASSES, CLASSES)
     difference = class_f1(drawn.sum(axis=3)) - class_f1(drawn.sum(axis=2))
     seen = class_f1(confusion_matrix(truth, first)) - class_f1(confusion_matrix(truth, second))
-    return PairedBootstrap(
+    return PairedBootstrapRecord(
         macro_f1_difference=_difference(float(seen.mean()), difference.mean(axis=1), level),
         class_f1_difference={
             name: _difference(float(seen[index]), difference[:, index], level) for index, name in enumerate(LABELS)
@@ -139,7 +83,7 @@ def paired_bootstrap(
 
 def accuracy_difference(
     labels: ArrayLike, a: ArrayLike, b: ArrayLike, groups: Sequence[str], *, level: float = 0.95
-) -> AccuracyDifference:
+) -> DifferenceRecord:
     """Accuracy of a minus accuracy of b, with the cluster-robust standard error of a ratio of group totals (Cochran 1977, 6.3).
 
     The interval is normal: slices are many, and a bootstrap of each would say the same more slowly.
@@ -149,10 +93,19 @@ def accuracy_difference(
     difference, error = _clustered_mean(gain, groups)
     reach = NormalDist().inv_cdf((1 + level) / 2) * error
     only_a, only_b = int((gain > 0).sum()), int((gain < 0).sum())
-    return AccuracyDifference(difference, error, difference - reach, difference + reach, level, len(truth), only_a, only_b)
+    return DifferenceRecord(
+        difference=difference,
+        standard_error=error,
+        low=difference - reach,
+        high=difference + reach,
+        level=level,
+        rows=len(truth),
+        only_a=only_a,
+        only_b=only_b,
+    )
 
 
-def accuracy_interval(labels: ArrayLike, predictions: ArrayLike, groups: Sequence[str], *, level: float = 0.95) -> Interval:
+def accuracy_interval(labels: ArrayLike, predictions: ArrayLike, groups: Sequence[str], *, level: float = 0.95) -> IntervalRecord:
     """Interval of the accuracy with its cluster-robust standard error, within 0 and 1.
 
     Wilson's score interval (1927) with as many independent rows as give that error, so that it is no point at 0 and 1.
@@ -167,10 +120,10 @@ def accuracy_interval(labels: ArrayLike, predictions: ArrayLike, groups: Sequenc
     z = NormalDist().inv_cdf((1 + level) / 2)
     centre = (accuracy + z**2 / (2 * rows)) / (1 + z**2 / rows)
     reach = z / (1 + z**2 / rows) * float(np.sqrt(variance / rows + z**2 / (4 * rows**2)))
-    return Interval(max(centre - reach, 0.0), min(centre + reach, 1.0), level)
+    return IntervalRecord(low=max(centre - reach, 0.0), high=min(centre + reach, 1.0), level=level)
 
 
-def mcnemar(labels: ArrayLike, a: ArrayLike, b: ArrayLike, groups: Sequence[str] | None = None) -> Mcnemar:
+def mcnemar(labels: ArrayLike, a: ArrayLike, b: ArrayLike, groups: Sequence[str] | None = None) -> McnemarRecord:
     """Exact McNemar test (McNemar 1947): a fair coin decides each row on which exactly one of a and b is right.
 
     With `groups`, each near-duplicate group counts once, for the model that has more of its rows right (an exact sign
@@ -184,10 +137,10 @@ def mcnemar(labels: ArrayLike, a: ArrayLike, b: ArrayLike, groups: Sequence[str]
         wins = np.bincount(_group_ids(groups, len(truth)), weights=wins)
     only_a, only_b = int((wins > 0).sum()), int((wins < 0).sum())
     if only_a + only_b == 0:  # no row tells the two apart
-        return Mcnemar(0, 0, 1.0, 1.0)
+        return McnemarRecord(only_a=0, only_b=0, p_one_sided=1.0, p_two_sided=1.0)
     one_sided = binomtest(only_a, only_a + only_b, alternative="greater").pvalue
     two_sided = binomtest(only_a, only_a + only_b).pvalue
-    return Mcnemar(only_a, only_b, float(one_sided), float(two_sided))
+    return McnemarRecord(only_a=only_a, only_b=only_b, p_one_sided=float(one_sided), p_two_sided=float(two_sided))
 
 
 def _resample(cells: NDArray[np.int64], n_cells: int, groups: Sequence[str], resamples: int, seed: int) -> NDArray[np.int64]:
@@ -232,11 +185,17 @@ def _same_rows(*columns: ArrayLike) -> tuple[NDArray[np.int64], ...]:
     return tuple(array.astype(np.int64) for array in arrays)
 
 
-def _difference(seen: float, drawn: NDArray[np.float64], level: float) -> Difference:
+def _difference(seen: float, drawn: NDArray[np.float64], level: float) -> DifferenceRecord:
     interval = _interval(drawn, level)
-    return Difference(seen, float(drawn.std(ddof=1)), interval.low, interval.high, level)
+    return DifferenceRecord(
+        difference=seen,
+        standard_error=float(drawn.std(ddof=1)),
+        low=interval["low"],
+        high=interval["high"],
+        level=interval["level"],
+    )
 
 
-def _interval(values: NDArray[np.float64], level: float) -> Interval:
+def _interval(values: NDArray[np.float64], level: float) -> IntervalRecord:
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high), level)
+    return IntervalRecord(low=float(low), high=float(high), level=level)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from finsent.config import EmbeddedBase, Quantization
 from finsent.errors import ArtifactError
+from finsent.files import atomic_write
 from finsent.labels import LABELS
 
 MANIFEST = "manifest.json"
@@ -66,9 +67,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
     paths = sorted(path for path in folder.iterdir() if path.is_file() and path.name != MANIFEST)
     _reject_unsafe_files(folder, [path.name for path in paths])
     full = manifest.model_copy(update={"files": {path.name: file_sha256(path) for path in paths}})
-    partial = folder / f"{MANIFEST}.partial"
-    partial.write_text(full.model_dump_json(indent=2), encoding="utf-8")
-    partial.replace(folder / MANIFEST)
+    atomic_write(folder / MANIFEST, full.model_dump_json(indent=2))
     return full
 
 

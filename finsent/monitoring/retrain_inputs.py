@@ -1,14 +1,17 @@
 """What the retraining policy needs to know of registry, audit log and the table `tweets`."""
 
 from datetime import UTC, datetime
+from typing import Final
 
 from finsent.data import tables
 from finsent.registry import audit_log
 from finsent.registry.client import Registry
 from finsent.workspace import Workspace
 
-TRAINING_DIGEST, TRAINED_BY = "training_digest", "trained_by"
-"""Version tags: digest of the settings and data that it was trained with; the outermost flow that trained it."""
+TRAINING_DIGEST: Final = "training_digest"
+"""Version tag: digest of the settings and data that the version was trained with."""
+TRAINED_BY: Final = "trained_by"
+"""Version tag: the outermost flow that trained it."""
 _DECISIONS = {audit_log.GATE, audit_log.APPROVE, audit_log.REJECT, audit_log.APPROVAL_VOID, audit_log.ROLLBACK}
 
 

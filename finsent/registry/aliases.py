@@ -72,14 +72,14 @@ def set_candidate(registry: Registry, version: str, reasons: Sequence[str]) -> S
         known = registry.aliases()
         stage = stage_of(version, known, tags)
         if reasons:
-            client.set_model_version_tag(name, version, NOT_CANDIDATE, " ".join(reasons)[:5000])
+            registry.set_tags(version, {NOT_CANDIDATE: " ".join(reasons)[:5000]})
         elif NOT_CANDIDATE in tags:
             client.delete_model_version_tag(name, version, NOT_CANDIDATE)
         wanted = NONE if reasons else CANDIDATE
         blocked = tags.get("rolled_back") == "true" or tags.get("approval") == "rejected"
         free = stage in {"none", "candidate"} or (stage == "archived" and not reasons and not blocked)
         if free and tags.get("stage") != wanted:
-            client.set_model_version_tag(name, version, "stage", wanted)
+            registry.set_tags(version, {"stage": wanted})
         return stage_of(version, known, {"stage": wanted} if free else tags)
 
 
@@ -123,7 +123,7 @@ def set_champion(registry: Registry, version: str, expected: str | None, *, awai
                 f"{_named(expected)}. Evaluate the version again, then promote."
             )
         _finish_rollback(registry, current)
-        client.set_model_version_tag(name, version, _REPLACES, current or "")
+        registry.set_tags(version, {_REPLACES: current or ""})
         client.set_registered_model_alias(name, CHAMPION, version)
         reconcile_aliases(registry)
 
@@ -152,7 +152,7 @@ def archive_challenger(registry: Registry, version: str, stage: Literal["Candida
         if known.get(CHAMPION) == version:
             raise CheckFailed(f"version {version!r} of {name!r} is the champion. Use `finsent rollback` to replace it.")
         # the tag first: while the alias is there, the next operation takes the tag back and can do all of it again
-        client.set_model_version_tag(name, version, "stage", stage)
+        registry.set_tags(version, {"stage": stage})
         if known.get(CHALLENGER) == version:
             client.delete_registered_model_alias(name, CHALLENGER)
 
@@ -210,7 +210,7 @@ def _finish_rollback(registry: Registry, champion: str | None) -> None:
     """Tag the version that was rolled back from, if the alias has moved and the tag is missing."""
     begun = _rollback_in_progress(registry)
     if begun and champion == begun[1]:
-        registry.client.set_model_version_tag(registry.name, begun[0], "rolled_back", "true")
+        registry.set_tags(begun[0], {"rolled_back": "true"})
         registry.client.delete_registered_model_tag(registry.name, _ROLLBACK)
 
 
@@ -233,7 +233,7 @@ def reconcile_aliases(registry: Registry) -> None:
                 _archive(registry, version)
     for number, stage in wanted.items():
         if number is not None and client.get_model_version(name, number).tags.get("stage") != stage:
-            client.set_model_version_tag(name, number, "stage", stage)
+            registry.set_tags(number, {"stage": stage})
 
 
 def _archive(registry: Registry, version: "ModelVersion") -> None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from finsent.errors import CheckFailed, InputError
 from finsent.files import atomic_write, locked, sync_folder
@@ -28,6 +28,12 @@ REJECT: Final = "reject"
 APPROVAL_VOID: Final = "approval_void"
 """An approval came too late, or the evidence did not hold any more."""
 ROLLBACK: Final = "rollback"
+
+EntryKey = Literal[
+    "action", "champion", "data_fingerprint", "data_version", "decision", "evidence_sha256", "from", "gate", "gate_decision",
+    "manifest_sha256", "model", "reasons", "rules", "rules_sha256", "test_fingerprint", "to", "version", "who", "why",
+]  # fmt: skip
+"""Keys of an entry, beside those that `append` adds. Written entries cannot change: renaming a key needs a migration."""
 
 GENESIS = "0" * 64
 """What the first entry holds as the hash of the one before."""
@@ -77,7 +83,7 @@ class History:
     """Where it does not."""
 
 
-def append(path: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
+def append(path: Path, entry: Mapping[EntryKey, Any]) -> dict[str, Any]:
     """Write `entry` with `seq`, `at`, `previous_hash` and `hash` added, and return it once it is synced to disk.
 
     A last line without its end is left by a power cut during a write that was never confirmed. It is cut off, and the new
@@ -182,7 +188,7 @@ def _audit_entry(entry: dict[str, Any]) -> AuditEntry:
     )
 
 
-def _append_locked(path: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
+def _append_locked(path: Path, entry: Mapping[EntryKey, Any]) -> dict[str, Any]:
     lines, unfinished = _split(path)
     previous = GENESIS
     if lines:
@@ -191,7 +197,7 @@ def _append_locked(path: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
             raise CheckFailed(f"audit log {str(path)!r}, line {len(lines)}: not the entry that belongs there. {_ADVICE}")
         previous = last["hash"]
     at = datetime.now(UTC).isoformat(timespec="microseconds")
-    unsigned = {**entry, "seq": len(lines), "at": at, "previous_hash": previous}
+    unsigned: dict[Any, Any] = {**entry, "seq": len(lines), "at": at, "previous_hash": previous}
     if unfinished:
         unsigned["dropped_bytes"] = len(unfinished)
     try:

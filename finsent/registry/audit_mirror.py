@@ -6,6 +6,7 @@ Either may lag behind, when a process was killed before it was written; neither 
 """
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -13,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 from finsent.errors import CheckFailed, ServiceError
 from finsent.files import locked
 from finsent.registry import audit_log
+from finsent.registry.audit_log import EntryKey
 from finsent.registry.client import Registry
-from finsent.registry.tracking import experiment_id
+from finsent.registry.tracking import RunTag, experiment_id, tag_run
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -41,7 +43,7 @@ class VerifiedLog:
     """Entries that the mirror in MLflow holds."""
 
 
-def append_entry(registry: Registry, version: str, entry: dict[str, Any]) -> dict[str, Any]:
+def append_entry(registry: Registry, version: str, entry: Mapping[EntryKey, Any]) -> dict[str, Any]:
     """Append an entry about the version, tag the version with its hash, update the mirror; returns the entry.
 
     A process killed on the way leaves a log that is ahead of its records in MLflow, which is valid; the next entry catches up.
@@ -147,7 +149,7 @@ def update_mirror(registry: Registry) -> str:
             run = find_run(registry)
             run_id = str(run.info.run_id) if run else _create_run(registry)
             client.log_artifact(run_id, str(path), FOLDER)
-            client.set_tag(run_id, MIRROR_HEAD, f"{head.length - 1} {head.hash}")
+            tag_run(client, run_id, MIRROR_HEAD, f"{head.length - 1} {head.hash}")
         except (MlflowException, OSError) as error:
             raise ServiceError(f"{failed} ({' '.join(str(error).split())}). {advice}") from error
     return run_id
@@ -158,7 +160,7 @@ def _run_name(registry: Registry) -> str:
 
 
 def _create_run(registry: Registry) -> str:
-    tags = {
+    tags: dict[RunTag, str] = {
         "mlflow.runName": _run_name(registry),
         "mlflow.source.name": "finsent audit log",
         "mlflow.source.type": "LOCAL",

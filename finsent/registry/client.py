@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from finsent.errors import ArtifactError, InputError, NoChampionError
 from finsent.models.manifest import MANIFEST, file_sha256, verify_manifest
@@ -19,6 +19,14 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+
+VersionTag = Literal[
+    "accuracy", "approval", "approval_requested_at", "approved_by", "approved_why", "audit_log_entry", "base",
+    "data_fingerprint", "data_version", "evaluation_run", "gate", "gate_reasons", "imported", "macro_f1", "manifest_sha256",
+    "not_candidate", "profile", "quantization", "rejected_by", "rejected_why", "replaces", "rolled_back", "run_id", "stage",
+    "trained_by", "training_digest",
+]  # fmt: skip
+"""Tags of a registered version. They are stored in MLflow: renaming one needs a migration."""
 
 
 class Registry:
@@ -117,13 +125,13 @@ class Registry:
             there = f"Its versions: {', '.join(map(str, known))}." if known else "It has none yet: run `finsent train`."
             raise InputError(f"{self.name!r} has no version {version!r}. {there}") from error
 
-    def set_tags(self, version: str, tags: Mapping[str, object]) -> None:
+    def set_tags(self, version: str, tags: Mapping[VersionTag, object]) -> None:
         """Tag a version; what is not text becomes JSON."""
         for key, value in tags.items():
             text = value if isinstance(value, str) else json.dumps(value)
             self.client.set_model_version_tag(self.name, version, key, text)
 
-    def register(self, adapter: Path, *, run_id: str, profile: str, tags: Mapping[str, str] | None = None) -> str:
+    def register(self, adapter: Path, *, run_id: str, profile: str, tags: Mapping[VersionTag, str] | None = None) -> str:
         """Log the adapter as a LoggedModel of the run and register it; returns the version.
 
         Idempotent: the same adapter of the same run is registered once.
@@ -136,7 +144,7 @@ class Registry:
         for known in self.client.search_model_versions(f"name='{self.name}' and run_id='{run_id}'"):
             if known.tags.get("manifest_sha256") == digest:
                 return str(known.version)
-        facts = {
+        facts: dict[VersionTag, str] = {
             "profile": profile,
             "base": manifest.base_name,
             "quantization": manifest.quantization.kind,
@@ -154,7 +162,7 @@ class Registry:
         )
         return str(created.version)
 
-    def _log_model(self, adapter: Path, run_id: str, facts: dict[str, str]) -> str:
+    def _log_model(self, adapter: Path, run_id: str, facts: Mapping[VersionTag, str]) -> str:
         """Upload the adapter as a LoggedModel and make it an output of the run; returns the LoggedModel's id."""
         from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
@@ -165,7 +173,7 @@ class Registry:
         try:
             with tempfile.TemporaryDirectory(prefix="finsent-register-") as scratch:
                 folder = Path(scratch) / "model"
-                save_model_folder(adapter, folder, model_id=model.model_id, run_id=run_id, metadata=facts)
+                save_model_folder(adapter, folder, model_id=model.model_id, run_id=run_id, metadata=dict(facts.items()))
                 self.client.log_model_artifacts(model.model_id, str(folder))
         except BaseException:
             self.client.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)

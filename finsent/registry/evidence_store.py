@@ -18,7 +18,7 @@ from finsent.data.dataset import fingerprint_split
 from finsent.errors import ServiceError
 from finsent.evaluation.evidence import Evidence
 from finsent.registry import audit_log
-from finsent.registry.audit_log import EVALUATE, TEST_SET_USE
+from finsent.registry.audit_log import EVALUATE, TEST_SET_USE, EntryKey
 from finsent.registry.audit_mirror import append_entry
 from finsent.registry.client import Registry
 from finsent.registry.gate import Decision, GateInput, RuleResult, rules_digest
@@ -59,7 +59,7 @@ def record_evidence(
         ServiceError: its mirror could not be updated.
     """
     digest, declared = hashlib.sha256(content).hexdigest(), rules_digest(rules)
-    entry: dict[str, Any] = {
+    entry: dict[EntryKey, Any] = {
         "action": EVALUATE,
         "evidence_sha256": digest,
         "manifest_sha256": evidence.manifest_sha256,

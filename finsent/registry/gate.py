@@ -131,8 +131,8 @@ def _soundness(evidence: Evidence, rules: GateConfig) -> Iterator[RuleResult]:
     yield _result("same_rows", listed or None, "all equal", same, f"Test rows as counted by: {listed or 'nothing'}.")
 
     yield _rule("test_rows", evidence.n_test, "at least", rules.min_test_rows, "Test rows")
-    if evidence.leaks is None and evidence.leaks_unknown_because:
-        yield _result("leaks", None, 0, None, evidence.leaks_unknown_because)
+    if evidence.leaks is None and evidence.leaks_unknown_reason:
+        yield _result("leaks", None, 0, None, evidence.leaks_unknown_reason)
     else:
         yield _rule("leaks", evidence.leaks, "exactly", 0, "Pairs of equal or nearly equal tweets across splits")
 
@@ -149,13 +149,13 @@ def _minima(evidence: Evidence, rules: GateConfig) -> Iterator[RuleResult]:
 
 def against_baselines(evidence: Evidence, rules: GateConfig) -> tuple[RuleResult, ...]:
     """Whether the version beats every baseline; all must be beaten, so no correction is needed (intersection-union test)."""
-    floors: Any = evidence.floors
+    baselines: Any = evidence.baselines
     results = []
-    for floor, name in BASELINE_NAMES.items():
-        accuracy, least = _at(evidence.metrics, "accuracy"), _at(floors, floor, "accuracy")
-        results.append(_rule(f"beats_{floor}", accuracy, "above", least, f"Accuracy, against {name}"))
-        p_value, what = _at(floors, floor, "mcnemar", "p_one_sided"), f"p of the exact McNemar test against {name}"
-        results.append(_rule(f"beats_{floor}_significantly", p_value, "below", rules.alpha, what))
+    for baseline, name in BASELINE_NAMES.items():
+        accuracy, least = _at(evidence.metrics, "accuracy"), _at(baselines, baseline, "accuracy")
+        results.append(_rule(f"beats_{baseline}", accuracy, "above", least, f"Accuracy, against {name}"))
+        p_value, what = _at(baselines, baseline, "mcnemar", "p_one_sided"), f"p of the exact McNemar test against {name}"
+        results.append(_rule(f"beats_{baseline}_significantly", p_value, "below", rules.alpha, what))
     return tuple(results)
 
 
@@ -299,7 +299,7 @@ def _at(section: Any, *path: str) -> Any:
 
 def _absent(evidence: Evidence) -> Iterator[str]:
     """Paths of what should be there and is not, or is no finite number."""
-    exempt = {"champion_version", "champion_compared", "leaks_unknown_because"} | (
+    exempt = {"champion_version", "champion_compared", "leaks_unknown_reason"} | (
         {"champion"} if evidence.champion_version is None else set()
     )
     for name in type(evidence).model_fields:
@@ -312,7 +312,7 @@ def _absent(evidence: Evidence) -> Iterator[str]:
     by_label = ("metrics.per_class", "champion.metrics.per_class", "champion.paired_bootstrap.class_f1_difference")
     expected = {
         "intervals": ("accuracy", "macro_f1", "mcc", "ece", "brier"),
-        "floors": tuple(BASELINE_NAMES),
+        "baselines": tuple(BASELINE_NAMES),
         "slices": ("source",),
         "robustness": CHECKS,
         **dict.fromkeys(by_label, LABELS),

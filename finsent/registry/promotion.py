@@ -3,16 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from finsent.config import GateConfig
 from finsent.errors import CheckFailed, InputError
 from finsent.evaluation.power import format_power
 from finsent.registry import audit_log
 from finsent.registry.aliases import ARCHIVED, archive_challenger, manual_block_reason, set_champion
-from finsent.registry.audit_log import APPROVAL_VOID, APPROVE, GATE, REJECT
+from finsent.registry.audit_log import APPROVAL_VOID, APPROVE, GATE, REJECT, EntryKey
 from finsent.registry.audit_mirror import append_entry
-from finsent.registry.client import CHALLENGER, Registry
+from finsent.registry.client import CHALLENGER, Registry, VersionTag
 from finsent.registry.evidence_store import changed_rules, load_verified_evidence, recorded_evidence, stored_decision
 from finsent.registry.gate import Decision, GateInput, RuleResult, evaluate_gate, rules_digest
 from finsent.registry.verification import check_artifact_integrity
@@ -91,7 +91,7 @@ def judge_version(registry: Registry, rules: GateConfig, version: str, champion:
 
 
 def record_decision(
-    registry: Registry, rules: GateConfig, judged: Judgement, action: str, author: Mapping[str, str | None]
+    registry: Registry, rules: GateConfig, judged: Judgement, action: str, author: Mapping[EntryKey, str | None]
 ) -> None:
     """Append the decision to the audit log, with its mirror, and tag the version with it. Moves nothing.
 
@@ -100,7 +100,7 @@ def record_decision(
         ServiceError: MLflow does not answer.
     """
     decision = judged.decision
-    entry = {
+    entry: dict[EntryKey, Any] = {
         "action": action,
         "decision": decision.decision,
         "reasons": list(decision.reasons),
@@ -112,7 +112,10 @@ def record_decision(
     }
     append_entry(registry, judged.version, entry)
     passed = decision.decision == "promote"
-    tags = {"gate": "passed" if passed else "refused", "gate_reasons": " ".join(decision.reasons)[:5000]}
+    tags: dict[VersionTag, object] = {
+        "gate": "passed" if passed else "refused",
+        "gate_reasons": " ".join(decision.reasons)[:5000],
+    }
     registry.set_tags(judged.version, tags)
 
 

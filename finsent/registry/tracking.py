@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 import finsent
@@ -33,6 +33,17 @@ _FLUSH_SECONDS = 10.0  # metrics are buffered for so long: live enough to watch,
 _FLUSH_AT = 500  # buffered metrics; the server takes 1000 in one request
 _PARAM_LENGTH = 6000  # MLflow truncates longer ones silently
 _DIGEST_LENGTH = 36  # the most that MLflow keeps of a dataset's digest
+
+
+RunKind = Literal["audit_log", "data", "evaluate", "import", "score", "train", "trial", "tune"]
+"""Tag `kind` of a run."""
+RunTag = Literal[
+    "audit_log_head", "confounded", "data", "data_fingerprint", "data_version", "error", "fingerprint", "finsent_version",
+    "git_sha", "imported_from", "kind", "leaks", "mlflow.parentRunId", "mlflow.runName", "mlflow.source.git.commit",
+    "mlflow.source.name", "mlflow.source.type", "model_version", "prefect.flow_run_id", "prefect.flow_run_name",
+    "prefect.flow_run_url", "prefect.root_flow", "profile", "python", "registered_model", "space", "study", "trial_state",
+]  # fmt: skip
+"""Tags of a run; a search adds `best.*`, one for each setting. Stored in MLflow: renaming one needs a migration."""
 
 
 @dataclass(frozen=True)
@@ -171,8 +182,8 @@ def start_run(
     config: Config,
     home: Workspace,
     *,
-    kind: str,
-    tags: Mapping[str, str] | None = None,
+    kind: RunKind,
+    tags: Mapping[RunTag, str] | None = None,
     data: "DataVersion | None" = None,
     resume: str | None = None,
 ) -> Iterator[str]:
@@ -189,8 +200,8 @@ def start_run(
         with _recorded_status(client, resume):
             yield resume
         return
-    facts = {"data_version": str(data.version), "data_fingerprint": data.fingerprint} if data else {}
-    own = {
+    facts: dict[RunTag, str] = {"data_version": str(data.version), "data_fingerprint": data.fingerprint} if data else {}
+    own: dict[RunTag, str] = {
         "mlflow.runName": f"{kind}-{config.profile}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}",
         "mlflow.source.name": f"finsent {kind}",
         "mlflow.source.type": "LOCAL",
@@ -208,6 +219,11 @@ def start_run(
         yield run_id
 
 
+def tag_run(client: "MlflowClient", run_id: str, tag: RunTag, value: str) -> None:
+    """Set one tag of a run."""
+    client.set_tag(run_id, tag, value)
+
+
 @contextmanager
 def _recorded_status(client: "MlflowClient", run_id: str) -> Iterator[None]:
     """Set the run's final status, whatever happens in it."""
@@ -219,7 +235,7 @@ def _recorded_status(client: "MlflowClient", run_id: str) -> Iterator[None]:
         status = "KILLED"
         raise
     except Exception as error:
-        client.set_tag(run_id, "error", f"{type(error).__name__}: {error}"[:_PARAM_LENGTH])
+        tag_run(client, run_id, "error", f"{type(error).__name__}: {error}"[:_PARAM_LENGTH])
         raise
     finally:
         client.set_terminated(run_id, status=status)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from finsent.errors import ArtifactError, CheckFailed, FinsentError
+from finsent.evaluation.evidence import RoundTripRecord
 from finsent.labels import LABELS
 from finsent.logging_setup import configure_child_logging
 from finsent.models.manifest import MANIFEST, POOLING, PROBE, Manifest, file_sha256, verify_manifest
@@ -32,27 +33,6 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 _TIMEOUT = 1800  # seconds; an 8B base from a cold disk takes minutes
-
-
-@dataclass(frozen=True)
-class RoundTrip:
-    """Result of the round trip."""
-
-    max_logit_difference: float
-    """Largest difference to training's logits on the probe texts."""
-    head_hash_equal: bool
-    """The loaded model's head has the very weights whose hash training recorded."""
-    labels_equal: bool
-    """The loaded model names its outputs as training's manifest does, in that order."""
-    padding_equal: bool
-    """Padding side, padding token (of tokenizer and model) and pooled position of what was loaded are training's."""
-    max_padding_difference: float
-    """Largest difference of logits between padding on either side (absolute positions: between little and much padding)."""
-    max_batch_difference: float
-    """Largest difference of logits between one text at a time and all at once."""
-    probes: int
-    head_sha256: str
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -120,7 +100,7 @@ def _short(digest: str | None) -> str | None:
 
 
 @contextmanager
-def round_trip_check(registry: Registry, version: str) -> Iterator[Callable[[], RoundTrip]]:
+def round_trip_check(registry: Registry, version: str) -> Iterator[Callable[[], RoundTripRecord]]:
     """Start the new process; calling what is yielded runs the check, and compares its results with training's record.
 
     Until then the process holds no model; at the end of the block it has ended. The gate decides how much may differ.
@@ -131,7 +111,7 @@ def round_trip_check(registry: Registry, version: str) -> Iterator[Callable[[], 
         yield lambda: _check(registry, version, replay)
 
 
-def _check(registry: Registry, version: str, replay: Callable[[], ProbeReplay]) -> RoundTrip:
+def _check(registry: Registry, version: str, replay: Callable[[], ProbeReplay]) -> RoundTripRecord:
     started = time.monotonic()
     folder = registry.adapter_path(version)
     probe, manifest = json.loads((folder / PROBE).read_text(encoding="utf-8")), verify_manifest(folder)
@@ -144,7 +124,7 @@ def _check(registry: Registry, version: str, replay: Callable[[], ProbeReplay]) 
         raise CheckFailed(
             f"round trip of version {version!r}: {logits.shape} logits came back for a probe of {trained.shape}. Refused."
         )
-    return RoundTrip(
+    return RoundTripRecord(
         max_logit_difference=_largest(logits, probe["logits"]),
         head_hash_equal=found.head_sha256 == probe["head_sha256"],
         labels_equal=tuple(found.labels) == manifest.labels == LABELS,

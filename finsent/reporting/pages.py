@@ -10,6 +10,7 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
+from finsent.files import atomic_write
 from finsent.labels import LABELS
 from finsent.reporting import summaries
 
@@ -51,10 +52,7 @@ def render(template: str, **values: Any) -> str:
 
 def write_page(path: Path, document: str) -> None:
     """Write a page atomically: readers see the old one or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(document, encoding="utf-8")
-    part.replace(path)
+    atomic_write(path, document)
 
 
 def embed_png(file: Path) -> str:

@@ -220,7 +220,7 @@ def slice_plot(slices: "Mapping[str, Mapping[str, SliceRecord]]", path: Path, *,
         axes.grid(visible=False, axis="y")
     handles = [_mark("o", MODEL, "this version"), _mark("o", "white", f"under {min_rows} rows: not judged", edge=MODEL)]
     handles += [_mark("D", CHAMPION, "champion")] if paired else []
-    if any(found is not None and "floor_accuracy" in found for _, found in rows):
+    if any(found is not None and "baseline_accuracy" in found for _, found in rows):
         handles += [_mark("|", INK, "TF-IDF baseline", edge=QUIET)]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False, fontsize=9)
     save_figure(figure, path)
@@ -239,8 +239,8 @@ def natural_order(values: Iterable[str]) -> list[str]:
 
 def _accuracies(axes: Any, place: int, found: "SliceRecord", *, judged: bool) -> None:
     axes.plot([found["accuracy_interval"]["low"], found["accuracy_interval"]["high"]], [place] * 2, color=MODEL, linewidth=1.4)
-    if "floor_accuracy" in found:
-        axes.plot(found["floor_accuracy"], place, "|", color=QUIET, markersize=9, markeredgewidth=2)
+    if "baseline_accuracy" in found:
+        axes.plot(found["baseline_accuracy"], place, "|", color=QUIET, markersize=9, markeredgewidth=2)
     if "champion_accuracy" in found:
         below = place + 0.24  # otherwise hidden where both are equal
         axes.plot(found["champion_accuracy"], below, "D", color=CHAMPION, markersize=4.5)

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
 REPORT_INPUTS: Final = "report_inputs.json"
 """File with what report and card show besides the evidence."""
+PREDICTIONS: Final = "predictions.parquet"
+REPORT_PAGE: Final = "report.html"
+MODEL_CARD: Final = "model_card.md"
+MODEL_CARD_PAGE: Final = "model_card.html"
 
 
 def write_report_inputs(
@@ -37,7 +41,7 @@ def write_report_inputs(
 ) -> None:
     """Write predictions, plots, examples and the manifest to `folder`."""
     scaled = probabilities(own.logits, own.manifest.temperature)
-    _write_predictions(folder / "predictions.parquet", rows, scaled, champion)
+    _write_predictions(folder / PREDICTIONS, rows, scaled, champion)
     plots = draw_plots(evidence, scaled, rows.labels, config.gate, folder)
     texts = [mask_raw_handles(text) for text in rows.texts] if config.data.mask_handles else rows.texts
     differ = () if champion is None else disagreements(texts, rows.labels, champion.labels, scaled, rows.groups)
@@ -58,14 +62,14 @@ def render_pages(folder: Path, evidence: Evidence, decision: DecisionSummary | N
     write_evaluation_report(
         evidence,
         {caption: folder / name for caption, name in inputs["plots"].items()},
-        pages / "report.html",
+        pages / REPORT_PAGE,
         decision=decision,
         examples=[Disagreement(**item) for item in inputs["disagreements"]],
         errors=[ErrorPair(**{**pair, "worst": tuple(WorstError(**item) for item in pair["worst"])}) for pair in inputs["errors"]],
     )
     card = render_model_card(Manifest.model_validate(inputs["manifest"]), evidence, decision=decision)
-    (pages / "model_card.md").write_text(card, encoding="utf-8")
-    (pages / "model_card.html").write_text(render_card_page(card), encoding="utf-8")
+    (pages / MODEL_CARD).write_text(card, encoding="utf-8")
+    (pages / MODEL_CARD_PAGE).write_text(render_card_page(card), encoding="utf-8")
     return pages
 
 
@@ -77,18 +81,18 @@ def version_description(evidence: Evidence, folder: str) -> str:
     lines = [
         f"Accuracy **{metrics['accuracy']:.3f}**{around}, macro-F1 {metrics['macro_f1']:.3f} on {metrics['n']:,} held-out tweets."
     ]
-    if evidence.floors:
-        lines.append(f"TF-IDF baseline on the same rows: {evidence.floors['tfidf']['accuracy']:.3f}.")
+    if evidence.baselines:
+        lines.append(f"TF-IDF baseline on the same rows: {evidence.baselines['tfidf']['accuracy']:.3f}.")
     if evidence.champion:
         score = evidence.champion["metrics"]["accuracy"]
         lines.append(f"Champion, version {evidence.champion_version}, on the same rows: {score:.3f}.")
         lines.append(format_power(evidence.champion["power"], short=True))
     if evidence.naive_split:
         lines.append(format_naive_split(evidence.naive_split))
-    found = evidence.leaks_unknown_because or f"{evidence.leaks} leaks across splits."
+    found = evidence.leaks_unknown_reason or f"{evidence.leaks} leaks across splits."
     lines.append(f"Data version {evidence.data_version}. {found}")
-    if evidence.looks:
-        lines.append(f"Use {evidence.looks['at_these_rows']} of these test rows.")
+    if evidence.test_set_uses:
+        lines.append(f"Use {evidence.test_set_uses['at_these_rows']} of these test rows.")
     return " ".join(lines) + f"\n\nReport, model card and evidence: artifacts of the source run, folder `{folder}`."
 
 
@@ -112,19 +116,19 @@ def _own_figures(evidence: Evidence) -> dict[str, float | None]:
             flat |= {"test_coverage": abstention["coverage"], "test_answered_precision": abstention["precision"]}
     if speed := evidence.speed:
         flat |= {key: speed[key] for key in ("rows_per_second", "latency_ms_p50", "latency_ms_p95", "cost_per_million")}
-    if evidence.looks:
-        flat["test_set_uses"] = evidence.looks["at_these_rows"]
+    if evidence.test_set_uses:
+        flat["test_set_uses"] = evidence.test_set_uses["at_these_rows"]
     return flat
 
 
 def _compared_figures(evidence: Evidence) -> dict[str, float | None]:
     flat: dict[str, float | None] = {}
-    for name, floor in (evidence.floors or {}).items():
-        flat |= {f"{name}_accuracy": floor["accuracy"], f"{name}_macro_f1": floor["macro_f1"]}
+    for name, baseline in (evidence.baselines or {}).items():
+        flat |= {f"{name}_accuracy": baseline["accuracy"], f"{name}_macro_f1": baseline["macro_f1"]}
     for name, check in (evidence.robustness or {}).items():
         flat[f"robustness_{name}"] = check["failure_rate"]
     if naive := evidence.naive_split:
-        flat |= {"naive_split_accuracy": naive["claimed_accuracy"], "training_accuracy": naive["training_accuracy"]}
+        flat |= {"naive_split_accuracy": naive["estimated_accuracy"], "training_accuracy": naive["training_accuracy"]}
     if champion := evidence.champion:
         flat |= {f"champion_{key}": champion["metrics"][key] for key in ("accuracy", "macro_f1")}
         flat["champion_p"] = champion["mcnemar"]["p_one_sided"]

@@ -112,11 +112,11 @@ def no_comparison_reason(evidence: Evidence) -> str | None:
 
 def format_test_set_uses(evidence: Evidence) -> str:
     """How often the test set has been used."""
-    if evidence.looks is None:
+    if evidence.test_set_uses is None:
         return "How often this test set has been used is not on record."
     here, anywhere = (
         {1: "once", 2: "twice"}.get(count, f"{count:,} times")
-        for count in (evidence.looks["at_these_rows"], evidence.looks["at_any_rows"])
+        for count in (evidence.test_set_uses["at_these_rows"], evidence.test_set_uses["at_any_rows"])
     )
     return (
         f"The test set has been used {here} with exactly these rows and {anywhere} over all data versions, this evaluation "
@@ -180,7 +180,7 @@ def format_speed(evidence: Evidence) -> str:
 def format_naive_split(record: NaiveSplitRecord) -> str:
     """Estimated score under a naive random split, beside the held-out score."""
     return (
-        f"A naive random split would have reported an accuracy of {record['claimed_accuracy']:.3f}; held-out rows give "
+        f"A naive random split would have reported an accuracy of {record['estimated_accuracy']:.3f}; held-out rows give "
         f"{record['held_out_accuracy']:.3f}."
     )
 

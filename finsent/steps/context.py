@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from finsent.config import Config
 from finsent.registry.client import Registry
+from finsent.registry.tracking import RunTag
 from finsent.workspace import Workspace
 
 
@@ -15,7 +16,7 @@ class Context:
     config: Config
     workspace: Workspace
     registry: Registry
-    run_tags: Mapping[str, str] = field(default_factory=dict)
+    run_tags: Mapping[RunTag, str] = field(default_factory=dict)
     """Tags of every MLflow run that a step opens, such as the Prefect flow run that it belongs to."""
 
 

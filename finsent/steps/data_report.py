@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from finsent.config import Config
 from finsent.data.dataset import DataVersion
 from finsent.data.splits import SPLITS
+from finsent.files import locked
 from finsent.steps.context import Context
 from finsent.workspace import Workspace
 
@@ -168,16 +169,17 @@ def describe(facts: "DataFacts") -> dict[str, Any]:
 
 def _log_run(context: Context, facts: "DataFacts", page: Path) -> str:
     """The run of this version, made or brought up to date."""
-    from filelock import FileLock
-
-    from finsent.registry.tracking import connect, log_dataset, start_run
+    from finsent.registry.tracking import RunTag, connect, log_dataset, start_run
 
     data = facts.data
     client = connect(context.workspace)
-    context.workspace.lock("data-report").parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(context.workspace.lock("data-report")):
+    with locked(context.workspace.lock("data-report"), -1, "another process logs a data report"):
         known = data_run(client, context.config, context.workspace, data.version, data.fingerprint)
-        tags = {"fingerprint": data.fingerprint, "leaks": str(data.leaks), "confounded": str(facts.confounding.confounded)}
+        tags: dict[RunTag, str] = {
+            "fingerprint": data.fingerprint,
+            "leaks": str(data.leaks),
+            "confounded": str(facts.confounding.confounded),
+        }
         with start_run(context.config, context.workspace, kind=KIND, tags=tags, data=data, resume=known) as run_id:
             for key, value in figures(facts).items():
                 client.log_metric(run_id, key, value)

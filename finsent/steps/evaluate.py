@@ -18,9 +18,8 @@ from finsent.steps.context import Context
 if TYPE_CHECKING:
     from finsent.data.dataset import DataVersion
     from finsent.data.leakage import LeakageStatus
-    from finsent.evaluation.evidence import NaiveSplitRecord
+    from finsent.evaluation.evidence import NaiveSplitRecord, RoundTripRecord
     from finsent.models.adapter import LoadedAdapter
-    from finsent.registry.verification import RoundTrip
 
 _TRAINING_ROWS = 500  # scored to estimate the accuracy on training rows: within about 4 points at 95 %, and little work
 
@@ -168,7 +167,7 @@ def score_baselines(context: Context, plan: EvaluationPlan) -> dict[str, NDArray
 
 
 @contextmanager
-def start_round_trip(context: Context, plan: EvaluationPlan) -> Iterator[Callable[[], "RoundTrip"]]:
+def start_round_trip(context: Context, plan: EvaluationPlan) -> Iterator[Callable[[], "RoundTripRecord"]]:
     """Start the process that will load the version from the registry: it imports while the models score."""
     from finsent.registry.verification import round_trip_check
 
@@ -176,7 +175,7 @@ def start_round_trip(context: Context, plan: EvaluationPlan) -> Iterator[Callabl
         yield check
 
 
-def check_round_trip(check: Callable[[], "RoundTrip"]) -> "RoundTrip":
+def check_round_trip(check: Callable[[], "RoundTripRecord"]) -> "RoundTripRecord":
     """Compare what a new process computes after loading the version from the registry with what training recorded.
 
     Raises:
@@ -198,7 +197,7 @@ def build_evidence(
     own: VersionScores,
     champion: ModelScores | None,
     baselines: dict[str, NDArray[np.int64]],
-    round_trip: "RoundTrip",
+    round_trip: "RoundTripRecord",
 ) -> Evidence:
     """Everything measured as one typed record: what the gate will read."""
     from finsent.data.dataset import load_split
@@ -217,12 +216,12 @@ def build_evidence(
             "data_fingerprint": plan.data.fingerprint,
             "test_fingerprint": plan.test_fingerprint,
             "leaks": own.leakage.pairs,
-            "leaks_unknown_because": own.leakage.unknown_reason,
+            "leaks_unknown_reason": own.leakage.unknown_reason,
             "champion_version": plan.champion,
             "round_trip": round_trip,
             "manifest_sha256": plan.manifest_sha256,
             "rules_sha256": rules_digest(context.config.gate),
-            "looks": {"at_these_rows": at_these_rows + 1, "at_any_rows": at_any_rows + 1},
+            "test_set_uses": {"at_these_rows": at_these_rows + 1, "at_any_rows": at_any_rows + 1},
         },
     )
 
@@ -265,7 +264,7 @@ def _only_model(context: Context, version: str, *, rows: int) -> AbstractContext
 
 
 def _naive_split(context: Context, model: "LoadedAdapter", held_out: float, leak: float) -> "NaiveSplitRecord | None":
-    """The score that a random split would have claimed, from a fixed sample of training rows; None if none is here."""
+    """The score that a random split would have reported, from a fixed sample of training rows; None if none is here."""
     from finsent.data.dataset import load_split
     from finsent.evaluation.baselines import naive_split_estimate
     from finsent.evaluation.build_evidence import timed_logits

@@ -57,7 +57,7 @@ def ingest(context: Context, sources: Sequence[Source] = ()) -> IngestReport:
 
 def staging_area(context: Context) -> AbstractContextManager[Staging]:
     """Local disk space for the rows of one ingestion; emptied at the end."""
-    return open_staging(context.workspace.root / "staging", context.config.data)
+    return open_staging(context.workspace.staging, context.config.data)
 
 
 def resolve_sources(context: Context, sources: Sequence[Source] = ()) -> list[list[ResolvedSource]]:

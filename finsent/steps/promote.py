@@ -8,11 +8,12 @@ version whose artifact is not, byte for byte, the one that its evidence is about
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from finsent.errors import CheckFailed
 from finsent.registry import aliases, audit_log, promotion
 from finsent.registry.aliases import set_challenger, set_champion
+from finsent.registry.audit_log import EntryKey
 from finsent.registry.audit_mirror import append_entry
 from finsent.registry.client import CHALLENGER, CHAMPION
 from finsent.registry.gate import Decision
@@ -79,7 +80,7 @@ def record(
     if judged.version == judged.champion:
         return
     decision, rules = judged.decision, context.config.gate
-    author = {"who": who, "why": why} if who is not None else {}
+    author: dict[EntryKey, str | None] = {"who": who, "why": why} if who is not None else {}
     promotion.record_decision(context.registry, rules, judged, action, author)
     if judged.blocked and action == audit_log.GATE:
         return
@@ -187,7 +188,14 @@ def rollback(context: Context, who: str, why: str) -> PromotionResult:
     rules = promotion.check_rollback_target(registry, registry.get_version(target))
     failed = tuple(rule for rule in rules if rule.status != "pass")
     reasons = tuple(rule.reason for rule in failed) or (f"Rolled back from version {current} to {target} by {who}: {why}",)
-    entry = {"action": audit_log.ROLLBACK, "from": current, "to": target, "champion": current, "who": who, "why": why}
+    entry: dict[EntryKey, Any] = {
+        "action": audit_log.ROLLBACK,
+        "from": current,
+        "to": target,
+        "champion": current,
+        "who": who,
+        "why": why,
+    }
     append_entry(registry, target, {**entry, "decision": "refuse" if failed else "promote", "reasons": list(reasons)})
     if failed:
         return PromotionResult(target, "refused", reasons, failed, current, registry.champion())

@@ -12,7 +12,8 @@ from finsent.errors import ServiceError
 from finsent.evaluation.baselines import BASELINE_NAMES
 from finsent.evaluation.evidence import Evidence
 from finsent.registry.aliases import set_candidate
-from finsent.registry.client import Registry
+from finsent.registry.audit_log import EntryKey
+from finsent.registry.client import Registry, VersionTag
 from finsent.registry.evidence_store import EVIDENCE, EVIDENCE_FOLDER, read_evidence, record_evidence
 from finsent.registry.gate import Decision, evaluate_gate
 from finsent.registry.promotion import manual_block, with_artifact
@@ -69,7 +70,7 @@ def publish_evaluation(
         summary = champion_remeasured(version) if is_champion else _preview(registry, rules, evidence, decision)
         client.log_artifacts(run_id, str(render_pages(folder, evidence, summary)), EVIDENCE_FOLDER)
     assert evidence.metrics is not None, "measured above"  # noqa: S101 - tells the type checker
-    tags = {
+    tags: dict[VersionTag, object] = {
         "evaluation_run": run_id,
         "accuracy": f"{evidence.metrics['accuracy']:.4f}",
         "macro_f1": f"{evidence.metrics['macro_f1']:.4f}",
@@ -98,11 +99,11 @@ def _preview(registry: Registry, rules: GateConfig, evidence: Evidence, decision
 
 def publish_ad_hoc_evaluation(context: Context, evidence: Evidence, rows: "Split", own: "ModelScores", description: str) -> str:
     """The same pages and metrics in a run of their own: no evidence, nothing that the gate reads; returns the run's id."""
-    from finsent.registry.tracking import start_run
+    from finsent.registry.tracking import RunTag, start_run
     from finsent.reporting.report_inputs import evaluation_metrics, render_pages, write_report_inputs
 
     client = context.registry.client
-    tags = {"model_version": evidence.model_version, "data": Path(description).name}
+    tags: dict[RunTag, str] = {"model_version": evidence.model_version, "data": Path(description).name}
     with (
         start_run(context.config, context.workspace, kind="evaluate", tags=tags) as run_id,
         tempfile.TemporaryDirectory(prefix="finsent-evaluation-") as scratch,
@@ -119,7 +120,7 @@ def publish_ad_hoc_evaluation(context: Context, evidence: Evidence, rows: "Split
 
 
 def publish_decision(
-    registry: Registry, version: str, outcome: str, decision: Decision, author: Mapping[str, str | None]
+    registry: Registry, version: str, outcome: str, decision: Decision, author: Mapping[EntryKey, str | None]
 ) -> None:
     """Render report and model card again, with a decision that was made; `outcome` as of `final_decision`.
 
@@ -128,7 +129,8 @@ def publish_decision(
     """
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     rules = map(astuple, decision.rules)
-    publish_report(registry, version, final_decision(version, outcome, decision.reasons, rules, when=now, **author))
+    who, why = author.get("who"), author.get("why")
+    publish_report(registry, version, final_decision(version, outcome, decision.reasons, rules, when=now, who=who, why=why))
 
 
 def publish_report(registry: Registry, version: str, decision: DecisionSummary) -> None:

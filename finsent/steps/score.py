@@ -4,13 +4,14 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from finsent.errors import CheckFailed
+from finsent.files import locked
 from finsent.labels import LABELS
 from finsent.progress import track
 from finsent.steps.context import Context
@@ -250,20 +251,12 @@ def _log_figures(registry: "Registry", version: str, run_id: str, done: _Scored,
 
 @contextmanager
 def _alone(home: Workspace) -> Iterator[None]:
-    from filelock import FileLock, Timeout
-
     path = home.lock("score")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
+    message = f"another run has been scoring for an hour (lock {str(path)!r}). Look at what it does."
+    with ExitStack() as stack:
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
+            stack.enter_context(locked(path, 0, message))
+        except CheckFailed:
             _log.info("another scoring run is at work: waiting for it")
-            lock.acquire(timeout=_WAIT)
-    except Timeout as error:
-        raise CheckFailed(f"another run has been scoring for an hour (lock {str(path)!r}). Look at what it does.") from error
-    try:
+            stack.enter_context(locked(path, _WAIT, message))
         yield
-    finally:
-        lock.release()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from finsent.errors import InputError
 from finsent.monitoring.retrain_inputs import TRAINED_BY, TRAINING_DIGEST
+from finsent.registry.client import VersionTag
 from finsent.steps.context import Context
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def calibrate(context: Context, plan: TrainingPlan, run_id: str, trained: "Train
         (trained.adapter / "README.md").write_text(render_model_card(manifest), encoding="utf-8")
         manifest = write_manifest(trained.adapter, manifest)
     metrics = compute_metrics(validation.labels, logits.argmax(axis=1))
-    return Calibration(manifest, {"accuracy": metrics.accuracy, "macro_f1": metrics.macro_f1})
+    return Calibration(manifest, {"accuracy": metrics["accuracy"], "macro_f1": metrics["macro_f1"]})
 
 
 def register(
@@ -184,7 +185,7 @@ def register(
     with hold_run_dir(folder, plan.digest), start_run(context.config, context.workspace, kind="train", resume=run_id):
         _log_outcome(context, run_id, trained, calibration)
         by = context.run_tags.get("prefect.root_flow", "train")
-        tags = {TRAINING_DIGEST: plan.digest, TRAINED_BY: by}
+        tags: dict[VersionTag, str] = {TRAINING_DIGEST: plan.digest, TRAINED_BY: by}
         version = context.registry.register(trained.adapter, run_id=run_id, profile=plan.profile, tags=tags)
         mark_finished(folder, plan.digest)
     return TrainResult(

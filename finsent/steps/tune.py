@@ -169,15 +169,15 @@ def _open_run(
     client: "MlflowClient", config: Config, home: Workspace, data: TrialData, name: str, space: Space, run_id: str | None
 ) -> Iterator[str]:
     """The search's run, resumed or new, linked to its splits; nested runs that a killed process left open are ended."""
-    from finsent.registry.tracking import log_splits, start_run
+    from finsent.registry.tracking import RunTag, log_splits, start_run, tag_run
 
     if run_id is not None:
         experiment = client.get_run(run_id).info.experiment_id
         wanted = f"tags.`mlflow.parentRunId` = '{run_id}' and attributes.status = 'RUNNING'"
         for left in client.search_runs([experiment], wanted):
-            client.set_tag(left.info.run_id, "trial_state", "failed")
+            tag_run(client, left.info.run_id, "trial_state", "failed")
             client.set_terminated(left.info.run_id, status="KILLED")
-    tags = {"study": name, "data_version": str(data.version), "space": json.dumps(space_to_dict(space))[:5000]}
+    tags: dict[RunTag, str] = {"study": name, "data_version": str(data.version), "space": json.dumps(space_to_dict(space))[:5000]}
     with start_run(config, home, kind=KIND, tags=tags, resume=run_id) as opened:
         if run_id is None:
             log_splits(client, opened, home, data.version, data.fingerprint, train=data.train, validation=data.validation)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finsent.config import Config
-from finsent.errors import InputError
-from finsent.files import atomic_write
+from finsent.errors import CheckFailed, InputError
+from finsent.files import atomic_write, locked
 from finsent.training.checkpoint import complete_checkpoints
 
 if TYPE_CHECKING:
@@ -71,18 +71,11 @@ def hold_run_dir(folder: Path, digest: str) -> Iterator[None]:
     Raises:
         InputError: another process holds it.
     """
-    from filelock import FileLock, Timeout
-
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            if not (folder / STATE).is_file():
-                _write(folder, digest, finished=False)
-            yield
-    except Timeout as error:
-        raise InputError(
-            f"another process is training in {str(folder)!r}. Wait for it, or start a training of its own."
-        ) from error
+    message = f"another process is training in {str(folder)!r}. Wait for it, or start a training of its own."
+    with locked(folder / ".lock", 0, message, InputError):
+        if not (folder / STATE).is_file():
+            _write(folder, digest, finished=False)
+        yield
 
 
 def mark_finished(folder: Path, digest: str) -> None:
@@ -112,10 +105,8 @@ def _write(folder: Path, digest: str, *, finished: bool) -> None:
 
 
 def _is_free(folder: Path) -> bool:
-    from filelock import FileLock, Timeout
-
     try:
-        with FileLock(folder / ".lock", timeout=0):
+        with locked(folder / ".lock", 0, f"{str(folder)!r} is in use"):
             return True
-    except Timeout:
+    except CheckFailed:
         return False

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from finsent.config import Config
 from finsent.errors import InputError
+from finsent.files import atomic_write, locked
 from finsent.tuning.space import Space, Value, space_to_dict
 from finsent.workspace import Workspace
 
@@ -83,7 +84,7 @@ def study_name(prefix: str, identity: Mapping[str, str]) -> str:
 
 def study_dir(home: Workspace, name: str) -> Path:
     """Folder of the study `name`."""
-    return home.root / "tune" / name
+    return home.studies / name
 
 
 def changed_since(home: Workspace, prefix: str, name: str, identity: Mapping[str, str]) -> tuple[str, list[str]] | None:
@@ -95,7 +96,7 @@ def changed_since(home: Workspace, prefix: str, name: str, identity: Mapping[str
         return None
     others = [
         path
-        for path in (home.root / "tune").glob(f"{prefix}-*/{_IDENTITY}")
+        for path in home.studies.glob(f"{prefix}-*/{_IDENTITY}")
         if re.fullmatch(r"[0-9a-f]{8}", path.parent.name.removeprefix(f"{prefix}-"))
     ]
     if not others:
@@ -115,21 +116,13 @@ def open_study(home: Workspace, name: str, identity: Mapping[str, str], first: M
         InputError: another process holds the study.
     """
     import optuna
-    from filelock import FileLock, Timeout
     from sqlalchemy import URL
 
     folder = study_dir(home, name)
-    folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        try:
-            stack.enter_context(FileLock(folder / ".lock").acquire(timeout=0))
-        except Timeout as error:
-            raise InputError(
-                f"another process works at study {name!r}. Wait for it, or give another name with --study."
-            ) from error
-        partial = folder / f"{_IDENTITY}.partial"
-        partial.write_text(json.dumps(dict(identity)), encoding="utf-8")
-        partial.replace(folder / _IDENTITY)
+        message = f"another process works at study {name!r}. Wait for it, or give another name with --study."
+        stack.enter_context(locked(folder / ".lock", 0, message, InputError))
+        atomic_write(folder / _IDENTITY, json.dumps(dict(identity)))
         optuna.logging.set_verbosity(optuna.logging.WARNING)  # the step logs each trial itself
         url = URL.create("sqlite", database=str(folder / _DATABASE)).render_as_string(hide_password=False)
         storage = optuna.storages.RDBStorage(url)

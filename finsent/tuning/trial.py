@@ -79,12 +79,12 @@ def _run(config: Config, home: Workspace, data: TrialData, folder: Path, trial: 
     """Train with the trial's settings in a nested MLflow run, and score a fresh load of the saved adapter."""
     from optuna import TrialPruned
 
-    from finsent.registry.tracking import connect, log_series, start_run
+    from finsent.registry.tracking import RunTag, connect, log_series, start_run, tag_run
 
     client, started, number = connect(home), time.perf_counter(), trial.user_attrs[search.NUMBER]
     state, run_id, reason = "complete", "", None
     scores: dict[str, float] = {}
-    tags = {"mlflow.parentRunId": parent_run, "mlflow.runName": f"trial-{number}"}
+    tags: dict[RunTag, str] = {"mlflow.parentRunId": parent_run, "mlflow.runName": f"trial-{number}"}
     try:
         with start_run(config, home, kind=KIND, tags=tags) as run_id:
             try:
@@ -95,12 +95,12 @@ def _run(config: Config, home: Workspace, data: TrialData, folder: Path, trial: 
                     client.log_metric(run_id, f"tuned_{key}", value, step=trained.steps)
             except TrialPruned as pruned:
                 state, reason = "pruned", str(pruned)
-            client.set_tag(run_id, "trial_state", state)
+            tag_run(client, run_id, "trial_state", state)
     except FinsentError as error:
         if type(error) is not FinsentError:  # input, base or server: the next trial would meet the same
             raise
         state, reason = "failed", str(error)
-        client.set_tag(run_id, "trial_state", state)
+        tag_run(client, run_id, "trial_state", state)
     shutil.rmtree(folder, ignore_errors=True)
     return TrialRecord(
         number=number,
@@ -172,4 +172,4 @@ def _score(config: Config, home: Workspace, data: TrialData, trained: "TrainingR
     metrics = compute_metrics(labels, logits.argmax(axis=1))
     scaled = log_softmax(logits.astype(np.float64) / fit_temperature(logits, labels), axis=1)
     loss = float(-scaled[np.arange(len(labels)), labels].mean())
-    return {"loss": loss, "accuracy": metrics.accuracy, "macro_f1": metrics.macro_f1}
+    return {"loss": loss, "accuracy": metrics["accuracy"], "macro_f1": metrics["macro_f1"]}

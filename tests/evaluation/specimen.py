@@ -53,7 +53,7 @@ def specimen(*, champion: bool, rows: int = 1600) -> Specimen:
     guess = scaled.argmax(axis=1)
     threshold = fit_abstain_threshold(scaled, labels, 0.9, groups)
     calibrated, intervals = calibration(own, labels, groups, temperature, threshold, 0.9, 400)
-    floor = np.where(rng.random(rows) < 0.45, labels, rng.choice(3, rows))
+    baseline = np.where(rng.random(rows) < 0.45, labels, rng.choice(3, rows))
     sections: dict[str, Any] = {
         "model_name": "finsent",
         "model_version": "4",
@@ -63,12 +63,12 @@ def specimen(*, champion: bool, rows: int = 1600) -> Specimen:
         "n_test": rows,
         "metrics": compute_metrics(labels, guess),
         "intervals": bootstrap(labels, guess, groups, 400) | intervals,
-        "slices": _slices(rng, labels, guess, floor, rival, groups),
+        "slices": _slices(rng, labels, guess, baseline, rival, groups),
         "ece": expected_calibration_error(scaled, labels),
         "temperature": temperature,
         "calibration": calibrated,
         "leaks": 0,
-        "floors": _floors(rng, labels, guess, floor, groups),
+        "baselines": _baselines(rng, labels, guess, baseline, groups),
         "robustness": _robustness(rng, champion=champion),
         "champion_version": "3" if champion else None,
         "champion_compared": champion,
@@ -79,7 +79,7 @@ def specimen(*, champion: bool, rows: int = 1600) -> Specimen:
         },
         "manifest_sha256": "9a31" * 16,
         "rules_sha256": rules_digest(load_config("nano").gate),
-        "looks": {"at_these_rows": 2, "at_any_rows": 5},
+        "test_set_uses": {"at_these_rows": 2, "at_any_rows": 5},
         "speed": {
             "device": "cpu", "rows_per_second": 612.0, "latency_ms_p50": 6.1, "latency_ms_p95": 9.8,
             "hours_per_million": 0.454, "cost_per_million": 0.18,
@@ -91,13 +91,13 @@ def specimen(*, champion: bool, rows: int = 1600) -> Specimen:
     return Specimen(Evidence.model_validate(sections), labels, scaled, rival, [TEXTS[i % 6] for i in range(rows)], groups)
 
 
-def _floors(rng: Any, labels: Any, guess: Any, tfidf: Any, groups: list[str]) -> dict[str, Any]:
+def _baselines(rng: Any, labels: Any, guess: Any, tfidf: Any, groups: list[str]) -> dict[str, Any]:
     found = {}
     by_source = np.where(rng.random(len(labels)) < 0.25, labels, 1)
-    for name, floor in {"majority": np.ones_like(labels), "source_majority": by_source, "tfidf": tfidf}.items():
-        metrics = compute_metrics(labels, floor)
-        test = mcnemar(labels, guess, floor, groups)
-        found[name] = {"accuracy": metrics.accuracy, "macro_f1": metrics.macro_f1, "mcnemar": test}
+    for name, baseline in {"majority": np.ones_like(labels), "source_majority": by_source, "tfidf": tfidf}.items():
+        metrics = compute_metrics(labels, baseline)
+        test = mcnemar(labels, guess, baseline, groups)
+        found[name] = {"accuracy": metrics["accuracy"], "macro_f1": metrics["macro_f1"], "mcnemar": test}
     return found
 
 
@@ -109,11 +109,11 @@ def _champion(labels: Any, guess: Any, rival: Any, groups: list[str]) -> dict[st
         "metrics": compute_metrics(labels, rival),
         "mcnemar": test,
         "paired_bootstrap": paired_bootstrap(labels, guess, rival, groups, 400),
-        "power": detectable_difference(len(set(groups)), test.only_a + test.only_b, 0.05),
+        "power": detectable_difference(len(set(groups)), test["only_a"] + test["only_b"], 0.05),
     }
 
 
-def _slices(rng: Any, labels: Any, guess: Any, floor: Any, rival: Any, groups: list[str]) -> dict[str, Any]:
+def _slices(rng: Any, labels: Any, guess: Any, baseline: Any, rival: Any, groups: list[str]) -> dict[str, Any]:
     rows = len(labels)
     dimensions = {
         "source": np.array(SOURCES)[rng.choice(4, rows, p=[0.45, 0.3, 0.2, 0.05])],
@@ -123,22 +123,22 @@ def _slices(rng: Any, labels: Any, guess: Any, floor: Any, rival: Any, groups: l
     names = np.array(groups)
     return {
         dimension: {
-            str(value): _slice(values == value, labels, guess, floor, rival, names) for value in sorted(set(values.tolist()))
+            str(value): _slice(values == value, labels, guess, baseline, rival, names) for value in sorted(set(values.tolist()))
         }
         for dimension, values in dimensions.items()
     }
 
 
-def _slice(chosen: Any, labels: Any, guess: Any, floor: Any, rival: Any, groups: Any) -> dict[str, Any]:
+def _slice(chosen: Any, labels: Any, guess: Any, baseline: Any, rival: Any, groups: Any) -> dict[str, Any]:
     truth, own, names = labels[chosen], guess[chosen], groups[chosen].tolist()
     metrics = compute_metrics(truth, own)
     found: dict[str, Any] = {
-        "n": metrics.n,
-        "accuracy": metrics.accuracy,
+        "n": metrics["n"],
+        "accuracy": metrics["accuracy"],
         "accuracy_interval": accuracy_interval(truth, own, names),
-        "macro_f1": metrics.macro_f1,
-        "mcc": metrics.mcc,
-        "floor_accuracy": float((floor[chosen] == truth).mean()),
+        "macro_f1": metrics["macro_f1"],
+        "mcc": metrics["mcc"],
+        "baseline_accuracy": float((baseline[chosen] == truth).mean()),
     }
     if rival is not None:
         found["champion_accuracy"] = float((rival[chosen] == truth).mean())

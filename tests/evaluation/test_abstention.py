@@ -18,7 +18,7 @@ def honest(rng, n):
 
 def test_curve_by_hand():
     points = abstention_curve([0.9, 0.5, 0.7, 0.7], [True, False, True, False])
-    assert [(p.threshold, p.coverage, p.precision) for p in points] == [
+    assert [(p["threshold"], p["coverage"], p["precision"]) for p in points] == [
         (0.5, 1.0, 0.5),
         (0.7, 0.75, pytest.approx(2 / 3)),
         (0.9, 0.25, 1.0),
@@ -28,9 +28,9 @@ def test_curve_by_hand():
 def test_what_a_threshold_does_by_hand():
     sure, right = np.array([0.9, 0.5, 0.7, 0.7]), np.array([True, False, True, False])
     found = abstention(sure, right, 0.7, 0.8)
-    assert (found.coverage, found.precision, found.target_precision) == (0.75, pytest.approx(2 / 3), 0.8)
+    assert (found["coverage"], found["precision"], found["target_precision"]) == (0.75, pytest.approx(2 / 3), 0.8)
     nothing = abstention(sure, right, 0.95, 0.8)
-    assert (nothing.coverage, nothing.precision) == (0.0, None)
+    assert (nothing["coverage"], nothing["precision"]) == (0.0, None)
 
 
 @settings(deadline=None, max_examples=60)
@@ -39,11 +39,11 @@ def test_a_point_of_the_curve_is_what_its_threshold_does(rows):
     sure, right = np.array([row[0] / 100 for row in rows]), np.array([row[1] for row in rows])
     points = abstention_curve(sure, right)
     assert len(points) <= 50
-    assert points[0].coverage == 1.0
-    assert [p.threshold for p in points] == sorted({p.threshold for p in points})
+    assert points[0]["coverage"] == 1.0
+    assert [p["threshold"] for p in points] == sorted({p["threshold"] for p in points})
     for point in points:
-        found = abstention(sure, right, point.threshold, 0.9)
-        assert (found.coverage, found.precision) == pytest.approx((point.coverage, point.precision))
+        found = abstention(sure, right, point["threshold"], 0.9)
+        assert (found["coverage"], found["precision"]) == pytest.approx((point["coverage"], point["precision"]))
 
 
 def test_a_fitted_threshold_holds_on_new_rows():

@@ -1,4 +1,4 @@
-"""The floors."""
+"""The baselines."""
 
 import numpy as np
 import pytest
@@ -77,13 +77,13 @@ def test_characters_weigh_as_scikit_learns_own_analyzer_counts_them():
 def test_floors_are_learnt_from_the_same_rows():
     texts = [f"{text} {number}" for number in range(20) for text in (FLAT, UP, DOWN)]
     labels, sources = np.tile([0, 1, 2], 20), ["news", "forum", "forum"] * 20
-    floors = baseline_predictions(texts[1:], labels[1:], sources[1:], [UP, DOWN, FLAT], ["forum", "news", "new"])
-    assert {name: values.tolist() for name, values in floors.items()} == {
+    baselines = baseline_predictions(texts[1:], labels[1:], sources[1:], [UP, DOWN, FLAT], ["forum", "news", "new"])
+    assert {name: values.tolist() for name, values in baselines.items()} == {
         "majority": [1, 1, 1],
         "source_majority": [1, 0, 1],
         "tfidf": [1, 2, 0],
     }
-    assert {values.dtype for values in floors.values()} == {np.dtype(np.int64)}
+    assert {values.dtype for values in baselines.values()} == {np.dtype(np.int64)}
 
 
 def test_floors_refuse_columns_that_do_not_fit():
@@ -97,13 +97,13 @@ def test_floors_refuse_columns_that_do_not_fit():
 @settings(deadline=None)
 @given(SHARE, SHARE, SHARE)
 def test_the_naive_split_estimate_lies_between_held_out_and_training_accuracy(held_out, training, leak):
-    estimate = naive_split_estimate(held_out, training, 500, leak)["claimed_accuracy"]
+    estimate = naive_split_estimate(held_out, training, 500, leak)["estimated_accuracy"]
     assert min(held_out, training) - 1e-9 <= estimate <= max(held_out, training) + 1e-9
 
 
 def test_without_leaks_the_naive_split_estimate_is_the_held_out_accuracy():
-    assert naive_split_estimate(0.77, 0.97, 500, 0.0)["claimed_accuracy"] == 0.77
+    assert naive_split_estimate(0.77, 0.97, 500, 0.0)["estimated_accuracy"] == 0.77
 
 
 def test_the_naive_split_estimate_weighs_both_accuracies_by_the_leak():
-    assert naive_split_estimate(0.77, 0.97, 500, 0.2)["claimed_accuracy"] == pytest.approx(0.81)
+    assert naive_split_estimate(0.77, 0.97, 500, 0.2)["estimated_accuracy"] == pytest.approx(0.81)

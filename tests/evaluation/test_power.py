@@ -30,19 +30,19 @@ def test_equal_models_pass_at_most_at_the_level(groups, share, alpha):
 @given(st.integers(200, 8000), st.floats(0.03, 0.3))
 def test_the_detectable_difference_is_the_smallest_found_that_often(groups, share):
     found = detectable_difference(groups, round(groups * share), 0.05, 0.8)
-    if found.detectable_difference is None:
-        assert mcnemar_power(groups, found.discordant_share, found.discordant_share, 0.05) < 0.8
+    if found["detectable_difference"] is None:
+        assert mcnemar_power(groups, found["discordant_share"], found["discordant_share"], 0.05) < 0.8
         return
-    assert mcnemar_power(groups, found.discordant_share, found.detectable_difference, 0.05) >= 0.8
-    assert mcnemar_power(groups, found.discordant_share, found.detectable_difference * 0.97, 0.05) < 0.8
+    assert mcnemar_power(groups, found["discordant_share"], found["detectable_difference"], 0.05) >= 0.8
+    assert mcnemar_power(groups, found["discordant_share"], found["detectable_difference"] * 0.97, 0.05) < 0.8
 
 
 def test_more_rows_see_smaller_differences():
-    seen = [detectable_difference(groups, groups // 16, 0.05).detectable_difference for groups in (500, 1000, 2400, 6000)]
+    seen = [detectable_difference(groups, groups // 16, 0.05)["detectable_difference"] for groups in (500, 1000, 2400, 6000)]
     assert seen == sorted(seen, reverse=True)
     assert seen[-1] == pytest.approx(0.008, abs=0.001)
 
 
 @pytest.mark.parametrize(("groups", "discordant"), [(0, 0), (500, 0), (500, 3)])
 def test_models_that_hardly_disagree_cannot_be_told_apart(groups, discordant):
-    assert detectable_difference(groups, discordant, 0.05).detectable_difference is None
+    assert detectable_difference(groups, discordant, 0.05)["detectable_difference"] is None

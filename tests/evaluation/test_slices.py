@@ -70,21 +70,21 @@ def test_scores_are_those_of_the_slice_alone():
 
     rng = np.random.default_rng(3)
     labels = rng.integers(0, 3, 400)
-    own, floor, champion = (np.where(rng.random(400) < share, labels, rng.integers(0, 3, 400)) for share in (0.8, 0.4, 0.7))
+    own, baseline, champion = (np.where(rng.random(400) < share, labels, rng.integers(0, 3, 400)) for share in (0.8, 0.4, 0.7))
     groups = [str(group) for group in rng.integers(0, 300, 400)]
     values = np.where(np.arange(400) < 150, "first", "second")
-    scores = score_slices({"half": values}, labels, own, floor, groups, champion)
+    scores = score_slices({"half": values}, labels, own, baseline, groups, champion)
     first = scores["half"]["first"]
     assert first["n"] == 150
     assert first["accuracy"] == pytest.approx((own[:150] == labels[:150]).mean())
     assert first["macro_f1"] == pytest.approx(f1_score(labels[:150], own[:150], average="macro"))
     assert first["mcc"] == pytest.approx(matthews_corrcoef(labels[:150], own[:150]))
-    assert first["floor_accuracy"] == pytest.approx((floor[:150] == labels[:150]).mean())
+    assert first["baseline_accuracy"] == pytest.approx((baseline[:150] == labels[:150]).mean())
     assert first["champion_accuracy"] == pytest.approx((champion[:150] == labels[:150]).mean())
     interval = accuracy_interval(labels[:150], own[:150], groups[:150])
-    assert (first["accuracy_interval"]["low"], first["accuracy_interval"]["high"]) == (interval.low, interval.high)
+    assert (first["accuracy_interval"]["low"], first["accuracy_interval"]["high"]) == (interval["low"], interval["high"])
     difference = accuracy_difference(labels[:150], own[:150], champion[:150], groups[:150])
-    assert first["accuracy_difference"]["standard_error"] == difference.standard_error
+    assert first["accuracy_difference"]["standard_error"] == difference["standard_error"]
     kept = Evidence.model_validate({"model_name": "m", "model_version": "1", "slices": scores})
     assert Evidence.model_validate_json(kept.model_dump_json()).slices == scores
 
@@ -100,7 +100,7 @@ def test_a_slice_of_one_group_says_nothing_of_a_difference():
 
 def test_columns_of_unequal_length_are_refused():
     labels = np.array([0, 1])
-    with pytest.raises(InputError, match="1 floor predictions for 2 rows"):
+    with pytest.raises(InputError, match="1 baseline predictions for 2 rows"):
         score_slices({"d": np.array(["a", "b"])}, labels, labels, labels[:1], ["g", "h"])
     with pytest.raises(InputError, match="1 d for 2 rows"):
         score_slices({"d": np.array(["a"])}, labels, labels, labels, ["g", "h"])

@@ -43,18 +43,18 @@ def test_what_stands_against_a_version_comes_first_and_the_rest_is_counted() -> 
     assert text.index("| fail |") < text.index("| missing |") < text.index("| pass |")
 
 
-def test_metrics_stand_beside_floor_and_champion(specimen: Any) -> None:
+def test_metrics_stand_beside_baseline_and_champion(specimen: Any) -> None:
     evidence = specimen.evidence
     rows = {row["score"]: row for row in metrics_rows(evidence)}
     assert list(rows) == ["accuracy", "macro_f1", "mcc", "ece", "brier"]
     assert rows["accuracy"]["version 4"] == round(evidence.metrics["accuracy"], 4)
     assert rows["accuracy"]["champion 3"] == round(evidence.champion["metrics"]["accuracy"], 4)
-    assert rows["accuracy"]["TF-IDF floor"] == round(evidence.floors["tfidf"]["accuracy"], 4)
+    assert rows["accuracy"]["TF-IDF baseline"] == round(evidence.baselines["tfidf"]["accuracy"], 4)
     interval = evidence.intervals["ece"]
     assert rows["ece"]["95 % interval"] == f"{interval['low']:.4f} to {interval['high']:.4f}"
     assert rows["brier"]["champion 3"] is None
     (bare, *_) = metrics_rows(Evidence(model_name="finsent", model_version="3"))
-    assert (bare["version 3"], bare["TF-IDF floor"], bare["champion (none)"]) == (None, None, None)
+    assert (bare["version 3"], bare["TF-IDF baseline"], bare["champion (none)"]) == (None, None, None)
 
 
 def test_nothing_scored_is_a_report_too() -> None:

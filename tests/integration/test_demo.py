@@ -34,7 +34,7 @@ def test_first_run_makes_a_champion_and_the_second_challenges_it(tmp_path: Path)
     assert (data["leaks"], first["day"]) == (0, 1)
     assert data["naive_leak"] > 0.05
     evidence = first["chain"]["evaluation"]["evidence"]
-    assert evidence["metrics"]["accuracy"] > evidence["floors"]["tfidf"]["accuracy"]
+    assert evidence["metrics"]["accuracy"] > evidence["baselines"]["tfidf"]["accuracy"]
     assert first["chain"]["promotion"]["decision"] == "promoted"
     assert first["scoring"]["scored"] > 500
     assert len(first["tweets"]) >= 5

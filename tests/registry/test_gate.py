@@ -37,16 +37,16 @@ CASES = [
     ("metrics.per_class.Bearish.f1", 0.19, "class_f1.Bearish", "F1 of Bearish: 0.19, required at least 0.2"),
     ("ece", 0.11, "ece", "required at most 0.1"),
     ("ece", math.nan, "ece", "no finite value"),
-    ("floors.tfidf.accuracy", 0.89, "beats_tfidf", "required above 0.89"),
-    ("floors.tfidf.accuracy", math.nan, "beats_tfidf", "no finite threshold"),
-    ("floors.tfidf.mcnemar.p_one_sided", 0.05, "beats_tfidf_significantly", "required below 0.05"),
+    ("baselines.tfidf.accuracy", 0.89, "beats_tfidf", "required above 0.89"),
+    ("baselines.tfidf.accuracy", math.nan, "beats_tfidf", "no finite threshold"),
+    ("baselines.tfidf.mcnemar.p_one_sided", 0.05, "beats_tfidf_significantly", "required below 0.05"),
     (
-        "floors.source_majority.mcnemar.p_one_sided",
+        "baselines.source_majority.mcnemar.p_one_sided",
         0.2,
         "beats_source_majority_significantly",
         "most frequent class of the source",
     ),
-    ("floors.majority.accuracy", 0.9, "beats_majority", "Accuracy, against most frequent class: 0.89, required above 0.9"),
+    ("baselines.majority.accuracy", 0.9, "beats_majority", "Accuracy, against most frequent class: 0.89, required above 0.9"),
     ("robustness.typos.failure_rate", 0.31, "robust.typos", "predictions that change under typos (300 texts): 0.31, required at"),
     ("robustness.case.failure_rate", 0.21, "robust.case", "required at most 0.2"),
     ("robustness.negation.failure_rate", 0.81, "robust.negation", "that stay as they were under negation"),
@@ -86,7 +86,7 @@ CASES = [
     ("slices", {}, "evidence_complete", "slices"),
     ("slices", {}, "slices_judged", "Slices judged: 0 of 0"),
     (
-        "floors",
+        "baselines",
         {
             "tfidf": {
                 "accuracy": 0.1,
@@ -95,7 +95,7 @@ CASES = [
             }
         },
         "evidence_complete",
-        "floors.majority, floors.source_majority",
+        "baselines.majority, baselines.source_majority",
     ),
     ("manifest_sha256", None, "evidence_complete", "manifest_sha256"),
     ("data_fingerprint", "", "evidence_complete", "data_fingerprint"),
@@ -116,7 +116,7 @@ def test_each_rule_refuses_with_its_reason(path, value, rule, reason):
 @pytest.mark.parametrize("claimed", [None, 1.0, math.nan])
 def test_what_a_naive_split_would_have_claimed_decides_nothing(claimed):
     naive = {"held_out_accuracy": 0.89, "training_accuracy": 0.97, "n_training": 500, "leak": 0.2}
-    record = {"naive_split": naive | {"claimed_accuracy": claimed}} if claimed is not None else {}
+    record = {"naive_split": naive | {"estimated_accuracy": claimed}} if claimed is not None else {}
     decision = evaluate_gate(Evidence(**passing(), **record), RULES, "3")
     assert decision == evaluate_gate(Evidence(**passing()), RULES, "3")
     assert decision.decision == "promote"
@@ -154,7 +154,7 @@ def test_refusal_lists_every_rule_that_failed_and_no_other():
 
 def test_unknown_leaks_are_refused_for_the_reason_that_the_evidence_gives():
     why = "It is not known whether it trained on these test rows: it was trained elsewhere."
-    decision = evaluate_gate(Evidence(**passing() | {"leaks": None, "leaks_unknown_because": why}), RULES, "3")
+    decision = evaluate_gate(Evidence(**passing() | {"leaks": None, "leaks_unknown_reason": why}), RULES, "3")
     assert decision.decision == "refuse"
     assert why in decision.reasons
 
@@ -170,7 +170,7 @@ OPTIONAL = {"speed.cost_per_million", "calibration.abstention", "champion.power.
 PIECES = sorted(
     path
     for path in set(leaves(passing())) - {"model_name", "model_version"} - OPTIONAL
-    if not path.endswith("floor_accuracy") and not path.startswith(("calibration.abstention", "slices.emoji"))
+    if not path.endswith("baseline_accuracy") and not path.startswith(("calibration.abstention", "slices.emoji"))
 )
 TEXT = ("champion_version", "data_fingerprint", "test_fingerprint", "manifest_sha256", "rules_sha256")
 NUMBERS = [path for path in PIECES if path not in TEXT]
@@ -192,7 +192,7 @@ def test_nothing_that_is_no_number_is_promoted(path, value):
     assert evaluate_gate(unchecked(put(passing(), path, value)), RULES, "3").decision == "refuse"
 
 
-@pytest.mark.parametrize("path", ["ece", "metrics.accuracy", "floors.tfidf.accuracy", "champion.mcnemar.p_one_sided"])
+@pytest.mark.parametrize("path", ["ece", "metrics.accuracy", "baselines.tfidf.accuracy", "champion.mcnemar.p_one_sided"])
 def test_a_decision_holds_no_nan_so_that_the_audit_log_can_keep_it(path):
     decision = evaluate_gate(unchecked(put(passing(), path, math.nan)), RULES, "3")
     held = [value for rule in decision.rules for value in (rule.value, rule.threshold) if isinstance(value, float)]

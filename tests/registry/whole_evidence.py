@@ -55,10 +55,10 @@ def passing(champion="3"):
             "power": 0.8,
         },
     }
-    scores = {"accuracy": 0.89, "accuracy_interval": interval, "macro_f1": 0.88, "mcc": 0.8, "floor_accuracy": 0.8}
+    scores = {"accuracy": 0.89, "accuracy_interval": interval, "macro_f1": 0.88, "mcc": 0.8, "baseline_accuracy": 0.8}
     if champion:
         scores["accuracy_difference"] = DIFFERENCE
-    floor = {"accuracy": 0.8, "macro_f1": 0.78, "mcnemar": significant}
+    baseline = {"accuracy": 0.8, "macro_f1": 0.78, "mcnemar": significant}
     check = {"n": 300, "failure_rate": 0.05, "interval": interval}
     return {
         "model_name": "finsent",
@@ -81,7 +81,7 @@ def passing(champion="3"):
             "abstention": {"target_precision": 0.9, "threshold": 0.6, "coverage": 0.9, "precision": 0.92},
         },
         "leaks": 0,
-        "floors": {name: copy.deepcopy(floor) for name in BASELINE_NAMES},
+        "baselines": {name: copy.deepcopy(baseline) for name in BASELINE_NAMES},
         "robustness": {name: {"kind": kind, **copy.deepcopy(check)} for name, kind in CHECKS.items()},
         "champion_version": champion,
         "champion_compared": champion is not None,
@@ -96,7 +96,7 @@ def passing(champion="3"):
         },
         "manifest_sha256": "cd" * 32,
         "rules_sha256": rules_digest(RULES),
-        "looks": {"at_these_rows": 1, "at_any_rows": 3},
+        "test_set_uses": {"at_these_rows": 1, "at_any_rows": 3},
         "speed": {
             "device": "cpu",
             "rows_per_second": 400.0,

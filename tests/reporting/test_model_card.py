@@ -84,7 +84,9 @@ def test_card_without_evidence_claims_nothing(manifest, specimen):
     assert "model-index" not in card
     for heading in ("## Robustness", "## Promotion", "## Speed", "## Against"):
         assert heading not in card
-    gone = dict.fromkeys(("intervals", "ece", "floors", "slices", "calibration", "robustness", "speed", "looks", "champion"))
+    gone = dict.fromkeys(
+        ("intervals", "ece", "baselines", "slices", "calibration", "robustness", "speed", "test_set_uses", "champion")
+    )
     partial = render_model_card(manifest, specimen.evidence.model_copy(update=gone))
     assert "| not measured | not measured |" in partial
     assert "## Robustness\n\nNot measured." in partial
@@ -101,7 +103,7 @@ def test_card_of_an_adapter_from_elsewhere_claims_no_training(manifest, specimen
 
 
 def test_card_of_an_adapter_trained_on_other_data_does_not_claim_that_the_test_rows_are_new_to_it(manifest, specimen):
-    unknown = {"leaks": None, "leaks_unknown_because": "It is not known whether it trained on these."}
+    unknown = {"leaks": None, "leaks_unknown_reason": "It is not known whether it trained on these."}
     card = render_model_card(manifest, specimen.evidence.model_copy(update=unknown))
     assert "of a table `tweets`" in card
     assert "It is not known whether it trained on these." in card

@@ -63,7 +63,7 @@ def test_what_was_not_measured_is_not_drawn(specimen, tmp_path):
     bare = Evidence(model_name="finsent", model_version="1")
     drawn = draw_plots(bare, specimen.scaled, specimen.labels, load_config().gate, tmp_path)
     assert list(drawn) == ["Reliability after temperature scaling"]
-    without = [point.__dict__ for point in abstention_curve([0.9, 0.4], [True, False])]
+    without = abstention_curve([0.9, 0.4], [True, False])
     abstention_plot(without, None, tmp_path / "abstention.png")
     assert not has(tmp_path / "abstention.png", ORANGE)
 

@@ -32,7 +32,7 @@ def evidence(
     per_class = {label: {"precision": 0.9, "recall": 0.9, "f1": 0.9, "support": 1000} for label in LABELS}
     confusion = [[900, 50, 50], [50, 900, 50], [50, 50, 900]]
     metrics = {"n": 3000, "accuracy": accuracy, "macro_f1": 0.9, "mcc": 0.8, "per_class": per_class, "confusion": confusion}
-    scores = {"accuracy": 0.9, "accuracy_interval": interval, "macro_f1": 0.9, "mcc": 0.8, "floor_accuracy": 0.7}
+    scores = {"accuracy": 0.9, "accuracy_interval": interval, "macro_f1": 0.9, "mcc": 0.8, "baseline_accuracy": 0.7}
     paired = {"macro_f1_difference": difference, "class_f1_difference": dict.fromkeys(LABELS, difference)}
     power = {"groups": 2900, "discordant_share": 0.06, "detectable_difference": 0.012, "alpha": 0.05, "power": 0.8}
     compared = {"metrics": copy.deepcopy(metrics), "mcnemar": better, "paired_bootstrap": paired, "power": power}
@@ -55,7 +55,7 @@ def evidence(
             "abstention": {"target_precision": 0.9, "threshold": 0.6, "coverage": 0.8, "precision": 0.93},
         },
         leaks=0,
-        floors={floor: {"accuracy": 0.2, "macro_f1": 0.2, "mcnemar": better} for floor in BASELINE_NAMES},
+        baselines={baseline: {"accuracy": 0.2, "macro_f1": 0.2, "mcnemar": better} for baseline in BASELINE_NAMES},
         robustness={name: {"kind": kind, **check} for name, kind in CHECKS.items()},
         champion_version=champion,
         champion_compared=champion is not None,
@@ -70,7 +70,7 @@ def evidence(
         },
         manifest_sha256=manifest,
         rules_sha256=rules_digest(config.gate),
-        looks={"at_these_rows": 1, "at_any_rows": 1},
+        test_set_uses={"at_these_rows": 1, "at_any_rows": 1},
         speed={
             "device": "cpu",
             "rows_per_second": 500.0,

@@ -137,7 +137,7 @@ def test_05_missing_metric(arena, change):
 @pytest.mark.parametrize("leaks", [3, None])
 def test_06_test_rows_in_training(arena, leaks):
     why = None if leaks else "It is not known what the version trained on."
-    take(arena, evidence_of(arena, "2", champion="1").model_copy(update={"leaks": leaks, "leaks_unknown_because": why}))
+    take(arena, evidence_of(arena, "2", champion="1").model_copy(update={"leaks": leaks, "leaks_unknown_reason": why}))
     assert_refused(arena, why or "Pairs of equal or nearly equal tweets across splits: 3, required exactly 0", "leaks")
 
 

@@ -58,7 +58,7 @@ def test_train_evaluate_and_refuse(quick: Config, mlflow_home: Workspace, tmp_pa
     evidence = result.evidence
     assert evidence.n_test == evidence.metrics["n"] > 500
     assert evidence.leaks == 0
-    assert evidence.floors["tfidf"]["accuracy"] > 0.7
+    assert evidence.baselines["tfidf"]["accuracy"] > 0.7
     assert evidence.champion_version is None
     assert evidence.round_trip["max_logit_difference"] == 0.0
     assert evidence.round_trip["head_hash_equal"]
@@ -69,7 +69,7 @@ def test_train_evaluate_and_refuse(quick: Config, mlflow_home: Workspace, tmp_pa
     } <= artifacts
 
     decision = promote(make_context(quick, mlflow_home))
-    assert decision.decision == "refused"  # so small a model does not beat the TF-IDF floor, and is told so
+    assert decision.decision == "refused"  # so small a model does not beat the TF-IDF baseline, and is told so
     assert any("TF-IDF" in reason for reason in decision.reasons)
 
     labelled = tmp_path / "extra.csv"

@@ -71,6 +71,8 @@ def test_page_and_run_hold_the_same_and_are_there_once(mlflow_home: Workspace, c
     assert path == mlflow_home.reports / f"data-v{second.version}.html"
     page = Page(path)
     assert len(page.references) == 4
+    assert second.split_conflicts > 0
+    assert f"touched two splits: {second.split_conflicts}" in page.text
     assert all(reference.startswith("data:image/png;base64,") for reference in page.references)
     assert not re.search(r"@import|url\(|<script", page.source)
     assert f"Data version {second.version}" in page.text
@@ -89,7 +91,7 @@ def test_page_and_run_hold_the_same_and_are_there_once(mlflow_home: Workspace, c
     assert run.info.status == "FINISHED"
     assert run.data.tags["data_version"] == str(second.version)
     assert run.data.tags["fingerprint"] == run.data.params["data.fingerprint"] == second.fingerprint
-    wanted = {"read": second.read, "accepted": second.accepted, "leaks": 0, "quarantined_bridges_splits": 7}
+    wanted = {"read": second.read, "accepted": second.accepted, "leaks": 0, "quarantined_split_conflict": 7}
     assert {key: run.data.metrics[key] for key in wanted} == wanted
     (logged,) = run.inputs.dataset_inputs
     assert json.loads(logged.dataset.source)["delta_table_version"] == second.version

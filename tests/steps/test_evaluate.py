@@ -36,7 +36,7 @@ def test_an_imported_adapter_may_have_seen_the_test_rows_and_is_refused(mlflow_h
     assert data_version(mlflow_home).leaks == 0
     assert evidence.leaks is None
     assert evidence.naive_split is None
-    assert UNKNOWN in evidence.leaks_unknown_because
+    assert UNKNOWN in evidence.leaks_unknown_reason
     record = tracking.connect(mlflow_home).get_model_version("finsent", imported.model_version)
     assert UNKNOWN in record.description
     assert "None leaks" not in record.description
@@ -76,7 +76,7 @@ def test_a_version_trained_here_says_what_a_naive_split_would_have_claimed(serve
     assert naive["n_training"] == 500
     assert naive["held_out_accuracy"] == evidence.metrics["accuracy"]
     expected = (1 - leak) * naive["held_out_accuracy"] + leak * naive["training_accuracy"]
-    assert naive["claimed_accuracy"] == pytest.approx(expected)
+    assert naive["estimated_accuracy"] == pytest.approx(expected)
     assert format_naive_split(naive) in as_text(
         render_evaluation(EvaluationResult("run", served.version, evidence, 1.0, 1.0, 1.0))
     )

@@ -42,7 +42,7 @@ def test_the_sample_shows_every_outcome(sampled: "Sampled") -> None:
     assert first.conflicts > 50
     assert first.naive_leak is not None
     assert first.naive_leak > 0.1
-    assert second.reasons["bridges splits"] > 0
+    assert second.reasons["split conflict"] > 0
     assert set(first.by_source) == {"desk", "street", "archive"}
 
 

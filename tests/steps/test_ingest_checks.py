@@ -296,7 +296,7 @@ def test_a_cut_copy_that_would_tie_two_splits_stays_out(home: Workspace, tmp_pat
     give(home, tmp_path / "a.jsonl", [{"text": LONG, "label": "Bullish"}, {"text": longer, "label": "Bullish"}])
     assert len({row["split"] for row in stored(home).values()}) == 2
     report = give(home, tmp_path / "b.jsonl", [{"text": LONG + "…", "label": "Bullish"}])
-    assert report.reasons == {"bridges splits": 1}
+    assert report.reasons == {"split conflict": 1}
     assert audit_data(CONFIG, home).leaks == 0
 
 

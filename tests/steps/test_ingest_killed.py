@@ -56,7 +56,7 @@ def start(home: Workspace, path: Path) -> "subprocess.Popen[str]":
 
 def contents(home: Workspace, name: str) -> pa.Table:
     kept = [column for column in tables.SCHEMAS[name].names if column != "ingested_at"]
-    keys = [(column, "ascending") for column in kept if column not in {"cut", "bands", "sketch", "created_at"}]
+    keys = [(column, "ascending") for column in kept if column not in {"truncated", "bands", "sketch", "created_at"}]
     return tables.read(home, name, columns=kept).sort_by(keys)
 
 

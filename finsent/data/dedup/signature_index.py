@@ -6,6 +6,7 @@ tweets are ignored.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +29,7 @@ from finsent.text import forms
 from finsent.workspace import Workspace
 
 _TABLE = "signatures"
-_RULE = "signature_rule"
+_RULE: Final = "signature_rule"
 _BATCH = 20_000
 
 
@@ -68,7 +69,7 @@ def add_signatures(
             "id": ids,
             "template": signatures.template,
             "prefix": signatures.prefix,
-            "cut": signatures.truncated,
+            "truncated": signatures.truncated,
             "bands": _binary(signatures.bands.view(np.uint8)),
             "sketch": _binary(signatures.sketch),
         },
@@ -110,7 +111,7 @@ def _from_table(table: pa.Table, config: DataConfig) -> Signatures:
     return Signatures(
         template=table["template"].to_numpy(),
         prefix=table["prefix"].to_numpy(),
-        truncated=table["cut"].to_numpy(),
+        truncated=table["truncated"].to_numpy(),
         bands=_matrix(table["bands"]).view(np.uint32),
         sketch=_matrix(table["sketch"]),
     )

@@ -55,7 +55,7 @@ class Signatures:
         return type(self)(self.template[rows], self.prefix[rows], self.truncated[rows], self.bands[rows], self.sketch[rows])
 
     def with_truncated(self, texts: Int64, cut: npt.NDArray[np.bool_]) -> Self:
-        """A copy in which row `texts[i]` is cut where any `cut[i]` is true, `texts` and `cut` [M]."""
+        """A copy in which row `texts[i]` is truncated where any `cut[i]` is true, `texts` and `cut` [M]."""
         flags = np.zeros(len(self), bool)
         np.logical_or.at(flags, texts, cut)
         return replace(self, truncated=flags)
@@ -108,7 +108,7 @@ def empty_signatures(config: DataConfig) -> Signatures:
 
 def concat_signatures(parts: Sequence[Signatures]) -> Signatures:
     """Signatures of several batches, in order; at least one is needed."""
-    columns = ([getattr(part, name) for part in parts] for name in ("template", "prefix", "cut", "bands", "sketch"))
+    columns = ([getattr(part, name) for part in parts] for name in ("template", "prefix", "truncated", "bands", "sketch"))
     return Signatures(*(np.concatenate(column) for column in columns))
 
 

@@ -100,4 +100,4 @@ def _quarantine(context: AssignmentContext, rows: Sequence[int], near: set[Group
     detail = "near duplicates in " + ", ".join(f"{split} (group {group})" for split, group in names)
     for row in rows:
         context.result.outcome[row] = QUARANTINED
-        context.result.rejections.append(GroupRejection(row, "bridges splits", detail=detail))
+        context.result.rejections.append(GroupRejection(row, "split conflict", detail=detail))

@@ -19,7 +19,7 @@ Reason = Literal[
     "other language",
     "dropped by review",
     "contradictory label",
-    "bridges splits",
+    "split conflict",
     "id reused",
 ]
 """Why a row can be quarantined; the last three come from comparing rows, all others from the row alone."""

@@ -13,7 +13,7 @@ Measured failure rates (300 texts a check), on the bundled sample and on 4,786 r
     source's label   -     0.03   -        to 0.17     -     0.99   -     1.00   -     1.00
 
 nano learns denials from the sample, whose grammar turns on them, and hardly any from two epochs of real tweets: there it is
-in this respect a counter of keywords, and no limit tells it from one. A counter of keywords fails the floors besides.
+in this respect a counter of keywords, and no limit tells it from one. A counter of keywords fails the baselines besides.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,9 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finsent.errors import InputError
+from finsent.evaluation.evidence import ExampleRecord, IntervalRecord, RobustnessRecord
 from finsent.evaluation.robustness.negation import TEMPLATES
 from finsent.evaluation.robustness.perturbations import DIRECTION, INVARIANCE, Change
-from finsent.evaluation.statistics import Interval
 from finsent.labels import LABEL2ID, LABELS
 
 Labels = NDArray[np.int64]
@@ -42,33 +42,6 @@ CHECKS: Final[Mapping[str, Kind]] = {
 """Every check by name."""
 SHOWN: Final = 5
 """Failures shown of each check."""
-
-
-@dataclass(frozen=True)
-class Example:
-    """A text on which a check failed."""
-
-    original: str
-    changed: str
-    before: str
-    """Label of the original text as predicted."""
-    after: str
-    """Label of the changed text as predicted."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """How often predictions did what they must not under one change: `evidence.RobustnessRecord`."""
-
-    kind: Kind
-    n: int
-    """Texts that were changed, each of another near-duplicate group."""
-    failure_rate: float
-    """Invariance: share of predictions that changed. Direction: share that did not."""
-    interval: Interval
-    """Wilson's, of the failure rate."""
-    examples: tuple[Example, ...]
-    """Up to SHOWN failures."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +64,7 @@ def run_suite(
     *,
     rows: int,
     seed: int = 0,
-) -> dict[str, Check]:
+) -> dict[str, RobustnessRecord]:
     """The checks by name, each on up to `rows` of the test rows that it applies to, no two of one near-duplicate group.
 
     `predict` gives the label ids of many texts and is called once; `predictions` [N] are its labels of `texts`. Invariance
@@ -160,18 +133,25 @@ def _random(seed: str) -> Random:
     return Random(seed.encode("utf-8", "surrogatepass"))  # noqa: S311 - to be repeatable is the point
 
 
-def _check(kind: Kind, outcomes: list[tuple[_Case, int, int]]) -> Check:
+def _check(kind: Kind, outcomes: list[tuple[_Case, int, int]]) -> RobustnessRecord:
     from scipy.stats import binomtest
 
     if not outcomes:
-        return Check(kind, 0, 0.0, Interval(0.0, 1.0, 0.95), ())
+        interval = IntervalRecord(low=0.0, high=1.0, level=0.95)
+        return RobustnessRecord(kind=kind, n=0, failure_rate=0.0, interval=interval, examples=[])
     failed = [outcome for outcome in outcomes if (outcome[1] == outcome[2]) == (kind == "direction")]
     n = len(outcomes)
     reach = binomtest(len(failed), n).proportion_ci(confidence_level=0.95, method="wilson")
-    examples = tuple(
-        Example(case.original, case.changed, LABELS[before], LABELS[after]) for case, before, after in failed[:SHOWN]
+    return RobustnessRecord(
+        kind=kind,
+        n=n,
+        failure_rate=len(failed) / n,
+        interval=IntervalRecord(low=float(reach.low), high=float(reach.high), level=0.95),
+        examples=[
+            ExampleRecord(original=case.original, changed=case.changed, before=LABELS[before], after=LABELS[after])
+            for case, before, after in failed[:SHOWN]
+        ],
     )
-    return Check(kind, n, len(failed) / n, Interval(float(reach.low), float(reach.high), 0.95), examples)
 
 
 def _ids(answers: Labels, asked: int) -> list[int]:

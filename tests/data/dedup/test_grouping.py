@@ -172,7 +172,7 @@ def test_a_new_row_that_bridges_two_splits_is_quarantined() -> None:
     texts = chain(3)
     accepted = before((texts[0], "Bullish", "a", "train"), (texts[2], "Bullish", "b", "test"))
     placement = placed([row(texts[1])], accepted)
-    assert [why.reason for _, why in placement.quarantined] == ["bridges splits"]
+    assert [why.reason for _, why in placement.quarantined] == ["split conflict"]
     assert placement.quarantined[0][1].detail == "near duplicates in test (group b), train (group a)"
 
 
@@ -197,7 +197,7 @@ def test_what_hangs_on_a_bridge_alone_founds_its_own_group() -> None:
     assert texts[1] in lone
     accepted = before((texts[0], "Bullish", "a", "train"), (texts[2], "Bullish", "b", "test"))
     placement = placed([row(texts[1]), row(lone)], accepted)
-    assert [item.text for item, why in placement.quarantined if why.reason == "bridges splits"] == [texts[1]]
+    assert [item.text for item, why in placement.quarantined if why.reason == "split conflict"] == [texts[1]]
     assert [(item.text, group) for item, group, _ in placement.accepted] == [(lone, text_id(lone))]
 
 
@@ -232,7 +232,7 @@ def test_a_cut_copy_of_a_known_text_is_looked_at_anew() -> None:
     longer = LONG + " and then the whole sector went up with it"
     accepted = before((LONG, "Bullish", "a", "train"), (longer, "Bullish", "b", "test"))
     placement = placed([row(LONG + "…")], accepted)
-    assert [why.reason for _, why in placement.quarantined] == ["bridges splits"]
+    assert [why.reason for _, why in placement.quarantined] == ["split conflict"]
     against = before((LONG, "Bullish", "a", "train"), (longer, "Bearish", "b", "train"))
     assert [why.reason for _, why in placed([row(LONG + "…")], against).quarantined] == ["contradictory label"]
 
@@ -276,7 +276,7 @@ def test_a_bridging_wave_is_placed_a_part_at_a_time(monkeypatch: pytest.MonkeyPa
     wave = [row(f"{text} {number}", number=number) for number, text in enumerate(chain(12) * 3)]
     placement = placed(wave, accepted)
     assert placement.accepted
-    assert {why.reason for _, why in placement.quarantined} == {"bridges splits"}
+    assert {why.reason for _, why in placement.quarantined} == {"split conflict"}
 
 
 def near(left: str, right: str) -> bool:

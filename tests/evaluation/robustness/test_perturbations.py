@@ -52,7 +52,7 @@ PIECES = [
         "beats",
         "and",
         "but",
-        "looks",
+        "test_set_uses",
         "strong",
         "?",
         ".",
