@@ -23,8 +23,8 @@ from finsent.evaluation.evidence import Evidence
 from finsent.models import manifest
 from finsent.registry import aliases, audit_log, audit_mirror, client, evidence_store, packaging, tracking
 from finsent.registry.gate import Decision, RuleResult, evaluate_gate
-from finsent.reporting import report_inputs
-from finsent.reporting.report_inputs import evaluation_metrics
+from finsent.reporting import evaluation_report
+from finsent.reporting.evaluation_report import evaluation_metrics
 from finsent.scoring.writer import transaction_app
 from finsent.workspace import LockName, Workspace
 from tests.registry.whole_evidence import RULES, passing
@@ -99,11 +99,16 @@ def artifacts() -> set[str]:
     """Folders and files in MLflow, and files of an adapter."""
     from finsent.steps import data_report
 
-    written = (report_inputs.REPORT_INPUTS, report_inputs.PREDICTIONS, report_inputs.REPORT_PAGE, report_inputs.MODEL_CARD)
+    written = (
+        evaluation_report.REPORT_INPUTS,
+        evaluation_report.PREDICTIONS,
+        evaluation_report.REPORT_PAGE,
+        evaluation_report.MODEL_CARD,
+    )
     return {
         evidence_store.EVIDENCE,
         evidence_store.REPORT,
-        *(f"{evidence_store.EVIDENCE_FOLDER}/{name}" for name in (*written, report_inputs.MODEL_CARD_PAGE)),
+        *(f"{evidence_store.EVIDENCE_FOLDER}/{name}" for name in (*written, evaluation_report.MODEL_CARD_PAGE)),
         audit_mirror.FOLDER,
         data_report.ARTIFACTS,
         packaging.ADAPTER,
@@ -130,9 +135,9 @@ def gate_rules() -> set[str]:
 
 
 def events() -> set[str]:
-    from flows import events
+    from flows import tasks
 
-    return {events.PROMOTED, events.APPROVAL_REQUESTED, events.RETRAIN_REQUESTED}
+    return {tasks.PROMOTED, tasks.APPROVAL_REQUESTED, tasks.RETRAIN_REQUESTED}
 
 
 def stages_and_aliases() -> set[str]:

@@ -29,7 +29,7 @@ from finsent.data.validation.row_validation import Rejection, check_text, check_
 from finsent.data.validation.text_cleaning import mask_handles
 from finsent.errors import CheckFailed
 from finsent.files import locked
-from finsent.progress import track
+from finsent.logging_setup import track
 from finsent.text import text_id
 from finsent.workspace import Workspace
 

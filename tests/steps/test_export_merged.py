@@ -19,7 +19,7 @@ from finsent.models.predict import predict_logits
 from finsent.steps.context import make_context
 from finsent.steps.export_merged import export_merged, verify_merged
 from finsent.steps.import_export import PROBE_TEXTS, import_adapter
-from finsent.steps.predict import predict
+from finsent.steps.score import predict
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch and transformers deprecate things of their own while loading
 
