@@ -8,8 +8,8 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final, TypeVar
 
 ENVIRONMENT: Final = {
     "DO_NOT_TRACK": "1",
@@ -111,3 +111,15 @@ def configure_child_logging() -> None:
 
 def _is_shown(record: logging.LogRecord) -> bool:
     return record.levelno >= LOWEST_LEVEL.get(record.name.partition(".")[0], logging.NOTSET)
+
+
+# merged from finsent.logging_setup: Progress bars on a terminal, silence in a pipe; always on stderr, so that stdout stays for results.
+
+T = TypeVar("T")
+
+
+def track(iterable: Iterable[T], *, description: str, total: int | None = None, unit: str = "it") -> Iterator[T]:
+    """Yield from `iterable` behind a progress bar when stderr is a terminal."""
+    from tqdm import tqdm
+
+    yield from tqdm(iterable, total=total, desc=description, unit=unit, disable=None, leave=False)

@@ -17,7 +17,7 @@ from pydantic import Field
 from finsent.steps import promote as step
 from finsent.steps.context import Context
 from finsent.steps.promote import PromotionResult
-from flows import mlflow_urls
+from flows import artifacts
 from flows.promote import announce, completed_state, show_decision
 from flows.settings import FROM_ENVIRONMENT, FlowSettings, describe_run, resolved
 from flows.tasks import retrying_task, show
@@ -64,8 +64,8 @@ def approve(
         if request is None:
             return Completed(name="Decided already", message=step.decision_summary(context, version))
         describe_run(f"approve version {request.version}", version=request.version)
-        page = mlflow_urls.version_page(context.workspace, request.model_name, request.version)
-        opening = mlflow_urls.how_to_open(context.workspace)
+        page = artifacts.version_page(context.workspace, request.model_name, request.version)
+        opening = artifacts.how_to_open(context.workspace)
         where = f"[Version {request.version} in MLflow, with report and card]({page})" if page else opening
         seconds = (request.expires_at - datetime.now(UTC)).total_seconds() if request.expires_at else 0.0
         filled = suspend_flow_run(

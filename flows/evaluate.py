@@ -12,7 +12,7 @@ from finsent.evaluation.evidence import Evidence
 from finsent.steps import evaluate as step
 from finsent.steps.context import Context
 from finsent.steps.evaluate import EvaluationPlan, EvaluationResult
-from flows import mlflow_urls
+from flows import artifacts
 from flows.artifacts import metrics_rows
 from flows.settings import FROM_ENVIRONMENT, FlowSettings, describe_run, resolved
 from flows.tasks import retrying_task, show
@@ -70,7 +70,7 @@ def show_evaluation(context: Context, result: EvaluationResult) -> None:
         key="metrics",
         description=f"Version {result.model_version}, {result.evidence.n_test} test rows",
     )
-    page = mlflow_urls.version_page(context.workspace, context.config.registered_model, result.model_version)
+    page = artifacts.version_page(context.workspace, context.config.registered_model, result.model_version)
     if page:
         text = f"Version {result.model_version} of {context.config.registered_model}"
         create_link_artifact(page, link_text=text, key="mlflow-model")

@@ -13,7 +13,7 @@ from finsent.data.sources.reading import ResolvedSource
 from finsent.steps import ingest as step
 from finsent.steps.context import Context
 from finsent.steps.data_report import DataReport, report_ingestion
-from flows import mlflow_urls
+from flows import artifacts
 from flows.artifacts import data_report
 from flows.settings import FROM_ENVIRONMENT, FlowSettings, describe_run, resolved
 from flows.tasks import retrying_task, show
@@ -54,7 +54,7 @@ def show_version(context: Context, report: IngestReport, published: Any) -> None
     """Publish where every row went, and the link to the data version in MLflow."""
     facts = published.facts if published else None
     create_markdown_artifact(data_report(report, facts), key="data-report", description=f"Data version {report.version}")
-    page = mlflow_urls.run_page(context.workspace, published.run_id) if published and published.run_id else None
+    page = artifacts.run_page(context.workspace, published.run_id) if published and published.run_id else None
     if page:
         create_link_artifact(page, link_text=f"Data version {report.version} in MLflow", key="mlflow-data")
 

@@ -7,9 +7,8 @@ from finsent.steps import monitor as step
 from finsent.steps.context import Context
 from finsent.steps.monitor import BatchDrift, MonitorReport
 from flows.artifacts import monitor_report
-from flows.events import emit_retrain_requested
 from flows.settings import FROM_ENVIRONMENT, FlowSettings, describe_run, resolved
-from flows.tasks import retrying_task, show
+from flows.tasks import emit_retrain_requested, retrying_task, show
 
 
 @retrying_task("compare latest batches")

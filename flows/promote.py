@@ -11,9 +11,8 @@ from finsent.steps import promote as step
 from finsent.steps.context import Context
 from finsent.steps.promote import PromotionResult
 from flows.artifacts import decision
-from flows.events import emit_approval_requested, emit_promoted
 from flows.settings import FROM_ENVIRONMENT, FlowSettings, describe_run, resolved
-from flows.tasks import retrying_task, show
+from flows.tasks import emit_approval_requested, emit_promoted, retrying_task, show
 
 R = TypeVar("R")
 STATE_NAMES: Final = {"promoted": "Promoted", "pending_approval": "Waiting for approval", "refused": "Refused"}

@@ -10,7 +10,7 @@ from prefect.states import Completed
 from finsent.config import Source
 from finsent.data.ingest_report import IngestReport
 from finsent.monitoring.retrain_policy import RetrainDecision
-from finsent.steps import retrain as step
+from finsent.steps import monitor as step
 from finsent.steps.context import Context
 from finsent.steps.evaluate import EvaluationResult
 from finsent.steps.promote import PromotionResult

@@ -7,6 +7,7 @@ from typing import Any, ParamSpec, TypeVar
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.events import emit_event
 from prefect.tasks import exponential_backoff
 
 from finsent.errors import BaseModelError, FinsentError, ServiceError
@@ -54,3 +55,37 @@ def show(report: Task[P, Any], *args: P.args, **kwargs: P.kwargs) -> None:
     state = report(*args, **kwargs, return_state=True)
     if state.is_failed() or state.is_crashed():
         _log.warning("%s: the result stands, but its report for the Prefect UI failed: %s", report.name, state.message)
+
+
+# merged from flows.tasks: The events that chain deployments; `prefect.yaml` holds the triggers that wait for them.
+
+PROMOTED = "finsent.model.promoted"
+APPROVAL_REQUESTED = "finsent.approval.requested"
+RETRAIN_REQUESTED = "finsent.retrain.requested"
+
+
+def emit_promoted(model: str, version: str, before: str | None) -> None:
+    """Say that `version` now carries the alias champion: scoring starts."""
+    emit_event(
+        PROMOTED,
+        resource={"prefect.resource.id": f"finsent.model.{model}", "prefect.resource.name": model},
+        payload={"version": version, "champion_before": before},
+    )
+
+
+def emit_approval_requested(model: str, version: str, champion: str | None, reasons: list[str]) -> None:
+    """Say that `version` passed the gate and waits for a person: the approve deployment asks."""
+    emit_event(
+        APPROVAL_REQUESTED,
+        resource={"prefect.resource.id": f"finsent.model.{model}", "prefect.resource.name": model},
+        payload={"version": version, "champion": champion, "reasons": reasons},
+    )
+
+
+def emit_retrain_requested(model: str, reasons: list[str]) -> None:
+    """Say that monitoring calls for a new training: the retrain deployment starts."""
+    emit_event(
+        RETRAIN_REQUESTED,
+        resource={"prefect.resource.id": f"finsent.model.{model}", "prefect.resource.name": model},
+        payload={"reasons": reasons},
+    )

@@ -7,32 +7,34 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 
 from finsent.steps import train as step
 from finsent.steps.context import Context
-from finsent.steps.train import Calibration, TrainingPlan, TrainResult
-from flows import mlflow_urls
+from finsent.steps.train import CalibratedAdapter, TrainingJob, TrainResult
+from flows import artifacts
 from flows.settings import FROM_ENVIRONMENT, FlowSettings, describe_run, resolved
 from flows.tasks import retrying_task, show
 
 
 @retrying_task("prepare training")
-def prepare_training(context: Context, resume: str | None) -> TrainingPlan:
+def prepare_training(context: Context, resume: str | None) -> TrainingJob:
     """Choose the data version, and check that it can be trained on."""
     return step.prepare(context, resume=resume)
 
 
 @retrying_task("fit {plan.profile} data-v{plan.data.version}", retries=1, first_delay=30.0)
-def fit_adapter(context: Context, plan: TrainingPlan) -> tuple[str, Any]:
+def fit_adapter(context: Context, plan: TrainingJob) -> tuple[str, Any]:
     """Train, or resume from the last checkpoint: a retry does so too."""
     return step.fit(context, plan)
 
 
 @retrying_task("calibrate {plan.profile} data-v{plan.data.version}")
-def calibrate_adapter(context: Context, plan: TrainingPlan, run_id: str, trained: Any) -> Calibration:
+def calibrate_adapter(context: Context, plan: TrainingJob, run_id: str, trained: Any) -> CalibratedAdapter:
     """Fit temperature and abstain threshold on the validation split, with a fresh load of the saved adapter."""
     return step.calibrate(context, plan, run_id, trained)
 
 
 @retrying_task("register {plan.profile} data-v{plan.data.version}", retries=5, first_delay=10.0)
-def register_version(context: Context, plan: TrainingPlan, run_id: str, trained: Any, calibration: Calibration) -> TrainResult:
+def register_version(
+    context: Context, plan: TrainingJob, run_id: str, trained: Any, calibration: CalibratedAdapter
+) -> TrainResult:
     """Register the adapter. A task of its own: a registry that is away for a while must not train twice."""
     return step.register(context, plan, run_id, trained, calibration)
 
@@ -56,11 +58,11 @@ def show_training(context: Context, result: TrainResult) -> None:
 
 def link_run(context: Context, run_id: str, text: str) -> None:
     """Leave the way to an MLflow run: a link, or the command that opens a store without a server."""
-    page = mlflow_urls.run_page(context.workspace, run_id)
+    page = artifacts.run_page(context.workspace, run_id)
     if page:
         create_link_artifact(page, link_text=text, key="mlflow-run")
     else:
-        opening = mlflow_urls.how_to_open(context.workspace)
+        opening = artifacts.how_to_open(context.workspace)
         create_markdown_artifact(f"Run `{run_id}`: open with `{opening}`", key="mlflow-run")
 
 

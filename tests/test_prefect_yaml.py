@@ -76,11 +76,11 @@ def test_scoring_monitoring_and_retraining_are_scheduled() -> None:
 
 
 def test_events_that_deployments_wait_for_are_those_that_flows_emit() -> None:
-    from flows import events
+    from flows import tasks
 
     waited = {deployment["name"]: trigger["expect"] for deployment in DEPLOYMENTS for trigger in deployment.get("triggers", [])}
-    asked = {"approve": [events.APPROVAL_REQUESTED]}
-    assert waited == {"score": [events.PROMOTED], "retrain": [events.RETRAIN_REQUESTED], **asked}
+    asked = {"approve": [tasks.APPROVAL_REQUESTED]}
+    assert waited == {"score": [tasks.PROMOTED], "retrain": [tasks.RETRAIN_REQUESTED], **asked}
 
 
 def test_threads_are_limited_and_no_machine_is_named() -> None:

@@ -1,4 +1,4 @@
-from finsent.progress import track
+from finsent.logging_setup import track
 
 
 def test_it_yields_everything_and_is_silent_in_a_pipe(capfd: object) -> None:

@@ -112,7 +112,7 @@ def report_line(context: "Context", version: str) -> str:
 def notify_promotion(home: Workspace, model: str, version: str, before: str | None) -> None:
     """Emit the promotion event, which starts scoring. Does nothing where no Prefect server is known."""
     if _prefect_server_answers(home, "scoring starts at its next schedule, not now"):
-        from flows.events import emit_promoted
+        from flows.tasks import emit_promoted
 
         emit_promoted(model, version, before)
 
@@ -120,7 +120,7 @@ def notify_promotion(home: Workspace, model: str, version: str, before: str | No
 def notify_approval_request(home: Workspace, model: str, version: str, champion: str | None, reasons: tuple[str, ...]) -> None:
     """Emit the request for approval, for which a Prefect server shows a form. Without one there is `finsent approve`."""
     if _prefect_server_answers(home, "it shows no form; `finsent approve` does as well"):
-        from flows.events import emit_approval_requested
+        from flows.tasks import emit_approval_requested
 
         emit_approval_requested(model, version, champion, list(reasons))
 

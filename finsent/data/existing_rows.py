@@ -1,9 +1,12 @@
 """Rows accepted earlier, and staged rows grouped with them: everything that an ingestion decides from."""
 
 import json
+import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +25,11 @@ from finsent.data.dedup.signature_index import load_signatures, stored_templates
 from finsent.data.dedup.signatures import empty_signatures
 from finsent.data.quarantine import earlier_conflicts
 from finsent.data.sources.reading import ReadSummary
+from finsent.data.sources.records import COMPRESSIONS, FORMATS
 from finsent.data.splits import SPLIT_CODES, SplitRule
 from finsent.data.staging import StagedRows, concat_staged
 from finsent.data.table_schemas import SCHEMAS
+from finsent.data.validation.did_you_mean import did_you_mean, format_names
 from finsent.errors import ConfigError, InputError
 from finsent.labels import LABELS
 from finsent.workspace import Workspace
@@ -190,3 +195,52 @@ def _codes(values: pa.ChunkedArray, names: tuple[str, ...], what: str) -> npt.ND
             "Was the table changed by hand? Restore an earlier version, or ingest into a new FINSENT_HOME."
         )
     return np.array(codes.to_numpy(), np.int8)
+
+
+# merged from finsent.data.existing_rows: Checks the names of held-out sources, since a misspelled one trains on them. Apart from `splits`, which knows no files.
+
+_log = logging.getLogger(__name__)
+
+_ENDINGS: Final = FORMATS.keys() | COMPRESSIONS.keys()
+
+
+def check_heldout_sources(rule: SplitRule, names: Iterable[str]) -> None:
+    """Check the names that a split by source holds out against the sources there are; other splits name none.
+
+    An unknown name is only a warning, since its source may still come. It is an error where a source differs from it only by
+    case, punctuation or a file suffix.
+
+    Args:
+        rule: How rows are split.
+        names: Sources in the data and in this ingestion.
+
+    Raises:
+        ConfigError: a name is misspelled.
+    """
+    known = sorted(set(names))
+    by_spelling = {_spelling_key(name): name for name in known}
+    for setting, configured in (("data.validation_sources", rule.validation_sources), ("data.test_sources", rule.test_sources)):
+        unknown = [name for name in configured if name not in known]
+        for name in unknown:
+            if (meant := by_spelling.get(_spelling_key(name))) and meant not in (*rule.validation_sources, *rule.test_sources):
+                raise ConfigError(
+                    f"{setting} names {name!r}, and the source is called {meant!r}: it would not be held out. Sources: "
+                    f"{format_names(known)}. Correct the setting, or name the source (its `name`, --name) as the setting does. "
+                    "Nothing was written."
+                )
+        if unknown:
+            _log.warning(
+                "%s: there is no source %s yet, so nothing is held out by that name. Sources: %s.%s",
+                setting,
+                format_names(unknown),
+                format_names(known),
+                did_you_mean(unknown[0], known),
+            )
+
+
+def _spelling_key(name: str) -> str:
+    """The name in lower case without punctuation and file suffixes."""
+    path = PurePath(name.strip())
+    while path.suffix.lower() in _ENDINGS:
+        path = path.with_suffix("")
+    return "".join(filter(str.isalnum, path.name.casefold())) or name

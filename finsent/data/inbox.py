@@ -28,7 +28,7 @@ from finsent.data.table_schemas import SCHEMAS
 from finsent.data.validation.row_validation import Rejection, check_text, check_time, shorten
 from finsent.data.validation.text_cleaning import mask_handles
 from finsent.errors import CheckFailed
-from finsent.progress import track
+from finsent.logging_setup import track
 from finsent.text import text_id
 from finsent.workspace import Workspace
 

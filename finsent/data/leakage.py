@@ -18,7 +18,7 @@ from finsent.data.dedup.shingles import Int64
 from finsent.data.dedup.signatures import Signatures, make_signatures
 from finsent.data.splits import SPLIT_CODES, SPLITS, SplitCodes
 from finsent.errors import InputError
-from finsent.progress import track
+from finsent.logging_setup import track
 from finsent.text import Forms, forms
 from finsent.workspace import Workspace
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finsent.errors import InputError
-from finsent.progress import track
+from finsent.logging_setup import track
 
 MOST_ROWS: Final = 200_000
 """Of more rows a random sample is looked at: so many take a quarter of an hour of one core and 2 GB."""

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from finsent.engine.packed import batch_to_device, packed_logits
 from finsent.engine.packing import pack_batches, pack_rows, pad_rows, strip_padding
 from finsent.errors import FinsentError
+from finsent.logging_setup import track
 from finsent.models.adapter import LoadedAdapter
-from finsent.progress import track
 
 _log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from mlflow.pyfunc import PythonModel
 from pydantic import BaseModel
 
 
-class Prediction(BaseModel):
+class ServedPrediction(BaseModel):
     """The answer for one text. A typed one, since MLflow makes the version's signature of it."""
 
     label: str
@@ -42,7 +42,7 @@ class SentimentModel(PythonModel):  # type: ignore[misc, unused-ignore]
             home = Workspace(root=root, tables_url=str(root / "tables"), tracking_uri="")
         self.loaded = load_adapter(Path(context.artifacts["adapter"]), home)
 
-    def predict(self, context: Any, model_input: list[str], params: dict[str, Any] | None = None) -> list[Prediction]:  # noqa: ARG002
+    def predict(self, context: Any, model_input: list[str], params: dict[str, Any] | None = None) -> list[ServedPrediction]:  # noqa: ARG002
         """Label, calibrated confidence and probability of each class, one answer to each text."""
         from finsent.models.manifest import abstain_threshold
         from finsent.models.predict import predict_logits, probabilities
@@ -50,7 +50,7 @@ class SentimentModel(PythonModel):  # type: ignore[misc, unused-ignore]
         labels, threshold = self.loaded.manifest.labels, abstain_threshold(self.loaded.manifest)
         table = probabilities(predict_logits(self.loaded, model_input), self.loaded.manifest.temperature)
         return [
-            Prediction(
+            ServedPrediction(
                 label=labels[int(row.argmax())],
                 confidence=float(row.max()),
                 abstained=bool(row.max() < threshold),

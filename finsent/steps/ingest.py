@@ -25,14 +25,13 @@ from finsent.data import tables
 from finsent.data.commit import commit_rows
 from finsent.data.corrections import TWEETS_APPLICATION, apply_decisions
 from finsent.data.dataset import RecordedAudit, read_audit
-from finsent.data.existing_rows import Grouping, ReadRows, concat_reads, group_with_existing
+from finsent.data.existing_rows import Grouping, ReadRows, check_heldout_sources, concat_reads, group_with_existing
 from finsent.data.ingest_report import IngestReport, known_schemas, warn_high_quarantine_rate, write_report_file
 from finsent.data.quarantine import input_identity
 from finsent.data.sources.reading import ResolvedSource, stage_sources
 from finsent.data.sources.resolve import resolve
 from finsent.data.splits import split_rule
 from finsent.data.staging import Staging, open_staging
-from finsent.data.validation.heldout_check import check_heldout_sources
 from finsent.errors import InputError
 from finsent.files import locked
 from finsent.steps.context import Context

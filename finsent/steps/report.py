@@ -39,7 +39,7 @@ def publish_evaluation(
         ServiceError: MLflow does not answer.
     """
     from finsent.registry.tracking import log_dataset
-    from finsent.reporting.report_inputs import evaluation_metrics, render_pages, version_description, write_report_inputs
+    from finsent.reporting.evaluation_report import evaluation_metrics, render_pages, version_description, write_report_inputs
 
     registry, rules, version = context.registry, context.config.gate, evidence.model_version
     client, run_id = registry.client, str(registry.get_version(version).run_id)
@@ -99,7 +99,7 @@ def _preview(registry: Registry, rules: GateConfig, evidence: Evidence, decision
 def publish_ad_hoc_evaluation(context: Context, evidence: Evidence, rows: "Split", own: "ModelScores", description: str) -> str:
     """The same pages and metrics in a run of their own: no evidence, nothing that the gate reads; returns the run's id."""
     from finsent.registry.tracking import start_run
-    from finsent.reporting.report_inputs import evaluation_metrics, render_pages, write_report_inputs
+    from finsent.reporting.evaluation_report import evaluation_metrics, render_pages, write_report_inputs
 
     client = context.registry.client
     tags = {"model_version": evidence.model_version, "data": Path(description).name}
@@ -139,7 +139,7 @@ def publish_report(registry: Registry, version: str, decision: DecisionSummary) 
     """
     from mlflow.exceptions import MlflowException
 
-    from finsent.reporting.report_inputs import REPORT_INPUTS, render_pages
+    from finsent.reporting.evaluation_report import REPORT_INPUTS, render_pages
 
     client, record = registry.client, registry.get_version(version)
     found = read_evidence(registry, record)

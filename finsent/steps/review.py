@@ -22,9 +22,8 @@ from finsent.data.corrections import (
     parse_class_name,
     record_decisions,
 )
-from finsent.data.id_lookup import IdLookup
 from finsent.data.quarantine import ids_of, labels_of, rows_at
-from finsent.data.review_file import FilledEntry, ReviewEntry, read_entries, write_entries
+from finsent.data.review_file import FilledEntry, IdLookup, ReviewEntry, read_entries, write_entries
 from finsent.data.splits import SPLITS
 from finsent.data.validation.row_validation import CONFLICT
 from finsent.errors import InputError

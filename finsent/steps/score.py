@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from finsent.errors import CheckFailed
 from finsent.labels import LABELS
-from finsent.progress import track
+from finsent.logging_setup import track
 from finsent.steps.context import Context
 from finsent.workspace import Workspace
 

@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class TrainingPlan:
+class TrainingJob:
     """What is trained on."""
 
     profile: str
@@ -33,7 +33,7 @@ class TrainingPlan:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class CalibratedAdapter:
     """What the validation split says of a fresh load of the saved adapter."""
 
     manifest: "Manifest"
@@ -78,7 +78,7 @@ def train(context: Context, *, resume: str | None = None) -> TrainResult:
     return register(context, plan, run_id, trained, calibrate(context, plan, run_id, trained))
 
 
-def prepare(context: Context, *, resume: str | None = None) -> TrainingPlan:
+def prepare(context: Context, *, resume: str | None = None) -> TrainingJob:
     """Choose the data version, and check that it can be trained on and `resume` resumed.
 
     Raises:
@@ -96,10 +96,10 @@ def prepare(context: Context, *, resume: str | None = None) -> TrainingPlan:
     digest = settings_digest(context.config, data.fingerprint)
     if resume is not None:
         require_resumable(context.workspace.runs, resume, digest)
-    return TrainingPlan(context.config.profile, data, digest, resume)
+    return TrainingJob(context.config.profile, data, digest, resume)
 
 
-def fit(context: Context, plan: TrainingPlan) -> "tuple[str, TrainingResult]":
+def fit(context: Context, plan: TrainingJob) -> "tuple[str, TrainingResult]":
     """Run the training loop, or resume it from its newest checkpoint; one that is complete is not run again.
 
     Returns:
@@ -139,7 +139,7 @@ def fit(context: Context, plan: TrainingPlan) -> "tuple[str, TrainingResult]":
     return run_id, trained
 
 
-def calibrate(context: Context, plan: TrainingPlan, run_id: str, trained: "TrainingResult") -> Calibration:
+def calibrate(context: Context, plan: TrainingJob, run_id: str, trained: "TrainingResult") -> CalibratedAdapter:
     """Calibrate a fresh load of the saved adapter on the validation split, write its card, seal its manifest. Idempotent."""
     from finsent.data.dataset import load_split
     from finsent.evaluation.metrics import compute_metrics
@@ -162,15 +162,15 @@ def calibrate(context: Context, plan: TrainingPlan, run_id: str, trained: "Train
         (trained.adapter / "README.md").write_text(render_model_card(manifest), encoding="utf-8")
         manifest = write_manifest(trained.adapter, manifest)
     metrics = compute_metrics(validation.labels, logits.argmax(axis=1))
-    return Calibration(manifest, {"accuracy": metrics.accuracy, "macro_f1": metrics.macro_f1})
+    return CalibratedAdapter(manifest, {"accuracy": metrics.accuracy, "macro_f1": metrics.macro_f1})
 
 
 def register(
     context: Context,
-    plan: TrainingPlan,
+    plan: TrainingJob,
     run_id: str,
     trained: "TrainingResult",
-    calibration: Calibration,
+    calibration: CalibratedAdapter,
     *,
     tags: Mapping[str, str] | None = None,
 ) -> TrainResult:
@@ -253,7 +253,7 @@ def _terminated_with_peers(context: Context, world: "World") -> Iterator[Callabl
 
 
 @contextmanager
-def _open_run(context: Context, plan: TrainingPlan, resume: str | None) -> Iterator[str]:
+def _open_run(context: Context, plan: TrainingJob, resume: str | None) -> Iterator[str]:
     """Open the MLflow run and lock its folder. A run to resume is locked first: another process may be training in it."""
     from finsent.registry.tracking import start_run
     from finsent.training.run_dir import hold_run_dir
@@ -273,7 +273,7 @@ def _open_run(context: Context, plan: TrainingPlan, resume: str | None) -> Itera
             yield run_id
 
 
-def _log_outcome(context: Context, run_id: str, trained: "TrainingResult", calibration: Calibration) -> None:
+def _log_outcome(context: Context, run_id: str, trained: "TrainingResult", calibration: CalibratedAdapter) -> None:
     """Log what was used and what came out as the run's parameters and last metrics."""
     from finsent.registry.tracking import log_params
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from finsent.config import Config
 from finsent.errors import FinsentError, InputError
-from finsent.progress import track
+from finsent.logging_setup import track
 from finsent.steps.context import Context
 from finsent.tuning.report import publish, write_best_config
 from finsent.tuning.search import (

@@ -18,10 +18,10 @@ from finsent.engine.flat_params import refresh_copies, using_master_weights
 from finsent.engine.packing import balance_micro_batches, pack_batches
 from finsent.errors import FinsentError, InputError
 from finsent.labels import LABELS
+from finsent.logging_setup import track
 from finsent.models.adapter import save_adapter
 from finsent.models.base import BaseFolder
 from finsent.models.predict import tokenise
-from finsent.progress import track
 from finsent.training import distributed
 from finsent.training.batches import apply_token_dropout, step_schedule, steps_in_total
 from finsent.training.checkpoint import complete_checkpoints, load_checkpoint, save_checkpoint

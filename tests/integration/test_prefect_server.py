@@ -109,7 +109,7 @@ def test_triggers_and_automations_are_on_the_server(server: Server) -> None:
 
 
 def test_a_request_for_approval_starts_the_run_that_asks_about_that_version(server: Server) -> None:
-    code = "from flows.events import emit_approval_requested as emit; emit('finsent', '17', '3', ['better'])"
+    code = "from flows.tasks import emit_approval_requested as emit; emit('finsent', '17', '3', ['better'])"
     subprocess.run([sys.executable, "-c", code], env=server.env, check=True, capture_output=True, text=True, cwd=ROOT)
     asked = {"flows": {"name": {"any_": ["approve"]}}}
     (run,) = wait_for("the run that asks", lambda: server.ask("flow_runs/filter", **asked))

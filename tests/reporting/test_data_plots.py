@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from finsent.data.profile import LONGEST, DataProfile
-from finsent.reporting import data_plots
+from finsent.reporting import data_report
 
 BLUE = (43, 108, 176)
 
@@ -42,13 +42,13 @@ def coloured(path: Path, colour: tuple[int, int, int] = BLUE) -> float:
 
 @pytest.mark.parametrize("days", [1, 60, 400, 3000])
 def test_bars_over_time_are_seen_at_every_scale(tmp_path: Path, days: int) -> None:
-    data_plots.time_plot(summary(days), tmp_path / "time.png")
+    data_report.time_plot(summary(days), tmp_path / "time.png")
     assert coloured(tmp_path / "time.png") > 0.05
 
 
 def test_lengths(tmp_path: Path) -> None:
-    data_plots.length_plot(summary(1), tmp_path / "length.png")
-    data_plots.length_plot(replace(summary(1), words=np.zeros((2, LONGEST + 1), np.int64)), tmp_path / "empty.png")
+    data_report.length_plot(summary(1), tmp_path / "length.png")
+    data_report.length_plot(replace(summary(1), words=np.zeros((2, LONGEST + 1), np.int64)), tmp_path / "empty.png")
     assert coloured(tmp_path / "length.png") > 0
 
 
@@ -57,7 +57,7 @@ def test_classes_of_few_and_of_many_sources(tmp_path: Path) -> None:
     many = {f"source {number}": {"Neutral": 1, "Bullish": 2, "Bearish": 3} for number in range(40)}
     heights = []
     for name, by_source in (("few", few), ("many", many)):
-        data_plots.class_balance_plot(by_source, tmp_path / f"{name}.png")
+        data_report.class_balance_plot(by_source, tmp_path / f"{name}.png")
         assert coloured(tmp_path / f"{name}.png") > 0.03
         with Image.open(tmp_path / f"{name}.png") as image:
             heights.append(image.height)
@@ -65,5 +65,5 @@ def test_classes_of_few_and_of_many_sources(tmp_path: Path) -> None:
 
 
 def test_group_sizes(tmp_path: Path) -> None:
-    data_plots.group_size_plot({"1": 900, "2": 80, ">100": 0}, "rows read", tmp_path / "groups.png")
+    data_report.group_size_plot({"1": 900, "2": 80, ">100": 0}, "rows read", tmp_path / "groups.png")
     assert coloured(tmp_path / "groups.png") > 0.05

@@ -14,8 +14,7 @@ from finsent.errors import NoChampionError
 from finsent.labels import LABELS
 from finsent.registry.tracking import connect
 from finsent.steps.context import make_context
-from finsent.steps.monitor import BatchDrift, decide, monitor
-from finsent.steps.retrain import check_due
+from finsent.steps.monitor import BatchDrift, check_due, decide, monitor
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
 USUAL = (0.3, 0.45, 0.25)

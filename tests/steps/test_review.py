@@ -14,8 +14,8 @@ from finsent.config import Source, load_config
 from finsent.data import tables
 from finsent.data.corrections import ReviewDecision, load_decisions, parse_class_name, read_reviews
 from finsent.data.dataset import data_version
-from finsent.data.id_lookup import IdLookup
 from finsent.data.quarantine import append_records, earlier_conflicts
+from finsent.data.review_file import IdLookup
 from finsent.data.sample import sample_sources
 from finsent.data.sources.records import QuarantinedRow
 from finsent.data.validation.row_validation import CONFLICT

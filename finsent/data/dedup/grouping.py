@@ -5,13 +5,14 @@
    is a conflict: all its new rows are quarantined, with both sides shown, except those whose label a reviewer confirmed. An
    existing row never changes.
 3. A group that touches existing rows takes their group id and split; a new one is named after its smallest id.
-4. New rows that would join two splits: see `finsent.data.dedup.split_conflicts`.
+4. New rows that would join two splits: see `finsent.data.dedup.grouping`.
 
 Rows are indices into parallel arrays, since there may be millions; only groups of several rows are processed one by one.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -27,19 +28,26 @@ from finsent.data.dedup.assignment import (
     AssignmentContext,
     AssignmentResult,
     ExistingRows,
+    GroupAssignment,
     GroupedRows,
     GroupRejection,
     NearDuplicateGraph,
     RowArrays,
     assign_group,
     existing_assignments,
+    group_name,
     preferred_assignment,
 )
-from finsent.data.dedup.near_duplicates import TemplateLookup, link_near_duplicates, merge_components, rows_to_compare
+from finsent.data.dedup.near_duplicates import (
+    TemplateLookup,
+    link_near_duplicates,
+    merge_components,
+    near_duplicate_pairs,
+    rows_to_compare,
+)
 from finsent.data.dedup.shingles import Int64
 from finsent.data.dedup.signatures import concat_signatures
-from finsent.data.dedup.split_conflicts import resolve_split_conflict
-from finsent.data.splits import EXCLUDED_CODE, TEST, SplitCodes, SplitRule, split_of_group
+from finsent.data.splits import EXCLUDED_CODE, SPLIT_CODES, TEST, SplitCodes, SplitRule, split_of_group
 
 
 def build_graph(
@@ -200,3 +208,83 @@ def _quarantine_conflict(context: AssignmentContext, rows: Int64, labels: Mappin
     for row, label in zip(rows.tolist(), context.rows.new.labels[rows].tolist(), strict=True):
         others = tuple(side for other, side in labels.items() if other != label)
         context.result.rejections.append(GroupRejection(row, "contradictory label", others))
+
+
+# merged from finsent.data.dedup.grouping: Resolves components that would join two splits: new rows near existing rows of different splits.
+
+BATCH: Final = 2000
+
+_Assignments = dict[int, set[GroupAssignment]]  # by node
+
+
+def resolve_split_conflict(context: AssignmentContext, rows: Int64, old: Sequence[int]) -> None:
+    """Assign or quarantine the new rows of a component that touches two splits."""
+    new, graph = context.rows.new, context.rows.graph
+    members: dict[int, list[int]] = {}
+    for row, node in zip(rows.tolist(), graph.new_nodes[rows].tolist(), strict=True):
+        members.setdefault(node, []).append(row)
+    assigned: _Assignments = {}
+    for row in old:
+        assigned.setdefault(int(graph.old_nodes[row]), set()).update(existing_assignments(context, [row]))
+    smallest = {node: min(new.ids.take(found).to_pylist()) for node, found in members.items()}
+    order = sorted(members, key=smallest.__getitem__)
+    for start in range(0, len(order), BATCH):
+        _assign_nodes(context, order[start : start + BATCH], members, assigned)
+
+
+def _assign_nodes(
+    context: AssignmentContext, nodes: Sequence[int], members: dict[int, list[int]], assigned: _Assignments
+) -> None:
+    """Assign the rows of some nodes, and add to `assigned`."""
+    near, neighbours = _adjacent(context, nodes, assigned)
+    waiting, placed = list(range(len(nodes))), dict[int, GroupAssignment]()
+    while reached := [node for node in waiting if near[node] or any(other in placed for other in neighbours[node])]:
+        for node in reached:
+            found = near[node] | {placed[other] for other in neighbours[node] if other in placed}
+            if len({split for split, _ in found}) > 1:
+                _quarantine(context, members[nodes[node]], found)
+            elif assignment := assign_group(context, members[nodes[node]], preferred_assignment(context, found)):
+                placed[node] = assignment
+        waiting = sorted(set(waiting) - set(reached))
+    # what is left was connected through quarantined rows only
+    free = set(waiting)
+    ties = [(node, other) for node in waiting for other in neighbours[node] if other in free]
+    component = merge_components(np.arange(len(nodes)), np.array(ties, np.int64).reshape(-1, 2))
+    for number in np.unique(component[waiting]) if waiting else ():
+        together = [node for node in waiting if component[node] == number]
+        if assignment := assign_group(context, [row for node in together for row in members[nodes[node]]], None):
+            placed |= dict.fromkeys(together, assignment)
+    for node, assignment in placed.items():
+        assigned.setdefault(nodes[node], set()).add(assignment)
+
+
+def _adjacent(
+    context: AssignmentContext, nodes: Sequence[int], assigned: _Assignments
+) -> tuple[list[set[GroupAssignment]], list[list[int]]]:
+    """Of each node: assignments of its near duplicates and itself, and its near duplicates among `nodes`, by position."""
+    everything = np.array(sorted({*nodes, *assigned}), np.int64)
+    position = {node: place for place, node in enumerate(nodes)}
+    pairs = near_duplicate_pairs(
+        context.rows.graph.signatures.take(everything),
+        lambda some: context.rows.templates(everything[some]),
+        context.config,
+        np.arange(len(everything)),
+        active=np.isin(everything, nodes),
+    )
+    near = [set(assigned.get(node, ())) for node in nodes]
+    neighbours: list[list[int]] = [[] for _ in nodes]
+    for low, high in everything[pairs].tolist():
+        for here, there in ((low, high), (high, low)):
+            if here in position:
+                near[position[here]] |= assigned.get(there, set())
+                if there in position:
+                    neighbours[position[here]].append(position[there])
+    return near, neighbours
+
+
+def _quarantine(context: AssignmentContext, rows: Sequence[int], near: set[GroupAssignment]) -> None:
+    names = sorted((SPLIT_CODES[split], group_name(context, group)) for split, group in near)
+    detail = "near duplicates in " + ", ".join(f"{split} (group {group})" for split, group in names)
+    for row in rows:
+        context.result.outcome[row] = QUARANTINED
+        context.result.rejections.append(GroupRejection(row, "bridges splits", detail=detail))

@@ -20,7 +20,7 @@ from finsent.config import DataConfig
 from finsent.data.dedup.dense_buckets import candidate_pairs
 from finsent.data.dedup.shingles import Int64, jaccard, shingle
 from finsent.data.dedup.signatures import Signatures, likely_pairs
-from finsent.progress import track
+from finsent.logging_setup import track
 
 Active = npt.NDArray[np.bool_]
 """Rows to examine [N]: at least one row of a pair is active. Pairs of inactive rows were examined before."""

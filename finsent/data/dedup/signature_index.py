@@ -23,7 +23,7 @@ from finsent.data.dedup.signatures import (
     signature_rule,
 )
 from finsent.data.table_schemas import SCHEMAS
-from finsent.progress import track
+from finsent.logging_setup import track
 from finsent.text import forms
 from finsent.workspace import Workspace
 

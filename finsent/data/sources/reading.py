@@ -33,7 +33,7 @@ from finsent.data.validation.schema_drift import SourceSchema, compare_schemas, 
 from finsent.data.validation.text_cleaning import mask_handles, mask_raw_handles, repair_mojibake
 from finsent.errors import CheckFailed, InputError
 from finsent.labels import LABEL2ID
-from finsent.progress import track
+from finsent.logging_setup import track
 from finsent.text import forms
 
 _log = logging.getLogger(__name__)
