@@ -9,7 +9,7 @@ from finsent.workspace import Workspace
 
 TRAINING_DIGEST = "training_digest"
 """Version tag: digest of the settings and data that the version was trained with."""
-_DECISIONS = {audit_log.GATE, audit_log.APPROVE, audit_log.REJECT, audit_log.VOID, audit_log.ROLLBACK}
+_DECISIONS = {audit_log.GATE, audit_log.APPROVE, audit_log.REJECT, audit_log.APPROVAL_VOID, audit_log.ROLLBACK}
 
 
 def new_labels(registry: Registry, workspace: Workspace) -> int:

@@ -122,8 +122,8 @@ def commit(context: Context, grouping: Grouping) -> IngestReport:
 
     Raises:
         ConfigError: the data was split by another rule or has masked handles.
-        CheckFailed: the leak audit failed, rows do not add up, or other runs kept committing first, and nothing was written; or the
-            rows, read back, differ from those audited.
+        CheckFailed: the leak audit failed, rows do not add up, or other runs kept committing first, and nothing was written; or
+            the rows, read back, differ from those audited.
     """
 
     def attempt(position: tables.Position) -> IngestReport | None:

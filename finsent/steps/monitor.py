@@ -1,4 +1,4 @@
-"""The monitoring step: compare the champion's latest batches with their references, and decide whether to retrain."""
+"""The monitoring step: drift of the champion's latest batches, and whether a retraining is due or an earlier one unfinished."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -61,9 +61,6 @@ def decide(context: Context, found: BatchDrift) -> MonitorReport:
     )
     drift = dict(found.windows[-1].psi) if found.windows else {}
     return MonitorReport(found.model_version, found.windows, drift, decision.decision, decision.reasons)
-
-
-# merged from finsent.steps.monitor: Before a retraining: whether it is due, and whether an earlier one left a version without a decision.
 
 
 def check_due(context: Context) -> RetrainDecision:
