@@ -75,7 +75,15 @@ def test_runs_and_tasks_are_named_by_what_they_are_about(home: Workspace, tmp_pa
         (tmp_path / f"{name}.csv").write_text(f"text,label\n{name} shares rise,Bullish\n", encoding="utf-8")
     ingest(tuple(Source(uri=str(tmp_path / f"{name}.csv")) for name in ("desk", "street")), FlowSettings(home=str(home.root)))
     assert "ingest data-v0" in runs("flow")
-    expected = {"resolve sources", "read desk", "read street", "group near duplicates", "commit", "report data-v0", "show data-v0"}
+    expected = {
+        "resolve sources",
+        "read desk",
+        "read street",
+        "group near duplicates",
+        "commit",
+        "report data-v0",
+        "show data-v0",
+    }
     assert expected <= set(runs("task"))
 
 
@@ -123,7 +131,9 @@ def test_retraining_runs_the_chain_and_a_refusal_is_a_completed_run(served: "Ser
     assert "mlflow ui" in artifacts("mlflow-run")[0].data
     names = runs("flow")
     version = result.training.model_version
-    assert {"retrain nano", "train nano data-v0", f"evaluate version {version} data-v0", f"promote version {version}"} <= set(names)
+    assert {"retrain nano", "train nano data-v0", f"evaluate version {version} data-v0", f"promote version {version}"} <= set(
+        names
+    )
     tasks = set(runs("task"))
     assert {"fit nano data-v0", "calibrate nano data-v0", "register nano data-v0"} <= tasks
     assert {f"judge version {version}", f"record decision on version {version}", f"move alias for version {version}"} <= tasks
