@@ -49,7 +49,7 @@ def score_command(settings: Settings, files: tuple[str, ...], text: str) -> Comm
 @click.pass_obj
 def predict_command(settings: Settings, texts: tuple[str, ...], version: str | None) -> CommandResult:
     """Label a few texts; stores nothing. `-` reads texts from standard input, one a line."""
-    from finsent.steps.predict import predict
+    from finsent.steps.score import predict
 
     if "-" in texts:
         lines = tuple(line.strip() for line in sys.stdin if line.strip())
