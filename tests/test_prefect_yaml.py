@@ -37,7 +37,7 @@ def test_entrypoints_import_and_take_the_parameters(deployment: dict[str, Any]) 
     schedules = [schedule.get("parameters", {}) for schedule in deployment.get("schedules", [])]
     for parameters in [deployment.get("parameters", {}), *schedules]:
         assert set(parameters) <= accepted
-    assert "setup" in accepted
+    assert "settings" in accepted
 
 
 def test_flows_can_run_without_any_parameter() -> None:

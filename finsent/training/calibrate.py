@@ -15,7 +15,7 @@ from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
     from finsent.models.manifest import Manifest
-    from finsent.training.trainer import LabelledTexts, TrainingResult
+    from finsent.training.trainer import LabelledRows, TrainingResult
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def calibrate_adapter(
     workspace: Workspace,
     data: tuple[int, str],
     trained: "TrainingResult",
-    validation: "LabelledTexts",
+    validation: "LabelledRows",
     groups: Sequence[str],
 ) -> "tuple[NDArray[np.float32], Manifest]":
     """Calibrate a fresh load of what was saved on its validation logits, and write probe and manifest beside it.

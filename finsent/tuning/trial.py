@@ -123,7 +123,7 @@ def _train(
     from optuna import TrialPruned
 
     from finsent.training.batches import steps_in_total
-    from finsent.training.trainer import LabelledTexts, train
+    from finsent.training.trainer import train
 
     recipe = config.recipe
     total = steps_in_total(len(data.train.texts), recipe.batch_size * recipe.accumulation, recipe.epochs)
@@ -135,8 +135,8 @@ def _train(
             raise TrialPruned(f"validation loss {loss:.4f} after {step} of {total} steps, behind the median of the other trials")
 
     rows, validation = (
-        LabelledTexts(data.train.texts, data.train.labels),
-        LabelledTexts(data.validation.texts, data.validation.labels),
+        data.train,
+        data.validation,
     )
     try:
         return train(config, home, rows, validation, folder, report)
