@@ -39,7 +39,7 @@ def retrying_task(
 ) -> Callable[[Callable[P, R]], Task[P, R]]:
     """Make a task, retried `retries` times after `first_delay`, twice, four times ... as many seconds if the error is transient.
 
-    `run_name` is the name of its runs in the UI, a template over the parameters such as `fit data-v{plan.data.version}`.
+    `run_name` is the name of its runs in the UI, a template over the parameters such as `fit data-v{job.data.version}`.
     """
 
     def decorate(function: Callable[P, R]) -> Task[P, R]:

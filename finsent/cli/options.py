@@ -138,8 +138,8 @@ class Command(click.Command):
         settings = ctx.ensure_object(Settings)
         if world_from_env().size > 1 and self.name != "train":
             raise InputError(
-                f"`finsent {self.name}` was started in {world_from_env().size} processes (WORLD_SIZE), and only `finsent train` is "
-                "shared between several. Start it once, without a launcher."
+                f"`finsent {self.name}` was started in {world_from_env().size} processes (WORLD_SIZE), and only `finsent train` "
+                "is shared between several. Start it once, without a launcher."
             )
         with redirect_stdout(sys.stderr):
             done: CommandResult | None = super().invoke(ctx)

@@ -208,8 +208,8 @@ def require_awaiting_approval(registry: Registry, rules: GateConfig, version: st
 
     Raises:
         InputError: there is no such version.
-        CheckFailed: the version does not await approval, or it was evaluated under other rules: a person's word would then be about
-            another decision than the one that waits.
+        CheckFailed: the version does not await approval, or it was evaluated under other rules: a person's word would then be
+            about another decision than the one that waits.
     """
     name, challenger = registry.name, registry.aliases().get(CHALLENGER)
     version = version or challenger

@@ -10,19 +10,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from finsent.data.dataset import DataVersion, data_version, fingerprint_split, load_split
+from finsent.data.leakage import LeakageStatus, leakage_status
 from finsent.errors import InputError
-from finsent.evaluation.build_evidence import ModelScores, build_test_evidence, score_model
+from finsent.evaluation.build_evidence import ModelScores, build_test_evidence, measure_naive_split, score_model
 from finsent.evaluation.evidence import Evidence
 from finsent.steps.context import Context
 
 if TYPE_CHECKING:
-    from finsent.data.dataset import DataVersion
-    from finsent.data.leakage import LeakageStatus
-    from finsent.evaluation.evidence import NaiveSplitRecord
     from finsent.models.adapter import LoadedAdapter
     from finsent.registry.verification import RoundTrip
-
-_TRAINING_ROWS = 500  # scored to estimate the accuracy on training rows: within about 4 points at 95 %, and little work
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class EvaluationPlan:
     """Training run of the version; it takes the artifacts."""
     manifest_sha256: str | None
     champion: str | None
-    data: "DataVersion"
+    data: DataVersion
     test_fingerprint: str
     n_test: int
 
@@ -44,7 +41,7 @@ class VersionScores:
     """The version on the test rows, and whether it can have trained on them."""
 
     scores: ModelScores
-    leakage: "LeakageStatus"
+    leakage: LeakageStatus
 
 
 @dataclass(frozen=True)
@@ -87,9 +84,9 @@ def evaluate(context: Context, *, version: str | None = None) -> EvaluationResul
         baselines = pool.submit(score_baselines, context, plan)
         if proof_needs_free_gpu():
             champion = score_champion(context, plan)
-            round_trip = pool.submit(check_round_trip, replay)
+            round_trip = pool.submit(replay)
         else:
-            round_trip = pool.submit(check_round_trip, replay)
+            round_trip = pool.submit(replay)
             champion = score_champion(context, plan)
         evidence = build_evidence(context, plan, own, champion, baselines.result(), round_trip.result())
     return publish(context, plan, evidence, own, champion, started=started)
@@ -101,8 +98,6 @@ def prepare(context: Context, version: str | None = None) -> EvaluationPlan:
     Raises:
         InputError: no such version, no data, or no test rows.
     """
-    from finsent.data.dataset import data_version, fingerprint_split
-
     version = version or context.registry.latest_version()
     record = context.registry.get_version(version)
     data = data_version(context.workspace)
@@ -126,23 +121,20 @@ def score_version(context: Context, plan: EvaluationPlan) -> VersionScores:
         ArtifactError: the version is not what was registered.
         BaseModelError: its base cannot be loaded.
     """
-    from finsent.data.dataset import load_split
-    from finsent.data.leakage import leakage_status
-
     test = load_split(context.workspace, "test", plan.data.version)
     with _only_model(context, plan.version, rows=len(test.texts)) as model:
         scores = score_model(context.config, model, plan.version, test, speed=True)
         leakage = leakage_status(context.workspace, model.manifest, plan.data)
         if leakage.pairs is not None and plan.data.naive_leak is not None:
             held_out = float((scores.labels == test.labels).mean())
-            scores = replace(scores, naive=_naive_split(context, model, held_out, plan.data.naive_leak))
+            trained = load_split(context.workspace, "train", model.manifest.data_version)  # later rows it never saw
+            naive = measure_naive_split(context.config, model, trained, held_out, plan.data.naive_leak)
+            scores = replace(scores, naive=naive)
     return VersionScores(scores, leakage)
 
 
 def score_champion(context: Context, plan: EvaluationPlan) -> ModelScores | None:
     """The champion on the same rows; None where there is none, or where it is the version itself."""
-    from finsent.data.dataset import load_split
-
     if plan.champion is None or plan.champion == plan.version:
         return None
     test = load_split(context.workspace, "test", plan.data.version)
@@ -155,8 +147,6 @@ def score_baselines(context: Context, plan: EvaluationPlan) -> dict[str, NDArray
 
     Where those are not known, on the training split as it is now.
     """
-    from finsent.data.dataset import load_split
-    from finsent.data.leakage import leakage_status
     from finsent.evaluation.baselines import baseline_predictions
     from finsent.models.manifest import verify_manifest
 
@@ -169,20 +159,15 @@ def score_baselines(context: Context, plan: EvaluationPlan) -> dict[str, NDArray
 
 @contextmanager
 def start_round_trip(context: Context, plan: EvaluationPlan) -> Iterator[Callable[[], "RoundTrip"]]:
-    """Start the process that will load the version from the registry: it imports while the models score."""
+    """Start the process that will load the version from the registry: it imports while the models score.
+
+    Yields a function that compares what the process computes with what training recorded. It raises CheckFailed where the process
+    cannot load the version, or training recorded no hash of the head.
+    """
     from finsent.registry.verification import round_trip_check
 
     with round_trip_check(context.registry, plan.version) as check:
         yield check
-
-
-def check_round_trip(check: Callable[[], "RoundTrip"]) -> "RoundTrip":
-    """Compare what a new process computes after loading the version from the registry with what training recorded.
-
-    Raises:
-        CheckFailed: the new process cannot load the version, or training recorded no hash of the head.
-    """
-    return check()
 
 
 def proof_needs_free_gpu() -> bool:
@@ -201,7 +186,6 @@ def build_evidence(
     round_trip: "RoundTrip",
 ) -> Evidence:
     """Everything measured as one typed record: what the gate will read."""
-    from finsent.data.dataset import load_split
     from finsent.registry.evidence_store import test_set_uses
     from finsent.registry.gate import rules_digest
 
@@ -241,7 +225,6 @@ def publish(
     Raises:
         ServiceError: MLflow does not answer.
     """
-    from finsent.data.dataset import load_split
     from finsent.steps.report import publish_evaluation
 
     test = load_split(context.workspace, "test", plan.data.version)
@@ -262,18 +245,3 @@ def _only_model(context: Context, version: str, *, rows: int) -> AbstractContext
 
     folder = context.registry.adapter_path(version)
     return only_model(context.config.engine, context.workspace, folder, rows=rows)
-
-
-def _naive_split(context: Context, model: "LoadedAdapter", held_out: float, leak: float) -> "NaiveSplitRecord | None":
-    """The score that a random split would have claimed, from a fixed sample of training rows; None if none is here."""
-    from finsent.data.dataset import load_split
-    from finsent.evaluation.baselines import naive_split_estimate
-    from finsent.evaluation.build_evidence import timed_logits
-
-    trained = load_split(context.workspace, "train", model.manifest.data_version)  # later rows it never saw
-    chosen = np.random.default_rng(0).permutation(len(trained.texts))[:_TRAINING_ROWS]
-    if not len(chosen):
-        return None
-    logits, _ = timed_logits(context.config, model, [trained.texts[row] for row in chosen])
-    training = float((logits.argmax(axis=1) == trained.labels[chosen]).mean())
-    return naive_split_estimate(held_out, training, len(chosen), leak)
