@@ -39,7 +39,8 @@ _MAX_KILLS: Final = 3
 """A trial is given up when its process was killed this often."""
 NUMBER, _KILLS, _EVALUATIONS, _RECORD = "trial", "kills", "evaluations", "record"
 """User attributes of a trial: its place in the search, kept by its retries, where Optuna's own number counts each attempt; how
-often its process was killed; share of the training done, validation loss and pruning decision of each evaluation; its `TrialRecord`."""
+often its process was killed; share of the training done, validation loss and pruning decision of each evaluation; its
+`TrialRecord`."""
 
 
 @dataclass(frozen=True)
