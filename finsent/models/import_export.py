@@ -12,6 +12,7 @@ from finsent.config import Config, ModelConfig
 from finsent.errors import ArtifactError, InputError
 from finsent.labels import LABELS
 from finsent.models.manifest import PROBE, Manifest, verify_manifest, write_manifest
+from finsent.provenance import lock_hash
 from finsent.workspace import Workspace
 
 PROBE_TEXTS = (
@@ -177,7 +178,6 @@ def _padded_tokenizer(adapter: Path) -> Any:
 
 
 def _adapter_manifest(config: Config, model: ModelConfig, fingerprint: str, revision: str | None, pad_token_id: int) -> Manifest:
-    from finsent.provenance import lock_hash
 
     return Manifest(
         base_name=model.name,

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from finsent.config import Quantization
 from finsent.errors import ArtifactError
 from finsent.models.manifest import MANIFEST, PROBE, Manifest, file_sha256
+from finsent.provenance import git_sha
 from finsent.workspace import Workspace
 
 Precision = Literal["bfloat16", "float16", "float32"]
@@ -128,8 +129,6 @@ def seal_merged(made: Path, checkpoint: MergedCheckpoint, *, model_name: str, ve
         source: Folder of that version's adapter.
         base_name: Public name of the base.
     """
-    from finsent.provenance import git_sha
-
     adapter = checkpoint.adapter
     same = ("base_revision", "base_fingerprint", "quantization", "labels", "max_length", "padding_side", "pad_token_id")
     manifest = MergedManifest(

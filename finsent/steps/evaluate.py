@@ -13,9 +13,16 @@ from numpy.typing import NDArray
 from finsent.data.dataset import DataVersion, data_version, fingerprint_split, load_split
 from finsent.data.leakage import LeakageStatus, leakage_status
 from finsent.errors import InputError
+from finsent.evaluation.baselines import baseline_predictions
 from finsent.evaluation.build_evidence import ModelScores, build_test_evidence, measure_naive_split, score_model
 from finsent.evaluation.evidence import Evidence
+from finsent.models.manifest import verify_manifest
+from finsent.registry.evidence_store import test_set_uses
+from finsent.registry.gate import rules_digest
+from finsent.registry.verification import round_trip_check
+from finsent.scoring.predictor import only_model
 from finsent.steps.context import Context
+from finsent.steps.report import publish_evaluation
 
 if TYPE_CHECKING:
     from finsent.models.adapter import LoadedAdapter
@@ -147,9 +154,6 @@ def score_baselines(context: Context, plan: EvaluationPlan) -> dict[str, NDArray
 
     Where those are not known, on the training split as it is now.
     """
-    from finsent.evaluation.baselines import baseline_predictions
-    from finsent.models.manifest import verify_manifest
-
     manifest = verify_manifest(context.registry.adapter_path(plan.version))
     known = leakage_status(context.workspace, manifest, plan.data).unknown_reason is None
     train = load_split(context.workspace, "train", manifest.data_version if known else plan.data.version)
@@ -164,8 +168,6 @@ def start_round_trip(context: Context, plan: EvaluationPlan) -> Iterator[Callabl
     Yields a function that compares what the process computes with what training recorded. It raises CheckFailed where the process
     cannot load the version, or training recorded no hash of the head.
     """
-    from finsent.registry.verification import round_trip_check
-
     with round_trip_check(context.registry, plan.version) as check:
         yield check
 
@@ -186,9 +188,6 @@ def build_evidence(
     round_trip: "RoundTrip",
 ) -> Evidence:
     """Everything measured as one typed record: what the gate will read."""
-    from finsent.registry.evidence_store import test_set_uses
-    from finsent.registry.gate import rules_digest
-
     at_these_rows, at_any_rows = test_set_uses(context.registry, plan.test_fingerprint)
     return build_test_evidence(
         context.config,
@@ -225,8 +224,6 @@ def publish(
     Raises:
         ServiceError: MLflow does not answer.
     """
-    from finsent.steps.report import publish_evaluation
-
     test = load_split(context.workspace, "test", plan.data.version)
     candidate = publish_evaluation(context, evidence, test, own.scores, champion)
     return EvaluationResult(
@@ -241,7 +238,6 @@ def publish(
 
 
 def _only_model(context: Context, version: str, *, rows: int) -> AbstractContextManager["LoadedAdapter"]:
-    from finsent.scoring.predictor import only_model
 
     folder = context.registry.adapter_path(version)
     return only_model(context.config.engine, context.workspace, folder, rows=rows)

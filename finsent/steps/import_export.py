@@ -9,8 +9,17 @@ from typing import TYPE_CHECKING
 
 from finsent.errors import ArtifactError
 from finsent.files import move_into_place, require_empty_dir
+from finsent.models.import_export import (
+    convert_peft_adapter,
+    copy_embedded_base,
+    copy_sealed_adapter,
+    locate_adapter,
+    require_label_order,
+)
 from finsent.models.manifest import MANIFEST, verify_manifest, write_manifest
+from finsent.models.merged import seal_merged, write_merged_checkpoint
 from finsent.registry.evidence_store import load_evidence
+from finsent.registry.tracking import start_run
 from finsent.steps.context import Context
 
 if TYPE_CHECKING:
@@ -64,7 +73,6 @@ def export_adapter(context: Context, folder: Path, *, version: str | None = None
         NoChampionError: no version is named and there is no champion.
         ArtifactError: the registered adapter does not match its manifest.
     """
-    from finsent.models.import_export import copy_embedded_base
     from finsent.reporting.model_card import render_model_card
 
     require_empty_dir(folder)
@@ -104,7 +112,6 @@ def export_merged(
         ArtifactError: the registered adapter is not what it was, cannot be merged right, or the checkpoint's logits are not
             finite or further from the adapter's than `engine.max_logit_error`.
     """
-    from finsent.models.merged import seal_merged, write_merged_checkpoint
     from finsent.reporting.model_card import public_name, render_merged_card
 
     require_empty_dir(folder)
@@ -148,8 +155,6 @@ def import_adapter(
         BaseModelError: the base cannot be reached.
     """
     from finsent.models.adapter import load_adapter
-    from finsent.models.import_export import convert_peft_adapter, copy_sealed_adapter, locate_adapter, require_label_order
-    from finsent.registry.tracking import start_run
     from finsent.reporting.model_card import render_model_card
 
     config, home = context.config, context.workspace

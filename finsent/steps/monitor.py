@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from finsent.data.dataset import data_version
 from finsent.monitoring.batch_drift import Window, batch_drift
 from finsent.monitoring.retrain_inputs import data_version_tag, hours_since_training, new_labels, undecided_version
 from finsent.monitoring.retrain_policy import RetrainDecision, decide_retrain
 from finsent.steps.context import Context
+from finsent.training.run_dir import settings_digest
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,5 @@ def find_undecided(context: Context, *, retraining_is_due: bool) -> str | None:
     Raises:
         InputError: there is no data yet.
     """
-    from finsent.data.dataset import data_version
-    from finsent.training.run_dir import settings_digest
-
     digest = settings_digest(context.config, data_version(context.workspace).fingerprint)
     return undecided_version(context.registry, context.workspace, digest, retraining_is_due=retraining_is_due)

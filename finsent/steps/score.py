@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 from finsent.errors import CheckFailed
 from finsent.labels import LABELS
+from finsent.models.manifest import abstain_threshold
+from finsent.registry.client import logged_model_id
+from finsent.registry.tracking import log_params, start_run
 from finsent.steps.context import Context
 from finsent.workspace import Workspace
 
@@ -142,7 +145,6 @@ def predict(context: Context, texts: Sequence[str], *, version: str | None = Non
         InputError: there is no such version.
         ArtifactError: the adapter does not match its manifest.
     """
-    from finsent.models.manifest import abstain_threshold
     from finsent.models.predict import predict_logits, probabilities
     from finsent.scoring.predictor import load_with_fp8_check
 
@@ -171,9 +173,6 @@ def _score_due(
     """Load the model and score until nothing is pending, in an MLflow run; returns the run's id and the totals."""
     from mlflow.entities import LoggedModelInput
 
-    from finsent.models.manifest import abstain_threshold
-    from finsent.registry.client import logged_model_id
-    from finsent.registry.tracking import log_params, start_run
     from finsent.scoring.chunks import Totals, commit_chunks
     from finsent.scoring.pending import find_pending
     from finsent.scoring.predictor import ModelSpec

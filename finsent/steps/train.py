@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 
 from finsent.data.dataset import DataVersion, data_version, load_split
 from finsent.errors import InputError
+from finsent.evaluation.metrics import compute_metrics
+from finsent.models.manifest import write_manifest
 from finsent.monitoring.retrain_inputs import TRAINING_DIGEST
 from finsent.registry.tracking import log_params, log_series, log_splits, start_run
 from finsent.steps.context import Context
+from finsent.training.calibrate import calibrate_adapter
 from finsent.training.distributed import broadcast, init, shutdown, terminate_with_peers
 from finsent.training.run_dir import (
     find_resumable,
@@ -142,10 +145,7 @@ def fit(context: Context, job: TrainingJob) -> "tuple[str, TrainingResult]":
 
 def calibrate(context: Context, job: TrainingJob, run_id: str, trained: "TrainingResult") -> CalibratedAdapter:
     """Calibrate a fresh load of the saved adapter on the validation split, write its card, seal its manifest. Idempotent."""
-    from finsent.evaluation.metrics import compute_metrics
-    from finsent.models.manifest import write_manifest
     from finsent.reporting.model_card import render_model_card
-    from finsent.training.calibrate import calibrate_adapter
 
     config, workspace = context.config, context.workspace
     validation = load_split(workspace, "validation", job.data.version)

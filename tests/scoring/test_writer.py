@@ -197,6 +197,7 @@ import mlflow, peft, transformers
 from finsent.workspace import resolve_workspace
 from finsent.config import Config
 from finsent.steps import score as pipeline
+from finsent.steps.context import make_context
 from finsent.scoring import writer
 
 config = Config.model_validate_json(Path(sys.argv[1]).read_text())
@@ -218,7 +219,7 @@ for argument in sys.argv[2:]:
     chunk = int(chunk)
     child = os.fork()  # each dies alone; the imports above are paid once
     if child == 0:
-        pipeline.score(config, resolve_workspace({"FINSENT_HOME": home}), progress=False)
+        pipeline.score(make_context(config, resolve_workspace({"FINSENT_HOME": home})), progress=False)
         os._exit(0)
     _, status = os.waitpid(child, 0)
     print(os.WTERMSIG(status))
