@@ -29,8 +29,7 @@ from finsent.data.sources.records import COMPRESSIONS, FORMATS
 from finsent.data.splits import SPLIT_CODES, SplitRule
 from finsent.data.staging import StagedRows, concat_staged
 from finsent.data.table_schemas import SCHEMAS
-from finsent.data.validation.did_you_mean import did_you_mean, format_names
-from finsent.errors import ConfigError, InputError
+from finsent.errors import ConfigError, InputError, did_you_mean, format_names
 from finsent.labels import LABELS
 from finsent.workspace import Workspace
 

@@ -6,16 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finsent.data.validation.row_validation import (
-    CLOCK_SKEW,
-    Rejection,
-    check_label,
-    check_text,
-    check_time,
-    label_key,
-    quoted,
-    shorten,
-)
+from finsent.data.validation.row_validation import CLOCK_SKEW, Rejection, check_label, check_text, check_time, label_key
+from finsent.errors import quoted, shorten
 from finsent.labels import LABELS
 
 NOW = datetime(2025, 6, 1, 12, tzinfo=UTC)
