@@ -1,4 +1,4 @@
-"""Everything finsent raises on purpose.
+"""Everything finsent raises on purpose, and how values are shown in its messages.
 
     FinsentError
     ├── ConfigError          a profile or configuration value is wrong (ValueError)
@@ -18,7 +18,9 @@ import difflib
 from collections.abc import Sequence
 from typing import Final
 
-from finsent.data.validation.row_validation import shorten
+_SHOWN: Final = 20
+_LONGEST: Final = 60  # characters shown of a name
+_COMPARED: Final = 1000  # names compared for a hint
 
 
 class FinsentError(Exception):
@@ -57,15 +59,8 @@ class ArtifactError(CheckFailed):
     """An adapter does not match its manifest."""
 
 
-# merged from finsent.errors: Lists of names for error messages, and "did you mean" hints. Bounded, since names may come from malformed files.
-
-_SHOWN: Final = 20
-_LONGEST: Final = 60  # characters shown of a name
-_COMPARED: Final = 1000  # names compared for a hint
-
-
 def format_names(names: Sequence[str]) -> str:
-    """The names in quotes, the first twenty of many."""
+    """The names in quotes, the first twenty of many; cut, since they may come from malformed files."""
     shown = ", ".join(repr(shorten(name, _LONGEST)) for name in names[:_SHOWN])
     return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown or "none"
 
@@ -75,3 +70,25 @@ def did_you_mean(name: str, candidates: Sequence[str]) -> str:
     lowered = {candidate.casefold(): candidate for candidate in candidates[:_COMPARED] if len(candidate) <= 4 * _LONGEST}
     close = difflib.get_close_matches(name[: 4 * _LONGEST].casefold(), list(lowered), n=1, cutoff=0.6)
     return f" Did you mean {lowered[close[0]]!r}?" if close else ""
+
+
+def quoted(value: object) -> str:
+    """A value for a message, shortened; numbers of thousands of digits and endless nests by their type alone."""
+    try:
+        return shorten(repr(value))
+    except (ValueError, RecursionError):  # Python's own limits, both within reach of a JSON file
+        return f"<{type(value).__name__} too large to show>"
+
+
+def shorten(text: str, length: int = 80) -> str:
+    """The text cut to at most `length` characters, with an ellipsis."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def escape_invalid(text: str) -> str:
+    """The text as valid UTF-8, with backslash escapes for invalid bytes (decoded with `surrogateescape`) and lone surrogates."""
+    try:
+        raw = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raw = text.encode("utf-8", "backslashreplace")
+    return raw.decode("utf-8", "backslashreplace")

@@ -1,4 +1,4 @@
-"""Writing files so that a crash leaves the old content or the new one, and locks between processes."""
+"""Writing files and folders so that a crash leaves the old content or the new one, and locks between processes."""
 
 import os
 import tempfile
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from finsent.errors import CheckFailed, FinsentError
+from finsent.errors import CheckFailed, FinsentError, InputError
 
 
 def atomic_write(path: Path, content: str | bytes) -> None:
@@ -64,3 +64,20 @@ def locked(path: Path, timeout: float, message: str, error: type[FinsentError] =
         yield
     finally:
         lock.release()
+
+
+def require_empty_dir(folder: Path) -> None:
+    """Refuse a target that holds anything.
+
+    Raises:
+        InputError: it exists and is not an empty folder.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{str(folder)!r} exists and is not an empty folder. Name a new one.")
+
+
+def move_into_place(made: Path, folder: Path) -> None:
+    """Move what was made to its place in one rename; see `require_empty_dir`."""
+    if folder.exists():
+        folder.rmdir()
+    made.rename(folder)

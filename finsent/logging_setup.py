@@ -1,4 +1,4 @@
-"""What libraries may print on a user's terminal.
+"""What appears on a user's terminal besides results: log lines, warnings and progress bars, all on stderr.
 
 The command line applies this before anything heavy is imported, and the processes that a command starts take it over. Servers
 and workers of `finsent up` do not.
@@ -10,6 +10,8 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, TypeVar
+
+T = TypeVar("T")
 
 ENVIRONMENT: Final = {
     "DO_NOT_TRACK": "1",
@@ -113,13 +115,8 @@ def _is_shown(record: logging.LogRecord) -> bool:
     return record.levelno >= LOWEST_LEVEL.get(record.name.partition(".")[0], logging.NOTSET)
 
 
-# merged from finsent.logging_setup: Progress bars on a terminal, silence in a pipe; always on stderr, so that stdout stays for results.
-
-T = TypeVar("T")
-
-
 def track(iterable: Iterable[T], *, description: str, total: int | None = None, unit: str = "it") -> Iterator[T]:
-    """Yield from `iterable` behind a progress bar when stderr is a terminal."""
+    """Yield from `iterable`, with a progress bar on stderr if that is a terminal, and silently in a pipe."""
     from tqdm import tqdm
 
     yield from tqdm(iterable, total=total, desc=description, unit=unit, disable=None, leave=False)

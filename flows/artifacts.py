@@ -1,4 +1,4 @@
-"""What flows leave in the Prefect UI: short reports a person can act on. Pure text; the flows publish it."""
+"""What flows show in the Prefect UI: short reports as text, and links to pages of MLflow. The flows publish them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -149,9 +149,6 @@ def _share(value: float | None) -> str:
 
 def _round(value: float | None) -> float | None:
     return None if value is None else round(float(value), 4)
-
-
-# merged from flows.artifacts: Where a person looks at a run or a version in MLflow.
 
 
 def run_page(home: Workspace, run_id: str) -> str | None:

@@ -1,4 +1,8 @@
-"""How tasks behave: retried when a retry can help, never cached, since every task changes something outside Prefect."""
+"""What flows share: tasks that are retried where that can help, and the events that chain deployments.
+
+Tasks are never cached, since each of them changes something outside Prefect. `prefect.yaml` holds the triggers that wait for the
+events.
+"""
 
 import logging
 from collections.abc import Callable
@@ -14,6 +18,10 @@ from finsent.errors import BaseModelError, FinsentError, ServiceError
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+PROMOTED = "finsent.model.promoted"
+APPROVAL_REQUESTED = "finsent.approval.requested"
+RETRAIN_REQUESTED = "finsent.retrain.requested"
 
 _log = logging.getLogger("finsent.flows")
 
@@ -31,7 +39,7 @@ def retrying_task(
 ) -> Callable[[Callable[P, R]], Task[P, R]]:
     """Make a task, retried `retries` times after `first_delay`, twice, four times ... as many seconds if the error is transient.
 
-    `run_name` is the name of its runs in the UI, a template over the parameters such as `fit data-v{plan.data.version}`.
+    `run_name` is the name of its runs in the UI, a template over the parameters such as `fit data-v{job.data.version}`.
     """
 
     def decorate(function: Callable[P, R]) -> Task[P, R]:
@@ -57,35 +65,21 @@ def show(report: Task[P, Any], *args: P.args, **kwargs: P.kwargs) -> None:
         _log.warning("%s: the result stands, but its report for the Prefect UI failed: %s", report.name, state.message)
 
 
-# merged from flows.tasks: The events that chain deployments; `prefect.yaml` holds the triggers that wait for them.
-
-PROMOTED = "finsent.model.promoted"
-APPROVAL_REQUESTED = "finsent.approval.requested"
-RETRAIN_REQUESTED = "finsent.retrain.requested"
-
-
 def emit_promoted(model: str, version: str, before: str | None) -> None:
     """Say that `version` now carries the alias champion: scoring starts."""
-    emit_event(
-        PROMOTED,
-        resource={"prefect.resource.id": f"finsent.model.{model}", "prefect.resource.name": model},
-        payload={"version": version, "champion_before": before},
-    )
+    _emit(PROMOTED, model, {"version": version, "champion_before": before})
 
 
 def emit_approval_requested(model: str, version: str, champion: str | None, reasons: list[str]) -> None:
     """Say that `version` passed the gate and waits for a person: the approve deployment asks."""
-    emit_event(
-        APPROVAL_REQUESTED,
-        resource={"prefect.resource.id": f"finsent.model.{model}", "prefect.resource.name": model},
-        payload={"version": version, "champion": champion, "reasons": reasons},
-    )
+    _emit(APPROVAL_REQUESTED, model, {"version": version, "champion": champion, "reasons": reasons})
 
 
 def emit_retrain_requested(model: str, reasons: list[str]) -> None:
     """Say that monitoring calls for a new training: the retrain deployment starts."""
-    emit_event(
-        RETRAIN_REQUESTED,
-        resource={"prefect.resource.id": f"finsent.model.{model}", "prefect.resource.name": model},
-        payload={"reasons": reasons},
-    )
+    _emit(RETRAIN_REQUESTED, model, {"reasons": reasons})
+
+
+def _emit(event: str, model: str, payload: dict[str, Any]) -> None:
+    resource = {"prefect.resource.id": f"finsent.model.{model}", "prefect.resource.name": model}
+    emit_event(event, resource=resource, payload=payload)

@@ -19,24 +19,24 @@ def prepare_training(context: Context, resume: str | None) -> TrainingJob:
     return step.prepare(context, resume=resume)
 
 
-@retrying_task("fit {plan.profile} data-v{plan.data.version}", retries=1, first_delay=30.0)
-def fit_adapter(context: Context, plan: TrainingJob) -> tuple[str, Any]:
+@retrying_task("fit {job.profile} data-v{job.data.version}", retries=1, first_delay=30.0)
+def fit_adapter(context: Context, job: TrainingJob) -> tuple[str, Any]:
     """Train, or resume from the last checkpoint: a retry does so too."""
-    return step.fit(context, plan)
+    return step.fit(context, job)
 
 
-@retrying_task("calibrate {plan.profile} data-v{plan.data.version}")
-def calibrate_adapter(context: Context, plan: TrainingJob, run_id: str, trained: Any) -> CalibratedAdapter:
+@retrying_task("calibrate {job.profile} data-v{job.data.version}")
+def calibrate_adapter(context: Context, job: TrainingJob, run_id: str, trained: Any) -> CalibratedAdapter:
     """Fit temperature and abstain threshold on the validation split, with a fresh load of the saved adapter."""
-    return step.calibrate(context, plan, run_id, trained)
+    return step.calibrate(context, job, run_id, trained)
 
 
-@retrying_task("register {plan.profile} data-v{plan.data.version}", retries=5, first_delay=10.0)
+@retrying_task("register {job.profile} data-v{job.data.version}", retries=5, first_delay=10.0)
 def register_version(
-    context: Context, plan: TrainingJob, run_id: str, trained: Any, calibration: CalibratedAdapter
+    context: Context, job: TrainingJob, run_id: str, trained: Any, calibration: CalibratedAdapter
 ) -> TrainResult:
     """Register the adapter. A task of its own: a registry that is away for a while must not train twice."""
-    return step.register(context, plan, run_id, trained, calibration)
+    return step.register(context, job, run_id, trained, calibration)
 
 
 @retrying_task("show training of version {result.model_version}")
@@ -76,10 +76,10 @@ def train(resume: str | None = None, settings: FlowSettings = FROM_ENVIRONMENT) 
         settings: Configuration and home; left empty, the worker's environment decides.
     """
     with resolved(settings) as context:
-        plan = prepare_training(context, resume)
-        describe_run(f"train {plan.profile} data-v{plan.data.version}", profile=plan.profile, data=plan.data.version)
-        run_id, trained = fit_adapter(context, plan)
-        calibration = calibrate_adapter(context, plan, run_id, trained)
-        result = register_version(context, plan, run_id, trained, calibration)
+        job = prepare_training(context, resume)
+        describe_run(f"train {job.profile} data-v{job.data.version}", profile=job.profile, data=job.data.version)
+        run_id, trained = fit_adapter(context, job)
+        calibration = calibrate_adapter(context, job, run_id, trained)
+        result = register_version(context, job, run_id, trained, calibration)
         show(show_training, context, result)
     return result

@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 from finsent import logging_setup
-from finsent.logging_setup import QUIET_ENVIRONMENT, QUIETED, configure_child_logging, prepare_environment, without_quieting
+from finsent.logging_setup import (
+    QUIET_ENVIRONMENT,
+    QUIETED,
+    configure_child_logging,
+    prepare_environment,
+    track,
+    without_quieting,
+)
 
 NOISE = {
     "Dynamo detected a call to a `functools.lru_cache`-wrapped function": "torch, where layers are compiled",
@@ -119,3 +126,9 @@ def test_a_process_that_no_quiet_command_started_keeps_its_logging(monkeypatch: 
     handlers = list(logging.getLogger().handlers)
     configure_child_logging()
     assert logging.getLogger().handlers == handlers
+
+
+def test_a_progress_bar_yields_everything_and_is_silent_in_a_pipe(capfd: pytest.CaptureFixture[str]) -> None:
+    assert list(track(range(5), description="working")) == [0, 1, 2, 3, 4]
+    out, err = capfd.readouterr()
+    assert out == err == ""

@@ -16,7 +16,7 @@ from finsent.training.distributed import world_from_env
 
 if TYPE_CHECKING:
     from finsent.data.splits import SplitName
-    from finsent.steps.export_merged import Precision
+    from finsent.models.merged import Precision
     from finsent.steps.tune import TuneResult
     from finsent.tuning.search import TrialRecord
     from finsent.tuning.space import Value
@@ -239,7 +239,7 @@ def export_command(
 
 
 def _export_merged(settings: Settings, folder: Path, version: str | None, precision: "Precision") -> CommandResult:
-    from finsent.steps.export_merged import export_merged
+    from finsent.steps.import_export import export_merged
 
     result = export_merged(settings.context(), folder, version=version, precision=precision)
     error = f"{result.logit_error:.2g} standard deviations, {result.label_agreement:.0%} of labels equal"

@@ -1,4 +1,4 @@
-"""Rows accepted earlier, and staged rows grouped with them: everything that an ingestion decides from."""
+"""Rows accepted earlier, and staged rows grouped with them: what an ingestion decides from, and checks of its settings."""
 
 import json
 import logging
@@ -35,6 +35,9 @@ from finsent.workspace import Workspace
 
 MASKED_KEY: Final = "masked"
 """Commit metadata of `tweets`: whether its handles are masked, JSON."""
+_SUFFIXES: Final = FORMATS.keys() | COMPRESSIONS.keys()
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -196,15 +199,8 @@ def _codes(values: pa.ChunkedArray, names: tuple[str, ...], what: str) -> npt.ND
     return np.array(codes.to_numpy(), np.int8)
 
 
-# merged from finsent.data.existing_rows: Checks the names of held-out sources, since a misspelled one trains on them. Apart from `splits`, which knows no files.
-
-_log = logging.getLogger(__name__)
-
-_ENDINGS: Final = FORMATS.keys() | COMPRESSIONS.keys()
-
-
 def check_heldout_sources(rule: SplitRule, names: Iterable[str]) -> None:
-    """Check the names that a split by source holds out against the sources there are; other splits name none.
+    """Check the names that a split by source holds out against the known sources: a misspelled source would be trained on.
 
     An unknown name is only a warning, since its source may still come. It is an error where a source differs from it only by
     case, punctuation or a file suffix.
@@ -240,6 +236,6 @@ def check_heldout_sources(rule: SplitRule, names: Iterable[str]) -> None:
 def _spelling_key(name: str) -> str:
     """The name in lower case without punctuation and file suffixes."""
     path = PurePath(name.strip())
-    while path.suffix.lower() in _ENDINGS:
+    while path.suffix.lower() in _SUFFIXES:
         path = path.with_suffix("")
     return "".join(filter(str.isalnum, path.name.casefold())) or name

@@ -25,9 +25,9 @@ from finsent.data.sources.reading import quarantine_row
 from finsent.data.sources.records import QuarantinedRow, RawRow, RequestedColumns, SourceFile
 from finsent.data.sources.resolve import resolve
 from finsent.data.table_schemas import SCHEMAS
-from finsent.data.validation.row_validation import Rejection, check_text, check_time, shorten
+from finsent.data.validation.row_validation import Rejection, check_text, check_time
 from finsent.data.validation.text_cleaning import mask_handles
-from finsent.errors import CheckFailed
+from finsent.errors import CheckFailed, shorten
 from finsent.files import locked
 from finsent.logging_setup import track
 from finsent.text import text_id

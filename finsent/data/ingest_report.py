@@ -19,9 +19,8 @@ from finsent.data.leakage import LeakAudit, NaiveSplit, group_sizes, naive_split
 from finsent.data.sources.reading import ReadSummary
 from finsent.data.splits import EXCLUDED, SPLIT_CODES, SPLITS, SplitCodes, SplitRule
 from finsent.data.staging import StagedRows
-from finsent.data.validation.row_validation import shorten
 from finsent.data.validation.schema_drift import SourceSchema, schema_from_dict
-from finsent.errors import CheckFailed
+from finsent.errors import CheckFailed, shorten
 from finsent.files import atomic_write
 from finsent.labels import LABELS
 from finsent.workspace import Workspace

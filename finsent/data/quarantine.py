@@ -20,8 +20,9 @@ from finsent.data.dedup.signature_index import texts_by_id
 from finsent.data.sources.records import QuarantinedRow
 from finsent.data.staging import StagedRows
 from finsent.data.table_schemas import SCHEMAS
-from finsent.data.validation.row_validation import CONFLICT, shorten
+from finsent.data.validation.row_validation import CONFLICT
 from finsent.data.validation.text_cleaning import mask_handles
+from finsent.errors import shorten
 from finsent.labels import LABELS
 from finsent.text import text_id
 from finsent.workspace import Workspace

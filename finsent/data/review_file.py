@@ -1,4 +1,4 @@
-"""The CSV file that a reviewer fills in: one row a line, with empty columns for the decision."""
+"""What a reviewer hands in: the CSV file that lists rows with empty columns for decisions, and ids or prefixes of ids."""
 
 import csv
 import io
@@ -20,6 +20,7 @@ from finsent.workspace import Workspace
 
 COLUMNS: Final = ("id", "text", "label", "suggested", "confidence", "source", "kind", "detail", "decision", "new_label", "why")
 _FILLED: Final = ("id", "decision", "new_label", "why")
+_ID_DIGITS: Final = 32
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets take for the start of a formula and may run
 
 
@@ -126,11 +127,6 @@ def _filled(path: Path, record: list[str], line: int, width: int, places: list[i
 
 def _safe(value: str) -> str:
     return "'" + value if value.startswith(_FORMULA) else value
-
-
-# merged from finsent.data.review_file: Looks up texts by the ids, or prefixes of ids, that a reviewer typed.
-
-_ID_DIGITS: Final = 32
 
 
 @dataclass(frozen=True)

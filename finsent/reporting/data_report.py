@@ -1,4 +1,4 @@
-"""Data report: one version of the data as a self-contained HTML page.
+"""Data report: one version of the data, with its plots, as a self-contained HTML page.
 
 What the ingestion did not record is marked as such.
 """
@@ -18,6 +18,11 @@ from finsent.evaluation.confounding import Confounding
 from finsent.labels import LABELS
 from finsent.reporting.pages import embed_png, render, write_page
 from finsent.reporting.plots import BASELINE, CHAMPION, INK, MODEL, QUIET, blank_figure, save_figure, style_axes
+
+CLASS_COLOURS: Final = {"Neutral": BASELINE, "Bullish": MODEL, "Bearish": CHAMPION}
+SPLIT_COLOURS: Final = {"train": MODEL, "validation": "#7a9e4b", "test": CHAMPION}
+_SHOWN_SOURCES: Final = 20
+_NARROW: Final = 0.07  # a share below this has no room for its number
 
 
 @dataclass(frozen=True)
@@ -112,14 +117,6 @@ def _quarantine(facts: DataFacts) -> Iterable[tuple[str, int, int, Sequence[Mapp
     now: Mapping[str, int] = facts.report.get("reasons") or {}
     for reason in sorted({*now, *facts.quarantined}, key=lambda name: (-now.get(name, 0), -facts.quarantined.get(name, 0), name)):
         yield reason, now.get(reason, 0), facts.quarantined.get(reason, 0), facts.quarantine.get(reason, ())
-
-
-# merged from finsent.reporting.data_report: Plots of a data version as PNG files.
-
-CLASS_COLOURS: Final = {"Neutral": BASELINE, "Bullish": MODEL, "Bearish": CHAMPION}
-SPLIT_COLOURS: Final = {"train": MODEL, "validation": "#7a9e4b", "test": CHAMPION}
-_SHOWN_SOURCES: Final = 20
-_NARROW: Final = 0.07  # a share below this has no room for its number
 
 
 def length_plot(summary: DataProfile, path: Path) -> None:

@@ -1,19 +1,22 @@
-"""The scoring pipeline: tokenise, compute and commit chunks at the same time, each chunk one commit.
+"""Scoring of pending rows: tokenise, compute and commit chunks at the same time, each chunk one commit.
 
 While the device computes a chunk, the next is tokenised (see `finsent.scoring.predictor`), and a thread commits the one
 before, one commit at a time and in order. A killed run loses what was not committed: the chunks that were being computed,
 and at most one that was already computed.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from finsent.data.tables import Position
+from finsent.labels import LABELS
+from finsent.logging_setup import track
 from finsent.scoring import writer
+from finsent.scoring.pending_rows import chunk_bounds
 from finsent.scoring.predictor import ChunkLogits, Predictor
 from finsent.scoring.writer import Chunk, PredictionMetadata, build_predictions, make_chunk
 from finsent.workspace import Workspace
@@ -33,6 +36,64 @@ class CommittedChunk:
     tokens: int
     """Tokens of the distinct texts."""
     position: Position
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums over committed chunks."""
+
+    classes: Counter[str] = field(default_factory=Counter)
+    """Rows by label."""
+    abstained: int = 0
+    texts: int = 0
+    """Distinct texts of each chunk."""
+    tokens: int = 0
+
+    def __add__(self, other: "Totals") -> "Totals":
+        return Totals(
+            self.classes + other.classes,
+            self.abstained + other.abstained,
+            self.texts + other.texts,
+            self.tokens + other.tokens,
+        )
+
+    def metrics(self, seconds: float) -> dict[str, float]:
+        """As metrics of an MLflow run that took `seconds`; shares only where there are rows."""
+        total = self.classes.total()
+        shares = {"distinct": self.texts, **{label.lower(): self.classes[label] for label in LABELS}, "abstained": self.abstained}
+        return {
+            "rows_scored": float(total),
+            "rows_per_second": total / seconds,
+            "tokens_per_second": self.tokens / seconds,
+            **{f"share_{name}": count / total for name, count in shares.items() if total},
+        }
+
+
+def commit_chunks(
+    home: Workspace,
+    predictor: Predictor,
+    rows: "pa.Table",
+    chunk_rows: int,
+    metadata: PredictionMetadata,
+    before: Position,
+    *,
+    progress: bool,
+) -> tuple[Totals, bool]:
+    """Score and commit pending rows in chunks of at most `chunk_rows`; False as soon as another run committed in between.
+
+    The other arguments are those of `score_chunks`; `progress` shows a bar on a terminal.
+    """
+    import pyarrow.compute as pc
+
+    bounds, done = chunk_bounds(len(rows), chunk_rows, len(predictor.engine.devices)), Totals()
+    chunks = score_chunks(home, predictor, rows, bounds, metadata, before)
+    for chunk in track(chunks, description="scoring", total=len(bounds), unit="chunk") if progress else chunks:
+        if chunk is None:
+            return done, False
+        classes = {row["values"]: row["counts"] for row in chunk.rows["label"].value_counts().to_pylist()}
+        abstained = int(pc.sum(chunk.rows["abstained"]).as_py() or 0)
+        done += Totals(Counter(classes), abstained, chunk.texts, chunk.tokens)
+    return done, True
 
 
 def score_chunks(

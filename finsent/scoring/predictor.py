@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finsent.config import EngineConfig
+from finsent.errors import InputError
+from finsent.evaluation.engine_parity import compare_engines, violations
 from finsent.models.manifest import Manifest
 from finsent.workspace import Workspace
 
@@ -148,7 +150,6 @@ def _fp8_unsupported_reason(loaded: "LoadedAdapter") -> str | None:
 
 def _validation_rows(home: Workspace) -> "Split | None":
     from finsent.data.dataset import data_version, load_split
-    from finsent.errors import InputError
 
     try:
         split = load_split(home, "validation", data_version(home).version)
@@ -160,7 +161,6 @@ def _validation_rows(home: Workspace) -> "Split | None":
 def _try_fp8(engine: EngineConfig, loaded: "LoadedAdapter", held_out: "Split") -> "tuple[LoadedAdapter, str | None]":
     """The model in fp8, and why it may not be used; None if it may."""
     from finsent.engine.fp8 import convert_to_fp8
-    from finsent.evaluation.engine_parity import compare_engines, violations
     from finsent.models.predict import predict_logits
 
     texts, labels = held_out.texts[:PARITY_ROWS], held_out.labels[:PARITY_ROWS]

@@ -22,7 +22,16 @@ from finsent.config.model_schema import EngineConfig
 from finsent.errors import DeviceError
 from finsent.logging_setup import configure_child_logging
 from finsent.models.manifest import Manifest
-from finsent.scoring.predictor import ChunkLogits, EngineInfo, ModelSpec, Predictor, describe_engine, load_model, predict_chunks
+from finsent.scoring.predictor import (
+    ChunkLogits,
+    EngineInfo,
+    ModelSpec,
+    Predictor,
+    describe_engine,
+    load_local,
+    load_model,
+    predict_chunks,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -61,6 +70,21 @@ def choose_devices(engine: EngineConfig, rows: int) -> tuple[str, ...]:
     found = torch.cuda.device_count()
     number = min(found, engine.devices or found, max(1, rows // _MIN_TEXTS_PER_DEVICE))
     return tuple(f"cuda:{index}" for index in range(number)) if number > 1 else (pick_device(),)
+
+
+@contextmanager
+def open_predictor(spec: ModelSpec, devices: Sequence[str] | None) -> Iterator[Predictor]:
+    """The model on `devices` (see `choose_devices` where they are left out): on one in this process, on several in workers.
+
+    Raises:
+        DeviceError: see `model_workers`.
+    """
+    devices = devices or choose_devices(spec.engine, spec.rows)
+    if len(devices) == 1:
+        yield load_local(spec, devices[0])
+    else:
+        with model_workers(spec, devices) as predictor:
+            yield predictor
 
 
 @contextmanager

@@ -9,9 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from finsent.config import Config
-from finsent.data.dataset import DataVersion
+from finsent.data.dataset import DataVersion, data_version, read_report
 from finsent.data.splits import SPLITS
+from finsent.data.validation.language import detect_language
+from finsent.data.version_statistics import count_languages, diff_versions, summarise
+from finsent.data.versions_view import latest_time, originating_version, previous_version, quarantine_examples, version_numbers
+from finsent.evaluation.confounding import confounding
 from finsent.files import locked
+from finsent.registry.tracking import RunTag, connect, experiment_id, log_dataset, public_uri, start_run
 from finsent.steps.context import Context
 from finsent.workspace import Workspace
 
@@ -87,17 +92,6 @@ def page_path(home: Workspace, version: int) -> Path:
 
 def gather_facts(home: Workspace, version: int | None = None, known: DataVersion | None = None) -> "DataFacts":
     """All that is known of a version: its table looked through once, its report, quarantine and predecessor beside it."""
-    from finsent.data.dataset import data_version, read_report
-    from finsent.data.validation.language import detect_language
-    from finsent.data.version_statistics import count_languages, diff_versions, summarise
-    from finsent.data.versions_view import (
-        latest_time,
-        originating_version,
-        previous_version,
-        quarantine_examples,
-        version_numbers,
-    )
-    from finsent.evaluation.confounding import confounding
     from finsent.reporting.data_report import DataFacts
 
     data = known or data_version(home, version)
@@ -123,8 +117,6 @@ def gather_facts(home: Workspace, version: int | None = None, known: DataVersion
 
 def data_run(client: "MlflowClient", config: Config, home: Workspace, version: int, fingerprint: str) -> str | None:
     """MLflow run that stands for exactly this version of the data, if there is one."""
-    from finsent.registry.tracking import experiment_id
-
     wanted = {"kind": KIND, "data_version": str(version), "data_fingerprint": fingerprint}
     text = " and ".join(f"tags.{key} = '{value}'" for key, value in wanted.items())
     found = client.search_runs([experiment_id(client, home, config.experiment)], filter_string=text, max_results=1)
@@ -169,8 +161,6 @@ def describe(facts: "DataFacts") -> dict[str, Any]:
 
 def _log_run(context: Context, facts: "DataFacts", page: Path) -> str:
     """The run of this version, made or brought up to date."""
-    from finsent.registry.tracking import RunTag, connect, log_dataset, start_run
-
     data = facts.data
     client = connect(context.workspace)
     with locked(context.workspace.lock("data-report"), -1, "another process logs a data report"):
@@ -202,8 +192,6 @@ def _log_run(context: Context, facts: "DataFacts", page: Path) -> str:
 
 def _without_secrets(report: Mapping[str, Any]) -> dict[str, Any]:
     """The report, its addresses without user names and passwords."""
-    from finsent.registry.tracking import public_uri
-
     inputs = [{**item, "uri": public_uri(str(item["uri"]))} if "uri" in item else item for item in report.get("inputs", ())]
     return {**report, "inputs": inputs} if inputs else dict(report)
 

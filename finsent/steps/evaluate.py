@@ -10,18 +10,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from finsent.data.dataset import DataVersion, data_version, fingerprint_split, load_split
+from finsent.data.leakage import LeakageStatus, leakage_status
 from finsent.errors import InputError
-from finsent.evaluation.build_evidence import ModelScores, build_test_evidence, score_model
+from finsent.evaluation.baselines import baseline_predictions
+from finsent.evaluation.build_evidence import ModelScores, build_test_evidence, measure_naive_split, score_model
 from finsent.evaluation.evidence import Evidence
+from finsent.models.manifest import verify_manifest
+from finsent.registry.evidence_store import test_set_uses
+from finsent.registry.gate import rules_digest
+from finsent.registry.verification import round_trip_check
+from finsent.scoring.predictor import only_model
 from finsent.steps.context import Context
+from finsent.steps.report import publish_evaluation
 
 if TYPE_CHECKING:
-    from finsent.data.dataset import DataVersion
-    from finsent.data.leakage import LeakageStatus
-    from finsent.evaluation.evidence import NaiveSplitRecord, RoundTripRecord
+    from finsent.evaluation.evidence import RoundTripRecord
     from finsent.models.adapter import LoadedAdapter
-
-_TRAINING_ROWS = 500  # scored to estimate the accuracy on training rows: within about 4 points at 95 %, and little work
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class EvaluationPlan:
     """Training run of the version; it takes the artifacts."""
     manifest_sha256: str | None
     champion: str | None
-    data: "DataVersion"
+    data: DataVersion
     test_fingerprint: str
     n_test: int
 
@@ -43,7 +48,7 @@ class VersionScores:
     """The version on the test rows, and whether it can have trained on them."""
 
     scores: ModelScores
-    leakage: "LeakageStatus"
+    leakage: LeakageStatus
 
 
 @dataclass(frozen=True)
@@ -86,9 +91,9 @@ def evaluate(context: Context, *, version: str | None = None) -> EvaluationResul
         baselines = pool.submit(score_baselines, context, plan)
         if proof_needs_free_gpu():
             champion = score_champion(context, plan)
-            round_trip = pool.submit(check_round_trip, replay)
+            round_trip = pool.submit(replay)
         else:
-            round_trip = pool.submit(check_round_trip, replay)
+            round_trip = pool.submit(replay)
             champion = score_champion(context, plan)
         evidence = build_evidence(context, plan, own, champion, baselines.result(), round_trip.result())
     return publish(context, plan, evidence, own, champion, started=started)
@@ -100,8 +105,6 @@ def prepare(context: Context, version: str | None = None) -> EvaluationPlan:
     Raises:
         InputError: no such version, no data, or no test rows.
     """
-    from finsent.data.dataset import data_version, fingerprint_split
-
     version = version or context.registry.latest_version()
     record = context.registry.get_version(version)
     data = data_version(context.workspace)
@@ -125,23 +128,20 @@ def score_version(context: Context, plan: EvaluationPlan) -> VersionScores:
         ArtifactError: the version is not what was registered.
         BaseModelError: its base cannot be loaded.
     """
-    from finsent.data.dataset import load_split
-    from finsent.data.leakage import leakage_status
-
     test = load_split(context.workspace, "test", plan.data.version)
     with _only_model(context, plan.version, rows=len(test.texts)) as model:
         scores = score_model(context.config, model, plan.version, test, speed=True)
         leakage = leakage_status(context.workspace, model.manifest, plan.data)
         if leakage.pairs is not None and plan.data.naive_leak is not None:
             held_out = float((scores.labels == test.labels).mean())
-            scores = replace(scores, naive=_naive_split(context, model, held_out, plan.data.naive_leak))
+            trained = load_split(context.workspace, "train", model.manifest.data_version)  # later rows it never saw
+            naive = measure_naive_split(context.config, model, trained, held_out, plan.data.naive_leak)
+            scores = replace(scores, naive=naive)
     return VersionScores(scores, leakage)
 
 
 def score_champion(context: Context, plan: EvaluationPlan) -> ModelScores | None:
     """The champion on the same rows; None where there is none, or where it is the version itself."""
-    from finsent.data.dataset import load_split
-
     if plan.champion is None or plan.champion == plan.version:
         return None
     test = load_split(context.workspace, "test", plan.data.version)
@@ -154,11 +154,6 @@ def score_baselines(context: Context, plan: EvaluationPlan) -> dict[str, NDArray
 
     Where those are not known, on the training split as it is now.
     """
-    from finsent.data.dataset import load_split
-    from finsent.data.leakage import leakage_status
-    from finsent.evaluation.baselines import baseline_predictions
-    from finsent.models.manifest import verify_manifest
-
     manifest = verify_manifest(context.registry.adapter_path(plan.version))
     known = leakage_status(context.workspace, manifest, plan.data).unknown_reason is None
     train = load_split(context.workspace, "train", manifest.data_version if known else plan.data.version)
@@ -168,20 +163,13 @@ def score_baselines(context: Context, plan: EvaluationPlan) -> dict[str, NDArray
 
 @contextmanager
 def start_round_trip(context: Context, plan: EvaluationPlan) -> Iterator[Callable[[], "RoundTripRecord"]]:
-    """Start the process that will load the version from the registry: it imports while the models score."""
-    from finsent.registry.verification import round_trip_check
+    """Start the process that will load the version from the registry: it imports while the models score.
 
+    Yields a function that compares what the process computes with what training recorded. It raises CheckFailed where the process
+    cannot load the version, or training recorded no hash of the head.
+    """
     with round_trip_check(context.registry, plan.version) as check:
         yield check
-
-
-def check_round_trip(check: Callable[[], "RoundTripRecord"]) -> "RoundTripRecord":
-    """Compare what a new process computes after loading the version from the registry with what training recorded.
-
-    Raises:
-        CheckFailed: the new process cannot load the version, or training recorded no hash of the head.
-    """
-    return check()
 
 
 def proof_needs_free_gpu() -> bool:
@@ -200,10 +188,6 @@ def build_evidence(
     round_trip: "RoundTripRecord",
 ) -> Evidence:
     """Everything measured as one typed record: what the gate will read."""
-    from finsent.data.dataset import load_split
-    from finsent.registry.evidence_store import test_set_uses
-    from finsent.registry.gate import rules_digest
-
     at_these_rows, at_any_rows = test_set_uses(context.registry, plan.test_fingerprint)
     return build_test_evidence(
         context.config,
@@ -240,9 +224,6 @@ def publish(
     Raises:
         ServiceError: MLflow does not answer.
     """
-    from finsent.data.dataset import load_split
-    from finsent.steps.report import publish_evaluation
-
     test = load_split(context.workspace, "test", plan.data.version)
     candidate = publish_evaluation(context, evidence, test, own.scores, champion)
     return EvaluationResult(
@@ -257,22 +238,6 @@ def publish(
 
 
 def _only_model(context: Context, version: str, *, rows: int) -> AbstractContextManager["LoadedAdapter"]:
-    from finsent.scoring.predictor import only_model
 
     folder = context.registry.adapter_path(version)
     return only_model(context.config.engine, context.workspace, folder, rows=rows)
-
-
-def _naive_split(context: Context, model: "LoadedAdapter", held_out: float, leak: float) -> "NaiveSplitRecord | None":
-    """The score that a random split would have reported, from a fixed sample of training rows; None if none is here."""
-    from finsent.data.dataset import load_split
-    from finsent.evaluation.baselines import naive_split_estimate
-    from finsent.evaluation.build_evidence import timed_logits
-
-    trained = load_split(context.workspace, "train", model.manifest.data_version)  # later rows it never saw
-    chosen = np.random.default_rng(0).permutation(len(trained.texts))[:_TRAINING_ROWS]
-    if not len(chosen):
-        return None
-    logits, _ = timed_logits(context.config, model, [trained.texts[row] for row in chosen])
-    training = float((logits.argmax(axis=1) == trained.labels[chosen]).mean())
-    return naive_split_estimate(held_out, training, len(chosen), leak)

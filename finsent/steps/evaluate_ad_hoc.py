@@ -5,11 +5,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from finsent.config import Source
+from finsent.data import tables
+from finsent.data.dataset import data_version as find_data_version
+from finsent.data.dataset import load_split
+from finsent.data.sources.reading import load_labelled_file
+from finsent.data.splits import SPLITS
 from finsent.errors import InputError
 from finsent.evaluation.build_evidence import build_ad_hoc_evidence, score_model
+from finsent.registry.evidence_store import record_test_set_use
 from finsent.scoring.predictor import only_model
 from finsent.steps.context import Context
 from finsent.steps.evaluate import EvaluationResult
+from finsent.steps.report import publish_ad_hoc_evaluation
 
 if TYPE_CHECKING:
     from finsent.data.dataset import Split
@@ -23,10 +30,6 @@ def evaluate_file(context: Context, version: str, source: Source) -> EvaluationR
         InputError: no such version, or the file cannot be read.
         ArtifactError: the version is not what was registered.
     """
-    from finsent.data import tables
-    from finsent.data.sources.reading import load_labelled_file
-    from finsent.registry.evidence_store import record_test_set_use
-
     rows, skipped = load_labelled_file(context.config, source)
     counts = _in_splits(context, rows)
     if counts is not None and counts["test"]:
@@ -42,10 +45,6 @@ def evaluate_split(context: Context, version: str, data_version: int | None, spl
         InputError: no such version of model or data, or no such rows.
         ArtifactError: the version is not what was registered.
     """
-    from finsent.data.dataset import data_version as find_data_version
-    from finsent.data.dataset import load_split
-    from finsent.registry.evidence_store import record_test_set_use
-
     data = find_data_version(context.workspace, data_version)
     rows = load_split(context.workspace, split, data.version)
     if not rows.texts:
@@ -57,7 +56,6 @@ def evaluate_split(context: Context, version: str, data_version: int | None, spl
 
 
 def _evaluate_rows(context: Context, version: str, rows: "Split", description: str, origin: dict[str, Any]) -> EvaluationResult:
-    from finsent.steps.report import publish_ad_hoc_evaluation
 
     started = time.perf_counter()
     folder = context.registry.adapter_path(version)
@@ -78,9 +76,6 @@ def _evaluate_rows(context: Context, version: str, rows: "Split", description: s
 
 def _in_splits(context: Context, rows: "Split") -> dict[str, int] | None:
     """Rows of a file by split of the data in which their text (its id is their group) lies; None without data."""
-    from finsent.data import tables
-    from finsent.data.splits import SPLITS
-
     if tables.version(context.workspace, "tweets") is None:
         return None
     known = tables.read(context.workspace, "tweets", columns=["id", "split"])

@@ -1,12 +1,14 @@
-"""The monitoring step: compare the champion's latest batches with their references, and decide whether to retrain."""
+"""The monitoring step: drift of the champion's latest batches, and whether a retraining is due or an earlier one unfinished."""
 
 from dataclasses import dataclass
 from typing import Literal
 
+from finsent.data.dataset import data_version
 from finsent.monitoring.batch_drift import Window, batch_drift
 from finsent.monitoring.retrain_inputs import data_version_tag, hours_since_training, new_labels, undecided_version
 from finsent.monitoring.retrain_policy import RetrainDecision, decide_retrain
 from finsent.steps.context import Context
+from finsent.training.run_dir import settings_digest
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,6 @@ def decide(context: Context, found: BatchDrift) -> MonitorReport:
     return MonitorReport(found.model_version, found.windows, drift, decision.decision, decision.reasons)
 
 
-# merged from finsent.steps.monitor: Before a retraining: whether it is due, and whether an earlier one left a version without a decision.
-
-
 def check_due(context: Context) -> RetrainDecision:
     """Whether a scheduled retraining has anything new to train on, and why or why not."""
     return decide_retrain(
@@ -83,8 +82,5 @@ def find_undecided(context: Context, *, retraining_is_due: bool) -> str | None:
     Raises:
         InputError: there is no data yet.
     """
-    from finsent.data.dataset import data_version
-    from finsent.training.run_dir import settings_digest
-
     digest = settings_digest(context.config, data_version(context.workspace).fingerprint)
     return undecided_version(context.registry, context.workspace, digest, retraining_is_due=retraining_is_due)

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from finsent.data import tables
+from finsent.data.dataset import data_version
 from finsent.errors import CheckFailed
 from finsent.registry import aliases, audit_log, promotion
 from finsent.registry.aliases import set_challenger, set_champion
@@ -224,9 +226,6 @@ def dry_run_gate(context: Context, version: str, evaluate: "Callable[[Context, s
         ArtifactError: the version is not what was registered.
         CheckFailed: a new process cannot load the version from the registry.
     """
-    from finsent.data import tables
-    from finsent.data.dataset import data_version
-
     if tables.version(context.workspace, "tweets") is None:
         missing = "there is no data in this home yet"
     elif not data_version(context.workspace).rows.get("test"):

@@ -17,6 +17,7 @@ from finsent.registry.client import Registry, VersionTag
 from finsent.registry.evidence_store import EVIDENCE, EVIDENCE_FOLDER, read_evidence, record_evidence
 from finsent.registry.gate import Decision, evaluate_gate
 from finsent.registry.promotion import manual_block, with_artifact
+from finsent.registry.tracking import log_dataset, start_run
 from finsent.reporting.summaries import DecisionSummary, champion_remeasured, final_decision, gate_preview
 from finsent.steps.context import Context
 
@@ -39,7 +40,6 @@ def publish_evaluation(
         CheckFailed: the audit log was tampered with.
         ServiceError: MLflow does not answer.
     """
-    from finsent.registry.tracking import log_dataset
     from finsent.reporting.evaluation_report import evaluation_metrics, render_pages, version_description, write_report_inputs
 
     registry, rules, version = context.registry, context.config.gate, evidence.model_version
@@ -99,7 +99,7 @@ def _preview(registry: Registry, rules: GateConfig, evidence: Evidence, decision
 
 def publish_ad_hoc_evaluation(context: Context, evidence: Evidence, rows: "Split", own: "ModelScores", description: str) -> str:
     """The same pages and metrics in a run of their own: no evidence, nothing that the gate reads; returns the run's id."""
-    from finsent.registry.tracking import RunTag, start_run
+    from finsent.registry.tracking import RunTag
     from finsent.reporting.evaluation_report import evaluation_metrics, render_pages, write_report_inputs
 
     client = context.registry.client

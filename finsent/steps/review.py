@@ -27,6 +27,7 @@ from finsent.data.review_file import FilledEntry, IdLookup, ReviewEntry, read_en
 from finsent.data.splits import SPLITS
 from finsent.data.validation.row_validation import CONFLICT
 from finsent.errors import InputError
+from finsent.evaluation.label_issues import suspect_labels
 from finsent.labels import LABEL2ID, LABELS
 from finsent.workspace import Workspace
 
@@ -71,8 +72,6 @@ def list_suspects(home: Workspace, *, limit: int | None = None, with_test: bool 
         InputError: no data yet, or too little for an estimate.
     """
     import numpy as np
-
-    from finsent.evaluation.label_issues import suspect_labels
 
     splits = SPLITS if with_test else ("train", "validation")
     columns = ["id", "text", "label", "source", "group", "split"]

@@ -1,11 +1,10 @@
-"""Batch inference: the champion scores what it has not scored yet."""
+"""The scoring step: the champion scores inbox rows that it has not scored yet. `predict` labels a few texts at once."""
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -13,17 +12,16 @@ from typing import TYPE_CHECKING, Final
 from finsent.errors import CheckFailed
 from finsent.files import locked
 from finsent.labels import LABELS
-from finsent.logging_setup import track
+from finsent.models.abstention import abstain_threshold, abstains
+from finsent.registry.client import logged_model_id
+from finsent.registry.tracking import log_params, start_run
 from finsent.steps.context import Context
 from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from finsent.data.tables import Position
-    from finsent.registry.client import Registry
+    from finsent.scoring.chunk_pipeline import Totals
     from finsent.scoring.pending_rows import PendingRows
-    from finsent.scoring.predictor import Predictor
 
 _log = logging.getLogger(__name__)
 
@@ -54,20 +52,26 @@ class ScoreReport:
 
 
 @dataclass(frozen=True)
-class _Scored:
-    classes: Counter[str] = field(default_factory=Counter)
-    abstained: int = 0
-    texts: int = 0
-    """Distinct ones of each chunk: what the model looked at."""
-    tokens: int = 0
+class Prediction:
+    """One text's label."""
 
-    def __add__(self, other: "_Scored") -> "_Scored":
-        return _Scored(
-            self.classes + other.classes,
-            self.abstained + other.abstained,
-            self.texts + other.texts,
-            self.tokens + other.tokens,
-        )
+    text: str
+    label: str
+    confidence: float
+    """Calibrated probability of the label."""
+    abstained: bool
+    """Whether the confidence is below the version's threshold, or `scoring.abstain_below` where that is set."""
+    probabilities: dict[str, float]
+    """Calibrated probability of each class."""
+
+
+@dataclass(frozen=True)
+class PredictResult:
+    """Labels and who gave them."""
+
+    model_name: str
+    model_version: str
+    predictions: tuple[Prediction, ...]
 
 
 def score(
@@ -100,6 +104,7 @@ def score(
     """
     from finsent.data.inbox import receive
     from finsent.data.quarantine import append_records
+    from finsent.scoring.chunk_pipeline import Totals
     from finsent.scoring.pending_rows import find_pending
     from finsent.scoring.writer import read_position, transaction_app
 
@@ -113,7 +118,7 @@ def score(
         before = read_position(home, transaction_app(registry.name, version))
         due = find_pending(home, registry.name, version, max_characters=config.data.max_characters)
         append_records(home, due.bad, datetime.now(UTC))
-        skipped, run_id, done = due.scored, None, _Scored()
+        skipped, run_id, done = due.scored, None, Totals()
         if len(due.rows):
             run_id, done = _score_due(context, version, due, before, devices, progress=progress)
     seconds = time.perf_counter() - started
@@ -133,161 +138,6 @@ def score(
     )
 
 
-def _score_due(
-    context: Context,
-    version: str,
-    due: "PendingRows",
-    before: "Position",
-    devices: Sequence[str] | None,
-    *,
-    progress: bool,
-) -> tuple[str, _Scored]:
-    from finsent.models.abstention import abstain_threshold
-    from finsent.registry.tracking import log_params, start_run
-    from finsent.scoring.pending_rows import find_pending
-    from finsent.scoring.writer import read_position, transaction_app
-
-    config, home, registry = context.config, context.workspace, context.registry
-    name, done = registry.name, _Scored()
-    with (
-        _opened(context, version, due, devices) as opened,
-        start_run(config, home, kind="score", tags={"model_version": version}) as run_id,
-    ):
-        engine = opened.engine
-        settings = {
-            "engine": engine.name,
-            "precision": engine.precision,
-            "devices": ", ".join(engine.devices),
-            "plan": engine.plan,
-            "abstain_threshold": f"{abstain_threshold(opened.manifest, config.scoring.abstain_below):.6g}",
-        }
-        log_params(registry.client, run_id, settings)
-        started = time.perf_counter()
-        while True:
-            part, finished = _write_chunks(context, opened, due, before, version, run_id, progress=progress)
-            done += part
-            if finished:
-                break
-            _log.warning("another run is scoring with version %s of %s: looking again at what is due", version, name)
-            before = read_position(home, transaction_app(name, version))
-            due = find_pending(home, name, version, max_characters=config.data.max_characters)
-        _log_figures(registry, version, run_id, done, time.perf_counter() - started)
-    return run_id, done
-
-
-@contextmanager
-def _opened(context: Context, version: str, due: "PendingRows", devices: Sequence[str] | None) -> Iterator["Predictor"]:
-    from finsent.scoring.predictor import ModelSpec, load_local
-    from finsent.scoring.workers import choose_devices, model_workers
-    from finsent.scoring.writer import count_distinct_texts
-
-    config, folder = context.config, context.registry.adapter_path(version)
-    opening = ModelSpec(folder, context.workspace, config.engine, count_distinct_texts(due.rows), config.scoring.token_budget)
-    devices = devices or choose_devices(config.engine, opening.rows)
-    if len(devices) == 1:
-        yield load_local(opening, devices[0])
-    else:
-        with model_workers(opening, devices) as opened:
-            yield opened
-
-
-def _write_chunks(
-    context: Context,
-    opened: "Predictor",
-    due: "PendingRows",
-    before: "Position",
-    version: str,
-    run_id: str,
-    *,
-    progress: bool,
-) -> tuple[_Scored, bool]:
-    """Score and commit chunk by chunk; False as soon as another run committed in between."""
-    from finsent.models.abstention import abstain_threshold
-    from finsent.scoring.chunk_pipeline import score_chunks
-    from finsent.scoring.pending_rows import chunk_bounds
-    from finsent.scoring.writer import PredictionMetadata
-
-    config = context.config
-    cuts, done = chunk_bounds(len(due.rows), config.scoring.chunk_rows, len(opened.engine.devices)), _Scored()
-    # from the adapter itself, so that a run that goes on where another was killed draws the same line
-    threshold = abstain_threshold(opened.manifest, config.scoring.abstain_below)
-    stamp = PredictionMetadata(config.registered_model, version, run_id, threshold)
-    parts = score_chunks(context.workspace, opened, due.rows, cuts, stamp, before)
-    for part in track(parts, description="scoring", total=len(cuts), unit="chunk") if progress else parts:
-        if part is None:
-            return done, False
-        done += _Scored(_classes(part.rows), _abstained(part.rows), part.texts, part.tokens)
-    return done, True
-
-
-def _classes(rows: "pa.Table") -> Counter[str]:
-    return Counter({row["values"]: row["counts"] for row in rows["label"].value_counts().to_pylist()})
-
-
-def _abstained(rows: "pa.Table") -> int:
-    import pyarrow.compute as pc
-
-    return int(pc.sum(rows["abstained"]).as_py() or 0)
-
-
-def _log_figures(registry: "Registry", version: str, run_id: str, done: _Scored, seconds: float) -> None:
-    from mlflow.entities import LoggedModelInput
-
-    from finsent.registry.client import logged_model_id
-
-    total = done.classes.total()
-    figures = {
-        "rows_scored": float(total),
-        "rows_per_second": total / seconds,
-        "tokens_per_second": done.tokens / seconds,
-        **({"share_distinct": done.texts / total} if total else {}),
-        **{f"share_{label.lower()}": done.classes[label] / total for label in LABELS if total},
-        **({"share_abstained": done.abstained / total} if total else {}),
-    }
-    for key, value in figures.items():
-        registry.client.log_metric(run_id, key, value)
-    registry.client.log_inputs(run_id, models=[LoggedModelInput(logged_model_id(registry.get_version(version)))])
-
-
-@contextmanager
-def _alone(home: Workspace) -> Iterator[None]:
-    path = home.lock("score")
-    message = f"another run has been scoring for an hour (lock {str(path)!r}). Look at what it does."
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(locked(path, 0, message))
-        except CheckFailed:
-            _log.info("another scoring run is at work: waiting for it")
-            stack.enter_context(locked(path, _WAIT, message))
-        yield
-
-
-# merged from finsent.steps.score: Label a few texts at once, without touching any table.
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One text's label."""
-
-    text: str
-    label: str
-    confidence: float
-    """Calibrated probability of the label."""
-    abstained: bool
-    """Whether the confidence is below the version's threshold, or `scoring.abstain_below` where that is set."""
-    probabilities: dict[str, float]
-    """Calibrated probability of each class."""
-
-
-@dataclass(frozen=True)
-class PredictResult:
-    """Labels and who gave them."""
-
-    model_name: str
-    model_version: str
-    predictions: tuple[Prediction, ...]
-
-
 def predict(context: Context, texts: Sequence[str], *, version: str | None = None) -> PredictResult:
     """Label texts by a version, the champion if none is named.
 
@@ -296,7 +146,6 @@ def predict(context: Context, texts: Sequence[str], *, version: str | None = Non
         InputError: there is no such version.
         ArtifactError: the adapter does not match its manifest.
     """
-    from finsent.models.abstention import abstain_threshold, abstains
     from finsent.models.predict import predict_logits, probabilities
     from finsent.scoring.predictor import load_with_fp8_check
 
@@ -311,3 +160,67 @@ def predict(context: Context, texts: Sequence[str], *, version: str | None = Non
         label = max(by_label, key=lambda name: by_label[name])
         found.append(Prediction(text, label, by_label[label], abstains(by_label[label], threshold), by_label))
     return PredictResult(config.registered_model, version, tuple(found))
+
+
+def _score_due(
+    context: Context,
+    version: str,
+    due: "PendingRows",
+    before: "Position",
+    devices: Sequence[str] | None,
+    *,
+    progress: bool,
+) -> "tuple[str, Totals]":
+    """Load the model and score until nothing is pending, in an MLflow run; returns the run's id and the totals."""
+    from mlflow.entities import LoggedModelInput
+
+    from finsent.scoring.chunk_pipeline import Totals, commit_chunks
+    from finsent.scoring.pending_rows import find_pending
+    from finsent.scoring.predictor import ModelSpec
+    from finsent.scoring.workers import open_predictor
+    from finsent.scoring.writer import PredictionMetadata, count_distinct_texts, read_position, transaction_app
+
+    config, home, registry, scoring = context.config, context.workspace, context.registry, context.config.scoring
+    folder, texts = registry.adapter_path(version), count_distinct_texts(due.rows)
+    with (
+        open_predictor(ModelSpec(folder, home, config.engine, texts, scoring.token_budget), devices) as predictor,
+        start_run(config, home, kind="score", tags={"model_version": version}) as run_id,
+    ):
+        engine = predictor.engine
+        # from the adapter itself, so that a run that continues a killed one uses the same threshold
+        threshold = abstain_threshold(predictor.manifest, scoring.abstain_below)
+        settings = {
+            "engine": engine.name,
+            "precision": engine.precision,
+            "devices": ", ".join(engine.devices),
+            "plan": engine.plan,
+            "abstain_threshold": f"{threshold:.6g}",
+        }
+        log_params(registry.client, run_id, settings)
+        started = time.perf_counter()
+        metadata, done = PredictionMetadata(registry.name, version, run_id, threshold), Totals()
+        while True:
+            part, finished = commit_chunks(home, predictor, due.rows, scoring.chunk_rows, metadata, before, progress=progress)
+            done += part
+            if finished:
+                break
+            _log.warning("another run is scoring with version %s of %s: looking again at what is due", version, registry.name)
+            before = read_position(home, transaction_app(registry.name, version))
+            due = find_pending(home, registry.name, version, max_characters=config.data.max_characters)
+        for key, value in done.metrics(time.perf_counter() - started).items():
+            registry.client.log_metric(run_id, key, value)
+        registry.client.log_inputs(run_id, models=[LoggedModelInput(logged_model_id(registry.get_version(version)))])
+    return run_id, done
+
+
+@contextmanager
+def _alone(home: Workspace) -> Iterator[None]:
+    path = home.lock("score")
+    message = f"another run has been scoring for an hour (lock {str(path)!r}). Look at what it does."
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(path, 0, message))
+        except CheckFailed:
+            _log.info("another scoring run is at work: waiting for it")
+            stack.enter_context(locked(path, _WAIT, message))
+        yield

@@ -1,21 +1,34 @@
 """The training step: prepare, fit, calibrate, register. A data version in, a registered model version out."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from finsent.data.dataset import DataVersion, data_version, load_split
 from finsent.errors import InputError
+from finsent.evaluation.metrics import compute_metrics
+from finsent.models.manifest import write_manifest
 from finsent.monitoring.retrain_inputs import TRAINED_BY, TRAINING_DIGEST
 from finsent.registry.client import VersionTag
+from finsent.registry.tracking import log_params, log_series, log_splits, start_run
 from finsent.steps.context import Context
+from finsent.training.calibrate import calibrate_adapter
+from finsent.training.distributed import broadcast, init, shutdown, terminate_with_peers
+from finsent.training.run_dir import (
+    find_resumable,
+    hold_run_dir,
+    load_result,
+    mark_finished,
+    require_resumable,
+    save_result,
+    settings_digest,
+)
 
 if TYPE_CHECKING:
-    from finsent.data.dataset import DataVersion
     from finsent.models.manifest import Manifest
-    from finsent.training.distributed import World
     from finsent.training.trainer import TrainingResult
 
 _log = logging.getLogger(__name__)
@@ -26,7 +39,7 @@ class TrainingJob:
     """What is trained on."""
 
     profile: str
-    data: "DataVersion"
+    data: DataVersion
     digest: str
     """Of settings and data: an interrupted training with the same digest is resumed."""
     resume: str | None
@@ -74,9 +87,9 @@ def train(context: Context, *, resume: str | None = None) -> TrainResult:
         BaseModelError: the base cannot be loaded.
         ServiceError: the MLflow server does not answer.
     """
-    plan = prepare(context, resume=resume)
-    run_id, trained = fit(context, plan)
-    return register(context, plan, run_id, trained, calibrate(context, plan, run_id, trained))
+    job = prepare(context, resume=resume)
+    run_id, trained = fit(context, job)
+    return register(context, job, run_id, trained, calibrate(context, job, run_id, trained))
 
 
 def prepare(context: Context, *, resume: str | None = None) -> TrainingJob:
@@ -85,9 +98,6 @@ def prepare(context: Context, *, resume: str | None = None) -> TrainingJob:
     Raises:
         InputError: no data yet, no training or validation rows, or `resume` does not fit.
     """
-    from finsent.data.dataset import data_version
-    from finsent.training.run_dir import require_resumable, settings_digest
-
     data = data_version(context.workspace)
     if not data.rows.get("train") or not data.rows.get("validation"):
         raise InputError(
@@ -100,66 +110,52 @@ def prepare(context: Context, *, resume: str | None = None) -> TrainingJob:
     return TrainingJob(context.config.profile, data, digest, resume)
 
 
-def fit(context: Context, plan: TrainingJob) -> "tuple[str, TrainingResult]":
+def fit(context: Context, job: TrainingJob) -> "tuple[str, TrainingResult]":
     """Run the training loop, or resume it from its newest checkpoint; one that is complete is not run again.
 
     Returns:
         MLflow run id, and what the loop left in that run's folder.
     """
-    from finsent.data.dataset import load_split
-    from finsent.registry.tracking import log_series, log_splits
-    from finsent.training.distributed import broadcast, init, shutdown
-    from finsent.training.run_dir import find_resumable, load_result, save_result
-    from finsent.training.trainer import LabelledTexts
     from finsent.training.trainer import train as run_loop
 
-    config, workspace, data = context.config, context.workspace, plan.data
-    resume = plan.resume or find_resumable(workspace.runs, plan.digest)
+    config, workspace, data = context.config, context.workspace, job.data
+    resume = job.resume or find_resumable(workspace.runs, job.digest)
     if resume is not None and (trained := load_result(workspace.runs / resume)) is not None:
         _log.warning("the training of run %s is complete but not registered: going on with its adapter", resume)
         return resume, trained
     rows, validation = (load_split(workspace, split, data.version) for split in ("train", "validation"))
     world, client = init(), context.registry.client
-    with _terminated_with_peers(context, world) as note, _open_run(context, plan, resume) as run_id:
-        note(run_id)
+    opened: list[str] = []
+
+    def end_runs() -> None:
+        for run_id in opened:
+            client.set_terminated(run_id, status="KILLED")
+
+    with terminate_with_peers(world, end_runs), _open_run(context, job, resume) as run_id:
+        opened.append(run_id)
         if resume is not None:
             _log.warning("resuming the interrupted training of run %s", run_id)
         log_splits(client, run_id, workspace, data.version, data.fingerprint, train=rows, validation=validation)
-        broadcast(world, _Assignment(data.version, run_id))
+        broadcast(world, (data.version, run_id))  # to `train_worker` in the other processes
         with log_series(client, run_id) as log:
-            trained = run_loop(
-                config,
-                workspace,
-                LabelledTexts(rows.texts, rows.labels),
-                LabelledTexts(validation.texts, validation.labels),
-                workspace.runs / run_id,
-                log,
-            )
+            trained = run_loop(config, workspace, rows, validation, workspace.runs / run_id, log)
         save_result(workspace.runs / run_id, trained)
         shutdown(world)
     return run_id, trained
 
 
-def calibrate(context: Context, plan: TrainingJob, run_id: str, trained: "TrainingResult") -> CalibratedAdapter:
+def calibrate(context: Context, job: TrainingJob, run_id: str, trained: "TrainingResult") -> CalibratedAdapter:
     """Calibrate a fresh load of the saved adapter on the validation split, write its card, seal its manifest. Idempotent."""
-    from finsent.data.dataset import load_split
-    from finsent.evaluation.metrics import compute_metrics
-    from finsent.models.manifest import write_manifest
-    from finsent.registry.tracking import start_run
     from finsent.reporting.model_card import render_model_card
-    from finsent.training.calibrate import calibrate_adapter
-    from finsent.training.run_dir import hold_run_dir
-    from finsent.training.trainer import LabelledTexts
 
     config, workspace = context.config, context.workspace
-    validation = load_split(workspace, "validation", plan.data.version)
+    validation = load_split(workspace, "validation", job.data.version)
     with (
-        hold_run_dir(workspace.runs / run_id, plan.digest),
+        hold_run_dir(workspace.runs / run_id, job.digest),
         start_run(config, workspace, kind="train", resume=run_id),
     ):
-        data = plan.data.version, plan.data.fingerprint
-        rows = LabelledTexts(validation.texts, validation.labels)
-        logits, manifest = calibrate_adapter(config, workspace, data, trained, rows, validation.groups)
+        data = job.data.version, job.data.fingerprint
+        logits, manifest = calibrate_adapter(config, workspace, data, trained, validation, validation.groups)
         (trained.adapter / "README.md").write_text(render_model_card(manifest), encoding="utf-8")
         manifest = write_manifest(trained.adapter, manifest)
     metrics = compute_metrics(validation.labels, logits.argmax(axis=1))
@@ -168,7 +164,7 @@ def calibrate(context: Context, plan: TrainingJob, run_id: str, trained: "Traini
 
 def register(
     context: Context,
-    plan: TrainingJob,
+    job: TrainingJob,
     run_id: str,
     trained: "TrainingResult",
     calibration: CalibratedAdapter,
@@ -178,16 +174,13 @@ def register(
     Raises:
         ServiceError: the MLflow server does not answer; calling this again does not train again.
     """
-    from finsent.registry.tracking import start_run
-    from finsent.training.run_dir import hold_run_dir, mark_finished
-
     folder = context.workspace.runs / run_id
-    with hold_run_dir(folder, plan.digest), start_run(context.config, context.workspace, kind="train", resume=run_id):
+    with hold_run_dir(folder, job.digest), start_run(context.config, context.workspace, kind="train", resume=run_id):
         _log_outcome(context, run_id, trained, calibration)
         by = context.run_tags.get("prefect.root_flow", "train")
-        tags: dict[VersionTag, str] = {TRAINING_DIGEST: plan.digest, TRAINED_BY: by}
-        version = context.registry.register(trained.adapter, run_id=run_id, profile=plan.profile, tags=tags)
-        mark_finished(folder, plan.digest)
+        tags: dict[VersionTag, str] = {TRAINING_DIGEST: job.digest, TRAINED_BY: by}
+        version = context.registry.register(trained.adapter, run_id=run_id, profile=job.profile, tags=tags)
+        mark_finished(folder, job.digest)
     return TrainResult(
         run_id=run_id,
         model_version=version,
@@ -208,86 +201,37 @@ def train_worker(context: Context) -> None:
 
     Tables and workspace must be those of the main process.
     """
-    from finsent.data.dataset import load_split
-    from finsent.training.distributed import broadcast, init, shutdown
-    from finsent.training.trainer import LabelledTexts
     from finsent.training.trainer import train as run_loop
 
     world = init()
-    task: _Assignment = broadcast(world, None)
-    rows, validation = (load_split(context.workspace, split, task.data_version) for split in ("train", "validation"))
-    folder = context.workspace.runs / task.run_id
-    run_loop(
-        context.config,
-        context.workspace,
-        LabelledTexts(rows.texts, rows.labels),
-        LabelledTexts(validation.texts, validation.labels),
-        folder,
-        lambda *_: None,
-    )
+    version, run_id = broadcast(world, None)
+    rows, validation = (load_split(context.workspace, split, version) for split in ("train", "validation"))
+    run_loop(context.config, context.workspace, rows, validation, context.workspace.runs / run_id, lambda *_: None)
     shutdown(world)
 
 
-@dataclass(frozen=True)
-class _Assignment:
-    """What the main process tells the others."""
-
-    data_version: int
-    run_id: str
-
-
 @contextmanager
-def _terminated_with_peers(context: Context, world: "World") -> Iterator[Callable[[str], None]]:
-    """End the MLflow run as KILLED where another process fails and the launcher ends this one; yields what takes its id."""
-    from finsent.training.distributed import terminate_with_peers
-
-    runs: list[str] = []
-
-    def end_runs() -> None:
-        for run_id in runs:
-            context.registry.client.set_terminated(run_id, status="KILLED")
-
-    with terminate_with_peers(world, end_runs):
-        yield runs.append
-
-
-@contextmanager
-def _open_run(context: Context, plan: TrainingJob, resume: str | None) -> Iterator[str]:
+def _open_run(context: Context, job: TrainingJob, resume: str | None) -> Iterator[str]:
     """Open the MLflow run and lock its folder. A run to resume is locked first: another process may be training in it."""
-    from finsent.registry.tracking import start_run
-    from finsent.training.run_dir import hold_run_dir
-
     config, workspace = context.config, context.workspace
     if resume is not None:
         with (
-            hold_run_dir(workspace.runs / resume, plan.digest),
-            start_run(config, workspace, kind="train", data=plan.data, resume=resume),
+            hold_run_dir(workspace.runs / resume, job.digest),
+            start_run(config, workspace, kind="train", data=job.data, resume=resume),
         ):
             yield resume
     else:
         with (
-            start_run(config, workspace, kind="train", data=plan.data, tags=context.run_tags) as run_id,
-            hold_run_dir(workspace.runs / run_id, plan.digest),
+            start_run(config, workspace, kind="train", data=job.data, tags=context.run_tags) as run_id,
+            hold_run_dir(workspace.runs / run_id, job.digest),
         ):
             yield run_id
 
 
 def _log_outcome(context: Context, run_id: str, trained: "TrainingResult", calibration: CalibratedAdapter) -> None:
     """Log what was used and what came out as the run's parameters and last metrics."""
-    from finsent.registry.tracking import log_params
-
     client, manifest = context.registry.client, calibration.manifest
-    facts = {
-        "trainable_parameters": trained.trainable_parameters,
-        "quantized_modules": trained.quantized_modules,
-        "mixed_precision_used": trained.mixed_precision,
-        "training_engine": trained.engine,
-        "training_plan": trained.plan,
-        "processes": trained.processes,
-        "optimizer_steps": trained.steps,
-        "base_fingerprint": trained.base.fingerprint,
-    }
-    log_params(client, run_id, {key: str(value) for key, value in facts.items()})
+    log_params(client, run_id, trained.settings())
     summary = {
         **{f"validation_{key}": value for key, value in calibration.validation.items()},
         "temperature": manifest.temperature,

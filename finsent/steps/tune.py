@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from finsent.config import Config
+from finsent.data import tables
 from finsent.errors import FinsentError, InputError
 from finsent.logging_setup import track
+from finsent.registry.tracking import experiment_id, log_splits, start_run
 from finsent.steps.context import Context
 from finsent.tuning.report import publish, write_best_config
 from finsent.tuning.search import (
@@ -124,7 +126,6 @@ def _load(home: Workspace) -> TrialData:
     Raises:
         InputError: no data, or none in one of the two.
     """
-    from finsent.data import tables
     from finsent.data.dataset import add_fingerprints, fingerprint_split, load_split
 
     version = tables.version(home, "tweets")
@@ -157,8 +158,6 @@ def _remaining(study: "Study", most: int | None, deadline: float | None) -> Iter
 
 def _find_run(client: "MlflowClient", config: Config, home: Workspace, name: str) -> tuple[str | None, bool]:
     """The search's run, None if this MLflow store has none, and whether it ended well."""
-    from finsent.registry.tracking import experiment_id
-
     wanted = f"tags.kind = '{KIND}' and tags.study = '{name}'"
     runs = client.search_runs([experiment_id(client, home, config.experiment)], wanted, order_by=["attributes.start_time ASC"])
     return (str(runs[0].info.run_id), runs[0].info.status == "FINISHED") if runs else (None, False)
@@ -169,7 +168,7 @@ def _open_run(
     client: "MlflowClient", config: Config, home: Workspace, data: TrialData, name: str, space: Space, run_id: str | None
 ) -> Iterator[str]:
     """The search's run, resumed or new, linked to its splits; nested runs that a killed process left open are ended."""
-    from finsent.registry.tracking import RunTag, log_splits, start_run, tag_run
+    from finsent.registry.tracking import RunTag, tag_run
 
     if run_id is not None:
         experiment = client.get_run(run_id).info.experiment_id

@@ -10,12 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finsent.config import Config
+from finsent.evaluation.calibration import fit_abstain_threshold, fit_temperature
 from finsent.labels import LABELS
+from finsent.models.abstention import ABSTAIN_BELOW
+from finsent.models.manifest import PROBE, Manifest, write_manifest
+from finsent.provenance import git_sha, lock_hash
 from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
-    from finsent.models.manifest import Manifest
-    from finsent.training.trainer import LabelledTexts, TrainingResult
+    from finsent.training.trainer import LabelledRows, TrainingResult
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +31,7 @@ def calibrate_adapter(
     workspace: Workspace,
     data: tuple[int, str],
     trained: "TrainingResult",
-    validation: "LabelledTexts",
+    validation: "LabelledRows",
     groups: Sequence[str],
 ) -> "tuple[NDArray[np.float32], Manifest]":
     """Calibrate a fresh load of what was saved on its validation logits, and write probe and manifest beside it.
@@ -45,11 +48,8 @@ def calibrate_adapter(
         Validation logits [rows, 3] of the fresh load, and the manifest with temperature and threshold; its files are not
         listed yet, since the model card is still to come: `write_manifest` seals it.
     """
-    from finsent.evaluation.calibration import fit_abstain_threshold, fit_temperature
-    from finsent.models.abstention import ABSTAIN_BELOW
     from finsent.models.adapter import head_sha256, load_adapter
     from finsent.models.load import prepare_for_inference
-    from finsent.models.manifest import PROBE, write_manifest
     from finsent.models.predict import predict_logits, probabilities
 
     manifest = make_manifest(config, *data, trained)
@@ -76,9 +76,6 @@ def calibrate_adapter(
 
 def make_manifest(config: Config, data_version: int, data_fingerprint: str, trained: "TrainingResult") -> "Manifest":
     """Manifest of a newly trained adapter; its files are not listed yet."""
-    from finsent.models.manifest import Manifest
-    from finsent.provenance import git_sha, lock_hash
-
     return Manifest(
         base_name=config.model.name,
         base_revision=trained.base.revision,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -35,6 +35,18 @@ _log = logging.getLogger(__name__)
 MetricsCallback = Callable[[int, dict[str, float]], None]
 _SYNC_EVERY = 10
 """Steps on a GPU between reads of its metrics; reading a number waits for the device."""
+
+
+class LabelledRows(Protocol):
+    """Rows to train on or to validate with: a split of the data, or plain `LabelledTexts`."""
+
+    @property
+    def texts(self) -> Sequence[str]:
+        """Texts [N]."""
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Label ids [N]."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +82,26 @@ class TrainingResult:
     """Reasons for the choice of engine, see `finsent.engine.memory_planner`."""
     processes: int
 
+    def settings(self) -> dict[str, str]:
+        """What was used, for the parameters of the MLflow run."""
+        used = {
+            "trainable_parameters": self.trainable_parameters,
+            "quantized_modules": self.quantized_modules,
+            "mixed_precision_used": self.mixed_precision,
+            "training_engine": self.engine,
+            "training_plan": self.plan,
+            "processes": self.processes,
+            "optimizer_steps": self.steps,
+            "base_fingerprint": self.base.fingerprint,
+        }
+        return {key: str(value) for key, value in used.items()}
+
 
 def train(
     config: Config,
     home: Workspace,
-    train_rows: LabelledTexts,
-    validation: LabelledTexts,
+    train_rows: LabelledRows,
+    validation: LabelledRows,
     folder: Path,
     on_metrics: MetricsCallback,
 ) -> TrainingResult:
@@ -292,7 +318,7 @@ def _flush_metrics(run: TrainingRun, recipe: Recipe, pending: list[_StepMetrics]
     return losses[-1]
 
 
-def validate(run: TrainingRun, rows: LabelledTexts, config: Config) -> dict[str, float]:
+def validate(run: TrainingRun, rows: LabelledRows, config: Config) -> dict[str, float]:
     """Loss and accuracy of the model in training on `rows`, for the learning curve; not the evaluation."""
     run.model.eval()
     tokens = tokenise(run.tokenizer, rows.texts, config.model.max_length)
@@ -325,7 +351,7 @@ def _is_quantized(module: Any) -> bool:
     return type(module).__name__ == "Linear4bit" and type(module).__module__.startswith("bitsandbytes")
 
 
-def _check_rows(rows: LabelledTexts) -> None:
+def _check_rows(rows: LabelledRows) -> None:
     if not len(rows.texts):
         raise InputError("there are no rows to train on. Run `finsent ingest` first.")
     present = [LABELS[i] for i in sorted(set(rows.labels.tolist()))]

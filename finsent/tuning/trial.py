@@ -12,6 +12,12 @@ import numpy as np
 
 from finsent.config import Config
 from finsent.errors import FinsentError
+from finsent.evaluation.calibration import fit_temperature
+from finsent.evaluation.metrics import compute_metrics
+from finsent.models.manifest import write_manifest
+from finsent.registry.tracking import connect, log_series, start_run
+from finsent.training.batches import steps_in_total
+from finsent.training.calibrate import make_manifest
 from finsent.tuning import search
 from finsent.tuning.search import TrialRecord
 from finsent.tuning.space import Space, apply_params
@@ -79,7 +85,7 @@ def _run(config: Config, home: Workspace, data: TrialData, folder: Path, trial: 
     """Train with the trial's settings in a nested MLflow run, and score a fresh load of the saved adapter."""
     from optuna import TrialPruned
 
-    from finsent.registry.tracking import RunTag, connect, log_series, start_run, tag_run
+    from finsent.registry.tracking import RunTag, tag_run
 
     client, started, number = connect(home), time.perf_counter(), trial.user_attrs[search.NUMBER]
     state, run_id, reason = "complete", "", None
@@ -122,8 +128,7 @@ def _train(
     import torch
     from optuna import TrialPruned
 
-    from finsent.training.batches import steps_in_total
-    from finsent.training.trainer import LabelledTexts, train
+    from finsent.training.trainer import train
 
     recipe = config.recipe
     total = steps_in_total(len(data.train.texts), recipe.batch_size * recipe.accumulation, recipe.epochs)
@@ -135,8 +140,8 @@ def _train(
             raise TrialPruned(f"validation loss {loss:.4f} after {step} of {total} steps, behind the median of the other trials")
 
     rows, validation = (
-        LabelledTexts(data.train.texts, data.train.labels),
-        LabelledTexts(data.validation.texts, data.validation.labels),
+        data.train,
+        data.validation,
     )
     try:
         return train(config, home, rows, validation, folder, report)
@@ -153,13 +158,9 @@ def _score(config: Config, home: Workspace, data: TrialData, trained: "TrainingR
     """
     from scipy.special import log_softmax
 
-    from finsent.evaluation.calibration import fit_temperature
-    from finsent.evaluation.metrics import compute_metrics
     from finsent.models.adapter import load_adapter
     from finsent.models.load import prepare_for_inference
-    from finsent.models.manifest import write_manifest
     from finsent.models.predict import predict_logits
-    from finsent.training.calibrate import make_manifest
 
     # loading requires a manifest; this adapter is deleted once it is scored, so it records neither commit nor lock file
     manifest = make_manifest(config, data.version, data.fingerprint, trained)

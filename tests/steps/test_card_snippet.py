@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from finsent.models.adapter import load_adapter
+from finsent.models.import_export import PROBE_TEXTS
 from finsent.models.manifest import verify_manifest
 from finsent.models.predict import predict_logits
 from finsent.steps.context import make_context
-from finsent.steps.import_export import PROBE_TEXTS, export_adapter
+from finsent.steps.import_export import export_adapter
 from finsent.steps.score import predict
 
 if TYPE_CHECKING:

@@ -14,11 +14,12 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 from finsent.errors import ArtifactError, InputError
 from finsent.labels import ID2LABEL
 from finsent.models.adapter import load_adapter
+from finsent.models.import_export import PROBE_TEXTS
 from finsent.models.manifest import MANIFEST, file_sha256
+from finsent.models.merged import verify_merged
 from finsent.models.predict import predict_logits
 from finsent.steps.context import make_context
-from finsent.steps.export_merged import export_merged, verify_merged
-from finsent.steps.import_export import PROBE_TEXTS, import_adapter
+from finsent.steps.import_export import export_merged, import_adapter
 from finsent.steps.score import predict
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch and transformers deprecate things of their own while loading

@@ -12,12 +12,13 @@ import pytest
 from finsent.errors import InputError
 from finsent.labels import LABELS
 from finsent.models.adapter import load_adapter
+from finsent.models.import_export import PROBE_TEXTS
 from finsent.models.manifest import verify_manifest
 from finsent.models.predict import predict_logits
 from finsent.registry import tracking
 from finsent.registry.client import Registry
 from finsent.steps.context import make_context
-from finsent.steps.import_export import PROBE_TEXTS, export_adapter, import_adapter
+from finsent.steps.import_export import export_adapter, import_adapter
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch and transformers deprecate things of their own while loading
 

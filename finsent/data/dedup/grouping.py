@@ -5,7 +5,9 @@
    is a conflict: all its new rows are quarantined, with both sides shown, except those whose label a reviewer confirmed. An
    existing row never changes.
 3. A group that touches existing rows takes their group id and split; a new one is named after its smallest id.
-4. New rows that would join two splits: see `finsent.data.dedup.grouping`.
+4. Existing rows never move, so a component that would join two splits has new rows quarantined. Each of its new rows takes the
+   assignment of its near duplicates, closest first; one that is then near to rows of two splits is quarantined, with both groups
+   named. New rows that were connected through such rows only may found groups of their own.
 
 Rows are indices into parallel arrays, since there may be millions; only groups of several rows are processed one by one.
 """
@@ -48,6 +50,11 @@ from finsent.data.dedup.near_duplicates import (
 from finsent.data.dedup.shingles import Int64
 from finsent.data.dedup.signatures import concat_signatures
 from finsent.data.splits import EXCLUDED_CODE, SPLIT_CODES, TEST, SplitCodes, SplitRule, split_of_group
+
+CONFLICT_BATCH: Final = 2000
+"""Texts of a component that joins two splits are processed so many at a time, with all near pairs among those."""
+
+_Assignments = dict[int, set[GroupAssignment]]  # by node
 
 
 def build_graph(
@@ -191,34 +198,27 @@ def _assign_component(context: AssignmentContext, rows: Int64, old: Sequence[int
     labels |= {int(existing.rows.labels[row]): (True, row) for row in reversed(old)}
     if len(labels) > 1:
         confirmed = context.rows.confirmed[rows]
-        _quarantine_conflict(context, rows[~confirmed], labels)
+        _quarantine_label_conflict(context, rows[~confirmed], labels)
         rows = rows[confirmed]
         if not len(rows):
             return "conflict"
     found = existing_assignments(context, old)
     if len({split for split, _ in found}) > 1:
-        resolve_split_conflict(context, rows, old)
+        _resolve_split_conflict(context, rows, old)
         return "split conflict"
     assign_group(context, rows.tolist(), preferred_assignment(context, found))
     return "conflict" if len(labels) > 1 else "group"
 
 
-def _quarantine_conflict(context: AssignmentContext, rows: Int64, labels: Mapping[int, tuple[bool, int]]) -> None:
+def _quarantine_label_conflict(context: AssignmentContext, rows: Int64, labels: Mapping[int, tuple[bool, int]]) -> None:
     context.result.outcome[rows] = QUARANTINED
     for row, label in zip(rows.tolist(), context.rows.new.labels[rows].tolist(), strict=True):
         others = tuple(side for other, side in labels.items() if other != label)
         context.result.rejections.append(GroupRejection(row, "contradictory label", others))
 
 
-# merged from finsent.data.dedup.grouping: Resolves components that would join two splits: new rows near existing rows of different splits.
-
-BATCH: Final = 2000
-
-_Assignments = dict[int, set[GroupAssignment]]  # by node
-
-
-def resolve_split_conflict(context: AssignmentContext, rows: Int64, old: Sequence[int]) -> None:
-    """Assign or quarantine the new rows of a component that touches two splits."""
+def _resolve_split_conflict(context: AssignmentContext, rows: Int64, old: Sequence[int]) -> None:
+    """Assign or quarantine the new rows of a component that touches two splits, in order of their ids."""
     new, graph = context.rows.new, context.rows.graph
     members: dict[int, list[int]] = {}
     for row, node in zip(rows.tolist(), graph.new_nodes[rows].tolist(), strict=True):
@@ -228,8 +228,8 @@ def resolve_split_conflict(context: AssignmentContext, rows: Int64, old: Sequenc
         assigned.setdefault(int(graph.old_nodes[row]), set()).update(existing_assignments(context, [row]))
     smallest = {node: min(new.ids.take(found).to_pylist()) for node, found in members.items()}
     order = sorted(members, key=smallest.__getitem__)
-    for start in range(0, len(order), BATCH):
-        _assign_nodes(context, order[start : start + BATCH], members, assigned)
+    for start in range(0, len(order), CONFLICT_BATCH):
+        _assign_nodes(context, order[start : start + CONFLICT_BATCH], members, assigned)
 
 
 def _assign_nodes(
@@ -242,7 +242,7 @@ def _assign_nodes(
         for node in reached:
             found = near[node] | {placed[other] for other in neighbours[node] if other in placed}
             if len({split for split, _ in found}) > 1:
-                _quarantine(context, members[nodes[node]], found)
+                _quarantine_split_conflict(context, members[nodes[node]], found)
             elif assignment := assign_group(context, members[nodes[node]], preferred_assignment(context, found)):
                 placed[node] = assignment
         waiting = sorted(set(waiting) - set(reached))
@@ -282,7 +282,7 @@ def _adjacent(
     return near, neighbours
 
 
-def _quarantine(context: AssignmentContext, rows: Sequence[int], near: set[GroupAssignment]) -> None:
+def _quarantine_split_conflict(context: AssignmentContext, rows: Sequence[int], near: set[GroupAssignment]) -> None:
     names = sorted((SPLIT_CODES[split], group_name(context, group)) for split, group in near)
     detail = "near duplicates in " + ", ".join(f"{split} (group {group})" for split, group in names)
     for row in rows:

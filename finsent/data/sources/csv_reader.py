@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from finsent.data.sources.decode import MAX_LINE_CHARS
-from finsent.data.validation.row_validation import shorten
-from finsent.errors import InputError
+from finsent.errors import InputError, shorten
 
 MAX_RECORD_LINES: Final = 200
 """Lines that one record may span."""

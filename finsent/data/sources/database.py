@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from finsent.config import Source
-from finsent.data.validation.row_validation import shorten
-from finsent.errors import InputError, did_you_mean
+from finsent.errors import InputError, did_you_mean, shorten
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, CursorResult, Engine

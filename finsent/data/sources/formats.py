@@ -17,8 +17,8 @@ from finsent.data.sources.decode import byte_lines, open_text, text_lines
 from finsent.data.sources.parquet import BATCH_ROWS, arrow_rows, read_parquet
 from finsent.data.sources.records import RawRow, RequestedColumns, SourceFile
 from finsent.data.sources.resolve import HUB
-from finsent.data.validation.row_validation import Rejection, escape_invalid, shorten
-from finsent.errors import InputError
+from finsent.data.validation.row_validation import Rejection
+from finsent.errors import InputError, escape_invalid, shorten
 
 _BATCH_CHARS: Final = 16 * 1024 * 1024
 

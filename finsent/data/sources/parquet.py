@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from finsent.data.sources import s3
 from finsent.data.sources.decode import read_error
 from finsent.data.sources.records import RawRow, RequestedColumns, SourceFile
-from finsent.data.validation.row_validation import Rejection, shorten
-from finsent.errors import InputError
+from finsent.data.validation.row_validation import Rejection
+from finsent.errors import InputError, shorten
 
 if TYPE_CHECKING:
     import pyarrow as pa

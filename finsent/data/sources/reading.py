@@ -19,10 +19,10 @@ from finsent.data.staging import StagingWriter
 from finsent.data.validation.label_check import PolarityStats, check_label_polarity, format_label_mismatch
 from finsent.data.validation.label_mapping import check_label, label_key, parse_label
 from finsent.data.validation.language import check_language
-from finsent.data.validation.row_validation import Rejection, check_text, check_time, escape_invalid, quoted, shorten
+from finsent.data.validation.row_validation import Rejection, check_text, check_time
 from finsent.data.validation.schema_drift import SourceSchema, compare_schemas, format_drift, source_schema
 from finsent.data.validation.text_cleaning import mask_handles, mask_raw_handles, repair_mojibake
-from finsent.errors import CheckFailed, InputError
+from finsent.errors import CheckFailed, InputError, escape_invalid, quoted, shorten
 from finsent.labels import LABEL2ID
 from finsent.logging_setup import track
 from finsent.text import forms

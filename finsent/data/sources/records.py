@@ -7,8 +7,8 @@ from pathlib import PurePath
 from typing import Any, Final, Self
 
 from finsent.config import Source
-from finsent.data.validation.row_validation import Reason, Rejection, shorten
-from finsent.errors import InputError, did_you_mean, format_names
+from finsent.data.validation.row_validation import Reason, Rejection
+from finsent.errors import InputError, did_you_mean, format_names, shorten
 from finsent.text import Forms
 
 FORMATS: Final = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}

@@ -9,8 +9,7 @@ from typing import Final
 from finsent.config import Source
 from finsent.data.sources import database, s3
 from finsent.data.sources.records import COMPRESSIONS, FORMATS, SourceFile, format_suffix
-from finsent.data.validation.row_validation import escape_invalid
-from finsent.errors import InputError, did_you_mean, format_names
+from finsent.errors import InputError, did_you_mean, escape_invalid, format_names
 
 _log = logging.getLogger(__name__)
 

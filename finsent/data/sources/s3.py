@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from finsent.data.sources.records import FORMATS, format_suffix
-from finsent.data.validation.row_validation import shorten
-from finsent.errors import InputError, did_you_mean, format_names
+from finsent.errors import InputError, did_you_mean, format_names, shorten
 
 if TYPE_CHECKING:
     from pyarrow import fs

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from finsent.data.validation.row_validation import Rejection, quoted
-from finsent.errors import InputError
+from finsent.data.validation.row_validation import Rejection
+from finsent.errors import InputError, quoted
 from finsent.labels import LABELS
 
 _NAMES: Final = {label.casefold(): label for label in LABELS}

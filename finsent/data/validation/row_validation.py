@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Final, Literal
 
+from finsent.errors import quoted
 from finsent.text import is_blank
 
 Reason = Literal[
@@ -91,25 +92,3 @@ def _parse_time(value: object) -> datetime | None:
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
     except (ValueError, OverflowError, OSError):  # not a time, or outside the calendar's range
         return None
-
-
-def quoted(value: object) -> str:
-    """A value for a message, shortened; numbers of thousands of digits and endless nests by their type alone."""
-    try:
-        return shorten(repr(value))
-    except (ValueError, RecursionError):  # Python's own limits, both within reach of a JSON file
-        return f"<{type(value).__name__} too large to show>"
-
-
-def shorten(text: str, length: int = 80) -> str:
-    """The text cut to at most `length` characters, with an ellipsis."""
-    return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def escape_invalid(text: str) -> str:
-    """The text as valid UTF-8, with backslash escapes for invalid bytes (decoded with `surrogateescape`) and lone surrogates."""
-    try:
-        raw = text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        raw = text.encode("utf-8", "backslashreplace")
-    return raw.decode("utf-8", "backslashreplace")

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
-from finsent.data.validation.row_validation import escape_invalid
-from finsent.errors import InputError
+from finsent.errors import InputError, escape_invalid
 
 MAX_LABELS: Final = 100
 """Label values stored of a source."""

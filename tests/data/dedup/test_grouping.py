@@ -270,7 +270,7 @@ def test_the_chain_is_what_the_tests_take_it_for(step: int) -> None:
 
 
 def test_a_bridging_wave_is_placed_a_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finsent.data.dedup.grouping.BATCH", 7)
+    monkeypatch.setattr("finsent.data.dedup.grouping.CONFLICT_BATCH", 7)
     texts = chain(3)
     accepted = before((texts[0], "Bullish", "a", "train"), (texts[2], "Bullish", "b", "test"))
     wave = [row(f"{text} {number}", number=number) for number, text in enumerate(chain(12) * 3)]

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finsent.data.validation.label_mapping import check_label, label_key
-from finsent.data.validation.row_validation import CLOCK_SKEW, Rejection, check_text, check_time, quoted, shorten
+from finsent.data.validation.row_validation import CLOCK_SKEW, Rejection, check_text, check_time
+from finsent.errors import quoted, shorten
 from finsent.labels import LABELS
 
 NOW = datetime(2025, 6, 1, 12, tzinfo=UTC)
