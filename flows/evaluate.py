@@ -93,11 +93,12 @@ def evaluate(version: str | None = None, settings: FlowSettings = FROM_ENVIRONME
         describe_run(f"evaluate version {plan.version} data-v{plan.data.version}", version=plan.version, data=plan.data.version)
         with step.start_round_trip(context, plan) as check:
             own = score_version.submit(context, plan)
-            champion = score_champion.submit(context, plan, wait_for=[own])  # type: ignore[call-overload]
+            champion = None
+            if plan.champion not in {None, plan.version}:
+                champion = score_champion.submit(context, plan, wait_for=[own])  # type: ignore[call-overload]
             baselines = score_baselines.submit(context, plan, wait_for=[own])  # type: ignore[call-overload]
-            round_trip = check_round_trip.submit(  # type: ignore[call-overload]
-                plan.version, check, wait_for=[champion if step.proof_needs_free_gpu() else own]
-            )
+            first = champion if champion is not None and step.proof_needs_free_gpu() else own
+            round_trip = check_round_trip.submit(plan.version, check, wait_for=[first])  # type: ignore[call-overload]
             evidence = build_evidence(context, plan, opaque(own), opaque(champion), opaque(baselines), opaque(round_trip))
         result: EvaluationResult = publish_evaluation(context, plan, opaque(evidence), opaque(own), opaque(champion), started)
         show(show_evaluation, context, result)
