@@ -84,11 +84,8 @@ def batches(
     scan = _scan(handle, there, filters, batch_size=rows, batch_readahead=2, fragment_readahead=1)
     for batch in scan.to_batches():
         if batch.num_rows:
-            yield from (
-                _require_values(name, _add_missing_columns(name, pa.Table.from_batches([batch]), schema))
-                .combine_chunks()
-                .to_batches()
-            )
+            table = _require_values(name, _add_missing_columns(name, pa.Table.from_batches([batch]), schema))
+            yield from table.combine_chunks().to_batches()
 
 
 def _scan(handle: "DeltaTable", columns: Sequence[str], filters: Any, **reading: Any) -> "pa.dataset.Scanner":

@@ -169,6 +169,7 @@ def _log_run(context: Context, facts: "DataFacts", page: Path) -> str:
             "fingerprint": data.fingerprint,
             "leaks": str(data.leaks),
             "confounded": str(facts.confounding.confounded),
+            **context.run_tags,
         }
         with start_run(context.config, context.workspace, kind=KIND, tags=tags, data=data, resume=known) as run_id:
             for key, value in figures(facts).items():

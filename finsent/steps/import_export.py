@@ -170,7 +170,7 @@ def import_adapter(
         else:
             convert_peft_adapter(config, home, folder, adapter, labels, render_model_card)
         manifest = verify_manifest(adapter)
-        with start_run(config, home, kind="import", tags={"imported_from": origin}) as run_id:
+        with start_run(config, home, kind="import", tags={"imported_from": origin, **context.run_tags}) as run_id:
             kept = home.runs / run_id / "adapter"
             kept.parent.mkdir(parents=True)
             adapter.rename(kept)

@@ -103,7 +103,7 @@ def publish_ad_hoc_evaluation(context: Context, evidence: Evidence, rows: "Split
     from finsent.reporting.evaluation_report import evaluation_metrics, render_pages, write_report_inputs
 
     client = context.registry.client
-    tags: dict[RunTag, str] = {"model_version": evidence.model_version, "data": Path(description).name}
+    tags: dict[RunTag, str] = {"model_version": evidence.model_version, "data": Path(description).name, **context.run_tags}
     with (
         start_run(context.config, context.workspace, kind="evaluate", tags=tags) as run_id,
         tempfile.TemporaryDirectory(prefix="finsent-evaluation-") as scratch,

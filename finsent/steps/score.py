@@ -184,7 +184,7 @@ def _score_due(
     folder, texts = registry.adapter_path(version), count_distinct_texts(due.rows)
     with (
         open_predictor(ModelSpec(folder, home, config.engine, texts, scoring.token_budget), devices) as predictor,
-        start_run(config, home, kind="score", tags={"model_version": version}) as run_id,
+        start_run(config, home, kind="score", tags={"model_version": version, **context.run_tags}) as run_id,
     ):
         engine = predictor.engine
         # from the adapter itself, so that a run that continues a killed one uses the same threshold

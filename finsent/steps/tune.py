@@ -105,7 +105,7 @@ def tune(
         before = len(finished_trials(search))
         run_id, ended = _find_run(client, context.config, context.workspace, name)
         if run_id is None or not ended or most is None or before < most:
-            with _open_run(client, context.config, context.workspace, data, name, varied, run_id) as run_id:
+            with _open_run(context, data, name, varied, run_id) as run_id:
                 todo = _remaining(search, most, deadline)
                 try:
                     for _ in track(todo, description="trials", total=most and most - before, unit="trial"):
@@ -164,20 +164,24 @@ def _find_run(client: "MlflowClient", config: Config, home: Workspace, name: str
 
 
 @contextmanager
-def _open_run(
-    client: "MlflowClient", config: Config, home: Workspace, data: TrialData, name: str, space: Space, run_id: str | None
-) -> Iterator[str]:
+def _open_run(context: Context, data: TrialData, name: str, space: Space, run_id: str | None) -> Iterator[str]:
     """The search's run, resumed or new, linked to its splits; nested runs that a killed process left open are ended."""
     from finsent.registry.tracking import RunTag, tag_run
 
+    client, home = context.registry.client, context.workspace
     if run_id is not None:
         experiment = client.get_run(run_id).info.experiment_id
         wanted = f"tags.`mlflow.parentRunId` = '{run_id}' and attributes.status = 'RUNNING'"
         for left in client.search_runs([experiment], wanted):
             tag_run(client, left.info.run_id, "trial_state", "failed")
             client.set_terminated(left.info.run_id, status="KILLED")
-    tags: dict[RunTag, str] = {"study": name, "data_version": str(data.version), "space": json.dumps(space_to_dict(space))[:5000]}
-    with start_run(config, home, kind=KIND, tags=tags, resume=run_id) as opened:
+    tags: dict[RunTag, str] = {
+        "study": name,
+        "data_version": str(data.version),
+        "space": json.dumps(space_to_dict(space))[:5000],
+        **context.run_tags,
+    }
+    with start_run(context.config, home, kind=KIND, tags=tags, resume=run_id) as opened:
         if run_id is None:
             log_splits(client, opened, home, data.version, data.fingerprint, train=data.train, validation=data.validation)
         yield opened
