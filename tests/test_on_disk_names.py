@@ -14,10 +14,10 @@ from pydantic import BaseModel
 from typing_extensions import is_typeddict
 
 from finsent.config.schema import Config, DataConfig, Source
-from finsent.data import corrections, inbox, quarantine, tables
+from finsent.data import corrections, inbox, quarantine
 from finsent.data.ingest_report import IngestReport, report_metadata
 from finsent.data.splits import split_rule
-from finsent.data.table_schemas import SCHEMAS
+from finsent.data.table_schemas import SCHEMAS, CommitKey
 from finsent.data.validation.row_validation import Reason
 from finsent.evaluation.evidence import Evidence
 from finsent.models import manifest
@@ -55,7 +55,7 @@ def table_columns() -> set[str]:
 def commit_names() -> set[str]:
     """Applications and metadata keys of Delta commits."""
     return {
-        *get_args(tables.CommitKey),
+        *get_args(CommitKey),
         corrections.TWEETS_APPLICATION,
         inbox._APPLICATION,
         quarantine._APPLICATION,

@@ -27,7 +27,7 @@ from finsent.data.ingest_report import IngestReport, build_report, report_metada
 from finsent.data.leakage import LeakAudit, audit_splits
 from finsent.data.quarantine import append_records, quarantine_records
 from finsent.data.splits import SPLIT_CODES, requested_splits, split_rule
-from finsent.data.table_schemas import SCHEMAS
+from finsent.data.table_schemas import SCHEMAS, CommitKey
 from finsent.errors import CheckFailed
 from finsent.labels import LABELS
 from finsent.workspace import Workspace
@@ -98,7 +98,7 @@ def append_tweets(
 ) -> int | None:
     """Commit accepted rows with their report and audit; the new version, or None if another run committed first."""
     rule = split_rule(config)
-    metadata: dict[tables.CommitKey, str] = {
+    metadata: dict[CommitKey, str] = {
         "fingerprint": str(report.fingerprint),
         "split_rule": json.dumps(rule.describe()),
         "report": json.dumps(report_metadata(report, rule, grouping.read.reading), ensure_ascii=False),

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from finsent.data import tables
 from finsent.data.splits import SPLITS, SplitName
+from finsent.data.table_schemas import CommitKey
 from finsent.errors import InputError
 from finsent.labels import LABEL2ID
 from finsent.workspace import Workspace
@@ -65,7 +66,7 @@ class RecordedAudit:
     leaks: int | None = None
     naive_leak: float | None = None
 
-    def metadata(self) -> dict[tables.CommitKey, str]:
+    def metadata(self) -> dict[CommitKey, str]:
         """As commit metadata, so that it travels with the table."""
         return {"leaks": json.dumps(self.leaks), "naive_leak": json.dumps(self.naive_leak)}
 

@@ -5,11 +5,11 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import pyarrow as pa
 
-from finsent.data.table_schemas import ADDED_COLUMNS, REQUIRED_COLUMNS, SCHEMAS
+from finsent.data.table_schemas import ADDED_COLUMNS, REQUIRED_COLUMNS, SCHEMAS, CommitKey
 from finsent.errors import CheckFailed, InputError
 from finsent.workspace import Workspace
 
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
-
-CommitKey = Literal["finsent.commit", "fingerprint", "leaks", "masked", "naive_leak", "report", "signature_rule", "split_rule"]
-"""Metadata of a commit. Written commits cannot change: renaming a key needs a migration."""
 _COMMIT_ID: Final = "finsent.commit"
 _ATTEMPTS: Final = 10  # each failure means that another run committed first
 
