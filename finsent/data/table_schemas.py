@@ -8,6 +8,7 @@ import pyarrow as pa
 
 CommitKey = Literal["finsent.commit", "fingerprint", "leaks", "masked", "naive_leak", "report", "signature_rule", "split_rule"]
 """Metadata of a commit. Written commits cannot change: renaming a key needs a migration."""
+CommitMetadata = Mapping[CommitKey, str]
 
 _TIME: Final = pa.timestamp("us", tz="UTC")
 

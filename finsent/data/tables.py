@@ -2,14 +2,14 @@
 
 import logging
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import pyarrow as pa
 
-from finsent.data.table_schemas import ADDED_COLUMNS, REQUIRED_COLUMNS, SCHEMAS, CommitKey
+from finsent.data.table_schemas import ADDED_COLUMNS, REQUIRED_COLUMNS, SCHEMAS, CommitKey, CommitMetadata
 from finsent.errors import CheckFailed, InputError
 from finsent.workspace import Workspace
 
@@ -122,7 +122,7 @@ def append(
     table: pa.Table | pa.RecordBatchReader,
     *,
     transaction: tuple[str, int] | None = None,
-    metadata: Mapping[CommitKey, str] | None = None,
+    metadata: CommitMetadata | None = None,
 ) -> int:
     """Append rows in one commit and return the table's version after it.
 
@@ -158,7 +158,7 @@ def append(
     return int(handle.version())
 
 
-def replace(home: Workspace, name: str, table: pa.Table, *, metadata: Mapping[CommitKey, str] | None = None) -> None:
+def replace(home: Workspace, name: str, table: pa.Table, *, metadata: CommitMetadata | None = None) -> None:
     """Replace all rows of a table in one commit, those too that another run adds meanwhile; only for derived data."""
     from deltalake import CommitProperties, write_deltalake
 
@@ -218,7 +218,7 @@ def append_if_unchanged(
     table: pa.Table | pa.RecordBatchReader,
     application: str,
     after: Position,
-    metadata: Mapping[CommitKey, str] | None = None,
+    metadata: CommitMetadata | None = None,
 ) -> Position | None:
     """Append rows as the transaction number after `after`; the new position, or None if another run took that number first.
 
@@ -341,12 +341,7 @@ def _open_or_create(home: Workspace, name: str) -> "DeltaTable":
 
 
 def update_rows(
-    home: Workspace,
-    name: str,
-    changes: pa.Table,
-    application: str,
-    after: Position,
-    metadata: Mapping[CommitKey, str] | None = None,
+    home: Workspace, name: str, changes: pa.Table, application: str, after: Position, metadata: CommitMetadata | None = None
 ) -> Position | None:
     """Update and remove rows by their id in one commit, as the transaction number after `after`.
 
