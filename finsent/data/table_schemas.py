@@ -1,10 +1,14 @@
-"""Schemas of the Delta tables, their required columns and their migrations."""
+"""Schemas of the Delta tables, their required columns and migrations, and the metadata keys of their commits."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, Literal
 
 import pyarrow as pa
+
+CommitKey = Literal["finsent.commit", "fingerprint", "leaks", "masked", "naive_leak", "report", "signature_rule", "split_rule"]
+"""Metadata of a commit. Written commits cannot change: renaming a key needs a migration."""
+CommitMetadata = Mapping[CommitKey, str]
 
 _TIME: Final = pa.timestamp("us", tz="UTC")
 
