@@ -87,7 +87,7 @@ def append_records(
 
 
 def input_identity(fingerprint: Mapping[str, str | int]) -> str:
-    """Identity of an input, from `finsent.data.sources.resolve.fingerprint_file`.
+    """Identity of an input, from `finsent.data.sources.formats.fingerprint_file`.
 
     Of a file its hash, of a Hub dataset its commit, of a database the hash of the query, since its result changes by itself.
     """

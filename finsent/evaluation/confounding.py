@@ -47,12 +47,6 @@ class Confounding:
         return self.mutual_information / self.label_entropy if self.label_entropy else 0.0
 
 
-def cross_table(rows: NDArray[np.integer], columns: NDArray[np.integer], shape: tuple[int, int]) -> Int64:
-    """Counts [R, C] of codes `rows` [N] below R against codes `columns` [N] below C."""
-    flat = np.bincount(rows.astype(np.int64) * shape[1] + columns, minlength=shape[0] * shape[1])
-    return flat.reshape(shape).astype(np.int64)
-
-
 def confounding(
     everything: Int64, train: Int64, test: Int64, sources: Sequence[str], labels: Sequence[str] = LABELS
 ) -> Confounding:

@@ -30,9 +30,6 @@ class World:
         return self.rank == 0
 
 
-SINGLE_PROCESS = World(0, 1)
-
-
 def world_from_env() -> World:
     """Rank and size from the launcher's environment variables; starts nothing."""
     return World(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))

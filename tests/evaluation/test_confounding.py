@@ -6,16 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finsent.evaluation.baselines import majority, source_majority
-from finsent.evaluation.confounding import confounding, cramers_v, cross_table, entropy, majority_scores, mutual_information
+from finsent.evaluation.confounding import confounding, cramers_v, entropy, majority_scores, mutual_information
 
 TABLES = st.lists(st.lists(st.integers(0, 60), min_size=3, max_size=3), min_size=1, max_size=6).map(
     lambda rows: np.array(rows, np.int64)
 )
-
-
-def test_the_table_counts_every_row():
-    table = cross_table(np.array([0, 0, 1, 1, 1]), np.array([2, 2, 0, 1, 0]), (3, 3))
-    assert table.tolist() == [[0, 0, 2], [2, 1, 0], [0, 0, 0]]
 
 
 def test_a_source_that_is_the_label_and_one_that_says_nothing():
@@ -85,7 +80,7 @@ def test_millions_of_rows_take_no_time():
 
     rng = np.random.default_rng(0)
     began = time.perf_counter()
-    table = cross_table(rng.integers(0, 9, 1_400_000), rng.integers(0, 3, 1_400_000), (9, 3))
+    table = np.bincount(rng.integers(0, 27, 1_400_000), minlength=27).reshape(9, 3)
     found = confounding(table, table, table, [str(number) for number in range(9)])
     assert not found.confounded
     assert time.perf_counter() - began < 2

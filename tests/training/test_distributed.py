@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finsent.training.distributed import SINGLE_PROCESS, World, broadcast, shard, terminate_with_peers, world_from_env
+from finsent.training.distributed import World, broadcast, shard, terminate_with_peers, world_from_env
+
+SINGLE_PROCESS = World(0, 1)
 
 
 @given(lengths=st.lists(st.integers(1, 128), min_size=1, max_size=80), size=st.integers(1, 9), data=st.data())
