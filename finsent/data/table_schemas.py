@@ -86,6 +86,3 @@ ADDED_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 )
 """Schema migrations: columns added after the first release, in that order. An older table gets them with its next append; until
 then, and in its old rows, they are null. Columns are never renamed, retyped or dropped."""
-
-CommitKey = Literal["finsent.commit", "fingerprint", "leaks", "masked", "naive_leak", "report", "signature_rule", "split_rule"]
-"""Metadata of a commit. Written commits cannot change: renaming a key needs a migration."""

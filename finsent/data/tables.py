@@ -2,14 +2,14 @@
 
 import logging
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import pyarrow as pa
 
-from finsent.data.table_schemas import ADDED_COLUMNS, REQUIRED_COLUMNS, SCHEMAS, CommitKey
+from finsent.data.table_schemas import ADDED_COLUMNS, REQUIRED_COLUMNS, SCHEMAS, CommitKey, CommitMetadata
 from finsent.errors import CheckFailed, InputError
 from finsent.workspace import Workspace
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
-
 _COMMIT_ID: Final = "finsent.commit"
 _ATTEMPTS: Final = 10  # each failure means that another run committed first
 
@@ -69,7 +68,7 @@ def batches(
         home: Where the tables are.
         name: One of `SCHEMAS`.
         columns: Columns to read.
-        version: Version to read.
+        version: Version to read (time travel).
         filters: pyarrow expression, applied while reading.
         rows: Largest number of rows in a batch.
 
@@ -84,8 +83,11 @@ def batches(
     scan = _scan(handle, there, filters, batch_size=rows, batch_readahead=2, fragment_readahead=1)
     for batch in scan.to_batches():
         if batch.num_rows:
-            table = _require_values(name, _add_missing_columns(name, pa.Table.from_batches([batch]), schema))
-            yield from table.combine_chunks().to_batches()
+            yield from (
+                _require_values(name, _add_missing_columns(name, pa.Table.from_batches([batch]), schema))
+                .combine_chunks()
+                .to_batches()
+            )
 
 
 def _scan(handle: "DeltaTable", columns: Sequence[str], filters: Any, **reading: Any) -> "pa.dataset.Scanner":
@@ -120,7 +122,7 @@ def append(
     table: pa.Table | pa.RecordBatchReader,
     *,
     transaction: tuple[str, int] | None = None,
-    metadata: Mapping[CommitKey, str] | None = None,
+    metadata: CommitMetadata | None = None,
 ) -> int:
     """Append rows in one commit and return the table's version after it.
 
@@ -156,7 +158,7 @@ def append(
     return int(handle.version())
 
 
-def replace(home: Workspace, name: str, table: pa.Table, *, metadata: Mapping[CommitKey, str] | None = None) -> None:
+def replace(home: Workspace, name: str, table: pa.Table, *, metadata: CommitMetadata | None = None) -> None:
     """Replace all rows of a table in one commit, those too that another run adds meanwhile; only for derived data."""
     from deltalake import CommitProperties, write_deltalake
 
@@ -216,7 +218,7 @@ def append_if_unchanged(
     table: pa.Table | pa.RecordBatchReader,
     application: str,
     after: Position,
-    metadata: Mapping[CommitKey, str] | None = None,
+    metadata: CommitMetadata | None = None,
 ) -> Position | None:
     """Append rows as the transaction number after `after`; the new position, or None if another run took that number first.
 
@@ -339,12 +341,7 @@ def _open_or_create(home: Workspace, name: str) -> "DeltaTable":
 
 
 def update_rows(
-    home: Workspace,
-    name: str,
-    changes: pa.Table,
-    application: str,
-    after: Position,
-    metadata: Mapping[CommitKey, str] | None = None,
+    home: Workspace, name: str, changes: pa.Table, application: str, after: Position, metadata: CommitMetadata | None = None
 ) -> Position | None:
     """Update and remove rows by their id in one commit, as the transaction number after `after`.
 
