@@ -91,7 +91,9 @@ def test_a_killed_training_is_taken_up_and_ends_in_the_same_weights(
     script.write_text(
         "import json, sys\nfrom finsent.config import Config\n"
         "from finsent.workspace import resolve_workspace\nfrom finsent.steps.train import train\n"
-        "result = train(Config.model_validate_json(open(sys.argv[1]).read()), resolve_workspace())\n"
+        "from finsent.steps.context import make_context\n"
+        "config = Config.model_validate_json(open(sys.argv[1]).read())\n"
+        "result = train(make_context(config, resolve_workspace()))\n"
         "print(json.dumps([result.run_id, result.resumed_from, result.steps]))\n"
     )
     environment = {**os.environ, "FINSENT_HOME": str(mlflow_home.root)}

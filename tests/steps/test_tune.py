@@ -203,8 +203,9 @@ def test_a_search_that_was_cut_off_ends_as_one_that_was_not(
     script.write_text(
         "import sys\nfrom pathlib import Path\nfrom finsent.config import load_config\n"
         "from finsent.workspace import resolve_workspace\n"
-        "from finsent.steps.tune import tune\n"
-        "tune(load_config('nano', overrides=sys.argv[2:]), resolve_workspace(), trials=2, space=Path(sys.argv[1]))\n"
+        "from finsent.steps.context import make_context\nfrom finsent.steps.tune import tune\n"
+        "context = make_context(load_config('nano', overrides=sys.argv[2:]), resolve_workspace())\n"
+        "tune(context, trials=2, space=Path(sys.argv[1]))\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore", str(script), str(searched.space), *OVERRIDES],
