@@ -63,7 +63,7 @@ def approve(
         request = step.get_approval_request(context, version)
         if request is None:
             return Completed(name="Decided already", message=step.decision_summary(context, version))
-        describe_run(f"approve version {request.version}", version=request.version)
+        describe_run(context, f"approve version {request.version}", version=request.version)
         page = artifacts.version_page(context.workspace, request.model_name, request.version)
         opening = artifacts.how_to_open(context.workspace)
         where = f"[Version {request.version} in MLflow, with report and card]({page})" if page else opening

@@ -90,7 +90,9 @@ def evaluate(version: str | None = None, settings: FlowSettings = FROM_ENVIRONME
     started = time.perf_counter()
     with resolved(settings) as context:
         plan = prepare_evaluation(context, version)
-        describe_run(f"evaluate version {plan.version} data-v{plan.data.version}", version=plan.version, data=plan.data.version)
+        describe_run(
+            context, f"evaluate version {plan.version} data-v{plan.data.version}", version=plan.version, data=plan.data.version
+        )
         with step.start_round_trip(context, plan) as check:
             own = score_version.submit(context, plan)
             champion = None

@@ -78,7 +78,7 @@ def ingest(sources: tuple[Source, ...] = (), settings: FlowSettings = FROM_ENVIR
         grouping = group_near_duplicates(context, opaque(parts))
         committed = commit(context, opaque(grouping))
         report = step.write_report(context, grouping, committed)
-        describe_run(f"ingest data-v{report.version}", data=report.version)
-        published = report_version(context, report)
+        linked = describe_run(context, f"ingest data-v{report.version}", data=report.version)
+        published = report_version(linked, report)
         show(show_version, context, report, opaque(published))
     return report

@@ -66,7 +66,7 @@ def promote(version: str | None = None, settings: FlowSettings = FROM_ENVIRONMEN
     with resolved(settings) as context:
         model = context.config.registered_model
         version = version or context.registry.latest_version()
-        describe_run(f"promote version {version}", version=version)
+        describe_run(context, f"promote version {version}", version=version)
         judged = judge_version(context, version)
         record_decision(context, version, judged)
         result = move_alias(context, version, judged)

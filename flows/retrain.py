@@ -60,7 +60,7 @@ def retrain(
         settings: Configuration and home; left empty, the worker's environment decides.
     """
     with resolved(settings) as context:
-        describe_run(f"retrain {context.config.profile}", profile=context.config.profile)
+        describe_run(context, f"retrain {context.config.profile}", profile=context.config.profile)
         data = ingest(sources, settings=settings) if sources or context.config.data.sources else None
         due = check_due(context) if only_if_due else None
         undecided = find_undecided(context, due is None or due.decision == "retrain")

@@ -79,12 +79,16 @@ def resolved(settings: FlowSettings) -> Iterator[Context]:
         _resolved.reset(token)
 
 
-def describe_run(name: str, **tags: object) -> None:
-    """Give the current flow run a name and tags that say what it is about, such as `train nano data-v3`."""
+def describe_run(context: Context, name: str, **tags: object) -> Context:
+    """Give the current flow run a name and tags that say what it is about, such as `train nano data-v3`.
+
+    Returns the context for what follows: MLflow runs that it opens carry the new name.
+    """
     from prefect.client.orchestration import get_client
 
     if not flow_run.id:  # called as a plain function
-        return
+        return context
     labels = ["finsent", *(f"{key}:{value}" for key, value in tags.items() if value is not None)]
     with get_client(sync_client=True) as client:
         client.update_flow_run(flow_run.id, name=name, tags=sorted({*flow_run.tags, *labels}))
+    return replace(context, run_tags={**context.run_tags, "prefect.flow_run_name": name})

@@ -77,9 +77,11 @@ def train(resume: str | None = None, settings: FlowSettings = FROM_ENVIRONMENT) 
     """
     with resolved(settings) as context:
         job = prepare_training(context, resume)
-        describe_run(f"train {job.profile} data-v{job.data.version}", profile=job.profile, data=job.data.version)
-        run_id, trained = fit_adapter(context, job)
-        calibration = calibrate_adapter(context, job, run_id, trained)
-        result = register_version(context, job, run_id, trained, calibration)
+        linked = describe_run(
+            context, f"train {job.profile} data-v{job.data.version}", profile=job.profile, data=job.data.version
+        )
+        run_id, trained = fit_adapter(linked, job)
+        calibration = calibrate_adapter(linked, job, run_id, trained)
+        result = register_version(linked, job, run_id, trained, calibration)
         show(show_training, context, result)
     return result

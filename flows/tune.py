@@ -52,6 +52,6 @@ def tune(
     """
     with resolved(settings) as context:
         result = search(context, trials, hours, study, space)
-        describe_run(f"tune {result.study}", profile=context.config.profile)
+        describe_run(context, f"tune {result.study}", profile=context.config.profile)
         show(show_study, context, result)
     return result
