@@ -35,8 +35,6 @@ def score(files: tuple[str, ...] = (), settings: FlowSettings = FROM_ENVIRONMENT
     """
     with resolved(settings) as context:
         report = score_pending(context, files)
-        describe_run(
-            context, f"score {report.scored:,} tweets by version {report.model_version}", version=report.model_version
-        )
+        describe_run(context, f"score {report.scored:,} tweets by version {report.model_version}", version=report.model_version)
         show(show_predictions, report)
     return report
