@@ -120,11 +120,13 @@ def fit(context: Context, job: TrainingJob) -> "tuple[str, TrainingResult]":
 
     config, workspace, data = context.config, context.workspace, job.data
     resume = job.resume or find_resumable(workspace.runs, job.digest)
+    world, client = init(), context.registry.client
     if resume is not None and (trained := load_result(workspace.runs / resume)) is not None:
         _log.warning("the training of run %s is complete but not registered: going on with its adapter", resume)
+        broadcast(world, None)  # the other processes of the launch wait for their task: there is none
+        shutdown(world)
         return resume, trained
     rows, validation = (load_split(workspace, split, data.version) for split in ("train", "validation"))
-    world, client = init(), context.registry.client
     opened: list[str] = []
 
     def end_runs() -> None:
@@ -204,7 +206,11 @@ def train_worker(context: Context) -> None:
     from finsent.training.trainer import train as run_loop
 
     world = init()
-    version, run_id = broadcast(world, None)
+    task: tuple[int, str] | None = broadcast(world, None)
+    if task is None:
+        shutdown(world)
+        return
+    version, run_id = task
     rows, validation = (load_split(context.workspace, split, version) for split in ("train", "validation"))
     run_loop(context.config, context.workspace, rows, validation, context.workspace.runs / run_id, lambda *_: None)
     shutdown(world)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from finsent.config import Config
 from finsent.errors import CheckFailed, InputError
@@ -33,9 +33,10 @@ def find_resumable(runs: Path, digest: str) -> str | None:
     """The newest run of equal settings and data that has a checkpoint or a result, was not registered and is not in use."""
     found = []
     for state in runs.glob(f"*/{STATE}"):
-        recorded = json.loads(state.read_text(encoding="utf-8"))
+        recorded = _read(state)
         if (
-            recorded["digest"] == digest
+            recorded is not None
+            and recorded["digest"] == digest
             and not recorded["finished"]
             and (complete_checkpoints(state.parent) or load_result(state.parent) is not None)
             and _is_free(state.parent)
@@ -51,9 +52,9 @@ def require_resumable(runs: Path, run_id: str, digest: str) -> None:
         InputError: unknown here, finished, without a checkpoint, or of other settings or data.
     """
     state = runs / run_id / STATE
-    if not state.is_file():
+    recorded = _read(state)
+    if recorded is None:
         raise InputError(f"no training {run_id!r} was started in this home. Interrupted ones are under {str(runs)!r}.")
-    recorded = json.loads(state.read_text(encoding="utf-8"))
     if recorded["finished"]:
         raise InputError(f"training {run_id!r} is finished. Leave --resume out to train anew.")
     if recorded["digest"] != digest:
@@ -89,15 +90,30 @@ def save_result(folder: Path, result: "TrainingResult") -> None:
 
 
 def load_result(folder: Path) -> "TrainingResult | None":
-    """What a training loop that is through left in the folder; None where it is not, or its adapter is gone."""
+    """What a training loop that is through left in the folder; None where it is not, or its adapter is gone.
+
+    A file that is empty, cut off or of another release counts as absent: the training is resumed from its checkpoint.
+    """
     from finsent.models.base_model import BaseFolder
     from finsent.training.trainer import TrainingResult
 
-    if not (folder / RESULT).is_file() or not (folder / "adapter").is_dir():
+    recorded = _read(folder / RESULT)
+    if recorded is None or not (folder / "adapter").is_dir():
         return None
-    recorded = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-    base = {**recorded["base"], "folder": Path(recorded["base"]["folder"])}
-    return TrainingResult(**{**recorded, "adapter": folder / "adapter", "base": BaseFolder(**base)})
+    try:
+        base = BaseFolder(**{**recorded["base"], "folder": Path(recorded["base"]["folder"])})
+        return TrainingResult(**{**recorded, "adapter": folder / "adapter", "base": base})
+    except (KeyError, TypeError):
+        return None
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    """A JSON object; None where the file is absent, empty or cut off."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _write(folder: Path, digest: str, *, finished: bool) -> None:

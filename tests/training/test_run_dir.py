@@ -5,7 +5,7 @@ import pytest
 
 from finsent.config import Config
 from finsent.errors import InputError
-from finsent.training.run_dir import find_resumable, hold_run_dir, mark_finished, require_resumable, settings_digest
+from finsent.training.run_dir import find_resumable, hold_run_dir, load_result, mark_finished, require_resumable, settings_digest
 
 
 def cut_off(runs: Path, name: str, digest: str, *, checkpoint: bool = True, at: int = 1) -> None:
@@ -54,3 +54,24 @@ def test_the_digest_knows_what_decides_a_result(tiny_config: Config) -> None:
     other = tiny_config.model_copy(update={"recipe": tiny_config.recipe.model_copy(update={"seed": 1})})
     assert settings_digest(tiny_config, "f") == settings_digest(same, "f")
     assert len({settings_digest(tiny_config, "f"), settings_digest(other, "f"), settings_digest(tiny_config, "g")}) == 3
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"digest"', "null"])
+def test_a_damaged_state_file_of_an_old_run_stops_no_training(tmp_path: Path, text: str) -> None:
+    cut_off(tmp_path, "good", "d1", at=1)
+    cut_off(tmp_path, "damaged", "d1", at=2)
+    (tmp_path / "damaged" / "training.json").write_text(text, encoding="utf-8")
+    assert find_resumable(tmp_path, "d1") == "good"
+    with pytest.raises(InputError, match="'damaged'"):
+        require_resumable(tmp_path, "damaged", "d1")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "{}", '{"base": {}}', '{"base": {"folder": "b", "revision": null, "fingerprint": "f"}}']
+)
+def test_a_damaged_result_counts_as_absent(tmp_path: Path, text: str) -> None:
+    cut_off(tmp_path, "a", "d1")
+    (tmp_path / "a" / "adapter").mkdir()
+    (tmp_path / "a" / "result.json").write_text(text, encoding="utf-8")
+    assert load_result(tmp_path / "a") is None
+    assert find_resumable(tmp_path, "d1") == "a", "from its checkpoint"
