@@ -8,6 +8,8 @@ import pytest
 from finsent.evaluation.evidence import Evidence
 from finsent.registry.gate import RuleResult
 from finsent.steps.promote import PromotionResult
+from finsent.workspace import resolve_workspace
+from flows import artifacts
 from flows.artifacts import data_report, decision, markdown_table, metrics_rows, predictions_report
 
 
@@ -85,3 +87,12 @@ def test_the_data_report_shows_audit_and_confounding_where_they_are_known() -> N
     assert "Label and source are hardly related." in text
     assert "| desk | 2 | 0 |" in text
     assert "Label and source" not in data_report(report)
+
+
+def test_no_page_or_command_shows_a_password() -> None:
+    for uri in ("http://ada:s3cret@mlflow.example:5000", "postgresql://ada:s3cret@db.example/mlflow"):
+        home = resolve_workspace({"FINSENT_HOME": "h", "MLFLOW_TRACKING_URI": uri})
+        shown = f"{artifacts.version_page(home, 'finsent', '3')} {artifacts.how_to_open(home)}"
+        assert "s3cret" not in shown
+        assert "ada" not in shown
+        assert ".example" in shown
