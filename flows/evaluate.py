@@ -94,14 +94,17 @@ def evaluate(version: str | None = None, settings: FlowSettings = FROM_ENVIRONME
             context, f"evaluate version {plan.version} data-v{plan.data.version}", version=plan.version, data=plan.data.version
         )
         with step.start_round_trip(context, plan) as check:
-            own = score_version.submit(context, plan)
+            own = score_version(context, plan)
+            baselines = score_baselines.submit(context, plan)
             champion = None
             if plan.champion not in {None, plan.version}:
-                champion = score_champion.submit(context, plan, wait_for=[own])  # type: ignore[call-overload]
-            baselines = score_baselines.submit(context, plan, wait_for=[own])  # type: ignore[call-overload]
-            first = champion if champion is not None and step.proof_needs_free_gpu() else own
-            round_trip = check_round_trip.submit(plan.version, check, wait_for=[first])  # type: ignore[call-overload]
-            evidence = build_evidence(context, plan, opaque(own), opaque(champion), opaque(baselines), opaque(round_trip))
-        result: EvaluationResult = publish_evaluation(context, plan, opaque(evidence), opaque(own), opaque(champion), started)
+                champion = score_champion.submit(context, plan)
+                if step.proof_needs_free_gpu():
+                    champion.wait()
+            round_trip = check_round_trip.submit(plan.version, check)
+            # results, not futures: a task whose input failed would end without its error
+            others = [champion.result() if champion else None, baselines.result(), round_trip.result()]
+            evidence = build_evidence(context, plan, opaque(own), *map(opaque, others))
+        result: EvaluationResult = publish_evaluation(context, plan, opaque(evidence), opaque(own), opaque(others[0]), started)
         show(show_evaluation, context, result)
     return result

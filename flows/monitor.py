@@ -45,7 +45,7 @@ def monitor(settings: FlowSettings = FROM_ENVIRONMENT) -> MonitorReport:
     """
     with resolved(settings) as context:
         report = decide(context, compare_batches(context))
-        describe_run(context, f"monitor version {report.model_version}: {report.decision}", version=report.model_version)
         announce(context.config.registered_model, report)
+        describe_run(context, f"monitor version {report.model_version}: {report.decision}", version=report.model_version)
         show(show_drift, report)
     return report

@@ -34,6 +34,14 @@ class RetrainResult:
     promotion: PromotionResult
 
 
+@dataclass(frozen=True)
+class RetrainSkipped:
+    """Nothing to train on, or too soon."""
+
+    data: IngestReport | None
+    reasons: tuple[str, ...]
+
+
 @retrying_task("decide whether retraining is due")
 def check_due(context: Context) -> RetrainDecision:
     """Whether there is anything new to train on, and why or why not."""
@@ -49,7 +57,7 @@ def find_undecided(context: Context, retraining_is_due: bool) -> str | None:
 @flow(name="retrain", flow_run_name="retrain {settings.profile_name}", log_prints=False)
 def retrain(
     sources: tuple[Source, ...] = (), only_if_due: bool = False, settings: FlowSettings = FROM_ENVIRONMENT
-) -> RetrainResult | State[RetrainResult]:
+) -> RetrainResult | State[RetrainResult] | State[RetrainSkipped]:
     """Read new labels, train on all of them, evaluate, and let the gate decide.
 
     A retraining that died after registering its version goes on with that version instead of training again.
@@ -65,7 +73,7 @@ def retrain(
         due = check_due(context) if only_if_due else None
         undecided = find_undecided(context, due is None or due.decision == "retrain")
         if due is not None and due.decision == "skip" and undecided is None:
-            return Completed(name="Skipped", message=" ".join(due.reasons))
+            return Completed(name="Skipped", message=" ".join(due.reasons), data=RetrainSkipped(data, due.reasons))
         training = None if undecided else train(settings=settings)
         version = training.model_version if training else undecided
         evaluation = evaluate(version, settings=settings)

@@ -1,5 +1,6 @@
 """What every flow is told in plain values: which configuration, and where the state lives. Resolved once per flow run."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,6 +54,7 @@ class FlowSettings(BaseModel):
 FROM_ENVIRONMENT = FlowSettings()
 """The default of every flow."""
 
+_log = logging.getLogger("finsent.flows")
 _resolved: ContextVar[tuple[FlowSettings, Context] | None] = ContextVar("resolved", default=None)
 
 
@@ -89,6 +91,10 @@ def describe_run(context: Context, name: str, **tags: object) -> Context:
     if not flow_run.id:  # called as a plain function
         return context
     labels = ["finsent", *(f"{key}:{value}" for key, value in tags.items() if value is not None)]
-    with get_client(sync_client=True) as client:
-        client.update_flow_run(flow_run.id, name=name, tags=sorted({*flow_run.tags, *labels}))
+    try:
+        with get_client(sync_client=True) as client:
+            client.update_flow_run(flow_run.id, name=name, tags=sorted({*flow_run.tags, *labels}))
+    except Exception as error:  # noqa: BLE001 - a name is no reason to lose finished work
+        _log.warning("the flow run could not be named %r: %s", name, error)
+        return context
     return replace(context, run_tags={**context.run_tags, "prefect.flow_run_name": name})

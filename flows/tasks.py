@@ -60,9 +60,10 @@ def retrying_task(
 
 def show(report: Task[P, Any], *args: P.args, **kwargs: P.kwargs) -> None:
     """Run a task that only shows a result in the UI. Its failure is a warning: the work behind it is done and announced."""
-    state = report(*args, **kwargs, return_state=True)
-    if state.is_failed() or state.is_crashed():
-        _log.warning("%s: the result stands, but its report for the Prefect UI failed: %s", report.name, state.message)
+    try:
+        _shown: Any = report(*args, **kwargs)
+    except Exception as error:  # noqa: BLE001 - whatever went wrong in showing it, the result stands
+        _log.warning("%s: the result stands, but showing it in the Prefect UI failed: %s", report.name, error)
 
 
 def emit_promoted(model: str, version: str, before: str | None) -> None:

@@ -111,7 +111,7 @@ def report_line(context: "Context", version: str) -> str:
 
 def notify_promotion(home: Workspace, model: str, version: str, before: str | None) -> None:
     """Emit the promotion event, which starts scoring. Does nothing where no Prefect server is known."""
-    if _prefect_server_answers(home, "scoring starts at its next schedule, not now"):
+    if use_prefect_server(home, "scoring starts at its next schedule, not now"):
         from flows.tasks import emit_promoted
 
         emit_promoted(model, version, before)
@@ -119,19 +119,20 @@ def notify_promotion(home: Workspace, model: str, version: str, before: str | No
 
 def notify_approval_request(home: Workspace, model: str, version: str, champion: str | None, reasons: tuple[str, ...]) -> None:
     """Emit the request for approval, for which a Prefect server shows a form. Without one there is `finsent approve`."""
-    if _prefect_server_answers(home, "it shows no form; `finsent approve` does as well"):
+    if use_prefect_server(home, "it shows no form; `finsent approve` does as well"):
         from flows.tasks import emit_approval_requested
 
         emit_approval_requested(model, version, champion, list(reasons))
 
 
-def _prefect_server_answers(home: Workspace, otherwise: str) -> bool:
+def use_prefect_server(home: Workspace, otherwise: str) -> bool:
     """Whether a server is known and answers; events of this process then go there."""
     url = prefect_url(home.root)
     if url is None:
         return False
     if not is_healthy(url):
         click.echo(f"the Prefect server at {url} does not answer: {otherwise}.", err=True)
+        os.environ.pop("PREFECT_API_URL", None)
         return False
     os.environ["PREFECT_API_URL"] = url
     return True

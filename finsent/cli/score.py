@@ -1,12 +1,15 @@
 """`finsent score`, `predict`, `monitor` and `retrain`: the recurring work with the champion."""
 
+import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from finsent.cli.options import CommandResult, Settings, cli, examples
 from finsent.cli.output import plain, section, stack
+from finsent.cli.promote import use_prefect_server
 from finsent.cli.render import (
     render_evaluation,
     render_ingestion,
@@ -79,12 +82,16 @@ def retrain_command(settings: Settings, *, only_if_due: bool) -> CommandResult:
 
     Ingests the configured sources; without any the existing data is used. Exit code 1 when the gate refuses.
     """
+    # Prefect reads its environment at import, so not a moment earlier
+    if not use_prefect_server(settings.home(), "this retraining runs without it, and its events start nothing"):
+        os.environ["PREFECT_SERVER_EPHEMERAL_ENABLED"] = "true"
+        os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
     from flows.retrain import RetrainResult, retrain
 
-    state = retrain(only_if_due=only_if_due, settings=settings.flow_settings(), return_state=True)
-    found = state.result()
+    found: Any = retrain(only_if_due=only_if_due, settings=settings.flow_settings())
     if not isinstance(found, RetrainResult):
-        return CommandResult({"decision": "skip", "reasons": [state.message]}, f"Not due: {state.message}")
+        shown = stack(render_ingestion(found.data) if found.data else "", "Not due: " + " ".join(found.reasons))
+        return CommandResult({"data": found.data, "decision": "skip", "reasons": found.reasons}, shown)
     data, training, evaluation, promotion = found.data, found.training, found.evaluation, found.promotion
     result = {"data": data, "training": training, "evaluation": evaluation, **plain(promotion)}
     ingested = render_ingestion(data) if data else ""

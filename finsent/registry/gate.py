@@ -11,12 +11,14 @@ import math
 import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass, replace
+from functools import cache
+from pathlib import Path
 from typing import Any, Final, Literal
 
 from pydantic import ValidationError
 
-import finsent
 from finsent.config import GateConfig
+from finsent.evaluation import noninferiority, power
 from finsent.evaluation.baselines import BASELINE_NAMES
 from finsent.evaluation.evidence import Evidence
 from finsent.evaluation.noninferiority import Estimate, NonInferiority, check_noninferiority
@@ -75,8 +77,14 @@ class GateInput:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the inputs and of finsent's version, whose gate may differ from another version's."""
-        return hashlib.sha256(json.dumps([finsent.__version__, *astuple(self)]).encode()).hexdigest()
+        """SHA-256 of the inputs and of the gate's own code: a changed gate judges again."""
+        return hashlib.sha256(json.dumps([_code_digest(), *astuple(self)]).encode()).hexdigest()
+
+
+@cache
+def _code_digest() -> str:
+    files = (Path(__file__), Path(str(noninferiority.__file__)), Path(str(power.__file__)))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def rules_digest(rules: GateConfig) -> str:

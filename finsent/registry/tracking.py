@@ -190,13 +190,15 @@ def start_run(
     """Open an MLflow run named after `kind` and yield its id; it ends FINISHED, FAILED with the error as tag, or KILLED.
 
     Settings of model, adapter, recipe and data become its parameters, `data` the version that is worked on.
-    With `resume`, that run is opened again instead, its settings and metrics kept.
+    With `resume`, that run is opened again instead, its settings and metrics kept and `tags` set.
     """
     client = connect(home)
     if resume is not None:
         client.update_run(resume, status="RUNNING")
         if "error" in client.get_run(resume).data.tags:
             client.delete_tag(resume, "error")  # of the interruption
+        for key, value in (tags or {}).items():
+            client.set_tag(resume, key, value)
         with _recorded_status(client, resume):
             yield resume
         return

@@ -15,7 +15,7 @@ from finsent.data.leakage import LeakageStatus, leakage_status
 from finsent.errors import InputError
 from finsent.evaluation.baselines import baseline_predictions
 from finsent.evaluation.build_evidence import ModelScores, build_test_evidence, measure_naive_split, score_model
-from finsent.evaluation.evidence import Evidence
+from finsent.evaluation.evidence import Evidence, RoundTripRecord
 from finsent.models.manifest import verify_manifest
 from finsent.registry.evidence_store import test_set_uses
 from finsent.registry.gate import rules_digest
@@ -25,7 +25,6 @@ from finsent.steps.context import Context
 from finsent.steps.report import publish_evaluation
 
 if TYPE_CHECKING:
-    from finsent.evaluation.evidence import RoundTripRecord
     from finsent.models.adapter import LoadedAdapter
 
 
@@ -63,13 +62,13 @@ class EvaluationResult:
     rows_per_second: float
     """Rows through the model, tokenisation included."""
     model_seconds: float
-    """Time of scoring this version and the champion."""
+    """Of scoring this version and the champion."""
     candidate: bool | None = None
     """Whether it beats every baseline significantly and so may be promoted at all; None where that was not asked."""
     data: str | None = None
     """File or split that was scored instead of the test split."""
     n_in_training: int | None = None
-    """Rows of that file whose text is in the training split: the model may have been trained on them."""
+    """Rows of that file whose text is in the training split."""
     skipped: dict[str, int] = field(default_factory=dict)
     """Rows of that file that could not be read and were not scored, by reason."""
 
@@ -77,7 +76,7 @@ class EvaluationResult:
 def evaluate(context: Context, *, version: str | None = None) -> EvaluationResult:
     """Measure a version (the newest by default) on the held-out test split, beside baselines and champion on the same rows.
 
-    The round-trip check is a process of its own: it runs beside the champion's scores and the baselines.
+    The round-trip check is a process of its own; it runs beside the champion's scores and the baselines.
 
     Raises:
         InputError: no such version, or no data.
@@ -86,7 +85,8 @@ def evaluate(context: Context, *, version: str | None = None) -> EvaluationResul
     """
     started = time.perf_counter()
     plan = prepare(context, version)
-    with start_round_trip(context, plan) as replay, ThreadPoolExecutor(2) as pool:
+    # where scoring fails, the process ends before the pool is left, which would wait for its answer
+    with ThreadPoolExecutor(2) as pool, start_round_trip(context, plan) as replay:
         own = score_version(context, plan)
         baselines = pool.submit(score_baselines, context, plan)
         if proof_needs_free_gpu():
@@ -165,11 +165,18 @@ def score_baselines(context: Context, plan: EvaluationPlan) -> dict[str, NDArray
 def start_round_trip(context: Context, plan: EvaluationPlan) -> Iterator[Callable[[], "RoundTripRecord"]]:
     """Start the process that will load the version from the registry: it imports while the models score.
 
-    Yields a function that compares what the process computes with what training recorded. It raises CheckFailed where the process
-    cannot load the version, or training recorded no hash of the head.
+    Yields a function that compares its results with training's record, and raises CheckFailed where it cannot load the version.
     """
+    from finsent.models.base_model import release_unused_models
+
     with round_trip_check(context.registry, plan.version) as check:
-        yield check
+
+        def replay() -> "RoundTripRecord":
+            if proof_needs_free_gpu():
+                release_unused_models()
+            return check()
+
+        yield replay
 
 
 def proof_needs_free_gpu() -> bool:

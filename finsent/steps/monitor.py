@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from finsent.data import tables
 from finsent.data.dataset import data_version
 from finsent.monitoring.batch_drift import Window, batch_drift
 from finsent.monitoring.retrain_inputs import data_version_tag, hours_since_training, new_labels, undecided_version
@@ -77,10 +78,8 @@ def check_due(context: Context) -> RetrainDecision:
 
 
 def find_undecided(context: Context, *, retraining_is_due: bool) -> str | None:
-    """Version of an earlier retraining that died between registration and decision; None if there is none to go on with.
-
-    Raises:
-        InputError: there is no data yet.
-    """
+    """Version of an earlier retraining that died between registration and decision; None if there is none to go on with."""
+    if tables.version(context.workspace, "tweets") is None:
+        return None
     digest = settings_digest(context.config, data_version(context.workspace).fingerprint)
     return undecided_version(context.registry, context.workspace, digest, retraining_is_due=retraining_is_due)

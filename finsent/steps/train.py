@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from finsent.training.trainer import TrainingResult
 
 _log = logging.getLogger(__name__)
+_HANDOVER_SECONDS = 600.0  # another process with the same settings may have taken the finished training up
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,7 @@ class TrainingJob:
     data: DataVersion
     digest: str
     """Of settings and data: an interrupted training with the same digest is resumed."""
-    resume: str | None
-    """MLflow run to resume, named by the user."""
+    resume: str | None  # MLflow run named by the user
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def fit(context: Context, job: TrainingJob) -> "tuple[str, TrainingResult]":
     world, client = init(), context.registry.client
     if resume is not None and (trained := load_result(workspace.runs / resume)) is not None:
         _log.warning("the training of run %s is complete but not registered: going on with its adapter", resume)
-        broadcast(world, None)  # the other processes of the launch wait for their task: there is none
+        broadcast(world, None)  # the other processes of the launch wait for their task
         shutdown(world)
         return resume, trained
     rows, validation = (load_split(workspace, split, data.version) for split in ("train", "validation"))
@@ -141,7 +141,7 @@ def fit(context: Context, job: TrainingJob) -> "tuple[str, TrainingResult]":
         broadcast(world, (data.version, run_id))  # to `train_worker` in the other processes
         with log_series(client, run_id) as log:
             trained = run_loop(config, workspace, rows, validation, workspace.runs / run_id, log)
-        save_result(workspace.runs / run_id, trained)
+            save_result(workspace.runs / run_id, trained)  # before the last metrics are sent, which may fail
         shutdown(world)
     return run_id, trained
 
@@ -153,7 +153,7 @@ def calibrate(context: Context, job: TrainingJob, run_id: str, trained: "Trainin
     config, workspace = context.config, context.workspace
     validation = load_split(workspace, "validation", job.data.version)
     with (
-        hold_run_dir(workspace.runs / run_id, job.digest),
+        hold_run_dir(workspace.runs / run_id, job.digest, timeout=_HANDOVER_SECONDS),
         start_run(config, workspace, kind="train", resume=run_id),
     ):
         data = job.data.version, job.data.fingerprint
@@ -177,7 +177,10 @@ def register(
         ServiceError: the MLflow server does not answer; calling this again does not train again.
     """
     folder = context.workspace.runs / run_id
-    with hold_run_dir(folder, job.digest), start_run(context.config, context.workspace, kind="train", resume=run_id):
+    with (
+        hold_run_dir(folder, job.digest, timeout=_HANDOVER_SECONDS),
+        start_run(context.config, context.workspace, kind="train", resume=run_id),
+    ):
         _log_outcome(context, run_id, trained, calibration)
         by = context.run_tags.get("prefect.root_flow", "train")
         tags: dict[VersionTag, str] = {TRAINING_DIGEST: job.digest, TRAINED_BY: by}
@@ -207,12 +210,10 @@ def train_worker(context: Context) -> None:
 
     world = init()
     task: tuple[int, str] | None = broadcast(world, None)
-    if task is None:
-        shutdown(world)
-        return
-    version, run_id = task
-    rows, validation = (load_split(context.workspace, split, version) for split in ("train", "validation"))
-    run_loop(context.config, context.workspace, rows, validation, context.workspace.runs / run_id, lambda *_: None)
+    if task is not None:  # else there is nothing to train
+        (version, run_id), home = task, context.workspace
+        rows, validation = (load_split(home, split, version) for split in ("train", "validation"))
+        run_loop(context.config, home, rows, validation, home.runs / run_id, lambda *_: None)
     shutdown(world)
 
 
@@ -223,7 +224,7 @@ def _open_run(context: Context, job: TrainingJob, resume: str | None) -> Iterato
     if resume is not None:
         with (
             hold_run_dir(workspace.runs / resume, job.digest),
-            start_run(config, workspace, kind="train", data=job.data, resume=resume),
+            start_run(config, workspace, kind="train", data=job.data, tags=context.run_tags, resume=resume),
         ):
             yield resume
     else:

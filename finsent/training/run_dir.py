@@ -36,8 +36,8 @@ def find_resumable(runs: Path, digest: str) -> str | None:
         recorded = _read(state)
         if (
             recorded is not None
-            and recorded["digest"] == digest
-            and not recorded["finished"]
+            and recorded.get("digest") == digest
+            and not recorded.get("finished")
             and (complete_checkpoints(state.parent) or load_result(state.parent) is not None)
             and _is_free(state.parent)
         ):
@@ -55,9 +55,9 @@ def require_resumable(runs: Path, run_id: str, digest: str) -> None:
     recorded = _read(state)
     if recorded is None:
         raise InputError(f"no training {run_id!r} was started in this home. Interrupted ones are under {str(runs)!r}.")
-    if recorded["finished"]:
+    if recorded.get("finished"):
         raise InputError(f"training {run_id!r} is finished. Leave --resume out to train anew.")
-    if recorded["digest"] != digest:
+    if recorded.get("digest") != digest:
         raise InputError(
             f"training {run_id!r} had other settings or other data: its checkpoint does not fit. Leave --resume out."
         )
@@ -66,15 +66,17 @@ def require_resumable(runs: Path, run_id: str, digest: str) -> None:
 
 
 @contextmanager
-def hold_run_dir(folder: Path, digest: str) -> Iterator[None]:
-    """Hold the folder's lock while working in it; a new folder is recorded as unfinished.
+def hold_run_dir(folder: Path, digest: str, *, timeout: float = 0) -> Iterator[None]:
+    """Hold the folder's lock while working in it, waiting `timeout` seconds; a new folder is recorded as unfinished.
 
     Raises:
         InputError: another process holds it.
     """
     message = f"another process is training in {str(folder)!r}. Wait for it, or start a training of its own."
-    with locked(folder / ".lock", 0, message, InputError):
-        if not (folder / STATE).is_file():
+    with locked(folder / ".lock", timeout, message, InputError):
+        if (folder / STATE).is_file():
+            (folder / STATE).touch()  # the newest one worked on is resumed first
+        else:
             _write(folder, digest, finished=False)
         yield
 

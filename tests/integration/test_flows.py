@@ -163,6 +163,47 @@ def test_a_retraining_that_died_after_registration_goes_on_with_its_version(
     assert state.name == "Skipped", "decided now, so there is nothing to go on with"
 
 
+def test_a_failed_round_trip_fails_the_evaluation_with_its_own_error(served: "Served", monkeypatch: pytest.MonkeyPatch) -> None:
+    from contextlib import contextmanager
+
+    from finsent.errors import CheckFailed
+    from flows import evaluate as module
+
+    @contextmanager
+    def failing(*_: Any) -> Iterator[Any]:
+        def check() -> None:
+            raise CheckFailed("a new process cannot load it")
+
+        yield check
+
+    monkeypatch.setattr(module.step, "start_round_trip", failing)
+    with pytest.raises(CheckFailed, match="a new process cannot load it"):
+        module.evaluate(served.version, settings=setup_of(served))
+
+
+def test_a_server_that_cannot_name_a_run_loses_no_work(served: "Served", monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect.client import orchestration
+
+    from flows.score import score
+
+    class Unwilling(orchestration.SyncPrefectClient):
+        def update_flow_run(self, *_: Any, **__: Any) -> Any:
+            raise RuntimeError("away")
+
+    real = orchestration.get_client
+    monkeypatch.setattr(
+        orchestration, "get_client", lambda **named: Unwilling(real(sync_client=True).api_url) if named else real()
+    )
+    assert score(settings=setup_of(served)).model_version == served.version
+
+
+def test_retraining_without_data_is_skipped_by_schedule(mlflow_home: Workspace) -> None:
+    from flows.retrain import retrain
+
+    state = retrain(only_if_due=True, settings=FlowSettings(home=str(mlflow_home.root)), return_state=True)
+    assert (state.is_completed(), state.name) == (True, "Skipped")
+
+
 def test_a_registry_that_is_away_does_not_train_twice(served: "Served", monkeypatch: pytest.MonkeyPatch) -> None:
     from finsent.errors import ServiceError
     from finsent.registry.client import Registry

@@ -38,9 +38,9 @@ def test_other_inputs_have_no_stored_decision(other):
     assert stored_decision(entry(), other) is None
 
 
-def test_another_release_of_finsent_decides_again(monkeypatch):
+def test_a_gate_whose_code_changed_decides_again(monkeypatch):
     stored = entry()
-    monkeypatch.setattr("finsent.__version__", "0.0.0")
+    monkeypatch.setattr("finsent.registry.gate._code_digest", lambda: "other")
     assert stored_decision(stored, INPUTS) is None
 
 
