@@ -1,4 +1,7 @@
-"""The training loop, from set-up to a saved adapter: steps, metrics, validation, checkpoints, back-off on low memory."""
+"""The training loop, from set-up to a saved adapter: steps, metrics, validation, checkpoints, back-off on low memory.
+
+Loss and its normalisation by the rows of a step: `finsent.engine.train_step`.
+"""
 
 import logging
 import math
