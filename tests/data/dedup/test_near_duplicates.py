@@ -25,7 +25,7 @@ from finsent.errors import ConfigError
 from finsent.text import Forms, forms
 
 CONFIG = DataConfig()
-SHARED = Path(__file__).parents[3] / "shared" / "data"
+SHARED = Path(__file__).parents[4] / "shared" / "data"
 WORDS = st.lists(st.text(string.ascii_lowercase, min_size=2, max_size=9), min_size=12, max_size=25).map(" ".join)
 SWAPS = {"$AAPL": "$TSLA"}
 

@@ -23,7 +23,7 @@ from finsent.evaluation.statistics import mcnemar
 from finsent.labels import LABEL2ID, LABELS
 from finsent.registry.gate import against_baselines
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
+SHARED = Path(__file__).parents[4] / "shared" / "data"
 GATE = GateConfig()
 
 
