@@ -4,6 +4,7 @@ Tables, logs and registered versions outlive a release, so a renamed column, tag
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -171,28 +172,36 @@ SECTIONS: Mapping[str, Callable[[], set[str]]] = {
 }
 
 
-def require_frozen(section: str, found: set[str]) -> None:
-    frozen = set(json.loads(FROZEN.read_text(encoding="utf-8"))[section])
-    assert found == frozen, (
-        f"{section}: gone {sorted(frozen - found)}, new {sorted(found - frozen)}. These names are on users' disks. A renamed or "
-        f"removed one needs a migration of what was written under the old name, and an ADR in docs/adr that says why; then, or "
-        f"for a name that is only new, change {FROZEN.name} too."
+def frozen(section: str) -> set[str]:
+    return set(json.loads(FROZEN.read_text(encoding="utf-8"))[section])
+
+
+def advice(section: str, found: set[str]) -> str:
+    """What to do about names that differ from the frozen ones."""
+    gone, new = sorted(frozen(section) - found), sorted(found - frozen(section))
+    return (
+        f"{section}: gone {gone}, new {new}. These names are on users' disks. A renamed or removed one needs a migration of what "
+        f"was written under the old name, and an ADR in docs/adr that says why; then, or for a name that is only new, change "
+        f"{FROZEN.name} too."
     )
 
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_names_on_disk_are_those_that_were_frozen(section: str) -> None:
-    require_frozen(section, SECTIONS[section]())
+    found = SECTIONS[section]()
+    assert found == frozen(section), advice(section, found)
 
 
 def test_metrics_of_an_evaluation_are_those_that_were_frozen(specimen: Any) -> None:
-    require_frozen("evaluation metrics", set(evaluation_metrics(specimen.evidence)))
+    found = set(evaluation_metrics(specimen.evidence))
+    assert found == frozen("evaluation metrics"), advice("evaluation metrics", found)
 
 
 def test_every_frozen_section_is_compared() -> None:
     assert set(json.loads(FROZEN.read_text(encoding="utf-8"))) == {*SECTIONS, "evaluation metrics"}
 
 
-def test_a_renamed_name_fails_with_what_to_do() -> None:
-    with pytest.raises(AssertionError, match=r"gone \['champion'\], new \['best'\].*migration.*ADR"):
-        require_frozen("stages and aliases", stages_and_aliases() - {"champion"} | {"best"})
+def test_a_renamed_name_is_told_with_what_to_do() -> None:
+    renamed = stages_and_aliases() - {"champion"} | {"best"}
+    assert renamed != frozen("stages and aliases")
+    assert re.search(r"gone \['champion'\], new \['best'\].*migration.*ADR", advice("stages and aliases", renamed))

@@ -150,7 +150,7 @@ class EngineConfig(Section):
     batch_tokens: int | None = Field(default=None, gt=0)
     """Tokens in one inference pass of the packed engine; left out, the planner chooses."""
     devices: int | None = Field(default=None, gt=0)
-    """GPUs that scoring uses, one replica of the model on each; left out, all that are visible."""
+    """GPUs that scoring uses, a worker with the model on each; left out, all that are visible."""
     min_agreement: float = Field(default=0.99, ge=0.0, le=1.0)
     """fp8: least share of held-out rows with the same label as in bf16."""
     max_logit_error: float = Field(default=0.2, gt=0.0)

@@ -209,9 +209,9 @@ def _stop_workers(workers: Sequence[_Worker]) -> None:
 
 
 def _worker_main(connection: Connection, spec: ModelSpec, device: str) -> None:
-    """The replica's process: opens the model, then answers until the other side is gone."""
+    """Body of a worker process: load the model, then answer until the parent is gone."""
     configure_child_logging()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; who ends the replicas is their parent
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent ends its workers
     try:
         loaded = load_model(spec, _isolate_gpu(device))
         connection.send(_Ready(describe_engine(loaded), loaded.manifest))

@@ -92,14 +92,14 @@ def score(
         context: How to score, and where tables and registry are.
         files: Files of tweets to receive first.
         text: Their column that holds the tweet.
-        devices: Devices to score on, a replica of the model on each; left out, all GPUs, at most `engine.devices`.
+        devices: Devices to score on, a worker with the model on each; left out, all GPUs, at most `engine.devices`.
         progress: Show a bar on a terminal.
 
     Raises:
         NoChampionError: no version was promoted yet; nothing was received either.
         InputError: a file is wrong; nothing was received.
         ArtifactError: the champion is not what was registered.
-        DeviceError: a replica of the model failed or died; what was committed before stands.
+        DeviceError: a worker failed or died; what was committed before stands.
         CheckFailed: another run has been at work for an hour.
     """
     from finsent.data.inbox import receive

@@ -62,7 +62,7 @@ def stage_sources(
     sources: Sequence[ResolvedSource],
     config: DataConfig,
     now: datetime,
-    spool: StagingWriter,
+    writer: StagingWriter,
     schemas: Mapping[str, SourceSchema] = MappingProxyType({}),
 ) -> ReadSummary:
     """Read every source to its end. Writes to no table.
@@ -71,7 +71,7 @@ def stage_sources(
         sources: What to read.
         config: Rules for rows and sources.
         now: Current time.
-        spool: Receives the rows.
+        writer: Receives the rows.
         schemas: Schema of each source when it was last read, by its name.
 
     Raises:
@@ -89,7 +89,7 @@ def stage_sources(
             try:
                 batches = read_validated(file, config, now, seen, wanted)
                 for n, good, bad in track(batches, description=file.label, unit="batch"):
-                    spool.add(good, bad, len(summary.inputs))
+                    writer.add(good, bad, len(summary.inputs))
                     polarity.add((row.label, row.text) for row in good)
                     summary.read[file.name] += n
                     summary.rejected[file.name] += len(bad)
