@@ -11,11 +11,12 @@ next operation finishes what is left.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal
 
 from finsent.errors import CheckFailed, NoChampionError
 from finsent.files import locked
-from finsent.registry.client import CHALLENGER, CHAMPION, PREVIOUS, Registry
+from finsent.registry.client import CHALLENGER, CHAMPION, PREVIOUS, Registry, VersionTag
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -83,17 +84,19 @@ def set_candidate(registry: Registry, version: str, reasons: Sequence[str]) -> S
         return stage_of(version, known, {"stage": wanted} if free else tags)
 
 
-def set_challenger(registry: Registry, version: str) -> None:
-    """Let the version await approval; a challenger that waited before is archived.
+def set_challenger(registry: Registry, version: str, tags: Mapping[VersionTag, str] = MappingProxyType({})) -> None:
+    """Let the version await approval, with `tags` set before the alias; a challenger that waited before is archived.
 
     Raises:
         InputError: there is no such version.
-        CheckFailed: the version is the champion.
+        CheckFailed: the version is the champion, or was rejected or rolled back meanwhile.
     """
     with _exclusive(registry) as (client, name):
-        registry.get_version(version)
+        if blocked := manual_block_reason(registry, registry.get_version(version)):
+            raise CheckFailed(f"version {version!r} of {name!r} was {blocked} meanwhile.")
         if registry.champion() == version:
             raise CheckFailed(f"version {version!r} of {name!r} is the champion and cannot be its own challenger.")
+        registry.set_tags(version, tags)
         client.set_registered_model_alias(name, CHALLENGER, version)
         reconcile_aliases(registry)
 

@@ -17,7 +17,7 @@ from finsent.registry import aliases, audit_log, promotion
 from finsent.registry.aliases import set_challenger, set_champion
 from finsent.registry.audit_log import EntryKey
 from finsent.registry.audit_mirror import append_entry
-from finsent.registry.client import CHALLENGER, CHAMPION
+from finsent.registry.client import CHALLENGER, CHAMPION, VersionTag
 from finsent.registry.gate import Decision
 from finsent.registry.promotion import ApprovalRequest, Judgement, PromotionResult
 from finsent.steps.context import Context
@@ -102,13 +102,18 @@ def move_alias(context: Context, judged: Judgement) -> PromotionResult:
         return promotion.complete_promotion(registry, judged.version)
     if judged.decision.decision == "refuse":
         return promotion.end_refusal(registry, judged)
-    if context.config.gate.approval == "required":
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        # tags before the alias: whatever waits has a time since when it does
-        registry.set_tags(judged.version, {"approval": "pending", "approval_requested_at": now})
-        set_challenger(registry, judged.version)
-        return judged.result("pending_approval", judged.champion)
-    return promote_to_champion(context, judged)
+    if context.config.gate.approval != "required":
+        return promote_to_champion(context, judged)
+    # tags before the alias: whatever waits has a time since when it does
+    waits: dict[VersionTag, str] = {
+        "approval": "pending",
+        "approval_requested_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    try:
+        set_challenger(registry, judged.version, waits)
+    except CheckFailed as error:  # rejected or rolled back since it was judged
+        return _lost(context, judged, error)
+    return judged.result("pending_approval", judged.champion)
 
 
 def promote_to_champion(context: Context, judged: Judgement, *, awaiting_approval: bool = False) -> PromotionResult:
@@ -117,10 +122,15 @@ def promote_to_champion(context: Context, judged: Judgement, *, awaiting_approva
     try:
         set_champion(registry, judged.version, judged.champion, awaiting_approval=awaiting_approval)
     except CheckFailed as error:  # another promotion came first
-        lost = replace(judged, decision=Decision("refuse", judged.decision.rules, (str(error),)))
-        record(context, lost)
-        return promotion.end_refusal(registry, lost)
+        return _lost(context, judged, error)
     return judged.result("promoted", registry.champion())
+
+
+def _lost(context: Context, judged: Judgement, error: CheckFailed) -> PromotionResult:
+    """Record that somebody else's decision came first, and refuse."""
+    lost = replace(judged, decision=Decision("refuse", judged.decision.rules, (str(error),)))
+    record(context, lost)
+    return promotion.end_refusal(context.registry, lost)
 
 
 def approve(context: Context, version: str | None, who: str, why: str) -> PromotionResult:

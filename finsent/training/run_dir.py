@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from finsent.config import Config
 from finsent.errors import CheckFailed, InputError
 from finsent.files import atomic_write, locked
+from finsent.models.manifest import file_sha256
 from finsent.training.checkpoint import complete_checkpoints
 
 if TYPE_CHECKING:
@@ -87,12 +88,13 @@ def mark_finished(folder: Path, digest: str) -> None:
 
 
 def save_result(folder: Path, result: "TrainingResult") -> None:
-    """Record that the training loop is through, so that nothing after it has to train again."""
-    atomic_write(folder / RESULT, json.dumps(asdict(result), default=str))
+    """Record that the training loop is through, with digests of the adapter, so that nothing after it has to train again."""
+    recorded = {**asdict(result), "files": _adapter_files(folder / "adapter")}
+    atomic_write(folder / RESULT, json.dumps(recorded, default=str))
 
 
 def load_result(folder: Path) -> "TrainingResult | None":
-    """What a training loop that is through left in the folder; None where it is not, or its adapter is gone.
+    """What a training loop that is through left in the folder; None where it is not, or its adapter is gone or changed.
 
     A file that is empty, cut off or of another release counts as absent: the training is resumed from its checkpoint.
     """
@@ -100,13 +102,19 @@ def load_result(folder: Path) -> "TrainingResult | None":
     from finsent.training.trainer import TrainingResult
 
     recorded = _read(folder / RESULT)
-    if recorded is None or not (folder / "adapter").is_dir():
+    if recorded is None or not recorded.get("files") or recorded.pop("files") != _adapter_files(folder / "adapter"):
         return None
     try:
         base = BaseFolder(**{**recorded["base"], "folder": Path(recorded["base"]["folder"])})
         return TrainingResult(**{**recorded, "adapter": folder / "adapter", "base": base})
     except (KeyError, TypeError):
         return None
+
+
+def _adapter_files(adapter: Path) -> dict[str, str]:
+    """SHA-256 of weights, configuration and tokenizer; card, probe and manifest are written by the calibration."""
+    names = ("*.safetensors", "adapter_config.json", "tokenizer*", "special_tokens_map.json")
+    return {file.name: file_sha256(file) for pattern in names for file in adapter.glob(pattern)}
 
 
 def _read(file: Path) -> dict[str, Any] | None:

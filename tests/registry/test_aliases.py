@@ -41,6 +41,15 @@ def test_a_challenger_displaced_by_another_waits_no_more(mlflow_home, bare_versi
     assert [client.get_model_version("finsent", version).tags["approval"] for version in "12"] == ["void", "pending"]
 
 
+def test_a_version_rejected_meanwhile_does_not_wait_for_approval(mlflow_home, bare_version, registry):
+    bare_version()
+    registry.set_tags("1", {"approval": "rejected"})
+    with pytest.raises(CheckFailed, match="was rejected meanwhile"):
+        aliases.set_challenger(registry, "1", {"approval": "pending"})
+    assert state(mlflow_home)[0] == {}
+    assert registry.get_version("1").tags["approval"] == "rejected"
+
+
 def test_rollback_walks_back_and_stops_at_the_first(mlflow_home, bare_version, registry):
     for version, before in (("1", None), ("2", "1"), ("3", "2")):
         bare_version()

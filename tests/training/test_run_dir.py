@@ -5,7 +5,17 @@ import pytest
 
 from finsent.config import Config
 from finsent.errors import InputError
-from finsent.training.run_dir import find_resumable, hold_run_dir, load_result, mark_finished, require_resumable, settings_digest
+from finsent.models.base_model import BaseFolder
+from finsent.training.run_dir import (
+    find_resumable,
+    hold_run_dir,
+    load_result,
+    mark_finished,
+    require_resumable,
+    save_result,
+    settings_digest,
+)
+from finsent.training.trainer import TrainingResult
 
 
 def cut_off(runs: Path, name: str, digest: str, *, checkpoint: bool = True, at: int = 1) -> None:
@@ -75,3 +85,29 @@ def test_a_damaged_result_counts_as_absent(tmp_path: Path, text: str) -> None:
     (tmp_path / "a" / "result.json").write_text(text, encoding="utf-8")
     assert load_result(tmp_path / "a") is None
     assert find_resumable(tmp_path, "d1") == "a", "from its checkpoint"
+
+
+def test_a_result_vouches_only_for_the_adapter_that_the_loop_saved(tmp_path: Path) -> None:
+    cut_off(tmp_path, "a", "d1", checkpoint=False)
+    folder = tmp_path / "a"
+    (folder / "adapter").mkdir()
+    weights = folder / "adapter" / "adapter_model.safetensors"
+    weights.write_bytes(b"trained")
+    numbers = dict.fromkeys(("pad_token_id", "rows", "steps", "resumed_from", "trainable_parameters", "quantized_modules"), 0)
+    seconds = dict.fromkeys(("seconds", "preparation_seconds", "rows_per_second"), 1.0)
+    words = {"mixed_precision": "none", "engine": "stock", "plan": "why"}
+    base = BaseFolder(tmp_path / "base", None, "f")
+    result = TrainingResult(
+        adapter=folder / "adapter", base=base, final_loss=float("nan"), processes=1, **numbers, **seconds, **words
+    )
+    save_result(folder, result)
+    loaded = load_result(folder)
+    assert loaded is not None
+    assert (loaded.adapter, loaded.base) == (result.adapter, base)
+    assert find_resumable(tmp_path, "d1") == "a"
+    (folder / "adapter" / "README.md").write_text("the card comes later")
+    assert load_result(folder) is not None
+    for damaged in (b"", b"trainee"):
+        weights.write_bytes(damaged)
+        assert load_result(folder) is None
+        assert find_resumable(tmp_path, "d1") is None, "there is no checkpoint either"
