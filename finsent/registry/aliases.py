@@ -11,12 +11,12 @@ next operation finishes what is left.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import MappingProxyType
+from datetime import datetime
 from typing import TYPE_CHECKING, Final, Literal
 
 from finsent.errors import CheckFailed, NoChampionError
 from finsent.files import locked
-from finsent.registry.client import CHALLENGER, CHAMPION, PREVIOUS, Registry, VersionTag
+from finsent.registry.client import CHALLENGER, CHAMPION, PREVIOUS, Registry
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -84,8 +84,8 @@ def set_candidate(registry: Registry, version: str, reasons: Sequence[str]) -> S
         return stage_of(version, known, {"stage": wanted} if free else tags)
 
 
-def set_challenger(registry: Registry, version: str, tags: Mapping[VersionTag, str] = MappingProxyType({})) -> None:
-    """Let the version await approval, with `tags` set before the alias; a challenger that waited before is archived.
+def set_challenger(registry: Registry, version: str, requested_at: datetime | None = None) -> None:
+    """Let the version await approval, requested at that time; a challenger that waited before is archived.
 
     Raises:
         InputError: there is no such version.
@@ -96,7 +96,9 @@ def set_challenger(registry: Registry, version: str, tags: Mapping[VersionTag, s
             raise CheckFailed(f"version {version!r} of {name!r} was {blocked} meanwhile.")
         if registry.champion() == version:
             raise CheckFailed(f"version {version!r} of {name!r} is the champion and cannot be its own challenger.")
-        registry.set_tags(version, tags)
+        if requested_at is not None:  # before the alias: whatever waits has a time since when it does
+            at = requested_at.isoformat(timespec="seconds")
+            registry.set_tags(version, {"approval": "pending", "approval_requested_at": at})
         client.set_registered_model_alias(name, CHALLENGER, version)
         reconcile_aliases(registry)
 

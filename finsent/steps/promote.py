@@ -17,7 +17,7 @@ from finsent.registry import aliases, audit_log, promotion
 from finsent.registry.aliases import set_challenger, set_champion
 from finsent.registry.audit_log import EntryKey
 from finsent.registry.audit_mirror import append_entry
-from finsent.registry.client import CHALLENGER, CHAMPION, VersionTag
+from finsent.registry.client import CHALLENGER, CHAMPION
 from finsent.registry.gate import Decision
 from finsent.registry.promotion import ApprovalRequest, Judgement, PromotionResult
 from finsent.steps.context import Context
@@ -104,13 +104,8 @@ def move_alias(context: Context, judged: Judgement) -> PromotionResult:
         return promotion.end_refusal(registry, judged)
     if context.config.gate.approval != "required":
         return promote_to_champion(context, judged)
-    # tags before the alias: whatever waits has a time since when it does
-    waits: dict[VersionTag, str] = {
-        "approval": "pending",
-        "approval_requested_at": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
     try:
-        set_challenger(registry, judged.version, waits)
+        set_challenger(registry, judged.version, datetime.now(UTC))
     except CheckFailed as error:  # rejected or rolled back since it was judged
         return _lost(context, judged, error)
     return judged.result("pending_approval", judged.champion)

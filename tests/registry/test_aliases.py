@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+from datetime import UTC, datetime
 
 import pytest
 from mlflow import MlflowClient
@@ -45,7 +46,7 @@ def test_a_version_rejected_meanwhile_does_not_wait_for_approval(mlflow_home, ba
     bare_version()
     registry.set_tags("1", {"approval": "rejected"})
     with pytest.raises(CheckFailed, match="was rejected meanwhile"):
-        aliases.set_challenger(registry, "1", {"approval": "pending"})
+        aliases.set_challenger(registry, "1", datetime.now(UTC))
     assert state(mlflow_home)[0] == {}
     assert registry.get_version("1").tags["approval"] == "rejected"
 
