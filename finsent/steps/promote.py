@@ -32,11 +32,10 @@ _OUTCOMES: Final = {audit_log.APPROVE: "approved", audit_log.REJECT: "rejected"}
 
 @dataclass(frozen=True)
 class ImportEvaluation:
-    """Evaluation and gate's decision on an imported version; both None where there is nothing to evaluate it on."""
+    """Evaluation and gate's decision (for now) on an imported version; both None where there is nothing to evaluate it on."""
 
     evaluation: "EvaluationResult | None"
     verdict: Decision | None
-    """What the gate would decide now."""
     not_evaluated_because: str | None
 
 
@@ -113,18 +112,16 @@ def move_alias(context: Context, judged: Judgement) -> PromotionResult:
 
 def promote_to_champion(context: Context, judged: Judgement, *, awaiting_approval: bool = False) -> PromotionResult:
     """Compare and set the alias: refused and recorded where the champion changed or somebody decided otherwise meanwhile."""
-    registry = context.registry
     try:
-        set_champion(registry, judged.version, judged.champion, awaiting_approval=awaiting_approval)
-    except CheckFailed as error:  # another promotion came first
+        set_champion(context.registry, judged.version, judged.champion, awaiting_approval=awaiting_approval)
+    except CheckFailed as error:
         return _lost(context, judged, error)
-    return judged.result("promoted", registry.champion())
+    return judged.result("promoted", context.registry.champion())
 
 
 def _lost(context: Context, judged: Judgement, error: CheckFailed) -> PromotionResult:
-    """Record that somebody else's decision came first, and refuse."""
     lost = replace(judged, decision=Decision("refuse", judged.decision.rules, (str(error),)))
-    record(context, lost)
+    record(context, lost)  # somebody else's decision came first
     return promotion.end_refusal(context.registry, lost)
 
 
