@@ -55,12 +55,7 @@ def promote(context: Context, *, version: str | None = None) -> PromotionResult:
 
 
 def judge(context: Context, version: str) -> Judgement:
-    """Decide on the version's evidence against the champion of now. Reads only.
-
-    Raises:
-        InputError: there is no such version.
-        ServiceError: MLflow does not answer.
-    """
+    """Decide on the version's evidence against the champion of now. Reads only; raises as `promote`."""
     champion = context.registry.champion()
     if version == champion:
         return Judgement(version, Decision("promote", (), (f"Version {version} is the champion already.",)), None, champion)
