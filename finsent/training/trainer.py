@@ -122,33 +122,12 @@ def train(
     """
     _check_rows(train_rows)
     started = time.perf_counter()
-    recipe = config.recipe
     run = set_up(config, home, train_rows.texts)
     first = _preflight_or_resume(run, config, train_rows.labels, folder)
-    rows_per_step = recipe.batch_size * recipe.accumulation
-    per_epoch = math.ceil(len(run.lengths) / rows_per_step)
-    total = steps_in_total(len(run.lengths), rows_per_step, recipe.epochs)
-    rows_of = step_schedule(run.lengths, rows_per_step, recipe)
-    report = on_metrics if run.world.is_main else lambda *_: None
-    run.model.train()
     preparation, started = time.perf_counter() - started, time.perf_counter()
-    pending: list[_StepMetrics] = []
-    loss, seen = math.nan, 0
-    steps = track(range(first, total), description="training", total=total - first, unit="step")
-    for step in steps if run.world.is_main else range(first, total):
-        rows = rows_of(step)
-        with _explain_out_of_memory(config):
-            pending.append(_training_step(run, recipe, rows, train_rows.labels, step, total))
-        seen += len(rows)
-        validates = recipe.evaluate_every_epoch and (step + 1) % per_epoch == 0 and len(validation.texts) > 0
-        saves = (step + 1) % recipe.checkpoint_every == 0 and step + 1 < total
-        if run.device == "cpu" or len(pending) == _SYNC_EVERY or validates or saves or step + 1 == total:
-            loss = _flush_metrics(run, recipe, pending, report)
-        if validates and run.world.is_main:
-            report(step + 1, validate(run, validation, config))
-        if saves and run.world.is_main:
-            with using_master_weights(run.flat_params):
-                save_checkpoint(folder, step + 1, run.model, run.optimizer, run.accelerator.scaler, run.flat_params.layout)
+    total = steps_in_total(len(run.lengths), config.recipe.batch_size * config.recipe.accumulation, config.recipe.epochs)
+    steps = range(first, total)
+    loss, seen = _run_steps(run, config, steps, train_rows.labels, validation, folder, on_metrics)
     seconds = time.perf_counter() - started
 
     # The caller evaluates a fresh load of what is saved here, never this model.
@@ -174,6 +153,44 @@ def train(
         plan=run.plan.reason,
         processes=run.world.size,
     )
+
+
+def _run_steps(
+    run: TrainingRun,
+    config: Config,
+    steps: range,
+    labels: NDArray[np.int64],
+    validation: LabelledRows,
+    folder: Path,
+    on_metrics: MetricsCallback,
+) -> tuple[float, int]:
+    """Run the optimiser steps `steps`, whose end is the training's; report, validate and save checkpoints as configured.
+
+    Returns:
+        The last step's loss, NaN if there was no step, and the rows seen.
+    """
+    recipe, total = config.recipe, steps.stop
+    per_epoch = math.ceil(len(run.lengths) / (recipe.batch_size * recipe.accumulation))
+    rows_of = step_schedule(run.lengths, recipe.batch_size * recipe.accumulation, recipe)
+    report = on_metrics if run.world.is_main else lambda *_: None
+    run.model.train()
+    pending: list[_StepMetrics] = []
+    loss, seen = math.nan, 0
+    for step in track(steps, description="training", total=len(steps), unit="step") if run.world.is_main else steps:
+        rows = rows_of(step)
+        with _explain_out_of_memory(config):
+            pending.append(_training_step(run, recipe, rows, labels, step, total))
+        seen += len(rows)
+        validates = recipe.evaluate_every_epoch and (step + 1) % per_epoch == 0 and len(validation.texts) > 0
+        saves = (step + 1) % recipe.checkpoint_every == 0 and step + 1 < total
+        if run.device == "cpu" or len(pending) == _SYNC_EVERY or validates or saves or step + 1 == total:
+            loss = _flush_metrics(run, recipe, pending, report)
+        if validates and run.world.is_main:
+            report(step + 1, validate(run, validation, config))
+        if saves and run.world.is_main:
+            with using_master_weights(run.flat_params):
+                save_checkpoint(folder, step + 1, run.model, run.optimizer, run.accelerator.scaler, run.flat_params.layout)
+    return loss, seen
 
 
 def _preflight_or_resume(run: TrainingRun, config: Config, labels: NDArray[np.int64], folder: Path) -> int:
