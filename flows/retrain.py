@@ -54,6 +54,12 @@ def find_undecided(context: Context, retraining_is_due: bool) -> str | None:
     return step.find_undecided(context, retraining_is_due=retraining_is_due)
 
 
+@retrying_task("count attempt to finish version {version}")
+def count_attempt(context: Context, version: str) -> None:
+    """Note at the version that this retraining goes on with it, so that one that always fails does not block training."""
+    step.count_attempt(context, version)
+
+
 @flow(name="retrain", flow_run_name="retrain {settings.profile_name}", log_prints=False)
 def retrain(
     sources: tuple[Source, ...] = (), only_if_due: bool = False, settings: FlowSettings = FROM_ENVIRONMENT
@@ -74,6 +80,8 @@ def retrain(
         undecided = find_undecided(context, due is None or due.decision == "retrain")
         if due is not None and due.decision == "skip" and undecided is None:
             return Completed(name="Skipped", message=" ".join(due.reasons), data=RetrainSkipped(data, due.reasons))
+        if undecided:
+            count_attempt(context, undecided)
         training = None if undecided else train(settings=settings)
         version = training.model_version if training else undecided
         evaluation = evaluate(version, settings=settings)

@@ -1,5 +1,6 @@
 """What the retraining policy needs to know of registry, audit log and the table `tweets`."""
 
+import logging
 from datetime import UTC, datetime
 from typing import Final
 
@@ -8,10 +9,16 @@ from finsent.registry import audit_log
 from finsent.registry.client import Registry
 from finsent.workspace import Workspace
 
+_log = logging.getLogger(__name__)
+
 TRAINING_DIGEST: Final = "training_digest"
 """Version tag: digest of the settings and data that the version was trained with."""
 TRAINED_BY: Final = "trained_by"
 """Version tag: the outermost flow that trained it."""
+FINISH_ATTEMPTS: Final = "finish_attempts"
+"""Version tag: how often a retraining went on with this version instead of training; absent before the first time."""
+MAX_FINISH_ATTEMPTS: Final = 3
+"""A version that cannot be evaluated even so is left undecided, and retraining goes on with a new one."""
 _DECISIONS = {audit_log.GATE, audit_log.APPROVE, audit_log.REJECT, audit_log.APPROVAL_VOID, audit_log.ROLLBACK}
 
 
@@ -51,7 +58,8 @@ def data_version_tag(tags: dict[str, str]) -> int | None:
 def undecided_version(registry: Registry, workspace: Workspace, digest: str, *, retraining_is_due: bool) -> str | None:
     """The newest version where a retraining trained it and no decision on it is in the audit log: that retraining died before.
 
-    It is worth finishing if settings and data are still the same (`digest`), or if nothing calls for a newer training.
+    It is worth finishing if settings and data are still the same (`digest`), or if nothing calls for a newer training; and not
+    after `MAX_FINISH_ATTEMPTS` that brought no decision, for the version may be one that cannot be evaluated.
     """
     newest = registry.find_latest()
     if newest is None or newest.tags.get(TRAINED_BY) != "retrain":  # none yet, imported, or somebody's experiment
@@ -62,4 +70,19 @@ def undecided_version(registry: Registry, workspace: Workspace, digest: str, *, 
     for entry in audit_log.read(workspace.audit_log):
         if entry.get("model") == registry.name and entry.get("version") == version and entry.get("action") in _DECISIONS:
             return None
+    if finish_attempts(newest.tags) >= MAX_FINISH_ATTEMPTS:
+        _log.warning(
+            "version %s of %s is still undecided after %d attempts and is left so; to try once more: finsent evaluate %s",
+            version,
+            registry.name,
+            MAX_FINISH_ATTEMPTS,
+            version,
+        )
+        return None
     return version
+
+
+def finish_attempts(tags: dict[str, str]) -> int:
+    """How often a retraining went on with a version instead of training, by the version's tags."""
+    noted = tags.get(FINISH_ATTEMPTS, "")
+    return int(noted) if noted.isdecimal() else 0

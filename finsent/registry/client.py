@@ -22,9 +22,9 @@ CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 
 VersionTag = Literal[
     "accuracy", "approval", "approval_requested_at", "approved_by", "approved_why", "audit_log_entry", "base",
-    "data_fingerprint", "data_version", "evaluation_run", "gate", "gate_reasons", "imported", "macro_f1", "manifest_sha256",
-    "not_candidate", "profile", "quantization", "rejected_by", "rejected_why", "replaces", "rolled_back", "run_id", "stage",
-    "trained_by", "training_digest",
+    "data_fingerprint", "data_version", "evaluation_run", "finish_attempts", "gate", "gate_reasons", "imported", "macro_f1",
+    "manifest_sha256", "not_candidate", "profile", "quantization", "rejected_by", "rejected_why", "replaces", "rolled_back",
+    "run_id", "stage", "trained_by", "training_digest",
 ]  # fmt: skip
 """Tags of a registered version. They are stored in MLflow: renaming one needs a migration."""
 

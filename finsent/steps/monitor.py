@@ -6,7 +6,13 @@ from typing import Literal
 from finsent.data import tables
 from finsent.data.dataset import data_version
 from finsent.monitoring.batch_drift import Window, batch_drift
-from finsent.monitoring.retrain_inputs import data_version_tag, hours_since_training, new_labels, undecided_version
+from finsent.monitoring.retrain_inputs import (
+    data_version_tag,
+    finish_attempts,
+    hours_since_training,
+    new_labels,
+    undecided_version,
+)
 from finsent.monitoring.retrain_policy import RetrainDecision, decide_retrain
 from finsent.steps.context import Context
 from finsent.training.run_dir import settings_digest
@@ -83,3 +89,9 @@ def find_undecided(context: Context, *, retraining_is_due: bool) -> str | None:
         return None
     digest = settings_digest(context.config, data_version(context.workspace).fingerprint)
     return undecided_version(context.registry, context.workspace, digest, retraining_is_due=retraining_is_due)
+
+
+def count_attempt(context: Context, version: str) -> None:
+    """Note at the version that a retraining goes on with it; before it is evaluated, since that may kill the process."""
+    attempts = finish_attempts(context.registry.get_version(version).tags) + 1
+    context.registry.set_tags(version, {"finish_attempts": attempts})
