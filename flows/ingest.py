@@ -43,6 +43,12 @@ def commit(context: Context, grouping: Any) -> IngestReport:
     return step.commit(context, grouping)
 
 
+@retrying_task("write report of data-v{committed.version}")
+def write_report(context: Context, grouping: Any, committed: IngestReport) -> IngestReport:
+    """Write the report file. Apart from `commit`, which finds no new row when it runs again."""
+    return step.write_report(context, grouping, committed)
+
+
 @retrying_task("report data-v{report.version}")
 def report_version(context: Context, report: IngestReport) -> DataReport | None:
     """Write the page of a new version and log it to MLflow. A task of its own: MLflow may be away for a while."""
@@ -77,7 +83,7 @@ def ingest(sources: tuple[Source, ...] = (), settings: FlowSettings = FROM_ENVIR
         ]
         grouping = group_near_duplicates(context, opaque(parts))
         committed = commit(context, opaque(grouping))
-        report = step.write_report(context, grouping, committed)
+        report = write_report(context, opaque(grouping), committed)
         linked = describe_run(context, f"ingest data-v{report.version}", data=report.version)
         published = report_version(linked, report)
         show(show_version, context, report, opaque(published))

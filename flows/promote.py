@@ -19,6 +19,12 @@ STATE_NAMES: Final = {"promoted": "Promoted", "pending_approval": "Waiting for a
 """Names of the final state. All are completed: a refusal is an answer."""
 
 
+@retrying_task("find newest version")
+def find_newest(context: Context) -> str:
+    """The newest registered version."""
+    return context.registry.latest_version()
+
+
 @retrying_task("judge version {version}")
 def judge_version(context: Context, version: str) -> Any:
     """Let the gate decide on the version's evidence."""
@@ -65,7 +71,7 @@ def promote(version: str | None = None, settings: FlowSettings = FROM_ENVIRONMEN
     """
     with resolved(settings) as context:
         model = context.config.registered_model
-        version = version or context.registry.latest_version()
+        version = version or find_newest(context)
         describe_run(context, f"promote version {version}", version=version)
         judged = judge_version(context, version)
         record_decision(context, version, judged)
