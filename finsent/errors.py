@@ -5,18 +5,19 @@
     ├── InputError           a file, column, label or argument is wrong (ValueError)
     ├── BaseModelError       the base model cannot be reached or is not what was asked for
     ├── NoChampionError      no version carries the alias `champion` yet (LookupError)
-    ├── ServiceError         the MLflow or Prefect server does not answer (ConnectionError)
+    ├── ServiceError         a server, store or network does not answer; the same call may succeed later (ConnectionError)
     ├── DeviceError          a device, or the process that works on it, failed or died (RuntimeError)
     └── CheckFailed          a check or gate said no
         └── ArtifactError    an adapter does not match its manifest
 
 Messages say what was wrong (the value quoted), where (file, row, configuration key) and what to do.
-The command line alone turns them into exit codes: `CheckFailed` 1, all others 2.
+The command line alone turns them into exit codes: `CheckFailed` 1, all others 2. `retryable` says whether the same call may
+succeed later; each edge translates its library's exceptions into these, so that nothing else decides it.
 """
 
 import difflib
 from collections.abc import Sequence
-from typing import Final
+from typing import ClassVar, Final
 
 _SHOWN: Final = 20
 _LONGEST: Final = 60  # characters shown of a name
@@ -25,6 +26,9 @@ _COMPARED: Final = 1000  # names compared for a hint
 
 class FinsentError(Exception):
     """Root of the tree."""
+
+    retryable: ClassVar[bool] = False
+    """Whether the same call may succeed later, unchanged."""
 
 
 class ConfigError(FinsentError, ValueError):
@@ -44,7 +48,9 @@ class NoChampionError(FinsentError, LookupError):
 
 
 class ServiceError(FinsentError, ConnectionError):
-    """The MLflow or Prefect server does not answer."""
+    """A server, store or network does not answer; the same call may succeed later."""
+
+    retryable = True
 
 
 class DeviceError(FinsentError, RuntimeError):

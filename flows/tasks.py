@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.events import emit_event
 from prefect.tasks import exponential_backoff
 
-from finsent.errors import BaseModelError, FinsentError, ServiceError
+from finsent.errors import FinsentError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,7 +30,7 @@ def transient(task_definition: Task[..., Any], task_run: TaskRun, state: State[A
     """Whether a retry can help: servers and networks come back, wrong input and refusals do not change."""
     error = state.data
     if isinstance(error, FinsentError):
-        return isinstance(error, ServiceError | BaseModelError)
+        return error.retryable
     return isinstance(error, ConnectionError | TimeoutError)
 
 

@@ -14,7 +14,7 @@ from flows.tasks import retrying_task, transient
     ("error", "again"),
     [
         (ServiceError("MLflow does not answer"), True),
-        (BaseModelError("the Hub does not answer"), True),
+        (BaseModelError("gated, or missing"), False),
         (ConnectionResetError("reset"), True),
         (TimeoutError("too slow"), True),
         (InputError("no such file"), False),
