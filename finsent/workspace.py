@@ -1,10 +1,17 @@
 """Where finsent keeps its state. Resolving a home touches neither disk nor network."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
+
+from finsent.errors import InputError
+
+# Delta Lake and SQLite take places as URLs, where these cut, change or break a path however they are escaped: '#' and '?' lose
+# Delta's history, '%2F' is decoded, '[', ']', '|' and '^' make it panic, a backslash becomes '/'.
+_NO_URL: Final = re.compile(r"[#?\[\]|^\\\x00-\x1f\x7f\ud800-\udfff]|%[0-9A-Fa-f]{2}")
 
 LockName = Literal["audit-mirror", "data-report", "inbox", "ingest", "mlflow", "registry", "score"]
 """Names of the lock files."""
@@ -66,10 +73,26 @@ class Workspace:
 
 
 def resolve_workspace(environ: Mapping[str, str] = os.environ) -> Workspace:
-    """Home from FINSENT_HOME (default `.finsent` in the working folder), FINSENT_TABLES and MLFLOW_TRACKING_URI."""
+    """Home from FINSENT_HOME (default `.finsent` in the working folder), FINSENT_TABLES and MLFLOW_TRACKING_URI.
+
+    Raises:
+        InputError: a path holds a character that means something else in a URL.
+    """
     root = Path(environ.get("FINSENT_HOME") or ".finsent").expanduser().resolve()
+    _require_plain_characters("home (FINSENT_HOME, --home)", str(root))
+    tables = environ.get("FINSENT_TABLES") or str(root / "tables")
+    _require_plain_characters("place of the tables (FINSENT_TABLES)", tables if "://" in tables else str(Path(tables).resolve()))
     return Workspace(
         root=root,
-        tables_url=environ.get("FINSENT_TABLES") or str(root / "tables"),
+        tables_url=tables,
         tracking_uri=environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}",
     )
+
+
+def _require_plain_characters(what: str, path: str) -> None:
+    found = _NO_URL.search(path)
+    if found:
+        raise InputError(
+            f"the {what} is {path!r}, and {found[0]!r} in it means something else where Delta Lake and SQLite take paths as URLs. "
+            "Rename that folder, or name another place: letters, digits, spaces and most other signs will do."
+        )

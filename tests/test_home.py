@@ -1,9 +1,11 @@
 """Where state lives: resolved from the environment, without touching the disk."""
 
+import re
 from pathlib import Path
 
 import pytest
 
+from finsent.errors import InputError
 from finsent.workspace import resolve_workspace
 
 
@@ -40,3 +42,32 @@ def test_every_place_is_inside_the_home_and_nothing_is_made(tmp_path: Path) -> N
     assert all(place.is_relative_to(home.root) for place in places)
     assert len(set(places)) == len(places)
     assert not home.root.exists()
+
+
+@pytest.mark.parametrize("sign", ["#", "?", "%2F", "%23", "[", "]", "|", "^", "\\", "\n", "\x7f", "\udcff"])
+def test_a_place_that_urls_would_change_is_refused_by_its_character(tmp_path: Path, sign: str) -> None:
+    bad = tmp_path / f"a{sign}b"
+    (tmp_path / "link").symlink_to(bad)
+    for environ in (
+        {"FINSENT_HOME": str(bad)},
+        {"FINSENT_HOME": str(tmp_path / "link" / "home")},
+        {"FINSENT_HOME": str(tmp_path), "FINSENT_TABLES": str(bad)},
+        {"FINSENT_HOME": str(tmp_path), "FINSENT_TABLES": str(tmp_path / "link")},
+        {"FINSENT_HOME": str(tmp_path), "FINSENT_TABLES": f"s3://bucket/a{sign}b"},
+    ):
+        with pytest.raises(InputError, match=re.escape(f"and {sign!r} in it means something else")):
+            resolve_workspace(environ)
+
+
+@pytest.mark.parametrize("name", ["a b", "ü", "it's", '"q"', "50%", "%zz", "a:b", "a;b", "a&b=c+d@e", "*", "{x}", "<x>", "😀"])
+def test_tables_work_below_any_other_name(tmp_path: Path, name: str) -> None:
+    import pyarrow as pa
+
+    from finsent.data import tables
+
+    home = resolve_workspace({"FINSENT_HOME": str(tmp_path / name)})
+    for row in "ab":
+        tables.append(home, "signatures", pa.Table.from_pylist([{"id": row}], schema=tables.SCHEMAS["signatures"]))
+    assert len(tables.commit_history(home, "signatures")) == 3
+    assert tables.read(home, "signatures", version=1, columns=["id"]).num_rows == 1
+    assert [path.name for path in tmp_path.iterdir()] == [name]
