@@ -93,6 +93,6 @@ def _require_plain_characters(what: str, path: str) -> None:
     found = _NO_URL.search(path)
     if found:
         raise InputError(
-            f"the {what} is {path!r}, and {found[0]!r} in it means something else where Delta Lake and SQLite take paths as URLs. "
+            f"the {what} is {path!r}, and {found[0]!r} in it means something else in the URLs that Delta Lake and SQLite take. "
             "Rename that folder, or name another place: letters, digits, spaces and most other signs will do."
         )
