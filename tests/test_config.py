@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from finsent.config import DEFAULT_PROFILE, Config, load_config, profiles
+from finsent.config.loader import write_yaml
 from finsent.errors import ConfigError
 
 
@@ -201,3 +203,65 @@ def test_dates_are_moments_in_utc(written: str) -> None:
     assert config.data.validation_from == datetime(2025, 3, 1, tzinfo=UTC)
     with pytest.raises(ConfigError, match=r"data\.test_from"):
         load_config(overrides=["data.split=time", "data.validation_from=2025-03-01", "data.test_from=soon"])
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (
+            "recipe:\n  epochs: 1\nmodel: {max_length: 64}\nrecipe:\n  seed: 3\n",
+            r"line 4: the key 'recipe' is given twice.*line 1",
+        ),
+        ("recipe: {seed: 1,\n  seed: 2}", r"line 2: the key 'seed' is given twice"),
+        ("profile: &a [*a]", "aliases"),
+        ("a: &a [1]\n" + "".join(f"{c}: &{c} [{', '.join([f'*{b}'] * 9)}]\n" for b, c in pairwise("abcdefgh")), "aliases"),
+        ("a: " + "[" * 5000, "recursion"),
+        ("a: !!timestamp x", "cannot be read|not YAML"),
+        ("a: !!bool x", "cannot be read|not YAML"),
+        ("? [a]\n: 1", "line 1: a key must be plain text"),
+    ],
+    ids=["section", "key", "endless", "huge", "deep", "time", "boolean", "list"],
+)
+def test_yaml_that_says_two_things_or_too_much_is_refused(tmp_path: Path, content: str, said: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(content, encoding="utf-8")
+    with pytest.raises(ConfigError, match=said) as caught:
+        load_config(path=file)
+    assert str(file) in str(caught.value)
+
+
+def test_a_doubled_key_in_an_override_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'uri' is given twice"):
+        load_config(overrides=["data.sources=[{uri: a.csv, uri: b.csv}]"])
+
+
+LABEL_KEYS = ("no", "yes", "on", "1.0", "1", "null", "~", "2024-01-01", "012", "12:30", "0x1F", "1e3", "1_000")
+
+
+@pytest.mark.parametrize("given", ["file", "override"])
+def test_keys_of_labels_are_taken_as_written(tmp_path: Path, given: str) -> None:
+    labels = "{" + ", ".join(f"{key}: Bearish" for key in LABEL_KEYS) + "}"
+    sources = f"[{{uri: x.csv, labels: {labels}}}]"
+    (tmp_path / "mine.yaml").write_text(f"data: {{sources: {sources}}}", encoding="utf-8")
+    config = load_config(path=tmp_path / "mine.yaml") if given == "file" else load_config(overrides=[f"data.sources={sources}"])
+    assert config.data.sources[0].labels == dict.fromkeys(LABEL_KEYS, "Bearish")
+
+
+def test_plain_values_mean_what_they_say(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        "recipe: {seed: 010, learning_rate: 1e-4}\nengine: {compile: on}\n"
+        "data: {split: time, validation_from: 2025-03-01, test_from: 2025-04-01 10:00:00,\n"
+        "  test_sources: [no], mask_handles: yes}\n",
+        encoding="utf-8",
+    )
+    config = load_config(path=tmp_path / "mine.yaml")
+    assert (config.recipe.seed, config.recipe.learning_rate, config.engine.compile) == (10, 1e-4, "always")
+    assert (config.data.test_sources, config.data.mask_handles) == (("no",), True)
+    assert config.data.validation_from == datetime(2025, 3, 1, tzinfo=UTC)
+    assert config.data.test_from == datetime(2025, 4, 1, 10, tzinfo=UTC)
+
+
+def test_what_config_show_prints_is_read_as_the_same(tmp_path: Path) -> None:
+    config = load_config(overrides=["data.sources=[{uri: /x.csv, labels: {no: Bearish, 012: Bullish}}]", "experiment='1e3'"])
+    (tmp_path / "mine.yaml").write_text(write_yaml(config.model_dump(mode="json")), encoding="utf-8")
+    assert load_config(path=tmp_path / "mine.yaml") == config

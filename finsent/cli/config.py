@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import click
-import yaml
 
 from finsent.cli.options import CommandResult, Settings, cli, examples
 from finsent.cli.output import shorten, table
 from finsent.config import Config, profiles
+from finsent.config.loader import write_yaml
 
 
 @cli.group("config", epilog=examples("finsent config show --profile llama-3.1-8b", "finsent config schema"))
@@ -25,7 +25,7 @@ def show_command(settings: Settings) -> CommandResult:
     """Print the configuration in force, as YAML. That is the profile with your file and overrides on top; --config reads it."""
     values = settings.config().model_dump(mode="json")
     head = f"# Shipped profiles: {', '.join(profiles())}. Every key is explained by `finsent config schema`.\n"
-    return CommandResult(values, head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110).rstrip())
+    return CommandResult(values, head + write_yaml(values))
 
 
 @config_group.command("schema", epilog=examples("finsent config schema", "finsent config schema --json > finsent.schema.json"))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
+from finsent.config.loader import read_file
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -27,7 +27,7 @@ def provision(automations: Path, pools: Sequence[str]) -> None:
         for name in pools:
             if name not in existing:
                 client.create_work_pool(WorkPoolCreate(name=name, type="process", base_job_template=template))
-        for described in yaml.safe_load(automations.read_text(encoding="utf-8"))["automations"]:
+        for described in read_file(automations)["automations"]:
             _put_automation(client, described)
 
 

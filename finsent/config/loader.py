@@ -3,12 +3,14 @@
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 from pydantic import ValidationError
 
-from finsent.errors import ConfigError
+from finsent.errors import ConfigError, quoted
+
+_MOST_NODES: Final = 100_000
 
 
 def mask_passwords(text: str) -> str:
@@ -43,12 +45,89 @@ def read_yaml(text: str, where: str) -> dict[str, Any]:
         ConfigError: it is not YAML, or no mapping.
     """
     try:
-        loaded = yaml.safe_load(text)
+        loaded = _parse(text)
+    except yaml.constructor.ConstructorError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise ConfigError(f"{where}, line {line}: {error.problem}. Correct the file.") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{where} is not YAML: {error}") from error
+    except (ValueError, LookupError, AttributeError, RecursionError) as error:  # `!!bool 3`, thousands of brackets
+        raise ConfigError(f"{where} is not YAML that can be read: {error}. Correct the file.") from error
     if loaded is not None and not isinstance(loaded, dict):
         raise ConfigError(f"{where} must hold a mapping of sections, and holds {type(loaded).__name__}.")
     return loaded or {}
+
+
+class _CoreLoader(yaml.SafeLoader):
+    """YAML 1.2's core schema with keys as they are written: `no`, `012` and `12:30` are no boolean, octal or base 60.
+
+    A doubled key is an error, since one of the two would be dropped.
+    """
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Take keys as text, each once."""
+        node = super().compose_mapping_node(anchor)
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be plain text", key.start_mark)
+            if key.value in lines:
+                problem = f"the key {key.value!r} is given twice (before in line {lines[key.value]})"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            lines[key.value] = key.start_mark.line + 1
+            if key.tag != _MERGE:
+                key.tag = "tag:yaml.org,2002:str"
+        return node
+
+
+class _CoreDumper(yaml.SafeDumper):
+    """Quotes what either version of YAML would take for something else than text."""
+
+
+_CoreLoader.yaml_implicit_resolvers = {}
+_BASES: Final = ("0o", "0x")
+_MERGE: Final = "tag:yaml.org,2002:merge"
+_NUMBER: Final = r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?"
+for _tag, _pattern, _first in (
+    ("bool", "true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", "[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    ("float", rf"{_NUMBER}|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+0123456789."),
+    ("null", "~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("merge", "<<", "<"),
+):
+    for _end in (_CoreLoader, _CoreDumper):
+        _end.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
+_CoreLoader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value, 0 if node.value[:2] in _BASES else 10))
+
+
+def _parse(text: str) -> Any:
+    """The one document of the text; what its aliases stand for is limited, since each is copied later.
+
+    Raises:
+        yaml.YAMLError: it is not YAML, or a key is doubled.
+        ValueError: a value that its tag does not fit, or too many values behind aliases.
+    """
+    loader = _CoreLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _expanded_size(node, {}) > _MOST_NODES:
+            raise ValueError(f"its aliases stand for more than {_MOST_NODES:,} values")
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _expanded_size(node: yaml.Node, sizes: dict[int, int]) -> int:
+    """Nodes below this one with every alias written out; a node that holds itself counts as endless."""
+    if id(node) not in sizes:
+        sizes[id(node)] = _MOST_NODES + 1  # until it is known: met again below itself
+        children = node.value if isinstance(node, yaml.CollectionNode) else []
+        if isinstance(node, yaml.MappingNode):
+            children = [child for pair in children for child in pair]
+        sizes[id(node)] = 1 + sum(_expanded_size(child, sizes) for child in children)
+    return sizes[id(node)]
 
 
 def parse_overrides(items: Iterable[str]) -> dict[str, Any]:
@@ -63,8 +142,8 @@ def parse_overrides(items: Iterable[str]) -> dict[str, Any]:
         if not found or not key:
             raise ConfigError(f"override {item!r} is not of the form section.key=value, e.g. recipe.epochs=1.")
         try:
-            leaf: Any = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+            leaf: Any = _parse(value)
+        except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
             problem = getattr(error, "problem", None) or str(error)
             raise ConfigError(
                 f"override {item!r}: the value is not YAML ({problem}). Put it in quotes of its own: \"{key}='{value}'\"."
@@ -73,6 +152,11 @@ def parse_overrides(items: Iterable[str]) -> dict[str, Any]:
             leaf = {part: leaf}
         tree = merge(tree, leaf)
     return tree
+
+
+def write_yaml(values: Mapping[str, Any]) -> str:
+    """The text that `read_yaml` reads as these values."""
+    return str(yaml.dump(dict(values), Dumper=_CoreDumper, sort_keys=False, allow_unicode=True, width=110)).rstrip()
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,5 +176,8 @@ def explain(error: ValidationError, where: str) -> str:
         if item["type"] == "extra_forbidden":
             problems.append(f"unknown key {key!r} (see `finsent config schema`)")
         else:
-            problems.append(f"{key} = {item['input']!r}: {item['msg']}")
+            advice = (
+                " (write it in quotes)" if item["type"] == "string_type" and isinstance(item["input"], bool | int | float) else ""
+            )
+            problems.append(f"{key} = {quoted(item['input'])}: {item['msg']}{advice}")
     return mask_passwords(f"{where}: " + "; ".join(problems))

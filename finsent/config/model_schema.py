@@ -122,9 +122,9 @@ class Recipe(Section):
     """Score the validation split after each epoch."""
 
 
-def _yaml_booleans(value: Any) -> Any:
-    """Undo YAML's reading of `on` and `off` as booleans."""
-    return {True: "always", False: "never"}.get(value, value) if isinstance(value, bool) else value
+def _on_and_off(value: Any) -> Any:
+    """`on`, `off` and booleans mean `always` and `never`."""
+    return {"true": "always", "on": "always", "false": "never", "off": "never"}.get(str(value).lower(), value)
 
 
 class EngineConfig(Section):
@@ -141,7 +141,7 @@ class EngineConfig(Section):
     precision: Literal["bf16", "fp8"] = "bf16"
     """Type of the merged weights in scoring and evaluation on a GPU. `fp8` (Hopper and later) is used only while it passes the
     parity limits below on this home's held-out rows; otherwise bf16 is, with a log line."""
-    compile: Annotated[Literal["auto", "always", "never"], BeforeValidator(_yaml_booleans)] = "auto"
+    compile: Annotated[Literal["auto", "always", "never"], BeforeValidator(_on_and_off)] = "auto"
     """Compile the layers, on a GPU; `auto`: when the work is long enough to pay for the compilation."""
     memory_gib: float | None = Field(default=None, gt=0)
     """Cap on the GPU memory that is used; left out, all that is free."""

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from finsent.config import Config, load_config
+from finsent.config.loader import write_yaml
 from finsent.files import atomic_write
 from finsent.reporting.plots import BASELINE, CHAMPION, MODEL, QUIET, blank_figure, save_figure, style_axes
 from finsent.tuning.search import TrialRecord, best_trial, count_states, finished_trials, study_dir
@@ -34,8 +33,7 @@ def write_best_config(study: "Study", config: Config, home: Workspace) -> Path |
     deviations = _deviations(apply_params(config, best.params).model_dump(mode="json"), shipped)
     text = (
         f"# Lowest validation loss of {len(finished_trials(study))} trials in study {study.study_name}: "
-        f"{best.value:.4f}, in trial {best.number}.\n"
-        + yaml.safe_dump({"profile": config.profile, **deviations}, sort_keys=False, allow_unicode=True, width=110)
+        f"{best.value:.4f}, in trial {best.number}.\n" + write_yaml({"profile": config.profile, **deviations}) + "\n"
     )
     path = study_dir(home, study.study_name) / "best.yaml"
     atomic_write(path, text)
