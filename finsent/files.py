@@ -31,7 +31,12 @@ def atomic_write(path: Path, content: str | bytes) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Flush the folder itself: a new or renamed file's name must survive a power cut as well as its content."""
-    handle = os.open(folder, os.O_RDONLY)
+    sync_file(folder)
+
+
+def sync_file(path: Path) -> None:
+    """Flush what a library wrote to the file."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

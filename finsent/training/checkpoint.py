@@ -1,74 +1,138 @@
-"""Checkpoints: trainable weights and optimiser state as safetensors and JSON; the newest complete one is kept."""
+"""Checkpoints: trainable weights and optimiser state as safetensors and JSON; the two newest complete ones are kept."""
 
 import json
-import os
+import logging
 import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from finsent.errors import InputError
+from finsent.errors import DeviceError, FinsentError, InputError
+from finsent.files import sync_file, sync_folder
+from finsent.models.manifest import file_sha256
 
 PREFIX = "checkpoint-"
+_WEIGHTS, _OPTIMIZER, _STATE = "trainable.safetensors", "optimizer.safetensors", "state.json"
+_KEPT = 2
+"""The newest one, and the one to fall back to where a disk lost part of that."""
+_log = logging.getLogger(__name__)
 
 
 def save_checkpoint(folder: Path, step: int, model: Any, optimizer: Any, scaler: Any = None, layout: str = "") -> None:
-    """Write `checkpoint-<step>` in one rename, then delete the older ones.
+    """Write `checkpoint-<step>` to the disk in one rename, then delete all but the newest two.
 
     `scaler` is the loss scaler of fp16, if there is one; `layout` is `FlatParams.layout`.
+
+    Raises:
+        FinsentError: a weight is infinite or NaN; nothing is written.
+        DeviceError: the disk is full or fails; the checkpoints before stay.
     """
     from safetensors.torch import save_file
 
-    target = folder / f"{PREFIX}{step}"
-    partial = folder / f".{target.name}.{os.getpid()}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     trainable = {name: p.detach().cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad}
-    save_file(trainable, partial / "trainable.safetensors")
+    require_finite(trainable, f"step {step}")
     tensors, scalars = _flatten(optimizer.state_dict())
-    save_file(tensors, partial / "optimizer.safetensors")
-    (partial / "state.json").write_text(
-        json.dumps({"step": step, "layout": layout, "optimizer": scalars, "scaler": scaler.state_dict() if scaler else None}),
-        encoding="utf-8",
-    )
-    if target.exists():
-        shutil.rmtree(target)
-    partial.rename(target)
-    for old in complete_checkpoints(folder)[:-1]:
-        shutil.rmtree(old)
+    target, partial = folder / f"{PREFIX}{step}", folder / f".{PREFIX}{step}"
+    with explain_disk_errors(f"checkpoint of step {step}", folder):
+        for left in folder.glob(f".{PREFIX}*"):  # of a process that was killed while it wrote; the run folder is locked
+            shutil.rmtree(left)
+        partial.mkdir(parents=True)
+        save_file(trainable, partial / _WEIGHTS)
+        save_file(tensors, partial / _OPTIMIZER)
+        state = {
+            "step": step,
+            "layout": layout,
+            "optimizer": scalars,
+            "scaler": scaler.state_dict() if scaler else None,
+            "files": {name: file_sha256(partial / name) for name in (_WEIGHTS, _OPTIMIZER)},
+        }
+        (partial / _STATE).write_text(json.dumps(state), encoding="utf-8")
+        for file in partial.iterdir():
+            sync_file(file)
+        sync_folder(partial)
+        if target.exists():  # damaged: the training fell back to the one before, and is here again
+            shutil.rmtree(target)
+        partial.rename(target)
+        sync_folder(folder)
+        for old in complete_checkpoints(folder)[:-_KEPT]:
+            shutil.rmtree(old)
+
+
+@contextmanager
+def explain_disk_errors(what: str, folder: Path) -> Iterator[None]:
+    """Raise what a full or failing disk makes of writing `what` to `folder` as a DeviceError."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise DeviceError(
+            f"{what} cannot be written to {str(folder)!r}: {error}. Free space there; the same command resumes the training."
+        ) from error
+
+
+def require_finite(weights: Mapping[str, Any], where: str) -> None:
+    """Refuse weights that are no numbers: no later step would mend them, and nothing trained with them is of use.
+
+    Raises:
+        FinsentError: one is infinite or NaN.
+    """
+    if wrong := next((name for name, values in weights.items() if not values.isfinite().all()), None):
+        raise FinsentError(f"{wrong!r} is not finite at {where}: the training diverged. Lower recipe.learning_rate.")
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:
     """Checkpoints in `folder`, oldest first; half-written ones have another name."""
-    found = [path for path in folder.glob(f"{PREFIX}*") if (path / "state.json").is_file()]
-    return sorted(found, key=lambda path: int(path.name.removeprefix(PREFIX)))
+    numbers = {path: path.name.removeprefix(PREFIX) for path in folder.glob(f"{PREFIX}*") if (path / _STATE).is_file()}
+    return sorted((path for path, number in numbers.items() if number.isdecimal()), key=lambda path: int(numbers[path]))
 
 
-def load_checkpoint(checkpoint: Path, model: Any, optimizer: Any, scaler: Any = None, layout: str = "") -> int:
-    """Restore weights and optimiser state; returns their step.
+def resume_from_newest(folder: Path, model: Any, optimizer: Any, scaler: Any = None, layout: str = "") -> int:
+    """Restore weights and optimiser state from the newest checkpoint that is whole; its step, 0 where there is none.
 
     Raises:
         InputError: the optimiser that wrote it held its values in another order.
     """
     import torch
+
+    for checkpoint in reversed(complete_checkpoints(folder)):
+        try:
+            state, weights, tensors = _read_checkpoint(checkpoint)
+        except (OSError, ValueError, AttributeError) as error:  # the last: JSON, but no object
+            _log.warning("checkpoint %s is damaged (%s): falling back to the one before it, if any", str(checkpoint), error)
+            continue
+        if state.get("layout", "") != layout:
+            raise InputError(
+                f"checkpoint {checkpoint.name!r} was written by another engine or version: its optimiser's state does not fit. "
+                f"Set engine.training as it was, or delete {str(folder)!r} to train anew."
+            )
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if parameter.requires_grad:
+                    parameter.copy_(weights[name].to(parameter.device))
+        optimizer.load_state_dict(_unflatten(tensors, state["optimizer"], optimizer.state_dict()))
+        if scaler is not None and state["scaler"]:
+            scaler.load_state_dict(state["scaler"])
+        return int(state["step"])
+    return 0
+
+
+def _read_checkpoint(checkpoint: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """State, weights and optimiser tensors; OSError, ValueError or AttributeError where they are not what was written."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
-    if state.get("layout", "") != layout:
-        raise InputError(
-            f"checkpoint {checkpoint.name!r} was written by another engine or version: its optimiser's state does not fit. "
-            f"Set engine.training as it was, or delete {str(checkpoint.parent)!r} to train anew."
-        )
-    saved = load_file(checkpoint / "trainable.safetensors")
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad:
-                parameter.copy_(saved[name].to(parameter.device))
-    optimizer.load_state_dict(
-        _unflatten(load_file(checkpoint / "optimizer.safetensors"), state["optimizer"], optimizer.state_dict())
-    )
-    if scaler is not None and state["scaler"]:
-        scaler.load_state_dict(state["scaler"])
-    return int(state["step"])
+    state = json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
+    for name, digest in state.get("files", {}).items():  # releases up to 0.1 wrote none
+        if file_sha256(checkpoint / name) != digest:
+            raise ValueError(f"{name} is not as it was written")
+    if missing := {"step", "optimizer", "scaler"} - state.keys():
+        raise ValueError(f"{_STATE} lacks {', '.join(sorted(missing))}")
+    try:
+        return state, load_file(checkpoint / _WEIGHTS), load_file(checkpoint / _OPTIMIZER)
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
 
 
 def _flatten(state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -27,7 +27,7 @@ from finsent.models.base_model import BaseFolder
 from finsent.models.predict import tokenise
 from finsent.training import distributed
 from finsent.training.batches import apply_token_dropout, step_schedule, steps_in_total
-from finsent.training.checkpoint import complete_checkpoints, load_checkpoint, save_checkpoint
+from finsent.training.checkpoint import explain_disk_errors, require_finite, resume_from_newest, save_checkpoint
 from finsent.training.optimizer import learning_rate, optimizer_step
 from finsent.training.preflight import run_preflight
 from finsent.training.setup import TrainingRun, set_up
@@ -131,8 +131,9 @@ def train(
     seconds = time.perf_counter() - started
 
     # The caller evaluates a fresh load of what is saved here, never this model.
-    if run.world.is_main:
-        with using_master_weights(run.flat_params):
+    with using_master_weights(run.flat_params), explain_disk_errors("the trained adapter", folder):
+        require_finite({name: p for name, p in run.model.named_parameters() if p.requires_grad}, f"step {total}, the last")
+        if run.world.is_main:
             save_adapter(run.model, run.tokenizer, folder / "adapter")
     distributed.barrier(run.world)
     return TrainingResult(
@@ -194,21 +195,18 @@ def _run_steps(
 
 
 def _preflight_or_resume(run: TrainingRun, config: Config, labels: NDArray[np.int64], folder: Path) -> int:
-    """Run the pre-flight check, or load the newest checkpoint; the step to start at."""
-    checkpoints = complete_checkpoints(folder)
-    if not checkpoints:
-        with _explain_out_of_memory(config):
-            _preflight(run, config, labels, folder)
-    first = 0
+    """Load the newest checkpoint, or run the pre-flight check where there is none; the step to start at."""
     with using_master_weights(run.flat_params):
-        if checkpoints:
-            first = load_checkpoint(checkpoints[-1], run.model, run.optimizer, run.accelerator.scaler, run.flat_params.layout)
+        first = resume_from_newest(folder, run.model, run.optimizer, run.accelerator.scaler, run.flat_params.layout)
     main = distributed.broadcast(run.world, first)
     if main != first:  # their collective operations would wait for each other for ever
         raise FinsentError(
             f"process {run.world.rank} starts at step {first}, the main one at {main}: it does not see the checkpoints in "
             f"{str(folder)!r}. Let all machines share FINSENT_HOME."
         )
+    if not first:
+        with _explain_out_of_memory(config):
+            _preflight(run, config, labels, folder)
     return first
 
 
@@ -320,16 +318,18 @@ def _flush_metrics(run: TrainingRun, recipe: Recipe, pending: list[_StepMetrics]
     ready = list(pending)
     pending.clear()
     for metrics, value in zip(ready, losses, strict=True):
-        if not math.isfinite(value):
-            raise FinsentError(
-                f"loss is {value!r} at step {metrics.step + 1}. Lower recipe.learning_rate ({recipe.learning_rate}), or use bf16."
-            )
+        norm = float(metrics.norm)
+        if not math.isfinite(value) or (not math.isfinite(norm) and run.accelerator.scaler is None):
+            # the loss scaler of fp16 skips steps whose gradient overflows
+            wrong = f"loss is {value!r}" if not math.isfinite(value) else f"gradient norm is {norm!r}"
+            other = ", or set recipe.mixed_precision=bf16" if run.precision == "fp16" else ""
+            raise FinsentError(f"{wrong} at step {metrics.step + 1}. Lower recipe.learning_rate ({recipe.learning_rate}){other}.")
         on_metrics(
             metrics.step + 1,
             {
                 "loss": value,
                 "learning_rate": metrics.rate,
-                "grad_norm": float(metrics.norm),
+                "grad_norm": norm,
                 "rows_per_second": rows / took,
                 "tokens_per_second": tokens * run.world.size / took,
                 "padding_share": 1 - metrics.tokens / metrics.padded if metrics.padded else 0.0,
@@ -351,6 +351,8 @@ def validate(run: TrainingRun, rows: LabelledRows, config: Config) -> dict[str, 
             loss += float(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"))
             right += int((logits.argmax(-1) == labels).sum())
     run.model.train()
+    if not math.isfinite(loss):  # no comparison with it holds: it would be kept as the best, or never pruned
+        raise FinsentError(f"validation loss is {loss!r}: the training diverged. Lower recipe.learning_rate.")
     return {"validation_loss": loss / len(tokens), "validation_accuracy": right / len(tokens)}
 
 

@@ -10,7 +10,7 @@ import torch
 from finsent.config import Config
 from finsent.engine.flat_params import collect_gradients, flatten_params, refresh_copies, using_master_weights
 from finsent.errors import FinsentError
-from finsent.training.checkpoint import load_checkpoint, save_checkpoint
+from finsent.training.checkpoint import resume_from_newest, save_checkpoint
 from finsent.training.optimizer import make_optimizer
 
 # 8-bit states: from 4,096 values on, in blocks of 256; sizes around both borders, and no multiples
@@ -232,7 +232,7 @@ def test_a_checkpoint_brings_weights_and_states_back(tiny_config: Config, tmp_pa
     others = flatten_params(second, working)
     again = make(tiny_config, name, others.optimizer_params)
     with using_master_weights(others):
-        assert load_checkpoint(tmp_path / "checkpoint-3", second, again) == 3
+        assert resume_from_newest(tmp_path, second, again) == 3
     found = go_on(second, others, again, range(3, 6))
     assert all(torch.equal(found[name], wanted[name]) for name in SHAPES)
 
@@ -245,4 +245,4 @@ def test_a_checkpoint_of_another_order_is_refused(tmp_path: Path) -> None:
     assert one.layout != other.layout
     save_checkpoint(tmp_path, 1, first, torch.optim.AdamW(one.optimizer_params), layout=one.layout)
     with pytest.raises(InputError, match=r"another engine or version.*engine\.training"):
-        load_checkpoint(tmp_path / "checkpoint-1", second, torch.optim.AdamW(other.optimizer_params), layout=other.layout)
+        resume_from_newest(tmp_path, second, torch.optim.AdamW(other.optimizer_params), layout=other.layout)
