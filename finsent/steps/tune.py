@@ -26,8 +26,9 @@ from finsent.tuning.search import (
     study_dir,
     study_identity,
     study_name,
+    tried,
 )
-from finsent.tuning.space import Space, current_params, default_space, read_space, space_to_dict
+from finsent.tuning.space import Space, count_settings, current_params, default_space, read_space, space_to_dict
 from finsent.tuning.trial import TrialData, run_trial
 from finsent.workspace import Workspace
 
@@ -79,7 +80,8 @@ def tune(
 
     Args:
         context: Its configuration is where the search starts; data, study and result are in its workspace.
-        trials: Trials in all, earlier invocations' included; left out, 20, or as many as `hours` allows.
+        trials: Trials in all, earlier invocations' included; left out, 20, or as many as `hours` allows. A space whose settings
+            were all tried ends the search before.
         hours: No trial starts later than this after the beginning, except a first one.
         study: Beginning of the study's name; left out, the profile's name.
         space: YAML file of what is varied; left out, `default_space`.
@@ -106,7 +108,7 @@ def tune(
         run_id, ended = _find_run(client, context.config, context.workspace, name)
         if run_id is None or not ended or most is None or before < most:
             with _open_run(context, data, name, varied, run_id) as run_id:
-                todo = _remaining(search, most, deadline)
+                todo = _remaining(search, varied, most, deadline)
                 try:
                     for _ in track(todo, description="trials", total=most and most - before, unit="trial"):
                         run_trial(search, context.config, context.workspace, data, varied, run_id)
@@ -146,10 +148,13 @@ def _load(home: Workspace) -> TrialData:
     return data
 
 
-def _remaining(study: "Study", most: int | None, deadline: float | None) -> Iterator[None]:
+def _remaining(study: "Study", space: Space, most: int | None, deadline: float | None) -> Iterator[None]:
     """One item for each trial still to run, drawn when the one before is over; past the deadline, the first one only."""
-    before = len(finished_trials(study))
+    before, settings = len(finished_trials(study)), count_settings(space)
     while (count := len(finished_trials(study))) < (most if most is not None else count + 1):
+        if len(tried(study, space)) >= settings:
+            _log.info("study %s: all %d settings of its space were tried; widen the space to go on", study.study_name, settings)
+            return
         if deadline is not None and time.monotonic() >= deadline and count > before:
             _log.info("the time is up after %d trials; the same command resumes the search", count)
             return

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from finsent.config import Config
 from finsent.errors import InputError
 from finsent.files import atomic_write, locked
-from finsent.tuning.space import Space, Value, space_to_dict
+from finsent.tuning.space import Space, Value, settings_key, space_to_dict
 from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def study_dir(home: Workspace, name: str) -> Path:
 def changed_since(home: Workspace, prefix: str, name: str, identity: Mapping[str, str]) -> tuple[str, list[str]] | None:
     """The newest other study of this prefix, and the parts of the identity that differ, e.g. `data`.
 
-    None if there is no other, or `name` exists already.
+    None if there is no other that can be read, or `name` exists already.
     """
     if (study_dir(home, name) / _IDENTITY).exists():
         return None
@@ -102,7 +102,10 @@ def changed_since(home: Workspace, prefix: str, name: str, identity: Mapping[str
     if not others:
         return None
     newest = max(others, key=lambda path: path.stat().st_mtime)
-    before = json.loads(newest.read_text(encoding="utf-8"))
+    try:
+        before = dict(json.loads(newest.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):  # empty, cut off or overwritten: nothing to compare with, and no reason to stop
+        return None
     return newest.parent.name, [part for part, value in identity.items() if before.get(part) != value]
 
 
@@ -220,6 +223,14 @@ def finished_trials(study: "Study") -> tuple[TrialRecord, ...]:
     retried = _retried(trials)
     found = [_record(trial) for trial in trials if trial.state.is_finished() and trial.number not in retried]
     return tuple(sorted(found, key=lambda trial: trial.number))
+
+
+def tried(study: "Study", space: Space) -> dict[tuple[Value, ...], TrialRecord]:
+    """The first finished trial of each setting, by `settings_key`."""
+    found: dict[tuple[Value, ...], TrialRecord] = {}
+    for trial in finished_trials(study):
+        found.setdefault(settings_key(space, trial.params), trial)
+    return found
 
 
 def best_trial(study: "Study") -> TrialRecord | None:

@@ -130,6 +130,28 @@ def contains(values: "Distribution", value: Value) -> bool:
     return math.isclose(steps, round(steps), abs_tol=1e-9)
 
 
+def count_settings(space: Space) -> float:
+    """How many different settings the space holds; infinity where a range is continuous."""
+    from optuna.distributions import CategoricalDistribution
+
+    def count(values: "Distribution") -> float:
+        if isinstance(values, CategoricalDistribution):
+            return len(set(values.choices))
+        return math.inf if values.step is None else round((values.high - values.low) / values.step) + 1
+
+    return math.prod(map(count, space.values()))
+
+
+def settings_key(space: Space, params: Mapping[str, Value]) -> tuple[Value, ...]:
+    """Equal for equal settings: in a range with steps by the number of the step, since 3 * 0.1 is not 0.3."""
+
+    def place(values: "Distribution", value: Value) -> Value:
+        step, low = getattr(values, "step", None), getattr(values, "low", 0)
+        return round((value - low) / step) if step and not isinstance(value, str) else value
+
+    return tuple(place(values, params[key]) for key, values in sorted(space.items()))
+
+
 def space_to_dict(space: Space) -> dict[str, Any]:
     """The space in JSON's types."""
     from optuna.distributions import distribution_to_json

@@ -20,7 +20,7 @@ from finsent.training.batches import steps_in_total
 from finsent.training.calibrate import make_manifest
 from finsent.tuning import search
 from finsent.tuning.search import TrialRecord
-from finsent.tuning.space import Space, apply_params
+from finsent.tuning.space import Space, apply_params, settings_key
 from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def run_trial(study: "Study", config: Config, home: Workspace, data: TrialData, 
     """
     trial = search.next_trial(study, space, config.recipe.seed)
     number = trial.user_attrs[search.NUMBER]
-    earlier = next((other for other in search.finished_trials(study) if other.params == trial.params), None)
+    earlier = search.tried(study, space).get(settings_key(space, trial.params))
     try:
         if earlier is None:
             folder = search.study_dir(home, study.study_name) / "trials" / str(number)
@@ -78,6 +78,8 @@ def run_trial(study: "Study", config: Config, home: Workspace, data: TrialData, 
     best = search.best_trial(study)
     so_far = f"{best.value:.4f} (trial {best.number})" if best else "none"
     ended = record.reason if record.value is None else f"loss {record.value:.4f}, macro-F1 {record.macro_f1:.4f}"
+    if record.value is not None and record.reason:
+        ended = f"{ended}, {record.reason}"
     _log.info("trial %d %s: %s; best so far %s", number, record.state, ended, so_far)
 
 

@@ -184,14 +184,21 @@ def test_the_test_split_has_no_say_and_one_trial_runs_in_any_time(searched: Sear
     assert learnt(found) == learnt(searched.result)[:1]
 
 
-def test_settings_that_were_tried_are_not_trained_again(searched: Searched, fresh: Workspace, tmp_path: Path) -> None:
+def test_settings_that_were_tried_are_not_trained_again_and_a_space_used_up_ends_the_search(
+    searched: Searched, fresh: Workspace, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     space = tmp_path / "space.yaml"
-    space.write_text("recipe: {learning_rate: [0.01], warmup_ratio: [0.05]}")
-    first, second, third = tune(make_context(searched.config, fresh), trials=3, space=space).trials
-    assert (first.value, first.reason) == (searched.result.trials[0].value, None)
-    assert len(runs(fresh, "tags.kind = 'trial'")) == 1
-    for number, trial in ((1, second), (2, third)):
-        assert trial == replace(first, number=number, seconds=0.0, reason="same settings as trial 0, not trained again")
+    space.write_text("recipe: {learning_rate: [0.01, 1.0e-9]}")
+    with caplog.at_level("INFO"):
+        result = tune(make_context(searched.config, fresh), trials=40, space=space)
+    assert {trial.params["recipe.learning_rate"] for trial in result.trials} == {0.01, 1e-9}
+    assert len(runs(fresh, "tags.kind = 'trial'")) == 2
+    first = result.trials[0]
+    for trial in result.trials[1:-1]:
+        assert trial == replace(first, number=trial.number, seconds=0.0, reason="same settings as trial 0, not trained again")
+    assert result.trials[-1].params != first.params, "it ended at once"
+    assert f"study {result.study}: all 2 settings of its space were tried; widen the space to go on" in caplog.text
+    assert tune(make_context(searched.config, fresh), trials=40, space=space).added == 0
 
 
 @pytest.mark.long

@@ -128,6 +128,17 @@ def test_a_new_study_says_what_changed(home: Workspace) -> None:
     assert studies.changed_since(home, "day", studies.study_name("day", changed), changed) is None
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"data"'])
+def test_a_damaged_record_of_another_study_stops_no_search(home: Workspace, text: str) -> None:
+    first = studies.study_name("night", IDENTITY)
+    with studies.open_study(home, first, IDENTITY, {}):
+        pass
+    (studies.study_dir(home, first) / "study.json").write_text(text, encoding="utf-8")
+    changed = {**IDENTITY, "data": "e"}
+    found = studies.changed_since(home, "night", studies.study_name("night", changed), changed)
+    assert found in (None, (first, list(changed)))
+
+
 def test_identity_follows_data_settings_and_space_and_nothing_else(tiny_config: Config) -> None:
     space = default_space(tiny_config)
     base = studies.study_identity(tiny_config, space, "f")

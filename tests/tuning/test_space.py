@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,15 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from finsent.config import Config, load_config, profiles
 from finsent.errors import ConfigError
-from finsent.tuning.space import apply_params, contains, current_params, default_space, read_space
+from finsent.tuning.space import (
+    apply_params,
+    contains,
+    count_settings,
+    current_params,
+    default_space,
+    read_space,
+    settings_key,
+)
 
 
 @pytest.fixture
@@ -116,3 +125,17 @@ def test_values_between_two_steps_are_not_in_an_interval() -> None:
 def test_a_range_of_a_whole_number_is_of_whole_numbers(nano: Config, tmp_path: Path) -> None:
     space = read_space(written(tmp_path, "lora: {r: {low: 4, high: 16, step: 4}}"), nano)
     assert space == {"lora.r": IntDistribution(4, 16, step=4)}
+
+
+def test_settings_are_counted_and_compared_by_their_steps(tiny_config: Config, tmp_path: Path) -> None:
+    file = tmp_path / "space.yaml"
+    file.write_text("lora: {r: {low: 4, high: 16, step: 4}, dropout: {low: 0.0, high: 0.3, step: 0.1}, bias: [none, all]}")
+    space = read_space(
+        file, tiny_config.model_copy(update={"lora": tiny_config.lora.model_copy(update={"dropout": 0.1, "r": 8})})
+    )
+    assert count_settings(space) == 4 * 4 * 2
+    one, other = ({"lora.r": r, "lora.dropout": d, "lora.bias": "none"} for r, d in ((8, 0.3), (8.0, 3 * 0.1)))
+    assert one != other
+    assert settings_key(space, one) == settings_key(space, other)
+    assert settings_key(space, {**one, "lora.bias": "all"}) != settings_key(space, one)
+    assert count_settings(default_space(tiny_config)) == math.inf
