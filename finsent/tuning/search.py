@@ -116,10 +116,11 @@ def open_study(home: Workspace, name: str, identity: Mapping[str, str], first: M
     Trials that a killed process left running are marked failed and queued again with the same settings.
 
     Raises:
-        InputError: another process holds the study.
+        InputError: another process holds the study, or its file of trials is damaged.
     """
     import optuna
     from sqlalchemy import URL
+    from sqlalchemy.exc import SQLAlchemyError
 
     folder = study_dir(home, name)
     with ExitStack() as stack:
@@ -128,11 +129,20 @@ def open_study(home: Workspace, name: str, identity: Mapping[str, str], first: M
         atomic_write(folder / _IDENTITY, json.dumps(dict(identity)))
         optuna.logging.set_verbosity(optuna.logging.WARNING)  # the step logs each trial itself
         url = URL.create("sqlite", database=str(folder / _DATABASE)).render_as_string(hide_password=False)
-        storage = optuna.storages.RDBStorage(url)
-        stack.callback(storage.engine.dispose)
-        stack.callback(storage.remove_session)
         pruner = optuna.pruners.MedianPruner(n_startup_trials=_MIN_COMPLETE, n_min_trials=_MIN_COMPLETE)
-        study = optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True, pruner=pruner)
+        try:
+            storage = optuna.storages.RDBStorage(url)
+            stack.callback(storage.engine.dispose)
+            stack.callback(storage.remove_session)
+            study = optuna.create_study(
+                storage=storage, study_name=name, direction="minimize", load_if_exists=True, pruner=pruner
+            )
+        except (SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError) as error:  # the last: of a newer Optuna
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"the trials of study {name!r} in {str(folder / _DATABASE)!r} cannot be read: {reason}. Restore that file, "
+                "delete the folder to start anew, or give another name with --study."
+            ) from error
         if not study.get_trials(deepcopy=False):
             study.enqueue_trial(dict(first))
         for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):

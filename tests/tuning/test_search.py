@@ -139,6 +139,20 @@ def test_a_damaged_record_of_another_study_stops_no_search(home: Workspace, text
     assert found in (None, (first, list(changed)))
 
 
+def test_a_damaged_file_of_trials_says_what_to_do_and_an_empty_one_starts_anew(home: Workspace) -> None:
+    database = studies.study_dir(home, "s") / "study.db"
+    database.parent.mkdir(parents=True)
+    database.write_bytes(b"no database at all, and long enough for a header of one " * 40)
+    with (
+        pytest.raises(InputError, match=r"study 's' in .*study\.db' cannot be read: .*--study"),
+        studies.open_study(home, "s", IDENTITY, {}),
+    ):
+        pass
+    database.write_bytes(b"")
+    with studies.open_study(home, "s", IDENTITY, {}) as search:
+        assert studies.finished_trials(search) == ()
+
+
 def test_identity_follows_data_settings_and_space_and_nothing_else(tiny_config: Config) -> None:
     space = default_space(tiny_config)
     base = studies.study_identity(tiny_config, space, "f")
