@@ -74,6 +74,7 @@ def ingest_report_keys() -> set[str]:
 def workspace_paths() -> set[str]:
     from finsent.cli.services_file import services_path
     from finsent.data.dataset import report_path
+    from finsent.models.fingerprint import CACHE
     from finsent.steps.data_report import page_path
     from finsent.training import checkpoint, run_dir
     from finsent.tuning import search
@@ -88,6 +89,7 @@ def workspace_paths() -> set[str]:
         run / run_dir.STATE,
         run / run_dir.RESULT,
         run / f"{checkpoint.PREFIX}STEP",
+        home.bases / CACHE,
         report_path(home, 1),
         page_path(home, 1),
         services_path(home.root),

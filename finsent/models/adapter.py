@@ -13,6 +13,7 @@ from finsent.engine.packed_forward import PackedModel
 from finsent.errors import ArtifactError, ConfigError
 from finsent.models.base_model import BaseFolder, load_base, locate_base, pick_device
 from finsent.models.embedded_base import train_tokenizer
+from finsent.models.fingerprint import is_same_base
 from finsent.models.manifest import Manifest, verify_manifest
 from finsent.workspace import Workspace
 
@@ -126,10 +127,11 @@ def load_adapter(folder: Path, home: Workspace, device: str | None = None) -> Lo
         padding_side="left" if manifest.padding_side == "left" else "right",
     )
     base = locate_base(config, home)
-    if base.fingerprint != manifest.base_fingerprint:
+    if not is_same_base(base.folder, base.fingerprint, manifest.base_fingerprint):
+        again = " Delete that folder: it is built again at the next use." if manifest.embedded is not None else ""
         raise ArtifactError(
             f"base {manifest.base_name!r} in {str(base.folder)!r} is not the one the adapter was trained on "
-            f"(fingerprint {base.fingerprint[:12]}, manifest {manifest.base_fingerprint[:12]}). Refused."
+            f"(fingerprint {base.fingerprint[:15]}, manifest {manifest.base_fingerprint[:15]}).{again} Refused."
         )
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     tokenizer.padding_side = manifest.padding_side

@@ -1,10 +1,7 @@
 """Base models: found in a local folder, fetched from the Hub or built, then loaded and quantised."""
 
 import gc
-import hashlib
-import json
 import os
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +13,10 @@ from finsent.config import ModelConfig
 from finsent.errors import BaseModelError, FinsentError
 from finsent.labels import ID2LABEL, LABEL2ID, LABELS
 from finsent.models.embedded_base import build_embedded_base
+from finsent.models.fingerprint import CACHE, fingerprint
 from finsent.models.quantization import disable_cpu_repacking, quantization_config
 from finsent.workspace import Workspace
 
-_SAMPLE = 1 << 20
 _BASE_FILES = (
     "config.json",
     "*.safetensors",
@@ -66,7 +63,7 @@ def locate_base(config: ModelConfig, home: Workspace) -> BaseFolder:
         raise BaseModelError(
             f"base model {config.name!r}: {str(folder)!r} lacks config.json or *.safetensors. Give a Hub id or a complete folder."
         )
-    return BaseFolder(folder, revision, fingerprint(folder))
+    return BaseFolder(folder, revision, fingerprint(folder, home.bases / CACHE))
 
 
 def fetch_from_hub(
@@ -114,24 +111,6 @@ def fetch_from_hub(
             f"Connect to the Hub, or {instead}."
         ) from cause
     return folder, folder.name if folder.parent.name == "snapshots" else revision
-
-
-def fingerprint(folder: Path) -> str:
-    """SHA-256 over the model's shape and, of each weight file, its header, size, and first and last MiB of data."""
-    # Hashing 16 GB whole would take minutes at each load. Two trainings of one architecture differ in the samples as well.
-    digest = hashlib.sha256()
-    shape = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    for key in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size"):
-        digest.update(f"{key}={shape.get(key)};".encode())
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            digest.update(stream.read(length))
-            digest.update(stream.read(_SAMPLE))
-            stream.seek(-min(_SAMPLE, path.stat().st_size), 2)
-            digest.update(stream.read(_SAMPLE))
-            digest.update(str(path.stat().st_size).encode())
-    return digest.hexdigest()
 
 
 def load_base(base: BaseFolder, config: ModelConfig, device: str) -> Any:

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 
 from finsent.config import EmbeddedBase
+from finsent.errors import BaseModelError
+from finsent.files import sync_file
 from finsent.labels import ID2LABEL, LABEL2ID
 
 ROPE_THETA = 100.0
@@ -64,10 +66,16 @@ def build_embedded_base(spec: EmbeddedBase, bases: Path) -> Path:
     config.dtype = "float32"
     config.save_pretrained(partial)
     save_file(state, partial / "model.safetensors", metadata={"format": "pt"})
+    for file in partial.iterdir():  # or a power cut could leave the name and not the weights
+        sync_file(file)
     try:
         partial.rename(folder)
-    except OSError:  # another process was first, with the same bytes
+    except OSError as error:
         shutil.rmtree(partial)
+        if not (folder / "model.safetensors").is_file():  # else another process was first, with the same bytes
+            raise BaseModelError(
+                f"the embedded base cannot be put into {str(folder)!r} ({error}). Delete that folder; it is built again."
+            ) from error
     return folder
 
 

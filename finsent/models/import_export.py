@@ -204,11 +204,11 @@ def copy_embedded_base(home: Workspace, manifest: Manifest, folder: Path) -> Pat
     Raises:
         ArtifactError: this finsent builds another base.
     """
-    from finsent.models.base_model import fingerprint
     from finsent.models.embedded_base import build_embedded_base
+    from finsent.models.fingerprint import fingerprint, is_same_base
 
     assert manifest.embedded is not None, "required of the caller"  # noqa: S101 - tells the type checker
     shutil.copytree(build_embedded_base(manifest.embedded, home.bases), folder)
-    if fingerprint(folder) != manifest.base_fingerprint:
+    if not is_same_base(folder, fingerprint(folder), manifest.base_fingerprint):
         raise ArtifactError("the embedded base that this finsent builds is not the one the adapter was trained on. Refused.")
     return folder

@@ -1,4 +1,3 @@
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,7 +10,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from finsent.config import Config, ModelConfig, Quantization
 from finsent.errors import BaseModelError, InputError
 from finsent.models.adapter import add_lora
-from finsent.models.base_model import fetch_from_hub, fingerprint, load_base, locate_base
+from finsent.models.base_model import fetch_from_hub, load_base, locate_base
 from finsent.workspace import Workspace
 
 
@@ -34,17 +33,6 @@ def test_an_unreachable_base_says_what_to_do(home: Workspace) -> None:
 def test_a_folder_without_weights_is_refused(home: Workspace, tmp_path: Path) -> None:
     with pytest.raises(BaseModelError, match=r"lacks config\.json"):
         locate_base(ModelConfig(name=str(tmp_path)), home)
-
-
-def test_fingerprint_tells_weights_apart(bert: Path, tmp_path: Path) -> None:
-    before = fingerprint(bert)
-    copy = tmp_path / "copy"
-    shutil.copytree(bert, copy)
-    assert fingerprint(copy) == before
-    content = bytearray((copy / "model.safetensors").read_bytes())
-    content[-1] ^= 1
-    (copy / "model.safetensors").write_bytes(content)
-    assert fingerprint(copy) != before
 
 
 def test_llama_base_is_quantised_but_its_head_is_not(home: Workspace, tiny_config: Config) -> None:
