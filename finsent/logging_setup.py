@@ -11,6 +11,8 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, TypeVar
 
+from finsent.proxies import bypass_proxies
+
 T = TypeVar("T")
 
 ENVIRONMENT: Final = {
@@ -21,10 +23,8 @@ ENVIRONMENT: Final = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "TOKENIZERS_PARALLELISM": "false",
     "GIT_PYTHON_REFRESH": "quiet",
-    # a server that is down is an error within seconds; the library's own default retries for minutes
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
 }
-"""Set unless the user has set them: no telemetry, no fork warnings, no endless retries."""
+"""Set unless the user has set them: no telemetry, no fork warnings."""
 
 IGNORED_WARNINGS: Final = (
     # torch/_dynamo/variables/functions.py, where layers are compiled: attention asks a cached function which arguments torch's
@@ -53,8 +53,14 @@ QUIET_ENVIRONMENT: Final = {
 }
 """Set besides without --verbose, unless the user has set them."""
 
+IMPATIENT_ENVIRONMENT: Final = {
+    # a server that is down is an error within seconds; the library's own default retries for minutes
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+}
+"""Set unless the user has set them: somebody waits for the command, and nobody for a worker."""
+
 QUIETED: Final = "FINSENT_QUIETED"
-"""Environment variable with the names of those of `QUIET_ENVIRONMENT` that finsent itself has set."""
+"""Environment variable with the names of those of `QUIET_ENVIRONMENT` and `IMPATIENT_ENVIRONMENT` that finsent itself has set."""
 
 LOWEST_LEVEL: Final = {
     "prefect": logging.CRITICAL,  # logs every error that it raises, with its traceback
@@ -68,9 +74,9 @@ LOWEST_LEVEL: Final = {
 def prepare_environment(*, verbose: bool) -> None:
     """Give the environment its defaults. A value that the user has set stays."""
     _set_missing(ENVIRONMENT)
-    if not verbose:
-        quieted = [*filter(None, os.environ.get(QUIETED, "").split(",")), *_set_missing(QUIET_ENVIRONMENT)]
-        os.environ[QUIETED] = ",".join(quieted)
+    bypass_proxies()
+    own = _set_missing(IMPATIENT_ENVIRONMENT if verbose else {**IMPATIENT_ENVIRONMENT, **QUIET_ENVIRONMENT})
+    os.environ[QUIETED] = ",".join([*filter(None, os.environ.get(QUIETED, "").split(",")), *own])
     if not sys.stderr.isatty():  # on a terminal the bars show how a base of 16 GB is downloaded
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
@@ -82,7 +88,7 @@ def _set_missing(values: Mapping[str, str]) -> list[str]:
 
 
 def without_quieting(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment for servers and workers, whose logs are for operators: without what `prepare_environment` hushed."""
+    """The environment for servers and workers, whose logs are for operators: without what a command sets for its console."""
     quieted = {QUIETED, *environment.get(QUIETED, "").split(",")}
     return {name: value for name, value in environment.items() if name not in quieted}
 
@@ -106,7 +112,7 @@ def configure_child_logging() -> None:
 
     Elsewhere, as under a worker of Prefect's, nothing changes.
     """
-    if os.environ.get(QUIETED):
+    if QUIET_ENVIRONMENT.keys() & set(os.environ.get(QUIETED, "").split(",")):
         configure_logging(verbose=False)
         logging.getLogger("finsent").setLevel(logging.WARNING)
 

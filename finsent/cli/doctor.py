@@ -13,7 +13,7 @@ import click
 
 from finsent.cli.options import CommandResult, Settings, cli, examples
 from finsent.cli.output import Renderable, lines, section, stack, status_word, table
-from finsent.cli.services_file import is_healthy, prefect_url
+from finsent.cli.services_file import find_mlflow, find_prefect, is_healthy, services_path
 from finsent.config import Config
 from finsent.workspace import Workspace
 
@@ -144,17 +144,21 @@ def check_servers(config: Config, home: Workspace) -> Iterator[DoctorCheck]:  # 
     """MLflow's and Prefect's server, where there are any."""
     from finsent.registry.tracking import public_uri
 
-    uri = home.tracking_uri
+    uri, own = home.tracking_uri, find_mlflow(home.root)
     if uri.startswith("http"):
         advice = "It does not answer: start it, or correct MLFLOW_TRACKING_URI."
-        yield _check("mlflow", is_healthy(uri.rstrip("/"), timeout=5), public_uri(uri), advice)
+        yield _check("mlflow", is_healthy(uri, timeout=5), public_uri(uri), advice)
+    elif own is not None:
+        advice = f"{own.url} in services.json {own.problem}. Run `finsent up` again, or delete {str(services_path(home.root))!r}."
+        yield DoctorCheck("mlflow", "warn", f"no server, the store itself: {public_uri(uri)}", advice)
     else:
         yield DoctorCheck("mlflow", "ok", f"no server, the store itself: {public_uri(uri)}")
-    api = prefect_url(home.root)
-    if api is None:
+    prefect = find_prefect(home.root)
+    if prefect is None:
         yield DoctorCheck("prefect", "ok", "no server; flows start a temporary one")
     else:
-        yield _check("prefect", is_healthy(api), api, "It does not answer: start it, or correct PREFECT_API_URL.")
+        advice = f"It {prefect.problem}: start it, or correct PREFECT_API_URL."
+        yield _check("prefect", prefect.problem is None, public_uri(prefect.url), advice)
 
 
 def check_base_model(config: Config, home: Workspace) -> Iterator[DoctorCheck]:  # noqa: ARG001

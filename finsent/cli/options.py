@@ -15,9 +15,10 @@ import click
 
 from finsent import __version__
 from finsent.cli.output import Renderable, plain, show
-from finsent.cli.services_file import is_healthy, read_services
+from finsent.cli.services_file import find_mlflow
 from finsent.config import DEFAULT_PROFILE, Config, load_config
 from finsent.errors import InputError
+from finsent.proxies import bypass_proxies
 from finsent.training.distributed import world_from_env
 from finsent.workspace import Workspace, resolve_workspace
 
@@ -55,14 +56,14 @@ class Settings:
         if self.home_dir:
             environ["FINSENT_HOME"] = str(self.home_dir)
         home = resolve_workspace(environ)
-        running = read_services(home.root)
-        if environ.get("MLFLOW_TRACKING_URI") or not running:
+        if environ.get("MLFLOW_TRACKING_URI") or (server := find_mlflow(home.root)) is None:
             return home
-        if is_healthy(running.mlflow):
-            click.echo(f"using the MLflow server of this home's `finsent up`: {running.mlflow}", err=True)
-            return replace(home, tracking_uri=running.mlflow)
+        if server.problem is None:
+            click.echo(f"using the MLflow server of this home's `finsent up`: {server.url}", err=True)
+            bypass_proxies(os.environ, server.url)
+            return replace(home, tracking_uri=server.url)
         click.echo(
-            f"services.json names an MLflow server at {running.mlflow} that does not answer; "
+            f"services.json names an MLflow server at {server.url} that {server.problem}; "
             f"reading the same store without it: {home.tracking_uri}",
             err=True,
         )

@@ -10,7 +10,8 @@ import click
 from finsent.cli.options import CommandResult, Settings, cli, examples, login, suggest_command
 from finsent.cli.output import cell_text, key_values, lines, section, shorten, stack, table
 from finsent.cli.render import render_promotion
-from finsent.cli.services_file import is_healthy, prefect_url
+from finsent.cli.services_file import find_prefect
+from finsent.proxies import bypass_proxies
 from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -127,14 +128,15 @@ def notify_approval_request(home: Workspace, model: str, version: str, champion:
 
 def use_prefect_server(home: Workspace, otherwise: str) -> bool:
     """Whether a server is known and answers; events of this process then go there."""
-    url = prefect_url(home.root)
-    if url is None:
+    server = find_prefect(home.root)
+    if server is None:
         return False
-    if not is_healthy(url):
-        click.echo(f"the Prefect server at {url} does not answer: {otherwise}.", err=True)
+    if server.problem is not None:
+        click.echo(f"the Prefect server at {server.url} {server.problem}: {otherwise}.", err=True)
         os.environ.pop("PREFECT_API_URL", None)
         return False
-    os.environ["PREFECT_API_URL"] = url
+    os.environ["PREFECT_API_URL"] = server.url
+    bypass_proxies(os.environ, server.url)
     return True
 
 

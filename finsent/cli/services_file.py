@@ -1,17 +1,36 @@
-"""Which servers belong to a home: `services.json`, written by `finsent up` while it runs."""
+"""Which servers belong to a home: `services.json`, written by `finsent up` while it runs, and proof that they still do.
 
+An address proves nothing: after a kill another home's server may listen there. A server counts as this home's while its process
+is the one recorded (id and start time) and it serves the token that this `finsent up` gave it: a tag of an experiment in MLflow,
+a variable in Prefect.
+"""
+
+import base64
 import json
 import os
-from dataclasses import asdict, dataclass
+import ssl
+import urllib.error
+import urllib.parse
+import urllib.request
+from dataclasses import asdict, dataclass, field
+from http.client import HTTPException
 from pathlib import Path
+from typing import Any, Final, Literal
 
-from finsent.errors import InputError
+from finsent.errors import InputError, ServiceError
 from finsent.files import atomic_write
+from finsent.proxies import is_loopback
+from finsent.registry.tracking import TOKEN_TAG, token_filter
+
+PREFECT_VARIABLE: Final = "finsent_home"
+"""Prefect variable that holds the token."""
+
+ServerName = Literal["mlflow", "prefect"]
 
 
 @dataclass(frozen=True)
 class RunningServices:
-    """The servers of one `finsent up`."""
+    """The servers of one `finsent up`. Of a file that an earlier release wrote, the home and what follows are missing."""
 
     pid: int
     """Process that started them and stops them."""
@@ -19,11 +38,26 @@ class RunningServices:
     """URL of the MLflow server."""
     prefect: str
     """URL of the Prefect UI; its API is under /api."""
+    home: str = ""
+    """The home's folder: the file may have been copied with it."""
+    token: str = ""
+    """Random text that both servers serve."""
+    processes: dict[str, tuple[int, float]] = field(default_factory=dict)
+    """Process id and start time (see `start_time`) of each service."""
 
     @property
     def prefect_api(self) -> str:
         """URL that PREFECT_API_URL takes."""
         return f"{self.prefect}/api"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that a home may use."""
+
+    url: str
+    problem: str | None
+    """Why it is not used, as the rest of a sentence about it."""
 
 
 def services_path(root: Path) -> Path:
@@ -53,19 +87,119 @@ def read_services(root: Path) -> RunningServices | None:
         ) from error
 
 
-def prefect_url(root: Path) -> str | None:
-    """API of the Prefect server to use: PREFECT_API_URL, else the running one of this home, else None."""
+def find_mlflow(root: Path) -> Server | None:
+    """The MLflow server of this home's `finsent up`; None where none is recorded."""
     running = read_services(root)
-    return os.environ.get("PREFECT_API_URL") or (running.prefect_api if running else None)
+    return Server(running.mlflow, _problem(running, root, "mlflow")) if running else None
 
 
-def is_healthy(url: str, timeout: float = 2.0) -> bool:
-    """Whether `url`/health, of an MLflow server or a Prefect API, answers within `timeout` seconds."""
-    import urllib.error
-    import urllib.request
+def find_prefect(root: Path) -> Server | None:
+    """The Prefect server to use: PREFECT_API_URL, else that of this home's `finsent up`; None without either."""
+    if given := os.environ.get("PREFECT_API_URL"):
+        return Server(given, None if is_healthy(given) else "does not answer")
+    running = read_services(root)
+    return Server(running.prefect_api, _problem(running, root, "prefect")) if running else None
+
+
+def start_time(pid: int) -> float | None:
+    """When a process started, in seconds since the machine did, so that a corrected clock changes nothing; None: it has ended."""
+    import psutil
 
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=timeout) as response:  # noqa: S310 - our own http URLs
-            return bool(response.status < 400)
-    except (urllib.error.URLError, OSError, ValueError):
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        return float(process.create_time() - psutil.boot_time())
+    except (psutil.NoSuchProcess, psutil.AccessDenied, ValueError):
+        return None
+
+
+def is_running(pid: int, started: float) -> bool:
+    """Whether the process that started then still runs: an id alone may belong to another one by now."""
+    now = start_time(pid)
+    return now is not None and abs(now - started) < 1
+
+
+def _problem(running: RunningServices, root: Path, name: ServerName) -> str | None:
+    if not running.token or name not in running.processes:
+        return "was recorded by an earlier release, which kept no proof that it is this home's"
+    if Path(running.home) != root:
+        return f"belongs to the home {running.home!r}, of which this one is a copy"
+    pid, started = running.processes[name]
+    if not is_running(pid, started):
+        return f"has ended (process {pid})"
+    url = running.mlflow if name == "mlflow" else running.prefect_api
+    if not is_healthy(url, direct=True):
+        return "does not answer"
+    if not (_mlflow_serves if name == "mlflow" else _prefect_serves)(url, running.token):
+        return "does not serve this home: it lacks the token that `finsent up` gave it"
+    return None
+
+
+def give_token(running: RunningServices) -> None:
+    """Have both servers serve the token of this `finsent up`.
+
+    Raises:
+        ServiceError: one of them does not take it.
+    """
+    try:
+        found = _ask(f"{running.mlflow}/api/2.0/mlflow/experiments/search", {"max_results": 1})
+        experiments = found.get("experiments") or [
+            _ask(f"{running.mlflow}/api/2.0/mlflow/experiments/create", {"name": TOKEN_TAG})
+        ]
+        tag = {"experiment_id": experiments[0]["experiment_id"], "key": TOKEN_TAG, "value": running.token}
+        _ask(f"{running.mlflow}/api/2.0/mlflow/experiments/set-experiment-tag", tag)
+        variable = {"name": PREFECT_VARIABLE, "value": running.token}
+        try:
+            _ask(f"{running.prefect_api}/variables/name/{PREFECT_VARIABLE}", variable, method="PATCH")
+        except urllib.error.HTTPError as error:
+            if error.code != 404:
+                raise
+            _ask(f"{running.prefect_api}/variables/", variable)
+    except (OSError, ValueError, LookupError, HTTPException) as error:
+        raise ServiceError(f"a server of this `finsent up` does not take the mark of its home: {error}") from error
+
+
+def _mlflow_serves(url: str, token: str) -> bool:
+    query = {"max_results": 1, "filter": token_filter(token), "view_type": "ALL"}
+    try:
+        return bool(_ask(f"{url}/api/2.0/mlflow/experiments/search", query).get("experiments"))
+    except (OSError, ValueError, HTTPException):
         return False
+
+
+def _prefect_serves(url: str, token: str) -> bool:
+    try:
+        return bool(_ask(f"{url}/variables/name/{PREFECT_VARIABLE}").get("value") == token)
+    except (OSError, ValueError, HTTPException):
+        return False
+
+
+def _ask(url: str, body: dict[str, Any] | None = None, *, method: str | None = None) -> Any:
+    """Ask a server of this home's directly, whatever proxy is set; the answer's JSON."""
+    headers = {"Content-Type": "application/json"}
+    if password := os.environ.get("PREFECT_API_AUTH_STRING"):
+        headers["Authorization"] = "Basic " + base64.b64encode(password.encode()).decode()
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, headers, method=method)  # noqa: S310 - our own http URLs
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=5) as response:
+        answer = response.read()
+    return json.loads(answer) if answer else {}
+
+
+def is_healthy(url: str, timeout: float = 2.0, *, direct: bool = False) -> bool:
+    """Whether `url`/health, of an MLflow server or a Prefect API, answers within `timeout` seconds.
+
+    This machine, and with `direct` any server, is asked without the environment's proxy. One that asks for a
+    password or another certificate does answer.
+    """
+    parts = urllib.parse.urlsplit(url)
+    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()  # urllib takes a password for part of the host
+    proxies = urllib.request.ProxyHandler({} if direct or is_loopback(url) else None)
+    try:
+        with urllib.request.build_opener(proxies).open(f"{bare.rstrip('/')}/health", timeout=timeout) as response:
+            return bool(response.status < 400)
+    except urllib.error.HTTPError as error:
+        return error.code in {401, 403}
+    except (OSError, ValueError, HTTPException) as error:
+        return isinstance(getattr(error, "reason", None), ssl.SSLError)

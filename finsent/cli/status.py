@@ -8,7 +8,7 @@ import click
 from finsent.cli.options import CommandResult, Settings, cli, examples
 from finsent.cli.output import Renderable, cell_text, key_values, section, shorten, stack, table
 from finsent.cli.render import leak_audit
-from finsent.cli.services_file import is_healthy, prefect_url, read_services
+from finsent.cli.services_file import Server, find_mlflow, find_prefect, is_healthy
 from finsent.errors import CheckFailed, InputError, ServiceError
 from finsent.workspace import Workspace
 
@@ -121,14 +121,23 @@ def _scoring(home: Workspace, name: str, champion: str | None) -> dict[str, Any]
 
 
 def _services(home: Workspace) -> dict[str, Any]:
+    uri = home.tracking_uri
+    mlflow = find_mlflow(home.root)
+    if uri.startswith("http") and (mlflow is None or mlflow.url != uri):
+        mlflow = Server(uri, None if is_healthy(uri) else "does not answer")
+    found = {"mlflow": mlflow, "prefect": find_prefect(home.root)}
+    return {name: _service_status(server) for name, server in found.items()}
+
+
+def _service_status(server: Server | None) -> dict[str, Any]:
     from finsent.registry.tracking import public_uri
 
-    running = read_services(home.root)
-    mlflow = home.tracking_uri if home.tracking_uri.startswith("http") else running.mlflow if running else None
-    prefect = prefect_url(home.root)
+    if server is None:
+        return {"url": None, "answers": None}
     return {
-        "mlflow": {"url": mlflow and public_uri(mlflow), "answers": is_healthy(mlflow) if mlflow else None},
-        "prefect": {"url": prefect, "answers": is_healthy(prefect) if prefect else None},
+        "url": public_uri(server.url),
+        "answers": server.problem is None,
+        **({"problem": server.problem} if server.problem else {}),
     }
 
 
@@ -196,4 +205,4 @@ def _render_decisions(decisions: dict[str, Any]) -> Renderable:
 def _service(service: dict[str, Any]) -> str:
     if service["url"] is None:
         return "none, working in the home directly"
-    return f"{service['url']} ({'answers' if service['answers'] else 'DOES NOT ANSWER'})"
+    return f"{service['url']} ({'answers' if service['answers'] else 'NOT USED: it ' + service['problem']})"

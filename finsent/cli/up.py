@@ -2,35 +2,43 @@
 
 import atexit
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
 
 import click
 
 from finsent.cli.options import CommandResult, Settings, cli, examples
 from finsent.cli.output import key_values, section
-from finsent.cli.services_file import RunningServices, is_healthy, read_services, services_path, write_services
+from finsent.cli.processes import Service, rotate_log, start_service, stop_services, wait_until
+from finsent.cli.services_file import (
+    RunningServices,
+    find_mlflow,
+    find_prefect,
+    give_token,
+    is_healthy,
+    is_running,
+    read_services,
+    services_path,
+    start_time,
+    write_services,
+)
 from finsent.errors import InputError, ServiceError
 from finsent.logging_setup import without_quieting
+from finsent.proxies import bypass_proxies
+from finsent.registry.tracking import TOKEN_VARIABLE
 from finsent.workspace import Workspace, resolve_workspace
-
-if TYPE_CHECKING:
-    import psutil
 
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 POOLS = {"cpu": 2, "gpu": 2}
 """Work pools and how many flow runs each starts at a time: a training, which a limit keeps to one, and beside it a scoring."""
-STARTUP_SECONDS = 180
-"""Both servers migrate their databases on the first start, which takes half a minute on a slow disk."""
 
 
 @dataclass(frozen=True)
@@ -42,26 +50,21 @@ class UpOptions:
     prefect_port: int
     project: Path
     """Folder that holds `prefect.yaml` and `automations.yaml`."""
+    token: str = field(default_factory=lambda: secrets.token_hex(16))
+    """Served by both servers as proof of whose they are."""
 
     @property
     def running(self) -> RunningServices:
-        """What goes into `services.json`."""
+        """What is known before anything runs; `recorded` has the rest."""
         seen = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104 - compared, not bound
+        seen = f"[{seen}]" if ":" in seen else seen
         return RunningServices(os.getpid(), f"http://{seen}:{self.mlflow_port}", f"http://{seen}:{self.prefect_port}")
 
-
-@dataclass(frozen=True)
-class Service:
-    """One child process, leader of its own group, so that whatever it starts can be stopped with it."""
-
-    name: str
-    process: subprocess.Popen[bytes]
-    log: Path
-
-    def log_tail(self, lines: int = 12) -> str:
-        """The end of its log, and where that lies."""
-        end = self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
-        return "\n".join([f"Its log, {self.log}, ends with:", *end])
+    def recorded(self, home: Workspace, started: "Sequence[Service]") -> RunningServices:
+        """What goes into `services.json`."""
+        ids = {service.name: service.process.pid for service in started}
+        times = {name: (pid, time) for name, pid in ids.items() if (time := start_time(pid)) is not None}
+        return replace(self.running, home=str(home.root), token=self.token, processes=times)
 
 
 def find_project(given: Path | None) -> Path:
@@ -98,7 +101,7 @@ def environment(home: Workspace, place: UpOptions, profile: str, config_file: Pa
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",
     }
-    return {
+    own = {
         **chosen,
         **without_quieting(os.environ),
         "PREFECT_HOME": str(home.root / "prefect"),
@@ -107,8 +110,11 @@ def environment(home: Workspace, place: UpOptions, profile: str, config_file: Pa
         "FINSENT_HOME": str(home.root),
         "FINSENT_TABLES": home.tables_url,
         "FINSENT_PROFILE": profile,
+        TOKEN_VARIABLE: place.token,
         **({"FINSENT_CONFIG": str(config_file.resolve())} if config_file else {}),
     }
+    bypass_proxies(own, place.running.mlflow, place.running.prefect)
+    return own
 
 
 @cli.command(
@@ -185,11 +191,14 @@ def bring_up(home: Workspace, place: UpOptions, env: dict[str, str]) -> list[Ser
     try:
         started.append(start_service("mlflow", mlflow_command(home, place), env, home))
         started.append(start_service("prefect", prefect_command(place), env, home))
-        wait_until(lambda: is_healthy(place.running.mlflow), started[0])
-        wait_until(lambda: is_healthy(place.running.prefect_api), started[1])
+        wait_until(lambda: is_healthy(place.running.mlflow, direct=True), started[0])
+        wait_until(lambda: is_healthy(place.running.prefect_api, direct=True), started[1])
+        give_token(place.recorded(home, started))
+        for service in started:
+            service.require_alive()  # or something else took its port at the last moment, and answered
         provision_server(place, env)
         started += [start_service(f"worker-{pool}", worker_command(pool, limit), env, home) for pool, limit in POOLS.items()]
-        write_services(home.root, place.running)
+        write_services(home.root, place.recorded(home, started))
     except BaseException:
         stop_all(home, started)
         raise
@@ -206,9 +215,8 @@ def wait_and_stop(home: Workspace, started: Sequence[Service]) -> None:
         while True:
             time.sleep(1.0)
             for service in started:
-                if service.process.poll() is not None:
-                    code = service.process.returncode
-                    raise ServiceError(f"{service.name} ended by itself with code {code}. {service.log_tail()}")
+                service.require_alive()
+                rotate_log(service.log)
     except KeyboardInterrupt:
         click.echo("stopping the workers, Prefect and MLflow ...", err=True)
     finally:
@@ -266,10 +274,12 @@ def _require_not_up(home: Workspace) -> None:
     running = read_services(home.root)
     if running is None:
         return
-    if is_healthy(running.mlflow) or is_healthy(running.prefect_api):
+    servers = (find_mlflow(home.root), find_prefect(home.root))
+    if any(server is not None and server.problem is None for server in servers):
+        alive = ", ".join(f"{name} {pid}" for name, (pid, started) in running.processes.items() if is_running(pid, started))
         raise InputError(
             f"finsent is already up in {str(home.root)!r}: process {running.pid}, {running.mlflow} and {running.prefect}. "
-            "Stop it with Ctrl-C there, or use another --home."
+            f"Stop it with Ctrl-C there, or use another --home. If that process was killed, end what it left: {alive}."
         )
     services_path(home.root).unlink()  # stale: left by a killed `finsent up`
 
@@ -292,75 +302,3 @@ def require_free_ports(host: str, ports: Mapping[str, int]) -> None:
                     f"port {port} on {host!r}, wanted for {name}, cannot be used: {error.strerror}. Stop what holds it, "
                     f"or give another with --{name}-port. Nothing was started."
                 ) from error
-
-
-def start_service(name: str, command: Sequence[str], environment: Mapping[str, str], home: Workspace) -> Service:
-    """Start one service; its output goes to `logs/NAME.log` in the home."""
-    log = home.root / "logs" / f"{name}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as sink:
-        process = subprocess.Popen(  # not a context: it outlives this function
-            [sys.executable, "-m", *command],
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C reaches us alone, and we stop them in order
-            preexec_fn=_default_interrupt,  # noqa: PLW1509 - no threads are running when services start
-        )
-    return Service(name, process, log)
-
-
-def wait_until(ready: Callable[[], bool], service: Service, seconds: float = STARTUP_SECONDS) -> None:
-    """Wait for a service to answer.
-
-    Raises:
-        ServiceError: it ended, or did not answer in time; with the end of its log.
-    """
-    deadline = time.monotonic() + seconds
-    while not ready():
-        if service.process.poll() is not None:
-            raise ServiceError(f"{service.name} ended with code {service.process.returncode}. {service.log_tail()}")
-        if time.monotonic() > deadline:
-            raise ServiceError(f"{service.name} did not answer within {seconds:.0f} s. {service.log_tail()}")
-        time.sleep(0.3)
-
-
-def stop_services(services: Sequence[Service], grace: float = 15.0, insist: float = 5.0) -> None:
-    """Stop services, last started first: SIGINT, SIGTERM, SIGKILL; then their remaining descendants, in any process group."""
-    import psutil
-
-    for service in reversed(services):
-        started = _descendants(service.process.pid)
-        # SIGINT first: a Prefect worker turns its first SIGTERM into one, and both servers end cleanly on it
-        for number, seconds in ((signal.SIGINT, grace), (signal.SIGTERM, insist), (signal.SIGKILL, insist)):
-            if service.process.poll() is not None:
-                break
-            started |= _descendants(service.process.pid)
-            _signal_group(service.process.pid, number)
-            with suppress(subprocess.TimeoutExpired):
-                service.process.wait(seconds)
-        _signal_group(service.process.pid, signal.SIGKILL)  # a leader that died by itself has left its group behind
-        for process in started:
-            with suppress(psutil.NoSuchProcess):  # compares the start time too, so a reused id is safe
-                process.kill()
-        psutil.wait_procs(started, timeout=insist)
-
-
-def _descendants(pid: int) -> "set[psutil.Process]":
-    import psutil
-
-    try:
-        return set(psutil.Process(pid).children(recursive=True))
-    except psutil.NoSuchProcess:
-        return set()
-
-
-def _signal_group(pid: int, number: int) -> None:
-    with suppress(ProcessLookupError, PermissionError):  # gone (macOS says so with EPERM)
-        os.killpg(pid, number)
-
-
-def _default_interrupt() -> None:
-    """Runs in the child: a shell starts background jobs with SIGINT ignored, and a child would inherit that."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -19,6 +19,7 @@ from finsent.config import Config
 from finsent.errors import InputError, ServiceError
 from finsent.files import locked
 from finsent.provenance import git_sha
+from finsent.proxies import bypass_proxies, proxy_of
 from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -29,10 +30,16 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _PROBE_TIMEOUT = 3.0  # seconds until the first answer; MLflow alone would retry for minutes
+_PORTS = {"postgresql": 5432, "postgres": 5432, "mysql": 3306, "mariadb": 3306, "mssql": 1433, "oracle": 1521}
 _FLUSH_SECONDS = 10.0  # metrics are buffered for so long: live enough to watch, few enough requests
 _FLUSH_AT = 500  # buffered metrics; the server takes 1000 in one request
 _PARAM_LENGTH = 6000  # MLflow truncates longer ones silently
 _DIGEST_LENGTH = 36  # the most that MLflow keeps of a dataset's digest
+
+TOKEN_VARIABLE = "FINSENT_HOME_TOKEN"  # noqa: S105 - a name
+"""Environment variable with the token of a `finsent up`, for its workers."""
+TOKEN_TAG = "finsent.home"  # noqa: S105 - a name
+"""Tag of an experiment by which an MLflow server shows whose it is."""
 
 
 RunKind = Literal["audit_log", "data", "evaluate", "import", "score", "train", "trial", "tune"]
@@ -63,6 +70,7 @@ def connect(home: Workspace) -> "MlflowClient":
         ServiceError: nothing answers at `home.tracking_uri` within seconds, or it rejects the request.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    bypass_proxies()
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout is for results
     if not sys.stderr.isatty():
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -78,18 +86,25 @@ def connect(home: Workspace) -> "MlflowClient":
         with locked(home.lock("mlflow"), -1, ""):  # two first users at once would both create the tables
             client.search_experiments(max_results=1)
     else:
-        _check_admission(uri)
+        # the token counts for the server that `finsent up` has named to its workers
+        _check_admission(uri, os.environ.get(TOKEN_VARIABLE) if uri == os.environ.get("MLFLOW_TRACKING_URI") else None)
     return client
 
 
 @cache
-def _check_admission(uri: str) -> None:
-    """Send the server a request that needs permission, once per process (failures are not cached)."""
+def _check_admission(uri: str, token: str | None) -> None:
+    """Send the server a request that needs permission, once per process (failures are not cached).
+
+    In a worker of `finsent up` only the server with its token will do: another home's may listen at the address by now.
+    """
     from mlflow import MlflowClient
+    from mlflow.entities import ViewType
     from mlflow.exceptions import MlflowException
 
     try:
-        MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
+        found = MlflowClient(tracking_uri=uri).search_experiments(
+            ViewType.ALL, max_results=1, filter_string=token_filter(token) if token else None
+        )
     except MlflowException as error:
         reason = " ".join(str(error).split())
         advice = "Look at the server's log."
@@ -98,6 +113,16 @@ def _check_admission(uri: str) -> None:
         elif "403" in reason:
             advice = "It may not list this host name in --allowed-hosts, or this user may not read."
         raise ServiceError(f"the MLflow server at {public_uri(uri)!r} rejected the request ({reason}). {advice}") from error
+    if token and not found:
+        raise ServiceError(
+            f"the MLflow server at {public_uri(uri)!r} is not the one that this worker's `finsent up` started: it serves another "
+            "home. Nothing was sent to it. Stop this worker and run `finsent up` again."
+        )
+
+
+def token_filter(token: str) -> str:
+    """The filter string that finds the experiment with this token."""
+    return f"tags.`{TOKEN_TAG}` = '{token}'"
 
 
 def _point_fluent_api(mlflow: Any, uri: str) -> None:
@@ -128,8 +153,11 @@ def _probe(uri: str) -> None:
         return
     advice = "Start it (`finsent up`, or see mlflow/README.md), or correct MLFLOW_TRACKING_URI."
     if parts.scheme not in {"http", "https"}:
+        port = parts.port or _PORTS.get(parts.scheme.partition("+")[0])
+        if port is None or "host" in parts.query:
+            return  # the driver decides; its own error names the address
         try:
-            socket.create_connection((parts.hostname, parts.port or 5432), timeout=_PROBE_TIMEOUT).close()
+            socket.create_connection((parts.hostname, port), timeout=_PROBE_TIMEOUT).close()
         except OSError as error:
             raise ServiceError(f"the MLflow store at {public_uri(uri)!r} does not answer ({error}). {advice}") from error
         return
@@ -140,7 +168,8 @@ def _probe(uri: str) -> None:
     except requests.exceptions.SSLError:
         return  # it answers; MLflow's own settings decide whether its certificate is accepted
     except requests.exceptions.RequestException as error:
-        reason = type(error).__name__
+        proxy = proxy_of(uri)
+        reason = f"{type(error).__name__}; asked through the proxy {proxy}" if proxy else type(error).__name__
         raise ServiceError(f"the MLflow server at {public_uri(uri)!r} does not answer ({reason}). {advice}") from error
     if status >= 500:
         raise ServiceError(f"the MLflow server at {public_uri(uri)!r} answers with status {status}. {advice}")

@@ -1,35 +1,83 @@
-"""Finding the servers of a home."""
+"""Finding the servers of a home, and the proof that they are its own."""
 
 import http.server
+import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from finsent.cli.options import Settings
-from finsent.cli.services_file import RunningServices, is_healthy, read_services, services_path, write_services
+from finsent.cli.promote import use_prefect_server
+from finsent.cli.services_file import (
+    RunningServices,
+    find_mlflow,
+    find_prefect,
+    is_healthy,
+    read_services,
+    services_path,
+    start_time,
+    write_services,
+)
 from finsent.errors import InputError
+from finsent.workspace import resolve_workspace
+
+
+@dataclass
+class Stand:
+    """Answers as far as it is asked: /health, and the token that was given to it, as MLflow and as Prefect."""
+
+    url: str
+    token: str = ""
+    asked: list[str] = field(default_factory=list)
 
 
 @pytest.fixture
-def server() -> Iterator[str]:
-    """Something that answers /health."""
+def server() -> Iterator[Stand]:
+    stand = Stand("")
 
-    class Health(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200 if self.path == "/health" else 404)
+    class Answers(http.server.BaseHTTPRequestHandler):
+        def answer(self, code: int, body: object) -> None:
+            stand.asked.append(f"{self.command} {self.path}")
+            self.send_response(code)
             self.end_headers()
+            self.wfile.write(json.dumps(body).encode())
+
+        def do_GET(self) -> None:
+            if self.path.endswith("/health"):
+                self.answer(404 if "absent" in self.path else 200, True)
+            else:
+                self.answer(200, {"value": stand.token})
+
+        def do_POST(self) -> None:
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            found = f"'{stand.token}'" in asked["filter"]
+            self.answer(200, {"experiments": [{"experiment_id": "0"}]} if found else {})
 
         def log_message(self, *_: object) -> None:
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Health) as running:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers) as running:
         thread = threading.Thread(target=running.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{running.server_port}"
+        stand.url = f"http://127.0.0.1:{running.server_port}"
+        yield stand
         running.shutdown()
         thread.join()
+
+
+def record(root: Path, url: str, **changed: object) -> None:
+    """What `finsent up` would have written, of a process that runs: this one."""
+    started = start_time(os.getpid())
+    assert started is not None
+    process = (os.getpid(), started)
+    running = RunningServices(7, url, url, str(root), "0a1b", {"mlflow": process, "prefect": process})
+    write_services(root, replace(running, **changed))  # type: ignore[arg-type]
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -48,28 +96,89 @@ def test_a_damaged_file_is_named(tmp_path: Path, content: str) -> None:
         read_services(tmp_path)
 
 
-def test_a_server_answers_or_not(server: str) -> None:
-    assert is_healthy(server)
-    assert not is_healthy(f"{server}/absent")
+def test_a_server_answers_or_not(server: Stand) -> None:
+    assert is_healthy(server.url)
+    assert is_healthy(server.url.replace("http://", "http://me:secret@"))
+    assert not is_healthy(f"{server.url}/absent")
     assert not is_healthy("http://127.0.0.1:9")
 
 
-def test_the_running_server_of_a_home_is_used_and_said(
-    server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_this_machine_is_asked_without_the_proxy(server: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    assert is_healthy(server.url)
+    server.token = "0a1b"
+    record(tmp_path, server.url)
+    found = find_mlflow(tmp_path)
+    assert found is not None
+    assert found.problem is None
+
+
+@pytest.mark.usefixtures("_no_addresses")
+def test_the_running_server_of_a_home_is_used_and_said(server: Stand, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    server.token = "0a1b"
+    record(tmp_path, server.url)
+    assert Settings(home_dir=tmp_path).home().tracking_uri == server.url
+    assert f"using the MLflow server of this home's `finsent up`: {server.url}" in capsys.readouterr().err
+    prefect = find_prefect(tmp_path)
+    assert prefect is not None
+    assert (prefect.url, prefect.problem) == (f"{server.url}/api", None)
+
+
+@pytest.fixture
+def _no_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("_no_addresses")
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"home": "/elsewhere"}, "belongs to the home '/elsewhere', of which this one is a copy"),
+        ({"token": "of another home"}, "does not serve this home"),
+        ({"token": ""}, "recorded by an earlier release"),
+        ({"processes": {}}, "recorded by an earlier release"),
+        ({"processes": {"mlflow": (os.getpid(), 1.0), "prefect": (os.getpid(), 1.0)}}, "has ended"),
+        ({"mlflow": "http://127.0.0.1:9", "prefect": "http://127.0.0.1:9"}, "does not answer"),
+    ],
+)
+def test_what_cannot_prove_that_it_is_this_homes_is_not_used(
+    server: Stand, tmp_path: Path, capsys: pytest.CaptureFixture[str], changed: dict[str, object], problem: str
 ) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    write_services(tmp_path, RunningServices(7, server, "http://127.0.0.1:9"))
-    assert Settings(home_dir=tmp_path).home().tracking_uri == server
-    assert f"using the MLflow server of this home's `finsent up`: {server}" in capsys.readouterr().err
-
-
-def test_a_server_that_is_gone_is_said_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_services(tmp_path, RunningServices(7, "http://127.0.0.1:9", "http://127.0.0.1:9"))
+    server.token = "0a1b"
+    record(tmp_path, server.url, **changed)
     assert Settings(home_dir=tmp_path).home().tracking_uri == f"sqlite:///{tmp_path / 'mlflow.db'}"
-    assert "does not answer" in capsys.readouterr().err
+    assert problem in capsys.readouterr().err
+    assert not use_prefect_server(resolve_workspace({"FINSENT_HOME": str(tmp_path)}), "nothing is sent")
+    assert problem in capsys.readouterr().err
+    assert "PREFECT_API_URL" not in os.environ
 
 
-def test_the_environment_wins(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_services(tmp_path, RunningServices(7, server, "http://127.0.0.1:9"))
+@pytest.mark.usefixtures("_no_addresses")
+def test_a_process_that_has_ended_served_it(server: Stand, tmp_path: Path) -> None:
+    server.token = "0a1b"
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    started = start_time(ended.pid)
+    assert started is not None
+    ended.wait()
+    record(tmp_path, server.url, processes={"mlflow": (ended.pid, started)})
+    found = find_mlflow(tmp_path)
+    assert found is not None
+    assert found.problem == f"has ended (process {ended.pid})"
+    assert server.asked == [], "nothing was sent to what listens there now"
+
+
+def test_a_file_of_an_earlier_release_proves_nothing(server: Stand, tmp_path: Path) -> None:
+    old = {"pid": os.getpid(), "mlflow": server.url, "prefect": server.url}
+    services_path(tmp_path).write_text(json.dumps(old), encoding="utf-8")
+    found = find_mlflow(tmp_path)
+    assert found is not None
+    assert "earlier release" in str(found.problem)
+
+
+def test_the_environment_wins(server: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record(tmp_path, server.url)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere:5000")
     assert Settings(home_dir=tmp_path).home().tracking_uri == "http://elsewhere:5000"

@@ -201,6 +201,17 @@ def test_a_scorers_account_scores_and_cannot_promote(server, server_home, tiny_c
     assert registry.champion() == before
 
 
+def test_a_worker_uses_no_server_of_another_home(server, server_home, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+    monkeypatch.setenv(tracking.TOKEN_VARIABLE, "0a1b")
+    with pytest.raises(ServiceError, match=r"serves another home\. Nothing was sent"):
+        tracking.connect(server_home)
+    monkeypatch.delenv(tracking.TOKEN_VARIABLE)
+    tracking.connect(server_home).set_experiment_tag("0", tracking.TOKEN_TAG, "0a1b")
+    monkeypatch.setenv(tracking.TOKEN_VARIABLE, "0a1b")
+    tracking.connect(server_home)
+
+
 def test_a_server_that_went_away_is_reported_within_seconds(server, server_home):
     server.stop()
     started = time.monotonic()

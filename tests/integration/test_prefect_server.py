@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from finsent.cli import up
+from finsent.cli import processes, up
 from finsent.cli.services_file import is_healthy
 from finsent.workspace import Workspace, resolve_workspace
 
@@ -52,14 +52,14 @@ def serving(home: Workspace, pool: str) -> Iterator[Server]:
     env = up.environment(home, place, "nano", None)
     env["MLFLOW_TRACKING_URI"] = home.tracking_uri
     env["PREFECT_WORKER_QUERY_SECONDS"] = "2"
-    started = [up.start_service("prefect", up.prefect_command(place), env, home)]
+    started = [processes.start_service("prefect", up.prefect_command(place), env, home)]
     try:
-        up.wait_until(lambda: is_healthy(place.running.prefect_api), started[0])
+        processes.wait_until(lambda: is_healthy(place.running.prefect_api), started[0])
         up.provision_server(place, env)
-        started.append(up.start_service(f"worker-{pool}", up.worker_command(pool, 2), env, home))
+        started.append(processes.start_service(f"worker-{pool}", up.worker_command(pool, 2), env, home))
         yield Server(home.root, env)
     finally:
-        up.stop_services(started)
+        processes.stop_services(started)
 
 
 @pytest.fixture(scope="module")

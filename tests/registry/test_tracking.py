@@ -5,6 +5,7 @@ import logging
 import socket
 import threading
 import time
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -160,6 +161,37 @@ def test_dead_database_is_reported_within_seconds(tmp_path):
         url = f"postgresql://mlflow:secret@127.0.0.1:{taken.getsockname()[1]}/mlflow"
         with pytest.raises(ServiceError, match="127"):
             tracking.connect(resolve_workspace({"FINSENT_HOME": str(tmp_path), "MLFLOW_TRACKING_URI": url}))
+
+
+@pytest.mark.parametrize(
+    ("uri", "port"),
+    [
+        ("postgresql+psycopg2://db/mlflow", 5432),
+        ("mysql+pymysql://me@db/mlflow", 3306),
+        ("mysql://db:3307/mlflow", 3307),
+        ("databricks://desk", None),
+        ("postgresql://db/mlflow?host=other", None),
+    ],
+)
+def test_a_store_is_looked_for_at_its_own_port(uri, port, monkeypatch):
+    asked = []
+
+    def refuse(address, timeout):
+        asked.append(address[1])
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    with pytest.raises(ServiceError) if port else nullcontext():
+        tracking._probe(uri)
+    assert asked == ([port] if port else [])
+
+
+def test_a_server_behind_a_dead_proxy_is_reported_with_the_proxy(monkeypatch):
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://me:secret@127.0.0.1:9")
+    with pytest.raises(ServiceError, match=r"asked through the proxy http://127\.0\.0\.1:9\)"):
+        tracking._probe("http://mlflow.example:5000")
 
 
 def test_ailing_server_is_not_taken_for_a_sound_one(tmp_path):

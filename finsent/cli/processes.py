@@ -1,0 +1,148 @@
+"""Child processes of `finsent up`: started in groups of their own, watched, their logs rotated, stopped with all they started."""
+
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from finsent.errors import ServiceError
+from finsent.workspace import Workspace
+
+if TYPE_CHECKING:
+    import psutil
+
+STARTUP_SECONDS: Final = 180
+"""Both servers migrate their databases on the first start, which takes half a minute on a slow disk."""
+LOG_BYTES: Final = 10 << 20
+"""A log that is larger is rotated."""
+LOGS_KEPT: Final = 3
+"""Rotated logs of each service, NAME.log.1 the newest."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """One child process, leader of its own group, so that whatever it starts can be stopped with it."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def log_tail(self, lines: int = 12) -> str:
+        """The end of its log, and where that lies."""
+        older = self.log.with_name(f"{self.log.name}.1")
+        files = [file for file in (older, self.log) if file.is_file()]
+        end = [line for file in files for line in file.read_text(encoding="utf-8", errors="replace").splitlines()][-lines:]
+        return "\n".join([f"Its log, {self.log}, ends with:", *end])
+
+    def require_alive(self) -> None:
+        """Raise ServiceError, with the end of its log, if it has ended."""
+        if (code := self.process.poll()) is not None:
+            raise ServiceError(f"{self.name} ended by itself with code {code}. {self.log_tail()}")
+
+
+def start_service(name: str, command: Sequence[str], environment: Mapping[str, str], home: Workspace) -> Service:
+    """Start one service; its output goes to `logs/NAME.log` in the home."""
+    log = home.root / "logs" / f"{name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    rotate_log(log)
+    with log.open("ab") as sink:
+        process = subprocess.Popen(  # not a context: it outlives this function
+            [sys.executable, "-m", *command],
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C reaches us alone, and we stop them in order
+            preexec_fn=_prepare_child,  # noqa: PLW1509 - no threads are running when services start
+        )
+    return Service(name, process, log)
+
+
+def rotate_log(log: Path, limit: int = LOG_BYTES, kept: int = LOGS_KEPT) -> None:
+    """Move the content of a log beyond `limit` bytes to NAME.log.1, and that of older ones a number on.
+
+    The service goes on writing to the same open file, at its end, so the file is copied and cut, not renamed.
+    """
+    if not log.is_file() or log.stat().st_size <= limit:
+        return
+    for number in range(kept, 1, -1):
+        older = log.with_name(f"{log.name}.{number - 1}")
+        if older.is_file():
+            older.replace(log.with_name(f"{log.name}.{number}"))
+    with log.open("rb") as source, log.with_name(f"{log.name}.1").open("wb") as target:
+        shutil.copyfileobj(source, target)
+        target.write(source.read())  # what was written meanwhile
+    os.truncate(log, 0)
+
+
+def wait_until(ready: Callable[[], bool], service: Service, seconds: float = STARTUP_SECONDS) -> None:
+    """Wait for a service to answer.
+
+    Raises:
+        ServiceError: it ended, or did not answer in time; with the end of its log.
+    """
+    deadline = time.monotonic() + seconds
+    while not ready():
+        if service.process.poll() is not None:
+            raise ServiceError(f"{service.name} ended with code {service.process.returncode}. {service.log_tail()}")
+        if time.monotonic() > deadline:
+            raise ServiceError(f"{service.name} did not answer within {seconds:.0f} s. {service.log_tail()}")
+        time.sleep(0.3)
+
+
+def stop_services(services: Sequence[Service], grace: float = 15.0, insist: float = 5.0) -> None:
+    """Stop services, last started first: SIGINT, SIGTERM, SIGKILL; then their remaining descendants, in any process group."""
+    import psutil
+
+    for service in reversed(services):
+        started = _descendants(service.process.pid)
+        # SIGINT first: a Prefect worker turns its first SIGTERM into one, and both servers end cleanly on it
+        for number, seconds in ((signal.SIGINT, grace), (signal.SIGTERM, insist), (signal.SIGKILL, insist)):
+            if service.process.poll() is not None:
+                break
+            started |= _descendants(service.process.pid)
+            _signal_group(service.process.pid, number)
+            with suppress(subprocess.TimeoutExpired):
+                service.process.wait(seconds)
+        _signal_group(service.process.pid, signal.SIGKILL)  # a leader that died by itself has left its group behind
+        for process in started:
+            with suppress(psutil.NoSuchProcess):  # compares the start time too, so a reused id is safe
+                process.kill()
+        psutil.wait_procs(started, timeout=insist)
+
+
+def _descendants(pid: int) -> "set[psutil.Process]":
+    import psutil
+
+    try:
+        return set(psutil.Process(pid).children(recursive=True))
+    except psutil.NoSuchProcess:
+        return set()
+
+
+def _signal_group(pid: int, number: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):  # gone (macOS says so with EPERM)
+        os.killpg(pid, number)
+
+
+_LIBC = ctypes.CDLL(None)  # loaded here: a child between fork and exec loads nothing
+_PR_SET_PDEATHSIG = 1
+
+
+def _prepare_child() -> None:
+    """Runs in the child. A shell starts background jobs with SIGINT ignored, which a child would inherit.
+
+    Linux ends the child when `finsent up` is killed, which can stop nothing any more: a worker left alone would take flow runs
+    from whatever server listens at the address next.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if sys.platform == "linux":
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
