@@ -165,12 +165,21 @@ def versions_command(settings: Settings) -> CommandResult:
 
     found = list_versions(settings.home())
     rows = [
-        (item.version, f"{item.at:%Y-%m-%d %H:%M:%S}", item.rows, item.leaks, item.fingerprint, shorten(", ".join(item.inputs)))
+        (
+            item.version,
+            f"{item.at:%Y-%m-%d %H:%M:%S}",
+            "unreadable" if item.unreadable else item.rows,
+            item.leaks,
+            item.fingerprint,
+            shorten(", ".join(item.inputs)),
+        )
         for item in found
     ]
+    gone = [item.unreadable for item in found if item.unreadable]
+    why = f"Versions that can no longer be read: {len(gone)}. The newest of them: {gone[0]}" if gone else ""
     heads = ("version", "at (UTC)", "rows", "leaks", "fingerprint", "read from")
     text = section("Versions of the data", table(heads, rows)) if rows else "There is no data yet. Run `finsent ingest FILE...`."
-    return CommandResult({"versions": found}, text)
+    return CommandResult({"versions": found}, stack(text, why))
 
 
 @data_group.command("report", epilog=examples("finsent data report", "finsent data report --version 3 --no-mlflow"))

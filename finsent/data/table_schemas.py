@@ -86,3 +86,15 @@ ADDED_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 )
 """Schema migrations: columns added after the first release, in that order. An older table gets them with its next append; until
 then, and in its old rows, they are null. Columns are never renamed, retyped or dropped."""
+
+TABLE_PROPERTIES: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
+    {
+        "tweets": {
+            "delta.enableExpiredLogCleanup": "false",
+            "delta.logRetentionDuration": "interval 36500 days",
+            "delta.deletedFileRetentionDuration": "interval 36500 days",
+        }
+    }
+)
+"""Delta properties of each table; an older table gets them with its next write. Registry, evidence and reports refer to versions
+of `tweets`: by default Delta would remove their log entries after 30 days, and a vacuum their files after a week."""

@@ -4,12 +4,25 @@ import logging
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import pyarrow as pa
 
-from finsent.data.table_schemas import ADDED_COLUMNS, REQUIRED_COLUMNS, SCHEMAS, CommitKey, CommitMetadata
+from finsent.data.table_access import (
+    ATTEMPTS,
+    arrow_schema,
+    delta_errors,
+    fill_columns,
+    fill_reader,
+    has_new_commits,
+    location,
+    open_or_create,
+    open_table,
+    open_version,
+    require_columns,
+    require_writable,
+)
+from finsent.data.table_schemas import REQUIRED_COLUMNS, SCHEMAS, CommitKey, CommitMetadata
 from finsent.errors import CheckFailed, InputError
 from finsent.workspace import Workspace
 
@@ -19,20 +32,13 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 _COMMIT_ID: Final = "finsent.commit"
-_ATTEMPTS: Final = 10  # each failure means that another run committed first
-
-
-def location(home: Workspace, name: str) -> str:
-    """Folder or URL of a table."""
-    if name not in SCHEMAS:
-        raise InputError(f"there is no table {name!r}. Tables: {', '.join(SCHEMAS)}.")
-    return f"{home.tables_url.rstrip('/')}/{name}"
 
 
 def version(home: Workspace, name: str) -> int | None:
     """Latest version of a table; None when it does not exist yet."""
-    handle = _open(home, name)
-    return None if handle is None else handle.version()
+    with delta_errors(home, name):
+        handle = open_table(home, name)
+        return None if handle is None else int(handle.version())
 
 
 def read(
@@ -48,15 +54,19 @@ def read(
         filters: pyarrow expression, or tuples such as [("split", "=", "test")], applied while reading.
 
     Raises:
-        InputError: no such version, no such table in `SCHEMAS`, or a row without one of the `REQUIRED` columns.
+        UnreadableVersionError: log clean-up or a vacuum removed what the version needs.
+        InputError: no such version, no such table in `SCHEMAS`, a column that somebody else changed, or a row without one of the
+            `REQUIRED` columns.
+        ServiceError: the store does not answer.
     """
     schema = SCHEMAS[name] if columns is None else pa.schema([SCHEMAS[name].field(column) for column in columns])
-    handle = _open_at(home, name, version)
-    if handle is None:
-        return schema.empty_table()
-    there = {field.name for field in handle.schema().fields}
-    found = _scan(handle, [column for column in schema.names if column in there], filters).to_table()
-    return _require_values(name, _add_missing_columns(name, found, schema))
+    with delta_errors(home, name, version):
+        handle = open_version(home, name, version)
+        if handle is None:
+            return schema.empty_table()
+        there = require_columns(handle, name, schema.names)
+        found = _scan(handle, [column for column in schema.names if column in there.names], filters).to_table()
+        return _require_values(name, fill_columns(name, found, schema))
 
 
 def batches(
@@ -73,21 +83,23 @@ def batches(
         rows: Largest number of rows in a batch.
 
     Raises:
-        InputError: no such version, or a row without one of the `REQUIRED` columns.
+        UnreadableVersionError, InputError, ServiceError: as for `read`.
     """
-    handle = _open_at(home, name, version)
-    if handle is None:
-        return
     schema = pa.schema([SCHEMAS[name].field(column) for column in columns])
-    there = [column for column in columns if column in {field.name for field in handle.schema().fields}]
-    scan = _scan(handle, there, filters, batch_size=rows, batch_readahead=2, fragment_readahead=1)
-    for batch in scan.to_batches():
+    with delta_errors(home, name, version):
+        handle = open_version(home, name, version)
+        if handle is None:
+            return
+        there = [column for column in columns if column in require_columns(handle, name, columns).names]
+        found = _scan(handle, there, filters, batch_size=rows, batch_readahead=2, fragment_readahead=1).to_batches()
+    while True:
+        with delta_errors(home, name, version):  # around the reading alone: what the caller does with a batch is its own
+            batch = next(found, None)
+        if batch is None:
+            return
         if batch.num_rows:
-            yield from (
-                _require_values(name, _add_missing_columns(name, pa.Table.from_batches([batch]), schema))
-                .combine_chunks()
-                .to_batches()
-            )
+            filled = fill_columns(name, pa.Table.from_batches([batch]), schema)
+            yield from _require_values(name, filled).combine_chunks().to_batches()
 
 
 def _scan(handle: "DeltaTable", columns: Sequence[str], filters: Any, **reading: Any) -> "pa.dataset.Scanner":
@@ -109,13 +121,6 @@ def _require_values(name: str, table: pa.Table) -> pa.Table:
     return table
 
 
-def _add_missing_columns(name: str, table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The table with the columns of `schema`; columns that a migration adds are null where they are missing."""
-    for column in set(schema.names) & set(ADDED_COLUMNS.get(name, ())) - set(table.column_names):
-        table = table.append_column(column, pa.nulls(table.num_rows, schema.field(column).type))
-    return table.select(schema.names).cast(schema)
-
-
 def append(
     home: Workspace,
     name: str,
@@ -128,16 +133,31 @@ def append(
 
     Args:
         home: Where the tables are.
-        name: One of `SCHEMAS`; the rows must have its columns, in any order.
-        table: Rows to append; a reader must have exactly the table's schema; of it one row group is in memory at a time.
+        name: One of `SCHEMAS`; the rows must have its columns, in any order. Columns that others added to the table stay null.
+        table: Rows to append; of a reader one row group is in memory at a time.
         transaction: (application, number): nothing is written if the application has reached that number already, which makes a
             rerun after a crash idempotent. Numbers of one application must rise.
         metadata: Recorded with the commit.
+
+    Raises:
+        InputError: somebody changed the table so that the rows do not fit.
+        ServiceError: the store does not answer, or other runs kept committing first.
     """
+    with delta_errors(home, name):
+        return _append(home, name, table, transaction, metadata)
+
+
+def _append(
+    home: Workspace,
+    name: str,
+    table: pa.Table | pa.RecordBatchReader,
+    transaction: tuple[str, int] | None,
+    metadata: CommitMetadata | None,
+) -> int:
+    """See `append`; raises what Delta raises."""
     from deltalake import CommitProperties, Transaction, write_deltalake
     from deltalake.exceptions import CommitFailedError
 
-    data = _add_missing_columns(name, table, SCHEMAS[name]) if isinstance(table, pa.Table) else table
     properties = CommitProperties(
         custom_metadata=metadata, app_transactions=[Transaction(*transaction)] if transaction is not None else None
     )
@@ -145,15 +165,16 @@ def append(
     def write(handle: "DeltaTable") -> None:
         if _applied(handle, transaction):
             return
+        data = (fill_columns if isinstance(table, pa.Table) else fill_reader)(name, table, arrow_schema(handle))
         try:
             # through the handle that was checked: only then does Delta notice a competing commit of the same application
             write_deltalake(handle, data, mode="append", commit_properties=properties)
         except CommitFailedError:
-            if not _applied(_open_or_create(home, name), transaction):
+            if not _applied(open_or_create(home, name), transaction):
                 raise
 
     # a reader is used up once it was read: then the caller has to retry a failed commit
-    handle = _write_with_retry(home, name, write, attempts=_ATTEMPTS if isinstance(table, pa.Table) else 1)
+    handle = _write_with_retry(home, name, write, attempts=ATTEMPTS if isinstance(table, pa.Table) else 1)
     handle.update_incremental()
     return int(handle.version())
 
@@ -162,12 +183,18 @@ def replace(home: Workspace, name: str, table: pa.Table, *, metadata: CommitMeta
     """Replace all rows of a table in one commit, those too that another run adds meanwhile; only for derived data."""
     from deltalake import CommitProperties, write_deltalake
 
-    data, properties = _add_missing_columns(name, table, SCHEMAS[name]), CommitProperties(custom_metadata=metadata)
-    _write_with_retry(home, name, lambda handle: write_deltalake(handle, data, mode="overwrite", commit_properties=properties))
+    properties = CommitProperties(custom_metadata=metadata)
+
+    def write(handle: "DeltaTable") -> None:
+        data = fill_columns(name, table, arrow_schema(handle))
+        write_deltalake(handle, data, mode="overwrite", commit_properties=properties)
+
+    with delta_errors(home, name):
+        _write_with_retry(home, name, write)
 
 
 def _write_with_retry(
-    home: Workspace, name: str, write: Callable[["DeltaTable"], None], attempts: int = _ATTEMPTS
+    home: Workspace, name: str, write: Callable[["DeltaTable"], None], attempts: int = ATTEMPTS
 ) -> "DeltaTable":
     """The table after `write`, which is retried where Delta rejected the commit because another one came first.
 
@@ -176,22 +203,16 @@ def _write_with_retry(
     from deltalake.exceptions import CommitFailedError
 
     for left in reversed(range(attempts)):
-        handle = _open_or_create(home, name)
+        handle = open_or_create(home, name)
         seen = int(handle.version())
         try:
             write(handle)
             break
         except CommitFailedError:
-            if not left or not _has_new_commits(handle, seen):
+            if not left or not has_new_commits(handle, seen):
                 raise
             _log.info("another run changed table %r in between: retrying the commit", name)
     return handle
-
-
-def _has_new_commits(handle: "DeltaTable", seen: int) -> bool:
-    """Whether another run committed since version `seen`; if not, a commit failed for another reason."""
-    handle.update_incremental()
-    return int(handle.version()) != seen
 
 
 @dataclass(frozen=True)
@@ -205,11 +226,17 @@ class Position:
 
 
 def position(home: Workspace, name: str, application: str) -> Position:
-    """The current position. Read it before computing what to append."""
-    handle = _open(home, name)
-    if handle is None:
-        return Position(-1, 0)
-    return Position(int(handle.version()), int(handle.transaction_version(application) or 0))
+    """The current position. Read it before computing what to append.
+
+    Raises:
+        InputError: somebody changed the table so that nothing can be appended; told before anything is computed.
+    """
+    with delta_errors(home, name):
+        handle = open_table(home, name)
+        if handle is None:
+            return Position(-1, 0)
+        require_writable(handle, name)
+        return Position(int(handle.version()), int(handle.transaction_version(application) or 0))
 
 
 def append_if_unchanged(
@@ -227,18 +254,19 @@ def append_if_unchanged(
     from deltalake.exceptions import CommitFailedError
 
     number, mark = after.number + 1, uuid.uuid4().hex
-    try:
-        append(home, name, table, transaction=(application, number), metadata={**(metadata or {}), _COMMIT_ID: mark})
-    except CommitFailedError:
-        if position(home, name, application).version == after.version:
-            raise  # no other commit: it failed for another reason
-        return None
-    return _find_commit(home, name, mark, after, number)
+    with delta_errors(home, name):
+        try:
+            _append(home, name, table, (application, number), {**(metadata or {}), _COMMIT_ID: mark})
+        except CommitFailedError:
+            if position(home, name, application).version == after.version:
+                raise  # no other commit: it failed for another reason
+            return None
+        return _find_commit(home, name, mark, after, number)
 
 
 def _find_commit(home: Workspace, name: str, mark: str, after: Position, number: int) -> Position | None:
     """Position of our commit among those since `after`; the others may be maintenance, of other applications, or later."""
-    handle = _open(home, name)
+    handle = open_table(home, name)
     since = handle.history(max(int(handle.version()) - after.version, 1)) if handle is not None else []
     ours = next((int(commit["version"]) for commit in since if commit.get(_COMMIT_ID) == mark), None)
     return None if ours is None else Position(ours, number)
@@ -250,21 +278,22 @@ def retry_on_conflict(home: Workspace, name: str, application: str, attempt: Cal
     Raises:
         CheckFailed: other runs committed first at every attempt.
     """
-    for _ in range(_ATTEMPTS):
+    for _ in range(ATTEMPTS):
         result = attempt(position(home, name, application))
         if result is not None:
             return result
         _log.warning("another run wrote to table %r in between: trying again", name)
     raise CheckFailed(
-        f"other runs wrote to table {name!r} in {home.tables_url!r} before each of {_ATTEMPTS} attempts. "
+        f"other runs wrote to table {name!r} ({location(home, name)}) before each of {ATTEMPTS} attempts. "
         "Wait until they are through, then run this again: nothing is lost or doubled by that."
     )
 
 
 def commit_history(home: Workspace, name: str, *, version: int | None = None, last: int | None = None) -> list[dict[str, Any]]:
     """Metadata of each commit, the newest first: of the `last` ones, of those up to `version`, or of all."""
-    handle = _open(home, name)
-    found = handle.history(last) if handle is not None else []
+    with delta_errors(home, name):
+        handle = open_table(home, name)
+        found = handle.history(last) if handle is not None else []
     return [commit for commit in found if version is None or int(commit["version"]) <= version]
 
 
@@ -278,66 +307,6 @@ def _applied(handle: "DeltaTable", transaction: tuple[str, int] | None) -> bool:
         return False
     reached = handle.transaction_version(transaction[0])
     return reached is not None and reached >= transaction[1]
-
-
-def _open(home: Workspace, name: str) -> "DeltaTable | None":
-    from deltalake import DeltaTable
-    from deltalake.exceptions import TableNotFoundError
-
-    try:
-        return DeltaTable(location(home, name))
-    except TableNotFoundError:
-        return None
-
-
-def _open_at(home: Workspace, name: str, version: int | None) -> "DeltaTable | None":
-    handle = _open(home, name)
-    if version is None:
-        return handle
-    if handle is None:
-        raise InputError(f"table {name!r} has no version {version}: it does not exist yet. Run `finsent ingest` first.")
-    if not 0 <= version <= handle.version():
-        raise InputError(f"table {name!r} has no version {version}. Its latest is {handle.version()}.")
-    handle.load_as_version(version)
-    return handle
-
-
-def _migrate(handle: "DeltaTable", name: str) -> "DeltaTable":
-    from deltalake.exceptions import CommitFailedError
-    from deltalake.schema import Field, PrimitiveType
-
-    for left in reversed(range(_ATTEMPTS)):
-        there = {field.name for field in handle.schema().fields}
-        missing = [column for column in ADDED_COLUMNS.get(name, ()) if column not in there]
-        if not missing:
-            break
-        seen = int(handle.version())
-        try:
-            handle.alter.add_columns([Field(column, PrimitiveType(str(SCHEMAS[name].field(column).type))) for column in missing])
-        except CommitFailedError:
-            if not left or not _has_new_commits(handle, seen):
-                raise  # another reason, or conflicts each time
-    return handle
-
-
-def _open_or_create(home: Workspace, name: str) -> "DeltaTable":
-    from deltalake import CommitProperties, DeltaTable
-    from deltalake.exceptions import DeltaError
-
-    handle = _open(home, name)
-    if handle is not None:
-        return _migrate(handle, name)
-    if "://" not in home.tables_url:
-        Path(location(home, name)).mkdir(parents=True, exist_ok=True)
-    try:
-        # no retry by Delta: the losing creation would be committed after the other, and fail those who write by then
-        once = CommitProperties(max_commit_retries=0)
-        return DeltaTable.create(location(home, name), SCHEMAS[name], mode="error", commit_properties=once)
-    except DeltaError:
-        handle = _open(home, name)  # another process created it in between
-        if handle is None:
-            raise
-        return _migrate(handle, name)
 
 
 def update_rows(
@@ -356,19 +325,25 @@ def update_rows(
     Returns:
         The new position, or None if another run took that number first, or rewrote the same files (compaction).
     """
+    with delta_errors(home, name):
+        return _update_rows(home, name, changes, application, after, metadata)
+
+
+def _update_rows(
+    home: Workspace, name: str, changes: pa.Table, application: str, after: Position, metadata: CommitMetadata | None
+) -> Position | None:
     import pyarrow.compute as pc
     from deltalake import CommitProperties, Transaction, write_deltalake
     from deltalake.exceptions import CommitFailedError
 
     number, mark = after.number + 1, uuid.uuid4().hex
-    handle = _open_or_create(home, name)
+    handle = open_or_create(home, name)
     if _applied(handle, (application, number)):
         return None
     seen = int(handle.version())
     ids = changes["id"].to_pylist()
-    columns = [field.name for field in handle.schema().fields]
     chosen = pc.field("id").isin(pa.array(ids, pa.string()))
-    there = _add_missing_columns(name, _scan(handle, columns, chosen).to_table(), SCHEMAS[name])
+    there = _scan(handle, arrow_schema(handle).names, chosen).to_table()
     properties = CommitProperties(
         custom_metadata={**(metadata or {}), _COMMIT_ID: mark}, app_transactions=[Transaction(application, number)]
     )
@@ -380,7 +355,7 @@ def update_rows(
             handle, changed_rows(there, changes), mode="overwrite", predicate=f"id IN ({listed})", commit_properties=properties
         )
     except CommitFailedError:
-        if not _has_new_commits(handle, seen):
+        if not has_new_commits(handle, seen):
             raise
         return None
     return _find_commit(home, name, mark, after, number)

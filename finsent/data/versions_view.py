@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from finsent.data import tables
 from finsent.data.dataset import read_report
 from finsent.data.quarantine import rows_at
+from finsent.data.table_access import UnreadableVersionError
 from finsent.data.validation.row_validation import CONFLICT
 from finsent.errors import InputError
 from finsent.workspace import Workspace
@@ -31,12 +32,15 @@ class VersionRecord:
     version: int
     at: datetime
     """When it was committed, UTC."""
-    rows: int
+    rows: int | None
+    """None where the version can no longer be read."""
     fingerprint: str
     leaks: int | None
     """Duplicate pairs across splits; None where no audit is recorded."""
     inputs: tuple[str, ...]
     """Names of the sources read for it; empty for a review, or where they are not recorded."""
+    unreadable: str | None = None
+    """Why the version can no longer be read, a sentence; None where it can."""
 
 
 @dataclass(frozen=True)
@@ -88,13 +92,19 @@ def _version(home: Workspace, commit: dict[str, Any]) -> VersionRecord:
     number = int(commit["version"])
     report = read_report(home, number)
     leaks = commit.get("leaks")
+    rows, unreadable = None, None
+    try:
+        rows = tables.read(home, "tweets", version=number, columns=["ingested_at"]).num_rows
+    except UnreadableVersionError as error:  # the log still says what it was
+        unreadable = str(error)
     return VersionRecord(
         version=number,
         at=datetime.fromtimestamp(commit["timestamp"] / 1000, UTC),
-        rows=tables.read(home, "tweets", version=number, columns=["ingested_at"]).num_rows,
+        rows=rows,
         fingerprint=str(commit["fingerprint"]),
         leaks=int(leaks) if leaks not in (None, "null") else None,
         inputs=tuple(str(item.get("name")) for item in report.get("inputs", ())),
+        unreadable=unreadable,
     )
 
 

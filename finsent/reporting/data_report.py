@@ -41,7 +41,9 @@ class DataFacts:
     conflicts: Sequence[tuple[str, str]]
     """Some contradictory pairs: one side, and the rows against it."""
     difference: VersionDiff | None
-    """Changes since the previous version; None for the first."""
+    """Changes since the previous version; None for the first, or where that can no longer be read."""
+    no_difference: str
+    """Why there is none, a sentence."""
     languages: Mapping[str, int] | None = None
     """Languages of a fixed random sample of the rows; None if they were not detected."""
 

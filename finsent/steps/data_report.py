@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from finsent.config import Config
 from finsent.data.dataset import DataVersion, data_version, read_report
 from finsent.data.splits import SPLITS
+from finsent.data.table_access import UnreadableVersionError
 from finsent.data.validation.language import detect_language
 from finsent.data.version_statistics import count_languages, diff_versions, summarise
 from finsent.data.versions_view import latest_time, originating_version, previous_version, quarantine_examples, version_numbers
@@ -102,6 +103,13 @@ def gather_facts(home: Workspace, version: int | None = None, known: DataVersion
     # rows that later ingestions quarantined are not of this version
     until = None if made >= newest else latest_time(home, made)
     refused = quarantine_examples(home, until, _EXAMPLES, _CONFLICTS)
+    difference, no_difference = None, "This is the first version."
+    if before is not None:
+        try:
+            difference = diff_versions(home, before, data.version)
+        except UnreadableVersionError as error:  # no reason to be without a report of the version that is there
+            no_difference = f"No comparison: {error}"
+            _log.warning("the report of data version %d compares it with none: %s", data.version, error)
     return DataFacts(
         data=data,
         report=_without_secrets(read_report(home, made)),
@@ -110,7 +118,8 @@ def gather_facts(home: Workspace, version: int | None = None, known: DataVersion
         quarantine=refused.rows,
         quarantined=refused.reasons,
         conflicts=refused.conflicts,
-        difference=diff_versions(home, before, data.version) if before is not None else None,
+        difference=difference,
+        no_difference=no_difference,
         languages=count_languages(summary.sample, detect_language),
     )
 

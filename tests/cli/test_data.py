@@ -119,6 +119,29 @@ def test_versions(finsent: "Finsent", two_days: Workspace) -> None:
     assert latest["fingerprint"] in said.out
 
 
+def test_versions_whose_files_a_vacuum_removed_are_marked_and_the_others_work(
+    finsent: "Finsent", two_days: Workspace, tmp_path: Path
+) -> None:
+    from deltalake import DeltaTable
+
+    home = copy_home(two_days.root, tmp_path / "vacuumed")
+    DeltaTable(tables.location(home, "tweets")).optimize.compact()
+    DeltaTable(tables.location(home, "tweets")).vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)
+    latest, first = finsent("data", "versions", "--home", home.root, "--json").json()["versions"]
+    for item in (latest, first):
+        assert item["rows"] is None
+        assert f"version {item['version']} of table 'tweets' can no longer be read: its files were removed" in item["unreadable"]
+    shown = finsent("data", "versions", "--home", home.root)
+    assert (shown.code, shown.out.count("unreadable")) == (0, 2)
+    assert "removed by a vacuum" in shown.out
+    said = finsent("data", "diff", str(first["version"]), str(latest["version"]), "--home", home.root)
+    assert said.code == 2
+    assert f"version {first['version']} of table 'tweets' can no longer be read: its files were removed by a vacuum" in said.err
+    assert finsent("data", "report", "--no-mlflow", "--home", home.root).code == 0
+    (page,) = home.reports.glob(f"data-v{tables.version(home, 'tweets')}.html")
+    assert "No comparison: version" in page.read_text(encoding="utf-8")
+
+
 def test_report_prints_where_the_page_is(finsent: "Finsent", two_days: Workspace) -> None:
     said = finsent("data", "report", "--version", "1", "--no-mlflow", "--home", two_days.root)
     assert said.code == 0

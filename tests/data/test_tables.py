@@ -240,16 +240,16 @@ def test_a_commit_is_found_again_when_others_follow_before_it_is_looked_for(
     home: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tables.append(home, "inbox", inbox_rows("a"))
-    start, real = tables.position(home, "inbox", "edit"), tables.append
+    start, real = tables.position(home, "inbox", "edit"), tables._append
 
-    def overtaken(*arguments: Any, **more: Any) -> int:
-        monkeypatch.setattr(tables, "append", real)
-        version = real(*arguments, **more)
+    def overtaken(*arguments: Any) -> int:
+        monkeypatch.setattr(tables, "_append", real)
+        version = real(*arguments)
         for name in "cde":
-            real(home, "inbox", inbox_rows(name))
+            tables.append(home, "inbox", inbox_rows(name))
         return version
 
-    monkeypatch.setattr(tables, "append", overtaken)
+    monkeypatch.setattr(tables, "_append", overtaken)
     assert tables.append_if_unchanged(home, "inbox", inbox_rows("b"), "edit", start) == tables.Position(start.version + 1, 1)
 
 

@@ -55,7 +55,7 @@ def test_a_crash_between_the_commits_loses_and_doubles_nothing(
         else:
             patch.setattr(
                 tables,
-                "append",
+                "_append",
                 lambda home, name, *rest, **more: crash() if name == crash_at else APPEND(home, name, *rest, **more),
             )
         with pytest.raises(Crash):
@@ -70,7 +70,7 @@ def test_a_crash_between_the_commits_loses_and_doubles_nothing(
         assert tables.read(home, name, columns=kept).to_pylist() == tables.read(whole, name, columns=kept).to_pylist()
 
 
-APPEND = tables.append
+APPEND = tables._append
 
 
 @pytest.mark.integration
