@@ -21,6 +21,7 @@ from typing import ClassVar, Final
 
 _SHOWN: Final = 20
 _LONGEST: Final = 60  # characters shown of a name
+_REASON: Final = 600  # characters shown of a foreign error
 _COMPARED: Final = 1000  # names compared for a hint
 
 
@@ -84,6 +85,11 @@ def quoted(value: object) -> str:
         return shorten(repr(value))
     except (ValueError, RecursionError):  # Python's own limits, both within reach of a JSON file
         return f"<{type(value).__name__} too large to show>"
+
+
+def one_line(error: BaseException) -> str:
+    """What a foreign error says, to be put into a message: on one line, cut, without its final full stop."""
+    return shorten(" ".join(str(error).split()), _REASON).rstrip(". ") or type(error).__name__
 
 
 def shorten(text: str, length: int = 80) -> str:

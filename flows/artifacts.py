@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from finsent.registry.tracking import public_uri
+from finsent.registry.mlflow_errors import public_uri
+from finsent.registry.tracking import connect
 from finsent.workspace import Workspace
 
 
@@ -155,9 +156,7 @@ def run_page(home: Workspace, run_id: str) -> str | None:
     """URL of a run's page, or None when MLflow is a store without a server."""
     if not home.tracking_uri.startswith("http"):
         return None
-    from mlflow import MlflowClient
-
-    experiment = MlflowClient(home.tracking_uri).get_run(run_id).info.experiment_id
+    experiment = connect(home).get_run(run_id).info.experiment_id
     return f"{public_uri(home.tracking_uri).rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
 
 

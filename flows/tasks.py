@@ -15,6 +15,7 @@ from prefect.events import emit_event
 from prefect.tasks import exponential_backoff
 
 from finsent.errors import FinsentError
+from finsent.registry.mlflow_errors import translate
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -28,10 +29,23 @@ _log = logging.getLogger("finsent.flows")
 
 def transient(task_definition: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:  # noqa: ARG001 - Prefect's signature
     """Whether a retry can help: servers and networks come back, wrong input and refusals do not change."""
-    error = state.data
+    return _is_retryable(state.data)
+
+
+def _is_retryable(error: object) -> bool:
+    """By its property where it is finsent's; by its type where Prefect's client or a library raised it past finsent's edges."""
+    import httpx
+
     if isinstance(error, FinsentError):
         return error.retryable
-    return isinstance(error, ConnectionError | TimeoutError)
+    if isinstance(error, httpx.HTTPStatusError):  # Prefect's own derives from it
+        return error.response.status_code == httpx.codes.TOO_MANY_REQUESTS or error.response.is_server_error
+    if isinstance(error, ConnectionError | TimeoutError | httpx.TransportError):
+        return True
+    if isinstance(error, RuntimeError) and error.__cause__:  # Prefect: "Failed to reach API at ..."
+        return _is_retryable(error.__cause__)
+    found = translate(error, "") if isinstance(error, Exception) else None
+    return found is not None and found.retryable
 
 
 def retrying_task(

@@ -142,7 +142,7 @@ def check_storage(config: Config, home: Workspace) -> Iterator[DoctorCheck]:  # 
 
 def check_servers(config: Config, home: Workspace) -> Iterator[DoctorCheck]:  # noqa: ARG001
     """MLflow's and Prefect's server, where there are any."""
-    from finsent.registry.tracking import public_uri
+    from finsent.registry.mlflow_errors import public_uri
 
     uri, own = home.tracking_uri, find_mlflow(home.root)
     if uri.startswith("http"):

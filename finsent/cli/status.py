@@ -130,7 +130,7 @@ def _services(home: Workspace) -> dict[str, Any]:
 
 
 def _service_status(server: Server | None) -> dict[str, Any]:
-    from finsent.registry.tracking import public_uri
+    from finsent.registry.mlflow_errors import public_uri
 
     if server is None:
         return {"url": None, "answers": None}

@@ -161,7 +161,7 @@ def _require_own_servers(settings: Settings) -> Workspace:
         InputError: servers are set from outside, or overrides are given, which would not reach the workers.
         ConfigError: the configuration is wrong; without this each worker would report it later.
     """
-    from finsent.registry.tracking import public_uri
+    from finsent.registry.mlflow_errors import public_uri
 
     for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
         if os.environ.get(name):

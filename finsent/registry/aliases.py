@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from finsent.errors import CheckFailed, NoChampionError
 from finsent.files import locked
 from finsent.registry.client import CHALLENGER, CHAMPION, PREVIOUS, Registry
+from finsent.registry.mlflow_errors import TrackingError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -248,14 +249,12 @@ def _archive(registry: Registry, version: "ModelVersion") -> None:
 
 
 def _replaced_by(registry: Registry, champion: str) -> str | None:
-    from mlflow.exceptions import MlflowException
-
     version = registry.client.get_model_version(registry.name, champion).tags.get(_REPLACES)
     if not version:
         return None
     try:
         registry.client.get_model_version(registry.name, version)
-    except MlflowException as error:
+    except TrackingError as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":  # deleted since
             return None
         raise

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from finsent.errors import CheckFailed, ServiceError
+from finsent.errors import CheckFailed, ServiceError, one_line
 from finsent.files import locked
 from finsent.registry import audit_log
 from finsent.registry.audit_log import EntryKey
 from finsent.registry.client import Registry
+from finsent.registry.mlflow_errors import TrackingError
 from finsent.registry.tracking import RunTag, experiment_id, tag_run
 
 if TYPE_CHECKING:
@@ -137,8 +138,6 @@ def update_mirror(registry: Registry) -> str:
     Raises:
         ServiceError: MLflow rejects it. Nothing is lost: the next decision copies all of it.
     """
-    from mlflow.exceptions import MlflowException
-
     path, client = registry.workspace.audit_log, registry.client
     failed = f"the audit log {str(path)!r} could not be copied to MLflow"
     advice = "The decision is recorded in it and no alias has moved. Run the same command again once MLflow answers."
@@ -150,8 +149,8 @@ def update_mirror(registry: Registry) -> str:
             run_id = str(run.info.run_id) if run else _create_run(registry)
             client.log_artifact(run_id, str(path), FOLDER)
             tag_run(client, run_id, MIRROR_HEAD, f"{head.length - 1} {head.hash}")
-        except (MlflowException, OSError) as error:
-            raise ServiceError(f"{failed} ({' '.join(str(error).split())}). {advice}") from error
+        except (TrackingError, OSError) as error:
+            raise ServiceError(f"{failed} ({one_line(error)}). {advice}") from error
     return run_id
 
 
@@ -198,8 +197,6 @@ def verify_mirror(registry: Registry) -> int:
 
 
 def _read_mirror(registry: Registry) -> list[bytes]:
-    from mlflow.exceptions import MlflowException
-
     run, client = find_run(registry), registry.client
     artifact = f"{FOLDER}/{registry.workspace.audit_log.name}"
     if run is None:
@@ -209,6 +206,8 @@ def _read_mirror(registry: Registry) -> list[bytes]:
             return []
         with tempfile.TemporaryDirectory(prefix="finsent-audit-log-") as scratch:
             content = Path(client.download_artifacts(run.info.run_id, artifact, scratch)).read_bytes()
-    except (MlflowException, OSError) as error:
-        raise ServiceError(f"the mirror of the audit log cannot be fetched from MLflow ({error}). Try again.") from error
+    except (TrackingError, OSError) as error:
+        raise ServiceError(
+            f"the mirror of the audit log cannot be fetched from MLflow ({one_line(error)}). Try again."
+        ) from error
     return content.split(b"\n")[:-1]  # what follows the last line end is of a mirror that was cut short

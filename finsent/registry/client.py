@@ -8,8 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from finsent.errors import ArtifactError, InputError, NoChampionError
+from finsent.errors import ArtifactError, InputError, NoChampionError, ServiceError, one_line
 from finsent.models.manifest import MANIFEST, file_sha256, verify_manifest
+from finsent.registry.mlflow_errors import TrackingError, mlflow_errors
 from finsent.registry.packaging import ADAPTER, save_model_folder
 from finsent.registry.tracking import DatasetRef, connect
 from finsent.workspace import Workspace
@@ -54,11 +55,9 @@ class Registry:
 
     def aliases(self) -> dict[str, str]:
         """Alias to version; empty if the model is not registered."""
-        from mlflow.exceptions import MlflowException
-
         try:
             return {alias: str(version) for alias, version in self.client.get_registered_model(self.name).aliases.items()}
-        except MlflowException as error:
+        except TrackingError as error:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return {}
             raise
@@ -114,11 +113,9 @@ class Registry:
         Raises:
             InputError: there is no such version.
         """
-        from mlflow.exceptions import MlflowException
-
         try:
             return self.client.get_model_version(self.name, version)
-        except MlflowException as error:
+        except TrackingError as error:
             if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
                 raise
             known = sorted(int(v.version) for v in self.client.search_model_versions(f"name='{self.name}'"))
@@ -183,12 +180,10 @@ class Registry:
         return str(model.model_id)
 
     def _ensure_registered_model(self) -> None:
-        from mlflow.exceptions import MlflowException
-
         about = "Financial-tweet sentiment: LoRA adapters, promoted on evidence."
         try:
             self.client.create_registered_model(self.name, description=about)
-        except MlflowException as error:
+        except TrackingError as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
 
@@ -229,20 +224,23 @@ class Registry:
             ServiceError: the MLflow server went away.
         """
         import mlflow.artifacts
-        from mlflow.exceptions import MlflowException
 
-        what = f"version {str(record.version)!r} of {record.name!r}"
+        what, uri = f"version {str(record.version)!r} of {record.name!r}", self.workspace.tracking_uri
         try:
-            fetched = mlflow.artifacts.download_artifacts(
-                artifact_uri=f"models:/{record.name}/{record.version}/{ADAPTER}",
-                dst_path=str(into),
-                tracking_uri=self.workspace.tracking_uri,
-                registry_uri=self.workspace.tracking_uri,
-            )
-        except (MlflowException, OSError) as error:
+            with mlflow_errors(uri):
+                fetched = mlflow.artifacts.download_artifacts(
+                    artifact_uri=f"models:/{record.name}/{record.version}/{ADAPTER}",
+                    dst_path=str(into),
+                    tracking_uri=uri,
+                    registry_uri=uri,
+                )
+        except ServiceError:
+            raise
+        except (TrackingError, OSError) as error:
             connect(self.workspace)  # raises ServiceError where the server, not the artifact, is at fault
-            reason = " ".join(str(error).split())
-            raise ArtifactError(f"the adapter of {what} cannot be fetched ({reason}). Look at the artifact store.") from error
+            raise ArtifactError(
+                f"the adapter of {what} cannot be fetched ({one_line(error)}). Look at the artifact store."
+            ) from error
         folder = Path(fetched)
         if not (folder / MANIFEST).is_file() or file_sha256(folder / MANIFEST) != record.tags.get("manifest_sha256"):
             raise ArtifactError(f"the manifest of {what} is not the one that was registered. Its artifact was changed. Refused.")

@@ -15,13 +15,14 @@ from pydantic import ValidationError
 
 from finsent.config import GateConfig
 from finsent.data.dataset import fingerprint_split
-from finsent.errors import ServiceError
+from finsent.errors import ServiceError, one_line
 from finsent.evaluation.evidence import Evidence
 from finsent.registry import audit_log
 from finsent.registry.audit_log import EVALUATE, TEST_SET_USE, EntryKey
 from finsent.registry.audit_mirror import append_entry
 from finsent.registry.client import Registry
 from finsent.registry.gate import Decision, GateInput, RuleResult, rules_digest
+from finsent.registry.mlflow_errors import TrackingError
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -138,15 +139,13 @@ def report_location(registry: Registry, version: str) -> str | None:
     """
     from urllib.parse import unquote, urlsplit
 
-    from mlflow.exceptions import MlflowException
-
     run_id = registry.get_version(version).tags.get("evaluation_run")
     if run_id is None:
         return None
     try:
         parts = urlsplit(str(registry.client.get_run(run_id).info.artifact_uri))
-    except MlflowException as error:
-        return f"not found: MLflow does not show run {run_id} ({error})"  # the decision is to be shown all the same
+    except TrackingError as error:
+        return f"not found: MLflow does not show run {run_id} ({one_line(error)})"  # the decision is to be shown all the same
     if parts.scheme in {"", "file"}:
         return str(Path(unquote(parts.path)) / REPORT)
     return f"{REPORT} among the artifacts of run {run_id} in MLflow"
@@ -185,8 +184,6 @@ def read_evidence(registry: Registry, version: "ModelVersion") -> StoredEvidence
     Raises:
         ServiceError: it cannot be fetched from MLflow.
     """
-    from mlflow.exceptions import MlflowException
-
     client, number = registry.client, str(version.version)
     empty = Evidence(model_name=version.name, model_version=number)
     try:
@@ -194,8 +191,10 @@ def read_evidence(registry: Registry, version: "ModelVersion") -> StoredEvidence
             return StoredEvidence(empty, f"Version {number} has no evidence: run `finsent evaluate`.", None)
         with tempfile.TemporaryDirectory(prefix="finsent-evidence-") as scratch:
             content = Path(client.download_artifacts(version.run_id, EVIDENCE, scratch)).read_bytes()
-    except (MlflowException, OSError) as error:
-        raise ServiceError(f"the evidence of version {number!r} cannot be fetched from MLflow ({error}). Try again.") from error
+    except (TrackingError, OSError) as error:
+        raise ServiceError(
+            f"the evidence of version {number!r} cannot be fetched from MLflow ({one_line(error)}). Try again."
+        ) from error
     digest = hashlib.sha256(content).hexdigest()
     try:
         evidence = Evidence.model_validate_json(content)

@@ -5,21 +5,24 @@ import logging
 import os
 import platform
 import socket
+import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 import finsent
 from finsent.config import Config
-from finsent.errors import InputError, ServiceError
+from finsent.errors import FinsentError, InputError, ServiceError, one_line
 from finsent.files import locked
 from finsent.provenance import git_sha
 from finsent.proxies import bypass_proxies, proxy_of
+from finsent.registry.mlflow_errors import TrackingError, mlflow_errors, public_uri, translated
 from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -67,7 +70,8 @@ def connect(home: Workspace) -> "MlflowClient":
     A local store is made on first use, by one process at a time.
 
     Raises:
-        ServiceError: nothing answers at `home.tracking_uri` within seconds, or it rejects the request.
+        ServiceError: nothing answers at `home.tracking_uri` within seconds.
+        ConfigError: it rejects the request, or is no MLflow. So do the client's methods, see `mlflow_errors`.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     bypass_proxies()
@@ -81,14 +85,23 @@ def connect(home: Workspace) -> "MlflowClient":
 
     logging.getLogger("mlflow.store").setLevel(logging.WARNING)  # tables made, versions waited for
     _point_fluent_api(mlflow, uri)
-    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-    if _is_local(uri):
-        with locked(home.lock("mlflow"), -1, ""):  # two first users at once would both create the tables
-            client.search_experiments(max_results=1)
-    else:
+    if not _is_local(uri):
         # the token counts for the server that `finsent up` has named to its workers
         _check_admission(uri, os.environ.get(TOKEN_VARIABLE) if uri == os.environ.get("MLFLOW_TRACKING_URI") else None)
-    return client
+        return translated(MlflowClient(tracking_uri=uri, registry_uri=uri), uri)
+    with locked(home.lock("mlflow"), -1, ""), mlflow_errors(uri):  # two first users at once would both create the tables
+        _check_database(uri)
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        client.search_experiments(max_results=1)
+    return translated(client, uri)
+
+
+def _check_database(uri: str) -> None:
+    """Read a store's file once: on one that is damaged or unreadable MLflow would try for 100 s."""
+    path = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and path.is_file():
+        with closing(sqlite3.connect(path, timeout=_PROBE_TIMEOUT)) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
 
 @cache
@@ -99,20 +112,11 @@ def _check_admission(uri: str, token: str | None) -> None:
     """
     from mlflow import MlflowClient
     from mlflow.entities import ViewType
-    from mlflow.exceptions import MlflowException
 
-    try:
+    with mlflow_errors(uri):
         found = MlflowClient(tracking_uri=uri).search_experiments(
             ViewType.ALL, max_results=1, filter_string=token_filter(token) if token else None
         )
-    except MlflowException as error:
-        reason = " ".join(str(error).split())
-        advice = "Look at the server's log."
-        if "401" in reason:
-            advice = "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
-        elif "403" in reason:
-            advice = "It may not list this host name in --allowed-hosts, or this user may not read."
-        raise ServiceError(f"the MLflow server at {public_uri(uri)!r} rejected the request ({reason}). {advice}") from error
     if token and not found:
         raise ServiceError(
             f"the MLflow server at {public_uri(uri)!r} is not the one that this worker's `finsent up` started: it serves another "
@@ -138,12 +142,6 @@ def _point_fluent_api(mlflow: Any, uri: str) -> None:
 
 def _is_local(uri: str) -> bool:
     return uri.startswith(("sqlite:", "file:"))
-
-
-def public_uri(uri: str) -> str:
-    """The URI without user name and password, fit for messages and pages."""
-    parts = urlsplit(uri)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if parts.username or parts.password else uri
 
 
 def _probe(uri: str) -> None:
@@ -177,14 +175,12 @@ def _probe(uri: str) -> None:
 
 def experiment_id(client: "MlflowClient", home: Workspace, name: str) -> str:
     """Id of the experiment, made on first use; beside a local store it keeps its artifacts in the home."""
-    from mlflow.exceptions import MlflowException
-
     known = client.get_experiment_by_name(name)
     if known is None:
         location = (home.artifacts / name).as_uri() if _is_local(home.tracking_uri) else None
         try:
             return str(client.create_experiment(name, artifact_location=location))
-        except MlflowException as error:
+        except TrackingError as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
             known = client.get_experiment_by_name(name)
@@ -299,7 +295,6 @@ def log_series(client: "MlflowClient", run_id: str) -> Iterator[Callable[[int, M
         ServiceError: at the end values still could not be sent.
     """
     from mlflow.entities import Metric
-    from mlflow.exceptions import MlflowException
 
     waiting: list[Metric] = []
     last = time.monotonic()
@@ -318,16 +313,18 @@ def log_series(client: "MlflowClient", run_id: str) -> Iterator[Callable[[int, M
         if time.monotonic() - last > _FLUSH_SECONDS or (len(waiting) >= _FLUSH_AT and time.monotonic() - last > 1):
             try:
                 send()
-            except (MlflowException, OSError) as error:
-                _log.warning("metrics of run %s wait, the MLflow server does not take them: %s", run_id, error)
+            except (FinsentError, OSError) as error:
+                _log.warning("metrics of run %s wait, the MLflow server does not take them: %s", run_id, one_line(error))
 
     try:
         yield log
     finally:
         try:
             send()
-        except (MlflowException, OSError) as error:
-            raise ServiceError(f"{len(waiting)} metrics of run {run_id!r} could not be sent to MLflow: {error}") from error
+        except (FinsentError, OSError) as error:
+            kind = InputError if isinstance(error, TrackingError) else ServiceError
+            lost = f"{len(waiting)} metrics of run {run_id!r} could not be sent to MLflow ({one_line(error)})"
+            raise kind(f"{lost}. Try again; the training resumes from its last checkpoint.") from error
 
 
 def log_dataset(

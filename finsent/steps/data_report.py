@@ -17,7 +17,8 @@ from finsent.data.version_statistics import count_languages, diff_versions, summ
 from finsent.data.versions_view import latest_time, originating_version, previous_version, quarantine_examples, version_numbers
 from finsent.evaluation.confounding import confounding
 from finsent.files import locked
-from finsent.registry.tracking import RunTag, connect, experiment_id, log_dataset, public_uri, start_run
+from finsent.registry.mlflow_errors import public_uri
+from finsent.registry.tracking import RunTag, connect, experiment_id, log_dataset, start_run
 from finsent.steps.context import Context
 from finsent.workspace import Workspace
 

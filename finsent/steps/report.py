@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finsent.config import GateConfig
-from finsent.errors import ServiceError
+from finsent.errors import ServiceError, one_line
 from finsent.evaluation.baselines import BASELINE_NAMES
 from finsent.evaluation.evidence import Evidence
 from finsent.registry.aliases import set_candidate
@@ -16,6 +16,7 @@ from finsent.registry.audit_log import EntryKey
 from finsent.registry.client import Registry, VersionTag
 from finsent.registry.evidence_store import EVIDENCE, EVIDENCE_FOLDER, read_evidence, record_evidence
 from finsent.registry.gate import Decision, evaluate_gate
+from finsent.registry.mlflow_errors import TrackingError
 from finsent.registry.promotion import manual_block, with_artifact
 from finsent.registry.tracking import log_dataset, start_run
 from finsent.reporting.summaries import DecisionSummary, champion_remeasured, final_decision, gate_preview
@@ -139,8 +140,6 @@ def publish_report(registry: Registry, version: str, decision: DecisionSummary) 
     Raises:
         ServiceError: MLflow does not hand out or take the files.
     """
-    from mlflow.exceptions import MlflowException
-
     from finsent.reporting.evaluation_report import REPORT_INPUTS, render_pages
 
     client, record = registry.client, registry.get_version(version)
@@ -153,5 +152,7 @@ def publish_report(registry: Registry, version: str, decision: DecisionSummary) 
             if (folder / REPORT_INPUTS).is_file():  # an evaluation that was killed left only its evidence
                 pages = render_pages(folder, found.evidence, decision)
                 client.log_artifacts(record.run_id, str(pages), EVIDENCE_FOLDER)
-    except (MlflowException, OSError) as error:
-        raise ServiceError(f"the report of version {version!r} cannot be written to MLflow ({error}). Try again.") from error
+    except (TrackingError, OSError) as error:
+        raise ServiceError(
+            f"the report of version {version!r} cannot be written to MLflow ({one_line(error)}). Try again."
+        ) from error

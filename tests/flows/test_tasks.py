@@ -2,17 +2,48 @@
 
 from typing import Any
 
+import httpx
 import pytest
+import requests
+import urllib3
+from mlflow.exceptions import INVALID_PARAMETER_VALUE, MlflowException
 from prefect.cache_policies import NO_CACHE
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Failed
 
 from finsent.errors import ArtifactError, BaseModelError, CheckFailed, ConfigError, InputError, NoChampionError, ServiceError
 from flows.tasks import retrying_task, transient
 
 
+def answered(status: int) -> httpx.HTTPStatusError:
+    """What Prefect's client raises for a response."""
+    request = httpx.Request("POST", "http://127.0.0.1:4200/api/artifacts/")
+    return PrefectHTTPStatusError("it answered", request=request, response=httpx.Response(status, request=request))
+
+
+def unreachable() -> RuntimeError:
+    """As Prefect's client raises it where nobody listens."""
+    error = RuntimeError("Failed to reach API at http://127.0.0.1:4200/api/")
+    error.__cause__ = httpx.ConnectError("All connection attempts failed")
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "again"),
     [
+        (httpx.ConnectError("All connection attempts failed"), True),
+        (httpx.ReadTimeout("timed out"), True),
+        (httpx.RemoteProtocolError("server disconnected"), True),
+        (answered(503), True),
+        (answered(429), True),
+        (answered(404), False),
+        (unreachable(), True),
+        (RuntimeError("a bug"), False),
+        (requests.exceptions.ConnectionError("refused"), True),
+        (requests.exceptions.ReadTimeout("timed out"), True),
+        (urllib3.exceptions.MaxRetryError(None, "/", "refused"), True),
+        (MlflowException("API request failed with error code 503 != 200"), True),
+        (MlflowException("no such value", error_code=INVALID_PARAMETER_VALUE), False),
         (ServiceError("MLflow does not answer"), True),
         (BaseModelError("gated, or missing"), False),
         (ConnectionResetError("reset"), True),

@@ -1,0 +1,148 @@
+"""The one place where what MLflow and the libraries under it raise becomes the project's errors: `translated` clients.
+
+Retryable are outages: no connection, no answer in time, status 429 or 5xx, a locked or lost database. Rejected credentials, an
+address at which no MLflow answers and a store's damaged file are not. What MLflow answers to a request is a `TrackingError`.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, cast
+from urllib.parse import urlsplit
+
+from finsent.errors import ConfigError, FinsentError, InputError, ServiceError, one_line
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_UNAUTHORISED: Final = frozenset({"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED"})
+_AWAY: Final = frozenset(
+    {"TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "CANCELLED"}
+)
+_GENERIC: Final = frozenset({"", "INTERNAL_ERROR", "BAD_REQUEST", "TEMPORARILY_UNAVAILABLE"})
+"""Codes that say nothing: what caused the error decides."""
+_BUSY: Final = ("SQLITE_BUSY", "SQLITE_LOCKED")
+
+
+class TrackingError(InputError):
+    """What MLflow answered to one request: no such version, a name taken, a value it does not accept."""
+
+    def __init__(self, message: str, error_code: str = "INTERNAL_ERROR") -> None:
+        super().__init__(message)
+        self.error_code = error_code
+        """MLflow's own, such as RESOURCE_DOES_NOT_EXIST."""
+
+
+def public_uri(uri: str) -> str:
+    """The URI without user name and password, fit for messages and pages."""
+    parts = urlsplit(uri)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if parts.username or parts.password else uri
+
+
+def translated(client: "MlflowClient", uri: str) -> "MlflowClient":
+    """The client, every method of which raises the project's errors."""
+    return cast("MlflowClient", _Translated(client, uri))
+
+
+class _Translated:
+    """Hands every call on to a client, under `mlflow_errors`: no call site can forget it."""
+
+    def __init__(self, client: "MlflowClient", uri: str) -> None:
+        self._client = client
+        self._errors = mlflow_errors(uri)
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._client, name)
+        return self._errors(found) if callable(found) else found
+
+
+@contextmanager
+def mlflow_errors(uri: str) -> Iterator[None]:
+    """Raise the project's errors for MLflow's, inside a block or in a decorated function.
+
+    Raises:
+        ServiceError: the server or store at `uri` does not answer; the same call may succeed later.
+        ConfigError: it rejects the credentials, or is no MLflow.
+        InputError: its file is damaged, read-only or full.
+        TrackingError: what it answers to this request.
+    """
+    try:
+        yield
+    except Exception as error:
+        found = translate(error, uri)
+        if found is None:
+            raise
+        raise found from error
+
+
+def translate(error: BaseException, uri: str) -> FinsentError | None:
+    """The project's error for what a call to MLflow at `uri` raised; None where it is neither MLflow's nor the network's."""
+    from mlflow.exceptions import MlflowException, RestException
+    from requests.exceptions import RequestException
+
+    if isinstance(error, FinsentError):
+        return None
+    where = f"MLflow at {public_uri(uri)!r}"
+    reason = one_line(error).replace(uri.rstrip("/"), public_uri(uri).rstrip("/"))
+    code = str(getattr(error, "error_code", ""))
+    causes = [*_causes(error)] if code in _GENERIC else []
+    if known := next(filter(None, (_cause_known(cause, where) for cause in causes)), None):
+        return known
+    answered = next((cause.response for cause in causes if isinstance(cause, RequestException)), None)
+    if answered is not None:  # of the artifact store, where MLflow hands on what requests raises
+        code, away = _code_of(answered.status_code), answered.status_code >= 500
+    else:
+        internal = isinstance(error, RestException) and code == "INTERNAL_ERROR"
+        away = any(map(_is_outage, causes)) or internal or "failed with error code 5" in reason
+    if away or code in _AWAY:
+        return ServiceError(f"{where} does not answer ({reason}). Look at the server and its log, then try again.")
+    if code in _UNAUTHORISED:
+        advice = "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        advice += "." if code != "PERMISSION_DENIED" else " to an account that may, or add this host name to --allowed-hosts."
+        return ConfigError(f"{where} rejected the request ({reason}). {advice}")
+    if "valid JSON format" in reason or (code == "ENDPOINT_NOT_FOUND" and answered is None):
+        return ConfigError(f"what answers at {public_uri(uri)!r} is no MLflow ({reason}). Correct MLFLOW_TRACKING_URI.")
+    foreign = isinstance(error, MlflowException | RequestException)
+    return TrackingError(f"{where} rejected a request: {reason}.", code or "INTERNAL_ERROR") if foreign else None
+
+
+def _cause_known(cause: BaseException, where: str) -> FinsentError | None:
+    """The error where its cause alone says all: a store's file, a certificate."""
+    from requests.exceptions import SSLError
+
+    reason = one_line(cause)
+    if isinstance(cause, SSLError):
+        advice = "Name its authority's file in MLFLOW_TRACKING_SERVER_CERT_PATH."
+        return ConfigError(f"the certificate of {where} is not accepted ({reason}). {advice}")
+    if not isinstance(cause, sqlite3.Error) or isinstance(cause, sqlite3.IntegrityError):
+        return None
+    kind = getattr(cause, "sqlite_errorname", None) or "SQLITE_ERROR"
+    if kind.startswith(_BUSY):
+        return ServiceError(f"the store of {where} is held by another process ({reason}). Try again.")
+    return InputError(
+        f"the store of {where} cannot be used ({reason}, {kind}). Look at its file, the permissions and the space on its disk; a "
+        "damaged file is to be replaced by a backup."
+    )
+
+
+def _is_outage(cause: BaseException) -> bool:
+    from requests.exceptions import RequestException
+    from sqlalchemy.exc import InterfaceError, OperationalError
+    from urllib3.exceptions import HTTPError
+
+    return isinstance(cause, RequestException | HTTPError | ConnectionError | TimeoutError | InterfaceError | OperationalError)
+
+
+def _code_of(status: int) -> str:
+    from mlflow.exceptions import ErrorCode, get_error_code
+
+    return str(ErrorCode.Name(get_error_code(status)))
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    found: BaseException | None = error
+    while found is not None and id(found) not in seen:
+        seen.add(id(found))
+        yield found
+        found = found.__cause__ or found.__context__
