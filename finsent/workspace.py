@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from finsent.environ import SQLITE_FILE, absolute_path, is_url
 from finsent.errors import InputError
 
 # Delta Lake and SQLite take places as URLs, where these cut, change or break a path however they are escaped: '#' and '?' lose
@@ -72,21 +73,32 @@ class Workspace:
         return self.root / "locks" / f"{name}.lock"
 
 
-def resolve_workspace(environ: Mapping[str, str] = os.environ) -> Workspace:
+def resolve_workspace(environ: Mapping[str, str] = os.environ, folder: Path | None = Path()) -> Workspace:
     """Home from FINSENT_HOME (default `.finsent` in the working folder), FINSENT_TABLES and MLFLOW_TRACKING_URI.
+
+    All places are absolute afterwards. Relative ones count from `folder`; see `absolute_path`.
 
     Raises:
         InputError: a path holds a character that means something else in a URL.
+        ConfigError: a place is relative where `folder` is None, or its `~` has no home folder.
     """
-    root = Path(environ.get("FINSENT_HOME") or ".finsent").expanduser().resolve()
+    root = absolute_path(environ.get("FINSENT_HOME") or ".finsent", "home (FINSENT_HOME, --home)", folder).resolve()
     _require_plain_characters("home (FINSENT_HOME, --home)", str(root))
     tables = environ.get("FINSENT_TABLES") or str(root / "tables")
-    _require_plain_characters("place of the tables (FINSENT_TABLES)", tables if "://" in tables else str(Path(tables).resolve()))
+    if not is_url(tables):
+        tables = str(absolute_path(tables, "place of the tables (FINSENT_TABLES)", folder).resolve())
+    _require_plain_characters("place of the tables (FINSENT_TABLES)", tables)
     return Workspace(
         root=root,
         tables_url=tables,
-        tracking_uri=environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}",
+        tracking_uri=_absolute_store(environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}", folder),
     )
+
+
+def _absolute_store(uri: str, folder: Path | None) -> str:
+    """The URI with an SQLite file's path in full: `sqlite:///mlflow.db` and `sqlite:///~/mlflow.db` are relative ones."""
+    found = SQLITE_FILE.fullmatch(uri)
+    return uri if found is None else f"{found[1]}{absolute_path(found[2], 'MLFLOW_TRACKING_URI', folder)}{found[3]}"
 
 
 def _require_plain_characters(what: str, path: str) -> None:

@@ -37,13 +37,14 @@ class FlowSettings(BaseModel):
         """Resolve configuration and home now.
 
         Raises:
-            ConfigError: the configuration is wrong.
+            ConfigError: the configuration is wrong, or a place is relative and this runs under a worker, in a temporary folder.
         """
+        folder = None if os.environ.get("PREFECT__FLOW_RUN_ID") else Path()  # set by whatever starts a process for one run
         file = self.config_file or os.environ.get("FINSENT_CONFIG")
         given = (("FINSENT_HOME", self.home), ("MLFLOW_TRACKING_URI", self.tracking_uri))
         environ = {**os.environ, **{name: value for name, value in given if value}}
-        config = load_config(self.profile_name, Path(file) if file else None, self.overrides)
-        return make_context(config, resolve_workspace(environ))
+        config = load_config(self.profile_name, Path(file) if file else None, self.overrides, folder)
+        return make_context(config, resolve_workspace(environ, folder))
 
     @property
     def profile_name(self) -> str:

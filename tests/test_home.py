@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from finsent.errors import InputError
+from finsent.errors import ConfigError, InputError
 from finsent.workspace import resolve_workspace
 
 
@@ -34,6 +34,55 @@ def test_relative_and_user_paths_become_absolute(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("HOME", str(tmp_path / "me"))
     assert resolve_workspace({"FINSENT_HOME": "state"}).root == tmp_path / "state"
     assert resolve_workspace({"FINSENT_HOME": "~/state"}).root == tmp_path / "me" / "state"
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("~/tables", "me/tables"),
+        ("tables", "here/tables"),
+        ("./a/../tables", "here/tables"),
+        ("file:tables", "here/tables"),
+        ("file:{}/tables", "tables"),
+        ("file://{}/tables", "tables"),
+        ("file://localhost{}/a%20b", "a b"),
+        ("FILE://{}/tables", "tables"),
+    ],
+)
+def test_places_of_tables_are_paths_in_full(given: str, meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    home = resolve_workspace({"FINSENT_TABLES": given.format(tmp_path)})
+    assert home.tables_url == str(tmp_path / meant)
+    assert list((tmp_path / "here").iterdir()) == []
+
+
+def test_an_sqlite_store_is_a_path_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/me")
+    meant = {
+        "sqlite:///m.db": f"sqlite:///{tmp_path}/m.db",
+        "sqlite:///~/m.db?timeout=9": "sqlite:////me/m.db?timeout=9",
+        "sqlite:////abs/m.db": "sqlite:////abs/m.db",
+        "sqlite:///:memory:": "sqlite:///:memory:",
+        "http://m:5000": "http://m:5000",
+    }
+    assert {uri: resolve_workspace({"MLFLOW_TRACKING_URI": uri}).tracking_uri for uri in meant} == meant
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{}, {"FINSENT_HOME": "state"}, {"FINSENT_HOME": "/h", "FINSENT_TABLES": "t"}, {"MLFLOW_TRACKING_URI": "sqlite:///m.db"}],
+)
+def test_a_relative_place_is_refused_where_nobody_knows_the_folder(given: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=r"is relative, and a Prefect worker runs in a temporary folder"):
+        resolve_workspace({"FINSENT_HOME": "/h", **given} if "MLFLOW_TRACKING_URI" in given else given, folder=None)
+
+
+def test_the_home_of_an_unknown_user_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"'~nobody-here' has no known home folder. Set HOME"):
+        resolve_workspace({"FINSENT_TABLES": "~nobody-here/tables"})
 
 
 def test_every_place_is_inside_the_home_and_nothing_is_made(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from finsent.cli.options import CommandResult, Settings, cli, examples, suggest_command
+from finsent.cli.options import LOCAL_PATH, CommandResult, Settings, cli, examples, suggest_command
 from finsent.cli.output import Renderable, key_values, lines, paragraph, plain, section, shorten, stack, table
 from finsent.cli.promote import report_line
 from finsent.cli.render import render_evaluation, render_import_evaluation, render_training
@@ -72,7 +72,9 @@ def train_command(settings: Settings, resume: str | None) -> CommandResult | Non
     help="Start no trial later than this; the running one is finished.",
 )
 @click.option("--study", metavar="NAME", help="Prefix of the study's name. Default: the profile's name.")
-@click.option("--space", type=Path, metavar="FILE", help="YAML file of the search space. Default: around the profile's values.")
+@click.option(
+    "--space", type=LOCAL_PATH, metavar="FILE", help="YAML file of the search space. Default: around the profile's values."
+)
 @click.pass_obj
 def tune_command(
     settings: Settings, trials: int | None, hours: float | None, study: str | None, space: Path | None
@@ -213,7 +215,7 @@ def evaluate_command(
         "finsent export ./model --merged --precision float16",
     ),
 )
-@click.argument("folder", type=Path)
+@click.argument("folder", type=LOCAL_PATH)
 @click.option("--version", metavar="N", help="Registered version. Default: the champion.")
 @click.option("--merged", is_flag=True, help="The whole model with the adapter merged in, for model servers.")
 @click.option("--precision", type=click.Choice(PRECISIONS), help="With --merged: type of its weights. Default: bfloat16.")

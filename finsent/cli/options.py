@@ -1,7 +1,6 @@
 """What every command shares: global options, the settings that they make, how a result is shown, who signs a decision."""
 
 import getpass
-import json
 import os
 import shlex
 import sys
@@ -14,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from finsent import __version__
-from finsent.cli.output import Renderable, plain, show
+from finsent.cli.output import Renderable, show, to_json
 from finsent.cli.services_file import find_mlflow
 from finsent.config import DEFAULT_PROFILE, Config, load_config
-from finsent.errors import InputError
+from finsent.environ import absolute_path
+from finsent.errors import ConfigError, InputError
 from finsent.proxies import bypass_proxies
 from finsent.training.distributed import world_from_env
 from finsent.workspace import Workspace, resolve_workspace
@@ -82,11 +82,30 @@ class Settings:
         home = self.home()
         return FlowSettings(
             profile=self.profile,
-            config_file=str(self.config_file.resolve()) if self.config_file else None,
+            config_file=str(absolute_path(str(self.config_file), "--config")) if self.config_file else None,
             overrides=self.overrides,
             home=str(home.root),
             tracking_uri=home.tracking_uri,
         )
+
+
+class _LocalPath(click.ParamType):
+    """A path on this machine; `--out=~/x` keeps its `~` in most shells."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Resolve `~` and `file:` URLs."""
+        if isinstance(value, str) and value.startswith(("~", "file:")):
+            try:
+                return absolute_path(value, "path")
+            except ConfigError as error:
+                self.fail(str(error), param, ctx)
+        return Path(value)
+
+
+LOCAL_PATH = _LocalPath()
+"""Type of options and arguments that are files and folders."""
 
 
 @dataclass(frozen=True)
@@ -115,9 +134,17 @@ def _global_options() -> list[click.Parameter]:
 
     return [
         option("--profile", metavar="NAME", help="Shipped profile. Default: $FINSENT_PROFILE or nano."),
-        option("--config", "config_file", type=Path, metavar="FILE", help="YAML on top of the profile. Default: $FINSENT_CONFIG"),
+        option(
+            "--config",
+            "config_file",
+            type=LOCAL_PATH,
+            metavar="FILE",
+            help="YAML on top of the profile. Default: $FINSENT_CONFIG",
+        ),
         option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override, e.g. recipe.epochs=1. Repeatable."),
-        option("--home", "home_dir", type=Path, metavar="DIR", help="Where state is kept. Default: $FINSENT_HOME or .finsent"),
+        option(
+            "--home", "home_dir", type=LOCAL_PATH, metavar="DIR", help="Where state is kept. Default: $FINSENT_HOME or .finsent"
+        ),
         option("--json", is_flag=True, help="Print exactly one JSON object on stdout."),
         option("--verbose", is_flag=True, help="Show every log line and warning, those of libraries too."),
         option("--traceback", is_flag=True, help="Show where an unexpected error came from."),
@@ -146,10 +173,12 @@ class Command(click.Command):
             done: CommandResult | None = super().invoke(ctx)
         if done is None:  # another process of this launch prints the result
             return 0
-        if settings.json:
-            click.echo(json.dumps(plain(done.result), ensure_ascii=False))
-        else:
-            show(done.text)
+        try:
+            click.echo(to_json(done.result)) if settings.json else show(done.text)
+        except BrokenPipeError:
+            raise  # the reader has read enough, as `head` does
+        except OSError as error:
+            raise InputError(f"the work is done, but its result cannot be written to stdout: {error.strerror}.") from error
         if done.afterwards:
             sys.stdout.flush()
             with redirect_stdout(sys.stderr):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from finsent.cli.options import CommandResult, Settings, cli, examples, login, suggest_command
+from finsent.cli.options import LOCAL_PATH, CommandResult, Settings, cli, examples, login, suggest_command
 from finsent.cli.output import cell_text, key_values, lines, section, shorten, stack, table
 from finsent.cli.render import render_promotion
 from finsent.cli.services_file import find_prefect
@@ -214,7 +214,7 @@ def verify_command(settings: Settings) -> CommandResult:
 
 
 @ledger_group.command("export", epilog=examples("finsent ledger export audit-log-2026-07.jsonl"))
-@click.argument("file", type=Path)
+@click.argument("file", type=LOCAL_PATH)
 @click.pass_obj
 def export_command(settings: Settings, file: Path) -> CommandResult:
     """Copy the audit log to FILE, which must not exist. Kept elsewhere, the copy shows later changes to the log here."""

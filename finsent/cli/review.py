@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from finsent.cli.options import CommandResult, Settings, cli, examples, login
+from finsent.cli.options import LOCAL_PATH, CommandResult, Settings, cli, examples, login
 from finsent.cli.output import Renderable, lines, section, shorten, stack, table
 from finsent.errors import InputError
 
@@ -43,7 +43,7 @@ def review_group() -> None:
 )
 @click.option("--conflicts", is_flag=True, help="Texts quarantined because their labels contradict one another.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The first N. Default: all to a file, 20 here.")
-@click.option("--out", type=Path, metavar="FILE", help="CSV to fill in the columns decision, new_label and why.")
+@click.option("--out", type=LOCAL_PATH, metavar="FILE", help="CSV to fill in the columns decision, new_label and why.")
 @click.option("--test", "with_test", is_flag=True, help="Look at test rows too; see above why that is left out.")
 @click.pass_obj
 def list_command(settings: Settings, *, conflicts: bool, limit: int | None, out: Path | None, with_test: bool) -> CommandResult:
@@ -130,7 +130,7 @@ def drop_command(settings: Settings, ids: tuple[str, ...], *, who: str | None, w
 @review_group.command(
     "apply", epilog=examples("finsent review apply review.csv --who ada", "finsent review apply review.csv --why 'read by two'")
 )
-@click.argument("file", type=Path)
+@click.argument("file", type=LOCAL_PATH)
 @_WHO
 @click.option("--why", metavar="TEXT", help="Why, for rows that give no reason of their own.")
 @click.pass_obj

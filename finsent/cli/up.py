@@ -15,7 +15,7 @@ from types import FrameType
 
 import click
 
-from finsent.cli.options import CommandResult, Settings, cli, examples
+from finsent.cli.options import LOCAL_PATH, CommandResult, Settings, cli, examples
 from finsent.cli.output import key_values, section
 from finsent.cli.processes import Service, rotate_log, start_service, stop_services, wait_until
 from finsent.cli.services_file import (
@@ -30,6 +30,7 @@ from finsent.cli.services_file import (
     start_time,
     write_services,
 )
+from finsent.environ import absolute_path
 from finsent.errors import InputError, ServiceError
 from finsent.logging_setup import without_quieting
 from finsent.proxies import bypass_proxies
@@ -111,7 +112,7 @@ def environment(home: Workspace, place: UpOptions, profile: str, config_file: Pa
         "FINSENT_TABLES": home.tables_url,
         "FINSENT_PROFILE": profile,
         TOKEN_VARIABLE: place.token,
-        **({"FINSENT_CONFIG": str(config_file.resolve())} if config_file else {}),
+        **({"FINSENT_CONFIG": str(absolute_path(str(config_file), "--config"))} if config_file else {}),
     }
     bypass_proxies(own, place.running.mlflow, place.running.prefect)
     return own
@@ -123,7 +124,9 @@ def environment(home: Workspace, place: UpOptions, profile: str, config_file: Pa
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Address to listen on.")
 @click.option("--mlflow-port", type=int, default=5000, show_default=True, metavar="PORT")
 @click.option("--prefect-port", type=int, default=4200, show_default=True, metavar="PORT")
-@click.option("--project", type=Path, metavar="DIR", help="Folder that holds prefect.yaml. Default: here, or finsent's clone.")
+@click.option(
+    "--project", type=LOCAL_PATH, metavar="DIR", help="Folder that holds prefect.yaml. Default: here, or finsent's clone."
+)
 @click.pass_obj
 def up_command(settings: Settings, host: str, mlflow_port: int, prefect_port: int, project: Path | None) -> CommandResult:
     """Start MLflow, Prefect, workers and schedules.

@@ -1,5 +1,6 @@
 """Configuration files, profiles and overrides: read and merged, their errors explained."""
 
+import glob
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, Final
 import yaml
 from pydantic import ValidationError
 
+from finsent.environ import SQLITE_FILE, absolute_path, is_url
 from finsent.errors import ConfigError, quoted
 
 _MOST_NODES: Final = 100_000
@@ -25,6 +27,7 @@ def read_file(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: it is not there, cannot be read, or holds no mapping.
     """
+    path = absolute_path(str(path), "file")
     if not path.is_file():
         raise ConfigError(f"no configuration file {str(path)!r}. Give a YAML file, or leave the option out.")
     try:
@@ -152,6 +155,48 @@ def parse_overrides(items: Iterable[str]) -> dict[str, Any]:
             leaf = {part: leaf}
         tree = merge(tree, leaf)
     return tree
+
+
+def anchor_paths(tree: dict[str, Any], folder: Path | None) -> dict[str, Any]:
+    """The sections with paths in full, relative ones from `folder`: the run that uses them may have another working folder.
+
+    Raises:
+        ConfigError: a path is relative and `folder` is None; see `absolute_path`.
+    """
+    model, data = tree.get("model"), tree.get("data")
+    if isinstance(model, dict) and isinstance(model.get("name"), str):
+        name = model["name"]
+        is_path = name.startswith(("./", "../", "/", "~", "file:")) or name in {".", ".."}
+        # `owner/name` is a folder where there is one, else an id of the Hub
+        if is_path or (
+            name not in {"", "embedded"} and folder is not None and absolute_path(name, "model.name", folder).is_dir()
+        ):
+            tree = {**tree, "model": {**model, "name": str(absolute_path(name, "model.name", folder))}}
+    if isinstance(data, dict) and isinstance(data.get("sources"), list):
+        sources = [
+            {**source, "uri": _anchor_uri(source["uri"], folder)}
+            if isinstance(source, dict) and isinstance(source.get("uri"), str)
+            else source
+            for source in data["sources"]
+        ]
+        tree = {**tree, "data": {**data, "sources": sources}}
+    return tree
+
+
+def _anchor_uri(uri: str, folder: Path | None) -> str:
+    what = "uri in data.sources"
+    if found := SQLITE_FILE.fullmatch(uri):
+        return f"{found[1]}{absolute_path(found[2], what, folder)}{found[3]}"
+    if uri.startswith("hf://"):
+        local = uri.removeprefix("hf://")
+        is_folder = folder is not None and local and absolute_path(local, what, folder).is_dir()
+        return f"hf://{absolute_path(local, what, folder)}" if is_folder else uri
+    if is_url(uri) or not uri.strip():
+        return uri
+    # a pattern stays one, and the folder that it counts from is none
+    if folder is not None and glob.has_magic(uri) and not absolute_path(uri, what, folder).exists():
+        folder = Path(glob.escape(str(absolute_path(str(folder), what))))
+    return str(absolute_path(uri, what, folder))
 
 
 def write_yaml(values: Mapping[str, Any]) -> str:

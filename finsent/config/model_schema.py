@@ -47,7 +47,8 @@ class ModelConfig(Section):
     """The base model."""
 
     name: str
-    """Hub id (`owner/name`), local folder, or `embedded` for the base built from `embedded`."""
+    """Hub id (`owner/name`), local folder (a relative one counts from the folder of the configuration file that it stands in), or
+    `embedded` for the base built from `embedded`."""
     revision: str | None = None
     """Hub revision (a commit hash pins it). Left out, the Hub's default branch, recorded in the manifest once resolved."""
     embedded: EmbeddedBase | None = None

@@ -1,7 +1,6 @@
 """Base models: found in a local folder, fetched from the Hub or built, then loaded and quantised."""
 
 import gc
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 
 from finsent.config import ModelConfig
+from finsent.environ import whole_number
 from finsent.errors import BaseModelError, FinsentError
 from finsent.labels import ID2LABEL, LABEL2ID, LABELS
 from finsent.models.embedded_base import build_embedded_base
@@ -158,4 +158,4 @@ def cpu_supports_bf16() -> bool:
 
 def pick_device() -> str:
     """`cuda` with the local rank where there is a GPU, else `cpu`."""
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+    return f"cuda:{whole_number('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"

@@ -13,6 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from finsent.environ import whole_number
+from finsent.errors import ConfigError
+
 _GRACE = 10.0
 """Seconds that a process gets to end by itself after SIGTERM; `torchrun` kills after 30."""
 
@@ -31,8 +34,17 @@ class World:
 
 
 def world_from_env() -> World:
-    """Rank and size from the launcher's environment variables; starts nothing."""
-    return World(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+    """Rank and size from the launcher's environment variables; starts nothing.
+
+    Raises:
+        ConfigError: a variable is no whole number, or the rank is none of this size.
+    """
+    world = World(whole_number("RANK", 0), whole_number("WORLD_SIZE", 1))
+    if world.rank >= world.size:
+        raise ConfigError(
+            f"RANK = {world.rank} and WORLD_SIZE = {world.size} do not fit together. Unset both, or start finsent by `torchrun`."
+        )
+    return world
 
 
 def init() -> World:

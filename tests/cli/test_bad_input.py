@@ -49,7 +49,15 @@ FILES: list[tuple[str, bytes | None, tuple[str, ...], tuple[str, ...]]] = [
     ("tweets.csv", GOOD.encode(), ("--label-map", "1=bullish,1=Bearish"), ("the value '1' is given twice",)),
     ("tweets.csv", GOOD.encode(), ("--profile", "nanoo"), ("unknown profile 'nanoo'", "nano")),
     ("tweets.csv", GOOD.encode(), ("--set", "recipe.epoch=1"), ("unknown key 'recipe.epoch'", "finsent config schema")),
-    ("tweets.csv", GOOD.encode(), ("--config", "gone.yaml"), ("no configuration file 'gone.yaml'",)),
+    (
+        "tweets.csv",
+        GOOD.encode(),
+        ("--config", "gone.yaml"),
+        (
+            "no configuration file",
+            "gone.yaml'. Give",
+        ),
+    ),
 ]
 
 

@@ -1,11 +1,16 @@
 """From plain values, or the worker's environment, to configuration and home."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from finsent.errors import ConfigError
+from finsent.workspace import resolve_workspace
 from flows.settings import FROM_ENVIRONMENT, FlowSettings
 
 
@@ -37,3 +42,78 @@ def test_wrong_values_are_refused() -> None:
         FlowSettings.model_validate({"profil": "nano"})
     with pytest.raises(ConfigError, match="unknown profile 'none'"):
         FlowSettings(profile="none").load()
+
+
+LOAD = """
+import json
+from dataclasses import asdict
+from flows.settings import FROM_ENVIRONMENT
+context = FROM_ENVIRONMENT.load()
+print(json.dumps([asdict(context.workspace), context.config.model_dump(mode="json")], default=str))
+"""
+
+
+def test_a_worker_in_an_empty_folder_means_the_places_that_were_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `finsent up` hands to its workers, read by a process in a folder of its own, as for one flow run."""
+    from finsent.cli.options import Settings
+    from finsent.cli.up import UpOptions, environment
+
+    given, empty = tmp_path / "given", tmp_path / "empty"
+    for folder in (given / "sub" / "base", given / "sub" / "data", empty):
+        folder.mkdir(parents=True)
+    (given / "sub" / "mine.yaml").write_text(
+        "profile: minilm\nmodel: {name: base}\ndata: {sources: [{uri: data/*}, {uri: ~/x}, {uri: 'sqlite:///d.db'},"
+        " {uri: 'hf://data'}, {uri: 'hf://owner/name'}, {uri: 's3://b/k'}, {uri: 'file:///y.csv'}]}\n",
+        encoding="utf-8",
+    )
+    monkeypatch.chdir(given)
+    for name, value in {
+        "FINSENT_HOME": "state",
+        "FINSENT_TABLES": "tables",
+        "FINSENT_CONFIG": "sub/mine.yaml",
+        "HOME": "/me",
+    }.items():
+        monkeypatch.setenv(name, value)
+    settings, home = Settings(), resolve_workspace()
+    options = UpOptions("127.0.0.1", 5000, 4200, given)
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD],
+        env={**environment(home, options, settings.profile, settings.config_file), "PREFECT__FLOW_RUN_ID": "x"},
+        cwd=empty,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    workspace, config = json.loads(done.stdout)
+    assert (workspace["root"], workspace["tables_url"]) == (str(given / "state"), str(given / "tables"))
+    assert config["model"]["name"] == str(given / "sub" / "base")
+    sub = given / "sub"
+    assert [source["uri"] for source in config["data"]["sources"]] == [
+        f"{sub}/data/*", "/me/x", f"sqlite:///{sub}/d.db", f"hf://{sub}/data", "hf://owner/name", "s3://b/k", "/y.csv",
+    ]  # fmt: skip
+    assert config == settings.config().model_dump(mode="json")
+    assert list(empty.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("variables", "settings"),
+    [
+        ({"FINSENT_HOME": "state"}, {}),
+        ({"FINSENT_HOME": ""}, {}),
+        ({"FINSENT_HOME": "/h", "FINSENT_TABLES": "tables"}, {}),
+        ({"FINSENT_HOME": "/h", "FINSENT_CONFIG": "mine.yaml"}, {}),
+        ({"FINSENT_HOME": "/h"}, {"overrides": ("data.sources=[{uri: x.csv}]",)}),
+        ({"FINSENT_HOME": "/h"}, {"overrides": ("model.name=./base", "model.embedded=null")}),
+        ({"FINSENT_HOME": "/h"}, {"home": "state"}),
+    ],
+)
+def test_a_worker_refuses_relative_places(
+    variables: dict[str, str], settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"PREFECT__FLOW_RUN_ID": "x", **variables}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match="is relative, and a Prefect worker runs in a temporary folder"):
+        FlowSettings(**settings).load()
+    assert list(tmp_path.iterdir()) == []

@@ -9,6 +9,7 @@ from typing import Final
 from finsent.config import Source
 from finsent.data.sources import database, s3
 from finsent.data.sources.records import COMPRESSIONS, FORMATS, SourceFile, format_suffix
+from finsent.environ import absolute_path, is_url
 from finsent.errors import InputError, did_you_mean, escape_invalid, format_names
 
 _log = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ def resolve(source: Source) -> tuple[SourceFile, ...]:
         raise InputError(f"{uri!r} is not an address. Give a file, a folder, a glob or a URL; '.' reads the working folder.")
     if source.name is not None and not source.name.strip():
         raise InputError(f"{uri!r}: the name {source.name!r} (--name) is blank. Give another, or leave it out.")
-    is_database = "://" in uri and not uri.startswith((HUB, s3.S3))
+    is_database = is_url(uri) and not uri.startswith((HUB, s3.S3))
     if source.query is not None and not is_database:
         raise InputError(
             f"{uri!r} is not a database URL, and a query was given. Leave `query` (--query) out, or give a URL such as "
@@ -70,7 +71,7 @@ def _pin_revision(source: Source) -> Source:
 
 
 def _find_paths(uri: str) -> list[str]:
-    path = Path(uri).expanduser()
+    path = absolute_path(uri, "source") if uri.startswith(("~", "file:")) else Path(uri)
     try:
         if path.is_file():
             return [str(path)]
