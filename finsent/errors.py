@@ -16,6 +16,7 @@ succeed later; each edge translates its library's exceptions into these, so that
 """
 
 import difflib
+import re
 from collections.abc import Sequence
 from typing import ClassVar, Final
 
@@ -23,6 +24,12 @@ _SHOWN: Final = 20
 _LONGEST: Final = 60  # characters shown of a name
 _REASON: Final = 600  # characters shown of a foreign error
 _COMPARED: Final = 1000  # names compared for a hint
+_ACTING: Final = re.compile(
+    r"(?<![\u0600-\u0dff\u2190-\u2bff\ufe0f\U0001f000-\U0001faff])[\u200c\u200d]"
+    r"|[\u200c\u200d](?![\u0600-\u0dff\u2190-\u2bff\U0001f000-\U0001faff])"
+    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
+    r"|[\ud800-\udfff\U000e0000-\U000e007f]"
+)
 
 
 class FinsentError(Exception):
@@ -95,6 +102,18 @@ def one_line(error: BaseException) -> str:
 def shorten(text: str, length: int = 80) -> str:
     """The text cut to at most `length` characters, with an ellipsis."""
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def escape_control(text: str) -> str:
+    """The text with backslash escapes for what would act on a terminal or hide: control and bidi characters, invisible ones.
+
+    Line feeds and tabs stay, and joiners stay where emoji and the scripts that need them are joined.
+    """
+    return _ACTING.sub(_escape_character, text)
+
+
+def _escape_character(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
 def escape_invalid(text: str) -> str:

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, TypeVar
 
+from finsent.errors import escape_control
 from finsent.proxies import bypass_proxies
 
 T = TypeVar("T")
@@ -78,11 +79,11 @@ def prepare_environment(*, verbose: bool) -> None:
     own = _set_missing(IMPATIENT_ENVIRONMENT if verbose else {**IMPATIENT_ENVIRONMENT, **QUIET_ENVIRONMENT})
     os.environ[QUIETED] = ",".join([*filter(None, os.environ.get(QUIETED, "").split(",")), *own])
     if not sys.stderr.isatty():  # on a terminal the bars show how a base of 16 GB is downloaded
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        _set_missing({"HF_HUB_DISABLE_PROGRESS_BARS": "1"})
 
 
 def _set_missing(values: Mapping[str, str]) -> list[str]:
-    missing = [name for name in values if name not in os.environ]
+    missing = [name for name in values if not os.environ.get(name)]  # set but empty: a launcher's variable without a value
     os.environ.update({name: values[name] for name in missing})
     return missing
 
@@ -96,7 +97,7 @@ def without_quieting(environment: Mapping[str, str]) -> dict[str, str]:
 def configure_logging(*, verbose: bool) -> None:
     """Log to stderr: finsent from INFO on, libraries as in `LOWEST_LEVEL`; with `verbose` every line and warning."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s" if verbose else "%(message)s"))
+    handler.setFormatter(_TerminalFormatter("%(levelname)s %(name)s: %(message)s" if verbose else "%(message)s"))
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("finsent").setLevel(logging.DEBUG if verbose else logging.INFO)
     if verbose:
@@ -105,6 +106,13 @@ def configure_logging(*, verbose: bool) -> None:
     handler.addFilter(_is_shown)  # at the handler: libraries set their loggers' levels themselves, later
     warnings.simplefilter("ignore")
     warnings.filterwarnings("default", module=r"finsent(\.|$)")
+
+
+class _TerminalFormatter(logging.Formatter):
+    """Lines may quote tweets, names and answers from outside."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return escape_control(super().format(record))
 
 
 def configure_child_logging() -> None:
@@ -125,4 +133,4 @@ def track(iterable: Iterable[T], *, description: str, total: int | None = None, 
     """Yield from `iterable`, with a progress bar on stderr if that is a terminal, and silently in a pipe."""
     from tqdm import tqdm
 
-    yield from tqdm(iterable, total=total, desc=description, unit=unit, disable=None, leave=False)
+    yield from tqdm(iterable, total=total, desc=escape_control(description), unit=unit, disable=None, leave=False)

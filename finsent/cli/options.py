@@ -89,7 +89,7 @@ class Settings:
         )
 
 
-class _LocalPath(click.ParamType):
+class _LocalPath(click.ParamType[Path]):
     """A path on this machine; `--out=~/x` keeps its `~` in most shells."""
 
     name = "path"

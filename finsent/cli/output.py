@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import click
 from pydantic import BaseModel
+
+from finsent.errors import escape_control
 
 if TYPE_CHECKING:  # rich is imported where it is used: `finsent --help` does without it
     from rich.console import RenderableType
@@ -25,7 +28,10 @@ _UNCUT: Final = 1 << 16  # columns of a pipe: no line is wrapped or cut there
 
 
 def show(value: Renderable) -> None:
-    """Print to stdout: with bold and colour, wrapped to the width, on a terminal (NO_COLOR and TERM=dumb hold); else plain."""
+    """Print to stdout: with bold and colour, wrapped to the width, on a terminal (NO_COLOR and TERM=dumb hold); else plain.
+
+    What comes from outside is escaped here and in the parts below: a tweet must not set the window's title or hide a line.
+    """
     if isinstance(value, str) or not sys.stdout.isatty():
         click.echo(as_text(value))
         return
@@ -39,7 +45,7 @@ def show(value: Renderable) -> None:
 def as_text(value: Renderable) -> str:
     """The same without escape codes and of any width; no line ends in spaces."""
     if isinstance(value, str):
-        return value
+        return escape_control(value)
     from rich.console import Console
 
     target = io.StringIO()
@@ -47,7 +53,7 @@ def as_text(value: Renderable) -> str:
         file=target, width=_UNCUT, color_system=None, force_terminal=False, markup=False, emoji=False, highlight=False
     )
     console.print(value)
-    return "\n".join(line.rstrip() for line in target.getvalue().removesuffix("\n").split("\n"))
+    return "\n".join(escape_control(line.rstrip()) for line in target.getvalue().removesuffix("\n").split("\n"))
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, indent: int = 2) -> Renderable:
@@ -61,7 +67,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, indent: i
     for index, header in enumerate(headers):
         column = [str(row[index]) for row in cells]
         numeric = bool(column) and all(_is_number(cell) for cell in column if cell != "-")
-        built.add_column(header, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
+        built.add_column(escape_control(header), justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
     for row in cells:
         built.add_row(*row)
     return Padding(built, (0, 0, 0, indent), expand=False)
@@ -71,7 +77,7 @@ def key_values(pairs: Iterable[tuple[str, object]], *, indent: int = 2) -> Rende
     """`name  value` lines with the values in one column, each left whole, so that it can be copied."""
     from rich.cells import cell_len, set_cell_size
 
-    items = [(name, cell_text(value)) for name, value in pairs]
+    items = [(escape_control(name), _cell_line(value)) for name, value in pairs]
     width = max((cell_len(name) for name, _ in items), default=0)
     return lines(*(f"{' ' * indent}{set_cell_size(name, width)}  {value}" for name, value in items))
 
@@ -80,7 +86,7 @@ def section(title: str, *bodies: Renderable) -> Renderable:
     """A bold title and what stands below it."""
     from rich.text import Text
 
-    return lines(Text(title, style="bold", no_wrap=True, overflow="ignore"), *bodies)
+    return lines(Text(escape_control(title), style="bold", no_wrap=True, overflow="ignore"), *bodies)
 
 
 def lines(*parts: Renderable) -> Renderable:
@@ -109,19 +115,33 @@ def paragraph(text: str) -> Renderable:
     """Prose, broken between words on a terminal. Other strings are left whole, so that commands and paths can be copied."""
     from rich.text import Text
 
-    return Text(text)
+    return Text(escape_control(text))
+
+
+def to_json(value: Any) -> str:
+    """One line of JSON in ASCII: exact, fit for any encoding, and without a character that acts on a terminal."""
+    return json.dumps(plain(value)).replace("\x7f", "\\u007f")
 
 
 def _parts(items: Iterable[Renderable]) -> list[Renderable]:
     from rich.text import Text
 
-    return [Text(item, no_wrap=True, overflow="ignore") if isinstance(item, str) else item for item in items if item != ""]
+    return [
+        Text(escape_control(item), no_wrap=True, overflow="ignore") if isinstance(item, str) else item
+        for item in items
+        if item != ""
+    ]
 
 
 def _cell(value: object) -> Any:
     from rich.text import Text
 
-    return value if isinstance(value, Text) else Text(cell_text(value))
+    return value if isinstance(value, Text) else Text(_cell_line(value))
+
+
+def _cell_line(value: object) -> str:
+    """A value's text on one line: one with line breaks could pass for several rows."""
+    return escape_control(cell_text(value).replace("\n", "\\n"))
 
 
 def plain(value: Any) -> Any:

@@ -30,6 +30,7 @@ from finsent.cli.output import (
     stack,
     status_word,
     table,
+    to_json,
     with_interval,
 )
 
@@ -177,3 +178,55 @@ def test_figures() -> None:
     assert with_interval(0.5, {"low": 0.4, "high": 0.6, "level": 0.95}) == "0.5000 [0.4000, 0.6000]"
     assert with_interval(0.5, None) == "0.5000"
     assert (duration(4.24), duration(185.4)) == ("4.2 s", "3 min 05 s")
+
+
+HOSTILE = "\x1b]0;owned\x07 \u202eevil\u202c \u200bhidden\r\x08\x9b31m \x7f\ufeff\u2028 [red]x[/red]"
+SHOWN = r"\x1b]0;owned\x07 \u202eevil\u202c \u200bhidden\r\x08\x9b31m \x7f\ufeff\u2028 [red]x[/red]"
+
+
+def parts_with(text: str) -> list[Any]:
+    return [
+        text,
+        table(("text",), [(text,)]),
+        table((text,), [("x",)]),
+        key_values([("name", text)]),
+        key_values([(text, "value")]),
+        section(text, text),
+        lines(text),
+        stack(text, paragraph(text)),
+    ]
+
+
+@pytest.mark.parametrize("part", parts_with(HOSTILE), ids=lambda part: type(part).__name__)
+@pytest.mark.parametrize("terminal", [False, True], ids=["pipe", "terminal"])
+def test_nothing_from_outside_acts_on_the_terminal(part: Any, terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Screen(io.StringIO):
+        def isatty(self) -> bool:
+            return terminal
+
+    screen = Screen()
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("TERM", "xterm")
+    with redirect_stdout(screen):
+        show(part)
+    written = re.sub(r"\x1b\[[0-9;]*m", "", screen.getvalue())  # rich's own colours
+    assert SHOWN in written
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2028\ufeff]", written)
+
+
+def test_a_text_with_line_breaks_is_one_row() -> None:
+    text = as_text(table(("id", "text"), [(1, "good\n2   forged")]))
+    assert r"good\n2   forged" in text
+    assert len(text.splitlines()) == 3
+
+
+@pytest.mark.parametrize("text", ["👩‍👩‍👧 ❤️‍🔥 🏳️‍🌈", "می‌خواهم", "क्‍ष", "caf\u00e9 £€ 🚀"])
+def test_what_a_script_or_an_emoji_needs_stays(text: str) -> None:
+    assert as_text(text) == text
+
+
+def test_json_is_exact_and_acts_on_no_terminal() -> None:
+    written = to_json({"text": HOSTILE, "emoji": "🚀", "half": "\ud83d"})
+    assert json.loads(written) == {"text": HOSTILE, "emoji": "🚀", "half": "\ud83d"}
+    assert written.isascii()
+    assert written.isprintable()

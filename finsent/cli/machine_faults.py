@@ -1,0 +1,74 @@
+"""Errors that are the machine's: what the operating system refused, told as that and not as a bug of finsent."""
+
+import errno
+import os
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Final
+
+NO_HOME_FOLDER: Final = (
+    "this user has no home folder: HOME is not set, and the system's list of users does not know the user's number. "
+    "Set HOME to a folder that can be written."
+)
+
+_REMEDIES: Final = {
+    errno.ENOSPC: "Make room on that disk.",
+    errno.EDQUOT: "This user's quota is used up: make room, or have it raised.",
+    errno.EROFS: "It is mounted read only. Choose another home with --home or FINSENT_HOME, or mount it for writing.",
+    errno.EACCES: "Check its owner and permissions, and which user runs finsent.",
+    errno.EPERM: "Check its owner and permissions, and which user runs finsent.",
+    errno.EMFILE: "Raise the limit of open files (`ulimit -n`).",
+    errno.ENFILE: "Raise the system's limit of open files.",
+    errno.ENOMEM: "Free memory, or give the container more.",
+    errno.EIO: "The disk or the network share behind it fails: look at the system's log.",
+    errno.ESTALE: "The network share was mounted anew: change into the folder again.",
+    errno.EADDRINUSE: "Another program listens on that port: choose another.",
+}
+
+
+def describe(error: BaseException) -> str | None:
+    """What the machine refused and what to do, where `error` comes of that; None where it does not."""
+    for cause in _chain(error):
+        if isinstance(cause, MemoryError):
+            return "memory is used up. Free some, give the container more, or use smaller batches (see `finsent doctor`)."
+        if isinstance(cause, OSError) and cause.errno is not None:
+            where = f"{os.fsdecode(cause.filename)!r}: " if isinstance(cause.filename, str | bytes) else ""
+            return f"{where}{cause.strerror}. {_REMEDIES.get(cause.errno, 'See `finsent doctor`.')}"
+        if isinstance(cause, RuntimeError | KeyError) and _is_about_the_home_folder(str(cause)):
+            return NO_HOME_FOLDER
+        if isinstance(cause, sqlite3.OperationalError):
+            return f"a database in the home cannot be used ({cause}). Check the disk's space, the permissions and the mount."
+    return None
+
+
+def _is_about_the_home_folder(text: str) -> bool:
+    return "determine home directory" in text or "getpwuid" in text
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def open_standard_streams() -> None:
+    """Give stdin, stdout and stderr a place where the caller closed them, and let none fail over a character.
+
+    A file that is opened while one is closed would get its number, and what a library prints would go into that file.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            while os.open(os.devnull, os.O_RDWR) < number:
+                pass
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - open for good
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError):  # not a text file, as under a test
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
