@@ -177,10 +177,18 @@ def plan_inference(
     on_gpu: bool,
     rows: int,
     unsupported_reason: str | None,
+    unmergeable_reason: str | None = None,
 ) -> InferencePlan:
-    """Choose for about `rows` texts, with `usable` bytes of memory beside the base as it is loaded."""
+    """Choose for about `rows` texts, with `usable` bytes of memory beside the base as it is loaded.
+
+    `unsupported_reason` tells why rows cannot be packed, `unmergeable_reason` why the adapter cannot be merged: the reference
+    engine is taken then, unless `packed` is demanded, with the adapter live.
+    """
     if engine.inference == "stock" or shape is None:
         why = "engine.inference is stock" if engine.inference == "stock" else "the base's sizes are unknown"
+        return InferencePlan("stock", merged=False, tokens=None, compiled=False, reason=why)
+    if unmergeable_reason and engine.inference == "auto":
+        why = f"adapter live on the base; padded, since it cannot be merged: {unmergeable_reason}"
         return InferencePlan("stock", merged=False, tokens=None, compiled=False, reason=why)
     # Nothing is kept for a backward pass: only one layer's widest tensors, several at once (hidden states, gate, up, their
     # product). PEFT computes a live adapter's products in float32, which adds its share.
@@ -191,7 +199,8 @@ def plan_inference(
     beside = usable * _MARGIN - _WORKSPACE if on_gpu else usable * 0.5  # other processes use a CPU's memory, too
     # Merging replaces the stored weights by dense ones, layer by layer. Whether it happens must not depend on `rows`: a run
     # that continues where a killed one ended has fewer rows and must compute the same probabilities.
-    merged = beside + stored * shape.body >= dense + per_token * 4096 + (0.2 * GIB if on_gpu else 0)
+    fits = beside + stored * shape.body >= dense + per_token * 4096 + (0.2 * GIB if on_gpu else 0)
+    merged = fits and unmergeable_reason is None
     how = "adapter merged into dense weights" if merged else "adapter live on the base"
     if unsupported_reason:
         return InferencePlan("stock", merged, None, compiled=False, reason=f"{how}; padded, since {unsupported_reason}")

@@ -78,6 +78,12 @@ def merge_adapter(model: Any, dtype: Any) -> Any:
     return plain.eval()
 
 
+def merge_unsupported_reason(model: Any) -> str | None:
+    """Why the adapters of a PEFT model cannot be merged, see `merged_weight`; None where `merge_adapter` can."""
+    plain = model.get_base_model()
+    return next(filter(None, map(_unmergeable_reason, map(plain.get_submodule, _modules_to_replace(plain)))), None)
+
+
 def dequantize_base(model: Any) -> Any:
     """Turn every `Linear4bit` of a base without adapters into a frozen `torch.nn.Linear` with the very values it stands for.
 
@@ -164,7 +170,9 @@ def _active_adapter(module: Any) -> str | None:
 
 def _require_mergeable(module: Any) -> None:
     if reason := _unmergeable_reason(module):
-        raise ArtifactError(f"a layer of kind {type(module).__name__!r} cannot be merged: {reason}. Refused.")
+        raise ArtifactError(
+            f"a layer of kind {type(module).__name__!r} cannot be merged: {reason}. Keep the adapter live on its base."
+        )
 
 
 def _unmergeable_reason(module: Any) -> str | None:

@@ -2,19 +2,29 @@
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from finsent.config import LoraConfig, ModelConfig
 from finsent.engine.merge import HEADS
 from finsent.engine.packed_forward import PackedModel
-from finsent.errors import ArtifactError, ConfigError
+from finsent.errors import ArtifactError, BaseModelError, ConfigError
 from finsent.models.base_model import BaseFolder, load_base, locate_base, pick_device
 from finsent.models.embedded_base import train_tokenizer
 from finsent.models.fingerprint import is_same_base
 from finsent.models.manifest import Manifest, verify_manifest
+from finsent.models.peft_support import (
+    read_tokenizer,
+    require_all_loaded,
+    require_sound_weights,
+    unknown_token_reason,
+    unsupported_reason,
+)
 from finsent.workspace import Workspace
 
 _TRAINED_COPY = ".modules_to_save.default."
@@ -50,11 +60,7 @@ def load_tokenizer(base: BaseFolder, config: ModelConfig, texts: list[str]) -> A
     if config.embedded is not None:
         tokenizer = train_tokenizer(texts, config.embedded.vocab_size, config.max_length)
     else:
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(base.folder, trust_remote_code=False)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+        tokenizer = read_tokenizer(base.folder, BaseModelError)
     tokenizer.padding_side = config.padding_side
     return tokenizer
 
@@ -114,9 +120,11 @@ def load_adapter(folder: Path, home: Workspace, device: str | None = None) -> Lo
     """
     from peft import PeftModel
     from safetensors import SafetensorError
-    from transformers import AutoTokenizer
 
-    manifest = verify_manifest(folder)
+    manifest, weights = verify_manifest(folder), folder / "adapter_model.safetensors"
+    if reason := unsupported_reason(read_peft_config(folder)):
+        raise ArtifactError(f"adapter in {str(folder)!r}: {reason}. Refused.")
+    require_sound_weights(weights, len(manifest.labels))
     device = device or pick_device()
     config = ModelConfig(
         name=manifest.base_name,
@@ -133,21 +141,42 @@ def load_adapter(folder: Path, home: Workspace, device: str | None = None) -> Lo
             f"base {manifest.base_name!r} in {str(base.folder)!r} is not the one the adapter was trained on "
             f"(fingerprint {base.fingerprint[:15]}, manifest {manifest.base_fingerprint[:15]}).{again} Refused."
         )
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    tokenizer = read_tokenizer(folder, ArtifactError)
     tokenizer.padding_side = manifest.padding_side
     if tokenizer.pad_token_id != manifest.pad_token_id:
         raise ArtifactError(
-            f"tokenizer in {str(folder)!r} pads with {tokenizer.pad_token_id!r}, its manifest {manifest.pad_token_id!r}.."
+            f"tokenizer in {str(folder)!r} pads with {tokenizer.pad_token_id!r}, its manifest {manifest.pad_token_id!r}. Refused."
         )
     model = load_base(base, config, device)
+    if reason := unknown_token_reason(tokenizer, model):
+        raise ArtifactError(f"adapter in {str(folder)!r}: {reason}. Refused.")
     model.config.pad_token_id = manifest.pad_token_id
     try:
-        peft_model = PeftModel.from_pretrained(model, folder, torch_device=device)
-    except (SafetensorError, RuntimeError, ValueError, KeyError) as error:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Found missing adapter keys")  # refused below
+            peft_model = PeftModel.from_pretrained(model, folder, torch_device=device)
+    except torch.OutOfMemoryError:
+        raise
+    except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(f"adapter in {str(folder)!r} does not load on {manifest.base_name!r}: {error}. Refused.") from error
+    require_all_loaded(peft_model, weights)
     restore_float32_head(peft_model, folder)
     peft_model.eval()
     return LoadedAdapter(peft_model, tokenizer, manifest, device)
+
+
+def read_peft_config(folder: Path) -> dict[str, Any]:
+    """What `adapter_config.json` holds.
+
+    Raises:
+        ArtifactError: it is damaged.
+    """
+    try:
+        return dict(json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")))
+    except (ValueError, TypeError, OSError) as error:
+        raise ArtifactError(
+            f"adapter_config.json in {str(folder)!r} cannot be read ({error}). Fetch the adapter again."
+        ) from error
 
 
 def restore_float32_head(peft_model: Any, folder: Path) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from finsent.config import ModelConfig
+from finsent.engine.merge import HEADS
 from finsent.environ import whole_number
-from finsent.errors import BaseModelError, FinsentError
+from finsent.errors import BaseModelError, DeviceError, FinsentError
 from finsent.labels import ID2LABEL, LABEL2ID, LABELS
 from finsent.models.embedded_base import build_embedded_base
 from finsent.models.fingerprint import CACHE, fingerprint
@@ -118,14 +119,17 @@ def load_base(base: BaseFolder, config: ModelConfig, device: str) -> Any:
 
     Raises:
         BaseModelError: transformers cannot load the folder as a sequence classifier.
+        DeviceError: memory does not hold it.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForSequenceClassification
 
     release_unused_models()
     dtype = getattr(torch, config.quantization.compute_dtype)
     try:
-        model = AutoModelForSequenceClassification.from_pretrained(
+        model, info = AutoModelForSequenceClassification.from_pretrained(
             base.folder,
+            output_loading_info=True,
             num_labels=len(LABELS),
             id2label=dict(ID2LABEL),
             label2id=dict(LABEL2ID),
@@ -136,11 +140,30 @@ def load_base(base: BaseFolder, config: ModelConfig, device: str) -> Any:
             use_safetensors=True,
             ignore_mismatched_sizes=True,  # a base with a head of other classes gets a fresh one
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise BaseModelError(f"base model {config.name!r} does not load as a sequence classifier: {error}") from error
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise DeviceError(
+            f"{device} has no memory for base model {config.name!r}. Free memory there, set model.quantization.kind=nf4, or "
+            "take a smaller base."
+        ) from error
+    # RuntimeError: weights of other shapes; AttributeError and TypeError: a configuration with values of other kinds
+    except (OSError, ValueError, KeyError, SafetensorError, RuntimeError, AttributeError, TypeError) as error:
+        raise BaseModelError(
+            f"base model {config.name!r} in {str(base.folder)!r} does not load as a sequence classifier: {error}. "
+            "Fetch it again, or set model.name to another."
+        ) from error
+    drawn = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
+    if body := sorted(name for name in drawn if not any(part in HEADS for part in name.split("."))):
+        # transformers draws them at random, at every load anew, and only warns
+        raise BaseModelError(
+            f"base model {config.name!r} in {str(base.folder)!r} lacks weights, such as {body[0]!r} ({len(body)} in all), or has "
+            "them in other shapes. Fetch it again, or set model.name to another."
+        )
     disable_cpu_repacking(model)
     model.requires_grad_(requires_grad=False)
     model.config.use_cache = False
+    # A base may be of another kind of head; exported with the adapter merged, servers would take sigmoids for its classes.
+    if model.config.problem_type not in {None, "single_label_classification"}:
+        model.config.problem_type = "single_label_classification"
     return model
 
 

@@ -12,6 +12,7 @@ from finsent.config import Config, ModelConfig
 from finsent.errors import ArtifactError, InputError
 from finsent.labels import LABELS
 from finsent.models.manifest import PROBE, Manifest, verify_manifest, write_manifest
+from finsent.models.peft_support import require_sound_weights, unsupported_reason
 from finsent.provenance import lock_hash
 from finsent.workspace import Workspace
 
@@ -135,18 +136,17 @@ def convert_peft_adapter(
 
 
 def _peft_config(folder: Path) -> dict[str, Any]:
+    from finsent.models.adapter import read_peft_config
+
     missing = [file for file in _KEPT if not (folder / file).is_file()]
     if missing:
         raise InputError(f"{str(folder)!r} lacks {missing[0]!r}: not a PEFT adapter in safetensors. Pickled ones are not taken.")
-    try:
-        described = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise ArtifactError(
-            f"adapter_config.json in {str(folder)!r} cannot be read ({error}). Fetch the adapter again."
-        ) from error
-    if not isinstance(described, dict) or described.get("task_type") != "SEQ_CLS":
-        task = described.get("task_type") if isinstance(described, dict) else described
+    described = read_peft_config(folder)
+    if (task := described.get("task_type")) != "SEQ_CLS":
         raise InputError(f"adapter in {str(folder)!r} is for task {task!r}, and finsent takes SEQ_CLS, sequence classification.")
+    if reason := unsupported_reason(described):
+        raise ArtifactError(f"adapter in {str(folder)!r}: {reason}. Refused.")
+    require_sound_weights(folder / "adapter_model.safetensors", len(LABELS))
     return described
 
 
@@ -168,11 +168,10 @@ def require_label_order(folder: Path, labels: Sequence[str] | None) -> None:
 
 def _padded_tokenizer(adapter: Path) -> Any:
     """The adapter's tokenizer; where it has no padding token, end-of-text pads, and that is written down."""
-    from transformers import AutoTokenizer
+    from finsent.models.peft_support import read_tokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(adapter, trust_remote_code=False)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer = read_tokenizer(adapter, ArtifactError)
+    if tokenizer.init_kwargs.get("pad_token") is None:
         tokenizer.save_pretrained(adapter)
     return tokenizer
 

@@ -8,7 +8,7 @@ import torch
 
 from finsent.config import EngineConfig
 from finsent.engine.memory_planner import GIB, plan_inference, shape_from_config, usable_bytes
-from finsent.engine.merge import merge_adapter, unnest_absmax
+from finsent.engine.merge import merge_adapter, merge_unsupported_reason, unnest_absmax
 from finsent.engine.packed_forward import build_packed_model, can_fuse, packing_unsupported_reason, unwrap_peft
 from finsent.errors import ConfigError
 from finsent.models.adapter import LoadedAdapter, load_adapter
@@ -61,6 +61,7 @@ def prepare_for_inference(loaded: LoadedAdapter, engine: EngineConfig, *, rows: 
         on_gpu=on_gpu,
         rows=rows,
         unsupported_reason=reason,
+        unmergeable_reason=merge_unsupported_reason(loaded.model),
     )
     _log.info("scoring with the %s engine: %s", plan.engine, plan.reason)
     model, precision = loaded.model, "as loaded"

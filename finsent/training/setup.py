@@ -21,9 +21,10 @@ from finsent.engine.train_step import (
     packed_logits_fn,
     padded_logits_fn,
 )
-from finsent.errors import ConfigError
+from finsent.errors import BaseModelError, ConfigError
 from finsent.models.adapter import add_lora, load_tokenizer
 from finsent.models.base_model import BaseFolder, cpu_supports_bf16, load_base, locate_base, pick_device
+from finsent.models.peft_support import unknown_token_reason
 from finsent.models.predict import tokenise
 from finsent.training import distributed
 from finsent.training.distributed import World
@@ -94,7 +95,7 @@ def set_up(config: Config, home: Workspace, texts: Sequence[str]) -> TrainingRun
     if world.is_main:
         _log.info("training with the %s engine: %s", plan.engine, plan.reason)
         _warn_small_shards(recipe, world)
-    model = _load_model(config, base, pad_id, plan, device)
+    model = _load_model(config, base, tokenizer, plan, device)
     bf16_copies = plan.engine == "packed" and device != "cpu" and _bf16_throughout(config, precision)
     # Before flattening: with several processes on CPUs this moves every parameter to other memory.
     model = accelerator.unwrap_model(accelerator.prepare_model(model, evaluation_mode=True))
@@ -136,10 +137,15 @@ def make_plan(config: Config, base: BaseFolder, lengths: list[int], device: str,
     """The plan for this device, from what is free on it now."""
     from transformers import AutoConfig
 
-    recipe, shape = config.recipe, read_shape(base.folder)
+    recipe = config.recipe
     usable = usable_bytes(device, config.engine) if device != "cpu" else None
-    base_config = AutoConfig.from_pretrained(base.folder, trust_remote_code=False)
-    reason = packing_unsupported_reason(base_config, config.model.max_length)
+    try:
+        base_config = AutoConfig.from_pretrained(base.folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BaseModelError(
+            f"config.json of base model {config.model.name!r} cannot be used: {error}. Fetch it again."
+        ) from error
+    shape, reason = read_shape(base.folder), packing_unsupported_reason(base_config, config.model.max_length)
     if usable is not None and precision == "fp16":
         reason = reason or "fp16 needs loss scaling, which the packed engine does without"
     rows_per_step = -(-recipe.batch_size * recipe.accumulation // world.size)
@@ -184,9 +190,11 @@ def _estimate_trainable(lora: LoraConfig, shape: ModelShape | None) -> int:
     return shape.layers * lora.r * per_layer + (shape.embedding if "embed_tokens" in lora.modules_to_save else 0)
 
 
-def _load_model(config: Config, base: BaseFolder, pad_id: int, plan: TrainingPlan, device: str) -> Any:
+def _load_model(config: Config, base: BaseFolder, tokenizer: Any, plan: TrainingPlan, device: str) -> Any:
     model = load_base(base, config.model, device)
-    model.config.pad_token_id = pad_id
+    if reason := unknown_token_reason(tokenizer, model):
+        raise BaseModelError(f"base model {config.model.name!r}: {reason}.")
+    model.config.pad_token_id = tokenizer.pad_token_id
     if plan.engine == "packed":
         if plan.residency == "bf16":
             model = dequantize_base(model)
