@@ -21,11 +21,11 @@ from finsent.config import DataConfig, Source
 from finsent.data import tables
 from finsent.data.quarantine import append_records, input_identity
 from finsent.data.sources.formats import fingerprint_file, read_rows
-from finsent.data.sources.reading import quarantine_row
+from finsent.data.sources.reading import quarantine_row, without_unreadable_dates
 from finsent.data.sources.records import QuarantinedRow, RawRow, RequestedColumns, SourceFile
 from finsent.data.sources.resolve import resolve
 from finsent.data.table_schemas import SCHEMAS
-from finsent.data.validation.row_validation import Rejection, check_text, check_time
+from finsent.data.validation.row_validation import Rejection, check_id, check_text, check_time
 from finsent.data.validation.text_cleaning import mask_handles
 from finsent.errors import CheckFailed, shorten
 from finsent.files import locked
@@ -173,7 +173,8 @@ def _read(
     now = datetime.now(UTC)
     for file in track([file for path in files for file in resolve(Source(uri=str(path)))], description="reading", unit="file"):
         good, unreadable = [], []
-        for batch in read_rows(file, wanted):
+        batches = read_rows(file, wanted)
+        for batch in batches if created_at else without_unreadable_dates(batches, file):
             number_read += len(batch)
             for raw in batch:
                 checked = _check(raw, longest, now)
@@ -210,5 +211,5 @@ def _check(raw: RawRow, longest: int, now: datetime) -> tuple[str, datetime | No
     moment = check_time(raw.created_at, now)
     if isinstance(moment, Rejection):
         return moment
-    given = "" if raw.id is None else str(raw.id).strip()
-    return given or text_id(text), moment, text
+    given = check_id(raw.id)
+    return given if isinstance(given, Rejection) else (given or text_id(text), moment, text)

@@ -111,3 +111,35 @@ def test_a_reused_id_shows_no_handle_of_a_text_from_before_masking(home: Workspa
     assert receive([tmp_path / "b.csv"], home, masked=True).reasons == {"id reused": 1}
     (kept,) = tables.read(home, "quarantine").to_pylist()
     assert "'@user is up', and comes here with '@user is down'" in kept["detail"]
+
+
+def test_ids_that_pandas_rounded_are_quarantined_and_the_true_ones_received_once(home: Workspace, tmp_path: Path) -> None:
+    import pandas as pd
+
+    good = pd.DataFrame(
+        {"id": [1600000000000000101 + 7001 * k for k in range(8)], "text": [f"tweet {k} of Ostrava" for k in range(8)]}
+    )
+    good.to_csv(tmp_path / "good.csv", index=False)
+    lost = good.astype({"id": "float64"})
+    lost.to_parquet(tmp_path / "lost.parquet", index=False)
+    lost.to_csv(tmp_path / "lost.csv", index=False)
+    small = pd.DataFrame({"id": [1, None, 3], "text": ["one", "two", "three"]})
+    small.to_parquet(tmp_path / "small.parquet", index=False)
+    small.to_csv(tmp_path / "small.csv", index=False)
+    for name in ("lost.parquet", "lost.csv"):
+        assert receive([tmp_path / name], home).reasons == {"rounded id": 8}
+    assert receive([tmp_path / "good.csv"], home).received == 8
+    assert receive([tmp_path / "small.parquet"], home).received == 3
+    assert receive([tmp_path / "small.csv"], home).known == 3
+    found = set(tables.read(home, "inbox")["id"].to_pylist())
+    assert found == {*good["id"].astype(str), "1", "3", text_id("two")}
+
+
+def test_dates_in_a_form_of_their_own_cost_no_rows(home: Workspace, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "in.csv").write_text("text,created_at\none,20.05.2025\ntwo,21.05.2025\n")
+    assert receive([tmp_path / "in.csv"], home).received == 2
+    assert (
+        "nearly all dates in column 'created_at' are unreadable, such as '20.05.2025': all rows are taken without" in caplog.text
+    )
+    asked = receive([tmp_path / "in.csv"], home, created_at="created_at")
+    assert asked.reasons == {"unreadable date": 2}

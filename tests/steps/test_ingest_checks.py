@@ -339,3 +339,32 @@ def test_much_quarantine_is_told(home: Workspace, tmp_path: Path, caplog: pytest
     give(home, tmp_path / "a.jsonl", rows)
     assert "a: 10 of 20 rows were quarantined" in caplog.text
     assert "labels that are not understood: '2' (10)" in caplog.text
+
+
+def test_an_optional_column_of_dates_in_a_form_of_its_own_costs_no_rows(
+    home: Workspace, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows: list[dict[str, object]] = [
+        {"text": f"the fed meets on day {n}", "label": "Neutral", "created_at": f"{n + 1}.05.2024"} for n in range(20)
+    ]
+    by_time = load_config(overrides=["data.split=time", "data.validation_from=2024-05-05", "data.test_from=2024-05-10"])
+    with pytest.raises(InputError, match=r"nearly all dates .* such as '1\.05\.2024'\. Rows are split by time"):
+        give(home, tmp_path / "a.jsonl", rows, by_time)
+    assert tables.version(home, "tweets") is None
+    named = give(home, tmp_path / "a.jsonl", rows, created_at="created_at")
+    assert named.reasons == {"unreadable date": 20}
+    taken = give(home, tmp_path / "a.jsonl", rows)
+    assert (taken.quarantined, taken.accepted + taken.duplicates) == (0, 20)
+    assert "all rows are taken without a date" in caplog.text
+    assert set(tables.read(home, "tweets")["created_at"].to_pylist()) == {None}
+
+
+def test_dates_as_warehouses_and_pandas_write_them_are_read(home: Workspace, tmp_path: Path) -> None:
+    written = ["2024-05-20 14:00:00 UTC", "2024-05-20 14:00:00.000000 GMT", "nan", "NaT", "None"]
+    rows: list[dict[str, object]] = [
+        {"text": f"word{n} is up on place{n} today", "label": "Neutral", "created_at": value} for n, value in enumerate(written)
+    ]
+    assert give(home, tmp_path / "a.jsonl", rows).accepted == 5
+    found = {row["text"]: row["created_at"] for row in stored(home).values()}
+    moment = datetime(2024, 5, 20, 14, tzinfo=UTC)
+    assert [found[str(row["text"])] for row in rows] == [moment, moment, None, None, None]

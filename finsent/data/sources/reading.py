@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -19,7 +19,7 @@ from finsent.data.staging import StagingWriter
 from finsent.data.validation.label_check import PolarityStats, check_label_polarity, format_label_mismatch
 from finsent.data.validation.label_mapping import check_label, label_key, parse_label
 from finsent.data.validation.language import check_language
-from finsent.data.validation.row_validation import Rejection, check_text, check_time
+from finsent.data.validation.row_validation import Rejection, check_text, check_time, find_unreadable_date
 from finsent.data.validation.schema_drift import SourceSchema, compare_schemas, format_drift, source_schema
 from finsent.data.validation.text_cleaning import mask_handles, mask_raw_handles, repair_mojibake
 from finsent.errors import CheckFailed, InputError, escape_invalid, quoted, shorten
@@ -189,7 +189,10 @@ def read_validated(
         seen: Counts the label values that occur.
         wanted: The columns to read, see `labelled_columns`.
     """
-    for batch in read_rows(file, wanted):
+    batches = read_rows(file, wanted)
+    if file.source.created_at is None:
+        batches = without_unreadable_dates(batches, file, needed=config.split == "time")
+    for batch in batches:
         seen.update(label_key(raw.label) for raw in batch if raw.fault is None)
         good, bad = [], []
         for raw in batch:
@@ -199,6 +202,30 @@ def read_validated(
             else:
                 good.append(row)
         yield len(batch), good, bad
+
+
+def without_unreadable_dates(
+    batches: Iterable[list[RawRow]], file: SourceFile, *, needed: bool = False
+) -> Iterator[list[RawRow]]:
+    """The rows without their dates, where those of the first batch that has any are in a form that is not understood.
+
+    For a column that nobody named: a fault of the column, which must not cost every row.
+
+    Raises:
+        InputError: dates are `needed`.
+    """
+    unreadable: str | None = None
+    decided = False
+    for batch in batches:
+        dates = [raw.created_at for raw in batch if raw.created_at is not None]
+        if dates and not decided:
+            decided, unreadable = True, find_unreadable_date(dates)
+            problem = f"{file.uri!r}: nearly all dates in column 'created_at' are unreadable, such as {unreadable}"
+            if unreadable is not None and needed:
+                raise InputError(f"{problem}. Rows are split by time (data.split): write them in ISO 8601. Nothing was written.")
+            if unreadable is not None:
+                _log.warning("%s: all rows are taken without a date. Write them in ISO 8601, or name another column", problem)
+        yield batch if unreadable is None else [replace(raw, created_at=None) for raw in batch]
 
 
 def _validate(raw: RawRow, file: SourceFile, config: DataConfig, now: datetime) -> Row | Rejection:

@@ -1,10 +1,13 @@
 """Validates the fields of a row; an invalid one is quarantined with a reason. Pure: the caller passes the clock."""
 
+import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Final, Literal
 
-from finsent.errors import quoted
+from finsent.errors import quoted, shorten
 from finsent.text import is_blank
 
 Reason = Literal[
@@ -22,8 +25,9 @@ Reason = Literal[
     "contradictory label",
     "split conflict",
     "id reused",
+    "rounded id",
 ]
-"""Why a row can be quarantined; the last three come from comparing rows, all others from the row alone."""
+"""Why a row can be quarantined. `contradictory label`, `split conflict` and `id reused` come from comparing rows."""
 
 CONFLICT: Final[Reason] = "contradictory label"
 
@@ -32,6 +36,13 @@ CLOCK_SKEW: Final = timedelta(days=1)
 
 _TWITTER_TIME: Final = "%a %b %d %H:%M:%S %z %Y"
 _MILLISECONDS_FROM: Final = 1e11  # as seconds that would be the year 5138
+_MISSING: Final = frozenset({"", "nan", "nat", "none", "null", "<na>"})  # how pandas and SQL write that there is no value
+_ZONE: Final = re.compile(r"(?<=\d) (?:UTC|GMT)$", re.IGNORECASE)  # as BigQuery writes it
+_WHOLE_FLOAT: Final = re.compile(r"(-?\d+)\.0*")
+_SCIENTIFIC: Final = re.compile(r"[+-]?\d+(?:[.,]\d*[eE][+-]?|[eE]\+)\d+")  # not 12e4, which may be an id of hexadecimal digits
+_EXACT_FLOATS: Final = 2**53
+_FLOAT_DIGITS: Final = 16
+_NEARLY_ALL: Final = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +73,7 @@ def check_text(value: object, max_characters: int) -> str | Rejection:
 
 def check_time(value: object, now: datetime) -> datetime | Rejection | None:
     """The time of a row in UTC, None when it has none, or what is wrong with it. Times without a zone are taken as UTC."""
-    if value is None or (isinstance(value, str) and not value.strip()):
+    if _is_missing(value):
         return None
     parsed = _parse_time(value)
     if parsed is None:
@@ -72,10 +83,40 @@ def check_time(value: object, now: datetime) -> datetime | Rejection | None:
     return parsed
 
 
+def find_unreadable_date(values: Sequence[object]) -> str | None:
+    """One of these dates, for a message, where nearly all that are there cannot be read: the column's fault, not its rows'."""
+    there = [value for value in values if not _is_missing(value)]
+    bad = [value for value in there if _parse_time(value) is None]
+    return quoted(bad[0]) if len(there) > 1 and len(bad) >= _NEARLY_ALL * len(there) else None
+
+
+def check_id(value: object) -> str | Rejection | None:
+    """The id of a row, None when it has none, or what is wrong with it: a float from 2**53 may stand for another number.
+
+    pandas makes floats of whole numbers as soon as one of a column is missing; below 2**53 they are still exact.
+    """
+    if _is_missing(value):
+        return None
+    given = str(value).strip()
+    whole = _WHOLE_FLOAT.fullmatch(given)
+    if whole and len(whole[1]) <= _FLOAT_DIGITS and int(whole[1]) < _EXACT_FLOATS:
+        return whole[1]
+    if whole or _SCIENTIFIC.fullmatch(given) or (isinstance(value, float) and not abs(value) < _EXACT_FLOATS):
+        detail = f"{shorten(given)!r} is a rounded number, not an id. Write the column as text where the file is made"
+        return Rejection("rounded id", detail)
+    return given
+
+
+def _is_missing(value: object) -> bool:
+    if isinstance(value, str):
+        return value.strip().casefold() in _MISSING
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
 def _parse_time(value: object) -> datetime | None:
     try:
         if isinstance(value, str):
-            text = value.strip()
+            text = _ZONE.sub("+00:00", value.strip())
             if text.replace(".", "", 1).isdigit() and len(text) > 8:
                 value = float(text)
             else:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finsent.data.validation.label_mapping import check_label, label_key
-from finsent.data.validation.row_validation import CLOCK_SKEW, Rejection, check_text, check_time
+from finsent.data.validation.row_validation import CLOCK_SKEW, Rejection, check_id, check_text, check_time, find_unreadable_date
 from finsent.errors import quoted, shorten
 from finsent.labels import LABELS
 
@@ -87,6 +87,9 @@ def test_a_mapping_adds_its_keys_to_the_class_names(value: object) -> None:
         "2025-05-20 09:30:00",
         "2025-05-20T11:30:00+02:00",
         "Tue May 20 09:30:00 +0000 2025",
+        "2025-05-20 09:30:00 UTC",
+        "2025-05-20 09:30:00.000000 GMT",
+        "2025-05-20T09:30 utc",
         "1747733400",
         1747733400,
         1747733400.0,
@@ -103,12 +106,51 @@ def test_times_become_utc(value: object) -> None:
 def test_days_and_missing_times() -> None:
     assert check_time(date(2025, 5, 20), NOW) == datetime(2025, 5, 20, tzinfo=UTC)
     assert check_time(None, NOW) is None
-    assert check_time("  ", NOW) is None
+    for missing in ("  ", "nan", " NaN", "NaT", "None", "null", "NULL", "<NA>", float("nan")):
+        assert check_time(missing, NOW) is None
+
+
+def test_a_form_of_its_own_in_nearly_all_dates_is_told_from_faults_of_rows() -> None:
+    day = "20/05/2025"
+    assert find_unreadable_date([day] * 9 + ["2025-05-20", "nan", None]) == repr(day)
+    assert find_unreadable_date([day] * 8 + ["2025-05-20"] * 2) is None
+    assert find_unreadable_date([day]) is None
+    assert find_unreadable_date(["nan", None, ""]) is None
 
 
 @pytest.mark.parametrize(
-    "value", ["yesterday-ish", "20/05/2025", 1e300, float("nan"), [2025], "9" * 30, "0001-01-01T00:00:00+05:00"]
+    ("value", "expected"),
+    [
+        (1600000000000000101, "1600000000000000101"),
+        (" 1600000000000000101 ", "1600000000000000101"),
+        (7.0, "7"),
+        ("7.0", "7"),
+        (2.0**53 - 1, "9007199254740991"),
+        ("9007199254740991.0", "9007199254740991"),
+        (1.5, "1.5"),
+        ("12e4", "12e4"),
+        ("a.0", "a.0"),
+        (None, None),
+        (float("nan"), None),
+        ("nan", None),
+    ],
 )
+def test_ids_that_are_what_they_were(value: object, expected: str | None) -> None:
+    assert check_id(value) == expected
+
+
+@pytest.mark.parametrize(
+    "value",
+    [1.6e18, 2.0**53, float("inf"), "1.6e+18", "1,54266E+18", "1.6E18", "1e+18", "1600000000000000256.0", "9" * 5000 + ".0"],
+)
+def test_a_rounded_id_is_none(value: object) -> None:
+    checked = check_id(value)
+    assert isinstance(checked, Rejection)
+    assert checked.reason == "rounded id"
+    assert "Write the column as text" in checked.detail
+
+
+@pytest.mark.parametrize("value", ["yesterday-ish", "20/05/2025", "UTC", 1e300, [2025], "9" * 30, "0001-01-01T00:00:00+05:00"])
 def test_unreadable_times(value: object) -> None:
     checked = check_time(value, NOW)
     assert isinstance(checked, Rejection)
