@@ -29,6 +29,11 @@ def atomic_write(path: Path, content: str | bytes) -> None:
     sync_folder(path.parent)
 
 
+def is_read_only(folder: Path) -> bool:
+    """Whether the folder is there and nothing can be written to it: a mount for reading, or another user's."""
+    return folder.is_dir() and not os.access(folder, os.W_OK)
+
+
 def sync_folder(folder: Path) -> None:
     """Flush the folder itself: a new or renamed file's name must survive a power cut as well as its content."""
     sync_file(folder)

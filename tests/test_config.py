@@ -1,5 +1,6 @@
 """Profiles, files and overrides: what loads, what is refused, and the reference model card's numbers."""
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -96,6 +97,7 @@ def test_a_file_goes_on_top_of_its_profile_and_overrides_on_top_of_both(tmp_path
         (["training.epochs=1"], r"unknown key 'training'"),
         (["recipe.epochs=-1"], r"recipe\.epochs = -1"),
         (["recipe.schedule=zigzag"], r"recipe\.schedule = 'zigzag'"),
+        (["profile=minilm"], r"a profile is chosen with --profile"),
         (["recipe"], r"override 'recipe' is not of the form"),
         (["=1"], r"override '=1' is not of the form"),
         (["model.name=owner/other"], r"model\.embedded is given exactly when"),
@@ -265,3 +267,22 @@ def test_what_config_show_prints_is_read_as_the_same(tmp_path: Path) -> None:
     config = load_config(overrides=["data.sources=[{uri: /x.csv, labels: {no: Bearish, 012: Bullish}}]", "experiment='1e3'"])
     (tmp_path / "mine.yaml").write_text(write_yaml(config.model_dump(mode="json")), encoding="utf-8")
     assert load_config(path=tmp_path / "mine.yaml") == config
+
+
+@pytest.mark.parametrize(
+    "name", ["main.desk.finsent", "a/b", "a:b", "a%b", "it's", '"a"', "", " ", " a", "a\nb", "a\\b", "..", "x" * 251]
+)
+def test_names_that_mlflow_refuses_are_refused_when_the_configuration_is_read(name: str) -> None:
+    with pytest.raises(ConfigError, match="registered_model"):
+        load_config(overrides=[f"registered_model={json.dumps(name)}"])
+
+
+@pytest.mark.parametrize("name", ["../../../outside", "a/../../b", "..", ".", "/..", "a\\b", "", " ", "a\nb", "x" * 251, "./a"])
+def test_experiments_that_lead_out_of_the_home_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="experiment"):
+        load_config(overrides=[f"experiment={json.dumps(name)}"])
+
+
+@pytest.mark.parametrize("name", ["finsent", "/Users/me@firm/finsent", "a/b", "nightly (2)", "..a", "a..", "Übung"])
+def test_other_names_are_taken(name: str) -> None:
+    assert load_config(overrides=[f"experiment={json.dumps(name)}"]).experiment == name

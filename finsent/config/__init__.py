@@ -61,7 +61,10 @@ def load_config(
     if profile not in profiles():
         raise ConfigError(f"unknown profile {profile!r}. Shipped profiles: {', '.join(profiles())}.")
     shipped = read_yaml((_PROFILES / f"{profile}.yaml").read_text(encoding="utf-8"), profile)
-    merged = merge(merge({**shipped, "profile": profile}, on_top), anchor_paths(parse_overrides(overrides), folder))
+    given = anchor_paths(parse_overrides(overrides), folder)
+    if "profile" in given:  # it would change the name alone, not what the profile says
+        raise ConfigError(f"override 'profile={given['profile']}': a profile is chosen with --profile or in the file.")
+    merged = merge(merge({**shipped, "profile": profile}, on_top), given)
     try:
         return Config.model_validate(merged)
     except ValidationError as error:

@@ -1,10 +1,11 @@
 """Every configuration key of data, gate, evaluation, scoring and monitoring; the field docstrings are the user's schema."""
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AwareDatetime, BeforeValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, SecretStr, StringConstraints, model_validator
 
 from finsent.config.loader import mask_passwords
 from finsent.config.model_schema import EngineConfig, LoraConfig, ModelConfig, Recipe, Section
@@ -236,15 +237,35 @@ class MonitorConfig(Section):
         return self
 
 
+def _model_name(name: str) -> str:
+    """What MLflow accepts as name of a registered and of a logged model; it would refuse others after the training."""
+    if wrong := re.search(r"""[/:.%"'\\\x00-\x1f\x7f\ud800-\udfff]""", name):
+        raise ValueError(f"MLflow takes no {wrong[0]!r} in the name of a model. Use letters, digits, `-` and `_`")
+    return name
+
+
+def _experiment_name(name: str) -> str:
+    """MLflow takes almost any name; beside a local store it is that of a folder, which must lie in the home."""
+    if wrong := re.search(r"[\\\x00-\x1f\x7f\ud800-\udfff]|(?:^|(?<=/))\.{1,2}(?=/|$)", name):
+        raise ValueError(
+            f"{wrong[0]!r} would lead out of the folder of artifacts. Use another name, such as finsent or /Users/me/finsent"
+        )
+    return name
+
+
+_NAME: Final = StringConstraints(min_length=1, max_length=250, pattern=r"^\S(.*\S)?$")
+
+
 class Config(Section):
     """A whole configuration."""
 
     profile: str
     """Name of the profile this started from."""
-    registered_model: str = "finsent"
-    """Name in the MLflow registry."""
-    experiment: str = "finsent"
-    """MLflow experiment that holds the runs."""
+    registered_model: Annotated[str, _NAME, AfterValidator(_model_name)] = "finsent"
+    """Name in the MLflow registry: letters, digits, `-` and `_`."""
+    experiment: Annotated[str, _NAME, AfterValidator(_experiment_name)] = "finsent"
+    """MLflow experiment that holds the runs. Names that are paths, such as Databricks's /Users/me/finsent, stay names: beside a
+    local store artifacts lie in the home."""
     model: ModelConfig
     """The base model."""
     lora: LoraConfig

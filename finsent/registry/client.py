@@ -1,6 +1,8 @@
 """`Registry`: one registered model in MLflow. Registers adapters, finds versions, fetches adapters back, tags versions."""
 
+import atexit
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Mapping
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from finsent.errors import ArtifactError, InputError, NoChampionError, ServiceError, one_line
+from finsent.files import is_read_only
 from finsent.models.manifest import MANIFEST, file_sha256, verify_manifest
 from finsent.registry.mlflow_errors import TrackingError, mlflow_errors
 from finsent.registry.packaging import ADAPTER, save_model_folder
@@ -203,6 +206,10 @@ class Registry:
         ):
             verify_manifest(folder)
             return folder
+        if is_read_only(self.workspace.root):  # looking writes nothing there: fetched for this process alone
+            scratch = tempfile.mkdtemp(prefix="finsent-version-")
+            atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+            return self.download_adapter(record, Path(scratch))
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=cache) as scratch:
             fetched = self.download_adapter(record, Path(scratch))

@@ -9,7 +9,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import finsent
 from finsent.config import Config
 from finsent.errors import FinsentError, InputError, ServiceError, one_line
-from finsent.files import locked
+from finsent.files import is_read_only, locked
 from finsent.provenance import git_sha
 from finsent.proxies import bypass_proxies, proxy_of
 from finsent.registry.mlflow_errors import TrackingError, mlflow_errors, public_uri, translated
@@ -89,7 +89,9 @@ def connect(home: Workspace) -> "MlflowClient":
         # the token counts for the server that `finsent up` has named to its workers
         _check_admission(uri, os.environ.get(TOKEN_VARIABLE) if uri == os.environ.get("MLFLOW_TRACKING_URI") else None)
         return translated(MlflowClient(tracking_uri=uri, registry_uri=uri), uri)
-    with locked(home.lock("mlflow"), -1, ""), mlflow_errors(uri):  # two first users at once would both create the tables
+    # two first users at once would both create the tables; a home that is read only has them, and takes no lock
+    read_only = is_read_only(home.root)
+    with nullcontext() if read_only else locked(home.lock("mlflow"), -1, ""), mlflow_errors(uri):
         _check_database(uri)
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_experiments(max_results=1)
@@ -177,7 +179,7 @@ def experiment_id(client: "MlflowClient", home: Workspace, name: str) -> str:
     """Id of the experiment, made on first use; beside a local store it keeps its artifacts in the home."""
     known = client.get_experiment_by_name(name)
     if known is None:
-        location = (home.artifacts / name).as_uri() if _is_local(home.tracking_uri) else None
+        location = (home.artifacts / name.strip("/")).as_uri() if _is_local(home.tracking_uri) else None
         try:
             return str(client.create_experiment(name, artifact_location=location))
         except TrackingError as error:

@@ -66,6 +66,13 @@ def test_deleted_experiment_is_explained(mlflow_home, tiny_config):
         pass
 
 
+@pytest.mark.parametrize("name", ["/Users/me@firm/finsent", "a/b"])
+def test_artifacts_of_an_experiment_named_like_a_path_stay_in_the_home(name, mlflow_home):
+    client = tracking.connect(mlflow_home)
+    location = client.get_experiment(tracking.experiment_id(client, mlflow_home, name)).artifact_location
+    assert location == f"file://{mlflow_home.artifacts / name.strip('/')}"
+
+
 def test_series_keep_every_step(mlflow_home, tiny_config):
     client = tracking.connect(mlflow_home)
     with (
