@@ -1,9 +1,10 @@
 """Writing files and folders so that a crash leaves the old content or the new one, and locks between processes."""
 
 import os
+import stat
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from finsent.errors import CheckFailed, FinsentError, InputError
@@ -14,7 +15,7 @@ def atomic_write(path: Path, content: str | bytes) -> None:
 
     Makes the folder if it is missing. Text is written as UTF-8.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     data = content.encode("utf-8") if isinstance(content, str) else content
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}"
     try:
@@ -27,6 +28,42 @@ def atomic_write(path: Path, content: str | bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder and what is missing above it, none of it open to every user of the machine.
+
+    Where all may enter the folder above, the topmost new one, such as a home, is this user's alone, or its group's where the
+    folder above hands its group down (setgid). Elsewhere the umask decides: that is a home, closed or shared on purpose.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    if missing:
+        above = missing[-1].parent.stat().st_mode
+        private = 0o770 if above & stat.S_ISGID else 0o700
+        missing[-1].mkdir(mode=private if above & stat.S_IXOTH else 0o777, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def close_to_others(home: Path) -> bool:
+    """Take a home of ours that all users of the machine may enter away from them; whether there was one to close.
+
+    Its group stays where it is another than this user's own: then somebody shares it on purpose. A folder that holds more than a
+    home, such as the working folder, is left as it is.
+    """
+    with suppress(OSError):  # the working folder was deleted
+        if home in (Path.cwd(), *Path.cwd().parents):
+            return False
+    if not (home / "locks").is_dir():
+        return False
+    found = home.stat()
+    if found.st_uid != os.geteuid() or not found.st_mode & stat.S_IRWXO:
+        return False
+    shared = found.st_mode & stat.S_ISGID or found.st_gid != os.getegid()
+    try:
+        home.chmod(stat.S_IMODE(found.st_mode) & (0o7770 if shared else 0o7700))
+    except OSError:  # mounted read only, or a network share with rules of its own: `finsent doctor` reports it
+        return False
+    return True
 
 
 def is_read_only(folder: Path) -> bool:
@@ -60,7 +97,7 @@ def locked(path: Path, timeout: float, message: str, error: type[FinsentError] =
     """
     from filelock import FileLock, Timeout
 
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     lock = FileLock(path)
     try:
         lock.acquire(timeout=timeout)

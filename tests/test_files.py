@@ -1,13 +1,14 @@
 """Atomic writes and locks between processes."""
 
 import os
+import stat
 import subprocess
 import sys
 
 import pytest
 
 from finsent.errors import CheckFailed, ServiceError
-from finsent.files import atomic_write, locked
+from finsent.files import atomic_write, close_to_others, locked
 
 
 def test_atomic_write_replaces_content_and_makes_the_folder(tmp_path):
@@ -58,3 +59,59 @@ def test_lock_held_by_another_process_raises_the_message(tmp_path):
         holder.communicate("\n")
     with locked(lock, 0, "unused"):
         pass
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.fixture
+def umask():
+    before = os.umask(0o022)
+    yield os.umask
+    os.umask(before)
+
+
+@pytest.mark.parametrize(
+    ("above", "mask", "made"),
+    [
+        (0o755, 0o022, 0o700),  # a home in a user's folder
+        (0o1777, 0o000, 0o700),  # in /tmp, of a user with a strange umask
+        (0o2775, 0o002, 0o2770),  # in a folder that hands its group down
+        (0o700, 0o022, 0o755),  # in a home, closed already
+        (0o2770, 0o002, 0o2775),  # in a home that a group shares
+        (0o750, 0o027, 0o750),
+    ],
+)
+def test_new_folders_are_not_for_everybody(above, mask, made, tmp_path, umask):
+    folder = tmp_path / "above"
+    folder.mkdir()
+    folder.chmod(above)
+    umask(mask)
+    with locked(folder / "home" / "locks" / "x.lock", 0, ""):
+        assert mode(folder / "home") == made
+    atomic_write(folder / "other" / "file", "x")
+    assert mode(folder / "other") == made
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(0o755, 0o700), (0o777, 0o700), (0o711, 0o700), (0o2775, 0o2770), (0o750, 0o750), (0o700, 0o700)]
+)
+def test_a_home_that_all_may_enter_is_closed(before, after, tmp_path):
+    home = tmp_path / "home"
+    (home / "locks").mkdir(parents=True)
+    home.chmod(before)
+    assert close_to_others(home) is (before != after)
+    assert mode(home) == after
+    assert close_to_others(home) is False
+
+
+def test_a_folder_that_is_more_than_a_home_is_left_as_it_is(tmp_path, monkeypatch):
+    (tmp_path / "locks").mkdir()
+    tmp_path.chmod(0o755)
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    assert close_to_others(tmp_path) is False
+    (tmp_path / "other").mkdir()
+    assert close_to_others(tmp_path / "other") is False
+    assert close_to_others(tmp_path / "missing") is False

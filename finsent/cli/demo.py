@@ -14,6 +14,7 @@ import click
 from finsent.cli.options import CommandResult, Settings, cli, examples
 from finsent.cli.output import Renderable, duration, key_values, section, stack, table
 from finsent.cli.render import render_evaluation, render_ingestion, render_predictions, render_promotion, render_scoring
+from finsent.files import make_folder
 from finsent.workspace import Workspace, resolve_workspace
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def _prepare(settings: Settings) -> Workspace:
             click.echo(f"{name} is left aside: the demo keeps everything in its own folder", err=True)
     root = settings.home_dir or resolve_workspace().root / "demo"
     home = resolve_workspace({"FINSENT_HOME": str(root)})
-    (home.root / "prefect").mkdir(parents=True, exist_ok=True)  # Prefect makes no parents
+    make_folder(home.root / "prefect")  # Prefect makes no parents
     os.environ.update(
         {
             "FINSENT_HOME": str(home.root),

@@ -18,6 +18,7 @@ from finsent.cli.services_file import find_mlflow
 from finsent.config import DEFAULT_PROFILE, Config, load_config
 from finsent.environ import absolute_path
 from finsent.errors import ConfigError, InputError
+from finsent.files import close_to_others
 from finsent.proxies import bypass_proxies
 from finsent.training.distributed import world_from_env
 from finsent.workspace import Workspace, resolve_workspace
@@ -47,7 +48,7 @@ class Settings:
         if config.model.embedded is not None:
             # Read by torch when it is imported. Threads slow matrices this small down: on two busy cores one thread trains
             # nano at 600 rows a second, two at 90.
-            os.environ.setdefault("OMP_NUM_THREADS", "1")
+            os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or "1"
         return config
 
     def home(self) -> Workspace:
@@ -56,6 +57,10 @@ class Settings:
         if self.home_dir:
             environ["FINSENT_HOME"] = str(self.home_dir)
         home = resolve_workspace(environ)
+        if close_to_others(home.root):
+            click.echo(
+                f"the home {str(home.root)!r} was open to every user of this machine; now it is to its owner alone", err=True
+            )
         if environ.get("MLFLOW_TRACKING_URI") or (server := find_mlflow(home.root)) is None:
             return home
         if server.problem is None:

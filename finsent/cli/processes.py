@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from finsent.errors import ServiceError
+from finsent.files import make_folder
 from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Service:
 def start_service(name: str, command: Sequence[str], environment: Mapping[str, str], home: Workspace) -> Service:
     """Start one service; its output goes to `logs/NAME.log` in the home."""
     log = home.root / "logs" / f"{name}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(log.parent)
     rotate_log(log)
     with log.open("ab") as sink:
         process = subprocess.Popen(  # not a context: it outlives this function

@@ -32,6 +32,7 @@ from finsent.cli.services_file import (
 )
 from finsent.environ import absolute_path
 from finsent.errors import InputError, ServiceError
+from finsent.files import make_folder
 from finsent.logging_setup import without_quieting
 from finsent.proxies import bypass_proxies
 from finsent.registry.tracking import TOKEN_VARIABLE
@@ -189,7 +190,7 @@ def bring_up(home: Workspace, place: UpOptions, env: dict[str, str]) -> list[Ser
     """
     _require_not_up(home)
     require_free_ports(place.host, {"mlflow": place.mlflow_port, "prefect": place.prefect_port})
-    home.artifacts.mkdir(parents=True, exist_ok=True)
+    make_folder(home.artifacts)
     started: list[Service] = []
     try:
         started.append(start_service("mlflow", mlflow_command(home, place), env, home))

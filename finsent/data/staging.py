@@ -21,7 +21,7 @@ from finsent.config import DataConfig
 from finsent.data.dedup.shingles import Int64
 from finsent.data.dedup.signatures import Signatures, concat_signatures, empty_signatures, make_signatures
 from finsent.data.sources.records import QuarantinedRow, Row
-from finsent.files import locked
+from finsent.files import locked, make_folder
 from finsent.labels import LABEL2ID
 
 NO_TIME: Final = int(np.iinfo(np.int64).min)
@@ -196,7 +196,7 @@ def open_staging(parent: Path, config: DataConfig) -> Iterator[Staging]:
     """
     started = time.monotonic()
     created = [folder for folder in (parent, *parent.parents) if not folder.exists()]
-    parent.mkdir(parents=True, exist_ok=True)
+    make_folder(parent)
     _remove_abandoned(parent)
     # locked before it gets its visible name, so that no other run takes it for an abandoned one
     hidden, folder = parent / f".{uuid.uuid4().hex}", parent / uuid.uuid4().hex

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from finsent.data.table_schemas import ADDED_COLUMNS, SCHEMAS, TABLE_PROPERTIES
 from finsent.errors import FinsentError, InputError, ServiceError, format_names, shorten
+from finsent.files import make_folder
 from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def open_or_create(home: Workspace, name: str) -> "DeltaTable":
     handle = open_table(home, name)
     if handle is None:
         if not _is_remote(home.tables_url):
-            Path(location(home, name)).mkdir(parents=True, exist_ok=True)
+            make_folder(Path(location(home, name)))
         try:
             # no retry by Delta: the losing creation would be committed after the other, and fail those who write by then
             once = CommitProperties(max_commit_retries=0)

@@ -11,7 +11,7 @@ import torch
 
 from finsent.config import EmbeddedBase
 from finsent.errors import BaseModelError
-from finsent.files import sync_file
+from finsent.files import make_folder, sync_file
 from finsent.labels import ID2LABEL, LABEL2ID
 
 ROPE_THETA = 100.0
@@ -61,7 +61,8 @@ def build_embedded_base(spec: EmbeddedBase, bases: Path) -> Path:
             state[name] = torch.randn(parameter.shape, generator=generator) * parameter.shape[-1] ** -0.5
     _add_distance_biases(state, config)
     partial = bases / f".{folder.name}.{os.getpid()}"
-    partial.mkdir(parents=True, exist_ok=True)
+    make_folder(bases)
+    partial.mkdir(exist_ok=True)
     config.architectures = ["LlamaForSequenceClassification"]
     config.dtype = "float32"
     config.save_pretrained(partial)

@@ -7,6 +7,7 @@ import threading
 import time
 from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from urllib.parse import unquote
 
 import pytest
 
@@ -70,7 +71,7 @@ def test_deleted_experiment_is_explained(mlflow_home, tiny_config):
 def test_artifacts_of_an_experiment_named_like_a_path_stay_in_the_home(name, mlflow_home):
     client = tracking.connect(mlflow_home)
     location = client.get_experiment(tracking.experiment_id(client, mlflow_home, name)).artifact_location
-    assert location == f"file://{mlflow_home.artifacts / name.strip('/')}"
+    assert unquote(location) == f"file://{mlflow_home.artifacts / name.strip('/')}"
 
 
 def test_series_keep_every_step(mlflow_home, tiny_config):
