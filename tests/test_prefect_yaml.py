@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from finsent.cli.services_file import HEARTBEAT_SECONDS
 from finsent.cli.up import POOLS
 
 ROOT = Path(__file__).parent.parent
@@ -95,5 +96,13 @@ def test_automations_are_of_prefects_form() -> None:
 
     described = yaml.safe_load((ROOT / "automations.yaml").read_text(encoding="utf-8"))["automations"]
     automations = [AutomationCore.model_validate(item) for item in described]
-    assert [automation.name for automation in automations] == ["finsent-crash-lost-runs"]
-    assert automations[0].actions[0].type == "change-flow-run-state"
+    assert [automation.name for automation in automations] == ["finsent-crash-lost-runs", "finsent-end-lost-cancellations"]
+    assert {automation.actions[0].type for automation in automations} == {"change-flow-run-state"}
+    waits = [automation.trigger.within.total_seconds() for automation in automations]
+    assert min(waits) > 2 * HEARTBEAT_SECONDS, "one heartbeat may be missed"
+
+
+def test_runs_send_heartbeats_as_often_as_the_automation_waits_for() -> None:
+    """Whatever the worker's environment says: Prefect's default of 180 s would crash every run after 65 s."""
+    for deployment in DEPLOYMENTS:
+        assert deployment["work_pool"]["job_variables"]["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == str(HEARTBEAT_SECONDS)

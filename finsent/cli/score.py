@@ -19,6 +19,7 @@ from finsent.cli.render import (
     render_scoring,
     render_training,
 )
+from finsent.cli.services_file import HEARTBEAT_SECONDS
 from finsent.errors import InputError
 
 
@@ -86,6 +87,7 @@ def retrain_command(settings: Settings, *, only_if_due: bool) -> CommandResult:
     if not use_prefect_server(settings.home(), "this retraining runs without it, and its events start nothing"):
         os.environ["PREFECT_SERVER_EPHEMERAL_ENABLED"] = "true"
         os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
+    os.environ["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] = str(HEARTBEAT_SECONDS)  # Prefect's 180 s look like a lost run
     from flows.retrain import RetrainResult, retrain
 
     found: Any = retrain(only_if_due=only_if_due, settings=settings.flow_settings())

@@ -19,6 +19,7 @@ from finsent.cli.options import LOCAL_PATH, CommandResult, Settings, cli, exampl
 from finsent.cli.output import key_values, section
 from finsent.cli.processes import Service, rotate_log, start_service, stop_services, wait_until
 from finsent.cli.services_file import (
+    HEARTBEAT_SECONDS,
     RunningServices,
     find_mlflow,
     find_prefect,
@@ -97,7 +98,7 @@ def environment(home: Workspace, place: UpOptions, profile: str, config_file: Pa
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         # leases in memory leak their slot for ever when a run is killed and the server restarts
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # automations.yaml waits 65 s for it
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
         "PREFECT_LOGGING_EXTRA_LOGGERS": "finsent",  # its lines show in the UI beside Prefect's
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",

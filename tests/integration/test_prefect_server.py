@@ -12,10 +12,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
+import yaml
 
 from finsent.cli import processes, up
 from finsent.cli.services_file import is_healthy
@@ -43,6 +46,18 @@ class Server:
         answer = requests.post(f"{self.env['PREFECT_API_URL']}/{path}", json=body, timeout=20)
         answer.raise_for_status()
         return answer.json()
+
+    def emit(self, event: str, resource: str) -> None:
+        """Send an event about a resource."""
+        import requests
+
+        body = {
+            "event": event,
+            "resource": {"prefect.resource.id": resource},
+            "id": str(uuid4()),
+            "occurred": datetime.now(UTC).isoformat(),
+        }
+        requests.post(f"{self.env['PREFECT_API_URL']}/events", json=[body], timeout=20).raise_for_status()
 
 
 @contextmanager
@@ -130,3 +145,32 @@ def test_a_deployment_run_completes_through_the_worker(server: Server, tmp_path:
     assert "30 rows read" in artifacts[0]["data"]
     assert (server.home / "tables" / "tweets").is_dir()
     assert os.environ.get("PREFECT_API_URL") is None
+
+
+def test_only_runs_that_stopped_without_a_word_are_ended(server: Server) -> None:
+    """Automations as shipped, with a shorter wait: a pause is a word, and so is an end by whatever name."""
+    flow = server.ask("flows/", name="heartbeats")["id"]
+    said: dict[str, tuple[str, str] | None] = {
+        "lost": None,
+        "asks": ("PAUSED", "Suspended"),
+        "refused": ("COMPLETED", "Refused"),
+        "being cancelled": ("CANCELLING", "Cancelling"),
+    }
+    runs = {name: server.ask("flow_runs/", name=name, flow_id=flow, state={"type": "RUNNING"})["id"] for name in said}
+    for described in yaml.safe_load((ROOT / "automations.yaml").read_text(encoding="utf-8"))["automations"]:
+        these = {"prefect.resource.id": [f"prefect.flow-run.{run}" for run in runs.values()]}
+        trigger = described["trigger"] | {"within": 10, "match": these}
+        server.ask("automations/", **(described | {"name": "shortened", "trigger": trigger}))
+    for name, state in said.items():
+        server.emit("prefect.flow-run.heartbeat", f"prefect.flow-run.{runs[name]}")
+        if state is not None:
+            server.ask(f"flow_runs/{runs[name]}/set_state", state={"type": state[0], "name": state[1]}, force=True)
+
+    def states() -> dict[str, str]:
+        found = server.ask("flow_runs/filter", flow_runs={"id": {"any_": list(runs.values())}})
+        return {run["name"]: run["state_type"] for run in found}
+
+    ended = {"lost": "CRASHED", "being cancelled": "CANCELLED"}
+    wait_for("the end of runs that are lost", lambda: ended.items() <= states().items(), 40)
+    time.sleep(6)  # the server looks at its automations once more
+    assert states() == ended | {"asks": "PAUSED", "refused": "COMPLETED"}
