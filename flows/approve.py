@@ -5,26 +5,29 @@ A suspended run leaves its worker and starts from the top when it is resumed, so
 
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Final
+from itertools import count
+from typing import Any, Final
 
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.flow_runs import suspend_flow_run
-from prefect.input import RunInput
+from prefect.input import Keyset, RunInput, keyset_from_base_key, read_flow_run_input
 from prefect.states import Completed
-from pydantic import Field
+from pydantic import Field, ValidationError
 
+from finsent.registry.promotion import ApprovalRequest
 from finsent.steps import promote as step
 from finsent.steps.context import Context
 from finsent.steps.promote import PromotionResult
 from flows import artifacts
 from flows.promote import announce, completed_state, show_decision
 from flows.settings import FROM_ENVIRONMENT, FlowSettings, describe_run, resolved
-from flows.tasks import retrying_task, show
+from flows.tasks import retrying_task, show, skipped
 
 KEY: Final = "approval"
-"""Names the form among the run's inputs: the same at every execution of the run."""
+"""Names the forms among the run's inputs, with the version and a number: each can be filled in once."""
 _SHORTEST_WAIT: Final = 60  # seconds that a form stays open at least
+_NOT_BLANK: Final = r"\S"  # also in the form's schema, by which the server checks what is sent
 
 
 class Verdict(Enum):
@@ -38,8 +41,8 @@ class ApprovalForm(RunInput):
     """Make the version champion, or reject it. Both go into the audit log with name and reason."""
 
     verdict: Verdict = Field(description="`approve` makes it the champion at once; `reject` bars it for good.")
-    who: str = Field(min_length=1, description="Who decides.")
-    why: str = Field(min_length=1, description="What the decision rests on.")
+    who: str = Field(min_length=1, pattern=_NOT_BLANK, description="Who decides.")
+    why: str = Field(min_length=1, pattern=_NOT_BLANK, description="What the decision rests on.")
 
 
 @retrying_task("{verdict} version {version}")
@@ -51,29 +54,55 @@ def decide_version(context: Context, version: str, verdict: str, who: str, why: 
 
 @flow(name="approve", flow_run_name="approve version {version}", log_prints=False)
 def approve(
-    version: str | None = None, settings: FlowSettings = FROM_ENVIRONMENT
+    version: str | None = None, model: str | None = None, settings: FlowSettings = FROM_ENVIRONMENT
 ) -> PromotionResult | State[PromotionResult] | State[None]:
     """Ask a human whether a version that passed the gate becomes champion. A request for approval starts it.
 
     Args:
         version: Registered version; left out, whichever waits.
+        model: Registered model that the version is of; left out, the configured one. Of another model nothing is asked.
         settings: Configuration and home; left empty, the worker's environment decides.
     """
     with resolved(settings) as context:
+        if model not in {None, context.registry.name}:
+            return skipped(f"The request is about the model {model!r}, and this worker's is {context.registry.name!r}.")
         request = step.get_approval_request(context, version)
         if request is None:
             return Completed(name="Decided already", message=step.decision_summary(context, version))
         describe_run(context, f"approve version {request.version}", version=request.version)
-        page = artifacts.version_page(context.workspace, request.model_name, request.version)
-        opening = artifacts.how_to_open(context.workspace)
-        where = f"[Version {request.version} in MLflow, with report and card]({page})" if page else opening
-        seconds = (request.expires_at - datetime.now(UTC)).total_seconds() if request.expires_at else 0.0
-        filled = suspend_flow_run(
-            wait_for_input=ApprovalForm.with_initial_data(description=f"{request.text}\n\n{where}"),
-            timeout=max(int(seconds), _SHORTEST_WAIT),
-            key=f"{KEY}-{request.version}",  # a newer challenger is another question
-        )
+        filled = _ask(context, request)
         result = decide_version(context, request.version, filled.verdict.value, filled.who, filled.why)
         announce(request.model_name, result)
         show(show_decision, request.model_name, result, filled.who)
     return completed_state(result, result)
+
+
+def _ask(context: Context, request: ApprovalRequest) -> ApprovalForm:
+    """What the newest form was filled in with; suspends the run with a new one where there is none that can be acted on."""
+    asked = next(n - 1 for n in count(1) if read_flow_run_input(_form(request, n)["schema"]) is None)
+    problem = request.problem
+    answer: Any = read_flow_run_input(_form(request, asked)["response"]) if asked else None
+    if answer is not None:
+        try:
+            filled = ApprovalForm.model_validate(answer)
+        except ValidationError as error:
+            problem = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        else:
+            if problem is None:
+                return filled
+    page = artifacts.version_page(context.workspace, request.model_name, request.version)
+    opening = artifacts.how_to_open(context.workspace)
+    where = f"[Version {request.version} in MLflow, with report and card]({page})" if page else opening
+    seconds = (request.expires_at - datetime.now(UTC)).total_seconds() if request.expires_at else 0.0
+    warning = f"**This cannot be decided as it is: {problem}**" if problem else ""
+    filled_in: Any = suspend_flow_run(
+        wait_for_input=ApprovalForm.with_initial_data(description="\n\n".join(filter(None, (warning, request.text, where)))),
+        timeout=max(int(seconds), _SHORTEST_WAIT),
+        key=f"{KEY}-{request.version}-{asked + 1}",  # a newer challenger is another question
+    )
+    return ApprovalForm.model_validate(filled_in)
+
+
+def _form(request: ApprovalRequest, number: int) -> Keyset:
+    """Names of the form's schema and answer among the run's inputs."""
+    return keyset_from_base_key(f"suspended-{KEY}-{request.version}-{number}")

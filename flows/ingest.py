@@ -4,6 +4,7 @@ from typing import Any
 
 from prefect import flow
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from prefect.client.schemas.objects import State
 from prefect.utilities.annotations import opaque
 
 from finsent.config import Source
@@ -16,7 +17,7 @@ from finsent.steps.data_report import DataReport, report_ingestion
 from flows import artifacts
 from flows.artifacts import data_report
 from flows.settings import FROM_ENVIRONMENT, FlowSettings, describe_run, resolved
-from flows.tasks import retrying_task, show
+from flows.tasks import retrying_task, show, skipped
 
 
 @retrying_task("resolve sources")
@@ -66,14 +67,16 @@ def show_version(context: Context, report: IngestReport, published: Any) -> None
 
 
 @flow(name="ingest", flow_run_name="ingest", log_prints=False)
-def ingest(sources: tuple[Source, ...] = (), settings: FlowSettings = FROM_ENVIRONMENT) -> IngestReport:
-    """Read labelled sources into a new data version.
+def ingest(sources: tuple[Source, ...] = (), settings: FlowSettings = FROM_ENVIRONMENT) -> IngestReport | State[IngestReport]:
+    """Read labelled sources into a new data version. Skipped where there are none.
 
     Args:
         sources: What to read; left empty, the configured `data.sources`.
         settings: Configuration and home; left empty, the worker's environment decides.
     """
     with resolved(settings) as context, step.staging_area(context) as staging:
+        if not sources and not context.config.data.sources:
+            return skipped("Nothing to ingest: `data.sources` of the configuration is empty, and no source was named.")
         resolved_sources = resolve_sources(context, sources)
         parts = [
             read_source(

@@ -2,13 +2,14 @@
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas.objects import State
 
 from finsent.steps import monitor as step
 from finsent.steps.context import Context
 from finsent.steps.monitor import BatchDrift, MonitorReport
 from flows.artifacts import monitor_report
 from flows.settings import FROM_ENVIRONMENT, FlowSettings, describe_run, resolved
-from flows.tasks import emit_retrain_requested, retrying_task, show
+from flows.tasks import emit_retrain_requested, missing_champion, retrying_task, show, skipped
 
 
 @retrying_task("compare latest batches")
@@ -37,13 +38,15 @@ def show_drift(report: MonitorReport) -> None:
 
 
 @flow(name="monitor", flow_run_name="monitor", log_prints=False)
-def monitor(settings: FlowSettings = FROM_ENVIRONMENT) -> MonitorReport:
-    """Look for drift; an event starts the retrain deployment when the decision is to retrain.
+def monitor(settings: FlowSettings = FROM_ENVIRONMENT) -> MonitorReport | State[MonitorReport]:
+    """Look for drift; an event starts the retrain deployment when the decision is to retrain. Skipped until the first promotion.
 
     Args:
         settings: Configuration and home; left empty, the worker's environment decides.
     """
     with resolved(settings) as context:
+        if reason := missing_champion(context):
+            return skipped(reason)
         report = decide(context, compare_batches(context))
         announce(context.config.registered_model, report)
         describe_run(context, f"monitor version {report.model_version}: {report.decision}", version=report.model_version)

@@ -5,7 +5,6 @@ from typing import Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
-from prefect.states import Completed
 
 from finsent.config import Source
 from finsent.data.ingest_report import IngestReport
@@ -19,7 +18,7 @@ from flows.evaluate import evaluate
 from flows.ingest import ingest
 from flows.promote import completed_state, promote
 from flows.settings import FROM_ENVIRONMENT, FlowSettings, describe_run, resolved
-from flows.tasks import retrying_task
+from flows.tasks import retrying_task, skipped
 from flows.train import train
 
 
@@ -75,11 +74,11 @@ def retrain(
     """
     with resolved(settings) as context:
         describe_run(context, f"retrain {context.config.profile}", profile=context.config.profile)
-        data = ingest(sources, settings=settings) if sources or context.config.data.sources else None
+        data: Any = ingest(sources, settings=settings) if sources or context.config.data.sources else None
         due = check_due(context) if only_if_due else None
         undecided = find_undecided(context, due is None or due.decision == "retrain")
         if due is not None and due.decision == "skip" and undecided is None:
-            return Completed(name="Skipped", message=" ".join(due.reasons), data=RetrainSkipped(data, due.reasons))
+            return skipped(" ".join(due.reasons), RetrainSkipped(data, due.reasons))
         if undecided:
             count_attempt(context, undecided)
         training = None if undecided else train(settings=settings)

@@ -4,13 +4,14 @@ from pathlib import Path
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas.objects import State
 
 from finsent.steps import score as step
 from finsent.steps.context import Context
 from finsent.steps.score import ScoreReport
 from flows.artifacts import predictions_report
 from flows.settings import FROM_ENVIRONMENT, FlowSettings, describe_run, resolved
-from flows.tasks import retrying_task, show
+from flows.tasks import missing_champion, retrying_task, show, skipped
 
 
 @retrying_task("score pending rows")
@@ -26,14 +27,16 @@ def show_predictions(report: ScoreReport) -> None:
 
 
 @flow(name="score", flow_run_name="score inbox", log_prints=False)
-def score(files: tuple[str, ...] = (), settings: FlowSettings = FROM_ENVIRONMENT) -> ScoreReport:
-    """Score the inbox.
+def score(files: tuple[str, ...] = (), settings: FlowSettings = FROM_ENVIRONMENT) -> ScoreReport | State[ScoreReport]:
+    """Score the inbox. Skipped until the first promotion, except where files are given: they would not be received.
 
     Args:
         files: Files of unlabelled tweets to put into the inbox first.
         settings: Configuration and home; left empty, the worker's environment decides.
     """
     with resolved(settings) as context:
+        if not files and (reason := missing_champion(context)):
+            return skipped(reason)
         report = score_pending(context, files)
         describe_run(context, f"score {report.scored:,} tweets by version {report.model_version}", version=report.model_version)
         show(show_predictions, report)

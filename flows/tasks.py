@@ -12,10 +12,12 @@ from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.events import emit_event
+from prefect.states import Completed
 from prefect.tasks import exponential_backoff
 
-from finsent.errors import FinsentError
+from finsent.errors import FinsentError, NoChampionError
 from finsent.registry.mlflow_errors import translate
+from finsent.steps.context import Context
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -80,6 +82,21 @@ def show(report: Task[P, Any], *args: P.args, **kwargs: P.kwargs) -> None:
         _log.warning("%s: the result stands, but showing it in the Prefect UI failed: %s", report.name, error)
 
 
+@retrying_task("look for a champion")
+def missing_champion(context: Context) -> str | None:
+    """Why there is nobody yet who could score; None once there is a champion. One that was lost is an error of its own."""
+    try:
+        context.registry.require_champion()
+    except NoChampionError as error:
+        return str(error)
+    return None
+
+
+def skipped(reason: str, data: R | None = None) -> State[R]:
+    """A completed state: there was nothing to do, and why. Failed is for what is broken."""
+    return Completed(name="Skipped", message=reason, data=data)
+
+
 def emit_promoted(model: str, version: str, before: str | None) -> None:
     """Say that `version` now carries the alias champion: scoring starts."""
     _emit(PROMOTED, model, {"version": version, "champion_before": before})
@@ -87,7 +104,7 @@ def emit_promoted(model: str, version: str, before: str | None) -> None:
 
 def emit_approval_requested(model: str, version: str, champion: str | None, reasons: list[str]) -> None:
     """Say that `version` passed the gate and waits for a person: the approve deployment asks."""
-    _emit(APPROVAL_REQUESTED, model, {"version": version, "champion": champion, "reasons": reasons})
+    _emit(APPROVAL_REQUESTED, model, {"model": model, "version": version, "champion": champion, "reasons": reasons})
 
 
 def emit_retrain_requested(model: str, reasons: list[str]) -> None:

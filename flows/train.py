@@ -9,6 +9,7 @@ from finsent.steps import train as step
 from finsent.steps.context import Context
 from finsent.steps.train import CalibratedAdapter, TrainingJob, TrainResult
 from flows import artifacts
+from flows.gpu import training_place
 from flows.settings import FROM_ENVIRONMENT, FlowSettings, describe_run, resolved
 from flows.tasks import retrying_task, show
 
@@ -80,8 +81,9 @@ def train(resume: str | None = None, settings: FlowSettings = FROM_ENVIRONMENT) 
         linked = describe_run(
             context, f"train {job.profile} data-v{job.data.version}", profile=job.profile, data=job.data.version
         )
-        run_id, trained = fit_adapter(linked, job)
-        calibration = calibrate_adapter(linked, job, run_id, trained)
+        with training_place():
+            run_id, trained = fit_adapter(linked, job)
+            calibration = calibrate_adapter(linked, job, run_id, trained)
         result = register_version(linked, job, run_id, trained, calibration)
         show(show_training, context, result)
     return result

@@ -8,6 +8,7 @@ from prefect.artifacts import create_table_artifact
 from finsent.steps import tune as step
 from finsent.steps.context import Context
 from finsent.steps.tune import TuneResult
+from flows.gpu import training_place
 from flows.settings import FROM_ENVIRONMENT, FlowSettings, describe_run, resolved
 from flows.tasks import retrying_task, show
 from flows.train import link_run
@@ -51,7 +52,8 @@ def tune(
         settings: Configuration and home; left empty, the worker's environment decides.
     """
     with resolved(settings) as context:
-        result = search(context, trials, hours, study, space)
+        with training_place():
+            result = search(context, trials, hours, study, space)
         describe_run(context, f"tune {result.study}", profile=context.config.profile)
         show(show_study, context, result)
     return result

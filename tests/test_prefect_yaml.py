@@ -58,6 +58,13 @@ def test_these_never_run_twice_at_once(name: str) -> None:
     assert named(name)["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
 
 
+def test_no_run_of_the_gpus_pool_keeps_scoring_from_its_worker() -> None:
+    """Trainings wait for each other within their runs, so each deployment may take one place and no more."""
+    ours = [deployment for deployment in DEPLOYMENTS if deployment["work_pool"]["name"] == "gpu"]
+    assert all(deployment["concurrency_limit"]["limit"] == 1 for deployment in ours)
+    assert POOLS["gpu"] >= len(ours)
+
+
 @pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda deployment: deployment["name"])
 def test_schedules_parse_and_have_names(deployment: dict[str, Any]) -> None:
     from prefect.client.schemas.schedules import CronSchedule

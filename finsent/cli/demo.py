@@ -113,8 +113,8 @@ def run_demo(settings: Settings) -> Demo:
         if not isinstance(chain, RetrainResult):
             raise TypeError(f"the flow `retrain` returned {type(chain).__name__}")
         champion = chain.promotion.champion_after
-        scoring = score(tuple(map(str, inbox_files(day))), flow_settings) if champion else None
-        monitoring = monitor(flow_settings) if champion else None
+        scoring: Any = score(tuple(map(str, inbox_files(day))), flow_settings) if champion else None
+        monitoring: Any = monitor(flow_settings) if champion else None
     finally:
         logger.removeHandler(clock)
     return Demo(

@@ -1,5 +1,6 @@
 """`finsent train`, `tune` and `evaluate`, which make and measure versions; `finsent export` and `import`, which move them."""
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -7,12 +8,13 @@ import click
 
 from finsent.cli.options import LOCAL_PATH, CommandResult, Settings, cli, examples, suggest_command
 from finsent.cli.output import Renderable, key_values, lines, paragraph, plain, section, shorten, stack, table
-from finsent.cli.promote import report_line
+from finsent.cli.promote import report_line, use_prefect_server
 from finsent.cli.render import render_evaluation, render_import_evaluation, render_training
 from finsent.config import Source
 from finsent.data.validation.label_mapping import parse_label_map
 from finsent.errors import InputError
 from finsent.training.distributed import world_from_env
+from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
     from finsent.data.splits import SplitName
@@ -49,8 +51,18 @@ def train_command(settings: Settings, resume: str | None) -> CommandResult | Non
     if not world_from_env().is_main:
         train_worker(context)
         return None
-    result = train(context, resume=resume)
+    with _training_place(context.workspace):
+        result = train(context, resume=resume)
     return CommandResult(result, render_training(result))
+
+
+def _training_place(home: Workspace) -> AbstractContextManager[None]:
+    """Hold the GPU's place for training, as flows do, where a Prefect server is known."""
+    if not use_prefect_server(home, "this command does not wait for a training of its flows"):
+        return nullcontext()
+    from flows.gpu import training_place
+
+    return training_place()
 
 
 @cli.command(
@@ -88,7 +100,9 @@ def tune_command(
     """
     from finsent.steps.tune import tune
 
-    result = tune(settings.context(), trials=trials, hours=hours, study=study, space=space)
+    context = settings.context()
+    with _training_place(context.workspace):
+        result = tune(context, trials=trials, hours=hours, study=study, space=space)
     said = {
         "study": result.study,
         "trials": result.trials,

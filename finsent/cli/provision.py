@@ -1,4 +1,6 @@
-"""Program that puts finsent's work pools and automations on a Prefect server: run by `finsent up`, and by hand for other servers.
+"""Program that puts finsent's work pools, training limit and automations on a Prefect server.
+
+Run by `finsent up`, and by hand for other servers.
 
 `python -m finsent.cli.provision automations.yaml cpu gpu`, idempotent, on the server that PREFECT_API_URL names. `prefect deploy`
 creates the deployments.
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def provision(automations: Path, pools: Sequence[str]) -> None:
-    """Create the process work pools that are missing, and create or update the automations of the file."""
+    """Create the work pools and the training limit that are missing, and create or update the automations of the file."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.workers.process import ProcessWorker
@@ -27,8 +29,22 @@ def provision(automations: Path, pools: Sequence[str]) -> None:
         for name in pools:
             if name not in existing:
                 client.create_work_pool(WorkPoolCreate(name=name, type="process", base_job_template=template))
+        require_training_limit(client)
         for described in read_file(automations)["automations"]:
             _put_automation(client, described)
+
+
+def require_training_limit(client: "SyncPrefectClient") -> None:
+    """Create the limit with one place, for one GPU. One that is there is left as it is: it may have been raised by hand."""
+    from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
+    from prefect.exceptions import ObjectNotFound
+
+    from flows.gpu import TRAINING_LIMIT
+
+    try:
+        client.read_global_concurrency_limit_by_name(TRAINING_LIMIT)
+    except ObjectNotFound:
+        client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=TRAINING_LIMIT, limit=1))
 
 
 def _put_automation(client: "SyncPrefectClient", described: dict[str, Any]) -> None:

@@ -40,8 +40,9 @@ from finsent.registry.tracking import TOKEN_VARIABLE
 from finsent.workspace import Workspace, resolve_workspace
 
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-POOLS = {"cpu": 2, "gpu": 2}
-"""Work pools and how many flow runs each starts at a time: a training, which a limit keeps to one, and beside it a scoring."""
+POOLS = {"cpu": 2, "gpu": 7}
+"""Work pools and how many flow runs each starts at a time: one of each deployment, so that no scoring waits for a worker. Of the
+trainings one works at a time; the others wait for the GPU (flows/gpu.py)."""
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,8 @@ class ApprovalRequest:
     """UTC; None if the audit log does not know since when the version waits."""
     text: str
     """Markdown: why the gate let it through, and what the test set can detect."""
+    problem: str | None = None
+    """Why no decision on it would be accepted now."""
 
 
 @dataclass(frozen=True)
@@ -222,12 +224,19 @@ def require_awaiting_approval(registry: Registry, rules: GateConfig, version: st
     if version != challenger:
         waits = f"version {challenger} does" if challenger else "none does; `finsent promote` puts one there"
         raise CheckFailed(f"version {version!r} of {name!r} does not wait for approval: {waits}.")
-    if changed := changed_rules(recorded_evidence(registry, version), rules):
-        raise CheckFailed(
-            f"version {version!r} was evaluated under other rules than those of this configuration ({'; '.join(changed)}). It "
-            "waits on: give the command the options that the evaluation had (--profile, --config, --set), or evaluate it again."
-        )
+    if problem := _other_rules(registry, rules, version):
+        raise CheckFailed(problem)
     return version
+
+
+def _other_rules(registry: Registry, rules: GateConfig, version: str) -> str | None:
+    changed = changed_rules(recorded_evidence(registry, version), rules)
+    if not changed:
+        return None
+    return (
+        f"version {version!r} was evaluated under other rules than those of this configuration ({'; '.join(changed)}). It "
+        "waits on: give the command the options that the evaluation had (--profile, --config, --set), or evaluate it again."
+    )
 
 
 def expires_at(registry: Registry, rules: GateConfig, version: str) -> datetime | None:
@@ -299,4 +308,4 @@ def approval_request(registry: Registry, rules: GateConfig, version: str | None)
         lines.append(format_power(evidence.champion["power"], short=True))
     text = "\n\n".join(line for line in lines if line)
     until = expires_at(registry, rules, challenger)
-    return ApprovalRequest(registry.name, challenger, champion, until, text)
+    return ApprovalRequest(registry.name, challenger, champion, until, text, _other_rules(registry, rules, challenger))

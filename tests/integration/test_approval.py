@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -12,8 +13,9 @@ from finsent.registry import audit_log, tracking
 from finsent.registry.client import Registry
 from finsent.steps import promote
 from finsent.steps.context import make_context
-from finsent.workspace import Workspace
+from finsent.workspace import Workspace, resolve_workspace
 from flows.settings import FlowSettings
+from tests.homes import BuildOnce, copy_home
 from tests.steps.promotion import WITH_APPROVAL, evaluate_new
 
 pytestmark = pytest.mark.integration
@@ -29,23 +31,28 @@ def prefect() -> Iterator[None]:
 
 
 @pytest.fixture
-def waiting(mlflow_home: Workspace, make_adapter: Callable[[int], Path]) -> Workspace:
+def waiting(build_once: BuildOnce, make_adapter: Callable[[int], Path], tmp_path: Path) -> Workspace:
     """A home in which version 1 is champion and version 2 waits."""
-    evaluate_new(mlflow_home, make_adapter(0), config=WITH_APPROVAL)
-    promote.promote(make_context(WITH_APPROVAL, mlflow_home))
-    promote.approve(make_context(WITH_APPROVAL, mlflow_home), "1", "ada", "the first")
-    evaluate_new(mlflow_home, make_adapter(0), champion="1", config=WITH_APPROVAL)
-    assert promote.promote(make_context(WITH_APPROVAL, mlflow_home)).decision == "pending_approval"
-    return mlflow_home
+
+    def build(folder: Path) -> None:
+        home = resolve_workspace({"FINSENT_HOME": str(folder)})
+        evaluate_new(home, make_adapter(0), config=WITH_APPROVAL)
+        promote.promote(make_context(WITH_APPROVAL, home))
+        promote.approve(make_context(WITH_APPROVAL, home), "1", "ada", "the first")
+        evaluate_new(home, make_adapter(0), champion="1", config=WITH_APPROVAL)
+        assert promote.promote(make_context(WITH_APPROVAL, home)).decision == "pending_approval"
+
+    return copy_home(build_once("waiting", build), tmp_path / "home")
 
 
-def start(home: Workspace, version: str) -> UUID:
+def start(home: Workspace, version: str, file: Path | None = None) -> UUID:
     """A run of the deployment, as the trigger creates one; returns its id."""
     from prefect.client.orchestration import get_client
 
     from flows.approve import approve
 
-    setup = FlowSettings(profile="nano", overrides=("gate.approval=required",), home=str(home.root))
+    given = {"config_file": str(file)} if file else {"overrides": ("gate.approval=required",)}
+    setup = FlowSettings(profile="nano", home=str(home.root), **given)
     with get_client(sync_client=True) as client:
         deployment = client.create_deployment(client.create_flow(approve), name="approve")
         parameters = {"version": version, "settings": setup.model_dump(mode="json")}
@@ -141,6 +148,97 @@ def test_a_run_whose_version_was_decided_meanwhile_ends_and_says_so(waiting: Wor
 def test_a_form_without_a_reason_is_not_taken(waiting: Workspace) -> None:
     run_id = start(waiting, "2")
     execute(run_id)
-    with pytest.raises(RuntimeError, match="field 'why'"):
-        resume(run_id, verdict="approve", who="dana", why="")
+    for why in ("", "  ", "\n\t"):
+        with pytest.raises(RuntimeError, match="field 'why'"):
+            resume(run_id, verdict="approve", who="dana", why=why)
     assert Registry(waiting, "finsent").champion() == "1"
+
+
+def test_an_answer_that_cannot_be_used_is_asked_for_again(waiting: Workspace) -> None:
+    """As by a server that does not check the form, or one of another version."""
+    from prefect.client.orchestration import get_client
+    from prefect.states import Scheduled
+
+    run_id = start(waiting, "2")
+    details = execute(run_id).state_details
+    with get_client(sync_client=True) as client:
+        blank = '{"verdict": "approve", "who": "dana", "why": "  "}'
+        client.create_flow_run_input(run_id, details.run_input_keyset["response"], blank)
+        client.set_flow_run_state(run_id, Scheduled(name="Resuming"))
+    state = execute(run_id)
+    assert (state.type.value, state.name) == ("PAUSED", "Suspended")
+    assert "cannot be decided as it is: why: String should match pattern" in form_of(state)[0]
+    assert Registry(waiting, "finsent").champion() == "1"
+    resume(run_id, verdict="reject", who="dana", why="misreads negations")
+    assert execute(run_id).name == "Refused", "the newest answer counts"
+
+
+def test_rules_that_were_edited_while_it_waited_are_named_and_the_form_comes_back(waiting: Workspace, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("gate: {approval: required}\n", encoding="utf-8")
+    run_id = start(waiting, "2", file)
+    execute(run_id)
+    file.write_text("gate: {approval: required, alpha: 0.2}\n", encoding="utf-8")
+    resume(run_id, verdict="approve", who="dana", why="read the report")
+    state = execute(run_id)
+    assert (state.type.value, state.name) == ("PAUSED", "Suspended")
+    assert "evaluated under other rules" in form_of(state)[0]
+    assert "gate.alpha 0.05, now 0.2" in form_of(state)[0]
+    assert Registry(waiting, "finsent").champion() == "1"
+    file.write_text("gate: {approval: required}\n", encoding="utf-8")
+    resume(run_id, verdict="approve", who="dana", why="read the report again")
+    assert execute(run_id).name == "Promoted"
+    assert audit_log.read(waiting.audit_log)[-1]["why"] == "read the report again"
+
+
+def test_an_answer_outlasts_a_decision_that_failed(waiting: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow was away when the form came back: trying the run again in the UI decides, and does not ask again."""
+    from finsent.errors import ServiceError
+    from flows import approve as module
+
+    def away(*_: Any) -> None:
+        raise ServiceError("MLflow does not answer")
+
+    run_id = start(waiting, "2")
+    execute(run_id)
+    resume(run_id, verdict="approve", who="dana", why="read the report")
+    with monkeypatch.context() as patch:
+        patch.setattr(module.step, "approve", away)
+        patch.setattr(module, "decide_version", module.decide_version.with_options(retries=0))
+        assert execute(run_id).type.value == "FAILED"
+    assert execute(run_id).name == "Promoted"
+
+
+def test_an_approval_that_comes_too_late_is_void_and_says_so(waiting: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    from finsent.registry import promotion
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime.now(tz) + timedelta(hours=WITH_APPROVAL.gate.approval_expires_hours + 1)
+
+    run_id = start(waiting, "2")
+    execute(run_id)
+    resume(run_id, verdict="approve", who="dana", why="back from holiday")
+    monkeypatch.setattr(promotion, "datetime", Later)
+    state = execute(run_id)
+    assert (state.type.value, state.name) == ("COMPLETED", "Refused")
+    assert "comes too late" in state.message
+    assert Registry(waiting, "finsent").champion() == "1"
+    assert audit_log.read(waiting.audit_log)[-1]["action"] == audit_log.APPROVAL_VOID
+
+
+def test_a_form_that_nobody_fills_in_ends_with_its_time(waiting: Workspace) -> None:
+    run_id = start(waiting, "2")
+    details = execute(run_id).state_details
+    assert details.pause_timeout is not None
+    left = (details.pause_timeout - datetime.now(UTC)).total_seconds() / 3600
+    assert WITH_APPROVAL.gate.approval_expires_hours - 0.1 < left <= WITH_APPROVAL.gate.approval_expires_hours
+
+
+def test_a_request_about_another_model_asks_nothing(waiting: Workspace) -> None:
+    from flows.approve import approve
+
+    state = approve("2", "another", FlowSettings(home=str(waiting.root)), return_state=True)
+    assert (state.is_completed(), state.name) == (True, "Skipped")
+    assert "'another'" in str(state.message)

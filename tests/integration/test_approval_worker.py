@@ -45,7 +45,14 @@ def newest(server: Server, flow: str, *states: str) -> dict[str, Any] | None:
     return next((run for run in runs if run["state_type"] in states), None)
 
 
-def test_the_gate_asks_through_the_server_and_the_form_promotes(served: Served) -> None:
+@pytest.mark.parametrize(
+    "seconds",
+    [
+        pytest.param(5, id="answered soon"),  # the process has left the worker by then: what goes on is a new one
+        pytest.param(620, id="answered after heartbeats, leases and the worker's look at its runs"),
+    ],
+)
+def test_the_gate_asks_through_the_server_and_the_form_promotes(served: Served, seconds: int) -> None:
     server = served.server
     command = [sys.executable, "-m", "prefect", "deployment", "run", "promote/promote", "--param", 'version="2"']
     subprocess.run(command, env=server.env, check=True, capture_output=True, text=True)
@@ -56,7 +63,10 @@ def test_the_gate_asks_through_the_server_and_the_form_promotes(served: Served) 
     assert waiting["parameters"]["version"] == "2"
     assert Registry(served.home, "finsent").champion() == "1"
 
-    time.sleep(5)  # the process has left the worker by now: what goes on is a new one
+    time.sleep(seconds)
+    run = newest(server, "approve", "PAUSED", *ENDED)
+    assert run is not None
+    assert (run["state_type"], run["state_name"]) == ("PAUSED", "Suspended"), run["state"]["message"]
     form = {"verdict": "approve", "who": "dana", "why": "read the report"}
     accepted = server.ask(f"flow_runs/{waiting['id']}/resume", run_input=form)
     assert accepted["status"] == "ACCEPT", accepted

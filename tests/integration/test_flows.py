@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -100,13 +101,21 @@ def test_wrong_input_fails_at_once_with_its_own_message(home: Workspace, tmp_pat
     assert tables.version(home, "tweets") is None
 
 
-def test_scoring_without_a_champion_fails_and_says_so(mlflow_home: Workspace) -> None:
+def test_what_has_nothing_to_do_yet_is_skipped_with_the_reason(mlflow_home: Workspace, tmp_path: Path) -> None:
+    """Red means broken: a fresh home's schedules are not."""
+    from flows.ingest import ingest
+    from flows.monitor import monitor
     from flows.score import score
 
-    state = score(settings=FlowSettings(home=str(mlflow_home.root)), return_state=True)
-    assert state.is_failed()
-    with pytest.raises(NoChampionError, match="finsent promote"):
-        state.result()
+    settings = FlowSettings(home=str(mlflow_home.root))
+    ended = [flow(settings=settings, return_state=True) for flow in (ingest, score, monitor)]
+    assert [(state.type.value, state.name) for state in ended] == [("COMPLETED", "Skipped")] * 3
+    assert "`data.sources` of the configuration is empty" in ended[0].message
+    assert all("has no champion yet: run `finsent promote`" in state.message for state in ended[1:])
+    file = tmp_path / "new.csv"
+    file.write_text("text\nshares rise\n", encoding="utf-8")
+    with pytest.raises(NoChampionError, match="finsent promote"):  # somebody sent a file, and it was not received
+        score((str(file),), settings)
 
 
 @pytest.mark.usefixtures("proof_in_process")
@@ -266,6 +275,47 @@ def test_a_scheduled_retraining_with_nothing_new_is_skipped_with_the_reason(serv
     state = retrain(only_if_due=True, settings=setup_of(served), return_state=True)
     assert (state.is_completed(), state.name) == (True, "Skipped")
     assert "No new labelled data" in str(state.message)
+
+
+def test_trainings_hold_the_gpus_one_place(served: "Served", monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect.client.orchestration import get_client
+
+    from finsent.cli.provision import require_training_limit
+    from flows import train, tune
+    from flows.gpu import TRAINING_LIMIT, training_place
+
+    def taken() -> int:
+        with get_client(sync_client=True) as client:
+            require_training_limit(client)
+            return client.read_global_concurrency_limit_by_name(TRAINING_LIMIT).active_slots
+
+    seen: list[int] = []
+
+    def working(*_: Any, **__: Any) -> None:
+        seen.append(taken())
+        raise InputError("far enough")
+
+    assert taken() == 0
+    monkeypatch.setattr(train.step, "fit", working)
+    monkeypatch.setattr(tune.step, "tune", working)
+    for flow in (train.train, tune.tune):
+        with pytest.raises(InputError, match="far enough"):
+            flow(settings=setup_of(served))
+    assert seen == [1, 1]
+    assert taken() == 0, "given back after a failure, too"
+
+    waiting = Thread(target=lambda: seen.append(_enter(training_place)))
+    with training_place():
+        waiting.start()
+        waiting.join(2.0)
+        assert waiting.is_alive(), "the place is taken"
+    waiting.join(60.0)
+    assert len(seen) == 3
+
+
+def _enter(place: Any) -> int:
+    with place():
+        return 1
 
 
 def test_scoring_and_monitoring(served: "Served", tmp_path: Path) -> None:

@@ -174,3 +174,21 @@ def test_only_runs_that_stopped_without_a_word_are_ended(server: Server) -> None
     wait_for("the end of runs that are lost", lambda: ended.items() <= states().items(), 40)
     time.sleep(6)  # the server looks at its automations once more
     assert states() == ended | {"asks": "PAUSED", "refused": "COMPLETED"}
+
+
+@pytest.mark.long
+def test_a_killed_training_gives_its_place_back(server: Server) -> None:
+    """Lease, server and reaper as in production: two minutes after the kill at the latest, and a bit."""
+    code = "import time; from flows.gpu import training_place\nwith training_place(): print('held', flush=True); time.sleep(900)"
+    holder = subprocess.Popen([sys.executable, "-c", code], env=server.env, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    holder.kill()
+    holder.wait()
+    holder.stdout.close()
+
+    def taken() -> int:
+        return int(server.ask("v2/concurrency_limits/filter")[0]["active_slots"])
+
+    assert taken() == 1
+    wait_for("the end of the lease", lambda: taken() == 0, 180)

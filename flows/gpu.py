@@ -1,0 +1,45 @@
+"""The GPU's one place for training: `train`, `tune` and `retrain` wait for each other, scoring and evaluation do not.
+
+A limit of the Prefect server, which every worker and command that knows the server asks. It is held by a lease: a process that is
+killed gives its place back when the lease ends.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from prefect.client.orchestration import get_client
+from prefect.concurrency.sync import concurrency
+from prefect.exceptions import ObjectNotFound
+
+TRAINING_LIMIT: Final = "finsent-training"
+"""Created with one place by `finsent.cli.provision`, which never changes it: raise it for more machines with a GPU."""
+_LEASE: Final = 120.0  # seconds, renewed by a thread while the training runs
+
+_log = logging.getLogger("finsent.flows")
+
+
+@contextmanager
+def training_place() -> Iterator[None]:
+    """Wait for the place and hold it. On a server that does not have the limit, such as a temporary one, nothing is held."""
+    with get_client(sync_client=True) as client:
+        try:
+            limit = client.read_global_concurrency_limit_by_name(TRAINING_LIMIT)
+        except ObjectNotFound:
+            limit = None
+    if limit is None:
+        yield
+        return
+    if limit.active_slots >= limit.limit:
+        _log.warning("another training holds the GPU (limit %r of the Prefect server): waiting for it", TRAINING_LIMIT)
+    # a server that is away for a while must not end a training of hours
+    place = concurrency(TRAINING_LIMIT, lease_duration=_LEASE, strict=True, raise_on_lease_renewal_failure=False)
+    place.__enter__()
+    try:
+        yield
+    finally:
+        try:
+            place.__exit__(None, None, None)
+        except Exception as error:  # noqa: BLE001 - the work is done; the lease ends by itself
+            _log.warning("the GPU's place for training was not given back (%s): it is free in %.0f s", error, _LEASE)
