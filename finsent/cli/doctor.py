@@ -15,6 +15,7 @@ from finsent.cli.options import CommandResult, Settings, cli, examples
 from finsent.cli.output import Renderable, lines, section, stack, status_word, table
 from finsent.cli.services_file import find_mlflow, find_prefect, is_healthy, services_path
 from finsent.config import Config
+from finsent.errors import ServiceError
 from finsent.workspace import Workspace
 
 State = Literal["ok", "warn", "fail"]
@@ -140,6 +141,26 @@ def check_storage(config: Config, home: Workspace) -> Iterator[DoctorCheck]:  # 
     yield _check("disk", free >= 5, f"{free:.1f} GiB free", advice, otherwise="fail" if free < 1 else "warn")
 
 
+def check_artifacts(config: Config, home: Workspace) -> Iterator[DoctorCheck]:  # noqa: ARG001
+    """Whether models and evidence are where the home's own MLflow store says, and that is in the home."""
+    from finsent.registry.relocation import foreign_locations, missing_artifacts, store_file
+
+    if store_file(home) is None:
+        return
+    try:
+        foreign, missing = foreign_locations(home), missing_artifacts(home)
+    except ServiceError as error:
+        yield DoctorCheck("artifacts", "fail", "the MLflow store cannot be read", str(error))
+        return
+    if foreign:
+        found = f"{len(foreign)} locations outside the home, such as {foreign[0]}"
+        advice = f"The home was copied, moved or restored: `finsent home move --home {home.root}` makes it use its own files."
+        yield DoctorCheck("artifacts", "fail", found, advice)
+        return
+    advice = f"Restore them from a backup to {str(home.artifacts)!r}; such a version can neither score nor be promoted."
+    yield _check("artifacts", not missing, f"missing of {', '.join(missing)}" if missing else "in the home", advice)
+
+
 def check_servers(config: Config, home: Workspace) -> Iterator[DoctorCheck]:  # noqa: ARG001
     """MLflow's and Prefect's server, where there are any."""
     from finsent.registry.mlflow_errors import public_uri
@@ -192,5 +213,5 @@ def _hub_model(name: str, revision: str | None) -> DoctorCheck:
     return DoctorCheck("base model", "fail" if offline else "warn", f"{name}, not in the Hub cache", advice)
 
 
-CHECKS = (check_packages, check_hardware, check_storage, check_servers, check_base_model)
+CHECKS = (check_packages, check_hardware, check_storage, check_artifacts, check_servers, check_base_model)
 """Groups of checks, in the order shown; none changes anything."""

@@ -36,6 +36,7 @@ from finsent.errors import InputError, ServiceError
 from finsent.files import make_folder
 from finsent.logging_setup import without_quieting
 from finsent.proxies import bypass_proxies
+from finsent.registry.relocation import require_own_locations
 from finsent.registry.tracking import TOKEN_VARIABLE
 from finsent.workspace import Workspace, resolve_workspace
 
@@ -188,9 +189,11 @@ def bring_up(home: Workspace, place: UpOptions, env: dict[str, str]) -> list[Ser
 
     Raises:
         InputError: already up, or a port is taken.
+        CheckFailed: the home's store keeps artifacts outside the home.
         ServiceError: something did not start; the message ends with its log.
     """
     _require_not_up(home)
+    require_own_locations(home)
     require_free_ports(place.host, {"mlflow": place.mlflow_port, "prefect": place.prefect_port})
     make_folder(home.artifacts)
     started: list[Service] = []

@@ -23,6 +23,7 @@ from finsent.files import is_read_only, locked
 from finsent.provenance import git_sha
 from finsent.proxies import bypass_proxies, proxy_of
 from finsent.registry.mlflow_errors import TrackingError, mlflow_errors, public_uri, translated
+from finsent.registry.relocation import local_path, require_own_locations, store_file
 from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def connect(home: Workspace) -> "MlflowClient":
     Raises:
         ServiceError: nothing answers at `home.tracking_uri` within seconds.
         ConfigError: it rejects the request, or is no MLflow. So do the client's methods, see `mlflow_errors`.
+        CheckFailed: the home's own store keeps artifacts outside the home, see `relocation`.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     bypass_proxies()
@@ -80,6 +82,8 @@ def connect(home: Workspace) -> "MlflowClient":
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     uri = home.tracking_uri
     _probe(uri)
+    if _is_local(uri):
+        require_own_locations(home)
     import mlflow
     from mlflow import MlflowClient
 
@@ -188,6 +192,12 @@ def experiment_id(client: "MlflowClient", home: Workspace, name: str) -> str:
             known = client.get_experiment_by_name(name)
     if known is None or known.lifecycle_stage != "active":
         raise InputError(f"MLflow experiment {name!r} was deleted. Restore it in MLflow, or set `experiment`.")
+    place = local_path(known.artifact_location) if store_file(home) else None
+    if place is not None and not place.resolve().is_relative_to(home.root):
+        raise InputError(
+            f"MLflow experiment {name!r} keeps its artifacts in {str(place)!r}, outside the home {str(home.root)!r}. Set another "
+            "`experiment`."
+        )
     return str(known.experiment_id)
 
 
