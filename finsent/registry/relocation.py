@@ -5,6 +5,7 @@ nothing. `connect` refuses such a store; `finsent home move` rewrites it.
 """
 
 import json
+import shlex
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -63,7 +64,7 @@ def require_own_locations(home: Workspace) -> None:
         raise CheckFailed(
             f"the MLflow store of the home {str(home.root)!r} keeps {len(found)} artifact locations outside it, such as "
             f"{found[0]!r}: the home was copied, moved or restored. Nothing was written. Run `finsent home move --home "
-            f"{home.root}`, and it uses its own files; no other home is touched."
+            f"{shlex.quote(str(home.root))}`, and it uses its own files; no other home is touched."
         )
 
 
