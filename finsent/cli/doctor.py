@@ -155,7 +155,8 @@ def check_artifacts(config: Config, home: Workspace) -> Iterator[DoctorCheck]:  
         return
     if foreign:
         found = f"{len(foreign)} locations outside the home, such as {foreign[0]}"
-        advice = f"The home was copied, moved or restored: `finsent home move --home {shlex.quote(str(home.root))}` makes it use its own files."
+        command = f"finsent home move --home {shlex.quote(str(home.root))}"
+        advice = f"The home was copied, moved or restored: `{command}` makes it use its own files."
         yield DoctorCheck("artifacts", "fail", found, advice)
         return
     advice = f"Restore them from a backup to {str(home.artifacts)!r}; such a version can neither score nor be promoted."
