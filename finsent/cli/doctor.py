@@ -104,7 +104,9 @@ def check_hardware(config: Config, home: Workspace) -> Iterator[DoctorCheck]:  #
     """Cores, memory, GPU."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     yield DoctorCheck("cores", "ok", str(cores))
-    total, free = _memory()
+    from finsent.engine.host_memory import host_memory
+
+    total, free = host_memory()
     found = f"{total / GIB:.1f} GiB, {free / GIB:.1f} free"
     yield _check("memory", free >= 2 * GIB, found, "Training nano takes about 2 GiB.", otherwise="warn")
     import torch
@@ -116,19 +118,6 @@ def check_hardware(config: Config, home: Workspace) -> Iterator[DoctorCheck]:  #
     small = config.model.embedded is not None or "MiniLM" in config.model.name
     advice = f"Training {config.model.name!r} without a GPU takes days. Use --profile nano, or a machine with a GPU."
     yield _check("gpu", small, "none", advice, otherwise="warn")
-
-
-def _memory() -> tuple[int, int]:
-    """Bytes in total and free, within the container's limit where there is one."""
-    import psutil
-
-    machine = psutil.virtual_memory()
-    total, free = int(machine.total), int(machine.available)
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.is_file() and used.is_file() and (said := limit.read_text(encoding="ascii").strip()) != "max":
-        total = min(total, int(said))
-        free = min(free, total - int(used.read_text(encoding="ascii")))
-    return total, free
 
 
 def check_storage(config: Config, home: Workspace) -> Iterator[DoctorCheck]:  # noqa: ARG001

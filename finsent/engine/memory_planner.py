@@ -16,7 +16,7 @@ from finsent.config import EngineConfig, ModelConfig
 
 GIB = 1 << 30
 # Bytes per weight in NF4: 4 bits, plus one constant per 64 weights, in 8 bits (nested, arXiv:2305.14314) or in float32.
-_NF4 = 0.516
+NF4_BYTES = 0.516
 _NF4_UNNESTED = 0.5625
 # Bytes per trainable value: float32 master and gradient, bfloat16 copy and its gradient, two 8-bit optimiser states.
 _TRAINABLE_BYTES = 14
@@ -82,7 +82,7 @@ def shape_from_config(written: Mapping[str, Any]) -> ModelShape | None:
         heads = int(written["num_attention_heads"])
         key_heads = int(written.get("num_key_value_heads") or heads)
         vocabulary = int(written["vocab_size"])
-    except KeyError:
+    except (KeyError, TypeError, ValueError):
         return None
     # Per layer: query and output projections [hidden, heads * head], key and value [hidden, key_heads * head], and three MLP
     # matrices [hidden, intermediate]. Llama-3.1-8B: 32 * 4096 * (2*4096 + 2*1024 + 3*14336) = 6.98e9.
@@ -194,7 +194,7 @@ def plan_inference(
     # product). PEFT computes a live adapter's products in float32, which adds its share.
     per_token = 2 * (6 * shape.hidden + 4 * shape.intermediate)
     live = per_token + 12 * shape.intermediate
-    stored = _NF4 if quantization == "nf4" else 2.0
+    stored = NF4_BYTES if quantization == "nf4" else 2.0
     dense = 2.0 * shape.body
     beside = usable * _MARGIN - _WORKSPACE if on_gpu else usable * 0.5  # other processes use a CPU's memory, too
     # Merging replaces the stored weights by dense ones, layer by layer. Whether it happens must not depend on `rows`: a run

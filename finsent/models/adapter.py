@@ -181,9 +181,10 @@ def read_peft_config(folder: Path) -> dict[str, Any]:
 
 def restore_float32_head(peft_model: Any, folder: Path) -> None:
     """Give wholly trained modules the exact float32 weights that were saved; PEFT loads them in the base's type, rounded."""
+    from peft.utils import ModulesToSaveWrapper
     from safetensors import safe_open
 
-    wrappers = {name: module for name, module in peft_model.named_modules() if type(module).__name__ == "ModulesToSaveWrapper"}
+    wrappers = {name: module for name, module in peft_model.named_modules() if isinstance(module, ModulesToSaveWrapper)}
     with safe_open(folder / "adapter_model.safetensors", "pt") as saved:
         keys = list(saved.keys())
         for name, wrapper in wrappers.items():

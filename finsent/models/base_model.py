@@ -1,6 +1,7 @@
 """Base models: found in a local folder, fetched from the Hub or built, then loaded and quantised."""
 
 import gc
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 import torch
 
 from finsent.config import ModelConfig
+from finsent.engine.host_memory import host_memory
+from finsent.engine.memory_planner import GIB, NF4_BYTES, read_shape
 from finsent.engine.merge import HEADS
 from finsent.environ import whole_number
 from finsent.errors import BaseModelError, DeviceError, FinsentError
@@ -18,6 +21,7 @@ from finsent.models.fingerprint import CACHE, fingerprint
 from finsent.models.quantization import disable_cpu_repacking, quantization_config
 from finsent.workspace import Workspace
 
+_log = logging.getLogger(__name__)
 _BASE_FILES = (
     "config.json",
     "*.safetensors",
@@ -126,6 +130,8 @@ def load_base(base: BaseFolder, config: ModelConfig, device: str) -> Any:
 
     release_unused_models()
     dtype = getattr(torch, config.quantization.compute_dtype)
+    if device == "cpu":
+        _require_memory(base, config, dtype.itemsize)
     try:
         model, info = AutoModelForSequenceClassification.from_pretrained(
             base.folder,
@@ -167,6 +173,22 @@ def load_base(base: BaseFolder, config: ModelConfig, device: str) -> Any:
     return model
 
 
+def _require_memory(base: BaseFolder, config: ModelConfig, itemsize: int) -> None:
+    """Check that the weights alone do not exceed this machine's or container's memory: the kernel would kill the process."""
+    shape = read_shape(base.folder)
+    if shape is None:
+        return
+    needed = shape.body * (NF4_BYTES if config.quantization.kind == "nf4" else itemsize) + shape.embedding * itemsize
+    total, free = host_memory()
+    if needed > total:
+        raise DeviceError(
+            f"base model {config.name!r} takes {needed / GIB:.1f} GiB, and this machine or container has {total / GIB:.1f} GiB. "
+            "Raise its limit, set model.quantization.kind=nf4, or take a smaller base."
+        )
+    if needed > free:
+        _log.warning("base model %r takes %.1f GiB, and %.1f GiB are free", config.name, needed / GIB, free / GIB)
+
+
 def release_unused_models() -> None:
     """Free models that nothing refers to any more: PEFT models are reference cycles, and two 8B bases do not fit."""
     gc.collect()
@@ -176,7 +198,8 @@ def release_unused_models() -> None:
 
 def cpu_supports_bf16() -> bool:
     """Whether this processor multiplies bfloat16 itself; emulation is some twenty times slower than float32."""
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())  # noqa: SLF001 - no public way
+    has = torch.cpu.get_capabilities()
+    return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
 
 
 def pick_device() -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from finsent.config import EngineConfig
+from finsent.engine.host_memory import host_memory
 from finsent.engine.memory_planner import GIB, plan_inference, shape_from_config, usable_bytes
 from finsent.engine.merge import merge_adapter, merge_unsupported_reason, unnest_absmax
 from finsent.engine.packed_forward import build_packed_model, can_fuse, packing_unsupported_reason, unwrap_peft
@@ -44,15 +45,13 @@ def prepare_for_inference(loaded: LoadedAdapter, engine: EngineConfig, *, rows: 
     Raises:
         ConfigError: `engine.inference` is `packed`, and this base cannot run packed rows.
     """
-    import psutil
-
     on_gpu = loaded.device.startswith("cuda")
     reason = packing_unsupported_reason(unwrap_peft(loaded.model).config, loaded.manifest.max_length)
     if engine.inference == "packed" and reason:
         raise ConfigError(f"engine.inference=packed: {reason}. Set engine.inference=auto.")
     if on_gpu:
         torch.cuda.empty_cache()
-    usable = usable_bytes(loaded.device, engine) if on_gpu else float(psutil.virtual_memory().available)
+    usable = usable_bytes(loaded.device, engine) if on_gpu else float(host_memory()[1])
     plan = plan_inference(
         engine,
         loaded.manifest.quantization.kind,

@@ -209,7 +209,6 @@ def requeue_trial(study: "Study", number: int, *, killed: bool) -> None:
         number: Optuna's number of the trial.
         killed: Whether its process was killed; interrupts and errors are not counted.
     """
-    from optuna.exceptions import ExperimentalWarning
     from optuna.storages import RetryHeartbeatStaleTrialCallback
     from optuna.trial import TrialState
 
@@ -220,8 +219,7 @@ def requeue_trial(study: "Study", number: int, *, killed: bool) -> None:
     trial.user_attrs[_KILLS] = trial.user_attrs.get(_KILLS, 0) + killed
     # queued before it is marked failed: a process killed in between leaves it running, and the retry history shows the retry
     if trial.user_attrs[_KILLS] < _MAX_KILLS and number not in _retried(trials):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
+        with _experimental():
             retry = RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)
         retry(study, trial)
     study.tell(number, state=TrialState.FAIL)
@@ -265,7 +263,20 @@ def _record(trial: "FrozenTrial") -> TrialRecord:
 
 def _retried(trials: "Iterable[FrozenTrial]") -> set[int]:
     """Optuna's numbers of the attempts that were queued again."""
-    return {number for trial in trials for number in trial.system_attrs.get("retry_history", ())}
+    from optuna.storages import RetryHeartbeatStaleTrialCallback
+
+    with _experimental():
+        return {number for trial in trials for number in RetryHeartbeatStaleTrialCallback.retry_history(trial)}
+
+
+@contextmanager
+def _experimental() -> Iterator[None]:
+    """Hush Optuna's warning that its retries may change."""
+    from optuna.exceptions import ExperimentalWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        yield
 
 
 def _digest(value: Any) -> str:

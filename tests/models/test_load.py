@@ -41,7 +41,7 @@ def opened(loaded: LoadedAdapter, request: pytest.FixtureRequest, monkeypatch: p
     assert wanted.std() > 0.01
     monkeypatch.setattr(load, "merged_dtype", lambda _: "float32")
     if request.param == "live":
-        monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1))
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=1 << 40, available=1))
     found = prepare_for_inference(loaded, EngineConfig(), rows=len(TEXTS))
     assert (loaded.engine, found.engine) == ("stock", "packed")
     assert found.precision == ("fp32" if request.param == "merged" else "as loaded")

@@ -228,3 +228,14 @@ def test_a_base_for_several_labels_at_once_becomes_one_of_classes(tiny_config: C
     written = json.loads(file.read_text(encoding="utf-8"))
     file.write_text(json.dumps({**written, "problem_type": "multi_label_classification"}), encoding="utf-8")
     assert load_base(base, tiny_config.model, "cpu").config.problem_type == "single_label_classification"
+
+
+def test_a_base_that_no_memory_here_holds_is_refused_before_it_is_read(
+    tiny_config: Config, home: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from finsent.errors import DeviceError
+
+    base = locate_base(tiny_config.model, home)
+    monkeypatch.setattr("finsent.models.base_model.host_memory", lambda: (20_000, 10_000))
+    with pytest.raises(DeviceError, match=r"takes 0\.0 GiB, and this machine or container has 0\.0 GiB\. Raise its limit"):
+        load_base(base, tiny_config.model, "cpu")
