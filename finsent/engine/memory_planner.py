@@ -198,7 +198,8 @@ def plan_inference(
     dense = 2.0 * shape.body
     beside = usable * _MARGIN - _WORKSPACE if on_gpu else usable * 0.5  # other processes use a CPU's memory, too
     # Merging replaces the stored weights by dense ones, layer by layer. Whether it happens must not depend on `rows`: a run
-    # that continues where a killed one ended has fewer rows and must compute the same probabilities.
+    # that continues where a killed one ended has fewer rows, and the weights would differ by a rounding. (Compiling moves single
+    # operations by less, and does go by the rows: 40 s of it do not pay for a few.)
     fits = beside + stored * shape.body >= dense + per_token * 4096 + (0.2 * GIB if on_gpu else 0)
     merged = fits and unmergeable_reason is None
     how = "adapter merged into dense weights" if merged else "adapter live on the base"

@@ -1,7 +1,9 @@
 """Pending inbox rows of a model version, and the bounds of their chunks.
 
 The order of pending rows depends on the rows alone, and chunks are cut by the number of rows left. A run that continues
-where a killed one ended therefore has the same chunks and batches: probabilities are equal to the last bit.
+where a killed one ended therefore has the same chunks. On a CPU its probabilities are equal to the last bit. On a GPU they
+are where `engine.compile` and `engine.batch_tokens` are set, and equal up to rounding where the planner chooses them: whether
+compiling pays goes by the rows left, and the tokens of a pass by the memory that is free.
 """
 
 from collections.abc import Set as AbstractSet

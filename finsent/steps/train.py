@@ -84,8 +84,7 @@ def train(context: Context, *, resume: str | None = None) -> TrainResult:
 
     Raises:
         InputError: no data yet, or `resume` does not fit.
-        BaseModelError: the base cannot be loaded.
-        ServiceError: the MLflow server does not answer.
+        BaseModelError, ServiceError: the base, or the MLflow server, cannot be reached.
     """
     job = prepare(context, resume=resume)
     run_id, trained = fit(context, job)
@@ -98,6 +97,7 @@ def prepare(context: Context, *, resume: str | None = None) -> TrainingJob:
     Raises:
         InputError: no data yet, no training or validation rows, or `resume` does not fit.
     """
+    context.registry.aliases()  # a registry that does not answer, which the end needs, is found now
     data = data_version(context.workspace)
     if not data.rows.get("train") or not data.rows.get("validation"):
         raise InputError(

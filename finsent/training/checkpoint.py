@@ -16,13 +16,18 @@ PREFIX = "checkpoint-"
 _WEIGHTS, _OPTIMIZER, _STATE = "trainable.safetensors", "optimizer.safetensors", "state.json"
 _KEPT = 2
 """The newest one, and the one to fall back to where a disk lost part of that."""
+_BYTES_WRITTEN = 44
+"""Bytes per trainable value: float32 weights and two states in each of three checkpoints, one of them half-written; the adapter,
+and its copy in MLflow."""
 _log = logging.getLogger(__name__)
 
 
-def save_checkpoint(folder: Path, step: int, model: Any, optimizer: Any, scaler: Any = None, layout: str = "") -> None:
+def save_checkpoint(
+    folder: Path, step: int, model: Any, optimizer: Any, scaler: Any = None, layout: str = "", base: str = ""
+) -> None:
     """Write `checkpoint-<step>` to the disk in one rename, then delete all but the newest two.
 
-    `scaler` is the loss scaler of fp16, if there is one; `layout` is `FlatParams.layout`.
+    `scaler` is the loss scaler of fp16, if there is one; `layout` is `FlatParams.layout`, `base` the base's fingerprint.
 
     Raises:
         FinsentError: a weight is infinite or NaN; nothing is written.
@@ -43,6 +48,7 @@ def save_checkpoint(folder: Path, step: int, model: Any, optimizer: Any, scaler:
         state = {
             "step": step,
             "layout": layout,
+            "base": base,
             "optimizer": scalars,
             "scaler": scaler.state_dict() if scaler else None,
             "files": {name: file_sha256(partial / name) for name in (_WEIGHTS, _OPTIMIZER)},
@@ -57,6 +63,21 @@ def save_checkpoint(folder: Path, step: int, model: Any, optimizer: Any, scaler:
         sync_folder(folder)
         for old in complete_checkpoints(folder)[:-_KEPT]:
             shutil.rmtree(old)
+
+
+def require_disk_space(folder: Path, trainable: int) -> None:
+    """Check that a training of so many values can write its checkpoints and its adapter.
+
+    Raises:
+        DeviceError: too little is free.
+    """
+    needed = trainable * _BYTES_WRITTEN
+    free = shutil.disk_usage(next(path for path in (folder, *folder.absolute().parents) if path.exists())).free
+    if free < needed:
+        raise DeviceError(
+            f"checkpoints and adapter of {trainable:,} trainable values take up to {needed / 1e9:.1f} GB, and "
+            f"{free / 1e9:.1f} GB are free at {str(folder)!r}. Free space there, or set another home."
+        )
 
 
 @contextmanager
@@ -88,11 +109,11 @@ def complete_checkpoints(folder: Path) -> list[Path]:
     return sorted((path for path, number in numbers.items() if number.isdecimal()), key=lambda path: int(numbers[path]))
 
 
-def resume_from_newest(folder: Path, model: Any, optimizer: Any, scaler: Any = None, layout: str = "") -> int:
+def resume_from_newest(folder: Path, model: Any, optimizer: Any, scaler: Any = None, layout: str = "", base: str = "") -> int:
     """Restore weights and optimiser state from the newest checkpoint that is whole; its step, 0 where there is none.
 
     Raises:
-        InputError: the optimiser that wrote it held its values in another order.
+        InputError: the optimiser that wrote it held its values in another order, or the base is another by now.
     """
     import torch
 
@@ -106,6 +127,11 @@ def resume_from_newest(folder: Path, model: Any, optimizer: Any, scaler: Any = N
             raise InputError(
                 f"checkpoint {checkpoint.name!r} was written by another engine or version: its optimiser's state does not fit. "
                 f"Set engine.training as it was, or delete {str(folder)!r} to train anew."
+            )
+        if state.get("base", base) != base:  # the same name, and other weights under it
+            raise InputError(
+                f"checkpoint {checkpoint.name!r} was trained on another base than the one that model.name finds now. "
+                f"Restore that base, or delete {str(folder)!r} to train anew."
             )
         with torch.no_grad():
             for name, parameter in model.named_parameters():

@@ -27,7 +27,13 @@ from finsent.models.base_model import BaseFolder
 from finsent.models.predict import tokenise
 from finsent.training import distributed
 from finsent.training.batches import apply_token_dropout, step_schedule, steps_in_total
-from finsent.training.checkpoint import explain_disk_errors, require_finite, resume_from_newest, save_checkpoint
+from finsent.training.checkpoint import (
+    explain_disk_errors,
+    require_disk_space,
+    require_finite,
+    resume_from_newest,
+    save_checkpoint,
+)
 from finsent.training.optimizer import learning_rate, optimizer_step
 from finsent.training.preflight import run_preflight
 from finsent.training.setup import TrainingRun, set_up
@@ -117,12 +123,15 @@ def train(
     Raises:
         InputError: no rows, or only one class in them.
         BaseModelError: the base cannot be reached.
+        DeviceError: the disk is too small, full or fails.
         FinsentError: the loss became infinite or NaN, memory does not hold a single row, or the pre-flight check
             failed.
     """
     _check_rows(train_rows)
     started = time.perf_counter()
     run = set_up(config, home, train_rows.texts)
+    if run.world.is_main:
+        require_disk_space(folder, run.flat_params.master.numel())
     first = _preflight_or_resume(run, config, train_rows.labels, folder)
     preparation, started = time.perf_counter() - started, time.perf_counter()
     total = steps_in_total(len(run.lengths), config.recipe.batch_size * config.recipe.accumulation, config.recipe.epochs)
@@ -190,14 +199,18 @@ def _run_steps(
             report(step + 1, validate(run, validation, config))
         if saves and run.world.is_main:
             with using_master_weights(run.flat_params):
-                save_checkpoint(folder, step + 1, run.model, run.optimizer, run.accelerator.scaler, run.flat_params.layout)
+                save_checkpoint(folder, step + 1, *_checkpointed(run))
     return loss, seen
+
+
+def _checkpointed(run: TrainingRun) -> tuple[Any, Any, Any, str, str]:
+    return run.model, run.optimizer, run.accelerator.scaler, run.flat_params.layout, run.base.fingerprint
 
 
 def _preflight_or_resume(run: TrainingRun, config: Config, labels: NDArray[np.int64], folder: Path) -> int:
     """Load the newest checkpoint, or run the pre-flight check where there is none; the step to start at."""
     with using_master_weights(run.flat_params):
-        first = resume_from_newest(folder, run.model, run.optimizer, run.accelerator.scaler, run.flat_params.layout)
+        first = resume_from_newest(folder, *_checkpointed(run))
     main = distributed.broadcast(run.world, first)
     if main != first:  # their collective operations would wait for each other for ever
         raise FinsentError(

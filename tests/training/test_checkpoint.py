@@ -12,8 +12,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from finsent.errors import DeviceError, FinsentError
-from finsent.training.checkpoint import complete_checkpoints, resume_from_newest, save_checkpoint
+from finsent.errors import DeviceError, FinsentError, InputError
+from finsent.training.checkpoint import complete_checkpoints, require_disk_space, resume_from_newest, save_checkpoint
 
 
 def model_at(step: int) -> tuple[Any, Any]:
@@ -156,3 +156,16 @@ def test_a_full_disk_is_said_and_leaves_the_checkpoint_before(tmp_path: Path) ->
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert resume_from_newest(tmp_path, *model_at(0)) == 5
+
+
+def test_a_disk_that_is_too_small_is_said_before_the_training(tmp_path: Path) -> None:
+    require_disk_space(tmp_path / "not" / "yet", 1000)
+    with pytest.raises(DeviceError, match=r"trainable values take up to .* GB, and .* GB are free at .*another home"):
+        require_disk_space(tmp_path / "not" / "yet", shutil.disk_usage(tmp_path).free)
+
+
+def test_a_base_that_changed_under_its_name_is_not_resumed_on(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, 5, *model_at(5), base="v2:a")
+    with pytest.raises(InputError, match=r"trained on another base than the one that model\.name finds now"):
+        resume_from_newest(tmp_path, *model_at(0), base="v2:b")
+    assert resume_from_newest(tmp_path, *model_at(0), base="v2:a") == 5

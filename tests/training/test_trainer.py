@@ -75,6 +75,46 @@ def test_a_learning_rate_that_blows_up_is_named_before_hours_are_spent(run: Run)
         run("a", learning_rate=1e30, epochs=5.0)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_gradient_that_is_no_number_stops_even_the_last_step(run: Run, tmp_path: Path, value: float) -> None:
+    """The loss of that step is finite still; its weights would be saved."""
+    from finsent.training import trainer
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(trainer, "_preflight", lambda *_: None)
+        real = trainer._accumulate_gradients
+
+        def poisoned(training: Any, recipe: Any, rows: Any, labels: Any, step: int, of: int) -> Any:
+            found = real(training, recipe, rows, labels, step, of)
+            if step == 5:
+                training.flat_params.gradient[0] = value
+            return found
+
+        patched.setattr(trainer, "_accumulate_gradients", poisoned)
+        with pytest.raises(FinsentError, match=r"gradient norm is (nan|inf) at step 6\. Lower recipe\.learning_rate"):
+            run("a", epochs=2.0)
+    assert not (tmp_path / "a" / "adapter").exists()
+
+
+def test_a_validation_loss_that_is_no_number_stops_the_training(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from finsent.training import trainer
+
+    monkeypatch.setattr(trainer, "_preflight", lambda *_: None)
+    real = trainer.validate
+
+    def diverged(training: Any, rows: Any, config: Any) -> Any:
+        with torch.no_grad():
+            training.flat_params.master.fill_(float("nan"))
+        return real(training, rows, config)
+
+    monkeypatch.setattr(trainer, "validate", diverged)
+    with pytest.raises(FinsentError, match=r"validation loss is nan: the training diverged"):
+        run("a", epochs=2.0, evaluate_every_epoch=True)
+    assert not (tmp_path / "a" / "adapter").exists()
+
+
 def test_one_process_can_train_in_two_precisions(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("finsent.training.setup.cpu_supports_bf16", lambda: True)  # emulated, where it does not
     assert [run(p, mixed_precision=p, epochs=1.0)[0].mixed_precision for p in ("bf16", "none")] == ["bf16", "none"]
