@@ -7,30 +7,45 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
 from prefect.runtime import flow_run
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from finsent.config import DEFAULT_PROFILE, load_config
+from finsent.config.loader import NO_PASSWORD, mask_passwords
 from finsent.registry.tracking import RunTag
 from finsent.steps.context import Context, make_context
 from finsent.workspace import resolve_workspace
 
 
+def _without_password(text: str) -> str:
+    if (masked := mask_passwords(text)) != text:
+        raise ValueError(
+            f"{masked!r} holds a password, which Prefect would store and show. Write `${{NAME}}` in the URL of a source, or set "
+            "MLFLOW_TRACKING_URI, in the environment of the process that runs the flow."
+        )
+    return text
+
+
+StoredText = Annotated[str, AfterValidator(_without_password), Field(json_schema_extra=NO_PASSWORD)]
+"""Text that Prefect stores as given."""
+
+
 class FlowSettings(BaseModel):
     """Configuration and home of a run. Left empty, the worker's environment decides, which is how deployments use it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True)
 
     profile: str | None = None
     """Shipped profile; left out, FINSENT_PROFILE or nano."""
     config_file: str | None = None
     """YAML file on top of the profile, as an absolute path on the worker; left out, FINSENT_CONFIG."""
-    overrides: tuple[str, ...] = ()
+    overrides: tuple[StoredText, ...] = ()
     """`section.key=value` on top of both."""
     home: str | None = None
     """Folder of the state; left out, FINSENT_HOME."""
-    tracking_uri: str | None = None
+    tracking_uri: StoredText | None = None
     """MLflow server or store; left out, MLFLOW_TRACKING_URI, or the store in the home."""
 
     def load(self) -> Context:

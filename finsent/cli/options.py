@@ -81,17 +81,27 @@ class Settings:
         return make_context(self.config(), self.home())
 
     def flow_settings(self) -> "FlowSettings":
-        """The same for a Prefect flow that runs in this process."""
+        """The same for a Prefect flow that runs in this process.
+
+        Raises:
+            InputError: an override holds a password.
+        """
+        from pydantic import ValidationError
+
         from flows.settings import FlowSettings
 
         home = self.home()
-        return FlowSettings(
-            profile=self.profile,
-            config_file=str(absolute_path(str(self.config_file), "--config")) if self.config_file else None,
-            overrides=self.overrides,
-            home=str(home.root),
-            tracking_uri=home.tracking_uri,
-        )
+        try:
+            return FlowSettings(
+                profile=self.profile,
+                config_file=str(absolute_path(str(self.config_file), "--config")) if self.config_file else None,
+                overrides=self.overrides,
+                home=str(home.root),
+                # the environment is the flow's too, and an address there may hold a password, which Prefect would store
+                tracking_uri=None if os.environ.get("MLFLOW_TRACKING_URI") else home.tracking_uri,
+            )
+        except ValidationError as error:
+            raise InputError("; ".join(item["msg"].removeprefix("Value error, ") for item in error.errors())) from None
 
 
 class _LocalPath(click.ParamType[Path]):

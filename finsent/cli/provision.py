@@ -11,18 +11,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finsent.config.loader import read_file
+from finsent.config.loader import mask_passwords, read_file
+from finsent.errors import FinsentError, InputError
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
 
 def provision(automations: Path, pools: Sequence[str]) -> None:
-    """Create the work pools and the training limit that are missing, and create or update the automations of the file."""
+    """Create the work pools and the training limit that are missing, and create or update the automations of the file.
+
+    Raises:
+        InputError: `prefect.yaml` beside the file holds a password, which the server would store.
+    """
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.workers.process import ProcessWorker
 
+    _refuse_passwords(automations.with_name("prefect.yaml"))
     template = ProcessWorker.get_default_base_job_template()
     with get_client(sync_client=True) as client:
         existing = {pool.name for pool in client.read_work_pools()}
@@ -32,6 +38,16 @@ def provision(automations: Path, pools: Sequence[str]) -> None:
         require_training_limit(client)
         for described in read_file(automations)["automations"]:
             _put_automation(client, described)
+
+
+def _refuse_passwords(project: Path) -> None:
+    lines = project.read_text(encoding="utf-8").splitlines() if project.is_file() else []
+    for number, line in enumerate(lines, start=1):
+        if (masked := mask_passwords(line)) != line:
+            raise InputError(
+                f"{str(project)!r}, line {number}: {masked.strip()!r} holds a password, which the Prefect server would store and "
+                "show. Write `${NAME}` in its place, and set that environment variable for the workers. Nothing was deployed."
+            )
 
 
 def require_training_limit(client: "SyncPrefectClient") -> None:
@@ -59,4 +75,7 @@ def _put_automation(client: "SyncPrefectClient", described: dict[str, Any]) -> N
 
 
 if __name__ == "__main__":
-    provision(Path(sys.argv[1]), sys.argv[2:])
+    try:
+        provision(Path(sys.argv[1]), sys.argv[2:])
+    except FinsentError as error:
+        sys.exit(f"error: {error}")

@@ -15,10 +15,23 @@ from finsent.errors import ConfigError, quoted
 _MOST_NODES: Final = 100_000
 
 
+_REFERENCE = r"\$\{\w+\}"  # of an environment variable: names a password and is none
+_SECRETS = "(?i:pass|pwd|secret|token|api_?key|access_?key|credential|signature)"
+_USER_INFO = rf"(://[^:@/\s]*:)(?!{_REFERENCE}@)\S*(?=@)"
+_QUERY = rf"([?&][^=&\s]*{_SECRETS}[^=&\s]*=)(?!{_REFERENCE}(?:&|\s|$))[^&\s]+"
+NO_PASSWORD: Final[dict[str, Any]] = {
+    "not": {
+        "description": "A URL with a password or key, which the server would store and show. Write ${NAME} in its place, and set "
+        "that environment variable where the flow runs.",
+        "pattern": rf"{_USER_INFO}|{_QUERY}",
+    }
+}
+"""JSON schema by which Prefect's server refuses parameters with a password before it stores them."""
+
+
 def mask_passwords(text: str) -> str:
-    """The text with `***` for the password of every URL in it."""
-    masked = re.sub(r"(://[^:@/\s]*):\S*@", r"\1:***@", text)
-    return re.sub(r"([?&][^=&\s]*(?:pass|pwd|secret|token)[^=&\s]*=)[^&\s]+", r"\1***", masked, flags=re.IGNORECASE)
+    """The text with `***` for the password and keys of every URL in it; `${NAME}` stays, since it names a variable."""
+    return re.sub(_QUERY, r"\1***", re.sub(_USER_INFO, r"\1***", text))
 
 
 def read_file(path: Path) -> dict[str, Any]:

@@ -7,16 +7,17 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, SecretStr, StringConstraints, model_validator
 
-from finsent.config.loader import mask_passwords
+from finsent.config.loader import NO_PASSWORD, mask_passwords
 from finsent.config.model_schema import EngineConfig, LoraConfig, ModelConfig, Recipe, Section
 
 
 class Source(Section):
     """One place that labelled tweets come from."""
 
-    uri: str
+    uri: str = Field(json_schema_extra=NO_PASSWORD)
     """File, folder, glob, `s3://bucket/key` (folders and globs too), `hf://owner/name` for a dataset of the Hub, or a database's
-    SQLAlchemy URL together with `query`. A relative path counts from the folder of the configuration file that it stands in."""
+    SQLAlchemy URL together with `query`. A relative path counts from the folder of the configuration file that it stands in.
+    `${NAME}` in a database's URL is taken from the environment when it is read."""
     query: str | None = None
     """Query to a database, e.g. `SELECT body AS text, label FROM tweets`; only where `uri` is a database."""
     name: str | None = None

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from finsent.errors import ConfigError
+from finsent.cli.options import Settings
+from finsent.errors import ConfigError, InputError
 from finsent.workspace import resolve_workspace
-from flows.settings import FROM_ENVIRONMENT, FlowSettings
+from flows.settings import FROM_ENVIRONMENT, FlowSettings, resolved
 
 
 def test_left_empty_the_environment_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,6 +36,54 @@ def test_values_win_over_the_environment(tmp_path: Path, monkeypatch: pytest.Mon
     config, home = context.config, context.workspace
     assert (config.profile, config.recipe.seed) == ("nano", 9)
     assert (home.root, home.tracking_uri) == (tmp_path, "sqlite:////x.db")
+
+
+def test_an_edit_in_the_middle_of_a_run_changes_no_rule(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("gate: {alpha: 0.01}\n", encoding="utf-8")
+    settings = FlowSettings(config_file=str(file), home=str(tmp_path / "home"))
+    with resolved(settings) as training:
+        file.write_text("gate: {alpha: 0.2}\n", encoding="utf-8")
+        with resolved(settings) as promotion:
+            assert promotion.config is training.config
+            assert promotion.config.gate.alpha == 0.01
+
+
+SECRETS = (
+    "postgresql://u:hunter2@db/x",
+    "mysql://u@db/x?password=hunter2",
+    "http://u:hunter2@mlflow",
+    "pg://db/x?apikey=hunter2",
+)
+HARMLESS = ("postgresql://u@db:5432/x", "postgresql://u:${PW}@db/x", "mysql://u@db/x?password=${PW}&a=b", "C:\\a:b@c", "a@b.csv")
+
+
+@pytest.mark.parametrize("uri", [*SECRETS, *HARMLESS])
+def test_prefects_server_refuses_passwords_before_it_stores_them(uri: str) -> None:
+    """By the schema of the deployment's parameters, with the function that the server uses."""
+    from prefect.utilities.callables import parameter_schema
+    from prefect.utilities.schema_tools.validation import ValidationError as Refused
+    from prefect.utilities.schema_tools.validation import validate
+
+    from flows.retrain import retrain
+
+    schema = parameter_schema(retrain).model_dump_for_openapi()
+    for parameters in ({"sources": [{"uri": uri}]}, {"settings": {"overrides": [uri]}}, {"settings": {"tracking_uri": uri}}):
+        if uri in SECRETS:
+            with pytest.raises(Refused, match=r"A URL with a password or key.*Write \$\{NAME\} in its place"):
+                validate(parameters, schema, raise_on_error=True)
+        else:
+            assert not validate(parameters, schema, raise_on_error=True)
+
+
+def test_a_flow_run_by_a_command_stores_no_password(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://u:hunter2@mlflow:5000")
+    settings = Settings(home_dir=tmp_path, overrides=("recipe.epochs=1",)).flow_settings()
+    assert "hunter2" not in settings.model_dump_json()
+    assert settings.load().workspace.tracking_uri == "http://u:hunter2@mlflow:5000"
+    with pytest.raises(InputError, match=r"holds a password") as refused:
+        Settings(home_dir=tmp_path, overrides=("data.sources=[{uri: 'pg://u:hunter2@db/x'}]",)).flow_settings()
+    assert "hunter2" not in str(refused.value)
 
 
 def test_wrong_values_are_refused() -> None:

@@ -5,10 +5,13 @@ Without ORDER BY the rows may come in any order; only the row numbers that the q
 
 import hashlib
 import logging
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
 from finsent.config import Source
 from finsent.errors import InputError, did_you_mean, shorten
@@ -81,13 +84,25 @@ class RowDigest:
         return f"{self._sum % (1 << 256):064x}"
 
 
+def _fill_in(url: str, shown: str) -> str:
+    """The URL with each `${NAME}` replaced by the environment variable, percent-encoded."""
+
+    def value(match: re.Match[str]) -> str:
+        if not (found := os.environ.get(match[1])):
+            raise InputError(f"{shown!r}: the environment variable {match[1]!r} is not set here. Set it where this runs.")
+        return quote(found, safe="")
+
+    return re.sub(r"\$\{(\w+)\}", value, url)
+
+
 def _parse_url(source: Source) -> Any:
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
     scheme = source.uri.partition("://")[0]
+    given = _fill_in(source.connection.get_secret_value() if source.connection else source.uri, source.uri)
     try:
-        url = make_url(source.connection.get_secret_value() if source.connection else source.uri)
+        url = make_url(given)
         url.get_dialect()
     except NoSuchModuleError as error:
         meant = " Did you mean 'postgresql'?" if scheme.startswith("postgres") else ""

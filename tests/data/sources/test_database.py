@@ -136,6 +136,17 @@ def test_the_password_is_never_shown(uri: str) -> None:
     assert source.connection.get_secret_value() == uri
 
 
+def test_a_variable_named_in_the_url_is_read_where_the_query_runs(sqlite: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, _, name = sqlite.rpartition("/")
+    source = Source(uri=f"{folder}/${{DESK_NAME}}", query="SELECT 'up' AS text, 'Bullish' AS label")
+    with pytest.raises(InputError, match=r"the environment variable 'DESK_NAME' is not set"):
+        resolve(source)
+    monkeypatch.setenv("DESK_NAME", name)
+    assert len(rows_of(source)) == 1
+    assert source.uri.endswith("/${DESK_NAME}"), "stored as it was given"
+    assert Source(uri="postgresql://me:${PW}@db/desk").uri == "postgresql://me:${PW}@db/desk"
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
