@@ -170,12 +170,18 @@ def report_path(home: Workspace, version: int) -> Path:
 
 
 def read_report(home: Workspace, version: int) -> dict[str, Any]:
-    """The ingestion report of a version: this home's copy, else the one recorded with the commit; empty without either."""
+    """The ingestion report of a version: this home's copy, else the one recorded with the commit; empty without either.
+
+    A copy counts if it is whole and of the same rows: FINSENT_TABLES may name other tables now.
+    """
+    recorded = recorded_report(home, version)
     try:
-        loaded: Any = json.loads(report_path(home, version).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        loaded = None
-    return loaded if isinstance(loaded, dict) else recorded_report(home, version)
+        copy: Any = json.loads(report_path(home, version).read_text(encoding="utf-8"))
+        whole = isinstance(copy, dict) and all(isinstance(item, dict) for item in copy.get("inputs", ()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return recorded
+    same = whole and (not recorded or copy.get("fingerprint") == recorded.get("fingerprint"))
+    return copy if same else recorded
 
 
 def recorded_report(home: Workspace, version: int) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Read-only views for pages and commands: the versions of the data, and the rows in quarantine."""
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -90,7 +91,7 @@ def list_versions(home: Workspace) -> list[VersionRecord]:
 
 def _version(home: Workspace, commit: dict[str, Any]) -> VersionRecord:
     number = int(commit["version"])
-    report = read_report(home, number)
+    report = json.loads(commit["report"]) if "report" in commit else read_report(home, number)
     leaks = commit.get("leaks")
     rows, unreadable = None, None
     try:

@@ -71,7 +71,7 @@ def test_the_audit_counts_only_for_the_rows_it_was_made_on(home: Workspace) -> N
     assert (data_version(home).leaks, data_version(home).naive_leak) == (None, None)
 
 
-@pytest.mark.parametrize("content", ["", "{half", "[]", "\xff"])
+@pytest.mark.parametrize("content", ["", "{half", "[]", "\xff", '{"inputs": 5}', '{"inputs": ["x"]}', '{"inputs": null}'])
 def test_a_report_that_cannot_be_read_is_no_evidence(home: Workspace, content: str) -> None:
     version = store(home, ROWS)
     report(home, version)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from finsent.config import Source
-from finsent.errors import InputError, did_you_mean, shorten
+from finsent.errors import InputError, ServiceError, did_you_mean, shorten
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, CursorResult, Engine
@@ -30,6 +30,13 @@ _READ_ONLY: Final = {
     "mariadb": "SET SESSION TRANSACTION READ ONLY",
 }
 _DRIVERS: Final = {"postgresql": "psycopg2-binary", "mysql": "pymysql", "mariadb": "pymysql"}
+_OUTAGE: Final = re.compile(
+    "refused|timed? ?out|timeout expired|closed the connection|terminating connection|connection (?:reset|already closed|lost)|"
+    "lost connection|gone away|unreachable|starting up|shutting down|too many (?:connections|clients)|could not translate host|"
+    "name resolution|can't connect|database is locked|deadlock",
+    re.IGNORECASE,
+)
+"""What drivers say of a database that does not answer now; they have no common error class for it."""
 _EXAMPLE: Final = "SELECT body AS text, label FROM tweets"
 
 
@@ -51,7 +58,8 @@ def stream_rows(source: Source) -> Iterator[tuple[list[str], list[tuple[Any, ...
     """Column names and the next rows of the query, until its end; the first item has no rows.
 
     Raises:
-        InputError: driver missing, no connection, or a query that the database rejects or that writes.
+        InputError: driver missing, login rejected, or a query that the database rejects or that writes.
+        ServiceError: the database does not answer.
     """
     query = source.query or ""
     with _connect_read_only(source) as connection, _translate_errors(source, f"the query {shorten(query, 200)!r}"):
@@ -193,7 +201,12 @@ def _connect_read_only(source: Source) -> "Iterator[Connection]":
 
 @contextmanager
 def _translate_errors(source: Source, what: str) -> Iterator[None]:
-    """Turn errors of SQLAlchemy and the driver into an InputError with the database's message, without address or password."""
+    """Turn errors of SQLAlchemy and the driver into finsent's with the database's message, without address or password.
+
+    Raises:
+        ServiceError: the database does not answer.
+        InputError: it rejects the query or the login.
+    """
     import sqlite3
 
     from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -205,6 +218,7 @@ def _translate_errors(source: Source, what: str) -> Iterator[None]:
         secret = _parse_url(source).password
         if secret:
             said = said.replace(str(secret), "***")
-        raise InputError(
+        lost = isinstance(error, DBAPIError) and error.connection_invalidated
+        raise (ServiceError if lost or _OUTAGE.search(said) else InputError)(
             f"{source.uri!r}: {what} failed: {shorten(' '.join(said.split()), 300).rstrip('.')}. Nothing was written."
         ) from None

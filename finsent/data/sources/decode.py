@@ -17,7 +17,7 @@ from typing import Any, AnyStr, BinaryIO, Final, cast
 
 from finsent.data.sources import s3
 from finsent.data.sources.records import SourceFile
-from finsent.errors import InputError
+from finsent.errors import FinsentError, InputError
 
 _log = logging.getLogger(__name__)
 
@@ -74,7 +74,8 @@ def open_text(file: SourceFile) -> "Iterator[tuple[io.BufferedReader[Any], str]]
     Size, SHA-256 and encoding are stored in `file.seen` if the file was read to its end.
 
     Raises:
-        InputError: empty, not text, damaged, cut short, access denied, or a store that does not answer.
+        InputError: empty, not text, damaged, cut short, or access denied.
+        ServiceError: a store that does not answer.
     """
     import pyarrow as pa
 
@@ -98,10 +99,12 @@ def open_text(file: SourceFile) -> "Iterator[tuple[io.BufferedReader[Any], str]]
         raise read_error(file.uri, error) from error
 
 
-def read_error(uri: str, error: Exception, otherwise: str | None = None) -> InputError:
+def read_error(uri: str, error: Exception, otherwise: str | None = None) -> FinsentError:
     """The error to raise for one of the operating system, the store or a codec; `otherwise` describes any but access errors."""
     if uri.startswith(s3.S3) and ("AWS Error" in str(error) or isinstance(error, FileNotFoundError)):
-        return InputError(s3.describe_error(uri, error))
+        return s3.store_error(uri, error)
+    if isinstance(error, FileNotFoundError):
+        return InputError(f"{uri!r} is gone since it was looked up. Check the path, then run this again.")
     if isinstance(error, PermissionError):
         return InputError(f"{uri!r} may not be read: permission denied. Check the rights of the file and of its folders.")
     otherwise = otherwise or f"is damaged or cut short, or not what its name says: {error}. Get the file again."

@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from http import HTTPStatus
 from itertools import chain, count
 from pathlib import PurePath
 from typing import Any, Final, TypeVar
@@ -18,7 +19,7 @@ from finsent.data.sources.parquet import BATCH_ROWS, arrow_rows, read_parquet
 from finsent.data.sources.records import RawRow, RequestedColumns, SourceFile
 from finsent.data.sources.resolve import HUB
 from finsent.data.validation.row_validation import Rejection
-from finsent.errors import InputError, escape_invalid, shorten
+from finsent.errors import InputError, ServiceError, escape_invalid, shorten
 
 _BATCH_CHARS: Final = 16 * 1024 * 1024
 
@@ -138,12 +139,16 @@ def _json_row(value: Any, number: int, columns: Mapping[str, str]) -> RawRow:
 
 def _read_hub(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRow]]:
     import datasets
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # see `resolve`
 
     address = file.uri.removeprefix(HUB)
     try:
         loaded = datasets.load_dataset(address, split=file.source.split, revision=file.source.revision)
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        raise InputError(
+    except (OSError, ValueError, RuntimeError, HTTPError, datasets.exceptions.DatasetsError) as error:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        lost = isinstance(error, ConnectionError | TimeoutError | HTTPError) and "OfflineMode" not in str(error)
+        outage = lost and (status is None or status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR)
+        raise (ServiceError if outage else InputError)(
             f"the dataset {file.uri!r} (revision {file.source.revision!r}, split {file.source.split!r}) cannot be read: "
             f"{shorten(str(error), 300)}. Check name, revision, split and network; a local folder in the Hub's layout works too."
         ) from error

@@ -7,12 +7,13 @@ Requests to a store that does not answer time out after half a minute.
 
 import glob
 import os
+import re
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from finsent.data.sources.records import FORMATS, format_suffix
-from finsent.errors import InputError, did_you_mean, format_names, shorten
+from finsent.errors import FinsentError, InputError, ServiceError, did_you_mean, format_names, shorten
 
 if TYPE_CHECKING:
     from pyarrow import fs
@@ -31,14 +32,20 @@ _ACCESS_DENIED: Final = (
     "HTTP status 403",
     "HTTP status 401",
 )
+_OUTAGE: Final = re.compile(
+    "NETWORK_CONNECTION|curl|REQUEST_TIMEOUT|SLOW_DOWN|THROTTLING|SERVICE_UNAVAILABLE|INTERNAL_FAILURE|HTTP status 5",
+    re.IGNORECASE,
+)
 
 
 def find_objects(uri: str) -> list[str]:
     """Addresses that `s3://bucket/key`, a folder or a glob stands for, in order; of a folder, keys of a known format.
 
     Raises:
-        InputError: no such bucket or key, access denied, or the store does not answer.
+        InputError: no such bucket or key, or access denied.
+        ServiceError: the store does not answer.
     """
+    import pyarrow as pa
     from pyarrow import fs
 
     bucket, _, key = uri.removeprefix(S3).partition("/")
@@ -71,8 +78,8 @@ def find_objects(uri: str) -> list[str]:
             return [S3 + item for item in found]
         parent = fs.FileSelector(str(PurePosixPath(path).parent), allow_not_found=True)
         siblings = [item.base_name for item in store.get_file_info(parent)]
-    except OSError as error:
-        raise InputError(describe_error(uri, error)) from error
+    except (OSError, pa.ArrowException) as error:
+        raise store_error(uri, error) from error
     raise InputError(f"there is no object {uri!r}. Check the key.{did_you_mean(PurePosixPath(key).name, siblings)}")
 
 
@@ -80,7 +87,7 @@ def open_object(uri: str, *, random_access: bool) -> tuple[Any, str]:
     """An object, as a stream or with random access, and its ETag.
 
     Raises:
-        OSError: it cannot be read; see `describe_error`.
+        OSError, ArrowException: it cannot be read; see `store_error`.
     """
     path = uri.removeprefix(S3)
     store = _store(path.partition("/")[0])
@@ -136,20 +143,24 @@ def _no_bucket(bucket: str) -> str:
     )
 
 
-def describe_error(uri: str, error: Exception) -> str:
-    """The message for a failure to read an object."""
+def store_error(uri: str, error: Exception) -> FinsentError:
+    """What to raise for a failure to read an object."""
     said = str(error)
     if isinstance(error, FileNotFoundError):
-        return f"there is no object {uri!r}. Check the key."
+        return InputError(f"there is no object {uri!r}. Check the key.")
     if "NO_SUCH_BUCKET" in said or ("Bucket" in said and "not found" in said):
-        return _no_bucket(uri.removeprefix(S3).partition("/")[0])
+        return InputError(_no_bucket(uri.removeprefix(S3).partition("/")[0]))
     if any(word in said for word in _ACCESS_DENIED):
         given = "AWS_ACCESS_KEY_ID is set" if os.environ.get("AWS_ACCESS_KEY_ID") else "AWS_ACCESS_KEY_ID is not set"
-        return (
+        return InputError(
             f"{uri!r}: {_store_name()} denies access ({given}). Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to those of an "
             "account that may list and read the bucket."
         )
-    if "NETWORK_CONNECTION" in said or "curl" in said.lower():
+    if _OUTAGE.search(said):
         detail = said.rpartition("Details: ")[2] or said
-        return f"{uri!r}: {_store_name()} does not answer ({shorten(detail, 160)}). Check AWS_ENDPOINT_URL and the network."
-    return f"{uri!r} cannot be read from {_store_name()}: {shorten(said, 300)}. Check address, region and AWS_ENDPOINT_URL."
+        return ServiceError(
+            f"{uri!r}: {_store_name()} does not answer ({shorten(detail, 160)}). Check AWS_ENDPOINT_URL and the network."
+        )
+    return InputError(
+        f"{uri!r} cannot be read from {_store_name()}: {shorten(said, 300)}. Check address, region and AWS_ENDPOINT_URL."
+    )

@@ -18,7 +18,7 @@ from finsent.config import Source
 from finsent.data.sources.formats import fingerprint_file, read_rows
 from finsent.data.sources.records import RawRow, SourceFile, labelled_columns
 from finsent.data.sources.resolve import resolve
-from finsent.errors import InputError
+from finsent.errors import InputError, ServiceError
 
 PASSWORD = "hunter2:/?#"
 QUOTED = "hunter2%3A%2F%3F%23"
@@ -86,7 +86,6 @@ WRONG: dict[str, tuple[str, str]] = {
     " ": ("SQLITE", "no query was given"),
     "SELECT 1": ("sqlite:///absent.db", "there is no database file 'absent.db'"),
     "SELECT 2": ("sqlite://", "there is no database file"),
-    "SELECT 3": (f"postgresql://me:{QUOTED}@127.0.0.1:1/desk", "Connection refused"),
     "SELECT 4": (f"mysql+pymysql://me:{QUOTED}@127.0.0.1:1/desk", "driver 'pymysql' is not installed"),
     "SELECT 5": (f"postgresql+asyncpg://me:{QUOTED}@127.0.0.1/desk", "asynchronous"),
     "SELECT 6": (f"postgres://me:{QUOTED}@127.0.0.1/desk", "Did you mean 'postgresql'?"),
@@ -109,6 +108,18 @@ def test_wrong_queries_and_addresses(sqlite: str, query: str, caplog: pytest.Log
         assert connection.execute("SELECT count(*) FROM tweets").fetchone() == (5000,)
         assert connection.execute("PRAGMA user_version").fetchone() == (0,)
     connection.close()
+
+
+def test_a_database_that_does_not_answer_now_is_an_outage(sqlite: str) -> None:
+    with pytest.raises(ServiceError, match=r"the connection failed: .*Connection refused") as raised:
+        rows_of(Source(uri=f"postgresql://me:{QUOTED}@127.0.0.1:1/desk", query="SELECT 1"))
+    assert raised.value.retryable
+    assert "hunt" not in str(raised.value)
+    other = sqlite3.connect(sqlite.removeprefix("sqlite:///"))
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(ServiceError, match="database is locked"):
+        rows_of(Source(uri=f"{sqlite}?timeout=0.1", query="SELECT body, label FROM tweets"))
+    other.close()
 
 
 @pytest.mark.parametrize("query", ["ATTACH DATABASE '{}' AS other", "VACUUM INTO '{}'", "CREATE TEMP TABLE t AS SELECT 1"])

@@ -22,7 +22,7 @@ from finsent.data.sources import s3
 from finsent.data.sources.formats import fingerprint_file, read_rows
 from finsent.data.sources.records import RawRow, labelled_columns
 from finsent.data.sources.resolve import resolve
-from finsent.errors import InputError
+from finsent.errors import InputError, ServiceError
 from finsent.steps.context import make_context
 from finsent.steps.ingest import ingest
 from finsent.workspace import resolve_workspace
@@ -178,9 +178,18 @@ def test_without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_unreachable_store(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{free_port()}")  # goes before AWS_ENDPOINT_URL
     started = time.monotonic()
-    with pytest.raises(InputError, match=r"does not answer .*Check AWS_ENDPOINT_URL"):
+    with pytest.raises(ServiceError, match=r"does not answer .*Check AWS_ENDPOINT_URL"):
         rows_of(Source(uri="s3://desk/day/a.csv"))
     assert time.monotonic() - started < 10
+
+
+@pytest.mark.usefixtures("store")
+def test_addresses_that_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match=r"'s3://desk//a.csv' cannot be read .*Empty path component"):
+        resolve(Source(uri="s3://desk//a.csv"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "ftp://127.0.0.1")
+    with pytest.raises(InputError, match=r"Invalid S3 connection scheme 'ftp'.*AWS_ENDPOINT_URL"):
+        resolve(Source(uri="s3://desk/a.csv"))
 
 
 @pytest.mark.usefixtures("store")
@@ -191,7 +200,7 @@ def test_a_store_that_accepts_connections_and_never_answers(monkeypatch: pytest.
         silent.listen()
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
         started = time.monotonic()
-        with pytest.raises(InputError, match="does not answer"):
+        with pytest.raises(ServiceError, match="does not answer"):
             resolve(Source(uri="s3://desk/day/a.csv"))
         assert time.monotonic() - started < 10
 
