@@ -13,7 +13,21 @@ from typing import NoReturn
 
 import click
 
-from finsent.cli import config, data, demo, doctor, home, machine_faults, models, promote, review, score, status, up  # noqa: F401
+from finsent.cli import (  # noqa: F401 - add their commands
+    config,
+    data,
+    demo,
+    doctor,
+    home,
+    machine_faults,
+    maintain,
+    models,
+    promote,
+    review,
+    score,
+    status,
+    up,
+)
 from finsent.cli.options import Settings, cli
 from finsent.cli.output import to_json
 from finsent.errors import CheckFailed, FinsentError, escape_control

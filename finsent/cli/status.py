@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from finsent.cli.maintain import disk_parts, format_bytes
 from finsent.cli.options import CommandResult, Settings, cli, examples
 from finsent.cli.output import Renderable, cell_text, key_values, section, shorten, stack, table
 from finsent.cli.render import leak_audit
@@ -33,6 +34,7 @@ def status_command(settings: Settings) -> CommandResult:
         "decisions": _decisions(context),
         "scoring": _scoring(home, context.config.registered_model, champion),
         "services": _services(home),
+        "disk": disk_parts(home),
     }
     return CommandResult(status, render_status(status))
 
@@ -151,6 +153,9 @@ def render_status(status: dict[str, Any]) -> Renderable:
         _render_decisions(status["decisions"]),
         section("Scoring", key_values(status["scoring"].items())),
         section("Services", key_values(services)),
+        section(
+            "Disk (finsent maintain frees some)", key_values((name, format_bytes(size)) for name, size in status["disk"].items())
+        ),
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -24,6 +25,7 @@ from finsent.data.sources.formats import fingerprint_file, read_rows
 from finsent.data.sources.reading import quarantine_row, without_unreadable_dates
 from finsent.data.sources.records import QuarantinedRow, RawRow, RequestedColumns, SourceFile
 from finsent.data.sources.resolve import resolve
+from finsent.data.table_access import delta_errors, open_table
 from finsent.data.table_schemas import SCHEMAS
 from finsent.data.validation.row_validation import Rejection, check_id, check_text, check_time
 from finsent.data.validation.text_cleaning import mask_handles
@@ -34,6 +36,8 @@ from finsent.text import text_id
 from finsent.workspace import Workspace
 
 _APPLICATION: Final = "finsent-receive"
+_TIME: Final = pa.timestamp("us", tz="UTC")
+_REMOVED_AT_ONCE: Final = 10_000  # ids in one commit's predicate
 _SHOWN: Final = 500  # characters of each text that a reused id is quarantined with
 
 
@@ -98,6 +102,35 @@ def receive(
     if report.read != report.received + report.known + report.quarantined:
         raise CheckFailed(f"rows do not add up: {report}. This is a fault in finsent, please report it.")
     return report
+
+
+def remove_scored(home: Workspace, model_name: str, model_version: str, before: datetime, *, dry_run: bool = False) -> int:
+    """Remove rows received before a time that the version has scored, and the files of earlier table versions that they are in.
+
+    Predictions stay, so an id that comes again is received again and not scored twice by this version. Files are removed once
+    they are older than the table's own retention (a week), since somebody may be reading them.
+    """
+    by_version = [("model_name", "=", model_name), ("model_version", "=", model_version)]
+    done = tables.read(home, "predictions", columns=["id"], filters=by_version)["id"].combine_chunks()
+    inbox = tables.read(home, "inbox", columns=["id", "received_at"], filters=pc.field("received_at") < pa.scalar(before, _TIME))
+    old = inbox.filter(pc.is_in(inbox["id"], value_set=done)).sort_by("received_at")["id"].combine_chunks()
+    if dry_run or not len(old):
+        return len(old)
+    with locked(home.lock("inbox"), -1, "another process holds the inbox"):
+        for start in range(0, len(old), _REMOVED_AT_ONCE):
+            ids = old.slice(start, _REMOVED_AT_ONCE)
+            changes = pa.table({"id": ids, "removed": pa.array([True] * len(ids))})
+            remove = partial(_remove, home, changes)
+            tables.retry_on_conflict(home, "inbox", _APPLICATION, remove)
+    with delta_errors(home, "inbox"):
+        handle = open_table(home, "inbox")
+        if handle is not None:
+            handle.vacuum(dry_run=False)
+    return len(old)
+
+
+def _remove(home: Workspace, changes: pa.Table, at: tables.Position) -> tables.Position | None:
+    return tables.update_rows(home, "inbox", changes, _APPLICATION, at)
 
 
 def _commit(

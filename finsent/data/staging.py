@@ -197,7 +197,7 @@ def open_staging(parent: Path, config: DataConfig) -> Iterator[Staging]:
     started = time.monotonic()
     created = [folder for folder in (parent, *parent.parents) if not folder.exists()]
     make_folder(parent)
-    _remove_abandoned(parent)
+    remove_abandoned(parent)
     # locked before it gets its visible name, so that no other run takes it for an abandoned one
     hidden, folder = parent / f".{uuid.uuid4().hex}", parent / uuid.uuid4().hex
     hidden.mkdir()
@@ -215,7 +215,8 @@ def open_staging(parent: Path, config: DataConfig) -> Iterator[Staging]:
                     empty_folder.rmdir()
 
 
-def _remove_abandoned(parent: Path) -> None:
+def remove_abandoned(parent: Path) -> None:
+    """Remove the staging areas of killed runs; one that is in use is locked."""
     from filelock import FileLock, Timeout
 
     for folder in parent.glob("[!.]*"):

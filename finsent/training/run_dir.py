@@ -87,6 +87,12 @@ def mark_finished(folder: Path, digest: str) -> None:
     _write(folder, digest, finished=True)
 
 
+def is_finished(folder: Path) -> bool | None:
+    """Whether the training in the folder is registered; None where its state is absent or cannot be read."""
+    recorded = _read(folder / STATE)
+    return None if recorded is None else bool(recorded.get("finished"))
+
+
 def save_result(folder: Path, result: "TrainingResult") -> None:
     """Record that the training loop is through, with digests of the adapter, so that nothing after it has to train again."""
     recorded = {**asdict(result), "files": _adapter_files(folder / "adapter")}

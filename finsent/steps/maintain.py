@@ -1,0 +1,125 @@
+"""Maintenance: removes what nothing needs any more. Never what the registry, a report or an unfinished training refers to."""
+
+import logging
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from finsent.data.inbox import remove_scored
+from finsent.data.staging import remove_abandoned
+from finsent.errors import CheckFailed
+from finsent.files import disk_use, locked
+from finsent.registry.client import CHALLENGER, CHAMPION, PREVIOUS
+from finsent.registry.relocation import missing_artifacts
+from finsent.steps.context import Context
+from finsent.training.checkpoint import complete_checkpoints
+from finsent.training.run_dir import RESULT, STATE, is_finished
+
+_log = logging.getLogger(__name__)
+_DAY = 24 * 3600
+
+
+@dataclass(frozen=True)
+class RemovedItem:
+    """A folder or file that was removed, or would be."""
+
+    what: str
+    path: Path
+    bytes: int
+
+
+@dataclass(frozen=True)
+class MaintenanceResult:
+    """What a maintenance removed, or with `dry_run` would remove."""
+
+    dry_run: bool
+    removed: tuple[RemovedItem, ...]
+    bytes: int
+    inbox_rows: int
+    """Rows of the inbox that the champion has scored."""
+
+
+def maintain(context: Context, *, days: int, inbox_days: int | None = None, dry_run: bool = False) -> MaintenanceResult:
+    """Remove what was last changed more than `days` days ago and is not needed.
+
+    That is: folders of trainings and imports whose adapter is registered, of trainings that ended before their first checkpoint,
+    cached versions without an alias, what killed imports and ingestions left, and backups of the MLflow store by `home move`.
+    With `inbox_days` also inbox rows received longer ago that the champion has scored; their predictions stay.
+
+    Raises:
+        ServiceError: MLflow does not answer. Nothing was removed.
+        NoChampionError: `inbox_days` was given, and nothing was promoted yet. Nothing was removed.
+    """
+    home = context.workspace
+    champion = context.registry.require_champion() if inbox_days is not None else None
+    found = [
+        RemovedItem(what, path, disk_use(path))
+        for what, path in (*_run_folders(context), *_cached_versions(context), *_backups(home.root))
+        if time.time() - _last_change(path) > days * _DAY
+    ]
+    if not dry_run:
+        remove_abandoned(home.staging)
+        found = [item for item in found if _remove(item.path)]
+    rows = 0
+    if champion is not None and inbox_days is not None:
+        before = datetime.now(UTC) - timedelta(days=inbox_days)
+        rows = remove_scored(home, context.registry.name, champion, before, dry_run=dry_run)
+    return MaintenanceResult(dry_run, tuple(found), sum(item.bytes for item in found), rows)
+
+
+def _last_change(path: Path) -> float:
+    """A training touches its state whenever somebody works on it."""
+    return max(part.stat().st_mtime for part in (path, path / STATE) if part.exists())
+
+
+def _run_folders(context: Context) -> Iterator[tuple[str, Path]]:
+    home = context.workspace
+    lost = set(missing_artifacts(home))
+    registered = {
+        str(version.run_id)
+        for version in context.registry.client.search_model_versions()
+        if f"{version.name} version {version.version}" not in lost
+    }
+    for folder in sorted(home.runs.glob("*")) if home.runs.is_dir() else ():
+        if folder.name.startswith(".import."):
+            yield "import that was killed", folder
+        elif not folder.is_dir():
+            continue
+        elif folder.name in registered and (is_finished(folder) or not (folder / STATE).exists()):
+            yield "registered training or import", folder
+        elif is_finished(folder) is False and not complete_checkpoints(folder) and not (folder / RESULT).exists():
+            yield "training without a checkpoint", folder
+
+
+def _cached_versions(context: Context) -> Iterator[tuple[str, Path]]:
+    home, registry = context.workspace, context.registry
+    aliases = registry.aliases()
+    kept = {f"{registry.name}-{aliases[alias]}" for alias in (CHAMPION, CHALLENGER, PREVIOUS) if alias in aliases}
+    lost = {what.replace(" version ", "-") for what in missing_artifacts(home)}  # this may be the last copy
+    for folder in sorted(home.versions.glob("*")) if home.versions.is_dir() else ():
+        ours = folder.name.rpartition("-")[0] == registry.name or folder.name.startswith(".")
+        if ours and folder.name not in kept | lost:
+            yield "cached version", folder
+
+
+def _backups(root: Path) -> Iterator[tuple[str, Path]]:
+    return (("backup by `home move`", path) for path in sorted(root.glob("mlflow.db.before-move-*")))
+
+
+def _remove(path: Path) -> bool:
+    """Remove a file or folder, under the lock of a training's folder; renamed first, so that nobody finds it half there."""
+    if path.is_file():
+        path.unlink()
+        return True
+    try:
+        with locked(path / ".lock", 0, f"{str(path)!r} is in use"):
+            going = path.rename(path.with_name(f".removed.{uuid.uuid4().hex}"))
+    except CheckFailed:
+        _log.warning("%s is in use and stays", path)
+        return False
+    shutil.rmtree(going)
+    return True

@@ -1,0 +1,134 @@
+"""What maintenance removes, and above all what it leaves."""
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from finsent.config import Config
+from finsent.data import tables
+from finsent.data.inbox import receive
+from finsent.data.table_schemas import SCHEMAS
+from finsent.errors import NoChampionError
+from finsent.files import locked
+from finsent.registry import tracking
+from finsent.registry.aliases import set_champion
+from finsent.steps.context import Context, make_context
+from finsent.steps.maintain import maintain
+from finsent.training.run_dir import STATE, hold_run_dir, mark_finished
+from finsent.workspace import Workspace
+
+
+def age(folder: Path, days: float = 40) -> None:
+    then = time.time() - days * 86400
+    for path in (*folder.rglob("*"), folder):
+        os.utime(path, (then, then))
+
+
+def training(home: Workspace, name: str, *, finished: bool, checkpoint: bool = False) -> Path:
+    folder = home.runs / name
+    with hold_run_dir(folder, "digest"):
+        (folder / "weights").write_bytes(b"x" * 10_000)
+    if checkpoint:
+        from finsent.training import checkpoint as module
+
+        (folder / f"{module.PREFIX}10").mkdir()
+        (folder / f"{module.PREFIX}10" / module._STATE).touch()
+    if finished:
+        mark_finished(folder, "digest")
+    return folder
+
+
+@pytest.fixture
+def context(mlflow_home: Workspace, tiny_config: Config, make_adapter: Callable[[int], Path]) -> Context:
+    """Two registered versions, the first of them champion; their adapters are cached."""
+    made = make_context(tiny_config, mlflow_home)
+    with tracking.start_run(tiny_config, mlflow_home, kind="train") as run_id:
+        for seed in (0, 1):
+            made.registry.register(make_adapter(seed), run_id=run_id, profile="nano")
+    for version in ("1", "2"):
+        age(made.registry.adapter_path(version))
+    training(mlflow_home, run_id, finished=True)
+    set_champion(made.registry, "1", None)
+    return made
+
+
+def names(context: Context) -> set[str]:
+    home = context.workspace
+    return {path.name for folder in (home.runs, home.versions, home.root) for path in folder.glob("[!.]*")}
+
+
+def test_what_nothing_needs_goes_and_all_else_stays(context: Context) -> None:
+    home = context.workspace
+    registered = next(home.runs.iterdir()).name
+    for name, finished, checkpoint in (
+        ("unregistered", True, False),
+        ("interrupted", False, True),
+        ("hopeless", False, False),
+        ("through", False, False),
+        ("half-written", False, False),
+        ("at-work", False, False),
+    ):
+        training(home, name, finished=finished, checkpoint=checkpoint)
+    (home.runs / "through" / "result.json").write_text("{}", encoding="utf-8")
+    (home.runs / "half-written" / STATE).write_text("", encoding="utf-8")
+    (home.root / "mlflow.db.before-move-20260101T000000").touch()
+    for folder in (*home.runs.iterdir(), home.root / "mlflow.db.before-move-20260101T000000"):
+        age(folder)
+    training(home, "young", finished=False)
+    before = names(context)
+
+    planned = maintain(context, days=30, dry_run=True)
+    assert names(context) == before, "a dry run removes nothing"
+    with locked(home.runs / "at-work" / ".lock", 0, "held"):
+        done = maintain(context, days=30)
+    gone = {registered, "hopeless", "finsent-2", "mlflow.db.before-move-20260101T000000"}
+    assert {item.path.name for item in planned.removed} == gone | {"at-work"}
+    assert {item.path.name for item in done.removed} == before - names(context) == gone
+    assert done.bytes >= 20_000
+    assert not list(home.runs.glob(".removed*"))
+    assert context.registry.adapter_path("2").is_dir(), "fetched again when it is needed"
+
+
+def test_a_cache_that_is_the_last_copy_stays(context: Context) -> None:
+    shutil.rmtree(context.workspace.artifacts)
+    age(next(context.workspace.runs.iterdir()))
+    assert maintain(context, days=30).removed == ()
+
+
+def test_inbox_rows_go_once_the_champion_has_scored_them(context: Context, tmp_path: Path) -> None:
+    home, now = context.workspace, datetime.now(UTC)
+    old, recent = now - timedelta(days=400), now - timedelta(days=2)
+    times = {"scored and old": old, "old": old, "scored": recent, "by another version": old}
+    rows = {"id": list(times), "created_at": [None] * 4, "text": list(times), "received_at": list(times.values())}
+    tables.append(home, "inbox", pa.table(rows, schema=SCHEMAS["inbox"]))
+    scored = [("scored and old", "1"), ("scored", "1"), ("by another version", "2")]
+    columns = {name: [None] * 3 for name in SCHEMAS["predictions"].names} | {
+        "id": [row for row, _ in scored],
+        "model_name": ["finsent"] * 3,
+        "model_version": [version for _, version in scored],
+    }
+    tables.append(home, "predictions", pa.table(columns, schema=SCHEMAS["predictions"]))
+
+    def inbox() -> list[str]:
+        return sorted(tables.read(home, "inbox", columns=["id"])["id"].to_pylist())
+
+    assert maintain(context, days=30, inbox_days=365, dry_run=True).inbox_rows == 1
+    assert len(inbox()) == 4
+    assert maintain(context, days=30, inbox_days=365).inbox_rows == 1
+    assert inbox() == ["by another version", "old", "scored"]
+    assert maintain(context, days=30).inbox_rows == 0
+    assert len(inbox()) == 3
+    more = tmp_path / "more.csv"
+    more.write_text("id,text\nnew,Shares of $ACME rise\n", encoding="utf-8")
+    assert receive([more], home).received == 1, "commits are numbered on"
+
+
+def test_without_a_champion_no_row_goes(mlflow_home: Workspace, tiny_config: Config) -> None:
+    with pytest.raises(NoChampionError):
+        maintain(make_context(tiny_config, mlflow_home), days=30, inbox_days=365)
