@@ -6,6 +6,8 @@ manifest; `scoring.abstain_below` overrides it.
 
 from typing import Any, Final
 
+import numpy as np
+
 from finsent.models.manifest import Manifest
 
 ABSTAIN_BELOW: Final = 0.5
@@ -19,5 +21,5 @@ def abstain_threshold(manifest: Manifest, override: float | None = None) -> floa
 
 
 def abstains(confidence: Any, threshold: float) -> Any:
-    """Whether predictions of this confidence, a number or an array of them, abstain."""
-    return confidence < threshold
+    """Whether predictions of this confidence, a number or an array of them, abstain; what is no number does."""
+    return ~(np.asarray(confidence) >= threshold)

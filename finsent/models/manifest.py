@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from finsent.config import EmbeddedBase, Quantization
 from finsent.errors import ArtifactError
@@ -27,7 +27,7 @@ _REQUIRED = ("adapter_model.safetensors", "adapter_config.json")
 class Manifest(BaseModel):
     """Everything that must agree between training and loading."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     format: int = 1
     base_name: str
@@ -46,7 +46,7 @@ class Manifest(BaseModel):
     config: dict[str, Any]
     git_sha: str | None
     lock_hash: str
-    temperature: float = 1.0
+    temperature: float = Field(default=1.0, gt=0)
     abstain_below: float | None = None
     """Confidence below which the version abstains, fitted on validation rows; None where the target was not reached."""
     files: dict[str, str] = {}

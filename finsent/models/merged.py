@@ -115,7 +115,7 @@ def _merged_logits(made: Path, adapter: Manifest, texts: list[str], precision: P
     model = AutoModelForSequenceClassification.from_pretrained(
         made, dtype=getattr(torch, precision), device_map={"": device}, trust_remote_code=False, use_safetensors=True
     ).eval()
-    return predict_logits(LoadedAdapter(model, AutoTokenizer.from_pretrained(made), adapter, device), texts)
+    return predict_logits(LoadedAdapter(model, AutoTokenizer.from_pretrained(made), adapter, device), texts, finite=False)
 
 
 def seal_merged(made: Path, checkpoint: MergedCheckpoint, *, model_name: str, version: str, source: Path, base_name: str) -> None:

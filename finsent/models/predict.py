@@ -54,11 +54,22 @@ def predict_logits(
     progress: bool = False,
     padding_side: str | None = None,
     extra_padding: int = 0,
+    finite: bool = True,
 ) -> NDArray[np.float32]:
-    """Logits [texts, 3], float32, in the order of `texts`. Side and width of the padding can be forced, for tests of both."""
+    """Logits [texts, 3], float32, in the order of `texts`. Side and width of the padding can be forced, for tests of both.
+
+    Raises:
+        FinsentError: logits of some text are not finite; with `finite=False` the caller judges that.
+    """
     rows = tokenise(loaded.tokenizer, texts, loaded.manifest.max_length)
     return predict_tokens(
-        loaded, rows, token_budget=token_budget, progress=progress, padding_side=padding_side, extra_padding=extra_padding
+        loaded,
+        rows,
+        token_budget=token_budget,
+        progress=progress,
+        padding_side=padding_side,
+        extra_padding=extra_padding,
+        finite=finite,
     )
 
 
@@ -70,10 +81,46 @@ def predict_tokens(
     progress: bool = False,
     padding_side: str | None = None,
     extra_padding: int = 0,
+    finite: bool = True,
 ) -> NDArray[np.float32]:
-    """Logits [rows, 3], float32, of texts that are token ids already (see `tokenise`), in the order of `rows`."""
+    """Logits [rows, 3], float32, of texts that are token ids already (see `tokenise`), in the order of `rows`.
+
+    Raises:
+        FinsentError: as `predict_logits`.
+    """
     if loaded.packed is not None and padding_side is None and not extra_padding:
-        return _predict_packed(loaded, rows, loaded.batch_tokens or token_budget, progress=progress)
+        logits = _predict_packed(loaded, rows, loaded.batch_tokens or token_budget, progress=progress)
+    else:
+        logits = _predict_padded(loaded, rows, token_budget, padding_side, extra_padding, progress=progress)
+    return require_finite(logits) if finite else logits
+
+
+def require_finite(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The logits [rows, 3]; no comparison with a NaN holds, so a label made of one would be class 0 and never abstain.
+
+    Raises:
+        FinsentError: naming the rows that hold a value that is not finite.
+    """
+    bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+    if len(bad):
+        named = ", ".join(map(str, bad[:10].tolist())) + (" ..." if len(bad) > 10 else "")
+        raise FinsentError(
+            f"the model gives no finite logits for {len(bad)} of {len(logits)} rows (row {named} of this batch, from 0): its "
+            "weights are damaged, or its number type overflows. Set engine.inference=stock, or go back with `finsent rollback`."
+        )
+    return logits
+
+
+def _predict_padded(
+    loaded: LoadedAdapter,
+    rows: Sequence[Sequence[int]],
+    token_budget: int,
+    padding_side: str | None,
+    extra_padding: int,
+    *,
+    progress: bool,
+) -> NDArray[np.float32]:
+    """Logits [rows, 3] by the stock engine, in padded batches."""
     logits = np.zeros((len(rows), len(loaded.manifest.labels)), dtype=np.float32)
     batches = list(padded_batches([len(row) for row in rows], token_budget))
     with torch.inference_mode():
@@ -142,8 +189,12 @@ def _stream_batches(
 
 
 def probabilities(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:
-    """Softmax of logits / temperature, rows sum to one (temperature scaling, arXiv:1706.04599)."""
-    scaled = logits.astype(np.float64) / temperature
+    """Softmax of logits / temperature, rows sum to one (temperature scaling, arXiv:1706.04599).
+
+    Raises:
+        FinsentError: a logit is not finite.
+    """
+    scaled = require_finite(logits).astype(np.float64) / temperature
     scaled -= scaled.max(axis=1, keepdims=True, initial=-np.inf)
     exponent = np.exp(scaled)
     return np.asarray(exponent / exponent.sum(axis=1, keepdims=True))

@@ -5,6 +5,7 @@ chance alone (its expectation without any drift is about (bins - 1) / rows), and
 shifts that nobody needs to care about. A batch has drifted where both say so.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,7 +32,7 @@ class Drift:
 
     def exceeds(self, threshold: float) -> bool:
         """Whether the shift is larger than `threshold` and not chance."""
-        return self.psi > threshold and self.p_value < SIGNIFICANCE
+        return not (self.psi <= threshold or self.p_value >= SIGNIFICANCE)  # what is no number does
 
 
 def population_stability_index(reference: ArrayLike, window: ArrayLike) -> float:
@@ -61,6 +62,8 @@ def numeric_drift(reference: ArrayLike, window: ArrayLike, bins: int = BINS) -> 
     before, now = np.asarray(reference, dtype=np.float64), np.asarray(window, dtype=np.float64)
     if not before.size or not now.size:
         raise InputError(f"{before.size} values of reference against {now.size} of the window: both must have some.")
+    if not (np.isfinite(before).all() and np.isfinite(now).all()):
+        return Drift(math.inf, 0.0)  # values that are no numbers follow no distribution: never taken for unchanged
     edges = np.unique(np.quantile(before, np.arange(1, bins) / bins))
     counts = [np.bincount(np.searchsorted(edges, values, side="left"), minlength=len(edges) + 1) for values in (before, now)]
     return Drift(population_stability_index(*counts), float(ks_2samp(before, now, method="asymp").pvalue))

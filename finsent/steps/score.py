@@ -158,7 +158,7 @@ def predict(context: Context, texts: Sequence[str], *, version: str | None = Non
     for text, row in zip(texts, rows.tolist(), strict=True):
         by_label = dict(zip(labels, row, strict=True))
         label = max(by_label, key=lambda name: by_label[name])
-        found.append(Prediction(text, label, by_label[label], abstains(by_label[label], threshold), by_label))
+        found.append(Prediction(text, label, by_label[label], bool(abstains(by_label[label], threshold)), by_label))
     return PredictResult(config.registered_model, version, tuple(found))
 
 

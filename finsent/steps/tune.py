@@ -94,6 +94,8 @@ def tune(
         FinsentError: no trial was completed.
     """
     varied = read_space(space, context.config) if space else default_space(context.config)
+    if hours is not None and not hours > 0:  # NaN too: no time would ever be later
+        raise InputError(f"--hours {hours} is no time. Give a number above 0.")
     most = trials if trials is not None or hours is not None else _TRIALS
     deadline = time.monotonic() + hours * 3600 if hours is not None else None
     data = _load(context.workspace)

@@ -6,7 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from finsent.config import EngineConfig
+from finsent.errors import FinsentError
+from finsent.models.abstention import abstains
 from finsent.models.adapter import LoadedAdapter, load_adapter
+from finsent.models.load import prepare_for_inference
 from finsent.models.predict import count_tokens, padded_batches, predict_logits, probabilities
 from finsent.workspace import Workspace
 
@@ -52,3 +56,33 @@ def test_probabilities_sum_to_one_and_cool_down() -> None:
     assert soft[0, 0] < sharp[0, 0]
     assert np.isfinite(soft).all()
     assert probabilities(np.zeros((0, 3), np.float32), 1.0).shape == (0, 3)
+
+
+@pytest.mark.parametrize("engine", ["stock", "packed"])
+def test_logits_that_are_not_finite_are_no_prediction(loaded: LoadedAdapter, engine: str) -> None:
+    """A label made of NaN would be class 0 and, since no comparison holds, would not abstain either."""
+    import torch
+
+    if engine == "packed":
+        loaded = prepare_for_inference(loaded, EngineConfig(inference="packed"), rows=10)
+    sick = [parameter for name, parameter in loaded.model.named_parameters() if "score" in name]
+    if loaded.packed is not None:
+        sick += list(loaded.packed.classifier.parameters())
+    with torch.no_grad():
+        for parameter in sick:
+            parameter.fill_(float("nan"))
+    with pytest.raises(FinsentError, match=r"no finite logits for 2 of 2 rows \(row 0, 1 of this batch"):
+        predict_logits(loaded, TEXTS[:2])
+    assert np.isnan(predict_logits(loaded, TEXTS[:2], finite=False)).all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_no_probability_is_made_of_what_is_no_number(bad: float) -> None:
+    with pytest.raises(FinsentError, match="row 1 of this batch"):
+        probabilities(np.array([[1.0, 0.0, 0.0], [bad, 0.0, 0.0]], dtype=np.float32), 1.0)
+
+
+def test_a_confidence_that_is_no_number_abstains() -> None:
+    assert abstains(np.array([0.4, 0.6, np.nan]), 0.5).tolist() == [True, False, True]
+    assert abstains(float("nan"), 0.5)
+    assert not abstains(0.5, 0.5)
