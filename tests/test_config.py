@@ -286,3 +286,11 @@ def test_experiments_that_lead_out_of_the_home_are_refused(name: str) -> None:
 @pytest.mark.parametrize("name", ["finsent", "/Users/me@firm/finsent", "a/b", "nightly (2)", "..a", "a..", "Übung"])
 def test_other_names_are_taken(name: str) -> None:
     assert load_config(overrides=[f"experiment={json.dumps(name)}"]).experiment == name
+
+
+@pytest.mark.parametrize("key", ["gate.alpha", "gate.max_ece", "monitor.psi_threshold", "monitor.cooldown_hours"])
+@pytest.mark.parametrize("value", [".nan", ".inf"])
+def test_numbers_that_are_none_are_refused(key: str, value: str) -> None:
+    """No comparison with a NaN holds, so a rule with one would hold for all or for none."""
+    with pytest.raises(ConfigError, match=f"{key}.*finite number"):
+        load_config("nano", overrides=[f"{key}={value}"])

@@ -298,9 +298,9 @@ def render_predictions(rows: list[dict[str, Any]]) -> Renderable:
     classes = ("Bearish", "Neutral", "Bullish")
     cells = [
         (
-            "abstained" if row["abstained"] else row["label"],
-            *(row["probabilities"][label] for label in classes),
-            shorten(row["text"]),
+            "no label" if row["label"] is None else "abstained" if row["abstained"] else row["label"],
+            *(row["probabilities"].get(label) for label in classes),
+            shorten(f"{row['text']} ({row['reason']})" if row["reason"] else row["text"]),
         )
         for row in rows
     ]

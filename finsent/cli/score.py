@@ -1,5 +1,6 @@
 """`finsent score`, `predict`, `monitor` and `retrain`: the recurring work with the champion."""
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -52,14 +53,19 @@ def score_command(settings: Settings, files: tuple[str, ...], text: str) -> Comm
 @click.option("--version", metavar="N", help="Registered version. Default: the champion.")
 @click.pass_obj
 def predict_command(settings: Settings, texts: tuple[str, ...], version: str | None) -> CommandResult:
-    """Label a few texts; stores nothing. `-` reads texts from standard input, one a line."""
+    """Label a few texts; stores nothing. `-` reads texts from standard input, one a line.
+
+    A text that scoring would quarantine, such as an empty one, gets no label and the reason.
+    """
     from finsent.steps.score import predict
 
     if "-" in texts:
-        lines = tuple(line.strip() for line in sys.stdin if line.strip())
+        if isinstance(sys.stdin, io.TextIOWrapper):  # bytes that are no UTF-8 make their own line a bad row, not an end
+            sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
+        lines = tuple(line.strip() for line in sys.stdin or () if line.strip())
         texts = tuple(text for given in texts for text in (lines if given == "-" else (given,)))
-    if not all(text.strip() for text in texts) or not texts:
-        raise InputError("nothing to predict: a text is empty. Give the tweet in quotes, or `-` with lines on standard input.")
+    if not any(text.strip() for text in texts):
+        raise InputError("nothing to predict: every text is empty. Give a tweet in quotes, or `-` with lines on standard input.")
     result = predict(settings.context(), texts, version=version)
     head = f"Version {result.model_version} of {result.model_name}"
     return CommandResult(result, section(head, render_predictions(plain(result.predictions))))

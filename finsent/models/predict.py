@@ -3,16 +3,19 @@
 import itertools
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from finsent.data.validation.text_cleaning import model_text
 from finsent.engine.packed_forward import batch_to_device, packed_logits
 from finsent.engine.packing import pack_batches, pack_rows, pad_rows, strip_padding
 from finsent.errors import FinsentError
 from finsent.logging_setup import track
+from finsent.models.abstention import abstains
 from finsent.models.adapter import LoadedAdapter
 
 _log = logging.getLogger(__name__)
@@ -30,6 +33,43 @@ def tokenise(tokenizer: Any, texts: Sequence[str], max_length: int) -> list[list
 def count_tokens(loaded: LoadedAdapter, texts: Sequence[str]) -> NDArray[np.int64]:
     """Tokens of each text as the model sees it."""
     return np.array([len(ids) for ids in tokenise(loaded.tokenizer, texts, loaded.manifest.max_length)], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class RowPrediction:
+    """The answer to one text; a text that is no row of finsent's has a reason in place of label and probabilities."""
+
+    label: str | None
+    confidence: float | None
+    """Calibrated probability of the label."""
+    abstained: bool
+    """Whether the confidence is below the threshold, or there is none."""
+    probabilities: dict[str, float]
+    """Calibrated probability of each class; empty without a label."""
+    reason: str | None = None
+    """Why the text was not given to the model."""
+
+
+def predict_rows(
+    loaded: LoadedAdapter, values: Sequence[object], *, threshold: float, max_characters: int, masked: bool
+) -> list[RowPrediction]:
+    """Answers to `values`, one to each, in their order: those that `model_text` rejects do not cost the others theirs.
+
+    Raises:
+        FinsentError: logits are not finite.
+    """
+    checked = [model_text(value, max_characters, masked=masked) for value in values]
+    texts = [text for text in checked if isinstance(text, str)]
+    rows = iter(probabilities(predict_logits(loaded, texts), loaded.manifest.temperature).tolist())
+    answers = []
+    for text in checked:
+        if isinstance(text, str):
+            by_label = dict(zip(loaded.manifest.labels, next(rows), strict=True))
+            label = max(by_label, key=lambda name: by_label[name])
+            answers.append(RowPrediction(label, by_label[label], bool(abstains(by_label[label], threshold)), by_label))
+        else:
+            answers.append(RowPrediction(None, None, abstained=True, probabilities={}, reason=f"{text.reason}: {text.detail}"))
+    return answers
 
 
 def padded_batches(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:

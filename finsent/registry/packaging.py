@@ -1,5 +1,6 @@
 """Packages an adapter as an MLflow model folder: pyfunc from code, adapter, finsent's source, pinned requirements. No pickle."""
 
+import logging
 import shutil
 import warnings
 from importlib.metadata import version
@@ -27,7 +28,10 @@ _REQUIREMENTS = (
     "tqdm",
     "transformers",
 )
-_SERVED = ("*.py", "py.typed", "config/*.py", "config/profiles/*", "engine/*.py", "models/*.py")
+_SERVED = (
+    *("*.py", "py.typed", "config/*.py", "config/profiles/*", "engine/*.py", "models/*.py"),
+    *("data/__init__.py", *(f"data/validation/{name}.py" for name in ("__init__", "row_validation", "text_cleaning"))),
+)
 """What serving runs: the core, the engine and the models. Each file is a request of its own when it goes to a server."""
 
 
@@ -53,6 +57,7 @@ def save_model_folder(adapter: Path, folder: Path, *, model_id: str, run_id: str
         target = staged / "finsent" / source.relative_to(package)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
+    logging.getLogger("mlflow.types.type_hints").setLevel(logging.ERROR)  # says of each union that it is not checked
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*Any type hint is inferred as AnyType")  # about type hints of MLflow's own
         import mlflow.pyfunc

@@ -2,7 +2,8 @@
 
 It serves with `mlflow models serve -m models:/finsent@champion --env-manager local` and answers
 POST /invocations {"inputs": ["$AAPL to the moon", ...]} with label, confidence and probabilities of each text, and whether the
-version abstains, since it is less confident than its own threshold.
+version abstains, since it is less confident than its own threshold. A text that scoring would quarantine (empty, too long, half
+an emoji, no text at all) gets no label and the reason; the others get their answers.
 """
 
 import atexit
@@ -20,10 +21,12 @@ from pydantic import BaseModel
 class ServedPrediction(BaseModel):
     """The answer for one text. A typed one, since MLflow makes the version's signature of it."""
 
-    label: str
-    confidence: float
+    label: str | None = None
+    """None where the text is no row that the batch would score: `reason` says why."""
+    confidence: float | None = None
     abstained: bool
     probabilities: dict[str, float]
+    reason: str | None = None
 
 
 class SentimentModel(PythonModel):  # type: ignore[misc, unused-ignore]
@@ -42,22 +45,28 @@ class SentimentModel(PythonModel):  # type: ignore[misc, unused-ignore]
             home = Workspace(root=root, tables_url=str(root / "tables"), tracking_uri="")
         self.loaded = load_adapter(Path(context.artifacts["adapter"]), home)
 
-    def predict(self, context: Any, model_input: list[str], params: dict[str, Any] | None = None) -> list[ServedPrediction]:  # noqa: ARG002
-        """Label, calibrated confidence and probability of each class, one answer to each text."""
-        from finsent.models.abstention import abstain_threshold, abstains
-        from finsent.models.predict import predict_logits, probabilities
+    # a union, since MLflow checks nothing against one: whatever comes in a request is answered row by row
+    def predict(
+        self,
+        context: Any,  # noqa: ARG002 - MLflow's signature
+        model_input: list[str | float],
+        params: dict[str, Any] | None = None,  # noqa: ARG002
+    ) -> list[ServedPrediction]:
+        """Label, calibrated confidence and probability of each class, one answer to each text, by the rules of the training."""
+        from finsent.config import DataConfig
+        from finsent.models.abstention import abstain_threshold
+        from finsent.models.predict import predict_rows
 
-        labels, threshold = self.loaded.manifest.labels, abstain_threshold(self.loaded.manifest)
-        table = probabilities(predict_logits(self.loaded, model_input), self.loaded.manifest.temperature)
-        return [
-            ServedPrediction(
-                label=labels[int(row.argmax())],
-                confidence=float(row.max()),
-                abstained=bool(abstains(row.max(), threshold)),
-                probabilities=dict(zip(labels, row.tolist(), strict=True)),
-            )
-            for row in table
-        ]
+        manifest = self.loaded.manifest
+        data = {**DataConfig().model_dump(), **manifest.config.get("data", {})}
+        rows = predict_rows(
+            self.loaded,
+            model_input,
+            threshold=abstain_threshold(manifest),
+            max_characters=data["max_characters"],
+            masked=data["mask_handles"],
+        )
+        return [ServedPrediction(**vars(row)) for row in rows]
 
 
 set_model(SentimentModel())

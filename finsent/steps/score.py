@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from finsent.errors import CheckFailed
+from finsent.errors import CheckFailed, escape_invalid
 from finsent.files import locked
 from finsent.labels import LABELS
-from finsent.models.abstention import abstain_threshold, abstains
+from finsent.models.abstention import abstain_threshold
 from finsent.registry.client import logged_model_id
 from finsent.registry.tracking import log_params, start_run
 from finsent.steps.context import Context
@@ -56,13 +56,15 @@ class Prediction:
     """One text's label."""
 
     text: str
-    label: str
-    confidence: float
+    label: str | None
+    """None where scoring would quarantine the text: `reason` says why."""
+    confidence: float | None
     """Calibrated probability of the label."""
     abstained: bool
     """Whether the confidence is below the version's threshold, or `scoring.abstain_below` where that is set."""
     probabilities: dict[str, float]
     """Calibrated probability of each class."""
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -146,20 +148,17 @@ def predict(context: Context, texts: Sequence[str], *, version: str | None = Non
         InputError: there is no such version.
         ArtifactError: the adapter does not match its manifest.
     """
-    from finsent.models.predict import predict_logits, probabilities
+    from finsent.models.predict import predict_rows
     from finsent.scoring.predictor import load_with_fp8_check
 
     config, registry = context.config, context.registry
     version = version or registry.require_champion()
     loaded = load_with_fp8_check(config.engine, context.workspace, registry.adapter_path(version), rows=len(texts))
-    labels, threshold = loaded.manifest.labels, abstain_threshold(loaded.manifest, config.scoring.abstain_below)
-    rows = probabilities(predict_logits(loaded, texts), loaded.manifest.temperature)
-    found = []
-    for text, row in zip(texts, rows.tolist(), strict=True):
-        by_label = dict(zip(labels, row, strict=True))
-        label = max(by_label, key=lambda name: by_label[name])
-        found.append(Prediction(text, label, by_label[label], bool(abstains(by_label[label], threshold)), by_label))
-    return PredictResult(config.registered_model, version, tuple(found))
+    threshold = abstain_threshold(loaded.manifest, config.scoring.abstain_below)
+    data = config.data
+    found = predict_rows(loaded, texts, threshold=threshold, max_characters=data.max_characters, masked=data.mask_handles)
+    named = (Prediction(escape_invalid(text), **vars(row)) for text, row in zip(texts, found, strict=True))
+    return PredictResult(config.registered_model, version, tuple(named))
 
 
 def _score_due(

@@ -1,5 +1,6 @@
 """The commands at work on a real home: what scripts read of their JSON, what people read, and the exit codes."""
 
+import io
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,11 +63,15 @@ def test_predict_answers_with_label_and_probabilities(
     assert sum(prediction["probabilities"].values()) == pytest.approx(1)
     assert prediction["label"] == max(prediction["probabilities"], key=prediction["probabilities"].get)
     assert prediction["confidence"] == max(prediction["probabilities"].values())
+
+    piped = io.TextIOWrapper(io.BytesIO("$AAPL up \ud83d\n\n".encode("utf-8", "surrogatepass") + b"\xff\xfe caf\xe9\n"))
+    monkeypatch.setattr("sys.stdin", piped)
+    mixed = finsent("predict", "-", text, "", *served.options, "--json").json()["predictions"]
+    assert [row["label"] for row in mixed] == [None, None, prediction["label"], None]
+    assert [str(row["reason"]).partition(":")[0] for row in mixed] == ["bad encoding", "bad encoding", "None", "empty"]
     said = finsent("predict", text, *served.options)
     assert text in said.out
     assert "bearish  neutral  bullish" in said.out
-
-    import io
 
     monkeypatch.setattr("sys.stdin", io.StringIO("first line\n\nsecond line\n"))
     found = finsent("predict", "-", *served.options, "--json").json()
@@ -76,7 +81,7 @@ def test_predict_answers_with_label_and_probabilities(
 def test_predict_wants_text(finsent: "Finsent", served: "Served") -> None:
     said = finsent("predict", "  ", *served.options)
     assert said.code == 2
-    assert "a text is empty" in said.err
+    assert "every text is empty" in said.err
 
 
 def test_score_json_and_a_second_run_that_scores_nothing(finsent: "Finsent", served: "Served", tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from finsent.registry.client import Registry
 
 pytestmark = pytest.mark.integration
 
-TEXTS = ["$AAPL to the moon", "selling all my $TSLA, it will crash", ""]
+TEXTS = ["$AAPL to the moon", "selling all my $TSLA, it will crash", "fed meets on tuesday"]
+BAD = {"": "empty", " \u3000": "empty", "up \ud83d": "bad encoding", "x" * 5001: "too long", 1: "not a string", None: "empty"}
 
 
 def test_champion_answers_over_http(mlflow_home, tiny_config, make_adapter, tmp_path):
@@ -46,7 +47,7 @@ def test_champion_answers_over_http(mlflow_home, tiny_config, make_adapter, tmp_
                 assert time.monotonic() < deadline
                 time.sleep(0.3)
             response = requests.post(f"{url}/invocations", json={"inputs": TEXTS}, timeout=60)
-            wrong = requests.post(f"{url}/invocations", json={"inputs": [1, 2]}, timeout=60)
+            mixed = requests.post(f"{url}/invocations", json={"inputs": [TEXTS[0], *BAD, TEXTS[1]]}, timeout=60)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGTERM)
@@ -54,14 +55,19 @@ def test_champion_answers_over_http(mlflow_home, tiny_config, make_adapter, tmp_
     answer = response.json()["predictions"]
     assert len(answer) == len(TEXTS)
     for row in answer:
-        assert set(row) == {"label", "confidence", "abstained", "probabilities"}
+        assert set(row) == {"label", "confidence", "abstained", "probabilities", "reason"}
         assert row["label"] in LABELS
         assert list(row["probabilities"]) == list(LABELS)
         assert sum(row["probabilities"].values()) == pytest.approx(1.0)
         assert row["confidence"] == max(row["probabilities"].values()) == row["probabilities"][row["label"]]
     probe = json.loads((make_adapter(0) / "probe.json").read_text(encoding="utf-8"))
     assert answer[0]["label"] == LABELS[max(range(3), key=lambda i: probe["logits"][0][i])]
-    assert wrong.status_code == 400
+    assert mixed.status_code == 200, mixed.text
+    first, *bad, last = mixed.json()["predictions"]
+    assert (first["label"], last["label"]) == (answer[0]["label"], answer[1]["label"])
+    for row, reason in zip(bad, BAD.values(), strict=True):
+        assert (row["label"], row["confidence"], row["abstained"], row["probabilities"]) == (None, None, True, {})
+        assert row["reason"].startswith(reason)
 
 
 def answers(url: str) -> bool:

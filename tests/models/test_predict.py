@@ -11,7 +11,7 @@ from finsent.errors import FinsentError
 from finsent.models.abstention import abstains
 from finsent.models.adapter import LoadedAdapter, load_adapter
 from finsent.models.load import prepare_for_inference
-from finsent.models.predict import count_tokens, padded_batches, predict_logits, probabilities
+from finsent.models.predict import count_tokens, padded_batches, predict_logits, predict_rows, probabilities
 from finsent.workspace import Workspace
 
 TEXTS = ["up", "$AAPL to the moon, buying more calls " * 3, "puts printing", "", "fed meets on tuesday", "🚀" * 20]
@@ -86,3 +86,23 @@ def test_a_confidence_that_is_no_number_abstains() -> None:
     assert abstains(np.array([0.4, 0.6, np.nan]), 0.5).tolist() == [True, False, True]
     assert abstains(float("nan"), 0.5)
     assert not abstains(0.5, 0.5)
+
+
+def test_a_bad_row_has_a_reason_and_costs_the_others_nothing(loaded: LoadedAdapter) -> None:
+    bad = {"": "empty", " \u3000": "empty", "up \ud83d": "bad encoding", "x" * 41: "too long", 7: "not a string", None: "empty"}
+    bad |= {float("nan"): "not a string", "https://t.co/x": "empty"}
+    mixed = [TEXTS[0], *bad, TEXTS[2]]
+    first, *none, last = predict_rows(loaded, mixed, threshold=0.0, max_characters=40, masked=False)
+    alone = predict_rows(loaded, [TEXTS[0], TEXTS[2]], threshold=0.0, max_characters=40, masked=False)
+    assert [first.label, last.label] == [row.label for row in alone]
+    assert not first.abstained
+    for row, reason in zip(none, bad.values(), strict=True):
+        assert (row.label, row.confidence, row.abstained, row.probabilities) == (None, None, True, {})
+        assert str(row.reason).startswith(reason)
+
+
+def test_the_model_is_given_what_the_tables_hold(loaded: LoadedAdapter) -> None:
+    def ask(text: str, *, masked: bool) -> dict[str, float]:
+        return predict_rows(loaded, [text], threshold=0.5, max_characters=100, masked=masked)[0].probabilities
+
+    assert ask("@somebody says $AAPL is up", masked=True) == ask("@user says $AAPL is up", masked=False)

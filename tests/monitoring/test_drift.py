@@ -79,3 +79,11 @@ def test_what_cannot_be_compared_is_refused(reference, window):
 def test_no_values_are_refused():
     with pytest.raises(InputError, match="3 values of reference against 0"):
         numeric_drift([1, 2, 3], [])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_values_that_are_no_numbers_are_never_taken_for_unchanged(bad):
+    values = np.linspace(0, 1, 100)
+    assert numeric_drift(values, np.append(values, bad)).exceeds(0.2)
+    assert numeric_drift(np.append(values, bad), values).exceeds(0.2)
+    assert Drift(np.nan, np.nan).exceeds(0.2)

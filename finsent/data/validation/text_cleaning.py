@@ -7,6 +7,7 @@ doi:10.5281/zenodo.2591652); a repair is accepted only if it is lossless, which 
 import re
 from typing import Final, Literal, NamedTuple
 
+from finsent.data.validation.row_validation import Rejection, check_text
 from finsent.text import URL, normalise
 
 EncodingFlag = Literal["mojibake repaired", "mojibake", "replacement character"]
@@ -60,6 +61,18 @@ def _reverse_wrong_decoding(text: str) -> str | None:
         except UnicodeError:
             return None
     return repaired if repaired != text and again == text else None
+
+
+def model_text(value: object, max_characters: int, *, masked: bool) -> str | Rejection:
+    """The text that a model is given for a row, or why the row is rejected: the same in tables, commands and serving.
+
+    Args:
+        value: The row's text as it came.
+        max_characters: `data.max_characters`.
+        masked: Handles are given as `@user` (`data.mask_handles`).
+    """
+    checked = check_text(value, max_characters)
+    return mask_handles(checked) if masked and isinstance(checked, str) else checked
 
 
 MASK: Final = "@user"
