@@ -1,0 +1,64 @@
+"""Upkeep: fewer files, every data version still readable, nothing removed that a reader or writer may need."""
+
+import os
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from finsent.data import table_upkeep, tables
+from finsent.data.table_access import location
+from finsent.data.table_schemas import SCHEMAS
+from finsent.data.table_upkeep import TableUpkeep, tidy_tables
+from finsent.workspace import Workspace
+
+
+def rows(name: str, *ids: str) -> pa.Table:
+    texts = [field.name for field in SCHEMAS[name] if pa.types.is_string(field.type)]
+    return pa.Table.from_pylist([dict.fromkeys(texts, i) | {"id": i} for i in ids], schema=SCHEMAS[name])
+
+
+def fill(home: Workspace, name: str) -> None:
+    for number in range(1, 5):
+        position = tables.position(home, name, "score")
+        assert tables.append_if_unchanged(home, name, rows(name, str(number)), "score", position) is not None
+
+
+def files(home: Workspace, name: str) -> int:
+    return len(list(Path(location(home, name)).glob("*.parquet")))
+
+
+def test_tables_are_compacted_and_vacuumed_and_data_versions_stay(home: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table_upkeep, "MERGED_FROM", 4)
+    for name in ("tweets", "predictions"):
+        fill(home, name)
+    assert tidy_tables(home, dry_run=True) == (TableUpkeep("tweets", 4, 0), TableUpkeep("predictions", 4, 0))
+    assert (tables.version(home, "tweets"), files(home, "tweets")) == (4, 4)
+    assert tidy_tables(home) == (TableUpkeep("tweets", 4, 0), TableUpkeep("predictions", 4, 0))
+    assert tidy_tables(home) == ()
+    old = time.time() - 8 * 86400
+    for path in Path(home.tables_url).rglob("*"):
+        os.utime(path, (old, old))
+    orphan = Path(location(home, "predictions")) / "part-of-a-writer-at-work.parquet"
+    orphan.write_bytes(b"x")
+    left = Path(location(home, "predictions")) / "part-of-a-writer-that-died.parquet"
+    left.write_bytes(b"x")
+    os.utime(left, (old, old))
+    (done,) = tidy_tables(home)
+    assert (done.name, done.merged) == ("predictions", 0)
+    assert orphan.exists()
+    assert not left.exists()
+    assert [tables.read(home, "tweets", version=version).num_rows for version in range(1, 6)] == [1, 2, 3, 4, 4]
+    assert tables.read(home, "predictions", filters=[("id", "in", ("1", "4"))]).num_rows == 2
+    assert tables.position(home, "predictions", "score").number == 4
+    assert tidy_tables(home) == ()
+
+
+def test_upkeep_gives_a_table_of_an_earlier_release_what_keeps_its_versions(home: Workspace) -> None:
+    Path(location(home, "tweets")).mkdir(parents=True)
+    write_deltalake(location(home, "tweets"), rows("tweets", "a"))
+    tidy_tables(home)
+    assert DeltaTable(location(home, "tweets")).metadata().configuration["delta.enableExpiredLogCleanup"] == "false"
+    assert tidy_tables(home, dry_run=True) == ()
