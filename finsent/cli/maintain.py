@@ -23,14 +23,16 @@ def maintain_command(settings: Settings, days: int, inbox_days: int | None, *, d
     """Remove what nothing needs any more.
 
     Folders of trainings and imports that are registered, or that ended before their first checkpoint; cached versions without an
-    alias, which are fetched again when needed; what killed runs left; backups by `home move`. Registry, evidence, reports, tables
-    and unfinished trainings stay. With --inbox-days also inbox rows that the champion has scored; predictions stay.
+    alias, which are fetched again when needed; what killed runs left; backups by `home move`. Registry, evidence, reports, data
+    versions and unfinished trainings stay. Tables of many small files are compacted, and all but `tweets` vacuumed. With
+    --inbox-days also inbox rows that the champion has scored; predictions stay.
     """
     from finsent.steps.maintain import maintain
 
     done = maintain(settings.context(), days=days, inbox_days=inbox_days, dry_run=dry_run)
     rows = [(item.what, str(item.path), format_bytes(item.bytes)) for item in done.removed]
-    total = [("freed", format_bytes(done.bytes)), *([("inbox rows", str(done.inbox_rows))] if inbox_days else [])]
+    upkeep = [(f"table {item.name}", f"{item.merged} files merged, {item.removed} removed") for item in done.tables]
+    total = [*upkeep, ("freed", format_bytes(done.bytes)), *([("inbox rows", str(done.inbox_rows))] if inbox_days else [])]
     heading = "Would be removed" if dry_run else "Removed"
     text = section(heading, table(("what", "path", "size"), rows) if rows else "", key_values(total))
     return CommandResult(asdict(done), text)

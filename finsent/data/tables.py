@@ -239,6 +239,16 @@ def position(home: Workspace, name: str, application: str) -> Position:
         return Position(int(handle.version()), int(handle.transaction_version(application) or 0))
 
 
+def require_writable_tables(home: Workspace, names: Sequence[str]) -> None:
+    """Check tables before any work whose results will be written to them.
+
+    Raises:
+        InputError: somebody changed one so that nothing can be appended.
+    """
+    for name in names:
+        position(home, name, "")
+
+
 def append_if_unchanged(
     home: Workspace,
     name: str,

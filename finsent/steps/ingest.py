@@ -66,13 +66,14 @@ def resolve_sources(context: Context, sources: Sequence[Source] = ()) -> list[li
     a crash kept from the data are applied first.
 
     Raises:
-        InputError: no source, or one that is not there.
+        InputError: no source, or one that is not there; or a table that somebody changed so that nothing can be appended.
     """
     sources = tuple(sources) or context.config.data.sources
     if not sources:
         raise InputError(
             "nothing to ingest: no source was named and `data.sources` is empty. Name a file, folder, glob or hf:// dataset."
         )
+    tables.require_writable_tables(context.workspace, ("tweets", "quarantine", "signatures"))
     apply_decisions(context.workspace)
     calls: list[list[ResolvedSource]] = []
     for source in sources:

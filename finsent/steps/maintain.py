@@ -11,6 +11,7 @@ from pathlib import Path
 
 from finsent.data.inbox import remove_scored
 from finsent.data.staging import remove_abandoned
+from finsent.data.table_upkeep import TableUpkeep, tidy_tables
 from finsent.errors import CheckFailed
 from finsent.files import disk_use, locked
 from finsent.registry.client import CHALLENGER, CHAMPION, PREVIOUS
@@ -41,6 +42,8 @@ class MaintenanceResult:
     bytes: int
     inbox_rows: int
     """Rows of the inbox that the champion has scored."""
+    tables: tuple[TableUpkeep, ...] = ()
+    """Tables that were compacted or vacuumed."""
 
 
 def maintain(context: Context, *, days: int, inbox_days: int | None = None, dry_run: bool = False) -> MaintenanceResult:
@@ -48,6 +51,7 @@ def maintain(context: Context, *, days: int, inbox_days: int | None = None, dry_
 
     That is: folders of trainings and imports whose adapter is registered, of trainings that ended before their first checkpoint,
     cached versions without an alias, what killed imports and ingestions left, and backups of the MLflow store by `home move`.
+    Tables of many small files are compacted, and all but `tweets` vacuumed: every data version stays readable.
     With `inbox_days` also inbox rows received longer ago that the champion has scored; their predictions stay.
 
     Raises:
@@ -68,7 +72,8 @@ def maintain(context: Context, *, days: int, inbox_days: int | None = None, dry_
     if champion is not None and inbox_days is not None:
         before = datetime.now(UTC) - timedelta(days=inbox_days)
         rows = remove_scored(home, context.registry.name, champion, before, dry_run=dry_run)
-    return MaintenanceResult(dry_run, tuple(found), sum(item.bytes for item in found), rows)
+    upkeep = tidy_tables(home, dry_run=dry_run)
+    return MaintenanceResult(dry_run, tuple(found), sum(item.bytes for item in found), rows, upkeep)
 
 
 def _last_change(path: Path) -> float:

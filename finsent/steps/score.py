@@ -106,6 +106,7 @@ def score(
     """
     from finsent.data.inbox import receive
     from finsent.data.quarantine import append_records
+    from finsent.data.tables import require_writable_tables
     from finsent.scoring.chunk_pipeline import Totals
     from finsent.scoring.pending_rows import find_pending
     from finsent.scoring.writer import read_position, transaction_app
@@ -113,6 +114,7 @@ def score(
     started = time.perf_counter()
     config, home, registry = context.config, context.workspace, context.registry
     registry.require_champion()  # without one nothing is received either
+    require_writable_tables(home, ("inbox", "quarantine", "predictions"))
     data = config.data
     incoming = receive(files, home, text=text, max_characters=data.max_characters, masked=data.mask_handles) if files else None
     with _alone(home):

@@ -368,3 +368,17 @@ def test_dates_as_warehouses_and_pandas_write_them_are_read(home: Workspace, tmp
     found = {row["text"]: row["created_at"] for row in stored(home).values()}
     moment = datetime(2024, 5, 20, 14, tzinfo=UTC)
     assert [found[str(row["text"])] for row in rows] == [moment, moment, None, None, None]
+
+
+@pytest.mark.parametrize("name", ["tweets", "quarantine", "signatures"])
+def test_a_table_that_others_changed_stops_an_ingestion_before_it_writes_any(home: Workspace, tmp_path: Path, name: str) -> None:
+    from deltalake import DeltaTable
+    from deltalake.schema import Field, PrimitiveType
+
+    give(home, tmp_path / "a.jsonl", [{"text": "the fed meets", "label": "Neutral"}, {"text": "", "label": "Neutral"}])
+    required = Field("checked_by", PrimitiveType("string"), nullable=False)
+    DeltaTable(tables.location(home, name)).alter.add_columns([required])
+    before = {table: tables.version(home, table) for table in tables.SCHEMAS}
+    with pytest.raises(InputError, match=f"table '{name}' .* has the column 'checked_by', which allows no nulls"):
+        give(home, tmp_path / "b.jsonl", [{"text": "gold up", "label": "Bullish"}])
+    assert {table: tables.version(home, table) for table in tables.SCHEMAS} == before
