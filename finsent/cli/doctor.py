@@ -15,6 +15,7 @@ import click
 from finsent.cli.options import CommandResult, Settings, cli, examples
 from finsent.cli.output import Renderable, lines, section, stack, status_word, table
 from finsent.cli.services_file import find_mlflow, find_prefect, is_healthy, services_path
+from finsent.cli.surroundings import find_surroundings
 from finsent.config import Config
 from finsent.errors import ServiceError
 from finsent.workspace import Workspace
@@ -152,6 +153,11 @@ def check_artifacts(config: Config, home: Workspace) -> Iterator[DoctorCheck]:  
     yield _check("artifacts", not missing, f"missing of {', '.join(missing)}" if missing else "in the home", advice)
 
 
+def check_surroundings(config: Config, home: Workspace) -> Iterator[DoctorCheck]:  # noqa: ARG001
+    """User, permissions, limits, proxies, launchers, output, clock."""
+    yield from (DoctorCheck(*found) for found in find_surroundings(home))
+
+
 def check_servers(config: Config, home: Workspace) -> Iterator[DoctorCheck]:  # noqa: ARG001
     """MLflow's and Prefect's server, where there are any."""
     from finsent.registry.mlflow_errors import public_uri
@@ -204,5 +210,5 @@ def _hub_model(name: str, revision: str | None) -> DoctorCheck:
     return DoctorCheck("base model", "fail" if offline else "warn", f"{name}, not in the Hub cache", advice)
 
 
-CHECKS = (check_packages, check_hardware, check_storage, check_artifacts, check_servers, check_base_model)
+CHECKS = (check_packages, check_hardware, check_storage, check_artifacts, check_surroundings, check_servers, check_base_model)
 """Groups of checks, in the order shown; none changes anything."""

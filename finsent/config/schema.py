@@ -199,8 +199,8 @@ class EvaluationConfig(Section):
     """Tweets scored one at a time to measure latency."""
     price_per_hour: float | None = Field(default=None, gt=0.0)
     """Price of an hour of the machine that evaluates, in `currency`; with it the cost of a million tweets is stated."""
-    currency: str = "USD"
-    """Currency of `price_per_hour`."""
+    currency: str = Field(default="USD", pattern=r"^\S{1,8}$")
+    """Currency of `price_per_hour`, shown beside the cost."""
 
 
 class ScoringConfig(Section):

@@ -79,6 +79,7 @@ def score_model(config: Config, model: "LoadedAdapter", version: str, rows: "Spl
             texts_one_by_one=settings.latency_texts,
             device=_device_name(model.device),
             price_per_hour=settings.price_per_hour,
+            currency=settings.currency,
         )
     return ModelScores(
         version=version,

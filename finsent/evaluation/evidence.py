@@ -217,7 +217,9 @@ class SpeedRecord(TypedDict):
     hours_per_million: float
     """Hours of this machine for a million tweets."""
     cost_per_million: float | None
-    """Those hours at `evaluation.price_per_hour`, in its currency; None where no price is configured."""
+    """Those hours at `evaluation.price_per_hour`; None where no price is configured."""
+    currency: NotRequired[str]
+    """Of the cost: `evaluation.currency`."""
     latency_texts: NotRequired[int]
     """Tweets that latency was measured on."""
 

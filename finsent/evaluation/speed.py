@@ -22,6 +22,7 @@ def measure_speed(
     texts_one_by_one: int,
     device: str,
     price_per_hour: float | None = None,
+    currency: str = "USD",
 ) -> SpeedRecord:
     """Speed of a batch that took `seconds` for `rows` rows, and latency of up to `texts_one_by_one` of `texts`, one at a time.
 
@@ -54,4 +55,5 @@ def measure_speed(
         hours_per_million=hours,
         cost_per_million=None if price_per_hour is None else hours * price_per_hour,
         latency_texts=len(chosen),
+        currency=currency,
     )

@@ -169,7 +169,7 @@ def format_speed(evidence: Evidence) -> str:
     if speed is None:
         return "Speed was not measured."
     price = speed["cost_per_million"]
-    cost = "" if price is None else f", {price:.2f} in the currency of the configured price"
+    cost = "" if price is None else f" and cost {price:.2f} {speed.get('currency', 'in the currency of the configured price')}"
     return (
         f"{speed['rows_per_second']:,.0f} tweets/s in batches on {speed['device']}; one at a time "
         f"{speed['latency_ms_p50']:.1f} ms each (median), {speed['latency_ms_p95']:.1f} ms at the 95th percentile. "

@@ -7,18 +7,22 @@ import pytest
 from finsent.errors import InputError
 from finsent.evaluation.evidence import Evidence
 from finsent.evaluation.speed import measure_speed
+from finsent.reporting.summaries import format_speed
 
 TEXTS = [f"$AAPL is going up, take {number}" for number in range(101)]
 
 
 def test_speed_and_cost_follow_from_the_batch():
-    speed = measure_speed(lambda _: None, TEXTS, rows=5000, seconds=10.0, texts_one_by_one=10, device="cpu", price_per_hour=1.8)
+    speed = measure_speed(
+        lambda _: None, TEXTS, rows=5000, seconds=10.0, texts_one_by_one=10, device="cpu", price_per_hour=1.8, currency="CZK"
+    )
     assert speed["rows_per_second"] == 500
     assert speed["hours_per_million"] == pytest.approx(2000 / 3600)
     assert speed["cost_per_million"] == pytest.approx(1.0)
     assert speed["latency_texts"] == 10
     kept = Evidence.model_validate({"model_name": "m", "model_version": "1", "speed": speed})
     assert kept.speed == speed
+    assert "and cost 1.00 CZK" in format_speed(kept)
 
 
 def test_latency_is_that_of_one_text_after_a_warm_up():
