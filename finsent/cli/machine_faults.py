@@ -27,6 +27,12 @@ _REMEDIES: Final = {
     errno.EADDRINUSE: "Another program listens on that port: choose another.",
 }
 
+_LIBRARIES: Final = (
+    *("ACCELERATE_", "AWS_", "BNB_", "CUDA_", "DATASETS_", "HF_", "MLFLOW_", "MPL", "NCCL_", "OMP_", "OPTUNA_", "PREFECT_"),
+    *("PYTORCH_", "RAY_", "SOURCE_DATE_EPOCH", "TOKENIZERS_", "TORCH", "TQDM_", "TRANSFORMERS_"),
+)
+"""Beginnings of the names of variables that libraries read, some of them when they are imported."""
+
 
 def describe(error: BaseException) -> str | None:
     """What the machine refused and what to do, where `error` comes of that; None where it does not."""
@@ -40,6 +46,18 @@ def describe(error: BaseException) -> str | None:
             return NO_HOME_FOLDER
         if isinstance(cause, sqlite3.OperationalError):
             return f"a database in the home cannot be used ({cause}). Check the disk's space, the permissions and the mount."
+    return _unread_variable(str(error)) if isinstance(error, ValueError | TypeError) else None
+
+
+def _unread_variable(message: str) -> str | None:
+    """Which variable a library failed to read, as far as its message quotes the value; and Python without docstrings."""
+    if sys.flags.optimize > 1:
+        return "Python runs without docstrings (-OO, PYTHONOPTIMIZE=2), which transformers reads. Use -O, or unset the variable."
+    for name, value in os.environ.items():
+        if value and name.startswith(_LIBRARIES) and f"'{value}'".casefold() in message.casefold():
+            return (
+                f"{name} = {value!r} in the environment is not understood by the library that reads it. Correct it, or unset it."
+            )
     return None
 
 

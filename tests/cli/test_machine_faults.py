@@ -110,6 +110,13 @@ def test_the_machines_errors_are_known(error: Exception, said: str | None, wrapp
     assert found is None if said is None else said in str(found)
 
 
+def test_a_variable_that_a_library_cannot_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "soon")
+    said = machine_faults.describe(ValueError("invalid literal for int() with base 10: 'soon'"))
+    assert "SOURCE_DATE_EPOCH = 'soon' in the environment" in str(said)
+    assert machine_faults.describe(ValueError("another 'thing'")) is None
+
+
 def test_json_is_asked_for_by_the_option_alone(finsent: "Finsent") -> None:
     assert finsent("config", "show", "--", "--json").out == ""
     assert finsent("approve", "1", "--why", "--json", "--profile", "none").out == ""
