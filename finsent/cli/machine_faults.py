@@ -55,9 +55,7 @@ def _unread_variable(message: str) -> str | None:
         return "Python runs without docstrings (-OO, PYTHONOPTIMIZE=2), which transformers reads. Use -O, or unset the variable."
     for name, value in os.environ.items():
         if value and name.startswith(_LIBRARIES) and f"'{value}'".casefold() in message.casefold():
-            return (
-                f"{name} = {value!r} in the environment is not understood by the library that reads it. Correct it, or unset it."
-            )
+            return f"{name} = {value!r} in the environment is nothing that its library understands. Correct or unset it."
     return None
 
 
