@@ -30,6 +30,9 @@ _CUT: Final = re.compile(r""" ?[(\[]?(?<!\.)\.{3,}+(?:[\s"')\]}»]|[(\[]?\bvia @
 _CREDIT: Final = re.compile(r"""(?<![\s"')\]}»])(?:[\s"')\]}»]|[(\[]?\bvia @\w++)++$""")
 # a word of plain letters between white space outlasts every step of `normalise`
 _PLAIN_WORD: Final = re.compile(r"(?<!\S)(?!rt\s)[a-z]+(?!\S)", re.IGNORECASE)
+# an ampersand written as entities of entities, "&amp;amp;#38;"
+_NESTED: Final = re.compile(r"&(?:amp;?|#0*38(?:;|(?!\d))|#x0*26(?:;|(?![\da-f])))+")
+_MOST_PASSES: Final = 8
 # invisible marks that change nothing a reader sees, and quotes that keyboards set differently
 _MARKS: Final = str.maketrans("‘’“”", "''\"\"", "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufe0e\ufe0f\ufeff")
 
@@ -46,8 +49,11 @@ def normalise(text: str) -> str:
 def _identity(folded: str) -> str:
     once = _strip(folded)
     # only entities and non-ASCII characters can still change: "&amp;amp;", or a fold that composes anew
-    while "&" in once or not once.isascii():
-        again = _strip(_fold(once))
+    # ("&" + "amp;" * 1000 would take a thousand passes: what so many leave nested is resolved in one)
+    for passes in range(2 * _MOST_PASSES):
+        if "&" not in once and once.isascii():
+            break
+        again = _strip(_fold(_NESTED.sub("&", once) if passes == _MOST_PASSES else once))
         if again == once:
             break
         once = again

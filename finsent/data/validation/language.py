@@ -16,7 +16,8 @@ MIN_PROBABILITY: Final = 0.8
 all others rejected are foreign by eye; 0.6 misclassifies about ten ("max pain on puts")."""
 
 _NOT_WORDS: Final = re.compile(
-    r"(?:https?://|www\.|\bpic\.twitter\.com/|\bt\.co/)\S*|&#?\w+;|[\w.+-]*(?<!@)@\w[\w.-]*|[$#]\w[\w.]*", re.IGNORECASE
+    r"(?:https?://|www\.|\bpic\.twitter\.com/|\bt\.co/)\S*|&#?\w+;|(?:(?<![\w.+-])[\w.+-]++)?(?<!@)@\w[\w.-]*|[$#]\w[\w.]*",
+    re.IGNORECASE,
 )
 _LETTERS: Final = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _NO_LANGUAGE: Final = "zxx"

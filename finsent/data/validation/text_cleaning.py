@@ -83,8 +83,12 @@ _AT: Final = r"(?:[@＠﹫]|&(?:amp;)*(?:#0*64|#[xX]0*40|commat);)"
 _HANDLE: Final = re.compile(rf"(?<![\w@＠﹫]){_AT}\w+(?:[\u00ad\u200b-\u200f\u2060\ufe0e\ufe0f\ufeff]+\w+)*")
 _ESCAPE: Final = r"\\+(?:x[0-9a-f]{2}|u[0-9a-f]{4})"
 _RAW_HANDLE: Final = re.compile(
-    rf"(?:{_AT}|\\+u0040)(?:\w|{_ESCAPE})(?:[\w\u00ad\u200b-\u200f\u2060\ufe0e\ufe0f\ufeff]|{_ESCAPE})*", re.IGNORECASE
+    rf"(?:{_AT}|(?<!\\)\\+u0040)(?:\w|{_ESCAPE})(?:[\w\u00ad\u200b-\u200f\u2060\ufe0e\ufe0f\ufeff]|{_ESCAPE})*", re.IGNORECASE
 )
+
+
+_MOST_CHECKS: Final = 24
+"""Of one word: a crafted word of a thousand handles that are none is left as it is."""
 
 
 def mask_handles(text: str) -> str:
@@ -100,7 +104,7 @@ def mask_handles(text: str) -> str:
     # only entities and Unicode folding can turn text into a handle, or a handle into text
     if not spans or (text.isascii() and "&" not in text) or normalise(masked) == normalise(text):
         return masked
-    return _mask_one_by_one(text, spans)
+    return _mask_word_by_word(text)
 
 
 def mask_raw_handles(text: str) -> str:
@@ -121,16 +125,32 @@ def _handle_spans(text: str) -> list[tuple[int, int]]:
 
 
 def _mask(text: str, spans: list[tuple[int, int]]) -> str:
-    for begin, end in reversed(spans):
-        text = text[:begin] + MASK + text[end:]
-    return text
+    parts, start = [], 0
+    for begin, end in spans:
+        parts += [text[start:begin], MASK]
+        start = end
+    return "".join([*parts, text[start:]])
 
 
-def _mask_one_by_one(text: str, spans: list[tuple[int, int]]) -> str:
-    """Mask those that are still handles after folding: `Apple™@x` is `appletm@x`, which is none."""
-    identity = normalise(text)
-    for span in reversed(spans):
-        masked = _mask(text, [span])
+def _mask_word_by_word(text: str) -> str:
+    """Mask those that are still handles after folding: `Apple™@x` is `appletm@x`, which is none.
+
+    Neither handles nor links reach over white space, so a word is judged by itself: the work is linear in the text.
+    """
+    masked = "".join(_mask_word(word) for word in re.split(r"(\s+)", text))
+    return masked if normalise(masked) == normalise(text) else text
+
+
+def _mask_word(word: str) -> str:
+    spans = _handle_spans(word)
+    if not spans:
+        return word
+    identity, waiting, checks = normalise(word), [spans], 0
+    while waiting and checks < _MOST_CHECKS:
+        some, checks = waiting.pop(), checks + 1  # from right to left: what lies before keeps its place
+        masked = _mask(word, some)
         if normalise(masked) == identity:
-            text = masked
-    return text
+            word = masked
+        elif len(some) > 1:
+            waiting += [some[: len(some) // 2], some[len(some) // 2 :]]
+    return word

@@ -87,6 +87,12 @@ def find_directions(masked: str) -> list[re.Match[str]]:
     return [match for match in _pattern().finditer(masked) if not _idiom(match, masked)]
 
 
+def last_word(text: str, end: int) -> str:
+    """The word before `end` in lower case, or nothing; looked for in 64 characters, so that no text makes it slow."""
+    found = _LAST_WORD.search(text[max(0, end - 64) : end])
+    return found[1].lower() if found else ""
+
+
 def mask(text: str, fixed: re.Pattern[str]) -> str:
     """The text with `_` for every character that `fixed` matches, so that positions stay and no word is found there."""
     return fixed.sub(lambda match: "_" * len(match[0]), text)
@@ -112,8 +118,8 @@ def _idiom(match: re.Match[str], masked: str) -> bool:
     word = match[0].lower()
     if word in {"calls", "puts"} and masked[match.end() : match.end() + 2] == " _":  # "the desk calls $JPM a bargain"
         return True
-    before, after = _LAST_WORD.search(masked, 0, match.start()), _NEXT_WORD.match(masked, match.end())
-    return bool((before and before[1].lower() in _BEFORE.get(word, ())) or (after and after[1].lower() in _AFTER.get(word, ())))
+    before, after = last_word(masked, match.start()), _NEXT_WORD.match(masked, match.end())
+    return bool((before in _BEFORE.get(word, ())) or (after and after[1].lower() in _AFTER.get(word, ())))
 
 
 @functools.cache

@@ -1,9 +1,10 @@
 """Denials of what a tweet says: "is bullish" becomes "is not bullish"."""
 
 import re
+from bisect import bisect_left
 from typing import Final
 
-from finsent.evaluation.robustness.antonyms import find_directions, like, mask
+from finsent.evaluation.robustness.antonyms import find_directions, last_word, like, mask
 
 _DENIES: Final = re.compile(
     r"\b(?:not|no|nor|never|none|nobody|nothing|without|hardly|barely|cannot|neither|if|unless|"
@@ -75,7 +76,6 @@ _VERB: Final = re.compile(  # at the very end a past form is more likely a parti
     rf"(?<![\w'’\-#@$])(?:(?:{'|'.join(_PAST)})(?=\s+\S)|(?:{'|'.join(_PRESENT)})(?![\w'’\-]))", re.IGNORECASE
 )
 _CLAUSE: Final = re.compile(r"[.!;,:\n]+(?:\s|$)|\band\b", re.IGNORECASE)
-_PREVIOUS: Final = re.compile(r"([\w'’]+)\s*$")
 
 Edit = tuple[int, int, str]
 
@@ -148,31 +148,29 @@ def _edits(masked: str) -> list[Edit]:
             (m.start(), m.end(), f"{like('not', m[0])} {_inside(m[0])}") for m in pattern.finditer(masked) if _stated(m, masked)
         ]
     for match in _VERB.finditer(masked):
-        word, previous = match[0].lower(), _PREVIOUS.search(masked, 0, match.start())
-        if previous and (previous[1].lower() in _HELPED or previous[1].lower().endswith(("'s", "’s"))):
+        word, previous = match[0].lower(), last_word(masked, match.start())
+        if previous in _HELPED or previous.endswith(("'s", "’s")):
             continue
         denial = f"did not {_PAST[word]}" if word in _PAST else f"does not {_PRESENT[word]}"
         wanted.append((match.start(), match.end(), like(denial, match[0])))
     borders = [match.start() for match in _CLAUSE.finditer(masked)]
     kept: dict[int, Edit] = {}
     for edit in wanted:  # the earlier rules are the surer ones
-        kept.setdefault(sum(border < edit[0] for border in borders), edit)
+        kept.setdefault(bisect_left(borders, edit[0]), edit)
     return sorted(kept.values())
 
 
 def _left_over(masked: str, edits: list[Edit]) -> bool:
     """Whether a sign, or a word in a clause without a denial, still says the direction."""
     borders = [match.start() for match in _CLAUSE.finditer(masked)]
-    denied = {sum(border < start for border in borders) for start, _, _ in edits}
+    denied = {bisect_left(borders, start) for start, _, _ in edits}
     return any(
-        not match[0][0].isalpha() or sum(border < match.start() for border in borders) not in denied
-        for match in find_directions(masked)
+        not match[0][0].isalpha() or bisect_left(borders, match.start()) not in denied for match in find_directions(masked)
     )
 
 
 def _stated(match: re.Match[str], masked: str) -> bool:
-    previous = _PREVIOUS.search(masked, 0, match.start())
-    behind = previous is not None and previous[1].lower() in _NOT_STATED and not match[0].lower().endswith("moon")
+    behind = last_word(masked, match.start()) in _NOT_STATED and not match[0].lower().endswith("moon")
     return not behind and _NAMED_AFTER.match(masked, match.end()) is None
 
 

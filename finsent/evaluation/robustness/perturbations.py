@@ -12,7 +12,7 @@ from random import Random
 from types import MappingProxyType
 from typing import Final
 
-from finsent.evaluation.robustness.antonyms import opposite
+from finsent.evaluation.robustness.antonyms import mask, opposite
 from finsent.evaluation.robustness.negation import negated
 
 Change = Callable[[str, Random], str | None]
@@ -107,10 +107,9 @@ def emoji_removal(text: str, rng: Random) -> str | None:  # noqa: ARG001 - of th
 
 def typos(text: str, rng: Random) -> str | None:
     """Two neighbouring inner letters change places in a word of five letters or more, in two of a text of over 15 words."""
-    fixed = [match.span() for match in _FIXED.finditer(text)]
-    places = []
+    masked, places = mask(text, _FIXED), []
     for word in _LONGER_WORD.finditer(text):
-        if any(start < word.end() and word.start() < end for start, end in fixed):
+        if "_" in masked[word.start() : word.end()]:
             continue
         inner = [at for at in range(word.start() + 1, word.end() - 2) if text[at] != text[at + 1]]
         if inner:
