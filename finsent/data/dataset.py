@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from finsent.data import tables
-from finsent.data.splits import SPLITS, SplitName
+from finsent.data.splits import SPLITS, SplitName, describe_split
 from finsent.data.table_schemas import CommitKey
 from finsent.errors import InputError
 from finsent.labels import LABEL2ID
@@ -190,6 +190,18 @@ def recorded_report(home: Workspace, version: int) -> dict[str, Any]:
         if int(commit["version"]) == version and "report" in commit:
             return {**json.loads(commit["report"]), "version": version}
     return {}
+
+
+def read_origin(home: Workspace, version: int) -> dict[str, Any]:
+    """What was read into a data version and how it is split, as its manifests say it: fields `sources` and `split_rule`.
+
+    From the commits and not from a configuration, which may be another one than that of the ingestion.
+    """
+    commits = tables.commit_history(home, "tweets", version=version)
+    reports = [json.loads(commit["report"]) for commit in reversed(commits) if "report" in commit]
+    read = dict.fromkeys(str(item["uri"]) for report in reports for item in report.get("inputs", ()))
+    rule = next((json.loads(commit["split_rule"]) for commit in commits if "split_rule" in commit), None)
+    return {"sources": tuple(read), "split_rule": describe_split(rule) if rule else "not on record"}
 
 
 def _existing(home: Workspace, version: int | None) -> int:

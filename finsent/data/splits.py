@@ -5,9 +5,10 @@ first row, and rows that request another one are stored as `excluded`, since a n
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -70,6 +71,17 @@ def split_rule(config: DataConfig) -> SplitRule:
         validation_sources=tuple(sorted(config.validation_sources)) if by_source else (),
         test_sources=tuple(sorted(config.test_sources)) if by_source else (),
     )
+
+
+def describe_split(rule: Mapping[str, Any]) -> str:
+    """A rule's plain values, see `SplitRule.describe`, as a phrase."""
+    if rule.get("split") == "time":
+        embargo = f", embargo {rule['embargo_hours']:g} h" if rule.get("embargo_hours") else ""
+        return f"by time, validation from {rule.get('validation_from')}, test from {rule.get('test_from')}{embargo}"
+    if rule.get("split") == "source":
+        held_out = (", ".join(rule.get(f"{split}_sources", ())) or "none" for split in ("validation", "test"))
+        return "by source, validation: {}, test: {}".format(*held_out)
+    return f"by hash of the near-duplicate group, salt {rule.get('split_salt')!r}"
 
 
 def split_of_group(group: str, rule: SplitRule) -> int:

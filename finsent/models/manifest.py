@@ -43,6 +43,8 @@ class Manifest(BaseModel):
     data_version: int | None
     data_fingerprint: str | None
     split_rule: str
+    sources: tuple[str, ...] | None = None
+    """Addresses of what was read into the data; None where that is not on record."""
     config: dict[str, Any]
     git_sha: str | None
     lock_hash: str

@@ -81,7 +81,7 @@ def _shared_values(manifest: Manifest, evidence: Evidence | None) -> dict[str, A
     """What base_card.md.j2 needs."""
     min_slice_rows = manifest.config.get("gate", {}).get("min_slice_rows", 200)
     llama = _LLAMA.match(manifest.base_name)
-    uris = [source["uri"] for source in manifest.config["data"]["sources"]]
+    uris = manifest.sources or ()  # not the configuration's: others may have been read
     slices = iter_slices(evidence) if evidence else ()
     return {
         "manifest": manifest,
@@ -92,6 +92,7 @@ def _shared_values(manifest: Manifest, evidence: Evidence | None) -> dict[str, A
         "sources": [public_name(uri) for uri in uris],
         "min_slice_rows": min_slice_rows,
         "slices": [found for found in slices if found[0] == "source" or found[2]["n"] >= min_slice_rows],
+        "languages": _languages(manifest),
         "licence": licence(manifest),
         "llama": llama[1] if llama else None,
         "finsent_version": version("finsent"),
@@ -123,7 +124,7 @@ def _with_metadata(
     data = ModelCardData(
         library_name=library,
         pipeline_tag="text-classification",
-        language=["en"],
+        language=list(_languages(manifest)) or None,
         license=licence(manifest),
         tags=tags,
         base_model=manifest.base_name if on_hub else None,
@@ -132,6 +133,11 @@ def _with_metadata(
         model_name=evidence.model_name if evidence and results else None,
     )
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body.strip()}\n"))
+
+
+def _languages(manifest: Manifest) -> tuple[str, ...]:
+    """Languages that the training restricted its data to; empty where it did not, or trained elsewhere."""
+    return tuple(manifest.config["data"].get("languages", ())) if manifest.data_version is not None else ()
 
 
 def licence(manifest: Manifest) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finsent.data.dataset import DataVersion, data_version, load_split
+from finsent.data.dataset import DataVersion, data_version, load_split, read_origin
 from finsent.errors import InputError
 from finsent.evaluation.metrics import compute_metrics
 from finsent.models.manifest import write_manifest
@@ -158,6 +158,7 @@ def calibrate(context: Context, job: TrainingJob, run_id: str, trained: "Trainin
     ):
         data = job.data.version, job.data.fingerprint
         logits, manifest = calibrate_adapter(config, workspace, data, trained, validation, validation.groups)
+        manifest = manifest.model_copy(update=read_origin(workspace, job.data.version))
         (trained.adapter / "README.md").write_text(render_model_card(manifest), encoding="utf-8")
         manifest = write_manifest(trained.adapter, manifest)
     metrics = compute_metrics(validation.labels, logits.argmax(axis=1))

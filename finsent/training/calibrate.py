@@ -88,7 +88,7 @@ def make_manifest(config: Config, data_version: int, data_fingerprint: str, trai
         pad_token_id=trained.pad_token_id,
         data_version=data_version,
         data_fingerprint=data_fingerprint,
-        split_rule=f"near-duplicate groups by hash, salt {config.data.split_salt!r}",
+        split_rule="not on record",
         config=config.model_dump(mode="json"),
         git_sha=git_sha(),
         lock_hash=lock_hash(),

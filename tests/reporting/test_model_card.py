@@ -153,6 +153,7 @@ def test_card_of_the_reference_model(manifest):
                 "embedded": None,
                 "quantization": config.model.quantization,
                 "config": config.model_dump(mode="json"),
+                "sources": ("hf://TimKoornstra/financial-tweets-sentiment",),
             }
         )
     )
