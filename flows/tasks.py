@@ -16,6 +16,7 @@ from prefect.states import Completed
 from prefect.tasks import exponential_backoff
 
 from finsent.errors import FinsentError, NoChampionError
+from finsent.registry.champion import require_champion
 from finsent.registry.mlflow_errors import translate
 from finsent.steps.context import Context
 
@@ -86,7 +87,7 @@ def show(report: Task[P, Any], *args: P.args, **kwargs: P.kwargs) -> None:
 def missing_champion(context: Context) -> str | None:
     """Why there is nobody yet who could score; None once there is a champion. One that was lost is an error of its own."""
     try:
-        context.registry.require_champion()
+        require_champion(context.registry)
     except NoChampionError as error:
         return str(error)
     return None

@@ -23,6 +23,7 @@ from finsent.registry.client import Registry
 from finsent.steps.context import make_context
 from finsent.workspace import Workspace, resolve_workspace
 from tests.adapters import build_adapter
+from tests.champions import crown
 from tests.homes import BuildOnce, copy_home
 
 if TYPE_CHECKING:
@@ -243,7 +244,6 @@ def served(build_once: BuildOnce, tmp_path_factory: pytest.TempPathFactory) -> S
 
 def _build_served(folder: Path) -> None:
     from finsent.data.sample import sample_sources
-    from finsent.registry.aliases import set_champion
     from finsent.steps.evaluate import evaluate
     from finsent.steps.ingest import ingest
     from finsent.steps.train import train
@@ -253,7 +253,7 @@ def _build_served(folder: Path) -> None:
     ingest(context, sample_sources(1)[:1])
     version = train(context).model_version
     evaluate(context, version=version)
-    set_champion(context.registry, version, None)
+    crown(context.registry, version)
 
 
 @pytest.fixture(scope="session")

@@ -128,7 +128,7 @@ def audit_log_keys() -> set[str]:
 
 
 def audit_log_actions() -> set[str]:
-    names = ("EVALUATE", "TEST_SET_USE", "GATE", "APPROVE", "REJECT", "APPROVAL_VOID", "ROLLBACK")
+    names = ("EVALUATE", "TEST_SET_USE", "GATE", "APPROVE", "REJECT", "APPROVAL_VOID", "ROLLBACK", "ADOPT")
     return {getattr(audit_log, name) for name in names}
 
 

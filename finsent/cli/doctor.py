@@ -15,9 +15,11 @@ import click
 from finsent.cli.options import CommandResult, Settings, cli, examples
 from finsent.cli.output import Renderable, lines, section, stack, status_word, table
 from finsent.cli.services_file import find_mlflow, find_prefect, is_healthy, services_path
+from finsent.cli.status import registry_exists
 from finsent.cli.surroundings import find_surroundings
 from finsent.config import Config
-from finsent.errors import ServiceError
+from finsent.errors import CheckFailed, FinsentError, ServiceError
+from finsent.steps.context import make_context
 from finsent.workspace import Workspace
 
 State = Literal["ok", "warn", "fail"]
@@ -210,5 +212,25 @@ def _hub_model(name: str, revision: str | None) -> DoctorCheck:
     return DoctorCheck("base model", "fail" if offline else "warn", f"{name}, not in the Hub cache", advice)
 
 
-CHECKS = (check_packages, check_hardware, check_storage, check_artifacts, check_surroundings, check_servers, check_base_model)
+def check_champion(config: Config, home: Workspace) -> Iterator[DoctorCheck]:
+    """Whether the alias `champion` is where the audit log's decisions put it; nothing where MLflow cannot be reached."""
+    from finsent.registry.champion import champion_state
+
+    if not registry_exists(home):
+        return
+    try:
+        state = champion_state(make_context(config, home).registry)
+    except CheckFailed as error:
+        yield DoctorCheck("champion", "fail", "audit log cannot be read", str(error))
+        return
+    except FinsentError:
+        return  # the check of the server says so
+    found = f"version {state.alias}" if state.alias else "none yet" if state.entry is None else "none"
+    yield _check("champion", state.problem is None, found, state.problem or "")
+
+
+CHECKS = (
+    *(check_packages, check_hardware, check_storage, check_artifacts, check_surroundings, check_servers, check_base_model),
+    check_champion,
+)
 """Groups of checks, in the order shown; none changes anything."""

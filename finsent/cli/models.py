@@ -288,8 +288,7 @@ def import_command(
     the order of its classes must be given with --labels.
     """
     from finsent.steps.evaluate import evaluate
-    from finsent.steps.import_export import import_adapter
-    from finsent.steps.promote import ImportEvaluation, dry_run_gate
+    from finsent.steps.import_export import ImportEvaluation, dry_run_gate, import_adapter
 
     order = tuple(part.strip() for part in labels.split(",")) if labels else None
     context = settings.context()

@@ -1,4 +1,4 @@
-"""`finsent promote`, `approve`, `reject`, `rollback`; `history` and `ledger`, which show and verify the audit log."""
+"""`finsent promote`, `approve`, `reject`, `rollback`, `adopt`; `history` and `ledger`, which show and verify the audit log."""
 
 import os
 from dataclasses import asdict, replace
@@ -91,10 +91,30 @@ def rollback_command(settings: Settings, who: str | None, why: str) -> CommandRe
     return replace(done, text=text)
 
 
+@cli.command("adopt", epilog=examples("finsent adopt --why 'set in MLflow during the outage'"))
+@_WHO
+@_WHY
+@click.pass_obj
+def adopt_command(settings: Settings, who: str | None, why: str) -> CommandResult:
+    """Record that the alias champion stands where it was set by hand.
+
+    Scoring, monitoring, exporting and promoting refuse a champion that no decision in the audit log made one. This takes the
+    version that the alias names over as your decision, without the gate; or, where the champion was deleted, that there is none,
+    so that the gate compares the next version with none. `finsent promote --version N` puts the recorded champion back instead.
+    """
+    from finsent.steps.promote import adopt
+
+    context = settings.context()
+    result = adopt(context, who or login(), why)
+    done = _finish(context, result) if result.champion_after else CommandResult(result, "")
+    return replace(done, text=lines(*result.reasons))
+
+
 def _finish(context: "Context", result: "PromotionResult") -> CommandResult:
     """Notify a Prefect server of a decision and show it."""
     home, model = context.workspace, context.config.registered_model
-    if result.decision == "promoted" and result.champion_before != result.model_version:
+    # also where it is the champion already: the command before may have died between alias and event
+    if result.decision == "promoted":
         notify_promotion(home, model, result.model_version, result.champion_before)
     elif result.decision == "pending_approval":
         notify_approval_request(home, model, result.model_version, result.champion_before, result.reasons)
@@ -204,11 +224,15 @@ def verify_command(settings: Settings) -> CommandResult:
     """Find any edit, deletion, reorder or truncation.
 
     Verifies the hash chain from its first line, and compares the log with the registry and with its copy in MLflow. Exit
-    code 1, with the line's number, at any line that was edited, inserted, moved, deleted or cut off.
+    code 1, with the line's number, at any line that was edited, inserted, moved, deleted or cut off; and where the alias
+    champion is not on the version that the last decision made champion.
     """
     from finsent.registry.audit_mirror import verify_audit_log
+    from finsent.registry.champion import current_champion
 
-    found = verify_audit_log(settings.context().registry)
+    registry = settings.context().registry
+    found = verify_audit_log(registry)
+    current_champion(registry)
     pairs = [("entries", found.entries), ("head", found.head), ("in the copy in MLflow", found.copied)]
     return CommandResult(found, section("The audit log is whole and agrees with the registry", key_values(pairs)))
 

@@ -7,10 +7,10 @@ import click
 
 from finsent.cli.maintain import disk_parts, format_bytes
 from finsent.cli.options import CommandResult, Settings, cli, examples
-from finsent.cli.output import Renderable, cell_text, key_values, section, shorten, stack, table
+from finsent.cli.output import Renderable, cell_text, key_values, lines, section, shorten, stack, table
 from finsent.cli.render import leak_audit
 from finsent.cli.services_file import Server, find_mlflow, find_prefect, is_healthy
-from finsent.errors import CheckFailed, InputError, ServiceError
+from finsent.errors import CheckFailed, FinsentError, InputError, ServiceError
 from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -23,7 +23,10 @@ DECISIONS = 5
 @cli.command("status", epilog=examples("finsent status", "finsent status --json"))
 @click.pass_obj
 def status_command(settings: Settings) -> CommandResult:
-    """Show data, versions, last decisions, inbox and servers."""
+    """Show data, versions, last decisions, inbox and servers.
+
+    Exit code 1 where the alias champion is not on the version that the last decision made champion.
+    """
     context = settings.context()
     home, versions = context.workspace, _versions(context)
     champion = versions.get("champion", {}).get("version")
@@ -31,12 +34,13 @@ def status_command(settings: Settings) -> CommandResult:
         "home": home.root,
         "data": _data(home),
         "versions": versions,
+        "champion_problem": _champion_problem(context),
         "decisions": _decisions(context),
         "scoring": _scoring(home, context.config.registered_model, champion),
         "services": _services(home),
         "disk": disk_parts(home),
     }
-    return CommandResult(status, render_status(status))
+    return CommandResult(status, render_status(status), code=1 if status["champion_problem"] else 0)
 
 
 def _data(home: Workspace) -> dict[str, Any]:
@@ -55,7 +59,7 @@ def _versions(context: "Context") -> dict[str, Any]:
     from finsent.registry.promotion import expires_at
 
     registry = context.registry
-    if not _registry_exists(context.workspace):
+    if not registry_exists(context.workspace):
         return {}
     try:
         carried = registry.aliases()
@@ -78,7 +82,19 @@ def _versions(context: "Context") -> dict[str, Any]:
     return found
 
 
-def _registry_exists(home: Workspace) -> bool:
+def _champion_problem(context: "Context") -> str | None:
+    """How the alias `champion` disagrees with the audit log; None where it agrees, or MLflow cannot be reached."""
+    from finsent.registry.champion import champion_state
+
+    if not registry_exists(context.workspace):
+        return None
+    try:
+        return champion_state(context.registry).problem
+    except FinsentError:
+        return None  # `versions` or `decisions` say why
+
+
+def registry_exists(home: Workspace) -> bool:
     """Reading must not create a store."""
     return home.tracking_uri != f"sqlite:///{home.root / 'mlflow.db'}" or (home.root / "mlflow.db").exists()
 
@@ -91,9 +107,9 @@ def _decisions(context: "Context") -> dict[str, Any]:
     home, agrees = context.workspace, None
     try:
         head = audit_log.verify(home.audit_log)
-        if _registry_exists(home):
+        if registry_exists(home):
             verify_against_registry(context.registry)
-            agrees = True
+            agrees = _champion_problem(context) is None
     except ServiceError:
         agrees = None  # `versions` says why
     except CheckFailed as error:
@@ -149,7 +165,7 @@ def render_status(status: dict[str, Any]) -> Renderable:
     return stack(
         f"Home {status['home']}",
         _render_data(status["data"]),
-        _render_versions(status["versions"]),
+        _render_versions(status["versions"], status["champion_problem"]),
         _render_decisions(status["decisions"]),
         section("Scoring", key_values(status["scoring"].items())),
         section("Services", key_values(services)),
@@ -166,15 +182,18 @@ def _render_data(data: dict[str, Any]) -> Renderable:
     return section(f"Data version {data['version']}", key_values(data["rows"].items()), audit)
 
 
-def _render_versions(versions: dict[str, Any]) -> Renderable:
+def _render_versions(versions: dict[str, Any], problem: str | None) -> Renderable:
     if "error" in versions:
         return f"Versions: {versions['error']}"
+    wrong = f"CHAMPION REFUSED: {problem}" if problem else ""
+    if not versions and problem:
+        return f"Versions: {wrong}"
     if not versions:
         return "Versions: no champion yet (finsent train, finsent evaluate, finsent promote)"
     rows = [(alias, found["version"], found["accuracy"], found["macro_f1"]) for alias, found in versions.items()]
     waits = versions.get("challenger")
     note = f"  {_waiting(waits['version'], waits['approval_expires_at'])}" if waits else ""
-    return section("Versions", table(("alias", "version", "accuracy", "macro-F1"), rows), note)
+    return section("Versions", table(("alias", "version", "accuracy", "macro-F1"), rows), lines(note, wrong))
 
 
 def _waiting(version: str, until: str | None) -> str:

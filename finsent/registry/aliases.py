@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from finsent.errors import CheckFailed, NoChampionError
 from finsent.files import locked
+from finsent.registry.audit_log import ROLLBACK
+from finsent.registry.champion import PRODUCTION, ChampionState, champion_state
 from finsent.registry.client import CHALLENGER, CHAMPION, PREVIOUS, Registry
-from finsent.registry.mlflow_errors import TrackingError
+from finsent.registry.tracking import filter_literal
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -27,7 +29,6 @@ Stage = Literal["none", "candidate", "challenger", "champion", "previous", "arch
 NONE: Final = "None"
 CANDIDATE: Final = "Candidate"
 STAGING: Final = "Staging"
-PRODUCTION: Final = "Production"
 ARCHIVED: Final = "Archived"
 NOT_CANDIDATE: Final = "not_candidate"
 """Tag with the reason why an evaluated version is no candidate."""
@@ -78,7 +79,7 @@ def set_candidate(registry: Registry, version: str, reasons: Sequence[str]) -> S
         elif NOT_CANDIDATE in tags:
             client.delete_model_version_tag(name, version, NOT_CANDIDATE)
         wanted = NONE if reasons else CANDIDATE
-        blocked = tags.get("rolled_back") == "true" or tags.get("approval") == "rejected"
+        blocked = manual_block_reason(registry, registry.get_version(version)) is not None
         free = stage in {"none", "candidate"} or (stage == "archived" and not reasons and not blocked)
         if free and tags.get("stage") != wanted:
             registry.set_tags(version, {"stage": wanted})
@@ -134,6 +135,18 @@ def set_champion(registry: Registry, version: str, expected: str | None, *, awai
         reconcile_aliases(registry)
 
 
+def restore_champion(registry: Registry, version: str) -> None:
+    """Give the alias back to the version that the audit log's decisions made champion, after it was moved or deleted by hand.
+
+    Raises:
+        InputError: there is no such version.
+    """
+    with _exclusive(registry) as (client, name):
+        registry.get_version(version)
+        client.set_registered_model_alias(name, CHAMPION, version)
+        reconcile_aliases(registry)
+
+
 def manual_block_reason(registry: Registry, record: "ModelVersion") -> Literal["rolled back", "rejected"] | None:
     """How a person took the version out; None if nobody did."""
     begun = _rollback_in_progress(registry)
@@ -171,7 +184,8 @@ def rollback(registry: Registry, planned: tuple[str, str] | None = None) -> tupl
 
     Raises:
         NoChampionError: nothing to roll back.
-        CheckFailed: the champion replaced no version, that one is deleted, or the champion changed since it was planned.
+        CheckFailed: the alias was moved by hand, the champion replaced no version, that one is deleted, or the champion changed
+            since it was planned.
     """
     with _exclusive(registry) as (client, name):
         current, target = _plan_rollback(registry)
@@ -191,8 +205,12 @@ def plan_rollback(registry: Registry) -> tuple[str, str]:
 
 
 def _plan_rollback(registry: Registry) -> tuple[str, str]:
-    known = registry.aliases()
-    current = known.get(CHAMPION)
+    known, state = registry.aliases(), champion_state(registry)
+    current = state.alias
+    if state.problem is not None and state.entry is not None:
+        current = _deleted_champion(registry, state)
+        if current is None:
+            raise CheckFailed(state.problem)
     if current is None:
         raise NoChampionError(f"{registry.name!r} has no champion to roll back from.")
     begun = _rollback_in_progress(registry)
@@ -206,6 +224,16 @@ def _plan_rollback(registry: Registry) -> tuple[str, str]:
     return current, target
 
 
+def _deleted_champion(registry: Registry, state: ChampionState) -> str | None:
+    """The champion by the audit log, where it was deleted and its alias with it; also while a rollback from it is recorded."""
+    entry = state.entry or {}
+    if state.alias is not None:
+        return None
+    if entry.get("action") == ROLLBACK and registry.find_version(entry.get("from")) is None:
+        return str(entry["from"])
+    return state.recorded if state.lost else None
+
+
 def _rollback_in_progress(registry: Registry) -> tuple[str, str] | None:
     """(from, to) of a rollback that was begun and not finished."""
     begun = registry.client.get_registered_model(registry.name).tags.get(_ROLLBACK, "").split()
@@ -216,30 +244,42 @@ def _finish_rollback(registry: Registry, champion: str | None) -> None:
     """Tag the version that was rolled back from, if the alias has moved and the tag is missing."""
     begun = _rollback_in_progress(registry)
     if begun and champion == begun[1]:
-        registry.set_tags(begun[0], {"rolled_back": "true"})
+        if registry.find_version(begun[0]) is not None:  # rolled back from since it was deleted
+            registry.set_tags(begun[0], {"rolled_back": "true"})
         registry.client.delete_registered_model_tag(registry.name, _ROLLBACK)
 
 
 def reconcile_aliases(registry: Registry) -> None:
-    """Bring `previous`, `challenger` and the stage tags in line with the champion. Idempotent."""
+    """Bring `previous`, `challenger` and the stage tags in line with the champion. Idempotent.
+
+    Nothing follows an alias that was moved or deleted by hand: the tags go on saying who the champion was.
+    """
     client, name, known = registry.client, registry.name, registry.aliases()
+    state = champion_state(registry)
+    if state.problem is not None and state.entry is not None:
+        return
     champion, challenger = known.get(CHAMPION), known.get(CHALLENGER)
     if champion is not None:
-        previous = _replaced_by(registry, champion)
-        if previous is not None and known.get(PREVIOUS) != previous:
-            client.set_registered_model_alias(name, PREVIOUS, previous)
-        if previous is None and PREVIOUS in known:
-            client.delete_registered_model_alias(name, PREVIOUS)
-        if challenger == champion:
-            client.delete_registered_model_alias(name, CHALLENGER)
+        _follow(registry, champion, known)
     wanted = {champion: PRODUCTION} if challenger in {None, champion} else {champion: PRODUCTION, challenger: STAGING}
     for stage in (PRODUCTION, STAGING):
-        for version in client.search_model_versions(f"name='{name}' and tags.stage='{stage}'"):
+        for version in client.search_model_versions(f"name={filter_literal(name)} and tags.stage='{stage}'"):
             if wanted.get(str(version.version)) is None:
                 _archive(registry, version)
     for number, stage in wanted.items():
         if number is not None and client.get_model_version(name, number).tags.get("stage") != stage:
             registry.set_tags(number, {"stage": stage})
+
+
+def _follow(registry: Registry, champion: str, known: Mapping[str, str]) -> None:
+    """Point `previous` to the version that the champion replaced; the champion waits no more."""
+    client, name, previous = registry.client, registry.name, _replaced_by(registry, champion)
+    if previous is not None and known.get(PREVIOUS) != previous:
+        client.set_registered_model_alias(name, PREVIOUS, previous)
+    if previous is None and PREVIOUS in known:
+        client.delete_registered_model_alias(name, PREVIOUS)
+    if known.get(CHALLENGER) == champion:
+        client.delete_registered_model_alias(name, CHALLENGER)
 
 
 def _archive(registry: Registry, version: "ModelVersion") -> None:
@@ -250,15 +290,7 @@ def _archive(registry: Registry, version: "ModelVersion") -> None:
 
 def _replaced_by(registry: Registry, champion: str) -> str | None:
     version = registry.client.get_model_version(registry.name, champion).tags.get(_REPLACES)
-    if not version:
-        return None
-    try:
-        registry.client.get_model_version(registry.name, version)
-    except TrackingError as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":  # deleted since
-            return None
-        raise
-    return str(version)
+    return str(version) if version and registry.find_version(version) else None  # None: deleted since
 
 
 def _named(version: str | None) -> str:

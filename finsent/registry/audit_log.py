@@ -8,7 +8,7 @@ the end leaves a valid, shorter chain, which only somebody who knows the head no
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +28,8 @@ REJECT: Final = "reject"
 APPROVAL_VOID: Final = "approval_void"
 """An approval came too late, or the evidence did not hold any more."""
 ROLLBACK: Final = "rollback"
+ADOPT: Final = "adopt"
+"""A person took over what the alias `champion` says, though no decision had put it there."""
 
 EntryKey = Literal[
     "action", "champion", "data_fingerprint", "data_version", "decision", "evidence_sha256", "from", "gate", "gate_decision",
@@ -38,6 +40,7 @@ EntryKey = Literal[
 GENESIS = "0" * 64
 """What the first entry holds as the hash of the one before."""
 LOCK_SECONDS = 30.0
+_NO_DECISIONS: Final = tuple(f'"action":"{action}"'.encode() for action in (EVALUATE, TEST_SET_USE))
 _OWN_KEYS = ("seq", "at", "previous_hash", "hash", "dropped_bytes")
 _ADVICE = "Compare with a copy kept elsewhere, and find out who wrote to the file."
 
@@ -111,6 +114,67 @@ def read(path: Path, model: str | None = None, version: str | None = None) -> li
     return [e for e in entries if model in {None, e.get("model")} and version in {None, e.get("version")}]
 
 
+def last_entry(path: Path, model: str) -> dict[str, Any] | None:
+    """The newest entry about the model, unverified.
+
+    Raises:
+        CheckFailed: it is not a JSON object.
+    """
+    lines = _split(path)[0]
+    numbered = ((number, line) for number, line in zip(range(len(lines), 0, -1), reversed(lines), strict=True))
+    return next((_entry(line, number, path) for number, line in numbered if _about(model) in line), None)
+
+
+def says_the_same(written: Mapping[str, Any], entry: Mapping[Any, Any]) -> bool:
+    """Whether a written entry holds what `entry` does, beside what `append` adds."""
+    try:
+        wanted = _canonical(entry)
+    except (TypeError, ValueError):  # `append` says what is wrong with it
+        return False
+    return wanted == _canonical({key: value for key, value in written.items() if key not in _OWN_KEYS})
+
+
+def has_entries(path: Path, model: str) -> bool:
+    """Whether the log has any entry about the model; unverified, in milliseconds."""
+    return _about(model) in (path.read_bytes() if path.is_file() else b"")
+
+
+def champion_moves(path: Path, model: str) -> Iterator[dict[str, Any]]:
+    """Entries that decided who is the model's champion, newest first and unverified; `champion_after` is who.
+
+    A promotion that was refused in the end, since another came first, decided nothing. Lines are parsed as they are asked for:
+    the newest is found in milliseconds, however long the log is.
+
+    Raises:
+        CheckFailed: a line is not a JSON object.
+    """
+    lines, refused = _split(path)[0], set()
+    for number in range(len(lines), 0, -1):
+        line = lines[number - 1]
+        if _about(model) not in line or any(action in line for action in _NO_DECISIONS):
+            continue
+        entry = _entry(line, number, path)
+        if entry.get("action") == GATE and entry.get("decision") == "refuse":
+            refused.add(entry.get("version"))
+        elif moves_champion(entry) and entry.get("version") not in refused:
+            refused.clear()
+            yield entry
+
+
+def moves_champion(entry: Mapping[str, Any]) -> bool:
+    """Whether the decision makes a version champion: one that passed the gate may wait for approval.
+
+    `gate` holds the rules under which it decided.
+    """
+    automatic = entry.get("gate", {}).get("approval") == "automatic"
+    return entry.get("decision") == "promote" and (entry.get("action") in {APPROVE, ROLLBACK, ADOPT} or automatic)
+
+
+def champion_after(entry: Mapping[str, Any]) -> str | None:
+    """Champion after an entry that `moves_champion`; None where a person took over that there is none."""
+    return entry["to"] if "to" in entry else entry.get("version")
+
+
 def verify(path: Path, *, allow_unfinished: bool = False) -> Head:
     """Follow the chain from its start to its head; with `allow_unfinished` a cut-off last line is left to the next `append`.
 
@@ -171,9 +235,6 @@ def export_audit_log(path: Path, file: Path) -> Head:
 
 def _audit_entry(entry: dict[str, Any]) -> AuditEntry:
     action, version, before = str(entry.get("action")), entry.get("version"), entry.get("champion")
-    promoted = entry.get("decision") == "promote"
-    # a version that the gate let through may await approval: `gate` holds the rules under which it decided
-    moves = promoted and (action in {APPROVE, ROLLBACK} or entry.get("gate", {}).get("approval") == "automatic")
     return AuditEntry(
         seq=entry.get("seq"),
         at=str(entry.get("at")),
@@ -181,7 +242,7 @@ def _audit_entry(entry: dict[str, Any]) -> AuditEntry:
         version=version,
         decision=entry.get("decision"),
         champion_before=before,
-        champion_after=version if moves else before,
+        champion_after=champion_after(entry) if moves_champion(entry) else before,
         who=entry.get("who"),
         why=entry.get("why"),
         reasons=tuple(entry.get("reasons", ())),
@@ -215,6 +276,11 @@ def _append_locked(path: Path, entry: Mapping[EntryKey, Any]) -> dict[str, Any]:
         os.fsync(file.fileno())
     sync_folder(path.parent)
     return written
+
+
+def _about(model: str) -> bytes:
+    """What a line about the model contains: lines are canonical JSON, and in its strings quotes are escaped."""
+    return f'"model":{json.dumps(model)}'.encode("ascii")
 
 
 def _split(path: Path) -> tuple[list[bytes], bytes]:

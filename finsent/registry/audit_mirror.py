@@ -17,7 +17,7 @@ from finsent.registry import audit_log
 from finsent.registry.audit_log import EntryKey
 from finsent.registry.client import Registry
 from finsent.registry.mlflow_errors import TrackingError
-from finsent.registry.tracking import RunTag, experiment_id, tag_run
+from finsent.registry.tracking import RunTag, experiment_id, filter_literal, tag_run
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -44,22 +44,37 @@ class VerifiedLog:
     """Entries that the mirror in MLflow holds."""
 
 
-def append_entry(registry: Registry, version: str, entry: Mapping[EntryKey, Any]) -> dict[str, Any]:
-    """Append an entry about the version, tag the version with its hash, update the mirror; returns the entry.
+def append_entry(
+    registry: Registry, version: str, entry: Mapping[EntryKey, Any], *, counts_again: bool = False
+) -> dict[str, Any]:
+    """Append an entry about the version, update the mirror, tag the version with the entry's hash; returns the entry.
 
-    A process killed on the way leaves a log that is ahead of its records in MLflow, which is valid; the next entry catches up.
+    A process killed on the way leaves a log that is ahead of its records in MLflow, which is valid. Idempotent: where the
+    model's last entry says the same, it is that of an attempt that failed later on, and only its records are completed. With
+    `counts_again` that holds only while they are incomplete: afterwards the same once more is another entry.
 
     Raises:
+        InputError: MLflow's experiment for the mirror was deleted. Nothing is written then.
         CheckFailed: the chain is broken, or an entry that MLflow knows of is missing. Nothing is written then.
         ServiceError: the mirror could not be updated; the entry is in the log.
     """
     path = registry.workspace.audit_log
     audit_log.verify(path, allow_unfinished=True)
     verify_against_registry(registry)
-    written = audit_log.append(path, {"model": registry.name, "version": version, **entry})
-    registry.set_tags(version, {VERSION_TAG: f"{written['seq']} {written['hash']}"})
+    experiment_id(registry.client, registry.workspace, registry.experiment)  # where the mirror goes: before the record
+    record, whole = registry.find_version(version), {"model": registry.name, "version": version, **entry}
+    tagged = record.tags.get(VERSION_TAG) if record else None
+    written = audit_log.last_entry(path, registry.name)
+    if written is None or not audit_log.says_the_same(written, whole) or (counts_again and tagged == _entry_tag(written)):
+        written = audit_log.append(path, whole)
     update_mirror(registry)
+    if record is not None:  # a champion that was deleted can still be rolled back from
+        registry.set_tags(version, {VERSION_TAG: _entry_tag(written)})
     return written
+
+
+def _entry_tag(entry: Mapping[str, Any]) -> str:
+    return f"{entry['seq']} {entry['hash']}"
 
 
 def verify_audit_log(registry: Registry) -> VerifiedLog:
@@ -87,7 +102,7 @@ def verify_against_registry(registry: Registry) -> None:
     # tags before file: a decision that falls in between is then in the file, never only in the tags
     known = [
         (_parse(version.tags[VERSION_TAG], f"version {version.version}"), f"version {version.version} of {name!r}")
-        for version in registry.client.search_model_versions(f"name='{name}'")
+        for version in registry.client.search_model_versions(f"name={filter_literal(name)}")
         if VERSION_TAG in version.tags
     ]
     run = find_run(registry)
@@ -108,7 +123,8 @@ def verify_against_registry(registry: Registry) -> None:
         raise CheckFailed(
             f"audit log {str(path)!r}, line {number + 1}: it {found}. MLflow knows entry {number}, of {where}. Restore the audit "
             "log from a copy (decisions of one registry belong into one home's audit log). To start a new audit log knowingly, "
-            f"delete the tag {VERSION_TAG!r} of the versions of {name!r} and the run {_run_name(registry)!r} in MLflow."
+            f"delete the tag {VERSION_TAG!r} of the versions of {name!r} and the run {_run_name(registry)!r} in MLflow, "
+            "then `finsent adopt --why ...`."
         )
 
 
@@ -127,7 +143,7 @@ def find_run(registry: Registry) -> "Run | None":
     experiment = client.get_experiment_by_name(registry.experiment)
     if experiment is None:
         return None
-    query = f"tags.kind = '{KIND}' and tags.registered_model = '{registry.name}'"
+    query = f"tags.kind = '{KIND}' and tags.registered_model = {filter_literal(registry.name)}"
     found = client.search_runs([experiment.experiment_id], query, order_by=["attributes.start_time ASC"], max_results=1)
     return found[0] if found else None
 
@@ -197,17 +213,27 @@ def verify_mirror(registry: Registry) -> int:
 
 
 def _read_mirror(registry: Registry) -> list[bytes]:
+    with tempfile.TemporaryDirectory(prefix="finsent-audit-log-") as scratch:
+        mirror = fetch_mirror(registry, Path(scratch))
+        content = mirror.read_bytes() if mirror else b""
+    return content.split(b"\n")[:-1]  # what follows the last line end is of a mirror that was cut short
+
+
+def fetch_mirror(registry: Registry, into: Path) -> Path | None:
+    """The mirror's file, fetched into a folder; None if none was made yet.
+
+    Raises:
+        ServiceError: the mirror cannot be fetched from MLflow.
+    """
     run, client = find_run(registry), registry.client
     artifact = f"{FOLDER}/{registry.workspace.audit_log.name}"
     if run is None:
-        return []
+        return None
     try:
         if not any(item.path == artifact for item in client.list_artifacts(run.info.run_id, FOLDER)):
-            return []
-        with tempfile.TemporaryDirectory(prefix="finsent-audit-log-") as scratch:
-            content = Path(client.download_artifacts(run.info.run_id, artifact, scratch)).read_bytes()
+            return None
+        return Path(client.download_artifacts(run.info.run_id, artifact, str(into)))
     except (TrackingError, OSError) as error:
         raise ServiceError(
             f"the mirror of the audit log cannot be fetched from MLflow ({one_line(error)}). Try again."
         ) from error
-    return content.split(b"\n")[:-1]  # what follows the last line end is of a mirror that was cut short

@@ -10,12 +10,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from finsent.errors import ArtifactError, InputError, NoChampionError, ServiceError, one_line
+from finsent.errors import ArtifactError, InputError, ServiceError, one_line
 from finsent.files import is_read_only
 from finsent.models.manifest import MANIFEST, file_sha256, verify_manifest
 from finsent.registry.mlflow_errors import TrackingError, mlflow_errors
 from finsent.registry.packaging import ADAPTER, save_model_folder
-from finsent.registry.tracking import DatasetRef, connect
+from finsent.registry.tracking import DatasetRef, connect, filter_literal
 from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -66,23 +66,14 @@ class Registry:
             raise
 
     def champion(self) -> str | None:
-        """Version that scores tweets, if there is one."""
+        """Version that carries the alias; `champion.current_champion` says whether by a decision."""
         return self.aliases().get(CHAMPION)
-
-    def require_champion(self) -> str:
-        """Version that scores tweets.
-
-        Raises:
-            NoChampionError: no version was promoted yet.
-        """
-        version = self.champion()
-        if version is None:
-            raise NoChampionError(f"{self.name!r} has no champion yet: run `finsent promote`, after train and evaluate.")
-        return version
 
     def find_latest(self) -> "ModelVersion | None":
         """The registry's record of the newest version; None if nothing is registered under this name."""
-        newest = self.client.search_model_versions(f"name='{self.name}'", order_by=["version_number DESC"], max_results=1)
+        newest = self.client.search_model_versions(
+            f"name={filter_literal(self.name)}", order_by=["version_number DESC"], max_results=1
+        )
         return newest[0] if newest else None
 
     def latest_version(self) -> str:
@@ -116,14 +107,23 @@ class Registry:
         Raises:
             InputError: there is no such version.
         """
+        found = self.find_version(version)
+        if found is not None:
+            return found
+        known = sorted(int(v.version) for v in self.client.search_model_versions(f"name={filter_literal(self.name)}"))
+        there = f"Its versions: {', '.join(map(str, known))}." if known else "It has none yet: run `finsent train`."
+        raise InputError(f"{self.name!r} has no version {version!r}. {there}")
+
+    def find_version(self, version: str | None) -> "ModelVersion | None":
+        """The registry's record of a version; None if it is deleted, or none is named."""
+        if version is None:
+            return None
         try:
             return self.client.get_model_version(self.name, version)
         except TrackingError as error:
             if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
                 raise
-            known = sorted(int(v.version) for v in self.client.search_model_versions(f"name='{self.name}'"))
-            there = f"Its versions: {', '.join(map(str, known))}." if known else "It has none yet: run `finsent train`."
-            raise InputError(f"{self.name!r} has no version {version!r}. {there}") from error
+            return None
 
     def set_tags(self, version: str, tags: Mapping[VersionTag, object]) -> None:
         """Tag a version; what is not text becomes JSON."""
@@ -141,7 +141,7 @@ class Registry:
         """
         manifest = verify_manifest(adapter)
         digest = file_sha256(adapter / MANIFEST)
-        for known in self.client.search_model_versions(f"name='{self.name}' and run_id='{run_id}'"):
+        for known in self.client.search_model_versions(f"name={filter_literal(self.name)} and run_id='{run_id}'"):
             if known.tags.get("manifest_sha256") == digest:
                 return str(known.version)
         facts: dict[VersionTag, str] = {

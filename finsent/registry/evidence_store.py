@@ -102,7 +102,8 @@ def record_test_set_use(registry: Registry, version: str, data_version: int) -> 
         ServiceError: its mirror could not be updated.
     """
     fingerprint = fingerprint_split(registry.workspace, "test", data_version)
-    append_entry(registry, version, {"action": TEST_SET_USE, "data_version": data_version, "test_fingerprint": fingerprint})
+    entry: dict[EntryKey, Any] = {"action": TEST_SET_USE, "data_version": data_version, "test_fingerprint": fingerprint}
+    append_entry(registry, version, entry, counts_again=True)
 
 
 def test_set_uses(registry: Registry, test_fingerprint: str) -> tuple[int, int]:

@@ -9,9 +9,17 @@ from finsent.config import GateConfig
 from finsent.errors import CheckFailed, InputError
 from finsent.evaluation.power import format_power
 from finsent.registry import audit_log
-from finsent.registry.aliases import ARCHIVED, archive_challenger, manual_block_reason, set_champion
-from finsent.registry.audit_log import APPROVAL_VOID, APPROVE, GATE, REJECT, EntryKey
+from finsent.registry.aliases import (
+    ARCHIVED,
+    archive_challenger,
+    manual_block_reason,
+    reconcile_aliases,
+    restore_champion,
+    set_champion,
+)
+from finsent.registry.audit_log import ADOPT, APPROVAL_VOID, APPROVE, GATE, REJECT, EntryKey
 from finsent.registry.audit_mirror import append_entry
+from finsent.registry.champion import champion_state
 from finsent.registry.client import CHALLENGER, Registry, VersionTag
 from finsent.registry.evidence_store import changed_rules, load_verified_evidence, recorded_evidence, stored_decision
 from finsent.registry.gate import Decision, GateInput, RuleResult, evaluate_gate, rules_digest
@@ -66,6 +74,25 @@ class Judgement:
         return PromotionResult(self.version, outcome, self.decision.reasons, self.decision.rules, self.champion, champion_after)
 
 
+def judge(registry: Registry, rules: GateConfig, version: str) -> Judgement:
+    """Decide on the version against the champion of now; a version that is champion already may take its alias again.
+
+    Where the alias is not where the audit log's decisions put it, only their champion is let through: its alias is brought back.
+
+    Raises:
+        InputError: there is no such version.
+        CheckFailed: the alias is not where the audit log's decisions put it.
+        ServiceError: MLflow does not answer.
+    """
+    state = champion_state(registry)
+    if state.problem is not None and (version != state.recorded or version == state.alias or state.lost):
+        raise CheckFailed(state.problem)
+    champion = state.recorded if state.problem is not None else state.alias
+    if version == champion:
+        return Judgement(version, Decision("promote", (), (f"Version {version} is the champion already.",)), None, champion)
+    return judge_version(registry, rules, version, champion)
+
+
 def judge_version(registry: Registry, rules: GateConfig, version: str, champion: str | None) -> Judgement:
     """A person's earlier decision, else the gate's on the verified evidence, with the artifact's integrity checked.
 
@@ -110,9 +137,11 @@ def record_decision(
         "gate": rules.model_dump(mode="json"),
         "champion": judged.champion,
         "evidence_sha256": judged.evidence_sha256,
+        "manifest_sha256": registry.get_version(judged.version).tags.get("manifest_sha256"),
         **author,
     }
-    append_entry(registry, judged.version, entry)
+    # a version that waits already is asked for anew: that is another decision, with a time of its own
+    append_entry(registry, judged.version, entry, counts_again=registry.aliases().get(CHALLENGER) == judged.version)
     passed = decision.decision == "promote"
     tags: dict[VersionTag, object] = {
         "gate": "passed" if passed else "refused",
@@ -122,9 +151,65 @@ def record_decision(
 
 
 def complete_promotion(registry: Registry, version: str) -> PromotionResult:
-    """Finish a promotion of the champion that was cut short."""
-    set_champion(registry, version, version)
-    return PromotionResult(version, "promoted", (f"Version {version} is the champion already.",), (), version, version)
+    """Finish a promotion of the champion that was cut short, or bring its alias back where it was moved or deleted by hand.
+
+    Raises:
+        CheckFailed: the alias is to come back to a version whose artifact is not the one that was promoted.
+    """
+    state = champion_state(registry)
+    if state.entry is None or state.problem is None:
+        set_champion(registry, version, version)
+        return PromotionResult(version, "promoted", (f"Version {version} is the champion already.",), (), version, version)
+    rule = check_artifact_integrity(
+        registry, registry.get_version(version), state.entry.get("manifest_sha256"), "the audit log's decision"
+    )
+    if rule.status != "pass":
+        raise CheckFailed(f"the alias 'champion' is not brought back to version {version}: {rule.reason}")
+    restore_champion(registry, version)
+    reason = f"The alias is back on version {version}, champion by the audit log's entry {state.entry['seq']}."
+    return PromotionResult(version, "promoted", (reason,), (rule,), state.alias, version)
+
+
+def record_adoption(registry: Registry, who: str, why: str) -> PromotionResult:
+    """Record as a person's decision that the alias stands where it is, or that there is no champion; the gate is not asked.
+
+    Raises:
+        CheckFailed: the alias is where the audit log's decisions put it, its version was rejected or rolled back, or its
+            artifact is not what was registered.
+    """
+    state = champion_state(registry)
+    if state.problem is None:
+        stands = f"version {state.alias}" if state.alias else "no version"
+        raise CheckFailed(f"there is nothing to adopt: by alias and audit log, {stands} of {registry.name!r} is the champion.")
+    rules: tuple[RuleResult, ...] = ()
+    manifest = None
+    if state.alias is None and not state.lost:
+        raise CheckFailed(f"that there is no champion is adopted only where it was deleted, and {state.problem}")
+    if state.alias is not None:
+        record = registry.get_version(state.alias)
+        manifest = record.tags.get("manifest_sha256")
+        block = manual_block(registry, record)
+        rules = (*(block.rules if block else ()), check_artifact_integrity(registry, record, manifest, "the registry"))
+    if failed := [rule.reason for rule in rules if rule.status != "pass"]:
+        raise CheckFailed(f"version {state.alias} is not adopted as champion: {' '.join(failed)}")
+    now, before = (f"version {version}" if version else "none" for version in (state.alias, state.recorded))
+    reason = f"Champion by {who}'s decision and without the gate: {now}; by the decision before: {before}. Why: {why}"
+    entry: dict[EntryKey, Any] = {
+        "action": ADOPT,
+        "decision": "promote",
+        "from": state.recorded,
+        "to": state.alias,
+        "champion": state.recorded,
+        "manifest_sha256": manifest,
+        "reasons": [reason],
+        "who": who,
+        "why": why,
+    }
+    append_entry(registry, state.alias or str(state.recorded), entry)
+    if state.alias is not None:
+        registry.set_tags(state.alias, {"replaces": state.recorded or ""})
+    reconcile_aliases(registry)
+    return PromotionResult(str(state.alias or state.recorded), "promoted", (reason,), rules, state.recorded, state.alias)
 
 
 def end_refusal(registry: Registry, judged: Judgement, stage: Literal["Candidate", "Archived"] = ARCHIVED) -> PromotionResult:
@@ -187,13 +272,12 @@ def check_rollback_target(registry: Registry, record: "ModelVersion") -> tuple[R
 
 def _never_champion(registry: Registry, version: str) -> tuple[RuleResult, ...]:
     """A failed rule unless the audit log knows the version as champion: the registry's tags alone could name any version."""
-    for entry in audit_log.read(registry.workspace.audit_log, registry.name):
-        promoted = entry.get("version") == version and entry.get("decision") == "promote"
-        if promoted or entry.get("champion") == version:
-            return ()
+    moves = list(audit_log.champion_moves(registry.workspace.audit_log, registry.name))
+    if any(audit_log.champion_after(move) == version for move in moves):
+        return ()
     reason = (
         f"The audit log does not know version {version} of {registry.name!r} as a champion, only the registry does. To bring it "
-        "back all the same, set the alias `champion` in MLflow."
+        "back all the same, set the alias 'champion' in MLflow, then `finsent adopt --why ...`."
     )
     return (RuleResult("was_champion", None, version, "missing", reason),)
 

@@ -179,6 +179,18 @@ def _probe(uri: str) -> None:
         raise ServiceError(f"the MLflow server at {public_uri(uri)!r} answers with status {status}. {advice}")
 
 
+def filter_literal(text: str) -> str:
+    """The text as a literal of MLflow's filter expressions, which have no escapes but two kinds of quotes.
+
+    Raises:
+        InputError: it contains both kinds, or ends in a backslash.
+    """
+    quote = "'" if "'" not in text else '"'
+    if quote in text or text.endswith("\\"):
+        raise InputError(f"MLflow cannot search for {text!r}: it has both kinds of quotes or ends in a backslash. Rename it.")
+    return f"{quote}{text}{quote}"
+
+
 def experiment_id(client: "MlflowClient", home: Workspace, name: str) -> str:
     """Id of the experiment, made on first use; beside a local store it keeps its artifacts in the home."""
     known = client.get_experiment_by_name(name)

@@ -17,6 +17,7 @@ from finsent.evaluation.baselines import baseline_predictions
 from finsent.evaluation.build_evidence import ModelScores, build_test_evidence, measure_naive_split, score_model
 from finsent.evaluation.evidence import Evidence, RoundTripRecord
 from finsent.models.manifest import verify_manifest
+from finsent.registry.champion import current_champion
 from finsent.registry.evidence_store import test_set_uses
 from finsent.registry.gate import rules_digest
 from finsent.registry.verification import round_trip_check
@@ -104,6 +105,7 @@ def prepare(context: Context, version: str | None = None) -> EvaluationPlan:
 
     Raises:
         InputError: no such version, no data, or no test rows.
+        CheckFailed: the alias is not where the audit log's decisions put it.
     """
     version = version or context.registry.latest_version()
     record = context.registry.get_version(version)
@@ -114,7 +116,7 @@ def prepare(context: Context, version: str | None = None) -> EvaluationPlan:
         version=version,
         run_id=str(record.run_id),
         manifest_sha256=record.tags.get("manifest_sha256"),
-        champion=context.registry.champion(),
+        champion=current_champion(context.registry),
         data=data,
         test_fingerprint=fingerprint_split(context.workspace, "test", data.version),
         n_test=data.rows["test"],
@@ -245,6 +247,4 @@ def publish(
 
 
 def _only_model(context: Context, version: str, *, rows: int) -> AbstractContextManager["LoadedAdapter"]:
-
-    folder = context.registry.adapter_path(version)
-    return only_model(context.config.engine, context.workspace, folder, rows=rows)
+    return only_model(context.config.engine, context.workspace, context.registry.adapter_path(version), rows=rows)

@@ -2,11 +2,13 @@
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from finsent.data import tables
+from finsent.data.dataset import data_version
 from finsent.errors import ArtifactError
 from finsent.files import move_into_place, require_empty_dir
 from finsent.models.import_export import (
@@ -18,12 +20,16 @@ from finsent.models.import_export import (
 )
 from finsent.models.manifest import MANIFEST, verify_manifest, write_manifest
 from finsent.models.merged import seal_merged, write_merged_checkpoint
+from finsent.registry import promotion
+from finsent.registry.champion import require_champion
 from finsent.registry.evidence_store import load_evidence
+from finsent.registry.gate import Decision
 from finsent.registry.tracking import start_run
 from finsent.steps.context import Context
 
 if TYPE_CHECKING:
     from finsent.models.merged import Precision
+    from finsent.steps.evaluate import EvaluationResult
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,15 @@ class Imported:
     """Name of its folder, or Hub id and commit."""
 
 
+@dataclass(frozen=True)
+class ImportEvaluation:
+    """Evaluation and gate's decision (for now) on an imported version; both None where there is nothing to evaluate it on."""
+
+    evaluation: "EvaluationResult | None"
+    verdict: Decision | None
+    not_evaluated_because: str | None
+
+
 def export_adapter(context: Context, folder: Path, *, version: str | None = None) -> Exported:
     """Copy a version's adapter (the champion's by default) to `folder`, with its card and a manifest that covers it.
 
@@ -71,13 +86,14 @@ def export_adapter(context: Context, folder: Path, *, version: str | None = None
     Raises:
         InputError: a folder to be written exists and is not empty.
         NoChampionError: no version is named and there is no champion.
+        CheckFailed: none is named, and the alias is not where the audit log's decisions put it.
         ArtifactError: the registered adapter does not match its manifest.
     """
     from finsent.reporting.model_card import render_model_card
 
     require_empty_dir(folder)
     registry = context.registry
-    version = version or registry.require_champion()
+    version = version or require_champion(registry)
     source = registry.adapter_path(version)
     manifest = verify_manifest(source)
     whole = folder.resolve()  # `.` and `..` have no name of their own
@@ -109,6 +125,7 @@ def export_merged(
     Raises:
         InputError: `folder` exists and is not empty.
         NoChampionError: no version is named and there is no champion.
+        CheckFailed: none is named, and the alias is not where the audit log's decisions put it.
         ArtifactError: the registered adapter is not what it was, cannot be merged right, or the checkpoint's logits are not
             finite or further from the adapter's than `engine.max_logit_error`.
     """
@@ -116,7 +133,7 @@ def export_merged(
 
     require_empty_dir(folder)
     registry, limit = context.registry, context.config.engine.max_logit_error
-    version = version or registry.require_champion()
+    version = version or require_champion(registry)
     source = registry.adapter_path(version)
     evidence = load_evidence(registry, version)
     whole = folder.resolve()
@@ -176,3 +193,23 @@ def import_adapter(
             adapter.rename(kept)
             version = context.registry.register(kept, run_id=run_id, profile=config.profile, tags={"imported": "true"})
     return Imported(version, run_id, manifest.base_name, origin)
+
+
+def dry_run_gate(context: Context, version: str, evaluate: "Callable[[Context, str], EvaluationResult]") -> ImportEvaluation:
+    """Evaluate the version on the held-out test split by `evaluate`, and say what the gate would decide; no alias moves.
+
+    A home without test rows is no error: the result says so, with what to do.
+
+    Raises:
+        InputError: no such version.
+        ArtifactError: the version is not what was registered.
+        CheckFailed: a new process cannot load the version from the registry.
+    """
+    if tables.version(context.workspace, "tweets") is None:
+        missing = "there is no data in this home yet"
+    elif not data_version(context.workspace).rows.get("test"):
+        missing = "the data of this home has no test rows"
+    else:
+        evaluated = evaluate(context, version)
+        return ImportEvaluation(evaluated, promotion.judge(context.registry, context.config.gate, version).decision, None)
+    return ImportEvaluation(None, None, f"{missing}: run `finsent ingest`, then `finsent evaluate --version {version}`.")

@@ -14,6 +14,7 @@ from finsent.data.staging import remove_abandoned
 from finsent.data.table_upkeep import TableUpkeep, tidy_tables
 from finsent.errors import CheckFailed
 from finsent.files import disk_use, locked
+from finsent.registry.champion import require_champion
 from finsent.registry.client import CHALLENGER, CHAMPION, PREVIOUS
 from finsent.registry.relocation import missing_artifacts
 from finsent.steps.context import Context
@@ -57,9 +58,10 @@ def maintain(context: Context, *, days: int, inbox_days: int | None = None, dry_
     Raises:
         ServiceError: MLflow does not answer. Nothing was removed.
         NoChampionError: `inbox_days` was given, and nothing was promoted yet. Nothing was removed.
+        CheckFailed: `inbox_days` was given, and the alias is not where the audit log's decisions put it.
     """
     home = context.workspace
-    champion = context.registry.require_champion() if inbox_days is not None else None
+    champion = require_champion(context.registry) if inbox_days is not None else None
     found = [
         RemovedItem(what, path, disk_use(path))
         for what, path in (*_run_folders(context), *_cached_versions(context), *_backups(home.root))

@@ -14,6 +14,7 @@ from finsent.monitoring.retrain_inputs import (
     undecided_version,
 )
 from finsent.monitoring.retrain_policy import RetrainDecision, decide_retrain
+from finsent.registry.champion import current_champion, require_champion
 from finsent.steps.context import Context
 from finsent.training.run_dir import settings_digest
 
@@ -44,6 +45,7 @@ def monitor(context: Context) -> MonitorReport:
 
     Raises:
         NoChampionError: no version was promoted yet.
+        CheckFailed: the alias is not where the audit log's decisions put it.
     """
     return decide(context, compare_batches(context))
 
@@ -53,8 +55,9 @@ def compare_batches(context: Context) -> BatchDrift:
 
     Raises:
         NoChampionError: no version was promoted yet.
+        CheckFailed: the alias is not where the audit log's decisions put it.
     """
-    version = context.registry.require_champion()
+    version = require_champion(context.registry)
     trained_on = data_version_tag(context.registry.get_version(version).tags)
     windows = batch_drift(context.workspace, context.registry.name, version, trained_on, context.config.monitor)
     return BatchDrift(version, windows)
@@ -84,7 +87,12 @@ def check_due(context: Context) -> RetrainDecision:
 
 
 def find_undecided(context: Context, *, retraining_is_due: bool) -> str | None:
-    """Version of an earlier retraining that died between registration and decision; None if there is none to go on with."""
+    """Version of an earlier retraining that died between registration and decision; None if there is none to go on with.
+
+    Raises:
+        CheckFailed: the alias is not where the audit log's decisions put it: whatever is trained now would be refused.
+    """
+    current_champion(context.registry)
     if tables.version(context.workspace, "tweets") is None:
         return None
     digest = settings_digest(context.config, data_version(context.workspace).fingerprint)

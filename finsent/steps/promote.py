@@ -5,38 +5,24 @@ killed in between has decided without acting; the same command again decides aga
 version whose artifact is not, byte for byte, the one that its evidence is about.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from finsent.data import tables
-from finsent.data.dataset import data_version
 from finsent.errors import CheckFailed
 from finsent.registry import aliases, audit_log, promotion
 from finsent.registry.aliases import set_challenger, set_champion
 from finsent.registry.audit_log import EntryKey
 from finsent.registry.audit_mirror import append_entry
-from finsent.registry.client import CHALLENGER, CHAMPION
+from finsent.registry.champion import current_champion
+from finsent.registry.client import CHALLENGER
 from finsent.registry.gate import Decision
 from finsent.registry.promotion import ApprovalRequest, Judgement, PromotionResult
 from finsent.steps.context import Context
 from finsent.steps.report import publish_decision
 
-if TYPE_CHECKING:
-    from finsent.steps.evaluate import EvaluationResult
-
 __all__ = ["ApprovalRequest", "PromotionResult"]
 _OUTCOMES: Final = {audit_log.APPROVE: "approved", audit_log.REJECT: "rejected"}
-
-
-@dataclass(frozen=True)
-class ImportEvaluation:
-    """Evaluation and gate's decision (for now) on an imported version; both None where there is nothing to evaluate it on."""
-
-    evaluation: "EvaluationResult | None"
-    verdict: Decision | None
-    not_evaluated_because: str | None
 
 
 def promote(context: Context, *, version: str | None = None) -> PromotionResult:
@@ -56,10 +42,7 @@ def promote(context: Context, *, version: str | None = None) -> PromotionResult:
 
 def judge(context: Context, version: str) -> Judgement:
     """Decide on the version's evidence against the champion of now. Reads only; raises as `promote`."""
-    champion = context.registry.champion()
-    if version == champion:
-        return Judgement(version, Decision("promote", (), (f"Version {version} is the champion already.",)), None, champion)
-    return promotion.judge_version(context.registry, context.config.gate, version, champion)
+    return promotion.judge(context.registry, context.config.gate, version)
 
 
 def record(
@@ -133,8 +116,7 @@ def approve(context: Context, version: str | None, who: str, why: str) -> Promot
     """
     promotion.require_author_and_reason(who, why)
     registry, rules = context.registry, context.config.gate
-    carried = registry.aliases()
-    champion, version = carried.get(CHAMPION), version or carried.get(CHALLENGER)
+    champion, version = current_champion(registry), version or registry.aliases().get(CHALLENGER)
     if version is not None and champion == version:
         return promotion.complete_promotion(registry, version)
     version = promotion.require_awaiting_approval(registry, rules, version)
@@ -192,6 +174,7 @@ def rollback(context: Context, who: str, why: str) -> PromotionResult:
         "from": current,
         "to": target,
         "champion": current,
+        "manifest_sha256": registry.get_version(target).tags.get("manifest_sha256"),
         "who": who,
         "why": why,
     }
@@ -199,37 +182,23 @@ def rollback(context: Context, who: str, why: str) -> PromotionResult:
     if failed:
         return PromotionResult(target, "refused", reasons, failed, current, registry.champion())
     # before the alias moves: whoever repeats a command that failed here must not roll back twice
-    publish_decision(registry, current, "rolled_back", Decision("refuse", (), reasons), {"who": who, "why": why})
+    if registry.find_version(current) is not None:
+        publish_decision(registry, current, "rolled_back", Decision("refuse", (), reasons), {"who": who, "why": why})
     aliases.rollback(registry, (current, target))
     return PromotionResult(target, "promoted", reasons, rules, current, registry.champion())
 
 
-def preview_decision(context: Context, version: str) -> Decision:
-    """What the gate would decide on the version now. Nothing is recorded and nothing moves.
+def adopt(context: Context, who: str, why: str) -> PromotionResult:
+    """Take over, as a person's decision and without the gate, what MLflow says and the audit log does not.
+
+    That is the version that the alias was set to by hand, or that there is no champion, since it was deleted.
 
     Raises:
-        InputError: there is no such version.
+        InputError: no name or reason given.
+        CheckFailed: alias and audit log agree, or the version was rejected, rolled back or changed.
     """
-    return judge(context, version).decision
-
-
-def dry_run_gate(context: Context, version: str, evaluate: "Callable[[Context, str], EvaluationResult]") -> ImportEvaluation:
-    """Evaluate the version on the held-out test split by `evaluate`, and say what the gate would decide; no alias moves.
-
-    A home without test rows is no error: the result says so, with what to do.
-
-    Raises:
-        InputError: no such version.
-        ArtifactError: the version is not what was registered.
-        CheckFailed: a new process cannot load the version from the registry.
-    """
-    if tables.version(context.workspace, "tweets") is None:
-        missing = "there is no data in this home yet"
-    elif not data_version(context.workspace).rows.get("test"):
-        missing = "the data of this home has no test rows"
-    else:
-        return ImportEvaluation(evaluate(context, version), preview_decision(context, version), None)
-    return ImportEvaluation(None, None, f"{missing}: run `finsent ingest`, then `finsent evaluate --version {version}`.")
+    promotion.require_author_and_reason(who, why)
+    return promotion.record_adoption(context.registry, who, why)
 
 
 def get_approval_request(context: Context, version: str | None) -> ApprovalRequest | None:

@@ -13,6 +13,7 @@ from finsent.errors import CheckFailed, escape_invalid
 from finsent.files import locked
 from finsent.labels import LABELS
 from finsent.models.abstention import abstain_threshold
+from finsent.registry.champion import require_champion
 from finsent.registry.client import logged_model_id
 from finsent.registry.tracking import log_params, start_run
 from finsent.steps.context import Context
@@ -99,6 +100,7 @@ def score(
 
     Raises:
         NoChampionError: no version was promoted yet; nothing was received either.
+        CheckFailed: the alias is not where the audit log's decisions put it; nothing was received either.
         InputError: a file is wrong; nothing was received.
         ArtifactError: the champion is not what was registered.
         DeviceError: a worker failed or died; what was committed before stands.
@@ -113,12 +115,12 @@ def score(
 
     started = time.perf_counter()
     config, home, registry = context.config, context.workspace, context.registry
-    registry.require_champion()  # without one nothing is received either
+    require_champion(registry)  # without one nothing is received either
     require_writable_tables(home, ("inbox", "quarantine", "predictions"))
     data = config.data
     incoming = receive(files, home, text=text, max_characters=data.max_characters, masked=data.mask_handles) if files else None
     with _alone(home):
-        version = registry.require_champion()  # it may have changed while this run waited for the one before it
+        version = require_champion(registry)  # it may have changed while this run waited for the one before it
         before = read_position(home, transaction_app(registry.name, version))
         due = find_pending(home, registry.name, version, max_characters=config.data.max_characters)
         append_records(home, due.bad, datetime.now(UTC))
@@ -147,6 +149,7 @@ def predict(context: Context, texts: Sequence[str], *, version: str | None = Non
 
     Raises:
         NoChampionError: there is no champion yet.
+        CheckFailed: the alias is not where the audit log's decisions put it.
         InputError: there is no such version.
         ArtifactError: the adapter does not match its manifest.
     """
@@ -154,7 +157,7 @@ def predict(context: Context, texts: Sequence[str], *, version: str | None = Non
     from finsent.scoring.predictor import load_with_fp8_check
 
     config, registry = context.config, context.registry
-    version = version or registry.require_champion()
+    version = version or require_champion(registry)
     loaded = load_with_fp8_check(config.engine, context.workspace, registry.adapter_path(version), rows=len(texts))
     threshold = abstain_threshold(loaded.manifest, config.scoring.abstain_below)
     data = config.data

@@ -150,15 +150,14 @@ def calibrate(context: Context, job: TrainingJob, run_id: str, trained: "Trainin
     """Calibrate a fresh load of the saved adapter on the validation split, write its card, seal its manifest. Idempotent."""
     from finsent.reporting.model_card import render_model_card
 
-    config, workspace = context.config, context.workspace
-    validation = load_split(workspace, "validation", job.data.version)
+    config, workspace, data = context.config, context.workspace, job.data
+    validation = load_split(workspace, "validation", data.version)
     with (
         hold_run_dir(workspace.runs / run_id, job.digest, timeout=_HANDOVER_SECONDS),
         start_run(config, workspace, kind="train", resume=run_id),
     ):
-        data = job.data.version, job.data.fingerprint
-        logits, manifest = calibrate_adapter(config, workspace, data, trained, validation, validation.groups)
-        manifest = manifest.model_copy(update=read_origin(workspace, job.data.version))
+        fitted = calibrate_adapter(config, workspace, (data.version, data.fingerprint), trained, validation, validation.groups)
+        logits, manifest = fitted[0], fitted[1].model_copy(update=read_origin(workspace, data.version))
         (trained.adapter / "README.md").write_text(render_model_card(manifest), encoding="utf-8")
         manifest = write_manifest(trained.adapter, manifest)
     metrics = compute_metrics(validation.labels, logits.argmax(axis=1))

@@ -13,7 +13,7 @@ from finsent.config import Config
 from finsent.data import tables
 from finsent.errors import FinsentError, InputError
 from finsent.logging_setup import track
-from finsent.registry.tracking import experiment_id, log_splits, start_run
+from finsent.registry.tracking import experiment_id, filter_literal, log_splits, start_run
 from finsent.steps.context import Context
 from finsent.tuning.report import publish, write_best_config
 from finsent.tuning.search import (
@@ -165,7 +165,7 @@ def _remaining(study: "Study", space: Space, most: int | None, deadline: float |
 
 def _find_run(client: "MlflowClient", config: Config, home: Workspace, name: str) -> tuple[str | None, bool]:
     """The search's run, None if this MLflow store has none, and whether it ended well."""
-    wanted = f"tags.kind = '{KIND}' and tags.study = '{name}'"
+    wanted = f"tags.kind = '{KIND}' and tags.study = {filter_literal(name)}"
     runs = client.search_runs([experiment_id(client, home, config.experiment)], wanted, order_by=["attributes.start_time ASC"])
     return (str(runs[0].info.run_id), runs[0].info.status == "FINISHED") if runs else (None, False)
 

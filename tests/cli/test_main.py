@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PROMISED = [
     *("demo", "up", "doctor", "status", "ingest", "data", "review", "train", "tune", "evaluate"),
-    *("promote", "approve", "reject", "rollback", "history", "ledger"),
+    *("promote", "approve", "reject", "rollback", "adopt", "history", "ledger"),
     *("score", "predict", "monitor", "retrain", "maintain", "export", "import", "home", "config"),
 ]
 

@@ -167,7 +167,7 @@ def test_a_version_goes_all_the_way_through_the_server(server_home, tiny_config,
     assert registry.aliases() == {"champion": version}
     assert client.get_model_version("finsent", version).tags["stage"] == "Production"
 
-    folder = registry.adapter_path(registry.require_champion())
+    folder = registry.adapter_path(version)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
         path.name: path.read_bytes() for path in make_adapter(0).iterdir()
     }

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from finsent.errors import CheckFailed, ServiceError
+from finsent.errors import CheckFailed, InputError, ServiceError
 from finsent.registry import audit_log, audit_mirror, tracking
 from finsent.registry.client import Registry
 
@@ -44,7 +44,7 @@ def test_a_copy_that_lags_behind_or_was_cut_short_is_no_alarm(recorded):
     (file,) = recorded.artifacts.glob("**/audit_log/audit_log.jsonl")
     file.write_bytes(whole[:-20])  # killed while copying
     assert copied(recorded) == 2
-    audit_mirror.append_entry(Registry(recorded, "finsent"), "1", {"action": "gate"})
+    audit_mirror.append_entry(Registry(recorded, "finsent"), "1", {"action": "gate", "number": 4})
     assert copied(recorded) == 5
 
 
@@ -97,7 +97,35 @@ def test_a_copy_that_fails_loses_nothing_and_the_next_one_has_all(recorded):
     assert audit_log.verify(recorded.audit_log).length == 4
     folder.unlink()
     audit_mirror.append_entry(Registry(recorded, "finsent"), "1", {"action": "gate", "number": 3})
-    assert copied(recorded) == 5
+    assert copied(recorded) == 4, "the same entry, whose records are completed"
+
+
+@pytest.mark.parametrize("fails", ["log_artifact", "set_tag", "set_model_version_tag"])
+def test_an_entry_whose_records_failed_is_found_again_and_completed(recorded, monkeypatch, fails):
+    registry, entry = Registry(recorded, "finsent"), {"action": "test_set_use", "data_version": 1}
+    with monkeypatch.context() as away:
+        away.setattr(registry.client, fails, _away)
+        for _ in range(3):
+            with pytest.raises(ServiceError):
+                audit_mirror.append_entry(registry, "1", entry, counts_again=True)
+    assert audit_log.verify(recorded.audit_log).length == 4
+    written = audit_mirror.append_entry(registry, "1", entry, counts_again=True)
+    assert (written["seq"], copied(recorded)) == (3, 4)
+    assert registry.get_version("1").tags[audit_mirror.VERSION_TAG] == f"3 {written['hash']}"
+    assert audit_mirror.append_entry(registry, "1", entry, counts_again=True)["seq"] == 4, "complete: this is another use"
+    assert audit_mirror.append_entry(registry, "1", entry)["seq"] == 4, "the same decision once more is no other one"
+
+
+def _away(*_args, **_kwargs):
+    raise ServiceError("the server is away")
+
+
+def test_nothing_is_recorded_where_its_mirror_has_no_place(recorded):
+    registry = Registry(recorded, "finsent")
+    registry.client.delete_experiment(registry.client.get_experiment_by_name("finsent").experiment_id)
+    with pytest.raises(InputError, match="experiment 'finsent' was deleted"):
+        audit_mirror.append_entry(registry, "1", {"action": "gate", "number": 3})
+    assert audit_log.verify(recorded.audit_log).length == 3
 
 
 def test_an_unfinished_write_is_left_to_the_next_entry(recorded):

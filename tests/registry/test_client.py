@@ -8,6 +8,7 @@ import pytest
 from finsent.errors import ArtifactError, InputError, NoChampionError
 from finsent.models.manifest import file_sha256, verify_manifest
 from finsent.registry import tracking
+from finsent.registry.champion import require_champion
 from finsent.registry.client import logged_model_id
 
 
@@ -117,7 +118,7 @@ def test_changed_artifact_is_refused(mlflow_home, new_version, change, registry)
 
 def test_unknown_names_and_versions_say_what_there_is(new_version, registry):
     with pytest.raises(NoChampionError, match="no champion yet: run `finsent promote`"):
-        registry.require_champion()
+        require_champion(registry)
     assert registry.aliases().get("challenger") is None
     with pytest.raises(InputError, match="has none yet: run `finsent train`"):
         registry.adapter_path("1")

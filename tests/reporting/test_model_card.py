@@ -197,3 +197,18 @@ def test_a_card_has_no_stray_blank_lines_in_its_tables(manifest, specimen):
             assert not above.startswith("| :---") or below.startswith("| ")
         assert "\n\n\n" not in card
         assert card.endswith("```\n")
+
+
+def test_the_card_speaks_of_what_was_read_and_not_of_the_profile(manifest):
+    config = load_config("llama-3.1-8b", overrides=["data.languages=[de,fr]"]).model_dump(mode="json")
+    read = {"config": config, "sources": ("desk.csv",), "split_rule": "by time, validation from 2026-01-01, test from 2026-02-01"}
+    card = render_model_card(manifest.model_copy(update=read))
+    assert "Sources: `desk.csv`." in card
+    assert "Split rule: by time, validation from" in card
+    assert "financial-tweets-sentiment" not in card, "a data set that was never used"
+    assert yaml.safe_load(card.split("---\n")[1])["language"] == ["de", "fr"]
+    assert "in the languages de, fr" in card
+    unknown = render_model_card(manifest.model_copy(update={"config": {**config, "data": {**config["data"], "languages": []}}}))
+    assert "English" not in unknown
+    assert "language" not in yaml.safe_load(unknown.split("---\n")[1])
+    assert "Sources:" not in unknown

@@ -16,12 +16,13 @@ from finsent.data import tables
 from finsent.errors import InputError, NoChampionError
 from finsent.labels import LABELS
 from finsent.models.predict import probabilities
-from finsent.registry import aliases, tracking
+from finsent.registry import tracking
 from finsent.registry.client import Registry, logged_model_id
 from finsent.scoring import pending_rows, writer
 from finsent.steps.context import make_context
 from finsent.steps.score import score
 from finsent.workspace import Workspace, resolve_workspace
+from tests import champions
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning"),  # transformers' own
@@ -48,7 +49,7 @@ def champion(mlflow_home, config, make_adapter):
 def crown(home: Workspace, config: Config, adapter, before: str | None) -> Workspace:
     with tracking.start_run(config, home, kind="train") as run_id:
         version = Registry(home, config.registered_model).register(adapter, run_id=run_id, profile=config.profile)
-    aliases.set_champion(Registry(home, "finsent"), version, before)
+    champions.crown(Registry(home, "finsent"), version, before)
     return home
 
 

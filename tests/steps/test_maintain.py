@@ -17,11 +17,11 @@ from finsent.data.table_schemas import SCHEMAS
 from finsent.errors import NoChampionError
 from finsent.files import locked
 from finsent.registry import tracking
-from finsent.registry.aliases import set_champion
 from finsent.steps.context import Context, make_context
 from finsent.steps.maintain import maintain
 from finsent.training.run_dir import STATE, hold_run_dir, mark_finished
 from finsent.workspace import Workspace
+from tests.champions import crown
 
 
 def age(folder: Path, days: float = 40) -> None:
@@ -54,7 +54,7 @@ def context(mlflow_home: Workspace, tiny_config: Config, make_adapter: Callable[
     for version in ("1", "2"):
         age(made.registry.adapter_path(version))
     training(mlflow_home, run_id, finished=True)
-    set_champion(made.registry, "1", None)
+    crown(made.registry, "1")
     return made
 
 

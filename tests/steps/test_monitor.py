@@ -12,9 +12,11 @@ from finsent.config import load_config
 from finsent.data import tables
 from finsent.errors import NoChampionError
 from finsent.labels import LABELS
+from finsent.registry.client import Registry
 from finsent.registry.tracking import connect
 from finsent.steps.context import make_context
 from finsent.steps.monitor import BatchDrift, check_due, decide, monitor
+from tests.champions import crown
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
 USUAL = (0.3, 0.45, 0.25)
@@ -73,7 +75,8 @@ def register(home, data_version, *, champion=True):
         client.create_registered_model("finsent")
     made = client.create_model_version("finsent", source=str(home.root / "nothing"), tags={"data_version": str(data_version)})
     if champion:
-        client.set_registered_model_alias("finsent", "champion", made.version)
+        registry = Registry(home, "finsent")
+        crown(registry, str(made.version), registry.champion())
     return str(made.version)
 
 

@@ -7,17 +7,18 @@ import time
 from filelock import FileLock
 
 from finsent.config import load_config
-from finsent.registry import aliases, tracking
+from finsent.registry import tracking
 from finsent.registry.client import Registry
 from finsent.steps.context import make_context
 from finsent.steps.score import score
+from tests.champions import crown
 
 
 def test_a_run_that_waited_scores_with_the_champion_of_after_the_wait(mlflow_home, caplog):
     client = tracking.connect(mlflow_home)
     client.create_registered_model("finsent")
     first, second = (str(client.create_model_version("finsent", source="file:///nowhere").version) for _ in range(2))
-    aliases.set_champion(Registry(mlflow_home, "finsent"), first, None)
+    crown(Registry(mlflow_home, "finsent"), first)
     reports = []
     lock = mlflow_home.lock("score")
     lock.parent.mkdir(parents=True, exist_ok=True)
@@ -28,7 +29,7 @@ def test_a_run_that_waited_scores_with_the_champion_of_after_the_wait(mlflow_hom
         while "waiting for it" not in caplog.text:
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        aliases.set_champion(Registry(mlflow_home, "finsent"), second, first)
+        crown(Registry(mlflow_home, "finsent"), second, first)
     waiting.join(timeout=60)
     (report,) = reports
     assert report.model_version == second

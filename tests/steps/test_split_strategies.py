@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from finsent.config import Config, Source, load_config
 from finsent.data import tables
+from finsent.data.dataset import read_origin
 from finsent.data.ingest_report import IngestReport
 from finsent.data.leakage import audit_data
 from finsent.errors import ConfigError
@@ -64,6 +65,9 @@ def test_time_decides_and_the_embargo_is_kept(home: Workspace, tmp_path: Path) -
     assert report.reasons == {"no date": 1}
     assert sum(report.splits["excluded"].values()) == 2
     assert report.leaks == 0
+    origin = read_origin(home, report.version or 0)  # what a model card will say
+    assert origin["sources"] == ("a.jsonl",)
+    assert origin["split_rule"].startswith("by time, validation from 20")
 
 
 def test_a_later_twin_of_a_training_row_is_used_for_nothing(home: Workspace, tmp_path: Path) -> None:

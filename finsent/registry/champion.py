@@ -1,0 +1,165 @@
+"""The champion, verified: the version that the alias names, held against the decisions in the audit log.
+
+Whoever may write to MLflow can move or delete the alias, and deleting a version deletes its alias. So whatever acts with the
+champion (scoring, monitoring, exporting, evaluating against it, promoting over it) asks here, and an alias that no decision
+put where it is stops it. A workspace that has no audit log of its own for the model reads the mirror in MLflow.
+
+Decisions are recorded before the alias moves. Until it has, the champion before the decision is right, too.
+"""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from finsent.errors import CheckFailed, NoChampionError
+from finsent.registry import audit_log
+from finsent.registry.audit_log import champion_after
+from finsent.registry.audit_mirror import fetch_mirror, verify_against_registry
+from finsent.registry.client import Registry
+
+PRODUCTION: Final = "Production"
+"""Stage that a version gets after the alias: the decision on it has been carried out."""
+_ADOPT: Final = "To let it stand as your decision: `finsent adopt --why ...`."
+
+
+@dataclass(frozen=True)
+class ChampionState:
+    """The alias, the audit log, and whether they agree."""
+
+    alias: str | None
+    """Version that the alias names."""
+    recorded: str | None
+    """Version that the latest decision in the audit log makes champion; None: there is none, or no decision yet."""
+    entry: dict[str, Any] | None
+    """That decision."""
+    lost: bool
+    """Whether the recorded version was deleted, or another one has its number now."""
+    problem: str | None
+    """What disagrees and what to do; None where nothing does."""
+
+
+def require_champion(registry: Registry) -> str:
+    """Version that scores tweets.
+
+    Raises:
+        NoChampionError: no version was promoted yet.
+        CheckFailed: the alias is not where the audit log's decisions put it.
+    """
+    version = current_champion(registry)
+    if version is None:
+        raise NoChampionError(f"{registry.name!r} has no champion yet: run `finsent promote`, after train and evaluate.")
+    return version
+
+
+def current_champion(registry: Registry) -> str | None:
+    """Version that scores tweets, or None before the first promotion.
+
+    Raises:
+        CheckFailed: the alias is not where the audit log's decisions put it.
+    """
+    state = champion_state(registry)
+    if state.problem is not None:
+        raise CheckFailed(state.problem)
+    return state.alias
+
+
+def champion_state(registry: Registry) -> ChampionState:
+    """Compare the alias `champion` with the audit log's decisions. Reads only.
+
+    Raises:
+        CheckFailed: the audit log, or its mirror, cannot be read.
+        ServiceError: MLflow does not answer.
+    """
+    alias, allowed = registry.champion(), _allowed(registry)
+    entry = next(iter(allowed.values()), None)
+    recorded = champion_after(entry) if entry else None
+    lost = recorded is not None and not _is_there(registry, entry)
+    if entry is None:
+        if alias is not None and registry.workspace.audit_log.exists():
+            verify_against_registry(registry)  # a log that was replaced or cut is to be called that
+        problem = None if alias is None else _never_decided(registry, alias)
+    elif alias not in allowed:
+        problem = _moved_by_hand(registry, alias, entry, lost=lost)
+    elif alias is not None and not _is_there(registry, allowed[alias]):
+        problem = _replaced(registry, alias, allowed[alias] or entry)
+    else:
+        problem = None
+    return ChampionState(alias, recorded, entry, lost, problem)
+
+
+def _allowed(registry: Registry) -> dict[str | None, dict[str, Any] | None]:
+    """Where the alias may be, by the decision that put it there; the newest decision's champion first. Empty without any."""
+    path = registry.workspace.audit_log
+    if audit_log.has_entries(path, registry.name):
+        return _down_to_carried_out(registry, path)
+    with tempfile.TemporaryDirectory(prefix="finsent-audit-log-") as scratch:
+        mirror = fetch_mirror(registry, Path(scratch))
+        if mirror is None:
+            return {}
+        audit_log.verify(mirror, allow_unfinished=True)
+        return _down_to_carried_out(registry, mirror)
+
+
+def _down_to_carried_out(registry: Registry, path: Path) -> dict[str | None, dict[str, Any] | None]:
+    found: dict[str | None, dict[str, Any] | None] = {}
+    for move in audit_log.champion_moves(path, registry.name):
+        found.setdefault(champion_after(move), move)
+        if _carried_out(registry, move):
+            return found
+    if found:
+        found.setdefault(None, None)  # the first promotion of all is under way
+    return found
+
+
+def _carried_out(registry: Registry, entry: dict[str, Any]) -> bool:
+    """Whether the alias has been where the decision put it: its version was tagged so afterwards, or is lost since."""
+    record = registry.find_version(champion_after(entry))
+    return record is None or record.tags.get("stage") == PRODUCTION or not _is_there(registry, entry)
+
+
+def _is_there(registry: Registry, entry: dict[str, Any] | None) -> bool:
+    """Whether the registry has the very version that the decision is about.
+
+    A number can be given twice, when a registered model is deleted and made anew; an artifact's digest cannot.
+    """
+    record = registry.find_version(champion_after(entry)) if entry else None
+    decided = entry.get("manifest_sha256") if entry else None
+    return record is not None and decided in {None, record.tags.get("manifest_sha256")}
+
+
+def _never_decided(registry: Registry, alias: str) -> str:
+    return (
+        f"the alias 'champion' of {registry.name!r} is on version {alias}, and neither the audit log "
+        f"{str(registry.workspace.audit_log)!r} nor its mirror in MLflow has a decision that put it there: it was set by hand. "
+        f"To undo that, delete the alias in MLflow, then `finsent promote`. {_ADOPT}"
+    )
+
+
+def _moved_by_hand(registry: Registry, alias: str | None, entry: dict[str, Any], *, lost: bool) -> str:
+    name, recorded = registry.name, champion_after(entry)
+    by = f"the audit log's entry {entry['seq']} ({entry['action']}, {entry['at'][:16]} UTC)"
+    put_back = f"To put it back: `finsent promote --version {recorded}`."
+    if alias is None and lost:
+        return (
+            f"version {recorded} of {name!r}, champion by {by}, was deleted in MLflow, and the alias 'champion' with it. To "
+            "bring the version before it back: `finsent rollback --why ...`. To go on without a champion, so that the "
+            "gate compares the next version with none: `finsent adopt --why ...`."
+        )
+    if alias is None:
+        return f"the alias 'champion' of {name!r} is gone from version {recorded}, champion by {by}. {put_back}"
+    if recorded is None:
+        return f"the alias 'champion' of {name!r} is on version {alias}, and by {by} there is no champion: set by hand. {_ADOPT}"
+    back = f"Version {recorded} was deleted in MLflow." if lost else put_back
+    return (
+        f"the alias 'champion' of {name!r} is on version {alias}, and by {by} version {recorded} is the champion: it was moved "
+        f"by hand. {back} {_ADOPT}"
+    )
+
+
+def _replaced(registry: Registry, alias: str, entry: dict[str, Any]) -> str:
+    return (
+        f"version {alias} of {registry.name!r} is another one than the audit log's entry {entry['seq']} made champion: the "
+        f"decision was about the manifest {str(entry.get('manifest_sha256'))[:12]!r}. The registered model was deleted and made "
+        f"anew, or the tag 'manifest_sha256' was changed. To undo that, delete the alias in MLflow. {_ADOPT}"
+    )
