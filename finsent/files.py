@@ -1,5 +1,6 @@
 """Writing files and folders so that a crash leaves the old content or the new one, and locks between processes."""
 
+import logging
 import os
 import stat
 import uuid
@@ -8,6 +9,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from finsent.errors import CheckFailed, FinsentError, InputError
+
+_log = logging.getLogger(__name__)
+
+_SILENT_SECONDS = 10.0
 
 
 def atomic_write(path: Path, content: str | bytes) -> None:
@@ -91,7 +96,7 @@ def locked(path: Path, timeout: float, message: str, error: type[FinsentError] =
 
     Args:
         path: The lock file; its folder is made if missing.
-        timeout: Seconds to wait for another process; -1 waits without limit.
+        timeout: Seconds to wait for another process; -1 waits without limit, and says so after `_SILENT_SECONDS`.
         message: What to tell the user when it is not obtained.
         error: What is raised then.
     """
@@ -100,9 +105,12 @@ def locked(path: Path, timeout: float, message: str, error: type[FinsentError] =
     make_folder(path.parent)
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=timeout)
+        lock.acquire(timeout=timeout if timeout >= 0 else _SILENT_SECONDS)
     except Timeout as timed_out:
-        raise error(message) from timed_out
+        if timeout >= 0:
+            raise error(message) from timed_out
+        _log.warning("waiting for the lock %s, which another process holds", path)
+        lock.acquire()
     try:
         yield
     finally:

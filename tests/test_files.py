@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from finsent import files
 from finsent.errors import CheckFailed, ServiceError
 from finsent.files import atomic_write, close_to_others, locked
 
@@ -115,3 +116,40 @@ def test_a_folder_that_is_more_than_a_home_is_left_as_it_is(tmp_path, monkeypatc
     (tmp_path / "other").mkdir()
     assert close_to_others(tmp_path / "other") is False
     assert close_to_others(tmp_path / "missing") is False
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from finsent.files import locked
+with locked(Path(sys.argv[1]), 0, ""):
+    print("held", flush=True)
+    time.sleep(float(sys.argv[2]))
+"""
+
+
+def hold(lock, seconds):
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(lock), str(seconds)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    holder.stdout.close()
+    return holder
+
+
+def test_a_lock_file_that_a_killed_process_left_long_ago_is_no_lock(tmp_path):
+    lock = tmp_path / "x.lock"
+    holder = hold(lock, 60)
+    holder.kill()
+    holder.wait()
+    assert lock.exists()
+    os.utime(lock, (0, 0))
+    with locked(lock, 0, "it is held"):
+        pass
+
+
+def test_waiting_without_limit_is_said(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(files, "_SILENT_SECONDS", 0.05)
+    holder = hold(tmp_path / "x.lock", 0.3)
+    with locked(tmp_path / "x.lock", -1, ""):
+        pass
+    holder.wait()
+    assert f"waiting for the lock {tmp_path / 'x.lock'}" in caplog.text

@@ -69,8 +69,9 @@ def services_path(root: Path) -> Path:
 
 
 def write_services(root: Path, running: RunningServices) -> None:
-    """Write `services.json` atomically."""
+    """Write `services.json` atomically, for this user alone: the token is in it."""
     atomic_write(services_path(root), json.dumps(asdict(running), indent=2) + "\n")
+    services_path(root).chmod(0o600)
 
 
 def read_services(root: Path) -> RunningServices | None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from finsent.child_process import end_with_parent
 from finsent.errors import ArtifactError, CheckFailed, FinsentError
 from finsent.evaluation.evidence import RoundTripRecord
 from finsent.labels import LABELS
@@ -210,6 +211,7 @@ def _other_padding(loaded: Any) -> dict[str, Any]:
 
 def _main(arguments: list[str]) -> int:
     """Only the JSON object goes to stdout, whatever libraries print there. Without a line on stdin nothing is loaded."""
+    end_with_parent()
     configure_child_logging()
     stdout, sys.stdout = sys.stdout, sys.stderr
     for name in ("mlflow", "peft"):  # of the ten seconds that this takes, these two are nine

@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, Final
 
+from finsent.child_process import end_with_parent
 from finsent.config.model_schema import EngineConfig
 from finsent.errors import DeviceError
 from finsent.logging_setup import configure_child_logging
@@ -210,6 +211,7 @@ def _stop_workers(workers: Sequence[_Worker]) -> None:
 
 def _worker_main(connection: Connection, spec: ModelSpec, device: str) -> None:
     """Body of a worker process: load the model, then answer until the parent is gone."""
+    end_with_parent()
     configure_child_logging()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent ends its workers
     try:

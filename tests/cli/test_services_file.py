@@ -87,6 +87,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert read_services(tmp_path) == running
     assert running.prefect_api == "http://127.0.0.1:4200/api"
     assert [path.name for path in tmp_path.iterdir()] == ["services.json"]
+    assert services_path(tmp_path).stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("content", ["{", '{"pid": 1}', "[]"])

@@ -5,6 +5,7 @@ With SQLAlchemy 2.1 the server starts, deploys, and never schedules anything: on
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import psutil
 import pytest
 import yaml
 
@@ -192,3 +194,27 @@ def test_a_killed_training_gives_its_place_back(server: Server) -> None:
 
     assert taken() == 1
     wait_for("the end of the lease", lambda: taken() == 0, 180)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_run_that_is_killed_leaves_no_process(server: Server, tmp_path: Path, how: signal.Signals) -> None:
+    file = tmp_path / "tweets.csv"
+    with file.open("w", encoding="utf-8") as out:
+        out.write("text,label\n")
+        out.writelines(f"shares of firm {i} rise {i}% on results of quarter {i * 7},Bullish\n" for i in range(300_000))
+    command = [sys.executable, "-m", "prefect", "deployment", "run", "ingest/ingest"]
+    parameters = ["--param", f"sources={json.dumps([{'uri': str(file)}])}"]
+    subprocess.run([*command, *parameters], env=server.env, check=True, capture_output=True, text=True)
+    staging = server.home / "staging"
+    wait_for("the ingestion at work", lambda: staging.is_dir() and any(staging.iterdir()))
+
+    def engines() -> list[psutil.Process]:
+        return [child for child in psutil.Process().children(recursive=True) if "prefect.engine" in child.cmdline()]
+
+    (engine,) = engines()
+    tree = [engine, *engine.children(recursive=True)]
+    engine.send_signal(how)
+    _, alive = psutil.wait_procs(tree, timeout=45)
+    assert not alive
+    wait_for("its state", lambda: server.ask("flow_runs/filter", flow_runs={"state": {"type": {"any_": ["CRASHED"]}}}))

@@ -123,7 +123,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_workers_end_with_their_parent(home, make_adapter, tmp_path, how):
     script = tmp_path / "endless.py"
     script.write_text(ENDED, encoding="utf-8")
