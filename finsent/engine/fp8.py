@@ -89,7 +89,7 @@ class Fp8Linear(torch.nn.Module):
         # Activations are scaled as they come: one pass to find each token's largest value, one to divide and cast. Compiled,
         # both melt into the kernel before; launched singly they eat up what the product saves, so fp8 is compiled only.
         rows, scale = quantize_rows(x.reshape(-1, x.shape[-1]))
-        out = torch._scaled_mm(  # noqa: SLF001 - PyTorch's only entry to it
+        out = torch._scaled_mm(  # noqa: SLF001 - torch.nn.functional.scaled_mm cannot be compiled (PyTorch 2.11, seen on an H200)
             rows,
             self.weight.t(),
             scale_a=scale,

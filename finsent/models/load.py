@@ -1,6 +1,8 @@
 """Loads an adapter for inference: chooses the engine by memory, merges where it fits, packs and compiles."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from finsent.engine.host_memory import host_memory
 from finsent.engine.memory_planner import GIB, plan_inference, shape_from_config, usable_bytes
 from finsent.engine.merge import merge_adapter, merge_unsupported_reason, unnest_absmax
 from finsent.engine.packed_forward import build_packed_model, can_fuse, packing_unsupported_reason, unwrap_peft
-from finsent.errors import ConfigError
+from finsent.errors import ConfigError, DeviceError
 from finsent.models.adapter import LoadedAdapter, load_adapter
 from finsent.models.base_model import cpu_supports_bf16, pick_device
 from finsent.workspace import Workspace
@@ -28,11 +30,24 @@ def load_for_inference(
         ArtifactError: the folder or the base is not what the manifest says.
         BaseModelError: the base cannot be reached.
         ConfigError: an engine is demanded that this base cannot run.
+        DeviceError: memory does not hold it.
     """
     device = device or pick_device()
     if device.startswith("cuda"):
         usable_bytes(device, engine)  # sets the cap on memory, which then holds while loading, too
-    return prepare_for_inference(load_adapter(folder, home, device), engine, rows=rows)
+    with _explain_out_of_memory(device):
+        return prepare_for_inference(load_adapter(folder, home, device), engine, rows=rows)
+
+
+@contextmanager
+def _explain_out_of_memory(device: str) -> Iterator[None]:
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise DeviceError(
+            f"{device} has no memory for the base with its adapter. Free memory there, raise engine.memory_gib if it is set, or "
+            "set engine.inference=stock, which merges nothing."
+        ) from error
 
 
 def prepare_for_inference(loaded: LoadedAdapter, engine: EngineConfig, *, rows: int) -> LoadedAdapter:

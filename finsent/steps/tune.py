@@ -93,6 +93,8 @@ def tune(
         ServiceError: the MLflow server does not answer.
         FinsentError: no trial was completed.
     """
+    from finsent.models.base_model import locate_base
+
     varied = read_space(space, context.config) if space else default_space(context.config)
     if hours is not None and not hours > 0:  # NaN too: no time would ever be later
         raise InputError(f"--hours {hours} is no time. Give a number above 0.")
@@ -100,7 +102,8 @@ def tune(
     deadline = time.monotonic() + hours * 3600 if hours is not None else None
     data = _load(context.workspace)
     client = context.registry.client
-    identity = study_identity(context.config, varied, data.fingerprint)
+    base = None if context.config.model.embedded else locate_base(context.config.model, context.workspace).fingerprint
+    identity = study_identity(context.config, varied, data.fingerprint, base)
     prefix = study or context.config.profile
     name = study_name(prefix, identity)
     if (changed := changed_since(context.workspace, prefix, name, identity)) is not None:

@@ -51,6 +51,7 @@ def init() -> World:
     """Join the process group of this launch, if there is one: NCCL with a GPU per process, gloo on CPUs."""
     world = world_from_env()
     if world.size > 1:
+        end_with_parent()
         from datetime import timedelta
 
         from accelerate import PartialState
@@ -60,6 +61,14 @@ def init() -> World:
         # Loading can keep the other processes waiting for longer than the libraries' ten minutes.
         PartialState(cpu=pick_device() == "cpu", timeout=timedelta(hours=1))
     return world
+
+
+def end_with_parent() -> None:
+    """Get SIGTERM when the launcher dies, even by SIGKILL: a process left behind would go on training with a GPU."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG, prctl(2)
 
 
 def shutdown(world: World) -> None:

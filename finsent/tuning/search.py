@@ -64,11 +64,15 @@ class TrialRecord:
     """Why it was pruned, failed, or not trained since its settings were tried before."""
 
 
-def study_identity(config: Config, space: Space, fingerprint: str) -> dict[str, str]:
-    """Digest of each part that makes a study: data, settings of model, adapter and recipe, search space, objective."""
+def study_identity(config: Config, space: Space, fingerprint: str, base: str | None = None) -> dict[str, str]:
+    """Digest of each part that makes a study: data, settings of model, adapter and recipe, search space, objective.
+
+    `base` is the fingerprint of a base that is not built from the settings: its name can stand for other weights by tomorrow.
+    """
     settings = config.model_dump(mode="json", include={"model", "lora", "recipe"})
     digests = {"settings": _digest(settings), "space": _digest(space_to_dict(space))}
-    return {"data": fingerprint, **digests, "objective": str(_OBJECTIVE_VERSION)}
+    identity = {"data": fingerprint, **digests, "objective": str(_OBJECTIVE_VERSION)}
+    return identity if base is None else {**identity, "base": base}
 
 
 def study_name(prefix: str, identity: Mapping[str, str]) -> str:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from finsent.config import EngineConfig
-from finsent.errors import ConfigError
+from finsent.errors import ConfigError, DeviceError
 from finsent.models import load
 from finsent.models.adapter import LoadedAdapter, load_adapter
 from finsent.models.load import load_for_inference, prepare_for_inference
@@ -119,3 +119,14 @@ def test_a_text_that_memory_never_holds_is_a_clear_error(
     monkeypatch.setattr(predict, "packed_logits", full)
     with pytest.raises(FinsentError, match=r"does not hold one text of \d+ tokens"):
         predict_logits(opened[0], TEXTS)
+
+
+def test_a_device_without_memory_for_the_model_is_said(
+    make_adapter: Callable[[int], Path], home: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(load, "merge_adapter", full)
+    with pytest.raises(DeviceError, match=r"cpu has no memory for the base with its adapter\. .*engine\.inference=stock"):
+        load.load_for_inference(make_adapter(0), home, EngineConfig(), rows=3)

@@ -4,6 +4,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -76,3 +77,21 @@ def test_a_process_ends_when_the_launcher_says_so_even_one_that_cannot_hear(wait
     rest, _ = process.communicate(timeout=15)
     assert ["ready", *rest.split("\n")[:-1]] == said
     assert process.returncode == code
+
+
+def test_a_process_whose_launcher_is_killed_ends(tmp_path: Path) -> None:
+    child = (
+        "import os, sys, time; from finsent.training.distributed import end_with_parent; end_with_parent();"
+        "open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(60)"
+    )
+    launcher = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]])"
+    there = tmp_path / "pid"
+    parent = subprocess.Popen([sys.executable, "-c", launcher, child, str(there)])
+    deadline = time.monotonic() + 30
+    while not (there.exists() and there.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process = psutil.Process(int(there.read_text()))
+    parent.kill()
+    parent.wait()
+    assert not psutil.wait_procs([process], timeout=10)[1]

@@ -1,5 +1,6 @@
 """The study of a search, without training anything."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -159,6 +160,10 @@ def test_identity_follows_data_settings_and_space_and_nothing_else(tiny_config: 
     other_gate = tiny_config.model_copy(update={"gate": tiny_config.gate.model_copy(update={"alpha": 0.1})})
     assert studies.study_identity(other_gate, space, "f") == base
     assert studies.study_identity(tiny_config, space, "g") != base
+    assert (
+        len({json.dumps(studies.study_identity(tiny_config, space, "f", base=weights)) for weights in (None, "v2:a", "v2:b")})
+        == 3
+    )
     assert studies.study_identity(tiny_config, {"lora.r": optuna.distributions.CategoricalDistribution([4, 8])}, "f") != base
 
 
