@@ -158,7 +158,7 @@ def _remaining(study: "Study", space: Space, most: int | None, deadline: float |
     before, settings = len(finished_trials(study)), count_settings(space)
     while (count := len(finished_trials(study))) < (most if most is not None else count + 1):
         if len(tried(study, space)) >= settings:
-            _log.info("study %s: all %d settings of its space were tried; widen the space to go on", study.study_name, settings)
+            _log.info("Study %s: all %d settings of its space were tried; widen the space to go on", study.study_name, settings)
             return
         if deadline is not None and time.monotonic() >= deadline and count > before:
             _log.info("the time is up after %d trials; the same command resumes the search", count)

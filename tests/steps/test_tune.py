@@ -197,7 +197,7 @@ def test_settings_that_were_tried_are_not_trained_again_and_a_space_used_up_ends
     for trial in result.trials[1:-1]:
         assert trial == replace(first, number=trial.number, seconds=0.0, reason="same settings as trial 0, not trained again")
     assert result.trials[-1].params != first.params, "it ended at once"
-    assert f"study {result.study}: all 2 settings of its space were tried; widen the space to go on" in caplog.text
+    assert f"Study {result.study}: all 2 settings of its space were tried; widen the space to go on" in caplog.text
     assert tune(make_context(searched.config, fresh), trials=40, space=space).added == 0
 
 
