@@ -34,5 +34,11 @@ def test_messages_come_through_unchanged() -> None:
     assert str(errors.InputError("no file 'x.csv'. Check the path.")) == "no file 'x.csv'. Check the path."
 
 
+def test_a_foreign_error_ends_without_its_full_stop_on_one_line() -> None:
+    assert errors.one_line(ValueError("first\n  second. ")) == "first second"
+    assert errors.one_line(TimeoutError()) == "TimeoutError"
+    assert len(errors.one_line(ValueError("x" * 5000))) == 600
+
+
 def test_module_docstring_names_every_error() -> None:
     assert all(name in str(errors.__doc__) for name in TREE)

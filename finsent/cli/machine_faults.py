@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final
 
+from finsent.errors import one_line
+
 NO_HOME_FOLDER: Final = (
     "this user has no home folder: HOME is not set, and the system's list of users does not know the user's number. "
     "Set HOME to a folder that can be written."
@@ -34,18 +36,34 @@ _LIBRARIES: Final = (
 """Beginnings of the names of variables that libraries read, some of them when they are imported."""
 
 
+_SERVICES: Final = {
+    **dict.fromkeys(("httpx", "httpcore", "requests", "urllib3"), "a server (PREFECT_API_URL, MLFLOW_TRACKING_URI)"),
+    "prefect": "the Prefect server (PREFECT_API_URL)",
+    "mlflow": "MLflow (MLFLOW_TRACKING_URI)",
+}
+"""Libraries that speak to servers: what they raise past finsent's own translation comes of those."""
+
+
 def describe(error: BaseException) -> str | None:
     """What the machine refused and what to do, where `error` comes of that; None where it does not."""
     for cause in _chain(error):
-        if isinstance(cause, MemoryError):
+        library = type(cause).__module__.partition(".")[0]
+        if isinstance(cause, MemoryError) or type(cause).__name__ == "OutOfMemoryError":  # torch's is no MemoryError
             return "memory is used up. Free some, give the container more, or use smaller batches (see `finsent doctor`)."
         if isinstance(cause, OSError) and cause.errno is not None:
             where = f"{os.fsdecode(cause.filename)!r}: " if isinstance(cause.filename, str | bytes) else ""
             return f"{where}{cause.strerror}. {_REMEDIES.get(cause.errno, 'See `finsent doctor`.')}"
         if isinstance(cause, RuntimeError | KeyError) and _is_about_the_home_folder(str(cause)):
             return NO_HOME_FOLDER
-        if isinstance(cause, sqlite3.OperationalError):
-            return f"a database in the home cannot be used ({cause}). Check the disk's space, the permissions and the mount."
+        if isinstance(cause, sqlite3.DatabaseError) and not isinstance(cause, sqlite3.IntegrityError | sqlite3.ProgrammingError):
+            return (
+                f"a database in the home cannot be used ({one_line(cause)}). Check the disk's space, the permissions and the "
+                "mount; put a backup in place of a damaged one."
+            )
+        if library in _SERVICES or (isinstance(cause, ConnectionError | TimeoutError) and cause.errno is None):
+            said = one_line(cause)
+            what = _SERVICES.get(library, "a server")
+            return f"{what} does not answer, or not as it should ({said}). Look at it and its log, then try again."
     return _unread_variable(str(error)) if isinstance(error, ValueError | TypeError) else None
 
 

@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from finsent.environ import SQLITE_FILE, absolute_path, is_url
-from finsent.errors import ConfigError, quoted
+from finsent.errors import ConfigError, one_line, quoted
 
 _MOST_NODES: Final = 100_000
 
@@ -68,7 +68,7 @@ def read_yaml(text: str, where: str) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ConfigError(f"{where} is not YAML: {error}") from error
     except (ValueError, LookupError, AttributeError, RecursionError) as error:  # `!!bool 3`, thousands of brackets
-        raise ConfigError(f"{where} is not YAML that can be read: {error}. Correct the file.") from error
+        raise ConfigError(f"{where} is not YAML that can be read: {one_line(error)}. Correct the file.") from error
     if loaded is not None and not isinstance(loaded, dict):
         raise ConfigError(f"{where} must hold a mapping of sections, and holds {type(loaded).__name__}.")
     return loaded or {}

@@ -15,7 +15,7 @@ from finsent.data import tables
 from finsent.data.corrections import ReviewDecision, load_decisions
 from finsent.data.quarantine import ids_of, labels_of
 from finsent.data.validation.row_validation import CONFLICT
-from finsent.errors import InputError
+from finsent.errors import InputError, one_line
 from finsent.workspace import Workspace
 
 COLUMNS: Final = ("id", "text", "label", "suggested", "confidence", "source", "kind", "detail", "decision", "new_label", "why")
@@ -110,7 +110,7 @@ def read_entries(path: Path) -> list[FilledEntry]:
         places = [columns.index(name) for name in _FILLED]
         rows = [_filled(path, record, reader.line_num, len(columns), places) for record in reader if any(record)]
     except csv.Error as error:
-        raise InputError(f"{str(path)!r}, line {reader.line_num}: {error}. Nothing was recorded.") from error
+        raise InputError(f"{str(path)!r}, line {reader.line_num}: {one_line(error)}. Nothing was recorded.") from error
     return [row for row in rows if row.decision]
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from finsent.errors import InputError
+from finsent.errors import InputError, one_line
 from finsent.evaluation.evidence import NaiveSplitRecord
 
 BASELINE_NAMES: Final = {
@@ -69,7 +69,7 @@ def tfidf_predictions(
         features = hstack([_word_features(texts, rows, seldom), _character_features(texts, rows, seldom)], format="csr")
         model = LinearSVC(C=SVM_C, tol=SVM_TOLERANCE, random_state=seed).fit(features[:rows], train_labels)
     except ValueError as error:
-        raise InputError(f"the TF-IDF baseline cannot learn from {rows} training texts: {error}.") from error
+        raise InputError(f"the TF-IDF baseline cannot learn from {rows} training texts: {one_line(error)}.") from error
     return np.asarray(model.predict(features[rows:]), dtype=np.int64)
 
 

@@ -13,7 +13,7 @@ import torch
 from finsent.config import LoraConfig, ModelConfig
 from finsent.engine.merge import HEADS
 from finsent.engine.packed_forward import PackedModel
-from finsent.errors import ArtifactError, BaseModelError, ConfigError
+from finsent.errors import ArtifactError, BaseModelError, ConfigError, one_line
 from finsent.models.base_model import BaseFolder, load_base, locate_base, pick_device
 from finsent.models.embedded_base import train_tokenizer
 from finsent.models.fingerprint import is_same_base
@@ -158,7 +158,9 @@ def load_adapter(folder: Path, home: Workspace, device: str | None = None) -> Lo
     except torch.OutOfMemoryError:
         raise
     except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ArtifactError(f"adapter in {str(folder)!r} does not load on {manifest.base_name!r}: {error}. Refused.") from error
+        raise ArtifactError(
+            f"adapter in {str(folder)!r} does not load on {manifest.base_name!r}: {one_line(error)}. Refused."
+        ) from error
     require_all_loaded(peft_model, weights)
     restore_float32_head(peft_model, folder)
     peft_model.eval()

@@ -14,7 +14,7 @@ from finsent.engine.host_memory import host_memory
 from finsent.engine.memory_planner import GIB, NF4_BYTES, read_shape
 from finsent.engine.merge import HEADS
 from finsent.environ import whole_number
-from finsent.errors import BaseModelError, DeviceError, FinsentError
+from finsent.errors import BaseModelError, DeviceError, FinsentError, ServiceError, one_line
 from finsent.labels import ID2LABEL, LABEL2ID, LABELS
 from finsent.models.embedded_base import build_embedded_base
 from finsent.models.fingerprint import CACHE, fingerprint
@@ -86,7 +86,8 @@ def fetch_from_hub(
         error: Class to raise.
 
     Raises:
-        FinsentError: as `error`: gated, unknown, no such revision, invalid id, or neither reachable nor in the cache.
+        FinsentError: as `error`: gated, unknown, no such revision, invalid id, or neither in the cache nor to be asked for.
+        ServiceError: the Hub does not answer, or is busy; the same call may succeed later.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
@@ -111,11 +112,26 @@ def fetch_from_hub(
     except HFValidationError as cause:
         raise error(f"{what} {name!r} is neither a folder here nor a valid Hub id. Correct {correct}.") from cause
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as cause:
-        raise error(
+        raise (ServiceError if _is_outage(cause) else error)(
             f"{what} {name!r} cannot be reached ({type(cause).__name__}) and is not in the local cache. "
             f"Connect to the Hub, or {instead}."
         ) from cause
     return folder, folder.name if folder.parent.name == "snapshots" else revision
+
+
+def _is_outage(error: BaseException) -> bool:
+    """Whether the Hub, or the way to it, failed: a setting that forbids to ask it is none."""
+    import httpx
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, OfflineModeIsEnabled):
+        if isinstance(found, HfHubHTTPError):
+            return found.response.status_code == httpx.codes.TOO_MANY_REQUESTS or found.response.is_server_error
+        if isinstance(found, ConnectionError | TimeoutError | httpx.TransportError):
+            return True
+        found = found.__cause__ or found.__context__
+    return False
 
 
 def load_base(base: BaseFolder, config: ModelConfig, device: str) -> Any:
@@ -154,7 +170,7 @@ def load_base(base: BaseFolder, config: ModelConfig, device: str) -> Any:
     # RuntimeError: weights of other shapes; AttributeError and TypeError: a configuration with values of other kinds
     except (OSError, ValueError, KeyError, SafetensorError, RuntimeError, AttributeError, TypeError) as error:
         raise BaseModelError(
-            f"base model {config.name!r} in {str(base.folder)!r} does not load as a sequence classifier: {error}. "
+            f"base model {config.name!r} in {str(base.folder)!r} does not load as a sequence classifier: {one_line(error)}. "
             "Fetch it again, or set model.name to another."
         ) from error
     drawn = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
-from finsent.errors import BaseModelError
+from finsent.errors import BaseModelError, one_line
 from finsent.files import atomic_write
 from finsent.logging_setup import track
 from finsent.models.manifest import file_sha256
@@ -55,7 +55,7 @@ def fingerprint(folder: Path, cache: Path | None = None) -> str:
         for path, found in zip((*small, *weights), (*map(file_sha256, small), *_hash_weights(weights, cache)), strict=True):
             digest.update(f"{path.name}={found};".encode())
     except (OSError, ValueError, AttributeError) as error:
-        raise BaseModelError(f"base model in {str(folder)!r} cannot be read: {error}. Fetch it again.") from error
+        raise BaseModelError(f"base model in {str(folder)!r} cannot be read: {one_line(error)}. Fetch it again.") from error
     return PREFIX + digest.hexdigest()
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from finsent.errors import ArtifactError, FinsentError
+from finsent.errors import ArtifactError, FinsentError, one_line
 
 _PLAIN: Final = {
     *("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern"),  # PEFT makes them each layer's own scale
@@ -60,7 +60,9 @@ def require_sound_weights(file: Path, classes: int) -> None:
                         f"the head {name!r} in {str(file)!r} has {len(weights)} classes, and finsent has {classes}. Refused."
                     )
     except (SafetensorError, OSError) as error:
-        raise ArtifactError(f"adapter in {str(file)!r} does not load: {error}. Fetch or train it again. Refused.") from error
+        raise ArtifactError(
+            f"adapter in {str(file)!r} does not load: {one_line(error)}. Fetch or train it again. Refused."
+        ) from error
 
 
 def require_all_loaded(model: Any, file: Path) -> None:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from finsent.errors import CheckFailed, InputError
+from finsent.errors import CheckFailed, InputError, one_line
 from finsent.files import atomic_write, locked, sync_folder
 
 EVALUATE: Final = "evaluate"
@@ -265,7 +265,7 @@ def _append_locked(path: Path, entry: Mapping[EntryKey, Any]) -> dict[str, Any]:
         unsigned = json.loads(_canonical(unsigned))  # tuples and number keys as they will be read back
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"audit log entry is not plain JSON: {error}. Give strings, finite numbers, lists and mappings."
+            f"audit log entry is not plain JSON: {one_line(error)}. Give strings, finite numbers, lists and mappings."
         ) from error
     written: dict[str, Any] = {**unsigned, "hash": _digest(unsigned)}
     with path.open("ab") as file:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from finsent.errors import DeviceError, FinsentError, InputError
+from finsent.errors import DeviceError, FinsentError, InputError, one_line
 from finsent.files import sync_file, sync_folder
 from finsent.models.manifest import file_sha256
 
@@ -89,7 +89,8 @@ def explain_disk_errors(what: str, folder: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         raise DeviceError(
-            f"{what} cannot be written to {str(folder)!r}: {error}. Free space there; the same command resumes the training."
+            f"{what} cannot be written to {str(folder)!r}: {one_line(error)}. Free space there; the same command resumes the "
+            "training."
         ) from error
 
 

@@ -21,7 +21,7 @@ from finsent.engine.train_step import (
     packed_logits_fn,
     padded_logits_fn,
 )
-from finsent.errors import BaseModelError, ConfigError
+from finsent.errors import BaseModelError, ConfigError, one_line
 from finsent.models.adapter import add_lora, load_tokenizer
 from finsent.models.base_model import BaseFolder, cpu_supports_bf16, load_base, locate_base, pick_device
 from finsent.models.peft_support import unknown_token_reason
@@ -143,7 +143,7 @@ def make_plan(config: Config, base: BaseFolder, lengths: list[int], device: str,
         base_config = AutoConfig.from_pretrained(base.folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BaseModelError(
-            f"config.json of base model {config.model.name!r} cannot be used: {error}. Fetch it again."
+            f"config.json of base model {config.model.name!r} cannot be used: {one_line(error)}. Fetch it again."
         ) from error
     shape, reason = read_shape(base.folder), packing_unsupported_reason(base_config, config.model.max_length)
     if usable is not None and precision == "fp16":

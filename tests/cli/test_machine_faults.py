@@ -3,12 +3,16 @@
 import json
 import os
 import shlex
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
+import requests
+from prefect.exceptions import MissingResult
 
 from finsent.cli import machine_faults
 
@@ -99,6 +103,11 @@ def raised(error: Exception, cause: Exception | None = None) -> Exception:
         (MemoryError(), "memory is used up"),
         (RuntimeError("Could not determine home directory."), "Set HOME to a folder"),
         (KeyError("getpwuid(): uid not found: 12345"), "Set HOME to a folder"),
+        (sqlite3.DatabaseError("database disk image is malformed"), "put a backup"),
+        (httpx.ConnectError("All connection attempts failed"), "PREFECT_API_URL, MLFLOW_TRACKING_URI) does not answer"),
+        (requests.exceptions.ReadTimeout("timed out."), "(timed out). Look at it"),
+        (MissingResult("The result was not persisted."), "the Prefect server (PREFECT_API_URL)"),
+        (TimeoutError(), "a server does not answer, or not as it should (TimeoutError)"),
         (ValueError("x"), None),
         (RuntimeError("x"), None),
     ],

@@ -8,7 +8,7 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from finsent.config import Config, ModelConfig, Quantization
-from finsent.errors import BaseModelError, InputError
+from finsent.errors import BaseModelError, InputError, ServiceError
 from finsent.models.adapter import add_lora
 from finsent.models.base_model import fetch_from_hub, load_base, locate_base
 from finsent.workspace import Workspace
@@ -137,6 +137,26 @@ def test_each_answer_says_what_to_do(hub: Callable[[int, str], None], status: in
     with pytest.raises(InputError, match=said):
         fetch("owner/name", "v9")
     with pytest.raises(BaseModelError, match=said):
+        fetch("owner/name", "v9", BaseModelError)
+
+
+@pytest.mark.parametrize("status", [429, 500, 503, None])
+def test_an_outage_of_the_hub_is_tried_again(
+    hub: Callable[[int, str], None], status: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if status is None:  # nobody listens
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+        monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", "http://127.0.0.1:9")
+    else:
+        hub(status, "")
+    with pytest.raises(ServiceError, match="cannot be reached") as caught:
+        fetch("owner/name", "v9", BaseModelError)
+    assert caught.value.retryable
+
+
+def test_a_setting_that_forbids_to_ask_the_hub_is_no_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(BaseModelError, match="cannot be reached"):
         fetch("owner/name", "v9", BaseModelError)
 
 

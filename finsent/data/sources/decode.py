@@ -17,7 +17,7 @@ from typing import Any, AnyStr, BinaryIO, Final, cast
 
 from finsent.data.sources import s3
 from finsent.data.sources.records import SourceFile
-from finsent.errors import FinsentError, InputError
+from finsent.errors import FinsentError, InputError, one_line
 
 _log = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ def read_error(uri: str, error: Exception, otherwise: str | None = None) -> Fins
         return InputError(f"{uri!r} is gone since it was looked up. Check the path, then run this again.")
     if isinstance(error, PermissionError):
         return InputError(f"{uri!r} may not be read: permission denied. Check the rights of the file and of its folders.")
-    otherwise = otherwise or f"is damaged or cut short, or not what its name says: {error}. Get the file again."
+    otherwise = otherwise or f"is damaged or cut short, or not what its name says: {one_line(error)}. Get the file again."
     return InputError(f"{uri!r} {otherwise}")
 
 
