@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from finsent.cli.options import CommandResult, Settings, cli, examples
-from finsent.cli.output import plain, section, stack
-from finsent.cli.promote import use_prefect_server
+from finsent.cli.output import lines, plain, section, stack
+from finsent.cli.promote import report_line, use_prefect_server
 from finsent.cli.render import (
     render_evaluation,
     render_ingestion,
@@ -94,6 +94,7 @@ def retrain_command(settings: Settings, *, only_if_due: bool) -> CommandResult:
         os.environ["PREFECT_SERVER_EPHEMERAL_ENABLED"] = "true"
         os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
     os.environ["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] = str(HEARTBEAT_SECONDS)  # Prefect's 180 s look like a lost run
+    from finsent.steps.data_report import page_path
     from flows.retrain import RetrainResult, retrain
 
     found: Any = retrain(only_if_due=only_if_due, settings=settings.flow_settings())
@@ -102,7 +103,13 @@ def retrain_command(settings: Settings, *, only_if_due: bool) -> CommandResult:
         return CommandResult({"data": found.data, "decision": "skip", "reasons": found.reasons}, shown)
     data, training, evaluation, promotion = found.data, found.training, found.evaluation, found.promotion
     result = {"data": data, "training": training, "evaluation": evaluation, **plain(promotion)}
-    ingested = render_ingestion(data) if data else ""
+    context = settings.context()
+    page = page_path(context.workspace, data.version) if data and data.version is not None else None
+    ingested = (render_ingestion(data), f"Data report: {page}" if page and page.exists() else "") if data else ()
     trained = render_training(training) if training else ""
-    rest = trained, render_evaluation(evaluation), render_promotion(promotion)
-    return CommandResult(result, stack(ingested, *rest), code=1 if promotion.decision == "refused" else 0)
+    decided = lines(render_promotion(promotion), report_line(context, promotion.model_version))
+    return CommandResult(
+        result,
+        stack(*ingested, trained, render_evaluation(evaluation), decided),
+        code=1 if promotion.decision == "refused" else 0,
+    )

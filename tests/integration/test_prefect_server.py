@@ -45,7 +45,11 @@ class Server:
         """POST to the API."""
         import requests
 
-        answer = requests.post(f"{self.env['PREFECT_API_URL']}/{path}", json=body, timeout=20)
+        for _ in range(5):
+            answer = requests.post(f"{self.env['PREFECT_API_URL']}/{path}", json=body, timeout=20)
+            if answer.status_code != requests.codes.unavailable:
+                break
+            time.sleep(2)  # SQLite was locked for too long; Prefect's own client tries again, too
         answer.raise_for_status()
         return answer.json()
 
