@@ -21,7 +21,12 @@ ATTEMPTS: Final = 10
 _GONE: Final = re.compile(r"Object at location (\S+\.parquet) not found")
 _REMEDY: Final = "Restore the tables from a backup, or train anew on the data as it is now (`finsent train`)."
 _CAUSES: Final[tuple[tuple[str, bool, type[FinsentError], str], ...]] = (
-    ("No space left on device", False, InputError, "no space is left: free some, then run this again"),
+    (
+        "No space left on device|quota exceeded|File too large",
+        False,
+        InputError,
+        "no space is left: free some, then run this again",
+    ),
     ("Permission denied|Read-only file system|have access", False, InputError, "check owner and permissions of the folder"),
     ("40[13]|Forbidden|Unauth|AccessDenied|Signature|privileges", True, InputError, "check the credentials in the environment"),
     ("Unknown scheme|recognise URL|must be specified", True, InputError, "check the address (FINSENT_TABLES) and its settings"),
@@ -49,7 +54,11 @@ def location(home: Workspace, name: str) -> str:
 
 
 def open_table(home: Workspace, name: str) -> "DeltaTable | None":
-    """The table at its latest version; None when it does not exist yet."""
+    """The table at its latest version; None when it does not exist yet.
+
+    Raises:
+        InputError: its log is gone: what is left must not pass for a table that was never there.
+    """
     from deltalake import DeltaTable
     from deltalake.exceptions import TableNotFoundError
 
@@ -61,6 +70,11 @@ def open_table(home: Workspace, name: str) -> "DeltaTable | None":
     except TableNotFoundError as error:
         if "No files in log segment" not in str(error):  # an unknown scheme, or a folder that may not be read
             raise
+        if not _is_remote(place) and any(Path(place).glob("*.parquet")):
+            raise InputError(
+                f"table {name!r} in {home.tables_url!r} has data files and no log: half of it is gone. Restore the folder "
+                f"{place!r} from a backup, `_delta_log` included."
+            ) from error
         return None
 
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -200,6 +202,28 @@ def test_a_damaged_log_is_told_with_its_table(home: Workspace, content: str) -> 
     for use in (lambda: tables.version(home, "inbox"), lambda: tables.append(home, "inbox", rows("inbox", "d"))):
         with pytest.raises(InputError, match=r"table 'inbox' in .*restore it from a backup"):
             use()
+
+
+def test_a_table_without_its_log_is_not_taken_for_one_that_was_never_there(home: Workspace) -> None:
+    tables.append(home, "inbox", rows("inbox", "a"))
+    for path in (Path(location(home, "inbox")) / "_delta_log").iterdir():
+        path.unlink()
+    for use in (lambda: tables.version(home, "inbox"), lambda: tables.append(home, "inbox", rows("inbox", "b"))):
+        with pytest.raises(InputError, match=r"table 'inbox' in .* has data files and no log.*Restore the folder"):
+            use()
+
+
+def test_a_disk_that_is_full_is_told_as_that(home: Workspace) -> None:
+    full = "from finsent.workspace import resolve_workspace\nimport sys, signal, resource, pyarrow as pa\n"
+    full += "from finsent.data import tables\nfrom finsent.errors import InputError\nfrom finsent.cli.main import leave\n"
+    full += "home = resolve_workspace({'FINSENT_HOME': sys.argv[1]})\n"
+    full += "row = pa.Table.from_pylist([{'id': 'a'}], schema=tables.SCHEMAS['inbox'])\ntables.append(home, 'inbox', row)\n"
+    full += "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nresource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
+    full += "try:\n    tables.append(home, 'inbox', row)\nexcept InputError as error:\n    print(error)\nleave(0)\n"
+    said = subprocess.run([sys.executable, "-c", full, str(home.root)], capture_output=True, text=True, check=True).stdout
+    assert "table 'inbox' in" in said
+    assert "no space is left: free some" in said
+    assert tables.read(home, "inbox").num_rows == 1
 
 
 def test_a_damaged_data_file_is_told_with_its_table(home: Workspace) -> None:
