@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from finsent.cli.options import CommandResult, Settings, cli, examples
-from finsent.cli.output import Renderable, duration, key_values, section, stack, table
+from finsent.cli.output import Renderable, duration, key_values, note, section, stack, table
 from finsent.cli.render import render_evaluation, render_ingestion, render_predictions, render_promotion, render_scoring
 from finsent.files import make_folder
 from finsent.workspace import Workspace, resolve_workspace
@@ -68,7 +68,7 @@ class StepClock(logging.Handler):
         took, self.last = now - self.last, now
         self.seconds[name] = self.seconds.get(name, 0.0) + took
         if name != "Prefect":
-            click.echo(f"  {name.ljust(9)} {duration(took)}", err=True)
+            note(f"  {name.ljust(9)} {duration(took)}")
 
 
 @cli.command("demo", epilog=examples("finsent demo", "finsent demo --home /tmp/finsent-demo"))
@@ -104,7 +104,7 @@ def run_demo(settings: Settings) -> Demo:
         overrides=("gate.approval=automatic", *settings.overrides),
         home=str(home.root),
     )
-    click.echo(f"the bundled sample, day {day}, in {home.root}: Prefect starts, then the steps run", err=True)
+    note(f"the bundled sample, day {day}, in {home.root}: Prefect starts, then the steps run")
     clock = StepClock()
     logger = logging.getLogger("prefect.flow_runs")
     logger.addHandler(clock)
@@ -165,7 +165,7 @@ def _prepare(settings: Settings) -> Workspace:
     """A home of the demo's own, and an environment in which no other server or state is used."""
     for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "FINSENT_TABLES"):
         if os.environ.pop(name, None):
-            click.echo(f"{name} is left aside: the demo keeps everything in its own folder", err=True)
+            note(f"{name} is left aside: the demo keeps everything in its own folder")
     root = settings.home_dir or resolve_workspace().root / "demo"
     home = resolve_workspace({"FINSENT_HOME": str(root)})
     make_folder(home.root / "prefect")  # Prefect makes no parents

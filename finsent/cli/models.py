@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from finsent.cli.options import LOCAL_PATH, CommandResult, Settings, cli, examples, suggest_command
-from finsent.cli.output import Renderable, key_values, lines, paragraph, plain, section, shorten, stack, table
+from finsent.cli.output import Renderable, key_values, lines, note, paragraph, plain, section, shorten, stack, table
 from finsent.cli.promote import report_line, use_prefect_server
 from finsent.cli.render import render_evaluation, render_import_evaluation, render_training
 from finsent.config import Source
@@ -297,7 +297,7 @@ def import_command(
     if no_evaluate:
         found = ImportEvaluation(None, None, f"--no-evaluate was given. Next: finsent evaluate --version {version}")
     else:
-        click.echo(f"registered as version {version}; evaluating it", err=True)
+        note(f"registered as version {version}; evaluating it")
         found = dry_run_gate(context, version, lambda given, number: evaluate(given, version=number))
     evidence = found.evaluation.evidence if found.evaluation else None
     said = {

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from finsent import __version__
-from finsent.cli.output import Renderable, show, to_json
+from finsent.cli.output import Renderable, note, show, to_json
 from finsent.cli.services_file import find_mlflow
 from finsent.config import DEFAULT_PROFILE, Config, load_config
 from finsent.environ import absolute_path
@@ -58,19 +58,16 @@ class Settings:
             environ["FINSENT_HOME"] = str(self.home_dir)
         home = resolve_workspace(environ)
         if close_to_others(home.root):
-            click.echo(
-                f"the home {str(home.root)!r} was open to every user of this machine; now it is to its owner alone", err=True
-            )
+            note(f"the home {str(home.root)!r} was open to every user of this machine; now it is closed to them")
         if environ.get("MLFLOW_TRACKING_URI") or (server := find_mlflow(home.root)) is None:
             return home
         if server.problem is None:
-            click.echo(f"using the MLflow server of this home's `finsent up`: {server.url}", err=True)
+            note(f"using the MLflow server of this home's `finsent up`: {server.url}")
             bypass_proxies(os.environ, server.url)
             return replace(home, tracking_uri=server.url)
-        click.echo(
+        note(
             f"services.json names an MLflow server at {server.url} that {server.problem}; "
-            f"reading the same store without it: {home.tracking_uri}",
-            err=True,
+            f"reading the same store without it: {home.tracking_uri}"
         )
         return home
 

@@ -42,6 +42,11 @@ def show(value: Renderable) -> None:
     Console(markup=False, emoji=False, highlight=False).print(value, crop=False)
 
 
+def note(text: str) -> None:
+    """Tell on stderr what goes on; stdout is for the result."""
+    click.echo(escape_control(text), err=True)
+
+
 def as_text(value: Renderable) -> str:
     """The same without escape codes and of any width; no line ends in spaces."""
     if isinstance(value, str):

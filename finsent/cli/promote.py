@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from finsent.cli.options import LOCAL_PATH, CommandResult, Settings, cli, examples, login, suggest_command
-from finsent.cli.output import cell_text, key_values, lines, section, shorten, stack, table
+from finsent.cli.output import cell_text, key_values, lines, note, section, shorten, stack, table
 from finsent.cli.render import render_promotion
 from finsent.cli.services_file import find_prefect
 from finsent.proxies import bypass_proxies
@@ -152,7 +152,7 @@ def use_prefect_server(home: Workspace, otherwise: str) -> bool:
     if server is None:
         return False
     if server.problem is not None:
-        click.echo(f"the Prefect server at {server.url} {server.problem}: {otherwise}.", err=True)
+        note(f"the Prefect server at {server.url} {server.problem}: {otherwise}.")
         os.environ.pop("PREFECT_API_URL", None)
         return False
     os.environ["PREFECT_API_URL"] = server.url

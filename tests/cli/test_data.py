@@ -1,5 +1,6 @@
 """`finsent ingest` with options for one kind of source, and `finsent data`: JSON, text and exit codes."""
 
+import json
 import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -212,3 +213,23 @@ def test_audit_finds_a_leak_that_was_planted(finsent: "Finsent", two_days: Works
     said = finsent("data", "audit", "--home", home.root)
     assert said.code == 1
     assert "train-test" in said.out
+
+
+def test_texts_and_names_of_a_file_do_not_act_on_the_terminal(finsent: "Finsent", tmp_path: Path, home: Workspace) -> None:
+    title, hidden = "\x1b]0;owned\x07", "\u202eevil\u200b"
+    file = tmp_path / f"a{hidden}b.jsonl"
+    rows = [*((f"shares of Acme rise {title}{hidden}", label) for label in ("Bullish", "Bearish")), ROWS[1]]
+    file.write_text("\n".join(json.dumps({"text": text, "label": label}) for text, label in rows), encoding="utf-8")
+    plain = [part for part in options(home) if part != "--json"]
+    said = [
+        finsent("ingest", file, "--no-report", *plain),
+        finsent("ingest", file, "--label", f"no{hidden}", *plain),
+        finsent("data", "quarantine", *plain),
+        finsent("data", "versions", *plain),
+    ]
+    shown = "".join(one.out + one.err for one in said)
+    assert r"\u202eevil\u200b" in shown
+    assert not set(shown) & set(title + hidden) - set("]0;ownedevil")
+    as_json = finsent("data", "quarantine", *options(home)).json()
+    assert all(hidden in row["text"] for row in as_json["rows"])
+    assert as_json["total"] == 2

@@ -221,3 +221,10 @@ def test_ailing_server_is_not_taken_for_a_sound_one(tmp_path):
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def test_a_store_that_is_read_only_is_read_without_a_lock(mlflow_home, monkeypatch):
+    monkeypatch.setattr(tracking, "is_read_only", lambda folder: folder == mlflow_home.root)
+    before = sorted(mlflow_home.root.rglob("*"))
+    assert tracking.connect(mlflow_home).get_experiment_by_name("none") is None
+    assert sorted(mlflow_home.root.rglob("*")) == before
