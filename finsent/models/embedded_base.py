@@ -1,8 +1,8 @@
 """The embedded base, which needs no download: a small Llama with seeded weights, and a tokenizer trained on the data."""
 
 import hashlib
-import os
 import shutil
+import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -60,9 +60,9 @@ def build_embedded_base(spec: EmbeddedBase, bases: Path) -> Path:
         else:
             state[name] = torch.randn(parameter.shape, generator=generator) * parameter.shape[-1] ** -0.5
     _add_distance_biases(state, config)
-    partial = bases / f".{folder.name}.{os.getpid()}"
+    partial = bases / f".{folder.name}.{uuid.uuid4().hex}"  # process ids repeat between containers that share a home
     make_folder(bases)
-    partial.mkdir(exist_ok=True)
+    partial.mkdir()
     config.architectures = ["LlamaForSequenceClassification"]
     config.dtype = "float32"
     config.save_pretrained(partial)

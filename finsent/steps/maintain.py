@@ -1,6 +1,7 @@
 """Maintenance: removes what nothing needs any more. Never what the registry, a report or an unfinished training refers to."""
 
 import logging
+import re
 import shutil
 import time
 import uuid
@@ -20,9 +21,12 @@ from finsent.registry.relocation import missing_artifacts
 from finsent.steps.context import Context
 from finsent.training.checkpoint import complete_checkpoints
 from finsent.training.run_dir import RESULT, STATE, is_finished
+from finsent.workspace import Workspace
 
 _log = logging.getLogger(__name__)
 _DAY = 24 * 3600
+_HALF_WRITTEN = re.compile(r"\..+\.([0-9a-f]{32}|\d+)")
+"""How `atomic_write` and the embedded base name what is not complete yet."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ def maintain(context: Context, *, days: int, inbox_days: int | None = None, dry_
     champion = require_champion(context.registry) if inbox_days is not None else None
     found = [
         RemovedItem(what, path, disk_use(path))
-        for what, path in (*_run_folders(context), *_cached_versions(context), *_backups(home.root))
+        for what, path in (*_run_folders(context), *_cached_versions(context), *_leftovers(home))
         if time.time() - _last_change(path) > days * _DAY
     ]
     if not dry_run:
@@ -113,8 +117,13 @@ def _cached_versions(context: Context) -> Iterator[tuple[str, Path]]:
             yield "cached version", folder
 
 
-def _backups(root: Path) -> Iterator[tuple[str, Path]]:
-    return (("backup by `home move`", path) for path in sorted(root.glob("mlflow.db.before-move-*")))
+def _leftovers(home: Workspace) -> Iterator[tuple[str, Path]]:
+    for path in sorted(home.root.glob("mlflow.db.before-move-*")):
+        yield "backup by `home move`", path
+    for folder in (home.root, home.bases, home.reports):
+        for path in sorted(folder.glob(".*")) if folder.is_dir() else ():
+            if _HALF_WRITTEN.fullmatch(path.name):
+                yield "half-written by a killed process", path
 
 
 def _remove(path: Path) -> bool:

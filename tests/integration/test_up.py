@@ -109,3 +109,32 @@ def test_a_taken_port_is_refused_before_anything_starts(tmp_path: Path) -> None:
     assert f"port {port}" in said.stderr
     assert "--prefect-port" in said.stderr
     assert not (tmp_path / "logs").exists()
+
+
+def test_a_home_whose_servers_were_killed_does_not_use_those_of_another(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    ports = ("--mlflow-port", str(free_port()), "--prefect-port", str(free_port()))
+    process = start(first, "--json", *ports)
+    try:
+        assert process.stdout is not None
+        said = json.loads(process.stdout.readline())
+        children = psutil.Process(said["pid"]).children(recursive=True)
+    finally:
+        process.kill()  # leaves services.json
+        process.communicate(timeout=30)
+    if sys.platform != "linux":
+        for child in children:
+            child.kill()
+    assert gone(children, 30), "Linux ends them with their parent"
+    process = start(second, "--json", *ports)
+    try:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["mlflow"] == said["mlflow"], "the other home's server, at the same address"
+        status = subprocess.run([FINSENT, "status", "--home", str(first), "--json"], capture_output=True, text=True, check=True)
+        found = json.loads(status.stdout)["services"]
+        assert [found[name]["answers"] for name in ("mlflow", "prefect")] == [False, False]
+        assert "has ended" in found["mlflow"]["problem"]
+        assert "reading the same store without it" in status.stderr
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=90)

@@ -78,6 +78,9 @@ def test_what_nothing_needs_goes_and_all_else_stays(context: Context) -> None:
     (home.runs / "through" / "result.json").write_text("{}", encoding="utf-8")
     (home.runs / "half-written" / STATE).write_text("", encoding="utf-8")
     (home.root / "mlflow.db.before-move-20260101T000000").touch()
+    half = home.root / f".services.json.{'0a' * 16}"
+    half.touch()
+    age(half)
     for folder in (*home.runs.iterdir(), home.root / "mlflow.db.before-move-20260101T000000"):
         age(folder)
     training(home, "young", finished=False)
@@ -88,8 +91,10 @@ def test_what_nothing_needs_goes_and_all_else_stays(context: Context) -> None:
     with locked(home.runs / "at-work" / ".lock", 0, "held"):
         done = maintain(context, days=30)
     gone = {registered, "hopeless", "finsent-2", "mlflow.db.before-move-20260101T000000"}
-    assert {item.path.name for item in planned.removed} == gone | {"at-work"}
-    assert {item.path.name for item in done.removed} == before - names(context) == gone
+    assert {item.path.name for item in planned.removed} == gone | {"at-work", half.name}
+    assert {item.path.name for item in done.removed} == gone | {half.name}
+    assert before - names(context) == gone
+    assert not half.exists()
     assert done.bytes >= 20_000
     assert not list(home.runs.glob(".removed*"))
     assert context.registry.adapter_path("2").is_dir(), "fetched again when it is needed"
