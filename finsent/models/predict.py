@@ -160,7 +160,11 @@ def _predict_padded(
     *,
     progress: bool,
 ) -> NDArray[np.float32]:
-    """Logits [rows, 3] by the stock engine, in padded batches."""
+    """Logits [rows, 3] by the stock engine, in padded batches.
+
+    Raises:
+        FinsentError: memory does not hold one.
+    """
     logits = np.zeros((len(rows), len(loaded.manifest.labels)), dtype=np.float32)
     batches = list(padded_batches([len(row) for row in rows], token_budget))
     with torch.inference_mode():
@@ -171,8 +175,14 @@ def _predict_padded(
                 padding_side or loaded.manifest.padding_side,
                 extra_padding,
             )
-            out = loaded.model(input_ids=ids.to(loaded.device), attention_mask=mask.to(loaded.device)).logits
-            logits[batch] = out.float().cpu().numpy()
+            try:
+                out = loaded.model(input_ids=ids.to(loaded.device), attention_mask=mask.to(loaded.device)).logits
+                logits[batch] = out.float().cpu().numpy()
+            except torch.OutOfMemoryError as error:
+                raise FinsentError(
+                    f"GPU memory does not hold a padded pass of {ids.shape[0]} x {ids.shape[1]} tokens. Free memory on the "
+                    f"device, or lower scoring.token_budget ({token_budget} here)."
+                ) from error
     return logits
 
 

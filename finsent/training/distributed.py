@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from finsent.child_process import end_with_parent
 from finsent.environ import whole_number
 from finsent.errors import ConfigError
 
@@ -51,7 +52,7 @@ def init() -> World:
     """Join the process group of this launch, if there is one: NCCL with a GPU per process, gloo on CPUs."""
     world = world_from_env()
     if world.size > 1:
-        end_with_parent()
+        end_with_parent()  # a launcher that is killed stops no process, and they would go on with a GPU each
         from datetime import timedelta
 
         from accelerate import PartialState
@@ -61,14 +62,6 @@ def init() -> World:
         # Loading can keep the other processes waiting for longer than the libraries' ten minutes.
         PartialState(cpu=pick_device() == "cpu", timeout=timedelta(hours=1))
     return world
-
-
-def end_with_parent() -> None:
-    """Get SIGTERM when the launcher dies, even by SIGKILL: a process left behind would go on training with a GPU."""
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG, prctl(2)
 
 
 def shutdown(world: World) -> None:

@@ -106,3 +106,18 @@ def test_the_model_is_given_what_the_tables_hold(loaded: LoadedAdapter) -> None:
         return predict_rows(loaded, [text], threshold=0.5, max_characters=100, masked=masked)[0].probabilities
 
     assert ask("@somebody says $AAPL is up", masked=True) == ask("@user says $AAPL is up", masked=False)
+
+
+def test_a_padded_pass_that_memory_does_not_hold_says_what_to_lower(
+    make_adapter: Callable[[int], Path], home: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    loaded = load_adapter(make_adapter(0), home)
+
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(loaded.model, "forward", full)
+    with pytest.raises(FinsentError, match=r"a padded pass of 1 x \d+ tokens.*lower scoring\.token_budget \(4096 here\)"):
+        predict_logits(loaded, ["to the moon"])

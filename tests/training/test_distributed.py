@@ -4,7 +4,6 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -79,19 +78,15 @@ def test_a_process_ends_when_the_launcher_says_so_even_one_that_cannot_hear(wait
     assert process.returncode == code
 
 
-def test_a_process_whose_launcher_is_killed_ends(tmp_path: Path) -> None:
-    child = (
-        "import os, sys, time; from finsent.training.distributed import end_with_parent; end_with_parent();"
-        "open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(60)"
-    )
-    launcher = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]])"
-    there = tmp_path / "pid"
-    parent = subprocess.Popen([sys.executable, "-c", launcher, child, str(there)])
-    deadline = time.monotonic() + 30
-    while not (there.exists() and there.read_text()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process = psutil.Process(int(there.read_text()))
-    parent.kill()
-    parent.wait()
-    assert not psutil.wait_procs([process], timeout=10)[1]
+def test_every_process_of_a_launch_ends_with_its_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How it ends: tests of `finsent.child_process`."""
+    from finsent.training import distributed
+
+    asked: list[bool] = []
+    monkeypatch.setattr(distributed, "end_with_parent", lambda: asked.append(True))
+    monkeypatch.setattr("accelerate.PartialState", lambda **_: None)
+    distributed.init()
+    assert asked == []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    distributed.init()
+    assert asked == [True]
