@@ -17,6 +17,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from finsent.errors import CheckFailed, InputError, ServiceError
 from finsent.files import atomic_write, sync_folder
+from finsent.registry.mlflow_errors import translate
 from finsent.workspace import Workspace
 
 _FOLDER: Final = "mlartifacts"
@@ -242,6 +243,9 @@ def _opened(file: Path, mode: str) -> Iterator[sqlite3.Connection]:
         ) as store:
             yield store
     except sqlite3.Error as error:
+        found = translate(error, f"sqlite:///{file}")
+        if found is not None and not found.retryable:  # damaged, read only, full
+            raise found from error
         raise ServiceError(
             f"the MLflow store {str(file)!r} cannot be {'read' if mode == 'ro' else 'changed'} ({error}). Stop what uses it, "
             "`finsent up` above all, and try again."

@@ -151,5 +151,5 @@ def test_a_store_in_use_or_damaged_is_told(original: Workspace, tmp_path: Path, 
     assert after == {name: digest for name, digest in before.items() if "result.json" not in name}
     move_locations(copy)
     (copy.root / "mlflow.db").write_bytes(b"not a database" * 100)
-    with pytest.raises(ServiceError, match="cannot be read"):
+    with pytest.raises(InputError, match=r"cannot be used.*backup"):
         foreign_locations(copy)
