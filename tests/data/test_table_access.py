@@ -213,14 +213,29 @@ def test_a_table_without_its_log_is_not_taken_for_one_that_was_never_there(home:
             use()
 
 
+FILL_THE_DISK = """
+import os, resource, signal, sys
+import pyarrow as pa
+from finsent.data import tables
+from finsent.errors import InputError
+from finsent.workspace import resolve_workspace
+
+home = resolve_workspace({"FINSENT_HOME": sys.argv[1]})
+row = pa.Table.from_pylist([{"id": "a"}], schema=tables.SCHEMAS["inbox"])
+tables.append(home, "inbox", row)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+try:
+    tables.append(home, "inbox", row)
+except InputError as error:
+    print(error, flush=True)
+os._exit(0)
+"""
+
+
 def test_a_disk_that_is_full_is_told_as_that(home: Workspace) -> None:
-    full = "from finsent.workspace import resolve_workspace\nimport sys, signal, resource, pyarrow as pa\n"
-    full += "from finsent.data import tables\nfrom finsent.errors import InputError\nfrom finsent.cli.main import leave\n"
-    full += "home = resolve_workspace({'FINSENT_HOME': sys.argv[1]})\n"
-    full += "row = pa.Table.from_pylist([{'id': 'a'}], schema=tables.SCHEMAS['inbox'])\ntables.append(home, 'inbox', row)\n"
-    full += "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nresource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
-    full += "try:\n    tables.append(home, 'inbox', row)\nexcept InputError as error:\n    print(error)\nleave(0)\n"
-    said = subprocess.run([sys.executable, "-c", full, str(home.root)], capture_output=True, text=True, check=True).stdout
+    command = [sys.executable, "-c", FILL_THE_DISK, str(home.root)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "table 'inbox' in" in said
     assert "no space is left: free some" in said
     assert tables.read(home, "inbox").num_rows == 1
