@@ -10,6 +10,7 @@ import pytest
 
 from finsent.config import load_config
 from finsent.data import tables
+from finsent.data.table_access import UnreadableVersionError
 from finsent.errors import NoChampionError
 from finsent.labels import LABELS
 from finsent.registry.client import Registry
@@ -185,6 +186,22 @@ def test_new_labels_are_counted_since_the_latest_training(served):
     assert decision.reasons == ("600 newly labelled rows (500 call for retraining).",)
     register(served, version, champion=False)  # a challenger was trained on them, promoted or not
     assert decide(make_context(CONFIG, served), BatchDrift("1", ())).decision == "skip"
+
+
+def test_a_champion_whose_data_version_a_vacuum_removed_is_told_with_cause_and_a_new_training_settles_it(served):
+    from deltalake import DeltaTable
+
+    add_batch(served, 0)
+    add_labels(served, 600, "new-")
+    table = DeltaTable(tables.location(served, "tweets"))
+    table.optimize.compact()
+    table.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)
+    context = make_context(CONFIG, served)
+    for step in (monitor, check_due):
+        with pytest.raises(UnreadableVersionError, match=r"version 1 of table 'tweets' .* removed by a vacuum.*`finsent train`"):
+            step(context)
+    register(served, tables.version(served, "tweets"), champion=False)
+    assert "No new labelled data" in decide(context, BatchDrift("1", ())).reasons[0]
 
 
 def test_cooldown_counts_from_the_latest_training(served):
