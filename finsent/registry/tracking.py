@@ -278,18 +278,18 @@ def tag_run(client: "MlflowClient", run_id: str, tag: RunTag, value: str) -> Non
 @contextmanager
 def _recorded_status(client: "MlflowClient", run_id: str) -> Iterator[None]:
     """Set the run's final status, whatever happens in it."""
-    status = "FAILED"
     try:
         yield
-        status = "FINISHED"
-    except KeyboardInterrupt:
-        status = "KILLED"
+    except BaseException as error:
+        status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+        try:
+            if isinstance(error, Exception):
+                tag_run(client, run_id, "error", f"{type(error).__name__}: {error}"[:_PARAM_LENGTH])
+            client.set_terminated(run_id, status=status)
+        except (FinsentError, OSError) as lost:  # the error of the work is the one to tell
+            _log.warning("the end of run %s (%s) could not be recorded in MLflow: %s", run_id, status, one_line(lost))
         raise
-    except Exception as error:
-        tag_run(client, run_id, "error", f"{type(error).__name__}: {error}"[:_PARAM_LENGTH])
-        raise
-    finally:
-        client.set_terminated(run_id, status=status)
+    client.set_terminated(run_id, status="FINISHED")
 
 
 def _settings(config: Config, data: "DataVersion | None") -> dict[str, str]:

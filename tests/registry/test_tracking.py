@@ -52,6 +52,17 @@ def test_run_that_breaks_off_says_so(mlflow_home, tiny_config, error, status):
     assert run.data.tags.get("error") == ("ValueError: the loss exploded" if status == "FAILED" else None)
 
 
+def test_a_store_that_fails_does_not_hide_the_error_of_the_work(mlflow_home, tiny_config, caplog):
+    def explode():
+        with tracking.start_run(tiny_config, mlflow_home, kind="train"):
+            (mlflow_home.root / "mlflow.db").write_bytes(b"no database" * 10_000)
+            raise ValueError("the loss exploded")
+
+    with caplog.at_level(logging.WARNING, logger="finsent"), pytest.raises(ValueError, match="the loss exploded"):
+        explode()
+    assert "(FAILED) could not be recorded in MLflow" in caplog.text
+
+
 def test_nothing_is_left_in_the_environment_or_the_working_folder(mlflow_home, tiny_config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with tracking.start_run(tiny_config, mlflow_home, kind="train"):
