@@ -117,7 +117,7 @@ def artifacts() -> set[str]:
         packaging.ADAPTER,
         manifest.MANIFEST,
         manifest.PROBE,
-        *manifest._REQUIRED,
+        *manifest.ADAPTER_FILES,
     }
 
 

@@ -218,13 +218,13 @@ class LeakageStatus:
     """Why it is unknown, a sentence."""
 
 
-def leakage_status(home: Workspace, manifest: TrainedOn, facts: DataVersion) -> LeakageStatus:
+def leakage_status(home: Workspace, manifest: TrainedOn, facts: DataVersion, unverified: str | None = None) -> LeakageStatus:
     """Leaks of the test rows of `facts`, the data evaluated on, into the data that a model was trained on.
 
     The audit is of one table's splits. It applies to a model only if that was trained on this very table, at `facts.version` or
-    earlier, since no row ever changes its split.
+    earlier, since no row ever changes its split. `unverified` says why the manifest is not believed, if it is not.
     """
-    reason = _unknown_reason(home, manifest, facts)
+    reason = _unknown_reason(home, manifest, facts) or unverified
     if reason is not None:
         return LeakageStatus(None, f"It is not known whether it trained on these test rows: {reason}.")
     if facts.leaks is None:

@@ -21,7 +21,7 @@ PROBE = "probe.json"
 POOLING = "last token that is not padding"
 """The token whose hidden state the head reads."""
 _UNSAFE_SUFFIXES = {".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle", ".py"}
-_REQUIRED = ("adapter_model.safetensors", "adapter_config.json")
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 
 
 class Manifest(BaseModel):
@@ -100,7 +100,7 @@ def _check_files(folder: Path, manifest: Manifest) -> None:
         raise ArtifactError(f"{str(folder)!r} holds {nested[0]!r}, and an adapter is one flat folder of files. Refused.")
     present = {item.name: item for item in folder.iterdir() if item.name != MANIFEST}
     _reject_unsafe_files(folder, sorted({*present, *manifest.files}))
-    for name in _REQUIRED:
+    for name in ADAPTER_FILES:
         if name not in manifest.files:
             raise ArtifactError(f"the manifest in {str(folder)!r} does not list {name!r}: there is no adapter in it. Refused.")
     for name, digest in manifest.files.items():

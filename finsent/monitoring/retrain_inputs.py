@@ -30,7 +30,7 @@ def new_labels(registry: Registry, workspace: Workspace) -> int:
     """
     import pyarrow.compute as pc
 
-    newest = registry.find_latest()
+    newest = registry.find_latest(trained_here=True)
     since, current = data_version_tag(newest.tags) if newest else None, tables.version(workspace, "tweets")
     if current is None or since == current:
         return 0
@@ -42,8 +42,8 @@ def new_labels(registry: Registry, workspace: Workspace) -> int:
 
 
 def hours_since_training(registry: Registry) -> float | None:
-    """Hours since the newest version was registered; None before the first."""
-    newest = registry.find_latest()
+    """Hours since the newest version that was trained here was registered; None before the first."""
+    newest = registry.find_latest(trained_here=True)
     if newest is None:
         return None
     return max(0.0, (datetime.now(UTC).timestamp() - float(newest.creation_timestamp) / 1000) / 3600)

@@ -69,12 +69,13 @@ class Registry:
         """Version that carries the alias; `champion.current_champion` says whether by a decision."""
         return self.aliases().get(CHAMPION)
 
-    def find_latest(self) -> "ModelVersion | None":
-        """The registry's record of the newest version; None if nothing is registered under this name."""
+    def find_latest(self, *, trained_here: bool = False) -> "ModelVersion | None":
+        """The registry's record of the newest version, or of the newest that was not imported; None if there is none."""
+        wanted = f"name={filter_literal(self.name)}"
         newest = self.client.search_model_versions(
-            f"name={filter_literal(self.name)}", order_by=["version_number DESC"], max_results=1
+            wanted, order_by=["version_number DESC"], max_results=200 if trained_here else 1
         )
-        return newest[0] if newest else None
+        return next((found for found in newest if not (trained_here and found.tags.get("imported"))), None)
 
     def latest_version(self) -> str:
         """Newest version.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from finsent.config import GateConfig
 from finsent.errors import CheckFailed, InputError
 from finsent.evaluation.power import format_power
+from finsent.models.manifest import verify_manifest
 from finsent.registry import audit_log
 from finsent.registry.aliases import (
     ARCHIVED,
@@ -23,7 +24,7 @@ from finsent.registry.champion import champion_state
 from finsent.registry.client import CHALLENGER, Registry, VersionTag
 from finsent.registry.evidence_store import changed_rules, load_verified_evidence, recorded_evidence, stored_decision
 from finsent.registry.gate import Decision, GateInput, RuleResult, evaluate_gate, rules_digest
-from finsent.registry.verification import check_artifact_integrity
+from finsent.registry.verification import check_artifact_integrity, unverified_origin
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -194,17 +195,8 @@ def record_adoption(registry: Registry, who: str, why: str) -> PromotionResult:
         raise CheckFailed(f"version {state.alias} is not adopted as champion: {' '.join(failed)}")
     now, before = (f"version {version}" if version else "none" for version in (state.alias, state.recorded))
     reason = f"Champion by {who}'s decision and without the gate: {now}; by the decision before: {before}. Why: {why}"
-    entry: dict[EntryKey, Any] = {
-        "action": ADOPT,
-        "decision": "promote",
-        "from": state.recorded,
-        "to": state.alias,
-        "champion": state.recorded,
-        "manifest_sha256": manifest,
-        "reasons": [reason],
-        "who": who,
-        "why": why,
-    }
+    entry: dict[EntryKey, Any] = {"action": ADOPT, "decision": "promote", "reasons": [reason], "who": who, "why": why}
+    entry |= {"from": state.recorded, "to": state.alias, "champion": state.recorded, "manifest_sha256": manifest}
     append_entry(registry, state.alias or str(state.recorded), entry)
     if state.alias is not None:
         registry.set_tags(state.alias, {"replaces": state.recorded or ""})
@@ -236,10 +228,17 @@ def with_artifact(registry: Registry, record: "ModelVersion", decision: Decision
         ServiceError: MLflow does not answer.
     """
     rule = check_artifact_integrity(registry, record, manifest_sha256, "the evidence")
-    rules = (*decision.rules, rule)
-    if rule.status == "pass":
+    found = [rule]
+    if record.tags.get("imported") is not None and rule.status == "pass":  # older evidence may believe its manifest
+        unverified = unverified_origin(registry, record, verify_manifest(registry.adapter_path(str(record.version))))
+        if unverified:
+            reason = f"It is not known whether it trained on these test rows: {unverified}."
+            found.append(RuleResult("trained_here", "imported", None, "missing", reason))
+    rules = (*decision.rules, *found)
+    failed = [rule.reason for rule in found if rule.status != "pass" and rule.reason not in decision.reasons]
+    if not failed:
         return Decision(decision.decision, rules, decision.reasons)
-    return Decision("refuse", rules, (rule.reason, *(decision.reasons if decision.decision == "refuse" else ())))
+    return Decision("refuse", rules, (*failed, *(decision.reasons if decision.decision == "refuse" else ())))
 
 
 def _name_changed_rules(decision: Decision, changed: tuple[str, ...]) -> Decision:

@@ -21,13 +21,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from finsent.child_process import end_with_parent
+from finsent.data.dataset import DataVersion
+from finsent.data.leakage import LeakageStatus, leakage_status
 from finsent.errors import ArtifactError, CheckFailed, FinsentError
 from finsent.evaluation.evidence import RoundTripRecord
 from finsent.labels import LABELS
 from finsent.logging_setup import configure_child_logging
-from finsent.models.manifest import MANIFEST, POOLING, PROBE, Manifest, file_sha256, verify_manifest
+from finsent.models.manifest import ADAPTER_FILES, MANIFEST, POOLING, PROBE, Manifest, file_sha256, verify_manifest
 from finsent.registry.client import Registry
 from finsent.registry.gate import RuleResult
+from finsent.registry.mlflow_errors import TrackingError
+from finsent.registry.tracking import filter_literal
 from finsent.workspace import Workspace, resolve_workspace
 
 if TYPE_CHECKING:
@@ -98,6 +102,63 @@ def _differing(record: "ModelVersion", manifest: Manifest) -> str:
 
 def _short(digest: str | None) -> str | None:
     return digest[:12] if digest else None
+
+
+def unverified_origin(registry: Registry, record: "ModelVersion", manifest: Manifest) -> str | None:
+    """Why nothing here shows that the version was trained on the data that its manifest names; None where something does.
+
+    A manifest comes with the adapter: whoever made that wrote it. Trained on it here is a version that a training of this
+    registry registered, or one whose weights, configuration and base are, byte for byte, those of such a version.
+    """
+    if _trained_here(registry, record):
+        return None
+    wanted = f"name={filter_literal(registry.name)} and tags.data_fingerprint={filter_literal(str(manifest.data_fingerprint))}"
+    for other in registry.client.search_model_versions(wanted):
+        if other.version != record.version and _trained_here(registry, other):
+            own = verify_manifest(registry.adapter_path(str(other.version)))
+            if _same_model(own, manifest) and own.data_version == manifest.data_version:
+                return None
+    return "it was not trained here, and only its own manifest, which came with it, says on what it was"
+
+
+def _trained_here(registry: Registry, record: "ModelVersion") -> bool:
+    """Whether a training registered the version: by its tag and by its run, so that deleting the tag is not enough."""
+    if record.tags.get("imported") is not None or not record.run_id:
+        return False
+    return bool(registry.client.get_run(record.run_id).data.tags.get("kind") == "train")
+
+
+def _same_model(one: Manifest, other: Manifest) -> bool:
+    same = (one.base_fingerprint, one.quantization) == (other.base_fingerprint, other.quantization)
+    return same and all(one.files.get(name) == other.files.get(name) for name in ADAPTER_FILES)
+
+
+def verified_leakage(registry: Registry, version: str, manifest: Manifest, facts: DataVersion) -> LeakageStatus:
+    """Leaks of the test rows of `facts` into the data that the version was trained on, as far as anything here shows that."""
+    unverified = unverified_origin(registry, registry.get_version(version), manifest)
+    return leakage_status(registry.workspace, manifest, facts, unverified)
+
+
+def require_evaluable(registry: Registry, version: str) -> "ModelVersion":
+    """The version's record, with what an evaluation writes to there, before it costs anything: the run that takes the artifacts.
+
+    Raises:
+        InputError: there is no such version.
+        CheckFailed: the run was deleted in MLflow.
+    """
+    record = registry.get_version(version)
+    try:
+        run = registry.client.get_run(str(record.run_id)) if record.run_id else None
+    except TrackingError as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        run = None
+    if run is None or run.info.lifecycle_stage != "active":
+        raise CheckFailed(
+            f"the MLflow run {record.run_id!r} of version {record.version} of {registry.name!r}, which takes its evidence, was "
+            f"deleted. Restore it: `mlflow runs restore --run-id {record.run_id}`. Nothing was measured or recorded."
+        )
+    return record
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finsent.data.dataset import DataVersion, data_version, fingerprint_split, load_split
-from finsent.data.leakage import LeakageStatus, leakage_status
+from finsent.data.leakage import LeakageStatus
 from finsent.errors import InputError
 from finsent.evaluation.baselines import baseline_predictions
 from finsent.evaluation.build_evidence import ModelScores, build_test_evidence, measure_naive_split, score_model
@@ -20,7 +20,7 @@ from finsent.models.manifest import verify_manifest
 from finsent.registry.champion import current_champion
 from finsent.registry.evidence_store import test_set_uses
 from finsent.registry.gate import rules_digest
-from finsent.registry.verification import round_trip_check
+from finsent.registry.verification import require_evaluable, round_trip_check, verified_leakage
 from finsent.scoring.predictor import only_model
 from finsent.steps.context import Context
 from finsent.steps.report import publish_evaluation
@@ -105,10 +105,10 @@ def prepare(context: Context, version: str | None = None) -> EvaluationPlan:
 
     Raises:
         InputError: no such version, no data, or no test rows.
-        CheckFailed: the alias is not where the audit log's decisions put it.
+        CheckFailed: the alias is not where the audit log's decisions put it, or the version's run was deleted.
     """
     version = version or context.registry.latest_version()
-    record = context.registry.get_version(version)
+    record = require_evaluable(context.registry, version)
     data = data_version(context.workspace)
     if not data.rows.get("test"):
         raise InputError(f"data version {data.version} has no test rows. Ingest more.")
@@ -133,7 +133,7 @@ def score_version(context: Context, plan: EvaluationPlan) -> VersionScores:
     test = load_split(context.workspace, "test", plan.data.version)
     with _only_model(context, plan.version, rows=len(test.texts)) as model:
         scores = score_model(context.config, model, plan.version, test, speed=True)
-        leakage = leakage_status(context.workspace, model.manifest, plan.data)
+        leakage = verified_leakage(context.registry, plan.version, model.manifest, plan.data)
         if leakage.pairs is not None and plan.data.naive_leak is not None:
             held_out = float((scores.labels == test.labels).mean())
             trained = load_split(context.workspace, "train", model.manifest.data_version)  # later rows it never saw
@@ -157,7 +157,7 @@ def score_baselines(context: Context, plan: EvaluationPlan) -> dict[str, NDArray
     Where those are not known, on the training split as it is now.
     """
     manifest = verify_manifest(context.registry.adapter_path(plan.version))
-    known = leakage_status(context.workspace, manifest, plan.data).unknown_reason is None
+    known = verified_leakage(context.registry, plan.version, manifest, plan.data).unknown_reason is None
     train = load_split(context.workspace, "train", manifest.data_version if known else plan.data.version)
     test = load_split(context.workspace, "test", plan.data.version)
     return baseline_predictions(train.texts, train.labels, train.sources, test.texts, test.sources)

@@ -1,5 +1,7 @@
 """What the evaluation says of where a version comes from, and of the rows that it scored."""
 
+import shutil
+
 import pytest
 
 from finsent.cli.output import as_text
@@ -7,8 +9,11 @@ from finsent.cli.render import render_evaluation
 from finsent.config import Source
 from finsent.data.dataset import data_version, load_split
 from finsent.data.sample import sample_sources
-from finsent.registry import tracking
+from finsent.errors import CheckFailed
+from finsent.models.manifest import verify_manifest, write_manifest
+from finsent.registry import audit_log, tracking
 from finsent.registry.client import Registry
+from finsent.registry.verification import unverified_origin
 from finsent.steps.context import make_context
 from finsent.steps.evaluate import evaluate
 from finsent.steps.evaluate_ad_hoc import evaluate_file
@@ -82,3 +87,33 @@ def test_a_version_trained_here_says_what_a_naive_split_would_have_claimed(serve
     )
     record = tracking.connect(served.home).get_model_version("finsent", served.version)
     assert format_naive_split(naive) in record.description
+
+
+@pytest.mark.usefixtures("proof_in_process")
+def test_an_imported_copy_is_not_cleared_by_the_manifest_that_came_with_it(mlflow_home, quick, make_adapter, tmp_path):
+    context = make_context(quick, mlflow_home)
+    ingest(context, sample_sources(1)[:1])
+    data = data_version(mlflow_home)
+    copy = tmp_path / "copy"  # of an adapter of this home, so it says: with other weights and digests to match
+    shutil.copytree(make_adapter(0), copy)
+    claimed = {"data_version": data.version, "data_fingerprint": data.fingerprint}
+    write_manifest(copy, verify_manifest(copy).model_copy(update=claimed))
+    version = import_adapter(context, copy).model_version
+    evidence = evaluate(context, version=version).evidence
+    assert evidence.leaks is None
+    assert "only its own manifest" in evidence.leaks_unknown_reason
+    record = context.registry.get_version(version)
+    context.registry.client.delete_model_version_tag("finsent", version, "imported")
+    untagged = context.registry.get_version(version)
+    manifest = verify_manifest(copy)
+    assert unverified_origin(context.registry, untagged, manifest) is not None, "its run imported it all the same"
+    with tracking.start_run(quick, mlflow_home, kind="train") as run_id:
+        context.registry.register(copy, run_id=run_id, profile="nano")
+    assert unverified_origin(context.registry, record, manifest) is None, "the very weights of a version trained here"
+    other = manifest.model_copy(update={"files": {**manifest.files, "adapter_model.safetensors": "0" * 64}})
+    assert unverified_origin(context.registry, record, other) is not None
+    context.registry.client.delete_run(record.run_id)
+    before = len(audit_log.read(mlflow_home.audit_log))
+    with pytest.raises(CheckFailed, match=r"was deleted. Restore it: `mlflow runs restore"):
+        evaluate(context, version=version)
+    assert len(audit_log.read(mlflow_home.audit_log)) == before
