@@ -237,5 +237,5 @@ def explain(error: ValidationError, where: str) -> str:
             advice = (
                 " (write it in quotes)" if item["type"] == "string_type" and isinstance(item["input"], bool | int | float) else ""
             )
-            problems.append(f"{key} = {quoted(item['input'])}: {item['msg']}{advice}")
+            problems.append(f"{key} = {quoted(item['input'])}: {item['msg'].removeprefix('Value error, ')}{advice}")
     return mask_passwords(f"{where}: " + "; ".join(problems))
