@@ -194,7 +194,8 @@ def test_a_killed_training_gives_its_place_back(server: Server) -> None:
     holder.stdout.close()
 
     def taken() -> int:
-        return int(server.ask("v2/concurrency_limits/filter")[0]["active_slots"])
+        limits = {limit["name"]: limit["active_slots"] for limit in server.ask("v2/concurrency_limits/filter")}
+        return int(limits["finsent-training"])
 
     assert taken() == 1
     wait_for("the end of the lease", lambda: taken() == 0, 180)
