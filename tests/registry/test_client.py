@@ -8,8 +8,10 @@ import pytest
 from finsent.errors import ArtifactError, InputError, NoChampionError
 from finsent.models.manifest import file_sha256, verify_manifest
 from finsent.registry import tracking
+from finsent.registry.audit_mirror import verify_audit_log
 from finsent.registry.champion import require_champion
-from finsent.registry.client import logged_model_id
+from finsent.registry.client import Registry, logged_model_id
+from tests.champions import crown
 
 
 def artifact_folder(home, name, version):
@@ -149,3 +151,16 @@ def test_metrics_land_on_model_run_and_dataset(mlflow_home, tiny_config, new_ver
         datasets=[{"dataset_name": ref.name, "dataset_digest": ref.digest}],
     )
     assert [found.model_id for found in best] == [model.model_id]
+
+
+@pytest.mark.parametrize("name", ["it's", 'the "new" one', "plain"])
+def test_names_with_quotes_are_searched_like_others(mlflow_home, name):
+    registry = Registry(mlflow_home, name)
+    assert registry.find_latest() is None
+    registry.client.create_registered_model(name)
+    registry.client.create_model_version(name, source="file:///nowhere")
+    crown(registry, "1")
+    assert registry.latest_version() == require_champion(registry) == "1"
+    assert verify_audit_log(registry).copied == 1
+    with pytest.raises(InputError, match="both kinds of quotes"):
+        tracking.filter_literal("'\"")
