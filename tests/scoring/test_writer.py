@@ -23,6 +23,7 @@ from finsent.steps.context import make_context
 from finsent.steps.score import score
 from finsent.workspace import Workspace, resolve_workspace
 from tests import champions
+from tests.homes import copy_home
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning"),  # transformers' own
@@ -233,7 +234,7 @@ def test_kill_9_anywhere_and_run_again_gives_the_same_table(champion, config, tm
     points = ["before:1", "after:1", "before:3", "after:5"]
     homes = {point: tmp_path / point.replace(":", "-") for point in points}
     for root in homes.values():
-        shutil.copytree(champion.root, root)
+        copy_home(champion.root, root)
     score(make_context(config, champion), progress=False)
     whole = outcome(champion)
 
