@@ -1,10 +1,10 @@
-"""`finsent score`, `predict`, `monitor` and `retrain`: the recurring work with the champion."""
+"""`finsent score`, `predict`, `serve`, `monitor` and `retrain`: the recurring work with the champion."""
 
 import io
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -69,6 +69,35 @@ def predict_command(settings: Settings, texts: tuple[str, ...], version: str | N
     result = predict(settings.context(), texts, version=version)
     head = f"Version {result.model_version} of {result.model_name}"
     return CommandResult(result, section(head, render_predictions(plain(result.predictions))))
+
+
+@cli.command(
+    "serve", epilog=examples("finsent serve", "finsent serve --port 8080", "finsent serve --version 3 --host 0.0.0.0 --port 8080")
+)
+@click.option("--version", metavar="N", help="Registered version. Default: the champion.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=5001, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
+@click.pass_obj
+def serve_command(settings: Settings, version: str | None, host: str, port: int) -> NoReturn:
+    """Answer over HTTP with one version, until Ctrl-C.
+
+    Runs `mlflow models serve` on the version that the audit log says is champion, and on its number: who moves the alias
+    `champion` in MLflow afterwards does not change what answers.
+    """
+    from finsent.registry.champion import require_champion
+
+    registry = settings.context().registry
+    chosen = registry.resolve(version) if version else require_champion(registry)
+    registry.adapter_path(chosen)  # its artifact is the one that was registered
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", f"models:/{registry.name}/{chosen}"]
+    command += ["--env-manager", "local", "--host", host, "--port", str(port)]
+    # MLflow starts its web server by name, from the search path
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": registry.workspace.tracking_uri, "PATH": path}
+    click.echo(f"Version {chosen} of {registry.name} at http://{host}:{port}/invocations, until Ctrl-C.", err=True)
+    sys.stderr.flush()
+    # signals reach the server itself, and its exit code is this command's
+    os.execve(sys.executable, command, environment)  # noqa: S606 - no shell is wanted
 
 
 @cli.command("monitor", epilog=examples("finsent monitor", "finsent monitor --set monitor.psi_threshold=0.1"))

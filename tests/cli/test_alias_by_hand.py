@@ -20,6 +20,7 @@ def test_what_acts_refuses_and_what_reports_exits_with_one(finsent: "Finsent", s
     acts = (
         ("score", tweets),
         ("predict", "up"),
+        ("serve",),
         ("export", tmp_path / "out"),
         ("monitor",),
         ("evaluate", "champion"),

@@ -1,4 +1,4 @@
-"""`mlflow models serve` on the champion: the version alone answers, with the code that it carries."""
+"""`finsent serve` on the champion: the version alone answers, with the code that it carries."""
 
 import json
 import os
@@ -7,14 +7,15 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import requests
 
 from finsent.labels import LABELS
-from finsent.registry import aliases, tracking
+from finsent.registry import tracking
 from finsent.registry.client import Registry
+from finsent.steps import promote
+from finsent.steps.context import make_context
 
 pytestmark = pytest.mark.integration
 
@@ -25,16 +26,14 @@ BAD = {"": "empty", " \u3000": "empty", "up \ud83d": "bad encoding", "x" * 5001:
 def test_champion_answers_over_http(mlflow_home, tiny_config, make_adapter, tmp_path):
     with tracking.start_run(tiny_config, mlflow_home, kind="train") as run_id:
         version = Registry(mlflow_home, "finsent").register(make_adapter(0), run_id=run_id, profile="nano")
-    aliases.set_champion(Registry(mlflow_home, "finsent"), version, None)
+    Registry(mlflow_home, "finsent").client.set_registered_model_alias("finsent", "champion", version)
+    promote.adopt(make_context(tiny_config, mlflow_home), "desk", "the only one so far")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/finsent@champion"]
-    command += ["--env-manager", "local", "-h", "127.0.0.1", "-p", str(port)]
-    # MLflow starts uvicorn by name, as it finds it in an active environment
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": mlflow_home.tracking_uri, "PATH": path}
+    command = [sys.executable, "-m", "finsent", "serve", "--port", str(port)]
+    environment = {**os.environ, "FINSENT_HOME": str(mlflow_home.root), "MLFLOW_TRACKING_URI": mlflow_home.tracking_uri}
     log = (tmp_path / "serve.log").open("wb")
     with (
         log,
