@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,7 @@ def measure_table(loaded: LoadedAdapter, arguments: argparse.Namespace, config: 
     Each distinct text goes through the model once, so the share of the model-only rate is that of distinct rows.
     """
     from finsent.data.inbox import receive
+    from finsent.data.predictions import ModelIdentity
     from finsent.models.abstention import abstain_threshold
     from finsent.scoring.chunk_pipeline import score_chunks
     from finsent.scoring.pending_rows import chunk_bounds, find_pending
@@ -166,18 +168,19 @@ def measure_table(loaded: LoadedAdapter, arguments: argparse.Namespace, config: 
     folder = arguments.folder / "table"
     shutil.rmtree(folder, ignore_errors=True)
     file = write_tweets(folder / "tweets.parquet", arguments.table, arguments)
-    home, name = resolve_workspace({"FINSENT_HOME": str(folder / "home")}), "benchmark"
+    home = resolve_workspace({"FINSENT_HOME": str(folder / "home")})
+    model = ModelIdentity("benchmark", "1", "benchmark", datetime.now(UTC))
     opened = Predictor(
         lambda parts: predict_chunks(loaded, parts, config.scoring.token_budget), loaded.manifest, describe_engine(loaded)
     )
     started = time.perf_counter()
     receive([file], home)
     received = time.perf_counter()
-    before = read_position(home, transaction_app(name, "1"))
-    due = find_pending(home, name, "1", max_characters=config.data.max_characters)
+    before = read_position(home, transaction_app(model))
+    due = find_pending(home, model, max_characters=config.data.max_characters)
     derived = time.perf_counter()
     cuts = chunk_bounds(len(due.rows), config.scoring.chunk_rows)
-    stamp = PredictionMetadata(name, "1", "benchmark", abstain_threshold(opened.manifest))
+    stamp = PredictionMetadata(model, "benchmark", abstain_threshold(opened.manifest))
     for done in score_chunks(home, opened, due.rows, cuts, stamp, before):
         assert done is not None, "nobody else writes here"
     ended = time.perf_counter()

@@ -20,6 +20,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from numpy.typing import NDArray
 from finsent.config import Config, load_config
 from finsent.data import tables
 from finsent.data.inbox import receive
+from finsent.data.predictions import ModelIdentity
 from finsent.data.sample import sample_sources
 from finsent.models.adapter import LoadedAdapter
 from finsent.models.predict import predict_tokens, tokenise
@@ -44,7 +46,8 @@ from finsent.steps.ingest import ingest
 from finsent.steps.train import train
 from finsent.workspace import Workspace, resolve_workspace
 
-STAMP = PredictionMetadata("finsent", "1", "benchmark", 0.5)
+MODEL = ModelIdentity("finsent", "1", "benchmark", datetime(2025, 1, 1, tzinfo=UTC))
+STAMP = PredictionMetadata(MODEL, "benchmark", 0.5)
 
 
 def main() -> None:
@@ -126,7 +129,7 @@ def _steps(file: Path, home: Workspace, config: Config, loaded: LoadedAdapter, s
 
 
 def _due(home: Workspace, config: Config) -> PendingRows:
-    return find_pending(home, STAMP.model_name, STAMP.model_version, max_characters=config.data.max_characters)
+    return find_pending(home, STAMP.model, max_characters=config.data.max_characters)
 
 
 def _whole(file: Path, home: Workspace, config: Config, loaded: LoadedAdapter, size: int, rate: float | None) -> dict[str, Any]:
@@ -146,7 +149,7 @@ def _whole(file: Path, home: Workspace, config: Config, loaded: LoadedAdapter, s
     opened = Predictor(stand_in if rate else really, loaded.manifest, describe_engine(loaded))
     started = time.perf_counter()
     receive([file], home)
-    before = writer.read_position(home, writer.transaction_app(STAMP.model_name, STAMP.model_version))
+    before = writer.read_position(home, writer.transaction_app(STAMP.model))
     due = _due(home, config)
     ready = time.perf_counter()
     for done in score_chunks(home, opened, due.rows, chunk_bounds(len(due.rows), size), STAMP, before):

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -17,6 +18,7 @@ from typing_extensions import is_typeddict
 from finsent.config.schema import Config, DataConfig, Source
 from finsent.data import corrections, inbox, quarantine
 from finsent.data.ingest_report import IngestReport, report_metadata
+from finsent.data.predictions import ModelIdentity
 from finsent.data.splits import split_rule
 from finsent.data.table_schemas import SCHEMAS, CommitKey
 from finsent.data.validation.row_validation import Reason
@@ -60,7 +62,7 @@ def commit_names() -> set[str]:
         corrections.TWEETS_APPLICATION,
         inbox._APPLICATION,
         quarantine._APPLICATION,
-        transaction_app("MODEL", "VERSION"),
+        transaction_app(ModelIdentity("MODEL", "VERSION", "DIGEST", datetime.now(UTC))),
     }
 
 

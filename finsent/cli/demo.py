@@ -18,6 +18,7 @@ from finsent.files import make_folder
 from finsent.workspace import Workspace, resolve_workspace
 
 if TYPE_CHECKING:
+    from finsent.data.predictions import ModelIdentity
     from finsent.steps.monitor import MonitorReport
     from finsent.steps.score import ScoreReport
     from flows.retrain import RetrainResult
@@ -123,7 +124,7 @@ def run_demo(settings: Settings) -> Demo:
         chain=chain,
         scoring=scoring,
         monitoring=monitoring,
-        tweets=_some_predictions(home, champion) if champion else (),
+        tweets=_some_predictions(home, settings.context().registry.identity(champion)) if champion else (),
         seconds={**clock.seconds, "total": time.monotonic() - began},
         open_mlflow=f"{_program('mlflow')} ui --workers 1 --backend-store-uri {home.tracking_uri}",
         open_prefect=f"PREFECT_HOME={home.root / 'prefect'} {_program('prefect')} server start",
@@ -181,15 +182,14 @@ def _prepare(settings: Settings) -> Workspace:
     return home
 
 
-def _some_predictions(home: Workspace, version: str) -> tuple[dict[str, Any], ...]:
+def _some_predictions(home: Workspace, model: "ModelIdentity") -> tuple[dict[str, Any], ...]:
     """Confident predictions of each class and the least confident one, with their texts, of the rows scored last."""
-    import pyarrow.compute as pc
-
     from finsent.data import tables
+    from finsent.data.predictions import predicted_by
 
-    columns = ["id", "label", "confidence", "abstained", "p_neutral", "p_bullish", "p_bearish", "model_version", "scored_at"]
-    scored = tables.read(home, "predictions", columns=columns)
-    scored = scored.filter(pc.equal(scored["model_version"], version)).sort_by([("scored_at", "descending")]).slice(0, 1000)
+    columns = ["id", "label", "confidence", "abstained", "p_neutral", "p_bullish", "p_bearish", "scored_at"]
+    scored = tables.read(home, "predictions", columns=columns, filters=predicted_by(model))
+    scored = scored.sort_by([("scored_at", "descending")]).slice(0, 1000)
     texts = {row["id"]: row["text"] for row in tables.read(home, "inbox", columns=["id", "text"]).to_pylist()}
     rows = sorted(scored.to_pylist(), key=lambda row: (-row["confidence"], row["id"]))
     chosen = []

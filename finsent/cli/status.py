@@ -36,7 +36,7 @@ def status_command(settings: Settings) -> CommandResult:
         "versions": versions,
         "champion_problem": _champion_problem(context),
         "decisions": _decisions(context),
-        "scoring": _scoring(home, context.config.registered_model, champion),
+        "scoring": _scoring(context, champion),
         "services": _services(home),
         "disk": disk_parts(home),
     }
@@ -123,17 +123,19 @@ def _decisions(context: "Context") -> dict[str, Any]:
     }
 
 
-def _scoring(home: Workspace, name: str, champion: str | None) -> dict[str, Any]:
+def _scoring(context: "Context", champion: str | None) -> dict[str, Any]:
     import pyarrow.compute as pc
 
     from finsent.data import tables
+    from finsent.data.predictions import predicted_by
 
+    home = context.workspace
     inbox = tables.read(home, "inbox", columns=["id"])["id"]
-    predictions = tables.read(home, "predictions", columns=["id", "model_name", "model_version"])
+    predictions = tables.read(home, "predictions", columns=["id"])
     waiting = len(pc.unique(inbox))
     if champion is not None:
-        own = pc.and_(pc.equal(predictions["model_name"], name), pc.equal(predictions["model_version"], champion))
-        scored = predictions.filter(own)["id"]
+        own = predicted_by(context.registry.identity(champion))
+        scored = tables.read(home, "predictions", columns=["id"], filters=own)["id"]
         waiting = len(pc.unique(inbox.filter(pc.invert(pc.is_in(inbox, value_set=scored)))))
     return {"inbox": len(inbox), "waiting": waiting, "predictions": len(predictions)}
 

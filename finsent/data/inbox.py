@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from finsent.config import DataConfig, Source
 from finsent.data import tables
+from finsent.data.predictions import ModelIdentity, predicted_by
 from finsent.data.quarantine import append_records, input_identity
 from finsent.data.sources.formats import fingerprint_file, read_rows
 from finsent.data.sources.reading import quarantine_row, without_unreadable_dates
@@ -104,14 +105,13 @@ def receive(
     return report
 
 
-def remove_scored(home: Workspace, model_name: str, model_version: str, before: datetime, *, dry_run: bool = False) -> int:
-    """Remove rows received before a time that the version has scored, and the files of earlier table versions that they are in.
+def remove_scored(home: Workspace, model: ModelIdentity, before: datetime, *, dry_run: bool = False) -> int:
+    """Remove rows received before a time that the model has scored, and the files of earlier table versions that they are in.
 
-    Predictions stay, so an id that comes again is received again and not scored twice by this version. Files are removed once
+    Predictions stay, so an id that comes again is received again and not scored twice by this model. Files are removed once
     they are older than the table's own retention (a week), since somebody may be reading them.
     """
-    by_version = [("model_name", "=", model_name), ("model_version", "=", model_version)]
-    done = tables.read(home, "predictions", columns=["id"], filters=by_version)["id"].combine_chunks()
+    done = tables.read(home, "predictions", columns=["id"], filters=predicted_by(model))["id"].combine_chunks()
     inbox = tables.read(home, "inbox", columns=["id", "received_at"], filters=pc.field("received_at") < pa.scalar(before, _TIME))
     old = inbox.filter(pc.is_in(inbox["id"], value_set=done)).sort_by("received_at")["id"].combine_chunks()
     if dry_run or not len(old):

@@ -71,6 +71,7 @@ SCHEMAS: Final[Mapping[str, pa.Schema]] = MappingProxyType(
             model_version=pa.string(),
             run_id=pa.string(),
             scored_at=_TIME,
+            model_digest=pa.string(),
         ),
     }
 )
@@ -82,7 +83,7 @@ REQUIRED_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 """Columns that have a value in every row; a table changed by other means may break this."""
 
 ADDED_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {"tweets": ("flags",), "quarantine": ("id", "input", "label")}
+    {"tweets": ("flags",), "quarantine": ("id", "input", "label"), "predictions": ("model_digest",)}
 )
 """Schema migrations: columns added after the first release, in that order. An older table gets them with its next append; until
 then, and in its old rows, they are null. Columns are never renamed, retyped or dropped."""

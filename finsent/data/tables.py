@@ -22,7 +22,7 @@ from finsent.data.table_access import (
     require_columns,
     require_writable,
 )
-from finsent.data.table_schemas import REQUIRED_COLUMNS, SCHEMAS, CommitKey, CommitMetadata
+from finsent.data.table_schemas import ADDED_COLUMNS, REQUIRED_COLUMNS, SCHEMAS, CommitKey, CommitMetadata
 from finsent.errors import CheckFailed, InputError
 from finsent.workspace import Workspace
 
@@ -65,7 +65,7 @@ def read(
         if handle is None:
             return schema.empty_table()
         there = require_columns(handle, name, schema.names)
-        found = _scan(handle, [column for column in schema.names if column in there.names], filters).to_table()
+        found = _scan(handle, name, [column for column in schema.names if column in there.names], filters).to_table()
         return _require_values(name, fill_columns(name, found, schema))
 
 
@@ -91,7 +91,7 @@ def batches(
         if handle is None:
             return
         there = [column for column in columns if column in require_columns(handle, name, columns).names]
-        found = _scan(handle, there, filters, batch_size=rows, batch_readahead=2, fragment_readahead=1).to_batches()
+        found = _scan(handle, name, there, filters, batch_size=rows, batch_readahead=2, fragment_readahead=1).to_batches()
     while True:
         with delta_errors(home, name, version):  # around the reading alone: what the caller does with a batch is its own
             batch = next(found, None)
@@ -102,12 +102,16 @@ def batches(
             yield from _require_values(name, filled).combine_chunks().to_batches()
 
 
-def _scan(handle: "DeltaTable", columns: Sequence[str], filters: Any, **reading: Any) -> "pa.dataset.Scanner":
+def _scan(handle: "DeltaTable", name: str, columns: Sequence[str], filters: Any, **reading: Any) -> "pa.dataset.Scanner":
     # without Arrow's threads: a process that ends soon after they scanned is sometimes aborted by the C++ runtime
     from pyarrow.parquet import filters_to_expression
 
     expression = filters_to_expression(filters) if isinstance(filters, list) else filters
-    return handle.to_pyarrow_dataset().scanner(columns=list(columns), filter=expression, use_threads=False, **reading)
+    found = handle.to_pyarrow_dataset()
+    # a filter may name a column that the table has not got yet
+    later = [SCHEMAS[name].field(column) for column in ADDED_COLUMNS.get(name, ()) if column not in found.schema.names]
+    found = found.replace_schema(pa.schema([*found.schema, *later]))
+    return found.scanner(columns=list(columns), filter=expression, use_threads=False, **reading)
 
 
 def _require_values(name: str, table: pa.Table) -> pa.Table:
@@ -353,7 +357,7 @@ def _update_rows(
     seen = int(handle.version())
     ids = changes["id"].to_pylist()
     chosen = pc.field("id").isin(pa.array(ids, pa.string()))
-    there = _scan(handle, arrow_schema(handle).names, chosen).to_table()
+    there = _scan(handle, name, arrow_schema(handle).names, chosen).to_table()
     properties = CommitProperties(
         custom_metadata={**(metadata or {}), _COMMIT_ID: mark}, app_transactions=[Transaction(application, number)]
     )

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from finsent.config import MonitorConfig
 from finsent.data import tables
+from finsent.data.predictions import ModelIdentity, predicted_by
 from finsent.labels import LABELS
 from finsent.monitoring.drift import Drift, categorical_drift, numeric_drift
 from finsent.workspace import Workspace
@@ -44,13 +45,13 @@ class _Batch:
     confidence: NDArray[np.float64]
 
 
-def batch_drift(home: Workspace, name: str, version: str, trained_on: int | None, rules: MonitorConfig) -> tuple[Window, ...]:
-    """The latest `monitor.windows` batches that a version scored, oldest first, each compared with its references.
+def batch_drift(home: Workspace, model: ModelIdentity, trained_on: int | None, rules: MonitorConfig) -> tuple[Window, ...]:
+    """The latest `monitor.windows` batches that a model scored, oldest first, each compared with its references.
 
     Features: `class_mix` and `length` against the training and validation rows of data version `trained_on`;
-    `class_mix_since_first` and `confidence` against the version's first batch.
+    `class_mix_since_first` and `confidence` against the model's first batch.
     """
-    return tuple(_windows(_runs(home, name, version, rules.windows), _labelled(home, trained_on), rules))
+    return tuple(_windows(_runs(home, model, rules.windows), _labelled(home, trained_on), rules))
 
 
 def _windows(runs: "_Runs", labelled: _Batch | None, rules: MonitorConfig) -> list[Window]:
@@ -113,13 +114,12 @@ class _Runs:
         return self.table.filter(pc.equal(self.table["run_id"], run_id))
 
 
-def _runs(home: Workspace, name: str, version: str, windows: int) -> _Runs:
+def _runs(home: Workspace, model: ModelIdentity, windows: int) -> _Runs:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    by_champion = [("model_name", "=", name), ("model_version", "=", version)]
     columns = ["id", "label", "confidence", "run_id", "scored_at"]
-    scored = tables.read(home, "predictions", columns=columns, filters=by_champion)
+    scored = tables.read(home, "predictions", columns=columns, filters=predicted_by(model))
     starts = scored.group_by("run_id").aggregate([("scored_at", "min")])
     order = [("scored_at_min", "ascending"), ("run_id", "ascending")]
     starts = [(row["run_id"], row["scored_at_min"]) for row in starts.sort_by(order).to_pylist()]

@@ -6,10 +6,12 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from finsent.data.predictions import ModelIdentity
 from finsent.errors import ArtifactError, InputError, ServiceError, one_line
 from finsent.files import is_read_only
 from finsent.models.manifest import MANIFEST, file_sha256, verify_manifest
@@ -125,6 +127,16 @@ class Registry:
             if error.error_code not in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
                 raise
             return None
+
+    def identity(self, version: str) -> ModelIdentity:
+        """What a version's predictions are told by.
+
+        Raises:
+            InputError: there is no such version.
+        """
+        record = self.get_version(version)
+        made = datetime.fromtimestamp(int(record.creation_timestamp) / 1000, UTC)
+        return ModelIdentity(self.name, str(record.version), record.tags.get("manifest_sha256", ""), made)
 
     def set_tags(self, version: str, tags: Mapping[VersionTag, object]) -> None:
         """Tag a version; what is not text becomes JSON."""

@@ -169,7 +169,7 @@ def _commit(
 ) -> CommittedChunk | None:
     try:
         rows = build_predictions(chunk, predicted.logits, predictor.manifest, metadata)
-        position = writer.commit_chunk(home, rows, writer.transaction_app(metadata.model_name, metadata.model_version), before)
+        position = writer.commit_chunk(home, rows, writer.transaction_app(metadata.model), before)
     except Exception as error:
         error.add_note(f"This was while chunk {which} was committed.")
         raise

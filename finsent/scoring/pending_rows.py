@@ -1,4 +1,4 @@
-"""Pending inbox rows of a model version, and the bounds of their chunks.
+"""Pending inbox rows of a model, and the bounds of their chunks.
 
 The order of pending rows depends on the rows alone, and chunks are cut by the number of rows left. A run that continues
 where a killed one ended therefore has the same chunks. On a CPU its probabilities are equal to the last bit. On a GPU they
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from finsent.data import tables
+from finsent.data.predictions import ModelIdentity, predicted_by
 from finsent.data.sources.records import QuarantinedRow
 from finsent.data.validation.row_validation import Rejection, check_text
 from finsent.text import text_hash
@@ -33,7 +34,7 @@ _MIN_CHUNK_ROWS: Final = 1000  # with fewer, a GPU would wait for its next chunk
 
 @dataclass(frozen=True)
 class PendingRows:
-    """Inbox rows that a model version has not scored."""
+    """Inbox rows that a model has not scored."""
 
     rows: "pa.Table"
     """Columns id, text, text_hash; ordered by text_hash, id: equal texts are neighbours."""
@@ -43,13 +44,15 @@ class PendingRows:
     """Rows whose text cannot be scored and which are not in quarantine yet."""
 
 
-def find_pending(home: Workspace, model_name: str, model_version: str, *, max_characters: int) -> PendingRows:
-    """Inbox rows without a prediction of this version, without those that cannot be scored."""
+def find_pending(home: Workspace, model: ModelIdentity, *, max_characters: int) -> PendingRows:
+    """Inbox rows without a prediction of this model, without those that cannot be scored.
+
+    By their ids alone: `inbox.receive` lets no id come again with another text.
+    """
     import pyarrow.compute as pc
 
     inbox = tables.read(home, "inbox", columns=["id", "text"])
-    by_version = [("model_name", "=", model_name), ("model_version", "=", model_version)]
-    done = tables.read(home, "predictions", columns=["id"], filters=by_version)["id"]
+    done = tables.read(home, "predictions", columns=["id"], filters=predicted_by(model))["id"]
     scored = pc.is_in(inbox["id"], value_set=done.combine_chunks())
     left = inbox.filter(pc.invert(scored))
     known = tables.read(home, "quarantine", columns=["source"], filters=pc.starts_with(pc.field("source"), _SOURCE_PREFIX))[

@@ -1,6 +1,6 @@
 """Predictions of a chunk: distinct texts, logits to table rows, and the exactly-once commit to the Delta table.
 
-Each chunk is one commit with a transaction number of its model version. The number is read before the pending rows are
+Each chunk is one commit with a transaction number of its model. The number is read before the pending rows are
 derived. Of two runs that derived the same rows, the first to commit a number wins; the other one's commit is rejected by
 that number, and it derives its pending rows again.
 """
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finsent.data import tables
+from finsent.data.predictions import ModelIdentity
 from finsent.data.table_schemas import SCHEMAS
 from finsent.data.tables import Position
 from finsent.workspace import Workspace
@@ -39,9 +40,7 @@ class Chunk:
 class PredictionMetadata:
     """Columns that are equal for all predictions of a run."""
 
-    model_name: str
-    """Registered model."""
-    model_version: str
+    model: ModelIdentity
     run_id: str
     """MLflow run that scores."""
     abstain_below: float
@@ -97,17 +96,18 @@ def build_predictions(
         **{f"p_{label.lower()}": np.ascontiguousarray(scores[:, index]) for index, label in enumerate(manifest.labels)},
         "confidence": confidence,
         "abstained": abstains(confidence, metadata.abstain_below),
-        "model_name": pa.repeat(metadata.model_name, count),
-        "model_version": pa.repeat(metadata.model_version, count),
+        "model_name": pa.repeat(metadata.model.name, count),
+        "model_version": pa.repeat(metadata.model.version, count),
         "run_id": pa.repeat(metadata.run_id, count),
         "scored_at": pa.repeat(pa.scalar(datetime.now(UTC), schema.field("scored_at").type), count),
+        "model_digest": pa.repeat(metadata.model.digest, count),
     }
     return pa.table(columns).cast(schema)
 
 
-def transaction_app(model_name: str, model_version: str) -> str:
-    """Application id of Delta transactions, under which the chunks of a model version are numbered."""
-    return f"finsent-score/{model_name}/{model_version}"
+def transaction_app(model: ModelIdentity) -> str:
+    """Application id of Delta transactions, under which the chunks of a model are numbered."""
+    return f"finsent-score/{model.digest}"
 
 
 def read_position(home: Workspace, application: str) -> Position:

@@ -77,7 +77,7 @@ def maintain(context: Context, *, days: int, inbox_days: int | None = None, dry_
     rows = 0
     if champion is not None and inbox_days is not None:
         before = datetime.now(UTC) - timedelta(days=inbox_days)
-        rows = remove_scored(home, context.registry.name, champion, before, dry_run=dry_run)
+        rows = remove_scored(home, context.registry.identity(champion), before, dry_run=dry_run)
     upkeep = tidy_tables(home, dry_run=dry_run)
     return MaintenanceResult(dry_run, tuple(found), sum(item.bytes for item in found), rows, upkeep)
 

@@ -59,7 +59,7 @@ def compare_batches(context: Context) -> BatchDrift:
     """
     version = require_champion(context.registry)
     trained_on = data_version_tag(context.registry.get_version(version).tags)
-    windows = batch_drift(context.workspace, context.registry.name, version, trained_on, context.config.monitor)
+    windows = batch_drift(context.workspace, context.registry.identity(version), trained_on, context.config.monitor)
     return BatchDrift(version, windows)
 
 

@@ -20,6 +20,7 @@ from finsent.steps.context import Context
 from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
+    from finsent.data.predictions import ModelIdentity
     from finsent.data.tables import Position
     from finsent.scoring.chunk_pipeline import Totals
     from finsent.scoring.pending_rows import PendingRows
@@ -39,7 +40,7 @@ class ScoreReport:
     """Tweets of the given files that it had."""
     scored: int
     skipped: int
-    """Inbox rows that this version had scored before."""
+    """Inbox rows that this model had scored before."""
     quarantined: int
     model_version: str
     run_id: str | None
@@ -120,13 +121,13 @@ def score(
     data = config.data
     incoming = receive(files, home, text=text, max_characters=data.max_characters, masked=data.mask_handles) if files else None
     with _alone(home):
-        version = require_champion(registry)  # it may have changed while this run waited for the one before it
-        before = read_position(home, transaction_app(registry.name, version))
-        due = find_pending(home, registry.name, version, max_characters=config.data.max_characters)
+        model = registry.identity(require_champion(registry))  # it may have changed while this run waited for the one before it
+        before = read_position(home, transaction_app(model))
+        due = find_pending(home, model, max_characters=config.data.max_characters)
         append_records(home, due.bad, datetime.now(UTC))
         skipped, run_id, done = due.scored, None, Totals()
         if len(due.rows):
-            run_id, done = _score_due(context, version, due, before, devices, progress=progress)
+            run_id, done = _score_due(context, model, due, before, devices, progress=progress)
     seconds = time.perf_counter() - started
     scored = done.classes.total()
     return ScoreReport(
@@ -135,7 +136,7 @@ def score(
         scored=scored,
         skipped=skipped,
         quarantined=len(due.bad) + (incoming.quarantined if incoming else 0),
-        model_version=version,
+        model_version=model.version,
         run_id=run_id,
         classes={label: done.classes[label] for label in LABELS} if scored else {},
         abstained=done.abstained,
@@ -168,7 +169,7 @@ def predict(context: Context, texts: Sequence[str], *, version: str | None = Non
 
 def _score_due(
     context: Context,
-    version: str,
+    model: "ModelIdentity",
     due: "PendingRows",
     before: "Position",
     devices: Sequence[str] | None,
@@ -185,6 +186,7 @@ def _score_due(
     from finsent.scoring.writer import PredictionMetadata, count_distinct_texts, read_position, transaction_app
 
     config, home, registry, scoring = context.config, context.workspace, context.registry, context.config.scoring
+    version = model.version
     folder, texts = registry.adapter_path(version), count_distinct_texts(due.rows)
     with (
         open_predictor(ModelSpec(folder, home, config.engine, texts, scoring.token_budget), devices) as predictor,
@@ -202,15 +204,15 @@ def _score_due(
         }
         log_params(registry.client, run_id, settings)
         started = time.perf_counter()
-        metadata, done = PredictionMetadata(registry.name, version, run_id, threshold), Totals()
+        metadata, done = PredictionMetadata(model, run_id, threshold), Totals()
         while True:
             part, finished = commit_chunks(home, predictor, due.rows, scoring.chunk_rows, metadata, before, progress=progress)
             done += part
             if finished:
                 break
             _log.warning("another run is scoring with version %s of %s: looking again at what is due", version, registry.name)
-            before = read_position(home, transaction_app(registry.name, version))
-            due = find_pending(home, registry.name, version, max_characters=config.data.max_characters)
+            before = read_position(home, transaction_app(model))
+            due = find_pending(home, model, max_characters=config.data.max_characters)
         for key, value in done.metrics(time.perf_counter() - started).items():
             registry.client.log_metric(run_id, key, value)
         registry.client.log_inputs(run_id, models=[LoggedModelInput(logged_model_id(registry.get_version(version)))])

@@ -10,6 +10,7 @@ import pytest
 
 from finsent.config.model_schema import EngineConfig
 from finsent.data import tables
+from finsent.data.predictions import ModelIdentity
 from finsent.scoring import pending_rows, writer
 from finsent.scoring.chunk_pipeline import score_chunks
 from finsent.scoring.predictor import ModelSpec, Predictor, load_local, prefetch
@@ -21,8 +22,9 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning"),
 ]
 
-STAMP = PredictionMetadata("finsent", "1", "r", 0.5)
-APPLICATION = writer.transaction_app("finsent", "1")
+MODEL = ModelIdentity("finsent", "1", "one", datetime(2025, 1, 1, tzinfo=UTC))
+STAMP = PredictionMetadata(MODEL, "r", 0.5)
+APPLICATION = writer.transaction_app(MODEL)
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ def opened(filled, make_adapter) -> Predictor:
 
 
 def run(home: Workspace, opened: Predictor, size: int = 5):
-    rows = pending_rows.find_pending(home, "finsent", "1", max_characters=5000).rows
+    rows = pending_rows.find_pending(home, MODEL, max_characters=5000).rows
     return score_chunks(
         home, opened, rows, pending_rows.chunk_bounds(len(rows), size), STAMP, writer.read_position(home, APPLICATION)
     )
@@ -57,7 +59,7 @@ def slow_device(opened: Predictor, prepare, compute) -> Predictor:
 
 
 def test_each_text_of_a_chunk_goes_through_the_model_once(filled):
-    rows = pending_rows.find_pending(filled, "finsent", "1", max_characters=5000).rows
+    rows = pending_rows.find_pending(filled, MODEL, max_characters=5000).rows
     part = make_chunk(rows, 3, 17)
     assert len(set(part.texts)) == len(part.texts)
     assert [part.texts[index] for index in part.text_index] == part.rows["text"].to_pylist() == rows["text"].to_pylist()[3:17]
@@ -146,7 +148,7 @@ def test_ctrl_c_leaves_no_thread_and_whole_chunks(filled, opened):
 
 
 def test_a_run_that_was_overtaken_stops_at_once(filled, opened):
-    rows = pending_rows.find_pending(filled, "finsent", "1", max_characters=5000).rows
+    rows = pending_rows.find_pending(filled, MODEL, max_characters=5000).rows
     before = writer.read_position(filled, APPLICATION)
     assert list(run(filled, opened))
     late = list(score_chunks(filled, opened, rows, pending_rows.chunk_bounds(len(rows), 5), STAMP, before))

@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from finsent.data import tables
+from finsent.data.predictions import ModelIdentity
 from finsent.data.quarantine import append_records
 from finsent.data.validation.row_validation import Rejection, check_text
 from finsent.scoring import pending_rows
@@ -14,6 +15,7 @@ from finsent.text import text_hash
 from finsent.workspace import Workspace
 
 LONGEST = 40
+MODEL = ModelIdentity("finsent", "1", "one", datetime(2025, 1, 1, tzinfo=UTC))
 PIECES = [
     "rt",
     "rts",
@@ -66,10 +68,10 @@ def test_what_is_set_aside_once_is_not_set_aside_again(home: Workspace):
     now = datetime.now(UTC)
     rows = [{"id": name, "text": text, "created_at": now, "received_at": now} for name, text in (("a", " "), ("b", "buy now"))]
     tables.append(home, "inbox", pa.Table.from_pylist(rows, schema=tables.SCHEMAS["inbox"]))
-    first = pending_rows.find_pending(home, "finsent", "1", max_characters=LONGEST)
+    first = pending_rows.find_pending(home, MODEL, max_characters=LONGEST)
     assert [row.place for row in first.bad] == ["inbox#a"]
     append_records(home, first.bad, now)
-    again = pending_rows.find_pending(home, "finsent", "1", max_characters=LONGEST)
+    again = pending_rows.find_pending(home, MODEL, max_characters=LONGEST)
     assert (again.bad, again.rows["id"].to_pylist()) == ((), ["b"])
 
 

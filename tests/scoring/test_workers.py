@@ -15,6 +15,7 @@ import pytest
 
 from finsent.config.model_schema import EngineConfig
 from finsent.data import tables
+from finsent.data.predictions import ModelIdentity
 from finsent.errors import DeviceError
 from finsent.models.manifest import verify_manifest
 from finsent.scoring import pending_rows, writer
@@ -30,7 +31,8 @@ pytestmark = [
 
 TEXTS = [f"$TICK{i % 7} {what} number {i}" for i, what in enumerate(["to the moon", "will crash", "reports on tuesday"] * 20)]
 PAIR = ("cpu", "cpu")
-STAMP = writer.PredictionMetadata("finsent", "1", "r", 0.5)
+MODEL = ModelIdentity("finsent", "1", "one", datetime(2025, 1, 1, tzinfo=UTC))
+STAMP = writer.PredictionMetadata(MODEL, "r", 0.5)
 
 
 @pytest.fixture
@@ -47,8 +49,8 @@ def spec_of(folder: Path, home: Workspace) -> ModelSpec:
 
 def score(home: Workspace, predictor, size: int) -> list[dict]:
     """The table of predictions after scoring all that is due."""
-    before = writer.read_position(home, writer.transaction_app("finsent", "1"))
-    rows = pending_rows.find_pending(home, "finsent", "1", max_characters=5000).rows
+    before = writer.read_position(home, writer.transaction_app(MODEL))
+    rows = pending_rows.find_pending(home, MODEL, max_characters=5000).rows
     done = list(score_chunks(home, predictor, rows, pending_rows.chunk_bounds(len(rows), size), STAMP, before))
     assert all(done)
     return tables.read(home, "predictions").drop_columns(["scored_at"]).sort_by("id").to_pylist()
@@ -88,8 +90,8 @@ def test_worker_that_cannot_open_the_model_is_named(home, tmp_path):
 
 @pytest.mark.long
 def test_killed_worker_ends_the_run_and_a_rerun_goes_on(filled, make_adapter):
-    before = writer.read_position(filled, writer.transaction_app("finsent", "1"))
-    rows = pending_rows.find_pending(filled, "finsent", "1", max_characters=5000).rows
+    before = writer.read_position(filled, writer.transaction_app(MODEL))
+    rows = pending_rows.find_pending(filled, MODEL, max_characters=5000).rows
     with model_workers(spec_of(make_adapter(0), filled), PAIR) as predictor:
         parts = score_chunks(filled, predictor, rows, pending_rows.chunk_bounds(len(rows), 8), STAMP, before)
         assert next(parts)

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 
 from finsent.config import Config
 from finsent.data import tables
+from finsent.data.predictions import ModelIdentity
 from finsent.errors import InputError, NoChampionError
 from finsent.labels import LABELS
 from finsent.models.predict import probabilities
@@ -30,6 +32,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning"),
 ]
 
+MODEL = ModelIdentity("finsent", "1", "one", datetime(2025, 1, 1, tzinfo=UTC))
 TEXTS = [f"$TICK{i % 7} {what} number {i}" for i, what in enumerate(["to the moon", "will crash", "reports on tuesday"] * 6)]
 REPEATED = ["buy the dip"] * 4
 BAD = ["", " \n", "https://t.co/only", "x" * 6000]
@@ -116,11 +119,12 @@ def test_confidence_is_calibrated_by_the_adapters_temperature(champion, config, 
 
     fill(champion, TEXTS[:5])
     loaded = load_adapter(make_adapter(0), champion)
-    rows = pending_rows.find_pending(champion, "finsent", "1", max_characters=5000).rows
+    identity = Registry(champion, "finsent").identity("1")
+    rows = pending_rows.find_pending(champion, identity, max_characters=5000).rows
     part = writer.make_chunk(rows, 0, len(rows))
     logits = predict_logits(loaded, part.texts, token_budget=64)
     warm = loaded.manifest.model_copy(update={"temperature": 2.5})
-    scored = writer.build_predictions(part, logits, warm, writer.PredictionMetadata("finsent", "1", "r", 0.5))
+    scored = writer.build_predictions(part, logits, warm, writer.PredictionMetadata(identity, "r", 0.5))
     np.testing.assert_allclose(scored["confidence"].to_numpy(), probabilities(logits, 2.5).max(axis=1), atol=1e-12)
     assert scored.schema == tables.SCHEMAS["predictions"]
 
@@ -151,6 +155,21 @@ def test_a_new_champion_scores_everything_again_beside_the_old(champion, config,
     assert (report.scored, report.skipped, report.model_version) == (len(TEXTS), 0, "2")
     versions_of = [(row["id"], row["model_version"]) for row in outcome(champion)]
     assert len(versions_of) == len(set(versions_of)) == 2 * len(TEXTS)
+
+
+def test_another_model_of_the_same_name_and_number_has_scored_nothing(champion, config, make_adapter):
+    """A registry that was begun anew, or that of another home on the same tables, counts from 1 again."""
+    fill(champion, TEXTS)
+    score(make_context(config, champion), progress=False)
+    tracking.connect(champion).delete_registered_model("finsent")
+    crown(champion, config, make_adapter(1), None)
+    report = score(make_context(config, champion), progress=False)
+    assert (report.scored, report.skipped, report.model_version) == (len(TEXTS), 0, "1")
+    assert score(make_context(config, champion), progress=False).skipped == len(TEXTS)
+    known = Registry(champion, "finsent").identity("1")
+    by_digest = tables.read(champion, "predictions", columns=["model_digest"])["model_digest"].value_counts().to_pylist()
+    assert {row["values"]: row["counts"] for row in by_digest}[known.digest] == len(TEXTS)
+    assert len(by_digest) == 2
 
 
 @pytest.mark.long
@@ -274,7 +293,7 @@ def test_two_runs_at_once_score_no_row_twice(champion, config, tmp_path, monkeyp
 
 
 def test_lost_chunk_is_noticed_and_not_written(champion, config):
-    application = writer.transaction_app("finsent", "1")
+    application, other_application = (writer.transaction_app(replace(MODEL, digest=name)) for name in ("one", "two"))
     rows = pa.Table.from_pylist(
         [{"id": "a", "model_version": "1", "scored_at": datetime.now(UTC)}], schema=tables.SCHEMAS["predictions"]
     )
@@ -287,8 +306,8 @@ def test_lost_chunk_is_noticed_and_not_written(champion, config):
     other = writer.commit_chunk(
         champion,
         rows,
-        writer.transaction_app("finsent", "2"),
-        writer.read_position(champion, writer.transaction_app("finsent", "2")),
+        other_application,
+        writer.read_position(champion, other_application),
     )
     assert other is not None
     assert writer.commit_chunk(champion, rows, application, mine) == writer.read_position(champion, application)
@@ -298,7 +317,7 @@ def test_lost_chunk_is_noticed_and_not_written(champion, config):
 def test_order_of_what_is_due_depends_on_the_rows_alone(home):
     fill(home, ["b", "a", "c"], prefix="x")
     fill(home, ["a", "c"], prefix="y")
-    rows = pending_rows.find_pending(home, "finsent", "1", max_characters=5000).rows
+    rows = pending_rows.find_pending(home, MODEL, max_characters=5000).rows
     assert rows["text_hash"].to_pylist() == sorted(rows["text_hash"].to_pylist())
     same = [row["id"] for row in rows.to_pylist() if row["text"] == "a"]
     assert same == ["x1", "y0"]

@@ -117,6 +117,7 @@ def test_inbox_rows_go_once_the_champion_has_scored_them(context: Context, tmp_p
         "id": [row for row, _ in scored],
         "model_name": ["finsent"] * 3,
         "model_version": [version for _, version in scored],
+        "model_digest": [context.registry.identity(version).digest for _, version in scored],
     }
     tables.append(home, "predictions", pa.table(columns, schema=SCHEMAS["predictions"]))
 

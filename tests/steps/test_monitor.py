@@ -65,6 +65,7 @@ def add_batch(home, day, *, rows=800, version="1", mix=USUAL, longest=120, confi
         "model_version": [version] * rows,
         "run_id": [f"run-{day}"] * rows,
         "scored_at": when,
+        "model_digest": [f"digest-{version}"] * rows,
     }
     put(home, "predictions", {**dict.fromkeys(("p_neutral", "p_bullish", "p_bearish"), [1 / 3] * rows), **columns})
 
@@ -75,6 +76,7 @@ def register(home, data_version, *, champion=True):
     if not client.search_registered_models():
         client.create_registered_model("finsent")
     made = client.create_model_version("finsent", source=str(home.root / "nothing"), tags={"data_version": str(data_version)})
+    client.set_model_version_tag("finsent", made.version, "manifest_sha256", f"digest-{made.version}")
     if champion:
         registry = Registry(home, "finsent")
         crown(registry, str(made.version), registry.champion())
