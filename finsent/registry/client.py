@@ -138,6 +138,15 @@ class Registry:
         made = datetime.fromtimestamp(int(record.creation_timestamp) / 1000, UTC)
         return ModelIdentity(self.name, str(record.version), record.tags.get("manifest_sha256", ""), made)
 
+    def has_run(self, run_id: str) -> bool:
+        """Whether MLflow has the run, and not as a deleted one."""
+        try:
+            return str(self.client.get_run(run_id).info.lifecycle_stage) == "active"
+        except TrackingError as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return False
+
     def set_tags(self, version: str, tags: Mapping[VersionTag, object]) -> None:
         """Tag a version; what is not text becomes JSON."""
         for key, value in tags.items():

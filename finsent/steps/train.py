@@ -106,7 +106,7 @@ def prepare(context: Context, *, resume: str | None = None) -> TrainingJob:
         )
     digest = settings_digest(context.config, data.fingerprint)
     if resume is not None:
-        require_resumable(context.workspace.runs, resume, digest)
+        require_resumable(context.workspace.runs, resume, digest, context.registry.has_run)
     return TrainingJob(context.config.profile, data, digest, resume)
 
 
@@ -119,8 +119,8 @@ def fit(context: Context, job: TrainingJob) -> "tuple[str, TrainingResult]":
     from finsent.training.trainer import train as run_loop
 
     config, workspace, data = context.config, context.workspace, job.data
-    resume = job.resume or find_resumable(workspace.runs, job.digest)
     world, client = init(), context.registry.client
+    resume = job.resume or find_resumable(workspace.runs, job.digest, context.registry.has_run)
     if resume is not None and (trained := load_result(workspace.runs / resume)) is not None:
         _log.warning("the training of run %s is complete but not registered: going on with its adapter", resume)
         broadcast(world, None)  # the other processes of the launch wait for their task

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +18,8 @@ from finsent.training.checkpoint import complete_checkpoints
 if TYPE_CHECKING:
     from finsent.training.trainer import TrainingResult
 
+_log = logging.getLogger(__name__)
+
 STATE = "training.json"
 RESULT = "result.json"
 """Written when the training loop is through; the adapter is not registered yet while `STATE` says that the run is unfinished."""
@@ -30,8 +33,11 @@ def settings_digest(config: Config, data_fingerprint: str) -> str:
     return hashlib.sha256(json.dumps([deciding, data_fingerprint, _CHECKPOINT_FORMAT], sort_keys=True).encode()).hexdigest()
 
 
-def find_resumable(runs: Path, digest: str) -> str | None:
-    """The newest run of equal settings and data that has a checkpoint or a result, was not registered and is not in use."""
+def find_resumable(runs: Path, digest: str, has_run: Callable[[str], bool]) -> str | None:
+    """The newest run of equal settings and data that has a checkpoint or a result, was not registered and is not in use.
+
+    One that MLflow has lost (`has_run`) could never be registered, and would be in the way for good.
+    """
     found = []
     for state in runs.glob(f"*/{STATE}"):
         recorded = _read(state)
@@ -43,14 +49,23 @@ def find_resumable(runs: Path, digest: str) -> str | None:
             and _is_free(state.parent)
         ):
             found.append((state.stat().st_mtime, state.parent.name))
-    return max(found)[1] if found else None
+    for _, name in sorted(found, reverse=True):
+        if has_run(name):
+            return name
+        _log.warning(
+            "the unfinished training in %s is not resumed: MLflow has no run of that id, or it was deleted there. Restore "
+            "the run (`mlflow runs restore --run-id %s`), or remove the folder",
+            runs / name,
+            name,
+        )
+    return None
 
 
-def require_resumable(runs: Path, run_id: str, digest: str) -> None:
+def require_resumable(runs: Path, run_id: str, digest: str, has_run: Callable[[str], bool]) -> None:
     """Check that a run named by the user can be resumed.
 
     Raises:
-        InputError: unknown here, finished, without a checkpoint, or of other settings or data.
+        InputError: unknown here or in MLflow, finished, without a checkpoint, or of other settings or data.
     """
     state = runs / run_id / STATE
     recorded = _read(state)
@@ -64,6 +79,11 @@ def require_resumable(runs: Path, run_id: str, digest: str) -> None:
         )
     if not complete_checkpoints(state.parent) and load_result(state.parent) is None:
         raise InputError(f"training {run_id!r} was cut off before its first checkpoint. Leave --resume out to train anew.")
+    if not has_run(run_id):
+        raise InputError(
+            f"MLflow has no run {run_id!r}, or it was deleted there. Restore it (`mlflow runs restore --run-id {run_id}`), "
+            "or leave --resume out to train anew."
+        )
 
 
 @contextmanager

@@ -1,16 +1,19 @@
 """What a training leaves with its version beside the weights."""
 
+import json
+
 import pytest
 
 from finsent.config import load_config
 from finsent.data.sample import sample_sources
+from finsent.errors import InputError
 from finsent.models.manifest import verify_manifest
 from finsent.registry.client import Registry
 from finsent.registry.tracking import connect
 from finsent.steps.context import make_context
 from finsent.steps.ingest import ingest
 from finsent.steps.score import predict
-from finsent.steps.train import train
+from finsent.steps.train import fit, prepare, train
 
 TINY = [
     f"model.embedded.{item}"
@@ -34,3 +37,20 @@ def test_a_threshold_is_fitted_on_validation_rows_and_goes_with_the_version(mlfl
     (answer,) = predict(make_context(config, mlflow_home), ["flat day"], version=trained.model_version).predictions
     assert answer.abstained is False
     assert "Below a confidence of 0.0000 it abstains." in (trained.adapter_dir / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.filterwarnings("ignore")  # torch and transformers deprecate things of their own while loading
+def test_an_unfinished_training_whose_run_mlflow_lost_blocks_no_other(served, mlflow_home, caplog):
+    context = make_context(served.config, served.home)
+    gone = context.registry.get_version("1").run_id
+    state = served.home.runs / gone / "training.json"
+    recorded = {**json.loads(state.read_text()), "finished": False}
+    state.write_text(json.dumps(recorded))  # as if it was killed between the loop and the registration
+    context.registry.client.delete_run(gone)
+    with pytest.raises(InputError, match=f"MLflow has no run '{gone}'"):
+        prepare(context, resume=gone)
+    run_id, trained = fit(context, prepare(context))
+    assert run_id != gone
+    assert trained.resumed_from == 0
+    assert f"runs/{gone} is not resumed: MLflow has no run of that id" in caplog.text
+    assert not make_context(served.config, mlflow_home).registry.has_run(gone), "a store begun anew"

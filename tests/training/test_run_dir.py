@@ -18,6 +18,10 @@ from finsent.training.run_dir import (
 from finsent.training.trainer import TrainingResult
 
 
+def known(run_id: str) -> bool:
+    return not run_id.startswith("deleted")
+
+
 def cut_off(runs: Path, name: str, digest: str, *, checkpoint: bool = True, at: int = 1) -> None:
     work = hold_run_dir(runs / name, digest)
     work.__enter__()
@@ -29,34 +33,38 @@ def cut_off(runs: Path, name: str, digest: str, *, checkpoint: bool = True, at: 
 
 
 def test_the_newest_interrupted_training_of_these_settings_is_found(tmp_path: Path) -> None:
-    assert find_resumable(tmp_path, "d1") is None
+    assert find_resumable(tmp_path, "d1", known) is None
     cut_off(tmp_path, "old", "d1", at=1)
     cut_off(tmp_path, "new", "d1", at=2)
+    cut_off(tmp_path, "deleted-in-mlflow", "d1", at=5)
     cut_off(tmp_path, "other-settings", "d2", at=3)
     cut_off(tmp_path, "no-checkpoint", "d1", checkpoint=False, at=4)
-    assert find_resumable(tmp_path, "d1") == "new"
+    assert find_resumable(tmp_path, "d1", known) == "new"
     with hold_run_dir(tmp_path / "new", "d1"):
-        assert find_resumable(tmp_path, "d1") == "old"  # somebody is at work in the other
+        assert find_resumable(tmp_path, "d1", known) == "old"  # somebody is at work in the other
         with pytest.raises(InputError, match="another process"), hold_run_dir(tmp_path / "new", "d1"):
             pass
-    assert find_resumable(tmp_path, "d1") == "new"  # free again, and not registered
+    assert find_resumable(tmp_path, "d1", known) == "new"  # free again, and not registered
     mark_finished(tmp_path / "new", "d1")
-    assert find_resumable(tmp_path, "d1") == "old"
+    assert find_resumable(tmp_path, "d1", known) == "old"
 
 
 def test_a_run_named_by_hand_must_fit(tmp_path: Path) -> None:
     cut_off(tmp_path, "a", "d1")
-    require_resumable(tmp_path, "a", "d1")
+    require_resumable(tmp_path, "a", "d1", known)
     with pytest.raises(InputError, match="other settings"):
-        require_resumable(tmp_path, "a", "d2")
+        require_resumable(tmp_path, "a", "d2", known)
     with pytest.raises(InputError, match="'nowhere'"):
-        require_resumable(tmp_path, "nowhere", "d1")
+        require_resumable(tmp_path, "nowhere", "d1", known)
     cut_off(tmp_path, "b", "d1", checkpoint=False)
     with pytest.raises(InputError, match="first checkpoint"):
-        require_resumable(tmp_path, "b", "d1")
+        require_resumable(tmp_path, "b", "d1", known)
+    cut_off(tmp_path, "deleted", "d1")
+    with pytest.raises(InputError, match=r"MLflow has no run 'deleted'.* --run-id deleted"):
+        require_resumable(tmp_path, "deleted", "d1", known)
     mark_finished(tmp_path / "a", "d1")
     with pytest.raises(InputError, match="finished"):
-        require_resumable(tmp_path, "a", "d1")
+        require_resumable(tmp_path, "a", "d1", known)
 
 
 def test_the_digest_knows_what_decides_a_result(tiny_config: Config) -> None:
@@ -71,9 +79,9 @@ def test_a_damaged_state_file_of_an_old_run_stops_no_training(tmp_path: Path, te
     cut_off(tmp_path, "good", "d1", at=1)
     cut_off(tmp_path, "damaged", "d1", at=2)
     (tmp_path / "damaged" / "training.json").write_text(text, encoding="utf-8")
-    assert find_resumable(tmp_path, "d1") == "good"
+    assert find_resumable(tmp_path, "d1", known) == "good"
     with pytest.raises(InputError, match="'damaged'"):
-        require_resumable(tmp_path, "damaged", "d1")
+        require_resumable(tmp_path, "damaged", "d1", known)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +92,7 @@ def test_a_damaged_result_counts_as_absent(tmp_path: Path, text: str) -> None:
     (tmp_path / "a" / "adapter").mkdir()
     (tmp_path / "a" / "result.json").write_text(text, encoding="utf-8")
     assert load_result(tmp_path / "a") is None
-    assert find_resumable(tmp_path, "d1") == "a", "from its checkpoint"
+    assert find_resumable(tmp_path, "d1", known) == "a", "from its checkpoint"
 
 
 def test_a_result_vouches_only_for_the_adapter_that_the_loop_saved(tmp_path: Path) -> None:
@@ -104,10 +112,10 @@ def test_a_result_vouches_only_for_the_adapter_that_the_loop_saved(tmp_path: Pat
     loaded = load_result(folder)
     assert loaded is not None
     assert (loaded.adapter, loaded.base) == (result.adapter, base)
-    assert find_resumable(tmp_path, "d1") == "a"
+    assert find_resumable(tmp_path, "d1", known) == "a"
     (folder / "adapter" / "README.md").write_text("the card comes later")
     assert load_result(folder) is not None
     for damaged in (b"", b"trainee"):
         weights.write_bytes(damaged)
         assert load_result(folder) is None
-        assert find_resumable(tmp_path, "d1") is None, "there is no checkpoint either"
+        assert find_resumable(tmp_path, "d1", known) is None, "there is no checkpoint either"
