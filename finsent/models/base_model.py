@@ -49,6 +49,7 @@ def locate_base(config: ModelConfig, home: Workspace) -> BaseFolder:
 
     Raises:
         BaseModelError: not there, not reachable, gated, or without safetensors weights.
+        DeviceError: the embedded one cannot be written.
     """
     if config.embedded is not None:
         folder, revision = build_embedded_base(config.embedded, home.bases), None
@@ -145,6 +146,7 @@ def load_base(base: BaseFolder, config: ModelConfig, device: str) -> Any:
     from transformers import AutoModelForSequenceClassification
 
     release_unused_models()
+    remedy = "Delete that folder: it is built again." if config.embedded else "Fetch it again, or set model.name to another."
     dtype = getattr(torch, config.quantization.compute_dtype)
     if device == "cpu":
         _require_memory(base, config, dtype.itemsize)
@@ -171,14 +173,14 @@ def load_base(base: BaseFolder, config: ModelConfig, device: str) -> Any:
     except (OSError, ValueError, KeyError, SafetensorError, RuntimeError, AttributeError, TypeError) as error:
         raise BaseModelError(
             f"base model {config.name!r} in {str(base.folder)!r} does not load as a sequence classifier: {one_line(error)}. "
-            "Fetch it again, or set model.name to another."
+            + remedy
         ) from error
     drawn = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
     if body := sorted(name for name in drawn if not any(part in HEADS for part in name.split("."))):
         # transformers draws them at random, at every load anew, and only warns
         raise BaseModelError(
             f"base model {config.name!r} in {str(base.folder)!r} lacks weights, such as {body[0]!r} ({len(body)} in all), or has "
-            "them in other shapes. Fetch it again, or set model.name to another."
+            f"them in other shapes. {remedy}"
         )
     disable_cpu_repacking(model)
     model.requires_grad_(requires_grad=False)

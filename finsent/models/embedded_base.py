@@ -1,6 +1,8 @@
 """The embedded base, which needs no download: a small Llama with seeded weights, and a tokenizer trained on the data."""
 
 import hashlib
+import json
+import logging
 import shutil
 import uuid
 from collections.abc import Iterable
@@ -10,9 +12,11 @@ from typing import Any
 import torch
 
 from finsent.config import EmbeddedBase
-from finsent.errors import BaseModelError
-from finsent.files import make_folder, sync_file
+from finsent.errors import DeviceError, one_line
+from finsent.files import make_folder, sync_file, sync_folder
 from finsent.labels import ID2LABEL, LABEL2ID
+
+_log = logging.getLogger(__name__)
 
 ROPE_THETA = 100.0
 """Base of the rotary frequencies; with the usual 10,000 few of them would tell neighbouring tokens of a tweet apart."""
@@ -21,13 +25,16 @@ PAD, BOS, EOS = "<pad>", "<s>", "</s>"
 
 
 def build_embedded_base(spec: EmbeddedBase, bases: Path) -> Path:
-    """Folder of the embedded base under `bases`, in the Hub's layout, built on first use."""
-    from safetensors.torch import save_file
+    """Folder of the embedded base under `bases`, in the Hub's layout, built on first use and where it is damaged.
+
+    Raises:
+        DeviceError: it cannot be written.
+    """
     from transformers import LlamaConfig, LlamaForSequenceClassification
 
     digest = hashlib.sha256(spec.model_dump_json().encode()).hexdigest()[:12]
     folder = bases / f"embedded-{digest}"
-    if (folder / "model.safetensors").is_file():
+    if _is_whole(folder):
         return folder
     config = LlamaConfig(
         vocab_size=spec.vocab_size,
@@ -60,24 +67,55 @@ def build_embedded_base(spec: EmbeddedBase, bases: Path) -> Path:
         else:
             state[name] = torch.randn(parameter.shape, generator=generator) * parameter.shape[-1] ** -0.5
     _add_distance_biases(state, config)
-    partial = bases / f".{folder.name}.{uuid.uuid4().hex}"  # process ids repeat between containers that share a home
-    make_folder(bases)
-    partial.mkdir()
     config.architectures = ["LlamaForSequenceClassification"]
     config.dtype = "float32"
-    config.save_pretrained(partial)
-    save_file(state, partial / "model.safetensors", metadata={"format": "pt"})
-    for file in partial.iterdir():  # or a power cut could leave the name and not the weights
-        sync_file(file)
-    try:
-        partial.rename(folder)
-    except OSError as error:
-        shutil.rmtree(partial)
-        if not (folder / "model.safetensors").is_file():  # else another process was first, with the same bytes
-            raise BaseModelError(
-                f"the embedded base cannot be put into {str(folder)!r} ({error}). Delete that folder; it is built again."
-            ) from error
+    _write(folder, config, state)
     return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether the base is there and was not cut off or emptied; bytes changed within it are the fingerprint's to find."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        with safe_open(folder / "model.safetensors", "pt"):  # type: ignore[no-untyped-call]
+            return True
+    except (OSError, ValueError, SafetensorError):
+        return False
+
+
+def _write(folder: Path, config: Any, state: dict[str, Any]) -> None:
+    """Put the base in its place by one rename, also in that of a damaged one; what is half-written goes, however this ends.
+
+    Raises:
+        DeviceError: the disk is full, or the folder may not be written to.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")  # process ids repeat between containers that share a home
+    made = partial / "made"
+    try:
+        make_folder(folder.parent)
+        made.mkdir(parents=True)
+        config.save_pretrained(made)
+        save_file(state, made / "model.safetensors", metadata={"format": "pt"})
+        for file in made.iterdir():  # or a power cut could leave the name and not the weights
+            sync_file(file)
+        if folder.exists() and not _is_whole(folder):
+            _log.warning("the embedded base in %r is damaged: it is built again", str(folder))
+            folder.rename(partial / "damaged")
+        made.rename(folder)
+        sync_folder(folder.parent)
+    except (OSError, SafetensorError) as error:
+        if not _is_whole(folder):  # else another process was first, with the same bytes
+            raise DeviceError(
+                f"the embedded base cannot be written to {str(folder)!r}: {one_line(error)}. Make room on that disk, and see "
+                "that the folder may be written to."
+            ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _add_distance_biases(state: dict[str, Any], config: Any) -> None:

@@ -1,3 +1,4 @@
+import resource
 from pathlib import Path
 
 import pytest
@@ -5,6 +6,7 @@ import torch
 from transformers import LlamaForSequenceClassification
 
 from finsent.config import Config, EmbeddedBase
+from finsent.errors import DeviceError
 from finsent.models.embedded_base import build_embedded_base, train_tokenizer
 
 SPEC = EmbeddedBase(hidden_size=128, intermediate_size=128, layers=2, heads=4, kv_heads=2, vocab_size=400, seed=3)
@@ -25,6 +27,33 @@ def test_it_lies_in_the_hub_layout_and_is_built_once(tmp_path: Path) -> None:
     assert (folder / "model.safetensors").stat().st_mtime_ns == stamp
     assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"}
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+@pytest.mark.parametrize("left", [None, 0, 100], ids=["gone", "emptied", "cut off"])
+def test_a_damaged_one_is_built_again(tmp_path: Path, name: str, left: int | None, caplog: pytest.LogCaptureFixture) -> None:
+    folder = build_embedded_base(SPEC, tmp_path)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (folder / name).unlink()
+    if left is not None:
+        (folder / name).write_bytes(before[name][:left])
+    assert build_embedded_base(SPEC, tmp_path) == folder
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+    assert "is damaged: it is built again" in caplog.text
+
+
+def test_a_full_disk_is_said_and_nothing_half_written_stays(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for most in (4096, 64):  # no room for the weights, not even for the configuration
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, limits[1]))
+        try:
+            with pytest.raises(DeviceError, match=r"embedded base cannot be written to .*embedded-.*File too large.* Make room"):
+                build_embedded_base(SPEC, tmp_path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert list(tmp_path.iterdir()) == []
+    assert build_embedded_base(SPEC, tmp_path).is_dir()
 
 
 def test_first_layer_heads_start_by_looking_back_a_fixed_distance(tmp_path: Path) -> None:
