@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -35,6 +36,8 @@ _LIBRARIES: Final = (
 )
 """Beginnings of the names of variables that libraries read, some of them when they are imported."""
 
+_OS_ERROR: Final = re.compile(r"\(os error (\d+)\)")
+"""How libraries in Rust (safetensors, tokenizers, Delta) say what the system refused: their errors are no OSError."""
 
 _SERVICES: Final = {
     **dict.fromkeys(("httpx", "httpcore", "requests", "urllib3"), "a server (PREFECT_API_URL, MLFLOW_TRACKING_URI)"),
@@ -50,9 +53,8 @@ def describe(error: BaseException) -> str | None:
         library = type(cause).__module__.partition(".")[0]
         if isinstance(cause, MemoryError) or type(cause).__name__ == "OutOfMemoryError":  # torch's is no MemoryError
             return "memory is used up. Free some, give the container more, or use smaller batches (see `finsent doctor`)."
-        if isinstance(cause, OSError) and cause.errno is not None:
-            where = f"{os.fsdecode(cause.filename)!r}: " if isinstance(cause.filename, str | bytes) else ""
-            return f"{where}{cause.strerror}. {_REMEDIES.get(cause.errno, 'See `finsent doctor`.')}"
+        if refused := _refused_by_the_system(cause):
+            return refused
         if isinstance(cause, RuntimeError | KeyError) and _is_about_the_home_folder(str(cause)):
             return NO_HOME_FOLDER
         if isinstance(cause, sqlite3.DatabaseError) and not isinstance(cause, sqlite3.IntegrityError | sqlite3.ProgrammingError):
@@ -65,6 +67,18 @@ def describe(error: BaseException) -> str | None:
             what = _SERVICES.get(library, "a server")
             return f"{what} does not answer, or not as it should ({said}). Look at it and its log, then try again."
     return _unread_variable(str(error)) if isinstance(error, ValueError | TypeError) else None
+
+
+def _refused_by_the_system(error: BaseException) -> str | None:
+    if isinstance(error, OSError) and error.errno is not None:
+        number, said = error.errno, str(error.strerror)
+        if isinstance(error.filename, str | bytes):
+            said = f"{os.fsdecode(error.filename)!r}: {said}"
+    elif found := _OS_ERROR.search(str(error)):
+        number, said = int(found[1]), one_line(error)
+    else:
+        return None
+    return f"{said}. {_REMEDIES.get(number, 'See `finsent doctor`.')}"
 
 
 def _unread_variable(message: str) -> str | None:

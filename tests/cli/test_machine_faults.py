@@ -13,6 +13,7 @@ import httpx
 import pytest
 import requests
 from prefect.exceptions import MissingResult
+from safetensors import SafetensorError
 
 from finsent.cli import machine_faults
 
@@ -108,6 +109,7 @@ def raised(error: Exception, cause: Exception | None = None) -> Exception:
         (requests.exceptions.ReadTimeout("timed out."), "(timed out). Look at it"),
         (MissingResult("The result was not persisted."), "the Prefect server (PREFECT_API_URL)"),
         (TimeoutError(), "a server does not answer, or not as it should (TimeoutError)"),
+        (SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"), "28). Make room on"),
         (ValueError("x"), None),
         (RuntimeError("x"), None),
     ],
