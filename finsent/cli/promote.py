@@ -11,6 +11,8 @@ from finsent.cli.options import LOCAL_PATH, CommandResult, Settings, cli, exampl
 from finsent.cli.output import cell_text, key_values, lines, note, section, shorten, stack, table
 from finsent.cli.render import render_promotion
 from finsent.cli.services_file import find_prefect
+from finsent.cli.status import registry_exists
+from finsent.errors import CheckFailed, ServiceError
 from finsent.proxies import bypass_proxies
 from finsent.workspace import Workspace
 
@@ -168,14 +170,16 @@ def history_command(settings: Settings, version: str | None, limit: int | None) 
     """Show every decision on every version: when, who, why.
 
     Evaluations are shown, too, oldest first, and whether the hash chain of the audit log verifies. With VERSION only
-    entries about that version, rollbacks from it and to it included. Reads this home's audit log alone; `finsent ledger
-    verify` also compares it with the registry.
+    entries about that version, rollbacks from it and to it included. Compares this home's audit log with the entries that
+    MLflow knows of; `finsent ledger verify` also compares it with its copy there.
     """
     from finsent.registry.audit_log import history
 
     context = settings.context()
     found = history(context.workspace.audit_log, context.registry.name, version, limit)
     chain = "Its chain verifies." if found.whole else f"ITS CHAIN IS BROKEN: {found.problem}"
+    if found.whole and (problem := _registry_problem(context)) is not None:
+        found, chain = replace(found, whole=False, problem=problem), f"IT IS NOT WHOLE: {problem}"
     if not found.entries:
         if version:
             context.registry.get_version(version)  # a wrong number is an error, not an empty history
@@ -184,6 +188,21 @@ def history_command(settings: Settings, version: str | None, limit: int | None) 
     head = f"{len(found.entries)} of {found.of} entries in the audit log. {chain}"
     columns = ("at (UTC)", "version", "action", "decision", "champion", "who", "why")
     return CommandResult(asdict(found), section(head, table(columns, [_history_row(entry) for entry in found.entries])))
+
+
+def _registry_problem(context: "Context") -> str | None:
+    """What MLflow knows of the audit log and the file does not hold; None also where MLflow cannot be reached."""
+    from finsent.registry.audit_mirror import verify_against_registry
+
+    if not registry_exists(context.workspace):
+        return None
+    try:
+        verify_against_registry(context.registry)
+    except CheckFailed as error:
+        return str(error)
+    except ServiceError as error:
+        note(f"the audit log is not compared with MLflow: {error}")
+    return None
 
 
 def _history_row(entry: "AuditEntry") -> tuple[str, ...]:

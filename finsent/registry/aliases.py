@@ -230,7 +230,7 @@ def _deleted_champion(registry: Registry, state: ChampionState) -> str | None:
     if state.alias is not None:
         return None
     if entry.get("action") == ROLLBACK and registry.find_version(entry.get("from")) is None:
-        return str(entry["from"])
+        return entry.get("from")
     return state.recorded if state.lost else None
 
 

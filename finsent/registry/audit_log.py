@@ -8,13 +8,16 @@ the end leaves a valid, shorter chain, which only somebody who knows the head no
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
+from types import NoneType
 from typing import Any, Final, Literal
 
-from finsent.errors import CheckFailed, InputError, one_line
+from finsent.errors import CheckFailed, InputError, one_line, quoted
 from finsent.files import atomic_write, locked, sync_folder
 
 EVALUATE: Final = "evaluate"
@@ -40,9 +43,14 @@ EntryKey = Literal[
 GENESIS = "0" * 64
 """What the first entry holds as the hash of the one before."""
 LOCK_SECONDS = 30.0
-_NO_DECISIONS: Final = tuple(f'"action":"{action}"'.encode() for action in (EVALUATE, TEST_SET_USE))
 _OWN_KEYS = ("seq", "at", "previous_hash", "hash", "dropped_bytes")
-_ADVICE = "Compare with a copy kept elsewhere, and find out who wrote to the file."
+_REQUIRED: Final = {"seq": (int,), "at": (str,), "previous_hash": (str,), "hash": (str,)}
+_TEXTS: Final = ("action", "model", "version", "decision", "champion", "from", "to", "manifest_sha256", "who", "why")
+_TYPES: Final[dict[str, tuple[type, ...]]] = {
+    **_REQUIRED, **dict.fromkeys(_TEXTS, (str, NoneType)), "reasons": (list,), "rules": (list,), "gate": (dict,)
+}  # fmt: skip
+"""What is read from entries without a second look."""
+_ADVICE = "Compare with a copy kept elsewhere or with the mirror in MLflow, restore it, and find out who wrote to the file."
 
 
 @dataclass(frozen=True)
@@ -81,9 +89,9 @@ class History:
     of: int
     """Entries about the model, or the version asked for, whether listed or not."""
     whole: bool
-    """Whether the chain verifies."""
+    """Whether the chain verifies, and the file holds every entry that MLflow knows of."""
     problem: str | None
-    """Where it does not."""
+    """What is wrong where it is not."""
 
 
 def append(path: Path, entry: Mapping[EntryKey, Any]) -> dict[str, Any]:
@@ -96,36 +104,47 @@ def append(path: Path, entry: Mapping[EntryKey, Any]) -> dict[str, Any]:
         InputError: the entry uses one of those names, or is not plain JSON (NaN is not).
         CheckFailed: the last line is not an entry of this log, or another process holds the lock.
     """
-    taken = [key for key in _OWN_KEYS if key in entry]
-    if taken:
-        raise InputError(f"audit log entry has keys {taken!r}, which the audit log sets itself. Rename them.")
-    message = f"audit log {str(path)!r} is locked by another process for {LOCK_SECONDS:.0f} s. Try again later."
-    with locked(Path(f"{path}.lock"), LOCK_SECONDS, message):
+    with _locked(path):
         return _append_locked(path, entry)
 
 
+def append_once(path: Path, entry: Mapping[EntryKey, Any], completed: str | None) -> dict[str, Any]:
+    """As `append`; but where the last entry about the entry's model says the same, that one is returned and nothing written.
+
+    Not if that one's hash is `completed`: then this is another one.
+    """
+    with _locked(path):  # looked up under the lock: of two processes with the same decision one writes it
+        last = next(iter(read(path, entry["model"])[-1:]), None)
+        if last is not None and last["hash"] != completed and _says_the_same(last, entry):
+            return last
+        return _append_locked(path, entry)
+
+
+def _locked(path: Path) -> AbstractContextManager[None]:
+    message = f"audit log {str(path)!r} is locked by another process for {LOCK_SECONDS:.0f} s. Try again later."
+    return locked(_lock_of(path), LOCK_SECONDS, message)
+
+
+def _lock_of(path: Path) -> Path:
+    return Path(f"{path}.lock")
+
+
+def was_begun(path: Path) -> bool:
+    """Whether an entry was ever written here: the file is there, or its lock, which stays when the file is deleted."""
+    return path.exists() or _lock_of(path).exists()
+
+
 def read(path: Path, model: str | None = None, version: str | None = None) -> list[dict[str, Any]]:
-    """Entries in order, unverified; with `model` and `version` only those about them. None if there is no log yet.
+    """Entries in order, each verified by itself, the chain not; with `model` and `version` only those about them.
 
     Raises:
-        CheckFailed: a line is not a JSON object.
+        CheckFailed: a line is not an entry, or was changed after it was written.
     """
-    entries = [_entry(line, number, path) for number, line in enumerate(_split(path)[0], start=1)]
+    entries = [_verified_entry(line, number, path) for number, line in enumerate(_split(path)[0], start=1)]
     return [e for e in entries if model in {None, e.get("model")} and version in {None, e.get("version")}]
 
 
-def last_entry(path: Path, model: str) -> dict[str, Any] | None:
-    """The newest entry about the model, unverified.
-
-    Raises:
-        CheckFailed: it is not a JSON object.
-    """
-    lines = _split(path)[0]
-    numbered = ((number, line) for number, line in zip(range(len(lines), 0, -1), reversed(lines), strict=True))
-    return next((_entry(line, number, path) for number, line in numbered if _about(model) in line), None)
-
-
-def says_the_same(written: Mapping[str, Any], entry: Mapping[Any, Any]) -> bool:
+def _says_the_same(written: Mapping[str, Any], entry: Mapping[Any, Any]) -> bool:
     """Whether a written entry holds what `entry` does, beside what `append` adds."""
     try:
         wanted = _canonical(entry)
@@ -134,26 +153,13 @@ def says_the_same(written: Mapping[str, Any], entry: Mapping[Any, Any]) -> bool:
     return wanted == _canonical({key: value for key, value in written.items() if key not in _OWN_KEYS})
 
 
-def has_entries(path: Path, model: str) -> bool:
-    """Whether the log has any entry about the model; unverified, in milliseconds."""
-    return _about(model) in (path.read_bytes() if path.is_file() else b"")
+def champion_moves(entries: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Entries that decided who is champion, out of those about one model, newest first; `champion_after` is who.
 
-
-def champion_moves(path: Path, model: str) -> Iterator[dict[str, Any]]:
-    """Entries that decided who is the model's champion, newest first and unverified; `champion_after` is who.
-
-    A promotion that was refused in the end, since another came first, decided nothing. Lines are parsed as they are asked for:
-    the newest is found in milliseconds, however long the log is.
-
-    Raises:
-        CheckFailed: a line is not a JSON object.
+    A promotion that was refused in the end, since another came first, decided nothing.
     """
-    lines, refused = _split(path)[0], set()
-    for number in range(len(lines), 0, -1):
-        line = lines[number - 1]
-        if _about(model) not in line or any(action in line for action in _NO_DECISIONS):
-            continue
-        entry = _entry(line, number, path)
+    refused = set()
+    for entry in reversed(entries):
         if entry.get("action") == GATE and entry.get("decision") == "refuse":
             refused.add(entry.get("version"))
         elif moves_champion(entry) and entry.get("version") not in refused:
@@ -181,24 +187,34 @@ def verify(path: Path, *, allow_unfinished: bool = False) -> Head:
     Raises:
         CheckFailed: names the first line that was changed, inserted, moved, left unfinished, or whose predecessor is gone.
     """
-    lines, unfinished = _split(path)
-    head = Head(GENESIS, 0)
+    entries, unfinished = verified_entries(path), _split(path)[1]
+    if unfinished and not allow_unfinished:
+        problem = f"{len(unfinished)} bytes without a line end, an unfinished write; the next decision removes and records them"
+        raise CheckFailed(f"audit log {str(path)!r}, line {len(entries) + 1}: {problem}.")
+    return Head(entries[-1]["hash"] if entries else GENESIS, len(entries))
+
+
+def verified_entries(path: Path) -> tuple[dict[str, Any], ...]:
+    """All entries in order, chain followed; to be read only, since they are shared. A cut-off last line is left out.
+
+    Raises:
+        CheckFailed: as of `verify`.
+    """
+    return _follow_chain(tuple(_split(path)[0]), path)
+
+
+@lru_cache(maxsize=2)
+def _follow_chain(lines: tuple[bytes, ...], path: Path) -> tuple[dict[str, Any], ...]:  # a promotion asks some ten times
+    entries: list[dict[str, Any]] = []
     for number, line in enumerate(lines, start=1):
-        entry = _entry(line, number, path)
-        unsigned = {key: value for key, value in entry.items() if key != "hash"}
-        # the line itself must be canonical too: a second key of the same name would vanish in parsing
-        if entry.get("hash") != _digest(unsigned) or line != _canonical(entry):
-            raise CheckFailed(f"audit log {str(path)!r}, line {number}: the entry was changed after it was written. {_ADVICE}")
-        if entry.get("previous_hash") != head.hash or entry.get("seq") != head.length:
-            problem = f"the entry does not follow the one before it (seq {entry.get('seq')!r}, expected {head.length})"
+        entry, before = _verified_entry(line, number, path), entries[-1]["hash"] if entries else GENESIS
+        if entry["previous_hash"] != before or entry["seq"] != len(entries):
+            problem = f"the entry does not follow the one before it (seq {entry['seq']!r}, expected {len(entries)})"
             raise CheckFailed(
                 f"audit log {str(path)!r}, line {number}: {problem}: lines were deleted, inserted or moved. {_ADVICE}"
             )
-        head = Head(entry["hash"], head.length + 1)
-    if unfinished and not allow_unfinished:
-        problem = f"{len(unfinished)} bytes without a line end, an unfinished write; the next decision removes and records them"
-        raise CheckFailed(f"audit log {str(path)!r}, line {len(lines) + 1}: {problem}.")
-    return head
+        entries.append(entry)
+    return tuple(entries)
 
 
 def history(path: Path, model: str, version: str | None = None, limit: int | None = None) -> History:
@@ -212,7 +228,10 @@ def history(path: Path, model: str, version: str | None = None, limit: int | Non
         verify(path)
     except CheckFailed as error:
         problem = str(error)
-    chosen = [e for e in read(path, model) if version is None or version in {e.get("version"), e.get("from"), e.get("to")}]
+    # what was changed is shown, too
+    entries = [_entry(line, number, path) for number, line in enumerate(_split(path)[0], start=1)]
+    about = [e for e in entries if e.get("model") == model]
+    chosen = [e for e in about if version is None or version in {e.get("version"), e.get("from"), e.get("to")}]
     shown = chosen[-limit:] if limit is not None else chosen
     return History(tuple(_audit_entry(entry) for entry in shown), len(chosen), problem is None, problem)
 
@@ -250,11 +269,14 @@ def _audit_entry(entry: dict[str, Any]) -> AuditEntry:
 
 
 def _append_locked(path: Path, entry: Mapping[EntryKey, Any]) -> dict[str, Any]:
+    taken = [key for key in _OWN_KEYS if key in entry]
+    if taken:
+        raise InputError(f"audit log entry has keys {taken!r}, which the audit log sets itself. Rename them.")
     lines, unfinished = _split(path)
     previous = GENESIS
     if lines:
-        last = _entry(lines[-1], len(lines), path)
-        if last.get("seq") != len(lines) - 1 or not isinstance(last.get("hash"), str):
+        last = _verified_entry(lines[-1], len(lines), path)
+        if last["seq"] != len(lines) - 1:
             raise CheckFailed(f"audit log {str(path)!r}, line {len(lines)}: not the entry that belongs there. {_ADVICE}")
         previous = last["hash"]
     at = datetime.now(UTC).isoformat(timespec="microseconds")
@@ -268,6 +290,8 @@ def _append_locked(path: Path, entry: Mapping[EntryKey, Any]) -> dict[str, Any]:
             f"audit log entry is not plain JSON: {one_line(error)}. Give strings, finite numbers, lists and mappings."
         ) from error
     written: dict[str, Any] = {**unsigned, "hash": _digest(unsigned)}
+    if (key := _wrong_field(written)) is not None:  # it could never be read again
+        raise InputError(f"audit log entry has {key!r} {quoted(written.get(key))}, which is of another type than it must be.")
     with path.open("ab") as file:
         if unfinished:
             file.truncate(file.tell() - len(unfinished))
@@ -278,25 +302,48 @@ def _append_locked(path: Path, entry: Mapping[EntryKey, Any]) -> dict[str, Any]:
     return written
 
 
-def _about(model: str) -> bytes:
-    """What a line about the model contains: lines are canonical JSON, and in its strings quotes are escaped."""
-    return f'"model":{json.dumps(model)}'.encode("ascii")
-
-
 def _split(path: Path) -> tuple[list[bytes], bytes]:
     """Finished lines, and what follows the last of them."""
+    if path.exists() and not path.is_file():
+        raise CheckFailed(f"audit log {str(path)!r} is no file. Move it away, and restore the audit log from a copy.")
     *lines, unfinished = (path.read_bytes() if path.is_file() else b"").split(b"\n")
     return lines, unfinished
 
 
 def _entry(line: bytes, number: int, path: Path) -> dict[str, Any]:
+    """A line as an entry whose fields have their types; whether it was changed, `_verified_entry` finds out."""
+    place = f"audit log {str(path)!r}, line {number}"
     try:
         entry = json.loads(line)
         _canonical({"entry": entry})  # NaN and 1e999 parse and are not JSON
-    except ValueError as error:
-        raise CheckFailed(f"audit log {str(path)!r}, line {number}: not JSON ({error}). {_ADVICE}") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckFailed(f"{place}: not JSON ({one_line(error)}). {_ADVICE}") from error
     if not isinstance(entry, dict):
-        raise CheckFailed(f"audit log {str(path)!r}, line {number}: {type(entry).__name__} where an entry belongs. {_ADVICE}")
+        raise CheckFailed(f"{place}: {type(entry).__name__} where an entry belongs. {_ADVICE}")
+    if (key := _wrong_field(entry)) is not None:
+        found = quoted(entry[key]) if key in entry else "missing"
+        raise CheckFailed(f"{place}: {key!r} is {found}, which finsent never writes: the line was changed. {_ADVICE}")
+    return entry
+
+
+def _wrong_field(entry: Mapping[str, Any]) -> str | None:
+    for key, types in _TYPES.items():
+        if (key in entry or key in _REQUIRED) and not isinstance(entry.get(key), types):
+            return key
+    if not all(isinstance(reason, str) for reason in entry.get("reasons", ())):
+        return "reasons"
+    try:
+        return None if datetime.fromisoformat(entry["at"]).utcoffset() is not None else "at"
+    except ValueError:
+        return "at"
+
+
+def _verified_entry(line: bytes, number: int, path: Path) -> dict[str, Any]:
+    entry = _entry(line, number, path)
+    unsigned = {key: value for key, value in entry.items() if key != "hash"}
+    # the line itself must be canonical too: a second key of the same name would vanish in parsing
+    if entry["hash"] != _digest(unsigned) or line != _canonical(entry):
+        raise CheckFailed(f"audit log {str(path)!r}, line {number}: the entry was changed after it was written. {_ADVICE}")
     return entry
 
 

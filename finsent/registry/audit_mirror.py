@@ -59,22 +59,16 @@ def append_entry(
         ServiceError: the mirror could not be updated; the entry is in the log.
     """
     path = registry.workspace.audit_log
-    audit_log.verify(path, allow_unfinished=True)
     verify_against_registry(registry)
     experiment_id(registry.client, registry.workspace, registry.experiment)  # where the mirror goes: before the record
-    record, whole = registry.find_version(version), {"model": registry.name, "version": version, **entry}
-    tagged = record.tags.get(VERSION_TAG) if record else None
-    written = audit_log.last_entry(path, registry.name)
-    if written is None or not audit_log.says_the_same(written, whole) or (counts_again and tagged == _entry_tag(written)):
-        written = audit_log.append(path, whole)
+    record = registry.find_version(version)
+    tagged = record.tags.get(VERSION_TAG, "") if record and counts_again else ""
+    whole: dict[EntryKey, Any] = {"model": registry.name, "version": version, **entry}
+    written = audit_log.append_once(path, whole, tagged.partition(" ")[2] or None)
     update_mirror(registry)
     if record is not None:  # a champion that was deleted can still be rolled back from
-        registry.set_tags(version, {VERSION_TAG: _entry_tag(written)})
+        registry.set_tags(version, {VERSION_TAG: f"{written['seq']} {written['hash']}"})
     return written
-
-
-def _entry_tag(entry: Mapping[str, Any]) -> str:
-    return f"{entry['seq']} {entry['hash']}"
 
 
 def verify_audit_log(registry: Registry) -> VerifiedLog:
@@ -89,17 +83,49 @@ def verify_audit_log(registry: Registry) -> VerifiedLog:
     return VerifiedLog(head.length, head.hash, verify_mirror(registry))
 
 
-def verify_against_registry(registry: Registry) -> None:
-    """Whether the audit log still holds every entry that MLflow's tags know of.
+def verify_against_registry(registry: Registry) -> tuple[dict[str, Any], ...]:
+    """The entries of this workspace's audit log, if its chain is whole and it holds every entry that MLflow's tags know of.
 
     A log that continues after them is valid: a decision is written there first, and a process killed in between leaves no tag;
     other models' decisions may be in it, too.
 
     Raises:
-        CheckFailed: names the line that was cut off or replaced, or says that the log is gone.
+        CheckFailed: names the line that was changed, cut off or replaced, or says that the log is gone.
     """
-    name, path = registry.name, registry.workspace.audit_log
-    # tags before file: a decision that falls in between is then in the file, never only in the tags
+    known, path = _known_entries(registry), registry.workspace.audit_log  # in this order: see there
+    entries = audit_log.verified_entries(path)
+    _require_known(registry, known, entries, f"audit log {str(path)!r}")
+    return entries
+
+
+def decided_entries(registry: Registry) -> list[dict[str, Any]]:
+    """The entries about the model that decide who is champion, verified as by `verify_against_registry`.
+
+    A workspace that never had any reads the mirror in MLflow: another one decides there. One whose log was emptied, deleted,
+    cut or replaced by an older copy is refused, since MLflow knows more.
+
+    Raises:
+        CheckFailed: as of `verify_against_registry`; or the mirror is damaged, or lacks an entry that the tags know of.
+        ServiceError: MLflow does not answer.
+    """
+    known, path = _known_entries(registry), registry.workspace.audit_log
+    entries, place = audit_log.verified_entries(path), f"audit log {str(path)!r}"
+    if not any(entry.get("model") == registry.name for entry in entries) and (entries or not audit_log.was_begun(path)):
+        with tempfile.TemporaryDirectory(prefix="finsent-audit-log-") as scratch:
+            mirror = fetch_mirror(registry, Path(scratch))
+            mirrored = audit_log.verified_entries(mirror) if mirror else ()
+        if mirrored and mirrored[:1] != entries[:1]:  # those of another workspace, and not the start of the same log
+            entries, place = mirrored, f"mirror of the audit log, artifact {_artifact(registry)!r}"
+    _require_known(registry, known, entries, place)
+    return [entry for entry in entries if entry.get("model") == registry.name]
+
+
+def _known_entries(registry: Registry) -> list[tuple[tuple[int, str], str]]:
+    """Number and hash of the entries that tags in MLflow hold, and where each is from.
+
+    To be asked for before the log is read: a decision that falls in between is then in the log, never only in the tags.
+    """
+    name = registry.name
     known = [
         (_parse(version.tags[VERSION_TAG], f"version {version.version}"), f"version {version.version} of {name!r}")
         for version in registry.client.search_model_versions(f"name={filter_literal(name)}")
@@ -108,23 +134,26 @@ def verify_against_registry(registry: Registry) -> None:
     run = find_run(registry)
     if run is not None and MIRROR_HEAD in run.data.tags:
         known.append((_parse(run.data.tags[MIRROR_HEAD], f"run {run.info.run_id}"), "the mirror in MLflow"))
-    if not known:
-        return
-    entries = audit_log.read(path)
-    for (number, digest), where in sorted(known):
-        if number < len(entries) and entries[number].get("hash") == digest:
+    return sorted(known)
+
+
+def _require_known(
+    registry: Registry, known: list[tuple[tuple[int, str], str]], entries: tuple[dict[str, Any], ...], place: str
+) -> None:
+    for (number, digest), where in known:
+        if number < len(entries) and entries[number]["hash"] == digest:
             continue
         if not entries:
             found = "is empty or gone"
         elif number >= len(entries):
-            found = f"ends after {len(entries)} entries: its end was cut off"
+            found = f"ends after {len(entries)} entries: its end was cut off, or an older copy was put back"
         else:
             found = f"has another entry {number}: it was replaced"
         raise CheckFailed(
-            f"audit log {str(path)!r}, line {number + 1}: it {found}. MLflow knows entry {number}, of {where}. Restore the audit "
-            "log from a copy (decisions of one registry belong into one home's audit log). To start a new audit log knowingly, "
-            f"delete the tag {VERSION_TAG!r} of the versions of {name!r} and the run {_run_name(registry)!r} in MLflow, "
-            "then `finsent adopt --why ...`."
+            f"{place}, line {number + 1}: it {found}. MLflow knows entry {number}, of {where}. Restore the audit log from a "
+            f"copy; MLflow's is the artifact {_artifact(registry)!r} of the run {_run_name(registry)!r} (decisions of one "
+            "registry belong into one home's audit log). To start a new audit log knowingly, delete the tag "
+            f"{VERSION_TAG!r} of the versions of {registry.name!r} and that run in MLflow, then `finsent adopt --why ...`."
         )
 
 
@@ -170,6 +199,10 @@ def update_mirror(registry: Registry) -> str:
     return run_id
 
 
+def _artifact(registry: Registry) -> str:
+    return f"{FOLDER}/{registry.workspace.audit_log.name}"
+
+
 def _run_name(registry: Registry) -> str:
     return f"audit-log-{registry.name}"
 
@@ -206,7 +239,7 @@ def verify_mirror(registry: Registry) -> int:
         else:
             continue
         raise CheckFailed(
-            f"audit log {str(path)!r}: {problem}. The mirror is the artifact '{FOLDER}/{path.name}' of the run "
+            f"audit log {str(path)!r}: {problem}. The mirror is the artifact {_artifact(registry)!r} of the run "
             f"{_run_name(registry)!r}: compare the two, and find out who wrote to either."
         )
     return len(mirrored)
@@ -226,7 +259,7 @@ def fetch_mirror(registry: Registry, into: Path) -> Path | None:
         ServiceError: the mirror cannot be fetched from MLflow.
     """
     run, client = find_run(registry), registry.client
-    artifact = f"{FOLDER}/{registry.workspace.audit_log.name}"
+    artifact = _artifact(registry)
     if run is None:
         return None
     try:

@@ -2,20 +2,18 @@
 
 Whoever may write to MLflow can move or delete the alias, and deleting a version deletes its alias. So whatever acts with the
 champion (scoring, monitoring, exporting, evaluating against it, promoting over it) asks here, and an alias that no decision
-put where it is stops it. A workspace that has no audit log of its own for the model reads the mirror in MLflow.
+put where it is stops it; so does an audit log that is damaged, or older than MLflow's records of it. A workspace that has no
+audit log of its own for the model reads the mirror in MLflow.
 
 Decisions are recorded before the alias moves. Until it has, the champion before the decision is right, too.
 """
 
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from finsent.errors import CheckFailed, NoChampionError
-from finsent.registry import audit_log
-from finsent.registry.audit_log import champion_after
-from finsent.registry.audit_mirror import fetch_mirror, verify_against_registry
+from finsent.registry.audit_log import champion_after, champion_moves
+from finsent.registry.audit_mirror import decided_entries
 from finsent.registry.client import Registry
 
 PRODUCTION: Final = "Production"
@@ -68,7 +66,7 @@ def champion_state(registry: Registry) -> ChampionState:
     """Compare the alias `champion` with the audit log's decisions. Reads only.
 
     Raises:
-        CheckFailed: the audit log, or its mirror, cannot be read.
+        CheckFailed: the audit log, or its mirror, is damaged, or lacks an entry that MLflow knows of.
         ServiceError: MLflow does not answer.
     """
     alias, allowed = registry.champion(), _allowed(registry)
@@ -76,10 +74,10 @@ def champion_state(registry: Registry) -> ChampionState:
     recorded = champion_after(entry) if entry else None
     lost = recorded is not None and not _is_there(registry, entry)
     if entry is None:
-        if alias is not None and registry.workspace.audit_log.exists():
-            verify_against_registry(registry)  # a log that was replaced or cut is to be called that
         problem = None if alias is None else _never_decided(registry, alias)
     elif alias not in allowed:
+        if registry.champion() != alias:  # promoted since it was read
+            return champion_state(registry)
         problem = _moved_by_hand(registry, alias, entry, lost=lost)
     elif alias is not None and not _is_there(registry, allowed[alias]):
         problem = _replaced(registry, alias, allowed[alias] or entry)
@@ -90,20 +88,8 @@ def champion_state(registry: Registry) -> ChampionState:
 
 def _allowed(registry: Registry) -> dict[str | None, dict[str, Any] | None]:
     """Where the alias may be, by the decision that put it there; the newest decision's champion first. Empty without any."""
-    path = registry.workspace.audit_log
-    if audit_log.has_entries(path, registry.name):
-        return _down_to_carried_out(registry, path)
-    with tempfile.TemporaryDirectory(prefix="finsent-audit-log-") as scratch:
-        mirror = fetch_mirror(registry, Path(scratch))
-        if mirror is None:
-            return {}
-        audit_log.verify(mirror, allow_unfinished=True)
-        return _down_to_carried_out(registry, mirror)
-
-
-def _down_to_carried_out(registry: Registry, path: Path) -> dict[str | None, dict[str, Any] | None]:
     found: dict[str | None, dict[str, Any] | None] = {}
-    for move in audit_log.champion_moves(path, registry.name):
+    for move in champion_moves(decided_entries(registry)):
         found.setdefault(champion_after(move), move)
         if _carried_out(registry, move):
             return found

@@ -271,7 +271,7 @@ def check_rollback_target(registry: Registry, record: "ModelVersion") -> tuple[R
 
 def _never_champion(registry: Registry, version: str) -> tuple[RuleResult, ...]:
     """A failed rule unless the audit log knows the version as champion: the registry's tags alone could name any version."""
-    moves = list(audit_log.champion_moves(registry.workspace.audit_log, registry.name))
+    moves = audit_log.champion_moves(audit_log.read(registry.workspace.audit_log, registry.name))
     if any(audit_log.champion_after(move) == version for move in moves):
         return ()
     reason = (

@@ -87,6 +87,18 @@ def test_history_of_an_edited_ledger_says_so(finsent: "Finsent", home: Workspace
     assert "line 9: the entry was changed" in said.out
 
 
+@pytest.mark.parametrize("how", ["deleted", "emptied", "cut off"])
+def test_history_of_a_ledger_that_lacks_what_mlflow_knows_says_so(finsent: "Finsent", home: Workspace, how: str) -> None:
+    kept = b"".join(home.audit_log.read_bytes().splitlines(keepends=True)[:3])
+    home.audit_log.unlink()
+    if how != "deleted":
+        home.audit_log.write_bytes(kept if how == "cut off" else b"")
+    said = finsent("history", "--home", home.root).out
+    assert "IT IS NOT WHOLE" in said
+    assert "Restore the audit log from a copy" in " ".join(said.split())
+    assert finsent("history", "--home", home.root, "--json").json()["whole"] is False
+
+
 def test_a_whole_ledger_verifies(finsent: "Finsent", home: Workspace) -> None:
     said = finsent("ledger", "verify", "--home", home.root, "--json")
     assert said.code == 0

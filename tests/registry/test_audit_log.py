@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finsent.errors import CheckFailed, InputError
-from finsent.registry.audit_log import GENESIS, Head, append, read, verify
+from finsent.registry.audit_log import GENESIS, Head, append, history, read, verify
 
 
 @pytest.fixture
 def log(tmp_path):
     path = tmp_path / "audit_log.jsonl"
     for version in range(1, 6):
-        append(path, {"event": "promotion", "version": str(version), "reasons": ["naïve 🚀", version / 3]})
+        append(path, {"event": "promotion", "version": str(version), "rules": ["naïve 🚀", version / 3]})
     return path
 
 
@@ -27,7 +27,7 @@ def test_entries_come_back_chained(log):
     assert [entry["seq"] for entry in entries] == [0, 1, 2, 3, 4]
     assert entries[0]["previous_hash"] == GENESIS
     assert [entry["previous_hash"] for entry in entries[1:]] == [entry["hash"] for entry in entries[:-1]]
-    assert entries[2]["reasons"] == ["naïve 🚀", 1.0]
+    assert entries[2]["rules"] == ["naïve 🚀", 1.0]
     assert datetime.fromisoformat(entries[0]["at"]).utcoffset().total_seconds() == 0
     assert verify(log) == Head(entries[-1]["hash"], 5)
 
@@ -86,7 +86,7 @@ def test_no_byte_can_be_changed(tmp_path_factory, data):
     original = tmp_path_factory.getbasetemp() / "original.jsonl"
     if not original.exists():
         for version in range(3):
-            append(original, {"version": version, "reasons": ["ü", 0.1]})
+            append(original, {"data_version": version, "rules": ["ü", 0.1]})
     content = bytearray(original.read_bytes())
     position = data.draw(st.integers(0, len(content) - 1))
     content[position] ^= data.draw(st.integers(1, 255))
@@ -103,6 +103,7 @@ def test_no_byte_can_be_changed(tmp_path_factory, data):
         (b'{"a":NaN}', "not JSON"),
         (b'{"a":1e999}', "not JSON"),
         (b"\xff\xfe", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
     ],
 )
 def test_lines_that_are_no_entries_are_named(log, line, message):
@@ -112,6 +113,28 @@ def test_lines_that_are_no_entries_are_named(log, line, message):
             look(log)
     with pytest.raises(CheckFailed, match="line 6"):
         append(log, {"event": "promotion"})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "found"),
+    [
+        ("seq", None, "missing"),
+        ("seq", '"0"', "'0'"),
+        ("gate", "null", "None"),
+        ("reasons", "null", "None"),
+        ("reasons", "[1]", r"\[1\]"),
+        ("version", "3", "3"),
+        ("at", '"yesterday"', "'yesterday'"),
+    ],
+)
+def test_a_line_with_a_field_of_another_type_is_named(log, key, value, found):
+    entry = json.loads(log.read_text().splitlines()[-1]) | ({key: json.loads(value)} if value else {})
+    if value is None:
+        del entry[key]
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[:-1]) + json.dumps(entry) + "\n")
+    for look in (verify, read, lambda path: history(path, "finsent"), lambda path: append(path, {"event": "promotion"})):
+        with pytest.raises(CheckFailed, match=rf"line 5: {key!r} is {found}.*restore"):
+            look(log)
 
 
 def test_a_second_key_of_the_same_name_does_not_hide_an_edit(log):
@@ -139,6 +162,7 @@ def test_what_a_power_cut_leaves_is_cut_off_and_recorded(log):
         ({"seq": 1, "at": "now"}, r"keys \['seq', 'at'\]"),
         ({"value": float("nan")}, "not plain JSON"),
         ({"value": np.float32(1)}, "not plain JSON"),
+        ({"version": 3}, "has 'version' 3, which is of another type"),
     ],
 )
 def test_entries_that_cannot_be_kept_are_refused_before_anything_is_written(tmp_path, entry, message):
@@ -152,7 +176,7 @@ WRITER = """
 import pathlib, sys
 from finsent.registry.audit_log import append
 for number in range(15):
-    append(pathlib.Path(sys.argv[1]), {"who": int(sys.argv[2]), "number": number})
+    append(pathlib.Path(sys.argv[1]), {"writer": int(sys.argv[2]), "number": number})
 """
 
 
@@ -161,6 +185,6 @@ def test_processes_that_write_at_once_make_one_chain(tmp_path):
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(who)]) for who in range(3)]
     assert [writer.wait() for writer in writers] == [0, 0, 0]
     assert verify(path).length == 45
-    seen = [(entry["who"], entry["number"]) for entry in read(path)]
+    seen = [(entry["writer"], entry["number"]) for entry in read(path)]
     assert sorted(seen) == [(who, number) for who in range(3) for number in range(15)]
     assert json.loads(path.read_text().splitlines()[0])["seq"] == 0

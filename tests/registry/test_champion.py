@@ -1,6 +1,5 @@
 """The alias against the audit log: who acts with a champion that no decision made one, and how it is put right."""
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -183,15 +182,72 @@ def test_a_version_that_only_waited_was_never_champion(registry: Registry, bare_
     assert rules["was_champion"] == "missing"
 
 
-def test_the_audit_log_answers_in_milliseconds(registry: Registry, bare_version: Callable[[], str]) -> None:
-    crown(registry, bare_version())
-    line = (
-        registry.workspace.audit_log.read_bytes()
-        .splitlines(keepends=True)[-1]
-        .replace(b'"action":"approve"', b'"action":"evaluate"')
+def test_an_older_audit_log_that_was_put_back_moves_no_alias(
+    registry: Registry, mlflow_home: Workspace, make_adapter: Callable[[int], Path]
+) -> None:
+    context, log = make_context(AUTOMATIC, mlflow_home), mlflow_home.audit_log
+    register(mlflow_home, make_adapter(0))
+    crown(registry, "1")
+    older = log.read_bytes()
+    register(mlflow_home, make_adapter(0))
+    crown(registry, "2", "1")
+    newer = log.read_bytes()
+    log.write_bytes(older)
+    acts = (
+        lambda: require_champion(registry),
+        lambda: promote.promote(context, version="1"),
+        lambda: promote.adopt(context, *SIGNED),
+        lambda: promote.rollback(context, *SIGNED),
+        lambda: aliases.restore_champion(registry, "1"),
     )
-    with registry.workspace.audit_log.open("ab") as log:
-        log.writelines([line] * 5000)
-    started = time.perf_counter()
-    assert next(audit_log.champion_moves(registry.workspace.audit_log, "finsent"))["version"] == "1"
-    assert time.perf_counter() - started < 0.5
+    for alias in ("2", "1"):  # also where it agrees with the older log
+        by_hand(registry, alias)
+        for act in acts:
+            with pytest.raises(CheckFailed, match=r"line 2: it ends after 1 .*older copy.*Restore the audit log from a copy"):
+                act()
+        assert (registry.champion(), log.read_bytes()) == (alias, older)
+    log.write_bytes(newer)
+    assert promote.promote(context, version="2").champion_after == "2"
+
+
+@pytest.mark.parametrize("how", ["emptied", "deleted", "a folder"])
+def test_an_audit_log_that_is_gone_is_not_replaced_by_the_mirror(
+    registry: Registry, mlflow_home: Workspace, bare_version: Callable[[], str], how: str
+) -> None:
+    crown(registry, bare_version())
+    log = mlflow_home.audit_log
+    log.unlink()
+    if how == "emptied":
+        log.touch()
+    elif how == "a folder":
+        log.mkdir()
+    with pytest.raises(CheckFailed, match=r"no file.*restore" if how == "a folder" else r"it is empty or gone. MLflow knows"):
+        require_champion(registry)
+
+
+def test_another_models_entries_alone_are_no_reason_to_ask_the_mirror(
+    registry: Registry, mlflow_home: Workspace, bare_version: Callable[[], str], tmp_path: Path
+) -> None:
+    log = mlflow_home.audit_log
+    audit_log.append(log, {"model": "another", "action": "evaluate", "version": "1"})
+    start = log.read_bytes()
+    crown(registry, bare_version())
+    log.write_bytes(start)
+    with pytest.raises(CheckFailed, match="line 2: it ends after 1 entries"):
+        require_champion(registry)
+    other = Registry(replace(mlflow_home, root=tmp_path / "other"), "finsent")
+    audit_log.append(other.workspace.audit_log, {"model": "another", "action": "evaluate", "version": "7"})
+    assert require_champion(other) == "1", "another workspace's log of another model"
+
+
+def test_a_long_audit_log_is_verified_once(registry: Registry, bare_version: Callable[[], str]) -> None:
+    crown(registry, bare_version())
+    path = registry.workspace.audit_log
+    for _ in range(3):
+        assert require_champion(registry) == "1"
+    before = audit_log._follow_chain.cache_info().misses
+    assert require_champion(registry) == "1"
+    assert audit_log._follow_chain.cache_info().misses == before
+    audit_log.append(path, {"model": "finsent", "version": "1", "action": "evaluate"})
+    assert require_champion(registry) == "1"
+    assert audit_log._follow_chain.cache_info().misses == before + 1
