@@ -79,7 +79,7 @@ def _is_whole(folder: Path) -> bool:
 
     try:
         json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        with safe_open(folder / "model.safetensors", "pt"):  # type: ignore[no-untyped-call]
+        with safe_open(folder / "model.safetensors", "pt"):
             return True
     except (OSError, ValueError, SafetensorError):
         return False
