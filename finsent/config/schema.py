@@ -225,7 +225,7 @@ class MonitorConfig(Section):
     drifted_windows: int = Field(default=2, ge=1)
     """Drifted windows among them that trigger retraining."""
     min_new_labels: int = Field(default=500, ge=0)
-    """Newly labelled rows since the latest training here, refused or not, that trigger retraining."""
+    """Rows newly labelled, corrected or dropped since the latest training here, refused or not, that trigger retraining."""
     cooldown_hours: float = Field(default=24.0, ge=0.0)
     """No retraining sooner than this after the last one."""
 

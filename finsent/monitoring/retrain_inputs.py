@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from finsent.data import tables
+from finsent.data.dataset import fingerprint_table
 from finsent.registry import audit_log
 from finsent.registry.client import Registry
 from finsent.workspace import Workspace
@@ -23,22 +24,22 @@ _DECISIONS = {audit_log.GATE, audit_log.APPROVE, audit_log.REJECT, audit_log.APP
 
 
 def new_labels(registry: Registry, workspace: Workspace) -> int:
-    """Rows of `tweets` that the latest training did not have; all of them if nobody knows what was trained on.
+    """Rows of `tweets` that are new, corrected or dropped since the latest training; all if nobody knows what that had.
 
     Since the latest training and not the champion's: a challenger that was refused has seen them, and training on them again
     would give it again.
     """
-    import pyarrow.compute as pc
-
     newest = registry.find_latest(trained_here=True)
-    since, current = data_version_tag(newest.tags) if newest else None, tables.version(workspace, "tweets")
+    since, current = trained_data_version(workspace, newest.tags) if newest else None, tables.version(workspace, "tweets")
     if current is None or since == current:
         return 0
-    now = tables.read(workspace, "tweets", columns=["id"])["id"]
-    if since is None or since > current:
+    now = tables.read(workspace, "tweets", columns=["id", "label"])
+    if since is None:
         return len(now)
-    before = tables.read(workspace, "tweets", version=since, columns=["id"])["id"]
-    return len(now) - int(pc.sum(pc.is_in(now, value_set=before)).as_py() or 0)
+    before = tables.read(workspace, "tweets", version=since, columns=["id", "label"])
+    labelled = now.join(before, ["id", "label"], join_type="left anti", use_threads=False)
+    dropped = before.join(now, "id", join_type="left anti", use_threads=False)
+    return len(labelled) + len(dropped)
 
 
 def hours_since_training(registry: Registry) -> float | None:
@@ -49,10 +50,21 @@ def hours_since_training(registry: Registry) -> float | None:
     return max(0.0, (datetime.now(UTC).timestamp() - float(newest.creation_timestamp) / 1000) / 3600)
 
 
-def data_version_tag(tags: dict[str, str]) -> int | None:
-    """Version of `tweets` that a model version was trained on; None for an imported adapter."""
-    noted = tags.get("data_version", "")
-    return int(noted) if noted.isdecimal() else None
+def trained_data_version(workspace: Workspace, tags: dict[str, str]) -> int | None:
+    """Version of `tweets` that a model version was trained on; None for an imported adapter, or if it is other data here.
+
+    A table that was begun anew counts its versions from 0 again: the fingerprint tells.
+    """
+    noted, fingerprint = tags.get("data_version", ""), tags.get("data_fingerprint")
+    current = tables.version(workspace, "tweets")
+    if not noted.isdecimal() or current is None or int(noted) > current:
+        return None
+    version = int(noted)
+    commits = tables.commit_history(workspace, "tweets", version=version)
+    recorded = next((str(commit["fingerprint"]) for commit in commits if "fingerprint" in commit), None)
+    # computed only where somebody else has committed, or the table is another
+    same = fingerprint in {None, recorded} or fingerprint == fingerprint_table(workspace, version)
+    return version if same else None
 
 
 def undecided_version(registry: Registry, workspace: Workspace, digest: str, *, retraining_is_due: bool) -> str | None:
@@ -68,7 +80,10 @@ def undecided_version(registry: Registry, workspace: Workspace, digest: str, *, 
         return None
     version = str(newest.version)
     for entry in audit_log.read(workspace.audit_log):
-        if entry.get("model") == registry.name and entry.get("version") == version and entry.get("action") in _DECISIONS:
+        ours = entry.get("model") == registry.name and entry.get("version") == version
+        # an entry of a registry before this one may be about another version of that number
+        same = entry.get("manifest_sha256") in {None, newest.tags.get("manifest_sha256")}
+        if ours and same and entry.get("action") in _DECISIONS:
             return None
     if finish_attempts(newest.tags) >= MAX_FINISH_ATTEMPTS:
         _log.warning(

@@ -25,12 +25,12 @@ def decide_retrain(
 ) -> RetrainDecision:
     """Retrain when a trigger fires and nothing blocks it.
 
-    Triggers: `drifted_windows` of the latest `windows` batches drifted, `min_new_labels` new rows, or `scheduled`.
-    Blocks, whatever the trigger: no new labelled row (the same rows give the same model), and the cooldown.
+    Triggers: `drifted_windows` of the latest `windows` batches drifted, `min_new_labels` rows new, corrected or dropped, or
+    `scheduled`. Blocks, whatever the trigger: no such row (the same rows give the same model), and the cooldown.
 
     Args:
         drifted: the scored batches, oldest first.
-        new_labels: labelled rows that the latest training did not have.
+        new_labels: labelled rows that are new, corrected or dropped since the latest training.
         hours_since_training: None if nothing was ever trained.
         rules: thresholds.
         scheduled: a schedule asks for a retraining.
@@ -39,11 +39,12 @@ def decide_retrain(
     enough_drift = sum(latest) >= rules.drifted_windows
     enough_labels = new_labels >= rules.min_new_labels
     drift = f"{sum(latest)} of the latest {len(latest)} batches drifted ({rules.drifted_windows} call for retraining)."
-    labels = f"{new_labels:,} newly labelled rows ({rules.min_new_labels:,} call for retraining)."
+    labels = f"{new_labels:,} rows newly labelled, corrected or dropped ({rules.min_new_labels:,} call for retraining)."
 
     if new_labels <= 0:
         found = [drift] if enough_drift else []
-        return RetrainDecision("skip", ("No new labelled data since the latest training: it would give the same model.", *found))
+        same = "No new labelled data since the latest training, none corrected or dropped: it would give the same model."
+        return RetrainDecision("skip", (same, *found))
     triggers = [reason for fired, reason in ((enough_drift, drift), (enough_labels, labels)) if fired]
     if scheduled:
         triggers.append("The schedule asks for a retraining.")

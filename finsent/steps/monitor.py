@@ -7,10 +7,10 @@ from finsent.data import tables
 from finsent.data.dataset import data_version
 from finsent.monitoring.batch_drift import Window, batch_drift
 from finsent.monitoring.retrain_inputs import (
-    data_version_tag,
     finish_attempts,
     hours_since_training,
     new_labels,
+    trained_data_version,
     undecided_version,
 )
 from finsent.monitoring.retrain_policy import RetrainDecision, decide_retrain
@@ -58,7 +58,7 @@ def compare_batches(context: Context) -> BatchDrift:
         CheckFailed: the alias is not where the audit log's decisions put it.
     """
     version = require_champion(context.registry)
-    trained_on = data_version_tag(context.registry.get_version(version).tags)
+    trained_on = trained_data_version(context.workspace, context.registry.get_version(version).tags)
     windows = batch_drift(context.workspace, context.registry.identity(version), trained_on, context.config.monitor)
     return BatchDrift(version, windows)
 

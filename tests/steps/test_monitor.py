@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -10,9 +11,13 @@ import pytest
 
 from finsent.config import load_config
 from finsent.data import tables
+from finsent.data.dataset import fingerprint_table
 from finsent.data.table_access import UnreadableVersionError
 from finsent.errors import NoChampionError
 from finsent.labels import LABELS
+from finsent.monitoring.retrain_inputs import undecided_version
+from finsent.registry import audit_log
+from finsent.registry.audit_mirror import append_entry
 from finsent.registry.client import Registry
 from finsent.registry.tracking import connect
 from finsent.steps.context import make_context
@@ -185,9 +190,47 @@ def test_new_labels_are_counted_since_the_latest_training(served):
     version = add_labels(served, 600, "new-")
     decision = decide(make_context(CONFIG, served), BatchDrift("1", ()))
     assert decision.decision == "retrain"
-    assert decision.reasons == ("600 newly labelled rows (500 call for retraining).",)
+    assert decision.reasons == ("600 rows newly labelled, corrected or dropped (500 call for retraining).",)
     register(served, version, champion=False)  # a challenger was trained on them, promoted or not
     assert decide(make_context(CONFIG, served), BatchDrift("1", ())).decision == "skip"
+
+
+def test_corrected_and_dropped_labels_are_new_data(served):
+    rows = tables.read(served, "tweets", columns=["id", "label"]).slice(0, 600)
+    other = [LABELS[(LABELS.index(label) + 1) % 3] for label in rows["label"].to_pylist()]
+    changes = pa.table({"id": rows["id"], "label": other, "removed": [True] * 10 + [False] * 590})
+    assert tables.update_rows(served, "tweets", changes, "review", tables.position(served, "tweets", "review"))
+    decision = decide(make_context(CONFIG, served), BatchDrift("1", ()))
+    assert decision.decision == "retrain"
+    assert decision.reasons == ("600 rows newly labelled, corrected or dropped (500 call for retraining).",)
+
+
+def test_a_table_begun_anew_has_other_data_under_the_same_version(served):
+    registry = Registry(served, "finsent")
+    registry.set_tags("1", {"data_fingerprint": fingerprint_table(served)})
+    add_batch(served, 0)
+    assert "No new labelled data" in monitor(make_context(CONFIG, served)).reasons[0]
+    before = tables.version(served, "tweets")
+    shutil.rmtree(tables.location(served, "tweets"))
+    assert add_labels(served, 700, "other-") == before
+    report = monitor(make_context(CONFIG, served))
+    assert (report.decision, report.drift) == ("retrain", {})
+    assert "700 rows newly labelled" in report.reasons[0]
+
+
+def test_a_decision_on_another_version_of_the_same_number_leaves_this_one_undecided(served):
+    register(served, 1, champion=False)
+    registry = Registry(served, "finsent")
+    registry.set_tags("2", {"trained_by": "retrain"})
+    gate = {"action": audit_log.GATE, "decision": "refuse", "champion": "1", "reasons": []}
+
+    def found():
+        return undecided_version(registry, served, "digest", retraining_is_due=False)
+
+    append_entry(registry, "2", {**gate, "manifest_sha256": "of a registry that was lost"})
+    assert found() == "2"
+    append_entry(registry, "2", {**gate, "manifest_sha256": "digest-2"})
+    assert found() is None
 
 
 def test_a_champion_whose_data_version_a_vacuum_removed_is_told_with_cause_and_a_new_training_settles_it(served):
@@ -218,7 +261,7 @@ def test_cooldown_counts_from_the_latest_training(served):
 def test_a_version_trained_on_data_unknown_here_has_seen_none_of_it(mlflow_home, noted):
     add_labels(mlflow_home, 700, "label-")
     register(mlflow_home, noted)
-    assert "700 newly labelled rows" in decide(make_context(CONFIG, mlflow_home), BatchDrift("1", ())).reasons[0]
+    assert "700 rows newly labelled" in decide(make_context(CONFIG, mlflow_home), BatchDrift("1", ())).reasons[0]
     add_batch(mlflow_home, 0)
     assert monitor(make_context(CONFIG, mlflow_home)).drift == {}
 
