@@ -1,6 +1,7 @@
 """The inbox: unlabelled tweets to be scored, each id once.
 
-An id that comes again with the same text (after `finsent.text.normalise`) is known; with another text it is quarantined.
+An id that comes again with the same text (after `finsent.text.normalise`) is known; with another text it is quarantined, so that
+a prediction's id stands for one text. That holds for ids that were scored and removed, too: of their texts the hash is left.
 """
 
 import dataclasses
@@ -33,7 +34,7 @@ from finsent.data.validation.text_cleaning import mask_handles
 from finsent.errors import CheckFailed, shorten
 from finsent.files import locked
 from finsent.logging_setup import track
-from finsent.text import text_id
+from finsent.text import text_hash, text_id
 from finsent.workspace import Workspace
 
 _APPLICATION: Final = "finsent-receive"
@@ -143,7 +144,9 @@ def _commit(
     masked: bool,
 ) -> InboxReport | None:
     """Append the new rows; None if another run appended to the inbox in between."""
-    new, known, reused = _classify(rows, _stored_texts(home, {item.id for item in rows}), masked=masked)
+    ids = {item.id for item in rows}
+    there = _stored_texts(home, ids)
+    new, known, reused = _classify(rows, there, _scored_hashes(home, ids - there.keys()), masked=masked)
     bad = [*unreadable, *reused]
     now = datetime.now(UTC)
     version = tables.version(home, "inbox")
@@ -169,24 +172,43 @@ def _stored_texts(home: Workspace, ids: AbstractSet[str]) -> dict[str, str]:
     return dict(zip(found["id"].to_pylist(), found["text"].to_pylist(), strict=True))
 
 
+def _scored_hashes(home: Workspace, ids: AbstractSet[str]) -> dict[str, set[str]]:
+    """Hashes of the texts that these ids were scored for; only ids that were."""
+    if not ids:
+        return {}
+    found = tables.read(home, "predictions", columns=["id", "text_hash"], filters=pc.field("id").isin(pa.array(sorted(ids))))
+    hashes: dict[str, set[str]] = {}
+    for row_id, digest in zip(found["id"].to_pylist(), found["text_hash"].to_pylist(), strict=True):
+        hashes.setdefault(row_id, set()).add(digest)
+    return hashes
+
+
+def _was_scored_for(item: _Readable, hashes: AbstractSet[str]) -> bool:
+    """Whether the row's text is one that its id was scored for, masked or not; an id made of the text is of no other."""
+    texts = {item.text, mask_handles(item.text), str(item.raw.text)}
+    return not hashes.isdisjoint(map(text_hash, texts)) or item.id == text_id(item.text)
+
+
 def _classify(
-    rows: Sequence[_Readable], there: Mapping[str, str], *, masked: bool
+    rows: Sequence[_Readable], there: Mapping[str, str], scored: Mapping[str, AbstractSet[str]], *, masked: bool
 ) -> tuple[list[_Readable], int, list[QuarantinedRow]]:
     """New rows, number of known rows, rows that reuse an id for another text. Of several rows with one id the first counts."""
     texts, new, known, reused = dict(there), [], 0, []
     for item in rows:
         name, text = item.id, item.text
-        if name not in texts:
+        first = texts.get(name)
+        if first is None and (name not in scored or _was_scored_for(item, scored[name])):
             texts[name] = text
             new.append(item)
-        elif (first := texts[name]) == text or text_id(first) == text_id(text):
+        elif first is not None and (first == text or text_id(first) == text_id(text)):
             known += 1
         else:
-            where = "in the inbox" if name in there else "earlier in these files"
-            shown = mask_handles(first) if masked else first  # one in the inbox may be from before masking
-            detail = (
-                f"id {shorten(name)!r} is {where} for {shorten(shown, _SHOWN)!r}, and comes here with {shorten(text, _SHOWN)!r}"
-            )
+            if first is None:
+                where = "was scored for another text, which the inbox no longer has"
+            else:
+                shown = mask_handles(first) if masked else first  # one in the inbox may be from before masking
+                where = f"is {'in the inbox' if name in there else 'earlier in these files'} for {shorten(shown, _SHOWN)!r}"
+            detail = f"id {shorten(name)!r} {where}, and comes here with {shorten(text, _SHOWN)!r}"
             raw = dataclasses.replace(item.raw, text=text)
             refused = quarantine_row(raw, Rejection("id reused", detail), item.file, mask=masked)
             reused.append(dataclasses.replace(refused, input=item.input))

@@ -1,16 +1,20 @@
 """The inbox: every tweet once, by its id."""
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from finsent.data import tables
-from finsent.data.inbox import receive
+from finsent.data.inbox import InboxReport, receive, remove_scored
+from finsent.data.predictions import ModelIdentity
 from finsent.data.sample import inbox_files
+from finsent.data.table_schemas import SCHEMAS
 from finsent.errors import InputError
-from finsent.text import text_id
+from finsent.text import text_hash, text_id
 from finsent.workspace import Workspace, resolve_workspace
 
 
@@ -143,3 +147,29 @@ def test_dates_in_a_form_of_their_own_cost_no_rows(home: Workspace, tmp_path: Pa
     )
     asked = receive([tmp_path / "in.csv"], home, created_at="created_at")
     assert asked.reasons == {"unreadable date": 2}
+
+
+def test_an_id_that_was_scored_and_removed_stays_that_texts(home: Workspace, tmp_path: Path) -> None:
+    """Else the prediction of the first text would stand for the second: what is pending goes by ids."""
+    model = ModelIdentity("finsent", "1", "one", datetime(2025, 1, 1, tzinfo=UTC))
+    link = "@desk: gold https://t.co/"  # without an id of its own, and its id the same behind any link
+    file = tmp_path / "in.jsonl"
+
+    def send(*rows: dict[str, str]) -> InboxReport:
+        file.write_text("\n".join(map(json.dumps, rows)))
+        return receive([file], home)
+
+    assert send({"id": "1", "text": "@desk: $AAPL up"}, {"id": "2", "text": "silver"}, {"text": f"{link}1"}).received == 3
+    inbox = tables.read(home, "inbox", columns=["id", "text"])
+    rows = {"id": inbox["id"], "text_hash": pa.array(map(text_hash, inbox["text"].to_pylist())), "model_digest": ["one"] * 3}
+    predictions = pa.table({name: rows.get(name, [None] * 3) for name in SCHEMAS["predictions"].names})
+    tables.append(home, "predictions", predictions.cast(SCHEMAS["predictions"]))
+    assert remove_scored(home, model, datetime.now(UTC) + timedelta(days=1)) == 3
+    report = send({"id": "1", "text": "$AAPL down"}, {"id": "2", "text": "silver"}, {"text": f"{link}2"})
+    assert (report.received, report.reasons) == (2, {"id reused": 1})
+    (refused,) = tables.read(home, "quarantine").to_pylist()
+    why = "id '1' was scored for another text, which the inbox no longer has, and comes here with '$AAPL down'"
+    assert (refused["text"], refused["detail"]) == ("$AAPL down", why)
+    assert receive([file], home).reasons == {"id reused": 1}
+    file.write_text(json.dumps({"id": "1", "text": "@desk: $AAPL up"}))
+    assert receive([file], home, masked=True).received == 1
