@@ -27,7 +27,7 @@ from finsent.data.sources.formats import fingerprint_file, read_rows
 from finsent.data.sources.reading import quarantine_row, without_unreadable_dates
 from finsent.data.sources.records import QuarantinedRow, RawRow, RequestedColumns, SourceFile
 from finsent.data.sources.resolve import resolve
-from finsent.data.table_access import delta_errors, open_table
+from finsent.data.table_access import open_table, writing
 from finsent.data.table_schemas import SCHEMAS
 from finsent.data.validation.row_validation import Rejection, check_id, check_text, check_time
 from finsent.data.validation.text_cleaning import mask_handles
@@ -123,7 +123,7 @@ def remove_scored(home: Workspace, model: ModelIdentity, before: datetime, *, dr
             changes = pa.table({"id": ids, "removed": pa.array([True] * len(ids))})
             remove = partial(_remove, home, changes)
             tables.retry_on_conflict(home, "inbox", _APPLICATION, remove)
-    with delta_errors(home, "inbox"):
+    with writing(home, "inbox"):
         handle = open_table(home, "inbox")
         if handle is not None:
             handle.vacuum(dry_run=False)

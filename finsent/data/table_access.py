@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 
+from finsent.data.delta_log import damaged_commit, flushed
 from finsent.data.table_schemas import ADDED_COLUMNS, SCHEMAS, TABLE_PROPERTIES
 from finsent.errors import FinsentError, InputError, ServiceError, format_names, shorten
 from finsent.files import make_folder
@@ -57,7 +58,7 @@ def open_table(home: Workspace, name: str) -> "DeltaTable | None":
     """The table at its latest version; None when it does not exist yet.
 
     Raises:
-        InputError: its log is gone: what is left must not pass for a table that was never there.
+        InputError: its log is damaged, or gone: what is left must not pass for the whole table, or for one that was never there.
     """
     from deltalake import DeltaTable
     from deltalake.exceptions import TableNotFoundError
@@ -65,6 +66,12 @@ def open_table(home: Workspace, name: str) -> "DeltaTable | None":
     place = location(home, name)
     if not _is_remote(place) and not Path(place).exists():
         return None
+    if not _is_remote(place) and (damaged := damaged_commit(Path(place))) is not None:
+        raise InputError(
+            f"table {name!r} in {home.tables_url!r}: its commit {str(damaged)!r} is empty or cut off, as a power cut leaves it, "
+            "and its rows would be missing. What to do: restore it from a backup. Where there is none and it is the newest "
+            "commit, remove that file, then run again what wrote it."
+        )
     try:
         return DeltaTable(place)
     except TableNotFoundError as error:
@@ -256,6 +263,18 @@ def delta_errors(home: Workspace, name: str, version: int | None = None) -> Iter
         if isinstance(error, DeltaError | OSError | pa.ArrowException) or type(error) is Exception:
             raise _translate(home, name, version, error) from error
         raise
+
+
+@contextmanager
+def writing(home: Workspace, name: str) -> Iterator[None]:
+    """The same around what commits to a table: in a local folder it is on the disk afterwards.
+
+    Raises:
+        InputError, ServiceError: as for `delta_errors`.
+    """
+    place = location(home, name)
+    with delta_errors(home, name), nullcontext() if _is_remote(place) else flushed(Path(place)):
+        yield
 
 
 def _translate(home: Workspace, name: str, version: int | None, error: Exception) -> FinsentError:

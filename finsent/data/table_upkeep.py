@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 from typing import Final
 
-from finsent.data.table_access import delta_errors, open_or_create, open_table
+from finsent.data.table_access import open_or_create, open_table, writing
 from finsent.data.table_schemas import SCHEMAS, TABLE_PROPERTIES
 from finsent.workspace import Workspace
 
@@ -42,7 +42,7 @@ def tidy_tables(home: Workspace, *, dry_run: bool = False) -> tuple[TableUpkeep,
 def _tidy(home: Workspace, name: str, *, dry_run: bool) -> TableUpkeep:
     from deltalake.exceptions import CommitFailedError
 
-    with delta_errors(home, name):
+    with writing(home, name):
         handle = open_table(home, name)
         if handle is None:
             return TableUpkeep(name, 0, 0)

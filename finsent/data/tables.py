@@ -21,6 +21,7 @@ from finsent.data.table_access import (
     open_version,
     require_columns,
     require_writable,
+    writing,
 )
 from finsent.data.table_schemas import ADDED_COLUMNS, REQUIRED_COLUMNS, SCHEMAS, CommitKey, CommitMetadata
 from finsent.errors import CheckFailed, InputError
@@ -147,7 +148,7 @@ def append(
         InputError: somebody changed the table so that the rows do not fit.
         ServiceError: the store does not answer, or other runs kept committing first.
     """
-    with delta_errors(home, name):
+    with writing(home, name):
         return _append(home, name, table, transaction, metadata)
 
 
@@ -193,7 +194,7 @@ def replace(home: Workspace, name: str, table: pa.Table, *, metadata: CommitMeta
         data = fill_columns(name, table, arrow_schema(handle))
         write_deltalake(handle, data, mode="overwrite", commit_properties=properties)
 
-    with delta_errors(home, name):
+    with writing(home, name):
         _write_with_retry(home, name, write)
 
 
@@ -268,7 +269,7 @@ def append_if_unchanged(
     from deltalake.exceptions import CommitFailedError
 
     number, mark = after.number + 1, uuid.uuid4().hex
-    with delta_errors(home, name):
+    with writing(home, name):
         try:
             _append(home, name, table, (application, number), {**(metadata or {}), _COMMIT_ID: mark})
         except CommitFailedError:
@@ -339,7 +340,7 @@ def update_rows(
     Returns:
         The new position, or None if another run took that number first, or rewrote the same files (compaction).
     """
-    with delta_errors(home, name):
+    with writing(home, name):
         return _update_rows(home, name, changes, application, after, metadata)
 
 
