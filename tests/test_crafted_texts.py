@@ -1,11 +1,13 @@
 """No tweet makes a function of its text slow: four times the length takes about four times the time, never sixteen."""
 
+import re
 import time
 from collections.abc import Callable
 from random import Random
 
 import pytest
 
+from finsent.config.loader import NO_PASSWORD, mask_passwords
 from finsent.data.dedup.shingles import shingle
 from finsent.data.validation.language import detect_language
 from finsent.data.validation.text_cleaning import mask_handles, mask_raw_handles, repair_mojibake
@@ -62,7 +64,7 @@ PATTERNS = (
 def seconds(function: Callable[[str], object], text: str) -> float:
     """Processor time, the least of some attempts: others use this machine too."""
     found = []
-    for _ in range(3):
+    while not found or (len(found) < 3 and found[-1] > 0.01):
         started = time.process_time()
         function(text)
         found.append(time.process_time() - started)
@@ -80,6 +82,14 @@ def test_the_time_of_a_text_grows_with_its_length_alone(name: str) -> None:
         if took > 0.01 and took > 9 * seconds(function, short) and seconds(function, long) > 9 * seconds(function, short):
             slow.append(f"{pattern!r}: {1000 * took:.0f} ms")
     assert slow == []
+
+
+@pytest.mark.parametrize("part", ["?up", "?token", "&token=", "://a:", "pass=?", "?token=${X}", "://a:${X}@"])
+@pytest.mark.parametrize("function", [mask_passwords, re.compile(NO_PASSWORD["not"]["pattern"]).search])
+def test_passwords_are_looked_for_in_linear_time(part: str, function: Callable[[str], object]) -> None:
+    short, long = (part * (length // len(part)) for length in (SHORT, LONG))
+    took = seconds(function, long)
+    assert took <= 0.01 or took <= 9 * seconds(function, short)
 
 
 def test_nested_entities_are_one_ampersand_however_deep() -> None:

@@ -96,15 +96,9 @@ def run_demo(settings: Settings) -> Demo:
     from flows.monitor import monitor
     from flows.retrain import RetrainResult, retrain
     from flows.score import score
-    from flows.settings import FlowSettings
 
     day = 1 if tables.version(home, "tweets") is None else 2
-    flow_settings = FlowSettings(
-        profile=settings.profile,
-        config_file=str(settings.config_file.resolve()) if settings.config_file else None,
-        overrides=("gate.approval=automatic", *settings.overrides),
-        home=str(home.root),
-    )
+    flow_settings = settings.flow_settings_in(home, ("gate.approval=automatic", *settings.overrides))
     note(f"the bundled sample, day {day}, in {home.root}: Prefect starts, then the steps run")
     clock = StepClock()
     logger = logging.getLogger("prefect.flow_runs")

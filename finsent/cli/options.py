@@ -83,19 +83,20 @@ class Settings:
         Raises:
             InputError: an override holds a password.
         """
+        home = self.home()
+        # the environment is the flow's too, and an address there may hold a password, which Prefect would store
+        return self.flow_settings_in(home, self.overrides, None if os.environ.get("MLFLOW_TRACKING_URI") else home.tracking_uri)
+
+    def flow_settings_in(self, home: Workspace, overrides: tuple[str, ...], tracking_uri: str | None = None) -> "FlowSettings":
+        """The same with another home or other overrides; raises what `flow_settings` does."""
         from pydantic import ValidationError
 
         from flows.settings import FlowSettings
 
-        home = self.home()
+        config_file = str(absolute_path(str(self.config_file), "--config")) if self.config_file else None
         try:
             return FlowSettings(
-                profile=self.profile,
-                config_file=str(absolute_path(str(self.config_file), "--config")) if self.config_file else None,
-                overrides=self.overrides,
-                home=str(home.root),
-                # the environment is the flow's too, and an address there may hold a password, which Prefect would store
-                tracking_uri=None if os.environ.get("MLFLOW_TRACKING_URI") else home.tracking_uri,
+                profile=self.profile, config_file=config_file, overrides=overrides, home=str(home.root), tracking_uri=tracking_uri
             )
         except ValidationError as error:
             raise InputError("; ".join(item["msg"].removeprefix("Value error, ") for item in error.errors())) from None

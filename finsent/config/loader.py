@@ -15,15 +15,16 @@ from finsent.errors import ConfigError, one_line, quoted
 _MOST_NODES: Final = 100_000
 
 
-_REFERENCE = r"\$\{\w+\}"  # of an environment variable: names a password and is none
-_SECRETS = "(?i:pass|pwd|secret|token|api_?key|access_?key|credential|signature)"
-_USER_INFO = rf"(://[^:@/\s]*:)(?!{_REFERENCE}@)\S*(?=@)"
-_QUERY = rf"([?&][^=&\s]*{_SECRETS}[^=&\s]*=)(?!{_REFERENCE}(?:&|\s|$))[^&\s]+"
+_REFERENCE: Final = r"\$\{\w+\}"  # of an environment variable: names a password and is none
+_SECRETS: Final = "(?i:pass|pwd|secret|token|api_?key|access_?key|credential|signature)"
+_USER: Final = rf"://[^:@/\s]*:(?!{_REFERENCE}@)"
+# bounded: Python's and JSON schema's search would take the square of the time for a text of `?` or `://x:` alone
+_QUERY: Final = rf"[?&][^=&\s]{{0,99}}{_SECRETS}[^=&\s]{{0,99}}=(?!{_REFERENCE}(?:&|\s|$))[^&\s]"
 NO_PASSWORD: Final[dict[str, Any]] = {
     "not": {
         "description": "A URL with a password or key, which the server would store and show. Write ${NAME} in its place, and set "
         "that environment variable where the flow runs.",
-        "pattern": rf"{_USER_INFO}|{_QUERY}",
+        "pattern": rf"{_USER}\S{{0,999}}@|{_QUERY}",
     }
 }
 """JSON schema by which Prefect's server refuses parameters with a password before it stores them."""
@@ -31,7 +32,29 @@ NO_PASSWORD: Final[dict[str, Any]] = {
 
 def mask_passwords(text: str) -> str:
     """The text with `***` for the password and keys of every URL in it; `${NAME}` stays, since it names a variable."""
-    return re.sub(_QUERY, r"\1***", re.sub(_USER_INFO, r"\1***", text))
+    return re.sub(r"\S+", lambda word: _mask_query(_mask_user(word[0])), text)
+
+
+def _mask_user(word: str) -> str:
+    """Mask from the first user name to the last `@`: a password may itself hold one."""
+    last = word.rfind("@")
+    found = re.search(_USER, word[: last + 1])
+    return f"{word[: found.end()]}***{word[last:]}" if found else word
+
+
+def _mask_query(word: str) -> str:
+    first, *others = word.split("&")
+    return "&".join([_mask_value(first, follows=False), *(_mask_value(part, follows=True) for part in others)])
+
+
+def _mask_value(part: str, *, follows: bool) -> str:
+    """Mask what comes after the first name of a secret and its `=`; names begin at `?`, or at once where `&` goes before."""
+    pieces = part.split("=")
+    for index, piece in enumerate(pieces[:-1]):
+        if re.search(_SECRETS, piece if follows and index == 0 else piece.partition("?")[2]):
+            value = "=".join(pieces[index + 1 :])
+            return part if not value or re.fullmatch(_REFERENCE, value) else "=".join(pieces[: index + 1]) + "=***"
+    return part
 
 
 def read_file(path: Path) -> dict[str, Any]:

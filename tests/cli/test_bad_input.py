@@ -252,3 +252,10 @@ def test_folders_that_are_no_adapter_are_not_imported(
 
 def test_a_folder_that_is_not_there_is_not_imported(finsent: "Finsent", tmp_path: Path, home: Workspace) -> None:
     assert_error(finsent("import", tmp_path / "absent", *options(home)), 2, "no folder")
+
+
+@pytest.mark.parametrize("override", ["data.sources=[{uri: 'pg://u:hunter2@db/x'}]", "recipe.epochs=many"])
+def test_the_demo_refuses_wrong_overrides_as_every_command(override: str, finsent: "Finsent", home: Workspace) -> None:
+    ran = finsent("demo", "--home", str(home.root), "--set", override)
+    assert ran.code == 2
+    assert not any(word in ran.err for word in ("hunter2", "validation error", "unexpected"))
