@@ -3,6 +3,7 @@
     FinsentError
     ├── ConfigError          a profile or configuration value is wrong (ValueError)
     ├── InputError           a file, column, label or argument is wrong (ValueError)
+    │   └── TrackingError    MLflow answers, and says no to a request
     ├── BaseModelError       the base model cannot be reached or is not what was asked for
     ├── NoChampionError      no version carries the alias `champion` yet (LookupError)
     ├── ServiceError         a server, store or network does not answer; the same call may succeed later (ConnectionError)
@@ -45,6 +46,15 @@ class ConfigError(FinsentError, ValueError):
 
 class InputError(FinsentError, ValueError):
     """A file, column, label or argument is wrong."""
+
+
+class TrackingError(InputError):
+    """MLflow answers, and says no to a request: no such version, a deleted run, a name taken, a value it does not accept."""
+
+    def __init__(self, message: str, error_code: str = "INTERNAL_ERROR") -> None:
+        super().__init__(message)
+        self.error_code = error_code
+        """MLflow's own, such as RESOURCE_DOES_NOT_EXIST."""
 
 
 class BaseModelError(FinsentError):

@@ -11,6 +11,7 @@ TREE = {
     "FinsentError": (Exception,),
     "ConfigError": (FinsentError, ValueError),
     "InputError": (FinsentError, ValueError),
+    "TrackingError": (errors.InputError,),
     "BaseModelError": (FinsentError,),
     "NoChampionError": (FinsentError, LookupError),
     "ServiceError": (FinsentError, ConnectionError),

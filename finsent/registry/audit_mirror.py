@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from finsent.errors import CheckFailed, ServiceError, one_line
+from finsent.errors import CheckFailed, ServiceError, TrackingError
 from finsent.files import locked
 from finsent.registry import audit_log
 from finsent.registry.audit_log import EntryKey
 from finsent.registry.client import Registry
-from finsent.registry.mlflow_errors import TrackingError
+from finsent.registry.mlflow_errors import failed_at_mlflow
 from finsent.registry.tracking import RunTag, experiment_id, filter_literal, tag_run
 
 if TYPE_CHECKING:
@@ -181,11 +181,13 @@ def update_mirror(registry: Registry) -> str:
     """Copy the audit log into MLflow, one process at a time so that no older copy follows a newer one; returns the run's id.
 
     Raises:
-        ServiceError: MLflow rejects it. Nothing is lost: the next decision copies all of it.
+        ServiceError: MLflow does not answer. Nothing is lost: the next decision copies all of it.
+        TrackingError: it rejects it.
     """
     path, client = registry.workspace.audit_log, registry.client
     failed = f"the audit log {str(path)!r} could not be copied to MLflow"
-    advice = "The decision is recorded in it and no alias has moved. Run the same command again once MLflow answers."
+    recorded = "The decision is recorded in it and no alias has moved."
+    advice = f"{recorded} Run the same command again once MLflow answers."
     lock = registry.workspace.lock("audit-mirror")
     with locked(lock, _LOCK_SECONDS, f"{failed} (lock {str(lock)!r} is held). {advice}", ServiceError):
         try:
@@ -195,7 +197,8 @@ def update_mirror(registry: Registry) -> str:
             client.log_artifact(run_id, str(path), FOLDER)
             tag_run(client, run_id, MIRROR_HEAD, f"{head.length - 1} {head.hash}")
         except (TrackingError, OSError) as error:
-            raise ServiceError(f"{failed} ({one_line(error)}). {advice}") from error
+            mended = f"{recorded} Look at the run {_run_name(registry)!r} in MLflow, then run the same command again."
+            raise failed_at_mlflow(error, failed, answered=mended, outage=advice) from error
     return run_id
 
 
@@ -267,6 +270,6 @@ def fetch_mirror(registry: Registry, into: Path) -> Path | None:
             return None
         return Path(client.download_artifacts(run.info.run_id, artifact, str(into)))
     except (TrackingError, OSError) as error:
-        raise ServiceError(
-            f"the mirror of the audit log cannot be fetched from MLflow ({one_line(error)}). Try again."
-        ) from error
+        look = f"Look at the run {_run_name(registry)!r} in MLflow."
+        what = "the mirror of the audit log cannot be fetched from MLflow"
+        raise failed_at_mlflow(error, what, answered=look, outage="Try again.") from error

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from finsent.data.predictions import ModelIdentity
-from finsent.errors import ArtifactError, InputError, ServiceError, one_line
+from finsent.errors import ArtifactError, InputError, ServiceError, TrackingError, one_line
 from finsent.files import is_read_only
 from finsent.models.manifest import MANIFEST, file_sha256, verify_manifest
-from finsent.registry.mlflow_errors import TrackingError, mlflow_errors
+from finsent.registry.mlflow_errors import mlflow_errors
 from finsent.registry.packaging import ADAPTER, save_model_folder
 from finsent.registry.tracking import DatasetRef, connect, filter_literal
 from finsent.workspace import Workspace

@@ -15,14 +15,14 @@ from pydantic import ValidationError
 
 from finsent.config import GateConfig
 from finsent.data.dataset import fingerprint_split
-from finsent.errors import ServiceError, one_line
+from finsent.errors import TrackingError, one_line
 from finsent.evaluation.evidence import Evidence
 from finsent.registry import audit_log
 from finsent.registry.audit_log import EVALUATE, TEST_SET_USE, EntryKey
 from finsent.registry.audit_mirror import append_entry
 from finsent.registry.client import Registry
 from finsent.registry.gate import Decision, GateInput, RuleResult, rules_digest
-from finsent.registry.mlflow_errors import TrackingError
+from finsent.registry.mlflow_errors import failed_at_mlflow
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -183,7 +183,8 @@ def read_evidence(registry: Registry, version: "ModelVersion") -> StoredEvidence
     """The version's evidence as stored in MLflow, unverified, or why there is none.
 
     Raises:
-        ServiceError: it cannot be fetched from MLflow.
+        ServiceError: MLflow, or its artifact store, does not answer.
+        TrackingError: it says no, as for a run that was deleted.
     """
     client, number = registry.client, str(version.version)
     empty = Evidence(model_name=version.name, model_version=number)
@@ -193,9 +194,9 @@ def read_evidence(registry: Registry, version: "ModelVersion") -> StoredEvidence
         with tempfile.TemporaryDirectory(prefix="finsent-evidence-") as scratch:
             content = Path(client.download_artifacts(version.run_id, EVIDENCE, scratch)).read_bytes()
     except (TrackingError, OSError) as error:
-        raise ServiceError(
-            f"the evidence of version {number!r} cannot be fetched from MLflow ({one_line(error)}). Try again."
-        ) from error
+        what = f"the evidence of version {number!r} cannot be fetched from MLflow"
+        lost = f"Restore the run {version.run_id!r} in MLflow, or train another version."
+        raise failed_at_mlflow(error, what, answered=lost, outage="Try again.") from error
     digest = hashlib.sha256(content).hexdigest()
     try:
         evidence = Evidence.model_validate_json(content)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
 
-from finsent.errors import ConfigError, FinsentError, InputError, ServiceError, one_line
+from finsent.errors import ConfigError, FinsentError, InputError, ServiceError, TrackingError, one_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -24,19 +24,20 @@ _GENERIC: Final = frozenset({"", "INTERNAL_ERROR", "BAD_REQUEST", "TEMPORARILY_U
 _BUSY: Final = ("SQLITE_BUSY", "SQLITE_LOCKED")
 
 
-class TrackingError(InputError):
-    """What MLflow answered to one request: no such version, a name taken, a value it does not accept."""
-
-    def __init__(self, message: str, error_code: str = "INTERNAL_ERROR") -> None:
-        super().__init__(message)
-        self.error_code = error_code
-        """MLflow's own, such as RESOURCE_DOES_NOT_EXIST."""
-
-
 def public_uri(uri: str) -> str:
     """The URI without user name and password, fit for messages and pages."""
     parts = urlsplit(uri)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if parts.username or parts.password else uri
+
+
+def failed_at_mlflow(error: Exception, what: str, *, answered: str, outage: str) -> FinsentError:
+    """The error of a step that failed at MLflow: not to be retried where it answered, as about a deleted run.
+
+    `answered` and `outage` say what to do in either case.
+    """
+    if isinstance(error, TrackingError):
+        return TrackingError(f"{what} ({one_line(error)}). {answered}", error.error_code)
+    return ServiceError(f"{what} ({one_line(error)}). {outage}")
 
 
 def translated(client: "MlflowClient", uri: str) -> "MlflowClient":

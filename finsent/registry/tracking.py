@@ -18,11 +18,11 @@ from urllib.parse import urlsplit
 
 import finsent
 from finsent.config import Config
-from finsent.errors import FinsentError, InputError, ServiceError, one_line
+from finsent.errors import FinsentError, InputError, ServiceError, TrackingError, one_line
 from finsent.files import is_read_only, locked
 from finsent.provenance import git_sha
 from finsent.proxies import bypass_proxies, proxy_of
-from finsent.registry.mlflow_errors import TrackingError, mlflow_errors, public_uri, translated
+from finsent.registry.mlflow_errors import mlflow_errors, public_uri, translated
 from finsent.registry.relocation import local_path, require_own_locations, store_file
 from finsent.workspace import Workspace
 
@@ -281,7 +281,7 @@ def _recorded_status(client: "MlflowClient", run_id: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+        status = "FAILED" if isinstance(error, Exception) else "KILLED"  # Ctrl-C, SIGTERM, Prefect's TerminationSignal
         try:
             if isinstance(error, Exception):
                 tag_run(client, run_id, "error", f"{type(error).__name__}: {error}"[:_PARAM_LENGTH])

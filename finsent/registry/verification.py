@@ -23,14 +23,13 @@ import numpy as np
 from finsent.child_process import end_with_parent
 from finsent.data.dataset import DataVersion
 from finsent.data.leakage import LeakageStatus, leakage_status
-from finsent.errors import ArtifactError, CheckFailed, FinsentError
+from finsent.errors import ArtifactError, CheckFailed, FinsentError, TrackingError
 from finsent.evaluation.evidence import RoundTripRecord
 from finsent.labels import LABELS
 from finsent.logging_setup import configure_child_logging
 from finsent.models.manifest import ADAPTER_FILES, MANIFEST, POOLING, PROBE, Manifest, file_sha256, verify_manifest
 from finsent.registry.client import Registry
 from finsent.registry.gate import RuleResult
-from finsent.registry.mlflow_errors import TrackingError
 from finsent.registry.tracking import filter_literal
 from finsent.workspace import Workspace, resolve_workspace
 

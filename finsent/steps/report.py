@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finsent.config import GateConfig
-from finsent.errors import ServiceError, one_line
+from finsent.errors import TrackingError
 from finsent.evaluation.baselines import BASELINE_NAMES
 from finsent.evaluation.evidence import Evidence
 from finsent.registry.aliases import set_candidate
@@ -16,7 +16,7 @@ from finsent.registry.audit_log import EntryKey
 from finsent.registry.client import Registry, VersionTag
 from finsent.registry.evidence_store import EVIDENCE, EVIDENCE_FOLDER, read_evidence, record_evidence
 from finsent.registry.gate import Decision, evaluate_gate
-from finsent.registry.mlflow_errors import TrackingError
+from finsent.registry.mlflow_errors import failed_at_mlflow
 from finsent.registry.promotion import manual_block, with_artifact
 from finsent.registry.tracking import log_dataset, start_run
 from finsent.reporting.summaries import DecisionSummary, champion_remeasured, final_decision, gate_preview
@@ -126,7 +126,8 @@ def publish_decision(
     """Render report and model card again, with a decision that was made; `outcome` as of `final_decision`.
 
     Raises:
-        ServiceError: MLflow does not hand out or take the files.
+        ServiceError: MLflow, or its artifact store, does not answer.
+        TrackingError: it says no, as for a run that was deleted.
     """
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     rules = map(astuple, decision.rules)
@@ -138,7 +139,8 @@ def publish_report(registry: Registry, version: str, decision: DecisionSummary) 
     """Render report and model card again, with a decision; nothing where the version has no evidence. Idempotent.
 
     Raises:
-        ServiceError: MLflow does not hand out or take the files.
+        ServiceError: MLflow, or its artifact store, does not answer.
+        TrackingError: it says no, as for a run that was deleted.
     """
     from finsent.reporting.evaluation_report import REPORT_INPUTS, render_pages
 
@@ -153,6 +155,6 @@ def publish_report(registry: Registry, version: str, decision: DecisionSummary) 
                 pages = render_pages(folder, found.evidence, decision)
                 client.log_artifacts(record.run_id, str(pages), EVIDENCE_FOLDER)
     except (TrackingError, OSError) as error:
-        raise ServiceError(
-            f"the report of version {version!r} cannot be written to MLflow ({one_line(error)}). Try again."
-        ) from error
+        what = f"the report of version {version!r} cannot be written to MLflow"
+        lost = f"Restore the run {record.run_id!r} in MLflow, then run the same command again."
+        raise failed_at_mlflow(error, what, answered=lost, outage="Try again.") from error

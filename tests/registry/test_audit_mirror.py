@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from finsent.errors import CheckFailed, InputError, ServiceError
+from finsent.errors import CheckFailed, InputError, ServiceError, TrackingError
 from finsent.registry import audit_log, audit_mirror, tracking
 from finsent.registry.client import Registry
 
@@ -114,6 +114,23 @@ def test_an_entry_whose_records_failed_is_found_again_and_completed(recorded, mo
     assert registry.get_version("1").tags[audit_mirror.VERSION_TAG] == f"3 {written['hash']}"
     assert audit_mirror.append_entry(registry, "1", entry, counts_again=True)["seq"] == 4, "complete: this is another use"
     assert audit_mirror.append_entry(registry, "1", entry)["seq"] == 4, "the same decision once more is no other one"
+
+
+def test_what_mlflow_says_no_to_is_not_tried_again(recorded, monkeypatch):
+    def rejected(*_args, **_kwargs):
+        raise TrackingError("the run must be active", "INVALID_PARAMETER_VALUE")
+
+    registry, entry = Registry(recorded, "finsent"), {"action": "gate", "number": 3}
+    with monkeypatch.context() as deleted:
+        deleted.setattr(registry.client, "set_tag", rejected)
+        with pytest.raises(TrackingError, match=r"no alias has moved. Look at the run 'audit-log-finsent' in MLflow") as found:
+            audit_mirror.append_entry(registry, "1", entry)
+        assert not found.value.retryable
+        deleted.setattr(registry.client, "list_artifacts", rejected)
+        with pytest.raises(TrackingError, match=r"cannot be fetched from MLflow .the run must be active."):
+            audit_mirror.verify_mirror(registry)
+    audit_mirror.append_entry(registry, "1", entry)
+    assert copied(recorded) == 4
 
 
 def _away(*_args, **_kwargs):

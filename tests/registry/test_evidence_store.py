@@ -1,15 +1,23 @@
 """The gate's decision stored with an evaluation: used once for exactly the same inputs, and evaluated again otherwise."""
 
+import sqlite3
+from contextlib import closing
+
 import pytest
 
 from finsent.config import load_config
+from finsent.errors import TrackingError
 from finsent.registry import audit_log, promotion
-from finsent.registry.evidence_store import stored_decision
+from finsent.registry.client import Registry
+from finsent.registry.evidence_store import read_evidence, stored_decision
 from finsent.registry.gate import GateInput, evaluate_gate, rules_digest
+from finsent.reporting.summaries import DecisionSummary
 from finsent.steps.context import make_context
 from finsent.steps.promote import judge, promote
+from finsent.steps.report import publish_report
 from tests.steps.promotion import AUTOMATIC, evaluate_new, evidence, evidence_of, leave
 
+DECIDED = DecisionSummary("Version 1 was promoted", favourable=True, reasons=())
 INPUTS = GateInput("ab" * 32, rules_digest(AUTOMATIC.gate), "1")
 
 
@@ -61,6 +69,17 @@ def test_a_gate_whose_code_changed_decides_again(monkeypatch):
 )
 def test_what_cannot_be_read_or_contradicts_itself_is_no_decision(found):
     assert stored_decision(found, INPUTS) is None
+
+
+@pytest.mark.parametrize("step", [read_evidence, lambda registry, version: publish_report(registry, version.version, DECIDED)])
+def test_a_run_that_was_purged_is_named_and_not_tried_again(mlflow_home, new_version, step):
+    registry = Registry(mlflow_home, "finsent")
+    version = registry.get_version(new_version())
+    with closing(sqlite3.connect(mlflow_home.root / "mlflow.db")) as store, store:
+        store.execute("DELETE FROM runs WHERE run_uuid = ?", (version.run_id,))  # as `mlflow gc` does
+    with pytest.raises(TrackingError, match=rf"{version.run_id}.* not found.*Restore the run '{version.run_id}'") as found:
+        step(registry, version)
+    assert not found.value.retryable
 
 
 @pytest.fixture

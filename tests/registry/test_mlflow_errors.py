@@ -8,10 +8,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from finsent.errors import ConfigError, FinsentError, InputError, ServiceError
+from finsent.errors import ConfigError, FinsentError, InputError, ServiceError, TrackingError
 from finsent.registry import tracking
 from finsent.registry.client import Registry
-from finsent.registry.mlflow_errors import TrackingError, translate
+from finsent.registry.mlflow_errors import translate
 from finsent.workspace import Workspace, resolve_workspace
 
 

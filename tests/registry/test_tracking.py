@@ -2,6 +2,7 @@
 
 import json
 import logging
+import signal
 import socket
 import threading
 import time
@@ -10,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from urllib.parse import unquote
 
 import pytest
+from prefect.exceptions import TerminationSignal
 
 from finsent.data.dataset import DataVersion
 from finsent.errors import InputError, ServiceError
@@ -43,7 +45,14 @@ def test_run_holds_settings_and_origin(mlflow_home, tiny_config):
     assert tags["finsent_version"]
 
 
-@pytest.mark.parametrize(("error", "status"), [(ValueError("the loss exploded"), "FAILED"), (KeyboardInterrupt(), "KILLED")])
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ValueError("the loss exploded"), "FAILED"),
+        (KeyboardInterrupt(), "KILLED"),
+        (TerminationSignal(signal=signal.SIGTERM), "KILLED"),
+    ],
+)
 def test_run_that_breaks_off_says_so(mlflow_home, tiny_config, error, status):
     with pytest.raises(type(error)), tracking.start_run(tiny_config, mlflow_home, kind="train") as run_id:
         raise error
