@@ -4,6 +4,7 @@ import atexit
 import itertools
 import logging
 import os
+import signal
 import sys
 import threading
 import traceback
@@ -81,7 +82,17 @@ def _fail_with(error: Exception, *, as_json: bool, show_traceback: bool) -> int:
 def main() -> None:
     """What the installed `finsent` command runs."""
     machine_faults.open_standard_streams()
+    if os.environ.get("RANK", "0").strip() in {"", "0"}:  # other processes of a launch record nothing, and just end
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:  # else left out on purpose, as by `nohup`
+                signal.signal(number, _interrupt)
     leave(run(sys.argv[1:]))
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    """End as Ctrl-C does, once: runs are recorded as killed, locks released, children stopped."""
+    if not isinstance(sys.exc_info()[1], KeyboardInterrupt):
+        raise KeyboardInterrupt
 
 
 def leave(code: int) -> NoReturn:

@@ -18,6 +18,7 @@ from finsent.config import load_config
 from finsent.data.sample import sample_sources
 from finsent.steps.context import make_context
 from finsent.steps.ingest import ingest
+from finsent.training.run_dir import find_resumable
 from finsent.workspace import Workspace
 from tests.integration.test_prefect_server import free_port
 
@@ -196,6 +197,38 @@ def test_one_process_that_fails_ends_all_and_leaves_no_run_open(ingested: Worksp
     assert set(json.loads(done.stdout)) == {"error"}
     assert "2 processes share 8 rows a step" in done.stderr
     assert not [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or [])]
+
+
+STOPPED = """
+import os, signal, sys
+from finsent.cli.main import main
+from finsent.training import trainer
+from finsent.training.distributed import world_from_env
+
+real = trainer._training_step
+
+def stop(run, recipe, rows, labels, step, total):
+    if step == 6 and world_from_env().is_main:  # a checkpoint is there
+        os.kill(os.getppid() if world_from_env().size > 1 else os.getpid(), signal.SIGTERM)
+    return real(run, recipe, rows, labels, step, total)
+
+trainer._training_step = stop
+main()
+"""
+
+
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.long)])
+def test_a_training_that_is_terminated_is_recorded_as_killed_and_can_be_resumed(
+    processes: int, ingested: Workspace, tmp_path: Path
+) -> None:
+    (tmp_path / "stopped.py").write_text(STOPPED)
+    done = launch(processes, [str(tmp_path / "stopped.py"), *options(ingested, "recipe.checkpoint_every=5")], check=False)
+    assert done.returncode == (130 if processes == 1 else 1), done.stderr
+    (run,) = runs_of(ingested)
+    assert run.info.status == "KILLED"
+    assert "error" not in run.data.tags
+    digest = json.loads((ingested.runs / run.info.run_id / "training.json").read_text())["digest"]
+    assert find_resumable(ingested.runs, digest) == run.info.run_id
 
 
 def test_other_commands_refuse_to_run_in_several_processes(monkeypatch: pytest.MonkeyPatch, capsys: Any, home: Workspace) -> None:
