@@ -29,7 +29,7 @@ from finsent.data.sources.records import COMPRESSIONS, FORMATS
 from finsent.data.splits import SPLIT_CODES, SplitRule
 from finsent.data.staging import StagedRows, concat_staged
 from finsent.data.table_schemas import SCHEMAS
-from finsent.errors import ConfigError, InputError, did_you_mean, format_names
+from finsent.errors import ConfigError, did_you_mean, format_names
 from finsent.labels import LABELS
 from finsent.workspace import Workspace
 
@@ -116,10 +116,10 @@ def load_snapshot(home: Workspace, config: DataConfig, version: int | None) -> T
     groups = _combined(rows["group"]).dictionary_encode()
     signatures = load_signatures(home, ids, config, version, rebuild=not audited) if len(ids) else empty_signatures(config)
     existing = ExistingRows(
-        rows=RowArrays(ids, _codes(rows["label"], LABELS, "label"), signatures),
+        rows=RowArrays(ids, _codes(rows["label"], LABELS), signatures),
         groups=groups.indices.to_numpy().astype(np.int64),
         names=groups.dictionary,
-        splits=_codes(rows["split"], SPLIT_CODES, "split"),
+        splits=_codes(rows["split"], SPLIT_CODES),
     )
     return TweetsSnapshot(version, existing, fingerprint, audited)
 
@@ -188,15 +188,8 @@ def _combined(values: pa.ChunkedArray) -> pa.StringArray:
     return pa.concat_arrays([pa.array([], pa.string()), *values.chunks])
 
 
-def _codes(values: pa.ChunkedArray, names: tuple[str, ...], what: str) -> npt.NDArray[np.int8]:
-    codes = pc.index_in(values, value_set=pa.array(names, pa.string()))
-    if codes.null_count:
-        odd = pc.filter(values, pc.is_null(codes))[0].as_py()
-        raise InputError(
-            f"the table 'tweets' has a row whose {what} is {odd!r}; {what}s are {', '.join(names)}. "
-            "Was the table changed by hand? Restore an earlier version, or ingest into a new FINSENT_HOME."
-        )
-    return np.array(codes.to_numpy(), np.int8)
+def _codes(values: pa.ChunkedArray, names: tuple[str, ...]) -> npt.NDArray[np.int8]:
+    return np.array(pc.index_in(values, value_set=pa.array(names, pa.string())).to_numpy(), np.int8)
 
 
 def check_heldout_sources(rule: SplitRule, names: Iterable[str]) -> None:

@@ -6,6 +6,9 @@ from typing import Final, Literal
 
 import pyarrow as pa
 
+from finsent.data.splits import SPLIT_CODES
+from finsent.labels import LABELS
+
 CommitKey = Literal["finsent.commit", "fingerprint", "leaks", "masked", "naive_leak", "report", "signature_rule", "split_rule"]
 """Metadata of a commit. Written commits cannot change: renaming a key needs a migration."""
 CommitMetadata = Mapping[CommitKey, str]
@@ -81,6 +84,11 @@ REQUIRED_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {"tweets": ("id", "text", "label", "source", "group", "split")}
 )
 """Columns that have a value in every row; a table changed by other means may break this."""
+
+ALLOWED_VALUES: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = MappingProxyType(
+    {"tweets": {"label": LABELS, "split": SPLIT_CODES}, "predictions": {"label": LABELS}}
+)
+"""Columns that hold one of a few names; another writer may have put something else there."""
 
 ADDED_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {"tweets": ("flags",), "quarantine": ("id", "input", "label"), "predictions": ("model_digest",)}

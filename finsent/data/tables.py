@@ -23,7 +23,7 @@ from finsent.data.table_access import (
     require_writable,
     writing,
 )
-from finsent.data.table_schemas import ADDED_COLUMNS, REQUIRED_COLUMNS, SCHEMAS, CommitKey, CommitMetadata
+from finsent.data.table_schemas import ADDED_COLUMNS, ALLOWED_VALUES, REQUIRED_COLUMNS, SCHEMAS, CommitKey, CommitMetadata
 from finsent.errors import CheckFailed, InputError
 from finsent.workspace import Workspace
 
@@ -57,7 +57,7 @@ def read(
     Raises:
         UnreadableVersionError: log clean-up or a vacuum removed what the version needs.
         InputError: no such version, no such table in `SCHEMAS`, a column that somebody else changed, or a row without one of the
-            `REQUIRED` columns.
+            `REQUIRED_COLUMNS`, or with another value than the `ALLOWED_VALUES`.
         ServiceError: the store does not answer.
     """
     schema = SCHEMAS[name] if columns is None else pa.schema([SCHEMAS[name].field(column) for column in columns])
@@ -116,13 +116,23 @@ def _scan(handle: "DeltaTable", name: str, columns: Sequence[str], filters: Any,
 
 
 def _require_values(name: str, table: pa.Table) -> pa.Table:
-    """The table, if it has a value in every required column."""
+    """The table, if it has a value in every required column, and no unknown label or split."""
+    import pyarrow.compute as pc
+
     for column in REQUIRED_COLUMNS.get(name, ()):
         if column in table.column_names and table[column].null_count:
             raise InputError(
                 f"the table {name!r} has rows without a value in column {column!r}. Was the table changed by hand? "
                 "Restore an earlier version, or ingest into a new FINSENT_HOME."
             )
+    for column, names in ALLOWED_VALUES.get(name, {}).items():
+        if column in table.column_names:
+            odd = table[column].filter(pc.invert(pc.is_in(table[column], value_set=pa.array([*names, None], pa.string()))))
+            if len(odd):
+                raise InputError(
+                    f"the table {name!r} has a row whose {column} is {odd[0].as_py()!r}; {column}s are {', '.join(names)}. "
+                    "Was the table changed by hand? Restore an earlier version, or begin anew in a new FINSENT_HOME."
+                )
     return table
 
 

@@ -24,7 +24,8 @@ from finsent.workspace import Workspace, resolve_workspace
 def rows(name: str, *ids: str) -> pa.Table:
     """Rows with a text in every column that holds texts."""
     texts = [field.name for field in SCHEMAS[name] if pa.types.is_string(field.type)]
-    return pa.Table.from_pylist([dict.fromkeys(texts, i) | {"id": i} for i in ids], schema=SCHEMAS[name])
+    known = {"label": "Neutral", "split": "train"}
+    return pa.Table.from_pylist([dict.fromkeys(texts, i) | known | {"id": i} for i in ids], schema=SCHEMAS[name])
 
 
 def opened(home: Workspace, name: str) -> DeltaTable:
@@ -179,7 +180,7 @@ def test_harmless_changes_of_others_are_tolerated(home: Workspace, change: str) 
         remake(home, mixed, partition_by="label" if change == "partitioned" else None)
     after = tables.position(home, "predictions", "score")
     assert tables.append_if_unchanged(home, "predictions", rows("predictions", "b"), "score", after) is not None
-    assert tables.read(home, "predictions", filters=[("id", "=", "b")])["label"].to_pylist() == ["b"]
+    assert tables.read(home, "predictions", filters=[("id", "=", "b")])["text_hash"].to_pylist() == ["b"]
 
 
 def test_rules_that_others_put_on_a_table_are_told_as_theirs(home: Workspace) -> None:

@@ -17,7 +17,8 @@ from finsent.workspace import Workspace
 
 def rows(name: str, *ids: str) -> pa.Table:
     texts = [field.name for field in SCHEMAS[name] if pa.types.is_string(field.type)]
-    return pa.Table.from_pylist([dict.fromkeys(texts, i) | {"id": i} for i in ids], schema=SCHEMAS[name])
+    known = {"label": "Neutral", "split": "train"}
+    return pa.Table.from_pylist([dict.fromkeys(texts, i) | known | {"id": i} for i in ids], schema=SCHEMAS[name])
 
 
 def fill(home: Workspace, name: str) -> None:

@@ -268,3 +268,19 @@ def test_a_row_that_somebody_wrote_without_a_value_is_named(home: Workspace, col
         with pytest.raises(InputError, match=rf"has rows without a value in column '{column}'\. Was the table changed by hand\?"):
             reading()
     assert tables.read(home, "tweets", columns=["ingested_at"]).num_rows == 1
+
+
+@pytest.mark.parametrize(("column", "value"), [("label", "bullish"), ("split", "holdout")])
+def test_a_label_or_split_that_somebody_else_made_up_is_named(home: Workspace, column: str, value: str) -> None:
+    from finsent.data.dataset import data_version, load_split
+    from finsent.data.version_statistics import summarise
+
+    row = {"id": "a" * 32, "text": "x", "label": "Neutral", "source": "s", "group": "a" * 32, "split": "train"}
+    rows = [row, row | {"id": "b" * 32, column: value}]
+    version = tables.append(home, "tweets", pa.Table.from_pylist(rows, schema=tables.SCHEMAS["tweets"]))
+    readings = [lambda: data_version(home), lambda: summarise(home, version)]
+    if column == "label":
+        readings.append(lambda: load_split(home, "train"))
+    for reading in readings:
+        with pytest.raises(InputError, match=rf"the table 'tweets' has a row whose {column} is '{value}'; {column}s are"):
+            reading()
