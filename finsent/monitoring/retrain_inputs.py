@@ -43,11 +43,25 @@ def new_labels(registry: Registry, workspace: Workspace) -> int:
 
 
 def hours_since_training(registry: Registry) -> float | None:
-    """Hours since the newest version that was trained here was registered; None before the first."""
+    """Hours since the newest version that was trained here was registered; None before the first.
+
+    None as well if that lies more than an hour ahead, which is more than clocks of two machines differ by: a clock was wrong, and
+    nothing would be trained until it is reached.
+    """
     newest = registry.find_latest(trained_here=True)
     if newest is None:
         return None
-    return max(0.0, (datetime.now(UTC).timestamp() - float(newest.creation_timestamp) / 1000) / 3600)
+    hours = (datetime.now(UTC).timestamp() - float(newest.creation_timestamp) / 1000) / 3600
+    if hours < -1:
+        _log.warning(
+            "version %s of %s was registered %.1f h in the future by this machine's clock, which was wrong then or is now: "
+            "the cooldown is left out",
+            newest.version,
+            registry.name,
+            -hours,
+        )
+        return None
+    return max(0.0, hours)
 
 
 def trained_data_version(workspace: Workspace, tags: dict[str, str]) -> int | None:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import sqlite3
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -255,6 +256,15 @@ def test_cooldown_counts_from_the_latest_training(served):
     decision = decide(make_context(config, served), BatchDrift("1", ()))
     assert decision.decision == "skip"
     assert "Cooling down: trained 0.0 h ago" in decision.reasons[0]
+
+
+def test_a_version_registered_by_a_clock_far_ahead_does_not_stop_retraining(served, caplog):
+    with sqlite3.connect(served.root / "mlflow.db") as store:
+        store.execute("update model_versions set creation_time = creation_time + 315360000000")  # ten years
+    add_labels(served, 600, "new-")
+    config = load_config(overrides=["monitor.cooldown_hours=24"])
+    assert decide(make_context(config, served), BatchDrift("1", ())).decision == "retrain"
+    assert "was registered 87600.0 h in the future by this machine's clock" in caplog.text
 
 
 @pytest.mark.parametrize("noted", ["None", "99"])
