@@ -47,20 +47,41 @@ class PendingRows:
 def find_pending(home: Workspace, model: ModelIdentity, *, max_characters: int) -> PendingRows:
     """Inbox rows without a prediction of this model, without those that cannot be scored.
 
-    By their ids alone: `inbox.receive` lets no id come again with another text.
+    By their ids alone: `inbox.receive` lets no id come again with another text. Of rows that another writer put in with one id,
+    the first received counts, and the others are set aside.
     """
     import pyarrow.compute as pc
 
-    inbox = tables.read(home, "inbox", columns=["id", "text"])
+    inbox = tables.read(home, "inbox", columns=["id", "text", "received_at"])
     done = tables.read(home, "predictions", columns=["id"], filters=predicted_by(model))["id"]
     scored = pc.is_in(inbox["id"], value_set=done.combine_chunks())
-    left = inbox.filter(pc.invert(scored))
     known = tables.read(home, "quarantine", columns=["source"], filters=pc.starts_with(pc.field("source"), _SOURCE_PREFIX))[
         "source"
     ]
     set_aside = {place.removeprefix(_SOURCE_PREFIX) for place in known.to_pylist()}
+    left, again = _first_of_each_id(inbox.filter(pc.invert(scored)), set_aside)
     good, bad = _check(left, max_characters, set_aside)
-    return PendingRows(_sort_by_text_hash(good), len(inbox) - len(left), bad)
+    return PendingRows(_sort_by_text_hash(good), int(pc.sum(scored).as_py() or 0), bad + again)
+
+
+def _first_of_each_id(rows: "pa.Table", set_aside: AbstractSet[str]) -> tuple["pa.Table", tuple[QuarantinedRow, ...]]:
+    """Columns id and text of the first row received of each id, and the later ones of another text, unless set aside."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pc.count_distinct(rows["id"], mode="all").as_py() == len(rows):
+        return rows.select(["id", "text"]), ()
+    ordered = rows.sort_by([("received_at", "ascending"), ("text", "ascending")])
+    first: dict[str, str] = {}
+    places, bad = [], []
+    for place, (row_id, text) in enumerate(zip(ordered["id"].to_pylist(), ordered["text"].to_pylist(), strict=True)):
+        if row_id not in first:
+            first[row_id] = text
+            places.append(place)
+        elif text != first[row_id] and row_id not in set_aside:
+            why = f"inbox id {row_id} was put there by another writer for another text before"
+            bad.append(QuarantinedRow("inbox", f"{_SOURCE_PREFIX}{row_id}", 0, text or "", "id reused", why))
+    return ordered.take(pa.array(places, pa.int64())).select(["id", "text"]), tuple(bad)
 
 
 def _check(rows: "pa.Table", max_characters: int, set_aside: AbstractSet[str]) -> tuple["pa.Table", tuple[QuarantinedRow, ...]]:

@@ -1,6 +1,6 @@
 """What is due: the same rows, hashes and refusals as by looking at each text, and chunks that a later run cuts again."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 from hypothesis import HealthCheck, given, settings
@@ -73,6 +73,23 @@ def test_what_is_set_aside_once_is_not_set_aside_again(home: Workspace):
     append_records(home, first.bad, now)
     again = pending_rows.find_pending(home, MODEL, max_characters=LONGEST)
     assert (again.bad, again.rows["id"].to_pylist()) == ((), ["b"])
+
+
+def test_an_id_that_another_writer_put_in_twice_is_scored_once(home: Workspace):
+    now = datetime.now(UTC)
+    came = [("a", "gold", 2), ("a", "silver", 1), ("a", "silver", 3), ("b", "buy now", 1)]
+    rows = [{"id": name, "text": text, "received_at": now + timedelta(hours=hours)} for name, text, hours in came]
+    tables.append(home, "inbox", pa.Table.from_pylist(rows, schema=tables.SCHEMAS["inbox"]))
+    found = pending_rows.find_pending(home, MODEL, max_characters=LONGEST)
+    assert sorted(zip(found.rows["id"].to_pylist(), found.rows["text"].to_pylist(), strict=True)) == [
+        ("a", "silver"),
+        ("b", "buy now"),
+    ]
+    (refused,) = found.bad
+    why = "inbox id a was put there by another writer for another text before"
+    assert (refused.text, refused.reason, refused.detail) == ("gold", "id reused", why)
+    append_records(home, found.bad, now)
+    assert pending_rows.find_pending(home, MODEL, max_characters=LONGEST).bad == ()
 
 
 @given(st.integers(0, 60_000), st.integers(50, 9_000), st.integers(1, 8), st.floats(0, 1))
