@@ -1,10 +1,11 @@
 """Which of PEFT's options an adapter may use here, and whether its weights and its tokenizer fit a base; refused at import."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from finsent.errors import ArtifactError, FinsentError, one_line
+from finsent.errors import ArtifactError, FinsentError, one_line, quoted
 
 _PLAIN: Final = {
     *("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern"),  # PEFT makes them each layer's own scale
@@ -18,6 +19,9 @@ _PLAIN: Final = {
     *("base_model_name_or_path", "revision", "task_type", "peft_type", "peft_version"),
 }
 """Options that are right in every engine, held by tests/models/test_peft_support.py."""
+_NAMING: Final = ("target_modules", "exclude_modules", "layers_pattern", "modules_to_save", "rank_pattern", "alpha_pattern")
+"""Options that name modules, in which PEFT takes regular expressions: a crafted one would keep `re` busy for ever."""
+_NAME: Final = re.compile(r"[\w.-]+")
 _CHANGES_BASE: Final = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Beginnings of the `init_lora_weights` that move part of the base's weights into the adapter."""
 _HEADS: Final = ("score.weight", "classifier.weight", "classifier.out_proj.weight")
@@ -36,6 +40,14 @@ def unsupported_reason(described: Mapping[str, Any]) -> str | None:
     # An option that this PEFT does not know, it ignores: the adapter would load and compute something else.
     if other := sorted(key for key, value in described.items() if key not in _PLAIN and value):
         return f"it uses PEFT's option {other[0]!r}, which finsent does not take. Train it without"
+    for option in _NAMING:
+        given = described.get(option) or ()
+        for name in given if isinstance(given, tuple | list | dict) else (given,):
+            if not (isinstance(name, str) and _NAME.fullmatch(name)):
+                return (
+                    f"its {option} has {quoted(name)}, and finsent takes names of modules (letters, digits, '_', '.', '-') there "
+                    "and no regular expressions. Name the modules one by one"
+                )
     return None
 
 

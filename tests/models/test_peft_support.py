@@ -131,6 +131,30 @@ def test_what_would_compute_something_else_is_refused_even_if_sealed(adapter: Pa
         load_adapter(adapter, home)
 
 
+@pytest.mark.parametrize(
+    "described",
+    [
+        {"target_modules": r"((\w+\.?)+)+!"},  # `re` would not come back from it
+        {"target_modules": ["q_proj", r"(v_proj"]},
+        {"exclude_modules": r".*\.v_proj"},
+        {"layers_pattern": ["(a+)+"]},
+        {"modules_to_save": ["(a+)+"]},
+        {"rank_pattern": {"(a+)+": 2}},
+        {"alpha_pattern": {"^q_proj": 2}},
+        {"target_modules": 5},
+    ],
+)
+def test_a_regular_expression_is_refused_where_names_of_modules_stand(described: dict[str, Any]) -> None:
+    said = str(unsupported_reason({"peft_type": "LORA", **described}))
+    assert next(iter(described)) in said
+    assert "no regular expressions" in said
+
+
+def test_all_linear_and_names_of_modules_are_taken() -> None:
+    names = {"exclude_modules": ["lm_head"], "layers_pattern": "layers", "rank_pattern": {"model.layers.0.q_proj": 2}}
+    assert unsupported_reason({"peft_type": "LORA", "target_modules": "all-linear", **names}) is None
+
+
 def test_every_option_of_this_peft_was_thought_of() -> None:
     refused = {
         *("alora_invocation_tokens", "arrow_config", "kasa_config", "layer_replication", "megatron_config"),
