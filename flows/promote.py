@@ -7,6 +7,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
+from finsent.registry.client import version_number
 from finsent.steps import promote as step
 from finsent.steps.context import Context
 from finsent.steps.promote import PromotionResult
@@ -71,7 +72,7 @@ def promote(version: str | None = None, settings: FlowSettings = FROM_ENVIRONMEN
     """
     with resolved(settings) as context:
         model = context.config.registered_model
-        version = version or find_newest(context)
+        version = version_number(version) or find_newest(context)
         describe_run(context, f"promote version {version}", version=version)
         judged = judge_version(context, version)
         record_decision(context, version, judged)

@@ -174,8 +174,9 @@ def history_command(settings: Settings, version: str | None, limit: int | None) 
     MLflow knows of; `finsent ledger verify` also compares it with its copy there.
     """
     from finsent.registry.audit_log import history
+    from finsent.registry.client import version_number
 
-    context = settings.context()
+    context, version = settings.context(), version_number(version) or None
     found = history(context.workspace.audit_log, context.registry.name, version, limit)
     chain = "Its chain verifies." if found.whole else f"ITS CHAIN IS BROKEN: {found.problem}"
     if found.whole and (problem := _registry_problem(context)) is not None:

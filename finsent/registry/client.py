@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from finsent.data.predictions import ModelIdentity
 from finsent.errors import ArtifactError, InputError, ServiceError, TrackingError, one_line
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+
+_MOST_DIGITS: Final = 9  # of a version; databases would refuse greater numbers with an error of their own
 
 VersionTag = Literal[
     "accuracy", "approval", "approval_requested_at", "approved_by", "approved_why", "audit_log_entry", "base",
@@ -97,7 +99,7 @@ class Registry:
             InputError: there is no such version and no such alias.
         """
         if given.isdecimal():
-            return str(self.get_version(given).version)
+            return str(self.get_version(version_number(given)).version)
         known = self.aliases()
         if given not in known:
             there = ", ".join(f"{alias} (version {version})" for alias, version in sorted(known.items())) or "none yet"
@@ -119,7 +121,8 @@ class Registry:
 
     def find_version(self, version: str | None) -> "ModelVersion | None":
         """The registry's record of a version; None if it is deleted, or none is named."""
-        if version is None:
+        # MLflow takes "01" for version 1, which everything that compares numbers would take for another one
+        if version is None or not version.isdecimal() or version != version_number(version) or len(version) > _MOST_DIGITS:
             return None
         try:
             return self.client.get_model_version(self.name, version)
@@ -291,6 +294,11 @@ class Registry:
         ]
         for start in range(0, len(entities), 1000):
             self.client.log_batch(run_id, metrics=entities[start : start + 1000])
+
+
+def version_number(given: str | None) -> str:
+    """A given version's number as MLflow writes it, also of `01` or another script's digits; other text stays, None is empty."""
+    return str(int(given)) if given and given.isdecimal() and len(given) <= _MOST_DIGITS else given or ""
 
 
 def logged_model_id(version: "ModelVersion") -> str:

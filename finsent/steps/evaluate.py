@@ -107,7 +107,7 @@ def prepare(context: Context, version: str | None = None) -> EvaluationPlan:
         InputError: no such version, no data, or no test rows.
         CheckFailed: the alias is not where the audit log's decisions put it, or the version's run was deleted.
     """
-    version = version or context.registry.latest_version()
+    version = context.registry.resolve(version) if version else context.registry.latest_version()
     record = require_evaluable(context.registry, version)
     data = data_version(context.workspace)
     if not data.rows.get("test"):

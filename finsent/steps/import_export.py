@@ -22,6 +22,7 @@ from finsent.models.manifest import MANIFEST, verify_manifest, write_manifest
 from finsent.models.merged import seal_merged, write_merged_checkpoint
 from finsent.registry import promotion
 from finsent.registry.champion import require_champion
+from finsent.registry.client import version_number
 from finsent.registry.evidence_store import load_evidence
 from finsent.registry.gate import Decision
 from finsent.registry.tracking import start_run
@@ -93,7 +94,7 @@ def export_adapter(context: Context, folder: Path, *, version: str | None = None
 
     require_empty_dir(folder)
     registry = context.registry
-    version = version or require_champion(registry)
+    version = version_number(version) or require_champion(registry)
     source = registry.adapter_path(version)
     manifest = verify_manifest(source)
     whole = folder.resolve()  # `.` and `..` have no name of their own
@@ -133,7 +134,7 @@ def export_merged(
 
     require_empty_dir(folder)
     registry, limit = context.registry, context.config.engine.max_logit_error
-    version = version or require_champion(registry)
+    version = version_number(version) or require_champion(registry)
     source = registry.adapter_path(version)
     evidence = load_evidence(registry, version)
     whole = folder.resolve()

@@ -15,7 +15,7 @@ from finsent.registry.aliases import set_challenger, set_champion
 from finsent.registry.audit_log import EntryKey
 from finsent.registry.audit_mirror import append_entry
 from finsent.registry.champion import current_champion
-from finsent.registry.client import CHALLENGER
+from finsent.registry.client import CHALLENGER, version_number
 from finsent.registry.gate import Decision
 from finsent.registry.promotion import ApprovalRequest, Judgement, PromotionResult
 from finsent.steps.context import Context
@@ -42,7 +42,7 @@ def promote(context: Context, *, version: str | None = None) -> PromotionResult:
 
 def judge(context: Context, version: str) -> Judgement:
     """Decide on the version's evidence against the champion of now. Reads only; raises as `promote`."""
-    return promotion.judge(context.registry, context.config.gate, version)
+    return promotion.judge(context.registry, context.config.gate, version_number(version))
 
 
 def record(
@@ -116,7 +116,8 @@ def approve(context: Context, version: str | None, who: str, why: str) -> Promot
     """
     promotion.require_author_and_reason(who, why)
     registry, rules = context.registry, context.config.gate
-    champion, version = current_champion(registry), version or registry.aliases().get(CHALLENGER)
+    champion = current_champion(registry)
+    version = version_number(version) or registry.aliases().get(CHALLENGER)
     if version is not None and champion == version:
         return promotion.complete_promotion(registry, version)
     version = promotion.require_awaiting_approval(registry, rules, version)
@@ -144,7 +145,7 @@ def reject(context: Context, version: str | None, who: str, why: str) -> Promoti
     """
     promotion.require_author_and_reason(who, why)
     registry = context.registry
-    version = promotion.require_awaiting_approval(registry, context.config.gate, version)
+    version = promotion.require_awaiting_approval(registry, context.config.gate, version_number(version))
     judged = judge(context, version)  # its rules are what the person based the rejection on
     judged = replace(judged, decision=Decision("refuse", judged.decision.rules, (f"Rejected by {who}: {why}",)))
     record(context, judged, audit_log.REJECT, who, why)
@@ -207,9 +208,9 @@ def get_approval_request(context: Context, version: str | None) -> ApprovalReque
     Raises:
         InputError: there is no such version.
     """
-    return promotion.approval_request(context.registry, context.config.gate, version)
+    return promotion.approval_request(context.registry, context.config.gate, version_number(version) or None)
 
 
 def decision_summary(context: Context, version: str | None) -> str:
     """What a person decided on a version that awaits approval no more."""
-    return promotion.format_manual_decision(context.registry, version)
+    return promotion.format_manual_decision(context.registry, version_number(version) or None)

@@ -14,7 +14,7 @@ from finsent.files import locked
 from finsent.labels import LABELS
 from finsent.models.abstention import abstain_threshold
 from finsent.registry.champion import require_champion
-from finsent.registry.client import logged_model_id
+from finsent.registry.client import logged_model_id, version_number
 from finsent.registry.tracking import log_params, start_run
 from finsent.steps.context import Context
 from finsent.workspace import Workspace
@@ -158,7 +158,7 @@ def predict(context: Context, texts: Sequence[str], *, version: str | None = Non
     from finsent.scoring.predictor import load_with_fp8_check
 
     config, registry = context.config, context.registry
-    version = version or require_champion(registry)
+    version = version_number(version) or require_champion(registry)
     loaded = load_with_fp8_check(config.engine, context.workspace, registry.adapter_path(version), rows=len(texts))
     threshold = abstain_threshold(loaded.manifest, config.scoring.abstain_below)
     data = config.data

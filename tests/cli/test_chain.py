@@ -126,8 +126,8 @@ def test_an_exported_adapter_is_whole_has_its_card_and_comes_back_the_same(
     finsent: "Finsent", served: "Served", tmp_path: Path
 ) -> None:
     exported = tmp_path / "out" / "adapter"
-    found = finsent("export", exported, *served.options, "--json").json()
-    assert found["folder"] == str(exported)
+    found = finsent("export", exported, "--version", f"0{served.version}", *served.options, "--json").json()
+    assert (found["folder"], found["model_version"]) == (str(exported), served.version)
     manifest = verify_manifest(exported)
     card = (exported / "README.md").read_text(encoding="utf-8")
     assert "accuracy" in card.lower()
@@ -137,7 +137,8 @@ def test_an_exported_adapter_is_whole_has_its_card_and_comes_back_the_same(
     assert "not an empty folder" in again.err
     version = finsent("import", exported, "--no-evaluate", *served.options, "--json").json()["model_version"]
     text = "firm one beats estimates"
-    answers = [finsent("predict", text, *served.options, *more, "--json").json() for more in ((), ("--version", version))]
+    answers = [finsent("predict", text, *served.options, *more, "--json").json() for more in ((), ("--version", f"0{version}"))]
+    assert answers[1]["model_version"] == version
     assert answers[0]["predictions"] == answers[1]["predictions"]
     assert manifest.base_name == "embedded"
 

@@ -67,7 +67,7 @@ def test_history_tells_what_happened_in_order(finsent: "Finsent", home: Workspac
 
 
 def test_history_of_one_version_and_of_the_last(finsent: "Finsent", home: Workspace) -> None:
-    of_three = finsent("history", "3", "--home", home.root, "--json").json()["entries"]
+    of_three = finsent("history", "03", "--home", home.root, "--json").json()["entries"]
     assert [entry["action"] for entry in of_three] == ["evaluate", "gate", "approve", "rollback"]
     assert of_three[2]["who"] == "dana"
     last = finsent("history", "--limit", "2", "--home", home.root, "--json").json()

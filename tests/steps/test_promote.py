@@ -244,6 +244,28 @@ def test_only_what_waits_can_be_approved_or_rejected(mlflow_home, evaluated, dec
     assert decisions(mlflow_home) == []
 
 
+def test_a_number_written_otherwise_is_the_same_version(mlflow_home, evaluated):
+    evaluated(config=WITH_APPROVAL)
+    context = make_context(WITH_APPROVAL, mlflow_home)
+    assert pipeline.promote(context, version="01").model_version == "1"
+    assert promote.get_approval_request(context, "１").version == "1"
+    assert pipeline.approve(context, "01", *SIGNED).champion_after == "1"
+    assert "approved" in promote.decision_summary(context, "01")
+    assert pipeline.promote(context, version="001").decision == "promoted", "the champion already"
+    assert {entry["version"] for entry in audit_log.read(mlflow_home.audit_log)} == {"1"}
+    rejected = evaluated(champion="1", config=WITH_APPROVAL)
+    pipeline.promote(context)
+    assert pipeline.reject(context, f"0{rejected}", *SIGNED).model_version == rejected
+
+
+def test_what_is_no_number_of_a_version_is_none(mlflow_home, evaluated):
+    evaluated()
+    for given in ("1_0", "+1", " 1", "-1", "9" * 20, "2147483648", "9" * 5000):
+        with pytest.raises(InputError, match=r"has no version .*Its versions: 1"):
+            pipeline.promote(make_context(AUTOMATIC, mlflow_home), version=given)
+    assert decisions(mlflow_home) == []
+
+
 def test_rollback_is_at_once_and_written_down(mlflow_home, evaluated):
     with pytest.raises(NoChampionError):
         pipeline.rollback(make_context(AUTOMATIC, mlflow_home), *SIGNED)
