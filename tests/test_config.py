@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from finsent.config import DEFAULT_PROFILE, Config, load_config, profiles
+from finsent.config import DEFAULT_PROFILE, Config, Section, load_config, profiles
 from finsent.config.loader import write_yaml
 from finsent.errors import ConfigError
 
@@ -101,6 +101,8 @@ def test_a_file_goes_on_top_of_its_profile_and_overrides_on_top_of_both(tmp_path
         (["recipe"], r"override 'recipe' is not of the form"),
         (["=1"], r"override '=1' is not of the form"),
         (["model.name=owner/other"], r"model\.embedded is given exactly when"),
+        (["model.embedded.heads=3"], r"hidden_size = 128 must be an even multiple of heads = 3"),
+        (["model.embedded.kv_heads=8"], r"multiple of kv_heads = 8"),
     ],
 )
 def test_wrong_values_are_refused_by_name(overrides: list[str], said: str) -> None:
@@ -294,3 +296,28 @@ def test_numbers_that_are_none_are_refused(key: str, value: str) -> None:
     """No comparison with a NaN holds, so a rule with one would hold for all or for none."""
     with pytest.raises(ConfigError, match=f"{key}.*finite number"):
         load_config("nano", overrides=[f"{key}={value}"])
+
+
+def _numbers(section: type[Section], above: str = "") -> Iterator[str]:
+    """Dotted keys of all numbers."""
+    for name, field in section.model_fields.items():
+        kinds = {field.annotation, *get_args(field.annotation)}
+        for kind in kinds:
+            if isinstance(kind, type) and issubclass(kind, Section) and name != "sources":
+                yield from _numbers(kind, f"{above}{name}.")
+        if kinds & {int, float}:
+            yield f"{above}{name}"
+
+
+@pytest.mark.parametrize("key", list(_numbers(Config)))
+def test_every_number_has_bounds(key: str) -> None:
+    """What Python, NumPy, Torch or the calendar cannot take is refused by name, not where it is used."""
+    for value in ("-1", "-1e300", f"1{'0' * 20}", "1e300", "99999999999"):
+        with pytest.raises(ConfigError, match=rf"{key} = "):
+            load_config("nano", overrides=[f"{key}={value}"])
+
+
+@pytest.mark.parametrize("value", ["0001-01-01", "9999-12-31T23:59:59-23:00"])
+def test_times_at_the_ends_of_the_calendar_are_refused(value: str) -> None:
+    with pytest.raises(ConfigError, match=r"data\.test_from = .*only times from 1970 to 2199"):
+        load_config("nano", overrides=[f"data.test_from={value}"])

@@ -1,8 +1,11 @@
 """Every configuration key of the base model, the adapter, training and the engine."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+MOST: Final = 2**31 - 1
+"""Bound of numbers that are only compared: what libraries and databases can count to."""
 
 
 class Section(BaseModel):
@@ -14,20 +17,29 @@ class Section(BaseModel):
 class EmbeddedBase(Section):
     """A small Llama built on the spot from these numbers and a fixed seed; needs no download."""
 
-    hidden_size: int = Field(gt=0)
+    hidden_size: int = Field(gt=0, le=2**16)
     """Width of the residual stream."""
-    intermediate_size: int = Field(gt=0)
+    intermediate_size: int = Field(gt=0, le=2**18)
     """Width of the gated MLP; a multiple of 64 (bitsandbytes' CPU kernels need it)."""
-    layers: int = Field(gt=0)
+    layers: int = Field(gt=0, le=1024)
     """Number of decoder layers."""
-    heads: int = Field(gt=0)
+    heads: int = Field(gt=0, le=1024)
     """Number of attention heads."""
-    kv_heads: int = Field(gt=0)
+    kv_heads: int = Field(gt=0, le=1024)
     """Number of key/value heads (grouped-query attention)."""
-    vocab_size: int = Field(gt=260)
+    vocab_size: int = Field(gt=260, le=2**20)
     """Size of the byte-level BPE, learnt from the training split alone."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, le=2**32 - 1)
     """Seed of the base's weights."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.hidden_size % (2 * self.heads) or self.heads % self.kv_heads:
+            raise ValueError(
+                f"hidden_size = {self.hidden_size} must be an even multiple of heads = {self.heads}, and that a multiple of "
+                f"kv_heads = {self.kv_heads}"
+            )
+        return self
 
 
 class Quantization(Section):
@@ -55,7 +67,7 @@ class ModelConfig(Section):
     """Shape of the embedded base; only with `name: embedded`."""
     quantization: Quantization = Quantization()
     """Storage of the base weights; part of the model's identity."""
-    max_length: int = Field(default=128, gt=1)
+    max_length: int = Field(default=128, gt=1, le=2**20)
     """Tokens kept of each text."""
     padding_side: Literal["left", "right"] = "left"
     """Side that padding goes to. The head pools the last real token either way."""
@@ -70,9 +82,9 @@ class ModelConfig(Section):
 class LoraConfig(Section):
     """Low-rank adapters (arXiv:2106.09685)."""
 
-    r: int = Field(default=16, gt=0)
+    r: int = Field(default=16, gt=0, le=2**16)
     """Rank."""
-    alpha: int = Field(default=32, gt=0)
+    alpha: int = Field(default=32, gt=0, le=2**20)
     """Scale: updates are multiplied by alpha / r."""
     dropout: float = Field(default=0.05, ge=0.0, lt=1.0)
     """Dropout on the adapters' input."""
@@ -87,13 +99,13 @@ class LoraConfig(Section):
 class Recipe(Section):
     """How the adapter is trained."""
 
-    epochs: float = Field(default=3.0, gt=0)
+    epochs: float = Field(default=3.0, gt=0, le=10_000)
     """Passes over the training split."""
-    batch_size: int = Field(default=4, gt=0)
+    batch_size: int = Field(default=4, gt=0, le=2**20)
     """Rows in one forward pass."""
-    accumulation: int = Field(default=4, gt=0)
+    accumulation: int = Field(default=4, gt=0, le=2**20)
     """Forward passes to one optimiser step; batch_size x accumulation rows a step."""
-    learning_rate: float = Field(default=2e-4, gt=0)
+    learning_rate: float = Field(default=2e-4, gt=0, le=1e3)
     """Peak learning rate."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """Learning-rate schedule after warm-up."""
@@ -101,9 +113,9 @@ class Recipe(Section):
     """Share of the steps with a rising learning rate."""
     optimizer: Literal["paged_adamw_8bit", "adamw_8bit", "paged_adamw_32bit", "adamw_torch"] = "paged_adamw_8bit"
     """Optimiser by transformers' names. Paged ones run unpaged: the same arithmetic, and an adapter's states are small."""
-    weight_decay: float = Field(default=0.0, ge=0.0)
+    weight_decay: float = Field(default=0.0, ge=0.0, le=1e3)
     """Decoupled weight decay."""
-    max_grad_norm: float = Field(default=1.0, gt=0)
+    max_grad_norm: float = Field(default=1.0, gt=0, le=1e9)
     """Gradient norm is clipped to this."""
     mixed_precision: Literal["none", "fp16", "bf16"] = "bf16"
     """Autocast type; `fp16` becomes bf16 where the hardware has it, and both float32 on a CPU that only emulates bf16."""
@@ -115,9 +127,9 @@ class Recipe(Section):
     token_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of each training text's tokens left out, drawn anew each time (word dropout, arXiv:1511.06349): keeps a base
     without pre-training from memorising its few thousand tweets. The reference uses none."""
-    seed: int = 42
+    seed: int = Field(default=42, ge=0, le=2**32 - 1)
     """Seed of row order, dropout and the adapters' start."""
-    checkpoint_every: int = Field(default=500, gt=0)
+    checkpoint_every: int = Field(default=500, gt=0, le=MOST)
     """Optimiser steps between checkpoints."""
     evaluate_every_epoch: bool = True
     """Score the validation split after each epoch."""
@@ -144,17 +156,17 @@ class EngineConfig(Section):
     parity limits below on this home's held-out rows; otherwise bf16 is, with a log line."""
     compile: Annotated[Literal["auto", "always", "never"], BeforeValidator(_on_and_off)] = "auto"
     """Compile the layers, on a GPU; `auto`: when the work is long enough to pay for the compilation."""
-    memory_gib: float | None = Field(default=None, gt=0)
+    memory_gib: float | None = Field(default=None, gt=0, le=2**20)
     """Cap on the GPU memory that is used; left out, all that is free."""
-    micro_batch_tokens: int | None = Field(default=None, gt=0)
+    micro_batch_tokens: int | None = Field(default=None, gt=0, le=2**24)
     """Most tokens in one training pass of the packed engine; left out, the planner chooses from free memory."""
-    batch_tokens: int | None = Field(default=None, gt=0)
+    batch_tokens: int | None = Field(default=None, gt=0, le=2**24)
     """Tokens in one inference pass of the packed engine; left out, the planner chooses."""
-    devices: int | None = Field(default=None, gt=0)
+    devices: int | None = Field(default=None, gt=0, le=1024)
     """GPUs that scoring uses, a worker with the model on each; left out, all that are visible."""
     min_agreement: float = Field(default=0.99, ge=0.0, le=1.0)
     """fp8: least share of held-out rows with the same label as in bf16."""
-    max_logit_error: float = Field(default=0.2, gt=0.0)
+    max_logit_error: float = Field(default=0.2, gt=0.0, le=1e6)
     """fp8: largest root-mean-square difference of logits to bf16, in standard deviations of the logits."""
     max_f1_drop: float = Field(default=0.002, ge=0.0, le=1.0)
     """fp8: largest loss of macro-F1 against bf16 on held-out rows."""

@@ -8,7 +8,10 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, SecretStr, StringConstraints, model_validator
 
 from finsent.config.loader import NO_PASSWORD, mask_passwords
-from finsent.config.model_schema import EngineConfig, LoraConfig, ModelConfig, Recipe, Section
+from finsent.config.model_schema import MOST, EngineConfig, LoraConfig, ModelConfig, Recipe, Section
+
+CENTURY: Final = 100 * 365 * 24.0
+"""Hours; longer ones would leave the calendar."""
 
 
 class Source(Section):
@@ -69,7 +72,13 @@ def _as_utc(value: Any) -> Any:
     return value.replace(tzinfo=UTC) if isinstance(value, datetime) and value.tzinfo is None else value
 
 
-UtcDatetime = Annotated[AwareDatetime, BeforeValidator(_as_utc)]
+def _in_calendar(moment: datetime) -> datetime:
+    if not 1970 <= moment.year < 2200:
+        raise ValueError("only times from 1970 to 2199 are understood")
+    return moment
+
+
+UtcDatetime = Annotated[AwareDatetime, BeforeValidator(_as_utc), AfterValidator(_in_calendar)]
 
 
 class DataConfig(Section):
@@ -79,11 +88,11 @@ class DataConfig(Section):
     """Labelled sources; the command line can name others."""
     near_duplicate_jaccard: float = Field(default=0.8, gt=0.0, le=1.0)
     """Texts whose shingle sets overlap at least this much are near duplicates and share a split."""
-    shingle_size: int = Field(default=5, gt=0)
+    shingle_size: int = Field(default=5, gt=0, le=1000)
     """Characters to a shingle, on the normalised text."""
-    permutations: int = Field(default=160, ge=64)
+    permutations: int = Field(default=160, ge=64, le=2**13)
     """MinHash permutations of the candidate search; every candidate is verified by its real Jaccard."""
-    truncation_min_characters: int = Field(default=32, gt=0)
+    truncation_min_characters: int = Field(default=32, gt=0, le=MOST)
     """A text cut off by an ellipsis is a near duplicate of any text that it begins, if at least this many characters are left."""
     split: Literal["group", "time", "source"] = "group"
     """How rows are split: `group` by a stable hash of the near-duplicate group; `time` by `created_at`, later rows for testing;
@@ -92,7 +101,7 @@ class DataConfig(Section):
     """With `split: time`: rows from here on, up to `test_from`, are for validation. A date (2025-03-01), or a time in UTC."""
     test_from: UtcDatetime | None = None
     """With `split: time`: rows from here on are for testing."""
-    embargo_hours: float = Field(default=24.0, ge=0.0)
+    embargo_hours: float = Field(default=24.0, ge=0.0, le=CENTURY)
     """With `split: time`: rows this soon before `validation_from` and `test_from` are excluded, since the events they discuss
     continue after it."""
     validation_sources: tuple[str, ...] = ()
@@ -105,7 +114,7 @@ class DataConfig(Section):
     """Share of near-duplicate groups for the test set, which training never sees."""
     split_salt: str = "finsent"
     """Salt of the hash that assigns a group to a split. Changing it moves rows between train and test."""
-    max_characters: int = Field(default=5000, gt=0)
+    max_characters: int = Field(default=5000, gt=0, le=MOST)
     """Longer texts are quarantined."""
     languages: tuple[str, ...] = ()
     """Accepted languages, as two-letter codes (`en`); rows in others are quarantined. Left empty, every language is accepted."""
@@ -141,7 +150,7 @@ class GateConfig(Section):
     """Minimum macro-averaged F1."""
     min_class_f1: float = Field(default=0.2, ge=0.0, le=1.0)
     """Minimum F1 of each class."""
-    min_test_rows: int = Field(default=200, gt=0)
+    min_test_rows: int = Field(default=200, gt=0, le=MOST)
     """Minimum number of test rows."""
     alpha: float = Field(default=0.05, gt=0.0, lt=0.5)
     """Level of the paired tests (exact McNemar, one-sided)."""
@@ -153,7 +162,7 @@ class GateConfig(Section):
     """Non-inferiority margin for each class's F1 (lower end of the paired interval, Holm-corrected for three classes)."""
     slice_margin: float = Field(default=0.05, ge=0.0, le=1.0)
     """Non-inferiority margin for accuracy on a slice (lower end of the paired interval, Holm-corrected for the slices)."""
-    min_slice_rows: int = Field(default=200, ge=30)
+    min_slice_rows: int = Field(default=200, ge=30, le=MOST)
     """Slices with fewer test rows are shown but not judged: they are too small for the margin."""
     max_flip_rate: float = Field(default=0.2, gt=0.0, le=1.0)
     """Maximum share of predictions that change under a change without meaning (other cashtag, link, case ...)."""
@@ -163,18 +172,18 @@ class GateConfig(Section):
     """Maximum share of predictions that stay when the text is negated. A bag-of-words model is near 1."""
     max_swap_failures: float = Field(default=0.6, gt=0.0, le=1.0)
     """Maximum share of predictions that stay when up is swapped for down, buy for sell, and so on."""
-    min_check_texts: int = Field(default=30, ge=10)
+    min_check_texts: int = Field(default=30, ge=10, le=MOST)
     """Robustness checks with fewer texts are shown but not judged; at least one of each kind must be judged."""
     max_ece: float = Field(default=0.1, gt=0.0, le=1.0)
     """Maximum expected calibration error after temperature scaling."""
-    max_logit_difference: float = Field(default=1e-2, gt=0.0)
+    max_logit_difference: float = Field(default=1e-2, gt=0.0, le=1e6)
     """Maximum difference between logits in training and in a new process that loads from the registry; also bounds the
     differences by padding side and batch size."""
-    bootstrap_resamples: int = Field(default=1000, ge=100)
+    bootstrap_resamples: int = Field(default=1000, ge=100, le=100_000)
     """Resamples of each bootstrap, drawn by near-duplicate group."""
     approval: Literal["required", "automatic"] = "required"
     """`required`: a version that passes waits as challenger for `finsent approve`."""
-    approval_expires_hours: float = Field(default=168.0, gt=0.0)
+    approval_expires_hours: float = Field(default=168.0, gt=0.0, le=CENTURY)
     """A version that waits longer for approval than this must pass the gate again."""
 
     def robustness_limit(self, check: str) -> float:
@@ -193,11 +202,11 @@ class EvaluationConfig(Section):
 
     target_precision: float = Field(default=0.9, gt=0.0, lt=1.0)
     """Precision that the abstain threshold is fitted to on the validation split."""
-    robustness_rows: int = Field(default=300, ge=30)
+    robustness_rows: int = Field(default=300, ge=30, le=MOST)
     """Test rows that each robustness check perturbs and scores again."""
-    latency_texts: int = Field(default=40, ge=5)
+    latency_texts: int = Field(default=40, ge=5, le=MOST)
     """Tweets scored one at a time to measure latency."""
-    price_per_hour: float | None = Field(default=None, gt=0.0)
+    price_per_hour: float | None = Field(default=None, gt=0.0, le=1e9)
     """Price of an hour of the machine that evaluates, in `currency`; with it the cost of a million tweets is stated."""
     currency: str = Field(default="USD", pattern=r"^\S{1,8}$")
     """Currency of `price_per_hour`, shown beside the cost."""
@@ -206,9 +215,9 @@ class EvaluationConfig(Section):
 class ScoringConfig(Section):
     """Batch inference."""
 
-    token_budget: int = Field(default=4096, gt=0)
+    token_budget: int = Field(default=4096, gt=0, le=2**24)
     """Tokens, padding included, in one forward pass."""
-    chunk_rows: int = Field(default=2000, gt=0)
+    chunk_rows: int = Field(default=2000, gt=0, le=MOST)
     """Rows to one Delta commit: a crash loses less than this."""
     abstain_below: float | None = Field(default=None, ge=0.0, le=1.0)
     """Predictions less confident than this are flagged as abstained. Left out, the version's own threshold is used, which
@@ -218,15 +227,15 @@ class ScoringConfig(Section):
 class MonitorConfig(Section):
     """Drift and the decision to retrain."""
 
-    psi_threshold: float = Field(default=0.2, gt=0.0)
+    psi_threshold: float = Field(default=0.2, gt=0.0, le=1e6)
     """Population stability index above which a window counts as drifted (0.1 small, 0.25 large is the common reading)."""
-    windows: int = Field(default=5, ge=1)
+    windows: int = Field(default=5, ge=1, le=MOST)
     """Number of latest scoring batches compared."""
-    drifted_windows: int = Field(default=2, ge=1)
+    drifted_windows: int = Field(default=2, ge=1, le=MOST)
     """Drifted windows among them that trigger retraining."""
-    min_new_labels: int = Field(default=500, ge=0)
+    min_new_labels: int = Field(default=500, ge=0, le=MOST)
     """Rows newly labelled, corrected or dropped since the latest training here, refused or not, that trigger retraining."""
-    cooldown_hours: float = Field(default=24.0, ge=0.0)
+    cooldown_hours: float = Field(default=24.0, ge=0.0, le=CENTURY)
     """No retraining sooner than this after the last one."""
 
     @model_validator(mode="after")
