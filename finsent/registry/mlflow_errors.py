@@ -101,10 +101,16 @@ def translate(error: BaseException, uri: str) -> FinsentError | None:
         advice = "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         advice += "." if code != "PERMISSION_DENIED" else " to an account that may, or add this host name to --allowed-hosts."
         return ConfigError(f"{where} rejected the request ({reason}). {advice}")
-    if "valid JSON format" in reason or (code == "ENDPOINT_NOT_FOUND" and answered is None):
-        return ConfigError(f"what answers at {public_uri(uri)!r} is no MLflow ({reason}). Correct MLFLOW_TRACKING_URI.")
+    unread = type(error).__module__ == "google.protobuf.json_format" or "valid JSON format" in reason
+    if unread or (code == "ENDPOINT_NOT_FOUND" and answered is None):
+        return no_mlflow(uri, reason)
     foreign = isinstance(error, MlflowException | RequestException)
     return TrackingError(f"{where} rejected a request: {reason}.", code or "INTERNAL_ERROR") if foreign else None
+
+
+def no_mlflow(uri: str, reason: str) -> ConfigError:
+    """The error that another program answers at the address."""
+    return ConfigError(f"what answers at {public_uri(uri)!r} is no MLflow ({reason}). Correct MLFLOW_TRACKING_URI.")
 
 
 def _cause_known(cause: BaseException, where: str) -> FinsentError | None:

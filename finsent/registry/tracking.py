@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from finsent.errors import FinsentError, InputError, ServiceError, TrackingError
 from finsent.files import is_read_only, locked
 from finsent.provenance import git_sha
 from finsent.proxies import bypass_proxies, proxy_of
-from finsent.registry.mlflow_errors import mlflow_errors, public_uri, translated
+from finsent.registry.mlflow_errors import mlflow_errors, no_mlflow, public_uri, translated
 from finsent.registry.relocation import local_path, require_own_locations, store_file
 from finsent.workspace import Workspace
 
@@ -120,9 +121,11 @@ def _check_admission(uri: str, token: str | None) -> None:
     from mlflow.entities import ViewType
 
     with mlflow_errors(uri):
-        found = MlflowClient(tracking_uri=uri).search_experiments(
-            ViewType.ALL, max_results=1, filter_string=token_filter(token) if token else None
-        )
+        client = MlflowClient(tracking_uri=uri)
+        found = client.search_experiments(ViewType.ALL, max_results=1, filter_string=token_filter(token) if token else None)
+        # of an experiment that is not there MLflow says so; what answers `{}` to everything does not
+        if client.get_experiment_by_name(f"finsent.{uuid.uuid4().hex}") is not None:
+            raise no_mlflow(uri, "it knows an experiment that does not exist")
     if token and not found:
         raise ServiceError(
             f"the MLflow server at {public_uri(uri)!r} is not the one that this worker's `finsent up` started: it serves another "

@@ -19,7 +19,8 @@ class Handler(BaseHTTPRequestHandler):
     """Answers as MLflow does until its server's `answer` is changed."""
 
     def do_GET(self) -> None:
-        status, kind, body = self.server.answer
+        unknown = self.server.answer is SOUND and "/get-by-name" in self.path
+        status, kind, body = (404, "application/json", error_json("RESOURCE_DOES_NOT_EXIST")) if unknown else self.server.answer
         if status is None:
             self.server.leave.wait(10)
             return
@@ -79,6 +80,8 @@ def error_json(code: str) -> bytes:
         ((502, "text/html", b"<html>bad gateway</html>"), ServiceError, "does not answer"),
         ((200, "text/html", b"<html>hello</html>"), ConfigError, "is no MLflow"),
         ((404, "text/html", b"<html>no such page</html>"), ConfigError, "is no MLflow"),
+        ((200, "application/json", b"[1]"), ConfigError, "is no MLflow"),
+        ((200, "application/json", b'{"registered_model": {"aliases": 5}}'), ConfigError, "is no MLflow"),
         ((401, "text/html", b"who are you"), ConfigError, "Set MLFLOW_TRACKING_USERNAME"),
         ((403, "application/json", error_json("PERMISSION_DENIED")), ConfigError, "--allowed-hosts"),
         ((400, "application/json", error_json("INVALID_PARAMETER_VALUE")), TrackingError, "it says so."),
@@ -96,6 +99,14 @@ def test_a_server_that_fails_in_the_middle(server, home, answer, kind, says):
     assert caught.value.retryable is (kind is ServiceError)
     assert "secret" not in str(caught.value)
     assert ".." not in str(caught.value)
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"experiments": [{"experiment_id": NaN, "name": 5}]}', b'{"experiments": [[]]}'])
+def test_what_answers_the_same_to_everything_is_no_mlflow(server, home, body):
+    server.answer = (200, "application/json", body)
+    with pytest.raises(ConfigError, match=r"is no MLflow .*Correct MLFLOW_TRACKING_URI") as caught:
+        registry_at(server.server_port, home).aliases()
+    assert "secret" not in str(caught.value)
 
 
 def test_a_server_that_is_gone_in_the_middle(server, home):
