@@ -17,6 +17,8 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from pydantic import TypeAdapter, ValidationError
+
 from finsent.errors import InputError, ServiceError
 from finsent.files import atomic_write
 from finsent.proxies import is_loopback
@@ -84,10 +86,12 @@ def read_services(root: Path) -> RunningServices | None:
     if not target.is_file():
         return None
     try:
-        return RunningServices(**json.loads(target.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        return TypeAdapter(RunningServices).validate_json(target.read_bytes(), strict=True)
+    except ValidationError as error:
+        # without the values, one of which is the token
+        wrong = "; ".join(": ".join((*map(str, item["loc"]), item["msg"])) for item in error.errors())
         raise InputError(
-            f"{str(target)!r} is not what `finsent up` writes ({error}). Delete it and run `finsent up` again."
+            f"{str(target)!r} is not what `finsent up` writes ({wrong}). Delete it and run `finsent up` again."
         ) from error
 
 
@@ -114,7 +118,7 @@ def start_time(pid: int) -> float | None:
         if process.status() == psutil.STATUS_ZOMBIE:
             return None
         return float(process.create_time() - psutil.boot_time())
-    except (psutil.NoSuchProcess, psutil.AccessDenied, ValueError):
+    except (psutil.NoSuchProcess, psutil.AccessDenied, ValueError, OverflowError):
         return None
 
 
@@ -160,7 +164,7 @@ def give_token(running: RunningServices) -> None:
             if error.code != 404:
                 raise
             _ask(f"{running.prefect_api}/variables/", variable)
-    except (OSError, ValueError, LookupError, HTTPException) as error:
+    except (OSError, ValueError, TypeError, LookupError, HTTPException) as error:
         raise ServiceError(f"a server of this `finsent up` does not take the mark of its home: {error}") from error
 
 
@@ -179,7 +183,7 @@ def _prefect_serves(url: str, token: str) -> bool:
         return False
 
 
-def _ask(url: str, body: dict[str, Any] | None = None, *, method: str | None = None) -> Any:
+def _ask(url: str, body: dict[str, Any] | None = None, *, method: str | None = None) -> dict[str, Any]:
     """Ask a server of this home's directly, whatever proxy is set; the answer's JSON."""
     headers = {"Content-Type": "application/json"}
     if password := os.environ.get("PREFECT_API_AUTH_STRING"):
@@ -188,7 +192,10 @@ def _ask(url: str, body: dict[str, Any] | None = None, *, method: str | None = N
     request = urllib.request.Request(url, data, headers, method=method)  # noqa: S310 - our own http URLs
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=5) as response:
         answer = response.read()
-    return json.loads(answer) if answer else {}
+    found = json.loads(answer) if answer else {}
+    if not isinstance(found, dict):
+        raise ValueError(f"it answers with JSON of another kind ({type(found).__name__})")  # noqa: TRY004 - as of no JSON
+    return found
 
 
 def is_healthy(url: str, timeout: float = 2.0, *, direct: bool = False) -> bool:
@@ -197,10 +204,10 @@ def is_healthy(url: str, timeout: float = 2.0, *, direct: bool = False) -> bool:
     This machine, and with `direct` any server, is asked without the environment's proxy. One that asks for a
     password or another certificate does answer.
     """
-    parts = urllib.parse.urlsplit(url)
-    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()  # urllib takes a password for part of the host
-    proxies = urllib.request.ProxyHandler({} if direct or is_loopback(url) else None)
     try:
+        parts = urllib.parse.urlsplit(url)
+        bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()  # urllib takes a password for part of the host
+        proxies = urllib.request.ProxyHandler({} if direct or is_loopback(url) else None)
         with urllib.request.build_opener(proxies).open(f"{bare.rstrip('/')}/health", timeout=timeout) as response:
             return bool(response.status < 400)
     except urllib.error.HTTPError as error:

@@ -18,13 +18,14 @@ from finsent.cli.services_file import (
     RunningServices,
     find_mlflow,
     find_prefect,
+    give_token,
     is_healthy,
     read_services,
     services_path,
     start_time,
     write_services,
 )
-from finsent.errors import InputError
+from finsent.errors import InputError, ServiceError
 from finsent.workspace import resolve_workspace
 
 
@@ -34,6 +35,8 @@ class Stand:
 
     url: str
     token: str = ""
+    wrong: object = None
+    """JSON that it answers everything with, which neither of them would."""
     asked: list[str] = field(default_factory=list)
 
 
@@ -49,15 +52,18 @@ def server() -> Iterator[Stand]:
             self.wfile.write(json.dumps(body).encode())
 
         def do_GET(self) -> None:
-            if self.path.endswith("/health"):
+            if stand.wrong is not None:
+                self.answer(200, stand.wrong)
+            elif self.path.endswith("/health"):
                 self.answer(404 if "absent" in self.path else 200, True)
             else:
                 self.answer(200, {"value": stand.token})
 
         def do_POST(self) -> None:
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            found = f"'{stand.token}'" in asked["filter"]
-            self.answer(200, {"experiments": [{"experiment_id": "0"}]} if found else {})
+            found = f"'{stand.token}'" in asked.get("filter", "")
+            known: object = {"experiments": [{"experiment_id": "0"}]} if found else {}
+            self.answer(200, known if stand.wrong is None else stand.wrong)
 
         def log_message(self, *_: object) -> None:
             pass
@@ -90,11 +96,27 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert services_path(tmp_path).stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize("content", ["{", '{"pid": 1}', "[]"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("{", '{"pid": 1}', "[]", "\x00", "[" * 5000),
+        *(
+            json.dumps({"pid": 1, "mlflow": "http://x", "prefect": "http://x", "home": "/h", "token": "0a1b", **wrong})
+            for wrong in ({"processes": {"mlflow": 5}}, {"processes": {"mlflow": [1, "x"]}}, {"home": None}, {"mlflow": 5})
+        ),
+    ],
+)
 def test_a_damaged_file_is_named(tmp_path: Path, content: str) -> None:
     services_path(tmp_path).write_text(content, encoding="utf-8")
-    with pytest.raises(InputError, match=r"services\.json' is not what `finsent up` writes"):
+    with pytest.raises(InputError, match=r"services\.json' is not what `finsent up` writes") as caught:
         read_services(tmp_path)
+    assert "0a1b" not in str(caught.value), "the token"
+
+
+def test_values_that_no_system_has_are_no_running_server(tmp_path: Path) -> None:
+    record(tmp_path, "http://[", processes={"mlflow": (10**30, 0.0), "prefect": (os.getpid(), start_time(os.getpid()))})
+    assert find_mlflow(tmp_path).problem == f"has ended (process {10**30})"
+    assert find_prefect(tmp_path).problem == "does not answer"
 
 
 def test_a_server_answers_or_not(server: Stand) -> None:
@@ -183,3 +205,16 @@ def test_the_environment_wins(server: Stand, tmp_path: Path, monkeypatch: pytest
     record(tmp_path, server.url)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere:5000")
     assert Settings(home_dir=tmp_path).home().tracking_uri == "http://elsewhere:5000"
+
+
+@pytest.mark.parametrize("answer", [[], 5, {"experiments": [5]}, {"experiments": 5}])
+def test_json_of_another_shape_is_no_server_of_this_home(server: Stand, tmp_path: Path, answer: object) -> None:
+    server.wrong = answer
+    record(tmp_path, server.url)
+    running = read_services(tmp_path)
+    assert running is not None
+    with pytest.raises(ServiceError, match="does not take the mark of its home"):
+        give_token(running)
+    prefect = find_prefect(tmp_path)
+    assert prefect is not None
+    assert "lacks the token" in str(prefect.problem)
