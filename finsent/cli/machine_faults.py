@@ -51,7 +51,8 @@ def describe(error: BaseException) -> str | None:
     """What the machine refused and what to do, where `error` comes of that; None where it does not."""
     for cause in _chain(error):
         library = type(cause).__module__.partition(".")[0]
-        if isinstance(cause, MemoryError) or type(cause).__name__ == "OutOfMemoryError":  # torch's is no MemoryError
+        # torch's are no MemoryError, and its CPU's has not even a name of its own
+        if isinstance(cause, MemoryError) or type(cause).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(cause):
             return "memory is used up. Free some, give the container more, or use smaller batches (see `finsent doctor`)."
         if refused := _refused_by_the_system(cause):
             return refused

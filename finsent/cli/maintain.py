@@ -11,12 +11,14 @@ from finsent.cli.output import key_values, section, table
 if TYPE_CHECKING:
     from finsent.workspace import Workspace
 
+_DAYS = click.IntRange(1, 36_500)  # a century: more days would leave the calendar
+
 
 @cli.command(
     "maintain", epilog=examples("finsent maintain --dry-run", "finsent maintain --days 14", "finsent maintain --inbox-days 365")
 )
-@click.option("--days", type=click.IntRange(min=1), default=30, show_default=True, metavar="N", help="Leave what is younger.")
-@click.option("--inbox-days", type=click.IntRange(min=1), metavar="N", help="Remove scored inbox rows that are older, too.")
+@click.option("--days", type=_DAYS, default=30, show_default=True, metavar="N", help="Leave what is younger.")
+@click.option("--inbox-days", type=_DAYS, metavar="N", help="Remove scored inbox rows that are older, too.")
 @click.option("--dry-run", is_flag=True, help="Show what would be removed; remove nothing.")
 @click.pass_obj
 def maintain_command(settings: Settings, days: int, inbox_days: int | None, *, dry_run: bool) -> CommandResult:

@@ -122,12 +122,15 @@ def environment(home: Workspace, place: UpOptions, profile: str, config_file: Pa
     return own
 
 
+_PORT = click.IntRange(1, 65535)
+
+
 @cli.command(
     "up", epilog=examples("finsent up", "finsent up --profile llama-3.1-8b --config mine.yaml", "finsent up --mlflow-port 5001")
 )
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Address to listen on.")
-@click.option("--mlflow-port", type=int, default=5000, show_default=True, metavar="PORT")
-@click.option("--prefect-port", type=int, default=4200, show_default=True, metavar="PORT")
+@click.option("--mlflow-port", type=_PORT, default=5000, show_default=True, metavar="PORT")
+@click.option("--prefect-port", type=_PORT, default=4200, show_default=True, metavar="PORT")
 @click.option(
     "--project", type=LOCAL_PATH, metavar="DIR", help="Folder that holds prefect.yaml. Default: here, or finsent's clone."
 )

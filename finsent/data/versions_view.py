@@ -130,7 +130,7 @@ def quarantine_view(
                 known = ", ".join(repr(value) for value in there) or "none, the quarantine is empty"
                 raise InputError(f"no quarantined row has {column} {wanted!r}. There are: {known}.")
             keys = keys.filter(pc.equal(keys[column], wanted))
-    shown = keys["position"].slice(0, limit).to_pylist()
+    shown = keys["position"][:limit].to_pylist()
     return QuarantineView(keys.num_rows, _by_reason(keys), tuple(rows_at(home, version, shown)))
 
 

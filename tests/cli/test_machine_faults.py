@@ -102,6 +102,7 @@ def raised(error: Exception, cause: Exception | None = None) -> Exception:
         (PermissionError(13, "Permission denied", "/h/x"), "owner and permissions"),
         (OSError(24, "Too many open files", "x"), "ulimit -n"),
         (MemoryError(), "memory is used up"),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory"), "memory is used up"),
         (RuntimeError("Could not determine home directory."), "Set HOME to a folder"),
         (KeyError("getpwuid(): uid not found: 12345"), "Set HOME to a folder"),
         (sqlite3.DatabaseError("database disk image is malformed"), "put a backup"),

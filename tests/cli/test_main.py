@@ -121,6 +121,8 @@ def test_examples_of_the_help_parse(example: str) -> None:
         (["approve"], "Missing option '--why'"),
         (["predict"], "Missing argument 'TEXT...'"),
         (["up", "--mlflow-port", "x"], "'x' is not a valid integer"),
+        (["up", "--mlflow-port", "65536"], "65536 is not in the range 1<=x<=65535"),
+        (["maintain", "--inbox-days", "4000000"], "4000000 is not in the range 1<=x<=36500"),
     ],
 )
 def test_wrong_use_is_explained_with_exit_code_2(arguments: list[str], said: str, finsent: "Finsent") -> None:
