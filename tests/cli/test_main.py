@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 PROMISED = [
     *("demo", "up", "doctor", "status", "ingest", "data", "review", "train", "tune", "evaluate"),
     *("promote", "approve", "reject", "rollback", "adopt", "history", "ledger"),
-    *("score", "predict", "monitor", "retrain", "maintain", "export", "import", "home", "config"),
+    *("score", "predict", "serve", "monitor", "retrain", "maintain", "export", "import", "home", "config"),
 ]
 
 
