@@ -24,8 +24,10 @@ ENVIRONMENT: Final = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "TOKENIZERS_PARALLELISM": "false",
     "GIT_PYTHON_REFRESH": "quiet",
+    # child processes do not take modules from the working folder, where an analyst's random.py or token.py may lie
+    "PYTHONSAFEPATH": "1",
 }
-"""Set unless the user has set them: no telemetry, no fork warnings."""
+"""Set unless the user has set them: no telemetry, no fork warnings, no modules from the working folder."""
 
 IGNORED_WARNINGS: Final = (
     # torch/_dynamo/variables/functions.py, where layers are compiled: attention asks a cached function which arguments torch's

@@ -115,6 +115,15 @@ def test_what_the_user_has_set_stays_and_reaches_servers() -> None:
 
 
 @pytest.mark.usefixtures("clean")
+def test_child_processes_take_no_module_from_the_working_folder(tmp_path: Path) -> None:
+    (tmp_path / "random.py").write_text("raise ImportError('a module of the working folder')")
+    prepare_environment(verbose=False)
+    for start in (["-c", "import random"], ["-m", "random"]):
+        ended = subprocess.run([sys.executable, *start], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.usefixtures("clean")
 def test_verbose_hushes_nothing() -> None:
     prepare_environment(verbose=True)
     assert not QUIET_ENVIRONMENT.keys() & set(os.environ)

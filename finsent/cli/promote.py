@@ -222,6 +222,8 @@ def _history_row(entry: "AuditEntry") -> tuple[str, ...]:
 
 def _decision(entry: "AuditEntry") -> str:
     """The decision as shown: a version that passes the gate may still wait for approval."""
+    if entry.action == "adopt":
+        return "adopted"
     if entry.decision == "promote" and entry.champion_after != entry.version:
         return "passed, waits"
     if entry.action == "reject":

@@ -72,14 +72,14 @@ def champion_state(registry: Registry) -> ChampionState:
     alias, allowed = registry.champion(), _allowed(registry)
     entry = next(iter(allowed.values()), None)
     recorded = champion_after(entry) if entry else None
-    lost = recorded is not None and not _is_there(registry, entry)
+    lost = recorded is not None and not is_there(registry, entry)
     if entry is None:
         problem = None if alias is None else _never_decided(registry, alias)
     elif alias not in allowed:
         if registry.champion() != alias:  # promoted since it was read
             return champion_state(registry)
         problem = _moved_by_hand(registry, alias, entry, lost=lost)
-    elif alias is not None and not _is_there(registry, allowed[alias]):
+    elif alias is not None and not is_there(registry, allowed[alias]):
         problem = _replaced(registry, alias, allowed[alias] or entry)
     else:
         problem = None
@@ -101,10 +101,10 @@ def _allowed(registry: Registry) -> dict[str | None, dict[str, Any] | None]:
 def _carried_out(registry: Registry, entry: dict[str, Any]) -> bool:
     """Whether the alias has been where the decision put it: its version was tagged so afterwards, or is lost since."""
     record = registry.find_version(champion_after(entry))
-    return record is None or record.tags.get("stage") == PRODUCTION or not _is_there(registry, entry)
+    return record is None or record.tags.get("stage") == PRODUCTION or not is_there(registry, entry)
 
 
-def _is_there(registry: Registry, entry: dict[str, Any] | None) -> bool:
+def is_there(registry: Registry, entry: dict[str, Any] | None) -> bool:
     """Whether the registry has the very version that the decision is about.
 
     A number can be given twice, when a registered model is deleted and made anew; an artifact's digest cannot.

@@ -20,7 +20,7 @@ from finsent.registry.aliases import (
 )
 from finsent.registry.audit_log import ADOPT, APPROVAL_VOID, APPROVE, GATE, REJECT, EntryKey
 from finsent.registry.audit_mirror import append_entry
-from finsent.registry.champion import champion_state
+from finsent.registry.champion import champion_state, is_there
 from finsent.registry.client import CHALLENGER, Registry, VersionTag
 from finsent.registry.evidence_store import changed_rules, load_verified_evidence, recorded_evidence, stored_decision
 from finsent.registry.gate import Decision, GateInput, RuleResult, evaluate_gate, rules_digest
@@ -272,7 +272,7 @@ def check_rollback_target(registry: Registry, record: "ModelVersion") -> tuple[R
 def _never_champion(registry: Registry, version: str) -> tuple[RuleResult, ...]:
     """A failed rule unless the audit log knows the version as champion: the registry's tags alone could name any version."""
     moves = audit_log.champion_moves(audit_log.read(registry.workspace.audit_log, registry.name))
-    if any(audit_log.champion_after(move) == version for move in moves):
+    if any(audit_log.champion_after(move) == version and is_there(registry, move) for move in moves):
         return ()
     reason = (
         f"The audit log does not know version {version} of {registry.name!r} as a champion, only the registry does. To bring it "
@@ -327,7 +327,10 @@ def expires_at(registry: Registry, rules: GateConfig, version: str) -> datetime 
 
     The tag `approval_requested_at` does not count: whoever may write to MLflow can set it.
     """
+    record = registry.get_version(version)
     for entry in reversed(audit_log.read(registry.workspace.audit_log, registry.name, version)):
+        if entry.get("manifest_sha256") not in {None, record.tags.get("manifest_sha256")}:
+            return None  # about another version, which had the number before the registry was begun anew
         if entry.get("action") in {APPROVAL_VOID, REJECT}:
             return None
         if entry.get("action") == GATE:

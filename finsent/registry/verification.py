@@ -213,7 +213,7 @@ def _new_process(home: Workspace, name: str, version: str) -> Iterator[Callable[
         "MLFLOW_TRACKING_URI": home.tracking_uri,
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     }
-    command = [sys.executable, "-m", "finsent.registry.verification", name, version]
+    command = [sys.executable, "-P", "-m", "finsent.registry.verification", name, version]  # nothing from the working folder
     pipe = subprocess.PIPE
     with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
         try:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from finsent.cli.promote import _history_row
+from finsent.registry.audit_log import AuditEntry
 from finsent.steps import promote
 from finsent.steps.context import make_context
 from finsent.workspace import Workspace, resolve_workspace
@@ -85,6 +87,11 @@ def test_history_of_an_edited_ledger_says_so(finsent: "Finsent", home: Workspace
     assert said.code == 0
     assert "ITS CHAIN IS BROKEN" in said.out
     assert "line 9: the entry was changed" in said.out
+
+
+def test_history_calls_an_adoption_one() -> None:
+    entry = AuditEntry(7, "2026-07-01T12:00:00+00:00", "adopt", "2", "promote", "2", None, "ada", "it was deleted", ())
+    assert _history_row(entry)[2:5] == ("adopt", "adopted", "2 -> -")
 
 
 @pytest.mark.parametrize("how", ["deleted", "emptied", "cut off"])

@@ -11,7 +11,7 @@ from finsent.registry import aliases, audit_log
 from finsent.registry.audit_mirror import update_mirror, verify_audit_log
 from finsent.registry.champion import champion_state, current_champion, require_champion
 from finsent.registry.client import Registry
-from finsent.registry.promotion import check_rollback_target
+from finsent.registry.promotion import check_rollback_target, expires_at
 from finsent.steps import promote
 from finsent.steps.context import make_context
 from finsent.workspace import Workspace
@@ -136,6 +136,25 @@ def test_a_model_made_anew_does_not_inherit_a_champion_by_its_number(
     registry.client.delete_registered_model_alias("finsent", "champion")
     with pytest.raises(CheckFailed, match="was deleted in MLflow"):
         promote.promote(make_context(AUTOMATIC, mlflow_home), version="1")
+
+
+def test_a_version_made_anew_was_not_champion_by_its_number(
+    registry: Registry, mlflow_home: Workspace, make_adapter: Callable[[int], Path]
+) -> None:
+    register(mlflow_home, make_adapter(0))
+    crown(registry, "1")
+    log = mlflow_home.audit_log.read_bytes()
+    asked = {"action": "gate", "decision": "promote", "gate": {"approval": "required"}}
+    manifest = registry.get_version("1").tags["manifest_sha256"]
+    audit_log.append(mlflow_home.audit_log, {"model": "finsent", "version": "1", "manifest_sha256": manifest, **asked})
+    assert expires_at(registry, AUTOMATIC.gate, "1") is not None
+    assert "was_champion" not in {rule.name for rule in check_rollback_target(registry, registry.get_version("1"))}
+    registry.client.delete_registered_model("finsent")
+    register(mlflow_home, make_adapter(1))
+    assert expires_at(registry, AUTOMATIC.gate, "1") is None
+    rules = {rule.name: rule.status for rule in check_rollback_target(registry, registry.get_version("1"))}
+    assert rules["was_champion"] == "missing"
+    assert mlflow_home.audit_log.read_bytes().startswith(log)
 
 
 def test_a_promotion_under_way_leaves_the_old_champion_right(registry: Registry, bare_version: Callable[[], str]) -> None:

@@ -24,7 +24,9 @@ def prove(home, name, version):
         return run()
 
 
-def test_sound_version_is_proved(mlflow_home, tiny_config, make_adapter):
+def test_sound_version_is_proved(mlflow_home, tiny_config, make_adapter, tmp_path, monkeypatch):
+    (tmp_path / "random.py").write_text("raise ImportError('a module of the working folder')")
+    monkeypatch.chdir(tmp_path)
     version = register(mlflow_home, tiny_config, make_adapter(0))
     proof = prove(mlflow_home, "finsent", version)
     assert proof["max_logit_difference"] < 1e-4
