@@ -1,5 +1,6 @@
 """Slices of the test rows, and their scores."""
 
+import json
 from collections import Counter
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -23,6 +24,16 @@ TEXTS = [
     "ok",
 ]
 TIMES = [DAY, DAY + timedelta(hours=1), None, DAY, DAY, DAY]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5])
+@pytest.mark.parametrize("right", [True, False])
+@pytest.mark.parametrize("one_group", [True, False])
+def test_few_rows_of_one_class_have_no_score_that_is_no_number(rows, right, one_group):
+    labels, groups = np.zeros(rows, np.int64), ["a"] * rows if one_group else [str(row) for row in range(rows)]
+    own = labels if right else labels + 1
+    scores = score_slices({"source": np.full(rows, "desk")}, labels, own, labels + 2, groups, own)
+    json.dumps(scores, allow_nan=False)
 
 
 def test_rows_are_told_apart_by_what_is_in_them():

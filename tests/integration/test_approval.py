@@ -103,7 +103,9 @@ def test_a_suspended_run_shows_a_form_and_approves(waiting: Workspace) -> None:
     run_id = start(waiting, "2")
     state = execute(run_id)
     assert (state.type.value, state.name) == ("PAUSED", "Suspended")
-    assert state.state_details.pause_timeout is not None
+    assert state.state_details.pause_timeout is not None, "a form that nobody fills in ends with its time"
+    left = (state.state_details.pause_timeout - datetime.now(UTC)).total_seconds() / 3600
+    assert WITH_APPROVAL.gate.approval_expires_hours - 0.1 < left <= WITH_APPROVAL.gate.approval_expires_hours
     description, schema = form_of(state)
     assert "Version 2 passed the gate against champion 1" in description
     assert "can detect differences above 1.2 points" in description
@@ -120,9 +122,12 @@ def test_a_suspended_run_shows_a_form_and_approves(waiting: Workspace) -> None:
     assert (last["action"], last["who"], last["why"]) == ("approve", "dana", "read the report")
 
 
-def test_a_suspended_run_rejects(waiting: Workspace) -> None:
+def test_a_suspended_run_rejects_and_takes_no_form_without_a_reason(waiting: Workspace) -> None:
     run_id = start(waiting, "2")
     execute(run_id)
+    for why in ("", "  ", "\n\t"):
+        with pytest.raises(RuntimeError, match="field 'why'"):
+            resume(run_id, verdict="approve", who="dana", why=why)
     resume(run_id, verdict="reject", who="dana", why="misreads negations")
     state = execute(run_id)
     assert (state.type.value, state.name) == ("COMPLETED", "Refused")
@@ -143,15 +148,6 @@ def test_a_run_whose_version_was_decided_meanwhile_ends_and_says_so(waiting: Wor
     assert "by ada: by command" in state.message
     assert Registry(waiting, "finsent").champion() == "1"
     assert len(audit_log.read(waiting.audit_log)) == entries
-
-
-def test_a_form_without_a_reason_is_not_taken(waiting: Workspace) -> None:
-    run_id = start(waiting, "2")
-    execute(run_id)
-    for why in ("", "  ", "\n\t"):
-        with pytest.raises(RuntimeError, match="field 'why'"):
-            resume(run_id, verdict="approve", who="dana", why=why)
-    assert Registry(waiting, "finsent").champion() == "1"
 
 
 def test_an_answer_that_cannot_be_used_is_asked_for_again(waiting: Workspace) -> None:
@@ -226,14 +222,6 @@ def test_an_approval_that_comes_too_late_is_void_and_says_so(waiting: Workspace,
     assert "comes too late" in state.message
     assert Registry(waiting, "finsent").champion() == "1"
     assert audit_log.read(waiting.audit_log)[-1]["action"] == audit_log.APPROVAL_VOID
-
-
-def test_a_form_that_nobody_fills_in_ends_with_its_time(waiting: Workspace) -> None:
-    run_id = start(waiting, "2")
-    details = execute(run_id).state_details
-    assert details.pause_timeout is not None
-    left = (details.pause_timeout - datetime.now(UTC)).total_seconds() / 3600
-    assert WITH_APPROVAL.gate.approval_expires_hours - 0.1 < left <= WITH_APPROVAL.gate.approval_expires_hours
 
 
 def test_a_request_about_another_model_asks_nothing(waiting: Workspace) -> None:

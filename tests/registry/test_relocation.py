@@ -17,6 +17,7 @@ from finsent.registry import relocation, tracking
 from finsent.registry.client import Registry
 from finsent.registry.relocation import foreign_locations, missing_artifacts, move_locations
 from finsent.workspace import Workspace, resolve_workspace
+from tests.homes import BuildOnce, copy_home
 
 
 def at(folder: Path) -> Workspace:
@@ -29,21 +30,34 @@ def sums(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def original(mlflow_home: Workspace, tiny_config: Any, make_adapter: Any, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+def original(
+    build_once: BuildOnce,
+    _mlflow_store: Path,
+    tiny_config: Any,
+    make_adapter: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Workspace:
     """One version with artifacts in the home, one run that names a table, one finished training that is not registered."""
-    registry = Registry(mlflow_home, "finsent")
-    with tracking.start_run(tiny_config, mlflow_home, kind="train") as run_id:
-        tracking.log_dataset(
-            registry.client, run_id, mlflow_home, table="tweets", version=1, fingerprint="ab" * 16, context="training"
-        )
-        registry.register(make_adapter(0), run_id=run_id, profile="nano")
-        registry.client.log_text(run_id, "{}", "evaluation/evidence.json")
-    result = mlflow_home.runs / run_id / "result.json"
-    result.parent.mkdir(parents=True)
-    result.write_text(json.dumps({"base": {"folder": str(mlflow_home.bases / "nano")}, "loss": 1.0}), encoding="utf-8")
+
+    def build(folder: Path) -> None:
+        shutil.copyfile(_mlflow_store, folder / "mlflow.db")
+        home = at(folder)
+        registry = Registry(home, "finsent")
+        with tracking.start_run(tiny_config, home, kind="train") as run_id:
+            tracking.log_dataset(
+                registry.client, run_id, home, table="tweets", version=1, fingerprint="ab" * 16, context="training"
+            )
+            registry.register(make_adapter(0), run_id=run_id, profile="nano")
+            registry.client.log_text(run_id, "{}", "evaluation/evidence.json")
+        result = home.runs / run_id / "result.json"
+        result.parent.mkdir(parents=True)
+        result.write_text(json.dumps({"base": {"folder": str(home.bases / "nano")}, "loss": 1.0}), encoding="utf-8")
+
+    home = copy_home(build_once("relocated", build), tmp_path / "home")
     # as another process would find it: MLflow remembers a run's folder by the run's id
     monkeypatch.setattr(utils, "_artifact_repos_cache", OrderedDict())
-    return mlflow_home
+    return home
 
 
 def test_a_copy_is_refused_before_it_writes_and_settled_by_a_move(original: Workspace, tmp_path: Path) -> None:

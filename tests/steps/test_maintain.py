@@ -20,8 +20,9 @@ from finsent.registry import tracking
 from finsent.steps.context import Context, make_context
 from finsent.steps.maintain import maintain
 from finsent.training.run_dir import STATE, hold_run_dir, mark_finished
-from finsent.workspace import Workspace
+from finsent.workspace import Workspace, resolve_workspace
 from tests.champions import crown
+from tests.homes import BuildOnce, copy_home
 
 
 def age(folder: Path, days: float = 40) -> None:
@@ -45,17 +46,23 @@ def training(home: Workspace, name: str, *, finished: bool, checkpoint: bool = F
 
 
 @pytest.fixture
-def context(mlflow_home: Workspace, tiny_config: Config, make_adapter: Callable[[int], Path]) -> Context:
+def context(
+    build_once: BuildOnce, _mlflow_store: Path, tiny_config: Config, make_adapter: Callable[[int], Path], tmp_path: Path
+) -> Context:
     """Two registered versions, the first of them champion; their adapters are cached."""
-    made = make_context(tiny_config, mlflow_home)
-    with tracking.start_run(tiny_config, mlflow_home, kind="train") as run_id:
-        for seed in (0, 1):
-            made.registry.register(make_adapter(seed), run_id=run_id, profile="nano")
-    for version in ("1", "2"):
-        age(made.registry.adapter_path(version))
-    training(mlflow_home, run_id, finished=True)
-    crown(made.registry, "1")
-    return made
+
+    def build(folder: Path) -> None:
+        shutil.copyfile(_mlflow_store, folder / "mlflow.db")
+        made = make_context(tiny_config, resolve_workspace({"FINSENT_HOME": str(folder)}))
+        with tracking.start_run(tiny_config, made.workspace, kind="train") as run_id:
+            for seed in (0, 1):
+                made.registry.register(make_adapter(seed), run_id=run_id, profile="nano")
+        for version in ("1", "2"):
+            age(made.registry.adapter_path(version))
+        training(made.workspace, run_id, finished=True)
+        crown(made.registry, "1")
+
+    return make_context(tiny_config, copy_home(build_once("maintained", build), tmp_path / "home"))
 
 
 def names(context: Context) -> set[str]:
