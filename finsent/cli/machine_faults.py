@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import resource
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -67,7 +68,17 @@ def describe(error: BaseException) -> str | None:
             said = one_line(cause)
             what = _SERVICES.get(library, "a server")
             return f"{what} does not answer, or not as it should ({said}). Look at it and its log, then try again."
-    return _unread_variable(str(error)) if isinstance(error, ValueError | TypeError) else None
+    return _unloaded_library(error) if isinstance(error, ImportError) else _unread_variable(error)
+
+
+def _unloaded_library(error: ImportError) -> str | None:
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit == resource.RLIM_INFINITY:
+        return None
+    return (
+        f"a library could not be loaded ({one_line(error)}): this process may map {limit / 2**30:.1f} GiB (`ulimit -v`), and "
+        "libraries map far more than they use. Lift that limit; to limit memory use a container's."
+    )
 
 
 def _refused_by_the_system(error: BaseException) -> str | None:
@@ -82,8 +93,11 @@ def _refused_by_the_system(error: BaseException) -> str | None:
     return f"{said}. {_REMEDIES.get(number, 'See `finsent doctor`.')}"
 
 
-def _unread_variable(message: str) -> str | None:
+def _unread_variable(error: BaseException) -> str | None:
     """Which variable a library failed to read, as far as its message quotes the value; and Python without docstrings."""
+    if not isinstance(error, ValueError | TypeError):
+        return None
+    message = str(error)
     if sys.flags.optimize > 1:
         return "Python runs without docstrings (-OO, PYTHONOPTIMIZE=2), which transformers reads. Use -O, or unset the variable."
     for name, value in os.environ.items():

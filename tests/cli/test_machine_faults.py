@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shlex
 import sqlite3
 import subprocess
@@ -133,3 +134,12 @@ def test_json_is_asked_for_by_the_option_alone(finsent: "Finsent") -> None:
     assert finsent("config", "show", "--", "--json").out == ""
     assert finsent("approve", "1", "--why", "--json", "--profile", "none").out == ""
     assert "none" in finsent("config", "show", "--profile", "none", "--json").json()["error"]["message"]
+
+
+def test_a_library_that_a_limit_of_memory_keeps_out_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `ulimit -v 600000` does; which library is the first that does not fit differs, and some of them abort."""
+    error = ImportError("rensa.so: failed to map segment from shared object")
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (600_000 * 1024, resource.RLIM_INFINITY))
+    assert "this process may map 0.6 GiB (`ulimit -v`)" in str(machine_faults.describe(error))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert machine_faults.describe(error) is None
