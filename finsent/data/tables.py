@@ -4,7 +4,7 @@ import logging
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args
 
 import pyarrow as pa
 
@@ -319,6 +319,9 @@ def commit_history(home: Workspace, name: str, *, version: int | None = None, la
     with delta_errors(home, name):
         handle = open_table(home, name)
         found = handle.history(last) if handle is not None else []
+    # another program's commit may carry the same plain keys, which say nothing about our rows
+    foreign = set(get_args(CommitKey)) if name == "tweets" else set()
+    found = [c if _COMMIT_ID in c else {key: value for key, value in c.items() if key not in foreign} for c in found]
     return [commit for commit in found if version is None or int(commit["version"]) <= version]
 
 

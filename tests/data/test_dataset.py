@@ -6,9 +6,12 @@ from datetime import UTC, datetime
 import numpy as np
 import pyarrow as pa
 import pytest
+from deltalake import CommitProperties, write_deltalake
 
 from finsent.data import tables
-from finsent.data.dataset import data_version, load_split, read_report, report_path
+from finsent.data.dataset import data_version, load_split, read_origin, read_report, report_path
+from finsent.data.table_access import location
+from finsent.data.versions_view import list_versions
 from finsent.errors import InputError
 from finsent.workspace import Workspace
 
@@ -69,6 +72,24 @@ def test_the_audit_counts_only_for_the_rows_it_was_made_on(home: Workspace) -> N
     assert (data_version(home).leaks, data_version(home).naive_leak) == (0, 0.2)
     report(home, version, fingerprint="another", leaks=0, naive_leak=0.2)
     assert (data_version(home).leaks, data_version(home).naive_leak) == (None, None)
+
+
+def test_what_another_program_noted_at_its_commit_is_not_taken_for_ours(home: Workspace) -> None:
+    store(home, ROWS)
+    fingerprint = data_version(home).fingerprint
+    rows = tables.read(home, "tweets").slice(0, 0)
+    ours = {"fingerprint": fingerprint, "leaks": "1", "naive_leak": "0.2", "split_rule": "{}"}
+    tables.append_if_unchanged(home, "tweets", rows, "ingest", tables.position(home, "tweets", "ingest"), ours)
+    theirs = {"fingerprint": fingerprint, "leaks": "0", "report": "{", "split_rule": "x", "job": "7"}
+    properties = CommitProperties(custom_metadata=theirs)
+    write_deltalake(location(home, "tweets"), rows, mode="append", commit_properties=properties)
+    version = tables.version(home, "tweets")
+    assert version == 3
+    assert data_version(home).leaks == 1
+    assert (read_report(home, version), read_origin(home, version)["sources"]) == ({}, ())
+    assert tables.last_metadata(home, "tweets", "split_rule") == "{}"
+    assert [found.version for found in list_versions(home)] == [2]
+    assert tables.commit_history(home, "tweets", last=1)[0]["job"] == "7"
 
 
 @pytest.mark.parametrize("content", ["", "{half", "[]", "\xff", '{"inputs": 5}', '{"inputs": ["x"]}', '{"inputs": null}'])
