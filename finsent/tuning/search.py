@@ -163,7 +163,7 @@ def next_trial(study: "Study", space: Space, seed: int) -> "Trial":
     from optuna.samplers import TPESampler
 
     finished = len(finished_trials(study))
-    study.sampler = TPESampler(seed=seed * 1_000_003 + finished, n_startup_trials=_RANDOM_TRIALS)
+    study.sampler = TPESampler(seed=(seed * 1_000_003 + finished) % 2**32, n_startup_trials=_RANDOM_TRIALS)
     trial = study.ask(dict(space))
     if NUMBER not in trial.user_attrs:
         trial.set_user_attr(NUMBER, finished)
