@@ -2,9 +2,10 @@
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from finsent.errors import ConfigError
 
@@ -62,6 +63,21 @@ def absolute_path(text: str, what: str, folder: Path | None = Path()) -> Path:
 def is_url(text: str) -> bool:
     """Whether it names a place other than a local path; `file:` URLs are local paths."""
     return "://" in text and not _FILE_URL.match(text)
+
+
+def check_addresses(environ: Mapping[str, str]) -> None:
+    """Refuse addresses of servers that nothing could read.
+
+    Raises:
+        ConfigError: a bracket or port in one is wrong.
+    """
+    for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
+        given = environ.get(name, "")
+        try:
+            _ = urlsplit(given).port
+        except ValueError as error:
+            shown = re.sub(r"//.*@", "//", given)  # without a password
+            raise ConfigError(f"{name} = {shown!r} is no address ({error}). Correct it, or unset it.") from error
 
 
 def whole_number(name: str, default: int) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from finsent.environ import SQLITE_FILE, absolute_path, is_url
+from finsent.environ import SQLITE_FILE, absolute_path, check_addresses, is_url
 from finsent.errors import InputError
 
 # Delta Lake and SQLite take places as URLs, where these cut, change or break a path however they are escaped: '#' and '?' lose
@@ -80,8 +80,9 @@ def resolve_workspace(environ: Mapping[str, str] = os.environ, folder: Path | No
 
     Raises:
         InputError: a path holds a character that means something else in a URL.
-        ConfigError: a place is relative where `folder` is None, or its `~` has no home folder.
+        ConfigError: a place is relative where `folder` is None, its `~` has no home folder, or a server's address is none.
     """
+    check_addresses(environ)
     root = absolute_path(environ.get("FINSENT_HOME") or ".finsent", "home (FINSENT_HOME, --home)", folder).resolve()
     _require_plain_characters("home (FINSENT_HOME, --home)", str(root))
     tables = environ.get("FINSENT_TABLES") or str(root / "tables")

@@ -120,3 +120,11 @@ def test_tables_work_below_any_other_name(tmp_path: Path, name: str) -> None:
     assert len(tables.commit_history(home, "signatures")) == 3
     assert tables.read(home, "signatures", version=1, columns=["id"]).num_rows == 1
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ["MLFLOW_TRACKING_URI", "PREFECT_API_URL"])
+@pytest.mark.parametrize("address", ["http://u:secret@[::1", "http://u:secret@x:99999", "http://u:secret@x:y"])
+def test_an_address_that_is_none_is_named(name: str, address: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{name} = 'http://.* is no address \(.*Correct it") as caught:
+        resolve_workspace({name: address})
+    assert "secret" not in str(caught.value)
