@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from finsent.data.predictions import ModelIdentity
 from finsent.errors import ArtifactError, InputError, ServiceError, TrackingError, one_line
-from finsent.files import is_read_only
+from finsent.files import is_read_only, sync_file
 from finsent.models.manifest import MANIFEST, file_sha256, verify_manifest
 from finsent.registry.mlflow_errors import mlflow_errors
 from finsent.registry.packaging import ADAPTER, save_model_folder
@@ -229,7 +229,10 @@ class Registry:
             and (folder / MANIFEST).is_file()
             and file_sha256(folder / MANIFEST) == record.tags.get("manifest_sha256")
         ):
-            verify_manifest(folder)
+            try:
+                verify_manifest(folder)
+            except ArtifactError as error:
+                raise ArtifactError(f"{error} That folder is this home's copy: delete it, and it is fetched again.") from error
             return folder
         if is_read_only(self.workspace.root):  # looking writes nothing there: fetched for this process alone
             scratch = tempfile.mkdtemp(prefix="finsent-version-")
@@ -238,6 +241,8 @@ class Registry:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=cache) as scratch:
             fetched = self.download_adapter(record, Path(scratch))
+            for file in fetched.iterdir():  # or a power cut could leave the name and not the weights
+                sync_file(file)
             if folder.exists():  # of another registry, or half deleted: never what was asked for
                 folder.rename(Path(scratch) / "replaced")
             try:

@@ -20,7 +20,7 @@ from finsent.training.distributed import broadcast, init, shutdown, terminate_wi
 from finsent.training.run_dir import (
     find_resumable,
     hold_run_dir,
-    load_result,
+    load_result_of_base,
     mark_finished,
     require_resumable,
     save_result,
@@ -121,7 +121,7 @@ def fit(context: Context, job: TrainingJob) -> "tuple[str, TrainingResult]":
     config, workspace, data = context.config, context.workspace, job.data
     world, client = init(), context.registry.client
     resume = job.resume or find_resumable(workspace.runs, job.digest, context.registry.has_run)
-    if resume is not None and (trained := load_result(workspace.runs / resume)) is not None:
+    if resume is not None and (trained := load_result_of_base(workspace.runs / resume, config.model, workspace)) is not None:
         _log.warning("the training of run %s is complete but not registered: going on with its adapter", resume)
         broadcast(world, None)  # the other processes of the launch wait for their task
         shutdown(world)

@@ -9,11 +9,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finsent.config import Config
+from finsent.config import Config, ModelConfig
 from finsent.errors import CheckFailed, InputError
 from finsent.files import atomic_write, locked
 from finsent.models.manifest import file_sha256
 from finsent.training.checkpoint import complete_checkpoints
+from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
     from finsent.training.trainer import TrainingResult
@@ -135,6 +136,23 @@ def load_result(folder: Path) -> "TrainingResult | None":
         return TrainingResult(**{**recorded, "adapter": folder / "adapter", "base": base})
     except (KeyError, TypeError):
         return None
+
+
+def load_result_of_base(folder: Path, model: ModelConfig, home: Workspace) -> "TrainingResult | None":
+    """The same, if the base is still the one of that training: its adapter fits no other.
+
+    Raises:
+        InputError: it is another.
+    """
+    from finsent.models.base_model import locate_base
+
+    result = load_result(folder)
+    if result is not None and result.base.fingerprint != locate_base(model, home).fingerprint:
+        raise InputError(
+            f"the training in {str(folder)!r} is complete but not registered, and was done on another base than the one that "
+            "model.name finds now. Restore that base, or delete that folder to train anew."
+        )
+    return result
 
 
 def _adapter_files(adapter: Path) -> dict[str, str]:

@@ -88,8 +88,10 @@ def test_changed_copy_in_the_home_is_refused(new_version, registry):
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    with pytest.raises(ArtifactError, match=r"adapter_model\.safetensors"):
+    with pytest.raises(ArtifactError, match=r"adapter_model\.safetensors.* delete it, and it is fetched again"):
         registry.adapter_path(version)
+    shutil.rmtree(weights.parent)
+    assert registry.adapter_path(version) == weights.parent
 
 
 def test_copy_of_another_registry_is_replaced(mlflow_home, new_version, make_adapter, registry):

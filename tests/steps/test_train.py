@@ -46,6 +46,12 @@ def test_an_unfinished_training_whose_run_mlflow_lost_blocks_no_other(served, ml
     state = served.home.runs / gone / "training.json"
     recorded = {**json.loads(state.read_text()), "finished": False}
     state.write_text(json.dumps(recorded))  # as if it was killed between the loop and the registration
+    result = state.with_name("result.json")
+    whole = result.read_text()
+    result.write_text(whole.replace('"fingerprint": "v2:', '"fingerprint": "v2:another'))
+    with pytest.raises(InputError, match=f"{gone}' is complete but not registered.* another base .* or delete that folder"):
+        fit(context, prepare(context))
+    result.write_text(whole)
     context.registry.client.delete_run(gone)
     with pytest.raises(InputError, match=f"MLflow has no run '{gone}'"):
         prepare(context, resume=gone)
