@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from finsent.errors import escape_control
 from finsent.registry.mlflow_errors import public_uri
 from finsent.registry.tracking import connect
 from finsent.workspace import Workspace
@@ -22,7 +23,7 @@ def _cell(value: object) -> str:
         return f"{value:.4f}"
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
-    return " ".join(str(value).split()).replace("|", "\\|")
+    return escape_control(" ".join(str(value).split())).replace("|", "\\|")
 
 
 def data_report(report: Any, facts: Any = None) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
+from finsent.errors import escape_control
 from finsent.files import atomic_write
 from finsent.labels import LABELS
 from finsent.reporting import summaries
@@ -46,8 +47,11 @@ def environment() -> Environment:
 
 
 def render(template: str, **values: Any) -> str:
-    """The rendered template, runs of blank lines reduced to one."""
-    return re.sub(r"\n{3,}", "\n\n", environment().get_template(template).render(values))
+    """The rendered template, runs of blank lines reduced to one.
+
+    Control, bidi and invisible characters of tweets and names are shown as escapes: they would reorder the text around them.
+    """
+    return escape_control(re.sub(r"\n{3,}", "\n\n", environment().get_template(template).render(values)))
 
 
 def write_page(path: Path, document: str) -> None:

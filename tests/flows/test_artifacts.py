@@ -16,6 +16,7 @@ from flows.artifacts import data_report, decision, markdown_table, metrics_rows,
 def test_cells_cannot_break_a_table() -> None:
     text = markdown_table(("tweet", "n"), [("a | b\nc", 1200), (None, 0.123456)])
     assert text.splitlines() == ["| tweet | n |", "|---|---|", "| a \\| b c | 1,200 |", "| - | 0.1235 |"]
+    assert markdown_table(("tweet",), [("up\u202enwod \x1b[1m",)]).splitlines()[-1] == "| up\\u202enwod \\x1b[1m |"
 
 
 RULE = RuleResult("accuracy", 0.4, 0.5, "fail", "Accuracy is 0.4, but must be at least 0.5.")

@@ -144,6 +144,13 @@ def test_a_card_is_a_page_too_and_obeys_no_markup_of_others(manifest, specimen):
     assert render_card_page("no header, no title").count("Model card") == 1
 
 
+def test_nothing_of_others_reorders_a_page(manifest, specimen):
+    rude = {"up\u202enwod \u2066": specimen.evidence.slices["source"]["fiqa"]}
+    page = render_card_page(render_model_card(manifest, specimen.evidence.model_copy(update={"slices": {"source": rude}})))
+    assert "up\\u202enwod" in page
+    assert not any(mark in page for mark in "\u202e\u2066")
+
+
 def test_card_of_the_reference_model(manifest):
     config = load_config("llama-3.1-8b")
     card = render_model_card(
