@@ -24,7 +24,7 @@ def damaged_commit(table: Path) -> Path | None:
 def _is_whole(path: Path, size: int, changed: int) -> bool:  # noqa: ARG001 - size and time are part of the key
     try:
         actions = _actions(path)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return bool(actions) and all(isinstance(action, dict) and action for action in actions)
 

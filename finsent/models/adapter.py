@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -157,7 +158,7 @@ def load_adapter(folder: Path, home: Workspace, device: str | None = None) -> Lo
             peft_model = PeftModel.from_pretrained(model, folder, torch_device=device)
     except torch.OutOfMemoryError:
         raise
-    except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (SafetensorError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, OverflowError, re.error) as error:
         raise ArtifactError(
             f"adapter in {str(folder)!r} does not load on {manifest.base_name!r}: {one_line(error)}. Refused."
         ) from error
@@ -175,7 +176,7 @@ def read_peft_config(folder: Path) -> dict[str, Any]:
     """
     try:
         return dict(json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")))
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, RecursionError) as error:
         raise ArtifactError(
             f"adapter_config.json in {str(folder)!r} cannot be read ({error}). Fetch the adapter again."
         ) from error

@@ -81,7 +81,7 @@ def _is_whole(folder: Path) -> bool:
         json.loads((folder / "config.json").read_text(encoding="utf-8"))
         with safe_open(folder / "model.safetensors", "pt"):
             return True
-    except (OSError, ValueError, SafetensorError):
+    except (OSError, ValueError, RecursionError, SafetensorError):
         return False
 
 

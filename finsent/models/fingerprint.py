@@ -54,7 +54,7 @@ def fingerprint(folder: Path, cache: Path | None = None) -> str:
         digest = hashlib.sha256(json.dumps(kept, sort_keys=True).encode())
         for path, found in zip((*small, *weights), (*map(file_sha256, small), *_hash_weights(weights, cache)), strict=True):
             digest.update(f"{path.name}={found};".encode())
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise BaseModelError(f"base model in {str(folder)!r} cannot be read: {one_line(error)}. Fetch it again.") from error
     return PREFIX + digest.hexdigest()
 
@@ -115,7 +115,7 @@ def _read_cache(cache: Path | None) -> dict[str, tuple[str, list[int]]]:
             for path, (digest, state) in (written["files"] if written.get("format") == _CACHE_FORMAT else {}).items()
             if len(digest) == 64
         }
-    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError):
         return {}
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from finsent.config import Config, ModelConfig
-from finsent.errors import ArtifactError, InputError
+from finsent.errors import ArtifactError, InputError, one_line
 from finsent.labels import LABELS
-from finsent.models.manifest import PROBE, Manifest, verify_manifest, write_manifest
+from finsent.models.manifest import PROBE, Manifest, read_probe, verify_manifest, write_manifest
 from finsent.models.peft_support import require_sound_weights, unsupported_reason
 from finsent.provenance import lock_hash
 from finsent.workspace import Workspace
@@ -73,13 +73,14 @@ def locate_adapter(source: str, revision: str | None) -> tuple[Path, str, bool]:
 
 
 def copy_sealed_adapter(folder: Path, adapter: Path, *, from_hub: bool) -> None:
-    """Copy an adapter that has a manifest, and verify it; of one from the Hub, without the files that the Hub adds.
+    """Copy an adapter that has a manifest, and verify it and its probe; of one from the Hub, without the files that the Hub adds.
 
     Raises:
         ArtifactError: a file is damaged.
     """
     if not from_hub:
         verify_manifest(folder)
+        read_probe(folder)
         shutil.copytree(folder, adapter)
         return
     adapter.mkdir()
@@ -87,6 +88,7 @@ def copy_sealed_adapter(folder: Path, adapter: Path, *, from_hub: bool) -> None:
         if path.is_file() and any(fnmatch(path.name, pattern) for pattern in _WANTED):
             shutil.copyfile(path, adapter / path.name)
     verify_manifest(adapter)
+    read_probe(adapter)
 
 
 def convert_peft_adapter(
@@ -114,9 +116,13 @@ def convert_peft_adapter(
     described = _peft_config(folder)
     require_label_order(folder, labels)
     name = str(described.get("base_model_name_or_path") or config.model.name)
-    model = config.model if name == config.model.name else ModelConfig.model_validate(
-        {**config.model.model_dump(), "name": name, "revision": described.get("revision"), "embedded": None}
-    )  # fmt: skip
+    given = {"name": name, "revision": described.get("revision"), "embedded": None}
+    try:
+        model = config.model if name == config.model.name else ModelConfig.model_validate({**config.model.model_dump(), **given})
+    except ValueError as error:
+        raise ArtifactError(
+            f"the base named in {str(folder / 'adapter_config.json')!r} cannot be one ({one_line(error)}). Refused."
+        ) from error
     base = locate_base(model, home)
     adapter.mkdir()
     for file in (*_KEPT, *_TOKENIZER):

@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from finsent.config import EmbeddedBase, Quantization
-from finsent.errors import ArtifactError
+from finsent.errors import ArtifactError, one_line
 from finsent.files import atomic_write
 from finsent.labels import LABELS
 
@@ -54,6 +54,16 @@ class Manifest(BaseModel):
     files: dict[str, str] = {}
 
 
+class Probe(BaseModel):
+    """Texts, and what the trained model made of them; a registered version must repeat it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    texts: list[str] = Field(min_length=1)
+    logits: list[tuple[float, float, float]]
+    head_sha256: str | None = None
+
+
 def file_sha256(path: Path) -> str:
     """Hex digest of a file's bytes."""
     with path.open("rb") as stream:
@@ -87,12 +97,25 @@ def verify_manifest(folder: Path) -> Manifest:
         )
     try:
         manifest = Manifest.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except (ValidationError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"{str(path)!r} is damaged ({error}). Fetch or train the version again.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ArtifactError(f"{str(path)!r} is damaged ({one_line(error)}). Fetch or train the version again.") from error
     _check_files(folder, manifest)
     if manifest.labels != LABELS:
         raise ArtifactError(f"the adapter's label order is {manifest.labels!r}, and this finsent's is {LABELS!r}. Refused.")
     return manifest
+
+
+def read_probe(folder: Path) -> Probe:
+    """Read what an adapter's folder records of its logits.
+
+    Raises:
+        ArtifactError: nothing, or something else.
+    """
+    path = folder / PROBE
+    try:
+        return Probe.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ArtifactError(f"{str(path)!r} is damaged ({one_line(error)}). Fetch or train the version again.") from error
 
 
 def _check_files(folder: Path, manifest: Manifest) -> None:

@@ -1,6 +1,5 @@
 """Merged checkpoints for model servers: an adapter merged into its base, with nothing of PEFT or 4 bits left."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from finsent.config import Quantization
 from finsent.errors import ArtifactError
-from finsent.models.manifest import MANIFEST, PROBE, Manifest, file_sha256
+from finsent.models.manifest import MANIFEST, Manifest, file_sha256, read_probe
 from finsent.provenance import git_sha
 from finsent.workspace import Workspace
 
@@ -75,7 +74,7 @@ def write_merged_checkpoint(home: Workspace, source: Path, made: Path, precision
     """
     import numpy as np
 
-    texts = json.loads((source / PROBE).read_text(encoding="utf-8"))["texts"]
+    texts = read_probe(source).texts
     live, adapter = _save_merged(home, source, made, texts, precision)
     merged = _merged_logits(made, adapter, texts, precision)
     error = float(np.sqrt(np.square(merged - live).mean()) / live.std())

@@ -190,7 +190,7 @@ def _move_datasets(store: sqlite3.Connection, home: Workspace, roots: set[str]) 
         try:
             source = json.loads(text)
             path = source["path"]
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             continue  # of somebody else's run
         for root in roots:
             if str(path).startswith(f"{root}/"):
@@ -204,7 +204,7 @@ def _move_results(home: Workspace, roots: set[str]) -> None:
         try:
             recorded = json.loads(result.read_text(encoding="utf-8"))
             folder = recorded["base"]["folder"]
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             continue  # cut off: counts as absent
         for root in roots:
             if str(folder).startswith(f"{root}/"):

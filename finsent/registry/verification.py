@@ -27,7 +27,7 @@ from finsent.errors import ArtifactError, CheckFailed, FinsentError, TrackingErr
 from finsent.evaluation.evidence import RoundTripRecord
 from finsent.labels import LABELS
 from finsent.logging_setup import configure_child_logging
-from finsent.models.manifest import ADAPTER_FILES, MANIFEST, POOLING, PROBE, Manifest, file_sha256, verify_manifest
+from finsent.models.manifest import ADAPTER_FILES, MANIFEST, POOLING, Manifest, file_sha256, read_probe, verify_manifest
 from finsent.registry.client import Registry
 from finsent.registry.gate import RuleResult
 from finsent.registry.tracking import filter_literal
@@ -175,19 +175,19 @@ def round_trip_check(registry: Registry, version: str) -> Iterator[Callable[[], 
 def _check(registry: Registry, version: str, replay: Callable[[], ProbeReplay]) -> RoundTripRecord:
     started = time.monotonic()
     folder = registry.adapter_path(version)
-    probe, manifest = json.loads((folder / PROBE).read_text(encoding="utf-8")), verify_manifest(folder)
-    if not isinstance(probe.get("head_sha256"), str):
+    probe, manifest = read_probe(folder), verify_manifest(folder)
+    if probe.head_sha256 is None:
         raise CheckFailed(f"round trip of version {version!r}: its probe records no hash of the trained head. Train it again.")
     found = replay()
-    trained = np.asarray(probe["logits"], dtype=np.float64)
+    trained = np.asarray(probe.logits, dtype=np.float64)
     logits = np.asarray(found.logits, dtype=np.float64)
     if logits.shape != trained.shape:
         raise CheckFailed(
             f"round trip of version {version!r}: {logits.shape} logits came back for a probe of {trained.shape}. Refused."
         )
     return RoundTripRecord(
-        max_logit_difference=_largest(logits, probe["logits"]),
-        head_hash_equal=found.head_sha256 == probe["head_sha256"],
+        max_logit_difference=_largest(logits, probe.logits),
+        head_hash_equal=found.head_sha256 == probe.head_sha256,
         labels_equal=tuple(found.labels) == manifest.labels == LABELS,
         padding_equal=found.padding == [manifest.padding_side, manifest.pad_token_id, manifest.pad_token_id]
         and manifest.pooling == POOLING,
@@ -244,7 +244,7 @@ def replay_probe(home: Workspace, name: str, version: str) -> ProbeReplay:
         # the client's local store stays the home's: only caches are new
         registry = Registry(home, name)
         folder = registry.download_adapter(registry.get_version(version), Path(scratch))
-        texts = json.loads((folder / PROBE).read_text(encoding="utf-8"))["texts"]
+        texts = read_probe(folder).texts
         loaded = load_adapter(folder, own)
         forced = _other_padding(loaded)
         every = 1 << 30  # tokens: all texts in one batch

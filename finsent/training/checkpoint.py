@@ -121,7 +121,7 @@ def resume_from_newest(folder: Path, model: Any, optimizer: Any, scaler: Any = N
     for checkpoint in reversed(complete_checkpoints(folder)):
         try:
             state, weights, tensors = _read_checkpoint(checkpoint)
-        except (OSError, ValueError, AttributeError) as error:  # the last: JSON, but no object
+        except (OSError, ValueError, AttributeError, RecursionError) as error:  # JSON, but no object or too deep
             _log.warning("checkpoint %s is damaged (%s): falling back to the one before it, if any", str(checkpoint), error)
             continue
         if state.get("layout", "") != layout:

@@ -165,7 +165,7 @@ def _read(file: Path) -> dict[str, Any] | None:
     """A JSON object; None where the file is absent, empty or cut off."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 

@@ -108,7 +108,11 @@ def changed_since(home: Workspace, prefix: str, name: str, identity: Mapping[str
     newest = max(others, key=lambda path: path.stat().st_mtime)
     try:
         before = dict(json.loads(newest.read_text(encoding="utf-8")))
-    except (ValueError, TypeError):  # empty, cut off or overwritten: nothing to compare with, and no reason to stop
+    except (
+        ValueError,
+        TypeError,
+        RecursionError,
+    ):  # damaged: nothing to compare with, and no reason to stop
         return None
     return newest.parent.name, [part for part, value in identity.items() if before.get(part) != value]
 

@@ -166,7 +166,7 @@ def test_sixteen_gigabytes_that_were_hashed_take_no_time(base: Path, tmp_path: P
     assert time.perf_counter() - started < 2
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000])
 def test_a_damaged_configuration_is_said(base: Path, text: str) -> None:
     (base / "config.json").write_text(text, encoding="utf-8")
     with pytest.raises(BaseModelError, match=r"base model in .* cannot be read"):

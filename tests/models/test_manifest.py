@@ -7,7 +7,7 @@ import pytest
 
 from finsent.errors import ArtifactError
 from finsent.models.abstention import abstain_threshold
-from finsent.models.manifest import MANIFEST, file_sha256, verify_manifest, write_manifest
+from finsent.models.manifest import MANIFEST, PROBE, file_sha256, read_probe, verify_manifest, write_manifest
 
 
 @pytest.fixture
@@ -56,13 +56,24 @@ def test_another_label_order_is_refused(adapter: Path) -> None:
         verify_manifest(adapter)
 
 
-def test_a_damaged_manifest_is_refused_in_one_sentence(adapter: Path) -> None:
-    (adapter / MANIFEST).write_text("{not json")
+@pytest.mark.parametrize("text", ["{not json", "[" * 100_000])
+def test_a_damaged_manifest_is_refused_in_one_sentence(adapter: Path, text: str) -> None:
+    (adapter / MANIFEST).write_text(text)
     with pytest.raises(ArtifactError, match="damaged"):
         verify_manifest(adapter)
     (adapter / MANIFEST).unlink()
     with pytest.raises(ArtifactError, match="no manifest"):
         verify_manifest(adapter)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[" * 100_000, "[]", "{}", '{"texts": [], "logits": []}', '{"texts": ["a"], "logits": [[1]]}']
+)
+def test_a_damaged_probe_is_refused_in_one_sentence(adapter: Path, text: str) -> None:
+    assert len(read_probe(adapter).texts) == len(read_probe(adapter).logits)
+    (adapter / PROBE).write_text(text, encoding="utf-8")
+    with pytest.raises(ArtifactError, match="damaged"):
+        read_probe(adapter)
 
 
 def test_pickles_and_code_are_never_sealed(adapter: Path) -> None:

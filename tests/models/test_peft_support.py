@@ -17,7 +17,7 @@ from finsent.config import Config, EngineConfig
 from finsent.engine.packing import pad_rows
 from finsent.errors import ArtifactError, BaseModelError
 from finsent.models import peft_support
-from finsent.models.adapter import load_adapter, save_adapter
+from finsent.models.adapter import load_adapter, read_peft_config, save_adapter
 from finsent.models.base_model import load_base, locate_base
 from finsent.models.load import prepare_for_inference
 from finsent.models.manifest import MANIFEST, PROBE, Manifest, write_manifest
@@ -129,6 +129,34 @@ def test_what_would_compute_something_else_is_refused_even_if_sealed(adapter: Pa
     reseal(adapter)
     with pytest.raises(ArtifactError, match=f"adapter in .*: .*{next(iter(REFUSED[name]))}"):
         load_adapter(adapter, home)
+
+
+@pytest.mark.filterwarnings("ignore:Unsupported layer type")  # PEFT's, about the head
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"trainable_token_indices": [10**9]},
+        {"trainable_token_indices": [10**30]},
+        {"layers_to_transform": [10**30], "layers_pattern": "..--"},
+        {"lora_alpha": 10**400},
+        {"r": 10**30},
+        {"r": -1},
+        {"lora_dropout": "x"},
+        {"task_type": [1]},
+    ],
+)
+def test_an_option_that_nothing_can_be_made_of_is_refused(adapter: Path, home: Workspace, option: dict[str, Any]) -> None:
+    file = adapter / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), **option}), encoding="utf-8")
+    reseal(adapter)
+    with pytest.raises(ArtifactError, match="Refused"):
+        load_adapter(adapter, home)
+
+
+def test_a_configuration_of_endless_nests_is_refused(adapter: Path) -> None:
+    (adapter / "adapter_config.json").write_text("[" * 100_000, encoding="utf-8")
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        read_peft_config(adapter)
 
 
 @pytest.mark.parametrize(

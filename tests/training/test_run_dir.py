@@ -74,7 +74,7 @@ def test_the_digest_knows_what_decides_a_result(tiny_config: Config) -> None:
     assert len({settings_digest(tiny_config, "f"), settings_digest(other, "f"), settings_digest(tiny_config, "g")}) == 3
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"digest"', "null"])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"digest"', "null", "[" * 100_000])
 def test_a_damaged_state_file_of_an_old_run_stops_no_training(tmp_path: Path, text: str) -> None:
     cut_off(tmp_path, "good", "d1", at=1)
     cut_off(tmp_path, "damaged", "d1", at=2)
@@ -85,7 +85,7 @@ def test_a_damaged_state_file_of_an_old_run_stops_no_training(tmp_path: Path, te
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "{}", '{"base": {}}', '{"base": {"folder": "b", "revision": null, "fingerprint": "f"}}']
+    "text", ["", "{", "{}", "[" * 100_000, '{"base": {}}', '{"base": {"folder": "b", "revision": null, "fingerprint": "f"}}']
 )
 def test_a_damaged_result_counts_as_absent(tmp_path: Path, text: str) -> None:
     cut_off(tmp_path, "a", "d1")
