@@ -25,22 +25,23 @@ DECISIONS = 5
 def status_command(settings: Settings) -> CommandResult:
     """Show data, versions, last decisions, inbox and servers.
 
-    Exit code 1 where the alias champion is not on the version that the last decision made champion.
+    Exit code 1 where the alias champion is not on the version that the last decision made champion, or the audit log is damaged.
     """
     context = settings.context()
-    home, versions = context.workspace, _versions(context)
+    home, versions, decisions = context.workspace, _versions(context), _decisions(context)
     champion = versions.get("champion", {}).get("version")
     status = {
         "home": home.root,
         "data": _data(home),
         "versions": versions,
         "champion_problem": _champion_problem(context),
-        "decisions": _decisions(context),
+        "decisions": decisions,
         "scoring": _scoring(context, champion),
         "services": _services(home),
         "disk": disk_parts(home),
     }
-    return CommandResult(status, render_status(status), code=1 if status["champion_problem"] else 0)
+    refused = status["champion_problem"] or "error" in decisions  # whatever acts with the champion refuses
+    return CommandResult(status, render_status(status), code=1 if refused else 0)
 
 
 def _data(home: Workspace) -> dict[str, Any]:

@@ -104,6 +104,7 @@ def test_history_of_a_ledger_that_lacks_what_mlflow_knows_says_so(finsent: "Fins
     assert "IT IS NOT WHOLE" in said
     assert "Restore the audit log from a copy" in " ".join(said.split())
     assert finsent("history", "--home", home.root, "--json").json()["whole"] is False
+    assert finsent("status", "--home", home.root).code == 1, "every command that acts refuses"
 
 
 def test_a_whole_ledger_verifies(finsent: "Finsent", home: Workspace) -> None:

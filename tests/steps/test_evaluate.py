@@ -1,6 +1,7 @@
 """What the evaluation says of where a version comes from, and of the rows that it scored."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -15,7 +16,7 @@ from finsent.registry import audit_log, tracking
 from finsent.registry.client import Registry
 from finsent.registry.verification import unverified_origin
 from finsent.steps.context import make_context
-from finsent.steps.evaluate import evaluate
+from finsent.steps.evaluate import evaluate, prepare
 from finsent.steps.evaluate_ad_hoc import evaluate_file
 from finsent.steps.import_export import import_adapter
 from finsent.steps.ingest import ingest
@@ -68,6 +69,12 @@ def test_scoring_a_file_says_how_much_of_it_is_in_the_training_split(mlflow_home
     said = as_text(render_evaluation(result))
     assert f"5 rows of {path}, 2 of them in the training split" in said
     assert "held-out" not in said
+
+
+def test_a_workspace_that_cannot_record_an_evaluation_does_not_begin_one(served, quick, tmp_path):
+    other = replace(served.home, root=tmp_path / "other")
+    with pytest.raises(CheckFailed, match="is empty or gone"):
+        prepare(make_context(quick, other), served.version)
 
 
 def test_a_version_trained_here_says_what_a_naive_split_would_have_claimed(served):
