@@ -28,6 +28,7 @@ from finsent.evaluation.evidence import RoundTripRecord
 from finsent.labels import LABELS
 from finsent.logging_setup import configure_child_logging
 from finsent.models.manifest import ADAPTER_FILES, MANIFEST, POOLING, Manifest, file_sha256, read_probe, verify_manifest
+from finsent.registry.audit_mirror import verify_against_registry
 from finsent.registry.client import Registry
 from finsent.registry.gate import RuleResult
 from finsent.registry.tracking import filter_literal
@@ -139,13 +140,16 @@ def verified_leakage(registry: Registry, version: str, manifest: Manifest, facts
 
 
 def require_evaluable(registry: Registry, version: str) -> "ModelVersion":
-    """The version's record, with what an evaluation writes to there, before it costs anything: the run that takes the artifacts.
+    """The version's record, with what an evaluation writes to there, before it costs anything: run and audit log.
+
+    Without an audit log that takes the entry, a look at the test rows would go uncounted.
 
     Raises:
         InputError: there is no such version.
-        CheckFailed: the run was deleted in MLflow.
+        CheckFailed: the run was deleted in MLflow, or the audit log lacks an entry that MLflow knows of.
     """
     record = registry.get_version(version)
+    verify_against_registry(registry)
     try:
         run = registry.client.get_run(str(record.run_id)) if record.run_id else None
     except TrackingError as error:

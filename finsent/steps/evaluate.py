@@ -17,7 +17,6 @@ from finsent.evaluation.baselines import baseline_predictions
 from finsent.evaluation.build_evidence import ModelScores, build_test_evidence, measure_naive_split, score_model
 from finsent.evaluation.evidence import Evidence, RoundTripRecord
 from finsent.models.manifest import verify_manifest
-from finsent.registry.audit_mirror import verify_against_registry
 from finsent.registry.champion import current_champion
 from finsent.registry.evidence_store import test_set_uses
 from finsent.registry.gate import rules_digest
@@ -106,10 +105,8 @@ def prepare(context: Context, version: str | None = None) -> EvaluationPlan:
 
     Raises:
         InputError: no such version, no data, or no test rows.
-        CheckFailed: the alias is not where the audit log's decisions put it, the version's run was deleted, or this workspace's
-            audit log could not take the entry: all before the cost, and before a look at the test rows that nobody counts.
+        CheckFailed: the alias is not where the audit log's decisions put it, or run or audit log can take no evidence.
     """
-    verify_against_registry(context.registry)
     version = context.registry.resolve(version) if version else context.registry.latest_version()
     record = require_evaluable(context.registry, version)
     data = data_version(context.workspace)
