@@ -1,6 +1,7 @@
 """Which code and which packages made an artifact."""
 
 import hashlib
+import os
 import subprocess
 from importlib.metadata import distributions
 from pathlib import Path
@@ -13,10 +14,13 @@ def git_sha() -> str | None:
     folder = Path(finsent.__file__).parent.parent
     if not (folder / ".git").exists():
         return None
+    # in a hook or under `git rebase --exec` these name another repository
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         run = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
             cwd=folder,
+            env=environment,
             capture_output=True,
             text=True,
             check=True,
