@@ -64,6 +64,8 @@ def describe(error: BaseException) -> str | None:
                 f"a database in the home cannot be used ({one_line(cause)}). Check the disk's space, the permissions and the "
                 "mount; put a backup in place of a damaged one."
             )
+        if isinstance(cause, RuntimeError) and "Failed to reach API at" in str(cause):
+            library = "prefect"  # which raises it bare
         if library in _SERVICES or (isinstance(cause, ConnectionError | TimeoutError) and cause.errno is None):
             said = one_line(cause)
             what = _SERVICES.get(library, "a server")

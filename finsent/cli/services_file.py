@@ -104,7 +104,10 @@ def find_mlflow(root: Path) -> Server | None:
 def find_prefect(root: Path) -> Server | None:
     """The Prefect server to use: PREFECT_API_URL, else that of this home's `finsent up`; None without either."""
     if given := os.environ.get("PREFECT_API_URL"):
-        return Server(given, None if is_healthy(given) else "does not answer")
+        said = _health(given)
+        if said is None:
+            return Server(given, "does not answer")
+        return Server(given, None if said.strip() == b"true" else "is no Prefect API: something else answers there")
     running = read_services(root)
     return Server(running.prefect_api, _problem(running, root, "prefect")) if running else None
 
@@ -192,7 +195,10 @@ def _ask(url: str, body: dict[str, Any] | None = None, *, method: str | None = N
     request = urllib.request.Request(url, data, headers, method=method)  # noqa: S310 - our own http URLs
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=5) as response:
         answer = response.read()
-    found = json.loads(answer) if answer else {}
+    try:
+        found = json.loads(answer) if answer else {}
+    except RecursionError as error:
+        raise ValueError("it answers with JSON of endless nests") from error
     if not isinstance(found, dict):
         raise ValueError(f"it answers with JSON of another kind ({type(found).__name__})")  # noqa: TRY004 - as of no JSON
     return found
@@ -204,13 +210,18 @@ def is_healthy(url: str, timeout: float = 2.0, *, direct: bool = False) -> bool:
     This machine, and with `direct` any server, is asked without the environment's proxy. One that asks for a
     password or another certificate does answer.
     """
+    return _health(url, timeout, direct=direct) is not None
+
+
+def _health(url: str, timeout: float = 2.0, *, direct: bool = False) -> bytes | None:
+    """The beginning of what it answers, a Prefect API `true`, as is assumed of one that asks for more; None: no answer."""
     try:
         parts = urllib.parse.urlsplit(url)
         bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()  # urllib takes a password for part of the host
         proxies = urllib.request.ProxyHandler({} if direct or is_loopback(url) else None)
         with urllib.request.build_opener(proxies).open(f"{bare.rstrip('/')}/health", timeout=timeout) as response:
-            return bool(response.status < 400)
+            return bytes(response.read(100)) if response.status < 400 else None
     except urllib.error.HTTPError as error:
-        return error.code in {401, 403}
+        return b"true" if error.code in {401, 403} else None
     except (OSError, ValueError, HTTPException) as error:
-        return isinstance(getattr(error, "reason", None), ssl.SSLError)
+        return b"true" if isinstance(getattr(error, "reason", None), ssl.SSLError) else None

@@ -110,6 +110,7 @@ def raised(error: Exception, cause: Exception | None = None) -> Exception:
         (httpx.ConnectError("All connection attempts failed"), "PREFECT_API_URL, MLFLOW_TRACKING_URI) does not answer"),
         (requests.exceptions.ReadTimeout("timed out."), "(timed out). Look at it"),
         (MissingResult("The result was not persisted."), "the Prefect server (PREFECT_API_URL)"),
+        (RuntimeError("Failed to reach API at http://127.0.0.1:1/api/"), "the Prefect server (PREFECT_API_URL)"),
         (TimeoutError(), "a server does not answer, or not as it should (TimeoutError)"),
         (SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"), "28). Make room on"),
         (ValueError("x"), None),

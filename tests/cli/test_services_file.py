@@ -16,6 +16,7 @@ from finsent.cli.options import Settings
 from finsent.cli.promote import use_prefect_server
 from finsent.cli.services_file import (
     RunningServices,
+    _prefect_serves,
     find_mlflow,
     find_prefect,
     give_token,
@@ -218,3 +219,23 @@ def test_json_of_another_shape_is_no_server_of_this_home(server: Stand, tmp_path
     prefect = find_prefect(tmp_path)
     assert prefect is not None
     assert "lacks the token" in str(prefect.problem)
+
+
+@pytest.mark.parametrize("answer", [{}, [], "<html>", 5])
+def test_what_answers_at_the_given_address_may_be_no_prefect(
+    server: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: object
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", f"{server.url}/api")
+    found = find_prefect(tmp_path)
+    assert found is not None
+    assert found.problem is None
+    server.wrong = answer
+    found = find_prefect(tmp_path)
+    assert found is not None
+    assert "is no Prefect API" in str(found.problem)
+
+
+def test_json_of_endless_nests_is_no_answer(server: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json, "dumps", lambda _: "[" * 100_000)
+    server.wrong = []
+    assert not _prefect_serves(server.url, "0a1b")
