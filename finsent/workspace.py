@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from finsent.environ import SQLITE_FILE, absolute_path, check_addresses, is_url
-from finsent.errors import InputError
+from finsent.errors import ConfigError, InputError
 
 # Delta Lake and SQLite take places as URLs, where these cut, change or break a path however they are escaped: '#' and '?' lose
 # Delta's history, '%2F' is decoded, '[', ']', '|' and '^' make it panic, a backslash becomes '/'.
@@ -88,6 +88,8 @@ def resolve_workspace(environ: Mapping[str, str] = os.environ, folder: Path | No
     tables = environ.get("FINSENT_TABLES") or str(root / "tables")
     if not is_url(tables):
         tables = str(absolute_path(tables, "place of the tables (FINSENT_TABLES)", folder).resolve())
+    elif not tables.partition("://")[2].strip("/"):
+        raise ConfigError(f"FINSENT_TABLES is {tables!r}, which names no bucket or folder. Write it as in s3://bucket/finsent.")
     _require_plain_characters("place of the tables (FINSENT_TABLES)", tables)
     return Workspace(
         root=root,

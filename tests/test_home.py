@@ -128,3 +128,9 @@ def test_an_address_that_is_none_is_named(name: str, address: str) -> None:
     with pytest.raises(ConfigError, match=rf"{name} = 'http://.* is no address \(.*Correct it") as caught:
         resolve_workspace({name: address})
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["gs://", "s3:///"])
+def test_tables_at_an_address_that_names_nothing_are_refused(url: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"FINSENT_TABLES is '{url}', which names no bucket"):
+        resolve_workspace({"FINSENT_HOME": str(tmp_path), "FINSENT_TABLES": url})

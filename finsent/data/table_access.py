@@ -29,8 +29,18 @@ _CAUSES: Final[tuple[tuple[str, bool, type[FinsentError], str], ...]] = (
         "no space is left: free some, then run this again",
     ),
     ("Permission denied|Read-only file system|have access", False, InputError, "check owner and permissions of the folder"),
-    ("40[13]|Forbidden|Unauth|AccessDenied|Signature|privileges", True, InputError, "check the credentials in the environment"),
-    ("Unknown scheme|recognise URL|must be specified", True, InputError, "check the address (FINSENT_TABLES) and its settings"),
+    (
+        r"(?i)\b40[13]\b|forbidden|unauth|access ?denied|signature|privileges|loading credentials|credentials found",
+        True,
+        InputError,
+        "check the credentials in the environment",
+    ),
+    (
+        "Unknown scheme|recognise URL|URL did not match|must be specified",
+        True,
+        InputError,
+        "check the address (FINSENT_TABLES) and its settings",
+    ),
     (
         r"Generic \w+ error|retries|sending request|timed out",
         True,

@@ -265,6 +265,11 @@ def test_a_store_that_does_not_answer_is_an_outage_and_a_wrong_address_is_none(
         tables.version(shared("s3://desk/tables"), "inbox")
     assert told.value.retryable
     assert "\x1b" not in str(told.value)
-    for url in ("ftp://desk/tables", "memory://tables"):
+    for url in ("ftp://desk/tables", "memory://tables", "abfs://desk@store/tables", "s3:///tables"):
         with pytest.raises(InputError, match=r"check the address \(FINSENT_TABLES\)"):
             tables.version(shared(url), "inbox")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(f"AWS_{name}")
+    with pytest.raises(InputError, match="check the credentials in the environment"):
+        tables.version(shared("s3://desk/tables"), "inbox")
