@@ -13,8 +13,9 @@ from typing import Any, Final
 
 from finsent.errors import CheckFailed, NoChampionError
 from finsent.registry.audit_log import champion_after, champion_moves
-from finsent.registry.audit_mirror import decided_entries
+from finsent.registry.audit_mirror import decided_entries, find_run
 from finsent.registry.client import Registry
+from finsent.registry.mlflow_errors import public_uri
 
 PRODUCTION: Final = "Production"
 """Stage that a version gets after the alias: the decision on it has been carried out."""
@@ -127,6 +128,12 @@ def _moved_by_hand(registry: Registry, alias: str | None, entry: dict[str, Any],
     by = f"the audit log's entry {entry['seq']} ({entry['action']}, {entry['at'][:16]} UTC)"
     put_back = f"To put it back: `finsent promote --version {recorded}`."
     if alias is None and lost:
+        if find_run(registry) is None:
+            return (
+                f"version {recorded} of {name!r} is champion by {by}, and MLflow at {public_uri(registry.workspace.tracking_uri)!r} "
+                "has neither it nor its copy of the audit log: that store is empty or new. Restore it from a backup. To "
+                "begin anew without a champion: `finsent adopt --why ...`."
+            )
         return (
             f"version {recorded} of {name!r}, champion by {by}, was deleted in MLflow, and the alias 'champion' with it. To "
             "bring the version before it back: `finsent rollback --why ...`. To go on without a champion, so that the "

@@ -123,6 +123,17 @@ def test_a_deleted_champion_is_followed_by_a_rollback_or_by_a_recorded_none(
     assert promote.promote(context, version="3").champion_after == "3", "compared with none, as was decided"
 
 
+def test_a_store_begun_anew_is_not_told_as_a_deleted_version(
+    registry: Registry, mlflow_home: Workspace, bare_version: Callable[[], str]
+) -> None:
+    store = mlflow_home.root / "mlflow.db"
+    new = store.read_bytes()
+    crown(registry, bare_version())
+    store.write_bytes(new)
+    with pytest.raises(CheckFailed, match=r"champion by .*, and MLflow at 'sqlite:.* is empty or new. Restore it from a backup"):
+        require_champion(Registry(mlflow_home, "finsent"))
+
+
 def test_a_model_made_anew_does_not_inherit_a_champion_by_its_number(
     registry: Registry, mlflow_home: Workspace, make_adapter: Callable[[int], Path]
 ) -> None:
