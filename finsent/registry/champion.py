@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from finsent.errors import CheckFailed, NoChampionError
+from finsent.registry import audit_log
 from finsent.registry.audit_log import champion_after, champion_moves
 from finsent.registry.audit_mirror import decided_entries, find_run
 from finsent.registry.client import Registry
 from finsent.registry.mlflow_errors import public_uri
+from finsent.registry.tracking import filter_literal
 
 PRODUCTION: Final = "Production"
 """Stage that a version gets after the alias: the decision on it has been carried out."""
@@ -115,7 +117,22 @@ def is_there(registry: Registry, entry: dict[str, Any] | None) -> bool:
     return record is not None and decided in {None, record.tags.get("manifest_sha256")}
 
 
+def _other_name(registry: Registry, entry: dict[str, Any]) -> str | None:
+    """Another registered model that has the version which the decision is about, under the same number."""
+    decided = f"tags.manifest_sha256 = {filter_literal(str(entry.get('manifest_sha256')))}"
+    found = registry.client.search_model_versions(decided)
+    return next((str(v.name) for v in found if v.name != registry.name and str(v.version) == champion_after(entry)), None)
+
+
 def _never_decided(registry: Registry, alias: str) -> str:
+    digest = registry.get_version(alias).tags.get("manifest_sha256")
+    for move in champion_moves(audit_log.read(registry.workspace.audit_log)):
+        if digest and move.get("manifest_sha256") == digest and move.get("model") != registry.name:
+            return (
+                f"the alias 'champion' of {registry.name!r} is on version {alias}, which the audit log's entry {move['seq']} "
+                f"decided on as a version of {move.get('model')!r}: if the registered model was renamed in MLflow, rename it "
+                f"back. {_ADOPT}"
+            )
     return (
         f"the alias 'champion' of {registry.name!r} is on version {alias}, and neither the audit log "
         f"{str(registry.workspace.audit_log)!r} nor its mirror in MLflow has a decision that put it there: it was set by hand. "
@@ -128,11 +145,16 @@ def _moved_by_hand(registry: Registry, alias: str | None, entry: dict[str, Any],
     by = f"the audit log's entry {entry['seq']} ({entry['action']}, {entry['at'][:16]} UTC)"
     put_back = f"To put it back: `finsent promote --version {recorded}`."
     if alias is None and lost:
+        if renamed := _other_name(registry, entry):
+            return (
+                f"version {recorded} of {name!r}, champion by {by}, is version {recorded} of {renamed!r} now: the registered "
+                f"model was renamed in MLflow. Rename it back to {name!r} there: decisions are recorded under that name."
+            )
         if find_run(registry) is None:
             return (
-                f"version {recorded} of {name!r} is champion by {by}, and MLflow at {public_uri(registry.workspace.tracking_uri)!r} "
-                "has neither it nor its copy of the audit log: that store is empty or new. Restore it from a backup. To "
-                "begin anew without a champion: `finsent adopt --why ...`."
+                f"version {recorded} of {name!r} is champion by {by}, and MLflow at "
+                f"{public_uri(registry.workspace.tracking_uri)!r} has neither it nor its copy of the audit log: "
+                "that store is empty or new. Restore it from a backup. To begin anew without a champion: `finsent adopt --why ...`."
             )
         return (
             f"version {recorded} of {name!r}, champion by {by}, was deleted in MLflow, and the alias 'champion' with it. To "

@@ -134,6 +134,16 @@ def test_a_store_begun_anew_is_not_told_as_a_deleted_version(
         require_champion(Registry(mlflow_home, "finsent"))
 
 
+def test_a_renamed_model_is_named(registry: Registry, mlflow_home: Workspace, make_adapter: Callable[[int], Path]) -> None:
+    register(mlflow_home, make_adapter(0))
+    crown(registry, "1")
+    registry.client.rename_registered_model("finsent", "desk")
+    with pytest.raises(CheckFailed, match=r"is version 1 of 'desk' now: .*Rename it back to 'finsent'"):
+        require_champion(registry)
+    with pytest.raises(CheckFailed, match=r"entry 0 decided on as a version of 'finsent': .*rename it back"):
+        require_champion(Registry(mlflow_home, "desk"))
+
+
 def test_a_model_made_anew_does_not_inherit_a_champion_by_its_number(
     registry: Registry, mlflow_home: Workspace, make_adapter: Callable[[int], Path]
 ) -> None:
