@@ -154,7 +154,7 @@ def _moved_by_hand(registry: Registry, alias: str | None, entry: dict[str, Any],
             return (
                 f"version {recorded} of {name!r} is champion by {by}, and MLflow at "
                 f"{public_uri(registry.workspace.tracking_uri)!r} has neither it nor its copy of the audit log: "
-                "that store is empty or new. Restore it from a backup. To begin anew without a champion: `finsent adopt --why ...`."
+                "that store is empty or new. Restore it from a backup. To begin without a champion: `finsent adopt --why ...`."
             )
         return (
             f"version {recorded} of {name!r}, champion by {by}, was deleted in MLflow, and the alias 'champion' with it. To "
