@@ -71,6 +71,14 @@ def close_to_others(home: Path) -> bool:
     return True
 
 
+def share_with_group(file: Path) -> None:
+    """Let the group of a folder that is shared with it (setgid, see `make_folder`) write the file: SQLite makes its own 0644."""
+    shared, wanted = stat.S_ISGID | stat.S_IWGRP, stat.S_IRGRP | stat.S_IWGRP
+    with suppress(OSError):  # not there, or another user's, whose next use does it
+        if file.parent.stat().st_mode & shared == shared and file.stat().st_mode & wanted != wanted:
+            file.chmod(stat.S_IMODE(file.stat().st_mode) | wanted)
+
+
 def is_read_only(folder: Path) -> bool:
     """Whether the folder is there and nothing can be written to it: a mount for reading, or another user's."""
     return folder.is_dir() and not os.access(folder, os.W_OK)

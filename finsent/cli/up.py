@@ -33,7 +33,7 @@ from finsent.cli.services_file import (
 )
 from finsent.environ import absolute_path
 from finsent.errors import InputError, ServiceError
-from finsent.files import make_folder
+from finsent.files import make_folder, share_with_group
 from finsent.logging_setup import without_quieting
 from finsent.proxies import bypass_proxies
 from finsent.registry.relocation import require_own_locations
@@ -205,6 +205,7 @@ def bring_up(home: Workspace, place: UpOptions, env: dict[str, str]) -> list[Ser
         started.append(start_service("prefect", prefect_command(place), env, home))
         wait_until(lambda: is_healthy(place.running.mlflow, direct=True), started[0])
         wait_until(lambda: is_healthy(place.running.prefect_api, direct=True), started[1])
+        share_with_group(home.root / "mlflow.db")
         give_token(place.recorded(home, started))
         for service in started:
             service.require_alive()  # or something else took its port at the last moment, and answered

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import finsent
 from finsent.config import Config
 from finsent.errors import FinsentError, InputError, ServiceError, TrackingError, one_line
-from finsent.files import is_read_only, locked
+from finsent.files import is_read_only, locked, share_with_group
 from finsent.provenance import git_sha
 from finsent.proxies import bypass_proxies, proxy_of
 from finsent.registry.mlflow_errors import mlflow_errors, no_mlflow, public_uri, translated
@@ -100,6 +100,7 @@ def connect(home: Workspace) -> "MlflowClient":
         _check_database(uri)
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_experiments(max_results=1)
+    share_with_group(home.root / "mlflow.db")
     return translated(client, uri)
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from finsent.config import Config
 from finsent.errors import InputError
-from finsent.files import atomic_write, locked
+from finsent.files import atomic_write, locked, share_with_group
 from finsent.tuning.space import Space, Value, settings_key, space_to_dict
 from finsent.workspace import Workspace
 
@@ -142,6 +142,7 @@ def open_study(home: Workspace, name: str, identity: Mapping[str, str], first: M
             storage = optuna.storages.RDBStorage(url)
             stack.callback(storage.engine.dispose)
             stack.callback(storage.remove_session)
+            share_with_group(folder / _DATABASE)
             study = optuna.create_study(
                 storage=storage, study_name=name, direction="minimize", load_if_exists=True, pruner=pruner
             )

@@ -248,3 +248,12 @@ def test_a_store_that_is_read_only_is_read_without_a_lock(mlflow_home, monkeypat
     before = sorted(mlflow_home.root.rglob("*"))
     assert tracking.connect(mlflow_home).get_experiment_by_name("none") is None
     assert sorted(mlflow_home.root.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("folder", "file"), [(0o2770, 0o664), (0o2750, 0o644), (0o700, 0o644)])
+def test_the_store_of_a_home_that_a_group_shares_is_the_groups(mlflow_home, folder, file):
+    store = mlflow_home.root / "mlflow.db"
+    store.chmod(0o644)  # as SQLite makes it, whatever the umask
+    mlflow_home.root.chmod(folder)
+    tracking.connect(mlflow_home)
+    assert store.stat().st_mode & 0o777 == file
