@@ -15,6 +15,10 @@ def copy_home(source: Path, target: Path) -> Workspace:
 
     MLflow stores absolute locations of artifacts and tables; in the copy they are changed to lie in the copy.
     """
+    from mlflow.tracking._tracking_service import utils
+
+    # by run id: a copy has the runs of what it was copied from, and MLflow would go on in the other's folders
+    utils._artifact_repos_cache.clear()
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.lock"))
     copied = resolve_workspace({"FINSENT_HOME": str(target)})
     if foreign_locations(copied):

@@ -115,6 +115,7 @@ def convert_peft_adapter(
 
     described = _peft_config(folder)
     require_label_order(folder, labels)
+    require_sound_weights(folder / "adapter_model.safetensors", len(LABELS))
     name = str(described.get("base_model_name_or_path") or config.model.name)
     given = {"name": name, "revision": described.get("revision"), "embedded": None}
     try:
@@ -152,7 +153,6 @@ def _peft_config(folder: Path) -> dict[str, Any]:
         raise InputError(f"adapter in {str(folder)!r} is for task {task!r}, and finsent takes SEQ_CLS, sequence classification.")
     if reason := unsupported_reason(described):
         raise ArtifactError(f"adapter in {str(folder)!r}: {reason}. Refused.")
-    require_sound_weights(folder / "adapter_model.safetensors", len(LABELS))
     return described
 
 

@@ -228,7 +228,7 @@ def test_a_training_that_is_terminated_is_recorded_as_killed_and_can_be_resumed(
     assert run.info.status == "KILLED"
     assert "error" not in run.data.tags
     digest = json.loads((ingested.runs / run.info.run_id / "training.json").read_text())["digest"]
-    assert find_resumable(ingested.runs, digest) == run.info.run_id
+    assert find_resumable(ingested.runs, digest, lambda _run: True) == run.info.run_id
 
 
 def test_other_commands_refuse_to_run_in_several_processes(monkeypatch: pytest.MonkeyPatch, capsys: Any, home: Workspace) -> None:

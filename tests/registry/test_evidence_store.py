@@ -71,7 +71,9 @@ def test_what_cannot_be_read_or_contradicts_itself_is_no_decision(found):
     assert stored_decision(found, INPUTS) is None
 
 
-@pytest.mark.parametrize("step", [read_evidence, lambda registry, version: publish_report(registry, version.version, DECIDED)])
+@pytest.mark.parametrize(
+    "step", [read_evidence, lambda registry, version: publish_report(registry, str(version.version), DECIDED)]
+)
 def test_a_run_that_was_purged_is_named_and_not_tried_again(mlflow_home, new_version, step):
     registry = Registry(mlflow_home, "finsent")
     version = registry.get_version(new_version())

@@ -4,13 +4,11 @@ import hashlib
 import json
 import shutil
 import sqlite3
-from collections import OrderedDict
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow.tracking._tracking_service import utils
 
 from finsent.errors import CheckFailed, InputError, ServiceError
 from finsent.registry import relocation, tracking
@@ -36,7 +34,6 @@ def original(
     tiny_config: Any,
     make_adapter: Any,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> Workspace:
     """One version with artifacts in the home, one run that names a table, one finished training that is not registered."""
 
@@ -54,10 +51,7 @@ def original(
         result.parent.mkdir(parents=True)
         result.write_text(json.dumps({"base": {"folder": str(home.bases / "nano")}, "loss": 1.0}), encoding="utf-8")
 
-    home = copy_home(build_once("relocated", build), tmp_path / "home")
-    # as another process would find it: MLflow remembers a run's folder by the run's id
-    monkeypatch.setattr(utils, "_artifact_repos_cache", OrderedDict())
-    return home
+    return copy_home(build_once("relocated", build), tmp_path / "home")
 
 
 def test_a_copy_is_refused_before_it_writes_and_settled_by_a_move(original: Workspace, tmp_path: Path) -> None:

@@ -36,10 +36,10 @@ OVERRIDES = (
     *(f"model.embedded.{item}" for item in ("layers=1", "hidden_size=64", "intermediate_size=64", "heads=2", "kv_heads=1")),
     "model.embedded.vocab_size=300",
     *("lora.r=4", "recipe.epochs=2", "recipe.batch_size=16", "recipe.learning_rate=0.01", "recipe.checkpoint_every=8"),
-    "recipe.seed=132",  # draws the rates 0.01, 1e+30, 0.01 and 1e-9 after the own one
+    "recipe.seed=132",  # draws the rates 0.01, 1000, 0.01 and 1e-9 after the own one
     "registered_model=tuned-one",
 )
-SPACE = "recipe:\n  learning_rate: [1.0e-9, 0.01, 1.0e+30]\n  warmup_ratio: {low: 0.0, high: 0.1}\n"
+SPACE = "recipe:\n  learning_rate: [1.0e-9, 0.01, 1000.0]\n  warmup_ratio: {low: 0.0, high: 0.1}\n"
 """One learning rate that learns nothing, one that does, one that ends in infinity."""
 TRIALS = 5
 
@@ -116,7 +116,7 @@ def test_the_first_trial_is_the_configurations_own_and_the_best_is_never_worse(s
 
 def test_what_learns_nothing_is_pruned_and_what_diverges_fails_with_its_reason(searched: Searched) -> None:
     found = [(trial.params["recipe.learning_rate"], trial.state) for trial in searched.result.trials]
-    assert found == [(0.01, "complete"), (0.01, "complete"), (1e30, "failed"), (0.01, "complete"), (1e-9, "pruned")]
+    assert found == [(0.01, "complete"), (0.01, "complete"), (1000.0, "failed"), (0.01, "complete"), (1e-9, "pruned")]
     assert searched.result.states == {"complete": 3, "pruned": 1, "failed": 1}
     assert [trial.value is None for trial in searched.result.trials] == [False, False, True, False, True]
     assert "Lower recipe.learning_rate" in str(searched.result.trials[2].reason)
