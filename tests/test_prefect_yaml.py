@@ -113,3 +113,13 @@ def test_runs_send_heartbeats_as_often_as_the_automation_waits_for() -> None:
     """Whatever the worker's environment says: Prefect's default of 180 s would crash every run after 65 s."""
     for deployment in DEPLOYMENTS:
         assert deployment["work_pool"]["job_variables"]["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == str(HEARTBEAT_SECONDS)
+
+
+def test_a_run_that_waits_for_a_person_is_not_taken_for_lost() -> None:
+    from flows.approve import approve
+
+    crash, _ = yaml.safe_load((ROOT / "automations.yaml").read_text(encoding="utf-8"))["automations"]
+    assert crash["name"] == "finsent-crash-lost-runs"
+    assert crash["trigger"]["match_related"] == {"prefect.resource.role": "flow", "prefect.resource.name": f"!{approve.name}"}
+    waiting = [path.stem for path in (ROOT / "flows").glob("*.py") if "suspend_flow_run(" in path.read_text(encoding="utf-8")]
+    assert waiting == ["approve"]
