@@ -18,7 +18,7 @@ succeed later; each edge translates its library's exceptions into these, so that
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, Final
 
 _SHOWN: Final = 20
@@ -107,6 +107,16 @@ def quoted(value: object) -> str:
 def one_line(error: BaseException) -> str:
     """What a foreign error says, to be put into a message: on one line, cut, without its final full stop."""
     return shorten(" ".join(str(error).split()), _REASON).rstrip(". ") or type(error).__name__
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, what it came of, what that came of, and so on; each once."""
+    seen: set[int] = set()
+    found: BaseException | None = error
+    while found is not None and id(found) not in seen:
+        seen.add(id(found))
+        yield found
+        found = found.__cause__ or found.__context__
 
 
 def shorten(text: str, length: int = 80) -> str:

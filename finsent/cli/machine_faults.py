@@ -6,11 +6,10 @@ import re
 import resource
 import sqlite3
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final
 
-from finsent.errors import one_line
+from finsent.errors import causes, one_line
 
 NO_HOME_FOLDER: Final = (
     "this user has no home folder: HOME is not set, and the system's list of users does not know the user's number. "
@@ -50,7 +49,7 @@ _SERVICES: Final = {
 
 def describe(error: BaseException) -> str | None:
     """What the machine refused and what to do, where `error` comes of that; None where it does not."""
-    for cause in _chain(error):
+    for cause in causes(error):
         library = type(cause).__module__.partition(".")[0]
         # torch's are no MemoryError, and its CPU's has not even a name of its own
         if isinstance(cause, MemoryError) or type(cause).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(cause):
@@ -110,15 +109,6 @@ def _unread_variable(error: BaseException) -> str | None:
 
 def _is_about_the_home_folder(text: str) -> bool:
     return "determine home directory" in text or "getpwuid" in text
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    cause: BaseException | None = error
-    while cause is not None and id(cause) not in seen:
-        seen.add(id(cause))
-        yield cause
-        cause = cause.__cause__ or cause.__context__
 
 
 def open_standard_streams() -> None:

@@ -14,7 +14,7 @@ from finsent.engine.host_memory import host_memory
 from finsent.engine.memory_planner import GIB, NF4_BYTES, read_shape
 from finsent.engine.merge import HEADS
 from finsent.environ import whole_number
-from finsent.errors import BaseModelError, DeviceError, FinsentError, ServiceError, one_line
+from finsent.errors import BaseModelError, DeviceError, FinsentError, ServiceError, causes, one_line
 from finsent.labels import ID2LABEL, LABEL2ID, LABELS
 from finsent.models.embedded_base import build_embedded_base
 from finsent.models.fingerprint import CACHE, fingerprint
@@ -125,13 +125,13 @@ def _is_outage(error: BaseException) -> bool:
     import httpx
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-    found: BaseException | None = error
-    while found is not None and not isinstance(found, OfflineModeIsEnabled):
-        if isinstance(found, HfHubHTTPError):
-            return found.response.status_code == httpx.codes.TOO_MANY_REQUESTS or found.response.is_server_error
-        if isinstance(found, ConnectionError | TimeoutError | httpx.TransportError):
+    for cause in causes(error):
+        if isinstance(cause, OfflineModeIsEnabled):
+            return False
+        if isinstance(cause, HfHubHTTPError):
+            return cause.response.status_code == httpx.codes.TOO_MANY_REQUESTS or cause.response.is_server_error
+        if isinstance(cause, ConnectionError | TimeoutError | httpx.TransportError):
             return True
-        found = found.__cause__ or found.__context__
     return False
 
 

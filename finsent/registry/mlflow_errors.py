@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
 
-from finsent.errors import ConfigError, FinsentError, InputError, ServiceError, TrackingError, one_line
+from finsent.errors import ConfigError, FinsentError, InputError, ServiceError, TrackingError, causes, one_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -86,15 +86,15 @@ def translate(error: BaseException, uri: str) -> FinsentError | None:
     where = f"MLflow at {public_uri(uri)!r}"
     reason = one_line(error).replace(uri.rstrip("/"), public_uri(uri).rstrip("/"))
     code = str(getattr(error, "error_code", ""))
-    causes = [*_causes(error)] if code in _GENERIC else []
-    if known := next(filter(None, (_cause_known(cause, where) for cause in causes)), None):
+    chain = [*causes(error)] if code in _GENERIC else []
+    if known := next(filter(None, (_cause_known(cause, where) for cause in chain)), None):
         return known
-    answered = next((cause.response for cause in causes if isinstance(cause, RequestException)), None)
+    answered = next((cause.response for cause in chain if isinstance(cause, RequestException)), None)
     if answered is not None:  # of the artifact store, where MLflow hands on what requests raises
         code, away = _code_of(answered.status_code), answered.status_code >= 500
     else:
         internal = isinstance(error, RestException) and code == "INTERNAL_ERROR"
-        away = any(map(_is_outage, causes)) or internal or "failed with error code 5" in reason
+        away = any(map(_is_outage, chain)) or internal or "failed with error code 5" in reason
     if away or code in _AWAY:
         return ServiceError(f"{where} does not answer ({reason}). Look at the server and its log, then try again.")
     if code in _UNAUTHORISED:
@@ -144,12 +144,3 @@ def _code_of(status: int) -> str:
     from mlflow.exceptions import ErrorCode, get_error_code
 
     return str(ErrorCode.Name(get_error_code(status)))
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    found: BaseException | None = error
-    while found is not None and id(found) not in seen:
-        seen.add(id(found))
-        yield found
-        found = found.__cause__ or found.__context__

@@ -33,7 +33,8 @@ def test_few_rows_of_one_class_have_no_score_that_is_no_number(rows, right, one_
     labels, groups = np.zeros(rows, np.int64), ["a"] * rows if one_group else [str(row) for row in range(rows)]
     own = labels if right else labels + 1
     scores = score_slices({"source": np.full(rows, "desk")}, labels, own, labels + 2, groups, own)
-    json.dumps(scores, allow_nan=False)
+    stored = json.loads(json.dumps(scores, allow_nan=False))  # a ValueError where a score is NaN or infinite
+    assert (stored["source"]["desk"]["n"], stored["source"]["desk"]["accuracy"]) == (rows, float(right))
 
 
 def test_rows_are_told_apart_by_what_is_in_them():
