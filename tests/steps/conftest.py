@@ -12,6 +12,7 @@ from finsent.config import Config, load_config
 from finsent.workspace import Workspace
 from tests.adapters import build_adapter
 from tests.homes import BuildOnce
+from tests.steps.promotion import evaluated  # noqa: F401 - a fixture
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,19 @@
 import copy
 import gc
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
 
 from finsent.config import Config, load_config
 from finsent.evaluation.baselines import BASELINE_NAMES
 from finsent.evaluation.evidence import Evidence
 from finsent.evaluation.robustness.suite import CHECKS
 from finsent.labels import LABELS
-from finsent.registry import tracking
+from finsent.registry import audit_log, tracking
 from finsent.registry.client import Registry
 from finsent.registry.evidence_store import record_evidence
 from finsent.registry.gate import evaluate_gate, rules_digest
@@ -145,3 +149,39 @@ def forget_connections(*, inherited: bool = False) -> None:
 
     for engine in [found for found in gc.get_objects() if type(found) is Engine]:
         engine.dispose(close=not inherited)
+
+
+@pytest.fixture
+def evaluated(mlflow_home: Workspace, make_adapter: Callable[[int], Path]) -> Callable[..., str]:
+    """`evaluated(champion, ...)`: a new version with evidence on record; `content` is left in its place, as it is."""
+
+    def create(
+        champion: str | None = None, accuracy: float = 0.9, content: str | None = None, config: Config = AUTOMATIC, seed: int = 0
+    ) -> str:
+        if content is None:
+            return evaluate_new(mlflow_home, make_adapter(seed), champion=champion, accuracy=accuracy, config=config)
+        version = register(mlflow_home, make_adapter(seed))
+        if content:
+            leave(mlflow_home, version, content)
+        return version
+
+    return create
+
+
+class Killed(BaseException):
+    """Ends an operation where a kill would, without running what handles exceptions."""
+
+
+def die(*_args: object, **_more: object) -> NoReturn:
+    """Stands in for a function that the process does not reach."""
+    raise Killed
+
+
+def decisions(home: Workspace) -> list[dict[str, Any]]:
+    """Entries of the audit log that are not about evidence."""
+    return [entry for entry in audit_log.read(home.audit_log) if entry["action"] != "evaluate"]
+
+
+def tags(home: Workspace, version: str) -> dict[str, str]:
+    """Tags of a registered version."""
+    return dict(tracking.connect(home).get_model_version("finsent", version).tags)
