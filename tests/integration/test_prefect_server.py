@@ -36,6 +36,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+"""Types of the states in which a run is over."""
+
+
 @dataclass(frozen=True)
 class Server:
     home: Path
@@ -147,7 +151,7 @@ def test_a_deployment_run_completes_through_the_worker(server: Server, tmp_path:
     command = [sys.executable, "-m", "prefect", "deployment", "run", "ingest/ingest"]
     parameters = ["--param", f"sources={json.dumps([{'uri': str(file)}])}"]
     subprocess.run([*command, *parameters], env=server.env, check=True, capture_output=True, text=True)
-    by_hand = {"flow_runs": {"state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]}}}}
+    by_hand = {"flow_runs": {"state": {"type": {"any_": [*ENDED]}}}}
     runs = wait_for("the run's end", lambda: server.ask("flow_runs/filter", **by_hand))
     assert [(run["state_type"], run["state"]["message"]) for run in runs] == [("COMPLETED", None)]
     artifacts = server.ask("artifacts/filter", artifacts={"key": {"any_": ["data-report"]}})

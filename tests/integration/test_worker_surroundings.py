@@ -16,10 +16,9 @@ import yaml
 from finsent.config.loader import parse_overrides
 from finsent.data.sample import SAMPLE_DIR
 from tests.conftest import TINY
-from tests.integration.test_prefect_server import ROOT, Server, free_port, wait_for
+from tests.integration.test_prefect_server import ENDED, ROOT, Server, free_port, wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.long]
-ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 
 @dataclass(frozen=True)
