@@ -11,8 +11,14 @@ from finsent.files import sync_file
 
 
 def damaged_commit(table: Path) -> Path | None:
-    """The first commit that is empty, blank or cut off; Delta takes an empty one for a commit without changes."""
-    for path in sorted((table / "_delta_log").glob("*.json")):
+    """The first commit since the last checkpoint that is empty, blank or cut off.
+
+    Delta takes an empty one for a commit without changes. Earlier ones were the newest once, and were looked at before anything
+    was committed after them; so the cost does not grow with the table's age.
+    """
+    log = table / "_delta_log"
+    first = f"{_last_checkpoint(log):020d}.json"
+    for path in sorted(path for path in log.glob("*.json") if path.name >= first):
         with suppress(FileNotFoundError):  # log clean-up by another process
             state = path.stat()
             if not _is_whole(path, state.st_size, state.st_mtime_ns):
@@ -20,7 +26,15 @@ def damaged_commit(table: Path) -> Path | None:
     return None
 
 
-@lru_cache(maxsize=1 << 16)
+def _last_checkpoint(log: Path) -> int:
+    """Version of the last checkpoint, 0 where there is none or its record cannot be read."""
+    try:
+        return int(json.loads((log / "_last_checkpoint").read_bytes())["version"])
+    except (OSError, ValueError, RecursionError, LookupError, TypeError):
+        return 0
+
+
+@lru_cache(maxsize=1 << 12)
 def _is_whole(path: Path, size: int, changed: int) -> bool:  # noqa: ARG001 - size and time are part of the key
     try:
         actions = _actions(path)

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
 
 from finsent.data import tables
+from finsent.data.delta_log import damaged_commit
 from finsent.data.table_access import location
 from finsent.data.table_schemas import SCHEMAS
 from finsent.errors import InputError
@@ -36,6 +38,22 @@ def test_a_commit_that_a_power_cut_emptied_is_named(home: Workspace, number: int
         assert not told.value.retryable
     commit.write_text(whole)
     assert tables.read(home, "inbox").num_rows == 3
+
+
+def test_what_a_checkpoint_holds_is_not_read_again(home: Workspace) -> None:
+    for name in "abc":
+        tables.append(home, "inbox", rows(name))
+    table = Path(location(home, "inbox"))
+    DeltaTable(table).create_checkpoint()
+    (table / "_delta_log" / f"{1:020}.json").write_text("")  # its rows are in the checkpoint
+    assert damaged_commit(table) is None
+    assert tables.read(home, "inbox").num_rows == 3
+    tables.append(home, "inbox", rows("d"))
+    (table / "_delta_log" / f"{4:020}.json").write_text("")
+    assert damaged_commit(table) == table / "_delta_log" / f"{4:020}.json"
+    for half in ("", "{", "[]", '{"version": "new"}'):
+        (table / "_delta_log" / "_last_checkpoint").write_text(half)
+        assert damaged_commit(table) == table / "_delta_log" / f"{1:020}.json", "all of them, where that is not known"
 
 
 def test_what_is_committed_is_on_the_disk_names_included(home: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
