@@ -1,5 +1,6 @@
 """Writing files and folders so that a crash leaves the old content or the new one, and locks between processes."""
 
+import errno
 import logging
 import os
 import stat
@@ -32,7 +33,7 @@ def atomic_write(path: Path, content: str | bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
 def make_folder(folder: Path) -> None:
@@ -84,16 +85,17 @@ def is_read_only(folder: Path) -> bool:
     return folder.is_dir() and not os.access(folder, os.W_OK)
 
 
-def sync_folder(folder: Path) -> None:
-    """Flush the folder itself: a new or renamed file's name must survive a power cut as well as its content."""
-    sync_file(folder)
+def sync(path: Path) -> None:
+    """Flush what was written to a file, or a folder itself: a new or renamed file's name must survive a power cut as well.
 
-
-def sync_file(path: Path) -> None:
-    """Flush what a library wrote to the file."""
+    Network shares (CIFS, FUSE) that cannot flush a folder say EINVAL or ENOTSUP: their names are the server's to keep.
+    """
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP} or not path.is_dir():
+            raise
     finally:
         os.close(handle)
 

@@ -4,12 +4,13 @@ import os
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from finsent import files
 from finsent.errors import CheckFailed, ServiceError
-from finsent.files import atomic_write, close_to_others, locked
+from finsent.files import atomic_write, close_to_others, locked, sync
 
 
 def test_atomic_write_replaces_content_and_makes_the_folder(tmp_path):
@@ -153,3 +154,9 @@ def test_waiting_without_limit_is_said(tmp_path, monkeypatch, caplog):
         pass
     holder.wait()
     assert f"waiting for the lock {tmp_path / 'x.lock'}" in caplog.text
+
+
+def test_a_file_system_that_cannot_flush_folders_is_no_failure_but_one_that_cannot_flush_a_file_is():
+    sync(Path("/proc/self"))  # EINVAL, as on CIFS and FUSE mounts
+    with pytest.raises(OSError, match="Invalid argument"):
+        sync(Path("/proc/self/status"))

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote
 
-from finsent.files import sync_file
+from finsent.files import sync
 
 
 def damaged_commit(table: Path) -> Path | None:
@@ -58,7 +58,7 @@ def flushed(table: Path) -> Iterator[None]:
     folders = dict.fromkeys((*(path.parent for path in added), log, table, table.parent)) if entries else ()
     for path in (*added, *entries, *folders):
         with suppress(FileNotFoundError):  # a vacuum or log clean-up by another process
-            sync_file(path)
+            sync(path)
 
 
 def _added(commit: Path) -> list[dict[str, str]]:

@@ -13,7 +13,7 @@ import torch
 
 from finsent.config import EmbeddedBase
 from finsent.errors import DeviceError, one_line
-from finsent.files import make_folder, sync_file, sync_folder
+from finsent.files import make_folder, sync
 from finsent.labels import ID2LABEL, LABEL2ID
 
 _log = logging.getLogger(__name__)
@@ -102,12 +102,12 @@ def _write(folder: Path, config: Any, state: dict[str, Any]) -> None:
         config.save_pretrained(made)
         save_file(state, made / "model.safetensors", metadata={"format": "pt"})
         for file in made.iterdir():  # or a power cut could leave the name and not the weights
-            sync_file(file)
+            sync(file)
         if folder.exists() and not _is_whole(folder):
             _log.warning("the embedded base in %r is damaged: it is built again", str(folder))
             folder.rename(partial / "damaged")
         made.rename(folder)
-        sync_folder(folder.parent)
+        sync(folder.parent)
     except (OSError, SafetensorError) as error:
         if not _is_whole(folder):  # else another process was first, with the same bytes
             raise DeviceError(

@@ -18,7 +18,7 @@ from types import NoneType
 from typing import Any, Final, Literal
 
 from finsent.errors import CheckFailed, InputError, one_line, quoted
-from finsent.files import atomic_write, locked, sync_folder
+from finsent.files import atomic_write, locked, sync
 
 EVALUATE: Final = "evaluate"
 """Action of an entry: evidence was taken on the test split."""
@@ -298,7 +298,7 @@ def _append_locked(path: Path, entry: Mapping[EntryKey, Any]) -> dict[str, Any]:
         file.write(_canonical(written) + b"\n")
         file.flush()
         os.fsync(file.fileno())
-    sync_folder(path.parent)
+    sync(path.parent)
     return written
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from finsent.data.predictions import ModelIdentity
 from finsent.errors import ArtifactError, InputError, ServiceError, TrackingError, one_line
-from finsent.files import is_read_only, sync_file
+from finsent.files import is_read_only, sync
 from finsent.models.manifest import MANIFEST, file_sha256, verify_manifest
 from finsent.registry.mlflow_errors import mlflow_errors
 from finsent.registry.packaging import ADAPTER, save_model_folder
@@ -242,7 +242,7 @@ class Registry:
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=cache) as scratch:
             fetched = self.download_adapter(record, Path(scratch))
             for file in fetched.iterdir():  # or a power cut could leave the name and not the weights
-                sync_file(file)
+                sync(file)
             if folder.exists():  # of another registry, or half deleted: never what was asked for
                 folder.rename(Path(scratch) / "replaced")
             try:

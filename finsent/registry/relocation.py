@@ -16,7 +16,7 @@ from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
 from finsent.errors import CheckFailed, InputError, ServiceError
-from finsent.files import atomic_write, sync_folder
+from finsent.files import atomic_write, sync
 from finsent.registry.mlflow_errors import translate
 from finsent.workspace import Workspace
 
@@ -217,7 +217,7 @@ def _back_up(file: Path) -> Path:
     with _opened(file, "ro") as store, closing(sqlite3.connect(backup)) as copy:
         backup.chmod(0o600)
         store.backup(copy)
-    sync_folder(file.parent)
+    sync(file.parent)
     return backup
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from finsent.errors import DeviceError, FinsentError, InputError, one_line
-from finsent.files import sync_file, sync_folder
+from finsent.files import sync
 from finsent.models.manifest import file_sha256
 
 PREFIX = "checkpoint-"
@@ -55,12 +55,12 @@ def save_checkpoint(
         }
         (partial / _STATE).write_text(json.dumps(state), encoding="utf-8")
         for file in partial.iterdir():
-            sync_file(file)
-        sync_folder(partial)
+            sync(file)
+        sync(partial)
         if target.exists():  # damaged: the training fell back to the one before, and is here again
             shutil.rmtree(target)
         partial.rename(target)
-        sync_folder(folder)
+        sync(folder)
         for old in complete_checkpoints(folder)[:-_KEPT]:
             shutil.rmtree(old)
 
