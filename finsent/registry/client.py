@@ -1,7 +1,10 @@
 """`Registry`: one registered model in MLflow. Registers adapters, finds versions, fetches adapters back, tags versions."""
 
 import atexit
+import errno
 import json
+import os
+import re
 import shutil
 import tempfile
 import time
@@ -12,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from finsent.data.predictions import ModelIdentity
-from finsent.errors import ArtifactError, InputError, ServiceError, TrackingError, one_line
+from finsent.errors import ArtifactError, InputError, ServiceError, TrackingError, causes, one_line
 from finsent.files import is_read_only, sync
 from finsent.models.manifest import MANIFEST, file_sha256, verify_manifest
 from finsent.registry.mlflow_errors import mlflow_errors
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 
+_SYSTEM_ERROR: Final = re.compile(r"\[Errno (\d+)\]")
 _MOST_DIGITS: Final = 9  # of a version; databases would refuse greater numbers with an error of their own
 
 VersionTag = Literal[
@@ -258,7 +262,7 @@ class Registry:
 
         Raises:
             ArtifactError: the artifact is gone, or not what was registered.
-            ServiceError: the MLflow server went away.
+            ServiceError: the MLflow server went away, or the machine refused: no space, no permission.
         """
         import mlflow.artifacts
 
@@ -275,6 +279,11 @@ class Registry:
             raise
         except (TrackingError, OSError) as error:
             connect(self.workspace)  # raises ServiceError where the server, not the artifact, is at fault
+            if refused := _refused_by_the_machine(error):
+                raise ServiceError(
+                    f"the adapter of {what} cannot be fetched: {refused}. Make room or correct the permissions, here and in the "
+                    "artifact store, then try again."
+                ) from error
             raise ArtifactError(
                 f"the adapter of {what} cannot be fetched ({one_line(error)}). Look at the artifact store."
             ) from error
@@ -309,3 +318,11 @@ def version_number(given: str | None) -> str:
 def logged_model_id(version: "ModelVersion") -> str:
     """Id of the LoggedModel behind a version; MLflow mostly leaves `model_id` empty and keeps it in the source."""
     return str(version.model_id or str(version.source).removeprefix("models:/"))
+
+
+def _refused_by_the_machine(error: Exception) -> str | None:
+    """What the system said to a download, other than that a file is not there; MLflow keeps of it only the text."""
+    for found in (match for cause in causes(error) for match in _SYSTEM_ERROR.finditer(str(cause))):
+        if int(found[1]) not in {errno.ENOENT, errno.ENOTDIR}:
+            return os.strerror(int(found[1]))
+    return None

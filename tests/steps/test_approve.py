@@ -1,9 +1,12 @@
 """Approval and rejection in a real registry: what a person may decide, and what stands when others were faster."""
 
+import resource
+import signal
+
 import pytest
 
 from finsent.config import load_config
-from finsent.errors import CheckFailed, InputError
+from finsent.errors import CheckFailed, InputError, ServiceError
 from finsent.registry import audit_log, tracking
 from finsent.registry.client import Registry
 from finsent.steps import promote
@@ -136,3 +139,26 @@ def test_a_rejection_that_comes_between_an_approval_and_its_alias_stands(mlflow_
     assert result.decision == "refused"
     assert "was rejected meanwhile" in result.reasons[0]
     assert Registry(mlflow_home, "finsent").champion() == "1"
+
+
+def test_a_full_disk_is_no_damaged_artifact_and_voids_no_approval(mlflow_home, evaluated, monkeypatch):
+    context, version = make_context(WITH_APPROVAL, mlflow_home), evaluated(config=WITH_APPROVAL)
+    promote.promote(context)
+    entries, download = len(audit_log.read(mlflow_home.audit_log)), Registry.download_adapter
+
+    def download_without_room(*args: object) -> object:
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+        try:
+            return download(*args)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            signal.signal(signal.SIGXFSZ, before)
+
+    with monkeypatch.context() as full:
+        full.setattr(Registry, "download_adapter", download_without_room)
+        with pytest.raises(ServiceError, match=r"version '1' .* cannot be fetched: File too large. Make room"):
+            promote.approve(context, version, *SIGNED)
+    assert len(audit_log.read(mlflow_home.audit_log)) == entries
+    assert promote.approve(context, version, *SIGNED).champion_after == version
