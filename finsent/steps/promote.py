@@ -5,11 +5,12 @@ killed in between has decided without acting; the same command again decides aga
 version whose artifact is not, byte for byte, the one that its evidence is about.
 """
 
+import logging
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from finsent.errors import CheckFailed
+from finsent.errors import CheckFailed, TrackingError
 from finsent.registry import aliases, audit_log, promotion
 from finsent.registry.aliases import set_challenger, set_champion
 from finsent.registry.audit_log import EntryKey
@@ -22,6 +23,7 @@ from finsent.steps.context import Context
 from finsent.steps.report import publish_decision
 
 __all__ = ["ApprovalRequest", "PromotionResult"]
+_log = logging.getLogger(__name__)
 _OUTCOMES: Final = {audit_log.APPROVE: "approved", audit_log.REJECT: "rejected"}
 
 
@@ -184,8 +186,15 @@ def rollback(context: Context, who: str, why: str) -> PromotionResult:
         return PromotionResult(target, "refused", reasons, failed, current, registry.champion())
     # before the alias moves: whoever repeats a command that failed here must not roll back twice
     if registry.find_version(current) is not None:
-        publish_decision(registry, current, "rolled_back", Decision("refuse", (), reasons), {"who": who, "why": why})
-    aliases.rollback(registry, (current, target))
+        try:
+            publish_decision(registry, current, "rolled_back", Decision("refuse", (), reasons), {"who": who, "why": why})
+        except TrackingError as error:  # its run is gone for good, and an emergency does not wait for a page
+            _log.warning("%s The rollback goes on without that page.", error)
+    try:
+        aliases.rollback(registry, (current, target))
+    except CheckFailed as error:  # another decision came first
+        append_entry(registry, target, {**entry, "decision": "refuse", "reasons": [str(error)]})
+        raise
     return PromotionResult(target, "promoted", reasons, rules, current, registry.champion())
 
 

@@ -1,9 +1,13 @@
 """Rollback in a real registry: at once, written down, and finished after a kill."""
 
+import sqlite3
+from contextlib import closing
+
 import pytest
 
 from finsent.errors import CheckFailed, NoChampionError
 from finsent.registry import aliases, audit_log, tracking
+from finsent.registry.champion import champion_state
 from finsent.registry.client import Registry
 from finsent.steps import promote
 from finsent.steps.context import make_context
@@ -67,3 +71,32 @@ def test_rollback_goes_to_no_version_that_the_audit_log_does_not_know_as_champio
     assert result.decision == "refused"
     assert f"does not know version {stranger} of 'finsent' as a champion" in result.reasons[0]
     assert Registry(mlflow_home, "finsent").champion() == "3"
+
+
+def test_a_rollback_does_not_wait_for_the_page_of_a_run_that_is_gone_for_good(mlflow_home, evaluated, caplog):
+    promote.promote(make_context(AUTOMATIC, mlflow_home), version=evaluated())
+    bad = evaluated(champion="1")
+    promote.promote(make_context(AUTOMATIC, mlflow_home), version=bad)
+    run = Registry(mlflow_home, "finsent").get_version(bad).run_id
+    with closing(sqlite3.connect(mlflow_home.root / "mlflow.db")) as store, store:
+        store.execute("DELETE FROM runs WHERE run_uuid = ?", (run,))
+    assert promote.rollback(make_context(AUTOMATIC, mlflow_home), *SIGNED).champion_after == "1"
+    assert "The rollback goes on without that page" in caplog.text
+
+
+def test_a_rollback_that_lost_to_another_decision_is_none(mlflow_home, evaluated, monkeypatch):
+    context = make_context(AUTOMATIC, mlflow_home)
+    promote.promote(context, version=evaluated())
+    promote.promote(context, version=evaluated(champion="1"))
+    third = evaluated(champion="2")
+
+    def promote_third(*_: object) -> None:
+        monkeypatch.undo()
+        assert promote.promote(context, version=third).champion_after == third
+
+    monkeypatch.setattr(promote, "publish_decision", promote_third)
+    with pytest.raises(CheckFailed, match="the champion of 'finsent' changed meanwhile"):
+        promote.rollback(context, *SIGNED)
+    state = champion_state(Registry(mlflow_home, "finsent"))
+    assert (state.alias, state.recorded, state.problem) == (third, third, None)
+    assert audit_log.read(mlflow_home.audit_log)[-1]["decision"] == "refuse"
