@@ -85,9 +85,10 @@ def serve_command(settings: Settings, version: str | None, host: str, port: int)
     `champion` in MLflow afterwards does not change what answers.
     """
     from finsent.registry.champion import require_champion
+    from finsent.registry.client import CHAMPION
 
     registry = settings.context().registry
-    chosen = registry.resolve(version) if version else require_champion(registry)
+    chosen = registry.resolve(version) if version and version != CHAMPION else require_champion(registry)
     registry.adapter_path(chosen)  # its artifact is the one that was registered
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", f"models:/{registry.name}/{chosen}"]
     command += ["--env-manager", "local", "--host", host, "--port", str(port)]

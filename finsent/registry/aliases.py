@@ -217,7 +217,7 @@ def _plan_rollback(registry: Registry) -> tuple[str, str]:
     if begun and current in begun:
         return begun
     target = known.get(PREVIOUS)
-    if target is None:
+    if target in {None, current}:
         raise CheckFailed(
             f"champion {current!r} of {registry.name!r} replaced no version that is still there: nothing to roll back to."
         )

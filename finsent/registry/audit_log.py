@@ -156,11 +156,12 @@ def _says_the_same(written: Mapping[str, Any], entry: Mapping[Any, Any]) -> bool
 def champion_moves(entries: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Entries that decided who is champion, out of those about one model, newest first; `champion_after` is who.
 
-    A promotion that was refused in the end, since another came first, decided nothing.
+    A promotion that was refused in the end decided nothing: another came first, or it was cut short before the alias moved, and
+    a person rejected the version, or its approval expired.
     """
     refused = set()
     for entry in reversed(entries):
-        if entry.get("action") == GATE and entry.get("decision") == "refuse":
+        if entry.get("action") in {GATE, REJECT, APPROVAL_VOID, ROLLBACK} and entry.get("decision") == "refuse":
             refused.add(entry.get("version"))
         elif moves_champion(entry) and entry.get("version") not in refused:
             refused.clear()

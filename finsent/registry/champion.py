@@ -5,7 +5,8 @@ champion (scoring, monitoring, exporting, evaluating against it, promoting over 
 put where it is stops it; so does an audit log that is damaged, or older than MLflow's records of it. A workspace that has no
 audit log of its own for the model reads the mirror in MLflow.
 
-Decisions are recorded before the alias moves. Until it has, the champion before the decision is right, too.
+Decisions are recorded before the alias moves. Until it has, the champion before the decision is right, too: that one alone, by
+the log, since the tags that say whether it has moved can be edited in MLflow.
 """
 
 from dataclasses import dataclass
@@ -91,20 +92,31 @@ def champion_state(registry: Registry) -> ChampionState:
 
 def _allowed(registry: Registry) -> dict[str | None, dict[str, Any] | None]:
     """Where the alias may be, by the decision that put it there; the newest decision's champion first. Empty without any."""
-    found: dict[str | None, dict[str, Any] | None] = {}
-    for move in champion_moves(decided_entries(registry)):
-        found.setdefault(champion_after(move), move)
-        if _carried_out(registry, move):
+    entries = decided_entries(registry)
+    moves = list(champion_moves(entries))
+    if not moves:
+        return {}
+    before, found = moves[0].get("champion"), dict[str | None, dict[str, Any] | None]()
+    for move in moves:
+        if move.get("champion") != before:
+            break
+        found.setdefault(champion_after(move), move)  # the newest, or one that it competes with: only one can win
+        if _carried_out(registry, move, entries):
             return found
-    if found:
-        found.setdefault(None, None)  # the first promotion of all is under way
+    found.setdefault(before, next((move for move in moves if champion_after(move) == before), None))
     return found
 
 
-def _carried_out(registry: Registry, entry: dict[str, Any]) -> bool:
-    """Whether the alias has been where the decision put it: its version was tagged so afterwards, or is lost since."""
-    record = registry.find_version(champion_after(entry))
-    return record is None or record.tags.get("stage") == PRODUCTION or not is_there(registry, entry)
+def _carried_out(registry: Registry, move: dict[str, Any], entries: list[dict[str, Any]]) -> bool:
+    """Whether the alias has been where the decision put it.
+
+    A later entry met its version as champion, the version was tagged so, or it is lost since.
+    """
+    after = champion_after(move)
+    if any(entry["seq"] > move["seq"] and entry.get("champion") == after for entry in entries):
+        return True
+    record = registry.find_version(after)
+    return record is None or record.tags.get("stage") == PRODUCTION or not is_there(registry, move)
 
 
 def is_there(registry: Registry, entry: dict[str, Any] | None) -> bool:

@@ -161,9 +161,10 @@ def complete_promotion(registry: Registry, version: str) -> PromotionResult:
     if state.entry is None or state.problem is None:
         set_champion(registry, version, version)
         return PromotionResult(version, "promoted", (f"Version {version} is the champion already.",), (), version, version)
-    rule = check_artifact_integrity(
-        registry, registry.get_version(version), state.entry.get("manifest_sha256"), "the audit log's decision"
-    )
+    record = registry.get_version(version)
+    if block := manual_block(registry, record):
+        raise CheckFailed(f"the alias 'champion' is not brought back to version {version}: {block.reasons[0]}")
+    rule = check_artifact_integrity(registry, record, state.entry.get("manifest_sha256"), "the audit log's decision")
     if rule.status != "pass":
         raise CheckFailed(f"the alias 'champion' is not brought back to version {version}: {rule.reason}")
     restore_champion(registry, version)
@@ -199,7 +200,8 @@ def record_adoption(registry: Registry, who: str, why: str) -> PromotionResult:
     entry |= {"from": state.recorded, "to": state.alias, "champion": state.recorded, "manifest_sha256": manifest}
     append_entry(registry, state.alias or str(state.recorded), entry)
     if state.alias is not None:
-        registry.set_tags(state.alias, {"replaces": state.recorded or ""})
+        there = state.recorded != state.alias and not state.lost  # as the version that it was, which could come back
+        registry.set_tags(state.alias, {"replaces": (state.recorded if there else None) or ""})
     reconcile_aliases(registry)
     return PromotionResult(str(state.alias or state.recorded), "promoted", (reason,), rules, state.recorded, state.alias)
 
@@ -304,6 +306,8 @@ def require_awaiting_approval(registry: Registry, rules: GateConfig, version: st
     if version is None:
         raise CheckFailed(f"no version of {name!r} waits for approval. `finsent promote` puts one there.")
     registry.get_version(version)
+    if version == registry.champion():  # approved by a process that was killed before it took the other alias away
+        raise CheckFailed(f"version {version!r} of {name!r} is the champion. Use `finsent rollback` to replace it.")
     if version != challenger:
         waits = f"version {challenger} does" if challenger else "none does; `finsent promote` puts one there"
         raise CheckFailed(f"version {version!r} of {name!r} does not wait for approval: {waits}.")
@@ -313,8 +317,7 @@ def require_awaiting_approval(registry: Registry, rules: GateConfig, version: st
 
 
 def _other_rules(registry: Registry, rules: GateConfig, version: str) -> str | None:
-    changed = changed_rules(recorded_evidence(registry, version), rules)
-    if not changed:
+    if not (changed := changed_rules(recorded_evidence(registry, version), rules)):
         return None
     return (
         f"version {version!r} was evaluated under other rules than those of this configuration ({'; '.join(changed)}). It "

@@ -1,6 +1,7 @@
 """The script behind every registered version ("models from code"): MLflow runs it, then calls load_context and predict.
 
-It serves with `mlflow models serve -m models:/finsent@champion --env-manager local` and answers
+`finsent serve` serves the champion that the audit log knows, `mlflow models serve -m models:/finsent/3 --env-manager local` the
+version of that number, as they would any of MLflow's models. It answers
 POST /invocations {"inputs": ["$AAPL to the moon", ...]} with label, confidence and probabilities of each text, and whether the
 version abstains, since it is less confident than its own threshold. A text that scoring would quarantine (empty, too long, half
 an emoji, no text at all) gets no label and the reason; the others get their answers.

@@ -159,6 +159,61 @@ def test_a_model_made_anew_does_not_inherit_a_champion_by_its_number(
         promote.promote(make_context(AUTOMATIC, mlflow_home), version="1")
 
 
+@pytest.mark.parametrize("ended", ["reject", "approval_void"])
+def test_an_approval_that_was_cut_short_and_then_ended_otherwise_makes_no_champion(
+    registry: Registry, bare_version: Callable[[], str], ended: str
+) -> None:
+    crown(registry, bare_version())
+    second, path = bare_version(), registry.workspace.audit_log
+    decided = {"model": "finsent", "version": second, "champion": "1", "reasons": [], "who": "a", "why": "b"}
+    audit_log.append(path, {**decided, "action": "approve", "decision": "promote"})  # killed before the alias moved
+    audit_log.append(path, {**decided, "action": ended, "decision": "refuse"})
+    assert (current_champion(registry), champion_state(registry).recorded) == ("1", "1")
+    by_hand(registry, second)
+    with pytest.raises(CheckFailed, match="moved by hand"):
+        current_champion(registry)
+
+
+def test_a_rejected_version_is_not_put_back(registry: Registry, mlflow_home: Workspace, bare_version: Callable[[], str]) -> None:
+    crown(registry, bare_version())
+    registry.set_tags("1", {"approval": "rejected"})
+    registry.client.delete_registered_model_alias("finsent", "champion")
+    with pytest.raises(CheckFailed, match="not brought back to version 1: Version 1 was rejected"):
+        promote.promote(make_context(AUTOMATIC, mlflow_home), version="1")
+
+
+def test_a_stage_edited_in_mlflow_lets_no_other_alias_through(registry: Registry, bare_version: Callable[[], str]) -> None:
+    for version in (bare_version(), bare_version(), bare_version()):
+        crown(registry, version, registry.champion())
+    registry.set_tags("3", {"stage": "Archived"})
+    by_hand(registry, "1")
+    with pytest.raises(CheckFailed, match="moved by hand"):
+        current_champion(registry)
+    registry.client.delete_registered_model_alias("finsent", "champion")
+    with pytest.raises(CheckFailed, match="gone from version 3"):
+        current_champion(registry)
+    evaluated = {"model": "finsent", "version": "3", "action": "evaluate", "champion": "3"}
+    audit_log.append(registry.workspace.audit_log, evaluated)  # the log itself knows that the alias has moved
+    by_hand(registry, "2")
+    with pytest.raises(CheckFailed, match="version 3 is the champion: it was moved by hand"):
+        current_champion(registry)
+
+
+def test_a_model_made_anew_that_is_adopted_replaces_no_version_of_its_own_number(
+    registry: Registry, mlflow_home: Workspace, make_adapter: Callable[[int], Path]
+) -> None:
+    context = make_context(AUTOMATIC, mlflow_home)
+    register(mlflow_home, make_adapter(0))
+    crown(registry, "1")
+    registry.client.delete_registered_model("finsent")
+    register(mlflow_home, make_adapter(1))
+    by_hand(registry, "1")
+    assert promote.adopt(context, *SIGNED).champion_after == "1"
+    assert registry.aliases() == {"champion": "1"}
+    with pytest.raises(CheckFailed, match="nothing to roll back to"):
+        promote.rollback(context, *SIGNED)
+
+
 def test_a_version_made_anew_was_not_champion_by_its_number(
     registry: Registry, mlflow_home: Workspace, make_adapter: Callable[[int], Path]
 ) -> None:
