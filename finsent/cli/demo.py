@@ -20,7 +20,7 @@ from finsent.workspace import Workspace, resolve_workspace
 if TYPE_CHECKING:
     from finsent.data.predictions import ModelIdentity
     from finsent.steps.monitor import MonitorReport
-    from finsent.steps.score import ScoreReport
+    from finsent.steps.score import Prediction, ScoreReport
     from flows.retrain import RetrainResult
 
 STEPS = ("ingest", "train", "evaluate", "promote", "score", "monitor")
@@ -40,7 +40,7 @@ class Demo:
     scoring: "ScoreReport | None"
     """None where the gate refused the first version, so that there is no champion."""
     monitoring: "MonitorReport | None"
-    tweets: tuple[dict[str, Any], ...]
+    tweets: "tuple[Prediction, ...]"
     """A few predictions with their texts."""
     seconds: dict[str, float]
     """Wall time by step, and `total`."""
@@ -163,6 +163,8 @@ def _prepare(settings: Settings) -> Workspace:
             note(f"{name} is left aside: the demo keeps everything in its own folder")
     root = settings.home_dir or resolve_workspace().root / "demo"
     home = resolve_workspace({"FINSENT_HOME": str(root)})
+    make_folder(home.root.parent)
+    home.root.mkdir(mode=0o700, exist_ok=True)
     make_folder(home.root / "prefect")  # Prefect makes no parents
     os.environ.update(
         {
@@ -176,10 +178,11 @@ def _prepare(settings: Settings) -> Workspace:
     return home
 
 
-def _some_predictions(home: Workspace, model: "ModelIdentity") -> tuple[dict[str, Any], ...]:
+def _some_predictions(home: Workspace, model: "ModelIdentity") -> "tuple[Prediction, ...]":
     """Confident predictions of each class and the least confident one, with their texts, of the rows scored last."""
     from finsent.data import tables
     from finsent.data.predictions import predicted_by
+    from finsent.steps.score import Prediction
 
     columns = ["id", "label", "confidence", "abstained", "p_neutral", "p_bullish", "p_bearish", "scored_at"]
     scored = tables.read(home, "predictions", columns=columns, filters=predicted_by(model))
@@ -191,13 +194,13 @@ def _some_predictions(home: Workspace, model: "ModelIdentity") -> tuple[dict[str
         chosen += [row for row in rows if row["label"] == label][:20:10]  # not only the most confident, which look alike
     chosen += rows[-1:]
     return tuple(
-        {
-            "text": texts.get(row["id"], ""),
-            "label": row["label"],
-            "confidence": row["confidence"],
-            "abstained": row["abstained"],
-            "probabilities": {"Neutral": row["p_neutral"], "Bullish": row["p_bullish"], "Bearish": row["p_bearish"]},
-        }
+        Prediction(
+            texts.get(row["id"], ""),
+            row["label"],
+            row["confidence"],
+            row["abstained"],
+            {"Neutral": row["p_neutral"], "Bullish": row["p_bullish"], "Bearish": row["p_bearish"]},
+        )
         for row in chosen[:SHOWN]
     )
 
@@ -206,7 +209,7 @@ def _render_scoring(demo: Demo) -> list[Renderable]:
     if demo.scoring is None or demo.monitoring is None:
         return ["Nothing is scored: no version has been promoted."]
     monitoring = f"Monitoring says: {demo.monitoring.decision}. {' '.join(demo.monitoring.reasons)}"
-    return [render_scoring(demo.scoring), render_predictions(list(demo.tweets)), monitoring]
+    return [render_scoring(demo.scoring), render_predictions(demo.tweets), monitoring]
 
 
 def _headline(text: str) -> Renderable:

@@ -1,7 +1,7 @@
 """How results of the steps look to a person: ingestion, training, evaluation, the gate's decision, scoring, monitoring."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from finsent.cli.options import suggest_command
 from finsent.cli.output import (
@@ -17,6 +17,9 @@ from finsent.cli.output import (
     table,
     with_interval,
 )
+
+if TYPE_CHECKING:
+    from finsent.steps.score import Prediction
 
 
 def render_ingestion(report: Any) -> Renderable:
@@ -293,14 +296,14 @@ def render_monitoring(report: Any) -> Renderable:
     )
 
 
-def render_predictions(rows: list[dict[str, Any]]) -> Renderable:
+def render_predictions(rows: "Sequence[Prediction]") -> Renderable:
     """Label and probabilities of a few texts."""
     classes = ("Bearish", "Neutral", "Bullish")
     cells = [
         (
-            "no label" if row["label"] is None else "abstained" if row["abstained"] else row["label"],
-            *(row["probabilities"].get(label) for label in classes),
-            shorten(f"{row['text']} ({row['reason']})" if row["reason"] else row["text"]),
+            "no label" if row.label is None else "abstained" if row.abstained else row.label,
+            *(row.probabilities.get(label) for label in classes),
+            shorten(f"{row.text} ({row.reason})" if row.reason else row.text),
         )
         for row in rows
     ]

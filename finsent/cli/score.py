@@ -68,7 +68,7 @@ def predict_command(settings: Settings, texts: tuple[str, ...], version: str | N
         raise InputError("nothing to predict: every text is empty. Give a tweet in quotes, or `-` with lines on standard input.")
     result = predict(settings.context(), texts, version=version)
     head = f"Version {result.model_version} of {result.model_name}"
-    return CommandResult(result, section(head, render_predictions(plain(result.predictions))))
+    return CommandResult(result, section(head, render_predictions(result.predictions)))
 
 
 @cli.command(

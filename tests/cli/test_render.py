@@ -8,6 +8,7 @@ from finsent.cli.output import as_text
 from finsent.config import load_config
 from finsent.evaluation.evidence import Evidence
 from finsent.registry.gate import RuleResult, evaluate_gate
+from finsent.steps.score import Prediction
 
 
 def said(evidence: Evidence, *, candidate: bool | None = True) -> str:
@@ -100,3 +101,12 @@ def test_what_no_rule_says_is_said_above_the_rules() -> None:
         verdict=SimpleNamespace(decision="refuse", rules=(rule,), reasons=("The evidence is void.",)),
     )
     assert "The gate would refuse it:\n  The evidence is void." in as_text(render.render_import_evaluation(imported, "4"))
+
+
+def test_predictions_show_label_or_why_there_is_none() -> None:
+    shares = {"Neutral": 0.1, "Bullish": 0.8, "Bearish": 0.1}
+    rows = (Prediction("$AAPL up", "Bullish", 0.8, False, shares), Prediction("?", None, None, False, {}, "empty text"))
+    text = as_text(render.render_predictions(rows))
+    assert "Bullish" in text
+    assert "no label" in text
+    assert "? (empty text)" in text
