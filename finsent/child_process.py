@@ -11,12 +11,13 @@ _GRACE_SECONDS = 30.0
 
 
 @cache
-def end_with_parent() -> None:
+def end_with_parent(parent: int | None = None) -> None:
     """Terminate this process, from a thread, as soon as the one that started it is gone; killed if it is still there later.
 
-    Left alone it would go on with a model on the GPU, beside the run that takes its place.
+    Left alone it would go on with a model on the GPU, beside the run that takes its place. `parent` is its process id as it was
+    found at the start; left out, it is asked for now.
     """
-    parent = os.getppid()
+    parent = os.getppid() if parent is None else parent
 
     def watch() -> None:
         while os.getppid() == parent:

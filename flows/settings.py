@@ -12,6 +12,7 @@ from typing import Annotated
 from prefect.runtime import flow_run
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from finsent.child_process import end_with_parent
 from finsent.config import DEFAULT_PROFILE, load_config
 from finsent.config.loader import NO_PASSWORD, mask_passwords
 from finsent.registry.tracking import RunTag
@@ -71,6 +72,8 @@ FROM_ENVIRONMENT = FlowSettings()
 """The default of every flow."""
 
 _log = logging.getLogger("finsent.flows")
+_PARENT = os.getppid()
+"""What started this process, as early as it can be known: a worker may be killed while the flow is imported."""
 _resolved: ContextVar[tuple[FlowSettings, Context] | None] = ContextVar("resolved", default=None)
 
 
@@ -79,8 +82,11 @@ def resolved(settings: FlowSettings) -> Iterator[Context]:
     """The context of this flow run. A subflow called with the same settings gets its parent's.
 
     So an edit of a configuration file in the middle of a retraining changes no rule between training and promotion. MLflow
-    runs opened in this context carry the flow run's id, name and page and the outermost flow's name as tags.
+    runs opened in this context carry the flow run's id, name and page and the outermost flow's name as tags. From here on, where
+    Prefect can record the end, a process that a worker started ends with it.
     """
+    if os.environ.get("PREFECT__FLOW_RUN_ID"):
+        end_with_parent(_PARENT)
     inherited = _resolved.get()
     context = inherited[1] if inherited and inherited[0] == settings else settings.load()
     links: dict[RunTag, object] = {

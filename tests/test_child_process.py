@@ -53,3 +53,22 @@ def test_no_child_outlives_its_parent(program: str, how: signal.Signals, tmp_pat
         parent.send_signal(how)
         parent.wait()
     assert is_gone(child, 10)
+
+
+ORPHAN = """
+import os, subprocess, sys, time
+from finsent.child_process import end_with_parent
+
+if len(sys.argv) > 1:  # the child of one that has ended by now
+    end_with_parent(int(sys.argv[1]))
+    time.sleep(60)
+else:
+    child = subprocess.Popen([sys.executable, __file__, str(os.getpid())], stdout=subprocess.DEVNULL)
+    print(child.pid, flush=True)
+"""
+
+
+def test_a_parent_that_was_gone_before_the_child_watched_is_noticed(tmp_path: Path) -> None:
+    (tmp_path / "orphan.py").write_text(ORPHAN, encoding="utf-8")
+    done = subprocess.run([sys.executable, str(tmp_path / "orphan.py")], capture_output=True, text=True, check=True)
+    assert is_gone(int(done.stdout), 20)

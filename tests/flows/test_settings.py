@@ -1,9 +1,11 @@
 """From plain values, or the worker's environment, to configuration and home."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from pydantic import ValidationError
 
 from finsent.cli.options import Settings
 from finsent.errors import ConfigError, InputError
-from finsent.workspace import resolve_workspace
+from finsent.workspace import Workspace, resolve_workspace
 from flows.settings import FROM_ENVIRONMENT, FlowSettings, resolved
 
 
@@ -95,6 +97,7 @@ def test_wrong_values_are_refused() -> None:
 
 LOAD = """
 import json
+import os
 from dataclasses import asdict
 from flows.settings import FROM_ENVIRONMENT
 context = FROM_ENVIRONMENT.load()
@@ -166,3 +169,18 @@ def test_a_worker_refuses_relative_places(
     with pytest.raises(ConfigError, match="is relative, and a Prefect worker runs in a temporary folder"):
         FlowSettings(**settings).load()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_a_worker_started_ends_with_it(home: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How is a test of finsent.child_process."""
+    import flows.settings
+
+    watched: list[int] = []
+    monkeypatch.setattr(flows.settings, "end_with_parent", watched.append)
+    monkeypatch.setattr(flows.settings, "flow_run", SimpleNamespace(flow_name=None, id=None, name=None, ui_url=None))
+    monkeypatch.setenv("FINSENT_HOME", str(home.root))
+    with resolved(FROM_ENVIRONMENT):
+        assert watched == [], "no worker's"
+    monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "x")
+    with resolved(FROM_ENVIRONMENT):
+        assert watched == [os.getppid()]
