@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from finsent.cli.start_faults import explain
 from finsent.errors import ServiceError
 from finsent.files import make_folder
 from finsent.workspace import Workspace
@@ -26,6 +27,8 @@ LOG_BYTES: Final = 10 << 20
 """A log that is larger is rotated."""
 LOGS_KEPT: Final = 3
 """Rotated logs of each service, NAME.log.1 the newest."""
+SERVICE_VARIABLE: Final = "FINSENT_SERVICE"
+"""Names, in the environment of a service and of all that it starts, which one that is."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,12 @@ class Service:
     def require_alive(self) -> None:
         """Raise ServiceError, with the end of its log, if it has ended."""
         if (code := self.process.poll()) is not None:
-            raise ServiceError(f"{self.name} ended by itself with code {code}. {self.log_tail()}")
+            raise ServiceError(f"{self.name} ended by itself with code {code}. {self.cause(code)}{self.log_tail()}")
+
+    def cause(self, code: int | None) -> str:
+        """Why it did not start, where its log says so; with a space behind it."""
+        found = explain(self.name, code, self.log_tail(60))
+        return f"{found} " if found else ""
 
 
 def start_service(name: str, command: Sequence[str], environment: Mapping[str, str], home: Workspace) -> Service:
@@ -57,7 +65,7 @@ def start_service(name: str, command: Sequence[str], environment: Mapping[str, s
     with log.open("ab") as sink:
         process = subprocess.Popen(  # not a context: it outlives this function
             [sys.executable, "-m", *command],
-            env=dict(environment),
+            env={**environment, SERVICE_VARIABLE: name},
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=subprocess.STDOUT,
@@ -65,6 +73,29 @@ def start_service(name: str, command: Sequence[str], environment: Mapping[str, s
             preexec_fn=_prepare_child,  # noqa: PLW1509 - no threads are running when services start
         )
     return Service(name, process, log)
+
+
+def run_to_end(command: Sequence[str], env: Mapping[str, str], folder: Path, pause: Callable[[float], None]) -> tuple[int, str]:
+    """Run a command in a folder; its exit code and what it said. It is killed where `pause` raises."""
+    with subprocess.Popen(
+        command,
+        env=dict(env),
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,  # Ctrl-C reaches us alone
+    ) as process:
+        try:
+            while True:
+                with suppress(subprocess.TimeoutExpired):
+                    said, _ = process.communicate(timeout=0.2)
+                    return process.returncode, said
+                pause(0)
+        except BaseException:
+            process.kill()
+            raise
 
 
 def rotate_log(log: Path, limit: int = LOG_BYTES, kept: int = LOGS_KEPT) -> None:
@@ -84,19 +115,23 @@ def rotate_log(log: Path, limit: int = LOG_BYTES, kept: int = LOGS_KEPT) -> None
     os.truncate(log, 0)
 
 
-def wait_until(ready: Callable[[], bool], service: Service, seconds: float = STARTUP_SECONDS) -> None:
-    """Wait for a service to answer.
+def wait_until(
+    ready: Callable[[], bool],
+    service: Service,
+    seconds: float = STARTUP_SECONDS,
+    pause: Callable[[float], None] = time.sleep,
+) -> None:
+    """Wait for a service to answer; `pause` may raise to give up.
 
     Raises:
         ServiceError: it ended, or did not answer in time; with the end of its log.
     """
     deadline = time.monotonic() + seconds
     while not ready():
-        if service.process.poll() is not None:
-            raise ServiceError(f"{service.name} ended with code {service.process.returncode}. {service.log_tail()}")
+        service.require_alive()
         if time.monotonic() > deadline:
-            raise ServiceError(f"{service.name} did not answer within {seconds:.0f} s. {service.log_tail()}")
-        time.sleep(0.3)
+            raise ServiceError(f"{service.name} did not answer within {seconds:.0f} s. {service.cause(None)}{service.log_tail()}")
+        pause(0.2)
 
 
 def stop_services(services: Sequence[Service], grace: float = 15.0, insist: float = 5.0) -> None:

@@ -49,6 +49,8 @@ class RunningServices:
     """Random text that both servers serve."""
     processes: dict[str, tuple[int, float]] = field(default_factory=dict)
     """Process id and start time (see `start_time`) of each service."""
+    restarts: dict[str, int] = field(default_factory=dict)
+    """How often each of those that ended or froze was started again."""
 
     @property
     def prefect_api(self) -> str:

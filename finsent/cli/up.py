@@ -5,32 +5,29 @@ import os
 import secrets
 import signal
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from types import FrameType
 
 import click
 
 from finsent.cli.options import LOCAL_PATH, CommandResult, Settings, cli, examples
 from finsent.cli.output import key_values, section
-from finsent.cli.processes import Service, rotate_log, start_service, stop_services, wait_until
+from finsent.cli.ownership import end_leftovers, end_processes, find_processes, hold_home
+from finsent.cli.processes import SERVICE_VARIABLE, Service, run_to_end, start_service, stop_services, wait_until
 from finsent.cli.services_file import (
     HEARTBEAT_SECONDS,
     RunningServices,
-    find_mlflow,
-    find_prefect,
     give_token,
     is_healthy,
-    is_running,
-    read_services,
     services_path,
     start_time,
     write_services,
 )
+from finsent.cli.supervisor import INTERRUPTS, WORKER_GRACE, Supervised, Surroundings, catch_interrupts, supervise
 from finsent.environ import absolute_path
 from finsent.errors import InputError, ServiceError
 from finsent.files import make_folder, share_with_group
@@ -40,7 +37,6 @@ from finsent.registry.relocation import require_own_locations
 from finsent.registry.tracking import TOKEN_VARIABLE
 from finsent.workspace import Workspace, resolve_workspace
 
-INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 POOLS = {"cpu": 2, "gpu": 7}
 """Work pools and how many flow runs each starts at a time: one of each deployment, so that no scoring waits for a worker. Of the
 trainings one works at a time; the others wait for the GPU (flows/gpu.py)."""
@@ -65,11 +61,12 @@ class UpOptions:
         seen = f"[{seen}]" if ":" in seen else seen
         return RunningServices(os.getpid(), f"http://{seen}:{self.mlflow_port}", f"http://{seen}:{self.prefect_port}")
 
-    def recorded(self, home: Workspace, started: "Sequence[Service]") -> RunningServices:
+    def recorded(self, home: Workspace, services: "Sequence[Supervised]") -> RunningServices:
         """What goes into `services.json`."""
-        ids = {service.name: service.process.pid for service in started}
+        ids = {one.name: one.service.process.pid for one in services}
         times = {name: (pid, time) for name, pid in ids.items() if (time := start_time(pid)) is not None}
-        return replace(self.running, home=str(home.root), token=self.token, processes=times)
+        restarts = {one.name: one.restarts for one in services if one.restarts}
+        return replace(self.running, home=str(home.root), token=self.token, processes=times, restarts=restarts)
 
 
 def find_project(given: Path | None) -> Path:
@@ -143,15 +140,16 @@ def up_command(settings: Settings, host: str, mlflow_port: int, prefect_port: in
     """
     place = UpOptions(host, mlflow_port, prefect_port, find_project(project))
     home = _require_own_servers(settings)
-    for number in INTERRUPTS:  # a shell's background jobs ignore SIGINT, and SIGTERM would leave the children behind
-        signal.signal(number, _interrupt)
+    pause = catch_interrupts()
+    lock = hold_home(home)
     click.echo("starting MLflow and Prefect (the first start prepares their databases) ...", err=True)
-    started = bring_up(home, place, environment(home, place, settings.profile, settings.config_file))
-    safety = atexit.register(stop_all, home, started)
+    services = bring_up(home, place, environment(home, place, settings.profile, settings.config_file), pause)
+    safety = atexit.register(stop_all, home, services)
 
     def wait() -> None:
         atexit.unregister(safety)
-        wait_and_stop(home, started)
+        wait_and_stop(home, place, services, pause)
+        lock.close()
 
     running = place.running
     described = {"home": home.root, "mlflow": running.mlflow, "prefect": running.prefect, "prefect_api": running.prefect_api}
@@ -187,66 +185,96 @@ def _require_own_servers(settings: Settings) -> Workspace:
     return resolve_workspace({**os.environ, **({"FINSENT_HOME": str(settings.home_dir)} if settings.home_dir else {})})
 
 
-def bring_up(home: Workspace, place: UpOptions, env: dict[str, str]) -> list[Service]:
+def bring_up(
+    home: Workspace, place: UpOptions, env: dict[str, str], pause: Callable[[float], None] = time.sleep
+) -> "list[Supervised]":
     """Start everything and wait until it answers. On any failure what was started is stopped again.
+
+    Call it with the home's lock held (`hold_home`). `pause` may raise to give up.
 
     Raises:
         InputError: already up, or a port is taken.
         CheckFailed: the home's store keeps artifacts outside the home.
         ServiceError: something did not start; the message ends with its log.
     """
-    _require_not_up(home)
+    end_leftovers(home, lambda line: click.echo(line, err=True), pause)
     require_own_locations(home)
     require_free_ports(place.host, {"mlflow": place.mlflow_port, "prefect": place.prefect_port})
     make_folder(home.artifacts)
-    started: list[Service] = []
+    services: list[Supervised] = []
+
+    def start(name: str, command: list[str], responds: Callable[[Service], bool], grace: float = 0.0) -> Service:
+        again = partial(start_service, name, command, env, home)
+        services.append(Supervised(again(), again, responds, grace))
+        return services[-1].service
+
     try:
-        started.append(start_service("mlflow", mlflow_command(home, place), env, home))
-        started.append(start_service("prefect", prefect_command(place), env, home))
-        wait_until(lambda: is_healthy(place.running.mlflow, direct=True), started[0])
-        wait_until(lambda: is_healthy(place.running.prefect_api, direct=True), started[1])
+        addresses = {"mlflow": place.running.mlflow, "prefect": place.running.prefect_api}
+        mlflow = start("mlflow", mlflow_command(home, place), answers_at(addresses["mlflow"]))
+        prefect = start("prefect", prefect_command(place), answers_at(addresses["prefect"]))
+        for service in (mlflow, prefect):
+            wait_until(partial(is_healthy, addresses[service.name], direct=True), service, pause=pause)
         share_with_group(home.root / "mlflow.db")
-        give_token(place.recorded(home, started))
-        for service in started:
+        give_token(place.recorded(home, services))
+        for service in (mlflow, prefect):
             service.require_alive()  # or something else took its port at the last moment, and answered
-        provision_server(place, env)
-        started += [start_service(f"worker-{pool}", worker_command(pool, limit), env, home) for pool, limit in POOLS.items()]
-        write_services(home.root, place.recorded(home, started))
+        provision_server(place, env, pause)
+        for pool, limit in POOLS.items():
+            start(f"worker-{pool}", worker_command(pool, limit), is_not_stopped, WORKER_GRACE)
+        write_services(home.root, place.recorded(home, services))
     except BaseException:
-        stop_all(home, started)
+        stop_all(home, services)
         raise
-    return started
+    return services
 
 
-def wait_and_stop(home: Workspace, started: Sequence[Service]) -> None:
-    """Wait for Ctrl-C, SIGTERM or a hang-up, then stop everything.
-
-    Raises:
-        ServiceError: a service ended by itself; the others are stopped.
-    """
+def wait_and_stop(home: Workspace, place: UpOptions, services: "Sequence[Supervised]", pause: Callable[[float], None]) -> None:
+    """Keep everything running until Ctrl-C, SIGTERM or a hang-up, then stop it."""
+    around = Surroundings(
+        home,
+        changed=lambda: write_services(home.root, place.recorded(home, services)),
+        answered=lambda: has_token(place.recorded(home, services)),
+    )
     try:
-        while True:
-            time.sleep(1.0)
-            for service in started:
-                service.require_alive()
-                rotate_log(service.log)
+        supervise(services, around, pause)
     except KeyboardInterrupt:
         click.echo("stopping the workers, Prefect and MLflow ...", err=True)
     finally:
-        stop_all(home, started)
+        stop_all(home, services)
         click.echo("stopped.", err=True)
 
 
-def stop_all(home: Workspace, started: Sequence[Service]) -> None:
+def has_token(running: RunningServices) -> bool:
+    """Have the servers serve the token again; whether both do."""
+    try:
+        give_token(running)
+    except ServiceError:
+        return False
+    return True
+
+
+def answers_at(url: str) -> Callable[[Service], bool]:
+    """Whether a server answers, as supervision asks it: five seconds are slow, even for a busy one."""
+    return lambda _service: is_healthy(url, timeout=5.0, direct=True)
+
+
+def is_not_stopped(service: Service) -> bool:
+    """Whether a worker is anything but stopped by a signal."""
+    import psutil
+
+    try:
+        return bool(psutil.Process(service.process.pid).status() != psutil.STATUS_STOPPED)
+    except psutil.NoSuchProcess:
+        return True  # it has ended, which is noticed by its exit code
+
+
+def stop_all(home: Workspace, services: "Sequence[Supervised]") -> None:
     """Stop everything, ignoring further interrupts."""
     for number in INTERRUPTS:
         signal.signal(number, signal.SIG_IGN)
     services_path(home.root).unlink(missing_ok=True)
-    stop_services(started)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a signal handler
-    raise KeyboardInterrupt
+    stop_services([one.service for one in services if one.retry_at is None])
+    end_processes(find_processes(home.root))
 
 
 def mlflow_command(home: Workspace, place: UpOptions) -> list[str]:
@@ -267,7 +295,7 @@ def worker_command(pool: str, limit: int) -> list[str]:
     return ["prefect", "worker", "start", "--pool", pool, "--type", "process", "--limit", str(limit), "--name", f"finsent-{pool}"]
 
 
-def provision_server(place: UpOptions, env: dict[str, str]) -> None:
+def provision_server(place: UpOptions, env: dict[str, str], pause: Callable[[float], None] = time.sleep) -> None:
     """Create work pools, automations and deployments with their schedules and triggers. Idempotent."""
     program = [sys.executable, "-m"]
     commands = [
@@ -275,26 +303,10 @@ def provision_server(place: UpOptions, env: dict[str, str]) -> None:
         [*program, "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(place.project / "prefect.yaml")],
     ]
     for command in commands:
-        done = subprocess.run(
-            command, env=env, cwd=place.project, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
-        )
-        if done.returncode:
-            said = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
-            raise ServiceError(f"{' '.join(command[2:4])} failed on {place.running.prefect_api}:\n{said}")
-
-
-def _require_not_up(home: Workspace) -> None:
-    running = read_services(home.root)
-    if running is None:
-        return
-    servers = (find_mlflow(home.root), find_prefect(home.root))
-    if any(server is not None and server.problem is None for server in servers):
-        alive = ", ".join(f"{name} {pid}" for name, (pid, started) in running.processes.items() if is_running(pid, started))
-        raise InputError(
-            f"finsent is already up in {str(home.root)!r}: process {running.pid}, {running.mlflow} and {running.prefect}. "
-            f"Stop it with Ctrl-C there, or use another --home. If that process was killed, end what it left: {alive}."
-        )
-    services_path(home.root).unlink()  # stale: left by a killed `finsent up`
+        code, said = run_to_end(command, {**env, SERVICE_VARIABLE: "provision"}, place.project, pause)
+        if code:
+            end = "\n".join(said.splitlines()[-15:])
+            raise ServiceError(f"{' '.join(command[2:4])} failed on {place.running.prefect_api}:\n{end}")
 
 
 def require_free_ports(host: str, ports: Mapping[str, int]) -> None:

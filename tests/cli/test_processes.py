@@ -67,7 +67,7 @@ def test_children_take_ctrl_c_even_when_their_parent_ignores_it(tmp_path: Path, 
 def test_a_service_that_ends_early_is_quoted(tmp_path: Path, home: Workspace) -> None:
     (tmp_path / "short_lived.py").write_text("raise SystemExit('no database')", encoding="utf-8")
     service = processes.start_service("test", ["short_lived"], {**os.environ, "PYTHONPATH": str(tmp_path)}, home)
-    with pytest.raises(ServiceError, match=r"test ended with code 1\..*test\.log, ends with:\nno database"):
+    with pytest.raises(ServiceError, match=r"test ended by itself with code 1\..*test\.log, ends with:\nno database"):
         processes.wait_until(lambda: False, service, seconds=20)
 
 

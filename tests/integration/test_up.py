@@ -6,12 +6,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from finsent.cli.services_file import is_healthy
+from finsent.cli.ownership import find_processes
+from finsent.cli.processes import SERVICE_VARIABLE
+from finsent.cli.services_file import find_mlflow, find_prefect, is_healthy, read_services
 from tests.integration.test_prefect_server import free_port
 
 pytestmark = [pytest.mark.integration, pytest.mark.long]
@@ -74,25 +78,127 @@ def test_up_and_down(number: signal.Signals, tmp_path: Path) -> None:
     assert not is_healthy(said["mlflow"])
 
 
-def test_a_server_that_dies_takes_the_rest_down_with_one_message(tmp_path: Path) -> None:
-    process = start(tmp_path)
+def prefect_client(home: Path) -> Any:
+    from prefect.client.orchestration import SyncPrefectClient
+
+    running = read_services(home)
+    assert running is not None
+    return SyncPrefectClient(running.prefect_api)
+
+
+def wait_for(what: str, found: Callable[[], Any], seconds: float = 120) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (result := found()):
+        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
+        time.sleep(0.3)
+    return result
+
+
+def processes_of(home: Path) -> dict[str, tuple[int, float]]:
+    running = read_services(home)
+    return running.processes if running else {}
+
+
+def usable(home: Path) -> bool:
+    servers = (find_mlflow(home), find_prefect(home))
+    return all(server is not None and server.problem is None for server in servers)
+
+
+def test_what_is_killed_or_frozen_is_there_again_and_a_second_up_ends(tmp_path: Path) -> None:
+    process = start(tmp_path, "--json")
     try:
-        deadline = time.monotonic() + 120
-        while not (tmp_path / "services.json").exists():
-            assert time.monotonic() < deadline
-            assert process.poll() is None
-            time.sleep(0.5)
-        children = psutil.Process(process.pid).children(recursive=True)
-        server = next(child for child in children if "mlflow" in child.cmdline() and child.ppid() == process.pid)
-        server.kill()
-        output, errors = process.communicate(timeout=90)
+        assert process.stdout is not None
+        second = start(tmp_path, "--json")  # while the first one starts
+        said = json.loads(process.stdout.readline())
+        output, errors = second.communicate(timeout=60)
+        assert second.returncode == 2
+        assert f"already up in {str(tmp_path)!r}: process {said['pid']} on " in json.loads(output)["error"]["message"], errors
+        first = processes_of(tmp_path)
+        for name in ("mlflow", "prefect", "worker-cpu", "worker-gpu"):
+            os.kill(first[name][0], signal.SIGKILL)
+            wait_for(name, lambda name=name: processes_of(tmp_path)[name] != first[name])
+        wait_for("servers that answer with the token", lambda: usable(tmp_path))
+        again = processes_of(tmp_path)
+        assert set(again) == set(first)
+        for name in ("prefect", "worker-cpu"):
+            os.kill(again[name][0], signal.SIGSTOP)
+        for name in ("prefect", "worker-cpu"):
+            wait_for(name, lambda name=name: processes_of(tmp_path)[name] != again[name], 180)
+        wait_for("servers that answer with the token", lambda: usable(tmp_path))
+        running = read_services(tmp_path)
+        assert running is not None
+        assert running.restarts == {"mlflow": 1, "prefect": 2, "worker-cpu": 2, "worker-gpu": 1}
+        names = [child.environ()[SERVICE_VARIABLE] for child in psutil.Process(said["pid"]).children()]
+        assert sorted(names) == sorted(first), "one of each"
+        children = find_processes(tmp_path)
     finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-    assert process.returncode == 2
-    assert "finsent is up" in output
-    assert "error: mlflow ended by itself with code -9" in errors
+        process.send_signal(signal.SIGHUP)
+        _, errors = process.communicate(timeout=90)
+    assert process.returncode == 0, errors
+    assert f"mlflow (process {first['mlflow'][0]}) was ended by SIGKILL; it is started again in 1 s. Its log, " in errors
+    assert "prefect" in errors
+    assert "did not answer any more and was killed" in errors
+    assert (tmp_path / "logs" / "up.log").is_file()
     assert gone(children)
+
+
+def test_a_killed_up_is_followed_by_one_that_ends_what_it_left(tmp_path: Path) -> None:
+    other = subprocess.Popen(  # as a user's own command on this home
+        [sys.executable, "-c", "import time; time.sleep(600)"], env={**os.environ, "FINSENT_HOME": str(tmp_path)}
+    )
+    process = start(tmp_path, "--json")
+    try:
+        assert process.stdout is not None
+        first = json.loads(process.stdout.readline())
+        left = psutil.Process(first["pid"]).children(recursive=True)
+        for child in left:
+            child.suspend()  # so that none ends with its parent
+        process.kill()
+        process.communicate(timeout=30)
+        process = start(tmp_path, "--json")
+        assert process.stdout is not None
+        json.loads(process.stdout.readline())
+        assert gone(left)
+        assert other.poll() is None
+        names = [child.environ()[SERVICE_VARIABLE] for child in psutil.Process(process.pid).children()]
+        assert sorted(names) == ["mlflow", "prefect", "worker-cpu", "worker-gpu"]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=90)
+        other.kill()
+        other.wait()
+    assert "ending what a killed `finsent up` left: process " in errors
+
+
+def test_a_killed_workers_run_ends_and_the_next_one_takes_over(tmp_path: Path) -> None:
+    file, few = tmp_path / "tweets.csv", tmp_path / "few.csv"
+    for rows, target in ((300_000, file), (30, few)):
+        lines = (f"shares of firm {i} rise {i}% on results of quarter {i * 7},Bullish" for i in range(rows))
+        target.write_text("\n".join(["text,label", *lines]), encoding="utf-8")
+    home = tmp_path / "home"
+    process = start(home, "--json")
+    try:
+        assert process.stdout is not None
+        json.loads(process.stdout.readline())
+        with prefect_client(home) as client:
+
+            def ingest(path: Path) -> Any:
+                deployment = client.read_deployment_by_name("ingest/ingest")
+                return client.create_flow_run_from_deployment(deployment.id, parameters={"sources": [{"uri": str(path)}]}).id
+
+            run = ingest(file)
+            wait_for("the ingestion at work", lambda: (home / "staging").is_dir() and any((home / "staging").iterdir()))
+            worker = processes_of(home)["worker-cpu"]
+            (engine,) = [child for child in psutil.Process(worker[0]).children() if "prefect.engine" in child.cmdline()]
+            os.kill(worker[0], signal.SIGKILL)
+            assert gone([engine], 15)
+            wait_for("its state", lambda: client.read_flow_run(run).state_type == "CRASHED", 15)
+            wait_for("the next worker", lambda: processes_of(home)["worker-cpu"] != worker, 60)
+            run = ingest(few)
+            wait_for("the next run", lambda: client.read_flow_run(run).state_type == "COMPLETED", 90)
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=90)
 
 
 def test_a_taken_port_is_refused_before_anything_starts(tmp_path: Path) -> None:

@@ -1,0 +1,209 @@
+"""What `finsent up` does about a service that ends or freezes, on tiny real processes and a clock of the test's own."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+
+from finsent.cli import processes, supervisor
+from finsent.cli.supervisor import Supervised, Surroundings, tend
+from finsent.workspace import Workspace
+
+SLEEPER = ["timeit", "-n1", "-r1", "import time; time.sleep(60)"]
+PARENT = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def around(home: Workspace, **changed: object) -> Surroundings:
+    return replace(Surroundings(home, changed=lambda: None, answered=lambda: True), **changed)  # type: ignore[arg-type]
+
+
+def keep(home: Workspace, command: list[str] = SLEEPER, **environment: str) -> Supervised:
+    env = {**os.environ, "FINSENT_HOME": str(home.root), **environment}
+    start = partial(processes.start_service, "test", command, env, home)
+    return Supervised(start(), start, lambda _: True)
+
+
+def said(home: Workspace) -> list[str]:
+    return (home.root / "logs" / "up.log").read_text(encoding="utf-8").splitlines()
+
+
+def test_delays_double_up_to_a_minute() -> None:
+    assert [supervisor.delay(failures) for failures in (1, 2, 3, 6, 7, 8, 10_000)] == [1, 2, 4, 32, 60, 60, 60]
+
+
+@pytest.mark.parametrize(
+    ("code", "how"),
+    [
+        (0, "ended by itself with code 0"),
+        (3, "ended by itself with code 3"),
+        (-9, "was ended by SIGKILL"),
+        (-99, "was ended by signal 99"),
+    ],
+)
+def test_an_end_is_described(code: int, how: str) -> None:
+    assert supervisor.describe_end(code) == how
+
+
+def test_a_service_that_ends_is_started_again_after_its_delay(home: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    one = keep(home)
+    first = one.service.process
+    try:
+        tend(one, around(home), one.since + 1)
+        assert one.service.process is first
+        first.kill()
+        first.wait()
+        tend(one, around(home), one.since + 1)
+        tend(one, around(home), one.since + 0.9)
+        assert one.service.process is first, "it waits for a second"
+        tend(one, around(home), one.since + 1.1)
+        assert (one.restarts, one.service.process.poll()) == (1, None)
+        ended, again = said(home)
+        assert f"test (process {first.pid}) was ended by SIGKILL; it is started again in 1 s. Its log, " in ended
+        assert f"test runs again: process {one.service.process.pid}, restart 1." in again
+        assert f"process {first.pid}" in capsys.readouterr().err
+    finally:
+        processes.stop_services([one.service])
+
+
+def test_delays_grow_with_each_early_end_and_shrink_after_a_steady_life(home: Workspace) -> None:
+    one, now = keep(home, ["timeit", "-h"]), time.monotonic()
+    waited = []
+    for lived in (1, 1, 1, supervisor.STEADY_SECONDS, 1):
+        one.service.process.wait()
+        now = one.since + lived
+        tend(one, around(home), now)
+        assert one.retry_at is not None
+        waited.append(one.retry_at - now)
+        tend(one, around(home), one.retry_at)
+    one.service.process.wait()
+    assert waited == pytest.approx([1, 2, 4, 1, 2])
+    assert one.restarts == 5
+
+
+def test_a_start_that_fails_is_tried_again(home: Workspace) -> None:
+    one = keep(home, ["timeit", "-h"])
+    one.service.process.wait()
+    start, now = one.start, one.since + 1
+
+    def no_process() -> processes.Service:
+        raise OSError(12, "Cannot allocate memory")
+
+    one.start = no_process
+    tend(one, around(home), now)
+    with pytest.raises(OSError, match="Cannot allocate"):
+        tend(one, around(home), now + 1)
+    tend(one, around(home), now + 2)
+    one.start = start
+    tend(one, around(home), now + 3)
+    assert one.restarts == 1
+    one.service.process.wait()
+
+
+def test_what_answers_none_of_six_probes_is_killed_and_started_again(home: Workspace) -> None:
+    one = keep(home)
+    frozen = one.service.process
+    frozen.send_signal(signal.SIGSTOP)
+    one.responds = lambda _: False
+    try:
+        for probe in range(6):
+            assert frozen.poll() is None
+            tend(one, around(home), one.since + 10 * (probe + 1))
+        assert frozen.poll() == -signal.SIGKILL
+        assert "did not answer any more and was killed" in said(home)[0]
+        tend(one, around(home), one.since + 1)
+        assert one.service.process is not frozen
+        for probe in range(17):
+            tend(one, around(home), one.since + 10 * (probe + 1))
+        assert one.service.process.poll() is None, "a start may take three minutes"
+        tend(one, around(home), one.since + 190)
+        assert one.service.process.poll() == -signal.SIGKILL
+    finally:
+        processes.stop_services([one.service])
+
+
+def test_one_answer_in_time_is_enough(home: Workspace) -> None:
+    one, answers = keep(home), iter([*[False] * 5, True, *[False] * 5])
+    one.responds = lambda _: next(answers)
+    for probe in range(11):
+        tend(one, around(home), one.since + 10 * (probe + 1))
+    assert one.service.process.poll() is None
+    processes.stop_services([one.service])
+
+
+def test_a_server_that_answers_again_gets_its_token_until_it_has_it(home: Workspace) -> None:
+    one, given = keep(home), iter([False, True])
+    one.answered = False
+    for probe in range(4):
+        tend(one, around(home, answered=lambda: next(given)), one.since + 10 * (probe + 1))
+    assert one.answered
+    assert next(given, None) is None, "asked twice"
+    processes.stop_services([one.service])
+
+
+def test_what_a_service_left_is_ended_before_it_starts_again(tmp_path: Path, home: Workspace) -> None:
+    (tmp_path / "parent_of_one.py").write_text(PARENT, encoding="utf-8")
+    one = keep(home, ["parent_of_one"], PYTHONPATH=str(tmp_path))
+    processes.wait_until(lambda: "ready" in one.service.log_tail(), one.service, seconds=20)
+    (child,) = psutil.Process(one.service.process.pid).children()
+    one.grace = 35
+    one.service.process.kill()
+    one.service.process.wait()
+    try:
+        tend(one, around(home), one.since + 1)
+        tend(one, around(home), one.since + 30)
+        assert child.is_running(), "it may end by itself"
+        assert one.retry_at is not None, "and the next one waits for that"
+        tend(one, around(home), one.since + 35)
+        child.wait(5)
+        tend(one, around(home), one.since + 36)
+        assert one.restarts == 1
+    finally:
+        processes.stop_services([one.service])
+
+
+INTERRUPTED = """
+import os, signal, sys, time
+from finsent.cli.supervisor import catch_interrupts
+
+pause = catch_interrupts()
+print("ready", flush=True)
+os.kill(os.getpid(), signal.SIGHUP)
+print("hung up", flush=True)
+time.sleep(0.1)
+print("not yet", flush=True)
+try:
+    pause(60)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_an_interrupt_ends_the_next_pause_and_nothing_before_it(ignored: bool) -> None:
+    """`nohup` starts a command with the hang-up ignored."""
+    code = INTERRUPTED.replace("pause(60)", "pause(0.5)") if ignored else INTERRUPTED
+    handler = signal.signal(signal.SIGHUP, signal.SIG_IGN) if ignored else None
+    try:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    finally:
+        if ignored:
+            signal.signal(signal.SIGHUP, handler)
+    assert done.stdout.split("\n") == [
+        "ready",
+        "hung up",
+        "not yet",
+        "" if ignored else "interrupted",
+        *([] if ignored else [""]),
+    ]
