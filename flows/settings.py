@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
+from uuid import UUID
 
 from prefect.runtime import flow_run
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -15,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from finsent.child_process import end_with_parent
 from finsent.config import DEFAULT_PROFILE, load_config
 from finsent.config.loader import NO_PASSWORD, mask_passwords
+from finsent.process_identity import PROCESS_LABEL, this_process
 from finsent.registry.tracking import RunTag
 from finsent.steps.context import Context, make_context
 from finsent.workspace import resolve_workspace
@@ -96,11 +98,24 @@ def resolved(settings: FlowSettings) -> Iterator[Context]:
         "prefect.flow_run_url": flow_run.ui_url,
     }
     context = replace(context, run_tags={**context.run_tags, **{key: str(value) for key, value in links.items() if value}})
+    if inherited is None and flow_run.id:
+        _record_process(flow_run.id)
     token = _resolved.set((settings, context))
     try:
         yield context
     finally:
         _resolved.reset(token)
+
+
+def _record_process(run: str) -> None:
+    """Label the flow run with its process, its subflows' too, so that `finsent up` can tell whether it still lives."""
+    from prefect.client.orchestration import get_client
+
+    try:
+        with get_client(sync_client=True) as client:
+            client.update_flow_run_labels(UUID(run), {PROCESS_LABEL: this_process()})
+    except Exception as error:  # noqa: BLE001 - heartbeats tell it too, only later
+        _log.warning("the flow run could not be labelled with its process: %s", error)
 
 
 def describe_run(context: Context, name: str, **tags: object) -> Context:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
 from finsent.cli.processes import SERVICE_VARIABLE
-from finsent.cli.services_file import RunningServices, is_running, read_services, services_path
+from finsent.cli.services_file import RunningServices, read_services, services_path
 from finsent.errors import InputError, ServiceError
 from finsent.files import make_folder
+from finsent.process_identity import is_running
 from finsent.workspace import Workspace
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from http.client import HTTPException
 from pathlib import Path
@@ -21,6 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from finsent.errors import InputError, ServiceError
 from finsent.files import atomic_write
+from finsent.process_identity import is_running
 from finsent.proxies import is_loopback
 from finsent.registry.tracking import TOKEN_TAG, token_filter
 
@@ -114,25 +116,6 @@ def find_prefect(root: Path) -> Server | None:
     return Server(running.prefect_api, _problem(running, root, "prefect")) if running else None
 
 
-def start_time(pid: int) -> float | None:
-    """When a process started, in seconds since the machine did, so that a corrected clock changes nothing; None: it has ended."""
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return None
-        return float(process.create_time() - psutil.boot_time())
-    except (psutil.NoSuchProcess, psutil.AccessDenied, ValueError, OverflowError):
-        return None
-
-
-def is_running(pid: int, started: float) -> bool:
-    """Whether the process that started then still runs: an id alone may belong to another one by now."""
-    now = start_time(pid)
-    return now is not None and abs(now - started) < 1
-
-
 def _problem(running: RunningServices, root: Path, name: ServerName) -> str | None:
     if not running.token or name not in running.processes:
         return "was recorded by an earlier release, which kept no proof that it is this home's"
@@ -189,21 +172,29 @@ def _prefect_serves(url: str, token: str) -> bool:
 
 
 def _ask(url: str, body: dict[str, Any] | None = None, *, method: str | None = None) -> dict[str, Any]:
-    """Ask a server of this home's directly, whatever proxy is set; the answer's JSON."""
+    found = ask(url, body, method=method)
+    if not isinstance(found, dict):
+        raise ValueError(f"it answers with JSON of another kind ({type(found).__name__})")  # noqa: TRY004 - as of no JSON
+    return found
+
+
+def ask(url: str, body: Mapping[str, Any] | None = None, *, method: str | None = None, timeout: float = 5.0) -> Any:
+    """Ask a server of this home's directly, whatever proxy is set; the answer's JSON.
+
+    Raises:
+        OSError, ValueError, HTTPException: no answer, another status than 2xx, or no JSON.
+    """
     headers = {"Content-Type": "application/json"}
     if password := os.environ.get("PREFECT_API_AUTH_STRING"):
         headers["Authorization"] = "Basic " + base64.b64encode(password.encode()).decode()
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, headers, method=method)  # noqa: S310 - our own http URLs
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=5) as response:
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=timeout) as response:
         answer = response.read()
     try:
-        found = json.loads(answer) if answer else {}
+        return json.loads(answer) if answer else {}
     except RecursionError as error:
         raise ValueError("it answers with JSON of endless nests") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"it answers with JSON of another kind ({type(found).__name__})")  # noqa: TRY004 - as of no JSON
-    return found
 
 
 def is_healthy(url: str, timeout: float = 2.0, *, direct: bool = False) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 
+from finsent.cli.lost_runs import end_lost_runs, worker_name
 from finsent.cli.options import LOCAL_PATH, CommandResult, Settings, cli, examples
 from finsent.cli.output import key_values, section
 from finsent.cli.ownership import end_leftovers, end_processes, find_processes, hold_home
@@ -24,7 +25,6 @@ from finsent.cli.services_file import (
     give_token,
     is_healthy,
     services_path,
-    start_time,
     write_services,
 )
 from finsent.cli.supervisor import INTERRUPTS, WORKER_GRACE, Supervised, Surroundings, catch_interrupts, supervise
@@ -32,6 +32,7 @@ from finsent.environ import absolute_path
 from finsent.errors import InputError, ServiceError
 from finsent.files import make_folder, share_with_group
 from finsent.logging_setup import without_quieting
+from finsent.process_identity import start_time
 from finsent.proxies import bypass_proxies
 from finsent.registry.relocation import require_own_locations
 from finsent.registry.tracking import TOKEN_VARIABLE
@@ -219,6 +220,8 @@ def bring_up(
         for service in (mlflow, prefect):
             service.require_alive()  # or something else took its port at the last moment, and answered
         provision_server(place, env, pause)
+        for line in end_lost_runs(place.recorded(home, services), workers_stopped=True):
+            click.echo(line, err=True)
         for pool, limit in POOLS.items():
             start(f"worker-{pool}", worker_command(pool, limit), is_not_stopped, WORKER_GRACE)
         write_services(home.root, place.recorded(home, services))
@@ -292,7 +295,7 @@ def prefect_command(place: UpOptions) -> list[str]:
 
 def worker_command(pool: str, limit: int) -> list[str]:
     """A worker's command line; `limit` is how many flow runs it starts at a time."""
-    return ["prefect", "worker", "start", "--pool", pool, "--type", "process", "--limit", str(limit), "--name", f"finsent-{pool}"]
+    return ["prefect", "worker", "start", "--pool", pool, "--type", "process", "--limit", str(limit), "--name", worker_name(pool)]
 
 
 def provision_server(place: UpOptions, env: dict[str, str], pause: Callable[[float], None] = time.sleep) -> None:

@@ -21,6 +21,7 @@ import finsent
 from finsent.config import Config
 from finsent.errors import FinsentError, InputError, ServiceError, TrackingError, one_line
 from finsent.files import is_read_only, locked, share_with_group
+from finsent.process_identity import this_process
 from finsent.provenance import git_sha
 from finsent.proxies import bypass_proxies, proxy_of
 from finsent.registry.mlflow_errors import mlflow_errors, no_mlflow, public_uri, translated
@@ -46,14 +47,14 @@ TOKEN_VARIABLE = "FINSENT_HOME_TOKEN"  # noqa: S105 - a name
 TOKEN_TAG = "finsent.home"  # noqa: S105 - a name
 """Tag of an experiment by which an MLflow server shows whose it is."""
 
-
 RunKind = Literal["audit_log", "data", "evaluate", "import", "score", "train", "trial", "tune"]
 """Tag `kind` of a run."""
 RunTag = Literal[
     "audit_log_head", "confounded", "data", "data_fingerprint", "data_version", "error", "fingerprint", "finsent_version",
     "git_sha", "imported_from", "kind", "leaks", "mlflow.parentRunId", "mlflow.runName", "mlflow.source.git.commit",
     "mlflow.source.name", "mlflow.source.type", "model_version", "prefect.flow_run_id", "prefect.flow_run_name",
-    "prefect.flow_run_url", "prefect.root_flow", "profile", "python", "registered_model", "space", "study", "trial_state",
+    "prefect.flow_run_url", "prefect.root_flow", "process", "profile", "python", "registered_model", "space", "study",
+    "trial_state",
 ]  # fmt: skip
 """Tags of a run; a search adds `best.*`, one for each setting. Stored in MLflow: renaming one needs a migration."""
 
@@ -250,7 +251,7 @@ def start_run(
         client.update_run(resume, status="RUNNING")
         if "error" in client.get_run(resume).data.tags:
             client.delete_tag(resume, "error")  # of the interruption
-        for key, value in (tags or {}).items():
+        for key, value in {"process": this_process(), **(tags or {})}.items():
             client.set_tag(resume, key, value)
         with _recorded_status(client, resume):
             yield resume
@@ -262,6 +263,7 @@ def start_run(
         "mlflow.source.type": "LOCAL",
         "kind": kind,
         "profile": config.profile,
+        "process": this_process(),  # by which `finsent up` tells that the run was killed
         "finsent_version": finsent.__version__,
         "python": platform.python_version(),
     }

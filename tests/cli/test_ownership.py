@@ -12,8 +12,9 @@ import pytest
 
 from finsent.cli import ownership
 from finsent.cli.processes import SERVICE_VARIABLE
-from finsent.cli.services_file import RunningServices, services_path, start_time, write_services
+from finsent.cli.services_file import RunningServices, services_path, write_services
 from finsent.errors import InputError
+from finsent.process_identity import start_time
 from finsent.workspace import Workspace
 
 SLEEP = "import time; print('ready', flush=True); time.sleep(60)"

@@ -23,10 +23,10 @@ from finsent.cli.services_file import (
     is_healthy,
     read_services,
     services_path,
-    start_time,
     write_services,
 )
 from finsent.errors import InputError, ServiceError
+from finsent.process_identity import start_time
 from finsent.workspace import resolve_workspace
 
 

@@ -13,17 +13,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import psutil
 import pytest
+import requests
 import yaml
 
 from finsent.cli import processes, up
+from finsent.cli.lost_runs import count_slots, end_flow_runs, skip_missed_runs
 from finsent.cli.services_file import is_healthy
+from finsent.process_identity import PROCESS_LABEL, this_process
 from finsent.workspace import Workspace, resolve_workspace
 
 ROOT = Path(__file__).parent.parent.parent
@@ -47,8 +50,6 @@ class Server:
 
     def ask(self, path: str, **body: Any) -> Any:
         """POST to the API."""
-        import requests
-
         for _ in range(5):
             answer = requests.post(f"{self.env['PREFECT_API_URL']}/{path}", json=body, timeout=20)
             if answer.status_code != requests.codes.unavailable:
@@ -59,8 +60,6 @@ class Server:
 
     def beat(self, run: str, flow: str) -> None:
         """Send a flow run's heartbeat, as its process does."""
-        import requests
-
         body = {
             "event": "prefect.flow-run.heartbeat",
             "resource": {"prefect.resource.id": f"prefect.flow-run.{run}"},
@@ -192,6 +191,90 @@ def test_only_runs_that_stopped_without_a_word_are_ended(server: Server) -> None
     wait_for("the end of runs that are lost", lambda: ended.items() <= states().items(), 40)
     time.sleep(6)  # the server looks at its automations once more
     assert states() == ended | {"asks": "PAUSED", "refused": "COMPLETED"}
+
+
+def test_runs_of_an_earlier_life_are_ended_and_those_that_live_are_not(server: Server) -> None:
+    """Of the pool `gpu`, which has no worker here, as before a start: its slots are free again at once."""
+    api = server.env["PREFECT_API_URL"]
+    host, pid, started = this_process().split()
+    dead = {"labels": {PROCESS_LABEL: f"{host} {pid} {float(started) - 999:.2f}"}}
+    deployments = {item["name"]: item["id"] for item in server.ask("deployments/filter")}
+    flow = server.ask("flows/", name="by hand")["id"]
+
+    def deployed(name: str, *states: str) -> str:
+        run = str(server.ask(f"deployments/{deployments[name]}/create_flow_run", name=f"lost {name}")["id"])
+        for state in states:
+            answer = server.ask(f"flow_runs/{run}/set_state", state={"type": state})
+            assert answer["status"] == "ACCEPT", answer
+        return run
+
+    def by_hand(name: str, state: str, **more: Any) -> str:
+        return str(server.ask("flow_runs/", name=name, flow_id=flow, state={"type": state}, **more)["id"])
+
+    lost = deployed("train", "PENDING", "RUNNING")
+    task = server.ask("task_runs/", flow_run_id=lost, task_key="fit", dynamic_key="0", state={"type": "RUNNING"})["id"]
+    runs = {
+        lost: "CRASHED",
+        by_hand("subflow", "RUNNING", parent_task_run_id=task): "CRASHED",
+        deployed("tune", "PENDING"): "CRASHED",
+        by_hand("killed", "RUNNING", **dead): "CRASHED",
+        by_hand("being cancelled", "CANCELLING", **dead): "CANCELLED",
+        by_hand("in a terminal", "RUNNING", labels={PROCESS_LABEL: this_process()}): "RUNNING",
+        by_hand("elsewhere", "RUNNING", labels={PROCESS_LABEL: "elsewhere 1 1.0"}): "RUNNING",
+        by_hand("waits for an approval", "PAUSED", **dead): "PAUSED",
+        deployed("evaluate"): "SCHEDULED",
+    }
+    assert slots(server) == {"train": 1, "tune": 1}
+
+    ended = end_flow_runs(api, uptime=1e6, workers_stopped=True, grace=150)
+
+    found = {run["id"]: run for run in server.ask("flow_runs/filter", flow_runs={"id": {"any_": list(runs)}})}
+    assert {run: found[run]["state_type"] for run in runs} == runs
+    assert {run["id"] for run, _ in ended} == {run for run, state in runs.items() if state in ENDED}
+    assert found[lost]["state"]["message"] == "lost: its process is gone"
+    assert [item["state_type"] for item in server.ask("task_runs/filter", task_runs={"id": {"any_": [task]}})] == ["CRASHED"]
+    assert slots(server) == {}
+    (silent,) = end_flow_runs(api, uptime=1e6, workers_stopped=False, grace=0)
+    assert silent[0]["name"] == "elsewhere"
+    assert "no sign of life" in silent[1]
+    for run in runs:
+        requests.delete(f"{api}/flow_runs/{run}", timeout=20).raise_for_status()
+
+
+def slots(server: Server) -> dict[str, int]:
+    """Slots held, by deployment."""
+    found = server.ask("deployments/filter")
+    return {item["name"]: held for item in found if (held := item["global_concurrency_limit"]["active_slots"])}
+
+
+def test_of_missed_runs_the_newest_is_left(server: Server) -> None:
+    """As after hours of standstill, with one that the server cancelled as it started, since a lost run held the slot."""
+    api = server.env["PREFECT_API_URL"]
+    (deployment,) = server.ask("deployments/filter", deployments={"name": {"any_": ["score"]}})
+    limit = deployment["global_concurrency_limit"]["id"]
+    requests.patch(f"{api}/v2/concurrency_limits/{limit}", json={"active_slots": 1}, timeout=20).raise_for_status()
+    now = datetime.now(UTC)
+    due = {"deployments": {"name": {"any_": ["score"]}}, "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
+    coming = wait_for("scheduled runs", lambda: server.ask("flow_runs/filter", sort="EXPECTED_START_TIME_ASC", **due))
+    missed = {}
+    for hours, run in zip((4, 3, 2, 1), coming, strict=False):
+        missed[hours] = run["id"]
+        past = {"scheduled_time": (now - timedelta(hours=hours)).isoformat()}
+        server.ask(f"flow_runs/{run['id']}/set_state", state={"type": "SCHEDULED", "state_details": past}, force=True)
+    full = {"type": "CANCELLED", "message": "Deployment concurrency limit reached."}
+    for hours in (1, 3):
+        server.ask(f"flow_runs/{missed[hours]}/set_state", state=full, force=True)
+
+    count_slots(api)
+    (said,) = skip_missed_runs(api, since=60)
+
+    assert said.startswith("3 scheduled runs were missed")
+
+    assert "score" not in slots(server)
+    (left,) = server.ask("flow_runs/filter", flow_runs={"id": {"any_": list(missed.values())}})
+    assert (left["id"], left["state_type"]) == (missed[1], "SCHEDULED")
+    assert abs(datetime.fromisoformat(left["next_scheduled_start_time"]) - now) < timedelta(minutes=1)
+    requests.delete(f"{api}/flow_runs/{left['id']}", timeout=20).raise_for_status()
 
 
 @pytest.mark.long

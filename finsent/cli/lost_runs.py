@@ -1,0 +1,245 @@
+"""Ends what nothing works on any more: flow runs, their tasks and MLflow runs whose process is gone, and the slots they hold.
+
+Prefect's own automation (`automations.yaml`) waits for heartbeats, and forgets which runs it watched while its server was down.
+So `finsent up` looks itself: before its workers start, and every minute while it runs. A run whose process lives is never
+touched: flows label their run with their process, a worker starts a process for each run, and of other machines' runs
+heartbeats tell.
+"""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from http.client import HTTPException
+from typing import Any, Final, Literal
+
+from finsent.cli.services_file import HEARTBEAT_SECONDS, RunningServices, ask
+from finsent.errors import ServiceError
+from finsent.process_identity import PROCESS_LABEL, is_alive, seconds_since
+
+GRACE: Final = 5.0 * HEARTBEAT_SECONDS
+"""How long a run may be silent of which nothing else is known: a server on SQLite drops an event now and then."""
+_SETTLED: Final = 20.0  # seconds; a run that was resumed a moment ago has the label of its former process
+_PAGE: Final = 200
+_UNFINISHED: Final = ("PENDING", "RUNNING", "CANCELLING")  # flow runs that are scheduled or paused need no process
+_BROKEN_OFF: Final = ("CRASHED", "CANCELLED", "FAILED")
+_FULL: Final = "Deployment concurrency limit reached."  # Prefect's message at a run that it cancels for want of a slot
+_ask = partial(ask, timeout=30.0)  # SQLite may be locked for a while
+
+Fate = Literal["KEEP", "CRASHED", "CANCELLED"]
+Run = Mapping[str, Any]
+"""A flow run, task run, deployment or MLflow run as its server describes it."""
+
+
+def fate(state: str, alive: bool | None, silent: float, grace: float) -> Fate:
+    """What becomes of an unfinished flow run.
+
+    Args:
+        state: type of its state.
+        alive: whether its process runs; None: unknown, as of one on another machine.
+        silent: seconds since its last sign of life.
+        grace: longest silence of a run whose process is unknown.
+    """
+    if alive or (alive is None and silent <= grace):
+        return "KEEP"
+    return "CANCELLED" if state == "CANCELLING" else "CRASHED"
+
+
+def surplus(missed: Iterable[Run]) -> tuple[list[Run], list[Run]]:
+    """Of scheduled runs whose time has passed the newest of each schedule, which catches up for all, and the others."""
+    newest: dict[tuple[str, str], Run] = {}
+    others = []
+    for run in sorted(missed, key=lambda run: datetime.fromisoformat(run["expected_start_time"])):
+        schedule = (run["deployment_id"], (run["created_by"] or {}).get("id") or "")
+        if schedule in newest:
+            others.append(newest[schedule])
+        newest[schedule] = run
+    return list(newest.values()), others
+
+
+def end_lost_runs(services: RunningServices, *, workers_stopped: bool = False, grace: float = GRACE) -> list[str]:
+    """End what is lost on the servers of this home; a sentence for each that says what and why.
+
+    Args:
+        services: the servers, which are up.
+        workers_stopped: no worker of this home runs, as before a start: runs that only they can have started are over, slots are
+            counted anew, and of the scheduled runs that were missed the newest of each schedule is left.
+        grace: see `fate`.
+
+    Raises:
+        ServiceError: a server does not answer, or not as expected.
+    """
+    uptime = seconds_since(services.processes["prefect"][1])
+    try:
+        ended = end_flow_runs(services.prefect_api, uptime=uptime, workers_stopped=workers_stopped, grace=grace)
+        said = [f"flow run {run['name']!r} was {run['state_name']} and is over: {why}." for run, why in ended]
+        if workers_stopped:
+            count_slots(services.prefect_api)
+            said += skip_missed_runs(services.prefect_api, since=uptime)
+        return said + end_mlflow_runs(services.mlflow, services.prefect_api, {run["id"] for run, _ in ended})
+    except (OSError, ValueError, TypeError, LookupError, HTTPException) as error:
+        raise ServiceError(f"lost runs could not be looked for: {error}") from error
+
+
+def end_flow_runs(api: str, *, uptime: float, workers_stopped: bool, grace: float) -> list[tuple[Run, str]]:
+    """End the flow runs that are lost and their tasks; the runs, each with the reason.
+
+    Args:
+        api: URL of the Prefect API.
+        uptime: seconds since the server started: before, it could hear no heartbeat.
+        workers_stopped: see `end_lost_runs`, as for `grace`.
+        grace: see `fate`.
+    """
+    runs = _find(api, "flow_runs", {"flow_runs": {"state": {"type": {"any_": _UNFINISHED}}}})
+    known = {run["id"]: run for run in runs}
+    ours = _pools_of_our_own(api, {run["work_pool_name"] for run in runs}) if workers_stopped else set()
+    local = _runs_by_process() if runs else set()
+    ended = []
+    for run in runs:
+        root = _root(api, run, known)
+        settled = _age(run["state"]["timestamp"])
+        label = root["labels"].get(PROCESS_LABEL) if root["state_type"] != "PENDING" else None  # of an earlier attempt
+        alive = True if {run["id"], root["id"]} & local else is_alive(label) if label else None
+        if alive is None and not label and root["work_pool_name"] in ours:
+            alive = False
+        if alive is False and not workers_stopped and settled < _SETTLED:
+            continue
+        silent = min(settled, uptime, _silence(api, (run, root), grace)) if alive is None else settled
+        if (becomes := fate(run["state_type"], alive, silent, grace)) == "KEEP":
+            continue
+        why = "its process is gone" if alive is False else f"no sign of life for {silent:.0f} s"
+        if _set_state(api, "flow_runs", run, becomes, f"lost: {why}"):
+            ended.append((run, why))
+    _end_tasks(api, [run["id"] for run, _ in ended])
+    return ended
+
+
+def _root(api: str, run: Run, known: dict[str, Run]) -> Run:
+    """The outermost flow run: its process runs the subflows too."""
+    while parent := run["parent_task_run_id"]:
+        above = _ask(f"{api}/task_runs/{parent}")["flow_run_id"]
+        known[above] = run = known.get(above) or _ask(f"{api}/flow_runs/{above}")
+    return run
+
+
+def _runs_by_process() -> set[str]:
+    """Ids of the flow runs for which a worker's process runs on this machine."""
+    import psutil
+
+    found = set()
+    for process in psutil.process_iter():
+        try:
+            # not the children of such a process, which inherit the variable
+            if any(part.startswith("prefect.") for part in process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
+                found.add(process.environ().get("PREFECT__FLOW_RUN_ID", ""))
+        except (psutil.Error, OSError):
+            continue  # ended meanwhile, or another user's
+    return found
+
+
+def _pools_of_our_own(api: str, pools: Iterable[str | None]) -> set[str]:
+    """Those pools that no worker but this home's was ever seen at."""
+    named = {pool: _ask(f"{api}/work_pools/{pool}/workers/filter", {}) for pool in pools if pool}
+    return {pool for pool, workers in named.items() if all(worker["name"] == worker_name(pool) for worker in workers)}
+
+
+def worker_name(pool: str) -> str:
+    """Name of this home's worker at a pool."""
+    return f"finsent-{pool}"
+
+
+def _silence(api: str, runs: Iterable[Run], grace: float) -> float:
+    """Seconds since the runs' last heartbeat; endless where that is longer ago than `grace`."""
+    since = (datetime.now(UTC) - timedelta(seconds=grace)).isoformat()
+    of = {"id": [f"prefect.flow-run.{run['id']}" for run in runs]}
+    wanted = {"event": {"name": ["prefect.flow-run.heartbeat"]}, "resource": of, "occurred": {"since": since}, "order": "DESC"}
+    heard = _ask(f"{api}/events/filter", {"filter": wanted, "limit": 1})["events"]
+    return _age(heard[0]["occurred"]) if heard else float("inf")
+
+
+def _age(moment: str) -> float:
+    return (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
+
+
+def _find(api: str, kind: Literal["flow_runs", "task_runs", "deployments"], wanted: Mapping[str, Any]) -> list[Run]:
+    """All that match, read page by page before anything is changed."""
+    found: list[Run] = []
+    while len(page := _ask(f"{api}/{kind}/filter", {**wanted, "limit": _PAGE, "offset": len(found)})) == _PAGE:
+        found += page
+    return [*found, *page]
+
+
+def _set_state(api: str, kind: Literal["flow_runs", "task_runs"], run: Run, state: str, why: str) -> bool:
+    """Whether the server took it: a flow run that has ended meanwhile stays as it is."""
+    body = {"state": {"type": state, "name": state.capitalize(), "message": why}, "force": kind == "task_runs"}
+    return bool(_ask(f"{api}/{kind}/{run['id']}/set_state", body)["status"] == "ACCEPT")
+
+
+def _end_tasks(api: str, ended: Sequence[str]) -> None:
+    """End the tasks of flow runs that were ended now, or broke off a while ago: their last events are on record by then."""
+    settled = (datetime.now(UTC) - timedelta(seconds=_SETTLED)).isoformat()
+    undone = {"state": {"type": {"any_": [*_UNFINISHED, "SCHEDULED", "PAUSED"]}}}
+    before = {"state": {"type": {"any_": _BROKEN_OFF}}, "end_time": {"before_": settled}}
+    for flow_runs in (before, {"id": {"any_": ended}}):
+        for task in _find(api, "task_runs", {"flow_runs": flow_runs, "task_runs": undone}):
+            _set_state(api, "task_runs", task, "CRASHED", "lost: its flow run is over")
+
+
+def count_slots(api: str) -> None:
+    """Have each deployment's limit count the runs that are left.
+
+    Prefect gives a slot back twice where its lease ends before its run does.
+    """
+    unfinished = _find(api, "flow_runs", {"flow_runs": {"state": {"type": {"any_": _UNFINISHED}}}})
+    for deployment in _find(api, "deployments", {}):
+        limit = deployment["global_concurrency_limit"]
+        held = sum(run["deployment_id"] == deployment["id"] for run in unfinished)
+        if limit and limit["active_slots"] != held:
+            _ask(f"{api}/v2/concurrency_limits/{limit['id']}", {"active_slots": held}, method="PATCH")
+
+
+def skip_missed_runs(api: str, *, since: float) -> list[str]:
+    """Delete the scheduled runs that were missed, but for the newest of each schedule, which is run now.
+
+    A server that starts cancels missed runs at once where a lost run still holds the slot: those that it cancelled in the last
+    `since` seconds count as missed.
+    """
+    now = datetime.now(UTC)
+    late = {"state": {"type": {"any_": ["SCHEDULED"]}}, "next_scheduled_start_time": {"before_": now.isoformat()}}
+    cancelled = {"state": {"type": {"any_": ["CANCELLED"]}}, "end_time": {"after_": (now - timedelta(seconds=since)).isoformat()}}
+    found = [
+        *_find(api, "flow_runs", {"flow_runs": late}),
+        *(run for run in _find(api, "flow_runs", {"flow_runs": cancelled}) if run["state"]["message"] == _FULL),
+    ]
+    newest, others = surplus(run for run in found if run["auto_scheduled"] and run["run_count"] == 0)
+    for run in others:
+        _ask(f"{api}/flow_runs/{run['id']}", method="DELETE")
+    for run in newest:
+        if run["state_type"] == "CANCELLED":
+            state = {"type": "SCHEDULED", "name": "Scheduled", "state_details": {"scheduled_time": now.isoformat()}}
+            _ask(f"{api}/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
+    return [f"{len(others)} scheduled runs were missed and are left out; the newest of each schedule runs now."] if others else []
+
+
+def end_mlflow_runs(mlflow: str, prefect_api: str, ended: set[str]) -> list[str]:
+    """End the running MLflow runs whose process is gone, or whose flow run is over where the process is another machine's."""
+    api = f"{mlflow}/api/2.0/mlflow"
+    experiments = _ask(f"{api}/experiments/search", {"max_results": 1000}).get("experiments", [])
+    wanted = {
+        "experiment_ids": [experiment["experiment_id"] for experiment in experiments],
+        "filter": "attributes.status = 'RUNNING'",
+        "max_results": 1000,
+    }
+    said = []
+    for run in _ask(f"{api}/runs/search", wanted).get("runs", []) if experiments else []:
+        tags = {tag["key"]: tag["value"] for tag in run["data"].get("tags", [])}
+        alive, flow = is_alive(tags.get("process", "")), tags.get("prefect.flow_run_id")
+        if alive is None and flow:
+            over = {"id": {"any_": [flow]}, "state": {"type": {"any_": [*_BROKEN_OFF, "COMPLETED"]}}}
+            alive = None if flow not in ended and not _find(prefect_api, "flow_runs", {"flow_runs": over}) else False
+        if alive is False:
+            name = run["info"].get("run_name")
+            update = {"run_id": run["info"]["run_id"], "status": "KILLED", "end_time": int(time.time() * 1000)}
+            _ask(f"{api}/runs/update", update)
+            said.append(f"MLflow run {name!r} ({update['run_id']}) was RUNNING and is over: its process is gone.")
+    return said

@@ -1,0 +1,62 @@
+"""Which runs are lost, as decision tables. On a real server: tests/integration/test_prefect_server.py."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from finsent.cli.lost_runs import fate, surplus
+from finsent.process_identity import is_alive, start_time, this_process
+
+ALIVE, DEAD, UNKNOWN = True, False, None
+
+
+@pytest.mark.parametrize(
+    ("state", "alive", "silent", "becomes"),
+    [
+        ("RUNNING", ALIVE, 0, "KEEP"),
+        ("RUNNING", ALIVE, 9999, "KEEP"),  # a process that is frozen or starved sends nothing, and lives
+        ("RUNNING", DEAD, 0, "CRASHED"),
+        ("PENDING", DEAD, 0, "CRASHED"),
+        ("CANCELLING", DEAD, 0, "CANCELLED"),
+        ("CANCELLING", ALIVE, 9999, "KEEP"),
+        ("RUNNING", UNKNOWN, 149, "KEEP"),
+        ("RUNNING", UNKNOWN, 151, "CRASHED"),
+        ("PENDING", UNKNOWN, 149, "KEEP"),
+        ("PENDING", UNKNOWN, 151, "CRASHED"),
+        ("CANCELLING", UNKNOWN, 149, "KEEP"),
+        ("CANCELLING", UNKNOWN, 151, "CANCELLED"),
+    ],
+)
+def test_only_what_cannot_live_is_ended(state: str, alive: bool | None, silent: float, becomes: str) -> None:
+    assert fate(state, alive, silent, grace=150) == becomes
+
+
+def missed(name: str, deployment: str, hour: int, schedule: str | None = "s") -> dict[str, object]:
+    created = {"id": schedule} if schedule else None
+    return {"id": name, "deployment_id": deployment, "created_by": created, "expected_start_time": f"2026-11-30T{hour:02}:00:00Z"}
+
+
+def test_the_newest_of_each_schedule_catches_up() -> None:
+    runs = [missed("b", "score", 2), missed("c", "score", 3), missed("a", "score", 1), missed("d", "monitor", 1)]
+    runs += [missed("e", "score", 1, "added by hand"), missed("f", "score", 9, None)]
+    newest, others = surplus(runs)
+    assert {run["id"] for run in newest} == {"c", "d", "e", "f"}
+    assert {run["id"] for run in others} == {"a", "b"}
+    assert surplus([]) == ([], [])
+
+
+def test_a_process_is_known_by_host_id_and_start() -> None:
+    host, pid, started = this_process().split()
+    assert is_alive(this_process()) is True
+    assert is_alive(f"{host} {pid} {float(started) - 60:.2f}") is False  # the id is another process's by now
+    assert is_alive(f"elsewhere {pid} {started}") is None
+    assert [is_alive(text) for text in ("", "nonsense", f"{host} x y")] == [None] * 3
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        record = f"{host} {child.pid} {start_time(child.pid)}"
+        assert is_alive(record) is True
+        child.kill()
+        child.wait()
+        assert is_alive(record) is False
+    assert int(pid) == os.getpid()
