@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final
 
 from finsent.cli.processes import SERVICE_VARIABLE
 from finsent.cli.services_file import RunningServices, read_services, services_path
@@ -26,28 +26,26 @@ GRACE_SECONDS: Final = 20.0
 """For what a killed `finsent up` left: a training records its end, a server answers its last requests."""
 
 
-def hold_home(home: Workspace) -> IO[str]:
-    """Take the home's lock, which is free again when this process has ended, however that happens. Keep what is returned.
+def hold_home(home: Workspace) -> int:
+    """Take the home's lock, which is free again when this process has ended, however that happens, or closes what is returned.
 
     Raises:
         InputError: another `finsent up` holds it; the message says which.
     """
-    lock = home.lock("up")
-    make_folder(lock.parent)
-    file = lock.open("a+", encoding="utf-8")
+    path = home.lock("up")
+    make_folder(path.parent)
+    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        file.seek(0)
-        holder = file.read().strip() or "by a process that has just started"
-        file.close()
+        os.close(lock)
+        holder = path.read_text(encoding="utf-8").strip() or "a process that has just started"
         raise InputError(
             f"finsent is already up in {str(home.root)!r}: {holder}. Stop it with Ctrl-C there, or use another --home."
         ) from error
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n")
-    file.flush()
-    return file
+    os.ftruncate(lock, 0)
+    os.write(lock, f"process {os.getpid()} on {socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n".encode())
+    return lock
 
 
 def belongs(environ: Mapping[str, str], root: Path, service: str | None = None) -> bool:

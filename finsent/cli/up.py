@@ -17,7 +17,7 @@ import click
 from finsent.cli.lost_runs import end_lost_runs, worker_name
 from finsent.cli.options import LOCAL_PATH, CommandResult, Settings, cli, examples
 from finsent.cli.output import key_values, section
-from finsent.cli.ownership import end_leftovers, end_processes, find_processes, hold_home
+from finsent.cli.ownership import SERVERS, end_leftovers, end_processes, find_processes, hold_home
 from finsent.cli.processes import SERVICE_VARIABLE, Service, run_to_end, start_service, stop_services, wait_until
 from finsent.cli.services_file import (
     HEARTBEAT_SECONDS,
@@ -142,7 +142,7 @@ def up_command(settings: Settings, host: str, mlflow_port: int, prefect_port: in
     place = UpOptions(host, mlflow_port, prefect_port, find_project(project))
     home = _require_own_servers(settings)
     pause = catch_interrupts()
-    lock = hold_home(home)
+    lock = hold_home(home)  # for the life of this process
     click.echo("starting MLflow and Prefect (the first start prepares their databases) ...", err=True)
     services = bring_up(home, place, environment(home, place, settings.profile, settings.config_file), pause)
     safety = atexit.register(stop_all, home, services)
@@ -150,7 +150,7 @@ def up_command(settings: Settings, host: str, mlflow_port: int, prefect_port: in
     def wait() -> None:
         atexit.unregister(safety)
         wait_and_stop(home, place, services, pause)
-        lock.close()
+        os.close(lock)
 
     running = place.running
     described = {"home": home.root, "mlflow": running.mlflow, "prefect": running.prefect, "prefect_api": running.prefect_api}
@@ -213,8 +213,14 @@ def bring_up(
         addresses = {"mlflow": place.running.mlflow, "prefect": place.running.prefect_api}
         mlflow = start("mlflow", mlflow_command(home, place), answers_at(addresses["mlflow"]))
         prefect = start("prefect", prefect_command(place), answers_at(addresses["prefect"]))
+
+        def answers(name: str) -> bool:
+            for service in (mlflow, prefect):  # the other one too: why wait for one, where that has ended
+                service.require_alive()
+            return is_healthy(addresses[name], direct=True)
+
         for service in (mlflow, prefect):
-            wait_until(partial(is_healthy, addresses[service.name], direct=True), service, pause=pause)
+            wait_until(partial(answers, service.name), service, pause=pause)
         share_with_group(home.root / "mlflow.db")
         give_token(place.recorded(home, services))
         for service in (mlflow, prefect):
@@ -237,6 +243,7 @@ def wait_and_stop(home: Workspace, place: UpOptions, services: "Sequence[Supervi
         home,
         changed=lambda: write_services(home.root, place.recorded(home, services)),
         answered=lambda: has_token(place.recorded(home, services)),
+        lost_runs=lambda: lost_runs(place.recorded(home, services), services),
     )
     try:
         supervise(services, around, pause)
@@ -254,6 +261,16 @@ def has_token(running: RunningServices) -> bool:
     except ServiceError:
         return False
     return True
+
+
+def lost_runs(running: RunningServices, services: "Sequence[Supervised]") -> list[str]:
+    """End the runs that nothing works on any more, where the servers answer; a sentence for each."""
+    if any(one.retry_at is not None or one.unanswered or not one.answered for one in services if one.name in SERVERS):
+        return []
+    try:
+        return end_lost_runs(running)
+    except ServiceError:
+        return []  # a server that ended just now is started again, and then they are looked for
 
 
 def answers_at(url: str) -> Callable[[Service], bool]:

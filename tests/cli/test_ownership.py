@@ -43,8 +43,8 @@ def test_the_second_is_told_who_holds_the_home(home: Workspace) -> None:
         InputError, match=rf"already up in '.*': process {os.getpid()} on .* since \d{{4}}-\d\d-\d\d .* UTC\. Stop"
     ):
         ownership.hold_home(home)
-    held.close()
-    ownership.hold_home(home).close()
+    os.close(held)
+    os.close(ownership.hold_home(home))
 
 
 HOLD = """
@@ -59,7 +59,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_a_killed_one_holds_nothing(home: Workspace) -> None:
     done = subprocess.run([sys.executable, "-c", HOLD, str(home.root)], check=False)
     assert done.returncode == -signal.SIGKILL
-    ownership.hold_home(home).close()
+    os.close(ownership.hold_home(home))
 
 
 def test_only_services_of_the_home_and_what_they_started_belong_to_it() -> None:

@@ -26,7 +26,7 @@ time.sleep(60)
 
 
 def around(home: Workspace, **changed: object) -> Surroundings:
-    return replace(Surroundings(home, changed=lambda: None, answered=lambda: True), **changed)  # type: ignore[arg-type]
+    return replace(Surroundings(home, changed=lambda: None, answered=lambda: True, lost_runs=list), **changed)  # type: ignore[arg-type]
 
 
 def keep(home: Workspace, command: list[str] = SLEEPER, **environment: str) -> Supervised:
@@ -171,6 +171,28 @@ def test_what_a_service_left_is_ended_before_it_starts_again(tmp_path: Path, hom
         assert one.restarts == 1
     finally:
         processes.stop_services([one.service])
+
+
+def test_starts_are_recorded_until_they_are_and_lost_runs_looked_for(home: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "PROBE_SECONDS", 0.0)
+    monkeypatch.setattr(supervisor, "delay", lambda _: 0.0)
+    one, records = keep(home), iter([OSError(28, "No space left on device"), None])
+    first = one.service.process
+    first.kill()
+
+    def changed() -> None:
+        if (error := next(records)) is not None:
+            raise error
+
+    def pause(_: float) -> None:
+        if (home.root / "logs" / "up.log").is_file() and said(home)[-1].endswith("a lost run."):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        supervisor.supervise([one], around(home, changed=changed, lost_runs=lambda: ["a lost run."]), pause)
+    processes.stop_services([one.service])
+    assert "supervision is hindered, and tries again in 0 s: [Errno 28] No space left on device." in said(home)[2]
+    assert next(records, "none") == "none"
 
 
 INTERRUPTED = """
