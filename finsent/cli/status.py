@@ -1,15 +1,14 @@
-"""`finsent status`: data, versions, last decisions, inbox and servers at a glance. Reads only."""
+"""`finsent status`: data, versions, last decisions, inbox, servers and their runs at a glance. Reads only."""
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from finsent.cli.maintain import disk_parts, format_bytes
+from finsent.cli.maintain import disk_parts
+from finsent.cli.operations_status import read_status
 from finsent.cli.options import CommandResult, Settings, cli, examples
-from finsent.cli.output import Renderable, cell_text, key_values, lines, section, shorten, stack, table
-from finsent.cli.render import leak_audit
 from finsent.cli.services_file import Server, find_mlflow, find_prefect, is_healthy
+from finsent.cli.status_text import render_status
 from finsent.errors import CheckFailed, FinsentError, InputError, ServiceError
 from finsent.workspace import Workspace
 
@@ -23,25 +22,32 @@ DECISIONS = 5
 @cli.command("status", epilog=examples("finsent status", "finsent status --json"))
 @click.pass_obj
 def status_command(settings: Settings) -> CommandResult:
-    """Show data, versions, last decisions, inbox and servers.
+    """Show data, versions, last decisions, inbox, servers, workers and runs.
 
-    Exit code 1 where the alias champion is not on the version that the last decision made champion, or the audit log is damaged.
+    Exit code 1, and the reasons in the first lines, where something is wrong: the alias champion is not on the version that the
+    last decision made champion, the audit log is damaged, or, where a Prefect server is known, it does not answer, a worker is
+    missing, a run is stuck, or scheduled scoring fails, is cancelled again and again or has not completed for two periods.
     """
     context = settings.context()
     home, versions, decisions = context.workspace, _versions(context), _decisions(context)
     champion = versions.get("champion", {}).get("version")
+    prefect = find_prefect(home.root)
+    operations, champion_problem = read_status(home.root, prefect), _champion_problem(context)
+    wrong = (champion_problem, decisions.get("error"), *(operations["problems"] if operations else ()))
+    problems = [problem for problem in wrong if problem]
     status = {
+        "problems": problems,
         "home": home.root,
         "data": _data(home),
         "versions": versions,
-        "champion_problem": _champion_problem(context),
+        "champion_problem": champion_problem,
         "decisions": decisions,
         "scoring": _scoring(context, champion),
-        "services": _services(home),
+        "services": _services(home, prefect),
+        "operations": operations,
         "disk": disk_parts(home),
     }
-    refused = status["champion_problem"] or "error" in decisions  # whatever acts with the champion refuses
-    return CommandResult(status, render_status(status), code=1 if refused else 0)
+    return CommandResult(status, render_status(status), code=1 if problems else 0)
 
 
 def _data(home: Workspace) -> dict[str, Any]:
@@ -141,12 +147,12 @@ def _scoring(context: "Context", champion: str | None) -> dict[str, Any]:
     return {"inbox": len(inbox), "waiting": waiting, "predictions": len(predictions)}
 
 
-def _services(home: Workspace) -> dict[str, Any]:
+def _services(home: Workspace, prefect: Server | None) -> dict[str, Any]:
     uri = home.tracking_uri
     mlflow = find_mlflow(home.root)
     if uri.startswith("http") and (mlflow is None or mlflow.url != uri):
         mlflow = Server(uri, None if is_healthy(uri) else "does not answer")
-    found = {"mlflow": mlflow, "prefect": find_prefect(home.root)}
+    found = {"mlflow": mlflow, "prefect": prefect}
     return {name: _service_status(server) for name, server in found.items()}
 
 
@@ -160,76 +166,3 @@ def _service_status(server: Server | None) -> dict[str, Any]:
         "answers": server.problem is None,
         **({"problem": server.problem} if server.problem else {}),
     }
-
-
-def render_status(status: dict[str, Any]) -> Renderable:
-    """All parts, one section each. A part that cannot be read shows its `error`."""
-    services = [(name, _service(service)) for name, service in status["services"].items()]
-    return stack(
-        f"Home {status['home']}",
-        _render_data(status["data"]),
-        _render_versions(status["versions"], status["champion_problem"]),
-        _render_decisions(status["decisions"]),
-        section("Scoring", key_values(status["scoring"].items())),
-        section("Services", key_values(services)),
-        section(
-            "Disk (finsent maintain frees some)", key_values((name, format_bytes(size)) for name, size in status["disk"].items())
-        ),
-    )
-
-
-def _render_data(data: dict[str, Any]) -> Renderable:
-    if data["version"] is None:
-        return f"Data: {data['error']}"
-    audit = "  " + leak_audit(data["leaks"], data["naive_leak"])
-    return section(f"Data version {data['version']}", key_values(data["rows"].items()), audit)
-
-
-def _render_versions(versions: dict[str, Any], problem: str | None) -> Renderable:
-    if "error" in versions:
-        return f"Versions: {versions['error']}"
-    wrong = f"CHAMPION REFUSED: {problem}" if problem else ""
-    if not versions and problem:
-        return f"Versions: {wrong}"
-    if not versions:
-        return "Versions: no champion yet (finsent train, finsent evaluate, finsent promote)"
-    rows = [(alias, found["version"], found["accuracy"], found["macro_f1"]) for alias, found in versions.items()]
-    waits = versions.get("challenger")
-    note = f"  {_waiting(waits['version'], waits['approval_expires_at'])}" if waits else ""
-    return section("Versions", table(("alias", "version", "accuracy", "macro-F1"), rows), lines(note, wrong))
-
-
-def _waiting(version: str, until: str | None) -> str:
-    again = f"finsent promote --version {version} asks anew"
-    if until is None:
-        return f"Version {version} cannot be approved any more: {again}."
-    hours = (datetime.fromisoformat(until) - datetime.now(UTC)).total_seconds() / 3600
-    if hours <= 0:
-        return f"Version {version} waited for approval until {until[:16]} UTC: {again}."
-    return f"Version {version} waits for approval (finsent approve | reject), for {hours:.1f} h more."
-
-
-def _render_decisions(decisions: dict[str, Any]) -> Renderable:
-    if "error" in decisions:
-        return f"Decisions: {decisions['error']}"
-    if not decisions["last"]:
-        return "Decisions: none yet"
-    rows = [
-        (
-            entry["at"][:19],
-            entry["version"],
-            entry["action"],
-            cell_text(entry.get("decision")),
-            shorten(" ".join(entry.get("reasons", ()))),
-        )
-        for entry in decisions["last"]
-    ]
-    agrees = " and agrees with the registry" if decisions["agrees"] else ""
-    heading = f"Decisions ({decisions['entries']} in the audit log, its chain verifies{agrees})"
-    return section(heading, table(("at (UTC)", "version", "action", "decision", "because"), rows))
-
-
-def _service(service: dict[str, Any]) -> str:
-    if service["url"] is None:
-        return "none, working in the home directly"
-    return f"{service['url']} ({'answers' if service['answers'] else 'NOT USED: it ' + service['problem']})"
