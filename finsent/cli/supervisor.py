@@ -27,7 +27,7 @@ PROBE_SECONDS: Final = 10.0
 PROBES: Final = 6
 """A service that answers none of so many probes in a row is frozen. Counted, not timed: this process may have been frozen too."""
 LOOK_SECONDS: Final = 60.0
-"""Between two looks for runs that are lost. After a start the next look comes sooner."""
+"""Between two looks at the runs. After a start the next look comes sooner."""
 WORKER_GRACE: Final = 35.0
 """Seconds for what a worker left: flow runs of finsent's notice by themselves that it is gone, and end within 30 s."""
 INSIST_SECONDS: Final = 5.0
@@ -76,8 +76,8 @@ class Surroundings:
     """Records the processes, which are others than before."""
     answered: Callable[[], bool]
     """A server that was started again answers: gives it the home's token, and says whether that is done."""
-    lost_runs: Callable[[], Sequence[str]]
-    """Ends runs that nothing works on any more; a sentence for each."""
+    look: Callable[[], Sequence[str]]
+    """Asked every minute: ends runs that nothing works on any more and watches over scoring; a sentence for each change."""
 
     def tell(self, line: str) -> None:
         """One line on stderr and in `logs/up.log`. A closed terminal or a full disk ends nothing."""
@@ -141,7 +141,7 @@ def supervise(services: Sequence[Supervised], around: Surroundings, pause: Calla
                 recorded, look_at = now, min(look_at, time.monotonic() + PROBE_SECONDS)
             if time.monotonic() >= look_at:
                 look_at = time.monotonic() + LOOK_SECONDS
-                for line in around.lost_runs():
+                for line in around.look():
                     around.tell(line)
         except (OSError, FinsentError) as error:  # a full disk, no more processes: it may pass
             around.tell(f"supervision is hindered, and tries again in {PROBE_SECONDS:.0f} s: {one_line(error)}.")

@@ -9,11 +9,13 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import click
 
+from finsent.cli.freshness import watch_freshness
 from finsent.cli.lost_runs import end_lost_runs, worker_name
 from finsent.cli.options import LOCAL_PATH, CommandResult, Settings, cli, examples
 from finsent.cli.output import key_values, section
@@ -239,11 +241,15 @@ def bring_up(
 
 def wait_and_stop(home: Workspace, place: UpOptions, services: "Sequence[Supervised]", pause: Callable[[float], None]) -> None:
     """Keep everything running until Ctrl-C, SIGTERM or a hang-up, then stop it."""
+    since = datetime.now(UTC)
     around = Surroundings(
         home,
         changed=lambda: write_services(home.root, place.recorded(home, services)),
         answered=lambda: has_token(place.recorded(home, services)),
-        lost_runs=lambda: lost_runs(place.recorded(home, services), services),
+        look=lambda: [
+            *lost_runs(place.recorded(home, services), services),
+            *watch_freshness(place.running.prefect_api, None, since),
+        ],
     )
     try:
         supervise(services, around, pause)

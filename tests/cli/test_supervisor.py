@@ -26,7 +26,7 @@ time.sleep(60)
 
 
 def around(home: Workspace, **changed: object) -> Surroundings:
-    return replace(Surroundings(home, changed=lambda: None, answered=lambda: True, lost_runs=list), **changed)  # type: ignore[arg-type]
+    return replace(Surroundings(home, changed=lambda: None, answered=lambda: True, look=list), **changed)  # type: ignore[arg-type]
 
 
 def keep(home: Workspace, command: list[str] = SLEEPER, **environment: str) -> Supervised:
@@ -189,7 +189,7 @@ def test_starts_are_recorded_until_they_are_and_lost_runs_looked_for(home: Works
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        supervisor.supervise([one], around(home, changed=changed, lost_runs=lambda: ["a lost run."]), pause)
+        supervisor.supervise([one], around(home, changed=changed, look=lambda: ["a lost run."]), pause)
     processes.stop_services([one.service])
     assert "supervision is hindered, and tries again in 0 s: [Errno 28] No space left on device." in said(home)[2]
     assert next(records, "none") == "none"

@@ -25,6 +25,9 @@ import yaml
 
 from finsent.cli import processes, up
 from finsent.cli.lost_runs import count_slots, end_flow_runs, skip_missed_runs
+from finsent.cli.operations_status import read_status, render_operations
+from finsent.cli.output import as_text
+from finsent.cli.prefect_api import connect
 from finsent.cli.services_file import is_healthy
 from finsent.process_identity import PROCESS_LABEL, this_process
 from finsent.workspace import Workspace, resolve_workspace
@@ -133,6 +136,38 @@ def test_triggers_and_automations_are_on_the_server(server: Server) -> None:
         "finsent.retrain.requested",
         "prefect.flow-run.*",
     } <= expected
+
+
+def test_status_knows_what_runs_and_the_freshness_alarm_rings_and_resolves(server: Server) -> None:
+    """The alarm itself on a quiet server; when it rings is decided in tests/cli/test_verdict.py."""
+    from finsent.cli import freshness
+    from finsent.cli.services_file import Server as Known
+
+    api = server.env["PREFECT_API_URL"]
+
+    def whole() -> Any:
+        found = read_status(server.home, Known(api, None)) or {}
+        planned = [item["next_run"] for item in found.get("deployments", ()) if item["schedules"]]
+        return found if found.get("workers") and None not in planned else None
+
+    status = wait_for("the worker's first heartbeat and planned runs of all schedules", whole)
+    assert [(item["name"], item["pool"], item["online"]) for item in status["workers"]] == [("finsent-cpu", "cpu", True)]
+    assert status["problems"] == ["no worker of the pool 'gpu' is online (none was ever heard of): its runs wait"]
+    score = next(item for item in status["deployments"] if item["name"] == "score")
+    assert (score["period_seconds"], score["schedules"]) == (900.0, {"quarter-hourly": True})
+    assert "score" in as_text(render_operations(status))
+
+    alarms: list[str | None] = []
+    with pytest.MonkeyPatch.context() as patch:
+        for problem in ("the last 2 scheduled scorings ended without a result", "the last 3", None, None):
+            patch.setattr(freshness, "scoring_problem", lambda *_, said=problem: said)
+            alarms.append(freshness.check_freshness(connect(api)))
+    assert alarms[1] is alarms[3] is None, "it is said once"
+    assert alarms[0] == "ALARM: the last 2 scheduled scorings ended without a result"
+    assert str(alarms[2]).startswith("Scheduled scoring is in order again since")
+    shown = server.ask("artifacts/filter", artifacts={"key": {"any_": [freshness.KEY]}})
+    assert {item["description"] for item in shown} == {alarms[0], alarms[2]}
+    assert freshness.check_freshness(connect(api)) is None, "nothing was due since the server started"
 
 
 def test_a_request_for_approval_starts_the_run_that_asks_about_that_version(server: Server) -> None:
