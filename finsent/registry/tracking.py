@@ -269,8 +269,8 @@ def start_run(
     }
     if (sha := git_sha()) is not None:
         own |= {"mlflow.source.git.commit": sha, "git_sha": sha}
-    run = client.create_run(experiment_id(client, home, config.experiment), tags={**own, **facts, **(tags or {})})
-    run_id = str(run.info.run_id)
+    experiment = config.experiment + ("-score" if kind == "score" else "")  # a hundred a day would bury the rest
+    run_id = str(client.create_run(experiment_id(client, home, experiment), tags={**own, **facts, **(tags or {})}).info.run_id)
     with _recorded_status(client, run_id):
         log_params(client, run_id, _settings(config, data))
         yield run_id

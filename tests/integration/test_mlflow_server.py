@@ -186,7 +186,7 @@ def test_a_scorers_account_scores_and_cannot_promote(server, server_home, tiny_c
         version = registry.register(make_adapter(1), run_id=run_id, profile="nano")
     users = get_app_client("basic-auth", server.url)
     users.create_user("scorer", "another password")
-    experiment = client.get_experiment_by_name("finsent").experiment_id
+    experiment = tracking.experiment_id(client, server_home, "finsent-score")
     users.grant_user_permission("scorer", "experiment", experiment, "EDIT")
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "scorer")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "another password")

@@ -87,6 +87,16 @@ def test_deleted_experiment_is_explained(mlflow_home, tiny_config):
         pass
 
 
+def test_scoring_runs_do_not_bury_the_trainings(mlflow_home, tiny_config):
+    client = tracking.connect(mlflow_home)
+    for kind in ("train", "score"):
+        with tracking.start_run(tiny_config, mlflow_home, kind=kind):
+            pass
+    named = {name: tracking.experiment_id(client, mlflow_home, name) for name in ("finsent", "finsent-score")}
+    kinds = {name: [run.data.tags["kind"] for run in client.search_runs([key])] for name, key in named.items()}
+    assert kinds == {"finsent": ["train"], "finsent-score": ["score"]}
+
+
 @pytest.mark.parametrize("name", ["/Users/me@firm/finsent", "a/b"])
 def test_artifacts_of_an_experiment_named_like_a_path_stay_in_the_home(name, mlflow_home):
     client = tracking.connect(mlflow_home)
