@@ -9,7 +9,17 @@ from itertools import count
 from typing import Any, Final
 
 from prefect import flow
-from prefect.client.schemas.objects import State
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+)
+from prefect.client.schemas.objects import State, StateType
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import Keyset, RunInput, keyset_from_base_key, read_flow_run_input
 from prefect.states import Completed
@@ -20,13 +30,14 @@ from finsent.steps import promote as step
 from finsent.steps.context import Context
 from finsent.steps.promote import PromotionResult
 from flows import artifacts
-from flows.promote import announce, completed_state, show_decision
-from flows.settings import FROM_ENVIRONMENT, FlowSettings, describe_run, resolved
+from flows.promote import STATE_NAMES, announce, completed_state, show_decision
+from flows.settings import FROM_ENVIRONMENT, FlowSettings, describe_run, resolved, run_name
 from flows.tasks import retrying_task, show, skipped
 
 KEY: Final = "approval"
 """Names the forms among the run's inputs, with the version and a number: each can be filled in once."""
 _SHORTEST_WAIT: Final = 60  # seconds that a form stays open at least
+_TIME_TO_CLOSE: Final = 24 * 3600  # seconds after the approval's end: Prefect shows a form whose time has passed as Failed
 _NOT_BLANK: Final = r"\S"  # also in the form's schema, by which the server checks what is sent
 
 
@@ -52,7 +63,44 @@ def decide_version(context: Context, version: str, verdict: str, who: str, why: 
     return decide(context, version, who, why)
 
 
-@flow(name="approve", flow_run_name="approve version {version}", log_prints=False)
+@retrying_task("show what version {request.version} waits for")
+def show_request(request: ApprovalRequest) -> None:
+    """Publish what is asked and how to answer, in the place of the gate's decision, which this follows."""
+    version, title = request.version, f"Version {request.version} of {request.model_name} waits for a person"
+    until = f", until {request.expires_at:%Y-%m-%d %H:%M} UTC" if request.expires_at else ""
+    commands = f"`finsent approve {version} --why ...` or `finsent reject {version} --why ...`"
+    answer = f"Open this run and press **Resume**, or run {commands}."
+    create_markdown_artifact(f"# {title}{until}\n\n{answer}\n\n{request.text}", key="gate-decision", description=title)
+
+
+@retrying_task("close forms that nobody needs any more")
+def close_forms(context: Context) -> None:
+    """Complete suspended runs about a version that was decided meanwhile, or whose approval has expired: red means broken."""
+    suspended = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PAUSED]))
+    tagged = FlowRunFilterTags(all_=[f"model:{context.registry.name}"])
+    with get_client(sync_client=True) as client:
+        for run in client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=["approve"])),
+            flow_run_filter=FlowRunFilter(state=suspended, tags=tagged),
+        ):
+            version = next(tag.removeprefix("version:") for tag in run.tags if tag.startswith("version:"))
+            request = step.get_approval_request(context, version)
+            if request is None:
+                ended: State[None] = Completed(name="Decided already", message=step.decision_summary(context, version))
+            elif request.expires_at is not None and request.expires_at < datetime.now(UTC):
+                asks = f"`finsent promote --version {version}` asks anew"
+                ended = Completed(
+                    name="Expired", message=f"Nobody answered until {request.expires_at:%Y-%m-%d %H:%M} UTC: {asks}."
+                )
+            else:
+                continue
+            client.set_flow_run_state(run.id, ended, force=True)
+            client.update_flow_run(
+                run.id, name=f"approve version {version} of {context.registry.name}: {str(ended.name).lower()}"
+            )
+
+
+@flow(name="approve", flow_run_name=run_name("approve {version} of {model}"), log_prints=False)
 def approve(
     version: str | None = None, model: str | None = None, settings: FlowSettings = FROM_ENVIRONMENT
 ) -> PromotionResult | State[PromotionResult] | State[None]:
@@ -69,10 +117,11 @@ def approve(
         request = step.get_approval_request(context, version)
         if request is None:
             return Completed(name="Decided already", message=step.decision_summary(context, version))
-        describe_run(context, f"approve version {request.version}", version=request.version)
-        filled = _ask(context, request)
+        about = f"approve version {request.version} of {request.model_name}"
+        filled = _ask(describe_run(context, f"{about}: waits for a person", version=request.version), request)
         result = decide_version(context, request.version, filled.verdict.value, filled.who, filled.why)
         announce(request.model_name, result)
+        describe_run(context, f"{about}: {STATE_NAMES[result.decision].lower()}", version=request.version)
         show(show_decision, request.model_name, result, filled.who)
     return completed_state(result, result)
 
@@ -90,6 +139,7 @@ def _ask(context: Context, request: ApprovalRequest) -> ApprovalForm:
         else:
             if problem is None:
                 return filled
+    show(show_request, request)
     page = artifacts.version_page(context.workspace, request.model_name, request.version)
     opening = artifacts.how_to_open(context.workspace)
     where = f"[Version {request.version} in MLflow, with report and card]({page})" if page else opening
@@ -97,7 +147,7 @@ def _ask(context: Context, request: ApprovalRequest) -> ApprovalForm:
     warning = f"**This cannot be decided as it is: {problem}**" if problem else ""
     filled_in: Any = suspend_flow_run(
         wait_for_input=ApprovalForm.with_initial_data(description="\n\n".join(filter(None, (warning, request.text, where)))),
-        timeout=max(int(seconds), _SHORTEST_WAIT),
+        timeout=max(int(seconds), _SHORTEST_WAIT) + _TIME_TO_CLOSE,
         key=f"{KEY}-{request.version}-{asked + 1}",  # a newer challenger is another question
     )
     return ApprovalForm.model_validate(filled_in)

@@ -14,7 +14,7 @@ from finsent.steps.context import Context
 from finsent.steps.evaluate import EvaluationPlan, EvaluationResult
 from flows import artifacts
 from flows.artifacts import metrics_rows
-from flows.settings import FROM_ENVIRONMENT, FlowSettings, describe_run, resolved
+from flows.settings import FROM_ENVIRONMENT, FlowSettings, describe_run, resolved, run_name
 from flows.tasks import retrying_task, show
 
 
@@ -76,7 +76,7 @@ def show_evaluation(context: Context, result: EvaluationResult) -> None:
         create_link_artifact(page, link_text=text, key="mlflow-model")
 
 
-@flow(name="evaluate", flow_run_name="evaluate version {version}", log_prints=False)
+@flow(name="evaluate", flow_run_name=run_name("evaluate {version} of {model}"), log_prints=False)
 def evaluate(version: str | None = None, settings: FlowSettings = FROM_ENVIRONMENT) -> EvaluationResult:
     """Build a version's evidence; the gate reads it later.
 
@@ -91,7 +91,10 @@ def evaluate(version: str | None = None, settings: FlowSettings = FROM_ENVIRONME
     with resolved(settings) as context:
         plan = prepare_evaluation(context, version)
         describe_run(
-            context, f"evaluate version {plan.version} data-v{plan.data.version}", version=plan.version, data=plan.data.version
+            context,
+            f"evaluate version {plan.version} of {context.config.registered_model} data-v{plan.data.version}",
+            version=plan.version,
+            data=plan.data.version,
         )
         with step.start_round_trip(context, plan) as check:
             own = score_version(context, plan)

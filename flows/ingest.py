@@ -16,7 +16,7 @@ from finsent.steps.context import Context
 from finsent.steps.data_report import DataReport, report_ingestion
 from flows import artifacts
 from flows.artifacts import data_report
-from flows.settings import FROM_ENVIRONMENT, FlowSettings, describe_run, resolved
+from flows.settings import FROM_ENVIRONMENT, FlowSettings, describe_run, resolved, run_name
 from flows.tasks import retrying_task, show, skipped
 
 
@@ -66,7 +66,7 @@ def show_version(context: Context, report: IngestReport, published: Any) -> None
         create_link_artifact(page, link_text=f"Data version {report.version} in MLflow", key="mlflow-data")
 
 
-@flow(name="ingest", flow_run_name="ingest", log_prints=False)
+@flow(name="ingest", flow_run_name=run_name("ingest, {data} so far"), log_prints=False)
 def ingest(sources: tuple[Source, ...] = (), settings: FlowSettings = FROM_ENVIRONMENT) -> IngestReport | State[IngestReport]:
     """Read labelled sources into a new data version. Skipped where there are none.
 

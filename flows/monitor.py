@@ -7,8 +7,9 @@ from prefect.client.schemas.objects import State
 from finsent.steps import monitor as step
 from finsent.steps.context import Context
 from finsent.steps.monitor import BatchDrift, MonitorReport
+from flows.approve import close_forms
 from flows.artifacts import monitor_report
-from flows.settings import FROM_ENVIRONMENT, FlowSettings, describe_run, resolved
+from flows.settings import FROM_ENVIRONMENT, FlowSettings, describe_run, resolved, run_name
 from flows.tasks import emit_retrain_requested, missing_champion, retrying_task, show, skipped
 
 
@@ -37,7 +38,7 @@ def show_drift(report: MonitorReport) -> None:
     create_markdown_artifact(monitor_report(report), key="drift", description=f"Decision: {report.decision}")
 
 
-@flow(name="monitor", flow_run_name="monitor", log_prints=False)
+@flow(name="monitor", flow_run_name=run_name("monitor {model}"), log_prints=False)
 def monitor(settings: FlowSettings = FROM_ENVIRONMENT) -> MonitorReport | State[MonitorReport]:
     """Look for drift; an event starts the retrain deployment when the decision is to retrain. Skipped until the first promotion.
 
@@ -45,10 +46,12 @@ def monitor(settings: FlowSettings = FROM_ENVIRONMENT) -> MonitorReport | State[
         settings: Configuration and home; left empty, the worker's environment decides.
     """
     with resolved(settings) as context:
+        show(close_forms, context)
         if reason := missing_champion(context):
             return skipped(reason)
         report = decide(context, compare_batches(context))
         announce(context.config.registered_model, report)
-        describe_run(context, f"monitor version {report.model_version}: {report.decision}", version=report.model_version)
+        name = f"monitor version {report.model_version} of {context.config.registered_model}: {report.decision}"
+        describe_run(context, name, version=report.model_version)
         show(show_drift, report)
     return report

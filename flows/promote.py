@@ -12,7 +12,7 @@ from finsent.steps import promote as step
 from finsent.steps.context import Context
 from finsent.steps.promote import PromotionResult
 from flows.artifacts import decision
-from flows.settings import FROM_ENVIRONMENT, FlowSettings, describe_run, resolved
+from flows.settings import FROM_ENVIRONMENT, FlowSettings, describe_run, resolved, run_name
 from flows.tasks import emit_approval_requested, emit_promoted, retrying_task, show
 
 R = TypeVar("R")
@@ -62,7 +62,7 @@ def show_decision(model: str, result: PromotionResult, who: str = "") -> None:
     )
 
 
-@flow(name="promote", flow_run_name="promote version {version}", log_prints=False)
+@flow(name="promote", flow_run_name=run_name("promote {version} of {model}"), log_prints=False)
 def promote(version: str | None = None, settings: FlowSettings = FROM_ENVIRONMENT) -> PromotionResult | State[PromotionResult]:
     """Promote a version if the gate lets it pass.
 
@@ -73,7 +73,7 @@ def promote(version: str | None = None, settings: FlowSettings = FROM_ENVIRONMEN
     with resolved(settings) as context:
         model = context.config.registered_model
         version = version_number(version) or find_newest(context)
-        describe_run(context, f"promote version {version}", version=version)
+        describe_run(context, f"promote version {version} of {model}", version=version)
         judged = judge_version(context, version)
         record_decision(context, version, judged)
         result = move_alias(context, version, judged)

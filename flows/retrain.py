@@ -17,7 +17,7 @@ from finsent.steps.train import TrainResult
 from flows.evaluate import evaluate
 from flows.ingest import ingest
 from flows.promote import completed_state, promote
-from flows.settings import FROM_ENVIRONMENT, FlowSettings, describe_run, resolved
+from flows.settings import FROM_ENVIRONMENT, FlowSettings, describe_run, resolved, run_name
 from flows.tasks import retrying_task, skipped
 from flows.train import train
 
@@ -59,7 +59,7 @@ def count_attempt(context: Context, version: str) -> None:
     step.count_attempt(context, version)
 
 
-@flow(name="retrain", flow_run_name="retrain {settings.profile_name}", log_prints=False)
+@flow(name="retrain", flow_run_name=run_name("retrain {model} {profile} {data}"), log_prints=False)
 def retrain(
     sources: tuple[Source, ...] = (), only_if_due: bool = False, settings: FlowSettings = FROM_ENVIRONMENT
 ) -> RetrainResult | State[RetrainResult] | State[RetrainSkipped]:
@@ -73,7 +73,6 @@ def retrain(
         settings: Configuration and home; left empty, the worker's environment decides.
     """
     with resolved(settings) as context:
-        describe_run(context, f"retrain {context.config.profile}", profile=context.config.profile)
         data: Any = ingest(sources, settings=settings) if sources or context.config.data.sources else None
         due = check_due(context) if only_if_due else None
         undecided = find_undecided(context, due is None or due.decision == "retrain")
@@ -83,6 +82,8 @@ def retrain(
             count_attempt(context, undecided)
         training = None if undecided else train(settings=settings)
         version = training.model_version if training else undecided
+        name = f"retrain {context.config.registered_model} {context.config.profile}: version {version}"
+        describe_run(context, name, profile=context.config.profile, version=version)
         evaluation = evaluate(version, settings=settings)
         promotion: Any = promote(version, settings=settings)
     return completed_state(promotion, RetrainResult(data, training, evaluation, promotion))

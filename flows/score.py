@@ -10,7 +10,7 @@ from finsent.steps import score as step
 from finsent.steps.context import Context
 from finsent.steps.score import ScoreReport
 from flows.artifacts import predictions_report
-from flows.settings import FROM_ENVIRONMENT, FlowSettings, describe_run, resolved
+from flows.settings import FROM_ENVIRONMENT, FlowSettings, describe_run, resolved, run_name
 from flows.tasks import missing_champion, retrying_task, show, skipped
 
 
@@ -26,7 +26,7 @@ def show_predictions(report: ScoreReport) -> None:
     create_markdown_artifact(predictions_report(report), key="predictions", description=f"{report.scored} scored")
 
 
-@flow(name="score", flow_run_name="score inbox", log_prints=False)
+@flow(name="score", flow_run_name=run_name("score inbox with {model}"), log_prints=False)
 def score(files: tuple[str, ...] = (), settings: FlowSettings = FROM_ENVIRONMENT) -> ScoreReport | State[ScoreReport]:
     """Score the inbox. Skipped until the first promotion, except where files are given: they would not be received.
 
@@ -38,6 +38,7 @@ def score(files: tuple[str, ...] = (), settings: FlowSettings = FROM_ENVIRONMENT
         if not files and (reason := missing_champion(context)):
             return skipped(reason)
         report = score_pending(context, files)
-        describe_run(context, f"score {report.scored:,} tweets by version {report.model_version}", version=report.model_version)
+        name = f"score {report.scored:,} tweets with version {report.model_version} of {context.config.registered_model}"
+        describe_run(context, name, version=report.model_version)
         show(show_predictions, report)
     return report

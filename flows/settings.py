@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -79,6 +79,11 @@ _PARENT = os.getppid()
 _resolved: ContextVar[tuple[FlowSettings, Context] | None] = ContextVar("resolved", default=None)
 
 
+def _context(settings: FlowSettings) -> Context:
+    inherited = _resolved.get()
+    return inherited[1] if inherited and inherited[0] == settings else settings.load()
+
+
 @contextmanager
 def resolved(settings: FlowSettings) -> Iterator[Context]:
     """The context of this flow run. A subflow called with the same settings gets its parent's.
@@ -89,8 +94,7 @@ def resolved(settings: FlowSettings) -> Iterator[Context]:
     """
     if os.environ.get("PREFECT__FLOW_RUN_ID"):
         end_with_parent(_PARENT)
-    inherited = _resolved.get()
-    context = inherited[1] if inherited and inherited[0] == settings else settings.load()
+    context = _context(settings)
     links: dict[RunTag, object] = {
         "prefect.root_flow": context.run_tags.get("prefect.root_flow", flow_run.flow_name),
         "prefect.flow_run_id": flow_run.id,
@@ -98,7 +102,7 @@ def resolved(settings: FlowSettings) -> Iterator[Context]:
         "prefect.flow_run_url": flow_run.ui_url,
     }
     context = replace(context, run_tags={**context.run_tags, **{key: str(value) for key, value in links.items() if value}})
-    if inherited is None and flow_run.id:
+    if _resolved.get() is None and flow_run.id:
         _record_process(flow_run.id)
     token = _resolved.set((settings, context))
     try:
@@ -118,8 +122,31 @@ def _record_process(run: str) -> None:
         _log.warning("the flow run could not be labelled with its process: %s", error)
 
 
+def run_name(template: str) -> Callable[[], str]:
+    """Names a flow's runs before their first task: `{model}`, `{profile}`, `{data}` (its newest version) and `{version}`.
+
+    What cannot be found out now is left to the run itself, whose error says why.
+    """
+
+    def name() -> str:
+        from finsent.data import tables
+
+        given = flow_run.parameters
+        try:
+            context = _context(given["settings"])
+            data = tables.version(context.workspace, "tweets") if "{data}" in template else None
+        except Exception as error:  # noqa: BLE001 - a name is no reason to lose a run
+            _log.info("the run is not named by what it is about: %s", error)
+            return str(flow_run.flow_name)
+        version = f"version {given['version']}" if given.get("version") else "newest version"
+        named = "no data" if data is None else f"data-v{data}"
+        return template.format(model=context.config.registered_model, profile=context.config.profile, data=named, version=version)
+
+    return name
+
+
 def describe_run(context: Context, name: str, **tags: object) -> Context:
-    """Give the current flow run a name and tags that say what it is about, such as `train nano data-v3`.
+    """Give the current flow run a name and tags that say what it is about, such as `train finsent nano data-v3`.
 
     Returns the context for what follows: MLflow runs that it opens carry the new name.
     """
@@ -127,6 +154,7 @@ def describe_run(context: Context, name: str, **tags: object) -> Context:
 
     if not flow_run.id:  # called as a plain function
         return context
+    tags = {"model": context.config.registered_model, **tags}
     labels = ["finsent", *(f"{key}:{value}" for key, value in tags.items() if value is not None)]
     try:
         with get_client(sync_client=True) as client:

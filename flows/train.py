@@ -10,7 +10,7 @@ from finsent.steps.context import Context
 from finsent.steps.train import CalibratedAdapter, TrainingJob, TrainResult
 from flows import artifacts
 from flows.gpu import training_place
-from flows.settings import FROM_ENVIRONMENT, FlowSettings, describe_run, resolved
+from flows.settings import FROM_ENVIRONMENT, FlowSettings, describe_run, resolved, run_name
 from flows.tasks import retrying_task, show
 
 
@@ -67,7 +67,7 @@ def link_run(context: Context, run_id: str, text: str) -> None:
         create_markdown_artifact(f"Run `{run_id}`: open with `{opening}`", key="mlflow-run")
 
 
-@flow(name="train", flow_run_name="train {settings.profile_name}", log_prints=False)
+@flow(name="train", flow_run_name=run_name("train {model} {profile} {data}"), log_prints=False)
 def train(resume: str | None = None, settings: FlowSettings = FROM_ENVIRONMENT) -> TrainResult:
     """Train and register one version. Nothing is promoted.
 
@@ -79,7 +79,10 @@ def train(resume: str | None = None, settings: FlowSettings = FROM_ENVIRONMENT) 
     with resolved(settings) as context:
         job = prepare_training(context, resume)
         linked = describe_run(
-            context, f"train {job.profile} data-v{job.data.version}", profile=job.profile, data=job.data.version
+            context,
+            f"train {context.config.registered_model} {job.profile} data-v{job.data.version}",
+            profile=job.profile,
+            data=job.data.version,
         )
         with training_place():
             run_id, trained = fit_adapter(linked, job)

@@ -9,7 +9,7 @@ from finsent.steps import tune as step
 from finsent.steps.context import Context
 from finsent.steps.tune import TuneResult
 from flows.gpu import training_place
-from flows.settings import FROM_ENVIRONMENT, FlowSettings, describe_run, resolved
+from flows.settings import FROM_ENVIRONMENT, FlowSettings, describe_run, resolved, run_name
 from flows.tasks import retrying_task, show
 from flows.train import link_run
 
@@ -34,7 +34,7 @@ def show_study(context: Context, result: TuneResult) -> None:
     link_run(context, result.run_id, f"Search {result.run_id}")
 
 
-@flow(name="tune", flow_run_name="tune {settings.profile_name}", log_prints=False)
+@flow(name="tune", flow_run_name=run_name("tune {model} {profile} {data}"), log_prints=False)
 def tune(
     trials: int | None = None,
     hours: float | None = None,
@@ -54,6 +54,6 @@ def tune(
     with resolved(settings) as context:
         with training_place():
             result = search(context, trials, hours, study, space)
-        describe_run(context, f"tune {result.study}", profile=context.config.profile)
+        describe_run(context, f"tune {context.config.registered_model}: study {result.study}", profile=context.config.profile)
         show(show_study, context, result)
     return result

@@ -12,7 +12,7 @@ from finsent.cli.output import cell_text, key_values, lines, note, section, shor
 from finsent.cli.render import render_promotion
 from finsent.cli.services_file import find_prefect
 from finsent.cli.status import registry_exists
-from finsent.errors import CheckFailed, ServiceError
+from finsent.errors import CheckFailed, ServiceError, one_line
 from finsent.proxies import bypass_proxies
 from finsent.workspace import Workspace
 
@@ -57,7 +57,9 @@ def approve_command(settings: Settings, version: str | None, who: str | None, wh
     from finsent.steps.promote import approve
 
     context = settings.context()
-    return _finish(context, approve(context, version, who or login(), why))
+    done = _finish(context, approve(context, version, who or login(), why))
+    close_approval_forms(context)
+    return done
 
 
 @cli.command("reject", epilog=examples("finsent reject 3 --why 'misreads negations'"))
@@ -69,7 +71,9 @@ def reject_command(settings: Settings, version: str | None, who: str | None, why
     """Turn the version that waits down."""
     from finsent.steps.promote import reject
 
-    result = reject(settings.context(), version, who or login(), why)
+    context = settings.context()
+    result = reject(context, version, who or login(), why)
+    close_approval_forms(context)
     return CommandResult(result, f"Version {result.model_version} rejected: {why}")
 
 
@@ -146,6 +150,17 @@ def notify_approval_request(home: Workspace, model: str, version: str, champion:
         from flows.tasks import emit_approval_requested
 
         emit_approval_requested(model, version, champion, list(reasons))
+
+
+def close_approval_forms(context: "Context") -> None:
+    """End the runs that still ask about a version that was decided by a command. The decision stands, whatever happens here."""
+    if use_prefect_server(context.workspace, "its form stays open until the next run of `monitor`"):
+        from flows.approve import close_forms
+
+        try:
+            close_forms.fn(context)
+        except Exception as error:  # noqa: BLE001 - Prefect's client raises anything; the decision is recorded
+            note(f"the form in the Prefect UI stays open until the next run of `monitor`: {one_line(error)}")
 
 
 def use_prefect_server(home: Workspace, otherwise: str) -> bool:

@@ -76,11 +76,29 @@ def execute(run_id: UUID) -> Any:
         return client.read_flow_run(run_id).state
 
 
+def later() -> type[datetime]:
+    """A clock by which the approval has expired."""
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime.now(tz) + timedelta(hours=WITH_APPROVAL.gate.approval_expires_hours + 1)
+
+    return Later
+
+
 def resume(run_id: UUID, **filled: str) -> None:
     """Send the form, as the UI does."""
     from prefect.flow_runs import resume_flow_run
 
     resume_flow_run(run_id, run_input=filled)
+
+
+def name_of(run_id: UUID) -> str:
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        return str(client.read_flow_run(run_id).name)
 
 
 def form_of(state: Any) -> tuple[str, dict[str, Any]]:
@@ -105,7 +123,10 @@ def test_a_suspended_run_shows_a_form_and_approves(waiting: Workspace) -> None:
     assert (state.type.value, state.name) == ("PAUSED", "Suspended")
     assert state.state_details.pause_timeout is not None, "a form that nobody fills in ends with its time"
     left = (state.state_details.pause_timeout - datetime.now(UTC)).total_seconds() / 3600
-    assert WITH_APPROVAL.gate.approval_expires_hours - 0.1 < left <= WITH_APPROVAL.gate.approval_expires_hours
+    assert -0.1 < left - WITH_APPROVAL.gate.approval_expires_hours - 24 <= 0, (
+        "and leaves a day to close it before it shows as Failed"
+    )
+    assert name_of(run_id) == "approve version 2 of finsent: waits for a person"
     description, schema = form_of(state)
     assert "Version 2 passed the gate against champion 1" in description
     assert "can detect differences above 1.2 points" in description
@@ -120,6 +141,7 @@ def test_a_suspended_run_shows_a_form_and_approves(waiting: Workspace) -> None:
     assert Registry(waiting, "finsent").champion() == "2"
     last = audit_log.read(waiting.audit_log)[-1]
     assert (last["action"], last["who"], last["why"]) == ("approve", "dana", "read the report")
+    assert name_of(run_id) == "approve version 2 of finsent: promoted"
 
 
 def test_a_suspended_run_rejects_and_takes_no_form_without_a_reason(waiting: Workspace) -> None:
@@ -148,6 +170,30 @@ def test_a_run_whose_version_was_decided_meanwhile_ends_and_says_so(waiting: Wor
     assert "by ada: by command" in state.message
     assert Registry(waiting, "finsent").champion() == "1"
     assert len(audit_log.read(waiting.audit_log)) == entries
+
+
+def test_forms_that_nobody_needs_any_more_are_closed(waiting: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decided by command, or never answered: Prefect would show such a form as waiting, then as Failed."""
+    from prefect.client.orchestration import get_client
+
+    from flows import approve as module
+
+    def closed(run_id: UUID) -> tuple[str, str, str]:
+        module.close_forms.fn(make_context(WITH_APPROVAL, waiting))
+        with get_client(sync_client=True) as client:
+            run = client.read_flow_run(run_id)
+        return run.state.type.value, run.state.name, run.name
+
+    run_id = start(waiting, "2")
+    execute(run_id)
+    assert closed(run_id)[:2] == ("PAUSED", "Suspended"), "it is still needed"
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "datetime", later())
+        assert closed(run_id) == ("COMPLETED", "Expired", "approve version 2 of finsent: expired")
+    run_id = start(waiting, "2")
+    execute(run_id)
+    promote.reject(make_context(WITH_APPROVAL, waiting), "2", "ada", "by command")
+    assert closed(run_id) == ("COMPLETED", "Decided already", "approve version 2 of finsent: decided already")
 
 
 def test_an_answer_that_cannot_be_used_is_asked_for_again(waiting: Workspace) -> None:
@@ -208,15 +254,10 @@ def test_an_answer_outlasts_a_decision_that_failed(waiting: Workspace, monkeypat
 def test_an_approval_that_comes_too_late_is_void_and_says_so(waiting: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     from finsent.registry import promotion
 
-    class Later(datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> Any:
-            return datetime.now(tz) + timedelta(hours=WITH_APPROVAL.gate.approval_expires_hours + 1)
-
     run_id = start(waiting, "2")
     execute(run_id)
     resume(run_id, verdict="approve", who="dana", why="back from holiday")
-    monkeypatch.setattr(promotion, "datetime", Later)
+    monkeypatch.setattr(promotion, "datetime", later())
     state = execute(run_id)
     assert (state.type.value, state.name) == ("COMPLETED", "Refused")
     assert "comes too late" in state.message

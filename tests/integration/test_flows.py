@@ -112,6 +112,7 @@ def test_what_has_nothing_to_do_yet_is_skipped_with_the_reason(mlflow_home: Work
     assert [(state.type.value, state.name) for state in ended] == [("COMPLETED", "Skipped")] * 3
     assert "`data.sources` of the configuration is empty" in ended[0].message
     assert all("has no champion yet: run `finsent promote`" in state.message for state in ended[1:])
+    assert {"ingest, no data so far", "score inbox with finsent", "monitor finsent"} <= set(runs("flow")), "named from the start"
     file = tmp_path / "new.csv"
     file.write_text("text\nshares rise\n", encoding="utf-8")
     with pytest.raises(NoChampionError, match="finsent promote"):  # somebody sent a file, and it was not received
@@ -140,9 +141,12 @@ def test_retraining_runs_the_chain_and_a_refusal_is_a_completed_run(served: "Ser
     assert "mlflow ui" in artifacts("mlflow-run")[0].data
     names = runs("flow")
     version = result.training.model_version
-    assert {"retrain nano", "train nano data-v1", f"evaluate version {version} data-v1", f"promote version {version}"} <= set(
-        names
-    )
+    assert {
+        f"retrain finsent nano: version {version}",
+        "train finsent nano data-v1",
+        f"evaluate version {version} of finsent data-v1",
+        f"promote version {version} of finsent",
+    } <= set(names)
     tasks = set(runs("task"))
     assert {"fit nano data-v1", "calibrate nano data-v1", "register nano data-v1"} <= tasks
     assert {f"judge version {version}", f"record decision on version {version}", f"move alias for version {version}"} <= tasks
