@@ -91,6 +91,11 @@ def test_events_that_deployments_wait_for_are_those_that_flows_emit() -> None:
     assert waited == {"score": [tasks.PROMOTED], "retrain": [tasks.RETRAIN_REQUESTED], **asked}
 
 
+def test_automations_of_deployments_say_what_they_do() -> None:
+    triggers = {deployment["name"]: trigger for deployment in DEPLOYMENTS for trigger in deployment.get("triggers", [])}
+    assert all(trigger["name"].startswith(f"{name}: ") and trigger["description"] for name, trigger in triggers.items())
+
+
 def test_threads_are_limited_and_no_machine_is_named() -> None:
     assert all(deployment["work_pool"]["job_variables"]["env"]["OMP_NUM_THREADS"] == "1" for deployment in DEPLOYMENTS)
     assert PROJECT["pull"] == [], "flows come from the installed package, so there is no path to pull from"
