@@ -130,8 +130,9 @@ def locked(path: Path, timeout: float, message: str, error: type[FinsentError] =
 def disk_use(path: Path) -> int:
     """Bytes that a file, or the files of a folder, take; a file with several names counts once."""
     seen: dict[tuple[int, int], int] = {}
-    for file in (path, *path.rglob("*")):
-        with suppress(FileNotFoundError):  # removed meanwhile
+    inside = (Path(folder, name) for folder, folders, files in os.walk(path) for name in (*folders, *files))
+    for file in (path, *inside):
+        with suppress(FileNotFoundError):  # removed meanwhile; `rglob` would raise for a folder
             found = file.lstat()
             seen[found.st_dev, found.st_ino] = found.st_blocks * 512
     return sum(seen.values())

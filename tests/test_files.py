@@ -1,6 +1,7 @@
 """Atomic writes and locks between processes."""
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 
 from finsent import files
 from finsent.errors import CheckFailed, ServiceError
-from finsent.files import atomic_write, close_to_others, locked, sync
+from finsent.files import atomic_write, close_to_others, disk_use, locked, sync
 
 
 def test_atomic_write_replaces_content_and_makes_the_folder(tmp_path):
@@ -160,3 +161,19 @@ def test_a_file_system_that_cannot_flush_folders_is_no_failure_but_one_that_cann
     sync(Path("/proc/self"))  # EINVAL, as on CIFS and FUSE mounts
     with pytest.raises(OSError, match="Invalid argument"):
         sync(Path("/proc/self/status"))
+
+
+def test_the_size_of_a_folder_that_goes_meanwhile_is_what_is_left(tmp_path, monkeypatch):
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_bytes(b"x" * 5000)
+    scandir = os.scandir
+
+    def removing(path):
+        if Path(path) == tmp_path / "c":
+            monkeypatch.undo()
+            shutil.rmtree(path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", removing)
+    assert 10_000 < disk_use(tmp_path) < 40_000

@@ -6,13 +6,14 @@ from typing import Final
 
 from finsent.data.table_access import open_or_create, open_table, writing
 from finsent.data.table_schemas import SCHEMAS, TABLE_PROPERTIES
+from finsent.errors import FinsentError
 from finsent.workspace import Workspace
 
 _log = logging.getLogger(__name__)
 
 MERGED_FROM: Final = 100
 """Files from which a table is compacted. Of `tweets` each compaction stores the rows once more, since all versions are kept."""
-_RETENTION_HOURS: Final = 168  # Delta's default: longer than any reader or writer is at work
+_RETENTION_HOURS: Final = 168  # Delta's default: longer than any reader or writer is at work. A table may ask for more
 
 
 @dataclass(frozen=True)
@@ -24,23 +25,27 @@ class TableUpkeep:
     """Small files that were merged; no version loses them by that."""
     removed: int
     """Files removed that belonged to versions of a week ago and earlier, or to writers that died."""
+    problem: str | None = None
+    """Why it could not be done."""
 
 
 def tidy_tables(home: Workspace, *, dry_run: bool = False) -> tuple[TableUpkeep, ...]:
     """Compact tables of many small files, and vacuum those of which only the latest version is used.
 
     `tweets` is never vacuumed: registry, evidence and reports refer to its versions, and all of them stay readable.
-
-    Raises:
-        InputError: a table was changed by other means, or is damaged.
-        ServiceError: the store does not answer.
+    A table that was changed by other means, or whose store does not answer, keeps no other from it: its `problem` says why.
     """
-    done = (_tidy(home, name, dry_run=dry_run) for name in SCHEMAS)
-    return tuple(item for item in done if item.merged or item.removed)
+    done = []
+    for name in SCHEMAS:
+        try:
+            done.append(_tidy(home, name, dry_run=dry_run))
+        except FinsentError as error:
+            done.append(TableUpkeep(name, 0, 0, str(error)))
+    return tuple(item for item in done if item.merged or item.removed or item.problem)
 
 
 def _tidy(home: Workspace, name: str, *, dry_run: bool) -> TableUpkeep:
-    from deltalake.exceptions import CommitFailedError
+    from deltalake.exceptions import CommitFailedError, DeltaError
 
     with writing(home, name):
         handle = open_table(home, name)
@@ -58,5 +63,8 @@ def _tidy(home: Workspace, name: str, *, dry_run: bool) -> TableUpkeep:
         if name in TABLE_PROPERTIES:
             return TableUpkeep(name, merged, 0)
         # full: checkpoints forget removed files after a while, and writers that died never told of theirs
-        removed = handle.vacuum(retention_hours=_RETENTION_HOURS, dry_run=dry_run, full=True)
+        try:
+            removed = handle.vacuum(retention_hours=_RETENTION_HOURS, dry_run=dry_run, full=True)
+        except DeltaError:  # refused where delta.deletedFileRetentionDuration is longer, which then holds
+            removed = handle.vacuum(dry_run=dry_run, full=True)
     return TableUpkeep(name, merged, len(removed))

@@ -6,6 +6,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 from finsent.data.inbox import remove_scored
 from finsent.data.staging import remove_abandoned
 from finsent.data.table_upkeep import TableUpkeep, tidy_tables
-from finsent.errors import CheckFailed
+from finsent.errors import CheckFailed, TrackingError
 from finsent.files import disk_use, locked
 from finsent.registry.champion import require_champion
 from finsent.registry.client import CHALLENGER, CHAMPION, PREVIOUS
@@ -25,6 +26,8 @@ from finsent.workspace import Workspace
 
 _log = logging.getLogger(__name__)
 _DAY = 24 * 3600
+_GOING = ".removed."
+"""How folders begin that a maintenance has begun to remove."""
 _HALF_WRITTEN = re.compile(r"\..+\.([0-9a-f]{32}|\d+)")
 """How `atomic_write` and the embedded base name what is not complete yet."""
 
@@ -48,15 +51,16 @@ class MaintenanceResult:
     inbox_rows: int
     """Rows of the inbox that the champion has scored."""
     tables: tuple[TableUpkeep, ...] = ()
-    """Tables that were compacted or vacuumed."""
+    """Tables that were compacted or vacuumed, or could not be."""
 
 
 def maintain(context: Context, *, days: int, inbox_days: int | None = None, dry_run: bool = False) -> MaintenanceResult:
     """Remove what was last changed more than `days` days ago and is not needed.
 
     That is: folders of trainings and imports whose adapter is registered, of trainings that ended before their first checkpoint,
-    cached versions without an alias, what killed imports and ingestions left, and backups of the MLflow store by `home move`.
-    Tables of many small files are compacted, and all but `tweets` vacuumed: every data version stays readable.
+    of imports that failed, cached versions without an alias, what killed imports, ingestions and maintenances left, and backups
+    of the MLflow store by `home move`. Tables of many small files are compacted, and all but `tweets` vacuumed: every data
+    version stays readable. One that cannot be is named in the result. A second maintenance waits for the first.
     With `inbox_days` also inbox rows received longer ago that the champion has scored; their predictions stay.
 
     Raises:
@@ -65,11 +69,17 @@ def maintain(context: Context, *, days: int, inbox_days: int | None = None, dry_
         CheckFailed: `inbox_days` was given, and the alias is not where the audit log's decisions put it.
     """
     home = context.workspace
+    with nullcontext() if dry_run else locked(home.lock("maintain"), -1, ""):
+        return _maintain(context, days, inbox_days, dry_run=dry_run)
+
+
+def _maintain(context: Context, days: int, inbox_days: int | None, *, dry_run: bool) -> MaintenanceResult:
+    home = context.workspace
     champion = require_champion(context.registry) if inbox_days is not None else None
     found = [
         RemovedItem(what, path, disk_use(path))
         for what, path in (*_run_folders(context), *_cached_versions(context), *_leftovers(home))
-        if time.time() - _last_change(path) > days * _DAY
+        if time.time() - _last_change(path) > days * _DAY or path.name.startswith(_GOING)
     ]
     if not dry_run:
         remove_abandoned(home.staging)
@@ -83,27 +93,41 @@ def maintain(context: Context, *, days: int, inbox_days: int | None = None, dry_
 
 
 def _last_change(path: Path) -> float:
-    """A training touches its state whenever somebody works on it."""
-    return max(part.stat().st_mtime for part in (path, path / STATE) if part.exists())
+    """A training touches its state whenever somebody works on it. What is gone meanwhile counts as changed now."""
+    times = []
+    for part in (path, path / STATE):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            times.append(part.stat().st_mtime)
+    return max(times, default=time.time())
 
 
 def _run_folders(context: Context) -> Iterator[tuple[str, Path]]:
     home = context.workspace
     lost = set(missing_artifacts(home))
-    registered = {
-        str(version.run_id)
-        for version in context.registry.client.search_model_versions()
-        if f"{version.name} version {version.version}" not in lost
-    }
+    versions = context.registry.client.search_model_versions()
+    with_version = {str(version.run_id) for version in versions}
+    registered = {str(version.run_id) for version in versions if f"{version.name} version {version.version}" not in lost}
     for folder in sorted(home.runs.glob("*")) if home.runs.is_dir() else ():
         if folder.name.startswith(".import."):
             yield "import that was killed", folder
+        elif folder.name.startswith(_GOING):
+            yield "removal that was killed", folder
         elif not folder.is_dir():
             continue
         elif folder.name in registered and (is_finished(folder) or not (folder / STATE).exists()):
             yield "registered training or import", folder
         elif is_finished(folder) is False and not complete_checkpoints(folder) and not (folder / RESULT).exists():
             yield "training without a checkpoint", folder
+        elif folder.name not in with_version and not (folder / STATE).exists() and _is_import(context, folder.name):
+            yield "import that was not registered", folder
+
+
+def _is_import(context: Context, run_id: str) -> bool:
+    """Whether MLflow knows the run as an import: of one that it has lost this may be the only copy."""
+    try:
+        return bool(context.registry.client.get_run(run_id).data.tags.get("kind") == "import")
+    except TrackingError:
+        return False
 
 
 def _cached_versions(context: Context) -> Iterator[tuple[str, Path]]:
@@ -128,12 +152,12 @@ def _leftovers(home: Workspace) -> Iterator[tuple[str, Path]]:
 
 def _remove(path: Path) -> bool:
     """Remove a file or folder, under the lock of a training's folder; renamed first, so that nobody finds it half there."""
-    if path.is_file():
-        path.unlink()
+    if not path.is_dir():
+        path.unlink(missing_ok=True)
         return True
     try:
         with locked(path / ".lock", 0, f"{str(path)!r} is in use"):
-            going = path.rename(path.with_name(f".removed.{uuid.uuid4().hex}"))
+            going = path.rename(path.with_name(f"{_GOING}{uuid.uuid4().hex}"))
     except CheckFailed:
         _log.warning("%s is in use and stays", path)
         return False

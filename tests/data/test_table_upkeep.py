@@ -1,6 +1,7 @@
 """Upkeep: fewer files, every data version still readable, nothing removed that a reader or writer may need."""
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -63,3 +64,28 @@ def test_upkeep_gives_a_table_of_an_earlier_release_what_keeps_its_versions(home
     tidy_tables(home)
     assert DeltaTable(location(home, "tweets")).metadata().configuration["delta.enableExpiredLogCleanup"] == "false"
     assert tidy_tables(home, dry_run=True) == ()
+
+
+def test_a_table_that_asks_for_a_longer_retention_gets_it(home: Workspace) -> None:
+    fill(home, "predictions")
+    place = location(home, "predictions")
+    DeltaTable(place).alter.set_table_properties({"delta.deletedFileRetentionDuration": "interval 30 days"})
+    for days in (20, 40):
+        left = Path(place) / f"part-of-a-writer-that-died-{days}.parquet"
+        left.write_bytes(b"x")
+        os.utime(left, (time.time() - days * 86400,) * 2)
+    assert tidy_tables(home, dry_run=True) == (TableUpkeep("predictions", 0, 1),)
+    assert tidy_tables(home) == (TableUpkeep("predictions", 0, 1),)
+    assert [path.name for path in Path(place).glob("part-of*")] == ["part-of-a-writer-that-died-20.parquet"]
+
+
+def test_a_table_that_cannot_be_tidied_keeps_no_other_from_it(home: Workspace) -> None:
+    fill(home, "predictions")
+    left = Path(location(home, "predictions")) / "part-of-a-writer-that-died.parquet"
+    left.write_bytes(b"x")
+    os.utime(left, (time.time() - 8 * 86400,) * 2)
+    fill(home, "inbox")
+    shutil.rmtree(Path(location(home, "inbox")) / "_delta_log")
+    damaged, tidied = tidy_tables(home)
+    assert (damaged.name, tidied) == ("inbox", TableUpkeep("predictions", 0, 1))
+    assert "no log: half of it is gone" in str(damaged.problem)

@@ -14,9 +14,10 @@ from finsent.config import Config
 from finsent.data import tables
 from finsent.data.inbox import receive
 from finsent.data.table_schemas import SCHEMAS
-from finsent.errors import NoChampionError
+from finsent.errors import CheckFailed, NoChampionError
 from finsent.files import locked
 from finsent.registry import tracking
+from finsent.steps import maintain as steps_maintain
 from finsent.steps.context import Context, make_context
 from finsent.steps.maintain import maintain
 from finsent.training.run_dir import STATE, hold_run_dir, mark_finished
@@ -145,3 +146,49 @@ def test_inbox_rows_go_once_the_champion_has_scored_them(context: Context, tmp_p
 def test_without_a_champion_no_row_goes(mlflow_home: Workspace, tiny_config: Config) -> None:
     with pytest.raises(NoChampionError):
         maintain(make_context(tiny_config, mlflow_home), days=30, inbox_days=365)
+
+
+def test_what_failed_imports_and_killed_maintenances_left_goes(context: Context, tiny_config: Config) -> None:
+    home = context.workspace
+    with pytest.raises(RuntimeError), tracking.start_run(tiny_config, home, kind="import") as run_id:
+        raise RuntimeError("the registry does not answer")
+    (home.runs / run_id / "adapter").mkdir(parents=True)
+    (home.runs / "an import that MLflow lost" / "adapter").mkdir(parents=True)
+    training(home, ".removed.0a", finished=True)
+    for folder in (home.runs / run_id, home.runs / "an import that MLflow lost"):
+        age(folder)
+    registered = {version.run_id for version in context.registry.client.search_model_versions()}
+    gone = {item.path.name for item in maintain(context, days=30).removed} - registered
+    assert gone == {run_id, ".removed.0a", "finsent-2"}
+    assert (home.runs / "an import that MLflow lost").is_dir()
+
+
+def test_a_file_that_goes_while_it_is_looked_at_is_no_failure(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = context.workspace
+    going = home.root / f".mlflow.{'0a' * 16}"
+
+    def appearing(_home: Workspace) -> list[tuple[str, Path]]:
+        return [("half-written by a killed process", going)]
+
+    monkeypatch.setattr(steps_maintain, "_leftovers", appearing)
+    assert going not in {item.path for item in maintain(context, days=30).removed}
+    going.touch()
+    age(going)
+    remove = steps_maintain._remove
+    monkeypatch.setattr(steps_maintain, "_remove", lambda path: (path.unlink() if path == going else None, remove(path))[1])
+    maintain(context, days=30)
+    assert not going.exists()
+
+
+def test_a_second_maintenance_waits_for_the_first(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[bool] = []
+
+    def tidy(home: Workspace, *, dry_run: bool) -> tuple[()]:
+        with pytest.raises(CheckFailed), locked(home.lock("maintain"), 0, "held"):
+            pass
+        held.append(dry_run)
+        return ()
+
+    monkeypatch.setattr(steps_maintain, "tidy_tables", tidy)
+    maintain(context, days=30)
+    assert held == [False]
