@@ -110,10 +110,14 @@ def remove_scored(home: Workspace, model: ModelIdentity, before: datetime, *, dr
     """Remove rows received before a time that the model has scored, and the files of earlier table versions that they are in.
 
     Predictions stay, so an id that comes again is received again and not scored twice by this model. Files are removed once
-    they are older than the table's own retention (a week), since somebody may be reading them.
+    they are older than the table's own retention (a week), since somebody may be reading them. An id of which another writer
+    put in a younger row keeps all of its rows.
     """
     done = tables.read(home, "predictions", columns=["id"], filters=predicted_by(model))["id"].combine_chunks()
-    inbox = tables.read(home, "inbox", columns=["id", "received_at"], filters=pc.field("received_at") < pa.scalar(before, _TIME))
+    inbox = tables.read(home, "inbox", columns=["id", "received_at"])
+    is_old = pc.fill_null(pc.less(inbox["received_at"], pa.scalar(before, _TIME)), fill_value=False)
+    young = inbox["id"].filter(pc.invert(is_old)).combine_chunks()
+    inbox = inbox.filter(pc.and_not(is_old, pc.is_in(inbox["id"], value_set=young)))
     old = inbox.filter(pc.is_in(inbox["id"], value_set=done)).sort_by("received_at")["id"].combine_chunks()
     if dry_run or not len(old):
         return len(old)
@@ -145,8 +149,14 @@ def _commit(
 ) -> InboxReport | None:
     """Append the new rows; None if another run appended to the inbox in between."""
     ids = {item.id for item in rows}
+    ids |= {
+        f"{number}.0" for number in ids if number.removeprefix("-").isdecimal()
+    }  # what 0.1 made of whole numbers that came as floats
     there = _stored_texts(home, ids)
-    new, known, reused = _classify(rows, there, _scored_hashes(home, ids - there.keys()), masked=masked)
+    scored = _scored_hashes(home, ids - there.keys())
+    stored = there.keys() | scored.keys()
+    rows = [item._replace(id=f"{item.id}.0") if f"{item.id}.0" in stored and item.id not in stored else item for item in rows]
+    new, known, reused = _classify(rows, there, scored, masked=masked)
     bad = [*unreadable, *reused]
     now = datetime.now(UTC)
     version = tables.version(home, "inbox")

@@ -34,4 +34,5 @@ def predicted_by(model: ModelIdentity) -> "Expression":
     # not is_null(): by Delta's statistics Arrow takes a file from before the column to have a value in it
     undigested = pc.coalesce(pc.field("model_digest"), pc.scalar("")) == ""
     earlier = undigested & labelled & (pc.field("scored_at") >= since)
-    return (pc.field("model_digest") == model.digest) | earlier
+    # a version without a digest (one that another program registered) must not take up what others without one have scored
+    return (pc.field("model_digest") == model.digest) | earlier if model.digest else earlier

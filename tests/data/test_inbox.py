@@ -173,3 +173,39 @@ def test_an_id_that_was_scored_and_removed_stays_that_texts(home: Workspace, tmp
     assert receive([file], home).reasons == {"id reused": 1}
     file.write_text(json.dumps({"id": "1", "text": "@desk: $AAPL up"}))
     assert receive([file], home, masked=True).received == 1
+
+
+def test_dates_are_judged_by_the_first_rows_that_have_one(
+    home: Workspace, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [f"text {number}," for number in range(5000)] + ["one,31/12/2024", "two,30/12/2024"]
+    (tmp_path / "in.csv").write_text("text,created_at\n" + "\n".join(rows) + "\n")
+    assert receive([tmp_path / "in.csv"], home).received == 5002
+    assert "such as '31/12/2024': all rows are taken without" in caplog.text
+
+
+def test_numbers_that_an_earlier_release_stored_as_floats_are_known(home: Workspace, tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    stored = [{"id": "12.0", "text": "gold"}, {"id": "14.0", "text": "tin"}, {"id": "14", "text": "lead"}]
+    tables.append(home, "inbox", pa.Table.from_pylist([{**row, "received_at": now} for row in stored], schema=SCHEMAS["inbox"]))
+    scored = {"id": "13.0", "text_hash": text_hash("silver"), "label": "Neutral"}
+    tables.append(home, "predictions", pa.Table.from_pylist([scored], schema=SCHEMAS["predictions"]))
+    path = tmp_path / "in.csv"
+    path.write_text("id,text\n12.0,gold\n13.0,silver\n14.0,lead\n1.,a\n1.00,b\n1,c\n")
+    report = receive([path], home)
+    assert (report.received, report.known, report.quarantined) == (4, 2, 0)
+    ids = tables.read(home, "inbox", columns=["id"])["id"].to_pylist()
+    assert sorted(ids) == ["1", "1.", "1.00", "12.0", "13.0", "14", "14.0"], "13.0 as it was scored"
+
+
+def test_an_id_with_a_younger_row_keeps_its_rows(home: Workspace) -> None:
+    model, now = ModelIdentity("finsent", "1", "one", datetime(2025, 1, 1, tzinfo=UTC)), datetime.now(UTC)
+    came = [("1", "hello aapl", 40), ("1", "tesla crashes", 1), ("2", "gold", 40)]
+    rows = [{"id": name, "text": text, "received_at": now - timedelta(days=days)} for name, text, days in came]
+    tables.append(home, "inbox", pa.Table.from_pylist(rows, schema=SCHEMAS["inbox"]))
+    scored = [
+        {"id": name, "text_hash": text_hash(text), "model_digest": "one", "label": "Neutral"} for name, text, _ in came[::2]
+    ]
+    tables.append(home, "predictions", pa.Table.from_pylist(scored, schema=SCHEMAS["predictions"]))
+    assert remove_scored(home, model, now - timedelta(days=30)) == 1
+    assert tables.read(home, "inbox", columns=["id"])["id"].to_pylist() == ["1", "1"]

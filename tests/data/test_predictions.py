@@ -35,6 +35,12 @@ def test_the_content_counts_whatever_name_and_number_it_has(home: Workspace) -> 
     assert scored(home, replace(MODEL, digest="")) == []
 
 
+def test_a_version_without_a_digest_takes_up_none_of_another(home: Workspace) -> None:
+    put(home, "a", LATER, "", version="2")
+    put(home, "b", LATER, "", version="1")
+    assert scored(home, replace(MODEL, digest="")) == ["b"]
+
+
 def test_rows_from_before_the_column_are_not_scored_again_and_those_older_than_the_version_are(home: Workspace) -> None:
     """In a table that lacks the column, and after the next append has added it."""
     names = [name for name in SCHEMAS["predictions"].names if name != "model_digest"]

@@ -48,7 +48,7 @@ texts = st.one_of(
 def test_rows_are_those_that_each_pass_the_check_and_no_others(found):
     ids = [f"t{place % 10}-{place}" for place in range(len(found))]
     rows = pa.table({"id": pa.array(ids, pa.string()), "text": pa.array(found, pa.string())})
-    good, bad = pending_rows._check(rows, LONGEST, {"t3-3"})
+    good, bad = pending_rows._check(rows, LONGEST, {("t3-3", found[3] or "") for _ in found[3:4]})
     checked = {name: check_text(text, LONGEST) for name, text in zip(ids, found, strict=True)}
     refused = {name: answer for name, answer in checked.items() if isinstance(answer, Rejection)}
     assert good.to_pylist() == [{"id": name, "text": text} for name, text in zip(ids, found, strict=True) if name not in refused]
@@ -110,3 +110,25 @@ def test_chunks_for_several_devices_end_small():
     assert sizes[:2] == [20_000, 20_000]
     assert sorted(sizes, reverse=True) == sizes
     assert max(sizes[-8:]) <= 1000
+
+
+def test_a_row_whose_id_was_scored_for_another_text_is_set_aside_and_one_of_the_same_text_is_not(home: Workspace):
+    now = datetime.now(UTC)
+    came = [
+        *[("1", "hello aapl", -2), ("1", "tesla crashes", 1), ("1", "a third", 1)],
+        *[("2", "gone", 1), ("3", "the same", 1), ("4", "unknown", 1)],
+        *[("5", "while it was scored", -1), ("5", "was there", -1), ("6", "old", -1)],
+    ]
+    rows = [{"id": name, "text": text, "received_at": now + timedelta(hours=hours)} for name, text, hours in came]
+    tables.append(home, "inbox", pa.Table.from_pylist(rows, schema=tables.SCHEMAS["inbox"]))
+    done = [("1", "hello aapl"), ("2", "removed from the inbox"), ("3", "the same"), ("5", "was there"), ("6", "not looked at")]
+    scored = [{"id": name, "text_hash": text_hash(text)} for name, text in done] + [{"id": "4", "text_hash": None}]
+    shared = {"model_digest": "one", "scored_at": now, "label": "Neutral"}
+    table = pa.Table.from_pylist([{**row, **shared} for row in scored], schema=tables.SCHEMAS["predictions"])
+    tables.append(home, "predictions", table)
+    found = pending_rows.find_pending(home, MODEL, max_characters=LONGEST)
+    assert {row.text for row in found.bad} == {"tesla crashes", "a third", "gone", "while it was scored"}
+    assert {row.reason for row in found.bad} == {"id reused"}
+    assert (len(found.rows), found.scored) == (0, 5)
+    append_records(home, found.bad[:1], now)
+    assert len(pending_rows.find_pending(home, MODEL, max_characters=LONGEST).bad) == 3

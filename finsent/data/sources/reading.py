@@ -19,7 +19,7 @@ from finsent.data.staging import StagingWriter
 from finsent.data.validation.label_check import PolarityStats, check_label_polarity, format_label_mismatch
 from finsent.data.validation.label_mapping import check_label, label_key, parse_label
 from finsent.data.validation.language import check_language
-from finsent.data.validation.row_validation import Rejection, check_text, check_time, find_unreadable_date
+from finsent.data.validation.row_validation import Rejection, check_text, check_time, find_unreadable_date, is_missing
 from finsent.data.validation.schema_drift import SourceSchema, compare_schemas, format_drift, source_schema
 from finsent.data.validation.text_cleaning import mask_handles, mask_raw_handles, repair_mojibake
 from finsent.errors import CheckFailed, InputError, escape_invalid, quoted, shorten
@@ -207,7 +207,7 @@ def read_validated(
 def without_unreadable_dates(
     batches: Iterable[list[RawRow]], file: SourceFile, *, needed: bool = False
 ) -> Iterator[list[RawRow]]:
-    """The rows without their dates, where those of the first batch that has any are in a form that is not understood.
+    """The rows without their dates, where those of the first batches that have two or more are in a form that is not understood.
 
     For a column that nobody named: a fault of the column, which must not cost every row.
 
@@ -215,11 +215,11 @@ def without_unreadable_dates(
         InputError: dates are `needed`.
     """
     unreadable: str | None = None
-    decided = False
+    dates: list[object] = []
     for batch in batches:
-        dates = [raw.created_at for raw in batch if raw.created_at is not None]
-        if dates and not decided:
-            decided, unreadable = True, find_unreadable_date(dates)
+        if len(dates) < 2:
+            dates += [raw.created_at for raw in batch if not is_missing(raw.created_at)]
+            unreadable = find_unreadable_date(dates)
             problem = f"{file.uri!r}: nearly all dates in column 'created_at' are unreadable, such as {unreadable}"
             if unreadable is not None and needed:
                 raise InputError(f"{problem}. Rows are split by time (data.split): write them in ISO 8601. Nothing was written.")

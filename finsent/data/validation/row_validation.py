@@ -38,7 +38,7 @@ _TWITTER_TIME: Final = "%a %b %d %H:%M:%S %z %Y"
 _MILLISECONDS_FROM: Final = 1e11  # as seconds that would be the year 5138
 _MISSING: Final = frozenset({"", "nan", "nat", "none", "null", "<na>"})  # how pandas and SQL write that there is no value
 _ZONE: Final = re.compile(r"(?<=\d) (?:UTC|GMT)$", re.IGNORECASE)  # as BigQuery writes it
-_WHOLE_FLOAT: Final = re.compile(r"(-?\d+)\.0*")
+_WHOLE_FLOAT: Final = re.compile(r"(-?\d+)\.0")  # as pandas writes it: "1." and "1.00" may be names
 _SCIENTIFIC: Final = re.compile(r"[+-]?\d+(?:[.,]\d*[eE][+-]?|[eE]\+)\d+")  # not 12e4, which may be an id of hexadecimal digits
 _EXACT_FLOATS: Final = 2**53
 _FLOAT_DIGITS: Final = 16
@@ -73,7 +73,7 @@ def check_text(value: object, max_characters: int) -> str | Rejection:
 
 def check_time(value: object, now: datetime) -> datetime | Rejection | None:
     """The time of a row in UTC, None when it has none, or what is wrong with it. Times without a zone are taken as UTC."""
-    if _is_missing(value):
+    if is_missing(value):
         return None
     parsed = _parse_time(value)
     if parsed is None:
@@ -85,7 +85,7 @@ def check_time(value: object, now: datetime) -> datetime | Rejection | None:
 
 def find_unreadable_date(values: Sequence[object]) -> str | None:
     """One of these dates, for a message, where nearly all that are there cannot be read: the column's fault, not its rows'."""
-    there = [value for value in values if not _is_missing(value)]
+    there = [value for value in values if not is_missing(value)]
     bad = [value for value in there if _parse_time(value) is None]
     return quoted(bad[0]) if len(there) > 1 and len(bad) >= _NEARLY_ALL * len(there) else None
 
@@ -95,7 +95,7 @@ def check_id(value: object) -> str | Rejection | None:
 
     pandas makes floats of whole numbers as soon as one of a column is missing; below 2**53 they are still exact.
     """
-    if _is_missing(value):
+    if is_missing(value):
         return None
     given = str(value).strip()
     whole = _WHOLE_FLOAT.fullmatch(given)
@@ -107,7 +107,8 @@ def check_id(value: object) -> str | Rejection | None:
     return given
 
 
-def _is_missing(value: object) -> bool:
+def is_missing(value: object) -> bool:
+    """Whether a field holds no value, in one of the ways that CSV, pandas and SQL write that."""
     if isinstance(value, str):
         return value.strip().casefold() in _MISSING
     return value is None or (isinstance(value, float) and math.isnan(value))
