@@ -1,5 +1,6 @@
 """Drift of the champion's scoring batches against its training data and its first batch. Reads tables, writes nothing."""
 
+import logging
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -10,9 +11,13 @@ from numpy.typing import NDArray
 from finsent.config import MonitorConfig
 from finsent.data import tables
 from finsent.data.predictions import ModelIdentity, predicted_by
+from finsent.data.table_access import UnreadableVersionError
+from finsent.errors import one_line
 from finsent.labels import LABELS
 from finsent.monitoring.drift import Drift, categorical_drift, numeric_drift
 from finsent.workspace import Workspace
+
+_log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -86,13 +91,17 @@ def _drifts(batch: _Batch, labelled: _Batch | None, first: _Batch | None) -> dic
 
 
 def _labelled(home: Workspace, version: int | None) -> _Batch | None:
-    """The rows that the champion was trained and calibrated on; None if they are not in this home."""
+    """The rows that the champion was trained and calibrated on; None if they are not in this home, or no longer."""
     import pyarrow.compute as pc
 
     current = tables.version(home, "tweets")
     if current is None or version is None or version > current:
         return None
-    rows = tables.read(home, "tweets", version=version, columns=["text", "label"], filters=[("split", "!=", "test")])
+    try:
+        rows = tables.read(home, "tweets", version=version, columns=["text", "label"], filters=[("split", "!=", "test")])
+    except UnreadableVersionError as error:
+        _log.warning("class mix and length are not compared with the training: %s", one_line(error))
+        return None
     if not len(rows):
         return None
     return _Batch(_class_counts(rows), _numbers(pc.utf8_length(rows["text"])), np.empty(0))

@@ -6,6 +6,8 @@ from typing import Final
 
 from finsent.data import tables
 from finsent.data.dataset import fingerprint_table
+from finsent.data.table_access import UnreadableVersionError
+from finsent.errors import one_line
 from finsent.registry import audit_log
 from finsent.registry.client import Registry
 from finsent.workspace import Workspace
@@ -24,7 +26,7 @@ _DECISIONS = {audit_log.GATE, audit_log.APPROVE, audit_log.REJECT, audit_log.APP
 
 
 def new_labels(registry: Registry, workspace: Workspace) -> int:
-    """Rows of `tweets` that are new, corrected or dropped since the latest training; all if nobody knows what that had.
+    """Rows of `tweets` that are new, corrected or dropped since the latest training; all if what that had cannot be told.
 
     Since the latest training and not the champion's: a challenger that was refused has seen them, and training on them again
     would give it again.
@@ -36,7 +38,11 @@ def new_labels(registry: Registry, workspace: Workspace) -> int:
     now = tables.read(workspace, "tweets", columns=["id", "label"])
     if since is None:
         return len(now)
-    before = tables.read(workspace, "tweets", version=since, columns=["id", "label"])
+    try:
+        before = tables.read(workspace, "tweets", version=since, columns=["id", "label"])
+    except UnreadableVersionError as error:
+        _log.warning("every row counts as new since the latest training: %s", one_line(error))
+        return len(now)
     labelled = now.join(before, ["id", "label"], join_type="left anti", use_threads=False)
     dropped = before.join(now, "id", join_type="left anti", use_threads=False)
     return len(labelled) + len(dropped)
@@ -67,7 +73,8 @@ def hours_since_training(registry: Registry) -> float | None:
 def trained_data_version(workspace: Workspace, tags: dict[str, str]) -> int | None:
     """Version of `tweets` that a model version was trained on; None for an imported adapter, or if it is other data here.
 
-    A table that was begun anew counts its versions from 0 again: the fingerprint tells.
+    A table that was begun anew counts its versions from 0 again: the fingerprint tells. Where it cannot be computed, since the
+    version can no longer be read, nothing could be compared with that version either: None.
     """
     noted, fingerprint = tags.get("data_version", ""), tags.get("data_fingerprint")
     current = tables.version(workspace, "tweets")
@@ -76,8 +83,11 @@ def trained_data_version(workspace: Workspace, tags: dict[str, str]) -> int | No
     version = int(noted)
     commits = tables.commit_history(workspace, "tweets", version=version)
     recorded = next((str(commit["fingerprint"]) for commit in commits if "fingerprint" in commit), None)
-    # computed only where somebody else has committed, or the table is another
-    same = fingerprint in {None, recorded} or fingerprint == fingerprint_table(workspace, version)
+    try:  # computed only where somebody else has committed, or the table is another
+        same = fingerprint in {None, recorded} or fingerprint == fingerprint_table(workspace, version)
+    except UnreadableVersionError as error:
+        _log.warning("the data of the training counts as unknown: %s", one_line(error))
+        return None
     return version if same else None
 
 

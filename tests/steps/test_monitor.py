@@ -13,7 +13,6 @@ import pytest
 from finsent.config import load_config
 from finsent.data import tables
 from finsent.data.dataset import fingerprint_table
-from finsent.data.table_access import UnreadableVersionError
 from finsent.errors import NoChampionError
 from finsent.labels import LABELS
 from finsent.monitoring.retrain_inputs import undecided_version
@@ -234,18 +233,30 @@ def test_a_decision_on_another_version_of_the_same_number_leaves_this_one_undeci
     assert found() is None
 
 
-def test_a_champion_whose_data_version_a_vacuum_removed_is_told_with_cause_and_a_new_training_settles_it(served):
+@pytest.mark.parametrize("removed", ["log entries", "files"])
+def test_a_data_version_that_can_no_longer_be_read_leaves_out_what_needs_it(served, removed, caplog):
+    """As in homes of 0.1 whose log was cleaned up before the first write of a later release stopped that."""
     from deltalake import DeltaTable
 
     add_batch(served, 0)
+    add_batch(served, 1)
     add_labels(served, 600, "new-")
-    table = DeltaTable(tables.location(served, "tweets"))
-    table.optimize.compact()
-    table.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)
+    if removed == "files":
+        table = DeltaTable(tables.location(served, "tweets"))
+        table.optimize.compact()
+        table.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)
+    else:
+        add_labels(served, 1, "newest-")
+        table = DeltaTable(tables.location(served, "tweets"))
+        table.create_checkpoint()
+        for commit in range(table.version()):
+            (served.root / "tables" / "tweets" / "_delta_log" / f"{commit:020}.json").unlink()
     context = make_context(CONFIG, served)
-    for step in (monitor, check_due):
-        with pytest.raises(UnreadableVersionError, match=r"version 1 of table 'tweets' .* removed by a vacuum.*`finsent train`"):
-            step(context)
+    report = monitor(context)
+    assert report.drift.keys() == {"class_mix_since_first", "confidence"}
+    assert "2,60" in report.reasons[0], "every row counts as new"
+    assert check_due(context).decision == "retrain"
+    assert "can no longer be" in caplog.text
     register(served, tables.version(served, "tweets"), champion=False)
     assert "No new labelled data" in decide(context, BatchDrift("1", ())).reasons[0]
 
