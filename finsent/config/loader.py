@@ -222,6 +222,8 @@ def anchor_paths(tree: dict[str, Any], folder: Path | None) -> dict[str, Any]:
 def _anchor_uri(uri: str, folder: Path | None) -> str:
     what = "uri in data.sources"
     if found := SQLITE_FILE.fullmatch(uri):
+        if found[2].startswith("${"):
+            return uri  # the variable is the whole path
         return f"{found[1]}{absolute_path(found[2], what, folder)}{found[3]}"
     if uri.startswith("hf://"):
         local = uri.removeprefix("hf://")

@@ -20,7 +20,7 @@ class Source(Section):
     uri: str = Field(json_schema_extra=NO_PASSWORD)
     """File, folder, glob, `s3://bucket/key` (folders and globs too), `hf://owner/name` for a dataset of the Hub, or a database's
     SQLAlchemy URL together with `query`. A relative path counts from the folder of the configuration file that it stands in.
-    `${NAME}` in a database's URL is taken from the environment when it is read."""
+    `${NAME}` in a database's URL (user, password, host, port, database) is taken from the environment when it is read."""
     query: str | None = None
     """Query to a database, e.g. `SELECT body AS text, label FROM tweets`; only where `uri` is a database."""
     name: str | None = None

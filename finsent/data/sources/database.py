@@ -7,17 +7,18 @@ import hashlib
 import logging
 import os
 import re
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote
 
 from finsent.config import Source
-from finsent.errors import InputError, ServiceError, did_you_mean, shorten
+from finsent.environ import absolute_path
+from finsent.errors import FinsentError, InputError, ServiceError, did_you_mean, shorten
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, CursorResult, Engine
+    from sqlalchemy import URL, Connection, CursorResult, Engine
 
 _log = logging.getLogger(__name__)
 
@@ -92,25 +93,55 @@ class RowDigest:
         return f"{self._sum % (1 << 256):064x}"
 
 
-def _fill_in(url: str, shown: str) -> str:
-    """The URL with each `${NAME}` replaced by the environment variable, percent-encoded."""
+def _fill_in(template: str, shown: str) -> "URL":
+    """The URL in which each `${NAME}` is the environment variable as it stands, whatever signs it holds.
+
+    Passwords and options may be anything: there a reference is the whole of it, and is told from a text like one by its place in
+    the template, where such a text is percent-encoded or part of a longer one.
+    """
+    from sqlalchemy.engine import make_url
+
+    mark = uuid.uuid4().hex
 
     def value(match: re.Match[str]) -> str:
         if not (found := os.environ.get(match[1])):
             raise InputError(f"{shown!r}: the environment variable {match[1]!r} is not set here. Set it where this runs.")
-        return quote(found, safe="")
+        return found
 
-    return re.sub(r"\$\{(\w+)\}", value, url)
+    def fill(text: str | None) -> str | None:
+        return text and re.sub(rf"{mark}(\w+)\.", value, text)
+
+    def fill_whole(text: str) -> str:
+        found = re.fullmatch(rf"{mark}(\w+)\.", text)
+        return value(found) if found else re.sub(rf"{mark}(\w+)\.", r"${\1}", text)
+
+    port = re.match(r"[^/]+://[^/?]*:\$\{(\w+)\}(?=[/?]|$)", template)
+    if port:
+        template = template[: port.start(1) - 3] + template[port.end() :]
+    url = make_url(re.sub(r"\$\{(\w+)\}", rf"{mark}\1.", template))
+    if url.get_backend_name() == "sqlite" and (url.database or "").startswith(mark):
+        url = url.set(database=str(absolute_path(fill(url.database) or "", f"the file in {shown!r}", None)))
+    if isinstance(url.password, str):
+        url = url.set(password=fill_whole(url.password))
+    options = {
+        key: fill_whole(given) if isinstance(given, str) else tuple(map(fill_whole, given)) for key, given in url.query.items()
+    }
+    url = url.set(username=fill(url.username), host=fill(url.host), database=fill(url.database), query=options)
+    return url.set(port=_port(value(port), port[1], shown)) if port else url
+
+
+def _port(given: str, name: str, shown: str) -> int:
+    if given.isascii() and given.isdigit() and int(given) < 1 << 16:
+        return int(given)
+    raise InputError(f"{shown!r}: the environment variable {name!r} is {given!r}, which is no port. Correct it.")
 
 
 def _parse_url(source: Source) -> Any:
-    from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
     scheme = source.uri.partition("://")[0]
-    given = _fill_in(source.connection.get_secret_value() if source.connection else source.uri, source.uri)
     try:
-        url = make_url(given)
+        url = _fill_in(source.connection.get_secret_value() if source.connection else source.uri, source.uri)
         url.get_dialect()
     except NoSuchModuleError as error:
         meant = " Did you mean 'postgresql'?" if scheme.startswith("postgres") else ""
@@ -118,6 +149,8 @@ def _parse_url(source: Source) -> Any:
             f"{source.uri!r}: the kind of address is not understood.{meant} Give a file, a folder, a glob, s3://bucket/key, "
             "hf://owner/name, or a database's SQLAlchemy URL such as postgresql+psycopg2://user@host/name, with a query."
         ) from error
+    except FinsentError:
+        raise
     except (ArgumentError, ValueError):
         # from None: these errors quote the address
         raise InputError(

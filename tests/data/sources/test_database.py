@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from finsent.config import Source
+from finsent.config import Source, load_config
+from finsent.data.sources import database
 from finsent.data.sources.formats import fingerprint_file, read_rows
 from finsent.data.sources.records import RawRow, SourceFile, labelled_columns
 from finsent.data.sources.resolve import resolve
-from finsent.errors import InputError, ServiceError
+from finsent.errors import ConfigError, InputError, ServiceError
 
 PASSWORD = "hunter2:/?#"
 QUOTED = "hunter2%3A%2F%3F%23"
@@ -156,6 +157,50 @@ def test_a_variable_named_in_the_url_is_read_where_the_query_runs(sqlite: str, m
     assert len(rows_of(source)) == 1
     assert source.uri.endswith("/${DESK_NAME}"), "stored as it was given"
     assert Source(uri="postgresql://me:${PW}@db/desk").uri == "postgresql://me:${PW}@db/desk"
+
+
+@pytest.mark.parametrize(
+    ("template", "meant"),
+    [
+        ("postgresql://${U}:${PW}@${H}:${PORT}/${DB}?sslmode=${MODE}", ("a/@:b", "p%/@?#${b}", "db.firm", 6432, "x y/%41")),
+        ("postgresql://${U}_x@${H}/pre_${DB}", ("a/@:b_x", None, "db.firm", None, "pre_x y/%41")),
+        ("postgresql://me:pa${b}ss@db/desk", ("me", "pa${b}ss", "db", None, "desk")),
+        ("postgresql://me:%24%7Bb%7D@db:5433/desk", ("me", "${b}", "db", 5433, "desk")),
+        ("postgresql://me@[::1]:${PORT}/desk", ("me", None, "::1", 6432, "desk")),
+    ],
+)
+def test_variables_stand_for_their_values_as_they_are(
+    template: str, meant: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {"U": "a/@:b", "PW": "p%/@?#${b}", "H": "db.firm", "PORT": "6432", "DB": "x y/%41", "MODE": "verify full"}
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    url = database._parse_url(Source(uri=template, query="SELECT 1"))
+    assert (url.username, url.password, url.host, url.port, url.database) == meant
+    assert dict(url.query) == ({"sslmode": "verify full"} if "sslmode" in template else {})
+
+
+@pytest.mark.parametrize(
+    ("uri", "value", "message"),
+    [
+        ("postgresql://me@db:${GIVEN}/desk", "x1", "'GIVEN' is 'x1', which is no port"),
+        ("sqlite:///${GIVEN}", "desk.db", "= 'desk.db' is relative"),
+    ],
+)
+def test_values_that_fit_no_address(uri: str, value: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIVEN", value)
+    with pytest.raises((InputError, ConfigError), match=message):
+        resolve(Source(uri=uri, query="SELECT 1"))
+
+
+def test_an_sqlite_file_may_be_named_by_a_variable(sqlite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = Path(sqlite.removeprefix("sqlite:///")).rename(tmp_path / "a %41 desk#1.db")
+    monkeypatch.setenv("DESK_FILE", str(file))
+    settings = tmp_path / "settings" / "mine.yaml"
+    settings.parent.mkdir()
+    settings.write_text(f"data: {{sources: [{{uri: 'sqlite:///${{DESK_FILE}}', query: '{TWEETS}'}}]}}")
+    (source,) = load_config(path=settings).data.sources
+    assert len(rows_of(source)) == 5000
 
 
 def free_port() -> int:
