@@ -67,11 +67,12 @@ def require_sound_weights(file: Path, classes: int) -> None:
                     raise ArtifactError(
                         f"{name!r} in {str(file)!r} is not finite: its training diverged. Train it again. Refused."
                     )
-                if name.endswith(_HEADS) and len(weights) != classes:
+                if name.endswith(_HEADS) and (weights.ndim != 2 or len(weights) != classes):
                     raise ArtifactError(
-                        f"the head {name!r} in {str(file)!r} has {len(weights)} classes, and finsent has {classes}. Refused."
+                        f"the head {name!r} in {str(file)!r} has the shape {list(weights.shape)}, and finsent has {classes} "
+                        "classes. Refused."
                     )
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, RuntimeError, TypeError, AttributeError) as error:  # torch lacks some types or operations
         raise ArtifactError(
             f"adapter in {str(file)!r} does not load: {one_line(error)}. Fetch or train it again. Refused."
         ) from error

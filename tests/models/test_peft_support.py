@@ -213,7 +213,24 @@ def test_a_head_of_two_classes_is_refused(adapter: Path, home: Workspace) -> Non
     name = next(key for key in weights if "score.weight" in key)
     save_file({**weights, name: weights[name][:2].clone()}, adapter / "adapter_model.safetensors")
     reseal(adapter)
-    with pytest.raises(ArtifactError, match=r"has 2 classes, and finsent has 3"):
+    with pytest.raises(ArtifactError, match=r"has the shape \[2, 64\], and finsent has 3 classes"):
+        load_adapter(adapter, home)
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        (torch.tensor(1.0), r"has the shape \[\], and finsent has 3 classes"),
+        (torch.zeros(3, dtype=torch.uint8).view(torch.float4_e2m1fn_x2), "does not load"),
+    ],
+    ids=["no dimension", "4 bits"],
+)
+def test_a_crafted_head_is_refused(adapter: Path, home: Workspace, weight: torch.Tensor, message: str) -> None:
+    weights = load_file(adapter / "adapter_model.safetensors")
+    name = next(key for key in weights if "score.weight" in key)
+    save_file({**weights, name: weight}, adapter / "adapter_model.safetensors")
+    reseal(adapter)
+    with pytest.raises(ArtifactError, match=message):
         load_adapter(adapter, home)
 
 
