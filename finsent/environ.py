@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from finsent.errors import ConfigError
+from finsent.errors import ConfigError, shorten
 
 _FILE_URL: Final = re.compile(r"file:(?://(?:localhost)?(?=/))?(?=[^/]|/(?!/))", re.IGNORECASE)
+
+_LONGEST_NAME: Final = 255  # bytes
+_LONGEST_PATH: Final = 4000  # of 4,095, since something follows
 
 SQLITE_FILE: Final = re.compile(r"(sqlite(?:\+\w+)?:///)(?!/|:memory:|file:)([^?]+)(.*)")
 """The URL of an SQLite file by a relative path: what stands before it, the path, and the rest."""
@@ -40,9 +43,11 @@ def absolute_path(text: str, what: str, folder: Path | None = Path()) -> Path:
     Raises:
         ConfigError: it is relative and `folder` is None, starts with the home of an unknown user, or is no path.
     """
-    if "\0" in text:
-        raise ConfigError(f"{what} = {text!r} holds a NUL character. Correct it.")
     local = unquote(_FILE_URL.sub("", text)) if _FILE_URL.match(text) else text
+    if "\0" in local:
+        raise ConfigError(f"{what} = {text!r} holds a NUL character. Correct it.")
+    if is_too_long(local):
+        raise ConfigError(f"{what} = {shorten(text)!r} is longer than the path of a file can be. Correct it.")
     try:
         path = Path(local).expanduser()
     except RuntimeError as error:
@@ -58,6 +63,12 @@ def absolute_path(text: str, what: str, folder: Path | None = Path()) -> Path:
         )
     base = folder if folder.is_absolute() else working_folder() / folder
     return base / path
+
+
+def is_too_long(path: str) -> bool:
+    """Whether no file can have this path, so that looking for it would be an error of the file system."""
+    raw = path.encode("utf-8", "surrogateescape")
+    return len(raw) > _LONGEST_PATH or any(len(part) > _LONGEST_NAME for part in raw.split(b"/"))
 
 
 def is_url(text: str) -> bool:

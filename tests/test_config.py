@@ -101,6 +101,7 @@ def test_a_file_goes_on_top_of_its_profile_and_overrides_on_top_of_both(tmp_path
         (["recipe"], r"override 'recipe' is not of the form"),
         (["=1"], r"override '=1' is not of the form"),
         (["model.name=owner/other"], r"model\.embedded is given exactly when"),
+        ([f"model.name={'a' * 5000}"], r"longer than the path"),
         (["model.embedded.heads=3"], r"hidden_size = 128 must be an even multiple of heads = 3"),
         (["model.embedded.kv_heads=8"], r"multiple of kv_heads = 8"),
     ],

@@ -85,6 +85,20 @@ def test_the_home_of_an_unknown_user_is_named() -> None:
         resolve_workspace({"FINSENT_TABLES": "~nobody-here/tables"})
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("file:///tmp/a%00b", "NUL"),
+        ("/tmp/" + "a" * 300, "longer than the path"),
+        ("/tmp" + "/aa" * 2000, "longer than the path"),
+    ],
+)
+def test_a_path_that_no_file_can_have_is_refused(given: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as raised:
+        resolve_workspace({"FINSENT_HOME": given})
+    assert len(str(raised.value)) < 300
+
+
 def test_every_place_is_inside_the_home_and_nothing_is_made(tmp_path: Path) -> None:
     home = resolve_workspace({"FINSENT_HOME": str(tmp_path / "new")})
     places = [home.bases, home.runs, home.versions, home.reports, home.audit_log, home.artifacts, home.lock("score")]

@@ -4,6 +4,8 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from finsent.environ import is_too_long
+
 MOST: Final = 2**31 - 1
 """Bound of numbers that are only compared: what libraries and databases can count to."""
 
@@ -74,6 +76,8 @@ class ModelConfig(Section):
 
     @model_validator(mode="after")
     def _embedded_shape_given(self) -> Self:
+        if is_too_long(self.name):
+            raise ValueError("model.name is longer than the path of a folder can be")
         if (self.name == "embedded") != (self.embedded is not None):
             raise ValueError(f"model.embedded is given exactly when model.name is 'embedded', and model.name is {self.name!r}")
         return self

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finsent.config import Config, ModelConfig
-from finsent.errors import CheckFailed, InputError
+from finsent.environ import is_too_long
+from finsent.errors import CheckFailed, InputError, shorten
 from finsent.files import atomic_write, locked
 from finsent.models.manifest import file_sha256
 from finsent.training.checkpoint import complete_checkpoints
@@ -69,9 +70,9 @@ def require_resumable(runs: Path, run_id: str, digest: str, has_run: Callable[[s
         InputError: unknown here or in MLflow, finished, without a checkpoint, or of other settings or data.
     """
     state = runs / run_id / STATE
-    recorded = _read(state)
+    recorded = _read(state) if not is_too_long(run_id) else None
     if recorded is None:
-        raise InputError(f"no training {run_id!r} was started in this home. Interrupted ones are under {str(runs)!r}.")
+        raise InputError(f"no training {shorten(run_id)!r} was started in this home. Interrupted ones are under {str(runs)!r}.")
     if recorded.get("finished"):
         raise InputError(f"training {run_id!r} is finished. Leave --resume out to train anew.")
     if recorded.get("digest") != digest:
@@ -165,7 +166,7 @@ def _read(file: Path) -> dict[str, Any] | None:
     """A JSON object; None where the file is absent, empty or cut off."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError, RecursionError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 

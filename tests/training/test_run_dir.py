@@ -56,6 +56,9 @@ def test_a_run_named_by_hand_must_fit(tmp_path: Path) -> None:
         require_resumable(tmp_path, "a", "d2", known)
     with pytest.raises(InputError, match="'nowhere'"):
         require_resumable(tmp_path, "nowhere", "d1", known)
+    for impossible in ("a" * 300, "a/training.json", "a\0"):
+        with pytest.raises(InputError, match=f"no training '{impossible[:1]}"):
+            require_resumable(tmp_path, impossible, "d1", known)
     cut_off(tmp_path, "b", "d1", checkpoint=False)
     with pytest.raises(InputError, match="first checkpoint"):
         require_resumable(tmp_path, "b", "d1", known)
