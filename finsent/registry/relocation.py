@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import quote, unquote, urlsplit
 
 from finsent.errors import CheckFailed, InputError, ServiceError
@@ -48,9 +48,22 @@ class MovedHome:
 
 
 def store_file(home: Workspace) -> Path | None:
-    """SQLite file of the home's own MLflow store; None where it does not exist yet or the home uses another one."""
+    """SQLite file of the home's own MLflow store, whether or not the home's own server is asked for it.
+
+    None where it does not exist yet or the home uses another one.
+    """
     file = home.root / "mlflow.db"
-    return file if home.tracking_uri == f"sqlite:///{file}" and file.is_file() else None
+    own = home.tracking_uri in {f"sqlite:///{file}", _own_server(home)}
+    return file if own and file.is_file() else None
+
+
+def _own_server(home: Workspace) -> str | None:
+    """Address of the server that `finsent up` started on the store; `finsent.cli.services_file` writes it."""
+    try:
+        services = json.loads((home.root / "services.json").read_bytes())
+        return str(services["mlflow"]) if services["home"] == str(home.root) else None
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
 
 
 def require_own_locations(home: Workspace) -> None:
@@ -78,7 +91,7 @@ def foreign_locations(home: Workspace) -> list[str]:
     if file is None:
         return []
     found: set[str] = set()
-    with _opened(file, "ro") as store:
+    with _opened(file, "read") as store:
         for table, column in _columns(store):
             own = (f"{home.artifacts.as_uri()}/", f"{home.artifacts}/")
             outside = " and ".join(f"substr({column}, 1, {len(prefix)}) <> ?" for prefix in own)
@@ -93,7 +106,7 @@ def missing_artifacts(home: Workspace) -> list[str]:
     file = store_file(home)
     if file is None:
         return []
-    with _opened(file, "ro") as store:
+    with _opened(file, "read") as store:
         if ("model_versions", "storage_location") not in _columns(store):
             return []
         rows = store.execute(
@@ -133,7 +146,7 @@ def move_locations(home: Workspace, source: Path | None = None) -> MovedHome:
     backup = _back_up(file)
     _move_results(home, roots)
     changed = 0
-    with _opened(file, "rw") as store:
+    with _opened(file, "changed") as store:
         store.execute("begin immediate")
         for table, column in _columns(store):
             update = f"update {table} set {column} = ? where {column} = ?"  # noqa: S608 - names from above
@@ -214,7 +227,7 @@ def _move_results(home: Workspace, roots: set[str]) -> None:
 
 def _back_up(file: Path) -> Path:
     backup = file.with_name(f"{file.name}.before-move-{datetime.now(UTC):%Y%m%dT%H%M%S%f}")
-    with _opened(file, "ro") as store, closing(sqlite3.connect(backup)) as copy:
+    with _opened(file, "read") as store, closing(sqlite3.connect(backup)) as copy:
         backup.chmod(0o600)
         store.backup(copy)
     sync(file.parent)
@@ -236,10 +249,14 @@ def _columns(store: sqlite3.Connection) -> list[tuple[str, str]]:
 
 
 @contextmanager
-def _opened(file: Path, mode: str) -> Iterator[sqlite3.Connection]:
+def _opened(file: Path, purpose: Literal["read", "changed"]) -> Iterator[sqlite3.Connection]:
+    """The store, to be `purpose`; SQLite opens one that may not be written for reading alone.
+
+    Never by `mode=ro`: a process that is killed while it writes leaves a journal, which whoever comes next has to roll back.
+    """
     try:
         with closing(
-            sqlite3.connect(f"file:{quote(str(file))}?mode={mode}", uri=True, isolation_level=None, timeout=_BUSY_SECONDS)
+            sqlite3.connect(f"file:{quote(str(file))}?mode=rw", uri=True, isolation_level=None, timeout=_BUSY_SECONDS)
         ) as store:
             yield store
     except sqlite3.Error as error:
@@ -247,6 +264,6 @@ def _opened(file: Path, mode: str) -> Iterator[sqlite3.Connection]:
         if found is not None and not found.retryable:  # damaged, read only, full
             raise found from error
         raise ServiceError(
-            f"the MLflow store {str(file)!r} cannot be {'read' if mode == 'ro' else 'changed'} ({error}). Stop what uses it, "
+            f"the MLflow store {str(file)!r} cannot be {purpose} ({error}). Stop what uses it, "
             "`finsent up` above all, and try again."
         ) from error

@@ -5,6 +5,7 @@ import json
 import shutil
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -161,3 +162,29 @@ def test_a_store_in_use_or_damaged_is_told(original: Workspace, tmp_path: Path, 
     (copy.root / "mlflow.db").write_bytes(b"not a database" * 100)
     with pytest.raises(InputError, match=r"cannot be used.*backup"):
         foreign_locations(copy)
+
+
+def test_what_a_killed_writer_left_is_rolled_back(original: Workspace, tmp_path: Path) -> None:
+    """A journal beside the store, which nobody holds: SQLite wants to write before it reads."""
+    copy = at(tmp_path / "killed")
+    copy.root.mkdir()
+    with closing(sqlite3.connect(original.root / "mlflow.db", isolation_level=None)) as writer:
+        writer.execute("pragma cache_size = 1")  # so that it begins to write before it commits
+        writer.execute("begin immediate")
+        writer.execute("update runs set name = hex(randomblob(50000))")
+        writer.execute("update experiments set name = hex(randomblob(50000))")
+        for name in ("mlflow.db", "mlflow.db-journal"):
+            shutil.copy(original.root / name, copy.root / name)
+        writer.execute("rollback")
+    assert missing_artifacts(original) == []
+    assert len(foreign_locations(copy)) == 3
+    assert not (copy.root / "mlflow.db-journal").exists()
+
+
+def test_the_store_is_the_homes_own_through_its_own_server_too(original: Workspace, tmp_path: Path) -> None:
+    shutil.rmtree(original.artifacts)
+    served = replace(original, tracking_uri="http://127.0.0.1:5000")
+    assert missing_artifacts(served) == []
+    for place, lost in ((original.root, ["finsent version 1"]), (tmp_path / "other", [])):
+        (original.root / "services.json").write_text(json.dumps({"home": str(place), "mlflow": "http://127.0.0.1:5000"}))
+        assert missing_artifacts(served) == lost
