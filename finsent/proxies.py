@@ -42,5 +42,5 @@ def proxy_of(url: str) -> str | None:
     proxy = proxies.get(parts.scheme) or proxies.get("all")
     if not proxy or is_loopback(url) or proxy_bypass(parts.netloc.rpartition("@")[2]):
         return None
-    shown = urlsplit(proxy)
-    return shown._replace(netloc=shown.netloc.rpartition("@")[2]).geturl()
+    scheme, mark, rest = proxy.rpartition("://")  # by hand: it may have no scheme, or be no URL
+    return f"{scheme}{mark}{rest.rpartition('@')[2]}"

@@ -32,3 +32,6 @@ def test_loopback_addresses(url: str, own: bool, monkeypatch: pytest.MonkeyPatch
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("http_proxy", "http://me:secret@proxy:3128")
     assert proxy_of(url) == (None if own else "http://proxy:3128")
+    for given, shown in (("me:secret@proxy:3128", "proxy:3128"), ("http://me:secret@[bad", "http://[bad"), ("proxy", "proxy")):
+        monkeypatch.setenv("http_proxy", given)
+        assert proxy_of(url) == (None if own else shown)

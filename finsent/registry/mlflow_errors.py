@@ -4,6 +4,7 @@ Retryable are outages: no connection, no answer in time, status 429 or 5xx, a lo
 address at which no MLflow answers and a store's damaged file are not. What MLflow answers to a request is a `TrackingError`.
 """
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
 
 from finsent.errors import ConfigError, FinsentError, InputError, ServiceError, TrackingError, causes, one_line
+from finsent.proxies import proxy_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -22,6 +24,14 @@ _AWAY: Final = frozenset(
 _GENERIC: Final = frozenset({"", "INTERNAL_ERROR", "BAD_REQUEST", "TEMPORARILY_UNAVAILABLE"})
 """Codes that say nothing: what caused the error decides."""
 _BUSY: Final = ("SQLITE_BUSY", "SQLITE_LOCKED")
+_BOTO: Final = frozenset({"boto3", "botocore", "s3transfer"})
+_S3_AWAY: Final = re.compile(
+    r"\((?:429|5\d\d|SlowDown|Throttling\w*|RequestLimitExceeded|RequestTimeout|InternalError|ServiceUnavailable)\) when calling|"
+    "(?i:could not connect to the endpoint|timeout on endpoint|connection was closed|connection broken)"
+)
+_S3_MISSING: Final = re.compile(r"\((?:404|NoSuchKey)\) when calling")
+_S3_DENIED: Final = re.compile(r"\((?:4\d\d|[A-Z]\w+)\) when calling|(?i:unable to locate credentials|partial credentials)")
+"""What boto says, also where MLflow only quotes it, as of downloads."""
 
 
 def public_uri(uri: str) -> str:
@@ -87,7 +97,7 @@ def translate(error: BaseException, uri: str) -> FinsentError | None:
     reason = one_line(error).replace(uri.rstrip("/"), public_uri(uri).rstrip("/"))
     code = str(getattr(error, "error_code", ""))
     chain = [*causes(error)] if code in _GENERIC else []
-    if known := next(filter(None, (_cause_known(cause, where) for cause in chain)), None):
+    if known := _object_store_error(error, where) or next(filter(None, (_cause_known(cause, where) for cause in chain)), None):
         return known
     answered = next((cause.response for cause in chain if isinstance(cause, RequestException)), None)
     if answered is not None:  # of the artifact store, where MLflow hands on what requests raises
@@ -113,6 +123,37 @@ def no_mlflow(uri: str, reason: str) -> ConfigError:
     return ConfigError(f"what answers at {public_uri(uri)!r} is no MLflow ({reason}). Correct MLFLOW_TRACKING_URI.")
 
 
+def unanswered(uri: str, error: Exception, advice: str) -> FinsentError:
+    """The error that a request for the server's health failed; without what was said, which may quote a proxy's password."""
+    proxy, reason = proxy_of(uri), type(error).__name__
+    if isinstance(error, ValueError):  # of the URL library
+        what = f"the proxy {proxy!r}, through which it is asked, is" if proxy else "it is"
+        remedy = "HTTP_PROXY or HTTPS_PROXY" if proxy else "MLFLOW_TRACKING_URI"
+        return ConfigError(f"MLflow at {public_uri(uri)!r} cannot be asked: {what} no address ({reason}). Correct {remedy}.")
+    reason += f"; asked through the proxy {proxy}" if proxy else ""
+    return ServiceError(f"the MLflow server at {public_uri(uri)!r} does not answer ({reason}). {advice}")
+
+
+def _object_store_error(error: BaseException, where: str) -> FinsentError | None:
+    """The error of an S3 store that clients read and write themselves; None where it is not that store's."""
+    boto = [cause for cause in causes(error) if type(cause).__module__.partition(".")[0] in _BOTO]
+    kinds = {kind.__name__ for cause in boto for kind in type(cause).__mro__}
+    said, reason = " ".join(map(str, [error, *boto])), one_line(boto[-1] if boto else error)
+    store = f"the artifact store of {where}"
+    if "SSLError" in kinds:
+        return ConfigError(f"the certificate of {store} is not accepted ({reason}). Name its authority's file in AWS_CA_BUNDLE.")
+    if kinds & {"HTTPClientError", "ConnectionError", "IncompleteReadError"} or _S3_AWAY.search(said):
+        return ServiceError(f"{store} does not answer ({reason}). Try again; its address is MLFLOW_S3_ENDPOINT_URL.")
+    if _S3_MISSING.search(said):
+        return TrackingError(f"{store} lacks what is asked for ({reason}).", "RESOURCE_DOES_NOT_EXIST")
+    if boto or _S3_DENIED.search(said):
+        return ConfigError(
+            f"{store} rejected the request ({reason}). Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to an account that may "
+            "read and write there, and MLFLOW_S3_ENDPOINT_URL where the store is not Amazon's."
+        )
+    return None
+
+
 def _cause_known(cause: BaseException, where: str) -> FinsentError | None:
     """The error where its cause alone says all: a store's file, a certificate."""
     from requests.exceptions import SSLError
@@ -126,6 +167,11 @@ def _cause_known(cause: BaseException, where: str) -> FinsentError | None:
     kind = getattr(cause, "sqlite_errorname", None) or "SQLITE_ERROR"
     if kind.startswith(_BUSY):
         return ServiceError(f"the store of {where} is held by another process ({reason}). Try again.")
+    if kind == "SQLITE_READONLY_ROLLBACK":
+        return InputError(
+            f"the store of {where} cannot be used ({kind}): a process was killed while it wrote, and what it began has to be "
+            "undone. Run this once where its folder can be written."
+        )
     return InputError(
         f"the store of {where} cannot be used ({reason}, {kind}). Look at its file, the permissions and the space on its disk; a "
         "damaged file is to be replaced by a backup."

@@ -23,8 +23,8 @@ from finsent.errors import FinsentError, InputError, ServiceError, TrackingError
 from finsent.files import is_read_only, locked, share_with_group
 from finsent.process_identity import this_process
 from finsent.provenance import git_sha
-from finsent.proxies import bypass_proxies, proxy_of
-from finsent.registry.mlflow_errors import mlflow_errors, no_mlflow, public_uri, translated
+from finsent.proxies import bypass_proxies
+from finsent.registry.mlflow_errors import mlflow_errors, no_mlflow, public_uri, translated, unanswered
 from finsent.registry.relocation import local_path, require_own_locations, store_file
 from finsent.workspace import Workspace
 
@@ -167,6 +167,8 @@ def _probe(uri: str) -> None:
             return  # the driver decides; its own error names the address
         try:
             socket.create_connection((parts.hostname, port), timeout=_PROBE_TIMEOUT).close()
+        except UnicodeError as error:  # of a host whose name is too long to be one
+            raise unanswered(uri, error, advice) from None
         except OSError as error:
             raise ServiceError(f"the MLflow store at {public_uri(uri)!r} does not answer ({error}). {advice}") from error
         return
@@ -176,10 +178,8 @@ def _probe(uri: str) -> None:
         status = requests.get(f"{uri.rstrip('/')}/health", timeout=_PROBE_TIMEOUT).status_code
     except requests.exceptions.SSLError:
         return  # it answers; MLflow's own settings decide whether its certificate is accepted
-    except requests.exceptions.RequestException as error:
-        proxy = proxy_of(uri)
-        reason = f"{type(error).__name__}; asked through the proxy {proxy}" if proxy else type(error).__name__
-        raise ServiceError(f"the MLflow server at {public_uri(uri)!r} does not answer ({reason}). {advice}") from error
+    except (requests.exceptions.RequestException, ValueError) as error:
+        raise unanswered(uri, error, advice) from None
     if status >= 500:
         raise ServiceError(f"the MLflow server at {public_uri(uri)!r} answers with status {status}. {advice}")
 

@@ -7,6 +7,7 @@ stdin, and writes one JSON object to stdout: importing takes longer than the che
 
 import importlib
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -23,7 +24,7 @@ import numpy as np
 from finsent.child_process import end_with_parent
 from finsent.data.dataset import DataVersion
 from finsent.data.leakage import LeakageStatus, leakage_status
-from finsent.errors import ArtifactError, CheckFailed, FinsentError, TrackingError
+from finsent.errors import ArtifactError, CheckFailed, FinsentError, ServiceError, TrackingError
 from finsent.evaluation.evidence import RoundTripRecord
 from finsent.labels import LABELS
 from finsent.logging_setup import configure_child_logging
@@ -37,7 +38,10 @@ from finsent.workspace import Workspace, resolve_workspace
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
+_log = logging.getLogger(__name__)
+
 _TIMEOUT = 1800  # seconds; an 8B base from a cold disk takes minutes
+_OUTAGE = 75  # exit code (EX_TEMPFAIL) of a check that says nothing of the version: MLflow did not answer
 
 
 @dataclass(frozen=True)
@@ -171,6 +175,7 @@ def round_trip_check(registry: Registry, version: str) -> Iterator[Callable[[], 
     Until then the process holds no model; at the end of the block it has ended. The gate decides how much may differ.
     The call raises:
         CheckFailed: the new process could not load the version (its reason is quoted), or training recorded no hash of the head.
+        ServiceError: MLflow did not answer it, twice.
     """
     with _new_process(registry.workspace, registry.name, version) as replay:
         yield lambda: _check(registry, version, replay)
@@ -218,10 +223,25 @@ def _new_process(home: Workspace, name: str, version: str) -> Iterator[Callable[
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     }
     command = [sys.executable, "-P", "-m", "finsent.registry.verification", name, version]  # nothing from the working folder
+
+    def replay() -> ProbeReplay:
+        try:
+            return _await_result(process, name, version)
+        except ServiceError as error:
+            _log.warning("%s Trying once more", error)
+            with _started(command, environment) as another:
+                return _await_result(another, name, version)
+
+    with _started(command, environment) as process:
+        yield replay
+
+
+@contextmanager
+def _started(command: list[str], environment: dict[str, str]) -> Iterator["subprocess.Popen[str]"]:
     pipe = subprocess.PIPE
     with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
         try:
-            yield lambda: _await_result(process, name, version)
+            yield process
         finally:
             process.kill()  # ended by itself, unless nobody asked it or it did not answer
 
@@ -231,8 +251,10 @@ def _await_result(process: "subprocess.Popen[str]", name: str, version: str) -> 
         stdout, stderr = process.communicate("go\n", timeout=_TIMEOUT)
     except subprocess.TimeoutExpired as error:
         raise CheckFailed(f"round trip of version {version!r} of {name!r}: no answer within {_TIMEOUT} s. Refused.") from error
+    last = (stderr.strip().splitlines() or ["no message"])[-1]
+    if process.returncode == _OUTAGE:
+        raise ServiceError(f"round trip of version {version!r} of {name!r}: {last}")
     if process.returncode != 0:
-        last = (stderr.strip().splitlines() or ["no message"])[-1]
         raise CheckFailed(f"round trip of version {version!r} of {name!r}: a new process cannot load it ({last}). Refused.")
     return ProbeReplay(**json.loads(stdout))
 
@@ -285,8 +307,8 @@ def _main(arguments: list[str]) -> int:
     try:
         found = replay_probe(resolve_workspace(), *arguments)
     except FinsentError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
+        sys.stderr.write(f"{' '.join(str(error).split())}\n")
+        return _OUTAGE if error.retryable else 1
     stdout.write(json.dumps(asdict(found)) + "\n")
     return 0
 

@@ -5,6 +5,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,6 +14,9 @@ from finsent.registry import tracking
 from finsent.registry.client import Registry
 from finsent.registry.mlflow_errors import translate
 from finsent.workspace import Workspace, resolve_workspace
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -30,7 +34,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    do_POST = do_GET  # noqa: N815 - the library's name
+    do_POST = do_PUT = do_GET  # noqa: N815 - the library's name
 
     def log_message(self, *args: object) -> None:
         pass
@@ -139,3 +143,83 @@ def test_a_held_store_is_tried_again():
     found = translate(error, "sqlite:///x/mlflow.db")
     assert isinstance(found, ServiceError)
     assert translate(ZeroDivisionError("a bug"), "sqlite:///x/mlflow.db") is None
+
+
+def s3_error(code: str) -> bytes:
+    return f"<Error><Code>{code}</Code><Message>it says so</Message></Error>".encode()
+
+
+@pytest.fixture
+def bucket(server: Server, mlflow_home: Workspace, monkeypatch: pytest.MonkeyPatch) -> "tuple[MlflowClient, str]":
+    """A client that writes the artifacts of a run to an S3 store by itself; the store is `server`."""
+    import boto3
+
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+    variables = {
+        "MLFLOW_S3_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}",
+        "AWS_MAX_ATTEMPTS": "1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_SHARED_CREDENTIALS_FILE": "/nowhere",
+        "AWS_CONFIG_FILE": "/nowhere",
+        "AWS_ACCESS_KEY_ID": "someone",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    client = tracking.connect(mlflow_home)
+    experiment = client.create_experiment("s3", artifact_location="s3://bucket/finsent")
+    return client, client.create_run(experiment).info.run_id
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "says"),
+    [
+        ((403, "application/xml", s3_error("AccessDenied")), ConfigError, "Set AWS_ACCESS_KEY_ID"),
+        ((404, "application/xml", s3_error("NoSuchBucket")), ConfigError, "NoSuchBucket"),
+        ((503, "application/xml", s3_error("SlowDown")), ServiceError, "does not answer"),
+        (None, ServiceError, "does not answer"),
+    ],
+    ids=["denied", "no bucket", "slow down", "gone"],
+)
+def test_an_object_store_that_clients_use_themselves(server, bucket, answer, kind, says):
+    client, run_id = bucket
+    if answer is None:
+        server.socket.close()
+    else:
+        server.answer = answer
+    for call in (lambda: client.log_text(run_id, "{}", "evidence.json"), lambda: client.list_artifacts(run_id)):
+        with pytest.raises(FinsentError, match=says) as caught:
+            call()
+        assert type(caught.value) is kind
+        assert "artifact store" in str(caught.value)
+
+
+def test_an_object_store_without_credentials(bucket, monkeypatch):
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    client, run_id = bucket
+    for call in (lambda: client.log_text(run_id, "{}", "evidence.json"), lambda: client.list_artifacts(run_id)):
+        with pytest.raises(ConfigError, match=r"Unable to locate credentials\)\. Set AWS_ACCESS_KEY_ID"):
+            call()
+
+
+def test_what_mlflow_only_quotes_of_an_object_store():
+    from mlflow.exceptions import MlflowException
+
+    quoted = (
+        "The following failures occurred while downloading: ##### File a ##### An error occurred ({}) when calling the GetObject"
+    )
+    kinds = {"403": ConfigError, "503": ServiceError, "SlowDown": ServiceError, "404": TrackingError, "AccessDenied": ConfigError}
+    for code, kind in kinds.items():
+        assert type(translate(MlflowException(quoted.format(code)), "http://mlflow")) is kind
+
+
+@pytest.mark.parametrize("url", ["http://mlflow.firm:5000", f"http://{'a' * 70}.firm:5000", f"postgresql://me@{'a' * 70}/db"])
+def test_an_address_or_proxy_that_is_none_is_named(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    if "firm" in url and "aaa" not in url:
+        monkeypatch.setenv("http_proxy", "http://me:secret@[bad")
+    with pytest.raises(ConfigError, match=r"no address.*Correct (HTTP_PROXY|MLFLOW_TRACKING_URI)") as caught:
+        tracking._probe(url)
+    assert "secret" not in str(caught.value)

@@ -1,5 +1,6 @@
 """A new process loads the version from the registry alone and finds what training left; what differs is found, too."""
 
+import io
 import json
 import os
 import shutil
@@ -8,7 +9,7 @@ import sys
 
 import pytest
 
-from finsent.errors import CheckFailed
+from finsent.errors import CheckFailed, ServiceError
 from finsent.models.manifest import verify_manifest, write_manifest
 from finsent.registry import tracking, verification
 from finsent.registry.client import Registry
@@ -134,3 +135,34 @@ def test_process_whose_parent_is_gone_loads_nothing():
     command = [sys.executable, "-m", "finsent.registry.verification", "finsent", "1"]
     ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=120)
     assert (ended.returncode, ended.stdout) == (1, "")
+
+
+@pytest.mark.parametrize("code", [75, 1])
+def test_an_outage_in_the_new_process_refuses_no_version_and_is_tried_once_more(tmp_path, mlflow_home, monkeypatch, caplog, code):
+    program = tmp_path / "python"
+    program.write_text(
+        f"#!/bin/sh\nread line\necho started >>{tmp_path}/starts\necho 'MLflow does not answer.' >&2\nexit {code}\n"
+    )
+    program.chmod(0o700)
+    monkeypatch.setattr(verification.sys, "executable", str(program))
+    kind = ServiceError if code == 75 else CheckFailed
+    with pytest.raises(kind, match="MLflow does not answer"), verification._new_process(mlflow_home, "finsent", "1") as replay:
+        replay()
+    assert (tmp_path / "starts").read_text().count("started") == (2 if code == 75 else 1)
+    assert ("Trying once more" in caplog.text) is (code == 75)
+
+
+def test_the_new_process_tells_an_outage_by_its_exit_code(monkeypatch, capsys):
+    monkeypatch.setattr(verification, "end_with_parent", lambda: None)
+    monkeypatch.setattr(verification, "configure_child_logging", lambda: None)
+    monkeypatch.setattr(verification.sys, "stdin", io.StringIO("go\n"))
+    monkeypatch.setattr(verification, "replay_probe", raise_outage)
+    monkeypatch.setattr(verification.importlib, "import_module", lambda _: None)
+    out = sys.stdout
+    assert verification._main(["finsent", "1"]) == 75
+    monkeypatch.setattr(sys, "stdout", out)
+    assert "MLflow does not answer" in capsys.readouterr().err
+
+
+def raise_outage(*_: object) -> None:
+    raise ServiceError("MLflow does not answer.")
