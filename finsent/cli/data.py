@@ -11,7 +11,7 @@ from finsent.cli.output import Renderable, cell_text, key_values, lines, plain, 
 from finsent.cli.render import render_inbox, render_ingestion
 from finsent.config import Source
 from finsent.data.validation.label_mapping import parse_label_map
-from finsent.errors import InputError, ServiceError
+from finsent.errors import FinsentError, InputError
 from finsent.labels import LABELS
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _publish_report(context: "Context", report: "IngestReport") -> "Path | None"
     path = page_path(context.workspace, report.version)
     try:
         report_ingestion(context, report)
-    except ServiceError as error:
+    except FinsentError as error:
         _log.warning(
             "version %d is committed and its page written, but MLflow does not have it (%s). Run `finsent data report` later.",
             report.version,

@@ -18,7 +18,7 @@ from finsent.cli.services_file import find_mlflow, find_prefect, is_healthy, ser
 from finsent.cli.status import registry_exists
 from finsent.cli.surroundings import find_surroundings
 from finsent.config import Config
-from finsent.errors import CheckFailed, FinsentError, ServiceError
+from finsent.errors import CheckFailed, FinsentError
 from finsent.steps.context import make_context
 from finsent.workspace import Workspace
 
@@ -142,7 +142,7 @@ def check_artifacts(config: Config, home: Workspace) -> Iterator[DoctorCheck]:  
         return
     try:
         foreign, missing = foreign_locations(home), missing_artifacts(home)
-    except ServiceError as error:
+    except FinsentError as error:
         yield DoctorCheck("artifacts", "fail", "the MLflow store cannot be read", str(error))
         return
     if foreign:

@@ -12,7 +12,7 @@ from finsent.cli.output import cell_text, key_values, lines, note, section, shor
 from finsent.cli.render import render_promotion
 from finsent.cli.services_file import find_prefect
 from finsent.cli.status import registry_exists
-from finsent.errors import CheckFailed, ServiceError, one_line
+from finsent.errors import CheckFailed, FinsentError, one_line
 from finsent.proxies import bypass_proxies
 from finsent.workspace import Workspace
 
@@ -216,7 +216,7 @@ def _registry_problem(context: "Context") -> str | None:
         verify_against_registry(context.registry)
     except CheckFailed as error:
         return str(error)
-    except ServiceError as error:
+    except FinsentError as error:
         note(f"the audit log is not compared with MLflow: {error}")
     return None
 

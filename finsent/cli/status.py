@@ -9,7 +9,7 @@ from finsent.cli.operations_status import read_status
 from finsent.cli.options import CommandResult, Settings, cli, examples
 from finsent.cli.services_file import Server, find_mlflow, find_prefect, is_healthy
 from finsent.cli.status_text import render_status
-from finsent.errors import CheckFailed, FinsentError, InputError, ServiceError
+from finsent.errors import CheckFailed, FinsentError, InputError
 from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _versions(context: "Context") -> dict[str, Any]:
         if "challenger" in found:
             until = expires_at(registry, context.config.gate, carried["challenger"])
             found["challenger"]["approval_expires_at"] = until.isoformat(timespec="seconds") if until else None
-    except (ServiceError, CheckFailed) as error:
+    except FinsentError as error:
         return {"error": str(error)}
     return found
 
@@ -114,13 +114,16 @@ def _decisions(context: "Context") -> dict[str, Any]:
     home, agrees = context.workspace, None
     try:
         head = audit_log.verify(home.audit_log)
+    except FinsentError as error:
+        return {"error": str(error)}
+    try:
         if registry_exists(home):
             verify_against_registry(context.registry)
             agrees = _champion_problem(context) is None
-    except ServiceError:
-        agrees = None  # `versions` says why
     except CheckFailed as error:
         return {"error": str(error)}
+    except FinsentError:
+        agrees = None  # `versions` says why
     entries = [entry for entry in audit_log.read(home.audit_log) if entry.get("action") != audit_log.EVALUATE][-DECISIONS:]
     kept = ("seq", "at", "action", "version", "decision", "reasons", "who", "why")
     return {

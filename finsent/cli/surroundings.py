@@ -70,7 +70,8 @@ def _home_folder(root: Path) -> Iterator[Finding]:
 def _open_files() -> Finding:
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     few = 0 <= limit < _OPEN_FILES
-    return "open files", "warn" if few else "ok", f"at most {limit}", f"Raise it: ulimit -n {4 * _OPEN_FILES}." if few else ""
+    found = "no limit" if limit < 0 else f"at most {limit}"
+    return "open files", "warn" if few else "ok", found, f"Raise it: ulimit -n {4 * _OPEN_FILES}." if few else ""
 
 
 def _proxies() -> Iterator[Finding]:

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from finsent.cli import doctor
 from finsent.cli.promote import _history_row
+from finsent.errors import ConfigError
+from finsent.registry import client
 from finsent.registry.audit_log import AuditEntry
 from finsent.steps import promote
 from finsent.steps.context import make_context
@@ -152,3 +155,29 @@ def test_status_says_how_long_approval_is_good_for(finsent: "Finsent", home: Wor
     assert "Version 4 waits for approval (finsent approve | reject), for 16" in finsent("status", "--home", home.root).out
     late = finsent("status", "--home", home.root, "--set", "gate.approval_expires_hours=1e-7").out
     assert "Version 4 waited for approval until" in late
+
+
+@pytest.mark.parametrize("fault", ["damaged", "credentials"])
+def test_what_reports_still_does_with_a_store_that_cannot_be_read(
+    finsent: "Finsent", home: Workspace, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if fault == "damaged":
+        (home.root / "mlflow.db").write_bytes(b"this is no database" * 1000)
+        said = "cannot be used"
+    else:
+        said = "rejected the request"
+
+        def refuse(*_: object) -> None:
+            raise ConfigError("MLflow rejected the request. Set MLFLOW_TRACKING_USERNAME.")
+
+        monkeypatch.setattr(client, "connect", refuse)
+    status = finsent("status", "--home", home.root, "--json").json()
+    assert said in status["versions"]["error"]
+    assert status["decisions"]["agrees"] is None
+    history = finsent("history", "--home", home.root)
+    assert history.code == 0
+    assert "entries in the audit log" in history.out
+    assert "is not compared with MLflow" in history.err
+    if fault == "damaged":
+        checks = {check.name: check for check in doctor.check_artifacts(WITH_APPROVAL, home)}
+        assert checks["artifacts"].state == "fail"

@@ -75,3 +75,8 @@ def test_a_clock_that_was_set_back(found, home):
     later = time.time() + 3600
     os.utime(home.audit_log, (later, later))
     assert found()["clock"][0] == "fail"
+
+
+def test_no_limit_of_open_files_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(surroundings.resource, "getrlimit", lambda _: (-1, -1))
+    assert surroundings._open_files()[1:3] == ("ok", "no limit")
