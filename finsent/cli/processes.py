@@ -135,24 +135,26 @@ def wait_until(
 
 
 def stop_services(services: Sequence[Service], grace: float = 15.0, insist: float = 5.0) -> None:
-    """Stop services, last started first: SIGINT, SIGTERM, SIGKILL; then their remaining descendants, in any process group."""
+    """Stop services, all at once: SIGINT, SIGTERM, SIGKILL; then their remaining descendants, in any process group."""
     import psutil
 
-    for service in reversed(services):
-        started = _descendants(service.process.pid)
-        # SIGINT first: a Prefect worker turns its first SIGTERM into one, and both servers end cleanly on it
-        for number, seconds in ((signal.SIGINT, grace), (signal.SIGTERM, insist), (signal.SIGKILL, insist)):
-            if service.process.poll() is not None:
-                break
-            started |= _descendants(service.process.pid)
-            _signal_group(service.process.pid, number)
-            with suppress(subprocess.TimeoutExpired):
-                service.process.wait(seconds)
-        _signal_group(service.process.pid, signal.SIGKILL)  # a leader that died by itself has left its group behind
-        for process in started:
-            with suppress(psutil.NoSuchProcess):  # compares the start time too, so a reused id is safe
-                process.kill()
-        psutil.wait_procs(started, timeout=insist)
+    running = [service.process for service in services if service.process.poll() is None]
+    groups, started = [process.pid for process in running], set[psutil.Process]()
+    # SIGINT first: a Prefect worker turns its first SIGTERM into one, and both servers end cleanly on it
+    for number, seconds in ((signal.SIGINT, grace), (signal.SIGTERM, insist), (signal.SIGKILL, insist)):
+        for process in running:
+            started |= _descendants(process.pid)
+            _signal_group(process.pid, number)
+            _signal_group(process.pid, signal.SIGCONT)  # it may be stopped
+        deadline = time.monotonic() + seconds
+        while (running := [process for process in running if process.poll() is None]) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    for group in groups:
+        _signal_group(group, signal.SIGKILL)  # a leader that ended has left its group behind
+    for process in started:
+        with suppress(psutil.NoSuchProcess):  # compares the start time too, so a reused id is safe
+            process.kill()
+    psutil.wait_procs(started, timeout=insist)
 
 
 def _descendants(pid: int) -> "set[psutil.Process]":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from finsent.cli.ownership import find_processes, is_alive
+from finsent.cli.ownership import SERVERS, find_processes, is_alive
 from finsent.cli.processes import STARTUP_SECONDS, Service, rotate_log
 from finsent.errors import FinsentError, escape_control, one_line, shorten
 from finsent.files import make_folder
@@ -160,7 +160,7 @@ def tend(one: Supervised, around: Surroundings, now: float) -> None:
         one.service.process.kill()
         one.service.process.wait()
     if (code := one.service.process.poll()) is not None:
-        _note_end(one, around, now, "did not answer any more and was killed" if frozen else describe_end(code))
+        _note_end(one, around, now, code, "did not answer any more and was killed" if frozen else describe_end(code))
 
 
 def _is_frozen(one: Supervised, around: Surroundings, now: float) -> bool:
@@ -173,13 +173,14 @@ def _is_frozen(one: Supervised, around: Surroundings, now: float) -> bool:
     return False
 
 
-def _note_end(one: Supervised, around: Surroundings, now: float, how: str) -> None:
+def _note_end(one: Supervised, around: Surroundings, now: float, code: int, how: str) -> None:
     one.failures = 1 if now - one.since >= STEADY_SECONDS else one.failures + 1
     one.since, one.retry_at = now, now + delay(one.failures)
     one.left, one.told = find_processes(around.home.root, one.name), False
     said = " | ".join(one.service.log_tail(3).splitlines()[1:])
+    cause = one.service.cause(code) if one.name in SERVERS and not one.answered else ""
     around.tell(
-        f"{one.name} (process {one.service.process.pid}) {how}; it is started again in {delay(one.failures):.0f} s. "
+        f"{one.name} (process {one.service.process.pid}) {how}; it is started again in {delay(one.failures):.0f} s. {cause}"
         f"Its log, {str(one.service.log)!r}, ends with: {shorten(said, 400)}"
     )
 

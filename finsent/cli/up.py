@@ -299,7 +299,9 @@ def stop_all(home: Workspace, services: "Sequence[Supervised]") -> None:
     for number in INTERRUPTS:
         signal.signal(number, signal.SIG_IGN)
     services_path(home.root).unlink(missing_ok=True)
-    stop_services([one.service for one in services if one.retry_at is None])
+    running = [one.service for one in services if one.retry_at is None]
+    for wave in ([one for one in running if one.name not in SERVERS], running):  # runs report their end to the servers
+        stop_services(wave)
     end_processes(find_processes(home.root))
 
 

@@ -51,6 +51,13 @@ def test_stop_leaves_no_process_behind(code: str, tmp_path: Path, home: Workspac
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
 
 
+def test_a_frozen_service_is_stopped_as_cleanly(tmp_path: Path, home: Workspace) -> None:
+    service = launch("import time\nprint('ready', flush=True)\ntime.sleep(60)", tmp_path, home)
+    service.process.send_signal(signal.SIGSTOP)
+    processes.stop_services([service], grace=10)
+    assert service.process.returncode == -signal.SIGINT
+
+
 def test_children_take_ctrl_c_even_when_their_parent_ignores_it(tmp_path: Path, home: Workspace) -> None:
     """A shell starts background jobs with SIGINT ignored, which children would inherit."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)

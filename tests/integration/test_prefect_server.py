@@ -89,7 +89,8 @@ def serving(home: Workspace, pool: str) -> Iterator[Server]:
         started.append(processes.start_service(f"worker-{pool}", up.worker_command(pool, 2), env, home))
         yield Server(home.root, env)
     finally:
-        processes.stop_services(started)
+        processes.stop_services(started[1:])
+        processes.stop_services(started[:1])
 
 
 @pytest.fixture(scope="module")
