@@ -1,12 +1,14 @@
 """What flows show in the Prefect UI: short reports as text, and links to pages of MLflow. The flows publish them."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from finsent.errors import escape_control
 from finsent.registry.mlflow_errors import public_uri
 from finsent.registry.tracking import connect
 from finsent.workspace import Workspace
+
+_FAULTS: Final = 50  # shown
 
 
 def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -134,8 +136,34 @@ def predictions_report(report: Any) -> str:
                 f"{report.abstained:,} abstained; {report.seconds:.1f} s."
             ),
             markdown_table(("class", "rows", "share"), mix),
+            *_arrivals(report.sources),
         ]
     )
+
+
+def not_read_message(report: Any) -> str:
+    """What of the inbox's sources is not read, as the message of a run's state."""
+    faults = [fault for source in report.sources for fault in source.faults]
+    first = faults[0]
+    others = f", and {len(faults) - 1:,} more (`finsent status`)" if len(faults) > 1 else ""
+    return escape_control(f"{first.uri!r} is {first.state}: {first.reason}{others}")
+
+
+def _arrivals(sources: Sequence[Any]) -> Iterable[str]:
+    """What each source of the inbox gave, and what is not read."""
+    if sources:
+        headers = ("source", "files read", "known files", "being written", "rows", "received", "known", "quarantined")
+        rows = (
+            (s.source, s.files, s.files_before, len(s.unsettled), s.read, s.received, s.known, s.quarantined) for s in sources
+        )
+        yield "## Where they came from"
+        yield markdown_table(headers, rows)
+    faults = [fault for source in sources for fault in source.faults]
+    if faults:
+        shown = ((fault.state, fault.uri, f"{fault.since:%Y-%m-%d %H:%M}", fault.reason) for fault in faults[:_FAULTS])
+        yield f"## Not read: {len(faults):,}"
+        yield "Correct, replace or remove the file, or repair the source; the next run sees to it. Everything else was received."
+        yield markdown_table(("", "file or source", "since (UTC)", "why"), shown)
 
 
 def monitor_report(report: Any) -> str:

@@ -1,15 +1,16 @@
-"""Batch inference by the champion: receive files, score what is pending."""
+"""Batch inference by the champion: receive what arrived, score what is pending."""
 
 from pathlib import Path
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
+from prefect.states import Completed
 
 from finsent.steps import score as step
 from finsent.steps.context import Context
 from finsent.steps.score import ScoreReport
-from flows.artifacts import predictions_report
+from flows.artifacts import not_read_message, predictions_report
 from flows.settings import FROM_ENVIRONMENT, FlowSettings, describe_run, resolved, run_name
 from flows.tasks import missing_champion, retrying_task, show, skipped
 
@@ -30,8 +31,11 @@ def show_predictions(report: ScoreReport) -> None:
 def score(files: tuple[str, ...] = (), settings: FlowSettings = FROM_ENVIRONMENT) -> ScoreReport | State[ScoreReport]:
     """Score the inbox. Skipped until the first promotion, except where files are given: they would not be received.
 
+    Completed with the state "Not all read" where a file of `scoring.sources` is set aside or a source could not be reached: the
+    rest was received and scored, and somebody has to look.
+
     Args:
-        files: Files of unlabelled tweets to put into the inbox first.
+        files: Files of unlabelled tweets to put into the inbox first; left out, what is new in `scoring.sources`.
         settings: Configuration and home; left empty, the worker's environment decides.
     """
     with resolved(settings) as context:
@@ -41,4 +45,6 @@ def score(files: tuple[str, ...] = (), settings: FlowSettings = FROM_ENVIRONMENT
         name = f"score {report.scored:,} tweets with version {report.model_version} of {context.config.registered_model}"
         describe_run(context, name, version=report.model_version)
         show(show_predictions, report)
+    if report.not_read:
+        return Completed(name="Not all read", message=not_read_message(report), data=report)
     return report

@@ -190,6 +190,26 @@ def test_a_drift_threshold_that_can_never_be_reached_is_refused() -> None:
     assert load_config(overrides=["monitor.drifted_windows=6", "monitor.windows=6"]).monitor.windows == 6
 
 
+def test_sources_to_be_scored_are_read_as_those_of_the_data_without_labels(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        "scoring: {sources: [{uri: in, text: body, id: key}, {uri: 'sqlite:///d.db', query: SELECT 1}, {uri: 's3://b/k'},\n"
+        "  {uri: 'postgresql://me:hunter2@h/d', query: SELECT 2}]}\n",
+        encoding="utf-8",
+    )
+    config = load_config(path=tmp_path / "mine.yaml")
+    assert [source.uri for source in config.scoring.sources] == [
+        f"{tmp_path}/in", f"sqlite:///{tmp_path}/d.db", "s3://b/k", "postgresql://me:***@h/d",
+    ]  # fmt: skip
+    assert "hunter2" not in config.model_dump_json() + repr(config)
+    shown = {**config.model_dump(mode="json")}
+    (tmp_path / "shown.yaml").write_text(write_yaml(shown), encoding="utf-8")
+    again = load_config(path=tmp_path / "shown.yaml")
+    assert again.model_dump() == config.model_dump()
+    for labels in ("label: mood", "labels: {up: Bullish}"):
+        with pytest.raises(ConfigError, match=r"is for `data\.sources`: tweets to be scored have no label"):
+            load_config(overrides=[f"scoring.sources=[{{uri: /x.csv, {labels}}}]"])
+
+
 @pytest.mark.parametrize("written", ["2025-03-01", "'2025-03-01'", "2025-03-01T00:00:00", "'2025-03-01T01:00:00+01:00'"])
 def test_dates_are_moments_in_utc(written: str) -> None:
     config = load_config(overrides=["data.split=time", f"data.validation_from={written}", "data.test_from=2025-04-01"])

@@ -15,7 +15,7 @@ import pytest
 from pydantic import BaseModel
 from typing_extensions import is_typeddict
 
-from finsent.config.schema import Config, DataConfig, Source
+from finsent.config.schema import Config, DataConfig, InboxSource, Source
 from finsent.data import corrections, inbox, quarantine
 from finsent.data.ingest_report import IngestReport, report_metadata
 from finsent.data.predictions import ModelIdentity
@@ -151,7 +151,7 @@ def stages_and_aliases() -> set[str]:
 
 
 def configuration_keys() -> set[str]:
-    return {*keys_of(Config), *keys_of(Source, "data.sources.*.")}
+    return {*keys_of(Config), *keys_of(Source, "data.sources.*."), *keys_of(InboxSource, "scoring.sources.*.")}
 
 
 SECTIONS: Mapping[str, Callable[[], set[str]]] = {

@@ -284,7 +284,28 @@ def render_scoring(report: Any) -> Renderable:
             ]
         ),
         table(("class", "rows", "share"), mix) if mix else "",
+        _arrivals(report.sources) if report.sources else "",
+        render_inbox_faults([fault for source in report.sources for fault in source.faults]),
     )
+
+
+def _arrivals(sources: Any) -> Renderable:
+    """What each source of the inbox gave."""
+    headers = ("source", "files read", "known files", "being written", "rows", "received", "known", "quarantined", "not read")
+    rows = [
+        (s.source, s.files, s.files_before, len(s.unsettled), s.read, s.received, s.known, s.quarantined, len(s.faults))
+        for s in sources
+    ]
+    return table(headers, rows)
+
+
+def render_inbox_faults(faults: Any) -> Renderable:
+    """Files and sources of the inbox that are not read, the first twenty of many."""
+    if not faults:
+        return ""
+    rows = [(fault.state, shorten(fault.uri, 200), f"{fault.since:%Y-%m-%d %H:%M}", fault.reason) for fault in faults[:20]]
+    title = f"Not read into the inbox ({len(faults)}): correct, replace or remove the file, or repair the source"
+    return section(title, table(("", "file or source", "since (UTC)", "why"), rows))
 
 
 def render_monitoring(report: Any) -> Renderable:

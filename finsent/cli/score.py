@@ -33,7 +33,8 @@ from finsent.errors import InputError
 def score_command(settings: Settings, files: tuple[str, ...], text: str) -> CommandResult:
     """Let the champion score the inbox.
 
-    Rows without a prediction are scored, so a second run scores nothing. Files given are put into the inbox first.
+    Rows without a prediction are scored, so a second run scores nothing. Files given are put into the inbox first; without any,
+    what is new in the configured `scoring.sources`.
     """
     from finsent.steps.score import score
 

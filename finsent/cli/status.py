@@ -28,6 +28,8 @@ def status_command(settings: Settings) -> CommandResult:
     last decision made champion, the audit log is damaged, or, where a Prefect server is known, it does not answer, a worker is
     missing, a run is stuck, or scheduled scoring fails, is cancelled again and again or has not completed for two periods.
     """
+    from finsent.data.inbox_files import find_faults
+
     context = settings.context()
     home, versions, decisions = context.workspace, _versions(context), _decisions(context)
     champion = versions.get("champion", {}).get("version")
@@ -43,6 +45,7 @@ def status_command(settings: Settings) -> CommandResult:
         "champion_problem": champion_problem,
         "decisions": decisions,
         "scoring": _scoring(context, champion),
+        "inbox_faults": find_faults(home),
         "services": _services(home, prefect),
         "operations": operations,
         "disk": disk_parts(home),

@@ -6,7 +6,7 @@ from typing import Any
 from finsent.cli.maintain import format_bytes
 from finsent.cli.operations_status import render_operations
 from finsent.cli.output import Renderable, cell_text, key_values, lines, section, shorten, stack, table
-from finsent.cli.render import leak_audit
+from finsent.cli.render import leak_audit, render_inbox_faults
 
 
 def render_status(status: dict[str, Any]) -> Renderable:
@@ -19,6 +19,7 @@ def render_status(status: dict[str, Any]) -> Renderable:
         _render_versions(status["versions"], status["champion_problem"]),
         _render_decisions(status["decisions"]),
         section("Scoring", key_values(status["scoring"].items())),
+        render_inbox_faults(status["inbox_faults"]),
         section("Services", key_values(services)),
         render_operations(status["operations"]),
         section(

@@ -11,7 +11,16 @@ from pydantic import ValidationError
 
 from finsent.config.loader import anchor_paths, explain, merge, parse_overrides, read_file, read_yaml
 from finsent.config.model_schema import EmbeddedBase, EngineConfig, LoraConfig, ModelConfig, Quantization, Recipe, Section
-from finsent.config.schema import Config, DataConfig, EvaluationConfig, GateConfig, MonitorConfig, ScoringConfig, Source
+from finsent.config.schema import (
+    Config,
+    DataConfig,
+    EvaluationConfig,
+    GateConfig,
+    InboxSource,
+    MonitorConfig,
+    ScoringConfig,
+    Source,
+)
 from finsent.environ import absolute_path
 from finsent.errors import ConfigError
 
@@ -26,6 +35,7 @@ __all__ = [
     "EngineConfig",
     "EvaluationConfig",
     "GateConfig",
+    "InboxSource",
     "LoraConfig",
     "ModelConfig",
     "MonitorConfig",

@@ -199,7 +199,7 @@ def anchor_paths(tree: dict[str, Any], folder: Path | None) -> dict[str, Any]:
     Raises:
         ConfigError: a path is relative and `folder` is None; see `absolute_path`.
     """
-    model, data = tree.get("model"), tree.get("data")
+    model = tree.get("model")
     if isinstance(model, dict) and isinstance(model.get("name"), str):
         name = model["name"]
         is_path = name.startswith(("./", "../", "/", "~", "file:")) or name in {".", ".."}
@@ -208,19 +208,20 @@ def anchor_paths(tree: dict[str, Any], folder: Path | None) -> dict[str, Any]:
             name not in {"", "embedded"} and folder is not None and absolute_path(name, "model.name", folder).is_dir()
         ):
             tree = {**tree, "model": {**model, "name": str(absolute_path(name, "model.name", folder))}}
-    if isinstance(data, dict) and isinstance(data.get("sources"), list):
-        sources = [
-            {**source, "uri": _anchor_uri(source["uri"], folder)}
-            if isinstance(source, dict) and isinstance(source.get("uri"), str)
-            else source
-            for source in data["sources"]
-        ]
-        tree = {**tree, "data": {**data, "sources": sources}}
+    for name in ("data", "scoring"):
+        section = tree.get(name)
+        if isinstance(section, dict) and isinstance(section.get("sources"), list):
+            sources = [
+                {**source, "uri": _anchor_uri(source["uri"], f"uri in {name}.sources", folder)}
+                if isinstance(source, dict) and isinstance(source.get("uri"), str)
+                else source
+                for source in section["sources"]
+            ]
+            tree = {**tree, name: {**section, "sources": sources}}
     return tree
 
 
-def _anchor_uri(uri: str, folder: Path | None) -> str:
-    what = "uri in data.sources"
+def _anchor_uri(uri: str, what: str, folder: Path | None) -> str:
     if found := SQLITE_FILE.fullmatch(uri):
         if found[2].startswith("${"):
             return uri  # the variable is the whole path

@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime, time
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, SecretStr, StringConstraints, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from finsent.config.loader import NO_PASSWORD, mask_passwords
 from finsent.config.model_schema import MOST, EngineConfig, LoraConfig, ModelConfig, Recipe, Section
@@ -57,6 +58,22 @@ class Source(Section):
         uri = data.get("uri") if isinstance(data, Mapping) else None
         if isinstance(uri, str) and (masked := mask_passwords(uri)) != uri:
             return {**data, "uri": masked, "connection": uri}
+        return data
+
+
+class InboxSource(Source):
+    """One place that tweets to be scored come from: as in `data.sources`, without labels."""
+
+    id: str | None = None
+    """Column that holds the tweet's id; left out, `id` is used where the file has it, else the hash of the text."""
+    label: SkipJsonSchema[str] = Field(default="label", exclude=True)
+    labels: SkipJsonSchema[dict[str, Literal["Neutral", "Bullish", "Bearish"]] | None] = Field(default=None, exclude=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_labels(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and (given := sorted({"label", "labels"} & data.keys())):
+            raise ValueError(f"{given[0]!r} is for `data.sources`: tweets to be scored have no label")
         return data
 
 
@@ -215,6 +232,11 @@ class EvaluationConfig(Section):
 class ScoringConfig(Section):
     """Batch inference."""
 
+    sources: tuple[InboxSource, ...] = ()
+    """Where unlabelled tweets arrive, such as [{uri: /srv/in, text: body}]: every scoring run without files of its own reads
+    what is new there. Of each: `uri`, `text`, `created_at`, `format`, `name`, `query` as in `data.sources`, and `id`."""
+    settle_seconds: float = Field(default=10.0, ge=0.0, le=60.0)
+    """A file of `sources` is read once it has rested for this long; before that somebody may be writing it."""
     token_budget: int = Field(default=4096, gt=0, le=2**24)
     """Tokens, padding included, in one forward pass."""
     chunk_rows: int = Field(default=2000, gt=0, le=MOST)

@@ -43,7 +43,7 @@ _REMOVED_AT_ONCE: Final = 10_000  # ids in one commit's predicate
 _SHOWN: Final = 500  # characters of each text that a reused id is quarantined with
 
 
-class _Readable(NamedTuple):
+class InboxRow(NamedTuple):
     """A row for the inbox and its origin. A tuple to save memory: there may be millions."""
 
     id: str
@@ -94,16 +94,39 @@ def receive(
     Raises:
         InputError: a file or column is wrong; nothing was written.
     """
-    with _rare_garbage_collection():
-        rows, bad, number_read = _read(files, text, created_at, max_characters, masked=masked)
+    rows: list[InboxRow] = []
+    bad: list[QuarantinedRow] = []
+    number_read = 0
+    with rare_garbage_collection():
+        for file in track(
+            [file for path in files for file in resolve(Source(uri=str(path)))], description="reading", unit="file"
+        ):
+            found = read_file(file, text, created_at, max_characters=max_characters, masked=masked)
+            rows += found.rows
+            bad += found.bad
+            number_read += found.read
+    return store_rows(home, rows, bad, number_read, masked=masked)[0]
+
+
+class StoredCounts(NamedTuple):
+    """Rows of each file that became new rows of the inbox, and that it had, by the `id` of its `SourceFile`."""
+
+    received: Counter[int]
+    known: Counter[int]
+
+
+def store_rows(
+    home: Workspace, rows: Sequence[InboxRow], bad: Sequence[QuarantinedRow], number_read: int, *, masked: bool
+) -> tuple[InboxReport, StoredCounts]:
+    """Put rows that were read into the inbox, and those that could not be into the quarantine."""
     with locked(home.lock("inbox"), -1, "another process holds the inbox"):
         # the lock keeps runs of this home apart, the transaction number those of other machines on the same tables
-        report = tables.retry_on_conflict(
+        report, counts = tables.retry_on_conflict(
             home, "inbox", _APPLICATION, lambda before: _commit(home, rows, bad, number_read, before, masked=masked)
         )
     if report.read != report.received + report.known + report.quarantined:
         raise CheckFailed(f"rows do not add up: {report}. This is a fault in finsent, please report it.")
-    return report
+    return report, counts
 
 
 def remove_scored(home: Workspace, model: ModelIdentity, before: datetime, *, dry_run: bool = False) -> int:
@@ -140,13 +163,13 @@ def _remove(home: Workspace, changes: pa.Table, at: tables.Position) -> tables.P
 
 def _commit(
     home: Workspace,
-    rows: Sequence[_Readable],
+    rows: Sequence[InboxRow],
     unreadable: Sequence[QuarantinedRow],
     number_read: int,
     before: tables.Position,
     *,
     masked: bool,
-) -> InboxReport | None:
+) -> tuple[InboxReport, StoredCounts] | None:
     """Append the new rows; None if another run appended to the inbox in between."""
     ids = {item.id for item in rows}
     ids |= {
@@ -166,10 +189,12 @@ def _commit(
             return None
         version = written.version
     append_records(home, bad, now)  # only now: had another run been first, another row would be the one that reuses an id
-    return InboxReport(number_read, len(new), known, len(bad), dict(Counter(row.reason for row in bad)), version)
+    counts = StoredCounts(Counter(id(row.file) for row in new), known)
+    report = InboxReport(number_read, len(new), known.total(), len(bad), dict(Counter(row.reason for row in bad)), version)
+    return report, counts
 
 
-def _table(rows: Sequence[_Readable], now: datetime) -> pa.Table:
+def _table(rows: Sequence[InboxRow], now: datetime) -> pa.Table:
     columns = {"id": [row.id for row in rows], "created_at": [row.created_at for row in rows], "text": [row.text for row in rows]}
     return pa.table(columns | {"received_at": [now] * len(rows)}, schema=SCHEMAS["inbox"])
 
@@ -193,17 +218,20 @@ def _scored_hashes(home: Workspace, ids: AbstractSet[str]) -> dict[str, set[str]
     return hashes
 
 
-def _was_scored_for(item: _Readable, hashes: AbstractSet[str]) -> bool:
+def _was_scored_for(item: InboxRow, hashes: AbstractSet[str]) -> bool:
     """Whether the row's text is one that its id was scored for, masked or not; an id made of the text is of no other."""
     texts = {item.text, mask_handles(item.text), str(item.raw.text)}
     return not hashes.isdisjoint(map(text_hash, texts)) or item.id == text_id(item.text)
 
 
 def _classify(
-    rows: Sequence[_Readable], there: Mapping[str, str], scored: Mapping[str, AbstractSet[str]], *, masked: bool
-) -> tuple[list[_Readable], int, list[QuarantinedRow]]:
-    """New rows, number of known rows, rows that reuse an id for another text. Of several rows with one id the first counts."""
-    texts, new, known, reused = dict(there), [], 0, []
+    rows: Sequence[InboxRow], there: Mapping[str, str], scored: Mapping[str, AbstractSet[str]], *, masked: bool
+) -> tuple[list[InboxRow], Counter[int], list[QuarantinedRow]]:
+    """New rows, number of known rows by the `id` of their file, rows that reuse an id for another text.
+
+    Of several rows with one id the first counts.
+    """
+    texts, new, known, reused = dict(there), [], Counter[int](), []
     for item in rows:
         name, text = item.id, item.text
         first = texts.get(name)
@@ -211,7 +239,7 @@ def _classify(
             texts[name] = text
             new.append(item)
         elif first is not None and (first == text or text_id(first) == text_id(text)):
-            known += 1
+            known[id(item.file)] += 1
         else:
             if first is None:
                 where = "was scored for another text, which the inbox no longer has"
@@ -225,37 +253,47 @@ def _classify(
     return new, known, reused
 
 
-def _read(
-    files: Sequence[Path | str], text: str, created_at: str | None, longest: int, *, masked: bool
-) -> tuple[list[_Readable], list[QuarantinedRow], int]:
+class FileRows(NamedTuple):
+    """What one file held."""
+
+    rows: list[InboxRow]
+    bad: list[QuarantinedRow]
+    read: int
+    """Number of both."""
+
+
+def read_file(
+    file: SourceFile, text: str, created_at: str | None, row_id: str | None = None, *, max_characters: int, masked: bool
+) -> FileRows:
+    """Read a file to its end; the arguments are the columns, see `receive`.
+
+    Raises:
+        InputError: it is damaged, or a column is missing.
+        ServiceError: a store or database does not answer.
+    """
+    required = {"text": text, "created_at": created_at, "id": row_id}
     wanted = RequestedColumns(
-        {"text": text} | ({"created_at": created_at} if created_at else {}),
-        {"id": "id"} | ({} if created_at else {"created_at": "created_at"}),
+        {role: column for role, column in required.items() if column is not None},
+        {role: role for role, column in required.items() if column is None},
     )
-    rows: list[_Readable] = []
-    bad: list[QuarantinedRow] = []
-    number_read = 0
-    now = datetime.now(UTC)
-    for file in track([file for path in files for file in resolve(Source(uri=str(path)))], description="reading", unit="file"):
-        good, unreadable = [], []
-        batches = read_rows(file, wanted)
-        for batch in batches if created_at else without_unreadable_dates(batches, file):
-            number_read += len(batch)
-            for raw in batch:
-                checked = _check(raw, longest, now)
-                if isinstance(checked, Rejection):
-                    unreadable.append(quarantine_row(raw, checked, file, mask=masked))
-                else:
-                    name, moment, value = checked
-                    good.append((name, moment, mask_handles(value) if masked else value, raw))
-        given = input_identity(fingerprint_file(file))
-        rows += [_Readable(*row, file, given) for row in good]
-        bad += [dataclasses.replace(row, input=given) for row in unreadable]
-    return rows, bad, number_read
+    good, unreadable, number_read, now = [], [], 0, datetime.now(UTC)
+    batches = read_rows(file, wanted)
+    for batch in batches if created_at else without_unreadable_dates(batches, file):
+        number_read += len(batch)
+        for raw in batch:
+            checked = _check(raw, max_characters, now)
+            if isinstance(checked, Rejection):
+                unreadable.append(quarantine_row(raw, checked, file, mask=masked))
+            else:
+                name, moment, value = checked
+                good.append((name, moment, mask_handles(value) if masked else value, raw))
+    given = input_identity(fingerprint_file(file))
+    rows = [InboxRow(*row, file, given) for row in good]
+    return FileRows(rows, [dataclasses.replace(row, input=given) for row in unreadable], number_read)
 
 
 @contextmanager
-def _rare_garbage_collection() -> Iterator[None]:
+def rare_garbage_collection() -> Iterator[None]:
     """Collect rarely, not never: rows make no reference cycles, and searching millions of them takes a quarter of the time."""
     before = gc.get_threshold()
     gc.set_threshold(1_000_000, 10, 10)

@@ -64,6 +64,17 @@ SCHEMAS: Final[Mapping[str, pa.Schema]] = MappingProxyType(
             label=pa.string(),
         ),
         "inbox": _schema(id=pa.string(), created_at=_TIME, text=pa.string(), received_at=_TIME),
+        "inbox_files": _schema(
+            source=pa.string(),
+            uri=pa.string(),
+            settings=pa.string(),
+            stamp=pa.string(),
+            identity=pa.string(),
+            state=pa.string(),
+            reason=pa.string(),
+            rows=pa.int64(),
+            recorded_at=_TIME,
+        ),
         "predictions": _schema(
             id=pa.string(),
             text_hash=pa.string(),

@@ -20,6 +20,7 @@ from finsent.steps.context import Context
 from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
+    from finsent.data.inbox_sources import SourceArrivals
     from finsent.data.predictions import ModelIdentity
     from finsent.data.tables import Position
     from finsent.scoring.chunk_pipeline import Totals
@@ -35,9 +36,9 @@ class ScoreReport:
     """What one scoring run did."""
 
     received: int
-    """Tweets of the given files that the inbox did not have."""
+    """Tweets of the files or sources that the inbox did not have."""
     known: int
-    """Tweets of the given files that it had."""
+    """Tweets of them that it had."""
     scored: int
     skipped: int
     """Inbox rows that this model had scored before."""
@@ -51,6 +52,13 @@ class ScoreReport:
     """Scored rows less confident than the version's threshold, or than `scoring.abstain_below` where that is set."""
     seconds: float
     rows_per_second: float
+    sources: "tuple[SourceArrivals, ...]" = ()
+    """What each of `scoring.sources` gave; none where files were given."""
+
+    @property
+    def not_read(self) -> int:
+        """Files and sources that are set aside or could not be read: an operator has to look."""
+        return sum(len(source.faults) for source in self.sources)
 
 
 @dataclass(frozen=True)
@@ -86,7 +94,10 @@ def score(
     devices: Sequence[str] | None = None,
     progress: bool = True,
 ) -> ScoreReport:
-    """Put `files` (tweets in column `text`) into the inbox, then score every inbox row without a prediction of the champion's.
+    """Fill the inbox, from `files` (tweets in column `text`) or else from `scoring.sources`, then score what has no prediction.
+
+    What is scored is every inbox row without a prediction of the champion's. In `scoring.sources` a damaged file or a source that
+    does not answer costs itself alone, and is in the report; files that are given must be sound.
 
     Each chunk of predictions is one commit: killed at any moment and run again, the table is as if nothing had
     happened. A run that overlaps with another on this home waits for it. While the model is at one chunk, the next is tokenised
@@ -94,7 +105,7 @@ def score(
 
     Args:
         context: How to score, and where tables and registry are.
-        files: Files of tweets to receive first.
+        files: Files of tweets to receive first, in place of the configured sources.
         text: Their column that holds the tweet.
         devices: Devices to score on, a worker with the model on each; left out, all GPUs, at most `engine.devices`.
         progress: Show a bar on a terminal.
@@ -107,7 +118,8 @@ def score(
         DeviceError: a worker failed or died; what was committed before stands.
         CheckFailed: another run has been at work for an hour.
     """
-    from finsent.data.inbox import receive
+    from finsent.data.inbox import InboxReport, receive
+    from finsent.data.inbox_sources import SourceArrivals, receive_sources
     from finsent.data.quarantine import append_records
     from finsent.data.tables import require_writable_tables
     from finsent.scoring.chunk_pipeline import Totals
@@ -117,9 +129,14 @@ def score(
     started = time.perf_counter()
     config, home, registry = context.config, context.workspace, context.registry
     require_champion(registry)  # without one nothing is received either
-    require_writable_tables(home, ("inbox", "quarantine", "predictions"))
+    require_writable_tables(home, ("inbox", "quarantine", "predictions", "inbox_files"))
     data = config.data
-    incoming = receive(files, home, text=text, max_characters=data.max_characters, masked=data.mask_handles) if files else None
+    sources: tuple[SourceArrivals, ...] = ()
+    incoming: Sequence[InboxReport | SourceArrivals]
+    if files:
+        incoming = [receive(files, home, text=text, max_characters=data.max_characters, masked=data.mask_handles)]
+    else:
+        incoming = sources = receive_sources(config.scoring, data, home)
     with _alone(home):
         model = registry.identity(require_champion(registry))  # it may have changed while this run waited for the one before it
         before = read_position(home, transaction_app(model))
@@ -131,17 +148,18 @@ def score(
     seconds = time.perf_counter() - started
     scored = done.classes.total()
     return ScoreReport(
-        received=incoming.received if incoming else 0,
-        known=incoming.known if incoming else 0,
+        received=sum(item.received for item in incoming),
+        known=sum(item.known for item in incoming),
         scored=scored,
         skipped=skipped,
-        quarantined=len(due.bad) + (incoming.quarantined if incoming else 0),
+        quarantined=len(due.bad) + sum(item.quarantined for item in incoming),
         model_version=model.version,
         run_id=run_id,
         classes={label: done.classes[label] for label in LABELS} if scored else {},
         abstained=done.abstained,
         seconds=seconds,
         rows_per_second=scored / seconds,
+        sources=sources,
     )
 
 

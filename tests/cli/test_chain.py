@@ -100,6 +100,27 @@ def test_score_json_and_a_second_run_that_scores_nothing(finsent: "Finsent", ser
     assert after == {"inbox": before["inbox"] + 2, "waiting": 0, "predictions": before["predictions"] + first["scored"]}
 
 
+def test_score_reads_the_configured_sources_and_status_shows_what_it_could_not(
+    finsent: "Finsent", served: "Served", tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "empty.csv").touch()
+    (tmp_path / "in" / "a.csv").write_text('id,text\n1,""\n', encoding="utf-8")
+    sources = ("--set", f"scoring.sources=[{{uri: {tmp_path}/in, name: desk}}]", "--set", "scoring.settle_seconds=0")
+    found = finsent("score", *served.options, *sources, "--json").json()
+    (desk,) = found["sources"]
+    assert (desk["source"], desk["files"], desk["read"], desk["quarantined"], found["quarantined"]) == ("desk", 1, 1, 1, 1)
+    shown = finsent("score", *served.options, *sources).out
+    assert "Not read into the inbox (1)" in shown
+    assert "empty.csv' is empty" in shown
+    status = finsent("status", *served.options, "--json").json()
+    assert [(fault["state"], fault["uri"]) for fault in status["inbox_faults"]] == [("set aside", f"{tmp_path}/in/empty.csv")]
+    assert "is empty" in finsent("status", *served.options).out
+    (tmp_path / "in" / "empty.csv").unlink()
+    finsent("score", *served.options, *sources)
+    assert finsent("status", *served.options, "--json").json()["inbox_faults"] == []
+
+
 def test_monitor_says_what_to_do_and_why(finsent: "Finsent", served: "Served") -> None:
     found = finsent("monitor", *served.options, "--json").json()
     assert found["decision"] in {"retrain", "skip"}

@@ -1,16 +1,19 @@
 """The reports that flows leave in the Prefect UI."""
 
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from finsent.data.inbox_files import InboxFault
+from finsent.data.inbox_sources import SourceArrivals
 from finsent.evaluation.evidence import Evidence
 from finsent.registry.gate import RuleResult
 from finsent.steps.promote import PromotionResult
 from finsent.workspace import resolve_workspace
 from flows import artifacts
-from flows.artifacts import data_report, decision, markdown_table, metrics_rows, predictions_report
+from flows.artifacts import data_report, decision, markdown_table, metrics_rows, not_read_message, predictions_report
 
 
 def test_cells_cannot_break_a_table() -> None:
@@ -62,11 +65,24 @@ def test_metrics_stand_beside_baseline_and_champion(specimen: Any) -> None:
 
 def test_nothing_scored_is_a_report_too() -> None:
     report = SimpleNamespace(
-        scored=0, model_version="3", received=0, skipped=5, quarantined=0, abstained=0, seconds=0.1, classes={}
+        scored=0, model_version="3", received=0, skipped=5, quarantined=0, abstained=0, seconds=0.1, classes={}, sources=()
     )
     text = predictions_report(report)
     assert text.startswith("# 0 tweets scored by version 3")
     assert "5 already scored" in text
+
+
+def test_a_file_that_was_not_read_is_shown_harmlessly() -> None:
+    fault = InboxFault("in/a|b\nc\x1b[31m.csv", "set aside", "is empty", None, datetime(2026, 11, 30, 1, 2, tzinfo=UTC))
+    source = SourceArrivals("desk", 1, 2, ("in/d.csv",), 5, 3, 1, 1, (fault, fault))
+    report = SimpleNamespace(
+        scored=0, model_version="3", received=3, skipped=5, quarantined=1, abstained=0, seconds=0.1, classes={}, sources=(source,)
+    )
+    text = predictions_report(report)
+    assert "| desk | 1 | 2 | 1 | 5 | 3 | 1 | 1 |" in text
+    assert "## Not read: 2" in text
+    assert r"| set aside | in/a\|b c\x1b[31m.csv | 2026-11-30 01:02 | is empty |" in text
+    assert not_read_message(report) == ("'in/a|b\\nc\\x1b[31m.csv' is set aside: is empty, and 1 more (`finsent status`)")
 
 
 def test_the_data_report_shows_audit_and_confounding_where_they_are_known() -> None:

@@ -156,6 +156,7 @@ def test_a_worker_in_an_empty_folder_means_the_places_that_were_given(tmp_path: 
         ({"FINSENT_HOME": "/h", "FINSENT_TABLES": "tables"}, {}),
         ({"FINSENT_HOME": "/h", "FINSENT_CONFIG": "mine.yaml"}, {}),
         ({"FINSENT_HOME": "/h"}, {"overrides": ("data.sources=[{uri: x.csv}]",)}),
+        ({"FINSENT_HOME": "/h"}, {"overrides": ("scoring.sources=[{uri: x.csv}]",)}),
         ({"FINSENT_HOME": "/h"}, {"overrides": ("model.name=./base", "model.embedded=null")}),
         ({"FINSENT_HOME": "/h"}, {"home": "state"}),
     ],

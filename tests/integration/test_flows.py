@@ -332,6 +332,18 @@ def test_scoring_and_monitoring(served: "Served", tmp_path: Path) -> None:
     report = score((str(file),), setup_of(served))
     assert (report.received, report.scored, report.model_version) == (2, 2, served.version)
     assert f"# 2 tweets scored by version {served.version}" in artifacts("predictions")[0].data
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "new.csv").write_text("text\nflows score firm three\n", encoding="utf-8")
+    (folder / "cut.csv.gz").write_bytes(b"\x1f\x8b")
+    given = (*setup_of(served).overrides, f"scoring.sources=[{{uri: {folder}}}]", "scoring.settle_seconds=0")
+    state = score(settings=setup_of(served).model_copy(update={"overrides": given}), return_state=True)
+    assert (state.is_completed(), state.name) == (True, "Not all read")
+    assert "cut.csv.gz' is set aside" in state.message
+    assert (state.result().received, state.result().scored) == (1, 1), "the good file is scored"
+    shown = artifacts("predictions")[0].data
+    assert "## Not read: 1" in shown
+    assert "cut.csv.gz" in shown
     assert score(settings=setup_of(served)).scored == 0
     decision = monitor(setup_of(served))
     assert artifacts("drift")[0].data.startswith(f"# Decision: {decision.decision}")

@@ -8,6 +8,9 @@ characters, the file is rejected.
 TSV: most writers give quotes no meaning, spreadsheets quote as in CSV. Decided for each record: it is quoted only if its quotes
 pair up as in CSV and it has at least as many fields as the header. Over several lines it is quoted only if also no field holds
 a tab, since lines that are rows of their own do hold tabs; so a record of one column never spans lines. Any other quote is text.
+
+A file that may have been cut: its last line is a record only with a line end, since a cut text looks like a whole one; and where
+a quote is open at the end, nobody can tell a stray one from a record that was cut.
 """
 
 import csv
@@ -22,6 +25,7 @@ from finsent.errors import InputError, shorten
 
 MAX_RECORD_LINES: Final = 200
 """Lines that one record may span."""
+_CUT: Final = "it may have been cut. End the file with a line break"
 _MAX_FIELD_CHARS: Final = 2 * MAX_LINE_CHARS  # with csv's own limit of 128 Ki, one long text would stop the file
 
 
@@ -75,7 +79,9 @@ class _RewindableLines:
         return self.record[0]
 
 
-def parse_records(lines: Iterable[str], delimiter: str, uri: str) -> Iterator[list[str] | MalformedLine]:
+def parse_records(
+    lines: Iterable[str], delimiter: str, uri: str, *, may_be_cut: bool = False
+) -> Iterator[list[str] | MalformedLine]:
     """Records in order, the header first; blank lines are empty records.
 
     Raises:
@@ -91,16 +97,26 @@ def parse_records(lines: Iterable[str], delimiter: str, uri: str) -> Iterator[li
         try:
             found = next(reader, None)
         except (csv.Error, _RecordTooLongError) as error:
-            if delimiter != "\t" and (source.ended or isinstance(error, _RecordTooLongError)):
+            if may_be_cut and source.ended and (delimiter == "\t" or (len(source.record) == 1 and _lacks_end(source))):
+                line = source.rewind_to_first_line()
+                found = MalformedLine(line, f"line {source.first}: the file ends within a quoted field; it may have been cut")
+            elif delimiter != "\t" and (source.ended or isinstance(error, _RecordTooLongError)):
                 raise InputError(_unclosed_quote_error(source, delimiter, uri)) from error
-            found = _parse_unquoted(source) if delimiter == "\t" else _parse_first_line(source, delimiter, error)
+            else:
+                found = _parse_unquoted(source) if delimiter == "\t" else _parse_first_line(source, delimiter, error)
         else:
             if found is None:
                 return
             if delimiter == "\t" and not _is_quoted(found, width, len(source.record)):
                 found = _parse_unquoted(source)
+            if may_be_cut and _lacks_end(source):
+                found = MalformedLine("".join(source.record), f"line {source.first}: the last one, without a line end: {_CUT}")
         width = width or (0 if isinstance(found, MalformedLine) else len(found))
         yield found
+
+
+def _lacks_end(source: _RewindableLines) -> bool:
+    return not source.record[-1].endswith(("\n", "\r"))
 
 
 def _is_quoted(fields: list[str], width: int, spanned: int) -> bool:

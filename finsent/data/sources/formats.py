@@ -37,11 +37,12 @@ def read_rows(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRo
     for batch in _READERS[file.format](file, wanted):
         rows += len(batch)
         yield batch
-    if not rows and file.format == "sql":
+    if rows or file.arriving:
+        return
+    if file.format == "sql":
         query = shorten(file.source.query or "", 200)
         raise InputError(f"{file.uri!r}: the query {query!r} has no rows. Check its WHERE and JOIN, and the database.")
-    if not rows:
-        raise InputError(f"{file.uri!r} has no rows. Give a file with at least one row under its columns.")
+    raise InputError(f"{file.uri!r} has no rows. Give a file with at least one row under its columns.")
 
 
 def fingerprint_file(file: SourceFile) -> dict[str, str | int]:
@@ -81,8 +82,11 @@ def _batches(items: Iterable[tuple[T, int]]) -> Iterator[list[T]]:
 def _read_csv(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRow]]:
     delimiter = "\t" if file.format == "tsv" else ","
     with open_text(file) as (stream, encoding):
-        records = (record for record in parse_records(text_lines(stream, encoding, file.uri), delimiter, file.uri) if record)
+        lines = text_lines(stream, encoding, file.uri)
+        records = (record for record in parse_records(lines, delimiter, file.uri, may_be_cut=file.arriving) if record)
         first = next(records, [])
+        if file.arriving and isinstance(first, MalformedLine):
+            raise InputError(f"{file.uri!r} has no line of column names: {first.why}. Get the file again.")
         header = [name.strip() for name in first] if isinstance(first, list) else []
         columns = wanted.select(header, file.uri)
         positions = {role: header.index(column) for role, column in columns.items()}

@@ -44,6 +44,8 @@ class SourceFile:
     """The source as configured; of a Hub dataset with its revision pinned."""
     compression: str | None = None
     """gzip, zstd or None."""
+    arriving: bool = False
+    """Whether it comes from a source that somebody fills: it may have been cut, and may have no rows yet."""
     seen: dict[str, str | int] = field(default_factory=dict, compare=False, repr=False)
     """Size, hash and encoding, filled in when the file has been read to its end; for `formats.fingerprint_file`."""
 

@@ -1,5 +1,6 @@
 """Finds the files that a source stands for: paths, folders, globs, S3, Hub datasets and databases."""
 
+import fnmatch
 import glob
 import logging
 import os
@@ -23,6 +24,18 @@ def resolve(source: Source) -> tuple[SourceFile, ...]:
     Raises:
         InputError: a blank address or name, nothing found, access denied, or an unknown kind of address or file.
     """
+    if not holds_files(source):
+        return (_resolve_whole(source),)
+    paths = s3.find_objects(source.uri) if source.uri.startswith(s3.S3) else find_paths(source.uri)
+    return tuple(file_of(source, path, several=len(paths) > 1) for path in paths)
+
+
+def holds_files(source: Source) -> bool:
+    """Whether the address stands for files, and not for a database's query or a dataset of the Hub.
+
+    Raises:
+        InputError: a blank address or name, or a query to what is no database.
+    """
     uri = source.uri
     if not uri.strip():
         raise InputError(f"{uri!r} is not an address. Give a file, a folder, a glob or a URL; '.' reads the working folder.")
@@ -34,21 +47,29 @@ def resolve(source: Source) -> tuple[SourceFile, ...]:
             f"{uri!r} is not a database URL, and a query was given. Leave `query` (--query) out, or give a URL such as "
             "sqlite:///desk.db or postgresql+psycopg2://reader@host/desk."
         )
-    if uri.startswith(HUB):
-        name = source.name or uri.removeprefix(HUB).rstrip("/").rsplit("/", 1)[-1]
-        return (SourceFile(name, name, uri, "hub", _pin_revision(source)),)
-    if is_database:
-        database_name = database.check_source(source)
-        name = source.name or database_name
-        return (SourceFile(name, name, uri, "sql", source),)
-    paths = s3.find_objects(uri) if uri.startswith(s3.S3) else _find_paths(uri)
-    files = []
-    for path in paths:
-        stem, file_format, compression = _split_name(path, source.format)
-        name = source.name or escape_invalid(stem)
-        label = f"{name}:{escape_invalid(PurePath(path).name)}" if len(paths) > 1 and source.name else name
-        files.append(SourceFile(name, label, path, file_format, source, compression))
-    return tuple(files)
+    return not is_database and not uri.startswith(HUB)
+
+
+def _resolve_whole(source: Source) -> SourceFile:
+    """The database's query or the Hub dataset."""
+    if source.uri.startswith(HUB):
+        name, source = source.uri.removeprefix(HUB).rstrip("/").rsplit("/", 1)[-1], _pin_revision(source)
+    else:
+        name = database.check_source(source)
+    name = source.name or name
+    return SourceFile(name, name, source.uri, "hub" if source.uri.startswith(HUB) else "sql", source)
+
+
+def file_of(source: Source, path: str, *, several: bool) -> SourceFile:
+    """One file of a source; `several`: it has others too.
+
+    Raises:
+        InputError: its ending is not understood.
+    """
+    stem, file_format, compression = _split_name(path, source.format)
+    name = source.name or escape_invalid(stem)
+    label = f"{name}:{escape_invalid(PurePath(path).name)}" if several and source.name else name
+    return SourceFile(name, label, path, file_format, source, compression)
 
 
 def _pin_revision(source: Source) -> Source:
@@ -70,7 +91,12 @@ def _pin_revision(source: Source) -> Source:
     return source.model_copy(update={"revision": commit or source.revision})
 
 
-def _find_paths(uri: str) -> list[str]:
+def find_paths(uri: str) -> list[str]:
+    """Paths of the files that a path, a folder or a glob stands for.
+
+    Raises:
+        InputError: there is none, one is a broken link, or access is denied.
+    """
     path = absolute_path(uri, "source") if uri.startswith(("~", "file:")) else Path(uri)
     try:
         if path.is_file():
@@ -80,11 +106,10 @@ def _find_paths(uri: str) -> list[str]:
         if path.is_symlink():
             raise InputError(f"{uri!r} is a link to {str(path.readlink())!r}, which does not exist. Repair the link.")
         if glob.has_magic(uri):
-            found = glob.glob(str(path), recursive=True)  # noqa: PTH207 - pathlib's own takes no absolute pattern
-            matches = sorted(Path(match) for match in found if _is_file(Path(match)))
+            matches = [match for match in glob_paths(path) if _is_file(Path(match))]
             if not matches:
                 raise InputError(f"no file matches {uri!r}. Check the pattern and the working folder.")
-            return [str(match) for match in matches]
+            return matches
         if path.exists():
             raise InputError(f"{uri!r} is not a file but a device, pipe or socket. Give a file.")
         siblings = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
@@ -93,6 +118,32 @@ def _find_paths(uri: str) -> list[str]:
         raise InputError(
             f"{uri!r} cannot be accessed: {error.strerror} ({str(error.filename)!r}). Check path and permissions."
         ) from error
+
+
+def glob_paths(pattern: Path) -> list[str]:
+    """What matches, in order. `**` enters no folder by a link, as Python's own does: two that lead back would take for ever."""
+    parts = pattern.parts
+    if "**" not in parts:
+        return sorted(glob.glob(str(pattern)))  # noqa: PTH207 - pathlib's own takes no absolute pattern
+    first = parts.index("**")
+    above = Path(*parts[:first])
+    tops = glob.glob(str(above)) if first else ["."]  # noqa: PTH207
+    found = []
+    for top in tops:
+        for root, folders, names in os.walk(top):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            below = Path(root).relative_to(top).parts
+            found += [str(Path(root, name)) for name in names if _matches((*below, name), parts[first:])]
+    return sorted(found)
+
+
+def _matches(parts: tuple[str, ...], patterns: tuple[str, ...]) -> bool:
+    if not patterns or not parts:
+        return not parts and all(pattern == "**" for pattern in patterns)
+    hidden = parts[0].startswith(".") and not patterns[0].startswith(".")
+    if patterns[0] == "**":
+        return _matches(parts, patterns[1:]) or (not hidden and _matches(parts[1:], patterns))
+    return not hidden and fnmatch.fnmatchcase(parts[0], patterns[0]) and _matches(parts[1:], patterns[1:])
 
 
 def _files_below(folder: Path, uri: str) -> list[str]:

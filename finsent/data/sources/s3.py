@@ -39,7 +39,14 @@ _OUTAGE: Final = re.compile(
 
 
 def find_objects(uri: str) -> list[str]:
-    """Addresses that `s3://bucket/key`, a folder or a glob stands for, in order; of a folder, keys of a known format.
+    """Addresses of the objects; see `list_objects`."""
+    return [S3 + found.path for found in list_objects(uri)]
+
+
+def list_objects(uri: str, *, allow_none: bool = False) -> "list[fs.FileInfo]":
+    """The objects that `s3://bucket/key`, a folder or a glob stands for, in order; of a folder, keys of a known format.
+
+    With `allow_none` a folder (with a slash at its end, if it is empty) and a glob may stand for none.
 
     Raises:
         InputError: no such bucket or key, or access denied.
@@ -51,31 +58,34 @@ def find_objects(uri: str) -> list[str]:
     bucket, _, key = uri.removeprefix(S3).partition("/")
     if not bucket or glob.has_magic(bucket) or "@" in bucket:
         raise InputError(f"{uri!r} names no bucket. Give {S3}bucket/key; credentials come from the environment, not the address.")
+    is_folder = not key or key.endswith("/")
     key = key.rstrip("/")
     path = f"{bucket}/{key}" if key else bucket
     try:
         store = _store(bucket)
-        kind = store.get_file_info(path).type
-        if kind == fs.FileType.File:
-            return [S3 + path]
-        if kind == fs.FileType.Directory:
-            inside = sorted(item.path for item in store.get_file_info(fs.FileSelector(path, recursive=True)) if item.is_file)
-            found = [item for item in inside if format_suffix(item) in FORMATS]
-            if not found:
+        item = store.get_file_info(path)
+        if item.type == fs.FileType.File:
+            return [item]
+        if item.type == fs.FileType.Directory:
+            inside = [item for item in store.get_file_info(fs.FileSelector(path, recursive=True)) if item.is_file]
+            found = sorted((item for item in inside if format_suffix(item.path) in FORMATS), key=lambda item: item.path)
+            if not found and not allow_none:
                 raise InputError(
                     f"folder {uri!r} holds nothing that ends in {format_names(list(FORMATS))} (or .gz, .zst after it)."
                 )
-            return [S3 + item for item in found]
+            return found
         if store.get_file_info(bucket).type == fs.FileType.NotFound:
             raise InputError(_no_bucket(bucket))
+        if is_folder and allow_none:
+            return []
         if glob.has_magic(key):
             from fsspec.implementations.arrow import ArrowFSWrapper  # type: ignore[import-untyped]
 
             matches = sorted(str(item) for item in ArrowFSWrapper(store).glob(path))
-            found = [item.path for item in store.get_file_info(matches) if item.is_file]
-            if not found:
+            found = [item for item in store.get_file_info(matches) if item.is_file]
+            if not found and not allow_none:
                 raise InputError(f"no object matches {uri!r}. Check the pattern.")
-            return [S3 + item for item in found]
+            return found
         parent = fs.FileSelector(str(PurePosixPath(path).parent), allow_not_found=True)
         siblings = [item.base_name for item in store.get_file_info(parent)]
     except (OSError, pa.ArrowException) as error:
@@ -96,6 +106,23 @@ def open_object(uri: str, *, random_access: bool) -> tuple[Any, str]:
     else:
         file = store.open_input_stream(path, compression=None, buffer_size=_BUFFER_BYTES)
     return file, str((file.metadata() or {}).get("ETag", b"").decode().strip('"'))
+
+
+def find_etag(uri: str) -> str:
+    """An object's ETag, by one request.
+
+    Raises:
+        InputError: it is not there, or access is denied.
+        ServiceError: the store does not answer.
+    """
+    import pyarrow as pa
+
+    try:
+        file, etag = open_object(uri, random_access=True)
+    except (OSError, pa.ArrowException) as error:
+        raise store_error(uri, error) from error
+    file.close()
+    return etag
 
 
 def check_unchanged(uri: str, etag: str) -> None:

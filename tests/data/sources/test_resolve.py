@@ -1,5 +1,6 @@
 """Addresses resolve to files with names; wrong ones are errors; Hub revisions are pinned."""
 
+import glob
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -72,3 +73,16 @@ def test_without_the_hub_the_configured_revision_is_recorded(monkeypatch: pytest
     for revision, recorded in (("v1", "v1"), (None, "not known")):
         (file,) = resolve(Source(uri="hf://owner/tweets", revision=revision))
         assert fingerprint_file(file)["revision"] == recorded
+
+
+@pytest.mark.parametrize("pattern", ["**/*.csv", "**/x.csv", "sub/**", "s*/**/deep/*.csv", "**/sub/**/x.csv"])
+def test_patterns_for_folders_at_any_depth_enter_none_by_a_link(tmp_path: Path, pattern: str) -> None:
+    """Two links that lead back double the paths at each of 40 levels."""
+    for name in ("x.csv", "sub/x.csv", "sub/deep/x.csv", ".hidden/x.csv", "sub/.x.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("text,label\nup,Bullish\n")
+    found = glob.glob(str(tmp_path / pattern), recursive=True)  # noqa: PTH207
+    without_links = sorted(path for path in found if Path(path).is_file())
+    for link in ("a", "b", "sub/c"):
+        (tmp_path / link).symlink_to(tmp_path)
+    assert [file.uri for file in resolve(Source(uri=str(tmp_path / pattern)))] == without_links != []

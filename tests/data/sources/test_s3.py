@@ -270,3 +270,41 @@ def test_processes_append_side_by_side_to_a_table_in_the_store(
     assert sorted(name for name in found if "shared" not in name) == sorted(f"{w}-{n}" for w in range(2) for n in range(4))
     assert len(found) == len(set(found))
     assert "shared-3" in found
+
+
+def test_objects_of_a_source_of_the_inbox_are_received_once(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from finsent.config import DataConfig, InboxSource, ScoringConfig
+    from finsent.data.inbox_sources import SourceArrivals, receive_sources
+
+    home = resolve_workspace({"FINSENT_HOME": str(tmp_path / "home")})
+    objects = client(store)
+    objects.create_bucket(Bucket="inbox", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+
+    def run(*uris: str) -> list[SourceArrivals]:
+        sources = tuple(InboxSource(uri=uri) for uri in uris)
+        return list(receive_sources(ScoringConfig(sources=sources), DataConfig(), home))
+
+    def put(key: str, text: str) -> None:
+        objects.put_object(Bucket="inbox", Key=key, Body=text.encode())
+
+    assert run("s3://inbox/in/")[0].faults == (), "a folder that nobody filled yet"
+    put("in/a.csv", "id,text\n1,up\n")
+    put("in/b.csv", "id,text\n2,down\n")
+    put("in/copy.csv", "id,text\n2,down\n")
+    put("in/c.csv.part", "id,text\n3,do")
+    put("in/bad.parquet", "not one")
+    found, *others = run("s3://inbox/in", "s3://inbox/in/*.csv", "s3://inbox/typo", "s3://absent/in/")
+    assert (found.files, found.files_before, found.received) == (2, 1, 2)
+    assert [fault.uri for fault in found.faults] == ["s3://inbox/in/bad.parquet"]
+    assert [[fault.state for fault in other.faults] for other in others] == [[], ["not read"], ["not read"]]
+    monkeypatch.setattr("finsent.data.sources.arrivals._OBJECT_SETTLED", -1.0)  # as if they were older than a minute
+    assert run("s3://inbox/in")[0].files_before == 3
+    put("in/a.csv", "id,text\n1,up\n4,flat\n")
+    put("in/bad.parquet", "nor this")
+    with monkeypatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+        (lost,) = run("s3://inbox/in")
+        assert (lost.read, [fault.uri for fault in lost.faults]) == (0, ["s3://inbox/in"])
+    (back,) = run("s3://inbox/in")
+    assert (back.files, back.files_before, back.received, back.known) == (1, 2, 1, 1)
+    assert [fault.uri for fault in back.faults] == ["s3://inbox/in/bad.parquet"]

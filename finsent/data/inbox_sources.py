@@ -1,0 +1,302 @@
+"""Fills the inbox from `scoring.sources`: only what is new is read, and what cannot be read does not stop the rest.
+
+Rows are committed first and files recorded after them (`inbox_files`), some ten thousand at a time, so that memory is bounded.
+Killed in between, the next run reads those files again, and ids decide: no row is lost or doubled.
+"""
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from finsent.config import DataConfig, InboxSource, ScoringConfig
+from finsent.data.inbox import InboxRow, rare_garbage_collection, read_file, store_rows
+from finsent.data.inbox_files import (
+    FAULTS,
+    FileKey,
+    FileRecord,
+    FileState,
+    InboxFault,
+    append_files,
+    faults_of,
+    load_records,
+    time_of_record,
+)
+from finsent.data.sources.arrivals import (
+    Arrival,
+    arriving_file,
+    content_identity,
+    is_about_content,
+    is_unchanged,
+    list_arrivals,
+    seconds_to_settle,
+)
+from finsent.data.sources.records import QuarantinedRow, SourceFile
+from finsent.data.validation.text_cleaning import mask_raw_handles
+from finsent.errors import FinsentError, ServiceError, causes, escape_invalid, one_line, shorten
+from finsent.logging_setup import track
+from finsent.workspace import Workspace
+
+_log = logging.getLogger(__name__)
+
+_ROWS_AT_ONCE: Final = 50_000  # in memory, and in one commit
+_FILES_AT_ONCE: Final = 10_000
+_LOGGED: Final = 20  # faults of one run that get a line each
+_REASON: Final = 1000  # characters
+
+
+@dataclass(frozen=True)
+class SourceArrivals:
+    """What one source gave to one run; in rows, read = received + known + quarantined."""
+
+    source: str
+    """Its name, or its address."""
+    files: int
+    """Files that were read, since they are new or changed; a query counts as one."""
+    files_before: int
+    """Files that were received before, and were not read again."""
+    unsettled: tuple[str, ...]
+    """Files that somebody was still writing; a later run reads them."""
+    read: int
+    received: int
+    known: int
+    quarantined: int
+    faults: tuple[InboxFault, ...]
+    """What is there and is not read, found now or by an earlier run."""
+
+
+@dataclass
+class _Tally:
+    """The same, as it is counted."""
+
+    source: str
+    uri: str
+    files: int = 0
+    files_before: int = 0
+    unsettled: list[str] = field(default_factory=list)
+    read: int = 0
+    received: int = 0
+    known: int = 0
+    faults: dict[FileKey, FileRecord] = field(default_factory=dict)
+    lost: bool = False
+    """Whether it could not be listed, or its store stopped answering."""
+
+
+class _New(NamedTuple):
+    """A file that is not known as it is."""
+
+    source: InboxSource
+    tally: _Tally
+    key: FileKey
+    arrival: Arrival
+
+
+@dataclass
+class _Run:
+    """What is on record, and what was read and is not committed yet."""
+
+    home: Workspace
+    data: DataConfig
+    now: datetime
+    latest: dict[FileKey, FileRecord]
+    contents: dict[tuple[str, str], FileRecord]
+    rows: list[InboxRow] = field(default_factory=list)
+    bad: list[QuarantinedRow] = field(default_factory=list)
+    files: list[tuple[SourceFile, _Tally]] = field(default_factory=list)
+    read: int = 0
+    records: list[FileRecord] = field(default_factory=list)
+    seen: set[FileKey] = field(default_factory=set)
+    unlisted: list[str] = field(default_factory=list)
+    """Addresses below which nothing was seen."""
+    logged: int = 0
+
+
+def receive_sources(scoring: ScoringConfig, data: DataConfig, home: Workspace) -> tuple[SourceArrivals, ...]:
+    """Put what is new in `scoring.sources` into the inbox.
+
+    A damaged file is set aside until its content changes; a source or file that cannot be reached is tried by the next run. Both
+    are on record and in the report, and the others go on.
+
+    Raises:
+        InputError, ServiceError: the tables cannot be read or written.
+    """
+    latest, contents = load_records(home)
+    run = _Run(home, data, time_of_record(latest), latest, contents)
+    tallies = [_Tally(escape_invalid(source.name or source.uri), escape_invalid(source.uri)) for source in scoring.sources]
+    new = [item for source, tally in zip(scoring.sources, tallies, strict=True) for item in _list_new(run, source, tally)]
+    begun = time.monotonic()
+    waits = seconds_to_settle([item.arrival for item in new], scoring.settle_seconds, time.time())
+    with rare_garbage_collection():
+        for item in track([item for item, wait in zip(new, waits, strict=True) if not wait], description="reading", unit="file"):
+            _take(run, item)
+        time.sleep(max(0.0, begun + max(waits, default=0.0) - time.monotonic()))
+        for item in [item for item, wait in zip(new, waits, strict=True) if wait]:
+            if is_unchanged(item.arrival):
+                _take(run, item)
+            else:
+                item.tally.unsettled.append(item.key[0])
+    _clear_faults(run, {tally.uri for tally in tallies if tally.lost})
+    _commit(run)
+    if run.logged > _LOGGED:
+        _log.warning(
+            "%d more files of the inbox's sources were set aside or not read: see `finsent status`", run.logged - _LOGGED
+        )
+    return tuple(_report(tally) for tally in tallies)
+
+
+def _clear_faults(run: _Run, lost: AbstractSet[str]) -> None:
+    """Note that what was damaged or out of reach is not there any more; not where nothing could be seen this time."""
+    below = tuple(f"{uri}/" for uri in run.unlisted)
+    for record in run.latest.values():
+        if record.state in FAULTS and not (record.key in run.seen or record.source in lost or record.uri.startswith(below)):
+            run.records.append(record._replace(stamp=None, identity=None, state="gone", reason=None, rows=0, recorded_at=run.now))
+
+
+def _report(tally: _Tally) -> SourceArrivals:
+    return SourceArrivals(
+        source=tally.source,
+        files=tally.files,
+        files_before=tally.files_before,
+        unsettled=tuple(tally.unsettled),
+        read=tally.read,
+        received=tally.received,
+        known=tally.known,
+        quarantined=tally.read - tally.received - tally.known,
+        faults=faults_of(tally.faults.values()),
+    )
+
+
+def _settings(source: InboxSource) -> str:
+    """Hash of how the source is read: after a corrected column name, a file that was set aside is another one."""
+    names = ("format", "text", "created_at", "id", "query", "revision", "split")
+    return hashlib.sha256(json.dumps([getattr(source, name) for name in names]).encode()).hexdigest()[:16]
+
+
+def _list_new(run: _Run, source: InboxSource, tally: _Tally) -> list[_New]:
+    """Files of a source whose content may be new; those on record as they are cost no more than their listing."""
+    settings, new = _settings(source), []
+
+    def failed(uri: str, reason: str) -> None:
+        key = escape_invalid(uri), settings
+        run.seen.add(key)
+        run.unlisted.append(key[0])
+        _record(run, tally, key, "not read", reason=reason)
+
+    try:
+        for arrival in list_arrivals(source, failed):
+            key = escape_invalid(arrival.uri), settings
+            if key in run.seen:  # another source's too
+                continue
+            run.seen.add(key)
+            before = run.latest.get(key)
+            if before is None or arrival.stamp is None or before.stamp != arrival.stamp:
+                new.append(_New(source, tally, key, arrival))
+            elif before.state == "received":
+                tally.files_before += 1
+            elif before.state == "set aside":
+                tally.faults[key] = before
+            else:
+                new.append(_New(source, tally, key, arrival))
+    except FinsentError as error:
+        tally.lost = True
+        failed(source.uri, str(error))
+    return new
+
+
+def _take(run: _Run, item: _New) -> None:
+    """Read a file, unless its content is on record; commit when enough was read."""
+    source, tally, key, arrival = item
+    if tally.lost:
+        return
+    identity = None
+    try:
+        file = arriving_file(source, arrival.uri)
+        identity = content_identity(file)
+        before = run.contents.get((identity, key[1])) if identity is not None else None
+        found = None
+        if before is None:
+            columns = source.text, source.created_at, source.id
+            found = read_file(file, *columns, max_characters=run.data.max_characters, masked=run.data.mask_handles)
+    except Exception as error:  # noqa: BLE001 - whatever one file does to a reader, it must not stop the others
+        _fail(run, item, identity, error)
+        return
+    if not is_unchanged(arrival):
+        tally.unsettled.append(key[0])
+        return
+    if before is not None:
+        tally.files_before += before.state == "received"
+        _record(run, tally, key, before.state, arrival, identity, before.reason)
+    elif found is not None:
+        tally.files += 1
+        tally.read += found.read
+        run.rows += found.rows
+        run.bad += found.bad
+        run.read += found.read
+        run.files.append((file, tally))
+        _record(run, tally, key, "received", arrival, identity, rows=found.read)
+    if len(run.rows) + len(run.bad) >= _ROWS_AT_ONCE or len(run.records) >= _FILES_AT_ONCE:
+        _commit(run)
+
+
+def _fail(run: _Run, item: _New, identity: str | None, error: Exception) -> None:
+    """Note that a file could not be read: for good, for now, or because it is gone or was being written."""
+    _, tally, key, arrival = item
+    reason = str(error)
+    if not isinstance(error, FinsentError):
+        _log.warning("%r: an unexpected error", key[0], exc_info=error)
+        reason = f"unexpected {type(error).__name__}: {one_line(error)}. This is a fault in finsent, please report it."
+    if isinstance(error, ServiceError):
+        tally.lost = True  # its other files would each wait for the same store
+        _record(run, tally, (tally.uri, key[1]), "not read", reason=reason)
+    elif any(isinstance(cause, FileNotFoundError) for cause in causes(error)):
+        _log.info("%r vanished before it was read", key[0])
+    elif identity is None or not is_about_content(error):
+        _record(run, tally, key, "not read", arrival, reason=reason)
+    elif is_unchanged(arrival):
+        _record(run, tally, key, "set aside", arrival, identity, reason)
+    else:
+        tally.unsettled.append(key[0])
+
+
+def _record(
+    run: _Run,
+    tally: _Tally,
+    key: FileKey,
+    state: FileState,
+    arrival: Arrival | None = None,
+    identity: str | None = None,
+    reason: str | None = None,
+    rows: int = 0,
+) -> None:
+    """Note what became of a file; a fault is reported, and logged where it is news."""
+    if reason is not None:
+        reason = shorten(escape_invalid(mask_raw_handles(reason) if run.data.mask_handles else reason), _REASON)
+    found = FileRecord(tally.uri, *key, arrival.stamp if arrival else None, identity, state, reason, rows, run.now)
+    run.records.append(found)
+    if identity is not None:
+        run.contents.setdefault((identity, key[1]), found)
+    if state not in FAULTS:
+        return
+    before = run.latest.get(key)
+    known = before is not None and (before.state, before.identity, before.reason) == (state, identity, reason)
+    tally.faults[key] = before if before is not None and known else found
+    if not known:
+        run.logged += 1
+        if run.logged <= _LOGGED:
+            _log.warning("%r, of the source %r, is %s: %s", key[0], tally.source, state, reason)
+
+
+def _commit(run: _Run) -> None:
+    """Rows into the inbox, then the records of their files."""
+    if run.read:
+        _, counts = store_rows(run.home, run.rows, run.bad, run.read, masked=run.data.mask_handles)
+        for file, tally in run.files:
+            tally.received += counts.received[id(file)]
+            tally.known += counts.known[id(file)]
+    append_files(run.home, run.records, run.latest)
+    run.latest.update((record.key, record) for record in run.records)
+    run.rows, run.bad, run.files, run.read, run.records = [], [], [], 0, []
