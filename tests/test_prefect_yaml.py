@@ -55,7 +55,7 @@ def test_pools_are_those_that_up_provides() -> None:
 
 @pytest.mark.parametrize("name", ["train", "retrain", "score", "tune"])
 def test_these_never_run_twice_at_once(name: str) -> None:
-    assert named(name)["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
+    assert named(name)["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW", "grace_period_seconds": 120}
 
 
 def test_no_run_of_the_gpus_pool_keeps_scoring_from_its_worker() -> None:

@@ -9,9 +9,9 @@ heartbeats tell.
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from http.client import HTTPException
 from typing import Any, Final, Literal
+from urllib.error import HTTPError
 
 from finsent.cli.services_file import HEARTBEAT_SECONDS, RunningServices, ask
 from finsent.errors import ServiceError
@@ -24,7 +24,7 @@ _PAGE: Final = 200
 _UNFINISHED: Final = ("PENDING", "RUNNING", "CANCELLING")  # flow runs that are scheduled or paused need no process
 _BROKEN_OFF: Final = ("CRASHED", "CANCELLED", "FAILED")
 _FULL: Final = "Deployment concurrency limit reached."  # Prefect's message at a run that it cancels for want of a slot
-_ask = partial(ask, timeout=30.0)  # SQLite may be locked for a while
+_PAUSES: Final = (1.0, 2.0, 3.0)  # a server on SQLite answers 503 where its database is locked for too long
 
 Fate = Literal["KEEP", "CRASHED", "CANCELLED"]
 Run = Mapping[str, Any]
@@ -155,6 +155,17 @@ def _silence(api: str, runs: Iterable[Run], grace: float) -> float:
     wanted = {"event": {"name": ["prefect.flow-run.heartbeat"]}, "resource": of, "occurred": {"since": since}, "order": "DESC"}
     heard = _ask(f"{api}/events/filter", {"filter": wanted, "limit": 1})["events"]
     return _age(heard[0]["occurred"]) if heard else float("inf")
+
+
+def _ask(url: str, body: Mapping[str, Any] | None = None, *, method: str | None = None) -> Any:
+    for pause in _PAUSES:
+        try:
+            return ask(url, body, method=method, timeout=30.0)
+        except HTTPError as error:
+            if error.code != 503:
+                raise
+            time.sleep(pause)
+    return ask(url, body, method=method, timeout=30.0)
 
 
 def _age(moment: str) -> float:

@@ -227,8 +227,8 @@ def bring_up(
         give_token(place.recorded(home, services))
         for service in (mlflow, prefect):
             service.require_alive()  # or something else took its port at the last moment, and answered
-        provision_server(place, env, pause)
-        for line in end_lost_runs(place.recorded(home, services), workers_stopped=True):
+        said = provision_server(place, env, pause).splitlines()
+        for line in (*said, *end_lost_runs(place.recorded(home, services), workers_stopped=True)):
             click.echo(line, err=True)
         for pool, limit in POOLS.items():
             start(f"worker-{pool}", worker_command(pool, limit), is_not_stopped, WORKER_GRACE)
@@ -323,18 +323,14 @@ def worker_command(pool: str, limit: int) -> list[str]:
     return ["prefect", "worker", "start", "--pool", pool, "--type", "process", "--limit", str(limit), "--name", worker_name(pool)]
 
 
-def provision_server(place: UpOptions, env: dict[str, str], pause: Callable[[float], None] = time.sleep) -> None:
-    """Create work pools, automations and deployments with their schedules and triggers. Idempotent."""
-    program = [sys.executable, "-m"]
-    commands = [
-        [*program, "finsent.cli.provision", str(place.project / "automations.yaml"), *POOLS],
-        [*program, "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(place.project / "prefect.yaml")],
-    ]
-    for command in commands:
-        code, said = run_to_end(command, {**env, SERVICE_VARIABLE: "provision"}, place.project, pause)
-        if code:
-            end = "\n".join(said.splitlines()[-15:])
-            raise ServiceError(f"{' '.join(command[2:4])} failed on {place.running.prefect_api}:\n{end}")
+def provision_server(place: UpOptions, env: dict[str, str], pause: Callable[[float], None] = time.sleep) -> str:
+    """Put on the server what is missing or changed in the files; what was put there and what was left as it is, line by line."""
+    command = [sys.executable, "-m", "finsent.cli.provision", str(place.project / "automations.yaml"), *POOLS]
+    code, said = run_to_end(command, {**env, SERVICE_VARIABLE: "provision"}, place.project, pause)
+    if code:
+        end = "\n".join(said.splitlines()[-15:])
+        raise ServiceError(f"{command[2]} failed on {place.running.prefect_api}:\n{end}")
+    return said
 
 
 def require_free_ports(host: str, ports: Mapping[str, int]) -> None:
