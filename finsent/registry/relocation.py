@@ -17,6 +17,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from finsent.errors import CheckFailed, InputError, ServiceError
 from finsent.files import atomic_write, sync
+from finsent.proxies import is_loopback
 from finsent.registry.mlflow_errors import translate
 from finsent.workspace import Workspace
 
@@ -53,17 +54,19 @@ def store_file(home: Workspace) -> Path | None:
     None where it does not exist yet or the home uses another one.
     """
     file = home.root / "mlflow.db"
-    own = home.tracking_uri in {f"sqlite:///{file}", _own_server(home)}
+    own = home.tracking_uri == f"sqlite:///{file}" or _is_own_server(home)
     return file if own and file.is_file() else None
 
 
-def _own_server(home: Workspace) -> str | None:
-    """Address of the server that `finsent up` started on the store; `finsent.cli.services_file` writes it."""
+def _is_own_server(home: Workspace) -> bool:
+    """Whether it is the server that `finsent up` started on the store; `finsent.cli.services_file` writes down which."""
     try:
         services = json.loads((home.root / "services.json").read_bytes())
-        return str(services["mlflow"]) if services["home"] == str(home.root) else None
+        given, own = (urlsplit(str(url)) for url in (home.tracking_uri, services["mlflow"]))
+        same_host = given.hostname == own.hostname or (is_loopback(given.geturl()) and is_loopback(own.geturl()))
+        return services["home"] == str(home.root) and same_host and given.port == own.port and given.scheme == own.scheme
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return None
+        return False
 
 
 def require_own_locations(home: Workspace) -> None:

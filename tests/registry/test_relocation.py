@@ -183,8 +183,9 @@ def test_what_a_killed_writer_left_is_rolled_back(original: Workspace, tmp_path:
 
 def test_the_store_is_the_homes_own_through_its_own_server_too(original: Workspace, tmp_path: Path) -> None:
     shutil.rmtree(original.artifacts)
-    served = replace(original, tracking_uri="http://127.0.0.1:5000")
+    served = replace(original, tracking_uri="http://me:secret@localhost:5000/")
     assert missing_artifacts(served) == []
     for place, lost in ((original.root, ["finsent version 1"]), (tmp_path / "other", [])):
         (original.root / "services.json").write_text(json.dumps({"home": str(place), "mlflow": "http://127.0.0.1:5000"}))
         assert missing_artifacts(served) == lost
+        assert missing_artifacts(replace(served, tracking_uri="http://localhost:5001")) == []
