@@ -9,6 +9,7 @@ from finsent.steps.context import Context
 from finsent.steps.monitor import BatchDrift, MonitorReport
 from flows.approve import close_forms
 from flows.artifacts import monitor_report
+from flows.second_try import try_again
 from flows.settings import FROM_ENVIRONMENT, FlowSettings, describe_run, resolved, run_name
 from flows.tasks import emit_retrain_requested, missing_champion, retrying_task, show, skipped
 
@@ -42,11 +43,14 @@ def show_drift(report: MonitorReport) -> None:
 def monitor(settings: FlowSettings = FROM_ENVIRONMENT) -> MonitorReport | State[MonitorReport]:
     """Look for drift; an event starts the retrain deployment when the decision is to retrain. Skipped until the first promotion.
 
+    A retraining that failed is tried again, see `second_try`.
+
     Args:
         settings: Configuration and home; left empty, the worker's environment decides.
     """
     with resolved(settings) as context:
         show(close_forms, context)
+        try_again()
         if reason := missing_champion(context):
             return skipped(reason)
         report = decide(context, compare_batches(context))

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from datetime import datetime, timedelta
+from itertools import takewhile
+from typing import Final, Literal
 
 from finsent.config import MonitorConfig
 
@@ -54,3 +56,40 @@ def decide_retrain(
         wait = f"Cooling down: trained {hours_since_training:.1f} h ago, not again before {rules.cooldown_hours:g} h are over."
         return RetrainDecision("skip", (wait, *triggers))
     return RetrainDecision("retrain", tuple(triggers))
+
+
+FIRST_PAUSE: Final = timedelta(hours=1)
+"""Before a retraining that failed is tried again; doubled with each attempt."""
+MAX_ATTEMPTS: Final = 5
+"""The first one included."""
+
+
+@dataclass(frozen=True)
+class RetrainAttempt:
+    """One run of the retraining on its schedule or by an event, and what became of it."""
+
+    outcome: Literal["completed", "failed", "cancelled", "unfinished"]
+    """Failed also where its process died; cancelled by a person, and nobody starts it again."""
+    ended: datetime
+    """Of an unfinished one, its start."""
+
+
+def second_try(attempts: Sequence[RetrainAttempt], now: datetime) -> RetrainDecision:
+    """Whether a retraining that failed is tried again now: after 1, 2, 4 and 8 hours, then not before another has completed.
+
+    Args:
+        attempts: newest first.
+        now: aware of its time zone, as the attempts are.
+    """
+    if any(attempt.outcome == "unfinished" for attempt in attempts):
+        return RetrainDecision("skip", ("A retraining is at work.",))
+    failed = list(takewhile(lambda attempt: attempt.outcome == "failed", attempts))
+    if not failed:
+        return RetrainDecision("skip", ("The latest retraining did not fail.",))
+    times = f"The retraining failed {len(failed)} times in a row, the last time at {failed[0].ended:%Y-%m-%d %H:%M} UTC"
+    if len(failed) >= MAX_ATTEMPTS:
+        return RetrainDecision("skip", (f"{times}, and is not tried again by itself: mend the cause, then `finsent retrain`.",))
+    again = failed[0].ended + FIRST_PAUSE * 2 ** (len(failed) - 1)
+    if now < again:
+        return RetrainDecision("skip", (f"{times}. It is tried again from {again:%Y-%m-%d %H:%M} UTC on.",))
+    return RetrainDecision("retrain", (f"{times}. It is tried again now, as attempt {len(failed) + 1} of {MAX_ATTEMPTS}.",))

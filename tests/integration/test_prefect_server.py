@@ -305,6 +305,32 @@ def test_of_missed_runs_the_newest_is_left(server: Server) -> None:
     server.ask(f"flow_runs/{left['id']}", "DELETE")
 
 
+def test_a_retraining_that_crashed_is_tried_again_once(server: Server) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from flows.second_try import try_again
+
+    (deployment,) = server.ask("deployments/filter", deployments={"name": {"any_": ["retrain"]}})
+    path, parameters = f"deployments/{deployment['id']}/create_flow_run", {"only_if_due": True}
+    lost = server.ask(path, parameters=parameters)["id"]
+    for state in ("PENDING", "RUNNING", "CRASHED"):
+        server.ask(f"flow_runs/{lost}/set_state", state={"type": state})
+    full = server.ask(path)["id"]
+    cancelled = {"type": "CANCELLED", "message": "Deployment concurrency limit reached."}
+    server.ask(f"flow_runs/{full}/set_state", state=cancelled, force=True)
+
+    now = datetime.now(UTC)
+    with temporary_settings({PREFECT_API_URL: server.env["PREFECT_API_URL"]}):
+        assert try_again.fn(now) is None
+        again = try_again.fn(now + timedelta(hours=1, seconds=5))
+        assert try_again.fn(now + timedelta(hours=1, seconds=9)) == again
+
+    (run,) = server.ask("flow_runs/filter", flow_runs={"id": {"any_": [again]}})
+    assert (run["deployment_id"], run["parameters"], run["state_type"]) == (deployment["id"], parameters, "SCHEDULED")
+    for done in (lost, full, again):
+        server.ask(f"flow_runs/{done}", "DELETE")
+
+
 @pytest.mark.long
 def test_a_killed_training_gives_its_place_back(server: Server) -> None:
     """Lease, server and reaper as in production: two minutes after the kill at the latest, and a bit."""

@@ -1,11 +1,13 @@
 """The decision to retrain, case by case."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from finsent.config import MonitorConfig
-from finsent.monitoring.retrain_policy import decide_retrain
+from finsent.monitoring.retrain_policy import RetrainAttempt, decide_retrain, second_try
 
 RULES = MonitorConfig(windows=5, drifted_windows=2, min_new_labels=500, cooldown_hours=24.0)
 CALM, ONE, TWO = [False] * 5, [False, False, True, False, False], [False, True, False, False, True]
@@ -62,3 +64,32 @@ def test_more_drift_and_more_labels_never_turn_retrain_into_skip(drifted, new_la
     if made(drifted, new_labels) == "retrain":
         assert made(drifted, new_labels + 1) == "retrain"
         assert made([True] * len(drifted), new_labels) == "retrain"
+
+
+NOW = datetime(2026, 11, 30, 12, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "hours", "decision", "reason"),
+    [
+        ([], 9, "skip", "did not fail"),
+        (["completed"], 9, "skip", "did not fail"),
+        (["completed", "failed", "failed"], 9, "skip", "did not fail"),
+        (["cancelled", "failed"], 99, "skip", "did not fail"),  # a person stopped it
+        (["unfinished", "failed"], 9, "skip", "at work"),
+        (["failed"], 0.9, "skip", "failed 1 times in a row, the last time at 2026-11-30 11:06 UTC. It is tried again from"),
+        (["failed"], 1, "retrain", "attempt 2 of 5"),
+        (["failed", "completed", "failed", "failed"], 1, "retrain", "attempt 2 of 5"),
+        (["failed", "cancelled", "failed"], 1, "retrain", "attempt 2 of 5"),
+        (["failed"] * 2, 1.9, "skip", "tried again from"),
+        (["failed"] * 2, 2, "retrain", "attempt 3 of 5"),
+        (["failed"] * 4, 7.9, "skip", "tried again from"),
+        (["failed"] * 4, 8, "retrain", "attempt 5 of 5"),
+        (["failed"] * 5, 999, "skip", "not tried again by itself"),
+        (["failed"] * 9, 999, "skip", "not tried again by itself"),
+    ],
+)
+def test_a_failed_retraining_is_tried_again_with_growing_pauses_and_an_end(outcomes, hours, decision, reason):
+    attempts = [RetrainAttempt(outcome, NOW - timedelta(hours=hours + 30 * n)) for n, outcome in enumerate(outcomes)]
+    made = second_try(attempts, NOW)
+    assert (made.decision, reason in made.reasons[0]) == (decision, True), made.reasons
