@@ -13,6 +13,8 @@ from prefect.client.orchestration import get_client
 from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectNotFound
 
+from finsent.errors import CheckFailed
+
 TRAINING_LIMIT: Final = "finsent-training"
 """Created with one place by `finsent.cli.provision`, which never changes it: raise it for more machines with a GPU."""
 _LEASE: Final = 120.0  # seconds, renewed by a thread while the training runs
@@ -43,3 +45,21 @@ def training_place() -> Iterator[None]:
             place.__exit__(None, None, None)
         except Exception as error:  # noqa: BLE001 - the work is done; the lease ends by itself
             _log.warning("the GPU's place for training was not given back (%s): it is free in %.0f s", error, _LEASE)
+
+
+def require_free_place() -> None:
+    """Refuse what cannot wait for the place, such as one of several processes that a launcher has started.
+
+    Raises:
+        CheckFailed: another training holds it.
+    """
+    with get_client(sync_client=True) as client:
+        try:
+            limit = client.read_global_concurrency_limit_by_name(TRAINING_LIMIT)
+        except ObjectNotFound:
+            return
+    if limit.active_slots >= limit.limit:
+        raise CheckFailed(
+            f"another training holds the GPU (limit {TRAINING_LIMIT!r} of the Prefect server), and a launch of several processes "
+            f"cannot wait for it. Start it again when that has ended; of one that was killed the place is free in {_LEASE:.0f} s."
+        )

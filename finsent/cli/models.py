@@ -48,9 +48,12 @@ def train_command(settings: Settings, resume: str | None) -> CommandResult | Non
     from finsent.steps.train import train, train_worker
 
     context = settings.context()
-    if not world_from_env().is_main:
+    world = world_from_env()
+    if not world.is_main:
         train_worker(context)
         return None
+    if world.size > 1:
+        _require_free_place(context.workspace)
     with _training_place(context.workspace):
         result = train(context, resume=resume)
     return CommandResult(result, render_training(result))
@@ -63,6 +66,18 @@ def _training_place(home: Workspace) -> AbstractContextManager[None]:
     from flows.gpu import training_place
 
     return training_place()
+
+
+def _require_free_place(home: Workspace) -> None:
+    """Refuse to wait for it: the other processes of the launch would wait for this one, and give up after an hour.
+
+    Raises:
+        CheckFailed: another training holds the place.
+    """
+    if use_prefect_server(home, "this command does not look for a training of its flows"):
+        from flows.gpu import require_free_place
+
+        require_free_place()
 
 
 @cli.command(

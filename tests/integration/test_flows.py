@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from finsent.data import tables
-from finsent.errors import InputError, NoChampionError
+from finsent.errors import CheckFailed, InputError, NoChampionError
 from finsent.steps.context import make_context
 from finsent.workspace import Workspace
 from flows.settings import FlowSettings
@@ -180,7 +180,6 @@ def test_a_retraining_that_died_after_registration_goes_on_with_its_version(
 def test_a_version_whose_evaluation_always_fails_does_not_block_retraining(
     served: "Served", monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from finsent.errors import CheckFailed
     from finsent.monitoring.retrain_inputs import MAX_FINISH_ATTEMPTS
     from flows import retrain as module
 
@@ -209,7 +208,6 @@ def test_a_version_whose_evaluation_always_fails_does_not_block_retraining(
 def test_a_failed_round_trip_fails_the_evaluation_with_its_own_error(served: "Served", monkeypatch: pytest.MonkeyPatch) -> None:
     from contextlib import contextmanager
 
-    from finsent.errors import CheckFailed
     from flows import evaluate as module
 
     @contextmanager
@@ -286,7 +284,7 @@ def test_trainings_hold_the_gpus_one_place(served: "Served", monkeypatch: pytest
 
     from finsent.cli.provision import require_training_limit
     from flows import train, tune
-    from flows.gpu import TRAINING_LIMIT, training_place
+    from flows.gpu import TRAINING_LIMIT, require_free_place, training_place
 
     def taken() -> int:
         with get_client(sync_client=True) as client:
@@ -309,7 +307,10 @@ def test_trainings_hold_the_gpus_one_place(served: "Served", monkeypatch: pytest
     assert taken() == 0, "given back after a failure, too"
 
     waiting = Thread(target=lambda: seen.append(_enter(training_place)))
+    require_free_place()
     with training_place():
+        with pytest.raises(CheckFailed, match="another training holds the GPU"):
+            require_free_place()
         waiting.start()
         waiting.join(2.0)
         assert waiting.is_alive(), "the place is taken"
