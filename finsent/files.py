@@ -16,16 +16,16 @@ _log = logging.getLogger(__name__)
 _SILENT_SECONDS = 10.0
 
 
-def atomic_write(path: Path, content: str | bytes) -> None:
+def atomic_write(path: Path, content: str | bytes, mode: int = 0o666) -> None:
     """Replace the file's content: a temporary file in the same folder is written, synced and renamed over `path`.
 
-    Makes the folder if it is missing. Text is written as UTF-8.
+    Makes the folder if it is missing. Text is written as UTF-8. The umask takes from `mode`, the file's permissions.
     """
     make_folder(path.parent)
     data = content.encode("utf-8") if isinstance(content, str) else content
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}"
     try:
-        with temporary.open("xb") as file:
+        with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

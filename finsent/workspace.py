@@ -14,7 +14,9 @@ from finsent.errors import ConfigError, InputError
 # Delta's history, '%2F' is decoded, '[', ']', '|' and '^' make it panic, a backslash becomes '/'.
 _NO_URL: Final = re.compile(r"[#?\[\]|^\\\x00-\x1f\x7f\ud800-\udfff]|%[0-9A-Fa-f]{2}")
 
-LockName = Literal["audit-mirror", "data-report", "inbox", "ingest", "maintain", "mlflow", "registry", "score", "up"]
+LockName = Literal[
+    "audit-mirror", "data-report", "inbox", "ingest", "maintain", "mlflow", "registry", "score", "server-password", "up"
+]
 """Names of the lock files."""
 
 

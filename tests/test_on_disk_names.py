@@ -74,6 +74,7 @@ def ingest_report_keys() -> set[str]:
 
 
 def workspace_paths() -> set[str]:
+    from finsent.cli.server_password import password_path
     from finsent.cli.services_file import services_path
     from finsent.data.dataset import report_path
     from finsent.models.fingerprint import CACHE
@@ -94,6 +95,7 @@ def workspace_paths() -> set[str]:
         home.bases / CACHE,
         report_path(home, 1),
         page_path(home, 1),
+        password_path(home.root),
         services_path(home.root),
         *(home.lock(name) for name in get_args(LockName)),
     ]

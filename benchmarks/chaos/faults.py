@@ -26,7 +26,7 @@ from chaos.system import (
 
 PATIENCE: Final = 150.0
 """Seconds that a fault waits for its target; after that another one of the same pool is taken."""
-SERVER_WORDS: Final = {"mlflow": "mlflow server", "prefect": "prefect server"}
+SERVER_WORDS: Final = {"mlflow": "guarded_server mlflow", "prefect": "guarded_server prefect"}
 
 
 def inflict(record: Record, plan: tuple[Fault, ...], programs: Path | None) -> None:

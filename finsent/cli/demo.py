@@ -14,6 +14,7 @@ import click
 from finsent.cli.options import CommandResult, Settings, cli, examples
 from finsent.cli.output import Renderable, duration, key_values, note, section, stack, table
 from finsent.cli.render import render_evaluation, render_ingestion, render_predictions, render_promotion, render_scoring
+from finsent.cli.server_password import guard_temporary_server
 from finsent.files import make_folder
 from finsent.workspace import Workspace, resolve_workspace
 
@@ -174,6 +175,7 @@ def _prepare(settings: Settings) -> Workspace:
             "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
         }
     )
+    guard_temporary_server()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     return home
 

@@ -10,12 +10,15 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPException
+from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.error import HTTPError
 
+from finsent.cli.server_password import auth_string
 from finsent.cli.services_file import HEARTBEAT_SECONDS, RunningServices, ask
 from finsent.errors import ServiceError
 from finsent.process_identity import PROCESS_LABEL, is_alive, seconds_since
+from finsent.registry.own_server import with_login
 
 GRACE: Final = 5.0 * HEARTBEAT_SECONDS
 """How long a run may be silent of which nothing else is known: a server on SQLite drops an event now and then."""
@@ -70,13 +73,15 @@ def end_lost_runs(services: RunningServices, *, workers_stopped: bool = False, g
         ServiceError: a server does not answer, or not as expected.
     """
     uptime = seconds_since(services.processes["prefect"][1])
+    auth = auth_string(Path(services.home))
+    api, mlflow = with_login(services.prefect_api, auth), with_login(services.mlflow, auth)
     try:
-        ended = end_flow_runs(services.prefect_api, uptime=uptime, workers_stopped=workers_stopped, grace=grace)
+        ended = end_flow_runs(api, uptime=uptime, workers_stopped=workers_stopped, grace=grace)
         said = [f"flow run {run['name']!r} was {run['state_name']} and is over: {why}." for run, why in ended]
         if workers_stopped:
-            count_slots(services.prefect_api)
-            said += skip_missed_runs(services.prefect_api, since=uptime)
-        return said + end_mlflow_runs(services.mlflow, services.prefect_api, {run["id"] for run, _ in ended})
+            count_slots(api)
+            said += skip_missed_runs(api, since=uptime)
+        return said + end_mlflow_runs(mlflow, api, {run["id"] for run, _ in ended})
     except (OSError, ValueError, TypeError, LookupError, HTTPException) as error:
         raise ServiceError(f"lost runs could not be looked for: {error}") from error
 
@@ -85,7 +90,7 @@ def end_flow_runs(api: str, *, uptime: float, workers_stopped: bool, grace: floa
     """End the flow runs that are lost and their tasks; the runs, each with the reason.
 
     Args:
-        api: URL of the Prefect API.
+        api: URL of the Prefect API, with user name and password.
         uptime: seconds since the server started: before, it could hear no heartbeat.
         workers_stopped: see `end_lost_runs`, as for `grace`.
         grace: see `fate`.

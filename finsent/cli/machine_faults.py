@@ -36,6 +36,8 @@ _LIBRARIES: Final = (
 )
 """Beginnings of the names of variables that libraries read, some of them when they are imported."""
 
+_SECRET: Final = re.compile("AUTH|KEY|LOGIN|PASSWORD|SECRET|TOKEN(?!IZERS)|URL|URI")
+"""In the names of variables whose values no message shows."""
 _OS_ERROR: Final = re.compile(r"\(os error (\d+)\)")
 """How libraries in Rust (safetensors, tokenizers, Delta) say what the system refused: their errors are no OSError."""
 
@@ -102,7 +104,7 @@ def _unread_variable(error: BaseException) -> str | None:
     if sys.flags.optimize > 1:
         return "Python runs without docstrings (-OO, PYTHONOPTIMIZE=2), which transformers reads. Use -O, or unset the variable."
     for name, value in os.environ.items():
-        if value and name.startswith(_LIBRARIES) and f"'{value}'".casefold() in message.casefold():
+        if value and name.startswith(_LIBRARIES) and not _SECRET.search(name) and f"'{value}'".casefold() in message.casefold():
             return f"{name} = {value!r} in the environment is nothing that its library understands. Correct or unset it."
     return None
 

@@ -14,12 +14,13 @@ import click
 
 from finsent import __version__
 from finsent.cli.output import Renderable, note, show, to_json
-from finsent.cli.services_file import find_mlflow
+from finsent.cli.services_file import find_mlflow, read_services
 from finsent.config import DEFAULT_PROFILE, Config, load_config
 from finsent.environ import absolute_path
 from finsent.errors import ConfigError, InputError
 from finsent.files import close_to_others
 from finsent.proxies import bypass_proxies
+from finsent.registry.own_server import LOGIN_VARIABLE, with_login
 from finsent.training.distributed import world_from_env
 from finsent.workspace import Workspace, resolve_workspace
 
@@ -59,7 +60,12 @@ class Settings:
         home = resolve_workspace(environ)
         if close_to_others(home.root):
             note(f"the home {str(home.root)!r} was open to every user of this machine; now it is closed to them")
-        if environ.get("MLFLOW_TRACKING_URI") or (server := find_mlflow(home.root)) is None:
+        given, running = environ.get("MLFLOW_TRACKING_URI", "").rstrip("/"), read_services(home.root)
+        if running is None or given not in {"", running.mlflow} or (server := find_mlflow(home.root)) is None:
+            return home
+        if server.auth is not None and server.problem is None:
+            os.environ[LOGIN_VARIABLE] = with_login(server.url, server.auth)
+        if given:
             return home
         if server.problem is None:
             note(f"using the MLflow server of this home's `finsent up`: {server.url}")

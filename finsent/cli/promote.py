@@ -173,6 +173,8 @@ def use_prefect_server(home: Workspace, otherwise: str) -> bool:
         os.environ.pop("PREFECT_API_URL", None)
         return False
     os.environ["PREFECT_API_URL"] = server.url
+    if server.auth is not None:
+        os.environ["PREFECT_API_AUTH_STRING"] = server.auth
     bypass_proxies(os.environ, server.url)
     return True
 

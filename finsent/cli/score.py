@@ -20,6 +20,7 @@ from finsent.cli.render import (
     render_scoring,
     render_training,
 )
+from finsent.cli.server_password import guard_temporary_server
 from finsent.cli.services_file import HEARTBEAT_SECONDS
 from finsent.errors import InputError
 
@@ -122,6 +123,7 @@ def retrain_command(settings: Settings, *, only_if_due: bool) -> CommandResult:
     """
     # Prefect reads its environment at import, so not a moment earlier
     if not use_prefect_server(settings.home(), "this retraining runs without it, and its events start nothing"):
+        guard_temporary_server()
         os.environ["PREFECT_SERVER_EPHEMERAL_ENABLED"] = "true"
         os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
     os.environ["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] = str(HEARTBEAT_SECONDS)  # Prefect's 180 s look like a lost run

@@ -12,6 +12,7 @@ import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
+import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from http.client import HTTPException
@@ -20,11 +21,12 @@ from typing import Any, Final, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from finsent.cli.server_password import USER, auth_string, password_path
 from finsent.errors import InputError, ServiceError
 from finsent.files import atomic_write
 from finsent.process_identity import is_running
 from finsent.proxies import is_loopback
-from finsent.registry.tracking import TOKEN_TAG, token_filter
+from finsent.registry.own_server import TOKEN_TAG, token_filter, with_login
 
 PREFECT_VARIABLE: Final = "finsent_home"
 """Prefect variable that holds the token."""
@@ -67,6 +69,8 @@ class Server:
     url: str
     problem: str | None
     """Why it is not used, as the rest of a sentence about it."""
+    auth: str | None = field(default=None, repr=False)
+    """`user:password` for the home's own; for a user's own server the user's environment has what it takes."""
 
 
 def services_path(root: Path) -> Path:
@@ -76,8 +80,7 @@ def services_path(root: Path) -> Path:
 
 def write_services(root: Path, running: RunningServices) -> None:
     """Write `services.json` atomically, for this user alone: the token is in it."""
-    atomic_write(services_path(root), json.dumps(asdict(running), indent=2) + "\n")
-    services_path(root).chmod(0o600)
+    atomic_write(services_path(root), json.dumps(asdict(running), indent=2) + "\n", 0o600)
 
 
 def read_services(root: Path) -> RunningServices | None:
@@ -102,21 +105,40 @@ def read_services(root: Path) -> RunningServices | None:
 def find_mlflow(root: Path) -> Server | None:
     """The MLflow server of this home's `finsent up`; None where none is recorded."""
     running = read_services(root)
-    return Server(running.mlflow, _problem(running, root, "mlflow")) if running else None
+    return _own_server(running, root, "mlflow") if running else None
 
 
 def find_prefect(root: Path) -> Server | None:
     """The Prefect server to use: PREFECT_API_URL, else that of this home's `finsent up`; None without either."""
-    if given := os.environ.get("PREFECT_API_URL"):
+    running = read_services(root)
+    given = os.environ.get("PREFECT_API_URL")
+    if given and not (running and given.rstrip("/") == running.prefect_api):
         said = _health(given)
         if said is None:
             return Server(given, "does not answer")
         return Server(given, None if said.strip() == b"true" else "is no Prefect API: something else answers there")
-    running = read_services(root)
-    return Server(running.prefect_api, _problem(running, root, "prefect")) if running else None
+    return _own_server(running, root, "prefect") if running else None
 
 
-def _problem(running: RunningServices, root: Path, name: ServerName) -> str | None:
+def password_hint(root: Path) -> str:
+    """Where people find what a browser asks for."""
+    return f"User {USER}, password in {password_path(root)}; Prefect's page takes both at once, as {USER}:PASSWORD."
+
+
+def _own_server(running: RunningServices, root: Path, name: ServerName) -> Server:
+    url = running.mlflow if name == "mlflow" else running.prefect_api
+    if problem := _problem(running, root, name, url):
+        return Server(url, problem)
+    try:
+        auth = auth_string(root)
+    except InputError as error:
+        return Server(url, f"cannot be asked: {error}")
+    serves = _mlflow_serves if name == "mlflow" else _prefect_serves
+    return Server(url, serves(with_login(url, auth), running.token), auth)
+
+
+def _problem(running: RunningServices, root: Path, name: ServerName, url: str) -> str | None:
+    """What shows without a request that holds the password: it is sent to the very process that `finsent up` started alone."""
     if not running.token or name not in running.processes:
         return "was recorded by an earlier release, which kept no proof that it is this home's"
     if Path(running.home) != root:
@@ -124,12 +146,7 @@ def _problem(running: RunningServices, root: Path, name: ServerName) -> str | No
     pid, started = running.processes[name]
     if not is_running(pid, started):
         return f"has ended (process {pid})"
-    url = running.mlflow if name == "mlflow" else running.prefect_api
-    if not is_healthy(url, direct=True):
-        return "does not answer"
-    if not (_mlflow_serves if name == "mlflow" else _prefect_serves)(url, running.token):
-        return "does not serve this home: it lacks the token that `finsent up` gave it"
-    return None
+    return None if is_healthy(url, direct=True) else "does not answer"
 
 
 def give_token(running: RunningServices) -> None:
@@ -138,41 +155,63 @@ def give_token(running: RunningServices) -> None:
     Raises:
         ServiceError: one of them does not take it.
     """
+    auth = auth_string(Path(running.home))
+    experiments_api = f"{with_login(running.mlflow, auth)}/api/2.0/mlflow/experiments"
+    api = with_login(running.prefect_api, auth)
     try:
-        found = _ask(f"{running.mlflow}/api/2.0/mlflow/experiments/search", {"max_results": 1})
-        experiments = found.get("experiments") or [
-            _ask(f"{running.mlflow}/api/2.0/mlflow/experiments/create", {"name": TOKEN_TAG})
-        ]
+        found = _ask(f"{experiments_api}/search", {"max_results": 1})
+        experiments = found.get("experiments") or [_ask(f"{experiments_api}/create", {"name": TOKEN_TAG})]
         tag = {"experiment_id": experiments[0]["experiment_id"], "key": TOKEN_TAG, "value": running.token}
-        _ask(f"{running.mlflow}/api/2.0/mlflow/experiments/set-experiment-tag", tag)
+        _ask(f"{experiments_api}/set-experiment-tag", tag)
         variable = {"name": PREFECT_VARIABLE, "value": running.token}
         try:
-            _ask(f"{running.prefect_api}/variables/name/{PREFECT_VARIABLE}", variable, method="PATCH")
+            _ask(f"{api}/variables/name/{PREFECT_VARIABLE}", variable, method="PATCH")
         except urllib.error.HTTPError as error:
             if error.code != 404:
                 raise
-            _ask(f"{running.prefect_api}/variables/", variable)
+            _ask(f"{api}/variables/", variable)
     except (OSError, ValueError, TypeError, LookupError, HTTPException) as error:
         raise ServiceError(f"a server of this `finsent up` does not take the mark of its home: {error}") from error
 
 
-def _mlflow_serves(url: str, token: str) -> bool:
+_FOREIGN: Final = "does not serve this home: it lacks the token that `finsent up` gave it"
+
+
+def _mlflow_serves(url: str, token: str) -> str | None:
+    """Why it is not the server that was given the token; None where it is."""
     query = {"max_results": 1, "filter": token_filter(token), "view_type": "ALL"}
     try:
-        return bool(_ask(f"{url}/api/2.0/mlflow/experiments/search", query).get("experiments"))
-    except (OSError, ValueError, HTTPException):
-        return False
+        found = bool(_ask(f"{url}/api/2.0/mlflow/experiments/search", query).get("experiments"))
+    except (OSError, ValueError, HTTPException) as error:
+        return _refusal(error)
+    return None if found else _FOREIGN
 
 
-def _prefect_serves(url: str, token: str) -> bool:
+def _prefect_serves(url: str, token: str) -> str | None:
+    """The same of Prefect's."""
     try:
-        return bool(_ask(f"{url}/variables/name/{PREFECT_VARIABLE}").get("value") == token)
-    except (OSError, ValueError, HTTPException):
-        return False
+        found = _ask(f"{url}/variables/name/{PREFECT_VARIABLE}").get("value") == token
+    except (OSError, ValueError, HTTPException) as error:
+        return _refusal(error)
+    return None if found else _FOREIGN
 
 
-def _ask(url: str, body: dict[str, Any] | None = None, *, method: str | None = None) -> dict[str, Any]:
-    found = ask(url, body, method=method)
+def _refusal(error: Exception) -> str:
+    if isinstance(error, urllib.error.HTTPError) and error.code == 401:
+        return "takes another password than the home's, which was changed: start `finsent up` again"
+    return _FOREIGN
+
+
+_CLIENT: Final = uuid.uuid4().hex  # one for this process: the server keeps a row for each
+
+
+class _Direct(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        """Follow nothing."""
+
+
+def _ask(url: str, body: Mapping[str, Any] | None = None, *, method: str | None = None, timeout: float = 5.0) -> dict[str, Any]:
+    found = ask(url, body, method=method, timeout=timeout)
     if not isinstance(found, dict):
         raise ValueError(f"it answers with JSON of another kind ({type(found).__name__})")  # noqa: TRY004 - as of no JSON
     return found
@@ -181,15 +220,22 @@ def _ask(url: str, body: dict[str, Any] | None = None, *, method: str | None = N
 def ask(url: str, body: Mapping[str, Any] | None = None, *, method: str | None = None, timeout: float = 5.0) -> Any:
     """Ask a server of this home's directly, whatever proxy is set; the answer's JSON.
 
+    The URL holds user name and password, see `with_login`. Redirects are not followed: these go where they were meant to go.
+
     Raises:
         OSError, ValueError, HTTPException: no answer, another status than 2xx, or no JSON.
     """
-    headers = {"Content-Type": "application/json"}
-    if password := os.environ.get("PREFECT_API_AUTH_STRING"):
-        headers["Authorization"] = "Basic " + base64.b64encode(password.encode()).decode()
+    parts = urllib.parse.urlsplit(url)
+    auth, _, host = parts.netloc.rpartition("@")
+    headers = {"Content-Type": "application/json", "Authorization": "Basic " + base64.b64encode(auth.encode()).decode()}
+    before, prefect, after = url.partition("/api/")
+    changes = method not in {None, "GET"} or body is not None
+    if changes and prefect and not after.startswith("2.0/mlflow/"):  # Prefect asks for a token against forgery (CSRF)
+        found = _ask(f"{before}/api/csrf-token?client={_CLIENT}", timeout=timeout)
+        headers |= {"Prefect-Csrf-Token": str(found["token"]), "Prefect-Csrf-Client": _CLIENT}
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, headers, method=method)  # noqa: S310 - our own http URLs
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=timeout) as response:
+    request = urllib.request.Request(parts._replace(netloc=host).geturl(), data, headers, method=method)  # noqa: S310 - our own
+    with urllib.request.build_opener(urllib.request.ProxyHandler({}), _Direct).open(request, timeout=timeout) as response:
         answer = response.read()
     try:
         return json.loads(answer) if answer else {}

@@ -7,7 +7,8 @@ import click
 from finsent.cli.maintain import disk_parts
 from finsent.cli.operations_status import read_status
 from finsent.cli.options import CommandResult, Settings, cli, examples
-from finsent.cli.services_file import Server, find_mlflow, find_prefect, is_healthy
+from finsent.cli.server_password import password_path
+from finsent.cli.services_file import Server, find_mlflow, find_prefect, is_healthy, services_path
 from finsent.cli.status_text import render_status
 from finsent.errors import CheckFailed, FinsentError, InputError
 from finsent.workspace import Workspace
@@ -48,6 +49,7 @@ def status_command(settings: Settings) -> CommandResult:
         "inbox_faults": find_faults(home),
         "services": _services(home, prefect),
         "operations": operations,
+        "password": password_path(home.root) if services_path(home.root).exists() else None,
         "disk": disk_parts(home),
     }
     return CommandResult(status, render_status(status), code=1 if problems else 0)

@@ -7,6 +7,7 @@ from finsent.cli.maintain import format_bytes
 from finsent.cli.operations_status import render_operations
 from finsent.cli.output import Renderable, cell_text, key_values, lines, section, shorten, stack, table
 from finsent.cli.render import leak_audit, render_inbox_faults
+from finsent.cli.services_file import password_hint
 
 
 def render_status(status: dict[str, Any]) -> Renderable:
@@ -20,7 +21,7 @@ def render_status(status: dict[str, Any]) -> Renderable:
         _render_decisions(status["decisions"]),
         section("Scoring", key_values(status["scoring"].items())),
         render_inbox_faults(status["inbox_faults"]),
-        section("Services", key_values(services)),
+        section("Services", key_values(services), f"  {password_hint(status['home'])}" if status["password"] else ""),
         render_operations(status["operations"]),
         section(
             "Disk (finsent maintain frees some)", key_values((name, format_bytes(size)) for name, size in status["disk"].items())

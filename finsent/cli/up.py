@@ -21,11 +21,13 @@ from finsent.cli.options import LOCAL_PATH, CommandResult, Settings, cli, exampl
 from finsent.cli.output import key_values, section
 from finsent.cli.ownership import SERVERS, end_leftovers, end_processes, find_processes, hold_home
 from finsent.cli.processes import SERVICE_VARIABLE, Service, run_to_end, start_service, stop_services, wait_until
+from finsent.cli.server_password import auth_string, make_password, password_path
 from finsent.cli.services_file import (
     HEARTBEAT_SECONDS,
     RunningServices,
     give_token,
     is_healthy,
+    password_hint,
     services_path,
     write_services,
 )
@@ -36,10 +38,18 @@ from finsent.files import make_folder, share_with_group
 from finsent.logging_setup import without_quieting
 from finsent.process_identity import start_time
 from finsent.proxies import bypass_proxies
+from finsent.registry.own_server import LOGIN_VARIABLE, TOKEN_VARIABLE, with_login
 from finsent.registry.relocation import require_own_locations
-from finsent.registry.tracking import TOKEN_VARIABLE
 from finsent.workspace import Workspace, resolve_workspace
 
+GUARDED_BY_UP = (
+    *("PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_KEY"),
+    *("PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED", "PREFECT_SERVER_CSRF_PROTECTION_ENABLED"),
+    *("PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS", "PREFECT_SERVER_CORS_ALLOWED_ORIGINS"),
+    *("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_AUTH"),
+    *("MLFLOW_SERVER_ALLOWED_HOSTS", "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS", "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE"),
+)
+"""Variables by which MLflow and Prefect take credentials, or open themselves: `finsent up` refuses to start with them."""
 POOLS = {"cpu": 2, "gpu": 7}
 """Work pools and how many flow runs each starts at a time: one of each deployment, so that no scoring waits for a worker. Of the
 trainings one works at a time; the others wait for the GPU (flows/gpu.py)."""
@@ -56,6 +66,8 @@ class UpOptions:
     """Folder that holds `prefect.yaml` and `automations.yaml`."""
     token: str = field(default_factory=lambda: secrets.token_hex(16))
     """Served by both servers as proof of whose they are."""
+    allow_hosts: tuple[str, ...] = ()
+    """Host names, beside the machine's own, that requests may name, such as a proxy's."""
 
     @property
     def running(self) -> RunningServices:
@@ -87,7 +99,7 @@ def find_project(given: Path | None) -> Path:
 
 
 def environment(home: Workspace, place: UpOptions, profile: str, config_file: Path | None) -> dict[str, str]:
-    """The environment of servers and workers.
+    """The environment of servers and workers. Makes the home's password on the first start.
 
     The user's own settings for Prefect and MLflow stay, addresses and state are set here, and what keeps this command's
     console quiet is left out: their logs are for operators.
@@ -106,6 +118,8 @@ def environment(home: Workspace, place: UpOptions, profile: str, config_file: Pa
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",
     }
+    make_password(home)
+    auth = auth_string(home.root)
     own = {
         **chosen,
         **without_quieting(os.environ),
@@ -116,6 +130,12 @@ def environment(home: Workspace, place: UpOptions, profile: str, config_file: Pa
         "FINSENT_TABLES": home.tables_url,
         "FINSENT_PROFILE": profile,
         TOKEN_VARIABLE: place.token,
+        LOGIN_VARIABLE: with_login(place.running.mlflow, auth),
+        "PREFECT_API_AUTH_STRING": auth,
+        "PREFECT_SERVER_API_AUTH_STRING": auth,
+        "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
+        "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": place.running.prefect,
+        "PREFECT_SERVER_UI_API_URL": "/api",  # of the address that the browser came by: localhost, a tunnel, a proxy
         **({"FINSENT_CONFIG": str(absolute_path(str(config_file), "--config"))} if config_file else {}),
     }
     bypass_proxies(own, place.running.mlflow, place.running.prefect)
@@ -129,19 +149,28 @@ _PORT = click.IntRange(1, 65535)
     "up", epilog=examples("finsent up", "finsent up --profile llama-3.1-8b --config mine.yaml", "finsent up --mlflow-port 5001")
 )
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Address to listen on.")
+@click.option(
+    "--allow-host",
+    "allow_hosts",
+    multiple=True,
+    metavar="NAME",
+    help="Host name that browsers use for this machine, such as a proxy's. Repeatable.",
+)
 @click.option("--mlflow-port", type=_PORT, default=5000, show_default=True, metavar="PORT")
 @click.option("--prefect-port", type=_PORT, default=4200, show_default=True, metavar="PORT")
 @click.option(
     "--project", type=LOCAL_PATH, metavar="DIR", help="Folder that holds prefect.yaml. Default: here, or finsent's clone."
 )
 @click.pass_obj
-def up_command(settings: Settings, host: str, mlflow_port: int, prefect_port: int, project: Path | None) -> CommandResult:
+def up_command(
+    settings: Settings, host: str, allow_hosts: tuple[str, ...], mlflow_port: int, prefect_port: int, project: Path | None
+) -> CommandResult:
     """Start MLflow, Prefect, workers and schedules.
 
     The flows are deployed with their schedules. Ctrl-C stops everything. While it runs, other finsent commands on the same
-    home use these servers by themselves.
+    home use these servers by themselves; browsers are asked for a password, which is in the home.
     """
-    place = UpOptions(host, mlflow_port, prefect_port, find_project(project))
+    place = UpOptions(host, mlflow_port, prefect_port, find_project(project), allow_hosts=allow_hosts)
     home = _require_own_servers(settings)
     pause = catch_interrupts()
     lock = hold_home(home)  # for the life of this process
@@ -156,9 +185,11 @@ def up_command(settings: Settings, host: str, mlflow_port: int, prefect_port: in
 
     running = place.running
     described = {"home": home.root, "mlflow": running.mlflow, "prefect": running.prefect, "prefect_api": running.prefect_api}
+    described["password"] = password_path(home.root)
     text = section(
         "finsent is up",
         key_values([("MLflow", running.mlflow), ("Prefect", running.prefect), ("home", home.root), ("logs", home.root / "logs")]),
+        f"  {password_hint(home.root)}",
         "  Other finsent commands on this home use these servers by themselves. Schedules: prefect.yaml.",
         "  Ctrl-C stops everything.",
     )
@@ -179,6 +210,12 @@ def _require_own_servers(settings: Settings) -> Workspace:
             raise InputError(
                 f"{name} is set to {public_uri(os.environ[name])!r}, and `finsent up` starts servers of its own. Unset it; "
                 "docs/operations.md says how to work with servers that run elsewhere."
+            )
+    for name in GUARDED_BY_UP:
+        if os.environ.get(name):
+            raise InputError(
+                f"{name} is set, and `finsent up` guards its servers itself: with the password in 'server_password' of the home, "
+                "and names that --allow-host adds (docs/security.md). Unset it."
             )
     if settings.overrides:
         raise InputError(
@@ -248,7 +285,7 @@ def wait_and_stop(home: Workspace, place: UpOptions, services: "Sequence[Supervi
         answered=lambda: has_token(place.recorded(home, services)),
         look=lambda: [
             *lost_runs(place.recorded(home, services), services),
-            *watch_freshness(place.running.prefect_api, None, since),
+            *watch_freshness(place.running.prefect_api, auth_string(home.root), since),
         ],
     )
     try:
@@ -308,14 +345,18 @@ def stop_all(home: Workspace, services: "Sequence[Supervised]") -> None:
 def mlflow_command(home: Workspace, place: UpOptions) -> list[str]:
     """The MLflow server's command line."""
     # Artifacts are written by the clients, straight into the home: so the same runs open with and without the server
-    store = ["--backend-store-uri", f"sqlite:///{home.root / 'mlflow.db'}"]
-    artifacts = ["--default-artifact-root", str(home.artifacts), "--no-serve-artifacts"]
-    return ["mlflow", "server", "--host", place.host, "--port", str(place.mlflow_port), "--workers", "1", *store, *artifacts]
+    store = ["--store", f"sqlite:///{home.root / 'mlflow.db'}", "--artifacts", str(home.artifacts)]
+    return [*_guarded("mlflow", place, place.mlflow_port), *store]
 
 
 def prefect_command(place: UpOptions) -> list[str]:
     """The Prefect server's command line."""
-    return ["prefect", "server", "start", "--host", place.host, "--port", str(place.prefect_port)]
+    return _guarded("prefect", place, place.prefect_port)
+
+
+def _guarded(server: str, place: UpOptions, port: int) -> list[str]:
+    names = (part for name in place.allow_hosts for part in ("--allow-host", name))
+    return ["finsent.cli.guarded_server", server, "--host", place.host, "--port", str(port), *names]
 
 
 def worker_command(pool: str, limit: int) -> list[str]:

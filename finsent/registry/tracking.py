@@ -25,6 +25,7 @@ from finsent.process_identity import this_process
 from finsent.provenance import git_sha
 from finsent.proxies import bypass_proxies
 from finsent.registry.mlflow_errors import mlflow_errors, no_mlflow, public_uri, translated, unanswered
+from finsent.registry.own_server import TOKEN_VARIABLE, sign_in, token_filter
 from finsent.registry.relocation import local_path, require_own_locations, store_file
 from finsent.workspace import Workspace
 
@@ -41,11 +42,6 @@ _FLUSH_SECONDS = 10.0  # metrics are buffered for so long: live enough to watch,
 _FLUSH_AT = 500  # buffered metrics; the server takes 1000 in one request
 _PARAM_LENGTH = 6000  # MLflow truncates longer ones silently
 _DIGEST_LENGTH = 36  # the most that MLflow keeps of a dataset's digest
-
-TOKEN_VARIABLE = "FINSENT_HOME_TOKEN"  # noqa: S105 - a name
-"""Environment variable with the token of a `finsent up`, for its workers."""
-TOKEN_TAG = "finsent.home"  # noqa: S105 - a name
-"""Tag of an experiment by which an MLflow server shows whose it is."""
 
 RunKind = Literal["audit_log", "data", "evaluate", "import", "score", "train", "trial", "tune"]
 """Tag `kind` of a run."""
@@ -92,8 +88,8 @@ def connect(home: Workspace) -> "MlflowClient":
     logging.getLogger("mlflow.store").setLevel(logging.WARNING)  # tables made, versions waited for
     _point_fluent_api(mlflow, uri)
     if not _is_local(uri):
-        # the token counts for the server that `finsent up` has named to its workers
-        _check_admission(uri, os.environ.get(TOKEN_VARIABLE) if uri == os.environ.get("MLFLOW_TRACKING_URI") else None)
+        # password and token count for the server that `finsent up` has started
+        _check_admission(uri, os.environ.get(TOKEN_VARIABLE) if sign_in(uri) else None)
         return translated(MlflowClient(tracking_uri=uri, registry_uri=uri), uri)
     # two first users at once would both create the tables; a home that is read only has them, and takes no lock
     read_only = is_read_only(home.root)
@@ -133,11 +129,6 @@ def _check_admission(uri: str, token: str | None) -> None:
             f"the MLflow server at {public_uri(uri)!r} is not the one that this worker's `finsent up` started: it serves another "
             "home. Nothing was sent to it. Stop this worker and run `finsent up` again."
         )
-
-
-def token_filter(token: str) -> str:
-    """The filter string that finds the experiment with this token."""
-    return f"tags.`{TOKEN_TAG}` = '{token}'"
 
 
 def _point_fluent_api(mlflow: Any, uri: str) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from finsent.cli.up import GUARDED_BY_UP
 from finsent.data import tables
 from finsent.registry.client import Registry
 from finsent.workspace import Workspace
@@ -118,6 +119,13 @@ def test_up_refuses_what_it_would_have_to_ignore(finsent: "Finsent", home: Works
     said = finsent("up", *options(home))
     assert_error(said, 2, "MLFLOW_TRACKING_URI is set to", "elsewhere:5000'")
     assert "secret" not in said.err
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    for name in GUARDED_BY_UP:
+        monkeypatch.setenv(name, "me:secret")
+        said = finsent("up", *options(home))
+        assert_error(said, 2, f"{name} is set, and `finsent up` guards its servers itself", "Unset it")
+        assert "secret" not in said.err
+        monkeypatch.delenv(name)
     assert not home.root.exists()
 
 

@@ -1,5 +1,6 @@
 """Finding the servers of a home, and the proof that they are its own."""
 
+import base64
 import http.server
 import json
 import os
@@ -14,6 +15,7 @@ import pytest
 
 from finsent.cli.options import Settings
 from finsent.cli.promote import use_prefect_server
+from finsent.cli.server_password import auth_string, make_password, password_path
 from finsent.cli.services_file import (
     RunningServices,
     _prefect_serves,
@@ -27,6 +29,7 @@ from finsent.cli.services_file import (
 )
 from finsent.errors import InputError, ServiceError
 from finsent.process_identity import start_time
+from finsent.registry.own_server import LOGIN_VARIABLE
 from finsent.workspace import resolve_workspace
 
 
@@ -39,6 +42,10 @@ class Stand:
     wrong: object = None
     """JSON that it answers everything with, which neither of them would."""
     asked: list[str] = field(default_factory=list)
+    sent: set[str | None] = field(default_factory=set)
+    """Credentials that came with what was asked, of /health None."""
+    code: int = 200
+    """Of answers to all but /health."""
 
 
 @pytest.fixture
@@ -48,7 +55,11 @@ def server() -> Iterator[Stand]:
     class Answers(http.server.BaseHTTPRequestHandler):
         def answer(self, code: int, body: object) -> None:
             stand.asked.append(f"{self.command} {self.path}")
+            stand.sent.add(self.headers["Authorization"])
+            code = code if self.path.endswith("/health") else max(code, stand.code)
             self.send_response(code)
+            if code == 302:
+                self.send_header("Location", "/elsewhere")
             self.end_headers()
             self.wfile.write(json.dumps(body).encode())
 
@@ -58,7 +69,7 @@ def server() -> Iterator[Stand]:
             elif self.path.endswith("/health"):
                 self.answer(404 if "absent" in self.path else 200, True)
             else:
-                self.answer(200, {"value": stand.token})
+                self.answer(200, {"value": stand.token, "token": "against forgery"})
 
         def do_POST(self) -> None:
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -85,6 +96,7 @@ def record(root: Path, url: str, **changed: object) -> None:
     process = (os.getpid(), started)
     running = RunningServices(7, url, url, str(root), "0a1b", {"mlflow": process, "prefect": process})
     write_services(root, replace(running, **changed))  # type: ignore[arg-type]
+    make_password(resolve_workspace({"FINSENT_HOME": str(root)}))
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -152,8 +164,9 @@ def test_the_running_server_of_a_home_is_used_and_said(server: Stand, tmp_path: 
 
 @pytest.fixture
 def _no_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "PREFECT_API_AUTH_STRING", LOGIN_VARIABLE):
+        monkeypatch.setenv(name, "")  # so that what a test sets is undone
+        monkeypatch.delenv(name)
 
 
 @pytest.mark.usefixtures("_no_addresses")
@@ -238,4 +251,61 @@ def test_what_answers_at_the_given_address_may_be_no_prefect(
 def test_json_of_endless_nests_is_no_answer(server: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json, "dumps", lambda _: "[" * 100_000)
     server.wrong = []
-    assert not _prefect_serves(server.url, "0a1b")
+    assert _prefect_serves(server.url, "0a1b") is not None
+
+
+def basic(root: Path) -> str:
+    return "Basic " + base64.b64encode(auth_string(root).encode()).decode()
+
+
+@pytest.mark.usefixtures("_no_addresses")
+@pytest.mark.parametrize("named", [False, True])
+def test_a_homes_own_servers_are_asked_with_its_password(
+    server: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    server.token = "0a1b"
+    record(tmp_path, server.url)
+    if named:  # as when somebody exports the addresses that `finsent up` prints
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{server.url}/")
+        monkeypatch.setenv("PREFECT_API_URL", f"{server.url}/api/")
+    home = Settings(home_dir=tmp_path).home()
+    assert home.tracking_uri.rstrip("/") == server.url
+    assert os.environ[LOGIN_VARIABLE] == server.url.replace("://", f"://{auth_string(tmp_path)}@")
+    assert use_prefect_server(home, "nothing is sent")
+    assert os.environ["PREFECT_API_AUTH_STRING"] == auth_string(tmp_path)
+    assert server.sent == {None, basic(tmp_path)}
+    assert "finsent:" not in repr(find_prefect(tmp_path))
+
+
+@pytest.mark.usefixtures("_no_addresses")
+def test_no_other_server_gets_the_password(server: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record(tmp_path, "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+    monkeypatch.setenv("PREFECT_API_URL", f"{server.url}/api")
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", "mine:own")
+    assert use_prefect_server(Settings(home_dir=tmp_path).home(), "nothing is sent")
+    assert os.environ["PREFECT_API_AUTH_STRING"] == "mine:own"
+    assert LOGIN_VARIABLE not in os.environ
+    assert server.sent == {None}
+
+
+@pytest.mark.usefixtures("_no_addresses")
+def test_a_password_that_was_changed_or_lost_is_said(server: Stand, tmp_path: Path) -> None:
+    server.token, server.code = "0a1b", 401
+    record(tmp_path, server.url)
+    for find in (find_mlflow, find_prefect):
+        assert find(tmp_path).problem == "takes another password than the home's, which was changed: start `finsent up` again"
+    password_path(tmp_path).unlink()
+    server.sent.clear()
+    for find in (find_mlflow, find_prefect):
+        assert "is missing" in find(tmp_path).problem
+    assert server.sent == {None}
+    assert Settings(home_dir=tmp_path).home().tracking_uri == f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+
+@pytest.mark.usefixtures("_no_addresses")
+def test_a_redirect_is_not_followed_with_the_password(server: Stand, tmp_path: Path) -> None:
+    server.token, server.code = "0a1b", 302
+    record(tmp_path, server.url)
+    assert "lacks the token" in find_mlflow(tmp_path).problem
+    assert server.asked[-1] == "POST /api/2.0/mlflow/experiments/search"

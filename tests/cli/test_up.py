@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from finsent.cli import up
+from finsent.cli.server_password import auth_string
 from finsent.errors import InputError
 from finsent.logging_setup import IMPATIENT_ENVIRONMENT, QUIET_ENVIRONMENT, QUIETED, prepare_environment
+from finsent.registry.own_server import LOGIN_VARIABLE
 from finsent.workspace import Workspace
 
 
@@ -46,6 +48,23 @@ def test_servers_and_workers_log_what_the_console_of_the_command_hushes(home: Wo
     assert not {*QUIET_ENVIRONMENT, QUIETED} & set(environment)
     assert environment["PREFECT_LOGGING_LEVEL"] == "DEBUG"
     assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in environment
+
+
+def test_servers_and_workers_get_the_homes_password_and_open_nothing(home: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_SERVER_CORS_ALLOWED_ORIGINS", "*")
+    environment = up.environment(home, up.UpOptions("127.0.0.1", 1, 2, Path()), "nano", None)
+    auth = auth_string(home.root)
+    assert environment["PREFECT_API_AUTH_STRING"] == environment["PREFECT_SERVER_API_AUTH_STRING"] == auth
+    assert environment[LOGIN_VARIABLE] == f"http://{auth}@127.0.0.1:1"
+    assert "MLFLOW_TRACKING_PASSWORD" not in environment, "which every MLflow server would be sent"
+    assert environment["PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS"] == "http://127.0.0.1:2"
+    assert environment["PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED"] == "true"
+    again = up.environment(home, up.UpOptions("127.0.0.1", 1, 2, Path()), "nano", None)
+    assert again["PREFECT_API_AUTH_STRING"] == auth
+    place = up.UpOptions("127.0.0.1", 1, 2, Path(), allow_hosts=("desk.firm",))
+    for command in (up.mlflow_command(home, place), up.prefect_command(place)):
+        assert "--allow-host desk.firm" in " ".join(command)
+        assert auth.removeprefix("finsent:") not in " ".join(command), "every user of the machine sees it"
 
 
 def test_servers_and_workers_reach_each_other_past_a_proxy(home: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

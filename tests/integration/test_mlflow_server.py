@@ -16,7 +16,7 @@ import requests
 import yaml
 
 from finsent.errors import ConfigError, ServiceError
-from finsent.registry import aliases, tracking
+from finsent.registry import aliases, own_server, tracking
 from finsent.registry.client import Registry, logged_model_id
 from finsent.workspace import resolve_workspace
 
@@ -201,13 +201,13 @@ def test_a_scorers_account_scores_and_cannot_promote(server, server_home, tiny_c
 
 
 def test_a_worker_uses_no_server_of_another_home(server, server_home, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
-    monkeypatch.setenv(tracking.TOKEN_VARIABLE, "0a1b")
+    monkeypatch.setenv(own_server.LOGIN_VARIABLE, server.url.replace("://", f"://admin:{PASSWORD}@"))
+    monkeypatch.setenv(own_server.TOKEN_VARIABLE, "0a1b")
     with pytest.raises(ServiceError, match=r"serves another home\. Nothing was sent"):
         tracking.connect(server_home)
-    monkeypatch.delenv(tracking.TOKEN_VARIABLE)
-    tracking.connect(server_home).set_experiment_tag("0", tracking.TOKEN_TAG, "0a1b")
-    monkeypatch.setenv(tracking.TOKEN_VARIABLE, "0a1b")
+    monkeypatch.delenv(own_server.TOKEN_VARIABLE)
+    tracking.connect(server_home).set_experiment_tag("0", own_server.TOKEN_TAG, "0a1b")
+    monkeypatch.setenv(own_server.TOKEN_VARIABLE, "0a1b")
     tracking.connect(server_home)
 
 

@@ -3,6 +3,7 @@
 With SQLAlchemy 2.1 the server starts, deploys, and never schedules anything: only this test would notice.
 """
 
+import base64
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -31,6 +33,7 @@ from finsent.cli.prefect_api import connect
 from finsent.cli.provision import provision
 from finsent.cli.services_file import is_healthy
 from finsent.process_identity import PROCESS_LABEL, this_process
+from finsent.registry.own_server import with_login
 from finsent.workspace import Workspace, resolve_workspace
 
 ROOT = Path(__file__).parent.parent.parent
@@ -43,6 +46,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@cache
+def signed(api: str, auth: str) -> dict[str, str]:
+    """What a request to a home's own Prefect API takes: its password, and a token against forgery."""
+    basic = "Basic " + base64.b64encode(auth.encode()).decode()
+    client = uuid4().hex
+    found = requests.get(f"{api}/csrf-token?client={client}", headers={"Authorization": basic}, timeout=20)
+    return {"Authorization": basic, "Prefect-Csrf-Token": found.json()["token"], "Prefect-Csrf-Client": client}
+
+
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 """Types of the states in which a run is over."""
 
@@ -52,10 +64,21 @@ class Server:
     home: Path
     env: dict[str, str]
 
+    @property
+    def api(self) -> str:
+        """The API's URL, with user name and password."""
+        return with_login(self.env["PREFECT_API_URL"], self.env["PREFECT_API_AUTH_STRING"])
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Of requests that are answered."""
+        return signed(self.env["PREFECT_API_URL"], self.env["PREFECT_API_AUTH_STRING"])
+
     def ask(self, path: str, method: str = "POST", **body: Any) -> Any:
         """Send a request to the API."""
+        url = f"{self.env['PREFECT_API_URL']}/{path}"
         for _ in range(5):
-            answer = requests.request(method, f"{self.env['PREFECT_API_URL']}/{path}", json=body, timeout=60)
+            answer = requests.request(method, url, json=body, headers=self.headers, timeout=60)
             if answer.status_code != requests.codes.unavailable:
                 break
             time.sleep(2)  # SQLite was locked for too long; Prefect's own client tries again, too
@@ -73,7 +96,8 @@ class Server:
             "id": str(uuid4()),
             "occurred": datetime.now(UTC).isoformat(),
         }
-        requests.post(f"{self.env['PREFECT_API_URL']}/events", json=[body], timeout=20).raise_for_status()
+        url = f"{self.env['PREFECT_API_URL']}/events"
+        requests.post(url, json=[body], headers=self.headers, timeout=20).raise_for_status()
 
 
 @contextmanager
@@ -115,6 +139,25 @@ def test_every_deployment_is_there_and_ready(server: Server) -> None:
     assert not [name for name, item in deployments.items() if item["pull_steps"]], "flows come from the installed package"
 
 
+def test_strangers_get_nothing(server: Server) -> None:
+    """Tried further, on both servers, in test_strangers.py; what a request must bring in test_guarded_server.py."""
+    from websockets.exceptions import InvalidStatus
+    from websockets.sync import client
+
+    api = server.env["PREFECT_API_URL"]
+    assert requests.get(f"{api}/health", timeout=20).json() is True
+    for path in ("admin/version", "csrf-token?client=x", "variables/name/finsent_home"):
+        assert requests.get(f"{api}/{path}", timeout=20).status_code == 401
+    auth = {"Authorization": server.headers["Authorization"]}
+    assert requests.post(f"{api}/flow_runs/filter", json={}, headers=auth, timeout=20).status_code == 403, "without a token"
+    for foreign, code in (({"Host": "evil.example"}, 400), ({"Origin": "http://127.0.0.1:1"}, 403)):
+        answer = requests.post(f"{api}/flow_runs/filter", json={}, headers={**server.headers, **foreign}, timeout=20)
+        assert answer.status_code == code
+        assert "access-control-allow-origin" not in answer.headers
+    with pytest.raises(InvalidStatus, match="HTTP 403"):
+        client.connect(f"{api.replace('http', 'ws')}/events/in", origin="http://127.0.0.1:1", proxy=None)
+
+
 def test_schedules_create_runs(server: Server) -> None:
     scheduled = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
     runs = wait_for("scheduled runs", lambda: server.ask("flow_runs/filter", **scheduled))
@@ -137,10 +180,10 @@ def test_status_knows_what_runs_and_the_freshness_alarm_rings_and_resolves(serve
     from finsent.cli import freshness
     from finsent.cli.services_file import Server as Known
 
-    api = server.env["PREFECT_API_URL"]
+    api, auth = server.env["PREFECT_API_URL"], server.env["PREFECT_API_AUTH_STRING"]
 
     def whole() -> Any:
-        found = read_status(server.home, Known(api, None)) or {}
+        found = read_status(server.home, Known(api, None, auth)) or {}
         planned = [item["next_run"] for item in found.get("deployments", ()) if item["schedules"]]
         return found if found.get("workers") and None not in planned else None
 
@@ -155,13 +198,13 @@ def test_status_knows_what_runs_and_the_freshness_alarm_rings_and_resolves(serve
     with pytest.MonkeyPatch.context() as patch:
         for problem in ("the last 2 scheduled scorings ended without a result", "the last 3", None, None):
             patch.setattr(freshness, "scoring_problem", lambda *_, said=problem: said)
-            alarms.append(freshness.check_freshness(connect(api)))
+            alarms.append(freshness.check_freshness(connect(api, auth)))
     assert alarms[1] is alarms[3] is None, "it is said once"
     assert alarms[0] == "ALARM: the last 2 scheduled scorings ended without a result"
     assert str(alarms[2]).startswith("Scheduled scoring is in order again since")
     shown = server.ask("artifacts/filter", artifacts={"key": {"any_": [freshness.KEY]}})
     assert {item["description"] for item in shown} == {alarms[0], alarms[2]}
-    assert freshness.check_freshness(connect(api)) is None, "nothing was due since the server started"
+    assert freshness.check_freshness(connect(api, auth)) is None, "nothing was due since the server started"
 
 
 def test_a_request_for_approval_starts_the_run_that_asks_about_that_version(server: Server) -> None:
@@ -179,7 +222,7 @@ def test_a_deployment_run_completes_through_the_worker(server: Server, tmp_path:
     command = [sys.executable, "-m", "prefect", "deployment", "run", "ingest/ingest"]
     parameters = ["--param", f"sources={json.dumps([{'uri': str(file)}])}"]
     subprocess.run([*command, *parameters], env=server.env, check=True, capture_output=True, text=True)
-    by_hand = {"flow_runs": {"state": {"type": {"any_": [*ENDED]}}}}
+    by_hand = {"flows": {"name": {"any_": ["ingest"]}}, "flow_runs": {"state": {"type": {"any_": [*ENDED]}}}}
     runs = wait_for("the run's end", lambda: server.ask("flow_runs/filter", **by_hand))
     assert [(run["state_type"], run["state"]["message"]) for run in runs] == [("COMPLETED", None)]
     artifacts = server.ask("artifacts/filter", artifacts={"key": {"any_": ["data-report"]}})
@@ -224,7 +267,6 @@ def test_only_runs_that_stopped_without_a_word_are_ended(server: Server) -> None
 
 def test_runs_of_an_earlier_life_are_ended_and_those_that_live_are_not(server: Server) -> None:
     """Of the pool `gpu`, which has no worker here, as before a start: its slots are free again at once."""
-    api = server.env["PREFECT_API_URL"]
     host, pid, started = this_process().split()
     dead = {"labels": {PROCESS_LABEL: f"{host} {pid} {float(started) - 999:.2f}"}}
     deployments = {item["name"]: item["id"] for item in server.ask("deployments/filter")}
@@ -255,7 +297,7 @@ def test_runs_of_an_earlier_life_are_ended_and_those_that_live_are_not(server: S
     }
     assert slots(server) == {"train": 1, "tune": 1}
 
-    ended = end_flow_runs(api, uptime=1e6, workers_stopped=True, grace=150)
+    ended = end_flow_runs(server.api, uptime=1e6, workers_stopped=True, grace=150)
 
     found = {run["id"]: run for run in server.ask("flow_runs/filter", flow_runs={"id": {"any_": list(runs)}})}
     assert {run: found[run]["state_type"] for run in runs} == runs
@@ -263,7 +305,7 @@ def test_runs_of_an_earlier_life_are_ended_and_those_that_live_are_not(server: S
     assert found[lost]["state"]["message"] == "lost: its process is gone"
     assert [item["state_type"] for item in server.ask("task_runs/filter", task_runs={"id": {"any_": [task]}})] == ["CRASHED"]
     assert slots(server) == {}
-    (silent,) = end_flow_runs(api, uptime=1e6, workers_stopped=False, grace=0)
+    (silent,) = end_flow_runs(server.api, uptime=1e6, workers_stopped=False, grace=0)
     assert silent[0]["name"] == "elsewhere"
     assert "no sign of life" in silent[1]
     for run in runs:
@@ -278,7 +320,6 @@ def slots(server: Server) -> dict[str, int]:
 
 def test_of_missed_runs_the_newest_is_left(server: Server) -> None:
     """As after hours of standstill, with one that the server cancelled as it started, since a lost run held the slot."""
-    api = server.env["PREFECT_API_URL"]
     (deployment,) = server.ask("deployments/filter", deployments={"name": {"any_": ["score"]}})
     limit = deployment["global_concurrency_limit"]["id"]
     server.ask(f"v2/concurrency_limits/{limit}", "PATCH", active_slots=1)
@@ -294,8 +335,8 @@ def test_of_missed_runs_the_newest_is_left(server: Server) -> None:
     for hours in (1, 3):
         server.ask(f"flow_runs/{missed[hours]}/set_state", state=full, force=True)
 
-    count_slots(api)
-    (said,) = skip_missed_runs(api, since=60)
+    count_slots(server.api)
+    (said,) = skip_missed_runs(server.api, since=60)
 
     assert "scheduled runs were missed" in said
     assert "score" not in slots(server)
@@ -384,9 +425,10 @@ def files(tmp_path: Path) -> Path:
 
 def provisioned(server: Server, files: Path) -> list[str]:
     """What provisioning says."""
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-    with temporary_settings({PREFECT_API_URL: server.env["PREFECT_API_URL"]}):
+    address, auth = server.env["PREFECT_API_URL"], server.env["PREFECT_API_AUTH_STRING"]
+    with temporary_settings({PREFECT_API_URL: address, PREFECT_API_AUTH_STRING: auth}):
         return provision(files / "automations.yaml", ["cpu", "gpu"])
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from finsent.cli.server_password import auth_string
 from finsent.config.loader import parse_overrides
 from finsent.data.sample import SAMPLE_DIR
 from tests.conftest import TINY
@@ -31,7 +32,7 @@ class Up:
         import requests
 
         url = f"{self.server.env['PREFECT_API_URL']}/deployments/name/{name}/{name}"
-        deployment = requests.get(url, timeout=20).json()["id"]
+        deployment = requests.get(url, headers=self.server.headers, timeout=20).json()["id"]
         run = self.server.ask(f"deployments/{deployment}/create_flow_run", parameters=parameters)["id"]
 
         def ended() -> dict[str, Any] | None:
@@ -59,7 +60,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     try:
         assert process.stdout is not None
         said = json.loads(process.stdout.readline())
-        yield Up(Server(folder / "state", {"PREFECT_API_URL": said["prefect_api"]}), folder)
+        env = {"PREFECT_API_URL": said["prefect_api"], "PREFECT_API_AUTH_STRING": auth_string(folder / "state")}
+        yield Up(Server(folder / "state", env), folder)
     finally:
         os.kill(process.pid, signal.SIGINT)
         process.communicate(timeout=120)

@@ -1,12 +1,13 @@
 """Runs in a real MLflow store: what they hold, how they end, and that a dead server is said so at once."""
 
+import base64
 import json
 import logging
 import signal
 import socket
 import threading
 import time
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from urllib.parse import unquote
 
@@ -14,8 +15,8 @@ import pytest
 from prefect.exceptions import TerminationSignal
 
 from finsent.data.dataset import DataVersion
-from finsent.errors import InputError, ServiceError
-from finsent.registry import tracking
+from finsent.errors import ConfigError, InputError, ServiceError
+from finsent.registry import own_server, tracking
 from finsent.workspace import resolve_workspace
 
 DATA = DataVersion(version=3, fingerprint="cd" * 16, rows={"train": 70, "test": 30}, leaks=0, naive_leak=0.1)
@@ -267,3 +268,50 @@ def test_the_store_of_a_home_that_a_group_shares_is_the_groups(mlflow_home, fold
     mlflow_home.root.chmod(folder)
     tracking.connect(mlflow_home)
     assert store.stat().st_mode & 0o777 == file
+
+
+@contextmanager
+def overheard():
+    """Address of a server that answers `{}`, and the credentials that it was sent."""
+    sent = set()
+
+    class Listens(BaseHTTPRequestHandler):
+        def do_GET(self):
+            sent.add(self.headers["Authorization"])
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        do_POST = do_GET  # noqa: N815 - its caller's name
+
+        def log_message(self, *args):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Listens) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", sent
+        server.shutdown()
+        thread.join()
+
+
+def test_the_homes_own_server_alone_is_sent_its_password(tmp_path, monkeypatch):
+    """In one process after the other, as a flow whose `settings` name another server meets them."""
+
+    def connect(url):
+        with pytest.raises(ConfigError, match="is no MLflow"):
+            tracking.connect(resolve_workspace({"FINSENT_HOME": str(tmp_path), "MLFLOW_TRACKING_URI": url}))
+
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.setenv(name, "")  # undone afterwards
+        monkeypatch.delenv(name)
+    with overheard() as (own, to_own), overheard() as (other, to_other):
+        monkeypatch.setenv(own_server.LOGIN_VARIABLE, own.replace("://", "://finsent:sixteen-or-more-letters@"))
+        for url in (own, f"{own}/", other):
+            connect(url)
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "mine")
+        connect(f"{other}/")
+    basic = "Basic " + base64.b64encode(b"finsent:sixteen-or-more-letters").decode()
+    assert to_own == {None, basic}, "without a password it is asked whether it answers"
+    assert to_other == {None, "Basic " + base64.b64encode(b"me:mine").decode()}
