@@ -46,7 +46,7 @@ def status_command(settings: Settings) -> CommandResult:
         "champion_problem": champion_problem,
         "decisions": decisions,
         "scoring": _scoring(context, champion),
-        "inbox_faults": find_faults(home),
+        "inbox_faults": find_faults(home, context.config.scoring.sources),
         "services": _services(home, prefect),
         "operations": operations,
         "password": password_path(home.root) if services_path(home.root).exists() else None,

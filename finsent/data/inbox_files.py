@@ -3,7 +3,8 @@
 A record is written after the rows it speaks of, so a run that dies in between reads the file again and finds its rows known.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, NamedTuple
@@ -11,8 +12,10 @@ from typing import Final, Literal, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from finsent.config import InboxSource
 from finsent.data import tables
 from finsent.data.table_schemas import SCHEMAS
+from finsent.errors import escape_invalid
 from finsent.workspace import Workspace
 
 _TABLE: Final = "inbox_files"
@@ -59,26 +62,39 @@ class InboxFault:
     since: datetime
 
 
-def load_records(home: Workspace) -> tuple[dict[FileKey, FileRecord], dict[tuple[str, str], FileRecord]]:
-    """The latest record of each file; and of each content, by its identity and `settings`, the one that counts.
+def load_records(home: Workspace, uris: Iterable[str]) -> dict[FileKey, FileRecord]:
+    """The latest record of each file at one of these addresses, and of each that ever was at fault.
 
-    Received content stays received, whatever is said of it elsewhere; where the inbox was deleted, nothing was received.
+    Only these: a year of daily files is not kept in memory.
     """
+    faulty = tables.read(home, _TABLE, columns=["uri"], filters=pc.field("state").isin(FAULTS))["uri"].to_pylist()
     latest: dict[FileKey, FileRecord] = {}
+    for record in _find(home, "uri", {*uris, *faulty}):
+        if record.key not in latest or latest[record.key].recorded_at < record.recorded_at:
+            latest[record.key] = record
+    return latest
+
+
+def load_contents(home: Workspace, identities: Iterable[str]) -> dict[tuple[str, str], FileRecord]:
+    """The record that counts of each of these contents, by its identity and `settings`: received content stays received."""
     contents: dict[tuple[str, str], FileRecord] = {}
+    for record in _find(home, "identity", set(identities)):
+        content = str(record.identity), record.settings
+        if record.state == "received" or (record.state == "set aside" and content not in contents):
+            contents[content] = record
+    return contents
+
+
+def _find(home: Workspace, column: str, values: AbstractSet[str]) -> Iterator[FileRecord]:
+    """Records with one of these values; where the inbox was deleted, nothing was received."""
+    if not values:
+        return
     deleted = tables.version(home, "inbox") is None
-    for batch in tables.batches(home, _TABLE, FileRecord._fields):
-        for values in zip(*batch.to_pydict().values(), strict=True):
-            record = FileRecord(*values)
-            if deleted and record.state == "received" and record.rows:
-                continue
-            if record.key not in latest or latest[record.key].recorded_at < record.recorded_at:
-                latest[record.key] = record
-            if record.identity is not None and record.state in ("received", "set aside"):
-                of_content = record.identity, record.settings
-                if record.state == "received" or of_content not in contents:
-                    contents[of_content] = record
-    return latest, contents
+    for batch in tables.batches(home, _TABLE, FileRecord._fields, filters=pc.field(column).isin(pa.array(sorted(values)))):
+        for row in zip(*batch.to_pydict().values(), strict=True):
+            record = FileRecord(*row)
+            if not (deleted and record.state == "received" and record.rows):
+                yield record
 
 
 def append_files(home: Workspace, records: Iterable[FileRecord], latest: Mapping[FileKey, FileRecord]) -> int:
@@ -101,12 +117,10 @@ def time_of_record(latest: Mapping[FileKey, FileRecord]) -> datetime:
     return now if last is None or last < now else last + timedelta(microseconds=1)
 
 
-def find_faults(home: Workspace) -> tuple[InboxFault, ...]:
-    """Files and sources of `scoring.sources` that are not read, as the last scoring run left them, the oldest first."""
-    if not len(tables.read(home, _TABLE, columns=["state"], filters=pc.field("state").isin(FAULTS))):
-        return ()
-    latest, _ = load_records(home)
-    return faults_of(latest.values())
+def find_faults(home: Workspace, sources: Sequence[InboxSource]) -> tuple[InboxFault, ...]:
+    """What of the configured sources is not read, as the last scoring run left it, the oldest first."""
+    configured = {escape_invalid(source.uri) for source in sources}
+    return faults_of(record for record in load_records(home, ()).values() if record.source in configured)
 
 
 def faults_of(records: Iterable[FileRecord]) -> tuple[InboxFault, ...]:

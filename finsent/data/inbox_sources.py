@@ -8,9 +8,9 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from finsent.config import DataConfig, InboxSource, ScoringConfig
@@ -23,6 +23,7 @@ from finsent.data.inbox_files import (
     InboxFault,
     append_files,
     faults_of,
+    load_contents,
     load_records,
     time_of_record,
 )
@@ -82,12 +83,14 @@ class _Tally:
     received: int = 0
     known: int = 0
     faults: dict[FileKey, FileRecord] = field(default_factory=dict)
+    unreadable: dict[FileKey, str] = field(default_factory=dict)
+    """Why it, folders of it or links in it could not be listed."""
     lost: bool = False
     """Whether it could not be listed, or its store stopped answering."""
 
 
-class _New(NamedTuple):
-    """A file that is not known as it is."""
+class _Listed(NamedTuple):
+    """A file that is there."""
 
     source: InboxSource
     tally: _Tally
@@ -101,17 +104,15 @@ class _Run:
 
     home: Workspace
     data: DataConfig
-    now: datetime
-    latest: dict[FileKey, FileRecord]
-    contents: dict[tuple[str, str], FileRecord]
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+    seen: set[FileKey] = field(default_factory=set)
+    latest: dict[FileKey, FileRecord] = field(default_factory=dict)
+    contents: dict[tuple[str, str], FileRecord] = field(default_factory=dict)
     rows: list[InboxRow] = field(default_factory=list)
     bad: list[QuarantinedRow] = field(default_factory=list)
     files: list[tuple[SourceFile, _Tally]] = field(default_factory=list)
     read: int = 0
     records: list[FileRecord] = field(default_factory=list)
-    seen: set[FileKey] = field(default_factory=set)
-    unlisted: list[str] = field(default_factory=list)
-    """Addresses below which nothing was seen."""
     logged: int = 0
 
 
@@ -124,22 +125,24 @@ def receive_sources(scoring: ScoringConfig, data: DataConfig, home: Workspace) -
     Raises:
         InputError, ServiceError: the tables cannot be read or written.
     """
-    latest, contents = load_records(home)
-    run = _Run(home, data, time_of_record(latest), latest, contents)
+    run = _Run(home, data)
     tallies = [_Tally(escape_invalid(source.name or source.uri), escape_invalid(source.uri)) for source in scoring.sources]
-    new = [item for source, tally in zip(scoring.sources, tallies, strict=True) for item in _list_new(run, source, tally)]
+    listed = [item for source, tally in zip(scoring.sources, tallies, strict=True) for item in _list(run, source, tally)]
+    run.latest = load_records(home, (uri for uri, _ in run.seen))
+    run.now = time_of_record(run.latest)
+    for tally in tallies:
+        for key, reason in tally.unreadable.items():
+            _record(run, tally, key, "not read", reason=reason)
+    new = [item for item in listed if _is_new(run, item)]
     begun = time.monotonic()
     waits = seconds_to_settle([item.arrival for item in new], scoring.settle_seconds, time.time())
+    resting = [item for item, wait in zip(new, waits, strict=True) if not wait]
+    young = [item for item, wait in zip(new, waits, strict=True) if wait]
     with rare_garbage_collection():
-        for item in track([item for item, wait in zip(new, waits, strict=True) if not wait], description="reading", unit="file"):
-            _take(run, item)
+        _take_all(run, resting)
         time.sleep(max(0.0, begun + max(waits, default=0.0) - time.monotonic()))
-        for item in [item for item, wait in zip(new, waits, strict=True) if wait]:
-            if is_unchanged(item.arrival):
-                _take(run, item)
-            else:
-                item.tally.unsettled.append(item.key[0])
-    _clear_faults(run, {tally.uri for tally in tallies if tally.lost})
+        _take_all(run, [item for item in young if _has_rested(item)])
+    _clear_faults(run, tallies)
     _commit(run)
     if run.logged > _LOGGED:
         _log.warning(
@@ -148,11 +151,13 @@ def receive_sources(scoring: ScoringConfig, data: DataConfig, home: Workspace) -
     return tuple(_report(tally) for tally in tallies)
 
 
-def _clear_faults(run: _Run, lost: AbstractSet[str]) -> None:
+def _clear_faults(run: _Run, tallies: Sequence[_Tally]) -> None:
     """Note that what was damaged or out of reach is not there any more; not where nothing could be seen this time."""
-    below = tuple(f"{uri}/" for uri in run.unlisted)
-    for record in run.latest.values():
-        if record.state in FAULTS and not (record.key in run.seen or record.source in lost or record.uri.startswith(below)):
+    seen_whole = {tally.uri for tally in tallies if not tally.lost}
+    unseen = tuple(f"{uri}/" for tally in tallies for uri, _ in tally.unreadable)
+    for key, record in run.latest.items():
+        gone = key not in run.seen and record.source in seen_whole and not record.uri.startswith(unseen)
+        if gone and record.state in FAULTS:
             run.records.append(record._replace(stamp=None, identity=None, state="gone", reason=None, rows=0, recorded_at=run.now))
 
 
@@ -176,61 +181,90 @@ def _settings(source: InboxSource) -> str:
     return hashlib.sha256(json.dumps([getattr(source, name) for name in names]).encode()).hexdigest()[:16]
 
 
-def _list_new(run: _Run, source: InboxSource, tally: _Tally) -> list[_New]:
-    """Files of a source whose content may be new; those on record as they are cost no more than their listing."""
-    settings, new = _settings(source), []
+def _list(run: _Run, source: InboxSource, tally: _Tally) -> Iterator[_Listed]:
+    """What a source holds and no source before it had."""
+    settings = _settings(source)
 
     def failed(uri: str, reason: str) -> None:
         key = escape_invalid(uri), settings
         run.seen.add(key)
-        run.unlisted.append(key[0])
-        _record(run, tally, key, "not read", reason=reason)
+        tally.unreadable[key] = reason
 
     try:
         for arrival in list_arrivals(source, failed):
             key = escape_invalid(arrival.uri), settings
-            if key in run.seen:  # another source's too
-                continue
-            run.seen.add(key)
-            before = run.latest.get(key)
-            if before is None or arrival.stamp is None or before.stamp != arrival.stamp:
-                new.append(_New(source, tally, key, arrival))
-            elif before.state == "received":
-                tally.files_before += 1
-            elif before.state == "set aside":
-                tally.faults[key] = before
-            else:
-                new.append(_New(source, tally, key, arrival))
+            if key not in run.seen:
+                run.seen.add(key)
+                yield _Listed(source, tally, key, arrival)
     except FinsentError as error:
         tally.lost = True
         failed(source.uri, str(error))
-    return new
 
 
-def _take(run: _Run, item: _New) -> None:
-    """Read a file, unless its content is on record; commit when enough was read."""
+def _is_new(run: _Run, item: _Listed) -> bool:
+    """Whether a file's content may be new; one that is on record as it is costs no more than its listing."""
+    before = run.latest.get(item.key)
+    if before is None or before.state not in ("received", "set aside"):
+        return True
+    if item.arrival.stamp is None or before.stamp != item.arrival.stamp:
+        return True
+    if before.state == "set aside":
+        item.tally.faults[item.key] = before
+    else:
+        item.tally.files_before += 1
+    return False
+
+
+def _has_rested(item: _Listed) -> bool:
+    """Whether a file is still the one that was listed; else a later run reads it."""
+    unchanged = is_unchanged(item.arrival)
+    if not unchanged:
+        item.tally.unsettled.append(item.key[0])
+    return unchanged
+
+
+def _take_all(run: _Run, items: Sequence[_Listed]) -> None:
+    """Read files, except those whose content is on record under another name or time; commit whenever enough was read."""
+    for start in range(0, len(items), _FILES_AT_ONCE):
+        some = [(item, _identify(run, item)) for item in items[start : start + _FILES_AT_ONCE]]
+        found = [(item, *identified) for item, identified in some if identified is not None]
+        run.contents = load_contents(run.home, [identity for _, _, identity in found if identity is not None])
+        for item, file, identity in track(found, description="reading", unit="file"):
+            _take(run, item, file, identity)
+            if len(run.rows) + len(run.bad) >= _ROWS_AT_ONCE:
+                _commit(run)
+        _commit(run)
+
+
+def _identify(run: _Run, item: _Listed) -> tuple[SourceFile, str | None] | None:
+    """The file, and the identity of its content; None if it cannot be read."""
+    if item.tally.lost:
+        return None
+    try:
+        file = arriving_file(item.source, item.arrival.uri)
+        return file, content_identity(file)
+    except FinsentError as error:
+        _fail(run, item, None, error)
+        return None
+
+
+def _take(run: _Run, item: _Listed, file: SourceFile, identity: str | None) -> None:
     source, tally, key, arrival = item
     if tally.lost:
         return
-    identity = None
+    before = run.contents.get((identity, key[1])) if identity is not None else None
+    if before is not None:
+        if _has_rested(item):
+            tally.files_before += before.state == "received"
+            _record(run, tally, key, before.state, arrival, identity, before.reason)
+        return
+    columns, data = (source.text, source.created_at, source.id), run.data
     try:
-        file = arriving_file(source, arrival.uri)
-        identity = content_identity(file)
-        before = run.contents.get((identity, key[1])) if identity is not None else None
-        found = None
-        if before is None:
-            columns = source.text, source.created_at, source.id
-            found = read_file(file, *columns, max_characters=run.data.max_characters, masked=run.data.mask_handles)
+        found = read_file(file, *columns, max_characters=data.max_characters, masked=data.mask_handles)
     except Exception as error:  # noqa: BLE001 - whatever one file does to a reader, it must not stop the others
         _fail(run, item, identity, error)
         return
-    if not is_unchanged(arrival):
-        tally.unsettled.append(key[0])
-        return
-    if before is not None:
-        tally.files_before += before.state == "received"
-        _record(run, tally, key, before.state, arrival, identity, before.reason)
-    elif found is not None:
+    if _has_rested(item):
         tally.files += 1
         tally.read += found.read
         run.rows += found.rows
@@ -238,11 +272,9 @@ def _take(run: _Run, item: _New) -> None:
         run.read += found.read
         run.files.append((file, tally))
         _record(run, tally, key, "received", arrival, identity, rows=found.read)
-    if len(run.rows) + len(run.bad) >= _ROWS_AT_ONCE or len(run.records) >= _FILES_AT_ONCE:
-        _commit(run)
 
 
-def _fail(run: _Run, item: _New, identity: str | None, error: Exception) -> None:
+def _fail(run: _Run, item: _Listed, identity: str | None, error: Exception) -> None:
     """Note that a file could not be read: for good, for now, or because it is gone or was being written."""
     _, tally, key, arrival = item
     reason = str(error)
@@ -256,10 +288,8 @@ def _fail(run: _Run, item: _New, identity: str | None, error: Exception) -> None
         _log.info("%r vanished before it was read", key[0])
     elif identity is None or not is_about_content(error):
         _record(run, tally, key, "not read", arrival, reason=reason)
-    elif is_unchanged(arrival):
+    elif _has_rested(item):
         _record(run, tally, key, "set aside", arrival, identity, reason)
-    else:
-        tally.unsettled.append(key[0])
 
 
 def _record(

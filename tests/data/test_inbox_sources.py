@@ -14,7 +14,7 @@ import pytest
 
 from finsent.config import DataConfig, InboxSource, ScoringConfig
 from finsent.data import inbox_sources, tables
-from finsent.data.inbox_files import InboxFault, find_faults, load_records
+from finsent.data.inbox_files import InboxFault, find_faults
 from finsent.data.inbox_sources import SourceArrivals, receive_sources
 from finsent.workspace import Workspace, resolve_workspace
 
@@ -31,9 +31,12 @@ def write(path: Path, rows: Iterable[tuple[str, str]], *, modified: float | None
     return path
 
 
+def made(*sources: Path | InboxSource) -> tuple[InboxSource, ...]:
+    return tuple(source if isinstance(source, InboxSource) else InboxSource(uri=str(source)) for source in sources)
+
+
 def run(home: Workspace, *sources: Path | InboxSource, settle: float = 10.0, **data: Any) -> list[SourceArrivals]:
-    made = tuple(source if isinstance(source, InboxSource) else InboxSource(uri=str(source)) for source in sources)
-    return list(receive_sources(ScoringConfig(sources=made, settle_seconds=settle), DataConfig(**data), home))
+    return list(receive_sources(ScoringConfig(sources=made(*sources), settle_seconds=settle), DataConfig(**data), home))
 
 
 def inbox(home: Workspace) -> dict[str, str]:
@@ -43,8 +46,8 @@ def inbox(home: Workspace) -> dict[str, str]:
     return found
 
 
-def faults(home: Workspace) -> dict[str, InboxFault]:
-    return {Path(fault.uri).name: fault for fault in find_faults(home)}
+def faults(home: Workspace, *sources: Path | InboxSource) -> dict[str, InboxFault]:
+    return {Path(fault.uri).name: fault for fault in find_faults(home, made(*sources))}
 
 
 def test_only_what_is_new_is_read(home: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +106,7 @@ def test_another_column_makes_it_another_file(home: Workspace, tmp_path: Path) -
     (found,) = run(home, right)
     assert (found.received, found.faults) == (1, ())
     assert inbox(home) == {"7": "up"}
-    assert not faults(home)
+    assert not faults(home, right)
 
 
 def test_a_damaged_file_is_set_aside_and_the_others_go_on(
@@ -122,8 +125,8 @@ def test_a_damaged_file_is_set_aside_and_the_others_go_on(
     assert (first.files, first.received) == (2, 2)
     assert [(Path(fault.uri).name, fault.state) for fault in first.faults] == [("2.csv.gz", "set aside"), ("4.csv", "set aside")]
     assert first.faults[0].identity
-    assert "is damaged or cut short" in faults(home)["2.csv.gz"].reason
-    assert "is empty" in faults(home)["4.csv"].reason
+    assert "is damaged or cut short" in faults(home, folder)["2.csv.gz"].reason
+    assert "is empty" in faults(home, folder)["4.csv"].reason
     assert "2.csv.gz', of the source" in caplog.text
     assert damaged.read_bytes() == whole[:-9], "the folder may be somebody else's"
     caplog.clear()
@@ -138,7 +141,7 @@ def test_a_damaged_file_is_set_aside_and_the_others_go_on(
     (folder / "4.csv").unlink()
     (mended,) = run(home, folder, settle=0)
     assert (mended.files, mended.received, mended.faults) == (1, 1, ())
-    assert not faults(home)
+    assert not faults(home, folder)
     assert inbox(home) == {"1": "up", "2": "down", "3": "up"}
 
 
@@ -149,15 +152,15 @@ def test_a_source_out_of_reach_does_not_stop_the_others_and_is_tried_again(home:
     found = run(home, lost, dead, good)
     assert [len(item.faults) for item in found] == [1, 1, 0]
     assert found[2].received == 1
-    assert {fault.state for fault in find_faults(home)} == {"not read"}
-    assert "secret" not in str(find_faults(home))
+    standing = faults(home, lost, dead, good)
+    assert [fault.state for fault in standing.values()] == ["not read"] * 2
+    assert "secret" not in str(standing)
     write(lost / "b.csv", [("2", "down")])
     found = run(home, lost, dead, good)
     assert [item.received for item in found] == [1, 0, 0]
-    (still,) = find_faults(home)
+    (still,) = faults(home, lost, dead, good).values()
     assert still.uri.startswith("postgresql")
-    assert not find_faults(home) or run(home, good)[0].faults == ()
-    assert not find_faults(home), "a source that is no longer configured is no fault"
+    assert not faults(home, lost, good), "a source that is no longer configured is no fault"
 
 
 def test_a_query_is_read_each_time_and_its_rows_once(home: Workspace, tmp_path: Path) -> None:
@@ -252,8 +255,7 @@ def test_what_is_no_file_of_tweets_is_passed_over_and_nothing_blocks(home: Works
             assert found.files + found.files_before == 2
         assert "notes.txt" not in names
     assert inbox(home) == {"1": "up", "2": "down"}
-    latest, _ = load_records(home)
-    assert any(uri.endswith("two\nlines\x1b[31m\\xff.csv") for uri, _ in latest)
+    assert any(uri.endswith("two\nlines\x1b[31m\\xff.csv") for uri in tables.read(home, "inbox_files")["uri"].to_pylist())
     assert weird.exists()
 
 
@@ -279,12 +281,12 @@ def test_what_may_not_be_read_is_tried_by_each_run(home: Workspace, tmp_path: Pa
         patch.setattr(inbox_sources, "content_identity", identity)
         (found,) = run(home, folder)
         assert (found.received, {fault.state for fault in found.faults}) == (1, {"not read"})
-        assert faults(home).keys() == {"closed.csv", "disk.csv"}
-        assert "permission denied" in faults(home)["closed.csv"].reason
+        assert faults(home, folder).keys() == {"closed.csv", "disk.csv"}
+        assert "permission denied" in faults(home, folder)["closed.csv"].reason
         run(home, folder)
     (found,) = run(home, folder)
     assert (found.received, found.faults) == (2, ())
-    assert not faults(home)
+    assert not faults(home, folder)
 
 
 def test_a_fault_of_ours_costs_one_file(home: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
