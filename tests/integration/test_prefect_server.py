@@ -101,6 +101,16 @@ class Server:
 
 
 @contextmanager
+def client_of(server: Server) -> Iterator[None]:
+    """Prefect's own client asks this server."""
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
+    address, auth = server.env["PREFECT_API_URL"], server.env["PREFECT_API_AUTH_STRING"]
+    with temporary_settings({PREFECT_API_URL: address, PREFECT_API_AUTH_STRING: auth}):
+        yield
+
+
+@contextmanager
 def serving(home: Workspace, pool: str) -> Iterator[Server]:
     """Server and a pool's worker as `finsent up` starts them, provisioned and deployed; MLflow stays the store in the home."""
     place = up.UpOptions("127.0.0.1", free_port(), free_port(), ROOT)
@@ -347,8 +357,6 @@ def test_of_missed_runs_the_newest_is_left(server: Server) -> None:
 
 
 def test_a_retraining_that_crashed_is_tried_again_once(server: Server) -> None:
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
     from flows.second_try import try_again
 
     (deployment,) = server.ask("deployments/filter", deployments={"name": {"any_": ["retrain"]}})
@@ -361,7 +369,7 @@ def test_a_retraining_that_crashed_is_tried_again_once(server: Server) -> None:
     server.ask(f"flow_runs/{full}/set_state", state=cancelled, force=True)
 
     now = datetime.now(UTC)
-    with temporary_settings({PREFECT_API_URL: server.env["PREFECT_API_URL"]}):
+    with client_of(server):
         assert try_again.fn(now) is None
         again = try_again.fn(now + timedelta(hours=1, seconds=5))
         assert try_again.fn(now + timedelta(hours=1, seconds=9)) == again
@@ -425,10 +433,7 @@ def files(tmp_path: Path) -> Path:
 
 def provisioned(server: Server, files: Path) -> list[str]:
     """What provisioning says."""
-    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
-
-    address, auth = server.env["PREFECT_API_URL"], server.env["PREFECT_API_AUTH_STRING"]
-    with temporary_settings({PREFECT_API_URL: address, PREFECT_API_AUTH_STRING: auth}):
+    with client_of(server):
         return provision(files / "automations.yaml", ["cpu", "gpu"])
 
 
@@ -456,7 +461,7 @@ def test_what_operators_decided_outlives_restarts_and_new_files(server: Server, 
     change(f"deployments/{train['id']}", concurrency_limit=3, parameters={"resume": "abc"})
     change("v2/concurrency_limits/finsent-training", limit=2)
     automations = {item["name"]: item["id"] for item in server.ask("automations/filter")}
-    for name in ("finsent-crash-lost-runs", "score__automation_1"):
+    for name in ("finsent-crash-lost-runs", "score: score the inbox when a version becomes champion"):
         change(f"automations/{automations[name]}", enabled=False)
     before = trigger_ids(server)
 
@@ -483,7 +488,9 @@ def test_what_operators_decided_outlives_restarts_and_new_files(server: Server, 
     assert (read("monitor")["paused"], read("monitor")["description"][:14]) == (True, "Look for drift")
     assert (read("train")["global_concurrency_limit"]["limit"], read("train")["parameters"]) == (3, {"resume": "abc"})
     now = {item["name"]: item for item in server.ask("automations/filter")}
-    assert not any(now[name]["enabled"] for name in ("finsent-crash-lost-runs", "score__automation_1"))
+    assert not any(
+        now[name]["enabled"] for name in ("finsent-crash-lost-runs", "score: score the inbox when a version becomes champion")
+    )
     assert now["finsent-crash-lost-runs"]["description"].endswith("heart has stopped.")
     changed = {name for name, number in trigger_ids(server).items() if number != before[name]}
     assert changed == {"finsent-crash-lost-runs"}
