@@ -16,6 +16,8 @@ import pytest
 from finsent.cli.ownership import find_processes
 from finsent.cli.processes import SERVICE_VARIABLE
 from finsent.cli.services_file import find_mlflow, find_prefect, is_healthy, read_services
+from finsent.registry.tracking import connect
+from tests.conftest import TINY, Served
 from tests.integration.test_prefect_server import free_port
 
 pytestmark = [pytest.mark.integration, pytest.mark.long]
@@ -170,35 +172,42 @@ def test_a_killed_up_is_followed_by_one_that_ends_what_it_left(tmp_path: Path) -
     assert "ending what a killed `finsent up` left: process " in errors
 
 
-def test_a_killed_workers_run_ends_and_the_next_one_takes_over(tmp_path: Path) -> None:
-    file, few = tmp_path / "tweets.csv", tmp_path / "few.csv"
-    for rows, target in ((300_000, file), (30, few)):
-        lines = (f"shares of firm {i} rise {i}% on results of quarter {i * 7},Bullish" for i in range(rows))
-        target.write_text("\n".join(["text,label", *lines]), encoding="utf-8")
-    home = tmp_path / "home"
+def test_a_killed_workers_training_ends_and_the_next_run_is_taken(served: Served) -> None:
+    home = served.home.root
     process = start(home, "--json")
     try:
         assert process.stdout is not None
         json.loads(process.stdout.readline())
         with prefect_client(home) as client:
 
-            def ingest(path: Path) -> Any:
-                deployment = client.read_deployment_by_name("ingest/ingest")
-                return client.create_flow_run_from_deployment(deployment.id, parameters={"sources": [{"uri": str(path)}]}).id
+            def run(name: str, **parameters: Any) -> Any:
+                deployment = client.read_deployment_by_name(f"{name}/{name}")
+                return client.create_flow_run_from_deployment(deployment.id, parameters=parameters).id
 
-            run = ingest(file)
-            wait_for("the ingestion at work", lambda: (home / "staging").is_dir() and any((home / "staging").iterdir()))
-            worker = processes_of(home)["worker-cpu"]
-            (engine,) = [child for child in psutil.Process(worker[0]).children() if "prefect.engine" in child.cmdline()]
+            endless = [
+                *(setting for setting in TINY if "epochs" not in setting),
+                "recipe.epochs=500",
+                "recipe.checkpoint_every=5",
+            ]
+            training = run("train", settings={"overrides": endless})
+            (checkpoint,) = wait_for("a checkpoint", lambda: sorted(home.glob("runs/*/checkpoint-*"))[:1], 180)
+            worker = processes_of(home)["worker-gpu"]
+            (engine,) = [child for child in psutil.Process(worker[0]).children() if training_of(child) == str(training)]
             os.kill(worker[0], signal.SIGKILL)
-            assert gone([engine], 15)
-            wait_for("its state", lambda: client.read_flow_run(run).state_type == "CRASHED", 15)
-            wait_for("the next worker", lambda: processes_of(home)["worker-cpu"] != worker, 60)
-            run = ingest(few)
-            wait_for("the next run", lambda: client.read_flow_run(run).state_type == "COMPLETED", 90)
+            assert gone([engine], 20)
+            wait_for("its state", lambda: client.read_flow_run(training).state_type == "CRASHED", 15)
+            assert connect(served.home).get_run(checkpoint.parent.name).info.status == "KILLED"
+            assert list(checkpoint.parent.glob("checkpoint-*"))
+            wait_for("the next worker", lambda: processes_of(home)["worker-gpu"] != worker, 60)
+            scoring = run("score")
+            wait_for("the next run", lambda: client.read_flow_run(scoring).state_type == "COMPLETED", 120)
     finally:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=90)
+
+
+def training_of(process: psutil.Process) -> str | None:
+    return process.environ().get("PREFECT__FLOW_RUN_ID") if "prefect.engine" in process.cmdline() else None
 
 
 def test_a_taken_port_is_refused_before_anything_starts(tmp_path: Path) -> None:
