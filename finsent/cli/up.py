@@ -20,6 +20,7 @@ from finsent.cli.lost_runs import end_lost_runs, worker_name
 from finsent.cli.options import LOCAL_PATH, CommandResult, Settings, cli, examples
 from finsent.cli.output import key_values, section
 from finsent.cli.ownership import SERVERS, end_leftovers, end_processes, find_processes, hold_home
+from finsent.cli.probes import answers_at, ask_until_answered, has_token, is_not_stopped, lost_runs
 from finsent.cli.processes import SERVICE_VARIABLE, Service, run_to_end, start_service, stop_services, wait_until
 from finsent.cli.server_password import auth_string, make_password, password_path
 from finsent.cli.services_file import (
@@ -261,11 +262,13 @@ def bring_up(
         for service in (mlflow, prefect):
             wait_until(partial(answers, service.name), service, pause=pause)
         share_with_group(home.root / "mlflow.db")
-        give_token(place.recorded(home, services))
+        running = place.recorded(home, services)
+        ask_until_answered(partial(give_token, running), (mlflow, prefect), pause)
         for service in (mlflow, prefect):
             service.require_alive()  # or something else took its port at the last moment, and answered
         said = provision_server(place, env, pause).splitlines()
-        for line in (*said, *end_lost_runs(place.recorded(home, services), workers_stopped=True)):
+        ended = ask_until_answered(partial(end_lost_runs, running, workers_stopped=True), (mlflow, prefect), pause)
+        for line in (*said, *ended):
             click.echo(line, err=True)
         for pool, limit in POOLS.items():
             start(f"worker-{pool}", worker_command(pool, limit), is_not_stopped, WORKER_GRACE)
@@ -295,40 +298,6 @@ def wait_and_stop(home: Workspace, place: UpOptions, services: "Sequence[Supervi
     finally:
         stop_all(home, services)
         click.echo("stopped.", err=True)
-
-
-def has_token(running: RunningServices) -> bool:
-    """Have the servers serve the token again; whether both do."""
-    try:
-        give_token(running)
-    except ServiceError:
-        return False
-    return True
-
-
-def lost_runs(running: RunningServices, services: "Sequence[Supervised]") -> list[str]:
-    """End the runs that nothing works on any more, where the servers answer; a sentence for each."""
-    if any(one.retry_at is not None or one.unanswered or not one.answered for one in services if one.name in SERVERS):
-        return []
-    try:
-        return end_lost_runs(running)
-    except ServiceError:
-        return []  # a server that ended just now is started again, and then they are looked for
-
-
-def answers_at(url: str) -> Callable[[Service], bool]:
-    """Whether a server answers, as supervision asks it: five seconds are slow, even for a busy one."""
-    return lambda _service: is_healthy(url, timeout=5.0, direct=True)
-
-
-def is_not_stopped(service: Service) -> bool:
-    """Whether a worker is anything but stopped by a signal."""
-    import psutil
-
-    try:
-        return bool(psutil.Process(service.process.pid).status() != psutil.STATUS_STOPPED)
-    except psutil.NoSuchProcess:
-        return True  # it has ended, which is noticed by its exit code
 
 
 def stop_all(home: Workspace, services: "Sequence[Supervised]") -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from finsent.cli.ownership import find_processes
 from finsent.cli.processes import SERVICE_VARIABLE
+from finsent.cli.server_password import auth_string
 from finsent.cli.services_file import find_mlflow, find_prefect, is_healthy, read_services
 from finsent.registry.tracking import connect
 from tests.conftest import TINY, Served
@@ -85,7 +86,7 @@ def prefect_client(home: Path) -> Any:
 
     running = read_services(home)
     assert running is not None
-    return SyncPrefectClient(running.prefect_api)
+    return SyncPrefectClient(running.prefect_api, auth_string=auth_string(home))
 
 
 def wait_for(what: str, found: Callable[[], Any], seconds: float = 120) -> Any:
