@@ -1,12 +1,19 @@
 """Writing files and folders so that a crash leaves the old content or the new one, and locks between processes."""
 
 import errno
+import json
 import logging
+import math
 import os
+import socket
 import stat
+import sys
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from finsent.errors import CheckFailed, FinsentError, InputError
@@ -101,30 +108,94 @@ def sync(path: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path, timeout: float, message: str, error: type[FinsentError] = CheckFailed) -> Iterator[None]:
+def locked(
+    path: Path,
+    timeout: float,
+    message: str,
+    error: type[FinsentError] = CheckFailed,
+    *,
+    purpose: str = "",
+    while_waiting: Callable[[], None] | None = None,
+) -> Iterator[None]:
     """Hold the lock file `path`, exclusive between processes; it is freed when its process ends, however that happens.
+
+    A process that is frozen (SIGSTOP) holds it on. Who holds it is written into the file, for the message of whoever waits.
 
     Args:
         path: The lock file; its folder is made if missing.
-        timeout: Seconds to wait for another process; -1 waits without limit, and says so after `_SILENT_SECONDS`.
-        message: What to tell the user when it is not obtained.
+        timeout: Seconds to wait for another process, which is said after `_SILENT_SECONDS`; -1 waits without limit.
+        message: What to tell the user when it is not obtained; who holds it is added.
         error: What is raised then.
+        purpose: What it is held for; left out, this process's command or flow run.
+        while_waiting: Called every `_SILENT_SECONDS` of waiting; what it raises ends that.
     """
     from filelock import FileLock, Timeout
 
     make_folder(path.parent)
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=timeout if timeout >= 0 else _SILENT_SECONDS)
-    except Timeout as timed_out:
-        if timeout >= 0:
-            raise error(message) from timed_out
-        _log.warning("waiting for the lock %s, which another process holds", path)
-        lock.acquire()
+    lock, deadline, said = FileLock(path), time.monotonic() + timeout if timeout >= 0 else math.inf, False
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=min(max(deadline - time.monotonic(), 0.0), _SILENT_SECONDS))
+        except Timeout as timed_out:
+            holder = lock_holder(path) or ""
+            if time.monotonic() >= deadline:
+                raise error(f"{message} {holder}".strip()) from timed_out
+            if not said:
+                _log.warning("waiting for the lock %s. %s", path, holder or "Another process holds it.")
+            said = True
+            if while_waiting is not None:
+                while_waiting()
+    with suppress(OSError):  # a full disk: it is held all the same, by nobody in particular
+        path.write_text(json.dumps(asdict(_this_process(purpose))), encoding="utf-8")
     try:
         yield
     finally:
         lock.release()
+
+
+@dataclass(frozen=True)
+class LockHolder:
+    """Who holds a lock."""
+
+    pid: int
+    host: str
+    since: str
+    """UTC."""
+    purpose: str
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it is a process of this machine that is frozen by a signal (SIGSTOP, Ctrl-Z) or a debugger."""
+        import psutil
+
+        try:
+            stopped = psutil.Process(self.pid).status() in {psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP}
+        except psutil.Error:
+            return False
+        return stopped and self.host == socket.gethostname()
+
+    def __str__(self) -> str:
+        """A sentence for messages."""
+        there = "" if self.host == socket.gethostname() else f" on {self.host}"
+        said = f"Process {self.pid}{there} ({self.purpose}) has held it since {self.since}"
+        if self.is_stopped:
+            return f"{said} and is stopped: `kill -CONT {self.pid}` lets it go on, `kill -KILL {self.pid}` ends it."
+        return f"{said}."
+
+
+def lock_holder(path: Path) -> LockHolder | None:
+    """Who holds a lock that is held; None where that is not known."""
+    try:
+        return LockHolder(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _this_process(purpose: str) -> LockHolder:
+    run = os.environ.get("PREFECT__FLOW_RUN_ID")
+    command = " ".join([Path(sys.argv[0]).name, *(part for part in sys.argv[1:2] if part.isalpha())])
+    what = ", ".join(filter(None, (purpose or (command if not run else ""), f"flow run {run}" if run else "")))
+    return LockHolder(os.getpid(), socket.gethostname(), datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"), what)
 
 
 def disk_use(path: Path) -> int:

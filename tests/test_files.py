@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -59,6 +60,14 @@ def test_lock_held_by_another_process_raises_the_message(tmp_path):
             pass
         with pytest.raises(ServiceError, match="busy"), locked(lock, 0, "busy", ServiceError):
             pass
+        named = rf"held by another\. Process {holder.pid} \(-c\) has held it since 20.* UTC\.$"
+        with pytest.raises(CheckFailed, match=named), locked(lock, 0, "held by another."):
+            pass
+        os.kill(holder.pid, signal.SIGSTOP)
+        frozen = rf"UTC and is stopped: `kill -CONT {holder.pid}` lets it go on"
+        with pytest.raises(CheckFailed, match=frozen), locked(lock, 0, ""):
+            pass
+        os.kill(holder.pid, signal.SIGCONT)
         holder.communicate("\n")
     with locked(lock, 0, "unused"):
         pass

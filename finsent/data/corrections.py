@@ -33,6 +33,8 @@ _log = logging.getLogger(__name__)
 DecisionKind = Literal["accept", "fix", "drop"]
 DECISION_KINDS: Final[tuple[DecisionKind, ...]] = get_args(DecisionKind)
 TWEETS_APPLICATION: Final = "finsent-ingest"
+INGEST_WAIT: Final = 3600.0  # seconds for another ingestion
+INGEST_BUSY: Final = "another ingestion has been at work in this home for an hour. Nothing was written."
 """Delta application of every commit that changes what `tweets` holds, so that ingestions and reviews follow one another."""
 _REVIEWS_APPLICATION: Final = "finsent-review"
 
@@ -169,7 +171,7 @@ def apply_decisions(home: Workspace) -> int | None:
     """
     if tables.version(home, "tweets") is None:
         return None
-    with locked(home.lock("ingest"), -1, "another ingestion holds the lock"):
+    with locked(home.lock("ingest"), INGEST_WAIT, INGEST_BUSY):
         return tables.retry_on_conflict(home, "tweets", TWEETS_APPLICATION, lambda position: _apply(home, position)).version
 
 

@@ -39,6 +39,7 @@ from finsent.workspace import Workspace
 
 _APPLICATION: Final = "finsent-receive"
 _TIME: Final = pa.timestamp("us", tz="UTC")
+_WAIT: Final = 600.0  # seconds for another process at the inbox
 _REMOVED_AT_ONCE: Final = 10_000  # ids in one commit's predicate
 _SHOWN: Final = 500  # characters of each text that a reused id is quarantined with
 
@@ -119,7 +120,7 @@ def store_rows(
     home: Workspace, rows: Sequence[InboxRow], bad: Sequence[QuarantinedRow], number_read: int, *, masked: bool
 ) -> tuple[InboxReport, StoredCounts]:
     """Put rows that were read into the inbox, and those that could not be into the quarantine."""
-    with locked(home.lock("inbox"), -1, "another process holds the inbox"):
+    with locked(home.lock("inbox"), _WAIT, "another process has held the inbox for ten minutes. Nothing was written."):
         # the lock keeps runs of this home apart, the transaction number those of other machines on the same tables
         report, counts = tables.retry_on_conflict(
             home, "inbox", _APPLICATION, lambda before: _commit(home, rows, bad, number_read, before, masked=masked)
@@ -144,7 +145,7 @@ def remove_scored(home: Workspace, model: ModelIdentity, before: datetime, *, dr
     old = inbox.filter(pc.is_in(inbox["id"], value_set=done)).sort_by("received_at")["id"].combine_chunks()
     if dry_run or not len(old):
         return len(old)
-    with locked(home.lock("inbox"), -1, "another process holds the inbox"):
+    with locked(home.lock("inbox"), _WAIT, "another process has held the inbox for ten minutes. Nothing was written."):
         for start in range(0, len(old), _REMOVED_AT_ONCE):
             ids = old.slice(start, _REMOVED_AT_ONCE)
             changes = pa.table({"id": ids, "removed": pa.array([True] * len(ids))})

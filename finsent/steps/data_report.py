@@ -35,6 +35,7 @@ KIND: Final = "data"
 ARTIFACTS: Final = "data"
 """Where page and figures lie among such a run's artifacts."""
 _EXAMPLES: Final = 3
+_WAIT: Final = 600.0  # seconds for another process that logs one
 _CONFLICTS: Final = 20
 
 
@@ -173,7 +174,7 @@ def _log_run(context: Context, facts: "DataFacts", page: Path) -> str:
     """The run of this version, made or brought up to date."""
     data = facts.data
     client = connect(context.workspace)
-    with locked(context.workspace.lock("data-report"), -1, "another process logs a data report"):
+    with locked(context.workspace.lock("data-report"), _WAIT, "another process has been logging a data report for ten minutes."):
         known = data_run(client, context.config, context.workspace, data.version, data.fingerprint)
         tags: dict[RunTag, str] = {
             "fingerprint": data.fingerprint,

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from finsent.config import Source
 from finsent.data import tables
-from finsent.data.corrections import TWEETS_APPLICATION, apply_decisions
+from finsent.data.corrections import INGEST_BUSY, INGEST_WAIT, TWEETS_APPLICATION, apply_decisions
 from finsent.data.dataset import RecordedAudit, read_audit
 from finsent.data.existing_rows import Grouping, ReadRows, check_heldout_sources, concat_reads, group_with_existing
 from finsent.data.ingest_commit import commit_rows
@@ -113,7 +113,7 @@ def group_near_duplicates(context: Context, parts: Sequence[ReadRows]) -> Groupi
         else []
     )
     check_heldout_sources(rule, chain(read.reading.read, stored))
-    with locked(context.workspace.lock("ingest"), -1, "another ingestion holds the lock"):
+    with locked(context.workspace.lock("ingest"), INGEST_WAIT, INGEST_BUSY):
         position = tables.position(context.workspace, "tweets", TWEETS_APPLICATION)
         return group_with_existing(context.workspace, context.config.data, rule, read, position)
 
@@ -136,7 +136,7 @@ def commit(context: Context, grouping: Grouping) -> IngestReport:
         return commit_rows(context.workspace, context.config.data, current)
 
     # the lock keeps runs of this context.workspace apart, the transaction number those of other machines on the same tables
-    with locked(context.workspace.lock("ingest"), -1, "another ingestion holds the lock"):
+    with locked(context.workspace.lock("ingest"), INGEST_WAIT, INGEST_BUSY):
         return tables.retry_on_conflict(context.workspace, "tweets", TWEETS_APPLICATION, attempt)
 
 
