@@ -25,7 +25,7 @@ from prefect.input import Keyset, RunInput, keyset_from_base_key, read_flow_run_
 from prefect.states import Completed
 from pydantic import Field, ValidationError
 
-from finsent.registry.promotion import ApprovalRequest
+from finsent.registry.approvals import ApprovalRequest
 from finsent.steps import promote as step
 from finsent.steps.context import Context
 from finsent.steps.promote import PromotionResult

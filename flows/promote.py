@@ -33,9 +33,9 @@ def judge_version(context: Context, version: str) -> Any:
 
 
 @retrying_task("record decision on version {version}")
-def record_decision(context: Context, version: str, judged: Any) -> None:  # noqa: ARG001 - names the run
+def record_decision(context: Context, version: str, judged: Any) -> Any:  # noqa: ARG001 - names the run
     """Write the decision to the audit log and the version's tags, and render report and model card with it."""
-    step.record(context, judged)
+    return step.record(context, judged)
 
 
 @retrying_task("move alias for version {version}")
@@ -75,8 +75,8 @@ def promote(version: str | None = None, settings: FlowSettings = FROM_ENVIRONMEN
         version = version_number(version) or find_newest(context)
         describe_run(context, f"promote version {version} of {model}", version=version)
         judged = judge_version(context, version)
-        record_decision(context, version, judged)
-        result = move_alias(context, version, judged)
+        recorded = record_decision(context, version, judged)
+        result = move_alias(context, version, recorded)
         announce(model, result)
         show(show_decision, model, result)
     return completed_state(result, result)

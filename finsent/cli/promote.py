@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from finsent.cli.options import LOCAL_PATH, CommandResult, Settings, cli, examples, login, suggest_command
-from finsent.cli.output import cell_text, key_values, lines, note, section, shorten, stack, table
+from finsent.cli.output import cell_text, duration, key_values, lines, note, section, shorten, stack, table
 from finsent.cli.render import render_promotion
 from finsent.cli.services_file import find_prefect
 from finsent.cli.status import registry_exists
@@ -227,7 +227,7 @@ def _history_row(entry: "AuditEntry") -> tuple[str, ...]:
     before, after = cell_text(entry.champion_before), cell_text(entry.champion_after)
     why = entry.why or (entry.reasons[0] if entry.reasons else "")
     return (
-        entry.at[:19],
+        entry.at[:19] + (f" (clock set back {duration(entry.clock_back_seconds)})" if entry.clock_back_seconds else ""),
         cell_text(entry.version),
         entry.action,
         _decision(entry),
@@ -273,6 +273,7 @@ def verify_command(settings: Settings) -> CommandResult:
     found = verify_audit_log(registry)
     current_champion(registry)
     pairs = [("entries", found.entries), ("head", found.head), ("in the copy in MLflow", found.copied)]
+    pairs += [(f"clock set back before line {line}", f"by {duration(seconds)}") for line, seconds in found.clock_set_back]
     return CommandResult(found, section("The audit log is whole and agrees with the registry", key_values(pairs)))
 
 

@@ -67,8 +67,8 @@ def _data(home: Workspace) -> dict[str, Any]:
 
 def _versions(context: "Context") -> dict[str, Any]:
     from finsent.registry.aliases import stage_of
+    from finsent.registry.approvals import expires_at
     from finsent.registry.evidence_store import load_evidence
-    from finsent.registry.promotion import expires_at
 
     registry = context.registry
     if not registry_exists(context.workspace):

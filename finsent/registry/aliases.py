@@ -18,7 +18,7 @@ from finsent.errors import CheckFailed, NoChampionError
 from finsent.files import locked
 from finsent.registry.audit_log import ROLLBACK
 from finsent.registry.champion import PRODUCTION, ChampionState, champion_state
-from finsent.registry.client import CHALLENGER, CHAMPION, PREVIOUS, Registry
+from finsent.registry.client import CHALLENGER, CHAMPION, PREVIOUS, Registry, VersionTag
 from finsent.registry.tracking import filter_literal
 
 if TYPE_CHECKING:
@@ -45,6 +45,35 @@ def _exclusive(registry: Registry) -> Iterator[tuple["MlflowClient", str]]:
     with locked(path, _LOCK_SECONDS, message):
         reconcile_aliases(registry)
         yield client, registry.name
+
+
+class DecidedMeanwhile(CheckFailed):
+    """Another decision came first, and stands."""
+
+
+@contextmanager
+def while_undecided(
+    registry: Registry, version: str, *, champion: str | None, awaits_approval: bool, refusal: bool
+) -> Iterator[None]:
+    """Hold the registry's lock while a decision on the version is recorded: what it rests on is looked at again under it.
+
+    A process may have been frozen since it looked. An entry about what is not so any more would take the champion away.
+
+    Raises:
+        DecidedMeanwhile: the champion is not `champion` any more (a gate's refusal minds only whether it is the version
+            itself), or the version does not await approval any more.
+    """
+    with _exclusive(registry) as (_, name):
+        known = registry.aliases()
+        now = known.get(CHAMPION)
+        if now == version if refusal and not awaits_approval else now != champion:
+            problem = f"the champion of {name!r} is {_named(now)} now, and was {_named(champion)}"
+        elif awaits_approval and known.get(CHALLENGER) != version:
+            problem = f"version {version!r} of {name!r} does not wait for approval any more"
+        else:
+            yield
+            return
+    raise DecidedMeanwhile(f"{problem}: somebody else decided meanwhile, which stands. See `finsent history`, then decide anew.")
 
 
 def stage_of(version: str, carried: Mapping[str, str], tags: Mapping[str, str]) -> Stage:
@@ -105,10 +134,12 @@ def set_challenger(registry: Registry, version: str, requested_at: datetime | No
         reconcile_aliases(registry)
 
 
-def set_champion(registry: Registry, version: str, expected: str | None, *, awaiting_approval: bool = False) -> None:
+def set_champion(
+    registry: Registry, version: str, expected: str | None, *, approval: Mapping[VersionTag, str] | None = None
+) -> None:
     """Compare and set: make the version champion if the champion is still `expected` (None: there is none).
 
-    With `awaiting_approval` it must still be the challenger, too. Idempotent: run again after a crash it finishes; where
+    With `approval`, its tags, it must still be the challenger, too. Idempotent: run again after a crash it finishes; where
     the version is the champion already it changes nothing.
 
     Raises:
@@ -122,7 +153,7 @@ def set_champion(registry: Registry, version: str, expected: str | None, *, awai
             return
         if blocked := manual_block_reason(registry, record):
             raise CheckFailed(f"version {version!r} of {name!r} was {blocked} meanwhile.")
-        if awaiting_approval and known.get(CHALLENGER) != version:
+        if approval and known.get(CHALLENGER) != version:
             raise CheckFailed(f"version {version!r} of {name!r} does not wait for approval any more.")
         if current != expected:
             raise CheckFailed(
@@ -130,7 +161,7 @@ def set_champion(registry: Registry, version: str, expected: str | None, *, awai
                 f"{_named(expected)}. Evaluate the version again, then promote."
             )
         _finish_rollback(registry, current)
-        registry.set_tags(version, {_REPLACES: current or ""})
+        registry.set_tags(version, {_REPLACES: current or "", **(approval or {})})
         client.set_registered_model_alias(name, CHAMPION, version)
         reconcile_aliases(registry)
 
@@ -158,8 +189,13 @@ def manual_block_reason(registry: Registry, record: "ModelVersion") -> Literal["
     return "rejected" if record.tags.get("approval") == "rejected" else None
 
 
-def archive_challenger(registry: Registry, version: str, stage: Literal["Candidate", "Archived"] = ARCHIVED) -> None:
-    """Archive a version, or make it a candidate again; as challenger it no longer awaits approval.
+def archive_challenger(
+    registry: Registry,
+    version: str,
+    stage: Literal["Candidate", "Archived"] = ARCHIVED,
+    tags: Mapping[VersionTag, str] | None = None,
+) -> None:
+    """Archive a version, or make it a candidate again, and tag it; as challenger it no longer awaits approval.
 
     Raises:
         InputError: there is no such version.
@@ -171,7 +207,7 @@ def archive_challenger(registry: Registry, version: str, stage: Literal["Candida
         if known.get(CHAMPION) == version:
             raise CheckFailed(f"version {version!r} of {name!r} is the champion. Use `finsent rollback` to replace it.")
         # the tag first: while the alias is there, the next operation takes the tag back and can do all of it again
-        registry.set_tags(version, {"stage": stage})
+        registry.set_tags(version, {**(tags or {}), "stage": stage})
         if known.get(CHALLENGER) == version:
             client.delete_registered_model_alias(name, CHALLENGER)
 

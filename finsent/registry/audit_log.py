@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from types import NoneType
 from typing import Any, Final, Literal
@@ -43,11 +44,12 @@ EntryKey = Literal[
 GENESIS = "0" * 64
 """What the first entry holds as the hash of the one before."""
 LOCK_SECONDS = 30.0
-_OWN_KEYS = ("seq", "at", "previous_hash", "hash", "dropped_bytes")
+_OWN_KEYS = ("seq", "at", "previous_hash", "hash", "dropped_bytes", "clock_back_seconds")
 _REQUIRED: Final = {"seq": (int,), "at": (str,), "previous_hash": (str,), "hash": (str,)}
 _TEXTS: Final = ("action", "model", "version", "decision", "champion", "from", "to", "manifest_sha256", "who", "why")
 _TYPES: Final[dict[str, tuple[type, ...]]] = {
-    **_REQUIRED, **dict.fromkeys(_TEXTS, (str, NoneType)), "reasons": (list,), "rules": (list,), "gate": (dict,)
+    **_REQUIRED, **dict.fromkeys(_TEXTS, (str, NoneType)), "reasons": (list,), "rules": (list,), "gate": (dict,),
+    "clock_back_seconds": (int, float),
 }  # fmt: skip
 """What is read from entries without a second look."""
 _ADVICE = "Compare with a copy kept elsewhere or with the mirror in MLflow, restore it, and find out who wrote to the file."
@@ -79,6 +81,8 @@ class AuditEntry:
     who: str | None
     why: str | None
     reasons: tuple[str, ...]
+    clock_back_seconds: float
+    """How far the clock had been set back since the entry before, whatever that was about; 0 if it had not."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ def append(path: Path, entry: Mapping[EntryKey, Any]) -> dict[str, Any]:
     """Write `entry` with `seq`, `at`, `previous_hash` and `hash` added, and return it once it is synced to disk.
 
     A last line without its end is left by a power cut during a write that was never confirmed. It is cut off, and the new
-    entry records that in `dropped_bytes`.
+    entry records that in `dropped_bytes`. A clock that was set back since the entry before is recorded in `clock_back_seconds`.
 
     Raises:
         InputError: the entry uses one of those names, or is not plain JSON (NaN is not).
@@ -182,6 +186,12 @@ def champion_after(entry: Mapping[str, Any]) -> str | None:
     return entry["to"] if "to" in entry else entry.get("version")
 
 
+def clock_set_back(entries: Sequence[Mapping[str, Any]]) -> list[float]:
+    """For each of consecutive entries the seconds that the clock had gone back since the one before; 0 where it had not."""
+    times = [datetime.fromisoformat(entry["at"]) for entry in entries]
+    return [0.0, *(max((before - at).total_seconds(), 0.0) for before, at in pairwise(times))][: len(times)]
+
+
 def verify(path: Path, *, allow_unfinished: bool = False) -> Head:
     """Follow the chain from its start to its head; with `allow_unfinished` a cut-off last line is left to the next `append`.
 
@@ -231,10 +241,10 @@ def history(path: Path, model: str, version: str | None = None, limit: int | Non
         problem = str(error)
     # what was changed is shown, too
     entries = [_entry(line, number, path) for number, line in enumerate(_split(path)[0], start=1)]
-    about = [e for e in entries if e.get("model") == model]
-    chosen = [e for e in about if version is None or version in {e.get("version"), e.get("from"), e.get("to")}]
+    about = [(e, back) for e, back in zip(entries, clock_set_back(entries), strict=True) if e.get("model") == model]
+    chosen = [(e, back) for e, back in about if version is None or version in {e.get("version"), e.get("from"), e.get("to")}]
     shown = chosen[-limit:] if limit is not None else chosen
-    return History(tuple(_audit_entry(entry) for entry in shown), len(chosen), problem is None, problem)
+    return History(tuple(_audit_entry(entry, back) for entry, back in shown), len(chosen), problem is None, problem)
 
 
 def export_audit_log(path: Path, file: Path) -> Head:
@@ -253,7 +263,7 @@ def export_audit_log(path: Path, file: Path) -> Head:
     return verify(file, allow_unfinished=True)
 
 
-def _audit_entry(entry: dict[str, Any]) -> AuditEntry:
+def _audit_entry(entry: dict[str, Any], clock_back_seconds: float) -> AuditEntry:
     action, version, before = str(entry.get("action")), entry.get("version"), entry.get("champion")
     return AuditEntry(
         seq=entry.get("seq"),
@@ -266,6 +276,7 @@ def _audit_entry(entry: dict[str, Any]) -> AuditEntry:
         who=entry.get("who"),
         why=entry.get("why"),
         reasons=tuple(entry.get("reasons", ())),
+        clock_back_seconds=clock_back_seconds,
     )
 
 
@@ -274,14 +285,16 @@ def _append_locked(path: Path, entry: Mapping[EntryKey, Any]) -> dict[str, Any]:
     if taken:
         raise InputError(f"audit log entry has keys {taken!r}, which the audit log sets itself. Rename them.")
     lines, unfinished = _split(path)
-    previous = GENESIS
+    previous, now, back = GENESIS, datetime.now(UTC), 0.0
     if lines:
         last = _verified_entry(lines[-1], len(lines), path)
         if last["seq"] != len(lines) - 1:
             raise CheckFailed(f"audit log {str(path)!r}, line {len(lines)}: not the entry that belongs there. {_ADVICE}")
-        previous = last["hash"]
-    at = datetime.now(UTC).isoformat(timespec="microseconds")
+        previous, back = last["hash"], (datetime.fromisoformat(last["at"]) - now).total_seconds()
+    at = now.isoformat(timespec="microseconds")
     unsigned: dict[Any, Any] = {**entry, "seq": len(lines), "at": at, "previous_hash": previous}
+    if back > 0:
+        unsigned["clock_back_seconds"] = back
     if unfinished:
         unsigned["dropped_bytes"] = len(unfinished)
     try:

@@ -42,6 +42,8 @@ class VerifiedLog:
     """Hash of the last entry: with a note of it kept elsewhere, a cut end is noticed."""
     copied: int
     """Entries that the mirror in MLflow holds."""
+    clock_set_back: tuple[tuple[int, float], ...]
+    """Lines before which the clock was set back, and by how many seconds: their times and those before are not in order."""
 
 
 def append_entry(
@@ -79,8 +81,9 @@ def verify_audit_log(registry: Registry) -> VerifiedLog:
         ServiceError: MLflow does not answer, so that the log could only be compared with itself.
     """
     head = audit_log.verify(registry.workspace.audit_log)
-    verify_against_registry(registry)
-    return VerifiedLog(head.length, head.hash, verify_mirror(registry))
+    back = audit_log.clock_set_back(verify_against_registry(registry))
+    steps = tuple((line, seconds) for line, seconds in enumerate(back, start=1) if seconds)
+    return VerifiedLog(head.length, head.hash, verify_mirror(registry), steps)
 
 
 def verify_against_registry(registry: Registry) -> tuple[dict[str, Any], ...]:

@@ -145,6 +145,11 @@ class Registry:
         made = datetime.fromtimestamp(int(record.creation_timestamp) / 1000, UTC)
         return ModelIdentity(self.name, str(record.version), record.tags.get("manifest_sha256", ""), made)
 
+    def version_of_run(self, run_id: str) -> str | None:
+        """Newest version that was registered from the run; None if there is none."""
+        found = self.client.search_model_versions(f"name={filter_literal(self.name)} and run_id='{run_id}'")
+        return max((str(version.version) for version in found), key=int, default=None)
+
     def has_run(self, run_id: str) -> bool:
         """Whether MLflow has the run, and not as a deleted one."""
         try:

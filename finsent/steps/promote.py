@@ -6,19 +6,21 @@ version whose artifact is not, byte for byte, the one that its evidence is about
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from finsent.errors import CheckFailed, TrackingError
-from finsent.registry import aliases, audit_log, promotion
-from finsent.registry.aliases import set_challenger, set_champion
+from finsent.registry import aliases, approvals, audit_log, promotion
+from finsent.registry.aliases import DecidedMeanwhile, set_challenger, set_champion
+from finsent.registry.approvals import ApprovalRequest
 from finsent.registry.audit_log import EntryKey
 from finsent.registry.audit_mirror import append_entry
 from finsent.registry.champion import current_champion
-from finsent.registry.client import CHALLENGER, version_number
+from finsent.registry.client import CHALLENGER, VersionTag, version_number
 from finsent.registry.gate import Decision
-from finsent.registry.promotion import ApprovalRequest, Judgement, PromotionResult
+from finsent.registry.promotion import Judgement, PromotionResult
 from finsent.steps.context import Context
 from finsent.steps.report import publish_decision
 
@@ -38,8 +40,7 @@ def promote(context: Context, *, version: str | None = None) -> PromotionResult:
         ServiceError: MLflow does not answer. Nothing has moved.
     """
     judged = judge(context, version or context.registry.latest_version())
-    record(context, judged)
-    return move_alias(context, judged)
+    return move_alias(context, record(context, judged))
 
 
 def judge(context: Context, version: str) -> Judgement:
@@ -49,25 +50,33 @@ def judge(context: Context, version: str) -> Judgement:
 
 def record(
     context: Context, judged: Judgement, action: str = audit_log.GATE, who: str | None = None, why: str | None = None
-) -> None:
+) -> Judgement:
     """Write the decision to the audit log and the version's tags, and render report and card with it; no alias moves.
 
     The pages keep a person's decision, with the rules that it was based on. A version that is the champion already is left alone.
+    Returns what was recorded: a refusal, where the version was to be promoted and somebody else decided since it was judged.
 
     Raises:
+        DecidedMeanwhile: it was to be refused, and somebody else decided since it was judged. Nothing is recorded.
         CheckFailed: the audit log was tampered with.
         ServiceError: MLflow does not answer.
     """
     if judged.version == judged.champion:
-        return
+        return judged
     decision, rules = judged.decision, context.config.gate
     author: dict[EntryKey, str | None] = {"who": who, "why": why} if who is not None else {}
-    promotion.record_decision(context.registry, rules, judged, action, author)
+    try:
+        promotion.record_decision(context.registry, rules, judged, action, author)
+    except DecidedMeanwhile as error:
+        if decision.decision == "refuse":
+            raise
+        return record(context, replace(judged, decision=Decision("refuse", decision.rules, (str(error),))))
     if judged.blocked and action == audit_log.GATE:
-        return
+        return judged
     passed, waits = decision.decision == "promote", action == audit_log.GATE and rules.approval == "required"
     outcome = ("pending_approval" if waits else _OUTCOMES.get(action, "promoted")) if passed else "refused"
     publish_decision(context.registry, judged.version, "rejected" if action == audit_log.REJECT else outcome, decision, author)
+    return judged
 
 
 def move_alias(context: Context, judged: Judgement) -> PromotionResult:
@@ -90,10 +99,15 @@ def move_alias(context: Context, judged: Judgement) -> PromotionResult:
     return judged.result("pending_approval", judged.champion)
 
 
-def promote_to_champion(context: Context, judged: Judgement, *, awaiting_approval: bool = False) -> PromotionResult:
-    """Compare and set the alias: refused and recorded where the champion changed or somebody decided otherwise meanwhile."""
+def promote_to_champion(
+    context: Context, judged: Judgement, *, approval: Mapping[VersionTag, str] | None = None
+) -> PromotionResult:
+    """Compare and set the alias: refused and recorded where the champion changed or somebody decided otherwise meanwhile.
+
+    With `approval`, what the version is tagged with, also where it does not wait for one any more.
+    """
     try:
-        set_champion(context.registry, judged.version, judged.champion, awaiting_approval=awaiting_approval)
+        set_champion(context.registry, judged.version, judged.champion, approval=approval)
     except CheckFailed as error:
         return _lost(context, judged, error)
     return judged.result("promoted", context.registry.champion())
@@ -122,9 +136,9 @@ def approve(context: Context, version: str | None, who: str, why: str) -> Promot
     version = version_number(version) or registry.aliases().get(CHALLENGER)
     if version is not None and champion == version:
         return promotion.complete_promotion(registry, version)
-    version = promotion.require_awaiting_approval(registry, rules, version)
+    version = approvals.require_awaiting_approval(registry, rules, version)
     judged = promotion.judge_version(registry, rules, version, champion)
-    if (late := promotion.approval_overdue(registry, rules, version)) is not None:
+    if (late := approvals.approval_overdue(registry, rules, version)) is not None:
         judged = replace(judged, decision=Decision("refuse", (late, *judged.decision.rules), (late.reason,)))
     if judged.decision.decision == "refuse":
         record(context, judged, audit_log.APPROVAL_VOID, who, why)
@@ -133,9 +147,10 @@ def approve(context: Context, version: str | None, who: str, why: str) -> Promot
         registry.set_tags(version, {"approval": "void"})
         # its evidence may still hold: a version that only waited too long can go before the gate again
         return promotion.end_refusal(registry, judged, aliases.CANDIDATE if late else aliases.ARCHIVED)
-    record(context, judged, audit_log.APPROVE, who, why)
-    registry.set_tags(version, {"approval": "approved", "approved_by": who, "approved_why": why})
-    return promote_to_champion(context, judged, awaiting_approval=True)
+    judged = record(context, judged, audit_log.APPROVE, who, why)
+    if judged.decision.decision == "refuse":
+        return promotion.end_refusal(registry, judged)
+    return promote_to_champion(context, judged, approval={"approval": "approved", "approved_by": who, "approved_why": why})
 
 
 def reject(context: Context, version: str | None, who: str, why: str) -> PromotionResult:
@@ -143,16 +158,16 @@ def reject(context: Context, version: str | None, who: str, why: str) -> Promoti
 
     Raises:
         InputError: no name or reason given, or no such version.
-        CheckFailed: as of `approve`.
+        CheckFailed: as of `approve`; or somebody else decided meanwhile.
     """
     promotion.require_author_and_reason(who, why)
     registry = context.registry
-    version = promotion.require_awaiting_approval(registry, context.config.gate, version_number(version))
+    version = approvals.require_awaiting_approval(registry, context.config.gate, version_number(version))
     judged = judge(context, version)  # its rules are what the person based the rejection on
     judged = replace(judged, decision=Decision("refuse", judged.decision.rules, (f"Rejected by {who}: {why}",)))
     record(context, judged, audit_log.REJECT, who, why)
-    registry.set_tags(version, {"approval": "rejected", "rejected_by": who, "rejected_why": why})
-    return promotion.end_refusal(registry, judged)
+    tags: dict[VersionTag, str] = {"approval": "rejected", "rejected_by": who, "rejected_why": why}
+    return promotion.end_refusal(registry, judged, tags=tags)
 
 
 def rollback(context: Context, who: str, why: str) -> PromotionResult:
@@ -217,9 +232,9 @@ def get_approval_request(context: Context, version: str | None) -> ApprovalReque
     Raises:
         InputError: there is no such version.
     """
-    return promotion.approval_request(context.registry, context.config.gate, version_number(version) or None)
+    return approvals.approval_request(context.registry, context.config.gate, version_number(version) or None)
 
 
 def decision_summary(context: Context, version: str | None) -> str:
     """What a person decided on a version that awaits approval no more."""
-    return promotion.format_manual_decision(context.registry, version_number(version) or None)
+    return approvals.format_manual_decision(context.registry, version_number(version) or None)

@@ -93,8 +93,9 @@ def test_history_of_an_edited_ledger_says_so(finsent: "Finsent", home: Workspace
 
 
 def test_history_calls_an_adoption_one() -> None:
-    entry = AuditEntry(7, "2026-07-01T12:00:00+00:00", "adopt", "2", "promote", "2", None, "ada", "it was deleted", ())
+    entry = AuditEntry(7, "2026-07-01T12:00:00+00:00", "adopt", "2", "promote", "2", None, "ada", "it was deleted", (), 3600.0)
     assert _history_row(entry)[2:5] == ("adopt", "adopted", "2 -> -")
+    assert _history_row(entry)[0] == "2026-07-01T12:00:00 (clock set back 60 min 00 s)"
 
 
 @pytest.mark.parametrize("how", ["deleted", "emptied", "cut off"])

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finsent.errors import CheckFailed, InputError
+from finsent.registry import audit_log
 from finsent.registry.audit_log import GENESIS, Head, append, history, read, verify
+from tests.registry.clocks import clock_at
 
 
 @pytest.fixture
@@ -188,3 +190,14 @@ def test_processes_that_write_at_once_make_one_chain(tmp_path):
     seen = [(entry["writer"], entry["number"]) for entry in read(path)]
     assert sorted(seen) == [(who, number) for who in range(3) for number in range(15)]
     assert json.loads(path.read_text().splitlines()[0])["seq"] == 0
+
+
+def test_a_clock_that_was_set_back_is_recorded_and_listed(tmp_path, monkeypatch):
+    path = tmp_path / "audit_log.jsonl"
+    for at in ("2026-07-01T12:00:00", "2026-07-01T11:00:00", "2026-07-01T11:30:00", "2026-07-01T11:29:59.5"):
+        monkeypatch.setattr(audit_log, "datetime", clock_at(at))
+        audit_log.append(path, {"action": "gate", "model": "finsent", "version": "1"})
+    monkeypatch.undo()
+    assert [entry.get("clock_back_seconds") for entry in audit_log.verified_entries(path)] == [None, 3600.0, None, 0.5]
+    assert [entry.clock_back_seconds for entry in audit_log.history(path, "finsent").entries] == [0, 3600.0, 0, 0.5]
+    assert [entry.clock_back_seconds for entry in audit_log.history(path, "finsent", limit=1).entries] == [0.5]

@@ -8,10 +8,11 @@ import pytest
 
 from finsent.errors import CheckFailed, NoChampionError
 from finsent.registry import aliases, audit_log
+from finsent.registry.approvals import expires_at
 from finsent.registry.audit_mirror import update_mirror, verify_audit_log
 from finsent.registry.champion import champion_state, current_champion, require_champion
 from finsent.registry.client import Registry
-from finsent.registry.promotion import check_rollback_target, expires_at
+from finsent.registry.promotion import check_rollback_target
 from finsent.steps import promote
 from finsent.steps.context import make_context
 from finsent.workspace import Workspace

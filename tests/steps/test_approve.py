@@ -7,7 +7,9 @@ import pytest
 
 from finsent.config import load_config
 from finsent.errors import CheckFailed, InputError, ServiceError
-from finsent.registry import audit_log, tracking
+from finsent.registry import audit_log, promotion, tracking
+from finsent.registry.aliases import DecidedMeanwhile
+from finsent.registry.champion import champion_state
 from finsent.registry.client import Registry
 from finsent.steps import promote
 from finsent.steps.context import make_context
@@ -123,22 +125,42 @@ def test_only_what_waits_can_be_approved_or_rejected(mlflow_home, evaluated, dec
     assert decisions(mlflow_home) == []
 
 
-def test_a_rejection_that_comes_between_an_approval_and_its_alias_stands(mlflow_home, evaluated, monkeypatch):
+@pytest.mark.parametrize(
+    ("frozen", "after", "other", "champion", "tagged"),
+    [
+        ("approve", "its entry", "reject", "1", "rejected"),
+        ("approve", "judging", "reject", "1", "rejected"),
+        ("reject", "judging", "approve", "2", "approved"),
+    ],
+)
+def test_a_decision_that_was_frozen_leaves_the_others_be(
+    mlflow_home, evaluated, monkeypatch, frozen, after, other, champion, tagged
+):
     promote.promote(make_context(AUTOMATIC, mlflow_home), version=evaluated())
     waits = evaluated(champion="1", config=WITH_APPROVAL)
     promote.promote(make_context(WITH_APPROVAL, mlflow_home), version=waits)
-    real = promote.promote_to_champion
+    real = promotion.record_decision
 
-    def rejected_first(context, case, **more):
-        monkeypatch.setattr(promote, "promote_to_champion", real)
-        promote.reject(context, waits, "eve", "misreads negation")
-        return real(context, case, **more)
+    def decided_meanwhile(registry, *arguments):
+        monkeypatch.setattr(promotion, "record_decision", real)
+        if after == "its entry":
+            real(registry, *arguments)
+        getattr(promote, other)(context, waits, "eve", "decided meanwhile")
+        if after == "judging":
+            real(registry, *arguments)
 
-    monkeypatch.setattr(promote, "promote_to_champion", rejected_first)
-    result = promote.approve(make_context(WITH_APPROVAL, mlflow_home), waits, *SIGNED)
-    assert result.decision == "refused"
-    assert "was rejected meanwhile" in result.reasons[0]
-    assert Registry(mlflow_home, "finsent").champion() == "1"
+    monkeypatch.setattr(promotion, "record_decision", decided_meanwhile)
+    context = make_context(WITH_APPROVAL, mlflow_home)
+    if frozen == "approve":
+        result = promote.approve(context, waits, *SIGNED)
+        assert result.decision == "refused"
+        assert "meanwhile" in result.reasons[0]
+    else:
+        with pytest.raises(DecidedMeanwhile, match=r"the champion of 'finsent' is '2' now, and was '1': somebody else decided"):
+            promote.reject(context, waits, *SIGNED)
+    assert context.registry.champion() == champion
+    assert tags(mlflow_home, waits)["approval"] == tagged
+    assert champion_state(context.registry).problem is None
 
 
 def test_a_full_disk_is_no_damaged_artifact_and_voids_no_approval(mlflow_home, evaluated, monkeypatch):

@@ -14,9 +14,9 @@ import pytest
 from finsent.errors import CheckFailed
 from finsent.models.manifest import MANIFEST, Manifest, file_sha256, write_manifest
 from finsent.registry import audit_log, tracking
+from finsent.registry.approvals import expires_at
 from finsent.registry.client import Registry, logged_model_id
 from finsent.registry.packaging import ADAPTER
-from finsent.registry.promotion import expires_at
 from finsent.steps.context import make_context
 from finsent.steps.promote import approve, promote
 from finsent.workspace import resolve_workspace

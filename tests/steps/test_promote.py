@@ -84,9 +84,9 @@ def test_promotion_that_comes_second_is_refused(mlflow_home, evaluated, monkeypa
     evaluated()
     real = aliases.set_champion
 
-    def overtaken(registry, version, expected, *, awaiting_approval):
+    def overtaken(registry, version, expected, *, approval):
         real(registry, "2", None)
-        real(registry, version, expected, awaiting_approval=awaiting_approval)
+        real(registry, version, expected, approval=approval)
 
     monkeypatch.setattr("finsent.steps.promote.set_champion", overtaken)
     result = promote.promote(make_context(AUTOMATIC, mlflow_home), version="1")
