@@ -83,6 +83,10 @@ class ArtifactError(CheckFailed):
     """An adapter does not match its manifest."""
 
 
+class RunEnded(KeyboardInterrupt):
+    """Whoever started this work ended it while it could not notice: it stops as by Ctrl-C, what was committed stays."""
+
+
 def format_names(names: Sequence[str]) -> str:
     """The names in quotes, the first twenty of many; cut, since they may come from malformed files."""
     shown = ", ".join(repr(shorten(name, _LONGEST)) for name in names[:_SHOWN])

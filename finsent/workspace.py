@@ -15,8 +15,9 @@ from finsent.errors import ConfigError, InputError
 _NO_URL: Final = re.compile(r"[#?\[\]|^\\\x00-\x1f\x7f\ud800-\udfff]|%[0-9A-Fa-f]{2}")
 
 LockName = Literal[
-    "audit-mirror", "data-report", "inbox", "ingest", "maintain", "mlflow", "registry", "score", "server-password", "up"
-]
+    "audit-mirror", "data-report", "inbox", "ingest", "maintain", "mlflow", "registry", "score", "server-password", "training",
+    "up",
+]  # fmt: skip
 """Names of the lock files."""
 
 

@@ -80,7 +80,9 @@ def retrain(
             return skipped(" ".join(due.reasons), RetrainSkipped(data, due.reasons))
         if undecided:
             count_attempt(context, undecided)
-        training = None if undecided else train(settings=settings)
+        training: Any = None if undecided else train(settings=settings)
+        if isinstance(training, str):  # it waited for another one for too long
+            return skipped(training, RetrainSkipped(data, (training,)))
         version = training.model_version if training else undecided
         name = f"retrain {context.config.registered_model} {context.config.profile}: version {version}"
         describe_run(context, name, profile=context.config.profile, version=version)

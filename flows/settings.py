@@ -20,6 +20,8 @@ from finsent.process_identity import PROCESS_LABEL, this_process
 from finsent.registry.tracking import RunTag
 from finsent.steps.context import Context, make_context
 from finsent.workspace import resolve_workspace
+from flows.fence import owning, require_own_run
+from flows.tasks import machine_faults_told
 
 
 def _without_password(text: str) -> str:
@@ -101,12 +103,14 @@ def resolved(settings: FlowSettings) -> Iterator[Context]:
         "prefect.flow_run_name": flow_run.name,
         "prefect.flow_run_url": flow_run.ui_url,
     }
-    context = replace(context, run_tags={**context.run_tags, **{key: str(value) for key, value in links.items() if value}})
+    tags = {**context.run_tags, **{key: str(value) for key, value in links.items() if value}}
+    context = replace(context, run_tags=tags, require_own_run=require_own_run)
     if _resolved.get() is None and flow_run.id:
         _record_process(flow_run.id)
     token = _resolved.set((settings, context))
     try:
-        yield context
+        with owning(), machine_faults_told():
+            yield context
     finally:
         _resolved.reset(token)
 

@@ -5,7 +5,9 @@ events.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 from prefect import Task, task
@@ -15,10 +17,12 @@ from prefect.events import emit_event
 from prefect.states import Completed
 from prefect.tasks import exponential_backoff
 
-from finsent.errors import FinsentError, NoChampionError
+from finsent.errors import DeviceError, FinsentError, NoChampionError, ServiceError
+from finsent.machine_faults import describe
 from finsent.registry.champion import require_champion
 from finsent.registry.mlflow_errors import translate
 from finsent.steps.context import Context
+from flows.fence import require_own_run
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -56,10 +60,17 @@ def retrying_task(
 ) -> Callable[[Callable[P, R]], Task[P, R]]:
     """Make a task, retried `retries` times after `first_delay`, twice, four times ... as many seconds if the error is transient.
 
+    It starts only while its flow run is this process's own. What the machine refused, its state says in words.
     `run_name` is the name of its runs in the UI, a template over the parameters such as `fit data-v{job.data.version}`.
     """
 
-    def decorate(function: Callable[P, R]) -> Task[P, R]:
+    def decorate(given: Callable[P, R]) -> Task[P, R]:
+        @wraps(given)
+        def function(*args: P.args, **kwargs: P.kwargs) -> R:
+            require_own_run()
+            with machine_faults_told():
+                return given(*args, **kwargs)
+
         make: Callable[[Callable[P, R]], Task[P, R]] = task(
             task_run_name=run_name,
             retries=retries,
@@ -73,6 +84,19 @@ def retrying_task(
         return make(function)
 
     return decorate
+
+
+@contextmanager
+def machine_faults_told() -> Iterator[None]:
+    """Raise a full disk, a missing permission or a server that is away as what it is, for whoever reads the run's state."""
+    try:
+        yield
+    except FinsentError:
+        raise
+    except Exception as error:
+        if (told := describe(error)) is None:
+            raise
+        raise (ServiceError if _is_retryable(error) else DeviceError)(told) from error
 
 
 def show(report: Task[P, Any], *args: P.args, **kwargs: P.kwargs) -> None:

@@ -4,14 +4,16 @@ from typing import Any
 
 from prefect import flow
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.client.schemas.objects import State
 
 from finsent.steps import train as step
 from finsent.steps.context import Context
 from finsent.steps.train import CalibratedAdapter, TrainingJob, TrainResult
+from finsent.training.exclusive import TrainingBusy
 from flows import artifacts
 from flows.gpu import training_place
 from flows.settings import FROM_ENVIRONMENT, FlowSettings, describe_run, resolved, run_name
-from flows.tasks import retrying_task, show
+from flows.tasks import retrying_task, show, skipped
 
 
 @retrying_task("prepare training")
@@ -68,8 +70,8 @@ def link_run(context: Context, run_id: str, text: str) -> None:
 
 
 @flow(name="train", flow_run_name=run_name("train {model} {profile} {data}"), log_prints=False)
-def train(resume: str | None = None, settings: FlowSettings = FROM_ENVIRONMENT) -> TrainResult:
-    """Train and register one version. Nothing is promoted.
+def train(resume: str | None = None, settings: FlowSettings = FROM_ENVIRONMENT) -> TrainResult | State[str]:
+    """Train and register one version. Nothing is promoted. Skipped, with the reason, where it waited too long for another one.
 
     Args:
         resume: MLflow run to resume from its last checkpoint; left out, the interrupted training with the same settings and
@@ -84,9 +86,12 @@ def train(resume: str | None = None, settings: FlowSettings = FROM_ENVIRONMENT) 
             profile=job.profile,
             data=job.data.version,
         )
-        with training_place():
-            run_id, trained = fit_adapter(linked, job)
-            calibration = calibrate_adapter(linked, job, run_id, trained)
-        result = register_version(linked, job, run_id, trained, calibration)
+        try:
+            with training_place(context.workspace, f"train {job.profile} data-v{job.data.version}"):
+                run_id, trained = fit_adapter(linked, job)
+                calibration = calibrate_adapter(linked, job, run_id, trained)
+                result = register_version(linked, job, run_id, trained, calibration)
+        except TrainingBusy as busy:
+            return skipped(str(busy), str(busy))
         show(show_training, context, result)
     return result

@@ -4,13 +4,15 @@ from pathlib import Path
 
 from prefect import flow
 from prefect.artifacts import create_table_artifact
+from prefect.client.schemas.objects import State
 
 from finsent.steps import tune as step
 from finsent.steps.context import Context
 from finsent.steps.tune import TuneResult
+from finsent.training.exclusive import TrainingBusy
 from flows.gpu import training_place
 from flows.settings import FROM_ENVIRONMENT, FlowSettings, describe_run, resolved, run_name
-from flows.tasks import retrying_task, show
+from flows.tasks import retrying_task, show, skipped
 from flows.train import link_run
 
 
@@ -41,7 +43,7 @@ def tune(
     study: str | None = None,
     space: str | None = None,
     settings: FlowSettings = FROM_ENVIRONMENT,
-) -> TuneResult:
+) -> TuneResult | State[TuneResult]:
     """Search hyper-parameters. Nothing is registered or promoted, and the test split is never read.
 
     Args:
@@ -52,8 +54,11 @@ def tune(
         settings: Configuration and home; left empty, the worker's environment decides.
     """
     with resolved(settings) as context:
-        with training_place():
-            result = search(context, trials, hours, study, space)
+        try:
+            with training_place(context.workspace, f"tune {settings.profile_name}"):
+                result = search(context, trials, hours, study, space)
+        except TrainingBusy as busy:
+            return skipped(str(busy))
         describe_run(context, f"tune {context.config.registered_model}: study {result.study}", profile=context.config.profile)
         show(show_study, context, result)
     return result

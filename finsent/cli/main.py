@@ -14,13 +14,13 @@ from typing import NoReturn
 
 import click
 
+from finsent import machine_faults
 from finsent.cli import (  # noqa: F401 - add their commands
     config,
     data,
     demo,
     doctor,
     home,
-    machine_faults,
     maintain,
     models,
     promote,

@@ -1,6 +1,6 @@
 """`finsent train`, `tune` and `evaluate`, which make and measure versions; `finsent export` and `import`, which move them."""
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from finsent.config import Source
 from finsent.data.validation.label_mapping import parse_label_map
 from finsent.errors import InputError
 from finsent.training.distributed import world_from_env
+from finsent.training.exclusive import hold_training
 from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -54,18 +55,19 @@ def train_command(settings: Settings, resume: str | None) -> CommandResult | Non
         return None
     if world.size > 1:
         _require_free_place(context.workspace)
-    with _training_place(context.workspace):
+    # the other processes of a launch would wait for this one, and give up after an hour
+    with _training_place(context.workspace, "train", wait=-1.0 if world.size == 1 else 0.0):
         result = train(context, resume=resume)
     return CommandResult(result, render_training(result))
 
 
-def _training_place(home: Workspace) -> AbstractContextManager[None]:
-    """Hold the GPU's place for training, as flows do, where a Prefect server is known."""
-    if not use_prefect_server(home, "this command does not wait for a training of its flows"):
-        return nullcontext()
+def _training_place(home: Workspace, command: str, *, wait: float = -1.0) -> AbstractContextManager[None]:
+    """Hold the GPU's place for training, as flows do; without a Prefect server that of this home alone."""
+    if not use_prefect_server(home, "this command does not wait for trainings on other machines"):
+        return hold_training(home, f"finsent {command}", wait=wait)
     from flows.gpu import training_place
 
-    return training_place()
+    return training_place(home, f"finsent {command}", wait=wait)
 
 
 def _require_free_place(home: Workspace) -> None:
@@ -116,7 +118,7 @@ def tune_command(
     from finsent.steps.tune import tune
 
     context = settings.context()
-    with _training_place(context.workspace):
+    with _training_place(context.workspace, "tune"):
         result = tune(context, trials=trials, hours=hours, study=study, space=space)
     said = {
         "study": result.study,

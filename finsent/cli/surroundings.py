@@ -13,8 +13,8 @@ from typing import Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from finsent.cli.machine_faults import NO_HOME_FOLDER
 from finsent.errors import ConfigError
+from finsent.machine_faults import NO_HOME_FOLDER
 from finsent.training.distributed import world_from_env
 from finsent.workspace import Workspace
 

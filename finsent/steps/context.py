@@ -1,6 +1,6 @@
 """`Context`: the configuration, the workspace and the registry client that every step takes as its first argument."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from finsent.config import Config
@@ -18,6 +18,8 @@ class Context:
     registry: Registry
     run_tags: Mapping[RunTag, str] = field(default_factory=dict)
     """Tags of every MLflow run that a step opens, such as the Prefect flow run that it belongs to."""
+    require_own_run: Callable[[], None] = lambda: None
+    """Raises `RunEnded` where this work is not to go on: its flow run was ended, or is another process's now (flows/fence.py)."""
 
 
 def make_context(config: Config, workspace: Workspace) -> Context:

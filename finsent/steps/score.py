@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from finsent.errors import CheckFailed, escape_invalid
-from finsent.files import locked
+from finsent.files import lock_holder, locked
 from finsent.labels import LABELS
 from finsent.models.abstention import abstain_threshold
 from finsent.registry.champion import require_champion
 from finsent.registry.client import logged_model_id, version_number
 from finsent.registry.tracking import log_params, start_run
 from finsent.steps.context import Context
-from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
     from finsent.data.inbox_sources import SourceArrivals
@@ -28,7 +27,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_WAIT: Final = 3600.0  # seconds that an overlapping run waits for the one before it
+_PATIENCE: Final = 600.0
+"""Seconds that an overlapping run waits for the next commit of the one before it, which a slow device may need for a chunk."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,8 @@ def score(
     does not answer costs itself alone, and is in the report; files that are given must be sound.
 
     Each chunk of predictions is one commit: killed at any moment and run again, the table is as if nothing had
-    happened. A run that overlaps with another on this home waits for it. While the model is at one chunk, the next is tokenised
-    and the one before it is committed.
+    happened. A run that overlaps with another on this home waits for it, as long as that one commits. While the model is at
+    one chunk, the next is tokenised and the one before it is committed.
 
     Args:
         context: How to score, and where tables and registry are.
@@ -116,7 +116,6 @@ def score(
         InputError: a file is wrong; nothing was received.
         ArtifactError: the champion is not what was registered.
         DeviceError: a worker failed or died; what was committed before stands.
-        CheckFailed: another run has been at work for an hour.
     """
     from finsent.data.inbox import InboxReport, receive
     from finsent.data.inbox_sources import SourceArrivals, receive_sources
@@ -137,7 +136,7 @@ def score(
         incoming = [receive(files, home, text=text, max_characters=data.max_characters, masked=data.mask_handles)]
     else:
         incoming = sources = receive_sources(config.scoring, data, home)
-    with _alone(home):
+    with _after_others(context):
         model = registry.identity(require_champion(registry))  # it may have changed while this run waited for the one before it
         before = read_position(home, transaction_app(model))
         due = find_pending(home, model, max_characters=config.data.max_characters)
@@ -238,13 +237,30 @@ def _score_due(
 
 
 @contextmanager
-def _alone(home: Workspace) -> Iterator[None]:
-    path = home.lock("score")
-    message = f"another run has been scoring for an hour (lock {str(path)!r}). Look at what it does."
+def _after_others(context: Context) -> Iterator[None]:
+    """Wait for a run at work on this home, so that nothing is computed twice; beside one that makes no progress, go on.
+
+    Exactly once is not the lock's work but the commits' (`finsent.scoring.writer`): a run that was frozen and thaws finds its
+    number taken, and looks again at what is due.
+    """
+    from finsent.data import tables
+
+    home = context.workspace
+    path, seen, since = home.lock("score"), -1, time.monotonic()
+
+    def require_progress() -> None:
+        nonlocal seen, since
+        context.require_own_run()
+        now = tables.version(home, "predictions") or 0
+        if now != seen:
+            seen, since = now, time.monotonic()
+        holder = lock_holder(path)
+        if time.monotonic() - since > _PATIENCE or (holder is not None and holder.is_stopped):
+            raise CheckFailed(f"a scoring run at work commits nothing. {holder or ''}")
+
     with ExitStack() as stack:
         try:
-            stack.enter_context(locked(path, 0, message))
-        except CheckFailed:
-            _log.info("another scoring run is at work: waiting for it")
-            stack.enter_context(locked(path, _WAIT, message))
+            stack.enter_context(locked(path, -1, "", purpose="score", while_waiting=require_progress))
+        except CheckFailed as stuck:
+            _log.warning("%s This run scores beside it; no row is scored twice by the same model.", stuck)
         yield

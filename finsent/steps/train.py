@@ -1,9 +1,10 @@
 """The training step: prepare, fit, calibrate, register. A data version in, a registered model version out."""
 
 import logging
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,9 +18,11 @@ from finsent.registry.tracking import log_params, log_series, log_splits, start_
 from finsent.steps.context import Context
 from finsent.training.calibrate import calibrate_adapter
 from finsent.training.distributed import broadcast, init, shutdown, terminate_with_peers
+from finsent.training.exclusive import hold_training
 from finsent.training.run_dir import (
     find_resumable,
     hold_run_dir,
+    is_finished,
     load_result_of_base,
     mark_finished,
     require_resumable,
@@ -44,6 +47,7 @@ class TrainingJob:
     digest: str
     """Of settings and data: an interrupted training with the same digest is resumed."""
     resume: str | None  # MLflow run named by the user
+    prepared_at: float = field(default_factory=time.time)
 
 
 @dataclass(frozen=True)
@@ -79,16 +83,17 @@ class TrainResult:
 def train(context: Context, *, resume: str | None = None) -> TrainResult:
     """Train on the newest data version, calibrate a fresh load on the validation split, register the adapter.
 
-    An interrupted training with the same settings and data is resumed from its checkpoint; `resume` names one by its
-    MLflow run. Under a launcher the main process calls this, and all others `train_worker`.
+    An interrupted training with the same settings and data is resumed from its checkpoint; `resume` names one by its MLflow run.
+    Another one of this home is waited for. Under a launcher the main process calls this, and all others `train_worker`.
 
     Raises:
         InputError: no data yet, or `resume` does not fit.
         BaseModelError, ServiceError: the base, or the MLflow server, cannot be reached.
     """
     job = prepare(context, resume=resume)
-    run_id, trained = fit(context, job)
-    return register(context, job, run_id, trained, calibrate(context, job, run_id, trained))
+    with hold_training(context.workspace, f"train {job.profile} data-v{job.data.version}"):
+        run_id, trained = fit(context, job)
+        return register(context, job, run_id, trained, calibrate(context, job, run_id, trained))
 
 
 def prepare(context: Context, *, resume: str | None = None) -> TrainingJob:
@@ -113,14 +118,13 @@ def prepare(context: Context, *, resume: str | None = None) -> TrainingJob:
 def fit(context: Context, job: TrainingJob) -> "tuple[str, TrainingResult]":
     """Run the training loop, or resume it from its newest checkpoint; one that is complete is not run again.
 
-    Returns:
-        MLflow run id, and what the loop left in that run's folder.
+    Returns the MLflow run's id, and what the loop left in that run's folder.
     """
     from finsent.training.trainer import train as run_loop
 
-    config, workspace, data = context.config, context.workspace, job.data
-    world, client = init(), context.registry.client
-    resume = job.resume or find_resumable(workspace.runs, job.digest, context.registry.has_run)
+    context.require_own_run()
+    config, workspace, data, world, client = context.config, context.workspace, job.data, init(), context.registry.client
+    resume = job.resume or find_resumable(workspace.runs, job.digest, context.registry.has_run, job.prepared_at)
     if resume is not None and (trained := load_result_of_base(workspace.runs / resume, config.model, workspace)) is not None:
         _log.warning("the training of run %s is complete but not registered: going on with its adapter", resume)
         broadcast(world, None)  # the other processes of the launch wait for their task
@@ -140,7 +144,12 @@ def fit(context: Context, job: TrainingJob) -> "tuple[str, TrainingResult]":
         log_splits(client, run_id, workspace, data.version, data.fingerprint, train=rows, validation=validation)
         broadcast(world, (data.version, run_id))  # to `train_worker` in the other processes
         with log_series(client, run_id) as log:
-            trained = run_loop(config, workspace, rows, validation, workspace.runs / run_id, log)
+
+            def report(step: int, values: dict[str, float]) -> None:
+                context.require_own_run()  # a process that was frozen finds out here that it was given up
+                log(step, values)
+
+            trained = run_loop(config, workspace, rows, validation, workspace.runs / run_id, report)
             save_result(workspace.runs / run_id, trained)  # before the last metrics are sent, which may fail
         shutdown(world)
     return run_id, trained
@@ -152,10 +161,7 @@ def calibrate(context: Context, job: TrainingJob, run_id: str, trained: "Trainin
 
     config, workspace, data = context.config, context.workspace, job.data
     validation = load_split(workspace, "validation", data.version)
-    with (
-        hold_run_dir(workspace.runs / run_id, job.digest, timeout=_HANDOVER_SECONDS),
-        start_run(config, workspace, kind="train", resume=run_id),
-    ):
+    with _open_run(context, job, run_id, timeout=_HANDOVER_SECONDS):
         fitted = calibrate_adapter(config, workspace, (data.version, data.fingerprint), trained, validation, validation.groups)
         logits, manifest = fitted[0], fitted[1].model_copy(update=read_origin(workspace, data.version))
         (trained.adapter / "README.md").write_text(render_model_card(manifest), encoding="utf-8")
@@ -177,14 +183,13 @@ def register(
         ServiceError: the MLflow server does not answer; calling this again does not train again.
     """
     folder = context.workspace.runs / run_id
-    with (
-        hold_run_dir(folder, job.digest, timeout=_HANDOVER_SECONDS),
-        start_run(context.config, context.workspace, kind="train", resume=run_id),
-    ):
+    with _open_run(context, job, run_id, timeout=_HANDOVER_SECONDS):
+        context.require_own_run()
         _log_outcome(context, run_id, trained, calibration)
-        by = context.run_tags.get("prefect.root_flow", "train")
-        tags: dict[VersionTag, str] = {TRAINING_DIGEST: job.digest, TRAINED_BY: by}
-        version = context.registry.register(trained.adapter, run_id=run_id, profile=job.profile, tags=tags)
+        tags: dict[VersionTag, str] = {TRAINING_DIGEST: job.digest}
+        tags[TRAINED_BY] = context.run_tags.get("prefect.root_flow", "train")
+        done = context.registry.version_of_run(run_id) if is_finished(folder) else None
+        version = done or context.registry.register(trained.adapter, run_id=run_id, profile=job.profile, tags=tags)
         mark_finished(folder, job.digest)
     return TrainResult(
         run_id=run_id,
@@ -218,21 +223,17 @@ def train_worker(context: Context) -> None:
 
 
 @contextmanager
-def _open_run(context: Context, job: TrainingJob, resume: str | None) -> Iterator[str]:
+def _open_run(context: Context, job: TrainingJob, resume: str | None, *, timeout: float = 0) -> Iterator[str]:
     """Open the MLflow run and lock its folder. A run to resume is locked first: another process may be training in it."""
-    config, workspace = context.config, context.workspace
-    if resume is not None:
-        with (
-            hold_run_dir(workspace.runs / resume, job.digest),
-            start_run(config, workspace, kind="train", data=job.data, tags=context.run_tags, resume=resume),
-        ):
-            yield resume
-    else:
-        with (
-            start_run(config, workspace, kind="train", data=job.data, tags=context.run_tags) as run_id,
-            hold_run_dir(workspace.runs / run_id, job.digest),
-        ):
-            yield run_id
+    runs, tags = context.workspace.runs, context.run_tags
+    with ExitStack() as stack:
+        if resume is not None:
+            stack.enter_context(hold_run_dir(runs / resume, job.digest, timeout=timeout))
+        opened = start_run(context.config, context.workspace, kind="train", data=job.data, tags=tags, resume=resume)
+        run_id = stack.enter_context(opened)
+        if resume is None:
+            stack.enter_context(hold_run_dir(runs / run_id, job.digest))
+        yield run_id
 
 
 def _log_outcome(context: Context, run_id: str, trained: "TrainingResult", calibration: CalibratedAdapter) -> None:
@@ -243,8 +244,7 @@ def _log_outcome(context: Context, run_id: str, trained: "TrainingResult", calib
         **{f"validation_{key}": value for key, value in calibration.validation.items()},
         "temperature": manifest.temperature,
         "train_seconds": trained.seconds,
+        **({} if manifest.abstain_below is None else {"abstain_below": manifest.abstain_below}),
     }
-    if manifest.abstain_below is not None:
-        summary["abstain_below"] = manifest.abstain_below
     for key, value in summary.items():
         client.log_metric(run_id, key, value, step=trained.steps)

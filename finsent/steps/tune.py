@@ -15,6 +15,7 @@ from finsent.errors import FinsentError, InputError
 from finsent.logging_setup import track
 from finsent.registry.tracking import experiment_id, filter_literal, log_splits, start_run
 from finsent.steps.context import Context
+from finsent.training.exclusive import hold_training
 from finsent.tuning.report import publish, write_best_config
 from finsent.tuning.search import (
     TrialRecord,
@@ -108,7 +109,10 @@ def tune(
     name = study_name(prefix, identity)
     if (changed := changed_since(context.workspace, prefix, name, identity)) is not None:
         _log.warning("%s changed since study %s: starting a new one, %s", " and ".join(changed[1]), changed[0], name)
-    with open_study(context.workspace, name, identity, current_params(context.config, varied)) as search:
+    with (
+        hold_training(context.workspace, f"tune {name}"),
+        open_study(context.workspace, name, identity, current_params(context.config, varied)) as search,
+    ):
         before = len(finished_trials(search))
         run_id, ended = _find_run(client, context.config, context.workspace, name)
         if run_id is None or not ended or most is None or before < most:
@@ -116,7 +120,7 @@ def tune(
                 todo = _remaining(search, varied, most, deadline)
                 try:
                     for _ in track(todo, description="trials", total=most and most - before, unit="trial"):
-                        run_trial(search, context.config, context.workspace, data, varied, run_id)
+                        run_trial(search, context.config, context.workspace, data, varied, run_id, context.require_own_run)
                         write_best_config(
                             search, context.config, context.workspace
                         )  # at once: a process that is killed leaves the best so far

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -35,10 +36,11 @@ def settings_digest(config: Config, data_fingerprint: str) -> str:
     return hashlib.sha256(json.dumps([deciding, data_fingerprint, _CHECKPOINT_FORMAT], sort_keys=True).encode()).hexdigest()
 
 
-def find_resumable(runs: Path, digest: str, has_run: Callable[[str], bool]) -> str | None:
+def find_resumable(runs: Path, digest: str, has_run: Callable[[str], bool], finished_since: float = math.inf) -> str | None:
     """The newest run of equal settings and data that has a checkpoint or a result, was not registered and is not in use.
 
-    One that MLflow has lost (`has_run`) could never be registered, and would be in the way for good.
+    One that MLflow has lost (`has_run`) could never be registered, and would be in the way for good. One that was registered
+    after the time `finished_since` counts: that is the job which this process waited for, and is not to be done twice.
     """
     found = []
     for state in runs.glob(f"*/{STATE}"):
@@ -46,7 +48,7 @@ def find_resumable(runs: Path, digest: str, has_run: Callable[[str], bool]) -> s
         if (
             recorded is not None
             and recorded.get("digest") == digest
-            and not recorded.get("finished")
+            and (not recorded.get("finished") or state.stat().st_mtime > finished_since)
             and (complete_checkpoints(state.parent) or load_result(state.parent) is not None)
             and _is_free(state.parent)
         ):

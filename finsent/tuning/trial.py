@@ -48,11 +48,19 @@ class TrialData:
     validation: "Split"
 
 
-def run_trial(study: "Study", config: Config, home: Workspace, data: TrialData, space: Space, parent_run: str) -> None:
+def run_trial(
+    study: "Study",
+    config: Config,
+    home: Workspace,
+    data: TrialData,
+    space: Space,
+    parent_run: str,
+    at_each_step: Callable[[], None] = lambda: None,
+) -> None:
     """Run the next trial and record how it ended; settings that were tried before are not trained again.
 
-    A training that diverges or exceeds the memory is a failed trial. Any other error, and an interrupt, is raised; the trial
-    is queued again then, and its checkpoints are kept for the next attempt.
+    A training that diverges or exceeds the memory is a failed trial. Any other error, an interrupt, and what `at_each_step`
+    raises, is raised; the trial is queued again then, and its checkpoints are kept for the next attempt.
 
     Raises:
         InputError: no rows, or only one class in them.
@@ -65,7 +73,7 @@ def run_trial(study: "Study", config: Config, home: Workspace, data: TrialData, 
     try:
         if earlier is None:
             folder = search.study_dir(home, study.study_name) / "trials" / str(number)
-            record = _run(apply_params(config, trial.params), home, data, folder, trial, parent_run)
+            record = _run(apply_params(config, trial.params), home, data, folder, trial, parent_run, at_each_step)
         else:  # all trials share the seed, so it would end alike
             reason = f"same settings as trial {earlier.number}, not trained again" + (
                 f": {earlier.reason}" if earlier.reason else ""
@@ -83,7 +91,15 @@ def run_trial(study: "Study", config: Config, home: Workspace, data: TrialData, 
     _log.info("trial %d %s: %s; best so far %s", number, record.state, ended, so_far)
 
 
-def _run(config: Config, home: Workspace, data: TrialData, folder: Path, trial: "Trial", parent_run: str) -> TrialRecord:
+def _run(
+    config: Config,
+    home: Workspace,
+    data: TrialData,
+    folder: Path,
+    trial: "Trial",
+    parent_run: str,
+    at_each_step: Callable[[], None],
+) -> TrialRecord:
     """Train with the trial's settings in a nested MLflow run, and score a fresh load of the saved adapter."""
     from optuna import TrialPruned
 
@@ -97,7 +113,12 @@ def _run(config: Config, home: Workspace, data: TrialData, folder: Path, trial: 
         with start_run(config, home, kind=KIND, tags=tags) as run_id:
             try:
                 with log_series(client, run_id) as log:
-                    trained = _train(config, home, data, folder, trial, log)
+
+                    def report(step: int, values: dict[str, float]) -> None:
+                        at_each_step()
+                        log(step, values)
+
+                    trained = _train(config, home, data, folder, trial, report)
                 scores = _score(config, home, data, trained)
                 for key, value in scores.items():
                     client.log_metric(run_id, f"tuned_{key}", value, step=trained.steps)

@@ -16,7 +16,7 @@ import requests
 from prefect.exceptions import MissingResult
 from safetensors import SafetensorError
 
-from finsent.cli import machine_faults
+from finsent import machine_faults
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Finsent

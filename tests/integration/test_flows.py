@@ -10,6 +10,7 @@ import pytest
 from finsent.data import tables
 from finsent.errors import CheckFailed, InputError, NoChampionError
 from finsent.steps.context import make_context
+from finsent.training.exclusive import hold_training
 from finsent.workspace import Workspace
 from flows.settings import FlowSettings
 
@@ -306,9 +307,9 @@ def test_trainings_hold_the_gpus_one_place(served: "Served", monkeypatch: pytest
     assert seen == [1, 1]
     assert taken() == 0, "given back after a failure, too"
 
-    waiting = Thread(target=lambda: seen.append(_enter(training_place)))
+    waiting = Thread(target=lambda: seen.append(_enter(training_place(served.home, "waits"))))
     require_free_place()
-    with training_place():
+    with training_place(served.home, "works"):
         with pytest.raises(CheckFailed, match="another training holds the GPU"):
             require_free_place()
         waiting.start()
@@ -319,8 +320,57 @@ def test_trainings_hold_the_gpus_one_place(served: "Served", monkeypatch: pytest
 
 
 def _enter(place: Any) -> int:
-    with place():
+    with place:
         return 1
+
+
+def test_a_training_whose_run_was_ended_meanwhile_registers_nothing(served: "Served", monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a freeze: the server has given the run up, and its process goes on with the next step."""
+    from prefect.client.orchestration import get_client
+    from prefect.runtime import flow_run
+    from prefect.states import Crashed
+
+    from finsent.errors import RunEnded
+    from finsent.training import trainer
+    from flows import fence, train
+
+    registry = make_context(served.config, served.home).registry
+    before, steps = registry.latest_version(), []
+
+    def loop(*arguments: Any) -> None:
+        for step in range(1, 4):
+            arguments[5](step, {"loss": 1.0})
+            steps.append(step)
+            with get_client(sync_client=True) as client:
+                client.set_flow_run_state(flow_run.id, Crashed(message="heartbeat lost"), force=True)
+
+    monkeypatch.setattr(fence, "_EVERY", 0)
+    monkeypatch.setattr(trainer, "train", loop)
+    with pytest.raises(RunEnded, match=r"the flow run 'train nano data-v\d+' is Crashed \(heartbeat lost\): this process"):
+        train.train(
+            settings=FlowSettings(
+                profile="nano", overrides=(*setup_of(served).overrides, "recipe.seed=77"), home=str(served.home.root)
+            )
+        )
+    assert steps == [1]
+    assert registry.latest_version() == before
+    (newest, *_) = registry.client.search_runs([registry.client.get_experiment_by_name("finsent").experiment_id])
+    assert newest.info.status == "KILLED"
+
+
+def test_a_training_that_waited_too_long_is_skipped(served: "Served", monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows import gpu, retrain
+
+    monkeypatch.setattr(gpu, "started_by_itself", lambda: True)
+    monkeypatch.setattr(gpu, "_LONGEST_WAIT", 0.0)
+    seen: list[Any] = []
+    retrained = Thread(target=lambda: seen.append(retrain.retrain(settings=setup_of(served), return_state=True)))
+    with hold_training(served.home, "a search"):
+        retrained.start()
+        retrained.join(120.0)
+    assert (seen[0].type.value, seen[0].name) == ("COMPLETED", "Skipped")
+    assert "another training is at work in this home. Process" in seen[0].message
+    assert "(a search) has held it since" in seen[0].message
 
 
 def test_scoring_and_monitoring(served: "Served", tmp_path: Path) -> None:
