@@ -93,8 +93,7 @@ def connect(home: Workspace) -> "MlflowClient":
         return translated(MlflowClient(tracking_uri=uri, registry_uri=uri), uri)
     # two first users at once would both create the tables; a home that is read only has them, and takes no lock
     busy = "another process has been opening this home's MLflow store for three minutes."
-    alone = nullcontext() if is_read_only(home.root) else locked(home.lock("mlflow"), 180, busy, ServiceError)
-    with alone, mlflow_errors(uri):
+    with nullcontext() if is_read_only(home.root) else locked(home.lock("mlflow"), 180, busy, ServiceError), mlflow_errors(uri):
         _check_database(uri)
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_experiments(max_results=1)

@@ -5,9 +5,13 @@ derived. Of two runs that derived the same rows, the first to commit a number wi
 that number, and it derives its pending rows again.
 """
 
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +20,20 @@ from finsent.data import tables
 from finsent.data.predictions import ModelIdentity
 from finsent.data.table_schemas import SCHEMAS
 from finsent.data.tables import Position
+from finsent.errors import CheckFailed
+from finsent.files import lock_holder, locked
 from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from finsent.models.manifest import Manifest
+
+
+_log = logging.getLogger(__name__)
+
+_PATIENCE: Final = 600.0
+"""Seconds that an overlapping run waits for the next commit of the one before it, which a slow device may need for a chunk."""
 
 
 @dataclass(frozen=True)
@@ -118,3 +130,29 @@ def read_position(home: Workspace, application: str) -> Position:
 def commit_chunk(home: Workspace, rows: "pa.Table", application: str, after: Position) -> Position | None:
     """Commit a chunk as the number that follows `after`; the new position, or None if another run took that number first."""
     return tables.append_if_unchanged(home, "predictions", rows, application, after)
+
+
+@contextmanager
+def after_others(home: Workspace, while_waiting: Callable[[], None]) -> Iterator[None]:
+    """Wait for a run at work on this home, so that nothing is computed twice; beside one that makes no progress, go on.
+
+    Exactly once is the commits' work, not the lock's: a run that was frozen and thaws finds its number taken, and looks again at
+    what is due.
+    """
+    path, seen, since = home.lock("score"), -1, time.monotonic()
+
+    def require_progress() -> None:
+        nonlocal seen, since
+        while_waiting()
+        now, holder = tables.version(home, "predictions") or 0, lock_holder(path)
+        if now != seen:
+            seen, since = now, time.monotonic()
+        if time.monotonic() - since > _PATIENCE or (holder is not None and holder.is_stopped):
+            raise CheckFailed(f"a scoring run at work commits nothing. {holder or ''}")
+
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(path, -1, "", purpose="score", while_waiting=require_progress))
+        except CheckFailed as stuck:
+            _log.warning("%s This run scores beside it; no row is scored twice by the same model.", stuck)
+        yield

@@ -2,15 +2,13 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from finsent.errors import CheckFailed, escape_invalid
-from finsent.files import lock_holder, locked
+from finsent.errors import escape_invalid
 from finsent.labels import LABELS
 from finsent.models.abstention import abstain_threshold
 from finsent.registry.champion import require_champion
@@ -26,9 +24,6 @@ if TYPE_CHECKING:
     from finsent.scoring.pending_rows import PendingRows
 
 _log = logging.getLogger(__name__)
-
-_PATIENCE: Final = 600.0
-"""Seconds that an overlapping run waits for the next commit of the one before it, which a slow device may need for a chunk."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +118,7 @@ def score(
     from finsent.data.tables import require_writable_tables
     from finsent.scoring.chunk_pipeline import Totals
     from finsent.scoring.pending_rows import find_pending
-    from finsent.scoring.writer import read_position, transaction_app
+    from finsent.scoring.writer import after_others, read_position, transaction_app
 
     started = time.perf_counter()
     config, home, registry = context.config, context.workspace, context.registry
@@ -136,7 +131,7 @@ def score(
         incoming = [receive(files, home, text=text, max_characters=data.max_characters, masked=data.mask_handles)]
     else:
         incoming = sources = receive_sources(config.scoring, data, home)
-    with _after_others(context):
+    with after_others(home, context.require_own_run):
         model = registry.identity(require_champion(registry))  # it may have changed while this run waited for the one before it
         before = read_position(home, transaction_app(model))
         due = find_pending(home, model, max_characters=config.data.max_characters)
@@ -234,33 +229,3 @@ def _score_due(
             registry.client.log_metric(run_id, key, value)
         registry.client.log_inputs(run_id, models=[LoggedModelInput(logged_model_id(registry.get_version(version)))])
     return run_id, done
-
-
-@contextmanager
-def _after_others(context: Context) -> Iterator[None]:
-    """Wait for a run at work on this home, so that nothing is computed twice; beside one that makes no progress, go on.
-
-    Exactly once is not the lock's work but the commits' (`finsent.scoring.writer`): a run that was frozen and thaws finds its
-    number taken, and looks again at what is due.
-    """
-    from finsent.data import tables
-
-    home = context.workspace
-    path, seen, since = home.lock("score"), -1, time.monotonic()
-
-    def require_progress() -> None:
-        nonlocal seen, since
-        context.require_own_run()
-        now = tables.version(home, "predictions") or 0
-        if now != seen:
-            seen, since = now, time.monotonic()
-        holder = lock_holder(path)
-        if time.monotonic() - since > _PATIENCE or (holder is not None and holder.is_stopped):
-            raise CheckFailed(f"a scoring run at work commits nothing. {holder or ''}")
-
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(locked(path, -1, "", purpose="score", while_waiting=require_progress))
-        except CheckFailed as stuck:
-            _log.warning("%s This run scores beside it; no row is scored twice by the same model.", stuck)
-        yield

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from finsent import files
 from finsent.config import Config
 from finsent.data import tables
 from finsent.data.predictions import ModelIdentity
@@ -322,3 +323,26 @@ def test_order_of_what_is_due_depends_on_the_rows_alone(home):
     same = [row["id"] for row in rows.to_pylist() if row["text"] == "a"]
     assert same == ["x1", "y0"]
     assert pending_rows.chunk_bounds(len(rows), 2) == [(0, 2), (2, 4), (4, 5)]
+
+
+@pytest.mark.parametrize("frozen", [True, False], ids=["stopped", "commits nothing"])
+def test_a_run_scores_beside_one_that_makes_no_progress(
+    home: Workspace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, frozen: bool
+) -> None:
+    monkeypatch.setattr(files, "_SILENT_SECONDS", 0.05)
+    monkeypatch.setattr(writer, "_PATIENCE", 600 if frozen else 0.2)
+    code = (
+        "import sys, pathlib; from finsent.files import locked\nwith locked(pathlib.Path(sys.argv[1]), 0, ''): print(); input()"
+    )
+    command = [sys.executable, "-c", code, str(home.lock("score"))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        if frozen:
+            other.send_signal(signal.SIGSTOP)
+        with writer.after_others(home, lambda: None):
+            assert f"a scoring run at work commits nothing. Process {other.pid}" in caplog.text
+            assert "This run scores beside it" in caplog.text
+        other.kill()
+    with writer.after_others(home, lambda: None):
+        assert files.lock_holder(home.lock("score")).pid == os.getpid()

@@ -1,11 +1,11 @@
 """Who scores: the champion of the moment at which scoring starts."""
 
-import logging
 import threading
 import time
 
 from filelock import FileLock
 
+from finsent import files
 from finsent.config import load_config
 from finsent.registry import tracking
 from finsent.registry.client import Registry
@@ -14,7 +14,8 @@ from finsent.steps.score import score
 from tests.champions import crown
 
 
-def test_a_run_that_waited_scores_with_the_champion_of_after_the_wait(mlflow_home, caplog):
+def test_a_run_that_waited_scores_with_the_champion_of_after_the_wait(mlflow_home, caplog, monkeypatch):
+    monkeypatch.setattr(files, "_SILENT_SECONDS", 0.05)
     client = tracking.connect(mlflow_home)
     client.create_registered_model("finsent")
     first, second = (str(client.create_model_version("finsent", source="file:///nowhere").version) for _ in range(2))
@@ -23,10 +24,10 @@ def test_a_run_that_waited_scores_with_the_champion_of_after_the_wait(mlflow_hom
     lock = mlflow_home.lock("score")
     lock.parent.mkdir(parents=True, exist_ok=True)
     waiting = threading.Thread(target=lambda: reports.append(score(make_context(load_config(), mlflow_home), progress=False)))
-    with caplog.at_level(logging.INFO, logger="finsent.steps.score"), FileLock(lock):
+    with FileLock(lock):
         waiting.start()
         deadline = time.monotonic() + 30
-        while "waiting for it" not in caplog.text:
+        while "waiting for the lock" not in caplog.text:
             assert time.monotonic() < deadline
             time.sleep(0.02)
         crown(Registry(mlflow_home, "finsent"), second, first)
