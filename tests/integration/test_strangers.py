@@ -203,14 +203,14 @@ const json = {headers: {'Content-Type': 'application/json'}};
 
 
 @contextmanager
-def hostile_page(servers: Up, flow: str) -> Iterator[tuple[int, "queue.Queue[str]"]]:
-    """Port of the page, and what it says of its attempts."""
+def hostile_page(servers: Up, flow: str, name: str) -> Iterator[tuple[str, "queue.Queue[str]"]]:
+    """Address of the page, on a server of that name, and what it says of its attempts."""
     heard: queue.Queue[str] = queue.Queue()
     run = {"name": "evil", "flow_id": flow, "deployment_id": None, "job_variables": {"command": "touch /tmp/evil"}}
     values = {"PREFECT": servers.prefect, "MLFLOW": servers.mlflow, "RUN": run}
     page = PAGE
-    for name, value in values.items():
-        page = page.replace(f"= {name}", f"= {json.dumps(value)}")
+    for variable, value in values.items():
+        page = page.replace(f"= {variable}", f"= {json.dumps(value)}")
 
     class Pages(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -230,17 +230,20 @@ def hostile_page(servers: Up, flow: str) -> Iterator[tuple[int, "queue.Queue[str
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Pages) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield server.server_port, heard
+        yield f"http://{name}:{server.server_port}/", heard
         server.shutdown()
         thread.join()
 
 
 @contextmanager
-def browsing(url: str, profile: Path) -> Iterator["subprocess.Popen[str]"]:
-    """A real browser at the page, in which evil.example resolves to this machine."""
+def browsing(url: str, profile: Path, mode: str) -> Iterator["subprocess.Popen[str]"]:
+    """A real browser at the page, in which evil.example resolves to this machine.
+
+    With `--dump-dom` it ends once the page is loaded, with `--remote-debugging-port=0` it stays.
+    """
     command = [
         *(str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", f"--user-data-dir={profile}"),
-        *("--host-resolver-rules=MAP *.example 127.0.0.1", "--no-proxy-server", "--timeout=60000", "--dump-dom", url),
+        *("--host-resolver-rules=MAP *.example 127.0.0.1", "--no-proxy-server", mode, url),
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as browser:
         yield browser
@@ -251,7 +254,7 @@ def browsing(url: str, profile: Path) -> Iterator["subprocess.Popen[str]"]:
 @pytest.mark.parametrize("name", ["evil.example", "localhost", "127.0.0.1"])
 def test_a_hostile_page_in_a_real_browser_does_nothing(servers: Up, tmp_path: Path, name: str) -> None:
     flow = servers.owner.ask("flows/", name="score")["id"]
-    with hostile_page(servers, flow) as (port, heard), browsing(f"http://{name}:{port}/", tmp_path / "profile"):
+    with hostile_page(servers, flow, name) as (page, heard), browsing(page, tmp_path, "--remote-debugging-port=0"):
         said = heard.get(timeout=60).splitlines()
     # what it may send it cannot read: `0` is the status of an answer that is kept from the page
     assert [line for line in said if line.split(": ")[1].strip() not in {"unreadable", "refused", "0"}] == []
@@ -266,7 +269,7 @@ def test_a_hostile_page_in_a_real_browser_does_nothing(servers: Up, tmp_path: Pa
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 def test_a_name_that_resolves_to_this_machine_shows_nothing(servers: Up, tmp_path: Path) -> None:
     for url in (servers.prefect, servers.mlflow):
-        with browsing(url.replace("127.0.0.1", "evil.example"), tmp_path / "profile") as browser:
+        with browsing(url.replace("127.0.0.1", "evil.example"), tmp_path, "--dump-dom") as browser:
             assert browser.stdout is not None
             shown = browser.stdout.read()
         assert "does not go by that Host" in shown
