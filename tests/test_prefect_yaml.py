@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from finsent.cli.lost_runs import GRACE
 from finsent.cli.services_file import HEARTBEAT_SECONDS
 from finsent.cli.up import POOLS
 
@@ -112,10 +113,11 @@ def test_automations_are_of_prefects_form() -> None:
     assert {automation.actions[0].type for automation in automations} == {"change-flow-run-state"}
     waits = [automation.trigger.within.total_seconds() for automation in automations]
     assert min(waits) > 2 * HEARTBEAT_SECONDS, "one heartbeat may be missed"
+    assert waits[0] == GRACE == 10 * HEARTBEAT_SECONDS, "a server that is away for some minutes hears nobody"
 
 
 def test_runs_send_heartbeats_as_often_as_the_automation_waits_for() -> None:
-    """Whatever the worker's environment says: Prefect's default of 180 s would crash every run after 65 s."""
+    """Whatever the worker's environment says: with Prefect's default of 180 s one lost event would crash a run."""
     for deployment in DEPLOYMENTS:
         assert deployment["work_pool"]["job_variables"]["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == str(HEARTBEAT_SECONDS)
 

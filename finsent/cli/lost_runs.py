@@ -15,13 +15,14 @@ from typing import Any, Final, Literal
 from urllib.error import HTTPError
 
 from finsent.cli.server_password import auth_string
-from finsent.cli.services_file import HEARTBEAT_SECONDS, RunningServices, ask
+from finsent.cli.services_file import RunningServices, ask
 from finsent.errors import ServiceError
 from finsent.process_identity import PROCESS_LABEL, is_alive, seconds_since
 from finsent.registry.own_server import with_login
 
-GRACE: Final = 5.0 * HEARTBEAT_SECONDS
-"""How long a run may be silent of which nothing else is known: a server on SQLite drops an event now and then."""
+GRACE: Final = 300.0
+"""How long a run may be silent of which nothing else is known; as in `automations.yaml`."""
+_CLAIM: Final = 100.0  # for a run that was claimed and did not start; its slot's lease ends a little later (`prefect.yaml`)
 _SETTLED: Final = 20.0  # seconds; a run that was resumed a moment ago has the label of its former process
 _PAGE: Final = 200
 _UNFINISHED: Final = ("PENDING", "RUNNING", "CANCELLING")  # flow runs that are scheduled or paused need no process
@@ -110,7 +111,8 @@ def end_flow_runs(api: str, *, uptime: float, workers_stopped: bool, grace: floa
         if alive is False and not workers_stopped and settled < _SETTLED:
             continue
         silent = min(settled, uptime, _silence(api, (run, root), grace)) if alive is None else settled
-        if (becomes := fate(run["state_type"], alive, silent, grace)) == "KEEP":
+        patience = min(grace, _CLAIM) if run["state_type"] == "PENDING" else grace
+        if (becomes := fate(run["state_type"], alive, silent, patience)) == "KEEP":
             continue
         why = "its process is gone" if alive is False else f"no sign of life for {silent:.0f} s"
         if _set_state(api, "flow_runs", run, becomes, f"lost: {why}"):

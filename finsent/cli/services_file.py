@@ -34,7 +34,7 @@ PREFECT_VARIABLE: Final = "finsent_home"
 ServerName = Literal["mlflow", "prefect"]
 
 HEARTBEAT_SECONDS: Final = 30
-"""Of flow runs, wherever they are started: `automations.yaml` marks a run Crashed that misses two."""
+"""Of flow runs, wherever they are started: `automations.yaml` marks a run Crashed that misses ten."""
 
 
 @dataclass(frozen=True)
