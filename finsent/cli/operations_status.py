@@ -1,7 +1,7 @@
 """The part of `finsent status` about the Prefect server: its facts and what is wrong, as one JSON object and as text."""
 
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from finsent.cli.output import Renderable, section, stack, table
 from finsent.cli.prefect_api import connect
 from finsent.cli.services_file import Server, read_services
 from finsent.cli.verdict import find_problems, stuck
-from finsent.process_identity import is_running, start_time
+from finsent.process_identity import is_running, seconds_since, start_time
 
 
 def read_status(root: Path, server: Server | None) -> dict[str, Any] | None:
@@ -54,8 +54,8 @@ def read_status(root: Path, server: Server | None) -> dict[str, Any] | None:
     }
 
 
-def _moment(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+def _moment(started: float | None) -> datetime | None:
+    return None if started is None else datetime.now(UTC) - timedelta(seconds=seconds_since(started))
 
 
 def _unknown(problem: str) -> dict[str, Any]:

@@ -211,9 +211,9 @@ def test_status_knows_what_runs_and_the_freshness_alarm_rings_and_resolves(serve
             alarms.append(freshness.check_freshness(connect(api, auth)))
     assert alarms[1] is alarms[3] is None, "it is said once"
     assert alarms[0] == "ALARM: the last 2 scheduled scorings ended without a result"
-    assert str(alarms[2]).startswith("Scheduled scoring is in order again since")
-    shown = server.ask("artifacts/filter", artifacts={"key": {"any_": [freshness.KEY]}})
-    assert {item["description"] for item in shown} == {alarms[0], alarms[2]}
+    assert str(alarms[2]).startswith("scheduled scoring is in order again since")
+    (shown,) = server.ask("flow_runs/filter", flows={"name": {"any_": [freshness.FLOW]}})
+    assert (shown["name"], shown["state_type"], shown["state_name"]) == (alarms[0], "COMPLETED", "Over")
     assert freshness.check_freshness(connect(api, auth)) is None, "nothing was due since the server started"
 
 
