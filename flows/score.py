@@ -42,9 +42,12 @@ def score(files: tuple[str, ...] = (), settings: FlowSettings = FROM_ENVIRONMENT
         if not files and (reason := missing_champion(context)):
             return skipped(reason)
         report = score_pending(context, files)
-        name = f"score {report.scored:,} tweets with version {report.model_version} of {context.config.registered_model}"
+        nothing = not (report.scored or report.received or report.quarantined or report.not_read)
+        about = "nothing to score" if nothing else f"score {report.scored:,} tweets"
+        name = f"{about} with version {report.model_version} of {context.config.registered_model}"
         describe_run(context, name, version=report.model_version)
-        show(show_predictions, report)
+        if not nothing:
+            show(show_predictions, report)
     if report.not_read:
         return Completed(name="Not all read", message=not_read_message(report), data=report)
-    return report
+    return skipped("No tweet was waiting.", report) if nothing else report

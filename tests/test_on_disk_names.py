@@ -142,9 +142,10 @@ def gate_rules() -> set[str]:
 
 
 def events() -> set[str]:
+    from finsent.cli import freshness
     from flows import tasks
 
-    return {tasks.PROMOTED, tasks.APPROVAL_REQUESTED, tasks.RETRAIN_REQUESTED}
+    return {tasks.PROMOTED, tasks.APPROVAL_REQUESTED, tasks.RETRAIN_REQUESTED, freshness.OVERDUE, freshness.FRESH}
 
 
 def stages_and_aliases() -> set[str]:
