@@ -51,7 +51,7 @@ def check_freshness(ask: Ask, up_since: datetime | None = None) -> str | None:
         ask("flow_runs/", {"name": said[:_NAME_LENGTH], "flow_id": flow, "tags": ["finsent"], "state": state})
     else:
         said = f"scheduled scoring is in order again since {moment(now)}"
-        over = {"state": {"type": "COMPLETED", "name": "Over", "message": f"{said.capitalize()}."}, "force": True}
+        over = {"state": {"type": "COMPLETED", "name": "Over", "message": f"{said[0].upper()}{said[1:]}."}, "force": True}
         for run in ringing:
             ask(f"flow_runs/{run['id']}/set_state", over)
     ask("events", [_event(OVERDUE if problem else FRESH, now, said)])
