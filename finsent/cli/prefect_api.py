@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import time
 import urllib.error
 import urllib.request
 import uuid
@@ -16,6 +17,8 @@ Ask = Callable[..., Any]
 """`ask(path)` gets, `ask(path, body)` posts; the answer's JSON, None where it has none. Raises OSError and ValueError."""
 
 _TIMEOUT: Final = 5.0
+_BUSY: Final = 503  # SQLite is locked by another writer
+_ATTEMPTS: Final = 4
 _CLIENT: Final = uuid.uuid4().hex  # one for this process: the server keeps a row for each
 
 
@@ -42,8 +45,16 @@ def _request(api: str, headers: Mapping[str, str], path: str, body: Any = None) 
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(f"{api}/{path}", data, dict(headers))  # noqa: S310 - our own http URLs
     proxies = urllib.request.ProxyHandler({} if is_loopback(api) else None)
-    with urllib.request.build_opener(proxies, _NoRedirect).open(request, timeout=_TIMEOUT) as response:
-        answer = response.read()
+    opener = urllib.request.build_opener(proxies, _NoRedirect)
+    for attempt in range(_ATTEMPTS):
+        try:
+            with opener.open(request, timeout=_TIMEOUT) as response:
+                answer = response.read()
+            break
+        except urllib.error.HTTPError as error:
+            if error.code != _BUSY or attempt == _ATTEMPTS - 1:
+                raise
+            time.sleep(1.0)
     return json.loads(answer) if answer else None
 
 

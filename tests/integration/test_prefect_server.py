@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -32,7 +32,7 @@ from finsent.cli.output import as_text
 from finsent.cli.prefect_api import connect
 from finsent.cli.provision import provision
 from finsent.cli.services_file import is_healthy
-from finsent.process_identity import PROCESS_LABEL, this_process
+from finsent.process_identity import PROCESS_LABEL, start_time, this_process
 from finsent.registry.own_server import with_login
 from finsent.workspace import Workspace, resolve_workspace
 
@@ -185,38 +185,6 @@ def test_triggers_and_automations_are_on_the_server(server: Server) -> None:
     } <= expected
 
 
-def test_status_knows_what_runs_and_the_freshness_alarm_rings_and_resolves(server: Server) -> None:
-    """The alarm itself on a quiet server; when it rings is decided in tests/cli/test_verdict.py."""
-    from finsent.cli import freshness
-    from finsent.cli.services_file import Server as Known
-
-    api, auth = server.env["PREFECT_API_URL"], server.env["PREFECT_API_AUTH_STRING"]
-
-    def whole() -> Any:
-        found = read_status(server.home, Known(api, None, auth)) or {}
-        planned = [item["next_run"] for item in found.get("deployments", ()) if item["schedules"]]
-        return found if found.get("workers") and None not in planned else None
-
-    status = wait_for("the worker's first heartbeat and planned runs of all schedules", whole)
-    assert [(item["name"], item["pool"], item["online"]) for item in status["workers"]] == [("finsent-cpu", "cpu", True)]
-    assert status["problems"] == ["no worker of the pool 'gpu' is online (none was ever heard of): its runs wait"]
-    score = next(item for item in status["deployments"] if item["name"] == "score")
-    assert (score["period_seconds"], score["schedules"]) == (900.0, {"quarter-hourly": True})
-    assert "score" in as_text(render_operations(status))
-
-    alarms: list[str | None] = []
-    with pytest.MonkeyPatch.context() as patch:
-        for problem in ("the last 2 scheduled scorings ended without a result", "the last 3", None, None):
-            patch.setattr(freshness, "scoring_problem", lambda *_, said=problem: said)
-            alarms.append(freshness.check_freshness(connect(api, auth)))
-    assert alarms[1] is alarms[3] is None, "it is said once"
-    assert alarms[0] == "ALARM: the last 2 scheduled scorings ended without a result"
-    assert str(alarms[2]).startswith("scheduled scoring is in order again since")
-    (shown,) = server.ask("flow_runs/filter", flows={"name": {"any_": [freshness.FLOW]}})
-    assert (shown["name"], shown["state_type"], shown["state_name"]) == (alarms[0], "COMPLETED", "Over")
-    assert freshness.check_freshness(connect(api, auth)) is None, "nothing was due since the server started"
-
-
 def test_a_request_for_approval_starts_the_run_that_asks_about_that_version(server: Server) -> None:
     code = "from flows.tasks import emit_approval_requested as emit; emit('finsent', '17', '3', ['better'])"
     subprocess.run([sys.executable, "-c", code], env=server.env, check=True, capture_output=True, text=True, cwd=ROOT)
@@ -239,6 +207,47 @@ def test_a_deployment_run_completes_through_the_worker(server: Server, tmp_path:
     assert "30 rows read" in artifacts[0]["data"]
     assert (server.home / "tables" / "tweets").is_dir()
     assert os.environ.get("PREFECT_API_URL") is None
+
+
+def test_status_knows_what_runs_and_the_freshness_alarm_rings_and_resolves(server: Server) -> None:
+    """The alarm itself on a quiet server; when it rings is decided in tests/cli/test_verdict.py."""
+    from finsent.cli import freshness
+    from finsent.cli.services_file import RunningServices, services_path, write_services
+    from finsent.cli.services_file import Server as Known
+
+    api, auth = server.env["PREFECT_API_URL"], server.env["PREFECT_API_AUTH_STRING"]
+
+    def whole() -> Any:
+        found = read_status(server.home, Known(api, None, auth)) or {}
+        planned = [item["next_run"] for item in found.get("deployments", ()) if item["schedules"]]
+        return found if found.get("workers") and None not in planned else None
+
+    status = wait_for("the worker's first heartbeat and planned runs of all schedules", whole)
+    assert [(item["name"], item["pool"], item["online"]) for item in status["workers"]] == [("finsent-cpu", "cpu", True)]
+    assert status["problems"] == ["no worker of the pool 'gpu' is online (none was ever heard of): its runs wait"]
+    score = next(item for item in status["deployments"] if item["name"] == "score")
+    assert (score["period_seconds"], score["schedules"]) == (900.0, {"quarter-hourly": True})
+    assert "score" in as_text(render_operations(status))
+    with subprocess.Popen(["sleep", "60"]) as worker:
+        up_now = RunningServices(os.getpid(), "", api.removesuffix("/api"))
+        write_services(server.home, replace(up_now, processes={"worker-gpu": (worker.pid, start_time(worker.pid) or 0.0)}))
+        seen = [read_status(server.home, Known(api, None, auth))]
+        worker.kill()
+    seen.append(read_status(server.home, Known(api, None, auth)))
+    services_path(server.home).unlink()
+    assert [found and found["problems"][:1] for found in seen] == [[], ["the process 'worker-gpu' of `finsent up` has ended"]]
+
+    alarms: list[str | None] = []
+    with pytest.MonkeyPatch.context() as patch:
+        for problem in ("the last 2 scheduled scorings ended without a result", "the last 3", None, None):
+            patch.setattr(freshness, "scoring_problem", lambda *_, said=problem: said)
+            alarms.append(freshness.check_freshness(connect(api, auth)))
+    assert alarms[1] is alarms[3] is None, "it is said once"
+    assert alarms[0] == "ALARM: the last 2 scheduled scorings ended without a result"
+    assert str(alarms[2]).startswith("scheduled scoring is in order again since")
+    (shown,) = server.ask("flow_runs/filter", flows={"name": {"any_": [freshness.FLOW]}})
+    assert (shown["name"], shown["state_type"], shown["state_name"]) == (alarms[0], "COMPLETED", "Over")
+    assert freshness.check_freshness(connect(api, auth)) is None, "nothing was due since the server started"
 
 
 def test_only_runs_that_stopped_without_a_word_are_ended(server: Server) -> None:
