@@ -254,19 +254,21 @@ def bring_up(
         mlflow = start("mlflow", mlflow_command(home, place), answers_at(addresses["mlflow"]))
         prefect = start("prefect", prefect_command(place), answers_at(addresses["prefect"]))
 
-        def answers(name: str) -> bool:
-            for service in (mlflow, prefect):  # the other one too: why wait for one, where that has ended
-                service.require_alive()
-            return is_healthy(addresses[name], direct=True)
+        def await_answer(service: Service) -> None:
+            def answers() -> bool:
+                for one in (mlflow, prefect):  # the other one too: why wait for one, where that has ended
+                    one.require_alive()
+                return is_healthy(addresses[service.name], direct=True)
 
-        for service in (mlflow, prefect):
-            wait_until(partial(answers, service.name), service, pause=pause)
+            wait_until(answers, service, pause=pause)
+            service.require_alive()  # or something else took its port at the last moment, and answered
+
+        await_answer(prefect)
+        said = provision_server(place, env, pause).splitlines()  # MLflow goes on starting meanwhile
+        await_answer(mlflow)
         share_with_group(home.root / "mlflow.db")
         running = place.recorded(home, services)
         ask_until_answered(partial(give_token, running), (mlflow, prefect), pause)
-        for service in (mlflow, prefect):
-            service.require_alive()  # or something else took its port at the last moment, and answered
-        said = provision_server(place, env, pause).splitlines()
         ended = ask_until_answered(partial(end_lost_runs, running, workers_stopped=True), (mlflow, prefect), pause)
         for line in (*said, *ended):
             click.echo(line, err=True)
