@@ -178,10 +178,10 @@ def _note_end(one: Supervised, around: Surroundings, now: float, code: int, how:
     one.since, one.retry_at = now, now + delay(one.failures)
     one.left, one.told = find_processes(around.home.root, one.name), False
     said = " | ".join(one.service.log_tail(3).splitlines()[1:])
+    log = f"Its log, {str(one.service.log)!r}, " + (f"ends with: {shorten(said, 400)}" if said else "is empty.")
     cause = one.service.cause(code) if one.name in SERVERS and not one.answered else ""
     around.tell(
-        f"{one.name} (process {one.service.process.pid}) {how}; it is started again in {delay(one.failures):.0f} s. {cause}"
-        f"Its log, {str(one.service.log)!r}, ends with: {shorten(said, 400)}"
+        f"{one.name} (process {one.service.process.pid}) {how}; it is started again in {delay(one.failures):.0f} s. {cause}{log}"
     )
 
 
