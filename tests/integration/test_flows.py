@@ -9,6 +9,7 @@ import pytest
 
 from finsent.data import tables
 from finsent.errors import CheckFailed, InputError, NoChampionError
+from finsent.process_identity import PROCESS_LABEL, this_process
 from finsent.steps.context import make_context
 from finsent.training.exclusive import hold_training
 from finsent.workspace import Workspace
@@ -87,6 +88,15 @@ def test_runs_and_tasks_are_named_by_what_they_are_about(home: Workspace, tmp_pa
         "show data-v1",
     }
     assert expected <= set(runs("task"))
+    assert this_process() in processes(), "by which `finsent up` tells whether a run still lives"
+
+
+def processes() -> set[object]:
+    """The processes that flow runs are labelled with."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        return {run.labels.get(PROCESS_LABEL) for run in client.read_flow_runs()}
 
 
 def test_wrong_input_fails_at_once_with_its_own_message(home: Workspace, tmp_path: Path) -> None:
@@ -153,6 +163,7 @@ def test_retraining_runs_the_chain_and_a_refusal_is_a_completed_run(served: "Ser
     assert {f"judge version {version}", f"record decision on version {version}", f"move alias for version {version}"} <= tasks
     tags = make_context(served.config, served.home).registry.client.get_run(result.training.run_id).data.tags
     assert tags["prefect.flow_run_name"] in names
+    assert tags["process"] == this_process()
 
 
 def test_a_retraining_that_died_after_registration_goes_on_with_its_version(

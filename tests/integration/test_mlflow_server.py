@@ -15,7 +15,9 @@ import pytest
 import requests
 import yaml
 
+from finsent.cli.lost_runs import end_mlflow_runs
 from finsent.errors import ConfigError, ServiceError
+from finsent.process_identity import this_process
 from finsent.registry import aliases, own_server, tracking
 from finsent.registry.client import Registry, logged_model_id
 from finsent.workspace import resolve_workspace
@@ -142,6 +144,24 @@ def test_server_lets_in_only_whom_it_knows_and_under_its_own_name(server, tmp_pa
     assert requests.get(api, auth=("admin", PASSWORD), timeout=30).status_code == 200
     foreign = requests.get(api, auth=("admin", PASSWORD), headers={"Host": "evil.example"}, timeout=30)
     assert foreign.status_code == 403
+
+
+def test_runs_whose_process_is_gone_end_as_killed(server, server_home):
+    client = tracking.connect(server_home)
+    experiment = client.create_experiment("killed")
+    host, pid, started = this_process().split()
+    tags = {
+        "gone": {"process": f"{host} {pid} {float(started) - 999:.2f}"},
+        "alive": {"process": this_process()},
+        "elsewhere": {"process": "elsewhere 1 1.0"},
+        "elsewhere, of a flow run that was ended": {"process": "elsewhere 1 1.0", "prefect.flow_run_id": "f"},
+        "of an earlier release": {},
+    }
+    runs = {name: client.create_run(experiment, tags=given, run_name=name).info.run_id for name, given in tags.items()}
+    said = end_mlflow_runs(own_server.with_login(server.url, f"admin:{PASSWORD}"), "no Prefect is asked", {"f"})
+    killed = {"gone", "elsewhere, of a flow run that was ended"}
+    assert {name for name, run in runs.items() if client.get_run(run).info.status == "KILLED"} == killed
+    assert {line.split("'")[1] for line in said} == killed
 
 
 def test_a_version_goes_all_the_way_through_the_server(server_home, tiny_config, make_adapter, capfd):
