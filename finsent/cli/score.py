@@ -39,6 +39,10 @@ def score_command(settings: Settings, files: tuple[str, ...], text: str) -> Comm
     """
     from finsent.steps.score import score
 
+    if text != "text" and not files:
+        raise InputError(
+            f"--text {text!r} needs a FILE: sources of the configuration (scoring.sources) name their columns themselves."
+        )
     report = score(settings.context(), files=tuple(Path(file) for file in files), text=text)
     return CommandResult(report, render_scoring(report))
 

@@ -113,12 +113,14 @@ def test_score_reads_the_configured_sources_and_status_shows_what_it_could_not(
     shown = finsent("score", *served.options, *sources).out
     assert "Not read into the inbox (1)" in shown
     assert "empty.csv' is empty" in shown
-    status = finsent("status", *served.options, "--json").json()
+    status = finsent("status", *served.options, *sources, "--json").json()
     assert [(fault["state"], fault["uri"]) for fault in status["inbox_faults"]] == [("set aside", f"{tmp_path}/in/empty.csv")]
-    assert "is empty" in finsent("status", *served.options).out
+    assert "is empty" in finsent("status", *served.options, *sources).out
     (tmp_path / "in" / "empty.csv").unlink()
+    said = finsent("score", *served.options, *sources, "--text", "body")
+    assert (said.code, said.err.splitlines()[-1].startswith("error: --text 'body' needs a FILE")) == (2, True)
     finsent("score", *served.options, *sources)
-    assert finsent("status", *served.options, "--json").json()["inbox_faults"] == []
+    assert finsent("status", *served.options, *sources, "--json").json()["inbox_faults"] == []
 
 
 def test_monitor_says_what_to_do_and_why(finsent: "Finsent", served: "Served") -> None:

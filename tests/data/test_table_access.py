@@ -111,7 +111,7 @@ def test_a_version_whose_files_a_vacuum_removed_is_named_with_cause_and_remedy(h
         tables.read(home, "tweets")
 
 
-@pytest.mark.parametrize("name", list(SCHEMAS))
+@pytest.mark.parametrize("name", [name for name, schema in SCHEMAS.items() if "id" in schema.names])
 def test_nullable_columns_of_others_are_left_null_and_their_values_kept(home: Workspace, name: str) -> None:
     tables.append(home, name, rows(name, "a"))
     columns = [Field("checked_by", PrimitiveType("string")), Field("checked", PrimitiveType("timestamp"))]
