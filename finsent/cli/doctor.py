@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import click
 
+from finsent.cli.access import find_access
 from finsent.cli.options import CommandResult, Settings, cli, examples
 from finsent.cli.output import Renderable, lines, section, stack, status_word, table
 from finsent.cli.services_file import find_mlflow, find_prefect, is_healthy, services_path
@@ -160,6 +161,11 @@ def check_surroundings(config: Config, home: Workspace) -> Iterator[DoctorCheck]
     yield from (DoctorCheck(*found) for found in find_surroundings(home))
 
 
+def check_access(config: Config, home: Workspace) -> Iterator[DoctorCheck]:
+    """What this user may write, what the servers let this account do, room on other disks, frozen locks."""
+    yield from (DoctorCheck(*found) for found in find_access(config, home))
+
+
 def check_servers(config: Config, home: Workspace) -> Iterator[DoctorCheck]:  # noqa: ARG001
     """MLflow's and Prefect's server, where there are any."""
     from finsent.registry.mlflow_errors import public_uri
@@ -230,7 +236,7 @@ def check_champion(config: Config, home: Workspace) -> Iterator[DoctorCheck]:
 
 
 CHECKS = (
-    *(check_packages, check_hardware, check_storage, check_artifacts, check_surroundings, check_servers, check_base_model),
-    check_champion,
+    *(check_packages, check_hardware, check_storage, check_artifacts, check_surroundings, check_servers, check_access),
+    *(check_base_model, check_champion),
 )
 """Groups of checks, in the order shown; none changes anything."""

@@ -15,7 +15,9 @@ import pytest
 import requests
 import yaml
 
+from finsent.cli import access
 from finsent.cli.lost_runs import end_mlflow_runs
+from finsent.config import load_config
 from finsent.errors import ConfigError, ServiceError
 from finsent.process_identity import this_process
 from finsent.registry import aliases, own_server, tracking
@@ -136,6 +138,8 @@ def test_server_lets_in_only_whom_it_knows_and_under_its_own_name(server, tmp_pa
     home = resolve_workspace({"FINSENT_HOME": str(tmp_path / "home"), "MLFLOW_TRACKING_URI": server.url})
     with pytest.raises(ConfigError, match="Set MLFLOW_TRACKING_USERNAME"):
         tracking.connect(home)
+    ((name, state, _, advice),) = access._mlflow_account(load_config(), home)
+    assert (name, state, "Set MLFLOW_TRACKING_USERNAME" in advice) == ("MLflow's account", "fail", True)
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "password1234")
     with pytest.raises(ConfigError, match="rejected the request"):
@@ -215,9 +219,16 @@ def test_a_scorers_account_scores_and_cannot_promote(server, server_home, tiny_c
     with tracking.start_run(tiny_config, server_home, kind="score") as run_id:
         tracking.connect(server_home).log_metric(run_id, "rows_scored", 1)
     before = registry.champion()
-    with pytest.raises(ConfigError, match="rejected the request"):
+    with pytest.raises(ConfigError, match=r"rejected the request .* to an account that may"):
         aliases.set_champion(registry, version, before)
     assert registry.champion() == before
+    (account,) = access._mlflow_account(tiny_config, server_home)
+    assert account[:3] == ("MLflow's account", "warn", "may not promote versions of 'finsent'")
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
+    known = registry.aliases()
+    assert list(access._mlflow_account(tiny_config, server_home)) == [("MLflow's account", "ok", "may promote", "")]
+    assert registry.aliases() == known
 
 
 def test_a_worker_uses_no_server_of_another_home(server, server_home, monkeypatch):
