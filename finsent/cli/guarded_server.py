@@ -6,11 +6,12 @@ is not private: a web page in the operator's browser and every other user of the
 
 import argparse
 import base64
+import copy
 import hmac
 import ipaddress
 import os
 import socket
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -120,6 +121,14 @@ def mlflow_app(store: str, artifacts: str) -> "ASGIApp":
     return app  # type: ignore[no-any-return, unused-ignore]
 
 
+def log_config() -> dict[str, Any]:
+    """Uvicorn's logging with the time in each line, and warnings and errors of the app that has no handler of its own."""
+    config = copy.deepcopy(uvicorn.config.LOGGING_CONFIG)
+    for formatter in config["formatters"].values():
+        formatter["fmt"] = f"%(asctime)s {formatter['fmt']}"
+    return {**config, "root": {"handlers": ["default"], "level": "WARNING"}}
+
+
 def main() -> None:
     """Run until SIGINT or SIGTERM."""
     parser = argparse.ArgumentParser()
@@ -134,7 +143,7 @@ def main() -> None:
     if given.server == "mlflow":
         login = urlsplit(os.environ[LOGIN_VARIABLE]).netloc.rpartition("@")[0]
         app = Guard(mlflow_app(given.store, given.artifacts), names, login)
-        uvicorn.run(app, host=given.host, port=given.port)
+        uvicorn.run(app, host=given.host, port=given.port, log_config=log_config())
         return
     from prefect.settings import get_current_settings
 
@@ -147,6 +156,7 @@ def main() -> None:
         ws_ping_interval=server.api.websocket_ping_interval,
         ws_ping_timeout=server.api.websocket_ping_timeout,
         log_level=server.logging_level.lower(),
+        log_config=log_config(),
     )
 
 

@@ -2,6 +2,9 @@
 
 import asyncio
 import base64
+import re
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -123,3 +126,15 @@ def test_strangers_get_401(given: str | None) -> None:
 def test_who_has_the_password_is_answered() -> None:
     for given in (BASIC, BASIC.replace("Basic", "basic")):
         assert ask({"Host": "127.0.0.1:5000", "Authorization": given}, login=LOGIN)[0] == 200
+
+
+def test_what_a_server_says_is_logged_with_its_time() -> None:
+    code = (
+        "import logging.config; from finsent.cli.guarded_server import log_config; logging.config.dictConfig(log_config());"
+        "logging.getLogger('prefect.server').error('database is locked'); logging.getLogger('uvicorn.error').info('started')"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr.splitlines()
+    assert [re.sub(r"^20\d\d-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}", "TIME", line) for line in said] == [
+        "TIME ERROR:    database is locked",
+        "TIME INFO:     started",
+    ]
