@@ -20,7 +20,7 @@ from tests.conftest import TINY, Served
 from tests.integration.test_prefect_server import ENDED, Server, serving, wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.long]
-SETTINGS = {"profile": "nano", "overrides": [*TINY, "recipe.epochs=12", "recipe.checkpoint_every=2", "recipe.seed=3"]}
+SETTINGS = {"profile": "nano", "overrides": [*TINY, "recipe.epochs=6", "recipe.checkpoint_every=2", "recipe.seed=3"]}
 """Some minutes of training, in which a checkpoint is soon there."""
 
 
@@ -60,7 +60,7 @@ def test_a_frozen_training_that_thaws_leaves_the_work_to_its_successor(served: S
     process = engine(first)
     assert process is not None
     process.send_signal(signal.SIGSTOP)
-    wait_for("the end of its heartbeats", lambda: state(first)[0] == "CRASHED", 150)
+    wait_for("the end of its heartbeats", lambda: state(first)[0] == "CRASHED", 420)
     second = start(server)
     wait_for("the second training", lambda: state(second)[0] == "RUNNING", 60)
     time.sleep(130)  # the lease of the first one's place ends
