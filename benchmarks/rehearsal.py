@@ -109,11 +109,11 @@ def _rehearse(record: Record, wait: float) -> None:
         _approve(record, page, form["id"])
         decided = _until(record, "the decision", lambda: _newest(record, "approve", *ENDED), 180)
         record.say(f"approve: {decided['state_name']}: {decided['state']['message']}")
-        scored = _until(record, "scoring by the new champion", lambda: _newest(record, "score", "COMPLETED"), 300)
+        scored = _until(record, "scoring by the new champion", lambda: _scored(record), 300)
         record.say(f"score: {scored['name']}")
         page.open(f"http://127.0.0.1:{place.prefect_port}/dashboard")
         time.sleep(5)
-        page.picture("5-dashboard-afterwards")
+        page.picture("6-dashboard-afterwards")
     assert decided["state_name"] == "Promoted", f"the run ended {decided['state_name']}"
     history = json.loads(_run(record, command(place, "history", "--json")))
     last = history["entries"][-1]
@@ -136,8 +136,8 @@ def _approve(record: Record, page: Page, run: str) -> None:
         page.type(f"finsent:{password.read_text(encoding='utf-8').strip()}")
         page.press("Enter")
         page.wait_until("!document.querySelector('input[type=password]')", "the password to be taken")
-    page.wait_for("Flow Runs")
-    time.sleep(5)
+    page.wait_for("Work Pools")
+    time.sleep(6)
     page.picture("1-dashboard")
     page.open(f"{site}/runs/flow-run/{run}")
     page.wait_for("Suspended")
@@ -145,17 +145,17 @@ def _approve(record: Record, page: Page, run: str) -> None:
     page.picture("2-run")
     page.click("Resume")
     page.wait_for("Verdict")
-    time.sleep(1)
+    time.sleep(2)
     page.picture("3-form")
-    _fill_in(page)
+    page.choose(".p-modal select", "approve")
+    for number, text in enumerate((WHO, WHY)):
+        page.click_on(".p-modal textarea", number)
+        page.type(text)
     page.picture("4-form-filled-in")
     page.click("Submit")
+    page.wait_until("!document.querySelector('.p-modal textarea')", "the form to be taken")
     time.sleep(3)
-    page.picture("4-sent")
-
-
-def _fill_in(page: Page) -> None:
-    raise NotImplementedError(page.text())
+    page.picture("5-sent")
 
 
 def _run(record: Record, arguments: list[str]) -> str:
@@ -190,6 +190,12 @@ def _newest(record: Record, flow: str, *states: str) -> Any:
         return None
     begun = [run for run in runs if run["state_type"] != "SCHEDULED"]
     return begun[0] if begun and begun[0]["state_type"] in states else None
+
+
+def _scored(record: Record) -> Any:
+    """The newest scoring run, if it has scored; before there was a champion, runs are skipped."""
+    run = _newest(record, "score", "COMPLETED")
+    return run if run and run["state_name"] != "Skipped" else None
 
 
 def _until(record: Record, what: str, found: Callable[[], Any], seconds: float) -> Any:

@@ -90,12 +90,12 @@ class Page:
         self.wait_until(f"{script} !== null", f"{label} to click", seconds)
         self.click_at(*self.run(script))
 
-    def click_on(self, selector: str, seconds: float = 30) -> None:
-        """Click on the last visible element that a CSS selector finds."""
+    def click_on(self, selector: str, which: int = 0, seconds: float = 30) -> None:
+        """Click on a visible element that a CSS selector finds: the first, or another."""
         script = f"""(() => {{
             const shown = [...document.querySelectorAll({json.dumps(selector)})].filter(e => e.getBoundingClientRect().width > 0);
-            if (!shown.length) return null;
-            const one = shown[shown.length - 1]; one.scrollIntoView({{block: 'center'}});
+            if (shown.length <= {which}) return null;
+            const one = shown[{which}]; one.scrollIntoView({{block: 'center'}});
             const at = one.getBoundingClientRect();
             return [at.x + at.width / 2, at.y + at.height / 2];
         }})()"""
@@ -114,11 +114,26 @@ class Page:
         time.sleep(0.2)
 
     def press(self, key: str) -> None:
-        """Press and release a key such as Enter or ArrowDown."""
-        for kind in ("keyDown", "keyUp"):
-            more = {"text": "\r", "windowsVirtualKeyCode": 13} if key == "Enter" and kind == "keyDown" else {}
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, **more)
-        time.sleep(0.3)
+        """Press and release Enter, ArrowDown or ArrowUp."""
+        code = {"Enter": 13, "ArrowUp": 38, "ArrowDown": 40}[key]
+        for kind in ("keyDown" if key == "Enter" else "rawKeyDown", "keyUp"):
+            more = {"text": "\r"} if kind == "keyDown" else {}
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **more)
+        time.sleep(0.5)
+
+    def choose(self, selector: str, value: str) -> None:
+        """Choose an option of the first list that a CSS selector finds, with the keyboard.
+
+        Raises:
+            RuntimeError: it cannot be chosen.
+        """
+        field = f"document.querySelector({json.dumps(selector)})"
+        for key in ("ArrowDown", "Enter", "ArrowDown", "Enter", "ArrowUp", "Enter", "ArrowUp", "Enter"):
+            if self.run(f"{field}.value") == value:
+                return
+            self.run(f"{field}.focus()")
+            self.press(key)
+        raise RuntimeError(f"{value!r} cannot be chosen in {selector}: it is {self.run(f'{field}.value')!r}")
 
     def picture(self, name: str) -> None:
         """A photograph of the whole window, NAME.png."""
@@ -137,6 +152,7 @@ def browser(folder: Path, width: int = 1400, height: int = 1000) -> Iterator[Pag
     if program is None:
         raise SystemExit("no chromium on the path: install Debian's package `chromium`")
     profile, pictures = folder / "browser", folder / "pictures"
+    shutil.rmtree(profile, ignore_errors=True)
     for path in (profile, pictures):
         path.mkdir(parents=True, exist_ok=True)
     options = ["--headless=new", "--no-first-run", "--disable-gpu", "--disable-background-networking", "--no-proxy-server"]
@@ -153,6 +169,7 @@ def browser(folder: Path, width: int = 1400, height: int = 1000) -> Iterator[Pag
             with connect(_address(profile), max_size=None) as socket:
                 page = Page(socket, pictures)
                 page.call("Page.enable")
+                page.call("Emulation.setFocusEmulationEnabled", enabled=True)
                 yield page
         finally:
             process.terminate()

@@ -24,8 +24,8 @@ from chaos.system import (
     start_run,
 )
 
-PATIENCE: Final = 150.0
-"""Seconds that a fault waits for its target; after that another one of the same pool is taken."""
+PATIENCE: Final = 240.0
+"""Seconds that a fault waits for its target, a training and what comes before it; after that another process is taken."""
 SERVER_WORDS: Final = {"mlflow": "guarded_server mlflow", "prefect": "guarded_server prefect"}
 
 

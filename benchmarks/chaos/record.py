@@ -47,7 +47,7 @@ class Record:
         """Write the report as far as it is known."""
         with self._writing:
             parts = ("faults", "starts", "operator", "criteria", "memory")
-            found = {**self.facts, **{name: list(getattr(self, name)) for name in parts}}
+            found = {**self.facts, **{name: [*map(dict, getattr(self, name))] for name in parts}}  # copies: threads go on
             file, partial = self.place.folder / "report.json", self.place.folder / ".report.json.partial"
             partial.write_text(json.dumps(found, indent=1), encoding="utf-8")
             partial.rename(file)

@@ -92,7 +92,11 @@ def watch(record: Record) -> None:
     """Note recoveries and memory until `up` is ended."""
     memory_at = -MEMORY_SECONDS
     while not record.down.wait(1.0):
-        view = look(record)
+        try:
+            view = look(record)
+        except (OSError, KeyError, TypeError, ValueError) as error:  # a server that answers nonsense while it ends
+            record.say(f"watch: {type(error).__name__}: {error}")
+            continue
         for entry in record.faults:
             if entry["recovered"] is None and (entry["ended"] or view.at) < view.at and has_recovered(entry, view):
                 entry["recovered"] = view.at
