@@ -129,6 +129,11 @@ def log_config() -> dict[str, Any]:
     return {**config, "root": {"handlers": ["default"], "level": "WARNING"}}
 
 
+def log_level(name: str) -> str:
+    """The web server's log level for Prefect's: at DEBUG it would log the headers of web sockets, the password among them."""
+    return "info" if name == "DEBUG" else name.lower()
+
+
 def main() -> None:
     """Run until SIGINT or SIGTERM."""
     parser = argparse.ArgumentParser()
@@ -155,7 +160,7 @@ def main() -> None:
         timeout_keep_alive=server.api.keepalive_timeout,
         ws_ping_interval=server.api.websocket_ping_interval,
         ws_ping_timeout=server.api.websocket_ping_timeout,
-        log_level=server.logging_level.lower(),
+        log_level=log_level(server.logging_level),
         log_config=log_config(),
     )
 

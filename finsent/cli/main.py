@@ -31,6 +31,7 @@ from finsent.cli import (  # noqa: F401 - add their commands
 )
 from finsent.cli.options import Settings, cli
 from finsent.cli.output import to_json
+from finsent.config.loader import mask_passwords
 from finsent.errors import CheckFailed, FinsentError, escape_control
 from finsent.logging_setup import configure_logging, prepare_environment
 from finsent.training.distributed import world_from_env
@@ -62,7 +63,7 @@ def run(arguments: Sequence[str]) -> int:
         return _fail(message, "Interrupted", INTERRUPTED, as_json=is_main and settings.json)
     except Exception as error:  # noqa: BLE001 - every error ends as one message
         if show_traceback:
-            click.echo(escape_control(traceback.format_exc()), err=True)
+            click.echo(escape_control(mask_passwords(traceback.format_exc())), err=True)
         return _fail_with(error, as_json=is_main and settings.json, show_traceback=show_traceback)
     return code if isinstance(code, int) else DONE
 

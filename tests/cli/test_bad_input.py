@@ -129,6 +129,13 @@ def test_up_refuses_what_it_would_have_to_ignore(finsent: "Finsent", home: Works
     assert not home.root.exists()
 
 
+def test_no_traceback_shows_a_password(finsent: "Finsent", home: Workspace) -> None:
+    said = finsent("train", "--set", "model.name=postgresql://me:hunter2@db/desk", "--traceback", *options(home))
+    assert "Traceback" in said.err
+    assert "postgresql://me:***@db/desk" in said.err
+    assert "hunter2" not in said.err
+
+
 def test_a_name_for_several_sources_is_refused(finsent: "Finsent", home: Workspace) -> None:
     assert_error(
         finsent("ingest", "a.csv", "b.csv", "--name", "x", *options(home)), 2, "--name 'x' names one source, and 2 were given"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from finsent.cli.guarded_server import Guard
+from finsent.cli.guarded_server import Guard, log_level
 
 LOGIN = "finsent:" + "x" * 20
 BASIC = "Basic " + base64.b64encode(LOGIN.encode()).decode()
@@ -121,6 +121,10 @@ def test_strangers_get_401(given: str | None) -> None:
         code, answered = ask(headers, path, login=LOGIN)
         assert (code, answered["www-authenticate"]) == (401, 'Basic realm="finsent"')
     assert ask(headers, "/health", login=LOGIN)[0] == 200, "for a probe"
+
+
+def test_no_log_level_shows_the_headers_of_web_sockets() -> None:
+    assert [log_level(name) for name in ("DEBUG", "INFO", "WARNING")] == ["info", "info", "warning"]
 
 
 def test_who_has_the_password_is_answered() -> None:
