@@ -100,7 +100,8 @@ def read_operations(ask: Ask, ui: str, now: datetime | None = None) -> Operation
     described = _pages(ask, "deployments/filter", {})
     planned = _runs(ask, {"state": {"type": {"any_": ["SCHEDULED"]}}}, "EXPECTED_START_TIME_ASC")
     active = _runs(ask, {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING", "PAUSED"]}}})
-    late = [run for run in planned if run["state"]["name"] == "Late"]
+    taken = {run["id"] for run in active}  # some since the request before
+    late = [run for run in planned if run["state"]["name"] == "Late" and run["id"] not in taken]
     signs = {run["id"]: _last_sign(ask, run["id"]) for run in active if run["state_type"] == "RUNNING"}
 
     def shown(run: dict[str, Any]) -> FlowRun:

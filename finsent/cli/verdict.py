@@ -41,7 +41,7 @@ def scoring_problem(found: Operations, up_since: datetime | None = None) -> str 
     last = f"it last completed at {moment(found.scored)}" if found.scored else "it has not completed yet"
     ended = [attempt for attempt in found.attempts if attempt.state in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}]
     bad = list(takewhile(lambda attempt: attempt.state != "COMPLETED", ended))
-    bad = [attempt for attempt in bad if found.scored is None or attempt.due > found.scored]
+    bad = [attempt for attempt in bad if attempt.due > since]
     if len(bad) >= _AGAIN_AND_AGAIN:
         how = ", ".join(dict.fromkeys(attempt.state.lower() for attempt in bad))
         return f"the last {len(bad)} scheduled scorings ended without a result ({how}); {last}{_at_work(found)}"

@@ -74,6 +74,7 @@ OLD = {"scored": minutes(46)}
         ({"attempts": attempts("SCHEDULED", "COMPLETED"), "scored": minutes(3000)}, minutes(3), None),
         ({"attempts": attempts("SCHEDULED"), **OLD, "deployments": (deployment(changed=minutes(4)),)}, None, None),
         ({"attempts": attempts("SCHEDULED", "SCHEDULED", "SCHEDULED"), "scored": minutes(3000)}, minutes(33), "for two periods"),
+        ({"attempts": attempts("CRASHED", "CANCELLED", "COMPLETED"), "scored": minutes(29)}, minutes(0.5), None),
         # a schedule that sleeps at night: one run was due since
         ({"attempts": attempts("RUNNING"), "scored": minutes(900)}, None, None),
         ({"deployments": (deployment(period=None),), "attempts": ()}, minutes(9), "plans no run of 'score'"),
