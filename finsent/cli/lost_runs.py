@@ -236,7 +236,8 @@ def skip_missed_runs(api: str, *, since: float) -> list[str]:
         if run["state_type"] == "CANCELLED":
             state = {"type": "SCHEDULED", "name": "Scheduled", "state_details": {"scheduled_time": now.isoformat()}}
             _ask(f"{api}/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
-    return [f"{len(others)} scheduled runs were missed and are left out; the newest of each schedule runs now."] if others else []
+    left_out = f"scheduled runs that were missed and are left out: {len(others)}; the newest of each schedule runs now."
+    return [left_out] if others else []
 
 
 def end_mlflow_runs(mlflow: str, prefect_api: str, ended: set[str]) -> list[str]:

@@ -357,7 +357,7 @@ def test_of_missed_runs_the_newest_is_left(server: Server) -> None:
     count_slots(server.api)
     (said,) = skip_missed_runs(server.api, since=60)
 
-    assert "scheduled runs were missed" in said
+    assert "scheduled runs that were missed" in said
     assert "score" not in slots(server)
     (left,) = server.ask("flow_runs/filter", flow_runs={"id": {"any_": list(missed.values())}})
     assert (left["id"], left["state_type"]) == (missed[1], "SCHEDULED")
