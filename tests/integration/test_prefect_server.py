@@ -392,7 +392,10 @@ def test_a_retraining_that_crashed_is_tried_again_once(server: Server) -> None:
 @pytest.mark.long
 def test_a_killed_training_gives_its_place_back(server: Server) -> None:
     """Lease, server and reaper as in production: two minutes after the kill at the latest, and a bit."""
-    code = "import time; from flows.gpu import training_place\nwith training_place(): print('held', flush=True); time.sleep(900)"
+    code = (
+        "import time; from finsent.workspace import resolve_workspace as at; from flows.gpu import training_place\n"
+        "with training_place(at(), 'held'): print('held', flush=True); time.sleep(900)"
+    )
     holder = subprocess.Popen([sys.executable, "-c", code], env=server.env, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
