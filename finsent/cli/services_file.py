@@ -9,12 +9,14 @@ import base64
 import json
 import os
 import ssl
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -217,6 +219,12 @@ def _ask(url: str, body: Mapping[str, Any] | None = None, *, method: str | None 
     return found
 
 
+@cache
+def _csrf_token(api: str, _tenth_minute: int) -> str:
+    """Of an hour's validity, kept for ten minutes: each that is asked for is written to the server's database."""
+    return str(_ask(f"{api}/csrf-token?client={_CLIENT}", timeout=30.0)["token"])
+
+
 def ask(url: str, body: Mapping[str, Any] | None = None, *, method: str | None = None, timeout: float = 5.0) -> Any:
     """Ask a server of this home's directly, whatever proxy is set; the answer's JSON.
 
@@ -231,8 +239,8 @@ def ask(url: str, body: Mapping[str, Any] | None = None, *, method: str | None =
     before, prefect, after = url.partition("/api/")
     changes = method not in {None, "GET"} or body is not None
     if changes and prefect and not after.startswith("2.0/mlflow/"):  # Prefect asks for a token against forgery (CSRF)
-        found = _ask(f"{before}/api/csrf-token?client={_CLIENT}", timeout=timeout)
-        headers |= {"Prefect-Csrf-Token": str(found["token"]), "Prefect-Csrf-Client": _CLIENT}
+        token = _csrf_token(f"{before}/api", int(time.monotonic() // 600))
+        headers |= {"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": _CLIENT}
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(parts._replace(netloc=host).geturl(), data, headers, method=method)  # noqa: S310 - our own
     with urllib.request.build_opener(urllib.request.ProxyHandler({}), _Direct).open(request, timeout=timeout) as response:

@@ -108,6 +108,7 @@ def environment(home: Workspace, place: UpOptions, profile: str, config_file: Pa
     chosen = {
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         # without it the server starts a job runner and seven consumers: ten processes, 2.4 GB
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",

@@ -126,7 +126,7 @@ def _work(server: Server, finsent: Any, mlflow: str) -> None:
         found = server.ask("flow_runs/filter", flow_runs={"id": {"any_": runs}, "state": {"type": {"any_": [*ENDED]}}})
         return found if len(found) == len(runs) else []
 
-    states = {run["name"].split()[0]: (run["state_type"], run["state"]["message"]) for run in wait_for("their ends", ended, 400)}
+    states = {run["name"].split()[0]: (run["state_type"], run["state"]["message"]) for run in wait_for("their ends", ended, 600)}
     assert sorted(state for state, _ in states.values()) == ["COMPLETED", "FAILED"], states
     finsent("status")
     finsent("train", "--json", MLFLOW_TRACKING_URI=login)
