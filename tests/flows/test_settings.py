@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -179,6 +180,7 @@ def test_a_run_that_a_worker_started_ends_with_it(home: Workspace, monkeypatch: 
     watched: list[int] = []
     monkeypatch.setattr(flows.settings, "end_with_parent", watched.append)
     monkeypatch.setattr(flows.settings, "flow_run", SimpleNamespace(flow_name=None, id=None, name=None, ui_url=None))
+    monkeypatch.setattr(flows.settings, "owning", nullcontext)  # both would start a temporary server to ask about the run
     monkeypatch.setenv("FINSENT_HOME", str(home.root))
     with resolved(FROM_ENVIRONMENT):
         assert watched == [], "no worker's"
