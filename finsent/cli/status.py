@@ -23,7 +23,7 @@ DECISIONS = 5
 @cli.command("status", epilog=examples("finsent status", "finsent status --json"))
 @click.pass_obj
 def status_command(settings: Settings) -> CommandResult:
-    """Show data, versions, decisions, inbox, servers, workers and runs.
+    """Show data, versions, decisions, inbox, servers and runs.
 
     Exit code 1, and the reasons in the first lines, where something is wrong: the alias champion is not on the version that the
     last decision made champion, the audit log is damaged, or, where a Prefect server is known, it does not answer, a worker is
