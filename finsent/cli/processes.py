@@ -134,8 +134,11 @@ def wait_until(
         pause(0.2)
 
 
-def stop_services(services: Sequence[Service], grace: float = 15.0, insist: float = 5.0) -> None:
-    """Stop services, all at once: SIGINT, SIGTERM, SIGKILL; then their remaining descendants, in any process group."""
+def stop_services(services: Sequence[Service], grace: float = 15.0, insist: float = 5.0, *, follow: float = 0.0) -> None:
+    """Stop services, all at once: SIGINT, SIGTERM, SIGKILL; then their remaining descendants, in any process group.
+
+    Descendants have `follow` seconds to end by themselves, as flow runs do whose worker is gone.
+    """
     import psutil
 
     running = [service.process for service in services if service.process.poll() is None]
@@ -149,6 +152,7 @@ def stop_services(services: Sequence[Service], grace: float = 15.0, insist: floa
         deadline = time.monotonic() + seconds
         while (running := [process for process in running if process.poll() is None]) and time.monotonic() < deadline:
             time.sleep(0.05)
+    psutil.wait_procs(started, timeout=follow)
     for group in groups:
         _signal_group(group, signal.SIGKILL)  # a leader that ended has left its group behind
     for process in started:

@@ -310,8 +310,8 @@ def stop_all(home: Workspace, services: "Sequence[Supervised]") -> None:
         signal.signal(number, signal.SIG_IGN)
     services_path(home.root).unlink(missing_ok=True)
     running = [one.service for one in services if one.retry_at is None]
-    for wave in ([one for one in running if one.name not in SERVERS], running):  # runs report their end to the servers
-        stop_services(wave)
+    stop_services([one for one in running if one.name not in SERVERS], follow=WORKER_GRACE)  # runs report to the servers
+    stop_services(running)
     end_processes(find_processes(home.root))
 
 

@@ -51,6 +51,29 @@ def test_stop_leaves_no_process_behind(code: str, tmp_path: Path, home: Workspac
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
 
 
+FOLLOWER = """
+import os, signal, subprocess, sys, time
+if sys.argv[1:]:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    while os.getppid() == int(sys.argv[1]):
+        time.sleep(0.05)
+    time.sleep(0.5)
+    print("reported", flush=True)
+else:
+    subprocess.Popen([sys.executable, __file__, str(os.getpid())])
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_what_a_service_started_may_report_its_end(tmp_path: Path, home: Workspace) -> None:
+    service = launch(FOLLOWER, tmp_path, home)
+    began = time.monotonic()
+    processes.stop_services([service], follow=30)
+    assert "reported" in service.log.read_text(encoding="utf-8")
+    assert time.monotonic() - began < 20
+
+
 def test_a_frozen_service_is_stopped_as_cleanly(tmp_path: Path, home: Workspace) -> None:
     service = launch("import time\nprint('ready', flush=True)\ntime.sleep(60)", tmp_path, home)
     service.process.send_signal(signal.SIGSTOP)
