@@ -55,13 +55,13 @@ FOLLOWER = """
 import os, signal, subprocess, sys, time
 if sys.argv[1:]:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    print("ready", flush=True)
     while os.getppid() == int(sys.argv[1]):
         time.sleep(0.05)
     time.sleep(0.5)
     print("reported", flush=True)
 else:
     subprocess.Popen([sys.executable, __file__, str(os.getpid())])
-    print("ready", flush=True)
     time.sleep(60)
 """
 
