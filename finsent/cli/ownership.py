@@ -151,7 +151,9 @@ def is_alive(process: "psutil.Process") -> bool:
     try:
         if process.ppid() == os.getpid():  # nobody else asks for its exit code
             process.wait(0)
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+        # the main thread is gone before the others, which hold ports and files until they are
+        ended = process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1
+        return bool(process.is_running() and not ended)
     except psutil.TimeoutExpired:
         return True
     except psutil.NoSuchProcess:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -130,3 +131,20 @@ def test_one_of_an_earlier_release_that_holds_no_lock_is_left_at_work(home: Work
     finally:
         child.kill()
         parent.wait()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there a process ends with its main thread")
+def test_a_process_has_ended_when_its_last_thread_has() -> None:
+    """Until then it holds its ports: after SIGKILL threads that wait for the disk outlive the main one for seconds."""
+    ending = (
+        "import ctypes, threading, time; threading.Thread(target=time.sleep, args=(1,)).start(); "
+        "print('ready', flush=True); ctypes.CDLL(None).pthread_exit(None)"
+    )
+    parent = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {ending!r}], stdout=-3).pid)"
+    pid = int(subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, check=True).stdout)
+    process, deadline = psutil.Process(pid), time.monotonic() + 10
+    while process.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert ownership.is_alive(process)
+    ownership.end_processes([process], grace=5)
+    assert not ownership.is_alive(process)
