@@ -71,7 +71,7 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--restarts", type=int, default=2, help="orderly restarts of `finsent up`")
     parser.add_argument("--freezes", type=int, default=2, help="frozen processes")
     parser.add_argument("--away", type=float, default=120.0, help="seconds that MLflow and Prefect are away, each")
-    parser.add_argument("--period", type=float, default=60.0, help="seconds between two scheduled scoring runs")
+    parser.add_argument("--period", type=float, default=45.0, help="seconds between two scheduled scoring runs")
     parser.add_argument("--settle", type=float, default=240.0, help="seconds for the system to come to rest afterwards")
     parser.add_argument("--first-port", type=int, default=5700, help="three free ports from here on are used")
     return parser.parse_args(arguments)
@@ -159,8 +159,9 @@ def _report(record: Record) -> int:
             continue
         lasted = f"{entry['ended'] - entry['began']:.0f} s" if entry["ended"] is not None else "?"
         whole = f"{entry['recovered'] - entry['ended']:.0f} s" if entry["recovered"] is not None else "never"
-        scored = f"{entry['scored_net']:.0f} s" if "scored_net" in entry else "never"
+        scored = f"{entry['scored_after']:.0f} s{' *' if entry['disturbed'] else '  '}" if "scored_after" in entry else "never"
         print(f"{entry['name']:28}{entry['began']:>6.0f} s{lasted:>9}{whole:>13}{scored:>14}  {entry.get('instead', '')}")
+    print("* another fault that ends scoring runs came first")
     print("\nstarts of finsent up, healthy after: " + ", ".join(f"{entry['healthy_after']} s" for entry in record.starts))
     for flow, states in record.facts.get("flow_runs", {}).items():
         print(f"  {flow:10} {', '.join(f'{number} {state}' for state, number in states.items())}")

@@ -5,11 +5,12 @@ import statistics
 import subprocess
 import sys
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
 from chaos.people import left_as_they_were
-from chaos.plan import ALONE
+from chaos.plan import HEAVY
 from chaos.record import Record
 from chaos.system import LIVING, AwayError, all_of, finsent, flow_names, flow_pids, living_runs
 
@@ -114,42 +115,40 @@ def scored_at(record: Record) -> list[float]:
     except AwayError:
         return []
     epoch = record.facts["begun"]
-    done = [run for run in runs if run["auto_scheduled"] and run["state_name"] != "Skipped"]
-    return sorted(round(datetime.fromisoformat(run["end_time"]).timestamp() - epoch, 1) for run in done)
+    ends = [datetime.fromisoformat(run["end_time"]).timestamp() - epoch for run in runs if run["auto_scheduled"]]
+    return sorted(round(end, 1) for end in ends)
 
 
-def time_to_scoring(record: Record) -> None:
-    """Note at each fault how long it took until a scheduled scoring run was completed after its end.
+def time_to_scoring(faults: list[dict[str, Any]], done: list[float], limit: float) -> list[str]:
+    """Note at each fault when a scheduled scoring run was completed after its end; those after which it took too long.
 
-    `scored_net`: less the time in which another fault had stopped the whole system.
+    Where another fault that ends scoring runs comes before that, the time counts anew from the end of that one, which must have
+    begun within the limit: `scored_net` is the time since the last of them.
     """
-    done = scored_at(record)
-    stops = [
-        (entry["began"], entry["recovered"] or entry["ended"], entry)
-        for entry in record.faults
-        if entry["name"] in ALONE and entry["ended"] is not None
-    ]
-    for entry in record.faults:
-        if entry["ended"] is None:
-            continue
+    late = []
+    over = sorted((entry for entry in faults if entry["ended"] is not None), key=lambda entry: entry["ended"])
+    for entry in over:
         after = next((at for at in done if at > entry["ended"]), None)
-        entry["scored"] = after
+        entry["scored"], since, in_time = after, entry["ended"], True
+        for other in over:
+            heavy = other["name"] in HEAVY or "worker-gpu" in other.get("instead", "")
+            if heavy and other["ended"] > since and other["began"] < (after or float("inf")):
+                in_time = in_time and other["began"] - since <= limit
+                since = other["ended"]
+        entry["disturbed"] = since > entry["ended"]
         if after is not None:
-            others = sum(
-                max(0.0, min(after, until) - max(entry["ended"], since)) for since, until, other in stops if other is not entry
-            )
-            entry |= {"scored_after": round(after - entry["ended"], 1), "scored_net": round(after - entry["ended"] - others, 1)}
+            entry |= {"scored_after": round(after - entry["ended"], 1), "scored_net": round(after - since, 1)}
+        if not in_time or after is None or after - since > limit:
+            late.append(f"{entry['name']} at {entry['began']} s: {entry.get('scored_after', 'never')}")
+    return late
 
 
 def judge(record: Record, seen: dict[str, Any], kills: int) -> list[dict[str, Any]]:
     """All criteria that can be judged while the servers run."""
-    time_to_scoring(record)
-    inside, limit = seen["inside"], 2 * record.place.period
-    late = [
-        f"{e['name']} at {e['began']} s: {e.get('scored_net', 'never')}"
-        for e in record.faults
-        if e["ended"] is not None and e.get("scored_net", limit + 1) > limit
-    ]
+    inside, limit, done = seen["inside"], 2 * record.place.period, scored_at(record)
+    late = time_to_scoring(record.faults, done, limit)
+    gaps = [later - sooner for sooner, later in pairwise([0.0, *done])]
+    record.facts["scheduled_scoring"] = {"completed": len(done), "longest_without_s": round(max(gaps, default=0.0), 1)}
     open_faults = [entry["name"] for entry in record.faults if entry["ended"] is not None and entry["recovered"] is None]
     missed = [f"{entry['name']}: {entry['missed']}" for entry in record.faults if "missed" in entry]
     killed = sum(len(entry["pids"]) for entry in record.faults if entry["name"].startswith("kill ") and "pids" in entry)
@@ -165,7 +164,7 @@ def judge(record: Record, seen: dict[str, Any], kills: int) -> list[dict[str, An
             "one champion, the audit log's", one, f"alias {inside.get('champion')}, audit log {inside.get('recorded_champion')}"
         ),
         *_ended(seen),
-        criterion(f"scheduled scoring within {limit:.0f} s of each fault", not late, late),
+        criterion(f"scheduled scoring within {limit:.0f} s of each fault", not late, [record.facts["scheduled_scoring"], *late]),
         criterion("recovered from each fault", not open_faults, open_faults),
         criterion(f"{kills} kills and every other fault", killed >= kills and not missed, f"{killed} kills; missed: {missed}"),
         _operator(record),

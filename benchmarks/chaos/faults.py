@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from chaos import prepare
-from chaos.plan import ALONE, BOTH, SERVICES, Fault
+from chaos.plan import ALONE, BOTH, SERVICES, Fault, settling
 from chaos.record import Record
 from chaos.system import (
     AwayError,
@@ -26,21 +26,32 @@ from chaos.system import (
 
 PATIENCE: Final = 240.0
 """Seconds that a fault waits for its target, a training and what comes before it; after that another process is taken."""
+BREATH: Final = 6.0
+"""Seconds between two kills at least."""
 SERVER_WORDS: Final = {"mlflow": "guarded_server mlflow", "prefect": "guarded_server prefect"}
 
 
 def inflict(record: Record, plan: tuple[Fault, ...], programs: Path | None) -> None:
-    """Carry out the plan; each fault in a thread, since some wait for their target or last."""
-    threads = []
+    """Carry out the plan; faults that wait for their target in threads.
+
+    Where the system comes back later than planned, what follows is later, too, so that faults do not gather behind it.
+    """
+    threads, late = [], 0.0
     for fault in plan:
-        while record.now() < fault.at and not record.done.wait(0.1):
+        while record.now() < fault.at + late and not record.done.wait(0.1):
             pass
         if record.done.is_set():
             break
         entry: dict[str, Any] = {"name": fault.name, "planned": fault.at, "began": None, "ended": None, "recovered": None}
         record.faults.append(entry)
         work = lambda record, fault=fault, entry=entry: _inflict(record, fault, entry, programs)  # noqa: E731
-        threads.append(record.guard(fault.name, work))
+        thread = record.guard(fault.name, work)
+        threads.append(thread)
+        if fault.name in ALONE:
+            thread.join()
+            lasting = 0.0 if fault.name.endswith(" up") else fault.seconds
+            late = max(late, record.now() - fault.at - lasting - settling(fault.name))
+    record.facts["late_s"] = round(late, 1)
     for thread in threads:
         thread.join()
 
@@ -92,7 +103,8 @@ def _alone(record: Record, fault: Fault, entry: dict[str, Any], programs: Path |
 
 
 def _began(record: Record, entry: dict[str, Any], said: str) -> None:
-    entry |= {"began": record.now(), "clock": time.time(), "said": said}
+    record.hit_at = record.now()
+    entry |= {"began": record.hit_at, "clock": time.time(), "said": said}
     record.say(f"{entry['name']}: {said}")
 
 
@@ -129,6 +141,8 @@ def _kill_service(record: Record, name: str, entry: dict[str, Any]) -> None:
 
 
 def _kill(record: Record, pids: list[int], entry: dict[str, Any]) -> None:
+    while record.now() - record.hit_at < BREATH and not record.done.wait(0.2):
+        pass
     said = " and ".join(f"{pid} ({command_line(pid)})" for pid in pids)
     entry["pids"] = [pid for pid in pids if send(pid, signal.SIGKILL)]
     _began(record, entry, f"kill -9 {said}")

@@ -10,24 +10,24 @@ FLOWS: Final = ("score", "ingest", "monitor", "train", "evaluate", "promote")
 BOTH: Final = "worker-gpu+score"
 """The worker and the scoring run that it started, at once: two kills."""
 SHARES: Final = {
-    "score": 4,
-    "mlflow": 5,
+    "score": 3,
+    "mlflow": 6,
     "prefect": 5,
-    "up": 3,
+    "up": 2,
     "train": 3,
     BOTH: 2,
-    "worker-gpu": 4,
-    "worker-cpu": 4,
+    "worker-gpu": 2,
+    "worker-cpu": 5,
     "ingest": 4,
-    "evaluate": 1,
-    "monitor": 2,
+    "evaluate": 2,
+    "monitor": 3,
     "promote": 1,
 }
 """Of 40 kills, in the order in which a shorter run takes one of each."""
 ALONE: Final = ("kill up", "restart up", "mlflow away", "prefect away", "postgres away", "disk full")
-"""Faults during which nothing can be scored by design, so nothing else is broken meanwhile."""
-SPACED: Final = ("kill score", f"kill {BOTH}")
-"""Faults that always take a scoring run away. They are spread evenly, or scoring in time would be luck."""
+"""Faults that stop the whole system, so nothing else is broken until it has come back."""
+HEAVY: Final = (*ALONE, "kill score", f"kill {BOTH}", "kill worker-gpu", "freeze score")
+"""Faults that end or stop a scoring run. They are spread evenly: with a period between them scoring in time is no luck."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def make_plan(
     kills: int,
     seed: int,
     *,
-    frozen: float = 95.0,
+    frozen: float = 180.0,
     away: float = 120.0,
     restarts: int = 2,
     freezes: int = 2,
@@ -80,20 +80,17 @@ def make_plan(
     alone += [("postgres away", away / 4)] if postgres else []
     names = _kinds(kills)
     alone += [(name, 0.0) for name in names if name in ALONE]
-    spaced = [name for name in names if name in SPACED]
-    others = [name for name in names if name not in (*ALONE, *SPACED)]
-    for some in (alone, spaced, others):
-        rng.shuffle(some)
-    # what stops the system takes its own time, and time for it to come back; the rest is shared by all others
-    free = 0.92 * seconds - sum(lasting + _settling(name) for name, lasting in alone)
-    gap = max(free / (len(alone) + len(others) + 1), 1.0)
+    heavy = alone + [(name, 0.0) for name in names if name in HEAVY and name not in ALONE]
+    light = [(name, 0.0) for name in names if name not in HEAVY]
+    rng.shuffle(heavy)
+    rng.shuffle(light)
+    # what lasts takes its own time, and time for the system to come back; the rest is shared by all
+    free = 0.92 * seconds - sum(lasting + settling(name) for name, lasting in heavy)
+    gap = max(free / (len(heavy) + len(light) + 1), 1.0)
     faults, now = [], 0.04 * seconds
-    for name, lasting in _mix(alone, [(name, 0.0) for name in others], rng):
+    for name, lasting in _mix(heavy, light, rng):
         faults.append(Fault(round(now + rng.uniform(0.0, 0.5) * gap, 1), name, lasting or _delay(name, rng)))
-        now += gap + lasting + _settling(name)
-    for number, name in enumerate(spaced):
-        at = seconds * (0.04 + 0.92 * (number + rng.uniform(0.35, 0.65)) / len(spaced))
-        faults.append(Fault(round(at, 1), name, _delay(name, rng)))
+        now += gap + lasting + settling(name)
     for number in range(freezes):
         at = seconds * (0.12 + 0.5 * number / max(freezes, 1))
         faults.append(Fault(round(at, 1), f"freeze {('train', 'score')[number % 2]}", frozen))
@@ -118,15 +115,15 @@ def _kinds(kills: int) -> list[str]:
 
 
 def _mix(first: Sequence[tuple[str, float]], second: Sequence[tuple[str, float]], rng: Random) -> list[tuple[str, float]]:
-    """Both in one row, the rarer spread evenly over it."""
-    places = [(index + rng.random()) / max(len(first), 1) for index in range(len(first))]
+    """Both in one row, the first spread evenly over it."""
+    places = [(index + rng.uniform(0.4, 0.6)) / max(len(first), 1) for index in range(len(first))]
     places += [(index + rng.random()) / max(len(second), 1) for index in range(len(second))]
     return [item for _, item in sorted(zip(places, [*first, *second], strict=True), key=lambda pair: pair[0])]
 
 
-def _settling(name: str) -> float:
-    """Seconds that the system gets to come back before the next fault; other faults wait for it beyond that."""
-    return (25.0 if name.endswith(" up") else 10.0) if name in ALONE else 0.0
+def settling(name: str) -> float:
+    """Seconds that the system gets to come back before the next fault."""
+    return {"kill up": 25.0, "restart up": 30.0, "prefect away": 30.0}.get(name, 10.0) if name in ALONE else 0.0
 
 
 def _delay(name: str, rng: Random) -> float:

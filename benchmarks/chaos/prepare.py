@@ -19,6 +19,8 @@ PROJECT: Final = Path(__file__).parents[2]
 ANCHOR: Final = "2026-01-01T00:00:{:02d}+00:00"
 EVERY: Final = {"score": (1, 0), "monitor": (2, 25), "ingest": (3, 40), "retrain": (6, 10)}
 """Periods of scoring between two runs of each scheduled deployment, and the second at which it starts."""
+HEARD_WITHIN: Final = 150
+"""Seconds without a heartbeat after which a flow run counts as lost."""
 CLUSTER: Final = "/usr/lib/postgresql"
 
 
@@ -75,7 +77,8 @@ def _write_config(place: Place) -> None:
 def _write_project(place: Place) -> None:
     """The shipped deployments and automations, with schedules of seconds.
 
-    A heartbeat cannot come more often than every 30 s (Prefect's own limit), so the automation that waits for it stays as it is.
+    A heartbeat cannot come more often than every 30 s (Prefect's own limit), so the automation that waits for it is shortened
+    less, to what is longer than a server is away.
     """
     project = yaml.safe_load((PROJECT / "prefect.yaml").read_text(encoding="utf-8"))
     project.pop("definitions", None)  # anchors, which are written out here
@@ -85,7 +88,9 @@ def _write_project(place: Place) -> None:
             schedule.pop("cron")
             schedule |= {"interval": round(times * place.period), "anchor_date": ANCHOR.format(second)}
     (place.project / "prefect.yaml").write_text(yaml.dump(project, Dumper=_Plain, sort_keys=False), encoding="utf-8")
-    shutil.copy(PROJECT / "automations.yaml", place.project)
+    automations = yaml.safe_load((PROJECT / "automations.yaml").read_text(encoding="utf-8"))
+    automations["automations"][0]["trigger"]["within"] = HEARD_WITHIN
+    (place.project / "automations.yaml").write_text(yaml.safe_dump(automations, sort_keys=False), encoding="utf-8")
 
 
 class _Plain(yaml.SafeDumper):

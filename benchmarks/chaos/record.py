@@ -27,6 +27,8 @@ class Record:
     """Everything else in the report."""
     frozen: set[int] = field(default_factory=set)
     """Processes that sleep, which nothing else hits."""
+    hit_at: float = -60.0
+    """When the last fault began."""
     alone: threading.Lock = field(default_factory=threading.Lock)
     """Held by faults that stop the whole system: others wait."""
     done: threading.Event = field(default_factory=threading.Event)

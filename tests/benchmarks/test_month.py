@@ -32,8 +32,27 @@ def test_a_plan_holds_every_kind_and_is_repeatable() -> None:
     assert names["disk full"] == 1
     assert faults[0].at > 0.03 * 1200
     assert faults[-1].at < 0.97 * 1200
-    spaced = [fault.at for fault in faults if fault.name in plan.SPACED]
-    assert min(later - sooner for sooner, later in pairwise(spaced)) > 90
+    heavy = [fault.at for fault in faults if fault.name in plan.HEAVY and not fault.name.startswith("freeze")]
+    assert min(later - sooner for sooner, later in pairwise(heavy)) > 25
+
+
+def test_the_time_to_scoring_counts_anew_from_a_fault_that_ends_scoring_runs() -> None:
+    def late(*faults: tuple[str, float]) -> list[str]:
+        entries: list[dict[str, Any]] = [{"name": name, "began": at, "ended": at} for name, at in faults]
+        return [text.split(":")[0] for text in time_to_scoring(entries, [50.0, 200.0], 90.0)]
+
+    time_to_scoring = importlib.import_module("chaos.criteria").time_to_scoring
+    assert late(("kill mlflow", 10.0)) == late(("kill mlflow", 115.0)) == []
+    assert late(("kill mlflow", 100.0)) == ["kill mlflow at 100.0 s"]
+    assert late(("kill mlflow", 100.0), ("kill score", 120.0)) == [], "the run that would have been in time was killed"
+    assert late(("kill mlflow", 60.0), ("kill score", 160.0)) == ["kill mlflow at 60.0 s"], "there was time before"
+    assert late(("kill mlflow", 100.0), ("kill ingest", 120.0)) == ["kill mlflow at 100.0 s"], "ends no scoring run"
+    during = [
+        {"name": "freeze score", "began": 60.0, "ended": 150.0},
+        {"name": "kill mlflow", "began": 90.0, "ended": 90.0},
+    ]
+    assert time_to_scoring(during, [50.0, 200.0], 90.0) == [], "nothing could be scored until it thawed"
+    assert late(("kill mlflow", 210.0)) == ["kill mlflow at 210.0 s"], "never"
 
 
 @pytest.mark.parametrize("kills", [1, 2, 3, 7, 12, 25, 80])
