@@ -73,10 +73,10 @@ def end_lost_runs(services: RunningServices, *, workers_stopped: bool = False, g
     Raises:
         ServiceError: a server does not answer, or not as expected.
     """
-    uptime = seconds_since(services.processes["prefect"][1])
     auth = auth_string(Path(services.home))
     api, mlflow = with_login(services.prefect_api, auth), with_login(services.mlflow, auth)
     try:
+        uptime = seconds_since(services.processes["prefect"][1])  # which may have ended just now
         ended = end_flow_runs(api, uptime=uptime, workers_stopped=workers_stopped, grace=grace)
         said = [f"flow run {run['name']!r} was {run['state_name']} and is over: {why}." for run, why in ended]
         if workers_stopped:

@@ -38,12 +38,18 @@ class Service:
     name: str
     process: subprocess.Popen[bytes]
     log: Path
+    log_start: int = 0
+    """The log's size at its start; before stands what earlier lives said."""
 
     def log_tail(self, lines: int = 12) -> str:
-        """The end of its log, and where that lies."""
-        older = self.log.with_name(f"{self.log.name}.1")
-        files = [file for file in (older, self.log) if file.is_file()]
-        end = [line for file in files for line in file.read_text(encoding="utf-8", errors="replace").splitlines()][-lines:]
+        """The end of what it has said since its start, and where that lies."""
+        older, said = self.log.with_name(f"{self.log.name}.1"), b""
+        rotated = self.log.is_file() and self.log.stat().st_size < self.log_start
+        for file, start in ((older, self.log_start), (self.log, 0)) if rotated else ((self.log, self.log_start),):
+            with suppress(FileNotFoundError), file.open("rb") as source:
+                source.seek(start)
+                said += source.read()
+        end = said.decode(errors="replace").splitlines()[-lines:]
         return "\n".join([f"Its log, {self.log}, ends with:", *end])
 
     def require_alive(self) -> None:
@@ -61,8 +67,10 @@ def start_service(name: str, command: Sequence[str], environment: Mapping[str, s
     """Start one service; its output goes to `logs/NAME.log` in the home."""
     log = home.root / "logs" / f"{name}.log"
     make_folder(log.parent)
-    rotate_log(log)
+    with suppress(OSError):  # no room for the copy is told by supervision, and no reason to stay down
+        rotate_log(log)
     with log.open("ab") as sink:
+        log_start = sink.tell()
         process = subprocess.Popen(  # not a context: it outlives this function
             [sys.executable, "-m", *command],
             env={**environment, SERVICE_VARIABLE: name},
@@ -72,7 +80,7 @@ def start_service(name: str, command: Sequence[str], environment: Mapping[str, s
             start_new_session=True,  # Ctrl-C reaches us alone, and we stop them in order
             preexec_fn=_prepare_child,  # noqa: PLW1509 - no threads are running when services start
         )
-    return Service(name, process, log)
+    return Service(name, process, log, log_start)
 
 
 def run_to_end(command: Sequence[str], env: Mapping[str, str], folder: Path, pause: Callable[[float], None]) -> tuple[int, str]:
@@ -105,13 +113,19 @@ def rotate_log(log: Path, limit: int = LOG_BYTES, kept: int = LOGS_KEPT) -> None
     """
     if not log.is_file() or log.stat().st_size <= limit:
         return
-    for number in range(kept, 1, -1):
+    copied = log.with_name(f"{log.name}.new")
+    try:
+        with log.open("rb") as source, copied.open("wb") as target:
+            shutil.copyfileobj(source, target)
+            target.write(source.read())  # what was written meanwhile
+    except OSError:
+        copied.unlink(missing_ok=True)
+        raise
+    for number in range(kept, 1, -1):  # only now: a disk without room for the copy costs no older log
         older = log.with_name(f"{log.name}.{number - 1}")
         if older.is_file():
             older.replace(log.with_name(f"{log.name}.{number}"))
-    with log.open("rb") as source, log.with_name(f"{log.name}.1").open("wb") as target:
-        shutil.copyfileobj(source, target)
-        target.write(source.read())  # what was written meanwhile
+    copied.replace(log.with_name(f"{log.name}.1"))
     os.truncate(log, 0)
 
 

@@ -2,6 +2,7 @@
 
 import signal
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -43,7 +44,7 @@ class Supervised:
     responds: Callable[[Service], bool]
     """Asked every ten seconds while the process runs."""
     grace: float = 0.0
-    """Seconds that processes which it left have to end by themselves. A server's hold its port: they have none."""
+    """Seconds that processes which it left have to end by themselves; a server's have none."""
     since: float = field(default_factory=time.monotonic)
     """Its start, or its end where it waits for the next one."""
     retry_at: float | None = None
@@ -60,6 +61,10 @@ class Supervised:
     """What it has started and left behind."""
     told: bool = False
     """Whether these were told to end."""
+    killed: float | None = None
+    """When they were killed."""
+    given_up: bool = False
+    """Whether it was said that not even that ends them."""
 
     @property
     def name(self) -> str:
@@ -85,8 +90,9 @@ class Surroundings:
         with suppress(OSError):
             click.echo(escape_control(line), err=True)
         with suppress(OSError):
-            make_folder(log.parent)
             rotate_log(log)
+        with suppress(OSError):
+            make_folder(log.parent)
             with log.open("a", encoding="utf-8") as file:
                 file.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {line}\n")
 
@@ -130,28 +136,47 @@ def describe_end(code: int) -> str:
 def supervise(services: Sequence[Supervised], around: Surroundings, pause: Callable[[float], None]) -> None:
     """Keep the services running until `pause` raises."""
     recorded, look_at = [one.service for one in services], time.monotonic() + LOOK_SECONDS
+
+    def record() -> None:
+        nonlocal recorded, look_at
+        if (now := [one.service for one in services]) != recorded:
+            around.changed()
+            recorded, look_at = now, min(look_at, time.monotonic() + PROBE_SECONDS)
+
+    def look() -> None:
+        nonlocal look_at
+        if time.monotonic() >= look_at:
+            look_at = time.monotonic() + LOOK_SECONDS
+            for line in around.look():
+                around.tell(line)
+
+    tending = [lambda one=one: tend(one, around, time.monotonic()) for one in services]
+    rotating = [lambda one=one: rotate_log(one.service.log) for one in services]
+    hindered: list[str] = []
     while True:
-        pause(0.5)
-        try:
-            for one in services:
-                tend(one, around, time.monotonic())
-                rotate_log(one.service.log)
-            if (now := [one.service for one in services]) != recorded:
-                around.changed()
-                recorded, look_at = now, min(look_at, time.monotonic() + PROBE_SECONDS)
-            if time.monotonic() >= look_at:
-                look_at = time.monotonic() + LOOK_SECONDS
-                for line in around.look():
-                    around.tell(line)
-        except (OSError, FinsentError) as error:  # a full disk, no more processes: it may pass
-            around.tell(f"supervision is hindered, and tries again in {PROBE_SECONDS:.0f} s: {one_line(error)}.")
-            pause(PROBE_SECONDS)
+        pause(PROBE_SECONDS if hindered else 0.5)
+        before, hindered = hindered, [fault for step in (*tending, *rotating, record, look) if (fault := _attempt(step))]
+        for fault in dict.fromkeys(hindered):
+            if fault not in before:
+                around.tell(f"supervision is hindered, and tries again every {PROBE_SECONDS:.0f} s: {fault}.")
+
+
+def _attempt(step: Callable[[], None]) -> str | None:
+    """What hindered a step. Whatever that is, the others are taken: nobody else looks after the services."""
+    try:
+        step()
+    except (OSError, FinsentError) as error:  # a full disk, no more processes: it may pass
+        return one_line(error)
+    except Exception as error:  # noqa: BLE001 - a bug
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        return f"{type(error).__name__}: {one_line(error)} ({place.filename}, line {place.lineno})"
+    return None
 
 
 def tend(one: Supervised, around: Surroundings, now: float) -> None:
     """Look after one service, once."""
     if one.retry_at is not None:
-        _end_left(one, now)
+        _end_left(one, around, now)
         if not one.left and now >= one.retry_at:
             _start_again(one, around, now)
         return
@@ -176,7 +201,7 @@ def _is_frozen(one: Supervised, around: Surroundings, now: float) -> bool:
 def _note_end(one: Supervised, around: Surroundings, now: float, code: int, how: str) -> None:
     one.failures = 1 if now - one.since >= STEADY_SECONDS else one.failures + 1
     one.since, one.retry_at = now, now + delay(one.failures)
-    one.left, one.told = find_processes(around.home.root, one.name), False
+    one.left, one.told, one.killed, one.given_up = find_processes(around.home.root, one.name), False, None, False
     said = " | ".join(one.service.log_tail(3).splitlines()[1:])
     log = f"Its log, {str(one.service.log)!r}, " + (f"ends with: {shorten(said, 400)}" if said else "is empty.")
     cause = one.service.cause(code) if one.name in SERVERS and not one.answered else ""
@@ -185,12 +210,26 @@ def _note_end(one: Supervised, around: Surroundings, now: float, code: int, how:
     )
 
 
-def _end_left(one: Supervised, now: float) -> None:
-    """Tell what a service left to end after its grace, and kill it later."""
+def _end_left(one: Supervised, around: Surroundings, now: float) -> None:
+    """Tell what a service left to end after its grace, and kill it later. What not even that ends holds up no worker."""
     import psutil
 
     one.left = [process for process in one.left if is_alive(process)]
+    if one.left and one.killed is not None and now - one.killed >= INSIST_SECONDS:
+        if not one.given_up:
+            named = ", ".join(f"process {process.pid}" for process in one.left)
+            then = "once it has" if one.name in SERVERS else "beside it"
+            around.tell(
+                f"{named}, which {one.name} left, cannot be ended, not even by SIGKILL: it waits for a device or a share. "
+                f"{one.name} is started {then}."
+            )
+        one.given_up = True
+        if one.name not in SERVERS:
+            one.left = []
+        return
     kill = now - one.since >= one.grace + INSIST_SECONDS
+    if kill and one.killed is None:
+        one.killed = now
     if kill or (now - one.since >= one.grace and not one.told):
         one.told = True
         for process in one.left:

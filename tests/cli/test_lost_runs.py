@@ -6,8 +6,12 @@ import sys
 
 import pytest
 
-from finsent.cli.lost_runs import fate, surplus
+from finsent.cli.lost_runs import end_lost_runs, fate, surplus
+from finsent.cli.server_password import make_password
+from finsent.cli.services_file import RunningServices
+from finsent.errors import ServiceError
 from finsent.process_identity import is_alive, start_time, this_process
+from finsent.workspace import Workspace
 
 ALIVE, DEAD, UNKNOWN = True, False, None
 
@@ -60,3 +64,9 @@ def test_a_process_is_known_by_host_id_and_start() -> None:
         child.wait()
         assert is_alive(record) is False
     assert int(pid) == os.getpid()
+
+
+def test_a_server_that_has_just_ended_is_no_bug(home: Workspace) -> None:
+    make_password(home)
+    with pytest.raises(ServiceError, match="prefect"):
+        end_lost_runs(RunningServices(1, "http://127.0.0.1:9", "http://127.0.0.1:9", str(home.root)))

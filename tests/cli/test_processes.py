@@ -1,6 +1,7 @@
 """Child processes: started in groups of their own, watched, their logs rotated, stopped with all they started."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -160,6 +161,49 @@ def test_a_log_is_rotated_while_its_service_writes(tmp_path: Path, home: Workspa
     assert rotated == ["4", "3", "2"]
     assert log.read_text(encoding="utf-8") == "the end\n", "written at the start of the file that was cut"
     assert sorted(path.name for path in log.parent.iterdir()) == ["test.log", "test.log.1", "test.log.2", "test.log.3"]
+
+
+def test_a_log_without_room_for_its_copy_stays_with_those_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "test.log"
+    log.write_text("now", encoding="utf-8")
+    for number in (1, 2, 3):
+        log.with_name(f"test.log.{number}").write_text(str(number), encoding="utf-8")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    for _ in range(3):
+        with pytest.raises(OSError, match="No space left"):
+            processes.rotate_log(log, limit=1)
+    kept = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
+    assert kept == {"test.log": "now", "test.log.1": "1", "test.log.2": "2", "test.log.3": "3"}
+
+
+def test_a_log_without_room_for_its_copy_hinders_no_start(home: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(processes, "rotate_log", full)
+    service = processes.start_service("test", ["timeit", "-h"], os.environ, home)
+    service.process.wait()
+
+
+def test_what_an_earlier_life_said_is_no_cause(tmp_path: Path, home: Workspace) -> None:
+    (tmp_path / "short_lived.py").write_text("print('just ended', flush=True)", encoding="utf-8")
+    log = home.root / "logs" / "prefect.log"
+    log.parent.mkdir(parents=True)
+    log.with_name("prefect.log.1").write_text("database is locked\n", encoding="utf-8")
+    log.write_text("No space left on device\n", encoding="utf-8")
+    service = processes.start_service("prefect", ["short_lived"], {**os.environ, "PYTHONPATH": str(tmp_path)}, home)
+    service.process.wait()
+    assert service.cause(1) == ""
+    assert service.log_tail().splitlines()[1:] == ["just ended"]
+    text = log.read_text(encoding="utf-8")
+    log.with_name("prefect.log.1").write_text(text + "Address already in use\n", encoding="utf-8")
+    log.write_text("", encoding="utf-8")
+    assert "took its port" in service.cause(1), "rotated since"
+    assert service.log_tail().splitlines()[1:] == ["just ended", "Address already in use"]
 
 
 def test_a_small_log_stays(tmp_path: Path) -> None:

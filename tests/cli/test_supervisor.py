@@ -29,9 +29,9 @@ def around(home: Workspace, **changed: object) -> Surroundings:
     return replace(Surroundings(home, changed=lambda: None, answered=lambda: True, look=list), **changed)  # type: ignore[arg-type]
 
 
-def keep(home: Workspace, command: list[str] = SLEEPER, **environment: str) -> Supervised:
+def keep(home: Workspace, command: list[str] = SLEEPER, name: str = "test", **environment: str) -> Supervised:
     env = {**os.environ, "FINSENT_HOME": str(home.root), **environment}
-    start = partial(processes.start_service, "test", command, env, home)
+    start = partial(processes.start_service, name, command, env, home)
     return Supervised(start(), start, lambda _: True)
 
 
@@ -191,8 +191,58 @@ def test_starts_are_recorded_until_they_are_and_lost_runs_looked_for(home: Works
     with pytest.raises(KeyboardInterrupt):
         supervisor.supervise([one], around(home, changed=changed, look=lambda: ["a lost run."]), pause)
     processes.stop_services([one.service])
-    assert "supervision is hindered, and tries again in 0 s: [Errno 28] No space left on device." in said(home)[2]
+    assert "supervision is hindered, and tries again every 0 s: [Errno 28] No space left on device." in said(home)[2]
     assert next(records, "none") == "none"
+
+
+@pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), KeyError("prefect")])
+def test_a_fault_at_one_service_leaves_none_of_the_others_alone(
+    home: Workspace, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    """A log that cannot be rotated, a start that fails, a bug in a probe: the services after it are tended all the same."""
+    monkeypatch.setattr(supervisor, "PROBE_SECONDS", 0.0)
+    monkeypatch.setattr(supervisor, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(supervisor, "delay", lambda _: 0.0)
+    one, other, passes = keep(home), keep(home, name="other"), iter(range(4))
+    other.service.process.kill()
+    other.service.process.wait()
+
+    def fail(*_: object) -> bool:
+        raise fault
+
+    def pause(_: float) -> None:
+        if next(passes, None) is None:
+            raise KeyboardInterrupt
+
+    one.responds = fail
+    with pytest.raises(KeyboardInterrupt):
+        supervisor.supervise([one, other], around(home, look=fail), pause)
+    processes.stop_services([one.service, other.service])
+    assert other.restarts == 1
+    hindered = [line for line in said(home) if "supervision is hindered" in line]
+    assert len(hindered) == 1, "and told once"
+    assert str(fault) in hindered[0]
+
+
+@pytest.mark.parametrize(("name", "starts"), [("test", 1), ("mlflow", 0)])
+def test_what_not_even_sigkill_ends_is_told_and_holds_up_no_worker(
+    home: Workspace, monkeypatch: pytest.MonkeyPatch, name: str, starts: int
+) -> None:
+    """A process that waits for a device; one that a server left may hold its database."""
+    one, now = keep(home), time.monotonic()
+    one.service = replace(one.service, name=name)
+    one.service.process.kill()
+    one.service.process.wait()
+    monkeypatch.setattr(supervisor, "is_alive", lambda _: True)
+    with subprocess.Popen(["sleep", "60"]) as stuck:
+        monkeypatch.setattr(supervisor, "find_processes", lambda *_: [psutil.Process(stuck.pid)])
+        for later in (0, 4, 6, 9, 11, 12, 20):
+            tend(one, around(home), now + later)
+    told = [line for line in said(home) if f"process {stuck.pid}" in line]
+    assert len(told) == 1
+    assert "cannot be ended, not even by SIGKILL" in told[0]
+    assert one.restarts == starts
+    processes.stop_services([one.service])
 
 
 INTERRUPTED = """
