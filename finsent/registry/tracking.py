@@ -239,11 +239,12 @@ def start_run(
     """
     client = connect(home)
     if resume is not None:
+        # before the status: a run that is RUNNING, of a process that is gone, is ended by `finsent up`
+        for key, value in {"process": this_process(), **(tags or {})}.items():
+            client.set_tag(resume, key, value)
         client.update_run(resume, status="RUNNING")
         if "error" in client.get_run(resume).data.tags:
             client.delete_tag(resume, "error")  # of the interruption
-        for key, value in {"process": this_process(), **(tags or {})}.items():
-            client.set_tag(resume, key, value)
         with _recorded_status(client, resume):
             yield resume
         return

@@ -12,10 +12,12 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from urllib.parse import unquote
 
 import pytest
+from mlflow import MlflowClient
 from prefect.exceptions import TerminationSignal
 
 from finsent.data.dataset import DataVersion
 from finsent.errors import ConfigError, InputError, ServiceError
+from finsent.process_identity import this_process
 from finsent.registry import own_server, tracking
 from finsent.workspace import resolve_workspace
 
@@ -315,3 +317,22 @@ def test_the_homes_own_server_alone_is_sent_its_password(tmp_path, monkeypatch):
     basic = "Basic " + base64.b64encode(b"finsent:sixteen-or-more-letters").decode()
     assert to_own == {None, basic}, "without a password it is asked whether it answers"
     assert to_other == {None, "Basic " + base64.b64encode(b"me:mine").decode()}
+
+
+def test_a_resumed_run_names_its_process_before_it_is_running(mlflow_home, tiny_config, monkeypatch):
+    """`finsent up` ends runs that are RUNNING and name a process that is gone."""
+    client = tracking.connect(mlflow_home)
+    with pytest.raises(ZeroDivisionError), tracking.start_run(tiny_config, mlflow_home, kind="train") as run_id:
+        raise ZeroDivisionError
+    client.set_tag(run_id, "process", "of the attempt that was killed")
+    named = []
+    update = MlflowClient.update_run
+
+    def seen(self, run, *given, **more):
+        named.append(self.get_run(run).data.tags["process"])
+        update(self, run, *given, **more)
+
+    monkeypatch.setattr(MlflowClient, "update_run", seen)
+    with tracking.start_run(tiny_config, mlflow_home, kind="train", resume=run_id):
+        assert "error" not in client.get_run(run_id).data.tags
+    assert named == [this_process()]
