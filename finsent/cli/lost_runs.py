@@ -17,7 +17,7 @@ from urllib.error import HTTPError
 from finsent.cli.server_password import auth_string
 from finsent.cli.services_file import RunningServices, ask
 from finsent.errors import ServiceError
-from finsent.process_identity import PROCESS_LABEL, is_alive, seconds_since
+from finsent.process_identity import PROCESS_LABEL, is_alive, is_of_another_boot, seconds_since
 from finsent.registry.own_server import with_login
 
 GRACE: Final = 300.0
@@ -106,14 +106,16 @@ def end_flow_runs(api: str, *, uptime: float, workers_stopped: bool, grace: floa
         settled = _age(run["state"]["timestamp"])
         label = root["labels"].get(PROCESS_LABEL) if root["state_type"] != "PENDING" else None  # of an earlier attempt
         alive = True if {run["id"], root["id"]} & local else is_alive(label) if label else None
-        if alive is None and not label and root["work_pool_name"] in ours:
-            alive = False
+        if alive is None and root["work_pool_name"] in ours and (not label or is_of_another_boot(label)):
+            alive = False  # this home's workers alone started it, which makes the machine certain
         if alive is False and not workers_stopped and settled < _SETTLED:
             continue
         silent = min(settled, uptime, _silence(api, (run, root), grace)) if alive is None else settled
         patience = min(grace, _CLAIM) if run["state_type"] == "PENDING" else grace
         if (becomes := fate(run["state_type"], alive, silent, patience)) == "KEEP":
             continue
+        if _ask(f"{api}/flow_runs/{run['id']}")["state"]["id"] != run["state"]["id"]:
+            continue  # its process suspended it and ended between the two looks: Prefect would crash one that is paused, too
         why = "its process is gone" if alive is False else f"no sign of life for {silent:.0f} s"
         if _set_state(api, "flow_runs", run, becomes, f"lost: {why}"):
             ended.append((run, why))
@@ -251,14 +253,21 @@ def end_mlflow_runs(mlflow: str, prefect_api: str, ended: set[str]) -> list[str]
     }
     said = []
     for run in _ask(f"{api}/runs/search", wanted).get("runs", []) if experiments else []:
-        tags = {tag["key"]: tag["value"] for tag in run["data"].get("tags", [])}
+        tags = _tags(run)
         alive, flow = is_alive(tags.get("process", "")), tags.get("prefect.flow_run_id")
         if alive is None and flow:
             over = {"id": {"any_": [flow]}, "state": {"type": {"any_": [*_BROKEN_OFF, "COMPLETED"]}}}
             alive = None if flow not in ended and not _find(prefect_api, "flow_runs", {"flow_runs": over}) else False
         if alive is False:
+            now = _ask(f"{api}/runs/get?run_id={run['info']['run_id']}")["run"]
+            if now["info"]["status"] != "RUNNING" or _tags(now).get("process") != tags.get("process"):
+                continue  # it ended, or a training resumed it
             name = run["info"].get("run_name")
             update = {"run_id": run["info"]["run_id"], "status": "KILLED", "end_time": int(time.time() * 1000)}
             _ask(f"{api}/runs/update", update)
             said.append(f"MLflow run {name!r} ({update['run_id']}) was RUNNING and is over: its process is gone.")
     return said
+
+
+def _tags(run: Run) -> dict[str, str]:
+    return {tag["key"]: tag["value"] for tag in run["data"].get("tags", [])}

@@ -104,13 +104,15 @@ def _recorded(running: RunningServices | None, root: Path) -> "dict[str, psutil.
     found = {name: pid for name, (pid, started) in running.processes.items() if is_running(pid, started)}
     processes = {}
     for name, pid in found.items():
-        with suppress(psutil.NoSuchProcess):
-            processes[name] = psutil.Process(pid)
-            if processes[name].ppid() == running.pid and running.pid != os.getpid():
+        with suppress(psutil.Error, OSError):  # ended meanwhile, or another user's
+            process = psutil.Process(pid)
+            if process.ppid() == running.pid and running.pid != os.getpid():
                 raise InputError(
                     f"finsent is already up in {str(root)!r}: process {running.pid}, {running.mlflow} and {running.prefect}. "
                     "Stop it with Ctrl-C there, or use another --home."
                 )
+            if belongs(process.environ(), root):  # ids and start times repeat at each boot
+                processes[name] = process
     return processes
 
 

@@ -6,11 +6,12 @@ import sys
 
 import pytest
 
+from finsent import process_identity
 from finsent.cli.lost_runs import end_lost_runs, fate, surplus
 from finsent.cli.server_password import make_password
 from finsent.cli.services_file import RunningServices
 from finsent.errors import ServiceError
-from finsent.process_identity import is_alive, start_time, this_process
+from finsent.process_identity import is_alive, is_of_another_boot, start_time, this_process
 from finsent.workspace import Workspace
 
 ALIVE, DEAD, UNKNOWN = True, False, None
@@ -51,14 +52,21 @@ def test_the_newest_of_each_schedule_catches_up() -> None:
     assert surplus([]) == ([], [])
 
 
-def test_a_process_is_known_by_host_id_and_start() -> None:
-    host, pid, started = this_process().split()
+def test_a_process_is_known_by_host_id_start_boot_and_container() -> None:
+    host, pid, started, boot, container = this_process().split()
     assert is_alive(this_process()) is True
-    assert is_alive(f"{host} {pid} {float(started) - 60:.2f}") is False  # the id is another process's by now
-    assert is_alive(f"elsewhere {pid} {started}") is None
-    assert [is_alive(text) for text in ("", "nonsense", f"{host} x y")] == [None] * 3
+    assert is_alive(f"{host} {pid} {float(started) - 60:.2f} {boot} {container}") is False  # another process's id by now
+    unknown = [
+        f"elsewhere {pid} {started} {boot} {container}",
+        f"{host} {pid} {started} another-boot {container}",  # another machine of the same name, or this one before it stopped
+        f"{host} {pid} {started} {boot} pid:[1]",
+        f"{host} {pid} {started}",
+        *("", "nonsense", f"{host} x y {boot} {container}"),
+    ]
+    assert [is_alive(text) for text in unknown] == [None] * len(unknown)
+    assert [text for text in (this_process(), *unknown) if is_of_another_boot(text)] == [unknown[1]]
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
-        record = f"{host} {child.pid} {start_time(child.pid)}"
+        record = f"{host} {child.pid} {start_time(child.pid)} {boot} {container}"
         assert is_alive(record) is True
         child.kill()
         child.wait()
@@ -70,3 +78,11 @@ def test_a_server_that_has_just_ended_is_no_bug(home: Workspace) -> None:
     make_password(home)
     with pytest.raises(ServiceError, match="prefect"):
         end_lost_runs(RunningServices(1, "http://127.0.0.1:9", "http://127.0.0.1:9", str(home.root)))
+
+
+def test_a_machine_without_proc_knows_its_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process_identity, "_boot", lambda: "-")
+    monkeypatch.setattr(process_identity, "_namespace", lambda: "-")
+    assert this_process().endswith(" - -")
+    assert is_alive(this_process()) is True
+    assert not is_of_another_boot(this_process())

@@ -79,7 +79,7 @@ def test_what_a_killed_one_left_is_ended_and_nothing_else(home: Workspace) -> No
     left = [
         launch(STUBBORN, **mine, **{SERVICE_VARIABLE: "worker-gpu"}),
         launch(**mine, **{SERVICE_VARIABLE: "prefect"}),
-        recorded := launch(),
+        recorded := launch(**mine, **{SERVICE_VARIABLE: "mlflow"}),
     ]
     others = [launch(**mine), launch(FINSENT_HOME=f"{home.root}-2", **{SERVICE_VARIABLE: "mlflow"}), launch()]
     left[1].send_signal(signal.SIGSTOP)
@@ -97,14 +97,32 @@ def test_what_a_killed_one_left_is_ended_and_nothing_else(home: Workspace) -> No
             process.wait()
 
 
-@pytest.mark.parametrize("changed", [{"home": "/elsewhere"}, {"processes": {"mlflow": (os.getppid(), 1.0)}}, {"processes": {}}])
+@pytest.mark.parametrize(
+    "changed", [{}, {"home": "/elsewhere"}, {"processes": {"mlflow": (os.getppid(), 1.0)}}, {"processes": {}}]
+)
 def test_a_record_of_another_home_or_of_ended_processes_ends_nothing(home: Workspace, changed: dict[str, object]) -> None:
+    """Without a change the id is an innocent process's, since the machine has started again: ids and times repeat then."""
     process = launch()
     try:
         record(home, process.pid, **changed)
         ownership.end_leftovers(home, pytest.fail)
         assert process.poll() is None
         assert not services_path(home.root).exists()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_recorded_id_that_another_user_has_by_now_is_left_alone(home: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(process: psutil.Process) -> dict[str, str]:
+        raise psutil.AccessDenied(process.pid)
+
+    process = launch()
+    monkeypatch.setattr(psutil.Process, "environ", refused)
+    try:
+        record(home, process.pid)
+        ownership.end_leftovers(home, pytest.fail)
+        assert process.poll() is None
     finally:
         process.kill()
         process.wait()

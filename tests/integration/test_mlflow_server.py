@@ -15,11 +15,11 @@ import pytest
 import requests
 import yaml
 
-from finsent.cli import access
+from finsent.cli import access, lost_runs
 from finsent.cli.lost_runs import end_mlflow_runs
 from finsent.config import load_config
 from finsent.errors import ConfigError, ServiceError
-from finsent.process_identity import this_process
+from finsent.process_identity import is_alive, this_process
 from finsent.registry import aliases, own_server, tracking
 from finsent.registry.client import Registry, logged_model_id
 from finsent.workspace import resolve_workspace
@@ -150,18 +150,25 @@ def test_server_lets_in_only_whom_it_knows_and_under_its_own_name(server, tmp_pa
     assert foreign.status_code == 403
 
 
-def test_runs_whose_process_is_gone_end_as_killed(server, server_home):
+def test_runs_whose_process_is_gone_end_as_killed(server, server_home, monkeypatch):
     client = tracking.connect(server_home)
     experiment = client.create_experiment("killed")
-    host, pid, started = this_process().split()
+    host, pid, started, *where = this_process().split()
     tags = {
-        "gone": {"process": f"{host} {pid} {float(started) - 999:.2f}"},
+        "gone": {"process": " ".join((host, pid, f"{float(started) - 999:.2f}", *where))},
         "alive": {"process": this_process()},
+        "resumed meanwhile": {"process": " ".join((host, pid, f"{float(started) - 998:.2f}", *where))},
         "elsewhere": {"process": "elsewhere 1 1.0"},
         "elsewhere, of a flow run that was ended": {"process": "elsewhere 1 1.0", "prefect.flow_run_id": "f"},
         "of an earlier release": {},
     }
     runs = {name: client.create_run(experiment, tags=given, run_name=name).info.run_id for name, given in tags.items()}
+
+    def resumed_meanwhile(identity):
+        client.set_tag(runs["resumed meanwhile"], "process", this_process())
+        return is_alive(identity)
+
+    monkeypatch.setattr(lost_runs, "is_alive", resumed_meanwhile)
     said = end_mlflow_runs(own_server.with_login(server.url, f"admin:{PASSWORD}"), "no Prefect is asked", {"f"})
     killed = {"gone", "elsewhere, of a flow run that was ended"}
     assert {name for name, run in runs.items() if client.get_run(run).info.status == "KILLED"} == killed

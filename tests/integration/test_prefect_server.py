@@ -25,7 +25,7 @@ import pytest
 import requests
 import yaml
 
-from finsent.cli import processes, up
+from finsent.cli import lost_runs, processes, up
 from finsent.cli.lost_runs import count_slots, end_flow_runs, skip_missed_runs
 from finsent.cli.operations_status import read_status, render_operations
 from finsent.cli.output import as_text
@@ -284,10 +284,10 @@ def test_only_runs_that_stopped_without_a_word_are_ended(server: Server) -> None
     assert states() == ended | {"asks": "PAUSED", "refused": "COMPLETED"}
 
 
-def test_runs_of_an_earlier_life_are_ended_and_those_that_live_are_not(server: Server) -> None:
+def test_runs_of_an_earlier_life_are_ended_and_those_that_live_are_not(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the pool `gpu`, which has no worker here, as before a start: its slots are free again at once."""
-    host, pid, started = this_process().split()
-    dead = {"labels": {PROCESS_LABEL: f"{host} {pid} {float(started) - 999:.2f}"}}
+    host, pid, started, *where = this_process().split()
+    dead = {"labels": {PROCESS_LABEL: " ".join((host, pid, f"{float(started) - 999:.2f}", *where))}}
     deployments = {item["name"]: item["id"] for item in server.ask("deployments/filter")}
     flow = server.ask("flows/", name="by hand")["id"]
 
@@ -312,9 +312,17 @@ def test_runs_of_an_earlier_life_are_ended_and_those_that_live_are_not(server: S
         by_hand("in a terminal", "RUNNING", labels={PROCESS_LABEL: this_process()}): "RUNNING",
         by_hand("elsewhere", "RUNNING", labels={PROCESS_LABEL: "elsewhere 1 1.0"}): "RUNNING",
         by_hand("waits for an approval", "PAUSED", **dead): "PAUSED",
+        (asks := by_hand("suspends itself meanwhile", "RUNNING", **dead)): "PAUSED",
         deployed("evaluate"): "SCHEDULED",
     }
     assert slots(server) == {"train": 1, "tune": 1}
+    look = lost_runs._runs_by_process
+
+    def suspended_meanwhile() -> set[str]:
+        server.ask(f"flow_runs/{asks}/set_state", state={"type": "PAUSED", "name": "Suspended"}, force=True)
+        return look()
+
+    monkeypatch.setattr(lost_runs, "_runs_by_process", suspended_meanwhile)
 
     ended = end_flow_runs(server.api, uptime=1e6, workers_stopped=True, grace=150)
 
@@ -324,6 +332,7 @@ def test_runs_of_an_earlier_life_are_ended_and_those_that_live_are_not(server: S
     assert found[lost]["state"]["message"] == "lost: its process is gone"
     assert [item["state_type"] for item in server.ask("task_runs/filter", task_runs={"id": {"any_": [task]}})] == ["CRASHED"]
     assert slots(server) == {}
+    monkeypatch.undo()
     (silent,) = end_flow_runs(server.api, uptime=1e6, workers_stopped=False, grace=0)
     assert silent[0]["name"] == "elsewhere"
     assert "no sign of life" in silent[1]
