@@ -23,6 +23,8 @@ from prefect.runtime import flow_run
 
 from finsent.errors import RunEnded, one_line
 
+SECOND_TRY: Final = "again-"
+"""Beginning of the idempotency key of a run that was started since another failed."""
 _EVERY: Final = 10.0  # seconds between two questions; a step of a training may take less than one
 _OWN: Final = frozenset({StateType.RUNNING, StateType.CANCELLING})
 
@@ -109,12 +111,14 @@ def _said(problem: str) -> str:
 
 
 def started_by_itself() -> bool:
-    """Whether a schedule or an automation started the outermost run, not a person."""
+    """Whether a schedule, an automation or `flows/second_try.py` started the outermost run, not a person."""
     fence = _fence.get()
     if fence is None:
         return False
     with get_client(sync_client=True) as client:
         run = client.read_flow_run(UUID(fence.runs[0][0]))
+    if (run.idempotency_key or "").startswith(SECOND_TRY):
+        return True
     return run.auto_scheduled or (run.created_by is not None and run.created_by.type in {"SCHEDULE", "AUTOMATION"})
 
 

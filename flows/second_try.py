@@ -17,6 +17,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 
 from finsent.monitoring.retrain_policy import MAX_ATTEMPTS, RetrainAttempt, second_try
+from flows.fence import SECOND_TRY
 from flows.tasks import retrying_task
 
 DEPLOYMENT: Final = "retrain/retrain"
@@ -51,7 +52,7 @@ def try_again(now: datetime | None = None) -> str | None:
         _log.warning(" ".join(decision.reasons))
         # the key: a retry of this task, or another `monitor`, starts no second one
         again = client.create_flow_run_from_deployment(
-            deployment.id, parameters=runs[0].parameters, idempotency_key=f"again-{runs[0].id}"
+            deployment.id, parameters=runs[0].parameters, idempotency_key=f"{SECOND_TRY}{runs[0].id}"
         )
         return str(again.id)
 

@@ -1,6 +1,7 @@
 """When a flow run is not this process's own any more."""
 
 from contextlib import nullcontext
+from types import SimpleNamespace
 from uuid import uuid4
 
 import httpx
@@ -41,6 +42,26 @@ def test_what_ends_the_work(found: FlowRun | None, problem: str | None, monkeypa
             with pytest.raises(RunEnded) as ended:
                 fence.require_own_run()
             assert str(ended.value).startswith(f"{problem}: this process, ")
+    finally:
+        fence._fence.reset(token)
+
+
+@pytest.mark.parametrize(
+    ("facts", "by_itself"),
+    [
+        ({}, False),
+        ({"idempotency_key": "mine"}, False),
+        ({"auto_scheduled": True}, True),
+        ({"created_by": {"type": "AUTOMATION"}}, True),
+        ({"idempotency_key": f"{fence.SECOND_TRY}{uuid4()}"}, True),  # nobody waits for it at a terminal
+    ],
+)
+def test_who_started_the_work(facts: dict[str, object], by_itself: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = FlowRun.model_validate({"flow_id": uuid4(), **facts})
+    monkeypatch.setattr(fence, "get_client", lambda **_: nullcontext(SimpleNamespace(read_flow_run=lambda _id: found)))
+    token = fence._fence.set(fence._Fence([(str(uuid4()), 1)]))
+    try:
+        assert fence.started_by_itself() is by_itself
     finally:
         fence._fence.reset(token)
 
