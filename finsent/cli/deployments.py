@@ -9,9 +9,12 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from finsent.config.loader import read_file
 from finsent.errors import InputError
@@ -29,6 +32,7 @@ _KEYS: Final = {
     "triggers", "enforce_parameter_schema",
 }  # fmt: skip
 _DEFAULTS: Final = {"paused": False, "active": True, "enabled": True, "enforce_parameter_schema": True, "day_or": True}
+_FILLED_IN: Final = ("anchor_date", "timezone")  # by Prefect, at schedules that do not say them
 _ABSENT: Final[Any] = object()
 
 Definition = dict[str, Any]
@@ -54,6 +58,8 @@ def differences(wanted: Definition, found: Definition, place: str = "") -> list[
         here, there = wanted.get(key, default), found.get(key, default)
         if isinstance(here, dict) and isinstance(there, dict):
             said += differences(here, there, f"{place}{key}.")
+        elif here is _ABSENT and key in _FILLED_IN and place.startswith("schedules."):
+            continue
         elif here != there:
             is_what = "is removed" if there is _ABSENT else "is added" if here is _ABSENT else f"is {there!r}"
             said.append(f"{place}{key} {is_what}")
@@ -64,12 +70,19 @@ def describe(entry: Mapping[str, Any], where: str) -> Definition:
     """One of `prefect.yaml`'s deployments.
 
     Raises:
-        InputError: it has a key that is not deployed here.
+        InputError: it has a key that is not deployed here, or a schedule without a name or with another's.
     """
     if unknown := sorted(set(entry) - _KEYS):
         raise _not_deployed(where, unknown[0])
     limit = entry.get("concurrency_limit")
-    schedules = {item.get("slug") or f"number {n}": _plain(item) for n, item in enumerate(entry.get("schedules") or [], 1)}
+    schedules: Definition = {}
+    for item in entry.get("schedules") or []:
+        if not item.get("slug") or item["slug"] in schedules:
+            raise InputError(
+                f"{where}: the schedule {item!r} has no slug of its own, by which it is found again on the server. Give it one, "
+                "such as `slug: nightly`. Nothing was deployed."
+            )
+        schedules[item["slug"]] = _schedule_item(item)
     triggers = {
         item.get("name") or f"{entry['name']}__automation_{n}": _plain(item)
         for n, item in enumerate(entry.get("triggers") or [], 1)
@@ -92,6 +105,19 @@ def _plain(item: Mapping[str, Any]) -> Definition:
     return {key: value for key, value in item.items() if value not in (None, {}, []) and value != _DEFAULTS.get(key, _ABSENT)}
 
 
+def _schedule_item(item: Mapping[str, Any]) -> Definition:
+    """A schedule with its moments and seconds in one spelling."""
+    plain = _plain(item)
+    if "anchor_date" in plain:
+        with suppress(ValueError):  # Prefect says what is wrong with it
+            anchor = datetime.fromisoformat(str(plain["anchor_date"]))
+            zone = ZoneInfo(plain.get("timezone") or "UTC")
+            plain["anchor_date"] = (anchor if anchor.tzinfo else anchor.replace(tzinfo=zone)).astimezone(UTC).isoformat()
+    if isinstance(plain.get("interval"), int):
+        plain["interval"] = float(plain["interval"])
+    return plain
+
+
 def deployed(deployment: "DeploymentResponse") -> Definition:
     """The same of a deployment that is on the server, without its triggers, which are automations there."""
     limit, options = deployment.global_concurrency_limit, deployment.concurrency_options
@@ -103,7 +129,7 @@ def deployed(deployment: "DeploymentResponse") -> Definition:
         settings = item.model_dump(mode="json", include={"active", "parameters", "slug", "max_scheduled_runs"})
         when = item.schedule.model_dump(mode="json")
         words = when.get("cron") or when.get("rrule") or when.get("interval")
-        schedules[item.slug or f"{words} ({str(item.id)[:8]})"] = _plain(when | settings)
+        schedules[item.slug or f"{words} ({str(item.id)[:8]})"] = _schedule_item(when | settings)
     sections = {"schedules": schedules, "parameters": deployment.parameters}
     return {**_plain({**own, "work_pool": _plain(pool), "concurrency_limit": _plain(concurrency)}), **sections}
 

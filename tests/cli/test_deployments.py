@@ -1,12 +1,16 @@
 """What a file changed and what an operator decided, merged. On a real server: tests/integration/test_prefect_server.py."""
 
 from typing import Any
+from uuid import uuid4
 
 import pytest
+from prefect.client.schemas.objects import DeploymentSchedule
+from prefect.client.schemas.responses import DeploymentResponse
 
-from finsent.cli.deployments import describe, differences, merge
+from finsent.cli.deployments import deployed, describe, differences, merge
 from finsent.errors import InputError
 
+NEW_YEAR = "2026-01-01T00:00:40"
 WEEKLY = {"cron": "0 3 * * 1", "slug": "weekly"}
 FILE = {"name": "retrain", "tags": ["finsent"], "schedules": {"weekly": WEEKLY}, "concurrency_limit": {"limit": 1}}
 OFF = {"schedules": {"weekly": {**WEEKLY, "active": False}}}
@@ -100,3 +104,38 @@ def test_a_definition_leaves_out_what_holds_anyway() -> None:
 def test_a_key_that_is_not_deployed_here_is_refused() -> None:
     with pytest.raises(InputError, match="file: 'pull' is not deployed by finsent"):
         describe({"name": "x", "entrypoint": "a.b", "pull": []}, "file")
+
+
+@pytest.mark.parametrize("schedules", [[{"cron": "0 3 * * 1"}], [{**WEEKLY}, {"interval": 60, "slug": "weekly"}]])
+def test_a_schedule_without_a_name_of_its_own_is_refused(schedules: list[dict[str, Any]]) -> None:
+    """The server's would have another name: it would be there twice after the next start, and a pause undone."""
+    with pytest.raises(InputError, match=r"file: the schedule \{.*\} has no slug of its own.* Give it one"):
+        describe({"name": "x", "entrypoint": "a.b", "schedules": schedules}, "file")
+
+
+def on_server(**schedule: Any) -> dict[str, Any]:
+    item = DeploymentSchedule.model_validate({"deployment_id": uuid4(), "active": True, "slug": "often", "schedule": schedule})
+    response = DeploymentResponse(name="x", flow_id=uuid4(), entrypoint="a.b", schedules=[item])
+    return {"schedules": deployed(response)["schedules"]}
+
+
+@pytest.mark.parametrize(
+    ("file", "server", "said"),
+    [
+        ({"interval": 180}, {"interval": 180.0, "anchor_date": "2026-01-01T00:00:40Z", "timezone": "UTC"}, []),
+        (
+            {"interval": 180, "anchor_date": "2026-01-01T01:00:40+01:00"},
+            {"interval": 180, "anchor_date": f"{NEW_YEAR}Z"},
+            [],
+        ),
+        ({"interval": 180, "anchor_date": NEW_YEAR}, {"interval": 180, "anchor_date": f"{NEW_YEAR}Z"}, []),
+        (
+            {"interval": 180, "anchor_date": f"{NEW_YEAR}Z"},
+            {"interval": 240, "anchor_date": "2026-01-01T00:00:41Z"},
+            ["schedules.often.anchor_date is '2026-01-01T00:00:41+00:00'", "schedules.often.interval is 240.0"],
+        ),
+    ],
+)
+def test_another_spelling_is_no_decision(file: dict[str, Any], server: dict[str, Any], said: list[str]) -> None:
+    wanted = describe({"name": "x", "schedules": [{**file, "slug": "often"}]}, "file")["schedules"]
+    assert differences({"schedules": wanted}, on_server(**server)) == said
