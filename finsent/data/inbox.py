@@ -31,7 +31,7 @@ from finsent.data.table_access import open_table, writing
 from finsent.data.table_schemas import SCHEMAS
 from finsent.data.validation.row_validation import Rejection, check_id, check_text, check_time
 from finsent.data.validation.text_cleaning import mask_handles
-from finsent.errors import CheckFailed, shorten
+from finsent.errors import CheckFailed, escape_invalid, shorten
 from finsent.files import locked
 from finsent.logging_setup import track
 from finsent.text import text_hash, text_id
@@ -249,8 +249,7 @@ def _classify(
                 where = f"is {'in the inbox' if name in there else 'earlier in these files'} for {shorten(shown, _SHOWN)!r}"
             detail = f"id {shorten(name)!r} {where}, and comes here with {shorten(text, _SHOWN)!r}"
             raw = dataclasses.replace(item.raw, text=text)
-            refused = quarantine_row(raw, Rejection("id reused", detail), item.file, mask=masked)
-            reused.append(dataclasses.replace(refused, input=item.input))
+            reused.append(dataclasses.replace(_refuse(raw, Rejection("id reused", detail), item.file, masked), input=item.input))
     return new, known, reused
 
 
@@ -284,7 +283,7 @@ def read_file(
         for raw in batch:
             checked = _check(raw, max_characters, now)
             if isinstance(checked, Rejection):
-                unreadable.append(quarantine_row(raw, checked, file, mask=masked))
+                unreadable.append(_refuse(raw, checked, file, masked))
             else:
                 name, moment, value = checked
                 good.append((name, moment, mask_handles(value) if masked else value, raw))
@@ -302,6 +301,15 @@ def rare_garbage_collection() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*before)
+
+
+def _refuse(raw: RawRow, why: Rejection, file: SourceFile, masked: bool) -> QuarantinedRow:
+    """For the quarantine, which records a row once by its place: in a query's result that is its id, since the order changes."""
+    row = quarantine_row(raw, why, file, mask=masked)
+    if file.format != "sql":
+        return row
+    place = row.place if raw.id is None else f"{row.place}, id {shorten(escape_invalid(str(raw.id)))}"
+    return dataclasses.replace(row, place=place, number=0)
 
 
 def _check(raw: RawRow, longest: int, now: datetime) -> tuple[str, datetime | None, str] | Rejection:

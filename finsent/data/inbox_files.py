@@ -107,7 +107,7 @@ def append_files(home: Workspace, records: Iterable[FileRecord], latest: Mapping
 
 
 def _says_the_same(record: FileRecord, before: FileRecord | None) -> bool:
-    return before is not None and record[1:7] == before[1:7]
+    return before is not None and record[:7] == before[:7]
 
 
 def time_of_record(latest: Mapping[FileKey, FileRecord]) -> datetime:

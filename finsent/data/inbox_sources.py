@@ -37,9 +37,12 @@ from finsent.data.sources.arrivals import (
     seconds_to_settle,
 )
 from finsent.data.sources.records import QuarantinedRow, SourceFile
+from finsent.data.sources.resolve import holds_files
+from finsent.data.sources.s3 import ReplacedWhileRead
 from finsent.data.validation.text_cleaning import mask_raw_handles
 from finsent.errors import FinsentError, ServiceError, causes, escape_invalid, one_line, shorten
 from finsent.logging_setup import track
+from finsent.machine_faults import describe
 from finsent.workspace import Workspace
 
 _log = logging.getLogger(__name__)
@@ -210,6 +213,8 @@ def _is_new(run: _Run, item: _Listed) -> bool:
         return True
     if before.state == "set aside":
         item.tally.faults[item.key] = before
+        if before.source != item.tally.uri:  # its address is written differently now, and `find_faults` goes by that
+            run.records.append(before._replace(source=item.tally.uri, recorded_at=run.now))
     else:
         item.tally.files_before += 1
     return False
@@ -276,17 +281,21 @@ def _take(run: _Run, item: _Listed, file: SourceFile, identity: str | None) -> N
 
 def _fail(run: _Run, item: _Listed, identity: str | None, error: Exception) -> None:
     """Note that a file could not be read: for good, for now, or because it is gone or was being written."""
-    _, tally, key, arrival = item
+    source, tally, key, arrival = item
     reason = str(error)
-    if not isinstance(error, FinsentError):
+    if not isinstance(error, FinsentError) and (refused := describe(error)) is not None:
+        reason = refused
+    elif not isinstance(error, FinsentError):
         _log.warning("%r: an unexpected error", key[0], exc_info=error)
         reason = f"unexpected {type(error).__name__}: {one_line(error)}. This is a fault in finsent, please report it."
     if isinstance(error, ServiceError):
         tally.lost = True  # its other files would each wait for the same store
         _record(run, tally, (tally.uri, key[1]), "not read", reason=reason)
-    elif any(isinstance(cause, FileNotFoundError) for cause in causes(error)):
+    elif isinstance(error, ReplacedWhileRead):
+        tally.unsettled.append(key[0])
+    elif holds_files(source) and any(isinstance(cause, FileNotFoundError) for cause in causes(error)):
         _log.info("%r vanished before it was read", key[0])
-    elif identity is None or not is_about_content(error):
+    elif identity is None or not is_about_content(source, error):
         _record(run, tally, key, "not read", arrival, reason=reason)
     elif _has_rested(item):
         _record(run, tally, key, "set aside", arrival, identity, reason)

@@ -16,6 +16,7 @@ from finsent.config import DataConfig, InboxSource, ScoringConfig
 from finsent.data import inbox_sources, tables
 from finsent.data.inbox_files import InboxFault, find_faults
 from finsent.data.inbox_sources import SourceArrivals, receive_sources
+from finsent.data.sources.s3 import ReplacedWhileRead
 from finsent.workspace import Workspace, resolve_workspace
 
 LONG_AGO = 1_700_000_000
@@ -366,3 +367,105 @@ def test_more_columns_than_asked_for_and_json_lines(home: Workspace, tmp_path: P
     path.write_text("".join(json.dumps({"id": n, "text": f"tweet {n}", "lang": "en"}) + "\n" for n in range(3)))
     (found,) = run(home, path, settle=0)
     assert (found.received, found.quarantined) == (3, 0)
+
+
+def test_a_dataset_that_cannot_be_found_is_said(home: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+    import huggingface_hub
+
+    def not_found(*_: object, **__: object) -> None:
+        raise datasets.exceptions.DatasetNotFoundError("Dataset 'me/tweets' doesn't exist on the Hub or cannot be accessed.")
+
+    monkeypatch.setattr(datasets, "load_dataset", not_found)
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", not_found)
+    for source in (InboxSource(uri="hf://me/tweets"), InboxSource(uri="hf://me/tweets", revision="abc")):
+        (found,) = run(home, source)
+        assert [(fault.uri, fault.state) for fault in found.faults] == [("hf://me/tweets", "not read")]
+        assert "doesn't exist on the Hub" in found.faults[0].reason
+
+
+def test_a_pattern_whose_folder_cannot_be_listed_is_no_empty_one(
+    home: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "in"
+    (folder / "deep" / "closed").mkdir(parents=True)
+    (folder / "bad.csv").write_text("idx,body\n1,up\n")
+    write(folder / "deep" / "a.csv", [("1", "up")])
+    patterns = [InboxSource(uri=str(folder / pattern)) for pattern in ("*.csv", "**/*.csv", "*/*/*.csv")]
+    assert [fault.state for fault in run(home, *patterns, settle=0)[0].faults] == ["set aside"]
+    real = os.scandir
+
+    def closed(path: Any = ".") -> Any:
+        if str(path) == str(folder / "deep" / "closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", closed)
+        for pattern in patterns[1:]:
+            (found,) = run(home, pattern, settle=0)
+            assert "closed" in {Path(fault.uri).name for fault in found.faults}
+            assert "the folder cannot be listed: Permission denied" in faults(home, pattern)["closed"].reason
+    folder.rename(tmp_path / "away")
+    for item in run(home, *patterns):
+        assert [fault.state for fault in item.faults] == ["not read"]
+        assert "No such file or directory" in item.faults[0].reason
+    assert "bad.csv" in faults(home, *patterns), "nothing says that it is gone"
+
+
+@pytest.mark.parametrize("what", ["memory", "replaced"])
+def test_what_is_not_the_contents_fault_is_tried_again(
+    home: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    path = write(tmp_path / "a.csv", [("1", "up")])
+
+    def failing(*_: object, **__: object) -> None:
+        raise MemoryError if what == "memory" else ReplacedWhileRead("it was replaced while it was read")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(inbox_sources, "read_file", failing)
+        (found,) = run(home, path)
+        if what == "memory":
+            assert "memory is used up" in found.faults[0].reason
+        else:
+            assert (found.unsettled, found.faults) == ((str(path),), ())
+    assert run(home, path)[0].received == 1
+
+
+def test_a_corrected_name_is_another_format(home: Workspace, tmp_path: Path) -> None:
+    path = tmp_path / "in" / "a.csv"
+    path.parent.mkdir()
+    path.write_text("id\ttext\n1\tup\n")
+    assert [fault.state for fault in run(home, path.parent, settle=0)[0].faults] == ["set aside"]
+    path.rename(path.with_suffix(".tsv"))
+    (found,) = run(home, path.parent, settle=0)
+    assert (found.received, found.faults) == (1, ())
+
+
+def test_a_file_set_aside_is_seen_however_its_source_is_written(home: Workspace, tmp_path: Path) -> None:
+    path = tmp_path / "in" / "a.csv"
+    path.parent.mkdir()
+    path.write_text("idx,body\n1,up\n")
+    run(home, path.parent, settle=0)
+    pattern = InboxSource(uri=str(path.parent / "*.csv"))
+    for _ in range(2):
+        assert len(run(home, pattern, settle=0)[0].faults) == 1
+        assert faults(home, pattern).keys() == {"a.csv"}
+        version = tables.version(home, "inbox_files")
+    run(home, pattern, settle=0)
+    assert tables.version(home, "inbox_files") == version
+
+
+def test_a_refused_row_of_a_query_is_recorded_once_wherever_it_stands(home: Workspace, tmp_path: Path) -> None:
+    query = "SELECT id, body AS text FROM tweets ORDER BY id DESC"
+    source = InboxSource(uri=f"sqlite:///{tmp_path / 'desk.db'}", query=query)
+    with sqlite3.connect(tmp_path / "desk.db") as connection:
+        connection.execute("CREATE TABLE tweets (id INTEGER, body TEXT)")
+        connection.execute("INSERT INTO tweets VALUES (1, ''), (2, '')")
+    for number in range(3, 5):
+        with sqlite3.connect(tmp_path / "desk.db") as connection:
+            connection.execute("INSERT INTO tweets VALUES (?, ?)", (number, f"tweet {number}"))
+        assert run(home, source)[0].quarantined == 2
+    connection.close()
+    kept = tables.read(home, "quarantine", columns=["source", "row"]).to_pylist()
+    assert sorted((row["source"], row["row"]) for row in kept) == [("desk, id 1", 0), ("desk, id 2", 0)]

@@ -19,7 +19,8 @@ from finsent.data.sources.formats import fingerprint_file
 from finsent.data.sources.records import FORMATS, SourceFile, format_suffix
 from finsent.data.sources.resolve import file_of, find_paths, glob_paths, holds_files, resolve
 from finsent.environ import absolute_path
-from finsent.errors import InputError, ServiceError, causes
+from finsent.errors import FinsentError, InputError, ServiceError, causes
+from finsent.machine_faults import describe
 
 _TEMPORARY: Final = (".tmp", ".part", ".partial", ".crdownload", ".filepart", "~")
 _OBJECT_SETTLED: Final = 60.0  # seconds; stores give times to the second, and their clocks are not ours
@@ -74,16 +75,41 @@ def _local_paths(uri: str, on_fault: OnFault) -> Iterator[str]:
     if path.is_dir():
         yield from (found for found in _walk(path, on_fault) if format_suffix(found) in FORMATS and not is_temporary(found))
     elif glob.has_magic(uri) and not path.exists():
-        yield from (found for found in glob_paths(path) if not is_temporary(found))
+        _list_folders(path, on_fault)
+        yield from (found for found in glob_paths(path, _telling(on_fault)) if not is_temporary(found))
     else:
         yield from find_paths(uri)
+
+
+def _list_folders(pattern: Path, on_fault: OnFault) -> None:
+    """List what a pattern looks into before a `**`: `glob` takes a folder that is gone or may not be read for an empty one."""
+    parts = pattern.parts
+    first = next(place for place, part in enumerate(parts) if glob.has_magic(part))
+    os.scandir(Path(*parts[:first])).close()
+    for end in range(first + 1, len(parts)):
+        if parts[end - 1] == "**":
+            return
+        for folder in glob.glob(str(Path(*parts[:end]))) if glob.has_magic(parts[end]) else ():  # noqa: PTH207
+            try:
+                os.scandir(folder).close()
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                _telling(on_fault)(error)
+
+
+def _telling(on_fault: OnFault) -> Callable[[OSError], None]:
+    def failed(error: OSError) -> None:
+        on_fault(str(error.filename), f"the folder cannot be listed: {error.strerror}. Check its permissions.")
+
+    return failed
 
 
 def _walk(folder: Path, on_fault: OnFault) -> Iterator[str]:
     def failed(error: OSError) -> None:
         if error.filename == str(folder):
             raise error
-        on_fault(str(error.filename), f"the folder cannot be listed: {error.strerror}. Check its permissions.")
+        _telling(on_fault)(error)
 
     for root, folders, names in os.walk(folder, onerror=failed):  # enters no folder by a link
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -134,6 +160,7 @@ def arriving_file(source: Source, uri: str) -> SourceFile:
 def content_identity(file: SourceFile) -> str | None:
     """What stays the same under another name or time and differs for other content: SHA-256, ETag or commit.
 
+    With the format that a file is read in, since its name decides that: whoever corrects the name has it read again.
     None for a query, whose result is known once it was read, and for a dataset whose commit is not known.
 
     Raises:
@@ -144,11 +171,21 @@ def content_identity(file: SourceFile) -> str | None:
         return None
     if file.format == "hub":
         return None if file.source.revision is None else f"revision:{file.uri}@{file.source.revision}"
+    read_as = ".".join(filter(None, (file.format, file.compression)))
     if not file.uri.startswith(s3.S3):
-        return f"sha256:{fingerprint_file(file)['sha256']}"
-    return f"etag:{s3.find_etag(file.uri)}"
+        return f"sha256:{fingerprint_file(file)['sha256']}:{read_as}"
+    return f"etag:{s3.find_etag(file.uri)}:{read_as}"
 
 
-def is_about_content(error: Exception) -> bool:
-    """Whether an error comes from what a file holds, and will come again; not from access, disk, network or store."""
-    return not any(isinstance(cause, ServiceError) or (isinstance(cause, OSError) and cause.errno) for cause in causes(error))
+def is_about_content(source: Source, error: Exception) -> bool:
+    """Whether an error comes from what a file holds, and will come again; not from access, memory, disk, network or store.
+
+    Of a query or a dataset only a missing column will: their libraries have many ways to say that they found nothing.
+    """
+    for cause in causes(error):
+        is_of_store = isinstance(cause, OSError) and "AWS Error" in str(cause)  # which has no number
+        if isinstance(cause, ServiceError) or is_of_store:
+            return False
+        if not isinstance(cause, FinsentError) and describe(cause) is not None:
+            return False
+    return holds_files(source) or (isinstance(error, InputError) and error.__cause__ is None)

@@ -125,7 +125,7 @@ def fingerprint(file: SourceFile) -> dict[str, str | int]:
             while plain.read(1 << 20):
                 pass
             if etag is not None and etag != file.seen["etag"]:
-                raise InputError(f"{file.uri!r} was replaced while it was read. Nothing was written; ingest it again.")
+                raise s3.ReplacedWhileRead(f"{file.uri!r} was replaced while it was read. Nothing was written; ingest it again.")
             return {**file.seen, "bytes": plain.size, "sha256": plain.digest.hexdigest()}
     except OSError as error:
         raise read_error(file.uri, error) from error

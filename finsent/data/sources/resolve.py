@@ -4,6 +4,7 @@ import fnmatch
 import glob
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path, PurePath
 from typing import Final
 
@@ -106,7 +107,7 @@ def find_paths(uri: str) -> list[str]:
         if path.is_symlink():
             raise InputError(f"{uri!r} is a link to {str(path.readlink())!r}, which does not exist. Repair the link.")
         if glob.has_magic(uri):
-            matches = [match for match in glob_paths(path) if _is_file(Path(match))]
+            matches = [match for match in glob_paths(path, _fail) if _is_file(Path(match))]
             if not matches:
                 raise InputError(f"no file matches {uri!r}. Check the pattern and the working folder.")
             return matches
@@ -120,8 +121,11 @@ def find_paths(uri: str) -> list[str]:
         ) from error
 
 
-def glob_paths(pattern: Path) -> list[str]:
-    """What matches, in order. `**` enters no folder by a link, as Python's own does: two that lead back would take for ever."""
+def glob_paths(pattern: Path, failed: Callable[[OSError], None]) -> list[str]:
+    """What matches, in order. `**` enters no folder by a link, as Python's own does: two that lead back would take for ever.
+
+    `failed` is told of folders below a `**` that cannot be listed.
+    """
     parts = pattern.parts
     if "**" not in parts:
         return sorted(glob.glob(str(pattern)))  # noqa: PTH207 - pathlib's own takes no absolute pattern
@@ -129,8 +133,8 @@ def glob_paths(pattern: Path) -> list[str]:
     above = Path(*parts[:first])
     tops = glob.glob(str(above)) if first else ["."]  # noqa: PTH207
     found = []
-    for top in tops:
-        for root, folders, names in os.walk(top):
+    for top in filter(os.path.isdir, tops):
+        for root, folders, names in os.walk(top, onerror=failed):
             folders[:] = [name for name in folders if not name.startswith(".")]
             below = Path(root).relative_to(top).parts
             found += [str(Path(root, name)) for name in names if _matches((*below, name), parts[first:])]
@@ -146,13 +150,13 @@ def _matches(parts: tuple[str, ...], patterns: tuple[str, ...]) -> bool:
     return not hidden and fnmatch.fnmatchcase(parts[0], patterns[0]) and _matches(parts[1:], patterns[1:])
 
 
+def _fail(error: OSError) -> None:  # os.walk skips what it may not read, and rows would be missing without notice
+    raise error
+
+
 def _files_below(folder: Path, uri: str) -> list[str]:
     """Files of a known format below a folder; hidden files and folders are skipped."""
-
-    def fail(error: OSError) -> None:  # os.walk skips what it may not read, and rows would be missing without notice
-        raise error
-
-    found = [Path(root) / name for root, _, names in os.walk(folder, onerror=fail) for name in names]
+    found = [Path(root) / name for root, _, names in os.walk(folder, onerror=_fail) for name in names]
     visible = (path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
     paths = sorted(path for path in visible if format_suffix(path) in FORMATS and _is_file(path))
     if not paths:

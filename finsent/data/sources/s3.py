@@ -38,6 +38,10 @@ _OUTAGE: Final = re.compile(
 )
 
 
+class ReplacedWhileRead(InputError):  # noqa: N818 - the name says what happened
+    """An object became another one while it was read in pieces; the new one may be whole."""
+
+
 def find_objects(uri: str) -> list[str]:
     """Addresses of the objects; see `list_objects`."""
     return [S3 + found.path for found in list_objects(uri)]
@@ -129,12 +133,12 @@ def check_unchanged(uri: str, etag: str) -> None:
     """Check that an object was not replaced while it was read in pieces.
 
     Raises:
-        InputError: its ETag is another one now.
+        ReplacedWhileRead: its ETag is another one now.
     """
     file, now = open_object(uri, random_access=True)
     file.close()
     if now != etag:
-        raise InputError(
+        raise ReplacedWhileRead(
             f"{uri!r} was replaced while it was read (ETag {etag} became {now}). Nothing was written; ingest it again."
         )
 
