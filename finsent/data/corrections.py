@@ -33,9 +33,10 @@ _log = logging.getLogger(__name__)
 DecisionKind = Literal["accept", "fix", "drop"]
 DECISION_KINDS: Final[tuple[DecisionKind, ...]] = get_args(DecisionKind)
 TWEETS_APPLICATION: Final = "finsent-ingest"
-INGEST_WAIT: Final = 3600.0  # seconds for another ingestion
-INGEST_BUSY: Final = "another ingestion has been at work in this home for an hour. Nothing was written."
 """Delta application of every commit that changes what `tweets` holds, so that ingestions and reviews follow one another."""
+INGEST_WAIT: Final = 3600.0
+"""Seconds for another ingestion."""
+INGEST_BUSY: Final = "another ingestion has been at work in this home for an hour. Nothing was written."
 _REVIEWS_APPLICATION: Final = "finsent-review"
 
 
