@@ -6,10 +6,11 @@ a prediction's id stands for one text. That holds for ids that were scored and r
 
 import dataclasses
 import gc
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -32,14 +33,17 @@ from finsent.data.table_schemas import SCHEMAS
 from finsent.data.validation.row_validation import Rejection, check_id, check_text, check_time
 from finsent.data.validation.text_cleaning import mask_handles
 from finsent.errors import CheckFailed, escape_invalid, shorten
-from finsent.files import locked
+from finsent.files import lock_holder, locked
 from finsent.logging_setup import track
 from finsent.text import text_hash, text_id
 from finsent.workspace import Workspace
 
+_log = logging.getLogger(__name__)
+
 _APPLICATION: Final = "finsent-receive"
 _TIME: Final = pa.timestamp("us", tz="UTC")
 _WAIT: Final = 600.0  # seconds for another process at the inbox
+_BUSY: Final = "another process has held the inbox for ten minutes. Nothing was written."
 _REMOVED_AT_ONCE: Final = 10_000  # ids in one commit's predicate
 _SHOWN: Final = 500  # characters of each text that a reused id is quarantined with
 
@@ -120,14 +124,37 @@ def store_rows(
     home: Workspace, rows: Sequence[InboxRow], bad: Sequence[QuarantinedRow], number_read: int, *, masked: bool
 ) -> tuple[InboxReport, StoredCounts]:
     """Put rows that were read into the inbox, and those that could not be into the quarantine."""
-    with locked(home.lock("inbox"), _WAIT, "another process has held the inbox for ten minutes. Nothing was written."):
-        # the lock keeps runs of this home apart, the transaction number those of other machines on the same tables
+    # the lock keeps runs of this home apart, the transaction number those of other machines on the same tables
+    with _after_others(home):
         report, counts = tables.retry_on_conflict(
             home, "inbox", _APPLICATION, lambda before: _commit(home, rows, bad, number_read, before, masked=masked)
         )
     if report.read != report.received + report.known + report.quarantined:
         raise CheckFailed(f"rows do not add up: {report}. This is a fault in finsent, please report it.")
     return report, counts
+
+
+@contextmanager
+def _after_others(home: Workspace) -> Iterator[None]:
+    """Wait for who writes to the inbox; beside one that is stopped, go on: when it thaws, its commit's number is taken."""
+    path = home.lock("inbox")
+
+    def is_stopped() -> bool:
+        holder = lock_holder(path)
+        return holder is not None and holder.is_stopped
+
+    def require_progress() -> None:
+        if is_stopped():
+            raise CheckFailed(f"a process at the inbox commits nothing. {lock_holder(path) or ''}")
+
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(path, _WAIT, _BUSY, while_waiting=require_progress))
+        except CheckFailed as stuck:
+            if not is_stopped():
+                raise
+            _log.warning("%s This run goes on beside it; no row comes in twice.", stuck)
+        yield
 
 
 def remove_scored(home: Workspace, model: ModelIdentity, before: datetime, *, dry_run: bool = False) -> int:
@@ -145,7 +172,7 @@ def remove_scored(home: Workspace, model: ModelIdentity, before: datetime, *, dr
     old = inbox.filter(pc.is_in(inbox["id"], value_set=done)).sort_by("received_at")["id"].combine_chunks()
     if dry_run or not len(old):
         return len(old)
-    with locked(home.lock("inbox"), _WAIT, "another process has held the inbox for ten minutes. Nothing was written."):
+    with locked(home.lock("inbox"), _WAIT, _BUSY):
         for start in range(0, len(old), _REMOVED_AT_ONCE):
             ids = old.slice(start, _REMOVED_AT_ONCE)
             changes = pa.table({"id": ids, "removed": pa.array([True] * len(ids))})

@@ -3,8 +3,11 @@
 import gzip
 import json
 import os
+import signal
 import socket
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from finsent import files
 from finsent.config import DataConfig, InboxSource, ScoringConfig
 from finsent.data import inbox_sources, tables
 from finsent.data.inbox_files import InboxFault, find_faults
@@ -312,6 +316,24 @@ def test_handles_in_a_reason_are_masked(home: Workspace, tmp_path: Path) -> None
     (found,) = run(home, path, settle=0, mask_handles=True)
     assert "@user is up" in found.faults[0].reason
     assert "elonmusk" not in str(tables.read(home, "inbox_files").to_pylist())
+
+
+def test_a_run_goes_on_beside_one_that_froze_at_the_inbox(
+    home: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(files, "_SILENT_SECONDS", 0.05)
+    path = write(tmp_path / "a.csv", [("1", "up")])
+    code = (
+        "import sys, pathlib; from finsent.files import locked\nwith locked(pathlib.Path(sys.argv[1]), 0, ''): print(); input()"
+    )
+    command = [sys.executable, "-c", code, str(home.lock("inbox"))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        other.send_signal(signal.SIGSTOP)
+        assert run(home, path)[0].received == 1
+        assert f"a process at the inbox commits nothing. Process {other.pid}" in caplog.text
+        other.kill()
 
 
 class Killed(BaseException):

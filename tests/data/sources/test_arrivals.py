@@ -5,7 +5,7 @@ import pytest
 from finsent.config import Source
 from finsent.data.sources.arrivals import is_about_content
 from finsent.data.sources.decode import read_error
-from finsent.errors import FinsentError, InputError
+from finsent.errors import InputError
 
 DENIED = "When reading information for key 'a.csv' in bucket 'desk': AWS Error ACCESS_DENIED during GetObject operation: denied"
 EXPIRED = "AWS Error UNKNOWN (HTTP status 400) during GetObject operation: ExpiredToken"
@@ -27,10 +27,9 @@ EXPIRED = "AWS Error UNKNOWN (HTTP status 400) during GetObject operation: Expir
 )
 def test_what_is_held_against_the_content(uri: str, error: Exception, expected: bool) -> None:
     assert is_about_content(Source(uri=uri), error) is expected
-    try:
-        raise read_error(uri, error) from error
-    except FinsentError as told:
-        assert is_about_content(Source(uri=uri), told) is expected
+    told = read_error(uri, error)
+    told.__cause__ = error
+    assert is_about_content(Source(uri=uri), told) is expected
 
 
 def test_a_missing_column_is_the_contents_fault_everywhere() -> None:
