@@ -20,22 +20,31 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from finsent.errors import RunEnded, one_line
 
 SECOND_TRY: Final = "again-"
 """Beginning of the idempotency key of a run that was started since another failed."""
 _EVERY: Final = 10.0  # seconds between two questions; a step of a training may take less than one
+_AFTER_FAILURE: Final = 60.0  # the same where the server did not answer
+_PATIENCE: Final = 5.0  # seconds for an answer; a server that hangs must not hold a training up
 _OWN: Final = frozenset({StateType.RUNNING, StateType.CANCELLING})
 
 _log = logging.getLogger("finsent.flows")
+
+
+def _clock() -> float:
+    """Seconds that go on while the machine sleeps, where it has such a clock; `time.monotonic` stands still then."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 @dataclass
 class _Fence:
     runs: Sequence[tuple[str, int | None]]
     """Runs that the work is part of, the outermost first, with the attempt that each began with (None: not known)."""
-    asked: float = field(default_factory=time.monotonic)
+    due: float = field(default_factory=lambda: _clock() + _EVERY)
+    """When the server is asked next."""
 
 
 _fence: ContextVar[_Fence | None] = ContextVar("fence", default=None)
@@ -65,22 +74,26 @@ def owning() -> Iterator[None]:
         _fence.reset(token)
 
 
-def require_own_run() -> None:
-    """Ask the server, every `_EVERY` seconds at most; while it does not answer, the work goes on.
+def require_own_run(*, at_once: bool = False) -> None:
+    """Ask the server, every `_EVERY` seconds at most, or now; while it does not answer, the work goes on.
 
     Raises:
         RunEnded: a run that this work is part of was ended, deleted or started again.
     """
     fence = _fence.get()
-    if fence is None or time.monotonic() - fence.asked < _EVERY:
+    if fence is None or (not at_once and _clock() < fence.due):
         return
-    fence.asked = time.monotonic()
     try:
-        with get_client(sync_client=True) as client:
+        with (
+            temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
+            get_client(sync_client=True, httpx_settings={"timeout": _PATIENCE}) as client,
+        ):
             found = [(_read(client, run_id), attempt) for run_id, attempt in fence.runs]
     except Exception as error:  # noqa: BLE001 - a server that is away must not end a training of hours
         _log.warning("the Prefect server does not say whether this run goes on (%s)", one_line(error))
+        fence.due = _clock() + _AFTER_FAILURE
         return
+    fence.due = _clock() + _EVERY
     for run, attempt in found:
         if problem := _problem(run, attempt):
             raise RunEnded(_said(problem))

@@ -18,8 +18,11 @@ class Context:
     registry: Registry
     run_tags: Mapping[RunTag, str] = field(default_factory=dict)
     """Tags of every MLflow run that a step opens, such as the Prefect flow run that it belongs to."""
-    require_own_run: Callable[[], None] = lambda: None
-    """Raises `RunEnded` where this work is not to go on: its flow run was ended, or is another process's now (flows/fence.py)."""
+    require_own_run: Callable[..., None] = lambda **_: None
+    """Asks every few seconds at most, or with `at_once=True` now.
+
+    Raises `RunEnded` where this work is not to go on: its flow run was ended, or is another process's now (flows/fence.py).
+    """
 
 
 def make_context(config: Config, workspace: Workspace) -> Context:

@@ -184,7 +184,7 @@ def register(
     """
     folder = context.workspace.runs / run_id
     with _open_run(context, job, run_id, timeout=_HANDOVER_SECONDS):
-        context.require_own_run()
+        context.require_own_run(at_once=True)
         _log_outcome(context, run_id, trained, calibration)
         tags: dict[VersionTag, str] = {TRAINING_DIGEST: job.digest}
         tags[TRAINED_BY] = context.run_tags.get("prefect.root_flow", "train")

@@ -1,5 +1,7 @@
 """When a flow run is not this process's own any more."""
 
+import socket
+import time
 from contextlib import nullcontext
 from types import SimpleNamespace
 from uuid import uuid4
@@ -7,6 +9,7 @@ from uuid import uuid4
 import httpx
 import pytest
 from prefect.client.schemas.objects import FlowRun, State
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling, Completed, Crashed, Pending, Running
 
 from finsent.errors import DeviceError, RunEnded, ServiceError
@@ -44,6 +47,23 @@ def test_what_ends_the_work(found: FlowRun | None, problem: str | None, monkeypa
             assert str(ended.value).startswith(f"{problem}: this process, ")
     finally:
         fence._fence.reset(token)
+
+
+def test_a_server_that_hangs_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fence, "_PATIENCE", 0.3)
+    token = fence._fence.set(fence._Fence([(str(uuid4()), 1)], due=0.0))
+    with socket.socket() as hanging:
+        hanging.bind(("127.0.0.1", 0))
+        hanging.listen()
+        begun = time.monotonic()
+        with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{hanging.getsockname()[1]}/api"}):
+            fence.require_own_run()
+            asked = time.monotonic()
+            for _ in range(3):
+                fence.require_own_run()
+    fence._fence.reset(token)
+    assert 0.3 <= asked - begun < 3, "one question, without retries"
+    assert time.monotonic() - asked < 0.1, "and none again soon"
 
 
 @pytest.mark.parametrize(
