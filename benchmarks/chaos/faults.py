@@ -130,6 +130,7 @@ def _await_service(record: Record, name: str, seconds: float = 60) -> int | None
 
 
 def _kill_service(record: Record, name: str, entry: dict[str, Any]) -> None:
+    _take_breath(record)
     pid = _await_service(record, name)
     if pid is None:
         entry["missed"] = f"no {name} within a minute"
@@ -140,9 +141,13 @@ def _kill_service(record: Record, name: str, entry: dict[str, Any]) -> None:
         _ended(record, entry)
 
 
-def _kill(record: Record, pids: list[int], entry: dict[str, Any]) -> None:
+def _take_breath(record: Record) -> None:
+    """Wait until the last fault is a while ago; before a target is chosen, which may have changed by then."""
     while record.now() - record.hit_at < BREATH and not record.done.wait(0.2):
         pass
+
+
+def _kill(record: Record, pids: list[int], entry: dict[str, Any]) -> None:
     said = " and ".join(f"{pid} ({command_line(pid)})" for pid in pids)
     entry["pids"] = [pid for pid in pids if send(pid, signal.SIGKILL)]
     _began(record, entry, f"kill -9 {said}")
@@ -162,6 +167,7 @@ def _kill_flow(record: Record, fault: Fault, entry: dict[str, Any]) -> None:
         run, pid = found
         record.done.wait(fault.seconds)
         with record.alone:
+            _take_breath(record)
             again = _find_flow(record, wanted)
             if again is None or again[0] != run:
                 continue  # it has ended meanwhile: the next one
