@@ -98,7 +98,7 @@ def end_flow_runs(api: str, *, uptime: float, workers_stopped: bool, grace: floa
     """
     runs = _find(api, "flow_runs", {"flow_runs": {"state": {"type": {"any_": _UNFINISHED}}}})
     known = {run["id"]: run for run in runs}
-    ours = _pools_of_our_own(api, {run["work_pool_name"] for run in runs}) if workers_stopped else set()
+    ours = _pools_of_our_own(api, {run["work_pool_name"] for run in runs})
     local = _runs_by_process() if runs else set()
     ended = []
     for run in runs:
@@ -106,7 +106,8 @@ def end_flow_runs(api: str, *, uptime: float, workers_stopped: bool, grace: floa
         settled = _age(run["state"]["timestamp"])
         label = root["labels"].get(PROCESS_LABEL) if root["state_type"] != "PENDING" else None  # of an earlier attempt
         alive = True if {run["id"], root["id"]} & local else is_alive(label) if label else None
-        if alive is None and root["work_pool_name"] in ours and (not label or is_of_another_boot(label)):
+        claimed = root["state_type"] == "PENDING" and not workers_stopped  # its process may be about to start
+        if alive is None and not claimed and root["work_pool_name"] in ours and (not label or is_of_another_boot(label)):
             alive = False  # this home's workers alone started it, which makes the machine certain
         if alive is False and not workers_stopped and settled < _SETTLED:
             continue

@@ -336,7 +336,12 @@ def test_runs_of_an_earlier_life_are_ended_and_those_that_live_are_not(server: S
     (silent,) = end_flow_runs(server.api, uptime=1e6, workers_stopped=False, grace=0)
     assert silent[0]["name"] == "elsewhere"
     assert "no sign of life" in silent[1]
-    for run in runs:
+
+    monkeypatch.setattr(lost_runs, "_SETTLED", 0.0)
+    begun, claimed = deployed("train", "PENDING", "RUNNING"), deployed("tune", "PENDING")
+    (gone,) = end_flow_runs(server.api, uptime=0.0, workers_stopped=False, grace=150)
+    assert (gone[0]["id"], gone[1]) == (begun, "its process is gone"), "it died before it had its label; the other one may start"
+    for run in (*runs, begun, claimed):
         server.ask(f"flow_runs/{run}", "DELETE")
 
 
