@@ -7,10 +7,10 @@ or hide the alarm.
 
 from datetime import UTC, datetime
 from http.client import HTTPException
-from typing import Any, Final
+from typing import Any, Final, Literal
 from uuid import uuid4
 
-from finsent.cli.operations import SCORING, read_scoring
+from finsent.cli.operations import SCORING, Operations, read_scoring
 from finsent.cli.prefect_api import Ask, connect
 from finsent.cli.verdict import moment, scoring_problem
 
@@ -38,24 +38,39 @@ def check_freshness(ask: Ask, up_since: datetime | None = None) -> str | None:
         ValueError: it answers with something else.
     """
     now = datetime.now(UTC)
-    problem = scoring_problem(read_scoring(ask, now), up_since)
+    found = read_scoring(ask, now)
+    problem = scoring_problem(found, up_since)
     ringing = ask(
         "flow_runs/filter", {"flows": {"name": {"any_": [FLOW]}}, "flow_runs": {"state": {"type": {"any_": ["FAILED"]}}}}
     )
-    if bool(ringing) is (problem is not None):
-        return None
-    if problem:
+    if problem and not ringing:
         said = f"ALARM: {problem}"
         state = {"type": "FAILED", "name": "Alarm", "message": f"{problem}. `finsent status` shows workers and runs."}
         flow = ask("flows/", {"name": FLOW})["id"]
         ask("flow_runs/", {"name": said[:_NAME_LENGTH], "flow_id": flow, "tags": ["finsent"], "state": state})
-    else:
-        said = f"scheduled scoring is in order again since {moment(now)}"
-        over = {"state": {"type": "COMPLETED", "name": "Over", "message": f"{said[0].upper()}{said[1:]}."}, "force": True}
-        for run in ringing:
-            ask(f"flow_runs/{run['id']}/set_state", over)
-    ask("events", [_event(OVERDUE if problem else FRESH, now, said)])
+        ask("events", [_event(OVERDUE, now, said)])
+        return said
+    since = max((datetime.fromisoformat(run["state"]["timestamp"]) for run in ringing), default=None)
+    if problem or since is None or (over := end_of_alarm(found, since)) is None:
+        return None
+    said = (
+        f"scheduled scoring is in order again since {moment(now)}"
+        if over == "fresh"
+        else f"the alarm of {moment(since)} is over without a scoring: no schedule of {SCORING!r} is active"
+    )
+    state = {"type": "COMPLETED", "name": "Over", "message": f"{said[0].upper()}{said[1:]}."}
+    for run in ringing:
+        ask(f"flow_runs/{run['id']}/set_state", {"state": state, "force": True})
+    if over == "fresh":
+        ask("events", [_event(FRESH, now, said)])
     return said
+
+
+def end_of_alarm(found: Operations, since: datetime) -> Literal["fresh", "unscheduled"] | None:
+    """Why an alarm is over that rings since then; None: a restart or an edited schedule alone makes nothing fresh."""
+    if not any(item.name == SCORING and item.scheduled for item in found.deployments):
+        return "unscheduled"
+    return "fresh" if found.scored is not None and found.scored > since else None
 
 
 def _event(name: str, now: datetime, said: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from finsent.cli.freshness import end_of_alarm
 from finsent.cli.operations import Attempt, Deployment, FlowRun, Operations, Worker
 from finsent.cli.verdict import find_problems, scoring_problem, stuck
 
@@ -139,3 +140,17 @@ def test_runs_that_do_not_get_on_are_stuck(which: FlowRun, is_stuck: bool) -> No
 
 def test_a_run_that_waits_for_a_person_is_no_problem() -> None:
     assert find_problems(found(waiting=(run("Suspended", 5000, flow="approve"),))) == ()
+
+
+@pytest.mark.parametrize(
+    ("facts", "over"),
+    [
+        ({"scored": minutes(5)}, "fresh"),
+        ({"scored": minutes(46)}, None),  # the servers were started again, or the schedule was edited: no scoring since
+        ({"scored": None}, None),
+        ({"scored": minutes(46), "deployments": (PAUSED,)}, "unscheduled"),
+        ({"scored": None, "deployments": ()}, "unscheduled"),
+    ],
+)
+def test_an_alarm_is_over_when_scoring_has_completed_since(facts: dict[str, Any], over: str | None) -> None:
+    assert end_of_alarm(found(**facts), since=minutes(20)) == over

@@ -237,14 +237,20 @@ def test_status_knows_what_runs_and_the_freshness_alarm_rings_and_resolves(serve
     services_path(server.home).unlink()
     assert [found and found["problems"][:1] for found in seen] == [[], ["the process 'worker-gpu' of `finsent up` has ended"]]
 
+    (score_id,) = [item["id"] for item in server.ask("deployments/filter") if item["name"] == "score"]
     alarms: list[str | None] = []
     with pytest.MonkeyPatch.context() as patch:
-        for problem in ("the last 2 scheduled scorings ended without a result", "the last 3", None, None):
+        for problem in ("the last 2 scheduled scorings ended without a result", "the last 3", None, None, None):
             patch.setattr(freshness, "scoring_problem", lambda *_, said=problem: said)
             alarms.append(freshness.check_freshness(connect(api, auth)))
-    assert alarms[1] is alarms[3] is None, "it is said once"
+            if len(alarms) == 3:  # a scoring that completes
+                done = server.ask(f"deployments/{score_id}/create_flow_run", state={"type": "SCHEDULED"})["id"]
+                for state in ("RUNNING", "COMPLETED"):
+                    server.ask(f"flow_runs/{done}/set_state", state={"type": state}, force=True)
+    server.ask(f"flow_runs/{done}", "DELETE")
+    assert alarms[1] is alarms[2] is alarms[4] is None, "it is said once, and over only when a scoring has completed since"
     assert alarms[0] == "ALARM: the last 2 scheduled scorings ended without a result"
-    assert str(alarms[2]).startswith("scheduled scoring is in order again since")
+    assert str(alarms[3]).startswith("scheduled scoring is in order again since")
     (shown,) = server.ask("flow_runs/filter", flows={"name": {"any_": [freshness.FLOW]}})
     assert (shown["name"], shown["state_type"], shown["state_name"]) == (alarms[0], "COMPLETED", "Over")
     assert freshness.check_freshness(connect(api, auth)) is None, "nothing was due since the server started"
