@@ -26,8 +26,9 @@ def status_command(settings: Settings) -> CommandResult:
     """Show data, versions, decisions, inbox, servers and runs.
 
     Exit code 1, and the reasons in the first lines, where something is wrong: the alias champion is not on the version that the
-    last decision made champion, the audit log is damaged, or, where a Prefect server is known, it does not answer, a worker is
-    missing, a run is stuck, or scheduled scoring fails, is cancelled again and again or has not completed for two periods.
+    last decision made champion, the audit log is damaged, the versions cannot be read, the MLflow server does not answer, or,
+    where a Prefect server is known, it does not answer, a worker is missing, a run is stuck, or scheduled scoring fails, is
+    cancelled again and again or has not completed for two periods.
     """
     from finsent.data.inbox_files import find_faults
 
@@ -36,8 +37,8 @@ def status_command(settings: Settings) -> CommandResult:
     champion = versions.get("champion", {}).get("version")
     prefect = find_prefect(home.root)
     operations, champion_problem = read_status(home.root, prefect), _champion_problem(context)
-    wrong = (champion_problem, decisions.get("error"), *(operations["problems"] if operations else ()))
-    problems = [problem for problem in wrong if problem]
+    services = _services(home, prefect)
+    problems = list_problems(services, versions, decisions, champion_problem, operations)
     status = {
         "problems": problems,
         "home": home.root,
@@ -47,12 +48,34 @@ def status_command(settings: Settings) -> CommandResult:
         "decisions": decisions,
         "scoring": _scoring(context, champion),
         "inbox_faults": find_faults(home, context.config.scoring.sources),
-        "services": _services(home, prefect),
+        "services": services,
         "operations": operations,
         "password": password_path(home.root) if services_path(home.root).exists() else None,
         "disk": disk_parts(home),
     }
     return CommandResult(status, render_status(status), code=1 if problems else 0)
+
+
+def list_problems(
+    services: dict[str, Any],
+    versions: dict[str, Any],
+    decisions: dict[str, Any],
+    champion_problem: str | None,
+    operations: dict[str, Any] | None,
+) -> list[str]:
+    """What is wrong, of all parts; Prefect's server is judged in `operations`."""
+    mlflow = services["mlflow"]
+    away = (
+        f"the MLflow server at {mlflow['url']} {mlflow['problem']}" if "problem" in mlflow and "error" not in versions else None
+    )
+    wrong = (
+        champion_problem,
+        decisions.get("error"),
+        away,
+        versions.get("error"),
+        *(operations["problems"] if operations else ()),
+    )
+    return list(dict.fromkeys(problem for problem in wrong if problem))
 
 
 def _data(home: Workspace) -> dict[str, Any]:

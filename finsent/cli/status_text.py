@@ -11,11 +11,11 @@ from finsent.cli.services_file import password_hint
 
 
 def render_status(status: dict[str, Any]) -> Renderable:
-    """All parts, one section each; above them what is wrong, or, where servers are known, that nothing is."""
+    """All parts, one section each; first what is wrong, or, where servers are known, that nothing is."""
     services = [(name, _service(service)) for name, service in status["services"].items()]
     return stack(
-        f"Home {status['home']}",
         _render_problems(status),
+        f"Home {status['home']}",
         _render_data(status["data"]),
         _render_versions(status["versions"], status["champion_problem"]),
         _render_decisions(status["decisions"]),

@@ -184,7 +184,8 @@ def test_the_tracking_server_is_down(step: str, finsent: "Finsent", served: "Ser
     versions = {name: tables.version(served.home, name) for name in tables.SCHEMAS}
     said = finsent(*step.split(), *served.options)
     if step == "status":  # shows the rest, and says what it could not see
-        assert said.code == 0
+        assert said.code == 1
+        assert said.out.startswith("NOT OK")
         assert "http://127.0.0.1:9' does not answer" in said.out
     else:
         assert_error(said, 2, "the MLflow server at 'http://127.0.0.1:9' does not answer", "MLFLOW_TRACKING_URI")
