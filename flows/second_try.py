@@ -16,12 +16,11 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 
-from finsent.monitoring.retrain_policy import MAX_ATTEMPTS, RetrainAttempt, second_try
+from finsent.monitoring.retrain_policy import MAX_ATTEMPTS, NO_SLOT, RetrainAttempt, second_try
 from flows.fence import SECOND_TRY
 from flows.tasks import retrying_task
 
 DEPLOYMENT: Final = "retrain/retrain"
-_FULL: Final = "Deployment concurrency limit reached."  # Prefect's message at a run that found another at work
 
 _log = logging.getLogger("finsent.flows")
 
@@ -45,7 +44,7 @@ def try_again(now: datetime | None = None) -> str | None:
             sort=FlowRunSort.START_TIME_DESC,
             limit=10 * MAX_ATTEMPTS,
         )
-        runs = [run for run in runs if run.state is not None and run.state.message != _FULL]
+        runs = [run for run in runs if run.state is not None and run.state.message != NO_SLOT]
         decision = second_try([_attempt(run) for run in runs], now or datetime.now(UTC))
         if decision.decision == "skip" or deployment.paused:
             return None

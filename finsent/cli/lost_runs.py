@@ -13,21 +13,22 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.error import HTTPError
+from urllib.parse import quote
 
 from finsent.cli.server_password import auth_string
 from finsent.cli.services_file import RunningServices, ask
 from finsent.errors import ServiceError
+from finsent.monitoring.retrain_policy import NO_SLOT
 from finsent.process_identity import PROCESS_LABEL, is_alive, is_of_another_boot, seconds_since
 from finsent.registry.own_server import with_login
 
 GRACE: Final = 300.0
 """How long a run may be silent of which nothing else is known; as in `automations.yaml`."""
-_CLAIM: Final = 100.0  # for a run that was claimed and did not start; its slot's lease ends a little later (`prefect.yaml`)
+_CLAIM: Final = 100.0  # for a run that our worker claimed and did not start; its slot's lease ends a little later
 _SETTLED: Final = 20.0  # seconds; a run that was resumed a moment ago has the label of its former process
 _PAGE: Final = 200
 _UNFINISHED: Final = ("PENDING", "RUNNING", "CANCELLING")  # flow runs that are scheduled or paused need no process
 _BROKEN_OFF: Final = ("CRASHED", "CANCELLED", "FAILED")
-_FULL: Final = "Deployment concurrency limit reached."  # Prefect's message at a run that it cancels for want of a slot
 _PAUSES: Final = (1.0, 2.0, 3.0)  # a server on SQLite answers 503 where its database is locked for too long
 
 Fate = Literal["KEEP", "CRASHED", "CANCELLED"]
@@ -35,7 +36,7 @@ Run = Mapping[str, Any]
 """A flow run, task run, deployment or MLflow run as its server describes it."""
 
 
-def fate(state: str, alive: bool | None, silent: float, grace: float) -> Fate:
+def fate(state: str, alive: bool | None, silent: float, grace: float, *, is_ours: bool = False) -> Fate:
     """What becomes of an unfinished flow run.
 
     Args:
@@ -43,8 +44,10 @@ def fate(state: str, alive: bool | None, silent: float, grace: float) -> Fate:
         alive: whether its process runs; None: unknown, as of one on another machine.
         silent: seconds since its last sign of life.
         grace: longest silence of a run whose process is unknown.
+        is_ours: this home's worker starts it, of which Pending would show a process soon.
     """
-    if alive or (alive is None and silent <= grace):
+    patience = min(grace, _CLAIM) if is_ours and state == "PENDING" else grace
+    if alive or (alive is None and silent <= patience):
         return "KEEP"
     return "CANCELLED" if state == "CANCELLING" else "CRASHED"
 
@@ -102,18 +105,18 @@ def end_flow_runs(api: str, *, uptime: float, workers_stopped: bool, grace: floa
     local = _runs_by_process() if runs else set()
     ended = []
     for run in runs:
-        root = _root(api, run, known)
+        leader = _leader(api, run, known)
         settled = _age(run["state"]["timestamp"])
-        label = root["labels"].get(PROCESS_LABEL) if root["state_type"] != "PENDING" else None  # of an earlier attempt
-        alive = True if {run["id"], root["id"]} & local else is_alive(label) if label else None
-        claimed = root["state_type"] == "PENDING" and not workers_stopped  # its process may be about to start
-        if alive is None and not claimed and root["work_pool_name"] in ours and (not label or is_of_another_boot(label)):
+        label = leader["labels"].get(PROCESS_LABEL) if leader["state_type"] != "PENDING" else None  # of an earlier attempt
+        alive = True if {run["id"], leader["id"]} & local else is_alive(label) if label else None
+        is_ours = leader["work_pool_name"] in ours
+        claimed = leader["state_type"] == "PENDING" and not workers_stopped  # its process may be about to start
+        if alive is None and is_ours and not claimed and (not label or is_of_another_boot(label)):
             alive = False  # this home's workers alone started it, which makes the machine certain
         if alive is False and not workers_stopped and settled < _SETTLED:
             continue
-        silent = min(settled, uptime, _silence(api, (run, root), grace)) if alive is None else settled
-        patience = min(grace, _CLAIM) if run["state_type"] == "PENDING" else grace
-        if (becomes := fate(run["state_type"], alive, silent, patience)) == "KEEP":
+        silent = min(settled, uptime, _silence(api, (run, leader), grace)) if alive is None else settled
+        if (becomes := fate(run["state_type"], alive, silent, grace, is_ours=is_ours)) == "KEEP":
             continue
         if _ask(f"{api}/flow_runs/{run['id']}")["state"]["id"] != run["state"]["id"]:
             continue  # its process suspended it and ended between the two looks: Prefect would crash one that is paused, too
@@ -124,9 +127,9 @@ def end_flow_runs(api: str, *, uptime: float, workers_stopped: bool, grace: floa
     return ended
 
 
-def _root(api: str, run: Run, known: dict[str, Run]) -> Run:
-    """The outermost flow run: its process runs the subflows too."""
-    while parent := run["parent_task_run_id"]:
+def _leader(api: str, run: Run, known: dict[str, Run]) -> Run:
+    """The flow run whose process runs this one: itself where it has one of its own, else the nearest above that has."""
+    while not (run["work_pool_name"] or PROCESS_LABEL in run["labels"]) and (parent := run["parent_task_run_id"]):
         above = _ask(f"{api}/task_runs/{parent}")["flow_run_id"]
         known[above] = run = known.get(above) or _ask(f"{api}/flow_runs/{above}")
     return run
@@ -149,7 +152,7 @@ def _runs_by_process() -> set[str]:
 
 def _pools_of_our_own(api: str, pools: Iterable[str | None]) -> set[str]:
     """Those pools that no worker but this home's was ever seen at."""
-    named = {pool: _ask(f"{api}/work_pools/{pool}/workers/filter", {}) for pool in pools if pool}
+    named = {pool: _ask(f"{api}/work_pools/{quote(pool, safe='')}/workers/filter", {}) for pool in pools if pool}
     return {pool for pool, workers in named.items() if all(worker["name"] == worker_name(pool) for worker in workers)}
 
 
@@ -230,7 +233,7 @@ def skip_missed_runs(api: str, *, since: float) -> list[str]:
     cancelled = {"state": {"type": {"any_": ["CANCELLED"]}}, "end_time": {"after_": (now - timedelta(seconds=since)).isoformat()}}
     found = [
         *_find(api, "flow_runs", {"flow_runs": late}),
-        *(run for run in _find(api, "flow_runs", {"flow_runs": cancelled}) if run["state"]["message"] == _FULL),
+        *(run for run in _find(api, "flow_runs", {"flow_runs": cancelled}) if run["state"]["message"] == NO_SLOT),
     ]
     newest, others = surplus(run for run in found if run["auto_scheduled"] and run["run_count"] == 0)
     for run in others:

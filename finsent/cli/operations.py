@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any, Final
+from urllib.parse import quote
 
 from finsent.cli.prefect_api import Ask
 
@@ -147,7 +148,7 @@ def read_scoring(ask: Ask, now: datetime) -> Operations:
 def _workers(ask: Ask) -> tuple[Worker, ...]:
     found = []
     for pool in _pages(ask, "work_pools/filter", {}):
-        for worker in _pages(ask, f"work_pools/{pool['name']}/workers/filter", {}):
+        for worker in _pages(ask, f"work_pools/{quote(pool['name'], safe='')}/workers/filter", {}):
             seen = worker.get("last_heartbeat_time")
             found.append(Worker(worker["name"], pool["name"], worker["status"] == "ONLINE", _time(seen) if seen else None))
     return tuple(found)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, TypeVar
 
 from finsent.cli.lost_runs import end_lost_runs
@@ -43,14 +44,34 @@ def has_token(running: RunningServices) -> bool:
     return True
 
 
-def lost_runs(running: RunningServices, services: "Sequence[Supervised]") -> list[str]:
-    """End the runs that nothing works on any more, where the servers answer; a sentence for each."""
+def lost_runs_at_start(running: RunningServices, servers: Sequence[Service], pause: Callable[[float], None]) -> list[str]:
+    """End what an earlier life left, before any worker runs. Where that cannot be done, it is said, and the start goes on.
+
+    Raises:
+        ServiceError: a server has ended.
+    """
+    try:
+        return ask_until_answered(partial(end_lost_runs, running, workers_stopped=True), servers, pause)
+    except ServiceError as error:
+        for server in servers:
+            server.require_alive()
+        return [f"{error}. They are looked for every minute; until then they may hold their places."]
+
+
+def lost_runs(running: RunningServices, services: "Sequence[Supervised]", failed: list[str]) -> list[str]:
+    """End the runs that nothing works on any more, where the servers answer; a sentence for each.
+
+    `failed` keeps the errors since it last worked: of a server that ended just now it is no news, the second in a row is told.
+    """
     if any(one.retry_at is not None or one.unanswered or not one.answered for one in services if one.name in SERVERS):
         return []
     try:
-        return end_lost_runs(running)
-    except ServiceError:
-        return []  # a server that ended just now is started again, and then they are looked for
+        ended = end_lost_runs(running)
+    except ServiceError as error:
+        failed.append(str(error))
+        return [f"{error}. They are looked for again every minute."] if len(failed) == 2 else []
+    failed.clear()
+    return ended
 
 
 def answers_at(url: str) -> Callable[[Service], bool]:

@@ -16,7 +16,7 @@ import urllib.request
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cache
+from functools import lru_cache
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -219,7 +219,7 @@ def _ask(url: str, body: Mapping[str, Any] | None = None, *, method: str | None 
     return found
 
 
-@cache
+@lru_cache(maxsize=2)
 def _csrf_token(api: str, _tenth_minute: int) -> str:
     """Of an hour's validity, kept for ten minutes: each that is asked for is written to the server's database."""
     return str(_ask(f"{api}/csrf-token?client={_CLIENT}", timeout=30.0)["token"])

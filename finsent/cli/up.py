@@ -16,11 +16,11 @@ from pathlib import Path
 import click
 
 from finsent.cli.freshness import watch_freshness
-from finsent.cli.lost_runs import end_lost_runs, worker_name
+from finsent.cli.lost_runs import worker_name
 from finsent.cli.options import LOCAL_PATH, CommandResult, Settings, cli, examples
 from finsent.cli.output import key_values, section
 from finsent.cli.ownership import SERVERS, end_leftovers, end_processes, find_processes, hold_home
-from finsent.cli.probes import answers_at, ask_until_answered, has_token, is_not_stopped, lost_runs
+from finsent.cli.probes import answers_at, ask_until_answered, has_token, is_not_stopped, lost_runs, lost_runs_at_start
 from finsent.cli.processes import SERVICE_VARIABLE, Service, run_to_end, start_service, stop_services, wait_until
 from finsent.cli.server_password import auth_string, make_password, password_path
 from finsent.cli.services_file import (
@@ -271,7 +271,7 @@ def bring_up(
         share_with_group(home.root / "mlflow.db")
         running = place.recorded(home, services)
         ask_until_answered(partial(give_token, running), (mlflow, prefect), pause)
-        ended = ask_until_answered(partial(end_lost_runs, running, workers_stopped=True), (mlflow, prefect), pause)
+        ended = lost_runs_at_start(running, (mlflow, prefect), pause)
         for line in (*said, *ended):
             click.echo(line, err=True)
         for pool, limit in POOLS.items():
@@ -286,12 +286,13 @@ def bring_up(
 def wait_and_stop(home: Workspace, place: UpOptions, services: "Sequence[Supervised]", pause: Callable[[float], None]) -> None:
     """Keep everything running until Ctrl-C, SIGTERM or a hang-up, then stop it."""
     since = datetime.now(UTC)
+    failed: list[str] = []
     around = Surroundings(
         home,
         changed=lambda: write_services(home.root, place.recorded(home, services)),
         answered=lambda: has_token(place.recorded(home, services)),
         look=lambda: [
-            *lost_runs(place.recorded(home, services), services),
+            *lost_runs(place.recorded(home, services), services, failed),
             *watch_freshness(place.running.prefect_api, auth_string(home.root), since),
         ],
     )

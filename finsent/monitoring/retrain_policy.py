@@ -62,6 +62,8 @@ FIRST_PAUSE: Final = timedelta(hours=1)
 """Before a retraining that failed is tried again; doubled with each attempt."""
 MAX_ATTEMPTS: Final = 5
 """The first one included."""
+NO_SLOT: Final = "Deployment concurrency limit reached."
+"""The message of Prefect at a run that it cancelled since another of its deployment was at work."""
 
 
 @dataclass(frozen=True)

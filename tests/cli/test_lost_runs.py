@@ -3,15 +3,17 @@
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
 from finsent import process_identity
+from finsent.cli import lost_runs
 from finsent.cli.lost_runs import end_lost_runs, fate, surplus
 from finsent.cli.server_password import make_password
 from finsent.cli.services_file import RunningServices
 from finsent.errors import ServiceError
-from finsent.process_identity import is_alive, is_of_another_boot, start_time, this_process
+from finsent.process_identity import PROCESS_LABEL, is_alive, is_of_another_boot, start_time, this_process
 from finsent.workspace import Workspace
 
 ALIVE, DEAD, UNKNOWN = True, False, None
@@ -36,6 +38,49 @@ ALIVE, DEAD, UNKNOWN = True, False, None
 )
 def test_only_what_cannot_live_is_ended(state: str, alive: bool | None, silent: float, becomes: str) -> None:
     assert fate(state, alive, silent, grace=150) == becomes
+
+
+@pytest.mark.parametrize(
+    ("state", "alive", "silent", "is_ours", "becomes"),
+    [
+        ("PENDING", UNKNOWN, 99, True, "KEEP"),
+        ("PENDING", UNKNOWN, 101, True, "CRASHED"),
+        ("PENDING", UNKNOWN, 101, False, "KEEP"),  # a worker elsewhere may take minutes: a container's image, a slow import
+        ("RUNNING", UNKNOWN, 101, True, "KEEP"),
+        ("PENDING", ALIVE, 101, True, "KEEP"),
+    ],
+)
+def test_a_claim_is_short_for_workers_of_our_own(
+    state: str, alive: bool | None, silent: float, is_ours: bool, becomes: str
+) -> None:
+    assert fate(state, alive, silent, grace=300, is_ours=is_ours) == becomes
+
+
+def flow_run(name: str, parent: str | None = None, pool: str | None = None, **labels: str) -> dict[str, Any]:
+    return {"id": name, "parent_task_run_id": parent, "work_pool_name": pool, "labels": labels}
+
+
+def test_a_run_goes_by_the_process_that_runs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {
+        run["id"]: run
+        for run in (
+            flow_run("root", pool="gpu"),
+            flow_run("inner", "t-root"),
+            flow_run("deployed", "t-inner", "cpu"),
+            flow_run("served", "t-root", **{PROCESS_LABEL: "its own"}),
+            flow_run("deepest", "t-deployed"),
+        )
+    }
+    monkeypatch.setattr(lost_runs, "_ask", lambda url: {"flow_run_id": url.partition("t-")[2]})
+    leaders = {name: lost_runs._leader("api", run, known)["id"] for name, run in known.items()}
+    assert leaders == {"root": "root", "inner": "root", "deployed": "deployed", "served": "served", "deepest": "deployed"}
+
+
+def test_pools_are_asked_for_by_any_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(lost_runs, "_ask", lambda url, _body: asked.append(url) or [])
+    assert lost_runs._pools_of_our_own("api", ["große GPU/1"]) == {"große GPU/1"}
+    assert asked == ["api/work_pools/gro%C3%9Fe%20GPU%2F1/workers/filter"]
 
 
 def missed(name: str, deployment: str, hour: int, schedule: str | None = "s") -> dict[str, object]:

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from finsent.cli import processes
-from finsent.cli.probes import ask_until_answered, is_not_stopped
+from finsent.cli import probes, processes
+from finsent.cli.probes import ask_until_answered, is_not_stopped, lost_runs, lost_runs_at_start
+from finsent.cli.server_password import make_password
+from finsent.cli.services_file import RunningServices
 from finsent.errors import ServiceError
 from finsent.workspace import Workspace
 from tests.cli.test_supervisor import SLEEPER
@@ -52,3 +54,21 @@ def test_a_worker_that_is_stopped_is_frozen_and_one_that_has_ended_is_not(servic
     os.kill(service.process.pid, signal.SIGKILL)
     service.process.wait()
     assert is_not_stopped(service)
+
+
+def test_lost_runs_that_cannot_be_looked_for_are_told_once_and_stop_nothing(
+    service: processes.Service, home: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_password(home)
+    nowhere = RunningServices(1, "http://127.0.0.1:9", "http://127.0.0.1:9", str(home.root), processes={"prefect": (1, 1.0)})
+    monkeypatch.setattr(probes, "_BUSY_SECONDS", 0.0)
+    (said,) = lost_runs_at_start(nowhere, [service], pytest.fail)
+    assert said.startswith("lost runs could not be looked for: ")
+    failed: list[str] = []
+    looks = [lost_runs(nowhere, [], failed) for _ in range(4)]
+    assert [len(told) for told in looks] == [0, 1, 0, 0]
+    assert "Connection refused" in looks[1][0]
+    service.process.kill()
+    service.process.wait()
+    with pytest.raises(ServiceError, match="test ended by itself"):
+        lost_runs_at_start(nowhere, [service], pytest.fail)
