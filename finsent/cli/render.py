@@ -303,7 +303,15 @@ def render_inbox_faults(faults: Any) -> Renderable:
     """Files and sources of the inbox that are not read, the first twenty of many."""
     if not faults:
         return ""
-    rows = [(fault.state, shorten(fault.uri, 200), f"{fault.since:%Y-%m-%d %H:%M}", fault.reason) for fault in faults[:20]]
+    rows = [
+        (
+            fault.state,
+            shorten(fault.uri, 200),
+            f"{fault.since:%Y-%m-%d %H:%M}",
+            fault.reason + ("" if fault.configured else " (its source is not in this command's configuration)"),
+        )
+        for fault in faults[:20]
+    ]
     title = f"Not read into the inbox ({len(faults)}): correct, replace or remove the file, or repair the source"
     return section(title, table(("", "file or source", "since (UTC)", "why"), rows))
 

@@ -60,6 +60,8 @@ class InboxFault:
     reason: str
     identity: str | None
     since: datetime
+    configured: bool = True
+    """Whether its source is among those of the configuration that asks."""
 
 
 def load_records(home: Workspace, uris: Iterable[str]) -> dict[FileKey, FileRecord]:
@@ -118,15 +120,26 @@ def time_of_record(latest: Mapping[FileKey, FileRecord]) -> datetime:
 
 
 def find_faults(home: Workspace, sources: Sequence[InboxSource]) -> tuple[InboxFault, ...]:
-    """What of the configured sources is not read, as the last scoring run left it, the oldest first."""
+    """What is not read, as the last scoring run left it, the oldest first; of sources that are not among `sources`, too.
+
+    Whoever asks may have another configuration than the runs that found the faults, and must see them all the same.
+    """
     configured = {escape_invalid(source.uri) for source in sources}
-    return faults_of(record for record in load_records(home, ()).values() if record.source in configured)
+    return faults_of(load_records(home, ()).values(), configured)
 
 
-def faults_of(records: Iterable[FileRecord]) -> tuple[InboxFault, ...]:
-    """The records that speak of something that is not read, the oldest first."""
+def faults_of(records: Iterable[FileRecord], configured: AbstractSet[str] | None = None) -> tuple[InboxFault, ...]:
+    """The records that speak of something that is not read, the oldest first; `configured` None: all their sources are."""
     found = [record for record in records if record.state in FAULTS]
     found.sort(key=lambda record: (record.recorded_at, record.uri))
     return tuple(
-        InboxFault(record.uri, record.state, record.reason or "", record.identity, record.recorded_at) for record in found
+        InboxFault(
+            record.uri,
+            record.state,
+            record.reason or "",
+            record.identity,
+            record.recorded_at,
+            configured is None or record.source in configured,
+        )
+        for record in found
     )

@@ -115,7 +115,9 @@ def test_score_reads_the_configured_sources_and_status_shows_what_it_could_not(
     assert "empty.csv' is empty" in shown
     status = finsent("status", *served.options, *sources, "--json").json()
     assert [(fault["state"], fault["uri"]) for fault in status["inbox_faults"]] == [("set aside", f"{tmp_path}/in/empty.csv")]
-    assert "is empty" in finsent("status", *served.options, *sources).out
+    shown = finsent("status", *served.options).out
+    assert "is empty" in shown
+    assert "its source is not in this command's configuration" in " ".join(shown.split())
     (tmp_path / "in" / "empty.csv").unlink()
     said = finsent("score", *served.options, *sources, "--text", "body")
     assert (said.code, said.err.splitlines()[-1].startswith("error: --text 'body' needs a FILE")) == (2, True)
