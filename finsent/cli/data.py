@@ -86,7 +86,8 @@ def ingest_command(
     report = ingest(context, sources)
     page = None if no_report else _publish_report(context, report)
     shown = stack(render_ingestion(report), f"Data report: {page}" if page else "")
-    return CommandResult({**plain(report), "page": None if page is None else str(page)}, shown)
+    code = 2 if report.nothing_readable else 0
+    return CommandResult({**plain(report), "page": None if page is None else str(page)}, shown, code=code)
 
 
 def _publish_report(context: "Context", report: "IngestReport") -> "Path | None":

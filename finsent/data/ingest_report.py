@@ -5,10 +5,12 @@ import json
 import logging
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from finsent.data import tables
 from finsent.data.dataset import add_fingerprints, recorded_report, report_path
@@ -16,9 +18,10 @@ from finsent.data.dedup.assignment import ACCEPTED, DUPLICATE, AssignmentResult
 from finsent.data.dedup.grouping import is_in
 from finsent.data.existing_rows import Grouping
 from finsent.data.leakage import LeakAudit, NaiveSplit, group_sizes, naive_split
+from finsent.data.sources.broken_rows import FAULTS_OF_FILES
 from finsent.data.sources.reading import ReadSummary
 from finsent.data.splits import EXCLUDED, SPLIT_CODES, SPLITS, SplitCodes, SplitRule
-from finsent.data.staging import StagedRows
+from finsent.data.staging import NO_TIME, StagedRows
 from finsent.data.validation.schema_drift import SourceSchema, schema_from_dict
 from finsent.errors import CheckFailed, shorten
 from finsent.files import atomic_write
@@ -69,6 +72,17 @@ class IngestReport:
     new_version: bool
     """Whether this ingestion made the version."""
     seconds: float
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """Files of which no row could be read, and what to do about each."""
+    unread_columns: dict[str, list[str]] = field(default_factory=dict)
+    """Columns that are not read, of sources that are read for the first time."""
+    dates_not_filled: int = 0
+    """Stored rows without a creation time that came again with one: a stored row never changes."""
+
+    @property
+    def nothing_readable(self) -> bool:
+        """Whether every row that was read belongs to a file of which no row could be read."""
+        return bool(self.unreadable) and self.accepted == self.duplicates == 0 and set(self.reasons) <= FAULTS_OF_FILES
 
 
 def build_report(
@@ -112,7 +126,20 @@ def build_report(
         fingerprint=fingerprint if has_version else None,
         new_version=added is not None,
         seconds=time.monotonic() - grouping.read.started,
+        unreadable=dict(grouping.read.reading.unreadable),
+        unread_columns=dict(grouping.read.reading.unread_columns),
+        dates_not_filled=_dates_not_filled(home, grouping, result),
     )
+
+
+def _dates_not_filled(home: Workspace, grouping: Grouping, result: AssignmentResult) -> int:
+    staged = grouping.read.staged
+    dated = (result.outcome == DUPLICATE) & (staged.times != NO_TIME)
+    if not dated.any():
+        return 0
+    ids = pc.unique(staged.ids.filter(pa.array(dated)))
+    undated = tables.read(home, "tweets", columns=["id"], filters=pc.field("created_at").is_null())["id"]
+    return int(pc.sum(pc.is_in(ids, value_set=undated.combine_chunks())).as_py() or 0)
 
 
 def count_rows(reading: ReadSummary, staged: StagedRows, result: AssignmentResult) -> dict[str, Any]:
@@ -177,7 +204,12 @@ def write_report_file(home: Workspace, report: IngestReport, rule: SplitRule, re
 
 
 def warn_high_quarantine_rate(report: IngestReport, reading: ReadSummary) -> None:
-    """Warn of sources with a high quarantine rate, which usually means a wrong column or label mapping."""
+    """Warn of files that are unreadable as a whole, and of sources with a high quarantine rate.
+
+    The latter usually means a wrong column or label mapping.
+    """
+    for advice in report.unreadable.values():
+        _log.warning("%s Its rows are in the quarantine.", advice)
     for name, n in report.by_source.items():
         if n["quarantined"] > _HIGH_QUARANTINE_RATE * n["read"]:
             why = ", ".join(f"{reason} ({count:,})" for reason, count in list(report.reasons.items())[:3])

@@ -146,7 +146,8 @@ def write_report(context: Context, grouping: Grouping, report: IngestReport) -> 
     if report.new_version:
         _log.info("version %s of the data: %d rows accepted", report.version, report.accepted)
     else:
-        _log.info("nothing new: no row was accepted, and the data stays at version %s", report.version)
+        stays = "there is no data yet" if report.version is None else f"the data stays at version {report.version}"
+        _log.info("nothing new: no row was accepted, and %s", stays)
         audit = (
             RecordedAudit() if report.version is None else read_audit(context.workspace, report.version, str(report.fingerprint))
         )

@@ -12,6 +12,7 @@ import numpy as np
 
 from finsent.config import Config, DataConfig, Source
 from finsent.data.dataset import Split
+from finsent.data.sources.broken_rows import BrokenRows
 from finsent.data.sources.formats import fingerprint_file, read_rows
 from finsent.data.sources.records import QuarantinedRow, RawRow, RequestedColumns, Row, SourceFile, labelled_columns
 from finsent.data.sources.resolve import resolve
@@ -21,7 +22,7 @@ from finsent.data.validation.label_mapping import check_label, label_key, parse_
 from finsent.data.validation.language import check_language
 from finsent.data.validation.row_validation import Rejection, check_text, check_time, find_unreadable_date, is_missing
 from finsent.data.validation.schema_drift import SourceSchema, compare_schemas, format_drift, source_schema
-from finsent.data.validation.text_cleaning import mask_handles, mask_raw_handles, repair_mojibake
+from finsent.data.validation.text_cleaning import FLAG_SEPARATOR, mask_handles, mask_raw_handles, repair_mojibake, text_flags
 from finsent.errors import CheckFailed, InputError, escape_invalid, quoted, shorten
 from finsent.labels import LABEL2ID
 from finsent.logging_setup import track
@@ -52,6 +53,10 @@ class ReadSummary:
     """`SourceSchema` of each source, as a dictionary."""
     unknown_labels: dict[str, dict[str, int]] = field(default_factory=dict)
     """Rows by label value that has no class, the most frequent first; by source."""
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """Files of which no row could be read, and what to do about each."""
+    unread_columns: dict[str, list[str]] = field(default_factory=dict)
+    """Columns that are not read, of sources that are read for the first time."""
 
 
 ResolvedSource = tuple[Source, tuple[SourceFile, ...]]
@@ -86,6 +91,7 @@ def stage_sources(
         for file in files:
             found = stats.setdefault(file.name, _SourceStats(file))
             wanted, seen = replace(labelled_columns(file.source), seen_columns=found.columns), Counter[str]()
+            broken = BrokenRows()
             try:
                 batches = read_validated(file, config, now, seen, wanted)
                 for n, good, bad in track(batches, description=file.label, unit="batch"):
@@ -94,7 +100,10 @@ def stage_sources(
                     summary.read[file.name] += n
                     summary.rejected[file.name] += len(bad)
                     summary.reasons.update(row.reason for row in bad)
-                    summary.flags.update(row.flags for row in good if row.flags is not None)
+                    summary.flags.update(
+                        flag for row in good if row.flags is not None for flag in row.flags.split(FLAG_SEPARATOR)
+                    )
+                    broken.add(n, bad)
             except InputError as error:
                 found.add(file.source, wanted, seen)
                 # a missing column may have been renamed: then the schema drift is the better message
@@ -103,6 +112,8 @@ def stage_sources(
                 raise
             found.add(file.source, wanted, seen)
             labels.update(seen)
+            if (advice := broken.advice(file)) is not None:
+                summary.unreadable[file.uri] = advice
             summary.inputs.append(fingerprint_file(file))
         check_labels(source, labels)
         for name in dict.fromkeys(file.name for file in files):
@@ -151,6 +162,8 @@ class _SourceStats:
 def _record_schema(found: _SourceStats, before: SourceSchema | None, summary: ReadSummary, *, check: bool) -> None:
     schema = found.schema(before)
     summary.schemas[schema.name] = asdict(schema)
+    if before is None:
+        summary.unread_columns[schema.name] = [name for name in schema.columns if name not in schema.roles.values()]
     unknown = {value: n for value, n in found.seen.most_common() if value and value not in found.label_mapping}
     summary.unknown_labels[schema.name] = unknown
     if check and before is not None:
@@ -240,7 +253,7 @@ def _validate(raw: RawRow, file: SourceFile, config: DataConfig, now: datetime) 
         return foreign
     if config.mask_handles:
         repaired = mask_handles(repaired)
-    return Row(file.name, file.label, raw.number, repaired, label, created_at, forms(repaired), flag)
+    return Row(file.name, file.label, raw.number, repaired, label, created_at, forms(repaired), text_flags(repaired, flag))
 
 
 def _validate_fields(

@@ -144,7 +144,7 @@ class Row:
     created_at: datetime | None
     forms: Forms
     flags: str | None = None
-    """What was noticed about the text's encoding, e.g. "mojibake repaired"."""
+    """What was noticed about the text, e.g. "mojibake repaired, control characters"."""
 
     @property
     def id(self) -> str:

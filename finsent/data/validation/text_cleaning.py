@@ -13,6 +13,10 @@ from finsent.text import URL, normalise
 EncodingFlag = Literal["mojibake repaired", "mojibake", "replacement character"]
 """State of a text's encoding: repaired; left as it is, since a repair would be a guess; not repairable (U+FFFD)."""
 
+FLAG_SEPARATOR: Final = ", "
+CONTROL_CHARACTERS: Final = "control characters"
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # not tab and line ends
+
 _WRONG_CODECS: Final = frozenset({"latin-1", "windows-1252", "sloppy-windows-1252"})
 """Codecs whose misuse is repaired. The repair is unique: what two of them can encode, they encode to the same bytes."""
 
@@ -22,6 +26,12 @@ class RepairedText(NamedTuple):
 
     text: str
     flag: EncodingFlag | None
+
+
+def text_flags(text: str, encoding: EncodingFlag | None) -> str | None:
+    """What is noticed about a text, as its row is flagged: its encoding, and control characters, which stay in it."""
+    found = [flag for flag in (encoding, CONTROL_CHARACTERS if _CONTROL.search(text) else None) if flag is not None]
+    return FLAG_SEPARATOR.join(found) or None
 
 
 def repair_mojibake(text: str) -> RepairedText:

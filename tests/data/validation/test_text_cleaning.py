@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from finsent.data.validation.text_cleaning import mask_handles, mask_raw_handles, repair_mojibake
+from finsent.data.validation.text_cleaning import mask_handles, mask_raw_handles, repair_mojibake, text_flags
 from finsent.text import text_id
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"
@@ -198,3 +198,9 @@ def test_raw_text_has_no_handle_left(shown: str) -> None:
     assert "opp" not in mask_raw_handles(shown)
     assert "@user" in mask_raw_handles(shown)
     assert mask_raw_handles(mask_raw_handles(shown)) == mask_raw_handles(shown)
+
+
+def test_control_characters_are_flagged_beside_the_encoding() -> None:
+    assert [text_flags(f"up {character}", None) for character in "\x00\x07\x1b\x7f\x9b"] == ["control characters"] * 5
+    assert text_flags("tab\tand\r\nline ends", None) is None
+    assert text_flags("up\x07", "mojibake") == "mojibake, control characters"
