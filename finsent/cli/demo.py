@@ -211,7 +211,7 @@ def _render_scoring(demo: Demo) -> list[Renderable]:
     if demo.scoring is None or demo.monitoring is None:
         return ["Nothing is scored: no version has been promoted."]
     monitoring = f"Monitoring says: {demo.monitoring.decision}. {' '.join(demo.monitoring.reasons)}"
-    return [render_scoring(demo.scoring), render_predictions(demo.tweets), monitoring]
+    return [render_scoring(demo.scoring, f"{demo.home}/tables"), render_predictions(demo.tweets), monitoring]
 
 
 def _headline(text: str) -> Renderable:

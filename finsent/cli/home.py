@@ -37,6 +37,6 @@ def move_command(settings: Settings, source: Path | None) -> CommandResult:
         raise InputError(f"`finsent up` runs in this home, with the store open: {server.url}. Stop it first.")
     with locked(home.lock("mlflow"), 10, "another process prepares this home's MLflow store. Try again."):
         done = move_locations(home, source.expanduser().absolute() if source else None)
-    facts = [("changed", f"{done.changed} locations"), ("were in", ", ".join(done.was)), ("backup", str(done.backup))]
+    facts = [("changed", f"{done.changed} artifact locations"), ("were in", ", ".join(done.was)), ("backup", str(done.backup))]
     missing = f"  Not in this home: the artifacts of {', '.join(done.missing)}. Copy them here too." if done.missing else ""
     return CommandResult(done, section(f"Home {done.home} uses its own artifacts", key_values(facts), missing))

@@ -37,7 +37,11 @@ def maintain_command(settings: Settings, days: int, inbox_days: int | None, *, d
         (f"table {item.name}", item.problem or f"{item.merged} files merged, {item.removed} removed") for item in done.tables
     ]
     failed = any(item.problem for item in done.tables)
-    total = [*upkeep, ("freed", format_bytes(done.bytes)), *([("inbox rows", str(done.inbox_rows))] if inbox_days else [])]
+    total = [
+        *upkeep,
+        ("would free" if dry_run else "freed", format_bytes(done.bytes)),
+        *([("inbox rows", str(done.inbox_rows))] if inbox_days else []),
+    ]
     heading = "Would be removed" if dry_run else "Removed"
     text = section(heading, table(("what", "path", "size"), rows) if rows else "", key_values(total))
     return CommandResult(asdict(done), text, code=2 if failed else 0)

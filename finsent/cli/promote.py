@@ -9,9 +9,9 @@ import click
 
 from finsent.cli.options import LOCAL_PATH, CommandResult, Settings, cli, examples, login, suggest_command
 from finsent.cli.output import cell_text, duration, key_values, lines, note, section, shorten, stack, table
-from finsent.cli.render import render_promotion
+from finsent.cli.render import decision_word, render_promotion
 from finsent.cli.services_file import find_prefect
-from finsent.cli.status import registry_exists
+from finsent.cli.status import registry_exists, scoring_counts
 from finsent.errors import CheckFailed, FinsentError, one_line
 from finsent.proxies import bypass_proxies
 from finsent.workspace import Workspace
@@ -92,9 +92,21 @@ def rollback_command(settings: Settings, who: str | None, why: str) -> CommandRe
         return done
     text = stack(
         f"ROLLED BACK: version {result.model_version} is the champion again, version {result.champion_before} is archived",
-        f"Next: {suggest_command('finsent score')}\n  What version {result.champion_before} had scored waits again.",
+        scoring_after(context, result.model_version),
     )
     return replace(done, text=text)
+
+
+def scoring_after(context: "Context", champion: str) -> str:
+    """What a champion that came back has to score: it may have scored the inbox when it was champion before."""
+    try:
+        waiting = scoring_counts(context, champion)["waiting"]
+    except FinsentError as error:  # the rollback is done, whatever cannot be counted
+        note(f"how much waits for version {champion} is not known: {one_line(error)}")
+        return f"Next: {suggest_command('finsent score')}"
+    if not waiting:
+        return f"No tweet of the inbox waits: version {champion} has scored all of them."
+    return f"Next: {suggest_command('finsent score')}\n  {waiting:,} tweets of the inbox wait for version {champion}."
 
 
 @cli.command("adopt", epilog=examples("finsent adopt --why 'set in MLflow during the outage'"))
@@ -204,7 +216,7 @@ def history_command(settings: Settings, version: str | None, limit: int | None) 
         about = f"version {version}" if version else "any version"
         return CommandResult(asdict(found), f"The audit log has no entry about {about}. {chain}")
     head = f"{len(found.entries)} of {found.of} entries in the audit log. {chain}"
-    columns = ("at (UTC)", "version", "action", "decision", "champion", "who", "why")
+    columns = ("entry", "at (UTC)", "version", "action", "decision", "champion", "who", "why")
     return CommandResult(asdict(found), section(head, table(columns, [_history_row(entry) for entry in found.entries])))
 
 
@@ -227,26 +239,15 @@ def _history_row(entry: "AuditEntry") -> tuple[str, ...]:
     before, after = cell_text(entry.champion_before), cell_text(entry.champion_after)
     why = entry.why or (entry.reasons[0] if entry.reasons else "")
     return (
+        "-" if entry.seq is None else str(entry.seq),  # by which messages name it
         entry.at[:19] + (f" (clock set back {duration(entry.clock_back_seconds)})" if entry.clock_back_seconds else ""),
         cell_text(entry.version),
         entry.action,
-        _decision(entry),
+        decision_word(entry),
         before if before == after else f"{before} -> {after}",
         cell_text(entry.who),
         shorten(why, 90),
     )
-
-
-def _decision(entry: "AuditEntry") -> str:
-    """The decision as shown: a version that passes the gate may still wait for approval."""
-    if entry.action == "adopt":
-        return "adopted"
-    if entry.decision == "promote" and entry.champion_after != entry.version:
-        return "passed, waits"
-    if entry.action == "reject":
-        return "rejected"
-    shown = {"promote": "promoted", "refuse": "refused"}
-    return shown.get(entry.decision or "", cell_text(entry.decision))
 
 
 @cli.group("ledger", epilog=examples("finsent ledger verify", "finsent ledger export audit-log-2026-07.jsonl"))

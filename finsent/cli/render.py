@@ -1,5 +1,7 @@
 """How results of the steps look to a person: ingestion, training, evaluation, the gate's decision, scoring, monitoring."""
 
+import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,16 +19,20 @@ from finsent.cli.output import (
     table,
     with_interval,
 )
+from finsent.errors import format_names
+
+_DATE_LIKE = re.compile(r"date|time|posted|created|published|_at$", re.IGNORECASE)
 
 if TYPE_CHECKING:
+    from finsent.registry.audit_log import AuditEntry
     from finsent.steps.score import Prediction
 
 
 def render_ingestion(report: Any) -> Renderable:
     """Where every row ended, the splits, the leak audit."""
-    heading = (
-        f"Data version {report.version}" if report.new_version else f"Nothing new, the data stays at version {report.version}"
-    )
+    stays = "there is no data yet" if report.version is None else f"the data stays at version {report.version}"
+    nothing = f"NOTHING COULD BE READ, {stays}" if report.nothing_readable else f"Nothing new, {stays}"
+    heading = f"Data version {report.version}" if report.new_version else nothing
     counts = ("read", "accepted", "duplicates", "quarantined")
     sources = [(name, *(found[count] for count in counts)) for name, found in report.by_source.items()]
     total = ("all", *(getattr(report, count) for count in counts))
@@ -36,13 +42,25 @@ def render_ingestion(report: Any) -> Renderable:
         f"+ {report.duplicates:,} duplicates + {report.quarantined:,} quarantined ({duration(report.seconds)})",
         table(("source", *counts), [*sources, total] if len(sources) > 1 else sources),
         _quarantine_reasons(report.reasons),
+        *_unread_columns(report.unread_columns),
+        f"{report.dates_not_filled:,} stored rows without a creation time came again with one: it is not filled in, since stored "
+        "rows never change. To have it, ingest into a new home"
+        if report.dates_not_filled
+        else "",
         section("Noted about texts", table(("rows", "what"), flags)) if flags else "",
         f"{report.split_conflicts:,} groups of new rows touched two splits: see `split conflict` in the quarantine"
         if report.split_conflicts
         else "",
-        _splits(report.splits),
-        leak_audit(report.leaks, report.naive_leak),
+        *(() if report.version is None else (_splits(report.splits), leak_audit(report.leaks, report.naive_leak))),
     )
+
+
+def _unread_columns(by_source: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    for source, columns in by_source.items():
+        if columns:
+            date = next((name for name in columns if _DATE_LIKE.search(name)), None)
+            hint = f" (dates? --created-at {shlex.quote(date)})" if date is not None else ""
+            yield f"{source}: columns not read: {format_names(columns)}{hint}"
 
 
 def render_inbox(report: Any) -> Renderable:
@@ -267,10 +285,25 @@ def render_promotion(result: Any) -> Renderable:
     return stack(section(title, *more), reasons, render_rules(result.rules) if result.rules else "")
 
 
-def render_scoring(report: Any) -> Renderable:
-    """One scoring run."""
+def decision_word(entry: "AuditEntry") -> str:
+    """A decision as shown: a version that passes the gate may still wait for approval."""
+    if entry.action == "adopt":
+        return "adopted"
+    if entry.decision == "promote" and entry.champion_after != entry.version:
+        return "passed, waits"
+    if entry.action == "reject":
+        return "rejected"
+    shown = {"promote": "promoted", "refuse": "refused"}
+    return shown.get(entry.decision or "", cell_text(entry.decision))
+
+
+def render_scoring(report: Any, tables_url: str) -> Renderable:
+    """One scoring run, and where its predictions are."""
     total = sum(report.classes.values())
-    mix = [(label, n, f"{n / total:.1%}") for label, n in report.classes.items()] if total else []
+    # a tweet without an answer counts for no class
+    mix = {label: n - report.abstained_by_class.get(label, 0) for label, n in report.classes.items()}
+    shares = [(label, n, f"{n / total:.1%}") for label, n in (*mix.items(), ("abstained", report.abstained))] if total else []
+    quarantined = f"{report.quarantined:,} (why: finsent data quarantine)" if report.quarantined else 0
     return section(
         f"Version {report.model_version} scored {report.scored:,} tweets",
         key_values(
@@ -278,12 +311,13 @@ def render_scoring(report: Any) -> Renderable:
                 ("received", report.received),
                 ("known already", report.known),
                 ("already scored", report.skipped),
-                ("quarantined", report.quarantined),
+                ("quarantined", quarantined),
                 ("abstained", report.abstained),
                 ("time", f"{duration(report.seconds)}, {report.rows_per_second:.0f} rows/s"),
+                ("predictions", f"{tables_url}/predictions (a Delta table)"),
             ]
         ),
-        table(("class", "rows", "share"), mix) if mix else "",
+        table(("answer", "rows", "share"), shares) if shares else "",
         _arrivals(report.sources) if report.sources else "",
         render_inbox_faults([fault for source in report.sources for fault in source.faults]),
     )
@@ -332,7 +366,7 @@ def render_predictions(rows: "Sequence[Prediction]") -> Renderable:
         (
             "no label" if row.label is None else "abstained" if row.abstained else row.label,
             *(row.probabilities.get(label) for label in classes),
-            shorten(f"{row.text} ({row.reason})" if row.reason else row.text),
+            shorten(row.text) + (f" ({row.reason})" if row.reason else ""),
         )
         for row in rows
     ]

@@ -79,7 +79,7 @@ def _render_listing(found: "ReviewListing", out: Path | None, *, conflicts: bool
         rows = [(item.id[:8], item.label, item.suggested, item.confidence, shorten(item.text)) for item in found.entries]
         columns = ("id", "label", "suggested", "self-confidence", "text")
     if not found.entries:
-        return head
+        return f"{head}; {out} holds the heading alone" if out is not None else head
     if out is not None:
         return section(
             f"{head}; {len(found.entries):,} of them are in {out}",

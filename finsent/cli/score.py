@@ -43,8 +43,9 @@ def score_command(settings: Settings, files: tuple[str, ...], text: str) -> Comm
         raise InputError(
             f"--text {text!r} needs a FILE: sources of the configuration (scoring.sources) name their columns themselves."
         )
-    report = score(settings.context(), files=tuple(Path(file) for file in files), text=text)
-    return CommandResult(report, render_scoring(report))
+    context = settings.context()
+    report = score(context, files=tuple(Path(file) for file in files), text=text)
+    return CommandResult(report, render_scoring(report, context.workspace.tables_url))
 
 
 @cli.command(
@@ -61,15 +62,16 @@ def score_command(settings: Settings, files: tuple[str, ...], text: str) -> Comm
 def predict_command(settings: Settings, texts: tuple[str, ...], version: str | None) -> CommandResult:
     """Label a few texts; stores nothing. `-` reads texts from standard input, one a line.
 
-    A text that scoring would quarantine, such as an empty one, gets no label and the reason.
+    Each line has one answer. A text that scoring would quarantine, such as an empty one, gets no label and the reason.
     """
     from finsent.steps.score import predict
 
     if "-" in texts:
         if isinstance(sys.stdin, io.TextIOWrapper):  # bytes that are no UTF-8 make their own line a bad row, not an end
-            sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
-        lines = tuple(line.strip() for line in sys.stdin or () if line.strip())
-        texts = tuple(text for given in texts for text in (lines if given == "-" else (given,)))
+            sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape", newline="\n")
+        # one answer to each line, an empty one too, so that answers and lines can be put side by side
+        piped = tuple(line.removesuffix("\n").removesuffix("\r") for line in sys.stdin or ())
+        texts = tuple(text for given in texts for text in (piped if given == "-" else (given,)))
     if not any(text.strip() for text in texts):
         raise InputError("nothing to predict: every text is empty. Give a tweet in quotes, or `-` with lines on standard input.")
     result = predict(settings.context(), texts, version=version)

@@ -7,6 +7,7 @@ import click
 from finsent.cli.maintain import disk_parts
 from finsent.cli.operations_status import read_status
 from finsent.cli.options import CommandResult, Settings, cli, examples
+from finsent.cli.render import decision_word
 from finsent.cli.server_password import password_path
 from finsent.cli.services_file import Server, find_mlflow, find_prefect, is_healthy, services_path
 from finsent.cli.status_text import render_status
@@ -46,7 +47,7 @@ def status_command(settings: Settings) -> CommandResult:
         "versions": versions,
         "champion_problem": champion_problem,
         "decisions": decisions,
-        "scoring": _scoring(context, champion),
+        "scoring": scoring_counts(context, champion),
         "inbox_faults": find_faults(home, context.config.scoring.sources),
         "services": services,
         "operations": operations,
@@ -153,15 +154,20 @@ def _decisions(context: "Context") -> dict[str, Any]:
     except FinsentError:
         agrees = None  # `versions` says why
     entries = [entry for entry in audit_log.read(home.audit_log) if entry.get("action") != audit_log.EVALUATE][-DECISIONS:]
+    outcomes = [decision_word(audit_log.audit_entry(entry)) for entry in entries]
     kept = ("seq", "at", "action", "version", "decision", "reasons", "who", "why")
     return {
         "entries": head.length,
         "agrees": agrees,
-        "last": [{key: entry[key] for key in kept if key in entry} for entry in reversed(entries)],
+        "last": [
+            {key: entry[key] for key in kept if key in entry} | {"outcome": outcome}
+            for entry, outcome in reversed(list(zip(entries, outcomes, strict=True)))
+        ],
     }
 
 
-def _scoring(context: "Context", champion: str | None) -> dict[str, Any]:
+def scoring_counts(context: "Context", champion: str | None) -> dict[str, int]:
+    """Tweets in the inbox, those that wait for the champion, and predictions."""
     import pyarrow.compute as pc
 
     from finsent.data import tables

@@ -73,17 +73,18 @@ def _render_decisions(decisions: dict[str, Any]) -> Renderable:
         return "Decisions: none yet"
     rows = [
         (
+            cell_text(entry.get("seq")),
             entry["at"][:19],
             entry["version"],
             entry["action"],
-            cell_text(entry.get("decision")),
+            entry["outcome"],
             shorten(" ".join(entry.get("reasons", ()))),
         )
         for entry in decisions["last"]
     ]
     agrees = " and agrees with the registry" if decisions["agrees"] else ""
     heading = f"Decisions ({decisions['entries']} in the audit log, its chain verifies{agrees})"
-    return section(heading, table(("at (UTC)", "version", "action", "decision", "because"), rows))
+    return section(heading, table(("entry", "at (UTC)", "version", "action", "decision", "because"), rows))
 
 
 def _service(service: dict[str, Any]) -> str:

@@ -244,7 +244,7 @@ def history(path: Path, model: str, version: str | None = None, limit: int | Non
     about = [(e, back) for e, back in zip(entries, clock_set_back(entries), strict=True) if e.get("model") == model]
     chosen = [(e, back) for e, back in about if version is None or version in {e.get("version"), e.get("from"), e.get("to")}]
     shown = chosen[-limit:] if limit is not None else chosen
-    return History(tuple(_audit_entry(entry, back) for entry, back in shown), len(chosen), problem is None, problem)
+    return History(tuple(audit_entry(entry, back) for entry, back in shown), len(chosen), problem is None, problem)
 
 
 def export_audit_log(path: Path, file: Path) -> Head:
@@ -263,7 +263,8 @@ def export_audit_log(path: Path, file: Path) -> Head:
     return verify(file, allow_unfinished=True)
 
 
-def _audit_entry(entry: dict[str, Any], clock_back_seconds: float) -> AuditEntry:
+def audit_entry(entry: Mapping[str, Any], clock_back_seconds: float = 0) -> AuditEntry:
+    """A line of the file as people read it."""
     action, version, before = str(entry.get("action")), entry.get("version"), entry.get("champion")
     return AuditEntry(
         seq=entry.get("seq"),

@@ -42,6 +42,7 @@ class MovedHome:
     was: tuple[str, ...]
     """Folders that the locations were in."""
     changed: int
+    """Locations that lay outside the home, each counted once however many rows of the store name it."""
     backup: Path
     """The store as it was."""
     missing: tuple[str, ...]
@@ -148,15 +149,14 @@ def move_locations(home: Workspace, source: Path | None = None) -> MovedHome:
     roots = {folder.removesuffix(f"/{_FOLDER}") for folder in was if folder.endswith(f"/{_FOLDER}")}
     backup = _back_up(file)
     _move_results(home, roots)
-    changed = 0
     with _opened(file, "changed") as store:
         store.execute("begin immediate")
         for table, column in _columns(store):
             update = f"update {table} set {column} = ? where {column} = ?"  # noqa: S608 - names from above
-            changed += store.executemany(update, [(target, place) for place, target in pairs.items()]).rowcount
+            store.executemany(update, [(target, place) for place, target in pairs.items()])
         _move_datasets(store, home, roots)
         store.execute("commit")
-    return MovedHome(home.root, tuple(was), changed, backup, tuple(missing_artifacts(home)))
+    return MovedHome(home.root, tuple(was), len(pairs), backup, tuple(missing_artifacts(home)))
 
 
 def local_path(location: str) -> Path | None:

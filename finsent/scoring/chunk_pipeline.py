@@ -44,7 +44,8 @@ class Totals:
 
     classes: Counter[str] = field(default_factory=Counter)
     """Rows by label."""
-    abstained: int = 0
+    abstained: Counter[str] = field(default_factory=Counter)
+    """Those of them without an answer, by the label that they would have had."""
     texts: int = 0
     """Distinct texts of each chunk."""
     tokens: int = 0
@@ -60,7 +61,8 @@ class Totals:
     def metrics(self, seconds: float) -> dict[str, float]:
         """As metrics of an MLflow run that took `seconds`; shares only where there are rows."""
         total = self.classes.total()
-        shares = {"distinct": self.texts, **{label.lower(): self.classes[label] for label in LABELS}, "abstained": self.abstained}
+        shares = {"distinct": self.texts, **{label.lower(): self.classes[label] for label in LABELS}}
+        shares["abstained"] = self.abstained.total()
         return {
             "rows_scored": float(total),
             "rows_per_second": total / seconds,
@@ -83,17 +85,18 @@ def commit_chunks(
 
     The other arguments are those of `score_chunks`; `progress` shows a bar on a terminal.
     """
-    import pyarrow.compute as pc
-
     bounds, done = chunk_bounds(len(rows), chunk_rows, len(predictor.engine.devices)), Totals()
     chunks = score_chunks(home, predictor, rows, bounds, metadata, before)
     for chunk in track(chunks, description="scoring", total=len(bounds), unit="chunk") if progress else chunks:
         if chunk is None:
             return done, False
-        classes = {row["values"]: row["counts"] for row in chunk.rows["label"].value_counts().to_pylist()}
-        abstained = int(pc.sum(chunk.rows["abstained"]).as_py() or 0)
-        done += Totals(Counter(classes), abstained, chunk.texts, chunk.tokens)
+        abstained = chunk.rows["label"].filter(chunk.rows["abstained"])
+        done += Totals(_count(chunk.rows["label"]), _count(abstained), chunk.texts, chunk.tokens)
     return done, True
+
+
+def _count(labels: "pa.ChunkedArray") -> Counter[str]:
+    return Counter({row["values"]: row["counts"] for row in labels.value_counts().to_pylist()})
 
 
 def score_chunks(

@@ -45,6 +45,8 @@ class ScoreReport:
     """Scored rows by label."""
     abstained: int
     """Scored rows less confident than the version's threshold, or than `scoring.abstain_below` where that is set."""
+    abstained_by_class: dict[str, int]
+    """Those rows by the label that they would have had."""
     seconds: float
     rows_per_second: float
     sources: "tuple[SourceArrivals, ...]" = ()
@@ -150,7 +152,8 @@ def score(
         model_version=model.version,
         run_id=run_id,
         classes={label: done.classes[label] for label in LABELS} if scored else {},
-        abstained=done.abstained,
+        abstained=done.abstained.total(),
+        abstained_by_class=dict(done.abstained),
         seconds=seconds,
         rows_per_second=scored / seconds,
         sources=sources,

@@ -67,15 +67,16 @@ def test_predict_answers_with_label_and_probabilities(
     piped = io.TextIOWrapper(io.BytesIO("$AAPL up \ud83d\n\n".encode("utf-8", "surrogatepass") + b"\xff\xfe caf\xe9\n"))
     monkeypatch.setattr("sys.stdin", piped)
     mixed = finsent("predict", "-", text, "", *served.options, "--json").json()["predictions"]
-    assert [row["label"] for row in mixed] == [None, None, prediction["label"], None]
-    assert [str(row["reason"]).partition(":")[0] for row in mixed] == ["bad encoding", "bad encoding", "None", "empty"]
+    assert [row["label"] for row in mixed] == [None, None, None, prediction["label"], None]
+    reasons = [str(row["reason"]).partition(":")[0] for row in mixed]
+    assert reasons == ["bad encoding", "empty", "bad encoding", "None", "empty"]
     said = finsent("predict", text, *served.options)
     assert text in said.out
     assert "bearish  neutral  bullish" in said.out
 
-    monkeypatch.setattr("sys.stdin", io.StringIO("first line\n\nsecond line\n"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b" first line\r\n\nsecond\rline\n\n")))
     found = finsent("predict", "-", *served.options, "--json").json()
-    assert [row["text"] for row in found["predictions"]] == ["first line", "second line"]
+    assert [row["text"] for row in found["predictions"]] == [" first line", "", "second\rline", ""]
 
 
 def test_predict_wants_text(finsent: "Finsent", served: "Served") -> None:
@@ -95,7 +96,9 @@ def test_score_json_and_a_second_run_that_scores_nothing(finsent: "Finsent", ser
     assert first["model_version"] == served.version
     second = finsent("score", file, *served.options, "--json").json()
     assert (second["scored"], second["skipped"]) == (0, before["predictions"] + first["scored"])
-    assert "already scored" in finsent("score", *served.options).out
+    said = finsent("score", *served.options).out
+    assert "already scored" in said
+    assert f"{served.home.tables_url}/predictions" in said
     after = finsent("status", *served.options, "--json").json()["scoring"]
     assert after == {"inbox": before["inbox"] + 2, "waiting": 0, "predictions": before["predictions"] + first["scored"]}
 

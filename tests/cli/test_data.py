@@ -233,3 +233,30 @@ def test_texts_and_names_of_a_file_do_not_act_on_the_terminal(finsent: "Finsent"
     as_json = finsent("data", "quarantine", *options(home)).json()
     assert all(hidden in row["text"] for row in as_json["rows"])
     assert as_json["total"] == 2
+
+
+def test_a_file_of_another_encoding_is_no_success(finsent: "Finsent", tmp_path: Path, home: Workspace) -> None:
+    rows = "".join(f"Müller {n} steigt,Bullish\n" for n in range(3))
+    (tmp_path / "street.csv").write_bytes(f"text,label\n{rows}".encode("latin-1"))
+    said = finsent("ingest", tmp_path / "street.csv", "--home", home.root, "--no-report")
+    assert said.code == 2
+    assert said.out.startswith("NOTHING COULD BE READ, there is no data yet: 3 rows read")
+    assert "no row of this file could be read; it looks like Latin-1/Windows-1252: convert it with `iconv" in said.err
+    assert "None" not in said.out + said.err
+    assert len(tables.read(home, "quarantine")) == 3
+
+
+def test_columns_that_are_not_read_and_dates_that_come_too_late_are_named(
+    finsent: "Finsent", tmp_path: Path, home: Workspace
+) -> None:
+    path = tmp_path / "day.csv"
+    path.write_text("text,label,tweet_id,posted\ngold up\x1b,Bullish,1,2026-01-02\noil down,Bearish,2,2026-01-03\n")
+    at = ("--home", home.root, "--no-report")
+    first = finsent("ingest", path, *at).out
+    assert "day: columns not read: 'tweet_id', 'posted' (dates? --created-at posted)" in first
+    assert "1  control characters" in first
+    stored = tables.read(home, "tweets").to_pylist()
+    assert {row["text"]: row["flags"] for row in stored} == {"gold up\x1b": "control characters", "oil down": None}
+    again = finsent("ingest", path, "--created-at", "posted", *at).out
+    assert "2 stored rows without a creation time came again with one: it is not filled in" in again
+    assert "columns not read" not in again

@@ -5,10 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
 import pytest
 
 from finsent.cli import doctor
-from finsent.cli.promote import _history_row
+from finsent.cli.promote import _history_row, scoring_after
+from finsent.data import tables
+from finsent.data.table_schemas import SCHEMAS
 from finsent.errors import ConfigError
 from finsent.registry import client
 from finsent.registry.audit_log import AuditEntry
@@ -68,6 +71,13 @@ def test_history_tells_what_happened_in_order(finsent: "Finsent", home: Workspac
     text = finsent("history", "--home", home.root).out
     assert "11 of 11 entries in the audit log. Its chain verifies." in text
     assert "3 -> 1" in text
+    rows = [line.split() for line in text.splitlines() if "T" in line and line.split()[0].isdigit()]
+    assert [row[0] for row in rows] == [str(entry["seq"]) for entry in found["entries"]]
+    last = finsent("status", "--home", home.root, "--json").json()["decisions"]["last"]
+    assert [entry["outcome"] for entry in last] == ["passed, waits", "promoted", "promoted", "passed, waits", "refused"]
+    shown = [line.split() for line in finsent("status", "--home", home.root).out.splitlines()]
+    (rolled_back,) = (row for row in rows if "rollback" in row)
+    assert any(row[:5] == rolled_back[:5] for row in shown), "status and history call a decision the same"
     assert "complaints since noon" in text
 
 
@@ -94,8 +104,8 @@ def test_history_of_an_edited_ledger_says_so(finsent: "Finsent", home: Workspace
 
 def test_history_calls_an_adoption_one() -> None:
     entry = AuditEntry(7, "2026-07-01T12:00:00+00:00", "adopt", "2", "promote", "2", None, "ada", "it was deleted", (), 3600.0)
-    assert _history_row(entry)[2:5] == ("adopt", "adopted", "2 -> -")
-    assert _history_row(entry)[0] == "2026-07-01T12:00:00 (clock set back 60 min 00 s)"
+    assert _history_row(entry)[3:6] == ("adopt", "adopted", "2 -> -")
+    assert _history_row(entry)[:2] == ("7", "2026-07-01T12:00:00 (clock set back 60 min 00 s)")
 
 
 @pytest.mark.parametrize("how", ["deleted", "emptied", "cut off"])
@@ -182,3 +192,13 @@ def test_what_reports_still_does_with_a_store_that_cannot_be_read(
     if fault == "damaged":
         checks = {check.name: check for check in doctor.check_artifacts(WITH_APPROVAL, home)}
         assert checks["artifacts"].state == "fail"
+
+
+def test_rollback_says_how_many_tweets_wait_for_the_version_that_comes_back(finsent: "Finsent", home: Workspace) -> None:
+    assert finsent("approve", "4", "--why", "looked at", "--home", home.root).code == 0
+    assert scoring_after(make_context(WITH_APPROVAL, home), "1").startswith("No tweet of the inbox waits: version 1")
+    rows = [{"id": name, "text": f"{name} is up"} for name in ("gold", "oil")]
+    tables.append(home, "inbox", pa.Table.from_pylist(rows, schema=SCHEMAS["inbox"]))
+    said = finsent("rollback", "--why", "noise", "--home", home.root).out
+    assert "2 tweets of the inbox wait for version 1." in said
+    assert "waits again" not in said

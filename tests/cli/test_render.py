@@ -8,7 +8,7 @@ from finsent.cli.output import as_text
 from finsent.config import load_config
 from finsent.evaluation.evidence import Evidence
 from finsent.registry.gate import RuleResult, evaluate_gate
-from finsent.steps.score import Prediction
+from finsent.steps.score import Prediction, ScoreReport
 
 
 def said(evidence: Evidence, *, candidate: bool | None = True) -> str:
@@ -105,8 +105,29 @@ def test_what_no_rule_says_is_said_above_the_rules() -> None:
 
 def test_predictions_show_label_or_why_there_is_none() -> None:
     shares = {"Neutral": 0.1, "Bullish": 0.8, "Bearish": 0.1}
-    rows = (Prediction("$AAPL up", "Bullish", 0.8, False, shares), Prediction("?", None, None, False, {}, "empty text"))
+    long = Prediction("up " * 1000, None, None, False, {}, "too long: 3000 characters, at most 2000 are accepted")
+    rows = (Prediction("$AAPL up", "Bullish", 0.8, False, shares), Prediction("?", None, None, False, {}, "empty text"), long)
     text = as_text(render.render_predictions(rows))
+    assert "up… (too long: 3000 characters, at most 2000 are accepted)" in text.replace("up …", "up…")
     assert "Bullish" in text
     assert "no label" in text
     assert "? (empty text)" in text
+
+
+def test_scoring_counts_tweets_without_an_answer_for_no_class() -> None:
+    counts = {"received": 0, "known": 0, "scored": 10, "skipped": 0, "quarantined": 4, "model_version": "3", "run_id": None}
+    report = ScoreReport(
+        **counts,
+        classes={"Neutral": 6, "Bullish": 4, "Bearish": 0},
+        abstained=2,
+        abstained_by_class={"Neutral": 2},
+        seconds=1,
+        rows_per_second=10,
+    )
+    text = as_text(render.render_scoring(report, "/srv/tables"))
+    told = [line.split() for line in text.splitlines()]
+    assert ["Neutral", "4", "40.0%"] in told
+    assert ["Bullish", "4", "40.0%"] in told
+    assert ["abstained", "2", "20.0%"] in told
+    assert "quarantined     4 (why: finsent data quarantine)" in text
+    assert "/srv/tables/predictions" in text

@@ -75,6 +75,8 @@ def test_conflicts_are_listed_filled_and_applied(at: tuple[str, str], finsent: "
     assert applied.code == 0
     assert "1 of these texts are not in the data" in applied.out
     assert finsent("review", "list", "--conflicts", *at).out.strip() == "0 sides of contradictions that nobody has decided on"
+    none = tmp_path / "none.csv"
+    assert f"{none} holds the heading alone" in finsent("review", "list", "--conflicts", "--out", none, *at).out
 
 
 def test_suspects_on_the_screen_and_in_a_file(finsent: "Finsent", tmp_path: Path) -> None:
