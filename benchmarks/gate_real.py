@@ -82,12 +82,12 @@ def trained(config: Config, home: Workspace, sources: tuple[Source, ...], number
 
 def tell(config: Config, home: Workspace, version: str, what: str) -> None:
     """Evaluate, promote if the gate lets it, and say why or why not."""
-    from finsent.registry import aliases
     from finsent.steps.evaluate import evaluate
-    from finsent.steps.promote import promote
+    from finsent.steps.promote import adopt, promote
 
-    before = Registry(home, config.registered_model).champion()
-    result = evaluate(make_context(config, home), version=version)
+    context = make_context(config, home)
+    before = context.registry.champion()
+    result = evaluate(context, version=version)
     evidence: Any = result.evidence
     print(f"\n## Version {version}, {what}, against {'champion ' + before if before else 'no champion'}\n")
     ece, brier = (evidence.intervals[key] for key in ("ece", "brier"))
@@ -97,7 +97,7 @@ def tell(config: Config, home: Workspace, version: str, what: str) -> None:
     print(f"ECE {evidence.ece:.4f} ({ece['low']:.4f} to {ece['high']:.4f}), ", end="")
     print(f"Brier {evidence.calibration['brier']:.4f} ({brier['low']:.4f} to {brier['high']:.4f})")
     print(f"evaluation {result.seconds:.1f} s, of which models {result.model_seconds:.1f} s", flush=True)
-    decision = promote(make_context(config, home), version=version)
+    decision = promote(context, version=version)
     print(f"\n**{decision.decision}**\n")
     print("\n".join(f"- {rule.status}: {rule.reason}" for rule in decision.rules if rule.status != "pass"))
     shown = ("beats_champion", "macro_f1_noninferior", "class_noninferior", "slices_judged")
@@ -107,7 +107,8 @@ def tell(config: Config, home: Workspace, version: str, what: str) -> None:
         )
     )
     if decision.decision != "promoted":
-        aliases.set_champion(Registry(home, config.registered_model), version, before)
+        context.registry.client.set_registered_model_alias(config.registered_model, "champion", version)
+        adopt(context, "benchmark", "for the next version to meet")
         print(f"\nMade champion by hand all the same, for the next to meet: version {version}.", flush=True)
 
 

@@ -9,13 +9,15 @@ operation here runs it first. So a process killed between any two writes leaves 
 next operation finishes what is left.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, Literal
+from itertools import takewhile
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from finsent.errors import CheckFailed, NoChampionError
 from finsent.files import locked
+from finsent.registry import audit_log
 from finsent.registry.audit_log import ROLLBACK
 from finsent.registry.champion import PRODUCTION, ChampionState, champion_state
 from finsent.registry.client import CHALLENGER, CHAMPION, PREVIOUS, Registry, VersionTag
@@ -35,6 +37,8 @@ NOT_CANDIDATE: Final = "not_candidate"
 _REPLACES: Final = "replaces"
 _ROLLBACK: Final = "rollback_in_progress"
 _LOCK_SECONDS: Final = 60.0
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -74,6 +78,23 @@ def while_undecided(
             yield
             return
     raise DecidedMeanwhile(f"{problem}: somebody else decided meanwhile, which stands. See `finsent history`, then decide anew.")
+
+
+@contextmanager
+def while_unchanged(registry: Registry, look: Callable[[Registry], T], seen: T) -> Iterator[None]:
+    """Hold the registry's lock while a person's decision is recorded that rests on what `look` returned before.
+
+    Raises:
+        DecidedMeanwhile: it returns something else now.
+    """
+    with _exclusive(registry) as (_, name):
+        if (now := look(registry)) == seen:
+            yield
+            return
+    raise DecidedMeanwhile(
+        f"what decides who is champion of {name!r} changed meanwhile: {seen} before, {now} now. See `finsent history`, then "
+        "decide anew."
+    )
 
 
 def stage_of(version: str, carried: Mapping[str, str], tags: Mapping[str, str]) -> Stage:
@@ -144,7 +165,8 @@ def set_champion(
 
     Raises:
         InputError: there is no such version.
-        CheckFailed: meanwhile another version became champion, or this one was rejected, rolled back or awaits no approval.
+        CheckFailed: meanwhile another version became champion or was decided to, or this one was refused, rejected, rolled back
+            or awaits no approval.
     """
     with _exclusive(registry) as (client, name):
         record, known = registry.get_version(version), registry.aliases()
@@ -160,10 +182,27 @@ def set_champion(
                 f"the champion of {name!r} is {_named(current)}, and the evidence for version {version!r} met "
                 f"{_named(expected)}. Evaluate the version again, then promote."
             )
+        _require_decided(registry, version)
         _finish_rollback(registry, current)
         registry.set_tags(version, {_REPLACES: current or "", **(approval or {})})
         client.set_registered_model_alias(name, CHAMPION, version)
         reconcile_aliases(registry)
+
+
+def _require_decided(registry: Registry, version: str) -> None:
+    """Refuse a version that no decision in force makes champion: after it was recorded, its page took time, and others decided.
+
+    Of several that competed for the place of one champion, whichever moves the alias first has won.
+    """
+    entries = audit_log.read(registry.workspace.audit_log, registry.name)
+    moves = list(audit_log.champion_moves(entries))
+    latest = takewhile(lambda move: move.get("champion") == moves[0].get("champion"), moves)
+    competing = [audit_log.champion_after(move) for move in latest]
+    if entries and version not in competing:
+        raise CheckFailed(
+            f"by the decisions in the audit log the champion of {registry.name!r} is {_named(next(iter(competing), None))} and "
+            f"not {version!r}: somebody else decided meanwhile, which stands. See `finsent history`, then decide anew."
+        )
 
 
 def restore_champion(registry: Registry, version: str) -> None:
@@ -224,7 +263,7 @@ def rollback(registry: Registry, planned: tuple[str, str] | None = None) -> tupl
             since it was planned.
     """
     with _exclusive(registry) as (client, name):
-        current, target = _plan_rollback(registry)
+        current, target = find_rollback(registry)
         if planned is not None and planned != (current, target):
             raise CheckFailed(f"the champion of {name!r} changed meanwhile: {planned[0]} before, {current} now. Decide again.")
         client.set_registered_model_tag(name, _ROLLBACK, f"{current} {target}")
@@ -237,10 +276,11 @@ def rollback(registry: Registry, planned: tuple[str, str] | None = None) -> tupl
 def plan_rollback(registry: Registry) -> tuple[str, str]:
     """What `rollback` would do, as (from, to); raises as it would."""
     with _exclusive(registry):
-        return _plan_rollback(registry)
+        return find_rollback(registry)
 
 
-def _plan_rollback(registry: Registry) -> tuple[str, str]:
+def find_rollback(registry: Registry) -> tuple[str, str]:
+    """The same without the lock, which the caller holds."""
     known, state = registry.aliases(), champion_state(registry)
     current = state.alias
     if state.problem is not None and state.entry is not None:

@@ -15,6 +15,7 @@ from finsent.registry.aliases import (
     reconcile_aliases,
     restore_champion,
     set_champion,
+    while_unchanged,
     while_undecided,
 )
 from finsent.registry.audit_log import ADOPT, APPROVAL_VOID, APPROVE, REJECT, EntryKey
@@ -185,12 +186,18 @@ def record_adoption(registry: Registry, who: str, why: str) -> PromotionResult:
     reason = f"Champion by {who}'s decision and without the gate: {now}; by the decision before: {before}. Why: {why}"
     entry: dict[EntryKey, Any] = {"action": ADOPT, "decision": "promote", "reasons": [reason], "who": who, "why": why}
     entry |= {"from": state.recorded, "to": state.alias, "champion": state.recorded, "manifest_sha256": manifest}
-    append_entry(registry, state.alias or str(state.recorded), entry)
-    if state.alias is not None:
-        there = state.recorded != state.alias and not state.lost  # as the version that it was, which could come back
-        registry.set_tags(state.alias, {"replaces": (state.recorded if there else None) or ""})
-    reconcile_aliases(registry)
+    with while_unchanged(registry, _alias_and_record, (state.alias, state.recorded)):
+        append_entry(registry, state.alias or str(state.recorded), entry)
+        if state.alias is not None:
+            there = state.recorded != state.alias and not state.lost  # as the version that it was, which could come back
+            registry.set_tags(state.alias, {"replaces": (state.recorded if there else None) or ""})
+        reconcile_aliases(registry)
     return PromotionResult(str(state.alias or state.recorded), "promoted", (reason,), rules, state.recorded, state.alias)
+
+
+def _alias_and_record(registry: Registry) -> tuple[str | None, str | None]:
+    state = champion_state(registry)
+    return state.alias, state.recorded
 
 
 def end_refusal(

@@ -196,7 +196,8 @@ def rollback(context: Context, who: str, why: str) -> PromotionResult:
         "who": who,
         "why": why,
     }
-    append_entry(registry, target, {**entry, "decision": "refuse" if failed else "promote", "reasons": list(reasons)})
+    with aliases.while_unchanged(registry, aliases.find_rollback, (current, target)):
+        append_entry(registry, target, {**entry, "decision": "refuse" if failed else "promote", "reasons": list(reasons)})
     if failed:
         return PromotionResult(target, "refused", reasons, failed, current, registry.champion())
     # before the alias moves: whoever repeats a command that failed here must not roll back twice

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from finsent.errors import CheckFailed, NoChampionError
-from finsent.registry import aliases, audit_log
+from finsent.registry import aliases, audit_log, promotion
 from finsent.registry.approvals import expires_at
 from finsent.registry.audit_mirror import update_mirror, verify_audit_log
 from finsent.registry.champion import champion_state, current_champion, require_champion
 from finsent.registry.client import Registry
+from finsent.registry.gate import RuleResult
 from finsent.registry.promotion import check_rollback_target
 from finsent.steps import promote
 from finsent.steps.context import make_context
@@ -249,6 +250,50 @@ def test_a_promotion_under_way_leaves_the_old_champion_right(registry: Registry,
     lost = {"action": "gate", "decision": "refuse", "reasons": ["somebody was first"]}
     audit_log.append(path, {"model": "finsent", "version": third, "champion": second, **lost})
     assert (current_champion(registry), champion_state(registry).recorded) == (second, second)
+
+
+@pytest.mark.parametrize("action", ["reject", "gate"])
+def test_a_refusal_after_an_approval_keeps_the_alias_where_it_is(
+    registry: Registry, bare_version: Callable[[], str], action: str
+) -> None:
+    """An approval's page takes seconds between its entry and the alias, in which others decide."""
+    first, second = bare_version(), bare_version()
+    crown(registry, first)
+    decided = {"model": "finsent", "version": second, "champion": first, "reasons": [], "who": "a", "why": "b"}
+    for taken, decision in (("approve", "promote"), (action, "refuse")):
+        audit_log.append(registry.workspace.audit_log, {**decided, "action": taken, "decision": decision})
+    with pytest.raises(CheckFailed, match=r"the champion of 'finsent' is '1' and not '2': somebody else decided"):
+        aliases.set_champion(registry, second, first)
+    assert current_champion(registry) == first
+
+
+def test_a_persons_decision_is_recorded_only_on_what_it_rests_on(
+    registry: Registry, mlflow_home: Workspace, bare_version: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = make_context(AUTOMATIC, mlflow_home)
+    for version in (bare_version(), bare_version(), bare_version(), bare_version()):
+        if version < "3":
+            crown(registry, version, registry.champion())
+
+    def crowned_meanwhile(*_: object) -> tuple[()]:
+        crown(registry, "3", "2")
+        return ()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(promotion, "check_rollback_target", crowned_meanwhile)
+        with pytest.raises(aliases.DecidedMeanwhile, match=r"\('2', '1'\) before, \('3', '2'\) now"):
+            promote.rollback(context, *SIGNED)
+    assert audit_log.read(mlflow_home.audit_log)[-1]["action"] == "approve"
+    by_hand(registry, "4")
+
+    def put_back(*_: object) -> RuleResult:
+        by_hand(registry, "3")
+        return RuleResult("artifact", None, None, "pass", "")
+
+    monkeypatch.setattr(promotion, "check_artifact_integrity", put_back)
+    with pytest.raises(aliases.DecidedMeanwhile, match=r"\('4', '3'\) before, \('3', '3'\) now"):
+        promote.adopt(context, *SIGNED)
+    assert audit_log.read(mlflow_home.audit_log)[-1]["action"] == "approve"
 
 
 def test_a_second_workspace_of_one_registry_asks_the_mirror(

@@ -9,6 +9,7 @@ from finsent.registry import aliases, audit_log
 from finsent.registry.client import Registry
 from finsent.steps import promote
 from finsent.steps.context import make_context
+from tests.champions import crown
 from tests.steps.promotion import (
     AUTOMATIC,
     SIGNED,
@@ -85,14 +86,14 @@ def test_promotion_that_comes_second_is_refused(mlflow_home, evaluated, monkeypa
     real = aliases.set_champion
 
     def overtaken(registry, version, expected, *, approval):
-        real(registry, "2", None)
+        crown(registry, "2")
         real(registry, version, expected, approval=approval)
 
     monkeypatch.setattr("finsent.steps.promote.set_champion", overtaken)
     result = promote.promote(make_context(AUTOMATIC, mlflow_home), version="1")
     assert (result.decision, result.champion_before, result.champion_after) == ("refused", None, "2")
     assert "the champion of 'finsent' is '2'" in result.reasons[0]
-    assert [entry["decision"] for entry in decisions(mlflow_home)] == ["promote", "refuse"]
+    assert [entry["decision"] for entry in decisions(mlflow_home)] == ["promote", "promote", "refuse"]
     assert tags(mlflow_home, "1")["gate"] == "refused"
 
 
