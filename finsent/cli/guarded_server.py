@@ -1,7 +1,8 @@
 """Program that runs one server of `finsent up`, MLflow's or Prefect's own app, behind a guard that both share (ADR 18).
 
-`python -m finsent.cli.guarded_server prefect --host 127.0.0.1 --port 4200`, in the environment that `finsent up` makes. Loopback
-is not private: a web page in the operator's browser and every other user of the machine reach its ports.
+`python -m finsent.cli.guarded_server prefect --host 127.0.0.1 --fd 5`, in the environment that `finsent up` makes, at a socket
+on which that listens already. Loopback is not private: a web page in the operator's browser and every other user of the machine
+reach its ports.
 """
 
 import argparse
@@ -11,6 +12,9 @@ import hmac
 import ipaddress
 import os
 import socket
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -134,12 +138,24 @@ def log_level(name: str) -> str:
     return "info" if name == "DEBUG" else name.lower()
 
 
+def serve(app: "ASGIApp", numbers: Sequence[int], **options: Any) -> None:
+    """What `uvicorn.run` does, at sockets that listen already; its own `fd` takes one, and for a Unix socket."""
+    server = uvicorn.Server(uvicorn.Config(app, **options))
+    sockets = [socket.socket(fileno=number) for number in numbers]
+    for one in sockets:
+        one.set_inheritable(False)
+    with suppress(KeyboardInterrupt):
+        server.run(sockets)
+    if not server.started:
+        sys.exit(3)
+
+
 def main() -> None:
     """Run until SIGINT or SIGTERM."""
     parser = argparse.ArgumentParser()
     parser.add_argument("server", choices=("mlflow", "prefect"))
     parser.add_argument("--host", required=True)
-    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--fd", type=int, action="append", required=True)
     parser.add_argument("--allow-host", action="append", default=[])
     parser.add_argument("--store")
     parser.add_argument("--artifacts")
@@ -148,15 +164,14 @@ def main() -> None:
     if given.server == "mlflow":
         login = urlsplit(os.environ[LOGIN_VARIABLE]).netloc.rpartition("@")[0]
         app = Guard(mlflow_app(given.store, given.artifacts), names, login)
-        uvicorn.run(app, host=given.host, port=given.port, log_config=log_config())
+        serve(app, given.fd, log_config=log_config())
         return
     from prefect.settings import get_current_settings
 
     server = get_current_settings().server
-    uvicorn.run(
+    serve(
         Guard(prefect_app(), names),
-        host=given.host,
-        port=given.port,
+        given.fd,
         timeout_keep_alive=server.api.keepalive_timeout,
         ws_ping_interval=server.api.websocket_ping_interval,
         ws_ping_timeout=server.api.websocket_ping_timeout,

@@ -37,11 +37,23 @@ def ask_until_answered(ask: Callable[[], T], servers: Sequence[Service], pause: 
 
 def has_token(running: RunningServices) -> bool:
     """Have the servers serve the token again; whether both do."""
+    # a connection to one that is still starting waits until it accepts
+    if not all(is_healthy(url, direct=True) for url in (running.mlflow, running.prefect_api)):
+        return False
     try:
         give_token(running)
     except ServiceError:
         return False
     return True
+
+
+def servers_answer(services: Sequence[Supervised]) -> bool:
+    """Whether the servers did at the last probe, and live. Others are not asked: connections to them wait, and so would this."""
+    return all(
+        one.retry_at is None and one.answered and not one.unanswered and one.service.process.poll() is None
+        for one in services
+        if one.name in SERVERS
+    )
 
 
 def lost_runs_at_start(running: RunningServices, servers: Sequence[Service], pause: Callable[[float], None]) -> list[str]:
@@ -58,12 +70,12 @@ def lost_runs_at_start(running: RunningServices, servers: Sequence[Service], pau
         return [f"{error}. They are looked for every minute; until then they may hold their places."]
 
 
-def lost_runs(running: RunningServices, services: "Sequence[Supervised]", failed: list[str]) -> list[str]:
+def lost_runs(running: RunningServices, services: Sequence[Supervised], failed: list[str]) -> list[str]:
     """End the runs that nothing works on any more, where the servers answer; a sentence for each.
 
     `failed` keeps the errors since it last worked: of a server that ended just now it is no news, the second in a row is told.
     """
-    if any(one.retry_at is not None or one.unanswered or not one.answered for one in services if one.name in SERVERS):
+    if not servers_answer(services):
         return []
     try:
         ended = end_lost_runs(running)
@@ -74,9 +86,9 @@ def lost_runs(running: RunningServices, services: "Sequence[Supervised]", failed
     return ended
 
 
-def answers_at(url: str) -> Callable[[Service], bool]:
-    """Whether a server answers, as supervision asks it: five seconds are slow, even for a busy one."""
-    return lambda _service: is_healthy(url, timeout=5.0, direct=True)
+def answers_at(url: str) -> Callable[[Supervised], bool]:
+    """Whether a server answers, as supervision asks it: five seconds are slow, even for a busy one. One that starts lets wait."""
+    return lambda one: is_healthy(url, timeout=5.0 if one.answered else 2.0, direct=True)
 
 
 def is_not_stopped(service: Service) -> bool:

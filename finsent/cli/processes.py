@@ -4,6 +4,7 @@ import ctypes
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -63,8 +64,11 @@ class Service:
         return f"{found} " if found else ""
 
 
-def start_service(name: str, command: Sequence[str], environment: Mapping[str, str], home: Workspace) -> Service:
-    """Start one service; its output goes to `logs/NAME.log` in the home."""
+def start_service(
+    name: str, command: Sequence[str], environment: Mapping[str, str], home: Workspace, sockets: Sequence[socket.socket] = ()
+) -> Service:
+    """Start one service; its output goes to `logs/NAME.log` in the home. Sockets are handed to it, each as `--fd NUMBER`."""
+    numbers = [one.fileno() for one in sockets]
     log = home.root / "logs" / f"{name}.log"
     make_folder(log.parent)
     with suppress(OSError):  # no room for the copy is told by supervision, and no reason to stay down
@@ -72,7 +76,8 @@ def start_service(name: str, command: Sequence[str], environment: Mapping[str, s
     with log.open("ab") as sink:
         log_start = sink.tell()
         process = subprocess.Popen(  # not a context: it outlives this function
-            [sys.executable, "-m", *command],
+            [sys.executable, "-m", *command, *(part for number in numbers for part in ("--fd", str(number)))],
+            pass_fds=numbers,
             env={**environment, SERVICE_VARIABLE: name},
             stdin=subprocess.DEVNULL,
             stdout=sink,

@@ -140,7 +140,11 @@ def _own_server(running: RunningServices, root: Path, name: ServerName) -> Serve
 
 
 def _problem(running: RunningServices, root: Path, name: ServerName, url: str) -> str | None:
-    """What shows without a request that holds the password: it is sent to the very process that `finsent up` started alone."""
+    """What shows without a request that holds the password.
+
+    That goes to no process but the one that `finsent up` started: both hold the socket, so that nobody else can take the port
+    as long as one of them lives.
+    """
     if not running.token or name not in running.processes:
         return "was recorded by an earlier release, which kept no proof that it is this home's"
     if Path(running.home) != root:

@@ -10,9 +10,6 @@ _ADVICE: Final = {
     r"No space left on device|database or disk is full|Disk quota exceeded": (
         "The disk of the home, or this user's quota, is full: make room there."
     ),
-    r"[Aa]ddress already in use": (
-        "Something else took its port after it was found free: stop that, or give another with --{name}-port."
-    ),
     r"disk image is malformed|file is not a database": (
         "Its database in the home is damaged: stop everything that uses it and put a backup in its place (docs/operations.md). "
         "Prefect's, prefect/prefect.db, holds run history and pauses alone: moved away, it is made anew."
@@ -49,5 +46,5 @@ def explain(name: str, code: int | None, log: str) -> str:
     url = f" ({_DATABASE} = {public_uri(given)!r})" if given and name == "prefect" else ""
     for pattern, advice in _ADVICE.items():
         if re.search(pattern, log):
-            return advice.format(name=name, url=url)
+            return advice.format(url=url)
     return "It was killed from outside, mostly for memory: look at the system's log." if code == -9 else ""

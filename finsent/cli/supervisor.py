@@ -1,6 +1,7 @@
 """Keeps the servers and workers of `finsent up` running: what ends or freezes is started again, for ever, with growing delays."""
 
 import signal
+import socket
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -41,10 +42,12 @@ class Supervised:
 
     service: Service
     start: Callable[[], Service]
-    responds: Callable[[Service], bool]
+    responds: "Callable[[Supervised], bool]"
     """Asked every ten seconds while the process runs."""
     grace: float = 0.0
     """Seconds that processes which it left have to end by themselves; a server's have none."""
+    sockets: Sequence[socket.socket] = ()
+    """At which it listens, after each start."""
     since: float = field(default_factory=time.monotonic)
     """Its start, or its end where it waits for the next one."""
     retry_at: float | None = None
@@ -190,7 +193,7 @@ def tend(one: Supervised, around: Surroundings, now: float) -> None:
 
 def _is_frozen(one: Supervised, around: Surroundings, now: float) -> bool:
     one.probed = now
-    if not one.responds(one.service):
+    if not one.responds(one):
         one.unanswered += 1
         return one.unanswered >= PROBES and (one.answered or now - one.since > STARTUP_SECONDS)
     one.unanswered = 0

@@ -1,6 +1,7 @@
 """`finsent up`: MLflow, the Prefect server and its workers on one machine, started together and stopped together."""
 
 import atexit
+import errno
 import os
 import secrets
 import signal
@@ -20,7 +21,15 @@ from finsent.cli.lost_runs import worker_name
 from finsent.cli.options import LOCAL_PATH, CommandResult, Settings, cli, examples
 from finsent.cli.output import key_values, section
 from finsent.cli.ownership import SERVERS, end_leftovers, end_processes, find_processes, hold_home
-from finsent.cli.probes import answers_at, ask_until_answered, has_token, is_not_stopped, lost_runs, lost_runs_at_start
+from finsent.cli.probes import (
+    answers_at,
+    ask_until_answered,
+    has_token,
+    is_not_stopped,
+    lost_runs,
+    lost_runs_at_start,
+    servers_answer,
+)
 from finsent.cli.processes import SERVICE_VARIABLE, Service, run_to_end, start_service, stop_services, wait_until
 from finsent.cli.server_password import auth_string, make_password, password_path
 from finsent.cli.services_file import (
@@ -146,6 +155,7 @@ def environment(home: Workspace, place: UpOptions, profile: str, config_file: Pa
 
 
 _PORT = click.IntRange(1, 65535)
+_BACKLOG = 2048  # connections that wait while a server starts; uvicorn's own
 
 
 @cli.command(
@@ -242,13 +252,14 @@ def bring_up(
     """
     end_leftovers(home, lambda line: click.echo(line, err=True), pause)
     require_own_locations(home)
-    require_free_ports(place.host, {"mlflow": place.mlflow_port, "prefect": place.prefect_port})
     make_folder(home.artifacts)
+    sockets = listen(place.host, {"mlflow": place.mlflow_port, "prefect": place.prefect_port})
     services: list[Supervised] = []
 
-    def start(name: str, command: list[str], responds: Callable[[Service], bool], grace: float = 0.0) -> Service:
-        again = partial(start_service, name, command, env, home)
-        services.append(Supervised(again(), again, responds, grace))
+    def start(name: str, command: list[str], responds: Callable[[Supervised], bool], grace: float = 0.0) -> Service:
+        own = sockets.get(name, [])
+        again = partial(start_service, name, command, env, home, own)
+        services.append(Supervised(again(), again, responds, grace, own))
         return services[-1].service
 
     try:
@@ -263,7 +274,6 @@ def bring_up(
                 return is_healthy(addresses[service.name], direct=True)
 
             wait_until(answers, service, pause=pause)
-            service.require_alive()  # or something else took its port at the last moment, and answered
 
         await_answer(prefect)
         said = provision_server(place, env, pause).splitlines()  # MLflow goes on starting meanwhile
@@ -275,7 +285,7 @@ def bring_up(
         for line in (*said, *ended):
             click.echo(line, err=True)
         for pool, limit in POOLS.items():
-            start(f"worker-{pool}", worker_command(pool, limit), is_not_stopped, WORKER_GRACE)
+            start(f"worker-{pool}", worker_command(pool, limit), lambda one: is_not_stopped(one.service), WORKER_GRACE)
         write_services(home.root, place.recorded(home, services))
     except BaseException:
         stop_all(home, services)
@@ -293,7 +303,7 @@ def wait_and_stop(home: Workspace, place: UpOptions, services: "Sequence[Supervi
         answered=lambda: has_token(place.recorded(home, services)),
         look=lambda: [
             *lost_runs(place.recorded(home, services), services, failed),
-            *watch_freshness(place.running.prefect_api, auth_string(home.root), since),
+            *(watch_freshness(place.running.prefect_api, auth_string(home.root), since) if servers_answer(services) else ()),
         ],
     )
     try:
@@ -314,23 +324,26 @@ def stop_all(home: Workspace, services: "Sequence[Supervised]") -> None:
     stop_services([one for one in running if one.name not in SERVERS], follow=WORKER_GRACE)  # runs report to the servers
     stop_services(running)
     end_processes(find_processes(home.root))
+    for one in services:
+        for own in one.sockets:
+            own.close()
 
 
 def mlflow_command(home: Workspace, place: UpOptions) -> list[str]:
     """The MLflow server's command line."""
     # Artifacts are written by the clients, straight into the home: so the same runs open with and without the server
     store = ["--store", f"sqlite:///{home.root / 'mlflow.db'}", "--artifacts", str(home.artifacts)]
-    return [*_guarded("mlflow", place, place.mlflow_port), *store]
+    return [*_guarded("mlflow", place), *store]
 
 
 def prefect_command(place: UpOptions) -> list[str]:
     """The Prefect server's command line."""
-    return _guarded("prefect", place, place.prefect_port)
+    return _guarded("prefect", place)
 
 
-def _guarded(server: str, place: UpOptions, port: int) -> list[str]:
+def _guarded(server: str, place: UpOptions) -> list[str]:
     names = (part for name in place.allow_hosts for part in ("--allow-host", name))
-    return ["finsent.cli.guarded_server", server, "--host", place.host, "--port", str(port), *names]
+    return ["finsent.cli.guarded_server", server, "--host", place.host, *names]
 
 
 def worker_command(pool: str, limit: int) -> list[str]:
@@ -348,21 +361,41 @@ def provision_server(place: UpOptions, env: dict[str, str], pause: Callable[[flo
     return said
 
 
-def require_free_ports(host: str, ports: Mapping[str, int]) -> None:
-    """Refuse before anything starts when a port is taken or named twice.
+def listen(host: str, ports: Mapping[str, int]) -> dict[str, list[socket.socket]]:
+    """Take the servers' ports, for the life of this process: nobody else can answer there, while one starts or starts again.
 
     Raises:
-        InputError: naming the port, who wants it and the option that changes it.
+        InputError: a port is named twice or taken; the message names the port, who wants it and the option that changes it.
     """
     if len(set(ports.values())) < len(ports):
         raise InputError(f"the servers need different ports, and both were given {next(iter(ports.values()))}.")
+    taken: dict[str, list[socket.socket]] = {}
     for name, port in ports.items():
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-            except OSError as error:
-                raise InputError(
-                    f"port {port} on {host!r}, wanted for {name}, cannot be used: {error.strerror}. Stop what holds it, "
-                    f"or give another with --{name}-port. Nothing was started."
-                ) from error
+        try:
+            taken[name] = _listen(host, port)
+        except OSError as error:
+            for one in (one for sockets in taken.values() for one in sockets):
+                one.close()
+            raise InputError(
+                f"port {port} on {host!r}, wanted for {name}, cannot be used: {error.strerror}. Stop what holds it, "
+                f"or give another with --{name}-port. Nothing was started."
+            ) from error
+    return taken
+
+
+def _listen(host: str, port: int) -> list[socket.socket]:
+    """Sockets at all addresses of the host that this machine has: `localhost` may be two."""
+    found: list[socket.socket] = []
+    absent = None
+    for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE):
+        try:
+            found.append(socket.create_server(address, family=family, backlog=_BACKLOG, dualstack_ipv6=host == "::"))
+        except OSError as error:
+            if error.errno not in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
+                for one in found:
+                    one.close()
+                raise
+            absent = error
+    if absent and not found:
+        raise absent
+    return found

@@ -3,14 +3,16 @@
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 
 import psutil
 import pytest
 
 from finsent.cli import probes, processes
-from finsent.cli.probes import ask_until_answered, is_not_stopped, lost_runs, lost_runs_at_start
+from finsent.cli.probes import ask_until_answered, is_not_stopped, lost_runs, lost_runs_at_start, servers_answer
 from finsent.cli.server_password import make_password
 from finsent.cli.services_file import RunningServices
+from finsent.cli.supervisor import Supervised
 from finsent.errors import ServiceError
 from finsent.workspace import Workspace
 from tests.cli.test_supervisor import SLEEPER
@@ -72,3 +74,18 @@ def test_lost_runs_that_cannot_be_looked_for_are_told_once_and_stop_nothing(
     service.process.wait()
     with pytest.raises(ServiceError, match="test ended by itself"):
         lost_runs_at_start(nowhere, [service], pytest.fail)
+
+
+def test_servers_are_asked_while_they_are_known_to_answer(service: processes.Service) -> None:
+    """A connection to one that has ended, or starts, waits: and as long nobody starts it again."""
+
+    def kept(name: str, **changed: object) -> Supervised:
+        return replace(Supervised(replace(service, name=name), lambda: service, lambda _: True), **changed)  # type: ignore[arg-type]
+
+    good = kept("prefect")
+    assert servers_answer([good, kept("worker-cpu", retry_at=1.0)])
+    for no in ({"retry_at": 1.0}, {"answered": False}, {"unanswered": 1}):
+        assert not servers_answer([kept("mlflow", **no), good])
+    service.process.kill()
+    service.process.wait()
+    assert not servers_answer([good]), "not yet noticed"

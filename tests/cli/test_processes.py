@@ -200,10 +200,10 @@ def test_what_an_earlier_life_said_is_no_cause(tmp_path: Path, home: Workspace) 
     assert service.cause(1) == ""
     assert service.log_tail().splitlines()[1:] == ["just ended"]
     text = log.read_text(encoding="utf-8")
-    log.with_name("prefect.log.1").write_text(text + "Address already in use\n", encoding="utf-8")
+    log.with_name("prefect.log.1").write_text(text + "database is locked\n", encoding="utf-8")
     log.write_text("", encoding="utf-8")
-    assert "took its port" in service.cause(1), "rotated since"
-    assert service.log_tail().splitlines()[1:] == ["just ended", "Address already in use"]
+    assert "Another process holds" in service.cause(1), "rotated since"
+    assert service.log_tail().splitlines()[1:] == ["just ended", "database is locked"]
 
 
 def test_a_small_log_stays(tmp_path: Path) -> None:

@@ -10,12 +10,6 @@ from finsent.cli.start_faults import explain
     [
         ("mlflow", "sqlite3.OperationalError: database or disk is full", "make room"),
         ("prefect", "OSError: [Errno 28] No space left on device: '/home/prefect'", "make room"),
-        (
-            "prefect",
-            "[Errno 98] error while attempting to bind on address ('127.0.0.1', 4200): address already in use",
-            "--prefect-port",
-        ),
-        ("mlflow", "[Errno 98] Address already in use", "--mlflow-port"),
         ("mlflow", "sqlite3.DatabaseError: database disk image is malformed", "put a backup"),
         ("prefect", "sqlalchemy.exc.DatabaseError: (sqlite3.DatabaseError) file is not a database", "put a backup"),
         ("mlflow", "sqlite3.OperationalError: attempt to write a readonly database", "owner, permissions"),

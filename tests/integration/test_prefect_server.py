@@ -117,7 +117,8 @@ def serving(home: Workspace, pool: str) -> Iterator[Server]:
     env = up.environment(home, place, "nano", None)
     env["MLFLOW_TRACKING_URI"] = home.tracking_uri
     env["PREFECT_WORKER_QUERY_SECONDS"] = "2"
-    started = [processes.start_service("prefect", up.prefect_command(place), env, home)]
+    (listening,) = up.listen(place.host, {"prefect": place.prefect_port})["prefect"]
+    started = [processes.start_service("prefect", up.prefect_command(place), env, home, [listening])]
     try:
         processes.wait_until(lambda: is_healthy(place.running.prefect_api), started[0])
         up.provision_server(place, env)
@@ -126,6 +127,7 @@ def serving(home: Workspace, pool: str) -> Iterator[Server]:
     finally:
         processes.stop_services(started[1:])
         processes.stop_services(started[:1])
+        listening.close()
 
 
 @pytest.fixture(scope="module")
