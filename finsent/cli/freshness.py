@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 from uuid import uuid4
 
 from finsent.cli.operations import SCORING, Operations, read_scoring
-from finsent.cli.prefect_api import Ask, connect
+from finsent.cli.server_api import Ask, connect
 from finsent.cli.verdict import moment, scoring_problem
 
 FLOW: Final = "freshness alarm"
@@ -24,7 +24,7 @@ _NAME_LENGTH: Final = 200
 def watch_freshness(api: str, auth: str | None, up_since: datetime | None) -> list[str]:
     """Check once; what was said. A server that is away just now is seen to by others."""
     try:
-        said = check_freshness(connect(api, auth), up_since)
+        said = check_freshness(connect(api, auth, direct=True), up_since)
     except (OSError, ValueError, LookupError, TypeError, HTTPException):
         return []
     return [] if said is None else [f"{said}."]

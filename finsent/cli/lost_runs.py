@@ -10,26 +10,21 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPException
-from pathlib import Path
 from typing import Any, Final, Literal
-from urllib.error import HTTPError
 from urllib.parse import quote
 
-from finsent.cli.server_password import auth_string
-from finsent.cli.services_file import RunningServices, ask
+from finsent.cli.server_api import Ask, read_pages
+from finsent.cli.services_file import RunningServices, connect_to
 from finsent.errors import ServiceError
 from finsent.monitoring.retrain_policy import NO_SLOT
 from finsent.process_identity import PROCESS_LABEL, is_alive, is_of_another_boot, seconds_since
-from finsent.registry.own_server import with_login
 
 GRACE: Final = 300.0
 """How long a run may be silent of which nothing else is known; as in `automations.yaml`."""
 _CLAIM: Final = 100.0  # for a run that our worker claimed and did not start; its slot's lease ends a little later
 _SETTLED: Final = 20.0  # seconds; a run that was resumed a moment ago has the label of its former process
-_PAGE: Final = 200
 _UNFINISHED: Final = ("PENDING", "RUNNING", "CANCELLING")  # flow runs that are scheduled or paused need no process
 _BROKEN_OFF: Final = ("CRASHED", "CANCELLED", "FAILED")
-_PAUSES: Final = (1.0, 2.0, 3.0)  # a server on SQLite answers 503 where its database is locked for too long
 
 Fate = Literal["KEEP", "CRASHED", "CANCELLED"]
 Run = Mapping[str, Any]
@@ -76,36 +71,35 @@ def end_lost_runs(services: RunningServices, *, workers_stopped: bool = False, g
     Raises:
         ServiceError: a server does not answer, or not as expected.
     """
-    auth = auth_string(Path(services.home))
-    api, mlflow = with_login(services.prefect_api, auth), with_login(services.mlflow, auth)
+    ask_mlflow, ask = connect_to(services, timeout=30.0)
     try:
         uptime = seconds_since(services.processes["prefect"][1])  # which may have ended just now
-        ended = end_flow_runs(api, uptime=uptime, workers_stopped=workers_stopped, grace=grace)
+        ended = end_flow_runs(ask, uptime=uptime, workers_stopped=workers_stopped, grace=grace)
         said = [f"flow run {run['name']!r} was {run['state_name']} and is over: {why}." for run, why in ended]
         if workers_stopped:
-            count_slots(api)
-            said += skip_missed_runs(api, since=uptime)
-        return said + end_mlflow_runs(mlflow, api, {run["id"] for run, _ in ended})
+            count_slots(ask)
+            said += skip_missed_runs(ask, since=uptime)
+        return said + end_mlflow_runs(ask_mlflow, ask, {run["id"] for run, _ in ended})
     except (OSError, ValueError, TypeError, LookupError, HTTPException) as error:
         raise ServiceError(f"lost runs could not be looked for: {error}") from error
 
 
-def end_flow_runs(api: str, *, uptime: float, workers_stopped: bool, grace: float) -> list[tuple[Run, str]]:
+def end_flow_runs(ask: Ask, *, uptime: float, workers_stopped: bool, grace: float) -> list[tuple[Run, str]]:
     """End the flow runs that are lost and their tasks; the runs, each with the reason.
 
     Args:
-        api: URL of the Prefect API, with user name and password.
+        ask: how to ask the Prefect API.
         uptime: seconds since the server started: before, it could hear no heartbeat.
         workers_stopped: see `end_lost_runs`, as for `grace`.
         grace: see `fate`.
     """
-    runs = _find(api, "flow_runs", {"flow_runs": {"state": {"type": {"any_": _UNFINISHED}}}})
+    runs = read_pages(ask, "flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": _UNFINISHED}}}})
     known = {run["id"]: run for run in runs}
-    ours = _pools_of_our_own(api, {run["work_pool_name"] for run in runs})
+    ours = _pools_of_our_own(ask, {run["work_pool_name"] for run in runs})
     local = _runs_by_process() if runs else set()
     ended = []
     for run in runs:
-        leader = _leader(api, run, known)
+        leader = _leader(ask, run, known)
         settled = _age(run["state"]["timestamp"])
         label = leader["labels"].get(PROCESS_LABEL) if leader["state_type"] != "PENDING" else None  # of an earlier attempt
         alive = True if {run["id"], leader["id"]} & local else is_alive(label) if label else None
@@ -115,23 +109,23 @@ def end_flow_runs(api: str, *, uptime: float, workers_stopped: bool, grace: floa
             alive = False  # this home's workers alone started it, which makes the machine certain
         if alive is False and not workers_stopped and settled < _SETTLED:
             continue
-        silent = min(settled, uptime, _silence(api, (run, leader), grace)) if alive is None else settled
+        silent = min(settled, uptime, _silence(ask, (run, leader), grace)) if alive is None else settled
         if (becomes := fate(run["state_type"], alive, silent, grace, is_ours=is_ours)) == "KEEP":
             continue
-        if _ask(f"{api}/flow_runs/{run['id']}")["state"]["id"] != run["state"]["id"]:
+        if ask(f"flow_runs/{run['id']}")["state"]["id"] != run["state"]["id"]:
             continue  # its process suspended it and ended between the two looks: Prefect would crash one that is paused, too
         why = "its process is gone" if alive is False else f"no sign of life for {silent:.0f} s"
-        if _set_state(api, "flow_runs", run, becomes, f"lost: {why}"):
+        if _set_state(ask, "flow_runs", run, becomes, f"lost: {why}"):
             ended.append((run, why))
-    _end_tasks(api, [run["id"] for run, _ in ended])
+    _end_tasks(ask, [run["id"] for run, _ in ended])
     return ended
 
 
-def _leader(api: str, run: Run, known: dict[str, Run]) -> Run:
+def _leader(ask: Ask, run: Run, known: dict[str, Run]) -> Run:
     """The flow run whose process runs this one: itself where it has one of its own, else the nearest above that has."""
     while not (run["work_pool_name"] or PROCESS_LABEL in run["labels"]) and (parent := run["parent_task_run_id"]):
-        above = _ask(f"{api}/task_runs/{parent}")["flow_run_id"]
-        known[above] = run = known.get(above) or _ask(f"{api}/flow_runs/{above}")
+        above = ask(f"task_runs/{parent}")["flow_run_id"]
+        known[above] = run = known.get(above) or ask(f"flow_runs/{above}")
     return run
 
 
@@ -150,9 +144,9 @@ def _runs_by_process() -> set[str]:
     return found
 
 
-def _pools_of_our_own(api: str, pools: Iterable[str | None]) -> set[str]:
+def _pools_of_our_own(ask: Ask, pools: Iterable[str | None]) -> set[str]:
     """Those pools that no worker but this home's was ever seen at."""
-    named = {pool: _ask(f"{api}/work_pools/{quote(pool, safe='')}/workers/filter", {}) for pool in pools if pool}
+    named = {pool: ask(f"work_pools/{quote(pool, safe='')}/workers/filter", {}) for pool in pools if pool}
     return {pool for pool, workers in named.items() if all(worker["name"] == worker_name(pool) for worker in workers)}
 
 
@@ -161,68 +155,49 @@ def worker_name(pool: str) -> str:
     return f"finsent-{pool}"
 
 
-def _silence(api: str, runs: Iterable[Run], grace: float) -> float:
+def _silence(ask: Ask, runs: Iterable[Run], grace: float) -> float:
     """Seconds since the runs' last heartbeat; endless where that is longer ago than `grace`."""
     since = (datetime.now(UTC) - timedelta(seconds=grace)).isoformat()
     of = {"id": [f"prefect.flow-run.{run['id']}" for run in runs]}
     wanted = {"event": {"name": ["prefect.flow-run.heartbeat"]}, "resource": of, "occurred": {"since": since}, "order": "DESC"}
-    heard = _ask(f"{api}/events/filter", {"filter": wanted, "limit": 1})["events"]
+    heard = ask("events/filter", {"filter": wanted, "limit": 1})["events"]
     return _age(heard[0]["occurred"]) if heard else float("inf")
-
-
-def _ask(url: str, body: Mapping[str, Any] | None = None, *, method: str | None = None) -> Any:
-    for pause in _PAUSES:
-        try:
-            return ask(url, body, method=method, timeout=30.0)
-        except HTTPError as error:
-            if error.code != 503:
-                raise
-            time.sleep(pause)
-    return ask(url, body, method=method, timeout=30.0)
 
 
 def _age(moment: str) -> float:
     return (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
 
 
-def _find(api: str, kind: Literal["flow_runs", "task_runs", "deployments"], wanted: Mapping[str, Any]) -> list[Run]:
-    """All that match, read page by page before anything is changed."""
-    found: list[Run] = []
-    while len(page := _ask(f"{api}/{kind}/filter", {**wanted, "limit": _PAGE, "offset": len(found)})) == _PAGE:
-        found += page
-    return [*found, *page]
-
-
-def _set_state(api: str, kind: Literal["flow_runs", "task_runs"], run: Run, state: str, why: str) -> bool:
+def _set_state(ask: Ask, kind: Literal["flow_runs", "task_runs"], run: Run, state: str, why: str) -> bool:
     """Whether the server took it: a flow run that has ended meanwhile stays as it is."""
     body = {"state": {"type": state, "name": state.capitalize(), "message": why}, "force": kind == "task_runs"}
-    return bool(_ask(f"{api}/{kind}/{run['id']}/set_state", body)["status"] == "ACCEPT")
+    return bool(ask(f"{kind}/{run['id']}/set_state", body)["status"] == "ACCEPT")
 
 
-def _end_tasks(api: str, ended: Sequence[str]) -> None:
+def _end_tasks(ask: Ask, ended: Sequence[str]) -> None:
     """End the tasks of flow runs that were ended now, or broke off a while ago: their last events are on record by then."""
     settled = (datetime.now(UTC) - timedelta(seconds=_SETTLED)).isoformat()
     undone = {"state": {"type": {"any_": [*_UNFINISHED, "SCHEDULED", "PAUSED"]}}}
     before = {"state": {"type": {"any_": _BROKEN_OFF}}, "end_time": {"before_": settled}}
     for flow_runs in (before, {"id": {"any_": ended}}):
-        for task in _find(api, "task_runs", {"flow_runs": flow_runs, "task_runs": undone}):
-            _set_state(api, "task_runs", task, "CRASHED", "lost: its flow run is over")
+        for task in read_pages(ask, "task_runs/filter", {"flow_runs": flow_runs, "task_runs": undone}):
+            _set_state(ask, "task_runs", task, "CRASHED", "lost: its flow run is over")
 
 
-def count_slots(api: str) -> None:
+def count_slots(ask: Ask) -> None:
     """Have each deployment's limit count the runs that are left.
 
     Prefect gives a slot back twice where its lease ends before its run does.
     """
-    unfinished = _find(api, "flow_runs", {"flow_runs": {"state": {"type": {"any_": _UNFINISHED}}}})
-    for deployment in _find(api, "deployments", {}):
+    unfinished = read_pages(ask, "flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": _UNFINISHED}}}})
+    for deployment in read_pages(ask, "deployments/filter", {}):
         limit = deployment["global_concurrency_limit"]
         held = sum(run["deployment_id"] == deployment["id"] for run in unfinished)
         if limit and limit["active_slots"] != held:
-            _ask(f"{api}/v2/concurrency_limits/{limit['id']}", {"active_slots": held}, method="PATCH")
+            ask(f"v2/concurrency_limits/{limit['id']}", {"active_slots": held}, method="PATCH")
 
 
-def skip_missed_runs(api: str, *, since: float) -> list[str]:
+def skip_missed_runs(ask: Ask, *, since: float) -> list[str]:
     """Delete the scheduled runs that were missed, but for the newest of each schedule, which is run now.
 
     A server that starts cancels missed runs at once where a lost run still holds the slot: those that it cancelled in the last
@@ -232,43 +207,42 @@ def skip_missed_runs(api: str, *, since: float) -> list[str]:
     late = {"state": {"type": {"any_": ["SCHEDULED"]}}, "next_scheduled_start_time": {"before_": now.isoformat()}}
     cancelled = {"state": {"type": {"any_": ["CANCELLED"]}}, "end_time": {"after_": (now - timedelta(seconds=since)).isoformat()}}
     found = [
-        *_find(api, "flow_runs", {"flow_runs": late}),
-        *(run for run in _find(api, "flow_runs", {"flow_runs": cancelled}) if run["state"]["message"] == NO_SLOT),
+        *read_pages(ask, "flow_runs/filter", {"flow_runs": late}),
+        *(run for run in read_pages(ask, "flow_runs/filter", {"flow_runs": cancelled}) if run["state"]["message"] == NO_SLOT),
     ]
     newest, others = surplus(run for run in found if run["auto_scheduled"] and run["run_count"] == 0)
     for run in others:
-        _ask(f"{api}/flow_runs/{run['id']}", method="DELETE")
+        ask(f"flow_runs/{run['id']}", method="DELETE")
     for run in newest:
         if run["state_type"] == "CANCELLED":
             state = {"type": "SCHEDULED", "name": "Scheduled", "state_details": {"scheduled_time": now.isoformat()}}
-            _ask(f"{api}/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
+            ask(f"flow_runs/{run['id']}/set_state", {"state": state, "force": True})
     left_out = f"scheduled runs that were missed and are left out: {len(others)}; the newest of each schedule runs now."
     return [left_out] if others else []
 
 
-def end_mlflow_runs(mlflow: str, prefect_api: str, ended: set[str]) -> list[str]:
+def end_mlflow_runs(ask: Ask, ask_prefect: Ask, ended: set[str]) -> list[str]:
     """End the running MLflow runs whose process is gone, or whose flow run is over where the process is another machine's."""
-    api = f"{mlflow}/api/2.0/mlflow"
-    experiments = _ask(f"{api}/experiments/search", {"max_results": 1000}).get("experiments", [])
+    experiments = ask("experiments/search", {"max_results": 1000}).get("experiments", [])
     wanted = {
         "experiment_ids": [experiment["experiment_id"] for experiment in experiments],
         "filter": "attributes.status = 'RUNNING'",
         "max_results": 1000,
     }
     said = []
-    for run in _ask(f"{api}/runs/search", wanted).get("runs", []) if experiments else []:
+    for run in ask("runs/search", wanted).get("runs", []) if experiments else []:
         tags = _tags(run)
         alive, flow = is_alive(tags.get("process", "")), tags.get("prefect.flow_run_id")
         if alive is None and flow:
             over = {"id": {"any_": [flow]}, "state": {"type": {"any_": [*_BROKEN_OFF, "COMPLETED"]}}}
-            alive = None if flow not in ended and not _find(prefect_api, "flow_runs", {"flow_runs": over}) else False
+            alive = None if flow not in ended and not read_pages(ask_prefect, "flow_runs/filter", {"flow_runs": over}) else False
         if alive is False:
-            now = _ask(f"{api}/runs/get?run_id={run['info']['run_id']}")["run"]
+            now = ask(f"runs/get?run_id={run['info']['run_id']}")["run"]
             if now["info"]["status"] != "RUNNING" or _tags(now).get("process") != tags.get("process"):
                 continue  # it ended, or a training resumed it
             name = run["info"].get("run_name")
             update = {"run_id": run["info"]["run_id"], "status": "KILLED", "end_time": int(time.time() * 1000)}
-            _ask(f"{api}/runs/update", update)
+            ask("runs/update", update)
             said.append(f"MLflow run {name!r} ({update['run_id']}) was RUNNING and is over: its process is gone.")
     return said
 

@@ -4,16 +4,18 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import pairwise
 from typing import Any, Final
 from urllib.parse import quote
 
-from finsent.cli.prefect_api import Ask
+from finsent.cli.server_api import Ask, read_pages
 
 SCORING: Final = "score"
 """The deployment whose schedule keeps predictions fresh."""
 _PAGE: Final = 200  # the most that Prefect's API answers with at once
 _DAY: Final = timedelta(days=1)
+_pages = partial(read_pages, at_most=5)
 
 
 @dataclass(frozen=True)
@@ -195,16 +197,6 @@ def _last_sign(ask: Ask, run: str) -> datetime | None:
 
 def _runs(ask: Ask, chosen: dict[str, Any], sort: str = "EXPECTED_START_TIME_DESC") -> list[dict[str, Any]]:
     return _pages(ask, "flow_runs/filter", {"flow_runs": chosen, "sort": sort})
-
-
-def _pages(ask: Ask, path: str, body: dict[str, Any], at_most: int = 5) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    for page in range(at_most):
-        part = ask(path, {**body, "limit": _PAGE, "offset": page * _PAGE})
-        found += part
-        if len(part) < _PAGE:
-            break
-    return found
 
 
 def _time(text: str) -> datetime:

@@ -8,7 +8,7 @@ from typing import Any
 
 from finsent.cli.operations import read_operations
 from finsent.cli.output import Renderable, section, stack, table
-from finsent.cli.prefect_api import connect
+from finsent.cli.server_api import connect
 from finsent.cli.services_file import Server, read_services
 from finsent.cli.verdict import find_problems, stuck
 from finsent.process_identity import is_running, seconds_since, start_time
@@ -23,7 +23,7 @@ def read_status(root: Path, server: Server | None) -> dict[str, Any] | None:
     running = read_services(root)
     own = running if running and running.prefect_api == server.url else None
     try:
-        found = read_operations(connect(server.url, server.auth), server.url.removesuffix("/api"))
+        found = read_operations(connect(server.url, server.auth, direct=server.auth is not None), server.url.removesuffix("/api"))
     except (OSError, ValueError, LookupError, TypeError, HTTPException) as error:
         return _unknown(f"the Prefect server at {server.url} does not say what runs ({type(error).__name__}: {error})")
     up_since = _moment(start_time(own.pid)) if own else None

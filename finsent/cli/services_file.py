@@ -5,30 +5,26 @@ is the one recorded (id and start time) and it serves the token that this `finse
 a variable in Prefect.
 """
 
-import base64
 import json
 import os
 import ssl
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
-import uuid
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from finsent.cli.server_api import Ask, connect
 from finsent.cli.server_password import USER, auth_string, password_path
 from finsent.errors import InputError, ServiceError
 from finsent.files import atomic_write
 from finsent.process_identity import is_running
 from finsent.proxies import is_loopback
-from finsent.registry.own_server import TOKEN_TAG, token_filter, with_login
+from finsent.registry.own_server import TOKEN_TAG, token_filter
 
 PREFECT_VARIABLE: Final = "finsent_home"
 """Prefect variable that holds the token."""
@@ -136,7 +132,7 @@ def _own_server(running: RunningServices, root: Path, name: ServerName) -> Serve
     except InputError as error:
         return Server(url, f"cannot be asked: {error}")
     serves = _mlflow_serves if name == "mlflow" else _prefect_serves
-    return Server(url, serves(with_login(url, auth), running.token), auth)
+    return Server(url, serves(url, auth, running.token), auth)
 
 
 def _problem(running: RunningServices, root: Path, name: ServerName, url: str) -> str | None:
@@ -155,49 +151,57 @@ def _problem(running: RunningServices, root: Path, name: ServerName, url: str) -
     return None if is_healthy(url, direct=True) else "does not answer"
 
 
+def connect_to(running: RunningServices, timeout: float = 5.0) -> tuple[Ask, Ask]:
+    """How to ask its MLflow and its Prefect: with the home's password, and past every proxy."""
+    auth = auth_string(Path(running.home))
+    addresses = f"{running.mlflow}{_MLFLOW_API}", running.prefect_api
+    mlflow, prefect = (connect(address, auth, direct=True, timeout=timeout) for address in addresses)
+    return mlflow, prefect
+
+
 def give_token(running: RunningServices) -> None:
     """Have both servers serve the token of this `finsent up`.
 
     Raises:
         ServiceError: one of them does not take it.
     """
-    auth = auth_string(Path(running.home))
-    experiments_api = f"{with_login(running.mlflow, auth)}/api/2.0/mlflow/experiments"
-    api = with_login(running.prefect_api, auth)
+    ask_mlflow, ask_prefect = connect_to(running)
     try:
-        found = _ask(f"{experiments_api}/search", {"max_results": 1})
-        experiments = found.get("experiments") or [_ask(f"{experiments_api}/create", {"name": TOKEN_TAG})]
+        found = ask_mlflow("experiments/search", {"max_results": 1})
+        experiments = found["experiments"] if "experiments" in found else [ask_mlflow("experiments/create", {"name": TOKEN_TAG})]
         tag = {"experiment_id": experiments[0]["experiment_id"], "key": TOKEN_TAG, "value": running.token}
-        _ask(f"{experiments_api}/set-experiment-tag", tag)
+        ask_mlflow("experiments/set-experiment-tag", tag)
         variable = {"name": PREFECT_VARIABLE, "value": running.token}
         try:
-            _ask(f"{api}/variables/name/{PREFECT_VARIABLE}", variable, method="PATCH")
+            ask_prefect(f"variables/name/{PREFECT_VARIABLE}", variable, method="PATCH")
         except urllib.error.HTTPError as error:
             if error.code != 404:
                 raise
-            _ask(f"{api}/variables/", variable)
-    except (OSError, ValueError, TypeError, LookupError, HTTPException) as error:
+            ask_prefect("variables/", variable)
+    except _NO_ANSWER as error:
         raise ServiceError(f"a server of this `finsent up` does not take the mark of its home: {error}") from error
 
 
+_MLFLOW_API: Final = "/api/2.0/mlflow"
+_NO_ANSWER: Final = (OSError, ValueError, TypeError, LookupError, HTTPException)
 _FOREIGN: Final = "does not serve this home: it lacks the token that `finsent up` gave it"
 
 
-def _mlflow_serves(url: str, token: str) -> str | None:
+def _mlflow_serves(url: str, auth: str, token: str) -> str | None:
     """Why it is not the server that was given the token; None where it is."""
     query = {"max_results": 1, "filter": token_filter(token), "view_type": "ALL"}
     try:
-        found = bool(_ask(f"{url}/api/2.0/mlflow/experiments/search", query).get("experiments"))
-    except (OSError, ValueError, HTTPException) as error:
+        found = bool(connect(f"{url}{_MLFLOW_API}", auth, direct=True)("experiments/search", query)["experiments"])
+    except _NO_ANSWER as error:
         return _refusal(error)
     return None if found else _FOREIGN
 
 
-def _prefect_serves(url: str, token: str) -> str | None:
+def _prefect_serves(url: str, auth: str, token: str) -> str | None:
     """The same of Prefect's."""
     try:
-        found = _ask(f"{url}/variables/name/{PREFECT_VARIABLE}").get("value") == token
-    except (OSError, ValueError, HTTPException) as error:
+        found = connect(url, auth, direct=True)(f"variables/name/{PREFECT_VARIABLE}")["value"] == token
+    except _NO_ANSWER as error:
         return _refusal(error)
     return None if found else _FOREIGN
 
@@ -206,53 +210,6 @@ def _refusal(error: Exception) -> str:
     if isinstance(error, urllib.error.HTTPError) and error.code == 401:
         return "takes another password than the home's, which was changed: start `finsent up` again"
     return _FOREIGN
-
-
-_CLIENT: Final = uuid.uuid4().hex  # one for this process: the server keeps a row for each
-
-
-class _Direct(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: Any) -> None:
-        """Follow nothing."""
-
-
-def _ask(url: str, body: Mapping[str, Any] | None = None, *, method: str | None = None, timeout: float = 5.0) -> dict[str, Any]:
-    found = ask(url, body, method=method, timeout=timeout)
-    if not isinstance(found, dict):
-        raise ValueError(f"it answers with JSON of another kind ({type(found).__name__})")  # noqa: TRY004 - as of no JSON
-    return found
-
-
-@lru_cache(maxsize=2)
-def _csrf_token(api: str, _tenth_minute: int) -> str:
-    """Of an hour's validity, kept for ten minutes: each that is asked for is written to the server's database."""
-    return str(_ask(f"{api}/csrf-token?client={_CLIENT}", timeout=30.0)["token"])
-
-
-def ask(url: str, body: Mapping[str, Any] | None = None, *, method: str | None = None, timeout: float = 5.0) -> Any:
-    """Ask a server of this home's directly, whatever proxy is set; the answer's JSON.
-
-    The URL holds user name and password, see `with_login`. Redirects are not followed: these go where they were meant to go.
-
-    Raises:
-        OSError, ValueError, HTTPException: no answer, another status than 2xx, or no JSON.
-    """
-    parts = urllib.parse.urlsplit(url)
-    auth, _, host = parts.netloc.rpartition("@")
-    headers = {"Content-Type": "application/json", "Authorization": "Basic " + base64.b64encode(auth.encode()).decode()}
-    before, prefect, after = url.partition("/api/")
-    changes = method not in {None, "GET"} or body is not None
-    if changes and prefect and not after.startswith("2.0/mlflow/"):  # Prefect asks for a token against forgery (CSRF)
-        token = _csrf_token(f"{before}/api", int(time.monotonic() // 600))
-        headers |= {"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": _CLIENT}
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(parts._replace(netloc=host).geturl(), data, headers, method=method)  # noqa: S310 - our own
-    with urllib.request.build_opener(urllib.request.ProxyHandler({}), _Direct).open(request, timeout=timeout) as response:
-        answer = response.read()
-    try:
-        return json.loads(answer) if answer else {}
-    except RecursionError as error:
-        raise ValueError("it answers with JSON of endless nests") from error
 
 
 def is_healthy(url: str, timeout: float = 2.0, *, direct: bool = False) -> bool:

@@ -60,7 +60,7 @@ def flow_run(name: str, parent: str | None = None, pool: str | None = None, **la
     return {"id": name, "parent_task_run_id": parent, "work_pool_name": pool, "labels": labels}
 
 
-def test_a_run_goes_by_the_process_that_runs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_goes_by_the_process_that_runs_it() -> None:
     known = {
         run["id"]: run
         for run in (
@@ -71,16 +71,23 @@ def test_a_run_goes_by_the_process_that_runs_it(monkeypatch: pytest.MonkeyPatch)
             flow_run("deepest", "t-deployed"),
         )
     }
-    monkeypatch.setattr(lost_runs, "_ask", lambda url: {"flow_run_id": url.partition("t-")[2]})
-    leaders = {name: lost_runs._leader("api", run, known)["id"] for name, run in known.items()}
+
+    def ask(path: str) -> dict[str, str]:
+        return {"flow_run_id": path.partition("t-")[2]}
+
+    leaders = {name: lost_runs._leader(ask, run, known)["id"] for name, run in known.items()}
     assert leaders == {"root": "root", "inner": "root", "deployed": "deployed", "served": "served", "deepest": "deployed"}
 
 
-def test_pools_are_asked_for_by_any_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pools_are_asked_for_by_any_name() -> None:
     asked: list[str] = []
-    monkeypatch.setattr(lost_runs, "_ask", lambda url, _body: asked.append(url) or [])
-    assert lost_runs._pools_of_our_own("api", ["große GPU/1"]) == {"große GPU/1"}
-    assert asked == ["api/work_pools/gro%C3%9Fe%20GPU%2F1/workers/filter"]
+
+    def ask(path: str, _body: object) -> list[str]:
+        asked.append(path)
+        return []
+
+    assert lost_runs._pools_of_our_own(ask, ["große GPU/1"]) == {"große GPU/1"}
+    assert asked == ["work_pools/gro%C3%9Fe%20GPU%2F1/workers/filter"]
 
 
 def missed(name: str, deployment: str, hour: int, schedule: str | None = "s") -> dict[str, object]:

@@ -251,7 +251,7 @@ def test_what_answers_at_the_given_address_may_be_no_prefect(
 def test_json_of_endless_nests_is_no_answer(server: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json, "dumps", lambda _: "[" * 100_000)
     server.wrong = []
-    assert _prefect_serves(server.url, "0a1b") is not None
+    assert _prefect_serves(server.url, "finsent:x", "0a1b") is not None
 
 
 def basic(root: Path) -> str:

@@ -17,6 +17,7 @@ import yaml
 
 from finsent.cli import access, lost_runs
 from finsent.cli.lost_runs import end_mlflow_runs
+from finsent.cli.server_api import connect
 from finsent.config import load_config
 from finsent.errors import ConfigError, ServiceError
 from finsent.process_identity import is_alive, this_process
@@ -169,7 +170,8 @@ def test_runs_whose_process_is_gone_end_as_killed(server, server_home, monkeypat
         return is_alive(identity)
 
     monkeypatch.setattr(lost_runs, "is_alive", resumed_meanwhile)
-    said = end_mlflow_runs(own_server.with_login(server.url, f"admin:{PASSWORD}"), "no Prefect is asked", {"f"})
+    ask = connect(f"{server.url}/api/2.0/mlflow", f"admin:{PASSWORD}", direct=True)  # no Prefect is asked
+    said = end_mlflow_runs(ask, ask, {"f"})
     killed = {"gone", "elsewhere, of a flow run that was ended"}
     assert {name for name, run in runs.items() if client.get_run(run).info.status == "KILLED"} == killed
     assert {line.split("'")[1] for line in said} == killed

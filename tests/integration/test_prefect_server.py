@@ -29,11 +29,10 @@ from finsent.cli import lost_runs, processes, up
 from finsent.cli.lost_runs import count_slots, end_flow_runs, skip_missed_runs
 from finsent.cli.operations_status import read_status, render_operations
 from finsent.cli.output import as_text
-from finsent.cli.prefect_api import connect
 from finsent.cli.provision import provision
+from finsent.cli.server_api import Ask, connect
 from finsent.cli.services_file import is_healthy
 from finsent.process_identity import PROCESS_LABEL, start_time, this_process
-from finsent.registry.own_server import with_login
 from finsent.workspace import Workspace, resolve_workspace
 
 ROOT = Path(__file__).parent.parent.parent
@@ -65,9 +64,9 @@ class Server:
     env: dict[str, str]
 
     @property
-    def api(self) -> str:
-        """The API's URL, with user name and password."""
-        return with_login(self.env["PREFECT_API_URL"], self.env["PREFECT_API_AUTH_STRING"])
+    def api(self) -> Ask:
+        """How finsent asks it."""
+        return connect(self.env["PREFECT_API_URL"], self.env["PREFECT_API_AUTH_STRING"], direct=True, timeout=30)
 
     @property
     def headers(self) -> dict[str, str]:
@@ -244,7 +243,7 @@ def test_status_knows_what_runs_and_the_freshness_alarm_rings_and_resolves(serve
     with pytest.MonkeyPatch.context() as patch:
         for problem in ("the last 2 scheduled scorings ended without a result", "the last 3", None, None, None):
             patch.setattr(freshness, "scoring_problem", lambda *_, said=problem: said)
-            alarms.append(freshness.check_freshness(connect(api, auth)))
+            alarms.append(freshness.check_freshness(server.api))
             if len(alarms) == 3:  # a scoring that completes
                 done = server.ask(f"deployments/{score_id}/create_flow_run", state={"type": "SCHEDULED"})["id"]
                 for state in ("RUNNING", "COMPLETED"):
@@ -255,7 +254,7 @@ def test_status_knows_what_runs_and_the_freshness_alarm_rings_and_resolves(serve
     assert str(alarms[3]).startswith("scheduled scoring is in order again since")
     (shown,) = server.ask("flow_runs/filter", flows={"name": {"any_": [freshness.FLOW]}})
     assert (shown["name"], shown["state_type"], shown["state_name"]) == (alarms[0], "COMPLETED", "Over")
-    assert freshness.check_freshness(connect(api, auth)) is None, "nothing was due since the server started"
+    assert freshness.check_freshness(server.api) is None, "nothing was due since the server started"
 
 
 def test_only_runs_that_stopped_without_a_word_are_ended(server: Server) -> None:
