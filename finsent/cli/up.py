@@ -1,14 +1,12 @@
 """`finsent up`: MLflow, the Prefect server and its workers on one machine, started together and stopped together."""
 
 import atexit
-import errno
 import os
 import secrets
 import signal
-import socket
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -17,6 +15,7 @@ from pathlib import Path
 import click
 
 from finsent.cli.freshness import watch_freshness
+from finsent.cli.listening import listen
 from finsent.cli.lost_runs import worker_name
 from finsent.cli.options import LOCAL_PATH, CommandResult, Settings, cli, examples
 from finsent.cli.output import key_values, section
@@ -155,7 +154,6 @@ def environment(home: Workspace, place: UpOptions, profile: str, config_file: Pa
 
 
 _PORT = click.IntRange(1, 65535)
-_BACKLOG = 2048  # connections that wait while a server starts; uvicorn's own
 
 
 @cli.command(
@@ -359,43 +357,3 @@ def provision_server(place: UpOptions, env: dict[str, str], pause: Callable[[flo
         end = "\n".join(said.splitlines()[-15:])
         raise ServiceError(f"{command[2]} failed on {place.running.prefect_api}:\n{end}")
     return said
-
-
-def listen(host: str, ports: Mapping[str, int]) -> dict[str, list[socket.socket]]:
-    """Take the servers' ports, for the life of this process: nobody else can answer there, while one starts or starts again.
-
-    Raises:
-        InputError: a port is named twice or taken; the message names the port, who wants it and the option that changes it.
-    """
-    if len(set(ports.values())) < len(ports):
-        raise InputError(f"the servers need different ports, and both were given {next(iter(ports.values()))}.")
-    taken: dict[str, list[socket.socket]] = {}
-    for name, port in ports.items():
-        try:
-            taken[name] = _listen(host, port)
-        except OSError as error:
-            for one in (one for sockets in taken.values() for one in sockets):
-                one.close()
-            raise InputError(
-                f"port {port} on {host!r}, wanted for {name}, cannot be used: {error.strerror}. Stop what holds it, "
-                f"or give another with --{name}-port. Nothing was started."
-            ) from error
-    return taken
-
-
-def _listen(host: str, port: int) -> list[socket.socket]:
-    """Sockets at all addresses of the host that this machine has: `localhost` may be two."""
-    found: list[socket.socket] = []
-    absent = None
-    for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE):
-        try:
-            found.append(socket.create_server(address, family=family, backlog=_BACKLOG, dualstack_ipv6=host == "::"))
-        except OSError as error:
-            if error.errno not in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
-                for one in found:
-                    one.close()
-                raise
-            absent = error
-    if absent and not found:
-        raise absent
-    return found

@@ -26,6 +26,7 @@ import requests
 import yaml
 
 from finsent.cli import lost_runs, processes, up
+from finsent.cli.listening import listen
 from finsent.cli.lost_runs import count_slots, end_flow_runs, skip_missed_runs
 from finsent.cli.operations_status import read_status, render_operations
 from finsent.cli.output import as_text
@@ -116,7 +117,7 @@ def serving(home: Workspace, pool: str) -> Iterator[Server]:
     env = up.environment(home, place, "nano", None)
     env["MLFLOW_TRACKING_URI"] = home.tracking_uri
     env["PREFECT_WORKER_QUERY_SECONDS"] = "2"
-    (listening,) = up.listen(place.host, {"prefect": place.prefect_port})["prefect"]
+    (listening,) = listen(place.host, {"prefect": place.prefect_port})["prefect"]
     started = [processes.start_service("prefect", up.prefect_command(place), env, home, [listening])]
     try:
         processes.wait_until(lambda: is_healthy(place.running.prefect_api), started[0])
