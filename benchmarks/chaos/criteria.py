@@ -131,7 +131,7 @@ def time_to_scoring(faults: list[dict[str, Any]], done: list[float], limit: floa
         after = next((at for at in done if at > entry["ended"]), None)
         entry["scored"], since, in_time = after, entry["ended"], True
         for other in over:
-            heavy = other["name"] in HEAVY or "worker-gpu" in other.get("instead", "")
+            heavy = other["name"] in HEAVY and "instead" not in other
             if heavy and other["ended"] > since and other["began"] < (after or float("inf")):
                 in_time = in_time and other["began"] - since <= limit
                 since = other["ended"]
@@ -168,6 +168,7 @@ def judge(record: Record, seen: dict[str, Any], kills: int) -> list[dict[str, An
         criterion("recovered from each fault", not open_faults, open_faults),
         criterion(f"{kills} kills and every other fault", killed >= kills and not missed, f"{killed} kills; missed: {missed}"),
         _operator(record),
+        _approval(record),
         _memory(record),
         *_commands(record),
     ]
@@ -180,6 +181,13 @@ def _operator(record: Record) -> dict[str, Any]:
         wrong = [str(error)]
     wrong += [f"not done: {name}" for name in record.facts.get("operator_left_out", ())]
     return criterion("schedules, pauses, automations, limits as the operator left them", not wrong, wrong)
+
+
+def _approval(record: Record) -> dict[str, Any]:
+    """A short run brings no version that could be approved."""
+    approved = [entry["said"] for entry in record.operator if entry["what"] == "approve"]
+    long_enough = record.facts["played_s"] > 20 * record.place.period
+    return criterion("the operator approved a version by its form", bool(approved) or not long_enough, approved)
 
 
 def _memory(record: Record) -> dict[str, Any]:

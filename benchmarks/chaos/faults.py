@@ -179,9 +179,9 @@ def _kill_flow(record: Record, fault: Fault, entry: dict[str, Any]) -> None:
     if record.done.is_set():
         entry["missed"] = "the month was over"
         return
-    entry["instead"] = f"no {wanted} within {PATIENCE:.0f} s: worker-gpu"
+    entry["instead"] = f"no {wanted} within {PATIENCE:.0f} s: mlflow"
     with record.alone:
-        _kill_service(record, "worker-gpu", entry)
+        _kill_service(record, "mlflow", entry)
 
 
 def _ask_for(record: Record, deployment: str) -> bool:
@@ -209,8 +209,10 @@ def _find_flow(record: Record, name: str) -> tuple[str, int] | None:
 def _freeze(record: Record, fault: Fault, entry: dict[str, Any]) -> None:
     deadline, asked = time.monotonic() + 2 * PATIENCE, False
     while not record.done.is_set() and time.monotonic() < deadline:
-        if (found := _find_flow(record, fault.target)) is not None:
-            break
+        if _find_flow(record, fault.target) is not None:
+            record.done.wait(3)  # somewhere in its work
+            if (found := _find_flow(record, fault.target)) is not None:
+                break
         if not asked and time.monotonic() > deadline - 2 * PATIENCE + record.place.period:
             asked = _ask_for(record, "retrain" if fault.target == "train" else fault.target)
         time.sleep(0.3)

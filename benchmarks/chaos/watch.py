@@ -127,7 +127,7 @@ def look(record: Record) -> View:
 def has_recovered(entry: dict[str, Any], view: View) -> bool:
     """Whether what a fault hit is whole again: a new process that answers, or a run that is known to be over."""
     kind, _, name = entry["name"].partition(" ")
-    name = "worker-gpu" if "instead" in entry else name
+    name = "mlflow" if "instead" in entry else name
     if "run" in entry:
         known = view.living is not None and entry["run"] not in view.living
         over = known and entry["run"] not in view.processes
