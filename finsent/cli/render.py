@@ -281,6 +281,10 @@ def render_promotion(result: Any) -> Renderable:
         "pending_approval": [f"PASSED: version {version} waits for approval.", f"Next: {verdicts[0]}", f"  or: {verdicts[1]}"],
         "refused": [f"REFUSED: version {version} is not promoted; {stays}"],
     }[result.decision]
+    if (
+        unusable := next((rule for rule in result.rules if rule.name == "evidence" and rule.status == "missing"), None)
+    ) is not None:
+        return stack(section(title), f"  {unusable.reason}")  # all other rules follow from it
     reasons = "\n".join(f"  {reason}" for reason in _other_reasons(result))
     return stack(section(title, *more), reasons, render_rules(result.rules) if result.rules else "")
 

@@ -190,7 +190,7 @@ def read_evidence(registry: Registry, version: "ModelVersion") -> StoredEvidence
     empty = Evidence(model_name=version.name, model_version=number)
     try:
         if not any(item.path == EVIDENCE for item in client.list_artifacts(version.run_id, str(PurePosixPath(EVIDENCE).parent))):
-            return StoredEvidence(empty, f"Version {number} has no evidence: run `finsent evaluate`.", None)
+            return StoredEvidence(empty, f"Version {number} has no evidence: run `finsent evaluate --version {number}`.", None)
         with tempfile.TemporaryDirectory(prefix="finsent-evidence-") as scratch:
             content = Path(client.download_artifacts(version.run_id, EVIDENCE, scratch)).read_bytes()
     except (TrackingError, OSError) as error:

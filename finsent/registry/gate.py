@@ -37,6 +37,10 @@ _RELATIONS: Final = {
     "exactly": operator.eq,
 }
 
+_UNMEETABLE: Final = (
+    "It cannot be met on these rows: the baseline makes no error. More or harder test rows are needed (finsent ingest)."
+)
+
 _OPTIONAL: Final = {"naive_split", "scored_with", "taken_at"}  # for people to read: no rule rests on these
 
 
@@ -161,7 +165,10 @@ def against_baselines(evidence: Evidence, rules: GateConfig) -> tuple[RuleResult
     results = []
     for baseline, name in BASELINE_NAMES.items():
         accuracy, least = _at(evidence.metrics, "accuracy"), _at(baselines, baseline, "accuracy")
-        results.append(_rule(f"beats_{baseline}", accuracy, "above", least, f"Accuracy, against {name}"))
+        result = _rule(f"beats_{baseline}", accuracy, "above", least, f"Accuracy, against {name}")
+        if result.status == "fail" and least >= 1:
+            result = replace(result, reason=f"{result.reason} {_UNMEETABLE}")
+        results.append(result)
         p_value, what = _at(baselines, baseline, "mcnemar", "p_one_sided"), f"p of the exact McNemar test against {name}"
         results.append(_rule(f"beats_{baseline}_significantly", p_value, "below", rules.alpha, what))
     return tuple(results)
@@ -249,6 +256,8 @@ def _noninferior_by_slice(evidence: Evidence, rules: GateConfig) -> Iterator[Rul
     reason = f"Slices judged: {len(judged)} of {len(every)}."
     if small:
         reason += f" Of fewer than {rules.min_slice_rows} rows, so shown and not judged: {', '.join(small)}."
+    if every and not judged:
+        reason += " It cannot be met on these rows: more test rows are needed."
     count = f"{len(judged)} of {len(every)}" if every else None
     yield _result("slices_judged", count, None, True if judged else None, reason)
     for name, verdict in check_noninferiority(judged, rules.slice_margin, rules.alpha).items():

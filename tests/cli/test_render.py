@@ -131,3 +131,10 @@ def test_scoring_counts_tweets_without_an_answer_for_no_class() -> None:
     assert ["abstained", "2", "20.0%"] in told
     assert "quarantined     4 (why: finsent data quarantine)" in text
     assert "/srv/tables/predictions" in text
+
+
+def test_a_version_without_evidence_is_refused_in_one_sentence() -> None:
+    sentence = "Version 4 has no evidence: run `finsent evaluate --version 4`."
+    rules = (RuleResult("evidence", None, None, "missing", sentence), RuleResult("leaks", None, 0, "missing", "stale evidence"))
+    text = as_text(render.render_promotion(decision("refused", rules, (sentence, "stale evidence"))))
+    assert text.split("\n") == ["REFUSED: version 4 is not promoted; version 3 stays champion", "", f"  {sentence}"]

@@ -38,6 +38,7 @@ CASES = [
     ("ece", 0.11, "ece", "required at most 0.1"),
     ("ece", math.nan, "ece", "no finite value"),
     ("baselines.tfidf.accuracy", 0.89, "beats_tfidf", "required above 0.89"),
+    ("baselines.tfidf.accuracy", 1.0, "beats_tfidf", "cannot be met on these rows: the baseline makes no error"),
     ("baselines.tfidf.accuracy", math.nan, "beats_tfidf", "no finite threshold"),
     ("baselines.tfidf.mcnemar.p_one_sided", 0.05, "beats_tfidf_significantly", "required below 0.05"),
     (

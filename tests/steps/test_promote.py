@@ -54,7 +54,7 @@ def test_refusal_changes_nothing_and_is_written_down(mlflow_home, evaluated):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("", "has no evidence: run `finsent evaluate`"),
+        ("", "has no evidence: run `finsent evaluate --version 1`"),
         ("not json", "cannot be read"),
         (json.dumps({"model_name": "finsent"}), "cannot be read"),
         (evidence("17").model_dump_json(), "evidence is of version 17"),
