@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from filelock import FileLock
+from hypothesis import settings
 
 from finsent.config import Config, load_config
 from finsent.registry.client import Registry
@@ -55,6 +56,9 @@ os.environ.update(
 )
 for _name in ("FINSENT_HOME", "FINSENT_TABLES", "FINSENT_PROFILE", "FINSENT_CONFIG", "MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
     os.environ.pop(_name, None)
+
+settings.register_profile("finsent", deadline=None)  # a machine that is shared pauses for as long as it likes
+settings.load_profile("finsent")
 
 
 QUICK = {"benchmarks", "data", "evaluation", "flows", "monitoring", "reporting", "tests"}

@@ -252,12 +252,12 @@ def test_an_answer_outlasts_a_decision_that_failed(waiting: Workspace, monkeypat
 
 
 def test_an_approval_that_comes_too_late_is_void_and_says_so(waiting: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    from finsent.registry import promotion
+    from finsent.registry import approvals
 
     run_id = start(waiting, "2")
     execute(run_id)
     resume(run_id, verdict="approve", who="dana", why="back from holiday")
-    monkeypatch.setattr(promotion, "datetime", later())
+    monkeypatch.setattr(approvals, "datetime", later())
     state = execute(run_id)
     assert (state.type.value, state.name) == ("COMPLETED", "Refused")
     assert "comes too late" in state.message

@@ -357,7 +357,7 @@ def test_a_training_whose_run_was_ended_meanwhile_registers_nothing(served: "Ser
 
     monkeypatch.setattr(fence, "_EVERY", 0)
     monkeypatch.setattr(trainer, "train", loop)
-    with pytest.raises(RunEnded, match=r"the flow run 'train nano data-v\d+' is Crashed \(heartbeat lost\): this process"):
+    with pytest.raises(RunEnded, match=r"'train finsent nano data-v\d+' is Crashed \(heartbeat lost\): this process"):
         train.train(
             settings=FlowSettings(
                 profile="nano", overrides=(*setup_of(served).overrides, "recipe.seed=77"), home=str(served.home.root)

@@ -216,9 +216,10 @@ def _promote_together(home, version, together, said):
     real = module.record
 
     def both_have_decided(*args, **kwargs):
-        real(*args, **kwargs)
+        recorded = real(*args, **kwargs)
         if args[1].decision.decision == "promote":
             together.wait(30)
+        return recorded
 
     module.record = both_have_decided
     said.put(module.promote(make_context(AUTOMATIC, home), version=version))
