@@ -78,6 +78,8 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def _break_off(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a signal handler
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the cleaning up is not to be broken off
+        signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

@@ -67,6 +67,8 @@ def main() -> int:
 
 
 def _break_off(number: int, frame: Any) -> None:  # noqa: ARG001 - the signature of a signal handler
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the cleaning up is not to be broken off
+        signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
