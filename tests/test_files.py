@@ -64,10 +64,13 @@ def test_lock_held_by_another_process_raises_the_message(tmp_path):
         with pytest.raises(CheckFailed, match=named), locked(lock, 0, "held by another."):
             pass
         os.kill(holder.pid, signal.SIGSTOP)
+        os.waitpid(holder.pid, os.WUNTRACED)  # until it has stopped
         frozen = rf"UTC and is stopped: `kill -CONT {holder.pid}` lets it go on"
-        with pytest.raises(CheckFailed, match=frozen), locked(lock, 0, ""):
-            pass
-        os.kill(holder.pid, signal.SIGCONT)
+        try:
+            with pytest.raises(CheckFailed, match=frozen), locked(lock, 0, ""):
+                pass
+        finally:
+            os.kill(holder.pid, signal.SIGCONT)
         holder.communicate("\n")
     with locked(lock, 0, "unused"):
         pass

@@ -155,7 +155,7 @@ def test_one_of_an_earlier_release_that_holds_no_lock_is_left_at_work(home: Work
 def test_a_process_has_ended_when_its_last_thread_has() -> None:
     """Until then it holds its ports: after SIGKILL threads that wait for the disk outlive the main one for seconds."""
     ending = (
-        "import ctypes, threading, time; threading.Thread(target=time.sleep, args=(1,)).start(); "
+        "import ctypes, threading, time; threading.Thread(target=time.sleep, args=(60,)).start(); "
         "print('ready', flush=True); ctypes.CDLL(None).pthread_exit(None)"
     )
     parent = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {ending!r}], stdout=-3).pid)"
