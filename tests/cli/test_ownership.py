@@ -158,7 +158,7 @@ def test_a_process_has_ended_when_its_last_thread_has() -> None:
         "import ctypes, threading, time; threading.Thread(target=time.sleep, args=(60,)).start(); "
         "print('ready', flush=True); ctypes.CDLL(None).pthread_exit(None)"
     )
-    parent = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {ending!r}], stdout=-3).pid)"
+    parent = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {ending!r}], stdout=-3, stderr=-3).pid)"
     pid = int(subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, check=True).stdout)
     process, deadline = psutil.Process(pid), time.monotonic() + 10
     while process.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
