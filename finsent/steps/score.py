@@ -17,6 +17,7 @@ from finsent.registry.tracking import log_params, start_run
 from finsent.steps.context import Context
 
 if TYPE_CHECKING:
+    from finsent.data.inbox import InboxReport
     from finsent.data.inbox_sources import SourceArrivals
     from finsent.data.predictions import ModelIdentity
     from finsent.data.tables import Position
@@ -114,8 +115,6 @@ def score(
         ArtifactError: the champion is not what was registered.
         DeviceError: a worker failed or died; what was committed before stands.
     """
-    from finsent.data.inbox import InboxReport, receive
-    from finsent.data.inbox_sources import SourceArrivals, receive_sources
     from finsent.data.quarantine import append_records
     from finsent.data.tables import require_writable_tables
     from finsent.scoring.chunk_pipeline import Totals
@@ -126,13 +125,7 @@ def score(
     config, home, registry = context.config, context.workspace, context.registry
     require_champion(registry)  # without one nothing is received either
     require_writable_tables(home, ("inbox", "quarantine", "predictions", "inbox_files"))
-    data = config.data
-    sources: tuple[SourceArrivals, ...] = ()
-    incoming: Sequence[InboxReport | SourceArrivals]
-    if files:
-        incoming = [receive(files, home, text=text, max_characters=data.max_characters, masked=data.mask_handles)]
-    else:
-        incoming = sources = receive_sources(config.scoring, data, home)
+    incoming, sources = _receive(context, files, text)
     with after_others(home, context.require_own_run):
         model = registry.identity(require_champion(registry))  # it may have changed while this run waited for the one before it
         before = read_position(home, transaction_app(model))
@@ -158,6 +151,20 @@ def score(
         rows_per_second=scored / seconds,
         sources=sources,
     )
+
+
+def _receive(
+    context: Context, files: Sequence[Path | str], text: str
+) -> "tuple[Sequence[InboxReport | SourceArrivals], tuple[SourceArrivals, ...]]":
+    """Fill the inbox from the files, or from the configured sources where none are given: what all gave, and what sources did."""
+    from finsent.data.inbox import receive
+    from finsent.data.inbox_sources import receive_sources
+
+    data, home = context.config.data, context.workspace
+    if files:
+        return [receive(files, home, text=text, max_characters=data.max_characters, masked=data.mask_handles)], ()
+    sources = receive_sources(context.config.scoring, data, home)
+    return sources, sources
 
 
 def predict(context: Context, texts: Sequence[str], *, version: str | None = None) -> PredictResult:

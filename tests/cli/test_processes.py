@@ -186,7 +186,8 @@ def test_a_log_without_room_for_its_copy_hinders_no_start(home: Workspace, monke
 
     monkeypatch.setattr(processes, "rotate_log", full)
     service = processes.start_service("test", ["timeit", "-h"], os.environ, home)
-    service.process.wait()
+    assert service.process.wait() == 0
+    assert "Tool for measuring" in service.log.read_text(encoding="utf-8")
 
 
 def test_what_an_earlier_life_said_is_no_cause(tmp_path: Path, home: Workspace) -> None:
