@@ -13,6 +13,7 @@ import pytest
 from finsent import files
 from finsent.errors import CheckFailed, ServiceError
 from finsent.files import atomic_write, close_to_others, disk_use, locked, sync
+from tests.lock_holding import freeze, held
 
 
 def test_atomic_write_replaces_content_and_makes_the_folder(tmp_path):
@@ -49,13 +50,7 @@ def test_lock_held_by_another_process_raises_the_message(tmp_path):
     lock = tmp_path / "locks" / "x.lock"
     with locked(lock, 0, "unused"):
         pass  # released, and its folder made
-    code = (
-        f"from finsent.files import locked\nfrom pathlib import Path\n"
-        f"with locked(Path({str(lock)!r}), 0, ''):\n  print(1, flush=True)\n  input()"
-    )
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "1\n"
+    with held(lock) as holder:
         with pytest.raises(CheckFailed, match="held by another"), locked(lock, 0, "held by another"):
             pass
         with pytest.raises(ServiceError, match="busy"), locked(lock, 0, "busy", ServiceError):
@@ -63,14 +58,11 @@ def test_lock_held_by_another_process_raises_the_message(tmp_path):
         named = rf"held by another\. Process {holder.pid} \(-c\) has held it since 20.* UTC\.$"
         with pytest.raises(CheckFailed, match=named), locked(lock, 0, "held by another."):
             pass
-        os.kill(holder.pid, signal.SIGSTOP)
-        os.waitpid(holder.pid, os.WUNTRACED)  # until it has stopped
+        freeze(holder)
         frozen = rf"UTC and is stopped: `kill -CONT {holder.pid}` lets it go on"
-        try:
-            with pytest.raises(CheckFailed, match=frozen), locked(lock, 0, ""):
-                pass
-        finally:
-            os.kill(holder.pid, signal.SIGCONT)
+        with pytest.raises(CheckFailed, match=frozen), locked(lock, 0, ""):
+            pass
+        holder.send_signal(signal.SIGCONT)
         holder.communicate("\n")
     with locked(lock, 0, "unused"):
         pass

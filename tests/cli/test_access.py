@@ -2,9 +2,6 @@
 
 import os
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +13,7 @@ from finsent.cli import access
 from finsent.cli.server_password import make_password, password_path
 from finsent.config import load_config
 from finsent.workspace import Workspace
+from tests.lock_holding import freeze, held
 
 
 def found(home: Workspace) -> dict[str, tuple[str, str, str]]:
@@ -47,15 +45,9 @@ def test_what_may_be_read_and_not_written_is_found(
 
 
 def test_a_stopped_process_that_holds_a_lock_is_found(home: Workspace) -> None:
-    code = "import sys, pathlib; from finsent.files import locked\nwith locked(pathlib.Path(sys.argv[1]), 0, ''):print();input()"
-    command = [sys.executable, "-c", code, str(home.lock("ingest"))]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None
-        other.stdout.readline()
-        other.send_signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, other.pid, os.WSTOPPED)
+    with held(home.lock("ingest")) as other:
+        freeze(other)
         state, said, advice = found(home)["lock ingest"]
-        other.kill()
     assert (state, said) == ("fail", f"process {other.pid} is stopped")
     assert f"`kill -CONT {other.pid}` lets it go on" in advice
 

@@ -17,6 +17,7 @@ from finsent.cli.services_file import RunningServices, services_path, write_serv
 from finsent.errors import InputError
 from finsent.process_identity import start_time
 from finsent.workspace import Workspace
+from tests.lock_holding import freeze
 
 SLEEP = "import time; print('ready', flush=True); time.sleep(60)"
 STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEP}"
@@ -82,7 +83,7 @@ def test_what_a_killed_one_left_is_ended_and_nothing_else(home: Workspace) -> No
         recorded := launch(**mine, **{SERVICE_VARIABLE: "mlflow"}),
     ]
     others = [launch(**mine), launch(FINSENT_HOME=f"{home.root}-2", **{SERVICE_VARIABLE: "mlflow"}), launch()]
-    left[1].send_signal(signal.SIGSTOP)
+    freeze(left[1])
     record(home, recorded.pid)
     told: list[str] = []
     try:

@@ -14,6 +14,7 @@ import pytest
 from finsent.cli import processes
 from finsent.errors import ServiceError
 from finsent.workspace import Workspace
+from tests.lock_holding import freeze
 
 STUBBORN = """
 import signal, subprocess, sys, time
@@ -77,7 +78,7 @@ def test_what_a_service_started_may_report_its_end(tmp_path: Path, home: Workspa
 
 def test_a_frozen_service_is_stopped_as_cleanly(tmp_path: Path, home: Workspace) -> None:
     service = launch("import time\nprint('ready', flush=True)\ntime.sleep(60)", tmp_path, home)
-    service.process.send_signal(signal.SIGSTOP)
+    freeze(service.process)
     processes.stop_services([service], grace=10)
     assert service.process.returncode == -signal.SIGINT
 

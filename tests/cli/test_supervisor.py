@@ -15,6 +15,7 @@ import pytest
 from finsent.cli import processes, supervisor
 from finsent.cli.supervisor import Supervised, Surroundings, tend
 from finsent.workspace import Workspace
+from tests.lock_holding import freeze
 
 SLEEPER = ["timeit", "-n1", "-r1", "import time; time.sleep(60)"]
 PARENT = """
@@ -114,7 +115,7 @@ def test_a_start_that_fails_is_tried_again(home: Workspace) -> None:
 def test_what_answers_none_of_six_probes_is_killed_and_started_again(home: Workspace) -> None:
     one = keep(home)
     frozen = one.service.process
-    frozen.send_signal(signal.SIGSTOP)
+    freeze(frozen)
     one.responds = lambda _: False
     try:
         for probe in range(6):

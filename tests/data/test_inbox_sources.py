@@ -3,11 +3,8 @@
 import gzip
 import json
 import os
-import signal
 import socket
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,6 +19,7 @@ from finsent.data.inbox_files import InboxFault, find_faults
 from finsent.data.inbox_sources import SourceArrivals, receive_sources
 from finsent.data.sources.s3 import ReplacedWhileRead
 from finsent.workspace import Workspace, resolve_workspace
+from tests.lock_holding import freeze, held
 
 LONG_AGO = 1_700_000_000
 
@@ -324,17 +322,10 @@ def test_a_run_goes_on_beside_one_that_froze_at_the_inbox(
 ) -> None:
     monkeypatch.setattr(files, "_SILENT_SECONDS", 0.05)
     path = write(tmp_path / "a.csv", [("1", "up")])
-    code = (
-        "import sys, pathlib; from finsent.files import locked\nwith locked(pathlib.Path(sys.argv[1]), 0, ''): print(); input()"
-    )
-    command = [sys.executable, "-c", code, str(home.lock("inbox"))]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None
-        other.stdout.readline()
-        other.send_signal(signal.SIGSTOP)
+    with held(home.lock("inbox")) as other:
+        freeze(other)
         assert run(home, path)[0].received == 1
         assert f"a process at the inbox commits nothing. Process {other.pid}" in caplog.text
-        other.kill()
 
 
 class Killed(BaseException):

@@ -27,6 +27,7 @@ from finsent.steps.score import score
 from finsent.workspace import Workspace, resolve_workspace
 from tests import champions
 from tests.homes import copy_home
+from tests.lock_holding import freeze, held
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning"),  # transformers' own
@@ -331,18 +332,11 @@ def test_a_run_scores_beside_one_that_makes_no_progress(
 ) -> None:
     monkeypatch.setattr(files, "_SILENT_SECONDS", 0.05)
     monkeypatch.setattr(writer, "_PATIENCE", 600 if frozen else 0.2)
-    code = (
-        "import sys, pathlib; from finsent.files import locked\nwith locked(pathlib.Path(sys.argv[1]), 0, ''): print(); input()"
-    )
-    command = [sys.executable, "-c", code, str(home.lock("score"))]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None
-        other.stdout.readline()
+    with held(home.lock("score")) as other:
         if frozen:
-            other.send_signal(signal.SIGSTOP)
+            freeze(other)
         with writer.after_others(home, lambda: None):
             assert f"a scoring run at work commits nothing. Process {other.pid}" in caplog.text
             assert "This run scores beside it" in caplog.text
-        other.kill()
     with writer.after_others(home, lambda: None):
         assert files.lock_holder(home.lock("score")).pid == os.getpid()

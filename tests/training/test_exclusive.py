@@ -12,6 +12,7 @@ from finsent import files
 from finsent.errors import RunEnded
 from finsent.training.exclusive import TrainingBusy, hold_training
 from finsent.workspace import Workspace
+from tests.lock_holding import freeze
 
 HOLD = """
 from finsent.training.exclusive import hold_training
@@ -31,14 +32,16 @@ def other(home: Workspace) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen([sys.executable, "-c", HOLD], env=environment, **pipes) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "holds it\n"
-        yield process
-        process.kill()
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_a_frozen_training_keeps_its_place_and_is_named(
     home: Workspace, other: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    os.kill(other.pid, signal.SIGSTOP)
+    freeze(other)
     monkeypatch.setattr(files, "_SILENT_SECONDS", 0.05)
     asked: list[int] = []
     said = (
