@@ -1,6 +1,6 @@
 """Approval by the form of a suspended run, on a real Prefect API: it asks, waits, and does what the person said."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,16 +18,7 @@ from flows.settings import FlowSettings
 from tests.homes import BuildOnce, copy_home
 from tests.steps.promotion import WITH_APPROVAL, evaluate_new
 
-pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module", autouse=True)
-def prefect() -> Iterator[None]:
-    """A Prefect API with a database of its own, for this module."""
-    from prefect.testing.utilities import prefect_test_harness
-
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("prefect")]
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from finsent.registry.client import Registry
 from finsent.steps import promote
 from finsent.steps.context import make_context
 from finsent.workspace import Workspace
-from tests.integration.test_prefect_server import ENDED, Server, serving, wait_for
+from tests.integration.prefect_servers import ENDED, Server, serving, wait_for
 from tests.steps.promotion import WITH_APPROVAL, evaluate_new
 
 pytestmark = [pytest.mark.integration, pytest.mark.long]

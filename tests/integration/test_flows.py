@@ -9,42 +9,17 @@ import pytest
 
 from finsent.data import tables
 from finsent.errors import CheckFailed, InputError, NoChampionError
-from finsent.process_identity import PROCESS_LABEL, this_process
+from finsent.process_identity import this_process
 from finsent.steps.context import make_context
 from finsent.training.exclusive import hold_training
 from finsent.workspace import Workspace
 from flows.settings import FlowSettings
+from tests.integration.flow_runs import artifacts, processes, rows, runs, setup_of
 
 if TYPE_CHECKING:
     from tests.conftest import Served
 
-pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module", autouse=True)
-def prefect() -> Iterator[None]:
-    """A Prefect API with a database of its own, for this module."""
-    from prefect.testing.utilities import prefect_test_harness
-
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
-
-
-def artifacts(key: str) -> list[Any]:
-    """Artifacts of a key, newest first."""
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
-    from prefect.client.schemas.sorting import ArtifactSort
-
-    with get_client(sync_client=True) as client:
-        chosen = ArtifactFilter(key=ArtifactFilterKey(any_=[key]))
-        return client.read_artifacts(artifact_filter=chosen, sort=ArtifactSort.CREATED_DESC)
-
-
-def setup_of(served: "Served") -> FlowSettings:
-    from tests.conftest import TINY
-
-    return FlowSettings(profile="nano", overrides=TINY, home=str(served.home.root))
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("prefect")]
 
 
 def test_ingest_reads_sources_and_reports(home: Workspace, tmp_path: Path) -> None:
@@ -59,15 +34,6 @@ def test_ingest_reads_sources_and_reports(home: Workspace, tmp_path: Path) -> No
     text = artifacts("data-report")[0].data
     assert "3 rows read = 2 accepted + 0 duplicates + 1 quarantined" in text
     assert "| empty | 1 |" in text
-
-
-def runs(kind: str) -> list[str]:
-    """Names of flow runs or task runs, oldest first."""
-    from prefect.client.orchestration import get_client
-
-    with get_client(sync_client=True) as client:
-        found = client.read_flow_runs() if kind == "flow" else client.read_task_runs()
-        return [run.name for run in sorted(found, key=lambda run: run.start_time or run.created)]
 
 
 def test_runs_and_tasks_are_named_by_what_they_are_about(home: Workspace, tmp_path: Path) -> None:
@@ -89,14 +55,6 @@ def test_runs_and_tasks_are_named_by_what_they_are_about(home: Workspace, tmp_pa
     }
     assert expected <= set(runs("task"))
     assert this_process() in processes(), "by which `finsent up` tells whether a run still lives"
-
-
-def processes() -> set[object]:
-    """The processes that flow runs are labelled with."""
-    from prefect.client.orchestration import get_client
-
-    with get_client(sync_client=True) as client:
-        return {run.labels.get(PROCESS_LABEL) for run in client.read_flow_runs()}
 
 
 def test_wrong_input_fails_at_once_with_its_own_message(home: Workspace, tmp_path: Path) -> None:
@@ -147,8 +105,8 @@ def test_retraining_runs_the_chain_and_a_refusal_is_a_completed_run(served: "Ser
     decision = artifacts("gate-decision")[0]
     assert decision.data.startswith(f"# Version {result.training.model_version} of finsent was refused")
     assert f"Version {served.version} stays champion." in decision.data
-    assert {row["score"] for row in _rows(artifacts("metrics")[0])} == {"accuracy", "macro_f1", "mcc", "ece", "brier"}
-    assert any(row["figure"] == "optimizer steps" for row in _rows(artifacts("training")[0]))
+    assert {row["score"] for row in rows(artifacts("metrics")[0])} == {"accuracy", "macro_f1", "mcc", "ece", "brier"}
+    assert any(row["figure"] == "optimizer steps" for row in rows(artifacts("training")[0]))
     assert "mlflow ui" in artifacts("mlflow-run")[0].data
     names = runs("flow")
     version = result.training.model_version
@@ -438,10 +396,3 @@ def test_a_wish_to_retrain_is_announced(served: "Served", monkeypatch: pytest.Mo
     monkeypatch.setattr(module, "emit_retrain_requested", lambda *event: said.append(event))
     module.monitor(setup_of(served))
     assert said == [("finsent", ["drifted"])]
-
-
-def _rows(artifact: Any) -> list[dict[str, Any]]:
-    import json
-
-    rows: list[dict[str, Any]] = json.loads(artifact.data)
-    return rows

@@ -17,7 +17,7 @@ import pytest
 
 from finsent.registry.client import Registry
 from tests.conftest import TINY, Served
-from tests.integration.test_prefect_server import ENDED, Server, serving, wait_for
+from tests.integration.prefect_servers import ENDED, Server, serving, wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.long]
 SETTINGS = {"profile": "nano", "overrides": [*TINY, "recipe.epochs=6", "recipe.checkpoint_every=2", "recipe.seed=3"]}

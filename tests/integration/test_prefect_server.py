@@ -3,145 +3,29 @@
 With SQLAlchemy 2.1 the server starts, deploys, and never schedules anything: only this test would notice.
 """
 
-import base64
 import json
 import os
-import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
-import psutil
 import pytest
 import requests
 import yaml
 
-from finsent.cli import lost_runs, processes, up
-from finsent.cli.listening import listen
+from finsent.cli import lost_runs
 from finsent.cli.lost_runs import count_slots, end_flow_runs, skip_missed_runs
 from finsent.cli.operations_status import read_status, render_operations
 from finsent.cli.output import as_text
 from finsent.cli.provision import provision
-from finsent.cli.server_api import Ask, connect
-from finsent.cli.services_file import is_healthy
 from finsent.process_identity import PROCESS_LABEL, start_time, this_process
-from finsent.workspace import Workspace, resolve_workspace
+from tests.integration.prefect_servers import ENDED, ROOT, Server, client_of, wait_for
 
-ROOT = Path(__file__).parent.parent.parent
 pytestmark = pytest.mark.integration
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@cache
-def signed(api: str, auth: str) -> dict[str, str]:
-    """What a request to a home's own Prefect API takes: its password, and a token against forgery."""
-    basic = "Basic " + base64.b64encode(auth.encode()).decode()
-    client = uuid4().hex
-    found = requests.get(f"{api}/csrf-token?client={client}", headers={"Authorization": basic}, timeout=20)
-    return {"Authorization": basic, "Prefect-Csrf-Token": found.json()["token"], "Prefect-Csrf-Client": client}
-
-
-ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-"""Types of the states in which a run is over."""
-
-
-@dataclass(frozen=True)
-class Server:
-    home: Path
-    env: dict[str, str]
-
-    @property
-    def api(self) -> Ask:
-        """How finsent asks it."""
-        return connect(self.env["PREFECT_API_URL"], self.env["PREFECT_API_AUTH_STRING"], direct=True, timeout=30)
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """Of requests that are answered."""
-        return signed(self.env["PREFECT_API_URL"], self.env["PREFECT_API_AUTH_STRING"])
-
-    def ask(self, path: str, method: str = "POST", **body: Any) -> Any:
-        """Send a request to the API."""
-        url = f"{self.env['PREFECT_API_URL']}/{path}"
-        for _ in range(5):
-            answer = requests.request(method, url, json=body, headers=self.headers, timeout=60)
-            if answer.status_code != requests.codes.unavailable:
-                break
-            time.sleep(2)  # SQLite was locked for too long; Prefect's own client tries again, too
-        answer.raise_for_status()
-        return answer.json() if answer.content else None
-
-    def beat(self, run: str, flow: str) -> None:
-        """Send a flow run's heartbeat, as its process does."""
-        body = {
-            "event": "prefect.flow-run.heartbeat",
-            "resource": {"prefect.resource.id": f"prefect.flow-run.{run}"},
-            "related": [
-                {"prefect.resource.id": "prefect.flow.x", "prefect.resource.role": "flow", "prefect.resource.name": flow}
-            ],
-            "id": str(uuid4()),
-            "occurred": datetime.now(UTC).isoformat(),
-        }
-        url = f"{self.env['PREFECT_API_URL']}/events"
-        requests.post(url, json=[body], headers=self.headers, timeout=20).raise_for_status()
-
-
-@contextmanager
-def client_of(server: Server) -> Iterator[None]:
-    """Prefect's own client asks this server."""
-    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
-
-    address, auth = server.env["PREFECT_API_URL"], server.env["PREFECT_API_AUTH_STRING"]
-    with temporary_settings({PREFECT_API_URL: address, PREFECT_API_AUTH_STRING: auth}):
-        yield
-
-
-@contextmanager
-def serving(home: Workspace, pool: str) -> Iterator[Server]:
-    """Server and a pool's worker as `finsent up` starts them, provisioned and deployed; MLflow stays the store in the home."""
-    place = up.UpOptions("127.0.0.1", free_port(), free_port(), ROOT)
-    env = up.environment(home, place, "nano", None)
-    env["MLFLOW_TRACKING_URI"] = home.tracking_uri
-    env["PREFECT_WORKER_QUERY_SECONDS"] = "2"
-    (listening,) = listen(place.host, {"prefect": place.prefect_port})["prefect"]
-    started = [processes.start_service("prefect", up.prefect_command(place), env, home, [listening])]
-    try:
-        processes.wait_until(lambda: is_healthy(place.running.prefect_api), started[0])
-        up.provision_server(place, env)
-        started.append(processes.start_service(f"worker-{pool}", up.worker_command(pool, 2), env, home))
-        yield Server(home.root, env)
-    finally:
-        processes.stop_services(started[1:])
-        processes.stop_services(started[:1])
-        listening.close()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(resolve_workspace({"FINSENT_HOME": str(tmp_path_factory.mktemp("served"))}), "cpu") as started:
-        yield started
-
-
-def wait_for(what: str, found: Any, seconds: float = 90) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (result := found()):
-        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
-        time.sleep(0.5)
-    return result
 
 
 def test_every_deployment_is_there_and_ready(server: Server) -> None:
@@ -409,52 +293,6 @@ def test_a_retraining_that_crashed_is_tried_again_once(server: Server) -> None:
     assert (run["deployment_id"], run["parameters"], run["state_type"]) == (deployment["id"], parameters, "SCHEDULED")
     for done in (lost, full, again):
         server.ask(f"flow_runs/{done}", "DELETE")
-
-
-@pytest.mark.long
-def test_a_killed_training_gives_its_place_back(server: Server) -> None:
-    """Lease, server and reaper as in production: two minutes after the kill at the latest, and a bit."""
-    code = (
-        "import time; from finsent.workspace import resolve_workspace as at; from flows.gpu import training_place\n"
-        "with training_place(at(), 'held'): print('held', flush=True); time.sleep(900)"
-    )
-    holder = subprocess.Popen([sys.executable, "-c", code], env=server.env, stdout=subprocess.PIPE, text=True, cwd=ROOT)
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == "held\n"
-    holder.kill()
-    holder.wait()
-    holder.stdout.close()
-
-    def taken() -> int:
-        limits = {limit["name"]: limit["active_slots"] for limit in server.ask("v2/concurrency_limits/filter")}
-        return int(limits["finsent-training"])
-
-    assert taken() == 1
-    wait_for("the end of the lease", lambda: taken() == 0, 180)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_a_run_that_is_killed_leaves_no_process(server: Server, tmp_path: Path, how: signal.Signals) -> None:
-    file = tmp_path / "tweets.csv"
-    with file.open("w", encoding="utf-8") as out:
-        out.write("text,label\n")
-        out.writelines(f"shares of firm {i} rise {i}% on results of quarter {i * 7},Bullish\n" for i in range(300_000))
-    command = [sys.executable, "-m", "prefect", "deployment", "run", "ingest/ingest"]
-    parameters = ["--param", f"sources={json.dumps([{'uri': str(file)}])}"]
-    subprocess.run([*command, *parameters], env=server.env, check=True, capture_output=True, text=True)
-    staging = server.home / "staging"
-    wait_for("the ingestion at work", lambda: staging.is_dir() and any(staging.iterdir()))
-
-    def engines() -> list[psutil.Process]:
-        return [child for child in psutil.Process().children(recursive=True) if "prefect.engine" in child.cmdline()]
-
-    (engine,) = engines()
-    tree = [engine, *engine.children(recursive=True)]
-    engine.send_signal(how)
-    _, alive = psutil.wait_procs(tree, timeout=45)
-    assert not alive
-    wait_for("its state", lambda: server.ask("flow_runs/filter", flow_runs={"state": {"type": {"any_": ["CRASHED"]}}}))
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from finsent.steps.context import make_context
 from finsent.steps.ingest import ingest
 from finsent.training.run_dir import find_resumable
 from finsent.workspace import Workspace
-from tests.integration.test_prefect_server import free_port
+from tests.integration.prefect_servers import free_port
 
 pytestmark = pytest.mark.integration
 

@@ -18,7 +18,7 @@ import pytest
 import requests
 
 from finsent.cli.server_password import auth_string
-from tests.integration.test_prefect_server import ROOT, Server, free_port
+from tests.integration.prefect_servers import ROOT, Server, free_port
 
 pytestmark = [pytest.mark.integration, pytest.mark.long]
 

@@ -19,7 +19,7 @@ from finsent.cli.server_password import auth_string
 from finsent.cli.services_file import find_mlflow, find_prefect, is_healthy, read_services
 from finsent.registry.tracking import connect
 from tests.conftest import TINY, Served
-from tests.integration.test_prefect_server import free_port
+from tests.integration.prefect_servers import free_port
 
 pytestmark = [pytest.mark.integration, pytest.mark.long]
 FINSENT = str(Path(sys.executable).parent / "finsent")

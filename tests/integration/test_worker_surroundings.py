@@ -17,7 +17,7 @@ from finsent.cli.server_password import auth_string
 from finsent.config.loader import parse_overrides
 from finsent.data.sample import SAMPLE_DIR
 from tests.conftest import TINY
-from tests.integration.test_prefect_server import ENDED, ROOT, Server, free_port, wait_for
+from tests.integration.prefect_servers import ENDED, ROOT, Server, free_port, wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.long]
 
