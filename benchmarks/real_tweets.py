@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from finsent.config import Source, load_config
+from finsent.config import InboxSource, Source, load_config
 from finsent.reporting.summaries import iter_slices
 from finsent.steps.context import make_context
 from finsent.workspace import resolve_workspace
@@ -58,8 +58,8 @@ def main() -> None:
     print(f"{decision.decision}: {' '.join(decision.reasons)}\n")
     stream = first_rows(arguments.data / "unlabelled_stream.csv.gz", arguments.stream, arguments.home / "stream.csv")
     try:
-        print(timed("score", lambda: score(make_context(config, home), files=[stream])))
-        print(timed("score again", lambda: score(make_context(config, home), files=[stream])))
+        print(timed("score", lambda: score(make_context(config, home), files=[InboxSource(uri=str(stream))])))
+        print(timed("score again", lambda: score(make_context(config, home), files=[InboxSource(uri=str(stream))])))
     except NoChampionError as error:
         print(f"not scored: {error}")
 

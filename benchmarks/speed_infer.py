@@ -29,7 +29,7 @@ import torch
 from measuring import say
 from numpy.typing import NDArray
 
-from finsent.config import Config
+from finsent.config import Config, InboxSource
 from finsent.models.adapter import LoadedAdapter, load_adapter
 from finsent.models.predict import padded_batches, predict_logits, predict_tokens, tokenise
 
@@ -174,7 +174,7 @@ def measure_table(loaded: LoadedAdapter, arguments: argparse.Namespace, config: 
         lambda parts: predict_chunks(loaded, parts, config.scoring.token_budget), loaded.manifest, describe_engine(loaded)
     )
     started = time.perf_counter()
-    receive([file], home)
+    receive([InboxSource(uri=str(file))], home)
     received = time.perf_counter()
     before = read_position(home, transaction_app(model))
     due = find_pending(home, model, max_characters=config.data.max_characters)

@@ -28,7 +28,7 @@ import numpy as np
 from ingest_scale import tweets
 from numpy.typing import NDArray
 
-from finsent.config import Config, load_config
+from finsent.config import Config, InboxSource, load_config
 from finsent.data import tables
 from finsent.data.inbox import receive
 from finsent.data.predictions import ModelIdentity
@@ -106,7 +106,7 @@ def _steps(file: Path, home: Workspace, config: Config, loaded: LoadedAdapter, s
     """Seconds of each of the host's steps, one after the other."""
     _fresh(home)
     steps: dict[str, float] = {}
-    steps["receive"], _ = _timed(lambda: receive([file], home))
+    steps["receive"], _ = _timed(lambda: receive([InboxSource(uri=str(file))], home))
     steps["find due"], due = _timed(lambda: _due(home, config))
     cuts = chunk_bounds(len(due.rows), size)
     steps["cut chunks"], parts = _timed(lambda: [make_chunk(due.rows, *place) for place in cuts])
@@ -148,7 +148,7 @@ def _whole(file: Path, home: Workspace, config: Config, loaded: LoadedAdapter, s
 
     opened = Predictor(stand_in if rate else really, loaded.manifest, describe_engine(loaded))
     started = time.perf_counter()
-    receive([file], home)
+    receive([InboxSource(uri=str(file))], home)
     before = writer.read_position(home, writer.transaction_app(STAMP.model))
     due = _due(home, config)
     ready = time.perf_counter()

@@ -1,12 +1,11 @@
 """Batch inference by the champion: receive what arrived, score what is pending."""
 
-from pathlib import Path
-
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
+from finsent.config import InboxSource
 from finsent.steps import score as step
 from finsent.steps.context import Context
 from finsent.steps.score import ScoreReport
@@ -18,7 +17,7 @@ from flows.tasks import missing_champion, retrying_task, show, skipped
 @retrying_task("score pending rows")
 def score_pending(context: Context, files: tuple[str, ...]) -> ScoreReport:
     """Score what has no prediction of the champion yet. Idempotent: a second run finds nothing to do."""
-    return step.score(context, files=tuple(Path(file) for file in files))
+    return step.score(context, files=tuple(InboxSource(uri=file) for file in files))
 
 
 @retrying_task("show {report.scored} predictions")

@@ -9,8 +9,8 @@ import click
 from finsent.cli.options import CommandResult, Settings, cli, examples
 from finsent.cli.output import Renderable, cell_text, key_values, lines, plain, section, shorten, stack, table
 from finsent.cli.render import render_inbox, render_ingestion
-from finsent.config import Source
-from finsent.data.validation.label_mapping import parse_label_map
+from finsent.cli.source_options import LABEL_OPTIONS, file_options, given_options, label_options, source_settings
+from finsent.config import InboxSource, Source
 from finsent.errors import FinsentError, InputError
 from finsent.labels import LABELS
 
@@ -40,29 +40,16 @@ _log = logging.getLogger(__name__)
 )
 @click.argument("files", nargs=-1, metavar="[FILE]...")
 @click.option("--inbox", is_flag=True, help="The files hold unlabelled tweets: put them into the inbox for scoring.")
-@click.option("--text", show_default="text", metavar="COLUMN", help="Column that holds the tweet.")
-@click.option("--label", show_default="label", metavar="COLUMN", help="Column that holds the label.")
-@click.option(
-    "--label-map",
-    metavar="MAP",
-    help="What the file's labels mean, e.g. 0=Bearish,1=Bullish,2=Neutral. Numbers are never guessed.",
-)
-@click.option("--created-at", metavar="COLUMN", help="Column of the creation time. Default: created_at, where the file has it.")
+@file_options
+@label_options
 @click.option("--name", metavar="NAME", help="Name of the source, which identifies it in later runs. Default: the file's name.")
-@click.option(
-    "--format",
-    type=click.Choice(["auto", "csv", "tsv", "jsonl", "parquet"]),
-    default="auto",
-    show_default=True,
-    help="Format of the files; auto goes by their endings.",
-)
 @click.option("--query", metavar="SQL", help="Query for a database, where FILE is its SQLAlchemy URL.")
 @click.option("--no-report", is_flag=True, help="Write no data report, log nothing to MLflow.")
 @click.option("--split", metavar="SPLIT", help="Split of a Hub dataset; default: train.")
 @click.option("--revision", metavar="REVISION", help="Revision of a Hub dataset: a commit, branch or tag.")
 @click.pass_obj
 def ingest_command(
-    settings: Settings, /, files: tuple[str, ...], *, inbox: bool, name: str | None, no_report: bool, **columns: Any
+    settings: Settings, /, files: tuple[str, ...], *, inbox: bool, name: str | None, no_report: bool, **given: Any
 ) -> CommandResult:
     """Read tweets: check, deduplicate, split, store.
 
@@ -74,14 +61,12 @@ def ingest_command(
         raise InputError(
             f"--name {name!r} names one source, and {len(files)} were given. Ingest them one by one, or leave --name out."
         )
-    _check_options(files, columns | {"name": name}, inbox=inbox)
+    _check_options(files, given | {"name": name}, inbox=inbox)
     if inbox:
-        return _receive(settings, files, columns["text"], columns["created_at"])
+        return _receive(settings, files, given)
     from finsent.steps.ingest import ingest
 
-    labels = parse_label_map(columns["label_map"])
-    given = {key: value for key, value in columns.items() if key != "label_map" and value is not None}
-    sources = tuple(Source(uri=file, name=name, labels=labels, **given) for file in files)
+    sources = tuple(Source(uri=file, **_of_source(given), name=name) for file in files)
     context = settings.context()
     report = ingest(context, sources)
     page = None if no_report else _publish_report(context, report)
@@ -108,7 +93,12 @@ def _publish_report(context: "Context", report: "IngestReport") -> "Path | None"
     return path if path.exists() else None  # no rows, no page
 
 
-def _check_options(files: tuple[str, ...], given: dict[str, Any], *, inbox: bool) -> None:
+def _of_source(given: Mapping[str, Any]) -> dict[str, Any]:
+    others = {name: given[name] for name in ("query", "split", "revision") if given[name] is not None}
+    return source_settings(given) | others
+
+
+def _check_options(files: tuple[str, ...], given: Mapping[str, Any], *, inbox: bool) -> None:
     """Refuse options that files of another kind would silently ignore."""
     for option in ("split", "revision"):
         if given[option] is not None and (inbox or not files or not all(file.startswith("hf://") for file in files)):
@@ -119,32 +109,21 @@ def _check_options(files: tuple[str, ...], given: dict[str, Any], *, inbox: bool
         raise InputError(
             "--query needs one FILE, the database's URL, and labelled tweets. For the inbox, export the rows to a file."
         )
-    for option in ("name", "label", "label_map", "text", "created_at"):
-        if given[option] is None:
-            continue
-        shown = f"--{option.replace('_', '-')} {given[option]!r}"
-        if inbox and option in ("name", "label", "label_map"):
-            raise InputError(f"{shown} is for labelled tweets, and --inbox takes unlabelled ones. Leave one of the two out.")
-        if not inbox and not files:
-            raise InputError(f"{shown} needs a FILE: sources of the configuration (data.sources) have settings of their own.")
-    if given["format"] != "auto" and (inbox or not files):
-        raise InputError(f"--format {given['format']!r} needs a labelled FILE.")
+    of_labels = given_options({name: given[name] for name in ("name", *LABEL_OPTIONS)})
+    if inbox and of_labels:
+        raise InputError(f"{of_labels[0]} is for labelled tweets, and --inbox takes unlabelled ones. Leave one of the two out.")
+    if not files and not inbox and (options := given_options(given)):
+        raise InputError(f"{options[0]} needs a FILE: sources of the configuration (data.sources) have settings of their own.")
 
 
-def _receive(settings: Settings, files: tuple[str, ...], text: str | None, created_at: str | None) -> CommandResult:
+def _receive(settings: Settings, files: tuple[str, ...], given: Mapping[str, Any]) -> CommandResult:
     from finsent.data.inbox import receive
 
     if not files:
         raise InputError("--inbox needs at least one FILE of unlabelled tweets.")
     data = settings.config().data
-    report = receive(
-        files,
-        settings.home(),
-        text="text" if text is None else text,
-        created_at=created_at,
-        max_characters=data.max_characters,
-        masked=data.mask_handles,
-    )
+    sources = [InboxSource(uri=file, **source_settings(given)) for file in files]
+    report = receive(sources, settings.home(), max_characters=data.max_characters, masked=data.mask_handles)
     return CommandResult(report, render_inbox(report))
 
 

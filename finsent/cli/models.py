@@ -10,8 +10,8 @@ from finsent.cli.options import LOCAL_PATH, CommandResult, Settings, cli, exampl
 from finsent.cli.output import Renderable, key_values, lines, note, paragraph, plain, section, shorten, stack, table
 from finsent.cli.promote import report_line, use_prefect_server
 from finsent.cli.render import render_evaluation, render_import_evaluation, render_training
+from finsent.cli.source_options import file_options, given_options, label_options, source_settings
 from finsent.config import Source
-from finsent.data.validation.label_mapping import parse_label_map
 from finsent.errors import InputError
 from finsent.training.distributed import world_from_env
 from finsent.training.exclusive import hold_training
@@ -184,9 +184,8 @@ def _short(value: "Value") -> str:
 @click.argument("model", required=False, metavar="[MODEL]")
 @click.option("--version", metavar="N", help="The same as MODEL. Default: the newest version.")
 @click.option("--data", metavar="FILE", help="Labelled file to score instead of the held-out test split.")
-@click.option("--text", default="text", show_default=True, metavar="COLUMN", help="With --data: column of the tweet.")
-@click.option("--label", default="label", show_default=True, metavar="COLUMN", help="With --data: column of the label.")
-@click.option("--label-map", metavar="MAP", help="With --data: what its labels mean, e.g. 0=Bearish,1=Bullish.")
+@file_options
+@label_options
 @click.option("--data-version", type=int, metavar="N", help="Version of the table to score instead of the newest.")
 @click.option(
     "--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True, help="Rows of the table."
@@ -194,15 +193,14 @@ def _short(value: "Value") -> str:
 @click.pass_obj
 def evaluate_command(
     settings: Settings,
+    /,
     *,
     model: str | None,
     version: str | None,
     data: str | None,
-    text: str,
-    label: str,
-    label_map: str | None,
     data_version: int | None,
     split: "SplitName",
+    **given: Any,
 ) -> CommandResult:
     """Score a version on the held-out test split.
 
@@ -220,12 +218,13 @@ def evaluate_command(
         raise InputError(
             f"--data {data!r} is a file, and --data-version and --split choose rows of the table. Give one or the other."
         )
+    if data is None and (options := given_options(given)):
+        raise InputError(f"{options[0]} says how a file is read. Give the file with --data.")
     context = settings.context()
-    given = model or version
-    wanted = context.registry.resolve(given) if given else context.registry.latest_version()
+    chosen = model or version
+    wanted = context.registry.resolve(chosen) if chosen else context.registry.latest_version()
     if data:
-        source = Source(uri=data, text=text, label=label, labels=parse_label_map(label_map))
-        result = evaluate_file(context, wanted, source)
+        result = evaluate_file(context, wanted, Source(uri=data, **source_settings(given)))
     elif data_version is not None or split != "test":
         result = evaluate_split(context, wanted, data_version, split)
     else:

@@ -22,6 +22,8 @@ from finsent.cli.render import (
 )
 from finsent.cli.server_password import guard_temporary_server
 from finsent.cli.services_file import HEARTBEAT_SECONDS
+from finsent.cli.source_options import file_options, given_options, source_settings
+from finsent.config import InboxSource
 from finsent.errors import InputError
 
 
@@ -29,9 +31,9 @@ from finsent.errors import InputError
     "score", epilog=examples("finsent score", "finsent score new-tweets.csv.gz", "finsent score stream.jsonl --text body")
 )
 @click.argument("files", nargs=-1, metavar="[FILE]...")
-@click.option("--text", default="text", show_default=True, metavar="COLUMN", help="Column of the files that holds the tweet.")
+@file_options
 @click.pass_obj
-def score_command(settings: Settings, files: tuple[str, ...], text: str) -> CommandResult:
+def score_command(settings: Settings, /, files: tuple[str, ...], **given: Any) -> CommandResult:
     """Let the champion score the inbox.
 
     Rows without a prediction are scored, so a second run scores nothing. Files given are put into the inbox first; without any,
@@ -39,12 +41,12 @@ def score_command(settings: Settings, files: tuple[str, ...], text: str) -> Comm
     """
     from finsent.steps.score import score
 
-    if text != "text" and not files:
+    if not files and (options := given_options(given)):
         raise InputError(
-            f"--text {text!r} needs a FILE: sources of the configuration (scoring.sources) name their columns themselves."
+            f"{options[0]} needs a FILE: sources of the configuration (scoring.sources) name their columns themselves."
         )
     context = settings.context()
-    report = score(context, files=tuple(Path(file) for file in files), text=text)
+    report = score(context, files=tuple(InboxSource(uri=file, **source_settings(given)) for file in files))
     return CommandResult(report, render_scoring(report, context.workspace.tables_url))
 
 

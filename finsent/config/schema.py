@@ -26,14 +26,35 @@ class Source(Section):
     """Query to a database, e.g. `SELECT body AS text, label FROM tweets`; only where `uri` is a database."""
     name: str | None = None
     """Name in reports and in the column `source`; left out, the file's name without endings."""
-    format: Literal["auto", "csv", "tsv", "jsonl", "parquet"] = "auto"
-    """File format; `auto` goes by the file's ending."""
+    format: Literal["auto", "csv", "tsv", "jsonl", "json", "parquet", "excel"] = "auto"
+    """File format; `auto` goes by what the file holds, and by its ending where that does not tell."""
+    delimiter: str | None = Field(default=None, min_length=1, max_length=2)
+    """What separates the fields of a CSV file, e.g. `;`, `|` or `\\t`; left out, found in the file."""
+    encoding: str | None = None
+    """Encoding of a text file, e.g. cp1252; left out, UTF-8, or UTF-16 and UTF-32 by their byte order mark."""
+    header: bool = True
+    """Whether the first row of a CSV file or sheet names the columns."""
+    columns: tuple[str, ...] = ()
+    """Names of the columns, in their order, where the file has no header; left out, they are called 1, 2, 3 ..."""
+    records: str | None = None
+    """Where a JSON document holds its list of rows, as a path such as `data.tweets`; left out, found where there is one list."""
+    sheet: str | None = None
+    """Sheet of a workbook; left out, the only one that has rows."""
     text: str = "text"
-    """Column that holds the tweet."""
+    """Column that holds the tweet; a path such as `entities.text` reaches into nested fields."""
     label: str = "label"
-    """Column that holds the label."""
+    """Column that holds the label, likewise."""
+    label_value: Literal["Neutral", "Bullish", "Bearish"] | None = None
+    """Class of every row, for a file without a label column."""
+    label_bins: tuple[float, float] | None = None
+    """For labels that are scores: below the first is Bearish, above the second Bullish, between and at them Neutral."""
+    id: str | None = None
+    """Column that holds the tweet's id; left out, `id` is used where the file has it, `none` uses no column."""
     created_at: str | None = None
-    """Column that holds the time of writing; left out, `created_at` is used where the file has it."""
+    """Column that holds the time of writing; left out, `created_at` is used where the file has it, `none` uses no column."""
+    date_format: str | None = None
+    """Form of the times, as of Python's strptime (`%d.%m.%Y %H:%M`), or `excel` for a spreadsheet's serial dates, `s`, `ms` or
+    `us` for the time since 1970; left out, understood where the whole column leaves one reading."""
     labels: dict[str, Literal["Neutral", "Bullish", "Bearish"]] | None = None
     """Meaning of the source's label values, e.g. {0: Bearish, 1: Bullish, 2: Neutral}. Left out, class names
     in any case are understood; numbers are never guessed, since datasets disagree on their order."""
@@ -64,15 +85,15 @@ class Source(Section):
 class InboxSource(Source):
     """One place that tweets to be scored come from: as in `data.sources`, without labels."""
 
-    id: str | None = None
-    """Column that holds the tweet's id; left out, `id` is used where the file has it, else the hash of the text."""
     label: SkipJsonSchema[str] = Field(default="label", exclude=True)
     labels: SkipJsonSchema[dict[str, Literal["Neutral", "Bullish", "Bearish"]] | None] = Field(default=None, exclude=True)
+    label_value: SkipJsonSchema[Literal["Neutral", "Bullish", "Bearish"] | None] = Field(default=None, exclude=True)
+    label_bins: SkipJsonSchema[tuple[float, float] | None] = Field(default=None, exclude=True)
 
     @model_validator(mode="before")
     @classmethod
     def _has_no_labels(cls, data: Any) -> Any:
-        if isinstance(data, Mapping) and (given := sorted({"label", "labels"} & data.keys())):
+        if isinstance(data, Mapping) and (given := sorted({"label", "labels", "label_value", "label_bins"} & data.keys())):
             raise ValueError(f"{given[0]!r} is for `data.sources`: tweets to be scored have no label")
         return data
 

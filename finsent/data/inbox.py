@@ -14,19 +14,18 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from finsent.config import DataConfig, Source
+from finsent.config import DataConfig, InboxSource
 from finsent.data import tables
 from finsent.data.predictions import ModelIdentity, predicted_by
 from finsent.data.quarantine import append_records, input_identity
 from finsent.data.sources.formats import fingerprint_file, read_rows
 from finsent.data.sources.reading import quarantine_row, without_unreadable_dates
-from finsent.data.sources.records import QuarantinedRow, RawRow, RequestedColumns, SourceFile
+from finsent.data.sources.records import QuarantinedRow, RawRow, SourceFile, inbox_columns
 from finsent.data.sources.resolve import resolve
 from finsent.data.table_access import open_table, writing
 from finsent.data.table_schemas import SCHEMAS
@@ -78,21 +77,17 @@ class InboxReport:
 
 
 def receive(
-    files: Sequence[Path | str],
+    sources: Sequence[InboxSource],
     home: Workspace,
     *,
-    text: str = "text",
-    created_at: str | None = None,
     max_characters: int = DataConfig().max_characters,
     masked: bool = False,
 ) -> InboxReport:
     """Put unlabelled tweets into the inbox.
 
     Args:
-        files: Files, folders, globs or `hf://` datasets; a column `id` is used where there is one, else the hash of the text.
+        sources: Files, folders, globs or `hf://` datasets, and their columns.
         home: Where the tables are.
-        text: Column that holds the tweet.
-        created_at: Column that holds the time of writing; by default `created_at`, where it exists.
         max_characters: Longer texts are quarantined.
         masked: Store `@user` in place of handles (`data.mask_handles`).
 
@@ -103,10 +98,8 @@ def receive(
     bad: list[QuarantinedRow] = []
     number_read = 0
     with rare_garbage_collection():
-        for file in track(
-            [file for path in files for file in resolve(Source(uri=str(path)))], description="reading", unit="file"
-        ):
-            found = read_file(file, text, created_at, max_characters=max_characters, masked=masked)
+        for file in track([file for source in sources for file in resolve(source)], description="reading", unit="file"):
+            found = read_file(file, max_characters=max_characters, masked=masked)
             rows += found.rows
             bad += found.bad
             number_read += found.read
@@ -289,23 +282,17 @@ class FileRows(NamedTuple):
     """Number of both."""
 
 
-def read_file(
-    file: SourceFile, text: str, created_at: str | None, row_id: str | None = None, *, max_characters: int, masked: bool
-) -> FileRows:
-    """Read a file to its end; the arguments are the columns, see `receive`.
+def read_file(file: SourceFile, *, max_characters: int, masked: bool) -> FileRows:
+    """Read a file to its end.
 
     Raises:
         InputError: it is damaged, or a column is missing.
         ServiceError: a store or database does not answer.
     """
-    required = {"text": text, "created_at": created_at, "id": row_id}
-    wanted = RequestedColumns(
-        {role: column for role, column in required.items() if column is not None},
-        {role: role for role, column in required.items() if column is None},
-    )
+    wanted = inbox_columns(file.source)
     good, unreadable, number_read, now = [], [], 0, datetime.now(UTC)
     batches = read_rows(file, wanted)
-    for batch in batches if created_at else without_unreadable_dates(batches, file):
+    for batch in batches if file.source.created_at else without_unreadable_dates(batches, file):
         number_read += len(batch)
         for raw in batch:
             checked = _check(raw, max_characters, now)

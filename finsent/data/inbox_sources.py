@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from finsent.config import DataConfig, InboxSource, ScoringConfig
 from finsent.data.inbox import InboxRow, rare_garbage_collection, read_file, store_rows
@@ -181,7 +181,12 @@ def _report(tally: _Tally) -> SourceArrivals:
 def _settings(source: InboxSource) -> str:
     """Hash of how the source is read: after a corrected column name, a file that was set aside is another one."""
     names = ("format", "text", "created_at", "id", "query", "revision", "split")
-    return hashlib.sha256(json.dumps([getattr(source, name) for name in names]).encode()).hexdigest()[:16]
+    values: list[Any] = [getattr(source, name) for name in names]
+    # options that came later count where they are set: else every file known before would be read again
+    later = ("delimiter", "encoding", "header", "columns", "records", "sheet", "date_format")
+    defaults = {name: InboxSource.model_fields[name].default for name in later}
+    values += [[name, getattr(source, name)] for name in later if getattr(source, name) != defaults[name]]
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
 
 
 def _list(run: _Run, source: InboxSource, tally: _Tally) -> Iterator[_Listed]:
@@ -254,7 +259,7 @@ def _identify(run: _Run, item: _Listed) -> tuple[SourceFile, str | None] | None:
 
 
 def _take(run: _Run, item: _Listed, file: SourceFile, identity: str | None) -> None:
-    source, tally, key, arrival = item
+    _, tally, key, arrival = item
     if tally.lost:
         return
     before = run.contents.get((identity, key[1])) if identity is not None else None
@@ -263,9 +268,9 @@ def _take(run: _Run, item: _Listed, file: SourceFile, identity: str | None) -> N
             tally.files_before += before.state == "received"
             _record(run, tally, key, before.state, arrival, identity, before.reason)
         return
-    columns, data = (source.text, source.created_at, source.id), run.data
+    data = run.data
     try:
-        found = read_file(file, *columns, max_characters=data.max_characters, masked=data.mask_handles)
+        found = read_file(file, max_characters=data.max_characters, masked=data.mask_handles)
     except Exception as error:  # noqa: BLE001 - whatever one file does to a reader, it must not stop the others
         _fail(run, item, identity, error)
         return

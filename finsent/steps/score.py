@@ -5,9 +5,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from finsent.config import InboxSource
 from finsent.errors import escape_invalid
 from finsent.labels import LABELS
 from finsent.models.abstention import abstain_threshold
@@ -87,12 +87,11 @@ class PredictResult:
 def score(
     context: Context,
     *,
-    files: Sequence[Path | str] = (),
-    text: str = "text",
+    files: Sequence[InboxSource] = (),
     devices: Sequence[str] | None = None,
     progress: bool = True,
 ) -> ScoreReport:
-    """Fill the inbox, from `files` (tweets in column `text`) or else from `scoring.sources`, then score what has no prediction.
+    """Fill the inbox, from `files` or else from `scoring.sources`, then score what has no prediction.
 
     What is scored is every inbox row without a prediction of the champion's. In `scoring.sources` a damaged file or a source that
     does not answer costs itself alone, and is in the report; files that are given must be sound.
@@ -104,7 +103,6 @@ def score(
     Args:
         context: How to score, and where tables and registry are.
         files: Files of tweets to receive first, in place of the configured sources.
-        text: Their column that holds the tweet.
         devices: Devices to score on, a worker with the model on each; left out, all GPUs, at most `engine.devices`.
         progress: Show a bar on a terminal.
 
@@ -125,7 +123,7 @@ def score(
     config, home, registry = context.config, context.workspace, context.registry
     require_champion(registry)  # without one nothing is received either
     require_writable_tables(home, ("inbox", "quarantine", "predictions", "inbox_files"))
-    incoming, sources = _receive(context, files, text)
+    incoming, sources = _receive(context, files)
     with after_others(home, context.require_own_run):
         model = registry.identity(require_champion(registry))  # it may have changed while this run waited for the one before it
         before = read_position(home, transaction_app(model))
@@ -154,7 +152,7 @@ def score(
 
 
 def _receive(
-    context: Context, files: Sequence[Path | str], text: str
+    context: Context, files: Sequence[InboxSource]
 ) -> "tuple[Sequence[InboxReport | SourceArrivals], tuple[SourceArrivals, ...]]":
     """Fill the inbox from the files, or from the configured sources where none are given: what all gave, and what sources did."""
     from finsent.data.inbox import receive
@@ -162,7 +160,7 @@ def _receive(
 
     data, home = context.config.data, context.workspace
     if files:
-        return [receive(files, home, text=text, max_characters=data.max_characters, masked=data.mask_handles)], ()
+        return [receive(files, home, max_characters=data.max_characters, masked=data.mask_handles)], ()
     sources = receive_sources(context.config.scoring, data, home)
     return sources, sources
 

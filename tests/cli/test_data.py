@@ -83,7 +83,6 @@ def test_a_format_that_the_name_does_not_tell(finsent: "Finsent", tmp_path: Path
         (("a.csv", "--query", "SELECT 1"), "'a.csv' is not a database URL, and a query was given"),
         (("a.csv", "b.csv", "--query", "SELECT 1"), "--query needs one FILE"),
         (("--inbox", "sqlite:///a.db", "--query", "SELECT 1"), "For the inbox, export the rows to a file"),
-        (("--inbox", "a.txt", "--format", "csv"), "--format 'csv' needs a labelled FILE"),
         (("--label-map", "0=Neutral"), "--label-map '0=Neutral' needs a FILE"),
         (("--text", "text"), "--text 'text' needs a FILE"),
         (("--label", "mood"), "--label 'mood' needs a FILE"),

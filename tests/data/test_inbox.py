@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from finsent.config import InboxSource
 from finsent.data import tables
 from finsent.data.inbox import InboxReport, receive, remove_scored
 from finsent.data.predictions import ModelIdentity
@@ -18,10 +19,14 @@ from finsent.text import text_hash, text_id
 from finsent.workspace import Workspace, resolve_workspace
 
 
+def _sample(day: int) -> list[InboxSource]:
+    return [InboxSource(uri=str(path)) for path in inbox_files(day)]
+
+
 def test_the_sample_arrives_day_by_day(home: Workspace) -> None:
-    first = receive(inbox_files(1), home)
-    again = receive(inbox_files(1), home)
-    second = receive(inbox_files(2), home)
+    first = receive(_sample(1), home)
+    again = receive(_sample(1), home)
+    second = receive(_sample(2), home)
     assert first.read == first.received + first.quarantined
     assert (again.received, again.known, again.version) == (0, first.received, first.version)
     assert second.received > 600
@@ -34,7 +39,7 @@ def test_rows_without_an_id_are_known_by_their_text(home: Workspace, tmp_path: P
     rows = [{"text": "$AAPL up"}, {"text": "$aapl UP"}, {"text": "$AAPL up", "id": 7}, {"text": "other", "id": " "}]
     path = tmp_path / "in.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
-    report = receive([path], home)
+    report = receive([InboxSource(uri=str(path))], home)
     assert (report.read, report.received, report.known, report.quarantined) == (4, 3, 1, 0)
     kept = {row["id"]: row["text"] for row in tables.read(home, "inbox").to_pylist()}
     assert kept == {text_id("$AAPL up"): "$AAPL up", "7": "$AAPL up", text_id("other"): "other"}
@@ -43,7 +48,7 @@ def test_rows_without_an_id_are_known_by_their_text(home: Workspace, tmp_path: P
 def test_columns_by_other_names(home: Workspace, tmp_path: Path) -> None:
     path = tmp_path / "in.csv"
     path.write_text("id,posted,body\nx,2025-01-02T03:04:05+01:00,hello\n")
-    assert receive([path], home, text="body", created_at="posted").received == 1
+    assert receive([InboxSource(uri=str(path), text="body", created_at="posted")], home).received == 1
     (row,) = tables.read(home, "inbox").to_pylist()
     assert row["created_at"].isoformat() == "2025-01-02T02:04:05+00:00"
     assert row["received_at"] > row["created_at"]
@@ -53,13 +58,13 @@ def test_a_wrong_file_leaves_nothing_behind(home: Workspace, tmp_path: Path) -> 
     (tmp_path / "good.csv").write_text("text\nhello\n")
     (tmp_path / "bad.csv").write_text("tweet\nhello\n")
     with pytest.raises(InputError, match="no column 'text'"):
-        receive([tmp_path / "good.csv", tmp_path / "bad.csv"], home)
+        receive([*(InboxSource(uri=str(tmp_path / name)) for name in ("good.csv", "bad.csv"))], home)
     assert not home.root.exists()
 
 
 def test_only_bad_rows(home: Workspace, tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text('text,x\n"",1\n')
-    report = receive([tmp_path / "in.csv"], home)
+    report = receive([InboxSource(uri=str(tmp_path / "in.csv"))], home)
     assert (report.received, report.quarantined, report.version) == (0, 1, None)
 
 
@@ -68,10 +73,10 @@ def test_an_id_that_comes_with_another_text_is_quarantined(home: Workspace, tmp_
     rows = [{"id": 1, "text": "$AAPL up"}, {"id": 2, "text": "gold"}, {"id": 2, "text": "silver"}, {"id": 2, "text": "GOLD "}]
     first.write_text("\n".join(map(json.dumps, rows)))
     second.write_text("\n".join(map(json.dumps, [{"id": 1, "text": "$AAPL down"}, {"id": 1, "text": "$AAPL up"}])))
-    report = receive([first], home)
+    report = receive([InboxSource(uri=str(first))], home)
     assert (report.read, report.received, report.known, report.reasons) == (4, 2, 1, {"id reused": 1})
     for _ in range(2):
-        report = receive([second], home)
+        report = receive([InboxSource(uri=str(second))], home)
         assert (report.read, report.received, report.known, report.reasons) == (2, 0, 1, {"id reused": 1})
     assert {row["id"]: row["text"] for row in tables.read(home, "inbox").to_pylist()} == {"1": "$AAPL up", "2": "gold"}
     details = {row["text"]: row["detail"] for row in tables.read(home, "quarantine").to_pylist()}
@@ -83,7 +88,7 @@ def test_an_id_that_comes_with_another_text_is_quarantined(home: Workspace, tmp_
 
 def test_texts_of_one_character_arrive_once(home: Workspace, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("id,text\nx,a\nx,a\n")
-    report = receive([tmp_path / "a.csv"], home)
+    report = receive([InboxSource(uri=str(tmp_path / "a.csv"))], home)
     assert (report.received, report.known) == (1, 1)
 
 
@@ -98,11 +103,11 @@ def test_a_run_that_another_machine_overtook_looks_again(tmp_path: Path, monkeyp
 
     def late(home: Workspace, name: str, *rest: Any) -> Any:
         if home == here and name == "inbox" and not overtaken:
-            overtaken.append(receive([theirs], there))
+            overtaken.append(receive([InboxSource(uri=str(theirs))], there))
         return real(home, name, *rest)
 
     monkeypatch.setattr(tables, "append_if_unchanged", late)
-    report = receive([ours], here)
+    report = receive([InboxSource(uri=str(ours))], here)
     assert (overtaken[0].received, report.received, report.known, report.reasons) == (2, 1, 1, {"id reused": 1})
     found = sorted((row["id"], row["text"]) for row in tables.read(there, "inbox").to_pylist())
     assert found == [("1", "one"), ("2", "zwei"), ("3", "three")]
@@ -111,8 +116,8 @@ def test_a_run_that_another_machine_overtook_looks_again(tmp_path: Path, monkeyp
 def test_a_reused_id_shows_no_handle_of_a_text_from_before_masking(home: Workspace, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("id,text\n1,@elonmusk is up\n")
     (tmp_path / "b.csv").write_text("id,text\n1,@elonmusk is down\n")
-    receive([tmp_path / "a.csv"], home)
-    assert receive([tmp_path / "b.csv"], home, masked=True).reasons == {"id reused": 1}
+    receive([InboxSource(uri=str(tmp_path / "a.csv"))], home)
+    assert receive([InboxSource(uri=str(tmp_path / "b.csv"))], home, masked=True).reasons == {"id reused": 1}
     (kept,) = tables.read(home, "quarantine").to_pylist()
     assert "'@user is up', and comes here with '@user is down'" in kept["detail"]
 
@@ -131,21 +136,21 @@ def test_ids_that_pandas_rounded_are_quarantined_and_the_true_ones_received_once
     small.to_parquet(tmp_path / "small.parquet", index=False)
     small.to_csv(tmp_path / "small.csv", index=False)
     for name in ("lost.parquet", "lost.csv"):
-        assert receive([tmp_path / name], home).reasons == {"rounded id": 8}
-    assert receive([tmp_path / "good.csv"], home).received == 8
-    assert receive([tmp_path / "small.parquet"], home).received == 3
-    assert receive([tmp_path / "small.csv"], home).known == 3
+        assert receive([InboxSource(uri=str(tmp_path / name))], home).reasons == {"rounded id": 8}
+    assert receive([InboxSource(uri=str(tmp_path / "good.csv"))], home).received == 8
+    assert receive([InboxSource(uri=str(tmp_path / "small.parquet"))], home).received == 3
+    assert receive([InboxSource(uri=str(tmp_path / "small.csv"))], home).known == 3
     found = set(tables.read(home, "inbox")["id"].to_pylist())
     assert found == {*good["id"].astype(str), "1", "3", text_id("two")}
 
 
 def test_dates_in_a_form_of_their_own_cost_no_rows(home: Workspace, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "in.csv").write_text("text,created_at\none,20.05.2025\ntwo,21.05.2025\n")
-    assert receive([tmp_path / "in.csv"], home).received == 2
+    assert receive([InboxSource(uri=str(tmp_path / "in.csv"))], home).received == 2
     assert (
         "nearly all dates in column 'created_at' are unreadable, such as '20.05.2025': all rows are taken without" in caplog.text
     )
-    asked = receive([tmp_path / "in.csv"], home, created_at="created_at")
+    asked = receive([InboxSource(uri=str(tmp_path / "in.csv"), created_at="created_at")], home)
     assert asked.reasons == {"unreadable date": 2}
 
 
@@ -157,7 +162,7 @@ def test_an_id_that_was_scored_and_removed_stays_that_texts(home: Workspace, tmp
 
     def send(*rows: dict[str, str]) -> InboxReport:
         file.write_text("\n".join(map(json.dumps, rows)))
-        return receive([file], home)
+        return receive([InboxSource(uri=str(file))], home)
 
     assert send({"id": "1", "text": "@desk: $AAPL up"}, {"id": "2", "text": "silver"}, {"text": f"{link}1"}).received == 3
     inbox = tables.read(home, "inbox", columns=["id", "text"])
@@ -170,9 +175,9 @@ def test_an_id_that_was_scored_and_removed_stays_that_texts(home: Workspace, tmp
     (refused,) = tables.read(home, "quarantine").to_pylist()
     why = "id '1' was scored for another text, which the inbox no longer has, and comes here with '$AAPL down'"
     assert (refused["text"], refused["detail"]) == ("$AAPL down", why)
-    assert receive([file], home).reasons == {"id reused": 1}
+    assert receive([InboxSource(uri=str(file))], home).reasons == {"id reused": 1}
     file.write_text(json.dumps({"id": "1", "text": "@desk: $AAPL up"}))
-    assert receive([file], home, masked=True).received == 1
+    assert receive([InboxSource(uri=str(file))], home, masked=True).received == 1
 
 
 def test_dates_are_judged_by_the_first_rows_that_have_one(
@@ -180,7 +185,7 @@ def test_dates_are_judged_by_the_first_rows_that_have_one(
 ) -> None:
     rows = [f"text {number}," for number in range(5000)] + ["one,31/12/2024", "two,30/12/2024"]
     (tmp_path / "in.csv").write_text("text,created_at\n" + "\n".join(rows) + "\n")
-    assert receive([tmp_path / "in.csv"], home).received == 5002
+    assert receive([InboxSource(uri=str(tmp_path / "in.csv"))], home).received == 5002
     assert "such as '31/12/2024': all rows are taken without" in caplog.text
 
 
@@ -192,7 +197,7 @@ def test_numbers_that_an_earlier_release_stored_as_floats_are_known(home: Worksp
     tables.append(home, "predictions", pa.Table.from_pylist([scored], schema=SCHEMAS["predictions"]))
     path = tmp_path / "in.csv"
     path.write_text("id,text\n12.0,gold\n13.0,silver\n14.0,lead\n1.,a\n1.00,b\n1,c\n")
-    report = receive([path], home)
+    report = receive([InboxSource(uri=str(path))], home)
     assert (report.received, report.known, report.quarantined) == (4, 2, 0)
     ids = tables.read(home, "inbox", columns=["id"])["id"].to_pylist()
     assert sorted(ids) == ["1", "1.", "1.00", "12.0", "13.0", "14", "14.0"], "13.0 as it was scored"

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from finsent import files
-from finsent.config import Config
+from finsent.config import Config, InboxSource
 from finsent.data import tables
 from finsent.data.predictions import ModelIdentity
 from finsent.errors import InputError, NoChampionError
@@ -191,9 +191,9 @@ def test_several_devices_write_what_one_writes(champion, config, tmp_path):
 def test_files_go_through_the_inbox(champion, config, tmp_path):
     path = tmp_path / "new.csv"
     path.write_text("id,text\na,$AAPL to the moon\nb,$TSLA will crash\nc,\na,$AAPL to the moon\n", encoding="utf-8")
-    report = score(make_context(config, champion), files=[path], progress=False)
+    report = score(make_context(config, champion), files=[InboxSource(uri=str(path))], progress=False)
     assert (report.received, report.scored, report.skipped, report.quarantined) == (2, 2, 0, 1)
-    again = score(make_context(config, champion), files=[path], progress=False)
+    again = score(make_context(config, champion), files=[InboxSource(uri=str(path))], progress=False)
     assert (report.known, again.known) == (1, 3)
     assert (again.received, again.scored, again.skipped) == (0, 0, 2)
 
@@ -202,10 +202,10 @@ def test_nothing_is_received_without_a_champion_or_from_a_wrong_file(mlflow_home
     path = tmp_path / "new.csv"
     path.write_text("text\nhello $AAPL\n", encoding="utf-8")
     with pytest.raises(NoChampionError, match="run `finsent promote`"):
-        score(make_context(config, mlflow_home), files=[path])
+        score(make_context(config, mlflow_home), files=[InboxSource(uri=str(path))])
     crown(mlflow_home, config, make_adapter(0), None)
     with pytest.raises(InputError):
-        score(make_context(config, mlflow_home), files=[tmp_path / "missing.csv"])
+        score(make_context(config, mlflow_home), files=[InboxSource(uri=str(tmp_path / "missing.csv"))])
     assert tables.version(mlflow_home, "inbox") is None
     assert tables.version(mlflow_home, "predictions") is None
     empty = score(make_context(config, mlflow_home), progress=False)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from finsent.config import Config
+from finsent.config import Config, InboxSource
 from finsent.data import tables
 from finsent.data.inbox import receive
 from finsent.data.table_schemas import SCHEMAS
@@ -140,7 +140,7 @@ def test_inbox_rows_go_once_the_champion_has_scored_them(context: Context, tmp_p
     assert len(inbox()) == 3
     more = tmp_path / "more.csv"
     more.write_text("id,text\nnew,Shares of $ACME rise\n", encoding="utf-8")
-    assert receive([more], home).received == 1, "commits are numbered on"
+    assert receive([InboxSource(uri=str(more))], home).received == 1, "commits are numbered on"
 
 
 def test_without_a_champion_no_row_goes(mlflow_home: Workspace, tiny_config: Config) -> None:

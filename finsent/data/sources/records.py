@@ -92,6 +92,15 @@ def labelled_columns(source: Source) -> RequestedColumns:
     return RequestedColumns(required, {"created_at": "created_at"})
 
 
+def inbox_columns(source: Source) -> RequestedColumns:
+    """Columns of a source of tweets to be scored."""
+    required = {"text": source.text, "created_at": source.created_at, "id": source.id}
+    return RequestedColumns(
+        {role: column for role, column in required.items() if column is not None},
+        {role: role for role, column in required.items() if column is None},
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class RawRow:
     """A row as its source has it. `number` counts data rows from 1; `fault` says why a row could not be read."""
