@@ -124,6 +124,7 @@ def test_retraining_runs_the_chain_and_a_refusal_is_a_completed_run(served: "Ser
     assert tags["process"] == this_process()
 
 
+@pytest.mark.long
 def test_a_retraining_that_died_after_registration_goes_on_with_its_version(
     served: "Served", monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,6 +147,7 @@ def test_a_retraining_that_died_after_registration_goes_on_with_its_version(
     assert state.name == "Skipped", "decided now, so there is nothing to go on with"
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("proof_in_process")
 def test_a_version_whose_evaluation_always_fails_does_not_block_retraining(
     served: "Served", monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -142,6 +142,7 @@ def test_status_knows_what_runs_and_the_freshness_alarm_rings_and_resolves(serve
     assert freshness.check_freshness(server.api) is None, "nothing was due since the server started"
 
 
+@pytest.mark.long
 def test_only_runs_that_stopped_without_a_word_are_ended(server: Server) -> None:
     """Automations as shipped, with a shorter wait: an end is a word, whatever its name, and an approval may wait.
 
