@@ -44,12 +44,21 @@ _log = logging.getLogger(__name__)
 @label_options
 @click.option("--name", metavar="NAME", help="Name of the source, which identifies it in later runs. Default: the file's name.")
 @click.option("--query", metavar="SQL", help="Query for a database, where FILE is its SQLAlchemy URL.")
+@click.option("--dry-run", is_flag=True, help="Do all of it but the writing, and say what would have been written.")
 @click.option("--no-report", is_flag=True, help="Write no data report, log nothing to MLflow.")
 @click.option("--split", metavar="SPLIT", help="Split of a Hub dataset; default: train.")
 @click.option("--revision", metavar="REVISION", help="Revision of a Hub dataset: a commit, branch or tag.")
 @click.pass_obj
 def ingest_command(
-    settings: Settings, /, files: tuple[str, ...], *, inbox: bool, name: str | None, no_report: bool, **given: Any
+    settings: Settings,
+    /,
+    files: tuple[str, ...],
+    *,
+    inbox: bool,
+    name: str | None,
+    dry_run: bool,
+    no_report: bool,
+    **given: Any,
 ) -> CommandResult:
     """Read tweets: check, deduplicate, split, store.
 
@@ -63,13 +72,13 @@ def ingest_command(
         )
     _check_options(files, given | {"name": name}, inbox=inbox)
     if inbox:
-        return _receive(settings, files, given)
+        return _receive(settings, files, given, dry_run=dry_run)
     from finsent.steps.ingest import ingest
 
     sources = tuple(Source(uri=file, **_of_source(given), name=name) for file in files)
     context = settings.context()
-    report = ingest(context, sources)
-    page = None if no_report else _publish_report(context, report)
+    report = ingest(context, sources, dry_run=dry_run)
+    page = None if no_report or dry_run else _publish_report(context, report)
     shown = stack(render_ingestion(report), f"Data report: {page}" if page else "")
     code = 2 if report.nothing_readable else 0
     return CommandResult({**plain(report), "page": None if page is None else str(page)}, shown, code=code)
@@ -116,14 +125,14 @@ def _check_options(files: tuple[str, ...], given: Mapping[str, Any], *, inbox: b
         raise InputError(f"{options[0]} needs a FILE: sources of the configuration (data.sources) have settings of their own.")
 
 
-def _receive(settings: Settings, files: tuple[str, ...], given: Mapping[str, Any]) -> CommandResult:
+def _receive(settings: Settings, files: tuple[str, ...], given: Mapping[str, Any], *, dry_run: bool) -> CommandResult:
     from finsent.data.inbox import receive
 
     if not files:
         raise InputError("--inbox needs at least one FILE of unlabelled tweets.")
     data = settings.config().data
     sources = [InboxSource(uri=file, **source_settings(given)) for file in files]
-    report = receive(sources, settings.home(), max_characters=data.max_characters, masked=data.mask_handles)
+    report = receive(sources, settings.home(), max_characters=data.max_characters, masked=data.mask_handles, dry_run=dry_run)
     return CommandResult(report, render_inbox(report))
 
 

@@ -33,6 +33,8 @@ def render_ingestion(report: Any) -> Renderable:
     stays = "there is no data yet" if report.version is None else f"the data stays at version {report.version}"
     nothing = f"NOTHING COULD BE READ, {stays}" if report.nothing_readable else f"Nothing new, {stays}"
     heading = f"Data version {report.version}" if report.new_version else nothing
+    if report.dry_run:
+        heading = "Dry run, nothing was written"
     counts = ("read", "accepted", "duplicates", "quarantined")
     sources = [(name, *(found[count] for count in counts)) for name, found in report.by_source.items()]
     total = ("all", *(getattr(report, count) for count in counts))
@@ -66,10 +68,12 @@ def _unread_columns(by_source: Mapping[str, Sequence[str]]) -> Iterator[str]:
 def render_inbox(report: Any) -> Renderable:
     """What arrived in the inbox."""
     return stack(
-        f"{report.read:,} rows read = {report.received:,} received into the inbox + {report.known:,} known already "
+        "Dry run, nothing was written: "
+        * report.dry_run
+        + f"{report.read:,} rows read = {report.received:,} received into the inbox + {report.known:,} known already "
         f"+ {report.quarantined:,} quarantined",
         _quarantine_reasons(report.reasons),
-        f"Next: {suggest_command('finsent score')}",
+        "" if report.dry_run else f"Next: {suggest_command('finsent score')}",
     )
 
 

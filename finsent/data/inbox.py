@@ -74,6 +74,8 @@ class InboxReport:
     """Quarantined rows by reason."""
     version: int | None
     """Version of the table `inbox` afterwards; None when nothing was ever received."""
+    dry_run: bool = False
+    """Whether this says what would have been written, and nothing was."""
 
 
 def receive(
@@ -82,6 +84,7 @@ def receive(
     *,
     max_characters: int = DataConfig().max_characters,
     masked: bool = False,
+    dry_run: bool = False,
 ) -> InboxReport:
     """Put unlabelled tweets into the inbox.
 
@@ -90,6 +93,7 @@ def receive(
         home: Where the tables are.
         max_characters: Longer texts are quarantined.
         masked: Store `@user` in place of handles (`data.mask_handles`).
+        dry_run: Write nothing; the report says what would have been.
 
     Raises:
         InputError: a file or column is wrong; nothing was written.
@@ -103,7 +107,7 @@ def receive(
             rows += found.rows
             bad += found.bad
             number_read += found.read
-    return store_rows(home, rows, bad, number_read, masked=masked)[0]
+    return store_rows(home, rows, bad, number_read, masked=masked, dry_run=dry_run)[0]
 
 
 class StoredCounts(NamedTuple):
@@ -114,13 +118,22 @@ class StoredCounts(NamedTuple):
 
 
 def store_rows(
-    home: Workspace, rows: Sequence[InboxRow], bad: Sequence[QuarantinedRow], number_read: int, *, masked: bool
+    home: Workspace,
+    rows: Sequence[InboxRow],
+    bad: Sequence[QuarantinedRow],
+    number_read: int,
+    *,
+    masked: bool,
+    dry_run: bool = False,
 ) -> tuple[InboxReport, StoredCounts]:
     """Put rows that were read into the inbox, and those that could not be into the quarantine."""
     # the lock keeps runs of this home apart, the transaction number those of other machines on the same tables
     with _after_others(home):
         report, counts = tables.retry_on_conflict(
-            home, "inbox", _APPLICATION, lambda before: _commit(home, rows, bad, number_read, before, masked=masked)
+            home,
+            "inbox",
+            _APPLICATION,
+            lambda before: _commit(home, rows, bad, number_read, before, masked=masked, dry_run=dry_run),
         )
     if report.read != report.received + report.known + report.quarantined:
         raise CheckFailed(f"rows do not add up: {report}. This is a fault in finsent, please report it.")
@@ -190,6 +203,7 @@ def _commit(
     before: tables.Position,
     *,
     masked: bool,
+    dry_run: bool,
 ) -> tuple[InboxReport, StoredCounts] | None:
     """Append the new rows; None if another run appended to the inbox in between."""
     ids = {item.id for item in rows}
@@ -204,14 +218,17 @@ def _commit(
     bad = [*unreadable, *reused]
     now = datetime.now(UTC)
     version = tables.version(home, "inbox")
-    if new:
+    if new and not dry_run:
         written = tables.append_if_unchanged(home, "inbox", _table(new, now), _APPLICATION, before)
         if written is None:
             return None
         version = written.version
-    append_records(home, bad, now)  # only now: had another run been first, another row would be the one that reuses an id
+    if not dry_run:
+        append_records(home, bad, now)  # only now: had another run been first, another row would be the one that reuses an id
     counts = StoredCounts(Counter(id(row.file) for row in new), known)
-    report = InboxReport(number_read, len(new), known.total(), len(bad), dict(Counter(row.reason for row in bad)), version)
+    report = InboxReport(
+        number_read, len(new), known.total(), len(bad), dict(Counter(row.reason for row in bad)), version, dry_run
+    )
     return report, counts
 
 

@@ -35,8 +35,8 @@ from finsent.workspace import Workspace
 _TIME: Final = SCHEMAS["tweets"].field("ingested_at").type
 
 
-def commit_rows(home: Workspace, config: DataConfig, grouping: Grouping) -> IngestReport | None:
-    """Assign, audit and write; None if another run committed since the rows were grouped.
+def commit_rows(home: Workspace, config: DataConfig, grouping: Grouping, *, dry_run: bool = False) -> IngestReport | None:
+    """Assign, audit and write, the last not in a dry run; None if another run committed since the rows were grouped.
 
     Raises:
         CheckFailed: the leak audit failed or rows do not add up, and nothing was written; or the rows, read back, differ from
@@ -54,6 +54,8 @@ def commit_rows(home: Workspace, config: DataConfig, grouping: Grouping) -> Inge
     rejected = quarantine_records(result.rejections, staged, existing, home, version, masked=config.mask_handles)
     added = fingerprint_rows(_accepted_batches(grouping, result, now)) if accepted.any() else None
     report = build_report(home, grouping, result, audit, added)
+    if dry_run:
+        return dataclasses.replace(report, dry_run=True, new_version=False)
     if added:
         rows = pa.RecordBatchReader.from_batches(SCHEMAS["tweets"], _accepted_batches(grouping, result, now))
         version = append_tweets(home, rows, grouping, report, config)

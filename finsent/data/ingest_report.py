@@ -76,6 +76,8 @@ class IngestReport:
     """Files of which no row could be read, and what to do about each."""
     unread_columns: dict[str, list[str]] = field(default_factory=dict)
     """Columns that are not read, of sources that are read for the first time."""
+    dry_run: bool = False
+    """Whether this says what would have been written, and nothing was."""
     dates_not_filled: int = 0
     """Stored rows without a creation time that came again with one: a stored row never changes."""
 

@@ -39,8 +39,10 @@ from finsent.steps.context import Context
 _log = logging.getLogger(__name__)
 
 
-def ingest(context: Context, sources: Sequence[Source] = ()) -> IngestReport:
+def ingest(context: Context, sources: Sequence[Source] = (), *, dry_run: bool = False) -> IngestReport:
     """Read, check, deduplicate, split and commit `sources`, or the configured `data.sources` when none are given.
+
+    A dry run does all of it but the commit.
 
     Raises:
         InputError: a file or column is wrong; nothing was written.
@@ -48,9 +50,12 @@ def ingest(context: Context, sources: Sequence[Source] = ()) -> IngestReport:
         CheckFailed: a source changed its schema, its labels look mapped wrongly, or the leak audit failed; nothing was written.
     """
     with staging_area(context) as staging:
-        parts = [read_source(context, staging, source) for source in resolve_sources(context, sources)]
-        grouping = group_near_duplicates(context, parts)
-        report = commit(context, grouping)
+        resolved = resolve_sources(context, sources, dry_run=dry_run)
+        grouping = group_near_duplicates(context, [read_source(context, staging, source) for source in resolved])
+        report = commit(context, grouping, dry_run=dry_run)
+    if dry_run:
+        warn_high_quarantine_rate(report, grouping.read.reading)
+        return dataclasses.replace(report, seconds=time.monotonic() - grouping.read.started)
     return write_report(context, grouping, report)
 
 
@@ -59,11 +64,11 @@ def staging_area(context: Context) -> AbstractContextManager[Staging]:
     return open_staging(context.workspace.staging, context.config.data)
 
 
-def resolve_sources(context: Context, sources: Sequence[Source] = ()) -> list[list[ResolvedSource]]:
+def resolve_sources(context: Context, sources: Sequence[Source] = (), *, dry_run: bool = False) -> list[list[ResolvedSource]]:
     """The files to read: one item for each call of `read_source`.
 
     Sources that share a name are one source, whose schema is checked as a whole: they are read in one call. Review decisions that
-    a crash kept from the data are applied first.
+    a crash kept from the data are applied first, except in a dry run.
 
     Raises:
         InputError: no source, or one that is not there; or a table that somebody changed so that nothing can be appended.
@@ -73,8 +78,9 @@ def resolve_sources(context: Context, sources: Sequence[Source] = ()) -> list[li
         raise InputError(
             "nothing to ingest: no source was named and `data.sources` is empty. Name a file, folder, glob or hf:// dataset."
         )
-    tables.require_writable_tables(context.workspace, ("tweets", "quarantine", "signatures"))
-    apply_decisions(context.workspace)
+    if not dry_run:
+        tables.require_writable_tables(context.workspace, ("tweets", "quarantine", "signatures"))
+        apply_decisions(context.workspace)
     calls: list[list[ResolvedSource]] = []
     for source in sources:
         files = resolve(source)
@@ -118,7 +124,7 @@ def group_near_duplicates(context: Context, parts: Sequence[ReadRows]) -> Groupi
         return group_with_existing(context.workspace, context.config.data, rule, read, position)
 
 
-def commit(context: Context, grouping: Grouping) -> IngestReport:
+def commit(context: Context, grouping: Grouping, *, dry_run: bool = False) -> IngestReport:
     """Assign groups and splits, audit, and write; the rows are grouped again where the table changed in between.
 
     Raises:
@@ -133,7 +139,7 @@ def commit(context: Context, grouping: Grouping) -> IngestReport:
             current = group_with_existing(
                 context.workspace, context.config.data, split_rule(context.config.data), grouping.read, position
             )
-        return commit_rows(context.workspace, context.config.data, current)
+        return commit_rows(context.workspace, context.config.data, current, dry_run=dry_run)
 
     # the lock keeps runs of this context.workspace apart, the transaction number those of other machines on the same tables
     with locked(context.workspace.lock("ingest"), INGEST_WAIT, INGEST_BUSY):
