@@ -157,8 +157,9 @@ class DataConfig(Section):
     languages: tuple[str, ...] = ()
     """Accepted languages, as two-letter codes (`en`); rows in others are quarantined. Left empty, every language is accepted."""
     repair_mojibake: bool = True
-    """Repair text that was decoded with the wrong encoding (`â€¦` for an ellipsis), where that is lossless.
-    Repaired rows are flagged, and so is mojibake that remains."""
+    r"""Repair text that was decoded with the wrong encoding (`â€¦` for an ellipsis), and undo Python byte literals (`b'...'`)
+    and escapes written out (`\n`, `\u2019`), where that is lossless. Repaired rows are flagged, and so is mojibake that
+    remains."""
     mask_handles: bool = False
     """Store and show `@user` in place of every handle."""
     check_schema: bool = True

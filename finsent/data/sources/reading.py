@@ -22,7 +22,14 @@ from finsent.data.validation.label_mapping import check_label, label_key, parse_
 from finsent.data.validation.language import check_language
 from finsent.data.validation.row_validation import Rejection, check_text, check_time, find_unreadable_date, is_missing
 from finsent.data.validation.schema_drift import SourceSchema, compare_schemas, format_drift, source_schema
-from finsent.data.validation.text_cleaning import FLAG_SEPARATOR, mask_handles, mask_raw_handles, repair_mojibake, text_flags
+from finsent.data.validation.text_cleaning import (
+    FLAG_SEPARATOR,
+    mask_handles,
+    mask_raw_handles,
+    repair_mojibake,
+    text_flags,
+    undo_escapes,
+)
 from finsent.errors import CheckFailed, InputError, escape_invalid, quoted, shorten
 from finsent.labels import LABEL2ID
 from finsent.logging_setup import track
@@ -246,6 +253,7 @@ def _validate(raw: RawRow, file: SourceFile, config: DataConfig, now: datetime) 
     if isinstance(fields, Rejection):
         return fields
     text, label, created_at = fields
+    text, form = undo_escapes(text) if config.repair_mojibake else (text, None)
     repaired, flag = repair_mojibake(text)
     if repaired != text and not config.repair_mojibake:
         repaired, flag = text, "mojibake"
@@ -253,7 +261,7 @@ def _validate(raw: RawRow, file: SourceFile, config: DataConfig, now: datetime) 
         return foreign
     if config.mask_handles:
         repaired = mask_handles(repaired)
-    return Row(file.name, file.label, raw.number, repaired, label, created_at, forms(repaired), text_flags(repaired, flag))
+    return Row(file.name, file.label, raw.number, repaired, label, created_at, forms(repaired), text_flags(repaired, form, flag))
 
 
 def _validate_fields(

@@ -1,9 +1,11 @@
-"""Cleans texts before they are stored: repairs mojibake and masks handles.
+"""Cleans texts before they are stored: undoes byte literals, escapes written out and mojibake, and masks handles.
 
 Mojibake is UTF-8 decoded with a Western single-byte encoding (`â€¦` for an ellipsis). ftfy detects it (Speer 2019,
 doi:10.5281/zenodo.2591652); a repair is accepted only if it is lossless, which is checked here by damaging the result again.
 """
 
+import ast
+import json
 import re
 from typing import Final, Literal, NamedTuple
 
@@ -14,8 +16,17 @@ EncodingFlag = Literal["mojibake repaired", "mojibake", "replacement character"]
 """State of a text's encoding: repaired; left as it is, since a repair would be a guess; not repairable (U+FFFD)."""
 
 FLAG_SEPARATOR: Final = ", "
+BYTE_LITERAL: Final = "byte literal"
+"""Text in the form of Python bytes, `b'...'`, left as it is: it is cut short or no UTF-8."""
+BYTE_LITERAL_UNDONE: Final = "byte literal undone"
+ESCAPES_UNDONE: Final = "escapes undone"
+"""`\\n`, `\\"` or `\\u2019` written out, as JSON writes them."""
 CONTROL_CHARACTERS: Final = "control characters"
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # not tab and line ends
+
+_WINDOWS_PATH: Final = re.compile(r"\b[A-Za-z]:\\|\\\\\w")
+_SINGLE_QUOTE: Final = re.compile(r"(?<!\\)\\'")
+_UNICODE_ESCAPE: Final = re.compile(r"\\u[0-9A-Fa-f]{4}")
 
 _WRONG_CODECS: Final = frozenset({"latin-1", "windows-1252", "sloppy-windows-1252"})
 """Codecs whose misuse is repaired. The repair is unique: what two of them can encode, they encode to the same bytes."""
@@ -28,10 +39,54 @@ class RepairedText(NamedTuple):
     flag: EncodingFlag | None
 
 
-def text_flags(text: str, encoding: EncodingFlag | None) -> str | None:
-    """What is noticed about a text, as its row is flagged: its encoding, and control characters, which stay in it."""
-    found = [flag for flag in (encoding, CONTROL_CHARACTERS if _CONTROL.search(text) else None) if flag is not None]
+class RepairedForm(NamedTuple):
+    """A text after `undo_escapes`, and the flag of its row."""
+
+    text: str
+    flag: str | None
+
+
+def text_flags(text: str, *noticed: str | None) -> str | None:
+    """What is noticed about a text, as its row is flagged: its form, its encoding, and control characters, which stay in it."""
+    found = [flag for flag in (*noticed, CONTROL_CHARACTERS if _CONTROL.search(text) else None) if flag is not None]
     return FLAG_SEPARATOR.join(found) or None
+
+
+def undo_escapes(text: str) -> RepairedForm:
+    """Undo the writing of a text as a Python bytes literal or with JSON's escapes, if writing it so again gives the same text.
+
+    A text with any backslash that is no such escape stays as it is, and so does a Windows path.
+    """
+    if text.startswith(("b'", 'b"')):
+        plain = _undo_byte_literal(text)
+        return RepairedForm(text, BYTE_LITERAL) if plain is None else RepairedForm(plain, BYTE_LITERAL_UNDONE)
+    if "\\" not in text or _WINDOWS_PATH.search(text):
+        return RepairedForm(text, None)
+    as_written = _SINGLE_QUOTE.sub("'", text)
+    try:
+        plain = json.loads(f'"{as_written}"', strict=False)
+        plain.encode()
+    except (ValueError, RecursionError):
+        return RepairedForm(text, None)
+    return (
+        RepairedForm(plain, ESCAPES_UNDONE) if plain.strip() and _escaped_again(as_written, plain) else RepairedForm(text, None)
+    )
+
+
+def _undo_byte_literal(text: str) -> str | None:
+    try:
+        data = ast.literal_eval(text)
+        plain = data.decode() if isinstance(data, bytes) else None
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    return plain if plain and plain.strip() and repr(data) == text else None
+
+
+def _escaped_again(written: str, plain: str) -> bool:
+    """Whether each escape in `written` is how JSON writes its character, capital hex digits and an escaped slash aside."""
+    again = (json.dumps(plain, ensure_ascii=ascii_only)[1:-1] for ascii_only in (False, True))
+    same = _UNICODE_ESCAPE.sub(lambda found: found[0].lower(), written).replace("\\/", "/")
+    return same in again
 
 
 def repair_mojibake(text: str) -> RepairedText:

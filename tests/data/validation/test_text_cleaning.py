@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from finsent.data.validation.text_cleaning import mask_handles, mask_raw_handles, repair_mojibake, text_flags
+from finsent.data.validation.text_cleaning import mask_handles, mask_raw_handles, repair_mojibake, text_flags, undo_escapes
 from finsent.text import text_id
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"
@@ -204,3 +204,33 @@ def test_control_characters_are_flagged_beside_the_encoding() -> None:
     assert [text_flags(f"up {character}", None) for character in "\x00\x07\x1b\x7f\x9b"] == ["control characters"] * 5
     assert text_flags("tab\tand\r\nline ends", None) is None
     assert text_flags("up\x07", "mojibake") == "mojibake, control characters"
+
+
+@given(st.text(min_size=1).filter(str.strip))
+def test_a_byte_literal_is_undone_to_the_character(text: str) -> None:
+    assert undo_escapes(repr(text.encode())) == (text, "byte literal undone")
+
+
+@pytest.mark.parametrize(
+    ("written", "plain"),
+    [
+        (r"they call it \"growth\"", 'they call it "growth"'),
+        (r"it\'s up\n\tnow", "it's up\n\tnow"),
+        (r"it\u2019s \uD83D\uDE80", "it’s 🚀"),
+        (r"see https:\/\/t.co\/a", "see https://t.co/a"),
+    ],
+)
+def test_escapes_written_out_are_undone(written: str, plain: str) -> None:
+    assert undo_escapes(written) == (plain, "escapes undone")
+
+
+@pytest.mark.parametrize(
+    "text", [r"C:\new\table", r"¯\_(ツ)_/¯", r"a \ b", 'say "x" \\n', r"\ud83d cut", r"\n", "plain", "b is up"]
+)
+def test_what_is_not_written_with_escapes_stays(text: str) -> None:
+    assert undo_escapes(text) == (text, None)
+
+
+@pytest.mark.parametrize("text", [r"b'cut \xf0\x9f", r"b'no utf-8 \xff'", "b'a' + b'b'"])
+def test_a_damaged_byte_literal_is_flagged(text: str) -> None:
+    assert undo_escapes(text) == (text, "byte literal")
