@@ -87,10 +87,10 @@ class RunEnded(KeyboardInterrupt):
     """Whoever started this work ended it while it could not notice: it stops as by Ctrl-C, what was committed stays."""
 
 
-def format_names(names: Sequence[str]) -> str:
+def format_names(names: Sequence[str], shown: int = _SHOWN) -> str:
     """The names in quotes, the first twenty of many; cut, since they may come from malformed files."""
-    shown = ", ".join(repr(shorten(name, _LONGEST)) for name in names[:_SHOWN])
-    return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown or "none"
+    listed = ", ".join(repr(shorten(name, _LONGEST)) for name in names[:shown])
+    return f"{listed} and {len(names) - shown} more" if len(names) > shown else listed or "none"
 
 
 def did_you_mean(name: str, candidates: Sequence[str]) -> str:

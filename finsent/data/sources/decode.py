@@ -43,7 +43,7 @@ _BYTE_ORDER_MARKS: Final = {
     codecs.BOM_UTF16_BE: "utf-16-be",
     codecs.BOM_UTF8: "utf-8",
 }
-_CONTROL: Final = bytes(code for code in range(32) if code not in b"\t\n\r\f\x1b")
+_CONTROL: Final = bytes(code for code in range(32) if code not in b"\x01\t\n\r\f\x1b")  # \x01 is what Hive separates by
 
 
 class _HashingReader(io.RawIOBase):
@@ -83,9 +83,11 @@ def open_text(file: SourceFile) -> "Iterator[tuple[io.BufferedReader[Any], str]]
     try:
         with _open_hashed(file) as plain, _decompress(plain, file.compression) as stream:
             encoding, mark = _detect_encoding(stream.peek(_HEAD)[:4])
+            if file.source.encoding is not None and not mark:
+                encoding = _find_codec(file.source.encoding, file.uri)
             _require_text(stream.peek(_HEAD)[:_HEAD], encoding, file.uri)
             stream.read(mark)
-            if encoding != "utf-8":
+            if mark and encoding != "utf-8":
                 _log.warning("%r is not UTF-8 but %s by its byte order mark: read as that", file.uri, encoding)
             yield stream, encoding
             if plain.at_end:
@@ -161,6 +163,19 @@ def _decompress(plain: io.RawIOBase, compression: str | None) -> "Iterator[io.Bu
         yield stream
 
 
+def _find_codec(name: str, uri: str) -> str:
+    """Python's name of the encoding that was given.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    try:
+        bytes(4).decode(name)  # refuses codecs that are not of text, such as base64; empty bytes are not looked at
+    except (LookupError, ValueError) as error:
+        raise InputError(f"{uri!r}: {name!r} (--encoding) is no encoding of text. Give one such as cp1252.") from error
+    return codecs.lookup(name).name
+
+
 def _detect_encoding(head: bytes) -> tuple[str, int]:
     """Encoding by the byte order mark, and the mark's length."""
     for mark, encoding in _BYTE_ORDER_MARKS.items():
@@ -183,15 +198,18 @@ def _require_text(head: bytes, encoding: str, uri: str) -> None:
         )
 
 
+def _error_handler(encoding: str) -> str:
+    """Invalid bytes become lone surrogates; in the wide encodings lone surrogates are what is invalid."""
+    return "surrogatepass" if encoding.startswith(("utf-16", "utf-32")) else "surrogateescape"
+
+
 def text_lines(stream: BinaryIO, encoding: str, uri: str) -> Iterator[str]:
     """Lines with their ends (newline, carriage return or both); bytes invalid in the encoding become lone surrogates.
 
     Raises:
         InputError: a line of more than `MAX_LINE_CHARS` characters.
     """
-    # where UTF-8 is expected, invalid bytes become lone surrogates; in the wide encodings lone surrogates are what is invalid
-    errors = "surrogateescape" if encoding == "utf-8" else "surrogatepass"
-    text = io.TextIOWrapper(stream, encoding=encoding, errors=errors, newline="")
+    text = io.TextIOWrapper(stream, encoding=encoding, errors=_error_handler(encoding), newline="")
     yield from _bounded_lines(text.readline, uri)
 
 
@@ -204,7 +222,7 @@ def byte_lines(stream: BinaryIO, encoding: str, uri: str) -> Iterator[bytes]:
     if encoding == "utf-8":
         yield from _bounded_lines(stream.readline, uri)
         return
-    wide = io.TextIOWrapper(stream, encoding=encoding, errors="surrogatepass", newline="\n")
+    wide = io.TextIOWrapper(stream, encoding=encoding, errors=_error_handler(encoding), newline="\n")
     yield from _bounded_lines(lambda size: wide.readline(size).encode("utf-8", "surrogatepass"), uri)
 
 

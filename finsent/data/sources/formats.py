@@ -3,25 +3,34 @@
 A bad row is passed on with its fault; only a bad file raises.
 """
 
-import dataclasses
+import csv
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from http import HTTPStatus
 from itertools import chain, count
 from pathlib import PurePath
 from typing import Any, Final, TypeVar
 
+from finsent.config import Source
 from finsent.data.sources import database, decode, s3
 from finsent.data.sources.csv_reader import MalformedLine, parse_records
 from finsent.data.sources.decode import byte_lines, open_text, text_lines
-from finsent.data.sources.parquet import BATCH_ROWS, arrow_rows, read_parquet
+from finsent.data.sources.parquet import BATCH_ROWS, arrow_rows, read_parquet, with_label_name
 from finsent.data.sources.records import RawRow, RequestedColumns, SourceFile
 from finsent.data.sources.resolve import HUB
 from finsent.data.validation.row_validation import Rejection
 from finsent.errors import InputError, ServiceError, escape_invalid, shorten
 
+_log = logging.getLogger(__name__)
+
 _BATCH_CHARS: Final = 16 * 1024 * 1024
+_FILE_FORMATS: Final = ("csv", "tsv", "jsonl", "parquet")
+_OPTIONS: Final = {"csv": ("delimiter", "encoding"), "tsv": ("delimiter", "encoding"), "jsonl": ("encoding",)}
+"""Options of a source that its format has a use for."""
+_DELIMITERS: Final = (",", "\t", ";", "|", "\x01")
+"""Tried where the usual one does not give the columns asked for: spreadsheets, databases and Hive write these."""
 
 T = TypeVar("T")
 
@@ -33,6 +42,7 @@ def read_rows(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRo
         InputError: the file is empty, binary, cut short, or lacks a column. Damage further into the file raises when it is
             reached, so read everything before writing anything.
     """
+    _check_options(file)
     rows = 0
     for batch in _READERS[file.format](file, wanted):
         rows += len(batch)
@@ -43,6 +53,20 @@ def read_rows(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRo
         query = shorten(file.source.query or "", 200)
         raise InputError(f"{file.uri!r}: the query {query!r} has no rows. Check its WHERE and JOIN, and the database.")
     raise InputError(f"{file.uri!r} has no rows. Give a file with at least one row under its columns.")
+
+
+def _check_options(file: SourceFile) -> None:
+    """Refuse options that say nothing about files of this format: ignored, they would leave the user with other rows."""
+    if file.format not in _READERS:
+        raise InputError(f"{file.uri!r}: the format {file.format!r} is not read. Give {', '.join(_FILE_FORMATS)}.")
+    used = _OPTIONS.get(file.format, ())
+    for name in ("delimiter", "encoding", "header", "columns", "records", "sheet"):
+        value = getattr(file.source, name)
+        if name not in used and value != Source.model_fields[name].default:
+            option = "no-header" if name == "header" else name
+            raise InputError(
+                f"{file.uri!r}: `{name}` (--{option}) is given and has no effect on the format {file.format}. Leave it out."
+            )
 
 
 def fingerprint_file(file: SourceFile) -> dict[str, str | int]:
@@ -80,9 +104,10 @@ def _batches(items: Iterable[tuple[T, int]]) -> Iterator[list[T]]:
 
 
 def _read_csv(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRow]]:
-    delimiter = "\t" if file.format == "tsv" else ","
     with open_text(file) as (stream, encoding):
         lines = text_lines(stream, encoding, file.uri)
+        start = next(lines, "")
+        delimiter, lines = _find_delimiter(file, start, wanted), chain([start], lines)
         records = (record for record in parse_records(lines, delimiter, file.uri, may_be_cut=file.arriving) if record)
         first = next(records, [])
         if file.arriving and isinstance(first, MalformedLine):
@@ -92,6 +117,25 @@ def _read_csv(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRo
         positions = {role: header.index(column) for role, column in columns.items()}
         rows = (_csv_row(record, number, len(header), positions) for number, record in enumerate(records, start=1))
         yield from _batches((row, len(row.text) if isinstance(row.text, str) else 0) for row in rows)
+
+
+def _find_delimiter(file: SourceFile, header: str, wanted: RequestedColumns) -> str:
+    """The delimiter that was given; else the one by the file's ending, unless only another gives the columns asked for."""
+    if file.source.delimiter is not None:
+        return file.source.delimiter
+    usual = "\t" if file.format == "tsv" else ","
+    if file.source.format != "auto":
+        return usual
+    for delimiter in (usual, *(mark for mark in _DELIMITERS if mark != usual)):
+        try:
+            names = [name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])]
+        except csv.Error:
+            continue
+        if names and set(wanted.required.values()) <= set(names):
+            if delimiter != usual:
+                _log.warning("%r is separated by %r: read as that (--delimiter)", file.uri, delimiter)
+            return delimiter
+    return usual
 
 
 def _csv_row(record: list[str] | MalformedLine, number: int, width: int, positions: Mapping[str, int]) -> RawRow:
@@ -165,13 +209,7 @@ def _read_hub(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRo
         for batch in table.combine_chunks().to_batches():
             rows = arrow_rows(batch, columns, number)
             number += batch.num_rows
-            yield [_with_label_name(row, names) for row in rows] if names else rows
-
-
-def _with_label_name(row: RawRow, names: Sequence[str]) -> RawRow:
-    if isinstance(row.label, int) and 0 <= row.label < len(names):
-        return dataclasses.replace(row, label=names[row.label])
-    return row
+            yield [with_label_name(row, names) for row in rows] if names else rows
 
 
 def _read_database(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRow]]:

@@ -1,6 +1,8 @@
 """Reads Parquet files and Arrow batches. A bad value costs its row only; memory is bounded by the largest values."""
 
-from collections.abc import Callable, Iterator, Mapping
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -38,6 +40,7 @@ def read_parquet(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[Ra
             schema = metadata.schema.to_arrow_schema()
             columns = wanted.select(schema.names, file.uri)
             names = list(dict.fromkeys(columns.values()))
+            classes = None if file.source.labels is not None else class_names(schema.metadata, columns.get("label", ""))
             # dictionary columns hold a long repeated value once, but pyarrow then holds all values of a row group
             small = _largest_group(metadata, lambda group: group.total_byte_size) < _DICTIONARY_GROUP_BYTES
             texts = [name for name in names if small and _is_text(schema.field(name).type)]
@@ -45,7 +48,8 @@ def read_parquet(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[Ra
             with pq.ParquetFile(source, metadata=metadata, **options) as parquet:
                 number = 0
                 for batch in parquet.iter_batches(_batch_size(metadata, file.uri), columns=names):
-                    yield arrow_rows(batch, columns, number)
+                    rows = arrow_rows(batch, columns, number)
+                    yield [with_label_name(row, classes) for row in rows] if classes else rows
                     number += batch.num_rows
         _check_complete(file, number, metadata.num_rows)
     except InputError:
@@ -53,6 +57,22 @@ def read_parquet(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[Ra
     except (pa.ArrowException, OSError, ValueError) as error:
         problem = f"cannot be read as Parquet: {shorten(str(error), 200)}. Write it again, or correct its name."
         raise read_error(file.uri, error, problem) from error
+
+
+def class_names(metadata: Mapping[bytes, bytes] | None, column: str) -> list[str] | None:
+    """Names of a column's class ids, which `datasets` writes into the Parquet files of the Hub; None without them."""
+    try:
+        found = json.loads((metadata or {})[b"huggingface"])["info"]["features"][column]["names"]
+    except (LookupError, TypeError, ValueError):
+        return None
+    return found if isinstance(found, list) and all(isinstance(name, str) for name in found) else None
+
+
+def with_label_name(row: RawRow, names: Sequence[str]) -> RawRow:
+    """The row with the name of its class id."""
+    if isinstance(row.label, int) and 0 <= row.label < len(names):
+        return dataclasses.replace(row, label=names[row.label])
+    return row
 
 
 def _check_complete(file: SourceFile, found: int, stated: int) -> None:

@@ -72,11 +72,10 @@ class RequestedColumns:
         for role, column in self.required.items():
             if column not in found:
                 hint = did_you_mean(column, found)
-                if not hint and len(found) == 1 and any(mark in found[0] for mark in ";|"):
-                    hint = " Is it separated by something other than commas? Write it with commas, or with tabs as .tsv."
-                raise InputError(
-                    f"{where}: there is no column {column!r} for the {_ROLES[role]}. Columns: {format_names(found)}.{hint}"
-                )
+                if not hint and len(found) == 1 and any(mark in found[0] for mark in ";|\t"):
+                    hint = " Is it separated by something other than commas? Say by what: --delimiter ';'."
+                listed = format_names(found, shown=100)
+                raise InputError(f"{where}: there is no column {column!r} for the {_ROLES[role]}. Columns: {listed}.{hint}")
         selected = self.required | {role: column for role, column in self.optional.items() if column in found}
         for column in selected.values():
             if (count := found.count(column)) > 1:

@@ -272,7 +272,7 @@ def test_hub_datasets_that_cannot_be_read(hub_folder: Path) -> None:
 
 
 def test_another_delimiter_is_suggested(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("text;label\nup;Bullish\n")
+    (tmp_path / "a.csv").write_text("tweet;mood\nup;Bullish\n")
     source = Source(uri=str(tmp_path / "a.csv"))
     with pytest.raises(InputError, match="separated by something other than commas"):
         list(read_rows(resolve(source)[0], labelled_columns(source)))

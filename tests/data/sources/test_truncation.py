@@ -69,7 +69,7 @@ def files() -> dict[str, bytes]:
 
 def taken(path: Path) -> Taken:
     file = arriving_file(InboxSource(uri=str(path)), str(path))
-    found = read_file(file, "text", None, max_characters=1000, masked=False)
+    found = read_file(file, max_characters=1000, masked=False)
     assert found.read == len(found.rows) + len(found.bad)
     return {(row.id, row.text, row.created_at) for row in found.rows}
 
@@ -108,7 +108,7 @@ def test_a_cut_file_gives_rows_of_the_whole_one_and_no_others(tmp_path: Path, na
 def test_a_cut_last_line_is_quarantined_with_its_reason(tmp_path: Path, name: str, content: str, reason: str) -> None:
     path = tmp_path / name
     path.write_text(content, encoding="utf-8")
-    found = read_file(arriving_file(InboxSource(uri=str(path)), str(path)), "text", None, max_characters=1000, masked=False)
+    found = read_file(arriving_file(InboxSource(uri=str(path)), str(path)), max_characters=1000, masked=False)
     assert [row.text for row in found.rows] == ["up"]
     (bad,) = found.bad
     assert (bad.number, bad.reason) == (2, "malformed row")
