@@ -73,6 +73,7 @@ def render_inbox(report: Any) -> Renderable:
         + f"{report.read:,} rows read = {report.received:,} received into the inbox + {report.known:,} known already "
         f"+ {report.quarantined:,} quarantined",
         _quarantine_reasons(report.reasons),
+        f"{report.undated:,} rows taken without a date, since theirs cannot be read" if report.undated else "",
         "" if report.dry_run else f"Next: {suggest_command('finsent score')}",
     )
 

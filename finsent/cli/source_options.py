@@ -21,7 +21,7 @@ _FILE_OPTIONS: Final = (
     click.option(
         "--date-format",
         metavar="FORM",
-        help="Form of the times: '%d.%m.%Y %H:%M', excel, s, ms or us. Default: understood where there is one reading.",
+        help="Form of the times: day-first, month-first, '%d.%m.%Y %H:%M', excel, s, ms or us. Default: found.",
     ),
     click.option(
         "--format",

@@ -53,8 +53,9 @@ class Source(Section):
     created_at: str | None = None
     """Column that holds the time of writing; left out, `created_at` is used where the file has it, `none` uses no column."""
     date_format: str | None = None
-    """Form of the times, as of Python's strptime (`%d.%m.%Y %H:%M`), or `excel` for a spreadsheet's serial dates, `s`, `ms` or
-    `us` for the time since 1970; left out, understood where the whole column leaves one reading."""
+    """Form of the times, as of Python's strptime (`%d.%m.%Y %H:%M`), or `day-first`, `month-first`, `year-first`, `excel` for a
+    spreadsheet's serial dates, `s`, `ms` or `us` for the time since 1970; left out, understood where the whole column leaves one
+    reading."""
     labels: dict[str, Literal["Neutral", "Bullish", "Bearish"]] | None = None
     """Meaning of the source's label values, e.g. {0: Bearish, 1: Bullish, 2: Neutral}. Left out, class names
     in any case are understood; numbers are never guessed, since datasets disagree on their order."""

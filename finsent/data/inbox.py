@@ -23,12 +23,14 @@ from finsent.config import DataConfig, InboxSource
 from finsent.data import tables
 from finsent.data.predictions import ModelIdentity, predicted_by
 from finsent.data.quarantine import append_records, input_identity
+from finsent.data.sources.column_times import with_time_form
 from finsent.data.sources.formats import fingerprint_file, read_rows
-from finsent.data.sources.reading import quarantine_row, without_unreadable_dates
+from finsent.data.sources.reading import quarantine_row
 from finsent.data.sources.records import QuarantinedRow, RawRow, SourceFile, inbox_columns
 from finsent.data.sources.resolve import resolve
 from finsent.data.table_access import open_table, writing
 from finsent.data.table_schemas import SCHEMAS
+from finsent.data.validation.dates import is_missing
 from finsent.data.validation.row_validation import Rejection, check_id, check_text, check_time
 from finsent.data.validation.text_cleaning import mask_handles
 from finsent.errors import CheckFailed, escape_invalid, shorten
@@ -74,6 +76,8 @@ class InboxReport:
     """Quarantined rows by reason."""
     version: int | None
     """Version of the table `inbox` afterwards; None when nothing was ever received."""
+    undated: int = 0
+    """Rows taken without their date, which cannot be read."""
     dry_run: bool = False
     """Whether this says what would have been written, and nothing was."""
 
@@ -100,14 +104,16 @@ def receive(
     """
     rows: list[InboxRow] = []
     bad: list[QuarantinedRow] = []
-    number_read = 0
+    number_read = undated = 0
     with rare_garbage_collection():
         for file in track([file for source in sources for file in resolve(source)], description="reading", unit="file"):
             found = read_file(file, max_characters=max_characters, masked=masked)
             rows += found.rows
             bad += found.bad
             number_read += found.read
-    return store_rows(home, rows, bad, number_read, masked=masked, dry_run=dry_run)[0]
+            undated += found.undated
+    report, _ = store_rows(home, rows, bad, number_read, masked=masked, dry_run=dry_run)
+    return dataclasses.replace(report, undated=undated)
 
 
 class StoredCounts(NamedTuple):
@@ -297,6 +303,8 @@ class FileRows(NamedTuple):
     bad: list[QuarantinedRow]
     read: int
     """Number of both."""
+    undated: int
+    """Rows taken without their date, which cannot be read."""
 
 
 def read_file(file: SourceFile, *, max_characters: int, masked: bool) -> FileRows:
@@ -307,20 +315,22 @@ def read_file(file: SourceFile, *, max_characters: int, masked: bool) -> FileRow
         ServiceError: a store or database does not answer.
     """
     wanted = inbox_columns(file.source)
-    good, unreadable, number_read, now = [], [], 0, datetime.now(UTC)
-    batches = read_rows(file, wanted)
-    for batch in batches if file.source.created_at else without_unreadable_dates(batches, file):
+    good, unreadable, number_read, undated, now = [], [], 0, 0, datetime.now(UTC)
+    for batch, form in with_time_form(read_rows(file, wanted), file, now):
         number_read += len(batch)
         for raw in batch:
-            checked = _check(raw, max_characters, now)
+            checked = _check(raw, max_characters, now, form)
             if isinstance(checked, Rejection):
                 unreadable.append(_refuse(raw, checked, file, masked))
             else:
                 name, moment, value = checked
+                undated += moment is None and not is_missing(raw.created_at)
                 good.append((name, moment, mask_handles(value) if masked else value, raw))
     given = input_identity(fingerprint_file(file))
     rows = [InboxRow(*row, file, given) for row in good]
-    return FileRows(rows, [dataclasses.replace(row, input=given) for row in unreadable], number_read)
+    if undated:
+        _log.warning("%s: %d rows are taken without a date, since theirs cannot be read", file.label, undated)
+    return FileRows(rows, [dataclasses.replace(row, input=given) for row in unreadable], number_read, undated)
 
 
 @contextmanager
@@ -343,15 +353,15 @@ def _refuse(raw: RawRow, why: Rejection, file: SourceFile, masked: bool) -> Quar
     return dataclasses.replace(row, place=place, number=0)
 
 
-def _check(raw: RawRow, longest: int, now: datetime) -> tuple[str, datetime | None, str] | Rejection:
+def _check(raw: RawRow, longest: int, now: datetime, form: str | None) -> tuple[str, datetime | None, str] | Rejection:
     """Id, time and text of a row, or why it is rejected."""
     if raw.fault is not None:
         return raw.fault
     text = check_text(raw.text, longest)
     if isinstance(text, Rejection):
         return text
-    moment = check_time(raw.created_at, now)
+    moment = check_time(raw.created_at, now, form)
     if isinstance(moment, Rejection):
-        return moment
+        moment = None  # a prediction needs no date
     given = check_id(raw.id)
     return given if isinstance(given, Rejection) else (given or text_id(text), moment, text)

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -13,6 +13,7 @@ import numpy as np
 from finsent.config import Config, DataConfig, Source
 from finsent.data.dataset import Split
 from finsent.data.sources.broken_rows import BrokenRows
+from finsent.data.sources.column_times import with_time_form
 from finsent.data.sources.formats import fingerprint_file, read_rows
 from finsent.data.sources.records import QuarantinedRow, RawRow, RequestedColumns, Row, SourceFile, labelled_columns
 from finsent.data.sources.resolve import resolve
@@ -20,7 +21,7 @@ from finsent.data.staging import StagingWriter
 from finsent.data.validation.label_check import PolarityStats, check_label_polarity, format_label_mismatch
 from finsent.data.validation.label_mapping import check_label, label_key, parse_label
 from finsent.data.validation.language import check_language
-from finsent.data.validation.row_validation import Rejection, check_text, check_time, find_unreadable_date, is_missing
+from finsent.data.validation.row_validation import Reason, Rejection, check_text, check_time
 from finsent.data.validation.schema_drift import SourceSchema, compare_schemas, format_drift, source_schema
 from finsent.data.validation.text_cleaning import (
     FLAG_SEPARATOR,
@@ -209,14 +210,11 @@ def read_validated(
         seen: Counts the label values that occur.
         wanted: The columns to read, see `labelled_columns`.
     """
-    batches = read_rows(file, wanted)
-    if file.source.created_at is None:
-        batches = without_unreadable_dates(batches, file, needed=config.split == "time")
-    for batch in batches:
+    for batch, form in with_time_form(read_rows(file, wanted), file, now, needed=config.split == "time"):
         seen.update(label_key(raw.label) for raw in batch if raw.fault is None)
         good, bad = [], []
         for raw in batch:
-            row = _validate(raw, file, config, now)
+            row = _validate(raw, file, config, now, form)
             if isinstance(row, Rejection):
                 bad.append(quarantine_row(raw, row, file, mask=config.mask_handles))
             else:
@@ -224,35 +222,11 @@ def read_validated(
         yield len(batch), good, bad
 
 
-def without_unreadable_dates(
-    batches: Iterable[list[RawRow]], file: SourceFile, *, needed: bool = False
-) -> Iterator[list[RawRow]]:
-    """The rows without their dates, where those of the first batches that have two or more are in a form that is not understood.
-
-    For a column that nobody named: a fault of the column, which must not cost every row.
-
-    Raises:
-        InputError: dates are `needed`.
-    """
-    unreadable: str | None = None
-    dates: list[object] = []
-    for batch in batches:
-        if len(dates) < 2:
-            dates += [raw.created_at for raw in batch if not is_missing(raw.created_at)]
-            unreadable = find_unreadable_date(dates)
-            problem = f"{file.uri!r}: nearly all dates in column 'created_at' are unreadable, such as {unreadable}"
-            if unreadable is not None and needed:
-                raise InputError(f"{problem}. Rows are split by time (data.split): write them in ISO 8601. Nothing was written.")
-            if unreadable is not None:
-                _log.warning("%s: all rows are taken without a date. Write them in ISO 8601, or name another column", problem)
-        yield batch if unreadable is None else [replace(raw, created_at=None) for raw in batch]
-
-
-def _validate(raw: RawRow, file: SourceFile, config: DataConfig, now: datetime) -> Row | Rejection:
-    fields = _validate_fields(raw, file.source.labels, config, now)
+def _validate(raw: RawRow, file: SourceFile, config: DataConfig, now: datetime, time_form: str | None) -> Row | Rejection:
+    fields = _validate_fields(raw, file.source.labels, config, now, time_form)
     if isinstance(fields, Rejection):
         return fields
-    text, label, created_at = fields
+    text, label, created_at, date_flag = fields
     text, form = undo_escapes(text) if config.repair_mojibake else (text, None)
     repaired, flag = repair_mojibake(text)
     if repaired != text and not config.repair_mojibake:
@@ -261,12 +235,14 @@ def _validate(raw: RawRow, file: SourceFile, config: DataConfig, now: datetime) 
         return foreign
     if config.mask_handles:
         repaired = mask_handles(repaired)
-    return Row(file.name, file.label, raw.number, repaired, label, created_at, forms(repaired), text_flags(repaired, form, flag))
+    flags = text_flags(repaired, form, flag, date_flag)
+    return Row(file.name, file.label, raw.number, repaired, label, created_at, forms(repaired), flags)
 
 
 def _validate_fields(
-    raw: RawRow, labels: Mapping[str, str] | None, config: DataConfig, now: datetime
-) -> tuple[str, str, datetime | None] | Rejection:
+    raw: RawRow, labels: Mapping[str, str] | None, config: DataConfig, now: datetime, form: str | None
+) -> tuple[str, str, datetime | None, Reason | None] | Rejection:
+    """Text, label and time, and what is wrong with the time where the row is taken without it."""
     if raw.fault is not None:
         return raw.fault
     text = check_text(raw.text, config.max_characters)
@@ -275,10 +251,12 @@ def _validate_fields(
     label = check_label(raw.label, labels)
     if isinstance(label, Rejection):
         return label
-    created_at = check_time(raw.created_at, now)
+    created_at = check_time(raw.created_at, now, form)
     if created_at is None and config.split == "time":
         return Rejection("no date", "rows are split by time (data.split), and this one has none")
-    return created_at if isinstance(created_at, Rejection) else (text, label, created_at)
+    if isinstance(created_at, Rejection):
+        return created_at if config.split == "time" else (text, label, None, created_at.reason)
+    return text, label, created_at, None
 
 
 def quarantine_row(raw: RawRow, why: Rejection, file: SourceFile, *, mask: bool = False) -> QuarantinedRow:

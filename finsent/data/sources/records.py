@@ -16,6 +16,9 @@ FORMATS: Final = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "j
 COMPRESSIONS: Final = {".gz": "gzip", ".zst": "zstd"}
 """Suffix after the format's to compression."""
 
+NO_COLUMN: Final = "none"
+"""In place of a column's name: no column is read."""
+
 _ROLES: Final = {"text": "tweet", "label": "label", "created_at": "time of writing", "id": "id"}
 _MAX_NESTING: Final = 20
 
@@ -85,19 +88,23 @@ class RequestedColumns:
 
 def labelled_columns(source: Source) -> RequestedColumns:
     """Columns of a labelled source; `created_at` is optional, but required where the source names its column."""
-    required = {"text": source.text, "label": source.label}
-    if source.created_at is not None:
-        return RequestedColumns(required | {"created_at": source.created_at})
-    return RequestedColumns(required, {"created_at": "created_at"})
+    return _requested(source, {"text": source.text, "label": source.label}, ("created_at",))
 
 
 def inbox_columns(source: Source) -> RequestedColumns:
     """Columns of a source of tweets to be scored."""
-    required = {"text": source.text, "created_at": source.created_at, "id": source.id}
-    return RequestedColumns(
-        {role: column for role, column in required.items() if column is not None},
-        {role: role for role, column in required.items() if column is None},
-    )
+    return _requested(source, {"text": source.text}, ("created_at", "id"))
+
+
+def _requested(source: Source, required: dict[str, str], others: Sequence[str]) -> RequestedColumns:
+    """Of the `others` a column that was named is required, one that was not is read where it is there, and `none` never."""
+    given = {role: getattr(source, role) for role in others}
+    if source.date_format is not None and given["created_at"] is None:
+        given["created_at"] = "created_at"
+    if source.date_format is not None and given["created_at"] == NO_COLUMN:
+        raise InputError(f"date_format {source.date_format!r} is for a column of times, and created_at is none. Leave one out.")
+    named = {role: column for role, column in given.items() if column not in (None, NO_COLUMN)}
+    return RequestedColumns(required | named, {role: role for role, column in given.items() if column is None})
 
 
 @dataclass(frozen=True, slots=True)
