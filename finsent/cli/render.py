@@ -68,10 +68,11 @@ def _unread_columns(by_source: Mapping[str, Sequence[str]]) -> Iterator[str]:
 def render_inbox(report: Any) -> Renderable:
     """What arrived in the inbox."""
     return stack(
-        "Dry run, nothing was written: "
-        * report.dry_run
-        + f"{report.read:,} rows read = {report.received:,} received into the inbox + {report.known:,} known already "
-        f"+ {report.quarantined:,} quarantined",
+        "Dry run, nothing was written: " * report.dry_run
+        + f"{report.read:,} rows read = {report.received:,} received into the inbox "
+        + f"+ {report.known - report.repeated:,} known already "
+        + (f"+ {report.repeated:,} the same again in these files " if report.repeated else "")
+        + f"+ {report.quarantined:,} quarantined",
         _quarantine_reasons(report.reasons),
         f"{report.undated:,} rows taken without a date, since theirs cannot be read" if report.undated else "",
         "" if report.dry_run else f"Next: {suggest_command('finsent score')}",

@@ -2,13 +2,14 @@
 
 An id that comes again with the same text (after `finsent.text.normalise`) is known; with another text it is quarantined, so that
 a prediction's id stands for one text. That holds for ids that were scored and removed, too: of their texts the hash is left.
+Where a good part of a file's ids come with other texts they are no ids, and the file is not read.
 """
 
 import dataclasses
 import gc
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -21,19 +22,17 @@ import pyarrow.compute as pc
 
 from finsent.config import DataConfig, InboxSource
 from finsent.data import tables
+from finsent.data.inbox_reading import InboxRow, no_ids, read_file, refuse
 from finsent.data.predictions import ModelIdentity, predicted_by
-from finsent.data.quarantine import append_records, input_identity
-from finsent.data.sources.column_times import with_time_form
-from finsent.data.sources.formats import fingerprint_file, read_rows
-from finsent.data.sources.reading import quarantine_row
-from finsent.data.sources.records import QuarantinedRow, RawRow, SourceFile, inbox_columns
+from finsent.data.quarantine import append_records
+from finsent.data.sources.records import QuarantinedRow
 from finsent.data.sources.resolve import resolve
 from finsent.data.table_access import open_table, writing
 from finsent.data.table_schemas import SCHEMAS
-from finsent.data.validation.dates import is_missing
-from finsent.data.validation.row_validation import Rejection, check_id, check_text, check_time
+from finsent.data.validation.ids import FEWEST_NUMBERS, is_good_part
+from finsent.data.validation.row_validation import Rejection
 from finsent.data.validation.text_cleaning import mask_handles
-from finsent.errors import CheckFailed, escape_invalid, shorten
+from finsent.errors import CheckFailed, InputError, shorten
 from finsent.files import lock_holder, locked
 from finsent.logging_setup import track
 from finsent.text import text_hash, text_id
@@ -47,20 +46,7 @@ _WAIT: Final = 600.0  # seconds for another process at the inbox
 _BUSY: Final = "another process has held the inbox for ten minutes. Nothing was written."
 _REMOVED_AT_ONCE: Final = 10_000  # ids in one commit's predicate
 _SHOWN: Final = 500  # characters of each text that a reused id is quarantined with
-
-
-class InboxRow(NamedTuple):
-    """A row for the inbox and its origin. A tuple to save memory: there may be millions."""
-
-    id: str
-    created_at: datetime | None
-    text: str
-    """As stored."""
-    raw: RawRow
-    """As read."""
-    file: SourceFile
-    input: str
-    """See `input_identity`."""
+_HIGH_QUARANTINE_RATE: Final = 0.2  # share of the rows read
 
 
 @dataclass(frozen=True)
@@ -78,6 +64,8 @@ class InboxReport:
     """Version of the table `inbox` afterwards; None when nothing was ever received."""
     undated: int = 0
     """Rows taken without their date, which cannot be read."""
+    repeated: int = 0
+    """Of `known`, the rows that repeat an earlier row of the same files, and that the inbox had not before."""
     dry_run: bool = False
     """Whether this says what would have been written, and nothing was."""
 
@@ -105,6 +93,7 @@ def receive(
     rows: list[InboxRow] = []
     bad: list[QuarantinedRow] = []
     number_read = undated = 0
+    advised = set()
     with rare_garbage_collection():
         for file in track([file for source in sources for file in resolve(source)], description="reading", unit="file"):
             found = read_file(file, max_characters=max_characters, masked=masked)
@@ -112,6 +101,9 @@ def receive(
             bad += found.bad
             number_read += found.read
             undated += found.undated
+            if found.advice is not None and file.source.uri not in advised:
+                advised.add(file.source.uri)
+                _log.warning("%s", found.advice)
     report, _ = store_rows(home, rows, bad, number_read, masked=masked, dry_run=dry_run)
     return dataclasses.replace(report, undated=undated)
 
@@ -131,18 +123,28 @@ def store_rows(
     *,
     masked: bool,
     dry_run: bool = False,
+    faults: MutableMapping[int, str] | None = None,
 ) -> tuple[InboxReport, StoredCounts]:
-    """Put rows that were read into the inbox, and those that could not be into the quarantine."""
+    """Put rows that were read into the inbox, and those that could not be into the quarantine.
+
+    Files whose ids are none, see `_find_reuse`, are left out and told in `faults`, by the `id` of their `SourceFile`.
+
+    Raises:
+        InputError: there are such files, and `faults` is None.
+    """
     # the lock keeps runs of this home apart, the transaction number those of other machines on the same tables
     with _after_others(home):
         report, counts = tables.retry_on_conflict(
             home,
             "inbox",
             _APPLICATION,
-            lambda before: _commit(home, rows, bad, number_read, before, masked=masked, dry_run=dry_run),
+            lambda before: _commit(home, rows, bad, number_read, before, masked=masked, dry_run=dry_run, faults=faults),
         )
     if report.read != report.received + report.known + report.quarantined:
         raise CheckFailed(f"rows do not add up: {report}. This is a fault in finsent, please report it.")
+    if report.quarantined > _HIGH_QUARANTINE_RATE * report.read:
+        why = ", ".join(f"{reason} ({count:,})" for reason, count in Counter(report.reasons).most_common(3))
+        _log.warning("%d of %d rows were quarantined: %s. See `finsent data quarantine`.", report.quarantined, report.read, why)
     return report, counts
 
 
@@ -210,6 +212,7 @@ def _commit(
     *,
     masked: bool,
     dry_run: bool,
+    faults: MutableMapping[int, str] | None,
 ) -> tuple[InboxReport, StoredCounts] | None:
     """Append the new rows; None if another run appended to the inbox in between."""
     ids = {item.id for item in rows}
@@ -220,8 +223,17 @@ def _commit(
     scored = _scored_hashes(home, ids - there.keys())
     stored = there.keys() | scored.keys()
     rows = [item._replace(id=f"{item.id}.0") if f"{item.id}.0" in stored and item.id not in stored else item for item in rows]
-    new, known, reused = _classify(rows, there, scored, masked=masked)
-    bad = [*unreadable, *reused]
+    new, known, repeated, reused = _classify(rows, there, scored, masked=masked)
+    if found := _find_reuse(rows, reused):
+        if faults is None:
+            raise InputError(f"{next(iter(found.values()))} Nothing was written.")
+        faults.update(found)
+        inputs = {row.input for row in rows if id(row.file) in found}
+        kept = [row for row in rows if id(row.file) not in found]
+        sound = [row for row in unreadable if row.input not in inputs]
+        number_read -= len(rows) - len(kept) + len(unreadable) - len(sound)
+        return _commit(home, kept, sound, number_read, before, masked=masked, dry_run=dry_run, faults=faults)
+    bad = [*unreadable, *(row for _, row in reused)]
     now = datetime.now(UTC)
     version = tables.version(home, "inbox")
     if new and not dry_run:
@@ -233,7 +245,14 @@ def _commit(
         append_records(home, bad, now)  # only now: had another run been first, another row would be the one that reuses an id
     counts = StoredCounts(Counter(id(row.file) for row in new), known)
     report = InboxReport(
-        number_read, len(new), known.total(), len(bad), dict(Counter(row.reason for row in bad)), version, dry_run
+        number_read,
+        len(new),
+        known.total(),
+        len(bad),
+        dict(Counter(row.reason for row in bad)),
+        version,
+        repeated=repeated,
+        dry_run=dry_run,
     )
     return report, counts
 
@@ -270,12 +289,12 @@ def _was_scored_for(item: InboxRow, hashes: AbstractSet[str]) -> bool:
 
 def _classify(
     rows: Sequence[InboxRow], there: Mapping[str, str], scored: Mapping[str, AbstractSet[str]], *, masked: bool
-) -> tuple[list[InboxRow], Counter[int], list[QuarantinedRow]]:
-    """New rows, number of known rows by the `id` of their file, rows that reuse an id for another text.
+) -> tuple[list[InboxRow], Counter[int], int, list[tuple[InboxRow, QuarantinedRow]]]:
+    """New rows, known rows by the `id` of their file, how many of these only repeat a new row, and rows that reuse an id.
 
-    Of several rows with one id the first counts.
+    The last come as read and as they are quarantined. Of several rows with one id the first counts.
     """
-    texts, new, known, reused = dict(there), [], Counter[int](), []
+    texts, new, known, repeated, reused = dict(there), [], Counter[int](), 0, []
     for item in rows:
         name, text = item.id, item.text
         first = texts.get(name)
@@ -284,6 +303,7 @@ def _classify(
             new.append(item)
         elif first is not None and (first == text or text_id(first) == text_id(text)):
             known[id(item.file)] += 1
+            repeated += name not in there
         else:
             if first is None:
                 where = "was scored for another text, which the inbox no longer has"
@@ -292,45 +312,33 @@ def _classify(
                 where = f"is {'in the inbox' if name in there else 'earlier in these files'} for {shorten(shown, _SHOWN)!r}"
             detail = f"id {shorten(name)!r} {where}, and comes here with {shorten(text, _SHOWN)!r}"
             raw = dataclasses.replace(item.raw, text=text)
-            reused.append(dataclasses.replace(_refuse(raw, Rejection("id reused", detail), item.file, masked), input=item.input))
-    return new, known, reused
+            row = dataclasses.replace(refuse(raw, Rejection("id reused", detail), item.file, masked), input=item.input)
+            reused.append((item, row))
+    return new, known, repeated, reused
 
 
-class FileRows(NamedTuple):
-    """What one file held."""
+def _find_reuse(rows: Sequence[InboxRow], reused: Sequence[tuple[InboxRow, QuarantinedRow]]) -> dict[int, str]:
+    """Files of which a good part of the rows reuse an id, and what to do about each, by the `id` of their `SourceFile`.
 
-    rows: list[InboxRow]
-    bad: list[QuarantinedRow]
-    read: int
-    """Number of both."""
-    undated: int
-    """Rows taken without their date, which cannot be read."""
-
-
-def read_file(file: SourceFile, *, max_characters: int, masked: bool) -> FileRows:
-    """Read a file to its end.
-
-    Raises:
-        InputError: it is damaged, or a column is missing.
-        ServiceError: a store or database does not answer.
+    A source's files of a few rows are judged together: each may begin anew with its only row.
     """
-    wanted = inbox_columns(file.source)
-    good, unreadable, number_read, undated, now = [], [], 0, 0, datetime.now(UTC)
-    for batch, form in with_time_form(read_rows(file, wanted), file, now):
-        number_read += len(batch)
-        for raw in batch:
-            checked = _check(raw, max_characters, now, form)
-            if isinstance(checked, Rejection):
-                unreadable.append(_refuse(raw, checked, file, masked))
-            else:
-                name, moment, value = checked
-                undated += moment is None and not is_missing(raw.created_at)
-                good.append((name, moment, mask_handles(value) if masked else value, raw))
-    given = input_identity(fingerprint_file(file))
-    rows = [InboxRow(*row, file, given) for row in good]
-    if undated:
-        _log.warning("%s: %d rows are taken without a date, since theirs cannot be read", file.label, undated)
-    return FileRows(rows, [dataclasses.replace(row, input=given) for row in unreadable], number_read, undated)
+    if not reused:
+        return {}
+    all_of, reused_of = Counter(id(row.file) for row in rows), Counter(id(row.file) for row, _ in reused)
+    small = {key for key, count in all_of.items() if count < FEWEST_NUMBERS}
+    all_in = Counter(row.file.source.uri for row in rows if id(row.file) in small)
+    reused_in = Counter(row.file.source.uri for row, _ in reused if id(row.file) in small)
+    found: dict[int, str] = {}
+    for item, row in reused:
+        file, key, uri = item.file, id(item.file), item.file.source.uri
+        if key in found:
+            continue
+        if is_good_part(reused_of[key], all_of[key]) or (key in small and is_good_part(reused_in[uri], all_in[uri])):
+            why = (
+                f"{reused_of[key]:,} of its {all_of[key]:,} rows reuse one for another text, such as: {shorten(row.detail, 300)}"
+            )
+            found[key] = no_ids(file, why)
+    return found
 
 
 @contextmanager
@@ -342,26 +350,3 @@ def rare_garbage_collection() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*before)
-
-
-def _refuse(raw: RawRow, why: Rejection, file: SourceFile, masked: bool) -> QuarantinedRow:
-    """For the quarantine, which records a row once by its place: in a query's result that is its id, since the order changes."""
-    row = quarantine_row(raw, why, file, mask=masked)
-    if file.format != "sql":
-        return row
-    place = row.place if raw.id is None else f"{row.place}, id {shorten(escape_invalid(str(raw.id)))}"
-    return dataclasses.replace(row, place=place, number=0)
-
-
-def _check(raw: RawRow, longest: int, now: datetime, form: str | None) -> tuple[str, datetime | None, str] | Rejection:
-    """Id, time and text of a row, or why it is rejected."""
-    if raw.fault is not None:
-        return raw.fault
-    text = check_text(raw.text, longest)
-    if isinstance(text, Rejection):
-        return text
-    moment = check_time(raw.created_at, now, form)
-    if isinstance(moment, Rejection):
-        moment = None  # a prediction needs no date
-    given = check_id(raw.id)
-    return given if isinstance(given, Rejection) else (given or text_id(text), moment, text)

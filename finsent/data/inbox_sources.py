@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from finsent.config import DataConfig, InboxSource, ScoringConfig
-from finsent.data.inbox import InboxRow, rare_garbage_collection, read_file, store_rows
+from finsent.data.inbox import rare_garbage_collection, store_rows
 from finsent.data.inbox_files import (
     FAULTS,
     FileKey,
@@ -27,6 +27,7 @@ from finsent.data.inbox_files import (
     load_records,
     time_of_record,
 )
+from finsent.data.inbox_reading import InboxRow, read_file
 from finsent.data.sources.arrivals import (
     Arrival,
     arriving_file,
@@ -88,6 +89,8 @@ class _Tally:
     faults: dict[FileKey, FileRecord] = field(default_factory=dict)
     unreadable: dict[FileKey, str] = field(default_factory=dict)
     """Why it, folders of it or links in it could not be listed."""
+    advised: bool = False
+    """Whether a column that looks like its ids was pointed out."""
     lost: bool = False
     """Whether it could not be listed, or its store stopped answering."""
 
@@ -113,7 +116,8 @@ class _Run:
     contents: dict[tuple[str, str], FileRecord] = field(default_factory=dict)
     rows: list[InboxRow] = field(default_factory=list)
     bad: list[QuarantinedRow] = field(default_factory=list)
-    files: list[tuple[SourceFile, _Tally]] = field(default_factory=list)
+    files: list[tuple[_Listed, SourceFile, str | None, int]] = field(default_factory=list)
+    """With the identity of their contents, and their rows."""
     read: int = 0
     records: list[FileRecord] = field(default_factory=list)
     logged: int = 0
@@ -280,7 +284,10 @@ def _take(run: _Run, item: _Listed, file: SourceFile, identity: str | None) -> N
         run.rows += found.rows
         run.bad += found.bad
         run.read += found.read
-        run.files.append((file, tally))
+        run.files.append((item, file, identity, found.read))
+        if found.advice is not None and not tally.advised:
+            tally.advised = True
+            _log.warning("%s", found.advice)
         _record(run, tally, key, "received", arrival, identity, rows=found.read)
 
 
@@ -322,7 +329,7 @@ def _record(
     found = FileRecord(tally.uri, *key, arrival.stamp if arrival else None, identity, state, reason, rows, run.now)
     run.records.append(found)
     if identity is not None:
-        run.contents.setdefault((identity, key[1]), found)
+        run.contents[identity, key[1]] = found
     if state not in FAULTS:
         return
     before = run.latest.get(key)
@@ -337,10 +344,29 @@ def _record(
 def _commit(run: _Run) -> None:
     """Rows into the inbox, then the records of their files."""
     if run.read:
-        _, counts = store_rows(run.home, run.rows, run.bad, run.read, masked=run.data.mask_handles)
-        for file, tally in run.files:
-            tally.received += counts.received[id(file)]
-            tally.known += counts.known[id(file)]
+        faults: dict[int, str] = {}
+        _, counts = store_rows(run.home, run.rows, run.bad, run.read, masked=run.data.mask_handles, faults=faults)
+        for item, file, identity, rows in run.files:
+            item.tally.received += counts.received[id(file)]
+            item.tally.known += counts.known[id(file)]
+            if id(file) in faults:
+                item.tally.files -= 1
+                item.tally.read -= rows
+                _take_back(run, item, identity, faults[id(file)])
     append_files(run.home, run.records, run.latest)
     run.latest.update((record.key, record) for record in run.records)
     run.rows, run.bad, run.files, run.read, run.records = [], [], [], 0, []
+
+
+def _take_back(run: _Run, item: _Listed, identity: str | None, reason: str) -> None:
+    """Set aside a file that was read before its ids were compared with those of the inbox, and its copies."""
+    _, tally, key, arrival = item
+    run.records = [record for record in run.records if record.key != key]
+    _record(run, tally, key, "set aside", arrival, identity, reason)
+    fault = run.records[-1]
+    run.records = [
+        record._replace(state=fault.state, reason=fault.reason)
+        if identity is not None and (record.identity, record.settings) == (identity, key[1])
+        else record
+        for record in run.records
+    ]

@@ -123,7 +123,7 @@ def test_a_reused_id_shows_no_handle_of_a_text_from_before_masking(home: Workspa
     assert "'@user is up', and comes here with '@user is down'" in kept["detail"]
 
 
-def test_ids_that_pandas_rounded_are_quarantined_and_the_true_ones_received_once(home: Workspace, tmp_path: Path) -> None:
+def test_a_file_of_ids_that_pandas_rounded_is_refused_and_the_true_ones_received_once(home: Workspace, tmp_path: Path) -> None:
     import pandas as pd
 
     good = pd.DataFrame(
@@ -137,7 +137,8 @@ def test_ids_that_pandas_rounded_are_quarantined_and_the_true_ones_received_once
     small.to_parquet(tmp_path / "small.parquet", index=False)
     small.to_csv(tmp_path / "small.csv", index=False)
     for name in ("lost.parquet", "lost.csv"):
-        assert receive([InboxSource(uri=str(tmp_path / name))], home).reasons == {"rounded id": 8}
+        with pytest.raises(InputError, match="holds no ids of tweets: 8 of its 8 rows have a rounded number"):
+            receive([InboxSource(uri=str(tmp_path / name))], home)
     assert receive([InboxSource(uri=str(tmp_path / "good.csv"))], home).received == 8
     assert receive([InboxSource(uri=str(tmp_path / "small.parquet"))], home).received == 3
     assert receive([InboxSource(uri=str(tmp_path / "small.csv"))], home).known == 3

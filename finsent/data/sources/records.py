@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import Any, Final, Self
 
 from finsent.config import Source
+from finsent.data.validation.ids import likely_id_columns
 from finsent.data.validation.row_validation import Reason, Rejection
 from finsent.errors import InputError, did_you_mean, format_names, shorten
 from finsent.text import Forms
@@ -63,6 +64,8 @@ class RequestedColumns:
     """Read where the source has them."""
     seen_columns: list[str] = field(default_factory=list, compare=False, repr=False)
     """All columns met while reading, each once."""
+    likely_ids: list[str] = field(default_factory=list, compare=False, repr=False)
+    """The column read for the role `id` since it is called as ids are, where the file has no column `id` and none is named."""
 
     def select(self, found: Sequence[str], where: str) -> dict[str, str]:
         """Role to column, of the columns `found` in the file `where`.
@@ -80,6 +83,9 @@ class RequestedColumns:
                 listed = format_names(found, shown=100)
                 raise InputError(f"{where}: there is no column {column!r} for the {_ROLES[role]}. Columns: {listed}.{hint}")
         selected = self.required | {role: column for role, column in self.optional.items() if column in found}
+        if "id" in self.optional and "id" not in selected:
+            self.likely_ids[:] = [column for column in likely_id_columns(found) if found.count(column) == 1][:1]
+            selected |= dict(zip(("id",), self.likely_ids, strict=False))
         for column in selected.values():
             if (count := found.count(column)) > 1:
                 raise InputError(f"{where}: the column {column!r} occurs {count} times. Rename all but one.")

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from finsent.config import InboxSource
-from finsent.data.inbox import read_file
+from finsent.data.inbox_reading import read_file
 from finsent.data.sources.arrivals import arriving_file
 from finsent.errors import InputError
 from tests.data.malformed import zstd

@@ -1,0 +1,139 @@
+"""Reads a file of unlabelled tweets: id, time and text of each row, or why it is rejected."""
+
+import dataclasses
+import logging
+import shlex
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from finsent.data.quarantine import input_identity
+from finsent.data.sources.column_times import with_time_form
+from finsent.data.sources.formats import fingerprint_file, read_rows
+from finsent.data.sources.reading import quarantine_row
+from finsent.data.sources.records import QuarantinedRow, RawRow, RequestedColumns, SourceFile, inbox_columns
+from finsent.data.validation.dates import is_missing
+from finsent.data.validation.ids import find_id_column, find_id_fault, likely_id_columns
+from finsent.data.validation.row_validation import Rejection, check_id, check_text, check_time
+from finsent.data.validation.text_cleaning import mask_handles
+from finsent.errors import InputError, escape_invalid, quoted, shorten
+from finsent.text import text_id
+
+_log = logging.getLogger(__name__)
+
+
+class InboxRow(NamedTuple):
+    """A row for the inbox and its origin. A tuple to save memory: there may be millions."""
+
+    id: str
+    created_at: datetime | None
+    text: str
+    """As stored."""
+    raw: RawRow
+    """As read."""
+    file: SourceFile
+    input: str
+    """See `input_identity`."""
+
+
+class FileRows(NamedTuple):
+    """What one file held."""
+
+    rows: list[InboxRow]
+    bad: list[QuarantinedRow]
+    read: int
+    """Number of both."""
+    undated: int
+    """Rows taken without their date, which cannot be read."""
+    advice: str | None = None
+    """Which column looks like the ids, where none is read as that."""
+
+
+def read_file(file: SourceFile, *, max_characters: int, masked: bool) -> FileRows:
+    """Read a file to its end.
+
+    Raises:
+        InputError: it is damaged, a column is missing, or the one of the ids holds none.
+        ServiceError: a store or database does not answer.
+    """
+    wanted = inbox_columns(file.source)
+    good, unreadable, rounded, number_read, undated, now = [], [], [], 0, 0, datetime.now(UTC)
+    for batch, form in with_time_form(read_rows(file, wanted), file, now):
+        number_read += len(batch)
+        for raw in batch:
+            checked = _check(raw, max_characters, now, form, has_ids=not wanted.likely_ids)
+            if isinstance(checked, Rejection):
+                unreadable.append(refuse(raw, checked, file, masked))
+                if checked.reason == "rounded id":
+                    rounded.append(str(raw.id))
+            else:
+                name, moment, value = checked
+                undated += moment is None and not is_missing(raw.created_at)
+                good.append((name, moment, mask_handles(value) if masked else value, raw))
+    advice = _judge_ids(file, wanted, good, rounded, number_read)
+    given = input_identity(fingerprint_file(file))
+    rows = [InboxRow(*row, file, given) for row in good]
+    if undated:
+        _log.warning("%s: %d rows are taken without a date, since theirs cannot be read", file.label, undated)
+    return FileRows(rows, [dataclasses.replace(row, input=given) for row in unreadable], number_read, undated, advice)
+
+
+def _judge_ids(
+    file: SourceFile,
+    wanted: RequestedColumns,
+    good: Sequence[tuple[str, datetime | None, str, RawRow]],
+    rounded: Sequence[str],
+    rows: int,
+) -> str | None:
+    """Which column looks like the ids, where none is read as that.
+
+    Raises:
+        InputError: the one that is read holds none.
+    """
+    if wanted.likely_ids:
+        column, why_likely = find_id_column({wanted.likely_ids[0]: [raw.id for *_, raw in good]})
+        if column is None:
+            return None
+        seen = f"{file.uri!r}: its tweets are known by their texts, and a column looks like their ids: {why_likely}"
+        return f"{seen}. Read it with --id {shlex.quote(column)}, or say --id none"
+    ids = [name for name, _, _, raw in good if not is_missing(raw.id)]
+    # a query's numbers are keys of its table, and who names a column has looked at it
+    trusted = file.format == "sql" or file.source.id is not None
+    if (why := find_id_fault(ids, rounded, rows, may_be_numbers=trusted)) is not None:
+        raise InputError(f"{no_ids(file, why, wanted.seen_columns)} Nothing was written.")
+    return None
+
+
+def no_ids(file: SourceFile, why: str, columns: Sequence[str] = ()) -> str:
+    """The message that a column holds no ids."""
+    column = file.source.id or "id"
+    others = [name for name in likely_id_columns(columns) if name != column]
+    return (
+        f"{file.uri!r}: the column {quoted(column)} holds no ids of tweets: {why}. Name the column that does "
+        f"(--id {shlex.quote(others[0]) if others else 'COLUMN'}), or know each tweet by its text (--id none)."
+    )
+
+
+def refuse(raw: RawRow, why: Rejection, file: SourceFile, masked: bool) -> QuarantinedRow:
+    """For the quarantine, which records a row once by its place: in a query's result that is its id, since the order changes."""
+    row = quarantine_row(raw, why, file, mask=masked)
+    if file.format != "sql":
+        return row
+    place = row.place if raw.id is None else f"{row.place}, id {shorten(escape_invalid(str(raw.id)))}"
+    return dataclasses.replace(row, place=place, number=0)
+
+
+def _check(
+    raw: RawRow, longest: int, now: datetime, form: str | None, *, has_ids: bool
+) -> tuple[str, datetime | None, str] | Rejection:
+    """Id, time and text of a row, or why it is rejected."""
+    if raw.fault is not None:
+        return raw.fault
+    text = check_text(raw.text, longest)
+    if isinstance(text, Rejection):
+        return text
+    moment = check_time(raw.created_at, now, form)
+    if isinstance(moment, Rejection):
+        moment = None  # a prediction needs no date
+    given = check_id(raw.id) if has_ids else None
+    return given if isinstance(given, Rejection) else (given or text_id(text), moment, text)
