@@ -46,7 +46,7 @@ class FileRows(NamedTuple):
     undated: int
     """Rows taken without their date, which cannot be read."""
     advice: str | None = None
-    """Which column looks like the ids, where none is read as that."""
+    """What its reader should know of its ids: a column that looks like them and is not read, or rows without one."""
 
 
 def read_file(file: SourceFile, *, max_characters: int, masked: bool) -> FileRows:
@@ -85,7 +85,7 @@ def _judge_ids(
     rounded: Sequence[str],
     rows: int,
 ) -> str | None:
-    """Which column looks like the ids, where none is read as that.
+    """Which column looks like the ids, where none is read as that; or how many rows have none.
 
     Raises:
         InputError: the one that is read holds none.
@@ -101,6 +101,8 @@ def _judge_ids(
     trusted = file.format == "sql" or file.source.id is not None
     if (why := find_id_fault(ids, rounded, rows, may_be_numbers=trusted)) is not None:
         raise InputError(f"{no_ids(file, why, wanted.seen_columns)} Nothing was written.")
+    if 0 < len(ids) < len(good):
+        return f"{file.uri!r}: {len(good) - len(ids)} of its {rows} rows have no id, and are known by their texts"
     return None
 
 

@@ -134,7 +134,7 @@ def _accepted_batches(grouping: Grouping, result: AssignmentResult, now: datetim
         if not rows.num_rows:
             continue
         columns = {
-            **{name: rows.column(name) for name in ("id", "text", "source", "created_at", "flags")},
+            **{name: rows.column(name) for name in ("id", "text", "source", "created_at", "flags", "source_id")},
             "label": labels.take(pa.array(new.labels[some][kept])),
             "group": groups.take(pa.array(result.groups[some][kept])),
             "split": codes.take(pa.array(result.splits[some][kept])),

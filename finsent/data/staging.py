@@ -29,7 +29,7 @@ _BATCH: Final = 16_384
 _LOCK: Final = "lock"
 _TIME: Final = pa.timestamp("us", tz="UTC")
 _READABLE: Final = pa.schema(
-    [(name, pa.string()) for name in ("source", "place", "id", "text", "template", "label", "flags")]
+    [(name, pa.string()) for name in ("source", "place", "id", "text", "template", "label", "flags", "source_id")]
     + [("number", pa.int64()), ("created_at", _TIME), ("file", pa.int32())]
 )
 _REJECTED: Final = pa.schema(

@@ -34,6 +34,7 @@ SCHEMAS: Final[Mapping[str, pa.Schema]] = MappingProxyType(
             split=pa.string(),
             ingested_at=_TIME,
             flags=pa.string(),
+            source_id=pa.string(),
         ),
         "signatures": _schema(
             id=pa.string(),
@@ -102,7 +103,7 @@ ALLOWED_VALUES: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = MappingProx
 """Columns that hold one of a few names; another writer may have put something else there."""
 
 ADDED_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {"tweets": ("flags",), "quarantine": ("id", "input", "label"), "predictions": ("model_digest",)}
+    {"tweets": ("flags", "source_id"), "quarantine": ("id", "input", "label"), "predictions": ("model_digest",)}
 )
 """Schema migrations: columns added after the first release, in that order. An older table gets them with its next append; until
 then, and in its old rows, they are null. Columns are never renamed, retyped or dropped."""

@@ -21,7 +21,7 @@ from finsent.data.staging import StagingWriter
 from finsent.data.validation.label_check import PolarityStats, check_label_polarity, format_label_mismatch
 from finsent.data.validation.label_mapping import check_label, label_key, parse_label
 from finsent.data.validation.language import check_language
-from finsent.data.validation.row_validation import Reason, Rejection, check_text, check_time
+from finsent.data.validation.row_validation import Reason, Rejection, check_id, check_text, check_time
 from finsent.data.validation.schema_drift import SourceSchema, compare_schemas, format_drift, source_schema
 from finsent.data.validation.text_cleaning import (
     FLAG_SEPARATOR,
@@ -235,8 +235,10 @@ def _validate(raw: RawRow, file: SourceFile, config: DataConfig, now: datetime, 
         return foreign
     if config.mask_handles:
         repaired = mask_handles(repaired)
-    flags = text_flags(repaired, form, flag, date_flag)
-    return Row(file.name, file.label, raw.number, repaired, label, created_at, forms(repaired), flags)
+    source_id = check_id(raw.id)
+    id_flag, source_id = (source_id.reason, None) if isinstance(source_id, Rejection) else (None, source_id)
+    flags = text_flags(repaired, form, flag, date_flag, id_flag)
+    return Row(file.name, file.label, raw.number, repaired, label, created_at, forms(repaired), flags, source_id)
 
 
 def _validate_fields(

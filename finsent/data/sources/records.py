@@ -93,8 +93,12 @@ class RequestedColumns:
 
 
 def labelled_columns(source: Source) -> RequestedColumns:
-    """Columns of a labelled source; `created_at` is optional, but required where the source names its column."""
-    return _requested(source, {"text": source.text, "label": source.label}, ("created_at",))
+    """Columns of a labelled source; `created_at` is optional, but required where the source names its column.
+
+    An id is read only where one is named: labelled tweets are known by their texts.
+    """
+    others = ("created_at",) if source.id is None else ("created_at", "id")
+    return _requested(source, {"text": source.text, "label": source.label}, others)
 
 
 def inbox_columns(source: Source) -> RequestedColumns:
@@ -166,6 +170,8 @@ class Row:
     forms: Forms
     flags: str | None = None
     """What was noticed about the text, e.g. "mojibake repaired, control characters"."""
+    source_id: str | None = None
+    """The id that its source has for it, where the source's `id` names a column; not its identity, which is its text."""
 
     @property
     def id(self) -> str:

@@ -14,6 +14,7 @@ FEWEST_NUMBERS: Final = 5
 _FEWEST: Final = 3
 _GOOD_PART: Final = 0.2
 _NEARLY_ALL: Final = 0.9
+_UNIQUE: Final = 0.98  # a file may hold a tweet twice
 _AS_TEXT: Final = "write the column as text where the file is made"
 _LONG: Final = 18  # digits; a spreadsheet keeps 15 of them, JavaScript 16 or 17, and writes zeros for the rest
 
@@ -54,7 +55,7 @@ def find_id_fault(ids: Sequence[str], rounded: Sequence[str], rows: int, *, may_
 def find_id_column(columns: Mapping[str, Sequence[object]]) -> tuple[str | None, str]:
     """The column that looks like the ids of tweets, going by sample values of each, and why; None and why not.
 
-    A repeated value rules a column out: for all rows of a file that is what makes an id, for a sample it is a good sign.
+    Values that repeat rule a column out: for all rows of a file that is what makes an id, for a sample it is a good sign.
     """
     why = "no column is called as ids are (id, tweet_id, id_str, status_id)"
     for column in sorted(likely_id_columns(list(columns)), key=lambda column: column != "id"):  # `id` is read unless told
@@ -62,8 +63,8 @@ def find_id_column(columns: Mapping[str, Sequence[object]]) -> tuple[str | None,
         ids = [found for found in checked if isinstance(found, str)]
         rounded = [str(value) for value, found in zip(columns[column], checked, strict=True) if isinstance(found, Rejection)]
         fault = find_id_fault(ids, rounded, len(checked))
-        if ids and fault is None and len(set(ids)) == len(ids):
-            return column, f"{column!r}: its name, and {len(ids)} values that are all different"
+        if ids and fault is None and len(set(ids)) >= _UNIQUE * len(ids):
+            return column, f"{column!r}: its name, and {len(set(ids))} different values in {len(ids)} rows"
         why = f"{column!r} holds no ids: {fault or 'values repeat' if ids or rounded else 'it is empty'}"
     return None, why
 
