@@ -92,10 +92,12 @@ def _judge_ids(
     """
     if wanted.likely_ids:
         column, why_likely = find_id_column({wanted.likely_ids[0]: [raw.id for *_, raw in good]})
+        seen = f"{file.uri!r}: its tweets are known by their texts"
         if column is None:
-            return None
-        seen = f"{file.uri!r}: its tweets are known by their texts, and a column looks like their ids: {why_likely}"
-        return f"{seen}. Read it with --id {shlex.quote(column)}, or say --id none"
+            return f"{seen}, for column {why_likely}"
+        return (
+            f"{seen}, and a column looks like their ids: {why_likely}. Read it with --id {shlex.quote(column)}, or say --id none"
+        )
     ids = [name for name, _, _, raw in good if not is_missing(raw.id)]
     # a query's numbers are keys of its table, and who names a column has looked at it
     trusted = file.format == "sql" or file.source.id is not None

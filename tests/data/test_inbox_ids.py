@@ -45,6 +45,15 @@ def test_a_column_of_another_name_is_pointed_out_and_read_when_named(
     assert inbox(home).keys() == {str(SNOWFLAKE + 7 * k) for k in range(5)}
 
 
+def test_of_a_likely_column_that_was_rounded_is_said_why_it_is_not_read(
+    home: Workspace, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "sheet.csv"
+    path.write_text("Tweet Id,text\n" + "".join(f"{SNOWFLAKE // 10**4 + k}0000,tweet {k}\n" for k in range(6)))
+    assert receive([InboxSource(uri=str(path))], home, dry_run=True).received == 6
+    assert "known by their texts, for column 'Tweet Id' holds no ids: nearly all end in zeros" in caplog.text
+
+
 @pytest.mark.parametrize("first", [0, 1])
 def test_row_numbers_are_no_ids(home: Workspace, tmp_path: Path, first: int) -> None:
     path = _rows(tmp_path, "monday.csv", _texts("monday"), first)
