@@ -2,9 +2,13 @@
 
 from pathlib import Path
 
+import pytest
+
 from finsent.config import Source
 from finsent.data import tables
+from finsent.data.sources.reading import load_labelled_file
 from finsent.data.table_access import open_table
+from finsent.errors import InputError
 from finsent.steps.context import make_context
 from finsent.steps.ingest import ingest
 from finsent.text import text_id
@@ -30,6 +34,13 @@ def test_an_id_column_that_is_named_is_kept_and_is_no_identity(home: Workspace, 
     assert found == expected
     for given in ("none", None):
         assert ingest(context, (Source(uri=str(path), id=given),)).duplicates == 3
+
+
+def test_an_evaluation_has_no_use_for_ids(tmp_path: Path) -> None:
+    (tmp_path / "desk.csv").write_text("id,text,label\n7,$QRST breaking out on heavy volume,Bullish\n")
+    with pytest.raises(InputError, match="has no effect"):
+        load_labelled_file(CONFIG, Source(uri=str(tmp_path / "desk.csv"), id="id"))
+    assert load_labelled_file(CONFIG, Source(uri=str(tmp_path / "desk.csv"), id="none"))[0].texts
 
 
 def test_without_a_name_no_id_is_read(home: Workspace, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from finsent.data.dataset import Split
 from finsent.data.sources.broken_rows import BrokenRows
 from finsent.data.sources.column_times import with_time_form
 from finsent.data.sources.formats import fingerprint_file, read_rows
-from finsent.data.sources.records import QuarantinedRow, RawRow, RequestedColumns, Row, SourceFile, labelled_columns
+from finsent.data.sources.records import NO_COLUMN, QuarantinedRow, RawRow, RequestedColumns, Row, SourceFile, labelled_columns
 from finsent.data.sources.resolve import resolve
 from finsent.data.staging import StagingWriter
 from finsent.data.validation.label_check import PolarityStats, check_label_polarity, format_label_mismatch
@@ -302,6 +302,8 @@ def load_labelled_file(config: Config, source: Source) -> tuple[Split, dict[str,
     Raises:
         InputError: the file, a column or all labels are wrong, or no row is valid.
     """
+    if source.id not in (None, NO_COLUMN):
+        raise InputError(f"{source.uri!r}: nothing is stored, so that `id` (--id {source.id!r}) has no effect. Leave it out.")
     now, seen = datetime.now(UTC), Counter[str]()
     wanted = labelled_columns(source)
     rows, skipped = [], Counter[str]()
