@@ -36,7 +36,8 @@ def with_time_form(
     for batch in batches:
         if not decided and not all(is_missing(raw.created_at) for raw in batch):
             found, decided = read_column((raw.created_at for raw in batch), now, form), True
-            if found.choices:
+            # what other rows decide, later ones may contradict; a query is not asked twice for that
+            if found.choices or (found.form != form and file.format != "sql"):
                 found = read_column(_whole_column(file), now, form)
             form = _require_reading(found, file, needed=needed)
         yield batch, form

@@ -6,10 +6,10 @@ the caller stops and shows the choices. No tweet is older than Twitter, which ta
 UTC.
 """
 
-import calendar
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -30,12 +30,12 @@ _ORDERS: Final[Mapping[str, tuple[int, int, int]]] = MappingProxyType(
 """Places of year, month and day."""
 _UNITS: Final[Mapping[str, int]] = MappingProxyType({"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9})
 _SERIAL_ZERO: Final = datetime(1899, 12, 30, tzinfo=UTC)  # not 31: Excel counts a 29 February 1900
-_LARGEST_NUMBER: Final = 1e19
-_OUTLIERS: Final = 0.01  # share of a column's dates that may contradict the others
+_LATEST_SECOND: Final = 1e10  # since 1970, in the year 2286; as milliseconds that is April 1970
+_OUTLIERS: Final = 0.01  # share of a column's dates that may contradict the others and be faults of their rows
 _MANY: Final = 3
 _SHOWN: Final = 2
 
-_MONTHS: Final = {name.lower(): n for n, name in enumerate(calendar.month_abbr)}
+_MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _ZONES: Final = (
     dict.fromkeys(("", "z", "utc", "gmt", "ut", "wet"), 0)
     | {"est": -5, "edt": -4, "cst": -6, "cdt": -5, "mst": -7, "mdt": -6, "pst": -8, "pdt": -7}  # as RFC 2822 has them
@@ -47,10 +47,11 @@ _MONTH: Final = (
     r"|nov(?:ember)?|dec(?:ember)?)\.?"
 )
 _CLOCK: Final = (
-    r"(?P<hour>\d{1,2})[:.h](?P<minute>\d\d)(?:[:.](?P<second>\d\d)(?:[.,:](?P<fraction>\d{1,9}))?)?(?:\s*(?P<half>[ap])\.?m\.?)?"
+    r"(?P<hour>\d{1,2})[:.h](?P<minute>\d\d)(?:[:.](?P<second>\d\d)(?:[.,:](?P<fraction>\d{1,9}))?)?"
+    r"(?:\s*(?P<half>[ap])\.?m\.?|\s*uhr)?"
 )
 _ZONE: Final = r"(?:\s*(?P<zone>[a-z]{0,4}?)\s*(?P<offset>[+-]\d\d?(?::?\d\d)?)?(?:\s*\([^)]*\))?)"
-_GAP: Final = r"(?:[\s,:·]|\bat\b|t(?=\d))*"
+_GAP: Final = r"(?:[\s,:·]|(?<=\s)-(?=\s)|-(?=\d\d\.\d\d\.)|\b(?:at|um|klo|kl\.|à)(?=\s)|t(?=\d))*"
 _DAY: Final = r"(?P<day>\d{1,2})(?:st|nd|rd|th)?"
 _DATES: Final = (
     r"(?P<a>\d{1,4})(?P<mark>[/.-])(?P<b>\d{1,2})(?P=mark)(?P<c>\d{1,4})\.?",
@@ -66,9 +67,8 @@ _FORMS: Final = tuple(
         *(rf"{_CLOCK}{_ZONE}\s*[\s,·-]\s*{dates}" for dates in _DATES),
     )
 )
-_ZONE_AFTER: Final = re.compile(r"(?<=\d) ?(?:UTC|GMT|Z|(?=[+-]\d\d:?\d\d$))$|(?<=\d) (?=[+-]\d\d:?\d\d$)", re.IGNORECASE)
-_ISO_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
 _NUMBER: Final = re.compile(r"[+-]?(?:\d+(?:[.,]\d*)?|\d[.,]\d{9,}[eE]\+?\d+)")  # not 1.61E+09, which was rounded
+_BASIC_ISO: Final = re.compile(r"\d{8}T\d")
 _DOTNET: Final = re.compile(r"\\?/Date\((-?\d+)(?:[+-]\d{4})?\)\\?/")
 
 
@@ -150,20 +150,14 @@ def _parse(value: object, form: str | None) -> datetime | None:
 def _parse_text(text: str, form: str | None) -> datetime | None:
     if form is not None and "%" in form:
         return _strptime(text, form)
-    if _ISO_DATE.match(text):
+    if text[4:5] == "-":
         try:
-            return datetime.fromisoformat(_ZONE_AFTER.sub(_iso_zone, text))
+            return datetime.fromisoformat(text)
         except ValueError:
-            return _from_text(text, form)
-    if _NUMBER.fullmatch(text):
-        return _from_number(text, form)
-    if wrapped := _DOTNET.fullmatch(text):
-        return _from_number(int(wrapped[1]), "ms")
-    return _from_text(text, form)
-
-
-def _iso_zone(match: re.Match[str]) -> str:
-    return "" if match.end() < len(match.string) else "+00:00"
+            if text.endswith((" UTC", " GMT")):  # as BigQuery writes it: worth a way of its own
+                with suppress(ValueError):
+                    return datetime.fromisoformat(f"{text[:-4]}+00:00")
+    return _from_number(text, form) if _NUMBER.fullmatch(text) else _from_text(text, form)
 
 
 def _strptime(text: str, form: str) -> datetime:
@@ -176,19 +170,15 @@ def _from_number(value: str | float | Decimal, form: str | None) -> datetime | N
     if (form is None or form in _ORDERS) and (compact := _compact(digits)):
         return compact
     number = float(digits.replace(",", "."))
-    if not abs(number) < _LARGEST_NUMBER:
-        return None
     if form == "excel":
         return _from_serial(number)
     if form is not None and form in _UNITS:
         return _from_epoch(number, _UNITS[form])
-    found = [_from_epoch(number, unit) for unit in _UNITS.values()]
-    return next((moment for moment in found if moment is not None and moment >= FIRST_TWEET), None)
+    return next((_from_epoch(number, unit) for unit in _UNITS.values() if abs(number) < _LATEST_SECOND * unit), None)
 
 
 def _from_epoch(number: float, unit: int) -> datetime | None:
-    seconds = number / unit
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds) if abs(seconds) < 1e10 else None
+    return datetime.fromtimestamp(number / unit, UTC) if abs(number) < _LATEST_SECOND * unit else None
 
 
 def _from_serial(number: float) -> datetime | None:
@@ -216,12 +206,15 @@ def _match(text: str) -> re.Match[str] | None:
 
 
 def _from_text(text: str, form: str | None) -> datetime | None:
-    found = _match(text)
-    if found is None:
+    if _BASIC_ISO.match(text):
+        return datetime.fromisoformat(text)
+    if wrapped := _DOTNET.fullmatch(text):
+        return _from_number(int(wrapped[1]), "ms")
+    if (found := _match(text)) is None:
         return None
     parts = found.groupdict()
     if parts.get("name"):
-        return _moment(parts, _full_year(parts["year"]), _MONTHS[parts["name"][:3].lower()], int(parts["day"]))
+        return _moment(parts, _full_year(parts["year"]), _MONTHS.index(parts["name"][:3].lower()) + 1, int(parts["day"]))
     if len(parts["a"]) == 4:
         form = "year-first"
     return _in_order(parts, form) if form is not None and form in _ORDERS else None
@@ -267,6 +260,8 @@ class _Evidence:
     """A value that orders read differently."""
     deciding: dict[str, tuple[str, datetime]] = field(default_factory=dict)
     """A value that only this order reads."""
+    decided: int = 0
+    """Values that only one order reads."""
     values: int = 0
     first: set[str] = field(default_factory=set)
     last: set[str] = field(default_factory=set)
@@ -285,6 +280,7 @@ class _Evidence:
         if not read:
             return False
         if len(read) == 1:
+            self.decided += 1
             self.deciding.setdefault(next(iter(read)), (repr(text), next(iter(read.values()))))
         self.values += 1
         self.first.add(parts["a"])
@@ -303,8 +299,7 @@ class _Evidence:
 
     def orders(self) -> list[str]:
         """The orders that read all values but for some outliers; of those that agree on every value, one."""
-        found = [order for order, n in self.possible.items() if n == self.values]
-        found = found or [order for order, n in self.possible.items() if n >= (1 - _OUTLIERS) * self.values]
+        found = [order for order, n in self.possible.items() if self.values - n <= _OUTLIERS * self.decided]
         # of two places that may be a year of two digits, the one that changes least is it
         changes_last, changes_first = len(self.last), len(self.first)
         if changes_last >= _MANY and changes_last > 2 * changes_first:

@@ -49,7 +49,7 @@ def test_a_spreadsheets_days_stop_with_the_option_that_reads_them(home: Workspac
 
 
 def test_the_whole_column_is_read_where_its_first_rows_leave_the_order_open(home: Workspace, tmp_path: Path) -> None:
-    path = write(tmp_path / "in.csv", ["05/01/2021 10:00"] * 4200)
+    path = write(tmp_path / "in.csv", ["05/01/2021 10:00"] * 4100)
     with pytest.raises(
         InputError, match="day-first reads '05/01/2021 10:00' as 05 January 2021 10:00; --date-format month-first"
     ):
@@ -61,6 +61,12 @@ def test_the_whole_column_is_read_where_its_first_rows_leave_the_order_open(home
     assert tables.read(home, "inbox", filters=[("text", "=", "platinum")])["created_at"].to_pylist() == [
         datetime(2021, 1, 25, 11, tzinfo=UTC)
     ]
+
+
+def test_a_column_whose_later_rows_contradict_its_first_ones_has_no_reading(home: Workspace, tmp_path: Path) -> None:
+    path = write(tmp_path / "in.csv", ["25/01/2021"] + ["05/01/2021"] * 4096 + ["01/25/2021"] * 60)
+    with pytest.raises(InputError, match=r"day-first reads '25/01/2021' as .*; --date-format month-first reads '01/25/2021'"):
+        receive([InboxSource(uri=str(path))], home)
 
 
 def test_a_date_that_cannot_be_read_costs_no_row(home: Workspace, tmp_path: Path) -> None:
