@@ -16,6 +16,7 @@ _GOOD_PART: Final = 0.2
 _NEARLY_ALL: Final = 0.9
 _UNIQUE: Final = 0.98  # a file may hold a tweet twice
 _AS_TEXT: Final = "write the column as text where the file is made"
+_LONGEST: Final = 20
 _LONG: Final = 18  # digits; a spreadsheet keeps 15 of them, JavaScript 16 or 17, and writes zeros for the rest
 
 
@@ -44,9 +45,9 @@ def find_id_fault(ids: Sequence[str], rounded: Sequence[str], rows: int, *, may_
     if len(ids) < FEWEST_NUMBERS:
         return None
     if len(ids[0]) >= _LONG or len(ids[-1]) >= _LONG:
-        zeros = [name for name in ids if len(name) >= _LONG and name.endswith("00") and name.isdecimal()]
-        if len(zeros) >= _NEARLY_ALL * len(ids):
-            return f"nearly all end in zeros, such as {quoted(zeros[0])}: the last digits were rounded away; {_AS_TEXT}"
+        lost = [name for name in ids if _holds_a_float(name)]
+        if len(lost) >= _NEARLY_ALL * len(ids):
+            return f"nearly all end as rounded numbers do, such as {quoted(lost[0])}: their last digits are lost; {_AS_TEXT}"
     elif not may_be_numbers and len(ids) >= _NEARLY_ALL * rows and _are_row_numbers(ids, rows):
         return f"they number the rows from {min(ids, key=int)}, and the next file would have the same"
     return None
@@ -67,6 +68,11 @@ def find_id_column(columns: Mapping[str, Sequence[object]]) -> tuple[str | None,
             return column, f"{column!r}: its name, and {len(set(ids))} different values in {len(ids)} rows"
         why = f"{column!r} holds no ids: {fault or 'values repeat' if ids or rounded else 'it is empty'}"
     return None, why
+
+
+def _holds_a_float(name: str) -> bool:
+    """Whether a long whole number ends in zeros, or is what a float holds, as one in some 200 of tweets' ids is."""
+    return _LONG <= len(name) <= _LONGEST and name.isdecimal() and (name.endswith("00") or int(float(name)) == int(name))
 
 
 def _are_row_numbers(ids: Sequence[str], rows: int) -> bool:
