@@ -239,10 +239,11 @@ def test_a_file_of_another_encoding_is_no_success(finsent: "Finsent", tmp_path: 
     (tmp_path / "street.csv").write_bytes(f"text,label\n{rows}".encode("latin-1"))
     said = finsent("ingest", tmp_path / "street.csv", "--home", home.root, "--no-report")
     assert said.code == 2
-    assert said.out.startswith("NOTHING COULD BE READ, there is no data yet: 3 rows read")
-    assert "no row of this file could be read; it looks like Latin-1/Windows-1252: convert it with `iconv" in said.err
-    assert "None" not in said.out + said.err
-    assert len(tables.read(home, "quarantine")) == 3
+    assert "3 lines are not UTF-8, and no other has a letter beyond ASCII" in said.err
+    assert "--encoding cp1252. Nothing was written." in said.err
+    again = finsent("ingest", tmp_path / "street.csv", "--encoding", "cp1252", "--home", home.root, "--no-report")
+    assert again.code == 0, again.err
+    assert tables.read(home, "tweets")["text"].to_pylist() == ["Müller 0 steigt", "Müller 1 steigt", "Müller 2 steigt"]
 
 
 def test_columns_that_are_not_read_and_dates_that_come_too_late_are_named(

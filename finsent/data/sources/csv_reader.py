@@ -142,10 +142,21 @@ def _parse_first_line(source: _RewindableLines, delimiter: str, error: Exception
     several, line = len(source.record) > 1, source.rewind_to_first_line()
     if several:
         return MalformedLine(line, f"line {source.first}: a quote is opened and not closed, or closed inside a field")
+    if '\\"' in line:
+        return _parse_escaped(line, delimiter) or MalformedLine(line, f"line {source.first}: {error}")
     try:
         return next(csv.reader([line], delimiter=delimiter), [])
     except csv.Error:
         return MalformedLine(line, f"line {source.first}: {error}")
+
+
+def _parse_escaped(line: str, delimiter: str) -> list[str] | None:
+    r"""A record whose quotes are escaped as \" (MySQL, Spark); None if it is not well quoted in that way either."""
+    doubled = re.sub(r'\\(?!")', r"\\\\", line)  # csv would drop the backslash before any other character
+    try:
+        return next(csv.reader([doubled], delimiter=delimiter, escapechar="\\", strict=True), None)
+    except csv.Error:
+        return None
 
 
 def _unclosed_quote_error(source: _RewindableLines, delimiter: str, uri: str) -> str:

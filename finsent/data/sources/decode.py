@@ -3,12 +3,15 @@
 The bytes are hashed while they are read, so that the recorded hash is that of the bytes the rows came from.
 """
 
+import bz2
 import codecs
 import gzip
 import hashlib
 import io
 import itertools
 import logging
+import lzma
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -81,7 +84,7 @@ def open_text(file: SourceFile) -> "Iterator[tuple[io.BufferedReader[Any], str]]
 
     file.seen.clear()
     try:
-        with _open_hashed(file) as plain, _decompress(plain, file.compression) as stream:
+        with _open_hashed(file) as plain, _decompress(plain, file) as stream:
             encoding, mark = _detect_encoding(stream.peek(_HEAD)[:4])
             if file.source.encoding is not None and not mark:
                 encoding = _find_codec(file.source.encoding, file.uri)
@@ -97,7 +100,7 @@ def open_text(file: SourceFile) -> "Iterator[tuple[io.BufferedReader[Any], str]]
             f"{file.uri!r} is {error.encoding} by its byte order mark, and has bytes that are not ({error.reason}). It is "
             "damaged or cut short. Get the file again, or save it as UTF-8."
         ) from error
-    except (EOFError, zlib.error, OSError, pa.ArrowException) as error:
+    except (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, OSError, pa.ArrowException) as error:
         raise read_error(file.uri, error) from error
 
 
@@ -149,18 +152,44 @@ def _open_hashed(file: SourceFile) -> Iterator[_HashingReader]:
 
 
 @contextmanager
-def _decompress(plain: io.RawIOBase, compression: str | None) -> "Iterator[io.BufferedReader[Any]]":
+def _decompress(plain: io.RawIOBase, file: SourceFile) -> "Iterator[io.BufferedReader[Any]]":
     import pyarrow as pa
 
+    compression = file.compression
     packed: io.BufferedReader[Any] = io.BufferedReader(plain, _CHUNK)
     if compression is None:
         yield packed
         return
-    source = (
-        gzip.GzipFile(fileobj=packed) if compression == "gzip" else pa.CompressedInputStream(pa.PythonFile(packed, "r"), "zstd")
-    )
+    source: Any
+    if compression == "zstd":
+        source = pa.CompressedInputStream(pa.PythonFile(packed, "r"), "zstd")
+    elif compression == "zip":
+        source = _open_member(file)
+    else:
+        openers: dict[str, Callable[[Any], Any]] = {"gzip": gzip.open, "bz2": bz2.open, "xz": lzma.open}
+        source = openers[compression](packed)
     with io.BufferedReader(cast("io.RawIOBase", source), _CHUNK) as stream:
         yield stream
+
+
+def _open_member(file: SourceFile) -> Any:
+    """The only file of a ZIP archive, past what operating systems put beside it."""
+    try:
+        archive = zipfile.ZipFile(file.uri)  # its directory stands at its end, where a stream does not get first
+        members = [item for item in archive.infolist() if is_member(item.filename)]
+        if len(members) != 1:
+            names = ", ".join(repr(item.filename) for item in members[:20]) or "none"
+            raise OSError(
+                f"a ZIP archive of one file is read, and this one has {len(members)} ({names}): unpack it into a folder"
+            )
+        return archive.open(members[0])
+    except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:  # RuntimeError: it asks for a password
+        raise OSError(f"{one_line(error)} (unpack it, and give the files)") from error
+
+
+def is_member(name: str) -> bool:
+    """Whether a name in an archive is that of a file for us: no folder, nothing hidden, no `__MACOSX`."""
+    return not name.endswith("/") and not any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
 
 
 def _find_codec(name: str, uri: str) -> str:

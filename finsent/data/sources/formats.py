@@ -5,9 +5,11 @@ A bad row is passed on with its fault; only a bad file raises.
 
 import csv
 import hashlib
+import io
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from itertools import chain, count
 from pathlib import PurePath
@@ -17,20 +19,32 @@ from finsent.config import Source
 from finsent.data.sources import database, decode, s3
 from finsent.data.sources.csv_reader import MalformedLine, parse_records
 from finsent.data.sources.decode import byte_lines, open_text, text_lines
+from finsent.data.sources.json_document import is_document, nested_paths, read_values, value_at
 from finsent.data.sources.parquet import BATCH_ROWS, arrow_rows, read_parquet, with_label_name
 from finsent.data.sources.records import RawRow, RequestedColumns, SourceFile
 from finsent.data.sources.resolve import HUB
+from finsent.data.sources.workbook import read_sheet
 from finsent.data.validation.row_validation import Rejection
-from finsent.errors import InputError, ServiceError, escape_invalid, shorten
+from finsent.errors import InputError, ServiceError, escape_invalid, quoted, shorten
 
 _log = logging.getLogger(__name__)
 
 _BATCH_CHARS: Final = 16 * 1024 * 1024
-_FILE_FORMATS: Final = ("csv", "tsv", "jsonl", "parquet")
-_OPTIONS: Final = {"csv": ("delimiter", "encoding"), "tsv": ("delimiter", "encoding"), "jsonl": ("encoding",)}
+_OF_TABLES: Final = ("header", "columns")
+_OPTIONS: Final = {
+    "csv": ("delimiter", "encoding", *_OF_TABLES),
+    "tsv": ("delimiter", "encoding", *_OF_TABLES),
+    "jsonl": ("encoding", "records"),
+    "json": ("encoding", "records"),
+    "excel": ("sheet", *_OF_TABLES),
+}
 """Options of a source that its format has a use for."""
 _DELIMITERS: Final = (",", "\t", ";", "|", "\x01")
 """Tried where the usual one does not give the columns asked for: spreadsheets, databases and Hive write these."""
+_SEPARATOR_LINE: Final = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
+_INVALID: Final = re.compile("[\ud800-\udfff]")
+_SAMPLE: Final = 1 << 16
+_CLASS_WORDS: Final = frozenset({"bullish", "bearish", "neutral", "positive", "negative"})
 
 T = TypeVar("T")
 
@@ -57,8 +71,6 @@ def read_rows(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRo
 
 def _check_options(file: SourceFile) -> None:
     """Refuse options that say nothing about files of this format: ignored, they would leave the user with other rows."""
-    if file.format not in _READERS:
-        raise InputError(f"{file.uri!r}: the format {file.format!r} is not read. Give {', '.join(_FILE_FORMATS)}.")
     used = _OPTIONS.get(file.format, ())
     for name in ("delimiter", "encoding", "header", "columns", "records", "sheet"):
         value = getattr(file.source, name)
@@ -106,17 +118,87 @@ def _batches(items: Iterable[tuple[T, int]]) -> Iterator[list[T]]:
 def _read_csv(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRow]]:
     with open_text(file) as (stream, encoding):
         lines = text_lines(stream, encoding, file.uri)
+        if encoding == "utf-8" and file.source.encoding is None and not file.arriving:
+            lines = _decodable(lines, file)
         start = next(lines, "")
-        delimiter, lines = _find_delimiter(file, start, wanted), chain([start], lines)
+        stated = _SEPARATOR_LINE.fullmatch(start)  # Excel's own way to say what separates
+        if stated is not None:
+            start = next(lines, "")
+        delimiter = stated[1] if stated is not None and file.source.delimiter is None else _find_delimiter(file, start, wanted)
+        lines = chain([start], lines)
         records = (record for record in parse_records(lines, delimiter, file.uri, may_be_cut=file.arriving) if record)
         first = next(records, [])
         if file.arriving and isinstance(first, MalformedLine):
             raise InputError(f"{file.uri!r} has no line of column names: {first.why}. Get the file again.")
-        header = [name.strip() for name in first] if isinstance(first, list) else []
+        header = _column_names(first if isinstance(first, list) else [], file, wanted)
+        if not file.source.header:
+            records = (record for record in chain([first], records))
         columns = wanted.select(header, file.uri)
         positions = {role: header.index(column) for role, column in columns.items()}
         rows = (_csv_row(record, number, len(header), positions) for number, record in enumerate(records, start=1))
         yield from _batches((row, len(row.text) if isinstance(row.text, str) else 0) for row in rows)
+
+
+def _column_names(first: Sequence[Any], file: SourceFile, wanted: RequestedColumns) -> list[str]:
+    """The names in the first row; those that were given, or 1, 2, 3 ..., where it is a row like the others.
+
+    Raises:
+        InputError: the first row is a tweet with its label, and was taken for the names.
+    """
+    if file.source.header:
+        names = [str(name).strip() for name in first]
+        cells = {name.casefold() for name in names}
+        missing = not set(wanted.required.values()) <= set(names)
+        chosen = [name for name in wanted.required.values() if name in names and _looks_like_data(name)]
+        if chosen or (missing and any(_looks_like_data(name) for name in cells)):
+            shown = shorten(", ".join(map(repr, names)), 200)
+            raise InputError(
+                f"{file.uri!r}: its first row does not look like column names but like a tweet: {shown}. If so, add --no-header; "
+                "the columns are then called 1, 2, 3 ..., e.g. --text 2 --label 1, or as --columns names them."
+            )
+        return names
+    given = file.source.columns
+    if given and len(given) != len(first):
+        raise InputError(f"{file.uri!r}: {len(given)} names are given (--columns), and the first row has {len(first)} fields.")
+    return list(given) or [str(number) for number in range(1, len(first) + 1)]
+
+
+def _looks_like_data(name: str) -> bool:
+    return name.casefold() in _CLASS_WORDS or len(name.split()) > 5
+
+
+def _decodable(lines: Iterator[str], file: SourceFile) -> Iterator[str]:
+    """The lines. At their end it is an error if each with a letter beyond ASCII was in another encoding than the file's.
+
+    Raises:
+        InputError: so it was; which rows would be lost is not by chance: names, currencies, emoji.
+    """
+    good, bad, sample = 0, 0, b""
+    for line in lines:
+        if not line.isascii():
+            if _INVALID.search(line):
+                bad += 1
+                sample += line.encode("utf-8", "surrogateescape") if len(sample) < _SAMPLE else b""
+            else:
+                good += 1
+        yield line
+    if bad > 1 and not good:
+        raise InputError(f"{file.uri!r}: {encoding_advice(bad, sample)}")
+
+
+def encoding_advice(bad: int, sample: bytes) -> str:
+    """What to do about lines that are not UTF-8, of which `sample` is some."""
+    from charset_normalizer import from_bytes
+
+    runs = re.findall(rb"[\x80-\xff]+", sample)
+    # letters of Western languages stand alone among ASCII; charset-normalizer tells those alphabets apart by chance
+    western = sum(len(run) == 1 for run in runs) > len(runs) / 2 and not re.search(rb"[\x81\x8d\x8f\x90\x9d]", sample)
+    best = None if western else from_bytes(sample).best()
+    name = "cp1252" if best is None else best.encoding
+    return (
+        f"{bad} lines are not UTF-8, and no other has a letter beyond ASCII: the file is in another encoding. It may be {name}: "
+        f"--encoding {name}. Nothing was written."
+    )
 
 
 def _find_delimiter(file: SourceFile, header: str, wanted: RequestedColumns) -> str:
@@ -150,13 +232,16 @@ def _csv_row(record: list[str] | MalformedLine, number: int, width: int, positio
 
 def _read_jsonl(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRow]]:
     with open_text(file) as (stream, encoding):
+        if file.format == "json" or file.source.records or is_document(stream.peek(1 << 16)[: 1 << 16]):
+            yield from _read_document(file, stream, encoding, wanted)
+            return
         lines = (line for line in byte_lines(stream, encoding, file.uri) if line.strip())
         batches = _batches((_parse_line(line), len(line)) for line in lines)
         first = next(batches, [])
         if not first:
             return
         # JSON lines have no header: column names come from the first batch
-        found = list(dict.fromkeys(key for value in first if isinstance(value, dict) for key in value))
+        found = _json_columns(first, wanted)
         if not found:
             raise InputError(
                 f'{file.uri!r} is not JSON lines: none of its first {len(first)} lines is an object like {{"text": ...}}.'
@@ -164,6 +249,48 @@ def _read_jsonl(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[Raw
         columns, numbers = wanted.select(found, file.uri), count(1)
         for batch in chain([first], batches):
             yield [_json_row(value, next(numbers), columns) for value in batch]
+
+
+def _json_columns(rows: Sequence[Any], wanted: RequestedColumns) -> list[str]:
+    """Keys of the first rows, and paths below them where a column that is asked for is not among the keys."""
+    found = list(dict.fromkeys(key for value in rows if isinstance(value, dict) for key in value))
+    return found if set(wanted.required.values()) <= set(found) else list(dict.fromkeys([*found, *nested_paths(rows)]))
+
+
+def _read_document(file: SourceFile, stream: Any, encoding: str, wanted: RequestedColumns) -> Iterator[list[RawRow]]:
+    head = stream.peek(1 << 16)[: 1 << 16]
+    if encoding != "utf-8":
+        stream = io.BufferedReader(io.BytesIO(stream.read().decode(encoding).encode()))
+    elif file.format == "json" and not file.source.records and not is_document(head) and b"\n" in head.strip():
+        values: Iterator[Any] = (_parse_line(line) for line in byte_lines(stream, encoding, file.uri) if line.strip())
+        yield from _read_values(values, file, wanted)
+        return
+    rows = read_values(stream, file.uri, file.source.records, list(wanted.required.values()))
+    yield from _read_values(rows, file, wanted)
+
+
+def _read_values(values: Iterator[Any], file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRow]]:
+    batches = _batches((value, 1000) for value in values)
+    first = next(batches, [])
+    if not first:
+        return
+    columns, numbers = wanted.select(_json_columns(first, wanted), file.uri), count(1)
+    for batch in chain([first], batches):
+        yield [_json_row(value, next(numbers), columns) for value in batch]
+
+
+def _read_workbook(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRow]]:
+    records: Iterator[list[Any]] = read_sheet(file)
+    first = next(records, [])
+    header = _column_names(first, file, wanted)
+    columns = wanted.select(header, file.uri)
+    positions = {role: header.index(column) for role, column in columns.items()}
+    rows = records if file.source.header else chain([first], records)
+    numbered = enumerate(rows, start=1)
+    yield from _batches(
+        (RawRow.from_values(number, {role: row[at] if at < len(row) else None for role, at in positions.items()}), 1000)
+        for number, row in numbered
+    )
 
 
 def _parse_line(line: bytes) -> Any:
@@ -182,7 +309,10 @@ def _parse_line(line: bytes) -> Any:
 def _json_row(value: Any, number: int, columns: Mapping[str, str]) -> RawRow:
     if isinstance(value, Rejection):
         return RawRow(number, fault=value)
-    return RawRow.from_values(number, {role: value.get(column) for role, column in columns.items()})
+    if not isinstance(value, dict):
+        fault = Rejection("malformed row", f"not an object but {type(value).__name__}: {quoted(value)}")
+        return RawRow(number, fault=fault)
+    return RawRow.from_values(number, {role: value_at(value, column) for role, column in columns.items()})
 
 
 def _read_hub(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRow]]:
@@ -233,6 +363,8 @@ _READERS: Final[Mapping[str, Callable[[SourceFile, RequestedColumns], Iterator[l
     "csv": _read_csv,
     "tsv": _read_csv,
     "jsonl": _read_jsonl,
+    "json": _read_jsonl,
+    "excel": _read_workbook,
     "parquet": read_parquet,
     "hub": _read_hub,
     "sql": _read_database,

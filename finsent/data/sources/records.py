@@ -12,9 +12,15 @@ from finsent.data.validation.row_validation import Reason, Rejection
 from finsent.errors import InputError, did_you_mean, format_names, shorten
 from finsent.text import Forms
 
-FORMATS: Final = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+FORMATS: Final = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".js": "json"} | {
+    ".parquet": "parquet",
+    ".xlsx": "excel",
+    ".xls": "excel",
+    ".xlsb": "excel",
+    ".ods": "excel",
+}
 """File suffix to format."""
-COMPRESSIONS: Final = {".gz": "gzip", ".zst": "zstd"}
+COMPRESSIONS: Final = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz", ".zip": "zip"}
 """Suffix after the format's to compression."""
 
 NO_COLUMN: Final = "none"
@@ -43,11 +49,11 @@ class SourceFile:
     uri: str
     """Path, `s3://bucket/key`, `hf://owner/name`, or a database URL with its password masked."""
     format: str
-    """csv, tsv, jsonl, parquet, hub or sql."""
+    """csv, tsv, jsonl, json, parquet, excel, hub or sql."""
     source: Source
     """The source as configured; of a Hub dataset with its revision pinned."""
     compression: str | None = None
-    """gzip, zstd or None."""
+    """gzip, zstd, bz2, xz, zip or None."""
     arriving: bool = False
     """Whether it comes from a source that somebody fills: it may have been cut, and may have no rows yet."""
     seen: dict[str, str | int] = field(default_factory=dict, compare=False, repr=False)

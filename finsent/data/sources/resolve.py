@@ -11,12 +11,15 @@ from typing import Final
 from finsent.config import Source
 from finsent.data.sources import database, s3
 from finsent.data.sources.records import COMPRESSIONS, FORMATS, SourceFile, format_suffix
+from finsent.data.sources.sniffing import Content, sniff
 from finsent.environ import absolute_path, is_url
 from finsent.errors import InputError, did_you_mean, escape_invalid, format_names
 
 _log = logging.getLogger(__name__)
 
 HUB: Final = "hf://"
+_SAME: Final = {("json", ".jsonl"), ("json", ".ndjson")}
+"""Content and suffix that one reader reads."""
 
 
 def resolve(source: Source) -> tuple[SourceFile, ...]:
@@ -67,7 +70,10 @@ def file_of(source: Source, path: str, *, several: bool) -> SourceFile:
     Raises:
         InputError: its ending is not understood.
     """
-    stem, file_format, compression = _split_name(path, source.format)
+    told = source.format != "auto" or path.startswith(s3.S3) or FORMATS.get(format_suffix(path)) in ("parquet", "excel")
+    told = told or (several and format_suffix(path) not in FORMATS)  # of many files, those of another kind are passed over
+    content = Content() if told else sniff(path)
+    stem, file_format, compression = _split_name(path, source.format, content)
     name = source.name or escape_invalid(stem)
     label = f"{name}:{escape_invalid(PurePath(path).name)}" if several and source.name else name
     return SourceFile(name, label, path, file_format, source, compression)
@@ -157,8 +163,11 @@ def _fail(error: OSError) -> None:  # os.walk skips what it may not read, and ro
 def _files_below(folder: Path, uri: str) -> list[str]:
     """Files of a known format below a folder; hidden files and folders are skipped."""
     found = [Path(root) / name for root, _, names in os.walk(folder, onerror=_fail) for name in names]
-    visible = (path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    visible = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
     paths = sorted(path for path in visible if format_suffix(path) in FORMATS and _is_file(path))
+    left = sorted(str(path.relative_to(folder)) for path in visible if str(path) not in {str(found) for found in paths})
+    if left and paths:
+        _log.warning("%r: %d files are left out, whose endings are not read: %s", uri, len(left), format_names(left))
     if not paths:
         raise InputError(f"folder {uri!r} holds no file that ends in {format_names(list(FORMATS))} (or .gz, .zst after it).")
     return [str(path) for path in paths]
@@ -171,14 +180,28 @@ def _is_file(path: Path) -> bool:
     return path.is_file()
 
 
-def _split_name(address: str, requested: str) -> tuple[str, str, str | None]:
-    """Name without suffixes, format and compression; `requested` is the source's `format`."""
+def plain_stem(path: PurePath) -> str:
+    """The name without the suffixes of format and compression."""
+    plain = PurePath(path.stem) if path.suffix.lower() in COMPRESSIONS else path
+    return plain.stem
+
+
+def _split_name(address: str, requested: str, content: Content) -> tuple[str, str, str | None]:
+    """Name without suffixes, format and compression; `requested` is the source's `format`, `content` what its bytes tell."""
     path = PurePath(address)
     compression = COMPRESSIONS.get(path.suffix.lower())
+    if content.compression is not None and content.compression != compression:
+        _log.warning("%r is compressed by %s: read as that", address, content.compression)
+        return plain_stem(path), FORMATS.get(format_suffix(path), content.format or "csv"), content.compression
     plain = PurePath(path.stem if compression else path.name)
     if requested != "auto":
         return plain.stem, requested, compression
     suffix = plain.suffix.lower()
+    held = content.format if content.format != "text" else "csv" if suffix in ("", ".txt", ".dat") else None
+    if held is not None and held != FORMATS.get(suffix) and (held, suffix) not in _SAME:
+        if suffix in FORMATS or content.format == "text":
+            _log.warning("%r is read as %s, by what it holds (--format)", address, held)
+        return plain.stem, held, compression
     if suffix not in FORMATS:
         raise InputError(
             f"{address!r}: the ending {suffix or path.suffix!r} is not understood. Files end in {format_names(list(FORMATS))}, "

@@ -1,7 +1,12 @@
 """Files that are not plain UTF-8 with commas are read as what they are, or as the options say."""
 
+import bz2
+import gzip
 import json
+import lzma
+import zipfile
 from pathlib import Path
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,6 +17,10 @@ from finsent.data.sources.formats import read_rows
 from finsent.data.sources.records import RawRow, labelled_columns
 from finsent.data.sources.resolve import resolve
 from finsent.errors import InputError
+
+_PACKAGE: Final = "http://schemas.openxmlformats.org/package/2006"
+_OFFICE: Final = "http://schemas.openxmlformats.org/officeDocument/2006"
+_MAIN: Final = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
 
 
 def rows_of(source: Source) -> list[RawRow]:
@@ -69,11 +78,154 @@ def test_a_column_after_the_first_twenty_is_listed(tmp_path: Path) -> None:
     [
         ("a.jsonl", {"delimiter": ";"}, "--delimiter"),
         ("a.csv", {"sheet": "May"}, "--sheet"),
-        ("a.csv", {"header": False}, "--no-header"),
-        ("a.csv", {"format": "excel"}, "'excel' is not read"),
+        ("a.jsonl", {"header": False}, "--no-header"),
     ],
 )
 def test_an_option_without_effect_is_an_error(tmp_path: Path, name: str, options: dict[str, object], message: str) -> None:
     (tmp_path / name).write_text("text,label\nup,Bullish\n")
     with pytest.raises(InputError, match=message):
         rows_of(Source.model_validate({"uri": str(tmp_path / name)} | options))
+
+
+def texts_of(path: Path, **options: object) -> list[object]:
+    return [raw.text for raw in rows_of(Source.model_validate({"uri": str(path)} | options))]
+
+
+_TWEETS: Final = [{"text": "gold up", "label": "Bullish"}, {"text": "oil — down", "label": "Bearish"}]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        json.dumps(_TWEETS),
+        "[" + ",\n".join(json.dumps(row) for row in _TWEETS) + "]",
+        json.dumps(_TWEETS, indent=2),
+        "\n".join(json.dumps(row) for row in _TWEETS),
+        "window.YTD.tweets.part0 = " + json.dumps(_TWEETS),
+        json.dumps({"meta": {"n": 2}, "data": {"tweets": _TWEETS}}),
+        json.dumps({"1": _TWEETS[0], "2": _TWEETS[1]}, indent=1),
+        json.dumps({"users": [{"name": "desk"}], "data": _TWEETS}),
+        json.dumps({key: {str(n): row[key] for n, row in enumerate(_TWEETS)} for key in ("text", "label")}, indent=1),
+        json.dumps({key: [row[key] for row in _TWEETS] for key in ("text", "label")}, indent=1),
+        json.dumps({"columns": ["text", "label"], "index": [0, 1], "data": [list(row.values()) for row in _TWEETS]}, indent=1),
+    ],
+)
+def test_json_documents_of_every_shape(tmp_path: Path, document: str) -> None:
+    (tmp_path / "a.json").write_text(document, encoding="utf-8")
+    assert texts_of(tmp_path / "a.json") == ["gold up", "oil — down"]
+
+
+def test_an_array_called_json_lines_or_csv_is_read(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "a.csv", "a.txt"):
+        (tmp_path / name).write_text(json.dumps(_TWEETS), encoding="utf-8")
+        assert texts_of(tmp_path / name) == ["gold up", "oil — down"]
+
+
+def test_a_document_that_was_cut_and_one_of_several_lists_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "cut.json").write_text(json.dumps(_TWEETS)[:-9], encoding="utf-8")
+    with pytest.raises(InputError, match="cut short"):
+        texts_of(tmp_path / "cut.json")
+    (tmp_path / "two.json").write_text(json.dumps({"old": _TWEETS, "new": _TWEETS[:1]}, indent=1), encoding="utf-8")
+    with pytest.raises(InputError, match=r"old \(2 rows\), new \(1 rows\). Say which with --records"):
+        texts_of(tmp_path / "two.json")
+    assert texts_of(tmp_path / "two.json", records="new") == ["gold up"]
+
+
+def test_nested_fields_are_read_by_their_path(tmp_path: Path) -> None:
+    rows = [{"body": "up", "entities": {"sentiment": {"basic": "Bullish"}}}, {"body": "flat", "entities": {"sentiment": None}}]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = rows_of(Source(uri=str(tmp_path / "a.jsonl"), text="body", label="entities.sentiment.basic"))
+    assert [(raw.text, raw.label) for raw in found] == [("up", "Bullish"), ("flat", None)]
+    with pytest.raises(InputError, match=r"'entities\.sentiment\.basic'"):
+        rows_of(Source(uri=str(tmp_path / "a.jsonl"), text="body", label="entities.mood"))
+
+
+def test_a_file_without_a_header_says_so_and_loses_no_row(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("Bullish,gold is up and goes on and on\nBearish,oil is down\n")
+    for options in ({}, {"text": "gold is up and goes on and on", "label": "Bullish"}):
+        with pytest.raises(InputError, match="add --no-header"):
+            texts_of(path, **options)
+    assert texts_of(path, header=False, text="2", label="1") == ["gold is up and goes on and on", "oil is down"]
+    assert len(texts_of(path, header=False, columns=["label", "text"])) == 2
+    with pytest.raises(InputError, match="1 names are given"):
+        texts_of(path, header=False, columns=["text"])
+
+
+def test_quotes_escaped_by_a_backslash(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(
+        'text,label\n"they call it \\"growth\\", but it sinks",Bearish\n"C:\\new is \\"up\\"",Bullish\n'
+    )
+    assert texts_of(tmp_path / "a.csv") == ['they call it "growth", but it sinks', 'C:\\new is "up"']
+
+
+def test_a_sheet_of_a_workbook(tmp_path: Path) -> None:
+    path = tmp_path / "a.xlsx"
+    write_workbook(path, {"May": [["text", "label"], ["gold up", "Bullish"], ["oil down", "Bearish"]]})
+    assert texts_of(path) == ["gold up", "oil down"]
+    path.rename(tmp_path / "b.csv")
+    assert texts_of(tmp_path / "b.csv") == ["gold up", "oil down"]
+    write_workbook(path, {"May": [["text", "label"], ["a", "b"]], "June": [["text", "label"], ["gold up", "Bullish"]]})
+    with pytest.raises(InputError, match="several sheets with rows: 'May', 'June'"):
+        texts_of(path)
+    assert texts_of(path, sheet="June") == ["gold up"]
+
+
+def write_workbook(path: Path, sheets: dict[str, list[list[str]]]) -> None:
+    """The least that a workbook is, as Office Open XML has it."""
+    names = list(sheets)
+    entries = "".join(f'<sheet name="{name}" sheetId="{n}" r:id="rId{n}"/>' for n, name in enumerate(names, 1))
+    links = "".join(
+        f'<Relationship Id="rId{n}" Type="{_OFFICE}/relationships/worksheet" Target="worksheets/sheet{n}.xml"/>'
+        for n in range(1, len(names) + 1)
+    )
+    parts = {
+        "[Content_Types].xml": f'<Types xmlns="{_PACKAGE}/content-types"/>',
+        "_rels/.rels": f'<Relationships xmlns="{_PACKAGE}/relationships"><Relationship Id="rId1" '
+        f'Type="{_OFFICE}/relationships/officeDocument" Target="xl/workbook.xml"/></Relationships>',
+        "xl/workbook.xml": f'<workbook xmlns="{_MAIN}" xmlns:r="{_OFFICE}/relationships"><sheets>{entries}</sheets></workbook>',
+        "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{_PACKAGE}/relationships">{links}</Relationships>',
+    }
+    for n, rows in enumerate(sheets.values(), 1):
+        cells = "".join(
+            "<row>" + "".join(f'<c t="inlineStr"><is><t>{cell}</t></is></c>' for cell in row) + "</row>" for row in rows
+        )
+        parts[f"xl/worksheets/sheet{n}.xml"] = f'<worksheet xmlns="{_MAIN}"><sheetData>{cells}</sheetData></worksheet>'
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in parts.items():
+            archive.writestr(name, text)
+
+
+_CSV: Final = b"text,label\ngold up,Bullish\noil down,Bearish\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "packed"),
+    [("a.csv.bz2", bz2.compress(_CSV)), ("a.csv.xz", lzma.compress(_CSV)), ("a.csv", gzip.compress(_CSV)), ("a.txt", _CSV)],
+)
+def test_compressed_and_misnamed_files(tmp_path: Path, name: str, packed: bytes) -> None:
+    (tmp_path / name).write_bytes(packed)
+    assert texts_of(tmp_path / name) == ["gold up", "oil down"]
+
+
+def test_the_only_file_of_an_archive_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "archive.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("in/tweets.csv", _CSV)
+        archive.writestr("__MACOSX/in/._tweets.csv", b"\0")
+    assert texts_of(path) == ["gold up", "oil down"]
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("in/more.csv", _CSV)
+    with pytest.raises(InputError, match="this one has 2"):
+        texts_of(path)
+
+
+def test_a_kind_that_is_not_read_says_how_to_convert_it(tmp_path: Path) -> None:
+    (tmp_path / "desk.csv").write_bytes(b"SQLite format 3\0" + bytes(100))
+    with pytest.raises(InputError, match=r"an SQLite database.*sqlite:///desk\.csv --query"):
+        texts_of(tmp_path / "desk.csv")
+
+
+def test_a_line_that_names_the_separator(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("sep=;\ntext;label\ngold, up;Bullish\n")
+    assert texts_of(tmp_path / "a.csv") == ["gold, up"]
