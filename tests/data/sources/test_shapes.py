@@ -202,6 +202,7 @@ _CSV: Final = b"text,label\ngold up,Bullish\noil down,Bearish\n"
 @pytest.mark.parametrize(
     ("name", "packed"),
     [("a.csv.bz2", bz2.compress(_CSV)), ("a.csv.xz", lzma.compress(_CSV)), ("a.csv", gzip.compress(_CSV)), ("a.txt", _CSV)],
+    ids=["bz2", "xz", "gzip called csv", "txt"],
 )
 def test_compressed_and_misnamed_files(tmp_path: Path, name: str, packed: bytes) -> None:
     (tmp_path / name).write_bytes(packed)
