@@ -24,7 +24,10 @@ ESCAPES_UNDONE: Final = "escapes undone"
 CONTROL_CHARACTERS: Final = "control characters"
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # not tab and line ends
 
-_WINDOWS_PATH: Final = re.compile(r"\b[A-Za-z]:\\|\\\\\w")
+_TELLING: Final = re.compile(r"""\\[nu"']|:\\/\\/""")
+"""Escapes that show how a text was written. Others alone do not: people write `w\\/`, and LaTeX has `\\to`."""
+_OTHER_WRITING: Final = re.compile(r"\b[A-Za-z]:\\|\\\\\w|\\[bf]")
+"""A Windows path, or what no tweet has as an escape."""
 _SINGLE_QUOTE: Final = re.compile(r"(?<!\\)\\'")
 _UNICODE_ESCAPE: Final = re.compile(r"\\u[0-9A-Fa-f]{4}")
 
@@ -60,7 +63,7 @@ def undo_escapes(text: str) -> RepairedForm:
     if text.startswith(("b'", 'b"')):
         plain = _undo_byte_literal(text)
         return RepairedForm(text, BYTE_LITERAL) if plain is None else RepairedForm(plain, BYTE_LITERAL_UNDONE)
-    if "\\" not in text or _WINDOWS_PATH.search(text):
+    if "\\" not in text or not _TELLING.search(text) or _OTHER_WRITING.search(text):
         return RepairedForm(text, None)
     as_written = _SINGLE_QUOTE.sub("'", text)
     try:
@@ -83,10 +86,10 @@ def _undo_byte_literal(text: str) -> str | None:
 
 
 def _escaped_again(written: str, plain: str) -> bool:
-    """Whether each escape in `written` is how JSON writes its character, capital hex digits and an escaped slash aside."""
-    again = (json.dumps(plain, ensure_ascii=ascii_only)[1:-1] for ascii_only in (False, True))
-    same = _UNICODE_ESCAPE.sub(lambda found: found[0].lower(), written).replace("\\/", "/")
-    return same in again
+    """Whether each escape in `written` is how JSON writes its character, capital hex digits aside."""
+    again = [json.dumps(plain, ensure_ascii=ascii_only)[1:-1] for ascii_only in (False, True)]
+    same = _UNICODE_ESCAPE.sub(lambda found: found[0].lower(), written)
+    return same in again or same in [text.replace("/", "\\/") for text in again]  # PHP escapes every slash
 
 
 def repair_mojibake(text: str) -> RepairedText:

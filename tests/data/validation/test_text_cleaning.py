@@ -225,7 +225,21 @@ def test_escapes_written_out_are_undone(written: str, plain: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [r"C:\new\table", r"¯\_(ツ)_/¯", r"a \ b", 'say "x" \\n', r"\ud83d cut", r"\n", "plain", "b is up"]
+    "text",
+    [
+        r"C:\new\table",
+        r"¯\_(ツ)_/¯",
+        r"a \ b",
+        'say "x" \\n',
+        r"\ud83d cut",
+        r"\n",
+        r"up w\/ $A",
+        r"/\/\n",
+        r"D^0 \to K",
+        r"G(\f;",
+        "plain",
+        "b is up",
+    ],
 )
 def test_what_is_not_written_with_escapes_stays(text: str) -> None:
     assert undo_escapes(text) == (text, None)
