@@ -30,7 +30,10 @@ def _cell(value: object) -> str:
 
 def data_report(report: Any, facts: Any = None) -> str:
     """Where every row read ended, how the accepted ones are split, what leaks and, from the data report, what is confounded."""
-    sources = ((name, n["read"], n["accepted"], n["duplicates"], n["quarantined"]) for name, n in report.by_source.items())
+    sources = (
+        (name, n["read"], n["accepted"], n["duplicates"], n["quarantined"], n.get("unlabelled", 0))
+        for name, n in report.by_source.items()
+    )
     labels = sorted({label for counts in report.splits.values() for label in counts})
     splits = ((name, *(counts.get(label, 0) for label in labels)) for name, counts in report.splits.items())
     return "\n\n".join(
@@ -38,9 +41,9 @@ def data_report(report: Any, facts: Any = None) -> str:
             f"# Data version {report.version}",
             (
                 f"{report.read:,} rows read = {report.accepted:,} accepted + {report.duplicates:,} duplicates "
-                f"+ {report.quarantined:,} quarantined."
+                f"+ {report.quarantined:,} quarantined + {report.unlabelled:,} unlabelled."
             ),
-            markdown_table(("source", "read", "accepted", "duplicates", "quarantined"), sources),
+            markdown_table(("source", "read", "accepted", "duplicates", "quarantined", "unlabelled"), sources),
             "## Why rows were quarantined",
             markdown_table(("reason", "rows"), sorted(report.reasons.items())) if report.reasons else "None was.",
             "## Splits",

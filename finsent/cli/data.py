@@ -80,7 +80,7 @@ def ingest_command(
     report = ingest(context, sources, dry_run=dry_run)
     page = None if no_report or dry_run else _publish_report(context, report)
     shown = stack(render_ingestion(report), f"Data report: {page}" if page else "")
-    code = 2 if report.nothing_readable else 0
+    code = 2 if report.nothing_readable or report.next_to_nothing else 0
     return CommandResult({**plain(report), "page": None if page is None else str(page)}, shown, code=code)
 
 
@@ -133,7 +133,8 @@ def _receive(settings: Settings, files: tuple[str, ...], given: Mapping[str, Any
     data = settings.config().data
     sources = [InboxSource(uri=file, **source_settings(given)) for file in files]
     report = receive(sources, settings.home(), max_characters=data.max_characters, masked=data.mask_handles, dry_run=dry_run)
-    return CommandResult(report, render_inbox(report))
+    taken = report.received + report.known
+    return CommandResult(report, render_inbox(report), code=2 if report.read and taken < 0.1 * report.read else 0)
 
 
 @cli.group(

@@ -35,15 +35,18 @@ def render_ingestion(report: Any) -> Renderable:
     heading = f"Data version {report.version}" if report.new_version else nothing
     if report.dry_run:
         heading = "Dry run, nothing was written"
-    counts = ("read", "accepted", "duplicates", "quarantined")
+    counts = ("read", "accepted", "duplicates", "quarantined", *(("unlabelled",) if report.unlabelled else ()))
     sources = [(name, *(found[count] for count in counts)) for name, found in report.by_source.items()]
     total = ("all", *(getattr(report, count) for count in counts))
     flags = [(n, flag) for flag, n in report.flags.items()]
     return stack(
         f"{heading}: {report.read:,} rows read = {report.accepted:,} accepted "
-        f"+ {report.duplicates:,} duplicates + {report.quarantined:,} quarantined ({duration(report.seconds)})",
+        f"+ {report.duplicates:,} duplicates + {report.quarantined:,} quarantined"
+        + (f" + {report.unlabelled:,} unlabelled" if report.unlabelled else "")
+        + f" ({duration(report.seconds)})",
         table(("source", *counts), [*sources, total] if len(sources) > 1 else sources),
         _quarantine_reasons(report.reasons),
+        *_files(report.files),
         *_unread_columns(report.unread_columns),
         f"{report.dates_not_filled:,} stored rows without a creation time came again with one: it is not filled in, since stored "
         "rows never change. To have it, ingest into a new home"
@@ -55,6 +58,14 @@ def render_ingestion(report: Any) -> Renderable:
         else "",
         *(() if report.version is None else (_splits(report.splits), leak_audit(report.leaks, report.naive_leak))),
     )
+
+
+def _files(files: Sequence[Any]) -> Iterator[str]:
+    """One line for each file of which rows were rejected or have no label; the first hundred."""
+    for counts in [item for item in files if item.read != item.readable][:100]:
+        why = [f"{n:,} {reason} ({counts.examples[reason]})" for reason, n in counts.reasons.items()]
+        why += [f"{counts.unlabelled:,} unlabelled"] if counts.unlabelled else []
+        yield f"{counts.file}: {counts.read:,} rows read, {counts.readable:,} readable; {'; '.join(why)}"
 
 
 def _unread_columns(by_source: Mapping[str, Sequence[str]]) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 import json
 import logging
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -73,7 +72,7 @@ class Grouping:
 
 def concat_reads(parts: Sequence[ReadRows], config: DataConfig) -> ReadRows:
     """What was read of several sources, in order; at least one is needed."""
-    total = ReadSummary(Counter(), Counter(), Counter(), Counter(), [], {}, {})
+    total = ReadSummary()
     for part in parts:
         for name, value in vars(part.reading).items():
             into = getattr(total, name)

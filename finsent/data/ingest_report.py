@@ -19,7 +19,7 @@ from finsent.data.dedup.grouping import is_in
 from finsent.data.existing_rows import Grouping
 from finsent.data.leakage import LeakAudit, NaiveSplit, group_sizes, naive_split
 from finsent.data.sources.broken_rows import FAULTS_OF_FILES
-from finsent.data.sources.reading import ReadSummary
+from finsent.data.sources.reading import FileCounts, ReadSummary
 from finsent.data.splits import EXCLUDED, SPLIT_CODES, SPLITS, SplitCodes, SplitRule
 from finsent.data.staging import NO_TIME, StagedRows
 from finsent.data.validation.schema_drift import SourceSchema, schema_from_dict
@@ -30,6 +30,7 @@ from finsent.workspace import Workspace
 
 _log = logging.getLogger(__name__)
 
+_NEXT_TO_NOTHING: Final = 0.1
 _HIGH_QUARANTINE_RATE: Final = 0.2  # share of a source's rows
 
 
@@ -46,7 +47,7 @@ class IngestReport:
     flags: dict[str, int]
     """Readable rows by what was noticed about their text."""
     by_source: dict[str, dict[str, int]]
-    """read, accepted, duplicates, quarantined of each source."""
+    """read, accepted, duplicates, quarantined, unlabelled of each source."""
     splits: dict[str, dict[str, int]]
     """Rows of the whole version by split and label."""
     groups: int
@@ -80,11 +81,20 @@ class IngestReport:
     """Whether this says what would have been written, and nothing was."""
     dates_not_filled: int = 0
     """Stored rows without a creation time that came again with one: a stored row never changes."""
+    unlabelled: int = 0
+    """Rows whose label is blank: left out, and not quarantined."""
+    files: list[FileCounts] = field(default_factory=list)
+    """What each file held."""
 
     @property
     def nothing_readable(self) -> bool:
         """Whether every row that was read belongs to a file of which no row could be read."""
         return bool(self.unreadable) and self.accepted == self.duplicates == 0 and set(self.reasons) <= FAULTS_OF_FILES
+
+    @property
+    def next_to_nothing(self) -> bool:
+        """Whether under a tenth of the labelled rows are in the data now or were before: a wrong file or a wrong setting."""
+        return self.read > 0 and (self.accepted + self.duplicates) < _NEXT_TO_NOTHING * max(self.read - self.unlabelled, 1)
 
 
 def build_report(
@@ -130,6 +140,7 @@ def build_report(
         seconds=time.monotonic() - grouping.read.started,
         unreadable=dict(grouping.read.reading.unreadable),
         unread_columns=dict(grouping.read.reading.unread_columns),
+        files=list(grouping.read.reading.files),
         dates_not_filled=_dates_not_filled(home, grouping, result),
     )
 
@@ -164,15 +175,18 @@ def count_rows(reading: ReadSummary, staged: StagedRows, result: AssignmentResul
             "accepted": accepted.get(name, 0),
             "duplicates": duplicates.get(name, 0),
             "quarantined": reading.rejected.get(name, 0) + rejected[name],
+            "unlabelled": reading.unlabelled.get(name, 0),
         }
         for name, read in reading.read.items()
     }
     for name, n in counts.items():
-        if n["read"] != n["accepted"] + n["duplicates"] + n["quarantined"]:
+        if n["read"] != n["accepted"] + n["duplicates"] + n["quarantined"] + n["unlabelled"]:
             raise CheckFailed(
                 f"rows of source {name!r} do not add up: {n}. Nothing was written; this is a fault in finsent, please report it."
             )
-    totals = {key: sum(n[key] for n in counts.values()) for key in ("read", "accepted", "duplicates", "quarantined")}
+    totals = {
+        key: sum(n[key] for n in counts.values()) for key in ("read", "accepted", "duplicates", "quarantined", "unlabelled")
+    }
     reasons = Counter(reading.reasons) + Counter(item.reason for item in result.rejections)
     return {**totals, "by_source": counts, "reasons": dict(reasons.most_common()), "flags": dict(reading.flags)}
 

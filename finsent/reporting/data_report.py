@@ -94,9 +94,11 @@ def format_overview(facts: DataFacts) -> str:
     splits = ", ".join(f"{sum(counts.values()):,} for {uses.get(name, name)}" for name, counts in summary.by_split().items())
     sentences = [f"This version holds {summary.rows:,} labelled tweets from {sources}{span}{dated}: {splits}."]
     if {"read", "accepted", "duplicates", "quarantined"} <= report.keys():
+        unlabelled = f"; {report['unlabelled']:,} have no label" if report.get("unlabelled") else ""
         sentences.append(
             f"Of {report['read']:,} rows read, {report['accepted']:,} were accepted, {report['duplicates']:,} are duplicates of "
-            f"stored rows and {report['quarantined']:,} were quarantined with a reason. None was lost."
+            f"stored rows and {report['quarantined']:,} were quarantined with a reason"
+            f"{unlabelled}. None was lost."
         )
     else:
         sentences.append("No ingestion is on record for it: it was made by a review, or the ingestion's report is lost.")

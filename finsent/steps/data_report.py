@@ -138,7 +138,7 @@ def figures(facts: "DataFacts") -> dict[str, float]:
     """Counts and measures of a version as MLflow metrics."""
     report, summary, found = facts.report, facts.summary, facts.confounding
     flat: dict[str, Any] = {
-        key: report.get(key) for key in ("read", "accepted", "duplicates", "quarantined", "conflicts", "groups")
+        key: report.get(key) for key in ("read", "accepted", "duplicates", "quarantined", "unlabelled", "conflicts", "groups")
     }
     flat |= {f"quarantined_{_key(reason)}": n for reason, n in (report.get("reasons") or {}).items()}
     flat |= {"rows": summary.rows, "sources": len(summary.sources)}

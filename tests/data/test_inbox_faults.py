@@ -187,11 +187,11 @@ def test_what_is_not_the_contents_fault_is_tried_again(
 
 
 def test_a_corrected_name_is_another_format(home: Workspace, tmp_path: Path) -> None:
-    path = tmp_path / "in" / "a.csv"
+    path = tmp_path / "in" / "a.jsonl"
     path.parent.mkdir()
-    path.write_text('{"id": 1, "text": "up"}\n')
+    path.write_text("id,text\n1,up\n")
     assert [fault.state for fault in run(home, path.parent, settle=0)[0].faults] == ["set aside"]
-    path.rename(path.with_suffix(".jsonl"))
+    path.rename(path.with_suffix(".csv"))
     (found,) = run(home, path.parent, settle=0)
     assert (found.received, found.faults) == (1, ())
 

@@ -13,10 +13,10 @@ CONFIG = load_config()
 
 def check(report: IngestReport, home: Workspace) -> None:
     """What must hold after any ingestion."""
-    assert report.read == report.accepted + report.duplicates + report.quarantined
+    assert report.read == report.accepted + report.duplicates + report.quarantined + report.unlabelled
     assert sum(report.reasons.values()) == report.quarantined
     for counts in report.by_source.values():
-        assert counts["read"] == counts["accepted"] + counts["duplicates"] + counts["quarantined"]
+        assert counts["read"] == counts["accepted"] + counts["duplicates"] + counts["quarantined"] + counts["unlabelled"]
     for key in ("read", "accepted", "duplicates", "quarantined"):
         assert sum(counts[key] for counts in report.by_source.values()) == getattr(report, key)
     assert report.leaks == 0

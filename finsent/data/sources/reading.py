@@ -20,6 +20,7 @@ from finsent.data.sources.resolve import resolve
 from finsent.data.staging import StagingWriter
 from finsent.data.validation.label_check import PolarityStats, check_label_polarity, format_label_mismatch
 from finsent.data.validation.label_mapping import check_label, label_key, parse_label
+from finsent.data.validation.label_values import check_label_values
 from finsent.data.validation.language import check_language
 from finsent.data.validation.row_validation import Reason, Rejection, check_id, check_text, check_time
 from finsent.data.validation.schema_drift import SourceSchema, compare_schemas, format_drift, source_schema
@@ -31,7 +32,7 @@ from finsent.data.validation.text_cleaning import (
     text_flags,
     undo_escapes,
 )
-from finsent.errors import CheckFailed, InputError, escape_invalid, quoted, shorten
+from finsent.errors import CheckFailed, InputError, escape_control, escape_invalid, quoted, shorten
 from finsent.labels import LABEL2ID
 from finsent.logging_setup import track
 from finsent.text import forms
@@ -43,6 +44,28 @@ _MIN_LABEL_SHARE: Final = 0.005
 """Share of a source's rows from which an unknown label value belongs to its schema; a rarer one is a fault of its rows."""
 
 
+@dataclass
+class FileCounts:
+    """Rows of one file: readable, rejected by reason, without a label."""
+
+    file: str
+    read: int = 0
+    readable: int = 0
+    unlabelled: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, str] = field(default_factory=dict)
+    """The first row of each reason."""
+
+    def add(self, read: int, readable: int, rejected: Sequence[QuarantinedRow]) -> None:
+        """Count a batch."""
+        self.read += read
+        self.readable += readable
+        self.unlabelled += read - readable - len(rejected)
+        for row in rejected:
+            self.reasons[row.reason] = self.reasons.get(row.reason, 0) + 1
+            self.examples.setdefault(row.reason, f"row {row.number}: {escape_control(shorten(row.detail, 160))}")
+
+
 @dataclass(frozen=True)
 class ReadSummary:
     """Counts and records of what some sources held; the rows themselves are staged."""
@@ -51,6 +74,8 @@ class ReadSummary:
     """Rows read, by source."""
     rejected: Counter[str] = field(default_factory=Counter)
     """Invalid rows, by source."""
+    unlabelled: Counter[str] = field(default_factory=Counter)
+    """Rows without a label, by source."""
     reasons: Counter[str] = field(default_factory=Counter)
     """Invalid rows, by reason."""
     flags: Counter[str] = field(default_factory=Counter)
@@ -65,6 +90,16 @@ class ReadSummary:
     """Files of which no row could be read, and what to do about each."""
     unread_columns: dict[str, list[str]] = field(default_factory=dict)
     """Columns that are not read, of sources that are read for the first time."""
+    files: list[FileCounts] = field(default_factory=list)
+    """What each file held."""
+
+    def count(self, name: str, read: int, good: Sequence[Row], bad: Sequence[QuarantinedRow]) -> None:
+        """Count a batch of the source with this name."""
+        self.read[name] += read
+        self.rejected[name] += len(bad)
+        self.unlabelled[name] += read - len(good) - len(bad)
+        self.reasons.update(row.reason for row in bad)
+        self.flags.update(flag for row in good if row.flags is not None for flag in row.flags.split(FLAG_SEPARATOR))
 
 
 ResolvedSource = tuple[Source, tuple[SourceFile, ...]]
@@ -99,18 +134,15 @@ def stage_sources(
         for file in files:
             found = stats.setdefault(file.name, _SourceStats(file))
             wanted, seen = replace(labelled_columns(file.source), seen_columns=found.columns), Counter[str]()
-            broken = BrokenRows()
+            broken, counts = BrokenRows(), FileCounts(file.uri)
+            summary.files.append(counts)
             try:
                 batches = read_validated(file, config, now, seen, wanted)
                 for n, good, bad in track(batches, description=file.label, unit="batch"):
                     writer.add(good, bad, len(summary.inputs))
                     polarity.add((row.label, row.text) for row in good)
-                    summary.read[file.name] += n
-                    summary.rejected[file.name] += len(bad)
-                    summary.reasons.update(row.reason for row in bad)
-                    summary.flags.update(
-                        flag for row in good if row.flags is not None for flag in row.flags.split(FLAG_SEPARATOR)
-                    )
+                    summary.count(file.name, n, good, bad)
+                    counts.add(n, len(good), bad)
                     broken.add(n, bad)
             except InputError as error:
                 found.add(file.source, wanted, seen)
@@ -123,13 +155,19 @@ def stage_sources(
             if (advice := broken.advice(file)) is not None:
                 summary.unreadable[file.uri] = advice
             summary.inputs.append(fingerprint_file(file))
-        check_labels(source, labels)
+        _check_values(source, labels, check=config.check_labels and files[0].name not in schemas)
         for name in dict.fromkeys(file.name for file in files):
             if last_index[name] == index:  # else a later source has the same name: they count as one
                 _record_schema(stats[name], schemas.get(name), summary, check=config.check_schema)
         if config.check_labels and (mismatch := check_label_polarity(polarity, source.labels)):
             raise CheckFailed(format_label_mismatch(mismatch, files[0].name))
     return summary
+
+
+def _check_values(source: Source, seen: Counter[str], *, check: bool) -> None:
+    """With `check` on first sight alone: later, new values are a drift of the schema, and known ones were accepted."""
+    for warning in check_label_values(source, seen, check=check):
+        _log.warning("%s", warning)
 
 
 @dataclass
@@ -147,6 +185,8 @@ class _SourceStats:
 
     def add(self, source: Source, wanted: RequestedColumns, seen: Counter[str]) -> None:
         """Add what a file had."""
+        if source.label_bins is not None:
+            seen = Counter()  # scores are no vocabulary
         self.seen += seen
         columns = wanted.required | wanted.optional
         self.roles |= {role: column for role, column in columns.items() if column in wanted.seen_columns}
@@ -201,7 +241,7 @@ def _check_schema_drift(before: SourceSchema, now: SourceSchema, file: SourceFil
 def read_validated(
     file: SourceFile, config: DataConfig, now: datetime, seen: Counter[str], wanted: RequestedColumns
 ) -> Iterator[tuple[int, list[Row], list[QuarantinedRow]]]:
-    """Rows of a file in batches: number of rows read, the valid ones, the invalid ones.
+    """Rows of a file in batches: number of rows read, the valid ones, the invalid ones. The others have no label.
 
     Args:
         file: A file of a source.
@@ -211,10 +251,12 @@ def read_validated(
         wanted: The columns to read, see `labelled_columns`.
     """
     for batch, form in with_time_form(read_rows(file, wanted), file, now, needed=config.split == "time"):
-        seen.update(label_key(raw.label) for raw in batch if raw.fault is None)
+        seen.update(label_key(raw.label) for raw in batch if raw.fault is None and not is_missing(raw.label))
         good, bad = [], []
         for raw in batch:
             row = _validate(raw, file, config, now, form)
+            if row is None:
+                continue
             if isinstance(row, Rejection):
                 bad.append(quarantine_row(raw, row, file, mask=config.mask_handles))
             else:
@@ -222,9 +264,10 @@ def read_validated(
         yield len(batch), good, bad
 
 
-def _validate(raw: RawRow, file: SourceFile, config: DataConfig, now: datetime, time_form: str | None) -> Row | Rejection:
-    fields = _validate_fields(raw, file.source.labels, config, now, time_form)
-    if isinstance(fields, Rejection):
+def _validate(raw: RawRow, file: SourceFile, config: DataConfig, now: datetime, time_form: str | None) -> Row | Rejection | None:
+    """The row, why it is rejected, or None where it has no label."""
+    fields = _validate_fields(raw, file.source, config, now, time_form)
+    if fields is None or isinstance(fields, Rejection):
         return fields
     text, label, created_at, date_flag = fields
     text, form = undo_escapes(text) if config.repair_mojibake else (text, None)
@@ -242,15 +285,17 @@ def _validate(raw: RawRow, file: SourceFile, config: DataConfig, now: datetime, 
 
 
 def _validate_fields(
-    raw: RawRow, labels: Mapping[str, str] | None, config: DataConfig, now: datetime, form: str | None
-) -> tuple[str, str, datetime | None, Reason | None] | Rejection:
-    """Text, label and time, and what is wrong with the time where the row is taken without it."""
+    raw: RawRow, source: Source, config: DataConfig, now: datetime, form: str | None
+) -> tuple[str, str, datetime | None, Reason | None] | Rejection | None:
+    """Text, label and time, and what is wrong with the time where the row is taken without it; None where it has no label."""
     if raw.fault is not None:
         return raw.fault
     text = check_text(raw.text, config.max_characters)
     if isinstance(text, Rejection):
         return text
-    label = check_label(raw.label, labels)
+    if source.label_value is None and is_missing(raw.label) and parse_label(raw.label, source.labels) is None:
+        return None
+    label = source.label_value or check_label(raw.label, source.labels, source.label_bins)
     if isinstance(label, Rejection):
         return label
     created_at = check_time(raw.created_at, now, form)
@@ -277,23 +322,6 @@ def quarantine_row(raw: RawRow, why: Rejection, file: SourceFile, *, mask: bool 
     return QuarantinedRow(file.name, file.label, raw.number, text, why.reason, detail)
 
 
-def check_labels(source: Source, seen: Counter[str]) -> None:
-    """Check that the source has at least one label that is understood; none at all means a wrong column or mapping.
-
-    Raises:
-        InputError: no label is understood.
-    """
-    if not seen or any(parse_label(value, source.labels) for value in seen):
-        return
-    values = ", ".join(f"{shorten(value)!r} ({count} rows)" for value, count in seen.most_common(10))
-    raise InputError(
-        f"{source.uri!r}: no label in column {source.label!r} is understood. Values: {values}. "
-        "Say what they mean in the source's `labels`, e.g. {0: Bearish, 1: Bullish, 2: Neutral} (on the command line "
-        "--label-map '0=Bearish,1=Bullish,2=Neutral'). "
-        "Numbers are never guessed: datasets disagree on their order."
-    )
-
-
 def load_labelled_file(config: Config, source: Source) -> tuple[Split, dict[str, int]]:
     """All valid rows of a labelled source, to evaluate a model on, and the number of invalid ones by reason.
 
@@ -311,7 +339,7 @@ def load_labelled_file(config: Config, source: Source) -> tuple[Split, dict[str,
         for _, good, bad in read_validated(file, config.data, now, seen, wanted):
             rows += good
             skipped.update(row.reason for row in bad)
-    check_labels(source, seen)
+    _check_values(source, seen, check=config.data.check_labels)
     if not rows:
         raise InputError(f"{source.uri!r} holds no readable labelled row.")
     split = Split(

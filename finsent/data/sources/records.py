@@ -103,8 +103,8 @@ def labelled_columns(source: Source) -> RequestedColumns:
 
     An id is read only where one is named: labelled tweets are known by their texts.
     """
-    others = ("created_at",) if source.id is None else ("created_at", "id")
-    return _requested(source, {"text": source.text, "label": source.label}, others)
+    required = {"text": source.text} | ({} if source.label_value else {"label": source.label})
+    return _requested(source, required, ("created_at",) if source.id is None else ("created_at", "id"))
 
 
 def inbox_columns(source: Source) -> RequestedColumns:
