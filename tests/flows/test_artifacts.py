@@ -86,7 +86,7 @@ def test_a_file_that_was_not_read_is_shown_harmlessly() -> None:
 
 
 def test_the_data_report_shows_audit_and_confounding_where_they_are_known() -> None:
-    counts = {"read": 3, "accepted": 2, "duplicates": 1, "quarantined": 0}
+    counts = {"read": 3, "accepted": 2, "duplicates": 1, "quarantined": 0, "unlabelled": 0}
     report = SimpleNamespace(
         version=4,
         **counts,
