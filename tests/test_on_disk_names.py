@@ -61,7 +61,7 @@ def commit_names() -> set[str]:
         *get_args(CommitKey),
         corrections.TWEETS_APPLICATION,
         inbox._APPLICATION,
-        quarantine._APPLICATION,
+        quarantine.APPLICATION,
         transaction_app(ModelIdentity("MODEL", "VERSION", "DIGEST", datetime.now(UTC))),
     }
 

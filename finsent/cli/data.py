@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from finsent.cli.options import CommandResult, Settings, cli, examples
+from finsent.cli.options import CommandResult, Settings, cli, examples, login
 from finsent.cli.output import Renderable, cell_text, key_values, lines, plain, section, shorten, stack, table
 from finsent.cli.render import render_inbox, render_ingestion
 from finsent.cli.source_options import LABEL_OPTIONS, file_options, given_options, label_options, source_settings
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from finsent.data.ingest_report import IngestReport
+    from finsent.data.removal import Removal
     from finsent.data.version_statistics import VersionDiff
     from finsent.data.versions_view import QuarantineView
     from finsent.steps.context import Context
@@ -141,7 +142,7 @@ def _receive(settings: Settings, files: tuple[str, ...], given: Mapping[str, Any
     "data", epilog=examples("finsent data versions", "finsent data report", "finsent data diff 1 2", "finsent data quarantine")
 )
 def data_group() -> None:
-    """Look at the data: versions, report, quarantine. Changes nothing."""
+    """Look at the data: versions, report, quarantine. Only `remove` changes it."""
 
 
 _LATEST = click.option("--version", type=int, metavar="N", help="Version of the data. Default: the latest.")
@@ -150,7 +151,7 @@ _LATEST = click.option("--version", type=int, metavar="N", help="Version of the 
 @data_group.command("versions", epilog=examples("finsent data versions", "finsent data versions --json"))
 @click.pass_obj
 def versions_command(settings: Settings) -> CommandResult:
-    """List the versions of the data, newest first. Each was made by an ingestion or a review."""
+    """List the versions of the data, newest first. Each was made by an ingestion, a review or a removal."""
     from finsent.data.versions_view import list_versions
 
     found = list_versions(settings.home())
@@ -161,7 +162,7 @@ def versions_command(settings: Settings) -> CommandResult:
             "unreadable" if item.unreadable else item.rows,
             item.leaks,
             item.fingerprint,
-            shorten(", ".join(item.inputs)),
+            shorten(", ".join(item.inputs) if item.removed is None else f"(without {item.removed})"),
         )
         for item in found
     ]
@@ -236,6 +237,54 @@ def quarantine_command(settings: Settings, reason: str | None, source: str | Non
 
     found = quarantine_view(settings.home(), reason=reason, source=source, limit=limit)
     return CommandResult(found, _render_quarantine(found))
+
+
+@data_group.command(
+    "remove",
+    epilog=examples(
+        "finsent data remove archive --dry-run", "finsent data remove archive --why 'its labels were mapped wrongly'"
+    ),
+)
+@click.argument("source", metavar="SOURCE")
+@click.option("--why", metavar="TEXT", help="Why; kept with the version. Needed, but for --dry-run.")
+@click.option("--who", metavar="NAME", help="Who decides; kept with the version. Default: your login name.")
+@click.option("--dry-run", is_flag=True, help="Show what would be removed; remove nothing.")
+@click.pass_obj
+def remove_command(settings: Settings, source: str, *, why: str | None, who: str | None, dry_run: bool) -> CommandResult:
+    """Make a version without a source, say to read it again with the right label map.
+
+    Earlier versions keep its rows; those of other sources keep their labels and splits. The source's schema and what was
+    quarantined because of its labels go too. Exit code 1 if the leak audit of the new version finds a pair.
+    """
+    from finsent.data.leakage import audit_data
+    from finsent.data.removal import remove_source
+
+    if why is None and not dry_run:
+        raise InputError("--why is missing: say why the source is removed. To see first what would be: --dry-run.")
+    home = settings.home()
+    done = remove_source(home, source, who=who or login(), why=why or "", dry_run=dry_run)
+    leaks = None if dry_run or not done.remaining else audit_data(settings.config(), home, done.version).leaks
+    return CommandResult({**plain(done), "leaks": leaks}, _render_removal(done, leaks), code=1 if leaks else 0)
+
+
+def _render_removal(done: "Removal", leaks: int | None) -> Renderable:
+    rows = [(split, *(by_label.get(label, 0) for label in LABELS)) for split, by_label in done.rows.items()]
+    n = sum(sum(by_label.values()) for by_label in done.rows.values())
+    verb = "Would be removed" if done.dry_run else "Removed"
+    head = f"{verb}: {n:,} rows of {done.source}, and {done.quarantined:,} entries of the quarantine"
+    kept = f"{done.remaining:,} rows of other sources stay as they are" + (
+        "" if leaks is None else f"; duplicate pairs across splits: {leaks}"
+    )
+    said = [kept + "."]
+    if done.dry_run:
+        said.append("Nothing was written.")
+    else:
+        said += [
+            f"Data version {done.version} is without it; earlier versions keep it, and so do models trained on them.",
+            "Rows of other sources that were duplicates of its rows come back when their files are ingested again.",
+            "Next: ingest the source again, with the right options.",
+        ]
+    return stack(section(head, table(("split", *LABELS), rows)) if rows else head, lines(*said))
 
 
 def _render_difference(found: "VersionDiff") -> Renderable:

@@ -22,6 +22,7 @@ from finsent.data.dataset import (
     read_audit,
     subtract_fingerprint,
 )
+from finsent.data.table_access import changed_rows
 from finsent.data.table_schemas import SCHEMAS, CommitKey
 from finsent.errors import InputError
 from finsent.files import locked
@@ -187,7 +188,7 @@ def _apply(home: Workspace, position: tables.Position) -> _Applied | None:
         return _Applied(None)
     before = fingerprint_table(home)
     untouched = subtract_fingerprint(before, fingerprint_rows(rows))
-    after = add_fingerprints(untouched, fingerprint_rows(tables.changed_rows(rows, changes)))
+    after = add_fingerprints(untouched, fingerprint_rows(changed_rows(rows, changes)))
     # a new label or a removal adds no pair of texts across splits: the audit on record still holds
     metadata: dict[CommitKey, str] = {"fingerprint": after, **read_audit(home, position.version, before).metadata()}
     if (rule := tables.last_metadata(home, "tweets", "split_rule")) is not None:

@@ -198,10 +198,16 @@ def read_origin(home: Workspace, version: int) -> dict[str, Any]:
     From the commits and not from a configuration, which may be another one than that of the ingestion.
     """
     commits = tables.commit_history(home, "tweets", version=version)
-    reports = [json.loads(commit["report"]) for commit in reversed(commits) if "report" in commit]
-    read = dict.fromkeys(str(item["uri"]) for report in reports for item in report.get("inputs", ()))
+    read: list[tuple[str | None, str]] = []
+    for commit in reversed(commits):
+        if "removed" in commit:
+            read = [item for item in read if item[0] != json.loads(commit["removed"])["source"]]
+        read += ((item.get("name"), str(item["uri"])) for item in json.loads(commit.get("report", "{}")).get("inputs", ()))
     rule = next((json.loads(commit["split_rule"]) for commit in commits if "split_rule" in commit), None)
-    return {"sources": tuple(read), "split_rule": describe_split(rule) if rule else "not on record"}
+    return {
+        "sources": tuple(dict.fromkeys(uri for _, uri in read)),
+        "split_rule": describe_split(rule) if rule else "not on record",
+    }
 
 
 def _existing(home: Workspace, version: int | None) -> int:

@@ -252,9 +252,13 @@ def previous_naive_split(home: Workspace) -> NaiveSplit | None:
 
 
 def known_schemas(home: Workspace) -> dict[str, SourceSchema]:
-    """The schema of each source when it was last read into the data."""
+    """The schema of each source when it was last read into the data, of those that were not removed since."""
     found: dict[str, SourceSchema] = {}
+    removed: set[str] = set()
     for commit in tables.commit_history(home, "tweets"):
+        if "removed" in commit:
+            removed.add(json.loads(commit["removed"])["source"])
         for name, stored in json.loads(commit.get("report", "{}")).get("schemas", {}).items():
-            found.setdefault(name, schema_from_dict(stored))
+            if name not in removed:
+                found.setdefault(name, schema_from_dict(stored))
     return found

@@ -3,6 +3,7 @@
 Files are identified by their contents: the same row of another file is recorded too, even if the file has the same name.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import datetime
@@ -27,9 +28,12 @@ from finsent.labels import LABELS
 from finsent.text import text_id
 from finsent.workspace import Workspace
 
-_APPLICATION: Final = "finsent-quarantine"
+APPLICATION: Final = "finsent-quarantine"
+"""Delta application of every commit to the table."""
 _KEY: Final = ("input", "source", "row", "text", "reason")
 _BATCH: Final = 8192
+AGAINST: Final = re.compile(r" against (?=(?:Neutral|Bullish|Bearish)(?: in |, accepted before))")
+"""Stands between the two sides of a contradiction; a tweet may contain the word itself."""
 _SHOWN: Final = 120  # characters of each side of a contradiction
 
 
@@ -83,7 +87,7 @@ def append_records(
     inputs = {row.input for row in again()}
     if not inputs:
         return 0
-    return tables.retry_on_conflict(home, "quarantine", _APPLICATION, lambda before: _record(home, again(), inputs, now, before))
+    return tables.retry_on_conflict(home, "quarantine", APPLICATION, lambda before: _record(home, again(), inputs, now, before))
 
 
 def input_identity(fingerprint: Mapping[str, str | int]) -> str:
@@ -122,7 +126,7 @@ def _record(
             some = list(islice(new, _BATCH))
 
     reader = pa.RecordBatchReader.from_batches(SCHEMAS["quarantine"], batches())
-    written = tables.append_if_unchanged(home, "quarantine", reader, _APPLICATION, before)
+    written = tables.append_if_unchanged(home, "quarantine", reader, APPLICATION, before)
     return None if written is None else count
 
 
@@ -134,6 +138,11 @@ def _on_record(home: Workspace, inputs: AbstractSet[str | None]) -> set[bytes]:
         some = batch.filter(pc.is_in(batch["input"], value_set=of_these))
         found.update(_key(*row) for row in zip(*some.to_pydict().values(), strict=True))
     return found
+
+
+def shown_text(text: str) -> str:
+    """A text as the sides of a contradiction show it."""
+    return repr(shorten(text, _SHOWN))
 
 
 def _key(given: str | None, place: str, number: int, text: str, reason: str) -> bytes:
@@ -195,9 +204,9 @@ def _records(
     def side(is_old: bool, row: int) -> str:
         if is_old:
             text = texts[existing.rows.ids[row].as_py()]
-            return f"{LABELS[existing.rows.labels[row]]}, accepted before, {shorten(text, _SHOWN)!r}"
+            return f"{LABELS[existing.rows.labels[row]]}, accepted before, {shown_text(text)}"
         _, place, number, text, label, *_ = rows[row]
-        return f"{label} in {place} row {number}, {shorten(text, _SHOWN)!r}"
+        return f"{label} in {place} row {number}, {shown_text(text)}"
 
     for item in rejections:
         source, place, number, text, label, identity, given = rows[item.row]

@@ -310,3 +310,22 @@ def _describe_missing_file(home: Workspace, name: str, version: int | None, file
 
 def _is_remote(place: str) -> bool:
     return "://" in place
+
+
+def applied(handle: "DeltaTable", transaction: tuple[str, int] | None) -> bool:
+    """Whether the table has reached this (application, number)."""
+    if transaction is None:
+        return False
+    reached = handle.transaction_version(transaction[0])
+    return reached is not None and reached >= transaction[1]
+
+
+def changed_rows(rows: pa.Table, changes: pa.Table) -> pa.Table:
+    """The rows that stay after `changes` (see `tables.update_rows`), with the changed values."""
+    changed = {change.pop("id"): change for change in changes.to_pylist()}
+    kept = [
+        row | {column: value for column, value in changed.get(row["id"], {}).items() if column != "removed"}
+        for row in rows.to_pylist()
+        if not changed.get(row["id"], {}).get("removed")
+    ]
+    return pa.Table.from_pylist(kept, schema=rows.schema)

@@ -9,7 +9,9 @@ import pyarrow as pa
 from finsent.data.splits import SPLIT_CODES
 from finsent.labels import LABELS
 
-CommitKey = Literal["finsent.commit", "fingerprint", "leaks", "masked", "naive_leak", "report", "signature_rule", "split_rule"]
+CommitKey = Literal[
+    "finsent.commit", "fingerprint", "leaks", "masked", "naive_leak", "removed", "report", "signature_rule", "split_rule"
+]
 """Metadata of a commit. Written commits cannot change: renaming a key needs a migration."""
 CommitMetadata = Mapping[CommitKey, str]
 

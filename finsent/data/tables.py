@@ -10,7 +10,9 @@ import pyarrow as pa
 
 from finsent.data.table_access import (
     ATTEMPTS,
+    applied,
     arrow_schema,
+    changed_rows,
     delta_errors,
     fill_columns,
     fill_reader,
@@ -178,14 +180,14 @@ def _append(
     )
 
     def write(handle: "DeltaTable") -> None:
-        if _applied(handle, transaction):
+        if applied(handle, transaction):
             return
         data = (fill_columns if isinstance(table, pa.Table) else fill_reader)(name, table, arrow_schema(handle))
         try:
             # through the handle that was checked: only then does Delta notice a competing commit of the same application
             write_deltalake(handle, data, mode="append", commit_properties=properties)
         except CommitFailedError:
-            if not _applied(open_or_create(home, name), transaction):
+            if not applied(open_or_create(home, name), transaction):
                 raise
 
     # a reader is used up once it was read: then the caller has to retry a failed commit
@@ -330,13 +332,6 @@ def last_metadata(home: Workspace, name: str, key: CommitKey) -> str | None:
     return next((str(commit[key]) for commit in commit_history(home, name) if key in commit), None)
 
 
-def _applied(handle: "DeltaTable", transaction: tuple[str, int] | None) -> bool:
-    if transaction is None:
-        return False
-    reached = handle.transaction_version(transaction[0])
-    return reached is not None and reached >= transaction[1]
-
-
 def update_rows(
     home: Workspace, name: str, changes: pa.Table, application: str, after: Position, metadata: CommitMetadata | None = None
 ) -> Position | None:
@@ -353,48 +348,50 @@ def update_rows(
     Returns:
         The new position, or None if another run took that number first, or rewrote the same files (compaction).
     """
-    with writing(home, name):
-        return _update_rows(home, name, changes, application, after, metadata)
-
-
-def _update_rows(
-    home: Workspace, name: str, changes: pa.Table, application: str, after: Position, metadata: CommitMetadata | None
-) -> Position | None:
     import pyarrow.compute as pc
+
+    ids = changes["id"].to_pylist()
+    listed = ", ".join("'" + row_id.replace("'", "''") + "'" for row_id in ids)
+    chosen = pc.field("id").isin(pa.array(ids, pa.string()))
+
+    return replace_where(
+        home, name, f"id IN ({listed})", (chosen, lambda there: changed_rows(there, changes)), application, after, metadata
+    )
+
+
+def replace_where(
+    home: Workspace,
+    name: str,
+    predicate: str,
+    stay: tuple[Any, Callable[[pa.Table], pa.Table]] | None,
+    application: str,
+    after: Position,
+    metadata: CommitMetadata | None = None,
+) -> Position | None:
+    """Replace the rows that match an SQL predicate in one commit; `application`, `after` and the result as of `update_rows`.
+
+    `stay` is the predicate as a pyarrow expression, and what makes of the rows that match it those to be written in their
+    place; None removes them unread.
+    """
     from deltalake import CommitProperties, Transaction, write_deltalake
     from deltalake.exceptions import CommitFailedError
 
     number, mark = after.number + 1, uuid.uuid4().hex
-    handle = open_or_create(home, name)
-    if _applied(handle, (application, number)):
-        return None
-    seen = int(handle.version())
-    ids = changes["id"].to_pylist()
-    chosen = pc.field("id").isin(pa.array(ids, pa.string()))
-    there = _scan(handle, name, arrow_schema(handle).names, chosen).to_table()
-    properties = CommitProperties(
-        custom_metadata={**(metadata or {}), _COMMIT_ID: mark}, app_transactions=[Transaction(application, number)]
-    )
-    listed = ", ".join("'" + row_id.replace("'", "''") + "'" for row_id in ids)
-    try:
-        # Not DeltaTable.merge, update or delete: those write strings as string_view, which pyarrow's filters cannot read back
-        # (delta-rs issue 4579). Through the handle that was read, so that Delta notices a competing commit.
-        write_deltalake(
-            handle, changed_rows(there, changes), mode="overwrite", predicate=f"id IN ({listed})", commit_properties=properties
+    with writing(home, name):
+        handle = open_or_create(home, name)
+        if applied(handle, (application, number)):
+            return None
+        seen, schema = int(handle.version()), arrow_schema(handle)
+        rows = schema.empty_table() if stay is None else stay[1](_scan(handle, name, schema.names, stay[0]).to_table())
+        properties = CommitProperties(
+            custom_metadata={**(metadata or {}), _COMMIT_ID: mark}, app_transactions=[Transaction(application, number)]
         )
-    except CommitFailedError:
-        if not has_new_commits(handle, seen):
-            raise
-        return None
-    return _find_commit(home, name, mark, after, number)
-
-
-def changed_rows(rows: pa.Table, changes: pa.Table) -> pa.Table:
-    """The rows that stay after `changes` (see `update_rows`), with the changed values."""
-    changed = {change.pop("id"): change for change in changes.to_pylist()}
-    kept = [
-        row | {column: value for column, value in changed.get(row["id"], {}).items() if column != "removed"}
-        for row in rows.to_pylist()
-        if not changed.get(row["id"], {}).get("removed")
-    ]
-    return pa.Table.from_pylist(kept, schema=rows.schema)
+        try:
+            # Not DeltaTable.merge, update or delete: those write strings as string_view, which pyarrow's filters cannot read
+            # back (delta-rs issue 4579). Through the handle that was read, so that Delta notices a competing commit.
+            write_deltalake(handle, rows, mode="overwrite", predicate=predicate, commit_properties=properties)
+        except CommitFailedError:
+            if not has_new_commits(handle, seen):
+                raise
+            return None
+        return _find_commit(home, name, mark, after, number)

@@ -1,7 +1,6 @@
 """Read-only views for pages and commands: the versions of the data, and the rows in quarantine."""
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,15 +14,13 @@ import pyarrow.compute as pc
 
 from finsent.data import tables
 from finsent.data.dataset import read_report
-from finsent.data.quarantine import rows_at
+from finsent.data.quarantine import AGAINST, rows_at
 from finsent.data.table_access import UnreadableVersionError
 from finsent.data.validation.row_validation import CONFLICT
 from finsent.errors import InputError
 from finsent.workspace import Workspace
 
 _SEARCHED: Final = (128, 1024)  # rows searched for conflicts to show: usually the first ones are enough
-# between the two sides of a conflict; a tweet may contain the word itself
-_AGAINST: Final = re.compile(r" against (?=(?:Neutral|Bullish|Bearish)(?: in |, accepted before))")
 
 
 @dataclass(frozen=True)
@@ -39,9 +36,11 @@ class VersionRecord:
     leaks: int | None
     """Duplicate pairs across splits; None where no audit is recorded."""
     inputs: tuple[str, ...]
-    """Names of the sources read for it; empty for a review, or where they are not recorded."""
+    """Names of the sources read for it; empty for a review or a removal, or where they are not recorded."""
     unreadable: str | None = None
     """Why the version can no longer be read, a sentence; None where it can."""
+    removed: str | None = None
+    """Name of the source that this version removed."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +105,7 @@ def _version(home: Workspace, commit: dict[str, Any]) -> VersionRecord:
         leaks=int(leaks) if leaks not in (None, "null") else None,
         inputs=tuple(str(item.get("name")) for item in report.get("inputs", ())),
         unreadable=unreadable,
+        removed=json.loads(commit["removed"])["source"] if "removed" in commit else None,
     )
 
 
@@ -194,7 +194,7 @@ def conflict_sides(rows: Iterable[dict[str, Any]], limit: int) -> list[tuple[str
     seen: set[frozenset[str]] = set()
     sides: list[tuple[str, str]] = []
     for row in rows:
-        here, _, there = (_AGAINST.sub("\0", str(row["detail"]), count=1)).partition("\0")
+        here, _, there = (AGAINST.sub("\0", str(row["detail"]), count=1)).partition("\0")
         first = there.split("; ")[0] if there else ""
         if len(sides) == limit:
             break
