@@ -300,10 +300,10 @@ def _validate_fields(
         return label
     created_at = check_time(raw.created_at, now, form)
     if created_at is None and config.split == "time":
-        return Rejection("no date", "rows are split by time (data.split), and this one has none")
-    if isinstance(created_at, Rejection):
-        return created_at if config.split == "time" else (text, label, None, created_at.reason)
-    return text, label, created_at, None
+        created_at = Rejection("no date", "rows are split by time (data.split), and this one has none")
+    if not isinstance(created_at, Rejection):
+        return text, label, created_at, None
+    return created_at if config.split == "time" else (text, label, None, created_at.reason)
 
 
 def quarantine_row(raw: RawRow, why: Rejection, file: SourceFile, *, mask: bool = False) -> QuarantinedRow:
