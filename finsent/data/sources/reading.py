@@ -18,6 +18,7 @@ from finsent.data.sources.formats import fingerprint_file, read_rows
 from finsent.data.sources.records import NO_COLUMN, QuarantinedRow, RawRow, RequestedColumns, Row, SourceFile, labelled_columns
 from finsent.data.sources.resolve import resolve
 from finsent.data.staging import StagingWriter
+from finsent.data.validation.dates import is_missing
 from finsent.data.validation.label_check import PolarityStats, check_label_polarity, format_label_mismatch
 from finsent.data.validation.label_mapping import check_label, label_key, parse_label
 from finsent.data.validation.label_values import check_label_values
