@@ -135,7 +135,7 @@ def stage_sources(
         for file in files:
             found = stats.setdefault(file.name, _SourceStats(file))
             wanted, seen = replace(labelled_columns(file.source), seen_columns=found.columns), Counter[str]()
-            broken, counts = BrokenRows(), FileCounts(file.uri)
+            broken, counts = BrokenRows(), FileCounts(escape_invalid(file.uri))
             summary.files.append(counts)
             try:
                 batches = read_validated(file, config, now, seen, wanted)
