@@ -141,6 +141,11 @@ def _lists(value: Mapping[str, Any], before: str, depth: int) -> Iterator[tuple[
 
 
 def _have(rows: Sequence[Any], wanted: Sequence[str]) -> bool:
-    return any(
-        all(value_at(row, column) is not None for column in wanted) for row in islice(rows, 100) if isinstance(row, Mapping)
-    )
+    """Whether a row has a value, and not a list or an object, for each column that is asked for."""
+
+    def has_all(row: Any) -> bool:
+        return isinstance(row, Mapping) and all(
+            value is not None and not isinstance(value, list | Mapping) for value in (value_at(row, column) for column in wanted)
+        )
+
+    return any(has_all(row) for row in islice(rows, 100))
