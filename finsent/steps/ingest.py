@@ -27,6 +27,7 @@ from finsent.data.dataset import RecordedAudit, read_audit
 from finsent.data.existing_rows import Grouping, ReadRows, check_heldout_sources, concat_reads, group_with_existing
 from finsent.data.ingest_commit import commit_rows
 from finsent.data.ingest_report import IngestReport, known_schemas, warn_high_quarantine_rate, write_report_file
+from finsent.data.pooled_labels import check_pooled_labels
 from finsent.data.quarantine import input_identity
 from finsent.data.sources.reading import ResolvedSource, stage_sources
 from finsent.data.sources.resolve import resolve
@@ -111,6 +112,7 @@ def group_near_duplicates(context: Context, parts: Sequence[ReadRows]) -> Groupi
     Raises:
         ConfigError: the data was split by another rule or has masked handles, or a held-out source is misspelled.
         InputError: a label or a split in the table is unknown.
+        CheckFailed: the labels of what one map was used for look mapped wrongly.
     """
     read, rule = concat_reads(parts, context.config.data), split_rule(context.config.data)
     stored = (
@@ -119,6 +121,8 @@ def group_near_duplicates(context: Context, parts: Sequence[ReadRows]) -> Groupi
         else []
     )
     check_heldout_sources(rule, chain(read.reading.read, stored))
+    if context.config.data.check_labels:
+        check_pooled_labels(context.workspace, read.reading.polarity)
     with locked(context.workspace.lock("ingest"), INGEST_WAIT, INGEST_BUSY):
         position = tables.position(context.workspace, "tweets", TWEETS_APPLICATION)
         return group_with_existing(context.workspace, context.config.data, rule, read, position)

@@ -12,6 +12,7 @@ import numpy as np
 
 from finsent.config import Config, DataConfig, Source
 from finsent.data.dataset import Split
+from finsent.data.pooled_labels import SourcePolarity
 from finsent.data.sources.broken_rows import BrokenRows
 from finsent.data.sources.column_times import with_time_form
 from finsent.data.sources.formats import fingerprint_file, read_rows
@@ -89,6 +90,8 @@ class ReadSummary:
     """Rows by label value that has no class, the most frequent first; by source."""
     unreadable: dict[str, str] = field(default_factory=dict)
     """Files of which no row could be read, and what to do about each."""
+    polarity: list[SourcePolarity] = field(default_factory=list)
+    """What the label check gathered, of each configured source."""
     unread_columns: dict[str, list[str]] = field(default_factory=dict)
     """Columns that are not read, of sources that are read for the first time."""
     files: list[FileCounts] = field(default_factory=list)
@@ -160,6 +163,7 @@ def stage_sources(
         for name in dict.fromkeys(file.name for file in files):
             if last_index[name] == index:  # else a later source has the same name: they count as one
                 _record_schema(stats[name], schemas.get(name), summary, check=config.check_schema)
+        summary.polarity.append(SourcePolarity(tuple(dict.fromkeys(file.name for file in files)), source.labels, polarity))
         if config.check_labels and (mismatch := check_label_polarity(polarity, source.labels)):
             raise CheckFailed(format_label_mismatch(mismatch, files[0].name))
     return summary

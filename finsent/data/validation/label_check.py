@@ -65,16 +65,26 @@ class _ClassSample:
     stride: int = 1
     rows: int = 0
     values: list[float] = field(default_factory=list)
-    texts: set[int] = field(default_factory=set)
+    texts: dict[int, float] = field(default_factory=dict)
+    """Polarity by the hash of each text that was sampled."""
 
     def add(self, text: str) -> None:
         self.rows += 1
         if (self.rows - 1) % self.stride or (key := hash(text)) in self.texts:
             return
-        self.texts.add(key)
-        self.values.append(polarity(text))
+        self._take(key, polarity(text))
+
+    def _take(self, key: int, value: float) -> None:
+        self.texts[key] = value
+        self.values.append(value)
         if len(self.values) == MAX_SAMPLED_ROWS:
             self.values, self.stride = self.values[::2], 2 * self.stride
+
+    def merge(self, other: "_ClassSample") -> None:
+        self.rows += other.rows
+        for key, value in other.texts.items():
+            if key not in self.texts:
+                self._take(key, value)
 
 
 @dataclass(slots=True)
@@ -82,6 +92,12 @@ class PolarityStats:
     """Polarity by class of a source, gathered batch by batch."""
 
     samples: defaultdict[str, _ClassSample] = field(default_factory=lambda: defaultdict(_ClassSample))
+
+    def merge(self, other: "PolarityStats") -> None:
+        """Add what was gathered elsewhere; a text that both have counts once."""
+        for label, sample in other.samples.items():
+            mine = self.samples[label]
+            mine.merge(sample)
 
     def add(self, rows: Iterable[tuple[str, str]]) -> None:
         """Add (class name, text) pairs; the class is the one after mapping, not the source's own value."""
@@ -144,6 +160,8 @@ def check_label_polarity(gathered: PolarityStats, labels: Mapping[str, str] | No
     if not reversed_pairs:
         return None
     suggested = _best_assignment(list(means), large)
+    if set(means) == {"Bullish", "Bearish"}:
+        suggested = {"Bullish": "Bearish", "Bearish": "Bullish"}  # two values and a reversed order: no Neutral was ever meant
     mapping = {value: suggested.get(label, label) for value, label in labels.items()} if labels else None
     return LabelMismatch(means, reversed_pairs, suggested, mapping)
 
