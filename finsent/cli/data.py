@@ -251,7 +251,7 @@ def quarantine_command(settings: Settings, reason: str | None, source: str | Non
 @click.option("--dry-run", is_flag=True, help="Show what would be removed; remove nothing.")
 @click.pass_obj
 def remove_command(settings: Settings, source: str, *, why: str | None, who: str | None, dry_run: bool) -> CommandResult:
-    """Make a version without a source, say to read it again with the right label map.
+    """Make a version without a source, to read it again.
 
     Earlier versions keep its rows; those of other sources keep their labels and splits. The source's schema and what was
     quarantined because of its labels go too. Exit code 1 if the leak audit of the new version finds a pair.

@@ -33,6 +33,8 @@ def check_label_values(source: Source, seen: Counter[str], *, check: bool = True
     """
     if source.label_value is not None or not seen:
         return []
+    # the name of the column itself: the header repeated within the file, as where files were put together
+    seen = Counter({value: n for value, n in seen.items() if value != source.label or len(seen) == 1})
     unknown = Counter({value: n for value, n in seen.items() if parse_label(value, source.labels, source.label_bins) is None})
     unused = [key for key in source.labels or {} if key.strip() not in seen]
     n = unknown.total()
