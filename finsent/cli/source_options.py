@@ -78,8 +78,10 @@ def source_settings(given: Mapping[str, Any]) -> dict[str, Any]:
         settings["columns"] = tuple(name.strip() for name in given["columns"].split(","))
         if not given.get("no_header"):
             raise InputError(f"--columns {given['columns']!r} names the columns of files without a header. Add --no-header.")
-    if given.get("delimiter") == "\\t":
-        settings["delimiter"] = "\t"
+    if len(given.get("delimiter") or "") > 1 and given["delimiter"] != "\\t":
+        raise InputError(
+            f"--delimiter {given['delimiter']!r} is more than one character. Give one such as ';', or \\t for a tab."
+        )
     if (labels := parse_label_map(given.get("label_map"))) is not None:
         settings["labels"] = labels
     if given.get("label_bins") is not None:

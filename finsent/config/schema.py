@@ -15,6 +15,10 @@ CENTURY: Final = 100 * 365 * 24.0
 """Hours; longer ones would leave the calendar."""
 
 
+def _unescape_tab(value: Any) -> Any:
+    return "\t" if value == "\\t" else value
+
+
 class Source(Section):
     """One place that labelled tweets come from."""
 
@@ -28,7 +32,7 @@ class Source(Section):
     """Name in reports and in the column `source`; left out, the file's name without endings."""
     format: Literal["auto", "csv", "tsv", "jsonl", "json", "parquet", "excel"] = "auto"
     """File format; `auto` goes by what the file holds, and by its ending where that does not tell."""
-    delimiter: str | None = Field(default=None, min_length=1, max_length=2)
+    delimiter: Annotated[str, BeforeValidator(_unescape_tab), StringConstraints(min_length=1, max_length=1)] | None = None
     """What separates the fields of a CSV file, e.g. `;`, `|` or `\\t`; left out, found in the file."""
     encoding: str | None = None
     """Encoding of a text file, e.g. cp1252; left out, UTF-8, or UTF-16 and UTF-32 by their byte order mark."""

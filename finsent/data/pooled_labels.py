@@ -14,7 +14,8 @@ from finsent.data.validation.label_check import PolarityStats, check_label_polar
 from finsent.errors import CheckFailed
 from finsent.workspace import Workspace
 
-_MOST_STORED: Final = 20_000
+_ENOUGH: Final = 20_000
+"""New rows from which those stored earlier add nothing."""
 
 
 class SourcePolarity(NamedTuple):
@@ -42,10 +43,20 @@ def check_pooled_labels(home: Workspace, read: Sequence[SourcePolarity]) -> None
             pooled.merge(item.gathered)
         if not pooled.samples:
             continue
-        earlier = tables.read(
-            home, "tweets", columns=["label", "text"], filters=pc.field("source").isin(pa.array(names, pa.string()))
-        )
-        earlier = earlier.slice(max(0, len(earlier) - _MOST_STORED))
-        pooled.add(zip(earlier["label"].to_pylist(), earlier["text"].to_pylist(), strict=True))
+        if sum(sample.rows for sample in pooled.samples.values()) < _ENOUGH:
+            earlier = _stored(home, names)
+            # what is reversed already was accepted by somebody, and must not stop every later ingestion
+            if check_label_polarity(earlier) is None:
+                pooled.merge(earlier)
         if mismatch := check_label_polarity(pooled, items[0].labels):
             raise CheckFailed(format_label_mismatch(mismatch, ", ".join(names)))
+
+
+def _stored(home: Workspace, names: Sequence[str]) -> PolarityStats:
+    """Of the rows that these sources brought earlier, batch by batch: there may be millions."""
+    found = PolarityStats()
+    if tables.version(home, "tweets") is not None:
+        of_these = pc.field("source").isin(pa.array(names, pa.string()))
+        for batch in tables.batches(home, "tweets", ("label", "text"), filters=of_these):
+            found.add(zip(batch.column("label").to_pylist(), batch.column("text").to_pylist(), strict=True))
+    return found

@@ -37,3 +37,10 @@ def test_small_files_under_one_wrong_map_are_refused(home: Workspace, tmp_path: 
     if not apart:
         assert tables.version(home, "tweets") is None
     ingest(context, [day(tmp_path, 9, {"1": "Bullish", "0": "Bearish"}, name="other")])
+
+
+def test_a_source_that_somebody_accepted_as_it_is_goes_on(home: Workspace, tmp_path: Path) -> None:
+    wrong = {"1": "Bearish", "0": "Bullish"}
+    config = CONFIG.model_copy(update={"data": CONFIG.data.model_copy(update={"check_labels": False})})
+    ingest(make_context(config, home), [day(tmp_path, number, wrong, name="desk") for number in range(4)])
+    assert ingest(make_context(CONFIG, home), [day(tmp_path, 5, wrong, name="desk")]).accepted

@@ -86,8 +86,8 @@ def open_text(file: SourceFile) -> "Iterator[tuple[io.BufferedReader[Any], str]]
     try:
         with _open_hashed(file) as plain, _decompress(plain, file) as stream:
             encoding, mark = _detect_encoding(stream.peek(_HEAD)[:4])
-            if file.source.encoding is not None and not mark:
-                encoding = _find_codec(file.source.encoding, file.uri)
+            if file.source.encoding is not None:
+                encoding = _given_encoding(file, encoding if mark else None)
             _require_text(stream.peek(_HEAD)[:_HEAD], encoding, file.uri)
             stream.read(mark)
             if mark and encoding != "utf-8":
@@ -96,8 +96,9 @@ def open_text(file: SourceFile) -> "Iterator[tuple[io.BufferedReader[Any], str]]
             if plain.at_end:
                 file.seen.update(bytes=plain.size, sha256=plain.digest.hexdigest(), encoding=encoding)
     except UnicodeDecodeError as error:
+        why = "its byte order mark" if file.source.encoding is None else "--encoding"
         raise InputError(
-            f"{file.uri!r} is {error.encoding} by its byte order mark, and has bytes that are not ({error.reason}). It is "
+            f"{file.uri!r} is {error.encoding} by {why}, and has bytes that are not ({error.reason}). It is "
             "damaged or cut short. Get the file again, or save it as UTF-8."
         ) from error
     except (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, OSError, pa.ArrowException) as error:
@@ -190,6 +191,22 @@ def _open_member(file: SourceFile) -> Any:
 def is_member(name: str) -> bool:
     """Whether a name in an archive is that of a file for us: no folder, nothing hidden, no `__MACOSX`."""
     return not name.endswith("/") and not any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
+
+
+def _given_encoding(file: SourceFile, marked: str | None) -> str:
+    """The encoding that was given, or the one by the byte order mark where it is of the same kind.
+
+    Raises:
+        InputError: the mark says another, or there is no such encoding.
+    """
+    given = _find_codec(str(file.source.encoding), file.uri)
+    if marked is None:
+        return given
+    if not given.startswith(marked.removesuffix("-le").removesuffix("-be")):
+        raise InputError(
+            f"{file.uri!r} is {marked} by its byte order mark, and not {file.source.encoding!r}. Leave --encoding out."
+        )
+    return marked
 
 
 def _find_codec(name: str, uri: str) -> str:

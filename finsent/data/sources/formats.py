@@ -44,6 +44,8 @@ _DELIMITERS: Final = (",", "\t", ";", "|", "\x01")
 _SEPARATOR_LINE: Final = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 _INVALID: Final = re.compile("[\ud800-\udfff]")
 _SAMPLE: Final = 1 << 16
+_FEW_BROKEN: Final = 0.001
+"""Share of lines up to which invalid ones are faults of their own, and not the file's encoding."""
 _CLASS_WORDS: Final = frozenset({"bullish", "bearish", "neutral", "positive", "negative"})
 
 T = TypeVar("T")
@@ -147,10 +149,9 @@ def _column_names(first: Sequence[Any], file: SourceFile, wanted: RequestedColum
     """
     if file.source.header:
         names = [str(name).strip() for name in first]
-        cells = {name.casefold() for name in names}
         missing = not set(wanted.required.values()) <= set(names)
-        chosen = [name for name in wanted.required.values() if name in names and _looks_like_data(name)]
-        if chosen or (missing and any(_looks_like_data(name) for name in cells)):
+        chosen = any(name in names and _looks_like_data(name) for name in wanted.required.values())
+        if (chosen or missing) and _is_row(names):
             shown = shorten(", ".join(map(repr, names)), 200)
             raise InputError(
                 f"{file.uri!r}: its first row does not look like column names but like a tweet: {shown}. If so, add --no-header; "
@@ -163,6 +164,13 @@ def _column_names(first: Sequence[Any], file: SourceFile, wanted: RequestedColum
     return list(given) or [str(number) for number in range(1, len(first) + 1)]
 
 
+def _is_row(names: Sequence[str]) -> bool:
+    """Whether the first row is a tweet with its label; columns may be named by classes too, one for each."""
+    return any(len(name.split()) > 5 for name in names) or (
+        any(_looks_like_data(name) for name in names) and any(" " in name for name in names)
+    )
+
+
 def _looks_like_data(name: str) -> bool:
     return name.casefold() in _CLASS_WORDS or len(name.split()) > 5
 
@@ -173,8 +181,9 @@ def _decodable(lines: Iterator[str], file: SourceFile) -> Iterator[str]:
     Raises:
         InputError: so it was; which rows would be lost is not by chance: names, currencies, emoji.
     """
-    good, bad, sample = 0, 0, b""
+    total, good, bad, sample = 0, 0, 0, b""
     for line in lines:
+        total += 1
         if not line.isascii():
             if _INVALID.search(line):
                 bad += 1
@@ -182,7 +191,7 @@ def _decodable(lines: Iterator[str], file: SourceFile) -> Iterator[str]:
             else:
                 good += 1
         yield line
-    if bad > 1 and not good:
+    if bad > max(1, _FEW_BROKEN * total) and not good:
         raise InputError(f"{file.uri!r}: {encoding_advice(bad, sample)}")
 
 

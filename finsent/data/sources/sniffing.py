@@ -36,7 +36,7 @@ _CONTENTS: Final = {
     b"\xd0\xcf\x11\xe0": Content("excel"),
     b"\x1f\x8b": Content(None, "gzip"),
     b"\x28\xb5\x2f\xfd": Content(None, "zstd"),
-    b"BZh": Content(None, "bz2"),
+    b"BZh91AY&SY": Content(None, "bz2"),
     b"\xfd7zXZ\x00": Content(None, "xz"),
 }
 
@@ -59,10 +59,11 @@ def sniff(path: str) -> Content:
             return content
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     for magic, (kind, advice) in _CONVERSIONS.items():
-        if text.startswith(magic):
+        # a file of text may begin with these letters: ORCL is a ticker, and a column
+        if text.startswith(magic) and (magic != b"ORC" or b"\x00" in head):
             command = advice.format(kind=_KINDS.get(kind, "")).replace("FILE", PurePath(path).name)
             raise InputError(f"{path!r} is {kind} (it begins with {head[:16]!r}), which is not read. Convert it: {command}")
-    if re.match(rb"\[\s*[\[{\]]|\{\s*[\"}]|window\.", text):
+    if re.match(rb"\[\s*[\[{\]]|\{\s*[\"}]|window\.YTD\.", text):
         return Content("json")
     first = text.partition(b"\n")[0]
     return Content("text" if b"\x00" not in first and any(mark in first for mark in (b",", b"\t", b";", b"|")) else None)

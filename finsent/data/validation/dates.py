@@ -106,16 +106,17 @@ def check_form(form: str) -> None:
     """
     if form in _ORDERS or form in _UNITS or form == "excel":
         return
+    cause = None
     try:
         sample = datetime(2021, 11, 23, 20, 5, tzinfo=UTC)
         if "%" in form and _strptime(sample.strftime(form), form).date() == sample.date():
             return
-    except ValueError:
-        pass
+    except ValueError as error:
+        cause = error
     raise InputError(
         f"date_format {form!r} is no form of a whole date. Give one as of Python's strptime, e.g. '%d.%m.%Y %H:%M', or one of "
         f"{', '.join((*_ORDERS, 'excel', *_UNITS))}."
-    )
+    ) from cause
 
 
 def parse_time(value: object, form: str | None = None) -> datetime | None:

@@ -230,3 +230,31 @@ def test_a_kind_that_is_not_read_says_how_to_convert_it(tmp_path: Path) -> None:
 def test_a_line_that_names_the_separator(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("sep=;\ntext;label\ngold, up;Bullish\n")
     assert texts_of(tmp_path / "a.csv") == ["gold, up"]
+
+
+def test_names_that_only_look_like_something_else_are_columns(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("ORCL,text,label\n1,gold up,Bullish\n")
+    assert texts_of(tmp_path / "a.csv") == ["gold up"]
+    (tmp_path / "b.csv").write_text("text,positive,negative,neutral\ngold up,0.9,0.05,0.05\n")
+    with pytest.raises(InputError, match="there is no column 'label'"):
+        texts_of(tmp_path / "b.csv")
+
+
+def test_a_few_broken_lines_of_many_are_rows_of_their_own(tmp_path: Path) -> None:
+    lines = [b"text,label", *(b"gold up %d,Bullish" % n for n in range(3000)), b"caf\xe9,Neutral", b"na\xefve,Neutral"]
+    (tmp_path / "a.csv").write_bytes(b"\n".join(lines) + b"\n")
+    assert len(texts_of(tmp_path / "a.csv")) == 3002
+
+
+def test_an_encoding_that_the_byte_order_mark_denies(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label\ngold up,Bullish\n", encoding="utf-16")
+    assert texts_of(tmp_path / "a.csv", encoding="utf-16") == ["gold up"]
+    with pytest.raises(InputError, match="by its byte order mark, and not 'cp1252'"):
+        texts_of(tmp_path / "a.csv", encoding="cp1252")
+
+
+def test_a_delimiter_is_one_character(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text\tlabel\ngold up\tBullish\n")
+    assert texts_of(tmp_path / "a.csv", delimiter="\\t") == ["gold up"]
+    with pytest.raises(ValueError, match="at most 1 item"):
+        texts_of(tmp_path / "a.csv", delimiter="||")
