@@ -9,7 +9,8 @@ service manager (this program) starts again whenever it ends. Files of tweets ar
 what waits. Meanwhile processes are killed, frozen or kept from answering, `up` is restarted, the disk is full for a while; as
 root, the workspace lies on a small file system of its own. The faults are drawn from `--seed`.
 
-Afterwards the system has `--settle` seconds. Then every criterion is checked, the report is in FOLDER/report.json, a table on
+Afterwards the system has `--settle` seconds. Then every criterion is checked; where no version came to its approval in the month,
+one is retrained and approved now, undisturbed. The report is in FOLDER/report.json, a table on
 the terminal, and the exit code is 1 if a criterion was missed. Everything listens on loopback alone, and nothing that was
 started is left behind, also where the run is broken off. On Linux. Postgres: Debian's package `postgresql`.
 """
@@ -134,6 +135,8 @@ def _play(record: Record, given: argparse.Namespace, seconds: float, programs: P
     seen = criteria.settle(record, given.settle)
     record.facts |= {"settled_after": seen["settled_after"], "inside": seen["inside"], "flow_runs": criteria.flow_states(record)}
     record.criteria += criteria.judge(record, seen, given.kills)
+    people.approve_afterwards(record, given.settle + 180)
+    record.criteria += criteria.judge_approval(record)
     record.say("finsent up is ended ...")
     stopped = watch.stop_up(record)
     record.facts["stop"] = stopped

@@ -168,7 +168,6 @@ def judge(record: Record, seen: dict[str, Any], kills: int) -> list[dict[str, An
         criterion("recovered from each fault", not open_faults, open_faults),
         criterion(f"{kills} kills and every other fault", killed >= kills and not missed, f"{killed} kills; missed: {missed}"),
         _operator(record),
-        _approval(record),
         _memory(record),
         *_commands(record),
     ]
@@ -183,11 +182,20 @@ def _operator(record: Record) -> dict[str, Any]:
     return criterion("schedules, pauses, automations, limits as the operator left them", not wrong, wrong)
 
 
-def _approval(record: Record) -> dict[str, Any]:
-    """A short run brings no version that could be approved."""
-    approved = [entry["said"] for entry in record.operator if entry["what"] == "approve"]
-    long_enough = record.facts["played_s"] > 20 * record.place.period
-    return criterion("the operator approved a version by its form", bool(approved) or not long_enough, approved)
+def judge_approval(record: Record) -> list[dict[str, Any]]:
+    """A version was trained, evaluated and approved by its form, and what was approved last is champion."""
+    approved = [f"{entry['at']} s: {entry['said']}" for entry in record.operator if entry["what"] == "approve"]
+    until = record.now() + 2 * record.place.period
+    while not _promoted(inside := inspect(record)) and approved and record.now() < until:
+        record.down.wait(5)
+    said = f"{approved or 'none'}; champion: version {inside.get('champion')}, problem: {inside.get('audit_problem', '?')}"
+    return [criterion("a version was retrained and approved by its form", bool(approved) and _promoted(inside), said)]
+
+
+def _promoted(inside: dict[str, Any]) -> bool:
+    """Whether the alias and the audit log agree on a champion that is not the first one."""
+    agree = inside.get("champion") == inside.get("recorded_champion") and inside.get("audit_problem", "?") is None
+    return agree and inside.get("champion") not in {None, "1"}
 
 
 def _memory(record: Record) -> dict[str, Any]:

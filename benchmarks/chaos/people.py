@@ -10,10 +10,11 @@ from typing import Any, Final
 
 from chaos.prepare import labelled_rows
 from chaos.record import Record
-from chaos.system import AwayError, all_of, ask
+from chaos.system import AwayError, all_of, ask, living_runs, start_run
 
 ADDED: Final = 4
 """The operator's own schedule runs `score` every so many periods."""
+CHAIN: Final = {"retrain", "train", "evaluate", "promote", "approve"}
 FORM_WAITS: Final = 30.0
 """Seconds that a form waits for its answer at least."""
 
@@ -102,6 +103,23 @@ def operate(record: Record, seconds: float) -> None:
         except AwayError:
             continue  # the server is away: again in a moment
     record.facts["operator_left_out"] = [name for _, name, _ in todo]
+
+
+def approve_afterwards(record: Record, seconds: float) -> None:
+    """Once nothing disturbs it any more, retrain and approve what comes of it, unless a version was approved in the month."""
+    until, seen, answered = record.now() + seconds, dict[str, float](), set[str]()
+    while not _approved(record) and record.now() < until and not record.down.wait(2.0):
+        try:
+            _answer_forms(record, seen, answered)
+            if not any(run["flow"] in CHAIN for run in living_runs(record.place)) and not seen:
+                record.say(f"operator: retrain: {start_run(record.place, 'retrain')}")
+                record.down.wait(10.0)  # until it is at work
+        except AwayError:
+            continue
+
+
+def _approved(record: Record) -> bool:
+    return any(entry["what"] == "approve" for entry in record.operator)
 
 
 def _deployment(record: Record, name: str) -> dict[str, Any]:

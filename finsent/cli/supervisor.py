@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import psutil
 
 INTERRUPTS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-LONGEST_DELAY: Final = 60.0
-STEADY_SECONDS: Final = 120.0
+LONGEST_DELAY: Final = 30.0
+STEADY_SECONDS: Final = 30.0
 """What has lived for so long is started again after the shortest delay, one second."""
 PROBE_SECONDS: Final = 10.0
 PROBES: Final = 6
@@ -122,7 +122,7 @@ def catch_interrupts() -> Callable[[float], None]:
 
 
 def delay(failures: int) -> float:
-    """Seconds until the next start after so many ends in a row: 1, 2, 4 ... 60."""
+    """Seconds until the next start after so many ends in a row: 1, 2, 4 ... 30."""
     return min(LONGEST_DELAY, 2.0 ** min(failures - 1, 10))
 
 

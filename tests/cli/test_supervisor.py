@@ -41,7 +41,7 @@ def said(home: Workspace) -> list[str]:
 
 
 def test_delays_double_up_to_a_minute() -> None:
-    assert [supervisor.delay(failures) for failures in (1, 2, 3, 6, 7, 8, 10_000)] == [1, 2, 4, 32, 60, 60, 60]
+    assert [supervisor.delay(failures) for failures in (1, 2, 3, 5, 6, 7, 10_000)] == [1, 2, 4, 16, 30, 30, 30]
 
 
 @pytest.mark.parametrize(
