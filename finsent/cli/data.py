@@ -330,5 +330,6 @@ def _render_quarantine(found: "QuarantineView") -> Renderable:
 
 
 def _quarantine_lines(row: Mapping[str, Any]) -> tuple[str, str, str]:
-    where = f"  {row['source']} row {cell_text(row['row'])}: {row['reason']}"
+    own_id = f" (id {row['source_id']})" if row["source_id"] else ""
+    where = f"  {row['source']} row {cell_text(row['row'])}{own_id}: {row['reason']}"
     return where, f"    {shorten(row['text'] or '(no text)')}", f"    {shorten(row['detail'], 200)}"

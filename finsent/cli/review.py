@@ -10,6 +10,7 @@ from finsent.cli.output import Renderable, lines, section, shorten, stack, table
 from finsent.errors import InputError
 
 if TYPE_CHECKING:
+    from finsent.data.review_file import ReviewEntry
     from finsent.steps.review import ReviewListing, ReviewResult
 
 _WHO = click.option("--who", metavar="NAME", help="Who decides; kept with the decision. Default: your login name.")
@@ -70,14 +71,17 @@ def list_command(settings: Settings, *, conflicts: bool, limit: int | None, out:
 def _render_listing(found: "ReviewListing", out: Path | None, *, conflicts: bool) -> Renderable:
     if conflicts:
         head = f"{found.found:,} sides of contradictions that nobody has decided on"
-        rows: list[Any] = [(item.id[:8], item.label, shorten(item.detail, 160)) for item in found.entries]
-        columns: tuple[str, ...] = ("id", "label", "both sides")
+        rows: list[Any] = [(item.id[:8], _origin(item), item.label, shorten(item.detail, 160)) for item in found.entries]
+        columns: tuple[str, ...] = ("id", "source", "label", "both sides")
     else:
         head = f"{found.found:,} of {found.looked_at:,} labels are doubtful"
         if found.looked_at < found.of:
             head += f" (a random sample of the {found.of:,} rows)"
-        rows = [(item.id[:8], item.label, item.suggested, item.confidence, shorten(item.text)) for item in found.entries]
-        columns = ("id", "label", "suggested", "self-confidence", "text")
+        rows = [
+            (item.id[:8], _origin(item), item.label, item.suggested, item.confidence, shorten(item.text))
+            for item in found.entries
+        ]
+        columns = ("id", "source", "label", "suggested", "self-confidence", "text")
     if not found.entries:
         return f"{head}; {out} holds the heading alone" if out is not None else head
     if out is not None:
@@ -88,6 +92,11 @@ def _render_listing(found: "ReviewListing", out: Path | None, *, conflicts: bool
     all_of_them = "finsent review list --conflicts --out conflicts.csv" if conflicts else "finsent review list --out review.csv"
     more = f"The first {len(rows)}; all of them: {all_of_them}" if len(rows) < found.found else ""
     return stack(section(head), table(columns, rows), more)
+
+
+def _origin(item: "ReviewEntry") -> str:
+    """The source, and the id that it has for the tweet itself."""
+    return f"{item.source} {item.source_id}" if item.source_id else item.source
 
 
 @review_group.command("accept", epilog=examples("finsent review accept 3fa9c1d2 b07e11aa --why 'right as they are'"))

@@ -160,6 +160,7 @@ def _batch(rows: Sequence[QuarantinedRow], now: datetime) -> pa.RecordBatch:
         "id": [row.id for row in rows],
         "input": [row.input for row in rows],
         "label": [row.label for row in rows],
+        "source_id": [row.source_id for row in rows],
     }
     return pa.record_batch(columns, schema=SCHEMAS["quarantine"])
 
@@ -198,7 +199,7 @@ def _records(
 ) -> Iterator[QuarantinedRow]:
     shown = {item.row for item in rejections} | {row for item in rejections for is_old, row in item.against if not is_old}
     numbers = np.array(sorted(shown), np.int64)
-    names = ("source", "place", "number", "text", "label", "id", "input")
+    names = ("source", "place", "number", "text", "label", "id", "input", "source_id")
     rows = dict(zip(numbers.tolist(), zip(*(staged.column(name, numbers) for name in names), strict=True), strict=True))
 
     def side(is_old: bool, row: int) -> str:
@@ -209,9 +210,9 @@ def _records(
         return f"{label} in {place} row {number}, {shown_text(text)}"
 
     for item in rejections:
-        source, place, number, text, label, identity, given = rows[item.row]
+        source, place, number, text, label, identity, given, own_id = rows[item.row]
         if item.against:
             detail = f"{side(False, item.row)} against {'; '.join(side(*other) for other in item.against)}"
         else:
             detail = item.detail or f"{side(False, item.row)}: an earlier ingestion quarantined this text as contradictory"
-        yield QuarantinedRow(source, place, number, text, item.reason, detail, identity, given, label)
+        yield QuarantinedRow(source, place, number, text, item.reason, detail, identity, given, label, own_id)

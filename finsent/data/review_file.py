@@ -18,7 +18,8 @@ from finsent.data.validation.row_validation import CONFLICT
 from finsent.errors import InputError, one_line
 from finsent.workspace import Workspace
 
-COLUMNS: Final = ("id", "text", "label", "suggested", "confidence", "source", "kind", "detail", "decision", "new_label", "why")
+_SHOWN: Final = ("id", "text", "label", "suggested", "confidence", "source", "source_id", "kind", "detail")
+COLUMNS: Final = (*_SHOWN, "decision", "new_label", "why")
 _FILLED: Final = ("id", "decision", "new_label", "why")
 _ID_DIGITS: Final = 32
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets take for the start of a formula and may run
@@ -40,6 +41,8 @@ class ReviewEntry:
     kind: Literal["suspect", "conflict"]
     detail: str
     """Split of a suspect, or both sides of a conflict."""
+    source_id: str | None = None
+    """The source's own id; None where no id column was named when it was read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +72,8 @@ def write_entries(entries: Iterable[ReviewEntry], path: Path) -> None:
     writer.writerow(COLUMNS)
     for entry in entries:
         confidence = "" if entry.confidence is None else f"{entry.confidence:.4f}"
-        shown = (
-            _safe(value)
-            for value in (entry.text, entry.label, entry.suggested, confidence, entry.source, entry.kind, entry.detail)
-        )
-        writer.writerow([entry.id, *shown, "", "", ""])
+        values = {**{name: getattr(entry, name) or "" for name in _SHOWN}, "confidence": confidence}
+        writer.writerow([*map(_safe, values.values()), "", "", ""])
     part = path.with_name(path.name + ".part")
     try:
         part.write_text(text.getvalue(), encoding="utf-8-sig", newline="")

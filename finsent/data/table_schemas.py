@@ -65,6 +65,7 @@ SCHEMAS: Final[Mapping[str, pa.Schema]] = MappingProxyType(
             id=pa.string(),
             input=pa.string(),
             label=pa.string(),
+            source_id=pa.string(),
         ),
         "inbox": _schema(id=pa.string(), created_at=_TIME, text=pa.string(), received_at=_TIME),
         "inbox_files": _schema(
@@ -105,7 +106,7 @@ ALLOWED_VALUES: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = MappingProx
 """Columns that hold one of a few names; another writer may have put something else there."""
 
 ADDED_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {"tweets": ("flags", "source_id"), "quarantine": ("id", "input", "label"), "predictions": ("model_digest",)}
+    {"tweets": ("flags", "source_id"), "quarantine": ("id", "input", "label", "source_id"), "predictions": ("model_digest",)}
 )
 """Schema migrations: columns added after the first release, in that order. An older table gets them with its next append; until
 then, and in its old rows, they are null. Columns are never renamed, retyped or dropped."""

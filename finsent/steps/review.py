@@ -74,7 +74,7 @@ def list_suspects(home: Workspace, *, limit: int | None = None, with_test: bool 
     import numpy as np
 
     splits = SPLITS if with_test else ("train", "validation")
-    columns = ["id", "text", "label", "source", "group", "split"]
+    columns = ["id", "text", "label", "source", "group", "split", "source_id"]
     rows = tables.read(home, "tweets", columns=columns, filters=[("split", "in", splits)]).sort_by("id")
     if not rows.num_rows:
         raise InputError(
@@ -95,6 +95,7 @@ def list_suspects(home: Workspace, *, limit: int | None = None, with_test: bool 
             source=row["source"],
             kind="suspect",
             detail=f"in the {row['split']} split",
+            source_id=row["source_id"],
         )
         for row, suggested, confidence in zip(
             rows.take(suspects.rows).to_pylist(), suspects.suggested.tolist(), suspects.confidence.tolist(), strict=True
@@ -126,7 +127,7 @@ def list_conflicts(home: Workspace, *, limit: int | None = None) -> ReviewListin
     shown = sorted(sides.items(), key=lambda item: item[1])[:limit]
     rows = rows_at(home, version, [position for _, (_, position) in shown])
     entries = [
-        ReviewEntry(row_id, row["text"], label, "", None, row["source"], "conflict", row["detail"])
+        ReviewEntry(row_id, row["text"], label, "", None, row["source"], "conflict", row["detail"], row["source_id"])
         for ((row_id, label), _), row in zip(shown, rows, strict=True)
     ]
     return ReviewListing(entries, len(sides), looked_at, looked_at)

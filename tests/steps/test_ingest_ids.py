@@ -1,16 +1,19 @@
 """Labelled tweets are known by their texts; the id that their file has for them is kept beside it."""
 
+import csv
 from pathlib import Path
 
 import pytest
 
 from finsent.config import Source
 from finsent.data import tables
+from finsent.data.review_file import write_entries
 from finsent.data.sources.reading import load_labelled_file
 from finsent.data.table_access import open_table
 from finsent.errors import InputError
 from finsent.steps.context import make_context
 from finsent.steps.ingest import ingest
+from finsent.steps.review import list_conflicts
 from finsent.text import text_id
 from finsent.workspace import Workspace
 from tests.steps.ingestion import CONFIG, check
@@ -34,6 +37,17 @@ def test_an_id_column_that_is_named_is_kept_and_is_no_identity(home: Workspace, 
     assert found == expected
     for given in ("none", None):
         assert ingest(context, (Source(uri=str(path), id=given),)).duplicates == 3
+
+
+def test_a_contradictory_row_keeps_the_id_of_its_source(home: Workspace, tmp_path: Path) -> None:
+    path = tmp_path / "desk.csv"
+    path.write_text("id,text,label\n101,$QRST breaking out,Bullish\n108,$QRST breaking out,Bearish\n109,fed meets,Neutral\n")
+    ingest(make_context(CONFIG, home), (Source(uri=str(path), id="id"),))
+    listed = list_conflicts(home).entries
+    assert {(entry.label, entry.source_id) for entry in listed} == {("Bullish", "101"), ("Bearish", "108")}
+    write_entries(listed, tmp_path / "review.csv")
+    with (tmp_path / "review.csv").open(encoding="utf-8-sig", newline="") as file:
+        assert [row["source_id"] for row in csv.DictReader(file)] == [entry.source_id for entry in listed]
 
 
 def test_an_evaluation_has_no_use_for_ids(tmp_path: Path) -> None:

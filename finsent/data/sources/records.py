@@ -201,3 +201,5 @@ class QuarantinedRow:
     """Identity of the file, see `finsent.data.quarantine.input_identity`; None where it is no file."""
     label: str | None = None
     """The class that it was read as, where it is valid by itself and conflicts with other rows."""
+    source_id: str | None = None
+    """The source's own id of such a row, where its column is named; see `Row.source_id`."""
