@@ -81,6 +81,19 @@ def test_a_source_that_is_not_what_it_was_stops_before_writing(home: Workspace, 
     assert tables.version(home, "quarantine") is None
 
 
+def test_a_known_source_with_other_labels_is_told_the_map_and_the_way_back(home: Workspace, tmp_path: Path) -> None:
+    context = make_context(CONFIG, home)
+    ingest(context, [csv_source(tmp_path / "a.csv", "text,label\n$AAPL up,Bullish\nfed meets,Neutral\n")])
+    back = "finsent data remove desk --why"
+    partly = csv_source(tmp_path / "b.csv", "text,label\n$SPY flat,Neutral\n$SPY off,negative\n$SPY dull,meh\n")
+    with pytest.raises(CheckFailed, match=rf"(?s)--label-map Neutral=Neutral,negative=Bearish,meh=CLASS.*{back}"):
+        ingest(context, [partly])
+    wholly = csv_source(tmp_path / "c.csv", "text,label\n$SPY on,buy\n$SPY off,sell\n")
+    with pytest.raises(InputError, match=rf"--label-map buy=Bullish,sell=Bearish.*were 'Bullish', 'Neutral'.*{back}"):
+        ingest(context, [wholly])
+    assert ingest(context, [wholly.model_copy(update={"labels": {"buy": "Bullish", "sell": "Bearish"}})]).accepted == 2
+
+
 def test_what_is_accepted_once_is_the_new_normal(home: Workspace, tmp_path: Path) -> None:
     once = load_config(overrides=["data.check_schema=false"])
     ingest(make_context(CONFIG, home), [csv_source(tmp_path / "a.csv", "text,label,id\n$AAPL up,Bullish,1\n")])

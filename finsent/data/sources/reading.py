@@ -22,10 +22,10 @@ from finsent.data.staging import StagingWriter
 from finsent.data.validation.dates import is_missing
 from finsent.data.validation.label_check import PolarityStats, check_label_polarity, format_label_mismatch
 from finsent.data.validation.label_mapping import check_label, label_key, parse_label
-from finsent.data.validation.label_values import check_label_values
+from finsent.data.validation.label_values import check_label_values, label_map_advice
 from finsent.data.validation.language import check_language
 from finsent.data.validation.row_validation import Reason, Rejection, check_id, check_text, check_time
-from finsent.data.validation.schema_drift import SourceSchema, compare_schemas, format_drift, source_schema
+from finsent.data.validation.schema_drift import SourceSchema, compare_schemas, format_drift, removal_hint, source_schema
 from finsent.data.validation.text_cleaning import (
     FLAG_SEPARATOR,
     mask_handles,
@@ -34,7 +34,7 @@ from finsent.data.validation.text_cleaning import (
     text_flags,
     undo_escapes,
 )
-from finsent.errors import CheckFailed, InputError, escape_control, escape_invalid, quoted, shorten
+from finsent.errors import CheckFailed, InputError, escape_control, escape_invalid, format_names, quoted, shorten
 from finsent.labels import LABEL2ID
 from finsent.logging_setup import track
 from finsent.text import forms
@@ -159,7 +159,7 @@ def stage_sources(
             if (advice := broken.advice(file)) is not None:
                 summary.unreadable[file.uri] = advice
             summary.inputs.append(fingerprint_file(file))
-        _check_values(source, labels, check=config.check_labels and files[0].name not in schemas)
+        _check_values(source, labels, schemas.get(files[0].name), check=config.check_labels)
         for name in dict.fromkeys(file.name for file in files):
             if last_index[name] == index:  # else a later source has the same name: they count as one
                 _record_schema(stats[name], schemas.get(name), summary, check=config.check_schema)
@@ -169,9 +169,16 @@ def stage_sources(
     return summary
 
 
-def _check_values(source: Source, seen: Counter[str], *, check: bool) -> None:
+def _check_values(source: Source, seen: Counter[str], before: SourceSchema | None = None, *, check: bool) -> None:
     """With `check` on first sight alone: later, new values are a drift of the schema, and known ones were accepted."""
-    for warning in check_label_values(source, seen, check=check):
+    try:
+        warnings = check_label_values(source, seen, check=check and before is None)
+    except InputError as error:
+        if before is None:
+            raise
+        was = f"Until now the labels of the source {before.name!r} were {format_names(before.labels)}."
+        raise InputError(f"{error} {was} {removal_hint(before.name)}") from error
+    for warning in warnings:
         _log.warning("%s", warning)
 
 
@@ -220,10 +227,16 @@ def _record_schema(found: _SourceStats, before: SourceSchema | None, summary: Re
     unknown = {value: n for value, n in found.seen.most_common() if value and value not in found.label_mapping}
     summary.unknown_labels[schema.name] = unknown
     if check and before is not None:
-        _check_schema_drift(before, schema, found.file)
+        _check_schema_drift(before, schema, found.file, seen=found.seen)
 
 
-def _check_schema_drift(before: SourceSchema, now: SourceSchema, file: SourceFile, error: InputError | None = None) -> None:
+def _check_schema_drift(
+    before: SourceSchema,
+    now: SourceSchema,
+    file: SourceFile,
+    error: InputError | None = None,
+    seen: Mapping[str, int] = MappingProxyType({}),
+) -> None:
     """Refuse a source that lost a column or has a label that is unmapped or remapped; log other changes.
 
     Not lost: a column that another one was configured to replace, which is the remedy that the message names; and in JSON
@@ -238,7 +251,10 @@ def _check_schema_drift(before: SourceSchema, now: SourceSchema, file: SourceFil
     new_labels = tuple(label for label in drift.new_labels if label not in now.label_mapping)
     drift = replace(drift, removed=removed, new_labels=new_labels)
     if drift.blocks:
-        raise CheckFailed(format_drift(drift)) from error
+        known = file.source.model_copy(update={"labels": {**before.label_mapping, **(file.source.labels or {})}})
+        values = {value: n for value, n in seen.items() if value in now.labels}
+        advice = label_map_advice(known, values) if new_labels else ""
+        raise CheckFailed(format_drift(drift, advice)) from error
     if drift.added or drift.role_changes:
         _log.warning("%s", format_drift(drift))
 

@@ -23,7 +23,9 @@ FIRST_TWEET: Final = datetime(2006, 3, 21, tzinfo=UTC)
 CLOCK_SKEW: Final = timedelta(days=1)
 """How far ahead of our clock a tweet may be: clocks and time zones of sources are inexact."""
 
-_MISSING: Final = frozenset({"", "nan", "nat", "none", "null", "<na>"})  # how pandas and SQL write that there is no value
+_MISSING: Final = frozenset(
+    {"", "nan", "nat", "none", "null", "<na>", "n/a", "na", "#n/a"}
+)  # as pandas, SQL, Excel and R write it
 _ORDERS: Final[Mapping[str, tuple[int, int, int]]] = MappingProxyType(
     {"day-first": (2, 1, 0), "month-first": (2, 0, 1), "year-first": (0, 1, 2)}
 )

@@ -22,21 +22,27 @@ def parse_label(value: object, mapping: Mapping[str, str] | None, bins: tuple[fl
     key = label_key(value)
     if (label := (mapping or {}).get(key)) is not None:
         return label
-    if bins is not None:
-        try:
-            score = float(key)
-        except ValueError:
-            score = math.nan
-        if not math.isnan(score):
-            return "Bearish" if score < bins[0] else "Bullish" if score > bins[1] else "Neutral"
+    if bins is not None and (score := label_number(key)) is not None:
+        return "Bearish" if score < bins[0] else "Bullish" if score > bins[1] else "Neutral"
     return _NAMES.get(key.casefold())
+
+
+def label_number(key: str) -> float | None:
+    """The number that a value is, with a decimal point or comma; None where it is none, or not finite."""
+    try:
+        found = float(key.replace(",", ".", 1))
+    except ValueError:
+        return None
+    return found if math.isfinite(found) else None
 
 
 def label_key(value: object) -> str:
     """A label value as the text that a mapping is keyed by: trimmed, and 1.0 as "1" (Parquet and JSON turn ids to floats).
 
-    Quotes around the whole value are taken off.
+    Quotes around the whole value are taken off, and a list of one value is that value.
     """
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str | int | float):
+        value = value[0]
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     try:

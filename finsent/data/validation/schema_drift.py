@@ -1,6 +1,7 @@
 """Detects schema drift: a source that lost a column, or whose label values are new or mapped to another class than before."""
 
 import difflib
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -91,8 +92,8 @@ def compare_schemas(before: SourceSchema, now: SourceSchema) -> SchemaDrift | No
     return SchemaDrift(now.name, removed, added, renamed, new_labels, missing_labels, role_changes, remapped)
 
 
-def format_drift(drift: SchemaDrift) -> str:
-    """The change as a diff for people, and what to do about it."""
+def format_drift(drift: SchemaDrift, label_advice: str = "") -> str:
+    """The change as a diff for people, and what to do about it; `label_advice` is the map to give for new label values."""
     lines = [f"source {drift.name!r}: its schema changed since it was last read."]
     if drift.removed or drift.added:
         lines.append("columns")
@@ -110,7 +111,7 @@ def format_drift(drift: SchemaDrift) -> str:
     if drift.remapped_labels:
         lines.append("read as")
         lines += [f"  {value}: {old} -> {new or 'not understood'}" for value, (old, new) in drift.remapped_labels.items()]
-    return "\n".join([*lines, _advice(drift)])
+    return "\n".join([*lines, _advice(drift, label_advice)])
 
 
 def schema_from_dict(stored: Mapping[str, Any]) -> SourceSchema:
@@ -149,7 +150,7 @@ def _absent_from(schema: SourceSchema, labels: Sequence[str]) -> tuple[str, ...]
     return tuple(label for label in labels if label != TRUNCATED and label not in schema.labels)
 
 
-def _advice(drift: SchemaDrift) -> str:
+def _advice(drift: SchemaDrift, label_advice: str) -> str:
     if not drift.blocks:
         return "No column was lost and every label is known: reading continues."
     steps = []
@@ -162,4 +163,11 @@ def _advice(drift: SchemaDrift) -> str:
     return (
         f"Nothing was written. Check the source, then {' and '.join(steps)}; "
         "for one run, --set data.check_schema=false accepts it as it is now."
+        + (f" {label_advice}" if drift.new_labels else "")
+        + (f" {removal_hint(drift.name)}" if drift.new_labels or drift.remapped_labels else "")
     )
+
+
+def removal_hint(source: str) -> str:
+    """How to read a source anew, where what is stored of it was wrong."""
+    return f"If the rows stored of it have wrong labels, remove them first: finsent data remove {shlex.quote(source)} --why TEXT."

@@ -7,7 +7,8 @@ import pytest
 from finsent.config import Source
 from finsent.data.sources.records import labelled_columns
 from finsent.data.validation.label_mapping import label_key, parse_label
-from finsent.data.validation.label_values import are_scores, check_label_values, offered_map
+from finsent.data.validation.label_values import check_label_values
+from finsent.data.validation.label_vocabulary import are_scores, offered_classes, usual_class
 from finsent.errors import InputError
 
 
@@ -24,7 +25,9 @@ def source(**settings: object) -> Source:
         ("bull bear neutral", "--label-map bull=Bullish,bear=Bearish,neutral=Neutral"),
         ("-1 0 1", "--label-map=-1=Bearish,0=Neutral,1=Bullish"),
         ("0 1", "Numbers are never guessed"),
-        ("happy Neutral", "happy=CLASS,Neutral="),
+        ("happy Neutral", "happy=CLASS,Neutral=Neutral"),
+        ("haussier baissier neutre", "--label-map haussier=Bullish,baissier=Bearish,neutre=Neutral"),
+        ("positive negative weird", "--label-map positive=Bullish,negative=Bearish,weird=CLASS"),
     ],
 )
 def test_the_map_is_offered_and_never_guessed(values: str, expected: str) -> None:
@@ -62,11 +65,43 @@ def test_a_class_of_every_row_needs_no_column() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "key"), [(" 1.0 ", "1"), ("'up'", "up"), ('"Bullish" ', "Bullish"), (2.0, "2"), (True, "True")]
+    ("value", "key"),
+    [(" 1.0 ", "1"), (["up"], "up"), ([], "[]"), ("'up'", "up"), ('"Bullish" ', "Bullish"), (2.0, "2"), (True, "True")],
 )
 def test_keys_are_trimmed(value: object, key: str) -> None:
     assert label_key(value) == key
 
 
 def test_an_offer_keeps_what_was_given() -> None:
-    assert offered_map({"up": 1, "down": 1}, {"up": "Neutral"}) == {"up": "Neutral", "down": "Bearish"}
+    assert offered_classes({"up": 1, "down": 1}, {"up": "Neutral"}) == {"up": "Neutral", "down": "Bearish"}
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("Positive (1)", "Bullish"),
+        ("Somewhat-Bearish", "Bearish"),
+        ("LABEL_NEUTRAL", "Neutral"),
+        ("2 stars", "Bearish"),
+        ("not positive", None),
+        ("positive and negative", None),
+        ("long-term", None),
+    ],
+)
+def test_usual_meanings_beside_other_words(value: str, expected: str | None) -> None:
+    assert usual_class(value) == expected
+
+
+def test_a_key_in_another_letter_case_is_told() -> None:
+    given = {"Positive": "Bullish", "negative": "Bearish"}
+    with pytest.raises(InputError, match=r"'Positive' \('positive' does, and letter case counts\).*positive=Bullish,negative="):
+        check_label_values(source(labels=given), Counter(positive=30, negative=80))
+    with pytest.raises(InputError, match=r"the map says otherwise.*'bullish' \('BULLISH' does, and"):
+        check_label_values(source(labels={"bullish": "Bearish"}), Counter(BULLISH=30, Neutral=80))
+    assert check_label_values(source(labels={"bullish": "Bullish"}), Counter(BULLISH=30, Neutral=80))
+
+
+def test_scores_with_a_decimal_comma() -> None:
+    with pytest.raises(InputError, match=r"These are scores, from -0\.6 to 0\.82"):
+        check_label_values(source(), Counter({"0,82": 6, "-0,6": 6, "0,01": 3, "0,1": 3}))
+    assert parse_label("-0,6", None, (-0.1, 0.1)) == "Bearish"
