@@ -162,9 +162,9 @@ class DataConfig(Section):
     languages: tuple[str, ...] = ()
     """Accepted languages, as two-letter codes (`en`); rows in others are quarantined. Left empty, every language is accepted."""
     repair_mojibake: bool = True
-    r"""Repair text that was decoded with the wrong encoding (`â€¦` for an ellipsis), and undo Python byte literals (`b'...'`)
-    and escapes written out (`\n`, `\u2019`), where that is lossless. Repaired rows are flagged, and so is mojibake that
-    remains."""
+    r"""Undo what programs did to a text, where that is lossless: mojibake (`â€¦` for an ellipsis), Python byte literals
+    (`b'...'`), escapes written out (`\n`, `\u2019`), HTML entities (`&amp;`) and quotes doubled once too often. Repaired rows
+    are flagged, and so is what remains."""
     mask_handles: bool = False
     """Store and show `@user` in place of every handle."""
     check_schema: bool = True

@@ -51,14 +51,22 @@ class RowPrediction:
 
 
 def predict_rows(
-    loaded: LoadedAdapter, values: Sequence[object], *, threshold: float, max_characters: int, masked: bool
+    loaded: LoadedAdapter,
+    values: Sequence[object],
+    *,
+    threshold: float,
+    max_characters: int,
+    masked: bool,
+    repaired: bool = False,
 ) -> list[RowPrediction]:
     """Answers to `values`, one to each, in their order: those that `model_text` rejects do not cost the others theirs.
+
+    `repaired` has a default for the scripts of versions registered before texts were repaired in serving.
 
     Raises:
         FinsentError: logits are not finite.
     """
-    checked = [model_text(value, max_characters, masked=masked) for value in values]
+    checked = [model_text(value, max_characters, repaired=repaired, masked=masked) for value in values]
     texts = [text for text in checked if isinstance(text, str)]
     rows = iter(probabilities(predict_logits(loaded, texts), loaded.manifest.temperature).tolist())
     answers = []

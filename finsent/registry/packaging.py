@@ -17,6 +17,7 @@ _REQUIREMENTS = (
     "accelerate",
     "bitsandbytes",
     "filelock",
+    "ftfy",
     "mlflow",
     "numpy",
     "peft",
@@ -31,7 +32,7 @@ _REQUIREMENTS = (
 _SERVED = (
     *("*.py", "py.typed", "config/*.py", "config/profiles/*", "engine/*.py", "models/*.py"),
     "data/__init__.py",
-    *(f"data/validation/{name}.py" for name in ("__init__", "dates", "row_validation", "text_cleaning")),
+    *(f"data/validation/{name}.py" for name in ("__init__", "dates", "row_validation", "text_cleaning", "text_repair")),
 )
 """What serving runs: the core, the engine and the models. Each file is a request of its own when it goes to a server."""
 

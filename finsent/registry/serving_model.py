@@ -65,6 +65,7 @@ class SentimentModel(PythonModel):  # type: ignore[misc, unused-ignore]
             model_input,
             threshold=abstain_threshold(manifest),
             max_characters=data["max_characters"],
+            repaired=data["repair_mojibake"],
             masked=data["mask_handles"],
         )
         return [ServedPrediction(**vars(row)) for row in rows]

@@ -182,7 +182,8 @@ def predict(context: Context, texts: Sequence[str], *, version: str | None = Non
     loaded = load_with_fp8_check(config.engine, context.workspace, registry.adapter_path(version), rows=len(texts))
     threshold = abstain_threshold(loaded.manifest, config.scoring.abstain_below)
     data = config.data
-    found = predict_rows(loaded, texts, threshold=threshold, max_characters=data.max_characters, masked=data.mask_handles)
+    rules = {"repaired": data.repair_mojibake, "masked": data.mask_handles}
+    found = predict_rows(loaded, texts, threshold=threshold, max_characters=data.max_characters, **rules)
     named = (Prediction(escape_invalid(text), **vars(row)) for text, row in zip(texts, found, strict=True))
     return PredictResult(config.registered_model, version, tuple(named))
 

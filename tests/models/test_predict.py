@@ -92,8 +92,8 @@ def test_a_bad_row_has_a_reason_and_costs_the_others_nothing(loaded: LoadedAdapt
     bad = {"": "empty", " \u3000": "empty", "up \ud83d": "bad encoding", "x" * 41: "too long", 7: "not a string", None: "empty"}
     bad |= {float("nan"): "not a string", "https://t.co/x": "empty"}
     mixed = [TEXTS[0], *bad, TEXTS[2]]
-    first, *none, last = predict_rows(loaded, mixed, threshold=0.0, max_characters=40, masked=False)
-    alone = predict_rows(loaded, [TEXTS[0], TEXTS[2]], threshold=0.0, max_characters=40, masked=False)
+    first, *none, last = predict_rows(loaded, mixed, threshold=0.0, max_characters=40, repaired=True, masked=False)
+    alone = predict_rows(loaded, [TEXTS[0], TEXTS[2]], threshold=0.0, max_characters=40, repaired=True, masked=False)
     assert [first.label, last.label] == [row.label for row in alone]
     assert not first.abstained
     for row, reason in zip(none, bad.values(), strict=True):
@@ -102,10 +102,10 @@ def test_a_bad_row_has_a_reason_and_costs_the_others_nothing(loaded: LoadedAdapt
 
 
 def test_the_model_is_given_what_the_tables_hold(loaded: LoadedAdapter) -> None:
-    def ask(text: str, *, masked: bool) -> dict[str, float]:
-        return predict_rows(loaded, [text], threshold=0.5, max_characters=100, masked=masked)[0].probabilities
+    def ask(text: str, *, changed: bool) -> dict[str, float]:
+        return predict_rows(loaded, [text], threshold=0.5, max_characters=100, repaired=changed, masked=changed)[0].probabilities
 
-    assert ask("@somebody says $AAPL is up", masked=True) == ask("@user says $AAPL is up", masked=False)
+    assert ask("@somebody says S&amp;P is up", changed=True) == ask("@user says S&P is up", changed=False)
 
 
 def test_a_padded_pass_that_memory_does_not_hold_says_what_to_lower(

@@ -24,16 +24,10 @@ from finsent.data.validation.label_check import PolarityStats, check_label_polar
 from finsent.data.validation.label_mapping import check_label, label_key, parse_label
 from finsent.data.validation.label_values import check_label_values, label_map_advice
 from finsent.data.validation.language import check_language
-from finsent.data.validation.row_validation import Reason, Rejection, check_id, check_text, check_time
+from finsent.data.validation.row_validation import Reason, Rejection, check_id, check_time
 from finsent.data.validation.schema_drift import SourceSchema, compare_schemas, format_drift, removal_hint, source_schema
-from finsent.data.validation.text_cleaning import (
-    FLAG_SEPARATOR,
-    mask_handles,
-    mask_raw_handles,
-    repair_mojibake,
-    text_flags,
-    undo_escapes,
-)
+from finsent.data.validation.text_cleaning import CleanText, clean_text, mask_handles, mask_raw_handles
+from finsent.data.validation.text_repair import FLAG_SEPARATOR, text_flags
 from finsent.errors import CheckFailed, InputError, escape_control, escape_invalid, format_names, quoted, shorten
 from finsent.labels import LABEL2ID
 from finsent.logging_setup import track
@@ -290,28 +284,24 @@ def _validate(raw: RawRow, file: SourceFile, config: DataConfig, now: datetime, 
     fields = _validate_fields(raw, file.source, config, now, time_form)
     if fields is None or isinstance(fields, Rejection):
         return fields
-    text, label, created_at, date_flag = fields
-    text, form = undo_escapes(text) if config.repair_mojibake else (text, None)
-    repaired, flag = repair_mojibake(text)
-    if repaired != text and not config.repair_mojibake:
-        repaired, flag = text, "mojibake"
-    if (foreign := check_language(repaired, config.languages)) is not None:
+    (text, noticed), label, created_at, date_flag = fields
+    if (foreign := check_language(text, config.languages)) is not None:
         return foreign
     if config.mask_handles:
-        repaired = mask_handles(repaired)
+        text = mask_handles(text)
     source_id = check_id(raw.id)
     id_flag, source_id = (source_id.reason, None) if isinstance(source_id, Rejection) else (None, source_id)
-    flags = text_flags(repaired, form, flag, date_flag, id_flag)
-    return Row(file.name, file.label, raw.number, repaired, label, created_at, forms(repaired), flags, source_id)
+    flags = text_flags(text, *noticed, date_flag, id_flag)
+    return Row(file.name, file.label, raw.number, text, label, created_at, forms(text), flags, source_id)
 
 
 def _validate_fields(
     raw: RawRow, source: Source, config: DataConfig, now: datetime, form: str | None
-) -> tuple[str, str, datetime | None, Reason | None] | Rejection | None:
+) -> tuple[CleanText, str, datetime | None, Reason | None] | Rejection | None:
     """Text, label and time, and what is wrong with the time where the row is taken without it; None where it has no label."""
     if raw.fault is not None:
         return raw.fault
-    text = check_text(raw.text, config.max_characters)
+    text = clean_text(raw.text, config.max_characters, repaired=config.repair_mojibake)
     if isinstance(text, Rejection):
         return text
     if source.label_value is None and is_missing(raw.label) and parse_label(raw.label, source.labels) is None:

@@ -1,146 +1,59 @@
-"""Cleans texts before they are stored: undoes byte literals, escapes written out and mojibake, and masks handles.
+"""Cleans texts before they are stored or given to a model: what `text_repair` undoes, and masked handles."""
 
-Mojibake is UTF-8 decoded with a Western single-byte encoding (`â€¦` for an ellipsis). ftfy detects it (Speer 2019,
-doi:10.5281/zenodo.2591652); a repair is accepted only if it is lossless, which is checked here by damaging the result again.
-"""
-
-import ast
-import json
 import re
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 from finsent.data.validation.row_validation import Rejection, check_text
+from finsent.data.validation.text_repair import MOJIBAKE, MOJIBAKE_REPAIRED, repair_mojibake, repair_text
 from finsent.text import URL, normalise
 
-EncodingFlag = Literal["mojibake repaired", "mojibake", "replacement character"]
-"""State of a text's encoding: repaired; left as it is, since a repair would be a guess; not repairable (U+FFFD)."""
-
-FLAG_SEPARATOR: Final = ", "
-BYTE_LITERAL: Final = "byte literal"
-"""Text in the form of Python bytes, `b'...'`, left as it is: it is cut short or no UTF-8."""
-BYTE_LITERAL_UNDONE: Final = "byte literal undone"
-ESCAPES_UNDONE: Final = "escapes undone"
-"""`\\n`, `\\"` or `\\u2019` written out, as JSON writes them."""
-CONTROL_CHARACTERS: Final = "control characters"
-_CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # not tab and line ends
-
-_TELLING: Final = re.compile(r"""\\[nu"']|:\\/\\/""")
-"""Escapes that show how a text was written. Others alone do not: people write `w\\/`, and LaTeX has `\\to`."""
-_OTHER_WRITING: Final = re.compile(r"\b[A-Za-z]:\\|\\\\\w|\\[bf]")
-"""A Windows path, or what no tweet has as an escape."""
-_SINGLE_QUOTE: Final = re.compile(r"(?<!\\)\\'")
-_UNICODE_ESCAPE: Final = re.compile(r"\\u[0-9A-Fa-f]{4}")
-
-_WRONG_CODECS: Final = frozenset({"latin-1", "windows-1252", "sloppy-windows-1252"})
-"""Codecs whose misuse is repaired. The repair is unique: what two of them can encode, they encode to the same bytes."""
+WHOLE_TAKEN: Final = "whole text taken"
+"""The text was cut short, and stood whole beside it."""
 
 
-class RepairedText(NamedTuple):
-    """A text after `repair_mojibake`, and the flag of its row."""
+class CleanText(NamedTuple):
+    """A text as it is stored but for handles, and the flags of its row."""
 
     text: str
-    flag: EncodingFlag | None
+    flags: tuple[str, ...]
 
 
-class RepairedForm(NamedTuple):
-    """A text after `undo_escapes`, and the flag of its row."""
+def clean_text(value: object, max_characters: int, *, repaired: bool, whole: str | None = None) -> CleanText | Rejection:
+    """The text of a row, repaired, or what is wrong with it: one rule for labelled tweets, the inbox, evaluation and serving.
 
-    text: str
-    flag: str | None
-
-
-def text_flags(text: str, *noticed: str | None) -> str | None:
-    """What is noticed about a text, as its row is flagged: its form, its encoding, and control characters, which stay in it."""
-    found = [flag for flag in (*noticed, CONTROL_CHARACTERS if _CONTROL.search(text) else None) if flag is not None]
-    return FLAG_SEPARATOR.join(found) or None
-
-
-def undo_escapes(text: str) -> RepairedForm:
-    """Undo the writing of a text as a Python bytes literal or with JSON's escapes, if writing it so again gives the same text.
-
-    A text with any backslash that is no such escape stays as it is, and so does a Windows path.
+    Args:
+        value: The row's text as it came.
+        max_characters: `data.max_characters`.
+        repaired: Undo what can be undone without loss (`data.repair_mojibake`); else mojibake is flagged only.
+        whole: The whole of a text that was cut short; left aside where it is no text that a row may have.
     """
-    if text.startswith(("b'", 'b"')):
-        plain = _undo_byte_literal(text)
-        return RepairedForm(text, BYTE_LITERAL) if plain is None else RepairedForm(plain, BYTE_LITERAL_UNDONE)
-    if "\\" not in text or not _TELLING.search(text) or _OTHER_WRITING.search(text):
-        return RepairedForm(text, None)
-    as_written = _SINGLE_QUOTE.sub("'", text)
-    try:
-        plain = json.loads(f'"{as_written}"', strict=False)
-        plain.encode()
-    except (ValueError, RecursionError):
-        return RepairedForm(text, None)
-    return (
-        RepairedForm(plain, ESCAPES_UNDONE) if plain.strip() and _escaped_again(as_written, plain) else RepairedForm(text, None)
-    )
+    given = check_text(value, max_characters)
+    if isinstance(given, Rejection):
+        return given
+    text, flags = given, tuple[str, ...]()
+    if whole is not None and isinstance(check_text(whole, max_characters), str):
+        text, flags = whole, (WHOLE_TAKEN,)
+    if not repaired:
+        flag = repair_mojibake(text).flag
+        return CleanText(text, flags if flag is None else (*flags, MOJIBAKE if flag == MOJIBAKE_REPAIRED else flag))
+    plain, undone = repair_text(text)
+    checked = plain if plain == text else check_text(plain, max_characters)  # of a literal, b'https://...', nothing may be left
+    return checked if isinstance(checked, Rejection) else CleanText(checked, flags + undone)
 
 
-def _undo_byte_literal(text: str) -> str | None:
-    try:
-        data = ast.literal_eval(text)
-        plain = data.decode() if isinstance(data, bytes) else None
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return None
-    return plain if plain and plain.strip() and repr(data) == text else None
-
-
-def _escaped_again(written: str, plain: str) -> bool:
-    """Whether each escape in `written` is how JSON writes its character, capital hex digits aside."""
-    again = [json.dumps(plain, ensure_ascii=ascii_only)[1:-1] for ascii_only in (False, True)]
-    same = _UNICODE_ESCAPE.sub(lambda found: found[0].lower(), written)
-    return same in again or same in [text.replace("/", "\\/") for text in again]  # PHP escapes every slash
-
-
-def repair_mojibake(text: str) -> RepairedText:
-    """Repair mojibake if that is lossless: repeating the wrong decoding must give the same text, to the character.
-
-    The whole text is repaired, or nothing: with characters that no wrong decoding makes (such as an emoji), or with lost bytes,
-    the text stays as it is and is flagged. Nested mojibake is repaired in full.
-    """
-    if text.isascii():
-        return RepairedText(text, None)
-    from ftfy.badness import is_bad
-
-    if "\ufffd" in text:
-        return RepairedText(text, "replacement character")
-    if not is_bad(text):
-        return RepairedText(text, None)
-    repaired = _reverse_wrong_decoding(text)
-    return RepairedText(text, "mojibake") if repaired is None else RepairedText(repaired, "mojibake repaired")
-
-
-def _reverse_wrong_decoding(text: str) -> str | None:
-    """The text before the wrong decoding, or None where that is not certain."""
-    from ftfy import TextFixerConfig, fix_encoding_and_explain
-
-    # without the steps that guess lost bytes
-    config = TextFixerConfig(
-        restore_byte_a0=False, replace_lossy_sequences=False, decode_inconsistent_utf8=False, fix_c1_controls=False
-    )
-    repaired, steps = fix_encoding_and_explain(text, config)
-    names = [step.parameter for step in steps or ()]
-    again = repaired
-    for wrong, right in reversed(list(zip(names[::2], names[1::2], strict=True))):
-        if wrong not in _WRONG_CODECS:
-            return None
-        try:
-            again = again.encode(right).decode(wrong)
-        except UnicodeError:
-            return None
-    return repaired if repaired != text and again == text else None
-
-
-def model_text(value: object, max_characters: int, *, masked: bool) -> str | Rejection:
+def model_text(value: object, max_characters: int, *, repaired: bool, masked: bool) -> str | Rejection:
     """The text that a model is given for a row, or why the row is rejected: the same in tables, commands and serving.
 
     Args:
         value: The row's text as it came.
         max_characters: `data.max_characters`.
+        repaired: See `clean_text`.
         masked: Handles are given as `@user` (`data.mask_handles`).
     """
-    checked = check_text(value, max_characters)
-    return mask_handles(checked) if masked and isinstance(checked, str) else checked
+    clean = clean_text(value, max_characters, repaired=repaired)
+    if isinstance(clean, Rejection):
+        return clean
+    return mask_handles(clean.text) if masked else clean.text
 
 
 MASK: Final = "@user"
