@@ -1,6 +1,7 @@
 """Forms of a tweet's text: its identity, and the template that near duplicates share. The text itself is stored untouched.
 
-`NORMALISATION` names the rules below. Stored ids depend on them, so any change needs a new name and a migration of the tables.
+`NORMALISATION` names the rules of the identity. Stored ids depend on them, so any change needs a new name and a migration of the
+tables. `TEMPLATE` names those of the template: stored signatures and splits depend on it, see `finsent.data.existing_rows`.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ import unicodedata
 from typing import Final, NamedTuple
 
 NORMALISATION: Final = "2"
+TEMPLATE: Final = "3"
 
 URL: Final = re.compile(r"(?:https?://|www\.|\bpic\.twitter\.com/|\bt\.co/)\S*|\bhttps?\.{3}")
 """A link, in text that is folded; the start of one too, where a tweet was cut short inside it."""
@@ -27,7 +29,21 @@ _BEHIND: Final = re.compile(
     rf"""(?:[\s"')\]}}»]|{_EMOJI.pattern}|(?:https?://|www\.|pic\.twitter\.com/|t\.co/)\S*+|[(\[]?\bvia @\w++)*+"""
 )
 _CUT: Final = re.compile(r""" ?[(\[]?(?<!\.)\.{3,}+(?:[\s"')\]}»]|[(\[]?\bvia @\w++)*+$""")
+# the start of a link or an entity that a text was cut short in
+_PARTIAL: Final = re.compile(r" (?:ht{0,2}|&\w{0,6})$")
 _CREDIT: Final = re.compile(r"""(?<![\s"')\]}»])(?:[\s"')\]}»]|[(\[]?\bvia @\w++)++$""")
+_PUNCTUATION: Final = (
+    "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~¡¦§¨©«®¯°±´¶·¸»¿‐‑‒–—―‖‗‘’‚‛“”„‟†‡•‣…‰′″‹›※‼⁃⁄、。〃〈〉《》「」『』【】〔〕・･｡"
+)
+_KEPT: Final = {".": "\x1c", "+": "\x1d", "-": "\x1e", "$": "\x1f", ",": "\x1c"}  # white space, so that no text has them by now
+_FORMLESS: Final = str.maketrans("\x1c\x1d\x1e\x1f\x85", ".+-$ ", " " + _PUNCTUATION)
+# what tells numbers apart: points, a comma that parts no thousands, signs, the dollar, and the space between two of them
+_IN_NUMBERS: Final = re.compile(
+    r"(?<=\d)\.(?=\d)|(?<=\d),(?=\d)(?!\d{3}(?!\d))|(?<![\w)])[+-](?=\$?\.?\d)|\$(?=\.?\d)|(?P<gap>(?<=\d)(?!,\d)[\W_]+(?=\d))"
+)
+_ANY_DIGIT: Final = re.compile(r"\d")
+_SIGNS: Final = re.compile(r"([^\w\s.])\1+")
+_SMILE: Final = re.compile(r"(?<!\w)[:;=]['’]?-?([()])")
 # a word of plain letters between white space outlasts every step of `normalise`
 _PLAIN_WORD: Final = re.compile(r"(?<!\S)(?!rt\s)[a-z]+(?!\S)", re.IGNORECASE)
 # an ampersand written as entities of entities, "&amp;amp;#38;"
@@ -79,9 +95,9 @@ class Forms(NamedTuple):
     id: str
     """See `text_id`."""
     template: str
-    """Near-duplicate form: the identity form without emoji, cashtags masked, long runs of a mark shortened, quotes before it
-    and a final ellipsis dropped, with what may stand behind one. A text without a word keeps emoji and cashtags, which are all
-    it says."""
+    """Near-duplicate form: the letters and numbers of the identity form, one after the other, without cashtags, handles, emoji,
+    punctuation and white space. Points, signs and gaps that tell numbers apart stay. A text without a word keeps emoji, cashtags
+    and marks, which are all it says."""
     truncated: bool
     """Whether it ends in an ellipsis, as platforms leave it when they cut a tweet short: inside or before a link too, and
     where a quote is closed behind it or `(via @x)` follows."""
@@ -98,10 +114,34 @@ def forms(text: str) -> Forms:
         cut = masked != plain
     if not cut and "..." in folded and _BEHIND.fullmatch(folded, folded.rindex("...") + 3):
         masked, cut = _CREDIT.sub("", plain), True  # the ellipsis went with the link that it stood in
-    masked = _CASHTAG.sub("$tag", masked)
+    if cut:
+        masked = _PARTIAL.sub("", masked)
+    if "$" in masked:
+        masked = _CASHTAG.sub(" ", masked)
+    if "@" in masked:
+        masked = _HANDLE.sub(" ", masked)
     # without a word there is nothing else to tell "$AAPL 🚀" from "$TSLA 📉" by
-    template = identity if _WORD.search(masked) is None else masked.lstrip("\"' ")
-    return Forms(_digest(identity), _REPEAT.sub(r"\1\1", template), cut)
+    if _WORD.search(masked) is None:
+        template = _REPEAT.sub(r"\1\1", "".join(identity.split()))
+    else:
+        template = _without_form(masked).replace("$", "")
+    return Forms(_digest(identity), template, cut)
+
+
+def _without_form(text: str) -> str:
+    if _ANY_DIGIT.search(text):
+        text = _IN_NUMBERS.sub(lambda found: "\x85" if found["gap"] else _KEPT[found[0]], text)
+    return text.translate(_FORMLESS)
+
+
+def wording(text: str) -> str:
+    """What a text says, whatever its punctuation, spaces and case; cashtags and emoji are part of it, repetitions of a sign not.
+
+    Texts of the same template need not have the same wording.
+    """
+    identity = _HANDLE.sub(" ", _SMILE.sub(lambda found: "\u2639" if found[1] == "(" else "\u263a", _identity(_fold(text))))
+    tagged = _CASHTAG.sub(lambda found: f" \x1f{found[0][1:]} ", _CUT.sub("", identity))
+    return _SIGNS.sub(r"\1", _without_form(tagged)) or identity
 
 
 class Marks(NamedTuple):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finsent.text import Marks, forms, is_blank, marks, normalise, text_hash, text_id
+from finsent.text import Marks, forms, is_blank, marks, normalise, text_hash, text_id, wording
 
 TWEETS = st.lists(
     st.sampled_from(
@@ -83,12 +83,12 @@ def test_handles_are_masked_and_links_dropped() -> None:
     assert normalise("Thanks @Some_One! see https://t.co/x mail me@home.io") == "thanks @user! see mail me@home.io"
 
 
-def test_template_masks_cashtags_but_no_amounts() -> None:
-    assert forms("$AAPL and $BRK.B, $NIO. cost $5, $1.2m and US$ 7").template == "$tag and $tag, $tag. cost $5, $1.2m and us$ 7"
+def test_template_leaves_out_cashtags_but_no_amounts() -> None:
+    assert forms("$AAPL and $BRK.B, $NIO. cost $5, $1.2m and US$ 7").template == "andcost5 1.2mandus7"
 
 
 def test_template_shortens_runs_of_marks_and_cuts_the_ellipsis() -> None:
-    assert forms("wow!!!!! soooo good to go… 🚀🚀").template == "wow!! soooo good to go"
+    assert forms("wow!!!!! soooo good to go… 🚀🚀").template == "wowsoooogoodtogo"
     assert forms("good to go…").truncated
     assert not forms("good to go.").truncated
 
@@ -133,7 +133,7 @@ def test_an_ellipsis_before_more_words_cuts_nothing(text: str) -> None:
 def test_what_stands_around_a_cut_text_is_not_part_of_its_template() -> None:
     for cut in ("fell…", "“fell…”", "fell… (via @x)", "fell [...]", "fell https://t.co/ab… via @x", "'fell https…'", "fell (…)"):
         assert forms(cut)[1:] == ("fell", True)
-    assert forms('he said "it fell…"').template == 'he said "it fell'
+    assert forms('he said "it fell…"').template == "hesaiditfell"
     assert forms("rally… https://site.io/a...b").truncated
 
 
@@ -167,10 +167,60 @@ def test_emoji_do_not_tell_twins_apart() -> None:
     assert forms("$AAPL 🚀 to the ❤️ moon ✅").template == plain.template
     assert forms("$AAPL 🚀 to the moon").id != plain.id
     assert forms("🚀🚀").template == "🚀🚀"
-    assert forms("$AAPL 🚀 @you 150").template == "$aapl 🚀 @user 150"
+    assert forms("$AAPL 🚀 @you 150").template == "$aapl🚀@user150"
     assert forms("$AAPL 🚀").template != forms("$TSLA 🚀").template
     assert forms("$AAPL nice 🚀").template == forms("$TSLA nice").template
-    assert forms("café €5 日本 half ½").template == "café €5 日本 half 1⁄2"
+    assert forms("café €5 日本、 half ½").template == "café€5日本half1 2"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        '"$TSLA it\'s an ALL-time high" - 1,500 now!',
+        "$TSLA its an alltime high; 1500 now",
+        "@you $TSLA, it’s an all time high… $1500 now…",
+        "its an all_time high (1500) now $TSLA $NIO",
+    ],
+)
+def test_punctuation_spaces_and_case_do_not_tell_twins_apart(other: str) -> None:
+    assert forms(other).template == forms("$TSLA it's an all-time high: 1,500 now").template
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("up 1.5 today", "up 15 today"),
+        ("up 1,5 today", "up 15 today"),
+        ("up +5% today", "up -5% today"),
+        ("in 2-3 days", "in 23 days"),
+        ("10 20 calls", "1020 calls"),
+        ("$GYST 🔥", "$TTCM 🔥"),
+        ("🚀", "📉"),
+    ],
+)
+def test_numbers_and_texts_without_words_stay_apart(one: str, other: str) -> None:
+    assert forms(one).template != forms(other).template
+    assert wording(one) != wording(other)
+
+
+def test_a_wording_is_what_is_left_without_form() -> None:
+    said = wording("$AAPL it's up: +1,500 🚀🚀🚀")
+    for same in ("RT @x: $AAPL its UP, +1500! 🚀 https://t.co/a", "@you “$aapl it’s up” +1500 🚀🚀…", "$AAPL it's up  +1500 🚀."):
+        assert wording(same) == said
+    for other in (
+        "$TSLA it's up: +1,500 🚀",
+        "$AAPL it's up: +1,500",
+        "$AAPL it's up: -1,500 🚀",
+        "$AAPL it's not up: +1,500 🚀",
+    ):
+        assert wording(other) != said
+    assert wording("rip :)") != wording("rip :(")
+    assert wording("?!") == "?!"
+
+
+@given(TWEETS)
+def test_texts_of_one_identity_have_one_wording(text: str) -> None:
+    assert wording(normalise(text)) == wording(text)
 
 
 def test_marks_are_found_by_the_rules_of_the_forms():

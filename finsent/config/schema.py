@@ -159,6 +159,9 @@ class DataConfig(Section):
     """Salt of the hash that assigns a group to a split. Changing it moves rows between train and test."""
     max_characters: int = Field(default=5000, gt=0, le=MOST)
     """Longer texts are quarantined."""
+    near_contradictions: Literal["keep", "quarantine"] = "keep"
+    """Near duplicates with different labels that differ in more than form (a word, a ticker, an emoji): `keep` them, in one
+    split, or `quarantine` them. Texts that are equal but for punctuation, spaces and case are quarantined in any case."""
     languages: tuple[str, ...] = ()
     """Accepted languages, as two-letter codes (`en`); rows in others are quarantined. Left empty, every language is accepted."""
     repair_mojibake: bool = True

@@ -20,7 +20,7 @@ from finsent.data.dedup.assignment import ExistingRows, GroupedRows, Mask, RowAr
 from finsent.data.dedup.grouping import build_graph, is_in
 from finsent.data.dedup.near_duplicates import TemplateLookup
 from finsent.data.dedup.shingles import Int64
-from finsent.data.dedup.signature_index import load_signatures, stored_templates
+from finsent.data.dedup.signature_index import load_signatures, stored_templates, texts_by_id
 from finsent.data.dedup.signatures import empty_signatures
 from finsent.data.quarantine import earlier_conflicts
 from finsent.data.sources.reading import ReadSummary
@@ -30,10 +30,12 @@ from finsent.data.staging import StagedRows, concat_staged
 from finsent.data.table_schemas import SCHEMAS
 from finsent.errors import ConfigError, did_you_mean, format_names
 from finsent.labels import LABELS
+from finsent.text import TEMPLATE, wording
 from finsent.workspace import Workspace
 
 MASKED_KEY: Final = "masked"
 """Commit metadata of `tweets`: whether its handles are masked, JSON."""
+_TEMPLATE_KEY: Final = "template"
 _SUFFIXES: Final = FORMATS.keys() | COMPRESSIONS.keys()
 
 _log = logging.getLogger(__name__)
@@ -47,7 +49,7 @@ class TweetsSnapshot:
     rows: ExistingRows
     fingerprint: str
     audited: bool
-    """Whether a leak audit of exactly these rows is on record, with no leak."""
+    """Whether a leak audit of exactly these rows, by today's near-duplicate form, is on record, with no leak."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,9 @@ def group_with_existing(
     new, confirmed, dropped = _apply_decisions(staged, decisions)
     graph, templates = build_graph(new, existing.rows, _template_lookup(home, existing, staged), config)
     conflicting = is_in(new.ids, pa.array(sorted(earlier_conflicts(home) - decisions.keys()), pa.string()))
-    return Grouping(read, position, existing, GroupedRows(new, existing.rows, graph, templates, confirmed, dropped, conflicting))
+    wordings = _wording_lookup(home, existing, staged)
+    rows = GroupedRows(new, existing.rows, graph, templates, wordings, confirmed, dropped, conflicting)
+    return Grouping(read, position, existing, rows)
 
 
 def load_snapshot(home: Workspace, config: DataConfig, version: int | None) -> TweetsSnapshot:
@@ -111,9 +115,10 @@ def load_snapshot(home: Workspace, config: DataConfig, version: int | None) -> T
     rows = schema.empty_table() if version is None else tables.read(home, "tweets", version=version, columns=columns)
     fingerprint = EMPTY_FINGERPRINT if version is None else fingerprint_table(home, version)
     ids = _combined(rows["id"])
-    audited = version is None or not len(ids) or read_audit(home, version, fingerprint).leaks == 0
+    whole = version is None or not len(ids) or read_audit(home, version, fingerprint).leaks == 0
     groups = _combined(rows["group"]).dictionary_encode()
-    signatures = load_signatures(home, ids, config, version, rebuild=not audited) if len(ids) else empty_signatures(config)
+    signatures = load_signatures(home, ids, config, version, rebuild=not whole) if len(ids) else empty_signatures(config)
+    audited = whole and (version is None or _split_template(home) == TEMPLATE)
     existing = ExistingRows(
         rows=RowArrays(ids, _codes(rows["label"], LABELS), signatures),
         groups=groups.indices.to_numpy().astype(np.int64),
@@ -121,6 +126,12 @@ def load_snapshot(home: Workspace, config: DataConfig, version: int | None) -> T
         splits=_codes(rows["split"], SPLIT_CODES),
     )
     return TweetsSnapshot(version, existing, fingerprint, audited)
+
+
+def _split_template(home: Workspace) -> str:
+    """Name of the near-duplicate form that the rows were last split by; up to version 2 it was that of the identity."""
+    written = json.loads(tables.last_metadata(home, "tweets", "split_rule") or "{}")
+    return str(written.get(_TEMPLATE_KEY, written.get("normalisation", TEMPLATE)))
 
 
 def _require_same_settings(home: Workspace, config: DataConfig, rule: SplitRule) -> None:
@@ -135,7 +146,8 @@ def _require_same_settings(home: Workspace, config: DataConfig, rule: SplitRule)
     wrong = [
         f"{key} = {here.get(key)!r} (the data has {there.get(key)!r})"
         for key in dict.fromkeys([*here, *there])
-        if here.get(key) != there.get(key)
+        # rows that were split by another near-duplicate form stay where they are: they are audited whole by today's
+        if here.get(key) != there.get(key) and key != _TEMPLATE_KEY
     ]
     if written and wrong:
         raise ConfigError(
@@ -181,6 +193,21 @@ def _template_lookup(home: Workspace, existing: TweetsSnapshot, staged: StagedRo
         return [cache[row] if row < known else next(new) for row in rows.tolist()]
 
     return templates_of
+
+
+def _wording_lookup(home: Workspace, existing: TweetsSnapshot, staged: StagedRows) -> TemplateLookup:
+    """Wordings by row number: of existing rows, then of staged ones."""
+    known = len(existing.rows.rows)
+
+    def wordings_of(rows: Int64) -> list[str]:
+        ids = existing.rows.rows.ids.take(pa.array(rows[rows < known]))
+        found: dict[str, str] = {}
+        for batch in texts_by_id(home, ids, existing.version) if len(ids) else ():
+            found.update(zip(*batch.to_pydict().values(), strict=True))
+        texts = [*(found[row_id] for row_id in ids.to_pylist()), *staged.column("text", rows[rows >= known] - known)]
+        return [wording(text) for text in texts]
+
+    return wordings_of
 
 
 def _combined(values: pa.ChunkedArray) -> pa.StringArray:

@@ -90,7 +90,8 @@ def _audit(config: DataConfig, grouping: Grouping, result: AssignmentResult) -> 
     if audit.leaks:
         raise CheckFailed(
             f"{audit.leaks} duplicate pairs lie across splits, and held-out must mean held-out. Nothing was written. "
-            "Was the table changed by hand? Ingest into a new FINSENT_HOME."
+            "Either an earlier release split these rows, whose near-duplicate form told texts apart by punctuation, or "
+            "the table was changed by hand. Ingest all sources again into a new FINSENT_HOME, and train again there."
         )
     return audit
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from finsent.config import DataConfig
-from finsent.text import NORMALISATION
+from finsent.text import NORMALISATION, TEMPLATE
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: Final[tuple[SplitName, ...]] = ("train", "validation", "test")
@@ -41,6 +41,7 @@ class SplitRule:
     shingle_size: int
     truncation_min_characters: int
     normalisation: str
+    template: str
     validation_from: str | None = None
     test_from: str | None = None
     embargo_hours: float | None = None
@@ -65,6 +66,7 @@ def split_rule(config: DataConfig) -> SplitRule:
         shingle_size=config.shingle_size,
         truncation_min_characters=config.truncation_min_characters,
         normalisation=NORMALISATION,
+        template=TEMPLATE,
         validation_from=config.validation_from.isoformat() if by_time and config.validation_from else None,
         test_from=config.test_from.isoformat() if by_time and config.test_from else None,
         embargo_hours=config.embargo_hours if by_time else None,

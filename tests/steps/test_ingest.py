@@ -1,5 +1,6 @@
 """Ingestion end to end on real Delta tables: the bundled sample, rerun, wrong input, the real core files."""
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,13 +9,14 @@ import pytest
 
 from finsent.config import Config, Source
 from finsent.data import tables
-from finsent.data.dataset import data_version, load_split, read_report, report_path
+from finsent.data.dataset import RecordedAudit, data_version, fingerprint_rows, load_split, read_report, report_path
+from finsent.data.splits import split_rule
 from finsent.errors import CheckFailed, ConfigError, InputError
 from finsent.steps import ingest as module
 from finsent.steps.context import make_context
 from finsent.steps.ingest import ingest
 from finsent.steps.review import decide
-from finsent.text import text_id
+from finsent.text import TEMPLATE, text_id
 from finsent.workspace import Workspace, resolve_workspace
 from tests.steps.ingestion import CONFIG, bad_rows, check, write
 
@@ -39,7 +41,7 @@ def test_the_sample_shows_every_outcome(sampled: "Sampled") -> None:
     }
     assert first.flags["future date"] > 0, "its text and label are good: it is taken without the date"
     assert first.duplicates > 200
-    assert first.conflicts > 50
+    assert first.conflicts > 20
     assert first.naive_leak is not None
     assert first.naive_leak > 0.1
     assert second.reasons["split conflict"] > 0
@@ -225,6 +227,29 @@ def test_a_leak_is_refused_before_writing(home: Workspace, tmp_path: Path, monke
     assert tables.version(home, "tweets") == (version or 0) + 1
     assert tables.version(home, "quarantine") is None
     assert data_version(home).leaks is None
+
+
+@pytest.mark.parametrize("twins", [True, False])
+def test_rows_that_an_older_form_split_are_audited_whole(home: Workspace, tmp_path: Path, *, twins: bool) -> None:
+    import pyarrow as pa
+
+    texts = ["shares of the firm slip - again", "shares of the firm slip, again" if twins else "nothing new from the board today"]
+    rows = [
+        {"id": text_id(text), "text": text, "label": "Bearish", "source": "old", "group": text_id(text), "split": split}
+        for text, split in zip(texts, ("train", "test"), strict=True)
+    ]
+    rule = {key: value for key, value in split_rule(CONFIG.data).describe().items() if key != "template"}
+    table = pa.Table.from_pylist(rows, schema=tables.SCHEMAS["tweets"])
+    found = {"fingerprint": fingerprint_rows(table), "split_rule": json.dumps(rule), **RecordedAudit(0, 0.0).metadata()}
+    tables.append(home, "tweets", table, metadata=found)
+    for _ in range(2):  # the first attempt has made today's signatures: they must not let the second one through
+        if twins:
+            with pytest.raises(CheckFailed, match="an earlier release split these rows"):
+                ingest(make_context(CONFIG, home), [write(tmp_path / "b.jsonl", ("something else", "Neutral"))])
+        else:
+            assert ingest(make_context(CONFIG, home), [write(tmp_path / "b.jsonl", ("something else", "Neutral"))]).leaks == 0
+    written = json.loads(tables.last_metadata(home, "tweets", "split_rule") or "{}")
+    assert written.get("template") == (None if twins else TEMPLATE)
 
 
 def test_rows_that_do_not_add_up_are_refused_before_writing(

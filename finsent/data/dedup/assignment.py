@@ -74,6 +74,8 @@ class GroupedRows:
     graph: NearDuplicateGraph
     templates: TemplateLookup
     """Templates of the graph's nodes."""
+    wordings: TemplateLookup
+    """`finsent.text.wording` of rows by number: existing rows, then new ones."""
     confirmed: Mask
     """New rows whose label a reviewer confirmed or fixed [N]."""
     dropped: Mask
@@ -125,6 +127,8 @@ class AssignmentContext:
     rule: SplitRule
     config: DataConfig
     result: AssignmentResult
+    wordings: Mapping[int, str] = field(default_factory=dict)
+    """Wording of each row, numbered as for `GroupedRows.wordings`, of the groups whose labels disagree."""
 
 
 def existing_assignments(context: AssignmentContext, old: Iterable[int]) -> set[GroupAssignment]:

@@ -1,9 +1,9 @@
 """Groups rows by near-duplicate component and assigns each new row its outcome: accepted, duplicate or quarantined.
 
 1. A row whose id exists already is a duplicate, or a conflict when the labels differ.
-2. Near-duplicate rows form groups, together with the existing groups that they touch. A group whose members disagree on the label
-   is a conflict: all its new rows are quarantined, with both sides shown, except those whose label a reviewer confirmed. An
-   existing row never changes.
+2. Near-duplicate rows form groups, together with the existing groups that they touch. Members of the same wording (equal but for
+   form) that disagree on the label are a conflict: the new ones are quarantined, with both sides shown, except those that a
+   reviewer confirmed. With `data.near_contradictions: quarantine`, any members of a group are. An existing row never changes.
 3. A group that touches existing rows takes their group id and split; a new one is named after its smallest id.
 4. Existing rows never move, so a component that would join two splits has new rows quarantined. Each of its new rows takes the
    assignment of its near duplicates, closest first; one that is then near to rows of two splits is quarantined, with both groups
@@ -50,6 +50,7 @@ from finsent.data.dedup.near_duplicates import (
 from finsent.data.dedup.shingles import Int64
 from finsent.data.dedup.signatures import concat_signatures
 from finsent.data.splits import EXCLUDED_CODE, SPLIT_CODES, TEST, SplitCodes, SplitRule, split_of_group
+from finsent.labels import LABELS
 
 CONFLICT_BATCH: Final = 2000
 """Texts of a component that joins two splits are processed so many at a time, with all near pairs among those."""
@@ -135,6 +136,7 @@ def assign_rows(
     context = AssignmentContext(
         rows, _old_members(graph, component[starts]), requested, _order(count, requested, times), rule, config, result
     )
+    context = replace(context, wordings=_disputed_wordings(context, fresh, component))
     alone = (sizes == 1) & (component[starts] >= graph.first_new) & ~rows.conflicting[fresh[starts]]
     _assign_singletons(context, fresh[starts[alone]])
     kinds = [
@@ -191,15 +193,42 @@ def _assign_singletons(context: AssignmentContext, rows: Int64) -> None:
         result.splits[some] = np.fromiter((split_of_group(row_id, context.rule) for row_id in ids), np.int8, len(some))
 
 
+def _disputed_wordings(context: AssignmentContext, fresh: Int64, component: Int64) -> dict[int, str]:
+    """Wordings of the rows of all components whose labels disagree: read at once, since each reading passes over the table."""
+    if context.config.near_contradictions == "quarantine":
+        return {}
+    rows, graph = context.rows, context.rows.graph
+    labels = np.zeros((len(graph.components), len(LABELS)), bool)
+    labels[component, rows.new.labels[fresh]] = True
+    old_component = graph.components[graph.old_nodes]
+    labels[old_component, rows.existing.rows.labels] = True
+    disputed = labels.sum(axis=1) > 1
+    touched = np.zeros(len(graph.components), bool)
+    touched[component] = True
+    disputed &= touched
+    old = np.flatnonzero(disputed[old_component])
+    wanted = np.concatenate([old, fresh[disputed[component]] + len(rows.existing.rows)])
+    return dict(zip(wanted.tolist(), rows.wordings(wanted), strict=True)) if len(wanted) else {}
+
+
 def _assign_component(context: AssignmentContext, rows: Int64, old: Sequence[int]) -> str:
     """Assign the new rows of one component; returns its kind."""
     new, existing = context.rows.new, context.rows.existing
-    labels = {int(new.labels[row]): (False, int(row)) for row in rows[::-1]}
-    labels |= {int(existing.rows.labels[row]): (True, row) for row in reversed(old)}
-    if len(labels) > 1:
-        confirmed = context.rows.confirmed[rows]
-        _quarantine_label_conflict(context, rows[~confirmed], labels)
-        rows = rows[confirmed]
+    known = len(existing.rows)
+    sides: dict[str | None, dict[int, tuple[bool, int]]] = {}  # by wording; one for all where no labels disagree
+    for row in rows[::-1].tolist():
+        sides.setdefault(context.wordings.get(row + known), {})[int(new.labels[row])] = (False, row)
+    for row in reversed(old):
+        sides.setdefault(context.wordings.get(row), {})[int(existing.rows.labels[row])] = (True, row)
+    if conflict := any(len(labels) > 1 for labels in sides.values()):
+        kept = context.rows.confirmed[rows]
+        for at, row in enumerate(rows.tolist()):
+            labels = sides[context.wordings.get(row + known)]
+            if len(labels) == 1:
+                kept[at] = True
+            elif not kept[at]:
+                _quarantine_label_conflict(context, row, labels)
+        rows = rows[kept]
         if not len(rows):
             return "conflict"
     found = existing_assignments(context, old)
@@ -207,14 +236,13 @@ def _assign_component(context: AssignmentContext, rows: Int64, old: Sequence[int
         _resolve_split_conflict(context, rows, old)
         return "split conflict"
     assign_group(context, rows.tolist(), preferred_assignment(context, found))
-    return "conflict" if len(labels) > 1 else "group"
+    return "conflict" if conflict else "group"
 
 
-def _quarantine_label_conflict(context: AssignmentContext, rows: Int64, labels: Mapping[int, tuple[bool, int]]) -> None:
-    context.result.outcome[rows] = QUARANTINED
-    for row, label in zip(rows.tolist(), context.rows.new.labels[rows].tolist(), strict=True):
-        others = tuple(side for other, side in labels.items() if other != label)
-        context.result.rejections.append(GroupRejection(row, "contradictory label", others))
+def _quarantine_label_conflict(context: AssignmentContext, row: int, labels: Mapping[int, tuple[bool, int]]) -> None:
+    context.result.outcome[row] = QUARANTINED
+    others = tuple(side for label, side in labels.items() if label != context.rows.new.labels[row])
+    context.result.rejections.append(GroupRejection(row, "contradictory label", others))
 
 
 def _resolve_split_conflict(context: AssignmentContext, rows: Int64, old: Sequence[int]) -> None:

@@ -292,8 +292,5 @@ def _continuation_pairs(search: _Search, pairs: Int64) -> Int64:
 
 
 def continues(cut: str, other: str, shortest: int) -> bool:
-    """Whether `other` begins with the template of a cut text, whose last word may be incomplete."""
-    start = cut.rpartition(" ")[0]
-    if len(start) < shortest:
-        start = cut  # too short without its last word: then the other must contain that too
-    return len(start) >= shortest and other.startswith(start)
+    """Whether `other` begins with the template of a cut text."""
+    return len(cut) >= shortest and other.startswith(cut)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from finsent.config import DataConfig
 from finsent.data.dedup.shingles import Int64, Shingles, fold, windows
 from finsent.errors import ConfigError
-from finsent.text import NORMALISATION, Forms
+from finsent.text import NORMALISATION, TEMPLATE, Forms
 
 MAX_MISS_PROBABILITY: Final = 1e-5
 """Largest probability that a pair just at the threshold shares no band. Bands are as long as that allows: longer bands have fewer
@@ -64,8 +64,9 @@ class Signatures:
 def signature_rule(config: DataConfig) -> str:
     """All parameters of a signature; signatures of different rules cannot be compared."""
     return (
-        f"normalisation {NORMALISATION}, shingles of {config.shingle_size}, {config.permutations} permutations in bands of "
-        f"{band_rows(config)}, sketch of {SKETCH_BYTES}, truncated from {config.truncation_min_characters}, seed {SEED}"
+        f"normalisation {NORMALISATION}, template {TEMPLATE}, shingles of {config.shingle_size}, {config.permutations} "
+        f"permutations in bands of {band_rows(config)}, sketch of {SKETCH_BYTES}, "
+        f"truncated from {config.truncation_min_characters}, seed {SEED}"
     )
 
 

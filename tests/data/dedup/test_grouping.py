@@ -24,10 +24,11 @@ from finsent.data.sources.records import QuarantinedRow, Row
 from finsent.data.splits import SPLIT_CODES, split_of_group, split_rule
 from finsent.data.staging import open_staging
 from finsent.labels import LABEL2ID
-from finsent.text import forms, text_id
+from finsent.text import forms, text_id, wording
 from finsent.workspace import resolve_workspace
 
 CONFIG = DataConfig()
+STRICT = DataConfig(near_contradictions="quarantine")
 RULE = split_rule(CONFIG)
 LONG = "loading up on september calls this morning because the chart looks ready and volume is finally back"
 OTHER = "the board meets on thursday in oslo to set the dividend and nobody expects anything new from it"
@@ -77,7 +78,11 @@ class Placed:
 
 
 def placed(
-    rows: Sequence[Row], accepted: Sequence[Known] = (), stay_out: Sequence[str] = (), decided: Sequence[str] = ()
+    rows: Sequence[Row],
+    accepted: Sequence[Known] = (),
+    stay_out: Sequence[str] = (),
+    decided: Sequence[str] = (),
+    config: DataConfig = CONFIG,
 ) -> Placed:
     known = [forms(text) for text, *_ in accepted]
     groups = pa.array([group for _, _, group, _ in accepted], pa.string()).dictionary_encode()
@@ -100,8 +105,18 @@ def placed(
     graph, texts_of = build_graph(new, stored, lambda some: [templates[index] for index in some], CONFIG)
     stands = np.array([text_id(item.text) in decided for item in rows], bool)
     kept_out = np.array([item.id in stay_out for item in rows], bool)
-    grouped = GroupedRows(new, stored, graph, texts_of, stands, np.zeros(len(rows), bool), kept_out)
-    placement = assign_rows(grouped, CONFIG, RULE)
+    texts = [text for text, *_ in accepted] + [item.text for item in rows]
+    grouped = GroupedRows(
+        new,
+        stored,
+        graph,
+        texts_of,
+        lambda some: [wording(texts[at]) for at in some],
+        stands,
+        np.zeros(len(rows), bool),
+        kept_out,
+    )
+    placement = assign_rows(grouped, config, RULE)
     naive = graph.components[np.concatenate([graph.old_nodes, graph.new_nodes])].tolist()
     made = Placed(rows, accepted, placement, stored, naive)
     names = [item.id for item in rows] + groups.dictionary.to_pylist()
@@ -154,12 +169,29 @@ def test_rows_from_before_win() -> None:
     same, against, near, near_against = row(LONG.upper()), row(LONG, "Bearish"), row(LONG + "!!"), row(LONG + " ok", "Bearish")
     assert placed([same], accepted).duplicates == [same]
     assert placed([near], accepted).accepted == [(near, "g", "test")]
-    for wrong in (against, near_against):
-        placement = placed([wrong], accepted)
+    for wrong, config in ((against, CONFIG), (near_against, STRICT)):
+        placement = placed([wrong], accepted, config=config)
         assert placement.quarantined[0][1].reason == "contradictory label"
         assert "Bullish, accepted before" in placement.quarantined[0][1].detail
     # an equal text stays a duplicate although its near twin contradicts it
-    assert placed([same, near_against], accepted).duplicates == [same]
+    assert placed([same, near_against], accepted, config=STRICT).duplicates == [same]
+
+
+def test_near_copies_that_differ_in_more_than_form_are_kept_together_whatever_their_labels() -> None:
+    rows = [
+        row(LONG),
+        row(LONG + " not", "Bearish"),
+        row(f"$TSLA {LONG} 🚀", "Neutral"),
+        row(LONG.upper() + " - not!", "Bullish"),
+    ]
+    placement = placed(rows)
+    assert [item.text for item, _, _ in placement.accepted] == [rows[0].text, rows[2].text]
+    assert len({group for _, group, _ in placement.accepted}) == 1
+    assert "- not!" in placement.quarantined[0][1].detail
+    assert not placed(rows, config=STRICT).accepted
+    kept = placed([rows[1]], before((LONG, "Bullish", "g", "test")))
+    assert kept.accepted == [(rows[1], "g", "test")]
+    assert kept.conflicts == 0
 
 
 def chain(steps: int) -> list[str]:
@@ -234,7 +266,7 @@ def test_a_cut_copy_of_a_known_text_is_looked_at_anew() -> None:
     placement = placed([row(LONG + "…")], accepted)
     assert [why.reason for _, why in placement.quarantined] == ["split conflict"]
     against = before((LONG, "Bullish", "a", "train"), (longer, "Bearish", "b", "train"))
-    assert [why.reason for _, why in placed([row(LONG + "…")], against).quarantined] == ["contradictory label"]
+    assert [why.reason for _, why in placed([row(LONG + "…")], against, config=STRICT).quarantined] == ["contradictory label"]
 
 
 def test_naive_groups_count_copies_conflicts_and_rows_from_before() -> None:
