@@ -34,6 +34,7 @@ _PARTIAL: Final = re.compile(r" (?:ht{0,2}|&\w{0,6})$")
 _CREDIT: Final = re.compile(r"""(?<![\s"')\]}»])(?:[\s"')\]}»]|[(\[]?\bvia @\w++)++$""")
 _PUNCTUATION: Final = (
     "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~¡¦§¨©«®¯°±´¶·¸»¿‐‑‒–—―‖‗‘’‚‛“”„‟†‡•‣…‰′″‹›※‼⁃⁄、。〃〈〉《》「」『』【】〔〕・･｡"
+    "\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # marks of the writing direction
 )
 _KEPT: Final = {".": "\x1c", "+": "\x1d", "-": "\x1e", "$": "\x1f", ",": "\x1c"}  # white space, so that no text has them by now
 _FORMLESS: Final = str.maketrans("\x1c\x1d\x1e\x1f\x85", ".+-$ ", " " + _PUNCTUATION)

@@ -178,6 +178,7 @@ def test_emoji_do_not_tell_twins_apart() -> None:
     [
         '"$TSLA it\'s an ALL-time high" - 1,500 now!',
         "$TSLA its an alltime high; 1500 now",
+        "$TSLA \u2066its\u2069 an alltime high \u202e1500 now",
         "@you $TSLA, it’s an all time high… $1500 now…",
         "its an all_time high (1500) now $TSLA $NIO",
     ],
