@@ -10,7 +10,8 @@ import pytest
 from finsent.config.loader import NO_PASSWORD, mask_passwords
 from finsent.data.dedup.shingles import shingle
 from finsent.data.validation.language import detect_language
-from finsent.data.validation.text_cleaning import mask_handles, mask_raw_handles, repair_mojibake
+from finsent.data.validation.text_cleaning import mask_handles, mask_raw_handles
+from finsent.data.validation.text_repair import repair_mojibake
 from finsent.evaluation.robustness.perturbations import DIRECTION, INVARIANCE
 from finsent.text import forms, marks, normalise, text_id
 

@@ -133,7 +133,8 @@ def _receive(settings: Settings, files: tuple[str, ...], given: Mapping[str, Any
         raise InputError("--inbox needs at least one FILE of unlabelled tweets.")
     data = settings.config().data
     sources = [InboxSource(uri=file, **source_settings(given)) for file in files]
-    report = receive(sources, settings.home(), max_characters=data.max_characters, masked=data.mask_handles, dry_run=dry_run)
+    rules = {"repaired": data.repair_mojibake, "masked": data.mask_handles}
+    report = receive(sources, settings.home(), max_characters=data.max_characters, dry_run=dry_run, **rules)
     taken = report.received + report.known
     return CommandResult(report, render_inbox(report), code=2 if report.read and taken < 0.1 * report.read else 0)
 

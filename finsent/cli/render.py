@@ -38,7 +38,6 @@ def render_ingestion(report: Any) -> Renderable:
     counts = ("read", "accepted", "duplicates", "quarantined", *(("unlabelled",) if report.unlabelled else ()))
     sources = [(name, *(found[count] for count in counts)) for name, found in report.by_source.items()]
     total = ("all", *(getattr(report, count) for count in counts))
-    flags = [(n, flag) for flag, n in report.flags.items()]
     return stack(
         f"{heading}: {report.read:,} rows read = {report.accepted:,} accepted "
         f"+ {report.duplicates:,} duplicates + {report.quarantined:,} quarantined"
@@ -52,7 +51,7 @@ def render_ingestion(report: Any) -> Renderable:
         "rows never change. To have it, ingest into a new home"
         if report.dates_not_filled
         else "",
-        section("Noted about texts", table(("rows", "what"), flags)) if flags else "",
+        _flags(report.flags),
         f"{report.split_conflicts:,} groups of new rows touched two splits: see `split conflict` in the quarantine"
         if report.split_conflicts
         else "",
@@ -86,8 +85,13 @@ def render_inbox(report: Any) -> Renderable:
         + f"+ {report.quarantined:,} quarantined",
         _quarantine_reasons(report.reasons),
         f"{report.undated:,} rows taken without a date, since theirs cannot be read" if report.undated else "",
+        _flags(report.flags),
         "" if report.dry_run else f"Next: {suggest_command('finsent score')}",
     )
+
+
+def _flags(flags: Mapping[str, int]) -> Renderable:
+    return section("Noted about texts", table(("rows", "what"), [(n, flag) for flag, n in flags.items()])) if flags else ""
 
 
 def _quarantine_reasons(reasons: Mapping[str, int]) -> Renderable:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final, NamedTuple
@@ -66,6 +66,8 @@ class InboxReport:
     """Rows taken without their date, which cannot be read."""
     repeated: int = 0
     """Of `known`, the rows that repeat an earlier row of the same files, and that the inbox had not before."""
+    flags: dict[str, int] = field(default_factory=dict)
+    """Readable rows by what was noticed about their texts."""
     dry_run: bool = False
     """Whether this says what would have been written, and nothing was."""
 
@@ -75,6 +77,7 @@ def receive(
     home: Workspace,
     *,
     max_characters: int = DataConfig().max_characters,
+    repaired: bool = DataConfig().repair_mojibake,
     masked: bool = False,
     dry_run: bool = False,
 ) -> InboxReport:
@@ -84,6 +87,7 @@ def receive(
         sources: Files, folders, globs or `hf://` datasets, and their columns.
         home: Where the tables are.
         max_characters: Longer texts are quarantined.
+        repaired: Undo what can be undone without loss (`data.repair_mojibake`).
         masked: Store `@user` in place of handles (`data.mask_handles`).
         dry_run: Write nothing; the report says what would have been.
 
@@ -93,19 +97,20 @@ def receive(
     rows: list[InboxRow] = []
     bad: list[QuarantinedRow] = []
     number_read = undated = 0
-    advised = set()
+    advised, flags = set(), Counter[str]()
     with rare_garbage_collection():
         for file in track([file for source in sources for file in resolve(source)], description="reading", unit="file"):
-            found = read_file(file, max_characters=max_characters, masked=masked)
+            found = read_file(file, max_characters=max_characters, masked=masked, repaired=repaired)
             rows += found.rows
             bad += found.bad
             number_read += found.read
             undated += found.undated
+            flags += found.flags
             if found.advice is not None and file.source.uri not in advised:
                 advised.add(file.source.uri)
                 _log.warning("%s", found.advice)
     report, _ = store_rows(home, rows, bad, number_read, masked=masked, dry_run=dry_run)
-    return dataclasses.replace(report, undated=undated)
+    return dataclasses.replace(report, undated=undated, flags=dict(flags))
 
 
 class StoredCounts(NamedTuple):
@@ -215,14 +220,14 @@ def _commit(
     faults: MutableMapping[int, str] | None,
 ) -> tuple[InboxReport, StoredCounts] | None:
     """Append the new rows; None if another run appended to the inbox in between."""
-    ids = {item.id for item in rows}
+    ids = {item.id for item in rows} | {item.given_id for item in rows if item.given_id is not None}
     ids |= {
         f"{number}.0" for number in ids if number.removeprefix("-").isdecimal()
     }  # what 0.1 made of whole numbers that came as floats
     there = _stored_texts(home, ids)
     scored = _scored_hashes(home, ids - there.keys())
     stored = there.keys() | scored.keys()
-    rows = [item._replace(id=f"{item.id}.0") if f"{item.id}.0" in stored and item.id not in stored else item for item in rows]
+    rows = [_as_stored(item, stored) for item in rows]
     new, known, repeated, reused = _classify(rows, there, scored, masked=masked)
     if found := _find_reuse(rows, reused):
         if faults is None:
@@ -281,10 +286,26 @@ def _scored_hashes(home: Workspace, ids: AbstractSet[str]) -> dict[str, set[str]
     return hashes
 
 
-def _was_scored_for(item: InboxRow, hashes: AbstractSet[str]) -> bool:
-    """Whether the row's text is one that its id was scored for, masked or not; an id made of the text is of no other."""
-    texts = {item.text, mask_handles(item.text), str(item.raw.text)}
-    return not hashes.isdisjoint(map(text_hash, texts)) or item.id == text_id(item.text)
+def _as_stored(item: InboxRow, stored: AbstractSet[str]) -> InboxRow:
+    """The row under the id that an earlier release gave it, where that is stored: by a float, or by a text before its repair."""
+    if item.id in stored:
+        return item
+    if f"{item.id}.0" in stored:
+        return item._replace(id=f"{item.id}.0")
+    by_text = item.given_id in stored and item.id == text_id(item.text)
+    return item._replace(id=str(item.given_id)) if by_text else item
+
+
+def _as_scored(item: InboxRow, hashes: AbstractSet[str], *, masked: bool) -> InboxRow | None:
+    """The row with the text that its id was scored for, repaired, masked or as it came; None if that is another text.
+
+    An id made of the text is of no other.
+    """
+    given = str(item.raw.text)
+    for text in (item.text, mask_handles(item.text), given, mask_handles(given)):
+        if text_hash(text) in hashes:
+            return item if masked and text != mask_handles(text) else item._replace(text=text)
+    return item if item.id in (text_id(item.text), item.given_id) else None
 
 
 def _classify(
@@ -298,10 +319,11 @@ def _classify(
     for item in rows:
         name, text = item.id, item.text
         first = texts.get(name)
-        if first is None and (name not in scored or _was_scored_for(item, scored[name])):
-            texts[name] = text
-            new.append(item)
-        elif first is not None and (first == text or text_id(first) == text_id(text)):
+        fresh = None if first is not None else item if name not in scored else _as_scored(item, scored[name], masked=masked)
+        if fresh is not None:
+            texts[name] = fresh.text
+            new.append(fresh)
+        elif first is not None and (first == text or text_id(first) in (text_id(text), item.given_id)):
             known[id(item.file)] += 1
             repeated += name not in there
         else:

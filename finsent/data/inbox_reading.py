@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -14,8 +15,8 @@ from finsent.data.sources.reading import quarantine_row
 from finsent.data.sources.records import QuarantinedRow, RawRow, RequestedColumns, SourceFile, inbox_columns
 from finsent.data.validation.dates import is_missing
 from finsent.data.validation.ids import find_id_column, find_id_fault, likely_id_columns
-from finsent.data.validation.row_validation import Rejection, check_id, check_text, check_time
-from finsent.data.validation.text_cleaning import mask_handles
+from finsent.data.validation.row_validation import Rejection, check_id, check_time
+from finsent.data.validation.text_cleaning import CleanText, clean_text, mask_handles
 from finsent.errors import InputError, escape_invalid, quoted, shorten
 from finsent.text import text_id
 
@@ -29,6 +30,8 @@ class InboxRow(NamedTuple):
     created_at: datetime | None
     text: str
     """As stored."""
+    given_id: str | None
+    """Identity of the text as it came, where repairing it made another one: what earlier releases stored it by."""
     raw: RawRow
     """As read."""
     file: SourceFile
@@ -45,12 +48,14 @@ class FileRows(NamedTuple):
     """Number of both."""
     undated: int
     """Rows taken without their date, which cannot be read."""
+    flags: Counter[str]
+    """Rows by what was noticed about their texts."""
     advice: str | None = None
     """What its reader should know of its ids: a column that looks like them and is not read, or rows without one."""
 
 
-def read_file(file: SourceFile, *, max_characters: int, masked: bool) -> FileRows:
-    """Read a file to its end.
+def read_file(file: SourceFile, *, max_characters: int, masked: bool, repaired: bool = True) -> FileRows:
+    """Read a file to its end; texts are stored as labelled ones are, see `clean_text`.
 
     Raises:
         InputError: it is damaged, a column is missing, or the one of the ids holds none.
@@ -58,30 +63,32 @@ def read_file(file: SourceFile, *, max_characters: int, masked: bool) -> FileRow
     """
     wanted = inbox_columns(file.source)
     good, unreadable, rounded, number_read, undated, now = [], [], [], 0, 0, datetime.now(UTC)
+    flags: Counter[str] = Counter()
     for batch, form in with_time_form(read_rows(file, wanted), file, now):
         number_read += len(batch)
         for raw in batch:
-            checked = _check(raw, max_characters, now, form, has_ids=not wanted.likely_ids)
+            checked = _check(raw, max_characters, now, form, repaired=repaired, has_ids=not wanted.likely_ids)
             if isinstance(checked, Rejection):
                 unreadable.append(refuse(raw, checked, file, masked))
                 if checked.reason == "rounded id":
                     rounded.append(str(raw.id))
             else:
-                name, moment, value = checked
+                name, moment, (text, noticed), given_id = checked
                 undated += moment is None and not is_missing(raw.created_at)
-                good.append((name, moment, mask_handles(value) if masked else value, raw))
+                flags.update(noticed)
+                good.append((name, moment, mask_handles(text) if masked else text, given_id, raw))
     advice = _judge_ids(file, wanted, good, rounded, number_read)
     given = input_identity(fingerprint_file(file))
     rows = [InboxRow(*row, file, given) for row in good]
     if undated:
         _log.warning("%s: %d rows are taken without a date, since theirs cannot be read", file.label, undated)
-    return FileRows(rows, [dataclasses.replace(row, input=given) for row in unreadable], number_read, undated, advice)
+    return FileRows(rows, [dataclasses.replace(row, input=given) for row in unreadable], number_read, undated, flags, advice)
 
 
 def _judge_ids(
     file: SourceFile,
     wanted: RequestedColumns,
-    good: Sequence[tuple[str, datetime | None, str, RawRow]],
+    good: Sequence[tuple[str, datetime | None, str, str | None, RawRow]],
     rounded: Sequence[str],
     rows: int,
 ) -> str | None:
@@ -98,7 +105,7 @@ def _judge_ids(
         return (
             f"{seen}, and a column looks like their ids: {why_likely}. Read it with --id {shlex.quote(column)}, or say --id none"
         )
-    ids = [name for name, _, _, raw in good if not is_missing(raw.id)]
+    ids = [name for name, *_, raw in good if not is_missing(raw.id)]
     # a query's numbers are keys of its table, and who names a column has looked at it
     trusted = file.format == "sql" or file.source.id is not None
     if (why := find_id_fault(ids, rounded, rows, may_be_numbers=trusted)) is not None:
@@ -128,16 +135,21 @@ def refuse(raw: RawRow, why: Rejection, file: SourceFile, masked: bool) -> Quara
 
 
 def _check(
-    raw: RawRow, longest: int, now: datetime, form: str | None, *, has_ids: bool
-) -> tuple[str, datetime | None, str] | Rejection:
-    """Id, time and text of a row, or why it is rejected."""
+    raw: RawRow, longest: int, now: datetime, form: str | None, *, repaired: bool, has_ids: bool
+) -> tuple[str, datetime | None, CleanText, str | None] | Rejection:
+    """Id, time and text of a row and `InboxRow.given_id`, or why it is rejected."""
     if raw.fault is not None:
         return raw.fault
-    text = check_text(raw.text, longest)
-    if isinstance(text, Rejection):
-        return text
+    clean = clean_text(raw.text, longest, repaired=repaired)
+    if isinstance(clean, Rejection):
+        return clean
     moment = check_time(raw.created_at, now, form)
     if isinstance(moment, Rejection):
         moment = None  # a prediction needs no date
-    given = check_id(raw.id) if has_ids else None
-    return given if isinstance(given, Rejection) else (given or text_id(text), moment, text)
+    own_id = check_id(raw.id) if has_ids else None
+    if isinstance(own_id, Rejection):
+        return own_id
+    if clean.text == raw.text:
+        return own_id or text_id(clean.text), moment, clean, None
+    identity, given_id = text_id(clean.text), text_id(str(raw.text))
+    return own_id or identity, moment, clean, None if given_id == identity else given_id

@@ -274,7 +274,7 @@ def _take(run: _Run, item: _Listed, file: SourceFile, identity: str | None) -> N
         return
     data = run.data
     try:
-        found = read_file(file, max_characters=data.max_characters, masked=data.mask_handles)
+        found = read_file(file, max_characters=data.max_characters, masked=data.mask_handles, repaired=data.repair_mojibake)
     except Exception as error:  # noqa: BLE001 - whatever one file does to a reader, it must not stop the others
         _fail(run, item, identity, error)
         return

@@ -160,7 +160,8 @@ def _receive(
 
     data, home = context.config.data, context.workspace
     if files:
-        return [receive(files, home, max_characters=data.max_characters, masked=data.mask_handles)], ()
+        rules = {"repaired": data.repair_mojibake, "masked": data.mask_handles}
+        return [receive(files, home, max_characters=data.max_characters, **rules)], ()
     sources = receive_sources(context.config.scoring, data, home)
     return sources, sources
 
