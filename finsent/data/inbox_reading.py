@@ -140,7 +140,7 @@ def _check(
     """Id, time and text of a row and `InboxRow.given_id`, or why it is rejected."""
     if raw.fault is not None:
         return raw.fault
-    clean = clean_text(raw.text, longest, repaired=repaired)
+    clean = clean_text(raw.text, longest, repaired=repaired, whole=raw.whole)
     if isinstance(clean, Rejection):
         return clean
     moment = check_time(raw.created_at, now, form)

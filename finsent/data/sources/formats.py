@@ -321,7 +321,15 @@ def _json_row(value: Any, number: int, columns: Mapping[str, str]) -> RawRow:
     if not isinstance(value, dict):
         fault = Rejection("malformed row", f"not an object but {type(value).__name__}: {quoted(value)}")
         return RawRow(number, fault=fault)
-    return RawRow.from_values(number, {role: value_at(value, column) for role, column in columns.items()})
+    values = {role: value_at(value, column) for role, column in columns.items()}
+    return RawRow.from_values(number, values, _tweet_of(value, columns["text"]))
+
+
+def _tweet_of(value: Mapping[str, Any], column: str) -> Mapping[str, Any]:
+    """The object that has the text: the row itself, or one within it."""
+    parent = "" if column in value else column.rpartition(".")[0]
+    inner = value_at(value, parent) if parent else value
+    return inner if isinstance(inner, Mapping) else value
 
 
 def _read_hub(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRow]]:

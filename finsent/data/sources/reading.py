@@ -18,6 +18,7 @@ from finsent.data.sources.column_times import with_time_form
 from finsent.data.sources.formats import fingerprint_file, read_rows
 from finsent.data.sources.records import NO_COLUMN, QuarantinedRow, RawRow, RequestedColumns, Row, SourceFile, labelled_columns
 from finsent.data.sources.resolve import resolve
+from finsent.data.sources.whole_text import columns_beside
 from finsent.data.staging import StagingWriter
 from finsent.data.validation.dates import is_missing
 from finsent.data.validation.label_check import PolarityStats, check_label_polarity, format_label_mismatch
@@ -26,7 +27,7 @@ from finsent.data.validation.label_values import check_label_values, label_map_a
 from finsent.data.validation.language import check_language
 from finsent.data.validation.row_validation import Reason, Rejection, check_id, check_time
 from finsent.data.validation.schema_drift import SourceSchema, compare_schemas, format_drift, removal_hint, source_schema
-from finsent.data.validation.text_cleaning import CleanText, clean_text, mask_handles, mask_raw_handles
+from finsent.data.validation.text_cleaning import WHOLE_TAKEN, CleanText, clean_text, mask_handles, mask_raw_handles
 from finsent.data.validation.text_repair import FLAG_SEPARATOR, text_flags
 from finsent.errors import CheckFailed, InputError, escape_control, escape_invalid, format_names, quoted, shorten
 from finsent.labels import LABEL2ID
@@ -217,7 +218,9 @@ def _record_schema(found: _SourceStats, before: SourceSchema | None, summary: Re
     schema = found.schema(before)
     summary.schemas[schema.name] = asdict(schema)
     if before is None:
-        summary.unread_columns[schema.name] = [name for name in schema.columns if name not in schema.roles.values()]
+        beside = columns_beside(found.file.source.text, schema.columns) if WHOLE_TAKEN in summary.flags else {}
+        read = {*schema.roles.values(), *beside.values()}
+        summary.unread_columns[schema.name] = [name for name in schema.columns if name not in read]
     unknown = {value: n for value, n in found.seen.most_common() if value and value not in found.label_mapping}
     summary.unknown_labels[schema.name] = unknown
     if check and before is not None:
@@ -301,7 +304,7 @@ def _validate_fields(
     """Text, label and time, and what is wrong with the time where the row is taken without it; None where it has no label."""
     if raw.fault is not None:
         return raw.fault
-    text = clean_text(raw.text, config.max_characters, repaired=config.repair_mojibake)
+    text = clean_text(raw.text, config.max_characters, repaired=config.repair_mojibake, whole=raw.whole)
     if isinstance(text, Rejection):
         return text
     if source.label_value is None and is_missing(raw.label) and parse_label(raw.label, source.labels) is None:

@@ -1,5 +1,6 @@
 """Record types of reading: source files, requested columns, and rows as read, as validated and as quarantined."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -7,6 +8,7 @@ from pathlib import PurePath
 from typing import Any, Final, Self
 
 from finsent.config import Source
+from finsent.data.sources.whole_text import columns_beside, whole_text
 from finsent.data.validation.ids import likely_id_columns
 from finsent.data.validation.row_validation import Reason, Rejection
 from finsent.errors import InputError, did_you_mean, format_names, shorten
@@ -74,7 +76,7 @@ class RequestedColumns:
     """The column read for the role `id` since it is called as ids are, where the file has no column `id` and none is named."""
 
     def select(self, found: Sequence[str], where: str) -> dict[str, str]:
-        """Role to column, of the columns `found` in the file `where`.
+        """Role to column, of the columns `found` in the file `where`; with those of `columns_beside` as roles of their own.
 
         Raises:
             InputError: a required column is missing, or a column to read occurs twice.
@@ -83,7 +85,7 @@ class RequestedColumns:
         self.seen_columns.extend(column for column in dict.fromkeys(found) if column not in known)
         for role, column in self.required.items():
             if column not in found:
-                hint = did_you_mean(column, found)
+                hint = _hint(column, found) if role == "text" else did_you_mean(column, found)
                 if not hint and len(found) == 1 and any(mark in found[0] for mark in ";|\t"):
                     hint = " Is it separated by something other than commas? Say by what: --delimiter ';'."
                 listed = format_names(found, shown=100)
@@ -95,7 +97,14 @@ class RequestedColumns:
         for column in selected.values():
             if (count := found.count(column)) > 1:
                 raise InputError(f"{where}: the column {column!r} occurs {count} times. Rename all but one.")
-        return selected
+        beside = columns_beside(selected["text"], found) if "text" in selected else {}
+        return {path: column for path, column in beside.items() if found.count(column) == 1} | selected
+
+
+def _hint(column: str, found: Sequence[str]) -> str:
+    """Where the tweets may be instead; Twitter's extended objects have a `full_text` in place of `text`."""
+    full = next((name for name in found if name.rpartition(".")[2] == "full_text"), None)
+    return did_you_mean(column, found) if full is None else f" The texts may be in {full!r}: --text {shlex.quote(full)}."
 
 
 def labelled_columns(source: Source) -> RequestedColumns:
@@ -133,12 +142,17 @@ class RawRow:
     created_at: object = None
     id: object = None
     fault: Rejection | None = None
+    whole: str | None = None
+    """The whole of a text that was cut short, see `whole_text`."""
 
     @classmethod
-    def from_values(cls, number: int, values: Mapping[str, object]) -> Self:
-        """The row of these values by role, or its fault where one of them cannot be used."""
-        for value in values.values():
-            if value is None or type(value) is str:
+    def from_values(cls, number: int, values: Mapping[str, object], tweet: Mapping[str, object] | None = None) -> Self:
+        """The row of these values by role, or its fault where one of them cannot be used.
+
+        The whole of its text is looked for in the `tweet` that it is of, and among values that have no role.
+        """
+        for role, value in values.items():
+            if value is None or type(value) is str or role not in _ROLES:
                 continue
             if (fault := value if isinstance(value, Rejection) else _nesting_fault(value)) is not None:
                 text = values.get("text")
@@ -147,7 +161,12 @@ class RawRow:
         if isinstance(name, str) and not name.isascii() and any("\ud800" <= character <= "\udfff" for character in name):
             fault = Rejection("bad encoding", f"the id {shorten(ascii(name))} is not UTF-8")
             return cls(number, values.get("text"), fault=fault)
-        return cls(number, values.get("text"), values.get("label"), values.get("created_at"), name)
+        text, whole = values.get("text"), None
+        if text is None and tweet is not None:  # an object of the other kind, in a file of both
+            text = whole = tweet.get("full_text")
+        if isinstance(text, str) and (tweet is not None or not values.keys() <= _ROLES.keys()):
+            whole = whole_text(text, (values,) if tweet is None else (values, tweet)) or whole
+        return cls(number, text, values.get("label"), values.get("created_at"), name, whole=whole if type(whole) is str else None)
 
 
 def _nesting_fault(value: object) -> Rejection | None:
