@@ -52,6 +52,11 @@ class Workspace:
         return self.root / "reports"
 
     @property
+    def review(self) -> Path:
+        """Ranked lists of doubtful labels, which can be computed again."""
+        return self.root / "review"
+
+    @property
     def audit_log(self) -> Path:
         """Audit log: hash-chained record of every evaluation and promotion decision."""
         return self.root / "audit_log.jsonl"

@@ -77,6 +77,7 @@ def workspace_paths() -> set[str]:
     from finsent.cli.server_password import password_path
     from finsent.cli.services_file import services_path
     from finsent.data.dataset import report_path
+    from finsent.data.suspect_cache import cache_path
     from finsent.models.fingerprint import CACHE
     from finsent.steps.data_report import page_path
     from finsent.training import checkpoint, run_dir
@@ -97,6 +98,7 @@ def workspace_paths() -> set[str]:
         page_path(home, 1),
         password_path(home.root),
         services_path(home.root),
+        cache_path(home, ("train", "validation")),
         *(home.lock(name) for name in get_args(LockName)),
     ]
     return {str(place.relative_to(home.root)) for place in places}

@@ -25,6 +25,7 @@ from finsent.cli import (  # noqa: F401 - add their commands
     models,
     promote,
     review,
+    review_decide,
     score,
     status,
     up,

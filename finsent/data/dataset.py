@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -115,8 +115,8 @@ def data_version(home: Workspace, version: int | None = None) -> DataVersion:
     )
 
 
-def fingerprint_rows(rows: pa.Table | Iterable[pa.RecordBatch]) -> str:
-    """32 hexadecimal digits over id, label, group, split and text of all rows, whatever their order.
+def fingerprint_rows(rows: pa.Table | Iterable[pa.RecordBatch], columns: Sequence[str] = FINGERPRINTED) -> str:
+    """32 hexadecimal digits over id, label, group, split and text, or other columns, of all rows, whatever their order.
 
     A sum of BLAKE2b hashes modulo 2^128 (the multiset hash AdHash, Bellare and Micciancio 1997): it can be updated for added rows
     without reading the others.
@@ -124,8 +124,8 @@ def fingerprint_rows(rows: pa.Table | Iterable[pa.RecordBatch]) -> str:
     batches = rows.to_batches(_BATCH) if isinstance(rows, pa.Table) else rows
     total = 0
     for batch in batches:
-        columns = [batch.column(name).to_pylist() for name in FINGERPRINTED]
-        for row in zip(*columns, strict=True):
+        values = [batch.column(name).to_pylist() for name in columns]
+        for row in zip(*values, strict=True):
             total += int.from_bytes(hashlib.blake2b("\x1f".join(row).encode(), digest_size=16).digest())
     return f"{total % _MODULUS:032x}"
 

@@ -18,7 +18,7 @@ from finsent.data.validation.row_validation import CONFLICT
 from finsent.errors import InputError, one_line
 from finsent.workspace import Workspace
 
-_SHOWN: Final = ("id", "text", "label", "suggested", "confidence", "source", "source_id", "kind", "detail")
+_SHOWN: Final = ("id", "text", "label", "suggested", "confidence", "error_probability", "source", "source_id", "kind", "detail")
 COLUMNS: Final = (*_SHOWN, "decision", "new_label", "why")
 _FILLED: Final = ("id", "decision", "new_label", "why")
 _ID_DIGITS: Final = 32
@@ -43,6 +43,8 @@ class ReviewEntry:
     """Split of a suspect, or both sides of a conflict."""
     source_id: str | None = None
     """The source's own id; None where no id column was named when it was read."""
+    error_probability: float | None = None
+    """Estimated probability that the label is wrong; None for a conflict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +73,9 @@ def write_entries(entries: Iterable[ReviewEntry], path: Path) -> None:
     writer = csv.writer(text)
     writer.writerow(COLUMNS)
     for entry in entries:
-        confidence = "" if entry.confidence is None else f"{entry.confidence:.4f}"
-        values = {**{name: getattr(entry, name) or "" for name in _SHOWN}, "confidence": confidence}
-        writer.writerow([*map(_safe, values.values()), "", "", ""])
+        values = (getattr(entry, name) for name in _SHOWN)
+        shown = (f"{value:.4f}" if isinstance(value, float) else value or "" for value in values)
+        writer.writerow([*map(_safe, shown), "", "", ""])
     part = path.with_name(path.name + ".part")
     try:
         part.write_text(text.getvalue(), encoding="utf-8-sig", newline="")

@@ -1,7 +1,7 @@
 """Rows whose label is likely wrong, by confident learning (Northcutt, Jiang, Chuang 2021, arXiv:1911.00068) as cleanlab has it.
 
 A small model gives every row probabilities without having seen it; rows that it confidently takes for another class, more often
-than the noise it estimates between those two classes explains, are listed, the least believed label first.
+than the noise it estimates between those two classes explains, are listed, the likeliest error first (`label_noise`).
 
 The source is no feature of that model. Label and source are confounded in such data (some sources have no neutral row at all):
 a model that is told the source would doubt every neutral row of a source with few of them, which is prejudice and no evidence.
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finsent.errors import InputError
+from finsent.evaluation.label_noise import error_probabilities
 from finsent.logging_setup import track
 
 MOST_ROWS: Final = 200_000
@@ -27,7 +28,7 @@ _COLUMNS: Final = 2**18  # hashed n-grams; more gain nothing at a million tweets
 
 @dataclass(frozen=True)
 class Suspects:
-    """Likely label errors among some rows, the least believed label first."""
+    """Likely label errors among some rows, the likeliest first; in one source that is the least believed label."""
 
     rows: NDArray[np.int64]
     """Positions [M] of the suspected rows among those given."""
@@ -35,12 +36,19 @@ class Suspects:
     """Label id [M] that the model takes each for."""
     confidence: NDArray[np.float64]
     """Self-confidence [M]: the probability that the model gives the label as it is."""
+    error_probability: NDArray[np.float64]
+    """Estimated probability [M] that the label is wrong, see `finsent.evaluation.label_noise`."""
     looked_at: int
     """Rows looked at; fewer than given where they were sampled."""
 
 
 def suspect_labels(
-    texts: Sequence[str], labels: NDArray[np.int64], groups: Sequence[str], most_rows: int = MOST_ROWS, folds: int = _FOLDS
+    texts: Sequence[str],
+    labels: NDArray[np.int64],
+    groups: Sequence[str],
+    sources: Sequence[str] | None = None,
+    most_rows: int = MOST_ROWS,
+    folds: int = _FOLDS,
 ) -> Suspects:
     """Rows whose label is likely wrong.
 
@@ -48,6 +56,7 @@ def suspect_labels(
         texts: Texts [N].
         labels: Label ids [N].
         groups: Near-duplicate group [N] of each row. A group is in one fold, so that no twin vouches for its twin.
+        sources: Source [N] of each row, which tells how many labels may be wrong, and the model nothing.
         most_rows: Of more rows, this many are drawn at random, by a fixed seed.
         folds: Parts that take turns in being judged by a model of the others.
 
@@ -68,12 +77,15 @@ def suspect_labels(
 
     from cleanlab.filter import find_label_issues
 
-    found = find_label_issues(given, probabilities, return_indices_ranked_by="self_confidence", n_jobs=1)
-    found = np.asarray(found, np.int64)
+    found = np.asarray(find_label_issues(given, probabilities, return_indices_ranked_by="self_confidence", n_jobs=1), np.int64)
+    origins = None if sources is None else [sources[index] for index in chosen.tolist()]
+    errors = error_probabilities(given, probabilities, origins)
+    found = found[np.argsort(-errors[found], kind="stable")]
     return Suspects(
         rows=chosen[found],
         suggested=classes[probabilities[found].argmax(axis=1)].astype(np.int64),
         confidence=probabilities[found, given[found]],
+        error_probability=errors[found],
         looked_at=len(chosen),
     )
 

@@ -1,10 +1,9 @@
-"""Review of labels: lists doubtful and contradictory rows, records reviewers' decisions and applies them to the data.
+"""Review of labels: records reviewers' decisions and applies them to the data.
 
 Decisions are recorded first and applied after. A crash in between loses nothing: the next decision, or the same one again,
 applies all that is on record.
 """
 
-import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,40 +11,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from finsent.data import tables
 from finsent.data.corrections import (
     DECISION_KINDS,
     DecisionKind,
     ReviewDecision,
     apply_decisions,
-    load_decisions,
     parse_class_name,
     record_decisions,
 )
-from finsent.data.quarantine import ids_of, labels_of, rows_at
-from finsent.data.review_file import FilledEntry, IdLookup, ReviewEntry, read_entries, write_entries
-from finsent.data.splits import SPLITS
-from finsent.data.validation.row_validation import CONFLICT
+from finsent.data.review_file import FilledEntry, IdLookup, read_entries
 from finsent.errors import InputError
-from finsent.evaluation.label_issues import suspect_labels
-from finsent.labels import LABEL2ID, LABELS
 from finsent.workspace import Workspace
 
-_log = logging.getLogger(__name__)
-
 _SHOWN: Final = 20
-
-
-@dataclass(frozen=True)
-class ReviewListing:
-    """Rows to review, the most doubtful first."""
-
-    entries: list[ReviewEntry]
-    found: int
-    """Rows found; `entries` may be only the first of them."""
-    looked_at: int
-    """Rows examined; fewer than `of` where they were sampled."""
-    of: int
 
 
 @dataclass(frozen=True)
@@ -60,86 +38,6 @@ class ReviewResult:
     """How many are on texts that are not in the data: they take effect when an ingestion brings those."""
     version: int | None
     """Version of the data that applying made; None when nothing changed."""
-
-
-def list_suspects(home: Workspace, *, limit: int | None = None, with_test: bool = False) -> ReviewListing:
-    """Rows whose label is likely wrong and without a decision, the least probable label first.
-
-    The test split is left out unless asked for: correcting test labels where a model doubts them makes the test easier for
-    models of that kind.
-
-    Raises:
-        InputError: no data yet, or too little for an estimate.
-    """
-    import numpy as np
-
-    splits = SPLITS if with_test else ("train", "validation")
-    columns = ["id", "text", "label", "source", "group", "split", "source_id"]
-    rows = tables.read(home, "tweets", columns=columns, filters=[("split", "in", splits)]).sort_by("id")
-    if not rows.num_rows:
-        raise InputError(
-            "there is no data to review yet. Run `finsent ingest FILE...`, or `finsent demo` for the bundled sample."
-        )
-    labels = np.array([LABEL2ID[label] for label in rows["label"].to_pylist()], np.int64)
-    suspects = suspect_labels(rows["text"].to_pylist(), labels, rows["group"].to_pylist())
-    if suspects.looked_at < rows.num_rows:
-        _log.warning("looked at a random sample of %d of %d rows", suspects.looked_at, rows.num_rows)
-    decided = load_decisions(home)
-    entries = [
-        ReviewEntry(
-            id=row["id"],
-            text=row["text"],
-            label=row["label"],
-            suggested=LABELS[suggested],
-            confidence=float(confidence),
-            source=row["source"],
-            kind="suspect",
-            detail=f"in the {row['split']} split",
-            source_id=row["source_id"],
-        )
-        for row, suggested, confidence in zip(
-            rows.take(suspects.rows).to_pylist(), suspects.suggested.tolist(), suspects.confidence.tolist(), strict=True
-        )
-        if row["id"] not in decided
-    ]
-    return ReviewListing(entries[:limit], len(entries), suspects.looked_at, rows.num_rows)
-
-
-def list_conflicts(home: Workspace, *, limit: int | None = None) -> ReviewListing:
-    """Texts quarantined as contradictory and without a decision, each side once, the sides of one conflict together."""
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    version, decided, start = tables.version(home, "quarantine"), load_decisions(home), 0
-    sides: dict[tuple[str, str], tuple[datetime, int]] = {}
-    looked_at = 0
-    columns = ["id", "text", "reason", "detail", "label", "ingested_at"]
-    for batch in tables.batches(home, "quarantine", columns, version=version):
-        positions = np.flatnonzero(pc.equal(batch["reason"], CONFLICT).to_numpy(zero_copy_only=False))
-        some = batch.take(pa.array(positions))
-        times = some["ingested_at"].to_pylist()
-        for row_id, label, time, position in zip(ids_of(some), labels_of(some), times, (positions + start).tolist(), strict=True):
-            if row_id not in decided:
-                sides[row_id, label] = min((time, position), sides.get((row_id, label), (time, position)))
-        start, looked_at = start + batch.num_rows, looked_at + len(positions)
-    # the rows of one conflict were appended together: sorting by time and place keeps them so
-    shown = sorted(sides.items(), key=lambda item: item[1])[:limit]
-    rows = rows_at(home, version, [position for _, (_, position) in shown])
-    entries = [
-        ReviewEntry(row_id, row["text"], label, "", None, row["source"], "conflict", row["detail"], row["source_id"])
-        for ((row_id, label), _), row in zip(shown, rows, strict=True)
-    ]
-    return ReviewListing(entries, len(sides), looked_at, looked_at)
-
-
-def write_listing(listing: ReviewListing, path: Path) -> None:
-    """Write the rows to a CSV for a reviewer to fill in.
-
-    Raises:
-        InputError: the file exists already or cannot be written.
-    """
-    write_entries(listing.entries, path)
 
 
 def decide(

@@ -90,6 +90,9 @@ def test_suspects_on_the_screen_and_in_a_file(finsent: "Finsent", tmp_path: Path
     shown = finsent("review", "list", "--limit", 2, *at)
     assert "labels are doubtful" in shown.out
     assert "The first 2; all of them: finsent review list --out review.csv" in shown.out
+    assert f"Decide on them one by one: finsent review decide --home {tmp_path / 'home'}" in shown.out
+    assert "wrong labels expected" in shown.out
+    assert "An estimate, rather too high than too low." in shown.out
     listed = finsent("review", "list", "--out", tmp_path / "review.csv", *at)
     assert f"Then: finsent review apply {tmp_path / 'review.csv'}" in listed.out
     again = finsent("review", "list", "--out", tmp_path / "review.csv", *at)

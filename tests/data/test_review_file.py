@@ -40,7 +40,7 @@ def test_an_untouched_file_decides_nothing(tmp_path: Path) -> None:
     assert read_entries(tmp_path / "review.csv") == []
     assert (tmp_path / "review.csv").read_text("utf-8-sig").splitlines() == [
         ",".join(COLUMNS),
-        f"{'a' * 32},$AAPL up,Bullish,Bearish,0.0123,desk,,suspect,in the train split,,,",
+        f"{'a' * 32},$AAPL up,Bullish,Bearish,0.0123,,desk,,suspect,in the train split,,,",
     ]
 
 

@@ -13,7 +13,7 @@ from finsent.data.table_access import open_table
 from finsent.errors import InputError
 from finsent.steps.context import make_context
 from finsent.steps.ingest import ingest
-from finsent.steps.review import list_conflicts
+from finsent.steps.review_list import list_conflicts
 from finsent.text import text_id
 from finsent.workspace import Workspace
 from tests.steps.ingestion import CONFIG, check

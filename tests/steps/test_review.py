@@ -21,10 +21,12 @@ from finsent.data.sources.records import QuarantinedRow
 from finsent.data.validation.row_validation import CONFLICT
 from finsent.data.versions_view import quarantine_examples, quarantine_view
 from finsent.errors import InputError
+from finsent.evaluation.label_noise import ExpectedErrors
 from finsent.steps import review as module
 from finsent.steps.context import make_context
 from finsent.steps.ingest import ingest
-from finsent.steps.review import ReviewResult, apply_file, decide, list_conflicts, list_suspects, write_listing
+from finsent.steps.review import ReviewResult, apply_file, decide
+from finsent.steps.review_list import Reviewed, list_conflicts, list_suspects, write_listing
 from finsent.text import text_id
 from finsent.workspace import Workspace, resolve_workspace
 
@@ -75,15 +77,21 @@ def test_suspects_are_rows_of_training_and_validation_ranked(sampled: Workspace)
     looked_at = [row for row in stored.values() if row["split"] != "test"]
     assert listing.looked_at == listing.of == len(looked_at)
     assert listing.found == len(listing.entries) > 10
-    confidence = [entry.confidence for entry in listing.entries]
-    assert confidence == sorted(confidence)
+    ranking = [(-(entry.error_probability or 0.0), entry.confidence) for entry in listing.entries]
+    assert ranking == sorted(ranking)
+    errors = [entry.error_probability or 0.0 for entry in listing.entries]
+    assert listing.expected[-1] == ExpectedErrors(listing.found, pytest.approx(sum(errors)))
+    assert listing.worth_reading == sum(error >= 0.25 for error in errors)
+    assert listing.worth_errors == pytest.approx(sum(errors[: listing.worth_reading]))
     for entry in listing.entries:
         row = stored[entry.id]
         assert (entry.text, entry.label, entry.source, entry.kind) == (row["text"], row["label"], row["source"], "suspect")
         assert entry.suggested != entry.label
         assert entry.detail == f"in the {row['split']} split"
         assert row["split"] != "test"
-    assert list_suspects(sampled, limit=3).entries == listing.entries[:3]
+    again = list_suspects(sampled, limit=3, least_share=0.5)
+    assert (again.entries, again.from_cache, again.found) == (listing.entries[:3], True, listing.found)
+    assert again.worth_reading == sum(error >= 0.5 for error in errors)
 
 
 def test_test_rows_are_looked_at_when_asked_for(sampled: Workspace) -> None:
@@ -159,11 +167,18 @@ def test_what_is_decided_on_is_listed_no_more(sampled: Workspace, tmp_path: Path
 
     shutil.copytree(sampled.root, tmp_path / "copy")
     home = resolve_workspace({"FINSENT_HOME": str(tmp_path / "copy")})
-    first, second = list_suspects(home, limit=2).entries
+    first, second, third = list_suspects(home, limit=3).entries
     decide(home, [first.id], "accept", **WHO)
     remaining = list_suspects(home).entries
     assert first.id not in {entry.id for entry in remaining}
     assert second == remaining[0]
+    decide(home, [second.id], "fix", label=second.suggested, **WHO)
+    left = list_suspects(home)
+    assert (left.entries, left.from_cache) == (remaining[1:], True), "the list stays while somebody works through it"
+    expected = (first.error_probability or 0.0) + (second.error_probability or 0.0)
+    assert left.reviewed == Reviewed(2, 1, pytest.approx(expected))
+    decide(home, [third.id], "drop", **WHO)
+    assert not list_suspects(home, anew=True).from_cache
     conflict = list_conflicts(home).entries[0]
     decide(home, [conflict.id], "drop", **WHO)
     assert conflict.id not in {entry.id for entry in list_conflicts(home).entries}
