@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from finsent.cli.class_files import class_sources, require_no_other_files, take_class_files
 from finsent.cli.options import CommandResult, Settings, cli, examples, login
 from finsent.cli.output import Renderable, cell_text, key_values, lines, plain, section, shorten, stack, table
-from finsent.cli.render import render_inbox, render_ingestion
+from finsent.cli.render_data import render_inbox, render_ingestion
 from finsent.cli.source_options import LABEL_OPTIONS, file_options, given_options, label_options, source_settings
 from finsent.config import InboxSource, Source
 from finsent.errors import FinsentError, InputError
@@ -31,6 +32,7 @@ _log = logging.getLogger(__name__)
     epilog=examples(
         "finsent ingest tweets.csv",
         "finsent ingest day.jsonl.gz --text body --label sentiment --created-at posted",
+        "finsent ingest --label Bullish=bull.csv --label Bearish=bear.csv --name stocktwits",
         "finsent ingest 'archive/*.csv' --label-map '0=Bearish,1=Bullish,2=Neutral' --name archive",
         "finsent ingest hf://TimKoornstra/financial-tweets-sentiment --text tweet --label sentiment --label-map "
         "'0=Neutral,1=Bullish,2=Bearish'",
@@ -67,16 +69,23 @@ def ingest_command(
     ends in exactly one place: accepted, duplicate, or quarantined with a reason. Without a FILE the configured
     `data.sources` are read. Near-duplicates share a split, so that the test set never leaks into training.
     """
-    if name is not None and len(files) != 1:
+    given, by_class = take_class_files(given)
+    require_no_other_files(files, by_class)
+    if name is not None and len(files) != 1 and not by_class:
         raise InputError(
             f"--name {name!r} names one source, and {len(files)} were given. Ingest them one by one, or leave --name out."
         )
-    _check_options(files, given | {"name": name}, inbox=inbox)
+    _check_options(files or tuple(item.uri for item in by_class), given | {"name": name}, inbox=inbox)
+    if inbox and by_class:
+        raise InputError(
+            f"--label {by_class[0].label}={by_class[0].uri} is for labelled tweets, and --inbox takes unlabelled ones."
+        )
     if inbox:
         return _receive(settings, files, given, dry_run=dry_run)
     from finsent.steps.ingest import ingest
 
-    sources = tuple(Source(uri=file, **_of_source(given), name=name) for file in files)
+    read_as = _of_source(given) | {"name": name}
+    sources = tuple(Source(uri=file, **read_as) for file in files) or class_sources(by_class, read_as)
     context = settings.context()
     report = ingest(context, sources, dry_run=dry_run)
     page = None if no_report or dry_run else _publish_report(context, report)
@@ -128,6 +137,7 @@ def _check_options(files: tuple[str, ...], given: Mapping[str, Any], *, inbox: b
 
 def _receive(settings: Settings, files: tuple[str, ...], given: Mapping[str, Any], *, dry_run: bool) -> CommandResult:
     from finsent.data.inbox import receive
+    from finsent.data.sources.file_counts import next_to_nothing
 
     if not files:
         raise InputError("--inbox needs at least one FILE of unlabelled tweets.")
@@ -135,8 +145,7 @@ def _receive(settings: Settings, files: tuple[str, ...], given: Mapping[str, Any
     sources = [InboxSource(uri=file, **source_settings(given)) for file in files]
     rules = {"repaired": data.repair_mojibake, "masked": data.mask_handles}
     report = receive(sources, settings.home(), max_characters=data.max_characters, dry_run=dry_run, **rules)
-    taken = report.received + report.known
-    return CommandResult(report, render_inbox(report), code=2 if report.read and taken < 0.1 * report.read else 0)
+    return CommandResult(report, render_inbox(report), code=2 if next_to_nothing(report.files) else 0)
 
 
 @cli.group(

@@ -13,7 +13,8 @@ import click
 
 from finsent.cli.options import CommandResult, Settings, cli, examples
 from finsent.cli.output import Renderable, duration, key_values, note, section, stack, table
-from finsent.cli.render import render_evaluation, render_ingestion, render_predictions, render_promotion, render_scoring
+from finsent.cli.render import render_evaluation, render_predictions, render_promotion, render_scoring
+from finsent.cli.render_data import render_ingestion
 from finsent.cli.server_password import guard_temporary_server
 from finsent.files import make_folder
 from finsent.workspace import Workspace, resolve_workspace

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from finsent.cli.class_files import class_sources, require_no_other_files, take_class_files
 from finsent.cli.options import LOCAL_PATH, CommandResult, Settings, cli, examples, suggest_command
 from finsent.cli.output import Renderable, key_values, lines, note, paragraph, plain, section, shorten, stack, table
 from finsent.cli.promote import report_line, use_prefect_server
 from finsent.cli.render import render_evaluation, render_import_evaluation, render_training
+from finsent.cli.render_data import render_files
 from finsent.cli.source_options import file_options, given_options, label_options, source_settings
 from finsent.config import Source
 from finsent.errors import InputError
@@ -178,6 +180,7 @@ def _short(value: "Value") -> str:
         "finsent evaluate",
         "finsent evaluate 3",
         "finsent evaluate champion --data desk.csv --label sentiment",
+        "finsent evaluate champion --label Bullish=bull.csv --label Bearish=bear.csv",
         "finsent evaluate 3 --data-version 12 --split validation",
     ),
 )
@@ -209,8 +212,9 @@ def evaluate_command(
     reads it. With --data any labelled file is scored instead, with --data-version or --split other rows of the table; such
     ad-hoc figures are recorded, but are no evidence. Scoring test rows counts as a use of the test set.
     """
-    from finsent.steps.evaluate import evaluate
-    from finsent.steps.evaluate_ad_hoc import evaluate_file, evaluate_split
+    from finsent.data.sources.file_counts import next_to_nothing
+    from finsent.steps.evaluate import EvaluationResult, evaluate
+    from finsent.steps.evaluate_ad_hoc import FileEvaluation, evaluate_file, evaluate_split
 
     if model is not None and version is not None:
         raise InputError(f"MODEL {model!r} and --version {version!r} name a version twice. Give one of them.")
@@ -218,22 +222,34 @@ def evaluate_command(
         raise InputError(
             f"--data {data!r} is a file, and --data-version and --split choose rows of the table. Give one or the other."
         )
-    if data is None and (options := given_options(given)):
+    given, by_class = take_class_files(given)
+    require_no_other_files([] if data is None else [data], by_class)
+    if by_class and (data_version is not None or split != "test"):
+        raise InputError(
+            "--label CLASS=FILE gives files, and --data-version and --split choose rows of the table. Give one or the other."
+        )
+    if data is None and not by_class and (options := given_options(given)):
         raise InputError(f"{options[0]} says how a file is read. Give the file with --data.")
     context = settings.context()
     chosen = model or version
     wanted = context.registry.resolve(chosen) if chosen else context.registry.latest_version()
-    if data:
-        result = evaluate_file(context, wanted, Source(uri=data, **source_settings(given)))
+    if data or by_class:
+        read_as = source_settings(given)
+        result: EvaluationResult = evaluate_file(
+            context, wanted, *([Source(uri=data, **read_as)] if data else class_sources(by_class, read_as))
+        )
     elif data_version is not None or split != "test":
         result = evaluate_split(context, wanted, data_version, split)
     else:
         result = evaluate(context, version=wanted)
     metrics: dict[str, Any] = dict(result.evidence.metrics or {})
     found = {key: metrics.get(key) for key in ("accuracy", "macro_f1", "per_class", "n")}
-    report = report_line(context, result.model_version) if result.data is None else ""
-    shown = lines(render_evaluation(result), report)
-    return CommandResult({**found, "intervals": result.evidence.intervals, **plain(result)}, shown)
+    shown = render_evaluation(result)
+    if isinstance(result, FileEvaluation):
+        shown, code = stack(shown, render_files(result, "scored")), 2 if next_to_nothing(result.files) else 0
+    else:
+        shown, code = lines(shown, report_line(context, result.model_version) if result.data is None else ""), 0
+    return CommandResult({**found, "intervals": result.evidence.intervals, **plain(result)}, shown, code=code)
 
 
 @cli.command(

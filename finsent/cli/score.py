@@ -13,13 +13,13 @@ from finsent.cli.output import lines, plain, section, stack
 from finsent.cli.promote import report_line, use_prefect_server
 from finsent.cli.render import (
     render_evaluation,
-    render_ingestion,
     render_monitoring,
     render_predictions,
     render_promotion,
     render_scoring,
     render_training,
 )
+from finsent.cli.render_data import render_ingestion
 from finsent.cli.server_password import guard_temporary_server
 from finsent.cli.services_file import HEARTBEAT_SECONDS
 from finsent.cli.source_options import file_options, given_options, source_settings
@@ -39,6 +39,7 @@ def score_command(settings: Settings, /, files: tuple[str, ...], **given: Any) -
     Rows without a prediction are scored, so a second run scores nothing. Files given are put into the inbox first; without any,
     what is new in the configured `scoring.sources`.
     """
+    from finsent.data.sources.file_counts import next_to_nothing
     from finsent.steps.score import score
 
     if not files and (options := given_options(given)):
@@ -47,7 +48,8 @@ def score_command(settings: Settings, /, files: tuple[str, ...], **given: Any) -
         )
     context = settings.context()
     report = score(context, files=tuple(InboxSource(uri=file, **source_settings(given)) for file in files))
-    return CommandResult(report, render_scoring(report, context.workspace.tables_url))
+    code = 2 if next_to_nothing(report.files) else 0
+    return CommandResult(report, render_scoring(report, context.workspace.tables_url), code=code)
 
 
 @cli.command(

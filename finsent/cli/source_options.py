@@ -36,7 +36,12 @@ _FILE_OPTIONS: Final = (
     click.option("--sheet", metavar="NAME", help="Sheet of a workbook."),
 )
 _LABEL_OPTIONS: Final = (
-    click.option("--label", metavar="COLUMN", help="Column that holds the label. Default: label."),
+    click.option(
+        "--label",
+        multiple=True,
+        metavar="COLUMN|CLASS=FILE",
+        help="Column that holds the label. Default: label. Or a file whose rows are all of one class, e.g. Bullish=bull.csv.",
+    ),
     click.option(
         "--label-map",
         metavar="MAP",
@@ -59,7 +64,7 @@ def file_options(command: Command) -> Command:
 
 
 def label_options(command: Command) -> Command:
-    """Add those of labelled files."""
+    """Add those of labelled files; `finsent.cli.class_files.take_class_files` comes first, since --label may name files."""
     for option in reversed(_LABEL_OPTIONS):
         command = option(command)
     return command
@@ -82,6 +87,12 @@ def source_settings(given: Mapping[str, Any]) -> dict[str, Any]:
         raise InputError(
             f"--delimiter {given['delimiter']!r} is more than one character. Give one such as ';', or \\t for a tab."
         )
+    others = given_options({name: given.get(name) for name in ("label", "label_map", "label_bins")})
+    if given.get("label_value") is not None and others:
+        raise InputError(
+            f"--label-value {given['label_value']} is the class of every row, and {others[0]} says how labels are read. "
+            "Leave one out."
+        )
     if (labels := parse_label_map(given.get("label_map"))) is not None:
         settings["labels"] = labels
     if given.get("label_bins") is not None:
@@ -94,7 +105,7 @@ def given_options(given: Mapping[str, Any]) -> list[str]:
     return [
         f"--{name.replace('_', '-')}" + ("" if value is True else f" {value!r}")
         for name, value in given.items()
-        if value is not None and value is not False
+        if value is not None and value is not False and value != ()
     ]
 
 

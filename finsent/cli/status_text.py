@@ -6,7 +6,8 @@ from typing import Any
 from finsent.cli.maintain import format_bytes
 from finsent.cli.operations_status import render_operations
 from finsent.cli.output import Renderable, cell_text, key_values, lines, section, shorten, stack, table
-from finsent.cli.render import leak_audit, render_inbox_faults
+from finsent.cli.render import render_inbox_faults
+from finsent.cli.render_data import leak_audit
 from finsent.cli.services_file import password_hint
 
 

@@ -25,6 +25,7 @@ from finsent.data import tables
 from finsent.data.inbox_reading import InboxRow, no_ids, read_file, refuse
 from finsent.data.predictions import ModelIdentity, predicted_by
 from finsent.data.quarantine import append_records
+from finsent.data.sources.file_counts import FileCounts, count_file
 from finsent.data.sources.records import QuarantinedRow
 from finsent.data.sources.resolve import resolve
 from finsent.data.table_access import open_table, writing
@@ -70,6 +71,10 @@ class InboxReport:
     """Readable rows by what was noticed about their texts."""
     dry_run: bool = False
     """Whether this says what would have been written, and nothing was."""
+    files: list[FileCounts] = field(default_factory=list)
+    """What became of the rows of each file."""
+    left_out: list[str] = field(default_factory=list)
+    """Files of folders whose endings are not read."""
 
 
 def receive(
@@ -96,28 +101,35 @@ def receive(
     """
     rows: list[InboxRow] = []
     bad: list[QuarantinedRow] = []
-    number_read = undated = 0
+    undated = 0
     advised, flags = set(), Counter[str]()
+    files = [file for source in sources for file in resolve(source)]
+    counts = [count_file(file) for file in files]
     with rare_garbage_collection():
-        for file in track([file for source in sources for file in resolve(source)], description="reading", unit="file"):
+        for file, count in zip(track(files, description="reading", unit="file"), counts, strict=True):
             found = read_file(file, max_characters=max_characters, masked=masked, repaired=repaired)
+            count.add(found.read, len(found.rows), found.bad)
             rows += found.rows
             bad += found.bad
-            number_read += found.read
             undated += found.undated
             flags += found.flags
             if found.advice is not None and file.source.uri not in advised:
                 advised.add(file.source.uri)
                 _log.warning("%s", found.advice)
-    report, _ = store_rows(home, rows, bad, number_read, masked=masked, dry_run=dry_run)
-    return dataclasses.replace(report, undated=undated, flags=dict(flags))
+    report, stored = store_rows(home, rows, bad, sum(count.read for count in counts), masked=masked, dry_run=dry_run)
+    for file, count in zip(files, counts, strict=True):
+        count.taken, count.duplicates = stored.received[id(file)], stored.known[id(file)]
+        count.reject(stored.reused.get(id(file), ()))
+    left_out = [name for file in files for name in file.left_out]
+    return dataclasses.replace(report, undated=undated, flags=dict(flags), files=counts, left_out=left_out)
 
 
 class StoredCounts(NamedTuple):
-    """Rows of each file that became new rows of the inbox, and that it had, by the `id` of its `SourceFile`."""
+    """Rows of each file that became new rows of the inbox, that it had, and that reuse an id, by the `id` of its `SourceFile`."""
 
     received: Counter[int]
     known: Counter[int]
+    reused: Mapping[int, Sequence[QuarantinedRow]]
 
 
 def store_rows(
@@ -248,7 +260,10 @@ def _commit(
         version = written.version
     if not dry_run:
         append_records(home, bad, now)  # only now: had another run been first, another row would be the one that reuses an id
-    counts = StoredCounts(Counter(id(row.file) for row in new), known)
+    of_file: dict[int, list[QuarantinedRow]] = {}
+    for item, row in reused:
+        of_file.setdefault(id(item.file), []).append(row)
+    counts = StoredCounts(Counter(id(row.file) for row in new), known, of_file)
     report = InboxReport(
         number_read,
         len(new),

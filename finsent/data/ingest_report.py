@@ -1,10 +1,12 @@
 """The report of an ingestion: where every row ended, what the version holds, and what is recorded with it."""
 
+import copy
 import dataclasses
 import json
 import logging
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -19,7 +21,8 @@ from finsent.data.dedup.grouping import is_in
 from finsent.data.existing_rows import Grouping
 from finsent.data.leakage import LeakAudit, NaiveSplit, group_sizes, naive_split
 from finsent.data.sources.broken_rows import FAULTS_OF_FILES
-from finsent.data.sources.reading import FileCounts, ReadSummary
+from finsent.data.sources.file_counts import FileCounts, format_example
+from finsent.data.sources.reading import ReadSummary
 from finsent.data.splits import EXCLUDED, SPLIT_CODES, SPLITS, SplitCodes, SplitRule
 from finsent.data.staging import NO_TIME, StagedRows
 from finsent.data.validation.schema_drift import SourceSchema, schema_from_dict
@@ -84,7 +87,9 @@ class IngestReport:
     unlabelled: int = 0
     """Rows whose label is blank: left out, and not quarantined."""
     files: list[FileCounts] = field(default_factory=list)
-    """What each file held."""
+    """What became of the rows of each file."""
+    left_out: list[str] = field(default_factory=list)
+    """Files of folders whose endings are not read."""
 
     @property
     def nothing_readable(self) -> bool:
@@ -140,7 +145,8 @@ def build_report(
         seconds=time.monotonic() - grouping.read.started,
         unreadable=dict(grouping.read.reading.unreadable),
         unread_columns=dict(grouping.read.reading.unread_columns),
-        files=list(grouping.read.reading.files),
+        files=count_files(grouping.read.reading.files, grouping.read.staged, result),
+        left_out=list(grouping.read.reading.left_out),
         dates_not_filled=_dates_not_filled(home, grouping, result),
     )
 
@@ -189,6 +195,29 @@ def count_rows(reading: ReadSummary, staged: StagedRows, result: AssignmentResul
     }
     reasons = Counter(reading.reasons) + Counter(item.reason for item in result.rejections)
     return {**totals, "by_source": counts, "reasons": dict(reasons.most_common()), "flags": dict(reading.flags)}
+
+
+def count_files(files: Sequence[FileCounts], staged: StagedRows, result: AssignmentResult) -> list[FileCounts]:
+    """The counts of each file with what became of its readable rows, which are staged file by file in this order."""
+    ends = np.cumsum([item.readable for item in files], dtype=np.int64)
+    counted = []
+    for file, end in zip(files, ends.tolist(), strict=True):
+        outcomes = result.outcome[end - file.readable : end]
+        copied = copy.deepcopy(file)  # it is counted again where a commit is retried
+        copied.taken, copied.duplicates = (int(np.count_nonzero(outcomes == kind)) for kind in (ACCEPTED, DUPLICATE))
+        counted.append(copied)
+    rejections = sorted(result.rejections, key=lambda item: item.row)
+    of_file = np.searchsorted(ends, [item.row for item in rejections], side="right").tolist()
+    shown: dict[tuple[int, str], int] = {}
+    for at, item in zip(of_file, rejections, strict=True):
+        counted[at].reasons[item.reason] = counted[at].reasons.get(item.reason, 0) + 1
+        if item.reason not in counted[at].examples:
+            shown.setdefault((at, item.reason), item.row)
+    rows = np.array(list(shown.values()), np.int64)
+    examples = zip(shown, staged.column("number", rows), staged.column("text", rows), strict=True)
+    for (at, reason), number, text in examples:
+        counted[at].examples[reason] = format_example(number, text)
+    return counted
 
 
 def rows_by_split(splits: SplitCodes, labels: SplitCodes) -> dict[str, dict[str, int]]:

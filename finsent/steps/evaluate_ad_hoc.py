@@ -1,14 +1,16 @@
 """Score a version on any labelled file or split, in an MLflow run of its own: figures for people, no evidence for the gate."""
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from finsent.config import Source
 from finsent.data import tables
 from finsent.data.dataset import data_version as find_data_version
 from finsent.data.dataset import load_split
-from finsent.data.sources.reading import load_labelled_file
+from finsent.data.pooled_labels import check_pooled_labels
+from finsent.data.sources.file_counts import FileCounts
+from finsent.data.sources.labelled_file import load_labelled_file
 from finsent.data.splits import SPLITS
 from finsent.errors import InputError
 from finsent.evaluation.build_evidence import build_ad_hoc_evidence, score_model
@@ -23,19 +25,33 @@ if TYPE_CHECKING:
     from finsent.data.splits import SplitName
 
 
-def evaluate_file(context: Context, version: str, source: Source) -> EvaluationResult:
-    """Score a labelled file in an MLflow run of its own. Such figures are no evidence; the audit log counts used test rows.
+@dataclass(frozen=True)
+class FileEvaluation(EvaluationResult):
+    """What was measured on labelled files."""
+
+    files: list[FileCounts] = field(default_factory=list)
+    """What became of the rows of each file."""
+    left_out: list[str] = field(default_factory=list)
+    """Files of a folder whose endings are not read."""
+
+
+def evaluate_file(context: Context, version: str, *sources: Source) -> FileEvaluation:
+    """Score labelled files in an MLflow run of its own. Such figures are no evidence; the audit log counts used test rows.
 
     Raises:
-        InputError: no such version, or the file cannot be read.
+        InputError: no such version, or a file cannot be read.
+        CheckFailed: the labels look mapped wrongly.
         ArtifactError: the version is not what was registered.
     """
-    rows, skipped = load_labelled_file(context.config, source)
-    counts = _in_splits(context, rows)
+    found = load_labelled_file(context.config.data, sources)
+    if context.config.data.check_labels:
+        check_pooled_labels(context.workspace, found.polarity)
+    counts = _in_splits(context, found.rows)
     if counts is not None and counts["test"]:
         record_test_set_use(context.registry, version, tables.version(context.workspace, "tweets") or 0)
-    result = _evaluate_rows(context, version, rows, source.uri, {})
-    return replace(result, n_in_training=counts["train"] if counts is not None else None, skipped=skipped)
+    result = _evaluate_rows(context, version, found.rows, ", ".join(source.uri for source in sources), {})
+    of_rows = {"n_in_training": counts["train"] if counts is not None else None, "skipped": found.skipped}
+    return FileEvaluation(**vars(result) | of_rows, files=found.files, left_out=found.left_out)
 
 
 def evaluate_split(context: Context, version: str, data_version: int | None, split: "SplitName") -> EvaluationResult:

@@ -30,7 +30,7 @@ from finsent.data.ingest_report import IngestReport, known_schemas, warn_high_qu
 from finsent.data.pooled_labels import check_pooled_labels
 from finsent.data.quarantine import input_identity
 from finsent.data.sources.reading import ResolvedSource, stage_sources
-from finsent.data.sources.resolve import resolve
+from finsent.data.sources.resolve import require_one_class, resolve
 from finsent.data.splits import split_rule
 from finsent.data.staging import Staging, open_staging
 from finsent.errors import InputError
@@ -90,6 +90,7 @@ def resolve_sources(context: Context, sources: Sequence[Source] = (), *, dry_run
         # with all sources in between, so that rows keep their order: of several copies the first is kept
         first = next(shared, len(calls))
         calls[first:] = [[*chain.from_iterable(calls[first:]), (source, files)]]
+    require_one_class(file for call in calls for _, files in call for file in files)
     return calls
 
 

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from finsent.data.inbox import InboxReport
     from finsent.data.inbox_sources import SourceArrivals
     from finsent.data.predictions import ModelIdentity
+    from finsent.data.sources.file_counts import FileCounts
     from finsent.data.tables import Position
     from finsent.scoring.chunk_pipeline import Totals
     from finsent.scoring.pending_rows import PendingRows
@@ -52,6 +53,10 @@ class ScoreReport:
     rows_per_second: float
     sources: "tuple[SourceArrivals, ...]" = ()
     """What each of `scoring.sources` gave; none where files were given."""
+    files: "list[FileCounts]" = field(default_factory=list)
+    """What became of the rows of each file that was given."""
+    left_out: list[str] = field(default_factory=list)
+    """Files of folders that were given whose endings are not read."""
 
     @property
     def not_read(self) -> int:
@@ -123,7 +128,8 @@ def score(
     config, home, registry = context.config, context.workspace, context.registry
     require_champion(registry)  # without one nothing is received either
     require_writable_tables(home, ("inbox", "quarantine", "predictions", "inbox_files"))
-    incoming, sources = _receive(context, files)
+    given, sources = _receive(context, files)
+    incoming: list[InboxReport | SourceArrivals] = [*given, *sources]
     with after_others(home, context.require_own_run):
         model = registry.identity(require_champion(registry))  # it may have changed while this run waited for the one before it
         before = read_position(home, transaction_app(model))
@@ -148,13 +154,13 @@ def score(
         seconds=seconds,
         rows_per_second=scored / seconds,
         sources=sources,
+        files=[item for report in given for item in report.files],
+        left_out=[name for report in given for name in report.left_out],
     )
 
 
-def _receive(
-    context: Context, files: Sequence[InboxSource]
-) -> "tuple[Sequence[InboxReport | SourceArrivals], tuple[SourceArrivals, ...]]":
-    """Fill the inbox from the files, or from the configured sources where none are given: what all gave, and what sources did."""
+def _receive(context: Context, files: Sequence[InboxSource]) -> "tuple[list[InboxReport], tuple[SourceArrivals, ...]]":
+    """Fill the inbox from the files, or from the configured sources where none are given: what the one gave, or the others."""
     from finsent.data.inbox import receive
     from finsent.data.inbox_sources import receive_sources
 
@@ -162,8 +168,7 @@ def _receive(
     if files:
         rules = {"repaired": data.repair_mojibake, "masked": data.mask_handles}
         return [receive(files, home, max_characters=data.max_characters, **rules)], ()
-    sources = receive_sources(context.config.scoring, data, home)
-    return sources, sources
+    return [], receive_sources(context.config.scoring, data, home)
 
 
 def predict(context: Context, texts: Sequence[str], *, version: str | None = None) -> PredictResult:

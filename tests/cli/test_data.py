@@ -90,6 +90,10 @@ def test_a_format_that_the_name_does_not_tell(finsent: "Finsent", tmp_path: Path
         (("--name", "x"), "--name 'x' names one source, and 0 were given"),
         (("--inbox", "a.csv", "--label-map", "0=Neutral"), "--label-map '0=Neutral' is for labelled tweets"),
         (("--inbox", "a.csv", "--label", "label"), "--label 'label' is for labelled tweets"),
+        (("a.csv", "--label", "Bullish=b.csv"), "'a.csv' is given beside --label Bullish=b.csv"),
+        (("--label", "Bullish=nowhere.csv"), "there is no file 'nowhere.csv'"),
+        (("--inbox", "--label", "Bullish=a.csv"), "--label Bullish=a.csv is for labelled tweets"),
+        (("a.csv", "--label", "x=y", "--label-value", "Bullish"), "and --label 'x=y' says how labels are read"),
         (("--inbox", "a.csv", "--name", "x"), "--name 'x' is for labelled tweets"),
         (("a.csv", "--name", ""), "the name '' (--name) is blank"),
         (("",), "'' is not an address"),
@@ -260,3 +264,24 @@ def test_columns_that_are_not_read_and_dates_that_come_too_late_are_named(
     again = finsent("ingest", path, "--created-at", "posted", *at).out
     assert "2 stored rows without a creation time came again with one: it is not filled in" in again
     assert "columns not read" not in again
+
+
+def test_a_file_for_each_class_and_files_that_are_left_out(finsent: "Finsent", tmp_path: Path, home: Workspace) -> None:
+    folder = tmp_path / "bull"
+    folder.mkdir()
+    (folder / "a.csv").write_text("text\nshares of Acme rise on strong results\nshares of Acme rise on strong results\n,\n")
+    (folder / "b.jsonl").write_text('{"text": "Gamma Ltd beats all estimates"}\n')
+    (folder / "notes.md").write_text("read me")
+    bear = tmp_path / "bear.csv"
+    bear.write_text("text\nBeta Corp sinks after a profit warning\nGamma Ltd beats all estimates\n")
+    by_class = ("--label", f"bullish={folder}", "--label", f"Bearish={bear}", "--name", "desk")
+    said = finsent("ingest", *by_class, "--home", home.root)
+    assert said.code == 0
+    assert {row["text"]: row["label"] for row in tables.read(home, "tweets").to_pylist()} == dict(ROWS)
+    assert f"{folder / 'a.csv'}: 3 rows read, 1 accepted, 1 duplicates; 1 empty (row 3: no characters)" in said.out
+    assert f"{bear}: 2 rows read, 1 accepted; 1 contradictory label (row 2: Gamma Ltd beats all estimates)" in said.out
+    assert "Left out, since their endings are not read (1): 'notes.md'" in said.out
+    received = finsent("ingest", "--inbox", folder, *options(home)).json()
+    assert [(item["read"], item["taken"], item["duplicates"]) for item in received["files"]] == [(3, 1, 1), (1, 1, 0)]
+    assert received["files"][0]["examples"] == {"empty": "row 3: no characters"}
+    assert received["left_out"] == ["notes.md"]

@@ -8,7 +8,7 @@ import pytest
 from finsent.config import Source
 from finsent.data import tables
 from finsent.data.review_file import write_entries
-from finsent.data.sources.reading import load_labelled_file
+from finsent.data.sources.labelled_file import load_labelled_file
 from finsent.data.table_access import open_table
 from finsent.errors import InputError
 from finsent.steps.context import make_context
@@ -53,8 +53,8 @@ def test_a_contradictory_row_keeps_the_id_of_its_source(home: Workspace, tmp_pat
 def test_an_evaluation_has_no_use_for_ids(tmp_path: Path) -> None:
     (tmp_path / "desk.csv").write_text("id,text,label\n7,$QRST breaking out on heavy volume,Bullish\n")
     with pytest.raises(InputError, match="has no effect"):
-        load_labelled_file(CONFIG, Source(uri=str(tmp_path / "desk.csv"), id="id"))
-    assert load_labelled_file(CONFIG, Source(uri=str(tmp_path / "desk.csv"), id="none"))[0].texts
+        load_labelled_file(CONFIG.data, [Source(uri=str(tmp_path / "desk.csv"), id="id")])
+    assert load_labelled_file(CONFIG.data, [Source(uri=str(tmp_path / "desk.csv"), id="none")]).rows.texts
 
 
 def test_without_a_name_no_id_is_read(home: Workspace, tmp_path: Path) -> None:

@@ -1,23 +1,20 @@
-"""Reads sources through row validation: into staging for an ingestion, or into memory as a labelled file to evaluate."""
+"""Reads sources through row validation: into staging for an ingestion; `labelled_file` reads them into memory."""
 
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final
 
-import numpy as np
-
-from finsent.config import Config, DataConfig, Source
-from finsent.data.dataset import Split
+from finsent.config import DataConfig, Source
 from finsent.data.pooled_labels import SourcePolarity
 from finsent.data.sources.broken_rows import BrokenRows
 from finsent.data.sources.column_times import with_time_form
+from finsent.data.sources.file_counts import FileCounts, count_file
 from finsent.data.sources.formats import fingerprint_file, read_rows
-from finsent.data.sources.records import NO_COLUMN, QuarantinedRow, RawRow, RequestedColumns, Row, SourceFile, labelled_columns
-from finsent.data.sources.resolve import resolve
+from finsent.data.sources.records import QuarantinedRow, RawRow, RequestedColumns, Row, SourceFile, labelled_columns
 from finsent.data.sources.whole_text import columns_beside
 from finsent.data.staging import StagingWriter
 from finsent.data.validation.dates import is_missing
@@ -29,8 +26,7 @@ from finsent.data.validation.row_validation import Reason, Rejection, check_id, 
 from finsent.data.validation.schema_drift import SourceSchema, compare_schemas, format_drift, removal_hint, source_schema
 from finsent.data.validation.text_cleaning import WHOLE_TAKEN, CleanText, clean_text, mask_handles, mask_raw_handles
 from finsent.data.validation.text_repair import FLAG_SEPARATOR, text_flags
-from finsent.errors import CheckFailed, InputError, escape_control, escape_invalid, format_names, quoted, shorten
-from finsent.labels import LABEL2ID
+from finsent.errors import CheckFailed, InputError, escape_invalid, format_names, quoted, shorten
 from finsent.logging_setup import track
 from finsent.text import forms
 
@@ -39,28 +35,6 @@ _log = logging.getLogger(__name__)
 _MAX_QUARANTINED_CHARS: Final = 2000
 _MIN_LABEL_SHARE: Final = 0.005
 """Share of a source's rows from which an unknown label value belongs to its schema; a rarer one is a fault of its rows."""
-
-
-@dataclass
-class FileCounts:
-    """Rows of one file: readable, rejected by reason, without a label."""
-
-    file: str
-    read: int = 0
-    readable: int = 0
-    unlabelled: int = 0
-    reasons: dict[str, int] = field(default_factory=dict)
-    examples: dict[str, str] = field(default_factory=dict)
-    """The first row of each reason."""
-
-    def add(self, read: int, readable: int, rejected: Sequence[QuarantinedRow]) -> None:
-        """Count a batch."""
-        self.read += read
-        self.readable += readable
-        self.unlabelled += read - readable - len(rejected)
-        for row in rejected:
-            self.reasons[row.reason] = self.reasons.get(row.reason, 0) + 1
-            self.examples.setdefault(row.reason, f"row {row.number}: {escape_control(shorten(row.detail, 160))}")
 
 
 @dataclass(frozen=True)
@@ -91,6 +65,8 @@ class ReadSummary:
     """Columns that are not read, of sources that are read for the first time."""
     files: list[FileCounts] = field(default_factory=list)
     """What each file held."""
+    left_out: list[str] = field(default_factory=list)
+    """Files of folders whose endings are not read."""
 
     def count(self, name: str, read: int, good: Sequence[Row], bad: Sequence[QuarantinedRow]) -> None:
         """Count a batch of the source with this name."""
@@ -133,7 +109,8 @@ def stage_sources(
         for file in files:
             found = stats.setdefault(file.name, _SourceStats(file))
             wanted, seen = replace(labelled_columns(file.source), seen_columns=found.columns), Counter[str]()
-            broken, counts = BrokenRows(), FileCounts(escape_invalid(file.uri))
+            broken, counts = BrokenRows(), count_file(file)
+            summary.left_out.extend(file.left_out)
             summary.files.append(counts)
             try:
                 batches = read_validated(file, config, now, seen, wanted)
@@ -154,7 +131,7 @@ def stage_sources(
             if (advice := broken.advice(file)) is not None:
                 summary.unreadable[file.uri] = advice
             summary.inputs.append(fingerprint_file(file))
-        _check_values(source, labels, schemas.get(files[0].name), check=config.check_labels)
+        check_values(source, labels, schemas.get(files[0].name), check=config.check_labels)
         for name in dict.fromkeys(file.name for file in files):
             if last_index[name] == index:  # else a later source has the same name: they count as one
                 _record_schema(stats[name], schemas.get(name), summary, check=config.check_schema)
@@ -164,7 +141,7 @@ def stage_sources(
     return summary
 
 
-def _check_values(source: Source, seen: Counter[str], before: SourceSchema | None = None, *, check: bool) -> None:
+def check_values(source: Source, seen: Counter[str], before: SourceSchema | None = None, *, check: bool) -> None:
     """With `check` on first sight alone: later, new values are a drift of the schema, and known ones were accepted."""
     try:
         warnings = check_label_values(source, seen, check=check and before is None)
@@ -334,34 +311,3 @@ def quarantine_row(raw: RawRow, why: Rejection, file: SourceFile, *, mask: bool 
         is_raw = raw.fault is not None or why.reason in ("bad encoding", "not a string")
         text, detail = (mask_raw_handles if is_raw else mask_handles)(text), mask_raw_handles(detail)
     return QuarantinedRow(file.name, file.label, raw.number, text, why.reason, detail)
-
-
-def load_labelled_file(config: Config, source: Source) -> tuple[Split, dict[str, int]]:
-    """All valid rows of a labelled source, to evaluate a model on, and the number of invalid ones by reason.
-
-    Texts that differ only in URLs, handles or case share a group. Nothing is stored.
-
-    Raises:
-        InputError: the file, a column or all labels are wrong, or no row is valid.
-    """
-    if source.id not in (None, NO_COLUMN):
-        raise InputError(f"{source.uri!r}: nothing is stored, so that `id` (--id {source.id!r}) has no effect. Leave it out.")
-    now, seen = datetime.now(UTC), Counter[str]()
-    wanted = labelled_columns(source)
-    rows, skipped = [], Counter[str]()
-    for file in resolve(source):
-        for _, good, bad in read_validated(file, config.data, now, seen, wanted):
-            rows += good
-            skipped.update(row.reason for row in bad)
-    _check_values(source, seen, check=config.data.check_labels)
-    if not rows:
-        raise InputError(f"{source.uri!r} holds no readable labelled row.")
-    split = Split(
-        ids=[f"{row.source}:{row.number}" for row in rows],
-        texts=[row.text for row in rows],
-        labels=np.array([LABEL2ID[row.label] for row in rows], np.int64),
-        sources=[row.source for row in rows],
-        groups=[row.id for row in rows],
-        created_at=[row.created_at for row in rows],
-    )
-    return split, dict(skipped)

@@ -58,6 +58,8 @@ class SourceFile:
     """gzip, zstd, bz2, xz, zip or None."""
     arriving: bool = False
     """Whether it comes from a source that somebody fills: it may have been cut, and may have no rows yet."""
+    left_out: tuple[str, ...] = field(default=(), compare=False)
+    """Files beside it in its folder whose endings are not read; only the first file of a source has them."""
     seen: dict[str, str | int] = field(default_factory=dict, compare=False, repr=False)
     """Size, hash and encoding, filled in when the file has been read to its end; for `formats.fingerprint_file`."""
 

@@ -4,7 +4,8 @@ import fnmatch
 import glob
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Final
 
@@ -30,8 +31,28 @@ def resolve(source: Source) -> tuple[SourceFile, ...]:
     """
     if not holds_files(source):
         return (_resolve_whole(source),)
-    paths = s3.find_objects(source.uri) if source.uri.startswith(s3.S3) else find_paths(source.uri)
-    return tuple(file_of(source, path, several=len(paths) > 1) for path in paths)
+    left_out: list[str] = []
+    paths = (s3.find_objects if source.uri.startswith(s3.S3) else find_paths)(source.uri, left_out)
+    if left_out:
+        _log.warning(
+            "%r: %d files are left out, whose endings are not read: %s", source.uri, len(left_out), format_names(left_out)
+        )
+    first, *others = (file_of(source, path, several=len(paths) > 1) for path in paths)
+    return replace(first, left_out=tuple(map(escape_invalid, left_out))), *others
+
+
+def require_one_class(files: Iterable[SourceFile]) -> None:
+    """Check that no file is read as one class here and as another there (`label_value`).
+
+    Raises:
+        InputError: one is.
+    """
+    classes: dict[str, str] = {}
+    for file in files:
+        label = file.source.label_value
+        if label is not None and classes.setdefault(os.path.realpath(file.uri), label) != label:
+            other = classes[os.path.realpath(file.uri)]
+            raise InputError(f"{file.uri!r} is given as {label} and as {other}. Each file has one class: check the patterns.")
 
 
 def holds_files(source: Source) -> bool:
@@ -98,8 +119,8 @@ def _pin_revision(source: Source) -> Source:
     return source.model_copy(update={"revision": commit or source.revision})
 
 
-def find_paths(uri: str) -> list[str]:
-    """Paths of the files that a path, a folder or a glob stands for.
+def find_paths(uri: str, left_out: list[str] | None = None) -> list[str]:
+    """Paths of the files that a path, a folder or a glob stands for; `left_out` receives those of a folder that are not read.
 
     Raises:
         InputError: there is none, one is a broken link, or access is denied.
@@ -109,7 +130,7 @@ def find_paths(uri: str) -> list[str]:
         if path.is_file():
             return [str(path)]
         if path.is_dir():
-            return _files_below(path, uri)
+            return _files_below(path, uri, left_out)
         if path.is_symlink():
             raise InputError(f"{uri!r} is a link to {str(path.readlink())!r}, which does not exist. Repair the link.")
         if glob.has_magic(uri):
@@ -160,16 +181,18 @@ def _fail(error: OSError) -> None:  # os.walk skips what it may not read, and ro
     raise error
 
 
-def _files_below(folder: Path, uri: str) -> list[str]:
+def _files_below(folder: Path, uri: str, left_out: list[str] | None) -> list[str]:
     """Files of a known format below a folder; hidden files and folders are skipped."""
     found = [Path(root) / name for root, _, names in os.walk(folder, onerror=_fail) for name in names]
     visible = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
     paths = sorted(path for path in visible if format_suffix(path) in FORMATS and _is_file(path))
-    left = sorted(str(path.relative_to(folder)) for path in visible if str(path) not in {str(found) for found in paths})
-    if left and paths:
-        _log.warning("%r: %d files are left out, whose endings are not read: %s", uri, len(left), format_names(left))
     if not paths:
-        raise InputError(f"folder {uri!r} holds no file that ends in {format_names(list(FORMATS))} (or .gz, .zst after it).")
+        others = f" It holds {format_names(sorted(str(path.relative_to(folder)) for path in visible))}." if visible else ""
+        raise InputError(
+            f"folder {uri!r} holds no file that ends in {format_names(list(FORMATS))} (or .gz, .zst after it).{others}"
+        )
+    if left_out is not None:
+        left_out += sorted(str(path.relative_to(folder)) for path in set(visible) - set(paths))
     return [str(path) for path in paths]
 
 

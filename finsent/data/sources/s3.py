@@ -42,15 +42,16 @@ class ReplacedWhileRead(InputError):  # noqa: N818 - the name says what happened
     """An object became another one while it was read in pieces; the new one may be whole."""
 
 
-def find_objects(uri: str) -> list[str]:
+def find_objects(uri: str, left_out: list[str] | None = None) -> list[str]:
     """Addresses of the objects; see `list_objects`."""
-    return [S3 + found.path for found in list_objects(uri)]
+    return [S3 + found.path for found in list_objects(uri, left_out)]
 
 
-def list_objects(uri: str, *, allow_none: bool = False) -> "list[fs.FileInfo]":
+def list_objects(uri: str, left_out: list[str] | None = None, *, allow_none: bool = False) -> "list[fs.FileInfo]":
     """The objects that `s3://bucket/key`, a folder or a glob stands for, in order; of a folder, keys of a known format.
 
-    With `allow_none` a folder (with a slash at its end, if it is empty) and a glob may stand for none.
+    With `allow_none` a folder (with a slash at its end, if it is empty) and a glob may stand for none. `left_out` receives the
+    other keys of a folder.
 
     Raises:
         InputError: no such bucket or key, or access denied.
@@ -71,8 +72,7 @@ def list_objects(uri: str, *, allow_none: bool = False) -> "list[fs.FileInfo]":
         if item.type == fs.FileType.File:
             return [item]
         if item.type == fs.FileType.Directory:
-            inside = [item for item in store.get_file_info(fs.FileSelector(path, recursive=True)) if item.is_file]
-            found = sorted((item for item in inside if format_suffix(item.path) in FORMATS), key=lambda item: item.path)
+            found = _objects_below(store, path, [] if left_out is None else left_out)
             if not found and not allow_none:
                 raise InputError(
                     f"folder {uri!r} holds nothing that ends in {format_names(list(FORMATS))} (or .gz, .zst after it)."
@@ -95,6 +95,16 @@ def list_objects(uri: str, *, allow_none: bool = False) -> "list[fs.FileInfo]":
     except (OSError, pa.ArrowException) as error:
         raise store_error(uri, error) from error
     raise InputError(f"there is no object {uri!r}. Check the key.{did_you_mean(PurePosixPath(key).name, siblings)}")
+
+
+def _objects_below(store: "fs.FileSystem", folder: str, left_out: list[str]) -> "list[fs.FileInfo]":
+    """Those of a known format; the keys of the others, from the folder on, are added to `left_out`."""
+    from pyarrow import fs
+
+    inside = [item for item in store.get_file_info(fs.FileSelector(folder, recursive=True)) if item.is_file]
+    inside.sort(key=lambda item: item.path)
+    left_out += [item.path.removeprefix(f"{folder}/") for item in inside if format_suffix(item.path) not in FORMATS]
+    return [item for item in inside if format_suffix(item.path) in FORMATS]
 
 
 def open_object(uri: str, *, random_access: bool) -> tuple[Any, str]:

@@ -9,7 +9,7 @@ from huggingface_hub.errors import HFValidationError, HTTPError, OfflineModeIsEn
 
 from finsent.config import Source
 from finsent.data.sources.formats import fingerprint_file
-from finsent.data.sources.resolve import resolve
+from finsent.data.sources.resolve import require_one_class, resolve
 from finsent.errors import InputError
 
 
@@ -86,3 +86,14 @@ def test_patterns_for_folders_at_any_depth_enter_none_by_a_link(tmp_path: Path, 
     for link in ("a", "b", "sub/c"):
         (tmp_path / link).symlink_to(tmp_path)
     assert [file.uri for file in resolve(Source(uri=str(tmp_path / pattern)))] == without_links != []
+
+
+def test_a_file_of_two_classes_is_refused_and_left_out_files_are_known(tmp_path: Path) -> None:
+    for name in ("a.csv", "deep/b.csv", "deep/c.docx", ".hidden"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("text\ngold\n")
+    bull = resolve(Source(uri=str(tmp_path), label_value="Bullish"))
+    assert [file.left_out for file in bull] == [("deep/c.docx",), ()]
+    require_one_class([*bull, *bull])
+    with pytest.raises(InputError, match=r"a\.csv' is given as Bearish and as Bullish"):
+        require_one_class([*bull, *resolve(Source(uri=str(tmp_path / "*.csv"), label_value="Bearish"))])
