@@ -11,7 +11,7 @@ from finsent.config import InboxSource, Source, load_config
 from finsent.data import tables
 from finsent.data.inbox import InboxReport, receive
 from finsent.data.predictions import ModelIdentity
-from finsent.data.sources.reading import load_labelled_file
+from finsent.data.sources.labelled_file import load_labelled_file
 from finsent.data.table_schemas import SCHEMAS
 from finsent.scoring.pending_rows import find_pending
 from finsent.text import text_hash, text_id
@@ -41,7 +41,7 @@ def test_the_inbox_evaluation_and_training_have_one_text(home: Workspace, tmp_pa
         **dict.fromkeys(("mojibake repaired", "HTML entities undone", "byte literal undone"), 1),
         **dict.fromkeys(("escapes undone", "doubled quotes undone"), 1),
     }
-    split, _ = load_labelled_file(load_config(), Source(uri=str(tmp_path / "in.jsonl")))
+    split = load_labelled_file(load_config().data, [Source(uri=str(tmp_path / "in.jsonl"))]).rows
     assert split.texts == list(DAMAGED.values())
     assert send(home, tmp_path, *({"text": text} for text in DAMAGED.values())).known == len(DAMAGED)
 
