@@ -19,6 +19,7 @@ from finsent.config import Source
 from finsent.data.sources import database, decode, s3
 from finsent.data.sources.csv_reader import MalformedLine, parse_records
 from finsent.data.sources.decode import byte_lines, open_text, text_lines
+from finsent.data.sources.encodings import decodable_lines, explain_document
 from finsent.data.sources.json_document import is_document, nested_paths, read_values, value_at
 from finsent.data.sources.parquet import BATCH_ROWS, arrow_rows, read_parquet, with_label_name
 from finsent.data.sources.records import RawRow, RequestedColumns, SourceFile
@@ -42,10 +43,6 @@ _OPTIONS: Final = {
 _DELIMITERS: Final = (",", "\t", ";", "|", "\x01")
 """Tried where the usual one does not give the columns asked for: spreadsheets, databases and Hive write these."""
 _SEPARATOR_LINE: Final = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
-_INVALID: Final = re.compile("[\ud800-\udfff]")
-_SAMPLE: Final = 1 << 16
-_FEW_BROKEN: Final = 0.001
-"""Share of lines up to which invalid ones are faults of their own, and not the file's encoding."""
 _CLASS_WORDS: Final = frozenset({"bullish", "bearish", "neutral", "positive", "negative"})
 
 T = TypeVar("T")
@@ -119,9 +116,7 @@ def _batches(items: Iterable[tuple[T, int]]) -> Iterator[list[T]]:
 
 def _read_csv(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRow]]:
     with open_text(file) as (stream, encoding):
-        lines = text_lines(stream, encoding, file.uri)
-        if encoding == "utf-8" and file.source.encoding is None and not file.arriving:
-            lines = _decodable(lines, file)
+        lines = decodable_lines(text_lines(stream, encoding, file.uri), encoding, file)
         start = next(lines, "")
         stated = _SEPARATOR_LINE.fullmatch(start)  # Excel's own way to say what separates
         if stated is not None:
@@ -175,41 +170,6 @@ def _looks_like_data(name: str) -> bool:
     return name.casefold() in _CLASS_WORDS or len(name.split()) > 5
 
 
-def _decodable(lines: Iterator[str], file: SourceFile) -> Iterator[str]:
-    """The lines. At their end it is an error if each with a letter beyond ASCII was in another encoding than the file's.
-
-    Raises:
-        InputError: so it was; which rows would be lost is not by chance: names, currencies, emoji.
-    """
-    total, good, bad, sample = 0, 0, 0, b""
-    for line in lines:
-        total += 1
-        if not line.isascii():
-            if _INVALID.search(line):
-                bad += 1
-                sample += line.encode("utf-8", "surrogateescape") if len(sample) < _SAMPLE else b""
-            else:
-                good += 1
-        yield line
-    if bad > max(1, _FEW_BROKEN * total) and not good:
-        raise InputError(f"{file.uri!r}: {encoding_advice(bad, sample)}")
-
-
-def encoding_advice(bad: int, sample: bytes) -> str:
-    """What to do about lines that are not UTF-8, of which `sample` is some."""
-    from charset_normalizer import from_bytes
-
-    runs = re.findall(rb"[\x80-\xff]+", sample)
-    # letters of Western languages stand alone among ASCII; charset-normalizer tells those alphabets apart by chance
-    western = sum(len(run) == 1 for run in runs) > len(runs) / 2 and not re.search(rb"[\x81\x8d\x8f\x90\x9d]", sample)
-    best = None if western else from_bytes(sample).best()
-    name = "cp1252" if best is None else best.encoding
-    return (
-        f"{bad} lines are not UTF-8, and no other has a letter beyond ASCII: the file is in another encoding. It may be {name}: "
-        f"--encoding {name}. Nothing was written."
-    )
-
-
 def _find_delimiter(file: SourceFile, header: str, wanted: RequestedColumns) -> str:
     """The delimiter that was given; else the one by the file's ending, unless only another gives the columns asked for."""
     if file.source.delimiter is not None:
@@ -241,10 +201,10 @@ def _csv_row(record: list[str] | MalformedLine, number: int, width: int, positio
 
 def _read_jsonl(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRow]]:
     with open_text(file) as (stream, encoding):
-        if file.format == "json" or file.source.records or is_document(stream.peek(1 << 16)[: 1 << 16]):
+        if file.format == "json" or file.source.records or is_document(_head(stream, encoding)):
             yield from _read_document(file, stream, encoding, wanted)
             return
-        lines = (line for line in byte_lines(stream, encoding, file.uri) if line.strip())
+        lines = (line for line in decodable_lines(byte_lines(stream, encoding, file.uri), encoding, file) if line.strip())
         batches = _batches((_parse_line(line), len(line)) for line in lines)
         first = next(batches, [])
         if not first:
@@ -252,8 +212,10 @@ def _read_jsonl(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[Raw
         # JSON lines have no header: column names come from the first batch
         found = _json_columns(first, wanted)
         if not found:
+            arrays = all(isinstance(value, Rejection) and "but list:" in value.detail for value in first)
+            hint = " Its lines are arrays; of such of objects `jq -c '.[]' FILE` makes JSON lines." if arrays else ""
             raise InputError(
-                f'{file.uri!r} is not JSON lines: none of its first {len(first)} lines is an object like {{"text": ...}}.'
+                f'{file.uri!r} is not JSON lines: none of its first {len(first)} lines is an object like {{"text": ...}}.{hint}'
             )
         columns, numbers = wanted.select(found, file.uri), count(1)
         for batch in chain([first], batches):
@@ -266,16 +228,29 @@ def _json_columns(rows: Sequence[Any], wanted: RequestedColumns) -> list[str]:
     return found if set(wanted.required.values()) <= set(found) else list(dict.fromkeys([*found, *nested_paths(rows)]))
 
 
+def _head(stream: Any, encoding: str) -> bytes:
+    """The first bytes, as UTF-8."""
+    head: bytes = stream.peek(1 << 16)[: 1 << 16]
+    return head if encoding == "utf-8" else head.decode(encoding, "ignore").encode("utf-8", "ignore")
+
+
 def _read_document(file: SourceFile, stream: Any, encoding: str, wanted: RequestedColumns) -> Iterator[list[RawRow]]:
-    head = stream.peek(1 << 16)[: 1 << 16]
-    if encoding != "utf-8":
-        stream = io.BufferedReader(io.BytesIO(stream.read().decode(encoding).encode()))
-    elif file.format == "json" and not file.source.records and not is_document(head) and b"\n" in head.strip():
-        values: Iterator[Any] = (_parse_line(line) for line in byte_lines(stream, encoding, file.uri) if line.strip())
+    head = _head(stream, encoding)
+    if file.format == "json" and not file.source.records and not is_document(head) and b"\n" in head.strip():
+        lines = decodable_lines(byte_lines(stream, encoding, file.uri), encoding, file)
+        values: Iterator[Any] = (_parse_line(line) for line in lines if line.strip())
         yield from _read_values(values, file, wanted)
         return
+    if encoding != "utf-8":
+        stream = io.BufferedReader(io.BytesIO(stream.read().decode(encoding).encode()))
     rows = read_values(stream, file.uri, file.source.records, list(wanted.required.values()))
-    yield from _read_values(rows, file, wanted)
+    try:
+        yield from _read_values(rows, file, wanted)
+    except InputError as error:
+        why = explain_document(file.uri, head, error.__cause__) if encoding == "utf-8" and file.source.encoding is None else None
+        if why is not None:
+            raise InputError(why) from error
+        raise
 
 
 def _read_values(values: Iterator[Any], file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRow]]:
@@ -322,7 +297,7 @@ def _json_row(value: Any, number: int, columns: Mapping[str, str]) -> RawRow:
         fault = Rejection("malformed row", f"not an object but {type(value).__name__}: {quoted(value)}")
         return RawRow(number, fault=fault)
     values = {role: value_at(value, column) for role, column in columns.items()}
-    return RawRow.from_values(number, values, _tweet_of(value, columns["text"]))
+    return RawRow.from_values(number, values, _tweet_of(value, columns.get("text", "")))
 
 
 def _tweet_of(value: Mapping[str, Any], column: str) -> Mapping[str, Any]:

@@ -15,24 +15,34 @@ from finsent.errors import InputError, one_line, shorten
 MAX_DOCUMENT: Final = 256 * 1024 * 1024
 """Bytes of a document that is no array."""
 _DEPTH: Final = 4
+_ARRAY: Final = re.compile(rb"\[\s*(?:[\[{]|$)")
+"""The first line of an array of rows."""
 _ASSIGNMENT: Final = re.compile(rb"\s*(?:window|var|let|const)[\w.\s]*=\s*")
 
 
 def is_document(head: bytes) -> bool:
-    """Whether bytes begin a document, and not JSON lines: an array, or an object over several lines."""
+    """Whether bytes begin a document, and not JSON lines: an array, or an object over several lines.
+
+    A first line that is a value by itself, or of no JSON, has lines after it that are rows of their own.
+    """
     text = _ASSIGNMENT.sub(b"", head, count=1).lstrip() if _ASSIGNMENT.match(head) else head.lstrip()
+    first, ended, rest = text.partition(b"\n")
+    is_value = _is_json(first)
     if text.startswith(b"["):
-        return True
-    if not text.startswith(b"{"):
+        return not ((is_value and rest.strip()) or (rest.lstrip().startswith(b"{") and not _ARRAY.match(first)))
+    if not text.startswith(b"{") or is_value:
         return False
-    first, ended, _ = text.partition(b"\n")
+    return (bool(ended) and first.rstrip() in (b"{", b'{"data":', b"{ ")) or bool(
+        re.fullmatch(rb"\{\s*(?:\"[^\"]*\"\s*:\s*[\[{]?\s*)?", first.rstrip())
+    )
+
+
+def _is_json(line: bytes) -> bool:
     try:
-        json.loads(first)
-    except ValueError:
-        return (bool(ended) and first.rstrip() in (b"{", b'{"data":', b"{ ")) or bool(
-            re.fullmatch(rb"\{\s*(?:\"[^\"]*\"\s*:\s*[\[{]?\s*)?", first.rstrip())
-        )
-    return False
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def read_values(stream: BinaryIO, uri: str, records: str | None, wanted: Sequence[str]) -> Iterator[Any]:
