@@ -76,10 +76,10 @@ def main() -> None:
         f"{listing.looked_at:,} rows looked at in {seconds:.0f} s, {listing.found:,} listed; of {TURNED} {len(looked):,} rows, ",
         end="",
     )
-    print(f"{len(planted)} of them planted errors; {len(ranked):,} listed\n")
+    print(f"{len(planted)} of them planted errors; {len(ranked):,} listed")
     for name, entries in ((f"rows of {TURNED}", ranked), ("all rows", listing.entries)):
-        print(f"| rank among {name} | planted | expected | precision | recall |\n|---|---|---|---|---|")
-        for rank in (50, 100, 300, 500, 1000, len(entries)):
+        print(f"\n| rank among {name} | planted | expected | precision | recall |\n|---|---|---|---|---|")
+        for rank in (*(rank for rank in (50, 100, 300, 500, 1000) if rank < len(entries)), len(entries)):
             found = sum(entry.id in planted for entry in entries[:rank])
             expected = sum(entry.error_probability or 0.0 for entry in entries[:rank])
             print(f"| {rank:,} | {found} | {expected:.0f} | {found / rank:.2f} | {found / max(len(planted), 1):.2f} |")

@@ -18,6 +18,7 @@ from finsent.data.splits import SPLITS, SplitName, describe_split
 from finsent.data.table_schemas import CommitKey
 from finsent.errors import InputError
 from finsent.labels import LABEL2ID
+from finsent.text import TEMPLATE
 from finsent.workspace import Workspace
 
 FINGERPRINTED: Final = ("id", "label", "group", "split", "text")
@@ -190,6 +191,13 @@ def recorded_report(home: Workspace, version: int) -> dict[str, Any]:
         if int(commit["version"]) == version and "report" in commit:
             return {**json.loads(commit["report"]), "version": version}
     return {}
+
+
+def split_template(home: Workspace, version: int | None = None) -> str:
+    """Name of the near-duplicate form that the rows of a version were split by; up to form 2 it was that of the identity."""
+    commits = tables.commit_history(home, "tweets", version=version)
+    written: dict[str, str] = next((json.loads(commit["split_rule"]) for commit in commits if "split_rule" in commit), {})
+    return str(written.get("template", written.get("normalisation", TEMPLATE)))
 
 
 def read_origin(home: Workspace, version: int) -> dict[str, Any]:

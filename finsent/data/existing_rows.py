@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from finsent.config import DataConfig
 from finsent.data import tables
 from finsent.data.corrections import ReviewDecision, load_decisions
-from finsent.data.dataset import EMPTY_FINGERPRINT, fingerprint_table, read_audit
+from finsent.data.dataset import EMPTY_FINGERPRINT, fingerprint_table, read_audit, split_template
 from finsent.data.dedup.assignment import ExistingRows, GroupedRows, Mask, RowArrays
 from finsent.data.dedup.grouping import build_graph, is_in
 from finsent.data.dedup.near_duplicates import TemplateLookup
@@ -118,7 +118,7 @@ def load_snapshot(home: Workspace, config: DataConfig, version: int | None) -> T
     whole = version is None or not len(ids) or read_audit(home, version, fingerprint).leaks == 0
     groups = _combined(rows["group"]).dictionary_encode()
     signatures = load_signatures(home, ids, config, version, rebuild=not whole) if len(ids) else empty_signatures(config)
-    audited = whole and (version is None or _split_template(home) == TEMPLATE)
+    audited = whole and (version is None or split_template(home) == TEMPLATE)
     existing = ExistingRows(
         rows=RowArrays(ids, _codes(rows["label"], LABELS), signatures),
         groups=groups.indices.to_numpy().astype(np.int64),
@@ -126,12 +126,6 @@ def load_snapshot(home: Workspace, config: DataConfig, version: int | None) -> T
         splits=_codes(rows["split"], SPLIT_CODES),
     )
     return TweetsSnapshot(version, existing, fingerprint, audited)
-
-
-def _split_template(home: Workspace) -> str:
-    """Name of the near-duplicate form that the rows were last split by; up to version 2 it was that of the identity."""
-    written = json.loads(tables.last_metadata(home, "tweets", "split_rule") or "{}")
-    return str(written.get(_TEMPLATE_KEY, written.get("normalisation", TEMPLATE)))
 
 
 def _require_same_settings(home: Workspace, config: DataConfig, rule: SplitRule) -> None:

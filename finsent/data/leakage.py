@@ -12,14 +12,14 @@ import numpy.typing as npt
 
 from finsent.config import Config, DataConfig
 from finsent.data import tables
-from finsent.data.dataset import DataVersion, data_version
+from finsent.data.dataset import DataVersion, data_version, split_template
 from finsent.data.dedup.near_duplicates import Active, TemplateLookup, near_duplicate_pairs
 from finsent.data.dedup.shingles import Int64
 from finsent.data.dedup.signatures import Signatures, make_signatures
 from finsent.data.splits import SPLIT_CODES, SPLITS, SplitCodes
 from finsent.errors import InputError
 from finsent.logging_setup import track
-from finsent.text import Forms, forms
+from finsent.text import TEMPLATE, Forms, forms
 from finsent.workspace import Workspace
 
 INDEPENDENT_SEED: Final = 2
@@ -170,13 +170,22 @@ class FullAudit:
     """Exact pairs, see `LeakAudit`."""
     near: dict[str, int]
     """Near-duplicate pairs, see `LeakAudit`."""
+    split_form: str
+    """Near-duplicate form that the rows were split by, see `finsent.text.TEMPLATE`."""
+    form: str
+    """The one that they are compared by."""
     seconds: float
+
+    @property
+    def form_changed(self) -> bool:
+        """Whether an earlier release split the rows, by another near-duplicate form."""
+        return self.split_form != self.form
 
 
 def audit_data(config: Config, home: Workspace, version: int | None = None) -> FullAudit:
     """Audit a version of the data, or the latest, from its texts alone: no index and no record is trusted. All texts in memory.
 
-    Near duplicates are defined as they were when the data was split, whatever `config` says.
+    The settings of near duplicates are those that the data was split with, whatever `config` says; their form is today's.
 
     Raises:
         InputError: no data yet, no such version.
@@ -193,7 +202,8 @@ def audit_data(config: Config, home: Workspace, version: int | None = None) -> F
     names = ("near_duplicate_jaccard", "shingle_size", "truncation_min_characters")
     rule = config.data.model_copy(update={name: written[name] for name in names if name in written})
     audit = audit_texts(found, np.array([SPLIT_CODES.index(split) for split in splits], np.int8), rule)
-    return FullAudit(version, len(found), audit.leaks, audit.exact, audit.near, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    return FullAudit(version, len(found), audit.leaks, audit.exact, audit.near, split_template(home, version), TEMPLATE, seconds)
 
 
 class TrainedOn(Protocol):

@@ -11,9 +11,11 @@ import pytest
 
 from finsent.config import load_config
 from finsent.data import tables
+from finsent.data.corrections import TWEETS_APPLICATION
 from finsent.data.sample import sample_sources
 from finsent.steps.context import make_context
 from finsent.steps.ingest import ingest
+from finsent.text import TEMPLATE
 from finsent.workspace import Workspace, resolve_workspace
 from tests.homes import copy_home
 
@@ -216,6 +218,25 @@ def test_audit_finds_a_leak_that_was_planted(finsent: "Finsent", two_days: Works
     said = finsent("data", "audit", "--home", home.root)
     assert said.code == 1
     assert "train-test" in said.out
+    assert "earlier release" not in said.out
+
+
+@pytest.mark.parametrize(("text", "leaks"), [("$AAPL to the moon - and beyond!", 1), ("the fed meets on tuesday", 0)])
+def test_audit_says_that_an_earlier_release_split_the_rows(finsent: "Finsent", home: Workspace, text: str, leaks: int) -> None:
+    texts = {"train": "$AAPL to the moon and beyond", "test": text}
+    rows = [
+        {"id": split, "text": text, "label": "Bullish", "source": "desk", "group": split, "split": split}
+        for split, text in texts.items()
+    ]
+    rule = {"split_rule": json.dumps({"normalisation": "2"})}  # as releases wrote it whose form was that of the identity
+    table = pa.Table.from_pylist(rows, schema=tables.SCHEMAS["tweets"])
+    tables.append_if_unchanged(home, "tweets", table, TWEETS_APPLICATION, tables.Position(-1, 0), rule)
+    said = finsent("data", "audit", "--home", home.root)
+    assert said.code == leaks
+    assert f"split these rows, by near-duplicate form 2; here they are compared by form\n{TEMPLATE}, which takes" in said.out
+    assert ("ingest all sources again into a new home" in said.out) == bool(leaks)
+    found = finsent("data", "audit", "--home", home.root, "--json").json()
+    assert (found["leaks"], found["split_form"], found["form"]) == (leaks, "2", TEMPLATE)
 
 
 def test_texts_and_names_of_a_file_do_not_act_on_the_terminal(finsent: "Finsent", tmp_path: Path, home: Workspace) -> None:

@@ -34,3 +34,4 @@ def test_a_version_is_audited_from_its_texts(home: Workspace, tmp_path: Path) ->
     assert (audit.version, audit.leaks) == (version, 3)
     assert sum(audit.near.values()) == 3
     assert audit_data(CONFIG, home, clean.version).leaks == 0
+    assert not audit.form_changed
