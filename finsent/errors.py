@@ -3,7 +3,8 @@
     FinsentError
     ├── ConfigError          a profile or configuration value is wrong (ValueError)
     ├── InputError           a file, column, label or argument is wrong (ValueError)
-    │   └── TrackingError    MLflow answers, and says no to a request
+    │   ├── TrackingError    MLflow answers, and says no to a request
+    │   └── UnclearSourceError  a source can be read in more than one way
     ├── BaseModelError       the base model cannot be reached or is not what was asked for
     ├── NoChampionError      no version carries the alias `champion` yet (LookupError)
     ├── ServiceError         a server, store or network does not answer; the same call may succeed later (ConnectionError)
@@ -18,8 +19,8 @@ succeed later; each edge translates its library's exceptions into these, so that
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
-from typing import ClassVar, Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Final
 
 _SHOWN: Final = 20
 _LONGEST: Final = 60  # characters shown of a name
@@ -55,6 +56,15 @@ class TrackingError(InputError):
         super().__init__(message)
         self.error_code = error_code
         """MLflow's own, such as RESOURCE_DOES_NOT_EXIST."""
+
+
+class UnclearSourceError(InputError):
+    """A source can be read in more than one way, and none is guessed."""
+
+    def __init__(self, message: str, choices: Sequence[Mapping[str, Any]] = ()) -> None:
+        super().__init__(message)
+        self.choices = tuple(choices)
+        """Settings of the source (fields of `Source`), each of which would decide it."""
 
 
 class BaseModelError(FinsentError):

@@ -12,6 +12,7 @@ TREE = {
     "ConfigError": (FinsentError, ValueError),
     "InputError": (FinsentError, ValueError),
     "TrackingError": (errors.InputError,),
+    "UnclearSourceError": (errors.InputError,),
     "BaseModelError": (FinsentError,),
     "NoChampionError": (FinsentError, LookupError),
     "ServiceError": (FinsentError, ConnectionError),

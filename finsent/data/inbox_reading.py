@@ -67,7 +67,7 @@ def read_file(file: SourceFile, *, max_characters: int, masked: bool, repaired: 
     for batch, form in with_time_form(read_rows(file, wanted), file, now):
         number_read += len(batch)
         for raw in batch:
-            checked = _check(raw, max_characters, now, form, repaired=repaired, has_ids=not wanted.likely_ids)
+            checked = check_row(raw, max_characters, now, form, repaired=repaired, has_ids=not wanted.likely_ids)
             if isinstance(checked, Rejection):
                 unreadable.append(refuse(raw, checked, file, masked))
                 if checked.reason == "rounded id":
@@ -134,7 +134,7 @@ def refuse(raw: RawRow, why: Rejection, file: SourceFile, masked: bool) -> Quara
     return dataclasses.replace(row, place=place, number=0)
 
 
-def _check(
+def check_row(
     raw: RawRow, longest: int, now: datetime, form: str | None, *, repaired: bool, has_ids: bool
 ) -> tuple[str, datetime | None, CleanText, str | None] | Rejection:
     """Id, time and text of a row and `InboxRow.given_id`, or why it is rejected."""

@@ -188,6 +188,12 @@ def _open_member(file: SourceFile) -> Any:
         raise OSError(f"{one_line(error)} (unpack it, and give the files)") from error
 
 
+def archive_member(path: str) -> str:
+    """Name of the file in a ZIP archive that is read."""
+    with zipfile.ZipFile(path) as archive:
+        return next(name for name in archive.namelist() if is_member(name))
+
+
 def is_member(name: str) -> bool:
     """Whether a name in an archive is that of a file for us: no folder, nothing hidden, no `__MACOSX`."""
     return not name.endswith("/") and not any(part.startswith((".", "__MACOSX")) for part in name.split("/"))

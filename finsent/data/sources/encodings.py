@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import AnyStr, Final
 
 from finsent.data.sources.records import SourceFile
-from finsent.errors import InputError
+from finsent.errors import InputError, UnclearSourceError
 
 _INVALID: Final = re.compile("[\ud800-\udfff]")
 _SAMPLE: Final = 1 << 16
@@ -38,13 +38,15 @@ def decodable_lines(lines: Iterator[AnyStr], encoding: str, file: SourceFile) ->
                 good += 1
         yield line
     if bad > max(1, _FEW_BROKEN * total) and not good:
-        raise InputError(
+        name = likely_encoding(sample)
+        raise UnclearSourceError(
             f"{file.uri!r}: {bad} lines are not UTF-8, and no other has a letter beyond ASCII: the file is in another encoding. "
-            f"{encoding_advice(sample)} Nothing was written."
+            f"It may be {name}: --encoding {name}. Nothing was written.",
+            [{"encoding": name}],
         )
 
 
-def encoding_advice(sample: bytes) -> str:
+def likely_encoding(sample: bytes) -> str:
     """Which encoding text that is not UTF-8 may have, of which `sample` is some."""
     from charset_normalizer import from_bytes
 
@@ -52,18 +54,19 @@ def encoding_advice(sample: bytes) -> str:
     # letters of Western languages stand alone among ASCII; charset-normalizer tells those alphabets apart by chance
     western = sum(len(run) == 1 for run in runs) > len(runs) / 2 and not _UNDEFINED.search(sample)
     best = None if western else from_bytes(sample).best()
-    name = "cp1252" if best is None else best.encoding
-    return f"It may be {name}: --encoding {name}."
+    return "cp1252" if best is None else best.encoding
 
 
-def explain_document(uri: str, head: bytes, error: BaseException | None) -> str | None:
-    """What to do about a JSON document that begins with `head`, where the error is one of its encoding; else None."""
+def explain_document(uri: str, head: bytes, error: BaseException | None) -> InputError | None:
+    """The error that says what to do about a JSON document that begins with `head`, where the error is one of its encoding; else None."""
     if not (isinstance(error, UnicodeDecodeError) or "invalid bytes in UTF8 string" in str(error)):
         return None
     runs = re.findall(rb"[\x80-\xff]+", head)
     if runs and all(map(_is_invalid, runs)):
-        return f"{uri!r} is a JSON document in another encoding than UTF-8. {encoding_advice(head)} Nothing was written."
-    return (
+        name = likely_encoding(head)
+        what = f"{uri!r} is a JSON document in another encoding than UTF-8"
+        return UnclearSourceError(f"{what}. It may be {name}: --encoding {name}. Nothing was written.", [{"encoding": name}])
+    return InputError(
         f"{uri!r} is a JSON document with bytes that are not UTF-8. Give its encoding (--encoding NAME), or write it again. "
         "Nothing was written."
     )

@@ -3,7 +3,6 @@
 A bad row is passed on with its fault; only a bad file raises.
 """
 
-import csv
 import hashlib
 import io
 import json
@@ -11,17 +10,18 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
-from itertools import chain, count
+from itertools import chain, count, islice
 from pathlib import PurePath
 from typing import Any, Final, TypeVar
 
 from finsent.config import Source
 from finsent.data.sources import database, decode, s3
+from finsent.data.sources.csv_layout import LOOKED_AT, column_names, find_delimiter
 from finsent.data.sources.csv_reader import MalformedLine, parse_records
 from finsent.data.sources.decode import byte_lines, open_text, text_lines
 from finsent.data.sources.encodings import decodable_lines, explain_document
 from finsent.data.sources.json_document import is_document, nested_paths, read_values, value_at
-from finsent.data.sources.parquet import BATCH_ROWS, arrow_rows, read_parquet, with_label_name
+from finsent.data.sources.parquet import BATCH_ROWS, arrow_rows, read_parquet, usable_names, with_label_name
 from finsent.data.sources.records import RawRow, RequestedColumns, SourceFile
 from finsent.data.sources.resolve import HUB
 from finsent.data.sources.workbook import read_sheet
@@ -40,12 +40,10 @@ _OPTIONS: Final = {
     "excel": ("sheet", *_OF_TABLES),
 }
 """Options of a source that its format has a use for."""
-_DELIMITERS: Final = (",", "\t", ";", "|", "\x01")
-"""Tried where the usual one does not give the columns asked for: spreadsheets, databases and Hive write these."""
 _SEPARATOR_LINE: Final = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
-_CLASS_WORDS: Final = frozenset({"bullish", "bearish", "neutral", "positive", "negative"})
 
 T = TypeVar("T")
+MakeRow = Callable[..., RawRow]
 
 
 def read_rows(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRow]]:
@@ -58,6 +56,9 @@ def read_rows(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRo
     _check_options(file)
     rows = 0
     for batch in _READERS[file.format](file, wanted):
+        if file.limit is not None and rows + len(batch) >= file.limit:
+            yield batch[: file.limit - rows]
+            return
         rows += len(batch)
         yield batch
     if rows or file.arriving:
@@ -121,86 +122,39 @@ def _read_csv(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRo
         stated = _SEPARATOR_LINE.fullmatch(start)  # Excel's own way to say what separates
         if stated is not None:
             start = next(lines, "")
-        delimiter = stated[1] if stated is not None and file.source.delimiter is None else _find_delimiter(file, start, wanted)
-        lines = chain([start], lines)
+        head = [start, *islice(lines, LOOKED_AT)] if wanted.every else [start]
+        delimiter = stated[1] if stated is not None and file.source.delimiter is None else find_delimiter(file, head, wanted)
+        wanted.layout.update({"encoding": encoding}, **({} if stated is not None else {"delimiter": delimiter}))
+        lines = chain(head, lines)
         records = (record for record in parse_records(lines, delimiter, file.uri, may_be_cut=file.arriving) if record)
         first = next(records, [])
         if file.arriving and isinstance(first, MalformedLine):
             raise InputError(f"{file.uri!r} has no line of column names: {first.why}. Get the file again.")
-        header = _column_names(first if isinstance(first, list) else [], file, wanted)
+        header = column_names(first if isinstance(first, list) else [], file, wanted)
         if not file.source.header:
             records = (record for record in chain([first], records))
         columns = wanted.select(header, file.uri)
         positions = {role: header.index(column) for role, column in columns.items()}
-        rows = (_csv_row(record, number, len(header), positions) for number, record in enumerate(records, start=1))
+        make_row = wanted.make_row
+        rows = (_csv_row(record, number, len(header), positions, make_row) for number, record in enumerate(records, start=1))
         yield from _batches((row, len(row.text) if isinstance(row.text, str) else 0) for row in rows)
 
 
-def _column_names(first: Sequence[Any], file: SourceFile, wanted: RequestedColumns) -> list[str]:
-    """The names in the first row; those that were given, or 1, 2, 3 ..., where it is a row like the others.
-
-    Raises:
-        InputError: the first row is a tweet with its label, and was taken for the names.
-    """
-    if file.source.header:
-        names = [str(name).strip() for name in first]
-        missing = not set(wanted.required.values()) <= set(names)
-        chosen = any(name in names and _looks_like_data(name) for name in wanted.required.values())
-        if (chosen or missing) and _is_row(names):
-            shown = shorten(", ".join(map(repr, names)), 200)
-            raise InputError(
-                f"{file.uri!r}: its first row does not look like column names but like a tweet: {shown}. If so, add --no-header; "
-                "the columns are then called 1, 2, 3 ..., e.g. --text 2 --label 1, or as --columns names them."
-            )
-        return names
-    given = file.source.columns
-    if given and len(given) != len(first):
-        raise InputError(f"{file.uri!r}: {len(given)} names are given (--columns), and the first row has {len(first)} fields.")
-    return list(given) or [str(number) for number in range(1, len(first) + 1)]
-
-
-def _is_row(names: Sequence[str]) -> bool:
-    """Whether the first row is a tweet with its label; columns may be named by classes too, one for each."""
-    return any(len(name.split()) > 5 for name in names) or (
-        any(_looks_like_data(name) for name in names) and any(" " in name for name in names)
-    )
-
-
-def _looks_like_data(name: str) -> bool:
-    return name.casefold() in _CLASS_WORDS or len(name.split()) > 5
-
-
-def _find_delimiter(file: SourceFile, header: str, wanted: RequestedColumns) -> str:
-    """The delimiter that was given; else the one by the file's ending, unless only another gives the columns asked for."""
-    if file.source.delimiter is not None:
-        return file.source.delimiter
-    usual = "\t" if file.format == "tsv" else ","
-    if file.source.format != "auto":
-        return usual
-    for delimiter in (usual, *(mark for mark in _DELIMITERS if mark != usual)):
-        try:
-            names = [name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])]
-        except csv.Error:
-            continue
-        if names and set(wanted.required.values()) <= set(names):
-            if delimiter != usual:
-                _log.warning("%r is separated by %r: read as that (--delimiter)", file.uri, delimiter)
-            return delimiter
-    return usual
-
-
-def _csv_row(record: list[str] | MalformedLine, number: int, width: int, positions: Mapping[str, int]) -> RawRow:
+def _csv_row(
+    record: list[str] | MalformedLine, number: int, width: int, positions: Mapping[str, int], make_row: MakeRow
+) -> RawRow:
     if isinstance(record, MalformedLine):
         return RawRow(number, record.text, fault=Rejection("malformed row", record.why))
     if len(record) < width or any(record[width:]):
         text = " | ".join(record)
         detail = f"{len(record)} fields under {width} columns (an unquoted delimiter?): {shorten(text)!r}"
         return RawRow(number, text, fault=Rejection("malformed row", detail))
-    return RawRow.from_values(number, {role: record[position] for role, position in positions.items()})
+    return make_row(number, {role: record[position] for role, position in positions.items()})
 
 
 def _read_jsonl(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRow]]:
     with open_text(file) as (stream, encoding):
+        wanted.layout["encoding"] = encoding
         if file.format == "json" or file.source.records or is_document(_head(stream, encoding)):
             yield from _read_document(file, stream, encoding, wanted)
             return
@@ -219,13 +173,14 @@ def _read_jsonl(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[Raw
             )
         columns, numbers = wanted.select(found, file.uri), count(1)
         for batch in chain([first], batches):
-            yield [_json_row(value, next(numbers), columns) for value in batch]
+            yield [_json_row(value, next(numbers), columns, wanted.make_row) for value in batch]
 
 
 def _json_columns(rows: Sequence[Any], wanted: RequestedColumns) -> list[str]:
-    """Keys of the first rows, and paths below them where a column that is asked for is not among the keys."""
+    """Keys of the first rows, and paths below them where a column that is asked for is not among the keys, or all are."""
     found = list(dict.fromkeys(key for value in rows if isinstance(value, dict) for key in value))
-    return found if set(wanted.required.values()) <= set(found) else list(dict.fromkeys([*found, *nested_paths(rows)]))
+    plain = not wanted.every and set(wanted.required.values()) <= set(found)
+    return found if plain else list(dict.fromkeys([*found, *nested_paths(rows)]))
 
 
 def _head(stream: Any, encoding: str) -> bytes:
@@ -249,7 +204,7 @@ def _read_document(file: SourceFile, stream: Any, encoding: str, wanted: Request
     except InputError as error:
         why = explain_document(file.uri, head, error.__cause__) if encoding == "utf-8" and file.source.encoding is None else None
         if why is not None:
-            raise InputError(why) from error
+            raise why from error
         raise
 
 
@@ -260,19 +215,19 @@ def _read_values(values: Iterator[Any], file: SourceFile, wanted: RequestedColum
         return
     columns, numbers = wanted.select(_json_columns(first, wanted), file.uri), count(1)
     for batch in chain([first], batches):
-        yield [_json_row(value, next(numbers), columns) for value in batch]
+        yield [_json_row(value, next(numbers), columns, wanted.make_row) for value in batch]
 
 
 def _read_workbook(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRow]]:
-    records: Iterator[list[Any]] = read_sheet(file)
+    records: Iterator[list[Any]] = read_sheet(file, wanted.layout)
     first = next(records, [])
-    header = _column_names(first, file, wanted)
+    header = column_names(first, file, wanted)
     columns = wanted.select(header, file.uri)
     positions = {role: header.index(column) for role, column in columns.items()}
     rows = records if file.source.header else chain([first], records)
     numbered = enumerate(rows, start=1)
     yield from _batches(
-        (RawRow.from_values(number, {role: row[at] if at < len(row) else None for role, at in positions.items()}), 1000)
+        (wanted.make_row(number, {role: row[at] if at < len(row) else None for role, at in positions.items()}), 1000)
         for number, row in numbered
     )
 
@@ -290,14 +245,14 @@ def _parse_line(line: bytes) -> Any:
     return value
 
 
-def _json_row(value: Any, number: int, columns: Mapping[str, str]) -> RawRow:
+def _json_row(value: Any, number: int, columns: Mapping[str, str], make_row: MakeRow) -> RawRow:
     if isinstance(value, Rejection):
         return RawRow(number, fault=value)
     if not isinstance(value, dict):
         fault = Rejection("malformed row", f"not an object but {type(value).__name__}: {quoted(value)}")
         return RawRow(number, fault=fault)
     values = {role: value_at(value, column) for role, column in columns.items()}
-    return RawRow.from_values(number, values, _tweet_of(value, columns.get("text", "")))
+    return make_row(number, values, _tweet_of(value, columns["text"]) if "text" in columns else None)
 
 
 def _tweet_of(value: Mapping[str, Any], column: str) -> Mapping[str, Any]:
@@ -325,11 +280,11 @@ def _read_hub(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRo
     columns = wanted.select(loaded.column_names, file.uri)
     label = loaded.features.get(columns.get("label", ""))
     # a ClassLabel column names its own ids, so that nothing is guessed
-    names = label.names if isinstance(label, datasets.ClassLabel) and file.source.labels is None else None
+    names = usable_names(label.names if isinstance(label, datasets.ClassLabel) else None, file.source.labels)
     number = 0
     for table in loaded.select_columns(list(dict.fromkeys(columns.values()))).with_format("arrow").iter(BATCH_ROWS):
         for batch in table.combine_chunks().to_batches():
-            rows = arrow_rows(batch, columns, number)
+            rows = arrow_rows(batch, columns, number, wanted.make_row)
             number += batch.num_rows
             yield [with_label_name(row, names) for row in rows] if names else rows
 
@@ -345,7 +300,7 @@ def _read_database(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[
         for record in records:
             values = {role: record[position] for role, position in positions.items()}
             digest.add(tuple(values.values()))
-            batch.append(RawRow.from_values(digest.rows, values))
+            batch.append(wanted.make_row(digest.rows, values))
         if batch:
             yield batch
     file.seen.update(rows=digest.rows, sha256=digest.hexdigest())

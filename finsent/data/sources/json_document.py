@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, BinaryIO, Final
 
-from finsent.errors import InputError, one_line, shorten
+from finsent.errors import InputError, UnclearSourceError, one_line, shorten
 
 MAX_DOCUMENT: Final = 256 * 1024 * 1024
 """Bytes of a document that is no array."""
@@ -52,7 +52,7 @@ def read_values(stream: BinaryIO, uri: str, records: str | None, wanted: Sequenc
         stream: Its bytes, with `peek`.
         uri: Its address, for messages.
         records: Path of the list of rows; None finds it.
-        wanted: Columns that are asked for: of several lists the one whose rows have them is taken.
+        wanted: Columns that are asked for: of several lists the one whose rows have them is taken. None where all are.
 
     Raises:
         InputError: not JSON, cut short, or its rows are not found.
@@ -120,20 +120,22 @@ def nested_paths(rows: Sequence[Any]) -> list[str]:
 def _find_rows(document: Any, uri: str, wanted: Sequence[str]) -> list[Any]:
     if not isinstance(document, dict):
         raise InputError(f"{uri!r} holds no rows but {shorten(repr(document))}. Give a list of objects.")
-    if _have([document], wanted):
-        return [document]
     lists = dict(_lists(document, "", 0))
-    fitting = [path for path, rows in lists.items() if _have(rows, wanted)]
+    if _have([document], wanted) if wanted else not lists and any(isinstance(value, str) for value in document.values()):
+        return [document]
+    fitting = [path for path, rows in lists.items() if wanted and _have(rows, wanted)]
     if len(fitting) == 1 or len(lists) == 1:
         return lists[(fitting or list(lists))[0]]
     if len(fitting) > 1 or lists:
         shown = ", ".join(f"{path} ({len(rows)} rows)" for path, rows in list(lists.items())[:20])
-        raise InputError(f"{uri!r} holds several lists: {shown}. Say which with --records PATH.")
+        choices = [{"records": path} for path in lists]
+        raise UnclearSourceError(f"{uri!r} holds several lists: {shown}. Say which with --records PATH.", choices)
     if isinstance(document.get("columns"), list) and isinstance(document.get("data"), list):  # pandas, orient="split"
         return [dict(zip(document["columns"], row, strict=False)) for row in document["data"] if isinstance(row, list)]
     values = list(document.values())
     if values and all(isinstance(value, dict) for value in values):
-        if set(wanted) & set(document):  # pandas, orient="columns": each column an object by row
+        numbered = not wanted and all(key.isdecimal() for value in values for key in value)
+        if numbered or set(wanted) & set(document):  # pandas, orient="columns": each column an object by row
             order = dict.fromkeys(key for value in values for key in value)
             return [{name: value.get(key) for name, value in document.items()} for key in order]
         return values

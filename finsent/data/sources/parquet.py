@@ -40,7 +40,7 @@ def read_parquet(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[Ra
             schema = metadata.schema.to_arrow_schema()
             columns = wanted.select(schema.names, file.uri)
             names = list(dict.fromkeys(columns.values()))
-            classes = None if file.source.labels is not None else class_names(schema.metadata, columns.get("label", ""))
+            classes = usable_names(class_names(schema.metadata, columns.get("label", "")), file.source.labels)
             # dictionary columns hold a long repeated value once, but pyarrow then holds all values of a row group
             small = _largest_group(metadata, lambda group: group.total_byte_size) < _DICTIONARY_GROUP_BYTES
             texts = [name for name in names if small and _is_text(schema.field(name).type)]
@@ -48,7 +48,7 @@ def read_parquet(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[Ra
             with pq.ParquetFile(source, metadata=metadata, **options) as parquet:
                 number = 0
                 for batch in parquet.iter_batches(_batch_size(metadata, file.uri), columns=names):
-                    rows = arrow_rows(batch, columns, number)
+                    rows = arrow_rows(batch, columns, number, wanted.make_row)
                     yield [with_label_name(row, classes) for row in rows] if classes else rows
                     number += batch.num_rows
         _check_complete(file, number, metadata.num_rows)
@@ -66,6 +66,11 @@ def class_names(metadata: Mapping[bytes, bytes] | None, column: str) -> list[str
     except (LookupError, TypeError, ValueError):
         return None
     return found if isinstance(found, list) and all(isinstance(name, str) for name in found) else None
+
+
+def usable_names(names: list[str] | None, labels: Mapping[str, str] | None) -> list[str] | None:
+    """The names, unless a label map is given that is none of names: then it is one of the ids."""
+    return names if names is not None and (labels is None or not labels.keys().isdisjoint(names)) else None
 
 
 def with_label_name(row: RawRow, names: Sequence[str]) -> RawRow:
@@ -117,12 +122,16 @@ def _largest_group(metadata: Any, size: Callable[[Any], float]) -> float:
     return max((size(metadata.row_group(index)) for index in range(metadata.num_row_groups)), default=0.0)
 
 
-def arrow_rows(batch: "pa.RecordBatch", columns: Mapping[str, str], before: int) -> list[RawRow]:
+def arrow_rows(
+    batch: "pa.RecordBatch",
+    columns: Mapping[str, str],
+    before: int,
+    make_row: Callable[[int, Mapping[str, object]], RawRow] = RawRow.from_values,
+) -> list[RawRow]:
     """Rows of a batch; the first is number `before` + 1."""
     values = {role: _column_values(batch.column(batch.schema.get_field_index(column))) for role, column in columns.items()}
     return [
-        RawRow.from_values(before + index + 1, {role: column[index] for role, column in values.items()})
-        for index in range(batch.num_rows)
+        make_row(before + index + 1, {role: column[index] for role, column in values.items()}) for index in range(batch.num_rows)
     ]
 
 

@@ -1,9 +1,11 @@
 """Record types of reading: source files, requested columns, and rows as read, as validated and as quarantined."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from pathlib import PurePath
 from typing import Any, Final, Self
 
@@ -30,6 +32,8 @@ NO_COLUMN: Final = "none"
 
 _ROLES: Final = {"text": "tweet", "label": "label", "created_at": "time of writing", "id": "id"}
 _MAX_NESTING: Final = 20
+MAX_COLUMNS: Final = 300
+"""Columns read where all are asked for: some files have 20,000."""
 
 
 def format_suffix(path: str | PurePath) -> str:
@@ -60,6 +64,8 @@ class SourceFile:
     """Whether it comes from a source that somebody fills: it may have been cut, and may have no rows yet."""
     left_out: tuple[str, ...] = field(default=(), compare=False)
     """Files beside it in its folder whose endings are not read; only the first file of a source has them."""
+    limit: int | None = None
+    """Rows to read at most, for a look at the file; None reads all."""
     seen: dict[str, str | int] = field(default_factory=dict, compare=False, repr=False)
     """Size, hash and encoding, filled in when the file has been read to its end; for `formats.fingerprint_file`."""
 
@@ -76,6 +82,15 @@ class RequestedColumns:
     """All columns met while reading, each once."""
     likely_ids: list[str] = field(default_factory=list, compare=False, repr=False)
     """The column read for the role `id` since it is called as ids are, where the file has no column `id` and none is named."""
+    every: bool = False
+    """Read all columns, into `RawRow.values`, for a look at the file."""
+    layout: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
+    """How the file turned out to be written: `delimiter`, `encoding`, `records`, `sheet`."""
+
+    @property
+    def make_row(self) -> "Callable[..., RawRow]":
+        """Makes a row of its number, its values and, of JSON, the object that has the text."""
+        return RawRow.of_all if self.every else RawRow.from_values
 
     def select(self, found: Sequence[str], where: str) -> dict[str, str]:
         """Role to column, of the columns `found` in the file `where`; with those of `columns_beside` as roles of their own.
@@ -85,6 +100,9 @@ class RequestedColumns:
         """
         known = set(self.seen_columns)  # a set: some files have 20,000 columns
         self.seen_columns.extend(column for column in dict.fromkeys(found) if column not in known)
+        if self.every:
+            once = (column for column, times in Counter(found).items() if times == 1)
+            return {column: column for column in islice(once, MAX_COLUMNS)}
         for role, column in self.required.items():
             if column not in found:
                 hint = _hint(column, found) if role == "text" else did_you_mean(column, found)
@@ -146,6 +164,13 @@ class RawRow:
     fault: Rejection | None = None
     whole: str | None = None
     """The whole of a text that was cut short, see `whole_text`."""
+    values: Mapping[str, object] | None = None
+    """All columns, where every one was asked for."""
+
+    @classmethod
+    def of_all(cls, number: int, values: Mapping[str, object], tweet: Mapping[str, object] | None = None) -> Self:  # noqa: ARG003
+        """The row of all its columns."""
+        return cls(number, values=values)
 
     @classmethod
     def from_values(cls, number: int, values: Mapping[str, object], tweet: Mapping[str, object] | None = None) -> Self:

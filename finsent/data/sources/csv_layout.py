@@ -1,0 +1,87 @@
+"""How a table in text is laid out: what separates its fields, and whether its first row names them."""
+
+import csv
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Final
+
+from finsent.data.sources.records import RequestedColumns, SourceFile
+from finsent.errors import InputError, shorten
+
+_log = logging.getLogger(__name__)
+
+LOOKED_AT: Final = 50
+"""Lines that show what separates the fields, where no columns are asked for."""
+_DELIMITERS: Final = (",", "\t", ";", "|", "\x01")
+"""Tried where the usual one does not give the columns asked for: spreadsheets, databases and Hive write these."""
+_CLASS_WORDS: Final = frozenset({"bullish", "bearish", "neutral", "positive", "negative"})
+
+
+def column_names(first: Sequence[Any], file: SourceFile, wanted: RequestedColumns) -> list[str]:
+    """The names in the first row; those that were given, or 1, 2, 3 ..., where it is a row like the others.
+
+    Raises:
+        InputError: the first row is a tweet with its label, and was taken for the names.
+    """
+    if file.source.header:
+        names = [str(name).strip() for name in first]
+        missing = not set(wanted.required.values()) <= set(names)
+        chosen = any(name in names and _looks_like_data(name) for name in wanted.required.values())
+        if (chosen or missing) and _is_row(names):
+            shown = shorten(", ".join(map(repr, names)), 200)
+            raise InputError(
+                f"{file.uri!r}: its first row does not look like column names but like a tweet: {shown}. If so, add --no-header; "
+                "the columns are then called 1, 2, 3 ..., e.g. --text 2 --label 1, or as --columns names them."
+            )
+        return names
+    given = file.source.columns
+    if given and len(given) != len(first):
+        raise InputError(f"{file.uri!r}: {len(given)} names are given (--columns), and the first row has {len(first)} fields.")
+    return list(given) or [str(number) for number in range(1, len(first) + 1)]
+
+
+def _is_row(names: Sequence[str]) -> bool:
+    """Whether the first row is a tweet with its label; columns may be named by classes too, one for each."""
+    return any(len(name.split()) > 5 for name in names) or (
+        any(_looks_like_data(name) for name in names) and any(" " in name for name in names)
+    )
+
+
+def _looks_like_data(name: str) -> bool:
+    return name.casefold() in _CLASS_WORDS or len(name.split()) > 5
+
+
+def find_delimiter(file: SourceFile, head: Sequence[str], wanted: RequestedColumns) -> str:
+    """The delimiter that was given; else the one by the file's ending, unless only another gives the columns asked for.
+
+    `head` is the header; where no columns are asked for it has lines after it, too: then the one that splits most of them alike.
+    """
+    if file.source.delimiter is not None:
+        return file.source.delimiter
+    usual = "\t" if file.format == "tsv" else ","
+    if file.source.format != "auto":
+        return usual
+    ordered = (usual, *(mark for mark in _DELIMITERS if mark != usual))
+    if wanted.every:
+        return max(ordered, key=lambda delimiter: _evenness(head, delimiter))
+    for delimiter in ordered:
+        try:
+            names = [name.strip() for name in next(csv.reader(head, delimiter=delimiter), [])]
+        except csv.Error:
+            continue
+        if names and set(wanted.required.values()) <= set(names):
+            if delimiter != usual:
+                _log.warning("%r is separated by %r: read as that (--delimiter)", file.uri, delimiter)
+            return delimiter
+    return usual
+
+
+def _evenness(lines: Sequence[str], delimiter: str) -> tuple[float, int]:
+    """Share of the records that have the commonest number of fields, two or more, and that number."""
+    try:
+        widths = Counter(len(record) for record in csv.reader(lines, delimiter=delimiter) if record)
+    except csv.Error:
+        return 0.0, 0
+    width, times = max(widths.items(), key=lambda item: item[1], default=(0, 0))
+    return (round(times / widths.total(), 1), width) if width > 1 else (0.0, 0)
