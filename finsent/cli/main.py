@@ -23,6 +23,7 @@ from finsent.cli import (  # noqa: F401 - add their commands
     home,
     maintain,
     models,
+    preview,
     promote,
     review,
     review_decide,

@@ -100,6 +100,27 @@ def source_settings(given: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
+def option_words(settings: Mapping[str, Any]) -> list[str]:
+    """Fields of `finsent.config.Source` as the options that give them: the reverse of `source_settings`."""
+    words = []
+    for name, value in settings.items():
+        option, text = f"--{name.replace('_', '-')}", str(value)
+        if name == "header":
+            words += [] if value else ["--no-header"]
+            continue
+        if name == "labels":
+            option, text = "--label-map", ",".join(f"{key}={label}" for key, label in value.items())
+        elif name == "label_bins":
+            text = ",".join(f"{bound:g}" for bound in value)
+        elif name == "columns":
+            text = ",".join(value)
+        elif text == "\t":
+            text = "\\t"
+        # a value that begins so must not look like an option of its own
+        words += [f"{option}={text}"] if text.startswith("-") else [option, text]
+    return words
+
+
 def given_options(given: Mapping[str, Any]) -> list[str]:
     """The options that were given, as they are written, for a message."""
     return [

@@ -58,7 +58,7 @@ def likely_encoding(sample: bytes) -> str:
 
 
 def explain_document(uri: str, head: bytes, error: BaseException | None) -> InputError | None:
-    """The error that says what to do about a JSON document that begins with `head`, where the error is one of its encoding; else None."""
+    """What to raise about a JSON document that begins with `head`, where the error is one of its encoding; else None."""
     if not (isinstance(error, UnicodeDecodeError) or "invalid bytes in UTF8 string" in str(error)):
         return None
     runs = re.findall(rb"[\x80-\xff]+", head)

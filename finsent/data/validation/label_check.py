@@ -166,6 +166,20 @@ def check_label_polarity(gathered: PolarityStats, labels: Mapping[str, str] | No
     return LabelMismatch(means, reversed_pairs, suggested, mapping)
 
 
+def mapping_error(by_value: PolarityStats, mapping: Mapping[str, str]) -> float | None:
+    """How badly a map of label values fits: squared distances of each value's mean polarity from the typical one of its class.
+
+    None where a value has too few texts to tell.
+    """
+    error = 0.0
+    for value, label in mapping.items():
+        found = by_value.samples[value].values if value in by_value.samples else []
+        if len(found) < MIN_ROWS:
+            return None
+        error += (math.fsum(found) / len(found) - _TYPICAL_POLARITY[label]) ** 2
+    return error
+
+
 def format_label_mismatch(mismatch: LabelMismatch, source: str) -> str:
     """The error message: what was found, which mapping would fit, what to do."""
     means = ", ".join(

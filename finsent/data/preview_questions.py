@@ -1,0 +1,230 @@
+"""The questions of a preview: which columns hold what, what labels and dates mean, and what of it somebody has to say."""
+
+import itertools
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import PurePath
+from typing import Any, Final, NamedTuple
+
+from finsent.config import DataConfig, Source
+from finsent.data.preview_sample import FileSample
+from finsent.data.preview_trial import RoleValues, read_roles
+from finsent.data.sources.records import MAX_COLUMNS, NO_COLUMN, SourceFile
+from finsent.data.validation.column_roles import (
+    Columns,
+    class_columns,
+    id_column,
+    label_columns,
+    text_columns,
+    time_columns,
+)
+from finsent.data.validation.dates import ColumnTimes, is_missing, read_column
+from finsent.data.validation.label_choices import CLASS, Choice, LabelChoices, label_choices
+from finsent.data.validation.label_vocabulary import usual_class
+from finsent.errors import escape_invalid, format_names
+from finsent.labels import LABELS
+
+MAX_ROWS: Final = 10_000
+"""Rows looked at."""
+_MAX_CHOICES: Final = 12
+_MAX_LABELS: Final = 20
+_EXAMPLES: Final = 3
+_SEARCHED: Final = 500
+_SETTLED: Final = LabelChoices((Choice({}),))
+
+
+class Roles(NamedTuple):
+    """Columns by what they may hold."""
+
+    texts: list[str]
+    labels: list[str]
+    time: str | None
+    id: str | None
+    id_reason: str
+
+
+@dataclass
+class Proposal:
+    """The settings found, and the questions that are left open."""
+
+    settings: dict[str, Any]
+    questions: list[list[Choice]] = field(default_factory=list)
+    open: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    complete: bool = True
+    """Whether a choice can be offered for every question."""
+
+    def ask(self, problem: str, choices: Sequence[Choice]) -> None:
+        """Settle what has one answer; keep the question where somebody has to choose."""
+        if problem:
+            self.open.append(problem)
+        if not choices:
+            self.complete = False
+        elif len(choices) == 1 and not problem:
+            self.settings |= choices[0].settings
+        else:
+            self.questions.append(list(choices))
+
+    def first(self) -> dict[str, Any]:
+        """The settings with the first choice of each question."""
+        return self.settings | {key: value for choices in self.questions for key, value in choices[0].settings.items()}
+
+    def classes(self) -> dict[str, str]:
+        """The class of every row of each file, where the first choices say it so."""
+        return {uri: label for choices in self.questions for uri, label in choices[0].by_file.items()}
+
+    def is_open(self, *settings: str) -> bool:
+        """Whether somebody has to say one of these settings."""
+        return any(not choice.settings.keys().isdisjoint(settings) for choices in self.questions for choice in choices)
+
+    def choices(self) -> tuple[list[Choice], int]:
+        """The ways to read the file, and how many more there are."""
+        if not self.complete:
+            return [], 0
+        total = math.prod(len(choices) for choices in self.questions)
+        found = [
+            Choice(
+                self.settings | {key: value for choice in combined for key, value in choice.settings.items()},
+                "; ".join(choice.why for choice in combined if choice.why),
+                look_again=any(choice.look_again for choice in combined),
+                by_file={uri: label for choice in combined for uri, label in choice.by_file.items()},
+                leaves_out=any(choice.leaves_out for choice in combined),
+            )
+            for combined in itertools.islice(itertools.product(*self.questions), _MAX_CHOICES)
+        ]
+        return found, total - len(found)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is looked at."""
+
+    source: Source
+    files: tuple[SourceFile, ...]
+    config: DataConfig
+    now: datetime
+    limit: int
+    given: dict[str, Any]
+    """Settings that were given."""
+
+    def with_settings(self, settings: Mapping[str, Any]) -> Source:
+        """The source, read so."""
+        return self.source.model_copy(update=dict(settings))
+
+
+def ask_for_place(sample: FileSample, proposal: Proposal) -> bool:
+    """Ask for the list of rows, or the sheet, where several may hold tweets: all else depends on it."""
+    if sample.choices:
+        what = next(iter(sample.choices[0]))
+        del proposal.settings[what]
+        places = "lists of rows" if what == "records" else "sheets"
+        choices = [Choice(dict(choice), look_again=True) for choice in sample.choices]
+        proposal.ask(f"Several {places} may hold the tweets; the columns shown are those of the first.", choices)
+    return bool(sample.choices)
+
+
+def find_roles(columns: Columns, look: Look, *, inbox: bool) -> Roles:
+    """The columns that were named, and for the others those that look like it."""
+    given = look.given
+    texts = [given["text"]] if "text" in given else text_columns(columns, look.now)
+    labels = [given["label"]] if "label" in given else label_columns(columns, texts)
+    if inbox or "label_value" in given:
+        labels = []
+    others = {name: values for name, values in columns.items() if name not in (*texts, *labels)}
+    times = [given["created_at"]] if given.get("created_at") else time_columns(others, look.now)
+    found, why = id_column({name: values for name, values in others.items() if name not in times})
+    return Roles(texts, labels, next(iter(times), None), given.get("id") or found, why)
+
+
+def name_columns(roles: Roles, sample: FileSample, look: Look, proposal: Proposal) -> tuple[Roles, dict[str, list[object]]]:
+    """Of a file without a header: name the columns by what they hold, where that is clear."""
+    settled = len(roles.texts) == 1 and len(roles.labels) < 2
+    if proposal.settings.get("header", True) or look.given.get("columns") or not settled or len(sample.columns) >= MAX_COLUMNS:
+        return roles, sample.columns
+    wanted = {roles.texts[0]: "text"} | dict.fromkeys(roles.labels, "label")
+    wanted |= {name: role for name, role in ((roles.time, "created_at"), (roles.id, "id")) if name is not None}
+    columns = {wanted.get(name, name): values for name, values in sample.columns.items()}
+    proposal.settings["columns"] = tuple(columns)
+    time, name = (None if column is None else wanted[column] for column in (roles.time, roles.id))
+    return roles._replace(texts=["text"], labels=["label"] * len(roles.labels), time=time, id=name), columns
+
+
+def further_columns(roles: Roles, columns: Columns, given: Mapping[str, Any], *, inbox: bool) -> dict[str, Any]:
+    """The settings for the columns of times and ids."""
+    settings: dict[str, Any] = {}
+    if roles.time not in (None, "created_at") and "created_at" not in given:
+        settings["created_at"] = roles.time
+    if "id" in given:
+        return settings
+    if roles.id is not None and not (inbox and roles.id == "id"):
+        settings["id"] = roles.id
+    elif inbox and roles.id is None and "id" in columns:
+        settings["id"] = NO_COLUMN
+    return settings
+
+
+def without_labels(files: Sequence[SourceFile]) -> list[Choice]:
+    """Unlabelled tweets, or all of one class: that which a file is called after comes first."""
+    named = {file.uri: label for file in files if (label := _class_in_name(file.uri)) is not None}
+    unlabelled = Choice({}, "if the tweets are to be scored")
+    if len(named) == len(files) > 1:
+        return [Choice({}, "if each file holds the class that it is called after", by_file=named), unlabelled]
+    labels = list(named.values()) if len(files) == 1 else []
+    choices = [Choice({"label_value": label}, f"if all tweets are {label}") for label in (labels or LABELS)]
+    return [*choices, unlabelled] if labels else [unlabelled, *choices]
+
+
+def _class_in_name(uri: str) -> str | None:
+    words = re.findall(r"[a-z]+", PurePath(uri).name.lower())
+    return next((label for word in words if (label := usual_class(word)) is not None), None)
+
+
+def note_class_columns(columns: Columns, proposal: Proposal) -> None:
+    """Note columns with a number for each class, of which a label can be made."""
+    if classes := class_columns(columns):
+        proposal.notes.append(
+            f"Columns {format_names(classes)} look like one for each class. Make one of them first, in pandas: "
+            f"df['label'] = df[{classes!r}].idxmax(axis=1)"
+        )
+
+
+def ask_for_labels(look: Look, names: Sequence[str], proposal: Proposal) -> None:
+    """Ask which column holds the labels, and what their values mean."""
+    if not names:
+        return
+    choices: list[Choice] = []
+    problems = [f"Several columns may hold the label: {format_names(names)}."] if len(names) > 1 else []
+    for name in names:
+        source = look.with_settings(proposal.first() | {"label": name})
+        values = read_roles(look.files, source, look.limit, inbox=False)
+        found = label_choices(values.seen, values.polarity, source.labels) if source.label_bins is None else _SETTLED
+        own = {} if name == "label" or "label" in look.given else {"label": name}
+        choices += [replace(choice, settings=own | choice.settings) for choice in found.choices]
+        problems += [found.problem] if found.problem and found.problem not in problems else []
+    proposal.ask(" ".join(problems), choices)
+
+
+def fillable(look: Look, proposal: Proposal) -> Source:
+    """The source with the first choices; with one class for all where its map has classes to be filled in, or by file."""
+    source = look.with_settings(proposal.first())
+    unfilled = source.labels is not None and CLASS in source.labels.values()
+    unfilled = unfilled or bool(proposal.classes())
+    return source.model_copy(update={"labels": None, "label_value": LABELS[0]}) if unfilled else source
+
+
+def ask_for_dates(look: Look, values: RoleValues, source: Source, proposal: Proposal) -> ColumnTimes | None:
+    """How the dates are read, and the question where there is more than one way; None without dates."""
+    times = [raw.created_at for raw in values.rows]
+    if all(is_missing(value) for value in times):
+        return None
+    found = read_column(times, look.now, source.date_format)
+    choices = [
+        Choice({"date_format": form}, f"{escape_invalid(value)} is {moment:%d %B %Y %H:%M}")
+        for form, value, moment in found.choices
+    ]
+    if choices:
+        proposal.ask("The dates can be read in more than one way." if len(choices) > 1 else "", choices)
+    return found

@@ -1,0 +1,243 @@
+"""Proposes, for a preview, which columns of a file hold tweet, label, time and id: by their values, then by their names. Pure.
+
+Reading never uses a proposal: a person sees it, with the command that applies it.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Final
+
+from finsent.data.validation.dates import is_missing, read_column
+from finsent.data.validation.ids import find_id_column
+from finsent.data.validation.label_mapping import label_key, parse_label
+from finsent.data.validation.label_vocabulary import usual_class
+from finsent.data.validation.row_validation import check_id
+
+Columns = Mapping[str, Sequence[object]]
+"""Sample values by column."""
+
+_TEXTS: Final = (
+    "full_text text tweet tweet_text tweets tweet_content body content message raw_content rawcontent",
+    "sentence headline post comment title news review document",
+    "clean_text cleaned_text clean_tweet processed_text description",
+)
+"""Usual names without case and signs, the likeliest first; those of one line are equally likely."""
+_LABELS: Final = (
+    "label labels sentiment sentiments sentiment_label class target polarity category annotation feeling emotion mood opinion",
+    "airline_sentiment majority_sentiment gold y basic tag stance",
+    "score sentiment_score rating stars compound",
+)
+_TIMES: Final = (
+    "created_at createdat created created_utc created_time date timestamp time datetime date_time posted posted_at posted_on "
+    "post_date published published_at publication_date tweet_created tweet_created_at tweet_date tweeted_at written ts day"
+)
+_URL_NAMES: Final = frozenset({"url", "link", "permalink", "tweet_url", "uri", "tweet_link"})
+_OF_OTHERS: Final = re.compile(
+    r"(?:^|\.)(?:user|author|account|profile|retweeted|quoted|source|place|media|urls?|symbols)\w*\.", re.IGNORECASE
+)
+"""Paths within what is not the tweet: its author was created, and has an id, too."""
+_MOST_CLASSES: Final = 20
+FEWEST_WORDS: Final = 3
+"""Of a sentence, on average."""
+_WORD: Final = re.compile(r"[^\W\d_]{2,}")
+_STATUS_URL: Final = re.compile(r"https?://\S+/\d{5,}\S*")
+_NEARLY_ALL: Final = 0.9
+_LONG_ID: Final = 15
+_ENOUGH: Final = 500
+_MARKED: Final = re.compile(r"https?://|(?<!\w)[@$][A-Za-z]\w+")
+
+
+def value_type(values: Sequence[object]) -> str:
+    """The type of a column's values: text, integer, number, yes or no, list, object, a time, mixed, or empty."""
+    kinds = {_kind(value) for value in values if not is_missing(value)}
+    if len(kinds) > 1 and kinds <= {"integer", "number"}:
+        return "number"
+    return kinds.pop() if len(kinds) == 1 else "text" if kinds and "text" in kinds else "mixed" if kinds else "empty"
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, bool) or (isinstance(value, str) and value.strip().casefold() in ("true", "false")):
+        return "yes or no"
+    if isinstance(value, datetime):
+        return "time"
+    if isinstance(value, dict):
+        return "object"
+    if isinstance(value, list | tuple):
+        return "list"
+    number = _number(value)
+    if number is None:
+        return "text"
+    whole = isinstance(value, int) or (isinstance(value, str) and value.strip().lstrip("+-").isdecimal())
+    return "integer" if whole else "number"
+
+
+def _number(value: object) -> float | None:
+    if not isinstance(value, int | float | str) or (isinstance(value, str) and len(value) > 40):
+        return None
+    try:
+        found = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return found if math.isfinite(found) else None
+
+
+def looks_like_row(names: Sequence[str], columns: Sequence[Sequence[object]]) -> bool:
+    """Whether the names of columns are the values of a first row: those of tweets, or such as the rows below have again.
+
+    Args:
+        names: The first row.
+        columns: The values below each.
+    """
+    again, fitting, marked = 0, 0, False
+    for name, values in zip(names, columns, strict=True):
+        there = [value for value in values if not is_missing(value)]
+        same = sum(str(value).strip() == name for value in there)
+        again += same > 0 and (same > 1 or len(there) < _MOST_CLASSES) and name != ""
+        if len(name.split()) > FEWEST_WORDS and mean_words(there) >= FEWEST_WORDS:
+            marked |= bool(_MARKED.search(name)) or len(name.split()) > 2 * FEWEST_WORDS - 1
+        number = _number(name)
+        fitting += number is not None and bool(there) and all(_number(value) is not None for value in there)
+    numbered = any(list(names) == [str(number + start) for number in range(len(names))] for start in (0, 1))
+    repeated = again == len(names) > 1  # the header again, where files were put together
+    return marked or (again > 0 and not repeated) or (fitting > 0 and not numbered)
+
+
+def text_columns(columns: Columns, now: datetime) -> list[str]:
+    """Columns that may hold tweets, all of them equally likely."""
+    sentences = {name: mean_words(values) for name, values in columns.items() if value_type(values) == "text"}
+    for tier in _TEXTS:
+        for fewest in (FEWEST_WORDS - 1, 1):
+            named = [name for name in _named(columns, tier) if sentences.get(name, 0) >= fewest]
+            if "text" in named:  # with what is beside it where it was cut short
+                return ["text"]
+            if named:
+                return _shallowest(named)
+    long = {
+        name: words
+        for name, words in sentences.items()
+        if words >= FEWEST_WORDS
+        and not _OF_OTHERS.search(name)
+        and not _are_dates(columns[name], now)
+        and _distinct(columns[name])
+    }
+    most = max(long.values(), default=0)
+    return [name for name, words in long.items() if words > most / 2]
+
+
+def label_columns(columns: Columns, texts: Sequence[str]) -> list[str]:
+    """Columns that may hold labels, all of them equally likely; those that hold classes by name before others."""
+    others = {name: values for name, values in columns.items() if name not in texts and not _OF_OTHERS.search(name)}
+    few = {name: values for name, values in others.items() if _are_classes(values)}
+    understood = [name for name, values in few.items() if _are_understood(values)]
+    scores = {name: values for name, values in others.items() if value_type(values) in ("number", "integer")}
+    for tier in _LABELS:
+        named = _shallowest(_named({name: values for name, values in others.items() if name in few or name in scores}, tier))
+        # `target` may be the share that a tweet is about
+        named = [name for name in named if name in scores or name in understood or _recurs(others[name])] or named
+        if best := [name for name in named if name in understood]:
+            return _first(best)
+        if not understood and named:
+            return _first([name for name in named if name in few] or named)
+    if understood:
+        return understood
+    plausible = [name for name, values in few.items() if value_type(values) in ("text", "integer") and _recurs(values)]
+    return plausible if len(plausible) == 1 else []
+
+
+def _first(names: list[str]) -> list[str]:
+    """`label` alone where it is among them: it is what is read unless told."""
+    return ["label"] if "label" in names else names
+
+
+def time_columns(columns: Columns, now: datetime) -> list[str]:
+    """The column that holds the times, or none: a name for times, and values that are; else text that is times alone."""
+    own = {name: values for name, values in columns.items() if not _OF_OTHERS.search(name)}
+    named = [name for name in _named(own, _TIMES) if _are_dates(own[name], now)]
+    if named:
+        return _shallowest(named)[:1]
+    return [
+        name for name, values in own.items() if value_type(values) in ("text", "time") and _are_dates(values, now)
+    ][:1]  # fmt: skip
+
+
+def id_column(columns: Columns) -> tuple[str | None, str]:
+    """The column that looks like the ids of tweets, and why; None and why not."""
+    own = {name: values for name, values in columns.items() if not _OF_OTHERS.search(name)}
+    # nested names are judged by their last part
+    plain = {_plain(name).replace("_", "") if "." in name else name: name for name in reversed(list(own))}
+    found, why = find_id_column({short: own[name] for short, name in plain.items()})
+    if found is not None:
+        return plain[found], why
+    for name, values in own.items():
+        there = [str(value).strip() for value in values if isinstance(check_id(value), str)]
+        if len(there) < _NEARLY_ALL * len(values) or len(set(there)) < _NEARLY_ALL * len(there) or not there:
+            continue
+        if all(value.isdecimal() and len(value) >= _LONG_ID for value in there):
+            return name, f"{name!r}: {len(set(there))} different long numbers in {len(there)} rows"
+        if _plain(name) in _URL_NAMES and all(_STATUS_URL.fullmatch(value) for value in there):
+            return name, f"{name!r}: {len(set(there))} different addresses of posts in {len(there)} rows"
+    return None, why
+
+
+def class_columns(columns: Columns) -> list[str]:
+    """Columns that are called as classes are and hold numbers: one for each class, with a share or a mark."""
+    named = [name for name in columns if usual_class(_plain(name)) is not None and not _plain(name).lstrip("-").isdecimal()]
+    named = [name for name in named if value_type(columns[name]) in ("number", "integer", "yes or no")]
+    return named if len(named) > 1 else []
+
+
+def _plain(name: str) -> str:
+    """The last part of a path, without case and signs."""
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.rsplit(".", 1)[-1].strip())
+    return re.sub(r"[\s_-]+", "_", spaced).casefold().strip("_\"'")
+
+
+def _named(columns: Columns, usual: str) -> list[str]:
+    """Columns of these names, or at a path that ends in one, in the order of the names."""
+    names = usual.split()
+    found = [name for name in columns if not _OF_OTHERS.search(name) and _plain(name) in names]
+    return sorted(found, key=lambda name: names.index(_plain(name)))
+
+
+def _shallowest(names: Sequence[str]) -> list[str]:
+    least = min((name.count(".") for name in names), default=0)
+    return [name for name in names if name.count(".") == least]
+
+
+def mean_words(values: Sequence[object]) -> float:
+    """Words of a value that is text, on average."""
+    texts = [value for value in values if isinstance(value, str) and not is_missing(value)]
+    # scripts that put no space between words
+    words = sum(max(len(_WORD.findall(text)), 0 if text.isascii() else len(text) // 12) for text in texts)
+    return words / max(1, len(texts))
+
+
+def _distinct(values: Sequence[object]) -> bool:
+    there = [str(value) for value in values if not is_missing(value)]
+    return len(there) >= len(values) / 2 and len(set(there)) > len(there) / 2
+
+
+def _recurs(values: Sequence[object]) -> bool:
+    there = [label_key(value) for value in values if not is_missing(value)]
+    return len(set(there)) <= len(there) / 2
+
+
+def _are_classes(values: Sequence[object]) -> bool:
+    there = {label_key(value) for value in values if not is_missing(value)}
+    return 0 < len(there) <= _MOST_CLASSES and value_type(values) not in ("list", "object", "time")
+
+
+def _are_understood(values: Sequence[object]) -> bool:
+    """Whether most values are names of classes, or words that usually mean one."""
+    there = [label_key(value) for value in values if not is_missing(value)]
+    known = sum(
+        parse_label(value, None) is not None or (usual_class(value) is not None and _number(value) is None) for value in there
+    )
+    return known > len(there) / 2
+
+
+def _are_dates(values: Sequence[object], now: datetime) -> bool:
+    found = read_column([value for value in values if not is_missing(value)][:_ENOUGH], now)
+    return found.dates > 0 and (bool(found.choices) or found.unreadable <= (1 - _NEARLY_ALL) * found.dates)

@@ -1,0 +1,229 @@
+"""`finsent data preview`: the command that it prints brings the file in, whatever its form; and it writes nothing."""
+
+import csv
+import json
+import shlex
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from finsent.config import InboxSource, Source
+from finsent.data.preview import preview_source
+from finsent.labels import LABELS
+from tests.workbooks import write_workbook
+
+if TYPE_CHECKING:
+    from finsent.workspace import Workspace
+    from tests.cli.conftest import Finsent
+
+TEXTS = [
+    "$ACME breaks out on heavy volume, adding more shares here",
+    "$ACME cuts its guidance, this drops tomorrow for sure",
+    "$ACME reports on Thursday after the close of the market",
+    "Great quarter from $LMNO, raising my own price target",
+    "Sold all my $LMNO today, the margins look weak to me",
+    "Which broker has the best options chain for $VWXY then?",
+]
+CLASSES = ["Bullish", "Bearish", "Neutral"] * 2
+WORDS = ["positive", "negative", "neutral"] * 2
+IDS = [str(1650000000000000001 + 977 * number) for number in range(6)]
+
+
+def table(path: Path, names: Sequence[str], *columns: Sequence[object], delimiter: str = ",", encoding: str = "utf-8") -> Path:
+    with path.open("w", newline="", encoding=encoding) as file:
+        writer = csv.writer(file, delimiter=delimiter)
+        writer.writerows([list(names)] if names else [])
+        writer.writerows(zip(*columns, strict=True))
+    return path
+
+
+def foreign_names(at: Path) -> Path:
+    dates = [f"2021-03-0{number} 10:00:00" for number in range(1, 7)]
+    return table(at / "a.csv", ["Tweet", "Sentiment", "Post Date", "status_id"], TEXTS, CLASSES, dates, IDS)
+
+
+def semicolons_in_latin1(at: Path) -> Path:
+    texts = [text.replace("the", "Société") for text in TEXTS]
+    return table(at / "a.csv", ["text", "label", "Wert"], texts, CLASSES, ["0,75"] * 6, delimiter=";", encoding="cp1252")
+
+
+def tabs_named_csv(at: Path) -> Path:
+    return table(at / "a.csv", ["body", "class"], TEXTS, WORDS, delimiter="\t")
+
+
+def without_header(at: Path) -> Path:
+    return table(at / "a.csv", [], WORDS, TEXTS)
+
+
+def numbers_without_header(at: Path) -> Path:
+    return table(at / "a.txt", [], range(1, 7), [1, -1, 0] * 2, TEXTS, delimiter=";")
+
+
+def json_array(at: Path) -> Path:
+    rows = [{"content": text, "polarity": label} for text, label in zip(TEXTS, WORDS, strict=True)]
+    (at / "a.json").write_text(json.dumps(rows), encoding="utf-8")
+    return at / "a.json"
+
+
+def envelope(at: Path) -> Path:
+    rows = [
+        {"id": 7 + number, "data": {"body": text, "entities": {"sentiment": {"basic": label}}}, "user": {"id": 3, "bio": text}}
+        for number, (text, label) in enumerate(zip(TEXTS, CLASSES, strict=True))
+    ]
+    document = {"symbols": [{"title": "Acme"}], "cursor": {"more": True}, "messages": rows}
+    (at / "a.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
+    return at / "a.json"
+
+
+def workbook(at: Path) -> Path:
+    rows = [["headline", "label"], *map(list, zip(TEXTS, WORDS, strict=True))]
+    return write_workbook(at / "a.xlsx", {"read me": [["note"], ["of 2021"]], "tweets": rows})
+
+
+def archive(at: Path) -> Path:
+    with zipfile.ZipFile(at / "a.zip", "w") as file:
+        file.write(table(at / "b.csv", ["message", "label"], TEXTS, CLASSES), "b.csv")
+    return at / "a.zip"
+
+
+def class_labels(at: Path) -> Path:
+    names = {"sentence": {"dtype": "string"}, "label": {"names": ["negative", "neutral", "positive"], "_type": "ClassLabel"}}
+    rows = pa.table({"sentence": TEXTS, "label": pa.array([2, 0, 1] * 2)})
+    stored = json.dumps({"info": {"features": names}})
+    pq.write_table(rows.replace_schema_metadata({"huggingface": stored}), at / "a.parquet")
+    return at / "a.parquet"
+
+
+def scores(at: Path) -> Path:
+    return table(at / "a.csv", ["text", "target", "sentiment"], TEXTS, ["AAPL", "X", "Y", "Z", "V", "W"], [0.51, -0.62, 0.04] * 2)
+
+
+def numbers(at: Path) -> Path:
+    return table(at / "a.csv", ["text", "label"], TEXTS, [1, 0, 2] * 2)
+
+
+def stars(at: Path) -> Path:
+    return table(at / "a.csv", ["text", "rating"], TEXTS, [5, 1, 3, 4, 2, 3])
+
+
+def other_class(at: Path) -> Path:
+    return table(at / "a.csv", ["text", "label"], TEXTS, [*WORDS[:4], "irrelevant", "irrelevant"])
+
+
+def day_first(at: Path) -> Path:
+    rows = [
+        {"text": text, "label": label, "date": f"{10 + day}/02/2021 10:00"}
+        for day, (text, label) in enumerate(zip(TEXTS, CLASSES, strict=True))
+    ]
+    (at / "a.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    return at / "a.jsonl"
+
+
+def open_order(at: Path) -> Path:
+    return table(at / "a.csv", ["text", "label", "date"], TEXTS, CLASSES, [f"0{day}/02/2021 10:00" for day in range(1, 7)])
+
+
+def spreadsheet_days(at: Path) -> Path:
+    return table(at / "a.csv", ["text", "label", "created_at"], TEXTS, CLASSES, [44237.65 + day for day in range(6)])
+
+
+def row_numbers(at: Path) -> Path:
+    return table(at / "a.csv", ["id", "text", "url"], range(6), TEXTS, [f"https://x.com/a/status/{name}" for name in IDS])
+
+
+def one_class_a_file(at: Path) -> Path:
+    (at / "tweets").mkdir()
+    table(at / "tweets" / "bullish.csv", ["text"], TEXTS[::3])
+    table(at / "tweets" / "negative.csv", ["text"], TEXTS[1::3])
+    table(at / "tweets" / "neutral.csv", ["text"], TEXTS[2::3])
+    return at / "tweets"
+
+
+FORMS: dict[Callable[[Path], Path], tuple[str, int]] = {
+    foreign_names: ("--created-at 'Post Date'", 1),
+    semicolons_in_latin1: ("--encoding cp1252", 1),
+    tabs_named_csv: (r"--delimiter '\t'", 1),
+    without_header: ("--no-header --columns label,text", 1),
+    numbers_without_header: ("--columns 1,label,text", 1),
+    json_array: ("--text content", 1),
+    envelope: ("--label data.entities.sentiment.basic", 1),
+    workbook: ("--sheet tweets", 1),
+    archive: ("--text message", 1),
+    class_labels: ("--text sentence --label-map positive=Bullish,negative=Bearish,neutral=Neutral", 1),
+    scores: ("--label-bins=-0.1,0.1", 2),
+    numbers: ("--label-map 0=Bearish,1=Bullish,2=Neutral", 6),
+    stars: ("--label-bins 2.5,3.5", 1),
+    other_class: ("irrelevant=Neutral", 2),
+    day_first: ("--created-at date", 1),
+    open_order: ("--date-format month-first", 2),
+    spreadsheet_days: ("--date-format excel", 1),
+    row_numbers: ("--inbox", 4),
+    one_class_a_file: ("--label Bullish=", 2),
+}
+"""Each form with a part of the command to choose, and the number of commands."""
+
+
+def source_of(entry: dict[str, Any]) -> tuple[type[Source], list[Any]]:
+    (section,) = entry
+    return (InboxSource if section == "scoring" else Source), entry[section]["sources"]
+
+
+@pytest.mark.parametrize("make", FORMS, ids=lambda make: make.__name__)
+def test_the_command_that_is_printed_reads_the_file(
+    make: Callable[[Path], Path], finsent: "Finsent", home: "Workspace", tmp_path: Path
+) -> None:
+    path, (part, count) = make(tmp_path), FORMS[make]
+    said = finsent("data", "preview", path, "--json", "--home", home.root)
+    assert said.code == 0, said.err
+    assert not home.root.exists()
+    found = said.json()
+    assert found["trial"]["problem"] is None
+    assert len(found["commands"]) == count, found["commands"]
+    index = next(index for index, command in enumerate(found["commands"]) if part in command)
+    kind, entries = source_of(yaml.safe_load(found["yaml"][index]))
+    assert [kind(**entry).uri for entry in entries]
+    program, *arguments = shlex.split(found["commands"][index])
+    done = finsent(*arguments, "--dry-run", "--json")
+    assert (program, done.code) == ("finsent", 0), done.err
+    report = done.json()
+    assert (report["read"], report.get("accepted", report.get("received"))) == (6, 6)
+
+
+def test_a_screen_of_a_file(finsent: "Finsent", tmp_path: Path) -> None:
+    path = table(tmp_path / "a.csv", ["tweet", "sentiment", "x"], [*TEXTS[:5], "\x1b]0;evil\x07 $ACME"], WORDS, ["", *"abcde"])
+    said = finsent("data", "preview", path)
+    assert said.code == 0
+    assert "\x1b" not in said.out
+    for line in (
+        "CSV, UTF-8, separated by commas, the first row names the columns; 6 rows",
+        "  x                   text     83%  a | b | c",
+        "  positive     2  Bullish  $ACME breaks out on heavy volume, adding more shares here",
+        "    2  Bearish  -                   $ACME cuts its guidance, this drops tomorrow for sure",
+        f"  finsent ingest {path} --text tweet --label sentiment --label-map positive=Bullish,negative=Bearish,neutral=Neutral",
+        "    label: sentiment",
+    ):
+        assert line in said.out, line
+
+
+def test_what_cannot_be_told_is_said(finsent: "Finsent", tmp_path: Path) -> None:
+    path = table(tmp_path / "a.csv", ["a", "b"], [1, 2, 3], [4, 5, 6])
+    said = finsent("data", "preview", path)
+    assert said.code == 0
+    assert "No column holds sentences" in said.out
+    path = table(tmp_path / "b.csv", ["text", "label"], TEXTS[:3], ["joy", "fear", "joy"])
+    said = finsent("data", "preview", path)
+    assert "--label-map joy=CLASS,fear=CLASS" in said.out
+    assert ", ".join(LABELS) in said.out
+
+
+def test_only_the_first_rows_are_looked_at(finsent: "Finsent", tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(preview_source.__kwdefaults__, "limit", 3)
+    path = table(tmp_path / "a.csv", ["text", "label"], TEXTS, ["positive", "negative", "neutral", "other", "other", "other"])
+    found = finsent("data", "preview", path, "--json").json()
+    assert (found["rows"], found["bounded"], len(found["commands"])) == (3, True, 1)
