@@ -15,7 +15,7 @@ from finsent.data import tables
 from finsent.data.corrections import ReviewDecision, load_decisions
 from finsent.data.quarantine import ids_of, labels_of
 from finsent.data.validation.row_validation import CONFLICT
-from finsent.errors import InputError, one_line
+from finsent.errors import InputError, escape_control, one_line
 from finsent.workspace import Workspace
 
 _SHOWN: Final = ("id", "text", "label", "suggested", "confidence", "error_probability", "source", "source_id", "kind", "detail")
@@ -62,7 +62,8 @@ class FilledEntry:
 def write_entries(entries: Iterable[ReviewEntry], path: Path) -> None:
     """Write the file atomically, in UTF-8 with a byte order mark for spreadsheets.
 
-    A text that a spreadsheet would run as a formula gets a leading apostrophe; the text is never read back.
+    A text that a spreadsheet would run as a formula gets a leading apostrophe, and what would act on a terminal is escaped; the
+    text is never read back.
 
     Raises:
         InputError: the file cannot be written, or exists already and may hold decisions.
@@ -128,7 +129,8 @@ def _filled(path: Path, record: list[str], line: int, width: int, places: list[i
 
 
 def _safe(value: str) -> str:
-    return "'" + value if value.startswith(_FORMULA) else value
+    shown = escape_control(value)  # the file may be looked at in a terminal, too
+    return "'" + shown if shown.startswith(_FORMULA) else shown
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,11 @@ def test_a_text_is_no_formula(tmp_path: Path, text: str) -> None:
         assert next(csv.DictReader(file))["text"] == "'" + text
 
 
+def test_a_text_does_not_act_on_a_terminal(tmp_path: Path) -> None:
+    write_entries([entry("up \x1b]0;owned\x07\u202e\nand away")], tmp_path / "review.csv")
+    assert '"up \\x1b]0;owned\\x07\\u202e\nand away"' in (tmp_path / "review.csv").read_text("utf-8-sig")
+
+
 def test_what_someone_filled_in_is_not_written_over(tmp_path: Path) -> None:
     write_entries([entry("a")], tmp_path / "review.csv")
     with pytest.raises(InputError, match=r"review.csv' is there already, and may hold decisions"):
