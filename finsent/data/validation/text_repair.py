@@ -33,11 +33,15 @@ REPLACED: Final = "replacement character"
 CONTROL_CHARACTERS: Final = "control characters"
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # not tab and line ends
 
-_TELLING: Final = re.compile(r"""\\[nu"']|:\\/\\/""")
+_TELLING: Final = re.compile(r"""\\[nu"']|:\\/\\/|\\x[0-9a-f]{2}""")
 """Escapes that show how a text was written. Others alone do not: people write `w\\/`, and LaTeX has `\\to`."""
 _OTHER_WRITING: Final = re.compile(r"\b[A-Za-z]:\\|\\\\\w|\\[bf]")
 """A Windows path, or what no tweet has as an escape."""
 _SINGLE_QUOTE: Final = re.compile(r"(?<!\\)\\'")
+_BYTES: Final = re.compile(r"\\x[c-f][0-9a-f]\\x[89ab][0-9a-f]")  # a character of UTF-8
+_OF_BYTES: Final = re.compile(r"""\\(?:[\\'"nrt]|x[0-9a-f]{2})""")
+_OF_STRINGS: Final = re.compile(r"""\\(?:([\\'"nrt])|x([0-9a-f]{2})|u([0-9a-f]{4})|U(000[0-9a-f]{5}))""")
+_CHARACTERS: Final = {"n": "\n", "r": "\r", "t": "\t"}
 _UNICODE_ESCAPE: Final = re.compile(r"\\u[0-9A-Fa-f]{4}")
 
 _WRONG_CODECS: Final = frozenset({"latin-1", "windows-1252", "sloppy-windows-1252"})
@@ -128,7 +132,7 @@ def _undo_layer(text: str) -> tuple[str, bool]:
 
 
 def undo_escapes(text: str) -> RepairedText:
-    """Undo the writing of a text as a Python bytes literal or with JSON's escapes, if writing it so again gives the same text.
+    """Undo the writing of a text as a Python literal or with JSON's escapes, if writing it so again gives the same text.
 
     A text with any backslash that is no such escape stays as it is, and so does a Windows path.
     """
@@ -137,24 +141,54 @@ def undo_escapes(text: str) -> RepairedText:
         return RepairedText(text, BYTE_LITERAL) if plain is None else RepairedText(plain, BYTE_LITERAL_UNDONE)
     if "\\" not in text or not _TELLING.search(text) or _OTHER_WRITING.search(text):
         return RepairedText(text, None)
-    as_written = _SINGLE_QUOTE.sub("'", text)
-    try:
-        plain = json.loads(f'"{as_written}"', strict=False)
-        plain.encode()
-    except (ValueError, RecursionError):
-        return RepairedText(text, None)
-    return (
-        RepairedText(plain, ESCAPES_UNDONE) if plain.strip() and _escaped_again(as_written, plain) else RepairedText(text, None)
-    )
+    # bytes first: `\xe2\x80\x99` is one character of UTF-8, and three of a string
+    plain = _undo_bytes(text) or _undo_json(text) or _undo_string(text)
+    return RepairedText(plain, ESCAPES_UNDONE) if plain and plain.strip() and _is_text(plain) else RepairedText(text, None)
 
 
 def _undo_byte_literal(text: str) -> str | None:
+    if "\\" in _OF_BYTES.sub("", text):
+        return None
     try:
         data = ast.literal_eval(text)
         plain = data.decode() if isinstance(data, bytes) else None
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return None
     return plain if plain and plain.strip() and repr(data) == text else None
+
+
+def _undo_bytes(text: str) -> str | None:
+    """A byte literal that lost its `b'...'`."""
+    return _undo_byte_literal(f"b'{text}'") or _undo_byte_literal(f'b"{text}"') if _BYTES.search(text) else None
+
+
+def _undo_json(text: str) -> str | None:
+    written = _SINGLE_QUOTE.sub("'", text)
+    try:
+        plain: str = json.loads(f'"{written}"', strict=False)
+    except (ValueError, RecursionError):
+        return None
+    return plain if _escaped_again(written, plain) else None
+
+
+def _undo_string(text: str) -> str | None:
+    """What Python writes of a string, without its quotes."""
+    if "\\" in _OF_STRINGS.sub("", text):
+        return None
+
+    def character(found: re.Match[str]) -> str:
+        return _CHARACTERS.get(found[1], found[1]) if found[1] else chr(int(found[2] or found[3] or found[4], 16))
+
+    plain = _OF_STRINGS.sub(character, text)
+    return plain if text in (repr(plain)[1:-1], ascii(plain)[1:-1]) else None
+
+
+def _is_text(plain: str) -> bool:
+    try:
+        plain.encode()
+    except UnicodeEncodeError:  # half an emoji
+        return False
+    return True
 
 
 def _escaped_again(written: str, plain: str) -> bool:

@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import json
 import time
 from collections import Counter
 from pathlib import Path
@@ -134,6 +135,17 @@ def test_a_byte_literal_is_undone_to_the_character(text: str) -> None:
     assert undo_escapes(repr(text.encode())) == (text, "byte literal undone")
 
 
+@given(
+    st.lists(st.sampled_from(["up", " ", "\n", "’", "é", "🚀", "'", '"', "\\", "https://t.co/a", "\x07"]), max_size=12).map(
+        "".join
+    )
+)
+def test_escapes_are_undone_to_the_character_or_stay(text: str) -> None:
+    for written in (json.dumps(text), json.dumps(text, ensure_ascii=False), repr(text), ascii(text), repr(text.encode())[1:]):
+        plain, flag = undo_escapes(written[1:-1])
+        assert plain == (text if flag else written[1:-1])
+
+
 @pytest.mark.parametrize(
     ("written", "plain"),
     [
@@ -141,6 +153,10 @@ def test_a_byte_literal_is_undone_to_the_character(text: str) -> None:
         (r"it\'s up\n\tnow", "it's up\n\tnow"),
         (r"it\u2019s \uD83D\uDE80", "it’s 🚀"),
         (r"see https:\/\/t.co\/a", "see https://t.co/a"),
+        (r'why "blue" \u2026 \U0001f680', 'why "blue" … 🚀'),
+        (r'say "up" \n caf\xe9', 'say "up" \n café'),
+        (r"Apple\xe2\x80\x99s caf\xc3\xa9", "Apple’s café"),
+        (r'it\'s "up" \xe2\x80\xa6', 'it\'s "up" …'),
     ],
 )
 def test_escapes_written_out_are_undone(written: str, plain: str) -> None:
@@ -153,12 +169,15 @@ def test_escapes_written_out_are_undone(written: str, plain: str) -> None:
         r"C:\new\table",
         r"¯\_(ツ)_/¯",
         r"a \ b",
-        'say "x" \\n',
         r"\ud83d cut",
         r"\n",
         r"up w\/ $A",
         r"/\/\n",
         r"D^0 \to K",
+        r"cut \xe2\x80 and \x8",
+        r'say "\ud83d"',
+        r'a "b" \n \_',
+        r"rest \u2026 and “more”",
         r"G(\f;",
         "plain",
         "b is up",
