@@ -54,6 +54,26 @@ def test_right_labels_pass(home: Workspace, tmp_path: Path) -> None:
     assert give(home, tmp_path / "a.jsonl", rows, labels=TFNS).accepted > 0
 
 
+def test_a_new_file_of_a_known_folder_is_checked_by_itself(home: Workspace, tmp_path: Path) -> None:
+    folder, labels = tmp_path / "days", {"up": "Bullish", "down": "Bearish"}
+    folder.mkdir()
+    day = "text,label\n" + "".join(f"{text} is the news of the day,{{}}\n" for text in ("gold", "oil", "tin"))
+    (folder / "monday.csv").write_text(day.format("up", "up", "down"))
+    ingest(make_context(CONFIG, home), [Source(uri=str(folder), labels=labels)])
+    (folder / "tuesday.csv").write_text(day.replace("news", "talk").format("up", "positive", "negative"))
+    with pytest.raises(InputError, match=r"2 of 3 rows .*--label-map up=Bullish,positive=Bullish,negative=Bearish"):
+        ingest(make_context(CONFIG, home), [Source(uri=str(folder), labels=labels)])
+    (folder / "tuesday.csv").write_text(day.replace("news", "talk").format("up", "up", "up"))
+    assert ingest(make_context(CONFIG, home), [Source(uri=str(folder), labels=labels)]).duplicates == 3
+
+
+def test_none_is_a_label_where_the_map_says_so(home: Workspace, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows: list[dict[str, object]] = [{"text": "calm today", "label": "none"}, {"text": "gold rises", "label": "pos"}]
+    labels = {"none": "Neutral", "pos": "Bullish"}
+    assert give(home, tmp_path / "a.jsonl", rows, labels=labels).accepted == 2
+    assert "nowhere" not in caplog.text
+
+
 def csv_source(path: Path, text: str) -> Source:
     path.write_text(text)
     return Source(uri=str(path), name="desk")

@@ -1,8 +1,8 @@
 """Reads sources through row validation: into staging for an ingestion; `labelled_file` reads them into memory."""
 
 import logging
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from types import MappingProxyType
@@ -105,7 +105,7 @@ def stage_sources(
     last_index = {file.name: index for index, (_, files) in enumerate(sources) for file in files}
     stats: dict[str, _SourceStats] = {}
     for index, (source, files) in enumerate(sources):
-        polarity, labels = PolarityStats(), Counter[str]()
+        polarity, labels = PolarityStats(), defaultdict[str, Counter[str]](Counter)
         for file in files:
             found = stats.setdefault(file.name, _SourceStats(file))
             wanted, seen = replace(labelled_columns(file.source), seen_columns=found.columns), Counter[str]()
@@ -127,11 +127,11 @@ def stage_sources(
                     _check_schema_drift(schemas[file.name], found.schema(schemas[file.name]), file, error)
                 raise
             found.add(file.source, wanted, seen)
-            labels.update(seen)
+            labels[file.name].update(seen)
             if (advice := broken.advice(file)) is not None:
                 summary.unreadable[file.uri] = advice
             summary.inputs.append(fingerprint_file(file))
-        check_values(source, labels, schemas.get(files[0].name), check=config.check_labels)
+        _check_values_by_file(source, labels, schemas, check=config.check_labels)
         for name in dict.fromkeys(file.name for file in files):
             if last_index[name] == index:  # else a later source has the same name: they count as one
                 _record_schema(stats[name], schemas.get(name), summary, check=config.check_schema)
@@ -141,10 +141,33 @@ def stage_sources(
     return summary
 
 
-def check_values(source: Source, seen: Counter[str], before: SourceSchema | None = None, *, check: bool) -> None:
+def _check_values_by_file(
+    source: Source, seen: Mapping[str, Counter[str]], schemas: Mapping[str, SourceSchema], *, check: bool
+) -> None:
+    """Check the values of a folder's files: those of new files apart, which a file that is known must not excuse."""
+    everywhere, of_known, of_new = Counter[str](), Counter[str](), Counter[str]()
+    known = [name for name in seen if name in schemas]
+    for name, counts in seen.items():
+        everywhere.update(counts)
+        (of_known if name in schemas else of_new).update(counts)
+    if not check or not known:
+        check_values(source, everywhere, schemas[known[0]] if known else None, check=check)
+        return
+    check_values(source, of_known, schemas[known[0]], everywhere, check=check)
+    check_values(source, of_new, None, everywhere, check=check)
+
+
+def check_values(
+    source: Source,
+    seen: Counter[str],
+    before: SourceSchema | None = None,
+    everywhere: Container[str] = frozenset(),
+    *,
+    check: bool,
+) -> None:
     """With `check` on first sight alone: later, new values are a drift of the schema, and known ones were accepted."""
     try:
-        warnings = check_label_values(source, seen, check=check and before is None)
+        warnings = check_label_values(source, seen, everywhere, check=check and before is None)
     except InputError as error:
         if before is None:
             raise
@@ -246,7 +269,7 @@ def read_validated(
         wanted: The columns to read, see `labelled_columns`.
     """
     for batch, form in with_time_form(read_rows(file, wanted), file, now, needed=config.split == "time"):
-        seen.update(label_key(raw.label) for raw in batch if raw.fault is None and not is_missing(raw.label))
+        seen.update(label_key(raw.label) for raw in batch if raw.fault is None and not _has_no_label(raw, file.source))
         good, bad = [], []
         for raw in batch:
             row = _validate(raw, file, config, now, form)
@@ -284,7 +307,7 @@ def _validate_fields(
     text = clean_text(raw.text, config.max_characters, repaired=config.repair_mojibake, whole=raw.whole)
     if isinstance(text, Rejection):
         return text
-    if source.label_value is None and is_missing(raw.label) and parse_label(raw.label, source.labels) is None:
+    if source.label_value is None and _has_no_label(raw, source):
         return None
     label = source.label_value or check_label(raw.label, source.labels, source.label_bins)
     if isinstance(label, Rejection):
@@ -295,6 +318,11 @@ def _validate_fields(
     if not isinstance(created_at, Rejection):
         return text, label, created_at, None
     return created_at if config.split == "time" else (text, label, None, created_at.reason)
+
+
+def _has_no_label(raw: RawRow, source: Source) -> bool:
+    """Whether the label is blank, or `none` and the like where the map gives that no meaning."""
+    return is_missing(raw.label) and parse_label(raw.label, source.labels) is None
 
 
 def quarantine_row(raw: RawRow, why: Rejection, file: SourceFile, *, mask: bool = False) -> QuarantinedRow:

@@ -5,7 +5,7 @@ The usual vocabularies are offered as a map to copy, and never applied: datasets
 
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Final
 
 from finsent.config import Source
@@ -19,8 +19,12 @@ RARE_SHARE: Final = 0.01
 _SHOWN: Final = 12
 
 
-def check_label_values(source: Source, seen: Counter[str], *, check: bool = True) -> list[str]:
+def check_label_values(
+    source: Source, seen: Counter[str], elsewhere: Container[str] = frozenset(), *, check: bool = True
+) -> list[str]:
     """Check the values `seen` (rows by `label_mapping.label_key`, blank ones left out); returns warnings.
+
+    Of the map a key counts as used, too, where it occurs `elsewhere` in the source.
 
     Raises:
         InputError: no value is understood; or, with `check`, more than a few rows have one without a class, or the map has a key
@@ -31,7 +35,11 @@ def check_label_values(source: Source, seen: Counter[str], *, check: bool = True
     # the name of the column itself: the header repeated within the file, as where files were put together
     seen = Counter({value: n for value, n in seen.items() if value != source.label or len(seen) == 1})
     unknown = Counter({value: n for value, n in seen.items() if parse_label(value, source.labels, source.label_bins) is None})
-    unused = {key: _in_another_case(key, seen) for key in source.labels or {} if key.strip() not in seen}
+    unused = {
+        key: _in_another_case(key, seen)
+        for key in source.labels or {}
+        if key.strip() not in seen and key.strip() not in elsewhere
+    }
     n = unknown.total()
     rare = not unused and n <= max(1, RARE_SHARE * seen.total())
     # class names are understood in any letter case, so that such a key would be passed over
