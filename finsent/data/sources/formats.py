@@ -252,14 +252,14 @@ def _json_row(value: Any, number: int, columns: Mapping[str, str], make_row: Mak
         fault = Rejection("malformed row", f"not an object but {type(value).__name__}: {quoted(value)}")
         return RawRow(number, fault=fault)
     values = {role: value_at(value, column) for role, column in columns.items()}
-    return make_row(number, values, _tweet_of(value, columns["text"]) if "text" in columns else None)
+    return make_row(number, values, *_tweet_of(value, columns.get("text", "")))
 
 
-def _tweet_of(value: Mapping[str, Any], column: str) -> Mapping[str, Any]:
-    """The object that has the text: the row itself, or one within it."""
+def _tweet_of(value: Mapping[str, Any], column: str) -> list[Mapping[str, Any]]:
+    """The objects that the text of a row is of: the one within it that has the text, and the row itself."""
     parent = "" if column in value else column.rpartition(".")[0]
-    inner = value_at(value, parent) if parent else value
-    return inner if isinstance(inner, Mapping) else value
+    inner = value_at(value, parent) if parent else None
+    return [inner, value] if isinstance(inner, Mapping) else [value]
 
 
 def _read_hub(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRow]]:

@@ -15,7 +15,7 @@ from finsent.data.sources.column_times import with_time_form
 from finsent.data.sources.file_counts import FileCounts, count_file
 from finsent.data.sources.formats import fingerprint_file, read_rows
 from finsent.data.sources.records import QuarantinedRow, RawRow, RequestedColumns, Row, SourceFile, labelled_columns
-from finsent.data.sources.whole_text import columns_beside
+from finsent.data.sources.whole_text import OBJECTS, columns_beside
 from finsent.data.staging import StagingWriter
 from finsent.data.validation.dates import is_missing
 from finsent.data.validation.label_check import PolarityStats, check_label_polarity, format_label_mismatch
@@ -218,8 +218,9 @@ def _record_schema(found: _SourceStats, before: SourceSchema | None, summary: Re
     schema = found.schema(before)
     summary.schemas[schema.name] = asdict(schema)
     if before is None:
-        beside = columns_beside(found.file.source.text, schema.columns) if WHOLE_TAKEN in summary.flags else {}
-        read = {*schema.roles.values(), *beside.values()}
+        taken = WHOLE_TAKEN in summary.flags
+        beside = {*columns_beside(found.file.source.text, schema.columns).values(), *OBJECTS} if taken else set()
+        read = beside.union(schema.roles.values())
         summary.unread_columns[schema.name] = [name for name in schema.columns if name not in read]
     unknown = {value: n for value, n in found.seen.most_common() if value and value not in found.label_mapping}
     summary.unknown_labels[schema.name] = unknown

@@ -89,7 +89,7 @@ class RequestedColumns:
 
     @property
     def make_row(self) -> "Callable[..., RawRow]":
-        """Makes a row of its number, its values and, of JSON, the object that has the text."""
+        """Makes a row of its number, its values and, of JSON, the objects that have the text."""
         return RawRow.of_all if self.every else RawRow.from_values
 
     def select(self, found: Sequence[str], where: str) -> dict[str, str]:
@@ -168,15 +168,15 @@ class RawRow:
     """All columns, where every one was asked for."""
 
     @classmethod
-    def of_all(cls, number: int, values: Mapping[str, object], tweet: Mapping[str, object] | None = None) -> Self:  # noqa: ARG003
+    def of_all(cls, number: int, values: Mapping[str, object], *tweet: Mapping[str, Any]) -> Self:  # noqa: ARG003
         """The row of all its columns."""
         return cls(number, values=values)
 
     @classmethod
-    def from_values(cls, number: int, values: Mapping[str, object], tweet: Mapping[str, object] | None = None) -> Self:
+    def from_values(cls, number: int, values: Mapping[str, object], *tweet: Mapping[str, Any]) -> Self:
         """The row of these values by role, or its fault where one of them cannot be used.
 
-        The whole of its text is looked for in the `tweet` that it is of, and among values that have no role.
+        The whole of its text is looked for in the objects of the `tweet`, its own first, and among values that have no role.
         """
         for role, value in values.items():
             if value is None or type(value) is str or role not in _ROLES:
@@ -189,10 +189,10 @@ class RawRow:
             fault = Rejection("bad encoding", f"the id {shorten(ascii(name))} is not UTF-8")
             return cls(number, values.get("text"), fault=fault)
         text, whole = values.get("text"), None
-        if text is None and tweet is not None:  # an object of the other kind, in a file of both
-            text = whole = tweet.get("full_text")
-        if isinstance(text, str) and (tweet is not None or not values.keys() <= _ROLES.keys()):
-            whole = whole_text(text, (values,) if tweet is None else (values, tweet)) or whole
+        if text is None and tweet:  # an object of the other kind, in a file of both
+            text = whole = tweet[0].get("full_text")
+        if isinstance(text, str) and (tweet or not values.keys() <= _ROLES.keys()):
+            whole = whole_text(text, (values, *tweet)) or whole
         return cls(number, text, values.get("label"), values.get("created_at"), name, whole=whole if type(whole) is str else None)
 
 

@@ -13,15 +13,21 @@ from typing import Any, Final
 from finsent.data.sources.json_document import value_at
 
 _OWN: Final = ("full_text", "extended_tweet.full_text", "note_tweet.text", "note_tweet.note_tweet_results.result.text")
-_RETWEETED: Final = ("retweeted_status.", "retweeted_status_result.result.legacy.", "referenced_tweets.0.")
+_RETWEETED: Final = ("retweeted_status.", "retweeted_status_result.result.legacy.", "referenced_tweets.0.", "includes.tweets.0.")
 _PATHS: Final = (*_OWN, *(f"{before}{path}" for before in _RETWEETED for path in (*_OWN, "text")))
 _TRUNCATED: Final = "truncated"
 _CUT: Final = re.compile(r"(?:…|\.{3})\s*(?:https?://\S*)?\s*$")
+_PARTIAL: Final = re.compile(r"&#?\w{0,7}$")
+"""An entity that the cut went through."""
 _RETWEET: Final = re.compile(r"RT @\w{1,20}:?\s+")
 _LEAST: Final = 20
 """Characters that must agree: an ellipsis alone is the beginning of any text."""
 _LETTERS: Final = re.compile("[^a-z]+")
 _BY_LETTERS: Final = {_LETTERS.sub("", path): path for path in (*_PATHS, _TRUNCATED)}
+
+
+OBJECTS: Final = frozenset(path.partition(".")[0] for path in _PATHS if "." in path)
+"""Keys of the objects that may hold it."""
 
 
 def columns_beside(text: str, found: Iterable[str]) -> dict[str, str]:
@@ -44,11 +50,11 @@ def whole_text(text: str, beside: Iterable[Mapping[str, Any]]) -> str | None:
         text: As it came.
         beside: What may hold the whole: a tweet as a JSON object, or values by path.
     """
-    found = _CUT.search(text, max(0, len(text) - 200)) if "…" in text or "..." in text else None
+    found = _find_cut(text)
     if found is None and not any(str(values.get(_TRUNCATED)).lower() in ("true", "1") for values in beside):
         return None
     given = _plain(text)
-    begun = _plain(text[: found.start()] if found is not None else text)
+    begun = _plain(_PARTIAL.sub("", text[: found.start()] if found is not None else text))
     prefix = found_prefix[0] if (found_prefix := _RETWEET.match(text)) else ""
     if len(begun) < _LEAST:
         return None
@@ -58,7 +64,11 @@ def whole_text(text: str, beside: Iterable[Mapping[str, Any]]) -> str | None:
             shown = _plain(whole)
             if len(shown) > len(begun) and shown.startswith(begun) and shown != given:
                 wholes.append(whole)
-    return max(wholes, key=len, default=None)
+    return max(wholes, key=lambda whole: (_find_cut(whole) is None, len(whole)), default=None)
+
+
+def _find_cut(text: str) -> re.Match[str] | None:
+    return _CUT.search(text, max(0, len(text) - 200)) if "…" in text or "..." in text else None
 
 
 def _others(beside: Iterable[Mapping[str, Any]]) -> Iterator[str]:

@@ -28,15 +28,18 @@ WHOLE = (
 CUT = f"{WHOLE[:100]}… https://t.co/aB1"
 RETWEET = f"RT @desk: {WHOLE[:90]}…"
 LINKED = "up and up and up again https://t.co/aB1 and up"
+NEXT_VERSION = {"data": {"text": RETWEET}, "includes": {"tweets": [{"text": WHOLE}]}, "label": "Bullish"}
+LONGER = f"{WHOLE[:-2]}… https://t.co/x"
 COMPAT = {"text": CUT, "truncated": True, "extended_tweet": {"full_text": WHOLE}}
 TWEETS: dict[str, tuple[dict[str, Any], str]] = {
     "streaming": (COMPAT, WHOLE),
     "extended": ({"text": CUT, "full_text": WHOLE}, WHOLE),
     "note": ({"text": f"{WHOLE[:80]}…", "note_tweet": {"text": WHOLE}}, WHOLE),
     "retweet": ({"text": RETWEET, "truncated": False, "retweeted_status": {"text": WHOLE}}, f"RT @desk: {WHOLE}"),
-    "retweet, streaming": ({"text": RETWEET, "retweeted_status": COMPAT}, f"RT @desk: {WHOLE}"),
+    "retweet, streaming": ({"text": RETWEET, "retweeted_status": {**COMPAT, "text": LONGER}}, f"RT @desk: {WHOLE}"),
     "retweet, extended": ({"text": RETWEET, "retweeted_status": {"full_text": WHOLE}}, f"RT @desk: {WHOLE}"),
     "retweet, version 2": ({"text": RETWEET, "referenced_tweets": [{"type": "retweeted", "text": WHOLE}]}, f"RT @desk: {WHOLE}"),
+    "cut in an entity": ({"text": f"{WHOLE[: WHOLE.index('&') + 3]}…", "full_text": WHOLE}, WHOLE),
     "inside a link": ({"text": f"{LINKED[:35]}…", "full_text": LINKED}, LINKED),
     "without its ellipsis": ({"text": WHOLE[:100], "truncated": "True", "full_text": WHOLE}, WHOLE),
     "without entities": ({"text": CUT.replace("&amp;", "&"), "full_text": WHOLE}, WHOLE),
@@ -139,6 +142,13 @@ def test_a_file_of_whole_texts_says_which_column_to_name(tmp_path: Path) -> None
         source = Source(uri=str(tmp_path / name))
         with pytest.raises(InputError, match=option):
             list(read_rows(resolve(source)[0], labelled_columns(source)))
+
+
+def test_of_a_line_of_the_stream_of_version_2_the_whole_is_beside_its_data(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps(NEXT_VERSION))
+    source = Source(uri=str(tmp_path / "a.jsonl"), text="data.text")
+    (row,) = (row for batch in read_rows(resolve(source)[0], labelled_columns(source)) for row in batch)
+    assert (row.text, row.whole) == (RETWEET, f"RT @desk: {WHOLE}")
 
 
 def test_objects_of_both_kinds_in_one_file(tmp_path: Path) -> None:
