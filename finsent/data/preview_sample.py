@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
-from finsent.data.sources.decode import archive_member
+from finsent.data.sources.archive import chosen_members, member_names
 from finsent.data.sources.encodings import likely_encoding
 from finsent.data.sources.formats import read_rows
 from finsent.data.sources.records import RequestedColumns, SourceFile
@@ -97,7 +97,7 @@ def _read(file: SourceFile, settings: Mapping[str, Any], limit: int) -> FileSamp
     objects = {name for name, values in columns.items() if any(isinstance(value, dict) for value in values)}
     parents = {name for name in objects if any(other.startswith(f"{name}.") for other in columns)}
     shown = {name: values for name, values in columns.items() if name not in parents}
-    layout = dict(wanted.layout) | ({"member": archive_member(file.uri)} if file.compression == "zip" else {})
+    layout = dict(wanted.layout) | ({"member": chosen_members(member_names(file.uri))[0]} if file.compression == "zip" else {})
     return FileSample(current, shown, len(rows), faults, len(rows) >= limit, layout)
 
 

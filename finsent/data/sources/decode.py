@@ -11,6 +11,7 @@ import io
 import itertools
 import logging
 import lzma
+import shlex
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, AnyStr, BinaryIO, Final, cast
 
 from finsent.data.sources import s3
+from finsent.data.sources.archive import open_member
 from finsent.data.sources.records import SourceFile
 from finsent.errors import FinsentError, InputError, one_line
 
@@ -165,38 +167,12 @@ def _decompress(plain: io.RawIOBase, file: SourceFile) -> "Iterator[io.BufferedR
     if compression == "zstd":
         source = pa.CompressedInputStream(pa.PythonFile(packed, "r"), "zstd")
     elif compression == "zip":
-        source = _open_member(file)
+        source = open_member(file.uri)
     else:
         openers: dict[str, Callable[[Any], Any]] = {"gzip": gzip.open, "bz2": bz2.open, "xz": lzma.open}
         source = openers[compression](packed)
     with io.BufferedReader(cast("io.RawIOBase", source), _CHUNK) as stream:
         yield stream
-
-
-def _open_member(file: SourceFile) -> Any:
-    """The only file of a ZIP archive, past what operating systems put beside it."""
-    try:
-        archive = zipfile.ZipFile(file.uri)  # its directory stands at its end, where a stream does not get first
-        members = [item for item in archive.infolist() if is_member(item.filename)]
-        if len(members) != 1:
-            names = ", ".join(repr(item.filename) for item in members[:20]) or "none"
-            raise OSError(
-                f"a ZIP archive of one file is read, and this one has {len(members)} ({names}): unpack it into a folder"
-            )
-        return archive.open(members[0])
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:  # RuntimeError: it asks for a password
-        raise OSError(f"{one_line(error)} (unpack it, and give the files)") from error
-
-
-def archive_member(path: str) -> str:
-    """Name of the file in a ZIP archive that is read."""
-    with zipfile.ZipFile(path) as archive:
-        return next(name for name in archive.namelist() if is_member(name))
-
-
-def is_member(name: str) -> bool:
-    """Whether a name in an archive is that of a file for us: no folder, nothing hidden, no `__MACOSX`."""
-    return not name.endswith("/") and not any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
 
 
 def _given_encoding(file: SourceFile, marked: str | None) -> str:
@@ -244,10 +220,22 @@ def _require_text(head: bytes, encoding: str, uri: str) -> None:
         head = head.decode(encoding, "ignore").encode("utf-8", "ignore")
     control = len(head) - len(head.translate(None, _CONTROL))
     if kind or control > max(1, len(head) // 100):
-        raise InputError(
-            f"{uri!r} is not a text file but {kind or 'binary'}. Give UTF-8 text (UTF-16 and UTF-32 with a byte order mark), or "
-            "a file whose name tells its format."
+        raise InputError(f"{uri!r} is not a text file but {kind or 'binary'}.{_about_nul(head, uri)}")
+
+
+def _about_nul(head: bytes, uri: str) -> str:
+    """What to do about a file that is no text, by the NUL bytes in it."""
+    even, odd = head[::2].count(0), head[1::2].count(0)
+    if 2 * max(even, odd) > len(head) // 2 and min(even, odd) <= max(even, odd) // 10:
+        return f" It looks like UTF-16 without a byte order mark: --encoding utf-16-{'le' if odd > even else 'be'}."
+    text = head.translate(None, b"\0")
+    if len(text) < len(head) and len(text.translate(None, _CONTROL)) == len(text) and not head.startswith(b"\0"):
+        name = shlex.quote(uri)
+        return (
+            f" It is text with NUL bytes, as where it was cut short: get it again, or take them out: tr -d '\\000' < {name} > "
+            f"{shlex.quote(f'{uri}.csv')}"
         )
+    return " Give UTF-8 text (UTF-16 and UTF-32 with a byte order mark), or a file whose name tells its format."
 
 
 def _error_handler(encoding: str) -> str:

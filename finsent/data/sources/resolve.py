@@ -11,10 +11,11 @@ from typing import Final
 
 from finsent.config import Source
 from finsent.data.sources import database, s3
+from finsent.data.sources.conversions import how_to_read_lines
 from finsent.data.sources.records import COMPRESSIONS, FORMATS, SourceFile, format_suffix
 from finsent.data.sources.sniffing import Content, sniff
 from finsent.environ import absolute_path, is_url
-from finsent.errors import InputError, did_you_mean, escape_invalid, format_names
+from finsent.errors import InputError, did_you_mean, escape_invalid, format_names, shorten
 
 _log = logging.getLogger(__name__)
 
@@ -91,7 +92,7 @@ def file_of(source: Source, path: str, *, several: bool) -> SourceFile:
     Raises:
         InputError: its ending is not understood.
     """
-    told = source.format != "auto" or path.startswith(s3.S3) or FORMATS.get(format_suffix(path)) in ("parquet", "excel")
+    told = source.format != "auto" or FORMATS.get(format_suffix(path)) == "parquet"
     told = told or (several and format_suffix(path) not in FORMATS)  # of many files, those of another kind are passed over
     content = Content() if told else sniff(path)
     stem, file_format, compression = _split_name(path, source.format, content)
@@ -220,15 +221,26 @@ def _split_name(address: str, requested: str, content: Content) -> tuple[str, st
     if requested != "auto":
         return plain.stem, requested, compression
     suffix = plain.suffix.lower()
-    held = content.format if content.format != "text" else "csv" if suffix in ("", ".txt", ".dat") else None
+    by_text = suffix in ("", ".txt", ".dat") or FORMATS.get(suffix) == "excel"
+    held = content.format if content.format != "text" else "csv" if by_text else None
+    if held in ("parquet", "excel") and content.compression is None:
+        compression = None  # a name that ends in .gz lies
+    if held in ("parquet", "excel") and compression:
+        raise InputError(
+            f"{address!r} holds a file of the kind {held}, which is read unpacked only. Unpack it, and give that file."
+        )
     if held is not None and held != FORMATS.get(suffix) and (held, suffix) not in _SAME:
         if suffix in FORMATS or content.format == "text":
             _log.warning("%r is read as %s, by what it holds (--format)", address, held)
         return plain.stem, held, compression
     if suffix not in FORMATS:
+        advice = "Name the format with --format."
+        if content.first_line is not None:
+            shown = shorten(content.first_line, 80)
+            advice = f"Its first line, {shown!r}, is not separated by a comma, tab, ; or |. {how_to_read_lines(address, shown)}"
         raise InputError(
             f"{address!r}: the ending {suffix or path.suffix!r} is not understood. Files end in {format_names(list(FORMATS))}, "
-            "with .gz or .zst after it where compressed; or name the format in the source's `format`."
+            f"with .gz or .zst after it where compressed. {advice}"
         )
     if FORMATS[suffix] == "parquet" and compression:
         raise InputError(f"{address!r}: Parquet compresses inside. Unpack the file and give the plain .parquet.")

@@ -1,34 +1,27 @@
-"""Tells what a local file is by its first bytes, where its name does not tell or tells something else."""
+"""Tells what a file is by its first bytes, where its name does not tell or tells something else."""
 
 import re
 import zipfile
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Final, NamedTuple
 
-from finsent.data.sources.decode import is_member
-from finsent.data.sources.records import FORMATS
+from finsent.data.sources import s3
+from finsent.data.sources.archive import chosen_members, member_names
+from finsent.data.sources.conversions import how_to_convert
+from finsent.data.sources.records import FORMATS, format_suffix
 from finsent.errors import InputError
 
 _HEAD: Final = 4096
-_CONVERSIONS: Final = {
-    b"SQLite format 3": ("an SQLite database", "give its URL: sqlite:///FILE --query 'SELECT text, label FROM tweets'"),
-    b"\x80\x03": ("a pickle", _PANDAS := "python -c \"import pandas; pandas.read_{kind}('FILE').to_parquet('FILE.parquet')\""),
-    b"\x80\x04": ("a pickle", _PANDAS),
-    b"\x80\x05": ("a pickle", _PANDAS),
-    b"ARROW1": ("a Feather (Arrow) file", _PANDAS),
-    b"ORC": ("an ORC file", _PANDAS),
-    b"<?xml": ("XML", _PANDAS),
-    b"<": ("HTML or XML", "python -c \"import pandas; pandas.read_html('FILE')[0].to_csv('FILE.csv')\""),
-    b"Obj\x01": ("an Avro file", "fastavro FILE > FILE.jsonl"),
-}
-_KINDS: Final = {"a pickle": "pickle", "a Feather (Arrow) file": "feather", "an ORC file": "orc", "XML": "xml"}
 
 
 class Content(NamedTuple):
     """What the first bytes tell; None where they tell nothing."""
 
     format: str | None = None
+    """A format, or `text`: its first line has a delimiter."""
     compression: str | None = None
+    first_line: str | None = None
+    """Of a text without a delimiter."""
 
 
 _CONTENTS: Final = {
@@ -42,11 +35,13 @@ _CONTENTS: Final = {
 
 
 def sniff(path: str) -> Content:
-    """What a file is by its first bytes.
+    """What a file is by its first bytes; of an object in a store nothing but what a ZIP archive holds.
 
     Raises:
         InputError: it is of a kind that is not read; the message says how to convert it.
     """
+    if path.startswith(s3.S3):
+        return _sniff_archive(path) if path.lower().endswith(".zip") else Content()
     try:
         with Path(path).open("rb") as file:
             head = file.read(_HEAD)
@@ -54,28 +49,32 @@ def sniff(path: str) -> Content:
         return Content()  # the reader says what is wrong
     if head.startswith(b"PK\x03\x04"):
         return _sniff_archive(path)
-    for magic, content in _CONTENTS.items():
-        if head.startswith(magic):
-            return content
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    for magic, (kind, advice) in _CONVERSIONS.items():
-        # a file of text may begin with these letters: ORCL is a ticker, and a column
-        if text.startswith(magic) and (magic != b"ORC" or b"\x00" in head):
-            command = advice.format(kind=_KINDS.get(kind, "")).replace("FILE", PurePath(path).name)
-            raise InputError(f"{path!r} is {kind} (it begins with {head[:16]!r}), which is not read. Convert it: {command}")
+    if (found := how_to_convert(path, text)) is not None:
+        kind, advice = found
+        raise InputError(f"{path!r} is {kind} (it begins with {head[:16]!r}), which is not read. {advice}")
+    return next((content for magic, content in _CONTENTS.items() if head.startswith(magic)), None) or _sniff_text(text)
+
+
+def _sniff_text(text: bytes) -> Content:
+    first = text.partition(b"\n")[0]
     if re.match(rb"\[\s*[\[{\]]|\{\s*[\"}]|window\.YTD\.", text):
         return Content("json")
-    first = text.partition(b"\n")[0]
-    return Content("text" if b"\x00" not in first and any(mark in first for mark in (b",", b"\t", b";", b"|")) else None)
+    if b"\x00" in first:
+        return Content()
+    if any(mark in first for mark in (b",", b"\t", b";", b"|")):
+        return Content("text")
+    return Content(first_line=first.decode("utf-8", "replace").strip())
 
 
 def _sniff_archive(path: str) -> Content:
+    import pyarrow as pa
+
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, OSError):
+        names = member_names(path)
+    except (zipfile.BadZipFile, OSError, pa.ArrowException):
         return Content()
     if any(name.startswith("xl/") or name == "content.xml" for name in names):
         return Content("excel")
-    suffixes = {PurePath(name).suffix.lower() for name in names if is_member(name)}
-    return Content(FORMATS.get(suffixes.pop(), "csv") if len(suffixes) == 1 else None, "zip")
+    chosen = chosen_members(names)
+    return Content(FORMATS.get(format_suffix(chosen[0]), "csv") if chosen else "csv", "zip")

@@ -1,6 +1,7 @@
 """Sources and tables in an object store: a server that speaks S3, as a process of its own."""
 
 import gzip
+import io
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,14 @@ def client(url: str) -> Any:
     return boto3.client("s3", endpoint_url=url, aws_access_key_id="a", aws_secret_access_key="b", region_name="eu-west-1")
 
 
+def zipped(**files: bytes) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, body in files.items():
+            archive.writestr(name, body)
+    return packed.getvalue()
+
+
 def fill(url: str, scratch: Path) -> None:
     pq.write_table(pa.table({"text": [t for t, _ in ROWS], "label": [x for _, x in ROWS]}), scratch / "a.parquet")
     with pa.CompressedOutputStream(str(scratch / "a.zst"), "zstd") as out:
@@ -79,6 +89,9 @@ def fill(url: str, scratch: Path) -> None:
         "day/notes.txt": b"not tweets",
         "day/marker/": b"",
         "bad/cut.csv.gz": gzip.compress(CSV)[:-30],
+        "zip/a.zip": zipped(**{"a.csv": CSV, "README.md": b"read me"}),
+        "zip/rows.json.zip": zipped(**{"rows.json": b'{"meta": [{"x": 1}], "data": [' + b",".join(JSONL.splitlines()) + b"]}"}),
+        "zip/two.zip": zipped(**{"a.csv": CSV, "b.csv": CSV}),
         "bad/empty.csv": b"",
         "bad/not.parquet": CSV,
         "[odd].csv": CSV,
@@ -105,6 +118,16 @@ def store(endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str
 
 def rows_of(source: Source) -> list[RawRow]:
     return [row for file in resolve(source) for batch in read_rows(file, labelled_columns(source)) for row in batch]
+
+
+@pytest.mark.usefixtures("store")
+def test_archives_and_lists_within_documents() -> None:
+    for source in (Source(uri="s3://desk/zip/a.zip"), Source(uri="s3://desk/zip/rows.json.zip", records="data")):
+        (file,) = resolve(source)
+        assert [(row.text, row.label) for batch in read_rows(file, labelled_columns(source)) for row in batch] == ROWS
+        assert fingerprint_file(file)["etag"]
+    with pytest.raises(InputError, match=r"'s3://desk/zip/two\.zip' is a ZIP archive of 2 files \('a\.csv', 'b\.csv'\)"):
+        rows_of(Source(uri="s3://desk/zip/two.zip"))
 
 
 @pytest.mark.usefixtures("store")

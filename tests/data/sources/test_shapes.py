@@ -189,13 +189,13 @@ def test_the_only_file_of_an_archive_is_read(tmp_path: Path) -> None:
     assert texts_of(path) == ["gold up", "oil down"]
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("in/more.csv", _CSV)
-    with pytest.raises(InputError, match="this one has 2"):
+    with pytest.raises(InputError, match="a ZIP archive of 2 files"):
         texts_of(path)
 
 
 def test_a_kind_that_is_not_read_says_how_to_convert_it(tmp_path: Path) -> None:
     (tmp_path / "desk.csv").write_bytes(b"SQLite format 3\0" + bytes(100))
-    with pytest.raises(InputError, match=r"an SQLite database.*sqlite:///desk\.csv --query"):
+    with pytest.raises(InputError, match=r"an SQLite database.*sqlite:////\S+/desk\.csv --query 'SELECT \* FROM tweets'"):
         texts_of(tmp_path / "desk.csv")
 
 
