@@ -1,6 +1,7 @@
 """`finsent review`: doubtful labels, what people decide about them, and the data brought in line."""
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +21,8 @@ _WHY = click.option("--why", metavar="TEXT", required=True, help="Why; kept with
 LEAST_SHARE = click.option(
     "--least-share",
     type=click.FloatRange(0, 1, min_open=True),
-    default=0.25,
-    show_default=True,
     metavar="SHARE",
-    help="Rows are worth reading while each is wrong with at least this estimated probability.",
+    help="Rows are worth reading while each is wrong with at least this estimated probability. Default: 0.25",
 )
 _IDS = click.argument("ids", nargs=-1, required=True, metavar="ID...")
 
@@ -63,7 +62,14 @@ def review_group() -> None:
 @click.option("--anew", is_flag=True, help="Compute the list again, though the one that is kept fits the data.")
 @click.pass_obj
 def list_command(
-    settings: Settings, *, conflicts: bool, limit: int | None, out: Path | None, with_test: bool, least_share: float, anew: bool
+    settings: Settings,
+    *,
+    conflicts: bool,
+    limit: int | None,
+    out: Path | None,
+    with_test: bool,
+    least_share: float | None,
+    anew: bool,
 ) -> CommandResult:
     """List labels that are likely wrong.
 
@@ -75,8 +81,7 @@ def list_command(
     """
     from finsent.steps.review_list import list_conflicts, list_suspects, write_listing
 
-    if conflicts and with_test:
-        raise InputError("--test goes with the search for wrong labels; conflicts are in no split yet. Leave it out.")
+    check_conflicts(conflicts, {"--test": with_test, "--least-share": least_share, "--anew": anew})
     home = settings.home()
     shown = limit if limit is not None or out is not None or settings.json else 20
     found = (
@@ -87,6 +92,17 @@ def list_command(
     if out is not None:
         write_listing(found, out)
     return CommandResult({**vars(found), "file": out}, _render_listing(found, out, conflicts=conflicts))
+
+
+def check_conflicts(conflicts: bool, others: Mapping[str, object]) -> None:
+    """Refuse --conflicts beside options of the search for wrong labels.
+
+    Raises:
+        InputError: one of them is given.
+    """
+    given = next((name for name, value in others.items() if value), None)
+    if conflicts and given is not None:
+        raise InputError(f"{given} goes with the search for wrong labels; conflicts are in no split yet. Leave it out.")
 
 
 def _render_listing(found: "ReviewListing", out: Path | None, *, conflicts: bool) -> Renderable:

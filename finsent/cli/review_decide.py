@@ -9,7 +9,7 @@ import click
 
 from finsent.cli.options import CommandResult, Settings, examples, login, suggest_command
 from finsent.cli.output import Renderable, as_text, key_values, lines, shorten
-from finsent.cli.review import LEAST_SHARE, review_group, show_decided
+from finsent.cli.review import LEAST_SHARE, check_conflicts, review_group, show_decided
 from finsent.errors import InputError
 from finsent.labels import LABELS
 
@@ -31,7 +31,14 @@ _SHOWN: Final = 3  # near duplicates of a text
 @click.option("--why", metavar="TEXT", default="read one by one", show_default=True, help="Why; kept with the decision.")
 @click.pass_obj
 def decide_command(
-    settings: Settings, *, conflicts: bool, limit: int | None, least_share: float, with_test: bool, who: str | None, why: str
+    settings: Settings,
+    *,
+    conflicts: bool,
+    limit: int | None,
+    least_share: float | None,
+    with_test: bool,
+    who: str | None,
+    why: str,
 ) -> CommandResult:
     """Decide on doubtful labels one by one, with a key for each.
 
@@ -41,6 +48,7 @@ def decide_command(
     from finsent.data.corrections import apply_decisions
     from finsent.steps import review_list, review_session
 
+    check_conflicts(conflicts, {"--test": with_test, "--least-share": least_share})
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise InputError(
             "`finsent review decide` reads keys, and this is no terminal. With a file: finsent review list --out review.csv, "

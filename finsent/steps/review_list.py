@@ -64,7 +64,7 @@ class ReviewListing:
 
 
 def list_suspects(
-    home: Workspace, *, limit: int | None = None, with_test: bool = False, least_share: float = WORTH_READING, anew: bool = False
+    home: Workspace, *, limit: int | None = None, with_test: bool = False, least_share: float | None = None, anew: bool = False
 ) -> ReviewListing:
     """Rows whose label is likely wrong and without a decision, the likeliest error first.
 
@@ -75,7 +75,7 @@ def list_suspects(
         home: Where the tables are, and the list where it was computed before.
         limit: The first so many.
         with_test: Look at test rows as well.
-        least_share: Rows are worth reading while at least this share of them is expected to be wrong.
+        least_share: Rows are worth reading while each is wrong with at least this probability; by default `WORTH_READING`.
         anew: Compute the list even where the one that is kept fits the data.
 
     Raises:
@@ -91,7 +91,7 @@ def list_suspects(
         _log.warning("looked at a random sample of %d of %d rows", ranked.looked_at, ranked.of)
     left = [suspect for suspect in ranked.suspects if suspect.id not in decided]
     errors = np.array([suspect.error_probability for suspect in left])
-    worth = worth_reading(errors, least_share)
+    worth = worth_reading(errors, WORTH_READING if least_share is None else least_share)
     return ReviewListing(
         entries=_suspect_entries(home, left[:limit]),
         found=len(left),

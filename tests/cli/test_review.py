@@ -112,6 +112,8 @@ def test_wrong_ids_and_missing_reasons_are_exit_code_2(at: tuple[str, str], fins
         (("fix", MOON, "up", "--why", "x"), "there is no label 'up'"),
         (("list", "--limit", "0"), "0 is not in the range x>=1"),
         (("list", "--conflicts", "--test"), "conflicts are in no split yet"),
+        (("list", "--conflicts", "--anew"), "--anew goes with the search for wrong labels"),
+        (("decide", "--conflicts", "--least-share", "0.5"), "--least-share goes with the search for wrong labels"),
     ):
         refused = finsent("review", *arguments, *at)
         assert (refused.code, refused.out) == (2, "")
