@@ -4,7 +4,6 @@ A bad row is passed on with its fault; only a bad file raises.
 """
 
 import hashlib
-import io
 import json
 import logging
 import re
@@ -179,8 +178,12 @@ def _read_jsonl(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[Raw
 def _json_columns(rows: Sequence[Any], wanted: RequestedColumns) -> list[str]:
     """Keys of the first rows, and paths below them where a column that is asked for is not among the keys, or all are."""
     found = list(dict.fromkeys(key for value in rows if isinstance(value, dict) for key in value))
-    plain = not wanted.every and set(wanted.required.values()) <= set(found)
-    return found if plain else list(dict.fromkeys([*found, *nested_paths(rows)]))
+    missing = set(wanted.required.values()) - set(found)
+    if not missing and not wanted.every:
+        return found
+    # a path may lead through a list, too: `labels.0.name`
+    reached = (path for path in missing if any(isinstance(row, dict) and value_at(row, path) is not None for row in rows))
+    return list(dict.fromkeys([*found, *nested_paths(rows), *reached]))
 
 
 def _head(stream: Any, encoding: str) -> bytes:
@@ -193,12 +196,10 @@ def _read_document(file: SourceFile, stream: Any, encoding: str, wanted: Request
     head = _head(stream, encoding)
     if file.format == "json" and not file.source.records and not is_document(head) and b"\n" in head.strip():
         lines = decodable_lines(byte_lines(stream, encoding, file.uri), encoding, file)
-        values: Iterator[Any] = (_parse_line(line) for line in lines if line.strip())
+        values = ((_parse_line(line), len(line)) for line in lines if line.strip())
         yield from _read_values(values, file, wanted)
         return
-    if encoding != "utf-8":
-        stream = io.BufferedReader(io.BytesIO(stream.read().decode(encoding).encode()))
-    rows = read_values(stream, file.uri, file.source.records, list(wanted.required.values()))
+    rows = read_values(stream, encoding, file.uri, file.source.records, list(wanted.required.values()))
     try:
         yield from _read_values(rows, file, wanted)
     except InputError as error:
@@ -208,12 +209,15 @@ def _read_document(file: SourceFile, stream: Any, encoding: str, wanted: Request
         raise
 
 
-def _read_values(values: Iterator[Any], file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRow]]:
-    batches = _batches((value, 1000) for value in values)
+def _read_values(values: Iterable[tuple[Any, int]], file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRow]]:
+    batches = _batches(values)
     first = next(batches, [])
     if not first:
         return
-    columns, numbers = wanted.select(_json_columns(first, wanted), file.uri), count(1)
+    if not (found := _json_columns(first, wanted)):
+        shown = first[0].detail if isinstance(first[0], Rejection) else quoted(first[0])
+        raise InputError(f"{file.uri!r}: its rows are no objects with columns, but such as {shown}. Give a list of objects.")
+    columns, numbers = wanted.select(found, file.uri), count(1)
     for batch in chain([first], batches):
         yield [_json_row(value, next(numbers), columns, wanted.make_row) for value in batch]
 
