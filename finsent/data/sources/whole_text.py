@@ -26,6 +26,7 @@ _LETTERS: Final = re.compile("[^a-z]+")
 _BY_LETTERS: Final = {_LETTERS.sub("", path): path for path in (*_PATHS, _TRUNCATED)}
 
 
+_NAMES: Final = frozenset(_PATHS) | {path.partition(".")[0] for path in _PATHS}
 OBJECTS: Final = frozenset(path.partition(".")[0] for path in _PATHS if "." in path)
 """Keys of the objects that may hold it."""
 
@@ -50,21 +51,24 @@ def whole_text(text: str, beside: Iterable[Mapping[str, Any]]) -> str | None:
         text: As it came.
         beside: What may hold the whole: a tweet as a JSON object, or values by path.
     """
-    found = _find_cut(text)
-    if found is None and not any(str(values.get(_TRUNCATED)).lower() in ("true", "1") for values in beside):
+    tweets = [values for values in beside if not _NAMES.isdisjoint(values)]
+    if not tweets:
         return None
-    given = _plain(text)
-    begun = _plain(_PARTIAL.sub("", text[: found.start()] if found is not None else text))
-    prefix = found_prefix[0] if (found_prefix := _RETWEET.match(text)) else ""
+    cut = _find_cut(text)
+    if cut is None and not any(str(values.get(_TRUNCATED)).lower() in ("true", "1") for values in tweets):
+        return None
+    begun, given = _plain(_PARTIAL.sub("", text[: cut.start()] if cut else text)), _plain(text)
+    prefix = retweet[0] if (retweet := _RETWEET.match(text)) else ""
     if len(begun) < _LEAST:
         return None
     wholes = []
-    for other in _others(beside):
+    for other in _others(tweets):
         for whole in {other, prefix + other}:
-            shown = _plain(whole)
-            if len(shown) > len(begun) and shown.startswith(begun) and shown != given:
-                wholes.append(whole)
-    return max(wholes, key=lambda whole: (_find_cut(whole) is None, len(whole)), default=None)
+            shown, other_cut = _plain(whole), _find_cut(whole)
+            longer = len(shown if other_cut is None else _plain(whole[: other_cut.start()])) > len(begun)
+            if longer and shown.startswith(begun) and shown != given:
+                wholes.append((other_cut is None, len(whole), whole))
+    return max(wholes)[2] if wholes else None
 
 
 def _find_cut(text: str) -> re.Match[str] | None:

@@ -57,6 +57,7 @@ def test_the_whole_is_taken(name: str) -> None:
     [
         {"text": CUT, "full_text": f"Not that one: {WHOLE}"},
         {"text": CUT, "full_text": CUT},
+        {"text": f"{CUT[:60]}…", "full_text": f"{CUT[:60]}… https://t.co/b"},
         {"text": CUT, "full_text": WHOLE[:50]},
         {"text": WHOLE[:100], "full_text": WHOLE},  # a headline and its article begin alike, too
         {"text": "…", "full_text": WHOLE},
