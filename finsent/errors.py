@@ -19,6 +19,7 @@ succeed later; each edge translates its library's exceptions into these, so that
 
 import difflib
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
@@ -108,6 +109,12 @@ def did_you_mean(name: str, candidates: Sequence[str]) -> str:
     lowered = {candidate.casefold(): candidate for candidate in candidates[:_COMPARED] if len(candidate) <= 4 * _LONGEST}
     close = difflib.get_close_matches(name[: 4 * _LONGEST].casefold(), list(lowered), n=1, cutoff=0.6)
     return f" Did you mean {lowered[close[0]]!r}?" if close else ""
+
+
+def preview_hint(uri: str) -> str:
+    """The command that shows how a file would be read."""
+    shown = shlex.quote(escape_control(escape_invalid(uri)))
+    return f"`finsent data preview {shown}` shows how it would be read, and the command that reads it."
 
 
 def quoted(value: object) -> str:

@@ -42,7 +42,7 @@ FILES: list[tuple[str, bytes | None, tuple[str, ...], tuple[str, ...]]] = [
     ("fake.parquet", b"PAR1 not really", (), ("fake.parquet' cannot be read as Parquet",)),
     ("prose.jsonl", b"not json\n", (), ("prose.jsonl' is not JSON lines",)),
     ("what.xyz", b"x", (), ("the ending '.xyz' is not understood",)),
-    ("tweets.csv", GOOD.encode(), ("--text", "body"), ("no column 'body'", "'text', 'label'")),
+    ("tweets.csv", GOOD.encode(), ("--text", "body"), ("no column 'body'", "Columns: 'text' (", "'label' (")),
     ("tweets.csv", GOOD.encode(), ("--label", "mood"), ("no column 'mood'",)),
     ("numbers.csv", b"text,label\na b c,1\n", (), ("no label in column 'label' is understood", "'1'", "--label-map")),
     ("words.csv", b"text,label\na b c,happy\n", (), ("no label in column 'label' is understood", "'happy'")),

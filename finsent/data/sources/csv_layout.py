@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from finsent.data.sources.records import RequestedColumns, SourceFile
-from finsent.errors import InputError, shorten
+from finsent.errors import InputError, preview_hint, shorten
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +32,8 @@ def column_names(first: Sequence[Any], file: SourceFile, wanted: RequestedColumn
             shown = shorten(", ".join(map(repr, names)), 200)
             raise InputError(
                 f"{file.uri!r}: its first row does not look like column names but like a tweet: {shown}. If so, add --no-header; "
-                "the columns are then called 1, 2, 3 ..., e.g. --text 2 --label 1, or as --columns names them."
+                "the columns are then called 1, 2, 3 ..., e.g. --text 2 --label 1, or as --columns names them. "
+                f"{preview_hint(file.uri)}"
             )
         return names
     given = file.source.columns

@@ -8,6 +8,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from http import HTTPStatus
 from itertools import chain, count, islice
 from pathlib import PurePath
@@ -21,11 +22,12 @@ from finsent.data.sources.decode import byte_lines, open_text, text_lines
 from finsent.data.sources.encodings import decodable_lines, explain_document
 from finsent.data.sources.json_document import is_document, nested_paths, read_values, value_at
 from finsent.data.sources.parquet import BATCH_ROWS, arrow_rows, read_parquet, usable_names, with_label_name
-from finsent.data.sources.records import RawRow, RequestedColumns, SourceFile
+from finsent.data.sources.records import RawRow, RequestedColumns, SourceFile, absent_column
 from finsent.data.sources.resolve import HUB
 from finsent.data.sources.workbook import read_sheet
+from finsent.data.validation.dates import is_missing
 from finsent.data.validation.row_validation import Rejection
-from finsent.errors import InputError, ServiceError, escape_invalid, quoted, shorten
+from finsent.errors import InputError, ServiceError, escape_invalid, preview_hint, quoted, shorten
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +41,8 @@ _OPTIONS: Final = {
     "excel": ("sheet", *_OF_TABLES),
 }
 """Options of a source that its format has a use for."""
+_LOOKED_AT: Final = 200
+_SHOWN: Final = 3
 _SEPARATOR_LINE: Final = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 
 T = TypeVar("T")
@@ -54,7 +58,7 @@ def read_rows(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRo
     """
     _check_options(file)
     rows = 0
-    for batch in _READERS[file.format](file, wanted):
+    for batch in _read_explained(file, wanted):
         if file.limit is not None and rows + len(batch) >= file.limit:
             yield batch[: file.limit - rows]
             return
@@ -66,6 +70,35 @@ def read_rows(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRo
         query = shorten(file.source.query or "", 200)
         raise InputError(f"{file.uri!r}: the query {query!r} has no rows. Check its WHERE and JOIN, and the database.")
     raise InputError(f"{file.uri!r} has no rows. Give a file with at least one row under its columns.")
+
+
+def _read_explained(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRow]]:
+    """Rows of a file; where it lacks a column, the error has some values of those that it has, and how to look at it."""
+    try:
+        yield from _READERS[file.format](file, wanted)
+    except InputError as error:
+        if not wanted.absent or file.format in ("sql", "hub"):
+            raise
+        role, seen = wanted.absent[0], list[str]()
+        examples = {} if file.arriving else _examples(file, seen)
+        better = absent_column(file.uri, role, wanted.required[role], seen, examples) if examples else error
+        raise InputError(f"{better} {preview_hint(file.uri)}") from error
+
+
+def _examples(file: SourceFile, names: list[str]) -> dict[str, list[object]]:
+    """Up to three different values of each column, from the first rows; none where they cannot be read. Fills in the `names`."""
+    wanted = RequestedColumns({}, every=True)
+    try:
+        rows = [row.values or {} for batch in read_rows(replace(file, limit=_LOOKED_AT, seen={}), wanted) for row in batch]
+    except InputError:
+        return {}
+    names[:] = wanted.seen_columns
+    return {name: _distinct(row.get(name) for row in rows) for name in names}
+
+
+def _distinct(values: Iterable[object]) -> list[object]:
+    shown = {str(value): value for value in values if not is_missing(value) and not isinstance(value, dict | list | Rejection)}
+    return list(shown.values())[:_SHOWN]
 
 
 def _check_options(file: SourceFile) -> None:

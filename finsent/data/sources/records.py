@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 from pathlib import PurePath
+from types import MappingProxyType
 from typing import Any, Final, Self
 
 from finsent.config import Source
@@ -32,6 +33,8 @@ NO_COLUMN: Final = "none"
 
 _ROLES: Final = {"text": "tweet", "label": "label", "created_at": "time of writing", "id": "id"}
 _MAX_NESTING: Final = 20
+_LISTED: Final = 100
+_EXAMPLE_CHARS: Final = 24
 MAX_COLUMNS: Final = 300
 """Columns read where all are asked for: some files have 20,000."""
 
@@ -82,6 +85,8 @@ class RequestedColumns:
     """All columns met while reading, each once."""
     likely_ids: list[str] = field(default_factory=list, compare=False, repr=False)
     """The column read for the role `id` since it is called as ids are, where the file has no column `id` and none is named."""
+    absent: list[str] = field(default_factory=list, compare=False, repr=False)
+    """The role whose column the file lacks."""
     every: bool = False
     """Read all columns, into `RawRow.values`, for a look at the file."""
     layout: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
@@ -105,11 +110,8 @@ class RequestedColumns:
             return {column: column for column in islice(once, MAX_COLUMNS)}
         for role, column in self.required.items():
             if column not in found:
-                hint = _hint(column, found) if role == "text" else did_you_mean(column, found)
-                if not hint and len(found) == 1 and any(mark in found[0] for mark in ";|\t"):
-                    hint = " Is it separated by something other than commas? Say by what: --delimiter ';'."
-                listed = format_names(found, shown=100)
-                raise InputError(f"{where}: there is no column {column!r} for the {_ROLES[role]}. Columns: {listed}.{hint}")
+                self.absent[:] = [role]
+                raise absent_column(where, role, column, found)
         selected = self.required | {role: column for role, column in self.optional.items() if column in found}
         if "id" in self.optional and "id" not in selected:
             self.likely_ids[:] = [column for column in likely_id_columns(found) if found.count(column) == 1][:1]
@@ -119,6 +121,25 @@ class RequestedColumns:
                 raise InputError(f"{where}: the column {column!r} occurs {count} times. Rename all but one.")
         beside = columns_beside(selected["text"], found) if "text" in selected else {}
         return {path: column for path, column in beside.items() if found.count(column) == 1} | selected
+
+
+def absent_column(
+    where: str, role: str, column: str, found: Sequence[str], examples: Mapping[str, Sequence[object]] = MappingProxyType({})
+) -> InputError:
+    """The error that a required column is not among those `found`, with some values of them."""
+    hint = _hint(column, found) if role == "text" else did_you_mean(column, found)
+    if not hint and len(found) == 1 and any(mark in found[0] for mark in ";|\t"):
+        hint = " Is it separated by something other than commas? Say by what: --delimiter ';'."
+    listed = format_names(found, shown=_LISTED)
+    if examples:
+        more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
+        listed = ", ".join(_with_examples(name, examples.get(name, ())) for name in found[:_LISTED]) + more
+    return InputError(f"{where}: there is no column {column!r} for the {_ROLES[role]}. Columns: {listed}.{hint}")
+
+
+def _with_examples(name: str, values: Sequence[object]) -> str:
+    shown = ", ".join(repr(shorten(" ".join(str(value).split()), _EXAMPLE_CHARS)) for value in values)
+    return format_names([name]) + (f" ({shown})" if shown else "")
 
 
 def _hint(column: str, found: Sequence[str]) -> str:

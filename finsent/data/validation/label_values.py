@@ -11,7 +11,7 @@ from typing import Final
 from finsent.config import Source
 from finsent.data.validation.label_mapping import label_number, parse_label
 from finsent.data.validation.label_vocabulary import are_scores, offered_classes
-from finsent.errors import InputError, escape_control, escape_invalid, shorten
+from finsent.errors import InputError, escape_control, escape_invalid, preview_hint, shorten
 from finsent.labels import LABELS
 
 RARE_SHARE: Final = 0.01
@@ -67,7 +67,8 @@ def label_map_advice(source: Source, seen: Mapping[str, int]) -> str:
         numbers = sorted(number for value in seen if (number := label_number(value)) is not None)
         return (
             f"These are scores, from {numbers[0]:g} to {numbers[-1]:g}: say from where on they are a class, for example "
-            "--label-bins '-0.1,0.1' (in YAML `label_bins: [-0.1, 0.1]`): Bearish below the first, Bullish above the second."
+            "--label-bins '-0.1,0.1' (in YAML `label_bins: [-0.1, 0.1]`): Bearish below the first, Bullish above the second. "
+            f"{preview_hint(source.uri)}"
         )
     offered = offered_classes(seen, source.labels)
     several = [value for value in seen if value not in offered and label_number(value) is None and _holds_several(value)]
@@ -83,9 +84,10 @@ def label_map_advice(source: Source, seen: Mapping[str, int]) -> str:
             "source's description: it is offered, never guessed."
         )
     values = {value: offered.get(value, "CLASS") for value in seen}
+    look = preview_hint(source.uri)
     numbers_only = all(label_number(value) is not None for value in seen)
     return f"Say what they mean, one of {', '.join(LABELS)}: {_option(values)} (in YAML `labels`)." + (
-        " Numbers are never guessed: datasets disagree on their order, e.g. --label-map '0=Bearish,1=Bullish,2=Neutral'."
+        f" Numbers are never guessed: datasets disagree on their order, e.g. --label-map '0=Bearish,1=Bullish,2=Neutral'. {look}"
         if numbers_only
         else ""
     )

@@ -65,9 +65,14 @@ def test_class_names_in_a_parquet_file_of_the_hub_are_used(tmp_path: Path) -> No
 
 
 def test_a_column_after_the_first_twenty_is_listed(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text(",".join(f"feature{n}" for n in range(30)) + ",content\n")
+    path = tmp_path / "a.csv"
+    path.write_text(",".join(f"feature{n}" for n in range(30)) + ",content\n")
     with pytest.raises(InputError, match="'content'"):
-        rows_of(Source(uri=str(tmp_path / "a.csv")))
+        rows_of(Source(uri=str(path)))
+    with path.open("a") as file:
+        file.writelines(",".join(["7"] * 30) + f",tweet {number} \n" for number in (1, 1, 2, 3, 4))
+    with pytest.raises(InputError, match=r"'feature0' \('7'\), .*'content' \('tweet 1', 'tweet 2', 'tweet 3'\).*data preview"):
+        rows_of(Source(uri=str(path)))
 
 
 @pytest.mark.parametrize(
