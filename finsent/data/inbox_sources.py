@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -41,6 +42,7 @@ from finsent.data.sources.records import QuarantinedRow, SourceFile
 from finsent.data.sources.resolve import holds_files
 from finsent.data.sources.s3 import ReplacedWhileRead
 from finsent.data.validation.text_cleaning import mask_raw_handles
+from finsent.data.validation.text_repair import format_flags
 from finsent.errors import FinsentError, ServiceError, causes, escape_invalid, one_line, shorten
 from finsent.logging_setup import track
 from finsent.machine_faults import describe
@@ -89,6 +91,8 @@ class _Tally:
     faults: dict[FileKey, FileRecord] = field(default_factory=dict)
     unreadable: dict[FileKey, str] = field(default_factory=dict)
     """Why it, folders of it or links in it could not be listed."""
+    flags: Counter[str] = field(default_factory=Counter)
+    """Rows by what was noticed about their texts."""
     advised: bool = False
     """Whether a column that looks like its ids was pointed out."""
     lost: bool = False
@@ -155,6 +159,9 @@ def receive_sources(scoring: ScoringConfig, data: DataConfig, home: Workspace) -
         _log.warning(
             "%d more files of the inbox's sources were set aside or not read: see `finsent status`", run.logged - _LOGGED
         )
+    for tally in tallies:
+        if tally.flags:
+            _log.info("%s: %s", tally.source, format_flags(tally.flags))
     return tuple(_report(tally) for tally in tallies)
 
 
@@ -285,6 +292,7 @@ def _take(run: _Run, item: _Listed, file: SourceFile, identity: str | None) -> N
         run.bad += found.bad
         run.read += found.read
         run.files.append((item, file, identity, found.read))
+        tally.flags += found.flags
         if found.advice is not None and not tally.advised:
             tally.advised = True
             _log.warning("%s", found.advice)

@@ -163,11 +163,15 @@ def _receive(context: Context, files: Sequence[InboxSource]) -> "tuple[list[Inbo
     """Fill the inbox from the files, or from the configured sources where none are given: what the one gave, or the others."""
     from finsent.data.inbox import receive
     from finsent.data.inbox_sources import receive_sources
+    from finsent.data.validation.text_repair import format_flags
 
     data, home = context.config.data, context.workspace
     if files:
         rules = {"repaired": data.repair_mojibake, "masked": data.mask_handles}
-        return [receive(files, home, max_characters=data.max_characters, **rules)], ()
+        report = receive(files, home, max_characters=data.max_characters, **rules)
+        if report.flags:
+            _log.info("%s", format_flags(report.flags))
+        return [report], ()
     return [], receive_sources(context.config.scoring, data, home)
 
 

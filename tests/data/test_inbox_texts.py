@@ -1,6 +1,7 @@
 """Texts of the inbox are repaired as labelled ones are, and what an earlier release stored or scored as it came is known."""
 
 import json
+import logging
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from finsent.data.table_schemas import SCHEMAS
 from finsent.scoring.pending_rows import find_pending
 from finsent.text import text_hash, text_id
 from finsent.workspace import Workspace
-from tests.data.inbox_feeding import inbox
+from tests.data.inbox_feeding import inbox, run
 
 DAMAGED = {
     "Appleâ€™s profits rise": "Apple’s profits rise",
@@ -34,7 +35,10 @@ def send(home: Workspace, folder: Path, *rows: dict[str, str], **options: bool) 
     return receive([InboxSource(uri=str(folder / "in.jsonl"))], home, **options)
 
 
-def test_the_inbox_evaluation_and_training_have_one_text(home: Workspace, tmp_path: Path) -> None:
+def test_the_inbox_evaluation_and_training_have_one_text(
+    home: Workspace, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     report = send(home, tmp_path, *({"text": text, "label": "Bullish"} for text in DAMAGED))
     assert inbox(home) == {text_id(text): text for text in DAMAGED.values()}, "a labelled twin has the same id"
     assert report.flags == {
@@ -43,6 +47,7 @@ def test_the_inbox_evaluation_and_training_have_one_text(home: Workspace, tmp_pa
     }
     split = load_labelled_file(load_config().data, [Source(uri=str(tmp_path / "in.jsonl"))]).rows
     assert split.texts == list(DAMAGED.values())
+    assert "noted about texts: mojibake repaired (1), HTML entities undone (1)" in caplog.text
     assert send(home, tmp_path, *({"text": text} for text in DAMAGED.values())).known == len(DAMAGED)
 
 
@@ -75,6 +80,16 @@ def test_what_was_scored_unmasked_is_stored_masked_where_handles_are(home: Works
     tables.append(home, "predictions", pa.Table.from_pylist([scored], schema=SCHEMAS["predictions"]))
     assert send(home, tmp_path, {"id": "1", "text": "@desk: S&amp;P up"}, masked=True).received == 1
     assert inbox(home) == {"1": "@user: S&P up"}
+
+
+def test_scheduled_feeding_repairs_likewise_and_says_so(
+    home: Workspace, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    (tmp_path / "in.jsonl").write_text(json.dumps({"id": "a", "text": "S&amp;P up"}) + "\n")
+    (report,) = run(home, tmp_path / "in.jsonl", settle=0)
+    assert (report.received, inbox(home)) == (1, {"a": "S&P up"})
+    assert "in.jsonl: noted about texts: HTML entities undone (1)" in caplog.text
 
 
 def test_of_a_literal_nothing_may_be_left(home: Workspace, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Reads labelled sources into memory, to evaluate a model on them; nothing is stored."""
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -15,8 +16,11 @@ from finsent.data.sources.reading import check_values, read_validated
 from finsent.data.sources.records import NO_COLUMN, Row, labelled_columns
 from finsent.data.sources.resolve import require_one_class, resolve
 from finsent.data.validation.label_check import PolarityStats
+from finsent.data.validation.text_repair import FLAG_SEPARATOR, format_flags
 from finsent.errors import InputError
 from finsent.labels import LABEL2ID
+
+_log = logging.getLogger(__name__)
 
 
 class LabelledFile(NamedTuple):
@@ -60,6 +64,9 @@ def load_labelled_file(config: DataConfig, sources: Sequence[Source]) -> Labelle
             found.left_out.extend(file.left_out)
         check_values(source, seen, check=config.check_labels)
         found.polarity.append(SourcePolarity(tuple(dict.fromkeys(file.name for file in files)), source.labels, polarity))
+    flags = Counter(flag for row in rows if row.flags is not None for flag in row.flags.split(FLAG_SEPARATOR))
+    if flags:
+        _log.info("%s", format_flags(flags))
     if not rows:
         raise InputError(f"{', '.join(repr(source.uri) for source in sources)}: there is no readable labelled row.")
     return found._replace(rows=_as_split(rows))

@@ -11,6 +11,7 @@ import ast
 import html
 import json
 import re
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from finsent.text import normalise
@@ -82,6 +83,11 @@ def text_flags(text: str, *noticed: str | None) -> str | None:
     """What is noticed about a text, as its row is flagged: its form, its encoding, and control characters, which stay in it."""
     found = [flag for flag in (*noticed, CONTROL_CHARACTERS if _CONTROL.search(text) else None) if flag is not None]
     return FLAG_SEPARATOR.join(found) or None
+
+
+def format_flags(flags: Mapping[str, int]) -> str:
+    """Rows by flag, on one line."""
+    return "noted about texts: " + ", ".join(f"{flag} ({n:,})" for flag, n in flags.items())
 
 
 def undo_doubled_quotes(text: str) -> RepairedText:
