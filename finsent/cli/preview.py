@@ -70,6 +70,8 @@ def _is_inbox(found: "Preview", choice: "Choice") -> bool:
 
 def _command(found: "Preview", choice: "Choice") -> str:
     """The command that reads the file so, for a shell."""
+    if _needs_yaml(found, choice):
+        return suggest_command("finsent ingest --config FILE.yaml")
     verb = ["data", "preview"] if choice.look_again else ["ingest", *(["--inbox"] if _is_inbox(found, choice) else [])]
     files = [word for uri, label in choice.by_file.items() for word in ("--label", f"{label}={uri}")]
     files = files or [f"./{found.uri}" if found.uri.startswith("-") else found.uri]
@@ -82,6 +84,11 @@ def _entries(found: "Preview", choice: "Choice") -> list[tuple[str, dict[str, An
     settings = _settings(found, choice)
     by_file = [(uri, settings | {"label_value": label}) for uri, label in choice.by_file.items()]
     return by_file or [(found.uri, settings)]
+
+
+def _needs_yaml(found: "Preview", choice: "Choice") -> bool:
+    """Whether a label value has a comma, by which the option separates them."""
+    return any("," in value for value in _settings(found, choice).get("labels") or {})
 
 
 def _settings(found: "Preview", choice: "Choice") -> dict[str, Any]:
@@ -223,6 +230,9 @@ def _commands(found: "Preview", commands: Sequence[str]) -> Renderable:
     asked = section(head, *map(paragraph, problems), *listed, more)
     if found.choices[0].look_again:
         return asked
+    if any(_needs_yaml(found, choice) for choice in found.choices):
+        files = [section(choice.why or "Otherwise", _said(_yaml(found, choice))) for choice in found.choices]
+        return stack(asked, "The label map cannot be an option: values hold commas. Put into FILE.yaml one of:", *files)
     return stack(
         asked,
         section(f"The same in the configuration{which}", _said(_yaml(found, found.choices[0]))),

@@ -123,6 +123,8 @@ def preview_source(source: Source, config: DataConfig, *, inbox: bool = False, l
     look = Look(source, resolve(source), config, datetime.now(UTC), limit, given)
     sample = read_sample(look.files[0], limit, look.now)
     proposal = Proposal(dict(sample.settings))
+    if sample.repeated:
+        proposal.notes.append(f"Names that several columns have: {format_names(sample.repeated)}. Rename all but one to read it.")
     is_open = ask_for_place(sample, proposal)
     roles = find_roles(sample.columns, look, inbox=inbox)
     roles, columns = name_columns(roles, sample, look, proposal)

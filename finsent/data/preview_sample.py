@@ -35,6 +35,8 @@ class FileSample:
     bounded: bool
     """Whether the file may have more rows."""
     layout: dict[str, str]
+    repeated: tuple[str, ...] = ()
+    """Columns whose names occur more than once: none of them can be read."""
     settings: dict[str, Any] = field(default_factory=dict)
     """What has to be said of the file for it to be read so: fields of `Source`."""
     choices: tuple[Mapping[str, Any], ...] = ()
@@ -98,7 +100,7 @@ def _read(file: SourceFile, settings: Mapping[str, Any], limit: int) -> FileSamp
     parents = {name for name in objects if any(other.startswith(f"{name}.") for other in columns)}
     shown = {name: values for name, values in columns.items() if name not in parents}
     layout = dict(wanted.layout) | ({"member": chosen_members(member_names(file.uri))[0]} if file.compression == "zip" else {})
-    return FileSample(current, shown, len(rows), faults, len(rows) >= limit, layout)
+    return FileSample(current, shown, len(rows), faults, len(rows) >= limit, layout, tuple(wanted.repeated))
 
 
 def _further_settings(found: FileSample) -> dict[str, Any]:

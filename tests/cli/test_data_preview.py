@@ -220,6 +220,10 @@ def test_what_cannot_be_told_is_said(finsent: "Finsent", tmp_path: Path) -> None
     said = finsent("data", "preview", path)
     assert "--label-map joy=CLASS,fear=CLASS" in said.out
     assert ", ".join(LABELS) in said.out
+    path = table(tmp_path / "c.csv", ["text", "label"], TEXTS, ["good, buy", "bad, sell", "good, buy"] * 2)
+    said = finsent("data", "preview", path)
+    assert "finsent ingest --config FILE.yaml" in said.out
+    assert "good, buy: Bullish" in said.out
 
 
 def test_only_the_first_rows_are_looked_at(finsent: "Finsent", tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,6 +89,8 @@ class RequestedColumns:
     """The role whose column the file lacks."""
     every: bool = False
     """Read all columns, into `RawRow.values`, for a look at the file."""
+    repeated: list[str] = field(default_factory=list, compare=False, repr=False)
+    """With `every`: columns left out, whose names occur more than once."""
     layout: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
     """How the file turned out to be written: `delimiter`, `encoding`, `records`, `sheet`."""
 
@@ -106,7 +108,9 @@ class RequestedColumns:
         known = set(self.seen_columns)  # a set: some files have 20,000 columns
         self.seen_columns.extend(column for column in dict.fromkeys(found) if column not in known)
         if self.every:
-            once = (column for column, times in Counter(found).items() if times == 1)
+            counted = Counter(found)
+            self.repeated[:] = [column for column, times in counted.items() if times > 1]
+            once = (column for column, times in counted.items() if times == 1)
             return {column: column for column in islice(once, MAX_COLUMNS)}
         for role, column in self.required.items():
             if column not in found:

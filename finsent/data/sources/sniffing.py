@@ -1,5 +1,6 @@
 """Tells what a file is by its first bytes, where its name does not tell or tells something else."""
 
+import codecs
 import re
 import zipfile
 from pathlib import Path
@@ -49,6 +50,8 @@ def sniff(path: str) -> Content:
         return Content()  # the reader says what is wrong
     if head.startswith(b"PK\x03\x04"):
         return _sniff_archive(path)
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and not head.startswith(codecs.BOM_UTF32_LE):
+        head = head.decode("utf-16", "ignore").encode("utf-8", "ignore")
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if (found := how_to_convert(path, text)) is not None:
         kind, advice = found

@@ -45,6 +45,7 @@ _WORD: Final = re.compile(r"[^\W\d_]{2,}")
 _STATUS_URL: Final = re.compile(r"https?://\S+/\d{5,}\S*")
 _NEARLY_ALL: Final = 0.9
 _LONG_ID: Final = 15
+_MOST_NUMBERED: Final = 5
 _ENOUGH: Final = 500
 _MARKED: Final = re.compile(r"https?://|(?<!\w)[@$][A-Za-z]\w+")
 
@@ -113,7 +114,7 @@ def text_columns(columns: Columns, now: datetime) -> list[str]:
             if "text" in named:  # with what is beside it where it was cut short
                 return ["text"]
             if named:
-                return _shallowest(named)
+                return _different(_shallowest(named), columns)
     long = {
         name: words
         for name, words in sentences.items()
@@ -123,7 +124,16 @@ def text_columns(columns: Columns, now: datetime) -> list[str]:
         and _distinct(columns[name])
     }
     most = max(long.values(), default=0)
-    return [name for name, words in long.items() if words > most / 2]
+    return _different([name for name, words in long.items() if words > most / 2], columns)
+
+
+def _different(names: Sequence[str], columns: Columns) -> list[str]:
+    """The names without those of columns that hold the same as an earlier one."""
+    found: list[str] = []
+    for name in names:
+        if all(columns[name] != columns[other] for other in found):
+            found.append(name)
+    return found
 
 
 def label_columns(columns: Columns, texts: Sequence[str]) -> list[str]:
@@ -142,7 +152,7 @@ def label_columns(columns: Columns, texts: Sequence[str]) -> list[str]:
             return _first([name for name in named if name in few] or named)
     if understood:
         return understood
-    plausible = [name for name, values in few.items() if value_type(values) in ("text", "integer") and _recurs(values)]
+    plausible = [name for name, values in few.items() if _may_be_classes(name, values)]
     return plausible if len(plausible) == 1 else []
 
 
@@ -216,7 +226,14 @@ def mean_words(values: Sequence[object]) -> float:
 
 def _distinct(values: Sequence[object]) -> bool:
     there = [str(value) for value in values if not is_missing(value)]
-    return len(there) >= len(values) / 2 and len(set(there)) > len(there) / 2
+    return len(there) >= len(values) / 2 and len(set(there)) > max(1, len(there) / 10)  # of a stream most may be retweets
+
+
+def _may_be_classes(name: str, values: Sequence[object]) -> bool:
+    """Whether a column of any name may hold classes: two or more values that come again, and no more numbers than there are."""
+    kind, distinct = value_type(values), len({label_key(value) for value in values if not is_missing(value)})
+    most = {"text": _MOST_CLASSES, "integer": _MOST_NUMBERED}.get(kind, 0)
+    return 1 < distinct <= most and _recurs(values) and not re.search(r"(?:^|_)(?:id|ids|count|user|author)$", _plain(name))
 
 
 def _recurs(values: Sequence[object]) -> bool:

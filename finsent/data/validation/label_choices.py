@@ -1,6 +1,7 @@
 """The ways in which label values may be meant, for a person to choose from: maps, bins, one class for all. Pure."""
 
 import itertools
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ CLASS: Final = "CLASS"
 _MOST_ON_A_SCALE: Final = 11
 _MOST_PERMUTED: Final = 3
 _MOST_VALUES: Final = 30
+_NUMBERED: Final = re.compile(r"(?:[^\W\d_]+[\s_-]?)?([+-]?\d+)")  # LABEL_0 is a number, too
 _BY_ORDER: Final[Mapping[int, tuple[tuple[str, ...], ...]]] = {
     2: (("Bearish", "Bullish"), ("Bullish", "Bearish"), ("Neutral", "Bullish"), ("Bullish", "Neutral")),
     3: (("Bearish", "Neutral", "Bullish"), ("Bullish", "Neutral", "Bearish"), ("Neutral", "Bullish", "Bearish")),
@@ -74,7 +76,7 @@ def label_choices(seen: Counter[str], polarity: PolarityStats, labels: Mapping[s
     offered = offered_classes(seen, labels)
     if len(offered) == len(seen) or {"Bullish", "Bearish"} <= set(offered.values()):
         return _offered(seen, offered)
-    if whole and len(seen) in _BY_ORDER:
+    if len(seen) in _BY_ORDER and all(_NUMBERED.fullmatch(value) for value in seen):
         return LabelChoices(_orders(seen, polarity), "The labels are numbers: say what each means, as the file's source has it.")
     return _unknown(seen, offered)
 
@@ -104,7 +106,7 @@ def _offered(seen: Counter[str], offered: dict[str, str]) -> LabelChoices:
 
 def _orders(seen: Counter[str], polarity: PolarityStats) -> tuple[Choice, ...]:
     """Maps of two or three numbers, in every order, those that fit the words of the texts best first."""
-    values = sorted(seen, key=lambda value: label_number(value) or 0.0)
+    values = sorted(seen, key=lambda value: int(_NUMBERED.sub(r"\1", value)))
     usual = _BY_ORDER[len(values)]
     orders = [
         *usual,
@@ -121,7 +123,10 @@ def _orders(seen: Counter[str], polarity: PolarityStats) -> tuple[Choice, ...]:
 
 def _bins(seen: Counter[str]) -> tuple[Choice, ...]:
     """Two pairs of thresholds about the middle of the scale, each with the rows of every class."""
-    scores = {number: n for value, n in seen.items() if (number := label_number(value)) is not None}
+    scores: Counter[float] = Counter()
+    for value, n in seen.items():
+        if (number := label_number(value)) is not None:
+            scores[number] += n
     low, high = min(scores), max(scores)
     if low < 0:
         middle, half = 0.0, next((top for top in (1.0, 5.0, 10.0, 100.0) if max(-low, high) <= top), max(-low, high))

@@ -209,6 +209,11 @@ def test_a_line_that_names_the_separator(tmp_path: Path) -> None:
     assert texts_of(tmp_path / "a.csv") == ["gold, up"]
 
 
+def test_text_in_utf_16_is_known_by_its_mark_whatever_its_ending(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("text\tlabel\ngold up\tBullish\n", encoding="utf-16")
+    assert texts_of(tmp_path / "a.txt") == ["gold up"]
+
+
 def test_names_that_only_look_like_something_else_are_columns(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("ORCL,text,label\n1,gold up,Bullish\n")
     assert texts_of(tmp_path / "a.csv") == ["gold up"]
