@@ -19,7 +19,7 @@ from finsent.text import normalise
 FLAG_SEPARATOR: Final = ", "
 QUOTES_UNDONE: Final = "doubled quotes undone"
 BYTE_LITERAL: Final = "byte literal"
-"""Text in the form of Python bytes, `b'...'`, left as it is: it is cut short or no UTF-8."""
+"""Text in the form of Python bytes, `b'...'` or without that, left as it is: it is cut short or no UTF-8."""
 BYTE_LITERAL_UNDONE: Final = "byte literal undone"
 ESCAPES_UNDONE: Final = "escapes undone"
 """`\\n`, `\\"` or `\\u2019` written out, as JSON writes them."""
@@ -147,8 +147,10 @@ def undo_escapes(text: str) -> RepairedText:
         return RepairedText(text, BYTE_LITERAL) if plain is None else RepairedText(plain, BYTE_LITERAL_UNDONE)
     if "\\" not in text or not _TELLING.search(text) or _OTHER_WRITING.search(text):
         return RepairedText(text, None)
-    # bytes first: `\xe2\x80\x99` is one character of UTF-8, and three of a string
-    plain = _undo_bytes(text) or _undo_json(text) or _undo_string(text)
+    is_bytes = _BYTES.search(text) is not None  # `\xe2\x80\x99` is one character of UTF-8; as a string it would be mojibake
+    plain = _undo_bytes(text) if is_bytes else _undo_json(text) or _undo_string(text)
+    if is_bytes and plain is None:
+        return RepairedText(text, BYTE_LITERAL)
     return RepairedText(plain, ESCAPES_UNDONE) if plain and plain.strip() and _is_text(plain) else RepairedText(text, None)
 
 
@@ -165,7 +167,7 @@ def _undo_byte_literal(text: str) -> str | None:
 
 def _undo_bytes(text: str) -> str | None:
     """A byte literal that lost its `b'...'`."""
-    return _undo_byte_literal(f"b'{text}'") or _undo_byte_literal(f'b"{text}"') if _BYTES.search(text) else None
+    return _undo_byte_literal(f"b'{text}'") or _undo_byte_literal(f'b"{text}"')
 
 
 def _undo_json(text: str) -> str | None:

@@ -174,7 +174,6 @@ def test_escapes_written_out_are_undone(written: str, plain: str) -> None:
         r"up w\/ $A",
         r"/\/\n",
         r"D^0 \to K",
-        r"cut \xe2\x80 and \x8",
         r'say "\ud83d"',
         r'a "b" \n \_',
         r"rest \u2026 and “more”",
@@ -187,7 +186,7 @@ def test_what_is_not_written_with_escapes_stays(text: str) -> None:
     assert undo_escapes(text) == (text, None)
 
 
-@pytest.mark.parametrize("text", [r"b'cut \xf0\x9f", r"b'no utf-8 \xff'", "b'a' + b'b'"])
+@pytest.mark.parametrize("text", [r"Apple\xe2\x80\x99s cut \xe2\x80", r"b'cut \xf0\x9f", r"b'no utf-8 \xff'", "b'a' + b'b'"])
 def test_a_damaged_byte_literal_is_flagged(text: str) -> None:
     assert undo_escapes(text) == (text, "byte literal")
 
