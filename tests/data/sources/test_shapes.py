@@ -161,6 +161,18 @@ def test_quotes_escaped_by_a_backslash(tmp_path: Path) -> None:
     assert texts_of(tmp_path / "a.csv") == ['they call it "growth", but it sinks', 'C:\\new is "up"']
 
 
+def test_a_cell_far_from_the_others_takes_no_memory(tmp_path: Path) -> None:
+    path = write_workbook(tmp_path / "a.xlsx", {"May": [["text", "label"], ["gold up", "Bullish"]]})
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    far = b'<row r="1048576"><c r="GR1048576" t="inlineStr"><is><t>x</t></is></c></row></sheetData>'
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, part in parts.items():
+            archive.writestr(name, part.replace(b"</sheetData>", far))
+    with pytest.raises(InputError, match=r"to column GR and row 1,048,576, 209,715,200 cells.*save the sheet as CSV"):
+        texts_of(path)
+
+
 def test_a_sheet_of_a_workbook(tmp_path: Path) -> None:
     path = tmp_path / "a.xlsx"
     write_workbook(path, {"May": [["text", "label"], ["gold up", "Bullish"], ["oil down", "Bearish"]]})
