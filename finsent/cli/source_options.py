@@ -83,10 +83,9 @@ def source_settings(given: Mapping[str, Any]) -> dict[str, Any]:
         settings["columns"] = tuple(name.strip() for name in given["columns"].split(","))
         if not given.get("no_header"):
             raise InputError(f"--columns {given['columns']!r} names the columns of files without a header. Add --no-header.")
-    if len(given.get("delimiter") or "") > 1 and given["delimiter"] != "\\t":
-        raise InputError(
-            f"--delimiter {given['delimiter']!r} is more than one character. Give one such as ';', or \\t for a tab."
-        )
+    delimiter = given.get("delimiter")
+    if delimiter is not None and len(delimiter) != 1 and delimiter != "\\t":
+        raise InputError(f"--delimiter {delimiter!r} is not one character. Give one such as ';', or \\t for a tab.")
     others = given_options({name: given.get(name) for name in ("label", "label_map", "label_bins")})
     if given.get("label_value") is not None and others:
         raise InputError(

@@ -8,7 +8,7 @@ a run that was killed in between still finds the rows, and does the rest when it
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -23,7 +23,7 @@ from finsent.data.ingest_report import known_schemas
 from finsent.data.table_schemas import SCHEMAS, CommitKey
 from finsent.data.validation.row_validation import CONFLICT
 from finsent.data.validation.text_cleaning import mask_handles
-from finsent.errors import InputError, did_you_mean, format_names
+from finsent.errors import InputError, did_you_mean, escape_invalid, format_names
 from finsent.files import locked
 from finsent.workspace import Workspace
 
@@ -71,7 +71,8 @@ def remove_source(home: Workspace, name: str, *, who: str, why: str, dry_run: bo
         tables.retry_on_conflict(home, "quarantine", quarantine.APPLICATION, lambda at: _clear_quarantine(home, name, at))
         if not found.rows and name not in known_schemas(home):
             return found
-        record = {"source": name, "who": who.strip(), "why": why.strip(), "at": datetime.now(UTC).isoformat(timespec="seconds")}
+        told = {"who": escape_invalid(who.strip()), "why": escape_invalid(why.strip())}
+        record = {"source": name, **told, "at": datetime.now(UTC).isoformat(timespec="seconds")}
         written = tables.retry_on_conflict(home, "tweets", TWEETS_APPLICATION, lambda at: _remove(home, record, at))
         return Removal(**asdict(found) | {"version": written.version})
 
@@ -147,13 +148,13 @@ def _key(row: dict[str, Any]) -> tuple[Any, ...]:
 def _entries_to_drop(home: Workspace, name: str) -> list[pa.Table]:
     """Entries of the source, and contradictions of other sources with it alone; columns as in `_KEY`."""
     columns = [*_KEY, "text", "detail"]
-    inputs = _inputs_of(home, name)
+    inputs, is_ours = _inputs_of(home, name), _places_of(home, name)
     doomed: list[pa.Table] = []
     others: list[tuple[str, dict[str, Any]]] = []
     for batch in tables.batches(home, "quarantine", columns):
         ours = pa.array(
             [
-                _is_of(place, name) and (reason in _OF_LABELS or given in inputs)
+                is_ours(place) and (reason in _OF_LABELS or given in inputs)
                 for place, reason, given in zip(*(batch[key].to_pylist() for key in ("source", "reason", "input")), strict=True)
             ],
             pa.bool_(),
@@ -161,7 +162,7 @@ def _entries_to_drop(home: Workspace, name: str) -> list[pa.Table]:
         doomed.append(pa.Table.from_batches([batch.filter(ours)]))
         rest = batch.filter(pc.and_(pc.invert(ours), pc.equal(batch["reason"], CONFLICT)))
         others += zip(quarantine.ids_of(rest), rest.to_pylist(), strict=True)
-    doomed.append(pa.Table.from_pylist(_only_against(home, name, others), schema=_schema(columns)))
+    doomed.append(pa.Table.from_pylist(_only_against(home, name, others, is_ours), schema=_schema(columns)))
     return [table.select(_KEY) for table in doomed if table.num_rows]
 
 
@@ -169,7 +170,9 @@ def _schema(columns: list[str]) -> pa.Schema:
     return pa.schema([SCHEMAS["quarantine"].field(column) for column in columns])
 
 
-def _only_against(home: Workspace, name: str, others: list[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
+def _only_against(
+    home: Workspace, name: str, others: list[tuple[str, dict[str, Any]]], is_ours: Callable[[str], bool]
+) -> list[dict[str, Any]]:
     """Of contradictory rows of other sources those that nothing but the source contradicted, and their later readings."""
     sides: list[list[tuple[str | None, str]]] = []
     for _, row in others:
@@ -179,8 +182,7 @@ def _only_against(home: Workspace, name: str, others: list[tuple[str, dict[str, 
         sides.append([(match["place"], against[0][match.end() : end]) for match, end in zip(found, ends, strict=True)])
     accepted = _shown_texts(home, name, {text for some in sides for place, text in some if place is None})
     ours = [
-        bool(some) and all(_is_of(place, name) if place is not None else text in accepted for place, text in some)
-        for some in sides
+        bool(some) and all(is_ours(place) if place is not None else text in accepted for place, text in some) for some in sides
     ]
     released = {row_id for (row_id, _), mine in zip(others, ours, strict=True) if mine}
     blocked = {row_id for (row_id, _), mine, some in zip(others, ours, sides, strict=True) if some and not mine}
@@ -201,9 +203,19 @@ def _shown_texts(home: Workspace, name: str, wanted: set[str]) -> set[str]:
     return found
 
 
-def _is_of(place: str, name: str) -> bool:
-    """Whether a place in the quarantine is of a source: its name, followed by the file's where it has several."""
-    return place == name or place.startswith(f"{name}:")
+def _places_of(home: Workspace, name: str) -> Callable[[str], bool]:
+    """Tells whether a place in the quarantine is of a source: its name, followed by the file's where it has several.
+
+    Another source may be called `desk:2024` beside `desk`: the longest name that fits has the place.
+    """
+    others = tuple(other for other in known_schemas(home) if other.startswith(f"{name}:"))
+    of_others = tuple(f"{other}:" for other in others)
+
+    def is_ours(place: str) -> bool:
+        fits = place == name or place.startswith(f"{name}:")
+        return fits and place not in others and not place.startswith(of_others)
+
+    return is_ours
 
 
 def _inputs_of(home: Workspace, name: str) -> set[str]:

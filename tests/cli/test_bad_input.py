@@ -48,6 +48,10 @@ FILES: list[tuple[str, bytes | None, tuple[str, ...], tuple[str, ...]]] = [
     ("words.csv", b"text,label\na b c,happy\n", (), ("no label in column 'label' is understood", "'happy'")),
     ("tweets.csv", GOOD.encode(), ("--label-map", "1=Glad"), ("'1=Glad' is not VALUE=CLASS", "Neutral, Bullish, Bearish")),
     ("tweets.csv", GOOD.encode(), ("--label-map", "1=bullish,1=Bearish"), ("the value '1' is given twice",)),
+    ("tweets.csv", GOOD.encode(), ("--delimiter", ""), ("--delimiter '' is not one character",)),
+    ("tweets.csv", GOOD.encode(), ("--encoding", "utf-16"), ("has no byte order mark", "--encoding utf-16-le")),
+    ("tweets.csv", GOOD.encode(), ("--encoding", "idna"), ("'idna' (--encoding) is no encoding of text",)),
+    ("tweets.csv", GOOD.encode(), ("--name", "\udcff"), ("(--name) is not UTF-8",)),
     ("tweets.csv", GOOD.encode(), ("--profile", "nanoo"), ("unknown profile 'nanoo'", "nano")),
     ("tweets.csv", GOOD.encode(), ("--set", "recipe.epoch=1"), ("unknown key 'recipe.epoch'", "finsent config schema")),
     (

@@ -70,6 +70,16 @@ def test_a_wrong_map_is_put_right_in_the_same_home(home: Workspace, tmp_path: Pa
     assert audit_data(CONFIG, home).leaks == 0
 
 
+def test_a_source_whose_name_goes_on_keeps_its_entries(home: Workspace, tmp_path: Path) -> None:
+    for name, other in (("desk", "gold"), ("desk:2024", "oil")):
+        path = tmp_path / f"{name}.jsonl"
+        rows = [(f"{other} rises on good news", "Bullish"), (f"{other} falls on bad news", "?")]
+        path.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows))
+        ingest(make_context(CONFIG, home), [Source(uri=str(path), name=name)])
+    assert remove(home, "desk").quarantined == 1
+    assert bad_rows(home) == [("desk:2024", 2, "unknown label")]
+
+
 def test_the_version_says_what_it_is_without(home: Workspace, tmp_path: Path) -> None:
     read(home, tmp_path, "other", [("the fed meets on tuesday", "Neutral")])
     read(home, tmp_path, "desk", DESK, WRONG)

@@ -182,6 +182,8 @@ def _given_encoding(file: SourceFile, marked: str | None) -> str:
         InputError: the mark says another, or there is no such encoding.
     """
     given = _find_codec(str(file.source.encoding), file.uri)
+    if marked is None and given in ("utf-16", "utf-32"):
+        raise InputError(f"{file.uri!r} has no byte order mark. Say which {given} it is: --encoding {given}-le or {given}-be.")
     if marked is None:
         return given
     if not given.startswith(marked.removesuffix("-le").removesuffix("-be")):
@@ -198,7 +200,8 @@ def _find_codec(name: str, uri: str) -> str:
         InputError: there is none of that name.
     """
     try:
-        bytes(4).decode(name)  # refuses codecs that are not of text, such as base64; empty bytes are not looked at
+        # refuses codecs that are not of text, such as base64 and idna; empty bytes are not looked at
+        bytes(4).decode(name, "surrogateescape")
     except (LookupError, ValueError) as error:
         raise InputError(f"{uri!r}: {name!r} (--encoding) is no encoding of text. Give one such as cp1252.") from error
     return codecs.lookup(name).name

@@ -168,18 +168,21 @@ def _read_csv(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRo
         columns = wanted.select(header, file.uri)
         positions = {role: header.index(column) for role, column in columns.items()}
         make_row = wanted.make_row
-        rows = (_csv_row(record, number, len(header), positions, make_row) for number, record in enumerate(records, start=1))
+        rows = (_csv_row(record, number, header, positions, make_row) for number, record in enumerate(records, start=1))
         yield from _batches((row, len(row.text) if isinstance(row.text, str) else 0) for row in rows)
 
 
 def _csv_row(
-    record: list[str] | MalformedLine, number: int, width: int, positions: Mapping[str, int], make_row: MakeRow
+    record: list[str] | MalformedLine, number: int, header: list[str], positions: Mapping[str, int], make_row: MakeRow
 ) -> RawRow:
     if isinstance(record, MalformedLine):
         return RawRow(number, record.text, fault=Rejection("malformed row", record.why))
-    if len(record) < width or any(record[width:]):
+    if record[0].strip() == header[0] and [field.strip() for field in record] == header:
+        detail = "the column names again, as where files were put together"
+        return RawRow(number, " | ".join(record), fault=Rejection("malformed row", detail))
+    if len(record) < len(header) or any(record[len(header) :]):
         text = " | ".join(record)
-        detail = f"{len(record)} fields under {width} columns (an unquoted delimiter?): {shorten(text)!r}"
+        detail = f"{len(record)} fields under {len(header)} columns (an unquoted delimiter?): {shorten(text)!r}"
         return RawRow(number, text, fault=Rejection("malformed row", detail))
     return make_row(number, {role: record[position] for role, position in positions.items()})
 

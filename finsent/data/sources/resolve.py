@@ -67,6 +67,8 @@ def holds_files(source: Source) -> bool:
         raise InputError(f"{uri!r} is not an address. Give a file, a folder, a glob or a URL; '.' reads the working folder.")
     if source.name is not None and not source.name.strip():
         raise InputError(f"{uri!r}: the name {source.name!r} (--name) is blank. Give another, or leave it out.")
+    if source.name is not None and escape_invalid(source.name) != source.name:
+        raise InputError(f"{uri!r}: the name {source.name!r} (--name) is not UTF-8. Give another, or leave it out.")
     is_database = is_url(uri) and not uri.startswith((HUB, s3.S3))
     if source.query is not None and not is_database:
         raise InputError(

@@ -33,6 +33,14 @@ def test_the_delimiter_that_gives_the_columns_is_found(tmp_path: Path, delimiter
     ]
 
 
+def test_column_names_within_a_file_are_no_tweet(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text, label\ngold,Bullish\ntext, label\noil,Bearish\n")
+    rows = rows_of(Source(uri=str(tmp_path / "a.csv")))
+    assert [row.text for row in rows if row.fault is None] == ["gold", "oil"]
+    assert rows[1].fault is not None
+    assert "column names again" in rows[1].fault.detail
+
+
 def test_a_delimiter_that_is_given_is_used(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text~label\nup, up~Bullish\n")
     assert rows_of(Source(uri=str(tmp_path / "a.csv"), delimiter="~"))[0].text == "up, up"
