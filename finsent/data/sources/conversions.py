@@ -20,7 +20,7 @@ _KINDS: Final[tuple[tuple[bytes, str, str], ...]] = (
     (b"ORC(?=.*\x00)", "an ORC file", _PANDAS.replace("{reader}", "orc")),  # ORCL is a ticker, and a column
     (rb"<\?xml.*schemas-microsoft-com:office:spreadsheet", "a workbook of Excel 2003 in XML", ""),
     (rb"<\?xml", "XML", _PANDAS.replace("{reader}", "xml")),
-    (b"<", "HTML", _HTML),
+    (rb"(?i:<(?:!--|(?:!doctype|html|head|body|meta|table|div)\b))", "HTML", _HTML),  # `<3` begins a tweet
 )
 """First bytes, what they mean, and the Python that converts it; none where only a spreadsheet program does."""
 _PACKED: Final[tuple[tuple[bytes, str, str], ...]] = (

@@ -35,8 +35,9 @@ def check_label_values(
     # the name of the column itself: the header repeated within the file, as where files were put together
     seen = Counter({value: n for value, n in seen.items() if value != source.label or len(seen) == 1})
     unknown = Counter({value: n for value, n in seen.items() if parse_label(value, source.labels, source.label_bins) is None})
+    in_any_case = {value.casefold(): value for value in reversed(seen)}
     unused = {
-        key: _in_another_case(key, seen)
+        key: in_any_case.get(key.strip().casefold())
         for key in source.labels or {}
         if key.strip() not in seen and key.strip() not in elsewhere
     }
@@ -97,10 +98,6 @@ def _holds_several(value: str) -> bool:
     return any(mark in value.strip("[]") for mark in ",;|[")
 
 
-def _in_another_case(key: str, seen: Mapping[str, int]) -> str | None:
-    return next((value for value in seen if value.casefold() == key.strip().casefold()), None)
-
-
 def _option(mapping: Mapping[str, str]) -> str:
     shown = list(mapping.items())[:_SHOWN]
     more = ",..." if len(mapping) > _SHOWN else ""
@@ -116,8 +113,10 @@ def _yaml(mapping: Mapping[str, str]) -> str:
 
 def _unused(keys: Mapping[str, str | None]) -> str:
     said = [
-        repr(_clean(key)) + (f" ({_clean(other)!r} does, and letter case counts)" if other else "") for key, other in keys.items()
+        repr(_clean(key)) + (f" ({_clean(other)!r} does, and letter case counts)" if other else "")
+        for key, other in list(keys.items())[:_SHOWN]
     ]
+    said += [f"and {len(keys) - _SHOWN} more"] if len(keys) > _SHOWN else []
     return ", ".join(said) + (" occurs" if len(keys) == 1 else " occur") + " nowhere"
 
 

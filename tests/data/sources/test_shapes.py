@@ -33,6 +33,11 @@ def test_the_delimiter_that_gives_the_columns_is_found(tmp_path: Path, delimiter
     ]
 
 
+def test_a_heart_is_no_html(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("<3 $AAPL today,Bullish\n")
+    assert rows_of(Source(uri=str(tmp_path / "a.csv"), header=False, text="1", label="2"))[0].text == "<3 $AAPL today"
+
+
 def test_column_names_within_a_file_are_no_tweet(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text, label\ngold,Bullish\ntext, label\noil,Bearish\n")
     rows = rows_of(Source(uri=str(tmp_path / "a.csv")))

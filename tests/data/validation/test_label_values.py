@@ -105,3 +105,10 @@ def test_scores_with_a_decimal_comma() -> None:
     with pytest.raises(InputError, match=r"These are scores, from -0\.6 to 0\.82"):
         check_label_values(source(), Counter({"0,82": 6, "-0,6": 6, "0,01": 3, "0,1": 3}))
     assert parse_label("-0,6", None, (-0.1, 0.1)) == "Bearish"
+
+
+def test_many_keys_and_values_take_no_time_and_no_room() -> None:
+    given = {f"x{n}": "Bullish" for n in range(400)}
+    with pytest.raises(InputError, match="'x11', and 388 more occur nowhere") as caught:
+        check_label_values(source(labels=given), Counter({f"value {n}": 1 for n in range(20_000)}))
+    assert len(str(caught.value)) < 3000
