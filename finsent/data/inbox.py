@@ -25,6 +25,7 @@ from finsent.data import tables
 from finsent.data.inbox_reading import InboxRow, no_ids, read_file, refuse
 from finsent.data.predictions import ModelIdentity, predicted_by
 from finsent.data.quarantine import append_records
+from finsent.data.sources.column_times import SourceTimes
 from finsent.data.sources.file_counts import FileCounts, count_file
 from finsent.data.sources.records import QuarantinedRow
 from finsent.data.sources.resolve import resolve
@@ -103,11 +104,11 @@ def receive(
     bad: list[QuarantinedRow] = []
     undated = 0
     advised, flags = set(), Counter[str]()
-    files = [file for source in sources for file in resolve(source)]
-    counts = [count_file(file) for file in files]
+    of_sources = [SourceTimes(resolve(source)) for source in sources]
+    files = [(file, times, count_file(file)) for times in of_sources for file in times.files]
     with rare_garbage_collection():
-        for file, count in zip(track(files, description="reading", unit="file"), counts, strict=True):
-            found = read_file(file, max_characters=max_characters, masked=masked, repaired=repaired)
+        for file, times, count in track(files, description="reading", unit="file"):
+            found = read_file(file, times, max_characters=max_characters, masked=masked, repaired=repaired)
             count.add(found.read, len(found.rows), found.bad)
             rows += found.rows
             bad += found.bad
@@ -116,11 +117,12 @@ def receive(
             if found.advice is not None and file.source.uri not in advised:
                 advised.add(file.source.uri)
                 _log.warning("%s", found.advice)
+    counts = [count for *_, count in files]
     report, stored = store_rows(home, rows, bad, sum(count.read for count in counts), masked=masked, dry_run=dry_run)
-    for file, count in zip(files, counts, strict=True):
+    for file, _, count in files:
         count.taken, count.duplicates = stored.received[id(file)], stored.known[id(file)]
         count.reject(stored.reused.get(id(file), ()))
-    left_out = [name for file in files for name in file.left_out]
+    left_out = [name for file, *_ in files for name in file.left_out]
     return dataclasses.replace(report, undated=undated, flags=dict(flags), files=counts, left_out=left_out)
 
 

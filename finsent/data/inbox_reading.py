@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from finsent.data.quarantine import input_identity
-from finsent.data.sources.column_times import with_time_form
+from finsent.data.sources.column_times import SourceTimes, with_time_form
 from finsent.data.sources.formats import fingerprint_file, read_rows
 from finsent.data.sources.reading import quarantine_row
 from finsent.data.sources.records import QuarantinedRow, RawRow, RequestedColumns, SourceFile, inbox_columns
@@ -54,8 +54,10 @@ class FileRows(NamedTuple):
     """What its reader should know of its ids: a column that looks like them and is not read, or rows without one."""
 
 
-def read_file(file: SourceFile, *, max_characters: int, masked: bool, repaired: bool = True) -> FileRows:
-    """Read a file to its end; texts are stored as labelled ones are, see `clean_text`.
+def read_file(
+    file: SourceFile, times: SourceTimes | None = None, *, max_characters: int, masked: bool, repaired: bool = True
+) -> FileRows:
+    """Read a file to its end; texts are stored as labelled ones are, see `clean_text`. `times` is of all files of its source.
 
     Raises:
         InputError: it is damaged, a column is missing, or the one of the ids holds none.
@@ -64,7 +66,7 @@ def read_file(file: SourceFile, *, max_characters: int, masked: bool, repaired: 
     wanted = inbox_columns(file.source)
     good, unreadable, rounded, number_read, undated, now = [], [], [], 0, 0, datetime.now(UTC)
     flags: Counter[str] = Counter()
-    for batch, form in with_time_form(read_rows(file, wanted), file, now):
+    for batch, form in with_time_form(read_rows(file, wanted), file, now, times):
         number_read += len(batch)
         for raw in batch:
             checked = check_row(raw, max_characters, now, form, repaired=repaired, has_ids=not wanted.likely_ids)

@@ -11,6 +11,7 @@ import numpy as np
 from finsent.config import DataConfig, Source
 from finsent.data.dataset import Split
 from finsent.data.pooled_labels import SourcePolarity
+from finsent.data.sources.column_times import SourceTimes
 from finsent.data.sources.file_counts import FileCounts, count_file
 from finsent.data.sources.reading import check_values, read_validated
 from finsent.data.sources.records import NO_COLUMN, Row, labelled_columns
@@ -52,10 +53,10 @@ def load_labelled_file(config: DataConfig, sources: Sequence[Source]) -> Labelle
     for source, files in resolved:
         if source.id not in (None, NO_COLUMN):
             raise InputError(f"{source.uri!r}: nothing is stored, so that `id` (--id {source.id!r}) has no effect. Leave it out.")
-        wanted, seen, polarity = labelled_columns(source), Counter[str](), PolarityStats()
+        wanted, seen, polarity, times = labelled_columns(source), Counter[str](), PolarityStats(), SourceTimes(files)
         for file in files:
             counts = count_file(file)
-            for n, good, bad in read_validated(file, config, datetime.now(UTC), seen, wanted):
+            for n, good, bad in read_validated(file, config, datetime.now(UTC), seen, wanted, times):
                 rows += good
                 counts.add(n, len(good), bad)
                 polarity.add((row.label, row.text) for row in good)

@@ -11,7 +11,7 @@ from typing import Any, Final
 from finsent.config import DataConfig, Source
 from finsent.data.pooled_labels import SourcePolarity
 from finsent.data.sources.broken_rows import BrokenRows
-from finsent.data.sources.column_times import with_time_form
+from finsent.data.sources.column_times import SourceTimes, with_time_form
 from finsent.data.sources.file_counts import FileCounts, count_file
 from finsent.data.sources.formats import fingerprint_file, read_rows
 from finsent.data.sources.records import QuarantinedRow, RawRow, RequestedColumns, Row, SourceFile, labelled_columns
@@ -106,6 +106,7 @@ def stage_sources(
     stats: dict[str, _SourceStats] = {}
     for index, (source, files) in enumerate(sources):
         polarity, labels = PolarityStats(), defaultdict[str, Counter[str]](Counter)
+        times = SourceTimes(files)
         for file in files:
             found = stats.setdefault(file.name, _SourceStats(file))
             wanted, seen = replace(labelled_columns(file.source), seen_columns=found.columns), Counter[str]()
@@ -113,7 +114,7 @@ def stage_sources(
             summary.left_out.extend(file.left_out)
             summary.files.append(counts)
             try:
-                batches = read_validated(file, config, now, seen, wanted)
+                batches = read_validated(file, config, now, seen, wanted, times)
                 for n, good, bad in track(batches, description=file.label, unit="batch"):
                     writer.add(good, bad, len(summary.inputs))
                     polarity.add((row.label, row.text) for row in good)
@@ -258,7 +259,12 @@ def _check_schema_drift(
 
 
 def read_validated(
-    file: SourceFile, config: DataConfig, now: datetime, seen: Counter[str], wanted: RequestedColumns
+    file: SourceFile,
+    config: DataConfig,
+    now: datetime,
+    seen: Counter[str],
+    wanted: RequestedColumns,
+    times: SourceTimes | None = None,
 ) -> Iterator[tuple[int, list[Row], list[QuarantinedRow]]]:
     """Rows of a file in batches: number of rows read, the valid ones, the invalid ones. The others have no label.
 
@@ -268,8 +274,9 @@ def read_validated(
         now: Current time.
         seen: Counts the label values that occur.
         wanted: The columns to read, see `labelled_columns`.
+        times: What the files of its source show of their dates.
     """
-    for batch, form in with_time_form(read_rows(file, wanted), file, now, needed=config.split == "time"):
+    for batch, form in with_time_form(read_rows(file, wanted), file, now, times, needed=config.split == "time"):
         seen.update(label_key(raw.label) for raw in batch if raw.fault is None and not _has_no_label(raw, file.source))
         good, bad = [], []
         for raw in batch:

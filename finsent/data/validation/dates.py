@@ -89,6 +89,8 @@ class ColumnTimes:
     """Those of them that cannot be read."""
     bad: str | None = None
     """One of these, quoted."""
+    decided_by: tuple[str, datetime] | None = None
+    """A value that only this order of day, month and year reads; None where none shows it."""
     choices: tuple[tuple[str, str, datetime], ...] = ()
     """Forms that `--date-format` could name, each with a value and how it would be read; more than none: somebody has to say."""
 
@@ -380,7 +382,8 @@ def read_column(values: Iterable[object], now: datetime, form: str | None = None
     read = [(repr(text), moment) for text in column.open_values if (moment := parse_time(text, order)) is not None]
     misfits = evidence.values - evidence.possible[order]
     examples = tuple([*column.examples, *read][:_SHOWN])
-    return replace(found, form=order, name=order, examples=examples, unreadable=found.unreadable + misfits)
+    shown = evidence.deciding.get(order)
+    return replace(found, form=order, name=order, examples=examples, unreadable=found.unreadable + misfits, decided_by=shown)
 
 
 def _serial_day(value: object, now: datetime) -> datetime | None:

@@ -84,3 +84,21 @@ def test_a_form_that_reads_nothing_and_one_without_a_column_are_refused(home: Wo
     (tmp_path / "b.csv").write_text("text,label\ngold,Neutral\n")
     with pytest.raises(InputError, match="no column 'created_at'"):
         run(home, tmp_path / "b.csv", date_format="s")
+
+
+def test_files_of_a_folder_share_the_order_that_one_of_them_shows(home: Workspace, tmp_path: Path) -> None:
+    folder = tmp_path / "days"
+    folder.mkdir()
+    write(folder / "a.csv", ["05/01/2021", "06/01/2021"])
+    with pytest.raises(InputError, match=r"day-first reads '05/01/2021' as 05 January 2021"):
+        receive([InboxSource(uri=str(folder))], home)
+    (folder / "b.csv").write_text("text,created_at\nplatinum,25/01/2021\n")
+    (folder / "c.csv").write_text("text\nwithout a date\n")
+    assert receive([InboxSource(uri=str(folder))], home).received == 4
+    dated = {row["text"]: row["created_at"] for row in tables.read(home, "inbox").to_pylist()}
+    assert dated["gold number 0 of the day"] == datetime(2021, 1, 5, tzinfo=UTC)
+    (folder / "d.csv").write_text("text,created_at,label\niridium,01/26/2021,Neutral\n")
+    with pytest.raises(InputError, match=r"(?s)b\.csv' is day-first, as '25/01/2021' is 25 Jan.*d\.csv' is month-first, as"):
+        receive([InboxSource(uri=str(folder))], home)
+    with pytest.raises(InputError, match=r"(?s)b\.csv' is day-first.*d\.csv' is month-first.*--date-format"):
+        ingest(make_context(CONFIG, home), [Source(uri=str(folder / "[bd].csv"), label_value="Neutral")])
