@@ -57,8 +57,7 @@ def preview_command(settings: Settings, /, file: str, *, inbox: bool, **given: A
     of_labels = given_options({name: given[name] for name in ("label", "label_map", "label_bins", "label_value")})
     if inbox and of_labels:
         raise InputError(f"{of_labels[0]} is for labelled tweets, and --inbox for unlabelled ones. Leave one of the two out.")
-    others = {name: given[name] for name in ("query", "split", "revision") if given[name] is not None}
-    found = preview_source(Source(uri=file, **source_settings(given), **others), settings.config().data, inbox=inbox)
+    found = preview_source(Source(uri=file, **source_settings(given)), settings.config().data, inbox=inbox)
     commands = [_command(found, choice) for choice in found.choices]
     result = {**plain(found), "commands": commands, "yaml": [_yaml(found, choice) for choice in found.choices]}
     return CommandResult(result, _render(found, commands))
@@ -184,11 +183,12 @@ def _rows(found: "Preview") -> Renderable:
     rows = found.trial.rows
     if not rows:
         return ""
+    doubt = " ?" if found.dates is not None and len(found.dates.choices) > 1 else ""
     heads: Mapping[str, Any] = {
         "file": [_cut(Path(row.file).name) if len(found.files) > 1 else None for row in rows],
         "row": [row.number for row in rows],
         "label": [row.label for row in rows],
-        "created_at": [None if row.created_at is None else f"{row.created_at:%Y-%m-%d %H:%M:%S}" for row in rows],
+        "created_at": [None if row.created_at is None else f"{row.created_at:%Y-%m-%d %H:%M:%S}{doubt}" for row in rows],
         "id": [None if row.id is None else _line(row.id, 24) for row in rows],
         "flags": [row.flags for row in rows],
         "text": [_cut(_line(row.text, 160)) for row in rows],

@@ -205,6 +205,10 @@ def ask_for_labels(look: Look, names: Sequence[str], proposal: Proposal) -> None
         choices += [replace(choice, settings=own | choice.settings) for choice in found.choices]
         problems += [found.problem] if found.problem and found.problem not in problems else []
     proposal.ask(" ".join(problems), choices)
+    if not problems and any("labels" in choice.settings for choice in choices):
+        proposal.notes.append(
+            "The label map is what these values usually mean: check it with the description of the file's source."
+        )
 
 
 def fillable(look: Look, proposal: Proposal) -> Source:

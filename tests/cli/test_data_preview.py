@@ -3,6 +3,7 @@
 import csv
 import json
 import shlex
+import sqlite3
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -195,6 +196,17 @@ def test_the_command_that_is_printed_reads_the_file(
     assert (report["read"], report.get("accepted", report.get("received"))) == (6, 6)
 
 
+def test_a_query_of_a_database(finsent: "Finsent", tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "desk.db") as connection:
+        connection.execute("CREATE TABLE tweets (body, mood)")
+        connection.executemany("INSERT INTO tweets VALUES (?, ?)", zip(TEXTS, CLASSES, strict=True))
+    connection.close()
+    address, query = f"sqlite:///{tmp_path / 'desk.db'}", "SELECT * FROM tweets"
+    (command,) = finsent("data", "preview", address, "--query", query, "--json").json()["commands"]
+    words = ["finsent", "ingest", address, "--query", query, "--text", "body", "--label", "mood"]
+    assert sorted(shlex.split(command)) == sorted(words)
+
+
 def test_a_screen_of_a_file(finsent: "Finsent", tmp_path: Path) -> None:
     path = table(tmp_path / "a.csv", ["tweet", "sentiment", "x"], [*TEXTS[:5], "\x1b]0;evil\x07 $ACME"], WORDS, ["", *"abcde"])
     said = finsent("data", "preview", path)
@@ -207,6 +219,7 @@ def test_a_screen_of_a_file(finsent: "Finsent", tmp_path: Path) -> None:
         "    2  Bearish  -                   $ACME cuts its guidance, this drops tomorrow for sure",
         f"  finsent ingest {path} --text tweet --label sentiment --label-map positive=Bullish,negative=Bearish,neutral=Neutral",
         "    label: sentiment",
+        "The label map is what these values usually mean: check it",
     ):
         assert line in said.out, line
 
