@@ -29,6 +29,7 @@ from finsent.data.sources.column_times import SourceTimes
 from finsent.data.sources.file_counts import FileCounts, count_file
 from finsent.data.sources.records import QuarantinedRow
 from finsent.data.sources.resolve import resolve
+from finsent.data.sources.whole_text import whole_text
 from finsent.data.table_access import open_table, writing
 from finsent.data.table_schemas import SCHEMAS
 from finsent.data.validation.ids import FEWEST_NUMBERS, is_good_part
@@ -325,6 +326,13 @@ def _as_scored(item: InboxRow, hashes: AbstractSet[str], *, masked: bool) -> Inb
     return item if item.id in (text_id(item.text), item.given_id) else None
 
 
+def _is_same(first: str, item: InboxRow) -> bool:
+    """Whether a text of its id is the row's, but for its form, its repair, or a cut by an API in one of the two."""
+    if first == item.text or text_id(first) in (text_id(item.text), item.given_id):
+        return True
+    return any(whole_text(cut, [{"full_text": whole}]) for cut, whole in ((item.text, first), (first, item.text)))
+
+
 def _classify(
     rows: Sequence[InboxRow], there: Mapping[str, str], scored: Mapping[str, AbstractSet[str]], *, masked: bool
 ) -> tuple[list[InboxRow], Counter[int], int, list[tuple[InboxRow, QuarantinedRow]]]:
@@ -340,7 +348,7 @@ def _classify(
         if fresh is not None:
             texts[name] = fresh.text
             new.append(fresh)
-        elif first is not None and (first == text or text_id(first) in (text_id(text), item.given_id)):
+        elif first is not None and _is_same(first, item):
             known[id(item.file)] += 1
             repeated += name not in there
         else:

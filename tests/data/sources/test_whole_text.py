@@ -134,6 +134,11 @@ def test_the_inbox_knows_a_text_that_it_has_cut(home: Workspace, tmp_path: Path)
     report = receive([InboxSource(uri=str(path))], home)
     assert (report.known, report.received, report.flags["whole text taken"]) == (2, 1, 3)
     assert inbox(home).keys() == {"a", "b", text_id(RETWEET)}
+    path.write_text(
+        "".join(json.dumps({"id": name, "text": CUT}) + "\n" for name in "ab") + json.dumps({"id": "b", "text": "Not that one…"})
+    )
+    report = receive([InboxSource(uri=str(path), id="id")], home)
+    assert (report.known, report.reasons) == (2, {"id reused": 1}), "cut in one file, and whole in another"
 
 
 def test_a_file_of_whole_texts_says_which_column_to_name(tmp_path: Path) -> None:
