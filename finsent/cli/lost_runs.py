@@ -7,12 +7,14 @@ heartbeats tell.
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPException
+from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import quote
 
+from finsent.cli.limits import Orphaned, free_orphaned_slots
 from finsent.cli.server_api import Ask, read_pages
 from finsent.cli.services_file import RunningServices, connect_to
 from finsent.errors import ServiceError
@@ -59,7 +61,13 @@ def surplus(missed: Iterable[Run]) -> tuple[list[Run], list[Run]]:
     return list(newest.values()), others
 
 
-def end_lost_runs(services: RunningServices, *, workers_stopped: bool = False, grace: float = GRACE) -> list[str]:
+def end_lost_runs(
+    services: RunningServices,
+    *,
+    workers_stopped: bool = False,
+    grace: float = GRACE,
+    orphaned: MutableMapping[str, Orphaned] | None = None,
+) -> list[str]:
     """End what is lost on the servers of this home; a sentence for each that says what and why.
 
     Args:
@@ -67,6 +75,7 @@ def end_lost_runs(services: RunningServices, *, workers_stopped: bool = False, g
         workers_stopped: no worker of this home runs, as before a start: runs that only they can have started are over, slots are
             counted anew, and of the scheduled runs that were missed the newest of each schedule is left.
         grace: see `fate`.
+        orphaned: see `free_orphaned_slots`, which is left out without it.
 
     Raises:
         ServiceError: a server does not answer, or not as expected.
@@ -79,6 +88,9 @@ def end_lost_runs(services: RunningServices, *, workers_stopped: bool = False, g
         if workers_stopped:
             count_slots(ask)
             said += skip_missed_runs(ask, since=uptime)
+        if orphaned is not None:
+            leases = Path(services.home) / "prefect" / "concurrency_leases"
+            said += free_orphaned_slots(ask, leases, orphaned, time.monotonic())
         return said + end_mlflow_runs(ask_mlflow, ask, {run["id"] for run, _ in ended})
     except (OSError, ValueError, TypeError, LookupError, HTTPException) as error:
         raise ServiceError(f"lost runs could not be looked for: {error}") from error

@@ -1,10 +1,11 @@
 """What `finsent up` asks of its servers and workers while they start and run."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from functools import partial
 from typing import Final, TypeVar
 
+from finsent.cli.limits import Orphaned
 from finsent.cli.lost_runs import end_lost_runs
 from finsent.cli.ownership import SERVERS
 from finsent.cli.processes import Service
@@ -70,15 +71,19 @@ def lost_runs_at_start(running: RunningServices, servers: Sequence[Service], pau
         return [f"{error}. They are looked for every minute; until then they may hold their places."]
 
 
-def lost_runs(running: RunningServices, services: Sequence[Supervised], failed: list[str]) -> list[str]:
+def lost_runs(
+    running: RunningServices, services: Sequence[Supervised], failed: list[str], orphaned: MutableMapping[str, Orphaned]
+) -> list[str]:
     """End the runs that nothing works on any more, where the servers answer; a sentence for each.
 
     `failed` keeps the errors since it last worked: of a server that ended just now it is no news, the second in a row is told.
+    `orphaned` keeps which slots had no lease, as long as the server answers: one that starts gives back slots, too.
     """
     if not servers_answer(services):
+        orphaned.clear()
         return []
     try:
-        ended = end_lost_runs(running)
+        ended = end_lost_runs(running, orphaned=orphaned)
     except ServiceError as error:
         failed.append(str(error))
         return [f"{error}. They are looked for again every minute."] if len(failed) == 2 else []

@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 
 from finsent.cli.freshness import watch_freshness
+from finsent.cli.limits import Orphaned
 from finsent.cli.listening import listen
 from finsent.cli.lost_runs import worker_name
 from finsent.cli.options import LOCAL_PATH, CommandResult, Settings, cli, examples
@@ -295,12 +296,13 @@ def wait_and_stop(home: Workspace, place: UpOptions, services: "Sequence[Supervi
     """Keep everything running until Ctrl-C, SIGTERM or a hang-up, then stop it."""
     since = datetime.now(UTC)
     failed: list[str] = []
+    orphaned: dict[str, Orphaned] = {}
     around = Surroundings(
         home,
         changed=lambda: write_services(home.root, place.recorded(home, services)),
         answered=lambda: has_token(place.recorded(home, services)),
         look=lambda: [
-            *lost_runs(place.recorded(home, services), services, failed),
+            *lost_runs(place.recorded(home, services), services, failed, orphaned),
             *(watch_freshness(place.running.prefect_api, auth_string(home.root), since) if servers_answer(services) else ()),
         ],
     )

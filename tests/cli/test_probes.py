@@ -67,7 +67,7 @@ def test_lost_runs_that_cannot_be_looked_for_are_told_once_and_stop_nothing(
     (said,) = lost_runs_at_start(nowhere, [service], pytest.fail)
     assert said.startswith("lost runs could not be looked for: ")
     failed: list[str] = []
-    looks = [lost_runs(nowhere, [], failed) for _ in range(4)]
+    looks = [lost_runs(nowhere, [], failed, {}) for _ in range(4)]
     assert [len(told) for told in looks] == [0, 1, 0, 0]
     assert "Connection refused" in looks[1][0]
     service.process.kill()

@@ -17,7 +17,7 @@ import pytest
 import requests
 import yaml
 
-from finsent.cli import lost_runs
+from finsent.cli import limits, lost_runs
 from finsent.cli.lost_runs import count_slots, end_flow_runs, skip_missed_runs
 from finsent.cli.operations_status import read_status, render_operations
 from finsent.cli.output import as_text
@@ -242,6 +242,45 @@ def slots(server: Server) -> dict[str, int]:
     """Slots held, by deployment."""
     found = server.ask("deployments/filter")
     return {item["name"]: held for item in found if (held := item["global_concurrency_limit"]["active_slots"])}
+
+
+def test_slots_without_a_lease_are_given_back(server: Server) -> None:
+    """As after Prefect was killed, or the disk was full, between a slot and its lease."""
+
+    def active() -> int:
+        return int(server.ask("v2/concurrency_limits/finsent-training", "GET")["active_slots"])
+
+    def look(seconds: float) -> list[str]:
+        return limits.free_orphaned_slots(server.api, leases, seen, seconds)
+
+    leases, seen = Path(server.env["PREFECT_HOME"]) / "concurrency_leases", dict[str, limits.Orphaned]()
+    limit = server.ask("v2/concurrency_limits/finsent-training", "GET")["id"]
+    server.ask(f"v2/concurrency_limits/{limit}", "PATCH", limit=5)
+    lease = server.ask("v2/concurrency_limits/increment-with-lease", names=["finsent-training"], slots=1)["lease_id"]
+    assert look(0) == []
+    server.ask("v2/concurrency_limits/increment", names=["finsent-training"], slots=2)
+    assert look(10) == look(99) == []
+    assert active() == 3
+    (said,) = look(101)
+    assert "'finsent-training': 2 of its slots had no lease" in said
+    assert look(300) == look(600) == []
+    assert active() == 1, "of what a lease holds nothing is given back"
+
+    server.ask("v2/concurrency_limits/increment", names=["finsent-training"], slots=1)
+    damaged = leases / "damaged.json"
+    unknown = {"expiration": "2999-01-01T00:00:00+00:00", "resource_ids": [], "metadata": 1}
+    for text in ("", "[]", "{}", '{"expiration": null}', json.dumps(unknown)):
+        damaged.write_text(text, encoding="utf-8")
+        assert look(700) == look(900) == [], "it may be the lease of these slots"
+    damaged.unlink()
+    old = {"expiration": "2020-01-01T00:00:00+00:00", "resource_ids": [limit], "metadata": {"slots": 1}}
+    damaged.write_text(json.dumps(old), encoding="utf-8")  # one that the server does not know to be over
+    assert look(1000) == []
+    assert len(look(1100)) == 1
+    damaged.unlink()
+    server.ask("v2/concurrency_limits/decrement-with-lease", lease_id=lease)
+    assert active() == 0
+    server.ask(f"v2/concurrency_limits/{limit}", "PATCH", limit=1)
 
 
 def test_of_missed_runs_the_newest_is_left(server: Server) -> None:
