@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from finsent.data.sources import s3
+from finsent.data.sources.arrow_paths import column_at, nested_fields, require_no_list, require_values
 from finsent.data.sources.decode import read_error
 from finsent.data.sources.records import RawRow, RequestedColumns, SourceFile
 from finsent.data.validation.row_validation import Rejection
@@ -38,12 +39,12 @@ def read_parquet(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[Ra
         with _open_input(file) as source:
             metadata = pq.read_metadata(source)
             schema = metadata.schema.to_arrow_schema()
-            columns = wanted.select(schema.names, file.uri)
+            columns = _select(schema, wanted, file.uri)
             names = list(dict.fromkeys(columns.values()))
             classes = usable_names(class_names(schema.metadata, columns.get("label", "")), file.source.labels)
             # dictionary columns hold a long repeated value once, but pyarrow then holds all values of a row group
             small = _largest_group(metadata, lambda group: group.total_byte_size) < _DICTIONARY_GROUP_BYTES
-            texts = [name for name in names if small and _is_text(schema.field(name).type)]
+            texts = [name for name in names if small and name in schema.names and _is_text(schema.field(name).type)]
             options = {"buffer_size": _BUFFER_BYTES, "read_dictionary": texts, "page_checksum_verification": True}
             with pq.ParquetFile(source, metadata=metadata, **options) as parquet:
                 number = 0
@@ -57,6 +58,23 @@ def read_parquet(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[Ra
     except (pa.ArrowException, OSError, ValueError) as error:
         problem = f"cannot be read as Parquet: {shorten(str(error), 200)}. Write it again, or correct its name."
         raise read_error(file.uri, error, problem) from error
+
+
+def _select(schema: "pa.Schema", wanted: RequestedColumns, where: str) -> dict[str, str]:
+    """Role to column, or to the path of a field of one: paths are listed where all are asked for, or one that is not a column.
+
+    Raises:
+        InputError: one is missing, occurs twice, or holds objects or lists.
+    """
+    plain = not wanted.every and set(wanted.required.values()) <= set(schema.names)
+    nested = {} if plain else nested_fields(schema)
+    if not plain:
+        require_no_list(wanted.required, schema, where)
+    columns = wanted.select([*schema.names, *(path for path in nested if path not in schema.names)], where)
+    if not wanted.every:
+        kinds = nested | {name: schema.field(name).type for name in columns.values() if name in schema.names}
+        require_values(columns, kinds, where)
+    return columns
 
 
 def class_names(metadata: Mapping[bytes, bytes] | None, column: str) -> list[str] | None:
@@ -129,7 +147,7 @@ def arrow_rows(
     make_row: Callable[[int, Mapping[str, object]], RawRow] = RawRow.from_values,
 ) -> list[RawRow]:
     """Rows of a batch; the first is number `before` + 1."""
-    values = {role: _column_values(batch.column(batch.schema.get_field_index(column))) for role, column in columns.items()}
+    values = {role: _column_values(column_at(batch, column)) for role, column in columns.items()}
     return [
         make_row(before + index + 1, {role: column[index] for role, column in values.items()}) for index in range(batch.num_rows)
     ]
