@@ -14,7 +14,7 @@ from finsent.cli.output import Renderable, cell_text, lines, paragraph, plain, s
 from finsent.cli.source_options import file_options, given_options, label_options, option_words, source_settings
 from finsent.config import Source
 from finsent.environ import is_url
-from finsent.errors import InputError, escape_control, escape_invalid
+from finsent.errors import InputError, escape_control, escape_invalid, format_names
 
 if TYPE_CHECKING:
     from finsent.data.preview import Preview
@@ -141,6 +141,8 @@ def _files(found: "Preview") -> Iterator[Renderable]:
     if len(found.files) > 1:
         more = f" and {len(found.files) - _FILES_SHOWN} more" if len(found.files) > _FILES_SHOWN else ""
         yield _said(f"  {len(found.files)} files: {', '.join(found.files[:_FILES_SHOWN])}{more}; columns of the first")
+    if found.left_out:
+        yield _said(f"  {len(found.left_out)} left out, whose endings are not read: {format_names(found.left_out)}")
 
 
 def _columns(found: "Preview") -> Renderable:
@@ -201,6 +203,8 @@ def _outcome(found: "Preview") -> Iterator[Renderable]:
     trial = found.trial
     if trial.problem is not None:
         yield paragraph(_said(f"It cannot be read so: {trial.problem}"))
+        return
+    if not trial.read:
         return
     quarantined = sum(trial.rejected.values())
     unlabelled = f" + {trial.unlabelled:,} unlabelled" if trial.unlabelled else ""

@@ -76,6 +76,8 @@ class Preview:
 
     uri: str
     files: tuple[str, ...]
+    left_out: tuple[str, ...]
+    """Files beside them in the folder, whose endings are not read."""
     format: str
     compression: str | None
     layout: dict[str, str]
@@ -131,6 +133,7 @@ def preview_source(source: Source, config: DataConfig, *, inbox: bool = False, l
     no_labels = not inbox and not roles.labels and "label_value" not in given
     if not roles.texts and not is_open:
         proposal.ask("No column holds sentences. Name the one of the tweets: --text COLUMN.", [])
+        proposal.notes += [f"{n:,} rows cannot be read: {reason}, {first}" for reason, (n, first) in sample.faults.items()]
     if not roles.texts or is_open:
         return _preview(look, sample, columns, roles, proposal, None, Trial(), inbox=inbox or no_labels)
     several = f"Several columns may hold the tweet: {format_names(roles.texts)}." if len(roles.texts) > 1 else ""
@@ -197,6 +200,7 @@ def _preview(
     return Preview(
         uri=look.source.uri,
         files=tuple(file.uri for file in look.files),
+        left_out=look.files[0].left_out,
         format=sample.file.format,
         compression=sample.file.compression,
         layout=sample.layout,

@@ -116,14 +116,14 @@ class Look:
 
 
 def ask_for_place(sample: FileSample, proposal: Proposal) -> bool:
-    """Ask for the list of rows, or the sheet, where several may hold tweets: all else depends on it."""
+    """Ask for the list of rows, or the sheet, where several may hold tweets; True where all else depends on it."""
     if sample.choices:
         what = next(iter(sample.choices[0]))
         del proposal.settings[what]
         places = "lists of rows" if what == "records" else "sheets"
-        choices = [Choice(dict(choice), look_again=True) for choice in sample.choices]
-        proposal.ask(f"Several {places} may hold the tweets; the columns shown are those of the first.", choices)
-    return bool(sample.choices)
+        choices = [Choice(dict(choice), look_again=not sample.alike) for choice in sample.choices]
+        proposal.ask(f"Several {places} may hold the tweets; what is shown is of the first.", choices)
+    return bool(sample.choices) and not sample.alike
 
 
 def find_roles(columns: Columns, look: Look, *, inbox: bool) -> Roles:

@@ -30,8 +30,8 @@ class FileSample:
     columns: dict[str, list[object]]
     """Values by column, or by the path of nested ones."""
     rows: int
-    faults: dict[str, str]
-    """Of rows that could not be read, the first of each reason."""
+    faults: dict[str, tuple[int, str]]
+    """Rows that could not be read by reason: how many, and the first."""
     bounded: bool
     """Whether the file may have more rows."""
     layout: dict[str, str]
@@ -41,6 +41,8 @@ class FileSample:
     """What has to be said of the file for it to be read so: fields of `Source`."""
     choices: tuple[Mapping[str, Any], ...] = ()
     """Settings that could each be meant; the first of them was taken."""
+    alike: bool = False
+    """Whether what they name has the same columns."""
 
 
 def read_sample(file: SourceFile, limit: int, now: datetime) -> FileSample:
@@ -51,29 +53,33 @@ def read_sample(file: SourceFile, limit: int, now: datetime) -> FileSample:
     """
     settings: dict[str, Any] = {}
     choices: tuple[Mapping[str, Any], ...] = ()
+    alike = False
     for _ in range(_MOST_TURNS):
         try:
             found = _read(file, settings, limit)
         except UnclearSourceError as error:
             if not error.choices or error.choices[0].keys() & settings.keys():
                 raise
-            choices = _with_texts(file, settings, error, now)
+            choices, alike = _with_texts(file, settings, error, now)
             settings |= choices[0]
             continue
         more = _further_settings(found)
         if not more:
-            return replace(found, settings=settings, choices=choices if len(choices) > 1 else ())
+            return replace(found, settings=settings, choices=choices if len(choices) > 1 else (), alike=alike)
         settings |= more
     raise InputError(f"{file.uri!r}: how it is written is not found out. Say it with --delimiter, --encoding or --no-header.")
 
 
 def _with_texts(
     file: SourceFile, settings: Mapping[str, Any], error: UnclearSourceError, now: datetime
-) -> tuple[Mapping[str, Any], ...]:
-    """Of several lists or sheets those that hold sentences; of these the one with labels, where there is one."""
+) -> tuple[tuple[Mapping[str, Any], ...], bool]:
+    """Of several lists or sheets those that hold sentences, of these the one with labels, where there is one.
+
+    And whether those that are left have the same columns.
+    """
     if len(error.choices) == 1:
-        return error.choices
-    fitting, labelled = [], []
+        return error.choices, True
+    fitting, labelled, names = [], [], set()
     for choice in error.choices[:_MOST_PLACES]:
         try:
             columns = _read(file, {**settings, **choice}, _PLACE_ROWS).columns
@@ -82,7 +88,8 @@ def _with_texts(
         texts = [name for name in text_columns(columns, now) if mean_words(columns[name]) >= FEWEST_WORDS]
         fitting += [choice] if texts else []
         labelled += [choice] if texts and label_columns(columns, texts) else []
-    return tuple(labelled if len(labelled) == 1 else fitting) or error.choices
+        names |= {tuple(columns)} if texts else set()
+    return tuple(labelled if len(labelled) == 1 else fitting) or error.choices, len(names) == 1
 
 
 def _read(file: SourceFile, settings: Mapping[str, Any], limit: int) -> FileSample:
@@ -92,10 +99,11 @@ def _read(file: SourceFile, settings: Mapping[str, Any], limit: int) -> FileSamp
     rows = [row for batch in read_rows(current, wanted) for row in batch]
     names = dict.fromkeys(name for row in rows if row.values for name in row.values)
     columns = {name: [row.values.get(name) for row in rows if row.values is not None] for name in names}
-    faults: dict[str, str] = {}
+    faults: dict[str, tuple[int, str]] = {}
     for row in rows:
         if row.fault is not None:
-            faults.setdefault(row.fault.reason, f"row {row.number}: {row.fault.detail}")
+            n, first = faults.get(row.fault.reason, (0, f"row {row.number}: {row.fault.detail}"))
+            faults[row.fault.reason] = n + 1, first
     objects = {name for name, values in columns.items() if any(isinstance(value, dict) for value in values)}
     parents = {name for name in objects if any(other.startswith(f"{name}.") for other in columns)}
     shown = {name: values for name, values in columns.items() if name not in parents}

@@ -138,6 +138,11 @@ def row_numbers(at: Path) -> Path:
     return table(at / "a.csv", ["id", "text", "url"], range(6), TEXTS, [f"https://x.com/a/status/{name}" for name in IDS])
 
 
+def two_sheets(at: Path) -> Path:
+    rows = [["tweet", "label"], *map(list, zip(TEXTS, CLASSES, strict=True))]
+    return write_workbook(at / "a.xlsx", {"May": rows[:5], "June": rows})
+
+
 def one_class_a_file(at: Path) -> Path:
     (at / "tweets").mkdir()
     table(at / "tweets" / "bullish.csv", ["text"], TEXTS[::3])
@@ -155,6 +160,7 @@ FORMS: dict[Callable[[Path], Path], tuple[str, int]] = {
     json_array: ("--text content", 1),
     envelope: ("--label data.entities.sentiment.basic", 1),
     workbook: ("--sheet tweets", 1),
+    two_sheets: ("--sheet June", 2),
     archive: ("--text message", 1),
     class_labels: ("--text sentence --label-map positive=Bullish,negative=Bearish,neutral=Neutral", 1),
     scores: ("--label-bins=-0.1,0.1", 2),
@@ -229,6 +235,11 @@ def test_what_cannot_be_told_is_said(finsent: "Finsent", tmp_path: Path) -> None
     said = finsent("data", "preview", path)
     assert said.code == 0
     assert "No column holds sentences" in said.out
+    path.write_text("Export of 2021\n\ntext,label\nup,Bullish\n", encoding="utf-8")
+    assert "2 rows cannot be read: malformed row, row 1: 2 fields under 1 columns" in finsent("data", "preview", path).out
+    document = {"a": [{"text": TEXTS[0], "x": 1}], "b": [{"body": TEXTS[1], "z": 1}]}
+    (tmp_path / "a.json").write_text(json.dumps(document), encoding="utf-8")
+    assert f"finsent data preview {tmp_path / 'a.json'} --records b" in finsent("data", "preview", tmp_path / "a.json").out
     path = table(tmp_path / "b.csv", ["text", "label"], TEXTS[:3], ["joy", "fear", "joy"])
     said = finsent("data", "preview", path)
     assert "--label-map joy=CLASS,fear=CLASS" in said.out
@@ -243,4 +254,5 @@ def test_only_the_first_rows_are_looked_at(finsent: "Finsent", tmp_path: Path, m
     monkeypatch.setitem(preview_source.__kwdefaults__, "limit", 3)
     path = table(tmp_path / "a.csv", ["text", "label"], TEXTS, ["positive", "negative", "neutral", "other", "other", "other"])
     found = finsent("data", "preview", path, "--json").json()
+    assert any("Rows further down" in note for note in found["notes"])
     assert (found["rows"], found["bounded"], len(found["commands"])) == (3, True, 1)
