@@ -50,6 +50,7 @@ def likely_encoding(sample: bytes) -> str:
     """Which encoding text that is not UTF-8 may have, of which `sample` is some."""
     from charset_normalizer import from_bytes
 
+    sample = sample[:_SAMPLE]  # a line may be long, and the search tries every encoding on all of it
     runs = re.findall(rb"[\x80-\xff]+", sample)
     # letters of Western languages stand alone among ASCII; charset-normalizer tells those alphabets apart by chance
     western = sum(len(run) == 1 for run in runs) > len(runs) / 2 and not _UNDEFINED.search(sample)

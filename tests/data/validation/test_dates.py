@@ -158,3 +158,8 @@ def test_a_day_is_read_as_it_was_written_or_not_at_all(moment: datetime, form: s
         assert expected in {read for *_, read in found.choices}
     else:
         assert parse_time(written, found.form) == expected or moment.date() >= NOW.date()
+
+
+def test_long_gaps_take_no_time() -> None:
+    assert parse_time("10:00" + " " * 90 + "x") is None
+    assert parse_time("14 Jan 2021" + " " * 60 + "\t10:00") == datetime(2021, 1, 14, 10, tzinfo=UTC)
