@@ -207,7 +207,7 @@ def _compact(digits: str) -> datetime | None:
 def _match(text: str) -> re.Match[str] | None:
     if len(text) > 100 or not any(character.isdecimal() for character in text):
         return None
-    text = " ".join(text.split())  # of a long gap the forms would try each way to share it out, for hours
+    text = " ".join(text.split())  # of a long gap the forms would try each way to share it out
     return next((found for form in _FORMS if (found := form.fullmatch(text))), None)
 
 
