@@ -13,6 +13,8 @@ _log = logging.getLogger(__name__)
 
 LOOKED_AT: Final = 50
 """Lines that show what separates the fields, where no columns are asked for."""
+TITLE_ROWS: Final = 10
+"""Rows in which the names of the columns are looked for."""
 _DELIMITERS: Final = (",", "\t", ";", "|", "\x01")
 """Tried where the usual one does not give the columns asked for: spreadsheets, databases and Hive write these."""
 _CLASS_WORDS: Final = frozenset({"bullish", "bearish", "neutral", "positive", "negative"})
@@ -53,10 +55,54 @@ def _looks_like_data(name: str) -> bool:
     return name.casefold() in _CLASS_WORDS or len(name.split()) > 5
 
 
+def header_row(rows: Sequence[Sequence[Any]], wanted: RequestedColumns) -> int:
+    """Which of the first rows names the columns: the first, or one below titles and comments that has those asked for.
+
+    Passed over are rows of a single field and comments (#); above names of one column comments alone, since tweets are single
+    fields there.
+    """
+    filled = [[str(value).strip() for value in row if value is not None and str(value).strip()] for row in rows]
+    if wanted.every and sum(len(row) > 1 for row in filled) <= len(filled) / 2:
+        return 0
+    for number, row in enumerate(filled[:TITLE_ROWS]):
+        if _is_comment(row):
+            continue
+        if len(row) > 1:
+            return number if wanted.every or set(wanted.required.values()) <= set(row) else 0
+        if not wanted.every and set(wanted.required.values()) <= set(row):
+            return number if all(map(_is_comment, filled[:number])) else 0
+    return 0
+
+
+def _is_comment(row: Sequence[str]) -> bool:
+    return not row or row[0].startswith("#")
+
+
+def pass_titles(rows: Sequence[Sequence[Any]], file: SourceFile, wanted: RequestedColumns) -> int:
+    """The number of rows above the one that names the columns; they are said."""
+    number = header_row(rows, wanted) if file.source.header else 0
+    if number and not wanted.every:
+        shown = shorten(" | ".join(str(value) for row in rows[:number] for value in row if value), 100)
+        _log.warning("%r: its columns are named in row %d; passed over before it: %r", file.uri, number + 1, shown)
+    return number
+
+
+def split_lines(lines: Sequence[str], delimiter: str) -> list[list[str]]:
+    """The fields of each line by itself; none of a line that is not well quoted."""
+    found = []
+    for line in lines:
+        try:
+            found.append(next(csv.reader([line], delimiter=delimiter), []))
+        except csv.Error:
+            found.append([])
+    return found
+
+
 def find_delimiter(file: SourceFile, head: Sequence[str], wanted: RequestedColumns) -> str:
     """The delimiter that was given; else the one by the file's ending, unless only another gives the columns asked for.
 
-    `head` is the header; where no columns are asked for it has lines after it, too: then the one that splits most of them alike.
+    `head` is the header, with titles above it and lines after it; where no columns are asked for, the one that splits most of
+    these alike.
     """
     if file.source.delimiter is not None:
         return file.source.delimiter
@@ -67,10 +113,8 @@ def find_delimiter(file: SourceFile, head: Sequence[str], wanted: RequestedColum
     if wanted.every:
         return max(ordered, key=lambda delimiter: _evenness(head, delimiter))
     for delimiter in ordered:
-        try:
-            names = [name.strip() for name in next(csv.reader(head, delimiter=delimiter), [])]
-        except csv.Error:
-            continue
+        rows = split_lines(head, delimiter)
+        names = [name.strip() for name in (rows[header_row(rows, wanted)] if rows else [])]
         if names and set(wanted.required.values()) <= set(names):
             if delimiter != usual:
                 _log.warning("%r is separated by %r: read as that (--delimiter)", file.uri, delimiter)

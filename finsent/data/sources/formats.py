@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from http import HTTPStatus
@@ -16,7 +17,7 @@ from typing import Any, Final, TypeVar
 
 from finsent.config import Source
 from finsent.data.sources import database, decode, s3
-from finsent.data.sources.csv_layout import LOOKED_AT, column_names, find_delimiter
+from finsent.data.sources.csv_layout import LOOKED_AT, TITLE_ROWS, column_names, find_delimiter, pass_titles, split_lines
 from finsent.data.sources.csv_reader import MalformedLine, parse_records
 from finsent.data.sources.decode import byte_lines, open_text, text_lines
 from finsent.data.sources.encodings import decodable_lines, explain_document
@@ -154,10 +155,10 @@ def _read_csv(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRo
         stated = _SEPARATOR_LINE.fullmatch(start)  # Excel's own way to say what separates
         if stated is not None:
             start = next(lines, "")
-        head = [start, *islice(lines, LOOKED_AT)] if wanted.every else [start]
+        head = [start, *islice(lines, LOOKED_AT if wanted.every else TITLE_ROWS)]
         delimiter = stated[1] if stated is not None and file.source.delimiter is None else find_delimiter(file, head, wanted)
         wanted.layout.update({"encoding": encoding}, **({} if stated is not None else {"delimiter": delimiter}))
-        lines = chain(head, lines)
+        lines = chain(head[pass_titles(split_lines(head, delimiter), file, wanted) :], lines)
         records = (record for record in parse_records(lines, delimiter, file.uri, may_be_cut=file.arriving) if record)
         first = next(records, [])
         if file.arriving and isinstance(first, MalformedLine):
@@ -203,6 +204,11 @@ def _read_jsonl(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[Raw
         if not found:
             arrays = all(isinstance(value, Rejection) and "but list:" in value.detail for value in first)
             hint = " Its lines are arrays; of such of objects `jq -c '.[]' FILE` makes JSON lines." if arrays else ""
+            if any(isinstance(value, Rejection) and "b\"{'" in value.detail for value in first):
+                code = "import ast, json, sys; [print(json.dumps(ast.literal_eval(line))) for line in sys.stdin if line.strip()]"
+                hint = (
+                    f" Its lines are Python's dictionaries: python -c {shlex.quote(code)} < FILE > FILE.jsonl makes JSON lines."
+                )
             raise InputError(
                 f'{file.uri!r} is not JSON lines: none of its first {len(first)} lines is an object like {{"text": ...}}.{hint}'
             )
@@ -259,13 +265,14 @@ def _read_values(values: Iterable[tuple[Any, int]], file: SourceFile, wanted: Re
 
 
 def _read_workbook(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRow]]:
-    records: Iterator[list[Any]] = read_sheet(file, wanted.layout)
+    rows = read_sheet(file, wanted.layout)
+    head = list(islice(rows, TITLE_ROWS))
+    records: Iterator[list[Any]] = chain(head[pass_titles(head, file, wanted) :], rows)
     first = next(records, [])
     header = column_names(first, file, wanted)
     columns = wanted.select(header, file.uri)
     positions = {role: header.index(column) for role, column in columns.items()}
-    rows = records if file.source.header else chain([first], records)
-    numbered = enumerate(rows, start=1)
+    numbered = enumerate(records if file.source.header else chain([first], records), start=1)
     yield from _batches(
         (wanted.make_row(number, {role: row[at] if at < len(row) else None for role, at in positions.items()}), 1000)
         for number, row in numbered

@@ -27,7 +27,7 @@ _NEGATIONS: Final = frozenset({"not", "non", "no", "nicht", "kein", "pas", "ne"}
 _MOST_WORDS: Final = 3
 _STARS: Final = re.compile(r"([1-5])\s*(?:stars?|sterne?|étoiles?|★)", re.IGNORECASE)
 _NUMBERS: Final = frozenset({"-1", "0", "1"})
-_FEWEST_SCORES: Final = 4
+_FEWEST_SCORES: Final = 2
 _MOST_CLASSES: Final = 11  # whole numbers up to 10 may be grades
 
 
@@ -63,7 +63,7 @@ def offered_classes(seen: Mapping[str, int], given: Mapping[str, str] | None) ->
 
 
 def are_scores(seen: Mapping[str, int]) -> bool:
-    """Whether the values are scores, not classes: numbers of which some are no whole ones, and more than three of them."""
+    """Whether the values are scores, not classes: numbers of which some are no whole ones, or more of them than grades."""
     numbers = [number for value in seen if (number := label_number(value)) is not None]
     whole = all(number.is_integer() for number in numbers)
     return len(numbers) >= max(_FEWEST_SCORES, 0.9 * len(seen)) and (not whole or len(numbers) > _MOST_CLASSES)

@@ -265,3 +265,29 @@ def test_a_delimiter_is_one_character(tmp_path: Path) -> None:
     assert texts_of(tmp_path / "a.csv", delimiter="\\t") == ["gold up"]
     with pytest.raises(ValueError, match="at most 1 item"):
         texts_of(tmp_path / "a.csv", delimiter="||")
+
+
+@pytest.mark.parametrize(
+    "head",
+    ["# exported, by the desk\n#\n", "Tweets of the desk,\n,\n", '"Tweets of the desk, January"\n\n'],
+    ids=["comments", "title", "one field"],
+)
+def test_titles_and_comments_above_the_names_are_passed_over(tmp_path: Path, head: str, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "a.csv").write_text(f'{head}text,label\n"gold, up",Bullish\noil,Bearish\n')
+    assert texts_of(tmp_path / "a.csv") == ["gold, up", "oil"]
+    assert "its columns are named in row" in caplog.text
+
+
+def test_tweets_above_a_row_that_looks_like_names_are_not_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("gold\noil\ntext\nzinc\n")
+    with pytest.raises(InputError, match="no column 'text'"):
+        texts_of(tmp_path / "a.csv", label_value="Neutral")
+    (tmp_path / "b.csv").write_text("gold,Bullish\ntext,label\nzinc,Bearish\n")
+    with pytest.raises(InputError):
+        texts_of(tmp_path / "b.csv")
+
+
+def test_lines_of_python_dictionaries_say_how_to_convert_them(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("{'text': 'gold up', 'label': 'Bullish'}\n")
+    with pytest.raises(InputError, match=r"Python's dictionaries: python -c 'import ast, json"):
+        texts_of(tmp_path / "a.jsonl")
