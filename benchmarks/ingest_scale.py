@@ -10,8 +10,10 @@ invalid. Each ingestion runs in a process of its own; time is the process's, sta
 import argparse
 import csv
 import json
+import resource
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,18 +25,6 @@ CHUNK = 50_000
 LABELS = ("Neutral", "Bullish", "Bearish")
 SYLLABLES = tuple("babecedifoguhajekilomunaperosutavewixoyuzabocludrefla"[at : at + 2] for at in range(0, 52, 2))
 EMOJI = ("🚀", "📈", "📉", "🔥", "😂")
-
-MEASURED = """
-import json, resource, sys
-from finsent.config import Source, load_config
-from finsent.workspace import resolve_workspace
-from finsent.steps.ingest import ingest
-report = ingest(load_config(), resolve_workspace({"FINSENT_HOME": sys.argv[1]}), [Source(uri=sys.argv[2], name="generated")])
-usage = resource.getrusage(resource.RUSAGE_SELF)
-print(json.dumps({"peak_gb": usage.ru_maxrss / 2**20, "cpu": usage.ru_utime + usage.ru_stime, "read": report.read,
-    "accepted": report.accepted, "duplicates": report.duplicates, "quarantined": report.quarantined, "groups": report.groups,
-    "leaks": report.leaks, "naive_leak": report.naive_leak, "version": report.version}))
-"""
 
 
 def tweets(count: int, seed: int) -> Iterator[tuple[str, str]]:
@@ -102,20 +92,41 @@ def write(path: Path, count: int, seed: int) -> None:
 
 def measured(home: Path, path: Path) -> dict[str, Any]:
     """One ingestion in a process of its own."""
-    import time
-
+    command = [sys.executable, __file__, str(home), "--file", str(path)]
     started = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", MEASURED, str(home), str(path)], check=True, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return {"seconds": time.monotonic() - started, **json.loads(done.stdout)}
+
+
+def ingested(home: Path, path: Path) -> dict[str, Any]:
+    """Ingest the file in this process, and what it took."""
+    from finsent.config import Source, load_config
+    from finsent.steps.context import make_context
+    from finsent.steps.ingest import ingest
+    from finsent.workspace import resolve_workspace
+
+    context = make_context(load_config(), resolve_workspace({"FINSENT_HOME": str(home)}))
+    report = ingest(context, [Source(uri=str(path), name="generated")])
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    counts = ("read", "accepted", "duplicates", "quarantined", "groups", "leaks", "naive_leak", "version")
+    return {
+        "peak_gb": usage.ru_maxrss / 2**20,
+        "cpu": usage.ru_utime + usage.ru_stime,
+        **{name: getattr(report, name) for name in counts},
+    }
 
 
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--file", type=Path, help="ingest this file into FOLDER as the home, and print what it took")
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 400_000, 1_400_000])
     arguments = parser.parse_args()
     folder: Path = arguments.folder
+    if arguments.file is not None:
+        print(json.dumps(ingested(folder, arguments.file)))
+        return
     folder.mkdir(parents=True, exist_ok=True)
     results = []
     for rows in arguments.rows:
