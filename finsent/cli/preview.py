@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _COLUMNS_SHOWN = 60
 _FILES_SHOWN = 10
 _SCORES_SHOWN = 5
+_LEFT_OUT_SHOWN = 5
 
 
 @data_group.command(
@@ -64,7 +65,7 @@ def preview_command(settings: Settings, /, file: str, *, inbox: bool, **given: A
 
 
 def _is_inbox(found: "Preview", choice: "Choice") -> bool:
-    return found.inbox and "label_value" not in choice.settings and not choice.by_file
+    return found.inbox and choice.settings.keys().isdisjoint(("label", "label_value")) and not choice.by_file
 
 
 def _command(found: "Preview", choice: "Choice") -> str:
@@ -142,7 +143,9 @@ def _files(found: "Preview") -> Iterator[Renderable]:
         more = f" and {len(found.files) - _FILES_SHOWN} more" if len(found.files) > _FILES_SHOWN else ""
         yield _said(f"  {len(found.files)} files: {', '.join(found.files[:_FILES_SHOWN])}{more}; columns of the first")
     if found.left_out:
-        yield _said(f"  {len(found.left_out)} left out, whose endings are not read: {format_names(found.left_out)}")
+        yield _said(
+            f"  {len(found.left_out)} left out, whose endings are not read: {format_names(found.left_out, _LEFT_OUT_SHOWN)}"
+        )
 
 
 def _columns(found: "Preview") -> Renderable:
@@ -216,11 +219,16 @@ def _outcome(found: "Preview") -> Iterator[Renderable]:
 
 
 def _commands(found: "Preview", commands: Sequence[str]) -> Renderable:
+    from finsent.data.validation.label_choices import CLASS
+
     problems = [_said(problem) for problem in found.open]
     if not commands:
         again = suggest_command(shlex.join(["finsent", "data", "preview", found.uri, "--text", "COLUMN", "--label", "COLUMN"]))
         return section("Nothing can be proposed", *map(paragraph, problems), f"Say what you know, and look again: {again}")
-    verb = "Look again" if found.choices[0].look_again else "Read it"
+    looks = {choice.look_again for choice in found.choices}
+    verb = "Read it" if not any(looks) else "Look again" if all(looks) else "Look again, or read it,"
+    filled = not any(looks) and all(CLASS in (choice.settings.get("labels") or {}).values() for choice in found.choices)
+    verb = f"Put a class in place of each {CLASS}, and read it" if filled else verb
     head = f"{verb} with" if len(commands) == 1 else f"Nothing is guessed. {verb} with one of these"
     listed = [
         line
@@ -228,18 +236,20 @@ def _commands(found: "Preview", commands: Sequence[str]) -> Renderable:
         for line in ([f"  # {_said(choice.why)}"] if choice.why else []) + [f"  {command}"]
     ]
     more = f"  and {found.more_choices} more combinations of the same options" if found.more_choices else ""
+    ready = next((choice for choice in found.choices if not choice.look_again), None)
     keys = {key for choice in found.choices for key in choice.settings if _differs(found, key)}
     keys |= {"uri"} if any(choice.by_file for choice in found.choices) else set()
-    which = f" (the first; the others differ in {', '.join(sorted(keys))})" if len(commands) > 1 else ""
+    first = "the first" if ready is found.choices[0] else "of the first that reads it"
+    which = f" ({first}; the others differ in {', '.join(sorted(keys))})" if len(commands) > 1 else ""
     asked = section(head, *map(paragraph, problems), *listed, more)
-    if found.choices[0].look_again:
+    if ready is None:
         return asked
     if any(_needs_yaml(found, choice) for choice in found.choices):
         files = [section(choice.why or "Otherwise", _said(_yaml(found, choice))) for choice in found.choices]
         return stack(asked, "The label map cannot be an option: values hold commas. Put into FILE.yaml one of:", *files)
     return stack(
         asked,
-        section(f"The same in the configuration{which}", _said(_yaml(found, found.choices[0]))),
+        section(f"The same in the configuration{which}", _said(_yaml(found, ready))),
     )
 
 

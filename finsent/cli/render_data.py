@@ -1,6 +1,5 @@
 """How data that was read looks to a person: ingestion, inbox, and a line for each file."""
 
-import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -11,7 +10,6 @@ from finsent.errors import format_names
 
 _FILES_SHOWN: Final = 20  # of as many files each has a line
 _LINES: Final = 100
-_DATE_LIKE: Final = re.compile(r"date|time|posted|created|published|_at$", re.IGNORECASE)
 
 
 def render_ingestion(report: Any) -> Renderable:
@@ -32,7 +30,7 @@ def render_ingestion(report: Any) -> Renderable:
         table(("source", *counts), [*sources, total] if len(sources) > 1 else sources),
         _quarantine_reasons(report.reasons),
         render_files(report, "accepted"),
-        *_unread_columns(report.unread_columns),
+        *_unread_columns(report.unread_columns, report.unread_dates),
         f"{report.dates_not_filled:,} stored rows without a creation time came again with one: it is not filled in, since stored "
         "rows never change. To have it, ingest into a new home"
         if report.dates_not_filled
@@ -68,11 +66,10 @@ def _file_lines(report: Any, taken: str, known: str) -> Iterator[str]:
         yield f"Left out, since their endings are not read ({len(report.left_out)}): {format_names(report.left_out)}"
 
 
-def _unread_columns(by_source: Mapping[str, Sequence[str]]) -> Iterator[str]:
+def _unread_columns(by_source: Mapping[str, Sequence[str]], dates: Mapping[str, str]) -> Iterator[str]:
     for source, columns in by_source.items():
         if columns:
-            date = next((name for name in columns if _DATE_LIKE.search(name)), None)
-            hint = f" (dates? --created-at {shlex.quote(date)})" if date is not None else ""
+            hint = f" (dates? --created-at {shlex.quote(dates[source])})" if source in dates else ""
             yield f"{source}: columns not read: {format_names(columns)}{hint}"
 
 

@@ -14,7 +14,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 _FILE_OPTIONS: Final = (
     click.option("--text", metavar="COLUMN", help="Column that holds the tweet, a.b for a nested field. Default: text."),
-    click.option("--id", metavar="COLUMN|none", help="Column of the tweet's id. Default: id, where the file has it."),
+    click.option(
+        "--id", metavar="COLUMN|none", help="Column of the tweet's id. Default: of unlabelled tweets, id where the file has it."
+    ),
     click.option(
         "--created-at", metavar="COLUMN|none", help="Column of the creation time. Default: created_at, where the file has it."
     ),

@@ -80,6 +80,8 @@ class IngestReport:
     """Files of which no row could be read, and what to do about each."""
     unread_columns: dict[str, list[str]] = field(default_factory=dict)
     """Columns that are not read, of sources that are read for the first time."""
+    unread_dates: dict[str, str] = field(default_factory=dict)
+    """One of them that is called as dates are, of each source that none are read of."""
     dry_run: bool = False
     """Whether this says what would have been written, and nothing was."""
     dates_not_filled: int = 0
@@ -145,6 +147,7 @@ def build_report(
         seconds=time.monotonic() - grouping.read.started,
         unreadable=dict(grouping.read.reading.unreadable),
         unread_columns=dict(grouping.read.reading.unread_columns),
+        unread_dates=dict(grouping.read.reading.unread_dates),
         files=count_files(grouping.read.reading.files, grouping.read.staged, result),
         left_out=list(grouping.read.reading.left_out),
         dates_not_filled=_dates_not_filled(home, grouping, result),

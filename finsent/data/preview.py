@@ -17,24 +17,24 @@ from finsent.data.preview_questions import (
     ask_for_dates,
     ask_for_labels,
     ask_for_place,
+    ask_without_labels,
     fillable,
     find_roles,
     further_columns,
     name_columns,
-    note_class_columns,
-    without_labels,
+    note_times,
 )
-from finsent.data.preview_sample import FileSample, read_sample
+from finsent.data.preview_sample import FileSample, other_encoding, read_sample
 from finsent.data.preview_trial import RoleValues, Trial, read_roles, try_inbox, try_labelled
 from finsent.data.sources.resolve import resolve
 from finsent.data.validation.column_roles import (
     Columns,
     value_type,
 )
-from finsent.data.validation.dates import ColumnTimes, is_missing
+from finsent.data.validation.dates import ColumnTimes, check_form, is_missing
 from finsent.data.validation.label_check import check_label_polarity, format_label_mismatch
 from finsent.data.validation.label_choices import Choice, LabelChoices
-from finsent.data.validation.label_mapping import label_key, parse_label
+from finsent.data.validation.label_mapping import label_key
 from finsent.errors import format_names, quoted
 
 MAX_ROWS: Final = 10_000
@@ -122,6 +122,8 @@ def preview_source(source: Source, config: DataConfig, *, inbox: bool = False, l
         InputError: a file cannot be read, whatever is said of it.
     """
     given = {name: getattr(source, name) for name in source.model_fields_set if name not in ("uri", "connection")}
+    if source.date_format is not None:
+        check_form(source.date_format)
     look = Look(source, resolve(source), config, datetime.now(UTC), limit, given)
     sample = read_sample(look.files[0], limit, look.now)
     proposal = Proposal(dict(sample.settings))
@@ -138,18 +140,24 @@ def preview_source(source: Source, config: DataConfig, *, inbox: bool = False, l
         return _preview(look, sample, columns, roles, proposal, None, Trial(), inbox=inbox or no_labels)
     several = f"Several columns may hold the tweet: {format_names(roles.texts)}." if len(roles.texts) > 1 else ""
     proposal.ask(several, [Choice({} if name == "text" else {"text": name}) for name in roles.texts])
-    proposal.settings |= further_columns(roles, columns, given, inbox=inbox or no_labels)
+    proposal.settings |= further_columns(roles, columns, given, inbox=inbox)
+    note_times(roles, columns, proposal)
     if no_labels:
-        proposal.ask("No column of labels is found.", without_labels(look.files))
-        note_class_columns(columns, proposal)
+        ask_without_labels(look, roles, columns, proposal)
     elif not inbox:
         ask_for_labels(look, roles.labels, proposal)
     as_inbox = (inbox or no_labels) and "label_value" not in proposal.first() and not proposal.classes()
     first = fillable(look, proposal)
-    values = read_roles(look.files, first, limit, inbox=as_inbox)
+    named = first if proposal.classes() else look.with_settings(proposal.first())
+    values = read_roles(look.files, named, limit, inbox=as_inbox)
     dates = ask_for_dates(look, values, first, proposal)
     _note_unused_keys(look, values, proposal)
     trial = _try(look, values, proposal, inbox=as_inbox)
+    n_undecoded = trial.rejected.get("bad encoding", 0)
+    if n_undecoded and "encoding" not in given and (encoding := other_encoding(sample)) is not None:
+        proposal.notes.append(
+            f"Rows that are not UTF-8 ({n_undecoded:,}) may be in {encoding}: --encoding {encoding} reads them."
+        )
     return _preview(look, sample, columns, roles, proposal, (values, dates), trial, inbox=inbox or no_labels)
 
 
@@ -161,7 +169,9 @@ def _try(look: Look, values: RoleValues, proposal: Proposal, *, inbox: bool) -> 
     trial = try_labelled(look.files, source, look.config, look.now, look.limit, proposal.classes())
     if proposal.is_open("labels", "label_bins"):
         raw = {row.number: row.label for row in reversed(values.rows)}
-        trial.rows = [replace(row, label=f"{label_key(raw.get(row.number))} ?") for row in trial.rows]
+        known = {value: proposal.class_of(value, source) for value in values.seen}
+        keys = {row.number: label_key(raw.get(row.number)) for row in trial.rows}
+        trial.rows = [replace(row, label=known.get(keys[row.number]) or f"{keys[row.number]} ?") for row in trial.rows]
     elif (mismatch := check_label_polarity(trial.polarity, source.labels)) is not None:
         proposal.notes.append(format_label_mismatch(mismatch, look.files[0].name))
     return trial
@@ -193,10 +203,9 @@ def _preview(
     bounded = sample.bounded or trial.read >= look.limit
     further = "Rows further down may hold other labels and dates: ingestion checks all of them before it writes."
     notes = [*proposal.notes, *([further] if bounded else [])]
-    opened = proposal.is_open("labels", "label_bins")
     shown = values.seen.most_common(_MAX_LABELS) if values is not None and not inbox else []
-    classes = {value: None if opened else parse_label(value, source.labels, source.label_bins) for value, _ in shown}
-    labels = [PreviewLabel(value, n, classes[value], values.examples.get(value) if values else None) for value, n in shown]
+    examples = values.examples if values is not None else {}
+    labels = [PreviewLabel(value, n, proposal.class_of(value, source), examples.get(value)) for value, n in shown]
     return Preview(
         uri=look.source.uri,
         files=tuple(file.uri for file in look.files),

@@ -17,12 +17,15 @@ from finsent.data.validation.column_roles import (
     Columns,
     class_columns,
     id_column,
+    label_candidates,
     label_columns,
     text_columns,
     time_columns,
+    varies,
 )
 from finsent.data.validation.dates import ColumnTimes, is_missing, read_column
 from finsent.data.validation.label_choices import CLASS, Choice, LabelChoices, label_choices
+from finsent.data.validation.label_mapping import parse_label
 from finsent.data.validation.label_vocabulary import usual_class
 from finsent.errors import escape_invalid, format_names
 from finsent.labels import LABELS
@@ -33,6 +36,8 @@ _MAX_CHOICES: Final = 12
 _MAX_LABELS: Final = 20
 _EXAMPLES: Final = 3
 _SEARCHED: Final = 500
+_FEWEST_SAME: Final = 5
+_OF_VALUES: Final = frozenset({"labels", "label_bins"})
 _SETTLED: Final = LabelChoices((Choice({}),))
 
 
@@ -44,6 +49,8 @@ class Roles(NamedTuple):
     time: str | None
     id: str | None
     id_reason: str
+    other_times: tuple[str, ...] = ()
+    """Further columns of times, which may be those of the file, and not of the tweets."""
 
 
 @dataclass
@@ -75,6 +82,15 @@ class Proposal:
     def classes(self) -> dict[str, str]:
         """The class of every row of each file, where the first choices say it so."""
         return {uri: label for choices in self.questions for uri, label in choices[0].by_file.items()}
+
+    def class_of(self, value: str, source: Source) -> str | None:
+        """The class that a label value has, whichever of the choices is made; None where that depends on it, or on somebody."""
+        open_maps = [
+            choice.settings for choices in self.questions for choice in choices if not _OF_VALUES.isdisjoint(choice.settings)
+        ]
+        read = [source.model_copy(update=settings) for settings in open_maps] or [source]
+        found = {parse_label(value, one.labels, one.label_bins) for one in read}
+        return found.pop() if len(found) == 1 and CLASS not in found else None
 
     def is_open(self, *settings: str) -> bool:
         """Whether somebody has to say one of these settings."""
@@ -129,14 +145,17 @@ def ask_for_place(sample: FileSample, proposal: Proposal) -> bool:
 def find_roles(columns: Columns, look: Look, *, inbox: bool) -> Roles:
     """The columns that were named, and for the others those that look like it."""
     given = look.given
-    texts = [given["text"]] if "text" in given else text_columns(columns, look.now)
-    labels = [given["label"]] if "label" in given else label_columns(columns, texts)
+    named = {role: given[role] for role in ("text", "label", "created_at", "id") if given.get(role) not in (None, NO_COLUMN)}
+    free = {name: values for name, values in columns.items() if name not in named.values()}
+    texts = [named["text"]] if "text" in named else text_columns(free, look.now)
+    labels = [named["label"]] if "label" in named else label_columns(free, texts, look.now)
     if inbox or "label_value" in given:
         labels = []
-    others = {name: values for name, values in columns.items() if name not in (*texts, *labels)}
-    times = [given["created_at"]] if given.get("created_at") else time_columns(others, look.now)
-    found, why = id_column({name: values for name, values in others.items() if name not in times})
-    return Roles(texts, labels, next(iter(times), None), given.get("id") or found, why)
+    others = {name: values for name, values in free.items() if name not in (*texts, *labels)}
+    times = [given["created_at"]] if given.get("created_at") else time_columns(others, look.now, texts[0] if texts else "")
+    found, why = id_column({name: values for name, values in others.items() if name not in times[:1]})
+    why = f"column {given['id']!r}, as given" if "id" in named else "none, as given" if given.get("id") else why
+    return Roles(texts, labels, next(iter(times), None), given.get("id") or found, why, tuple(times[1:]))
 
 
 def name_columns(roles: Roles, sample: FileSample, look: Look, proposal: Proposal) -> tuple[Roles, dict[str, list[object]]]:
@@ -145,11 +164,14 @@ def name_columns(roles: Roles, sample: FileSample, look: Look, proposal: Proposa
     if proposal.settings.get("header", True) or look.given.get("columns") or not settled or len(sample.columns) >= MAX_COLUMNS:
         return roles, sample.columns
     wanted = {roles.texts[0]: "text"} | dict.fromkeys(roles.labels, "label")
-    wanted |= {name: role for name, role in ((roles.time, "created_at"), (roles.id, "id")) if name is not None}
+    wanted |= {name: role for name, role in ((roles.time, "created_at"), (roles.id, "id")) if name in sample.columns}
+    wanted |= {name: name for name in look.given.values() if isinstance(name, str) and name in wanted}  # as it was given
     columns = {wanted.get(name, name): values for name, values in sample.columns.items()}
     proposal.settings["columns"] = tuple(columns)
-    time, name = (None if column is None else wanted[column] for column in (roles.time, roles.id))
-    return roles._replace(texts=["text"], labels=["label"] * len(roles.labels), time=time, id=name), columns
+    time, name = (None if column is None else wanted.get(column, column) for column in (roles.time, roles.id))
+    why = roles.id_reason.replace(f"{roles.id!r}", f"{name!r}", 1)
+    texts, labels = ([wanted[column] for column in names] for names in (roles.texts, roles.labels))
+    return roles._replace(texts=texts, labels=labels, time=time, id=name, id_reason=why), columns
 
 
 def further_columns(roles: Roles, columns: Columns, given: Mapping[str, Any], *, inbox: bool) -> dict[str, Any]:
@@ -166,12 +188,51 @@ def further_columns(roles: Roles, columns: Columns, given: Mapping[str, Any], *,
     return settings
 
 
-def without_labels(files: Sequence[SourceFile]) -> list[Choice]:
-    """Unlabelled tweets, or all of one class: that which a file is called after comes first."""
+def note_times(roles: Roles, columns: Columns, proposal: Proposal) -> None:
+    """Say where times are the same in all rows: they are those of an export or of labelling."""
+    if roles.time is None or roles.time not in columns:
+        return
+    same = [name for name in roles.other_times if name in columns and not varies(columns[name])]
+    if same and varies(columns[roles.time]):
+        proposal.notes.append(
+            f"{format_names(same)}: the same time in every row, as of an export or of labelling; {roles.time!r} is proposed, "
+            "which varies."
+        )
+    there = [value for value in columns[roles.time] if not is_missing(value)]
+    if len(there) >= _FEWEST_SAME and not varies(there):
+        proposal.notes.append(
+            f"{roles.time!r} has the same time in every row. Where it is that of an export or of labelling, and not of the "
+            f"tweets, leave it out: --created-at {NO_COLUMN}."
+        )
+
+
+def ask_without_labels(look: Look, roles: Roles, columns: Columns, proposal: Proposal) -> None:
+    """Ask what a file is, of which no column is called as labels are: a column to look at, unlabelled, or all of one class.
+
+    The class that files are called after comes first. One for all rows is nothing to offer where columns may hold that of each.
+    """
+    others = (*roles.texts, roles.time, *roles.other_times, roles.id)
+    candidates, by_class = label_candidates(columns, others, look.now), class_columns(columns)
+    if by_class:
+        proposal.notes.append(
+            f"Columns {format_names(by_class)} look like one for each class. Make one of them first, in pandas: "
+            f"df['label'] = df[{by_class!r}].idxmax(axis=1)"
+        )
+    no_id = {"id": NO_COLUMN} if roles.id is None and "id" in columns and "id" not in look.given else {}
+    unlabelled = Choice(no_id, "if the tweets are to be scored")
+    more = "" if candidates else " Where one holds them, name it: finsent data preview FILE --label COLUMN."
+    proposal.ask(f"No column of labels is found.{more}", _kinds_of_file(look.files, unlabelled, candidates, by_class))
+
+
+def _kinds_of_file(
+    files: Sequence[SourceFile], unlabelled: Choice, candidates: Sequence[str], by_class: Sequence[str]
+) -> list[Choice]:
     named = {file.uri: label for file in files if (label := _class_in_name(file.uri)) is not None}
-    unlabelled = Choice({}, "if the tweets are to be scored")
     if len(named) == len(files) > 1:
         return [Choice({}, "if each file holds the class that it is called after", by_file=named), unlabelled]
+    if candidates or by_class:
+        look = [Choice({"label": name}, f"if {name!r} holds the labels", look_again=True) for name in candidates]
+        return [*look, unlabelled]
     labels = list(named.values()) if len(files) == 1 else []
     choices = [Choice({"label_value": label}, f"if all tweets are {label}") for label in (labels or LABELS)]
     return [*choices, unlabelled] if labels else [unlabelled, *choices]
@@ -180,15 +241,6 @@ def without_labels(files: Sequence[SourceFile]) -> list[Choice]:
 def _class_in_name(uri: str) -> str | None:
     words = re.findall(r"[a-z]+", PurePath(uri).name.lower())
     return next((label for word in words if (label := usual_class(word)) is not None), None)
-
-
-def note_class_columns(columns: Columns, proposal: Proposal) -> None:
-    """Note columns with a number for each class, of which a label can be made."""
-    if classes := class_columns(columns):
-        proposal.notes.append(
-            f"Columns {format_names(classes)} look like one for each class. Make one of them first, in pandas: "
-            f"df['label'] = df[{classes!r}].idxmax(axis=1)"
-        )
 
 
 def ask_for_labels(look: Look, names: Sequence[str], proposal: Proposal) -> None:
@@ -212,11 +264,13 @@ def ask_for_labels(look: Look, names: Sequence[str], proposal: Proposal) -> None
 
 
 def fillable(look: Look, proposal: Proposal) -> Source:
-    """The source with the first choices; with one class for all where its map has classes to be filled in, or by file."""
+    """The source with the first choices, and some class where one is to be filled in, or the file says it."""
     source = look.with_settings(proposal.first())
-    unfilled = source.labels is not None and CLASS in source.labels.values()
-    unfilled = unfilled or bool(proposal.classes())
-    return source.model_copy(update={"labels": None, "label_value": LABELS[0]}) if unfilled else source
+    if proposal.classes():
+        return source.model_copy(update={"label_value": LABELS[0]})
+    given: Mapping[str, str] = source.labels or {}  # a choice may hold CLASS
+    labels = {value: LABELS[0] if label == CLASS else label for value, label in given.items()}
+    return source.model_copy(update={"labels": labels or None})
 
 
 def ask_for_dates(look: Look, values: RoleValues, source: Source, proposal: Proposal) -> ColumnTimes | None:

@@ -87,7 +87,7 @@ def _with_texts(
             continue
         texts = [name for name in text_columns(columns, now) if mean_words(columns[name]) >= FEWEST_WORDS]
         fitting += [choice] if texts else []
-        labelled += [choice] if texts and label_columns(columns, texts) else []
+        labelled += [choice] if texts and label_columns(columns, texts, now) else []
         names |= {tuple(columns)} if texts else set()
     return tuple(labelled if len(labelled) == 1 else fitting) or error.choices, len(names) == 1
 
@@ -121,15 +121,16 @@ def _further_settings(found: FileSample) -> dict[str, Any]:
         below = [values[:_HEADER_ROWS] for values in found.columns.values()]
         if looks_like_row(list(found.columns), below):
             more["header"] = False
-    if found.bounded and source.encoding is None and (sample := _undecoded(found)):  # to the end, the reader itself sees it
-        more["encoding"] = likely_encoding(sample)
+    # to the end, the reader itself sees it
+    if found.bounded and source.encoding is None and (encoding := other_encoding(found, fewest=2)) is not None:
+        more["encoding"] = encoding
     return more
 
 
-def _undecoded(found: FileSample) -> bytes:
-    """Values that are not UTF-8, where no other has a letter beyond ASCII."""
+def other_encoding(found: FileSample, *, fewest: int = 1) -> str | None:
+    """The encoding that a file may be in, of which so many values are not UTF-8, and no other has a letter beyond ASCII."""
     beyond = [value for values in found.columns.values() for value in values if isinstance(value, str) and not value.isascii()]
     invalid = [value for value in beyond if any("\ud800" <= character <= "\udfff" for character in value)]
-    if len(invalid) < max(2, len(beyond)):
-        return b""
-    return b"\n".join(value.encode("utf-8", "surrogateescape") for value in invalid)[:_ENCODED]
+    if len(invalid) < max(fewest, len(beyond)):
+        return None
+    return likely_encoding(b"\n".join(value.encode("utf-8", "surrogateescape") for value in invalid)[:_ENCODED])

@@ -102,8 +102,14 @@ def read_roles(files: Sequence[SourceFile], source: Source, limit: int, *, inbox
     blank = 0
     for file in _with_source(files, source, limit, found.rows, {}):
         wanted = inbox_columns(source) if inbox else labelled_columns(source)
-        for batch in read_rows(file, wanted):
-            found.rows.extend(batch)
+        try:
+            for batch in read_rows(file, wanted):
+                found.rows.extend(batch)
+        except InputError as error:
+            if file.uri == files[0].uri:
+                raise
+            first_of = f"Columns are proposed by the first of {len(files)} files, {files[0].uri!r}"
+            raise InputError(f"{error} {first_of}: where the others differ, preview them one by one.") from error
     for raw in found.rows:
         if raw.fault is not None or inbox or source.label_value is not None:
             continue
@@ -156,7 +162,8 @@ def try_inbox(files: Sequence[SourceFile], source: Source, config: DataConfig, n
                     else:
                         name, moment, (text, noticed), _ = checked
                         text = mask_handles(text) if config.mask_handles else text
-                        trial.take(StoredRow(file.uri, raw.number, text, None, moment, name, ", ".join(noticed) or None))
+                        own = None if is_missing(raw.id) else name  # else it is known by its text
+                        trial.take(StoredRow(file.uri, raw.number, text, None, moment, own, ", ".join(noticed) or None))
     except InputError as error:
         trial.problem = str(error)
     return trial

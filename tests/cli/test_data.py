@@ -285,6 +285,12 @@ def test_columns_that_are_not_read_and_dates_that_come_too_late_are_named(
     again = finsent("ingest", path, "--created-at", "posted", *at).out
     assert "2 stored rows without a creation time came again with one: it is not filled in" in again
     assert "columns not read" not in again
+    path = tmp_path / "nested.jsonl"
+    path.write_text(
+        '{"text": "tin up", "entities": {"sentiment": {"basic": "Bullish"}}, "updated_at": 1, "created_at": "2026-01-02"}'
+    )
+    nested = finsent("ingest", path, "--label", "entities.sentiment.basic", *at).out
+    assert "nested: columns not read: 'updated_at'\n" in nested
 
 
 def test_a_file_for_each_class_and_files_that_are_left_out(finsent: "Finsent", tmp_path: Path, home: Workspace) -> None:

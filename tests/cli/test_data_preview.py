@@ -16,6 +16,7 @@ import yaml
 
 from finsent.config import InboxSource, Source
 from finsent.data.preview import preview_source
+from finsent.data.sources.records import inbox_columns, labelled_columns
 from finsent.labels import LABELS
 from tests.workbooks import write_workbook
 
@@ -151,6 +152,51 @@ def one_class_a_file(at: Path) -> Path:
     return at / "tweets"
 
 
+def one_class_a_file_with_dates(at: Path) -> Path:
+    (at / "tweets").mkdir()
+    for number, name in enumerate(("bullish", "negative", "neutral")):
+        table(at / "tweets" / f"{name}.csv", ["text", "date"], TEXTS[number::3], ["2021-03-01"] * 2)
+    return at / "tweets"
+
+
+def dates_beside_one_class(at: Path) -> Path:
+    return table(at / "bull.csv", ["text", "date"], TEXTS, ["2021-03-01", "2021-03-02"] * 3)
+
+
+def ids_without_header(at: Path) -> Path:
+    dates = [f"Wed Mar 0{number} 10:00:00 PDT 2021" for number in range(3, 9)]
+    return table(at / "a.csv", [], [2, 0, 4] * 2, IDS, dates, ["NO_QUERY"] * 6, ["ann", "bob", "eve"] * 2, TEXTS)
+
+
+def lists_of_one_label(at: Path) -> Path:
+    rows = [{"id": n, "text": text, "label": [WORDS[n][:3]], "Comments": []} for n, text in enumerate(TEXTS)]
+    (at / "a.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    return at / "a.jsonl"
+
+
+def german_scores(at: Path) -> Path:
+    return table(at / "a.csv", ["Text", "Stimmung"], TEXTS, ["0,51", "-0,62", "0,04"] * 2, delimiter=";")
+
+
+def nulls_of_a_database(at: Path) -> Path:
+    return table(
+        at / "a.txt", ["id", "body", "sentiment", "lang"], IDS, TEXTS, map(str.upper, CLASSES), [r"\N"] * 6, delimiter="|"
+    )
+
+
+def time_of_labelling(at: Path) -> Path:
+    rows = [
+        {
+            "created_at": "2024-05-01T09:00:00Z",
+            "sentiment": CLASSES[number],
+            "data": {"text": text, "tweet_id": IDS[number], "posted": f"2021-03-0{number + 1}T10:00:00Z"},
+        }
+        for number, text in enumerate(TEXTS)
+    ]
+    (at / "a.json").write_text(json.dumps(rows), encoding="utf-8")
+    return at / "a.json"
+
+
 FORMS: dict[Callable[[Path], Path], tuple[str, int]] = {
     foreign_names: ("--created-at 'Post Date'", 1),
     semicolons_in_latin1: ("--encoding cp1252", 1),
@@ -172,6 +218,13 @@ FORMS: dict[Callable[[Path], Path], tuple[str, int]] = {
     spreadsheet_days: ("--date-format excel", 1),
     row_numbers: ("--inbox", 4),
     one_class_a_file: ("--label Bullish=", 2),
+    one_class_a_file_with_dates: ("--label Bullish=", 2),
+    dates_beside_one_class: ("--created-at date --label-value Bullish", 2),
+    ids_without_header: ("--inbox", 3),
+    lists_of_one_label: ("--label-map pos=Bullish,neg=Bearish,neu=Neutral", 1),
+    german_scores: ("--label Stimmung --label-bins=-0.1,0.1", 2),
+    nulls_of_a_database: ("--id id --label sentiment", 1),
+    time_of_labelling: ("--created-at data.posted", 1),
 }
 """Each form with a part of the command to choose, and the number of commands."""
 
@@ -179,6 +232,25 @@ FORMS: dict[Callable[[Path], Path], tuple[str, int]] = {
 def source_of(entry: dict[str, Any]) -> tuple[type[Source], list[Any]]:
     (section,) = entry
     return (InboxSource if section == "scoring" else Source), entry[section]["sources"]
+
+
+def read_as(source: Source) -> dict[str, str]:
+    """The column that is read in each role, of a file that has those which are read where they are there."""
+    wanted = inbox_columns(source) if isinstance(source, InboxSource) else labelled_columns(source)
+    return wanted.optional | wanted.required
+
+
+def check_columns_shown(found: dict[str, Any]) -> None:
+    """Every command reads in each role the column that is shown in it."""
+    columns = {column["name"]: column["role"] for column in found["columns"]}
+    for choice, entry in zip(found["choices"], found["yaml"], strict=True):
+        kind, entries = source_of(yaml.safe_load(entry))
+        for source in (kind(**one) for one in entries):
+            read = {role: name for role, name in read_as(source).items() if name in columns}
+            for name, role in columns.items():
+                if role in ("text", "created_at", "id") or (role == "label" and not choice["look_again"]):
+                    assert read.get(role) == name, (role, name, entry)
+            assert all(columns[name] in (role, f"{role}?") for role, name in read.items() if role != "label"), (read, columns)
 
 
 @pytest.mark.parametrize("make", FORMS, ids=lambda make: make.__name__)
@@ -193,8 +265,7 @@ def test_the_command_that_is_printed_reads_the_file(
     assert found["trial"]["problem"] is None
     assert len(found["commands"]) == count, found["commands"]
     index = next(index for index, command in enumerate(found["commands"]) if part in command)
-    kind, entries = source_of(yaml.safe_load(found["yaml"][index]))
-    assert [kind(**entry).uri for entry in entries]
+    check_columns_shown(found)
     program, *arguments = shlex.split(found["commands"][index])
     done = finsent(*arguments, "--dry-run", "--json")
     assert (program, done.code) == ("finsent", 0), done.err
@@ -256,3 +327,47 @@ def test_only_the_first_rows_are_looked_at(finsent: "Finsent", tmp_path: Path, m
     found = finsent("data", "preview", path, "--json").json()
     assert any("Rows further down" in note for note in found["notes"])
     assert (found["rows"], found["bounded"], len(found["commands"])) == (3, True, 1)
+
+
+def test_what_is_given_counts(finsent: "Finsent", tmp_path: Path) -> None:
+    path = ids_without_header(tmp_path)
+    found = finsent("data", "preview", path, "--json").json()
+    assert [shlex.split(command)[-2:] for command in found["commands"][:2]] == [["--label", "1"], ["--label", "5"]]
+    assert found["choices"][0]["look_again"]
+    again = finsent(*shlex.split(found["commands"][0])[1:], "--json").json()
+    assert len(again["commands"]) == 6, again["open"]
+    by_number = finsent("data", "preview", path, "--label", "1", "--json").json()
+    assert [label["value"] for label in by_number["labels"]] == ["2", "0", "4"]
+    assert all("--id id" in command and "--label 1" in command for command in (*again["commands"], *by_number["commands"]))
+    path = table(tmp_path / "b.csv", ["day", "text", "until"], ["2021-03-01"] * 6, TEXTS, ["2021-04-01", "2021-04-02"] * 3)
+    found = finsent("data", "preview", path, "--created-at", "day", "--json").json()
+    assert [column["role"] for column in found["columns"]] == ["created_at", "text", None]
+    assert finsent("data", "preview", path, "--date-format", "quarter").code == 2
+
+
+def test_rows_in_another_encoding_and_files_that_differ(finsent: "Finsent", tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    rows = "".join(f"{text},Bullish\n" for text in (*TEXTS, "The Café Société is up a lot today"))
+    path.write_bytes(f"text,label\n{rows}".encode("latin-1"))
+    assert "Rows that are not UTF-8 (1) may be in cp1252: --encoding cp1252 reads them" in finsent("data", "preview", path).out
+    table(tmp_path / "b.csv", ["body", "mood"], TEXTS, CLASSES)
+    said = finsent("data", "preview", tmp_path)
+    assert said.code == 2
+    assert f"Columns are proposed by the first of 2 files, {str(path)!r}" in said.err
+
+
+def test_labels_that_are_not_known_are_shown(finsent: "Finsent", tmp_path: Path) -> None:
+    path = table(tmp_path / "a.csv", ["text", "Mood"], TEXTS, ["🌞", "🌧", "🌥"] * 2)
+    said = finsent("data", "preview", path)
+    assert "  🌞        2  ?      $ACME breaks out" in said.out
+    assert "Put a class in place of each CLASS, and read it with" in said.out
+    path = table(tmp_path / "b.csv", ["text", "label"], TEXTS, ["Positive", "NEUTRAL", "meh"] * 2)
+    found = finsent("data", "preview", path, "--json").json()
+    assert {label["value"]: label["label"] for label in found["labels"]} == {
+        "Positive": "Bullish",
+        "NEUTRAL": "Neutral",
+        "meh": None,
+    }
+    path = table(tmp_path / "c.csv", ["text", "positive", "negative"], TEXTS, [1, 0] * 3, [0, 1] * 3)
+    (command,) = finsent("data", "preview", path, "--json").json()["commands"]
+    assert "--inbox" in command

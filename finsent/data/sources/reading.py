@@ -1,6 +1,7 @@
 """Reads sources through row validation: into staging for an ingestion; `labelled_file` reads them into memory."""
 
 import logging
+import re
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -32,6 +33,7 @@ from finsent.text import forms
 
 _log = logging.getLogger(__name__)
 
+_DATE_LIKE: Final = re.compile(r"date|time|posted|created|published|_at$", re.IGNORECASE)
 _MAX_QUARANTINED_CHARS: Final = 2000
 _MIN_LABEL_SHARE: Final = 0.005
 """Share of a source's rows from which an unknown label value belongs to its schema; a rarer one is a fault of its rows."""
@@ -63,6 +65,8 @@ class ReadSummary:
     """What the label check gathered, of each configured source."""
     unread_columns: dict[str, list[str]] = field(default_factory=dict)
     """Columns that are not read, of sources that are read for the first time."""
+    unread_dates: dict[str, str] = field(default_factory=dict)
+    """One of them that is called as dates are, of each source that none are read of."""
     files: list[FileCounts] = field(default_factory=list)
     """What each file held."""
     left_out: list[str] = field(default_factory=list)
@@ -222,7 +226,11 @@ def _record_schema(found: _SourceStats, before: SourceSchema | None, summary: Re
         taken = WHOLE_TAKEN in summary.flags
         beside = {*columns_beside(found.file.source.text, schema.columns).values(), *OBJECTS} if taken else set()
         read = beside.union(schema.roles.values())
-        summary.unread_columns[schema.name] = [name for name in schema.columns if name not in read]
+        parents = {name[:at] for name in schema.columns for at, mark in enumerate(name) if mark == "."}
+        unread = [name for name in schema.columns if name not in read | parents]
+        summary.unread_columns[schema.name] = unread
+        if "created_at" not in schema.roles and (dates := [name for name in unread if _DATE_LIKE.search(name)]):
+            summary.unread_dates[schema.name] = dates[0]
     unknown = {value: n for value, n in found.seen.most_common() if value and value not in found.label_mapping}
     summary.unknown_labels[schema.name] = unknown
     if check and before is not None:

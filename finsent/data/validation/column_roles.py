@@ -11,7 +11,7 @@ from typing import Final
 
 from finsent.data.validation.dates import is_missing, read_column
 from finsent.data.validation.ids import find_id_column
-from finsent.data.validation.label_mapping import label_key, parse_label
+from finsent.data.validation.label_mapping import label_key, label_number, parse_label
 from finsent.data.validation.label_vocabulary import usual_class
 from finsent.data.validation.row_validation import check_id
 
@@ -28,6 +28,7 @@ _LABELS: Final = (
     "label labels sentiment sentiments sentiment_label class target polarity category annotation feeling emotion mood opinion",
     "airline_sentiment majority_sentiment gold y basic tag stance",
     "score sentiment_score rating stars compound",
+    "stimmung klasse bewertung einstufung haltung sentimiento etiqueta clase sentimento etichetta classe étiquette klass",
 )
 _TIMES: Final = (
     "created_at createdat created created_utc created_time date timestamp time datetime date_time posted posted_at posted_on "
@@ -46,6 +47,7 @@ _STATUS_URL: Final = re.compile(r"https?://\S+/\d{5,}\S*")
 _NEARLY_ALL: Final = 0.9
 _LONG_ID: Final = 15
 _MOST_NUMBERED: Final = 5
+_MOST_CANDIDATES: Final = 4
 _ENOUGH: Final = 500
 _MARKED: Final = re.compile(r"https?://|(?<!\w)[@$][A-Za-z]\w+")
 
@@ -77,9 +79,11 @@ def _kind(value: object) -> str:
 def _number(value: object) -> float | None:
     if not isinstance(value, int | float | str) or (isinstance(value, str) and len(value) > 40):
         return None
+    if isinstance(value, str):
+        return label_number(value)  # with a decimal comma, too
     try:
         found = float(value)
-    except (ValueError, OverflowError):
+    except OverflowError:
         return None
     return found if math.isfinite(found) else None
 
@@ -136,9 +140,9 @@ def _different(names: Sequence[str], columns: Columns) -> list[str]:
     return found
 
 
-def label_columns(columns: Columns, texts: Sequence[str]) -> list[str]:
-    """Columns that may hold labels, all of them equally likely; those that hold classes by name before others."""
-    others = {name: values for name, values in columns.items() if name not in texts and not _OF_OTHERS.search(name)}
+def label_columns(columns: Columns, texts: Sequence[str], now: datetime) -> list[str]:
+    """Columns that may hold labels, all of them equally likely; those that hold classes by name before others, times never."""
+    others = _no_texts_or_times(columns, texts, now)
     few = {name: values for name, values in others.items() if _are_classes(values)}
     understood = [name for name, values in few.items() if _are_understood(values)]
     scores = {name: values for name, values in others.items() if value_type(values) in ("number", "integer")}
@@ -152,8 +156,42 @@ def label_columns(columns: Columns, texts: Sequence[str]) -> list[str]:
             return _first([name for name in named if name in few] or named)
     if understood:
         return understood
+    if "label" in others and value_type(others["label"]) not in ("empty", "object") and not _holds_objects(others["label"]):
+        return ["label"]
     plausible = [name for name, values in few.items() if _may_be_classes(name, values)]
     return plausible if len(plausible) == 1 else []
+
+
+def label_candidates(columns: Columns, others: Sequence[str | None], now: datetime) -> list[str]:
+    """Columns to look at where none is called as labels are: of few values, or scores from -1 to 1; those of fewest values first.
+
+    Args:
+        columns: Sample values by column.
+        others: Those that hold something else.
+        now: Current time.
+    """
+    marks = class_columns(columns)
+    found = {}
+    for name, values in _no_texts_or_times(columns, [name for name in others if name is not None], now).items():
+        n, numbers = len({label_key(value) for value in values if not is_missing(value)}), [_number(value) for value in values]
+        scores = [number for number in numbers if number is not None]
+        is_score = len(scores) > _NEARLY_ALL * len(values) and min(scores) < 0 and max(map(abs, scores)) <= 1
+        if name not in marks and (is_score or (_are_classes(values) and _may_be_classes(name, values))):
+            found[name] = n
+    return sorted(found, key=lambda name: found[name])[:_MOST_CANDIDATES]
+
+
+def _no_texts_or_times(columns: Columns, texts: Sequence[str], now: datetime) -> Columns:
+    own = {name: values for name, values in columns.items() if name not in texts and not _OF_OTHERS.search(name)}
+    return {
+        name: values
+        for name, values in own.items()
+        if not ((value_type(values) in ("text", "time") or _plain(name) in _TIMES.split()) and _are_dates(values, now))
+    }
+
+
+def _holds_objects(values: Sequence[object]) -> bool:
+    return any(isinstance(value, list) and any(isinstance(item, list | dict) for item in value) for value in values)
 
 
 def _first(names: list[str]) -> list[str]:
@@ -161,15 +199,27 @@ def _first(names: list[str]) -> list[str]:
     return ["label"] if "label" in names else names
 
 
-def time_columns(columns: Columns, now: datetime) -> list[str]:
-    """The column that holds the times, or none: a name for times, and values that are; else text that is times alone."""
+def time_columns(columns: Columns, now: datetime, beside: str = "") -> list[str]:
+    """The column that holds the times first, or none: a name for times, and values that are; else text that is times alone.
+
+    One whose values vary comes before one that has the same in every row, which is the time of an export or of labelling; then
+    one in the object that has the column `beside`. Those that it was preferred to follow.
+    """
     own = {name: values for name, values in columns.items() if not _OF_OTHERS.search(name)}
     named = [name for name in _named(own, _TIMES) if _are_dates(own[name], now)]
-    if named:
-        return _shallowest(named)[:1]
-    return [
-        name for name, values in own.items() if value_type(values) in ("text", "time") and _are_dates(values, now)
-    ][:1]  # fmt: skip
+    other = [name for name, values in own.items() if value_type(values) in ("text", "time") and name not in named]
+    found = named + [name for name in other if _are_dates(own[name], now)]
+    parent = beside.rpartition(".")[0]
+
+    def order(name: str) -> tuple[bool, bool, bool, int]:
+        return (not varies(own[name]), name not in named, name.rpartition(".")[0] != parent, name.count("."))
+
+    return sorted(found, key=order)
+
+
+def varies(values: Sequence[object]) -> bool:
+    """Whether a column has more than one value."""
+    return len({str(value) for value in values if not is_missing(value)}) > 1
 
 
 def id_column(columns: Columns) -> tuple[str | None, str]:
@@ -178,6 +228,10 @@ def id_column(columns: Columns) -> tuple[str | None, str]:
     # nested names are judged by their last part
     plain = {_plain(name).replace("_", "") if "." in name else name: name for name in reversed(list(own))}
     found, why = find_id_column({short: own[name] for short, name in plain.items()})
+    for short, name in plain.items():
+        if why.startswith(f"{short!r}"):
+            why = why.replace(f"{short!r}", f"{name!r}", 1)
+            break
     if found is not None:
         return plain[found], why
     for name, values in own.items():
@@ -243,7 +297,8 @@ def _recurs(values: Sequence[object]) -> bool:
 
 def _are_classes(values: Sequence[object]) -> bool:
     there = {label_key(value) for value in values if not is_missing(value)}
-    return 0 < len(there) <= _MOST_CLASSES and value_type(values) not in ("list", "object", "time")
+    several = any(isinstance(value, list | tuple) and (len(value) > 1 or _holds_objects([value])) for value in values)
+    return 0 < len(there) <= _MOST_CLASSES and not several and value_type(values) not in ("object", "time")
 
 
 def _are_understood(values: Sequence[object]) -> bool:

@@ -24,8 +24,8 @@ CLOCK_SKEW: Final = timedelta(days=1)
 """How far ahead of our clock a tweet may be: clocks and time zones of sources are inexact."""
 
 _MISSING: Final = frozenset(
-    {"", "nan", "nat", "none", "null", "<na>", "n/a", "na", "#n/a"}
-)  # as pandas, SQL, Excel and R write it
+    {"", "nan", "nat", "none", "null", "<na>", "n/a", "na", "#n/a", "\\n", "(null)", "undefined"}
+)  # as pandas, SQL, Excel, R, dumps of databases and JavaScript write it
 _ORDERS: Final[Mapping[str, tuple[int, int, int]]] = MappingProxyType(
     {"day-first": (2, 1, 0), "month-first": (2, 0, 1), "year-first": (0, 1, 2)}
 )
@@ -293,7 +293,7 @@ class _Evidence:
         self.last.add(parts["c"])
         self.dashed |= parts["mark"] == "-"
         self.agree &= len(set(read.values())) == 1
-        if self.differing is None or len(read) > len(self.differing[1]):
+        if self.differing is None or _tells_apart(read) > _tells_apart(self.differing[1]):
             self.differing = (text, read)
         return True
 
@@ -313,6 +313,11 @@ class _Evidence:
         elif (changes_first >= _MANY and changes_first > 2 * changes_last) or not self.dashed:
             found = [order for order in found if order != "year-first"] or found
         return found
+
+
+def _tells_apart(read: Mapping[str, datetime]) -> tuple[int, int]:
+    """How well a value shows that orders differ: into how many times they read it, and how many read it."""
+    return len(set(read.values())), len(read)
 
 
 def _sensible(read: Callable[[], datetime | None], now: datetime) -> datetime | None:

@@ -19,6 +19,7 @@ _MOST_ON_A_SCALE: Final = 11
 _MOST_PERMUTED: Final = 3
 _MOST_VALUES: Final = 30
 _NUMBERED: Final = re.compile(r"(?:[^\W\d_]+[\s_-]?)?([+-]?\d+)")  # LABEL_0 is a number, too
+_UNCHECKED: Final = "data.check_labels=false lets that pass, and with it wrong maps: it checks no source's label values and words"
 _BY_ORDER: Final[Mapping[int, tuple[tuple[str, ...], ...]]] = {
     2: (("Bearish", "Bullish"), ("Bullish", "Bearish"), ("Neutral", "Bullish"), ("Bullish", "Neutral")),
     3: (("Bearish", "Neutral", "Bullish"), ("Bullish", "Neutral", "Bearish"), ("Neutral", "Bullish", "Bearish")),
@@ -98,7 +99,7 @@ def _offered(seen: Counter[str], offered: dict[str, str]) -> LabelChoices:
         return LabelChoices((Choice({"labels": offered}, "what these words usually mean: check it"),), "", offered)
     n, listed = sum(others.values()), ", ".join(map(repr, list(others)[:5]))
     choices = (
-        Choice({"labels": offered}, f"the {n:,} rows of {listed} are quarantined", leaves_out=True),
+        Choice({"labels": offered}, f"the {n:,} rows of {listed} are quarantined; {_UNCHECKED}", leaves_out=True),
         Choice({"labels": offered | dict.fromkeys(others, "Neutral")}, f"the {n:,} rows of {listed} are Neutral"),
     )
     return LabelChoices(choices, f"What {listed} means is for you to say.", offered)
@@ -122,7 +123,7 @@ def _orders(seen: Counter[str], polarity: PolarityStats) -> tuple[Choice, ...]:
 
 
 def _bins(seen: Counter[str]) -> tuple[Choice, ...]:
-    """Two pairs of thresholds about the middle of the scale, each with the rows of every class."""
+    """Two pairs of thresholds about the middle of the scale, each with the rows of every class; the more balanced one first."""
     scores: Counter[float] = Counter()
     for value, n in seen.items():
         if (number := label_number(value)) is not None:
@@ -136,13 +137,16 @@ def _bins(seen: Counter[str]) -> tuple[Choice, ...]:
     whole = all(number == int(number) for number in scores)
     width = 0.5 if whole and half <= _MOST_ON_A_SCALE // 2 else float(f"{half / 10:.1g}")
     pairs = [(middle, middle), (middle - width, middle + width)]
+    counted = [(pair, _count(scores, *pair)) for pair in (pairs[1:] if whole else pairs)]
+    balanced = sorted(counted, key=lambda item: -min(item[1]))  # the one first that leaves no class with few rows
     return tuple(
-        Choice({"label_bins": (float(f"{below:g}"), float(f"{above:g}"))}, _counted(scores, below, above))
-        for below, above in (pairs[1:] if whole else pairs)
+        Choice({"label_bins": (float(f"{low:g}"), float(f"{high:g}"))}, f"{bear:,} Bearish, {flat:,} Neutral, {bull:,} Bullish")
+        for (low, high), (bear, flat, bull) in balanced
     )
 
 
-def _counted(scores: Mapping[float, int], below: float, above: float) -> str:
+def _count(scores: Mapping[float, int], below: float, above: float) -> tuple[int, int, int]:
+    """Rows that are Bearish, Neutral and Bullish."""
     bearish = sum(n for score, n in scores.items() if score < below)
     bullish = sum(n for score, n in scores.items() if score > above)
-    return f"{bearish:,} Bearish, {sum(scores.values()) - bearish - bullish:,} Neutral, {bullish:,} Bullish"
+    return bearish, sum(scores.values()) - bearish - bullish, bullish

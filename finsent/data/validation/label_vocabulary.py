@@ -22,6 +22,9 @@ _WHOLE: Final = _WORDS | (
     dict.fromkeys(["long", "up", "1"], "Bullish")
     | dict.fromkeys(["short", "down", "-1"], "Bearish")
     | dict.fromkeys(["flat", "mixed", "0"], "Neutral")
+    | dict.fromkeys("🐂🐮🐃📈🚀👍", "Bullish")
+    | dict.fromkeys("🐻📉👎", "Bearish")
+    | dict.fromkeys("😐😶", "Neutral")
 )
 _NEGATIONS: Final = frozenset({"not", "non", "no", "nicht", "kein", "pas", "ne"})
 _MOST_WORDS: Final = 3
@@ -33,7 +36,7 @@ _MOST_CLASSES: Final = 11  # whole numbers up to 10 may be grades
 
 def usual_class(value: str) -> str | None:
     """The class that a value usually stands for; None where it has no usual meaning, or two."""
-    plain = value.strip().strip("'\"").casefold()
+    plain = value.strip().strip("'\"\ufe0f").casefold()
     if plain in _WHOLE:
         return _WHOLE[plain]
     if stars := _STARS.fullmatch(plain):

@@ -7,6 +7,7 @@ import pytest
 from finsent.data.validation.column_roles import (
     class_columns,
     id_column,
+    label_candidates,
     label_columns,
     looks_like_row,
     text_columns,
@@ -42,19 +43,40 @@ IDS = [str(1650000000000000001 + 977 * number) for number in range(12)]
         ({"sentiment": WORDS, "sentiment_score": [n / 7 for n in range(12)], "text": TEXTS}, ["text"], ["sentiment"]),
         ({"text": TEXTS, "user_id": ["7", "8"] * 6, "retweet_count": [0, 1] * 6}, ["text"], []),
         ({"when": DATES, "n": range(12)}, [], []),
+        ({"text": TEXTS, "date": ["2021-02-01", "2021-02-02"] * 6}, ["text"], []),
+        ({"text": TEXTS, "label": ["2021-02-01", "2021-02-02"] * 6}, ["text"], []),
+        ({"text": TEXTS, "label": [[word] for word in WORDS], "lang": ["en", "de"] * 6}, ["text"], ["label"]),
+        ({"text": TEXTS, "label": [f"x{n}" for n in range(12)], "lang": ["en", "de"] * 6}, ["text"], ["label"]),
+        ({"Text": TEXTS, "Stimmung": [f"{n - 6},5" for n in range(12)]}, ["Text"], ["Stimmung"]),
     ],
 )
 def test_tweets_and_labels(columns: dict[str, list[object]], texts: list[str], labels: list[str]) -> None:
     columns = {name: list(values) for name, values in columns.items()}
     assert text_columns(columns, NOW) == texts
-    assert label_columns(columns, texts) == labels
+    assert label_columns(columns, texts, NOW) == labels
+
+
+def test_columns_to_look_at_for_labels() -> None:
+    columns = {
+        "text": TEXTS,
+        "when": DATES,
+        "who": ["ann", "bob", "eve", "joe"] * 3,
+        "grade": [0, 2, 4] * 4,
+        "trust": [n / 7 - 0.9 for n in range(12)],
+        "n": list(range(12)),
+    }
+    assert label_candidates(columns, ["text", None], NOW) == ["grade", "who", "trust"]
 
 
 def test_times_and_ids() -> None:
     columns = {"user.created_at": DATES, "Post Date": DATES, "n": list(range(12)), "time": ["10:00"] * 12, "status_id": IDS}
-    assert time_columns(columns, NOW) == ["Post Date"]
-    assert time_columns({"noted": DATES, "count": [1610668254] * 12}, NOW) == ["noted"]
-    assert time_columns({"count": [1610668254] * 12, "ts": [1610668254] * 12}, NOW) == ["ts"]
+    assert time_columns(columns, NOW)[:1] == ["Post Date"]
+    assert time_columns({"noted": DATES, "count": [1610668254] * 12}, NOW)[:1] == ["noted"]
+    assert time_columns({"count": [1610668254] * 12, "ts": [1610668254] * 12}, NOW)[:1] == ["ts"]
+    labelled = {"created_at": DATES[:1] * 12, "data.text": TEXTS, "data.posted": DATES, "updated_at": DATES[1:2] * 12}
+    assert time_columns(labelled, NOW, "data.text") == ["data.posted", "created_at", "updated_at"]
+    assert time_columns({"created_at": DATES, "data.created_at": DATES}, NOW, "data.text")[0] == "data.created_at"
+    assert "'data.tweet_id'" in id_column({"data.tweet_id": IDS})[1]
     assert id_column(columns)[0] == "status_id"
     assert id_column({"data.id_str": IDS, "user.id_str": IDS})[0] == "data.id_str"
     assert id_column({"link": [f"https://x.com/a/status/{name}" for name in IDS]})[0] == "link"

@@ -112,6 +112,11 @@ def test_an_order_that_no_value_decides_is_left_to_who_asks() -> None:
     january, may = (datetime(2021, month, day, 10, tzinfo=UTC) for month, day in ((1, 5), (5, 1)))
     shown = "'05/01/2021 10:00'"
     assert found.choices == (("day-first", shown, january), ("month-first", shown, may))
+    told = read_column(["01/01/2021", "03/03/2021", "02/06/2021"], NOW)
+    assert {(form, value, moment.month) for form, value, moment in told.choices} == {
+        ("day-first", "'02/06/2021'", 6),
+        ("month-first", "'02/06/2021'", 2),
+    }
     mixed = read_column(["13/01/2021", "01/25/2021", "02/03/2021"], NOW)
     assert [(form, value) for form, value, _ in mixed.choices] == [("day-first", "'13/01/2021'"), ("month-first", "'01/25/2021'")]
     assert {form for form, *_ in read_column(["21-01-14", "21-01-15"], NOW).choices} == {"day-first", "year-first"}

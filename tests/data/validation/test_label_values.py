@@ -86,6 +86,8 @@ def test_an_offer_keeps_what_was_given() -> None:
         ("not positive", None),
         ("positive and negative", None),
         ("long-term", None),
+        ("😐\ufe0f", "Neutral"),
+        ("🐻", "Bearish"),
     ],
 )
 def test_usual_meanings_beside_other_words(value: str, expected: str | None) -> None:
