@@ -125,6 +125,7 @@ def _render(found: "Preview", commands: Sequence[str]) -> Renderable:
 
 def _layout(found: "Preview") -> str:
     formats = {"csv": "CSV", "tsv": "TSV", "jsonl": "JSON lines", "json": "JSON", "excel": "workbook", "parquet": "Parquet"}
+    formats["text"] = "one tweet a line"
     parts = [formats.get(found.format, found.format)]
     parts += [f"compressed by {found.compression}"] if found.compression else []
     layout = found.layout

@@ -27,8 +27,8 @@ _FILE_OPTIONS: Final = (
     ),
     click.option(
         "--format",
-        type=click.Choice(["auto", "csv", "tsv", "jsonl", "json", "parquet", "excel"]),
-        help="Format of the files. Default: by what they hold.",
+        type=click.Choice(["auto", "csv", "tsv", "jsonl", "json", "text", "parquet", "excel"]),
+        help="Format of the files; text is one tweet a line. Default: by what they hold.",
     ),
     click.option("--delimiter", metavar="CHARACTER", help="What separates the fields of a CSV file. Default: found."),
     click.option("--encoding", metavar="NAME", help="Encoding of text files, e.g. cp1252. Default: UTF-8."),

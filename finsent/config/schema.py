@@ -30,8 +30,8 @@ class Source(Section):
     """Query to a database, e.g. `SELECT body AS text, label FROM tweets`; only where `uri` is a database."""
     name: str | None = None
     """Name in reports and in the column `source`; left out, the file's name without endings."""
-    format: Literal["auto", "csv", "tsv", "jsonl", "json", "parquet", "excel"] = "auto"
-    """File format; `auto` goes by what the file holds, and by its ending where that does not tell."""
+    format: Literal["auto", "csv", "tsv", "jsonl", "json", "text", "parquet", "excel"] = "auto"
+    """File format; `text` is one tweet a line; `auto` goes by what the file holds, and by its ending where that does not tell."""
     delimiter: Annotated[str, BeforeValidator(_unescape_tab), StringConstraints(min_length=1, max_length=1)] | None = None
     """What separates the fields of a CSV file, e.g. `;`, `|` or `\\t`; left out, found in the file."""
     encoding: str | None = None

@@ -16,8 +16,8 @@ from typing import Final, NamedTuple
 from finsent.config import Source
 from finsent.data.sources import s3
 from finsent.data.sources.formats import fingerprint_file
-from finsent.data.sources.records import FORMATS, SourceFile, format_suffix
-from finsent.data.sources.resolve import file_of, find_paths, glob_paths, holds_files, resolve
+from finsent.data.sources.records import SourceFile, format_suffix
+from finsent.data.sources.resolve import file_of, find_paths, glob_paths, holds_files, read_suffixes, resolve
 from finsent.environ import absolute_path
 from finsent.errors import FinsentError, InputError, ServiceError, causes
 from finsent.machine_faults import describe
@@ -57,7 +57,7 @@ def list_arrivals(source: Source, on_fault: OnFault) -> Iterator[Arrival]:
                 yield Arrival(s3.S3 + item.path, f"{item.size}:{item.mtime_ns}" if settled else None, None)
     else:
         try:
-            for path in _local_paths(source.uri, on_fault):
+            for path in _local_paths(source, on_fault):
                 if (found := _look_at(path, on_fault)) is not None:
                     yield found
         except OSError as error:
@@ -70,10 +70,11 @@ def is_temporary(path: str) -> bool:
     return name.startswith((".", "~")) or name.endswith(_TEMPORARY)
 
 
-def _local_paths(uri: str, on_fault: OnFault) -> Iterator[str]:
+def _local_paths(source: Source, on_fault: OnFault) -> Iterator[str]:
+    uri, suffixes = source.uri, read_suffixes(source)
     path = absolute_path(uri, "source") if uri.startswith(("~", "file:")) else Path(uri)
     if path.is_dir():
-        yield from (found for found in _walk(path, on_fault) if format_suffix(found) in FORMATS and not is_temporary(found))
+        yield from (found for found in _walk(path, on_fault) if format_suffix(found) in suffixes and not is_temporary(found))
     elif glob.has_magic(uri) and not path.exists():
         _list_folders(path, on_fault)
         yield from (found for found in glob_paths(path, _telling(on_fault)) if not is_temporary(found))

@@ -70,13 +70,3 @@ def _query(path: str) -> str:
     name = names[0] if names[0].isidentifier() else '"' + names[0].replace('"', '""') + '"'
     others = f" (it also has {', '.join(names[1:10])})" if names[1:] else ""
     return f"{url} --query {shlex.quote(f'SELECT * FROM {name}')}{others}"  # noqa: S608 - for a person to run
-
-
-def how_to_read_lines(path: str, first: str) -> str:
-    """What to do about a text whose first line no delimiter separates."""
-    target = json.dumps(f"{path}.parquet")
-    code = rf'import pandas; pandas.read_csv({json.dumps(path)}, sep=r"\s\s+", engine="python").to_parquet({target})'
-    return (
-        "If each line is a tweet: --format tsv --no-header --columns text. If another character separates: --format csv "
-        "--delimiter CHARACTER." + (f" If spaces do: python -c {shlex.quote(code)}" if re.search(r"\S {2,}\S", first) else "")
-    )

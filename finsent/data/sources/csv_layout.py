@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
+from finsent.data.sources.line_forms import fields_vary, how_to_read_lines
 from finsent.data.sources.records import RequestedColumns, SourceFile
 from finsent.errors import InputError, preview_hint, shorten
 
@@ -85,6 +86,20 @@ def pass_titles(rows: Sequence[Sequence[Any]], file: SourceFile, wanted: Request
         shown = shorten(" | ".join(str(value) for row in rows[:number] for value in row if value), 100)
         _log.warning("%r: its columns are named in row %d; passed over before it: %r", file.uri, number + 1, shown)
     return number
+
+
+def require_table(lines: Sequence[str], delimiter: str, file: SourceFile) -> None:
+    """Check that lines without a row of column names are a table, so that no tweet is cut at a delimiter.
+
+    Raises:
+        InputError: they are not, and their columns were not named.
+    """
+    if not (file.source.header or file.source.columns) and fields_vary(lines, delimiter):
+        raise InputError(
+            f"{file.uri!r} is no table: its first {len(lines)} lines have unlike numbers of fields, or sentences with "
+            f"{delimiter!r}, such as {shorten(lines[0].strip(), 80)!r}. {how_to_read_lines(file.uri, lines)} "
+            "If it is a table all the same, name its columns: --columns NAMES."
+        )
 
 
 def split_lines(lines: Sequence[str], delimiter: str) -> list[list[str]]:

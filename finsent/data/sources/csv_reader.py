@@ -25,7 +25,7 @@ from finsent.errors import InputError, shorten
 
 MAX_RECORD_LINES: Final = 200
 """Lines that one record may span."""
-_CUT: Final = "it may have been cut. End the file with a line break"
+MAY_BE_CUT: Final = "it may have been cut. End the file with a line break"
 _MAX_FIELD_CHARS: Final = 2 * MAX_LINE_CHARS  # with csv's own limit of 128 Ki, one long text would stop the file
 
 
@@ -110,7 +110,9 @@ def parse_records(
             if delimiter == "\t" and not _is_quoted(found, width, len(source.record)):
                 found = _parse_unquoted(source)
             if may_be_cut and _lacks_end(source):
-                found = MalformedLine("".join(source.record), f"line {source.first}: the last one, without a line end: {_CUT}")
+                found = MalformedLine(
+                    "".join(source.record), f"line {source.first}: the last one, without a line end: {MAY_BE_CUT}"
+                )
         width = width or (0 if isinstance(found, MalformedLine) else len(found))
         yield found
 

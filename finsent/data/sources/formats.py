@@ -17,13 +17,21 @@ from typing import Any, Final, TypeVar
 
 from finsent.config import Source
 from finsent.data.sources import database, decode, s3
-from finsent.data.sources.csv_layout import LOOKED_AT, TITLE_ROWS, column_names, find_delimiter, pass_titles, split_lines
-from finsent.data.sources.csv_reader import MalformedLine, parse_records
+from finsent.data.sources.csv_layout import (
+    LOOKED_AT,
+    TITLE_ROWS,
+    column_names,
+    find_delimiter,
+    pass_titles,
+    require_table,
+    split_lines,
+)
+from finsent.data.sources.csv_reader import MAY_BE_CUT, MalformedLine, parse_records
 from finsent.data.sources.decode import byte_lines, open_text, text_lines
 from finsent.data.sources.encodings import decodable_lines, explain_document
 from finsent.data.sources.json_document import is_document, nested_paths, read_values, value_at
 from finsent.data.sources.parquet import BATCH_ROWS, arrow_rows, read_parquet, usable_names, with_label_name
-from finsent.data.sources.records import RawRow, RequestedColumns, SourceFile, absent_column
+from finsent.data.sources.records import TEXT_COLUMN, RawRow, RequestedColumns, SourceFile, absent_column
 from finsent.data.sources.resolve import HUB
 from finsent.data.sources.workbook import read_sheet
 from finsent.data.validation.dates import is_missing
@@ -39,6 +47,7 @@ _OPTIONS: Final = {
     "tsv": ("delimiter", "encoding", *_OF_TABLES),
     "jsonl": ("encoding", "records"),
     "json": ("encoding", "records"),
+    "text": ("encoding",),
     "excel": ("sheet", *_OF_TABLES),
 }
 """Options of a source that its format has a use for."""
@@ -155,9 +164,10 @@ def _read_csv(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRo
         stated = _SEPARATOR_LINE.fullmatch(start)  # Excel's own way to say what separates
         if stated is not None:
             start = next(lines, "")
-        head = [start, *islice(lines, LOOKED_AT if wanted.every else TITLE_ROWS)]
+        head = [start, *islice(lines, LOOKED_AT if wanted.every or not file.source.header else TITLE_ROWS)]
         delimiter = stated[1] if stated is not None and file.source.delimiter is None else find_delimiter(file, head, wanted)
         wanted.layout.update({"encoding": encoding}, **({} if stated is not None else {"delimiter": delimiter}))
+        require_table(head, delimiter, file)
         lines = chain(head[pass_titles(split_lines(head, delimiter), file, wanted) :], lines)
         records = (record for record in parse_records(lines, delimiter, file.uri, may_be_cut=file.arriving) if record)
         first = next(records, [])
@@ -186,6 +196,25 @@ def _csv_row(
         detail = f"{len(record)} fields under {len(header)} columns (an unquoted delimiter?): {shorten(text)!r}"
         return RawRow(number, text, fault=Rejection("malformed row", detail))
     return make_row(number, {role: record[position] for role, position in positions.items()})
+
+
+def _read_text(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRow]]:
+    if "label" in wanted.required:
+        raise InputError(
+            f"{file.uri!r}: each of its lines is a tweet, and none has a label. Say the class of all: --label-value CLASS, or "
+            "--label CLASS=FILE for each of several files; or, to have them scored: --inbox."
+        )
+    with open_text(file) as (stream, encoding):
+        wanted.layout["encoding"] = encoding
+        roles = wanted.select([TEXT_COLUMN], file.uri)
+        lines = (line for line in decodable_lines(text_lines(stream, encoding, file.uri), encoding, file) if line.strip())
+        yield from _batches((_text_row(line, n, file, roles, wanted), len(line)) for n, line in enumerate(lines, start=1))
+
+
+def _text_row(line: str, number: int, file: SourceFile, roles: Mapping[str, str], wanted: RequestedColumns) -> RawRow:
+    if file.arriving and not line.endswith(("\n", "\r")):
+        return RawRow(number, line, fault=Rejection("malformed row", f"the last line, without a line end: {MAY_BE_CUT}"))
+    return wanted.make_row(number, dict.fromkeys(roles, line.strip()))
 
 
 def _read_jsonl(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRow]]:
@@ -358,6 +387,7 @@ _READERS: Final[Mapping[str, Callable[[SourceFile, RequestedColumns], Iterator[l
     "tsv": _read_csv,
     "jsonl": _read_jsonl,
     "json": _read_jsonl,
+    "text": _read_text,
     "excel": _read_workbook,
     "parquet": read_parquet,
     "hub": _read_hub,

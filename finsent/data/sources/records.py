@@ -25,9 +25,13 @@ FORMATS: Final = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "j
     ".ods": "excel",
 }
 """File suffix to format."""
+TEXT_SUFFIX: Final = ".txt"
+"""Of the format text, which is found by what a file holds, since such files hold other things as well."""
 COMPRESSIONS: Final = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz", ".zip": "zip"}
 """Suffix after the format's to compression."""
 
+TEXT_COLUMN: Final = "text"
+"""The only column of the format text."""
 NO_COLUMN: Final = "none"
 """In place of a column's name: no column is read."""
 
@@ -58,7 +62,7 @@ class SourceFile:
     uri: str
     """Path, `s3://bucket/key`, `hf://owner/name`, or a database URL with its password masked."""
     format: str
-    """csv, tsv, jsonl, json, parquet, excel, hub or sql."""
+    """csv, tsv, jsonl, json, text, parquet, excel, hub or sql."""
     source: Source
     """The source as configured; of a Hub dataset with its revision pinned."""
     compression: str | None = None

@@ -4,15 +4,15 @@ import fnmatch
 import glob
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Final
 
 from finsent.config import Source
 from finsent.data.sources import database, s3
-from finsent.data.sources.conversions import how_to_read_lines
-from finsent.data.sources.records import COMPRESSIONS, FORMATS, SourceFile, format_suffix
+from finsent.data.sources.line_forms import how_to_read_lines
+from finsent.data.sources.records import COMPRESSIONS, FORMATS, TEXT_SUFFIX, SourceFile, format_suffix
 from finsent.data.sources.sniffing import Content, sniff
 from finsent.environ import absolute_path, is_url
 from finsent.errors import InputError, did_you_mean, escape_invalid, format_names, shorten
@@ -33,7 +33,10 @@ def resolve(source: Source) -> tuple[SourceFile, ...]:
     if not holds_files(source):
         return (_resolve_whole(source),)
     left_out: list[str] = []
-    paths = (s3.find_objects if source.uri.startswith(s3.S3) else find_paths)(source.uri, left_out)
+    if source.uri.startswith(s3.S3):
+        paths = s3.find_objects(source.uri, left_out)
+    else:
+        paths = find_paths(source.uri, left_out, read_suffixes(source))
     if left_out:
         _log.warning(
             "%r: %d files are left out, whose endings are not read: %s", source.uri, len(left_out), format_names(left_out)
@@ -103,6 +106,11 @@ def file_of(source: Source, path: str, *, several: bool) -> SourceFile:
     return SourceFile(name, label, path, file_format, source, compression)
 
 
+def read_suffixes(source: Source) -> Collection[str]:
+    """Endings of the files of a folder that are read."""
+    return (TEXT_SUFFIX,) if source.format == "text" else FORMATS
+
+
 def _pin_revision(source: Source) -> Source:
     """The Hub dataset at the commit that its revision resolves to now, so that the recorded revision is the one read.
 
@@ -122,8 +130,10 @@ def _pin_revision(source: Source) -> Source:
     return source.model_copy(update={"revision": commit or source.revision})
 
 
-def find_paths(uri: str, left_out: list[str] | None = None) -> list[str]:
+def find_paths(uri: str, left_out: list[str] | None = None, suffixes: Collection[str] = FORMATS) -> list[str]:
     """Paths of the files that a path, a folder or a glob stands for; `left_out` receives those of a folder that are not read.
+
+    Of a folder files with these `suffixes` are.
 
     Raises:
         InputError: there is none, one is a broken link, or access is denied.
@@ -133,7 +143,7 @@ def find_paths(uri: str, left_out: list[str] | None = None) -> list[str]:
         if path.is_file():
             return [str(path)]
         if path.is_dir():
-            return _files_below(path, uri, left_out)
+            return _files_below(path, uri, left_out, suffixes)
         if path.is_symlink():
             raise InputError(f"{uri!r} is a link to {str(path.readlink())!r}, which does not exist. Repair the link.")
         if glob.has_magic(uri):
@@ -184,15 +194,19 @@ def _fail(error: OSError) -> None:  # os.walk skips what it may not read, and ro
     raise error
 
 
-def _files_below(folder: Path, uri: str, left_out: list[str] | None) -> list[str]:
+def _files_below(folder: Path, uri: str, left_out: list[str] | None, suffixes: Collection[str]) -> list[str]:
     """Files of a known format below a folder; hidden files and folders are skipped."""
     found = [Path(root) / name for root, _, names in os.walk(folder, onerror=_fail) for name in names]
     visible = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
-    paths = sorted(path for path in visible if format_suffix(path) in FORMATS and _is_file(path))
+    paths = sorted(path for path in visible if format_suffix(path) in suffixes and _is_file(path))
     if not paths:
-        others = f" It holds {format_names(sorted(str(path.relative_to(folder)) for path in visible))}." if visible else ""
+        others = (
+            f" It holds {format_names(sorted(str(path.relative_to(folder)) for path in visible), shown=5)}." if visible else ""
+        )
+        if TEXT_SUFFIX not in suffixes and any(format_suffix(path) == TEXT_SUFFIX for path in visible):
+            others += " Files of one tweet a line: --format text, with --label CLASS=FOLDER for each class."
         raise InputError(
-            f"folder {uri!r} holds no file that ends in {format_names(list(FORMATS))} (or .gz, .zst after it).{others}"
+            f"folder {uri!r} holds no file that ends in {format_names(list(suffixes))} (or .gz, .zst after it).{others}"
         )
     if left_out is not None:
         left_out += sorted(str(path.relative_to(folder)) for path in set(visible) - set(paths))
@@ -223,8 +237,7 @@ def _split_name(address: str, requested: str, content: Content) -> tuple[str, st
     if requested != "auto":
         return plain.stem, requested, compression
     suffix = plain.suffix.lower()
-    by_text = suffix in ("", ".txt", ".dat") or FORMATS.get(suffix) == "excel"
-    held = content.format if content.format != "text" else "csv" if by_text else None
+    held = _held(content, suffix)
     if held in ("parquet", "excel") and content.compression is None:
         compression = None  # a name that ends in .gz lies
     if held in ("parquet", "excel") and compression:
@@ -232,18 +245,31 @@ def _split_name(address: str, requested: str, content: Content) -> tuple[str, st
             f"{address!r} holds a file of the kind {held}, which is read unpacked only. Unpack it, and give that file."
         )
     if held is not None and held != FORMATS.get(suffix) and (held, suffix) not in _SAME:
-        if suffix in FORMATS or content.format == "text":
+        if held == "text":
+            _log.warning("%r is read as one tweet a line (--format text)", address)
+        elif suffix in FORMATS or held == "csv":
             _log.warning("%r is read as %s, by what it holds (--format)", address, held)
         return plain.stem, held, compression
     if suffix not in FORMATS:
-        advice = "Name the format with --format."
-        if content.first_line is not None:
-            shown = shorten(content.first_line, 80)
-            advice = f"Its first line, {shown!r}, is not separated by a comma, tab, ; or |. {how_to_read_lines(address, shown)}"
-        raise InputError(
-            f"{address!r}: the ending {suffix or path.suffix!r} is not understood. Files end in {format_names(list(FORMATS))}, "
-            f"with .gz or .zst after it where compressed. {advice}"
-        )
+        raise InputError(_ending_error(address, suffix or path.suffix, content.lines))
     if FORMATS[suffix] == "parquet" and compression:
         raise InputError(f"{address!r}: Parquet compresses inside. Unpack the file and give the plain .parquet.")
     return plain.stem, FORMATS[suffix], compression
+
+
+def _held(content: Content, suffix: str) -> str | None:
+    """The format by what a file holds; that of text counts only where the ending does not say another."""
+    if content.format == "csv" and suffix not in ("", TEXT_SUFFIX, ".dat") and FORMATS.get(suffix) != "excel":
+        return None
+    return None if content.format == "text" and suffix != TEXT_SUFFIX else content.format
+
+
+def _ending_error(address: str, suffix: str, lines: Sequence[str]) -> str:
+    if lines:
+        shown = shorten(lines[0], 80)
+        told = f"{address!r}: the ending {suffix!r} is not understood, and its lines, such as {shown!r}, are no table. "
+        return told + how_to_read_lines(address, lines)
+    return (
+        f"{address!r}: the ending {suffix!r} is not understood. Files end in {format_names(list(FORMATS))}, with .gz or .zst "
+        "after it where compressed. Name the format with --format."
+    )

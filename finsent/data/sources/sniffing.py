@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from finsent.data.sources import s3
 from finsent.data.sources.archive import chosen_members, member_names
 from finsent.data.sources.conversions import how_to_convert
+from finsent.data.sources.line_forms import is_table, is_tweets
 from finsent.data.sources.records import FORMATS, format_suffix
 from finsent.errors import InputError
 
@@ -19,10 +20,10 @@ class Content(NamedTuple):
     """What the first bytes tell; None where they tell nothing."""
 
     format: str | None = None
-    """A format, or `text`: its first line has a delimiter."""
+    """A format; `csv` of a table in text, `text` of one tweet a line."""
     compression: str | None = None
-    first_line: str | None = None
-    """Of a text without a delimiter."""
+    lines: tuple[str, ...] = ()
+    """The first ones of a text whose form they do not tell."""
 
 
 _CONTENTS: Final = {
@@ -65,9 +66,11 @@ def _sniff_text(text: bytes) -> Content:
         return Content("json")
     if b"\x00" in first:
         return Content()
-    if any(mark in first for mark in (b",", b"\t", b";", b"|")):
-        return Content("text")
-    return Content(first_line=first.decode("utf-8", "replace").strip())
+    whole = text if len(text) < _HEAD // 2 or b"\n" not in text else text.rpartition(b"\n")[0]  # the last line may be cut
+    lines = tuple(line for line in whole.decode("utf-8", "replace").splitlines() if line.strip())
+    if is_table(lines):
+        return Content("csv")
+    return Content("text" if is_tweets(lines) else None, lines=lines)
 
 
 def _sniff_archive(path: str) -> Content:

@@ -84,6 +84,5 @@ def test_text_with_nul_bytes(tmp_path: Path) -> None:
 
 def test_lines_without_a_delimiter(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text('gold up\noil down "now"\n')
-    assert "--format tsv --no-header --columns text" in refusal(tmp_path / "a.txt")
-    given = {"format": "tsv", "header": False, "columns": ("text",), "label_value": "Neutral"}
-    assert texts_of(tmp_path / "a.txt", **given) == ["gold up", 'oil down "now"']
+    assert "--format text" in refusal(tmp_path / "a.txt")
+    assert texts_of(tmp_path / "a.txt", format="text", label_value="Neutral") == ["gold up", 'oil down "now"']
