@@ -19,6 +19,8 @@ from finsent.data.validation.column_roles import (
     id_column,
     label_candidates,
     label_columns,
+    marks,
+    nested_labels,
     text_columns,
     time_columns,
     varies,
@@ -214,23 +216,29 @@ def ask_without_labels(look: Look, roles: Roles, columns: Columns, proposal: Pro
     others = (*roles.texts, roles.time, *roles.other_times, roles.id)
     candidates, by_class = label_candidates(columns, others, look.now), class_columns(columns)
     if by_class:
+        yes = sorted({mark for name in by_class for mark in marks(columns[name])})
         proposal.notes.append(
             f"Columns {format_names(by_class)} look like one for each class. Make one of them first, in pandas: "
-            f"df['label'] = df[{by_class!r}].idxmax(axis=1)"
+            f"df['label'] = df[{by_class!r}]{f'.isin({yes!r})' if yes else ''}.idxmax(axis=1)"
+        )
+    if nested := nested_labels(columns):
+        proposal.notes.append(
+            f"{format_names(nested)} holds lists of objects, which may have the labels, and are not read as such. Export a "
+            "column of one label a row: Label Studio's JSON-MIN or CSV."
         )
     no_id = {"id": NO_COLUMN} if roles.id is None and "id" in columns and "id" not in look.given else {}
     unlabelled = Choice(no_id, "if the tweets are to be scored")
     more = "" if candidates else " Where one holds them, name it: finsent data preview FILE --label COLUMN."
-    proposal.ask(f"No column of labels is found.{more}", _kinds_of_file(look.files, unlabelled, candidates, by_class))
+    proposal.ask(f"No column of labels is found.{more}", _kinds_of_file(look.files, unlabelled, candidates, [*by_class, *nested]))
 
 
 def _kinds_of_file(
-    files: Sequence[SourceFile], unlabelled: Choice, candidates: Sequence[str], by_class: Sequence[str]
+    files: Sequence[SourceFile], unlabelled: Choice, candidates: Sequence[str], labelled_otherwise: Sequence[str]
 ) -> list[Choice]:
     named = {file.uri: label for file in files if (label := _class_in_name(file.uri)) is not None}
     if len(named) == len(files) > 1:
         return [Choice({}, "if each file holds the class that it is called after", by_file=named), unlabelled]
-    if candidates or by_class:
+    if candidates or labelled_otherwise:
         look = [Choice({"label": name}, f"if {name!r} holds the labels", look_again=True) for name in candidates]
         return [*look, unlabelled]
     labels = list(named.values()) if len(files) == 1 else []

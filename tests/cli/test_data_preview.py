@@ -371,3 +371,7 @@ def test_labels_that_are_not_known_are_shown(finsent: "Finsent", tmp_path: Path)
     path = table(tmp_path / "c.csv", ["text", "positive", "negative"], TEXTS, [1, 0] * 3, [0, 1] * 3)
     (command,) = finsent("data", "preview", path, "--json").json()["commands"]
     assert "--inbox" in command
+    path = tmp_path / "d.json"
+    path.write_text(json.dumps([{"data": {"text": text}, "annotations": [{"result": [{"x": 1}]}]} for text in TEXTS]))
+    (command,) = finsent("data", "preview", path, "--json").json()["commands"]
+    assert "--inbox" in command

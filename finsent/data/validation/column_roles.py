@@ -26,7 +26,7 @@ _TEXTS: Final = (
 """Usual names without case and signs, the likeliest first; those of one line are equally likely."""
 _LABELS: Final = (
     "label labels sentiment sentiments sentiment_label class target polarity category annotation feeling emotion mood opinion",
-    "airline_sentiment majority_sentiment gold y basic tag stance",
+    "annotations airline_sentiment majority_sentiment gold y basic tag stance",
     "score sentiment_score rating stars compound",
     "stimmung klasse bewertung einstufung haltung sentimiento etiqueta clase sentimento etichetta classe étiquette klass",
 )
@@ -47,6 +47,8 @@ _STATUS_URL: Final = re.compile(r"https?://\S+/\d{5,}\S*")
 _NEARLY_ALL: Final = 0.9
 _LONG_ID: Final = 15
 _MOST_NUMBERED: Final = 5
+_YES: Final = frozenset({"yes", "y", "ja", "oui", "sí", "si", "x", "✓", "✔", "true"})
+_NO: Final = frozenset({"no", "n", "nein", "non", "false", "-"})
 _MOST_CANDIDATES: Final = 4
 _ENOUGH: Final = 500
 _MARKED: Final = re.compile(r"https?://|(?<!\w)[@$][A-Za-z]\w+")
@@ -246,10 +248,23 @@ def id_column(columns: Columns) -> tuple[str | None, str]:
 
 
 def class_columns(columns: Columns) -> list[str]:
-    """Columns that are called as classes are and hold numbers: one for each class, with a share or a mark."""
+    """Columns that are called as classes are and hold numbers or marks: one for each class."""
     named = [name for name in columns if usual_class(_plain(name)) is not None and not _plain(name).lstrip("-").isdecimal()]
-    named = [name for name in named if value_type(columns[name]) in ("number", "integer", "yes or no")]
+    named = [name for name in named if value_type(columns[name]) in ("number", "integer", "yes or no") or marks(columns[name])]
     return named if len(named) > 1 else []
+
+
+def marks(values: Sequence[object]) -> list[str]:
+    """The values of a column of words that mean yes, such as Yes or x; none where it holds anything but yes and no."""
+    if value_type(values) != "text":
+        return []
+    there = {str(value).strip() for value in values if not is_missing(value)}
+    return sorted(value for value in there if value.casefold() in _YES) if {v.casefold() for v in there} <= _YES | _NO else []
+
+
+def nested_labels(columns: Columns) -> list[str]:
+    """Columns called as labels are that hold lists of objects, as exports of labelling tools do."""
+    return [name for tier in _LABELS for name in _named(columns, tier) if _holds_objects(columns[name])]
 
 
 def _plain(name: str) -> str:

@@ -116,3 +116,5 @@ def test_types_and_classes_in_columns_of_their_own() -> None:
     }
     assert {name: value_type(items) for name, items in values.items()} == {name: name for name in values}
     assert class_columns({"text": TEXTS, "positive": [0.1] * 12, "Negative": ["0.9"] * 12}) == ["positive", "Negative"]
+    assert class_columns({"Bullish?": ["Yes", "No"] * 6, "Bearish?": ["", "x"] * 6}) == ["Bullish?", "Bearish?"]
+    assert class_columns({"up": ["yes", "maybe"] * 6, "down": ["yes", "no"] * 6}) == []
