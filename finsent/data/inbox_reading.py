@@ -15,7 +15,7 @@ from finsent.data.sources.reading import quarantine_row
 from finsent.data.sources.records import QuarantinedRow, RawRow, RequestedColumns, SourceFile, inbox_columns
 from finsent.data.validation.dates import is_missing
 from finsent.data.validation.ids import find_id_column, find_id_fault, likely_id_columns
-from finsent.data.validation.row_validation import Rejection, check_id, check_time
+from finsent.data.validation.row_validation import Rejection, check_id, check_time, reject_json
 from finsent.data.validation.text_cleaning import CleanText, clean_text, mask_handles
 from finsent.errors import InputError, escape_invalid, quoted, shorten
 from finsent.text import text_id
@@ -140,8 +140,8 @@ def check_row(
     raw: RawRow, longest: int, now: datetime, form: str | None, *, repaired: bool, has_ids: bool
 ) -> tuple[str, datetime | None, CleanText, str | None] | Rejection:
     """Id, time and text of a row and `InboxRow.given_id`, or why it is rejected."""
-    if raw.fault is not None:
-        return raw.fault
+    if (fault := raw.fault or reject_json(raw.text)) is not None:
+        return fault
     clean = clean_text(raw.text, longest, repaired=repaired, whole=raw.whole)
     if isinstance(clean, Rejection):
         return clean

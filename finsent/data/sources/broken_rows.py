@@ -11,7 +11,7 @@ from finsent.data.sources.records import QuarantinedRow, SourceFile
 FAULTS_OF_FILES: Final = frozenset({"malformed row", "bad encoding"})
 _SAMPLED: Final = 100
 _HIGH_BYTE: Final = re.compile(rb"\\x([89a-f][0-9a-f])")  # as `escape_invalid` and `repr` show bytes that are no UTF-8
-_OF_TEXT: Final = frozenset({"csv", "tsv", "json", "jsonl"})
+_OF_TEXT: Final = frozenset({"csv", "tsv", "json", "jsonl", "text"})
 
 
 @dataclass

@@ -23,7 +23,7 @@ from finsent.data.validation.label_check import PolarityStats, check_label_polar
 from finsent.data.validation.label_mapping import check_label, label_key, parse_label
 from finsent.data.validation.label_values import check_label_values, label_map_advice
 from finsent.data.validation.language import check_language
-from finsent.data.validation.row_validation import Reason, Rejection, check_id, check_time
+from finsent.data.validation.row_validation import Reason, Rejection, check_id, check_time, reject_json
 from finsent.data.validation.schema_drift import SourceSchema, compare_schemas, format_drift, removal_hint, source_schema
 from finsent.data.validation.text_cleaning import WHOLE_TAKEN, CleanText, clean_text, mask_handles, mask_raw_handles
 from finsent.data.validation.text_repair import FLAG_SEPARATOR, text_flags
@@ -318,8 +318,8 @@ def _validate_fields(
     raw: RawRow, source: Source, config: DataConfig, now: datetime, form: str | None
 ) -> tuple[CleanText, str, datetime | None, Reason | None] | Rejection | None:
     """Text, label and time, and what is wrong with the time where the row is taken without it; None where it has no label."""
-    if raw.fault is not None:
-        return raw.fault
+    if (fault := raw.fault or reject_json(raw.text)) is not None:
+        return fault
     text = clean_text(raw.text, config.max_characters, repaired=config.repair_mojibake, whole=raw.whole)
     if isinstance(text, Rejection):
         return text

@@ -1,5 +1,6 @@
 """Validates the fields of a row; an invalid one is quarantined with a reason. Pure: the caller passes the clock."""
 
+import json
 import re
 from dataclasses import dataclass
 from datetime import datetime
@@ -42,6 +43,18 @@ class Rejection:
 
     reason: Reason
     detail: str
+
+
+def reject_json(text: object) -> Rejection | None:
+    """Why a text is no tweet where it is a JSON object, as queues wrap them: the tweet and its label are within."""
+    if not isinstance(text, str) or not text.lstrip().startswith('{"') or not text.rstrip().endswith("}"):
+        return None
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    detail = f"not a tweet but a JSON object; `jq -c '.COLUMN | fromjson' FILE > FILE.jsonl` unpacks such: {shorten(text, 80)!r}"
+    return Rejection("malformed row", detail)
 
 
 def check_text(value: object, max_characters: int) -> str | Rejection:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from finsent.data.validation.dates import CLOCK_SKEW
 from finsent.data.validation.label_mapping import check_label, label_key
-from finsent.data.validation.row_validation import Rejection, check_id, check_text, check_time
+from finsent.data.validation.row_validation import Rejection, check_id, check_text, check_time, reject_json
 from finsent.errors import quoted, shorten
 from finsent.labels import LABELS
 
@@ -194,3 +194,10 @@ def test_values_too_large_to_show_are_named_by_their_type() -> None:
     assert isinstance(check_time(endless, NOW), Rejection)
     while endless:  # taken apart one by one: Python's own way down is a recursion too
         endless = endless.pop()  # type: ignore[assignment]
+
+
+def test_a_json_object_is_no_tweet() -> None:
+    found = reject_json('{"text": "gold up", "label": "Bullish"}')
+    assert found is not None
+    assert "fromjson" in found.detail
+    assert [reject_json(text) for text in ("{braces} up", '{"a" up}', "gold up", None, 7)] == [None] * 5
