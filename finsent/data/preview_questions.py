@@ -3,6 +3,7 @@
 import itertools
 import math
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -228,7 +229,11 @@ def ask_without_labels(look: Look, roles: Roles, columns: Columns, proposal: Pro
         )
     no_id = {"id": NO_COLUMN} if roles.id is None and "id" in columns and "id" not in look.given else {}
     unlabelled = Choice(no_id, "if the tweets are to be scored")
-    more = "" if candidates else " Where one holds them, name it: finsent data preview FILE --label COLUMN."
+    more = (
+        ""
+        if candidates
+        else f" Where one holds them, name it: finsent data preview {shlex.quote(look.source.uri)} --label COLUMN."
+    )
     proposal.ask(f"No column of labels is found.{more}", _kinds_of_file(look.files, unlabelled, candidates, [*by_class, *nested]))
 
 

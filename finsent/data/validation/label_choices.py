@@ -19,7 +19,7 @@ _MOST_ON_A_SCALE: Final = 11
 _MOST_PERMUTED: Final = 3
 _MOST_VALUES: Final = 30
 _NUMBERED: Final = re.compile(r"(?:[^\W\d_]+[\s_-]?)?([+-]?\d+)")  # LABEL_0 is a number, too
-_UNCHECKED: Final = "data.check_labels=false lets that pass, and with it wrong maps: it checks no source's label values and words"
+_UNCHECKED: Final = "check_labels=false switches off, for all sources, the checks that labels are known and plausible"
 _BY_ORDER: Final[Mapping[int, tuple[tuple[str, ...], ...]]] = {
     2: (("Bearish", "Bullish"), ("Bullish", "Bearish"), ("Neutral", "Bullish"), ("Bullish", "Neutral")),
     3: (("Bearish", "Neutral", "Bullish"), ("Bullish", "Neutral", "Bearish"), ("Neutral", "Bullish", "Bearish")),
