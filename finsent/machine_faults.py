@@ -16,6 +16,9 @@ NO_HOME_FOLDER: Final = (
     "Set HOME to a folder that can be written."
 )
 
+STARTUP_TIMEOUT: Final = "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"
+"""Prefect's variable: seconds that a temporary server may take to start."""
+
 _REMEDIES: Final = {
     errno.ENOSPC: "Make room on that disk.",
     errno.EDQUOT: "This user's quota is used up: make room, or have it raised.",
@@ -67,6 +70,12 @@ def describe(error: BaseException) -> str | None:
             )
         if isinstance(cause, RuntimeError) and "Failed to reach API at" in str(cause):
             library = "prefect"  # which raises it bare
+        if isinstance(cause, RuntimeError) and "connect to ephemeral Prefect" in str(cause):
+            waited = os.environ.get(STARTUP_TIMEOUT, "20")
+            return (
+                f"a temporary Prefect server did not start within {waited} s: this machine is too busy, or the server cannot start "
+                f"(see `finsent doctor`). Try again when less runs here; {STARTUP_TIMEOUT} sets how long is waited."
+            )
         if library in _SERVICES or (isinstance(cause, ConnectionError | TimeoutError) and cause.errno is None):
             said = one_line(cause)
             what = _SERVICES.get(library, "a server")

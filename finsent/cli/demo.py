@@ -17,6 +17,7 @@ from finsent.cli.render import render_evaluation, render_predictions, render_pro
 from finsent.cli.render_data import render_ingestion
 from finsent.cli.server_password import guard_temporary_server
 from finsent.files import make_folder
+from finsent.machine_faults import STARTUP_TIMEOUT
 from finsent.workspace import Workspace, resolve_workspace
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ def _prepare(settings: Settings) -> Workspace:
             "FINSENT_HOME": str(home.root),
             "PREFECT_HOME": str(home.root / "prefect"),
             "PREFECT_SERVER_EPHEMERAL_ENABLED": "true",
-            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+            STARTUP_TIMEOUT: "180",
         }
     )
     guard_temporary_server()

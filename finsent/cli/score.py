@@ -25,6 +25,7 @@ from finsent.cli.services_file import HEARTBEAT_SECONDS
 from finsent.cli.source_options import file_options, given_options, source_settings
 from finsent.config import InboxSource
 from finsent.errors import InputError
+from finsent.machine_faults import STARTUP_TIMEOUT
 
 
 @cli.command(
@@ -135,7 +136,7 @@ def retrain_command(settings: Settings, *, only_if_due: bool) -> CommandResult:
     if not use_prefect_server(settings.home(), "this retraining runs without it, and its events start nothing"):
         guard_temporary_server()
         os.environ["PREFECT_SERVER_EPHEMERAL_ENABLED"] = "true"
-        os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
+        os.environ.setdefault(STARTUP_TIMEOUT, "180")
     os.environ["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] = str(HEARTBEAT_SECONDS)  # Prefect's 180 s look like a lost run
     from finsent.steps.data_report import page_path
     from flows.retrain import RetrainResult, retrain

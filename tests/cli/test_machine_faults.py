@@ -111,6 +111,7 @@ def raised(error: Exception, cause: Exception | None = None) -> Exception:
         (requests.exceptions.ReadTimeout("timed out."), "(timed out). Look at it"),
         (MissingResult("The result was not persisted."), "the Prefect server (PREFECT_API_URL)"),
         (RuntimeError("Failed to reach API at http://127.0.0.1:1/api/"), "the Prefect server (PREFECT_API_URL)"),
+        (RuntimeError("Timed out while attempting to connect to ephemeral Prefect API server."), "did not start within 20 s"),
         (TimeoutError(), "a server does not answer, or not as it should (TimeoutError)"),
         (SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"), "28). Make room on"),
         (ValueError("x"), None),
