@@ -61,8 +61,8 @@ def describe(error: BaseException) -> str | None:
             return "memory is used up. Free some, give the container more, or use smaller batches (see `finsent doctor`)."
         if refused := _refused_by_the_system(cause):
             return refused
-        if isinstance(cause, RuntimeError | KeyError) and _is_about_the_home_folder(str(cause)):
-            return NO_HOME_FOLDER
+        if isinstance(cause, RuntimeError | KeyError) and (known := _known_by_its_words(str(cause))):
+            return known
         if isinstance(cause, sqlite3.DatabaseError) and not isinstance(cause, sqlite3.IntegrityError | sqlite3.ProgrammingError):
             return (
                 f"a database in the home cannot be used ({one_line(cause)}). Check the disk's space, the permissions and the "
@@ -70,12 +70,6 @@ def describe(error: BaseException) -> str | None:
             )
         if isinstance(cause, RuntimeError) and "Failed to reach API at" in str(cause):
             library = "prefect"  # which raises it bare
-        if isinstance(cause, RuntimeError) and "connect to ephemeral Prefect" in str(cause):
-            waited = os.environ.get(STARTUP_TIMEOUT, "20")
-            return (
-                f"a temporary Prefect server did not start within {waited} s: this machine is too busy, or the server cannot start "
-                f"(see `finsent doctor`). Try again when less runs here; {STARTUP_TIMEOUT} sets how long is waited."
-            )
         if library in _SERVICES or (isinstance(cause, ConnectionError | TimeoutError) and cause.errno is None):
             said = one_line(cause)
             what = _SERVICES.get(library, "a server")
@@ -118,8 +112,16 @@ def _unread_variable(error: BaseException) -> str | None:
     return None
 
 
-def _is_about_the_home_folder(text: str) -> bool:
-    return "determine home directory" in text or "getpwuid" in text
+def _known_by_its_words(text: str) -> str | None:
+    if "determine home directory" in text or "getpwuid" in text:
+        return NO_HOME_FOLDER
+    if "connect to ephemeral Prefect" in text:
+        waited = os.environ.get(STARTUP_TIMEOUT, "20")
+        return (
+            f"a temporary Prefect server did not start within {waited} s: this machine is too busy, or the server cannot start (see "
+            f"`finsent doctor`). Try again when less runs here; {STARTUP_TIMEOUT} sets how long is waited."
+        )
+    return None
 
 
 def open_standard_streams() -> None:
