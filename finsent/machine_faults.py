@@ -118,8 +118,8 @@ def _known_by_its_words(text: str) -> str | None:
     if "connect to ephemeral Prefect" in text:
         waited = os.environ.get(STARTUP_TIMEOUT, "20")
         return (
-            f"a temporary Prefect server did not start within {waited} s: this machine is too busy, or the server cannot start (see "
-            f"`finsent doctor`). Try again when less runs here; {STARTUP_TIMEOUT} sets how long is waited."
+            f"a temporary Prefect server did not start within {waited} s: the machine is too busy, or it cannot start. See "
+            f"`finsent doctor`, and try again when less runs here; {STARTUP_TIMEOUT} sets how long is waited."
         )
     return None
 
