@@ -5,6 +5,7 @@ import json
 import os
 import runpy
 import shutil
+import signal
 import sqlite3
 import tempfile
 import warnings
@@ -56,6 +57,9 @@ os.environ.update(
 )
 for _name in ("FINSENT_HOME", "FINSENT_TABLES", "FINSENT_PROFILE", "FINSENT_CONFIG", "MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
     os.environ.pop(_name, None)
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's background job: what tests interrupt would ignore it, too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("finsent", deadline=None)  # a machine that is shared pauses for as long as it likes
 settings.load_profile("finsent")
