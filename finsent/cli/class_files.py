@@ -6,11 +6,11 @@ from typing import Any, Final, NamedTuple
 
 from finsent.config import Source
 from finsent.data.sources.records import COMPRESSIONS, FORMATS
+from finsent.data.validation.label_mapping import parse_label
 from finsent.data.validation.label_vocabulary import usual_class
 from finsent.errors import InputError, did_you_mean
 from finsent.labels import LABELS
 
-_NAMES: Final = {label.casefold(): label for label in LABELS}
 _OTHERS: Final = ("label_map", "label_bins", "label_value")
 
 
@@ -74,7 +74,7 @@ def _parse(value: str) -> ClassFile | None:
         InputError: a class without a file, or a file with a class that there is not.
     """
     name, found, uri = value.partition("=")
-    label = _NAMES.get(name.strip().casefold())
+    label = parse_label(name, None)
     if not found:
         return None
     if label is not None:

@@ -21,7 +21,7 @@ from finsent.data.dedup.grouping import is_in
 from finsent.data.existing_rows import Grouping
 from finsent.data.leakage import LeakAudit, NaiveSplit, group_sizes, naive_split
 from finsent.data.sources.broken_rows import FAULTS_OF_FILES
-from finsent.data.sources.file_counts import FileCounts, format_example
+from finsent.data.sources.file_counts import FileCounts, format_example, is_next_to_nothing
 from finsent.data.sources.reading import ReadSummary
 from finsent.data.splits import EXCLUDED, SPLIT_CODES, SPLITS, SplitCodes, SplitRule
 from finsent.data.staging import NO_TIME, StagedRows
@@ -33,7 +33,6 @@ from finsent.workspace import Workspace
 
 _log = logging.getLogger(__name__)
 
-_NEXT_TO_NOTHING: Final = 0.1
 _HIGH_QUARANTINE_RATE: Final = 0.2  # share of a source's rows
 
 
@@ -101,7 +100,7 @@ class IngestReport:
     @property
     def next_to_nothing(self) -> bool:
         """Whether under a tenth of the labelled rows are in the data now or were before: a wrong file or a wrong setting."""
-        return self.read > 0 and (self.accepted + self.duplicates) < _NEXT_TO_NOTHING * max(self.read - self.unlabelled, 1)
+        return is_next_to_nothing(self.read, self.accepted + self.duplicates, self.unlabelled)
 
 
 def build_report(

@@ -33,16 +33,14 @@ from finsent.data.validation.column_roles import (
 )
 from finsent.data.validation.dates import ColumnTimes, check_form, is_missing
 from finsent.data.validation.label_check import check_label_polarity, format_label_mismatch
-from finsent.data.validation.label_choices import Choice, LabelChoices
+from finsent.data.validation.label_choices import Choice
 from finsent.data.validation.label_mapping import label_key
 from finsent.errors import format_names, quoted
 
 MAX_ROWS: Final = 10_000
 """Rows looked at."""
-_MAX_CHOICES: Final = 12
 _MAX_LABELS: Final = 20
 _EXAMPLES: Final = 3
-_SETTLED: Final = LabelChoices((Choice({}),))
 
 
 @dataclass(frozen=True)

@@ -33,12 +33,7 @@ from finsent.data.validation.label_vocabulary import usual_class
 from finsent.errors import escape_invalid, format_names
 from finsent.labels import LABELS
 
-MAX_ROWS: Final = 10_000
-"""Rows looked at."""
 _MAX_CHOICES: Final = 12
-_MAX_LABELS: Final = 20
-_EXAMPLES: Final = 3
-_SEARCHED: Final = 500
 _FEWEST_SAME: Final = 5
 _OF_VALUES: Final = frozenset({"labels", "label_bins"})
 _SETTLED: Final = LabelChoices((Choice({}),))

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
-from finsent.data.sources.line_forms import fields_vary, how_to_read_lines
+from finsent.data.sources.line_forms import DELIMITERS, fields_vary, how_to_read_lines
 from finsent.data.sources.records import RequestedColumns, SourceFile
 from finsent.errors import InputError, preview_hint, shorten
 
@@ -16,8 +16,6 @@ LOOKED_AT: Final = 50
 """Lines that show what separates the fields, where no columns are asked for."""
 TITLE_ROWS: Final = 10
 """Rows in which the names of the columns are looked for."""
-_DELIMITERS: Final = (",", "\t", ";", "|", "\x01")
-"""Tried where the usual one does not give the columns asked for: spreadsheets, databases and Hive write these."""
 _CLASS_WORDS: Final = frozenset({"bullish", "bearish", "neutral", "positive", "negative"})
 
 
@@ -124,7 +122,7 @@ def find_delimiter(file: SourceFile, head: Sequence[str], wanted: RequestedColum
     usual = "\t" if file.format == "tsv" else ","
     if file.source.format != "auto":
         return usual
-    ordered = (usual, *(mark for mark in _DELIMITERS if mark != usual))
+    ordered = (usual, *(mark for mark in DELIMITERS if mark != usual))
     if wanted.every:
         return max(ordered, key=lambda delimiter: _evenness(head, delimiter))
     for delimiter in ordered:

@@ -54,8 +54,12 @@ def count_file(file: SourceFile) -> FileCounts:
     return FileCounts(escape_invalid(file.uri))
 
 
-def next_to_nothing(files: Iterable[FileCounts]) -> bool:
+def is_next_to_nothing(read: int, used: int, unlabelled: int) -> bool:
     """Whether under a tenth of the rows that have a label were of use: a wrong file or a wrong setting."""
-    counts = [(item.read - item.unlabelled, item.taken + item.duplicates, item.read) for item in files]
-    labelled, used, read = (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0, 0)
-    return read > 0 and used < _NEXT_TO_NOTHING * max(labelled, 1)
+    return read > 0 and used < _NEXT_TO_NOTHING * max(read - unlabelled, 1)
+
+
+def next_to_nothing(files: Iterable[FileCounts]) -> bool:
+    """The same of some files together."""
+    counts = [(item.read, item.taken + item.duplicates, item.unlabelled) for item in files]
+    return bool(counts) and is_next_to_nothing(*(sum(column) for column in zip(*counts, strict=True)))

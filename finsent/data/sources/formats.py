@@ -5,7 +5,6 @@ A bad row is passed on with its fault; only a bad file raises.
 
 import hashlib
 import json
-import logging
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -37,8 +36,6 @@ from finsent.data.sources.workbook import read_sheet
 from finsent.data.validation.dates import is_missing
 from finsent.data.validation.row_validation import Rejection
 from finsent.errors import InputError, ServiceError, escape_invalid, preview_hint, quoted, shorten
-
-_log = logging.getLogger(__name__)
 
 _BATCH_CHARS: Final = 16 * 1024 * 1024
 _OF_TABLES: Final = ("header", "columns")

@@ -11,9 +11,10 @@ from typing import Final
 
 from finsent.data.validation.label_vocabulary import usual_class
 
-_DELIMITERS: Final = (",", "\t", ";", "|", "\x01")
+DELIMITERS: Final = (",", "\t", ";", "|", "\x01")
+"""What separates fields, as spreadsheets, databases and Hive write them."""
 _FAST_TEXT: Final = "__label__"
-_CLASS_MARKS: Final = (*_DELIMITERS[:-1], "@")
+_CLASS_MARKS: Final = (*DELIMITERS[:-1], "@")
 """What may stand between a text and its class; `@` in FinancialPhraseBank."""
 _MOSTLY: Final = 0.9
 _NAME: Final = re.compile(r"[^\W\d][\w .:/#-]{0,39}")
@@ -21,7 +22,7 @@ _NAME: Final = re.compile(r"[^\W\d][\w .:/#-]{0,39}")
 
 def is_table(lines: Sequence[str]) -> bool:
     """Whether lines begin with column names, or are records with as many fields each and not sentences with commas."""
-    return any(_begins_with_names(lines, mark) or _is_separated(lines, mark) for mark in _DELIMITERS)
+    return any(_begins_with_names(lines, mark) or _is_separated(lines, mark) for mark in DELIMITERS)
 
 
 def is_tweets(lines: Sequence[str]) -> bool:
