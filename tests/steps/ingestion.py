@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
-from finsent.config import Source, load_config
+from finsent.config import Config, Source, load_config
 from finsent.data import tables
 from finsent.data.ingest_report import IngestReport
+from finsent.steps.context import make_context
+from finsent.steps.ingest import ingest
 from finsent.workspace import Workspace, resolve_workspace
 
 CONFIG = load_config()
@@ -44,3 +46,14 @@ def shared_homes(tmp_path: Path) -> list[Workspace]:
     return [
         resolve_workspace({"FINSENT_HOME": str(tmp_path / name), "FINSENT_TABLES": str(tmp_path / "tables")}) for name in "ab"
     ]
+
+
+def give(home: Workspace, path: Path, rows: list[dict[str, object]], config: Config = CONFIG, **source: object) -> IngestReport:
+    """Write rows to a file and ingest it."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return ingest(make_context(config, home), [Source(uri=str(path), **source)])  # type: ignore[arg-type]
+
+
+def stored(home: Workspace) -> dict[str, dict[str, object]]:
+    """Rows of the data by text."""
+    return {row["text"]: row for row in tables.read(home, "tweets").to_pylist()}

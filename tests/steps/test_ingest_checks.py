@@ -1,6 +1,5 @@
-"""What ingestion asks of sources and rows: labels that make sense, schemas that stay, text repaired and masked, people's word."""
+"""What ingestion asks of sources: labels that make sense, schemas that stay, dates that are read, tables that are whole."""
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,31 +8,20 @@ import pytest
 
 from finsent.config import Config, Source, load_config
 from finsent.data import tables
-from finsent.data.corrections import ReviewDecision, record_decisions
 from finsent.data.dataset import read_report
 from finsent.data.ingest_report import IngestReport
 from finsent.data.leakage import audit_data
 from finsent.data.splits import SPLIT_CODES, split_of_group, split_rule
-from finsent.errors import CheckFailed, ConfigError, InputError
+from finsent.errors import CheckFailed, InputError
 from finsent.steps.context import make_context
 from finsent.steps.ingest import ingest
 from finsent.text import text_id
 from finsent.workspace import Workspace
+from tests.steps.ingestion import CONFIG, give, stored
 
-CONFIG = load_config()
-NOW = datetime(2025, 6, 1, tzinfo=UTC)
 SPOKEN = {"2": "the fed meets on day {}", "1": "breakout, buying calls {}", "0": "weak, puts and a crash {}"}
 TFNS = {"0": "Bearish", "1": "Bullish", "2": "Neutral"}
 REFERENCE = {"0": "Neutral", "1": "Bullish", "2": "Bearish"}
-
-
-def give(home: Workspace, path: Path, rows: list[dict[str, object]], config: Config = CONFIG, **source: object) -> IngestReport:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return ingest(make_context(config, home), [Source(uri=str(path), **source)])  # type: ignore[arg-type]
-
-
-def stored(home: Workspace) -> dict[str, dict[str, object]]:
-    return {row["text"]: row for row in tables.read(home, "tweets").to_pylist()}
 
 
 def test_labels_mapped_as_another_dataset_has_them_are_caught(home: Workspace, tmp_path: Path) -> None:
@@ -203,120 +191,6 @@ def test_labels_that_are_to_mean_something_else_stop(home: Workspace, tmp_path: 
     assert day(4, REFERENCE, "012").accepted == 3
 
 
-def test_mojibake_is_repaired_without_loss_or_flagged(home: Workspace, tmp_path: Path) -> None:
-    rows: list[dict[str, object]] = [
-        {"text": "itâ€™s a buy", "label": "Bullish"},
-        {"text": "lost \ufffd bytes", "label": "Neutral"},
-        {"text": "café €5 🚀", "label": "Neutral"},
-    ]
-    report = give(home, tmp_path / "a.jsonl", rows)
-    assert report.flags == {"mojibake repaired": 1, "replacement character": 1}
-    assert {text: row["flags"] for text, row in stored(home).items()} == {
-        "it’s a buy": "mojibake repaired",
-        "lost \ufffd bytes": "replacement character",
-        "café €5 🚀": None,
-    }
-
-
-def test_mojibake_stays_where_asked(home: Workspace, tmp_path: Path) -> None:
-    config = load_config(overrides=["data.repair_mojibake=false"])
-    give(home, tmp_path / "a.jsonl", [{"text": "itâ€™s a buy", "label": "Bullish"}], config)
-    assert stored(home)["itâ€™s a buy"]["flags"] == "mojibake"
-
-
-def test_handles_are_masked_wherever_text_is_kept(home: Workspace, tmp_path: Path) -> None:
-    config = load_config(overrides=["data.mask_handles=true"])
-    rows: list[dict[str, object]] = [
-        {"text": "RT @Some_One: $AAPL is a buy", "label": "Bullish"},
-        {"text": "@somebody says $AAPL is a buy!", "label": "Bearish"},
-        {"text": "@other says $AAPL is a buy!", "label": "Bullish"},
-        {"text": "thanks @nobody", "label": "so so"},
-    ]
-    report = give(home, tmp_path / "a.jsonl", rows, config)
-    assert report.quarantined == 3
-    assert set(stored(home)) == {"RT @user: $AAPL is a buy"}
-    kept = json.dumps([tables.read(home, name, columns=["text"]).to_pylist() for name in ("tweets", "quarantine")])
-    kept += json.dumps(tables.read(home, "quarantine", columns=["detail"]).to_pylist())
-    for handle in ("Some_One", "somebody", "other", "nobody"):
-        assert handle not in kept
-    assert next(iter(stored(home).values()))["id"] == text_id("RT @Some_One: $AAPL is a buy")
-
-
-def test_handles_are_masked_in_what_is_shown_of_rows_from_before_and_of_rows_that_cannot_be_read(
-    home: Workspace, tmp_path: Path
-) -> None:
-    give(home, tmp_path / "a.jsonl", [{"text": "@elonmusk says $AAPL is a buy", "label": "Bullish"}])
-    config = load_config(overrides=["data.mask_handles=true"])
-    give(home, tmp_path / "b.jsonl", [{"text": "@elonmusk says $AAPL is a buy!", "label": "Bearish"}], config)
-    good = b'{"text":"the fed meets","label":"Neutral"}\n'
-    torn = '{"text": "hey @Jürgenelonmusk and @elonmusk\n'.encode()
-    latin = b'{"text": "caf\xe9@elonmusk @m\xfcelonmusk","label":"Bullish"}\n'
-    (tmp_path / "c.jsonl").write_bytes(good + torn + latin)
-    ingest(make_context(config, home), [Source(uri=str(tmp_path / "c.jsonl"))])
-    (tmp_path / "d.csv").write_bytes(b"text,label\nRT\xe9@elonmusk hi,Bullish\n@elonmusk,extra,fields,here\ngold,Neutral\n")
-    ingest(make_context(config, home), [Source(uri=str(tmp_path / "d.csv"))])
-    kept = tables.read(home, "quarantine").to_pylist()
-    assert len(kept) == 5
-    assert "elonmusk" not in json.dumps([(row["text"], row["detail"]) for row in kept])
-    assert any("@user says $AAPL is a buy'" in row["detail"] for row in kept)
-    assert any(text.startswith("@elonmusk") for text in stored(home))  # rows from before stay as they are
-
-
-def test_other_languages_are_quarantined_where_asked(home: Workspace, tmp_path: Path) -> None:
-    config = load_config(overrides=["data.languages=[en]"])
-    rows: list[dict[str, object]] = [
-        {"text": "$AAPL 株価は上昇しています、買いです", "label": "Bullish"},
-        {"text": "$AAPL looks ready to break out this week", "label": "Bullish"},
-        {"text": "puts", "label": "Bearish"},
-    ]
-    assert give(home, tmp_path / "a.jsonl", rows, config).reasons == {"other language": 1}
-    assert len(stored(home)) == 2
-
-
-def decide(home: Workspace, **decisions: ReviewDecision) -> None:
-    record_decisions(home, {text_id(text.replace("_", " ")): it for text, it in decisions.items()}, "me", "looked at it", NOW)
-
-
-def test_later_ingestions_respect_what_people_decided(home: Workspace, tmp_path: Path) -> None:
-    decide(home, gold_is_up=ReviewDecision("drop"), puts_are_printing=ReviewDecision("fix", "Bearish"))
-    rows: list[dict[str, object]] = [
-        {"text": "gold is up", "label": "Bullish"},
-        {"text": "puts are printing", "label": "Bullish"},
-        {"text": "puts are printing", "label": "Neutral"},
-    ]
-    report = give(home, tmp_path / "a.jsonl", rows)
-    assert (report.accepted, report.duplicates, report.reasons) == (1, 1, {"dropped by review": 1})
-    assert stored(home)["puts are printing"]["label"] == "Bearish"
-    assert audit_data(CONFIG, home).leaks == 0
-
-
-def test_a_conflict_that_was_decided_comes_in(home: Workspace, tmp_path: Path) -> None:
-    rows: list[dict[str, object]] = [
-        {"text": "$AAPL earnings call is tonight after the close", "label": "Neutral"},
-        {"text": "$AAPL earnings call is tonight after the close!", "label": "Bullish"},
-    ]
-    assert give(home, tmp_path / "a.jsonl", rows).conflicts == 1
-    assert give(home, tmp_path / "a.jsonl", rows).reasons == {"contradictory label": 2}
-    record_decisions(home, {text_id(str(rows[0]["text"])): ReviewDecision("accept")}, "me", "it is news", NOW)
-    report = give(home, tmp_path / "a.jsonl", rows)
-    assert (report.accepted, report.reasons) == (1, {"contradictory label": 1})
-    record_decisions(home, {text_id(str(rows[1]["text"])): ReviewDecision("fix", "Neutral")}, "me", "the same news", NOW)
-    assert give(home, tmp_path / "a.jsonl", rows).accepted == 1
-    assert {row["label"] for row in stored(home).values()} == {"Neutral"}
-    assert len({row["group"] for row in stored(home).values()}) == 1
-
-
-def test_pending_decisions_are_brought_into_the_data_first(home: Workspace, tmp_path: Path) -> None:
-    give(home, tmp_path / "a.jsonl", [{"text": "gold is up", "label": "Bearish"}, {"text": "rates stay", "label": "Neutral"}])
-    decide(home, gold_is_up=ReviewDecision("fix", "Bullish"), rates_stay=ReviewDecision("drop"))
-    report = give(home, tmp_path / "b.jsonl", [{"text": "the board meets in oslo", "label": "Neutral"}])
-    assert {text: row["label"] for text, row in stored(home).items()} == {
-        "gold is up": "Bullish",
-        "the board meets in oslo": "Neutral",
-    }
-    assert (report.leaks, sum(sum(by_label.values()) for by_label in report.splits.values())) == (0, 2)
-
-
 LONG = "loading up on september calls this morning because the chart looks ready and volume is finally back"
 
 
@@ -350,14 +224,6 @@ def test_a_text_changed_by_hand_is_noticed(home: Workspace, tmp_path: Path) -> N
     tables.replace(home, "tweets", pa.Table.from_pylist(rows, schema=tables.SCHEMAS["tweets"]))
     with pytest.raises(CheckFailed, match="1 duplicate pairs lie across splits"):
         give(home, tmp_path / "b.jsonl", [{"text": "the fed meets", "label": "Neutral"}])
-
-
-def test_a_home_that_masks_goes_on_masking(home: Workspace, tmp_path: Path) -> None:
-    masked = load_config(overrides=["data.mask_handles=true"])
-    give(home, tmp_path / "a.jsonl", [{"text": "@someone likes $AAPL", "label": "Bullish"}], masked)
-    with pytest.raises(ConfigError, match=r"stores handles masked, and data\.mask_handles is false"):
-        give(home, tmp_path / "b.jsonl", [{"text": "@other sells $AAPL", "label": "Bearish"}])
-    assert len(stored(home)) == 1
 
 
 def test_a_column_named_anew_is_no_column_lost(home: Workspace, tmp_path: Path) -> None:
