@@ -102,6 +102,11 @@ def processes_of(home: Path) -> dict[str, tuple[int, float]]:
     return running.processes if running else {}
 
 
+def started_again(home: Path, name: str, before: dict[str, tuple[int, float]]) -> bool:
+    """Whether another process carries the name; until it is started, none does."""
+    return processes_of(home).get(name) not in (None, before[name])
+
+
 def usable(home: Path) -> bool:
     servers = (find_mlflow(home), find_prefect(home))
     return all(server is not None and server.problem is None for server in servers)
@@ -109,8 +114,11 @@ def usable(home: Path) -> bool:
 
 def test_what_is_killed_or_frozen_is_there_again_and_a_second_up_ends(tmp_path: Path) -> None:
     process = start(tmp_path, "--json")
+    second = None
     try:
         assert process.stdout is not None
+        lock = tmp_path / "locks" / "up.lock"
+        wait_for("the first one's lock", lambda: lock.exists() and f"process {process.pid} " in lock.read_text(encoding="utf-8"))
         second = start(tmp_path, "--json")  # while the first one starts
         said = json.loads(process.stdout.readline())
         output, errors = second.communicate(timeout=60)
@@ -119,14 +127,14 @@ def test_what_is_killed_or_frozen_is_there_again_and_a_second_up_ends(tmp_path: 
         first = processes_of(tmp_path)
         for name in ("mlflow", "prefect", "worker-cpu", "worker-gpu"):
             os.kill(first[name][0], signal.SIGKILL)
-            wait_for(name, lambda name=name: processes_of(tmp_path)[name] != first[name])
+            wait_for(name, lambda name=name: started_again(tmp_path, name, first))
         wait_for("servers that answer with the token", lambda: usable(tmp_path))
         again = processes_of(tmp_path)
         assert set(again) == set(first)
         for name in ("prefect", "worker-cpu"):
             os.kill(again[name][0], signal.SIGSTOP)
         for name in ("prefect", "worker-cpu"):
-            wait_for(name, lambda name=name: processes_of(tmp_path)[name] != again[name], 180)
+            wait_for(name, lambda name=name: started_again(tmp_path, name, again), 180)
         wait_for("servers that answer with the token", lambda: usable(tmp_path))
         running = read_services(tmp_path)
         assert running is not None
@@ -135,6 +143,9 @@ def test_what_is_killed_or_frozen_is_there_again_and_a_second_up_ends(tmp_path: 
         assert sorted(names) == sorted(first), "one of each"
         children = find_processes(tmp_path)
     finally:
+        if second is not None and second.poll() is None:
+            second.terminate()
+            second.communicate(timeout=90)
         process.send_signal(signal.SIGHUP)
         _, errors = process.communicate(timeout=90)
     assert process.returncode == 0, errors
