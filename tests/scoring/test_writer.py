@@ -177,8 +177,7 @@ def test_another_model_of_the_same_name_and_number_has_scored_nothing(champion, 
 @pytest.mark.long
 def test_several_devices_write_what_one_writes(champion, config, tmp_path):
     fill(champion, [*TEXTS, *REPEATED, *BAD])
-    other = resolve_workspace({"FINSENT_HOME": str(tmp_path / "other")})
-    shutil.copytree(champion.root, other.root)
+    other = copy_home(champion.root, tmp_path / "other")
     Registry(champion, "finsent").adapter_path("1")
     score(make_context(config, champion), progress=False)
     shutil.copytree(champion.versions, other.versions)
