@@ -84,6 +84,7 @@ def test_libraries_are_silent_in_child_processes_too(tmp_path: Path) -> None:
     assert chatter("quiet", tmp_path) == ""
 
 
+@pytest.mark.long
 def test_verbose_shows_what_is_hushed(tmp_path: Path) -> None:
     shown = chatter("verbose", tmp_path)
     assert [line for line in NOISE if line not in shown] == []

@@ -17,6 +17,7 @@ def snippet(card):
     return "\n".join(block.split("```")[0] for block in card.split("```python\n")[1:])
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")  # torch and transformers deprecate things of their own while loading
 def test_snippet_runs_on_an_exported_folder_as_it_stands(mlflow_home, tiny_config, new_version, tmp_path, monkeypatch):
     version = new_version(0)
