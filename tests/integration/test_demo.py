@@ -30,7 +30,7 @@ def demo(home: Path, *options: str) -> "subprocess.CompletedProcess[str]":
 def test_first_run_makes_a_champion_and_the_second_challenges_it(tmp_path: Path) -> None:
     first: dict[str, Any] = json.loads(demo(tmp_path, "--json").stdout)
     data = first["chain"]["data"]
-    assert data["read"] == data["accepted"] + data["duplicates"] + data["quarantined"]
+    assert data["read"] == data["accepted"] + data["duplicates"] + data["quarantined"] + data["unlabelled"]
     assert (data["leaks"], first["day"]) == (0, 1)
     assert data["naive_leak"] > 0.05
     evidence = first["chain"]["evaluation"]["evidence"]
