@@ -162,7 +162,7 @@ def measure_table(loaded: LoadedAdapter, arguments: argparse.Namespace, config: 
     from finsent.scoring.chunk_pipeline import score_chunks
     from finsent.scoring.pending_rows import chunk_bounds, find_pending
     from finsent.scoring.predictor import Predictor, describe_engine, predict_chunks
-    from finsent.scoring.writer import PredictionMetadata, read_position, transaction_app
+    from finsent.scoring.writer import PredictionMetadata, read_position
     from finsent.workspace import resolve_workspace
 
     folder = arguments.folder / "table"
@@ -176,12 +176,12 @@ def measure_table(loaded: LoadedAdapter, arguments: argparse.Namespace, config: 
     started = time.perf_counter()
     receive([InboxSource(uri=str(file))], home)
     received = time.perf_counter()
-    before = read_position(home, transaction_app(model))
+    before = read_position(home)
     due = find_pending(home, model, max_characters=config.data.max_characters)
     derived = time.perf_counter()
     cuts = chunk_bounds(len(due.rows), config.scoring.chunk_rows)
     stamp = PredictionMetadata(model, "benchmark", abstain_threshold(opened.manifest))
-    for done in score_chunks(home, opened, due.rows, cuts, stamp, before):
+    for done in score_chunks(home, opened, due.rows, cuts, stamp, before, due.watermark):
         assert done is not None, "nobody else writes here"
     ended = time.perf_counter()
     return table_figures(due.rows["text"].to_pylist(), model_only, started, received, derived, ended)

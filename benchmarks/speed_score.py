@@ -117,9 +117,9 @@ def _steps(file: Path, home: Workspace, config: Config, loaded: LoadedAdapter, s
     )
 
     def commit() -> None:
-        after = writer.read_position(home, "benchmark")
+        after = writer.read_position(home)
         for some in rows:
-            written = writer.commit_chunk(home, some, "benchmark", after)
+            written = writer.commit_chunk(home, some, after)
             if written is None:
                 raise SystemExit("somebody else writes to the benchmark's tables")
             after = written
@@ -149,10 +149,10 @@ def _whole(file: Path, home: Workspace, config: Config, loaded: LoadedAdapter, s
     opened = Predictor(stand_in if rate else really, loaded.manifest, describe_engine(loaded))
     started = time.perf_counter()
     receive([InboxSource(uri=str(file))], home)
-    before = writer.read_position(home, writer.transaction_app(STAMP.model))
+    before = writer.read_position(home)
     due = _due(home, config)
     ready = time.perf_counter()
-    for done in score_chunks(home, opened, due.rows, chunk_bounds(len(due.rows), size), STAMP, before):
+    for done in score_chunks(home, opened, due.rows, chunk_bounds(len(due.rows), size), STAMP, before, due.watermark):
         if done is None:
             raise SystemExit("somebody else scores in the benchmark's home")
     ended = time.perf_counter()

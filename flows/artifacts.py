@@ -135,8 +135,8 @@ def predictions_report(report: Any) -> str:
         [
             f"# {report.scored:,} tweets scored by version {report.model_version}",
             (
-                f"{report.received:,} received, {report.skipped:,} already scored, {report.quarantined:,} quarantined, "
-                f"{report.abstained:,} abstained; {report.seconds:.1f} s."
+                f"{report.received:,} received, {report.skipped:,} already scored or in quarantine, "
+                f"{report.quarantined:,} quarantined, {report.abstained:,} abstained; {report.seconds:.1f} s."
             ),
             markdown_table(("class", "rows", "share"), mix),
             *_arrivals(report.sources),

@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -18,7 +17,6 @@ from typing_extensions import is_typeddict
 from finsent.config.schema import Config, DataConfig, InboxSource, Source
 from finsent.data import corrections, inbox, quarantine
 from finsent.data.ingest_report import IngestReport, report_metadata
-from finsent.data.predictions import ModelIdentity
 from finsent.data.splits import split_rule
 from finsent.data.table_schemas import SCHEMAS, CommitKey
 from finsent.data.validation.row_validation import Reason
@@ -28,7 +26,7 @@ from finsent.registry import aliases, audit_log, audit_mirror, client, evidence_
 from finsent.registry.gate import Decision, RuleResult, evaluate_gate
 from finsent.reporting import evaluation_report
 from finsent.reporting.evaluation_report import evaluation_metrics
-from finsent.scoring.writer import transaction_app
+from finsent.scoring.writer import APPLICATION
 from finsent.workspace import LockName, Workspace
 from tests.registry.whole_evidence import RULES, passing
 
@@ -62,7 +60,7 @@ def commit_names() -> set[str]:
         corrections.TWEETS_APPLICATION,
         inbox._APPLICATION,
         quarantine.APPLICATION,
-        transaction_app(ModelIdentity("MODEL", "VERSION", "DIGEST", datetime.now(UTC))),
+        APPLICATION,
     }
 
 

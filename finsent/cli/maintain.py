@@ -27,7 +27,7 @@ def maintain_command(settings: Settings, days: int, inbox_days: int | None, *, d
     Folders of trainings and imports that are registered, or that ended before their first checkpoint; cached versions without an
     alias, which are fetched again when needed; what killed runs left; backups by `home move`. Registry, evidence, reports, data
     versions and unfinished trainings stay. Tables of many small files are compacted, and all but `tweets` vacuumed. With
-    --inbox-days also inbox rows that the champion has scored; predictions stay.
+    --inbox-days also inbox rows that were scored; predictions stay.
     """
     from finsent.steps.maintain import maintain
 

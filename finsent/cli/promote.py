@@ -98,14 +98,14 @@ def rollback_command(settings: Settings, who: str | None, why: str) -> CommandRe
 
 
 def scoring_after(context: "Context", champion: str) -> str:
-    """What a champion that came back has to score: it may have scored the inbox when it was champion before."""
+    """What a champion that came back has to score."""
     try:
         waiting = scoring_counts(context, champion)["waiting"]
     except FinsentError as error:  # the rollback is done, whatever cannot be counted
         note(f"how much waits for version {champion} is not known: {one_line(error)}")
         return f"Next: {suggest_command('finsent score')}"
     if not waiting:
-        return f"No tweet of the inbox waits: version {champion} has scored all of them."
+        return f"No tweet of the inbox waits: version {champion} has nothing to score."
     return f"Next: {suggest_command('finsent score')}\n  {waiting:,} tweets of the inbox wait for version {champion}."
 
 

@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,15 +30,23 @@ from finsent.machine_faults import STARTUP_TIMEOUT
 
 
 @cli.command(
-    "score", epilog=examples("finsent score", "finsent score new-tweets.csv.gz", "finsent score stream.jsonl --text body")
+    "score",
+    epilog=examples(
+        "finsent score",
+        "finsent score new-tweets.csv.gz",
+        "finsent score stream.jsonl --text body",
+        "finsent score --backfill 30d",
+    ),
 )
 @click.argument("files", nargs=-1, metavar="[FILE]...")
+@click.option("--backfill", metavar="30d|all|none", help="Score again what earlier champions scored: of the last days, or all.")
 @file_options
 @click.pass_obj
-def score_command(settings: Settings, /, files: tuple[str, ...], **given: Any) -> CommandResult:
+def score_command(settings: Settings, /, files: tuple[str, ...], backfill: str | None, **given: Any) -> CommandResult:
     """Let the champion score the inbox.
 
-    Rows without a prediction are scored, so a second run scores nothing. Files given are put into the inbox first; without any,
+    Rows without a prediction are scored, so a second run scores nothing. What earlier champions scored is scored again with
+    --backfill alone (or scoring.backfill); their predictions stay. Files given are put into the inbox first; without any,
     what is new in the configured `scoring.sources`.
     """
     from finsent.data.sources.file_counts import next_to_nothing
@@ -47,6 +56,8 @@ def score_command(settings: Settings, /, files: tuple[str, ...], **given: Any) -
         raise InputError(
             f"{options[0]} needs a FILE: sources of the configuration (scoring.sources) name their columns themselves."
         )
+    if backfill is not None:
+        settings = replace(settings, overrides=(*settings.overrides, f"scoring.backfill={backfill}"))
     context = settings.context()
     report = score(context, files=tuple(InboxSource(uri=file, **source_settings(given)) for file in files))
     code = 2 if next_to_nothing(report.files) else 0

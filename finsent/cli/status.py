@@ -167,21 +167,17 @@ def _decisions(context: "Context") -> dict[str, Any]:
 
 
 def scoring_counts(context: "Context", champion: str | None) -> dict[str, int]:
-    """Tweets in the inbox, those that wait for the champion, and predictions."""
-    import pyarrow.compute as pc
+    """Tweets in the inbox, those that the next scoring run scores, and predictions."""
+    from finsent.data.table_changes import count_rows
+    from finsent.scoring.pending_rows import backfill_start, count_pending
 
-    from finsent.data import tables
-    from finsent.data.predictions import predicted_by
-
-    home = context.workspace
-    inbox = tables.read(home, "inbox", columns=["id"])["id"]
-    predictions = tables.read(home, "predictions", columns=["id"])
-    waiting = len(pc.unique(inbox))
-    if champion is not None:
-        own = predicted_by(context.registry.identity(champion))
-        scored = tables.read(home, "predictions", columns=["id"], filters=own)["id"]
-        waiting = len(pc.unique(inbox.filter(pc.invert(pc.is_in(inbox, value_set=scored)))))
-    return {"inbox": len(inbox), "waiting": waiting, "predictions": len(predictions)}
+    home, config = context.workspace, context.config
+    inbox, predictions = (count_rows(home, name) for name in ("inbox", "predictions"))
+    if champion is None:
+        return {"inbox": inbox, "waiting": inbox, "predictions": predictions}
+    model, since = context.registry.identity(champion), backfill_start(config.scoring.backfill)
+    waiting = count_pending(home, model, max_characters=config.data.max_characters, backfill=since)
+    return {"inbox": inbox, "waiting": waiting, "predictions": predictions}
 
 
 def _services(home: Workspace, prefect: Server | None) -> dict[str, Any]:

@@ -259,6 +259,10 @@ class EvaluationConfig(Section):
     """Currency of `price_per_hour`, shown beside the cost."""
 
 
+Backfill = Annotated[str, StringConstraints(pattern=r"^(none|all|[1-9][0-9]{0,4}d)$")]
+"""Which tweets a new champion scores again."""
+
+
 class ScoringConfig(Section):
     """Batch inference."""
 
@@ -271,6 +275,9 @@ class ScoringConfig(Section):
     """Tokens, padding included, in one forward pass."""
     chunk_rows: int = Field(default=2000, gt=0, le=MOST)
     """Rows to one Delta commit: a crash loses less than this."""
+    backfill: Backfill = "none"
+    """What a new champion scores again of the tweets that earlier ones scored: `none`, `all`, or those received in the last days,
+    such as `30d`."""
     abstain_below: float | None = Field(default=None, ge=0.0, le=1.0)
     """Predictions less confident than this are flagged as abstained. Left out, the version's own threshold is used, which
     training fitted to `evaluation.target_precision`; 0.5 for a version that has none."""

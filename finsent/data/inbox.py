@@ -31,7 +31,7 @@ from finsent.data.sources.records import QuarantinedRow
 from finsent.data.sources.resolve import resolve
 from finsent.data.sources.whole_text import whole_text
 from finsent.data.table_access import open_table, writing
-from finsent.data.table_schemas import SCHEMAS
+from finsent.data.table_schemas import SCHEMAS, CommitMetadata
 from finsent.data.validation.ids import FEWEST_NUMBERS, is_good_part
 from finsent.data.validation.row_validation import Rejection
 from finsent.data.validation.text_cleaning import mask_handles
@@ -191,14 +191,15 @@ def _after_others(home: Workspace) -> Iterator[None]:
         yield
 
 
-def remove_scored(home: Workspace, model: ModelIdentity, before: datetime, *, dry_run: bool = False) -> int:
-    """Remove rows received before a time that the model has scored, and the files of earlier table versions that they are in.
+def remove_scored(home: Workspace, model: ModelIdentity | None, before: datetime, *, dry_run: bool = False) -> int:
+    """Remove rows received before a time that the model, or any, has scored, and files of earlier versions that they are in.
 
-    Predictions stay, so an id that comes again is received again and not scored twice by this model. Files are removed once
+    Predictions stay, so an id that comes again is received again and not scored twice. Files are removed once
     they are older than the table's own retention (a week), since somebody may be reading them. An id of which another writer
     put in a younger row keeps all of its rows.
     """
-    done = tables.read(home, "predictions", columns=["id"], filters=predicted_by(model))["id"].combine_chunks()
+    by = None if model is None else predicted_by(model)
+    done = tables.read(home, "predictions", columns=["id"], filters=by)["id"].combine_chunks()
     inbox = tables.read(home, "inbox", columns=["id", "received_at"])
     is_old = pc.fill_null(pc.less(inbox["received_at"], pa.scalar(before, _TIME)), fill_value=False)
     young = inbox["id"].filter(pc.invert(is_old)).combine_chunks()
@@ -210,17 +211,14 @@ def remove_scored(home: Workspace, model: ModelIdentity, before: datetime, *, dr
         for start in range(0, len(old), _REMOVED_AT_ONCE):
             ids = old.slice(start, _REMOVED_AT_ONCE)
             changes = pa.table({"id": ids, "removed": pa.array([True] * len(ids))})
-            remove = partial(_remove, home, changes)
+            metadata: CommitMetadata = {"scored_removed": "true"}
+            remove = partial(tables.update_rows, home, "inbox", changes, _APPLICATION, metadata=metadata)
             tables.retry_on_conflict(home, "inbox", _APPLICATION, remove)
     with writing(home, "inbox"):
         handle = open_table(home, "inbox")
         if handle is not None:
             handle.vacuum(dry_run=False)
     return len(old)
-
-
-def _remove(home: Workspace, changes: pa.Table, at: tables.Position) -> tables.Position | None:
-    return tables.update_rows(home, "inbox", changes, _APPLICATION, at)
 
 
 def _commit(
@@ -257,7 +255,9 @@ def _commit(
     now = datetime.now(UTC)
     version = tables.version(home, "inbox")
     if new and not dry_run:
-        written = tables.append_if_unchanged(home, "inbox", _table(new, now), _APPLICATION, before)
+        # scoring takes rows so marked for new, without reading all of inbox and predictions
+        checked: CommitMetadata = {} if any(item.id in scored for item in new) else {"ids_new_after": str(before.version)}
+        written = tables.append_if_unchanged(home, "inbox", _table(new, now), _APPLICATION, before, checked)
         if written is None:
             return None
         version = written.version

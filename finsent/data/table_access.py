@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 ATTEMPTS: Final = 10
 """Of a commit that conflicts; each failure means that another run committed first."""
+COMMIT_ID: Final = "finsent.commit"
+"""Key of what marks a commit of finsent's, different in each."""
 _GONE: Final = re.compile(r"Object at location (\S+\.parquet) not found")
 _REMEDY: Final = "Restore the tables from a backup, or train anew on the data as it is now (`finsent train`)."
 _CAUSES: Final[tuple[tuple[str, bool, type[FinsentError], str], ...]] = (
@@ -186,6 +188,16 @@ def has_new_commits(handle: "DeltaTable", seen: int) -> bool:
     """Whether another run committed since version `seen`; if not, a commit failed for another reason."""
     handle.update_incremental()
     return int(handle.version()) != seen
+
+
+def commits_after(handle: "DeltaTable", version: int) -> list[dict[str, Any]]:
+    """Metadata of each commit after a version, the newest first; the oldest may be missing, if log clean-up removed it."""
+    while True:
+        latest = int(handle.version())
+        found = handle.history(max(latest - version, 1))
+        # Delta numbers them down from the handle's version: wrongly, if another run committed in between
+        if not has_new_commits(handle, latest):
+            return [commit for commit in found if commit["version"] > version]
 
 
 def arrow_schema(handle: "DeltaTable") -> pa.Schema:

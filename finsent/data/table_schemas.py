@@ -10,7 +10,18 @@ from finsent.data.splits import SPLIT_CODES
 from finsent.labels import LABELS
 
 CommitKey = Literal[
-    "finsent.commit", "fingerprint", "leaks", "masked", "naive_leak", "removed", "report", "signature_rule", "split_rule"
+    "finsent.commit",
+    "fingerprint",
+    "ids_new_after",
+    "leaks",
+    "masked",
+    "naive_leak",
+    "removed",
+    "report",
+    "scored_removed",
+    "scored_through",
+    "signature_rule",
+    "split_rule",
 ]
 """Metadata of a commit. Written commits cannot change: renaming a key needs a migration."""
 CommitMetadata = Mapping[CommitKey, str]

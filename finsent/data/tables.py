@@ -4,15 +4,17 @@ import logging
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import pyarrow as pa
 
 from finsent.data.table_access import (
     ATTEMPTS,
+    COMMIT_ID,
     applied,
     arrow_schema,
     changed_rows,
+    commits_after,
     delta_errors,
     fill_columns,
     fill_reader,
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
-_COMMIT_ID: Final = "finsent.commit"
 
 
 def version(home: Workspace, name: str) -> int | None:
@@ -283,7 +284,7 @@ def append_if_unchanged(
     number, mark = after.number + 1, uuid.uuid4().hex
     with writing(home, name):
         try:
-            _append(home, name, table, (application, number), {**(metadata or {}), _COMMIT_ID: mark})
+            _append(home, name, table, (application, number), {**(metadata or {}), COMMIT_ID: mark})
         except CommitFailedError:
             if position(home, name, application).version == after.version:
                 raise  # no other commit: it failed for another reason
@@ -294,8 +295,8 @@ def append_if_unchanged(
 def _find_commit(home: Workspace, name: str, mark: str, after: Position, number: int) -> Position | None:
     """Position of our commit among those since `after`; the others may be maintenance, of other applications, or later."""
     handle = open_table(home, name)
-    since = handle.history(max(int(handle.version()) - after.version, 1)) if handle is not None else []
-    ours = next((int(commit["version"]) for commit in since if commit.get(_COMMIT_ID) == mark), None)
+    since = commits_after(handle, after.version) if handle is not None else []
+    ours = next((int(commit["version"]) for commit in since if commit.get(COMMIT_ID) == mark), None)
     return None if ours is None else Position(ours, number)
 
 
@@ -323,7 +324,7 @@ def commit_history(home: Workspace, name: str, *, version: int | None = None, la
         found = handle.history(last) if handle is not None else []
     # another program's commit may carry the same plain keys, which say nothing about our rows
     foreign = set(get_args(CommitKey)) if name == "tweets" else set()
-    found = [c if _COMMIT_ID in c else {key: value for key, value in c.items() if key not in foreign} for c in found]
+    found = [c if COMMIT_ID in c else {key: value for key, value in c.items() if key not in foreign} for c in found]
     return [commit for commit in found if version is None or int(commit["version"]) <= version]
 
 
@@ -384,7 +385,7 @@ def replace_where(
         seen, schema = int(handle.version()), arrow_schema(handle)
         rows = schema.empty_table() if stay is None else stay[1](_scan(handle, name, schema.names, stay[0]).to_table())
         properties = CommitProperties(
-            custom_metadata={**(metadata or {}), _COMMIT_ID: mark}, app_transactions=[Transaction(application, number)]
+            custom_metadata={**(metadata or {}), COMMIT_ID: mark}, app_transactions=[Transaction(application, number)]
         )
         try:
             # Not DeltaTable.merge, update or delete: those write strings as string_view, which pyarrow's filters cannot read

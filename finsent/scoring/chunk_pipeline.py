@@ -9,15 +9,19 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from finsent.data.predictions import ModelIdentity
+from finsent.data.quarantine import append_records
 from finsent.data.tables import Position
 from finsent.labels import LABELS
 from finsent.logging_setup import track
 from finsent.scoring import writer
-from finsent.scoring.pending_rows import chunk_bounds
+from finsent.scoring.pending_rows import PendingRows, backfill_start, chunk_bounds, find_pending
 from finsent.scoring.predictor import ChunkLogits, Predictor
+from finsent.scoring.watermark import Watermark
 from finsent.scoring.writer import Chunk, PredictionMetadata, build_predictions, make_chunk
 from finsent.workspace import Workspace
 
@@ -71,10 +75,21 @@ class Totals:
         }
 
 
+def look_for_pending(home: Workspace, model: ModelIdentity, max_characters: int, backfill: str) -> tuple[Position, PendingRows]:
+    """What is due with the setting `scoring.backfill`, and the position of `predictions` before that was derived.
+
+    What cannot be scored is in quarantine then.
+    """
+    before = writer.read_position(home)
+    due = find_pending(home, model, max_characters=max_characters, backfill=backfill_start(backfill))
+    append_records(home, due.bad, datetime.now(UTC))
+    return before, due
+
+
 def commit_chunks(
     home: Workspace,
     predictor: Predictor,
-    rows: "pa.Table",
+    due: PendingRows,
     chunk_rows: int,
     metadata: PredictionMetadata,
     before: Position,
@@ -85,8 +100,8 @@ def commit_chunks(
 
     The other arguments are those of `score_chunks`; `progress` shows a bar on a terminal.
     """
-    bounds, done = chunk_bounds(len(rows), chunk_rows, len(predictor.engine.devices)), Totals()
-    chunks = score_chunks(home, predictor, rows, bounds, metadata, before)
+    bounds, done = chunk_bounds(len(due.rows), chunk_rows, len(predictor.engine.devices)), Totals()
+    chunks = score_chunks(home, predictor, due.rows, bounds, metadata, before, due.watermark)
     for chunk in track(chunks, description="scoring", total=len(bounds), unit="chunk") if progress else chunks:
         if chunk is None:
             return done, False
@@ -106,6 +121,7 @@ def score_chunks(
     bounds: Sequence[tuple[int, int]],
     metadata: PredictionMetadata,
     before: Position,
+    through: Watermark | None = None,
 ) -> Iterator[CommittedChunk | None]:
     """Score and commit pending rows; yields each chunk once it is committed.
 
@@ -116,11 +132,13 @@ def score_chunks(
         bounds: First row and end of each chunk, see `chunk_bounds`.
         metadata: Of the run.
         before: The table's position before `rows` were derived.
+        through: Recorded with the last chunk: how far the inbox was looked through for `rows`.
 
     Yields:
         Chunks in order; None as the last if another run committed in between: pending rows must then be derived again.
     """
     in_flight: deque[Chunk] = deque()
+    start = before.version
 
     def texts() -> Iterator[list[str]]:
         for start, stop in bounds:
@@ -141,8 +159,13 @@ def score_chunks(
                     before = committed.position
                 if predicted is not None:
                     chunk = in_flight.popleft()
+                    mark = None
+                    if through is not None and number == len(bounds):
+                        # who else committed in between may have predicted rows that came after those that were looked through
+                        alone = before.version == start + number - 1
+                        mark = replace(through, since=before.version if alone else start)
                     commit = committer.submit(
-                        _commit, home, predictor, chunk, predicted, metadata, before, f"{number} of {len(bounds)}"
+                        _commit, home, predictor, chunk, predicted, metadata, before, mark, f"{number} of {len(bounds)}"
                     )
     except BaseException as error:
         committer.shutdown()  # waits for a commit in progress
@@ -168,11 +191,12 @@ def _commit(
     predicted: ChunkLogits,
     metadata: PredictionMetadata,
     before: Position,
+    mark: Watermark | None,
     which: str,
 ) -> CommittedChunk | None:
     try:
         rows = build_predictions(chunk, predicted.logits, predictor.manifest, metadata)
-        position = writer.commit_chunk(home, rows, writer.transaction_app(metadata.model), before)
+        position = writer.commit_chunk(home, rows, before, mark)
     except Exception as error:
         error.add_note(f"This was while chunk {which} was committed.")
         raise

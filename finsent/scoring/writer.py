@@ -1,6 +1,6 @@
 """Predictions of a chunk: distinct texts, logits to table rows, and the exactly-once commit to the Delta table.
 
-Each chunk is one commit with a transaction number of its model. The number is read before the pending rows are
+Each chunk is one commit with the next transaction number of all scoring. The number is read before the pending rows are
 derived. Of two runs that derived the same rows, the first to commit a number wins; the other one's commit is rejected by
 that number, and it derives its pending rows again.
 """
@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +22,7 @@ from finsent.data.table_schemas import SCHEMAS
 from finsent.data.tables import Position
 from finsent.errors import CheckFailed
 from finsent.files import lock_holder, locked
+from finsent.scoring.watermark import Watermark
 from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+APPLICATION: Final = "finsent-score"
+"""Application id of the Delta transactions that number all chunks: one for all models, so that no two score the same row."""
 _PATIENCE: Final = 600.0
 """Seconds that an overlapping run waits for the next commit of the one before it, which a slow device may need for a chunk."""
 
@@ -117,19 +120,25 @@ def build_predictions(
     return pa.table(columns).cast(schema)
 
 
-def transaction_app(model: ModelIdentity) -> str:
-    """Application id of Delta transactions, under which the chunks of a model are numbered."""
-    return f"finsent-score/{model.digest}"
-
-
-def read_position(home: Workspace, application: str) -> Position:
+def read_position(home: Workspace) -> Position:
     """Current table version and transaction number; to be read before pending rows are derived."""
-    return tables.position(home, "predictions", application)
+    return tables.position(home, "predictions", APPLICATION)
 
 
-def commit_chunk(home: Workspace, rows: "pa.Table", application: str, after: Position) -> Position | None:
-    """Commit a chunk as the number that follows `after`; the new position, or None if another run took that number first."""
-    return tables.append_if_unchanged(home, "predictions", rows, application, after)
+def commit_chunk(home: Workspace, rows: "pa.Table", after: Position, through: Watermark | None = None) -> Position | None:
+    """Commit a chunk as the number that follows `after`; the new position, or None if another run took that number first.
+
+    `through` is recorded in the same commit: the chunk is the last of what a run found.
+    """
+    return tables.append_if_unchanged(
+        home, "predictions", rows, APPLICATION, after, None if through is None else through.metadata
+    )
+
+
+def record_watermark(home: Workspace, through: Watermark, after: Position) -> None:
+    """Record that nothing is due, by a commit without rows; unless another run commits first, which looks by itself."""
+    if after.version >= 0:  # there are predictions: without any, nothing is read again but the inbox
+        commit_chunk(home, SCHEMAS["predictions"].empty_table(), after, replace(through, since=after.version))
 
 
 @contextmanager

@@ -49,7 +49,7 @@ class MaintenanceResult:
     removed: tuple[RemovedItem, ...]
     bytes: int
     inbox_rows: int
-    """Rows of the inbox that the champion has scored."""
+    """Rows of the inbox that were scored."""
     tables: tuple[TableUpkeep, ...] = ()
     """Tables that were compacted or vacuumed, or could not be."""
 
@@ -61,7 +61,8 @@ def maintain(context: Context, *, days: int, inbox_days: int | None = None, dry_
     of imports that failed, cached versions without an alias, what killed imports, ingestions and maintenances left, and backups
     of the MLflow store by `home move`. Tables of many small files are compacted, and all but `tweets` vacuumed: every data
     version stays readable. One that cannot be is named in the result. A second maintenance waits for the first.
-    With `inbox_days` also inbox rows received longer ago that the champion has scored; their predictions stay.
+    With `inbox_days` also inbox rows received longer ago that were scored, by the champion itself where `scoring.backfill` makes
+    it score again what others have scored; their predictions stay.
 
     Raises:
         ServiceError: MLflow does not answer. Nothing was removed.
@@ -87,7 +88,8 @@ def _maintain(context: Context, days: int, inbox_days: int | None, *, dry_run: b
     rows = 0
     if champion is not None and inbox_days is not None:
         before = datetime.now(UTC) - timedelta(days=inbox_days)
-        rows = remove_scored(home, context.registry.identity(champion), before, dry_run=dry_run)
+        again = context.config.scoring.backfill != "none"
+        rows = remove_scored(home, context.registry.identity(champion) if again else None, before, dry_run=dry_run)
     upkeep = tidy_tables(home, dry_run=dry_run)
     return MaintenanceResult(dry_run, tuple(found), sum(item.bytes for item in found), rows, upkeep)
 

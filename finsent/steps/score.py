@@ -1,10 +1,9 @@
-"""The scoring step: the champion scores inbox rows that it has not scored yet. `predict` labels a few texts at once."""
+"""The scoring step: the champion scores inbox rows that have no prediction yet. `predict` labels a few texts at once."""
 
 import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from finsent.config import InboxSource
@@ -38,7 +37,7 @@ class ScoreReport:
     """Tweets of them that it had."""
     scored: int
     skipped: int
-    """Inbox rows that this model had scored before."""
+    """Inbox rows that were scored before, or are in quarantine."""
     quarantined: int
     model_version: str
     run_id: str | None
@@ -98,8 +97,8 @@ def score(
 ) -> ScoreReport:
     """Fill the inbox, from `files` or else from `scoring.sources`, then score what has no prediction.
 
-    What is scored is every inbox row without a prediction of the champion's. In `scoring.sources` a damaged file or a source that
-    does not answer costs itself alone, and is in the report; files that are given must be sound.
+    What is scored is every inbox row without a prediction, with `scoring.backfill` also those that earlier champions scored. In
+    `scoring.sources` a damaged file or source costs itself alone, and is in the report; files that are given must be sound.
 
     Each chunk of predictions is one commit: killed at any moment and run again, the table is as if nothing had
     happened. A run that overlaps with another on this home waits for it, as long as that one commits. While the model is at
@@ -118,11 +117,9 @@ def score(
         ArtifactError: the champion is not what was registered.
         DeviceError: a worker failed or died; what was committed before stands.
     """
-    from finsent.data.quarantine import append_records
     from finsent.data.tables import require_writable_tables
-    from finsent.scoring.chunk_pipeline import Totals
-    from finsent.scoring.pending_rows import find_pending
-    from finsent.scoring.writer import after_others, read_position, transaction_app
+    from finsent.scoring.chunk_pipeline import Totals, look_for_pending
+    from finsent.scoring.writer import after_others, record_watermark
 
     started = time.perf_counter()
     config, home, registry = context.config, context.workspace, context.registry
@@ -132,12 +129,13 @@ def score(
     incoming: list[InboxReport | SourceArrivals] = [*given, *sources]
     with after_others(home, context.require_own_run):
         model = registry.identity(require_champion(registry))  # it may have changed while this run waited for the one before it
-        before = read_position(home, transaction_app(model))
-        due = find_pending(home, model, max_characters=config.data.max_characters)
-        append_records(home, due.bad, datetime.now(UTC))
-        skipped, run_id, done = due.scored, None, Totals()
+        before, due = look_for_pending(home, model, config.data.max_characters, config.scoring.backfill)
+        skipped, bad, run_id, done = due.settled, len(due.bad), None, Totals()
         if len(due.rows):
-            run_id, done = _score_due(context, model, due, before, devices, progress=progress)
+            run_id, done, more_bad = _score_due(context, model, due, before, devices, progress=progress)
+            bad += more_bad
+        elif due.watermark is not None:
+            record_watermark(home, due.watermark, before)
     seconds = time.perf_counter() - started
     scored = done.classes.total()
     return ScoreReport(
@@ -145,7 +143,7 @@ def score(
         known=sum(item.known for item in incoming),
         scored=scored,
         skipped=skipped,
-        quarantined=len(due.bad) + sum(item.quarantined for item in incoming),
+        quarantined=bad + sum(item.quarantined for item in incoming),
         model_version=model.version,
         run_id=run_id,
         classes={label: done.classes[label] for label in LABELS} if scored else {},
@@ -206,15 +204,17 @@ def _score_due(
     devices: Sequence[str] | None,
     *,
     progress: bool,
-) -> "tuple[str, Totals]":
-    """Load the model and score until nothing is pending, in an MLflow run; returns the run's id and the totals."""
+) -> "tuple[str, Totals, int]":
+    """Load the model and score until nothing is pending, in an MLflow run.
+
+    Returns the run's id, the totals, and how many rows were quarantined.
+    """
     from mlflow.entities import LoggedModelInput
 
-    from finsent.scoring.chunk_pipeline import Totals, commit_chunks
-    from finsent.scoring.pending_rows import find_pending
+    from finsent.scoring.chunk_pipeline import Totals, commit_chunks, look_for_pending
     from finsent.scoring.predictor import ModelSpec
     from finsent.scoring.workers import open_predictor
-    from finsent.scoring.writer import PredictionMetadata, count_distinct_texts, read_position, transaction_app
+    from finsent.scoring.writer import PredictionMetadata, count_distinct_texts
 
     config, home, registry, scoring = context.config, context.workspace, context.registry, context.config.scoring
     version = model.version
@@ -235,16 +235,16 @@ def _score_due(
         }
         log_params(registry.client, run_id, settings)
         started = time.perf_counter()
-        metadata, done = PredictionMetadata(model, run_id, threshold), Totals()
+        metadata, done, bad = PredictionMetadata(model, run_id, threshold), Totals(), 0
         while True:
-            part, finished = commit_chunks(home, predictor, due.rows, scoring.chunk_rows, metadata, before, progress=progress)
+            part, finished = commit_chunks(home, predictor, due, scoring.chunk_rows, metadata, before, progress=progress)
             done += part
             if finished:
                 break
-            _log.warning("another run is scoring with version %s of %s: looking again at what is due", version, registry.name)
-            before = read_position(home, transaction_app(model))
-            due = find_pending(home, model, max_characters=config.data.max_characters)
+            _log.warning("another run is scoring these tables: looking again at what is due")
+            before, due = look_for_pending(home, model, config.data.max_characters, scoring.backfill)
+            bad += len(due.bad)
         for key, value in done.metrics(time.perf_counter() - started).items():
             registry.client.log_metric(run_id, key, value)
         registry.client.log_inputs(run_id, models=[LoggedModelInput(logged_model_id(registry.get_version(version)))])
-    return run_id, done
+    return run_id, done, bad

@@ -72,7 +72,7 @@ def test_what_came_before_texts_were_repaired_is_known_and_not_scored_again(
     assert (report.known, report.received, report.quarantined) == ((6, 0, 0) if kept else (0, 6, 0))
     assert inbox(home) == {row["id"]: row["text"] for row in rows}
     due = find_pending(home, MODEL, max_characters=5000)
-    assert (len(due.rows), due.scored, due.bad) == (0, 6, ())
+    assert (len(due.rows), due.settled, due.bad) == (0, 6, ())
 
 
 def test_what_was_scored_unmasked_is_stored_masked_where_handles_are(home: Workspace, tmp_path: Path) -> None:

@@ -24,7 +24,6 @@ pytestmark = [
 
 MODEL = ModelIdentity("finsent", "1", "one", datetime(2025, 1, 1, tzinfo=UTC))
 STAMP = PredictionMetadata(MODEL, "r", 0.5)
-APPLICATION = writer.transaction_app(MODEL)
 
 
 @pytest.fixture
@@ -42,9 +41,7 @@ def opened(filled, make_adapter) -> Predictor:
 
 def run(home: Workspace, opened: Predictor, size: int = 5):
     rows = pending_rows.find_pending(home, MODEL, max_characters=5000).rows
-    return score_chunks(
-        home, opened, rows, pending_rows.chunk_bounds(len(rows), size), STAMP, writer.read_position(home, APPLICATION)
-    )
+    return score_chunks(home, opened, rows, pending_rows.chunk_bounds(len(rows), size), STAMP, writer.read_position(home))
 
 
 def assert_no_thread_is_left() -> None:
@@ -89,10 +86,10 @@ def test_next_chunk_is_tokenised_and_the_last_one_committed_while_the_model_comp
             assert committing[number - 1].wait(10)  # the last chunk's
         return np.zeros((len(rows), 3), dtype=np.float32)
 
-    def write(home, rows, application, after):
+    def write(home, rows, after, through):
         committing[len(order_of("commit"))].set()
         order.append("commit")
-        return real(home, rows, application, after)
+        return real(home, rows, after, through)
 
     monkeypatch.setattr(writer, "commit_chunk", write)
     parts = list(run(filled, slow_device(opened, prepare, compute)))
@@ -120,9 +117,9 @@ def test_an_error_in_any_stage_ends_the_run_with_whole_chunks_and_a_rerun_goes_o
         fail_third("model")
         return np.zeros((len(rows), 3), dtype=np.float32)
 
-    def write(home, rows, application, after):
+    def write(home, rows, after, through):
         fail_third("commit")
-        return real(home, rows, application, after)
+        return real(home, rows, after, through)
 
     monkeypatch.setattr(writer, "commit_chunk", write)
     with pytest.raises(OSError, match=f"the {stage} is broken") as caught:
@@ -149,7 +146,7 @@ def test_ctrl_c_leaves_no_thread_and_whole_chunks(filled, opened):
 
 def test_a_run_that_was_overtaken_stops_at_once(filled, opened):
     rows = pending_rows.find_pending(filled, MODEL, max_characters=5000).rows
-    before = writer.read_position(filled, APPLICATION)
+    before = writer.read_position(filled)
     assert list(run(filled, opened))
     late = list(score_chunks(filled, opened, rows, pending_rows.chunk_bounds(len(rows), 5), STAMP, before))
     assert late == [None]

@@ -49,7 +49,7 @@ def spec_of(folder: Path, home: Workspace) -> ModelSpec:
 
 def score(home: Workspace, predictor, size: int) -> list[dict]:
     """The table of predictions after scoring all that is due."""
-    before = writer.read_position(home, writer.transaction_app(MODEL))
+    before = writer.read_position(home)
     rows = pending_rows.find_pending(home, MODEL, max_characters=5000).rows
     done = list(score_chunks(home, predictor, rows, pending_rows.chunk_bounds(len(rows), size), STAMP, before))
     assert all(done)
@@ -90,7 +90,7 @@ def test_worker_that_cannot_open_the_model_is_named(home, tmp_path):
 
 @pytest.mark.long
 def test_killed_worker_ends_the_run_and_a_rerun_goes_on(filled, make_adapter):
-    before = writer.read_position(filled, writer.transaction_app(MODEL))
+    before = writer.read_position(filled)
     rows = pending_rows.find_pending(filled, MODEL, max_characters=5000).rows
     with model_workers(spec_of(make_adapter(0), filled), PAIR) as predictor:
         parts = score_chunks(filled, predictor, rows, pending_rows.chunk_bounds(len(rows), 2), STAMP, before)

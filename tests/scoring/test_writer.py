@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -71,6 +70,10 @@ def outcome(home: Workspace) -> list[dict]:
     return tables.read(home, "predictions").drop_columns(["run_id", "scored_at"]).sort_by("id").to_pylist()
 
 
+def with_backfill(config: Config, value: str) -> Config:
+    return config.model_copy(update={"scoring": config.scoring.model_copy(update={"backfill": value})})
+
+
 def test_every_row_is_scored_once_and_a_second_run_scores_nothing(champion, config, make_adapter):
     fill(champion, [*TEXTS, *REPEATED, *BAD])
     first = score(make_context(config, champion), progress=False)
@@ -90,7 +93,7 @@ def test_every_row_is_scored_once_and_a_second_run_scores_nothing(champion, conf
     assert tables.version(champion, "predictions") == 5  # created, then 22 rows in chunks of 5
 
     second = score(make_context(config, champion), progress=False)
-    assert (second.scored, second.skipped, second.quarantined, second.run_id) == (0, 22, 0, None)
+    assert (second.scored, second.skipped, second.quarantined, second.run_id) == (0, 26, 0, None)
     assert second.rows_per_second == 0
     assert tables.version(champion, "predictions") == 5
     quarantined = tables.read(champion, "quarantine").to_pylist()
@@ -149,25 +152,31 @@ def test_a_version_draws_its_own_line_and_a_setting_overrides_it(mlflow_home, co
     assert (found.scored, found.skipped) == (6, 6)  # what was scored keeps the flag that it was given
 
 
-def test_a_new_champion_scores_everything_again_beside_the_old(champion, config, make_adapter):
+def test_a_new_champion_scores_what_is_new_and_history_only_where_it_is_asked_for(champion, config, make_adapter):
     fill(champion, TEXTS)
     score(make_context(config, champion), progress=False)
     crown(champion, config, make_adapter(1), "1")
     report = score(make_context(config, champion), progress=False)
-    assert (report.scored, report.skipped, report.model_version) == (len(TEXTS), 0, "2")
+    assert (report.scored, report.skipped, report.model_version) == (0, len(TEXTS), "2")
+    fill(champion, TEXTS[:2], "later")
+    assert score(make_context(config, champion), progress=False).scored == 2
+    report = score(make_context(with_backfill(config, "1d"), champion), progress=False)
+    assert (report.scored, report.skipped) == (len(TEXTS), 2)
     versions_of = [(row["id"], row["model_version"]) for row in outcome(champion)]
-    assert len(versions_of) == len(set(versions_of)) == 2 * len(TEXTS)
+    assert len(versions_of) == len(set(versions_of)) == 2 * len(TEXTS) + 2
+    assert score(make_context(with_backfill(config, "all"), champion), progress=False).scored == 0
 
 
-def test_another_model_of_the_same_name_and_number_has_scored_nothing(champion, config, make_adapter):
+def test_another_model_of_the_same_name_and_number_is_another_model(champion, config, make_adapter):
     """A registry that was begun anew, or that of another home on the same tables, counts from 1 again."""
     fill(champion, TEXTS)
     score(make_context(config, champion), progress=False)
     tracking.connect(champion).delete_registered_model("finsent")
     crown(champion, config, make_adapter(1), None)
-    report = score(make_context(config, champion), progress=False)
+    again = make_context(with_backfill(config, "all"), champion)
+    report = score(again, progress=False)
     assert (report.scored, report.skipped, report.model_version) == (len(TEXTS), 0, "1")
-    assert score(make_context(config, champion), progress=False).skipped == len(TEXTS)
+    assert score(again, progress=False).skipped == len(TEXTS)
     known = Registry(champion, "finsent").identity("1")
     by_digest = tables.read(champion, "predictions", columns=["model_digest"])["model_digest"].value_counts().to_pylist()
     assert {row["values"]: row["counts"] for row in by_digest}[known.digest] == len(TEXTS)
@@ -225,12 +234,12 @@ from finsent.scoring import writer
 config = Config.model_validate_json(Path(sys.argv[1]).read_text())
 real, number = writer.commit_chunk, 0
 
-def dying(home, rows, application, after):
+def dying(home, rows, after, through=None):
     global number
     number += 1
     if number == chunk and when == "before":
         os.kill(os.getpid(), signal.SIGKILL)
-    position = real(home, rows, application, after)
+    position = real(home, rows, after, through)
     if number == chunk and when == "after":
         os.kill(os.getpid(), signal.SIGKILL)
     return position
@@ -270,7 +279,7 @@ def test_kill_9_anywhere_and_run_again_gives_the_same_table(champion, config, tm
         home = resolve_workspace({"FINSENT_HOME": str(homes[point])})
         assert len(tables.read(home, "predictions")) == committed
         report = score(make_context(config, home), progress=False)
-        assert (report.skipped, report.scored) == (committed, 22 - committed)
+        assert (report.skipped, report.scored) == (committed + len(BAD), 22 - committed)
         assert outcome(home) == whole  # equal to the last bit
         assert len(tables.read(home, "quarantine")) == len(BAD)
 
@@ -281,12 +290,12 @@ def test_two_runs_at_once_score_no_row_twice(champion, config, tmp_path, monkeyp
     elsewhere = Workspace(root=tmp_path / "elsewhere", tables_url=champion.tables_url, tracking_uri=champion.tracking_uri)
     real, reports = writer.commit_chunk, []
 
-    def overtaken(home, rows, application, after):
+    def overtaken(home, rows, after, through=None):
         if not reports and home is champion and after.number == 1:  # ours has committed one chunk
             reports.append(None)
             monkeypatch.setattr(writer, "commit_chunk", real)
             reports[0] = score(make_context(config, elsewhere), progress=False)
-        return real(home, rows, application, after)
+        return real(home, rows, after, through)
 
     monkeypatch.setattr(writer, "commit_chunk", overtaken)
     ours = score(make_context(config, champion), progress=False)
@@ -296,25 +305,18 @@ def test_two_runs_at_once_score_no_row_twice(champion, config, tmp_path, monkeyp
     assert len(ids) == len(set(ids)) == len(TEXTS)
 
 
-def test_lost_chunk_is_noticed_and_not_written(champion, config):
-    application, other_application = (writer.transaction_app(replace(MODEL, digest=name)) for name in ("one", "two"))
+def test_lost_chunk_is_noticed_and_not_written(champion):
     rows = pa.Table.from_pylist(
         [{"id": "a", "model_version": "1", "scored_at": datetime.now(UTC)}], schema=tables.SCHEMAS["predictions"]
     )
-    before = writer.read_position(champion, application)
+    before = writer.read_position(champion)
     assert (before.version, before.number) == (-1, 0)
-    mine = writer.commit_chunk(champion, rows, application, before)
+    mine = writer.commit_chunk(champion, rows, before)
     assert mine is not None
     assert mine.number == 1
-    assert writer.commit_chunk(champion, rows, application, before) is None
-    other = writer.commit_chunk(
-        champion,
-        rows,
-        other_application,
-        writer.read_position(champion, other_application),
-    )
-    assert other is not None
-    assert writer.commit_chunk(champion, rows, application, mine) == writer.read_position(champion, application)
+    assert writer.commit_chunk(champion, rows, before) is None
+    tables.append(champion, "predictions", rows, transaction=("finsent-score/of-an-earlier-release", 1))
+    assert writer.commit_chunk(champion, rows, mine) == writer.read_position(champion)
     assert len(tables.read(champion, "predictions")) == 3
 
 

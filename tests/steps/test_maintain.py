@@ -4,6 +4,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -114,7 +115,7 @@ def test_a_cache_that_is_the_last_copy_stays(context: Context) -> None:
     assert maintain(context, days=30).removed == ()
 
 
-def test_inbox_rows_go_once_the_champion_has_scored_them(context: Context, tmp_path: Path) -> None:
+def test_inbox_rows_go_once_they_are_scored(context: Context, tmp_path: Path) -> None:
     home, now = context.workspace, datetime.now(UTC)
     old, recent = now - timedelta(days=400), now - timedelta(days=2)
     times = {"scored and old": old, "old": old, "scored": recent, "by another version": old}
@@ -132,12 +133,15 @@ def test_inbox_rows_go_once_the_champion_has_scored_them(context: Context, tmp_p
     def inbox() -> list[str]:
         return sorted(tables.read(home, "inbox", columns=["id"])["id"].to_pylist())
 
-    assert maintain(context, days=30, inbox_days=365, dry_run=True).inbox_rows == 1
+    scoring = context.config.scoring.model_copy(update={"backfill": "all"})
+    again = replace(context, config=context.config.model_copy(update={"scoring": scoring}))
+    assert maintain(again, days=30, inbox_days=365, dry_run=True).inbox_rows == 1
     assert len(inbox()) == 4
-    assert maintain(context, days=30, inbox_days=365).inbox_rows == 1
-    assert inbox() == ["by another version", "old", "scored"]
+    assert maintain(again, days=30, inbox_days=365).inbox_rows == 1
+    assert inbox() == ["by another version", "old", "scored"], "it is going to be scored again"
     assert maintain(context, days=30).inbox_rows == 0
-    assert len(inbox()) == 3
+    assert maintain(context, days=30, inbox_days=365).inbox_rows == 1
+    assert inbox() == ["old", "scored"]
     more = tmp_path / "more.csv"
     more.write_text("id,text\nnew,Shares of $ACME rise\n", encoding="utf-8")
     assert receive([InboxSource(uri=str(more))], home).received == 1, "commits are numbered on"
