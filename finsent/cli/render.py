@@ -248,7 +248,7 @@ def render_scoring(report: Any, tables_url: str) -> Renderable:
             [
                 ("received", report.received),
                 ("known already", report.known),
-                ("already scored, or in quarantine", report.skipped),
+                ("done before", report.skipped),
                 ("quarantined", quarantined),
                 ("abstained", report.abstained),
                 ("time", f"{duration(report.seconds)}, {report.rows_per_second:.0f} rows/s"),

@@ -97,7 +97,7 @@ def test_score_json_and_a_second_run_that_scores_nothing(finsent: "Finsent", ser
     second = finsent("score", file, *served.options, "--json").json()
     assert (second["scored"], second["skipped"]) == (0, before["predictions"] + first["scored"])
     said = finsent("score", *served.options).out
-    assert "already scored" in said
+    assert "done before" in said
     assert f"{served.home.tables_url}/predictions" in said
     after = finsent("status", *served.options, "--json").json()["scoring"]
     assert after == {"inbox": before["inbox"] + 2, "waiting": 0, "predictions": before["predictions"] + first["scored"]}

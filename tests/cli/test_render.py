@@ -129,7 +129,7 @@ def test_scoring_counts_tweets_without_an_answer_for_no_class() -> None:
     assert ["Neutral", "4", "40.0%"] in told
     assert ["Bullish", "4", "40.0%"] in told
     assert ["abstained", "2", "20.0%"] in told
-    assert "quarantined     4 (why: finsent data quarantine)" in text
+    assert ["quarantined", "4", "(why:", "finsent", "data", "quarantine)"] in told
     assert "/srv/tables/predictions" in text
 
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 
 from finsent.data import tables
-from finsent.data.predictions import ModelIdentity, predicted_by, read_current
+from finsent.data.predictions import ModelIdentity, predicted_by
 from finsent.data.table_access import location
 from finsent.data.table_schemas import SCHEMAS
 from finsent.workspace import Workspace
@@ -58,15 +58,3 @@ def test_rows_from_before_the_column_are_not_scored_again_and_those_older_than_t
     put(home, "n", LATER, "one")
     put(home, "f", LATER, "two")
     assert scored(home, MODEL) == ["n", "own"]
-
-
-def test_the_current_prediction_of_a_tweet_is_its_newest(home: Workspace) -> None:
-    assert read_current(home, ["id"]).num_rows == 0
-    put(home, "abc", LATER, "two")
-    put(home, "b", LATER + timedelta(days=1), "one")
-    put(home, "c", LATER - timedelta(days=1), "one")
-    put(home, "d", LATER, None)
-    assert sorted(zip(*read_current(home, ["id", "model_digest"]).to_pydict().values(), strict=True)) == [
-        ("a", "two"), ("b", "one"), ("c", "two"), ("d", None)
-    ]  # fmt: skip
-    assert read_current(home, ["model_digest"], since=LATER + timedelta(hours=1)).to_pylist() == [{"model_digest": "one"}]
