@@ -86,7 +86,8 @@ def _fail_with(error: Exception, *, as_json: bool, show_traceback: bool) -> int:
 def main() -> None:
     """What the installed `finsent` command runs."""
     machine_faults.open_standard_streams()
-    gc.set_threshold(50_000, 10, 10)  # the libraries that a command loads hold many objects: collections would take a fifth of the time
+    # a command's libraries make many objects that stay: collections would take a fifth of the time in which they load
+    gc.set_threshold(50_000, 10, 10)
     if os.environ.get("RANK", "0").strip() in {"", "0"}:  # other processes of a launch record nothing, and just end
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is signal.SIG_DFL:  # else left out on purpose, as by `nohup`

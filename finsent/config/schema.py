@@ -259,7 +259,13 @@ class EvaluationConfig(Section):
     """Currency of `price_per_hour`, shown beside the cost."""
 
 
-Backfill = Annotated[str, StringConstraints(pattern=r"^(none|all|[1-9][0-9]{0,4}d)$")]
+def _backfill(value: str) -> str:
+    if re.fullmatch(r"none|all|[1-9][0-9]{0,4}d", value) is None:
+        raise ValueError("none, all, or a number of days such as 30d are understood")
+    return value
+
+
+Backfill = Annotated[str, AfterValidator(_backfill)]
 """Which tweets a new champion scores again."""
 
 

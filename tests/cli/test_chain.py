@@ -2,15 +2,19 @@
 
 import io
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
 import pytest
 
 from finsent.data import tables
+from finsent.data.table_schemas import SCHEMAS
 from finsent.models.manifest import verify_manifest
 from finsent.registry import audit_log
 from finsent.registry.client import Registry
+from finsent.text import text_hash
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Finsent
@@ -101,6 +105,20 @@ def test_score_json_and_a_second_run_that_scores_nothing(finsent: "Finsent", ser
     assert f"{served.home.tables_url}/predictions" in said
     after = finsent("status", *served.options, "--json").json()["scoring"]
     assert after == {"inbox": before["inbox"] + 2, "waiting": 0, "predictions": before["predictions"] + first["scored"]}
+
+
+def test_what_an_earlier_champion_scored_is_scored_again_on_request_alone(finsent: "Finsent", served: "Served") -> None:
+    finsent("score", *served.options)
+    now = datetime.now(UTC)
+    received = {"id": "earlier", "text": "firm three beats estimates", "received_at": now}
+    theirs = {"id": "earlier", "text_hash": text_hash(received["text"]), "scored_at": now, "model_digest": "of an earlier one"}
+    for table, row in (("inbox", received), ("predictions", theirs)):
+        tables.append(served.home, table, pa.Table.from_pylist([row], schema=SCHEMAS[table]))
+    assert finsent("score", *served.options, "--json").json()["scored"] == 0
+    wrong = finsent("score", *served.options, "--backfill", "30 d")
+    assert (wrong.code, "none, all, or a number of days such as 30d" in wrong.err) == (2, True)
+    assert finsent("score", *served.options, "--backfill", "30d", "--json").json()["scored"] == 1
+    assert finsent("score", *served.options, "--backfill", "all", "--json").json()["scored"] == 0
 
 
 def test_score_reads_the_configured_sources_and_status_shows_what_it_could_not(
