@@ -113,6 +113,8 @@ def open_version(home: Workspace, name: str, version: int | None) -> "DeltaTable
         raise InputError(f"table {name!r} has no version {version}: it does not exist yet. Run `finsent ingest` first.")
     if not 0 <= version <= handle.version():
         raise InputError(f"table {name!r} has no version {version}. Its latest is {handle.version()}.")
+    if version == handle.version():
+        return handle
     try:
         handle.load_as_version(version)
     except TableNotFoundError as error:

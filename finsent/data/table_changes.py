@@ -8,6 +8,7 @@ did to the table makes its changes unknown here, and the caller reads the whole.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
 
 import pyarrow as pa
 
@@ -47,7 +48,7 @@ class Appended:
 
 
 def appended_rows(
-    home: Workspace, name: str, columns: Sequence[str], *, after: int, upto: int, stamp: str | None = None
+    home: Workspace, name: str, columns: Sequence[str], *, after: int, upto: int | None = None, stamp: str | None = None
 ) -> Appended:
     """Rows that were appended after version `after` and are there up to version `upto`.
 
@@ -56,7 +57,7 @@ def appended_rows(
         name: One of `SCHEMAS`.
         columns: Columns to read; without any, no file is read, and the commits alone are looked at.
         after: -1 is before the table's creation.
-        upto: A version that exists.
+        upto: A version that exists; left out, the latest.
         stamp: What `commit_stamp` gave for `after`; where the table was restored, it gives something else now.
 
     Raises:
@@ -64,13 +65,14 @@ def appended_rows(
             files that are needed were removed.
         ServiceError: the store does not answer.
     """
-    if upto < after:
-        raise UnknownChangesError(f"table {name!r} is at version {upto}, and was at {after}")
     try:
         with delta_errors(home, name):
             handle = open_table(home, name)
             if handle is None:
                 raise UnknownChangesError(f"table {name!r} is gone")
+            upto = int(handle.version()) if upto is None else upto
+            if upto < after:
+                raise UnknownChangesError(f"table {name!r} is at version {upto}, and was at {after}")
             return _appended(handle, name, columns, after, upto, stamp)
     except InputError as error:  # what really is broken stops the reading of the whole table, too
         raise UnknownChangesError(one_line(error)) from error
@@ -106,6 +108,8 @@ def _appended(handle: "DeltaTable", name: str, columns: Sequence[str], after: in
     later = [commit for commit in commits if commit["version"] > after]
     appends = [commit for commit in later if _is_append(commit)]
     require_columns(handle, name, columns)
+    if cut := set(handle.metadata().partition_columns) & set(columns):  # their values are in the log, not in the files
+        raise UnknownChangesError(f"table {name!r} is partitioned by {sorted(cut)}")
     stretches = list(_stretches(name, later, after, upto))
     parts = [_added(handle, columns, start, stop) for start, stop in stretches] if columns else []
     rows = [schema.empty_table(), *(fill_columns(name, part, schema) for part in parts)]
@@ -144,17 +148,22 @@ def _has_new_ids(commit: dict[str, Any]) -> bool:
     return COMMIT_ID in commit and commit.get("ids_new_after") == str(int(commit["version"]) - 1)
 
 
+def _paths(handle: "DeltaTable", version: int) -> set[str]:
+    """Of the files of a version; the log has them percent-encoded."""
+    if handle.version() != version:
+        handle.load_as_version(version)
+    return {unquote(path) for path in pa.table(handle.get_add_actions())["path"].to_pylist()}
+
+
 def _added(handle: "DeltaTable", columns: Sequence[str], start: int, stop: int) -> pa.Table:
     """Rows of the files that the version `stop` has more than the version `start`."""
     from pyarrow.dataset import FileSystemDataset
 
-    before: set[str] = set()
-    if start >= 0:
-        handle.load_as_version(start)
-        before.update(pa.table(handle.get_add_actions())["path"].to_pylist())
-    handle.load_as_version(stop)
-    whole = handle.to_pyarrow_dataset()
-    files = [file for file in whole.get_fragments() if file.path not in before]
-    new = FileSystemDataset(files, whole.schema, whole.format, whole.filesystem)
+    before = _paths(handle, start) if start >= 0 else set()
+    new = sorted(_paths(handle, stop) - before)
+    # asked for no id, it prepares no file: of those of a large table that takes longer than reading the new ones
+    whole = handle.to_pyarrow_dataset(file_pruning_predicate=[("id", "=", "")])
+    files = [whole.format.make_fragment(path, whole.filesystem) for path in new]
+    rows = FileSystemDataset(files, whole.schema, whole.format, whole.filesystem)
     # one thread, as in `tables.read`
-    return new.to_table(columns=[column for column in columns if column in whole.schema.names], use_threads=False)
+    return rows.to_table(columns=[column for column in columns if column in whole.schema.names], use_threads=False)

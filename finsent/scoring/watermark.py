@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
-from finsent.data import tables
 from finsent.data.table_access import COMMIT_ID, commits_after, delta_errors, open_table
 from finsent.data.table_changes import UnknownChangesError, appended_rows, commit_stamp
 from finsent.data.table_schemas import SCHEMAS, CommitMetadata
@@ -81,8 +80,8 @@ def find_arrivals(home: Workspace, inbox_version: int) -> Arrivals | None:
         new = appended_rows(home, "inbox", columns, after=recorded.inbox, upto=inbox_version, stamp=recorded.stamp)
         # looked at even where nothing came: somebody may have removed predictions, to have them made again
         columns = ["id", "text_hash", "scored_at", *MODEL_COLUMNS]
-        upto, asked = tables.version(home, "predictions"), columns if len(new.rows) else []
-        done = appended_rows(home, "predictions", asked, after=recorded.since, upto=-1 if upto is None else upto).rows
+        asked = columns if len(new.rows) else []
+        done = appended_rows(home, "predictions", asked, after=recorded.since).rows
     except UnknownChangesError as why:
         _log.info("the whole tables are read to find what is due: %s", why)
         return None

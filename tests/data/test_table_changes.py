@@ -66,3 +66,18 @@ def test_after_any_other_change_nothing_is_told(home: Workspace, change: str) ->
         stamp = "another table's"
     with pytest.raises(UnknownChangesError):
         since(home, first, stamp)
+
+
+def test_in_a_table_that_another_program_partitioned_each_row_is_read_once_or_nothing_told(home: Workspace) -> None:
+    """The log has paths percent-encoded, and the values of a partition's column instead of its files."""
+
+    def put(name: str) -> None:
+        row = {"id": name, "text": "up 5% & rising ü", "received_at": datetime.now(UTC)}
+        rows = pa.Table.from_pylist([row], schema=SCHEMAS["inbox"])
+        write_deltalake(location(home, "inbox"), rows, mode="append", partition_by=["text"])
+
+    put("a")
+    put("b")
+    assert appended_rows(home, "inbox", ["id"], after=0).rows["id"].to_pylist() == ["b"]
+    with pytest.raises(UnknownChangesError, match=r"partitioned by \['text'\]"):
+        since(home, 0)
