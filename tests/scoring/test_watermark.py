@@ -192,7 +192,7 @@ def test_no_row_is_lost_or_doubled_whatever_happens(steps):
 
 
 @pytest.mark.long
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(STEPS, min_size=4, max_size=25))
 def test_no_row_is_lost_or_doubled_whatever_happens_for_long(steps):
     with tempfile.TemporaryDirectory() as folder:
