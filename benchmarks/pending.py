@@ -106,7 +106,7 @@ def _receive(home: Workspace, start: int, stop: int) -> None:
 
 def _score(home: Workspace, start: int, stop: int) -> None:
     after = writer.read_position(home)
-    mark = watermark_at(home, tables.version(home, "inbox") or 0, MODEL.digest, None)
+    mark = watermark_at(home, tables.version(home, "inbox") or 0, MODEL, None)
     for first, last in _cuts(start, stop, SCORED):
         through = replace(mark, since=after.version) if mark is not None and last == stop else None
         after = writer.commit_chunk(home, _predictions(_tweets(first, last)), after, through) or after

@@ -169,13 +169,14 @@ def _decisions(context: "Context") -> dict[str, Any]:
 def scoring_counts(context: "Context", champion: str | None) -> dict[str, int]:
     """Tweets in the inbox, those that the next scoring run scores, and predictions."""
     from finsent.data.table_changes import count_rows
+    from finsent.registry.champion import scoring_identity
     from finsent.scoring.pending_rows import backfill_start, count_pending
 
     home, config = context.workspace, context.config
     inbox, predictions = (count_rows(home, name) for name in ("inbox", "predictions"))
     if champion is None:
         return {"inbox": inbox, "waiting": inbox, "predictions": predictions}
-    model, since = context.registry.identity(champion), backfill_start(config.scoring.backfill)
+    model, since = scoring_identity(context.registry, champion), backfill_start(config.scoring.backfill)
     waiting = count_pending(home, model, max_characters=config.data.max_characters, backfill=since)
     return {"inbox": inbox, "waiting": waiting, "predictions": predictions}
 

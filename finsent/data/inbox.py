@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,7 +23,6 @@ import pyarrow.compute as pc
 from finsent.config import DataConfig, InboxSource
 from finsent.data import tables
 from finsent.data.inbox_reading import InboxRow, no_ids, read_file, refuse
-from finsent.data.predictions import ModelIdentity, predicted_by
 from finsent.data.quarantine import append_records
 from finsent.data.sources.column_times import SourceTimes
 from finsent.data.sources.file_counts import FileCounts, count_file
@@ -40,6 +39,9 @@ from finsent.files import lock_holder, locked
 from finsent.logging_setup import track
 from finsent.text import text_hash, text_id
 from finsent.workspace import Workspace
+
+if TYPE_CHECKING:
+    from pyarrow.compute import Expression
 
 _log = logging.getLogger(__name__)
 
@@ -191,15 +193,14 @@ def _after_others(home: Workspace) -> Iterator[None]:
         yield
 
 
-def remove_scored(home: Workspace, model: ModelIdentity | None, before: datetime, *, dry_run: bool = False) -> int:
-    """Remove rows received before a time that the model, or any, has scored, and files of earlier versions that they are in.
+def remove_scored(home: Workspace, scored: "Expression", before: datetime, *, dry_run: bool = False) -> int:
+    """Remove rows received before a time that have predictions among `scored`, and files of earlier versions that they are in.
 
     Predictions stay, so an id that comes again is received again and not scored twice. Files are removed once
     they are older than the table's own retention (a week), since somebody may be reading them. An id of which another writer
     put in a younger row keeps all of its rows.
     """
-    by = None if model is None else predicted_by(model)
-    done = tables.read(home, "predictions", columns=["id"], filters=by)["id"].combine_chunks()
+    done = tables.read(home, "predictions", columns=["id"], filters=scored)["id"].combine_chunks()
     inbox = tables.read(home, "inbox", columns=["id", "received_at"])
     is_old = pc.fill_null(pc.less(inbox["received_at"], pa.scalar(before, _TIME)), fill_value=False)
     young = inbox["id"].filter(pc.invert(is_old)).combine_chunks()

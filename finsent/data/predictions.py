@@ -9,6 +9,21 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class ChampionLine:
+    """The champions of one registry, one after the other: what one of them has scored, its successors leave as it is.
+
+    Another registry's champions score for themselves, into the same tables or not.
+    """
+
+    key: str
+    """Tells the registry: when its registered model was made, and the hash of the first decision about it."""
+    digests: frozenset[str]
+    """Of its versions."""
+    since: datetime
+    """When the registered model was made."""
+
+
+@dataclass(frozen=True)
 class ModelIdentity:
     """A registered version, and what it is."""
 
@@ -18,6 +33,29 @@ class ModelIdentity:
     digest: str
     """SHA-256 of the adapter's manifest, which lists every file's; empty where the version carries none."""
     registered_at: datetime
+    line: ChampionLine | None = None
+    """None: its own predictions alone count as made."""
+
+    @property
+    def line_key(self) -> str:
+        """Tells whose predictions count."""
+        return self.line.key if self.line is not None else self.digest
+
+
+def predicted_in_line(model: ModelIdentity) -> "Expression":
+    """Filter for the table `predictions`: rows that this model or another champion of its registry scored.
+
+    Rows from before the column `model_digest` count by the registered model's name, unless they are older than the registry.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if model.line is None:
+        return predicted_by(model)
+    since = pa.scalar(model.line.since, pa.timestamp("us", tz="UTC"))
+    digest = pc.coalesce(pc.field("model_digest"), pc.scalar(""))
+    earlier = (digest == "") & (pc.field("model_name") == model.name) & (pc.field("scored_at") >= since)
+    return digest.isin(pa.array(sorted({model.digest, *model.line.digests} - {""}), pa.string())) | earlier
 
 
 def predicted_by(model: ModelIdentity) -> "Expression":

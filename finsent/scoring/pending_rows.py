@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from finsent.data import tables
-from finsent.data.predictions import ModelIdentity, predicted_by
+from finsent.data.predictions import ModelIdentity, predicted_by, predicted_in_line
 from finsent.data.sources.records import QuarantinedRow
 from finsent.data.table_changes import count_rows
 from finsent.data.validation.row_validation import Rejection, check_text
@@ -23,6 +23,7 @@ from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from pyarrow.compute import Expression
 
 EVERYTHING: Final = datetime(1, 1, 1, tzinfo=UTC)
 """To score again every row of the inbox that others have scored."""
@@ -53,7 +54,9 @@ class PendingRows:
 
 
 def find_pending(home: Workspace, model: ModelIdentity, *, max_characters: int, backfill: datetime | None = None) -> PendingRows:
-    """Inbox rows without a prediction, without those that cannot be scored; to be called after `writer.read_position`.
+    """Inbox rows without a prediction by a champion of the model's registry, without those that cannot be scored.
+
+    To be called after `writer.read_position`.
 
     Read is what came since the watermark, or everything where that cannot be told. A prediction is told by the row's id:
     `inbox.receive` lets no id come again with another text. Of rows that another writer put in with one id, the first received
@@ -63,14 +66,14 @@ def find_pending(home: Workspace, model: ModelIdentity, *, max_characters: int, 
         home: Where the tables are.
         model: Who is going to score them.
         max_characters: Longer texts cannot be scored.
-        backfill: Rows received since then are due, too, if others have scored them and this model has not; `EVERYTHING` for all.
+        backfill: Rows received since then are due, too, that other champions have scored and this one not; `EVERYTHING` for all.
     """
     version = tables.version(home, "inbox")
     if version is None:
         return PendingRows(_sort_by_text_hash(tables.read(home, "inbox", columns=["id", "text"])), 0, (), None)
     found = _find(home, version, model, max_characters, backfill)
     bad = _not_set_aside(home, found.bad)
-    watermark = watermark_at(home, version, model.digest, found.since) if found.is_news else None
+    watermark = watermark_at(home, version, model, found.since) if found.is_news else None
     settled = count_rows(home, "inbox", version) - len(found.good) - len(bad)
     return PendingRows(_sort_by_text_hash(found.good), settled, bad, watermark)
 
@@ -100,9 +103,10 @@ class _Found(NamedTuple):
 
 
 def _find(home: Workspace, version: int, model: ModelIdentity, max_characters: int, backfill: datetime | None) -> _Found:
-    arrivals = find_arrivals(home, version)
+    arrivals = find_arrivals(home, version, model)
     complete = _backfilled_since(arrivals, model, backfill)  # then only what came later has to be looked at
-    inbox, done = _read_rows(home, version, arrivals, None if complete else backfill, with_models=backfill is not None)
+    asked = None if complete else backfill
+    inbox, done = _read_rows(home, version, arrivals, asked, predicted_in_line(model), with_models=backfill is not None)
     since = complete or backfill
     good, bad = _select(inbox, done, None if since is None else (model, since), max_characters)
     is_news = arrivals is None or len(arrivals.rows) > 0 or (backfill is not None and complete is None)
@@ -118,15 +122,17 @@ def _backfilled_since(arrivals: Arrivals | None, model: ModelIdentity, backfill:
 
 
 def _read_rows(
-    home: Workspace, version: int, arrivals: Arrivals | None, backfill: datetime | None, *, with_models: bool
+    home: Workspace, version: int, arrivals: Arrivals | None, backfill: datetime | None, made: "Expression", *, with_models: bool
 ) -> tuple["pa.Table", "pa.Table"]:
-    """Inbox rows among which are all that are due, and the predictions with their ids."""
+    """Inbox rows among which are all that are due, and the predictions with their ids, out of those `made`."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     asked, predicted = ["id", "text", "received_at"], ["id", "text_hash", "scored_at", *(MODEL_COLUMNS if with_models else ())]
     if arrivals is None or backfill == EVERYTHING:
-        return tables.read(home, "inbox", version=version, columns=asked), tables.read(home, "predictions", columns=predicted)
+        return tables.read(home, "inbox", version=version, columns=asked), tables.read(
+            home, "predictions", columns=predicted, filters=made
+        )
     if backfill is None and arrivals.predicted is not None:
         return arrivals.rows, arrivals.predicted
     ids = arrivals.rows["id"].chunks
@@ -135,7 +141,7 @@ def _read_rows(
         ids += tables.read(home, "inbox", version=version, columns=["id"], filters=received)["id"].chunks
     chosen = pc.field("id").isin(pc.unique(pa.chunked_array(ids, pa.string())))
     inbox = tables.read(home, "inbox", version=version, columns=asked, filters=chosen)
-    return inbox, tables.read(home, "predictions", columns=predicted, filters=chosen)
+    return inbox, tables.read(home, "predictions", columns=predicted, filters=chosen & made)
 
 
 def _select(

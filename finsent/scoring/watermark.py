@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
+from finsent.data.predictions import ModelIdentity, predicted_in_line
 from finsent.data.table_access import COMMIT_ID, commits_after, delta_errors, open_table
 from finsent.data.table_changes import UnknownChangesError, appended_rows, commit_stamp
 from finsent.data.table_schemas import SCHEMAS, CommitMetadata
@@ -27,7 +28,7 @@ _LATEST_COMMITS: Final = 64  # looked through first; of a run that was killed th
 
 @dataclass(frozen=True)
 class Watermark:
-    """Every inbox row up to a version has a prediction, or is in quarantine."""
+    """Every inbox row up to a version has a prediction by a champion of one registry, or is in quarantine."""
 
     inbox: int
     """That version."""
@@ -35,6 +36,8 @@ class Watermark:
     """What its commit is told by: in a table that was restored, another commit has its number."""
     since: int
     """Version of `predictions` after which rows may have been predicted that came to the inbox later."""
+    line: str
+    """Whose predictions: `ModelIdentity.line_key`."""
     model: str = ""
     """Digest of the model that `backfilled` is about."""
     backfilled: str | None = None
@@ -63,16 +66,16 @@ class Arrivals:
     writer put them in, or they were scored and removed from the inbox."""
 
 
-def watermark_at(home: Workspace, inbox_version: int, model: str, backfilled: datetime | None) -> Watermark | None:
+def watermark_at(home: Workspace, inbox_version: int, model: ModelIdentity, backfilled: datetime | None) -> Watermark | None:
     """The watermark of a run that looked at this version of the inbox; None where the log no longer has its commit."""
     stamp = commit_stamp(home, "inbox", inbox_version)
     since = None if backfilled is None else backfilled.isoformat()
-    return None if stamp is None else Watermark(inbox_version, stamp, -1, model, since)
+    return None if stamp is None else Watermark(inbox_version, stamp, -1, model.line_key, model.digest, since)
 
 
-def find_arrivals(home: Workspace, inbox_version: int) -> Arrivals | None:
+def find_arrivals(home: Workspace, inbox_version: int, model: ModelIdentity) -> Arrivals | None:
     """What came to the inbox after the watermark, up to a version; None where the whole tables have to be read."""
-    recorded = read_watermark(home)
+    recorded = read_watermark(home, model)
     if recorded is None:
         return None
     try:
@@ -87,19 +90,22 @@ def find_arrivals(home: Workspace, inbox_version: int) -> Arrivals | None:
         return None
     if not asked:
         done = SCHEMAS["predictions"].empty_table().select(columns)
-    return Arrivals(recorded, new.rows, done if new.new_ids else None)
+    return Arrivals(recorded, new.rows, done.filter(predicted_in_line(model)) if new.new_ids else None)
 
 
-def read_watermark(home: Workspace) -> Watermark | None:
-    """The newest that was recorded; None where there is none yet."""
+def read_watermark(home: Workspace, model: ModelIdentity) -> Watermark | None:
+    """The newest that was recorded by a champion of the model's registry; None where there is none yet."""
     with delta_errors(home, "predictions"):
         handle = open_table(home, "predictions")
         if handle is None:
             return None
         for after in (int(handle.version()) - _LATEST_COMMITS, -1):
             commits = commits_after(handle, after)
-            if found := next((commit for commit in commits if COMMIT_ID in commit and "scored_through" in commit), None):
-                return _parse(found["scored_through"])
+            recorded = (
+                _parse(commit["scored_through"]) for commit in commits if COMMIT_ID in commit and "scored_through" in commit
+            )
+            if found := next((mark for mark in recorded if mark is not None and mark.line == model.line_key), None):
+                return found
             if after < 0:
                 break
     return None

@@ -12,11 +12,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from finsent.data.inbox import remove_scored
+from finsent.data.predictions import predicted_by, predicted_in_line
 from finsent.data.staging import remove_abandoned
 from finsent.data.table_upkeep import TableUpkeep, tidy_tables
 from finsent.errors import CheckFailed, TrackingError
 from finsent.files import disk_use, locked
-from finsent.registry.champion import require_champion
+from finsent.registry.champion import require_champion, scoring_identity
 from finsent.registry.client import CHALLENGER, CHAMPION, PREVIOUS
 from finsent.registry.relocation import missing_artifacts
 from finsent.steps.context import Context
@@ -88,8 +89,9 @@ def _maintain(context: Context, days: int, inbox_days: int | None, *, dry_run: b
     rows = 0
     if champion is not None and inbox_days is not None:
         before = datetime.now(UTC) - timedelta(days=inbox_days)
-        again = context.config.scoring.backfill != "none"
-        rows = remove_scored(home, context.registry.identity(champion) if again else None, before, dry_run=dry_run)
+        model = scoring_identity(context.registry, champion)
+        scored = predicted_in_line(model) if context.config.scoring.backfill == "none" else predicted_by(model)
+        rows = remove_scored(home, scored, before, dry_run=dry_run)
     upkeep = tidy_tables(home, dry_run=dry_run)
     return MaintenanceResult(dry_run, tuple(found), sum(item.bytes for item in found), rows, upkeep)
 

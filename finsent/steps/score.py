@@ -10,7 +10,7 @@ from finsent.config import InboxSource
 from finsent.errors import escape_invalid
 from finsent.labels import LABELS
 from finsent.models.abstention import abstain_threshold
-from finsent.registry.champion import require_champion
+from finsent.registry.champion import require_champion, scoring_identity
 from finsent.registry.client import logged_model_id, version_number
 from finsent.registry.tracking import log_params, start_run
 from finsent.steps.context import Context
@@ -128,7 +128,7 @@ def score(
     given, sources = _receive(context, files)
     incoming: list[InboxReport | SourceArrivals] = [*given, *sources]
     with after_others(home, context.require_own_run):
-        model = registry.identity(require_champion(registry))  # it may have changed while this run waited for the one before it
+        model = scoring_identity(registry, require_champion(registry))  # which may have changed while this run waited
         before, due = look_for_pending(home, model, config.data.max_characters, config.scoring.backfill)
         skipped, bad, run_id, done = due.settled, len(due.bad), None, Totals()
         if len(due.rows):

@@ -111,7 +111,8 @@ def test_what_an_earlier_champion_scored_is_scored_again_on_request_alone(finsen
     finsent("score", *served.options)
     now = datetime.now(UTC)
     received = {"id": "earlier", "text": "firm three beats estimates", "received_at": now}
-    theirs = {"id": "earlier", "text_hash": text_hash(received["text"]), "scored_at": now, "model_digest": "of an earlier one"}
+    theirs = {"id": "earlier", "text_hash": text_hash(received["text"]), "scored_at": now}
+    theirs |= {"model_name": "finsent", "model_version": "0"}
     for table, row in (("inbox", received), ("predictions", theirs)):
         tables.append(served.home, table, pa.Table.from_pylist([row], schema=SCHEMAS[table]))
     assert finsent("score", *served.options, "--json").json()["scored"] == 0

@@ -11,7 +11,7 @@ import pytest
 from finsent.config import InboxSource
 from finsent.data import tables
 from finsent.data.inbox import InboxReport, receive, remove_scored
-from finsent.data.predictions import ModelIdentity
+from finsent.data.predictions import ModelIdentity, predicted_by
 from finsent.data.sample import inbox_files
 from finsent.data.table_schemas import SCHEMAS
 from finsent.errors import InputError
@@ -169,7 +169,7 @@ def test_an_id_that_was_scored_and_removed_stays_that_texts(home: Workspace, tmp
     rows = {"id": inbox["id"], "text_hash": pa.array(map(text_hash, inbox["text"].to_pylist())), "model_digest": ["one"] * 3}
     predictions = pa.table({name: rows.get(name, [None] * 3) for name in SCHEMAS["predictions"].names})
     tables.append(home, "predictions", predictions.cast(SCHEMAS["predictions"]))
-    assert remove_scored(home, model, datetime.now(UTC) + timedelta(days=1)) == 3
+    assert remove_scored(home, predicted_by(model), datetime.now(UTC) + timedelta(days=1)) == 3
     report = send({"id": "1", "text": "$AAPL down"}, {"id": "2", "text": "silver"}, {"text": f"{link}2"})
     assert (report.received, report.reasons) == (2, {"id reused": 1})
     (refused,) = tables.read(home, "quarantine").to_pylist()
@@ -212,5 +212,5 @@ def test_an_id_with_a_younger_row_keeps_its_rows(home: Workspace) -> None:
         {"id": name, "text_hash": text_hash(text), "model_digest": "one", "label": "Neutral"} for name, text, _ in came[::2]
     ]
     tables.append(home, "predictions", pa.Table.from_pylist(scored, schema=SCHEMAS["predictions"]))
-    assert remove_scored(home, model, now - timedelta(days=30)) == 1
+    assert remove_scored(home, predicted_by(model), now - timedelta(days=30)) == 1
     assert tables.read(home, "inbox", columns=["id"])["id"].to_pylist() == ["1", "1"]

@@ -7,7 +7,7 @@ import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
 
 from finsent.data import tables
-from finsent.data.predictions import ModelIdentity, predicted_by
+from finsent.data.predictions import ChampionLine, ModelIdentity, predicted_by, predicted_in_line
 from finsent.data.table_access import location
 from finsent.data.table_schemas import SCHEMAS
 from finsent.workspace import Workspace
@@ -33,6 +33,23 @@ def test_the_content_counts_whatever_name_and_number_it_has(home: Workspace) -> 
     assert scored(home, replace(MODEL, digest="two")) == ["b", "c"]
     assert scored(home, replace(MODEL, name="other", version="9")) == ["a", "b"]
     assert scored(home, replace(MODEL, digest="")) == []
+
+
+def test_champions_of_one_registry_count_together_and_those_of_another_do_not(home: Workspace) -> None:
+    put(home, "a", LATER, "one")
+    put(home, "b", LATER, "two")
+    put(home, "c", LATER, "of another registry")
+    put(home, "d", LATER, None, version="7")
+    put(home, "e", MODEL.registered_at - timedelta(days=1), None)
+    line = ChampionLine("first decision", frozenset({"one", "two"}), MODEL.registered_at)
+
+    def made(model: ModelIdentity) -> list[str]:
+        return sorted(tables.read(home, "predictions", columns=["id"], filters=predicted_in_line(model))["id"].to_pylist())
+
+    assert made(replace(MODEL, line=line)) == ["a", "b", "d"]
+    assert made(replace(MODEL, digest="new", version="9", line=line)) == ["a", "b", "d"]
+    assert made(replace(MODEL, line=replace(line, digests=frozenset({"of another registry"})))) == ["a", "c", "d"]
+    assert made(MODEL) == ["a"]
 
 
 def test_a_version_without_a_digest_takes_up_none_of_another(home: Workspace) -> None:

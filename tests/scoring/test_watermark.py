@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from finsent.config import InboxSource
 from finsent.data import tables
 from finsent.data.inbox import receive, remove_scored
-from finsent.data.predictions import ModelIdentity
+from finsent.data.predictions import ChampionLine, ModelIdentity, predicted_in_line
 from finsent.data.quarantine import append_records
 from finsent.data.table_access import location
 from finsent.errors import InputError
@@ -34,7 +34,11 @@ from finsent.scoring.writer import PredictionMetadata
 from finsent.workspace import Workspace, resolve_workspace
 from tests.data.inbox_feeding import write
 
-MODELS = [ModelIdentity("finsent", str(number), name, datetime(2025, 1, 1, tzinfo=UTC)) for number, name in enumerate("ab")]
+EARLIER = datetime(2025, 1, 1, tzinfo=UTC)
+LINE = ChampionLine("line", frozenset("ab"), EARLIER)
+MODELS = [ModelIdentity("finsent", str(number), name, EARLIER, LINE) for number, name in enumerate("ab")]
+STRANGER = ModelIdentity("finsent", "1", "c", EARLIER, ChampionLine("another", frozenset("c"), EARLIER))
+"""Champion of another registry, with tables of its own or the same."""
 LONGEST = 100
 
 
@@ -79,7 +83,7 @@ class Run:
 def look(home: Workspace, model: ModelIdentity, backfill: datetime | None = None) -> PendingRows:
     """What is due, which must be the same as by reading the whole tables."""
     due = find_pending(home, model, max_characters=LONGEST, backfill=backfill)
-    inbox, predictions = tables.read(home, "inbox"), tables.read(home, "predictions")
+    inbox, predictions = tables.read(home, "inbox"), tables.read(home, "predictions", filters=predicted_in_line(model))
     good, _ = pending_rows._select(inbox, predictions, backfill and (model, backfill), LONGEST)
     assert sorted(due.rows["id"].to_pylist()) == sorted(good["id"].to_pylist())
     assert due.settled == len(inbox) - len(due.rows) - len(due.bad)
@@ -127,8 +131,8 @@ def roll_back(home: Workspace, name: str, commits: int) -> None:
             DeltaTable(location(home, name)).restore(max(latest - commits, 0))
 
 
-def copies(home: Workspace) -> dict[str, int]:
-    return Counter(tables.read(home, "predictions", columns=["id"])["id"].to_pylist())
+def copies(home: Workspace, model: ModelIdentity = MODELS[0]) -> dict[str, int]:
+    return Counter(tables.read(home, "predictions", columns=["id"], filters=predicted_in_line(model))["id"].to_pylist())
 
 
 numbers = st.lists(st.integers(0, 9), min_size=1, max_size=4, unique=True)
@@ -137,6 +141,7 @@ STEPS = st.one_of(
     st.tuples(st.just("put"), numbers),
     st.tuples(st.just("put other texts"), numbers),
     st.tuples(st.just("score"), st.sampled_from([None, None, 0, 1, 2])),
+    st.tuples(st.just("stranger scores"), st.sampled_from([None, 1])),
     st.tuples(st.just("overlap"), st.integers(0, 2)),
     st.tuples(st.just("promote"), st.none()),
     st.tuples(st.just("upkeep"), st.tuples(st.sampled_from(["inbox", "predictions"]), st.booleans())),
@@ -152,11 +157,12 @@ def score(home: Workspace, model: ModelIdentity, chunks: int | None) -> None:
 
 
 def overlap(home: Workspace, models: list[ModelIdentity], chunks: int) -> None:
-    """Two machines with two champions, each between the chunks of the other."""
+    """Two machines with two champions, and one of another registry, each between the chunks of the other."""
     if tables.version(home, "inbox") is not None:
-        ours, theirs = Run(home, models[0]), Run(home, models[1])
+        ours, theirs, others = Run(home, models[0]), Run(home, models[1]), Run(home, STRANGER)
         theirs.go(chunks)
         put(home, 8)
+        others.go(chunks)
         ours.go()
 
 
@@ -167,21 +173,25 @@ def play(home: Workspace, steps: list[tuple[str, object]]) -> None:
         "put": lambda what: put(home, *what),
         "put other texts": lambda what: put(home, *what, text="another text"),
         "score": lambda what: score(home, models[0], what),
+        "stranger scores": lambda what: score(home, STRANGER, what),
         "overlap": lambda what: overlap(home, models, what),
         "promote": lambda _: models.reverse(),
         "upkeep": lambda what: upkeep(home, what[0], vacuum=what[1]),
-        "remove scored": lambda _: remove_scored(home, None, datetime.now(UTC) + timedelta(days=1)),
+        "remove scored": lambda _: remove_scored(home, predicted_in_line(MODELS[0]), datetime.now(UTC) + timedelta(days=1)),
         "forget": lambda what: forget(home, what[0], *what[1]),
         "roll back": lambda what: roll_back(home, *what),
     }
     for step, what in [*steps, ("put", [9]), ("score", None)]:
         do[step](what)
-        assert set(copies(home).values()) <= {1}, (step, what)
-    assert look(home, models[0]).rows.num_rows == 0
-    found = copies(home)
-    there = {row["id"] for row in tables.read(home, "inbox").to_pylist() if row["text"].strip()}
-    bad = {row["source"].removeprefix("inbox#") for row in tables.read(home, "quarantine").to_pylist()}
-    assert there - found.keys() <= bad
+        for model in (models[0], STRANGER):
+            assert set(copies(home, model).values()) <= {1}, (step, what, model)
+    for model in (models[0], STRANGER):
+        score(home, model, None)
+        assert look(home, model).rows.num_rows == 0
+        found = copies(home, model)
+        there = {row["id"] for row in tables.read(home, "inbox").to_pylist() if row["text"].strip()}
+        bad = {row["source"].removeprefix("inbox#") for row in tables.read(home, "quarantine").to_pylist()}
+        assert there - found.keys() <= bad
 
 
 @settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
@@ -203,7 +213,7 @@ def test_a_run_reads_nothing_but_what_came_since_the_last_one(home: Workspace) -
     for number in range(3):
         take_in(home, number)
         Run(home, MODELS[0]).go()
-    mark = read_watermark(home)
+    mark = read_watermark(home, MODELS[0])
     for name, version in (("inbox", mark.inbox), ("predictions", mark.since)):
         there = DeltaTable(location(home, name), version=version).file_uris()
         upkeep(home, name, vacuum=False)
@@ -223,9 +233,9 @@ def test_the_watermark_is_in_the_commit_of_the_last_chunk(home: Workspace) -> No
     take_in(home, 0, 1, 2)
     run = Run(home, MODELS[0])
     run.go(1)
-    assert read_watermark(home) is None
+    assert read_watermark(home, MODELS[0]) is None
     Run(home, MODELS[0]).go()
-    mark = read_watermark(home)
+    mark = read_watermark(home, MODELS[0])
     assert (mark.inbox, mark.since) == (tables.version(home, "inbox"), tables.version(home, "predictions") - 1)
     commits = tables.commit_history(home, "predictions")
     assert ["scored_through" in commit for commit in commits] == [True, False, False]
@@ -238,7 +248,7 @@ def test_what_another_program_put_in_is_looked_at_once(home: Workspace) -> None:
     Run(home, MODELS[0]).go()
     put(home, 1, 3)
     Run(home, MODELS[0]).go()
-    assert find_arrivals(home, tables.version(home, "inbox")).rows.num_rows == 0
+    assert find_arrivals(home, tables.version(home, "inbox"), MODELS[0]).rows.num_rows == 0
     assert copies(home) == {"t0": 1, "t1": 1}
     assert [row["reason"] for row in tables.read(home, "quarantine").to_pylist()] == ["empty"]
 
@@ -246,10 +256,25 @@ def test_what_another_program_put_in_is_looked_at_once(home: Workspace) -> None:
 def test_an_id_that_was_scored_and_removed_is_not_scored_again(home: Workspace) -> None:
     take_in(home, 0, 1)
     Run(home, MODELS[0]).go()
-    assert remove_scored(home, None, datetime.now(UTC) + timedelta(days=1)) == 2
+    assert remove_scored(home, predicted_in_line(MODELS[0]), datetime.now(UTC) + timedelta(days=1)) == 2
     take_in(home, 0, 4)
     Run(home, MODELS[1]).go()
     assert copies(home) == {"t0": 1, "t1": 1, "t4": 1}
+
+
+def test_a_registry_takes_no_notice_of_what_another_ones_champion_scored(home: Workspace) -> None:
+    take_in(home, 0, 1)
+    Run(home, MODELS[0]).go()
+    run = Run(home, STRANGER)
+    assert sorted(run.due.rows["id"].to_pylist()) == ["t0", "t1"]
+    run.go(1)
+    Run(home, STRANGER).go()
+    take_in(home, 2)
+    for model in (STRANGER, MODELS[1]):
+        run = Run(home, model)
+        assert run.due.rows["id"].to_pylist() == ["t2"]
+        run.go()
+    assert copies(home, STRANGER) == copies(home) == {"t0": 1, "t1": 1, "t2": 1}
 
 
 def test_a_table_brought_back_from_a_backup_is_read_whole(home: Workspace, tmp_path: Path) -> None:
@@ -275,10 +300,10 @@ def test_a_backfill_scores_what_others_scored_and_once(home: Workspace) -> None:
     found = tables.read(home, "predictions", columns=["id", "model_digest"]).to_pylist()
     pairs = sorted((row["id"], row["model_digest"]) for row in found)
     assert pairs == [("t0", "a"), ("t0", "b"), ("t1", "a"), ("t1", "b"), ("t2", "b")]
-    assert read_watermark(home).backfilled_since == day
+    assert read_watermark(home, MODELS[0]).backfilled_since == day
     take_in(home, 4)
     run = Run(home, MODELS[1], day + timedelta(hours=1))
     assert run.due.rows["id"].to_pylist() == ["t4"]
     run.go()
-    assert read_watermark(home).backfilled_since == day
+    assert read_watermark(home, MODELS[0]).backfilled_since == day
     assert not len(look(home, MODELS[1], EVERYTHING).rows)
