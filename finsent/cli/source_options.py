@@ -32,6 +32,7 @@ _FILE_OPTIONS: Final = (
     ),
     click.option("--delimiter", metavar="CHARACTER", help="What separates the fields of a CSV file. Default: found."),
     click.option("--encoding", metavar="NAME", help="Encoding of text files, e.g. cp1252. Default: UTF-8."),
+    click.option("--skip-rows", metavar="N", type=click.IntRange(min=0), help="Lines, or rows of a sheet, before the table."),
     click.option("--no-header", is_flag=True, help="The first row of the files is a tweet, and names no columns."),
     click.option("--columns", metavar="NAMES", help="With --no-header: the names, with commas. Default: 1,2,3 ..."),
     click.option("--records", metavar="PATH", help="Where a JSON document holds its list of rows, e.g. data.tweets."),

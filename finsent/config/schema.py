@@ -36,6 +36,8 @@ class Source(Section):
     """What separates the fields of a CSV file, e.g. `;`, `|` or `\\t`; left out, found in the file."""
     encoding: str | None = None
     """Encoding of a text file, e.g. cp1252; left out, UTF-8, or UTF-16 and UTF-32 by their byte order mark."""
+    skip_rows: int = Field(default=0, ge=0, le=MOST)
+    """Lines of a text file, or rows of a sheet, before its table."""
     header: bool = True
     """Whether the first row of a CSV file or sheet names the columns."""
     columns: tuple[str, ...] = ()

@@ -38,13 +38,13 @@ from finsent.data.validation.row_validation import Rejection
 from finsent.errors import InputError, ServiceError, escape_invalid, preview_hint, quoted, shorten
 
 _BATCH_CHARS: Final = 16 * 1024 * 1024
-_OF_TABLES: Final = ("header", "columns")
+_OF_TABLES: Final = ("skip_rows", "header", "columns")
 _OPTIONS: Final = {
     "csv": ("delimiter", "encoding", *_OF_TABLES),
     "tsv": ("delimiter", "encoding", *_OF_TABLES),
     "jsonl": ("encoding", "records"),
     "json": ("encoding", "records"),
-    "text": ("encoding",),
+    "text": ("encoding", "skip_rows"),
     "excel": ("sheet", *_OF_TABLES),
 }
 """Options of a source that its format has a use for."""
@@ -111,10 +111,10 @@ def _distinct(values: Iterable[object]) -> list[object]:
 def _check_options(file: SourceFile) -> None:
     """Refuse options that say nothing about files of this format: ignored, they would leave the user with other rows."""
     used = _OPTIONS.get(file.format, ())
-    for name in ("delimiter", "encoding", "header", "columns", "records", "sheet"):
+    for name in ("delimiter", "encoding", "skip_rows", "header", "columns", "records", "sheet"):
         value = getattr(file.source, name)
         if name not in used and value != Source.model_fields[name].default:
-            option = "no-header" if name == "header" else name
+            option = "no-header" if name == "header" else name.replace("_", "-")
             raise InputError(
                 f"{file.uri!r}: `{name}` (--{option}) is given and has no effect on the format {file.format}. Leave it out."
             )
@@ -157,6 +157,7 @@ def _batches(items: Iterable[tuple[T, int]]) -> Iterator[list[T]]:
 def _read_csv(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawRow]]:
     with open_text(file) as (stream, encoding):
         lines = decodable_lines(text_lines(stream, encoding, file.uri), encoding, file)
+        lines = islice(lines, file.source.skip_rows, None)
         start = next(lines, "")
         stated = _SEPARATOR_LINE.fullmatch(start)  # Excel's own way to say what separates
         if stated is not None:
@@ -204,7 +205,8 @@ def _read_text(file: SourceFile, wanted: RequestedColumns) -> Iterator[list[RawR
     with open_text(file) as (stream, encoding):
         wanted.layout["encoding"] = encoding
         roles = wanted.select([TEXT_COLUMN], file.uri)
-        lines = (line for line in decodable_lines(text_lines(stream, encoding, file.uri), encoding, file) if line.strip())
+        lines = decodable_lines(text_lines(stream, encoding, file.uri), encoding, file)
+        lines = (line for line in islice(lines, file.source.skip_rows, None) if line.strip())
         yield from _batches((_text_row(line, n, file, roles, wanted), len(line)) for n, line in enumerate(lines, start=1))
 
 

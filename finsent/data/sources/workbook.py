@@ -44,7 +44,9 @@ def read_sheet(file: SourceFile, layout: MutableMapping[str, str]) -> Iterator[l
     if name not in book.sheet_names:
         raise InputError(f"{file.uri!r} has no sheet {name!r}. It has {format_names(book.sheet_names)}.")
     layout["sheet"] = name
-    for row in book.get_sheet_by_name(name).to_python(skip_empty_area=True):
+    sheet = book.get_sheet_by_name(name)
+    above = max(0, file.source.skip_rows - sheet.start[0]) if sheet.start else 0  # calamine leaves out empty rows at the top
+    for row in sheet.to_python(skip_empty_area=True)[above:]:
         if any(value not in ("", None) for value in row):
             yield [None if value == "" else value for value in row]
 

@@ -291,3 +291,15 @@ def test_lines_of_python_dictionaries_say_how_to_convert_them(tmp_path: Path) ->
     (tmp_path / "a.jsonl").write_text("{'text': 'gold up', 'label': 'Bullish'}\n")
     with pytest.raises(InputError, match=r"Python's dictionaries: python -c 'import ast, json"):
         texts_of(tmp_path / "a.jsonl")
+
+
+def test_rows_before_the_table_are_skipped(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("made by, the desk\nid,of,them\ntext,label\ngold up,Bullish\n")
+    assert texts_of(tmp_path / "a.csv", skip_rows=2) == ["gold up"]
+    (tmp_path / "a.txt").write_text("text\ngold up\n")
+    assert texts_of(tmp_path / "a.txt", skip_rows=1, format="text", label_value="Neutral") == ["gold up"]
+    write_workbook(tmp_path / "a.xlsx", {"Data": [["made by", "the desk"], ["text", "label"], ["gold up", "Bullish"]]})
+    assert texts_of(tmp_path / "a.xlsx", skip_rows=1) == ["gold up"]
+    (tmp_path / "a.jsonl").write_text('{"text": "gold up", "label": "Bullish"}\n')
+    with pytest.raises(InputError, match="--skip-rows"):
+        texts_of(tmp_path / "a.jsonl", skip_rows=1)
