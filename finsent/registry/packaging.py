@@ -1,14 +1,18 @@
 """Packages an adapter as an MLflow model folder: pyfunc from code, adapter, finsent's source, pinned requirements. No pickle."""
 
-import logging
 import shutil
 import warnings
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import finsent
 from finsent.errors import ArtifactError
 from finsent.models.manifest import verify_manifest
+from finsent.models.serving_request import TEXT
+
+if TYPE_CHECKING:
+    from mlflow.models import ModelSignature
 
 ADAPTER = "artifacts/adapter"
 """Where the adapter lies in the model folder."""
@@ -20,6 +24,7 @@ _REQUIREMENTS = (
     "ftfy",
     "mlflow",
     "numpy",
+    "pandas",
     "peft",
     "pydantic",
     "PyYAML",
@@ -59,27 +64,50 @@ def save_model_folder(adapter: Path, folder: Path, *, model_id: str, run_id: str
         target = staged / "finsent" / source.relative_to(package)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
-    logging.getLogger("mlflow.types.type_hints").setLevel(logging.ERROR)  # says of each union that it is not checked
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*Any type hint is inferred as AnyType")  # about type hints of MLflow's own
+        warnings.filterwarnings("ignore", message=".*An input example was not provided")  # the signature is not made of one
         import mlflow.pyfunc
-    mlflow.pyfunc.save_model(
-        path=str(folder),
-        mlflow_model=Model(run_id=run_id, model_uuid=model_id, model_id=model_id),
-        python_model=str(package / "registry" / "serving_model.py"),
-        artifacts={"adapter": str(staged / "adapter")},
-        code_paths=[str(staged / "finsent")],
-        pip_requirements=requirements(),
-        metadata=metadata,
-    )
+
+        mlflow.pyfunc.save_model(
+            path=str(folder),
+            mlflow_model=Model(run_id=run_id, model_uuid=model_id, model_id=model_id),
+            python_model=str(package / "registry" / "serving_model.py"),
+            artifacts={"adapter": str(staged / "adapter")},
+            code_paths=[str(staged / "finsent")],
+            pip_requirements=requirements(),
+            signature=_signature(),
+            metadata=metadata,
+        )
     shutil.rmtree(staged)
-    _forget_local_paths(folder)
+    _rewrite_description(folder)
     if not (folder / ADAPTER / "manifest.json").is_file():
         raise ArtifactError(f"MLflow laid the adapter elsewhere than {ADAPTER!r}: this MLflow is not the pinned one.")
 
 
-def _forget_local_paths(folder: Path) -> None:
-    """Remove the absolute paths that MLflow records: loading uses only names, and the paths disclose this machine's layout."""
+def _signature() -> "ModelSignature":
+    """Of `ServedPrediction`. Spark names a lone column by it; frames may have others beside it."""
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import ColSpec, DataType, Map, Object, Property, Schema
+
+    prediction = Object(
+        [
+            Property("label", DataType.string, required=False),
+            Property("confidence", DataType.double, required=False),
+            Property("abstained", DataType.boolean),
+            Property("probabilities", Map(DataType.double)),
+            Property("version", DataType.string, required=False),
+            Property("reason", DataType.string, required=False),
+        ]
+    )
+    return ModelSignature(inputs=Schema([ColSpec(DataType.string, TEXT)]), outputs=Schema([ColSpec(prediction)]))
+
+
+def _rewrite_description(folder: Path) -> None:
+    """Remove the absolute paths that MLflow records: loading uses only names, and the paths disclose this machine's layout.
+
+    And say that the signature is not to be enforced: MLflow would refuse all rows of a request for one that is no text.
+    """
     from mlflow.models import Model
 
     model = Model.load(str(folder / "MLmodel"))
@@ -87,4 +115,5 @@ def _forget_local_paths(folder: Path) -> None:
     pyfunc["model_code_path"] = "serving_model.py"
     for artifact in pyfunc["artifacts"].values():
         artifact["uri"] = artifact["path"]
+    setattr(model.signature, "_is_signature_from_type_hint", True)  # noqa: B010 - a key of the file, which MLflow sets itself
     model.save(str(folder / "MLmodel"))
