@@ -76,6 +76,11 @@ class Workspace:
         """Studies of hyperparameter searches, one folder each."""
         return self.root / "tune"
 
+    @property
+    def maintenance(self) -> Path:
+        """When `finsent maintain` last looked after each table."""
+        return self.root / "maintained.json"
+
     def lock(self, name: LockName) -> Path:
         """Path of the lock file called `name`."""
         return self.root / "locks" / f"{name}.lock"

@@ -176,6 +176,21 @@ def monitor_report(report: Any) -> str:
     return "\n\n".join([f"# Decision: {report.decision}", reasons, drift, f"Windows looked at: {len(report.windows)}."])
 
 
+def maintenance_report(done: Any) -> str:
+    """What a maintenance removed, merged and vacuumed, and what it could not do."""
+    removed = ((item.what, str(item.path), item.bytes) for item in done.removed[:_FAULTS])
+    tables = ((item.name, item.merged, item.removed, item.problem or "") for item in done.tables)
+    more = [f"And {len(done.removed) - _FAULTS:,} more."] if len(done.removed) > _FAULTS else []
+    return "\n\n".join(
+        [
+            f"# {len(done.removed):,} files and folders removed, {done.bytes:,} bytes freed",
+            *([markdown_table(("what", "path", "bytes"), removed), *more] if done.removed else []),
+            f"Scored inbox rows removed: {done.inbox_rows:,}.",
+            *([markdown_table(("table", "files merged", "files removed", "problem"), tables)] if done.tables else []),
+        ]
+    )
+
+
 def _share(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.1%}"
 

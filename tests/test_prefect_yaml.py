@@ -15,7 +15,7 @@ from finsent.cli.up import POOLS
 ROOT = Path(__file__).parent.parent
 PROJECT: dict[str, Any] = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))
 DEPLOYMENTS: list[dict[str, Any]] = PROJECT["deployments"]
-STEPS = {"ingest", "train", "evaluate", "promote", "approve", "score", "monitor", "retrain", "tune"}
+STEPS = {"ingest", "train", "evaluate", "promote", "approve", "score", "monitor", "retrain", "tune", "maintain"}
 
 
 def named(name: str) -> dict[str, Any]:
@@ -54,16 +54,17 @@ def test_pools_are_those_that_up_provides() -> None:
     assert named("train")["work_pool"]["name"] == named("retrain")["work_pool"]["name"] == "gpu"
 
 
-@pytest.mark.parametrize("name", ["train", "retrain", "score", "tune"])
+@pytest.mark.parametrize("name", ["train", "retrain", "score", "tune", "maintain"])
 def test_these_never_run_twice_at_once(name: str) -> None:
     assert named(name)["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW", "grace_period_seconds": 120}
 
 
-def test_no_run_of_the_gpus_pool_keeps_scoring_from_its_worker() -> None:
+def test_no_run_of_a_pool_keeps_another_from_its_worker() -> None:
     """Trainings wait for each other within their runs, so each deployment may take one place and no more."""
-    ours = [deployment for deployment in DEPLOYMENTS if deployment["work_pool"]["name"] == "gpu"]
-    assert all(deployment["concurrency_limit"]["limit"] == 1 for deployment in ours)
-    assert POOLS["gpu"] >= len(ours)
+    for pool, places in POOLS.items():
+        ours = [deployment for deployment in DEPLOYMENTS if deployment["work_pool"]["name"] == pool]
+        assert all(deployment["concurrency_limit"]["limit"] == 1 for deployment in ours)
+        assert places >= len(ours)
 
 
 @pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda deployment: deployment["name"])
@@ -81,6 +82,7 @@ def test_scoring_monitoring_and_retraining_are_scheduled() -> None:
         "score",
         "monitor",
         "retrain",
+        "maintain",
     }
 
 

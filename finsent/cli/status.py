@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from finsent.cli.maintain import disk_parts
+from finsent.cli.maintain import disk_parts, folder_ages, table_rows
 from finsent.cli.operations_status import read_status
 from finsent.cli.options import CommandResult, Settings, cli, examples
 from finsent.cli.render import decision_word
@@ -52,6 +52,8 @@ def status_command(settings: Settings) -> CommandResult:
         "services": services,
         "operations": operations,
         "password": password_path(home.root) if services_path(home.root).exists() else None,
+        "tables": table_rows(home),
+        "folders": folder_ages(home),
         "disk": disk_parts(home),
     }
     return CommandResult(status, render_status(status), code=1 if problems else 0)

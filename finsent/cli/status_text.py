@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from finsent.cli.maintain import format_bytes
+from finsent.cli.maintain import format_bytes, render_storage
 from finsent.cli.operations_status import render_operations
 from finsent.cli.output import Renderable, cell_text, key_values, lines, section, shorten, stack, table
 from finsent.cli.render import render_inbox_faults
@@ -24,6 +24,7 @@ def render_status(status: dict[str, Any]) -> Renderable:
         render_inbox_faults(status["inbox_faults"]),
         section("Services", key_values(services), f"  {password_hint(status['home'])}" if status["password"] else ""),
         render_operations(status["operations"]),
+        render_storage(status["tables"], status["folders"]) if status["tables"] or status["folders"] else "",
         section(
             "Disk (finsent maintain frees some)", key_values((name, format_bytes(size)) for name, size in status["disk"].items())
         ),

@@ -60,7 +60,7 @@ GUARDED_BY_UP = (
     *("MLFLOW_SERVER_ALLOWED_HOSTS", "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS", "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE"),
 )
 """Variables by which MLflow and Prefect take credentials, or open themselves: `finsent up` refuses to start with them."""
-POOLS = {"cpu": 2, "gpu": 7}
+POOLS = {"cpu": 3, "gpu": 7}
 """Work pools and how many flow runs each starts at a time: one of each deployment, so that no scoring waits for a worker. Of the
 trainings one works at a time; the others wait for the GPU (flows/gpu.py)."""
 

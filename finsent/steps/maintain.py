@@ -14,12 +14,14 @@ from pathlib import Path
 from finsent.data.inbox import remove_scored
 from finsent.data.predictions import predicted_by, predicted_in_line
 from finsent.data.staging import remove_abandoned
-from finsent.data.table_upkeep import TableUpkeep, tidy_tables
-from finsent.errors import CheckFailed, TrackingError
+from finsent.data.table_schemas import SCHEMAS
+from finsent.data.table_upkeep import RETENTION_DAYS, TableUpkeep, record_maintenance, tidy_tables
+from finsent.errors import CheckFailed, FinsentError, TrackingError
 from finsent.files import disk_use, locked
 from finsent.registry.champion import require_champion, scoring_identity
 from finsent.registry.client import CHALLENGER, CHAMPION, PREVIOUS
 from finsent.registry.relocation import missing_artifacts
+from finsent.scoring.watermark import read_watermark
 from finsent.steps.context import Context
 from finsent.training.checkpoint import complete_checkpoints
 from finsent.training.run_dir import RESULT, STATE, is_finished
@@ -54,14 +56,32 @@ class MaintenanceResult:
     tables: tuple[TableUpkeep, ...] = ()
     """Tables that were compacted or vacuumed, or could not be."""
 
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Why tables could not be looked after."""
+        return tuple(f"table {item.name!r}: {item.problem}" for item in self.tables if item.problem)
 
-def maintain(context: Context, *, days: int, inbox_days: int | None = None, dry_run: bool = False) -> MaintenanceResult:
+    @property
+    def is_empty(self) -> bool:
+        """Whether there was nothing to do."""
+        return not (self.removed or self.inbox_rows or self.tables)
+
+
+def maintain(
+    context: Context,
+    *,
+    days: int,
+    inbox_days: int | None = None,
+    retention_days: int = RETENTION_DAYS,
+    dry_run: bool = False,
+) -> MaintenanceResult:
     """Remove what was last changed more than `days` days ago and is not needed.
 
     That is: folders of trainings and imports whose adapter is registered, of trainings that ended before their first checkpoint,
     of imports that failed, cached versions without an alias, what killed imports, ingestions and maintenances left, and backups
-    of the MLflow store by `home move`. Tables of many small files are compacted, and all but `tweets` vacuumed: every data
-    version stays readable. One that cannot be is named in the result. A second maintenance waits for the first.
+    of the MLflow store by `home move`. Tables of many small files are compacted, and all but `tweets` vacuumed of files that were
+    not needed for `retention_days`: every data version stays readable, and the next scoring run finds what came since the last.
+    A table for which that fails is named in the result. A second maintenance waits for the first.
     With `inbox_days` also inbox rows received longer ago that were scored, by the champion itself where `scoring.backfill` makes
     it score again what others have scored; their predictions stay.
 
@@ -72,10 +92,10 @@ def maintain(context: Context, *, days: int, inbox_days: int | None = None, dry_
     """
     home = context.workspace
     with nullcontext() if dry_run else locked(home.lock("maintain"), -1, ""):
-        return _maintain(context, days, inbox_days, dry_run=dry_run)
+        return _maintain(context, days, inbox_days, retention_days, dry_run=dry_run)
 
 
-def _maintain(context: Context, days: int, inbox_days: int | None, *, dry_run: bool) -> MaintenanceResult:
+def _maintain(context: Context, days: int, inbox_days: int | None, retention_days: int, *, dry_run: bool) -> MaintenanceResult:
     home = context.workspace
     champion = require_champion(context.registry) if inbox_days is not None else None
     found = [
@@ -92,8 +112,20 @@ def _maintain(context: Context, days: int, inbox_days: int | None, *, dry_run: b
         model = scoring_identity(context.registry, champion)
         scored = predicted_in_line(model) if context.config.scoring.backfill == "none" else predicted_by(model)
         rows = remove_scored(home, scored, before, dry_run=dry_run)
-    upkeep = tidy_tables(home, dry_run=dry_run)
+    upkeep = tidy_tables(home, dry_run=dry_run, retention_days=retention_days, needed=_needed_by_scoring(context))
+    if not dry_run:
+        failed = {item.name for item in upkeep if item.problem}
+        record_maintenance(home, datetime.now(UTC), [name for name in SCHEMAS if name not in failed])
     return MaintenanceResult(dry_run, tuple(found), sum(item.bytes for item in found), rows, upkeep)
+
+
+def _needed_by_scoring(context: Context) -> dict[str, int]:
+    """Versions since which the next scoring run reads: without the files it would read the whole tables."""
+    with suppress(FinsentError):  # nobody is champion, or `tidy_tables` meets what is wrong, too, and tells it
+        model = scoring_identity(context.registry, require_champion(context.registry))
+        if (recorded := read_watermark(context.workspace, model)) is not None:
+            return {"inbox": recorded.inbox, "predictions": recorded.since}
+    return {}
 
 
 def _last_change(path: Path) -> float:

@@ -12,7 +12,7 @@ from deltalake import DeltaTable, write_deltalake
 from finsent.data import table_upkeep, tables
 from finsent.data.table_access import location
 from finsent.data.table_schemas import SCHEMAS
-from finsent.data.table_upkeep import TableUpkeep, tidy_tables
+from finsent.data.table_upkeep import TableUpkeep, table_figures, tidy_tables
 from finsent.workspace import Workspace
 
 
@@ -89,3 +89,42 @@ def test_a_table_that_cannot_be_tidied_keeps_no_other_from_it(home: Workspace) -
     damaged, tidied = tidy_tables(home)
     assert (damaged.name, tidied) == ("inbox", TableUpkeep("predictions", 0, 1))
     assert "no log: half of it is gone" in str(damaged.problem)
+
+
+def test_without_any_retention_the_rows_and_every_data_version_stay(home: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Registry, evidence and data reports name versions of `tweets`; of the other tables only the latest is ever asked for."""
+    monkeypatch.setattr(table_upkeep, "MERGED_FROM", 2)
+    names = ("tweets", "inbox", "predictions")
+    for _ in range(2):
+        for name in names:
+            fill(home, name)
+        before = {name: tables.read(home, name).sort_by("id") for name in names}
+        versions = [tables.read(home, "tweets", version=number) for number in range(1, tables.version(home, "tweets") + 1)]
+        done = {item.name: item for item in tidy_tables(home, retention_days=0)}
+        assert all(done[name].merged and not done[name].problem for name in names)
+        assert (done["tweets"].removed, done["inbox"].removed > 0) == (0, True)
+        assert {name: tables.read(home, name).sort_by("id") for name in names} == before
+        assert [tables.read(home, "tweets", version=number) for number in range(1, len(versions) + 1)] == versions
+    assert files(home, "inbox") == files(home, "predictions") == 1
+    assert tidy_tables(home, retention_days=0) == ()
+
+
+def test_figures_come_from_the_log_alone(home: Workspace) -> None:
+    assert table_figures(home, "inbox") is None
+    fill(home, "inbox")
+    before = table_figures(home, "inbox")
+    assert before is not None
+    assert (before.rows, before.files, before.oldest_version, before.newest_version) == (4, 4, 0, 4)
+    assert before.disk_bytes is not None
+    assert before.disk_bytes > before.bytes > 0
+    assert abs(time.time() - before.written_at.timestamp()) < 600
+    for path in Path(location(home, "inbox")).glob("*.parquet"):
+        path.unlink()
+    after = table_figures(home, "inbox")
+    assert after is not None
+    assert (after.rows, after.files, after.bytes) == (4, 4, before.bytes), "no data file is opened"
+    DeltaTable(location(home, "inbox")).create_checkpoint()
+    (Path(location(home, "inbox")) / "_delta_log" / f"{0:020d}.json").unlink()
+    after = table_figures(home, "inbox")
+    assert after is not None
+    assert after.oldest_version == 4

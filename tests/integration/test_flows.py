@@ -1,5 +1,6 @@
 """The flows on Prefect's own engine and API: what they do, what they leave in the UI, how they end when something is wrong."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
@@ -8,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from finsent.data import tables
+from finsent.data.table_access import location
+from finsent.data.table_schemas import SCHEMAS
+from finsent.data.table_upkeep import last_maintained
 from finsent.errors import CheckFailed, InputError, NoChampionError
 from finsent.process_identity import this_process
 from finsent.steps.context import make_context
@@ -73,19 +77,41 @@ def test_wrong_input_fails_at_once_with_its_own_message(home: Workspace, tmp_pat
 def test_what_has_nothing_to_do_yet_is_skipped_with_the_reason(mlflow_home: Workspace, tmp_path: Path) -> None:
     """Red means broken: a fresh home's schedules are not."""
     from flows.ingest import ingest
+    from flows.maintain import maintain
     from flows.monitor import monitor
     from flows.score import score
 
     settings = FlowSettings(home=str(mlflow_home.root))
-    ended = [flow(settings=settings, return_state=True) for flow in (ingest, score, monitor)]
-    assert [(state.type.value, state.name) for state in ended] == [("COMPLETED", "Skipped")] * 3
+    ended = [flow(settings=settings, return_state=True) for flow in (ingest, score, monitor, maintain)]
+    assert [(state.type.value, state.name) for state in ended] == [("COMPLETED", "Skipped")] * 4
     assert "`data.sources` of the configuration is empty" in ended[0].message
-    assert all("has no champion yet: run `finsent promote`" in state.message for state in ended[1:])
+    assert all("has no champion yet: run `finsent promote`" in state.message for state in ended[1:3])
+    assert ended[3].message == "Nothing to remove, compact or vacuum."
     assert {"ingest, no data so far", "score inbox with finsent", "monitor finsent"} <= set(runs("flow")), "named from the start"
     file = tmp_path / "new.csv"
     file.write_text("text\nshares rise\n", encoding="utf-8")
     with pytest.raises(NoChampionError, match="finsent promote"):  # somebody sent a file, and it was not received
         score((str(file),), settings)
+
+
+def test_maintenance_shows_what_it_did_and_fails_where_a_table_is_broken(mlflow_home: Workspace) -> None:
+    from flows.maintain import maintain
+
+    backup = mlflow_home.root / "mlflow.db.before-move-20260101T000000"
+    backup.touch()
+    os.utime(backup, (0, 0))
+    state = maintain(settings=FlowSettings(home=str(mlflow_home.root)), return_state=True)
+    assert (state.type.value, state.name) == ("COMPLETED", "Completed")
+    assert f"| backup by `home move` | {backup} |" in artifacts("maintenance")[0].data
+    assert not backup.exists()
+    table = Path(location(mlflow_home, "inbox"))
+    table.mkdir(parents=True)
+    (table / "part-0.parquet").touch()
+    state = maintain(inbox_days=30, settings=FlowSettings(home=str(mlflow_home.root)), return_state=True)
+    assert (state.type.value, state.name) == ("FAILED", "Not all maintained")
+    assert "table 'inbox': " in str(state.message)
+    assert "half of it is gone" in artifacts("maintenance")[0].data
+    assert set(last_maintained(mlflow_home)) == set(SCHEMAS)
 
 
 @pytest.mark.usefixtures("proof_in_process")

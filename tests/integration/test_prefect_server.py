@@ -30,7 +30,18 @@ pytestmark = pytest.mark.integration
 
 def test_every_deployment_is_there_and_ready(server: Server) -> None:
     deployments = {item["name"]: item for item in server.ask("deployments/filter")}
-    assert set(deployments) == {"ingest", "train", "tune", "evaluate", "promote", "approve", "score", "monitor", "retrain"}
+    assert set(deployments) == {
+        "ingest",
+        "train",
+        "tune",
+        "evaluate",
+        "promote",
+        "approve",
+        "score",
+        "monitor",
+        "retrain",
+        "maintain",
+    }
     assert deployments["retrain"]["concurrency_limit"] == 1 or deployments["retrain"]["global_concurrency_limit"]["limit"] == 1
     assert not [name for name, item in deployments.items() if item["pull_steps"]], "flows come from the installed package"
 

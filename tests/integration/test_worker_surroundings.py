@@ -68,7 +68,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 
 
 def test_every_deployment_finds_its_places(running: Up) -> None:
-    for name in ("score", "monitor"):
+    for name in ("score", "monitor", "maintain"):
         assert running.run(name)[:2] == ("COMPLETED", "Skipped")
     assert running.run("ingest")[0] == "COMPLETED"
     assert running.run("train")[0] == "COMPLETED"

@@ -4,9 +4,11 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,11 +20,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from finsent.config import InboxSource
-from finsent.data import tables
+from finsent.data import table_upkeep, tables
 from finsent.data.inbox import receive, remove_scored
 from finsent.data.predictions import ChampionLine, ModelIdentity, predicted_in_line
 from finsent.data.quarantine import append_records
 from finsent.data.table_access import location
+from finsent.data.table_upkeep import tidy_tables
 from finsent.errors import InputError
 from finsent.labels import LABELS
 from finsent.scoring import pending_rows, writer
@@ -40,6 +43,7 @@ MODELS = [ModelIdentity("finsent", str(number), name, EARLIER, LINE) for number,
 STRANGER = ModelIdentity("finsent", "1", "c", EARLIER, ChampionLine("another", frozenset("c"), EARLIER))
 """Champion of another registry, with tables of its own or the same."""
 LONGEST = 100
+TWEET = dict.fromkeys(("text", "source", "group"), "a") | {"label": LABELS[0], "split": "train"}
 
 
 def stand_in(texts_of_chunks: Iterator[list[str]]) -> Iterator[ChunkLogits]:
@@ -227,6 +231,62 @@ def test_a_run_reads_nothing_but_what_came_since_the_last_one(home: Workspace) -
     at = tables.position(home, "inbox", "finsent-receive")
     tables.append_if_unchanged(home, "inbox", rows, "finsent-receive", at, {"ids_new_after": str(at.version)})
     assert find_pending(home, MODELS[1], max_characters=LONGEST).rows["id"].to_pylist() == ["new"]
+
+
+def needed(home: Workspace) -> dict[str, int]:
+    mark = read_watermark(home, MODELS[0])
+    return {"inbox": mark.inbox, "predictions": mark.since}
+
+
+def test_maintenance_leaves_what_the_next_run_reads(home: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table_upkeep, "MERGED_FROM", 2)
+    take_in(home, 0)
+    Run(home, MODELS[0]).go()
+    for number in (1, 2):
+        take_in(home, number)
+        assert {item.name for item in tidy_tables(home, retention_days=0, needed=needed(home))} >= {"inbox"}
+        assert find_arrivals(home, tables.version(home, "inbox"), MODELS[0]) is not None, "the whole tables would be read"
+        assert look(home, MODELS[0]).rows["id"].to_pylist() == [f"t{had}" for had in range(1, number + 1)]
+    Run(home, MODELS[0]).go()
+    take_in(home, 4)
+    tidy_tables(home, retention_days=0, needed=needed(home))
+    assert look(home, MODELS[0]).rows["id"].to_pylist() == ["t4"]
+    assert find_arrivals(home, tables.version(home, "inbox"), MODELS[0]) is not None
+    inbox = Path(location(home, "inbox"))
+    assert len(list(inbox.glob("*.parquet"))) < tables.version(home, "inbox"), "all else goes"
+
+
+def test_who_reads_and_writes_lives_while_tables_are_looked_after(home: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table_upkeep, "MERGED_FROM", 2)
+    take_in(home, 0)
+    Run(home, MODELS[0]).go()
+    open_reader = DeltaTable(location(home, "inbox")).to_pyarrow_dataset()
+    over, problems, merged = Event(), [], []
+
+    def look_after() -> None:
+        while not over.is_set():
+            done = tidy_tables(home)
+            problems.extend(item.problem for item in done if item.problem)
+            merged.extend(item.name for item in done if item.merged)
+
+    with ThreadPoolExecutor(1) as others:
+        at_work = others.submit(look_after)
+        try:
+            for number in range(10, 16, 2):
+                run = Run(home, MODELS[0], size=1)
+                take_in(home, number, number + 1)
+                tweets = pa.Table.from_pylist([TWEET | {"id": str(number)}], schema=tables.SCHEMAS["tweets"])
+                assert tables.append_if_unchanged(home, "tweets", tweets, "ingest", tables.position(home, "tweets", "ingest"))
+                run.go()
+                Run(home, MODELS[0], size=1).go()
+        finally:
+            over.set()
+        at_work.result()
+    assert problems == []
+    assert set(merged) >= {"inbox", "predictions"}
+    assert open_reader.to_table()["id"].to_pylist() == ["t0"], "as it was when it was opened"
+    assert copies(home) == dict.fromkeys(["t0", *(f"t{number}" for number in range(10, 16))], 1)
+    assert tables.read(home, "tweets").num_rows == 3
 
 
 def test_the_watermark_is_in_the_commit_of_the_last_chunk(home: Workspace) -> None:

@@ -18,6 +18,9 @@ from finsent.data.table_schemas import SCHEMAS
 from finsent.errors import CheckFailed, NoChampionError
 from finsent.files import locked
 from finsent.registry import tracking
+from finsent.registry.champion import scoring_identity
+from finsent.scoring import writer
+from finsent.scoring.watermark import read_watermark, watermark_at
 from finsent.steps import maintain as steps_maintain
 from finsent.steps.context import Context, make_context
 from finsent.steps.maintain import maintain
@@ -184,10 +187,19 @@ def test_a_file_that_goes_while_it_is_looked_at_is_no_failure(context: Context, 
     assert not going.exists()
 
 
-def test_a_second_maintenance_waits_for_the_first(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_maintenance_waits_for_the_first_and_leaves_scoring_its_files(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[bool] = []
+    home, model = context.workspace, scoring_identity(context.registry, "1")
+    row = {"id": "a", "text": "gold", "received_at": datetime.now(UTC)}
+    version = tables.append(home, "inbox", pa.Table.from_pylist([row], schema=SCHEMAS["inbox"]))
+    mark = watermark_at(home, version, model, None)
+    assert mark is not None
+    writer.record_watermark(home, mark, writer.read_position(home))
+    recorded = read_watermark(home, model)
+    assert recorded is not None
 
-    def tidy(home: Workspace, *, dry_run: bool) -> tuple[()]:
+    def tidy(home: Workspace, *, dry_run: bool, needed: dict[str, int], retention_days: int) -> tuple[()]:
+        assert (needed, retention_days) == ({"inbox": version, "predictions": recorded.since}, 7)
         with pytest.raises(CheckFailed), locked(home.lock("maintain"), 0, "held"):
             pass
         held.append(dry_run)
