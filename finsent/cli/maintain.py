@@ -106,9 +106,7 @@ def render_storage(tables: list[dict[str, Any]], folders: dict[str, dict[str, An
     """Both as two small tables."""
     columns = ("table", "rows", "files", "size", "on disk", "versions", "last written (UTC)", "maintained (UTC)")
     rows = [
-        (item["name"], item["error"], *[""] * 6)
-        if "error" in item
-        else (
+        (
             item["name"],
             "-" if item["rows"] is None else f"{item['rows']:,}",
             str(item["files"]),
@@ -119,7 +117,9 @@ def render_storage(tables: list[dict[str, Any]], folders: dict[str, dict[str, An
             str(item["maintained_at"] or "never")[:16].replace("T", " "),
         )
         for item in tables
+        if "error" not in item
     ]
+    broken = [f"  - {item['error']}" for item in tables if "error" in item]
     ages = [
         (name, str(found["entries"]), format_bytes(found["bytes"]), f"{found['oldest']:%Y-%m-%d}", f"{found['newest']:%Y-%m-%d}")
         for name, found in folders.items()
@@ -127,6 +127,7 @@ def render_storage(tables: list[dict[str, Any]], folders: dict[str, dict[str, An
     return section(
         "Tables and folders",
         table(columns, rows) if rows else "",
+        *broken,
         table(("folder", "entries", "size", "oldest", "newest"), ages) if ages else "",
     )
 

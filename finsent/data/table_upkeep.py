@@ -99,11 +99,12 @@ def _vacuum(handle: "DeltaTable", hours: int, kept: list[int], *, dry_run: bool)
     own = _RETENTION in handle.metadata().configuration
     # full: checkpoints forget removed files after a while, and writers that died never told of theirs
     try:
-        return handle.vacuum(hours, dry_run, enforce_retention_duration=own, full=True, keep_versions=kept)
+        named = handle.vacuum(hours, dry_run, enforce_retention_duration=own, full=True, keep_versions=kept)
     except DeltaError:
         if not own:
             raise
-        return handle.vacuum(dry_run=dry_run, full=True, keep_versions=kept)  # its own is longer, and holds
+        named = handle.vacuum(dry_run=dry_run, full=True, keep_versions=kept)  # its own is longer, and holds
+    return list(named)
 
 
 def _before_compactions(handle: "DeltaTable", since: int) -> list[int]:
