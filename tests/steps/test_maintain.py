@@ -187,11 +187,14 @@ def test_a_file_that_goes_while_it_is_looked_at_is_no_failure(context: Context, 
     assert not going.exists()
 
 
-def test_a_second_maintenance_waits_for_the_first_and_leaves_scoring_its_files(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_maintenance_waits_for_the_first_and_leaves_scoring_its_files(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
     held: list[bool] = []
     home, model = context.workspace, scoring_identity(context.registry, "1")
     row = {"id": "a", "text": "gold", "received_at": datetime.now(UTC)}
     version = tables.append(home, "inbox", pa.Table.from_pylist([row], schema=SCHEMAS["inbox"]))
+    tables.append(home, "predictions", SCHEMAS["predictions"].empty_table())
     mark = watermark_at(home, version, model, None)
     assert mark is not None
     writer.record_watermark(home, mark, writer.read_position(home))
