@@ -58,8 +58,11 @@ os.environ.update(
 for _name in ("FINSENT_HOME", "FINSENT_TABLES", "FINSENT_PROFILE", "FINSENT_CONFIG", "MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
     os.environ.pop(_name, None)
 
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's background job: what tests interrupt would ignore it, too
+# in a shell's background job, and under `nohup`: what tests interrupt or hang up would ignore it, too
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 settings.register_profile("finsent", deadline=None)  # a machine that is shared pauses for as long as it likes
 settings.load_profile("finsent")
