@@ -1,6 +1,7 @@
 """Shared by the benchmarks: floors, rates, memory, and the JSON file of results, written as they come."""
 
 import json
+import os
 import platform
 import sys
 import time
@@ -21,14 +22,20 @@ _STARTED: Final = time.perf_counter()
 
 
 def say(text: str) -> None:
-    """Print with the seconds since the start, at once: a run that is killed has said how far it came."""
-    print(f"[{time.perf_counter() - _STARTED:7.1f} s] {text}", flush=True)
+    """Print with the seconds since the start, at once: a run that is killed has said how far it came.
+
+    Of several processes under `torchrun` the main one alone does.
+    """
+    if os.environ.get("RANK", "0") == "0":
+        print(f"[{time.perf_counter() - _STARTED:7.1f} s] {text}", flush=True)
 
 
 def command() -> str:
     """How the running script was called, its folders left out."""
     shown = [Path(a).name if a.endswith((".json", ".txt")) else "FOLDER" if "/" in a else a for a in sys.argv[1:]]
-    return " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *shown])
+    processes = os.environ.get("LOCAL_WORLD_SIZE")  # which torchrun sets, for one process too
+    launcher = f"torchrun --nproc-per-node {processes}" if processes else "python"
+    return " ".join([launcher, f"benchmarks/{Path(sys.argv[0]).name}", *shown])
 
 
 def environment(device: str) -> dict[str, Any]:
@@ -152,10 +159,12 @@ def rates(
     precision: str = "bf16",
     wall: float | None = None,
     ceiling: dict[str, float] | None = None,
+    devices: int = 1,
 ) -> dict[str, Any]:
     """The columns of every table, from timed pieces of work (steps or passes).
 
-    `wall` is rows/s over the whole timed part where the pieces do not cover it; else all rows by all seconds.
+    `wall` is rows/s over the whole timed part where the pieces do not cover it; else all rows by all seconds. `ceiling` is that
+    of one of the `devices`, and shares are of all of them.
     """
     median = float(np.median(np.array(rows) / np.array(seconds)))
     wall = wall if wall is not None else sum(rows) / sum(seconds)
@@ -167,13 +176,13 @@ def rates(
         "tokens_per_second": round(median * tokens_per_row),
         "padded_per_real": round(padded_per_real, 3) if padded_per_real else None,
         "useful_tflops": round(median * tokens_per_row * per_token / 1e12, 2),
-        "share_of_floor": round(median / floor_rows_per_second(work, tokens_per_row, precision), 4),
+        "share_of_floor": round(median / devices / floor_rows_per_second(work, tokens_per_row, precision), 4),
         "precision": precision,
     }
     measured = (ceiling or {}).get(precision)
     if measured:
-        flops = measured * 1e12
-        found["share_of_measured_ceiling"] = round(median / floor_rows_per_second(work, tokens_per_row, precision, flops), 4)
+        limit = floor_rows_per_second(work, tokens_per_row, precision, measured * 1e12)
+        found["share_of_measured_ceiling"] = round(median / devices / limit, 4)
     if work == "train":
         found["hours_full_run"] = round(FULL_RUN / wall / 3600, 3)
     else:

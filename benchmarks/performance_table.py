@@ -2,6 +2,7 @@
 
     python benchmarks/performance_table.py JSON... > table.md
     python benchmarks/performance_table.py JSON... --into docs/performance.md
+    python benchmarks/performance_table.py JSON... --scaling --section 'measured on several GPUs' --into docs/performance.md
 
 With `--into`, the text between `<!-- measured -->` and `<!-- /measured -->` (or the markers of `--section`) is replaced.
 Runs of `--tiny` are refused.
@@ -30,6 +31,8 @@ NAMES: Final = {
     "bf16": "bf16",
     "fp8": "fp8",
 }
+WITHOUT_DROPOUT: Final = "lora.dropout=0"
+"""No profile trains like this: such runs are made for their losses, not their speed."""
 Found = dict[str, Any]
 
 
@@ -176,14 +179,83 @@ def infer_table(found: Found) -> list[str]:
             )
             lines += ["", text]
     for result in found["results"]:
-        if result["part"] == "devices":
-            one = next((other["rows_per_second"] for other in results if not other["part"].startswith("naive")), None)
-            text = (
-                f"{result['devices']} GPUs, a replica on each: {number(result['rows_per_second'])} rows/s, "
-                f"{times(result['rows_per_second'], one)} of one."
-            )
-            lines += ["", text]
+        for one in result.get("scaling", [])[1:]:
+            rate = number(one["rows_per_second"])
+            lines += ["", f"{one['devices']} GPUs, a replica on each: {rate} rows/s, {one['scaling']:.2f}x of one."]
     return lines
+
+
+def scaling_table(runs: Sequence[Found]) -> list[str]:
+    """Rates of one GPU and of several: of training, from runs under `torchrun`; of scoring, from a run with `--devices`.
+
+    Raises:
+        SystemExit: a training over several GPUs has none on one beside it.
+    """
+    lines = head("work", "GPUs", "rows/s", "by the clock", "of one GPU", "of one, by the clock", "of floor", "peak GiB of a GPU")
+    trained = sorted((r for run in runs for r in run["results"] if "processes" in r), key=lambda r: int(r["processes"]))
+    timed = [result for result in trained if WITHOUT_DROPOUT not in result["overrides"]]
+    for result in timed:
+        one = beside(result, timed)
+        rates = [result[name] / one[name] for name in ("rows_per_second", "rows_per_second_wall")]
+        cells = [number(result["rows_per_second"]), number(result["rows_per_second_wall"]), *(f"{rate:.2f}x" for rate in rates)]
+        cells += [percent(result["share_of_floor"]), number(result["peak_gib"])]
+        work = f"training, {NAMES[result['part']]}, {result['rows_per_step']} rows a step"
+        lines.append(row(work, str(result["processes"]), *cells))
+    for run in runs:
+        for one in (scaled for result in run["results"] for scaled in result.get("scaling", [])):
+            cells = [str(one["devices"]), number(one["rows_per_second"]), "", f"{one['scaling']:.2f}x", "", "", ""]
+            lines.append(row(f"scoring {run['rows']:,} texts, bf16, a replica on each GPU", *cells))
+    return lines + losses_table([result for result in trained if WITHOUT_DROPOUT in result["overrides"]])
+
+
+def beside(result: Found, trained: Sequence[Found]) -> Found:
+    """The same training on one GPU; settings of the engine may differ.
+
+    Raises:
+        SystemExit: there is none.
+    """
+    part, recipe = result["part"], [value for value in result["overrides"] if not value.startswith("engine.")]
+    for one in trained:
+        if (one["processes"], one["part"]) == (1, part) and set(recipe) <= set(one["overrides"]):
+            return one
+    raise SystemExit(f"{part} with {recipe} on {result['processes']} GPUs has no run of one GPU beside it. Give its file, too.")
+
+
+def losses_table(trained: Sequence[Found]) -> list[str]:
+    """How far the losses of each training without dropout are from those of the first one, on one GPU."""
+    if not trained:
+        return []
+    lines = [
+        "",
+        *head("the same training, no dropout", "GPUs", "steps", "first loss", "last loss", "largest relative difference"),
+    ]
+    for result in trained:
+        one = beside(result, trained)
+        pairs = list(zip(one["losses"], result["losses"], strict=True))
+        apart = max(abs(loss - reference) / abs(reference) for reference, loss in pairs)
+        settings = ", ".join(f"`{value}`" for value in result["overrides"] if value.startswith("engine."))
+        work = NAMES[result["part"]] + (f", {settings}" if settings else "")
+        cells = [str(result["processes"]), str(len(pairs)), f"{pairs[0][1]:.4f}", f"{pairs[-1][1]:.4f}"]
+        lines.append(row(work, *cells, percent(apart) if result is not one else ""))
+    return lines
+
+
+def make_scaling(runs: Sequence[Found], *, tiny: bool = False) -> str:
+    """The table of several GPUs, then how each of its runs was made."""
+    refuse_tiny(runs, tiny=tiny)
+    captions = [line for run in runs for line in (*caption(run)[:-1], *faults(run))]
+    return "\n".join([*scaling_table(runs), *captions]).strip() + "\n"
+
+
+def refuse_tiny(runs: Sequence[Found], *, tiny: bool) -> None:
+    """Stop where a run of `--tiny` is among them, unless such are asked for.
+
+    Raises:
+        SystemExit: there is one.
+    """
+    for run in runs:
+        if run["tiny"] and not tiny:
+            raise SystemExit(f"a run of {run['benchmark']} with --tiny: its figures mean nothing. Give files of full runs.")
 
 
 def memory_table(found: Found) -> list[str]:
@@ -279,11 +351,10 @@ def make(runs: Sequence[Found], *, tiny: bool = False) -> str:
     Raises:
         SystemExit: a run of `--tiny` is among them, whose figures mean nothing.
     """
+    refuse_tiny(runs, tiny=tiny)
     lines: list[str] = []
     for kind, title in TITLES.items():
         for found in (run for run in runs if run["benchmark"] == kind):
-            if found["tiny"] and not tiny:
-                raise SystemExit(f"a run of {kind} with --tiny: its figures mean nothing. Give files of full runs.")
             heading = f"#### {found['environment']['device'].rpartition(', ')[2]}" if kind == "speed_cpu" else f"### {title}"
             lines += ["", heading, *caption(found), *MAKERS[kind](found), *faults(found)]
     return "\n".join(lines).strip() + "\n"
@@ -308,9 +379,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("files", type=Path, nargs="+")
     parser.add_argument("--into", type=Path, metavar="PAGE")
     parser.add_argument("--section", default="measured", help="which markers of the page, e.g. 'measured on a CPU'")
+    parser.add_argument("--scaling", action="store_true", help="one table of several GPUs beside one, from runs of both")
     parser.add_argument("--tiny", action="store_true", help="take runs of --tiny: to try this command, never for the docs")
     arguments = parser.parse_args(argv)
-    tables = make([json.loads(path.read_text(encoding="utf-8")) for path in arguments.files], tiny=arguments.tiny)
+    runs = [json.loads(path.read_text(encoding="utf-8")) for path in arguments.files]
+    tables = (make_scaling if arguments.scaling else make)(runs, tiny=arguments.tiny)
     if arguments.into:
         page = arguments.into.read_text(encoding="utf-8")
         arguments.into.write_text(put_into(page, tables, arguments.section), encoding="utf-8")

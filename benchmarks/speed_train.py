@@ -2,10 +2,12 @@
 
     python benchmarks/speed_train.py FOLDER --json train.json
     python benchmarks/speed_train.py FOLDER --json train.json --parts naive card fast naive --steps 200 --set engine.residency=nf4
+    torchrun --nproc-per-node 2 benchmarks/speed_train.py FOLDER --json train-2.json --parts fast
 
 FOLDER holds the random base (16 GB, built on first use; other benchmarks share it). Parts run in the order given, so the
 default is A-B-A: `naive` (benchmarks/naive.py), `card` (profile llama-3.1-8b), `fast` (llama-3.1-8b-fast), `naive` again.
-`--tiny` does the same with a toy base, on a CPU too: its figures mean nothing.
+Under `torchrun` finsent's side trains over all processes, one on each GPU; the main one reports and writes. `--tiny` does the
+same with a toy base, on a CPU too: its figures mean nothing.
 """
 
 import argparse
@@ -19,8 +21,11 @@ import llama8b
 import measuring
 import naive
 import numpy as np
-import torch
 from measuring import say
+
+from finsent.models.base_model import pick_device
+from finsent.training import distributed
+from finsent.training.distributed import World, world_from_env
 
 TRAINABLE = 41_955_328  # r 16 on seven projections of 32 layers, and the head: the card's number
 PROFILES = {"card": "llama-3.1-8b", "fast": "llama-3.1-8b-fast"}
@@ -46,7 +51,7 @@ class Watch:
 
 
 def read_watch(
-    watch: Watch, *, skip: int, rows_per_step: int, tokens_per_row: float, ceiling: dict[str, float]
+    watch: Watch, *, skip: int, rows_per_step: int, tokens_per_row: float, ceiling: dict[str, float], devices: int = 1
 ) -> dict[str, Any]:
     """Columns from the steps after the first `skip`: the median of their own rates, and rows by the clock from first to last."""
     timed = watch.steps[skip:]
@@ -63,6 +68,7 @@ def read_watch(
         padded_per_real=float(np.mean([1 / (1 - share) for share in padding])),
         wall=wall,
         ceiling=ceiling,
+        devices=devices,
     )
     return found | {
         "steps_timed": len(timed),
@@ -104,9 +110,15 @@ def run_naive(model: Any, arguments: argparse.Namespace, data: "Data", result: d
 
 
 def run_ours(
-    profile: str, base: Path, arguments: argparse.Namespace, data: "Data", result: dict[str, Any], ceiling: dict[str, float]
+    profile: str,
+    base: Path,
+    arguments: argparse.Namespace,
+    data: "Data",
+    result: dict[str, Any],
+    ceiling: dict[str, float],
+    world: World,
 ) -> None:
-    """The B side: `finsent.training.trainer.train`, as `finsent train` calls it."""
+    """The B side: `finsent.training.trainer.train`, as `finsent train` calls it, in every process of a launch."""
     from finsent.training.trainer import LabelledTexts, train
 
     config = llama8b.configure(base, profile, arguments.set)
@@ -114,22 +126,24 @@ def run_ours(
     count = min(len(data.texts.texts), rows_per_step * (arguments.skip + arguments.steps)) // rows_per_step * rows_per_step
     rows = LabelledTexts(data.texts.texts[:count], data.labels[:count])
     watch, before = Watch(), measuring.mark_memory()
-    folder = llama8b.home_in(arguments.folder).runs / f"speed-{time.time_ns()}"
+    folder = llama8b.home_in(arguments.folder).runs / distributed.broadcast(world, f"speed-{time.time_ns()}")
     started = time.perf_counter()
     trained = train(config, llama8b.home_in(arguments.folder), rows, rows, folder, watch)
     whole = time.perf_counter() - started
     if not arguments.tiny and trained.trainable_parameters != TRAINABLE:
         raise ValueError(f"{trained.trainable_parameters} parameters were trained, the card's {TRAINABLE} were to be")
+    if not world.is_main:  # nothing is reported to it
+        return
     tokens_per_row = float(data.texts.wanted[:count].mean())
-    result.update(
-        read_watch(watch, skip=arguments.skip, rows_per_step=rows_per_step, tokens_per_row=tokens_per_row, ceiling=ceiling)
-    )
+    found = {"rows_per_step": rows_per_step, "tokens_per_row": tokens_per_row, "ceiling": ceiling, "devices": world.size}
+    result.update(read_watch(watch, skip=arguments.skip, **found))
     result.update(
         {
             "profile": profile,
+            "processes": trained.processes,
             "overrides": list(arguments.set),
             "rows_per_step": rows_per_step,
-            "peak_gib": measuring.peak_gib(before),
+            "peak_gib": measuring.peak_gib(before),  # of the main process's GPU
             "trainable_parameters": trained.trainable_parameters,
             "quantized_modules": trained.quantized_modules,
             # everything that `train` did, loading and compiling and the pre-flight check included
@@ -137,6 +151,7 @@ def run_ours(
             "outside_the_steps_seconds": round(whole - trained.seconds, 1),
             "adapter": str(trained.adapter),
             "adapter_mib": round(sum(path.stat().st_size for path in trained.adapter.iterdir()) / 2**20, 1),
+            "losses": [round(values["loss"], 6) for _, _, values in watch.steps],
             "median_rates": [round(values["rows_per_second"], 1) for _, _, values in watch.steps],
         }
     )
@@ -165,21 +180,31 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     llama8b.add_options(parser)
-    parser.add_argument("--parts", nargs="+", choices=["naive", *PROFILES], default=["naive", "card", "fast", "naive"])
+    parser.add_argument("--parts", nargs="+", choices=["naive", *PROFILES], help="default: naive card fast naive")
     parser.add_argument("--steps", type=int, default=200, help="timed steps of finsent's side")
     parser.add_argument("--skip", type=int, default=20, help="first steps of finsent's side, not timed")
     parser.add_argument("--naive-steps", type=int, default=8, help="timed steps of each naive side (2.7 s each on an H200)")
     parser.add_argument("--naive-warmup", type=int, default=3)
     parser.add_argument("--rows", type=int, help="rows made; default: what the card's part needs")
     arguments = parser.parse_args(argv)
-    arguments.device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    world = world_from_env()
+    if world.size > 1 and "naive" in (arguments.parts or ()):
+        parser.error("--parts: the naive side runs in one process. Under torchrun leave `naive` out.")
+    arguments.parts = arguments.parts or (["naive", "card", "fast", "naive"] if world.size == 1 else ["card", "fast"])
+    arguments.device = pick_device()
+    if not world.is_main:
+        arguments.json = None
     return arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the parts in their order, one JSON file as they go."""
-    arguments = parse(argv)
+    arguments, world = parse(argv), distributed.init()
+    if not world.is_main:
+        distributed.barrier(world)  # the main process builds
     base, build_seconds = llama8b.build_base(arguments.folder, tiny=arguments.tiny)
+    if world.is_main:
+        distributed.barrier(world)
     say(f"base in {base} (built in {build_seconds:.0f} s)")
     needed = 16 * max(arguments.steps + arguments.skip, arguments.naive_steps + arguments.naive_warmup)
     if "fast" in arguments.parts:
@@ -208,9 +233,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 model = model or naive.prepare(naive.load(base, arguments.device))
                 run_naive(model, arguments, data, result, ceiling)
             else:
-                run_ours(PROFILES[name], base, arguments, data, result, ceiling)
+                run_ours(PROFILES[name], base, arguments, data, result, ceiling, world)
         measuring.free()
         found["naive_spread"] = measuring.spread(found["results"], "naive")
+        if world.size > 1 and found.get("failed"):  # the others wait for this process: the launcher ends them when it ends
+            return measuring.finish(arguments.json, found)
+    distributed.shutdown(world)
     return measuring.finish(arguments.json, found)
 
 

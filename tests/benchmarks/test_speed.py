@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.several_processes import launch
+
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 WITH_PLANNER = importlib.util.find_spec("finsent.engine.memory_planner") is not None
 
@@ -120,6 +122,43 @@ def test_training_side_by_side(folder: Path, tmp_path: Path) -> None:
     assert ours["outside_the_steps_seconds"] < ours["end_to_end_seconds"]
     low, high = sorted([first["rows_per_second"], last["rows_per_second"]])
     assert found["naive_spread"] == pytest.approx(high / low - 1, abs=1e-3)
+
+
+@pytest.mark.long
+def test_training_under_torchrun(folder: Path, tmp_path: Path) -> None:
+    """Over two processes as over one: the same losses, one folder, one file, rates of both together."""
+    options = ("--tiny", "--parts", "fast", "--steps", "3", "--skip", "1", "--set", "lora.dropout=0")
+    one = run("speed_train", *options[1:], folder=folder, out=tmp_path / "one.json")
+    home = tmp_path / "several"
+    done = launch(2, [str(FOLDER / "speed_train.py"), str(home), "--json", str(tmp_path / "two.json"), *options], check=False)
+    assert done.returncode == 0, done.stderr
+    two = json.loads((tmp_path / "two.json").read_text(encoding="utf-8"))
+    assert two["finished"]
+    assert "failed" not in two
+    assert two["environment"]["command"].startswith("torchrun --nproc-per-node 2 benchmarks/speed_train.py FOLDER")
+    (alone,), (both,) = one["results"], two["results"]
+    assert (alone["processes"], both["processes"]) == (1, 2)
+    assert both["rows_per_step"] == 128
+    assert both["losses"] == pytest.approx(alone["losses"], rel=0.01)  # bfloat16: passes of other shapes round otherwise
+    share = both["rows_per_second"] * both["tokens_per_row"] * 4 * 6.979e9 / (2 * 790e12)
+    assert both["share_of_floor"] == pytest.approx(share, rel=0.01)
+    assert len(list((home / "home" / "runs").iterdir())) == 1
+    assert done.stdout.count("base in") == 1
+
+
+def test_the_naive_side_does_not_run_in_several_processes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parse = importlib.import_module("speed_train").parse
+    assert parse(["x"]).parts == ["naive", "card", "fast", "naive"]
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    arguments = parse(["x", "--json", "x.json"])
+    assert arguments.parts == ["card", "fast"]
+    assert arguments.json is None, "the main process alone writes"
+    with pytest.raises(SystemExit):
+        parse(["x", "--parts", "naive", "fast"])
+    assert "Under torchrun leave `naive` out." in capsys.readouterr().err
 
 
 def test_watch_leaves_out_the_first_steps_and_reads_the_clock() -> None:
@@ -244,6 +283,39 @@ def test_tables_say_what_was_measured_and_no_more() -> None:
     assert "Failed: fast: ValueError: no" in text
     assert "ended before all parts had run" in text
     assert {line.count("|") for line in text.splitlines() if line.startswith("|")} == {14}
+
+
+def test_several_gpus_are_set_beside_one() -> None:
+    tables = importlib.import_module("performance_table")
+
+    def trained(processes: int, rate: float, losses: list[float], overrides: list[str]) -> dict[str, Any]:
+        result = {"part": "fast", "processes": processes, "rows_per_second": rate, "rows_per_second_wall": rate - 1}
+        more = {"share_of_floor": 0.5, "peak_gib": 50.0, "rows_per_step": 128, "losses": losses, "overrides": overrides}
+        return a_run("speed_train", [result | more], finished=True)
+
+    exact = ["lora.dropout=0", "recipe.token_dropout=0"]
+    scaling = [
+        {"devices": 1, "rows_per_second": 1000.0, "scaling": 1.0},
+        {"devices": 2, "rows_per_second": 1960.0, "scaling": 1.96},
+    ]
+    scored = a_run("speed_infer", [{"part": "devices", "scaling": scaling}], finished=True, rows=32768)
+    runs = [trained(2, 941.0, [1.0, 0.9], []), trained(1, 481.0, [1.0, 0.8], []), trained(1, 400.0, [1.0, 0.8], exact)]
+    runs += [trained(2, 700.0, [1.001, 0.8016], exact), trained(1, 300.0, [1.0, 0.84], [*exact, "engine.compile=never"]), scored]
+    text = tables.make_scaling(runs)
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
+    assert [line[1:] for line in lines[2:4]] == [
+        ["1", "481.0", "480.0", "1.00x", "1.00x", "50.0 %", "50.0"],
+        ["2", "941.0", "940.0", "1.96x", "1.96x", "50.0 %", "50.0"],
+    ]
+    assert [line[1:3] + line[4:5] for line in lines[4:6]] == [["1", "1,000", "1.00x"], ["2", "1,960", "1.96x"]]
+    assert [[line[0], line[1], line[-1]] for line in lines[8:]] == [
+        ["`llama-3.1-8b-fast`", "1", ""],
+        ["`llama-3.1-8b-fast`, `engine.compile=never`", "1", "5.0 %"],
+        ["`llama-3.1-8b-fast`", "2", "0.2 %"],
+    ]
+    assert "1.96x of one" in tables.make([scored]), "the same run among others"
+    with pytest.raises(SystemExit, match="on 2 GPUs has no run of one GPU beside it"):
+        tables.make_scaling(runs[:1])
 
 
 def test_figures_of_a_tiny_run_never_reach_the_page() -> None:

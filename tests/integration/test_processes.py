@@ -1,11 +1,7 @@
 """One training in several processes, on CPUs: the same result as in one, one answer, and nothing left open when one fails."""
 
 import json
-import os
 import runpy
-import subprocess
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +16,8 @@ from finsent.steps.context import make_context
 from finsent.steps.ingest import ingest
 from finsent.training.run_dir import find_resumable
 from finsent.workspace import Workspace
-from tests.integration.prefect_servers import free_port
+from tests.several_processes import FLOAT32, check_shares, launch, train_in
+from tests.several_processes import SMALL as NANO
 
 pytestmark = pytest.mark.integration
 
@@ -71,39 +68,7 @@ if __name__ == "__main__":
     if whole["figures"]:
         Path(folder, "figures.json").write_text(json.dumps({"whole": whole, "resumed": resumed}))
 """
-SMALL = (
-    "model.embedded.layers=2",
-    "model.embedded.hidden_size=64",
-    "model.embedded.intermediate_size=128",
-    "model.embedded.heads=2",
-    "model.embedded.kv_heads=1",
-    "model.embedded.vocab_size=512",
-    "model.quantization.kind=none",
-    "model.quantization.compute_dtype=float32",
-    "lora.dropout=0",
-    "recipe.token_dropout=0.1",
-    "recipe.batch_size=7",
-    "recipe.accumulation=1",
-    "recipe.epochs=5",
-    "recipe.optimizer=adamw_torch",
-    "recipe.checkpoint_every=6",
-)
-
-
-def launch(processes: int, arguments: Sequence[str], *, check: bool = True, timeout: float = 100) -> Any:
-    environment = {name: value for name, value in os.environ.items() if name not in {"RANK", "WORLD_SIZE", "LOCAL_RANK"}}
-    environment |= {"PYTHONPATH": str(Path(__file__).parents[2]), "CUDA_VISIBLE_DEVICES": ""}
-    launcher = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        str(processes),
-        "--master-port",
-        str(free_port()),
-    ]
-    command = [*launcher, *arguments] if processes > 1 else [sys.executable, *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=check, timeout=timeout)
+SMALL = (*NANO, *FLOAT32)
 
 
 @pytest.mark.long
@@ -133,6 +98,15 @@ def test_two_processes_train_as_one_and_resume_as_if_never_cut_off(tmp_path: Pat
         whole, taken_up = load_file(tmp_path / "whole" / file), load_file(tmp_path / "cut" / file)
         assert whole.keys() == taken_up.keys()
         assert all(torch.equal(whole[name], taken_up[name]) for name in whole)
+
+
+@pytest.mark.long
+def test_each_process_computes_rows_of_its_own_and_the_main_one_alone_writes(tmp_path: Path) -> None:
+    one, two = (train_in(count, tmp_path / str(count), tmp_path / "home", (*SMALL, "recipe.epochs=2")) for count in (1, 2))
+    check_shares(one, two)
+    assert one.series("loss") == pytest.approx(two.series("loss"), rel=1e-3)
+    assert {"adapter_model.safetensors", "checkpoint-6"} <= set(two.files[0])
+    assert two.files[1] == []
 
 
 @pytest.fixture
