@@ -69,7 +69,7 @@ def shutdown(world: World) -> None:
     if world.size > 1:
         import torch.distributed as dist
 
-        dist.barrier()
+        barrier(world)
         dist.destroy_process_group()
 
 
@@ -147,6 +147,8 @@ def broadcast(world: World, value: Any) -> Any:
 def barrier(world: World) -> None:
     """Wait until all processes are here."""
     if world.size > 1:
+        import torch
         import torch.distributed as dist
 
-        dist.barrier()
+        # NCCL would guess the GPU from the rank, which is wrong where launches on several machines number them otherwise.
+        dist.barrier(device_ids=[torch.cuda.current_device()] if dist.get_backend() == "nccl" else None)
