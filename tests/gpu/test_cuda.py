@@ -18,7 +18,11 @@ from finsent.models.predict import predict_logits
 from finsent.training.trainer import LabelledTexts, train
 from finsent.workspace import Workspace
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here"),
+    pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning"),  # torch 2.11's compiler
+]
 
 TEXTS = [f"${name} {words}" for name in ("A", "B", "C", "D") for words in ("calls printing", "puts printing", "meets today")]
 ROWS = LabelledTexts(TEXTS, np.array([1, 2, 0] * 4, dtype=np.int64))
