@@ -130,7 +130,9 @@ def test_training_under_torchrun(folder: Path, tmp_path: Path) -> None:
     options = ("--tiny", "--parts", "fast", "--steps", "3", "--skip", "1", "--set", "lora.dropout=0")
     one = run("speed_train", *options[1:], folder=folder, out=tmp_path / "one.json")
     home = tmp_path / "several"
-    done = launch(2, [str(FOLDER / "speed_train.py"), str(home), "--json", str(tmp_path / "two.json"), *options], check=False)
+    done = launch(
+        2, [str(FOLDER / "speed_train.py"), str(home), "--json", str(tmp_path / "two.json"), *options], check=False, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     two = json.loads((tmp_path / "two.json").read_text(encoding="utf-8"))
     assert two["finished"]
