@@ -10,7 +10,16 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from finsent.config.loader import anchor_paths, explain, merge, parse_overrides, read_file, read_yaml
-from finsent.config.model_schema import EmbeddedBase, EngineConfig, LoraConfig, ModelConfig, Quantization, Recipe, Section
+from finsent.config.model_schema import (
+    EmbeddedBase,
+    EngineConfig,
+    LoraConfig,
+    ModelConfig,
+    Quantization,
+    RayConfig,
+    Recipe,
+    Section,
+)
 from finsent.config.schema import (
     Config,
     DataConfig,
@@ -40,6 +49,7 @@ __all__ = [
     "ModelConfig",
     "MonitorConfig",
     "Quantization",
+    "RayConfig",
     "Recipe",
     "ScoringConfig",
     "Section",

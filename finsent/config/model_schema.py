@@ -1,8 +1,9 @@
 """Every configuration key of the base model, the adapter, training and the engine."""
 
+import re
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from finsent.environ import is_too_long
 
@@ -174,3 +175,43 @@ class EngineConfig(Section):
     """fp8: largest root-mean-square difference of logits to bf16, in standard deviations of the logits."""
     max_f1_drop: float = Field(default=0.002, ge=0.0, le=1.0)
     """fp8: largest loss of macro-F1 against bf16 on held-out rows."""
+
+
+def _cluster_address(address: str) -> str:
+    if address.startswith("ray://"):
+        raise ValueError(
+            f"{address!r} is the address of a Ray client. Run finsent on a node of the cluster (`ray start --address=HOST:6379`) "
+            "and give the head's own address, HOST:6379, or auto"
+        )
+    if not re.fullmatch(r"auto|[^\s/:@?#\[\]]{1,253}:[1-9][0-9]{0,4}|\[[0-9A-Fa-f:.]{2,45}\]:[1-9][0-9]{0,4}", address):
+        raise ValueError(
+            f"{address!r} is no address of a Ray cluster. Give its head as HOST:PORT, such as 10.0.0.2:6379, or auto"
+        )
+    return address
+
+
+class RayConfig(Section):
+    """Where and how large Ray runs the model for scoring, with `scoring.engine: ray`."""
+
+    address: Annotated[str, AfterValidator(_cluster_address)] | None = None
+    """Cluster that this machine is a node of: its head as `host:port`, usually port 6379, or `auto` for the one that runs here.
+    Left out, each run starts a cluster of this machine alone, and ends it."""
+    min_actors: int = Field(default=1, ge=1, le=1024)
+    """Scoring begins as soon as so many actors have loaded the model."""
+    max_actors: int | None = Field(default=None, ge=1, le=1024)
+    """Actors that the cluster is asked for; each joins once there is room for it. Left out, as many as fit on the cluster now."""
+    cores_per_actor: int = Field(default=1, ge=1, le=1024)
+    """Cores that Ray reserves for an actor."""
+    gpus_per_actor: float = Field(default=0.0, ge=0.0, le=1.0)
+    """GPUs that Ray reserves for an actor: 1, a share such as 0.5 where two models fit on one, or 0 to compute on the cores."""
+    wait_seconds: float = Field(default=300.0, gt=0.0, le=86400.0)
+    """Scoring fails after so long without room for `min_actors` at its start, or for any later. A cluster that adds machines on
+    demand needs as long for one."""
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> Self:
+        if self.max_actors is not None and self.max_actors < self.min_actors:
+            raise ValueError(
+                f"scoring.ray.max_actors = {self.max_actors} is less than scoring.ray.min_actors = {self.min_actors}"
+            )
+        return self

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, Secr
 from pydantic.json_schema import SkipJsonSchema
 
 from finsent.config.loader import NO_PASSWORD, mask_passwords
-from finsent.config.model_schema import MOST, EngineConfig, LoraConfig, ModelConfig, Recipe, Section
+from finsent.config.model_schema import MOST, EngineConfig, LoraConfig, ModelConfig, RayConfig, Recipe, Section
 
 CENTURY: Final = 100 * 365 * 24.0
 """Hours; longer ones would leave the calendar."""
@@ -273,6 +273,12 @@ Backfill = Annotated[str, AfterValidator(_backfill)]
 
 class ScoringConfig(Section):
     """Batch inference."""
+
+    engine: Literal["local", "ray"] = "local"
+    """What computes: `local`, this machine (its GPUs, see `engine.devices`, or its cores), or `ray`, actors on a Ray cluster
+    (`pip install 'finsent[ray]'`; see `scoring.ray`)."""
+    ray: RayConfig = RayConfig()
+    """The Ray cluster, and the actors on it."""
 
     sources: tuple[InboxSource, ...] = ()
     """Where unlabelled tweets arrive, such as [{uri: /srv/in, text: body}]: every scoring run without files of its own reads

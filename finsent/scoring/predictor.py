@@ -55,6 +55,10 @@ class EngineInfo:
     plan: str = ""
     """Reasons for the choice; the measured parity of fp8, or why it is not used."""
 
+    def params(self) -> dict[str, str]:
+        """As parameters of an MLflow run."""
+        return {"engine": self.name, "precision": self.precision, "devices": ", ".join(self.devices), "plan": self.plan}
+
 
 @dataclass(frozen=True)
 class ChunkLogits:

@@ -19,8 +19,8 @@ from multiprocessing.context import SpawnProcess
 from typing import Any, Final
 
 from finsent.child_process import end_with_parent
-from finsent.config.model_schema import EngineConfig
-from finsent.errors import DeviceError
+from finsent.config.model_schema import EngineConfig, RayConfig
+from finsent.errors import ConfigError, DeviceError
 from finsent.logging_setup import configure_child_logging
 from finsent.models.manifest import Manifest
 from finsent.scoring.predictor import (
@@ -33,6 +33,7 @@ from finsent.scoring.predictor import (
     load_model,
     predict_chunks,
 )
+from finsent.scoring.ray_actors import ray_actors
 
 _log = logging.getLogger(__name__)
 
@@ -74,12 +75,22 @@ def choose_devices(engine: EngineConfig, rows: int) -> tuple[str, ...]:
 
 
 @contextmanager
-def open_predictor(spec: ModelSpec, devices: Sequence[str] | None) -> Iterator[Predictor]:
+def open_predictor(spec: ModelSpec, devices: Sequence[str] | None, ray: RayConfig | None = None) -> Iterator[Predictor]:
     """The model on `devices` (see `choose_devices` where they are left out): on one in this process, on several in workers.
 
+    With `ray`, in actors on that cluster instead.
+
     Raises:
-        DeviceError: see `model_workers`.
+        ConfigError: see `ray_actors`; or both `devices` and `ray` are given.
+        ServiceError: see `ray_actors`.
+        DeviceError: see `model_workers` and `ray_actors`.
     """
+    if ray is not None:
+        if devices:
+            raise ConfigError(f"devices {', '.join(devices)} are of this machine. Set scoring.engine=local, or leave them out.")
+        with ray_actors(spec, ray) as predictor:
+            yield predictor
+        return
     devices = devices or choose_devices(spec.engine, spec.rows)
     if len(devices) == 1:
         yield load_local(spec, devices[0])

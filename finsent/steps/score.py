@@ -107,7 +107,8 @@ def score(
     Args:
         context: How to score, and where tables and registry are.
         files: Files of tweets to receive first, in place of the configured sources.
-        devices: Devices to score on, a worker with the model on each; left out, all GPUs, at most `engine.devices`.
+        devices: Devices to score on, a worker with the model on each; left out, all GPUs, at most `engine.devices`. Not with
+            `scoring.engine: ray`.
         progress: Show a bar on a terminal.
 
     Raises:
@@ -116,14 +117,19 @@ def score(
         InputError: a file is wrong; nothing was received.
         ArtifactError: the champion is not what was registered.
         DeviceError: a worker failed or died; what was committed before stands.
+        ConfigError: `scoring.engine` is `ray`, and Ray is not installed or not the cluster's; nothing was scored.
+        ServiceError: the Ray cluster does not answer; nothing was scored.
     """
     from finsent.data.tables import require_writable_tables
     from finsent.scoring.chunk_pipeline import Totals, look_for_pending
+    from finsent.scoring.ray_cluster import require_ray
     from finsent.scoring.writer import after_others, record_watermark
 
     started = time.perf_counter()
     config, home, registry = context.config, context.workspace, context.registry
     require_champion(registry)  # without one nothing is received either
+    if config.scoring.engine == "ray":
+        require_ray(config.scoring.ray)
     require_writable_tables(home, ("inbox", "quarantine", "predictions", "inbox_files"))
     given, sources = _receive(context, files)
     incoming: list[InboxReport | SourceArrivals] = [*given, *sources]
@@ -218,22 +224,14 @@ def _score_due(
 
     config, home, registry, scoring = context.config, context.workspace, context.registry, context.config.scoring
     version = model.version
-    folder, texts = registry.adapter_path(version), count_distinct_texts(due.rows)
+    spec = ModelSpec(registry.adapter_path(version), home, config.engine, count_distinct_texts(due.rows), scoring.token_budget)
     with (
-        open_predictor(ModelSpec(folder, home, config.engine, texts, scoring.token_budget), devices) as predictor,
+        open_predictor(spec, devices, scoring.ray if scoring.engine == "ray" else None) as predictor,
         start_run(config, home, kind="score", tags={"model_version": version, **context.run_tags}) as run_id,
     ):
-        engine = predictor.engine
         # from the adapter itself, so that a run that continues a killed one uses the same threshold
         threshold = abstain_threshold(predictor.manifest, scoring.abstain_below)
-        settings = {
-            "engine": engine.name,
-            "precision": engine.precision,
-            "devices": ", ".join(engine.devices),
-            "plan": engine.plan,
-            "abstain_threshold": f"{threshold:.6g}",
-        }
-        log_params(registry.client, run_id, settings)
+        log_params(registry.client, run_id, {**predictor.engine.params(), "abstain_threshold": f"{threshold:.6g}"})
         started = time.perf_counter()
         metadata, done, bad = PredictionMetadata(model, run_id, threshold), Totals(), 0
         while True:
