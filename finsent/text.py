@@ -157,8 +157,17 @@ class Marks(NamedTuple):
 
 def marks(text: str) -> Marks:
     """What is in a text, by the same rules as its forms."""
-    masked = " ".join(_HANDLE.sub("@user", URL.sub(" ", _fold(text))).split())
+    masked = _masked(text)
     return Marks(_RETWEET.match(masked) is not None, len(set(_CASHTAG.findall(masked))), _EMOJI.search(masked) is not None)
+
+
+def cashtags(text: str) -> frozenset[str]:
+    """Different cashtags in a text, in lower case with their dollar sign, by the rules of `marks`."""
+    return frozenset(_CASHTAG.findall(_masked(text)))
+
+
+def _masked(text: str) -> str:
+    return " ".join(_HANDLE.sub("@user", URL.sub(" ", _fold(text))).split())
 
 
 def is_blank(text: str) -> bool:

@@ -24,6 +24,7 @@ from finsent.cli import (  # noqa: F401 - add their commands
     home,
     maintain,
     models,
+    predictions,
     preview,
     promote,
     review,

@@ -243,7 +243,7 @@ Exit codes: 0 done, 1 refused by the gate or a check, 2 wrong use or bad input.
 _ORDER = (
     *("demo", "up", "doctor", "status", "ingest", "data", "review", "train", "tune", "evaluate"),
     *("promote", "approve", "reject", "rollback", "adopt", "history", "ledger"),
-    *("score", "predict", "serve", "monitor", "retrain", "maintain", "export", "import", "home", "config"),
+    *("score", "predictions", "predict", "serve", "monitor", "retrain", "maintain", "export", "import", "home", "config"),
 )
 
 

@@ -1,8 +1,14 @@
-"""The current prediction of each tweet: a tweet may have one of each model that was champion."""
+"""The current prediction of each tweet: a tweet may have one of each model that was champion.
 
-from collections.abc import Sequence
+Current is the newest; of predictions of the same moment, the model's digest decides.
+"""
+
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from finsent.data import tables
 from finsent.workspace import Workspace
@@ -10,22 +16,54 @@ from finsent.workspace import Workspace
 if TYPE_CHECKING:
     import pyarrow as pa
 
+KEY: Final = ("id", "scored_at", "model_digest")
+"""Columns that `find_current` decides by."""
 
-def read_current(home: Workspace, columns: Sequence[str], *, since: datetime | None = None) -> "pa.Table":
-    """Of each tweet its newest prediction; with `since` those made since then.
 
-    Of predictions of the same moment, the model's digest decides.
+def find_current(batches: "Iterable[pa.RecordBatch | pa.Table]") -> NDArray[np.bool_]:
+    """For each row of some batches with the columns `KEY`, in their order, whether it is current among all of them.
+
+    Takes 26 bytes a row, and as much again at the end: of an id 128 bits of hash are kept.
     """
+    digests: dict[str, int] = {}
+    parts: list[tuple[NDArray[Any], ...]] = []
+    for batch in batches:
+        ids = batch["id"].to_pylist()
+        # Python's own hash has a secret of this process in it: nobody can make ids that share one
+        first = np.fromiter(map(hash, ids), np.int64, len(ids))
+        second = np.fromiter((hash(f"\0{name}") for name in ids), np.int64, len(ids))
+        codes = [digests.setdefault(digest or "", len(digests)) for digest in batch["model_digest"].to_pylist()]
+        parts.append((first, second, moments(batch), np.array(codes, np.int16)))
+    if not parts:
+        return np.zeros(0, np.bool_)
+    first, second, moment, code = (np.concatenate(column) for column in zip(*parts, strict=True))
+    ranks = np.argsort(np.argsort(np.array(list(digests)))).astype(np.int16)
+    order = np.lexsort((ranks[code], moment, second, first))
+    newest = np.ones(len(order), np.bool_)
+    newest[:-1] = (first[order[1:]] != first[order[:-1]]) | (second[order[1:]] != second[order[:-1]])
+    found = np.zeros(len(order), np.bool_)
+    found[order[newest]] = True
+    return found
+
+
+def moments(rows: "pa.RecordBatch | pa.Table") -> NDArray[np.int64]:
+    """When each row was scored, in microseconds; those without a time count as the oldest."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    asked = [*dict.fromkeys([*columns, "id", "scored_at", "model_digest"])]
-    later = None if since is None else pc.field("scored_at") >= pa.scalar(since, pa.timestamp("us", tz="UTC"))
-    rows = tables.read(home, "predictions", columns=asked, filters=later)
-    if pc.count_distinct(rows["id"], mode="all").as_py() == len(rows):
-        return rows.select(list(columns))
-    by_age = [("scored_at", "ascending", "at_start"), ("model_digest", "ascending", "at_start")]
-    order = pc.sort_indices(rows, sort_keys=by_age)
-    places = pa.table({"id": rows["id"].take(order), "place": pa.array(range(len(rows)), pa.int64())})
-    newest = places.group_by("id").aggregate([("place", "max")])["place_max"]
-    return rows.select(list(columns)).take(order.take(newest.combine_chunks().sort()))
+    found = pc.fill_null(rows["scored_at"].cast(pa.int64()), np.iinfo(np.int64).min)
+    return np.asarray(found, np.int64)
+
+
+def read_current(
+    home: Workspace, columns: Sequence[str], *, since: datetime | None = None, ids: "pa.Array | None" = None
+) -> "pa.Table":
+    """Of each tweet its current prediction; with `since` of those predicted since then, with `ids` of these tweets."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    wanted = None if since is None else pc.field("scored_at") >= pa.scalar(since, pa.timestamp("us", tz="UTC"))
+    if ids is not None:
+        wanted = pc.field("id").isin(ids) if wanted is None else wanted & pc.field("id").isin(ids)
+    rows = tables.read(home, "predictions", columns=[*dict.fromkeys([*columns, *KEY])], filters=wanted)
+    return rows.select(list(columns)).filter(pa.array(find_current([rows])))
