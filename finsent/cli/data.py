@@ -144,8 +144,14 @@ def _receive(settings: Settings, files: tuple[str, ...], given: Mapping[str, Any
         raise InputError("--inbox needs at least one FILE of unlabelled tweets.")
     data = settings.config().data
     sources = [InboxSource(uri=file, **source_settings(given)) for file in files]
-    rules = {"repaired": data.repair_mojibake, "masked": data.mask_handles}
-    report = receive(sources, settings.home(), max_characters=data.max_characters, dry_run=dry_run, **rules)
+    report = receive(
+        sources,
+        settings.home(),
+        max_characters=data.max_characters,
+        repaired=data.repair_mojibake,
+        masked=data.mask_handles,
+        dry_run=dry_run,
+    )
     return CommandResult(report, render_inbox(report), code=2 if next_to_nothing(report.files) else 0)
 
 

@@ -23,7 +23,8 @@ from finsent.workspace import Workspace, resolve_workspace
 if TYPE_CHECKING:
     from finsent.data.predictions import ModelIdentity
     from finsent.steps.monitor import MonitorReport
-    from finsent.steps.score import Prediction, ScoreReport
+    from finsent.steps.predict import Prediction
+    from finsent.steps.score import ScoreReport
     from flows.retrain import RetrainResult
 
 STEPS = ("ingest", "train", "evaluate", "promote", "score", "monitor")
@@ -186,7 +187,7 @@ def _some_predictions(home: Workspace, model: "ModelIdentity") -> "tuple[Predict
     """Confident predictions of each class and the least confident one, with their texts, of the rows scored last."""
     from finsent.data import tables
     from finsent.data.predictions import predicted_by
-    from finsent.steps.score import Prediction
+    from finsent.steps.predict import Prediction
 
     columns = ["id", "label", "confidence", "abstained", "p_neutral", "p_bullish", "p_bearish", "scored_at"]
     scored = tables.read(home, "predictions", columns=columns, filters=predicted_by(model))

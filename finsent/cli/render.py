@@ -21,7 +21,7 @@ from finsent.cli.render_data import render_files
 
 if TYPE_CHECKING:
     from finsent.registry.audit_log import AuditEntry
-    from finsent.steps.score import Prediction
+    from finsent.steps.predict import Prediction
 
 
 def render_training(result: Any) -> Renderable:
@@ -253,6 +253,7 @@ def render_scoring(report: Any, tables_url: str) -> Renderable:
                 ("abstained", report.abstained),
                 ("time", f"{duration(report.seconds)}, {report.rows_per_second:.0f} rows/s"),
                 ("predictions", f"{tables_url}/predictions (a Delta table)"),
+                *_answers(report.answers),
             ]
         ),
         table(("answer", "rows", "share"), shares) if shares else "",
@@ -260,6 +261,12 @@ def render_scoring(report: Any, tables_url: str) -> Renderable:
         _arrivals(report.sources) if report.sources else "",
         render_inbox_faults([fault for source in report.sources for fault in source.faults]),
     )
+
+
+def _answers(answers: Any) -> Iterator[tuple[str, object]]:
+    if answers is not None:
+        why = f", {answers.unanswered:,} of them without a label (why: column reason)" if answers.unanswered else ""
+        yield "answers", f"{answers.path}: {answers.rows:,} rows{why}"
 
 
 def _arrivals(sources: Any) -> Renderable:

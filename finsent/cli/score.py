@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import click
 
-from finsent.cli.options import CommandResult, Settings, cli, examples
+from finsent.cli.options import LOCAL_PATH, CommandResult, Settings, cli, examples
 from finsent.cli.output import lines, plain, section, stack
 from finsent.cli.promote import report_line, use_prefect_server
 from finsent.cli.render import (
@@ -35,19 +35,26 @@ from finsent.machine_faults import STARTUP_TIMEOUT
         "finsent score",
         "finsent score new-tweets.csv.gz",
         "finsent score stream.jsonl --text body",
+        "finsent score day.csv --id tweet_id --out answers.csv",
         "finsent score --backfill 30d",
     ),
 )
 @click.argument("files", nargs=-1, metavar="[FILE]...")
 @click.option("--backfill", metavar="30d|all|none", help="Score again what earlier champions scored: of the last days, or all.")
+@click.option(
+    "--out", type=LOCAL_PATH, metavar="FILE", help="Write the answers to the files' rows to a new .parquet, .csv or .jsonl."
+)
 @file_options
 @click.pass_obj
-def score_command(settings: Settings, /, files: tuple[str, ...], backfill: str | None, **given: Any) -> CommandResult:
+def score_command(
+    settings: Settings, /, files: tuple[str, ...], backfill: str | None, out: Path | None, **given: Any
+) -> CommandResult:
     """Let the champion score the inbox.
 
     Rows without a prediction are scored, so a second run scores nothing. What earlier champions scored is scored again with
     --backfill alone (or scoring.backfill); their predictions stay. Files given are put into the inbox first; without any,
-    what is new in the configured `scoring.sources`.
+    what is new in the configured `scoring.sources`. With --out each row of the files has one answer, in their order: the
+    tweet's current prediction, whenever it was made, or the reason why it has none.
     """
     from finsent.data.sources.file_counts import next_to_nothing
     from finsent.steps.score import score
@@ -56,10 +63,14 @@ def score_command(settings: Settings, /, files: tuple[str, ...], backfill: str |
         raise InputError(
             f"{options[0]} needs a FILE: sources of the configuration (scoring.sources) name their columns themselves."
         )
+    if out is not None and not files:
+        raise InputError(
+            "--out writes the answers to files, and none is given. `finsent predictions --out FILE` writes what is stored."
+        )
     if backfill is not None:
         settings = replace(settings, overrides=(*settings.overrides, f"scoring.backfill={backfill}"))
     context = settings.context()
-    report = score(context, files=tuple(InboxSource(uri=file, **source_settings(given)) for file in files))
+    report = score(context, files=tuple(InboxSource(uri=file, **source_settings(given)) for file in files), out=out)
     code = 2 if next_to_nothing(report.files) else 0
     return CommandResult(report, render_scoring(report, context.workspace.tables_url), code=code)
 
@@ -80,7 +91,7 @@ def predict_command(settings: Settings, texts: tuple[str, ...], version: str | N
 
     Each line has one answer. A text that scoring would quarantine, such as an empty one, gets no label and the reason.
     """
-    from finsent.steps.score import predict
+    from finsent.steps.predict import predict
 
     if "-" in texts:
         if isinstance(sys.stdin, io.TextIOWrapper):  # bytes that are no UTF-8 make their own line a bad row, not an end

@@ -22,8 +22,9 @@ import pyarrow.compute as pc
 
 from finsent.config import DataConfig, InboxSource
 from finsent.data import tables
-from finsent.data.inbox_reading import InboxRow, no_ids, read_file, refuse
+from finsent.data.inbox_reading import FileRows, InboxRow, find_reuse, read_file, refuse
 from finsent.data.quarantine import append_records
+from finsent.data.received_rows import ReceivedFile, trace_rows
 from finsent.data.sources.column_times import SourceTimes
 from finsent.data.sources.file_counts import FileCounts, count_file
 from finsent.data.sources.records import QuarantinedRow
@@ -31,7 +32,6 @@ from finsent.data.sources.resolve import resolve
 from finsent.data.sources.whole_text import whole_text
 from finsent.data.table_access import open_table, writing
 from finsent.data.table_schemas import SCHEMAS, CommitMetadata
-from finsent.data.validation.ids import FEWEST_NUMBERS, is_good_part
 from finsent.data.validation.row_validation import Rejection
 from finsent.data.validation.text_cleaning import mask_handles
 from finsent.errors import CheckFailed, InputError, shorten
@@ -89,6 +89,7 @@ def receive(
     repaired: bool = DataConfig().repair_mojibake,
     masked: bool = False,
     dry_run: bool = False,
+    traced: list[ReceivedFile] | None = None,
 ) -> InboxReport:
     """Put unlabelled tweets into the inbox.
 
@@ -99,13 +100,14 @@ def receive(
         repaired: Undo what can be undone without loss (`data.repair_mojibake`).
         masked: Store `@user` in place of handles (`data.mask_handles`).
         dry_run: Write nothing; the report says what would have been.
+        traced: Filled with what became of each row of each file.
 
     Raises:
         InputError: a file or column is wrong; nothing was written.
     """
     rows: list[InboxRow] = []
     bad: list[QuarantinedRow] = []
-    undated = 0
+    undated, found_in = 0, dict[int, FileRows]()
     advised, flags = set(), Counter[str]()
     of_sources = [SourceTimes(resolve(source)) for source in sources]
     files = [(file, times, count_file(file)) for times in of_sources for file in times.files]
@@ -115,6 +117,7 @@ def receive(
             count.add(found.read, len(found.rows), found.bad)
             rows += found.rows
             bad += found.bad
+            found_in[id(file)] = found
             undated += found.undated
             flags += found.flags
             if found.advice is not None and file.source.uri not in advised:
@@ -125,6 +128,8 @@ def receive(
     for file, _, count in files:
         count.taken, count.duplicates = stored.received[id(file)], stored.known[id(file)]
         count.reject(stored.reused.get(id(file), ()))
+    if traced is not None:
+        traced += trace_rows([(file, found_in[id(file)]) for file, *_ in files], stored.rows, stored.refused, masked=masked)
     left_out = [name for file, *_ in files for name in file.left_out]
     return dataclasses.replace(report, undated=undated, flags=dict(flags), files=counts, left_out=left_out)
 
@@ -135,6 +140,10 @@ class StoredCounts(NamedTuple):
     received: Counter[int]
     known: Counter[int]
     reused: Mapping[int, Sequence[QuarantinedRow]]
+    rows: Sequence[InboxRow]
+    """All of them, under the ids that the inbox has them by."""
+    refused: Sequence[tuple[InboxRow, QuarantinedRow]]
+    """Of `rows` those that reuse an id."""
 
 
 def store_rows(
@@ -149,7 +158,7 @@ def store_rows(
 ) -> tuple[InboxReport, StoredCounts]:
     """Put rows that were read into the inbox, and those that could not be into the quarantine.
 
-    Files whose ids are none, see `_find_reuse`, are left out and told in `faults`, by the `id` of their `SourceFile`.
+    Files whose ids are none, see `find_reuse`, are left out and told in `faults`, by the `id` of their `SourceFile`.
 
     Raises:
         InputError: there are such files, and `faults` is None.
@@ -243,7 +252,7 @@ def _commit(
     stored = there.keys() | scored.keys()
     rows = [_as_stored(item, stored) for item in rows]
     new, known, repeated, reused = _classify(rows, there, scored, masked=masked)
-    if found := _find_reuse(rows, reused):
+    if found := find_reuse(rows, reused):
         if faults is None:
             raise InputError(f"{next(iter(found.values()))} Nothing was written.")
         faults.update(found)
@@ -267,7 +276,7 @@ def _commit(
     of_file: dict[int, list[QuarantinedRow]] = {}
     for item, row in reused:
         of_file.setdefault(id(item.file), []).append(row)
-    counts = StoredCounts(Counter(id(row.file) for row in new), known, of_file)
+    counts = StoredCounts(Counter(id(row.file) for row in new), known, of_file, rows, reused)
     report = InboxReport(
         number_read,
         len(new),
@@ -363,30 +372,6 @@ def _classify(
             row = dataclasses.replace(refuse(raw, Rejection("id reused", detail), item.file, masked), input=item.input)
             reused.append((item, row))
     return new, known, repeated, reused
-
-
-def _find_reuse(rows: Sequence[InboxRow], reused: Sequence[tuple[InboxRow, QuarantinedRow]]) -> dict[int, str]:
-    """Files of which a good part of the rows reuse an id, and what to do about each, by the `id` of their `SourceFile`.
-
-    A source's files of a few rows are judged together: each may begin anew with its only row.
-    """
-    if not reused:
-        return {}
-    all_of, reused_of = Counter(id(row.file) for row in rows), Counter(id(row.file) for row, _ in reused)
-    small = {key for key, count in all_of.items() if count < FEWEST_NUMBERS}
-    all_in = Counter(row.file.source.uri for row in rows if id(row.file) in small)
-    reused_in = Counter(row.file.source.uri for row, _ in reused if id(row.file) in small)
-    found: dict[int, str] = {}
-    for item, row in reused:
-        file, key, uri = item.file, id(item.file), item.file.source.uri
-        if key in found:
-            continue
-        if is_good_part(reused_of[key], all_of[key]) or (key in small and is_good_part(reused_in[uri], all_in[uri])):
-            why = (
-                f"{reused_of[key]:,} of its {all_of[key]:,} rows reuse one for another text, such as: {shorten(row.detail, 300)}"
-            )
-            found[key] = no_ids(file, why)
-    return found
 
 
 @contextmanager

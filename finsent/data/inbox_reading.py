@@ -14,7 +14,7 @@ from finsent.data.sources.formats import fingerprint_file, read_rows
 from finsent.data.sources.reading import quarantine_row
 from finsent.data.sources.records import QuarantinedRow, RawRow, RequestedColumns, SourceFile, inbox_columns
 from finsent.data.validation.dates import is_missing
-from finsent.data.validation.ids import find_id_column, find_id_fault, likely_id_columns
+from finsent.data.validation.ids import FEWEST_NUMBERS, find_id_column, find_id_fault, is_good_part, likely_id_columns
 from finsent.data.validation.row_validation import Rejection, check_id, check_time, reject_json
 from finsent.data.validation.text_cleaning import CleanText, clean_text, mask_handles
 from finsent.errors import InputError, escape_invalid, quoted, shorten
@@ -52,6 +52,10 @@ class FileRows(NamedTuple):
     """Rows by what was noticed about their texts."""
     advice: str | None = None
     """What its reader should know of its ids: a column that looks like them and is not read, or rows without one."""
+    bad_raw: Sequence[RawRow] = ()
+    """The rows of `bad` as read."""
+    id_column: str | None = None
+    """Column that `RawRow.id` is of; None where the file has none that is called as ids are."""
 
 
 def read_file(
@@ -64,7 +68,7 @@ def read_file(
         ServiceError: a store or database does not answer.
     """
     wanted = inbox_columns(file.source)
-    good, unreadable, rounded, number_read, undated, now = [], [], [], 0, 0, datetime.now(UTC)
+    good, unreadable, bad_raw, rounded, number_read, undated, now = [], [], [], [], 0, 0, datetime.now(UTC)
     flags: Counter[str] = Counter()
     for batch, form in with_time_form(read_rows(file, wanted), file, now, times):
         number_read += len(batch)
@@ -72,6 +76,7 @@ def read_file(
             checked = check_row(raw, max_characters, now, form, repaired=repaired, has_ids=not wanted.likely_ids)
             if isinstance(checked, Rejection):
                 unreadable.append(refuse(raw, checked, file, masked))
+                bad_raw.append(raw)
                 if checked.reason == "rounded id":
                     rounded.append(str(raw.id))
             else:
@@ -84,7 +89,13 @@ def read_file(
     rows = [InboxRow(*row, file, given) for row in good]
     if undated:
         _log.warning("%s: %d rows are taken without a date, since theirs cannot be read", file.label, undated)
-    return FileRows(rows, [dataclasses.replace(row, input=given) for row in unreadable], number_read, undated, flags, advice)
+    bad = [dataclasses.replace(row, input=given) for row in unreadable]
+    return FileRows(rows, bad, number_read, undated, flags, advice, bad_raw, _id_column(wanted))
+
+
+def _id_column(wanted: RequestedColumns) -> str | None:
+    named = wanted.required.get("id") or next(iter(wanted.likely_ids), None)
+    return named or next((name for role, name in wanted.optional.items() if role == "id" and name in wanted.seen_columns), None)
 
 
 def _judge_ids(
@@ -115,6 +126,30 @@ def _judge_ids(
     if 0 < len(ids) < len(good):
         return f"{file.uri!r}: {len(good) - len(ids)} of its {rows} rows have no id, and are known by their texts"
     return None
+
+
+def find_reuse(rows: Sequence[InboxRow], reused: Sequence[tuple[InboxRow, QuarantinedRow]]) -> dict[int, str]:
+    """Files of which a good part of the rows reuse an id, and what to do about each, by the `id` of their `SourceFile`.
+
+    A source's files of a few rows are judged together: each may begin anew with its only row.
+    """
+    if not reused:
+        return {}
+    all_of, reused_of = Counter(id(row.file) for row in rows), Counter(id(row.file) for row, _ in reused)
+    small = {key for key, count in all_of.items() if count < FEWEST_NUMBERS}
+    all_in = Counter(row.file.source.uri for row in rows if id(row.file) in small)
+    reused_in = Counter(row.file.source.uri for row, _ in reused if id(row.file) in small)
+    found: dict[int, str] = {}
+    for item, row in reused:
+        file, key, uri = item.file, id(item.file), item.file.source.uri
+        if key in found:
+            continue
+        if is_good_part(reused_of[key], all_of[key]) or (key in small and is_good_part(reused_in[uri], all_in[uri])):
+            why = (
+                f"{reused_of[key]:,} of its {all_of[key]:,} rows reuse one for another text, such as: {shorten(row.detail, 300)}"
+            )
+            found[key] = no_ids(file, why)
+    return found
 
 
 def no_ids(file: SourceFile, why: str, columns: Sequence[str] = ()) -> str:

@@ -30,6 +30,8 @@ from finsent.workspace import Workspace
 
 APPLICATION: Final = "finsent-quarantine"
 """Delta application of every commit to the table."""
+INBOX_PLACE: Final = "inbox#"
+"""Before the id, `source` of a row of the inbox that scoring set aside."""
 _KEY: Final = ("input", "source", "row", "text", "reason")
 _BATCH: Final = 8192
 AGAINST: Final = re.compile(r" against (?=(?:Neutral|Bullish|Bearish)(?: in |, accepted before))")

@@ -14,6 +14,7 @@ import numpy as np
 
 from finsent.data import tables
 from finsent.data.predictions import ModelIdentity, predicted_by, predicted_in_line
+from finsent.data.quarantine import INBOX_PLACE
 from finsent.data.sources.records import QuarantinedRow
 from finsent.data.table_changes import count_rows
 from finsent.data.validation.row_validation import Rejection, check_text
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 EVERYTHING: Final = datetime(1, 1, 1, tzinfo=UTC)
 """To score again every row of the inbox that others have scored."""
-
-_SOURCE_PREFIX: Final = "inbox#"
 
 # Three ASCII letters or more between white space are a word that text normalisation keeps: the text is not blank.
 _PLAIN_WORD: Final = r"(?:^|[ \t\r\n])[A-Za-z]{3,}(?:[ \t\r\n]|$)"
@@ -162,7 +161,7 @@ def _select(
         texts = {(row.place, row.text) for row in reused}
         if texts:
             others = [
-                (f"{_SOURCE_PREFIX}{row_id}", text or "") in texts
+                (f"{INBOX_PLACE}{row_id}", text or "") in texts
                 for row_id, text in zip(theirs["id"].to_pylist(), theirs["text"].to_pylist(), strict=True)
             ]
             theirs = theirs.filter(pc.invert(pa.array(others, pa.bool_())))
@@ -214,7 +213,7 @@ def _scored_for_another(rows: "pa.Table", done: "pa.Table") -> tuple[Quarantined
     for row_id, text in zip(asked["id"].to_pylist(), asked["text"].to_pylist(), strict=True):
         if hashes[row_id].isdisjoint({None, text_hash(text or "")}):
             why = f"inbox id {row_id} was put there by another writer, and was scored for another text before"
-            bad.append(QuarantinedRow("inbox", f"{_SOURCE_PREFIX}{row_id}", 0, text or "", "id reused", why))
+            bad.append(QuarantinedRow("inbox", f"{INBOX_PLACE}{row_id}", 0, text or "", "id reused", why))
     return tuple(bad)
 
 
@@ -234,7 +233,7 @@ def _first_of_each_id(rows: "pa.Table") -> tuple["pa.Table", tuple[QuarantinedRo
             places.append(place)
         elif text != first[row_id]:
             why = f"inbox id {row_id} was put there by another writer for another text before"
-            bad.append(QuarantinedRow("inbox", f"{_SOURCE_PREFIX}{row_id}", 0, text or "", "id reused", why))
+            bad.append(QuarantinedRow("inbox", f"{INBOX_PLACE}{row_id}", 0, text or "", "id reused", why))
     return ordered.take(pa.array(places, pa.int64())).select(["id", "text"]), tuple(bad)
 
 
@@ -255,7 +254,7 @@ def _check(rows: "pa.Table", max_characters: int) -> tuple["pa.Table", tuple[Qua
             takes[place] = True
         else:
             why = f"{checked.detail}; inbox id {row_id}"
-            bad.append(QuarantinedRow("inbox", f"{_SOURCE_PREFIX}{row_id}", 0, text or "", checked.reason, why))
+            bad.append(QuarantinedRow("inbox", f"{INBOX_PLACE}{row_id}", 0, text or "", checked.reason, why))
     return rows.filter(pa.array(takes)), tuple(bad)
 
 

@@ -1,24 +1,26 @@
-"""The scoring step: the champion scores inbox rows that have no prediction yet. `predict` labels a few texts at once."""
+"""The scoring step: the champion scores inbox rows that have no prediction yet."""
 
 import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finsent.config import InboxSource
-from finsent.errors import escape_invalid
 from finsent.labels import LABELS
 from finsent.models.abstention import abstain_threshold
 from finsent.registry.champion import require_champion, scoring_identity
-from finsent.registry.client import logged_model_id, version_number
+from finsent.registry.client import logged_model_id
 from finsent.registry.tracking import log_params, start_run
 from finsent.steps.context import Context
 
 if TYPE_CHECKING:
+    from finsent.data.file_answers import AnswerFile
     from finsent.data.inbox import InboxReport
     from finsent.data.inbox_sources import SourceArrivals
     from finsent.data.predictions import ModelIdentity
+    from finsent.data.received_rows import ReceivedFile
     from finsent.data.sources.file_counts import FileCounts
     from finsent.data.tables import Position
     from finsent.scoring.chunk_pipeline import Totals
@@ -56,6 +58,8 @@ class ScoreReport:
     """What became of the rows of each file that was given."""
     left_out: list[str] = field(default_factory=list)
     """Files of folders that were given whose endings are not read."""
+    answers: "AnswerFile | None" = None
+    """The file of answers to the files that were given, where one was asked for."""
 
     @property
     def not_read(self) -> int:
@@ -63,35 +67,11 @@ class ScoreReport:
         return sum(len(source.faults) for source in self.sources)
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """One text's label."""
-
-    text: str
-    label: str | None
-    """None where scoring would quarantine the text: `reason` says why."""
-    confidence: float | None
-    """Calibrated probability of the label."""
-    abstained: bool
-    """Whether the confidence is below the version's threshold, or `scoring.abstain_below` where that is set."""
-    probabilities: dict[str, float]
-    """Calibrated probability of each class."""
-    reason: str | None = None
-
-
-@dataclass(frozen=True)
-class PredictResult:
-    """Labels and who gave them."""
-
-    model_name: str
-    model_version: str
-    predictions: tuple[Prediction, ...]
-
-
 def score(
     context: Context,
     *,
     files: Sequence[InboxSource] = (),
+    out: Path | None = None,
     devices: Sequence[str] | None = None,
     progress: bool = True,
 ) -> ScoreReport:
@@ -107,6 +87,7 @@ def score(
     Args:
         context: How to score, and where tables and registry are.
         files: Files of tweets to receive first, in place of the configured sources.
+        out: New file for the answers to `files`, row for row.
         devices: Devices to score on, a worker with the model on each; left out, all GPUs, at most `engine.devices`. Not with
             `scoring.engine: ray`.
         progress: Show a bar on a terminal.
@@ -114,12 +95,14 @@ def score(
     Raises:
         NoChampionError: no version was promoted yet; nothing was received either.
         CheckFailed: the alias is not where the audit log's decisions put it; nothing was received either.
-        InputError: a file is wrong; nothing was received.
+        InputError: a file is wrong, or `out` is there already; nothing was received.
         ArtifactError: the champion is not what was registered.
         DeviceError: a worker failed or died; what was committed before stands.
         ConfigError: `scoring.engine` is `ray`, and Ray is not installed or not the cluster's; nothing was scored.
         ServiceError: the Ray cluster does not answer; nothing was scored.
     """
+    from finsent.data.file_answers import write_answers
+    from finsent.data.output_file import require_new_output
     from finsent.data.tables import require_writable_tables
     from finsent.scoring.chunk_pipeline import Totals, look_for_pending
     from finsent.scoring.ray_cluster import require_ray
@@ -127,11 +110,14 @@ def score(
 
     started = time.perf_counter()
     config, home, registry = context.config, context.workspace, context.registry
+    if out is not None:
+        require_new_output(out)
     require_champion(registry)  # without one nothing is received either
     if config.scoring.engine == "ray":
         require_ray(config.scoring.ray)
     require_writable_tables(home, ("inbox", "quarantine", "predictions", "inbox_files"))
-    given, sources = _receive(context, files)
+    traced: list[ReceivedFile] | None = None if out is None else []
+    given, sources = _receive(context, files, traced)
     incoming: list[InboxReport | SourceArrivals] = [*given, *sources]
     with after_others(home, context.require_own_run):
         model = scoring_identity(registry, require_champion(registry))  # which may have changed while this run waited
@@ -142,6 +128,7 @@ def score(
             bad += more_bad
         elif due.watermark is not None:
             record_watermark(home, due.watermark, before)
+    answers = None if out is None else write_answers(home, traced or (), out)
     seconds = time.perf_counter() - started
     scored = done.classes.total()
     return ScoreReport(
@@ -160,10 +147,13 @@ def score(
         sources=sources,
         files=[item for report in given for item in report.files],
         left_out=[name for report in given for name in report.left_out],
+        answers=answers,
     )
 
 
-def _receive(context: Context, files: Sequence[InboxSource]) -> "tuple[list[InboxReport], tuple[SourceArrivals, ...]]":
+def _receive(
+    context: Context, files: Sequence[InboxSource], traced: "list[ReceivedFile] | None"
+) -> "tuple[list[InboxReport], tuple[SourceArrivals, ...]]":
     """Fill the inbox from the files, or from the configured sources where none are given: what the one gave, or the others."""
     from finsent.data.inbox import receive
     from finsent.data.inbox_sources import receive_sources
@@ -171,35 +161,18 @@ def _receive(context: Context, files: Sequence[InboxSource]) -> "tuple[list[Inbo
 
     data, home = context.config.data, context.workspace
     if files:
-        rules = {"repaired": data.repair_mojibake, "masked": data.mask_handles}
-        report = receive(files, home, max_characters=data.max_characters, **rules)
+        report = receive(
+            files,
+            home,
+            max_characters=data.max_characters,
+            repaired=data.repair_mojibake,
+            masked=data.mask_handles,
+            traced=traced,
+        )
         if report.flags:
             _log.info("%s", format_flags(report.flags))
         return [report], ()
     return [], receive_sources(context.config.scoring, data, home)
-
-
-def predict(context: Context, texts: Sequence[str], *, version: str | None = None) -> PredictResult:
-    """Label texts by a version, the champion if none is named.
-
-    Raises:
-        NoChampionError: there is no champion yet.
-        CheckFailed: the alias is not where the audit log's decisions put it.
-        InputError: there is no such version.
-        ArtifactError: the adapter does not match its manifest.
-    """
-    from finsent.models.predict import predict_rows
-    from finsent.scoring.predictor import load_with_fp8_check
-
-    config, registry = context.config, context.registry
-    version = version_number(version) or require_champion(registry)
-    loaded = load_with_fp8_check(config.engine, context.workspace, registry.adapter_path(version), rows=len(texts))
-    threshold = abstain_threshold(loaded.manifest, config.scoring.abstain_below)
-    data = config.data
-    rules = {"repaired": data.repair_mojibake, "masked": data.mask_handles}
-    found = predict_rows(loaded, texts, threshold=threshold, max_characters=data.max_characters, **rules)
-    named = (Prediction(escape_invalid(text), **vars(row)) for text, row in zip(texts, found, strict=True))
-    return PredictResult(config.registered_model, version, tuple(named))
 
 
 def _score_due(

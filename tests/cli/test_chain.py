@@ -98,8 +98,22 @@ def test_score_json_and_a_second_run_that_scores_nothing(finsent: "Finsent", ser
     first = finsent("score", *served.options, "--json").json()
     assert (first["scored"], first["skipped"]) == (before["waiting"] + 2, before["predictions"])
     assert first["model_version"] == served.version
-    second = finsent("score", file, *served.options, "--json").json()
+    out = tmp_path / "answers.jsonl"
+    second = finsent("score", file, "--out", out, *served.options, "--json").json()
     assert (second["scored"], second["skipped"]) == (0, before["predictions"] + first["scored"])
+    answers = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert second["answers"] == {"path": str(out), "rows": 3, "unanswered": 1}
+    assert [(row["row"], row["text"], row["reason"]) for row in answers] == [
+        (1, "firm one beats estimates", None),
+        (2, "firm two misses estimates", None),
+        (3, "", "empty: no characters"),
+    ]
+    listed = finsent("predictions", "--since", "1d", "--limit", "1000", *served.options, "--json").json()
+    assert len(listed["predictions"]) == before["predictions"] + first["scored"]
+    assert {row["text"]: row["confidence"] for row in listed["predictions"]}[answers[0]["text"]] == answers[0]["confidence"]
+    again = finsent("score", file, "--out", out, *served.options)
+    assert (again.code, "is there already" in again.err) == (2, True)
+    assert "and none is given" in finsent("score", "--out", tmp_path / "o.csv", *served.options).err
     said = finsent("score", *served.options).out
     assert "done before" in said
     assert f"{served.home.tables_url}/predictions" in said

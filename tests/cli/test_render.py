@@ -8,7 +8,8 @@ from finsent.cli.output import as_text
 from finsent.config import load_config
 from finsent.evaluation.evidence import Evidence
 from finsent.registry.gate import RuleResult, evaluate_gate
-from finsent.steps.score import Prediction, ScoreReport
+from finsent.steps.predict import Prediction
+from finsent.steps.score import ScoreReport
 
 
 def said(evidence: Evidence, *, candidate: bool | None = True) -> str:

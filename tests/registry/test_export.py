@@ -10,7 +10,7 @@ from finsent.errors import InputError
 from finsent.models.manifest import verify_manifest
 from finsent.steps.context import make_context
 from finsent.steps.import_export import export_adapter, import_adapter
-from finsent.steps.score import predict
+from finsent.steps.predict import predict
 
 
 def snippet(card):

@@ -136,7 +136,7 @@ def test_confidence_is_calibrated_by_the_adapters_temperature(champion, config, 
 
 def test_a_version_draws_its_own_line_and_a_setting_overrides_it(mlflow_home, config, make_adapter, tmp_path):
     from finsent.models.manifest import verify_manifest, write_manifest
-    from finsent.steps.score import predict
+    from finsent.steps.predict import predict
 
     cautious = tmp_path / "cautious"
     shutil.copytree(make_adapter(0), cautious)

@@ -16,7 +16,7 @@ from finsent.models.manifest import verify_manifest
 from finsent.models.predict import predict_logits
 from finsent.steps.context import make_context
 from finsent.steps.import_export import export_adapter
-from finsent.steps.score import predict
+from finsent.steps.predict import predict
 
 if TYPE_CHECKING:
     from tests.steps.conftest import OnLlama

@@ -20,7 +20,7 @@ from finsent.models.merged import verify_merged
 from finsent.models.predict import predict_logits
 from finsent.steps.context import make_context
 from finsent.steps.import_export import export_merged, import_adapter
-from finsent.steps.score import predict
+from finsent.steps.predict import predict
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch and transformers deprecate things of their own while loading
 

@@ -12,7 +12,7 @@ from finsent.registry.client import Registry
 from finsent.registry.tracking import connect
 from finsent.steps.context import make_context
 from finsent.steps.ingest import ingest
-from finsent.steps.score import predict
+from finsent.steps.predict import predict
 from finsent.steps.train import fit, prepare, train
 
 TINY = [

@@ -33,7 +33,8 @@ CONFLICT: Final[Reason] = "contradictory label"
 
 _WHOLE_FLOAT: Final = re.compile(r"(-?\d+)\.0")  # as pandas writes it: "1." and "1.00" may be names
 _SCIENTIFIC: Final = re.compile(r"[+-]?\d+(?:[.,]\d*[eE][+-]?|[eE]\+)\d+")  # not 12e4, which may be an id of hexadecimal digits
-_EXACT_FLOATS: Final = 2**53
+EXACT_FLOATS: Final = 2**53
+"""A float from here on may stand for another whole number."""
 _FLOAT_DIGITS: Final = 16
 
 
@@ -100,9 +101,9 @@ def check_id(value: object) -> str | Rejection | None:
         return None
     given = str(value).strip()
     whole = _WHOLE_FLOAT.fullmatch(given)
-    if whole and len(whole[1]) <= _FLOAT_DIGITS and int(whole[1]) < _EXACT_FLOATS:
+    if whole and len(whole[1]) <= _FLOAT_DIGITS and int(whole[1]) < EXACT_FLOATS:
         return whole[1]
-    if whole or _SCIENTIFIC.fullmatch(given) or (isinstance(value, float) and not abs(value) < _EXACT_FLOATS):
+    if whole or _SCIENTIFIC.fullmatch(given) or (isinstance(value, float) and not abs(value) < EXACT_FLOATS):
         detail = f"{shorten(given)!r} is a rounded number, not an id. Write the column as text where the file is made"
         return Rejection("rounded id", detail)
     return given
