@@ -15,6 +15,7 @@ from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from pyarrow.compute import Expression
 
 KEY: Final = ("id", "scored_at", "model_digest")
 """Columns that `find_current` decides by."""
@@ -56,14 +57,14 @@ def moments(rows: "pa.RecordBatch | pa.Table") -> NDArray[np.int64]:
 
 
 def read_current(
-    home: Workspace, columns: Sequence[str], *, since: datetime | None = None, ids: "pa.Array | None" = None
+    home: Workspace, columns: Sequence[str], *, since: datetime | None = None, among: "Expression | None" = None
 ) -> "pa.Table":
-    """Of each tweet its current prediction; with `since` of those predicted since then, with `ids` of these tweets."""
+    """Of each tweet its current prediction out of all, or of those since a time and those `among` which it is looked for."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     wanted = None if since is None else pc.field("scored_at") >= pa.scalar(since, pa.timestamp("us", tz="UTC"))
-    if ids is not None:
-        wanted = pc.field("id").isin(ids) if wanted is None else wanted & pc.field("id").isin(ids)
+    if among is not None:
+        wanted = among if wanted is None else wanted & among
     rows = tables.read(home, "predictions", columns=[*dict.fromkeys([*columns, *KEY])], filters=wanted)
     return rows.select(list(columns)).filter(pa.array(find_current([rows])))

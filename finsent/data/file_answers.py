@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from finsent.data import tables
 from finsent.data.current_predictions import read_current
 from finsent.data.output_file import write_output
+from finsent.data.predictions import ModelIdentity, predicted_in_line
 from finsent.data.quarantine import INBOX_PLACE
 from finsent.data.received_rows import ReceivedFile
 from finsent.data.table_schemas import SCHEMAS
@@ -35,15 +36,17 @@ class AnswerFile:
     """Rows without a label: the column `reason` says why."""
 
 
-def write_answers(home: Workspace, files: Sequence[ReceivedFile], path: Path) -> AnswerFile:
+def write_answers(home: Workspace, files: Sequence[ReceivedFile], path: Path, model: ModelIdentity) -> AnswerFile:
     """Write one row for each row of the files: its own id, text, prediction and reason; `file` says which of several it is of.
+
+    Predictions are those of the model and of the other champions of its registry.
 
     Raises:
         InputError: the file cannot be written, or is there already.
     """
     rows = [(file, row) for file in files for row in file.rows]
     ids = pa.array(sorted({row.id for _, row in rows if row.id is not None}), pa.string())
-    found = read_current(home, ["id", *_PREDICTED], ids=ids)
+    found = read_current(home, ["id", *_PREDICTED], among=pc.field("id").isin(ids) & predicted_in_line(model))
     places = {name: place for place, name in enumerate(found["id"].to_pylist())}
     why = _reasons(home, [name for name in ids.to_pylist() if name not in places])
     kinds = _own_id_kinds(files)

@@ -42,6 +42,11 @@ class ModelIdentity:
         return self.line.key if self.line is not None else self.digest
 
 
+def failed_by(digest: str) -> str:
+    """`input` of a row in quarantine for which the model with this digest has no finite logits."""
+    return f"model:{digest}"
+
+
 def predicted_in_line(model: ModelIdentity) -> "Expression":
     """Filter for the table `predictions`: rows that this model or another champion of its registry scored.
 

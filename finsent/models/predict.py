@@ -4,7 +4,7 @@ import itertools
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -63,15 +63,18 @@ def predict_rows(
 
     `repaired` has a default for the scripts of versions registered before texts were repaired in serving.
 
-    Raises:
-        FinsentError: logits are not finite.
+    A text whose logits are not finite has no label either, and the reason.
     """
     checked = [model_text(value, max_characters, repaired=repaired, masked=masked) for value in values]
     texts = [text for text in checked if isinstance(text, str)]
-    rows = iter(probabilities(predict_logits(loaded, texts), loaded.manifest.temperature).tolist())
+    logits = predict_logits(loaded, texts, finite=False)
+    sound = finite_rows(logits)
+    finite, rows = iter(sound.tolist()), iter(probabilities(logits[sound], loaded.manifest.temperature).tolist())
     answers = []
     for text in checked:
-        if isinstance(text, str):
+        if isinstance(text, str) and not next(finite):
+            answers.append(RowPrediction(None, None, abstained=True, probabilities={}, reason=f"not finite: {NOT_FINITE}"))
+        elif isinstance(text, str):
             by_label = dict(zip(loaded.manifest.labels, next(rows), strict=True))
             label = max(by_label, key=lambda name: by_label[name])
             answers.append(RowPrediction(label, by_label[label], bool(abstains(by_label[label], threshold)), by_label))
@@ -143,13 +146,21 @@ def predict_tokens(
     return require_finite(logits) if finite else logits
 
 
+NOT_FINITE: Final = "the model gives no finite logits for this text: its weights are damaged, or its number type overflows"
+
+
+def finite_rows(logits: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Whether all logits of each row are finite; [rows]."""
+    return np.asarray(np.isfinite(logits).all(axis=1))
+
+
 def require_finite(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """The logits [rows, 3]; no comparison with a NaN holds, so a label made of one would be class 0 and never abstain.
 
     Raises:
         FinsentError: naming the rows that hold a value that is not finite.
     """
-    bad = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+    bad = np.flatnonzero(~finite_rows(logits))
     if len(bad):
         named = ", ".join(map(str, bad[:10].tolist())) + (" ..." if len(bad) > 10 else "")
         raise FinsentError(

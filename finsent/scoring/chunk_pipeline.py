@@ -22,7 +22,7 @@ from finsent.scoring import writer
 from finsent.scoring.pending_rows import PendingRows, backfill_start, chunk_bounds, find_pending
 from finsent.scoring.predictor import ChunkLogits, Predictor
 from finsent.scoring.watermark import Watermark
-from finsent.scoring.writer import Chunk, PredictionMetadata, build_predictions, make_chunk
+from finsent.scoring.writer import Chunk, PredictionMetadata, build_predictions, make_chunk, without_failed
 from finsent.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ class CommittedChunk:
     """Distinct texts."""
     tokens: int
     """Tokens of the distinct texts."""
+    failed: int
+    """Other rows of it, which are in quarantine: their logits are not finite."""
     position: Position
 
 
@@ -53,6 +55,8 @@ class Totals:
     texts: int = 0
     """Distinct texts of each chunk."""
     tokens: int = 0
+    failed: int = 0
+    """Rows that went into quarantine, since their logits are not finite."""
 
     def __add__(self, other: "Totals") -> "Totals":
         return Totals(
@@ -60,6 +64,7 @@ class Totals:
             self.abstained + other.abstained,
             self.texts + other.texts,
             self.tokens + other.tokens,
+            self.failed + other.failed,
         )
 
     def metrics(self, seconds: float) -> dict[str, float]:
@@ -106,7 +111,7 @@ def commit_chunks(
         if chunk is None:
             return done, False
         abstained = chunk.rows["label"].filter(chunk.rows["abstained"])
-        done += Totals(_count(chunk.rows["label"]), _count(abstained), chunk.texts, chunk.tokens)
+        done += Totals(_count(chunk.rows["label"]), _count(abstained), chunk.texts, chunk.tokens, chunk.failed)
     return done, True
 
 
@@ -195,9 +200,11 @@ def _commit(
     which: str,
 ) -> CommittedChunk | None:
     try:
-        rows = build_predictions(chunk, predicted.logits, predictor.manifest, metadata)
+        chunk, logits, failed = without_failed(chunk, predicted.logits, metadata.model)
+        append_records(home, failed, datetime.now(UTC))  # before the commit, which may say that all rows were looked at
+        rows = build_predictions(chunk, logits, predictor.manifest, metadata)
         position = writer.commit_chunk(home, rows, before, mark)
     except Exception as error:
         error.add_note(f"This was while chunk {which} was committed.")
         raise
-    return None if position is None else CommittedChunk(rows, len(chunk.texts), predicted.tokens, position)
+    return None if position is None else CommittedChunk(rows, len(chunk.texts), predicted.tokens, len(failed), position)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from finsent.data import tables
-from finsent.data.predictions import ModelIdentity, predicted_by, predicted_in_line
+from finsent.data.predictions import ModelIdentity, failed_by, predicted_by, predicted_in_line
 from finsent.data.quarantine import INBOX_PLACE
 from finsent.data.sources.records import QuarantinedRow
 from finsent.data.table_changes import count_rows
@@ -108,6 +108,8 @@ def _find(home: Workspace, version: int, model: ModelIdentity, max_characters: i
     inbox, done = _read_rows(home, version, arrivals, asked, predicted_in_line(model), with_models=backfill is not None)
     since = complete or backfill
     good, bad = _select(inbox, done, None if since is None else (model, since), max_characters)
+    if backfill is None and len(good):
+        good = _without_failed(home, good, model)
     is_news = arrivals is None or len(arrivals.rows) > 0 or (backfill is not None and complete is None)
     return _Found(good, bad, since, is_news)
 
@@ -168,6 +170,18 @@ def _select(
         left = pa.concat_tables([left, _first_of_each_id(theirs)[0]])
     good, bad = _check(left, max_characters)
     return good, bad + again + reused
+
+
+def _without_failed(home: Workspace, rows: "pa.Table", model: ModelIdentity) -> "pa.Table":
+    """The rows without those for which a champion of the registry had no finite logits: they are history, as those scored."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    line = {model.digest, *(model.line.digests if model.line is not None else ())}
+    failed = (pc.field("reason") == "not finite") & pc.field("input").isin(pa.array(sorted(map(failed_by, line))))
+    places = tables.read(home, "quarantine", columns=["source"], filters=failed)["source"].to_pylist()
+    ids = pa.array([place.removeprefix(INBOX_PLACE) for place in places], pa.string())
+    return rows.filter(pc.invert(pc.is_in(rows["id"], value_set=ids))) if len(ids) else rows
 
 
 def _received_since(inbox: "pa.Table", since: datetime) -> "pa.ChunkedArray":

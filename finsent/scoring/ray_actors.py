@@ -21,7 +21,17 @@ from typing import Any, Final
 from finsent.config.model_schema import RayConfig
 from finsent.errors import DeviceError, one_line
 from finsent.models.manifest import Manifest
-from finsent.scoring.predictor import ChunkLogits, EngineInfo, ModelSpec, Predictor, describe_engine, load_model
+from finsent.scoring.predictor import (
+    ORDINARY,
+    ChunkLogits,
+    EngineInfo,
+    ModelSpec,
+    Predictor,
+    compute_logits,
+    describe_engine,
+    load_model,
+    tokenise_texts,
+)
 from finsent.scoring.ray_cluster import ray_cluster
 
 _log = logging.getLogger(__name__)
@@ -128,13 +138,11 @@ class _Model:
             return _Failed(f"{type(error).__name__}: {error}", traceback.format_exc())
 
     def predict(self, texts: list[str]) -> ChunkLogits | _Failed:
-        from finsent.models.predict import predict_tokens, tokenise
-
         loaded = self._loaded
         try:
             with self._tokenise:
-                rows = tokenise(loaded.tokenizer, texts, loaded.manifest.max_length)
-            logits = self._compute.submit(predict_tokens, loaded, rows, token_budget=self._token_budget).result()
+                *rows, ordinary = tokenise_texts(loaded, [*texts, ORDINARY])
+            logits = self._compute.submit(compute_logits, loaded, rows, [ordinary], self._token_budget).result()
             return ChunkLogits(logits, sum(map(len, rows)))
         except Exception as error:  # noqa: BLE001 - sent to the driver, which raises it
             return _Failed(f"{type(error).__name__}: {error}", traceback.format_exc())

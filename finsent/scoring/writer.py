@@ -17,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finsent.data import tables
-from finsent.data.predictions import ModelIdentity
+from finsent.data.predictions import ModelIdentity, failed_by
+from finsent.data.quarantine import INBOX_PLACE
+from finsent.data.sources.records import QuarantinedRow
 from finsent.data.table_schemas import SCHEMAS
 from finsent.data.tables import Position
 from finsent.errors import CheckFailed
@@ -83,6 +85,28 @@ def _starts_new_text(rows: "pa.Table") -> NDArray[np.bool_]:
         hashes = rows["text_hash"]
         new[1:] = np.asarray(pc.not_equal(hashes.slice(1), hashes.slice(0, len(rows) - 1)))
     return new
+
+
+def without_failed(
+    chunk: Chunk, logits: NDArray[np.float32], model: ModelIdentity
+) -> tuple[Chunk, NDArray[np.float32], tuple[QuarantinedRow, ...]]:
+    """The rows of a chunk whose logits are finite, with these, and the others for the quarantine: a NaN is no label."""
+    import pyarrow as pa
+
+    sound: NDArray[np.bool_] = np.asarray(np.isfinite(logits).all(axis=1))
+    if sound.all():
+        return chunk, logits, ()
+    kept = sound[chunk.text_index]
+    failed = chunk.rows.filter(pa.array(~kept)).to_pylist()
+    why = f"version {model.version} gives no finite logits for it: its weights are damaged, or its number type overflows"
+    place, by = INBOX_PLACE, failed_by(model.digest)
+    bad = [
+        QuarantinedRow("inbox", place + row["id"], 0, row["text"], "not finite", f"{why}; inbox id {row['id']}", input=by)
+        for row in failed
+    ]
+    texts = [text for text, is_sound in zip(chunk.texts, sound, strict=True) if is_sound]
+    index = (np.cumsum(sound) - 1)[chunk.text_index][kept]
+    return Chunk(chunk.rows.filter(pa.array(kept)), texts, index), logits[sound], tuple(bad)
 
 
 def build_predictions(

@@ -125,10 +125,10 @@ def score(
         skipped, bad, run_id, done = due.settled, len(due.bad), None, Totals()
         if len(due.rows):
             run_id, done, more_bad = _score_due(context, model, due, before, devices, progress=progress)
-            bad += more_bad
+            bad += more_bad + done.failed
         elif due.watermark is not None:
             record_watermark(home, due.watermark, before)
-    answers = None if out is None else write_answers(home, traced or (), out)
+    answers = None if out is None else write_answers(home, traced or (), out, model)
     seconds = time.perf_counter() - started
     scored = done.classes.total()
     return ScoreReport(
@@ -215,6 +215,12 @@ def _score_due(
             _log.warning("another run is scoring these tables: looking again at what is due")
             before, due = look_for_pending(home, model, config.data.max_characters, scoring.backfill)
             bad += len(due.bad)
+        if done.failed:
+            _log.warning(
+                "%d tweets have no finite logits: they are in quarantine (`finsent data quarantine --reason 'not finite'`), and "
+                "`finsent score --backfill` gives them to another champion",
+                done.failed,
+            )
         for key, value in done.metrics(time.perf_counter() - started).items():
             registry.client.log_metric(run_id, key, value)
         registry.client.log_inputs(run_id, models=[LoggedModelInput(logged_model_id(registry.get_version(version)))])

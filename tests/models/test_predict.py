@@ -11,7 +11,7 @@ from finsent.errors import FinsentError
 from finsent.models.abstention import abstains
 from finsent.models.adapter import LoadedAdapter, load_adapter
 from finsent.models.load import prepare_for_inference
-from finsent.models.predict import count_tokens, padded_batches, predict_logits, predict_rows, probabilities
+from finsent.models.predict import count_tokens, padded_batches, predict_logits, predict_rows, probabilities, tokenise
 from finsent.workspace import Workspace
 
 TEXTS = ["up", "$AAPL to the moon, buying more calls " * 3, "puts printing", "", "fed meets on tuesday", "🚀" * 20]
@@ -74,6 +74,19 @@ def test_logits_that_are_not_finite_are_no_prediction(loaded: LoadedAdapter, eng
     with pytest.raises(FinsentError, match=r"no finite logits for 2 of 2 rows \(row 0, 1 of this batch"):
         predict_logits(loaded, TEXTS[:2])
     assert np.isnan(predict_logits(loaded, TEXTS[:2], finite=False)).all()
+
+
+def test_a_text_without_finite_logits_has_a_reason_and_costs_the_others_nothing(loaded: LoadedAdapter) -> None:
+    import torch
+
+    others = {token for ids in tokenise(loaded.tokenizer, TEXTS[:2], 64) for token in ids}
+    own = set(tokenise(loaded.tokenizer, [TEXTS[2]], 64)[0]) - others - {loaded.manifest.pad_token_id}
+    with torch.no_grad():
+        loaded.model.get_input_embeddings().weight[sorted(own)] = float("nan")
+    first, failed, last = predict_rows(loaded, [TEXTS[0], TEXTS[2], TEXTS[1]], threshold=0.0, max_characters=999, masked=False)
+    assert (failed.label, failed.confidence, failed.abstained, failed.probabilities) == (None, None, True, {})
+    assert str(failed.reason).startswith("not finite: the model gives no finite logits for this text")
+    assert None not in (first.label, last.label)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

@@ -11,9 +11,19 @@ import pytest
 from finsent.config.model_schema import EngineConfig
 from finsent.data import tables
 from finsent.data.predictions import ModelIdentity
-from finsent.scoring import pending_rows, writer
+from finsent.errors import FinsentError
+from finsent.models.predict import tokenise
+from finsent.scoring import pending_rows, predictor, writer
 from finsent.scoring.chunk_pipeline import score_chunks
-from finsent.scoring.predictor import ModelSpec, Predictor, load_local, prefetch
+from finsent.scoring.predictor import (
+    ModelSpec,
+    Predictor,
+    describe_engine,
+    load_local,
+    load_model,
+    predict_chunks,
+    prefetch,
+)
 from finsent.scoring.writer import PredictionMetadata, count_distinct_texts, make_chunk
 from finsent.workspace import Workspace
 
@@ -152,3 +162,55 @@ def test_a_run_that_was_overtaken_stops_at_once(filled, opened):
     assert late == [None]
     assert len(tables.read(filled, "predictions")) == 20
     assert_no_thread_is_left()
+
+
+POISON = "\u2620 \u2620"  # of tokens that no other text here has
+
+
+def planted(home: Workspace, adapter, *, everywhere: bool = False) -> Predictor:
+    """A model that has a NaN in the embedding of a token."""
+    import torch
+
+    loaded = load_model(ModelSpec(adapter, home, EngineConfig(inference="stock"), 16, token_budget=64), "cpu")
+    others = {
+        token
+        for ids in tokenise(loaded.tokenizer, [*(f"tweet number {i}" for i in range(20)), predictor.ORDINARY], 64)
+        for token in ids
+    }
+    own = set(tokenise(loaded.tokenizer, [POISON], 64)[0]) - others
+    assert own
+    with torch.no_grad():
+        weight = loaded.model.get_input_embeddings().weight
+        weight[:] = float("nan") if everywhere else weight
+        weight[sorted(own)] = float("nan")
+    return Predictor(lambda chunks: predict_chunks(loaded, chunks, 64), loaded.manifest, describe_engine(loaded))
+
+
+def fill_poisoned(home: Workspace, ids: str) -> None:
+    rows = [{"id": name, "text": POISON, "received_at": datetime.now(UTC)} for name in ids]
+    tables.append(home, "inbox", pa.Table.from_pylist(rows, schema=tables.SCHEMAS["inbox"]))
+
+
+def test_rows_whose_logits_are_not_finite_fail_alone_with_their_reason(filled, make_adapter):
+    fill_poisoned(filled, "xyz")
+    sick = planted(filled, make_adapter(0))
+    parts = list(run(filled, sick))
+    assert sum(part.failed for part in parts) == 3
+    assert sum(len(part.rows) for part in parts) == 20
+    assert sorted(tables.read(filled, "predictions")["id"].to_pylist()) == sorted(f"t{i}" for i in range(20))
+    failed = tables.read(filled, "quarantine").sort_by("source").to_pylist()
+    assert [(row["source"], row["reason"], row["text"]) for row in failed] == [
+        (f"inbox#{name}", "not finite", POISON) for name in "xyz"
+    ]
+    assert "version 1 gives no finite logits for it" in failed[0]["detail"]
+    assert len(pending_rows.find_pending(filled, MODEL, max_characters=5000).rows) == 0
+    everything = pending_rows.find_pending(filled, MODEL, max_characters=5000, backfill=pending_rows.EVERYTHING).rows
+    assert sorted(everything["id"].to_pylist()) == ["x", "y", "z"]
+    fill_poisoned(filled, "w")  # alone in its chunk, too: the next run must not stumble over it for ever
+    assert [(part.failed, len(part.rows)) for part in run(filled, sick)] == [(1, 0)]
+
+
+def test_a_model_without_any_finite_logits_stops_the_run_and_quarantines_nothing(filled, make_adapter):
+    with pytest.raises(FinsentError, match="no finite logits for 1 of 1 rows"):
+        list(run(filled, planted(filled, make_adapter(0), everywhere=True)))
+    assert len(tables.read(filled, "predictions")) == len(tables.read(filled, "quarantine")) == 0

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from finsent.config import EngineConfig
 from finsent.engine import fp8
 from finsent.models.predict import predict_logits
 from finsent.scoring import predictor
-from finsent.scoring.predictor import load_with_fp8_check
+from finsent.scoring.predictor import load_with_fp8_check, recompute_apart
 from finsent.workspace import Workspace
 
 TEXTS = [f"${name} {words}" for name in "ABCDEFGHIJ" for words in ("calls printing", "puts printing", "meets on friday")] * 20
@@ -101,3 +103,16 @@ def replace_precision(engine: EngineConfig) -> EngineConfig:
 
 def test_held_out_rows_are_a_homes_validation_split(home: Workspace) -> None:
     assert predictor._validation_rows(home) is None
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=40))
+def test_a_text_that_spoils_its_whole_pass_costs_the_others_nothing(sick: list[bool]) -> None:
+    def compute(rows: list[list[int]]) -> np.ndarray:
+        spoilt = any(sick[row[0]] for row in rows)
+        return np.array([[np.nan] * 3 if spoilt else [row[0], 0, 0] for row in rows], np.float32)
+
+    rows = [[number] for number in range(len(sick))]
+    logits = compute(rows)
+    recompute_apart(compute, rows, logits)
+    assert np.isnan(logits).all(axis=1).tolist() == sick
+    assert logits[~np.array(sick), 0].tolist() == [number for number, is_sick in enumerate(sick) if not is_sick]

@@ -26,8 +26,10 @@ Reason = Literal[
     "split conflict",
     "id reused",
     "rounded id",
+    "not finite",
 ]
-"""Why a row can be quarantined. `contradictory label`, `split conflict` and `id reused` come from comparing rows."""
+"""Why a row can be quarantined. `contradictory label`, `split conflict` and `id reused` come from comparing rows, `not finite` of
+logits that are no numbers."""
 
 CONFLICT: Final[Reason] = "contradictory label"
 
