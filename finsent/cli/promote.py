@@ -114,7 +114,7 @@ def scoring_after(context: "Context", champion: str) -> str:
 @_WHY
 @click.pass_obj
 def adopt_command(settings: Settings, who: str | None, why: str) -> CommandResult:
-    """Record that the alias champion stands where it was set by hand.
+    """Record that the alias champion stands where a hand set it.
 
     Scoring, monitoring, exporting and promoting refuse a champion that no decision in the audit log made one. This takes the
     version that the alias names over as your decision, without the gate; or, where the champion was deleted, that there is none,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 PROMISED = [
     *("demo", "up", "doctor", "status", "ingest", "data", "review", "train", "tune", "evaluate"),
     *("promote", "approve", "reject", "rollback", "adopt", "history", "ledger"),
-    *("score", "predict", "serve", "monitor", "retrain", "maintain", "export", "import", "home", "config"),
+    *("score", "predictions", "predict", "serve", "monitor", "retrain", "maintain", "export", "import", "home", "config"),
 ]
 
 
