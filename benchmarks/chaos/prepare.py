@@ -17,7 +17,7 @@ from finsent.data.sample import sample_sources
 
 PROJECT: Final = Path(__file__).parents[2]
 ANCHOR: Final = "2026-01-01T00:00:{:02d}+00:00"
-EVERY: Final = {"score": (1, 0), "monitor": (2, 25), "ingest": (3, 40), "retrain": (4, 10)}
+EVERY: Final = {"score": (1, 0), "monitor": (2, 25), "ingest": (3, 40), "retrain": (4, 10), "maintain": (6, 55)}
 """Periods of scoring between two runs of each scheduled deployment, and the second at which it starts."""
 HEARD_WITHIN: Final = 150
 """Seconds without a heartbeat after which a flow run counts as lost."""

@@ -111,7 +111,7 @@ def test_three_minutes_with_a_few_faults(tmp_path: Path) -> None:
     folder = tmp_path / "month"
     command = [sys.executable, str(FOLDER / "month.py"), str(folder), *options, "--first-port", "5750"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1500)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
     found = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    assert done.returncode == 0, done.stdout[-6000:]
     assert [item["name"] for item in found["criteria"] if not item["held"]] == []
     assert len([entry for entry in found["faults"] if entry["began"] is not None]) >= 5

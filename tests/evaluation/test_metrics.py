@@ -47,6 +47,7 @@ def test_no_rows_and_unknown_ids_are_refused():
         compute_metrics(np.array([0, 5]), np.array([0, 1]))
 
 
+@pytest.mark.long
 def test_no_network_no_module_cache_and_evaluate_only_when_needed(tmp_path):
     """In a fresh process whose sockets do not connect and whose caches are empty."""
     program = """

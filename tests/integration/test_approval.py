@@ -163,6 +163,7 @@ def test_a_run_whose_version_was_decided_meanwhile_ends_and_says_so(waiting: Wor
     assert len(audit_log.read(waiting.audit_log)) == entries
 
 
+@pytest.mark.long
 def test_forms_that_nobody_needs_any_more_are_closed(waiting: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     """Decided by command, or never answered: Prefect would show such a form as waiting, then as Failed."""
     from prefect.client.orchestration import get_client
@@ -206,6 +207,7 @@ def test_an_answer_that_cannot_be_used_is_asked_for_again(waiting: Workspace) ->
     assert execute(run_id).name == "Refused", "the newest answer counts"
 
 
+@pytest.mark.long
 def test_rules_that_were_edited_while_it_waited_are_named_and_the_form_comes_back(waiting: Workspace, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("gate: {approval: required}\n", encoding="utf-8")

@@ -238,6 +238,7 @@ def test_promotion_killed_before_any_write_is_finished_by_the_next(mlflow_home, 
     assert crash >= 5  # replaces, champion, previous, challenger, two stage tags
 
 
+@pytest.mark.long
 def test_rollback_killed_before_any_write_goes_back_once(mlflow_home, bare_version, monkeypatch, registry):
     for crash in itertools.count():
         base = registry.champion()

@@ -110,6 +110,7 @@ def without_peft(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("without_peft")
 def test_version_that_cannot_be_loaded_is_refused_with_the_reason(mlflow_home, tiny_config, make_adapter):
     version = register(mlflow_home, tiny_config, make_adapter(0))
