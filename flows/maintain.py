@@ -1,10 +1,12 @@
 """Maintenance: remove what nothing needs any more, compact and vacuum the tables."""
 
+from typing import Annotated
+
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Failed
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field
 
 from finsent.errors import escape_control
 from finsent.steps import maintain as step
@@ -13,6 +15,8 @@ from finsent.steps.maintain import MaintenanceResult
 from flows.artifacts import maintenance_report
 from flows.settings import FROM_ENVIRONMENT, FlowSettings, resolved, run_name
 from flows.tasks import missing_champion, retrying_task, show, skipped
+
+Days = Annotated[int, Field(ge=1, le=36_500)]  # a century: more days would leave the calendar
 
 
 @retrying_task("maintain workspace")
@@ -30,9 +34,9 @@ def show_maintenance(done: MaintenanceResult) -> None:
 
 @flow(name="maintain", flow_run_name=run_name("maintain {model}"), log_prints=False)
 def maintain(
-    days: PositiveInt = 30,
-    inbox_days: PositiveInt | None = None,
-    retention_days: NonNegativeInt = 7,
+    days: Days = 30,
+    inbox_days: Days | None = None,
+    retention_days: Days = 7,
     settings: FlowSettings = FROM_ENVIRONMENT,
 ) -> MaintenanceResult | State[MaintenanceResult]:
     """Remove what nothing needs, and look after the tables. Skipped where nothing is to be done; failed where a table is broken.

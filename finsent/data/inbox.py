@@ -30,7 +30,6 @@ from finsent.data.sources.file_counts import FileCounts, count_file
 from finsent.data.sources.records import QuarantinedRow
 from finsent.data.sources.resolve import resolve
 from finsent.data.sources.whole_text import whole_text
-from finsent.data.table_access import open_table, writing
 from finsent.data.table_schemas import SCHEMAS, CommitMetadata
 from finsent.data.validation.row_validation import Rejection
 from finsent.data.validation.text_cleaning import mask_handles
@@ -202,18 +201,22 @@ def _after_others(home: Workspace) -> Iterator[None]:
         yield
 
 
-def remove_scored(home: Workspace, scored: "Expression", before: datetime, *, dry_run: bool = False) -> int:
-    """Remove rows received before a time that have predictions among `scored`, and files of earlier versions that they are in.
+def remove_scored(
+    home: Workspace, scored: "Expression", before: datetime, *, upto: int | None = None, dry_run: bool = False
+) -> int:
+    """Remove rows received before a time that have predictions among `scored`; with `upto`, of those that this version has.
 
-    Predictions stay, so an id that comes again is received again and not scored twice. Files are removed once
-    they are older than the table's own retention (a week), since somebody may be reading them. An id of which another writer
-    put in a younger row keeps all of its rows.
+    Predictions stay, so an id that comes again is received again and not scored twice. Files are removed by `tidy_tables`, once
+    nobody can be reading them. An id of which another writer put in a younger row keeps all of its rows.
     """
     done = tables.read(home, "predictions", columns=["id"], filters=scored)["id"].combine_chunks()
     inbox = tables.read(home, "inbox", columns=["id", "received_at"])
     is_old = pc.fill_null(pc.less(inbox["received_at"], pa.scalar(before, _TIME)), fill_value=False)
     young = inbox["id"].filter(pc.invert(is_old)).combine_chunks()
     inbox = inbox.filter(pc.and_not(is_old, pc.is_in(inbox["id"], value_set=young)))
+    if upto is not None:
+        there = tables.read(home, "inbox", version=upto, columns=["id"])["id"].combine_chunks()
+        inbox = inbox.filter(pc.is_in(inbox["id"], value_set=there))
     old = inbox.filter(pc.is_in(inbox["id"], value_set=done)).sort_by("received_at")["id"].combine_chunks()
     if dry_run or not len(old):
         return len(old)
@@ -224,10 +227,6 @@ def remove_scored(home: Workspace, scored: "Expression", before: datetime, *, dr
             metadata: CommitMetadata = {"scored_removed": "true"}
             remove = partial(tables.update_rows, home, "inbox", changes, _APPLICATION, metadata=metadata)
             tables.retry_on_conflict(home, "inbox", _APPLICATION, remove)
-    with writing(home, "inbox"):
-        handle = open_table(home, "inbox")
-        if handle is not None:
-            handle.vacuum(dry_run=False)
     return len(old)
 
 

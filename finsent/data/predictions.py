@@ -18,7 +18,7 @@ class ChampionLine:
     key: str
     """Tells the registry: when its registered model was made, and the hash of the first decision about it."""
     digests: frozenset[str]
-    """Of its versions."""
+    """Of its champions."""
     since: datetime
     """When the registered model was made."""
 

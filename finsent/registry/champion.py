@@ -68,8 +68,8 @@ def scoring_identity(registry: Registry, version: str) -> ModelIdentity:
     model, client = registry.identity(version), registry.client
     made = datetime.fromtimestamp(int(client.get_registered_model(registry.name).creation_timestamp) / 1000, UTC)
     decided = [entry for entry in decided_entries(registry) if datetime.fromisoformat(entry["at"]) >= made]
-    versions = client.search_model_versions(f"name={filter_literal(registry.name)}")
-    known = {entry.get("manifest_sha256") for entry in decided} | {found.tags.get("manifest_sha256") for found in versions}
+    # not of all versions: one that never was champion here may be another registry's, and have scored there
+    known = {model.digest, *(entry.get("manifest_sha256") for entry in champion_moves(decided))}
     key = f"{made.isoformat()} {decided[0]['hash'] if decided else ''}"
     return replace(model, line=ChampionLine(key, frozenset(filter(None, known)), made))
 

@@ -73,7 +73,7 @@ def find_pending(home: Workspace, model: ModelIdentity, *, max_characters: int, 
     found = _find(home, version, model, max_characters, backfill)
     bad = _not_set_aside(home, found.bad)
     watermark = watermark_at(home, version, model, found.since) if found.is_news else None
-    settled = count_rows(home, "inbox", version) - len(found.good) - len(bad)
+    settled = max(0, count_rows(home, "inbox", version) - len(found.good) - len(bad))  # rows removed meanwhile may be due
     return PendingRows(_sort_by_text_hash(found.good), settled, bad, watermark)
 
 

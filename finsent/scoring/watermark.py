@@ -111,6 +111,19 @@ def read_watermark(home: Workspace, model: ModelIdentity) -> Watermark | None:
     return None
 
 
+def others_watermarks(home: Workspace, model: ModelIdentity, since: datetime) -> list[Watermark]:
+    """The newest of each other registry that scored into the same tables since then."""
+    with delta_errors(home, "predictions"):
+        handle = open_table(home, "predictions")
+        commits = commits_after(handle, -1) if handle is not None else []
+    found: dict[str, Watermark] = {}
+    for commit in commits:  # the newest first
+        recorded = _parse(commit["scored_through"]) if COMMIT_ID in commit and "scored_through" in commit else None
+        if recorded is not None and commit.get("timestamp", 0) >= since.timestamp() * 1000:
+            found.setdefault(recorded.line, recorded)
+    return [mark for line, mark in found.items() if line != model.line_key]
+
+
 def _parse(text: str) -> Watermark | None:
     """The watermark; None for one of a later release that says more or something else."""
     try:

@@ -16,12 +16,12 @@ from finsent.data.predictions import predicted_by, predicted_in_line
 from finsent.data.staging import remove_abandoned
 from finsent.data.table_schemas import SCHEMAS
 from finsent.data.table_upkeep import RETENTION_DAYS, TableUpkeep, record_maintenance, tidy_tables
-from finsent.errors import CheckFailed, FinsentError, TrackingError
+from finsent.errors import CheckFailed, InputError, NoChampionError, TrackingError
 from finsent.files import disk_use, locked
 from finsent.registry.champion import require_champion, scoring_identity
 from finsent.registry.client import CHALLENGER, CHAMPION, PREVIOUS
 from finsent.registry.relocation import missing_artifacts
-from finsent.scoring.watermark import read_watermark
+from finsent.scoring.watermark import others_watermarks, read_watermark
 from finsent.steps.context import Context
 from finsent.training.checkpoint import complete_checkpoints
 from finsent.training.run_dir import RESULT, STATE, is_finished
@@ -83,7 +83,8 @@ def maintain(
     not needed for `retention_days`: every data version stays readable, and the next scoring run finds what came since the last.
     A table for which that fails is named in the result. A second maintenance waits for the first.
     With `inbox_days` also inbox rows received longer ago that were scored, by the champion itself where `scoring.backfill` makes
-    it score again what others have scored; their predictions stay.
+    it score again what others have scored; their predictions stay. Rows that another registry on the same tables has still to
+    score stay, too, unless it has scored nothing for as long.
 
     Raises:
         ServiceError: MLflow does not answer. Nothing was removed.
@@ -98,6 +99,7 @@ def maintain(
 def _maintain(context: Context, days: int, inbox_days: int | None, retention_days: int, *, dry_run: bool) -> MaintenanceResult:
     home = context.workspace
     champion = require_champion(context.registry) if inbox_days is not None else None
+    needed = _needed_by_scoring(context)
     found = [
         RemovedItem(what, path, disk_use(path))
         for what, path in (*_run_folders(context), *_cached_versions(context), *_leftovers(home))
@@ -111,8 +113,9 @@ def _maintain(context: Context, days: int, inbox_days: int | None, retention_day
         before = datetime.now(UTC) - timedelta(days=inbox_days)
         model = scoring_identity(context.registry, champion)
         scored = predicted_in_line(model) if context.config.scoring.backfill == "none" else predicted_by(model)
-        rows = remove_scored(home, scored, before, dry_run=dry_run)
-    upkeep = tidy_tables(home, dry_run=dry_run, retention_days=retention_days, needed=_needed_by_scoring(context))
+        others = [mark.inbox for mark in others_watermarks(home, model, before)]
+        rows = remove_scored(home, scored, before, upto=min(others, default=None), dry_run=dry_run)
+    upkeep = tidy_tables(home, dry_run=dry_run, retention_days=retention_days, needed=needed)
     if not dry_run:
         failed = {item.name for item in upkeep if item.problem}
         record_maintenance(home, datetime.now(UTC), [name for name in SCHEMAS if name not in failed])
@@ -121,7 +124,7 @@ def _maintain(context: Context, days: int, inbox_days: int | None, retention_day
 
 def _needed_by_scoring(context: Context) -> dict[str, int]:
     """Versions since which the next scoring run reads: without the files it would read the whole tables."""
-    with suppress(FinsentError):  # nobody is champion, or `tidy_tables` meets what is wrong, too, and tells it
+    with suppress(NoChampionError, CheckFailed, InputError):  # nobody scores, or `tidy_tables` meets what is wrong, and tells it
         model = scoring_identity(context.registry, require_champion(context.registry))
         if (recorded := read_watermark(context.workspace, model)) is not None:
             return {"inbox": recorded.inbox, "predictions": recorded.since}

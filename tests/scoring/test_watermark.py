@@ -32,7 +32,7 @@ from finsent.scoring import pending_rows, writer
 from finsent.scoring.chunk_pipeline import score_chunks
 from finsent.scoring.pending_rows import EVERYTHING, PendingRows, find_pending
 from finsent.scoring.predictor import ChunkLogits, Predictor
-from finsent.scoring.watermark import find_arrivals, read_watermark
+from finsent.scoring.watermark import find_arrivals, others_watermarks, read_watermark
 from finsent.scoring.writer import PredictionMetadata
 from finsent.workspace import Workspace, resolve_workspace
 from tests.data.inbox_feeding import write
@@ -335,6 +335,24 @@ def test_a_registry_takes_no_notice_of_what_another_ones_champion_scored(home: W
         assert run.due.rows["id"].to_pylist() == ["t2"]
         run.go()
     assert copies(home, STRANGER) == copies(home) == {"t0": 1, "t1": 1, "t2": 1}
+
+
+def test_rows_that_another_registry_has_still_to_score_are_not_removed(home: Workspace) -> None:
+    take_in(home, 0, 1)
+    for model in (MODELS[0], STRANGER):
+        Run(home, model).go()
+    take_in(home, 2)
+    Run(home, MODELS[0]).go()
+    soon = datetime.now(UTC) + timedelta(days=1)
+    (theirs,) = others_watermarks(home, MODELS[0], datetime.now(UTC) - timedelta(days=1))
+    assert others_watermarks(home, MODELS[0], soon) == [], "it has not scored since then"
+    assert remove_scored(home, predicted_in_line(MODELS[0]), soon, upto=theirs.inbox) == 2
+    run = Run(home, STRANGER)
+    assert run.due.rows["id"].to_pylist() == ["t2"]
+    run.go()
+    assert not others_watermarks(home, STRANGER, soon)
+    (ours,) = others_watermarks(home, STRANGER, datetime.now(UTC) - timedelta(days=1))
+    assert remove_scored(home, predicted_in_line(STRANGER), soon, upto=ours.inbox) == 1
 
 
 def test_a_table_brought_back_from_a_backup_is_read_whole(home: Workspace, tmp_path: Path) -> None:

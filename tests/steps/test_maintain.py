@@ -18,7 +18,7 @@ from finsent.data.table_schemas import SCHEMAS
 from finsent.errors import CheckFailed, NoChampionError
 from finsent.files import locked
 from finsent.registry import tracking
-from finsent.registry.champion import scoring_identity
+from finsent.registry.champion import require_champion, scoring_identity
 from finsent.scoring import writer
 from finsent.scoring.watermark import read_watermark, watermark_at
 from finsent.steps import maintain as steps_maintain
@@ -120,6 +120,9 @@ def test_a_cache_that_is_the_last_copy_stays(context: Context) -> None:
 
 def test_inbox_rows_go_once_they_are_scored(context: Context, tmp_path: Path) -> None:
     home, now = context.workspace, datetime.now(UTC)
+    champion = require_champion(context.registry)
+    crown(context.registry, "2", champion)
+    crown(context.registry, champion, "2")
     old, recent = now - timedelta(days=400), now - timedelta(days=2)
     times = {"scored and old": old, "old": old, "scored": recent, "by another version": old}
     rows = {"id": list(times), "created_at": [None] * 4, "text": list(times), "received_at": list(times.values())}
