@@ -177,7 +177,7 @@ def after_others(home: Workspace, while_waiting: Callable[[], None]) -> Iterator
     def require_progress() -> None:
         nonlocal seen, since
         while_waiting()
-        now, holder = tables.version(home, "predictions") or 0, lock_holder(path)
+        now, holder = read_position(home).number, lock_holder(path)  # no compaction's version
         if now != seen:
             seen, since = now, time.monotonic()
         if time.monotonic() - since > _PATIENCE or (holder is not None and holder.is_stopped):
