@@ -84,7 +84,10 @@ def predictions_command(
         windows = -(-len(found.places) // WINDOW)
         parts = track(read_found(home, found), description="writing", total=windows, unit="part")
         rows = write_output(out, output_schema(), parts)
-        return CommandResult({"rows": rows, "more": more, "out": out}, f"{rows:,} predictions written to {out}")
+        said = f"{rows:,} predictions written to {out}"
+        if found.version is None:
+            said += f". The home {str(home.root)!r} has none yet: `finsent score` makes them."
+        return CommandResult({"rows": rows, "more": more, "out": out}, said)
     listed = newest_first(read_found(home, found))
     shown = _render(listed, more=more, nothing_scored=found.version is None)
     return CommandResult({"predictions": listed, "more": more}, shown)

@@ -107,9 +107,23 @@ def test_rows_that_are_lost_or_doubled_are_counted(tmp_path: Path) -> None:
 @pytest.mark.long
 @pytest.mark.integration
 def test_three_minutes_with_a_few_faults(tmp_path: Path) -> None:
-    options = ("--minutes", "3", "--kills", "3", "--restarts", "0", "--freezes", "0", "--away", "12", "--period", "40")
+    options: tuple[str, ...] = (
+        "--minutes",
+        "3",
+        "--kills",
+        "3",
+        "--restarts",
+        "0",
+        "--freezes",
+        "0",
+        "--away",
+        "12",
+        "--period",
+        "40",
+    )
+    options += ("--no-approval", "--first-port", "5750")
     folder = tmp_path / "month"
-    command = [sys.executable, str(FOLDER / "month.py"), str(folder), *options, "--first-port", "5750"]
+    command = [sys.executable, str(FOLDER / "month.py"), str(folder), *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1500)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
     found = json.loads((folder / "report.json").read_text(encoding="utf-8"))
