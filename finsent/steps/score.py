@@ -218,7 +218,7 @@ def _score_due(
         if done.failed:
             _log.warning(
                 "%d tweets have no finite logits: they are in quarantine (`finsent data quarantine --reason 'not finite'`), and "
-                "`finsent score --backfill` gives them to another champion",
+                "`finsent score --backfill all` gives them to another champion",
                 done.failed,
             )
         for key, value in done.metrics(time.perf_counter() - started).items():
