@@ -13,16 +13,16 @@ import pyarrow.compute as pc
 
 from finsent.data import tables
 from finsent.data.corrections import ReviewDecision, load_decisions
+from finsent.data.output_file import csv_cell, new_file
 from finsent.data.quarantine import ids_of, labels_of
 from finsent.data.validation.row_validation import CONFLICT
-from finsent.errors import InputError, escape_control, one_line
+from finsent.errors import InputError, one_line
 from finsent.workspace import Workspace
 
 _SHOWN: Final = ("id", "text", "label", "suggested", "confidence", "error_probability", "source", "source_id", "kind", "detail")
 COLUMNS: Final = (*_SHOWN, "decision", "new_label", "why")
 _FILLED: Final = ("id", "decision", "new_label", "why")
 _ID_DIGITS: Final = 32
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets take for the start of a formula and may run
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,7 @@ class FilledEntry:
 def write_entries(entries: Iterable[ReviewEntry], path: Path) -> None:
     """Write the file atomically, in UTF-8 with a byte order mark for spreadsheets.
 
-    A text that a spreadsheet would run as a formula gets a leading apostrophe, and what would act on a terminal is escaped; the
-    text is never read back.
+    Its cells are `csv_cell`s: the text is never read back.
 
     Raises:
         InputError: the file cannot be written, or exists already and may hold decisions.
@@ -76,13 +75,9 @@ def write_entries(entries: Iterable[ReviewEntry], path: Path) -> None:
     for entry in entries:
         values = (getattr(entry, name) for name in _SHOWN)
         shown = (f"{value:.4f}" if isinstance(value, float) else value or "" for value in values)
-        writer.writerow([*map(_safe, shown), "", "", ""])
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(text.getvalue(), encoding="utf-8-sig", newline="")
-        part.replace(path)
-    except OSError as error:
-        raise InputError(f"cannot write {str(path)!r}: {error.strerror}.") from error
+        writer.writerow([*map(csv_cell, shown), "", "", ""])
+    with new_file(path) as file:
+        file.write(text.getvalue().encode("utf-8-sig"))
 
 
 def read_entries(path: Path) -> list[FilledEntry]:
@@ -126,11 +121,6 @@ def _filled(path: Path, record: list[str], line: int, width: int, places: list[i
             f"{str(path)!r}, line {line}: new_label {new_label!r} without a decision. Write fix beside it. Nothing was recorded."
         )
     return FilledEntry(line, row_id, decision.casefold(), new_label, why)
-
-
-def _safe(value: str) -> str:
-    shown = escape_control(value)  # the file may be looked at in a terminal, too
-    return "'" + shown if shown.startswith(_FORMULA) else shown
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finsent.data.review_file import COLUMNS, FilledEntry, ReviewEntry, read_entries, write_entries
@@ -89,6 +89,7 @@ def test_a_file_in_another_encoding_or_none_at_all(tmp_path: Path) -> None:
         read_entries(tmp_path / "review.csv")
 
 
+@settings(max_examples=25)  # each is a file on the disk
 @given(
     texts=st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=4),
     why=st.text(st.characters(exclude_categories=["Cs"]), max_size=30),
