@@ -32,7 +32,7 @@ from finsent.scoring.predictor import (
     load_model,
     tokenise_texts,
 )
-from finsent.scoring.ray_cluster import ray_cluster
+from finsent.scoring.ray_cluster import ray_cluster, watch_head
 
 _log = logging.getLogger(__name__)
 
@@ -82,6 +82,8 @@ class _Pool:
     deaths_loading: int = 0
     short_since: float | None = None
     """Since when there is no room for as many actors as are needed; None while there is."""
+    head_seen: float = field(default_factory=time.monotonic)
+    """When the cluster's head last answered."""
     numbers: Iterator[int] = field(default_factory=count)
     """Across calls, so that late results of an abandoned call are recognised by their number."""
 
@@ -164,7 +166,7 @@ def ray_actors(spec: ModelSpec, config: RayConfig) -> Iterator[Predictor]:
 
     Raises:
         ConfigError: Ray is not installed, or the cluster runs another Ray or Python.
-        ServiceError: the cluster does not answer.
+        ServiceError: the cluster does not answer, or no longer.
         DeviceError: an actor cannot load the model or compute a chunk, or Ray finds no room for `config.wait_seconds`. What
             was yielded before stands.
     """
@@ -219,7 +221,9 @@ def _wait(pool: _Pool, needed: int = 1) -> dict[int, ChunkLogits | None]:
 
     Raises:
         DeviceError: an actor failed, or there was no room for as many as are `needed` for too long.
+        ServiceError: the cluster's head is lost.
     """
+    pool.head_seen = watch_head(pool.ray.get_runtime_context().gcs_address, pool.head_seen)
     owners = {answer: actor for actor in pool.actors if (answer := _next_answer(actor)) is not None}
     came, _ = pool.ray.wait(list(owners), num_returns=1, timeout=_POLL_SECONDS)
     found: dict[int, ChunkLogits | None] = {}

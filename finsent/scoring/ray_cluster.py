@@ -7,13 +7,17 @@ import importlib
 import importlib.util
 import logging
 import os
+import re
+import secrets
 import shutil
 import signal
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,9 +30,12 @@ _CONNECT_SECONDS: Final = 5.0
 _OWN_CLUSTER: Final = {
     "address": "local",
     "include_dashboard": False,
-    "_node_ip_address": "127.0.0.1",  # nobody else reaches it
     "object_store_memory": 256 * 2**20,  # only texts and logits of chunks at work lie in it
 }
+_TOKEN_SINCE: Final = (2, 59)  # Ray asks who connects to a cluster of a process's own for a token
+_ASK_SECONDS: Final = 5.0
+_LOST_SECONDS: Final = 15.0  # a head may start again; Ray's C++ ends the driver after 60 s without one, past Python
+_FOLDER_PREFIX: Final = "finsent-ray-"
 _LONGEST_TEMP_DIR: Final = 40  # characters: Ray puts sockets below it, whose paths the system limits to 107
 
 
@@ -36,7 +43,7 @@ def require_ray(config: RayConfig) -> None:
     """See that Ray is installed, and that the head of a cluster may listen at the address.
 
     Raises:
-        ConfigError: Ray is not installed.
+        ConfigError: Ray is not installed, or too old for a cluster of the run's own.
         ServiceError: nobody listens there, or something else.
     """
     if importlib.util.find_spec("ray") is None:
@@ -44,15 +51,56 @@ def require_ray(config: RayConfig) -> None:
             "scoring.engine=ray needs Ray, which is not installed here. Install it with `pip install 'finsent[ray]'`, or set "
             "scoring.engine=local."
         )
-    if config.address is None or config.address == "auto":
-        return
-    host, _, port = config.address.rpartition(":")
+    if config.address is None:
+        require_token_version(version("ray"))
+    elif config.address != "auto":
+        try:
+            _ask_head(config.address)
+        except (OSError, UnicodeError, OverflowError) as error:  # a name that IDNA does not take, a port above 65535
+            raise ServiceError(_unreachable(config.address, error)) from error
+
+
+def require_token_version(ray_version: str) -> None:
+    """Refuse a Ray that would let anyone who reaches the ports of the run's own cluster run code.
+
+    Raises:
+        ConfigError: it is older.
+    """
+    found = re.match(r"(\d+)\.(\d+)", ray_version)
+    if found is None or tuple(map(int, found.groups())) < _TOKEN_SINCE:
+        raise ConfigError(
+            f"Ray {quoted(ray_version)} does not ask for a token, so that anyone who reaches this machine could run code in the "
+            "cluster of the run. Install Ray 2.59 or later with `pip install --upgrade 'finsent[ray]'`, set scoring.ray.address, "
+            "or set scoring.engine=local."
+        )
+
+
+def watch_head(address: str, seen: float) -> float:
+    """When the head at `address` last answered, by the monotonic clock; asked if it was not `seen` for some seconds.
+
+    Raises:
+        ServiceError: it has not answered for so long that Ray would soon end this process, without a word to its caller.
+    """
+    now = time.monotonic()
+    if now - seen < _ASK_SECONDS:
+        return seen
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS) as connection:
-            if not os.environ.get("RAY_USE_TLS", "0").strip("0"):
-                _require_grpc(connection)
-    except (OSError, UnicodeError, OverflowError) as error:  # a name that IDNA does not take, a port above 65535
-        raise ServiceError(_unreachable(config.address, error)) from error
+        _ask_head(address)
+    except OSError as error:
+        if now - seen < _LOST_SECONDS:
+            return seen
+        raise ServiceError(
+            f"the head of the Ray cluster at {quoted(address)} has not answered for {now - seen:.0f} s: {one_line(error)}. "
+            "What was committed stands; run this again to go on."
+        ) from error
+    return now
+
+
+def _ask_head(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS) as connection:
+        if not os.environ.get("RAY_USE_TLS", "0").strip("0"):
+            _require_grpc(connection)
 
 
 def _require_grpc(connection: socket.socket) -> None:
@@ -75,30 +123,74 @@ def ray_cluster(config: RayConfig) -> Iterator[Any]:
     """The module `ray`, connected to the cluster at `config.address`; left out, to one of this machine that the context ends.
 
     Raises:
-        ConfigError: Ray is not installed, or the cluster runs another Ray or Python.
+        ConfigError: Ray is not installed, or this process uses it already, or the cluster runs another Ray or Python.
         ServiceError: the cluster does not answer.
         DeviceError: a cluster of this machine does not start.
     """
     require_ray(config)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "2")  # of 40 s; read at the import
-    logging.getLogger("ray").setLevel(logging.ERROR)  # it has no handler but the last resort
     ray: Any = importlib.import_module("ray")
+    logging.getLogger("ray").setLevel(logging.ERROR)  # the import sets it; it has no handler but the last resort
+    if ray.is_initialized():
+        raise ConfigError(
+            "this process is connected to a Ray cluster already, and scoring makes a connection of its own. Call ray.shutdown() "
+            "before, or score in another process, with scoring.ray.address if it shall be on that cluster."
+        )
     with ExitStack() as stack:
         if config.address is not None:
             arguments: dict[str, Any] = {"address": config.address}
         else:
             arguments = {**_OWN_CLUSTER, "_temp_dir": str(stack.enter_context(_temp_dir()))}
-        stack.callback(ray.shutdown)
+            stack.enter_context(_token_required(config))
+        stack.callback(ray.shutdown)  # before the connection, which is nobody else's: one that fails midway leaves processes
         _connect(ray, config, arguments)
         yield ray
 
 
 @contextmanager
+def _token_required(config: RayConfig) -> Iterator[None]:
+    """Only who reads a file of this user's connects to a cluster started meanwhile: Ray listens on all interfaces.
+
+    Ray itself has no way to listen on loopback alone: it replaces a loopback address by another one of the machine.
+    """
+    before = os.environ.pop(
+        "RAY_AUTH_MODE", None
+    )  # unset, Ray asks for a token; "token" is not read by all of it after the import
+    try:
+        if not os.environ.get("RAY_AUTH_TOKEN") and not os.environ.get("RAY_AUTH_TOKEN_PATH"):
+            try:
+                make_token(Path.home() / ".ray" / "auth_token")
+            except OSError as error:
+                raise _failed(config, error) from error
+        yield
+    finally:
+        os.environ.pop("RAY_AUTH_MODE", None)
+        if before is not None:
+            os.environ["RAY_AUTH_MODE"] = before
+
+
+def make_token(path: Path) -> None:
+    """A token where Ray looks for one, which no other user reads; Ray itself writes it with the permissions of any file."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        if path.stat().st_mode & 0o077:
+            path.chmod(0o600)
+        return
+    try:
+        os.write(descriptor, secrets.token_hex(32).encode())
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
 def _temp_dir() -> Iterator[Path]:
     """A folder for sockets and logs of a cluster of our own; not in the home, whose path is often too long for a socket."""
-    short = len(tempfile.gettempdir()) < _LONGEST_TEMP_DIR - len("/finsent-ray-12345678")
-    folder = Path(tempfile.mkdtemp(prefix="finsent-ray-", dir=None if short else "/tmp"))  # noqa: S108
+    short = len(tempfile.gettempdir()) < _LONGEST_TEMP_DIR - len(f"/{_FOLDER_PREFIX}12345678")
+    parent = Path(tempfile.gettempdir() if short else "/tmp")  # noqa: S108
+    folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir=parent))
     try:
         yield folder
     finally:

@@ -16,7 +16,7 @@ import pytest
 from finsent.config.model_schema import EngineConfig, RayConfig
 from finsent.data import tables
 from finsent.data.predictions import ModelIdentity
-from finsent.errors import ConfigError, DeviceError
+from finsent.errors import ConfigError, DeviceError, ServiceError
 from finsent.scoring import pending_rows, writer
 from finsent.scoring.chunk_pipeline import score_chunks
 from finsent.scoring.predictor import ModelSpec, load_local
@@ -151,6 +151,30 @@ def test_node_that_is_killed_costs_its_chunks_alone_and_wrong_nodes_are_told(fil
     finally:
         ray.shutdown()
         cluster.shutdown()
+
+
+def test_own_cluster_asks_for_a_token_and_its_lost_head_is_told(filled, make_adapter, monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # a user's setting for other clusters
+    stranger = "import sys, ray; ray.init(address=sys.argv[1])"
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_NUM_REDIS_GET_RETRIES": "1"}
+    with (  # noqa: PT012 - all of it is one run
+        pytest.raises(ServiceError, match=r"head of the Ray cluster .* has not answered for \d\d s: .*run this again"),
+        ray_actors(spec_of(make_adapter(0), filled), RayConfig()) as predictor,
+    ):
+        import ray
+
+        address = ray.get_runtime_context().gcs_address
+        refused = subprocess.run(
+            [sys.executable, "-c", stranger, address], env=environment, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert refused.returncode
+        assert "Unauthenticated" in refused.stderr
+        (head,) = (found for found in psutil.Process().children(recursive=True) if found.name() == "gcs_server")
+        head.kill()
+        while True:
+            list(predictor.predict(iter([TEXTS[:2]])))  # actors still answer
+            time.sleep(1)
+    assert os.environ["RAY_AUTH_MODE"] == "disabled"
 
 
 KILLED = """

@@ -3,8 +3,10 @@
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,7 +14,13 @@ from finsent.config import RayConfig, load_config
 from finsent.errors import ConfigError, DeviceError, ServiceError
 from finsent.scoring.predictor import ChunkLogits, ModelSpec
 from finsent.scoring.ray_actors import _next_chunk, _Pool, _pool_size, _take, _Work
-from finsent.scoring.ray_cluster import require_ray
+from finsent.scoring.ray_cluster import (
+    make_token,
+    ray_cluster,
+    require_ray,
+    require_token_version,
+    watch_head,
+)
 from finsent.scoring.workers import open_predictor
 
 
@@ -107,3 +115,43 @@ def test_chunks_are_fetched_as_far_as_the_window_and_lost_ones_go_out_first(home
     assert sorted(work.texts) == [0, 1, 2, 3, 4, 6, 7]
     with pytest.raises(DeviceError, match=r"3 actors on Ray died with the same chunk.*run this again"):
         _take(work, 3, None)
+
+
+def test_ray_that_asks_for_no_token_is_refused():
+    for version in ("2.51.1", "2.58.0", "unknown"):
+        with pytest.raises(ConfigError, match=rf"Ray '{version}' does not ask for a token.*Install Ray 2.59 or later"):
+            require_token_version(version)
+    for version in ("2.59.0", "2.60.0", "3.0.0.dev0"):
+        require_token_version(version)
+
+
+def test_token_is_readable_by_its_user_alone(tmp_path):
+    token = tmp_path / "home" / ".ray" / "auth_token"
+    make_token(token)
+    text = token.read_text(encoding="ascii")
+    assert len(text) == 64
+    assert (token.stat().st_mode & 0o777, token.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    token.chmod(0o644)  # as Ray writes it
+    make_token(token)
+    assert (token.stat().st_mode & 0o777, token.read_text(encoding="ascii")) == (0o600, text)
+
+
+def test_head_that_is_lost_is_told_before_ray_ends_the_process():
+    now = time.monotonic()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))  # bound, and nobody listens
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+        assert watch_head(address, now) == now  # it was just seen
+        assert watch_head(address, now - 10) == now - 10  # it may start again
+        with pytest.raises(
+            ServiceError, match=rf"head of the Ray cluster at '{address}' has not answered for 1\d s: .*refused.*run this"
+        ):
+            watch_head(address, now - 16)
+
+
+def test_a_process_that_uses_ray_already_keeps_its_connection(monkeypatch):
+    ray = SimpleNamespace(is_initialized=lambda: True)  # neither `init` nor `shutdown`: they must not be called
+    monkeypatch.setattr("finsent.scoring.ray_cluster.require_ray", lambda _: None)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    with pytest.raises(ConfigError, match=r"connected to a Ray cluster already.*ray\.shutdown\(\)"), ray_cluster(RayConfig()):
+        pass
