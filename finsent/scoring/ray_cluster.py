@@ -3,6 +3,7 @@
 Ray is optional and heavy: it is imported when a run connects, and is untyped here, so that types are checked without it.
 """
 
+import fcntl
 import importlib
 import importlib.util
 import logging
@@ -12,11 +13,12 @@ import secrets
 import shutil
 import signal
 import socket
+import stat
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -36,6 +38,7 @@ _TOKEN_SINCE: Final = (2, 59)  # Ray asks who connects to a cluster of a process
 _ASK_SECONDS: Final = 5.0
 _LOST_SECONDS: Final = 15.0  # a head may start again; Ray's C++ ends the driver after 60 s without one, past Python
 _FOLDER_PREFIX: Final = "finsent-ray-"
+_SETTLED_SECONDS: Final = 60.0  # a younger folder may be one whose process is about to lock it
 _LONGEST_TEMP_DIR: Final = 40  # characters: Ray puts sockets below it, whose paths the system limits to 107
 
 
@@ -190,11 +193,35 @@ def _temp_dir() -> Iterator[Path]:
     """A folder for sockets and logs of a cluster of our own; not in the home, whose path is often too long for a socket."""
     short = len(tempfile.gettempdir()) < _LONGEST_TEMP_DIR - len(f"/{_FOLDER_PREFIX}12345678")
     parent = Path(tempfile.gettempdir() if short else "/tmp")  # noqa: S108
+    sweep_folders(parent)
     folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir=parent))
     try:
-        yield folder
+        with _locked(folder):
+            yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep_folders(parent: Path) -> None:
+    """Remove this user's folders of clusters whose process was killed: those that nobody holds."""
+    for folder in parent.glob(f"{_FOLDER_PREFIX}*"):
+        with suppress(OSError):  # gone meanwhile, or held by its process
+            found = folder.lstat()
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or time.time() - found.st_mtime < _SETTLED_SECONDS:
+                continue
+            with _locked(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the folder; a lock, unlike the number of a process, ends with it and is never another's."""
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _connect(ray: Any, config: RayConfig, arguments: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """What stops scoring on Ray before anything is started: wrong settings, Ray not installed, a cluster that does not answer."""
 
+import os
 import socket
 import sys
 import threading
@@ -15,10 +16,12 @@ from finsent.errors import ConfigError, DeviceError, ServiceError
 from finsent.scoring.predictor import ChunkLogits, ModelSpec
 from finsent.scoring.ray_actors import _next_chunk, _Pool, _pool_size, _take, _Work
 from finsent.scoring.ray_cluster import (
+    _locked,
     make_token,
     ray_cluster,
     require_ray,
     require_token_version,
+    sweep_folders,
     watch_head,
 )
 from finsent.scoring.workers import open_predictor
@@ -155,3 +158,24 @@ def test_a_process_that_uses_ray_already_keeps_its_connection(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", ray)
     with pytest.raises(ConfigError, match=r"connected to a Ray cluster already.*ray\.shutdown\(\)"), ray_cluster(RayConfig()):
         pass
+
+
+def test_folders_of_killed_clusters_are_swept_and_those_in_use_are_not(tmp_path):
+    names = ["finsent-ray-dead", "finsent-ray-held", "finsent-ray-new", "other"]
+    for folder in (tmp_path / name for name in names):
+        (folder / "session").mkdir(parents=True)
+    (tmp_path / "finsent-ray-link").symlink_to(tmp_path / "other")
+    with _locked(tmp_path / "finsent-ray-held"):
+        for name in names:
+            if name != "finsent-ray-new":
+                os.utime(tmp_path / name, (0, 0))
+        sweep_folders(tmp_path)
+        assert sorted(entry.name for entry in tmp_path.iterdir()) == [
+            "finsent-ray-held",
+            "finsent-ray-link",
+            "finsent-ray-new",
+            "other",
+        ]
+    os.utime(tmp_path / "finsent-ray-held", (0, 0))
+    sweep_folders(tmp_path)
+    assert not (tmp_path / "finsent-ray-held").exists()
