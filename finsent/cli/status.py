@@ -171,7 +171,7 @@ def _decisions(context: "Context") -> dict[str, Any]:
 def scoring_counts(context: "Context", champion: str | None) -> dict[str, int]:
     """Tweets in the inbox, those that the next scoring run scores, and predictions."""
     from finsent.data.table_changes import count_rows
-    from finsent.registry.champion import scoring_identity
+    from finsent.registry.scoring_identity import scoring_identity
     from finsent.scoring.pending_rows import backfill_start, count_pending
 
     home, config = context.workspace, context.config

@@ -9,11 +9,9 @@ Decisions are recorded before the alias moves. Until it has, the champion before
 the log, since the tags that say whether it has moved can be edited in MLflow.
 """
 
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from typing import Any, Final
 
-from finsent.data.predictions import ChampionLine, ModelIdentity
 from finsent.errors import CheckFailed, NoChampionError
 from finsent.registry import audit_log
 from finsent.registry.audit_log import champion_after, champion_moves
@@ -54,24 +52,6 @@ def require_champion(registry: Registry) -> str:
     if version is None:
         raise NoChampionError(f"{registry.name!r} has no champion yet: run `finsent promote`, after train and evaluate.")
     return version
-
-
-def scoring_identity(registry: Registry, version: str) -> ModelIdentity:
-    """What a version's predictions are told by, and those of the other champions of its registry.
-
-    A registered model that was deleted and made anew is another one: the decisions before are not about it.
-
-    Raises:
-        InputError: there is no such version.
-        CheckFailed: as of `champion_state`.
-    """
-    model, client = registry.identity(version), registry.client
-    made = datetime.fromtimestamp(int(client.get_registered_model(registry.name).creation_timestamp) / 1000, UTC)
-    decided = [entry for entry in decided_entries(registry) if datetime.fromisoformat(entry["at"]) >= made]
-    # not of all versions: one that never was champion here may be another registry's, and have scored there
-    known = {model.digest, *(entry.get("manifest_sha256") for entry in champion_moves(decided))}
-    key = f"{made.isoformat()} {decided[0]['hash'] if decided else ''}"
-    return replace(model, line=ChampionLine(key, frozenset(filter(None, known)), made))
 
 
 def current_champion(registry: Registry) -> str | None:

@@ -18,9 +18,10 @@ from finsent.data.table_schemas import SCHEMAS
 from finsent.data.table_upkeep import RETENTION_DAYS, TableUpkeep, record_maintenance, tidy_tables
 from finsent.errors import CheckFailed, InputError, NoChampionError, TrackingError
 from finsent.files import disk_use, locked
-from finsent.registry.champion import require_champion, scoring_identity
+from finsent.registry.champion import require_champion
 from finsent.registry.client import CHALLENGER, CHAMPION, PREVIOUS
 from finsent.registry.relocation import missing_artifacts
+from finsent.registry.scoring_identity import scoring_identity
 from finsent.scoring.watermark import others_watermarks, read_watermark
 from finsent.steps.context import Context
 from finsent.training.checkpoint import complete_checkpoints

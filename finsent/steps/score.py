@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from finsent.config import InboxSource
 from finsent.labels import LABELS
 from finsent.models.abstention import abstain_threshold
-from finsent.registry.champion import require_champion, scoring_identity
+from finsent.registry.champion import require_champion
 from finsent.registry.client import logged_model_id
+from finsent.registry.scoring_identity import scoring_identity
 from finsent.registry.tracking import log_params, start_run
 from finsent.steps.context import Context
 

@@ -10,7 +10,7 @@ from finsent.errors import CheckFailed, NoChampionError
 from finsent.registry import aliases, audit_log, promotion
 from finsent.registry.approvals import expires_at
 from finsent.registry.audit_mirror import update_mirror, verify_audit_log
-from finsent.registry.champion import champion_state, current_champion, require_champion, scoring_identity
+from finsent.registry.champion import champion_state, current_champion, require_champion
 from finsent.registry.client import Registry
 from finsent.registry.gate import RuleResult
 from finsent.registry.promotion import check_rollback_target
@@ -33,24 +33,6 @@ def test_before_the_first_promotion_there_is_none_and_nothing_is_wrong(
     assert current_champion(registry) is None
     with pytest.raises(NoChampionError, match="no champion yet"):
         require_champion(registry)
-
-
-def test_a_registry_is_told_from_one_that_was_begun_anew(registry: Registry, bare_version: Callable[[], str]) -> None:
-    crown(registry, bare_version())
-    first = scoring_identity(registry, "1")
-    crown(registry, bare_version(), "1")
-    second = scoring_identity(registry, "2")
-    assert first.line is not None
-    assert second.line is not None
-    assert (second.version, second.line.key) == ("2", first.line.key)
-    registry.client.delete_registered_model(registry.name)
-    registry.client.create_registered_model(registry.name)
-    bare_version()
-    anew = scoring_identity(registry, "1").line
-    assert anew is not None
-    assert anew.key != first.line.key
-    assert anew.since > first.line.since
-    assert not anew.digests & second.line.digests
 
 
 def test_an_alias_that_no_decision_set_is_refused_until_it_is_adopted(

@@ -18,7 +18,8 @@ from finsent.data.table_schemas import SCHEMAS
 from finsent.errors import CheckFailed, NoChampionError
 from finsent.files import locked
 from finsent.registry import tracking
-from finsent.registry.champion import require_champion, scoring_identity
+from finsent.registry.champion import require_champion
+from finsent.registry.scoring_identity import scoring_identity
 from finsent.scoring import writer
 from finsent.scoring.watermark import read_watermark, watermark_at
 from finsent.steps import maintain as steps_maintain
