@@ -16,7 +16,7 @@ from finsent.data.predictions import predicted_by, predicted_in_line
 from finsent.data.staging import remove_abandoned
 from finsent.data.table_schemas import SCHEMAS
 from finsent.data.table_upkeep import RETENTION_DAYS, TableUpkeep, record_maintenance, tidy_tables
-from finsent.errors import CheckFailed, InputError, NoChampionError, TrackingError
+from finsent.errors import CheckFailed, InputError, NoChampionError, TrackingError, one_line
 from finsent.files import disk_use, locked
 from finsent.registry.champion import require_champion
 from finsent.registry.client import CHALLENGER, CHAMPION, PREVIOUS
@@ -111,16 +111,26 @@ def _maintain(context: Context, days: int, inbox_days: int | None, retention_day
         found = [item for item in found if _remove(item.path)]
     rows = 0
     if champion is not None and inbox_days is not None:
-        before = datetime.now(UTC) - timedelta(days=inbox_days)
-        model = scoring_identity(context.registry, champion)
-        scored = predicted_in_line(model) if context.config.scoring.backfill == "none" else predicted_by(model)
-        others = [mark.inbox for mark in others_watermarks(home, model, before)]
-        rows = remove_scored(home, scored, before, upto=min(others, default=None), dry_run=dry_run)
+        rows = _remove_rows(context, champion, datetime.now(UTC) - timedelta(days=inbox_days), dry_run=dry_run)
     upkeep = tidy_tables(home, dry_run=dry_run, retention_days=retention_days, needed=needed)
     if not dry_run:
         failed = {item.name for item in upkeep if item.problem}
         record_maintenance(home, datetime.now(UTC), [name for name in SCHEMAS if name not in failed])
     return MaintenanceResult(dry_run, tuple(found), sum(item.bytes for item in found), rows, upkeep)
+
+
+def _remove_rows(context: Context, champion: str, before: datetime, *, dry_run: bool) -> int:
+    """Remove scored inbox rows that were received before a time, and that no other registry has still to score."""
+    home, model = context.workspace, scoring_identity(context.registry, champion)
+    scored = predicted_in_line(model) if context.config.scoring.backfill == "none" else predicted_by(model)
+    upto = min((mark.inbox for mark in others_watermarks(home, model, before)), default=None)
+    try:
+        return remove_scored(home, scored, before, upto=upto, dry_run=dry_run)
+    except InputError as error:
+        if upto is None:
+            raise
+        _log.warning("no inbox row is removed: which ones another registry has scored cannot be told (%s)", one_line(error))
+        return 0
 
 
 def _needed_by_scoring(context: Context) -> dict[str, int]:

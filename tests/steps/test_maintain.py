@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
 
 from finsent.config import Config, InboxSource
 from finsent.data import tables
 from finsent.data.inbox import receive
+from finsent.data.predictions import ModelIdentity
+from finsent.data.table_access import location
 from finsent.data.table_schemas import SCHEMAS
 from finsent.errors import CheckFailed, NoChampionError
 from finsent.files import locked
@@ -152,6 +155,31 @@ def test_inbox_rows_go_once_they_are_scored(context: Context, tmp_path: Path) ->
     more = tmp_path / "more.csv"
     more.write_text("id,text\nnew,Shares of $ACME rise\n", encoding="utf-8")
     assert receive([InboxSource(uri=str(more))], home).received == 1, "commits are numbered on"
+
+
+def test_inbox_rows_stay_where_nobody_can_tell_whether_another_registry_has_scored_them(
+    context: Context, caplog: pytest.LogCaptureFixture
+) -> None:
+    home, old = context.workspace, datetime.now(UTC) - timedelta(days=400)
+
+    def put(name: str) -> int:
+        tables.append(home, "inbox", pa.Table.from_pylist([{"id": name, "text": name, "received_at": old}], SCHEMAS["inbox"]))
+        return tables.version(home, "inbox") or 0
+
+    seen = put("scored")
+    ours = {"id": "scored", "model_digest": context.registry.identity("1").digest, "scored_at": old}
+    tables.append(home, "predictions", pa.Table.from_pylist([ours], SCHEMAS["predictions"]))
+    mark = watermark_at(home, seen, ModelIdentity("finsent", "1", "another registry's", old), None)
+    assert mark is not None
+    writer.record_watermark(home, mark, writer.read_position(home))
+    put("later")
+    assert maintain(context, days=30, inbox_days=365, dry_run=True).inbox_rows == 1
+    table = DeltaTable(location(home, "inbox"))
+    table.optimize.compact()
+    table.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
+    assert maintain(context, days=30, inbox_days=365).inbox_rows == 0
+    assert "no inbox row is removed" in caplog.text
+    assert sorted(tables.read(home, "inbox", columns=["id"])["id"].to_pylist()) == ["later", "scored"]
 
 
 def test_without_a_champion_no_row_goes(mlflow_home: Workspace, tiny_config: Config) -> None:
