@@ -7,7 +7,6 @@ at once, chunks are fetched only as actors take them, and the driver commits the
 import logging
 import os
 import time
-import traceback
 from collections import Counter, deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,6 @@ from typing import Any, Final
 
 from finsent.config.model_schema import RayConfig
 from finsent.errors import DeviceError, one_line
-from finsent.models.manifest import Manifest
 from finsent.scoring.predictor import (
     ORDINARY,
     ChunkLogits,
@@ -33,6 +31,7 @@ from finsent.scoring.predictor import (
     tokenise_texts,
 )
 from finsent.scoring.ray_cluster import ray_cluster, watch_head
+from finsent.scoring.worker_messages import ModelReady, WorkerFailure, describe_failure, interrupted
 
 _log = logging.getLogger(__name__)
 
@@ -43,18 +42,6 @@ _MOST_DEATHS: Final = 3  # of actors that hold the same chunk, or that load the 
 _POLL_SECONDS: Final = 5.0
 _SAME_EVERYWHERE: Final = ("finsent", "torch", "transformers", "peft", "tokenizers")
 """Packages that decide what a model computes."""
-
-
-@dataclass(frozen=True)
-class _Ready:
-    engine: EngineInfo
-    manifest: Manifest
-
-
-@dataclass(frozen=True)
-class _Failed:
-    error: str
-    trace: str
 
 
 @dataclass
@@ -77,7 +64,7 @@ class _Pool:
     size: int
     """Actors that are wanted."""
     actors: list[_Actor] = field(default_factory=list)
-    first: _Ready | None = None
+    first: ModelReady | None = None
     """What the first actor has loaded, which all must."""
     deaths_loading: int = 0
     short_since: float | None = None
@@ -123,7 +110,7 @@ class _Model:
 
         return f"node {ray.util.get_node_ip_address()}"
 
-    def open(self, spec: ModelSpec, versions: dict[str, str], gpu: bool) -> _Ready | _Failed:
+    def open(self, spec: ModelSpec, versions: dict[str, str], gpu: bool) -> ModelReady | WorkerFailure:
         try:
             if other := {name: found for name, found in _versions().items() if found != versions[name]}:
                 named = ", ".join(f"{name} {found} instead of {versions[name]}" for name, found in other.items())
@@ -135,11 +122,11 @@ class _Model:
             os.environ["LOCAL_RANK"] = "0"  # Ray shows an actor its own GPU alone
             self._token_budget = spec.token_budget
             self._loaded = self._compute.submit(load_model, spec, "cuda:0" if gpu else "cpu").result()
-            return _Ready(describe_engine(self._loaded), self._loaded.manifest)
+            return ModelReady(describe_engine(self._loaded), self._loaded.manifest)
         except Exception as error:  # noqa: BLE001 - sent to the driver, which raises it
-            return _Failed(f"{type(error).__name__}: {error}", traceback.format_exc())
+            return describe_failure(error)
 
-    def predict(self, texts: list[str]) -> ChunkLogits | _Failed:
+    def predict(self, texts: list[str]) -> ChunkLogits | WorkerFailure:
         loaded = self._loaded
         try:
             with self._tokenise:
@@ -147,7 +134,7 @@ class _Model:
             logits = self._compute.submit(compute_logits, loaded, rows, [ordinary], self._token_budget).result()
             return ChunkLogits(logits, sum(map(len, rows)))
         except Exception as error:  # noqa: BLE001 - sent to the driver, which raises it
-            return _Failed(f"{type(error).__name__}: {error}", traceback.format_exc())
+            return describe_failure(error)
 
 
 def _versions() -> dict[str, str]:
@@ -234,11 +221,11 @@ def _wait(pool: _Pool, needed: int = 1) -> dict[int, ChunkLogits | None]:
         except pool.ray.exceptions.RayError as error:  # the actor or its node died, or its answer was lost with a node
             found.update(_lose(pool, actor, error))
             continue
-        if isinstance(answer, _Failed):
-            raise _error(f"scoring on Ray, on {actor.where}, failed: {answer.error.rstrip('.')}", answer.trace)
+        if isinstance(answer, WorkerFailure):
+            raise interrupted(f"scoring on Ray, on {actor.where}, failed: {answer.error.rstrip('.')}", answer.trace)
         if isinstance(answer, str):
             actor.placing, actor.where = None, answer
-        elif isinstance(answer, _Ready):
+        elif isinstance(answer, ModelReady):
             _welcome(pool, actor, answer)
         else:
             number, _ = actor.queue.popleft()
@@ -247,21 +234,15 @@ def _wait(pool: _Pool, needed: int = 1) -> dict[int, ChunkLogits | None]:
     return found
 
 
-def _error(what: str, trace: str = "") -> DeviceError:
-    error = DeviceError(f"{what}. What was committed stands; run this again to go on.")
-    error.__cause__ = RuntimeError(trace) if trace else None
-    return error
-
-
-def _welcome(pool: _Pool, actor: _Actor, ready: _Ready) -> None:
+def _welcome(pool: _Pool, actor: _Actor, ready: ModelReady) -> None:
     """An actor has loaded the model: take it in if it computes what the others do."""
     pool.first = pool.first or ready
     first, engine = pool.first.engine, ready.engine
     actor.opening, pool.deaths_loading = None, 0
     if ready.manifest != pool.first.manifest:
-        raise _error(f"{actor.where} has another adapter in {str(pool.spec.folder)!r} than the nodes before it")
+        raise interrupted(f"{actor.where} has another adapter in {str(pool.spec.folder)!r} than the nodes before it")
     if (engine.name, engine.precision) != (first.name, first.precision):
-        raise _error(
+        raise interrupted(
             f"{actor.where} would compute differently ({engine.name}, {engine.precision}) than the nodes before it "
             f"({first.name}, {first.precision}), since memory or GPUs differ. Set engine.inference or engine.memory_gib"
         )
@@ -275,7 +256,7 @@ def _lose(pool: _Pool, actor: _Actor, error: Exception) -> dict[int, None]:
     if actor.opening is not None:
         pool.deaths_loading += 1
         if pool.deaths_loading >= _MOST_DEATHS:
-            raise _error(f"{pool.deaths_loading} actors on Ray died while they loaded the model: {reason}")
+            raise interrupted(f"{pool.deaths_loading} actors on Ray died while they loaded the model: {reason}")
     _log.warning("an actor on %s died: its %d chunks go to others (%s)", actor.where, len(actor.queue), reason)
     _start_missing(pool)
     return {number: None for number, _ in actor.queue}
@@ -296,7 +277,7 @@ def _require_actors(pool: _Pool, needed: int) -> None:
     if now - pool.short_since < pool.config.wait_seconds:
         return
     config = pool.config
-    raise _error(
+    raise interrupted(
         f"Ray has found room for {placed} of {needed} actors in {config.wait_seconds:g} s (scoring.ray.wait_seconds). Each needs "
         f"{config.cores_per_actor} cores and {config.gpus_per_actor:g} GPUs; `ray status` shows what the cluster has. Lower "
         "scoring.ray.cores_per_actor, gpus_per_actor or min_actors, or add nodes"
@@ -341,7 +322,7 @@ def _take(work: _Work, number: int, predicted: ChunkLogits | None) -> None:
         return
     work.losses[number] += 1
     if work.losses[number] == _MOST_DEATHS:
-        raise _error(f"{_MOST_DEATHS} actors on Ray died with the same chunk; memory may not hold it")
+        raise interrupted(f"{_MOST_DEATHS} actors on Ray died with the same chunk; memory may not hold it")
     work.unsent.append(number)
 
 

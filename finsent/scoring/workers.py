@@ -8,7 +8,6 @@ import logging
 import multiprocessing
 import os
 import signal
-import traceback
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,10 +21,8 @@ from finsent.child_process import end_with_parent
 from finsent.config.model_schema import EngineConfig, RayConfig
 from finsent.errors import ConfigError, DeviceError
 from finsent.logging_setup import configure_child_logging
-from finsent.models.manifest import Manifest
 from finsent.scoring.predictor import (
     ChunkLogits,
-    EngineInfo,
     ModelSpec,
     Predictor,
     describe_engine,
@@ -34,24 +31,13 @@ from finsent.scoring.predictor import (
     predict_chunks,
 )
 from finsent.scoring.ray_actors import ray_actors
+from finsent.scoring.worker_messages import ModelReady, WorkerFailure, describe_failure, interrupted
 
 _log = logging.getLogger(__name__)
 
 _QUEUE_DEPTH: Final = 2  # chunks that a worker holds at a time
 _MIN_TEXTS_PER_DEVICE: Final = 5000  # fewer are computed sooner than another worker has loaded its model
 _GRACE: Final = 10.0  # seconds that a worker is given to end
-
-
-@dataclass(frozen=True)
-class _Ready:
-    engine: EngineInfo
-    manifest: Manifest
-
-
-@dataclass(frozen=True)
-class _Failed:
-    error: str
-    trace: str
 
 
 @dataclass
@@ -111,7 +97,7 @@ def model_workers(spec: ModelSpec, devices: Sequence[str]) -> Iterator[Predictor
     try:
         _log.info("loading the model on %s", ", ".join(devices))
         workers.extend(_start_worker(share, device) for device in devices)
-        ready: list[_Ready] = []
+        ready: list[ModelReady] = []
         while len(ready) < len(workers):
             ready += [_receive(worker) for worker in _wait_ready(workers)]
         names, precisions = ({one.engine.name for one in ready}, {one.engine.precision for one in ready})
@@ -147,11 +133,8 @@ def _receive(worker: _Worker) -> Any:
         message = worker.connection.recv()
     except (EOFError, ConnectionError):
         raise _worker_error(worker) from None
-    if isinstance(message, _Failed):
-        why = message.error.rstrip(".")
-        raise DeviceError(
-            f"scoring on device {worker.device!r} failed: {why}. What was committed stands; run this again to go on."
-        ) from RuntimeError(message.trace)
+    if isinstance(message, WorkerFailure):
+        raise interrupted(f"scoring on device {worker.device!r} failed: {message.error.rstrip('.')}", message.trace)
     return message
 
 
@@ -227,13 +210,13 @@ def _worker_main(connection: Connection, spec: ModelSpec, device: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent ends its workers
     try:
         loaded = load_model(spec, _isolate_gpu(device))
-        connection.send(_Ready(describe_engine(loaded), loaded.manifest))
+        connection.send(ModelReady(describe_engine(loaded), loaded.manifest))
         for predicted in predict_chunks(loaded, _incoming_chunks(connection), spec.token_budget):
             connection.send(predicted)
     except ConnectionError:
         return  # the parent is gone
     except Exception as error:  # noqa: BLE001 - sent to the parent, which raises it
-        connection.send(_Failed(f"{type(error).__name__}: {error}", traceback.format_exc()))
+        connection.send(describe_failure(error))
 
 
 def _incoming_chunks(connection: Connection) -> Iterator[list[str]]:
