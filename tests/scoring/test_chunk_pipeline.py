@@ -10,7 +10,6 @@ import pytest
 
 from finsent.config.model_schema import EngineConfig
 from finsent.data import tables
-from finsent.data.predictions import ModelIdentity
 from finsent.errors import FinsentError
 from finsent.models.predict import tokenise
 from finsent.scoring import pending_rows, predictor, writer
@@ -24,29 +23,24 @@ from finsent.scoring.predictor import (
     predict_chunks,
     prefetch,
 )
-from finsent.scoring.writer import PredictionMetadata, count_distinct_texts, make_chunk
+from finsent.scoring.writer import count_distinct_texts, make_chunk
 from finsent.workspace import Workspace
+from tests.scoring.filled_inbox import MODEL, STAMP, fill, spec_of
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning"),  # transformers' own
     pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning"),
 ]
 
-MODEL = ModelIdentity("finsent", "1", "one", datetime(2025, 1, 1, tzinfo=UTC))
-STAMP = PredictionMetadata(MODEL, "r", 0.5)
-
 
 @pytest.fixture
 def filled(home: Workspace) -> Workspace:
-    now = datetime.now(UTC)
-    rows = [{"id": f"t{i}", "text": f"tweet number {i % 16}", "created_at": now, "received_at": now} for i in range(20)]
-    tables.append(home, "inbox", pa.Table.from_pylist(rows, schema=tables.SCHEMAS["inbox"]))
-    return home
+    return fill(home, [f"tweet number {i % 16}" for i in range(20)])
 
 
 @pytest.fixture
 def opened(filled, make_adapter) -> Predictor:
-    return load_local(ModelSpec(make_adapter(0), filled, EngineConfig(), 16, token_budget=64), "cpu")
+    return load_local(spec_of(make_adapter(0), filled), "cpu")
 
 
 def run(home: Workspace, opened: Predictor, size: int = 5):

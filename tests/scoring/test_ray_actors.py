@@ -6,22 +6,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
-import pyarrow as pa
 import pytest
 
-from finsent.config.model_schema import EngineConfig, RayConfig
+from finsent.config.model_schema import RayConfig
 from finsent.data import tables
-from finsent.data.predictions import ModelIdentity
 from finsent.errors import ConfigError, DeviceError, ServiceError
 from finsent.scoring import pending_rows, writer
 from finsent.scoring.chunk_pipeline import score_chunks
-from finsent.scoring.predictor import ModelSpec, load_local
+from finsent.scoring.predictor import load_local
 from finsent.scoring.ray_actors import ray_actors
 from finsent.workspace import Workspace
+from tests.scoring.filled_inbox import MODEL, STAMP, fill, make_texts, spec_of
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'finsent[ray]'")
 pytestmark = [
@@ -33,26 +31,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-TEXTS = [f"$TICK{i % 7} {what} number {i}" for i, what in enumerate(["to the moon", "will crash", "reports on tuesday"] * 40)]
-MODEL = ModelIdentity("finsent", "1", "one", datetime(2025, 1, 1, tzinfo=UTC))
-STAMP = writer.PredictionMetadata(MODEL, "r", 0.5)
+TEXTS = make_texts(120)
+TWEETS = [*TEXTS, *TEXTS[:9]]
 PAIR = {"min_actors": 2, "max_actors": 2}
 
 
 @pytest.fixture
 def filled(home: Workspace) -> Workspace:
-    return fill(home)
-
-
-def fill(home: Workspace) -> Workspace:
-    now = datetime.now(UTC)
-    rows = [{"id": f"t{i}", "text": text, "created_at": now, "received_at": now} for i, text in enumerate([*TEXTS, *TEXTS[:9]])]
-    tables.append(home, "inbox", pa.Table.from_pylist(rows, schema=tables.SCHEMAS["inbox"]))
-    return home
-
-
-def spec_of(folder: Path, home: Workspace) -> ModelSpec:
-    return ModelSpec(folder, home, EngineConfig(), len(TEXTS), token_budget=64)
+    return fill(home, TWEETS)
 
 
 def commits(home: Workspace, predictor) -> Iterator[object]:
@@ -71,7 +57,7 @@ def read(home: Workspace) -> list[dict]:
 @pytest.fixture
 def alone(tmp_path: Path, filled: Workspace, make_adapter) -> list[dict]:
     """The table that one process writes."""
-    other = fill(Workspace(tmp_path / "other", str(tmp_path / "other-tables"), filled.tracking_uri))
+    other = fill(Workspace(tmp_path / "other", str(tmp_path / "other-tables"), filled.tracking_uri), TWEETS)
     list(commits(other, load_local(spec_of(make_adapter(0), other), "cpu")))
     return read(other)
 
@@ -183,7 +169,8 @@ from pathlib import Path
 from finsent.config.model_schema import RayConfig
 from finsent.scoring.ray_actors import ray_actors
 from finsent.workspace import resolve_workspace
-from tests.scoring.test_ray_actors import PAIR, commits, spec_of
+from tests.scoring.filled_inbox import spec_of
+from tests.scoring.test_ray_actors import PAIR, commits
 
 if __name__ == "__main__":
     home = resolve_workspace({"FINSENT_HOME": sys.argv[2]})

@@ -6,45 +6,34 @@ import signal
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from finsent.config.model_schema import EngineConfig
 from finsent.data import tables
-from finsent.data.predictions import ModelIdentity
 from finsent.errors import DeviceError
 from finsent.models.manifest import verify_manifest
 from finsent.scoring import pending_rows, writer
 from finsent.scoring.chunk_pipeline import score_chunks
-from finsent.scoring.predictor import ModelSpec, load_local
+from finsent.scoring.predictor import load_local
 from finsent.scoring.workers import choose_devices, model_workers
 from finsent.workspace import Workspace
+from tests.scoring.filled_inbox import MODEL, STAMP, fill, make_texts, spec_of
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning"),  # transformers' own
     pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning"),
 ]
 
-TEXTS = [f"$TICK{i % 7} {what} number {i}" for i, what in enumerate(["to the moon", "will crash", "reports on tuesday"] * 20)]
+TEXTS = make_texts(60)
 PAIR = ("cpu", "cpu")
-MODEL = ModelIdentity("finsent", "1", "one", datetime(2025, 1, 1, tzinfo=UTC))
-STAMP = writer.PredictionMetadata(MODEL, "r", 0.5)
 
 
 @pytest.fixture
 def filled(home: Workspace) -> Workspace:
-    now = datetime.now(UTC)
-    rows = [{"id": f"t{i}", "text": text, "created_at": now, "received_at": now} for i, text in enumerate([*TEXTS, *TEXTS[:9]])]
-    tables.append(home, "inbox", pa.Table.from_pylist(rows, schema=tables.SCHEMAS["inbox"]))
-    return home
-
-
-def spec_of(folder: Path, home: Workspace) -> ModelSpec:
-    return ModelSpec(folder, home, EngineConfig(), len(TEXTS), token_budget=64)
+    return fill(home, [*TEXTS, *TEXTS[:9]])
 
 
 def score(home: Workspace, predictor, size: int) -> list[dict]:
