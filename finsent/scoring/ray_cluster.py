@@ -157,9 +157,8 @@ def _token_required(config: RayConfig) -> Iterator[None]:
 
     Ray itself has no way to listen on loopback alone: it replaces a loopback address by another one of the machine.
     """
-    before = os.environ.pop(
-        "RAY_AUTH_MODE", None
-    )  # unset, Ray asks for a token; "token" is not read by all of it after the import
+    # unset, Ray asks for a token; "token" is not read by all of it after the import
+    before = os.environ.pop("RAY_AUTH_MODE", None)
     try:
         if not os.environ.get("RAY_AUTH_TOKEN") and not os.environ.get("RAY_AUTH_TOKEN_PATH"):
             try:

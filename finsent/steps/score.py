@@ -103,20 +103,12 @@ def score(
         ServiceError: the Ray cluster does not answer; nothing was scored.
     """
     from finsent.data.file_answers import write_answers
-    from finsent.data.output_file import require_new_output
-    from finsent.data.tables import require_writable_tables
     from finsent.scoring.chunk_pipeline import Totals, look_for_pending
-    from finsent.scoring.ray_cluster import require_ray
     from finsent.scoring.writer import after_others, record_watermark
 
     started = time.perf_counter()
+    _require_ready(context, out)
     config, home, registry = context.config, context.workspace, context.registry
-    if out is not None:
-        require_new_output(out)
-    require_champion(registry)  # without one nothing is received either
-    if config.scoring.engine == "ray":
-        require_ray(config.scoring.ray)
-    require_writable_tables(home, ("inbox", "quarantine", "predictions", "inbox_files"))
     traced: list[ReceivedFile] | None = None if out is None else []
     given, sources = _receive(context, files, traced)
     incoming: list[InboxReport | SourceArrivals] = [*given, *sources]
@@ -150,6 +142,20 @@ def score(
         left_out=[name for report in given for name in report.left_out],
         answers=answers,
     )
+
+
+def _require_ready(context: Context, out: Path | None) -> None:
+    """Check what scoring needs before anything is received; raises as `score`."""
+    from finsent.data.output_file import require_new_output
+    from finsent.data.tables import require_writable_tables
+    from finsent.scoring.ray_cluster import require_ray
+
+    if out is not None:
+        require_new_output(out)
+    require_champion(context.registry)
+    if context.config.scoring.engine == "ray":
+        require_ray(context.config.scoring.ray)
+    require_writable_tables(context.workspace, ("inbox", "quarantine", "predictions", "inbox_files"))
 
 
 def _receive(
