@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from finsent.config import InboxSource
 from finsent.labels import LABELS
@@ -103,35 +103,24 @@ def score(
         ServiceError: the Ray cluster does not answer; nothing was scored.
     """
     from finsent.data.file_answers import write_answers
-    from finsent.scoring.chunk_pipeline import Totals, look_for_pending
-    from finsent.scoring.writer import after_others, record_watermark
 
     started = time.perf_counter()
     _require_ready(context, out)
-    config, home, registry = context.config, context.workspace, context.registry
     traced: list[ReceivedFile] | None = None if out is None else []
     given, sources = _receive(context, files, traced)
     incoming: list[InboxReport | SourceArrivals] = [*given, *sources]
-    with after_others(home, context.require_own_run):
-        model = scoring_identity(registry, require_champion(registry))  # which may have changed while this run waited
-        before, due = look_for_pending(home, model, config.data.max_characters, config.scoring.backfill)
-        skipped, bad, run_id, done = due.settled, len(due.bad), None, Totals()
-        if len(due.rows):
-            run_id, done, more_bad = _score_due(context, model, due, before, devices, progress=progress)
-            bad += more_bad + done.failed
-        elif due.watermark is not None:
-            record_watermark(home, due.watermark, before)
-    answers = None if out is None else write_answers(home, traced or (), out, model)
-    seconds = time.perf_counter() - started
+    scoring = _score_inbox(context, devices, progress=progress)
+    answers = None if out is None else write_answers(context.workspace, traced or (), out, scoring.model)
+    seconds, done = time.perf_counter() - started, scoring.totals
     scored = done.classes.total()
     return ScoreReport(
         received=sum(item.received for item in incoming),
         known=sum(item.known for item in incoming),
         scored=scored,
-        skipped=skipped,
-        quarantined=bad + sum(item.quarantined for item in incoming),
-        model_version=model.version,
-        run_id=run_id,
+        skipped=scoring.skipped,
+        quarantined=scoring.quarantined + sum(item.quarantined for item in incoming),
+        model_version=scoring.model.version,
+        run_id=scoring.run_id,
         classes={label: done.classes[label] for label in LABELS} if scored else {},
         abstained=done.abstained.total(),
         abstained_by_class=dict(done.abstained),
@@ -180,6 +169,33 @@ def _receive(
             _log.info("%s", format_flags(report.flags))
         return [report], ()
     return [], receive_sources(context.config.scoring, data, home)
+
+
+class _Scoring(NamedTuple):
+    """What became of the inbox; the fields are those of `ScoreReport`."""
+
+    model: "ModelIdentity"
+    run_id: str | None
+    totals: "Totals"
+    skipped: int
+    quarantined: int
+
+
+def _score_inbox(context: Context, devices: Sequence[str] | None, *, progress: bool) -> _Scoring:
+    """Let the champion score what is due, after other runs on this home."""
+    from finsent.scoring.chunk_pipeline import Totals, look_for_pending
+    from finsent.scoring.writer import after_others, record_watermark
+
+    config, home, registry = context.config, context.workspace, context.registry
+    with after_others(home, context.require_own_run):
+        model = scoring_identity(registry, require_champion(registry))  # which may have changed while this run waited
+        before, due = look_for_pending(home, model, config.data.max_characters, config.scoring.backfill)
+        if len(due.rows):
+            run_id, totals, more_bad = _score_due(context, model, due, before, devices, progress=progress)
+            return _Scoring(model, run_id, totals, due.settled, len(due.bad) + more_bad + totals.failed)
+        if due.watermark is not None:
+            record_watermark(home, due.watermark, before)
+    return _Scoring(model, None, Totals(), due.settled, len(due.bad))
 
 
 def _score_due(
