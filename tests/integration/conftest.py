@@ -1,11 +1,12 @@
 """Servers that the tests of a file share."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from finsent.workspace import resolve_workspace
-from tests.integration.prefect_servers import Server, serving
+from tests.integration.prefect_servers import ROOT, Server, serving
 
 
 @pytest.fixture(scope="module")
@@ -22,3 +23,11 @@ def prefect() -> Iterator[None]:
 
     with prefect_test_harness(server_startup_timeout=120):
         yield
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """The folder of a copy of `prefect.yaml` and `automations.yaml`."""
+    for name in ("prefect.yaml", "automations.yaml"):
+        (tmp_path / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
+    return tmp_path

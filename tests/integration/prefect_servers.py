@@ -16,6 +16,7 @@ import requests
 
 from finsent.cli import processes, up
 from finsent.cli.listening import listen
+from finsent.cli.provision import provision
 from finsent.cli.server_api import Ask, connect
 from finsent.cli.services_file import is_healthy
 from finsent.workspace import Workspace
@@ -119,3 +120,9 @@ def wait_for(what: str, found: Any, seconds: float = 90) -> Any:
         assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
         time.sleep(0.5)
     return result
+
+
+def provisioned(server: Server, files: Path) -> list[str]:
+    """What provisioning says, from a folder's `prefect.yaml` and `automations.yaml`."""
+    with client_of(server):
+        return provision(files / "automations.yaml", ["cpu", "gpu"])

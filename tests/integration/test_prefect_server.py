@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,15 +14,13 @@ from typing import Any
 
 import pytest
 import requests
-import yaml
 
 from finsent.cli import limits, lost_runs
 from finsent.cli.lost_runs import count_slots, end_flow_runs, skip_missed_runs
 from finsent.cli.operations_status import read_status, render_operations
 from finsent.cli.output import as_text
-from finsent.cli.provision import provision
 from finsent.process_identity import PROCESS_LABEL, start_time, this_process
-from tests.integration.prefect_servers import ENDED, ROOT, Server, client_of, wait_for
+from tests.integration.prefect_servers import ENDED, ROOT, Server, client_of, provisioned, wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -311,20 +308,6 @@ def test_a_retraining_that_crashed_is_tried_again_once(server: Server) -> None:
         server.ask(f"flow_runs/{done}", "DELETE")
 
 
-@pytest.fixture
-def files(tmp_path: Path) -> Path:
-    """The folder of a copy of `prefect.yaml` and `automations.yaml`."""
-    for name in ("prefect.yaml", "automations.yaml"):
-        (tmp_path / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
-    return tmp_path
-
-
-def provisioned(server: Server, files: Path) -> list[str]:
-    """What provisioning says."""
-    with client_of(server):
-        return provision(files / "automations.yaml", ["cpu", "gpu"])
-
-
 def trigger_ids(server: Server) -> dict[str, str]:
     return {item["name"]: item["trigger"]["id"] for item in server.ask("automations/filter")}
 
@@ -384,18 +367,3 @@ def test_what_operators_decided_outlives_restarts_and_new_files(server: Server, 
     assert changed == {"finsent-crash-lost-runs"}
     limits = {limit["name"]: limit["limit"] for limit in server.ask("v2/concurrency_limits/filter")}
     assert limits["finsent-training"] == 2
-
-
-@pytest.mark.long
-def test_provisioning_again_forgets_no_run(server: Server, files: Path) -> None:
-    described = yaml.safe_load((files / "automations.yaml").read_text(encoding="utf-8"))["automations"][0]
-    shortened = described | {"name": "shortened to ten seconds", "trigger": described["trigger"] | {"within": 10}}
-    (files / "automations.yaml").write_text(yaml.safe_dump({"automations": [shortened]}), encoding="utf-8")
-    provisioned(server, files)
-    flow = server.ask("flows/", name="retrain")["id"]
-    run = server.ask("flow_runs/", name="lost", flow_id=flow, state={"type": "RUNNING"})["id"]
-    server.beat(run, "retrain")
-    time.sleep(2)
-    assert not [line for line in provisioned(server, files) if line.startswith("deployed")]
-    lost = {"flow_runs": {"id": {"any_": [run]}, "state": {"type": {"any_": ["CRASHED"]}}}}
-    wait_for("the end of the lost run", lambda: server.ask("flow_runs/filter", **lost), 40)
