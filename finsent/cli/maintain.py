@@ -1,5 +1,6 @@
 """`finsent maintain`: removes what nothing needs any more; and what a home takes, of which age, which `status` shows."""
 
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,8 @@ def maintain_command(
         ("would free" if dry_run else "freed", format_bytes(done.bytes)),
         *([("inbox rows", str(done.inbox_rows))] if inbox_days else []),
     ]
+    if not (rows or upkeep or done.inbox_rows):
+        return CommandResult(asdict(done), "Nothing to remove, compact or vacuum.")
     heading = "Would be removed" if dry_run else "Removed"
     text = section(heading, table(("what", "path", "size"), rows) if rows else "", key_values(total))
     return CommandResult(asdict(done), text, code=2 if done.problems else 0)
@@ -95,9 +98,13 @@ def folder_ages(home: "Workspace") -> dict[str, dict[str, Any]]:
 def _folder_age(folder: "Path") -> dict[str, Any] | None:
     from finsent.files import disk_use
 
-    changed = sorted(path.stat().st_mtime for path in folder.glob("[!.]*")) if folder.is_dir() else []
+    changed = []
+    for path in folder.glob("[!.]*"):
+        with suppress(OSError):  # gone meanwhile, or a link to what is
+            changed.append(path.stat().st_mtime)
     if not changed:
         return None
+    changed.sort()
     oldest, newest = (datetime.fromtimestamp(time, UTC) for time in (changed[0], changed[-1]))
     return {"entries": len(changed), "bytes": disk_use(folder), "oldest": oldest, "newest": newest}
 

@@ -235,11 +235,11 @@ def read_found(home: Workspace, found: FoundPredictions) -> "Iterator[pa.Table]"
 
 
 def newest_first(parts: "Iterable[pa.Table]") -> list[dict[str, Any]]:
-    """The rows of `read_found` as mappings, with times in UTC."""
+    """The rows of `read_found` as mappings, with times in UTC; of one moment in the table's order, as `newest` takes them."""
     import pyarrow as pa
 
     rows = pa.concat_tables([output_schema().empty_table(), *parts])
-    found: list[dict[str, Any]] = rows.sort_by([("scored_at", "descending"), ("id", "ascending")]).to_pylist()
+    found: list[dict[str, Any]] = rows.sort_by([("scored_at", "descending")]).to_pylist()
     return [row | {"scored_at": row["scored_at"] and row["scored_at"].astimezone(UTC)} for row in found]
 
 

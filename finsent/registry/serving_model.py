@@ -148,7 +148,10 @@ def _answer_all_forms() -> None:
     """
     server = sys.modules.get("mlflow.pyfunc.scoring_server")
     original = getattr(server, "_parse_json_data", None)
-    if server is None or original is None or hasattr(original, "for_texts"):
+    if server is None or hasattr(original, "for_texts"):
+        return
+    if original is None:
+        _log.warning("this release of MLflow reads requests otherwise: it may take `inputs` with a list of texts alone")
         return
 
     def parse(data: Any, metadata: Any, input_schema: Any) -> Any:

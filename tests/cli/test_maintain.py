@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 def test_a_table_that_cannot_be_tidied_is_named_and_the_rest_is_done(finsent: "Finsent", mlflow_home: Workspace) -> None:
     home = mlflow_home
-    assert "freed  0 B" in finsent("maintain", "--home", home.root).out
-    assert "would free  0 B" in finsent("maintain", "--dry-run", "--home", home.root).out
+    for options in ((), ("--dry-run",)):
+        assert finsent("maintain", *options, "--home", home.root).out.strip() == "Nothing to remove, compact or vacuum."
     tables.append(home, "inbox", pa.Table.from_pylist([{"id": "a", "text": "gold"}], schema=SCHEMAS["inbox"]))
     shutil.rmtree(home.root / "tables" / "inbox" / "_delta_log")
     said = finsent("maintain", "--home", home.root)

@@ -44,6 +44,7 @@ def test_tables_and_folders_are_shown_with_size_and_age(home: Workspace) -> None
     broken.mkdir()
     (broken / "part-0.parquet").touch()
     (home.runs / "0a1b").mkdir(parents=True)
+    (home.runs / "gone").symlink_to("nowhere")  # as a folder that maintenance removes meanwhile
     record_maintenance(home, datetime(2026, 11, 30, 2, 30, tzinfo=UTC), ["inbox"])
     found, folders = table_rows(home), folder_ages(home)
     (inbox, predictions) = found

@@ -98,6 +98,17 @@ def test_the_newest_few(filled: Workspace) -> None:
     assert list(read_found(filled, every.newest(0))) == []
 
 
+def test_a_longer_listing_begins_as_the_shorter_one_does(filled: Workspace) -> None:
+    put_predictions(filled, "fca", START + timedelta(days=3), "2")
+
+    def listed(limit: int) -> list[str]:
+        rows, _ = find_newest(filled, PredictionFilter(), limit)
+        return [row["id"] for row in newest_first(read_found(filled, rows))]
+
+    for limit in range(6):
+        assert listed(limit) == listed(6)[:limit]
+
+
 def test_a_listing_reads_the_newest_files_and_all_where_they_do_not_suffice(filled: Workspace, monkeypatch) -> None:
     monkeypatch.setattr(prediction_search, "_NEWEST", 2)
     assert prediction_search._start_of_newest(filled) == START + timedelta(days=2)
