@@ -265,6 +265,8 @@ def _lose(pool: _Pool, actor: _Actor, error: Exception) -> dict[int, None]:
 def _end(pool: _Pool, actor: _Actor) -> None:
     with suppress(pool.ray.exceptions.RayError):  # a cluster that is lost has ended it
         pool.ray.kill(actor.handle)
+    # Ray numbers the actors of each connection alike: a handle that outlived this one, in a traceback, would end one of the next
+    actor.handle = None
 
 
 def _require_actors(pool: _Pool, needed: int) -> None:
